@@ -1,0 +1,259 @@
+"""The vocabulary of the library, as frozen values.
+
+Everything that crosses a layer is one of these named tuples: a caller's thread hands over what happened, the drainer
+freezes it into a `Record`, exporters read it. A named tuple is immutable, typed and costs a fifth of a frozen
+dataclass to build, which matters at one or two a call.
+
+Units: seconds (`_s`), nanoseconds since the Unix epoch (`_unix_ns`), USD (`Decimal`), tokens, characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
+
+from taskpilot_obs.usage import Usage
+
+AttributeValue = str | bool | int | float
+Attributes = Mapping[str, AttributeValue]
+NO_ATTRIBUTES: Attributes = MappingProxyType({})
+
+
+class Operation(StrEnum):
+    """What was done; the values are those of OpenTelemetry's `gen_ai.operation.name`."""
+
+    WORKFLOW = "invoke_workflow"
+    AGENT = "invoke_agent"
+    TOOL = "execute_tool"
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+
+
+LLM_OPERATIONS = frozenset({Operation.CHAT, Operation.EMBEDDINGS})
+
+
+class Status(StrEnum):
+    """How an operation ended."""
+
+    SUCCESS = "success"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    BLOCKED = "blocked"
+    CANCELLED = "cancelled"
+    ABANDONED = "abandoned"
+    INTERRUPTED = "interrupted"
+
+
+GOOD = frozenset({Status.SUCCESS})
+BAD = frozenset({Status.ERROR, Status.TIMEOUT, Status.BLOCKED})
+COUNTED = GOOD | BAD
+"""The statuses behind the success rate; a run that was cancelled, abandoned or interrupted proves nothing."""
+
+
+class Severity(StrEnum):
+    """How grave a policy violation is."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class Verdict(StrEnum):
+    """What a policy says about a text or a tool call."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    REQUIRE_APPROVAL = "require_approval"
+
+
+class CheckResult(StrEnum):
+    """What came of one check; the first two of every check, the rest of guardrails and of checks that failed."""
+
+    PASSED = "passed"
+    BLOCKED = "blocked"
+    WOULD_BLOCK = "would_block"
+    BYPASSED = "bypassed"
+    ERROR = "error"
+
+
+class Stage(StrEnum):
+    """Where a guardrail looked."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+
+
+class DecisionKind(StrEnum):
+    """Who decided."""
+
+    POLICY = "policy"
+    GUARDRAIL = "guardrail"
+    BUDGET = "budget"
+
+
+class Rollup(NamedTuple):
+    """What all LLM and tool calls beneath an agent or workflow add up to; never added to the calls themselves."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: Decimal = Decimal(0)
+    llm_calls: int = 0
+    unpriced_calls: int = 0
+    tool_calls: int = 0
+    violations: int = 0
+
+    def plus(self, other: Rollup) -> Rollup:
+        """The sum, field by field."""
+        return Rollup(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class Origin(NamedTuple):
+    """Where a record comes from: the identifiers that tie logs, spans and metrics of one request together."""
+
+    request_id: str | None = None
+    invocation_id: str | None = None
+    parent_id: str | None = None
+    workflow: str | None = None
+    agent: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    sampled: bool = False
+    tenant: str | None = None
+    user: str | None = None
+    session: str | None = None
+
+
+class Started(NamedTuple):
+    """An operation began. It shares `invocation_id` with the `Invocation` that ends it."""
+
+    operation: Operation
+    name: str
+    request_id: str
+    invocation_id: str
+    parent_id: str | None
+    workflow: str | None
+    agent: str | None
+    start_unix_ns: int
+    request_model: str | None = None
+    provider: str | None = None
+    input_length: int | None = None
+    input_text: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    sampled: bool = False
+    tenant: str | None = None
+    user: str | None = None
+    session: str | None = None
+    attributes: Attributes = NO_ATTRIBUTES
+    is_task: bool = False
+    """Whether this run is a task: a workflow, or an agent with neither workflow nor agent above it."""
+
+
+class Invocation(NamedTuple):
+    """One finished operation."""
+
+    operation: Operation
+    name: str
+    status: Status
+    request_id: str
+    invocation_id: str
+    parent_id: str | None
+    workflow: str | None
+    """Nearest enclosing workflow, or the run itself when it is one."""
+    agent: str | None
+    """Nearest enclosing agent, or the run itself when it is one."""
+    start_unix_ns: int
+    duration_s: float
+    error_type: str | None = None
+    """Qualified name of the exception's class (`openai.RateLimitError`; builtins unqualified)."""
+    error_category: str | None = None
+    """For LLM calls: one of `semconv.ERROR_CATEGORIES`."""
+    error_message: str | None = None
+    """Redacted, and present only when content capture is on."""
+    usage: Usage | None = None
+    usage_inconsistent: bool = False
+    cost: Decimal | None = None
+    """USD; None means that nobody knows."""
+    cost_source: str | None = None
+    """`price_table`, `own_price`, `caller` or None."""
+    request_model: str | None = None
+    response_model: str | None = None
+    provider: str | None = None
+    streaming: bool = False
+    cached: bool | None = None
+    """Whether the application's own cache answered; None where the application has not said."""
+    ttft_s: float | None = None
+    """Time to the first token of a stream."""
+    retries: int = 0
+    input_length: int | None = None
+    output_length: int | None = None
+    input_text: str | None = None
+    output_text: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    sampled: bool = False
+    tenant: str | None = None
+    user: str | None = None
+    session: str | None = None
+    attributes: Attributes = NO_ATTRIBUTES
+    rollup: Rollup | None = None
+    is_task: bool = False
+
+    @property
+    def model(self) -> str | None:
+        """The model that answered, or else the one that was asked for."""
+        return self.response_model or self.request_model
+
+
+class Decision(NamedTuple):
+    """One decision of a policy, a guardrail or a budget about a text, a tool call or a run."""
+
+    kind: DecisionKind
+    name: str
+    """Name of the policy, guardrail or budget."""
+    verdict: Verdict
+    result: CheckResult
+    """What came of it: `blocked` only where the work was really refused or withheld."""
+    origin: Origin
+    time_unix_ns: int
+    reason: str | None = None
+    severity: Severity = Severity.MEDIUM
+    stage: Stage | None = None
+    tool: str | None = None
+    duration_s: float | None = None
+    attributes: Attributes = NO_ATTRIBUTES
+
+
+class Feedback(NamedTuple):
+    """A user's word on one request. `revision` says that it replaces the opposite verdict given before."""
+
+    request_id: str
+    correct: bool
+    revision: bool
+    origin: Origin
+    time_unix_ns: int
+    attributes: Attributes = NO_ATTRIBUTES
+
+
+class AuditEvent(NamedTuple):
+    """Something that the application wants in its audit log: task created, approved, …"""
+
+    event: str
+    origin: Origin
+    time_unix_ns: int
+    attributes: Attributes = NO_ATTRIBUTES
+
+
+class CacheSize(NamedTuple):
+    """How many entries a cache of the application's holds."""
+
+    cache: str
+    entries: int
+    time_unix_ns: int
+
+
+Record = Started | Invocation | Decision | Feedback | AuditEvent | CacheSize
