@@ -1,0 +1,155 @@
+"""Who is asking, and which invocation runs: context variables that asyncio tasks inherit and threads can be given."""
+
+from __future__ import annotations
+
+import functools
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ContextDecorator
+from contextvars import ContextVar, Token, copy_context
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, Protocol, Self, TypeVar
+
+from taskpilot_obs.ids import accepted_request_id, new_request_id
+from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Scope(NamedTuple):
+    """What `request_context` sets: who asks, on whose behalf."""
+
+    request_id: str
+    tenant: str | None = None
+    user: str | None = None
+    session: str | None = None
+    attributes: Attributes = NO_ATTRIBUTES
+
+
+class Running(Protocol):
+    """What the context knows of the invocation that runs."""
+
+    @property
+    def request_id(self) -> str:
+        """The request's ID."""
+
+    @property
+    def scope(self) -> Scope | None:
+        """The request context in which it began."""
+
+
+current_scope: ContextVar[Scope | None] = ContextVar("taskpilot_obs_scope", default=None)
+current_running: ContextVar[Running | None] = ContextVar("taskpilot_obs_invocation", default=None)
+
+
+class request_context(ContextDecorator):  # noqa: N801  used as a statement, like `contextlib.suppress`
+    """Bind a request's identity to everything that runs inside, `with` or `async with`.
+
+    Args:
+        request_id: the inbound ID. Accepted if it matches `^[A-Za-z0-9._~-]{1,128}$`, otherwise a fresh one is made;
+            None keeps that of the request around it, if there is one.
+        tenant_id: the customer or organisation on whose behalf the work is done.
+        user_id: the user.
+        session_id: the conversation or session.
+        attributes: free attributes for spans and the audit log (`prompt_name=…`, `task_id=…`), never metric labels.
+
+    Values left out are inherited from the context around. Leaving it in another context than it was entered in (the
+    generator dependency of a web framework) is harmless.
+    """
+
+    def __init__(
+        self,
+        request_id: str | None = None,
+        *,
+        tenant_id: str | None = None,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        **attributes: AttributeValue,
+    ) -> None:
+        self._request_id = request_id
+        self._own = (tenant_id, user_id, session_id)
+        self._attributes = attributes
+        self._tokens: list[Token[Scope | None]] = []
+
+    def _scope(self) -> Scope:
+        outer = current_scope.get()
+        if outer is None:
+            running = current_running.get()
+            outer = (running and running.scope) or Scope(running.request_id if running else new_request_id())
+        tenant, user, session = self._own
+        return Scope(
+            outer.request_id if self._request_id is None else accepted_request_id(self._request_id),
+            tenant if tenant is not None else outer.tenant,
+            user if user is not None else outer.user,
+            session if session is not None else outer.session,
+            MappingProxyType({**outer.attributes, **self._attributes}) if self._attributes else outer.attributes,
+        )
+
+    def _recreate_cm(self) -> Self:
+        """As a decorator, each call gets a context of its own."""
+        tenant_id, user_id, session_id = self._own
+        return type(self)(
+            self._request_id, tenant_id=tenant_id, user_id=user_id, session_id=session_id, **self._attributes
+        )
+
+    def __enter__(self) -> Scope:
+        scope = self._scope()
+        self._tokens.append(current_scope.set(scope))
+        return scope
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        restore(current_scope, self._tokens.pop())
+
+    async def __aenter__(self) -> Scope:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+def restore(variable: ContextVar[T], token: Token[T]) -> bool:
+    """Reset a context variable; False where the token belongs to another context, which then keeps what it has."""
+    try:
+        variable.reset(token)
+    except ValueError:
+        return False
+    return True
+
+
+def get_request_id() -> str | None:
+    """The ID of the request that this code works for, or None outside of any."""
+    scope = current_scope.get()
+    if scope is not None:
+        return scope.request_id
+    running = current_running.get()
+    return running.request_id if running is not None else None
+
+
+def with_context(function: Callable[P, T]) -> Callable[P, T]:
+    """Bind a function to the present context, for a thread or an executor that does not copy it by itself.
+
+    `loop.run_in_executor(None, with_context(work))`. Each call runs in a copy, so that calls may overlap.
+    """
+    context = copy_context()
+
+    @functools.wraps(function)
+    def bound(*args: P.args, **kwargs: P.kwargs) -> T:
+        return context.copy().run(function, *args, **kwargs)
+
+    return bound
+
+
+class ContextThreadPoolExecutor(ThreadPoolExecutor):
+    """A `ThreadPoolExecutor` whose tasks see the context of whoever submits them."""
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Like `ThreadPoolExecutor.submit`, in a copy of the caller's context."""
+        return super().submit(copy_context().run, function, *args, **kwargs)

@@ -1,0 +1,69 @@
+"""The one broad except of the library: our failures are ours, counted and logged, and never the user's."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from taskpilot_obs.semconv import INTERNAL_ERRORS
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from taskpilot_obs.self_telemetry import Tally
+
+logger = logging.getLogger("taskpilot_obs")
+
+LOG_INTERVAL_S = 60.0
+_MAX_CAUSES = 1_000
+_last_logged: dict[tuple[str, type[BaseException]], float] = {}
+
+
+class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", tally):`
+    """Keep an `Exception` of ours from the user: count it under `where`, log it at most once a minute per cause.
+
+    What is no `Exception` (KeyboardInterrupt, SystemExit, CancelledError) passes: it is addressed to the user's code.
+    """
+
+    __slots__ = ("_tally", "_where")
+
+    def __init__(self, where: str, tally: Tally | None = None) -> None:
+        self._where = where
+        self._tally = tally
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool:
+        if error is None or not isinstance(error, Exception):
+            return False
+        if self._tally is not None:
+            self._tally.add(INTERNAL_ERRORS, (self._where,))
+        log_failure(self._where, error)
+        return True
+
+
+def log_failure(where: str, error: BaseException) -> None:
+    """Log a failure of ours, at most once a minute per place and class of error.
+
+    The error's own text stays out: it may hold what the user's agents were told.
+    """
+    cause = (where, type(error))
+    now = time.monotonic()
+    if now - _last_logged.get(cause, -LOG_INTERVAL_S) < LOG_INTERVAL_S:
+        return
+    if len(_last_logged) >= _MAX_CAUSES:
+        _last_logged.clear()
+    _last_logged[cause] = now
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    logger.error("taskpilot_obs: %s failed with %s%s", where, type(error).__qualname__, place)
+
+
+def forget_causes() -> None:
+    """Let every cause be logged again; for tests."""
+    _last_logged.clear()

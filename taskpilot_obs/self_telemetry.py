@@ -1,0 +1,36 @@
+"""What the library counts about itself, from any thread, without a lock."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskpilot_obs.semconv import Metric
+
+
+class Tally:
+    """Counts that are added anywhere and taken by the drainer.
+
+    `add` only appends to a deque, so that a finalizer or a signal handler may call it at any moment. `take` and
+    `totals` belong to the drainer, under the pipeline's lock.
+    """
+
+    def __init__(self) -> None:
+        self._pending: deque[tuple[Metric, tuple[str, ...], int]] = deque()
+        self.totals: Counter[tuple[Metric, tuple[str, ...]]] = Counter()
+        """Everything that was ever taken, for reading after a drain."""
+
+    def add(self, metric: Metric, labels: tuple[str, ...], amount: int = 1) -> None:
+        """Count `amount` more of `metric` with these label values."""
+        self._pending.append((metric, labels, amount))
+
+    def take(self) -> Counter[tuple[Metric, tuple[str, ...]]]:
+        """What came since the last time."""
+        taken: Counter[tuple[Metric, tuple[str, ...]]] = Counter()
+        pending = self._pending
+        while pending:
+            metric, labels, amount = pending.popleft()
+            taken[metric, labels] += amount
+        self.totals.update(taken)
+        return taken
