@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from taskpilot_obs.records import Record
+from taskpilot_obs.guarded import log_failure
+from taskpilot_obs.records import Invocation, Record
+from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from taskpilot_obs.self_telemetry import Tally
+
+OnFull = Literal["drop", "block"]
+POLL_S = 0.1
+BATCH_SIZE = 1_024
 
 
 @runtime_checkable
@@ -19,3 +32,158 @@ class Exporter(Protocol):
 
     def export(self, batch: Sequence[Record], /) -> None:
         """Take a batch of finished records."""
+
+
+class PartialExportError(Exception):
+    """An exporter wrote only the first part of a batch.
+
+    Args:
+        written: how many records of the batch are safe; the rest is counted as dropped.
+    """
+
+    def __init__(self, written: int) -> None:
+        self.written = written
+        super().__init__(f"only {written} records of the batch were written")
+
+
+class CallableExporter:
+    """A plain function as an exporter: called with each finished `Invocation`."""
+
+    def __init__(self, function: Callable[[Invocation], object]) -> None:
+        self._function = function
+
+    def export(self, batch: Sequence[Record], /) -> None:
+        """Call the function; a call that raises costs that one record."""
+        done, failure = 0, None
+        for record in batch:
+            if isinstance(record, Invocation):
+                try:
+                    self._function(record)
+                except Exception as error:  # noqa: BLE001  a user's function; the failure is raised for the whole batch
+                    failure = error
+                    continue
+            done += 1
+        if failure is not None:
+            raise PartialExportError(done) from failure
+
+
+class Batched:
+    """An exporter that does I/O, behind a worker thread and a bounded queue of its own.
+
+    Args:
+        exporter: who gets the batches.
+        name: its label in the self-telemetry.
+        tally: where records, drops and errors are counted.
+        capacity: how many records may wait. Past it, records for this exporter are dropped and counted, or, with
+            `on_full="block"`, whoever records waits.
+    """
+
+    def __init__(
+        self, exporter: Exporter, *, name: str, tally: Tally, capacity: int = 65_536, on_full: OnFull = "drop"
+    ) -> None:
+        self.exporter = exporter
+        self.name = name
+        self.capacity = capacity
+        self.on_full = on_full
+        self._tally = tally
+        self._reset()
+
+    def _reset(self) -> None:
+        self._queue: deque[Record] = deque()
+        self._wake = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._worker: threading.Thread | None = None
+        self._stopping = False
+
+    def after_fork(self) -> None:
+        """Start anew in a forked child: the parent writes what was queued before."""
+        self._reset()
+
+    @property
+    def backlog(self) -> int:
+        """How many records wait."""
+        return len(self._queue)
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether callers have to wait for this exporter, as its user chose."""
+        return self.on_full == "block" and len(self._queue) >= self.capacity and not self._stopping
+
+    def export(self, batch: Sequence[Record], /) -> None:
+        """Queue a batch for the worker. Called by the drainer only; never waits."""
+        room = len(batch)
+        if self._stopping:
+            self._drop(len(batch), DropReason.SHUTDOWN)
+            return
+        if self.on_full == "drop":
+            room = max(0, self.capacity - len(self._queue))
+        self._queue.extend(batch[:room])
+        if room < len(batch):
+            self._drop(len(batch) - room, DropReason.QUEUE_FULL)
+        self._idle.clear()
+        self._wake.set()
+        if self._worker is None:
+            self._start()
+
+    def _start(self) -> None:
+        self._worker = threading.Thread(target=self._run, name=f"taskpilot_obs-{self.name}", daemon=True)
+        self._worker.start()
+
+    def _run(self) -> None:
+        queue = self._queue
+        while not (self._stopping and not queue):
+            if not queue:
+                self._idle.set()
+                if queue:  # the drainer came in between
+                    self._idle.clear()
+                    continue
+                self._wake.wait(POLL_S)
+                self._wake.clear()
+                continue
+            self._write([queue.popleft() for _ in range(min(BATCH_SIZE, len(queue)))])
+        self._idle.set()
+
+    def _write(self, batch: list[Record]) -> None:
+        written = len(batch)
+        try:
+            self.exporter.export(batch)
+        except PartialExportError as error:
+            written = error.written
+            self._failed(error.__cause__ or error)
+        except Exception as error:  # noqa: BLE001  the worker's own boundary: it must know how much was lost
+            written = 0
+            self._failed(error)
+        self._tally.add(RECORDS, (self.name,), written)
+        if written < len(batch):
+            self._drop(len(batch) - written, DropReason.EXPORT_FAILED)
+
+    def _failed(self, error: BaseException) -> None:
+        self._tally.add(EXPORT_ERRORS, (self.name,))
+        log_failure(f"exporter {self.name}", error)
+
+    def _drop(self, amount: int, reason: str) -> None:
+        self._tally.add(RECORDS_DROPPED, (self.name, reason), amount)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything queued so far is written; False when the time is up first."""
+        deadline = time.monotonic() + timeout_s
+        self._wake.set()
+        if not self._idle.wait(timeout_s):
+            return False
+        flush = getattr(self.exporter, "flush", None)
+        return flush is None or flush(max(0.0, deadline - time.monotonic())) is not False
+
+    def shutdown(self, timeout_s: float) -> bool:
+        """Write what can be written in the time given, then count what is left as dropped and let go."""
+        deadline = time.monotonic() + timeout_s
+        self._stopping = True
+        self._wake.set()
+        finished = self._idle.wait(timeout_s) if self._worker is not None else True
+        if not finished:
+            self._drop(len(self._queue), DropReason.SHUTDOWN)
+            self._queue.clear()
+        shutdown = getattr(self.exporter, "shutdown", None)
+        if finished and shutdown is not None:
+            shutdown(max(0.0, deadline - time.monotonic()))
+        return finished

@@ -1,0 +1,281 @@
+"""The bounded hand-off between callers and exporters.
+
+A caller appends one object and goes on. One polling daemon thread a process freezes the objects into records, feeds the
+in-memory exporters itself (metrics, window) and hands batches to those that do I/O, each behind its own worker. Whoever
+reads drains first, so that reads see writes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from taskpilot_obs.guarded import guarded
+from taskpilot_obs.semconv import RECORDS, RECORDS_DROPPED, DropReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from taskpilot_obs.exporters.base import Batched, Exporter
+    from taskpilot_obs.records import Record
+    from taskpilot_obs.self_telemetry import Tally
+
+CAPACITY = 65_536
+POLL_S = 0.05
+HELP = 64
+"""How many records a caller helps with when the queue is at its high-water mark."""
+CHUNK = 64
+BREATH_S = 0.0002
+"""The drainer's pause after each chunk: without it the drainer keeps the interpreter lock from an event loop."""
+EXIT_TIMEOUT_S = 5.0
+
+
+class Item(Protocol):
+    """What callers put: something that the drainer can freeze."""
+
+    def freeze(self) -> Sequence[Record]:
+        """The records that this object stands for now; called by the drainer, once per `put`."""
+
+    def droppable(self) -> bool:
+        """Whether the pipeline may drop it. An end whose start was taken may not be: its gauge must settle."""
+
+
+class InMemory(Protocol):
+    """The in-memory exporters' side of the contract: quick, and run under the pipeline's lock."""
+
+    def export(self, batch: Sequence[Record], /) -> None:
+        """Take a batch."""
+
+
+class Pipeline:
+    """Queue, drainer and exporters of one recorder.
+
+    Args:
+        in_memory: name -> exporter that only computes; runs in the drainer, and in callers that read or help.
+        batched: exporters that do I/O, each behind its own worker.
+        tally: what the library counts about itself; `on_tally` passes it on after each batch.
+        capacity: high-water mark. At it callers help; at twice that, records are dropped and counted. An end whose
+            start was taken is always taken, so the true bound is twice the capacity plus the runs in progress.
+    """
+
+    def __init__(
+        self,
+        in_memory: dict[str, Exporter],
+        batched: Iterable[Batched],
+        *,
+        tally: Tally,
+        capacity: int = CAPACITY,
+        on_tally: Callable[[Tally, Pipeline], None] | None = None,
+        on_poll: Callable[[], None] | None = None,
+        exit_timeout_s: float = EXIT_TIMEOUT_S,
+    ) -> None:
+        self._in_memory = in_memory
+        self.batched = tuple(batched)
+        self._tally = tally
+        self._capacity = capacity
+        self._on_tally = on_tally
+        self._on_poll = on_poll
+        self.exit_timeout_s = exit_timeout_s
+        self._blocking = tuple(exporter for exporter in self.batched if exporter.on_full == "block")
+        self._closed = False
+        self._reset()
+        _pipelines.add(self)
+
+    def _reset(self) -> None:
+        self._queue: deque[Item] = deque()
+        self._lock = threading.Lock()
+        self._owner = 0
+        self._drainer: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._high_water = 0
+        """0 until the drainer runs, so that the first `put` takes the slow path, which starts it."""
+
+    @property
+    def backlog(self) -> int:
+        """How many items wait for the drainer."""
+        return len(self._queue)
+
+    def put(self, item: Item) -> None:
+        """Hand over; never blocks on a lock, so that finalizers and signal handlers may call it."""
+        queue = self._queue
+        if len(queue) >= self._high_water:
+            self._put_slowly(item)
+        else:
+            queue.append(item)
+
+    def _put_slowly(self, item: Item) -> None:
+        if self._closed:
+            self._count_dropped(1, DropReason.SHUTDOWN)
+            return
+        if self._drainer is None:
+            self._start()
+        elif any(exporter.must_wait for exporter in self._blocking):
+            self._wait_for_room()
+        elif len(self._queue) >= self._high_water:
+            self._help()
+        if len(self._queue) >= 2 * self._capacity and item.droppable():
+            self._count_dropped(1, DropReason.QUEUE_FULL)
+            return
+        self._queue.append(item)
+
+    def _start(self) -> None:
+        self._high_water = self._capacity
+        thread = threading.Thread(target=self._run, name="taskpilot_obs-drainer", daemon=True)
+        self._drainer = thread
+        with guarded("drainer.start", self._tally):  # no thread may be started while the interpreter ends
+            thread.start()
+
+    def _wait_for_room(self) -> None:
+        if threading.current_thread().name.startswith("taskpilot_obs-"):
+            return
+        while any(exporter.must_wait for exporter in self._blocking):
+            time.sleep(0.001)
+
+    def _help(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            return
+        self._owner = threading.get_ident()
+        try:
+            self._process(HELP)
+        finally:
+            self._owner = 0
+            self._lock.release()
+
+    def _count_dropped(self, amount: int, reason: str) -> None:
+        for name in (*self._in_memory, *(exporter.name for exporter in self.batched)):
+            self._tally.add(RECORDS_DROPPED, (name, reason), amount)
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._wake.wait(POLL_S)
+            self._wake.clear()
+            with guarded("drainer", self._tally):
+                self._poll()
+
+    def _poll(self) -> None:
+        if self._on_poll is not None:
+            with guarded("drainer.poll", self._tally):
+                self._on_poll()
+        backlog = len(self._queue)
+        while backlog > 0:
+            with self._lock:
+                self._owner = threading.get_ident()
+                try:
+                    self._process(CHUNK)
+                finally:
+                    self._owner = 0
+            backlog -= CHUNK
+            time.sleep(BREATH_S)
+        self._adjust_high_water()
+
+    def _adjust_high_water(self) -> None:
+        """While a blocking exporter is full, every `put` takes the slow path, where the caller waits."""
+        if self._blocking:
+            self._high_water = 0 if any(exporter.must_wait for exporter in self._blocking) else self._capacity
+
+    def drain(self) -> None:
+        """Process everything that was put before this call. Returns at once on a thread that is draining already."""
+        me = threading.get_ident()
+        if self._owner == me:
+            return
+        with self._lock:
+            self._owner = me
+            try:
+                self._process(len(self._queue))
+            finally:
+                self._owner = 0
+
+    def _process(self, limit: int) -> None:
+        """Freeze and export up to `limit` items; the lock is held."""
+        queue = self._queue
+        records: list[Record] = []
+        for _ in range(limit):
+            if not queue:
+                break
+            with guarded("freeze", self._tally):
+                records.extend(queue.popleft().freeze())
+        if records:
+            self._export(records)
+        if self._on_tally is not None:
+            with guarded("self_telemetry", self._tally):
+                self._on_tally(self._tally, self)
+
+    def _export(self, records: list[Record]) -> None:
+        for name, exporter in self._in_memory.items():
+            with guarded(name, self._tally):
+                exporter.export(records)
+            self._tally.add(RECORDS, (name,), len(records))
+        for batched in self.batched:
+            with guarded(batched.name, self._tally):
+                batched.export(records)
+        self._adjust_high_water()
+
+    def flush(self, timeout_s: float = EXIT_TIMEOUT_S) -> bool:
+        """Drain, then wait until every exporter has written; False when the time is up first."""
+        deadline = time.monotonic() + timeout_s
+        self.drain()
+        flushed = True
+        for exporter in self.batched:
+            with guarded(f"flush {exporter.name}", self._tally):
+                flushed = exporter.flush(max(0.0, deadline - time.monotonic())) and flushed
+        self.drain()
+        return flushed
+
+    def shutdown(self, timeout_s: float | None = None) -> bool:
+        """Drain, write what can be written in the time given, and stop the threads. Harmless when repeated."""
+        if self._closed:
+            return True
+        deadline = time.monotonic() + (self.exit_timeout_s if timeout_s is None else timeout_s)
+        self.drain()
+        self._closed = True
+        self._high_water = 0
+        self._wake.set()
+        self.drain()
+        done = True
+        for exporter in self.batched:
+            with guarded(f"shutdown {exporter.name}", self._tally):
+                done = exporter.shutdown(max(0.0, deadline - time.monotonic())) and done
+        self.drain()
+        return done
+
+    def _before_fork(self) -> None:
+        # The child must not inherit an exporter in mid-update: wait for the batch, a matter of milliseconds.
+        self._lock.acquire(timeout=1.0)
+
+    def _after_fork_in_parent(self) -> None:
+        if self._lock.locked():
+            self._lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        self._reset()
+        for exporter in self.batched:
+            exporter.after_fork()
+
+
+_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    for pipeline in list(_pipelines):
+        pipeline.shutdown()
+
+
+def _each(method: str) -> Callable[[], None]:
+    def call() -> None:
+        for pipeline in list(_pipelines):
+            getattr(pipeline, method)()
+
+    return call
+
+
+atexit.register(_at_exit)
+os.register_at_fork(
+    before=_each("_before_fork"),
+    after_in_parent=_each("_after_fork_in_parent"),
+    after_in_child=_each("_after_fork_in_child"),
+)
