@@ -1,0 +1,264 @@
+"""The last 24 hours of this process in bounded memory: what the golden signals of a window are computed from.
+
+Runs, calls, decisions and feedback are counted in slices of time: 10 s each for the last 15 minutes, 5 min each for the
+last 24 hours. A window is the slices that it touches, so it is rounded up to whole slices, and its real length is part
+of the answer. One quantile sketch a slice covers all tasks; a single workflow has bucket counts only, and names beyond
+the bound of the label fold into `__other__`, which bounds the memory.
+
+There is no lock. The pipeline lets one thread at a time export; a slice that a reader can reach is never changed again
+but replaced, so a reader sees each slice as it was after some whole batch, and a finalizer that runs in the midst of a
+read cannot deadlock.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Final, NamedTuple, TypeVar
+
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.exporters.sketch import Sketch
+from taskpilot_obs.records import (
+    LLM_OPERATIONS,
+    Decision,
+    DecisionKind,
+    Feedback,
+    Invocation,
+    Record,
+    Status,
+    Verdict,
+)
+from taskpilot_obs.semconv import LABEL_BOUNDS, OTHER, WORKFLOW_BUCKETS, Label
+
+NANOSECONDS: Final = 1_000_000_000
+MAX_WINDOW: Final = timedelta(hours=24)
+FINE_WINDOW: Final = timedelta(minutes=15)
+_FINE_NS: Final = 10 * NANOSECONDS
+_COARSE_NS: Final = 300 * NANOSECONDS
+_FINE_SLICES: Final = 90
+_COARSE_SLICES: Final = 288
+_ZERO: Final = Decimal(0)
+
+
+class WorkflowCounts:
+    """What one workflow did in a slice of time."""
+
+    __slots__ = ("buckets", "cost", "runs", "runs_with_violations")
+
+    def __init__(self) -> None:
+        self.runs: dict[Status, int] = {}
+        self.buckets: dict[int, int] = {}
+        """Runs by index into `WORKFLOW_BUCKETS`; one past the end for longer ones."""
+        self.cost = _ZERO
+        self.runs_with_violations = 0
+
+    def add(self, task: Invocation) -> None:
+        """Count one finished run."""
+        self.runs[task.status] = self.runs.get(task.status, 0) + 1
+        bucket = bisect_left(WORKFLOW_BUCKETS, task.duration_s)
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+        if task.rollup is not None:
+            self.cost += task.rollup.cost
+            self.runs_with_violations += task.rollup.violations > 0
+
+    def plus(self, other: WorkflowCounts) -> WorkflowCounts:
+        """The sum of both, as a new object."""
+        total = WorkflowCounts()
+        total.runs = _sum(self.runs, other.runs)
+        total.buckets = _sum(self.buckets, other.buckets)
+        total.cost = self.cost + other.cost
+        total.runs_with_violations = self.runs_with_violations + other.runs_with_violations
+        return total
+
+
+class Slice:
+    """What happened in a stretch of time."""
+
+    __slots__ = ("cost", "durations", "feedback", "llm_calls", "unpriced_calls", "violations", "workflows")
+
+    def __init__(self) -> None:
+        self.workflows: dict[str, WorkflowCounts] = {}
+        self.durations = Sketch()
+        self.cost = _ZERO
+        self.llm_calls = 0
+        """LLM calls that the application's own cache did not answer."""
+        self.unpriced_calls = 0
+        self.violations = 0
+        self.feedback: dict[tuple[bool, bool], int] = {}
+        """Verdicts of users, by (correct, revision)."""
+
+    def add_task(self, name: str, task: Invocation) -> None:
+        """Count one finished task under this name."""
+        self.durations.add(task.duration_s)
+        counts = self.workflows.get(name)
+        if counts is None:
+            counts = self.workflows[name] = WorkflowCounts()
+        counts.add(task)
+
+    def add_llm_call(self, call: Invocation) -> None:
+        """Count one finished LLM call; one that the application's own cache answered costs nothing."""
+        if call.cached:
+            return
+        self.llm_calls += 1
+        if call.cost is None:
+            self.unpriced_calls += 1
+        else:
+            self.cost += call.cost
+
+    def add_feedback(self, feedback: Feedback) -> None:
+        """Count one verdict of a user."""
+        key = (feedback.correct, feedback.revision)
+        self.feedback[key] = self.feedback.get(key, 0) + 1
+
+    def merge(self, other: Slice) -> None:
+        """Add what another holds; the other is shared from now on and must not change."""
+        workflows = self.workflows
+        for name, theirs in other.workflows.items():
+            mine = workflows.get(name)
+            workflows[name] = theirs if mine is None else mine.plus(theirs)
+        self.durations.merge(other.durations)
+        self.cost += other.cost
+        self.llm_calls += other.llm_calls
+        self.unpriced_calls += other.unpriced_calls
+        self.violations += other.violations
+        self.feedback = _sum(self.feedback, other.feedback)
+
+    def plus(self, other: Slice) -> Slice:
+        """The sum of both, as a new object."""
+        total = Slice()
+        total.merge(self)
+        total.merge(other)
+        return total
+
+
+_Key = TypeVar("_Key")
+
+
+def _sum(mine: dict[_Key, int], theirs: dict[_Key, int]) -> dict[_Key, int]:
+    total = mine.copy()
+    for key, count in theirs.items():
+        total[key] = total.get(key, 0) + count
+    return total
+
+
+class Reading(NamedTuple):
+    """What happened from `start_unix_ns` to `end_unix_ns`."""
+
+    start_unix_ns: int
+    end_unix_ns: int
+    totals: Slice
+
+
+class _Tier:
+    """Slices of one length: the current one and the `limit` before it."""
+
+    def __init__(self, slice_ns: int, limit: int) -> None:
+        self.slice_ns = slice_ns
+        self.limit = limit
+        self.slices: dict[int, Slice] = {}
+
+    def add(self, time_unix_ns: int, delta: Slice, now: int) -> None:
+        current = now // self.slice_ns
+        index = min(time_unix_ns // self.slice_ns, current)
+        if index < current - self.limit:
+            return
+        held = self.slices.get(index)
+        self.slices[index] = delta if held is None else held.plus(delta)
+        if held is None:
+            self._tidy(current)
+
+    def _tidy(self, current: int) -> None:
+        """Forget what is too old, and fold what a clock that was set back left in the future into the present."""
+        for index in list(self.slices):
+            if index < current - self.limit:
+                del self.slices[index]
+            elif index > current:
+                self.slices[current] = self.slices.get(current, Slice()).plus(self.slices.pop(index))
+
+    def read(self, window_ns: int, now: int) -> Reading:
+        first = (now - window_ns) // self.slice_ns
+        totals = Slice()
+        for index, held in list(self.slices.items()):
+            if index >= first:
+                totals.merge(held)
+        return Reading(first * self.slice_ns, now, totals)
+
+
+class RollingWindow:
+    """An in-memory exporter that answers for any window up to 24 hours.
+
+    Args:
+        clock: the time as nanoseconds since the Unix epoch.
+    """
+
+    def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
+        self._clock = clock
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything: a child process starts with a window of its own."""
+        self._fine = _Tier(_FINE_NS, _FINE_SLICES)
+        self._coarse = _Tier(_COARSE_NS, _COARSE_SLICES)
+        self._names: set[str] = set()
+
+    def export(self, batch: Sequence[Record], /) -> None:
+        """Count a batch of records."""
+        deltas: dict[int, Slice] = {}
+        for record in batch:
+            time_unix_ns = _time_of(record)
+            if time_unix_ns is None:
+                continue
+            index = time_unix_ns // _FINE_NS
+            delta = deltas.get(index)
+            if delta is None:
+                delta = deltas[index] = Slice()
+            self._count(delta, record)
+        now = self._clock()
+        for index, delta in deltas.items():
+            self._fine.add(index * _FINE_NS, delta, now)
+            self._coarse.add(index * _FINE_NS, delta, now)
+
+    def read(self, window: timedelta) -> Reading:
+        """The sums of the slices that this window touches, up to now. Any thread may ask.
+
+        Raises:
+            ConfigurationError: the window is not positive, or longer than 24 hours.
+        """
+        if not timedelta(0) < window <= MAX_WINDOW:
+            raise ConfigurationError(
+                f"a window in this process must be longer than 0 and at most 24h, not {window}; "
+                "ask a Prometheus server for more"
+            )
+        tier = self._fine if window <= FINE_WINDOW else self._coarse
+        return tier.read(window // timedelta(microseconds=1) * 1000, self._clock())
+
+    def _count(self, delta: Slice, record: Record) -> None:
+        if isinstance(record, Invocation):
+            if record.is_task:
+                delta.add_task(self._admitted(record.name), record)
+            if record.operation in LLM_OPERATIONS:
+                delta.add_llm_call(record)
+        elif isinstance(record, Decision):
+            delta.violations += record.kind is DecisionKind.POLICY and record.verdict is Verdict.DENY
+        elif isinstance(record, Feedback):
+            delta.add_feedback(record)
+
+    def _admitted(self, name: str) -> str:
+        if name in self._names:
+            return name
+        if len(self._names) < LABEL_BOUNDS[Label.WORKFLOW]:
+            self._names.add(name)
+            return name
+        return OTHER
+
+
+def _time_of(record: Record) -> int | None:
+    """When the record counts: an invocation when it ended; None for records that no signal is made of."""
+    if isinstance(record, Invocation):
+        return record.start_unix_ns + int(record.duration_s * NANOSECONDS)
+    if isinstance(record, Decision | Feedback):
+        return record.time_unix_ns
+    return None
