@@ -83,6 +83,15 @@ ERROR_CATEGORIES: Final = (
 VERDICTS: Final = ("correct", "incorrect")
 PERIODS: Final = ("day", "week", "month", "total")
 
+
+class DropReason:
+    """Values of the label `reason` of `taskpilot_obs_records_dropped_total`."""
+
+    QUEUE_FULL: Final = "queue_full"
+    EXPORT_FAILED: Final = "export_failed"
+    SHUTDOWN: Final = "shutdown"
+
+
 FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
     Label.STATUS: tuple(Status),
     Label.TOKEN_TYPE: TOKEN_TYPES,
@@ -94,6 +103,7 @@ FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
     Label.RESULT: tuple(CheckResult),
     Label.VERDICT: VERDICTS,
     Label.PERIOD: PERIODS,
+    Label.REASON: (DropReason.QUEUE_FULL, DropReason.EXPORT_FAILED, DropReason.SHUTDOWN),
 }
 """The values of each label that is bounded by nature."""
 
@@ -286,14 +296,6 @@ METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().val
 """The whole contract, in the order of definition."""
 
 
-class DropReason:
-    """Values of the label `reason` of `taskpilot_obs_records_dropped_total`."""
-
-    QUEUE_FULL: Final = "queue_full"
-    EXPORT_FAILED: Final = "export_failed"
-    SHUTDOWN: Final = "shutdown"
-
-
 class Attr:
     """Names of span attributes."""
 
@@ -393,6 +395,9 @@ class Field:
     REVISION: Final = "revision"
     LLM_CALLS: Final = "llm_calls"
     TOOL_CALLS: Final = "tool_calls"
+    UNPRICED_CALLS: Final = "unpriced_calls"
+    LOGGER: Final = "logger"
+    EXCEPTION: Final = "exception"
     ATTRIBUTES: Final = "attributes"
     """A user's own attributes: one object under this key, so that no attribute can pass for a field of ours."""
     SEQ: Final = "seq"
@@ -406,3 +411,19 @@ class LogType:
     AUDIT: Final = "audit"
     DECISION: Final = "decision"
     ERROR: Final = "error"
+
+
+class Event:
+    """Values of the audit field `event` that the library itself writes; any other is the application's."""
+
+    WORKFLOW_INPUT: Final = "workflow.input"
+    WORKFLOW_OUTPUT: Final = "workflow.output"
+    AGENT_INPUT: Final = "agent.input"
+    AGENT_OUTPUT: Final = "agent.output"
+    TOOL_CALL: Final = "tool.call"
+    LLM_CALL: Final = "llm.call"
+    POLICY_DECISION: Final = "policy.decision"
+    GUARDRAIL_CHECK: Final = "guardrail.check"
+    BUDGET_DECISION: Final = "budget.decision"
+    FEEDBACK: Final = "user.feedback"
+    CHAIN_START: Final = "chain.start"
