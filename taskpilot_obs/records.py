@@ -20,6 +20,23 @@ from taskpilot_obs.usage import Usage
 AttributeValue = str | bool | int | float
 Attributes = Mapping[str, AttributeValue]
 NO_ATTRIBUTES: Attributes = MappingProxyType({})
+_PLAIN = (str, bool, int, float)
+
+
+def clean_attributes(attributes: Mapping[str, object]) -> Attributes:
+    """A frozen copy that holds plain values only; anything else is named by its type, never called or kept alive."""
+    if not attributes:
+        return NO_ATTRIBUTES
+    return MappingProxyType(
+        {
+            _plain_key(key): value if type(value) in _PLAIN else f"<{type(value).__name__}>"
+            for key, value in attributes.items()
+        }
+    )
+
+
+def _plain_key(key: object) -> str:
+    return key if type(key) is str else f"<{type(key).__name__}>"
 
 
 class Operation(StrEnum):
@@ -51,6 +68,8 @@ GOOD = frozenset({Status.SUCCESS})
 BAD = frozenset({Status.ERROR, Status.TIMEOUT, Status.BLOCKED})
 COUNTED = GOOD | BAD
 """The statuses behind the success rate; a run that was cancelled, abandoned or interrupted proves nothing."""
+_NOT_BILLED = frozenset({Status.ERROR, Status.BLOCKED})
+_NO_USAGE = Usage()
 
 
 class Severity(StrEnum):
@@ -207,6 +226,26 @@ class Invocation(NamedTuple):
     def model(self) -> str | None:
         """The model that answered, or else the one that was asked for."""
         return self.response_model or self.request_model
+
+    @property
+    def is_usage_missing(self) -> bool:
+        """Whether this is an LLM call that succeeded at a provider who stated no usage."""
+        if self.operation not in LLM_OPERATIONS or self.status is not Status.SUCCESS or self.cached:
+            return False
+        return self.usage is None or self.usage == _NO_USAGE
+
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether this is an LLM call whose cost nobody knows.
+
+        A cache hit costs nothing. Neither does a call that failed or was refused without any usage: the provider did no
+        work. One that timed out, was cancelled or abandoned may well have been billed: its cost is unknown.
+        """
+        if self.operation not in LLM_OPERATIONS or self.cached or self.cost is not None:
+            return False
+        if self.status not in _NOT_BILLED:
+            return True
+        return self.usage is not None and self.usage != _NO_USAGE
 
 
 class Decision(NamedTuple):

@@ -1,0 +1,57 @@
+"""What decisions of policies, guardrails and budgets, and users' feedback, add to their families."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taskpilot_obs import semconv
+from taskpilot_obs.records import CheckResult, DecisionKind, Verdict
+from taskpilot_obs.semconv import NONE, VERDICTS, Label
+
+if TYPE_CHECKING:
+    from taskpilot_obs.exporters.prometheus.sums import Sums
+    from taskpilot_obs.records import Decision, Feedback
+
+
+def book_decision(sums: Sums, decision: Decision) -> None:
+    """Book one decision in the families of its kind."""
+    match decision.kind:
+        case DecisionKind.POLICY:
+            _book_policy(sums, decision)
+        case DecisionKind.GUARDRAIL:
+            _book_guardrail(sums, decision)
+        case DecisionKind.BUDGET:
+            _book_budget(sums, decision)
+
+
+def _book_policy(sums: Sums, decision: Decision) -> None:
+    sums.add(semconv.POLICY_DECISIONS, 1, decision.name, decision.verdict)
+    place = (decision.origin.workflow or NONE, decision.origin.agent or NONE, decision.name, decision.severity)
+    # A policy allows many times before it first denies: the series is at 0 by then, and the first denial shows.
+    sums.families.counter(semconv.POLICY_VIOLATIONS).touch(*place)
+    if decision.verdict is Verdict.DENY:
+        sums.add(semconv.POLICY_VIOLATIONS, 1, *place)
+
+
+def _book_guardrail(sums: Sums, decision: Decision) -> None:
+    stage = decision.stage or NONE
+    sums.add(semconv.GUARDRAIL_CHECKS, 1, decision.name, stage, decision.result)
+    place = (decision.origin.agent or NONE, decision.name, stage)
+    sums.families.counter(semconv.GUARDRAIL_BLOCKS).touch(*place)
+    if decision.result is CheckResult.BLOCKED:
+        sums.add(semconv.GUARDRAIL_BLOCKS, 1, *place)
+    if decision.duration_s is not None:
+        durations = sums.families.histogram(semconv.GUARDRAIL_CHECK_DURATION)
+        sums.observe(durations.child(decision.name), decision.duration_s, None)
+
+
+def _book_budget(sums: Sums, decision: Decision) -> None:
+    if decision.result is CheckResult.BLOCKED:
+        period = decision.attributes.get(Label.PERIOD)
+        sums.add(semconv.BUDGET_REFUSALS, 1, decision.name, str(period or NONE))
+
+
+def book_feedback(sums: Sums, feedback: Feedback) -> None:
+    """Book a first verdict, or one that replaces the opposite one under the new verdict."""
+    metric = semconv.FEEDBACK_REVISIONS if feedback.revision else semconv.FEEDBACK
+    sums.add(metric, 1, VERDICTS[0] if feedback.correct else VERDICTS[1])

@@ -1,0 +1,241 @@
+"""The metric families of one registry: created once, their children bound once, their labels bounded."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from itertools import product
+from math import prod
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, values
+
+from taskpilot_obs import semconv
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.exporters.prometheus.labels import Admission, clean
+from taskpilot_obs.semconv import FIXED_VALUES, LABEL_BOUNDS, LABEL_OVERFLOW, METRICS, OTHER, Kind, Label, Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Literal, Protocol
+
+    from prometheus_client.metrics_core import Metric as Collected
+
+    class Drainable(Protocol):
+        """Whatever holds records that a scrape should see."""
+
+        def drain(self) -> None:
+            """Book everything handed over so far."""
+
+
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+MULTIPROCESS: bool = getattr(values.ValueClass, "_multiprocess", False)
+"""Whether prometheus_client keeps its values in files; it decides so once, when it is imported."""
+BORN_TOGETHER = frozenset(
+    {Label.STATUS, Label.TOKEN_TYPE, Label.DECISION, Label.RESULT, Label.ERROR_TYPE, Label.VERDICT, Label.REASON}
+)
+"""Labels whose values are all created, at 0, with the first: a series that is born at 1 has `increase()` = 0, and the
+first failure would be invisible. They stand last among the labels of a family."""
+_SUMMED_GAUGES = frozenset(
+    {
+        semconv.WORKFLOW_ACTIVE,
+        semconv.AGENT_ACTIVE,
+        semconv.LLM_ACTIVE,
+        semconv.LLM_CACHE_SIZE,
+        semconv.QUEUE_SIZE,
+    }
+)
+
+
+class Family(Generic[M]):
+    """One metric family, and its children by label values.
+
+    At most `semconv.MAX_CHILDREN` combinations exist. Past them the bounded labels of a new combination fold into
+    `__other__`; what is folded once stays folded, for nothing is ever given up.
+    """
+
+    def __init__(self, metric: Metric, collector: M, owner: Families) -> None:
+        self.metric = metric
+        self._collector: M = collector
+        self._owner = owner
+        together = tuple(label for label in metric.labels if label in BORN_TOGETHER)
+        self._own = len(metric.labels) - len(together)
+        self._siblings = tuple(product(*(FIXED_VALUES[label] for label in together)))
+        kept = prod(len(FIXED_VALUES.get(label, ())) or 1 for label in metric.labels[: self._own])
+        self._room = semconv.MAX_CHILDREN // len(self._siblings) - kept
+        self._groups: set[tuple[str, ...]] = set()
+        self._children: dict[tuple[str, ...], M] = {}
+
+    def child(self, *label_values: str) -> M:
+        """The child for these values of all labels; counted as overflow if they must be folded."""
+        child = self._children.get(label_values)
+        return self._resolve(label_values) if child is None else child
+
+    def touch(self, *label_values: str) -> None:
+        """Create, at 0, the children for these values of the labels that are not born together."""
+        if label_values not in self._groups:
+            self._admit(label_values)
+
+    def forget(self, *label_values: str) -> None:
+        """Take back one child; prometheus_client cannot in multi-process mode, and says so with a warning."""
+        labels = self._admit(label_values)
+        self._collector.remove(*labels)
+        self._children.pop(labels, None)
+        self._groups.discard(labels[: self._own])
+
+    def _resolve(self, label_values: tuple[str, ...]) -> M:
+        labels = self._admit(label_values)
+        child = self._collector.labels(*labels)
+        if labels == label_values:
+            self._children[label_values] = child
+        else:
+            self._owner.count_changed(
+                self.metric, folded=any(new == OTHER != old for new, old in zip(labels, label_values, strict=True))
+            )
+        return child
+
+    def _admit(self, label_values: tuple[str, ...]) -> tuple[str, ...]:
+        admit = self._owner.admission.admit
+        names = self.metric.labels
+        labels = tuple(admit(name, clean(value)) for name, value in zip(names, label_values, strict=False))
+        group, rest = labels[: self._own], labels[self._own :]
+        if group not in self._groups:
+            if len(self._groups) >= self._room:
+                group = tuple(OTHER if name in LABEL_BOUNDS else kept for name, kept in zip(names, group, strict=False))
+            self._bear(group)
+        return group + rest
+
+    def _bear(self, group: tuple[str, ...]) -> None:
+        if group in self._groups:
+            return
+        self._groups.add(group)
+        for sibling in self._siblings:
+            self._collector.labels(*group, *sibling)
+
+
+class DrainBeforeScrape:
+    """A collector without metrics, registered before the families: a scrape reaches it first, and it drains."""
+
+    def __init__(self) -> None:
+        self.sources: weakref.WeakSet[Drainable] = weakref.WeakSet()
+
+    def describe(self) -> Iterable[Collected]:
+        """Nothing; without this method, registering would collect, and so drain."""
+        return ()
+
+    def collect(self) -> Iterable[Collected]:
+        """Nothing, after everything handed over so far has been booked."""
+        for source in list(self.sources):
+            source.drain()
+        return ()
+
+
+class Families:
+    """Every family of the contract in one registry, with what its exporters share."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.lock = threading.RLock()
+        self.admission = Admission()
+        self.active: dict[str, tuple[Gauge, ...]] = {}
+        """Gauges that a run in progress has raised, by invocation ID: only what was raised is ever lowered."""
+        self.changed = 0
+        """How often label values had to be changed; whoever caches by raw names looks whether it moved."""
+        self.before_scrape = DrainBeforeScrape()
+        self._counters: dict[str, Family[Counter]] = {}
+        self._gauges: dict[str, Family[Gauge]] = {}
+        self._histograms: dict[str, Family[Histogram]] = {}
+        registered: list[DrainBeforeScrape | Counter | Gauge | Histogram] = [self.before_scrape]
+        registry.register(self.before_scrape)
+        try:
+            for metric in METRICS:
+                registered.append(self._create(metric, registry))
+        except ValueError as error:
+            for collector in registered:
+                registry.unregister(collector)
+            raise ConfigurationError(
+                f"the registry already has a metric named like {metric.name!r} of this library ({error}): "
+                "rename yours, or give configure() a registry of its own"
+            ) from error
+
+    def _create(self, metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+        name, text, labels = metric.name, metric.help, metric.labels
+        if metric.kind is Kind.COUNTER:
+            counter = Counter(name, text, labels, registry=registry)
+            self._counters[name] = Family(metric, counter, self)
+            return counter
+        if metric.kind is Kind.HISTOGRAM:
+            histogram = Histogram(name, text, labels, registry=registry, buckets=metric.buckets)
+            self._histograms[name] = Family(metric, histogram, self)
+            return histogram
+        mode: Literal["livesum", "livemax"] = "livesum" if metric in _SUMMED_GAUGES else "livemax"
+        gauge = Gauge(name, text, labels, registry=registry, multiprocess_mode=mode)
+        self._gauges[name] = Family(metric, gauge, self)
+        return gauge
+
+    def counter(self, metric: Metric) -> Family[Counter]:
+        """The family of a counter of the contract."""
+        return self._counters[metric.name]
+
+    def gauge(self, metric: Metric) -> Family[Gauge]:
+        """The family of a gauge of the contract."""
+        return self._gauges[metric.name]
+
+    def histogram(self, metric: Metric) -> Family[Histogram]:
+        """The family of a histogram of the contract."""
+        return self._histograms[metric.name]
+
+    def count_changed(self, metric: Metric, *, folded: bool) -> None:
+        """Note that label values were changed, and count it where they were folded."""
+        self.changed += 1
+        if folded:
+            self.counter(LABEL_OVERFLOW).child(metric.name).inc()
+
+
+_shared: weakref.WeakKeyDictionary[CollectorRegistry, Families] = weakref.WeakKeyDictionary()
+_shared_lock = threading.Lock()
+
+
+def families_of(registry: CollectorRegistry | None = None) -> Families:
+    """The families in a registry (default: prometheus_client's own), created at the first call.
+
+    Raises:
+        ConfigurationError: the registry has a metric of the same name, or PROMETHEUS_MULTIPROC_DIR is no directory.
+    """
+    registry = REGISTRY if registry is None else registry
+    with _shared_lock:
+        families = _shared.get(registry)
+        if families is None:
+            if MULTIPROCESS:
+                _require_directory()
+            families = _shared[registry] = Families(registry)
+        return families
+
+
+def drain(registry: CollectorRegistry | None = None) -> None:
+    """Book everything that was handed over for a registry so far; in multi-process mode, for any registry."""
+    with _shared_lock:
+        chosen = REGISTRY if registry is None else registry
+        shared = list(_shared.values()) if MULTIPROCESS else [_shared[chosen]] if chosen in _shared else []
+    for families in shared:
+        families.before_scrape.collect()
+
+
+def _require_directory() -> None:
+    path = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+    if not os.path.isdir(path):  # noqa: PTH112  "" must not become "."
+        raise ConfigurationError(
+            f"PROMETHEUS_MULTIPROC_DIR is {path!r}, which is no directory: create it before the service starts, "
+            "and empty it between runs"
+        )
+
+
+def _renew_locks() -> None:
+    global _shared_lock  # noqa: PLW0603  another thread may have held it at the fork
+    _shared_lock = threading.Lock()
+    for families in list(_shared.values()):
+        families.lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)

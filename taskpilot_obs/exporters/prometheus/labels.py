@@ -1,0 +1,47 @@
+"""Label values: made fit for the exposition, and kept to the bounds of `semconv.LABEL_BOUNDS`."""
+
+from __future__ import annotations
+
+from taskpilot_obs.semconv import FIXED_VALUES, LABEL_BOUNDS, NONE, OTHER
+
+LONGEST_VALUE = 200
+"""Characters of a label value; what is longer is cut, and ends in an ellipsis."""
+_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\ufffd")
+
+
+def clean(value: object) -> str:
+    """Any value as text that every exposition format can carry; nothing of the value's own code is run.
+
+    None and "" become `__none__`, what is no string is named by its type, lone surrogates and control characters are
+    replaced.
+    """
+    if value is None:
+        return NONE
+    if not isinstance(value, str):
+        return clean(f"<{type(value).__name__}>")
+    text = str.__str__(value)
+    if len(text) > LONGEST_VALUE:
+        text = text[: LONGEST_VALUE - 1] + "…"
+    if not text.isprintable():
+        text = text.encode("utf-8", "replace").decode("utf-8").translate(_CONTROLS)
+    return text or NONE
+
+
+class Admission:
+    """Which names a label admits: the first that come, for good. One per registry, shared by all its families."""
+
+    def __init__(self) -> None:
+        self._admitted: dict[str, set[str]] = {label: {NONE, OTHER} for label in LABEL_BOUNDS}
+
+    def admit(self, label: str, value: str) -> str:
+        """The value itself, or `__other__` when the label is full or has a fixed set without it."""
+        names = self._admitted.get(label)
+        if names is None:
+            fixed = FIXED_VALUES.get(label)
+            return value if fixed is None or value in fixed or value == NONE else OTHER
+        if value in names:
+            return value
+        if len(names) - 2 >= LABEL_BOUNDS[label]:
+            return OTHER
+        names.add(value)
+        return value

@@ -1,0 +1,68 @@
+"""What a scrape reads: the registry in one process, every worker's files in many; drained first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS, drain
+from taskpilot_obs.semconv import METRICS, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client.metrics_core import Metric
+
+_CREATED = "_created"
+_OURS = frozenset(
+    metric.name.removesuffix("_total") for metric in METRICS if metric.kind in {Kind.COUNTER, Kind.HISTOGRAM}
+)
+
+
+class Source(Protocol):
+    """Whatever has metrics."""
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics as they stand."""
+
+
+def source(registry: CollectorRegistry | None = None) -> Source:
+    """What to collect from, after everything handed over so far has been booked.
+
+    In multi-process mode that is the files of all workers, whatever the registry: the values live there, and other
+    workers' records are at most 250 ms behind.
+    """
+    drain(registry)
+    if not MULTIPROCESS:
+        return REGISTRY if registry is None else registry
+    merged = CollectorRegistry()
+    MultiProcessCollector(merged)  # type: ignore[no-untyped-call]  # prometheus_client has no types here
+    return merged
+
+
+class _WithoutCreated:
+    """Leaves out the `_created` series of this library's families: they double the counters, and say nothing here."""
+
+    def __init__(self, inner: Source) -> None:
+        self._inner = inner
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._inner.collect():
+            if metric.name in _OURS:
+                metric.samples = [sample for sample in metric.samples if not sample.name.endswith(_CREATED)]
+            yield metric
+
+
+def render(registry: CollectorRegistry | None = None, accept: str = "") -> tuple[bytes, str]:
+    """The exposition and its content type, in the format that an `Accept` header asks for.
+
+    OpenMetrics, which Prometheus asks for and which alone carries exemplars, or else the classic text format.
+    """
+    try:
+        encoder, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that cannot be compared
+        encoder, content_type = choose_encoder("")
+    return encoder(_WithoutCreated(source(registry))), content_type

@@ -1,0 +1,235 @@
+"""Serve `/metrics`: as an ASGI app, as a WSGI app, or from a thread of its own.
+
+All three book what was handed over so far before they answer, speak OpenMetrics to a client that asks for it (only that
+format carries exemplars), and in multi-process mode (PROMETHEUS_MULTIPROC_DIR) answer for all workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer, ThreadingMixIn
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.exporters.prometheus.scrape import render
+from taskpilot_obs.guarded import guarded
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from prometheus_client import CollectorRegistry  # noqa: TID251  the type of an argument that is passed through
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+METHODS = ("GET", "HEAD")
+PATHS = ("/metrics", "/")
+"""What `start_metrics_server` answers; the apps answer whatever path they are mounted at."""
+STALLED_AFTER_S = 10.0
+_PLAIN_TEXT = "text/plain; charset=utf-8"
+
+
+class _Answer(NamedTuple):
+    status: HTTPStatus
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+def _say(status: HTTPStatus, text: str, *headers: tuple[str, str]) -> _Answer:
+    return _answer(status, text.encode(), _PLAIN_TEXT, *headers)
+
+
+def _answer(status: HTTPStatus, body: bytes, content_type: str, *headers: tuple[str, str]) -> _Answer:
+    return _Answer(status, (("Content-Type", content_type), ("Content-Length", str(len(body))), *headers), body)
+
+
+def _respond(method: str, accept: str, registry: CollectorRegistry | None) -> _Answer:
+    if method not in METHODS:
+        return _say(HTTPStatus.METHOD_NOT_ALLOWED, "use GET or HEAD\n", ("Allow", ", ".join(METHODS)))
+    with guarded("exposition"):
+        body, content_type = render(registry, accept)
+        return _answer(HTTPStatus.OK, body, content_type)
+    return _say(HTTPStatus.INTERNAL_SERVER_ERROR, "a collector of this registry failed; see the log\n")
+
+
+class MetricsApp:
+    """An ASGI 3 application: mount it, or pass it to a server as it is."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self._registry = registry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; the metrics are rendered on a thread, so the event loop goes on."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        if scope["type"] != "http":
+            return
+        method = scope["method"]
+        accept = b",".join(value for name, value in scope["headers"] if name.lower() == b"accept").decode("latin-1")
+        answer = await asyncio.to_thread(_respond, method, accept, self._registry)
+        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in answer.headers]
+        await send({"type": "http.response.start", "status": answer.status.value, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    message = await receive()
+    while message["type"] != "lifespan.shutdown":
+        await send({"type": "lifespan.startup.complete"})
+        message = await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def metrics_app(registry: CollectorRegistry | None = None) -> MetricsApp:
+    """An ASGI application that serves the metrics at whatever path it is mounted.
+
+    Args:
+        registry: what to serve; default is prometheus_client's own.
+    """
+    return MetricsApp(registry)
+
+
+def metrics_wsgi_app(
+    registry: CollectorRegistry | None = None,
+) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
+    """A WSGI application that serves the metrics at whatever path it is mounted.
+
+    Args:
+        registry: what to serve; default is prometheus_client's own.
+    """
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        method = environ["REQUEST_METHOD"]
+        answer = _respond(method, environ.get("HTTP_ACCEPT", ""), registry)
+        start_response(f"{answer.status.value} {answer.status.phrase}", list(answer.headers))
+        return [b"" if method == "HEAD" else answer.body]
+
+    return app
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = STALLED_AFTER_S
+    server: _HttpServer
+
+    def _serve(self) -> None:
+        if self.path.partition("?")[0] in PATHS:
+            answer = _respond(self.command, self.headers.get("Accept", ""), self.server.registry)
+        else:
+            answer = _say(HTTPStatus.NOT_FOUND, f"metrics are at {PATHS[0]}\n")
+        # What a method that is refused may have sent along is not read: without it the connection is of no more use.
+        self.close_connection = self.close_connection or self.command not in METHODS
+        with guarded("exposition.send"):
+            self.send_response(answer.status)
+            for name, value in answer.headers:
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer.body)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815  the base's names
+
+    def version_string(self) -> str:
+        """Who answers; the version of the interpreter is nobody's business."""
+        return "taskpilot-obs"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base's name
+        """A scrape every few seconds is not worth a log line."""
+
+
+class _HttpServer(ThreadingMixIn, TCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, address: tuple[str, int], registry: CollectorRegistry | None) -> None:
+        self.registry = registry
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away in the middle is no news."""
+
+
+class MetricsServer:
+    """A running `/metrics` server; also a context manager that closes it.
+
+    Attributes:
+        port: the port that it listens on.
+        url: where the metrics are.
+    """
+
+    def __init__(self, server: _HttpServer) -> None:
+        self._server = server
+        host, self.port = server.server_address[:2]
+        self.url = (
+            f"http://[{host!s}]:{self.port}{PATHS[0]}" if ":" in str(host) else f"http://{host!s}:{self.port}{PATHS[0]}"
+        )
+        self._thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="taskpilot_obs-metrics", daemon=True
+        )
+        self._thread.start()
+        _servers.add(self)
+
+    def close(self) -> None:
+        """Stop listening. Harmless when repeated."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+    def after_fork(self) -> None:
+        """Let go of the parent's socket: a child that outlives its parent would keep the port."""
+        self._server.server_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+
+def start_metrics_server(
+    port: int, addr: str = "127.0.0.1", registry: CollectorRegistry | None = None
+) -> MetricsServer:
+    """Serve `/metrics` from a daemon thread.
+
+    Args:
+        port: 0 takes any free one; `.port` of the result says which.
+        addr: an IP address; the default is reachable from this host only.
+        registry: what to serve; default is prometheus_client's own.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on.
+    """
+    try:
+        server = _HttpServer((addr, port), registry)
+    except (OSError, OverflowError) as error:
+        raise ConfigurationError(
+            f"cannot serve metrics on address {addr!r}, port {port}: {error}. "
+            "Give an IP address of this host and a free port from 1 to 65535, or 0 for any free port"
+        ) from error
+    return MetricsServer(server)
+
+
+_servers: weakref.WeakSet[MetricsServer] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for server in list(_servers):
+        server.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
