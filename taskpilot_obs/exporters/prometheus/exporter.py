@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from taskpilot_obs import semconv
 from taskpilot_obs.exporters.prometheus.checks import book_decision, book_feedback
 from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS, families_of
 from taskpilot_obs.exporters.prometheus.labels import clean
 from taskpilot_obs.exporters.prometheus.llm_calls import book_llm_call
-from taskpilot_obs.exporters.prometheus.sums import Sums, apply, exemplar_of
+from taskpilot_obs.exporters.prometheus.runs import Runs
+from taskpilot_obs.exporters.prometheus.sums import Sums, apply
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
@@ -20,36 +21,22 @@ from taskpilot_obs.records import (
     DecisionKind,
     Feedback,
     Invocation,
-    Operation,
     Stage,
     Started,
-    Status,
 )
-from taskpilot_obs.semconv import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+    from prometheus_client import CollectorRegistry
 
-    from taskpilot_obs.records import Record
+    from taskpilot_obs.records import Operation, Record
     from taskpilot_obs.self_telemetry import Tally
     from taskpilot_obs.semconv import Metric
 
 T = TypeVar("T")
 
 _WHERE = "prometheus"
-_StartKey = tuple[Operation, str, str | None, bool]
-_EndKey = tuple[Operation, str, str | None, Status, bool]
-
-
-class _End(NamedTuple):
-    """The children that the end of a run moves: resolved once per name and status."""
-
-    counters: tuple[Counter, ...]
-    durations: tuple[Histogram, ...]
-    cost: Counter | None
-    violations: Counter | None
 
 
 def _installed_version() -> str:
@@ -87,8 +74,8 @@ class PrometheusExporter:
         self._families = families_of(registry)
         self._drain = drain
         self._tally = tally
-        self._starts: dict[_StartKey, tuple[Gauge, ...]] = {}
-        self._ends: dict[_EndKey, _End] = {}
+        self._runs = Runs(self._families)
+        self._sums = Sums(self._families)
         self._info = (version or _installed_version(), service, service_version)
         with self._families.lock:
             self._families.gauge(semconv.INFO).child(*self._info).set(1)
@@ -116,11 +103,10 @@ class PrometheusExporter:
 
     def export(self, batch: Sequence[Record], /) -> None:
         """Book a batch. A record that cannot be booked is counted, and the others are booked all the same."""
-        families = self._families
-        with families.lock:
-            sums = Sums(families)
-            self._each(batch, lambda record: self._book(sums, record))
-            self._each(sums.pending.items(), apply)
+        with self._families.lock:
+            self._sums = Sums(self._families)
+            self._each(batch, self._book)
+            self._each(self._sums.changes(), apply)
 
     def _each(self, items: Iterable[T], action: Callable[[T], None]) -> None:
         """Act on every item, at the price of one guard for all of them."""
@@ -132,92 +118,21 @@ class PrometheusExporter:
                     action(item)
                 finished = True
 
-    def _book(self, sums: Sums, record: Record) -> None:
+    def _book(self, record: Record) -> None:
         if isinstance(record, Invocation):
-            self._end(sums, record)
+            self._runs.settle(self._sums, record)
+            if record.operation in LLM_OPERATIONS:
+                book_llm_call(self._sums, record)
+            else:
+                self._runs.end(self._sums, record)
         elif isinstance(record, Started):
-            self._start(sums, record)
+            self._runs.start(self._sums, record)
         elif isinstance(record, Decision):
-            book_decision(sums, record)
+            book_decision(self._sums, record)
         elif isinstance(record, Feedback):
-            book_feedback(sums, record)
+            book_feedback(self._sums, record)
         elif isinstance(record, CacheSize):
             self._families.gauge(semconv.LLM_CACHE_SIZE).child(clean(record.cache)).set(record.entries)
-
-    def _start(self, sums: Sums, run: Started) -> None:
-        operation = run.operation
-        if operation in LLM_OPERATIONS:
-            gauges: tuple[Gauge, ...] = (
-                self._families.gauge(semconv.LLM_ACTIVE).child(run.agent or NONE, run.provider or NONE),
-            )
-        else:
-            key = (operation, run.name, run.agent if operation is Operation.TOOL else None, run.is_task)
-            known = self._starts.get(key)
-            gauges = self._resolve_start(key) if known is None else known
-        if gauges:
-            self._families.active[run.invocation_id] = gauges
-            for gauge in gauges:
-                sums.move(gauge, 1)
-
-    def _end(self, sums: Sums, done: Invocation) -> None:
-        for gauge in self._families.active.pop(done.invocation_id, ()):
-            sums.move(gauge, -1)
-        operation = done.operation
-        if operation in LLM_OPERATIONS:
-            book_llm_call(sums, done)
-            return
-        key = (operation, done.name, done.agent if operation is Operation.TOOL else None, done.status, done.is_task)
-        end = self._ends.get(key) or self._resolve_end(key)
-        for counter in end.counters:
-            sums.move(counter, 1)
-        exemplar = exemplar_of(done) if done.sampled else None
-        for histogram in end.durations:
-            sums.observe(histogram, done.duration_s, exemplar)
-        if end.cost is not None and end.violations is not None and done.rollup is not None:
-            if done.rollup.cost > 0:
-                sums.move(end.cost, done.rollup.cost)
-            if done.rollup.violations:
-                sums.move(end.violations, 1)
-
-    def _resolve_start(self, key: _StartKey) -> tuple[Gauge, ...]:
-        """Find a run's gauges, and create its other series at 0 while it still runs."""
-        operation, name, agent, is_task = key
-        families, changed = self._families, self._families.changed
-        gauges: list[Gauge] = []
-        if operation is Operation.AGENT:
-            self._touch_agent(name)
-            gauges.append(families.gauge(semconv.AGENT_ACTIVE).child(name))
-        if operation is Operation.TOOL:
-            families.counter(semconv.TOOL_CALLS).touch(agent or NONE, name)
-        if is_task or operation is Operation.WORKFLOW:
-            self._touch_workflow(name)
-            gauges.append(families.gauge(semconv.WORKFLOW_ACTIVE).child(name))
-        found = tuple(gauges)
-        if families.changed == changed:
-            self._starts[key] = found
-        return found
-
-    def _resolve_end(self, key: _EndKey) -> _End:
-        operation, name, agent, status, is_task = key
-        families, changed = self._families, self._families.changed
-        counters: list[Counter] = []
-        durations: list[Histogram] = []
-        cost = violations = None
-        if operation is Operation.AGENT:
-            counters.append(families.counter(semconv.AGENT_RUNS).child(name, status))
-            durations.append(families.histogram(semconv.AGENT_DURATION).child(name))
-        if operation is Operation.TOOL:
-            counters.append(families.counter(semconv.TOOL_CALLS).child(agent or NONE, name, status))
-            durations.append(families.histogram(semconv.TOOL_DURATION).child(name))
-        if is_task or operation is Operation.WORKFLOW:
-            counters.append(families.counter(semconv.WORKFLOW_RUNS).child(name, status))
-            durations.append(families.histogram(semconv.WORKFLOW_DURATION).child(name))
-            cost = families.counter(semconv.WORKFLOW_COST).child(name, status)
-            violations = families.counter(semconv.WORKFLOW_VIOLATION_RUNS).child(name)
-        found = _End(tuple(counters), tuple(durations), cost, violations)
-        if families.changed == changed:
-            self._ends[key] = found
-        return found
 
     # --- names that are known before their first run -----------------------------------------------------------------
 
@@ -229,13 +144,7 @@ class PrometheusExporter:
         is known only when it ends, so nothing can be declared for it.
         """
         with self._families.lock:
-            if operation is Operation.WORKFLOW:
-                self._touch_workflow(name)
-            elif operation is Operation.AGENT:
-                self._touch_agent(name)
-            elif operation is Operation.TOOL:
-                self._families.counter(semconv.TOOL_CALLS).touch(NONE, name)
-                self._families.histogram(semconv.TOOL_DURATION).touch(name)
+            self._runs.declare(operation, name)
 
     def declare_check(self, kind: DecisionKind, name: str, stages: Iterable[Stage] = tuple(Stage)) -> None:
         """Admit the name of a policy or guardrail, and create its series at 0, for a guardrail at these stages."""
@@ -247,18 +156,6 @@ class PrometheusExporter:
                 families.histogram(semconv.GUARDRAIL_CHECK_DURATION).touch(name)
                 for stage in stages:
                     families.counter(semconv.GUARDRAIL_CHECKS).touch(name, stage)
-
-    def _touch_workflow(self, name: str) -> None:
-        self._families.counter(semconv.WORKFLOW_RUNS).touch(name)
-        self._families.counter(semconv.WORKFLOW_COST).touch(name)
-        self._families.counter(semconv.WORKFLOW_VIOLATION_RUNS).touch(name)
-        self._families.histogram(semconv.WORKFLOW_DURATION).touch(name)
-        self._families.gauge(semconv.WORKFLOW_ACTIVE).touch(name)
-
-    def _touch_agent(self, name: str) -> None:
-        self._families.counter(semconv.AGENT_RUNS).touch(name)
-        self._families.histogram(semconv.AGENT_DURATION).touch(name)
-        self._families.gauge(semconv.AGENT_ACTIVE).touch(name)
 
     # --- what others count -------------------------------------------------------------------------------------------
 

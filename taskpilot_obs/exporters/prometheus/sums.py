@@ -5,13 +5,13 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Gauge
-
 from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS
 from taskpilot_obs.semconv import Field
 
 if TYPE_CHECKING:
-    from prometheus_client import Histogram
+    from collections.abc import Iterator
+
+    from prometheus_client import Counter, Gauge, Histogram
 
     from taskpilot_obs.exporters.prometheus.families import Families
     from taskpilot_obs.records import Invocation
@@ -24,12 +24,28 @@ _LONGEST_EXEMPLAR = 128 - len(Field.TRACE_ID) - len(Field.SPAN_ID)
 _FOREVER = float("inf")
 
 
+class End:
+    """The children that the end of a run moves."""
+
+    __slots__ = ("cost", "counters", "durations", "violations")
+
+    def __init__(self) -> None:
+        self.counters: list[Counter] = []
+        self.durations: list[Histogram] = []
+        self.cost: Counter | None = None
+        self.violations: Counter | None = None
+
+
 class Sums:
     """Increments of one batch. Costs add up in `Decimal` and become a float once, so no cent is lost to rounding."""
 
     def __init__(self, families: Families) -> None:
         self.families = families
-        self.pending: dict[Counter | Gauge, int | Decimal] = {}
+        self.levels: dict[tuple[Gauge, ...], int] = {}
+        """Runs in progress, by the gauges that show them."""
+        self.ends: dict[End, int] = {}
+        """Finished runs, by the counters that count them."""
+        self._amounts: dict[Counter, int | Decimal] = {}
 
     def add(self, metric: Metric, amount: int | Decimal, *labels: str) -> None:
         """Add to a counter; anything but a positive finite amount adds nothing."""
@@ -38,9 +54,20 @@ class Sums:
         if amount > 0:
             self.move(self.families.counter(metric).child(*labels), amount)
 
-    def move(self, child: Counter | Gauge, amount: int | Decimal) -> None:
-        """Add to a child that is bound already; gauges may go down."""
-        self.pending[child] = self.pending.get(child, 0) + amount
+    def move(self, child: Counter, amount: int | Decimal) -> None:
+        """Add to a counter that is bound already."""
+        self._amounts[child] = self._amounts.get(child, 0) + amount
+
+    def changes(self) -> Iterator[tuple[Counter | Gauge, int | Decimal]]:
+        """Every child that moves, and by how much."""
+        for gauges, level in self.levels.items():
+            if level:
+                for gauge in gauges:
+                    yield gauge, level
+        for end, runs in self.ends.items():
+            for counter in end.counters:
+                yield counter, runs
+        yield from self._amounts.items()
 
     def observe(self, histogram: Histogram, seconds: float, exemplar: Exemplar | None) -> None:
         """Observe a duration at once; one that is negative, infinite or not a number would spoil the sum for good."""
@@ -52,11 +79,10 @@ class Sums:
             histogram.observe(seconds, exemplar)
 
 
-def apply(pending: tuple[Counter | Gauge, int | Decimal]) -> None:
+def apply(change: tuple[Counter | Gauge, int | Decimal]) -> None:
     """Move one child by what a batch adds up to."""
-    child, amount = pending
-    if amount:
-        child.inc(float(amount))
+    child, amount = change
+    child.inc(float(amount))
 
 
 def exemplar_of(done: Invocation) -> Exemplar | None:
