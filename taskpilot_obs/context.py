@@ -6,11 +6,10 @@ import functools
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token, copy_context
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, Protocol, Self, TypeVar
 
 from taskpilot_obs.ids import accepted_request_id, new_request_id
-from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue
+from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, clean_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +85,7 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
             tenant if tenant is not None else outer.tenant,
             user if user is not None else outer.user,
             session if session is not None else outer.session,
-            MappingProxyType({**outer.attributes, **self._attributes}) if self._attributes else outer.attributes,
+            clean_attributes({**outer.attributes, **self._attributes}) if self._attributes else outer.attributes,
         )
 
     def _recreate_cm(self) -> Self:

@@ -29,6 +29,8 @@ CAPACITY = 65_536
 POLL_S = 0.05
 HELP = 64
 """How many records a caller helps with when the queue is at its high-water mark."""
+DRAIN_TIMEOUT_S = 5.0
+"""A reader that cannot get the lock by then (a signal handler that interrupted the drain) reads what there is."""
 CHUNK = 64
 BREATH_S = 0.0002
 """The drainer's pause after each chunk: without it the drainer keeps the interpreter lock from an event loop."""
@@ -43,13 +45,6 @@ class Item(Protocol):
 
     def droppable(self) -> bool:
         """Whether the pipeline may drop it. An end whose start was taken may not be: its gauge must settle."""
-
-
-class InMemory(Protocol):
-    """The in-memory exporters' side of the contract: quick, and run under the pipeline's lock."""
-
-    def export(self, batch: Sequence[Record], /) -> None:
-        """Take a batch."""
 
 
 class Pipeline:
@@ -83,6 +78,7 @@ class Pipeline:
         self.exit_timeout_s = exit_timeout_s
         self._blocking = tuple(exporter for exporter in self.batched if exporter.on_full == "block")
         self._closed = False
+        self._successor: Pipeline | None = None
         self._reset()
         _pipelines.add(self)
 
@@ -90,6 +86,7 @@ class Pipeline:
         self._queue: deque[Item] = deque()
         self._lock = threading.Lock()
         self._owner = 0
+        self._held_for_fork = False
         self._drainer: threading.Thread | None = None
         self._wake = threading.Event()
         self._high_water = 0
@@ -110,7 +107,7 @@ class Pipeline:
 
     def _put_slowly(self, item: Item) -> None:
         if self._closed:
-            self._count_dropped(1, DropReason.SHUTDOWN)
+            self._put_late(item)
             return
         if self._drainer is None:
             self._start()
@@ -122,6 +119,12 @@ class Pipeline:
             self._count_dropped(1, DropReason.QUEUE_FULL)
             return
         self._queue.append(item)
+
+    def _put_late(self, item: Item) -> None:
+        if self._successor is not None:
+            self._successor.put(item)
+        else:
+            self._count_dropped(1, DropReason.SHUTDOWN)
 
     def _start(self) -> None:
         self._high_water = self._capacity
@@ -181,14 +184,14 @@ class Pipeline:
     def drain(self) -> None:
         """Process everything that was put before this call. Returns at once on a thread that is draining already."""
         me = threading.get_ident()
-        if self._owner == me:
+        if self._owner == me or not self._lock.acquire(timeout=DRAIN_TIMEOUT_S):
             return
-        with self._lock:
-            self._owner = me
-            try:
-                self._process(len(self._queue))
-            finally:
-                self._owner = 0
+        self._owner = me
+        try:
+            self._process(len(self._queue))
+        finally:
+            self._owner = 0
+            self._lock.release()
 
     def _process(self, limit: int) -> None:
         """Freeze and export up to `limit` items; the lock is held."""
@@ -241,20 +244,32 @@ class Pipeline:
             with guarded(f"shutdown {exporter.name}", self._tally):
                 done = exporter.shutdown(max(0.0, deadline - time.monotonic())) and done
         self.drain()
+        for name, in_memory in self._in_memory.items():
+            with guarded(f"shutdown {name}", self._tally):
+                getattr(in_memory, "shutdown", _nothing)()
         return done
+
+    def hand_over(self, successor: Pipeline) -> None:
+        """Shut down in favour of another pipeline: whoever still holds this one puts into that."""
+        self._successor = successor
+        self.shutdown()
 
     def _before_fork(self) -> None:
         # The child must not inherit an exporter in mid-update: wait for the batch, a matter of milliseconds.
-        self._lock.acquire(timeout=1.0)
+        self._held_for_fork = self._lock.acquire(timeout=1.0)
 
     def _after_fork_in_parent(self) -> None:
-        if self._lock.locked():
+        if self._held_for_fork:
             self._lock.release()
 
     def _after_fork_in_child(self) -> None:
         self._reset()
         for exporter in self.batched:
             exporter.after_fork()
+
+
+def _nothing() -> None:
+    """What an exporter without a `shutdown` does."""
 
 
 _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()

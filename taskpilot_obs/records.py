@@ -15,7 +15,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from taskpilot_obs.usage import Usage
+from taskpilot_obs.usage_types import Usage
 
 AttributeValue = str | bool | int | float
 Attributes = Mapping[str, AttributeValue]

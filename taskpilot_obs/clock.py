@@ -1,0 +1,36 @@
+"""Time: a monotonic clock for durations, anchored to the wall clock for timestamps."""
+
+from __future__ import annotations
+
+import time
+
+_REANCHOR_NS = 10_000_000_000
+
+
+class Clock:
+    """Nanoseconds that never run backwards, and the wall-clock time that they stand for.
+
+    The anchor is renewed every ten seconds, off the hot path, so that a stepped or slewed wall clock shows in
+    timestamps but never in a duration.
+    """
+
+    def __init__(self) -> None:
+        self._anchor()
+
+    @staticmethod
+    def now() -> int:
+        """Monotonic nanoseconds; only differences mean anything."""
+        return time.perf_counter_ns()
+
+    def unix_ns(self, ticks: int) -> int:
+        """Nanoseconds since the Unix epoch of a `now()`."""
+        return ticks + self._offset
+
+    def refresh(self) -> None:
+        """Renew the anchor when it is old."""
+        if time.perf_counter_ns() - self._anchored > _REANCHOR_NS:
+            self._anchor()
+
+    def _anchor(self) -> None:
+        self._anchored = time.perf_counter_ns()
+        self._offset = time.time_ns() - self._anchored

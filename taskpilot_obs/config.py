@@ -1,0 +1,211 @@
+"""`configure()` and the default recorder: the only global, behind a lock, resettable."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Unpack
+
+from taskpilot_obs.clock import Clock
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.exporters.base import Batched, CallableExporter, Exporter
+from taskpilot_obs.exporters.prometheus import PrometheusExporter
+from taskpilot_obs.exporters.window import RollingWindow
+from taskpilot_obs.pipeline import Pipeline
+from taskpilot_obs.pricing import PriceTable
+from taskpilot_obs.recorder import Parts, Recorder
+from taskpilot_obs.self_telemetry import Tally
+from taskpilot_obs.settings import STDOUT, Options, Settings
+from taskpilot_obs.tracing import Tracing, installed_provider
+
+if TYPE_CHECKING:
+    from taskpilot_obs.safety.redaction import Redactor
+
+_default = Recorder()
+_lock = threading.RLock()
+
+
+def library_version() -> str:
+    """The installed version of taskpilot-obs."""
+    try:
+        return version("taskpilot-obs")
+    except PackageNotFoundError:  # imported from a checkout that is not installed
+        return "0+unknown"
+
+
+def configure(**options: Unpack[Options]) -> Recorder:
+    """Configure the default recorder, which decorators, context managers and `golden_signals()` share.
+
+    May be called again at any time: the new configuration replaces the one before, and what was queued is written.
+    Options left out come from the environment (`TASKPILOT_OBS_*`), then from the defaults. See `Settings`.
+
+    Returns:
+        The default recorder.
+
+    Raises:
+        ConfigurationError: an option is unknown or wrong, or a file cannot be written; nothing has changed then.
+        MissingExtraError: an option needs an optional package.
+    """
+    settings = Settings.resolve(options)
+    with _lock:
+        _default.install(build(settings, _default))
+    return _default
+
+
+def get_recorder() -> Recorder:
+    """The default recorder, configured from the environment if `configure()` has not been called."""
+    if _default.parts is None:
+        with _lock:
+            if _default.parts is None:
+                configure()
+    return _default
+
+
+def build_recorder(**options: Unpack[Options]) -> Recorder:
+    """A recorder of its own, apart from the default one; options as for `configure`."""
+    recorder = Recorder()
+    recorder.install(build(Settings.resolve(options), recorder))
+    return recorder
+
+
+def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None) -> Parts:
+    """Make a recorder's parts."""
+    tally, clock = Tally(), clock or Clock()
+    window = RollingWindow() if recorder.parts is None else recorder.parts.window
+    prices = _price_table(settings)
+    batched = _batched(settings, tally)
+    metrics = _metrics(settings, recorder, tally)
+    in_memory: dict[str, Exporter] = {"window": window}
+    if metrics is not None:
+        in_memory["prometheus"] = metrics
+    tracing = _tracing(settings)
+    pipeline = Pipeline(
+        in_memory,
+        batched,
+        tally=tally,
+        capacity=settings.queue_capacity,
+        on_tally=None if metrics is None else _Booking(metrics),
+        on_poll=_Poll(settings, recorder, clock),
+        exit_timeout_s=settings.exit_timeout_s,
+    )
+    return Parts(
+        settings=settings,
+        pipeline=pipeline,
+        tally=tally,
+        clock=clock,
+        prices=prices,
+        window=window,
+        registry=settings.registry,
+        declares=metrics,
+        redactor=_redactor(settings),
+        tracing=tracing,
+    )
+
+
+class _Booking:
+    """Passes what the library counts about itself on to the metrics."""
+
+    def __init__(self, metrics: PrometheusExporter) -> None:
+        self._metrics = metrics
+
+    def __call__(self, tally: Tally, pipeline: Pipeline) -> None:
+        for (metric, labels), amount in tally.take().items():
+            self._metrics.book(metric, labels, amount)
+        for exporter in pipeline.batched:
+            self._metrics.set_queue_size(exporter.name, exporter.backlog)
+
+
+class _Poll:
+    """What the drainer looks after between batches: the clock's anchor, and a tracer provider that came late."""
+
+    def __init__(self, settings: Settings, recorder: Recorder, clock: Clock) -> None:
+        self._settings = settings
+        self._recorder = recorder
+        self._clock = clock
+
+    def __call__(self) -> None:
+        self._clock.refresh()
+        parts = self._recorder.parts
+        if parts is not None and parts.clock is self._clock and self._recorder.tracing is None:
+            self._recorder.tracing = _tracing(self._settings)
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    if not (settings.tracing and settings.enabled):
+        return None
+    provider = settings.tracer_provider or installed_provider()
+    return None if provider is None else Tracing(provider, library_version())
+
+
+def _metrics(settings: Settings, recorder: Recorder, tally: Tally) -> PrometheusExporter | None:
+    if not (settings.prometheus and settings.enabled):
+        return None
+    return PrometheusExporter(
+        settings.registry,
+        service=settings.service,
+        service_version=settings.service_version,
+        version=library_version(),
+        drain=recorder.drain,
+        tally=tally,
+    )
+
+
+def _redactor(settings: Settings) -> Redactor | None:
+    if not settings.capture_content:
+        return None
+    from taskpilot_obs.safety.redaction import Redactor
+
+    key = settings.redaction_key
+    return Redactor(max_length=settings.capture_max_length, hmac_key=_secret(key))
+
+
+def _secret(key: Any) -> bytes | None:
+    return None if key is None else key.get_secret_value().encode()
+
+
+def _price_table(settings: Settings) -> PriceTable:
+    return PriceTable.load(settings.prices, aliases=settings.model_aliases)
+
+
+def _batched(settings: Settings, tally: Tally) -> list[Batched]:
+    """The exporters that do I/O, each behind a worker of its own."""
+    if not settings.enabled:
+        return []
+    found = [(f"exporter_{number}", _as_exporter(given)) for number, given in enumerate(settings.exporters, 1)]
+    if settings.audit_log is not None:
+        found.insert(0, ("audit_log", _audit_log(settings)))
+    return [
+        Batched(exporter, name=name, tally=tally, capacity=settings.queue_capacity, on_full=settings.on_full)
+        for name, exporter in found
+    ]
+
+
+def _as_exporter(given: Any) -> Exporter:
+    if isinstance(given, Exporter):
+        return given
+    if callable(given):
+        return CallableExporter(given)
+    raise ConfigurationError(
+        f"exporters: given an object of type {type(given).__name__}; allowed is one with export(batch), or a function"
+    )
+
+
+def _audit_log(settings: Settings) -> Exporter:
+    from taskpilot_obs.exporters.audit_log import AuditLogExporter
+    from taskpilot_obs.exporters.json_logging import LoggerExporter, StdoutExporter
+
+    target = settings.audit_log
+    if isinstance(target, logging.Logger):
+        return LoggerExporter(target, service=settings.service)
+    if str(target) == STDOUT:
+        return StdoutExporter(service=settings.service)
+    return AuditLogExporter(
+        target,
+        service=settings.service,
+        max_bytes=settings.audit_max_bytes,
+        max_age=settings.audit_max_age,
+        keep=settings.audit_keep,
+        key=_secret(settings.audit_key),
+        fsync=settings.audit_fsync,
+    )

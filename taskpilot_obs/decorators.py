@@ -1,0 +1,290 @@
+"""`observe_workflow`, `observe_agent`, `observe_tool`, `observe_llm`: wrap a function and delegate to the recorder."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
+
+from taskpilot_obs.config import get_recorder
+from taskpilot_obs.driving import drive, relay
+from taskpilot_obs.invocation import ActiveInvocation, Site
+from taskpilot_obs.records import Operation
+from taskpilot_obs.recorder import running_here
+
+if TYPE_CHECKING:
+    from taskpilot_obs.recorder import Recorder
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_LAZY = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
+"""What a plain function may return that is only beginning: it is followed to its end."""
+
+
+class Decorator(Protocol):
+    """What `observe_agent("Name")` returns: it gives back a function of the same type."""
+
+    def __call__(self, function: F, /) -> F:
+        """Instrument the function."""
+
+
+class Begin(Protocol):
+    """Makes the invocation of one call; what decorators of agents and of LLM calls differ in."""
+
+    def __call__(self) -> ActiveInvocation:
+        """An invocation beneath the current one, not yet begun."""
+
+
+@overload
+def observe_workflow(function: F, /) -> F: ...
+@overload
+def observe_workflow(
+    name: str | None = None, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+) -> Decorator: ...
+def observe_workflow(
+    target: Any = None, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+) -> Any:
+    """Record every call of a function as a workflow: a task as its users see it.
+
+    Works bare and with arguments, on functions, coroutine functions, generators, async generators, methods,
+    classmethods, staticmethods, partials and callable objects. What it returns has the kind, the signature and the type
+    of what it was given.
+
+    Args:
+        target: the function (when bare), or the workflow's name; by default the function's own.
+        recorder: where to record; the default recorder when left out.
+        attributes: for spans and audit log, of every call.
+
+    Raises:
+        TypeError: what is decorated is a class, or not callable.
+    """
+    return _observe(Operation.WORKFLOW, target, recorder, attributes)
+
+
+@overload
+def observe_agent(function: F, /) -> F: ...
+@overload
+def observe_agent(
+    name: str | None = None, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+) -> Decorator: ...
+def observe_agent(
+    target: Any = None, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+) -> Any:
+    """Record every call of a function as a run of an agent; arguments as for `observe_workflow`."""
+    return _observe(Operation.AGENT, target, recorder, attributes)
+
+
+@overload
+def observe_tool(function: F, /) -> F: ...
+@overload
+def observe_tool(
+    name: str | None = None, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+) -> Decorator: ...
+def observe_tool(
+    target: Any = None, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+) -> Any:
+    """Record every call of a function as a tool call of the agent that runs; arguments as for `observe_workflow`."""
+    return _observe(Operation.TOOL, target, recorder, attributes)
+
+
+@overload
+def observe_llm(function: F, /) -> F: ...
+@overload
+def observe_llm(
+    *,
+    model: str | None = None,
+    provider: str | None = None,
+    operation: str = Operation.CHAT,
+    recorder: Recorder | None = None,
+    attributes: Mapping[str, object] | None = None,
+) -> Decorator: ...
+def observe_llm(  # noqa: PLR0913  the five are what a call can be known by
+    target: Any = None,
+    /,
+    *,
+    model: str | None = None,
+    provider: str | None = None,
+    operation: str = Operation.CHAT,
+    recorder: Recorder | None = None,
+    attributes: Mapping[str, object] | None = None,
+) -> Any:
+    """Record every call of a function that returns a provider's response, and read usage and model from it.
+
+    A function that yields is read as a stream: time to first token, last usage.
+
+    Args:
+        target: the function, when bare.
+        model: the model asked for; where it is left out, the response says.
+        provider: who serves it; inferred from the model when left out.
+        operation: `chat` or `embeddings`.
+        recorder: where to record; the default recorder when left out.
+        attributes: for spans and audit log, of every call.
+
+    Raises:
+        TypeError: what is decorated is a class, or not callable.
+        ValueError: the operation is no LLM call.
+    """
+    used = recorder or get_recorder()
+
+    def begin() -> ActiveInvocation:
+        return used.new_llm(model=model, provider=provider, operation=operation, attributes=attributes)
+
+    def decorate(function: Any) -> Any:
+        return _decorate(function, used, begin)
+
+    used.new_llm(model=model, provider=provider, operation=operation, parent=None)  # a wrong operation fails here
+    return decorate if target is None else decorate(target)
+
+
+def _observe(
+    operation: Operation, target: Any, recorder: Recorder | None, attributes: Mapping[str, object] | None
+) -> Any:
+    used = recorder or get_recorder()
+    name = target if isinstance(target, str) else None
+
+    def decorate(function: Any) -> Any:
+        label = name or default_name(function)
+        used.declare(operation, label)
+        site = Site(used, operation, label, attributes or {})
+        return _decorate(function, used, functools.partial(_at_site, site))
+
+    return decorate if target is None or name is not None else decorate(target)
+
+
+def _at_site(site: Site) -> ActiveInvocation:
+    return ActiveInvocation(site, running_here())
+
+
+def default_name(function: Any) -> str:
+    """`__qualname__` after the last `<locals>.`; of a partial that of its function, of an object that of its class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return str(name).rpartition("<locals>.")[2]
+
+
+def _decorate(function: Any, recorder: Recorder, begin: Callable[[], ActiveInvocation]) -> Any:
+    if inspect.isclass(function):
+        raise TypeError(
+            f"{function.__qualname__} is a class: decorate the method that does the work (say {function.__qualname__}.run)"
+        )
+    if isinstance(function, classmethod | staticmethod):
+        return type(function)(_decorate(function.__func__, recorder, begin))
+    if not callable(function):
+        raise TypeError(f"expected a function to decorate, got {type(function).__name__}")
+    return _wrap(function, recorder, begin)
+
+
+def _kind_of(function: Any) -> Any:
+    """The function whose flags tell the kind: of a partial its function, of an object its `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if inspect.isroutine(function) else type(function).__call__
+
+
+def _wrap(function: Callable[..., Any], recorder: Recorder, begin: Callable[[], ActiveInvocation]) -> Any:
+    kind = _kind_of(function)
+    if inspect.iscoroutinefunction(kind):
+        return _wrap_coroutine(function, recorder, begin)
+    if inspect.isasyncgenfunction(kind):
+        return _wrap_async_generator(function, recorder, begin)
+    if inspect.isgeneratorfunction(kind):
+        return _wrap_generator(function, recorder, begin)
+    return _wrap_plain(function, recorder, begin)
+
+
+def _wrap_plain(
+    function: Callable[P, R], recorder: Recorder, begin: Callable[[], ActiveInvocation]
+) -> Callable[P, R]:
+    @functools.wraps(function)
+    def observed(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not recorder.enabled:
+            return function(*args, **kwargs)
+        run = begin()
+        run.set_arguments(args, kwargs)
+        run.enter()
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            run.fail(error)
+            raise
+        if type(result) in _LAZY:
+            return cast(R, _follow(run, result))
+        run.finish(result)
+        return result
+
+    return observed
+
+
+def _wrap_coroutine(
+    function: Callable[P, Coroutine[Any, Any, R]], recorder: Recorder, begin: Callable[[], ActiveInvocation]
+) -> Callable[P, Coroutine[Any, Any, R]]:
+    @functools.wraps(function)
+    async def observed(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not recorder.enabled:
+            return await function(*args, **kwargs)
+        run = begin()
+        run.set_arguments(args, kwargs)
+        run.enter()
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as error:
+            run.fail(error)
+            raise
+        run.finish(result)
+        return result
+
+    return observed
+
+
+def _wrap_generator(
+    function: Callable[P, Generator[Any, Any, R]], recorder: Recorder, begin: Callable[[], ActiveInvocation]
+) -> Callable[P, Generator[Any, Any, R]]:
+    @functools.wraps(function)
+    def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
+        if not recorder.enabled:
+            return (yield from function(*args, **kwargs))
+        run = begin()
+        run.set_arguments(args, kwargs)
+        return (yield from drive(run.begin(), function(*args, **kwargs)))
+
+    return observed
+
+
+def _wrap_async_generator(
+    function: Callable[P, AsyncGenerator[Any, Any]], recorder: Recorder, begin: Callable[[], ActiveInvocation]
+) -> Callable[P, AsyncGenerator[Any, Any]]:
+    def prepare(*args: P.args, **kwargs: P.kwargs) -> tuple[ActiveInvocation | None, AsyncGenerator[Any, Any]]:
+        if not recorder.enabled:
+            return None, function(*args, **kwargs)
+        run = begin()
+        run.set_arguments(args, kwargs)
+        return run.begin(), function(*args, **kwargs)
+
+    return functools.wraps(function)(relay(prepare))
+
+
+def _follow(run: ActiveInvocation, lazy: Any) -> Any:
+    """Go on with what a plain function returned, which has hardly begun, and end the run with it."""
+    run.pause()
+    if isinstance(lazy, CoroutineType):
+        return _await(run, lazy)
+    if isinstance(lazy, GeneratorType):
+        return drive(run, lazy)
+    return relay(lambda: (run, lazy))()
+
+
+async def _await(run: ActiveInvocation, awaitable: Awaitable[R]) -> R:
+    run.resume()
+    try:
+        result = await awaitable
+    except BaseException as error:
+        run.fail(error)
+        raise
+    run.finish(result)
+    return result

@@ -1,0 +1,104 @@
+"""Generators, step by step: each step runs with the invocation attached, and nothing stays attached across a `yield`.
+
+That is what keeps context variables and spans right when the consumer suspends, hands the generator to another task or
+thread, or drops it. The loops follow PEP 380 (delegation to a subgenerator) and PEP 525 (asynchronous generators).
+"""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator
+
+    from taskpilot_obs.invocation import ActiveInvocation
+
+R = TypeVar("R")
+
+
+def drive(run: ActiveInvocation, inner: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
+    """Pass a generator through and end the run with it: `send`, `throw`, `close` and the return value included."""
+    try:
+        value = _step(run, inner.__next__)
+        while True:
+            run.note_item(value)
+            try:
+                sent = yield value
+            except GeneratorExit:
+                _step(run, inner.close)
+                raise
+            except BaseException as error:  # noqa: BLE001  whatever was thrown in belongs to the inner generator
+                value = _step(run, inner.throw, error)
+            else:
+                value = _step(run, inner.send, sent)
+    except _Returned as end:
+        run.finish_stream(end.value)
+        return end.value  # type: ignore[no-any-return]  an exception cannot be generic
+    except BaseException as error:
+        run.fail_stream(error)
+        raise
+
+
+class _Returned(Exception):  # noqa: N818  it reports an end, no error
+    """A generator returned. StopIteration itself may not leave a generator (PEP 479)."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        super().__init__()
+
+
+def _step(run: ActiveInvocation, advance: Callable[..., Any], *args: Any) -> Any:
+    step = run.attach()
+    try:
+        return advance(*args)
+    except StopIteration as end:
+        raise _Returned(end.value) from None
+    finally:
+        run.detach(step)
+
+
+def relay(
+    prepare: Callable[..., tuple[ActiveInvocation | None, AsyncGenerator[Any, Any]]],
+) -> Callable[..., AsyncGenerator[Any, Any]]:
+    """An asynchronous generator function that calls `prepare` at the first step, then passes its generator through."""
+
+    async def observed(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        run, inner = prepare(*args, **kwargs)
+        thrown: BaseException | None = None
+        try:
+            value = await _step_async(run, inner.__anext__)
+            while True:
+                if run is not None:
+                    run.note_item(value)
+                try:
+                    sent = yield value
+                except GeneratorExit:
+                    await _step_async(run, inner.aclose)
+                    raise
+                except BaseException as error:  # noqa: BLE001  whatever was thrown in belongs to the inner generator
+                    thrown = error
+                    value = await _step_async(run, inner.athrow, error)
+                    thrown = None
+                else:
+                    value = await _step_async(run, inner.asend, sent)
+        except StopAsyncIteration:
+            if run is not None:
+                run.finish_stream(None)
+        except BaseException as error:
+            if run is not None:
+                # Cancelled while it waited for nothing: an event loop that ends closes what a consumer had left.
+                run.fail_stream(GeneratorExit() if error is thrown and isinstance(error, CancelledError) else error)
+            raise
+
+    return observed
+
+
+async def _step_async(run: ActiveInvocation | None, advance: Callable[..., Any], *args: Any) -> Any:
+    if run is None:
+        return await advance(*args)
+    step = run.attach()
+    try:
+        return await advance(*args)
+    finally:
+        run.detach(step)

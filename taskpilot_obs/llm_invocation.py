@@ -1,0 +1,311 @@
+"""An LLM call that runs: usage, model, price, first token, retries, and where the application's own cache stands."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, TypeVar
+
+from taskpilot_obs.guarded import guarded
+from taskpilot_obs.invocation import ActiveInvocation
+from taskpilot_obs.llm_errors import error_category
+from taskpilot_obs.providers import canonical
+from taskpilot_obs.records import Status
+from taskpilot_obs.semconv import Attr
+from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+
+    from taskpilot_obs.invocation import Site
+    from taskpilot_obs.records import AttributeValue, Invocation, Started
+    from taskpilot_obs.rollups import Totals
+    from taskpilot_obs.tracing import Span
+    from taskpilot_obs.usage import Reading
+
+T = TypeVar("T")
+
+FROM_CALLER = "caller"
+_USAGE_ATTRIBUTES = (
+    (Attr.INPUT_TOKENS, "input_tokens"),
+    (Attr.OUTPUT_TOKENS, "output_tokens"),
+    (Attr.CACHE_READ_TOKENS, "cache_read_tokens"),
+    (Attr.CACHE_WRITE_TOKENS, "cache_write_tokens"),
+    (Attr.REASONING_TOKENS, "reasoning_tokens"),
+)
+
+
+class LlmInvocation(ActiveInvocation):
+    """One LLM call. Nothing here raises: what cannot be read stays unknown and is counted."""
+
+    __slots__ = (
+        "_priced",
+        "_reader",
+        "cached",
+        "cost",
+        "cost_source",
+        "error_category",
+        "finish_reasons",
+        "first_token_ns",
+        "provider",
+        "request_model",
+        "response_id",
+        "response_model",
+        "retries",
+        "service_tier",
+        "streaming",
+        "usage",
+        "usage_inconsistent",
+    )
+
+    def __init__(
+        self, site: Site, parent: ActiveInvocation | None, *, provider: str | None, model: str | None
+    ) -> None:
+        super().__init__(site, parent)
+        self.provider = provider
+        self.request_model = model
+        self.response_model: str | None = None
+        self.response_id: str | None = None
+        self.finish_reasons: tuple[str, ...] = ()
+        self.service_tier: str | None = None
+        self.usage: Usage | None = None
+        self.usage_inconsistent = False
+        self.cost: Decimal | None = None
+        self.cost_source: str | None = None
+        self._priced = False
+        self._reader: StreamReader | None = None
+        self.cached: bool | None = None
+        self.first_token_ns = 0
+        self.streaming = False
+        self.retries = 0
+        self.error_category: str | None = None
+
+    # --- what the caller says ----------------------------------------------------------------------------------------
+
+    def record_response(self, response: object) -> None:
+        """Read usage, model and finish reasons from a provider's response: an SDK's object, a dict, a message."""
+        with guarded("record_response", self.site.host.tally):
+            self.record_reading(read_response(response, provider=self.provider))
+
+    def record_reading(self, reading: Reading) -> None:
+        """Note what was read from a response or a stream."""
+        if self.ended_ns:
+            return
+        if reading.usage is not None:
+            self.usage = reading.usage
+            self.usage_inconsistent = reading.inconsistent
+        self.response_model = reading.model or self.response_model
+        self.response_id = reading.response_id or self.response_id
+        self.finish_reasons = reading.finish_reasons or self.finish_reasons
+        self.service_tier = reading.service_tier or self.service_tier
+        if self.provider is None and reading.provider is not None:
+            self.provider = canonical(reading.provider)
+
+    def record_usage(self, usage: Usage | None = None, /, **counts: object) -> None:
+        """Note the usage: a `Usage`, or its fields by name (`input_tokens=…, output_tokens=…`)."""
+        if self.ended_ns:
+            return
+        with guarded("record_usage", self.site.host.tally):
+            self.usage, self.usage_inconsistent = from_counts(**(usage._asdict() if usage is not None else counts))
+
+    def record_model(self, model: str) -> None:
+        """Note the model that answered, where the response does not say."""
+        if not self.ended_ns:
+            self.response_model = model
+
+    def set_cached(self, cached: bool) -> None:  # noqa: FBT001  a setter
+        """Say whether the application's own cache answered. A hit has no tokens and no cost."""
+        if not self.ended_ns:
+            self.cached = cached
+
+    def set_cost(self, usd: Decimal | float | str) -> None:
+        """State the cost in USD; wins over the price table. What is no amount (negative, NaN) is refused and counted."""
+        if self.ended_ns:
+            return
+        with guarded("set_cost", self.site.host.tally):
+            self.cost, self.cost_source, self._priced = _amount(usd), FROM_CALLER, True
+
+    def first_token(self) -> None:
+        """Say that the first token of a stream has come; later calls change nothing."""
+        if not self.first_token_ns and not self.ended_ns:
+            self.first_token_ns = self.site.host.now()
+            self.streaming = True
+
+    def retry(self) -> None:
+        """Count an attempt beyond the first."""
+        if not self.ended_ns:
+            self.retries += 1
+
+    def stream(self, events: Iterable[T]) -> Iterator[T]:
+        """Pass a provider's stream through: times the first token and keeps the usage.
+
+        The call ends with the stream: as `abandoned` when the consumer stops reading, as failed when the stream does.
+        """
+        self.open_stream()
+        try:
+            for event in events:
+                self.note_item(event)
+                yield event
+        except BaseException as error:
+            self.fail_stream(error)
+            raise
+        self.finish_stream(None)
+
+    async def astream(self, events: AsyncIterable[T]) -> AsyncIterator[T]:
+        """The same as `stream`, for an asynchronous one."""
+        self.open_stream()
+        try:
+            async for event in events:
+                self.note_item(event)
+                yield event
+        except BaseException as error:
+            self.fail_stream(error)
+            raise
+        self.finish_stream(None)
+
+    def open_stream(self) -> None:
+        """Expect a stream; until it has ended, leaving the call means to abandon it."""
+        self.streaming = True
+        self._reader = StreamReader(provider=self.provider)
+
+    def note_item(self, item: object) -> None:
+        """Read one event of a stream."""
+        with guarded("stream.event", self.site.host.tally):
+            if self._reader is None:
+                self.open_stream()
+            if self._reader is not None and self._reader.feed(item) and not self.first_token_ns:
+                self.first_token()
+        super().note_item(item)
+
+    def finish_stream(self, result: object) -> None:
+        """End as `success`, with the usage that the stream stated."""
+        self._close_stream()
+        super().finish_stream(result)
+
+    def fail_stream(self, error: BaseException) -> None:
+        """End with the exception that ended the stream, and the usage seen before it."""
+        self._close_stream()
+        super().fail_stream(error)
+
+    def _close_stream(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            with guarded("stream.end", self.site.host.tally):
+                self.record_reading(reader.reading())
+
+    def finish(self, result: object) -> None:
+        """End as `success` with this response."""
+        self.record_response(result)
+        super().finish(result)
+
+    def stop(self) -> None:
+        """End as `success`; as `abandoned` where a stream was left before its end."""
+        if self._reader is None:
+            super().stop()
+            return
+        self._close_stream()
+        self.end(Status.ABANDONED)
+
+    # --- what follows from it ----------------------------------------------------------------------------------------
+
+    def price(self) -> Decimal | None:
+        """The cost in USD as far as it is known, worked out once; None for a cache hit and where nobody knows."""
+        if self.cached:
+            return None
+        if not self._priced:
+            self._priced = True
+            host = self.site.host
+            with guarded("price", host.tally):
+                self.cost, self.cost_source = host.prices.price(
+                    self.usage,
+                    provider=self.provider,
+                    request_model=self.request_model,
+                    response_model=self.response_model,
+                    at_unix_ns=host.clock.unix_ns(self.started_ns),
+                    service_tier=self.service_tier,
+                )
+        return self.cost
+
+    def _note_error(self, error: BaseException) -> None:
+        self.error_category = error_category(error)
+
+    def _write_outcome(self, span: Span) -> None:
+        super()._write_outcome(span)
+        attributes: dict[str, AttributeValue] = {}
+        if self.usage is not None and not self.cached:
+            for key, field in _USAGE_ATTRIBUTES:
+                tokens = getattr(self.usage, field)
+                if tokens is not None:
+                    attributes[key] = tokens
+        if self.response_model is not None:
+            attributes[Attr.RESPONSE_MODEL] = self.response_model
+        if self.response_id is not None:
+            attributes[Attr.RESPONSE_ID] = self.response_id
+        if self.cached is not None:
+            attributes[Attr.CACHED] = self.cached
+        if self.streaming:
+            attributes[Attr.REQUEST_STREAM] = True
+        if self.first_token_ns:
+            attributes[Attr.RESPONSE_FIRST_CHUNK] = (self.first_token_ns - self.started_ns) / 1e9
+        cost = self.price() if self._may_price_here() else self.cost
+        if cost is not None and not self.cached:
+            attributes[Attr.COST] = float(cost)
+        span.set_attributes(attributes)
+        if self.finish_reasons:
+            span.set_attribute(Attr.RESPONSE_FINISH_REASONS, self.finish_reasons)
+
+    def _may_price_here(self) -> bool:
+        """Whether this thread may work out the price: never while an event loop would wait for the table to load."""
+        return self._priced or self.site.host.prices.ready or not _in_event_loop()
+
+    def _add_own(self, totals: Totals) -> None:
+        if self.cached:
+            totals.add_llm_call(None, None, priced=True)
+        else:
+            totals.add_llm_call(self.usage, self.cost, priced=self.cost is not None)
+
+    def _counts_above(self) -> bool:
+        return True
+
+    def _freeze_start(self) -> Started:
+        return super()._freeze_start()._replace(request_model=self.request_model, provider=self.provider)
+
+    def _freeze_end(self) -> Invocation:
+        self.price()
+        hit = self.cached is True
+        usage = None if hit else self.usage
+        return (
+            super()
+            ._freeze_end()
+            ._replace(
+                error_category=self.error_category,
+                usage=usage,
+                usage_inconsistent=self.usage_inconsistent and not hit,
+                cost_source=None if hit or self.cost is None else self.cost_source,
+                request_model=self.request_model,
+                response_model=self.response_model,
+                provider=self.provider,
+                streaming=self.streaming,
+                cached=self.cached,
+                ttft_s=(self.first_token_ns - self.started_ns) / 1e9 if self.first_token_ns else None,
+                retries=self.retries,
+            )
+        )
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _amount(usd: Decimal | float | str) -> Decimal:
+    try:
+        amount = Decimal(str(usd))
+    except InvalidOperation as error:
+        raise ValueError(f"cost must be an amount in USD, not {type(usd).__name__}") from error
+    if not amount.is_finite() or amount < 0:
+        raise ValueError("cost must be a finite amount of 0 USD or more")
+    return amount

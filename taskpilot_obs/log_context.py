@@ -1,0 +1,36 @@
+"""The application's own log records, stamped with what ties them to audit records and spans."""
+
+from __future__ import annotations
+
+import logging
+
+from taskpilot_obs.context import get_request_id
+from taskpilot_obs.guarded import guarded
+from taskpilot_obs.recorder import running_here
+from taskpilot_obs.semconv import Field
+from taskpilot_obs.tracing import current_ids
+
+
+class LogContextFilter(logging.Filter):
+    """Stamps records with `request_id`, `trace_id`, `span_id`, `workflow` and `agent`; lets every record pass.
+
+    Add it to a handler (a logger's own filters do not see what its children log):
+    `handler.addFilter(LogContextFilter())`. Values that there are none of are empty text, so that a format string may
+    name them. What a record bears already under one of these names stays.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Stamp the record."""
+        with guarded("log_context"):
+            running = running_here()
+            ids = running.span_ids if running is not None and running.span is not None else current_ids()
+            for name, value in (
+                (Field.REQUEST_ID, get_request_id()),
+                (Field.TRACE_ID, ids.trace_id),
+                (Field.SPAN_ID, ids.span_id),
+                (Field.WORKFLOW, running.workflow if running is not None else None),
+                (Field.AGENT, running.agent if running is not None else None),
+            ):
+                if not hasattr(record, name):
+                    setattr(record, name, value or "")
+        return True

@@ -1,0 +1,498 @@
+"""The recorder: begins invocations and takes point events. Everything else goes through it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+
+from taskpilot_obs.context import current_running, current_scope
+from taskpilot_obs.guarded import guarded
+from taskpilot_obs.invocation import ActiveInvocation, Host, Site
+from taskpilot_obs.llm_invocation import LlmInvocation
+from taskpilot_obs.providers import canonical, infer_provider
+from taskpilot_obs.records import (
+    LLM_OPERATIONS,
+    AuditEvent,
+    CacheSize,
+    CheckResult,
+    Decision,
+    DecisionKind,
+    Feedback,
+    Operation,
+    Origin,
+    Severity,
+    Stage,
+    Status,
+    Verdict,
+    clean_attributes,
+)
+from taskpilot_obs.tracing import current_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from prometheus_client import CollectorRegistry  # noqa: TID251  the type of an argument that is passed through
+
+    from taskpilot_obs.clock import Clock
+    from taskpilot_obs.exporters.window import RollingWindow
+    from taskpilot_obs.pipeline import Pipeline
+    from taskpilot_obs.pricing import PriceTable
+    from taskpilot_obs.records import AttributeValue, Record
+    from taskpilot_obs.safety.redaction import Redactor
+    from taskpilot_obs.self_telemetry import Tally
+    from taskpilot_obs.settings import Settings
+    from taskpilot_obs.tracing import Tracing
+    from taskpilot_obs.usage import Usage
+
+MAX_RATED = 50_000
+"""How many rated requests are remembered, so that a second word on one of them is a revision."""
+_MAX_SITES = 4_000
+
+CURRENT: Final = "current"
+"""As a parent: the invocation that runs in the present context."""
+Parent = ActiveInvocation | Literal["current"] | None
+
+
+class Declares(Protocol):
+    """An exporter that wants to know names before their first run."""
+
+    def declare(self, operation: Operation, name: str) -> None:
+        """Expect runs of this name."""
+
+
+class Parts(NamedTuple):
+    """What a recorder is made of; `config.build` makes it from settings."""
+
+    settings: Settings
+    pipeline: Pipeline
+    tally: Tally
+    clock: Clock
+    prices: PriceTable
+    window: RollingWindow
+    registry: CollectorRegistry | None
+    declares: Declares | None
+    redactor: Redactor | None
+    tracing: Tracing | None
+
+
+class _Report:
+    """A point event on its way to the drainer."""
+
+    __slots__ = ("record", "recorder", "running")
+
+    def __init__(self, recorder: Recorder, record: Record, running: ActiveInvocation | None) -> None:
+        self.recorder = recorder
+        self.record = record
+        self.running = running
+
+    def droppable(self) -> bool:
+        return True
+
+    def freeze(self) -> Sequence[Record]:
+        record = self.record
+        if isinstance(record, Feedback):
+            return self.recorder.revise(record)
+        if self.running is not None and is_violation(record):
+            self.running.add_violation()
+        return (record,)
+
+
+def is_violation(record: Record) -> bool:
+    """Whether a record is a policy violation: one `deny` of a policy, in either mode."""
+    return isinstance(record, Decision) and record.kind is DecisionKind.POLICY and record.verdict is Verdict.DENY
+
+
+class Recorder(Host):
+    """Records invocations and events into one pipeline.
+
+    Make one with `taskpilot_obs.config.build_recorder`, or use the default one that decorators share (`get_recorder`).
+    """
+
+    def __init__(self) -> None:
+        self.enabled = False
+        self.parts: Parts | None = None
+        self._lock = threading.Lock()
+        self._declared: dict[tuple[Operation, str], None] = {}
+        self._sites: dict[tuple[Operation, str], Site] = {}
+        self._rated: OrderedDict[str, bool] = OrderedDict()
+        self.tracing = None
+        self.redactor = None
+
+    def install(self, parts: Parts) -> Parts | None:
+        """Use these parts from now on; the parts before them, whose queue is drained into their exporters."""
+        with self._lock:
+            before = self.parts
+            self.parts = parts
+            self.clock, self.tally, self.prices = parts.clock, parts.tally, parts.prices
+            self.tracing, self.redactor = parts.tracing, parts.redactor
+            self.now = parts.clock.now  # type: ignore[method-assign]  bound once: it is read twice a call
+            self.put = parts.pipeline.put  # type: ignore[method-assign,assignment]  the same
+            self.enabled = parts.settings.enabled
+            for operation, name in self._declared:
+                self._tell(operation, name)
+        if before is not None and before.pipeline is not parts.pipeline:
+            before.pipeline.hand_over(parts.pipeline)
+        return before
+
+    # --- invocations -------------------------------------------------------------------------------------------------
+
+    def declare(self, operation: Operation, name: str) -> None:
+        """Expect runs of this name: its series exist at 0 before the first, which makes the first one visible."""
+        self._declared[operation, name] = None
+        self._tell(operation, name)
+
+    def _tell(self, operation: Operation, name: str) -> None:
+        parts = self.parts
+        if parts is not None and parts.declares is not None and parts.settings.enabled:
+            with guarded("declare", parts.tally):
+                parts.declares.declare(operation, name)
+
+    def site(self, operation: Operation, name: str, attributes: Mapping[str, object] | None = None) -> Site:
+        """The place `name`; shared when it has no attributes of its own."""
+        if attributes:
+            return Site(self, operation, name, attributes)
+        found = self._sites.get((operation, name))
+        if found is None:
+            if len(self._sites) >= _MAX_SITES:
+                self._sites.clear()
+            found = self._sites[operation, name] = Site(self, operation, name, {})
+        return found
+
+    def start(
+        self,
+        operation: Operation | str,
+        name: str,
+        *,
+        parent: Parent = CURRENT,
+        attributes: Mapping[str, object] | None = None,
+    ) -> ActiveInvocation:
+        """Begin an operation that is no LLM call; end it with `stop()` or `fail(error)`.
+
+        It does not become the current invocation: `attach()` and `detach()` do that, step by step.
+
+        Args:
+            operation: `invoke_workflow`, `invoke_agent` or `execute_tool`.
+            name: of the workflow, agent or tool.
+            parent: the invocation that it belongs to; None for a root.
+            attributes: for span and audit log.
+
+        Raises:
+            ValueError: the operation is unknown, or an LLM call (use `start_llm`).
+        """
+        kind = Operation(operation)
+        if kind in LLM_OPERATIONS:
+            raise ValueError(f"{kind.value!r} is an LLM call: begin it with start_llm(provider=…, model=…)")
+        return ActiveInvocation(self.site(kind, name, attributes), resolve(parent)).begin()
+
+    def start_llm(
+        self,
+        *,
+        model: str | None,
+        provider: str | None = None,
+        operation: Operation | str = Operation.CHAT,
+        parent: Parent = CURRENT,
+        attributes: Mapping[str, object] | None = None,
+    ) -> LlmInvocation:
+        """Begin an LLM call (`chat` or `embeddings`); end it with `stop()` or `fail(error)`.
+
+        Args:
+            model: the model asked for.
+            provider: who serves it; inferred from the model when left out.
+            operation: `chat` or `embeddings`.
+            parent: the invocation that it belongs to; None for a root.
+            attributes: for span and audit log.
+
+        Raises:
+            ValueError: the operation is no LLM call.
+        """
+        return self.new_llm(
+            model=model, provider=provider, operation=operation, parent=parent, attributes=attributes
+        ).begin()
+
+    def new(
+        self, operation: Operation, name: str, attributes: Mapping[str, object] | None = None
+    ) -> ActiveInvocation:
+        """An operation beneath the current one, not yet begun."""
+        return ActiveInvocation(self.site(operation, name, attributes), resolve(CURRENT))
+
+    def new_llm(
+        self,
+        *,
+        model: str | None,
+        provider: str | None = None,
+        operation: Operation | str = Operation.CHAT,
+        parent: Parent = CURRENT,
+        attributes: Mapping[str, object] | None = None,
+    ) -> LlmInvocation:
+        """An LLM call, not yet begun. Starts loading the price table, off this thread."""
+        kind = Operation(operation)
+        if kind not in LLM_OPERATIONS:
+            raise ValueError(f"{kind.value!r} is no LLM call: begin it with start(operation, name)")
+        self.prices.warm_up()
+        provider = canonical(provider) if provider is not None else infer_provider(model)
+        site = self.site(kind, model or "", attributes)
+        return LlmInvocation(site, resolve(parent), provider=provider, model=model)
+
+    def record_llm_call(  # noqa: PLR0913  one argument for each thing that can be known after the fact
+        self,
+        *,
+        model: str | None,
+        provider: str | None = None,
+        status: Status | str = Status.SUCCESS,
+        duration_seconds: float = 0.0,
+        usage: Usage | Mapping[str, object] | None = None,
+        cached: bool | None = None,
+        cost: Decimal | float | str | None = None,
+        response_model: str | None = None,
+        operation: Operation | str = Operation.CHAT,
+        attributes: Mapping[str, object] | None = None,
+    ) -> None:
+        """Record an LLM call that is over already; it has no span.
+
+        Args:
+            model: the model asked for.
+            provider: who served it; inferred from the model when left out.
+            status: how it ended.
+            duration_seconds: how long it took.
+            usage: a `Usage`, or its fields as a mapping.
+            cached: whether the application's own cache answered; None where it has none.
+            cost: in USD, where it is known better than by the price table.
+            response_model: the model that answered.
+            operation: `chat` or `embeddings`.
+            attributes: for the audit log.
+
+        Raises:
+            ValueError: status or operation is unknown.
+        """
+        outcome = Status(status)
+        if not self.enabled:
+            return
+        call = self.new_llm(model=model, provider=provider, operation=operation, attributes=attributes)
+        with guarded("record_llm_call", self.tally):
+            call.started_ns = self.now() - max(0, int(duration_seconds * 1e9))
+            if usage is not None:
+                call.record_usage(**(usage if not isinstance(usage, tuple) else usage._asdict()))
+            if cost is not None:
+                call.set_cost(cost)
+            call.cached, call.response_model = cached, response_model
+            call.end_after_the_fact(outcome)
+
+    # --- point events ------------------------------------------------------------------------------------------------
+
+    def record_feedback(
+        self, request_id: str | None = None, *, correct: bool, attributes: Mapping[str, object] | None = None
+    ) -> None:
+        """Record a user's word on a request: was the answer right?
+
+        Counted once per request ID (the last 50,000 rated of this process); the opposite verdict later is a revision.
+
+        Args:
+            request_id: the request; the current one when left out.
+            correct: whether the user confirms it.
+            attributes: for the audit log.
+        """
+        origin = self.origin()
+        rated = request_id if request_id is not None else origin.request_id
+        self.report(
+            Feedback(str(rated or ""), bool(correct), False, origin, self._time(), clean_attributes(attributes or {}))
+        )
+
+    def record_policy_violation(
+        self,
+        policy: str,
+        *,
+        reason: str | None = None,
+        severity: Severity | str = Severity.MEDIUM,
+        blocked: bool = False,
+        tool: str | None = None,
+        attributes: Mapping[str, object] | None = None,
+    ) -> None:
+        """Record one violation that a check of the application's own found.
+
+        Args:
+            policy: its name; a metric label, so of a bounded set.
+            reason: for the audit log.
+            severity: low, medium, high or critical.
+            blocked: whether the work was refused.
+            tool: the tool whose call violated it.
+            attributes: for the audit log.
+
+        Raises:
+            ValueError: the severity is unknown.
+        """
+        result = CheckResult.BLOCKED if blocked else CheckResult.WOULD_BLOCK
+        self.record_decision(
+            policy, Verdict.DENY, result=result, reason=reason, severity=severity, tool=tool, attributes=attributes
+        )
+
+    def record_guardrail_block(
+        self,
+        guardrail: str,
+        *,
+        stage: Stage | str = Stage.INPUT,
+        reason: str | None = None,
+        duration_seconds: float | None = None,
+        attributes: Mapping[str, object] | None = None,
+    ) -> None:
+        """Record that a guardrail of the application's own really blocked an input or an output.
+
+        Raises:
+            ValueError: the stage is unknown.
+        """
+        self.record_decision(
+            guardrail,
+            Verdict.DENY,
+            kind=DecisionKind.GUARDRAIL,
+            result=CheckResult.BLOCKED,
+            stage=stage,
+            reason=reason,
+            duration_seconds=duration_seconds,
+            attributes=attributes,
+        )
+
+    def record_decision(  # noqa: PLR0913  what an auditor asks about a decision
+        self,
+        name: str,
+        verdict: Verdict | str,
+        *,
+        kind: DecisionKind | str = DecisionKind.POLICY,
+        result: CheckResult | str | None = None,
+        stage: Stage | str | None = None,
+        reason: str | None = None,
+        severity: Severity | str = Severity.MEDIUM,
+        tool: str | None = None,
+        duration_seconds: float | None = None,
+        attributes: Mapping[str, object] | None = None,
+    ) -> None:
+        """Record the decision of a policy or guardrail that lives elsewhere.
+
+        Args:
+            name: of the policy or guardrail.
+            verdict: allow, deny or require_approval.
+            kind: policy, guardrail or budget.
+            result: what came of it; by default `passed` for allow and `would_block` otherwise.
+            stage: input or output.
+            reason: for the audit log.
+            severity: of a violation.
+            tool: the tool whose call was decided about.
+            duration_seconds: how long the check took.
+            attributes: for the audit log.
+
+        Raises:
+            ValueError: a word that is none of the allowed ones.
+        """
+        ruling = Verdict(verdict)
+        outcome = CheckResult.PASSED if ruling is Verdict.ALLOW else CheckResult.WOULD_BLOCK
+        self.report(
+            Decision(
+                DecisionKind(kind),
+                name,
+                ruling,
+                CheckResult(result) if result is not None else outcome,
+                self.origin(),
+                self._time(),
+                reason,
+                Severity(severity),
+                Stage(stage) if stage is not None else None,
+                tool,
+                duration_seconds,
+                clean_attributes(attributes or {}),
+            )
+        )
+
+    def record_audit_event(self, event: str, **attributes: AttributeValue) -> None:
+        """Write an event of the application's (task created, approved, …) to the audit log, with the request ID."""
+        self.report(AuditEvent(str(event), self.origin(), self._time(), clean_attributes(attributes)))
+
+    def record_cache_size(self, cache: str, entries: int) -> None:
+        """Set how many entries a cache of the application's holds."""
+        self.report(CacheSize(str(cache), max(0, int(entries)), self._time()))
+
+    def report(self, record: Record) -> None:
+        """Hand over a finished point event, as one of the current invocation's."""
+        if self.enabled:
+            self.put(_Report(self, record, running_here()))
+
+    def origin(self) -> Origin:
+        """Where the present code stands: request, run, agent, trace."""
+        running, scope = running_here(), current_scope.get()
+        trace_id, span_id, sampled = running.span_ids if running is not None and running.span else current_ids()
+        tenant, user, session = scope[1:4] if scope is not None else (None, None, None)
+        if running is None:
+            request_id = scope.request_id if scope is not None else None
+            return Origin(request_id, None, None, None, None, trace_id, span_id, sampled, tenant, user, session)
+        return Origin(
+            scope.request_id if scope is not None else running.request_id,
+            running.invocation_id,
+            None,
+            running.workflow,
+            running.agent,
+            trace_id,
+            span_id,
+            sampled,
+            tenant,
+            user,
+            session,
+        )
+
+    def _time(self) -> int:
+        return self.clock.unix_ns(self.now()) if self.enabled else time.time_ns()
+
+    def revise(self, feedback: Feedback) -> Sequence[Record]:
+        """What a user's word adds to those before it; for the drainer."""
+        rated, request_id = self._rated, feedback.request_id
+        before = rated.pop(request_id, None)
+        rated[request_id] = feedback.correct
+        if len(rated) > MAX_RATED:
+            rated.popitem(last=False)
+        if before is None:
+            return (feedback,)
+        return () if before == feedback.correct else (feedback._replace(revision=True),)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def window(self) -> RollingWindow:
+        """The rolling window behind golden signals with a window."""
+        return self._parts().window
+
+    @property
+    def registry(self) -> CollectorRegistry | None:
+        """The Prometheus registry that the metrics live in; None is prometheus_client's own."""
+        return self._parts().registry
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration in force."""
+        return self._parts().settings
+
+    def _parts(self) -> Parts:
+        if self.parts is None:
+            raise RuntimeError("this recorder has no parts yet: call taskpilot_obs.configure() or get_recorder()")
+        return self.parts
+
+    def drain(self) -> None:
+        """Bring metrics and window up to date with everything recorded so far."""
+        self._parts().pipeline.drain()
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until everything recorded so far is written by every exporter; False when `timeout` seconds pass first."""
+        return self._parts().pipeline.flush(timeout)
+
+    def shutdown(self, timeout: float | None = None) -> bool:
+        """Write what can be written within `timeout` seconds (5 by default) and stop; recording ends here."""
+        return self._parts().pipeline.shutdown(timeout)
+
+
+def running_here() -> ActiveInvocation | None:
+    """The invocation that runs in the present context."""
+    running = current_running.get()
+    return running if isinstance(running, ActiveInvocation) else None
+
+
+def resolve(parent: Parent) -> ActiveInvocation | None:
+    """The parent that is meant."""
+    return running_here() if isinstance(parent, str) else parent

@@ -1,0 +1,74 @@
+"""Running sums of what happens beneath an agent or a workflow."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from taskpilot_obs.records import AttributeValue, Rollup
+from taskpilot_obs.semconv import Attr
+
+if TYPE_CHECKING:
+    from taskpilot_obs.usage import Usage
+
+_ZERO = Decimal(0)
+
+
+class Totals:
+    """A `Rollup` that is still growing. Owned by one thread."""
+
+    __slots__ = ("cost", "input_tokens", "llm_calls", "output_tokens", "tool_calls", "unpriced_calls", "violations")
+
+    def __init__(self) -> None:
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.cost = _ZERO
+        self.llm_calls = 0
+        self.unpriced_calls = 0
+        self.tool_calls = 0
+        self.violations = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.llm_calls or self.tool_calls or self.violations)
+
+    def add(self, other: Totals) -> None:
+        """Add another sum."""
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.cost += other.cost
+        self.llm_calls += other.llm_calls
+        self.unpriced_calls += other.unpriced_calls
+        self.tool_calls += other.tool_calls
+        self.violations += other.violations
+
+    def add_llm_call(self, usage: Usage | None, cost: Decimal | None, *, priced: bool) -> None:
+        """Add one LLM call; `priced` says whether its cost is known, or known to be nothing."""
+        self.llm_calls += 1
+        self.unpriced_calls += not priced
+        if usage is not None:
+            self.input_tokens += usage.input_tokens or 0
+            self.output_tokens += usage.output_tokens or 0
+        if cost is not None:
+            self.cost += cost
+
+    def frozen(self) -> Rollup:
+        """The sum as it stands."""
+        return Rollup(
+            self.input_tokens,
+            self.output_tokens,
+            self.cost,
+            self.llm_calls,
+            self.unpriced_calls,
+            self.tool_calls,
+            self.violations,
+        )
+
+    def as_attributes(self) -> dict[str, AttributeValue]:
+        """The sum as span attributes."""
+        return {
+            Attr.ROLLUP_INPUT_TOKENS: self.input_tokens,
+            Attr.ROLLUP_OUTPUT_TOKENS: self.output_tokens,
+            Attr.ROLLUP_COST: float(self.cost),
+            Attr.ROLLUP_LLM_CALLS: self.llm_calls,
+            Attr.ROLLUP_TOOL_CALLS: self.tool_calls,
+        }

@@ -1,0 +1,172 @@
+"""The configuration: one model, where code beats environment beats defaults."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.golden_signals.thresholds import Thresholds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ENV_PREFIX = "TASKPILOT_OBS_"
+STDOUT = "stdout"
+
+
+class Settings(BaseModel):
+    """Every option of the library. `configure()` takes the same names.
+
+    From the environment: `TASKPILOT_OBS_` and the option's name in capitals, for options that are plain values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    enabled: bool = True
+    """False makes every decorator and context manager a pass-through."""
+    service: Annotated[str, Field(min_length=1, max_length=200)] = "unknown_service"
+    """Name of the service, on audit records and in `taskpilot_obs_info`. Falls back to `OTEL_SERVICE_NAME`."""
+    service_version: Annotated[str, Field(max_length=200)] = ""
+    """Its version: a change of it is what dashboards show as a deployment."""
+
+    audit_log: Path | logging.Logger | None = None
+    """Path of the audit log, `"stdout"`, or a logger of the application's own. None: no audit log."""
+    audit_max_bytes: Annotated[int, Field(ge=4_096)] = 100_000_000
+    """Size at which the audit log begins a new segment."""
+    audit_max_age: Annotated[timedelta, Field(gt=timedelta(0))] = timedelta(days=1)
+    """Age at which the audit log begins a new segment."""
+    audit_keep: Annotated[int, Field(ge=1)] = 30
+    """How many closed segments are kept."""
+    audit_key: SecretStr | None = None
+    """Key for HMAC-SHA-256 instead of SHA-256 in the audit log's hash chain."""
+    audit_fsync: bool = False
+    """Whether each batch reaches the disk (survives a power loss) before the next, at the price of waiting for it."""
+
+    exporters: tuple[Any, ...] = ()
+    """Own exporters: objects with `export(batch)`, or functions that are called with each finished `Invocation`."""
+    on_full: Literal["drop", "block"] = "drop"
+    """What happens when an exporter that does I/O cannot keep up: its records are dropped and counted, or callers wait."""
+    queue_capacity: Annotated[int, Field(ge=64, le=10_000_000)] = 65_536
+    """How many records may wait for the drainer before callers help, and for each exporter before `on_full` applies."""
+    exit_timeout_s: Annotated[float, Field(ge=0, le=300)] = 5.0
+    """How long the end of the process may wait for exporters."""
+
+    prometheus: bool = True
+    """Whether metrics are kept."""
+    registry: Any = None
+    """The `prometheus_client.CollectorRegistry` for them; the default registry when None."""
+    tracing: bool = True
+    """Whether spans are made, where the application has a tracer provider."""
+    tracer_provider: Any = None
+    """The OpenTelemetry tracer provider; the application's global one when None."""
+
+    capture_content: bool = False
+    """Whether prompts, outputs, arguments and error messages are kept, redacted, in spans and audit log."""
+    capture_max_length: Annotated[int, Field(ge=16, le=10_000_000)] = 10_000
+    """Characters of one text that are kept."""
+    redaction_key: SecretStr | None = None
+    """With a key, redaction marks carry a keyed hash, so that two occurrences of a secret can be matched."""
+
+    prices: tuple[Path, ...] = ()
+    """TOML or YAML files with own prices and model aliases; they win over the built-in table."""
+    model_aliases: dict[str, str] = {}
+    """Own names of models (Azure deployments, gateways' names) -> the name in the price table."""
+
+    thresholds: Thresholds = Thresholds()
+    """Where golden signals stop being healthy."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("registry"), str):
+            raise ValueError("registry must be a prometheus_client.CollectorRegistry, not text")
+        return given
+
+    @classmethod
+    def resolve(cls, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Self:
+        """Settings from options given in code, the environment and the defaults, in that order of strength.
+
+        Raises:
+            ConfigurationError: an option is unknown or wrong; the message names it, what was given and what is allowed.
+        """
+        _refuse_unknown(options, cls.model_fields)
+        try:
+            return cls(**{**_from_environment(cls.model_fields, environ), **options})
+        except ValidationError as error:
+            raise ConfigurationError(_in_words(error, options)) from None
+
+
+NOT_FROM_ENVIRONMENT = frozenset({"exporters", "registry", "tracer_provider", "thresholds", "model_aliases"})
+_LISTS = frozenset({"prices"})
+
+
+def _from_environment(fields: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if environ.get("OTEL_SERVICE_NAME"):
+        found["service"] = environ["OTEL_SERVICE_NAME"]
+    for name in fields:
+        value = environ.get(ENV_PREFIX + name.upper())
+        if value is not None and name not in NOT_FROM_ENVIRONMENT:
+            found[name] = tuple(value.split(os.pathsep)) if name in _LISTS else value
+    return found
+
+
+def _refuse_unknown(options: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    for name in options:
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigurationError(f"unknown option {name!r}{hint} Allowed: {', '.join(sorted(fields))}.")
+
+
+def _in_words(error: ValidationError, options: Mapping[str, Any]) -> str:
+    problems = []
+    for problem in error.errors(include_url=False):
+        where = ".".join(str(part) for part in problem["loc"]) or "settings"
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        source = "" if name in options or not name else f" (from {ENV_PREFIX}{name.upper()})"
+        given = "a secret" if name in {"audit_key", "redaction_key"} else _shown(problem["input"])
+        problems.append(f"{where}{source}: given {given}; {problem['msg']}")
+    return "; ".join(problems)
+
+
+def _shown(value: object) -> str:
+    """Plain values as they are, anything else by its type: its `repr` may raise or tell secrets."""
+    if isinstance(value, str | int | float | bool | None):
+        return repr(value)[:200]
+    return f"an object of type {type(value).__name__}"
+
+
+class Options(TypedDict, total=False):
+    """The options of `configure()`, for type checkers; described at `Settings`, whose fields they are."""
+
+    enabled: bool
+    service: str
+    service_version: str
+    audit_log: str | os.PathLike[str] | logging.Logger | None
+    audit_max_bytes: int
+    audit_max_age: timedelta
+    audit_keep: int
+    audit_key: str | SecretStr | None
+    audit_fsync: bool
+    exporters: Sequence[Any]
+    on_full: Literal["drop", "block"]
+    queue_capacity: int
+    exit_timeout_s: float
+    prometheus: bool
+    registry: Any
+    tracing: bool
+    tracer_provider: Any
+    capture_content: bool
+    capture_max_length: int
+    redaction_key: str | SecretStr | None
+    prices: Sequence[str | os.PathLike[str]]
+    model_aliases: dict[str, str]
+    thresholds: Thresholds | dict[str, Any]

@@ -1,0 +1,104 @@
+"""`track_workflow`, `track_agent`, `track_tool`, `track_llm`: the same as the decorators, for a block of code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from taskpilot_obs.config import get_recorder
+from taskpilot_obs.invocation import ActiveInvocation
+from taskpilot_obs.llm_invocation import LlmInvocation
+from taskpilot_obs.records import Operation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from taskpilot_obs.recorder import Recorder
+
+I_co = TypeVar("I_co", bound=ActiveInvocation, covariant=True)
+
+
+class Tracked(Generic[I_co]):
+    """A context manager, `with` and `async with`, that yields the running invocation and ends it.
+
+    An exception of the block ends it with the status that the exception stands for, and goes on.
+    """
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: I_co) -> None:
+        self._run = run
+
+    def __enter__(self) -> I_co:
+        self._run.enter()
+        return self._run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        if error is None:
+            self._run.stop()
+        else:
+            self._run.fail(error)
+
+    async def __aenter__(self) -> I_co:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+def track_workflow(
+    name: str, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+) -> Tracked[ActiveInvocation]:
+    """Record a block of code as a workflow: a task as its users see it.
+
+    Args:
+        name: of the workflow; a metric label, so of a bounded set.
+        recorder: where to record; the default recorder when left out.
+        attributes: for span and audit log.
+    """
+    return Tracked((recorder or get_recorder()).new(Operation.WORKFLOW, name, attributes))
+
+
+def track_agent(
+    name: str, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+) -> Tracked[ActiveInvocation]:
+    """Record a block of code as a run of an agent; arguments as for `track_workflow`."""
+    return Tracked((recorder or get_recorder()).new(Operation.AGENT, name, attributes))
+
+
+def track_tool(
+    name: str, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+) -> Tracked[ActiveInvocation]:
+    """Record a block of code as a tool call of the agent that runs; arguments as for `track_workflow`."""
+    return Tracked((recorder or get_recorder()).new(Operation.TOOL, name, attributes))
+
+
+def track_llm(
+    *,
+    model: str | None = None,
+    provider: str | None = None,
+    operation: str = Operation.CHAT,
+    recorder: Recorder | None = None,
+    attributes: Mapping[str, object] | None = None,
+) -> Tracked[LlmInvocation]:
+    """Record a block of code as an LLM call; say on what it yields what came of it.
+
+    `record_response(response)` or `record_usage(input_tokens=…, output_tokens=…)`, `stream(events)`, `set_cached(…)`,
+    `set_cost(…)`, `first_token()`, `retry()`.
+
+    Args:
+        model: the model asked for.
+        provider: who serves it; inferred from the model when left out.
+        operation: `chat` or `embeddings`.
+        recorder: where to record; the default recorder when left out.
+        attributes: for span and audit log.
+
+    Raises:
+        ValueError: the operation is no LLM call.
+    """
+    used = recorder or get_recorder()
+    return Tracked(used.new_llm(model=model, provider=provider, operation=operation, attributes=attributes))
