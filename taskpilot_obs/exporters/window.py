@@ -103,9 +103,8 @@ class Slice:
         if call.cached:
             return
         self.llm_calls += 1
-        if call.cost is None:
-            self.unpriced_calls += 1
-        else:
+        self.unpriced_calls += call.is_unpriced
+        if call.cost is not None:
             self.cost += call.cost
 
     def add_feedback(self, feedback: Feedback) -> None:

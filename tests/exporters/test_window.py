@@ -133,7 +133,7 @@ def test_any_window_agrees_with_brute_force(stream: list[Record], asked: timedel
     runs = [record for record in inside if isinstance(record, Invocation) and record.is_task]
     calls = [r for r in inside if isinstance(r, Invocation) and r.operation is Operation.CHAT and not r.cached]
     assert totals.llm_calls == len(calls)
-    assert totals.unpriced_calls == sum(call.cost is None for call in calls)
+    assert totals.unpriced_calls == sum(call.is_unpriced for call in calls)
     assert totals.cost == sum((call.cost or Decimal(0) for call in calls), Decimal(0))
     assert totals.violations == sum(
         isinstance(r, Decision) and r.kind is DecisionKind.POLICY and r.verdict is Verdict.DENY for r in inside

@@ -1,0 +1,87 @@
+"""Reading expositions back: the samples of a registry, of a multi-process deployment, or of `/metrics` text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from math import isfinite
+from typing import Final, NamedTuple, Protocol
+
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
+from prometheus_client.parser import text_string_to_metric_families as plain_families
+
+from taskpilot_obs.exceptions import SourceError
+from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS
+
+Registry = CollectorRegistry
+"""For those who pass a registry on without speaking prometheus_client."""
+MULTIPROCESS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
+ACCEPT: Final = f"{CONTENT_TYPE_LATEST.split(';')[0]};version=0.0.4"
+"""What to ask a `/metrics` endpoint for."""
+_OPEN_METRICS: Final = "application/openmetrics-text"
+
+
+class Sample(NamedTuple):
+    """One line of an exposition."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+class _RawSample(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+    @property
+    def value(self) -> float: ...
+
+
+class _Family(Protocol):
+    @property
+    def samples(self) -> Iterable[_RawSample]: ...
+
+
+def samples(registry: Registry | None = None) -> Iterator[Sample]:
+    """Every finite sample of a registry (default: prometheus_client's own).
+
+    In multi-process mode those of all workers, live and dead, together.
+    """
+    if MULTIPROCESS:
+        return multiprocess_samples(os.environ[MULTIPROCESS_DIRECTORY])
+    return _flat((REGISTRY if registry is None else registry).collect())
+
+
+def multiprocess_samples(directory: str) -> Iterator[Sample]:
+    """Every finite sample that the workers of a deployment keep in the files of this directory."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=directory)  # type: ignore[no-untyped-call]  # unannotated in prometheus_client
+    return _flat(registry.collect())
+
+
+def parse_text(text: str, content_type: str = "") -> list[Sample]:
+    """Every finite sample of a `/metrics` answer.
+
+    Args:
+        text: the body, in Prometheus' text format or in OpenMetrics.
+        content_type: the header of the answer, which says which of the two it is.
+
+    Raises:
+        SourceError: the text is neither.
+    """
+    parse = open_metrics_families if content_type.startswith(_OPEN_METRICS) else plain_families
+    try:
+        return list(_flat(parse(text)))
+    except (ValueError, KeyError, IndexError) as error:
+        raise SourceError(f"not an exposition of metrics: {type(error).__name__}: {error}"[:300]) from error
+
+
+def _flat(families: Iterable[_Family]) -> Iterator[Sample]:
+    for family in families:
+        for sample in family.samples:
+            if isfinite(sample.value):
+                yield Sample(sample.name, sample.labels, float(sample.value))

@@ -1,0 +1,111 @@
+"""What the golden signals are computed from, whichever surface it was read on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import inf, isnan
+from types import MappingProxyType
+from typing import NamedTuple
+
+from taskpilot_obs.records import BAD, COUNTED, GOOD, Status
+
+QUANTILE = 0.95
+"""The quantile of the latency signal."""
+
+
+class TaskEvidence(NamedTuple):
+    """Finished tasks: all of them, or those of one workflow. Counts may be fractions where a server extrapolates."""
+
+    runs: Mapping[Status, float] = MappingProxyType({})
+    p95_s: float | None = None
+    """None without a run."""
+    durations: float = 0
+    """How many durations `p95_s` rests on."""
+    cost_usd: float = 0.0
+    runs_with_violations: float = 0
+
+    @property
+    def total(self) -> float:
+        """Every finished run."""
+        return sum(self.runs.values())
+
+    @property
+    def succeeded(self) -> float:
+        """Runs that ended well."""
+        return sum(self.runs.get(status, 0) for status in GOOD)
+
+    @property
+    def failed(self) -> float:
+        """Runs that ended badly."""
+        return sum(self.runs.get(status, 0) for status in BAD)
+
+    @property
+    def counted(self) -> float:
+        """Runs that prove something: those of a status in the success rate."""
+        return sum(self.runs.get(status, 0) for status in COUNTED)
+
+
+class OverallEvidence(NamedTuple):
+    """What cannot be attributed to one workflow."""
+
+    llm_calls: float = 0
+    """LLM calls that the application's own cache did not answer."""
+    unpriced_calls: float = 0
+    violations: float = 0
+    correct: float = 0
+    incorrect: float = 0
+
+
+class Evidence(NamedTuple):
+    """All that one surface knows of a stretch of time."""
+
+    tasks: TaskEvidence
+    """All tasks; its cost is that of every LLM call, inside a task or not."""
+    overall: OverallEvidence
+    workflows: Mapping[str, TaskEvidence]
+
+
+class Verdicts(NamedTuple):
+    """Counted feedback: first verdicts and revisions, each under the verdict that was given."""
+
+    first_correct: float = 0
+    first_incorrect: float = 0
+    revised_to_correct: float = 0
+    revised_to_incorrect: float = 0
+
+    @property
+    def correct(self) -> float:
+        """Requests whose latest verdict is correct. Not below 0: a window may hold a revision, but not its first."""
+        return max(0.0, self.first_correct + self.revised_to_correct - self.revised_to_incorrect)
+
+    @property
+    def incorrect(self) -> float:
+        """Requests whose latest verdict is incorrect; not below 0 either."""
+        return max(0.0, self.first_incorrect + self.revised_to_incorrect - self.revised_to_correct)
+
+
+def histogram_quantile(q: float, buckets: Iterable[tuple[float, float]]) -> float | None:
+    """The quantile of a histogram, interpolated within its bucket just as PromQL's `histogram_quantile` does.
+
+    Args:
+        q: the quantile, from 0 to 1.
+        buckets: (upper bound, observations at most that large), the last bound being infinite.
+
+    Returns:
+        None without observations; the highest finite bound where the quantile lies above it.
+    """
+    lower_bound, below = 0.0, 0.0
+    ordered = sorted(buckets)
+    total = ordered[-1][1] if ordered else 0.0
+    if isnan(total) or total <= 0:
+        return None
+    rank = q * total
+    for bound, count in ordered:
+        # Extrapolated counts may fall from one bucket to the next by a rounding error; they are monotonic by nature.
+        count_here = max(count, below)
+        if count_here >= rank and count_here > below:
+            if bound == inf:
+                return lower_bound
+            return lower_bound + (bound - lower_bound) * (rank - below) / (count_here - below)
+        lower_bound, below = bound, count_here
+    return lower_bound

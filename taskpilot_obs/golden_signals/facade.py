@@ -1,0 +1,69 @@
+"""`golden_signals()`: the five figures, read wherever the caller asks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from taskpilot_obs.config import get_recorder
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.exporters.window import MAX_WINDOW
+from taskpilot_obs.golden_signals.from_exposition import signals_from_registry
+from taskpilot_obs.golden_signals.from_window import signals_from_window
+
+if TYPE_CHECKING:
+    from taskpilot_obs.exporters.prometheus.reading import Registry
+    from taskpilot_obs.golden_signals.http import Access
+    from taskpilot_obs.golden_signals.model import GoldenSignals
+    from taskpilot_obs.golden_signals.thresholds import Thresholds
+    from taskpilot_obs.recorder import Recorder
+
+
+def golden_signals(  # noqa: PLR0913  one question, and each argument names one place to ask; all but the window by name
+    window: timedelta | str | None = None,
+    *,
+    workflow: str | None = None,
+    thresholds: Thresholds | None = None,
+    recorder: Recorder | None = None,
+    registry: Registry | None = None,
+    prometheus: str | None = None,
+    access: Access | None = None,
+) -> GoldenSignals:
+    """The five golden signals with their evidence; each figure is None where nothing supports it.
+
+    Without a window they speak of everything since the start, over all workers of a multi-process deployment. With one
+    they speak of this process: slices of 10 s up to 15 minutes and of 5 min up to 24 hours, rounded up; `window_s` of
+    the result says how much was covered. (Where the Prometheus metrics are switched off, no window means the last 24 h
+    of this process.) With `prometheus` they speak of every replica that the server scrapes.
+
+    Args:
+        window: a `timedelta` or text such as "15m"; at most 24 h unless a Prometheus server is asked.
+        workflow: speak of this workflow alone; what is known overall only is then None.
+        thresholds: bounds of healthy and warning; None for the configured ones.
+        recorder: whose records to read; None for the default one.
+        registry: read this Prometheus registry instead of the recorder's; it holds no past, so it takes no window.
+        prometheus: base URL of a Prometheus server that has the recording rules of this library.
+        access: credentials, certificates and time limit for that server.
+
+    Raises:
+        ConfigurationError: an argument is not readable, or two contradict each other.
+        RulesNotLoadedError: the server answers, but the recording rules are not loaded in it.
+        SourceError: the server cannot be reached or refuses.
+    """
+    recorder = get_recorder() if recorder is None else recorder
+    thresholds = recorder.settings.thresholds if thresholds is None else thresholds
+    if prometheus is not None:
+        from taskpilot_obs.golden_signals.from_prometheus import signals_from_prometheus
+
+        return signals_from_prometheus(prometheus, window, workflow=workflow, thresholds=thresholds, access=access)
+    if access is not None:
+        raise ConfigurationError("access: given without prometheus=URL, the only source that takes credentials")
+    if registry is not None and window is not None:
+        raise ConfigurationError("registry: given together with a window, but a registry holds no past; drop one")
+    recorder.drain()
+    if window is None and registry is None and not recorder.settings.prometheus:
+        window = MAX_WINDOW
+    if window is None:
+        source = recorder.registry if registry is None else registry
+        return signals_from_registry(source, workflow=workflow, thresholds=thresholds)
+    return signals_from_window(recorder.window, window, workflow=workflow, thresholds=thresholds)

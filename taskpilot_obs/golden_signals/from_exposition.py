@@ -1,0 +1,223 @@
+"""Golden signals from an exposition: since the start from one, of a stretch of time from two.
+
+An exposition is what `/metrics` shows: the samples of a registry, of all workers of a multi-process deployment, or the
+text that a URL answers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from taskpilot_obs.exceptions import SourceError
+from taskpilot_obs.golden_signals.assess import assess
+from taskpilot_obs.golden_signals.evidence import (
+    QUANTILE,
+    Evidence,
+    OverallEvidence,
+    TaskEvidence,
+    Verdicts,
+    histogram_quantile,
+)
+from taskpilot_obs.golden_signals.model import GoldenSignals
+from taskpilot_obs.golden_signals.thresholds import Thresholds
+from taskpilot_obs.records import Status
+from taskpilot_obs.semconv import (
+    FEEDBACK,
+    FEEDBACK_REVISIONS,
+    LLM_CACHE_HITS,
+    LLM_COST,
+    LLM_REQUESTS,
+    LLM_UNPRICED,
+    POLICY_VIOLATIONS,
+    VERDICTS,
+    WORKFLOW_COST,
+    WORKFLOW_DURATION,
+    WORKFLOW_RUNS,
+    WORKFLOW_VIOLATION_RUNS,
+    Label,
+)
+
+if TYPE_CHECKING:
+    from taskpilot_obs.exporters.prometheus.reading import Registry, Sample
+
+BUCKETS: Final = f"{WORKFLOW_DURATION.name}_bucket"
+BOUND: Final = "le"
+"""The label of a histogram's bucket that holds its upper bound."""
+_SERIES: Final = frozenset(
+    {
+        BUCKETS,
+        FEEDBACK.name,
+        FEEDBACK_REVISIONS.name,
+        LLM_CACHE_HITS.name,
+        LLM_COST.name,
+        LLM_REQUESTS.name,
+        LLM_UNPRICED.name,
+        POLICY_VIOLATIONS.name,
+        WORKFLOW_COST.name,
+        WORKFLOW_RUNS.name,
+        WORKFLOW_VIOLATION_RUNS.name,
+    }
+)
+_PROCESS_START: Final = "process_start_time_seconds"
+"""Exposed by prometheus_client itself where the platform tells."""
+
+Exposition = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+"""Value by series: the name and the labels."""
+
+
+def exposition(samples: Iterable[Sample]) -> Exposition:
+    """The series that the signals need; a series that occurs twice adds up."""
+    series: defaultdict[tuple[str, frozenset[tuple[str, str]]], float] = defaultdict(float)
+    for sample in samples:
+        if sample.name in _SERIES or sample.name == _PROCESS_START:
+            series[sample.name, frozenset(sample.labels.items())] += sample.value
+    return series
+
+
+def increase(before: Exposition, after: Exposition) -> Exposition:
+    """What was counted between two expositions of one process or deployment.
+
+    Counters only grow and are never taken back. Where one fell or vanished, or the process start changed, the process
+    was restarted in between, so that everything in the second exposition is new.
+    """
+    if any(_restarted(series, value, after) for series, value in before.items()):
+        return after
+    return {series: value - before.get(series, 0.0) for series, value in after.items()}
+
+
+def signals_from_samples(
+    samples: Iterable[Sample],
+    *,
+    workflow: str | None = None,
+    thresholds: Thresholds | None = None,
+) -> GoldenSignals:
+    """The golden signals since the start of whatever these samples were read from."""
+    evidence = evidence_from_exposition(exposition(samples))
+    return assess(evidence, scope="workers", workflow=workflow, thresholds=thresholds)
+
+
+def signals_from_registry(
+    registry: Registry | None = None,
+    *,
+    workflow: str | None = None,
+    thresholds: Thresholds | None = None,
+) -> GoldenSignals:
+    """The golden signals since the start; in multi-process mode over all workers. Drain the pipeline before.
+
+    The 95th percentile is interpolated within its histogram bucket.
+    Without a registry, prometheus_client's own is read.
+    """
+    from taskpilot_obs.exporters.prometheus.reading import samples
+
+    return signals_from_samples(samples(registry), workflow=workflow, thresholds=thresholds)
+
+
+def signals_from_exposition(
+    text: str,
+    content_type: str = "",
+    *,
+    workflow: str | None = None,
+    thresholds: Thresholds | None = None,
+) -> GoldenSignals:
+    """The golden signals since the start, from the text of a `/metrics` answer.
+
+    Raises:
+        SourceError: the text is no exposition.
+    """
+    from taskpilot_obs.exporters.prometheus.reading import parse_text
+
+    return signals_from_samples(parse_text(text, content_type), workflow=workflow, thresholds=thresholds)
+
+
+def evidence_from_exposition(series: Exposition) -> Evidence:
+    """What the series of an exposition prove.
+
+    Raises:
+        SourceError: families of the same names, but not those of this library.
+    """
+    try:
+        return _evidence(series)
+    except (KeyError, ValueError) as error:
+        raise SourceError(
+            f"the exposition has metrics named as those of taskpilot-obs with other labels ({error}): "
+            "ask the endpoint of a service that this library observes"
+        ) from error
+
+
+def _evidence(series: Exposition) -> Evidence:
+    sums: defaultdict[str, float] = defaultdict(float)
+    by_workflow: defaultdict[str, _Tally] = defaultdict(_Tally)
+    verdicts: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for (name, labels), value in series.items():
+        label = dict(labels)
+        sums[name] += value
+        if Label.VERDICT in label:
+            verdicts[name, label[Label.VERDICT]] += value
+        elif Label.WORKFLOW in label:
+            by_workflow[label[Label.WORKFLOW]].add(name, label, value)
+    workflows = {name: tally.evidence() for name, tally in by_workflow.items() if tally.runs}
+    correct, incorrect = VERDICTS
+    latest = Verdicts(
+        verdicts[FEEDBACK.name, correct],
+        verdicts[FEEDBACK.name, incorrect],
+        verdicts[FEEDBACK_REVISIONS.name, correct],
+        verdicts[FEEDBACK_REVISIONS.name, incorrect],
+    )
+    overall = OverallEvidence(
+        llm_calls=max(0.0, sums[LLM_REQUESTS.name] - sums[LLM_CACHE_HITS.name]),
+        unpriced_calls=sums[LLM_UNPRICED.name],
+        violations=sums[POLICY_VIOLATIONS.name],
+        correct=latest.correct,
+        incorrect=latest.incorrect,
+    )
+    everything = _Tally()
+    for tally in by_workflow.values():
+        everything.merge(tally)
+    return Evidence(everything.evidence()._replace(cost_usd=sums[LLM_COST.name]), overall, workflows)
+
+
+class _Tally:
+    """Sums over the series of one workflow, or of all."""
+
+    def __init__(self) -> None:
+        self.runs: defaultdict[Status, float] = defaultdict(float)
+        self.buckets: defaultdict[float, float] = defaultdict(float)
+        self.cost = 0.0
+        self.runs_with_violations = 0.0
+
+    def add(self, name: str, label: Mapping[str, str], value: float) -> None:
+        if name == WORKFLOW_RUNS.name:
+            self.runs[Status(label[Label.STATUS])] += value
+        elif name == BUCKETS:
+            self.buckets[float(label[BOUND])] += value
+        elif name == WORKFLOW_COST.name:
+            self.cost += value
+        elif name == WORKFLOW_VIOLATION_RUNS.name:
+            self.runs_with_violations += value
+
+    def merge(self, other: _Tally) -> None:
+        for status, count in other.runs.items():
+            self.runs[status] += count
+        for bound, count in other.buckets.items():
+            self.buckets[bound] += count
+        self.cost += other.cost
+        self.runs_with_violations += other.runs_with_violations
+
+    def evidence(self) -> TaskEvidence:
+        return TaskEvidence(
+            runs=dict(self.runs),
+            p95_s=histogram_quantile(QUANTILE, self.buckets.items()),
+            durations=self.buckets.get(inf, 0.0),
+            cost_usd=self.cost,
+            runs_with_violations=self.runs_with_violations,
+        )
+
+
+def _restarted(series: tuple[str, frozenset[tuple[str, str]]], value: float, after: Exposition) -> bool:
+    later = after.get(series)
+    if series[0] == _PROCESS_START:
+        return later is not None and later != value
+    return later is None or later < value

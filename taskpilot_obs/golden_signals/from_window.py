@@ -1,0 +1,89 @@
+"""Golden signals of the last minutes or hours of this process."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import accumulate
+from math import inf
+
+from taskpilot_obs.exporters.window import NANOSECONDS, RollingWindow, Slice, WorkflowCounts
+from taskpilot_obs.golden_signals.assess import assess
+from taskpilot_obs.golden_signals.durations import parse_window
+from taskpilot_obs.golden_signals.evidence import (
+    QUANTILE,
+    Evidence,
+    OverallEvidence,
+    TaskEvidence,
+    Verdicts,
+    histogram_quantile,
+)
+from taskpilot_obs.golden_signals.model import GoldenSignals
+from taskpilot_obs.golden_signals.thresholds import Thresholds
+from taskpilot_obs.records import Status
+from taskpilot_obs.semconv import WORKFLOW_BUCKETS
+
+_BOUNDS = (*WORKFLOW_BUCKETS, inf)
+
+
+def signals_from_window(
+    source: RollingWindow,
+    window: timedelta | str,
+    *,
+    workflow: str | None = None,
+    thresholds: Thresholds | None = None,
+) -> GoldenSignals:
+    """The golden signals of the newest part of a rolling window; drain the pipeline before.
+
+    The overall 95th percentile is within 1 % of the exact one, that of a single workflow within its histogram bucket.
+
+    Raises:
+        ConfigurationError: the window is not readable, not positive or longer than 24 hours.
+    """
+    start, end, totals = source.read(parse_window(window))
+    return assess(
+        evidence_from_slice(totals),
+        scope="process",
+        window_s=(end - start) / NANOSECONDS,
+        workflow=workflow,
+        thresholds=thresholds,
+    )
+
+
+def evidence_from_slice(totals: Slice) -> Evidence:
+    """What the counts of a stretch of time prove."""
+    workflows = {name: _workflow(counts) for name, counts in totals.workflows.items()}
+    verdicts = Verdicts(
+        first_correct=totals.feedback.get((True, False), 0),
+        first_incorrect=totals.feedback.get((False, False), 0),
+        revised_to_correct=totals.feedback.get((True, True), 0),
+        revised_to_incorrect=totals.feedback.get((False, True), 0),
+    )
+    return Evidence(
+        _all_tasks(totals, workflows),
+        OverallEvidence(
+            totals.llm_calls, totals.unpriced_calls, totals.violations, verdicts.correct, verdicts.incorrect
+        ),
+        workflows,
+    )
+
+
+def _all_tasks(totals: Slice, workflows: dict[str, TaskEvidence]) -> TaskEvidence:
+    tasks = workflows.values()
+    return TaskEvidence(
+        runs={status: sum(task.runs.get(status, 0) for task in tasks) for status in Status},
+        p95_s=totals.durations.quantile(QUANTILE),
+        durations=sum(totals.durations.counts.values()),
+        cost_usd=float(totals.cost),
+        runs_with_violations=sum(task.runs_with_violations for task in tasks),
+    )
+
+
+def _workflow(counts: WorkflowCounts) -> TaskEvidence:
+    cumulative = list(accumulate(counts.buckets.get(index, 0) for index in range(len(_BOUNDS))))
+    return TaskEvidence(
+        runs=counts.runs,
+        p95_s=histogram_quantile(QUANTILE, zip(_BOUNDS, cumulative, strict=True)),
+        durations=cumulative[-1],
+        cost_usd=float(counts.cost),
+        runs_with_violations=counts.runs_with_violations,
+    )

@@ -1,0 +1,124 @@
+"""The golden signals as a caller gets them: five figures, and beside them what each one rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, computed_field
+
+Scope = Literal["process", "workers", "fleet"]
+
+
+class SignalStatus(StrEnum):
+    """What a figure means under the thresholds."""
+
+    HEALTHY = "healthy"
+    WARNING = "warning"
+    CRITICAL = "critical"
+    INSUFFICIENT_DATA = "insufficient_data"
+
+
+class Interval(NamedTuple):
+    """A 95 % confidence interval, in the unit of its figure."""
+
+    low: float
+    high: float
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ratio(_Frozen):
+    """What a figure was divided from. Counts may be fractions where a Prometheus server extrapolates them."""
+
+    numerator: float | None
+    """None for a quantile, which divides nothing."""
+    denominator: float
+    interval: Interval | None = None
+    """Wilson score interval; only for proportions of at least one."""
+
+
+class SignalEvidence(Ratio):
+    """What one golden signal rests on, and what it means."""
+
+    status: SignalStatus
+
+
+class Runs(_Frozen):
+    """Finished runs by how they ended."""
+
+    success: float = 0
+    error: float = 0
+    timeout: float = 0
+    blocked: float = 0
+    cancelled: float = 0
+    abandoned: float = 0
+    interrupted: float = 0
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property; pydantic documents this form
+    @property
+    def counted(self) -> float:
+        """Runs behind the success rate: success, error, timeout and blocked."""
+        return self.success + self.error + self.timeout + self.blocked
+
+    @computed_field  # type: ignore[prop-decorator]  # as above
+    @property
+    def total(self) -> float:
+        """Every finished run."""
+        return self.counted + self.cancelled + self.abandoned + self.interrupted
+
+
+class WorkflowSignals(_Frozen):
+    """The signals that can be told per workflow. Units as in `GoldenSignals`."""
+
+    success_rate: float | None
+    p95_latency_ms: float | None
+    cost_per_successful_task_usd: float | None
+    status: SignalStatus
+    runs: Runs
+    cost_usd: float
+    runs_with_violations_percent: float | None
+
+
+class GoldenSignals(_Frozen):
+    """The five golden signals of agents, each None where there is no evidence for it. Nothing is rounded.
+
+    A figure of None is never 0 or 100: no successful run means that a cost per success does not exist.
+    """
+
+    success_rate: float | None
+    """Percent of counted runs that succeeded."""
+    p95_latency_ms: float | None
+    """95th percentile of task durations in milliseconds, whatever the status."""
+    cost_per_successful_task_usd: float | None
+    """Cost of all LLM calls divided by successful tasks."""
+    user_confirmed_correctness_percent: float | None
+    """Percent of rated requests whose latest verdict is correct; overall only."""
+    policy_violation_rate_percent: float | None
+    """Policy denials per 100 counted runs; above 100 where runs violate more than once; overall only."""
+
+    status: SignalStatus
+    """The worst signal that has evidence; `insufficient_data` only where there was no run."""
+    scope: Scope
+    """`process`: this process; `workers`: every worker behind one exposition; `fleet`: every replica."""
+    window_s: float | None
+    """Seconds that the figures cover, after rounding up; None: since the start."""
+    workflow: str | None
+    """The one workflow that was asked for."""
+    runs: Runs
+    evidence: Mapping[str, SignalEvidence]
+    """By the name of the signal."""
+    cost_usd: float
+    cost_coverage: float | None
+    """Share (0 to 1) of LLM calls with a known price; None without calls, and for a single workflow."""
+    llm_calls: float | None
+    unpriced_llm_calls: float | None
+    runs_with_violations_percent: float | None
+    """Percent of finished runs with at least one policy violation."""
+    runs_with_violations: Ratio
+    workflows: Mapping[str, WorkflowSignals]
+    notes: tuple[str, ...] = ()
+    """In words: why a figure is missing, or what it does not cover."""
