@@ -1,0 +1,43 @@
+"""`python -m scripts.dashboards build` writes the dashboards; `sample FILE` writes data to show them with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.dashboards import agents, golden_signals, lint, llm, safety, sample, telemetry
+
+COMMITTED = Path(__file__).resolve().parents[2] / "observability" / "grafana" / "dashboards"
+DASHBOARDS = tuple(module.DASHBOARD for module in (golden_signals, llm, agents, safety, telemetry))
+
+
+def build(out: Path) -> None:
+    """Write every dashboard, and the exceptions to the linter's checks beside them."""
+    out.mkdir(parents=True, exist_ok=True)
+    for dashboard in DASHBOARDS:
+        text = json.dumps(dashboard.to_json(), indent=2, sort_keys=True, ensure_ascii=False)
+        (out / f"{dashboard.uid}.json").write_text(text + "\n", encoding="utf-8")
+    (out / ".lint").write_text(lint.lint_file(DASHBOARDS), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and run the command."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.dashboards", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    building = commands.add_parser("build", help="write the dashboards")
+    building.add_argument("--out", type=Path, default=COMMITTED)
+    sampling = commands.add_parser("sample", help="write sample data in the OpenMetrics format")
+    sampling.add_argument("file", type=Path)
+    sampling.add_argument("--end", type=int, required=True, help="Unix time of the last sample")
+    sampling.add_argument("--hours", type=float, default=3)
+    given = parser.parse_args(arguments)
+    if given.command == "build":
+        build(given.out)
+    else:
+        sample.write(given.file, end=given.end, hours=given.hours)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""LLM usage: traffic, money, speed and failures of the calls to models."""
+
+from __future__ import annotations
+
+from scripts.dashboards import common
+from scripts.dashboards.model import Dashboard, Panel, Query, Row
+from scripts.dashboards.panels import COUNT, PER_MINUTE, PERCENT, SECONDS, USD, at_least, at_most, lines, pie, stat
+from scripts.dashboards.promql import (
+    COUNTED_STATUSES,
+    INTERVAL,
+    RANGE,
+    Selector,
+    events,
+    first_events,
+    per_minute,
+    quantile,
+    share,
+    total,
+    whole,
+)
+from taskpilot_obs import semconv
+from taskpilot_obs.records import Status
+from taskpilot_obs.semconv import Label
+
+_select = Selector((Label.AGENT, Label.MODEL, Label.PROVIDER))
+_REQUESTS = _select(semconv.LLM_REQUESTS)
+_COUNTED = _select(semconv.LLM_REQUESTS, status=COUNTED_STATUSES)
+_SUCCESSES = _select(semconv.LLM_REQUESTS, status=Status.SUCCESS)
+_FAILURES = _select(semconv.LLM_REQUESTS, status=f"{Status.ERROR}|{Status.TIMEOUT}")
+_HITS = _select(semconv.LLM_CACHE_HITS)
+_MISSES = _select(semconv.LLM_CACHE_MISSES)
+_COST = _select(semconv.LLM_COST)
+_BY_MODEL = Selector((Label.MODEL, Label.PROVIDER))
+"""For shares of two families of which one does not know the agent: both must be cut alike."""
+_TEAM_COST = f'label_replace({events(_COST, RANGE, Label.AGENT)}, "team", "$1", "{Label.AGENT}", "([^.]+).*")'
+_NO_CALLS = "No LLM calls in this time range"
+_DAY = "24h"
+
+
+def _hit_rate() -> str:
+    lookups = f"({events(_HITS)} or vector(0)) + ({events(_MISSES)} or vector(0))"
+    return f"100 * ({events(_HITS)} or vector(0)) / ({lookups} > 0)"
+
+
+_NOW: tuple[Panel, ...] = (
+    stat(
+        "Requests",
+        "Finished LLM calls over the time range, whatever their status. Retries within a call are not in it.",
+        whole(events(_REQUESTS)),
+        unit=COUNT,
+        no_value=_NO_CALLS,
+    ),
+    stat(
+        "Success rate",
+        "Calls that succeeded, of those that ended as success, error, timeout or blocked.",
+        share(events(_SUCCESSES), events(_COUNTED)),
+        unit=PERCENT,
+        decimals=1,
+        steps=at_least(99, 95),
+        no_value=_NO_CALLS,
+    ),
+    stat(
+        "Error rate",
+        "Calls that failed or timed out, of all counted calls; a call that a policy blocked is not an error. "
+        "Orange from 1 %, red from 5 %.",
+        share(events(_FAILURES), events(_COUNTED)),
+        unit=PERCENT,
+        decimals=2,
+        steps=at_most(1, 5),
+        no_value=_NO_CALLS,
+    ),
+    stat(
+        "Cost, last 24 hours",
+        "USD of the calls with a known price in the last 24 hours, whatever the time range. See the unpriced share "
+        "for what is missing.",
+        events(_COST, _DAY),
+        unit=USD,
+        decimals=2,
+        no_value="No priced call in 24 hours",
+    ),
+    stat(
+        "Cache-hit rate",
+        "Look-ups that the application's own cache answered. Orange below 30 %.",
+        _hit_rate(),
+        unit=PERCENT,
+        decimals=1,
+        steps=((None, "orange"), (30, "green")),
+        no_value="No cache look-ups recorded",
+    ),
+    stat(
+        "Active requests",
+        "LLM calls in progress now.",
+        total(_select(semconv.LLM_ACTIVE)),
+        unit=COUNT,
+        no_value="No LLM call yet",
+    ),
+    stat(
+        "Unpriced share",
+        "Calls whose cost is unknown: no price for the model, or no usage from the provider. Every cost on this page "
+        "leaves them out. The agent filter does not apply.",
+        share(first_events(_BY_MODEL(semconv.LLM_UNPRICED)), events(_BY_MODEL(semconv.LLM_REQUESTS))),
+        unit=PERCENT,
+        decimals=1,
+        steps=at_most(1, 5),
+        no_value=_NO_CALLS,
+    ),
+    stat(
+        "Retries per 100 calls",
+        "Attempts beyond the first. They cost time, and often money. The agent filter does not apply.",
+        share(first_events(_BY_MODEL(semconv.LLM_RETRIES)), events(_BY_MODEL(semconv.LLM_REQUESTS))),
+        unit=PERCENT,
+        decimals=1,
+        no_value=_NO_CALLS,
+    ),
+)
+
+_FAILING: tuple[Panel, ...] = (
+    lines(
+        "Error rate by provider",
+        "Failed and timed-out calls, of the counted ones. One line that rises alone is that provider's outage.",
+        Query(
+            share(
+                events(_FAILURES, INTERVAL, Label.PROVIDER), events(_COUNTED, INTERVAL, Label.PROVIDER), Label.PROVIDER
+            ),
+            "{{provider}}",
+        ),
+        unit=PERCENT,
+        steps=at_most(1, 5),
+        no_value=_NO_CALLS,
+    ),
+    lines(
+        "Errors per minute, by cause",
+        "rate_limit: slow down or raise the quota. timeout, connection, server: the provider. auth, bad_request, "
+        "context_length: us.",
+        Query(per_minute(_select(semconv.LLM_ERRORS), Label.ERROR_TYPE), "{{error_type}}"),
+        unit=PER_MINUTE,
+        stacked=True,
+        no_value="No LLM error recorded",
+    ),
+    lines(
+        "Retries per minute, by model",
+        "Attempts beyond the first; they rise before errors do.",
+        Query(per_minute(_select(semconv.LLM_RETRIES), Label.MODEL), "{{model}}"),
+        unit=PER_MINUTE,
+        no_value="No retry recorded",
+    ),
+)
+
+_SPEED: tuple[Panel, ...] = (
+    lines(
+        "Latency: p50, p90, p99",
+        "To the last token. Points are exemplars: click one to open its trace. The agent filter does not apply.",
+        *(
+            Query(quantile(level, _select(semconv.LLM_DURATION, "_bucket")), f"p{level * 100:g}", exemplar=exemplar)
+            for level, exemplar in ((0.5, False), (0.9, False), (0.99, True))
+        ),
+        unit=SECONDS,
+        no_value=_NO_CALLS,
+    ),
+    lines(
+        "Time to first token: p50, p95 by model",
+        "What a user waits for before text appears; streamed calls only. The agent filter does not apply.",
+        *(
+            Query(
+                quantile(level, _select(semconv.LLM_FIRST_TOKEN, "_bucket"), by=Label.MODEL),
+                f"{{{{model}}}} p{level * 100:g}",
+            )
+            for level in (0.5, 0.95)
+        ),
+        unit=SECONDS,
+        no_value="No streamed call in this time range",
+    ),
+    lines(
+        "Active requests by provider",
+        "Calls in progress. A line that climbs while requests fall means that the provider hangs.",
+        Query(total(_select(semconv.LLM_ACTIVE), Label.PROVIDER), "{{provider}}"),
+        unit=COUNT,
+        no_value="No LLM call yet",
+    ),
+)
+
+_TRAFFIC: tuple[Panel, ...] = (
+    lines(
+        "Requests per minute, by agent",
+        "Who calls. An agent in a loop stands out here first.",
+        Query(per_minute(_REQUESTS, Label.AGENT), "{{agent}}"),
+        unit=PER_MINUTE,
+        no_value=_NO_CALLS,
+    ),
+    lines(
+        "Tokens per minute, by model",
+        "Input and output together, as the providers state them.",
+        Query(per_minute(_select(semconv.LLM_TOKENS), Label.MODEL), "{{model}}"),
+        unit=COUNT,
+        stacked=True,
+        no_value="No usage stated in this time range",
+    ),
+    lines(
+        "Cache hits and misses per minute",
+        "Of the application's own cache.",
+        Query(per_minute(_HITS), "hits"),
+        Query(per_minute(_MISSES), "misses"),
+        unit=PER_MINUTE,
+        stacked=True,
+        no_value="No cache look-ups recorded",
+    ),
+)
+
+_MONEY: tuple[Panel, ...] = (
+    lines(
+        "Cost per hour, by model",
+        "The rate of spending now, as USD in an hour.",
+        Query(f"60 * {per_minute(_COST, Label.MODEL)}", "{{model}}"),
+        unit=USD,
+        stacked=True,
+        width=12,
+        no_value="No priced call in this time range",
+    ),
+    pie(
+        "Cost by team",
+        "The team is what stands before the first dot of an agent's name: research.planner belongs to research. "
+        "An agent without a dot is a team of its own.",
+        Query(f"sum by (team) ({_TEAM_COST})", "{{team}}", instant=True),
+        unit=USD,
+        width=12,
+        no_value="No priced call in this time range",
+    ),
+)
+
+DASHBOARD = Dashboard(
+    uid="taskpilot-llm",
+    title="taskpilot / LLM usage",
+    description="Calls to models: how many, how fast, how often they fail, and what they cost.",
+    variables=common.variables(Label.AGENT, Label.MODEL, Label.PROVIDER),
+    rows=(
+        Row("Over the time range", _NOW),
+        Row("What fails", _FAILING),
+        Row("Speed", _SPEED),
+        Row("Traffic", _TRAFFIC),
+        Row("Money", _MONEY),
+    ),
+    annotations=common.marks(),
+)

@@ -1,0 +1,96 @@
+"""PromQL, spelled once: selectors that carry the dashboard's filters, and the few shapes that the panels need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from taskpilot_obs.records import BAD, COUNTED, Status
+from taskpilot_obs.semconv import Metric
+
+TARGET_FILTER = 'job=~"$job", instance=~"$instance"'
+RULE_FILTER = 'job=~"$job"'
+"""Recording rules drop `instance`: a rule speaks for all replicas."""
+RANGE = "$__range"
+"""The whole time range of the dashboard, for figures that stand for it."""
+INTERVAL = "$__rate_interval"
+"""Follows the zoom and the scrape interval, for lines."""
+
+
+def _one_of(statuses: frozenset[Status]) -> str:
+    return "|".join(status for status in Status if status in statuses)
+
+
+COUNTED_STATUSES = _one_of(COUNTED)
+BAD_STATUSES = _one_of(BAD)
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Selectors of one dashboard: every one is filtered by job, instance and those variables that its family knows."""
+
+    variables: tuple[str, ...] = ()
+
+    def __call__(self, metric: Metric, suffix: str = "", **matchers: str) -> str:
+        """The series of a family; a matcher whose value holds a `|` is a regular expression."""
+        filters = [f'{name}=~"${name}"' for name in self.variables if name in metric.labels]
+        own = [f'{name}{"=~" if "|" in value else "="}"{value}"' for name, value in matchers.items()]
+        return f"{metric.name}{suffix}{{{', '.join([TARGET_FILTER, *filters, *own])}}}"
+
+    def rule(self, name: str, labels: tuple[str, ...] = (), **matchers: str) -> str:
+        """The series of a recording rule that keeps these labels."""
+        filters = [f'{label}=~"${label}"' for label in labels if label in self.variables]
+        own = [f'{label}="{value}"' for label, value in matchers.items()]
+        return f"{name}{{{', '.join([RULE_FILTER, *filters, *own])}}}"
+
+
+def _aggregate(function: str, inner: str, by: str) -> str:
+    return f"{function} by ({by}) ({inner})" if by else f"{function}({inner})"
+
+
+def total(inner: str, by: str = "") -> str:
+    """The sum over all series, or per value of the labels `by` (comma-separated)."""
+    return _aggregate("sum", inner, by)
+
+
+def events(series: str, window: str = RANGE, by: str = "") -> str:
+    """How many events a counter saw in the window."""
+    return total(f"increase({series}[{window}])", by)
+
+
+def first_events(series: str, window: str = RANGE, by: str = "") -> str:
+    """As `events`, for counters whose children cannot be known ahead.
+
+    Such a series is born at 1, for which `increase` is 0: whatever it was born with is added where it did not exist
+    a window ago. One expression a series, so that it can be summed by any label.
+    """
+    increase = f"increase({series}[{window}])"
+    born = f"(min_over_time({series}[{window}]) unless {series} offset {window})"
+    return total(f"{increase} + {born} or {increase}", by)
+
+
+def per_minute(series: str, by: str = "") -> str:
+    """Events a minute: a unit that can still be read at two runs an hour."""
+    return f"60 * {total(f'rate({series}[{INTERVAL}])', by)}"
+
+
+def share(part: str, whole: str, by: str = "") -> str:
+    """A percentage. No evidence gives no value; a part that never happened is 0, not missing."""
+    none = f"0 * {whole}" if by else "vector(0)"
+    return f"100 * ({part} or {none}) / ({whole} > 0)"
+
+
+def ratio(part: str, whole: str) -> str:
+    """A quotient that has no value where there is nothing to divide by."""
+    return f"{part} / ({whole} > 0)"
+
+
+def quantile(level: float, buckets: str, window: str = INTERVAL, by: str = "") -> str:
+    """A quantile of a histogram; the comparison drops the NaN that stands for "no observations"."""
+    function = "rate" if window == INTERVAL else "increase"
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({level:g}, sum by ({labels}) ({function}({buckets}[{window}]))) >= 0"
+
+
+def whole(expr: str) -> str:
+    """The nearest whole number: `increase` extrapolates, and 12.07 runs read oddly."""
+    return f"round({expr})"

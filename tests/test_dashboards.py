@@ -1,0 +1,510 @@
+"""The dashboards: drawn from code, held to the contract's names and units, and asked of a real Prometheus."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+from _dashboards import (
+    FOLDER,
+    RULES,
+    Target,
+    ask,
+    back_fill,
+    dashboards,
+    generate,
+    nodes,
+    panels,
+    selectors,
+    substituted,
+    targets,
+)
+from _servers import prometheus_server, require_binary
+
+from taskpilot_obs.semconv import METRICS, Kind
+
+UIDS = {
+    "taskpilot-golden-signals",
+    "taskpilot-llm",
+    "taskpilot-agents",
+    "taskpilot-safety",
+    "taskpilot-telemetry",
+}
+TARGET_LABELS = {"job", "instance"}
+FOREIGN = {
+    "up": TARGET_LABELS,
+    "scrape_duration_seconds": TARGET_LABELS,
+    "scrape_samples_scraped": TARGET_LABELS,
+    "ALERTS": {"alertname", "alertstate", "severity", *TARGET_LABELS},
+    "process_start_time_seconds": TARGET_LABELS,
+}
+"""Series that Prometheus makes by itself, and one of the client's process collector."""
+
+ALL = dashboards()
+TARGETS = targets()
+PANELS = [(dashboard, panel) for dashboard in ALL for panel in panels(dashboard)]
+
+
+def _contract() -> dict[str, set[str]]:
+    """Every series name of the contract with its labels."""
+    names: dict[str, set[str]] = {}
+    for metric in METRICS:
+        labels = {*metric.labels, *TARGET_LABELS}
+        if metric.kind is Kind.HISTOGRAM:
+            names |= {f"{metric.name}_bucket": labels | {"le"}}
+            names |= {f"{metric.name}{suffix}": labels for suffix in ("_sum", "_count")}
+        else:
+            names[metric.name] = labels
+    return names
+
+
+def _recording_rules() -> dict[str, str]:
+    """The expression of every recording rule."""
+    found: dict[str, str] = {}
+    for path in sorted(RULES.rglob("*.yml")):
+        groups = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("groups", [])
+        found |= {rule["record"]: rule["expr"] for group in groups for rule in group["rules"] if "record" in rule}
+    return found
+
+
+RULE_NAMES = _recording_rules()
+
+
+# Structure
+
+
+def test_the_committed_files_are_what_the_generator_writes(tmp_path: Path) -> None:
+    """Nobody edits a dashboard by hand: the committed bytes are the generator's."""
+    generate("build", "--out", str(tmp_path))
+    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {path.name: path.read_bytes() for path in FOLDER.iterdir()} == written
+
+
+def test_the_five_dashboards_have_the_uids_that_links_and_runbooks_use() -> None:
+    """Each file is named after its uid, and the uids are the five that others link to."""
+    assert {path.stem for path in FOLDER.glob("*.json")} == UIDS
+    assert {dashboard["uid"] for dashboard in ALL} == UIDS
+    assert all(dashboard["id"] is None and "__inputs" not in dashboard for dashboard in ALL)
+
+
+@pytest.mark.parametrize("dashboard", ALL, ids=lambda dashboard: dashboard["uid"])
+def test_panels_have_their_own_ids_and_places(dashboard: dict[str, Any]) -> None:
+    """No two panels share an id or a cell of the grid, and none leaves the grid."""
+    everything = [*dashboard["panels"], *(inner for panel in dashboard["panels"] for inner in panel.get("panels", []))]
+    ids = Counter(panel["id"] for panel in everything)
+    assert set(ids.values()) == {1}
+    open_cells = Counter(cell for panel in dashboard["panels"] for cell in _cells(panel))
+    assert set(open_cells.values()) == {1}
+    for row in dashboard["panels"]:
+        cells = Counter(cell for panel in row.get("panels", []) for cell in _cells(panel))
+        assert set(cells.values()) <= {1}
+    assert max(x for panel in everything for x, _ in _cells(panel)) < 24
+
+
+def _cells(panel: dict[str, Any]) -> Iterator[tuple[int, int]]:
+    position = panel["gridPos"]
+    for x in range(position["x"], position["x"] + position["w"]):
+        for y in range(position["y"], position["y"] + position["h"]):
+            yield x, y
+
+
+@pytest.mark.parametrize("dashboard", ALL, ids=lambda dashboard: dashboard["uid"])
+def test_every_variable_is_used_and_every_used_variable_exists(dashboard: dict[str, Any]) -> None:
+    """A filter that changes nothing misleads, and one that is missing breaks the query."""
+    declared = {variable["name"] for variable in dashboard["templating"]["list"]}
+    text = " ".join(target.expr for target in TARGETS if target.dashboard == dashboard["uid"])
+    used = set(re.findall(r"\$([a-z]+)", text)) | {"datasource"}
+    assert used == declared
+
+
+@pytest.mark.parametrize("dashboard", ALL, ids=lambda dashboard: dashboard["uid"])
+def test_titles_within_a_row_are_unique(dashboard: dict[str, Any]) -> None:
+    """Panels are told apart by their titles; the linter's exceptions name them so."""
+    titles = Counter(panel["title"] for panel in panels(dashboard))
+    assert not [title for title, count in titles.items() if count > 1]
+
+
+@pytest.mark.parametrize(("dashboard", "panel"), PANELS, ids=lambda part: part.get("uid") or part["title"])
+def test_a_panel_without_data_says_so_in_words(dashboard: dict[str, Any], panel: dict[str, Any]) -> None:
+    """Absence of evidence is a sentence, never a figure."""
+    words = panel["fieldConfig"]["defaults"]["noValue"]
+    assert re.fullmatch(r"[A-Z][A-Za-z24 ,():-]+", words)
+    assert " " in words
+
+
+def test_marks_on_the_time_axis_are_deployments_process_starts_and_alerts() -> None:
+    """Every dashboard shows what changed and what fired."""
+    for dashboard in ALL:
+        assert [mark["name"] for mark in dashboard["annotations"]["list"]] == [
+            "Deployments",
+            "Process starts",
+            "Alerts",
+        ]
+
+
+def test_an_agent_has_a_row_of_its_own_that_costs_nothing_while_closed() -> None:
+    """The row is repeated for each chosen agent, and closed, so that 200 agents do not ask 1,000 queries at once."""
+    agents = next(dashboard for dashboard in ALL if dashboard["uid"] == "taskpilot-agents")
+    (row,) = [panel for panel in agents["panels"] if panel.get("repeat")]
+    assert row["repeat"] == "agent"
+    assert row["collapsed"]
+    assert "heatmap" in {panel["type"] for panel in row["panels"]}
+
+
+def test_exemplars_are_asked_for_where_a_duration_is_shown() -> None:
+    """Each dashboard that shows durations of runs or calls offers the way to their traces."""
+    with_exemplars = {
+        dashboard["uid"] for dashboard, panel in PANELS for target in panel["targets"] if target["exemplar"]
+    }
+    assert with_exemplars >= {"taskpilot-golden-signals", "taskpilot-llm", "taskpilot-agents"}
+
+
+GOLDEN_STEPS = {
+    "Success rate": [(None, "red"), (90, "orange"), (95, "green")],
+    "p95 latency": [(None, "green"), (2, "orange"), (5, "red")],
+    "Cost per successful task (all workflows)": [(None, "green"), (0.10, "orange"), (0.50, "red")],
+    "User-confirmed correctness (all workflows)": [(None, "red"), (70, "orange"), (90, "green")],
+    "Policy violations per 100 runs": [(None, "green"), (1, "orange"), (2, "red")],
+}
+
+
+@pytest.mark.parametrize("title", GOLDEN_STEPS)
+def test_the_five_signals_change_colour_at_the_agreed_thresholds(title: str) -> None:
+    """The dashboard, the alerts and golden_signals() call the same figure healthy."""
+    panel = _panel("taskpilot-golden-signals", title)
+    steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert [(step["value"], step["color"]) for step in steps] == GOLDEN_STEPS[title]
+
+
+def _panel(uid: str, title: str) -> dict[str, Any]:
+    return next(panel for dashboard, panel in PANELS if dashboard["uid"] == uid and panel["title"] == title)
+
+
+# The checks of Grafana's dashboard-linter
+
+
+LINT = yaml.safe_load((FOLDER / ".lint").read_text(encoding="utf-8"))["exclusions"]
+UNITS = {"none", "short", "percent", "percentunit", "currencyUSD", "s", "cpm"}
+"""Those of the linter's list that we use; all are units that Grafana knows."""
+_used_exclusions: set[tuple[str, str, str]] = set()
+
+
+def _excluded(rule: str, dashboard: str, panel: str) -> bool:
+    entries = LINT.get(rule, {}).get("entries", [])
+    if any(entry == {"dashboard": dashboard, "panel": panel} for entry in entries):
+        _used_exclusions.add((rule, dashboard, panel))
+        return True
+    return False
+
+
+def _variable(dashboard: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(variable for variable in dashboard["templating"]["list"] if variable["name"] == name)
+
+
+@pytest.mark.parametrize("dashboard", ALL, ids=lambda dashboard: dashboard["uid"])
+def test_template_datasource_rule(dashboard: dict[str, Any]) -> None:
+    """The data source is a variable of the usual name and label."""
+    (source,) = [variable for variable in dashboard["templating"]["list"] if variable["type"] == "datasource"]
+    assert (source["name"], source["label"], source["query"]) == ("datasource", "Data source", "prometheus")
+
+
+@pytest.mark.parametrize("name", ["job", "instance"])
+@pytest.mark.parametrize("dashboard", ALL, ids=lambda dashboard: dashboard["uid"])
+def test_template_job_and_instance_rules(dashboard: dict[str, Any], name: str) -> None:
+    """Every dashboard can be narrowed to jobs and instances, several at once."""
+    variable = _variable(dashboard, name)
+    assert variable["type"] == "query"
+    assert variable["datasource"]["uid"] == "${datasource}"
+    assert variable["label"] == name.capitalize()
+    assert variable["multi"]
+    assert variable["allValue"] == ".+"
+
+
+@pytest.mark.parametrize("dashboard", ALL, ids=lambda dashboard: dashboard["uid"])
+def test_template_label_promql_and_on_time_change_reload_rules(dashboard: dict[str, Any]) -> None:
+    """Variables ask for the values of a label of an existing family, again at each change of the time range."""
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] != "query":
+            continue
+        found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
+        assert found, variable
+        (selector,) = selectors(substituted(found.group(1)))
+        assert found.group(2) in _contract()[selector.name or ""]
+        assert variable["refresh"] == 2
+
+
+@pytest.mark.parametrize(("dashboard", "panel"), PANELS, ids=lambda part: part.get("uid") or part["title"])
+def test_panel_datasource_title_description_units_and_no_targets_rules(
+    dashboard: dict[str, Any], panel: dict[str, Any]
+) -> None:
+    """Every panel has the variable data source, a title, a description, a unit and at least one query."""
+    assert panel["datasource"]["uid"] == "${datasource}"
+    assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
+    assert panel["title"]
+    assert len(panel["description"]) > 20
+    assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
+    for override in panel["fieldConfig"]["overrides"]:
+        assert {item["value"] for item in override["properties"] if item["id"] == "unit"} <= UNITS
+
+
+@pytest.mark.parametrize("dashboard", ALL, ids=lambda dashboard: dashboard["uid"])
+def test_uneditable_dashboard_rule(dashboard: dict[str, Any]) -> None:
+    """What the code generates is not edited in Grafana, where the next provisioning would undo it."""
+    assert dashboard["editable"] is False
+
+
+def test_target_logql_rules() -> None:
+    """No panel asks a log store, so there is no LogQL that could be wrong."""
+    kinds = {target["datasource"]["type"] for _, panel in PANELS for target in panel["targets"]}
+    assert kinds == {"prometheus"}
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"{target.dashboard}-{target.panel}-{target.number}")
+def test_target_promql_rule(target: Target) -> None:
+    """Every query parses once Grafana has replaced its macros, and none holds a macro that Grafana does not know."""
+    promql_parser.parse(substituted(target.expr))
+
+
+def _panel_targets() -> Iterator[tuple[str, str, str]]:
+    for dashboard, panel in PANELS:
+        for target in panel["targets"]:
+            yield dashboard["title"], panel["title"], target["expr"]
+
+
+def test_target_rate_interval_rule() -> None:
+    """Rates follow the zoom; only figures that stand for a whole time range have a window of their own."""
+    for dashboard, panel, expr in _panel_targets():
+        windows = set(re.findall(r"\[(\$\w+|\w+)\]", expr))
+        if windows - {"$__rate_interval"}:
+            assert windows <= {"$__range", "24h"}, (dashboard, panel)
+            assert _excluded("target-rate-interval-rule", dashboard, panel), (dashboard, panel)
+
+
+def test_figures_over_the_whole_range_are_instant() -> None:
+    """A window as long as the time range belongs to a single figure, never to a line."""
+    for target in TARGETS:
+        assert target.instant or "$__range" not in target.expr, target
+
+
+@pytest.mark.parametrize("label", ["job", "instance"])
+def test_target_job_and_instance_rules(label: str) -> None:
+    """Every selector is filtered by job and instance; rules and alerts speak for all replicas and say so in `.lint`."""
+    for dashboard, panel, expr in _panel_targets():
+        for selector in selectors(expr.replace("$__range", "3h").replace("$__rate_interval", "2m")):
+            matchers = {(matcher.name, str(matcher.op), matcher.value) for matcher in selector.matchers.matchers}
+            if (label, "MatchOp.Re", f"${label}") not in matchers:
+                assert ":" in (selector.name or "") or selector.name == "ALERTS", (dashboard, panel, selector.name)
+                assert _excluded(f"target-{label}-rule", dashboard, panel), (dashboard, panel, selector.name)
+
+
+def test_target_counter_agg_rule() -> None:
+    """A counter is never shown raw; its bare value serves only to count the event that it was born with."""
+    for dashboard, panel, expr in _panel_targets():
+        tree = promql_parser.parse(substituted(expr))
+        rated = {
+            id_of
+            for node in nodes(tree)
+            if isinstance(node, promql_parser.Call) and node.func.name in {"rate", "increase", "irate"}
+            for inner in nodes(node)
+            if isinstance(inner, promql_parser.VectorSelector)
+            for id_of in [str(inner)]
+        }
+        bare = [
+            node
+            for node in nodes(tree)
+            if isinstance(node, promql_parser.VectorSelector)
+            and (node.name or "").endswith("_total")
+            and str(node) not in rated
+        ]
+        born = "min_over_time(" in expr
+        assert born or not bare, (dashboard, panel)
+        if born:
+            assert _excluded("target-counter-agg-rule", dashboard, panel), (dashboard, panel)
+
+
+def test_every_exception_is_needed_and_has_a_reason() -> None:
+    """`.lint` holds no exception that a check above does not meet."""
+    test_target_rate_interval_rule()
+    test_target_counter_agg_rule()
+    for label in ("job", "instance"):
+        test_target_job_and_instance_rules(label)
+    listed = {
+        (rule, entry["dashboard"], entry["panel"]) for rule, excluded in LINT.items() for entry in excluded["entries"]
+    }
+    assert listed == _used_exclusions
+    assert all(len(excluded["reason"]) > 30 for excluded in LINT.values())
+
+
+# Names
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"{target.dashboard}-{target.panel}-{target.number}")
+def test_every_metric_and_label_is_of_the_contract(target: Target) -> None:
+    """A query names no series and no label that the library, a recording rule or Prometheus does not make."""
+    known = _contract() | FOREIGN
+    for selector in selectors(substituted(target.expr)):
+        assert selector.name in known or selector.name in RULE_NAMES, selector.name
+        if selector.name in known:
+            assert {matcher.name for matcher in selector.matchers.matchers} <= known[selector.name], target
+    _check_grouping(promql_parser.parse(substituted(target.expr)), known)
+
+
+def _check_grouping(tree: Any, known: dict[str, set[str]]) -> None:
+    """The labels of each `by (…)` are labels of what is summed."""
+    for node in nodes(tree):
+        if not isinstance(node, promql_parser.AggregateExpr) or node.modifier is None:
+            continue
+        names = [inner.name for inner in nodes(node.expr) if isinstance(inner, promql_parser.VectorSelector)]
+        made = {"team"} if any(_is_label_replace(inner) for inner in nodes(node.expr)) else set()
+        for name in names:
+            if name in known:
+                assert set(node.modifier.labels) <= known[name] | made, (name, node.modifier.labels)
+
+
+def _is_label_replace(node: Any) -> bool:
+    return isinstance(node, promql_parser.Call) and node.func.name == "label_replace"
+
+
+def test_every_family_is_on_a_dashboard() -> None:
+    """Nothing is measured that nobody can see; budgets have a dashboard row of their own once they are used."""
+    shown = {selector.name for target in TARGETS for selector in selectors(substituted(target.expr))}
+    missing = {
+        metric.name for metric in METRICS if not {metric.name, f"{metric.name}_bucket", f"{metric.name}_count"} & shown
+    }
+    assert missing - {"llm_token_details_total", "llm_cache_size"} == {
+        metric.name for metric in METRICS if metric.name.startswith("llm_budget_")
+    }
+
+
+# Against a real Prometheus
+
+
+@pytest.fixture(scope="module")
+def sample_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """A Prometheus with three hours of every family, up to now, and with the shipped recording rules."""
+    require_binary("promtool")
+    folder = tmp_path_factory.mktemp("sample")
+    end = int(time.time())
+    generate("sample", str(folder / "sample.om"), "--end", str(end), "--hours", "3")
+    back_fill(folder / "sample.om", folder / "data")
+    rules = RULES if RULES.exists() else None
+    with prometheus_server(rules_dir=rules, data_dir=folder / "data") as url:
+        yield url, end
+
+
+def test_every_query_returns_data(sample_server: tuple[str, int]) -> None:
+    """With every family present, no panel and no mark is empty, and no figure is NaN."""
+    url, end = sample_server
+    empty = [str(target) for target in TARGETS if not _series(url, target, end)]
+    assert not empty, "\n".join(empty)
+
+
+def _series(url: str, target: Target, end: int) -> list[dict[str, Any]]:
+    """The series of a target that hold a number; every placeholder of its legend is one of their labels."""
+    expr = substituted(target.expr)
+    if target.instant:
+        result = ask(url, "query", query=expr, time=str(end))["result"]
+        found = [series for series in result if not math.isnan(float(series["value"][1]))]
+    else:
+        result = ask(url, "query_range", query=expr, start=str(end - 3 * 3600), end=str(end), step="60")["result"]
+        found = [series for series in result if any(not math.isnan(float(value)) for _, value in series["values"])]
+    for label in re.findall(r"{{(\w+)}}", target.legend):
+        assert all(label in series["metric"] for series in found), target
+    return found
+
+
+SMALL = """\
+# TYPE workflow_runs counter
+workflow_runs_total{{workflow="w",status="success",job="j",instance="i"}} 0 {start}
+workflow_runs_total{{workflow="w",status="success",job="j",instance="i"}} 90 {end}
+workflow_runs_total{{workflow="w",status="error",job="j",instance="i"}} 0 {start}
+workflow_runs_total{{workflow="w",status="error",job="j",instance="i"}} 6 {end}
+workflow_runs_total{{workflow="w",status="blocked",job="j",instance="i"}} 0 {start}
+workflow_runs_total{{workflow="w",status="blocked",job="j",instance="i"}} 4 {end}
+workflow_runs_total{{workflow="w",status="cancelled",job="j",instance="i"}} 0 {start}
+workflow_runs_total{{workflow="w",status="cancelled",job="j",instance="i"}} 50 {end}
+# TYPE workflow_duration_seconds histogram
+workflow_duration_seconds_bucket{{workflow="w",job="j",instance="i",le="1"}} 0 {start}
+workflow_duration_seconds_bucket{{workflow="w",job="j",instance="i",le="1"}} 90 {end}
+workflow_duration_seconds_bucket{{workflow="w",job="j",instance="i",le="2"}} 0 {start}
+workflow_duration_seconds_bucket{{workflow="w",job="j",instance="i",le="2"}} 100 {end}
+workflow_duration_seconds_bucket{{workflow="w",job="j",instance="i",le="+Inf"}} 0 {start}
+workflow_duration_seconds_bucket{{workflow="w",job="j",instance="i",le="+Inf"}} 100 {end}
+# TYPE llm_cost_usd counter
+llm_cost_usd_total{{agent="a",model="m",provider="p",job="j",instance="i"}} 0 {start}
+llm_cost_usd_total{{agent="a",model="m",provider="p",job="j",instance="i"}} 27 {end}
+# TYPE llm_feedback counter
+llm_feedback_total{{verdict="correct",job="j",instance="i"}} 0 {start}
+llm_feedback_total{{verdict="correct",job="j",instance="i"}} 15 {end}
+llm_feedback_total{{verdict="incorrect",job="j",instance="i"}} 0 {start}
+llm_feedback_total{{verdict="incorrect",job="j",instance="i"}} 5 {end}
+# TYPE llm_feedback_revisions counter
+llm_feedback_revisions_total{{verdict="correct",job="j",instance="i"}} 0 {start}
+llm_feedback_revisions_total{{verdict="correct",job="j",instance="i"}} 1 {end}
+llm_feedback_revisions_total{{verdict="incorrect",job="j",instance="i"}} 0 {start}
+llm_feedback_revisions_total{{verdict="incorrect",job="j",instance="i"}} 3 {end}
+# TYPE policy_violations counter
+policy_violations_total{{workflow="w",agent="a",policy="p",severity="high",job="j",instance="i"}} 1 {middle}
+policy_violations_total{{workflow="w",agent="a",policy="p",severity="high",job="j",instance="i"}} 1 {end}
+# EOF
+"""
+"""An hour with known figures: 90 good and 10 bad runs, 50 cancelled ones, and one violation, the first ever."""
+
+EXPECTED = {
+    "Success rate": 90.0,
+    "p95 latency": 1.5,
+    "Cost per successful task (all workflows)": 0.30,
+    "User-confirmed correctness (all workflows)": 65.0,
+    "Policy violations per 100 runs": 1.0,
+    "Violations": 1.0,
+    "Runs counted": 100.0,
+}
+
+
+@pytest.fixture(scope="module")
+def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """A Prometheus that holds `SMALL`, then an hour in which nothing happens."""
+    require_binary("promtool")
+    folder = tmp_path_factory.mktemp("small")
+    end = 1_790_000_000
+    text = SMALL.format(start=end - 3_600, middle=end - 1_800, end=end)
+    quiet = re.sub(r"^# EOF\n|(^\w+\{.*\}) (\S+) (\d+)$", _repeated, text, flags=re.MULTILINE)
+    (folder / "small.om").write_text(quiet + "# EOF\n", encoding="utf-8")
+    back_fill(folder / "small.om", folder / "data")
+    with prometheus_server(data_dir=folder / "data") as url:
+        yield url, end
+
+
+def _repeated(line: re.Match[str]) -> str:
+    """The last sample of a series, again each minute for the hour after it."""
+    if line.group(1) is None:
+        return ""
+    end = 1_790_000_000
+    if int(line.group(3)) != end:
+        return line.group(0)
+    return "\n".join(f"{line.group(1)} {line.group(2)} {end + offset}" for offset in range(0, 3_601, 60))
+
+
+@pytest.mark.parametrize("title", EXPECTED)
+def test_the_five_signals_are_the_agreed_formulas(small_server: tuple[str, int], title: str) -> None:
+    """Figures worked out by hand come out of the panels' own queries, the first violation ever included."""
+    url, end = small_server
+    expr = _panel("taskpilot-golden-signals", title)["targets"][0]["expr"]
+    (series,) = ask(url, "query", query=substituted(expr, whole_range="3601s"), time=str(end))["result"]
+    assert float(series["value"][1]) == pytest.approx(EXPECTED[title], rel=0.01)
+
+
+@pytest.mark.parametrize("title", GOLDEN_STEPS)
+def test_without_evidence_a_signal_has_no_value(small_server: tuple[str, int], title: str) -> None:
+    """In an hour without a run or a verdict a signal is absent, neither 0 nor 100 nor NaN."""
+    url, end = small_server
+    expr = _panel("taskpilot-golden-signals", title)["targets"][0]["expr"]
+    assert ask(url, "query", query=substituted(expr, whole_range="30m"), time=str(end + 3_600))["result"] == []
