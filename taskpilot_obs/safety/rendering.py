@@ -1,0 +1,114 @@
+"""Any value as text like JSON, within a bound of length, depth and time; secrets under their keys left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+HIDDEN: Final = "[REDACTED:secret]"
+_MAX_DEPTH = 12
+_SEPARATORS = re.compile(r"[^a-z0-9]+")
+_SECRET_ANYWHERE = (
+    "password",
+    "passwd",
+    "passphrase",
+    "passcode",
+    "apikey",
+    "credential",
+    "authorization",
+    "privatekey",
+)
+_SECRET_ENDING = (
+    "secret",
+    "token",
+    "accesskey",
+    "accountkey",
+    "signingkey",
+    "encryptionkey",
+    "masterkey",
+    "authkey",
+    "cookie",
+    "pwd",
+)
+_SECRET_EXACTLY = frozenset({"cvv", "cvc", "pin", "ssn"})
+
+
+@functools.lru_cache(maxsize=2_048)
+def is_secret_key(key: str) -> bool:
+    """Whether what stands under this key is secret by its name: `password`, `client_secret`, `X-API-Key`, …"""
+    plain = _SEPARATORS.sub("", key[:200].lower())
+    return plain in _SECRET_EXACTLY or plain.endswith(_SECRET_ENDING) or any(word in plain for word in _SECRET_ANYWHERE)
+
+
+def render(value: object, limit: int) -> str:
+    """The value as text, the first `limit` characters or a few more. Raises what the value's own methods raise."""
+    parts: list[str] = []
+    room = limit
+    for part in _parts(value, limit, set(), 0):
+        parts.append(part)
+        room -= len(part)
+        if room <= 0:
+            break
+    return "".join(parts)
+
+
+def _parts(value: object, limit: int, above: set[int], depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield json.dumps(str.__str__(value)[:limit], ensure_ascii=False) if depth else str.__str__(value)[:limit]
+    elif value is None or isinstance(value, bool):
+        yield {None: "null", True: "true", False: "false"}[value]
+    elif isinstance(value, int | float):
+        yield repr(value) if abs(value) < 10**40 else "[NUMBER]"
+    elif isinstance(value, bytes | bytearray | memoryview):
+        yield json.dumps(bytes(value[:limit]).decode("utf-8", "backslashreplace"), ensure_ascii=False)
+    elif id(value) in above:
+        yield '"[CYCLE]"'
+    elif depth >= _MAX_DEPTH:
+        yield '"[DEEP]"'
+    else:
+        above.add(id(value))
+        yield from _compound(value, limit, above, depth + 1)
+        above.discard(id(value))
+
+
+def _compound(value: object, limit: int, above: set[int], depth: int) -> Iterator[str]:
+    fields = _fields(value)
+    if fields is not None:
+        yield "{"
+        for index, (key, item) in enumerate(fields):
+            name = str(key)[:limit]
+            yield f"{', ' if index else ''}{json.dumps(name, ensure_ascii=False)}: "
+            if is_secret_key(name):
+                yield f'"{HIDDEN}"'
+            else:
+                yield from _parts(item, limit, above, depth)
+        yield "}"
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield "["
+        for index, item in enumerate(value):
+            if index:
+                yield ", "
+            yield from _parts(item, limit, above, depth)
+        yield "]"
+    else:
+        said = str(value)[:limit]
+        yield said if depth == 1 else json.dumps(said, ensure_ascii=False)
+
+
+def _fields(value: object) -> Iterable[tuple[object, object]] | None:
+    """Names and values of a mapping, a dataclass, a named tuple or a pydantic model; None for all else."""
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, type):
+        return None
+    if dataclasses.is_dataclass(value):
+        return ((field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value) if field.repr)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return zip(value._fields, value, strict=False)
+    if hasattr(type(value), "model_fields"):
+        return vars(value).items()
+    return None
