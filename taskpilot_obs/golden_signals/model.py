@@ -28,7 +28,8 @@ class Interval(NamedTuple):
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Computed fields stand in the JSON; reading it back computes them anew.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Ratio(_Frozen):

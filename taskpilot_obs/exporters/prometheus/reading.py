@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 from typing import Final, NamedTuple, Protocol
 
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families as plain_families
 
 from taskpilot_obs.exceptions import SourceError
-from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS
+from taskpilot_obs.exporters.prometheus.scrape import source
 
 Registry = CollectorRegistry
 """For those who pass a registry on without speaking prometheus_client."""
-MULTIPROCESS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 ACCEPT: Final = f"{CONTENT_TYPE_LATEST.split(';')[0]};version=0.0.4"
 """What to ask a `/metrics` endpoint for."""
 _OPEN_METRICS: Final = "application/openmetrics-text"
@@ -47,20 +44,11 @@ class _Family(Protocol):
 
 
 def samples(registry: Registry | None = None) -> Iterator[Sample]:
-    """Every finite sample of a registry (default: prometheus_client's own).
+    """Every finite sample of a registry (default: prometheus_client's own), after draining.
 
     In multi-process mode those of all workers, live and dead, together.
     """
-    if MULTIPROCESS:
-        return multiprocess_samples(os.environ[MULTIPROCESS_DIRECTORY])
-    return _flat((REGISTRY if registry is None else registry).collect())
-
-
-def multiprocess_samples(directory: str) -> Iterator[Sample]:
-    """Every finite sample that the workers of a deployment keep in the files of this directory."""
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=directory)  # type: ignore[no-untyped-call]  # unannotated in prometheus_client
-    return _flat(registry.collect())
+    return _flat(source(registry).collect())
 
 
 def parse_text(text: str, content_type: str = "") -> list[Sample]:
