@@ -1,0 +1,99 @@
+"""The hash chain: what makes a change to a written record show.
+
+A line is the record's JSON, then `,"seq":N,"prev_hash":"…","hash":"…"}`. The hash is SHA-256, or HMAC-SHA-256 under
+the user's key, over the previous record's hash and every byte of the line before `,"hash":"`. All of it is compared
+byte for byte; no line is parsed to verify it, so that even an escape that is spelt in another way is found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from taskpilot_obs.semconv import Field
+
+HASH_LENGTH = 64
+_SEAL_LENGTH = len(f',"{Field.HASH}":""}}') + HASH_LENGTH
+_LINKS = re.compile(
+    rb'.*,"%b":(\d{1,19}),"%b":"([0-9a-f]{64})"' % (Field.SEQ.encode(), Field.PREV_HASH.encode()), re.DOTALL
+)
+
+Digest = Callable[[bytes], str]
+
+
+class Head(NamedTuple):
+    """The last record of a chain, by number and hash."""
+
+    seq: int
+    hash: str
+
+
+GENESIS = Head(0, "0" * HASH_LENGTH)
+"""What the first record of a chain follows."""
+
+
+def digest_with(key: bytes | None) -> Digest:
+    """The hash function of a chain: SHA-256, or HMAC-SHA-256 when there is a key."""
+    if key is None:
+        return lambda message: hashlib.sha256(message).hexdigest()
+    return lambda message: hmac.digest(key, message, "sha256").hex()
+
+
+def seal(text: str, head: Head, digest: Digest) -> tuple[bytes, Head]:
+    """Put a record behind `head`.
+
+    Args:
+        text: the record's JSON in ASCII, without the closing brace.
+        head: the record before it.
+        digest: the hash function of the chain.
+
+    Returns:
+        The whole line, and the new head.
+    """
+    seq = head.seq + 1
+    body = f'{text},"seq":{seq},"prev_hash":"{head.hash}"'
+    sealed = digest((head.hash + body).encode("ascii"))
+    return f'{body},"hash":"{sealed}"}}\n'.encode("ascii"), Head(seq, sealed)
+
+
+def fault(line: bytes, head: Head, digest: Digest) -> tuple[str | None, Head]:
+    """What is wrong with the line that follows `head` (None: nothing), and the head after it."""
+    body, suffix = line[: -_SEAL_LENGTH - 1], line[-_SEAL_LENGTH - 1 :]
+    sealed = digest(head.hash.encode("ascii") + body)
+    seq = head.seq + 1
+    after = Head(seq, sealed)
+    if suffix == b',"hash":"%b"}\n' % sealed.encode("ascii") and body.endswith(
+        b',"seq":%d,"prev_hash":"%b"' % (seq, head.hash.encode("ascii"))
+    ):
+        return None, after
+    return _explain(line, head, digest), after
+
+
+def _explain(line: bytes, head: Head, digest: Digest) -> str:
+    found = links(line)
+    if found is None:
+        return "not a sealed record"
+    previous, sealed = found
+    if digest(previous.hash.encode("ascii") + line[: -_SEAL_LENGTH - 1]) != sealed:
+        return "its content does not match its hash (changed, or written with another key)"
+    if previous.seq != head.seq:
+        return f"record {head.seq + 1} is expected here, this is record {previous.seq + 1}"
+    return f"it follows another record {head.seq} than the one before it"
+
+
+def links(line: bytes) -> tuple[Head, str] | None:
+    """What a whole line says of itself: the head that it follows and its own hash; None if it is no sealed record."""
+    body, suffix = line[: -_SEAL_LENGTH - 1], line[-_SEAL_LENGTH - 1 :]
+    match = _LINKS.fullmatch(body)
+    if match is None or not suffix.startswith(b',"hash":"') or not suffix.endswith(b'"}\n'):
+        return None
+    return Head(int(match[1]) - 1, match[2].decode("ascii")), suffix[9:-3].decode("ascii", "replace")
+
+
+def head_of(line: bytes) -> Head | None:
+    """The head that a whole line makes, taken at its word; None if it is not a sealed record."""
+    found = links(line)
+    return None if found is None else Head(found[0].seq + 1, found[1])

@@ -1,0 +1,191 @@
+"""From the fields of an audit record to one line of JSON, fast.
+
+A record comes in two parts. What repeats from call to call (names, status, …) is a key: its JSON text is built once and
+kept. What varies (identifiers, durations, …) goes through a template that is kept per *shape*, that is per combination
+of types: which fields are None, which are text. The text is ASCII: control characters, U+2028 and all else that some
+reader might take for the end of a line are escaped. One C call over all strings of a record says whether anything needs
+an escape at all.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from json.encoder import encode_basestring_ascii as quoted
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from taskpilot_obs.semconv import Field
+
+Value = str | int | float | bool | Decimal | Mapping[str, "Value"] | None
+Fields = dict[str, Value]
+Key = tuple[Any, ...]
+
+MAX_STRING = 8_192
+"""How many characters of one string an audit record keeps by default."""
+_MAX_CACHED = 4_096
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAX_SAFE = 1e308
+_INT_BITS = 64
+_NS = 1_000_000_000
+
+
+MORE = "*"
+"""Stands, in the varying fields of a layout, for a mapping of fields that only few records have."""
+
+
+class _Plan(NamedTuple):
+    """How to write the varying fields of one shape."""
+
+    template: str
+    strings: Callable[[tuple[Value, ...]], tuple[str, ...]]
+    numbers: Callable[[tuple[Value, ...]], tuple[float | Decimal, ...]]
+    others: tuple[int, ...]
+
+
+class Layout:
+    """The fields of one kind of record.
+
+    Args:
+        repeating: builds the fields that repeat from call to call, from a record's key.
+        varying: names of the fields that differ from call to call, in the order of a record's values: text, finite
+            numbers, None, and last (`MORE`) a mapping of fields that only few records have.
+    """
+
+    def __init__(self, repeating: Callable[[Key], Fields], varying: tuple[str, ...]) -> None:
+        self._repeating = repeating
+        self._varying = varying
+        self._texts: dict[Key, str] = {}
+        self._plans: dict[tuple[type, ...], _Plan] = {}
+
+    def fields(self, key: Key, time_unix_ns: int, values: tuple[Value, ...], max_string: int = MAX_STRING) -> Fields:
+        """The record as a dictionary, without the fields that are None."""
+        named = {Field.TIMESTAMP: rfc3339(time_unix_ns), **self._repeating(key)}
+        for name, value in zip(self._varying, values, strict=True):
+            if name == MORE and isinstance(value, Mapping):
+                named.update(value)
+            else:
+                named[name] = value
+        return clean_fields(named, max_string)
+
+    def text(self, key: Key, time_unix_ns: int, values: tuple[Value, ...], max_string: int = MAX_STRING) -> str:
+        """The record as JSON without its closing brace, so that the chain can add its own fields."""
+        repeating = self._texts.get(key)
+        if repeating is None:
+            repeating = self._keep_text(key, max_string)
+        shape = tuple(map(type, values))
+        plan = self._plans.get(shape)
+        if plan is None:
+            plan = self._keep_plan(shape)
+        strings = plan.strings(values)
+        joined = "".join(strings)
+        if len(joined) > max_string or len(quoted(joined)) != len(joined) + 2:
+            strings = tuple(quoted(clean_text(text, max_string))[1:-1] for text in strings)
+        others = [members(values[index], max_string) for index in plan.others] if plan.others else ()
+        return plan.template % (rfc3339(time_unix_ns), repeating, *strings, *plan.numbers(values), *others)
+
+    def _keep_text(self, key: Key, max_string: int) -> str:
+        if len(self._texts) >= _MAX_CACHED:
+            self._texts.clear()
+        text = self._texts[key] = members(self._repeating(key), max_string)
+        return text
+
+    def _keep_plan(self, shape: tuple[type, ...]) -> _Plan:
+        if len(self._plans) >= _MAX_CACHED:
+            self._plans.clear()
+        plan = self._plans[shape] = _plan(self._varying, shape)
+        return plan
+
+
+def _plan(names: tuple[str, ...], shape: tuple[type, ...]) -> _Plan:
+    strings = [index for index, kind in enumerate(shape) if issubclass(kind, str)]
+    numbers = [index for index, kind in enumerate(shape) if kind in (int, float, Decimal)]
+    others = [index for index, kind in enumerate(shape) if issubclass(kind, Mapping)]
+    known = {*strings, *numbers, *others}
+    if foreign := [names[i] for i, kind in enumerate(shape) if i not in known and kind is not type(None)]:
+        raise TypeError(f"{', '.join(foreign)}: not text, a number or a mapping")
+    parts = [f'{{"{Field.TIMESTAMP}":"%s",%s']
+    parts += [f'"{names[index]}":"%s"' for index in strings]
+    parts += [f'"{names[index]}":%s' for index in numbers]
+    parts += ["%s" for _ in others]
+    return _Plan(",".join(parts), _picker(strings), _picker(numbers), tuple(others))
+
+
+def _picker(indexes: list[int]) -> Callable[[tuple[Value, ...]], tuple[Any, ...]]:
+    """Picks the values at these places, always as a tuple."""
+    if len(indexes) > 1:
+        return itemgetter(*indexes)
+    if indexes:
+        only = indexes[0]
+        return lambda values: (values[only],)
+    return lambda _: ()
+
+
+def members(fields: Value, max_string: int) -> str:
+    """The members of a JSON object as text, without its braces; fields that are None are left out."""
+    cleaned = clean_fields(fields, max_string) if isinstance(fields, Mapping) else {}
+    return ",".join([f"{quoted(name)}:{_json(value)}" for name, value in cleaned.items()])
+
+
+def to_json(fields: Mapping[str, Value], max_string: int = MAX_STRING) -> str:
+    """A whole JSON object on one line of ASCII."""
+    return "{" + members(fields, max_string) + "}"
+
+
+def _json(value: Value) -> str:
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "{" + ",".join([f"{quoted(name)}:{_json(member)}" for name, member in value.items()]) + "}"
+    return str(value)
+
+
+def clean_fields(fields: Mapping[str, Value], max_string: int) -> Fields:
+    """Plain JSON values only, without None; calls no code of the values' own classes."""
+    return {
+        clean_text(name, max_string): clean_value(value, max_string)
+        for name, value in fields.items()
+        if value is not None
+    }
+
+
+def clean_value(value: object, max_string: int) -> Value:
+    """What JSON can say of a value: NaN and infinities become text, a foreign object the name of its class."""
+    if isinstance(value, str):
+        return clean_text(value, max_string)
+    if isinstance(value, int):
+        if isinstance(value, bool):
+            return value
+        return int(value) if value.bit_length() <= _INT_BITS else clean_text(hex(value), max_string)
+    if isinstance(value, float):
+        return float(value) if -_MAX_SAFE < value < _MAX_SAFE else float.__repr__(value)
+    if isinstance(value, Decimal):
+        return value if value.is_finite() else str(value)
+    return clean_fields(value, max_string) if isinstance(value, Mapping) else f"<{type(value).__qualname__}>"
+
+
+def clean_text(text: object, max_string: int) -> str:
+    """Cut what is too long, with a mark that says so, and replace lone surrogates, which many readers refuse."""
+    if not isinstance(text, str):
+        return f"<{type(text).__qualname__}>"
+    if len(text) > max_string:
+        text = f"{text[:max_string]}[cut: {len(text)} characters]"
+    return str(text) if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
+
+
+_second: tuple[int, str] = (-1, "")
+
+
+def rfc3339(unix_ns: int) -> str:
+    """RFC 3339 in UTC with microseconds: `2026-11-21T09:30:00.000001Z`."""
+    global _second  # noqa: PLW0603  the last second's text: nine lines of ten share it
+    second, rest = divmod(unix_ns, _NS)
+    known, text = _second
+    if known != second:
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        _second = (second, text)
+    return f"{text}.{rest // 1000:06d}Z"

@@ -1,0 +1,58 @@
+"""One writer a chain: the lock on a chain's anchor file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from taskpilot_obs.audit.ledger import FILE_MODE
+from taskpilot_obs.exceptions import ConfigurationError
+
+
+def take_lock(path: Path) -> int | None:
+    """Open a file and lock it until it is closed; None where another process, or another writer here, has the lock.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ConfigurationError: this operating system has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError as error:
+        raise ConfigurationError(
+            "an audit log in a file needs POSIX file locks; here, send it to stdout or a logger"
+        ) from error
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            return None
+        except OSError:
+            os.close(file)
+            raise
+        if same_file(file, path):
+            return file
+        os.close(file)  # it was removed between the opening and the locking
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a writer is at work on the chain whose anchor file this is."""
+    if not path.exists():
+        return False
+    lock = take_lock(path)
+    if lock is None:
+        return True
+    os.close(lock)
+    return False
+
+
+def same_file(file: int, path: Path) -> bool:
+    """Whether an open file is still the one that the path names."""
+    try:
+        named = path.stat()
+    except FileNotFoundError:
+        return False
+    opened = os.fstat(file)
+    return (opened.st_dev, opened.st_ino) == (named.st_dev, named.st_ino)

@@ -1,0 +1,105 @@
+"""Retention: whole old segments go, and the manifest says so, so that the chain still verifies."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from taskpilot_obs.audit.chain import Digest, Head, digest_with
+from taskpilot_obs.audit.files import Chain, Log, find_logs, last_head, last_lines
+from taskpilot_obs.audit.ledger import PRUNE, Note, append, read_notes, sealed_note
+from taskpilot_obs.audit.lock import is_locked
+from taskpilot_obs.exceptions import AuditLogError
+from taskpilot_obs.semconv import Field
+
+
+def prune(path: Path | str, keep: timedelta, *, key: bytes | None = None) -> list[Path]:
+    """Remove whole closed segments whose last record is older than `keep`, oldest first.
+
+    The file that is being written stays. The chain of a process that is gone goes as a whole once all of it is old.
+
+    Args:
+        path: the log's `.jsonl` file, or a folder of logs.
+        keep: how long records must stay.
+        key: the key that the log is written with, if it has one.
+
+    Returns:
+        The files that were removed.
+
+    Raises:
+        AuditLogError: there is no log, it has a key that was not given, or an old segment ends with what is no record.
+        OSError: a file could not be removed.
+    """
+    if keep < timedelta(0):
+        raise AuditLogError(f"keep {keep}: it must not be negative")
+    cutoff = (datetime.now(UTC) - keep).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    digest = None if key is None else digest_with(key)
+    removed: list[Path] = []
+    for log in find_logs(path):
+        _check_key(log, digest)
+        for chain in log.chains():
+            removed += _prune_chain(chain, cutoff, digest)
+    return removed
+
+
+def _check_key(log: Log, digest: Digest | None) -> None:
+    if digest is None and any(note.mac for note in read_notes(log.manifest)):
+        raise AuditLogError(
+            f"{log.manifest}: this log has a key; without it the pruning could not be told from a theft"
+        )
+
+
+def _prune_chain(chain: Chain, cutoff: str, digest: Digest | None) -> list[Path]:
+    removed: list[Path] = []
+    for segment in chain.segments():
+        if _last_time(segment) >= cutoff:
+            return removed
+        prune_segment(chain, segment, digest)
+        removed.append(segment)
+    if chain.writer and chain.path.exists() and not is_locked(chain.anchors) and _last_time(chain.path) < cutoff:
+        prune_segment(chain, chain.path, digest)
+        chain.anchors.unlink(missing_ok=True)
+        removed.append(chain.path)
+    return removed
+
+
+def _last_time(path: Path) -> str:
+    """The time of a file's last record; of an empty file, the end of time, so that it stays."""
+    with path.open("rb") as file:
+        line, _ = last_lines(file, file.seek(0, os.SEEK_END))
+    if not line:
+        return "~"
+    try:
+        return str(json.loads(line)[Field.TIMESTAMP])
+    except (ValueError, LookupError, TypeError) as error:
+        raise AuditLogError(f"{path}: its last line is no audit record; verify the log before it is pruned") from error
+
+
+def prune_segment(chain: Chain, segment: Path, digest: Digest | None) -> None:
+    """Note in the manifest that a segment goes, then remove it.
+
+    Raises:
+        AuditLogError: it does not end with a sealed record.
+        OSError: it could not be noted or removed.
+    """
+    head = last_head(segment)
+    if head is None:
+        raise AuditLogError(f"{segment}: its last line is no audit record; verify the log before it is pruned")
+    note(chain, PRUNE, segment, head, digest)
+    segment.unlink()
+
+
+def retain(chain: Chain, keep_segments: int, digest: Digest | None) -> None:
+    """Prune the oldest closed segments beyond this number."""
+    segments = chain.segments()
+    for segment in segments[: max(0, len(segments) - keep_segments)]:
+        prune_segment(chain, segment, digest)
+
+
+def note(chain: Chain, event: str, segment: Path, head: Head, digest: Digest | None) -> None:
+    """Write a line into the manifest, down to the disk: what it says must not be lost when the segment is."""
+    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    entry = Note(event, chain.name, segment.name, head.seq, head.hash, now)
+    append(chain.log.manifest, sealed_note(entry, digest), sync=True)

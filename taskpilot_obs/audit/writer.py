@@ -1,0 +1,326 @@
+"""The one writer of a chain: holds its lock, seals, writes, rotates, and mends what a killed process left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from taskpilot_obs.audit import ledger
+from taskpilot_obs.audit.chain import GENESIS, Head, digest_with, fault, head_of, links, seal
+from taskpilot_obs.audit.encoding import MAX_STRING, rfc3339
+from taskpilot_obs.audit.files import MAX_LINE, Chain, Log, head_before, last_head, last_lines, segment_stamp
+from taskpilot_obs.audit.lock import same_file, take_lock
+from taskpilot_obs.audit.prune import note, retain
+from taskpilot_obs.audit.rows import audit_text
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.guarded import guarded, logger
+from taskpilot_obs.records import Attributes, AuditEvent, Origin
+from taskpilot_obs.semconv import Event, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from taskpilot_obs.self_telemetry import Tally
+
+FOLDER_MODE = 0o700
+_MAX_WRITERS = 100
+
+
+class AuditOptions(NamedTuple):
+    """How an audit log is kept."""
+
+    key: bytes | None = None
+    """Key of the hash chain (HMAC-SHA-256). Without it whoever can write the file can recompute the chain."""
+    max_bytes: int = 64 * 2**20
+    """A file that would pass this size is closed, and another begun."""
+    max_age_s: float = 86_400.0
+    """So is one whose first record is older than this, in seconds, when the next record comes."""
+    keep_segments: int | None = None
+    """How many closed files to keep for each writer; None keeps all (`taskpilot-obs audit prune` removes by age)."""
+    durability: Literal["flush", "fsync"] = "flush"
+    """`flush`: handed to the operating system, safe when the process is killed. `fsync`: on disk, batch by batch."""
+    anchor_every: int = 1_000
+    """After how many records the head of the chain is written to the anchor file."""
+    max_string: int = MAX_STRING
+    """How many characters of one string are kept."""
+
+
+class Writer:
+    """Appends to the log's own file, or, where another process has the lock, to one of its own.
+
+    Args:
+        log: where.
+        options: how.
+        service: for the record that begins the chain of a further process.
+        tally: where a failing rotation, anchor or callable is counted.
+        on_anchor: gets each anchor, for example to send it elsewhere.
+
+    Raises:
+        OSError: the folder or a file cannot be made or written.
+        ConfigurationError: the file ends with what is not a record under this key.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        options: AuditOptions,
+        *,
+        service: str = "",
+        tally: Tally | None = None,
+        on_anchor: Callable[[ledger.Anchor], object] | None = None,
+    ) -> None:
+        self._log = log
+        self._options = options
+        self._service = service
+        self._tally = tally
+        self._on_anchor = on_anchor
+        self._digest = digest_with(options.key)
+        self._note_digest = None if options.key is None else self._digest
+        self._chain: Chain = log.chain()
+        self._file = self._lock = -1
+        self._size, self._born = 0, 0.0
+        self._head = self._anchored = GENESIS
+        self.written = 0
+        """How many records of the callers' were written, in all."""
+        self._open()
+
+    @property
+    def path(self) -> str:
+        """The file that is written now."""
+        return str(self._chain.path)
+
+    @property
+    def head(self) -> Head:
+        """The last record that was written."""
+        return self._head
+
+    def append(self, texts: Sequence[str]) -> None:
+        """Seal and write records.
+
+        Raises:
+            OSError: some were not written: `written` says how far it came. No half of a line stays behind.
+            ConfigurationError: the file had to be opened again, and ends with what is no record of this log.
+        """
+        self._renew()
+        lines: list[bytes] = []
+        head, waiting = self._head, 0
+        for text in texts:
+            line, head = seal(text, head, self._digest)
+            if self._size + waiting + len(line) > self._options.max_bytes and self._size + waiting:
+                self._write(lines)
+                lines, waiting = [], 0
+                with guarded("audit_log.rotate", self._tally):
+                    self._rotate()
+            lines.append(line)
+            waiting += len(line)
+        self._write(lines)
+        if self._head.seq - self._anchored.seq >= self._options.anchor_every:
+            self._anchor()
+
+    def _write(self, lines: list[bytes]) -> None:
+        data = memoryview(b"".join(lines))
+        done = 0
+        try:
+            while done < len(data):
+                done += os.write(self._file, data[done:])
+            self._sync()
+        finally:
+            if lines:
+                self._account(lines, done)
+
+    def _sync(self) -> None:
+        if self._options.durability == "fsync":
+            os.fsync(self._file)
+
+    def _account(self, lines: list[bytes], done: int) -> None:
+        """Move the head over the lines that were written whole, and cut off the half of one that was not."""
+        whole, last = 0, None
+        for line in lines:
+            if whole + len(line) > done:
+                break
+            whole, last = whole + len(line), line
+            self.written += 1
+        self._size += whole
+        if last is not None:
+            self._head = head_of(last) or self._head
+        if whole < done:
+            try:
+                os.ftruncate(self._file, self._size)
+            except OSError:
+                self._close_file()  # opening it again moves the half line away
+
+    def _renew(self) -> None:
+        """Notice that the file was rotated, cut or removed by someone else; rotate it when it is old."""
+        if self._is_stale():
+            self._open()
+        elif self._size and time.time() - self._born >= self._options.max_age_s:
+            with guarded("audit_log.rotate", self._tally):
+                self._rotate()
+
+    def _is_stale(self) -> bool:
+        return (
+            self._file < 0
+            or not same_file(self._file, self._chain.path)
+            or not same_file(self._lock, self._chain.anchors)
+            or os.fstat(self._file).st_size != self._size
+        )
+
+    def _open(self) -> None:
+        """Take a chain, open its file, move a torn last line away, and find the head to go on from."""
+        self._close_file()
+        self._log.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        known = None
+        if self._lock >= 0 and same_file(self._lock, self._chain.anchors):
+            known = self._head
+        else:
+            self._release()
+            self._chain, self._lock = _claim(self._log)
+        self._open_file(os.O_CREAT)
+        try:
+            line = self._mend()
+            self._head = known or self._find_head(line)
+            self._anchored = self._last_anchor()
+            if not self._head.seq and not self._size:
+                self._begin()
+        except (OSError, ConfigurationError):
+            self.abandon()
+            raise
+
+    def _open_file(self, how: int) -> None:
+        self._file = os.open(self._chain.path, os.O_RDWR | os.O_APPEND | how, ledger.FILE_MODE)
+        self._size = os.fstat(self._file).st_size
+        self._born = _born(self._chain) if self._size else time.time()
+
+    def _mend(self) -> bytes:
+        """Move a torn last line to the file for such; returns the last whole line."""
+        with os.fdopen(self._file, "rb", closefd=False) as file:
+            line, torn = last_lines(file, self._size)
+        if torn:
+            ledger.append_line(self._log.torn, torn + b"\n", sync=True)
+            self._size -= len(torn)
+            os.ftruncate(self._file, self._size)
+        return line
+
+    def _find_head(self, line: bytes) -> Head:
+        if not line:
+            pruned = [
+                Head(entry.seq, entry.hash)
+                for entry in ledger.read_notes(self._log.manifest)
+                if entry.chain == self._chain.name and ledger.is_genuine(entry, self._note_digest)
+            ]
+            return max(*pruned, head_before(self._chain), GENESIS, key=lambda head: head.seq)
+        found = links(line)
+        if found is None or fault(line, found[0], self._digest)[0] is not None:
+            raise ConfigurationError(
+                f"audit log {self.path!r}: its last line is not a record under the key given. Configure "
+                "the key that it was written with, or move the file away; `taskpilot-obs audit verify` tells more"
+            )
+        return Head(found[0].seq + 1, found[1])
+
+    def _last_anchor(self) -> Head:
+        """How far the anchors go; says so in the application's log when they go beyond the records."""
+        last = deque(ledger.read_anchors(self._chain.anchors), maxlen=1)
+        if last and last[0].seq > self._head.seq:
+            logger.warning(
+                "taskpilot_obs: audit log %s ends with record %d, but record %d was written: it has been cut",
+                self._chain.path,
+                self._head.seq,
+                last[0].seq,
+            )
+        return min(last[0].head, self._head) if last else GENESIS
+
+    def _begin(self) -> None:
+        """Note that the chain exists; that of a further process begins with a record that ties it to the log."""
+        note(self._chain, ledger.START, self._chain.path, GENESIS, self._note_digest)
+        if not self._chain.writer:
+            return
+        owner = self._log.chain()
+        known = last_head(owner.path) or head_before(owner)
+        attributes: Attributes = {"chain": owner.name, "head_seq": known.seq, "head_hash": known.hash}
+        text = audit_text(AuditEvent(Event.CHAIN_START, Origin(), time.time_ns(), attributes), self._service)
+        line, _ = seal(text or "", GENESIS, self._digest)
+        self._write([line])
+        self.written -= 1
+
+    def _rotate(self) -> None:
+        """Close the file under a name of its own and begin another; the chain goes on."""
+        path = self._chain.path
+        closed = path.with_name(f"{path.name}.{segment_stamp(datetime.now(UTC), self._chain)}")
+        path.rename(closed)
+        old = self._file
+        self._open_file(os.O_CREAT | os.O_EXCL)
+        os.close(old)
+        note(self._chain, ledger.CLOSE, closed, self._head, self._note_digest)
+        self._anchor()
+        if self._options.keep_segments is not None:
+            retain(self._chain, self._options.keep_segments, self._note_digest)
+
+    def _anchor(self, *, closed: bool = False) -> None:
+        if self._head == self._anchored or not self._head.seq:
+            return
+        anchor = ledger.Anchor(self._chain.name, self._head.seq, self._head.hash, rfc3339(time.time_ns()), closed)
+        with guarded("audit_log.anchor", self._tally):
+            ledger.append(self._chain.anchors, anchor, sync=self._options.durability == "fsync")
+            self._anchored = self._head
+        if self._on_anchor is not None:
+            with guarded("audit_log.on_anchor", self._tally):
+                self._on_anchor(anchor)
+
+    def sync(self) -> None:
+        """Bring what was written to the disk.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        if self._file >= 0:
+            os.fsync(self._file)
+
+    def close(self) -> None:
+        """Write the last anchor and let go of the chain."""
+        self._anchor(closed=True)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the files and no more: what a forked child does with those of its parent."""
+        self._close_file()
+        self._release()
+
+    def _close_file(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+
+    def _release(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
+
+
+def _claim(log: Log) -> tuple[Chain, int]:
+    """The first chain that is free: the log's own, else one that is named after this process."""
+    host = re.sub(r"[^A-Za-z0-9]+", "-", os.uname().nodename).strip("-") or "host"
+    own = f"{host}.{os.getpid()}"
+    for number in range(_MAX_WRITERS):
+        chain = log.chain("" if number == 0 else own if number == 1 else f"{own}-{number}")
+        lock = take_lock(chain.anchors)
+        if lock is not None:
+            return chain, lock
+    raise ConfigurationError(
+        f"audit log {str(log.chain().path)!r}: this process writes it {_MAX_WRITERS} times already"
+    )
+
+
+def _born(chain: Chain) -> float:
+    """When a file's first record was written, in Unix seconds; now, if it does not say."""
+    try:
+        with chain.path.open("rb") as file:
+            said = json.loads(file.readline(MAX_LINE))[Field.TIMESTAMP]
+        return datetime.fromisoformat(said).timestamp()
+    except (OSError, ValueError, LookupError, TypeError):
+        return time.time()

@@ -1,0 +1,184 @@
+"""The audit log in a file: JSON Lines, sealed in a hash chain."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from taskpilot_obs.audit.files import log_at
+from taskpilot_obs.audit.rows import audit_text
+from taskpilot_obs.audit.writer import AuditOptions, Writer
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.exporters.base import PartialExportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from taskpilot_obs.audit.ledger import Anchor
+    from taskpilot_obs.records import Record
+    from taskpilot_obs.self_telemetry import Tally
+
+UNFIT = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What building a line out of a broken record may raise; it costs that record only."""
+
+
+class AuditLogExporter:
+    """Writes what the audit log says of each record, one JSON object a line.
+
+    One process owns `path`; any other that writes to the same log, a forked child included, gets a file of its own
+    beside it (`audit.<host>.<pid>.jsonl`). New files have mode 0600, a folder that is missing is made with 0700.
+
+    Args:
+        path: the file; its name ends in `.jsonl`.
+        options: key, rotation, retention, durability, anchors.
+        service: name of the service, in each record.
+        tally: where a failing rotation, anchor or `on_anchor` is counted.
+        on_anchor: called with each anchor on the thread that writes, to keep it where the log's writer cannot reach.
+
+    Raises:
+        ConfigurationError: an option is wrong, or the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        options: AuditOptions | None = None,
+        *,
+        service: str = "",
+        tally: Tally | None = None,
+        on_anchor: Callable[[Anchor], object] | None = None,
+    ) -> None:
+        self._log = log_at(path)
+        self._options = checked(options or AuditOptions())
+        self._service = service
+        self._tally = tally
+        self._on_anchor = on_anchor
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        try:
+            self._writer: Writer | None = self._open()
+        except OSError as error:
+            raise ConfigurationError(
+                f"audit log {str(path)!r} cannot be written ({error.strerror or error}): "
+                "choose a path in a folder that this process may write to, with room on its disk, or free it"
+            ) from error
+        _exporters.add(self)
+
+    def _open(self) -> Writer:
+        return Writer(self._log, self._options, service=self._service, tally=self._tally, on_anchor=self._on_anchor)
+
+    @property
+    def path(self) -> str:
+        """The file that this process writes."""
+        with self._lock:
+            return self._log.chain().path.as_posix() if self._writer is None else self._writer.path
+
+    def export(self, batch: Sequence[Record], /) -> None:
+        """Write a batch.
+
+        Raises:
+            PartialExportError: a record was unfit, or the disk refused; says how many of the batch are safe.
+        """
+        texts, unfit, cause = self._texts(batch)
+        with self._lock:
+            missing, refusal = self._append(texts)
+        if cause := refusal or cause:
+            raise PartialExportError(len(batch) - unfit - missing) from cause
+
+    def _append(self, texts: list[str]) -> tuple[int, Exception | None]:
+        """How many lines could not be written, and why."""
+        before = after = 0
+        try:
+            writer = self._writer if self._writer is not None and self._pid == os.getpid() else self._reopen()
+            before = after = writer.written
+            try:
+                writer.append(texts)
+            finally:
+                after = writer.written
+        except (OSError, ConfigurationError) as error:
+            return len(texts) - (after - before), error
+        return 0, None
+
+    def _reopen(self) -> Writer:
+        if self._writer is not None:
+            self._writer.abandon()
+            self._writer = None
+        self._writer = self._open()
+        self._pid = os.getpid()
+        return self._writer
+
+    def _texts(self, batch: Sequence[Record]) -> tuple[list[str], int, Exception | None]:
+        """The records' lines, how many were unfit, and why the last of these was."""
+        texts: list[str] = []
+        lost, cause = 0, None
+        service, max_string = self._service, self._options.max_string
+        for record in batch:
+            try:
+                text = audit_text(record, service, max_string)
+            except UNFIT as error:
+                lost, cause = lost + 1, error
+                continue
+            if text is not None:
+                texts.append(text)
+        return texts, lost, cause
+
+    def flush(self, timeout_s: float) -> bool:  # noqa: ARG002  writing does not wait; the disk takes what it takes
+        """With `durability="fsync"`, bring everything to the disk; else it is with the operating system already."""
+        with self._lock:
+            if self._writer is not None and self._options.durability == "fsync":
+                self._writer.sync()
+        return True
+
+    def shutdown(self, timeout_s: float) -> None:  # noqa: ARG002  the same
+        """Write the last anchor and let go of the file; a later batch would open it again."""
+        with self._lock:
+            if self._writer is not None and self._pid == os.getpid():
+                self._writer.close()
+            self._writer = None
+
+    def after_fork(self) -> None:
+        """In a forked child, let go of the parent's file and lock; the first record opens a file of its own."""
+        self._lock = threading.Lock()
+        if self._writer is not None:
+            self._writer.abandon()
+        self._writer = None
+
+
+def checked(options: AuditOptions) -> AuditOptions:
+    """The options, if they make sense.
+
+    Raises:
+        ConfigurationError: one does not; says which, what was given and what is allowed.
+    """
+    rules = {
+        "key": (options.key is None or len(options.key) >= _MIN_KEY, f"at least {_MIN_KEY} random bytes, or None"),
+        "max_bytes": (options.max_bytes >= _MIN_FILE, f"at least {_MIN_FILE}"),
+        "max_age_s": (options.max_age_s > 0, "more than 0 seconds"),
+        "keep_segments": (options.keep_segments is None or options.keep_segments >= 0, "0 or more, or None for all"),
+        "durability": (options.durability in ("flush", "fsync"), "'flush' or 'fsync'"),
+        "anchor_every": (options.anchor_every >= 1, "at least 1"),
+        "max_string": (options.max_string >= _MIN_STRING, f"at least {_MIN_STRING}"),
+    }
+    for name, (is_fine, allowed) in rules.items():
+        if not is_fine:
+            given = "one that is too short" if name == "key" else repr(getattr(options, name))
+            raise ConfigurationError(f"audit log option {name}: {given} was given, allowed is {allowed}")
+    return options
+
+
+_MIN_KEY = 16
+_MIN_FILE = 4_096
+_MIN_STRING = 64
+_exporters: weakref.WeakSet[AuditLogExporter] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for exporter in list(_exporters):
+        exporter.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
