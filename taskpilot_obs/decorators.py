@@ -9,10 +9,10 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from taskpilot_obs.config import get_recorder
+from taskpilot_obs.context import current_running
 from taskpilot_obs.driving import drive, relay
-from taskpilot_obs.invocation import ActiveInvocation, Site
+from taskpilot_obs.invocation import Abandonable, ActiveInvocation, Site
 from taskpilot_obs.records import Operation
-from taskpilot_obs.recorder import running_here
 
 if TYPE_CHECKING:
     from taskpilot_obs.recorder import Recorder
@@ -35,8 +35,8 @@ class Decorator(Protocol):
 class Begin(Protocol):
     """Makes the invocation of one call; what decorators of agents and of LLM calls differ in."""
 
-    def __call__(self) -> ActiveInvocation:
-        """An invocation beneath the current one, not yet begun."""
+    def __call__(self, parent: Any, /) -> ActiveInvocation:
+        """An invocation beneath `parent`, not yet begun."""
 
 
 @overload
@@ -130,8 +130,10 @@ def observe_llm(  # noqa: PLR0913  the five are what a call can be known by
     """
     used = recorder or get_recorder()
 
-    def begin() -> ActiveInvocation:
-        return used.new_llm(model=model, provider=provider, operation=operation, attributes=attributes)
+    def begin(parent: ActiveInvocation | None, /) -> ActiveInvocation:
+        return used.new_llm(
+            model=model, provider=provider, operation=operation, parent=parent, attributes=attributes
+        )
 
     def decorate(function: Any) -> Any:
         return _decorate(function, used, begin)
@@ -150,13 +152,14 @@ def _observe(
         label = name or default_name(function)
         used.declare(operation, label)
         site = Site(used, operation, label, attributes or {})
-        return _decorate(function, used, functools.partial(_at_site, site))
+        return _decorate(function, used, functools.partial(_class_for(function), site))
 
     return decorate if target is None or name is not None else decorate(target)
 
 
-def _at_site(site: Site) -> ActiveInvocation:
-    return ActiveInvocation(site, running_here())
+def _class_for(function: Any) -> type[ActiveInvocation]:
+    """An asynchronous generator that no event loop closes ends unnoticed; whatever else is called ends by itself."""
+    return Abandonable if inspect.isasyncgenfunction(_kind_of(function)) else ActiveInvocation
 
 
 def default_name(function: Any) -> str:
@@ -168,7 +171,7 @@ def default_name(function: Any) -> str:
     return str(name).rpartition("<locals>.")[2]
 
 
-def _decorate(function: Any, recorder: Recorder, begin: Callable[[], ActiveInvocation]) -> Any:
+def _decorate(function: Any, recorder: Recorder, begin: Begin) -> Any:
     if inspect.isclass(function):
         raise TypeError(
             f"{function.__qualname__} is a class: decorate the method that does the work (say {function.__qualname__}.run)"
@@ -187,7 +190,7 @@ def _kind_of(function: Any) -> Any:
     return function if inspect.isroutine(function) else type(function).__call__
 
 
-def _wrap(function: Callable[..., Any], recorder: Recorder, begin: Callable[[], ActiveInvocation]) -> Any:
+def _wrap(function: Callable[..., Any], recorder: Recorder, begin: Begin) -> Any:
     kind = _kind_of(function)
     if inspect.iscoroutinefunction(kind):
         return _wrap_coroutine(function, recorder, begin)
@@ -199,14 +202,15 @@ def _wrap(function: Callable[..., Any], recorder: Recorder, begin: Callable[[], 
 
 
 def _wrap_plain(
-    function: Callable[P, R], recorder: Recorder, begin: Callable[[], ActiveInvocation]
+    function: Callable[P, R], recorder: Recorder, begin: Begin
 ) -> Callable[P, R]:
     @functools.wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not recorder.enabled:
             return function(*args, **kwargs)
-        run = begin()
-        run.set_arguments(args, kwargs)
+        run = begin(current_running.get())
+        if args or kwargs:
+            run.set_arguments(args, kwargs)
         run.enter()
         try:
             result = function(*args, **kwargs)
@@ -222,14 +226,15 @@ def _wrap_plain(
 
 
 def _wrap_coroutine(
-    function: Callable[P, Coroutine[Any, Any, R]], recorder: Recorder, begin: Callable[[], ActiveInvocation]
+    function: Callable[P, Coroutine[Any, Any, R]], recorder: Recorder, begin: Begin
 ) -> Callable[P, Coroutine[Any, Any, R]]:
     @functools.wraps(function)
     async def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not recorder.enabled:
             return await function(*args, **kwargs)
-        run = begin()
-        run.set_arguments(args, kwargs)
+        run = begin(current_running.get())
+        if args or kwargs:
+            run.set_arguments(args, kwargs)
         run.enter()
         try:
             result = await function(*args, **kwargs)
@@ -243,27 +248,29 @@ def _wrap_coroutine(
 
 
 def _wrap_generator(
-    function: Callable[P, Generator[Any, Any, R]], recorder: Recorder, begin: Callable[[], ActiveInvocation]
+    function: Callable[P, Generator[Any, Any, R]], recorder: Recorder, begin: Begin
 ) -> Callable[P, Generator[Any, Any, R]]:
     @functools.wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
         if not recorder.enabled:
             return (yield from function(*args, **kwargs))
-        run = begin()
-        run.set_arguments(args, kwargs)
+        run = begin(current_running.get())
+        if args or kwargs:
+            run.set_arguments(args, kwargs)
         return (yield from drive(run.begin(), function(*args, **kwargs)))
 
     return observed
 
 
 def _wrap_async_generator(
-    function: Callable[P, AsyncGenerator[Any, Any]], recorder: Recorder, begin: Callable[[], ActiveInvocation]
+    function: Callable[P, AsyncGenerator[Any, Any]], recorder: Recorder, begin: Begin
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
     def prepare(*args: P.args, **kwargs: P.kwargs) -> tuple[ActiveInvocation | None, AsyncGenerator[Any, Any]]:
         if not recorder.enabled:
             return None, function(*args, **kwargs)
-        run = begin()
-        run.set_arguments(args, kwargs)
+        run = begin(current_running.get())
+        if args or kwargs:
+            run.set_arguments(args, kwargs)
         return run.begin(), function(*args, **kwargs)
 
     return functools.wraps(function)(relay(prepare))
@@ -271,7 +278,8 @@ def _wrap_async_generator(
 
 def _follow(run: ActiveInvocation, lazy: Any) -> Any:
     """Go on with what a plain function returned, which has hardly begun, and end the run with it."""
-    run.pause()
+    run.leave()
+    run.may_be_abandoned()
     if isinstance(lazy, CoroutineType):
         return _await(run, lazy)
     if isinstance(lazy, GeneratorType):

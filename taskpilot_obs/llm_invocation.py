@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, TypeVar
 
 from taskpilot_obs.guarded import guarded
-from taskpilot_obs.invocation import ActiveInvocation
+from taskpilot_obs.invocation import Abandonable
 from taskpilot_obs.llm_errors import error_category
 from taskpilot_obs.providers import canonical
 from taskpilot_obs.records import Status
@@ -17,10 +17,10 @@ from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 
-    from taskpilot_obs.invocation import Site
+    from taskpilot_obs.invocation import ActiveInvocation, Site
     from taskpilot_obs.records import AttributeValue, Invocation, Started
     from taskpilot_obs.rollups import Totals
-    from taskpilot_obs.tracing import Span
+    from taskpilot_obs.tracing import LiveSpan
     from taskpilot_obs.usage import Reading
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ _USAGE_ATTRIBUTES = (
 )
 
 
-class LlmInvocation(ActiveInvocation):
+class LlmInvocation(Abandonable):
     """One LLM call. Nothing here raises: what cannot be read stays unknown and is counted."""
 
     __slots__ = (
@@ -229,9 +229,9 @@ class LlmInvocation(ActiveInvocation):
     def _note_error(self, error: BaseException) -> None:
         self.error_category = error_category(error)
 
-    def _write_outcome(self, span: Span) -> None:
-        super()._write_outcome(span)
-        attributes: dict[str, AttributeValue] = {}
+    def _write_outcome(self, live: LiveSpan) -> None:
+        super()._write_outcome(live)
+        attributes: dict[str, AttributeValue | tuple[str, ...]] = {}
         if self.usage is not None and not self.cached:
             for key, field in _USAGE_ATTRIBUTES:
                 tokens = getattr(self.usage, field)
@@ -250,9 +250,9 @@ class LlmInvocation(ActiveInvocation):
         cost = self.price() if self._may_price_here() else self.cost
         if cost is not None and not self.cached:
             attributes[Attr.COST] = float(cost)
-        span.set_attributes(attributes)
         if self.finish_reasons:
-            span.set_attribute(Attr.RESPONSE_FINISH_REASONS, self.finish_reasons)
+            attributes[Attr.RESPONSE_FINISH_REASONS] = self.finish_reasons
+        live.set_all(attributes)
 
     def _may_price_here(self) -> bool:
         """Whether this thread may work out the price: never while an event loop would wait for the table to load."""

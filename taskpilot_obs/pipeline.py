@@ -83,24 +83,25 @@ class Pipeline:
         _pipelines.add(self)
 
     def _reset(self) -> None:
-        self._queue: deque[Item] = deque()
+        self.queue: deque[Item] = deque()
+        """What waits. Read, like `high_water`, by the hot path, which appends by itself while there is room."""
         self._lock = threading.Lock()
         self._owner = 0
         self._held_for_fork = False
         self._drainer: threading.Thread | None = None
         self._wake = threading.Event()
-        self._high_water = 0
+        self.high_water = 0
         """0 until the drainer runs, so that the first `put` takes the slow path, which starts it."""
 
     @property
     def backlog(self) -> int:
         """How many items wait for the drainer."""
-        return len(self._queue)
+        return len(self.queue)
 
     def put(self, item: Item) -> None:
         """Hand over; never blocks on a lock, so that finalizers and signal handlers may call it."""
-        queue = self._queue
-        if len(queue) >= self._high_water:
+        queue = self.queue
+        if len(queue) >= self.high_water:
             self._put_slowly(item)
         else:
             queue.append(item)
@@ -113,12 +114,12 @@ class Pipeline:
             self._start()
         elif any(exporter.must_wait for exporter in self._blocking):
             self._wait_for_room()
-        elif len(self._queue) >= self._high_water:
+        elif len(self.queue) >= self.high_water:
             self._help()
-        if len(self._queue) >= 2 * self._capacity and item.droppable():
+        if len(self.queue) >= 2 * self._capacity and item.droppable():
             self._count_dropped(1, DropReason.QUEUE_FULL)
             return
-        self._queue.append(item)
+        self.queue.append(item)
 
     def _put_late(self, item: Item) -> None:
         if self._successor is not None:
@@ -127,7 +128,7 @@ class Pipeline:
             self._count_dropped(1, DropReason.SHUTDOWN)
 
     def _start(self) -> None:
-        self._high_water = self._capacity
+        self.high_water = self._capacity
         thread = threading.Thread(target=self._run, name="taskpilot_obs-drainer", daemon=True)
         self._drainer = thread
         with guarded("drainer.start", self._tally):  # no thread may be started while the interpreter ends
@@ -164,7 +165,7 @@ class Pipeline:
         if self._on_poll is not None:
             with guarded("drainer.poll", self._tally):
                 self._on_poll()
-        backlog = len(self._queue)
+        backlog = len(self.queue)
         while backlog > 0:
             with self._lock:
                 self._owner = threading.get_ident()
@@ -179,7 +180,7 @@ class Pipeline:
     def _adjust_high_water(self) -> None:
         """While a blocking exporter is full, every `put` takes the slow path, where the caller waits."""
         if self._blocking:
-            self._high_water = 0 if any(exporter.must_wait for exporter in self._blocking) else self._capacity
+            self.high_water = 0 if any(exporter.must_wait for exporter in self._blocking) else self._capacity
 
     def drain(self) -> None:
         """Process everything that was put before this call. Returns at once on a thread that is draining already."""
@@ -188,14 +189,14 @@ class Pipeline:
             return
         self._owner = me
         try:
-            self._process(len(self._queue))
+            self._process(len(self.queue))
         finally:
             self._owner = 0
             self._lock.release()
 
     def _process(self, limit: int) -> None:
         """Freeze and export up to `limit` items; the lock is held."""
-        queue = self._queue
+        queue = self.queue
         records: list[Record] = []
         for _ in range(limit):
             if not queue:
@@ -236,7 +237,7 @@ class Pipeline:
         deadline = time.monotonic() + (self.exit_timeout_s if timeout_s is None else timeout_s)
         self.drain()
         self._closed = True
-        self._high_water = 0
+        self.high_water = 0
         self._wake.set()
         self.drain()
         done = True

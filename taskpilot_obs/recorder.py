@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from taskpilot_obs.context import current_running, current_scope
 from taskpilot_obs.guarded import guarded
-from taskpilot_obs.invocation import ActiveInvocation, Host, Site
+from taskpilot_obs.invocation import Abandonable, ActiveInvocation, Host, Site
 from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.providers import canonical, infer_provider
 from taskpilot_obs.records import (
@@ -128,8 +128,7 @@ class Recorder(Host):
             self.parts = parts
             self.clock, self.tally, self.prices = parts.clock, parts.tally, parts.prices
             self.tracing, self.redactor = parts.tracing, parts.redactor
-            self.now = parts.clock.now  # type: ignore[method-assign]  bound once: it is read twice a call
-            self.put = parts.pipeline.put  # type: ignore[method-assign,assignment]  the same
+            self.now, self.pipeline = parts.clock.now, parts.pipeline
             self.enabled = parts.settings.enabled
             for operation, name in self._declared:
                 self._tell(operation, name)
@@ -185,7 +184,7 @@ class Recorder(Host):
         kind = Operation(operation)
         if kind in LLM_OPERATIONS:
             raise ValueError(f"{kind.value!r} is an LLM call: begin it with start_llm(provider=…, model=…)")
-        return ActiveInvocation(self.site(kind, name, attributes), resolve(parent)).begin()
+        return Abandonable(self.site(kind, name, attributes), resolve(parent)).begin()
 
     def start_llm(
         self,
@@ -216,7 +215,7 @@ class Recorder(Host):
         self, operation: Operation, name: str, attributes: Mapping[str, object] | None = None
     ) -> ActiveInvocation:
         """An operation beneath the current one, not yet begun."""
-        return ActiveInvocation(self.site(operation, name, attributes), resolve(CURRENT))
+        return Abandonable(self.site(operation, name, attributes), resolve(CURRENT))
 
     def new_llm(
         self,
@@ -414,7 +413,7 @@ class Recorder(Host):
     def report(self, record: Record) -> None:
         """Hand over a finished point event, as one of the current invocation's."""
         if self.enabled:
-            self.put(_Report(self, record, running_here()))
+            self.pipeline.put(_Report(self, record, running_here()))
 
     def origin(self) -> Origin:
         """Where the present code stands: request, run, agent, trace."""

@@ -9,6 +9,8 @@ from taskpilot_obs.records import AttributeValue, Rollup
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from taskpilot_obs.usage import Usage
 
 _ZERO = Decimal(0)
@@ -72,3 +74,11 @@ class Totals:
             Attr.ROLLUP_LLM_CALLS: self.llm_calls,
             Attr.ROLLUP_TOOL_CALLS: self.tool_calls,
         }
+
+
+def sum_of(parts: Iterable[Totals]) -> Totals:
+    """All of them added up."""
+    totals = Totals()
+    for part in parts:
+        totals.add(part)
+    return totals

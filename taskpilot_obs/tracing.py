@@ -12,6 +12,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from taskpilot_obs.records import Operation
+from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, TracerProvider
     from opentelemetry.util.types import AttributeValue
+
+    from taskpilot_obs.rollups import Totals
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.37.0"
 """The schema that OpenTelemetry's own GenAI helper declares (opentelemetry-util-genai 1.3)."""
@@ -57,31 +60,78 @@ class Tracing:
         self._start_span = provider.get_tracer("taskpilot_obs", version, schema_url=SCHEMA_URL).start_span
 
     def start(
-        self, operation: Operation, name: str, attributes: Mapping[str, AttributeValue], parent: Span | None
+        self, operation: Operation, name: str, attributes: Mapping[str, AttributeValue], parent: LiveSpan | None
     ) -> Span:
-        """Start a span; its attributes are there at creation, so that samplers see them."""
-        context = None if parent is None else trace.set_span_in_context(parent)
+        """Start a span, beneath the current one if no parent is named.
+
+        Its attributes are there at creation, so that samplers see them.
+        """
+        context = None if parent is None else parent.context
         kind = _KINDS.get(operation, trace.SpanKind.INTERNAL)
         return self._start_span(f"{operation} {name}" if name else operation.value, context, kind, attributes)
 
 
-def attach(span: Span) -> Token[Context]:
-    """Make a span the current one."""
-    return otel_context.attach(trace.set_span_in_context(span))
+class LiveSpan:
+    """The span of an invocation that runs, and where it is attached."""
+
+    __slots__ = ("_context", "_span", "_token", "below", "recording")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self._context = trace.set_span_in_context(span)
+        self._token: Token[Context] | None = None
+        self.recording = span.is_recording()
+        self.below: list[Totals] = []
+        """What the operations beneath took; only of a recording span."""
+
+    @property
+    def ids(self) -> SpanIds:
+        """Its identifiers."""
+        return ids_of(self._span)
+
+    def enter(self) -> None:
+        """Make it the current span until `leave`."""
+        self._token = otel_context.attach(self._context)
+
+    def leave(self) -> None:
+        """Undo `enter`; only in the same context (elsewhere OpenTelemetry would log an error)."""
+        token, self._token = self._token, None
+        if token is not None:
+            otel_context.detach(token)
+
+    def attach(self) -> Token[Context]:
+        """Make it the current span for one step, until `detach`."""
+        return otel_context.attach(self._context)
+
+    def set(self, key: str, value: AttributeValue) -> None:
+        """Set an attribute."""
+        self._span.set_attribute(key, value)
+
+    def set_all(self, attributes: Mapping[str, AttributeValue]) -> None:
+        """Set several attributes."""
+        self._span.set_attributes(attributes)
+
+    def set_failed(self, error_type: str, message: str | None) -> None:
+        """Mark it as failed. The message, which may hold content, is given only when content capture is on."""
+        self._span.set_status(trace.Status(trace.StatusCode.ERROR, message))
+        attributes = {Attr.EXCEPTION_TYPE: error_type}
+        if message is not None:
+            attributes[Attr.EXCEPTION_MESSAGE] = message
+        self._span.add_event("exception", attributes)
+
+    def end(self) -> None:
+        """End it."""
+        self._span.end()
+
+    @property
+    def context(self) -> Context:
+        """The context in which it is the current span: the parent for others."""
+        return self._context
 
 
 def detach(token: Token[Context]) -> None:
-    """Undo `attach`, in the context where it was done (elsewhere OpenTelemetry logs an error)."""
+    """Undo `LiveSpan.attach`, in the context where it was done (elsewhere OpenTelemetry would log an error)."""
     otel_context.detach(token)
-
-
-def set_failed(span: Span, error_type: str, message: str | None) -> None:
-    """Mark a span as failed. The message, which may hold content, is given only when content capture is on."""
-    span.set_status(trace.Status(trace.StatusCode.ERROR, message))
-    attributes = {"exception.type": error_type}
-    if message is not None:
-        attributes["exception.message"] = message
-    span.add_event("exception", attributes)
 
 
 def ids_of(span: Span) -> SpanIds:

@@ -30,8 +30,8 @@ class Tracked(Generic[I_co]):
         self._run = run
 
     def __enter__(self) -> I_co:
-        self._run.enter()
-        return self._run
+        run = self._run
+        return run.enter() if run.site.host.enabled else run.begin()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
