@@ -74,7 +74,8 @@ def get(url: str, access: Access | None = None, *, accept: str = "*/*") -> tuple
     shown = checked_url(url)
     deadline = time.monotonic() + access.timeout_s
     request = Request(url, headers={"Accept": accept, **access.headers()})  # noqa: S310  checked_url admits http(s) only
-    opener = build_opener(_NoRedirects, HTTPSHandler(context=_tls(access)))
+    handlers = [HTTPSHandler(context=_tls(access))] if shown.startswith("https:") else []
+    opener = build_opener(_NoRedirects, *handlers)
     try:
         with opener.open(request, timeout=access.timeout_s) as response:
             body = _read(response, deadline, shown)

@@ -1,0 +1,220 @@
+"""Golden signals of a fleet, from the Prometheus server that scrapes it.
+
+Counts are asked for, not ratios, so that the definition stays the one of `assess`. For a window that the shipped
+recording rules cover their records are read; for others the same expression is evaluated by the server.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from math import isfinite
+from typing import Final, NamedTuple
+from urllib.parse import urlencode
+
+from taskpilot_obs.exceptions import RulesNotLoadedError, SourceError
+from taskpilot_obs.exporters.prometheus.reading import Sample
+from taskpilot_obs.golden_signals.assess import assess
+from taskpilot_obs.golden_signals.durations import parse_window
+from taskpilot_obs.golden_signals.from_exposition import BOUND, BUCKETS, evidence_from_exposition, exposition
+from taskpilot_obs.golden_signals.http import Access, get
+from taskpilot_obs.golden_signals.model import GoldenSignals
+from taskpilot_obs.golden_signals.thresholds import Thresholds
+from taskpilot_obs.semconv import (
+    FEEDBACK,
+    FEEDBACK_REVISIONS,
+    LLM_CACHE_HITS,
+    LLM_COST,
+    LLM_REQUESTS,
+    LLM_UNPRICED,
+    POLICY_VIOLATIONS,
+    WORKFLOW_COST,
+    WORKFLOW_RUNS,
+    WORKFLOW_VIOLATION_RUNS,
+    Label,
+)
+
+RULE_GROUP: Final = "golden_signals"
+"""Groups of the recording rules are named so, or begin so."""
+JOB: Final = "job"
+"""The label that a server gives to what it scrapes; recording rules keep it."""
+
+
+class Count(NamedTuple):
+    """One count behind the signals, and the labels that it is asked by."""
+
+    series: str
+    labels: tuple[str, ...] = ()
+
+    def record(self, window: str) -> str:
+        """The name of the recording rule for this window: `level:metric:operations`."""
+        level = "_".join((JOB, *self.labels))
+        return f"{level}:{self.series.removesuffix('_total')}:increase{window}"
+
+    def expression(self, window: str, matcher: str) -> str:
+        """How much the count grew in this window, by its labels, in PromQL.
+
+        A series that is born within the window counts in full: `increase` alone would miss what it was born with. Born
+        means that it was nowhere in the window before, so that a gap in the scrapes is not taken for a birth.
+        """
+        selector = f"{self.series}{{{matcher}}}" if matcher else self.series
+        by = ", ".join((JOB, *self.labels))
+        grown = f"sum by ({by}) (increase({selector}[{window}]))"
+        existed = f"last_over_time({selector}[{window}] offset {window})"
+        born = f"sum by ({by}) (min_over_time({selector}[{window}]) unless {existed})"
+        return f"({grown} + {born}) or {grown} or {born}"
+
+
+COUNTS: Final = (
+    Count(WORKFLOW_RUNS.name, (Label.WORKFLOW, Label.STATUS)),
+    Count(BUCKETS, (Label.WORKFLOW, BOUND)),
+    Count(WORKFLOW_COST.name, (Label.WORKFLOW,)),
+    Count(WORKFLOW_VIOLATION_RUNS.name, (Label.WORKFLOW,)),
+    Count(LLM_COST.name),
+    Count(LLM_REQUESTS.name),
+    Count(LLM_CACHE_HITS.name),
+    Count(LLM_UNPRICED.name),
+    Count(POLICY_VIOLATIONS.name),
+    Count(FEEDBACK.name, (Label.VERDICT,)),
+    Count(FEEDBACK_REVISIONS.name, (Label.VERDICT,)),
+)
+
+
+def signals_from_prometheus(
+    url: str,
+    window: timedelta | str | None = None,
+    *,
+    workflow: str | None = None,
+    job: str | None = None,
+    thresholds: Thresholds | None = None,
+    access: Access | None = None,
+) -> GoldenSignals:
+    """The golden signals over every replica that a Prometheus server scrapes.
+
+    Args:
+        url: base URL of the server, with its path prefix if it has one.
+        window: how far back, such as "1h"; None: the counters as they stand, each since its process started.
+        workflow: speak of this workflow alone.
+        job: speak of this scrape job alone; None: of all.
+        thresholds: bounds of healthy and warning; None for the defaults.
+        access: credentials, certificates and time limit.
+
+    Raises:
+        ConfigurationError: the URL or the window is not readable.
+        RulesNotLoadedError: the server answers, but the recording rules of this library are not loaded.
+        SourceError: the server cannot be reached, refuses, or answers something else.
+    """
+    length = None if window is None else parse_window(window)
+    server = Server(url, access)
+    records = server.records()
+    samples = [
+        sample for count in COUNTS for sample in _counted(server, count, _promql(length), _matcher(job), records)
+    ]
+    return assess(
+        evidence_from_exposition(exposition(samples)),
+        scope="fleet",
+        window_s=None if length is None else length.total_seconds(),
+        workflow=workflow,
+        thresholds=thresholds,
+    )
+
+
+class Server:
+    """The HTTP API of a Prometheus server.
+
+    Args:
+        url: base URL.
+        access: credentials, certificates and time limit of each request.
+    """
+
+    def __init__(self, url: str, access: Access | None = None) -> None:
+        self._api = f"{url.rstrip('/')}/api/v1"
+        self._access = access
+
+    def records(self) -> frozenset[str]:
+        """Names of the loaded recording rules of the golden signals.
+
+        Raises:
+            RulesNotLoadedError: there is none.
+            SourceError: see `signals_from_prometheus`.
+        """
+        groups = self._ask("rules", type="record").get("groups")
+        names = frozenset(
+            str(rule.get("name"))
+            for group in _mappings(groups)
+            if str(group.get("name")).startswith(RULE_GROUP)
+            for rule in _mappings(group.get("rules"))
+        )
+        if not names:
+            raise RulesNotLoadedError(
+                f"the server at {self._api.removesuffix('/api/v1')} has no rule group {RULE_GROUP!r}: write the rules "
+                "with `taskpilot-obs export-assets DIR`, name them under rule_files in prometheus.yml and reload"
+            )
+        return names
+
+    def query(self, expression: str, name: str) -> list[Sample]:
+        """The vector that an expression gives now, as samples of this name."""
+        result = self._ask("query", query=expression).get("result")
+        return [_sample(entry, name) for entry in _mappings(result)]
+
+    def _ask(self, path: str, **parameters: str) -> Mapping[str, object]:
+        text, _ = get(f"{self._api}/{path}?{urlencode(parameters)}", self._access, accept="application/json")
+        try:
+            answer = json.loads(text)
+        except ValueError as error:
+            raise SourceError(f"{self._api} is no Prometheus server: it does not answer JSON ({error})") from error
+        if not isinstance(answer, dict) or not isinstance(answer.get("data"), dict):
+            raise SourceError(f"{self._api} is no Prometheus server: its answer has no data")
+        return dict(answer["data"])
+
+
+def _counted(server: Server, count: Count, window: str | None, matcher: str, records: frozenset[str]) -> list[Sample]:
+    if window is None:
+        selector = f"{count.series}{{{matcher}}}" if matcher else count.series
+        return server.query(f"sum by ({', '.join((JOB, *count.labels))}) ({selector})", count.series)
+    record = count.record(window)
+    if record in records:
+        recorded = server.query(f"{record}{{{matcher}}}", count.series)
+        if recorded:
+            return recorded
+    # No such window in the rules, or not evaluated since they were loaded.
+    return server.query(count.expression(window, matcher), count.series)
+
+
+def _promql(length: timedelta | None) -> str | None:
+    """A length of time as PromQL writes it, in its largest whole unit, which is how records are named."""
+    if length is None:
+        return None
+    seconds = max(1, round(length.total_seconds()))
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _matcher(job: str | None) -> str:
+    # JSON escapes a string as PromQL does.
+    return "" if job is None else f"{JOB}={json.dumps(job)}"
+
+
+def _mappings(given: object) -> Iterator[Mapping[str, object]]:
+    for entry in given if isinstance(given, list) else ():
+        if isinstance(entry, dict):
+            yield entry
+
+
+def _sample(entry: Mapping[str, object], name: str) -> Sample:
+    labels, value = entry.get("metric"), entry.get("value")
+    if not isinstance(labels, dict) or not isinstance(value, list) or len(value) != 2:  # noqa: PLR2004  time and value
+        raise SourceError(f"a Prometheus server answered a vector that cannot be read: {str(entry)[:200]}")
+    own = {str(label): str(text) for label, text in labels.items() if label not in {"__name__", JOB}}
+    return Sample(name, own, _number(value[1]))
+
+
+def _number(text: object) -> float:
+    try:
+        value = float(str(text))
+    except ValueError as error:
+        raise SourceError(f"a Prometheus server answered {text!r} where a number belongs") from error
+    return value if isfinite(value) else 0.0

@@ -1,0 +1,361 @@
+"""Golden signals of a fleet, against a real Prometheus server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from _servers import prometheus_server, require_binary
+
+from taskpilot_obs.exceptions import ConfigurationError, RulesNotLoadedError, SourceError
+from taskpilot_obs.exporters.prometheus import PrometheusExporter
+from taskpilot_obs.exporters.prometheus.reading import Registry
+from taskpilot_obs.exporters.prometheus.scrape import render
+from taskpilot_obs.golden_signals.from_exposition import signals_from_registry
+from taskpilot_obs.golden_signals.from_prometheus import COUNTS, Server, signals_from_prometheus
+from taskpilot_obs.golden_signals.http import Access
+from taskpilot_obs.records import Feedback, Invocation, Operation, Origin, Rollup, Status
+from taskpilot_obs.semconv import WORKFLOW_BUCKETS
+
+STEP_S = 15
+HISTORY_S = 3 * 3600
+RULES_WINDOW = "1h"
+SECRET = "s3cret"  # noqa: S105  a made-up one
+
+
+def recording_rules(folder: Path) -> Path:
+    """The records that the reader looks for, for one window, evaluated every second."""
+    rules = [{"record": count.record(RULES_WINDOW), "expr": count.expression(RULES_WINDOW, "")} for count in COUNTS]
+    group = {"name": "golden_signals", "interval": "1s", "rules": rules}
+    (folder / "recording.yml").write_text(json.dumps({"groups": [group]}), encoding="utf-8")
+    return folder
+
+
+class History:
+    """Counters of the last three hours, as OpenMetrics text with a sample every 15 s."""
+
+    def __init__(self) -> None:
+        self.now = int(time.time())
+        self.families: dict[str, list[str]] = {}
+
+    def grow(self, series: str, labels: str, value_at: Callable[[int], float | None]) -> None:
+        """A counter whose value is a function of the seconds before now; None where it was not scraped."""
+        lines = self.families.setdefault(series.removesuffix("_total").removesuffix("_bucket"), [])
+        for age in range(HISTORY_S, -1, -STEP_S):
+            value = value_at(age)
+            if value is not None:
+                lines.append(f"{series}{{{labels}}} {value} {self.now - age}")
+
+    def blocks(self, folder: Path) -> Path:
+        text = []
+        for family, lines in self.families.items():
+            kind = "histogram" if family == "workflow_duration_seconds" else "counter"
+            text += [f"# TYPE {family} {kind}", *lines]
+        source = folder / "data.om"
+        source.write_text("\n".join([*text, "# EOF", ""]), encoding="utf-8")
+        data = folder / "data"
+        promtool = require_binary("promtool")
+        subprocess.run(
+            [promtool, "tsdb", "create-blocks-from", "openmetrics", source, data], check=True, stdout=subprocess.DEVNULL
+        )
+        return data
+
+
+def steadily(per_hour: float, start: float = 1000.0) -> Callable[[int], float]:
+    return lambda age: start + per_hour * (HISTORY_S - age) / 3600
+
+
+def fleet() -> History:
+    """Two replicas with 3600 runs an hour each, one of them restarted; a policy violated for the first time of all."""
+    history = History()
+    for instance in ("a", "b"):
+        where = f'job="agents",instance="{instance}"'
+        runs = f'{where},workflow="handle"'
+        history.grow("workflow_runs_total", f'{runs},status="success"', steadily(3420))
+        history.grow("workflow_runs_total", f'{runs},status="error"', steadily(180))
+        history.grow("workflow_cost_usd_total", f'{runs},status="success"', steadily(342))
+        for bound in (*WORKFLOW_BUCKETS, "+Inf"):
+            share = 0.0 if float(bound) < 1 else 0.9 if float(bound) < 2 else 1.0
+            history.grow("workflow_duration_seconds_bucket", f'{runs},le="{bound}"', steadily(3600 * share))
+        history.grow("llm_cost_usd_total", f'{where},agent="x",model="m",provider="p"', steadily(342))
+        requests = f'{where},agent="x",model="m",provider="p",status="success"'
+        history.grow("llm_requests_total", requests, steadily(7200))
+        history.grow("llm_cache_hits_total", f'{where},agent="x",model="m"', steadily(3600))
+        history.grow("llm_unpriced_requests_total", f'{where},model="m",provider="p"', steadily(360))
+    restarted = 'job="agents",instance="a",workflow="report",status="success"'
+    history.grow("workflow_runs_total", restarted, lambda age: (HISTORY_S - age if age > 1800 else 1800 - age) / 3.6)
+    born = 'job="agents",instance="a",workflow="handle",agent="x",policy="pii",severity="high"'
+    history.grow("policy_violations_total", born, lambda age: 144 if age <= 600 else None)
+    history.grow("llm_feedback_total", 'job="agents",instance="a",verdict="correct"', lambda _: 50)
+    history.grow("llm_feedback_total", 'job="other",instance="z",verdict="correct"', steadily(10))
+    return history
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus with three hours of two replicas and the recording rules of one window."""
+    folder = tmp_path_factory.mktemp("fleet")
+    data = fleet().blocks(folder)
+    config = "global: {evaluation_interval: 1s}\n"
+    with prometheus_server(config, rules_dir=recording_rules(folder), data_dir=data) as url:
+        yield url
+
+
+@pytest.mark.parametrize("window", ["1h", "2h", "45m", "60m"])
+def test_a_window_over_all_replicas(server: str, window: str) -> None:
+    """Counts of all replicas are added up, a restart costs nothing, and every figure is within 2 % of the truth."""
+    result = signals_from_prometheus(server, window, job="agents")
+    hours = result.window_s / 3600 if result.window_s else 0
+    assert result.scope == "fleet"
+    success = (2 * 3420 + 1000) * hours
+    counted = success + 2 * 180 * hours
+    assert result.runs.success == pytest.approx(success, rel=0.02)
+    assert result.success_rate == pytest.approx(100 * success / counted, rel=0.02)
+    assert result.p95_latency_ms == pytest.approx(1500, rel=0.02)
+    assert result.cost_per_successful_task_usd == pytest.approx(2 * 342 * hours / success, rel=0.02)
+    assert result.cost_coverage == pytest.approx(0.9, rel=0.02)
+    assert result.policy_violation_rate_percent == pytest.approx(100 * 144 / counted, rel=0.02)
+    assert result.user_confirmed_correctness_percent is None
+    assert result.workflows["handle"].success_rate == pytest.approx(95, rel=0.02)
+    assert result.workflows["report"].success_rate == 100.0
+
+
+def test_the_records_are_read_where_there_are_any(server: str) -> None:
+    """Once evaluated, the recording rules answer what the same expression answers when it is asked directly."""
+    prometheus = Server(server)
+    assert prometheus.records() == {count.record(RULES_WINDOW) for count in COUNTS}
+    runs = COUNTS[0]
+    deadline = time.monotonic() + 30
+    while not (recorded := prometheus.query(runs.record("1h"), runs.series)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    direct = prometheus.query(runs.expression("1h", ""), runs.series)
+    assert {str(sample.labels): pytest.approx(sample.value, rel=0.02) for sample in recorded} == {
+        str(sample.labels): sample.value for sample in direct
+    }
+
+
+def test_one_workflow_and_every_job(server: str) -> None:
+    """A workflow can be asked for alone; without a job, all jobs count."""
+    assert signals_from_prometheus(server, "1h", workflow="report").success_rate == 100.0
+    assert signals_from_prometheus(server, "1h").user_confirmed_correctness_percent == 100.0
+    assert signals_from_prometheus(server, "1h", job='no "such" job').status == "insufficient_data"
+
+
+def test_without_the_rules_the_error_says_what_to_load() -> None:
+    """A server that has no rules of ours is a RulesNotLoadedError that says how to load them."""
+    with prometheus_server() as url, pytest.raises(RulesNotLoadedError, match="export-assets"):
+        signals_from_prometheus(url, "1h")
+
+
+def test_without_a_window_the_counters_as_they_stand(tmp_path: Path) -> None:
+    """The instant counters of a live target give exactly the figures that the process itself tells."""
+    registry = Registry()
+    done = Invocation(
+        Operation.WORKFLOW, "handle", Status.SUCCESS, "r", "i", None, "handle", None, 0, 0.7, is_task=True
+    )
+    paid = Rollup(cost=Decimal("0.3"), violations=1)
+    PrometheusExporter(registry).export(
+        [
+            done._replace(rollup=paid),
+            done,
+            done._replace(status=Status.ERROR, duration_s=3.0),
+            done._replace(operation=Operation.CHAT, is_task=False, cost=Decimal("0.3"), response_model="m"),
+            Feedback("r", True, False, Origin(), 0),
+        ]
+    )
+    with answering(lambda _: (200, "text/plain; version=0.0.4", render(registry)[0])) as target:
+        config = (
+            "global: {scrape_interval: 1s}\n"
+            f"scrape_configs: [{{job_name: agents, static_configs: [{{targets: ['{target.removeprefix('http://')}']}}]}}]\n"
+        )
+        with prometheus_server(config, rules_dir=recording_rules(tmp_path)) as url:
+            deadline = time.monotonic() + 30
+            while not (result := signals_from_prometheus(url)).runs.total and time.monotonic() < deadline:
+                time.sleep(0.2)
+    own = signals_from_registry(registry)
+    assert result == own.model_copy(update={"scope": "fleet"})
+
+
+Reply = tuple[int, str, bytes]
+
+
+@contextmanager
+def answering(reply: Callable[[BaseHTTPRequestHandler], Reply]) -> Iterator[str]:
+    """A loopback HTTP server that answers each GET by this function; yields its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            with suppress(ConnectionError):  # a client that has given up
+                self.answer()
+
+        def answer(self) -> None:
+            status, content_type, body = reply(self)
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            if 300 <= status < 400:
+                self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=httpd.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{httpd.server_port}"
+    finally:
+        httpd.shutdown()
+        thread.join()
+        httpd.server_close()
+
+
+RULES_ANSWER = {"groups": [{"name": "golden_signals", "rules": [{"name": "r"}]}]}
+
+
+def api(handler: BaseHTTPRequestHandler, result: object = ()) -> Reply:
+    data = RULES_ANSWER if "/rules" in handler.path else {"result": result}
+    return 200, "application/json", json.dumps({"status": "success", "data": data}).encode()
+
+
+@pytest.mark.parametrize(
+    ("access", "header"),
+    [
+        (Access(bearer_token=SECRET), f"Bearer {SECRET}"),
+        (Access(username="u", password=SECRET), "Basic dTpzM2NyZXQ="),
+        (Access(), None),
+    ],
+)
+def test_credentials_are_sent(access: Access, header: str | None) -> None:
+    """A bearer token or a user and password arrive as the header that they stand for, with every request."""
+    seen: set[str | None] = set()
+
+    def reply(handler: BaseHTTPRequestHandler) -> Reply:
+        seen.add(handler.headers.get("Authorization"))
+        return api(handler)
+
+    with answering(reply) as url:
+        signals_from_prometheus(url, "1h", access=access)
+    assert seen == {header}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ((401, "text/plain", b"no"), "answered 401: the credentials are missing or wrong"),
+        ((302, "text/plain", b""), "a redirect, which is not followed"),
+        ((503, "text/plain", b"starting"), "answered 503 .*: starting"),
+        ((200, "text/html", b"<html>"), "does not answer JSON"),
+        ((200, "application/json", b"[]"), "its answer has no data"),
+        ((200, "application/json", b"\xff"), "did not answer text in UTF-8"),
+    ],
+)
+def test_what_a_server_answers_wrongly_is_said(answer: Reply, reason: str) -> None:
+    """Refusals, redirects, errors and strangers each end in a SourceError that says which it was."""
+    with answering(lambda _: answer) as url, pytest.raises(SourceError, match=reason):
+        signals_from_prometheus(url, "1h")
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [({"metric": {}}, "a vector that cannot be read"), ({"metric": {}, "value": [0, "many"]}, "'many' where a number")],
+)
+def test_a_vector_that_cannot_be_read_is_said(entry: object, reason: str) -> None:
+    """A sample without labels, time and number is a SourceError."""
+    with answering(lambda handler: api(handler, [entry])) as url, pytest.raises(SourceError, match=reason):
+        signals_from_prometheus(url, "1h")
+
+
+def test_a_value_that_is_no_number_counts_nothing() -> None:
+    """A NaN of the server does not become a figure."""
+    entry = {"metric": {"workflow": "a", "status": "success", "le": "1", "verdict": "correct"}, "value": [0, "NaN"]}
+    with answering(lambda handler: api(handler, [entry])) as url:
+        assert signals_from_prometheus(url, "1h").status == "insufficient_data"
+
+
+def test_a_server_that_is_not_there_is_said() -> None:
+    """A closed port is a SourceError that names the address."""
+    with pytest.raises(SourceError, match=r"http://127.0.0.1:9/api/v1/rules cannot be reached"):
+        signals_from_prometheus("http://127.0.0.1:9", "1h", access=Access(timeout_s=5))
+
+
+def test_a_server_that_hangs_is_given_up() -> None:
+    """A server that does not answer within the time limit is a SourceError."""
+
+    def slowly(handler: BaseHTTPRequestHandler) -> Reply:
+        time.sleep(1.0)
+        return api(handler)
+
+    with answering(slowly) as url, pytest.raises(SourceError, match="cannot be reached"):
+        signals_from_prometheus(url, "1h", access=Access(timeout_s=0.2))
+
+
+def test_an_answer_that_trickles_is_given_up() -> None:
+    """The time limit is for the whole answer, not for each piece of it."""
+
+    def trickle(handler: BaseHTTPRequestHandler) -> Reply:
+        handler.send_response(200)
+        handler.end_headers()
+        for _ in range(30):
+            handler.wfile.write(b" " * 70_000)
+            time.sleep(0.05)
+        return api(handler)
+
+    with answering(trickle) as url, pytest.raises(SourceError, match="in time"):
+        signals_from_prometheus(url, "1h", access=Access(timeout_s=0.3))
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("ftp://127.0.0.1", "allowed is http"),
+        ("file:///etc/passwd", "allowed is http"),
+        ("127.0.0.1:9090", "allowed is http"),
+        ("http://user:pa55@127.0.0.1", "give them apart"),
+        ("http://[::1", "cannot be read"),
+        ("http://127.0.0.1:x", "cannot be read"),
+        ("http://127.0.0.1/a b", "no spaces"),
+    ],
+)
+def test_other_urls_are_refused(url: str, reason: str) -> None:
+    """Only http and https are asked, credentials do not belong in a URL, and a refusal does not repeat them."""
+    with pytest.raises(ConfigurationError, match=reason) as refused:
+        signals_from_prometheus(url, "1h")
+    assert "pa55" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"bearer_token": "a", "username": "u", "password": "p"}, "give one of them"),
+        ({"username": "u"}, "both a user name and a password"),
+        ({"bearer_token": "a\nb"}, "control characters"),
+        ({"bearer_token": ""}, "empty"),
+        ({"timeout_s": 0}, "above 0"),
+    ],
+)
+def test_access_that_makes_no_sense_is_refused(options: dict[str, object], reason: str) -> None:
+    """Contradicting or unusable credentials fail when they are given."""
+    with pytest.raises(ConfigurationError, match=reason):
+        Access(**options)  # type: ignore[arg-type]
+
+
+def test_secrets_do_not_show() -> None:
+    """Neither token nor password is in the representation of an access."""
+    assert SECRET not in repr(Access(bearer_token=SECRET)) + repr(Access(username="u", password=SECRET))
+
+
+def test_certificates_that_cannot_be_read_are_said(tmp_path: Path) -> None:
+    """A missing file of certificates is a configuration error."""
+    with pytest.raises(ConfigurationError, match="ca_file"):
+        signals_from_prometheus("https://127.0.0.1:9", "1h", access=Access(ca_file=tmp_path / "none.pem"))
