@@ -87,19 +87,18 @@ class Family(Generic[M]):
 
     def _resolve(self, label_values: tuple[str, ...]) -> M:
         labels = self._admit(label_values)
-        child = self._collector.labels(*labels)
-        if labels == label_values:
-            self._children[label_values] = child
-        else:
-            self._owner.count_changed(
-                self.metric, folded=any(new == OTHER != old for new, old in zip(labels, label_values, strict=True))
-            )
+        if labels != label_values:
+            folded = any(new == OTHER != old for new, old in zip(labels, label_values, strict=True))
+            self._owner.count_changed(self.metric, folded=folded)
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self._collector.labels(*labels)
         return child
 
     def _admit(self, label_values: tuple[str, ...]) -> tuple[str, ...]:
         admit = self._owner.admission.admit
         names = self.metric.labels
-        labels = tuple(admit(name, clean(value)) for name, value in zip(names, label_values, strict=False))
+        labels = tuple([admit(name, clean(value)) for name, value in zip(names, label_values, strict=False)])
         group, rest = labels[: self._own], labels[self._own :]
         if group not in self._groups:
             if len(self._groups) >= self._room:
@@ -213,12 +212,11 @@ def families_of(registry: CollectorRegistry | None = None) -> Families:
         return families
 
 
-def drain(registry: CollectorRegistry | None = None) -> None:
-    """Book everything that was handed over for a registry so far; in multi-process mode, for any registry."""
+def drain_all() -> None:
+    """Book everything that was handed over so far, for any registry of this process."""
     with _shared_lock:
-        chosen = REGISTRY if registry is None else registry
-        shared = list(_shared.values()) if MULTIPROCESS else [_shared[chosen]] if chosen in _shared else []
-    for families in shared:
+        every = list(_shared.values())
+    for families in every:
         families.before_scrape.collect()
 
 

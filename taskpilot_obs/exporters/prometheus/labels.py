@@ -15,6 +15,8 @@ def clean(value: object) -> str:
     None and "" become `__none__`, what is no string is named by its type, lone surrogates and control characters are
     replaced.
     """
+    if type(value) is str and 0 < len(value) <= LONGEST_VALUE and value.isprintable():
+        return value
     if value is None:
         return NONE
     if not isinstance(value, str):

@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS, drain
+from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS, drain_all
 from taskpilot_obs.semconv import METRICS, Kind
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ class Source(Protocol):
 
 
 def source(registry: CollectorRegistry | None = None) -> Source:
-    """What to collect from, after everything handed over so far has been booked.
+    """What to collect from so that everything handed over so far is seen.
 
-    In multi-process mode that is the files of all workers, whatever the registry: the values live there, and other
-    workers' records are at most 250 ms behind.
+    In one process the registry drains by itself. In multi-process mode it is the files of all workers, whatever the
+    registry: the values live there, and other workers' records are at most 250 ms behind.
     """
-    drain(registry)
     if not MULTIPROCESS:
         return REGISTRY if registry is None else registry
+    drain_all()
     merged = CollectorRegistry()
     MultiProcessCollector(merged)  # type: ignore[no-untyped-call]  # prometheus_client has no types here
     return merged

@@ -1,0 +1,132 @@
+"""Many processes with PROMETHEUS_MULTIPROC_DIR: real processes, real files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+WORKER = """
+import os, sys
+from taskpilot_obs.exporters.prometheus import PrometheusExporter
+from taskpilot_obs.records import Invocation, Operation, Started, Status
+
+def start(name):
+    return Started(Operation.AGENT, "planner", "req", name, None, None, "planner", 1)
+
+def end(name):
+    done = Invocation(Operation.AGENT, "planner", Status.SUCCESS, "req", name, None, None, "planner", 1, 0.3)
+    return done._replace(trace_id="a" * 32, span_id="b" * 16, sampled=True)
+
+exporter = PrometheusExporter(service="shop")
+for number in range(int(sys.argv[1])):
+    exporter.export([start(str(number)), end(str(number))])
+exporter.export([start("still running")])
+"""
+FORKING = (
+    WORKER
+    + """
+child = os.fork()
+if child == 0:
+    exporter.export([start("child"), end("child"), start("runs on")])
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+)
+READER = """
+import sys
+from taskpilot_obs.exposition import start_metrics_server
+from urllib.request import Request, urlopen
+from taskpilot_obs.exporters.prometheus import PrometheusExporter
+exporter = PrometheusExporter(drain=lambda: print("drained", file=sys.stderr))
+with start_metrics_server(0) as server:
+    request = Request(server.url, headers={"Accept": sys.argv[1]})
+    print(urlopen(request, timeout=10).read().decode(), end="")
+"""
+
+
+def run(code: str, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(directory), "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def worker(directory: Path, number: int, code: str = WORKER) -> None:
+    done = run(code, directory, str(number))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def scraped(directory: Path) -> dict[tuple[str, str], float]:
+    """Sum of each sample by name and agent, as a real scrape of one worker sees it."""
+    done = run(READER, directory, "text/plain")
+    assert (done.returncode, done.stderr) == (0, "drained\n")
+    sums: dict[tuple[str, str], float] = {}
+    for family in text_string_to_metric_families(done.stdout):
+        for sample in family.samples:
+            key = (sample.name, sample.labels.get("agent", sample.labels.get("service", "")))
+            sums[key] = sums.get(key, 0) + sample.value
+    return sums
+
+
+def test_a_scrape_of_one_worker_sees_them_all(tmp_path: Path) -> None:
+    """Counters and histograms add up over dead and living workers, and the worker that answers drains first."""
+    for number in (3, 5, 8):
+        worker(tmp_path, number)
+    sums = scraped(tmp_path)
+    assert sums["agent_runs_total", "planner"] == 16
+    assert sums["agent_run_duration_seconds_count", "planner"] == 16
+    assert sums["taskpilot_obs_info", "shop"] == 1
+
+
+def test_a_forked_child_writes_its_own_runs_and_nothing_twice(tmp_path: Path) -> None:
+    """A child that is forked from a worker with open runs counts its own and no other."""
+    worker(tmp_path, 4, FORKING)
+    sums = scraped(tmp_path)
+    assert sums["agent_runs_total", "planner"] == 5
+    assert sums["agent_active_runs", "planner"] == 2
+
+
+def test_runs_of_a_dead_worker_leave_the_gauges(tmp_path: Path) -> None:
+    """The gauges of a process that was marked dead are gone; its counters stay."""
+    worker(tmp_path, 2)
+    assert scraped(tmp_path)["agent_active_runs", "planner"] == 1
+    pid = next(path.stem.rpartition("_")[2] for path in tmp_path.glob("gauge_livesum_*.db"))
+    marked = run(f"from prometheus_client.multiprocess import mark_process_dead as dead; dead({pid})", tmp_path)
+    assert (marked.returncode, marked.stderr) == (0, "")
+    sums = scraped(tmp_path)
+    assert sums.get(("agent_active_runs", "planner"), 0) == 0
+    assert sums["agent_runs_total", "planner"] == 2
+
+
+def test_openmetrics_without_exemplars(tmp_path: Path) -> None:
+    """In multi-process mode prometheus_client keeps no exemplars: sampled runs are counted, and none is exposed."""
+    worker(tmp_path, 1)
+    done = run(READER, tmp_path, "application/openmetrics-text; version=1.0.0")
+    assert done.returncode == 0
+    assert done.stdout.endswith("# EOF\n")
+    assert "trace_id" not in done.stdout
+
+
+@pytest.mark.parametrize("missing", ["", "nowhere"])
+def test_a_directory_that_is_not_there_fails_at_construction(tmp_path: Path, missing: str) -> None:
+    """Without its directory the exporter says what was given and what to do, before anything is counted."""
+    environment = os.environ | {
+        "PROMETHEUS_MULTIPROC_DIR": missing and str(tmp_path / missing),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER, "1"], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert "ConfigurationError: PROMETHEUS_MULTIPROC_DIR is" in done.stderr
+    assert "create it before the service starts" in done.stderr
