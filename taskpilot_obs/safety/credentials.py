@@ -48,13 +48,15 @@ _DOTTED_KEY = re.compile(r"(?:SG|ya29|hv[sbr])\.[\w-]{16,}+", re.ASCII)  # SendG
 _DOTTED_PREFIX = 5
 _HEX_AND_DASH = b"0123456789abcdefABCDEF-"
 _TOKEN_TAIL = re.compile(r"[\w.~+/=-]*+", re.ASCII)
-_JWT = re.compile(r"eyJ[\w-]{8,}+(?:\.[\w-]*+){1,4}+", re.ASCII)
+_JWT = re.compile(r"eyJ[\w-]*+((?<=[\w-]{11})(?:\.[\w-]*+){1,4}+)?+", re.ASCII)
 _BEARER = re.compile(r"bearer\s{1,8}+([\w.~+/=-]{8,}+)", re.ASCII | re.IGNORECASE)
 _NO_DIGIT = re.compile(r"[^0-9]*+")
 _SURELY_A_TOKEN = 20
 """Characters. A shorter word after `bearer` is a token only with a digit in it ("bearer instruments" is prose)."""
 _KEY_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,60}+-----")
 _URL_REST = re.compile(r"""[^\s"<>`]*+""")
+_AUTHORITY = re.compile(r"""[^\s"<>`/?#]*+""")
+_LONGEST_SCHEME = 40
 _SCHEME_CHARS = b"abcdefghijklmnopqrstuvwxyz0123456789+.-"
 _LONG_USER = 16
 """Characters. A user name this long in an URL is a token (`https://<token>@git.example.com`)."""
@@ -79,9 +81,10 @@ def web_tokens(source: Source) -> Iterator[Span]:
     at = text.find("eyJ")
     while at >= 0:
         token = _JWT.match(text, at)
-        if token is not None:
-            yield Span(at, token.end(), JWT)
-        at = text.find("eyJ", token.end() if token else at + 3)
+        end = token.end() if token is not None else at + 3
+        if token is not None and token[1]:
+            yield Span(at, end, JWT)
+        at = text.find("eyJ", end)
     for at in source.occurrences(b"bearer"):
         bearer = _BEARER.match(text, at)
         if bearer is None:
@@ -108,26 +111,26 @@ def private_keys(source: Source) -> Iterator[Span]:
 def connection_strings(source: Source) -> Iterator[Span]:
     """URLs that carry a password or a token before the host."""
     text = source.text
-    done = 0
-    at = text.find("://")
-    while at >= 0:
-        end = _end_of(_URL_REST, text, at + 3)
-        scheme = source.lower[max(done, at - 40) : at]
-        start = at - len(scheme) + len(scheme.rstrip(_SCHEME_CHARS))
-        web = scheme.endswith((b"http", b"https"))
-        if _carries_password(text[at + 3 : end], web=web):
-            yield Span(start, end, CONNECTION_STRING)
+    done = end = 0
+    at_sign = -1
+    mark = text.find("://")
+    while mark >= 0:
+        if mark >= end:
+            end = _end_of(_URL_REST, text, mark + 3)
+            at_sign = text.rfind("@", mark, end)
+        scheme = source.lower[max(done, mark - _LONGEST_SCHEME) : mark]
+        done = mark + 3
+        if _has_password(text, done, at_sign, web=scheme.endswith((b"http", b"https"))):
+            yield Span(mark - len(scheme) + len(scheme.rstrip(_SCHEME_CHARS)), end, CONNECTION_STRING)
             done = end
-        else:
-            done = at + 3
-        at = text.find("://", done)
+        mark = text.find("://", done)
 
 
-def _carries_password(rest: str, *, web: bool) -> bool:
+def _has_password(text: str, start: int, at_sign: int, *, web: bool) -> bool:
+    """Whether a password or a token stands between `://` and the last `@`."""
     if web:  # a path may hold `:` and `@`; elsewhere an unescaped `/` of the password is likelier
-        rest = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    user, at, _ = rest.rpartition("@")
-    return bool(at) and (":" in user or len(user) >= _LONG_USER)
+        at_sign = text.rfind("@", start, _end_of(_AUTHORITY, text, start))
+    return at_sign > start and (at_sign - start >= _LONG_USER or text.find(":", start, at_sign) >= 0)
 
 
 _SEPARATOR = rb"""(?:\\*["'])?+(?:[ \t]{0,8}+(?:=>|:=|[:=])[ \t]{0,8}+|[ \t]{1,8}+)"""
@@ -157,7 +160,9 @@ _VALUES = {
 _MAX_QUOTED = 4_096
 _OPTION = 30
 """Characters in which a command line's `--…password` is looked for."""
-_NOT_SECRET = re.compile(r"(?:null|none|true|false|nil|undefined|\d{1,7}|\[redacted:.*)?[.,;)\]}\\]*", re.IGNORECASE)
+_NOT_SECRET = re.compile(
+    r"(?:null|none|true|false|nil|undefined|\d{1,7}|\[redacted:[^\n]*+)?+[.,;)\]}\\]*+", re.IGNORECASE
+)
 
 
 def assignments(source: Source) -> Iterator[Span]:

@@ -40,7 +40,7 @@ def emails(source: Source) -> Iterator[Span]:
         at = text.find("@", done)
 
 
-_GAPS = " .-\u00a0"
+_GAPS = r" .\u00a0-"
 _CARD = re.compile(
     rf"(?:[0-9]{{12,19}}+|[0-9]{{4}}[{_GAPS}](?:[0-9]{{4}}[{_GAPS}][0-9]{{4}}(?:[{_GAPS}][0-9]{{1,7}})?"
     rf"|[0-9]{{6}}[{_GAPS}][0-9]{{4,5}}))(?![0-9])"

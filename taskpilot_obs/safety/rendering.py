@@ -11,6 +11,8 @@ from typing import Final
 
 HIDDEN: Final = "[REDACTED:secret]"
 _MAX_DEPTH = 12
+_BIG = 10**100
+"""Python refuses to write out integers of more than 4,300 digits."""
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 _SECRET_ANYWHERE = (
     "password",
@@ -61,8 +63,10 @@ def _parts(value: object, limit: int, above: set[int], depth: int) -> Iterator[s
         yield json.dumps(str.__str__(value)[:limit], ensure_ascii=False) if depth else str.__str__(value)[:limit]
     elif value is None or isinstance(value, bool):
         yield {None: "null", True: "true", False: "false"}[value]
-    elif isinstance(value, int | float):
-        yield repr(value) if abs(value) < 10**40 else "[NUMBER]"
+    elif isinstance(value, float):
+        yield float.__repr__(value)
+    elif isinstance(value, int):
+        yield int.__repr__(value) if abs(value) < _BIG else '"[NUMBER]"'
     elif isinstance(value, bytes | bytearray | memoryview):
         yield json.dumps(bytes(value[:limit]).decode("utf-8", "backslashreplace"), ensure_ascii=False)
     elif id(value) in above:

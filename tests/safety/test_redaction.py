@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import datetime
+import datetime as dt
 import json
 import logging
 import re
@@ -192,7 +192,8 @@ def test_numbers_with_a_wrong_checksum_survive(number, wrong):
 
 
 @pytest.mark.parametrize(
-    ("number", "right"), [("GB82WEST12345698765432", True), ("GB82TEST12345698765432", False), ("NO9386011117947", True)]
+    ("number", "right"),
+    [("GB82WEST12345698765432", True), ("GB82TEST12345698765432", False), ("NO9386011117947", True)],
 )
 def test_iban_checksum(number, right):
     """An IBAN counts only with the remainder 1 modulo 97."""
@@ -229,7 +230,9 @@ def test_key_makes_occurrences_comparable():
 def test_own_rules_and_skipped_kinds():
     """A user's rules are applied beside the built-in ones, and built-in kinds can be shown."""
     own = Redactor(Rule.pattern("employee", re.compile(r"\bE\d{6}\b")), skip={"email", "jwt"})
-    assert own.text(f"E123456 writes to a@b.io with {JWT_TEXT}") == f"[REDACTED:employee] writes to a@b.io with {JWT_TEXT}"
+    assert (
+        own.text(f"E123456 writes to a@b.io with {JWT_TEXT}") == f"[REDACTED:employee] writes to a@b.io with {JWT_TEXT}"
+    )
     assert own.text("Bearer dGhpc2lzYXRva2VuMTIzNDU2") == "Bearer [REDACTED:bearer_token]"
 
 
@@ -319,7 +322,7 @@ class LoudString(str):
         (1.5, "1.5"),
         (float("nan"), "nan"),
         (4111111111111111, "[REDACTED:card]"),
-        (10**5000, "[NUMBER]"),
+        pytest.param(10**5000, '"[NUMBER]"', id="huge integer"),
         ({"a": [1, {"password": {"x": 1}}], "t": ("a", None, True)}, None),
         (Account("jane", "hunter2"), '{"owner": "jane", "password": "[REDACTED:secret]"}'),
         (Point(1, "abc"), '{"x": 1, "token": "[REDACTED:secret]"}'),
@@ -330,17 +333,17 @@ class LoudString(str):
         (memoryview(b"raw"), '"raw"'),
         (ValueError("bad a@b.io"), "bad [REDACTED:email]"),
         ([ValueError("bad")], '["bad"]'),
-        (datetime.date(2026, 3, 1), "2026-03-01"),
+        (dt.date(2026, 3, 1), "2026-03-01"),
         (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         (Account, f"<class '{__name__}.Account'>"),
         (Hostile(), UNREADABLE),
         ([1, Hostile()], UNREADABLE),
-        (LoudString("a@b.io"), "[REDACTED:email]"),
+        pytest.param(LoudString("a@b.io"), "[REDACTED:email]", id="loud string"),
         ("\ud800 a@b.io", "\ud800 [REDACTED:email]"),
     ],
 )
 def test_any_value_becomes_text(value, shown):
-    """Strings stay strings, structures become JSON-like, secrets under their keys vanish, hostile values do not raise."""
+    """Strings stay strings, structures become JSON-like, secrets under keys vanish, hostile values do not raise."""
     said = plain.value(value)
     assert said == ('{"a": [1, {"password": "[REDACTED:secret]"}], "t": ["a", null, true]}' if shown is None else shown)
 
@@ -381,10 +384,13 @@ def test_attributes_keep_their_types():
 @pytest.mark.parametrize(
     ("key", "secret"),
     [
-        ("password", True), ("dbPassword", True), ("X-API-Key", True), ("client_secret", True), ("accessToken", True),
-        ("Set-Cookie", True), ("pin", True), ("max_tokens", False), ("pinned", False), ("key", False), ("tokenizer", False),
+        *(
+            (key, True)
+            for key in ("password", "dbPassword", "X-API-Key", "client_secret", "accessToken", "Set-Cookie", "pin")
+        ),
+        *((key, False) for key in ("max_tokens", "pinned", "key", "tokenizer")),
     ],
-)  # fmt: skip
+)
 def test_secret_keys(key, secret):
     """A key is secret by its last words, in any notation; token counts are not."""
     assert is_secret_key(key) is secret
@@ -392,11 +398,23 @@ def test_secret_keys(key, secret):
 
 HUGE = 300_000
 ADVERSARIAL = (
-    *("a", "1", "@", "a@", "a@a.", "@a.", ".", "-", "/", "://", "a://a:", "a://:@", "eyJaaaaaaaa.", "eyJ", "bearer ", "Bearer a1"),
-    *("password:", 'password:"', "password:\\", "token ", "--token ", "key=", "api_key='", "-----BEGIN ", "'", "aa11", "1111 "),
-    *("-----BEGIN PRIVATE KEY-----", "-----BEGIN A PRIVATE KEY-----\n-----END ", "sk-", "sk-a", "AKIA", "ghp_", "de11", "cookie:"),
-    *("4111 1111 1111 1111 ", "411111", "\u00e9", "\U0001f600@", "authorization: a ", "SG.aaaaaaaaaaaaaaaaaaaa.", "hf_", "\\\"", " "),
-)  # fmt: skip
+    *("a", "1", "@", "a@", "a@a.", "@a.", ".", "-", "/", "\u00e9", "\U0001f600@", " ", "'", '\\"'),
+    *("://", "a://a:", "a://:@", "http://a:", "eyJaaaaaaaa.", "eyJ", "bearer ", "Bearer a1", "authorization: a "),
+    *(
+        "password:",
+        'password:"',
+        "password:\\",
+        'token="[REDACTED:]',
+        "token ",
+        "--token ",
+        "key=",
+        "api_key='",
+        "cookie:",
+    ),
+    *("-----BEGIN ", "-----BEGIN PRIVATE KEY-----", "-----BEGIN A PRIVATE KEY-----\n-----END "),
+    *("sk-", "sk-a", "AKIA", "ghp_", "hf_", "SG.aaaaaaaaaaaaaaaaaaaa.", "SG."),
+    *("aa11", "de11", "1111 ", "4111 1111 1111 1111 ", "411111"),
+)
 
 
 @pytest.mark.parametrize("piece", ADVERSARIAL)
