@@ -1,0 +1,167 @@
+"""Rules per agent and per tool: failing, slow, stuck, silent."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from taskpilot_obs import semconv
+from taskpilot_obs.records import COUNTED, Status
+from taskpilot_obs.rules.model import WARNING, Alert, AlertKind, Recording, RuleGroup
+from taskpilot_obs.rules.promql import INSTANCE, Count, bucket, matcher, number, quantile, ratio, recent
+from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.wording import AGENT, PERCENT, SECONDS, WHOLE, evidence, percent
+from taskpilot_obs.semconv import Label
+
+SHORT: Final = ("5m", "1h")
+_BY_AGENT: Final = (Label.AGENT,)
+_COUNTED: Final = matcher(Label.STATUS, *sorted(COUNTED))
+_FAILED: Final = matcher(Label.STATUS, Status.ERROR, Status.TIMEOUT)
+
+RUNS: Final = Count("agent", "agent_runs_counted", _BY_AGENT, semconv.AGENT_RUNS.name, (_COUNTED,))
+GOOD_RUNS: Final = Count(
+    "agent",
+    "agent_runs_success",
+    _BY_AGENT,
+    semconv.AGENT_RUNS.name,
+    (matcher(Label.STATUS, Status.SUCCESS),),
+    zero_of="agent:agent_runs_counted",
+)
+ALL_RUNS: Final = Count("agent", "agent_runs", _BY_AGENT, semconv.AGENT_RUNS.name)
+BUCKETS: Final = Count(
+    "agent", "agent_run_duration_seconds_bucket", (*_BY_AGENT, "le"), f"{semconv.AGENT_DURATION.name}_bucket"
+)
+CALLS: Final = Count(
+    "tool", "agent_tool_calls_counted", (*_BY_AGENT, Label.TOOL), semconv.TOOL_CALLS.name, (_COUNTED,)
+)
+FAILED_CALLS: Final = Count(
+    "tool",
+    "agent_tool_calls_failed",
+    (*_BY_AGENT, Label.TOOL),
+    semconv.TOOL_CALLS.name,
+    (_FAILED,),
+    zero_of="tool:agent_tool_calls_counted",
+)
+
+
+def groups(settings: Settings) -> tuple[RuleGroup, ...]:
+    """Recording rules of the folder `agents`."""
+    parts = {"runs": _runs(settings), "latency": _latency(settings), "tools": _tools(settings)}
+    return tuple(
+        RuleGroup(f"taskpilot-agents-{name}", settings.evaluation_interval, tuple(rules)) for name, rules in parts.items()
+    )
+
+
+def _runs(settings: Settings) -> list[Recording]:
+    windows = settings.fine_windows
+    rules = [rule for count in (RUNS, GOOD_RUNS, ALL_RUNS) for rule in count.rules(settings.scope, windows)]
+    rules += [Recording(_success(window), ratio(GOOD_RUNS.over(window), RUNS.over(window))) for window in windows]
+    values = [(_success(window), RUNS.over(window)) for window in settings.recent_windows]
+    return [*rules, Recording("agent:agent_runs:success_ratio_recent", recent(values, settings.agents.min_events))]
+
+
+def _success(window: str) -> str:
+    return f"agent:agent_runs:success_ratio_rate{window}"
+
+
+def _latency(settings: Settings) -> list[Recording]:
+    windows = settings.fine_windows
+    rules = BUCKETS.rules(settings.scope, windows)
+    rules += [Recording(_p95(window), quantile(0.95, BUCKETS.over(window))) for window in windows]
+    values = [(_p95(window), bucket(BUCKETS.over(window), "+Inf")) for window in settings.recent_windows]
+    minimum = settings.agents.min_events
+    return [*rules, Recording("agent:agent_run_duration_seconds:p95_recent", recent(values, minimum))]
+
+
+def _p95(window: str) -> str:
+    return f"agent:agent_run_duration_seconds:p95_rate{window}"
+
+
+def _tools(settings: Settings) -> list[Recording]:
+    rules = [rule for count in (CALLS, FAILED_CALLS) for rule in count.rules(settings.scope, SHORT)]
+    return rules + [
+        Recording(f"tool:agent_tool_calls:error_ratio_rate{window}", ratio(FAILED_CALLS.over(window), CALLS.over(window)))
+        for window in SHORT
+    ]
+
+
+def alerts(settings: Settings) -> tuple[Alert, ...]:
+    """Alerts of the folder `agents`."""
+    limits = settings.agents
+    known = evidence(settings.recent_windows, limits.min_events, "counted runs")
+    failing = Alert(
+        "TaskpilotAgentFailing",
+        AlertKind.RATIO,
+        WARNING,
+        "agent_success_rate",
+        f"agent:agent_runs:success_ratio_recent < {number(limits.success_percent / 100)}",
+        f"{AGENT} succeeds in only {PERCENT} of its runs (below {percent(limits.success_percent)})",
+        f"{PERCENT} of the runs of this agent succeeded {known}.",
+        settings.lasting,
+    )
+    slow = Alert(
+        "TaskpilotAgentSlow",
+        AlertKind.LATENCY,
+        WARNING,
+        "agent_latency",
+        f"agent:agent_run_duration_seconds:p95_recent > {number(limits.p95_seconds)}",
+        f"{AGENT} is slow, p95 is {SECONDS} (above {limits.p95_seconds:.12g} s)",
+        f"1 of 20 runs of this agent takes {SECONDS} or longer,"
+        f" {evidence(settings.recent_windows, limits.min_events, 'runs')}.",
+        settings.lasting,
+    )
+    return (failing, slow, _stuck(settings), _silent(settings))
+
+
+def _stuck(settings: Settings) -> Alert:
+    after = settings.agents.stuck_after
+    scope = settings.scope
+    active = scope.select(semconv.AGENT_ACTIVE.name)
+    runs = scope.select(semconv.AGENT_RUNS.name)
+    by_process = scope.by(INSTANCE, Label.AGENT)
+    expr = (
+        f"sum by ({scope.by(Label.AGENT)}) (\n"
+        f"  sum by ({by_process}) (\n"
+        f"    (min_over_time({active}[{after}]) > 0) and ({active} offset {after} > 0)\n"
+        f"  )\n"
+        f"  unless on ({by_process})\n"
+        f"  (sum by ({by_process}) (increase({runs}[{after}])) > 0)\n"
+        f")"
+    )
+    return Alert(
+        "TaskpilotAgentStuck",
+        AlertKind.ABSENCE,
+        WARNING,
+        "agent_stuck",
+        expr,
+        f"{AGENT} seems stuck: {WHOLE} active, none finished for {after}",
+        f"At least {WHOLE} runs of this agent have been active for {after} in processes where none of its runs ended"
+        " in that time.",
+        settings.lasting,
+    )
+
+
+def _silent(settings: Settings) -> Alert:
+    minimum = settings.agents.silent_min_runs
+    conditions = [
+        f"  (\n"
+        f"    {ALL_RUNS.over(window)} offset 1d >= {minimum}\n"
+        f"    unless {ALL_RUNS.over(window)} > 0\n"
+        f"    unless {ALL_RUNS.over(window)} offset 7d < {minimum}\n"
+        f"  )"
+        for window in ("1h", "6h")
+    ]
+    info = f"count by ({settings.scope.by()}) ({settings.scope.select(semconv.INFO.name)})"
+    expr = (
+        "(\n" + "\n  or\n".join(conditions) + f"\n)\nand on ({settings.scope.by()})\n{info}"
+    )
+    return Alert(
+        "TaskpilotAgentSilent",
+        AlertKind.ABSENCE,
+        WARNING,
+        "agent_silent",
+        expr,
+        f"{AGENT} is silent: {WHOLE} runs in the same hours yesterday, none now",
+        f"No run of this agent ended in the last hour or the last six, though {WHOLE} did in the same time"
+        " a day ago, and not fewer than usual a week ago. The service itself is up.",
+        settings.lasting,
+    )

@@ -1,0 +1,178 @@
+"""Alerts on the golden signals: thresholds with a minimum of evidence, and burn rates of the error budgets."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from taskpilot_obs.rules.golden_signals import LATENCY, LEVELS, SUCCESS, Level
+from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
+from taskpilot_obs.rules.promql import bucket, number
+from taskpilot_obs.rules.settings import Above, Below, Settings
+from taskpilot_obs.rules.wording import PERCENT, SECONDS, TASK, TIMES, USD, evidence, percent, usd
+
+
+class _Threshold(NamedTuple):
+    """What the warning and the critical alert of one signal have in common."""
+
+    names: tuple[str, str]
+    kind: AlertKind
+    signal: str
+    series: str
+    """The recorded recent value without its level."""
+    levels: tuple[str, ...]
+    summary: str
+    """With `{limit}` where the threshold stands."""
+    detail: str
+
+
+_BOTH: Final = ("workflow", "job")
+_JOB: Final = ("job",)
+
+
+def alerts(settings: Settings) -> tuple[Alert, ...]:
+    """The alerts of the folder `golden_signals`."""
+    return (*_thresholds(settings), *_burns(settings))
+
+
+def _thresholds(settings: Settings) -> list[Alert]:
+    runs = settings.recent_windows
+    success = settings.success_rate_percent
+    latency = settings.p95_latency_seconds
+    cost = settings.cost_per_successful_task_usd
+    correct = settings.user_confirmed_correctness_percent
+    violations = settings.policy_violation_rate_percent
+    success_alerts = _Threshold(
+        ("TaskpilotSuccessRateLow", "TaskpilotSuccessRateCritical"),
+        AlertKind.RATIO,
+        "success_rate",
+        "workflow_runs:success_ratio_recent",
+        _BOTH,
+        f"Only {PERCENT} of runs succeed: {TASK} (below {{limit}})",
+        f"{PERCENT} of the runs of {TASK} succeeded {evidence(runs, success.min_events, 'counted runs')}."
+        " Errors, timeouts and blocked runs count against it; cancelled, abandoned and interrupted ones do not.",
+    )
+    latency_alerts = _Threshold(
+        ("TaskpilotLatencyHigh", "TaskpilotLatencyCritical"),
+        AlertKind.LATENCY,
+        "p95_latency",
+        "workflow_duration_seconds:p95_recent",
+        _BOTH,
+        f"Runs are slow, p95 is {SECONDS}: {TASK} (above {{limit}})",
+        f"1 of 20 runs of {TASK} takes {SECONDS} or longer, {evidence(runs, latency.min_events, 'runs')}, whatever"
+        " their status.",
+    )
+    cost_alerts = _Threshold(
+        ("TaskpilotTaskCostHigh", "TaskpilotTaskCostCritical"),
+        AlertKind.SPEND,
+        "cost_per_task",
+        "workflow_runs:cost_per_success_usd_recent",
+        _JOB,
+        f"A successful task costs {USD}: {{{{ $labels.job }}}} (above {{limit}})",
+        f"All LLM calls of {{{{ $labels.job }}}} together cost {USD} per run that succeeded,"
+        f" {evidence(runs, cost.min_events, 'counted runs')}. Failed runs cost too: a low success rate raises this figure.",
+    )
+    correct_alerts = _Threshold(
+        ("TaskpilotCorrectnessLow", "TaskpilotCorrectnessCritical"),
+        AlertKind.RATIO,
+        "correctness",
+        "llm_feedback:correct_ratio_recent",
+        _JOB,
+        f"Users confirm only {PERCENT} of answers: {{{{ $labels.job }}}} (below {{limit}})",
+        f"{PERCENT} of the answers of {{{{ $labels.job }}}} that users judged were correct,"
+        f" {evidence(settings.recent_feedback_windows, correct.min_events, 'verdicts')}.",
+    )
+    violation_alerts = _Threshold(
+        ("TaskpilotPolicyViolationRateHigh", "TaskpilotPolicyViolationRateCritical"),
+        AlertKind.RATIO,
+        "policy_violation_rate",
+        "policy_violations:per_run_ratio_recent",
+        _JOB,
+        f"Policy violations reach {PERCENT} of runs: {{{{ $labels.job }}}} (above {{limit}})",
+        f"Policies denied {PERCENT} as often as {{{{ $labels.job }}}} finished a counted run,"
+        f" {evidence(runs, violations.min_events, 'counted runs')}. Denials count in monitor and in enforce mode.",
+    )
+    return [
+        *_below(settings, success_alerts, success),
+        *_above(settings, latency_alerts, latency, 1, "{:.12g} s"),
+        *_above(settings, cost_alerts, cost, 1, ""),
+        *_below(settings, correct_alerts, correct),
+        *_above(settings, violation_alerts, violations, 100, "{:.12g}%"),
+    ]
+
+
+def _below(settings: Settings, shared: _Threshold, limits: Below) -> list[Alert]:
+    return [
+        _threshold(settings, shared, index, f"< {number(limit / 100)}", percent(limit))
+        for index, limit in enumerate((limits.warning, limits.critical))
+    ]
+
+
+def _above(settings: Settings, shared: _Threshold, limits: Above, scale: int, unit: str) -> list[Alert]:
+    return [
+        _threshold(settings, shared, index, f"> {number(limit / scale)}", unit.format(limit) if unit else usd(limit))
+        for index, limit in enumerate((limits.warning, limits.critical))
+    ]
+
+
+def _threshold(settings: Settings, shared: _Threshold, index: int, condition: str, limit: str) -> Alert:
+    parts = [f"{level}:{shared.series} {condition}" for level in shared.levels]
+    return Alert(
+        name=shared.names[index],
+        kind=shared.kind,
+        severity=(WARNING, CRITICAL)[index],
+        signal=shared.signal,
+        expr=_levels(settings, parts),
+        summary=shared.summary.replace("{limit}", limit),
+        description=shared.detail,
+        wait=settings.lasting,
+    )
+
+
+def _levels(settings: Settings, parts: list[str]) -> str:
+    """The overall alert speaks only where no workflow's does."""
+    return f"\nor on ({settings.scope.by()})\n".join(parts)
+
+
+def _burns(settings: Settings) -> list[Alert]:
+    return [
+        _burn(settings, slo, severity, name)
+        for slo, label in ((SUCCESS, "Success"), (LATENCY, "Latency"))
+        for severity, name in (
+            (CRITICAL, f"Taskpilot{label}BudgetBurnFast"),
+            (WARNING, f"Taskpilot{label}BudgetBurnSlow"),
+        )
+    ]
+
+
+def _burn(settings: Settings, slo: str, severity: str, name: str) -> Alert:
+    pairs = [pair for pair in settings.slo.burn if pair.severity == severity]
+    said = " or ".join(f"{pair.rate:g} over {pair.long} and {pair.short}" for pair in pairs)
+    objective = settings.slo.success.objective if slo == SUCCESS else settings.slo.latency.objective
+    bad = "fail" if slo == SUCCESS else f"take longer than {settings.slo.latency.threshold_seconds:g} s"
+    return Alert(
+        name=name,
+        kind=AlertKind.RATIO if slo == SUCCESS else AlertKind.LATENCY,
+        severity=severity,
+        signal=f"{slo}_budget",
+        expr=_levels(settings, [_burn_expr(settings, level, slo, severity) for level in LEVELS]),
+        summary=f"Error budget ({slo}) burns {TIMES} times too fast: {TASK}",
+        description=(
+            f"Of {TASK}, {percent(100 - objective)} of the runs may {bad} over {settings.slo.period}; they do so {TIMES} times as"
+            f" often. Fires above {said}."
+        ),
+    )
+
+
+def _burn_expr(settings: Settings, level: Level, slo: str, severity: str) -> str:
+    conditions = []
+    for pair in settings.slo.burn:
+        if pair.severity != severity:
+            continue
+        events = level.counted.over(pair.long) if slo == SUCCESS else bucket(level.buckets.over(pair.long), "+Inf")
+        rate = number(pair.rate)
+        conditions.append(
+            f"  ({level.burn_rate(slo, pair.long)} > {rate}"
+            f" and {level.burn_rate(slo, pair.short)} > {rate}"
+            f" and {events} >= {settings.slo.min_events})"
+        )
+    return "(\n" + "\n  or\n".join(conditions) + "\n)"

@@ -1,0 +1,259 @@
+"""Recording rules of the five golden signals and their error budgets, per workflow and overall (level `job`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from taskpilot_obs import semconv
+from taskpilot_obs.records import COUNTED, Status
+from taskpilot_obs.rules.model import Recording, RuleGroup
+from taskpilot_obs.rules.promql import Count, bucket, matcher, number, quantile, ratio, recent
+from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.semconv import Label
+
+JOB: Final = "job"
+WORKFLOW: Final = "workflow"
+PERIOD_SERIES: Final = "error_budget_left_ratio"
+_CORRECT, _INCORRECT = semconv.VERDICTS
+
+
+class Level(NamedTuple):
+    """Where a signal is summed: per workflow, or over all of them."""
+
+    name: str
+    labels: tuple[str, ...]
+
+    @property
+    def counted(self) -> Count:
+        """Runs that prove something: success, error, timeout, blocked."""
+        return self._runs("workflow_runs_counted", *sorted(COUNTED))
+
+    @property
+    def success(self) -> Count:
+        """Runs that succeeded; 0 where runs were counted and none succeeded."""
+        return self._runs("workflow_runs_success", Status.SUCCESS)._replace(
+            zero_of=f"{self.name}:workflow_runs_counted"
+        )
+
+    def _runs(self, name: str, *statuses: str) -> Count:
+        if self.name == JOB:
+            return Count(JOB, name, (), source=f"{WORKFLOW}:{name}")
+        return Count(WORKFLOW, name, self.labels, semconv.WORKFLOW_RUNS.name, (matcher(Label.STATUS, *statuses),))
+
+    @property
+    def buckets(self) -> Count:
+        """Durations by bucket."""
+        name = "workflow_duration_seconds_bucket"
+        if self.name == JOB:
+            return Count(JOB, name, ("le",), source=f"{WORKFLOW}:{name}")
+        return Count(WORKFLOW, name, (*self.labels, "le"), name)
+
+    @property
+    def cost(self) -> Count:
+        """USD: overall all LLM calls, per workflow the roll-up of its finished runs."""
+        if self.name == JOB:
+            return Count(JOB, "llm_cost_usd", (), semconv.LLM_COST.name)
+        return Count(WORKFLOW, "workflow_cost_usd", self.labels, semconv.WORKFLOW_COST.name)
+
+    @property
+    def violations(self) -> Count:
+        """Denials by policies; 0 where runs were counted and none was denied."""
+        name = "policy_violations"
+        zero = f"{self.name}:workflow_runs_counted"
+        if self.name == JOB:
+            return Count(JOB, name, (), source=f"{WORKFLOW}:{name}", zero_of=zero)
+        return Count(WORKFLOW, name, self.labels, semconv.POLICY_VIOLATIONS.name, zero_of=zero)
+
+    def success_ratio(self, window: str) -> str:
+        """Name of the success ratio over a window."""
+        return f"{self.name}:workflow_runs:success_ratio_rate{window}"
+
+    def p95(self, window: str) -> str:
+        """Name of the p95 of durations over a window."""
+        return f"{self.name}:workflow_duration_seconds:p95_rate{window}"
+
+    def slow_ratio(self, window: str) -> str:
+        """Name of the share of runs above the latency objective's threshold."""
+        return f"{self.name}:workflow_duration_seconds:slow_ratio_rate{window}"
+
+    def cost_per_success(self, window: str) -> str:
+        """Name of the cost per successful task over a window."""
+        return f"{self.name}:workflow_runs:cost_per_success_usd_rate{window}"
+
+    def violation_ratio(self, window: str) -> str:
+        """Name of the violations per counted run over a window."""
+        return f"{self.name}:policy_violations:per_run_ratio_rate{window}"
+
+    def burn_rate(self, slo: str, window: str) -> str:
+        """Name of the burn rate of an objective over a window."""
+        return f"{self.name}:slo_{slo}:burn_rate{window}"
+
+
+LEVELS: Final = (Level(WORKFLOW, (Label.WORKFLOW,)), Level(JOB, ()))
+FEEDBACK: Final = "job:llm_feedback:correct_ratio_rate"
+SUCCESS, LATENCY = "success", "latency"
+
+
+def groups(settings: Settings) -> tuple[RuleGroup, ...]:
+    """One group a signal, so that Prometheus evaluates them side by side."""
+    parts = {
+        "runs": _runs,
+        "latency": _latency,
+        "cost": _cost,
+        "correctness": _correctness,
+        "violations": _violations,
+        "slo": _slo,
+    }
+    return tuple(
+        RuleGroup(f"taskpilot-golden-signals-{name}", settings.evaluation_interval, tuple(part(settings)))
+        for name, part in parts.items()
+    )
+
+
+def _with_period(settings: Settings) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*settings.all_windows, settings.slo.period)))
+
+
+def _runs(settings: Settings) -> list[Recording]:
+    rules = []
+    for level in LEVELS:
+        rules += level.counted.rules(settings.scope, _with_period(settings))
+        rules += level.success.rules(settings.scope, _with_period(settings))
+        rules += [
+            Recording(level.success_ratio(window), ratio(level.success.over(window), level.counted.over(window)))
+            for window in settings.all_windows
+        ]
+        rules.append(
+            Recording(
+                f"{level.name}:workflow_runs:success_ratio_recent",
+                _recent(settings, level, level.success_ratio, settings.success_rate_percent.min_events),
+            )
+        )
+    return rules
+
+
+def _recent(settings: Settings, level: Level, value: Callable[[str], str], min_events: int) -> str:
+    return recent(
+        [(value(window), level.counted.over(window)) for window in settings.recent_windows], min_events
+    )
+
+
+def _latency(settings: Settings) -> list[Recording]:
+    rules = []
+    threshold = settings.slo.latency.threshold_seconds
+    for level in LEVELS:
+        rules += level.buckets.rules(settings.scope, _with_period(settings))
+        for window in settings.all_windows:
+            rules.append(Recording(level.p95(window), quantile(0.95, level.buckets.over(window))))
+            rules.append(Recording(level.slow_ratio(window), _slow(level.buckets.over(window), threshold)))
+        values = [
+            (level.p95(window), bucket(level.buckets.over(window), "+Inf")) for window in settings.recent_windows
+        ]
+        rules.append(
+            Recording(
+                f"{level.name}:workflow_duration_seconds:p95_recent",
+                recent(values, settings.p95_latency_seconds.min_events),
+            )
+        )
+    return rules
+
+
+def _slow(buckets: str, threshold: float) -> str:
+    return f"1 -\n{bucket(buckets, threshold)}\n/\n({bucket(buckets, '+Inf')} > 0)"
+
+
+def _cost(settings: Settings) -> list[Recording]:
+    rules = []
+    for level in LEVELS:
+        rules += level.cost.rules(settings.scope, settings.all_windows)
+        rules += [
+            Recording(level.cost_per_success(window), ratio(level.cost.over(window), level.success.over(window)))
+            for window in settings.all_windows
+        ]
+        rules.append(
+            Recording(
+                f"{level.name}:workflow_runs:cost_per_success_usd_recent",
+                _recent(settings, level, level.cost_per_success, settings.cost_per_successful_task_usd.min_events),
+            )
+        )
+    return rules
+
+
+def _correctness(settings: Settings) -> list[Recording]:
+    """correct = total{correct} + revisions{correct} - revisions{incorrect}; what is judged is total{any verdict}."""
+    judged = Count(JOB, "llm_feedback_judged", (), semconv.FEEDBACK.name)
+    first, revisions = semconv.FEEDBACK.name, semconv.FEEDBACK_REVISIONS.name
+    counts = (
+        judged,
+        _verdicts("llm_feedback_first_correct", first, _CORRECT),
+        _verdicts("llm_feedback_revised_correct", revisions, _CORRECT),
+        _verdicts("llm_feedback_revised_incorrect", revisions, _INCORRECT),
+    )
+    rules = [rule for count in counts for rule in count.rules(settings.scope, settings.all_windows)]
+    for window in settings.all_windows:
+        rules.append(Recording(f"job:llm_feedback_correct:increase{window}", _correct(counts, window)))
+        rules.append(
+            Recording(f"{FEEDBACK}{window}", ratio(f"job:llm_feedback_correct:increase{window}", judged.over(window)))
+        )
+    values = [(f"{FEEDBACK}{window}", judged.over(window)) for window in settings.recent_feedback_windows]
+    minimum = settings.user_confirmed_correctness_percent.min_events
+    return [*rules, Recording("job:llm_feedback:correct_ratio_recent", recent(values, minimum))]
+
+
+def _verdicts(name: str, metric: str, verdict: str) -> Count:
+    return Count(JOB, name, (), metric, (matcher(Label.VERDICT, verdict),), zero_of="job:llm_feedback_judged")
+
+
+def _correct(counts: Sequence[Count], window: str) -> str:
+    judged, first, revised, withdrawn = (count.over(window) for count in counts)
+    total = f"{first}\n+ {revised}\n- {withdrawn}"
+    # A verdict given before the window and revised within it moves the count past either end.
+    return f"clamp_min(\n  {total.replace(chr(10), chr(10) + '  ')},\n  0\n)\n< {judged}\nor\n{judged}"
+
+
+def _violations(settings: Settings) -> list[Recording]:
+    rules = []
+    for level in LEVELS:
+        rules += level.violations.rules(settings.scope, settings.all_windows)
+        rules += [
+            Recording(level.violation_ratio(window), ratio(level.violations.over(window), level.counted.over(window)))
+            for window in settings.all_windows
+        ]
+        rules.append(
+            Recording(
+                f"{level.name}:policy_violations:per_run_ratio_recent",
+                _recent(settings, level, level.violation_ratio, settings.policy_violation_rate_percent.min_events),
+            )
+        )
+    return rules
+
+
+def _slo(settings: Settings) -> list[Recording]:
+    objectives = {SUCCESS: settings.slo.success.objective, LATENCY: settings.slo.latency.objective}
+    rules = [
+        Recording("slo:objective:ratio", f"vector({number(percent / 100)})", (("slo", slo),))
+        for slo, percent in objectives.items()
+    ]
+    for level in LEVELS:
+        for slo, percent in objectives.items():
+            budget = number((100 - percent) / 100)
+            rules += [
+                Recording(level.burn_rate(slo, window), f"({_bad(level, slo, window)})\n/ {budget}")
+                for window in settings.all_windows
+            ]
+            rules.append(Recording(f"{level.name}:slo_{slo}:{PERIOD_SERIES}", _left(settings, level, slo, budget)))
+    return rules
+
+
+def _bad(level: Level, slo: str, window: str) -> str:
+    return f"1 - {level.success_ratio(window)}" if slo == SUCCESS else level.slow_ratio(window)
+
+
+def _left(settings: Settings, level: Level, slo: str, budget: str) -> str:
+    period = settings.slo.period
+    if slo == SUCCESS:
+        bad = f"1 -\n{ratio(level.success.over(period), level.counted.over(period))}"
+    else:
+        bad = _slow(level.buckets.over(period), settings.slo.latency.threshold_seconds)
+    return f"1 - (\n{bad}\n) / {budget}"

@@ -1,0 +1,189 @@
+"""Recording rules of LLM calls: per agent, model and provider, and overall (level `job`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from taskpilot_obs import semconv
+from taskpilot_obs.records import COUNTED, Status
+from taskpilot_obs.rules.model import Recording, RuleGroup
+from taskpilot_obs.rules.promql import Count, bucket, matcher, quantile, ratio, recent, seconds
+from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.semconv import Label
+
+SHORT: Final = ("5m", "1h")
+BASE: Final = "agent_model"
+"""The finest level: agent, model and provider. The others are sums of it."""
+_MODEL: Final = (Label.MODEL, Label.PROVIDER)
+LEVELS: Final[dict[str, tuple[str, ...]]] = {
+    BASE: (Label.AGENT, *_MODEL),
+    "agent": (Label.AGENT,),
+    "model": _MODEL,
+    "provider": (Label.PROVIDER,),
+    "job": (),
+}
+CACHE_LEVELS: Final[dict[str, tuple[str, ...]]] = {
+    BASE: (Label.AGENT, Label.MODEL),
+    "agent": (Label.AGENT,),
+    "model": (Label.MODEL,),
+    "job": (),
+}
+_COARSE: Final = ("provider", "job")
+"""Levels at which alerts look at requests, and so need longer windows."""
+_QUANTILES: Final = ((0.5, "p50"), (0.9, "p90"), (0.95, "p95"), (0.99, "p99"))
+_RATE_LIMIT: Final = semconv.ERROR_CATEGORIES[0]
+
+
+def groups(settings: Settings) -> tuple[RuleGroup, ...]:
+    """Recording rules of the folder `llm`."""
+    parts = {
+        "requests": _requests(settings),
+        "latency": _latency(settings, "llm_request_duration_seconds", semconv.LLM_DURATION.name, "p99"),
+        "first-token": _latency(settings, "llm_time_to_first_token_seconds", semconv.LLM_FIRST_TOKEN.name, "p95"),
+        "tokens": _tokens(settings),
+        "cost": _cost(settings),
+        "cache": _cache(settings),
+        "quality": _quality(settings),
+    }
+    return tuple(
+        RuleGroup(f"taskpilot-llm-{name}", settings.evaluation_interval, tuple(rules)) for name, rules in parts.items()
+    )
+
+
+def _count(level: str, name: str, labels: tuple[str, ...], metric: str, *matchers: str) -> Count:
+    """A count that is read from raw series at the finest level, and summed from there at the others."""
+    if level == BASE:
+        return Count(level, name, labels, metric, matchers)
+    return Count(level, name, labels, source=f"{BASE}:{name}")
+
+
+def requests_counted(level: str) -> Count:
+    """Calls that prove something: success, error, timeout, blocked."""
+    statuses = matcher(Label.STATUS, *sorted(COUNTED))
+    return _count(level, "llm_requests_counted", LEVELS[level], semconv.LLM_REQUESTS.name, statuses)
+
+
+def requests_failed(level: str) -> Count:
+    """Calls that ended as error or timeout; 0 where calls were counted and none failed."""
+    failed = matcher(Label.STATUS, Status.ERROR, Status.TIMEOUT)
+    count = _count(level, "llm_requests_failed", LEVELS[level], semconv.LLM_REQUESTS.name, failed)
+    return count._replace(zero_of=f"{level}:llm_requests_counted")
+
+
+def _requests(settings: Settings) -> list[Recording]:
+    rules = []
+    for level in LEVELS:
+        windows = settings.fine_windows if level in _COARSE else SHORT
+        counted, failed = requests_counted(level), requests_failed(level)
+        rules += counted.rules(settings.scope, windows) + failed.rules(settings.scope, windows)
+        rules += [
+            Recording(f"{level}:llm_requests:error_ratio_rate{window}", ratio(failed.over(window), counted.over(window)))
+            for window in windows
+        ]
+    values = [
+        (f"provider:llm_requests:error_ratio_rate{window}", requests_counted("provider").over(window))
+        for window in settings.recent_windows
+    ]
+    return [*rules, Recording("provider:llm_requests:error_ratio_recent", recent(values, settings.llm.min_events))]
+
+
+def _latency(settings: Settings, name: str, metric: str, alerted: str) -> list[Recording]:
+    buckets = Count("model", f"{name}_bucket", (*_MODEL, "le"), f"{metric}_bucket")
+    rules = buckets.rules(settings.scope, settings.fine_windows)
+    for window in settings.fine_windows:
+        rules += [
+            Recording(f"model:{name}:{label}_rate{window}", quantile(share, buckets.over(window)))
+            for share, label in _QUANTILES
+            if label == alerted or window in SHORT
+        ]
+    values = [
+        (f"model:{name}:{alerted}_rate{window}", bucket(buckets.over(window), "+Inf"))
+        for window in settings.recent_windows
+    ]
+    return [*rules, Recording(f"model:{name}:{alerted}_recent", recent(values, settings.llm.min_events))]
+
+
+def _tokens(settings: Settings) -> list[Recording]:
+    rules = []
+    for level, labels in LEVELS.items():
+        count = _count(level, "llm_tokens", (*labels, Label.TOKEN_TYPE), semconv.LLM_TOKENS.name)
+        rules += count.rules(settings.scope, SHORT)
+        rules += _rates(count, level)
+    return rules
+
+
+def _cost(settings: Settings) -> list[Recording]:
+    """USD; the level `job` is recorded with the golden signals, over every window."""
+    rules = []
+    for level, labels in LEVELS.items():
+        if level == "job":
+            continue
+        count = _count(level, "llm_cost_usd", labels, semconv.LLM_COST.name)
+        rules += count.rules(settings.scope, SHORT)
+        rules += _rates(count, level)
+    return rules
+
+
+def _rates(count: Count, level: str) -> list[Recording]:
+    return [
+        Recording(f"{level}:{count.name}:rate{window}", f"{count.over(window)} / {seconds(window)}") for window in SHORT
+    ]
+
+
+def _cache(settings: Settings) -> list[Recording]:
+    rules = []
+    for level, labels in CACHE_LEVELS.items():
+        hits = _count(level, "llm_cache_hits", labels, semconv.LLM_CACHE_HITS.name)
+        misses = _count(level, "llm_cache_misses", labels, semconv.LLM_CACHE_MISSES.name)
+        windows = settings.fine_windows if level == "agent" else SHORT
+        rules += hits.rules(settings.scope, windows) + misses.rules(settings.scope, windows)
+        for window in windows:
+            rules += _hit_ratio(settings, level, labels, window)
+    values = [
+        (f"agent:llm_cache:hit_ratio_rate{window}", f"agent:llm_cache_lookups:increase{window}")
+        for window in settings.recent_windows
+    ]
+    return [*rules, Recording("agent:llm_cache:hit_ratio_recent", recent(values, settings.llm.min_events))]
+
+
+def _hit_ratio(settings: Settings, level: str, labels: tuple[str, ...], window: str) -> list[Recording]:
+    hits, lookups = f"{level}:llm_cache_hits:increase{window}", f"{level}:llm_cache_lookups:increase{window}"
+    both = (
+        f"sum by ({settings.scope.by(*labels)}) (\n"
+        f'  label_replace({hits}, "slice", "hits", "", "")\n'
+        f"  or\n"
+        f'  label_replace({level}:llm_cache_misses:increase{window}, "slice", "misses", "", "")\n'
+        f")"
+    )
+    share = f"({hits} or 0 * {lookups})"
+    return [Recording(lookups, both), Recording(f"{level}:llm_cache:hit_ratio_rate{window}", ratio(share, lookups))]
+
+
+def _quality(settings: Settings) -> list[Recording]:
+    """Rate limits and retries per provider, calls without a price or without usage overall, as shares of the calls."""
+    limited = matcher(Label.ERROR_TYPE, _RATE_LIMIT)
+    rules = []
+    rules += _share(settings, "provider", "llm_rate_limited", semconv.LLM_ERRORS.name, limited)
+    rules += _share(settings, "provider", "llm_retries", semconv.LLM_RETRIES.name)
+    rules += _share(settings, "job", "llm_unpriced_requests", semconv.LLM_UNPRICED.name)
+    rules += _share(settings, "job", "llm_usage_missing", semconv.LLM_USAGE_MISSING.name)
+    for name, metric in (
+        ("llm_unpriced_requests", semconv.LLM_UNPRICED.name),
+        ("llm_usage_missing", semconv.LLM_USAGE_MISSING.name),
+    ):
+        rules += Count("model", name, _MODEL, metric).rules(settings.scope, SHORT)
+    return rules
+
+
+def _share(settings: Settings, level: str, name: str, metric: str, *matchers: str) -> list[Recording]:
+    events = Count(level, name, LEVELS[level], metric, matchers, zero_of=f"{level}:llm_requests_counted")
+    counted = requests_counted(level)
+    windows: Sequence[str] = settings.fine_windows
+    rules = events.rules(settings.scope, windows)
+    rules += [
+        Recording(f"{level}:{name}:ratio_rate{window}", ratio(events.over(window), counted.over(window)))
+        for window in windows
+    ]
+    values = [(f"{level}:{name}:ratio_rate{window}", counted.over(window)) for window in settings.recent_windows]
+    return [*rules, Recording(f"{level}:{name}:ratio_recent", recent(values, settings.llm.min_events))]

@@ -1,0 +1,181 @@
+"""Alerts on LLM calls: errors, latency, cache and spend."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
+from taskpilot_obs.rules.promql import number
+from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.wording import MODEL, OF_JOB, PERCENT, PROVIDER, SECONDS, USD, evidence, percent, usd
+
+_COST = "job:llm_cost_usd:increase1h"
+
+
+class _Recent(NamedTuple):
+    """A threshold on a recorded recent value."""
+
+    name: str
+    kind: AlertKind
+    signal: str
+    series: str
+    condition: str
+    summary: str
+    description: str
+    severity: str = WARNING
+
+
+def alerts(settings: Settings) -> tuple[Alert, ...]:
+    """Alerts of the folder `llm`."""
+    known = evidence(settings.recent_windows, settings.llm.min_events, "calls")
+    watched = [*_errors(settings, known), *_latency(settings, known), *_economy(settings, known)]
+    return (*(_alert(settings, item) for item in watched), _cost_per_hour(settings), _cost_spike(settings))
+
+
+def _alert(settings: Settings, item: _Recent) -> Alert:
+    return Alert(
+        item.name,
+        item.kind,
+        item.severity,
+        item.signal,
+        f"{item.series} {item.condition}",
+        item.summary,
+        item.description,
+        settings.lasting,
+    )
+
+
+def _errors(settings: Settings, known: str) -> list[_Recent]:
+    limits = settings.llm
+    series = "provider:llm_requests:error_ratio_recent"
+    failed = f"{PERCENT} of the calls to {PROVIDER} ended as error or timeout, {known}."
+    return [
+        _Recent(
+            "TaskpilotLLMErrorRateHigh",
+            AlertKind.RATIO,
+            "llm_error_rate",
+            series,
+            f"> {number(limits.error_percent / 100)}",
+            f"LLM calls fail: {PERCENT} at {PROVIDER} (above {percent(limits.error_percent)})",
+            failed,
+        ),
+        _Recent(
+            "TaskpilotLLMProviderFailing",
+            AlertKind.RATIO,
+            "llm_error_rate",
+            series,
+            f"> {number(limits.provider_error_percent / 100)}",
+            f"LLM provider is failing: {PERCENT} of calls at {PROVIDER} (above {percent(limits.provider_error_percent)})",
+            failed,
+            CRITICAL,
+        ),
+        _Recent(
+            "TaskpilotLLMRateLimited",
+            AlertKind.RATIO,
+            "llm_rate_limits",
+            "provider:llm_rate_limited:ratio_recent",
+            f"> {number(limits.rate_limited_percent / 100)}",
+            f"Rate limits refuse {PERCENT} of LLM calls at {PROVIDER} (above {percent(limits.rate_limited_percent)})",
+            f"{PERCENT} of the calls to {PROVIDER} failed with a rate limit, {known}.",
+        ),
+        _Recent(
+            "TaskpilotLLMRetriesHigh",
+            AlertKind.RATIO,
+            "llm_retries",
+            "provider:llm_retries:ratio_recent",
+            f"> {number(limits.retries_percent / 100)}",
+            f"LLM calls are retried: {PERCENT} at {PROVIDER} (above {percent(limits.retries_percent)})",
+            f"Retries amount to {PERCENT} of the calls to {PROVIDER}, {known}. Each one is paid for in time, many in money.",
+        ),
+    ]
+
+
+def _latency(settings: Settings, known: str) -> list[_Recent]:
+    limits = settings.llm
+    return [
+        _Recent(
+            "TaskpilotLLMSlow",
+            AlertKind.LATENCY,
+            "llm_latency",
+            "model:llm_request_duration_seconds:p99_recent",
+            f"> {number(limits.p99_seconds)}",
+            f"LLM calls are slow, p99 is {SECONDS}: {MODEL} (above {limits.p99_seconds:.12g} s)",
+            f"1 of 100 calls to {MODEL} takes {SECONDS} or longer to the last token, {known}.",
+        ),
+        _Recent(
+            "TaskpilotLLMFirstTokenSlow",
+            AlertKind.LATENCY,
+            "llm_first_token",
+            "model:llm_time_to_first_token_seconds:p95_recent",
+            f"> {number(limits.first_token_p95_seconds)}",
+            f"First tokens come late, p95 is {SECONDS}: {MODEL} (above {limits.first_token_p95_seconds:.12g} s)",
+            f"1 of 20 streamed calls to {MODEL} waits {SECONDS} or longer for its first token,"
+            f" {known.replace('calls', 'streamed calls')}.",
+        ),
+    ]
+
+
+def _economy(settings: Settings, known: str) -> list[_Recent]:
+    limits = settings.llm
+    return [
+        _Recent(
+            "TaskpilotLLMCacheHitRateLow",
+            AlertKind.RATIO,
+            "llm_cache",
+            "agent:llm_cache:hit_ratio_recent",
+            f"< {number(limits.cache_hit_percent / 100)}",
+            f"Cache answers only {PERCENT} of LLM calls: agent {{{{ $labels.agent }}}} of {OF_JOB}"
+            f" (below {percent(limits.cache_hit_percent)})",
+            f"{PERCENT} of the cache look-ups of this agent were hits, {known.replace('calls', 'look-ups')}.",
+        ),
+        _Recent(
+            "TaskpilotLLMUnpricedShareHigh",
+            AlertKind.RATIO,
+            "llm_unpriced",
+            "job:llm_unpriced_requests:ratio_recent",
+            f"> {number(limits.unpriced_percent / 100)}",
+            f"Cost is unknown for {PERCENT} of LLM calls: {OF_JOB} (above {percent(limits.unpriced_percent)})",
+            f"{PERCENT} of the LLM calls of {OF_JOB} have no price, {known}. Every cost figure is too low by their share.",
+        ),
+        _Recent(
+            "TaskpilotLLMUsageMissing",
+            AlertKind.RATIO,
+            "llm_usage",
+            "job:llm_usage_missing:ratio_recent",
+            f"> {number(limits.usage_missing_percent / 100)}",
+            f"Token usage is missing for {PERCENT} of LLM calls: {OF_JOB} (above {percent(limits.usage_missing_percent)})",
+            f"The providers stated no usage for {PERCENT} of the LLM calls of {OF_JOB}, {known}."
+            " Their tokens and cost are counted nowhere.",
+        ),
+    ]
+
+
+def _cost_per_hour(settings: Settings) -> Alert:
+    limit = settings.llm.cost_per_hour_usd
+    return Alert(
+        "TaskpilotLLMCostPerHourHigh",
+        AlertKind.SPEND,
+        WARNING,
+        "llm_cost",
+        f"{_COST} > {number(limit)}",
+        f"LLM calls cost {USD} in the last hour: {OF_JOB} (above {usd(limit)})",
+        f"The LLM calls of {OF_JOB} with a known price cost {USD} in the last hour.",
+        settings.lasting,
+    )
+
+
+def _cost_spike(settings: Settings) -> Alert:
+    limits = settings.llm
+    days = [f'label_replace({_COST} offset {day}d, "slice", "{day}", "", "")' for day in (1, 2, 3)]
+    usual = f"avg by ({settings.scope.by()}) (\n    " + "\n    or\n    ".join(days) + "\n  )"
+    return Alert(
+        "TaskpilotLLMCostSpike",
+        AlertKind.SPEND,
+        WARNING,
+        "llm_cost_spike",
+        f"{_COST} > {number(limits.spike_min_usd)}\nand\n{_COST} > {number(limits.spike_factor)} *\n  {usual}",
+        f"LLM cost spike: {USD} in the last hour, over {number(limits.spike_factor)} times the usual: {OF_JOB}",
+        f"The LLM calls of {OF_JOB} cost {USD} in the last hour, more than {number(limits.spike_factor)} times the mean of the"
+        f" same hour of the last 3 days, and more than {usd(limits.spike_min_usd)}.",
+        settings.lasting,
+    )

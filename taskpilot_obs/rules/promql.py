@@ -1,0 +1,183 @@
+"""The few shapes of PromQL that the rules are made of.
+
+Counters are turned into counts of events per window ("increases"). Three things are done once, here, and nowhere else:
+
+* A series that is born at 1 has `increase()` = 0, so its first event would not count. What a series held when it was
+  born within the window is therefore added. A series only counts as born if its process was not already running, and
+  unseen, before the window: otherwise a gap in scraping would pass the whole history of a process for new events.
+* Windows above an hour are added up from recorded results of shorter ones (`increase6h` = three times `increase2h`, of now,
+  of 2 h ago and of 4 h ago). No rule ever reads days of raw samples, and a missing slice counts as no events.
+* Ratios divide sums, and have no value where nothing happened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from taskpilot_obs.rules.model import Recording
+
+INSTANCE: Final = "instance"
+"""The label that Prometheus gives to each process; rules drop it."""
+DIRECT_S: Final = 3600
+"""Longest window that is read from raw samples, in seconds."""
+MAX_SLICES: Final = 12
+"""Most slices that one longer window is added up from."""
+
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DURATION: Final = re.compile(r"([1-9][0-9]*)([smhdw])")
+
+
+def seconds(duration: str) -> int:
+    """Length of a Prometheus duration of one unit, such as `30m`, in seconds.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        raise ValueError(f"{duration!r} is no duration: write a whole number and one of s, m, h, d, w, such as 30m")
+    return int(match[1]) * _UNIT_S[match[2]]
+
+
+def slices(window: str, windows: Sequence[str]) -> tuple[str, int]:
+    """The longest shorter window of `windows` that fits into `window` a whole number of times, and how often.
+
+    Raises:
+        ValueError: none fits at most `MAX_SLICES` times.
+    """
+    shorter = sorted((other for other in windows if seconds(other) < seconds(window)), key=seconds, reverse=True)
+    for other in shorter:
+        times, rest = divmod(seconds(window), seconds(other))
+        if not rest and times <= MAX_SLICES:
+            return other, times
+    raise ValueError(
+        f"the window {window} is longer than 1h and no whole multiple (2 to {MAX_SLICES}) of another window in use"
+        f" ({', '.join(sorted(windows, key=seconds))}): add one that divides it"
+    )
+
+
+def number(value: float) -> str:
+    """A figure as PromQL reads it, without the noise of binary fractions."""
+    return format(value, ".12g")
+
+
+class Scope(NamedTuple):
+    """Which series the rules look at and which labels of the target they keep."""
+
+    matchers: str
+    """Label matchers for every raw series, such as `namespace="prod"`; may be empty."""
+    keep: tuple[str, ...]
+
+    def by(self, *labels: str) -> str:
+        """A label list that begins with the kept ones."""
+        return ", ".join((*self.keep, *labels))
+
+    def select(self, metric: str, *matchers: str) -> str:
+        """A selector of raw series."""
+        given = ", ".join(part for part in (self.matchers, *matchers) if part)
+        return f"{metric}{{{given}}}" if given else metric
+
+    def increase(self, selector: str, window: str, *labels: str) -> str:
+        """Events within the window, the first one of a new series included."""
+        start = "process_start_time_seconds"
+        return (
+            f"sum by ({self.by(*labels)}) (\n"
+            f"  increase({selector}[{window}])\n"
+            f"  or\n"
+            f"  label_replace(\n"
+            f"    min_over_time({selector}[{window}]) unless {selector} offset {window}\n"
+            f"    unless on ({self.by(INSTANCE)})\n"
+            f"    ({start} < time() - {seconds(window)} unless {start} offset {window}),\n"
+            f'    "born", "yes", "", ""\n'
+            f"  )\n"
+            f")"
+        )
+
+
+class Count(NamedTuple):
+    """Events of one sort, summed at one level, over several windows; recorded as `level:name:increaseWINDOW`."""
+
+    level: str
+    name: str
+    labels: tuple[str, ...]
+    metric: str = ""
+    """Raw series to sum; empty where `source` is given."""
+    matchers: tuple[str, ...] = ()
+    source: str = ""
+    """A count of a finer level, as `level:name`, to sum instead of raw series."""
+    zero_of: str = ""
+    """A count that proves that these events could have happened, as `level:name`: where it is, 0 instead of nothing."""
+
+    def over(self, window: str) -> str:
+        """Name of the recorded series."""
+        return f"{self.level}:{self.name}:increase{window}"
+
+    def rules(self, scope: Scope, windows: Sequence[str]) -> list[Recording]:
+        """One recording rule a window."""
+        return [Recording(self.over(window), self._expr(scope, window, windows)) for window in windows]
+
+    def _expr(self, scope: Scope, window: str, windows: Sequence[str]) -> str:
+        expr = self._counted(scope, window, windows)
+        if not self.zero_of:
+            return expr
+        return f"{expr}\nor\n0 * {self.zero_of}:increase{window}"
+
+    def _counted(self, scope: Scope, window: str, windows: Sequence[str]) -> str:
+        if seconds(window) > DIRECT_S:
+            return self._added_up(scope, window, windows)
+        if self.source:
+            return f"sum by ({scope.by(*self.labels)}) ({self.source}:increase{window})"
+        return scope.increase(scope.select(self.metric, *self.matchers), window, *self.labels)
+
+    def _added_up(self, scope: Scope, window: str, windows: Sequence[str]) -> str:
+        shorter, times = slices(window, windows)
+        parts = [
+            f'  label_replace({self.over(shorter)}{_offset(seconds(shorter) * index)}, "slice", "{index}", "", "")'
+            for index in range(times)
+        ]
+        return f"sum by ({scope.by(*self.labels)}) (\n" + "\n  or\n".join(parts) + "\n)"
+
+
+def _offset(length_s: int) -> str:
+    if not length_s:
+        return ""
+    unit = next(unit for unit in ("d", "h", "m", "s") if length_s % _UNIT_S[unit] == 0)
+    return f" offset {length_s // _UNIT_S[unit]}{unit}"
+
+
+def ratio(good: str, total: str) -> str:
+    """Share of `good` in `total`; no value where there is nothing to share."""
+    return f"{good}\n/\n({total} > 0)"
+
+
+def quantile(share: float, buckets: str) -> str:
+    """A quantile in seconds from counted buckets; no value where nothing was observed."""
+    return (
+        f'histogram_quantile({number(share)}, {buckets})\nand ignoring (le)\n({bucket(buckets, "+Inf")} > 0)'
+    )
+
+
+def bucket(buckets: str, bound: float | str) -> str:
+    """How many observations were at most `bound` (seconds, or `+Inf`), from counted buckets."""
+    if isinstance(bound, str):
+        return f'sum without (le) ({buckets}{{le="{bound}"}})'
+    whole = bound == int(bound)
+    le = f'le=~"{int(bound)}([.]0)?"' if whole else f'le="{number(bound)}"'
+    return f"sum without (le) ({buckets}{{{le}}})"
+
+
+def matcher(label: str, *values: str) -> str:
+    """A label matcher for any of some plain values."""
+    return f'{label}="{values[0]}"' if len(values) == 1 else f'{label}=~"{"|".join(values)}"'
+
+
+def recent(values: Sequence[tuple[str, str]], min_events: int) -> str:
+    """The value over the shortest window that has enough events behind it.
+
+    Args:
+        values: (series of the value, expression of its events), from the shortest window to the longest.
+        min_events: how many events a window needs before its value is believed.
+    """
+    return "\nor\n".join(f"({value} and {events} >= {min_events})" for value, events in values)

@@ -1,0 +1,131 @@
+"""Rules of policies and guardrails: surges, severe violations, checks that were bypassed or failed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from taskpilot_obs import semconv
+from taskpilot_obs.records import CheckResult, Severity
+from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind, Recording, RuleGroup
+from taskpilot_obs.rules.promql import Count, matcher, number, ratio, recent
+from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.wording import OF_JOB, PERCENT, WHOLE, evidence, percent
+from taskpilot_obs.semconv import Label
+
+_BY_POLICY: Final = (Label.POLICY,)
+_BY_GUARDRAIL: Final = (Label.GUARDRAIL,)
+_VIOLATIONS: Final = semconv.POLICY_VIOLATIONS.name
+_CHECKS: Final = semconv.GUARDRAIL_CHECKS.name
+POLICY: Final = "Policy {{ $labels.policy }} of {{ $labels.job }}"
+GUARDRAIL: Final = "Guardrail {{ $labels.guardrail }} of {{ $labels.job }}"
+
+VIOLATIONS: Final = Count("policy", "policy_violations", _BY_POLICY, _VIOLATIONS)
+GRAVE: Final = Count(
+    "policy", "policy_violations_critical", _BY_POLICY, _VIOLATIONS, (matcher(Label.SEVERITY, Severity.CRITICAL),)
+)
+CHECKS: Final = Count("guardrail", "guardrail_checks", _BY_GUARDRAIL, _CHECKS)
+FAILED_CHECKS: Final = Count(
+    "guardrail",
+    "guardrail_checks_failed",
+    _BY_GUARDRAIL,
+    _CHECKS,
+    (matcher(Label.RESULT, CheckResult.ERROR),),
+    zero_of="guardrail:guardrail_checks",
+)
+BYPASSED: Final = Count(
+    "guardrail", "guardrail_checks_bypassed", _BY_GUARDRAIL, _CHECKS, (matcher(Label.RESULT, CheckResult.BYPASSED),)
+)
+BLOCKS: Final = Count(
+    "guardrail", "guardrail_blocks", (*_BY_GUARDRAIL, Label.STAGE), semconv.GUARDRAIL_BLOCKS.name
+)
+
+
+def groups(settings: Settings) -> tuple[RuleGroup, ...]:
+    """Recording rules of the folder `safety`."""
+    parts = {"policies": _policies(settings), "guardrails": _guardrails(settings)}
+    return tuple(
+        RuleGroup(f"taskpilot-safety-{name}", settings.evaluation_interval, tuple(rules)) for name, rules in parts.items()
+    )
+
+
+def _policies(settings: Settings) -> list[Recording]:
+    return [*VIOLATIONS.rules(settings.scope, settings.fine_windows), *GRAVE.rules(settings.scope, ("1h",))]
+
+
+def _guardrails(settings: Settings) -> list[Recording]:
+    windows = settings.fine_windows
+    rules = [rule for count in (CHECKS, FAILED_CHECKS) for rule in count.rules(settings.scope, windows)]
+    rules += BYPASSED.rules(settings.scope, ("1h",)) + BLOCKS.rules(settings.scope, ("5m", "1h"))
+    rules += [Recording(_errors(window), ratio(FAILED_CHECKS.over(window), CHECKS.over(window))) for window in windows]
+    values = [(_errors(window), CHECKS.over(window)) for window in settings.recent_windows]
+    minimum = settings.safety.guardrail_min_checks
+    return [*rules, Recording("guardrail:guardrail_checks:error_ratio_recent", recent(values, minimum))]
+
+
+def _errors(window: str) -> str:
+    return f"guardrail:guardrail_checks:error_ratio_rate{window}"
+
+
+def alerts(settings: Settings) -> tuple[Alert, ...]:
+    """Alerts of the folder `safety`."""
+    limits = settings.safety
+    grave = Alert(
+        "TaskpilotCriticalPolicyViolation",
+        AlertKind.EVENT,
+        CRITICAL,
+        "critical_violation",
+        f"{GRAVE.over('1h')} > 0",
+        f"{POLICY} denied {WHOLE} times at severity critical in the last hour",
+        f"{POLICY} denied {WHOLE} inputs or tool calls at severity critical in the last hour. The first one counts.",
+    )
+    token_limit = Alert(
+        "TaskpilotTokenLimitViolations",
+        AlertKind.EVENT,
+        WARNING,
+        "token_limit",
+        f"{VIOLATIONS.over('1h')}{{{matcher(Label.POLICY, limits.token_policy)}}} > 0",
+        f"Token limit exceeded {WHOLE} times in the last hour: {OF_JOB}",
+        f"The policy {limits.token_policy} denied {WHOLE} inputs of {OF_JOB} in the last hour.",
+    )
+    bypassed = Alert(
+        "TaskpilotGuardrailBypassed",
+        AlertKind.EVENT,
+        CRITICAL,
+        "guardrail_bypassed",
+        f"{BYPASSED.over('1h')} > 0",
+        f"{GUARDRAIL} let {WHOLE} texts through unchecked in the last hour",
+        f"{GUARDRAIL} could not check {WHOLE} texts in the last hour and, being set to fail open, let them pass.",
+    )
+    return (_surge(settings), grave, token_limit, bypassed, _failing(settings))
+
+
+def _surge(settings: Settings) -> Alert:
+    limits = settings.safety
+    hour, day = VIOLATIONS.over("1h"), VIOLATIONS.over("1d")
+    usual = f"({day} offset 1h / 24 or 0 * {hour})"
+    return Alert(
+        "TaskpilotPolicyViolationSurge",
+        AlertKind.RATIO,
+        WARNING,
+        "violation_surge",
+        f"{hour} >= {limits.surge_min_violations}\nand\n{hour} > {number(limits.surge_factor)} * {usual}",
+        f"{POLICY} denies far more than usual: {WHOLE} times in the last hour",
+        f"{POLICY} denied {WHOLE} times in the last hour, more than {number(limits.surge_factor)} times the hourly mean of the"
+        " day before.",
+        settings.lasting,
+    )
+
+
+def _failing(settings: Settings) -> Alert:
+    limits = settings.safety
+    return Alert(
+        "TaskpilotGuardrailErrors",
+        AlertKind.RATIO,
+        WARNING,
+        "guardrail_errors",
+        f"guardrail:guardrail_checks:error_ratio_recent > {number(limits.guardrail_error_percent / 100)}",
+        f"{GUARDRAIL} fails in {PERCENT} of its checks (above {percent(limits.guardrail_error_percent)})",
+        f"{PERCENT} of the checks of this guardrail raised an error,"
+        f" {evidence(settings.recent_windows, limits.guardrail_min_checks, 'checks')}.",
+        settings.lasting,
+    )

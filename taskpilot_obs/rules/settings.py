@@ -1,0 +1,326 @@
+"""The settings that the rules are rendered from: thresholds, objectives, windows, selectors.
+
+Percentages are 0 to 100, latencies seconds, money USD, windows Prometheus durations of one unit (`30m`, `6h`).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+from taskpilot_obs.rules.model import CRITICAL, WARNING, Links
+from taskpilot_obs.rules.promql import DIRECT_S, Scope, seconds, slices
+from taskpilot_obs.semconv import WORKFLOW_BUCKETS
+
+_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_MATCHER: Final = re.compile(r'[a-zA-Z_][a-zA-Z0-9_]*(=|!=|=~|!~)"(?:[^"\\\n]|\\.)*"')
+
+
+def _duration(value: str) -> str:
+    seconds(value)
+    return value
+
+
+def _label(value: str) -> str:
+    if not _LABEL.fullmatch(value):
+        raise ValueError(f"{value!r} is no label name")
+    return value
+
+
+def _url(value: str) -> str:
+    if not re.fullmatch(r"(https?://|/)[^\s\"'{}]*[^\s\"'{}/]", value):
+        raise ValueError(f"{value!r} must begin with http://, https:// or / and end without a slash")
+    return value
+
+
+def _job(value: str) -> str:
+    if not re.fullmatch(r'[^"\\\n]+', value):
+        raise ValueError(f"{value!r} is no job name: quotes, backslashes and line breaks are not allowed")
+    return value
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+Percent = Annotated[float, Field(gt=0, lt=100)]
+Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Events = Annotated[int, Field(ge=1)]
+Url = Annotated[str, AfterValidator(_url)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Below(_Section):
+    """A signal that should be high: the warning fires below `warning`, the critical alert below `critical`."""
+
+    warning: float
+    critical: float
+    min_events: Events = 10
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not 0 < self.critical <= self.warning <= 100:  # noqa: PLR2004  percent
+            raise ValueError(f"0 < critical <= warning <= 100 is needed, given {self.critical} and {self.warning}")
+        return self
+
+
+class Above(_Section):
+    """A signal that should be low: the warning fires above `warning`, the critical alert above `critical`."""
+
+    warning: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    critical: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    min_events: Events = 10
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.warning > self.critical:
+            raise ValueError(f"warning <= critical is needed, given {self.warning} and {self.critical}")
+        return self
+
+
+class BurnPair(_Section):
+    """One condition of a burn-rate alert: the budget burns `rate` times too fast over both windows.
+
+    The four defaults are those of the Google SRE workbook, chapter 5: 2 % of a 30-day budget in 1 h, 5 % in 6 h, 10 % in
+    1 d, 10 % in 3 d.
+    """
+
+    long: Duration
+    short: Duration
+    rate: Annotated[float, Field(gt=0)]
+    severity: Literal["critical", "warning"]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if seconds(self.short) >= seconds(self.long):
+            raise ValueError(f"the short window {self.short} must be shorter than the long one, {self.long}")
+        return self
+
+
+def _burn_pairs() -> tuple[BurnPair, ...]:
+    return (
+        BurnPair(long="1h", short="5m", rate=14.4, severity=CRITICAL),
+        BurnPair(long="6h", short="30m", rate=6, severity=CRITICAL),
+        BurnPair(long="1d", short="2h", rate=3, severity=WARNING),
+        BurnPair(long="3d", short="6h", rate=1, severity=WARNING),
+    )
+
+
+class SuccessObjective(_Section):
+    """Share of counted runs that must succeed."""
+
+    objective: Percent = 95
+
+
+class LatencyObjective(_Section):
+    """Share of runs that must end within `threshold_seconds`, which has to be a bound of the workflow buckets."""
+
+    objective: Percent = 95
+    threshold_seconds: float = 2
+
+    @model_validator(mode="after")
+    def _on_a_bound(self) -> Self:
+        if self.threshold_seconds not in WORKFLOW_BUCKETS:
+            bounds = ", ".join(f"{bound:g}" for bound in WORKFLOW_BUCKETS)
+            raise ValueError(f"threshold_seconds {self.threshold_seconds:g} is no bucket bound; choose one of {bounds}")
+        return self
+
+
+class Slo(_Section):
+    """Objectives over `period`, and how fast their error budget may burn."""
+
+    success: SuccessObjective = SuccessObjective()
+    latency: LatencyObjective = LatencyObjective()
+    period: Duration = "30d"
+    min_events: Events = 10
+    burn: tuple[BurnPair, ...] = Field(default_factory=_burn_pairs)
+
+    @model_validator(mode="after")
+    def _can_fire(self) -> Self:
+        for name, objective in (("success", self.success.objective), ("latency", self.latency.objective)):
+            for pair in self.burn:
+                share = pair.rate * (100 - objective)
+                if share >= 100:  # noqa: PLR2004  percent
+                    raise ValueError(
+                        f"slo.{name}: at an objective of {objective:g} % a burn rate of {pair.rate:g} means {share:g} %"
+                        f" bad runs, which can never be exceeded; use an objective above {100 - 100 / pair.rate:.4g} %"
+                        f" or a lower rate for {pair.long}/{pair.short}"
+                    )
+        if {pair.severity for pair in self.burn} != {CRITICAL, WARNING}:
+            raise ValueError("slo.burn needs at least one pair of severity critical and one of severity warning")
+        return self
+
+
+class Agents(_Section):
+    """Thresholds per agent."""
+
+    success_percent: Percent = 90
+    p95_seconds: Seconds = 30
+    min_events: Events = 10
+    stuck_after: Duration = "30m"
+    silent_min_runs: Events = 10
+
+
+class Llm(_Section):
+    """Thresholds of LLM calls: errors, latency, cache, spend."""
+
+    error_percent: Percent = 1
+    provider_error_percent: Percent = 5
+    rate_limited_percent: Percent = 5
+    retries_percent: Percent = 10
+    p99_seconds: Seconds = 10
+    first_token_p95_seconds: Seconds = 5
+    cache_hit_percent: Percent = 30
+    unpriced_percent: Percent = 5
+    usage_missing_percent: Percent = 5
+    min_events: Events = 20
+    cost_per_hour_usd: Usd = 5
+    spike_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3
+    spike_min_usd: Usd = 1
+
+
+class Safety(_Section):
+    """Thresholds of policies and guardrails."""
+
+    surge_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3
+    surge_min_violations: Events = 10
+    token_policy: str = "MaxTokens"  # noqa: S105  the name of a policy
+    guardrail_error_percent: Percent = 1
+    guardrail_min_checks: Events = 10
+
+    @model_validator(mode="after")
+    def _plain_name(self) -> Self:
+        _job(self.token_policy)
+        return self
+
+
+class Telemetry(_Section):
+    """Thresholds of the library's own health."""
+
+    window: Duration = "15m"
+    queue_capacity: Events = 10_000
+    queue_percent: Percent = 80
+    down_for: Duration = "5m"
+    expected_jobs: tuple[Annotated[str, AfterValidator(_job)], ...] = ()
+
+
+_GOLDEN_WINDOWS: Final = ("5m", "30m", "1h", "6h", "1d", "3d")
+
+
+class Settings(_Section):
+    """Everything that can be tuned without editing a rule.
+
+    Raises:
+        pydantic.ValidationError: a value is not allowed, or an alert could never fire.
+    """
+
+    selector: str = ""
+    keep_labels: tuple[Annotated[str, AfterValidator(_label)], ...] = ("job",)
+    windows: tuple[Duration, ...] = _GOLDEN_WINDOWS
+    recent_windows: tuple[Duration, ...] = ("1h", "6h", "1d")
+    recent_feedback_windows: tuple[Duration, ...] = ("1h", "6h", "1d", "3d")
+    evaluation_interval: Duration = "1m"
+    lasting: Duration = "5m"
+    runbook_base_url: Url = "https://github.com/taskpilot-obs/taskpilot-obs/blob/main/observability/prometheus/rules"
+    dashboard_base_url: Url = "http://localhost:3000/d"
+
+    success_rate_percent: Below = Below(warning=95, critical=90)
+    p95_latency_seconds: Above = Above(warning=2, critical=5)
+    cost_per_successful_task_usd: Above = Above(warning=0.10, critical=0.50)
+    user_confirmed_correctness_percent: Below = Below(warning=90, critical=70)
+    policy_violation_rate_percent: Above = Above(warning=1, critical=2)
+    slo: Slo = Slo()
+    agents: Agents = Agents()
+    llm: Llm = Llm()
+    safety: Safety = Safety()
+    telemetry: Telemetry = Telemetry()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.selector and not all(_MATCHER.fullmatch(part.strip()) for part in _split(self.selector)):
+            raise ValueError(f'selector {self.selector!r} must be label matchers such as namespace="prod", zone!="x"')
+        if "job" not in self.keep_labels or "instance" in self.keep_labels:
+            raise ValueError("keep_labels must contain job and must not contain instance")
+        if not (self.windows and self.recent_windows and self.recent_feedback_windows):
+            raise ValueError("windows, recent_windows and recent_feedback_windows need at least one window each")
+        if seconds(self.telemetry.window) > DIRECT_S:
+            raise ValueError("telemetry.window must be at most 1h")
+        for window in (*self.all_windows, self.slo.period):
+            if seconds(window) > DIRECT_S:
+                slices(window, self.all_windows)
+        return self
+
+    @property
+    def all_windows(self) -> tuple[str, ...]:
+        """Every window that the golden signals are recorded over, shortest first."""
+        burn = (window for pair in self.slo.burn for window in (pair.short, pair.long))
+        used = {*self.windows, *self.recent_windows, *self.recent_feedback_windows, *burn}
+        return tuple(sorted(used, key=lambda window: (seconds(window), window)))
+
+    @property
+    def fine_windows(self) -> tuple[str, ...]:
+        """The windows of the rules per agent, model and provider: 5m, those behind recent values, and what they need."""
+        return tuple(
+            sorted({"5m", "1h", "6h", "1d", *self.recent_windows, *_needed(self)}, key=lambda item: (seconds(item), item))
+        )
+
+    @property
+    def scope(self) -> Scope:
+        """Which series the rules look at."""
+        return Scope(", ".join(part.strip() for part in _split(self.selector)), self.keep_labels)
+
+    @property
+    def links(self) -> Links:
+        """Where alerts point."""
+        return Links(self.runbook_base_url, self.dashboard_base_url)
+
+
+def _split(selector: str) -> list[str]:
+    """The matchers of a selector; a comma within quotes does not divide."""
+    return re.findall(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+', selector)
+
+
+def _needed(settings: Settings) -> set[str]:
+    """The windows that longer ones of `recent_windows` are added up from."""
+    needed: set[str] = set()
+    waiting = list(settings.recent_windows)
+    while waiting:
+        window = waiting.pop()
+        if seconds(window) > DIRECT_S and window not in needed:
+            waiting.append(slices(window, settings.all_windows)[0])
+        needed.add(window)
+    return needed
+
+
+def load_settings(path: Path) -> Settings:
+    """The settings in a YAML file; what it leaves out has its default.
+
+    Raises:
+        ConfigurationError: the file is missing, is no YAML mapping, or a value is not allowed; the message says which.
+        MissingExtraError: PyYAML is not installed.
+    """
+    try:
+        import yaml
+    except ImportError as missing:
+        raise MissingExtraError(f"reading {path}", "rules") from missing
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise ConfigurationError(f"{path} cannot be read as YAML: {problem}") from problem
+    if data is not None and not isinstance(data, dict):
+        raise ConfigurationError(f"{path} must hold a mapping of settings, not a {type(data).__name__}")
+    try:
+        return Settings.model_validate(data or {})
+    except ValidationError as problem:
+        raise ConfigurationError(f"{path}: {_readable(problem)}") from problem
+
+
+def _readable(problem: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in error['loc']) or 'settings'}: {error['msg']}" for error in problem.errors()
+    )
