@@ -6,13 +6,12 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from _http import Reply, answering
 from _servers import prometheus_server, require_binary
 
 from taskpilot_obs.exceptions import ConfigurationError, RulesNotLoadedError, SourceError
@@ -182,42 +181,6 @@ def test_without_a_window_the_counters_as_they_stand(tmp_path: Path) -> None:
                 time.sleep(0.2)
     own = signals_from_registry(registry)
     assert result == own.model_copy(update={"scope": "fleet"})
-
-
-Reply = tuple[int, str, bytes]
-
-
-@contextmanager
-def answering(reply: Callable[[BaseHTTPRequestHandler], Reply]) -> Iterator[str]:
-    """A loopback HTTP server that answers each GET by this function; yields its URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            with suppress(ConnectionError):  # a client that has given up
-                self.answer()
-
-        def answer(self) -> None:
-            status, content_type, body = reply(self)
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            if 300 <= status < 400:
-                self.send_header("Location", "http://127.0.0.1:9/elsewhere")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=httpd.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{httpd.server_port}"
-    finally:
-        httpd.shutdown()
-        thread.join()
-        httpd.server_close()
 
 
 RULES_ANSWER = {"groups": [{"name": "golden_signals", "rules": [{"name": "r"}]}]}

@@ -1,0 +1,130 @@
+"""`taskpilot-obs signals`: the golden signals behind a `/metrics` URL or a Prometheus server."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from taskpilot_obs.cli._signals_table import signals_view
+from taskpilot_obs.exceptions import ConfigurationError, SourceError
+from taskpilot_obs.golden_signals.from_prometheus import signals_from_prometheus
+from taskpilot_obs.golden_signals.from_url import signals_from_url
+from taskpilot_obs.golden_signals.http import TIMEOUT_S, Access
+from taskpilot_obs.golden_signals.model import GoldenSignals, SignalStatus
+
+DEFAULT_URL: Final = "http://127.0.0.1:9464/metrics"
+DEFAULT_WINDOW: Final = "1h"
+PASSWORD_VARIABLE: Final = "TASKPILOT_OBS_PASSWORD"  # noqa: S105  the name of the variable, not a password
+EXIT_CODES: Final = {
+    SignalStatus.HEALTHY: 0,
+    SignalStatus.WARNING: 1,
+    SignalStatus.CRITICAL: 2,
+    SignalStatus.INSUFFICIENT_DATA: 3,
+}
+CANNOT_READ: Final = 4
+
+Url = Annotated[
+    str | None, typer.Option("--url", help=f"A /metrics URL.  [default: {DEFAULT_URL}]", show_default=False)
+]
+Over = Annotated[
+    str | None, typer.Option("--over", help="Scrape twice, this far apart (60s, 5m), and tell the difference.")
+]
+Prometheus = Annotated[
+    str | None, typer.Option("--prometheus", help="Base URL of a Prometheus server: the whole fleet.")
+]
+Window = Annotated[
+    str | None,
+    typer.Option("--window", help=f"How far back the server looks.  [default: {DEFAULT_WINDOW}]"),
+]
+Workflow = Annotated[str | None, typer.Option("--workflow", help="This workflow alone.")]
+Job = Annotated[str | None, typer.Option("--job", help="This scrape job of the server alone.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the model as JSON.")]
+TokenFile = Annotated[Path | None, typer.Option("--bearer-token-file", help="File that holds a bearer token.")]
+User = Annotated[
+    str | None, typer.Option("--user", help=f"User for basic authentication; the password is in ${PASSWORD_VARIABLE}.")
+]
+CaFile = Annotated[Path | None, typer.Option("--ca-file", help="Certificates to trust instead of the system's.")]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds that one request may take.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="signals")(signals)
+
+
+def signals(  # noqa: PLR0913  a command line has as many options as it has
+    *,
+    url: Url = None,
+    over: Over = None,
+    prometheus: Prometheus = None,
+    window: Window = None,
+    workflow: Workflow = None,
+    job: Job = None,
+    as_json: AsJson = False,
+    bearer_token_file: TokenFile = None,
+    user: User = None,
+    ca_file: CaFile = None,
+    timeout: Timeout = TIMEOUT_S,
+) -> None:
+    """Print the five golden signals and their evidence.
+
+    Exit code: 0 healthy, 1 warning, 2 critical, 3 no evidence, 4 the source cannot be read. Wrong usage exits with 2
+    and says so on standard error.
+    """
+    _refuse_contradictions(url, over, prometheus, window, job)
+    try:
+        access = _access(bearer_token_file, user, ca_file, timeout)
+        if prometheus is not None:
+            found = signals_from_prometheus(
+                prometheus, window or DEFAULT_WINDOW, workflow=workflow, job=job, access=access
+            )
+        else:
+            with _waiting(over):
+                found = signals_from_url(url or DEFAULT_URL, over=over, workflow=workflow, access=access)
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from error
+    except SourceError as error:
+        Console(stderr=True).print(f"cannot read: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(CANNOT_READ) from error
+    _show(found, as_json=as_json)
+    raise typer.Exit(EXIT_CODES[found.status])
+
+
+def _refuse_contradictions(
+    url: str | None, over: str | None, prometheus: str | None, window: str | None, job: str | None
+) -> None:
+    if prometheus is None and (window is not None or job is not None):
+        raise typer.BadParameter("--window and --job need --prometheus; for a /metrics URL give --over")
+    if prometheus is not None and (url is not None or over is not None):
+        raise typer.BadParameter("--prometheus takes --window; --url and --over are for a /metrics URL")
+
+
+def _access(token_file: Path | None, user: str | None, ca_file: Path | None, timeout_s: float) -> Access:
+    token = None if token_file is None else _token(token_file)
+    password = None if user is None else os.environ.get(PASSWORD_VARIABLE)
+    if user is not None and password is None:
+        raise typer.BadParameter(f"--user needs its password in the environment variable {PASSWORD_VARIABLE}")
+    return Access(bearer_token=token, username=user, password=password, ca_file=ca_file, timeout_s=timeout_s)
+
+
+def _token(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"--bearer-token-file cannot be read: {error}") from error
+
+
+def _waiting(over: str | None) -> AbstractContextManager[object]:
+    return nullcontext() if over is None else Console(stderr=True).status(f"waiting {over} between two scrapes")
+
+
+def _show(found: GoldenSignals, *, as_json: bool) -> None:
+    if as_json:
+        print(found.model_dump_json(indent=2))
+    else:
+        Console().print(signals_view(found))
