@@ -69,10 +69,13 @@ def build_recorder(**options: Unpack[Options]) -> Recorder:
     return recorder
 
 
-def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None) -> Parts:
-    """Make a recorder's parts."""
+def build(
+    settings: Settings, recorder: Recorder, *, clock: Clock | None = None, window: RollingWindow | None = None
+) -> Parts:
+    """Make a recorder's parts. Unless another is given, the window that it has goes on."""
     tally, clock = Tally(), clock or Clock()
-    window = RollingWindow() if recorder.parts is None else recorder.parts.window
+    if window is None:
+        window = RollingWindow() if recorder.parts is None else recorder.parts.window
     prices = _price_table(settings)
     batched = _batched(settings, tally)
     metrics = _metrics(settings, recorder, tally)

@@ -151,4 +151,4 @@ class ContextThreadPoolExecutor(ThreadPoolExecutor):
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Like `ThreadPoolExecutor.submit`, in a copy of the caller's context."""
-        return super().submit(copy_context().run, function, *args, **kwargs)
+        return super().submit(functools.partial(copy_context().run, function, *args, **kwargs))

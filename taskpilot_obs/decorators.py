@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overl
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.context import current_running
 from taskpilot_obs.driving import drive, relay
-from taskpilot_obs.invocation import Abandonable, ActiveInvocation, Site
+from taskpilot_obs.invocation import Abandonable, ActiveInvocation
 from taskpilot_obs.records import Operation
+from taskpilot_obs.site import Site
 
 if TYPE_CHECKING:
     from taskpilot_obs.recorder import Recorder
@@ -102,7 +103,7 @@ def observe_llm(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
 ) -> Decorator: ...
-def observe_llm(  # noqa: PLR0913  the five are what a call can be known by
+def observe_llm(
     target: Any = None,
     /,
     *,
@@ -131,9 +132,7 @@ def observe_llm(  # noqa: PLR0913  the five are what a call can be known by
     used = recorder or get_recorder()
 
     def begin(parent: ActiveInvocation | None, /) -> ActiveInvocation:
-        return used.new_llm(
-            model=model, provider=provider, operation=operation, parent=parent, attributes=attributes
-        )
+        return used.new_llm(model=model, provider=provider, operation=operation, parent=parent, attributes=attributes)
 
     def decorate(function: Any) -> Any:
         return _decorate(function, used, begin)
@@ -174,7 +173,7 @@ def default_name(function: Any) -> str:
 def _decorate(function: Any, recorder: Recorder, begin: Begin) -> Any:
     if inspect.isclass(function):
         raise TypeError(
-            f"{function.__qualname__} is a class: decorate the method that does the work (say {function.__qualname__}.run)"
+            f"{function.__qualname__} is a class: decorate the method that works, say {function.__qualname__}.run"
         )
     if isinstance(function, classmethod | staticmethod):
         return type(function)(_decorate(function.__func__, recorder, begin))
@@ -201,9 +200,7 @@ def _wrap(function: Callable[..., Any], recorder: Recorder, begin: Begin) -> Any
     return _wrap_plain(function, recorder, begin)
 
 
-def _wrap_plain(
-    function: Callable[P, R], recorder: Recorder, begin: Begin
-) -> Callable[P, R]:
+def _wrap_plain(function: Callable[P, R], recorder: Recorder, begin: Begin) -> Callable[P, R]:
     @functools.wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not recorder.enabled:

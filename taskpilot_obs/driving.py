@@ -7,7 +7,7 @@ thread, or drops it. The loops follow PEP 380 (delegation to a subgenerator) and
 from __future__ import annotations
 
 from asyncio import CancelledError
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -34,7 +34,7 @@ def drive(run: ActiveInvocation, inner: Generator[Any, Any, R]) -> Generator[Any
                 value = _step(run, inner.send, sent)
     except _Returned as end:
         run.finish_stream(end.value)
-        return end.value  # type: ignore[no-any-return]  an exception cannot be generic
+        return cast(R, end.value)
     except BaseException as error:
         run.fail_stream(error)
         raise
@@ -58,7 +58,7 @@ def _step(run: ActiveInvocation, advance: Callable[..., Any], *args: Any) -> Any
         run.detach(step)
 
 
-def relay(
+def relay(  # noqa: C901  the protocol of PEP 525, whole
     prepare: Callable[..., tuple[ActiveInvocation | None, AsyncGenerator[Any, Any]]],
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     """An asynchronous generator function that calls `prepare` at the first step, then passes its generator through."""

@@ -1,7 +1,7 @@
 """An operation that runs: what is noted on the caller's thread, and how the drainer freezes it.
 
-The caller pays for two clock readings, one context variable and two appends of this object. Everything else (identifiers
-as text, prices, roll-ups, the frozen records) is worked out by the drainer from what was noted here.
+The caller pays for two clock readings, one context variable and two appends of this object. Everything else
+(identifiers as text, prices, roll-ups, the frozen records) is worked out by the drainer from what was noted here.
 """
 
 from __future__ import annotations
@@ -9,97 +9,28 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
-from taskpilot_obs import ids, tracing
+from taskpilot_obs import freezing, ids, tracing
 from taskpilot_obs.context import current_running, current_scope
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.outcomes import classify
-from taskpilot_obs.records import (
-    BAD,
-    NO_ATTRIBUTES,
-    Attributes,
-    AttributeValue,
-    Invocation,
-    Operation,
-    Started,
-    Status,
-    clean_attributes,
-)
+from taskpilot_obs.records import BAD, AttributeValue, Invocation, Operation, Started, Status, clean_attributes
 from taskpilot_obs.rollups import Totals, sum_of
 from taskpilot_obs.semconv import Attr
+from taskpilot_obs.site import Details, Site, scope_attributes
 from taskpilot_obs.tracing import LiveSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from contextvars import Token
 
-    from taskpilot_obs.clock import Clock
     from taskpilot_obs.context import Running, Scope
-    from taskpilot_obs.pipeline import Pipeline
-    from taskpilot_obs.pricing import PriceTable
     from taskpilot_obs.records import Record
-    from taskpilot_obs.safety.redaction import Redactor
-    from taskpilot_obs.self_telemetry import Tally
     from taskpilot_obs.tracing import SpanIds, Tracing
 
     Step = tuple[Token[Running | None], Token[Any] | None]
 
 _LOST, _UNSEEN, _BEGUN, _DONE = range(-1, 3)
 """What the drainer has seen of an invocation; `_LOST`: its start was dropped, its end will bring both records."""
-
-
-class Host:
-    """What an invocation needs of its recorder; the recorder is the only subclass."""
-
-    enabled: bool
-    now: Callable[[], int]
-    pipeline: Pipeline
-    clock: Clock
-    tally: Tally
-    tracing: Tracing | None
-    redactor: Redactor | None
-    prices: PriceTable
-
-
-class Site:
-    """A place that is instrumented: what all invocations begun there share, worked out once."""
-
-    __slots__ = ("attributes", "host", "is_agent", "is_workflow", "name", "operation", "span_attributes")
-
-    def __init__(self, host: Host, operation: Operation, name: str, attributes: Mapping[str, object]) -> None:
-        self.host = host
-        self.operation = operation
-        self.name = name
-        self.is_workflow = operation is Operation.WORKFLOW
-        self.is_agent = operation is Operation.AGENT
-        self.attributes = clean_attributes(attributes)
-        self.span_attributes: dict[str, AttributeValue] = {Attr.OPERATION: operation.value}
-        key = _NAME_ATTRIBUTES.get(operation)
-        if key is not None:
-            self.span_attributes[key] = name
-        self.span_attributes.update({Attr.USER_PREFIX + key: value for key, value in self.attributes.items()})
-
-
-_NAME_ATTRIBUTES = {
-    Operation.WORKFLOW: Attr.WORKFLOW_NAME,
-    Operation.AGENT: Attr.AGENT_NAME,
-    Operation.TOOL: Attr.TOOL_NAME,
-}
-
-
-class Details:
-    """What most invocations have nothing of."""
-
-    __slots__ = ("attributes", "error_message", "error_type", "input_text", "output_text")
-
-    def __init__(self) -> None:
-        self.attributes: Attributes = NO_ATTRIBUTES
-        self.error_type: str | None = None
-        self.error_message: str | None = None
-        self.input_text: str | None = None
-        self.output_text: str | None = None
-
-
-NO_DETAILS = Details()
 
 
 class ActiveInvocation:
@@ -112,10 +43,9 @@ class ActiveInvocation:
 
     __slots__ = (
         "__weakref__",
-        "_details",
-        "_stage",
-        "_started",
         "_token",
+        "begun",
+        "details",
         "ended_ns",
         "input_length",
         "number",
@@ -124,6 +54,7 @@ class ActiveInvocation:
         "scope",
         "site",
         "span",
+        "stage",
         "started_ns",
         "status",
         "totals",
@@ -133,7 +64,7 @@ class ActiveInvocation:
     scope: Scope | None
     status: Status
     totals: Totals | None
-    _started: Started
+    begun: Started
 
     def __init__(self, site: Site, parent: ActiveInvocation | None) -> None:
         self.ended_ns = 0
@@ -143,8 +74,8 @@ class ActiveInvocation:
         self.number = ids.next_number()
         scope = current_scope.get()
         self.scope = parent.scope if scope is None and parent is not None else scope
-        self._stage = _UNSEEN
-        self._details: Details | None = None
+        self.stage = _UNSEEN
+        self.details: Details | None = None
         self._token: Token[Running | None] | None = None
         self.span: LiveSpan | None = None
         self.input_length: int | None = None
@@ -235,7 +166,7 @@ class ActiveInvocation:
 
     def end_after_the_fact(self, status: Status) -> None:
         """End what was never announced: the drainer makes both records of it. Has no span."""
-        self._stage = _LOST
+        self.stage = _LOST
         self.end(status)
 
     # --- the present context -----------------------------------------------------------------------------------------
@@ -284,9 +215,9 @@ class ActiveInvocation:
     # --- what a caller may add while it runs -------------------------------------------------------------------------
 
     def _note(self) -> Details:
-        details = self._details
+        details = self.details
         if details is None:
-            details = self._details = Details()
+            details = self.details = Details()
         return details
 
     def _note_error(self, error: BaseException) -> None:
@@ -313,27 +244,27 @@ class ActiveInvocation:
         if self.scope is not None:
             return self.scope.request_id
         run = self
-        while (parent := run.parent) is not None and run._stage < _BEGUN:
+        while (parent := run.parent) is not None and run.stage < _BEGUN:
             run = parent
-        return run._started.request_id if run._stage >= _BEGUN else ids.text_of(run.number)
+        return run.begun.request_id if run.stage >= _BEGUN else ids.text_of(run.number)
 
     @property
     def workflow(self) -> str | None:
         """The nearest workflow, or the run itself when it is a task."""
-        return self._lineage()[0]
+        return self.lineage()[0]
 
     @property
     def agent(self) -> str | None:
         """The nearest agent, or the run itself when it is one."""
-        return self._lineage()[1]
+        return self.lineage()[1]
 
-    def _lineage(self) -> tuple[str | None, str | None, bool]:
+    def lineage(self) -> tuple[str | None, str | None, bool]:
         """Workflow, agent, and whether this run is a task."""
         parent = self.parent
-        if self._stage >= _BEGUN:
-            return self._started.workflow, self._started.agent, self._started.is_task
+        if self.stage >= _BEGUN:
+            return self.begun.workflow, self.begun.agent, self.begun.is_task
         site = self.site
-        workflow, agent = parent._lineage()[:2] if parent is not None else (None, None)
+        workflow, agent = parent.lineage()[:2] if parent is not None else (None, None)
         is_task = site.is_workflow or (site.is_agent and workflow is None and agent is None)
         return site.name if is_task else workflow, site.name if site.is_agent else agent, is_task
 
@@ -378,7 +309,7 @@ class ActiveInvocation:
     # --- what decorators and drivers call ----------------------------------------------------------------------------
 
     def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-        """Note what a function was called with: the length of all its text, and the redacted arguments when captured."""
+        """Note what a function was called with: how much text, and the redacted arguments when content is captured."""
         length = -1
         for value in args:
             if type(value) is str:
@@ -405,14 +336,15 @@ class ActiveInvocation:
         """Note one item of a stream."""
         if type(item) is str:
             self.output_length = (self.output_length or 0) + len(item)
-            if self.site.host.redactor is not None:
-                self._note_text(item)
+            redactor = self.site.host.redactor
+            if redactor is not None:
+                self._note_text(item, redactor.max_length)
 
-    def _note_text(self, item: str) -> None:
+    def _note_text(self, item: str, limit: int) -> None:
         """Keep what a stream says, a little beyond what will be shown, for the redactor to see whole."""
         details = self._note()
         kept = details.output_text or ""
-        if len(kept) < 2 * self.site.host.redactor.max_length:  # type: ignore[union-attr]  asked just before
+        if len(kept) < 2 * limit:
             details.output_text = kept + item
 
     def finish_stream(self, result: object) -> None:
@@ -428,7 +360,7 @@ class ActiveInvocation:
         self.fail(error)
 
     def _redact_stream(self) -> None:
-        text = self._details.output_text if self._details is not None else None
+        text = self.details.output_text if self.details is not None else None
         if text is not None:
             length = self.output_length
             self.set_output(text)
@@ -439,8 +371,8 @@ class ActiveInvocation:
     def _open_span(self, tracer: Tracing) -> None:
         attributes = {**self.site.span_attributes, Attr.REQUEST_ID: self.request_id}
         if self.scope is not None:
-            _add_scope(attributes, self.scope)
-        details = self._details
+            attributes.update(scope_attributes(self.scope))
+        details = self.details
         if details is not None and details.input_text is not None:
             attributes[Attr.INPUT_TEXT] = details.input_text
         parent = self.parent
@@ -456,7 +388,7 @@ class ActiveInvocation:
     def _write_outcome(self, live: LiveSpan) -> None:
         if self.status is not Status.SUCCESS:
             live.set(Attr.STATUS, self.status.value)
-        details = self._details
+        details = self.details
         if details is not None and details.error_type is not None:
             live.set(Attr.ERROR_TYPE, details.error_type)
             live.set_failed(details.error_type, details.error_message)
@@ -490,131 +422,37 @@ class ActiveInvocation:
     def droppable(self) -> bool:
         """A start may be dropped (its end then brings both records); an end only if its start was."""
         if not self.ended_ns:
-            self._stage = _LOST
-        return self._stage == _LOST
+            self.stage = _LOST
+        return self.stage == _LOST
 
     def freeze(self) -> Sequence[Record]:
         """The records that this object stands for: `Started` when first seen, `Invocation` when seen again."""
-        stage = self._stage
+        stage = self.stage
         if stage == _BEGUN:
             return (self._freeze_end(),)
         if stage == _DONE:
             return ()
-        self._started = started = self._freeze_start()
+        self.begun = begun = self._freeze_start()
         self.totals = None
-        self._stage = _BEGUN
+        self.stage = _BEGUN
         self._forget_ended_ancestors()
-        return (started,) if stage == _UNSEEN else (started, self._freeze_end())
+        return (begun,) if stage == _UNSEEN else (begun, self._freeze_end())
 
     def _forget_ended_ancestors(self) -> ActiveInvocation | None:
         """Refer only to the nearest ancestor whose end the drainer has not seen."""
         above = self.parent
-        while above is not None and above._stage == _DONE:
+        while above is not None and above.stage == _DONE:
             above = above.parent
         self.parent = above
         return above
 
     def _freeze_start(self) -> Started:
-        site, scope, parent, details = self.site, self.scope, self.parent, self._details
-        trace_id, span_id, sampled = tracing.NO_SPAN if self.span is None else self.span.ids
-        workflow, agent, is_task = self._lineage()
-        tenant = user = session = None
-        attributes = site.attributes
-        if scope is not None:
-            _, tenant, user, session, free = scope
-            if free:
-                attributes = clean_attributes({**free, **attributes}) if attributes else free
-        return Started(
-            site.operation,
-            site.name,
-            self.request_id,
-            ids.text_of(self.number),
-            None if parent is None else ids.text_of(parent.number),
-            workflow,
-            agent,
-            site.host.clock.unix_ns(self.started_ns),
-            None,
-            None,
-            self.input_length,
-            None if details is None else details.input_text,
-            trace_id,
-            span_id,
-            sampled,
-            tenant,
-            user,
-            session,
-            attributes,
-            is_task,
-        )
+        return freezing.begin(self)
 
     def _freeze_end(self) -> Invocation:
         self._fold()
-        self._stage = _DONE
-        (
-            operation,
-            name,
-            request_id,
-            invocation_id,
-            parent_id,
-            workflow,
-            agent,
-            start_unix_ns,
-            _model,
-            _provider,
-            input_length,
-            _input,
-            trace_id,
-            span_id,
-            sampled,
-            tenant,
-            user,
-            session,
-            attributes,
-            is_task,
-        ) = self._started
-        details = self._details or NO_DETAILS
-        if details.attributes:
-            attributes = clean_attributes({**attributes, **details.attributes})
-        # By position and whole: with keywords the tuple takes twice as long, and this runs once for each call.
-        return Invocation(
-            operation,
-            name,
-            self.status,
-            request_id,
-            invocation_id,
-            parent_id,
-            workflow,
-            agent,
-            start_unix_ns,
-            max(0, self.ended_ns - self.started_ns) / 1e9,
-            details.error_type,
-            None,
-            details.error_message,
-            None,
-            False,
-            None,
-            None,
-            None,
-            None,
-            None,
-            False,
-            None,
-            None,
-            0,
-            input_length,
-            self.output_length,
-            details.input_text,
-            details.output_text,
-            trace_id,
-            span_id,
-            sampled,
-            tenant,
-            user,
-            session,
-            attributes,
-            None if self.totals is None else self.totals.frozen(),
-            is_task,
-        )
+        self.stage = _DONE
+        return freezing.finish(self)
 
     def _fold(self) -> None:
         """Add this run to the nearest ancestor that has not been frozen as ended."""
@@ -638,7 +476,7 @@ class ActiveInvocation:
 
     def add_violation(self) -> None:
         """Note a policy violation for the roll-up; for the drainer."""
-        run = self if self._stage != _DONE else self._forget_ended_ancestors()
+        run = self if self.stage != _DONE else self._forget_ended_ancestors()
         if run is not None:
             run.own_totals().violations += 1
 
@@ -656,11 +494,3 @@ class Abandonable(ActiveInvocation):
             return
         self._token = None  # a finalizer runs in whatever context there is
         self.end(Status.ABANDONED)
-
-
-def _add_scope(attributes: dict[str, AttributeValue], scope: Scope) -> None:
-    for key, value in ((Attr.TENANT_ID, scope.tenant), (Attr.USER_ID, scope.user), (Attr.CONVERSATION_ID, scope.session)):
-        if value is not None:
-            attributes[key] = value
-    for name, attribute in scope.attributes.items():
-        attributes[Attr.USER_PREFIX + name] = attribute

@@ -17,9 +17,10 @@ from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 
-    from taskpilot_obs.invocation import ActiveInvocation, Site
+    from taskpilot_obs.invocation import ActiveInvocation
     from taskpilot_obs.records import AttributeValue, Invocation, Started
     from taskpilot_obs.rollups import Totals
+    from taskpilot_obs.site import Site
     from taskpilot_obs.tracing import LiveSpan
     from taskpilot_obs.usage import Reading
 
@@ -58,9 +59,7 @@ class LlmInvocation(Abandonable):
         "usage_inconsistent",
     )
 
-    def __init__(
-        self, site: Site, parent: ActiveInvocation | None, *, provider: str | None, model: str | None
-    ) -> None:
+    def __init__(self, site: Site, parent: ActiveInvocation | None, *, provider: str | None, model: str | None) -> None:
         super().__init__(site, parent)
         self.provider = provider
         self.request_model = model
@@ -119,7 +118,7 @@ class LlmInvocation(Abandonable):
             self.cached = cached
 
     def set_cost(self, usd: Decimal | float | str) -> None:
-        """State the cost in USD; wins over the price table. What is no amount (negative, NaN) is refused and counted."""
+        """State the cost in USD; it wins over the price table. What is no amount (negative, NaN) is counted, not taken."""
         if self.ended_ns:
             return
         with guarded("set_cost", self.site.host.tally):
@@ -233,10 +232,8 @@ class LlmInvocation(Abandonable):
         super()._write_outcome(live)
         attributes: dict[str, AttributeValue | tuple[str, ...]] = {}
         if self.usage is not None and not self.cached:
-            for key, field in _USAGE_ATTRIBUTES:
-                tokens = getattr(self.usage, field)
-                if tokens is not None:
-                    attributes[key] = tokens
+            stated = ((key, getattr(self.usage, field)) for key, field in _USAGE_ATTRIBUTES)
+            attributes.update({key: tokens for key, tokens in stated if tokens is not None})
         if self.response_model is not None:
             attributes[Attr.RESPONSE_MODEL] = self.response_model
         if self.response_id is not None:

@@ -93,6 +93,18 @@ class Pipeline:
         self.high_water = 0
         """0 until the drainer runs, so that the first `put` takes the slow path, which starts it."""
 
+    def add(self, name: str, exporter: Exporter) -> None:
+        """Feed one more in-memory exporter from now on."""
+        self.drain()
+        with self._lock:
+            self._in_memory[name] = exporter
+
+    def remove(self, name: str) -> None:
+        """Feed it no more."""
+        self.drain()
+        with self._lock:
+            self._in_memory.pop(name, None)
+
     @property
     def backlog(self) -> int:
         """How many items wait for the drainer."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from taskpilot_obs.context import current_running, current_scope
 from taskpilot_obs.guarded import guarded
-from taskpilot_obs.invocation import Abandonable, ActiveInvocation, Host, Site
+from taskpilot_obs.invocation import Abandonable, ActiveInvocation
 from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.providers import canonical, infer_provider
 from taskpilot_obs.records import (
@@ -29,6 +29,7 @@ from taskpilot_obs.records import (
     Verdict,
     clean_attributes,
 )
+from taskpilot_obs.site import Host, Site
 from taskpilot_obs.tracing import current_ids
 
 if TYPE_CHECKING:
@@ -121,8 +122,14 @@ class Recorder(Host):
         self.tracing = None
         self.redactor = None
 
-    def install(self, parts: Parts) -> Parts | None:
-        """Use these parts from now on; the parts before them, whose queue is drained into their exporters."""
+    def install(self, parts: Parts) -> None:
+        """Use these parts from now on; what the parts before them have queued is written by their exporters."""
+        before = self.swap(parts)
+        if before is not None and before.pipeline is not parts.pipeline:
+            before.pipeline.hand_over(parts.pipeline)
+
+    def swap(self, parts: Parts) -> Parts | None:
+        """Use these parts from now on; returns the parts before them, which stay alive."""
         with self._lock:
             before = self.parts
             self.parts = parts
@@ -132,8 +139,6 @@ class Recorder(Host):
             self.enabled = parts.settings.enabled
             for operation, name in self._declared:
                 self._tell(operation, name)
-        if before is not None and before.pipeline is not parts.pipeline:
-            before.pipeline.hand_over(parts.pipeline)
         return before
 
     # --- invocations -------------------------------------------------------------------------------------------------
@@ -211,9 +216,7 @@ class Recorder(Host):
             model=model, provider=provider, operation=operation, parent=parent, attributes=attributes
         ).begin()
 
-    def new(
-        self, operation: Operation, name: str, attributes: Mapping[str, object] | None = None
-    ) -> ActiveInvocation:
+    def new(self, operation: Operation, name: str, attributes: Mapping[str, object] | None = None) -> ActiveInvocation:
         """An operation beneath the current one, not yet begun."""
         return Abandonable(self.site(operation, name, attributes), resolve(CURRENT))
 
@@ -296,7 +299,14 @@ class Recorder(Host):
         origin = self.origin()
         rated = request_id if request_id is not None else origin.request_id
         self.report(
-            Feedback(str(rated or ""), bool(correct), False, origin, self._time(), clean_attributes(attributes or {}))
+            Feedback(
+                str(rated or ""),
+                bool(correct),
+                revision=False,
+                origin=origin,
+                time_unix_ns=self._time(),
+                attributes=clean_attributes(attributes or {}),
+            )
         )
 
     def record_policy_violation(
@@ -478,7 +488,7 @@ class Recorder(Host):
         self._parts().pipeline.drain()
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Wait until everything recorded so far is written by every exporter; False when `timeout` seconds pass first."""
+        """Wait until everything recorded so far is written by every exporter; False if `timeout` seconds pass first."""
         return self._parts().pipeline.flush(timeout)
 
     def shutdown(self, timeout: float | None = None) -> bool:

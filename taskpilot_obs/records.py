@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from taskpilot_obs.usage_types import Usage
 
@@ -29,14 +29,16 @@ def clean_attributes(attributes: Mapping[str, object]) -> Attributes:
         return NO_ATTRIBUTES
     return MappingProxyType(
         {
-            _plain_key(key): value if type(value) in _PLAIN else f"<{type(value).__name__}>"
+            key if type(key) is str else _name_of_type(key): cast(AttributeValue, value)
+            if type(value) in _PLAIN
+            else _name_of_type(value)
             for key, value in attributes.items()
         }
     )
 
 
-def _plain_key(key: object) -> str:
-    return key if type(key) is str else f"<{type(key).__name__}>"
+def _name_of_type(value: object) -> str:
+    return f"<{type(value).__name__}>"
 
 
 class Operation(StrEnum):
@@ -124,10 +126,6 @@ class Rollup(NamedTuple):
     unpriced_calls: int = 0
     tool_calls: int = 0
     violations: int = 0
-
-    def plus(self, other: Rollup) -> Rollup:
-        """The sum, field by field."""
-        return Rollup(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
 class Origin(NamedTuple):

@@ -27,7 +27,7 @@ class Label:
     MODEL: Final = "model"
     PROVIDER: Final = "provider"
     STATUS: Final = "status"
-    TOKEN_TYPE: Final = "token_type"
+    TOKEN_TYPE: Final = "token_type"  # noqa: S105  no password, and neither is the next
     DETAIL: Final = "detail"
     ERROR_TYPE: Final = "error_type"
     CACHE: Final = "cache"
@@ -62,7 +62,7 @@ LABEL_BOUNDS: Final[dict[str, int]] = {
     Label.EXPORTER: 30,
     Label.WHERE: 100,
 }
-"""How many names a label admits before the rest folds into `__other__`. Labels not listed have a fixed set of values."""
+"""How many names a label admits; the rest folds into `__other__`. Labels not listed have a fixed set of values."""
 MAX_CHILDREN: Final = 2_000
 """Most combinations of label values that one family admits."""
 
@@ -110,7 +110,7 @@ FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
 RUN_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Agents, LLM calls and tools, in seconds. 2 and 5 are bounds because the alerts ask about them."""
 WORKFLOW_BUCKETS: Final = (*RUN_BUCKETS, 1800.0, 3600.0)
-FIRST_TOKEN_BUCKETS: Final = tuple(bound for bound in RUN_BUCKETS if bound <= 60.0)
+FIRST_TOKEN_BUCKETS: Final = RUN_BUCKETS[: RUN_BUCKETS.index(60.0) + 1]
 CHECK_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 
@@ -145,7 +145,9 @@ def _histogram(name: str, help_text: str, buckets: tuple[float, ...], *labels: s
     return Metric(name, Kind.HISTOGRAM, help_text, labels, buckets)
 
 
-WORKFLOW_RUNS = _counter("workflow_runs_total", "Finished runs of a task, by how they ended.", Label.WORKFLOW, Label.STATUS)
+WORKFLOW_RUNS = _counter(
+    "workflow_runs_total", "Finished runs of a task, by how they ended.", Label.WORKFLOW, Label.STATUS
+)
 WORKFLOW_DURATION = _histogram(
     "workflow_duration_seconds", "Duration of a task, whatever its status.", WORKFLOW_BUCKETS, Label.WORKFLOW
 )
@@ -155,7 +157,7 @@ WORKFLOW_VIOLATION_RUNS = _counter(
 )
 WORKFLOW_COST = _counter(
     "workflow_cost_usd_total",
-    "Cost in USD of all LLM calls of finished tasks, by how the task ended. A roll-up: never add it to llm_cost_usd_total.",
+    "USD spent on LLM calls of finished tasks, by how the task ended; a roll-up, never add it to llm_cost_usd_total.",
     Label.WORKFLOW,
     Label.STATUS,
 )
@@ -181,7 +183,11 @@ LLM_REQUESTS = _counter(
     Label.STATUS,
 )
 LLM_DURATION = _histogram(
-    "llm_request_duration_seconds", "Duration of an LLM call, to the last token.", RUN_BUCKETS, Label.MODEL, Label.PROVIDER
+    "llm_request_duration_seconds",
+    "Duration of an LLM call, to the last token.",
+    RUN_BUCKETS,
+    Label.MODEL,
+    Label.PROVIDER,
 )
 LLM_FIRST_TOKEN = _histogram(
     "llm_time_to_first_token_seconds",
@@ -246,7 +252,11 @@ POLICY_VIOLATIONS = _counter(
 )
 POLICY_DECISIONS = _counter("policy_decisions_total", "Decisions of policies.", Label.POLICY, Label.DECISION)
 GUARDRAIL_BLOCKS = _counter(
-    "guardrail_blocks_total", "Inputs and outputs that a guardrail really blocked.", Label.AGENT, Label.GUARDRAIL, Label.STAGE
+    "guardrail_blocks_total",
+    "Inputs and outputs that a guardrail really blocked.",
+    Label.AGENT,
+    Label.GUARDRAIL,
+    Label.STAGE,
 )
 GUARDRAIL_CHECKS = _counter(
     "guardrail_checks_total", "Checks by guardrails, by what came of them.", Label.GUARDRAIL, Label.STAGE, Label.RESULT
@@ -261,16 +271,16 @@ FEEDBACK_REVISIONS = _counter(
 )
 
 BUDGET_LIMIT = _gauge("llm_budget_limit_usd", "Limit of a budget in USD.", Label.BUDGET, Label.PERIOD)
-BUDGET_SPENT = _gauge("llm_budget_spent_usd", "Spent of a budget in its current period, in USD.", Label.BUDGET, Label.PERIOD)
+BUDGET_SPENT = _gauge(
+    "llm_budget_spent_usd", "Spent of a budget in its current period, in USD.", Label.BUDGET, Label.PERIOD
+)
 BUDGET_RESERVED = _gauge(
     "llm_budget_reserved_usd", "Reserved for calls in progress, in USD.", Label.BUDGET, Label.PERIOD
 )
 BUDGET_USED_RATIO = _gauge(
     "llm_budget_used_ratio", "Share of a budget that is spent, 1 = all.", Label.BUDGET, Label.PERIOD
 )
-BUDGET_REFUSALS = _counter(
-    "llm_budget_refusals_total", "Calls that a budget refused.", Label.BUDGET, Label.PERIOD
-)
+BUDGET_REFUSALS = _counter("llm_budget_refusals_total", "Calls that a budget refused.", Label.BUDGET, Label.PERIOD)
 
 RECORDS = _counter("taskpilot_obs_records_total", "Records handed to an exporter.", Label.EXPORTER)
 RECORDS_DROPPED = _counter(
@@ -278,7 +288,9 @@ RECORDS_DROPPED = _counter(
 )
 EXPORT_ERRORS = _counter("taskpilot_obs_export_errors_total", "Batches on which an exporter failed.", Label.EXPORTER)
 INTERNAL_ERRORS = _counter(
-    "taskpilot_obs_internal_errors_total", "Failures inside the instrumentation, kept from the application.", Label.WHERE
+    "taskpilot_obs_internal_errors_total",
+    "Failures inside the instrumentation, kept from the application.",
+    Label.WHERE,
 )
 LABEL_OVERFLOW = _counter(
     "taskpilot_obs_label_overflow_total", "Observations folded into __other__ because a label was full.", Label.METRIC
@@ -378,7 +390,7 @@ class Field:
     TOTAL_TOKENS: Final = "total_tokens"
     STREAMING: Final = "streaming"
     CACHED: Final = "cached"
-    FIRST_TOKEN_MS: Final = "time_to_first_token_ms"
+    FIRST_TOKEN_MS: Final = "time_to_first_token_ms"  # noqa: S105  no password
     COST: Final = "cost_usd"
     TENANT_ID: Final = "tenant_id"
     USER_ID: Final = "user_id"

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals.thresholds import Thresholds
@@ -52,7 +52,7 @@ class Settings(BaseModel):
     exporters: tuple[Any, ...] = ()
     """Own exporters: objects with `export(batch)`, or functions that are called with each finished `Invocation`."""
     on_full: Literal["drop", "block"] = "drop"
-    """What happens when an exporter that does I/O cannot keep up: its records are dropped and counted, or callers wait."""
+    """When an exporter that does I/O cannot keep up, its records are dropped and counted, or callers wait."""
     queue_capacity: Annotated[int, Field(ge=64, le=10_000_000)] = 65_536
     """How many records may wait for the drainer before callers help, and for each exporter before `on_full` applies."""
     exit_timeout_s: Annotated[float, Field(ge=0, le=300)] = 5.0
@@ -81,13 +81,6 @@ class Settings(BaseModel):
 
     thresholds: Thresholds = Thresholds()
     """Where golden signals stop being healthy."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _spell_out(cls, given: Any) -> Any:
-        if isinstance(given, dict) and isinstance(given.get("registry"), str):
-            raise ValueError("registry must be a prometheus_client.CollectorRegistry, not text")
-        return given
 
     @classmethod
     def resolve(cls, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Self:

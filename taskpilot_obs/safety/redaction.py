@@ -112,6 +112,11 @@ class Redactor:
         self._max_length = max_length
         self._tally = tally
 
+    @property
+    def max_length(self) -> int:
+        """How many characters of a text are kept."""
+        return self._max_length
+
     def text(self, text: str, /) -> str:
         """The text without its secrets, cut to `max_length`. Never raises."""
         with guarded("redaction", self._tally):

@@ -1,0 +1,82 @@
+"""What an invocation belongs to: its recorder, and the place in the code where it begins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, Operation, clean_attributes
+from taskpilot_obs.semconv import Attr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from taskpilot_obs.clock import Clock
+    from taskpilot_obs.context import Scope
+    from taskpilot_obs.pipeline import Pipeline
+    from taskpilot_obs.pricing import PriceTable
+    from taskpilot_obs.safety.redaction import Redactor
+    from taskpilot_obs.self_telemetry import Tally
+    from taskpilot_obs.tracing import Tracing
+
+
+class Host:
+    """What an invocation needs of its recorder; the recorder is the only subclass."""
+
+    enabled: bool
+    now: Callable[[], int]
+    pipeline: Pipeline
+    clock: Clock
+    tally: Tally
+    tracing: Tracing | None
+    redactor: Redactor | None
+    prices: PriceTable
+
+
+class Site:
+    """A place that is instrumented: what all invocations begun there share, worked out once."""
+
+    __slots__ = ("attributes", "host", "is_agent", "is_workflow", "name", "operation", "span_attributes")
+
+    def __init__(self, host: Host, operation: Operation, name: str, attributes: Mapping[str, object]) -> None:
+        self.host = host
+        self.operation = operation
+        self.name = name
+        self.is_workflow = operation is Operation.WORKFLOW
+        self.is_agent = operation is Operation.AGENT
+        self.attributes = clean_attributes(attributes)
+        self.span_attributes: dict[str, AttributeValue] = {Attr.OPERATION: operation.value}
+        key = _NAME_ATTRIBUTES.get(operation)
+        if key is not None:
+            self.span_attributes[key] = name
+        self.span_attributes.update({Attr.USER_PREFIX + key: value for key, value in self.attributes.items()})
+
+
+_NAME_ATTRIBUTES = {
+    Operation.WORKFLOW: Attr.WORKFLOW_NAME,
+    Operation.AGENT: Attr.AGENT_NAME,
+    Operation.TOOL: Attr.TOOL_NAME,
+}
+
+
+class Details:
+    """What most invocations have nothing of."""
+
+    __slots__ = ("attributes", "error_message", "error_type", "input_text", "output_text")
+
+    def __init__(self) -> None:
+        self.attributes: Attributes = NO_ATTRIBUTES
+        self.error_type: str | None = None
+        self.error_message: str | None = None
+        self.input_text: str | None = None
+        self.output_text: str | None = None
+
+
+NO_DETAILS = Details()
+
+
+def scope_attributes(scope: Scope) -> dict[str, AttributeValue]:
+    """A request context as span attributes."""
+    identity = ((Attr.TENANT_ID, scope.tenant), (Attr.USER_ID, scope.user), (Attr.CONVERSATION_ID, scope.session))
+    attributes: dict[str, AttributeValue] = {key: value for key, value in identity if value is not None}
+    attributes.update({Attr.USER_PREFIX + name: value for name, value in scope.attributes.items()})
+    return attributes

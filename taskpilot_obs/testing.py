@@ -1,0 +1,129 @@
+"""What users need to test their own instrumented code.
+
+    with capture_invocations() as seen:
+        handle("create a task")
+    assert [run.name for run in seen] == ["create_task", "PlannerAgent", "handle"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import TYPE_CHECKING, TypeVar, Unpack, overload
+
+from prometheus_client import CollectorRegistry  # noqa: TID251  a test's metrics live in a registry of their own
+
+from taskpilot_obs.clock import Clock
+from taskpilot_obs.config import build, get_recorder
+from taskpilot_obs.exporters.window import RollingWindow
+from taskpilot_obs.recorder import Recorder
+from taskpilot_obs.records import Invocation, Record
+from taskpilot_obs.settings import Options, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+R = TypeVar("R", bound=Record)
+_numbers = count(1)
+
+
+class Captured(Sequence[R]):
+    """Records as they come; reading drains first, so that everything recorded so far is there."""
+
+    def __init__(self, kind: type[R], drain: Callable[[], None]) -> None:
+        self._kind = kind
+        self._drain = drain
+        self._records: list[R] = []
+
+    def export(self, batch: Sequence[Record], /) -> None:
+        """Keep those of the kind that is wanted."""
+        self._records.extend(record for record in batch if isinstance(record, self._kind))
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[R]: ...
+    def __getitem__(self, index: int | slice) -> R | list[R]:
+        self._drain()
+        return self._records[index]
+
+    def __len__(self) -> int:
+        self._drain()
+        return len(self._records)
+
+
+@contextmanager
+def capture_records(kind: type[R], recorder: Recorder | None = None) -> Iterator[Captured[R]]:
+    """Capture finished records of one kind (`Invocation`, `Started`, `Decision`, `Feedback`, `AuditEvent`).
+
+    Args:
+        kind: the record class.
+        recorder: whose; the default recorder when left out.
+    """
+    used = recorder or get_recorder()
+    captured = Captured(kind, used.drain)
+    name = f"captured_{next(_numbers)}"
+    pipeline = used.pipeline
+    pipeline.add(name, captured)
+    try:
+        yield captured
+    finally:
+        pipeline.remove(name)
+
+
+@contextmanager
+def capture_invocations(recorder: Recorder | None = None) -> Iterator[Captured[Invocation]]:
+    """Capture every finished invocation of a block, in the order in which they ended."""
+    with capture_records(Invocation, recorder) as captured:
+        yield captured
+
+
+@contextmanager
+def fresh_recorder(*, clock: Clock | None = None, **options: Unpack[Options]) -> Iterator[Recorder]:
+    """Give the default recorder fresh parts for a block: no counts, no window, a Prometheus registry of its own.
+
+    Decorated functions record into them; afterwards the parts before are back, untouched. Options as for `configure`.
+
+    Args:
+        clock: a `FixedClock`, say.
+        options: see `Settings`.
+    """
+    recorder = get_recorder()
+    registry = options.pop("registry", None) or CollectorRegistry()
+    settings = Settings.resolve({**options, "registry": registry})
+    parts = build(settings, recorder, clock=clock, window=RollingWindow())
+    before = recorder.swap(parts)
+    try:
+        yield recorder
+    finally:
+        if before is not None:
+            recorder.swap(before)
+        parts.pipeline.shutdown()
+
+
+class FixedClock(Clock):
+    """A clock that stands still until it is told to go on.
+
+    Args:
+        unix_ns: the wall-clock time at which it stands, in nanoseconds since the epoch.
+    """
+
+    def __init__(self, unix_ns: int = 1_767_225_600_000_000_000) -> None:
+        super().__init__()
+        self._time = unix_ns
+        self.now = self._read
+
+    def _read(self) -> int:
+        return self._time
+
+    def unix_ns(self, ticks: int) -> int:
+        """Its monotonic time is its wall-clock time."""
+        return ticks
+
+    def refresh(self) -> None:
+        """Nothing to renew."""
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._time += int(seconds * 1e9)
