@@ -1,25 +1,58 @@
-"""Token usage as providers state it, normalised: inclusive totals with subset details."""
+"""Readers of what providers say about token usage: one call for a whole response, one object for a stream.
+
+Every shape that is read, and its traps, is in `taskpilot_obs.usage_readers`; the values are in
+`taskpilot_obs.usage_types`.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from taskpilot_obs.guarded import guarded
+from taskpilot_obs.usage_readers.streams import Stream
+from taskpilot_obs.usage_types import UNREAD, Reading, Usage, from_counts
+
+__all__ = ["Reading", "StreamReader", "Usage", "from_counts", "read_response"]
+
+_GUARD = guarded("usage")
 
 
-class Usage(NamedTuple):
-    """Tokens of one LLM call. Totals are inclusive; details are subsets of them and never added on top.
+def read_response(response: object, *, provider: str | None = None) -> Reading:
+    """Read a provider's whole response: usage, model, provider, service tier, id and finish reasons.
 
-    `None` means that the provider said nothing, 0 that it said zero. The model is that of OpenTelemetry's
-    `gen_ai.usage.*`, of genai-prices and of LangChain's `usage_metadata`.
+    Args:
+        response: a decoded body, the SDK's own object, a LangChain message or `LLMResult`, a usage object alone, or the
+            list of all events of a stream.
+        provider: who answered, in any spelling; without it the shape is recognised.
+
+    Returns:
+        What was found. `usage` is None where the response states none. Never raises, whatever is passed.
+    """
+    with _GUARD:
+        stream = Stream(provider)
+        stream.feed_all(response)
+        return stream.reading()
+    return UNREAD
+
+
+class StreamReader:
+    """Reads a stream of a provider's events as they pass, and keeps what the provider said last.
+
+    Counts of later events replace those of earlier ones, for providers repeat or correct them; only LangChain's chunks,
+    which are made to be added up, are added.
     """
 
-    input_tokens: int | None = None
-    """Every prompt token: uncached, cache reads, cache writes, tool use."""
-    output_tokens: int | None = None
-    """Every generated token, reasoning included."""
-    cache_read_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    cache_write_5m_tokens: int | None = None
-    cache_write_1h_tokens: int | None = None
-    input_audio_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    output_audio_tokens: int | None = None
+    __slots__ = ("_stream",)
+
+    def __init__(self, provider: str | None = None) -> None:
+        self._stream = Stream(provider)
+
+    def feed(self, event: object) -> bool:
+        """Take the next event; whether it carries generated content (the first that does is the first token)."""
+        with _GUARD:
+            return self._stream.feed(event)
+        return False
+
+    def reading(self) -> Reading:
+        """What the stream has said so far."""
+        with _GUARD:
+            return self._stream.reading()
+        return UNREAD

@@ -1,0 +1,232 @@
+"""Rate cards: what one model costs, compiled so that a call is priced with a handful of integer multiplications.
+
+A price table names a rate for some kinds of tokens, and kinds contain each other (audio that was read from the cache is
+input, audio and a cache read). Each token is billed once, at the most specific rate that has a price. So a card keeps
+integers, in the smallest power of ten of a USD that its rates need, and only the result becomes a `Decimal`: exact, and
+independent of the caller's decimal context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Context, Decimal
+from typing import Final, NamedTuple, Protocol
+
+from taskpilot_obs.usage_types import Usage, from_counts
+
+KINDS: Final[dict[str, frozenset[str]]] = {
+    "input_tokens": frozenset({"input"}),
+    "output_tokens": frozenset({"output"}),
+    "cache_read_tokens": frozenset({"input", "read"}),
+    "cache_write_tokens": frozenset({"input", "write"}),
+    "cache_write_5m_tokens": frozenset({"input", "write", "5m"}),
+    "cache_write_1h_tokens": frozenset({"input", "write", "1h"}),
+    "input_audio_tokens": frozenset({"input", "audio"}),
+    "input_image_tokens": frozenset({"input", "image"}),
+    "cache_audio_read_tokens": frozenset({"input", "read", "audio"}),
+    "cache_image_read_tokens": frozenset({"input", "read", "image"}),
+    "output_reasoning_tokens": frozenset({"output", "reasoning"}),
+    "output_audio_tokens": frozenset({"output", "audio"}),
+    "output_image_tokens": frozenset({"output", "image"}),
+}
+"""The kinds of tokens that a `Usage` can tell apart, by genai-prices' names, with what makes each of them special."""
+PLAIN: Final = frozenset(
+    {"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"}
+)
+PER_MILLION: Final = -6
+_EXACT: Final = Context(prec=60)
+
+
+class Tier(NamedTuple):
+    """A rate that holds for the whole request once its input exceeds `above` tokens."""
+
+    above: int
+    rate: Decimal
+
+
+class Rate(NamedTuple):
+    """What a kind of token costs, in USD per 1,000,000 tokens."""
+
+    kind: str
+    base: Decimal
+    tiers: tuple[Tier, ...] = ()
+
+    def at(self, input_tokens: int) -> Decimal:
+        """The rate of a request with that many input tokens."""
+        reached = [tier.rate for tier in self.tiers if input_tokens > tier.above]
+        return reached[-1] if reached else self.base
+
+
+class Priced(Protocol):
+    """What a model costs, as far as it is known."""
+
+    @property
+    def rates(self) -> tuple[Rate, ...]:
+        """The rates, for whoever wants to see them."""
+        ...
+
+    def cost(self, usage: Usage, at_unix_ns: int) -> Decimal | None:
+        """USD for this usage at this time; None where the usage does not say enough, or the rates do not cover it."""
+        ...
+
+
+class _Step(NamedTuple):
+    """The rates of one context tier, as integers per token."""
+
+    above: int
+    input: int
+    output: int
+    read: int
+    """What a cache read costs more than the input that it is (mostly negative); likewise below."""
+    write: int
+    write_1h: int
+    by_kind: tuple[int, ...]
+    """The full rates, in the order of the card's kinds."""
+
+
+class Card:
+    """The rates of one model, at one service tier, for as long as they do not change."""
+
+    __slots__ = ("_base", "_contained", "_exponent", "_fixed", "_free", "_kinds", "_plain", "_sides", "_steps", "rates")
+
+    def __init__(self, rates: Sequence[Rate], per_request: Decimal = Decimal(0)) -> None:
+        self.rates = tuple(sorted(rates, key=lambda rate: (-len(KINDS[rate.kind]), rate.kind)))
+        self._kinds = tuple(rate.kind for rate in self.rates)
+        self._contained = tuple(
+            tuple(index for index, kind in enumerate(self._kinds) if KINDS[outer] < KINDS[kind])
+            for outer in self._kinds
+        )
+        self._plain = PLAIN.issuperset(self._kinds)
+        self._sides = tuple(side in self._kinds for side in ("input_tokens", "output_tokens"))
+        self._free = not self.rates and not per_request
+        self._exponent = _exponent([*_all_rates(self.rates), per_request])
+        self._fixed = _as_int(per_request, self._exponent)
+        self._steps = tuple(self._step(above) for above in sorted({-1, *_thresholds(self.rates)}, reverse=True))
+        self._base = self._steps[0] if len(self._steps) == 1 else None
+
+    def cost(self, usage: Usage, _at_unix_ns: int) -> Decimal | None:
+        """USD for this usage; None where a side with a price is unknown, or tokens have no price."""
+        given, generated, read, write, _, write_1h, *special = usage
+        if given is None or generated is None or type(given) is not int or type(generated) is not int:
+            return self._partial(usage)
+        step = self._base or next(step for step in self._steps if given > step.above or step.above < 0)
+        total = given * step.input + generated * step.output + self._fixed
+        if read or write or write_1h:
+            read, write, write_1h = read or 0, write or 0, write_1h or 0
+            if not (0 <= read <= given - write and 0 <= write_1h <= write):
+                return self._cleaned(usage)
+            total += read * step.read + write * step.write + write_1h * step.write_1h
+        if total <= 0 or self._sides != _BOTH:
+            return self._unusual(usage, given, generated, total)
+        if not self._plain and any(special):
+            return self._by_kind(usage, step)
+        return _EXACT.scaleb(Decimal(total), self._exponent)
+
+    def _unusual(self, usage: Usage, given: int, generated: int, total: int) -> Decimal | None:
+        """What is cheap to test for after the sum: numbers that are none, nothing to bill, a side without a price."""
+        if given < 0 or generated < 0:
+            return self._cleaned(usage)
+        if not self._free and any(
+            tokens and not priced for tokens, priced in zip((given, generated), self._sides, strict=True)
+        ):
+            return None
+        return _EXACT.scaleb(Decimal(total), self._exponent)
+
+    def _partial(self, usage: Usage) -> Decimal | None:
+        """An unknown side matters only where it has a price: embeddings have no output to bill."""
+        cleaned, _ = from_counts(**usage._asdict())
+        sides = (cleaned.input_tokens, cleaned.output_tokens)
+        if sides == (None, None) or any(
+            tokens is None and priced for tokens, priced in zip(sides, self._sides, strict=True)
+        ):
+            return None
+        return self.cost(cleaned._replace(input_tokens=sides[0] or 0, output_tokens=sides[1] or 0), 0)
+
+    def _cleaned(self, usage: Usage) -> Decimal | None:
+        """Counts that contradict each other are cut down first, as the readers do."""
+        cleaned, _ = from_counts(**usage._asdict())
+        return None if cleaned == usage else self.cost(cleaned, 0)
+
+    def _by_kind(self, usage: Usage, step: _Step) -> Decimal | None:
+        """The general way, for audio, images and reasoning with rates of their own."""
+        counts = counts_by_kind(usage)
+        alone: list[int] = []
+        for kind, contained in zip(self._kinds, self._contained, strict=True):
+            left = counts.get(kind, 0) - sum(alone[index] for index in contained)
+            if left < 0:
+                return None
+            alone.append(left)
+        total = sum(left * rate for left, rate in zip(alone, step.by_kind, strict=True)) + self._fixed
+        return _EXACT.scaleb(Decimal(total), self._exponent)
+
+    def _step(self, above: int) -> _Step:
+        rates = {
+            rate.kind: _as_int(_EXACT.scaleb(rate.at(above + 1), PER_MILLION), self._exponent) for rate in self.rates
+        }
+        plain = rates.get("input_tokens", 0)
+        write = rates.get("cache_write_tokens", plain)
+        return _Step(
+            above=above,
+            input=plain,
+            output=rates.get("output_tokens", 0),
+            read=rates.get("cache_read_tokens", plain) - plain,
+            write=write - plain,
+            write_1h=rates.get("cache_write_1h_tokens", write) - write,
+            by_kind=tuple(rates.values()),
+        )
+
+
+_BOTH: Final = (True, True)
+
+
+def counts_by_kind(usage: Usage) -> dict[str, int]:
+    """The counts of a usage under the price table's names, with the overlaps that the table needs and nobody states.
+
+    What is both read from the cache and audio (or image) is as much as must be for the details to fit into the input:
+    where a provider does not say, no audio is taken for cached.
+    """
+    counts = {
+        "input_tokens": usage.input_tokens or 0,
+        "output_tokens": usage.output_tokens or 0,
+        "cache_read_tokens": usage.cache_read_tokens or 0,
+        "cache_write_tokens": usage.cache_write_tokens or 0,
+        "cache_write_5m_tokens": usage.cache_write_5m_tokens or 0,
+        "cache_write_1h_tokens": usage.cache_write_1h_tokens or 0,
+        "input_audio_tokens": usage.input_audio_tokens or 0,
+        "input_image_tokens": usage.input_image_tokens or 0,
+        "output_reasoning_tokens": usage.reasoning_tokens or 0,
+        "output_audio_tokens": usage.output_audio_tokens or 0,
+        "output_image_tokens": usage.output_image_tokens or 0,
+    }
+    read, audio, image = counts["cache_read_tokens"], counts["input_audio_tokens"], counts["input_image_tokens"]
+    excess = read + counts["cache_write_tokens"] + audio + image - counts["input_tokens"]
+    read_audio = usage.cache_read_audio_tokens
+    if read_audio is None:
+        read_audio = max(0, min(excess, read, audio))
+    counts["cache_audio_read_tokens"] = read_audio
+    counts["cache_image_read_tokens"] = max(0, min(excess - read_audio, read - read_audio, image))
+    return counts
+
+
+def _all_rates(rates: Sequence[Rate]) -> list[Decimal]:
+    per_million = [rate.base for rate in rates] + [tier.rate for rate in rates for tier in rate.tiers]
+    return [_EXACT.scaleb(rate, PER_MILLION) for rate in per_million]
+
+
+def _thresholds(rates: Sequence[Rate]) -> set[int]:
+    return {tier.above for rate in rates for tier in rate.tiers}
+
+
+def _exponent(rates: Sequence[Decimal]) -> int:
+    """The power of ten in which all the rates are whole."""
+    exponents = [rate.normalize(_EXACT).as_tuple().exponent for rate in rates]
+    return min([0, *(exponent for exponent in exponents if isinstance(exponent, int))])
+
+
+def _as_int(rate: Decimal, exponent: int) -> int:
+    return int(_EXACT.scaleb(rate, -exponent))
+
+
+def rates_of(prices: Mapping[str, Decimal]) -> tuple[Rate, ...]:
+    """Rates without context tiers."""
+    return tuple(Rate(kind, price) for kind, price in prices.items())

@@ -1,0 +1,228 @@
+"""The price table: genai-prices, loaded at most once, late, and where possible by a helper thread.
+
+The only module that speaks to the library. It takes a third of a second to import, which no event loop should wait for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal, localcontext
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from taskpilot_obs.guarded import guarded
+from taskpilot_obs.pricing.cards import KINDS, Card, Priced, Rate, Tier, counts_by_kind
+from taskpilot_obs.usage_types import Usage, from_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from genai_prices import types
+    from genai_prices.data_snapshot import DataSnapshot
+
+SLOT_NS: Final = 15 * 60 * 1_000_000_000
+"""Prices change on the quarter of an hour at most: some models are cheaper at night."""
+_SLOT_MINUTES: Final = 15
+_PER_MILLION: Final = 1_000_000
+_TABLE_IDS: Final = {
+    "aws.bedrock": "aws",
+    "azure.ai.openai": "azure",
+    "azure.ai.inference": "azure",
+    "gcp.gemini": "google",
+    "gcp.vertex_ai": "google",
+    "mistral_ai": "mistral",
+    "x_ai": "x-ai",
+}
+"""The table's ids where they differ from the canonical names. Its own matching is by substring, and takes Azure for OpenAI."""
+_STANDARD_TIERS: Final = frozenset({"", "default", "standard", "auto", "on_demand", "standard_only"})
+
+
+class Found(NamedTuple):
+    """A model of the table."""
+
+    provider: types.Provider
+    model: types.ModelInfo
+
+
+class _State:
+    """What one process has loaded."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.library: Library | None = None
+        self.helper: threading.Thread | None = None
+
+
+class Library:
+    """The loaded table."""
+
+    def __init__(self) -> None:
+        from genai_prices import data_snapshot, types, units
+
+        self._snapshots = data_snapshot
+        self._types = types
+        self._registry = units._get_registry()  # noqa: SLF001  the units have no public door, and their factors are needed
+        self.source = f"genai-prices {version('genai-prices')}"
+        self.find("openai", "gpt-4o")  # the first look-up builds the library's own indexes
+
+    @property
+    def snapshot(self) -> DataSnapshot:
+        """The prices now in use; the user may have let the library update them."""
+        return self._snapshots.get_snapshot()
+
+    def find(self, provider: str, model: str) -> Found | None:
+        """A provider's model by canonical name; None where the table does not have it."""
+        table_id = self.table_id(provider)
+        if table_id is None:
+            return None
+        try:
+            return Found(*self.snapshot.find_provider_model(model, None, table_id, None))
+        except LookupError:
+            return None
+
+    def table_id(self, provider: str) -> str | None:
+        """The table's id of a provider, matched exactly; None where it has none."""
+        wanted = _TABLE_IDS.get(provider, provider)
+        return next((known.id for known in self.snapshot.providers if known.id == wanted), None)
+
+    def provider_ids(self) -> tuple[str, ...]:
+        """Every provider of the table, by the canonical name where there is one."""
+        names = {table_id: name for name, table_id in reversed(_TABLE_IDS.items())}
+        return tuple(sorted(names.get(known.id, known.id) for known in self.snapshot.providers))
+
+    def models(self, provider: str) -> Iterator[Found]:
+        """All models of a provider."""
+        table_id = self.table_id(provider)
+        for known in self.snapshot.providers:
+            if known.id == table_id:
+                yield from (Found(known, model) for model in known.models)
+
+    def card(self, found: Found, service_tier: str | None, at_unix_ns: int) -> Priced | None:
+        """The rates in force at this time; None for a model that is not billed by tokens."""
+        context = price_context(service_tier)
+        if context and not any(found.model is model for model in found.provider.models):
+            context = {}  # another provider's price list stands in, and its tiers do not
+        prices = found.model.get_prices(_moment(at_unix_ns), context)
+        rates = self._rates(prices)
+        if rates is None or self._changes_within_slot(found.model):
+            return LibraryCard(self, found, context, rates or ())
+        if prices.__dict__ and not rates:
+            return None
+        return Card(rates, self._per_request(prices))
+
+    def _rates(self, prices: types.ModelPrice) -> tuple[Rate, ...] | None:
+        """The rates for the kinds of tokens that a usage tells apart; None where only the library knows how to bill."""
+        if type(prices) is not self._types.ModelPrice:
+            return None
+        rates = []
+        for unit in self._registry.units.values():
+            price = prices.__dict__.get(unit.price_key)
+            if price is None or unit.usage_key not in KINDS:
+                continue
+            if unit.per != _PER_MILLION or not isinstance(price, (Decimal, self._types.TieredPrices)):
+                return None
+            tiered = isinstance(price, self._types.TieredPrices)
+            tiers = tuple(Tier(tier.start, tier.price) for tier in price.tiers) if tiered else ()
+            rates.append(Rate(unit.usage_key, price.base if tiered else price, tiers))
+        return tuple(rates)
+
+    def _per_request(self, prices: types.ModelPrice) -> Decimal:
+        price = prices.__dict__.get("requests_kcount")
+        return price / 1_000 if isinstance(price, Decimal) else Decimal(0)
+
+    def _changes_within_slot(self, model: types.ModelInfo) -> bool:
+        conditional = [*(model.prices if isinstance(model.prices, list) else ()), *(model.price_variants or ())]
+        return any(
+            moment.minute % _SLOT_MINUTES or moment.second or moment.microsecond
+            for price in conditional
+            if isinstance(price.constraint, self._types.TimeOfDateConstraint)
+            for moment in (price.constraint.start_time, price.constraint.end_time)
+        )
+
+    def calculate(
+        self, found: Found, usage: Usage, context: Mapping[str, str], at_unix_ns: int
+    ) -> types.PriceCalculation:
+        """What the library itself makes of it: exact, and a hundred times slower than a card."""
+        with localcontext():
+            return found.model.calc_price(
+                self._types.Usage(**counts_by_kind(usage)),
+                found.provider,
+                genai_request_timestamp=_moment(at_unix_ns),
+                price_context=context or None,
+            )
+
+
+class LibraryCard:
+    """A model that only the library can bill."""
+
+    def __init__(self, library: Library, found: Found, context: Mapping[str, str], rates: tuple[Rate, ...]) -> None:
+        self.rates = rates
+        self._library = library
+        self._found = found
+        self._context = context
+
+    def cost(self, usage: Usage, at_unix_ns: int) -> Decimal | None:
+        """USD for this usage; None where a total is unknown, or the library refuses the numbers."""
+        cleaned, _ = from_counts(**usage._asdict())
+        if cleaned.input_tokens is None or cleaned.output_tokens is None:
+            return None
+        try:
+            return self._library.calculate(self._found, cleaned, self._context, at_unix_ns).total_price
+        except ValueError:
+            return None
+
+
+def price_context(service_tier: str | None) -> dict[str, str]:
+    """The library's context for a service tier; the empty one for what is billed at standard rates."""
+    tier = (service_tier or "").lower()
+    if tier in _STANDARD_TIERS:
+        return {}
+    if tier == "batch":
+        return {"processing": tier}
+    return {"service_tier": tier, "speed": tier}
+
+
+def loaded() -> Library | None:
+    """The table, if it is in memory already."""
+    return _state.library
+
+
+def load() -> Library:
+    """The table; waits for the import, whoever runs it."""
+    with _state.lock:
+        if _state.library is None:
+            _state.library = Library()
+        return _state.library
+
+
+def start_loading() -> None:
+    """Let a daemon thread load the table; does nothing where one does, or did."""
+    helper = _state.helper
+    if _state.library is not None or (helper is not None and helper.is_alive()):
+        return
+    helper = threading.Thread(target=_load_in_background, name="taskpilot-obs-prices", daemon=True)
+    _state.helper = helper
+    try:
+        helper.start()
+    except RuntimeError:  # the interpreter shuts down: whoever needs a price loads the table himself
+        _state.helper = None
+
+
+def _load_in_background() -> None:
+    with guarded("price_table"):
+        load()
+
+
+def _moment(unix_ns: int) -> datetime:
+    return datetime.fromtimestamp(unix_ns // 1_000_000_000, tz=UTC)
+
+
+_state: Final = _State()
+if hasattr(os, "register_at_fork"):
+    # A fork in the middle of an import would leave the child waiting for a module that no thread of its own loads.
+    os.register_at_fork(
+        before=_state.lock.acquire, after_in_parent=_state.lock.release, after_in_child=_state.lock.release
+    )

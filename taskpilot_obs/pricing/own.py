@@ -1,0 +1,123 @@
+"""Own prices and model aliases, from code or from TOML and YAML files; they win over the price table."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+from taskpilot_obs.pricing.cards import Card, Rate
+
+Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
+_YAML: Final = frozenset({".yaml", ".yml"})
+_KINDS: Final = {
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cache_read": "cache_read_tokens",
+    "cache_write": "cache_write_tokens",
+    "cache_write_1h": "cache_write_1h_tokens",
+    "input_audio": "input_audio_tokens",
+    "reasoning": "output_reasoning_tokens",
+    "output_audio": "output_audio_tokens",
+}
+
+
+class OwnPrice(BaseModel):
+    """What you pay for a model, in USD per 1,000,000 tokens. Kinds without a rate cost what the input or output costs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Name
+    """As the provider names it, or as you ask for it; dated snapshots of it cost the same."""
+    input: Usd
+    output: Usd
+    provider: Name | None = None
+    """Only at this provider; without it at any."""
+    effective_from: date | None = None
+    """First day (UTC) on which it holds; without it always. Of several the latest that has begun holds."""
+    cache_read: Usd | None = None
+    cache_write: Usd | None = None
+    cache_write_1h: Usd | None = None
+    input_audio: Usd | None = None
+    reasoning: Usd | None = None
+    output_audio: Usd | None = None
+    per_request: Usd = Decimal(0)
+    """USD for each request, whatever its tokens."""
+
+    def card(self) -> Card:
+        """The rates, ready to price calls."""
+        stated = {kind: getattr(self, field) for field, kind in _KINDS.items()}
+        rates = {kind: rate for kind, rate in stated.items() if rate is not None}
+        if "cache_write_1h_tokens" in rates:
+            rates.setdefault("cache_write_tokens", self.input)
+        if {"cache_read_tokens", "input_audio_tokens"} <= rates.keys():
+            rates["cache_audio_read_tokens"] = rates["cache_read_tokens"]
+        return Card([Rate(kind, rate) for kind, rate in rates.items()], self.per_request)
+
+
+class PriceFile(BaseModel):
+    """The content of a price file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    aliases: dict[Name, Name] = {}
+    """Your names of models (Azure deployments, gateways' names) -> the name in the price table, with or without a vendor."""
+    prices: tuple[OwnPrice, ...] = ()
+
+
+def load_prices(path: str | os.PathLike[str]) -> PriceFile:
+    """Own prices and aliases from a TOML or YAML file.
+
+    Raises:
+        ConfigurationError: the file cannot be read, is no TOML or YAML, or a field is wrong; the message names it.
+        MissingExtraError: a YAML file, without the extra `prices`.
+    """
+    file = Path(path)
+    try:
+        content = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"price file {str(file)!r} cannot be read: {error}") from error
+    stated = _parse_yaml(file, content) if file.suffix.lower() in _YAML else _parse_toml(file, content)
+    if not isinstance(stated, Mapping):
+        raise ConfigurationError(f"price file {str(file)!r} holds {type(stated).__name__}, not `aliases` and `prices`")
+    try:
+        return PriceFile.model_validate(dict(stated))
+    except ValidationError as error:
+        raise ConfigurationError(f"price file {str(file)!r}: {_explain(error)}") from error
+
+
+def _parse_toml(file: Path, content: str) -> Any:
+    try:
+        return tomllib.loads(content, parse_float=Decimal)
+    except (tomllib.TOMLDecodeError, ArithmeticError) as error:
+        raise ConfigurationError(f"price file {str(file)!r} is no TOML: {error}") from error
+
+
+def _parse_yaml(file: Path, content: str) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingExtraError("A price file in YAML", "prices") from error
+    try:
+        return yaml.safe_load(content) or {}
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"price file {str(file)!r} is no YAML: {error}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    """Which field, what was given, what is allowed; for each that is wrong."""
+    wrong = []
+    for one in error.errors():
+        field = ".".join(str(part) for part in one["loc"])
+        given = "" if one["type"] == "missing" else f", given {one['input']!r}"
+        allowed = f"; allowed are {', '.join(OwnPrice.model_fields)}" if one["type"] == "extra_forbidden" else ""
+        wrong.append(f"{field}{given}: {one['msg']}{allowed}")
+    return "; ".join(wrong)

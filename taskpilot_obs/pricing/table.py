@@ -1,0 +1,316 @@
+"""What an LLM call costs: own prices first, then the price table; by the model that answered; unknown where nobody knows."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.guarded import guarded
+from taskpilot_obs.pricing import library
+from taskpilot_obs.pricing.cards import Priced, Rate
+from taskpilot_obs.pricing.own import OwnPrice, load_prices
+from taskpilot_obs.providers import GATEWAYS, canonical, infer_provider, split_model
+from taskpilot_obs.usage_types import Usage
+
+logger = logging.getLogger("taskpilot_obs")
+
+FROM_TABLE: Final = "price_table"
+FROM_OWN: Final = "own_price"
+_MAX_CARDS: Final = 4_096
+_MAX_WARNED: Final = 1_000
+_MAX_NAME: Final = 200
+_DATE: Final = re.compile(r"[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4})$")
+_WORDS: Final = re.compile(r"[-_]")
+
+Key = tuple[str | None, str | None, str | None, str | None, int]
+
+
+class Price(NamedTuple):
+    """A cost in USD, and where it comes from; both None where nobody knows."""
+
+    cost: Decimal | None
+    source: str | None
+
+
+UNKNOWN: Final = Price(None, None)
+
+
+class Explanation(NamedTuple):
+    """A price with its reasons."""
+
+    cost: Decimal | None
+    source: str
+    """Name and version of the price table, or what your own price says of itself."""
+    provider: str
+    model: str
+    """As the price list names it."""
+    rates: tuple[Rate, ...]
+
+
+class Listed(NamedTuple):
+    """One model of a price list, with the rates now in force; no rates for what is not billed by tokens."""
+
+    model: str
+    rates: tuple[Rate, ...]
+
+
+class _Entry(NamedTuple):
+    """What was found for a call, kept for the calls after it."""
+
+    card: Priced
+    source: str
+    provider: str
+    model: str
+
+
+class PriceTable:
+    """Prices of models. Thread-safe; `price` never raises, and `ready` says whether it would wait for the table.
+
+    Args:
+        aliases: your names of models -> names in the price table (`"my-deployment": "azure/gpt-4o"`).
+        own_prices: your prices, which win over the table's.
+
+    Raises:
+        ConfigurationError: two own prices for the same model, provider and day.
+    """
+
+    def __init__(self, aliases: Mapping[str, str] | None = None, own_prices: Sequence[OwnPrice] = ()) -> None:
+        self._aliases = {name.lower(): target for name, target in (aliases or {}).items()}
+        self._own = _by_model(own_prices)
+        self._entries: dict[Key, _Entry | None] = {}
+        self._warned: set[tuple[str | None, str]] = set()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls, files: Iterable[str | os.PathLike[str]] = (), *, aliases: Mapping[str, str] | None = None
+    ) -> PriceTable:
+        """A table with the own prices and aliases of these files; `aliases` win over those in the files.
+
+        Raises:
+            ConfigurationError: a file is wrong; the message says where.
+            MissingExtraError: a YAML file, without the extra `prices`.
+        """
+        read = [load_prices(file) for file in files]
+        merged = {name: target for file in read for name, target in file.aliases.items()}
+        return cls({**merged, **(aliases or {})}, [price for file in read for price in file.prices])
+
+    @property
+    def ready(self) -> bool:
+        """Whether the price table is in memory; until then the first `price` waits for it (about 0.3 s)."""
+        return library.loaded() is not None
+
+    def warm_up(self) -> None:
+        """Have the price table loaded by a helper thread. Cheap to call again."""
+        library.start_loading()
+
+    def price(  # noqa: PLR0913  what a price depends on
+        self,
+        usage: Usage | None,
+        *,
+        provider: str | None,
+        request_model: str | None,
+        response_model: str | None,
+        at_unix_ns: int,
+        service_tier: str | None = None,
+    ) -> Price:
+        """The cost of a call in USD at the prices in force at its time; unknown where usage or price are.
+
+        A call is priced by the model that answered; by the one that was asked for only where the response names none, or
+        names a dated snapshot of it. A model without a price is logged once.
+        """
+        if usage is None:
+            return UNKNOWN
+        try:
+            key = (provider, response_model, request_model, service_tier, at_unix_ns // library.SLOT_NS)
+            entry = self._entries[key]
+        except KeyError:
+            entry = self._look_up(key, at_unix_ns)
+        except TypeError:  # not the types that were asked for
+            return UNKNOWN
+        if entry is None:
+            return UNKNOWN
+        try:
+            cost = entry.card.cost(usage, at_unix_ns)
+        except (TypeError, ValueError, ArithmeticError, AttributeError):  # no `Usage`, or one that holds no numbers
+            return UNKNOWN
+        return Price(cost, entry.source) if cost is not None else UNKNOWN
+
+    def explain(
+        self,
+        model: str,
+        usage: Usage,
+        *,
+        provider: str | None = None,
+        at_unix_ns: int,
+        service_tier: str | None = None,
+    ) -> Explanation | None:
+        """The cost of a usage with the rates and their source; None for a model without a price."""
+        entry = self._find((provider, None, model, service_tier, at_unix_ns // library.SLOT_NS), at_unix_ns)
+        if entry is None:
+            return None
+        source = library.load().source if entry.source == FROM_TABLE else "own price"
+        cost = entry.card.cost(usage, at_unix_ns)
+        return Explanation(cost, source, entry.provider, entry.model, entry.card.rates)
+
+    def list_models(self, provider: str, *, at_unix_ns: int) -> list[Listed]:
+        """The price table's list for a provider, at a time; empty for a provider that it does not have."""
+        table = library.load()
+        found = [(one, table.card(one, None, at_unix_ns)) for one in table.models(canonical(provider))]
+        return [Listed(one.model.id, card.rates if card is not None else ()) for one, card in found]
+
+    def list_providers(self) -> tuple[str, ...]:
+        """The providers that the price table knows."""
+        return library.load().provider_ids()
+
+    # --- finding ------------------------------------------------------------------------------------------------------
+
+    def _look_up(self, key: Key, at_unix_ns: int) -> _Entry | None:
+        entry: _Entry | None = None
+        with guarded("price"):
+            entry = self._find(key, at_unix_ns)
+            if entry is None:
+                self._warn(key)
+        with self._lock:
+            if len(self._entries) >= _MAX_CARDS:
+                self._entries.clear()
+            self._entries[key] = entry
+        return entry
+
+    def _find(self, key: Key, at_unix_ns: int) -> _Entry | None:
+        given, response_model, request_model, tier, _ = key
+        provider = canonical(given) if given else None
+        response, request = self._named(response_model), self._named(request_model)
+        day = datetime.fromtimestamp(at_unix_ns // 1_000_000_000, tz=UTC).date()
+        own = self._own_price(provider, response, request, day)
+        if own is not None:
+            return _Entry(own.card(), FROM_OWN, provider or own.provider or "", own.model)
+        table = library.load()
+        for name in _in_order(provider, response, request):
+            for vendor, model in _readings(table, provider, name, aliased=name not in (response_model, request_model)):
+                found = table.find(vendor, model)
+                card = table.card(found, tier, at_unix_ns) if found is not None else None
+                if found is not None and card is not None:
+                    return _Entry(card, FROM_TABLE, vendor, found.model.id)
+        return None
+
+    def _named(self, model: str | None) -> str | None:
+        """The name under which to look: an alias' target, or the name itself."""
+        return self._aliases.get(model.lower(), model) if model else None
+
+    def _own_price(self, provider: str | None, response: str | None, request: str | None, day: date) -> OwnPrice | None:
+        """The own price for the model that answered; for the one asked for where that is the same, or a name of yours."""
+        for name in (response, request):
+            if name is None or (
+                name is request and response is not None and not self._stands_for(provider, request, response)
+            ):
+                continue
+            for spelling in (name, split_model(name)[1], _DATE.sub("", name), _DATE.sub("", split_model(name)[1])):
+                found = _in_force(self._own.get(spelling.lower(), ()), provider, day)
+                if found is not None:
+                    return found
+        return None
+
+    def _stands_for(self, provider: str | None, request: str, response: str) -> bool:
+        """Whether a requested name tells the price of what answered: a snapshot of it, or no vendor's name at all."""
+        if not self._own:
+            return False
+        return _same_model(request, response) or not any(
+            table_reading
+            for table_reading in _readings(library.load(), provider, request, aliased=False)
+            if library.load().find(*table_reading) is not None
+        )
+
+    def _warn(self, key: Key) -> None:
+        """Say once that a model has no price."""
+        provider, response, request, *_ = key
+        model = response or request
+        seen = (provider, model or "")
+        if model is None or seen in self._warned or len(self._warned) >= _MAX_WARNED:
+            return
+        self._warned.add(seen)
+        logger.warning(
+            "taskpilot_obs: no price for model %.*r of provider %.*r: its calls count as unpriced; add an alias or a price",
+            _MAX_NAME,
+            model,
+            _MAX_NAME,
+            provider,
+        )
+
+
+def _by_model(own_prices: Sequence[OwnPrice]) -> dict[str, tuple[OwnPrice, ...]]:
+    """Own prices by model, latest first."""
+    found: dict[str, list[OwnPrice]] = {}
+    seen: set[tuple[str, str | None, date | None]] = set()
+    for price in own_prices:
+        provider = canonical(price.provider) if price.provider else None
+        same = (price.model.lower(), provider, price.effective_from)
+        if same in seen:
+            raise ConfigurationError(
+                f"two own prices for model {price.model!r}, provider {price.provider!r}, effective_from"
+                f" {price.effective_from}: leave one of them"
+            )
+        seen.add(same)
+        found.setdefault(price.model.lower(), []).append(price.model_copy(update={"provider": provider}))
+    return {
+        model: tuple(sorted(prices, key=lambda price: price.effective_from or date.min, reverse=True))
+        for model, prices in found.items()
+    }
+
+
+def _in_force(prices: Sequence[OwnPrice], provider: str | None, day: date) -> OwnPrice | None:
+    """The latest price that has begun; one for the provider goes before one for all."""
+    begun = [price for price in prices if price.effective_from is None or price.effective_from <= day]
+    for wanted in (provider, None):
+        found = next((price for price in begun if price.provider == wanted), None)
+        if found is not None:
+            return found
+    return None
+
+
+def _in_order(provider: str | None, response: str | None, request: str | None) -> Iterator[str]:
+    """The names to price by, best first."""
+    if response is None:
+        yield from (request,) if request is not None else ()
+        return
+    if request is not None and provider == "aws.bedrock" and response in request:
+        yield request  # Bedrock's id says the region too, and regions differ in price
+    yield response
+    if request is not None and _same_model(request, response):
+        yield request
+
+
+def _same_model(request: str, response: str) -> bool:
+    """Whether the response's model is a dated snapshot of the requested one (OpenRouter also turns the words around)."""
+    asked, answered = (_DATE.sub("", split_model(name)[1].lower()) for name in (request, response))
+    return sorted(_WORDS.split(asked)) == sorted(_WORDS.split(answered))
+
+
+def _readings(table: library.Library, provider: str | None, name: str, *, aliased: bool) -> Iterator[tuple[str, str]]:
+    """The (provider, model) that a name may mean at a provider, best first."""
+    vendor, rest = split_model(name)
+    if aliased and vendor is not None and vendor not in GATEWAYS:
+        yield vendor, rest
+        return
+    last = name.rsplit("/", 1)[-1]
+    unlisted = provider is None or provider in GATEWAYS or (aliased and table.table_id(provider) is None)
+    if provider is not None and not unlisted:
+        yield provider, name
+        if vendor == provider:
+            yield provider, rest
+        if name.startswith(("models/", "publishers/", "projects/", "arn:")):
+            yield provider, last
+    if unlisted or provider == "openai":  # anybody's model may stand behind OpenAI's interface
+        while vendor in GATEWAYS:
+            vendor, rest = split_model(rest)
+        inferred = vendor or infer_provider(rest)
+        if inferred is not None and inferred != provider:
+            yield inferred, rest if vendor is not None else last
+            yield inferred, rest

@@ -1,0 +1,125 @@
+"""Names of providers: one canonical name for each, whatever a framework calls it, and the vendor that a model name tells.
+
+Canonical names are the values of OpenTelemetry's `gen_ai.provider.name` where it has one, otherwise the vendor's own.
+They are what the metric label `provider` holds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_ALIASES: Final[dict[str, tuple[str, ...]]] = {
+    "ai21": ("ai21_labs", "ai21labs"),
+    "anthropic": ("claude", "anthropic_messages", "anthropic-chat"),
+    "aws.bedrock": (
+        "bedrock", "aws", "amazon", "amazon_bedrock", "aws_bedrock", "bedrock_converse", "bedrock-runtime", "amazon-bedrock",
+        "anthropic_bedrock", "anthropic-bedrock", "chatbedrock", "bedrock-converse",
+    ),
+    "azure.ai.openai": ("azure", "azure_openai", "azure-openai", "azureopenai", "az.ai.openai", "azure-openai-chat"),
+    "azure.ai.inference": ("azure_ai", "azureai", "azure_ai_inference", "azure_inference", "az.ai.inference"),
+    "cerebras": (),
+    "cloudflare": ("workers_ai", "cloudflare_workers_ai"),
+    "cohere": ("cohere_chat", "co"),
+    "databricks": (),
+    "deepseek": ("deep_seek",),
+    "fireworks": ("fireworks_ai", "fireworks-ai", "fireworksai"),
+    "gcp.gemini": (
+        "google", "gemini", "google_genai", "google-genai", "googleai", "google_ai", "google_ai_studio", "google-gla",
+        "google_gemini", "gcp.gen_ai", "google-generative-ai",
+    ),
+    "gcp.vertex_ai": (
+        "vertex", "vertexai", "vertex_ai", "vertex-ai", "google_vertexai", "google_vertex_ai", "google-vertex", "gcp_vertex",
+        "google_anthropic_vertex", "anthropic_vertex", "anthropic-vertex", "vertex_ai_beta",
+    ),
+    "github-copilot": ("github_copilot", "copilot"),
+    "groq": (),
+    "huggingface": ("hugging_face", "hf", "huggingface_hub"),
+    "ibm.watsonx.ai": ("ibm", "watsonx", "ibm_watsonx"),
+    "minimax": (),
+    "mistral_ai": ("mistral", "mistralai", "mistral-ai"),
+    "moonshotai": ("moonshot", "moonshot_ai", "kimi"),
+    "novita": ("novita_ai", "novita-ai"),
+    "nvidia": ("nvidia_nim", "nim"),
+    "ollama": ("ollama_chat",),
+    "openai": ("open_ai", "openai-chat", "openai_chat", "openai-responses", "openai_responses", "text-completion-openai"),
+    "openrouter": ("open_router",),
+    "ovhcloud": (),
+    "perplexity": ("pplx", "perplexityai", "perplexity_ai"),
+    "snowflake": ("snowflake_cortex",),
+    "together": ("together_ai", "togetherai", "together-ai"),
+    "voyageai": ("voyage", "voyage_ai"),
+    "writer": (),
+    "x_ai": ("xai", "x-ai", "x.ai", "grok"),
+    "zai": ("z-ai", "z_ai", "z.ai"),
+    "zhipuai": ("zhipu",),
+}  # fmt: skip
+_CANONICAL: Final = {alias: name for name, aliases in _ALIASES.items() for alias in (name, *aliases)}
+
+GATEWAYS: Final = frozenset({"litellm", "litellm_proxy", "portkey", "helicone", "gateway", "pydantic-ai-gateway"})
+"""These pass a call on to the vendor that the model's name tells, at that vendor's price."""
+
+_BEDROCK_MODEL: Final = re.compile(
+    r"(?:(?:us|eu|apac|jp|au|ca|sa|me|af|global|us-gov)\.)?"
+    r"(?:anthropic|amazon|meta|mistral|cohere|ai21|stability|deepseek|writer|openai|qwen|luma|twelvelabs|minimax|moonshot|nvidia|google|zai)\."
+)
+_MODELS: Final = tuple(
+    (re.compile(pattern), provider)
+    for pattern, provider in (
+        (r"(?:ft:)?gpt-(?!oss)|chatgpt-|o[134](?:-|$)|(?:ft:)?davinci|(?:ft:)?babbage|text-embedding-(?:3|ada)", "openai"),
+        (r"dall-e|whisper-1|tts-1|codex-|computer-use-|omni-moderation", "openai"),
+        (r"claude", "anthropic"),
+        (r"(?:models/|publishers/google/)?gemini|(?:models/)?text-embedding-00[45]|learnlm", "gcp.gemini"),
+        (r"mistral-(?:tiny|small|medium|large|embed|ocr|moderation|saba)|(?:code|mini|magi|dev|pix|vox)stral-?|open-mi", "mistral_ai"),
+        (r"command(?:-|$)|c4ai-|embed-(?:english|multilingual|v\d)|rerank-(?:english|multilingual|v\d)", "cohere"),
+        (r"deepseek-(?:chat|reasoner|coder|v\d|flash|pro)", "deepseek"),
+        (r"grok-", "x_ai"),
+        (r"sonar(?:-|$)|pplx-", "perplexity"),
+        (r"jamba-", "ai21"),
+        (r"voyage-|rerank-2", "voyageai"),
+        (r"kimi-|moonshot-", "moonshotai"),
+        (r"palmyra-", "writer"),
+    )
+)  # fmt: skip
+_OLLAMA_TAG: Final = re.compile(r"\d|latest$|instruct$|text$")
+"""What follows the colon of `mistral:7b` is a size or a variant, not a model."""
+
+
+def canonical(provider: str) -> str:
+    """The one name of a provider: `azure` and `azure_openai` are `azure.ai.openai`, `xai` is `x_ai`; others as they are."""
+    name = provider.strip().lower()
+    return _CANONICAL.get(name) or _CANONICAL.get(name.replace("-", "_"), name)
+
+
+def known(name: str) -> str | None:
+    """The canonical name, or None for a name that this module does not know."""
+    name = name.strip().lower()
+    return _CANONICAL.get(name) or (name if name in GATEWAYS else None)
+
+
+def split_model(model: str) -> tuple[str | None, str]:
+    """Take a known provider off the front of `openai/gpt-4o` or `openai:gpt-4o`; (None, model) where there is none.
+
+    What only looks like one stays: `meta-llama/Llama-4`, `ft:gpt-4o-mini:acme::x`, `gpt-oss:20b`.
+    """
+    for separator in ("/", ":"):
+        vendor, _, rest = model.partition(separator)
+        provider = known(vendor) if rest else None
+        if provider is not None and not (separator == ":" and _OLLAMA_TAG.match(rest)):
+            return provider, rest
+    return None, model
+
+
+def infer_provider(model: str | None) -> str | None:
+    """The provider that a model's name tells; None where several serve it (`llama`, `gpt-oss`) or the name is unknown."""
+    if not model or not isinstance(model, str):
+        return None
+    vendor, rest = split_model(model)
+    if vendor in GATEWAYS:
+        return infer_provider(rest)
+    if vendor is not None:
+        return vendor
+    name = model.strip().lower()
+    if _BEDROCK_MODEL.match(name) or name.startswith("arn:aws:bedrock:"):
+        return "aws.bedrock"
+    return next((provider for pattern, provider in _MODELS if pattern.match(name)), None)

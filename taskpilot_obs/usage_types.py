@@ -1,0 +1,135 @@
+"""What a provider says about one LLM call, as values: `Usage` (tokens) and `Reading` (usage and whose it is)."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+MAX_TOKENS: Final = 10**12
+"""A count beyond a trillion tokens in one call is a mistake, and is refused like a negative one."""
+
+
+class Usage(NamedTuple):
+    """Tokens of one LLM call. Totals are inclusive; details are subsets of them and never added on top.
+
+    `None` means that the provider said nothing, 0 that it said zero. The model is that of OpenTelemetry's
+    `gen_ai.usage.*`, of genai-prices and of LangChain's `usage_metadata`.
+    """
+
+    input_tokens: int | None = None
+    """Every prompt token: uncached, cache reads, cache writes, tool use."""
+    output_tokens: int | None = None
+    """Every generated token, reasoning included."""
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_write_5m_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    input_audio_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    output_audio_tokens: int | None = None
+    input_image_tokens: int | None = None
+    output_image_tokens: int | None = None
+    cache_read_audio_tokens: int | None = None
+    """What is both: audio, and read from the cache."""
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Input and output together; None unless both are known."""
+        if self.input_tokens is None or self.output_tokens is None:
+            return None
+        return self.input_tokens + self.output_tokens
+
+    @classmethod
+    def read(cls, response: object, provider: str | None = None) -> Usage | None:
+        """The usage that a provider's response states; None where it states none.
+
+        Takes what `taskpilot_obs.usage.read_response` takes, and like it never raises.
+        """
+        from taskpilot_obs.usage import read_response
+
+        return read_response(response, provider=provider).usage
+
+
+class Reading(NamedTuple):
+    """What a response says about itself."""
+
+    usage: Usage | None = None
+    model: str | None = None
+    """The model that answered, in the provider's spelling."""
+    provider: str | None = None
+    """Canonical name: the one that the caller gave, or else the one that the response proves."""
+    service_tier: str | None = None
+    response_id: str | None = None
+    finish_reasons: tuple[str, ...] = ()
+    inconsistent: bool = False
+    """Some of the numbers contradicted each other, or were none; what is wrong was cut down or left out."""
+    cached: bool = False
+    """A framework's own cache repeated an earlier answer: nothing was billed, and `usage` is None."""
+
+
+UNREAD: Final = Reading()
+
+_DETAILS: Final = (
+    ("input_tokens", ("cache_read_tokens", "cache_write_tokens")),
+    ("cache_write_tokens", ("cache_write_1h_tokens", "cache_write_5m_tokens")),
+    ("input_tokens", ("input_audio_tokens", "input_image_tokens")),
+    ("cache_read_tokens", ("cache_read_audio_tokens",)),
+    ("input_audio_tokens", ("cache_read_audio_tokens",)),
+    ("output_tokens", ("reasoning_tokens",)),
+    ("output_tokens", ("output_audio_tokens", "output_image_tokens")),
+)
+"""Each total with details that exclude each other: together they cannot exceed it."""
+
+
+def count(value: object) -> int | None:
+    """`value` as a number of tokens; None for what is none (negative, fractional, NaN, infinite, text, bool).
+
+    Only the built-in number types are asked, through their own methods, so that nothing a caller passes can raise.
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        number = int.__int__(value)
+    elif isinstance(value, float):
+        if not float.is_integer(value):
+            return None
+        number = float.__int__(value)
+    elif isinstance(value, Decimal):
+        if not Decimal.is_finite(value) or Decimal.__int__(value) != value:
+            return None
+        number = Decimal.__int__(value)
+    else:
+        return None
+    return number if 0 <= number <= MAX_TOKENS else None
+
+
+def from_counts(**numbers: object) -> tuple[Usage, bool]:
+    """A `Usage` from numbers that nobody has checked, and whether something was wrong with them.
+
+    What is no count (negative, fractional, NaN, text, a name that `Usage` does not have) is unknown; details that exceed
+    their total are cut down to it. Never raises, never gives a negative number.
+    """
+    counts = {name: count(numbers.get(name)) for name in Usage._fields}
+    refused = any(value is not None and counts.get(name) is None for name, value in numbers.items())
+    parts = (counts["cache_write_5m_tokens"] or 0) + (counts["cache_write_1h_tokens"] or 0)
+    if parts and not counts["cache_write_tokens"]:
+        counts["cache_write_tokens"] = parts  # LangChain says 0 where the split holds the number
+    clamped = False
+    for total, details in _DETAILS:
+        clamped |= _fit(counts, total, details)
+    return Usage(**counts), refused or clamped
+
+
+def _fit(counts: dict[str, int | None], total: str, details: tuple[str, ...]) -> bool:
+    """Cut `details` down until they fit into `total`; whether that was needed."""
+    room = counts[total]
+    if room is None:
+        return False
+    clamped = False
+    for name in details:
+        stated = counts[name] or 0
+        if stated > room:
+            counts[name] = room
+            clamped = True
+        room -= min(stated, room)
+    return clamped
