@@ -42,21 +42,21 @@ def digest_with(key: bytes | None) -> Digest:
     return lambda message: hmac.digest(key, message, "sha256").hex()
 
 
-def seal(text: str, head: Head, digest: Digest) -> tuple[bytes, Head]:
-    """Put a record behind `head`.
+def seal(text: str, seq: int, previous: str, digest: Digest) -> tuple[str, str]:
+    """Seal a record.
 
     Args:
         text: the record's JSON in ASCII, without the closing brace.
-        head: the record before it.
+        seq: its number.
+        previous: hash of the record before it.
         digest: the hash function of the chain.
 
     Returns:
-        The whole line, and the new head.
+        The whole line, and the record's hash.
     """
-    seq = head.seq + 1
-    body = f'{text},"seq":{seq},"prev_hash":"{head.hash}"'
-    sealed = digest((head.hash + body).encode("ascii"))
-    return f'{body},"hash":"{sealed}"}}\n'.encode("ascii"), Head(seq, sealed)
+    body = f'{text},"seq":{seq},"prev_hash":"{previous}"'
+    sealed = digest((previous + body).encode("ascii"))
+    return f'{body},"hash":"{sealed}"}}\n', sealed
 
 
 def fault(line: bytes, head: Head, digest: Digest) -> tuple[str | None, Head]:

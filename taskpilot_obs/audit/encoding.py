@@ -29,7 +29,6 @@ _MAX_CACHED = 4_096
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_SAFE = 1e308
 _INT_BITS = 64
-_NS = 1_000_000_000
 
 
 MORE = "*"
@@ -182,10 +181,10 @@ _second: tuple[int, str] = (-1, "")
 
 def rfc3339(unix_ns: int) -> str:
     """RFC 3339 in UTC with microseconds: `2026-11-21T09:30:00.000001Z`."""
-    global _second  # noqa: PLW0603  the last second's text: nine lines of ten share it
-    second, rest = divmod(unix_ns, _NS)
+    global _second  # noqa: PLW0603  the last second's text, which most lines share
+    second, rest = divmod(unix_ns, 1_000_000_000)
     known, text = _second
     if known != second:
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
         _second = (second, text)
-    return f"{text}.{rest // 1000:06d}Z"
+    return text + str(1_000_000 + rest // 1000)[1:] + "Z"  # a format specification takes twice as long

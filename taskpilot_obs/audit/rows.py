@@ -28,14 +28,8 @@ from taskpilot_obs.records import (
 )
 from taskpilot_obs.semconv import Event, Field, LogType
 
-
-class Row(NamedTuple):
-    """One audit record, not yet a dictionary nor a line."""
-
-    layout: Layout
-    key: Key
-    time_unix_ns: int
-    values: tuple[Value, ...]
+Row = tuple[Layout, Key, int, tuple[Value, ...]]
+"""One audit record, not yet a dictionary nor a line: layout, what repeats, time in ns since the epoch, what varies."""
 
 
 def audit_record(record: Record, service: str = "", *, max_string: int = MAX_STRING) -> Fields | None:
@@ -47,13 +41,20 @@ def audit_record(record: Record, service: str = "", *, max_string: int = MAX_STR
         max_string: how many characters of one string are kept; what is cut carries a mark.
     """
     row = audit_row(record, service)
-    return None if row is None else row.layout.fields(row.key, row.time_unix_ns, row.values, max_string)
+    if row is None:
+        return None
+    layout, key, time_unix_ns, values = row
+    return layout.fields(key, time_unix_ns, values, max_string)
 
 
 def audit_text(record: Record, service: str = "", max_string: int = MAX_STRING) -> str | None:
     """The same as JSON on one line of ASCII, without the closing brace."""
-    row = audit_row(record, service)
-    return None if row is None else row.layout.text(row.key, row.time_unix_ns, row.values, max_string)
+    build = _BUILDERS.get(type(record))
+    row = None if build is None else build(record, service)
+    if row is None:
+        return None
+    layout, key, time_unix_ns, values = row
+    return layout.text(key, time_unix_ns, values, max_string)
 
 
 def audit_row(record: Record, service: str) -> Row | None:
@@ -86,7 +87,7 @@ _DECISIONS = {
     DecisionKind.GUARDRAIL: (Event.GUARDRAIL_CHECK, Field.GUARDRAIL),
     DecisionKind.BUDGET: (Event.BUDGET_DECISION, Field.BUDGET),
 }
-_MAX_MS = 1e15
+_MAX_MICROS = 1e15
 
 
 def _columns(kind: type[Started | Invocation | Decision | Origin], *names: str) -> Callable[[Any], tuple[Any, ...]]:
@@ -112,8 +113,8 @@ def _ms(seconds: float | None) -> float | None:
     """Milliseconds, to the microsecond; None for what is no duration."""
     if seconds is None:
         return None
-    duration = seconds * 1e3
-    return round(duration, 3) if -_MAX_MS < duration < _MAX_MS else None
+    micros = seconds * 1e6
+    return int(micros + 0.5) / 1e3 if -_MAX_MICROS < micros < _MAX_MICROS else None
 
 
 class _StartedKey(NamedTuple):
@@ -145,7 +146,7 @@ def _started(record: Started, service: str) -> Row | None:
     if record.attributes or record.input_text:
         more = _more(((Field.INPUT, record.input_text), (Field.ATTRIBUTES, record.attributes or None)))
     key = (service, *_STARTED_KEY(record))
-    return Row(_STARTED, key, record.start_unix_ns, (*_STARTED_VALUES(record), more))
+    return (_STARTED, key, record.start_unix_ns, (*_STARTED_VALUES(record), more))
 
 
 class _RunKey(NamedTuple):
@@ -197,8 +198,8 @@ def _invocation(record: Invocation, service: str) -> Row:
     more = _more_of_run(record) if any(_RARE(record)) else None
     values = (*_RUN_VALUES(record), _ms(duration_s))
     if record.operation not in LLM_OPERATIONS:
-        return Row(_RUN, key, ended, (*values, more))
-    return Row(_LLM, key, ended, (*values, _ms(record.ttft_s), *_tokens(record), _finite(record.cost), more))
+        return _RUN, key, ended, (*values, more)
+    return (_LLM, key, ended, (*values, _ms(record.ttft_s), *_tokens(record), _finite(record.cost), more))
 
 
 def _tokens(record: Invocation) -> tuple[int | None, int | None, int | None]:
@@ -282,7 +283,7 @@ def _decision(record: Decision, service: str) -> Row:
     key = (service, origin.workflow, origin.agent, *_DECISION_KEY(record))
     more = _more(((Field.ATTRIBUTES, record.attributes or None),))
     values = (*_ORIGIN_VALUES(origin), record.reason, _ms(record.duration_s), more)
-    return Row(_DECISION, key, record.time_unix_ns, values)
+    return (_DECISION, key, record.time_unix_ns, values)
 
 
 def _event_fields(repeating: Key) -> Fields:
@@ -297,7 +298,7 @@ def _event(record: AuditEvent, service: str) -> Row:
     origin = record.origin
     more = _more(((Field.ATTRIBUTES, record.attributes or None),))
     key = (service, record.event, origin.workflow, origin.agent)
-    return Row(_EVENT, key, record.time_unix_ns, (*_ORIGIN_VALUES(origin), more))
+    return (_EVENT, key, record.time_unix_ns, (*_ORIGIN_VALUES(origin), more))
 
 
 def _feedback(record: Feedback, service: str) -> Row:
@@ -306,7 +307,7 @@ def _feedback(record: Feedback, service: str) -> Row:
     if record.attributes:
         more[Field.ATTRIBUTES] = record.attributes
     key = (service, Event.FEEDBACK, origin.workflow, origin.agent)
-    return Row(_EVENT, key, record.time_unix_ns, (*_ORIGIN_VALUES(origin), more))
+    return (_EVENT, key, record.time_unix_ns, (*_ORIGIN_VALUES(origin), more))
 
 
 _BUILDERS: dict[type, Callable[..., Row | None]] = {

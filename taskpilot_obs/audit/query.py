@@ -1,0 +1,115 @@
+"""Read an audit log: its records over all segments and writers, in the order of their times."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from taskpilot_obs.audit.files import Chain, find_logs, lines
+from taskpilot_obs.exceptions import AuditLogError
+from taskpilot_obs.semconv import Field
+
+Entry = dict[str, Any]
+"""A record as it was parsed; numbers with a fraction are `Decimal`, so that money keeps its digits."""
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DURATION = re.compile(r"(\d{1,9})([smhdw])")
+
+
+class Filter(NamedTuple):
+    """Which records are wanted: all of what is not None."""
+
+    request_id: str | None = None
+    agent: str | None = None
+    status: str | None = None
+    log_type: str | None = None
+    event: str | None = None
+    tenant_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def query(path: Path | str, wanted: Filter = Filter()) -> Iterator[Entry]:  # noqa: B008  a named tuple is immutable
+    """The records that match, by time; lines that are no records are passed over (`verify` names them).
+
+    Raises:
+        AuditLogError: there is no log.
+        OSError: a file cannot be read.
+    """
+    chains = [_matching(chain, wanted) for log in find_logs(path) for chain in log.chains()]
+    return heapq.merge(*chains, key=lambda record: record[Field.TIMESTAMP])
+
+
+def tail(path: Path | str, count: int) -> list[Entry]:
+    """The last records, oldest first; reads only the newest files that hold them.
+
+    Raises:
+        AuditLogError: there is no log.
+        OSError: a file cannot be read.
+    """
+    ends = [_last_of(chain, count) for log in find_logs(path) for chain in log.chains()]
+    return list(heapq.merge(*ends, key=lambda record: record[Field.TIMESTAMP]))[-count:]
+
+
+def parse_duration(text: str) -> timedelta:
+    """`90s`, `15m`, `1h`, `180d` or `2w`.
+
+    Raises:
+        AuditLogError: it is none of these.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise AuditLogError(f"duration {text!r}: a number and one of {', '.join(_UNITS)} is expected, for example 1h")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def _files(chain: Chain) -> list[Path]:
+    return [path for path in [*chain.segments(), chain.path] if path.exists()]
+
+
+def _matching(chain: Chain, wanted: Filter) -> Iterator[Entry]:
+    exact = {name: value for name, value in wanted._asdict().items() if isinstance(value, str)}
+    needles = [json.dumps(value).encode("ascii") for value in exact.values()]
+    since, until = _stamp(wanted.since), _stamp(wanted.until)
+    for path in _files(chain):
+        with path.open("rb") as file:
+            candidates = (line for line in lines(file) if all(needle in line for needle in needles))
+            for record in _parsed(candidates):
+                is_in_time = (since is None or record[Field.TIMESTAMP] >= since) and (
+                    until is None or record[Field.TIMESTAMP] < until
+                )
+                if is_in_time and all(record.get(name) == value for name, value in exact.items()):
+                    yield record
+
+
+def _stamp(moment: datetime | None) -> str | None:
+    """In the form of the records' own times, which sort as text."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _parsed(found: Iterable[bytes]) -> Iterator[Entry]:
+    for line in found:
+        try:
+            record = json.loads(line, parse_float=Decimal)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get(Field.TIMESTAMP), str):
+            yield record
+
+
+def _last_of(chain: Chain, count: int) -> list[Entry]:
+    newest: deque[Entry] = deque()
+    for path in reversed(_files(chain)):
+        with path.open("rb") as file:
+            newest.extendleft(reversed(list(_parsed(deque(lines(file), maxlen=count - len(newest))))))
+        if len(newest) >= count:
+            break
+    return list(newest)

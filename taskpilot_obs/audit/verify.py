@@ -1,0 +1,245 @@
+"""Walk the chains of an audit log and name the first record that is not what was written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from taskpilot_obs.audit.chain import GENESIS, Digest, Head, digest_with, fault, links
+from taskpilot_obs.audit.files import Chain, Log, find_logs, lines
+from taskpilot_obs.audit.ledger import CLOSE, PRUNE, START, Anchor, is_genuine, read_anchors, read_notes
+from taskpilot_obs.audit.lock import is_locked
+from taskpilot_obs.semconv import Event, Field
+
+
+class Problem(NamedTuple):
+    """The first thing wrong with a chain."""
+
+    file: str
+    line: int | None
+    """Line in the file, from 1; None where the trouble is with a whole file."""
+    seq: int | None
+    """Number of the record that is expected there."""
+    reason: str
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.reason}" if self.seq is None else f"{place}: record {self.seq}: {self.reason}"
+
+
+class ChainReport(NamedTuple):
+    """What came of one chain."""
+
+    chain: str
+    """The file that its writer writes to."""
+    records: int
+    """Whole records that follow each other, up to the end or the first problem."""
+    first_seq: int | None
+    last_seq: int
+    last_hash: str
+    anchors: int
+    """How many anchors agree."""
+    problem: Problem | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is wrong with it."""
+        return self.problem is None
+
+
+def verify(path: Path | str, *, key: bytes | None = None, anchors: Iterable[Anchor] = ()) -> list[ChainReport]:
+    """Check every chain of an audit log, in constant memory.
+
+    It finds a record that was changed, deleted, swapped, duplicated or forged, a segment that is missing without having
+    been pruned, and a tail that was cut off before the last anchor. Without a key, or with the key in the wrong hands,
+    whoever can write the log and what lies beside it can forge all of it: keep the key, or anchors, elsewhere.
+
+    Args:
+        path: the log's `.jsonl` file, or a folder of logs.
+        key: the key that the log is written with, if it has one.
+        anchors: anchors that were kept elsewhere, oldest first for each chain.
+
+    Returns:
+        A report for each chain; the log is whole when all of them are.
+
+    Raises:
+        AuditLogError: there is no log.
+        OSError: a file cannot be read.
+    """
+    digest = digest_with(key)
+    kept = list(anchors)
+    reports = []
+    for log in find_logs(path):
+        manifest = _Manifest(log, digest if key is not None else None)
+        expected = kept + manifest.closed + _heads_that_others_saw(log)
+        for chain in log.chains():
+            own = sorted((anchor for anchor in expected if anchor.chain == chain.name), key=lambda each: each.seq)
+            reports.append(_Walk(chain, digest, manifest, own).report())
+        present = {chain.name for chain in log.chains()}
+        reports += [_missing(log, name) for name in sorted(manifest.started - present - manifest.gone)]
+    return reports
+
+
+class _Manifest:
+    """What the manifest of a log knows and excuses."""
+
+    def __init__(self, log: Log, digest: Digest | None) -> None:
+        self.started: set[str] = set()
+        self.gone: set[str] = set()
+        self.closed: list[Anchor] = []
+        """The heads at which segments were closed."""
+        self._pruned: dict[str, dict[Head, None]] = {}
+        for note in read_notes(log.manifest):
+            if note.event == START:
+                self.started.add(note.chain)
+            elif note.event == CLOSE:
+                self.closed.append(Anchor(note.chain, note.seq, note.hash, note.time))
+            elif note.event == PRUNE and is_genuine(note, digest):
+                self._pruned.setdefault(note.chain, {})[Head(note.seq, note.hash)] = None
+                if note.segment == note.chain:
+                    self.gone.add(note.chain)
+
+    def may_follow(self, chain: str, head: Head) -> bool:
+        """Whether a segment that ended with this head was lawfully removed."""
+        return head in self._pruned.get(chain, ())
+
+    def last_pruned(self, chain: str) -> Head:
+        """The newest record that was lawfully removed."""
+        return max(self._pruned.get(chain, ()), default=GENESIS, key=lambda head: head.seq)
+
+
+def _missing(log: Log, name: str) -> ChainReport:
+    problem = Problem(str(log.folder / name), None, None, "the chain was begun, but its files are gone and not pruned")
+    return ChainReport(name, 0, None, 0, GENESIS.hash, 0, problem)
+
+
+def _heads_that_others_saw(log: Log) -> list[Anchor]:
+    """The heads named in the first records of further processes' chains: anchors that lie in other files."""
+    seen = []
+    for chain in log.chains():
+        if not chain.writer:
+            continue
+        first = next((path for path in [*chain.segments(), chain.path] if path.exists()), None)
+        if first is not None:
+            with first.open("rb") as file:
+                seen += _head_seen(next(lines(file), b""))
+    return seen
+
+
+def _head_seen(line: bytes) -> list[Anchor]:
+    try:
+        record = json.loads(line)
+        if record[Field.EVENT] != Event.CHAIN_START:
+            return []
+        said = record[Field.ATTRIBUTES]
+        return [Anchor(str(said["chain"]), int(said["head_seq"]), str(said["head_hash"]), record[Field.TIMESTAMP])]
+    except (ValueError, LookupError, TypeError):
+        return []  # the walk over that chain says what is wrong with it
+
+
+class _Walk:
+    """One pass over a chain."""
+
+    def __init__(self, chain: Chain, digest: Digest, manifest: _Manifest, expected: list[Anchor]) -> None:
+        self._chain = chain
+        self._digest = digest
+        self._manifest = manifest
+        size = chain.anchors.stat().st_size if chain.anchors.exists() else 0
+        self._anchors = _in_order(read_anchors(chain.anchors, limit=size), expected)
+        self._next = next(self._anchors, None)
+        self._agreed = 0
+        self._head = GENESIS
+        self._first: int | None = None
+        self._records = 0
+
+    def report(self) -> ChainReport:
+        problem = self._problem()
+        return ChainReport(
+            self._chain.name, self._records, self._first, self._head.seq, self._head.hash, self._agreed, problem
+        )
+
+    def _problem(self) -> Problem | None:
+        problem = None
+        for file in _open_all(self._chain):
+            with file:
+                problem = problem or self._file(file)
+        return problem or self._end()
+
+    def _file(self, file: BinaryIO) -> Problem | None:
+        head, digest = self._head, self._digest
+        for number, line in enumerate(lines(file), 1):
+            if self._first is None:
+                head = self._start(line)
+            reason, after = fault(line, head, digest)
+            if reason is not None and not line.endswith(b"\n"):
+                if is_locked(self._chain.anchors):
+                    return None  # its writer is at it
+                reason = "half a line: a writer was killed here, or the end was cut"
+            if reason is not None:
+                self._head = head
+                return Problem(file.name, number, head.seq + 1, reason)
+            head = self._head = after
+            self._records += 1
+            if self._next is not None and self._next.seq <= head.seq and (reason := self._compare(head)):
+                return Problem(file.name, number, head.seq, reason)
+        return None
+
+    def _start(self, line: bytes) -> Head:
+        """What the first record there is has to follow: nothing, or what was lawfully pruned."""
+        found = links(line)
+        lawful = found is not None and self._manifest.may_follow(self._chain.name, found[0])
+        head = found[0] if found is not None and lawful else GENESIS
+        self._first = head.seq + 1
+        self._skip_anchors(head)
+        return head
+
+    def _skip_anchors(self, head: Head) -> None:
+        while self._next is not None and self._next.seq <= head.seq:
+            self._next = next(self._anchors, None)
+
+    def _compare(self, head: Head) -> str | None:
+        while self._next is not None and self._next.seq <= head.seq:
+            if self._next.head != head:
+                return f"an anchor of {self._next.time} knows another record {self._next.seq}"
+            self._agreed += 1
+            self._next = next(self._anchors, None)
+        return None
+
+    def _end(self) -> Problem | None:
+        if self._first is None:
+            self._head = self._manifest.last_pruned(self._chain.name)
+            self._skip_anchors(self._head)
+        if self._next is None:
+            return None
+        reason = f"the log ends here, but an anchor of {self._next.time} knows record {self._next.seq}"
+        return Problem(str(self._chain.path), None, self._head.seq + 1, reason)
+
+
+def _in_order(stored: Iterator[Anchor], expected: list[Anchor]) -> Iterator[Anchor]:
+    """Both kinds of anchors by number; the stored ones are read as they are needed."""
+    waiting = iter(expected)
+    other = next(waiting, None)
+    for anchor in stored:
+        while other is not None and other.seq <= anchor.seq:
+            yield other
+            other = next(waiting, None)
+        yield anchor
+    while other is not None:
+        yield other
+        other = next(waiting, None)
+
+
+def _open_all(chain: Chain) -> Iterator[BinaryIO]:
+    """The chain's files in order; the one being written is opened first, so that it cannot be rotated away."""
+    try:
+        current = chain.path.open("rb")
+    except FileNotFoundError:
+        current = None
+    for path in chain.segments():
+        if current is None or not os.path.samestat(path.stat(), os.fstat(current.fileno())):
+            yield path.open("rb")
+    if current is not None:
+        yield current
