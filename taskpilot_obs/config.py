@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from taskpilot_obs.clock import Clock
@@ -20,6 +21,8 @@ from taskpilot_obs.settings import STDOUT, Options, Settings
 from taskpilot_obs.tracing import Tracing, installed_provider
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from taskpilot_obs.safety.redaction import Redactor
 
 _default = Recorder()
@@ -163,7 +166,7 @@ def _redactor(settings: Settings) -> Redactor | None:
     return Redactor(max_length=settings.capture_max_length, hmac_key=_secret(key))
 
 
-def _secret(key: Any) -> bytes | None:
+def _secret(key: SecretStr | None) -> bytes | None:
     return None if key is None else key.get_secret_value().encode()
 
 
@@ -177,7 +180,7 @@ def _batched(settings: Settings, tally: Tally) -> list[Batched]:
         return []
     found = [(f"exporter_{number}", _as_exporter(given)) for number, given in enumerate(settings.exporters, 1)]
     if settings.audit_log is not None:
-        found.insert(0, ("audit_log", _audit_log(settings)))
+        found.insert(0, ("audit_log", _audit_log(settings, tally)))
     return [
         Batched(exporter, name=name, tally=tally, capacity=settings.queue_capacity, on_full=settings.on_full)
         for name, exporter in found
@@ -194,21 +197,23 @@ def _as_exporter(given: Any) -> Exporter:
     )
 
 
-def _audit_log(settings: Settings) -> Exporter:
+def _audit_log(settings: Settings, tally: Tally) -> Exporter:
+    from taskpilot_obs.audit.writer import AuditOptions
     from taskpilot_obs.exporters.audit_log import AuditLogExporter
     from taskpilot_obs.exporters.json_logging import LoggerExporter, StdoutExporter
 
-    target = settings.audit_log
+    target = settings.audit_log or Path(STDOUT)
     if isinstance(target, logging.Logger):
         return LoggerExporter(target, service=settings.service)
     if str(target) == STDOUT:
         return StdoutExporter(service=settings.service)
-    return AuditLogExporter(
-        target,
-        service=settings.service,
-        max_bytes=settings.audit_max_bytes,
-        max_age=settings.audit_max_age,
-        keep=settings.audit_keep,
+    options = AuditOptions(
         key=_secret(settings.audit_key),
-        fsync=settings.audit_fsync,
+        max_bytes=settings.audit_max_bytes,
+        max_age_s=settings.audit_max_age.total_seconds(),
+        keep_segments=settings.audit_keep,
+        durability=settings.audit_durability,
+    )
+    return AuditLogExporter(
+        target, options, service=settings.service, tally=tally, on_anchor=settings.audit_on_anchor
     )

@@ -42,12 +42,14 @@ class Settings(BaseModel):
     """Size at which the audit log begins a new segment."""
     audit_max_age: Annotated[timedelta, Field(gt=timedelta(0))] = timedelta(days=1)
     """Age at which the audit log begins a new segment."""
-    audit_keep: Annotated[int, Field(ge=1)] = 30
-    """How many closed segments are kept."""
+    audit_keep: Annotated[int, Field(ge=1)] | None = None
+    """How many closed segments are kept; None keeps all."""
     audit_key: SecretStr | None = None
     """Key for HMAC-SHA-256 instead of SHA-256 in the audit log's hash chain."""
-    audit_fsync: bool = False
-    """Whether each batch reaches the disk (survives a power loss) before the next, at the price of waiting for it."""
+    audit_durability: Literal["flush", "fsync"] = "flush"
+    """`flush`: handed to the operating system (survives the process). `fsync`: on disk, batch by batch."""
+    audit_on_anchor: Any = None
+    """Called with each anchor of the audit log's chain, to keep it where the log's writer cannot reach."""
 
     exporters: tuple[Any, ...] = ()
     """Own exporters: objects with `export(batch)`, or functions that are called with each finished `Invocation`."""
@@ -96,7 +98,7 @@ class Settings(BaseModel):
             raise ConfigurationError(_in_words(error, options)) from None
 
 
-NOT_FROM_ENVIRONMENT = frozenset({"exporters", "registry", "tracer_provider", "thresholds", "model_aliases"})
+NOT_FROM_ENVIRONMENT = frozenset({"audit_on_anchor", "exporters", "model_aliases", "registry", "thresholds", "tracer_provider"})
 _LISTS = frozenset({"prices"})
 
 
@@ -146,9 +148,10 @@ class Options(TypedDict, total=False):
     audit_log: str | os.PathLike[str] | logging.Logger | None
     audit_max_bytes: int
     audit_max_age: timedelta
-    audit_keep: int
+    audit_keep: int | None
     audit_key: str | SecretStr | None
-    audit_fsync: bool
+    audit_durability: Literal["flush", "fsync"]
+    audit_on_anchor: Any
     exporters: Sequence[Any]
     on_full: Literal["drop", "block"]
     queue_capacity: int

@@ -1,0 +1,40 @@
+# The two commands of a newcomer: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-full bench lint types docs clean
+
+demo: $(VENV)/.demo ## run the demo service: no key, no network
+	$(BIN)/taskpilot-obs demo $(ARGS)
+
+test: ## set up everything, then lint, types and every test
+	scripts/test.sh
+
+test-full: ## the long ones as well
+	TASKPILOT_OBS_FULL=1 scripts/test.sh
+
+bench: $(VENV)/.dev ## what a call costs, beside its floor and beside doing it by hand
+	$(BIN)/python -m benchmarks
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+docs: $(VENV)/.dev ## regenerate what is generated
+	$(BIN)/taskpilot-obs metrics --markdown > docs/metrics.md
+
+$(VENV)/.demo: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[cli,langchain]' langgraph
+	touch $@
+
+$(VENV)/.dev: pyproject.toml
+	scripts/setup.sh
+
+clean:
+	rm -rf $(VENV) dist build .coverage* .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Sets up all that the tests need: Debian's servers (as root) and a virtual environment with every extra.
+set -eu
+cd "$(dirname "$0")/.."
+
+missing=""
+for package in prometheus:promtool prometheus-alertmanager:amtool; do
+    command -v "${package#*:}" >/dev/null || missing="$missing ${package%%:*}"
+done
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -q >/dev/null
+        # shellcheck disable=SC2086  a list of packages
+        apt-get install -y -q --no-install-recommends $missing >/dev/null
+    else
+        echo "setup: missing$missing; install them (Debian: apt-get install$missing), or their tests are skipped" >&2
+    fi
+fi
+
+python="${PYTHON:-python3}"
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+.venv/bin/pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'
+.venv/bin/pip install -q --disable-pip-version-check -e '.[cli,fast,langchain,postgres,prices,safety,store]' --group dev
+touch .venv/.dev .venv/.demo
