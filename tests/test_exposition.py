@@ -8,8 +8,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -20,13 +21,17 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from starlette.routing import Route
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exposition import MetricsServer, metrics_app, metrics_wsgi_app, start_metrics_server
 from taskpilot_obs.records import Invocation, Operation, Status
+
+parse_openmetrics: Callable[[str], Iterator[Metric]] = openmetrics.text_string_to_metric_families
 
 OPEN_METRICS = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,*/*;q=0.1"
 RUN = Invocation(Operation.AGENT, "planner", Status.SUCCESS, "req-1", "inv-1", None, None, "planner", 1, 0.3)
@@ -57,7 +62,7 @@ def fetch(url: str, **headers: str) -> tuple[int, str, str]:
 
 
 @contextmanager
-def served(app: object) -> Iterator[str]:
+def served(app: Callable[..., Any]) -> Iterator[str]:
     """A real uvicorn on a loopback port, for the length of the block."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none"))
     listener = socket.create_server(("127.0.0.1", 0))
@@ -215,7 +220,7 @@ def test_fastapi_mounts_the_app(registry: CollectorRegistry) -> None:
     """Under a real uvicorn, the app answers in FastAPI as a mount and as a route, HEAD and 405 included."""
     api = FastAPI()
     api.mount("/metrics", metrics_app(registry))
-    api.add_route("/direct", metrics_app(registry))
+    api.router.routes.append(Route("/direct", metrics_app(registry)))
     with served(api) as url, httpx.Client(base_url=url, follow_redirects=True) as client:
         assert runs(client.get("/metrics").text) == 1
         direct = client.get("/direct", headers={"Accept": OPEN_METRICS})
@@ -235,7 +240,7 @@ def test_the_asgi_app_stands_alone(registry: CollectorRegistry) -> None:
 def test_the_asgi_app_ignores_what_is_not_http(registry: CollectorRegistry) -> None:
     """A websocket that is routed to the metrics gets no answer and raises nothing."""
 
-    async def never(*_: object) -> dict[str, object]:
+    async def never(*_: object) -> Any:
         raise AssertionError("not asked")
 
     asyncio.run(metrics_app(registry)({"type": "websocket"}, never, never))
@@ -245,7 +250,11 @@ def test_the_event_loop_goes_on_while_metrics_are_rendered() -> None:
     """A drain that takes its time blocks the scrape and not the loop."""
     registry = CollectorRegistry()
     release = threading.Event()
-    exporter = PrometheusExporter(registry, drain=lambda: release.wait(10) and None)
+
+    def drain() -> None:
+        release.wait(10)
+
+    exporter = PrometheusExporter(registry, drain=drain)
 
     async def scrape_beside_other_work() -> int:
         transport = httpx.ASGITransport(metrics_app(registry))

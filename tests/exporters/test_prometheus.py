@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 
 import pytest
@@ -13,7 +13,8 @@ from _servers import require_binary
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, generate_latest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.metrics_core import Metric as Collected
+from prometheus_client.openmetrics import parser as openmetrics
 
 from taskpilot_obs import semconv
 from taskpilot_obs.exceptions import ConfigurationError
@@ -40,6 +41,8 @@ from taskpilot_obs.records import (
 )
 from taskpilot_obs.self_telemetry import Tally
 from taskpilot_obs.usage import Usage
+
+parse_openmetrics: Callable[[str], Iterator[Collected]] = openmetrics.text_string_to_metric_families
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -85,7 +88,8 @@ def ended(
 
 def llm(status: Status = Status.SUCCESS, **fields: object) -> Invocation:
     known = {"agent": "planner", "response_model": "gpt-4o", "provider": "openai", "duration_s": 1.5}
-    return ended("chat gpt-4o", status=status, **({"operation": Operation.CHAT} | known | fields))
+    call = ended("chat gpt-4o", Operation.CHAT, status)
+    return call._replace(**(known | fields))  # type: ignore[arg-type]  # keyword fields of the record itself
 
 
 MODEL = {"model": "gpt-4o", "provider": "openai"}
@@ -465,8 +469,9 @@ def test_a_drain_that_scrapes_does_not_deadlock() -> None:
 
 def test_a_record_that_cannot_be_booked_takes_no_other_along(scrape: Scrape) -> None:
     """A broken record is counted as an internal error, and the rest of its batch is booked."""
-    broken = ended(name=["not", "hashable"])
-    scrape.export(ended(), broken, ended(), llm(usage=Usage("many", 1)), ended())
+    nameless = ended()._replace(name=["not", "hashable"])  # type: ignore[arg-type]  # what types forbid happens
+    wordy = llm(usage=Usage("many", 1))  # type: ignore[arg-type]  # the same
+    scrape.export(ended(), nameless, ended(), wordy, ended())
     assert scrape("agent_runs_total", agent="planner", status="success") == 3
     assert scrape.tally.take() == {(semconv.INTERNAL_ERRORS, ("prometheus",)): 2}
 
@@ -495,7 +500,7 @@ def test_exemplars_of_sampled_runs_come_out_in_openmetrics(scrape: Scrape) -> No
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     exemplars = [
         (sample.labels["agent"], sample.labels["le"], sample.exemplar.labels)
-        for family in text_string_to_metric_families(body.decode())
+        for family in parse_openmetrics(body.decode())
         for sample in family.samples
         if sample.exemplar
     ]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, TypeVar
 
 from taskpilot_obs import semconv
 from taskpilot_obs.exporters.prometheus.checks import book_decision, book_feedback
 from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS, families_of
 from taskpilot_obs.exporters.prometheus.labels import clean
-from taskpilot_obs.exporters.prometheus.llm_calls import book_llm_call
+from taskpilot_obs.exporters.prometheus.llm_calls import LlmCalls
 from taskpilot_obs.exporters.prometheus.runs import Runs
 from taskpilot_obs.exporters.prometheus.sums import Sums, apply
 from taskpilot_obs.guarded import guarded
@@ -39,13 +37,6 @@ T = TypeVar("T")
 _WHERE = "prometheus"
 
 
-def _installed_version() -> str:
-    try:
-        return version_of("taskpilot-obs")
-    except PackageNotFoundError:  # imported from a checkout that was never installed
-        return "uninstalled"
-
-
 class PrometheusExporter:
     """Books records in the families of a registry. In memory only; the pipeline calls it, one batch at a time.
 
@@ -67,7 +58,7 @@ class PrometheusExporter:
         *,
         service: str = "",
         service_version: str = "",
-        version: str | None = None,
+        version: str = "",
         drain: Callable[[], None] | None = None,
         tally: Tally | None = None,
     ) -> None:
@@ -75,8 +66,9 @@ class PrometheusExporter:
         self._drain = drain
         self._tally = tally
         self._runs = Runs(self._families)
+        self._llm_calls = LlmCalls(self._families)
         self._sums = Sums(self._families)
-        self._info = (version or _installed_version(), service, service_version)
+        self._info = (version, service, service_version)
         with self._families.lock:
             self._families.gauge(semconv.INFO).child(*self._info).set(1)
             for metric in (semconv.FEEDBACK, semconv.FEEDBACK_REVISIONS):
@@ -122,7 +114,7 @@ class PrometheusExporter:
         if isinstance(record, Invocation):
             self._runs.settle(self._sums, record)
             if record.operation in LLM_OPERATIONS:
-                book_llm_call(self._sums, record)
+                self._llm_calls.end(self._sums, record)
             else:
                 self._runs.end(self._sums, record)
         elif isinstance(record, Started):

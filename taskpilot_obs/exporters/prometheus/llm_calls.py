@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskpilot_obs import semconv
-from taskpilot_obs.exporters.prometheus.sums import exemplar_of
+from taskpilot_obs.exporters.prometheus.sums import End, exemplar_of
 from taskpilot_obs.records import Status
-from taskpilot_obs.semconv import ERROR_CATEGORIES, NONE
+from taskpilot_obs.semconv import ERROR_CATEGORIES, NONE, TOKEN_DETAILS, TOKEN_TYPES
 
 if TYPE_CHECKING:
+    from taskpilot_obs.exporters.prometheus.families import Families
     from taskpilot_obs.exporters.prometheus.sums import Sums
     from taskpilot_obs.records import Invocation
     from taskpilot_obs.usage import Usage
@@ -24,25 +25,46 @@ _KNOWN_FROM_THE_FIRST_CALL = (
 """Created at 0 with a model's first call, so that a ratio over them is 0 and not absent."""
 
 
-def book_llm_call(sums: Sums, done: Invocation) -> None:
-    """Book a call: every call as request and duration; tokens and cost unless the application's cache answered."""
-    agent, model, provider = done.agent or NONE, done.model or NONE, done.provider or NONE
-    families = sums.families
-    exemplar = exemplar_of(done)
-    requests = families.counter(semconv.LLM_REQUESTS)
-    sums.move(requests.child(agent, model, provider, done.status), 1)
-    sums.observe(families.histogram(semconv.LLM_DURATION).child(model, provider), done.duration_s, exemplar)
-    if done.ttft_s is not None:
-        sums.observe(families.histogram(semconv.LLM_FIRST_TOKEN).child(model, provider), done.ttft_s, exemplar)
-    if done.status in _FAILED:
-        sums.add(semconv.LLM_ERRORS, 1, agent, model, provider, _cause(done))
-    for metric in _KNOWN_FROM_THE_FIRST_CALL:
-        families.counter(metric).touch(model, provider)
-    sums.add(semconv.LLM_RETRIES, done.retries, model, provider)
-    if done.cached is not None:
-        sums.add(semconv.LLM_CACHE_HITS if done.cached else semconv.LLM_CACHE_MISSES, 1, agent, model)
-    if not done.cached:
-        _book_usage(sums, done, agent, model, provider)
+class LlmCalls:
+    """Books LLM calls. As with runs, children are remembered by raw names where no label had to be changed."""
+
+    def __init__(self, families: Families) -> None:
+        self._families = families
+        self._ends: dict[tuple[str, str, str, Status], End] = {}
+
+    def end(self, sums: Sums, done: Invocation) -> None:
+        """Book a call: request and duration always; tokens and cost unless the application's cache answered."""
+        agent, model, provider = done.agent or NONE, done.model or NONE, done.provider or NONE
+        key = (agent, model, provider, done.status)
+        end = self._ends.get(key)
+        if end is None:
+            end = self._resolve(key)
+        sums.ends[end] = sums.ends.get(end, 0) + 1
+        exemplar = exemplar_of(done) if done.sampled else None
+        sums.observe(end.durations[0], done.duration_s, exemplar)
+        if done.ttft_s is not None:
+            first_token = self._families.histogram(semconv.LLM_FIRST_TOKEN).child(model, provider)
+            sums.observe(first_token, done.ttft_s, exemplar)
+        if done.status in _FAILED:
+            sums.add(semconv.LLM_ERRORS, 1, agent, model, provider, _cause(done))
+        if done.retries:
+            sums.add(semconv.LLM_RETRIES, done.retries, model, provider)
+        if done.cached is not None:
+            sums.add(semconv.LLM_CACHE_HITS if done.cached else semconv.LLM_CACHE_MISSES, 1, agent, model)
+        if not done.cached:
+            _book_usage(sums, done, agent, model, provider)
+
+    def _resolve(self, key: tuple[str, str, str, Status]) -> End:
+        agent, model, provider, status = key
+        families, changed = self._families, self._families.changed
+        for metric in _KNOWN_FROM_THE_FIRST_CALL:
+            families.counter(metric).touch(model, provider)
+        found = End()
+        found.counters.append(families.counter(semconv.LLM_REQUESTS).child(agent, model, provider, status))
+        found.durations.append(families.histogram(semconv.LLM_DURATION).child(model, provider))
+        if families.changed == changed:
+            self._ends[key] = found
+        return found
 
 
 def _cause(done: Invocation) -> str:
@@ -61,12 +83,15 @@ def _book_usage(sums: Sums, done: Invocation, agent: str, model: str, provider: 
     if done.cost is not None:
         sums.families.counter(semconv.LLM_COST).touch(agent, model, provider)
         sums.add(semconv.LLM_COST, done.cost, agent, model, provider)
-    if done.usage is None:
+    usage = done.usage
+    if usage is None:
         return
-    sums.add(semconv.LLM_TOKENS, done.usage.input_tokens or 0, agent, model, provider, semconv.TOKEN_TYPES[0])
-    sums.add(semconv.LLM_TOKENS, done.usage.output_tokens or 0, agent, model, provider, semconv.TOKEN_TYPES[1])
-    for detail, tokens in zip(semconv.TOKEN_DETAILS, _details(done.usage), strict=True):
-        sums.add(semconv.LLM_TOKEN_DETAILS, tokens or 0, model, provider, detail)
+    for token_type, tokens in zip(TOKEN_TYPES, (usage.input_tokens, usage.output_tokens), strict=True):
+        if tokens:
+            sums.add(semconv.LLM_TOKENS, tokens, agent, model, provider, token_type)
+    for detail, tokens in zip(TOKEN_DETAILS, _details(usage), strict=True):
+        if tokens:
+            sums.add(semconv.LLM_TOKEN_DETAILS, tokens, model, provider, detail)
 
 
 def _details(usage: Usage) -> tuple[int | None, ...]:
