@@ -368,15 +368,19 @@ class ActiveInvocation:
 
     # --- the span ----------------------------------------------------------------------------------------------------
 
-    def _open_span(self, tracer: Tracing) -> None:
+    def _start_attributes(self) -> dict[str, AttributeValue]:
         attributes = {**self.site.span_attributes, Attr.REQUEST_ID: self.request_id}
         if self.scope is not None:
             attributes.update(scope_attributes(self.scope))
         details = self.details
         if details is not None and details.input_text is not None:
             attributes[Attr.INPUT_TEXT] = details.input_text
+        return attributes
+
+    def _open_span(self, tracer: Tracing) -> None:
         parent = self.parent
         explicit = parent.span if parent is not None and parent is not current_running.get() else None
+        attributes = self._start_attributes()
         self.span = LiveSpan(tracer.start(self.site.operation, self.site.name, attributes, explicit))
 
     def _close_span(self, live: LiveSpan) -> None:

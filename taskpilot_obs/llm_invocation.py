@@ -228,6 +228,14 @@ class LlmInvocation(Abandonable):
     def _note_error(self, error: BaseException) -> None:
         self.error_category = error_category(error)
 
+    def _start_attributes(self) -> dict[str, AttributeValue]:
+        attributes = super()._start_attributes()
+        if self.provider is not None:
+            attributes[Attr.PROVIDER] = self.provider
+        if self.request_model is not None:
+            attributes[Attr.REQUEST_MODEL] = self.request_model
+        return attributes
+
     def _write_outcome(self, live: LiveSpan) -> None:
         super()._write_outcome(live)
         attributes: dict[str, AttributeValue | tuple[str, ...]] = {}
@@ -278,6 +286,7 @@ class LlmInvocation(Abandonable):
                 error_category=self.error_category,
                 usage=usage,
                 usage_inconsistent=self.usage_inconsistent and not hit,
+                cost=None if hit else self.cost,
                 cost_source=None if hit or self.cost is None else self.cost_source,
                 request_model=self.request_model,
                 response_model=self.response_model,
