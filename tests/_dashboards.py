@@ -69,7 +69,8 @@ def substituted(
     expr: str, *, whole_range: str = "3h", interval: str = "2m", variables: Mapping[str, str] = EVERYTHING
 ) -> str:
     """The expression that Grafana sends: its macros and variables replaced."""
-    expr = expr.replace("$__range", whole_range).replace("$__rate_interval", interval)
+    seconds = str(int(promql_parser.parse(f"x[{whole_range}]").range.total_seconds()))
+    expr = expr.replace("$__range_s", seconds).replace("$__range", whole_range).replace("$__rate_interval", interval)
     return re.sub(r"\$([a-z]+)", lambda found: variables[found.group(1)], expr)
 
 

@@ -8,10 +8,10 @@ from scripts.dashboards.panels import COUNT, PER_MINUTE, PERCENT, SECONDS, USD, 
 from scripts.dashboards.promql import (
     BAD_STATUSES,
     COUNTED_STATUSES,
-    INTERVAL,
     RANGE,
     Selector,
     events,
+    events_per_step,
     per_minute,
     quantile,
     share,
@@ -36,16 +36,18 @@ _NO_TOOLS = "No tool calls in this time range"
 _FAILURE_STEPS = ((None, "green"), (5.0, "orange"), (10.0, "red"))
 
 
-def _failures(window: str, by: str) -> str:
-    return share(events(_FAILED, window, by), events(_COUNTED, window, by), by)
-
-
 _TABLE = table(
     "Agents over the time range",
     "Failures are runs that ended as error, timeout or blocked, of the counted ones. Sort by a column to find the "
     "worst; choose the agent at the top and open its section below.",
     Label.AGENT,
-    Column("Failed", _failures(RANGE, Label.AGENT), PERCENT, _FAILURE_STEPS, 1),
+    Column(
+        "Failed",
+        share(events(_FAILED, by=Label.AGENT), events(_COUNTED, by=Label.AGENT), Label.AGENT),
+        PERCENT,
+        _FAILURE_STEPS,
+        1,
+    ),
     Column("Runs", whole(events(_RUNS, by=Label.AGENT)), COUNT),
     Column("p95", quantile(0.95, _BUCKETS, RANGE, Label.AGENT), SECONDS, decimals=2),
     Column("Active now", total(_ACTIVE, Label.AGENT), COUNT),
@@ -66,7 +68,10 @@ _COMPARED: tuple[Panel, ...] = (
     lines(
         "Failed runs by agent",
         "Share of the counted runs that ended as error, timeout or blocked.",
-        Query(_failures(INTERVAL, Label.AGENT), "{{agent}}"),
+        Query(
+            share(events_per_step(_FAILED, Label.AGENT), events_per_step(_COUNTED, Label.AGENT), Label.AGENT),
+            "{{agent}}",
+        ),
         unit=PERCENT,
         steps=_FAILURE_STEPS,
         no_value=_NO_RUNS,
@@ -82,9 +87,7 @@ _COMPARED: tuple[Panel, ...] = (
         "Failed tool calls by tool",
         "Share of the counted calls that ended as error, timeout or blocked.",
         Query(
-            share(
-                events(_TOOLS_FAILED, INTERVAL, Label.TOOL), events(_TOOLS_COUNTED, INTERVAL, Label.TOOL), Label.TOOL
-            ),
+            share(events_per_step(_TOOLS_FAILED, Label.TOOL), events_per_step(_TOOLS_COUNTED, Label.TOOL), Label.TOOL),
             "{{tool}}",
         ),
         unit=PERCENT,
@@ -120,7 +123,7 @@ _ONE_AGENT: tuple[Panel, ...] = (
     heatmap(
         "Duration of runs",
         "How many runs took how long, over time. Points are exemplars: click one to open its trace.",
-        events(_BUCKETS, INTERVAL, "le"),
+        events_per_step(_BUCKETS, "le"),
         no_value="No runs of this agent",
     ),
     lines(

@@ -8,21 +8,22 @@ from scripts.dashboards.panels import (
     COUNT,
     PER_MINUTE,
     PERCENT,
+    PLAIN,
+    RATIO,
     SECONDS,
     USD,
     Column,
     label_table,
     lines,
     stat,
+    stats,
     table,
 )
 from scripts.dashboards.promql import (
     COUNTED_STATUSES,
-    INTERVAL,
     RANGE,
     Selector,
     events,
-    first_events,
     per_minute,
     quantile,
     ratio,
@@ -39,34 +40,40 @@ _COUNTED = _select(semconv.WORKFLOW_RUNS, status=COUNTED_STATUSES)
 _DURATION_BUCKETS = _select(semconv.WORKFLOW_DURATION, "_bucket")
 _ALL_WORKFLOWS = Selector()
 _NO_RUNS = "No runs in this time range"
+_NO_RULES = "Too few runs, or the recording rules are not loaded"
+_RECENT = "Over the shortest of 1h, 6h and 1d in which at least 10 runs were counted."
 
 
-def _verdicts(verdict: str, window: str) -> str:
+def _rule(name: str) -> str:
+    """A recording rule by workflow."""
+    return _select.rule(name, (Label.WORKFLOW,))
+
+
+def _verdicts(verdict: str) -> str:
     """First verdicts of a kind, plus those revised to it, less those revised away from it."""
     other = "incorrect" if verdict == "correct" else "correct"
-    first = events(_ALL_WORKFLOWS(semconv.FEEDBACK, verdict=verdict), window)
-    to = events(_ALL_WORKFLOWS(semconv.FEEDBACK_REVISIONS, verdict=verdict), window)
-    away = events(_ALL_WORKFLOWS(semconv.FEEDBACK_REVISIONS, verdict=other), window)
+    first = events(_ALL_WORKFLOWS(semconv.FEEDBACK, verdict=verdict))
+    to = events(_ALL_WORKFLOWS(semconv.FEEDBACK_REVISIONS, verdict=verdict))
+    away = events(_ALL_WORKFLOWS(semconv.FEEDBACK_REVISIONS, verdict=other))
     return f"({first} or vector(0)) + ({to} or vector(0)) - ({away} or vector(0))"
 
 
-def _all_verdicts(window: str) -> str:
+def _all_verdicts() -> str:
     """Correct plus incorrect: what was revised to one was revised away from the other, so revisions cancel out."""
-    return events(_ALL_WORKFLOWS(semconv.FEEDBACK), window)
+    return events(_ALL_WORKFLOWS(semconv.FEEDBACK))
 
 
-def _success_rate(window: str, by: str = "") -> str:
-    return share(events(_SUCCESSES, window, by), events(_COUNTED, window, by), by)
+def _success_rate(by: str = "") -> str:
+    return share(events(_SUCCESSES, by=by), events(_COUNTED, by=by), by)
 
 
-def _violation_rate(window: str, by: str = "") -> str:
-    violations = first_events(_select(semconv.POLICY_VIOLATIONS), window, by)
-    return share(violations, events(_COUNTED, window, by), by)
+def _violation_rate(by: str = "") -> str:
+    return share(events(_select(semconv.POLICY_VIOLATIONS), by=by), events(_COUNTED, by=by), by)
 
 
-def _cost_per_success(window: str) -> str:
-    cost = events(_ALL_WORKFLOWS(semconv.LLM_COST), window)
-    return ratio(cost, events(_ALL_WORKFLOWS(semconv.WORKFLOW_RUNS, status=Status.SUCCESS), window))
+def _cost_per_success() -> str:
+    cost = events(_ALL_WORKFLOWS(semconv.LLM_COST))
+    return ratio(cost, events(_ALL_WORKFLOWS(semconv.WORKFLOW_RUNS, status=Status.SUCCESS)))
 
 
 def _cost_per_success_by_workflow() -> str:
@@ -79,7 +86,7 @@ _SIGNALS: tuple[Panel, ...] = (
         "Success rate",
         "Runs that succeeded, of those that ended as success, error, timeout or blocked. Runs that were cancelled, "
         "abandoned or interrupted prove nothing and do not count. Healthy from 95 %, critical below 90 %.",
-        _success_rate(RANGE),
+        _success_rate(),
         unit=PERCENT,
         decimals=1,
         steps=common.SUCCESS_RATE_STEPS,
@@ -103,7 +110,7 @@ _SIGNALS: tuple[Panel, ...] = (
         "All LLM cost, divided by the runs that succeeded; calls outside of a run and the cost of failed runs are in "
         "it. LLM cost has no workflow, so the workflow filter does not apply here: see the table by workflow. "
         "Healthy up to $0.10, critical above $0.50.",
-        _cost_per_success(RANGE),
+        _cost_per_success(),
         unit=USD,
         decimals=3,
         steps=common.COST_STEPS,
@@ -115,7 +122,7 @@ _SIGNALS: tuple[Panel, ...] = (
         "User-confirmed correctness (all workflows)",
         "Verdicts that stand as correct, of all verdicts; a user who changes his mind counts under his last word. "
         "Healthy from 90 %, critical below 70 %.",
-        f"100 * ({_verdicts('correct', RANGE)}) / ({_all_verdicts(RANGE)} > 0)",
+        f"100 * ({_verdicts('correct')}) / ({_all_verdicts()} > 0)",
         unit=PERCENT,
         decimals=1,
         steps=common.CORRECTNESS_STEPS,
@@ -127,7 +134,7 @@ _SIGNALS: tuple[Panel, ...] = (
         "Policy violations per 100 runs",
         "Denials by policies, in monitor and in enforce mode, per 100 counted runs. One run can have several. "
         "Healthy up to 1, critical above 2.",
-        _violation_rate(RANGE),
+        _violation_rate(),
         unit=PERCENT,
         decimals=2,
         steps=common.VIOLATION_STEPS,
@@ -168,7 +175,7 @@ _EVIDENCE: tuple[Panel, ...] = (
     stat(
         "Verdicts of users",
         "How many verdicts the correctness rests on.",
-        whole(_all_verdicts(RANGE)),
+        whole(_all_verdicts()),
         unit=COUNT,
         no_value="No feedback",
         width=5,
@@ -177,7 +184,7 @@ _EVIDENCE: tuple[Panel, ...] = (
     stat(
         "Violations",
         "How many violations the rate rests on, the first ever included.",
-        whole(first_events(_select(semconv.POLICY_VIOLATIONS))),
+        whole(events(_select(semconv.POLICY_VIOLATIONS))),
         unit=COUNT,
         no_value="None recorded",
         width=4,
@@ -206,21 +213,21 @@ _TRENDS: tuple[Panel, ...] = (
         no_value=_NO_RUNS,
     ),
     lines(
-        "Success rate by workflow",
-        "Which workflow pulls the figure above down.",
-        Query(_success_rate(INTERVAL, Label.WORKFLOW), "{{workflow}}"),
+        "Success rate by workflow, as the alerts see it",
+        f"Which workflow pulls the figure above down. {_RECENT}",
+        Query(f"100 * {_rule('workflow:workflow_runs:success_ratio_recent')}", "{{workflow}}"),
         unit=PERCENT,
         steps=common.SUCCESS_RATE_STEPS,
         max_value=100,
-        no_value=_NO_RUNS,
+        no_value=_NO_RULES,
     ),
     lines(
-        "p95 by workflow",
-        "Which workflow is slow.",
-        Query(quantile(0.95, _DURATION_BUCKETS, by=Label.WORKFLOW), "{{workflow}}"),
+        "p95 by workflow, as the alerts see it",
+        f"Which workflow is slow. {_RECENT}",
+        Query(_rule("workflow:workflow_duration_seconds:p95_recent"), "{{workflow}}"),
         unit=SECONDS,
         steps=common.P95_STEPS,
-        no_value=_NO_RUNS,
+        no_value=_NO_RULES,
     ),
     lines(
         "Violations per minute, by workflow",
@@ -238,25 +245,56 @@ _TRENDS: tuple[Panel, ...] = (
     ),
 )
 
+_WHAT_IS_WRONG: tuple[Panel, ...] = (
+    label_table(
+        "Firing alerts",
+        "Every alert that Prometheus holds as firing now. Each has a runbook: the link is in the notification.",
+        common.firing(),
+        hide=("__name__", "alertstate", "instance", "signal"),
+        no_value="No alert is firing (if the rules are loaded)",
+        width=11,
+        height=8,
+    ),
+    stats(
+        "Error budget left, 30 days (all workflows)",
+        "What is left of the failures, and of the slow runs, that the objective allows in 30 days. Below 0 the "
+        "objective is missed.",
+        Query(_ALL_WORKFLOWS.rule("job:slo_success:error_budget_left_ratio"), "{{job}}: failed runs", instant=True),
+        Query(_ALL_WORKFLOWS.rule("job:slo_latency:error_budget_left_ratio"), "{{job}}: slow runs", instant=True),
+        unit=RATIO,
+        decimals=0,
+        steps=((None, "red"), (0, "orange"), (0.25, "green")),
+        no_value=_NO_RULES,
+        width=4,
+        height=8,
+    ),
+    lines(
+        "Burn rate of the error budget (all workflows)",
+        "How many times faster than allowed the budget is spent: at 1 it lasts exactly 30 days, at 14.4 two days. "
+        "Alerts ask for a long and a short window at once; the short one says whether it goes on.",
+        *(
+            Query(_ALL_WORKFLOWS.rule(f"job:slo_{slo}:burn_rate{window}"), f"{{{{job}}}}: {what}, {window}")
+            for slo, what in (("success", "failed"), ("latency", "slow"))
+            for window in ("5m", "1h", "6h")
+        ),
+        unit=PLAIN,
+        steps=((None, "green"), (1, "orange"), (14.4, "red")),
+        no_value=_NO_RULES,
+        width=9,
+    ),
+)
+
 _BY_WORKFLOW = table(
     "Golden signals by workflow",
     "The same figures for each workflow over the time range. The cost is the roll-up of the runs of that workflow. "
     "User verdicts belong to a request, not to a workflow.",
     Label.WORKFLOW,
     Column("Runs counted", whole(events(_COUNTED, by=Label.WORKFLOW)), COUNT),
-    Column("Success rate", _success_rate(RANGE, Label.WORKFLOW), PERCENT, common.SUCCESS_RATE_STEPS, 1),
+    Column("Success rate", _success_rate(Label.WORKFLOW), PERCENT, common.SUCCESS_RATE_STEPS, 1),
     Column("p95 latency", quantile(0.95, _DURATION_BUCKETS, RANGE, Label.WORKFLOW), SECONDS, common.P95_STEPS, 2),
     Column("Cost per success", _cost_per_success_by_workflow(), USD, common.COST_STEPS, 3),
-    Column("Violations per 100 runs", _violation_rate(RANGE, Label.WORKFLOW), PERCENT, common.VIOLATION_STEPS, 2),
+    Column("Violations per 100 runs", _violation_rate(Label.WORKFLOW), PERCENT, common.VIOLATION_STEPS, 2),
     no_value=_NO_RUNS,
-)
-
-_FIRING = label_table(
-    "Firing alerts",
-    "Every alert that Prometheus holds as firing now. Each has a runbook: the link is in the notification.",
-    common.firing(),
-    hide=("__name__", "alertstate", "instance"),
-    no_value="No alert is firing (if the rules are loaded)",
 )
 
 DASHBOARD = Dashboard(
@@ -266,7 +304,7 @@ DASHBOARD = Dashboard(
     variables=common.variables(Label.WORKFLOW),
     rows=(
         Row("Now: the five signals over the time range, and what each rests on", (*_SIGNALS, *_EVIDENCE)),
-        Row("What is wrong", (_FIRING,)),
+        Row("What is wrong", _WHAT_IS_WRONG),
         Row("Trends", _TRENDS),
         Row("By workflow", (_BY_WORKFLOW,)),
     ),

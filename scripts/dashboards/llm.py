@@ -7,11 +7,11 @@ from scripts.dashboards.model import Dashboard, Panel, Query, Row
 from scripts.dashboards.panels import COUNT, PER_MINUTE, PERCENT, SECONDS, USD, at_least, at_most, lines, pie, stat
 from scripts.dashboards.promql import (
     COUNTED_STATUSES,
-    INTERVAL,
+    DAY,
     RANGE,
     Selector,
     events,
-    first_events,
+    events_per_step,
     per_minute,
     quantile,
     share,
@@ -34,7 +34,6 @@ _BY_MODEL = Selector((Label.MODEL, Label.PROVIDER))
 """For shares of two families of which one does not know the agent: both must be cut alike."""
 _TEAM_COST = f'label_replace({events(_COST, RANGE, Label.AGENT)}, "team", "$1", "{Label.AGENT}", "([^.]+).*")'
 _NO_CALLS = "No LLM calls in this time range"
-_DAY = "24h"
 
 
 def _hit_rate() -> str:
@@ -73,7 +72,7 @@ _NOW: tuple[Panel, ...] = (
         "Cost, last 24 hours",
         "USD of the calls with a known price in the last 24 hours, whatever the time range. See the unpriced share "
         "for what is missing.",
-        events(_COST, _DAY),
+        events(_COST, DAY),
         unit=USD,
         decimals=2,
         no_value="No priced call in 24 hours",
@@ -98,7 +97,7 @@ _NOW: tuple[Panel, ...] = (
         "Unpriced share",
         "Calls whose cost is unknown: no price for the model, or no usage from the provider. Every cost on this page "
         "leaves them out. The agent filter does not apply.",
-        share(first_events(_BY_MODEL(semconv.LLM_UNPRICED)), events(_BY_MODEL(semconv.LLM_REQUESTS))),
+        share(events(_BY_MODEL(semconv.LLM_UNPRICED)), events(_BY_MODEL(semconv.LLM_REQUESTS))),
         unit=PERCENT,
         decimals=1,
         steps=at_most(1, 5),
@@ -106,10 +105,11 @@ _NOW: tuple[Panel, ...] = (
     ),
     stat(
         "Retries per 100 calls",
-        "Attempts beyond the first. They cost time, and often money. The agent filter does not apply.",
-        share(first_events(_BY_MODEL(semconv.LLM_RETRIES)), events(_BY_MODEL(semconv.LLM_REQUESTS))),
+        "Attempts beyond the first. They cost time, and often money. Orange from 10. The agent filter does not apply.",
+        share(events(_BY_MODEL(semconv.LLM_RETRIES)), events(_BY_MODEL(semconv.LLM_REQUESTS))),
         unit=PERCENT,
         decimals=1,
+        steps=((None, "green"), (10, "orange")),
         no_value=_NO_CALLS,
     ),
 )
@@ -120,7 +120,7 @@ _FAILING: tuple[Panel, ...] = (
         "Failed and timed-out calls, of the counted ones. One line that rises alone is that provider's outage.",
         Query(
             share(
-                events(_FAILURES, INTERVAL, Label.PROVIDER), events(_COUNTED, INTERVAL, Label.PROVIDER), Label.PROVIDER
+                events_per_step(_FAILURES, Label.PROVIDER), events_per_step(_COUNTED, Label.PROVIDER), Label.PROVIDER
             ),
             "{{provider}}",
         ),
@@ -155,6 +155,7 @@ _SPEED: tuple[Panel, ...] = (
             for level, exemplar in ((0.5, False), (0.9, False), (0.99, True))
         ),
         unit=SECONDS,
+        steps=((None, "green"), (10, "orange")),
         no_value=_NO_CALLS,
     ),
     lines(
@@ -168,6 +169,7 @@ _SPEED: tuple[Panel, ...] = (
             for level in (0.5, 0.95)
         ),
         unit=SECONDS,
+        steps=((None, "green"), (5, "orange")),
         no_value="No streamed call in this time range",
     ),
     lines(

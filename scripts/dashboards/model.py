@@ -86,7 +86,6 @@ class Panel:
         defaults: Json = {
             "color": {"mode": "thresholds" if self.steps and self.kind == "stat" else "palette-classic"},
             "custom": dict(self.custom),
-            "min": 0,
             "noValue": self.no_value,
             "thresholds": {
                 "mode": "absolute",
@@ -94,6 +93,8 @@ class Panel:
             },
             "unit": self.unit,
         }
+        if self.kind == "timeseries":
+            defaults["min"] = 0
         if self.decimals is not None:
             defaults["decimals"] = self.decimals
         if self.max_value is not None:

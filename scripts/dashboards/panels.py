@@ -9,6 +9,7 @@ from scripts.dashboards.model import Json, Panel, Query, Step
 USD = "currencyUSD"
 SECONDS = "s"
 PERCENT = "percent"
+RATIO = "percentunit"
 COUNT = "short"
 PER_MINUTE = "cpm"
 PLAIN = "none"
@@ -46,11 +47,36 @@ def stat(  # noqa: PLR0913 - a panel's knobs; all but four have a default
     height: int = 4,
 ) -> Panel:
     """One figure, coloured by its thresholds."""
+    return stats(
+        title,
+        description,
+        Query(expr, instant=True),
+        unit=unit,
+        no_value=no_value,
+        steps=steps,
+        decimals=decimals,
+        width=width,
+        height=height,
+    )
+
+
+def stats(  # noqa: PLR0913 - as above
+    title: str,
+    description: str,
+    *queries: Query,
+    unit: str,
+    no_value: str,
+    steps: Steps = (),
+    decimals: int | None = None,
+    width: int = 6,
+    height: int = 4,
+) -> Panel:
+    """Several figures, one a query, each named by its legend."""
     return Panel(
         "stat",
         title,
         description,
-        (Query(expr, instant=True),),
+        queries,
         unit,
         no_value,
         width=width,
@@ -62,7 +88,7 @@ def stat(  # noqa: PLR0913 - a panel's knobs; all but four have a default
             "graphMode": "none",
             "justifyMode": "center",
             "reduceOptions": _LAST,
-            "textMode": "auto",
+            "textMode": "value_and_name" if len(queries) > 1 else "value",
         },
     )
 
@@ -216,7 +242,7 @@ def table(
     )
 
 
-def label_table(  # noqa: PLR0913 - as above
+def label_table(
     title: str, description: str, expr: str, *, hide: tuple[str, ...], no_value: str, width: int = 12, height: int = 7
 ) -> Panel:
     """One line per series, one column per label but those to hide."""

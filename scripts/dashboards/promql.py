@@ -16,6 +16,10 @@ INTERVAL = "$__rate_interval"
 """Follows the zoom and the scrape interval, for lines."""
 
 
+DAY = "24h"
+_SECONDS = {RANGE: "$__range_s", DAY: "86400"}
+
+
 def _one_of(statuses: frozenset[Status]) -> str:
     return "|".join(status for status in Status if status in statuses)
 
@@ -53,19 +57,21 @@ def total(inner: str, by: str = "") -> str:
 
 
 def events(series: str, window: str = RANGE, by: str = "") -> str:
-    """How many events a counter saw in the window."""
-    return total(f"increase({series}[{window}])", by)
+    """How many events a counter saw in the window, those included that a series was born with.
 
-
-def first_events(series: str, window: str = RANGE, by: str = "") -> str:
-    """As `events`, for counters whose children cannot be known ahead.
-
-    Such a series is born at 1, for which `increase` is 0: whatever it was born with is added where it did not exist
-    a window ago. One expression a series, so that it can be summed by any label.
+    A series that is born at 1 has `increase` 0, so what it was born with is added where it did not exist a window ago.
+    Not so where the process is older than the window and only its scraping began within it: what it counted before is
+    no event of this window. The recording rules count in the same way.
     """
-    increase = f"increase({series}[{window}])"
-    born = f"(min_over_time({series}[{window}]) unless {series} offset {window})"
-    return total(f"{increase} + {born} or {increase}", by)
+    started = f"process_start_time_seconds{{{TARGET_FILTER}}}"
+    known_late = f"({started} < time() - {_SECONDS[window]} unless {started} offset {window})"
+    born = f"min_over_time({series}[{window}]) unless {series} offset {window} unless on (job, instance) {known_late}"
+    return total(f'increase({series}[{window}]) or label_replace({born}, "born", "yes", "", "")', by)
+
+
+def events_per_step(series: str, by: str = "") -> str:
+    """How many events a counter saw in each step of a line."""
+    return total(f"increase({series}[{INTERVAL}])", by)
 
 
 def per_minute(series: str, by: str = "") -> str:
@@ -86,9 +92,9 @@ def ratio(part: str, whole: str) -> str:
 
 def quantile(level: float, buckets: str, window: str = INTERVAL, by: str = "") -> str:
     """A quantile of a histogram; the comparison drops the NaN that stands for "no observations"."""
-    function = "rate" if window == INTERVAL else "increase"
     labels = f"le, {by}" if by else "le"
-    return f"histogram_quantile({level:g}, sum by ({labels}) ({function}({buckets}[{window}]))) >= 0"
+    counts = events_per_step(buckets, labels) if window == INTERVAL else events(buckets, window, labels)
+    return f"histogram_quantile({level:g}, {counts}) >= 0"
 
 
 def whole(expr: str) -> str:

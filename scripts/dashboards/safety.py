@@ -9,7 +9,6 @@ from scripts.dashboards.promql import (
     COUNTED_STATUSES,
     Selector,
     events,
-    first_events,
     per_minute,
     quantile,
     share,
@@ -41,7 +40,7 @@ _NOW: tuple[Panel, ...] = (
         "Policy violations per 100 runs",
         "Denials by policies, in monitor and in enforce mode, per 100 counted runs; the agent filter does not apply. "
         "Healthy up to 1, critical above 2.",
-        share(first_events(_BY_WORKFLOW(semconv.POLICY_VIOLATIONS)), events(_COUNTED)),
+        share(events(_BY_WORKFLOW(semconv.POLICY_VIOLATIONS)), events(_COUNTED)),
         unit=PERCENT,
         decimals=2,
         steps=common.VIOLATION_STEPS,
@@ -50,7 +49,7 @@ _NOW: tuple[Panel, ...] = (
     stat(
         "Runs with violations",
         "Share of the counted runs that had at least one violation: a proportion, unlike the rate beside it.",
-        share(first_events(_BY_WORKFLOW(semconv.WORKFLOW_VIOLATION_RUNS)), events(_COUNTED)),
+        share(events(_BY_WORKFLOW(semconv.WORKFLOW_VIOLATION_RUNS)), events(_COUNTED)),
         unit=PERCENT,
         decimals=2,
         no_value=_NO_RUNS,
@@ -58,7 +57,7 @@ _NOW: tuple[Panel, ...] = (
     stat(
         "Violations",
         "Denials by policies over the time range, the first ever included.",
-        whole(first_events(_VIOLATIONS)),
+        whole(events(_VIOLATIONS)),
         unit=COUNT,
         no_value=_NO_VIOLATIONS,
     ),
@@ -73,21 +72,21 @@ _NOW: tuple[Panel, ...] = (
     stat(
         "Blocked by guardrails",
         "Inputs and outputs that a guardrail really blocked over the time range.",
-        whole(first_events(_BLOCKS)),
+        whole(events(_BLOCKS)),
         unit=COUNT,
         no_value="No block recorded",
     ),
     stat(
         "Would have been blocked",
         "Checks of guardrails in monitor mode that found something: what enforcing would have refused.",
-        whole(first_events(_checked(CheckResult.WOULD_BLOCK))),
+        whole(events(_checked(CheckResult.WOULD_BLOCK))),
         unit=COUNT,
         no_value="No such check recorded",
     ),
     stat(
         "Let through unchecked",
         "Checks that failed and were set to let the text pass (fail-open). Each is a hole; healthy is none.",
-        whole(first_events(_checked(CheckResult.BYPASSED))),
+        whole(events(_checked(CheckResult.BYPASSED))),
         unit=COUNT,
         steps=never(),
         no_value="No such check recorded",
@@ -95,7 +94,7 @@ _NOW: tuple[Panel, ...] = (
     stat(
         "Failed checks",
         "Checks that failed themselves. Healthy is none.",
-        whole(first_events(_checked(CheckResult.ERROR))),
+        whole(events(_checked(CheckResult.ERROR))),
         unit=COUNT,
         steps=never(),
         no_value="No such check recorded",

@@ -40,12 +40,12 @@ class Work(NamedTuple):
 
 
 WORK = (
-    Work("research", "research.planner", "web_search", "gpt-4o", "openai", 6, 0.35, 0.011),
-    Work("research", "research.writer", "vector_search", "claude-sonnet-4-5", "anthropic", 6, 0.4, 0.018),
-    Work("support", "support.triage", "crm_lookup", "gpt-4o-mini", "openai", 14, 0.15, 0.0006),
-    Work("support", "support.answerer", "vector_search", "claude-sonnet-4-5", "anthropic", 14, 0.3, 0.009),
-    Work("reporting", "reporting.analyst", "sql_query", "gemini-2.5-pro", "gcp.gemini", 2, 0.6, 0.03),
-    Work("reporting", "reporting.redactor", "pdf_export", "in-house-7b", "vllm", 2, 0.5, 0.0),
+    Work("research", "research.planner", "web_search", "gpt-4o", "openai", 24, 0.35, 0.020),
+    Work("research", "research.writer", "vector_search", "claude-sonnet-4-5", "anthropic", 24, 0.4, 0.032),
+    Work("support", "support.triage", "crm_lookup", "gpt-4o-mini", "openai", 56, 0.15, 0.0011),
+    Work("support", "support.answerer", "vector_search", "claude-sonnet-4-5", "anthropic", 56, 0.3, 0.016),
+    Work("reporting", "reporting.analyst", "sql_query", "gemini-2.5-pro", "gcp.gemini", 8, 0.6, 0.03),
+    Work("reporting", "reporting.redactor", "pdf_export", "in-house-7b", "vllm", 8, 0.5, 0.0),
 )
 STORMY = "anthropic"
 SLOWDOWN = 5.0
@@ -55,9 +55,12 @@ TIMES = {"research": 0.9, "support": 0.6, "reporting": 0.75}
 """Median duration of a workflow in seconds."""
 
 ALERTS = (
-    {"alertname": "WorkflowSuccessRateLow", "severity": "critical", "workflow": "research"},
-    {"alertname": "WorkflowLatencyHigh", "severity": "critical", "workflow": "research"},
-    {"alertname": "LLMProviderErrors", "severity": "warning", "provider": STORMY},
+    {"alertname": "TaskpilotSuccessRateCritical", "severity": "critical", "workflow": "research"},
+    {"alertname": "TaskpilotSuccessRateCritical", "severity": "critical", "workflow": "support"},
+    {"alertname": "TaskpilotLatencyCritical", "severity": "critical", "workflow": "research"},
+    {"alertname": "TaskpilotSuccessBudgetBurnFast", "severity": "critical", "workflow": "research"},
+    {"alertname": "TaskpilotLLMProviderFailing", "severity": "critical", "provider": STORMY},
+    {"alertname": "TaskpilotLLMRetriesHigh", "severity": "warning", "provider": STORMY},
 )
 
 _CALM = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scripts.dashboards import common
 from scripts.dashboards.model import Dashboard, Panel, Query, Row
 from scripts.dashboards.panels import COUNT, PER_MINUTE, PERCENT, SECONDS, label_table, lines, never, stat
-from scripts.dashboards.promql import TARGET_FILTER, Selector, events, first_events, per_minute, share, total, whole
+from scripts.dashboards.promql import TARGET_FILTER, Selector, events, per_minute, share, total, whole
 from taskpilot_obs import semconv
 from taskpilot_obs.semconv import Label
 
@@ -31,7 +31,7 @@ _NOW: tuple[Panel, ...] = (
     stat(
         "Records dropped",
         "Records that an exporter did not get over the time range. Lost always equals counted; healthy is none.",
-        whole(first_events(_DROPPED)),
+        whole(events(_DROPPED)),
         unit=COUNT,
         steps=never(),
         no_value="None recorded",
@@ -39,7 +39,7 @@ _NOW: tuple[Panel, ...] = (
     stat(
         "Failed exports",
         "Batches on which an exporter failed over the time range. Healthy is none.",
-        whole(first_events(_EXPORT_ERRORS)),
+        whole(events(_EXPORT_ERRORS)),
         unit=COUNT,
         steps=never(),
         no_value="None recorded",
@@ -47,7 +47,7 @@ _NOW: tuple[Panel, ...] = (
     stat(
         "Internal errors",
         "Failures inside the instrumentation, kept from the application, over the time range. Healthy is none.",
-        whole(first_events(_INTERNAL_ERRORS)),
+        whole(events(_INTERNAL_ERRORS)),
         unit=COUNT,
         steps=never(),
         no_value="None recorded",
@@ -55,7 +55,7 @@ _NOW: tuple[Panel, ...] = (
     stat(
         "Label overflow",
         "Observations folded into __other__ because a label was full. Sums stay exact, names are lost.",
-        whole(first_events(_OVERFLOW)),
+        whole(events(_OVERFLOW)),
         unit=COUNT,
         steps=never(),
         no_value="None recorded",
@@ -70,7 +70,7 @@ _NOW: tuple[Panel, ...] = (
     stat(
         "LLM calls without usage",
         "Calls for which the provider stated no usage, of all: their tokens and cost are unknown.",
-        share(first_events(_select(semconv.LLM_USAGE_MISSING)), events(_LLM_REQUESTS)),
+        share(events(_select(semconv.LLM_USAGE_MISSING)), events(_LLM_REQUESTS)),
         unit=PERCENT,
         decimals=1,
         no_value="No LLM calls in this time range",
@@ -78,7 +78,7 @@ _NOW: tuple[Panel, ...] = (
     stat(
         "LLM calls with inconsistent usage",
         "Calls whose stated usage contradicts itself, of all.",
-        share(first_events(_select(semconv.LLM_USAGE_INCONSISTENT)), events(_LLM_REQUESTS)),
+        share(events(_select(semconv.LLM_USAGE_INCONSISTENT)), events(_LLM_REQUESTS)),
         unit=PERCENT,
         decimals=1,
         no_value="No LLM calls in this time range",
