@@ -172,7 +172,8 @@ def clean_text(text: object, max_string: int) -> str:
     if not isinstance(text, str):
         return f"<{type(text).__qualname__}>"
     if len(text) > max_string:
-        text = f"{text[:max_string]}[cut: {len(text)} characters]"
+        mark = f"[cut: {len(text)} characters]"
+        text = text[: max_string - len(mark)] + mark
     return str(text) if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
 
 

@@ -1,0 +1,170 @@
+"""`taskpilot-obs audit`: verify, read and prune an audit log."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from taskpilot_obs.audit.encoding import to_json
+from taskpilot_obs.audit.ledger import read_anchors
+from taskpilot_obs.audit.prune import prune as prune_log
+from taskpilot_obs.audit.query import Entry, Filter, parse_duration
+from taskpilot_obs.audit.query import query as query_log
+from taskpilot_obs.audit.query import tail as tail_log
+from taskpilot_obs.audit.verify import ChainReport
+from taskpilot_obs.audit.verify import verify as verify_log
+from taskpilot_obs.exceptions import AuditLogError
+from taskpilot_obs.semconv import Field
+
+NOT_WHOLE: Final = 1
+CANNOT_READ: Final = 2
+KEY_VARIABLE: Final = "TASKPILOT_OBS_AUDIT_KEY"
+COLUMNS: Final = (Field.TIMESTAMP, Field.LOG_TYPE, Field.MESSAGE, Field.STATUS, Field.DURATION_MS, Field.REQUEST_ID)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class Format(StrEnum):
+    """How records are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Paths = Annotated[list[Path], typer.Argument(help="A log's .jsonl file, or a folder of logs.")]
+LogPath = Annotated[Path, typer.Argument(help="The log's .jsonl file, or a folder of logs.")]
+KeyFile = Annotated[
+    Path | None, typer.Option("--key-file", help=f"File that holds the key; without it, ${KEY_VARIABLE} if it is set.")
+]
+AnchorFile = Annotated[
+    Path | None, typer.Option("--anchors", help="Anchors that were kept elsewhere, one JSON object a line.")
+]
+As = Annotated[Format, typer.Option("--format", help="How to print.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the reports as JSON, one a line.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    commands = typer.Typer(help="Verify, read and prune an audit log.", no_args_is_help=True)
+    commands.command(name="verify")(verify)
+    commands.command(name="tail")(tail)
+    commands.command(name="query")(query)
+    commands.command(name="prune")(prune)
+    app.add_typer(commands, name="audit")
+
+
+def verify(*, paths: Paths, key_file: KeyFile = None, anchors: AnchorFile = None, as_json: AsJson = False) -> None:
+    """Check the hash chains; name the first bad record of each, and why.
+
+    Exit code: 0 every chain is whole, 1 one is not, 2 there is no log, or it cannot be read.
+    """
+    kept = [] if anchors is None else list(read_anchors(_existing(anchors)))
+    with _refusals():
+        key = _key(key_file)
+        reports = [report for path in paths for report in verify_log(path, key=key, anchors=kept)]
+    for report in reports:
+        print(to_json(_as_fields(report)) if as_json else _sentence(report))
+    raise typer.Exit(0 if all(report.is_whole for report in reports) else NOT_WHOLE)
+
+
+def tail(
+    *,
+    path: LogPath,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many records.")] = 20,
+    form: As = Format.TABLE,
+) -> None:
+    """Print the last records, over all segments and writers."""
+    with _refusals():
+        _show(tail_log(path, lines), form)
+
+
+def query(  # noqa: PLR0913  a command line has as many options as it has
+    *,
+    path: LogPath,
+    request_id: Annotated[str | None, typer.Option("--request-id", help="Of this request.")] = None,
+    agent: Annotated[str | None, typer.Option("--agent", help="Of this agent.")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="With this status.")] = None,
+    log_type: Annotated[str | None, typer.Option("--log-type", help="audit, decision or error.")] = None,
+    event: Annotated[str | None, typer.Option("--event", help="With this event.")] = None,
+    tenant_id: Annotated[str | None, typer.Option("--tenant-id", help="Of this tenant.")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="No older than 30s, 15m, 1h, 7d, 2w.")] = None,
+    form: As = Format.TABLE,
+) -> None:
+    """Print the records that match, by time, over all segments and writers."""
+    with _refusals():
+        start = None if since is None else datetime.now(UTC) - parse_duration(since)
+        wanted = Filter(request_id, agent, status, log_type, event, tenant_id, start)
+        _show(query_log(path, wanted), form)
+
+
+def prune(
+    *,
+    path: LogPath,
+    keep: Annotated[str, typer.Option("--keep", help="How long records stay: 180d, 26w.")],
+    key_file: KeyFile = None,
+) -> None:
+    """Remove whole old segments, and say so in the manifest, so that the rest still verifies."""
+    with _refusals():
+        for removed in prune_log(path, parse_duration(keep), key=_key(key_file)):
+            print(f"removed {removed}")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except (AuditLogError, OSError) as error:
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(CANNOT_READ) from error
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise typer.BadParameter(f"--anchors {str(path)!r}: a file is expected")
+    return path
+
+
+def _key(path: Path | None) -> bytes | None:
+    if path is not None:
+        return path.read_bytes().strip()
+    value = os.environ.get(KEY_VARIABLE)
+    return value.encode() if value else None
+
+
+def _as_fields(report: ChainReport) -> dict[str, str | int | None]:
+    fields = {**report._asdict(), "is_whole": report.is_whole}
+    fields["problem"] = None if report.problem is None else str(report.problem)
+    return fields
+
+
+def _sentence(report: ChainReport) -> str:
+    if report.problem is not None:
+        return f"BROKEN {report.chain}: {report.records} records are whole, then {_printable(str(report.problem))}"
+    return f"whole  {report.chain}: {report.records} records, {report.anchors} anchors agree, head {report.last_hash}"
+
+
+def _show(records: Iterable[Entry], form: Format) -> None:
+    if form is Format.JSON:
+        for record in records:
+            print(to_json(record, sys.maxsize))
+        return
+    table = Table(*COLUMNS)
+    for record in records:
+        table.add_row(*(Text(_printable(str(record.get(name, "")))) for name in COLUMNS))
+    Console().print(table)
+
+
+def _printable(text: str) -> str:
+    """What a terminal prints without obeying it."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
