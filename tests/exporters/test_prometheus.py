@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -465,6 +468,80 @@ def test_a_drain_that_scrapes_does_not_deadlock() -> None:
     assert not thread.is_alive()
     assert depth == [1]
     exporter.shutdown()
+
+
+def test_a_scrape_of_one_family_drains_as_well() -> None:
+    """A restricted registry, which Prometheus' `name[]` makes, sees what was handed over."""
+    registry = CollectorRegistry()
+    exporter = PrometheusExporter(registry, drain=lambda: exporter.export([ended()]))
+    only = registry.restricted_registry(["agent_runs_total"])
+    assert b'agent_runs_total{agent="planner",status="success"} 1.0' in generate_latest(only)
+
+
+def test_a_signal_in_the_middle_of_a_scrape_loses_nothing_and_locks_nothing(scrape: Scrape) -> None:
+    """A signal handler that books while its own thread scrapes, declares or books: every run of it is counted."""
+    handled: list[int] = []
+
+    def handle(*_: object) -> None:
+        handled.append(1)
+        scrape.export(ended())
+        scrape.exporter.book(semconv.INTERNAL_ERRORS, ("freeze",), 1)
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        while len(handled) < 300:
+            generate_latest(scrape.registry)
+            scrape.exporter.declare(Operation.AGENT, f"agent-{len(handled) % 50}")
+            scrape.export(ended("other"))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert scrape("agent_runs_total", agent="planner", status="success") == len(handled)
+    assert scrape("taskpilot_obs_internal_errors_total", where="freeze") == len(handled)
+
+
+FORKS = """
+import os, threading
+from prometheus_client import REGISTRY, generate_latest
+from taskpilot_obs.exporters.prometheus import PrometheusExporter
+from taskpilot_obs.records import Invocation, Operation, Started, Status
+
+exporter = PrometheusExporter()
+runs = [Invocation(Operation.AGENT, f"a{n}", Status.SUCCESS, "r", "i", None, None, None, 1, 0.1) for n in range(100)]
+exporter.export(runs)
+exporter.export([Started(Operation.AGENT, "a0", "r", "parent's", None, None, None, 1)])
+
+def scrape():
+    while True:
+        generate_latest()
+
+threading.Thread(target=scrape, daemon=True).start()
+for _ in range(15):
+    child = os.fork()
+    if child == 0:
+        exporter.export(runs)
+        exporter.declare(Operation.AGENT, "new")
+        counted = REGISTRY.get_sample_value("agent_runs_total", {"agent": "a99", "status": "success"})
+        active = REGISTRY.get_sample_value("agent_active_runs", {"agent": "a0"})
+        os._exit(0 if (counted, active) == (2, 0) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+assert REGISTRY.get_sample_value("agent_active_runs", {"agent": "a0"}) == 1
+"""
+
+
+def test_a_fork_in_the_middle_of_scrapes_leaves_the_child_able_to_count() -> None:
+    """A child that is forked while another thread scrapes inherits no held lock and no run of the parent's."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_a_record_that_cannot_be_booked_takes_no_other_along(scrape: Scrape) -> None:

@@ -69,11 +69,13 @@ class PrometheusExporter:
         self._llm_calls = LlmCalls(self._families)
         self._sums = Sums(self._families)
         self._info = (version, service, service_version)
-        with self._families.lock:
-            self._families.gauge(semconv.INFO).child(*self._info).set(1)
-            for metric in (semconv.FEEDBACK, semconv.FEEDBACK_REVISIONS):
-                self._families.counter(metric).touch()
-        self._families.before_scrape.sources.add(self)
+        self._families.run_aside(self._introduce)
+        self._families.sources.add(self)
+
+    def _introduce(self) -> None:
+        self._families.gauge(semconv.INFO).child(*self._info).set(1)
+        for metric in (semconv.FEEDBACK, semconv.FEEDBACK_REVISIONS):
+            self._families.counter(metric).touch()
 
     def drain(self) -> None:
         """Book everything handed over so far; a failure to do so is counted and does not stop the scrape."""
@@ -84,21 +86,22 @@ class PrometheusExporter:
     def shutdown(self, timeout_s: float = 0.0) -> None:  # noqa: ARG002  nothing here takes time
         """Drain no more, and take back `taskpilot_obs_info`. What was counted stays in the registry."""
         self._drain = None
-        self._families.before_scrape.sources.discard(self)
-        others = list(self._families.before_scrape.sources)
+        self._families.sources.discard(self)
+        others = list(self._families.sources)
         shared = any(isinstance(other, PrometheusExporter) and other._info == self._info for other in others)  # noqa: SLF001  of its own class
         if not MULTIPROCESS and not shared:
-            with self._families.lock:
-                self._families.gauge(semconv.INFO).forget(*self._info)
+            self._families.run_aside(lambda: self._families.gauge(semconv.INFO).forget(*self._info))
 
     # --- records -----------------------------------------------------------------------------------------------------
 
     def export(self, batch: Sequence[Record], /) -> None:
         """Book a batch. A record that cannot be booked is counted, and the others are booked all the same."""
-        with self._families.lock:
-            self._sums = Sums(self._families)
-            self._each(batch, self._book)
-            self._each(self._sums.changes(), apply)
+        self._families.run(lambda: self._book_all(batch))
+
+    def _book_all(self, batch: Sequence[Record]) -> None:
+        self._sums = Sums(self._families)
+        self._each(batch, self._book)
+        self._each(self._sums.changes(), apply)
 
     def _each(self, items: Iterable[T], action: Callable[[T], None]) -> None:
         """Act on every item, at the price of one guard for all of them."""
@@ -135,34 +138,36 @@ class PrometheusExporter:
         never run as one. A tool's calls stand under the agent `__none__` until an agent starts it. An LLM call's model
         is known only when it ends, so nothing can be declared for it.
         """
-        with self._families.lock:
-            self._runs.declare(operation, name)
+        self._families.run_aside(lambda: self._runs.declare(operation, name))
 
     def declare_check(self, kind: DecisionKind, name: str, stages: Iterable[Stage] = tuple(Stage)) -> None:
         """Admit the name of a policy or guardrail, and create its series at 0, for a guardrail at these stages."""
+        self._families.run_aside(lambda: self._declare_check(kind, name, stages))
+
+    def _declare_check(self, kind: DecisionKind, name: str, stages: Iterable[Stage]) -> None:
         families = self._families
-        with families.lock:
-            if kind is DecisionKind.POLICY:
-                families.counter(semconv.POLICY_DECISIONS).touch(name)
-            elif kind is DecisionKind.GUARDRAIL:
-                families.histogram(semconv.GUARDRAIL_CHECK_DURATION).touch(name)
-                for stage in stages:
-                    families.counter(semconv.GUARDRAIL_CHECKS).touch(name, stage)
+        if kind is DecisionKind.POLICY:
+            families.counter(semconv.POLICY_DECISIONS).touch(name)
+        elif kind is DecisionKind.GUARDRAIL:
+            families.histogram(semconv.GUARDRAIL_CHECK_DURATION).touch(name)
+            for stage in stages:
+                families.counter(semconv.GUARDRAIL_CHECKS).touch(name, stage)
 
     # --- what others count -------------------------------------------------------------------------------------------
 
     def book(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:
         """Add to a counter of the contract that no record stands for: self-telemetry, budgets."""
-        with self._families.lock:
-            if metric is semconv.RECORDS:
-                self._families.counter(semconv.RECORDS_DROPPED).touch(*labels)
-                self._families.counter(semconv.EXPORT_ERRORS).touch(*labels)
-            self._families.counter(metric).child(*labels).inc(amount)
+        self._families.run(lambda: self._count(metric, labels, amount))
+
+    def _count(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:
+        if metric is semconv.RECORDS:
+            self._families.counter(semconv.RECORDS_DROPPED).touch(*labels)
+            self._families.counter(semconv.EXPORT_ERRORS).touch(*labels)
+        self._families.counter(metric).child(*labels).inc(amount)
 
     def set_gauge(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
         """Set a gauge of the contract that no record stands for."""
-        with self._families.lock:
-            self._families.gauge(metric).child(*labels).set(value)
+        self._families.run(lambda: self._families.gauge(metric).child(*labels).set(value))
 
     def set_queue_size(self, exporter: str, size: int) -> None:
         """Say how many records wait for an exporter."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from itertools import product
+from collections import deque
+from itertools import chain, product
 from math import prod
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -14,10 +15,11 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from taskpilot_obs import semconv
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.labels import Admission, clean
+from taskpilot_obs.guarded import guarded
 from taskpilot_obs.semconv import FIXED_VALUES, LABEL_BOUNDS, LABEL_OVERFLOW, METRICS, OTHER, Kind, Label, Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Literal, Protocol
 
     from prometheus_client.metrics_core import Metric as Collected
@@ -114,62 +116,113 @@ class Family(Generic[M]):
             self._collector.labels(*group, *sibling)
 
 
-class DrainBeforeScrape:
-    """A collector without metrics, registered before the families: a scrape reaches it first, and it drains."""
-
-    def __init__(self) -> None:
-        self.sources: weakref.WeakSet[Drainable] = weakref.WeakSet()
-
-    def describe(self) -> Iterable[Collected]:
-        """Nothing; without this method, registering would collect, and so drain."""
-        return ()
-
-    def collect(self) -> Iterable[Collected]:
-        """Nothing, after everything handed over so far has been booked."""
-        for source in list(self.sources):
-            source.drain()
-        return ()
-
-
 class Families:
-    """Every family of the contract in one registry, with what its exporters share."""
+    """Every family of the contract in one registry, with what its exporters share.
+
+    It is the one collector that the registry knows: a scrape, of all families or of some, drains first and then sees
+    them between two batches, never in the middle of one.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.lock = threading.RLock()
         self.admission = Admission()
+        self.sources: weakref.WeakSet[Drainable] = weakref.WeakSet()
         self.active: dict[str, tuple[Gauge, ...]] = {}
         """Gauges that a run in progress has raised, by invocation ID: only what was raised is ever lowered."""
         self.changed = 0
         """How often label values had to be changed; whoever caches by raw names looks whether it moved."""
-        self.before_scrape = DrainBeforeScrape()
         self._counters: dict[str, Family[Counter]] = {}
         self._gauges: dict[str, Family[Gauge]] = {}
         self._histograms: dict[str, Family[Histogram]] = {}
-        registered: list[DrainBeforeScrape | Counter | Gauge | Histogram] = [self.before_scrape]
-        registry.register(self.before_scrape)
+        self._collectors = [self._create(metric) for metric in METRICS]
+        self._held_for_fork = False
+        self._reset()
         try:
-            for metric in METRICS:
-                registered.append(self._create(metric, registry))
+            registry.register(self)
         except ValueError as error:
-            for collector in registered:
-                registry.unregister(collector)
             raise ConfigurationError(
-                f"the registry already has a metric named like {metric.name!r} of this library ({error}): "
+                f"the registry already has a metric named like one of this library's ({error}): "
                 "rename yours, or give configure() a registry of its own"
             ) from error
 
-    def _create(self, metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._aside = threading.RLock()
+        self._owner = 0
+        self._late: deque[Callable[[], None]] = deque()
+
+    def run(self, action: Callable[[], None]) -> None:
+        """Act on the families while nobody else does.
+
+        A signal handler or a finalizer may interrupt this thread in the middle of another action, while it holds a
+        lock of prometheus_client's: then the action waits in a queue and is done right after that one.
+        """
+        me = threading.get_ident()
+        if self._owner == me:
+            self._late.append(action)
+            return
+        with self._lock:
+            self._owner = me
+            try:
+                action()
+                while self._late:
+                    with guarded("prometheus.late"):
+                        self._late.popleft()()
+            finally:
+                self._owner = 0
+
+    def run_aside(self, action: Callable[[], None]) -> None:
+        """The same for what the pipeline's lock does not cover: a fork waits for it.
+
+        Otherwise the child could inherit a lock of prometheus_client's that nobody will ever release.
+        """
+        with self._aside:
+            self.run(action)
+
+    def drain(self) -> None:
+        """Book everything that was handed over so far."""
+        for source in list(self.sources):
+            source.drain()
+
+    def describe(self) -> Iterable[Collected]:
+        """Names and types, so that the registry notices a clash; without this method, registering would drain."""
+        return [family for collector in self._collectors for family in collector.describe()]
+
+    def collect(self) -> Iterable[Collected]:
+        """All families, after everything handed over so far has been booked."""
+        self.drain()
+        collected: list[Collected] = []
+        self.run_aside(lambda: collected.extend(chain.from_iterable(each.collect() for each in self._collectors)))
+        return collected
+
+    def before_fork(self) -> None:
+        """Wait for a scrape or a declaration to end, a matter of milliseconds."""
+        self._held_for_fork = self._aside.acquire(timeout=1.0)
+
+    def after_fork_in_parent(self) -> None:
+        """Let scrapes go on."""
+        if self._held_for_fork:
+            self._aside.release()
+
+    def after_fork_in_child(self) -> None:
+        """Forget who held what in the parent, and what runs there; its files keep other processes' values apart."""
+        self._reset()
+        if not MULTIPROCESS:
+            for gauge in chain.from_iterable(self.active.values()):
+                gauge.set(0)
+        self.active.clear()
+
+    def _create(self, metric: Metric) -> Counter | Gauge | Histogram:
         name, text, labels = metric.name, metric.help, metric.labels
         if metric.kind is Kind.COUNTER:
-            counter = Counter(name, text, labels, registry=registry)
+            counter = Counter(name, text, labels, registry=None)
             self._counters[name] = Family(metric, counter, self)
             return counter
         if metric.kind is Kind.HISTOGRAM:
-            histogram = Histogram(name, text, labels, registry=registry, buckets=metric.buckets)
+            histogram = Histogram(name, text, labels, registry=None, buckets=metric.buckets)
             self._histograms[name] = Family(metric, histogram, self)
             return histogram
         mode: Literal["livesum", "livemax"] = "livesum" if metric in _SUMMED_GAUGES else "livemax"
-        gauge = Gauge(name, text, labels, registry=registry, multiprocess_mode=mode)
+        gauge = Gauge(name, text, labels, registry=None, multiprocess_mode=mode)
         self._gauges[name] = Family(metric, gauge, self)
         return gauge
 
@@ -217,7 +270,7 @@ def drain_all() -> None:
     with _shared_lock:
         every = list(_shared.values())
     for families in every:
-        families.before_scrape.collect()
+        families.drain()
 
 
 def _require_directory() -> None:
@@ -229,11 +282,22 @@ def _require_directory() -> None:
         )
 
 
-def _renew_locks() -> None:
+def _each(method: str) -> Callable[[], None]:
+    def call() -> None:
+        for families in list(_shared.values()):
+            getattr(families, method)()
+
+    return call
+
+
+def _renew_lock() -> None:
     global _shared_lock  # noqa: PLW0603  another thread may have held it at the fork
     _shared_lock = threading.Lock()
-    for families in list(_shared.values()):
-        families.lock = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_renew_locks)
+os.register_at_fork(
+    before=_each("before_fork"),
+    after_in_parent=_each("after_fork_in_parent"),
+    after_in_child=_each("after_fork_in_child"),
+)
+os.register_at_fork(after_in_child=_renew_lock)
