@@ -241,9 +241,10 @@ def test_no_evidence_of_any_shape_gives_nonsense(
 
 
 def test_the_latest_verdict_counts() -> None:
-    """A revision moves a rating to its new side; a window that lacks the first verdict does not fall below 0."""
+    """A revision moves a rating to its new side; one whose first verdict lies before the window rates nothing anew."""
     assert (Verdicts(10, 5, 1, 3).correct, Verdicts(10, 5, 1, 3).incorrect) == (8, 7)
-    assert (Verdicts(0, 0, 2, 0).correct, Verdicts(0, 0, 2, 0).incorrect) == (2, 0)
+    assert (Verdicts(0, 0, 2, 0).correct, Verdicts(0, 0, 2, 0).incorrect) == (0, 0)
+    assert (Verdicts(1, 1, 2, 0).correct, Verdicts(1, 1, 0, 2).correct) == (2, 0)
 
 
 @pytest.mark.parametrize(

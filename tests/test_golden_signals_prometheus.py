@@ -19,23 +19,36 @@ from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.prometheus.reading import Registry
 from taskpilot_obs.exporters.prometheus.scrape import render
 from taskpilot_obs.golden_signals.from_exposition import signals_from_registry
-from taskpilot_obs.golden_signals.from_prometheus import COUNTS, Server, signals_from_prometheus
+from taskpilot_obs.golden_signals.from_prometheus import COUNTS, Count, Server, signals_from_prometheus
 from taskpilot_obs.golden_signals.http import Access
 from taskpilot_obs.records import Feedback, Invocation, Operation, Origin, Rollup, Status
+from taskpilot_obs.rules.promql import Scope
 from taskpilot_obs.semconv import WORKFLOW_BUCKETS
 
 STEP_S = 15
 HISTORY_S = 3 * 3600
-RULES_WINDOW = "1h"
+SHIPPED = Path(__file__).parents[1] / "observability" / "prometheus" / "rules"
+RECORDED = "job:llm_cost_usd:increase2h"
+SCOPE = Scope("", ("job",))
 SECRET = "s3cret"  # noqa: S105  a made-up one
 
 
-def recording_rules(folder: Path) -> Path:
-    """The records that the reader looks for, for one window, evaluated every second."""
-    rules = [{"record": count.record(RULES_WINDOW), "expr": count.expression(RULES_WINDOW, "")} for count in COUNTS]
-    group = {"name": "golden_signals", "interval": "1s", "rules": rules}
-    (folder / "recording.yml").write_text(json.dumps({"groups": [group]}), encoding="utf-8")
+def shipped_rules(folder: Path) -> Path:
+    """The shipped recording rules, evaluated every two seconds instead of once a minute."""
+    for rules in sorted(SHIPPED.glob("*/recording.yml")):
+        text = rules.read_text(encoding="utf-8")
+        assert "interval: 1m" in text
+        (folder / f"{rules.parent.name}.yml").write_text(text.replace("interval: 1m", "interval: 2s"), encoding="utf-8")
     return folder
+
+
+SHIPPED_RECORDS = {
+    "workflow:workflow_duration_seconds_bucket",
+    "workflow:workflow_cost_usd",
+    "job:llm_cost_usd",
+    "job:policy_violations",
+}
+KINDS = {"workflow_duration_seconds": "histogram", "process_start_time_seconds": "gauge", RECORDED: "gauge"}
 
 
 class History:
@@ -56,7 +69,7 @@ class History:
     def blocks(self, folder: Path) -> Path:
         text = []
         for family, lines in self.families.items():
-            kind = "histogram" if family == "workflow_duration_seconds" else "counter"
+            kind = KINDS.get(family, "counter")
             text += [f"# TYPE {family} {kind}", *lines]
         source = folder / "data.om"
         source.write_text("\n".join([*text, "# EOF", ""]), encoding="utf-8")
@@ -73,10 +86,14 @@ def steadily(per_hour: float, start: float = 1000.0) -> Callable[[int], float]:
 
 
 def fleet() -> History:
-    """Two replicas with 3600 runs an hour each, one of them restarted; a policy violated for the first time of all."""
+    """Two replicas with 3600 runs an hour each, one of them restarted; a policy violated for the first time of all.
+
+    A third job is only there as the rules would have recorded it.
+    """
     history = History()
     for instance in ("a", "b"):
         where = f'job="agents",instance="{instance}"'
+        history.grow("process_start_time_seconds", where, lambda _: history.now - 90_000)
         runs = f'{where},workflow="handle"'
         history.grow("workflow_runs_total", f'{runs},status="success"', steadily(3420))
         history.grow("workflow_runs_total", f'{runs},status="error"', steadily(180))
@@ -93,6 +110,7 @@ def fleet() -> History:
     history.grow("workflow_runs_total", restarted, lambda age: (HISTORY_S - age if age > 1800 else 1800 - age) / 3.6)
     born = 'job="agents",instance="a",workflow="handle",agent="x",policy="pii",severity="high"'
     history.grow("policy_violations_total", born, lambda age: 144 if age <= 600 else None)
+    history.grow(RECORDED, 'job="recorded"', lambda _: 7.5)
     history.grow("llm_feedback_total", 'job="agents",instance="a",verdict="correct"', lambda _: 50)
     history.grow("llm_feedback_total", 'job="other",instance="z",verdict="correct"', steadily(10))
     return history
@@ -104,11 +122,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("fleet")
     data = fleet().blocks(folder)
     config = "global: {evaluation_interval: 1s}\n"
-    with prometheus_server(config, rules_dir=recording_rules(folder), data_dir=data) as url:
+    with prometheus_server(config, rules_dir=shipped_rules(folder), data_dir=data) as url:
         yield url
 
 
-@pytest.mark.parametrize("window", ["1h", "2h", "45m", "60m"])
+@pytest.mark.parametrize("window", ["1h", "60m", "45m", "90m"])
 def test_a_window_over_all_replicas(server: str, window: str) -> None:
     """Counts of all replicas are added up, a restart costs nothing, and every figure is within 2 % of the truth."""
     result = signals_from_prometheus(server, window, job="agents")
@@ -127,18 +145,34 @@ def test_a_window_over_all_replicas(server: str, window: str) -> None:
     assert result.workflows["report"].success_rate == 100.0
 
 
-def test_the_records_are_read_where_there_are_any(server: str) -> None:
-    """Once evaluated, the recording rules answer what the same expression answers when it is asked directly."""
-    prometheus = Server(server)
-    assert prometheus.records() == {count.record(RULES_WINDOW) for count in COUNTS}
-    runs = COUNTS[0]
+def recorded(prometheus: Server, count: Count, window: str) -> dict[str, float]:
+    """What a recording rule holds, once it has been evaluated."""
     deadline = time.monotonic() + 30
-    while not (recorded := prometheus.query(runs.record("1h"), runs.series)) and time.monotonic() < deadline:
+    while not (samples := prometheus.query(count.record(window), count.series)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    direct = prometheus.query(runs.expression("1h", ""), runs.series)
-    assert {str(sample.labels): pytest.approx(sample.value, rel=0.02) for sample in recorded} == {
-        str(sample.labels): sample.value for sample in direct
-    }
+    return {str(sorted(sample.labels.items())): sample.value for sample in samples}
+
+
+def test_the_shipped_rules_record_what_is_asked_for(server: str) -> None:
+    """The shipped rules hold these counts for every window they promise, and they equal the direct expression."""
+    prometheus = Server(server)
+    records = prometheus.records()
+    for count in (count for count in COUNTS if count.recorded in SHIPPED_RECORDS):
+        assert {count.record(window) for window in ("5m", "30m", "1h", "6h", "1d", "3d")} <= records
+        held = recorded(prometheus, count, "1h")
+        direct = prometheus.query(count.expression("1h", SCOPE), count.series)
+        expected = {str(sorted(sample.labels.items())): sample.value for sample in direct if sample.value}
+        assert {labels: value for labels, value in held.items() if value} == pytest.approx(expected, rel=0.02)
+
+
+def test_a_long_window_is_read_from_its_record_once_that_covers_it(server: str) -> None:
+    """A record that already existed a window ago is believed; one that is younger falls short, and is not.
+
+    What replicas had counted before the server first saw them is not taken for new either.
+    """
+    assert signals_from_prometheus(server, "2h", job="recorded").cost_usd == 7.5
+    assert recorded(Server(server), COUNTS[4], "6h")
+    assert signals_from_prometheus(server, "6h", job="agents").cost_usd == pytest.approx(2 * 342 * 3, rel=0.02)
 
 
 def test_one_workflow_and_every_job(server: str) -> None:
@@ -175,7 +209,7 @@ def test_without_a_window_the_counters_as_they_stand(tmp_path: Path) -> None:
             "global: {scrape_interval: 1s}\n"
             f"scrape_configs: [{{job_name: agents, static_configs: [{{targets: ['{target.removeprefix('http://')}']}}]}}]\n"
         )
-        with prometheus_server(config, rules_dir=recording_rules(tmp_path)) as url:
+        with prometheus_server(config, rules_dir=shipped_rules(tmp_path)) as url:
             deadline = time.monotonic() + 30
             while not (result := signals_from_prometheus(url)).runs.total and time.monotonic() < deadline:
                 time.sleep(0.2)
@@ -183,7 +217,7 @@ def test_without_a_window_the_counters_as_they_stand(tmp_path: Path) -> None:
     assert result == own.model_copy(update={"scope": "fleet"})
 
 
-RULES_ANSWER = {"groups": [{"name": "golden_signals", "rules": [{"name": "r"}]}]}
+RULES_ANSWER = {"groups": [{"name": "g", "rules": [{"name": COUNTS[0].record("5m")}]}]}
 
 
 def api(handler: BaseHTTPRequestHandler, result: object = ()) -> Reply:

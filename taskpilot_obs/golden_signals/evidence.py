@@ -74,14 +74,22 @@ class Verdicts(NamedTuple):
     revised_to_incorrect: float = 0
 
     @property
+    def judged(self) -> float:
+        """Requests that were rated; a revision rates none anew."""
+        return self.first_correct + self.first_incorrect
+
+    @property
     def correct(self) -> float:
-        """Requests whose latest verdict is correct. Not below 0: a window may hold a revision, but not its first."""
-        return max(0.0, self.first_correct + self.revised_to_correct - self.revised_to_incorrect)
+        """Requests whose latest verdict is correct; never outside of those judged.
+
+        A window may hold a revision without the first verdict that it revises.
+        """
+        return min(self.judged, max(0.0, self.first_correct + self.revised_to_correct - self.revised_to_incorrect))
 
     @property
     def incorrect(self) -> float:
-        """Requests whose latest verdict is incorrect; not below 0 either."""
-        return max(0.0, self.first_incorrect + self.revised_to_incorrect - self.revised_to_correct)
+        """Requests whose latest verdict is incorrect."""
+        return self.judged - self.correct
 
 
 def histogram_quantile(q: float, buckets: Iterable[tuple[float, float]]) -> float | None:

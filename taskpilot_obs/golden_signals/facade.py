@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.recorder import Recorder
 
 
-def golden_signals(  # noqa: PLR0913  one question, and each argument names one place to ask; all but the window by name
+def golden_signals(
     window: timedelta | str | None = None,
     *,
     workflow: str | None = None,

@@ -21,6 +21,7 @@ from taskpilot_obs.golden_signals.from_exposition import BOUND, BUCKETS, evidenc
 from taskpilot_obs.golden_signals.http import Access, get
 from taskpilot_obs.golden_signals.model import GoldenSignals
 from taskpilot_obs.golden_signals.thresholds import Thresholds
+from taskpilot_obs.rules.promql import DIRECT_S, Scope, seconds
 from taskpilot_obs.semconv import (
     FEEDBACK,
     FEEDBACK_REVISIONS,
@@ -35,47 +36,41 @@ from taskpilot_obs.semconv import (
     Label,
 )
 
-RULE_GROUP: Final = "golden_signals"
-"""Groups of the recording rules are named so, or begin so."""
 JOB: Final = "job"
 """The label that a server gives to what it scrapes; recording rules keep it."""
 
 
 class Count(NamedTuple):
-    """One count behind the signals, and the labels that it is asked by."""
+    """One count behind the signals."""
 
     series: str
     labels: tuple[str, ...] = ()
+    recorded: str = ""
+    """`level:metric` of the recording rule that holds it, if there is one."""
 
     def record(self, window: str) -> str:
-        """The name of the recording rule for this window: `level:metric:operations`."""
-        level = "_".join((JOB, *self.labels))
-        return f"{level}:{self.series.removesuffix('_total')}:increase{window}"
+        """The name of the recorded series for this window."""
+        return f"{self.recorded}:increase{window}"
 
-    def expression(self, window: str, matcher: str) -> str:
-        """How much the count grew in this window, by its labels, in PromQL.
+    def expression(self, window: str, scope: Scope) -> str:
+        """How much the count grew in this window, by its labels, in PromQL."""
+        return scope.increase(scope.select(self.series), window, *self.labels)
 
-        A series that is born within the window counts in full: `increase` alone would miss what it was born with. Born
-        means that it was nowhere in the window before, so that a gap in the scrapes is not taken for a birth.
-        """
-        selector = f"{self.series}{{{matcher}}}" if matcher else self.series
-        by = ", ".join((JOB, *self.labels))
-        grown = f"sum by ({by}) (increase({selector}[{window}]))"
-        existed = f"last_over_time({selector}[{window}] offset {window})"
-        born = f"sum by ({by}) (min_over_time({selector}[{window}]) unless {existed})"
-        return f"({grown} + {born}) or {grown} or {born}"
+    def total(self, scope: Scope) -> str:
+        """The count as it stands, by its labels, in PromQL."""
+        return f"sum by ({scope.by(*self.labels)}) ({scope.select(self.series)})"
 
 
 COUNTS: Final = (
-    Count(WORKFLOW_RUNS.name, (Label.WORKFLOW, Label.STATUS)),
-    Count(BUCKETS, (Label.WORKFLOW, BOUND)),
-    Count(WORKFLOW_COST.name, (Label.WORKFLOW,)),
-    Count(WORKFLOW_VIOLATION_RUNS.name, (Label.WORKFLOW,)),
-    Count(LLM_COST.name),
-    Count(LLM_REQUESTS.name),
-    Count(LLM_CACHE_HITS.name),
-    Count(LLM_UNPRICED.name),
-    Count(POLICY_VIOLATIONS.name),
+    Count(WORKFLOW_RUNS.name, (Label.WORKFLOW, Label.STATUS), "workflow_status:workflow_runs"),
+    Count(BUCKETS, (Label.WORKFLOW, BOUND), "workflow:workflow_duration_seconds_bucket"),
+    Count(WORKFLOW_COST.name, (Label.WORKFLOW,), "workflow:workflow_cost_usd"),
+    Count(WORKFLOW_VIOLATION_RUNS.name, (Label.WORKFLOW,), "workflow:workflow_runs_with_violations"),
+    Count(LLM_COST.name, (), "job:llm_cost_usd"),
+    Count(LLM_REQUESTS.name, (), "job:llm_requests"),
+    Count(LLM_CACHE_HITS.name, (), "job:llm_cache_hits"),
+    Count(LLM_UNPRICED.name, (), "job:llm_unpriced_requests"),
+    Count(POLICY_VIOLATIONS.name, (), "job:policy_violations"),
     Count(FEEDBACK.name, (Label.VERDICT,)),
     Count(FEEDBACK_REVISIONS.name, (Label.VERDICT,)),
 )
@@ -108,9 +103,8 @@ def signals_from_prometheus(
     length = None if window is None else parse_window(window)
     server = Server(url, access)
     records = server.records()
-    samples = [
-        sample for count in COUNTS for sample in _counted(server, count, _promql(length), _matcher(job), records)
-    ]
+    scope = Scope("" if job is None else f"{JOB}={json.dumps(job)}", (JOB,))  # PromQL escapes strings as JSON does
+    samples = [sample for count in COUNTS for sample in _counted(server, count, _promql(length), scope, records)]
     return assess(
         evidence_from_exposition(exposition(samples)),
         scope="fleet",
@@ -140,16 +134,14 @@ class Server:
             SourceError: see `signals_from_prometheus`.
         """
         groups = self._ask("rules", type="record").get("groups")
-        names = frozenset(
-            str(rule.get("name"))
-            for group in _mappings(groups)
-            if str(group.get("name")).startswith(RULE_GROUP)
-            for rule in _mappings(group.get("rules"))
-        )
+        loaded = {str(rule.get("name")) for group in _mappings(groups) for rule in _mappings(group.get("rules"))}
+        ours = {count.recorded for count in COUNTS if count.recorded}
+        names = frozenset(name for name in loaded if name.rpartition(":")[0] in ours)
         if not names:
             raise RulesNotLoadedError(
-                f"the server at {self._api.removesuffix('/api/v1')} has no rule group {RULE_GROUP!r}: write the rules "
-                "with `taskpilot-obs export-assets DIR`, name them under rule_files in prometheus.yml and reload"
+                f"the server at {self._api.removesuffix('/api/v1')} has none of the recording rules of the golden "
+                "signals: write them with `taskpilot-obs export-assets DIR`, name them under rule_files in "
+                "prometheus.yml and reload"
             )
         return names
 
@@ -169,33 +161,37 @@ class Server:
         return dict(answer["data"])
 
 
-def _counted(server: Server, count: Count, window: str | None, matcher: str, records: frozenset[str]) -> list[Sample]:
+def _counted(server: Server, count: Count, window: str | None, scope: Scope, records: frozenset[str]) -> list[Sample]:
     if window is None:
-        selector = f"{count.series}{{{matcher}}}" if matcher else count.series
-        return server.query(f"sum by ({', '.join((JOB, *count.labels))}) ({selector})", count.series)
-    record = count.record(window)
-    if record in records:
-        recorded = server.query(f"{record}{{{matcher}}}", count.series)
+        return server.query(count.total(scope), count.series)
+    if count.record(window) in records:
+        recorded = server.query(_recorded(count.record(window), window, scope), count.series)
         if recorded:
             return recorded
-    # No such window in the rules, or not evaluated since they were loaded.
-    return server.query(count.expression(window, matcher), count.series)
+    # No such record, or not one that covers the window yet.
+    return server.query(count.expression(window, scope), count.series)
+
+
+def _recorded(record: str, window: str, scope: Scope) -> str:
+    """The recorded count, where it covers the window.
+
+    Long windows are recorded as sums of earlier records, which fall short until the rules have run for that long.
+    """
+    selector = scope.select(record)
+    if seconds(window) <= DIRECT_S:
+        return selector
+    return f"{selector} and on () (count({selector} offset {window}) > 0)"
 
 
 def _promql(length: timedelta | None) -> str | None:
     """A length of time as PromQL writes it, in its largest whole unit, which is how records are named."""
     if length is None:
         return None
-    seconds = max(1, round(length.total_seconds()))
+    length_s = max(1, round(length.total_seconds()))
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds % size == 0:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
-
-
-def _matcher(job: str | None) -> str:
-    # JSON escapes a string as PromQL does.
-    return "" if job is None else f"{JOB}={json.dumps(job)}"
+        if length_s % size == 0:
+            return f"{length_s // size}{unit}"
+    return f"{length_s}s"
 
 
 def _mappings(given: object) -> Iterator[Mapping[str, object]]:
