@@ -66,14 +66,16 @@ class Totals:
         )
 
     def as_attributes(self) -> dict[str, AttributeValue]:
-        """The sum as span attributes."""
-        return {
+        """The sum as span attributes; without a cost where no call's is known."""
+        attributes: dict[str, AttributeValue] = {
             Attr.ROLLUP_INPUT_TOKENS: self.input_tokens,
             Attr.ROLLUP_OUTPUT_TOKENS: self.output_tokens,
-            Attr.ROLLUP_COST: float(self.cost),
             Attr.ROLLUP_LLM_CALLS: self.llm_calls,
             Attr.ROLLUP_TOOL_CALLS: self.tool_calls,
         }
+        if self.unpriced_calls < self.llm_calls:
+            attributes[Attr.ROLLUP_COST] = float(self.cost)
+        return attributes
 
 
 def sum_of(parts: Iterable[Totals]) -> Totals:
