@@ -129,13 +129,18 @@ class _Handler(BaseHTTPRequestHandler):
             answer = _say(HTTPStatus.NOT_FOUND, f"metrics are at {PATHS[0]}\n")
         # What a method that is refused may have sent along is not read: without it the connection is of no more use.
         self.close_connection = self.close_connection or self.command not in METHODS
-        with guarded("exposition.send"):
-            self.send_response(answer.status)
-            for name, value in answer.headers:
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(answer.body)
+        try:
+            self._send(answer)
+        except OSError:  # the client went away; it knows
+            self.close_connection = True
+
+    def _send(self, answer: _Answer) -> None:
+        self.send_response(answer.status)
+        for name, value in answer.headers:
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815  the base's names
 

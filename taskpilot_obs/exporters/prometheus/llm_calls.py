@@ -40,7 +40,7 @@ class LlmCalls:
         if end is None:
             end = self._resolve(key)
         sums.ends[end] = sums.ends.get(end, 0) + 1
-        exemplar = exemplar_of(done) if done.sampled else None
+        exemplar = exemplar_of(done)
         sums.observe(end.durations[0], done.duration_s, exemplar)
         if done.ttft_s is not None:
             first_token = self._families.histogram(semconv.LLM_FIRST_TOKEN).child(model, provider)

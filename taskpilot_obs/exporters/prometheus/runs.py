@@ -57,7 +57,7 @@ class Runs:
         if end is None:
             end = self._resolve_end(key)
         sums.ends[end] = sums.ends.get(end, 0) + 1
-        exemplar = exemplar_of(done) if done.sampled else None
+        exemplar = exemplar_of(done)
         for histogram in end.durations:
             sums.observe(histogram, done.duration_s, exemplar)
         rollup = done.rollup
