@@ -1,0 +1,232 @@
+"""Running checks: in order, timed, in their mode, with failures of the checks themselves kept from the caller."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from taskpilot_obs.exceptions import ConfigurationError, GuardrailBlockedError, PolicyViolationError
+from taskpilot_obs.guarded import guarded
+from taskpilot_obs.records import CheckResult, Decision, DecisionKind, Origin, Severity, Stage, Verdict
+from taskpilot_obs.safety.guardrails import Check, Mode, as_mode
+from taskpilot_obs.safety.options import INPUT, as_name, as_stages, one_of
+from taskpilot_obs.safety.subjects import ALLOW, PASSED, Finding, Ruling, Subject
+
+if TYPE_CHECKING:
+    from taskpilot_obs.exceptions import RefusedError
+    from taskpilot_obs.self_telemetry import Tally
+
+WHERE: Final = "check"
+"""Where failures of checks are counted (`taskpilot_obs_internal_errors_total`)."""
+
+
+class Ready(NamedTuple):
+    """A check with every option settled."""
+
+    kind: DecisionKind
+    name: str
+    ask: Callable[[Subject], Any]
+    severity: Severity
+    stages: tuple[Stage, ...]
+    refuses_at: tuple[Stage, ...]
+    """Where its no is enforced; none in monitor mode."""
+    fails_open: bool
+    timeout_s: float | None
+    is_async: bool
+
+
+class Outcome(NamedTuple):
+    """What came of one check; a `Decision` is made of it off the caller's thread."""
+
+    check: Ready
+    verdict: Verdict
+    result: CheckResult
+    reason: str | None
+    severity: Severity
+    duration_s: float
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the work must not go on."""
+        return self.result is CheckResult.BLOCKED or (self.result is CheckResult.ERROR and bool(self.check.refuses_at))
+
+
+class Checks:
+    """The policies and guardrails of one place, in the order in which they are asked: policies first.
+
+    Args:
+        policies: objects with `check(subject)`, functions of a subject, or those with options (`check_with`).
+        guardrails: likewise.
+        mode: `monitor` or `enforce`, for those without a mode of their own.
+
+    Raises:
+        ConfigurationError: something is no check, or an option is wrong.
+    """
+
+    __slots__ = ("_at", "all")
+
+    def __init__(self, policies: Iterable[Any] = (), guardrails: Iterable[Any] = (), mode: Mode = "monitor") -> None:
+        as_mode(mode)
+        self.all: tuple[Ready, ...] = (
+            *(_ready(DecisionKind.POLICY, given, mode) for given in _several("policies", policies)),
+            *(_ready(DecisionKind.GUARDRAIL, given, mode) for given in _several("guardrails", guardrails)),
+        )
+        self._at = {stage: tuple(check for check in self.all if stage in check.stages) for stage in Stage}
+
+    def at(self, stage: Stage) -> tuple[Ready, ...]:
+        """The checks of one stage."""
+        return self._at[stage]
+
+    def names_of_async(self) -> list[str]:
+        """Which checks can only be asked by asynchronous code."""
+        return [check.name for check in self.all if check.is_async]
+
+    def names_that_withhold(self) -> list[str]:
+        """Which checks withhold an output."""
+        return [check.name for check in self.at(Stage.OUTPUT) if Stage.OUTPUT in check.refuses_at]
+
+
+def _several(option: str, given: Iterable[Any]) -> Sequence[Any]:
+    if isinstance(given, str | Check) or not isinstance(given, Iterable):
+        raise ConfigurationError(f"{option}: expected a list of checks, got {given!r}")
+    return tuple(given)
+
+
+def _ready(kind: DecisionKind, given: Any, mode: Mode) -> Ready:
+    options = given if isinstance(given, Check) else Check(given)
+    check = options.check
+    ask = getattr(check, "check", None) if not inspect.isroutine(check) else check
+    ask = ask if callable(ask) else check
+    if not callable(ask) or inspect.isclass(check):
+        raise ConfigurationError(
+            f"{kind.value}: expected an object with check(subject) or a function of a subject, got {check!r}"
+        )
+    stages = as_stages(options.stages if options.stages is not None else getattr(check, "stages", INPUT))
+    enforced = (options.mode or mode) == "enforce"
+    return Ready(
+        kind,
+        as_name(options.name or _name_of(check)),
+        ask,
+        one_of(Severity, "severity", str(options.severity or getattr(check, "severity", Severity.MEDIUM))),
+        stages,
+        tuple(stage for stage in getattr(check, "refuses_at", stages) if enforced),
+        options.on_error == "open" if options.on_error else not enforced,
+        options.timeout_s,
+        inspect.iscoroutinefunction(ask) or inspect.iscoroutinefunction(getattr(ask, "__call__", None)),  # noqa: B004  an object's own
+    )
+
+
+def _name_of(check: Any) -> Any:
+    for name in (getattr(check, "name", None), getattr(check, "__name__", None)):
+        if isinstance(name, str):
+            return name
+    return type(check).__name__
+
+
+def run(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], tally: Tally | None) -> bool:
+    """Ask each check, until one refuses; whether the work may go on. What came of each is appended to `outcomes`."""
+    done, count = 0, len(checks)
+    since = perf_counter()
+    while done < count:
+        with guarded(WHERE, tally):  # one for all of them, begun again only behind a check that failed
+            while done < count:
+                check = checks[done]
+                answer = check.ask(subject)
+                now = perf_counter()
+                outcome = _judge(check, subject.stage, answer, now - since)
+                since = now
+                done += 1
+                outcomes.append(outcome)
+                if outcome.result is not CheckResult.PASSED and outcome.refuses:
+                    return False
+            return True
+        now = perf_counter()
+        outcomes.append(_failure(checks[done], now - since))
+        since = now
+        done += 1
+        if outcomes[-1].refuses:
+            return False
+    return True
+
+
+async def run_async(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], tally: Tally | None) -> bool:
+    """The same as `run`, awaiting the answers that need it, each within its timeout."""
+    for check in checks:
+        since = perf_counter()
+        outcome: Outcome | None = None
+        with guarded(WHERE, tally):
+            answer = check.ask(subject)
+            if inspect.isawaitable(answer):
+                answer = await _in_time(answer, check.timeout_s)
+            outcome = _judge(check, subject.stage, answer, perf_counter() - since)
+        outcomes.append(outcome or _failure(check, perf_counter() - since))
+        if outcomes[-1].refuses:
+            return False
+    return True
+
+
+async def _in_time(answer: Awaitable[object], timeout_s: float | None) -> object:
+    if timeout_s is None:
+        return await answer
+    async with asyncio.timeout(timeout_s):
+        return await answer
+
+
+def _judge(check: Ready, stage: Stage, answer: object, duration_s: float) -> Outcome:
+    """What an answer means; an answer of a kind that no check gives is a failure of the check."""
+    if answer is ALLOW or answer is PASSED or answer is True or answer is None:
+        return Outcome(check, Verdict.ALLOW, CheckResult.PASSED, None, check.severity, duration_s)
+    verdict, reason, severity = _read(answer)
+    if verdict is Verdict.ALLOW:
+        return Outcome(check, verdict, CheckResult.PASSED, reason, check.severity, duration_s)
+    result = CheckResult.BLOCKED if stage in check.refuses_at else CheckResult.WOULD_BLOCK
+    return Outcome(check, verdict, result, reason, severity or check.severity, duration_s)
+
+
+def _read(answer: object) -> tuple[Verdict, str | None, Severity | None]:
+    if isinstance(answer, Ruling):
+        return Verdict(answer.verdict), answer.reason, answer.severity
+    if isinstance(answer, Finding):
+        return Verdict.DENY if answer.blocked else Verdict.ALLOW, answer.reason, None
+    if isinstance(answer, bool):
+        return Verdict.ALLOW if answer else Verdict.DENY, None, None
+    if isinstance(answer, Verdict):
+        return answer, None, None
+    if inspect.iscoroutine(answer):
+        answer.close()
+        raise TypeError("the check is asynchronous, what it checks is not")
+    raise TypeError(f"a check answered with an object of type {type(answer).__name__}")
+
+
+def _failure(check: Ready, duration_s: float) -> Outcome:
+    """What it means that a check failed. Closed, it leaves the question open: that is no violation."""
+    if check.fails_open:
+        return Outcome(check, Verdict.ALLOW, CheckResult.BYPASSED, "the check failed", check.severity, duration_s)
+    return Outcome(check, Verdict.REQUIRE_APPROVAL, CheckResult.ERROR, "the check failed", check.severity, duration_s)
+
+
+def refusal(outcome: Outcome, stage: Stage, request_id: str | None) -> RefusedError:
+    """The exception that says so."""
+    if outcome.check.kind is DecisionKind.GUARDRAIL:
+        return GuardrailBlockedError(outcome.check.name, stage.value, outcome.reason, request_id=request_id)
+    return PolicyViolationError(outcome.check.name, outcome.reason, request_id=request_id)
+
+
+def as_decision(outcome: Outcome, stage: Stage, tool: str | None, origin: Origin, time_unix_ns: int) -> Decision:
+    """The record that travels; for the drainer."""
+    return Decision(
+        outcome.check.kind,
+        outcome.check.name,
+        outcome.verdict,
+        outcome.result,
+        origin,
+        time_unix_ns,
+        outcome.reason,
+        outcome.severity,
+        stage,
+        tool,
+        outcome.duration_s,
+    )

@@ -1,0 +1,83 @@
+"""Guardrails: checks of what goes into an agent and what comes out, and options for single checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.records import Severity, Stage
+from taskpilot_obs.safety.options import Stages, as_name, as_stages, one_of
+
+Mode = Literal["monitor", "enforce"]
+"""`monitor` records what would be refused; `enforce` refuses it."""
+OnError = Literal["open", "closed"]
+"""What a check that fails means: the work goes on (`open`), or is refused as far as the mode refuses (`closed`)."""
+
+_MODES: tuple[Mode, ...] = ("monitor", "enforce")
+_ON_ERROR: tuple[OnError, ...] = ("open", "closed")
+
+
+class Check(NamedTuple):
+    """A policy or guardrail with options of its own; goes wherever a policy or guardrail goes.
+
+    Left at None, an option comes from the check itself, then from where it is attached.
+    """
+
+    check: Any
+    """The policy or guardrail: an object with `check(subject)`, or a function of a subject."""
+    name: str | None = None
+    """A metric label, so of a bounded set."""
+    severity: Severity | None = None
+    """Of a policy's violations."""
+    stages: tuple[Stage, ...] | None = None
+    """Where it is asked."""
+    mode: Mode | None = None
+    on_error: OnError | None = None
+    """By default `open` in monitor mode and `closed` in enforce mode."""
+    timeout_s: float | None = None
+    """Seconds that an asynchronous check may take; past them it has failed."""
+
+
+def check_with(
+    check: Callable[..., object] | object,
+    *,
+    name: str | None = None,
+    severity: Severity | str | None = None,
+    stages: Stages | Stage | str | None = None,
+    mode: Mode | None = None,
+    on_error: OnError | None = None,
+    timeout_s: float | None = None,
+) -> Check:
+    """Give a policy or guardrail options of its own: `check_with(judge, stages="output", timeout_s=2)`.
+
+    Raises:
+        ConfigurationError: an option is not one of those that `Check` describes.
+    """
+    if timeout_s is not None and not timeout_s > 0:
+        raise ConfigurationError(f"timeout_s: expected seconds above 0, got {timeout_s!r}")
+    return Check(
+        check,
+        None if name is None else as_name(name),
+        None if severity is None else one_of(Severity, "severity", severity),
+        None if stages is None else as_stages(stages),
+        None if mode is None else as_mode(mode),
+        None if on_error is None else as_on_error(on_error),
+        timeout_s,
+    )
+
+
+def as_mode(given: str) -> Mode:
+    """A mode, or a ConfigurationError that names the allowed ones."""
+    for mode in _MODES:
+        if given == mode:
+            return mode
+    raise ConfigurationError(f"mode: expected monitor or enforce, got {given!r}")
+
+
+def as_on_error(given: str) -> OnError:
+    """What a failing check means, or a ConfigurationError that names the allowed words."""
+    for on_error in _ON_ERROR:
+        if given == on_error:
+            return on_error
+    raise ConfigurationError(f"on_error: expected open or closed, got {given!r}")

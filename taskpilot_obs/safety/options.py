@@ -1,0 +1,68 @@
+"""The options that checks share, validated when a check is made."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.records import Severity, Stage
+
+E = TypeVar("E", bound=StrEnum)
+
+INPUT: Final = (Stage.INPUT,)
+_LONGEST_NAME = 100
+
+Stages = Collection[Stage | str]
+
+
+def one_of(kind: type[E], option: str, given: str) -> E:
+    """The given word as a member of `kind`, or a ConfigurationError that names the allowed ones."""
+    try:
+        return kind(given)
+    except ValueError:
+        allowed = ", ".join(kind)
+        raise ConfigurationError(f"{option}: expected one of {allowed}, got {given!r}") from None
+
+
+def as_stages(given: Stages | Stage | str) -> tuple[Stage, ...]:
+    """One stage or several, without doubles."""
+    several = (given,) if isinstance(given, str) else tuple(given)
+    if not several:
+        raise ConfigurationError("stages: expected input, output or both, got none")
+    return tuple(dict.fromkeys(one_of(Stage, "stages", stage) for stage in several))
+
+
+def as_name(given: object) -> str:
+    """A name for a metric label."""
+    if not isinstance(given, str) or not given.strip() or len(given) > _LONGEST_NAME:
+        raise ConfigurationError(f"name: expected 1 to {_LONGEST_NAME} characters, got {given!r}")
+    return given
+
+
+def as_words(option: str, given: Iterable[object]) -> tuple[str, ...]:
+    """At least one text, none of them blank."""
+    words = (given,) if isinstance(given, str) else tuple(given)
+    found = tuple(word for word in words if isinstance(word, str) and word.strip())
+    if not found or len(found) != len(words):
+        raise ConfigurationError(f"{option}: expected at least one text, none of them blank, got {given!r}")
+    return found
+
+
+def positive(option: str, given: object) -> int:
+    """A whole number above 0."""
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise ConfigurationError(f"{option}: expected a whole number from 1, got {given!r}")
+    return given
+
+
+class Named:
+    """What the shipped policies have in common: a name, the severity of their denials, where they are asked."""
+
+    __slots__ = ("name", "severity", "stages")
+
+    def __init__(self, name: str, severity: Severity | str, stages: Stages | Stage | str = INPUT) -> None:
+        self.name = as_name(name)
+        self.severity = one_of(Severity, "severity", severity)
+        self.stages = as_stages(stages)

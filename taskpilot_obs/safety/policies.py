@@ -1,0 +1,319 @@
+"""The policies that come with the library. Each is made once, checks its options then, and serves all threads."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+from taskpilot_obs.records import Severity, Stage, Verdict
+from taskpilot_obs.safety.options import INPUT, Named, Stages, as_words, positive
+from taskpilot_obs.safety.subjects import ALLOW, Ruling, Subject
+
+Predicate = Callable[[Mapping[str, object]], bool]
+"""Says of the arguments of a tool call, by name, whether a rule applies to them."""
+Tools = Collection[str] | Mapping[str, Predicate | None]
+
+_WORDS = re.compile(r"\w+")
+_INVISIBLE = dict.fromkeys((0x00AD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF))
+_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
+
+
+def fold(text: str) -> str:
+    """The text as words are compared: compatibility forms and case folded, invisible characters left out."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", text.translate(_INVISIBLE)).casefold()
+
+
+def _is_unspaced(word: str) -> bool:
+    """Whether the word is of a script that puts no spaces between words."""
+    return any(unicodedata.name(char, "").startswith(_UNSPACED) for char in word)
+
+
+class DenyWords(Named):
+    """Denies text that contains one of these words, as a whole word and in any case: "undelete" is not "delete".
+
+    What is no single word ("drop table", "c++"), and words of scripts without spaces, are found wherever they stand.
+
+    Args:
+        words: what is denied.
+        name: of the policy; a metric label.
+        severity: of a violation: low, medium, high or critical.
+        stages: where it is asked: input, output or both.
+
+    Raises:
+        ConfigurationError: an option is not as described.
+    """
+
+    __slots__ = ("_phrases", "_words")
+
+    def __init__(
+        self,
+        words: Iterable[str],
+        *,
+        name: str = "deny_words",
+        severity: Severity | str = Severity.MEDIUM,
+        stages: Stages | Stage | str = INPUT,
+    ) -> None:
+        super().__init__(name, severity, stages)
+        folded = frozenset(fold(word.strip()) for word in as_words("words", words))
+        self._words = frozenset(word for word in folded if _WORDS.fullmatch(word) and not _is_unspaced(word))
+        self._phrases = tuple(sorted(folded - self._words))
+
+    def check(self, subject: Subject, /) -> Ruling:
+        """Look for the words."""
+        text = fold(subject.text)
+        if not self._words.isdisjoint(_WORDS.findall(text)) or any(_stands_in(text, each) for each in self._phrases):
+            return Ruling(Verdict.DENY, "contains a denied word")
+        return ALLOW
+
+
+def _stands_in(text: str, phrase: str) -> bool:
+    """Whether the phrase stands in the text and not within a longer word."""
+    at = text.find(phrase)
+    while at >= 0:
+        end = at + len(phrase)
+        cut_left = at > 0 and _joins(text[at - 1], phrase[0])
+        cut_right = end < len(text) and _joins(phrase[-1], text[end])
+        if not (cut_left or cut_right):
+            return True
+        at = text.find(phrase, at + 1)
+    return False
+
+
+def _joins(left: str, right: str) -> bool:
+    return (left.isalnum() or left == "_") and (right.isalnum() or right == "_") and not _is_unspaced(left + right)
+
+
+class DenyPattern(Named):
+    """Denies text in which one of these patterns is found, in time linear in the text whatever the pattern.
+
+    Patterns are in RE2 syntax: that of `re` without look-around and back-references.
+
+    Args:
+        patterns: one or several.
+        name: of the policy; a metric label.
+        severity: of a violation.
+        stages: where it is asked: input, output or both.
+
+    Raises:
+        ConfigurationError: an option is not as described, or RE2 does not take the pattern.
+        MissingExtraError: google-re2 is not installed (extra `safety`).
+    """
+
+    __slots__ = ("_patterns",)
+
+    def __init__(
+        self,
+        patterns: str | Iterable[str],
+        *,
+        name: str = "deny_pattern",
+        severity: Severity | str = Severity.MEDIUM,
+        stages: Stages | Stage | str = INPUT,
+    ) -> None:
+        super().__init__(name, severity, stages)
+        self._patterns = tuple(_linear(pattern) for pattern in as_words("patterns", patterns))
+
+    def check(self, subject: Subject, /) -> Ruling:
+        """Look for the patterns."""
+        for number, pattern in enumerate(self._patterns, 1):
+            if pattern.search(subject.text) is not None:
+                return Ruling(Verdict.DENY, f"matches pattern {number}")
+        return ALLOW
+
+
+def _linear(pattern: str) -> Any:
+    try:
+        import re2  # type: ignore[import-untyped]  # it has no stubs
+    except ImportError:
+        raise MissingExtraError("DenyPattern", "safety") from None
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        raise ConfigurationError(f"patterns: RE2 does not take {pattern!r}: {error}") from None
+
+
+class _ToolPolicy(Named):
+    """Policies about tool calls, for some agents or for all."""
+
+    __slots__ = ("_agents", "_tools")
+
+    def __init__(self, tools: Tools, agents: Iterable[str] | None, name: str, severity: Severity | str) -> None:
+        super().__init__(name, severity)
+        rules = tools if isinstance(tools, Mapping) else dict.fromkeys(as_words("tools", tools))
+        wrong = [tool for tool, rule in rules.items() if not (rule is None or callable(rule))]
+        if not rules or wrong:
+            raise ConfigurationError(f"tools: expected names, or names with predicates of the arguments, got {tools!r}")
+        self._tools: dict[str, Predicate | None] = dict(rules)
+        self._agents = None if agents is None else frozenset(as_words("agents", agents))
+
+    def _concerns(self, subject: Subject) -> bool:
+        return subject.tool is not None and (self._agents is None or subject.agent in self._agents)
+
+    def _applies(self, subject: Subject) -> bool:
+        """Whether the tool is one of the named ones, and the call's arguments are meant."""
+        if subject.tool not in self._tools:
+            return False
+        predicate = self._tools[subject.tool]
+        return predicate is None or predicate(subject.arguments)
+
+
+class AllowTools(_ToolPolicy):
+    """Denies every tool call but these.
+
+    `AllowTools(["search", "read"], agents=["Researcher"])`,
+    `AllowTools({"refund": lambda arguments: arguments["amount"] <= 100})`.
+
+    Args:
+        tools: names of tools; as a mapping, each with a predicate of the call's arguments, or None for any arguments.
+        agents: whose calls are judged; all agents' when left out.
+        name: of the policy; a metric label.
+        severity: of a violation.
+
+    Raises:
+        ConfigurationError: an option is not as described.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        tools: Tools,
+        *,
+        agents: Iterable[str] | None = None,
+        name: str = "allow_tools",
+        severity: Severity | str = Severity.HIGH,
+    ) -> None:
+        super().__init__(tools, agents, name, severity)
+
+    def check(self, subject: Subject, /) -> Ruling:
+        """Is it one of the tools?"""
+        if not self._concerns(subject) or self._applies(subject):
+            return ALLOW
+        return Ruling(Verdict.DENY, f"tool {subject.tool!r} is not allowed so")
+
+
+class DenyTools(_ToolPolicy):
+    """Denies these tool calls; arguments as for `AllowTools`, where the predicate says which calls are denied."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        tools: Tools,
+        *,
+        agents: Iterable[str] | None = None,
+        name: str = "deny_tools",
+        severity: Severity | str = Severity.HIGH,
+    ) -> None:
+        super().__init__(tools, agents, name, severity)
+
+    def check(self, subject: Subject, /) -> Ruling:
+        """Is it one of the tools?"""
+        if self._concerns(subject) and self._applies(subject):
+            return Ruling(Verdict.DENY, f"tool {subject.tool!r} is denied")
+        return ALLOW
+
+
+class RequireApproval(_ToolPolicy):
+    """Lets these tool calls go ahead only if a person has approved them; arguments as for `AllowTools`.
+
+    Args:
+        tools: which calls need an approval.
+        approved: asked whether there is one, before each such call. Without it, there is none.
+        agents: whose calls are judged; all agents' when left out.
+        name: of the policy; a metric label.
+
+    Raises:
+        ConfigurationError: an option is not as described.
+    """
+
+    __slots__ = ("_approved",)
+
+    def __init__(
+        self,
+        tools: Tools,
+        *,
+        approved: Callable[[Subject], bool] | None = None,
+        agents: Iterable[str] | None = None,
+        name: str = "require_approval",
+    ) -> None:
+        super().__init__(tools, agents, name, Severity.MEDIUM)
+        if approved is not None and not callable(approved):
+            raise ConfigurationError(f"approved: expected a function of a Subject, got {approved!r}")
+        self._approved = approved
+
+    def check(self, subject: Subject, /) -> Ruling:
+        """Does it need an approval, and is there one?"""
+        if not (self._concerns(subject) and self._applies(subject)):
+            return ALLOW
+        if self._approved is not None and self._approved(subject):
+            return Ruling(Verdict.ALLOW, "approved")
+        return Ruling(Verdict.REQUIRE_APPROVAL, f"tool {subject.tool!r} needs an approval")
+
+
+class MaxInputLength(Named):
+    """Denies input of more than so many characters.
+
+    Args:
+        characters: the most that is allowed.
+        name: of the policy; a metric label.
+        severity: of a violation.
+
+    Raises:
+        ConfigurationError: an option is not as described.
+    """
+
+    __slots__ = ("_limit",)
+
+    def __init__(
+        self, characters: int, *, name: str = "max_input_length", severity: Severity | str = Severity.LOW
+    ) -> None:
+        super().__init__(name, severity)
+        self._limit = positive("characters", characters)
+
+    def check(self, subject: Subject, /) -> Ruling:
+        """Count."""
+        length = len(subject.text)
+        return (
+            ALLOW if length <= self._limit else Ruling(Verdict.DENY, f"{length} characters, allowed are {self._limit}")
+        )
+
+
+class MaxTokens(Named):
+    """Denies a run more than so many tokens, all LLM calls beneath it taken together.
+
+    Attached to a workflow or an agent, it counts each of its runs; attached to a recorder, each task. The LLM call that
+    passes the limit is the one violation of the run; what it brought is not withheld, for its tokens are spent. Later
+    LLM calls of the run require an approval: in enforce mode they are refused.
+
+    Args:
+        tokens: the most that a run may take, input and output.
+        name: of the policy; a metric label.
+        severity: of a violation.
+
+    Raises:
+        ConfigurationError: an option is not as described.
+    """
+
+    __slots__ = ("limit", "refuses_at")
+
+    def __init__(self, tokens: int, *, name: str = "max_tokens", severity: Severity | str = Severity.MEDIUM) -> None:
+        super().__init__(name, severity, (Stage.INPUT, Stage.OUTPUT))
+        self.refuses_at = INPUT
+        self.limit = positive("tokens", tokens)
+
+    def check(self, subject: Subject, /) -> Ruling:
+        """Before an LLM call: is the limit passed already? After it: did this call pass it?"""
+        if subject.tokens_so_far <= self.limit:
+            return ALLOW
+        if subject.stage is Stage.INPUT:
+            return Ruling(Verdict.REQUIRE_APPROVAL, f"the run has taken more than {self.limit} tokens")
+        if subject.tokens_so_far - subject.call_tokens > self.limit:
+            return ALLOW
+        return Ruling(Verdict.DENY, f"{subject.tokens_so_far} tokens, allowed are {self.limit}")

@@ -1,0 +1,203 @@
+"""The shipped policies: what they deny, what they let through, and what they refuse to be made of."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+from taskpilot_obs.records import Operation, Severity, Stage, Verdict
+from taskpilot_obs.safety.policies import (
+    AllowTools,
+    DenyPattern,
+    DenyTools,
+    DenyWords,
+    MaxInputLength,
+    MaxTokens,
+    RequireApproval,
+)
+from taskpilot_obs.safety.subjects import Subject, deny, require_approval
+
+
+def said(text):
+    return Subject(Operation.AGENT, Stage.INPUT, text)
+
+
+def call(tool, agent="planner", **arguments):
+    return Subject(Operation.TOOL, Stage.INPUT, tool=tool, agent=agent, arguments=arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "denied"),
+    [
+        ("please delete it", True),
+        ("DELETE", True),
+        ("(delete)", True),
+        ("undelete it", False),
+        ("deleted", False),
+        ("delete_all", False),
+        ("\uff24\uff25\uff2c\uff25\uff34\uff25 it", True),
+        ("de\u200blete it", True),
+        ("drop  table", False),
+        ("now Drop Table users", True),
+        ("drop tables", False),
+        ("raindrop table", False),
+        ("raindrop table, drop table", True),
+        ("I write C++ here", True),
+        ("STRASSE", True),
+        ("stra\u00dfe", True),
+        ("\u8bf7\u5220\u9664\u6587\u4ef6", True),
+        ("\u0e25\u0e1a\u0e44\u0e1f\u0e25\u0e4c", True),
+        ("\u0443\u0434\u0430\u043b\u0438", True),
+        ("\u0443\u0434\u0430\u043b\u0438\u043c", False),
+        ("", False),
+    ],
+)
+def test_denied_words_are_whole_words_in_any_case_and_script(text, denied):
+    """Words are found whole, in any case and compatibility form, and inside of scripts that write no spaces."""
+    policy = DenyWords(["Delete", "drop table", "c++", "straße", "删除", "ลบ", "удали"])
+    assert (policy.check(said(text)).verdict is Verdict.DENY) is denied
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_a_denied_word_between_spaces_is_always_found(before, after):
+    """Whatever stands around, a denied word between spaces is denied."""
+    assert DenyWords(["délete"]).check(said(f"{before} DÉLETE {after}")).verdict is Verdict.DENY
+
+
+def test_denied_pattern_says_which():
+    """A pattern is searched for in the text, and the reason names its number, not the text."""
+    policy = DenyPattern([r"(?i)ignore (all|previous)", r"\d{3}-\d{2}-\d{4}"], severity="critical")
+    ruling = policy.check(said("my number is 123-45-6789"))
+    assert (ruling.verdict, ruling.reason) == (Verdict.DENY, "matches pattern 2")
+    assert policy.check(said("Ignore previous orders")).reason == "matches pattern 1"
+    assert policy.check(said("hello")).verdict is Verdict.ALLOW
+    assert policy.severity is Severity.CRITICAL
+
+
+def test_denied_pattern_is_linear_where_a_backtracking_engine_is_not():
+    """A pattern that costs `re` 2^n steps on n characters comes back on 100,000 of them."""
+    assert DenyPattern(r"^(a|aa)+$").check(said("a" * 100_000 + "b")).verdict is Verdict.ALLOW
+
+
+@pytest.mark.parametrize("pattern", ["(a", r"(?<=a)b", r"(a)\1"])
+def test_pattern_that_is_not_linear_is_refused(pattern):
+    """What RE2 does not take is refused when the policy is made."""
+    with pytest.raises(ConfigurationError, match="RE2 does not take"):
+        DenyPattern(pattern)
+
+
+def test_pattern_without_the_engine_names_the_extra(monkeypatch):
+    """Without google-re2, making a DenyPattern says which extra brings it."""
+    monkeypatch.setitem(sys.modules, "re2", None)
+    with pytest.raises(MissingExtraError, match=r"taskpilot-obs\[safety\]"):
+        DenyPattern("x")
+
+
+@pytest.mark.parametrize(
+    ("subject", "allowed"),
+    [
+        (call("search"), True),
+        (call("refund", amount=100), True),
+        (call("refund", amount=101), False),
+        (call("delete"), False),
+        (call("delete", agent="other"), True),
+        (said("delete"), True),
+    ],
+)
+def test_allowed_tools_are_the_only_ones(subject, allowed):
+    """Of the agents named, only the tools named may be called, and only with such arguments."""
+    policy = AllowTools({"search": None, "refund": lambda arguments: arguments["amount"] <= 100}, agents=["planner"])
+    assert (policy.check(subject).verdict is Verdict.ALLOW) is allowed
+
+
+@pytest.mark.parametrize(
+    ("subject", "allowed"),
+    [
+        (call("search"), True),
+        (call("shell", command="rm -rf /"), False),
+        (call("shell", command="ls"), True),
+        (call("shell", agent=None, command="rm"), False),
+        (said("shell"), True),
+    ],
+)
+def test_denied_tools(subject, allowed):
+    """The tools named may not be called with arguments to which the predicate says yes, by any agent."""
+    policy = DenyTools({"shell": lambda arguments: "rm" in arguments["command"]})
+    assert (policy.check(subject).verdict is Verdict.ALLOW) is allowed
+
+
+def test_approval():
+    """A tool that needs an approval waits for one; other tools do not."""
+    nobody = RequireApproval(["pay"])
+    assert nobody.check(call("pay")).verdict is Verdict.REQUIRE_APPROVAL
+    assert nobody.check(call("search")).verdict is Verdict.ALLOW
+    asked = RequireApproval(["pay"], approved=lambda subject: subject.arguments["to"] == "known")
+    assert asked.check(call("pay", to="known")) == (Verdict.ALLOW, "approved", None)
+    assert asked.check(call("pay", to="new")).verdict is Verdict.REQUIRE_APPROVAL
+
+
+@given(st.integers(1, 50), st.integers(0, 100))
+def test_input_length(limit, length):
+    """Denied is what is longer than the limit, and nothing else."""
+    ruling = MaxInputLength(limit).check(said("x" * length))
+    assert (ruling.verdict is Verdict.DENY) is (length > limit)
+
+
+@given(st.integers(1, 100), st.lists(st.integers(0, 60), max_size=12))
+def test_tokens_are_one_violation_when_passed(limit, calls):
+    """Over any sequence of LLM calls there is one denial at most, at the call that passes the limit."""
+    policy = MaxTokens(limit)
+    total, denials = 0, 0
+    for tokens in calls:
+        before = policy.check(Subject(Operation.CHAT, Stage.INPUT, tokens_so_far=total))
+        assert before.verdict is (Verdict.REQUIRE_APPROVAL if total > limit else Verdict.ALLOW)
+        total += tokens
+        after = policy.check(Subject(Operation.CHAT, Stage.OUTPUT, tokens_so_far=total, call_tokens=tokens))
+        denials += after.verdict is Verdict.DENY
+    assert denials == (total > limit)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: DenyWords([]), "words"),
+        (lambda: DenyWords(["a", " "]), "words"),
+        (lambda: DenyWords(["a", 1]), "words"),
+        (lambda: DenyWords(["a"], severity="grave"), "severity: expected one of low, medium, high, critical"),
+        (lambda: DenyWords(["a"], stages="middle"), "stages: expected one of input, output"),
+        (lambda: DenyWords(["a"], stages=()), "stages"),
+        (lambda: DenyWords(["a"], name=" "), "name"),
+        (lambda: DenyWords(["a"], name="x" * 101), "name"),
+        (lambda: DenyPattern([]), "patterns"),
+        (lambda: AllowTools([]), "tools"),
+        (lambda: AllowTools({}), "tools"),
+        (lambda: DenyTools({"x": "y"}), "tools"),
+        (lambda: DenyTools(["x"], agents=[]), "agents"),
+        (lambda: RequireApproval(["x"], approved=True), "approved"),
+        (lambda: MaxInputLength(0), "characters"),
+        (lambda: MaxInputLength(True), "characters"),
+        (lambda: MaxTokens("9"), "tokens"),
+    ],
+)
+def test_wrong_options_are_refused_at_construction(make, said):
+    """A wrong option is refused when the policy is made, by name and with what is allowed."""
+    with pytest.raises(ConfigurationError, match=said):
+        make()
+
+
+def test_one_word_is_taken_for_a_list_of_one():
+    """`DenyWords("delete")` denies the word, not its letters."""
+    policy = DenyWords("delete", stages="output")
+    assert policy.stages == (Stage.OUTPUT,)
+    assert policy.check(said("d e l")).verdict is Verdict.ALLOW
+
+
+def test_rulings_by_word():
+    """`deny` and `require_approval` make rulings; a severity may be a word."""
+    assert deny("why", severity="low") == (Verdict.DENY, "why", Severity.LOW)
+    assert deny() == (Verdict.DENY, None, None)
+    assert require_approval("ask") == (Verdict.REQUIRE_APPROVAL, "ask", None)
