@@ -177,9 +177,8 @@ class MetricsServer:
     def __init__(self, server: _HttpServer) -> None:
         self._server = server
         host, self.port = server.server_address[:2]
-        self.url = (
-            f"http://[{host!s}]:{self.port}{PATHS[0]}" if ":" in str(host) else f"http://{host!s}:{self.port}{PATHS[0]}"
-        )
+        shown = f"[{host!s}]" if ":" in str(host) else str(host)
+        self.url = f"http://{shown}:{self.port}{PATHS[0]}"
         self._thread = threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="taskpilot_obs-metrics", daemon=True
         )
