@@ -86,9 +86,11 @@ def count(value: object) -> int | None:
 
     Only the built-in number types are asked, through their own methods, so that nothing a caller passes can raise.
     """
-    if isinstance(value, bool):
+    if type(value) is int:
+        number = value
+    elif value is None or isinstance(value, bool):
         return None
-    if isinstance(value, int):
+    elif isinstance(value, int):
         number = int.__int__(value)
     elif isinstance(value, float):
         if not float.is_integer(value):
@@ -109,14 +111,22 @@ def from_counts(**numbers: object) -> tuple[Usage, bool]:
     What is no count (negative, fractional, NaN, text, a name that `Usage` does not have) is unknown; details that exceed
     their total are cut down to it. Never raises, never gives a negative number.
     """
-    counts = {name: count(numbers.get(name)) for name in Usage._fields}
-    refused = any(value is not None and counts.get(name) is None for name, value in numbers.items())
+    counts = dict.fromkeys(Usage._fields)
+    refused = False
+    for name, value in numbers.items():
+        if value is not None:
+            known = count(value)
+            refused |= known is None or name not in counts
+            counts[name] = known
+    if refused:
+        counts = {name: counts[name] for name in Usage._fields}
     parts = (counts["cache_write_5m_tokens"] or 0) + (counts["cache_write_1h_tokens"] or 0)
     if parts and not counts["cache_write_tokens"]:
         counts["cache_write_tokens"] = parts  # LangChain says 0 where the split holds the number
     clamped = False
     for total, details in _DETAILS:
-        clamped |= _fit(counts, total, details)
+        if counts[details[0]] or counts[details[-1]]:
+            clamped |= _fit(counts, total, details)
     return Usage(**counts), refused or clamped
 
 

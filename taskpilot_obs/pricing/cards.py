@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Context, Decimal
 from typing import Final, NamedTuple, Protocol
 
-from taskpilot_obs.usage_types import Usage, from_counts
+from taskpilot_obs.usage_types import MAX_TOKENS, Usage, from_counts
 
 KINDS: Final[dict[str, frozenset[str]]] = {
     "input_tokens": frozenset({"input"}),
@@ -35,6 +35,9 @@ PLAIN: Final = frozenset(
 )
 PER_MILLION: Final = -6
 _EXACT: Final = Context(prec=60)
+_times: Final = _EXACT.multiply
+"""Exact whatever the caller's own context is, and it takes integers as they are."""
+_BOTH: Final = (True, True)
 
 
 class Tier(NamedTuple):
@@ -87,7 +90,20 @@ class _Step(NamedTuple):
 class Card:
     """The rates of one model, at one service tier, for as long as they do not change."""
 
-    __slots__ = ("_base", "_contained", "_exponent", "_fixed", "_free", "_kinds", "_plain", "_sides", "_steps", "rates")
+    __slots__ = (
+        "_contained",
+        "_fixed",
+        "_free",
+        "_kinds",
+        "_limit",
+        "_lowest",
+        "_plain",
+        "_quantum",
+        "_sides",
+        "_steps",
+        "_two_sided",
+        "rates",
+    )
 
     def __init__(self, rates: Sequence[Rate], per_request: Decimal = Decimal(0)) -> None:
         self.rates = tuple(sorted(rates, key=lambda rate: (-len(KINDS[rate.kind]), rate.kind)))
@@ -99,53 +115,59 @@ class Card:
         self._plain = PLAIN.issuperset(self._kinds)
         self._sides = tuple(side in self._kinds for side in ("input_tokens", "output_tokens"))
         self._free = not self.rates and not per_request
-        self._exponent = _exponent([*_all_rates(self.rates), per_request])
-        self._fixed = _as_int(per_request, self._exponent)
-        self._steps = tuple(self._step(above) for above in sorted({-1, *_thresholds(self.rates)}, reverse=True))
-        self._base = self._steps[0] if len(self._steps) == 1 else None
+        self._two_sided = self._sides == _BOTH
+        exponent = _exponent([*_all_rates(self.rates), per_request])
+        self._quantum = _EXACT.scaleb(Decimal(1), exponent)
+        self._fixed = _as_int(per_request, exponent)
+        self._steps = tuple(
+            self._step(above, exponent) for above in sorted({-1, *_thresholds(self.rates)}, reverse=True)
+        )
+        self._lowest = self._steps[-1]
+        self._limit = self._steps[-2].above if len(self._steps) > 1 else MAX_TOKENS
 
-    def cost(self, usage: Usage, _at_unix_ns: int) -> Decimal | None:
+    def cost(self, usage: Usage, at_unix_ns: int) -> Decimal | None:
         """USD for this usage; None where a side with a price is unknown, or tokens have no price."""
-        given, generated, read, write, _, write_1h, *special = usage
-        if given is None or generated is None or type(given) is not int or type(generated) is not int:
-            return self._partial(usage)
-        step = self._base or next(step for step in self._steps if given > step.above or step.above < 0)
+        given, generated, read, write, _, write_1h, audio, reasoning, spoken, image, drawn, _ = usage
+        if type(given) is not int or type(generated) is not int:
+            return self._partial(usage, at_unix_ns)
+        step = self._lowest if given <= self._limit else self._step_for(given)
         total = given * step.input + generated * step.output + self._fixed
         if read or write or write_1h:
             read, write, write_1h = read or 0, write or 0, write_1h or 0
             if not (0 <= read <= given - write and 0 <= write_1h <= write):
-                return self._cleaned(usage)
+                return self._cleaned(usage, at_unix_ns)
             total += read * step.read + write * step.write + write_1h * step.write_1h
-        if total <= 0 or self._sides != _BOTH:
-            return self._unusual(usage, given, generated, total)
-        if not self._plain and any(special):
+        if not self._plain and (audio or reasoning or spoken or image or drawn):
             return self._by_kind(usage, step)
-        return _EXACT.scaleb(Decimal(total), self._exponent)
+        if total > 0 and self._two_sided and given >= 0 <= generated:
+            return _times(total, self._quantum)
+        return self._unusual(usage, total, at_unix_ns)
 
-    def _unusual(self, usage: Usage, given: int, generated: int, total: int) -> Decimal | None:
-        """What is cheap to test for after the sum: numbers that are none, nothing to bill, a side without a price."""
-        if given < 0 or generated < 0:
-            return self._cleaned(usage)
-        if not self._free and any(
-            tokens and not priced for tokens, priced in zip((given, generated), self._sides, strict=True)
-        ):
-            return None
-        return _EXACT.scaleb(Decimal(total), self._exponent)
+    def _step_for(self, given: int) -> _Step:
+        """The context tier of a request with that much input."""
+        return next(step for step in self._steps if given > step.above or step.above < 0)
 
-    def _partial(self, usage: Usage) -> Decimal | None:
+    def _unusual(self, usage: Usage, total: int, at_unix_ns: int) -> Decimal | None:
+        """What is told apart after the sum: numbers that are none, nothing to bill, a side without a price."""
+        sides = (usage.input_tokens or 0, usage.output_tokens or 0)
+        if min(sides) < 0:
+            return self._cleaned(usage, at_unix_ns)
+        unpriced = any(tokens and not priced for tokens, priced in zip(sides, self._sides, strict=True))
+        return None if unpriced and not self._free else _times(total, self._quantum)
+
+    def _partial(self, usage: Usage, at_unix_ns: int) -> Decimal | None:
         """An unknown side matters only where it has a price: embeddings have no output to bill."""
         cleaned, _ = from_counts(**usage._asdict())
         sides = (cleaned.input_tokens, cleaned.output_tokens)
-        if sides == (None, None) or any(
-            tokens is None and priced for tokens, priced in zip(sides, self._sides, strict=True)
-        ):
+        unknown = any(tokens is None and priced for tokens, priced in zip(sides, self._sides, strict=True))
+        if unknown or sides == (None, None):
             return None
-        return self.cost(cleaned._replace(input_tokens=sides[0] or 0, output_tokens=sides[1] or 0), 0)
+        return self.cost(cleaned._replace(input_tokens=sides[0] or 0, output_tokens=sides[1] or 0), at_unix_ns)
 
-    def _cleaned(self, usage: Usage) -> Decimal | None:
+    def _cleaned(self, usage: Usage, at_unix_ns: int) -> Decimal | None:
         """Counts that contradict each other are cut down first, as the readers do."""
         cleaned, _ = from_counts(**usage._asdict())
-        return None if cleaned == usage else self.cost(cleaned, 0)
+        return None if cleaned == usage else self.cost(cleaned, at_unix_ns)
 
     def _by_kind(self, usage: Usage, step: _Step) -> Decimal | None:
         """The general way, for audio, images and reasoning with rates of their own."""
@@ -157,12 +179,10 @@ class Card:
                 return None
             alone.append(left)
         total = sum(left * rate for left, rate in zip(alone, step.by_kind, strict=True)) + self._fixed
-        return _EXACT.scaleb(Decimal(total), self._exponent)
+        return _times(total, self._quantum)
 
-    def _step(self, above: int) -> _Step:
-        rates = {
-            rate.kind: _as_int(_EXACT.scaleb(rate.at(above + 1), PER_MILLION), self._exponent) for rate in self.rates
-        }
+    def _step(self, above: int, exponent: int) -> _Step:
+        rates = {rate.kind: _as_int(_EXACT.scaleb(rate.at(above + 1), PER_MILLION), exponent) for rate in self.rates}
         plain = rates.get("input_tokens", 0)
         write = rates.get("cache_write_tokens", plain)
         return _Step(
@@ -174,9 +194,6 @@ class Card:
             write_1h=rates.get("cache_write_1h_tokens", write) - write,
             by_kind=tuple(rates.values()),
         )
-
-
-_BOTH: Final = (True, True)
 
 
 def counts_by_kind(usage: Usage) -> dict[str, int]:

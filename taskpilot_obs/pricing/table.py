@@ -40,6 +40,8 @@ class Price(NamedTuple):
 
 
 UNKNOWN: Final = Price(None, None)
+_price: Final = tuple.__new__
+"""Builds a named tuple in half the time that its own constructor takes."""
 
 
 class Explanation(NamedTuple):
@@ -141,7 +143,7 @@ class PriceTable:
             cost = entry.card.cost(usage, at_unix_ns)
         except (TypeError, ValueError, ArithmeticError, AttributeError):  # no `Usage`, or one that holds no numbers
             return UNKNOWN
-        return Price(cost, entry.source) if cost is not None else UNKNOWN
+        return _price(Price, (cost, entry.source)) if cost is not None else UNKNOWN
 
     def explain(
         self,

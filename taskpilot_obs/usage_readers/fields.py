@@ -14,7 +14,7 @@ class Fields(Protocol):
         ...
 
 
-class _Attributes:
+class Attributes:
     """An object's attributes, as `Fields`."""
 
     __slots__ = ("_value",)
@@ -23,28 +23,32 @@ class _Attributes:
         self._value = value
 
     def get(self, key: str, /) -> Any:
+        """The attribute `key`, None where there is none."""
         return getattr(self._value, key, None)
 
 
 NOTHING: Final[Mapping[str, Any]] = {}
-_SCALARS: Final = (str, bytes, bytearray, int, float, list, type(None))
+_SCALARS: Final = (str, bytes, bytearray, int, float, list)
 _TELLING: Final = frozenset(
-    """amazon-bedrock-invocationMetrics billed_units cache_creation cache_read_input_tokens candidates candidates_token_count
-    choices completion_tokens content delta generations input_token_count input_tokens message metadata output output_tokens
-    prompt_token_count prompt_tokens response token_count tokens total_tokens type usage usage_metadata""".split()
+    """amazon-bedrock-invocationMetrics billed_units cache_creation cache_read_input_tokens candidates
+    candidates_token_count choices completion_tokens content delta embedding generations input_token_count input_tokens
+    message metadata modality output output_tokens prompt_token_count prompt_tokens response token_count tokens
+    total_tokens type usage usage_metadata""".split()
 )
 """An object that keeps one of these in its `__dict__` keeps the others there too; the rest have properties."""
 
 
 def fields(value: object) -> Fields | None:
     """The named values of an object; None for what has none (text, numbers, lists)."""
-    if isinstance(value, (dict, Mapping)):
+    if type(value) is dict:
         return value
-    if isinstance(value, _SCALARS):
+    if value is None or isinstance(value, _SCALARS):
         return None
+    if isinstance(value, Mapping):
+        return value
     stored = getattr(value, "__dict__", None)
     if not isinstance(stored, dict) or _TELLING.isdisjoint(stored):
-        return _Attributes(value)
+        return Attributes(value)
     extra = getattr(value, "__pydantic_extra__", None)
     return {**stored, **extra} if isinstance(extra, dict) and extra else stored
 
@@ -53,23 +57,30 @@ def inner(outer: Fields, *keys: str) -> Fields:
     """The first of the named values that has fields itself; no fields where there is none."""
     for key in keys:
         value = outer.get(key)
-        found = fields(value) if value is not None else None
-        if found is not None:
-            return found
+        if value is not None:
+            found = fields(value)
+            if found is not None:
+                return found
     return NOTHING
 
 
-def first(*values: object) -> object:
-    """The first that is not None."""
-    return next((value for value in values if value is not None), None)
+def first(outer: Fields, *keys: str) -> Any:
+    """The first of the named values that is not None."""
+    for key in keys:
+        value = outer.get(key)
+        if value is not None:
+            return value
+    return None
 
 
 def text(value: object) -> str | None:
     """`value` where it is a text that is not empty; the value of an enum of texts."""
-    if isinstance(value, str) and value:
-        return str(getattr(value, "value", value))
-    inner_value = getattr(value, "value", None) if value is not None else None
-    return inner_value if isinstance(inner_value, str) and inner_value else None
+    if type(value) is str:
+        return value or None
+    if value is None or isinstance(value, (int, float, list, dict)):
+        return None
+    content = getattr(value, "value", value)
+    return str(content) if isinstance(content, str) and content else None
 
 
 def items(value: object) -> list[Fields]:

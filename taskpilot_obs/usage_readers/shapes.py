@@ -22,6 +22,7 @@ from taskpilot_obs.usage_readers.fields import NOTHING, Fields, fields, first, i
 from taskpilot_obs.usage_types import Usage, count, from_counts
 
 Counts = dict[str, Any]
+Reader = Callable[[Fields, "str | None"], Counts]
 
 _TIERS: Final = ("flex", "priority")
 _AUDIO: Final = frozenset({"AUDIO", "4"})
@@ -29,28 +30,25 @@ _IMAGE: Final = frozenset({"IMAGE", "2"})
 _NOTHING_STATED: Final = Usage()
 
 
+def _with_tiers(*names: str) -> tuple[str, ...]:
+    """LangChain's and OpenAI's spellings of a detail, which a service tier may precede (`flex_cache_read`)."""
+    return tuple(prefix + name for prefix in ("", *(f"{tier}_" for tier in _TIERS)) for name in names)
+
+
+_READ: Final = _with_tiers("cached_tokens", "cache_read")
+_WRITTEN: Final = _with_tiers("cache_write_tokens", "cache_creation")
+_REASONING: Final = _with_tiers("reasoning", "reasoning_tokens", "thinking_tokens")
+_AUDIO_DETAIL: Final = _with_tiers("audio", "audio_tokens")
+_IMAGE_DETAIL: Final = _with_tiers("image", "image_tokens")
+
+
 def read_counts(usage: Fields, provider: str | None = None) -> tuple[Usage | None, bool]:
     """The usage that this object states, None where no shape fits or it says nothing; and whether it is inconsistent."""
-    for marks, reader in _SHAPES:
-        if any(_stated(usage.get(mark)) for mark in marks):
-            found, inconsistent = from_counts(**reader(usage, provider))
-            return (None if found == _NOTHING_STATED else found), inconsistent
-    return None, False
-
-
-def named_tier(usage: Fields) -> str | None:
-    """The service tier that a usage object names, or that LangChain wrote into the names of the details."""
-    if text(usage.get("speed")) == "fast":
-        return "fast"
-    stated = text(first(usage.get("service_tier"), usage.get("serviceTier"), usage.get("service_tier_used")))
-    if stated is not None:
-        return stated.lower()
-    traffic = text(first(usage.get("trafficType"), usage.get("traffic_type")))
-    details = inner(usage, "input_token_details")
-    for tier in _TIERS:
-        if (traffic is not None and traffic.lower().endswith(tier)) or details.get(tier) is not None:
-            return tier
-    return None
+    reader = shape_of(usage)
+    if reader is None:
+        return None, False
+    found, inconsistent = from_counts(**reader(usage, provider))
+    return (None if found == _NOTHING_STATED else found), inconsistent
 
 
 def read_embedding_counts(usage: Fields) -> tuple[Usage | None, bool]:
@@ -62,126 +60,170 @@ def read_embedding_counts(usage: Fields) -> tuple[Usage | None, bool]:
     return (found if found.output_tokens is not None else found._replace(output_tokens=0)), inconsistent
 
 
+def shape_of(usage: Fields) -> Reader | None:
+    """The reader for a usage object; None where it carries the marks of no shape."""
+    marks = usage if isinstance(usage, dict) else _SHAPES
+    best = _UNKNOWN
+    for mark in marks:
+        rank = _SHAPES.get(mark, _UNKNOWN)
+        if rank < best and _stated(usage.get(mark)):
+            best = rank
+    return None if best == _UNKNOWN else _READERS[best]
+
+
+def named_tier(usage: Fields) -> str | None:
+    """The service tier that a usage object names, or that LangChain wrote into the names of the details."""
+    if text(usage.get("speed")) == "fast":
+        return "fast"
+    stated = text(first(usage, "service_tier", "serviceTier", "service_tier_used"))
+    if stated is not None:
+        return stated.lower()
+    traffic = text(first(usage, "trafficType", "traffic_type"))
+    details = inner(usage, "input_token_details")
+    for tier in _TIERS:
+        if (traffic is not None and traffic.lower().endswith(tier)) or details.get(tier) is not None:
+            return tier
+    return None
+
+
+def billed_elsewhere(usage: Fields) -> bool:
+    """Whether a part of an Anthropic call ran on another model, at a rate that the call's own model does not tell."""
+    steps = items(usage.get("iterations"))
+    return any(text(step.get("type")) not in (None, "message", "compaction") for step in steps)
+
+
 def _stated(value: object) -> bool:
     return value is not None and (isinstance(value, (str, int, float)) or fields(value) not in (None, NOTHING))
 
 
 def _plus(base: object, *added: object) -> object:
     """`base` with what is counted outside of it; a base that is no count stays what it is, to be refused."""
-    known = count(base)
-    return base if known is None else known + sum(count(part) or 0 for part in added)
+    total = count(base)
+    if total is None:
+        return base
+    for part in added:
+        if part is not None:
+            total += count(part) or 0
+    return total
 
 
 def _rest(total: object, *parts: object) -> int | None:
     """What of `total` the parts leave over."""
-    whole, known = count(total), [count(part) for part in parts]
-    if whole is None or None in known:
-        return None
-    return max(0, whole - sum(part or 0 for part in known))
-
-
-def _adds_up(total: object, *parts: object) -> bool:
-    """Whether the provider's own total is the sum of these."""
-    known = [count(part) for part in parts]
-    return None not in known and count(total) == sum(part or 0 for part in known)
-
-
-def _detail(details: Fields, *names: str) -> object:
-    """A detail of LangChain's or OpenAI's, whose name a service tier may precede (`flex_cache_read`)."""
-    spellings = (f"{prefix}{name}" for name in names for prefix in ("", *(f"{tier}_" for tier in _TIERS)))
-    return first(*(details.get(spelling) for spelling in spellings))
+    left = count(total)
+    for part in parts:
+        known = count(part)
+        if left is None or known is None:
+            return None
+        left -= known
+    return None if left is None else max(0, left)
 
 
 def _chat(usage: Fields, provider: str | None) -> Counts:
-    given, generated, total = usage.get("prompt_tokens"), usage.get("completion_tokens"), usage.get("total_tokens")
+    given = usage.get("prompt_tokens")
     ins = inner(usage, "prompt_tokens_details", "prompt_token_details", "input_tokens_details")
     outs = inner(usage, "completion_tokens_details", "completion_token_details", "output_tokens_details")
-    reasoning = first(outs.get("reasoning_tokens"), usage.get("reasoning_tokens"))
-    return {
+    reasoning = outs.get("reasoning_tokens")
+    counts = {
         "input_tokens": given,
-        "output_tokens": _generated(usage, generated, reasoning, provider, _rest(total, given)),
-        "cache_read_tokens": first(
-            ins.get("cached_tokens"),
-            usage.get("prompt_cache_hit_tokens"),
-            usage.get("cached_tokens"),
-            usage.get("cache_read_input_tokens"),
-            usage.get("cached_prompt_tokens"),
-            usage.get("cached_prompt_text_tokens"),
-        ),
-        "cache_write_tokens": first(
-            ins.get("cache_write_tokens"),
-            ins.get("cache_creation_tokens"),
-            ins.get("cache_creation_input_tokens"),
-            usage.get("cache_creation_input_tokens"),
-        ),
-        **_ttl_split(first(ins.get("cache_creation"), usage.get("cache_creation"))),
-        "input_audio_tokens": first(ins.get("audio_tokens"), usage.get("prompt_audio_tokens")),
-        "input_image_tokens": first(ins.get("image_tokens"), usage.get("prompt_image_tokens")),
+        "output_tokens": _generated(usage, reasoning, provider),
+        "cache_read_tokens": ins.get("cached_tokens"),
+        "cache_write_tokens": first(ins, "cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens"),
+        "input_audio_tokens": ins.get("audio_tokens"),
+        "input_image_tokens": ins.get("image_tokens"),
         "reasoning_tokens": reasoning,
         "output_audio_tokens": outs.get("audio_tokens"),
         "output_image_tokens": outs.get("image_tokens"),
-        "cache_read_audio_tokens": inner(ins, "cached_tokens_details").get("audio_tokens"),
     }
+    for name, spellings in _BESIDE.items():
+        if counts[name] is None:
+            counts[name] = first(usage, *spellings)
+    created = first(ins, "cache_creation") or usage.get("cache_creation")
+    if created is not None:
+        counts |= _ttl_split(created)
+    cached_details = inner(ins, "cached_tokens_details")
+    if cached_details is not NOTHING:
+        counts["cache_read_audio_tokens"] = cached_details.get("audio_tokens")
+    return counts
 
 
-def _generated(usage: Fields, stated: object, reasoning: object, provider: str | None, rest: int | None) -> object:
+_BESIDE: Final = {
+    "cache_read_tokens": (
+        "prompt_cache_hit_tokens",  # DeepSeek
+        "cached_tokens",  # Moonshot, Together
+        "cache_read_input_tokens",  # LiteLLM
+        "cached_prompt_tokens",  # CrewAI
+        "cached_prompt_text_tokens",  # xAI's own SDK
+    ),
+    "cache_write_tokens": ("cache_creation_input_tokens",),
+    "reasoning_tokens": ("reasoning_tokens",),
+}
+"""Details that imitators of OpenAI state beside the totals. Mistral's `num_cached_tokens` was never billed for less."""
+
+
+def _generated(usage: Fields, reasoning: object, provider: str | None) -> object:
     """Every generated token of a chat completion, also where a provider leaves its reasoning out of them."""
-    known, thought = count(stated), count(reasoning)
-    if stated is None:
+    stated, rest = usage.get("completion_tokens"), _rest(usage.get("total_tokens"), usage.get("prompt_tokens"))
+    if stated is None or rest == stated:
         return rest
-    if known is None or rest is None:
+    beside = count(usage.get("reasoning_tokens"))
+    known, thought = count(stated), count(reasoning) or beside
+    if known is None:
         return stated
     if thought and rest == known + thought:
         return rest  # xAI: the total says that reasoning is not within
-    if thought and thought > known and usage.get("reasoning_tokens") is not None:
-        return known + thought  # Perplexity's deep research: beside, and not even in the total
-    if provider is not None and provider.startswith("gcp.") and rest > known:
+    if beside and beside > known:
+        return known + beside  # Perplexity's deep research: not even in the total
+    if provider is not None and provider.startswith("gcp.") and rest is not None and rest > known:
         return rest  # Gemini behind OpenAI's interface: thoughts are in the total only
     return stated
 
 
 def _inclusive(usage: Fields, _provider: str | None) -> Counts:
-    ins = inner(usage, "input_tokens_details", "input_token_details")
-    outs = inner(usage, "output_tokens_details", "output_token_details", "details")
-    given = first(usage.get("input_tokens"), usage.get("input_token_count"))
-    generated = first(usage.get("output_tokens"), usage.get("output_token_count"))
-    total = first(usage.get("total_tokens"), usage.get("total_token_count"))
-    split = _ttl_split(ins)
-    written = first(
-        _detail(ins, "cache_write_tokens", "cache_creation"),
-        usage.get("cache_write_tokens"),
-        usage.get("cache_creation_input_token_count"),
+    ins = inner(usage, "input_token_details", "input_tokens_details")
+    outs = inner(usage, "output_token_details", "output_tokens_details", "details")
+    given, generated = (
+        first(usage, "input_tokens", "input_token_count"),
+        first(usage, "output_tokens", "output_token_count"),
     )
-    return {
+    counts = {
         "input_tokens": given,
-        "output_tokens": generated if generated is not None else _rest(total, given),
-        "cache_read_tokens": first(
-            _detail(ins, "cached_tokens", "cache_read"),
-            usage.get("cache_read_tokens"),
-            usage.get("cache_read_input_token_count"),
-        ),
-        "cache_write_tokens": written,
-        "cache_write_5m_tokens": first(split["cache_write_5m_tokens"], usage.get("cache_write_5m_tokens")),
-        "cache_write_1h_tokens": first(split["cache_write_1h_tokens"], usage.get("cache_write_1h_tokens")),
-        "input_audio_tokens": first(_detail(ins, "audio", "audio_tokens"), usage.get("input_audio_tokens")),
-        "input_image_tokens": first(_detail(ins, "image", "image_tokens"), usage.get("input_image_tokens")),
-        "reasoning_tokens": first(
-            _detail(outs, "reasoning", "reasoning_tokens", "thinking_tokens"),
-            usage.get("reasoning_tokens"),
-            usage.get("output_reasoning_tokens"),
-            usage.get("reasoning_output_token_count"),
-        ),
-        "output_audio_tokens": first(_detail(outs, "audio", "audio_tokens"), usage.get("output_audio_tokens")),
-        "output_image_tokens": first(_detail(outs, "image", "image_tokens"), usage.get("output_image_tokens")),
-        "cache_read_audio_tokens": first(
-            inner(ins, "cached_tokens_details").get("audio_tokens"), usage.get("cache_audio_read_tokens")
-        ),
+        "output_tokens": generated if generated is not None else _rest(usage.get("total_tokens"), given),
+    }
+    if ins is not NOTHING:
+        counts["cache_read_tokens"] = first(ins, *_READ)
+        counts["cache_write_tokens"] = first(ins, *_WRITTEN)
+        counts["input_audio_tokens"] = first(ins, *_AUDIO_DETAIL)
+        counts["input_image_tokens"] = first(ins, *_IMAGE_DETAIL)
+        counts["cache_read_audio_tokens"] = inner(ins, "cached_tokens_details").get("audio_tokens")
+        counts |= _ttl_split(ins)
+    if outs is not NOTHING:
+        counts["reasoning_tokens"] = first(outs, *_REASONING)
+        counts["output_audio_tokens"] = first(outs, *_AUDIO_DETAIL)
+        counts["output_image_tokens"] = first(outs, *_IMAGE_DETAIL)
+    if ins is NOTHING or outs is NOTHING:
+        counts |= {name: value for name, value in _flat(usage).items() if counts.get(name) is None}
+    return counts
+
+
+def _flat(usage: Fields) -> Counts:
+    """Details beside the totals: pydantic-ai, agent-framework, OpenTelemetry's and genai-prices' names."""
+    return {
+        "cache_read_tokens": first(usage, "cache_read_tokens", "cache_read_input_token_count"),
+        "cache_write_tokens": first(usage, "cache_write_tokens", "cache_creation_input_token_count"),
+        "cache_write_5m_tokens": usage.get("cache_write_5m_tokens"),
+        "cache_write_1h_tokens": usage.get("cache_write_1h_tokens"),
+        "input_audio_tokens": usage.get("input_audio_tokens"),
+        "input_image_tokens": usage.get("input_image_tokens"),
+        "reasoning_tokens": first(usage, "reasoning_tokens", "output_reasoning_tokens", "reasoning_output_token_count"),
+        "output_audio_tokens": usage.get("output_audio_tokens"),
+        "output_image_tokens": usage.get("output_image_tokens"),
+        "cache_read_audio_tokens": first(usage, "cache_audio_read_tokens", "cache_read_audio_tokens"),
     }
 
 
-def _anthropic(usage: Fields, _provider: str | None) -> Counts:
+def _anthropic(usage: Fields, provider: str | None) -> Counts:
     if inner(usage, "input_tokens_details", "input_token_details") is not NOTHING:
-        return _inclusive(usage, None)
+        return _inclusive(usage, provider)
     counts = _anthropic_call(usage)
     for step in items(usage.get("iterations")):
         if step.get("type") == "compaction":  # billed, and not in the totals
@@ -205,12 +247,6 @@ def _anthropic_call(usage: Fields) -> Counts:
     }
 
 
-def billed_elsewhere(usage: Fields) -> bool:
-    """Whether a part of an Anthropic call ran on another model, at a rate that the call's own model does not tell."""
-    steps = items(usage.get("iterations"))
-    return any(text(step.get("type")) not in (None, "message", "compaction") for step in steps)
-
-
 def _ttl_split(created: object) -> Counts:
     split = fields(created) or NOTHING
     return {
@@ -220,11 +256,11 @@ def _ttl_split(created: object) -> Counts:
 
 
 def _bedrock(usage: Fields, _provider: str | None) -> Counts:
-    given = first(usage.get("inputTokens"), usage.get("inputTokenCount"))
-    generated = first(usage.get("outputTokens"), usage.get("outputTokenCount"))
-    read = first(usage.get("cacheReadInputTokens"), usage.get("cacheReadInputTokenCount"))
-    written = first(usage.get("cacheWriteInputTokens"), usage.get("cacheWriteInputTokenCount"))
-    inclusive = _adds_up(first(usage.get("totalTokens"), usage.get("totalTokenCount")), given, generated)
+    given = first(usage, "inputTokens", "inputTokenCount")
+    generated = first(usage, "outputTokens", "outputTokenCount")
+    read = first(usage, "cacheReadInputTokens", "cacheReadInputTokenCount")
+    written = first(usage, "cacheWriteInputTokens", "cacheWriteInputTokenCount")
+    inclusive = _rest(first(usage, "totalTokens", "totalTokenCount"), given, generated) == 0
     by_ttl = {text(part.get("ttl")): part.get("inputTokens") for part in items(usage.get("cacheDetails"))}
     return {
         "input_tokens": given if inclusive else _plus(given, read, written),
@@ -236,47 +272,44 @@ def _bedrock(usage: Fields, _provider: str | None) -> Counts:
     }
 
 
-def _either(usage: Fields, *snake: str) -> object:
-    """A count of Gemini's, which the API spells in camel case and the SDK with underscores."""
-    for name in snake:
-        head, *tail = name.split("_")
-        value = first(usage.get(head + "".join(map(str.capitalize, tail))), usage.get(name))
-        if value is not None:
-            return value
-    return None
-
-
 def _gemini(usage: Fields, _provider: str | None) -> Counts:
-    prompt = _either(usage, "prompt_token_count", "total_input_tokens")
-    tools = _either(usage, "tool_use_prompt_token_count", "total_tool_use_tokens")
-    answer = _either(
-        usage, "candidates_token_count", "response_token_count", "generation_token_count", "total_output_tokens"
-    )
-    thoughts = _either(usage, "thoughts_token_count", "total_thought_tokens")
-    total = _either(usage, "total_token_count", "total_tokens")
+    prompt = first(usage, "promptTokenCount", "prompt_token_count", "total_input_tokens")
+    tools = first(usage, "toolUsePromptTokenCount", "tool_use_prompt_token_count", "total_tool_use_tokens")
+    thoughts = first(usage, "thoughtsTokenCount", "thoughts_token_count", "total_thought_tokens")
+    total = first(usage, "totalTokenCount", "total_token_count", "total_tokens")
+    answer = first(usage, *_GEMINI_ANSWERS)
+    rest = _rest(total, prompt, tools or 0)
+    ins = first(usage, "promptTokensDetails", "prompt_tokens_details")
+    outs = first(usage, "candidatesTokensDetails", "candidates_tokens_details", "responseTokensDetails")
     return {
         "input_tokens": _plus(prompt, tools),
-        "output_tokens": _plus(answer, thoughts)
-        if answer is not None
-        else first(_rest(total, prompt, tools or 0), thoughts),
-        "cache_read_tokens": _either(usage, "cached_content_token_count", "total_cached_tokens"),
-        "input_audio_tokens": _modality(_either(usage, "prompt_tokens_details"), _AUDIO),
-        "input_image_tokens": _modality(_either(usage, "prompt_tokens_details"), _IMAGE),
+        "output_tokens": _plus(answer, thoughts) if answer is not None else thoughts if rest is None else rest,
+        "cache_read_tokens": first(
+            usage, "cachedContentTokenCount", "cached_content_token_count", "total_cached_tokens"
+        ),
+        "input_audio_tokens": _modality(ins, _AUDIO),
+        "input_image_tokens": _modality(ins, _IMAGE),
         "reasoning_tokens": thoughts,
-        "output_audio_tokens": _modality(
-            _either(usage, "candidates_tokens_details", "response_tokens_details"), _AUDIO
-        ),
-        "output_image_tokens": _modality(
-            _either(usage, "candidates_tokens_details", "response_tokens_details"), _IMAGE
-        ),
-        "cache_read_audio_tokens": _modality(_either(usage, "cache_tokens_details"), _AUDIO),
+        "output_audio_tokens": _modality(outs, _AUDIO),
+        "output_image_tokens": _modality(outs, _IMAGE),
+        "cache_read_audio_tokens": _modality(first(usage, "cacheTokensDetails", "cache_tokens_details"), _AUDIO),
     }
+
+
+_GEMINI_ANSWERS: Final = (
+    "candidatesTokenCount",
+    "candidates_token_count",
+    "responseTokenCount",  # the live API
+    "response_token_count",
+    "generation_token_count",  # Llama on Bedrock
+    "total_output_tokens",  # the interactions API
+)
 
 
 def _modality(details: object, wanted: frozenset[str]) -> int | None:
     """The sum over one modality, which the API names, the SDK makes an enum, and protobuf a number; None where absent."""
     stated = [
-        count(_either(part, "token_count")) or 0
+        count(first(part, "tokenCount", "token_count")) or 0
         for part in items(details)
         if (text(part.get("modality")) or str(part.get("modality"))) in wanted
     ]
@@ -300,27 +333,22 @@ def _titan(usage: Fields, _provider: str | None) -> Counts:
     return {"input_tokens": usage.get("inputTextTokenCount"), "output_tokens": whole}
 
 
-_SHAPES: Final[tuple[tuple[tuple[str, ...], Callable[[Fields, str | None], Counts]], ...]] = (
-    (("billed_units",), _cohere),
-    (("prompt_tokens", "completion_tokens"), _chat),
-    (("cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation", "server_tool_use"), _anthropic),
-    (("iterations",), _anthropic),
-    (("input_tokens", "output_tokens", "input_token_count", "output_token_count"), _inclusive),
-    (("inputTokens", "outputTokens", "inputTokenCount", "outputTokenCount"), _bedrock),
+_MARKS: Final[tuple[tuple[Reader, str], ...]] = (
+    (_cohere, "billed_units"),
+    (_chat, "prompt_tokens completion_tokens"),
+    (_anthropic, "cache_read_input_tokens cache_creation_input_tokens cache_creation server_tool_use iterations"),
+    (_inclusive, "input_tokens output_tokens input_token_count output_token_count"),
+    (_bedrock, "inputTokens outputTokens inputTokenCount outputTokenCount"),
     (
-        (
-            "promptTokenCount",
-            "prompt_token_count",
-            "candidatesTokenCount",
-            "candidates_token_count",
-            "total_input_tokens",
-            "totalTokenCount",
-            "total_token_count",
-        ),
         _gemini,
+        "promptTokenCount prompt_token_count candidatesTokenCount candidates_token_count generation_token_count"
+        " total_input_tokens totalTokenCount total_token_count",
     ),
-    (("prompt_eval_count", "eval_count"), _ollama),
-    (("inputTextTokenCount", "totalOutputTextTokenCount"), _titan),
-    (("tokens",), _cohere),
+    (_ollama, "prompt_eval_count eval_count"),
+    (_titan, "inputTextTokenCount totalOutputTextTokenCount"),
+    (_cohere, "tokens"),
 )
-"""In the order in which they are tried: a usage object has the shape whose marks it carries first."""
+"""Each reader with the keys that mark its shape; where an object carries several marks, the first of these decides."""
+_READERS: Final = tuple(reader for reader, _ in _MARKS)
+_SHAPES: Final = {mark: rank for rank, (_, marks) in enumerate(_MARKS) for mark in marks.split()}
+_UNKNOWN: Final = len(_MARKS)

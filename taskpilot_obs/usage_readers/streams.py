@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from taskpilot_obs import providers
 from taskpilot_obs.usage_readers import envelopes
 from taskpilot_obs.usage_readers.content import has_content
-from taskpilot_obs.usage_readers.fields import NOTHING, Fields, fields, inner
-from taskpilot_obs.usage_readers.shapes import billed_elsewhere, named_tier, read_counts, read_embedding_counts
+from taskpilot_obs.usage_readers.fields import NOTHING, Fields, fields, text
+from taskpilot_obs.usage_readers.shapes import (
+    billed_elsewhere,
+    named_tier,
+    read_counts,
+    read_embedding_counts,
+    shape_of,
+)
 from taskpilot_obs.usage_types import Reading, Usage, from_counts
 
 _TELLING_KEYS: Final = (
@@ -18,16 +25,19 @@ _TELLING_KEYS: Final = (
     "x_groq",
     "metadata",
     "amazon-bedrock-invocationMetrics",
-    "totalOutputTextTokenCount",
     "generation_token_count",
     "done",
     "stop_reason",
     "stopReason",
+    "messageStop",
     "error",
     "meta",
     "generations",
 )
 _TELLING_TYPES: Final = frozenset({"message_start", "message_delta", "message-end", "stream-end", "message"})
+_DEPTH: Final = 3
+_NAMED_WITHIN: Final = 3
+"""Events in which a stream names its model; Azure's first one has other things to say."""
 
 
 class Stream:
@@ -36,7 +46,6 @@ class Stream:
     __slots__ = (
         "_added",
         "_cached",
-        "_described",
         "_embedding",
         "_given",
         "_id",
@@ -44,13 +53,13 @@ class Stream:
         "_model",
         "_proven",
         "_reasons",
+        "_seen",
         "_stated",
         "_tier",
     )
 
     def __init__(self, provider: str | None) -> None:
         self._given = providers.canonical(provider) if isinstance(provider, str) and provider.strip() else None
-        self._described = False
         self._proven: str | None = None
         self._model: str | None = None
         self._id: str | None = None
@@ -61,82 +70,101 @@ class Stream:
         self._inconsistent = False
         self._embedding = False
         self._cached = False
+        self._seen = 0
 
     def feed_all(self, response: object) -> None:
         """Take a whole response, or the list of a stream's events."""
         for event in envelopes.events_of(response):
-            self.feed(event)
+            self._take(event)
 
     def feed(self, event: object) -> bool:
         """Take one event; whether it carries generated content."""
-        if isinstance(event, Usage):
-            self._added, self._inconsistent = from_counts(**event._asdict())
-            return False
-        if type(event) is tuple and event:
-            event = event[0]  # LangGraph's (message, metadata)
-        found = envelopes.opened(event)
-        if found is None:
-            return isinstance(event, str) and bool(event) and not event.isspace() and not envelopes.is_framing(event)
-        message = found.get("message")
-        if message is not None and envelopes.is_chunk(message):
-            event, found = message, fields(message) or NOTHING
-        if not self._described or _tells(found):
-            self._note(found, chunk=envelopes.is_chunk(event))
-        return has_content(found)
+        found = self._take(event)
+        if found is not None:
+            return has_content(found)
+        return isinstance(event, str) and bool(event) and not event.isspace() and not envelopes.is_framing(event)
 
     def reading(self) -> Reading:
         """The sum of it."""
-        provider = self._provider()
-        usage, inconsistent = self._added, self._inconsistent
-        if usage is None and self._stated is not NOTHING:
-            read = read_embedding_counts(self._stated) if self._embedding else read_counts(self._stated, provider)
-            usage, inconsistent = read[0], inconsistent or read[1] or billed_elsewhere(self._stated)
-        tier = named_tier(self._stated)
+        provider = self._given or self._proven or providers.infer_provider(self._model)
+        usage, inconsistent, tier = self._added, self._inconsistent, None
+        if self._stated is not NOTHING:
+            tier = named_tier(self._stated)
+            if usage is None:
+                read = read_embedding_counts(self._stated) if self._embedding else read_counts(self._stated, provider)
+                usage, inconsistent = read[0], inconsistent or read[1] or billed_elsewhere(self._stated)
         return Reading(
-            usage=None if self._cached else usage,
-            model=self._model,
-            provider=provider,
-            service_tier=tier if tier == "fast" else self._tier or tier,
-            response_id=self._id,
-            finish_reasons=self._reasons,
-            inconsistent=inconsistent and not self._cached,
-            cached=self._cached,
+            None if self._cached else usage,
+            self._model,
+            provider,
+            tier if tier == "fast" else self._tier or tier,
+            self._id,
+            self._reasons,
+            inconsistent and not self._cached,
+            self._cached,
         )
 
-    def _provider(self) -> str | None:
-        return self._given or self._proven or providers.infer_provider(self._model)
+    def _take(self, event: object) -> Fields | None:
+        """Note what an event says; its fields, None where it has none."""
+        if isinstance(event, Usage):
+            self._added, self._inconsistent = from_counts(**event._asdict())
+            return NOTHING
+        if type(event) is tuple:
+            event = event[0] if event else None  # LangGraph's (message, metadata)
+        found = envelopes.opened(event)
+        if found is None:
+            return None
+        message = found.get("message")
+        if message is not None and envelopes.is_chunk(message):
+            event, found = message, fields(message) or NOTHING
+        if self._seen < _NAMED_WITHIN and self._model is None:
+            self._seen += 1
+            self._note(event, found)
+        elif _tells(found):
+            self._note(event, found)
+        return found
 
-    def _note(self, event: Fields, *, chunk: bool) -> None:
-        for layer in envelopes.layers(event):
-            self._describe(layer)
-        self._embedding = self._embedding or envelopes.is_embedding(event)
-        usage = self._usage_of(event)
+    def _note(self, event: object, found: Fields) -> None:
+        usage = self._enter(found, _DEPTH)
         if usage is None:
             return
-        if chunk:
+        if envelopes.is_chunk(event):
             self._add(usage)
         else:
             self._stated = _merged(self._stated, usage)
 
-    def _describe(self, layer: Fields) -> None:
-        self._model = self._model or envelopes.model_of(layer)
-        self._id = self._id or envelopes.id_of(layer)
-        self._tier = envelopes.tier_of(layer) or self._tier
-        self._reasons = envelopes.reasons_of(layer) or self._reasons
-        named = None if self._proven else envelopes.provider_of(layer)
-        self._proven = self._proven or (providers.canonical(named) if named else None)
-        self._described = self._model is not None and self._id is not None
+    def _enter(self, layer: Fields, depth: int) -> Fields | None:
+        """Note what a layer of an event says, then what it wraps; its usage object, the outermost first."""
+        for key, value in envelopes.entries(layer):
+            note = _NOTES.get(key) if value is not None else None
+            if note is not None:
+                note(self, value)
+        if self._given is None and self._proven is None:
+            self._proven = envelopes.proven_by(layer)
+        usage = self._usage_in(layer)
+        for key in envelopes.WRAPPERS if depth else ():
+            value = layer.get(key)
+            content = envelopes.wrapped(value) if value and type(value) is not str else None
+            if content is not None:
+                inside = self._enter(content, depth - 1)
+                usage = usage if usage is not None else inside
+        return usage
 
-    def _usage_of(self, event: Fields) -> Fields | None:
-        """The usage object of an event, wherever it keeps it."""
-        for layer in envelopes.layers(event):
-            for usage in envelopes.usages_of(layer):
-                if usage.get("total_cost") == 0:
-                    self._cached = True  # LangChain's own mark for an answer out of its cache
-                read, inconsistent = read_counts(usage)
-                if read is not None or inconsistent or (self._embedding and usage.get("total_tokens") is not None):
-                    return usage
-        return None
+    def _usage_in(self, layer: Fields) -> Fields | None:
+        """The usage object that a layer keeps, or is."""
+        for key in envelopes.USAGE_KEYS:
+            value = layer.get(key)
+            usage = fields(value) if value is not None else None
+            if usage is not None and self._is_usage(usage):
+                return usage
+        if shape_of(layer) is not None:
+            return layer
+        return envelopes.usage_elsewhere(layer)
+
+    def _is_usage(self, usage: Fields) -> bool:
+        if usage.get("total_cost") == 0:
+            self._cached = True  # LangChain's own mark for an answer out of its cache
+        return shape_of(usage) is not None or (self._embedding and usage.get("total_tokens") is not None)
 
     def _add(self, usage: Fields) -> None:
         """Add a LangChain chunk, unless it repeats the input: then it holds the counts so far, and replaces them."""
@@ -152,9 +180,62 @@ class Stream:
         summed = (mine if other is None else (mine or 0) + other for mine, other in zip(old, new, strict=True))
         self._added = Usage(*summed)
 
+    # --- one method for each thing that a layer can say ---------------------------------------------------------------
+
+    def _note_model(self, value: object) -> None:
+        if self._model is None:
+            self._model = text(value)
+
+    def _note_id(self, value: object) -> None:
+        if self._id is None:
+            self._id = envelopes.id_of(value)
+
+    def _note_tier(self, value: object) -> None:
+        self._tier = envelopes.tier_of(value) or self._tier
+
+    def _note_reason(self, value: object) -> None:
+        reason = text(value)
+        if reason is not None:
+            self._reasons = (reason,)
+
+    def _note_choices(self, value: object) -> None:
+        self._reasons = envelopes.reasons_of(value) or self._reasons
+
+    def _note_incomplete(self, value: object) -> None:
+        self._note_reason((fields(value) or NOTHING).get("reason"))
+
+    def _note_error(self, value: object) -> None:
+        if value:
+            self._reasons = ("error",)
+
+    def _note_provider(self, value: object) -> None:
+        name = text(value)
+        if name is not None:
+            self._proven = providers.canonical(name)
+
+    def _note_embeddings(self, _value: object) -> None:
+        self._embedding = True
+
+    def _note_data(self, value: object) -> None:
+        self._embedding = self._embedding or envelopes.are_embeddings(value)
+
+
+_NOTES: Final[dict[str, Callable[[Stream, object], None]]] = {
+    **dict.fromkeys(envelopes.MODEL_KEYS, Stream._note_model),
+    **dict.fromkeys(envelopes.ID_KEYS, Stream._note_id),
+    **dict.fromkeys(envelopes.TIER_KEYS, Stream._note_tier),
+    **dict.fromkeys(envelopes.REASON_KEYS, Stream._note_reason),
+    **dict.fromkeys(envelopes.CHOICE_KEYS, Stream._note_choices),
+    **dict.fromkeys(envelopes.PROVIDER_KEYS, Stream._note_provider),
+    **dict.fromkeys(envelopes.EMBEDDING_KEYS, Stream._note_embeddings),
+    "data": Stream._note_data,
+    "incomplete_details": Stream._note_incomplete,
+    "error": Stream._note_error,
+}
+
 
 def _tells(event: Fields) -> bool:
-    """Whether an event may say more than another piece of the answer; asked once per token, so it looks, and reads not."""
+    """Whether an event may say more than another piece of the answer; asked once a token, so it looks and reads not."""
     get = event.get
     for key in _TELLING_KEYS:
         if get(key):
@@ -162,17 +243,16 @@ def _tells(event: Fields) -> bool:
     if get("type") in _TELLING_TYPES or get("event_type") in _TELLING_TYPES:
         return True
     response = get("response")
-    if response and not isinstance(response, str):
+    if response and type(response) is not str:
         return True
     about = get("response_metadata")
     if about and len(about) > 1:
         return True
-    choices = get("choices")
-    return isinstance(choices, (list, tuple)) and any(inner({"choice": one}, "choice").get("finish_reason") for one in choices)  # fmt: skip
+    return envelopes.ends_choice(get("choices"))
 
 
 def _merged(old: Fields, new: Fields) -> Fields:
     """`new` over `old`: providers repeat and correct their counts, and may leave one out of the last event."""
-    if not isinstance(old, dict) or not isinstance(new, dict):
+    if old is NOTHING or not isinstance(old, dict) or not isinstance(new, dict):
         return new
     return {**old, **{key: value for key, value in new.items() if value is not None}}
