@@ -1,17 +1,18 @@
 """The errors of the library.
 
-    TaskpilotError
-    ├── ConfigurationError (ValueError)      an option is wrong: raised when the object is made, never later
-    ├── MissingExtraError (ImportError)      an optional package is needed; the message names the extra
-    ├── RefusedError                         asked for by name: a check in `enforce` mode said no
-    │   ├── PolicyViolationError
-    │   ├── GuardrailBlockedError
-    │   └── BudgetExceededError
-    ├── SourceError                          golden signals could not be read from where they were asked
-    │   └── RulesNotLoadedError              the Prometheus server answers, but the recording rules are not there
-    ├── AuditLogError                        an audit log is unreadable or fails verification
-    └── StoreError                           the telemetry store cannot be used
-        └── StoreVersionError                … because it was written by another version
+TaskpilotError
+├── ConfigurationError (ValueError)      an option is wrong: raised when the object is made, never later
+├── MissingExtraError (ImportError)      an optional package is needed; the message names the extra
+├── RefusedError                         asked for by name: a check in `enforce` mode said no
+│   ├── PolicyViolationError
+│   ├── GuardrailBlockedError
+│   └── BudgetExceededError
+├── SourceError                          golden signals could not be read from where they were asked
+│   └── RulesNotLoadedError              the Prometheus server answers, but the recording rules are not there
+├── AuditLogError                        an audit log is unreadable or fails verification
+└── StoreError                           the telemetry store cannot be used
+    ├── StoreUnavailableError            … now: the database does not answer, or is locked
+    └── StoreVersionError                … because it was written by another version
 """
 
 from __future__ import annotations
@@ -107,6 +108,10 @@ class AuditLogError(TaskpilotError):
 
 class StoreError(TaskpilotError):
     """The telemetry store cannot be used."""
+
+
+class StoreUnavailableError(StoreError):
+    """The telemetry store's database does not answer or cannot be written to now; later it may."""
 
 
 class StoreVersionError(StoreError):

@@ -1,0 +1,20 @@
+"""The telemetry store: what agents did, in one SQLite file or in PostgreSQL, for as long as it is wanted.
+
+Needs the extra `store`; PostgreSQL needs the extra `postgres`.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from taskpilot_obs.exceptions import MissingExtraError
+
+if find_spec("sqlalchemy") is None or find_spec("alembic") is None:
+    raise MissingExtraError("the telemetry store", "store")
+
+from taskpilot_obs.store.aggregate import aggregate_summaries
+from taskpilot_obs.store.engine import Store, upgrade
+from taskpilot_obs.store.exporter import StoreExporter
+from taskpilot_obs.store.retention import prune
+
+__all__ = ["Store", "StoreExporter", "aggregate_summaries", "prune", "upgrade"]

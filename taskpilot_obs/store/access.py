@@ -1,0 +1,47 @@
+"""Which store is meant, and opening it for the length of a question."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.store.engine import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STORE_VARIABLE: Final = "TASKPILOT_OBS_STORE"
+"""Environment variable with the URL of the store that is meant where none is named."""
+
+filled: weakref.WeakSet[Store] = weakref.WeakSet()
+"""The stores that exporters of this process write to."""
+
+
+@contextmanager
+def opened(store: str | Store | None) -> Iterator[Store]:
+    """The store that is named, else the one that this process fills, else `TASKPILOT_OBS_STORE`.
+
+    One that is given as a URL is closed afterwards.
+
+    Raises:
+        ConfigurationError: none is named anywhere.
+        StoreError: it is missing, or cannot be used.
+    """
+    if store is None:
+        store = next(iter(filled), None) or os.environ.get(STORE_VARIABLE)
+    if not store:
+        raise ConfigurationError(
+            f"store: none given, none configured in this process and {STORE_VARIABLE} is not set; "
+            "name one, as in sqlite:///telemetry.db"
+        )
+    if isinstance(store, Store):
+        yield store
+        return
+    mine = Store(store)
+    try:
+        yield mine
+    finally:
+        mine.close()

@@ -1,0 +1,314 @@
+"""Opening a store: one file of SQLite, or a PostgreSQL database; the same tables, and one version."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from taskpilot_obs.exceptions import (
+    ConfigurationError,
+    MissingExtraError,
+    StoreError,
+    StoreUnavailableError,
+    StoreVersionError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import URL, Connection, Engine
+
+REVISIONS: Final = ("0001",)
+"""Every version of the tables that this code knows, oldest first."""
+BUSY_TIMEOUT_S: Final = 30.0
+"""How long a writer waits for another process that writes to the same SQLite file."""
+_DRIVERS: Final = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+    "postgresql+psycopg": "postgresql",
+}
+_UPGRADE_LOCK: Final = 7_465_706_421
+"""Names the advisory lock under which PostgreSQL's tables are upgraded."""
+_WAL_RETRY_S: Final = 0.02
+_CONNECT: Final[dict[str, Any]] = {
+    "connect_timeout": 5,
+    "application_name": "taskpilot-obs",
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+
+class Store:
+    """A telemetry store: where it is, and how to read and write it. Threads may share one; a fork must renew it.
+
+    Args:
+        url: `sqlite:///telemetry.db` or `postgresql+psycopg://user:password@host/database`.
+        create: make and upgrade the file of a SQLite store; without, one that is missing is an error.
+
+    Raises:
+        ConfigurationError: the URL names no file, or a database that is not supported.
+        MissingExtraError: the driver of the database is not installed.
+        StoreVersionError: a newer version wrote the store.
+        StoreError: the file is missing, unreadable or no database.
+    """
+
+    def __init__(self, url: str, *, create: bool = False) -> None:
+        self.url = _checked(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite and not create and not Path(str(self.url.database)).exists():
+            raise StoreError(
+                f"there is no telemetry store at {self}: nothing was written to it yet, or the path is wrong"
+            )
+        self.engine = _sqlite(self.url) if self.is_sqlite else _postgresql(self.url)
+        if self.is_sqlite:
+            self._prepare()
+
+    def __str__(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    def _prepare(self) -> None:
+        """SQLite is created and upgraded by itself; the first process does it, others wait."""
+        try:
+            if self.version() != REVISIONS[-1]:
+                _create_file(Path(str(self.url.database)))
+                self._use_wal()
+                upgrade(self)
+        except OSError as error:
+            self.close()
+            raise StoreError(f"the telemetry store {self} cannot be created: {error}") from error
+        except StoreError:
+            self.close()
+            raise
+
+    def _use_wal(self) -> None:
+        """Let readers and one writer work side by side. Every process that comes at the same moment tries."""
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                with self._mapped(), closing(self.engine.raw_connection()) as connection:
+                    connection.cursor().execute("PRAGMA journal_mode=WAL")
+                    return
+            except StoreUnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_WAL_RETRY_S)
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error) as error:
+            raise explained(error, str(self)) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees the store as it is at its first query, however long it reads.
+
+        Raises:
+            StoreError: the database failed; `StoreUnavailableError` where it may work later.
+        """
+        with self._mapped(), self.engine.connect() as connection:
+            if not self.is_sqlite:
+                connection = connection.execution_options(  # noqa: PLW2901  SQLAlchemy's way to set them
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection in one transaction that is committed at the end; on SQLite the only one that writes.
+
+        Raises:
+            StoreError: the database failed; `StoreUnavailableError` where it may work later.
+        """
+        with self._mapped(), self.engine.connect() as connection:
+            connection.execution_options(taskpilot_obs_immediate=True)
+            with connection.begin():
+                yield connection
+
+    def version(self) -> str | None:
+        """The version of the tables; None for a database without them.
+
+        Raises:
+            StoreVersionError: a newer version of the library wrote it.
+        """
+        with self.reading() as connection:
+            found = _version(connection)
+        if found is not None and found not in REVISIONS:
+            raise StoreVersionError(
+                f"the telemetry store {self} has version {found!r}, this code knows up to {REVISIONS[-1]!r}: "
+                "upgrade taskpilot-obs to the version that wrote it, or give another store"
+            )
+        return found
+
+    def require_current(self) -> None:
+        """Refuse a store whose tables are missing, older or newer than this code.
+
+        Raises:
+            StoreVersionError: with what to do.
+        """
+        found = self.version()
+        if found != REVISIONS[-1]:
+            state = (
+                "has no tables yet" if found is None else f"has version {found!r}, this code needs {REVISIONS[-1]!r}"
+            )
+            raise StoreVersionError(
+                f"the telemetry store {self} {state}: run `taskpilot-obs db upgrade --store URL` once"
+            )
+
+    def renew(self) -> None:
+        """Forget connections that a parent process opened; it goes on using them."""
+        self.engine.dispose(close=False)
+
+    def close(self) -> None:
+        """Close every connection that nobody uses."""
+        self.engine.dispose()
+
+
+def upgrade(store: Store) -> None:
+    """Bring the tables to the version of this code; harmless where they have it, and from several processes at once.
+
+    Raises:
+        StoreVersionError: they are newer.
+        StoreError: the database failed, or does not allow it.
+    """
+    from alembic import command
+
+    with store.writing() as connection:
+        if not store.is_sqlite:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _UPGRADE_LOCK})
+        found = _version(connection)
+        if found != REVISIONS[-1] and (found is None or found in REVISIONS):
+            command.upgrade(_alembic(connection), "head")
+    store.require_current()
+
+
+def differences(store: Store) -> list[str]:
+    """What differs between the tables in the database and those that this code expects; empty is right."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from taskpilot_obs.store.tables import metadata
+
+    with store.reading() as connection:
+        context = MigrationContext.configure(connection, opts={"include_object": _is_ours, "compare_type": False})
+        return [str(difference) for difference in compare_metadata(context, metadata)]
+
+
+def _is_ours(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:  # noqa: FBT001  Alembic's signature
+    """Leave out other people's tables, and the column that the database works out for readers."""
+    from taskpilot_obs.store.tables import metadata
+
+    if not reflected or compare_to is not None:
+        return True
+    return name in metadata.tables if kind == "table" else name != "cost" and item.table.name in metadata.tables
+
+
+def _alembic(connection: Connection) -> Any:
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    return config
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    return found
+
+
+def _checked(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            "store: given something that is no URL; allowed are sqlite:///FILE and "
+            "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+        ) from error
+    backend = _DRIVERS.get(parsed.drivername)
+    if backend is None:
+        raise ConfigurationError(
+            f"store: given {parsed.drivername}://…; allowed are sqlite:///FILE and "
+            "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+        )
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
+        raise ConfigurationError("store: a SQLite store needs the path of a file, as in sqlite:///telemetry.db")
+    return parsed
+
+
+def _sqlite(url: URL) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # the driver's own transactions would begin too late to read a snapshot
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get("taskpilot_obs_immediate", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    arguments = {name: value for name, value in _CONNECT.items() if name not in url.query}
+    try:
+        return create_engine(url, pool_size=2, max_overflow=6, pool_pre_ping=True, connect_args=arguments)
+    except (ImportError, NoSuchModuleError) as error:
+        raise MissingExtraError("a telemetry store on PostgreSQL", "postgres") from error
+
+
+def _create_file(path: Path) -> None:
+    """With rights for its owner only; SQLite gives its journals the rights of the file."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+_SQLITE_CAUSES: Final = (
+    (sqlite3.SQLITE_BUSY, f"another process has held its lock for over {BUSY_TIMEOUT_S:.0f} s"),
+    (sqlite3.SQLITE_LOCKED, f"another process has held its lock for over {BUSY_TIMEOUT_S:.0f} s"),
+    (sqlite3.SQLITE_FULL, "the disk is full"),
+    (sqlite3.SQLITE_READONLY, "its file or folder may not be written to"),
+    (sqlite3.SQLITE_CANTOPEN, "its file cannot be opened: look at the folder and its rights"),
+    (sqlite3.SQLITE_IOERR, "the disk failed, or is full"),
+    (sqlite3.SQLITE_NOTADB, "its file is no SQLite database: move it away, and a new one is made"),
+    (sqlite3.SQLITE_CORRUPT, "its file is damaged: restore a backup or move it away, and a new one is made"),
+)
+_BROKEN: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+
+
+def explained(error: Exception, store: str) -> StoreError:
+    """A database's failure in words, without the rows that it was given."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(original, sqlite3.Error):
+        return _explained_sqlite(original, store)
+    if type(original).__name__ in {"DataError", "IntegrityError"} or isinstance(original, SQLAlchemyError):
+        return StoreError(f"the telemetry store {store} refused a statement: {type(original).__name__}")
+    reason = getattr(original, "sqlstate", None) or type(original).__name__
+    return StoreUnavailableError(f"the telemetry store {store} does not answer, or refuses ({reason})")
+
+
+def _explained_sqlite(error: sqlite3.Error, store: str) -> StoreError:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    for cause, words in _SQLITE_CAUSES:
+        if code == cause:
+            kind = StoreError if code in _BROKEN else StoreUnavailableError
+            return kind(f"the telemetry store {store} cannot be used: {words}")
+    return StoreError(f"the telemetry store {store} refused a statement: {type(error).__name__}")

@@ -1,0 +1,194 @@
+"""The exporter that fills a store."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
+from taskpilot_obs.guarded import log_failure
+from taskpilot_obs.store.access import filled
+from taskpilot_obs.store.background import Maintenance, checked_interval
+from taskpilot_obs.store.engine import Store
+from taskpilot_obs.store.retention import checked_retention
+from taskpilot_obs.store.rows import rows_of
+from taskpilot_obs.store.spool import DEFAULT_MAX_BYTES, Spool, default_directory
+from taskpilot_obs.store.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from os import PathLike
+
+    from taskpilot_obs.records import Record
+    from taskpilot_obs.store.rows import Rows
+
+FIRST_RETRY_S: Final = 0.1
+LAST_RETRY_S: Final = 10.0
+
+
+class StoreExporter:
+    """Writes what agents did into a telemetry store. Put it behind `Batched`: each batch is one transaction.
+
+    A SQLite file is made and upgraded here. A PostgreSQL server that is away does not keep the application from
+    starting: records wait in a spool on disk and are written, in order and once, when it is back.
+
+    Args:
+        url: `sqlite:///telemetry.db` or `postgresql+psycopg://user:password@host/database`.
+        spool_dir: where records wait while PostgreSQL is away; a folder under `~/.local/state` by default.
+        spool_max_bytes: how much may wait there; records beyond are dropped and counted.
+        aggregate_every_s: sum up hours and days in the background this often; None: not here.
+        retention_days: delete rows older than this in the background, for all tables or by table (see `prune`);
+            None keeps everything.
+
+    Raises:
+        ConfigurationError: an option is wrong.
+        MissingExtraError: the driver of the database is not installed.
+        StoreVersionError: the tables are missing or of another version; the message says what to do.
+        StoreError: a SQLite file cannot be made or used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        spool_dir: str | PathLike[str] | None = None,
+        spool_max_bytes: int = DEFAULT_MAX_BYTES,
+        aggregate_every_s: float | None = None,
+        retention_days: float | Mapping[str, float] | None = None,
+    ) -> None:
+        if spool_max_bytes < 1:
+            raise ConfigurationError(
+                f"spool_max_bytes: given {spool_max_bytes!r}; it must be a positive number of bytes"
+            )
+        checked_interval(aggregate_every_s)
+        checked_retention(retention_days)
+        self.lost = 0
+        """Batches that the database refused for good when they were replayed."""
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        self.store = Store(url, create=True)
+        self._maintenance = Maintenance(self.store, aggregate_every_s, retention_days)
+        self._spool_options = (Path(spool_dir or default_directory(str(self.store))), spool_max_bytes)
+        self._begin()
+        if not self.store.is_sqlite:
+            try:
+                self.store.require_current()
+            except StoreUnavailableError as error:
+                log_failure("exporter store", error)
+        filled.add(self.store)
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._writer = Writer(self.store)
+        self._spool = None if self.store.is_sqlite else Spool(*self._spool_options)
+        self._replayer: threading.Thread | None = None
+        self._closed = False
+        self._first = True
+
+    def _renew_after_fork(self) -> None:
+        if self._process == os.getpid():
+            return
+        self._lock = threading.RLock()
+        if self._spool is not None:
+            self._spool.close(forked=True)
+        self.store.renew()
+        self._begin()
+
+    def export(self, batch: Sequence[Record], /) -> None:
+        """Write a batch, or let it wait on disk while a server is away.
+
+        Raises:
+            StoreError: it could be neither written nor kept; the batch is lost and the caller counts it.
+        """
+        self._renew_after_fork()
+        rows = rows_of(batch)
+        if not rows:
+            return
+        self._maintenance.start()
+        with self._lock:
+            if self._spool is None:
+                self._writer.write(rows)
+            else:
+                self._write_or_spool(self._spool, rows)
+
+    def _write_or_spool(self, spool: Spool, rows: Rows) -> None:
+        if self._written(spool, rows):
+            return
+        spool.append(rows)
+        self._start_replayer()
+
+    def _written(self, spool: Spool, rows: Rows) -> bool:
+        """Whether the rows could be written at once: not while others wait, for order is kept."""
+        if spool.pending:
+            return False
+        try:
+            self._writer.write(rows)
+        except StoreUnavailableError as error:
+            log_failure("exporter store", error)
+            return False
+        if self._first:
+            self._first = False
+            self._start_replayer()  # for what processes before this one left on disk
+        return True
+
+    def _start_replayer(self) -> None:
+        if self._replayer is None:
+            self._replayer = threading.Thread(target=self._replay_until_empty, name="taskpilot_obs-replay", daemon=True)
+            self._replayer.start()
+
+    def _replay_until_empty(self) -> None:
+        pause = FIRST_RETRY_S
+        while True:
+            self._wake.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads replicas out, keeps no secret
+            self._wake.clear()
+            pause = min(LAST_RETRY_S, 2 * pause)
+            with self._lock:
+                if self._closed or self._replayed():
+                    self._replayer = None
+                    return
+
+    def _replayed(self) -> bool:
+        """Whether everything that waited is written now."""
+        if self._spool is None:
+            return True
+        try:
+            self._spool.replay(self._writer.write, lost=self._lose)
+        except StoreError as error:
+            log_failure("exporter store", error)
+            return False
+        return True
+
+    def _lose(self, error: StoreError) -> None:
+        self.lost += 1
+        log_failure("exporter store", error)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until what waits on disk is written; False where the server is still away when the time is up."""
+        self._renew_after_fork()
+        deadline = time.monotonic() + timeout_s
+        while self._spool is not None and self._spool.pending:
+            if time.monotonic() > deadline:
+                return False
+            self._wake.set()
+            time.sleep(FIRST_RETRY_S / 2)
+        return True
+
+    def shutdown(self, timeout_s: float) -> None:
+        """Write what waits as far as the time allows, and close. What still waits is written by the next process."""
+        deadline = time.monotonic() + timeout_s
+        filled.discard(self.store)
+        self._maintenance.stop(timeout_s)
+        self.flush(max(0.0, deadline - time.monotonic()))
+        self._closed = True
+        self._wake.set()
+        if self._lock.acquire(timeout=max(FIRST_RETRY_S, deadline - time.monotonic())):
+            try:
+                if self._spool is not None:
+                    self._spool.close()
+                self.store.close()
+            finally:
+                self._lock.release()

@@ -1,0 +1,276 @@
+"""Sums over LLM calls, from rows or from summaries, by the same dimensions and in the same shape."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import Integer, and_, cast, func, or_, select, text, type_coerce
+
+from taskpilot_obs.store.money import to_decimal
+from taskpilot_obs.store.sketch import decode
+from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, SUMMARIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from decimal import Decimal
+
+    from sqlalchemy import ColumnElement, Connection
+
+    from taskpilot_obs.store.segments import Segment
+
+Key = tuple[str, ...]
+_SERIES_DIMENSIONS: Final = frozenset({"provider", "model_name", "agent"})
+_FETCH: Final = 20_000
+
+
+class Filters(NamedTuple):
+    """Which calls are asked about; None for all."""
+
+    organization_id: str | None = None
+    user_id: str | None = None
+    agent: str | None = None
+    workflow: str | None = None
+    model_name: str | None = None
+    provider: str | None = None
+    prompt_name: str | None = None
+
+    @property
+    def rows_only(self) -> bool:
+        """Whether summaries cannot answer."""
+        return self.user_id is not None or self.workflow is not None
+
+
+class Counts(NamedTuple):
+    """What a group of LLM calls adds up to."""
+
+    requests: int = 0
+    successes: int = 0
+    failures: int = 0
+    priced: int = 0
+    """Calls with a known cost."""
+    cache_hits: int = 0
+    """Calls that the application's own cache answered; they cost nothing."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost_nano: int = 0
+    cost_rest: int = 0
+    latency_total_ms: float = 0.0
+
+    @property
+    def cost(self) -> Decimal:
+        """In USD, exact."""
+        return to_decimal(self.cost_nano, self.cost_rest)
+
+    @property
+    def unpriced(self) -> int:
+        """Calls whose cost nobody knows."""
+        return self.requests - self.cache_hits - self.priced
+
+    def plus(self, other: Counts) -> Counts:
+        """The sum, field by field."""
+        return Counts(*map(_add, self, other))
+
+
+def _add(mine: float, theirs: float) -> Any:
+    return mine + theirs
+
+
+def totals(
+    connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str] = ()
+) -> dict[Key, Counts]:
+    """What the calls of these stretches of time add up to, by the values of the dimensions ("" for none)."""
+    found: dict[Key, Counts] = {}
+    for key, counts in _totals(connection, segments, filters, dimensions):
+        known = found.get(key)
+        found[key] = counts if known is None else known.plus(counts)
+    return found
+
+
+def _totals(
+    connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str]
+) -> Iterator[tuple[Key, Counts]]:
+    where = _rows_where(segments, filters)
+    if where is not None:
+        yield from _row_totals(connection, where, dimensions)
+    where = _summaries_where(segments, filters)
+    if where is not None:
+        columns = [SUMMARIES.c[name] for name in dimensions]
+        sums = [func.sum(SUMMARIES.c[name]) for name in Counts._fields]
+        for line in connection.execute(select(*columns, *sums).where(where).group_by(*columns)):
+            counts = _counts(line[len(columns) :])
+            if counts.requests:
+                yield tuple(line[: len(columns)]), counts
+
+
+def _row_totals(
+    connection: Connection, where: ColumnElement[bool], dimensions: Sequence[str]
+) -> Iterator[tuple[Key, Counts]]:
+    columns, name_of = _row_groups(connection, dimensions)
+    query = select(*columns, *_row_sums(connection)).where(where).group_by(*columns)
+    for line in connection.execute(query):
+        requests, counted, successes, *sums = line[len(columns) :]
+        if requests:
+            yield name_of(line[: len(columns)]), _counts((requests, successes, counted - (successes or 0), *sums))
+
+
+def _row_groups(connection: Connection, dimensions: Sequence[str]) -> tuple[list[Any], Any]:
+    """The columns to group rows by, and what turns their values into a key.
+
+    Provider, model and agent are grouped by the number of their combination: one integer instead of three texts.
+    """
+    if not dimensions or not _SERIES_DIMENSIONS.issuperset(dimensions):
+        return [func.coalesce(LLM_CALLS.c[name], "") for name in dimensions], tuple
+    named = select(LLM_SERIES.c.series_id, *(LLM_SERIES.c[name] for name in dimensions))
+    names = {line[0]: tuple(line[1:]) for line in connection.execute(named)}
+    return [LLM_CALLS.c.series_id], lambda values: names[values[0]]
+
+
+def _counts(values: Sequence[Any]) -> Counts:
+    """SQL's sums: NULL where there was nothing, and decimals on PostgreSQL."""
+    *whole, latency = (value or 0 for value in values)
+    return Counts(*map(int, whole))._replace(latency_total_ms=float(latency))
+
+
+_call = LLM_CALLS.c
+
+
+def _row_sums(connection: Connection) -> list[Any]:
+    """In the order of `Counts`, but for the failures: before the successes, all calls that succeeded or failed."""
+    number = type_coerce if connection.dialect.name == "sqlite" else cast
+    return [
+        func.count(),
+        func.count(_call.success),
+        func.sum(number(_call.success, Integer)),
+        func.count(_call.cost_nano),
+        func.sum(number(_call.cached, Integer)),
+        func.sum(_call.input_tokens),
+        func.sum(_call.output_tokens),
+        func.sum(_call.reasoning_tokens),
+        func.sum(_call.cached_tokens),
+        func.sum(_call.cache_write_tokens),
+        func.sum(_call.cost_nano),
+        func.sum(_call.cost_rest),
+        func.sum(_call.latency_ms),
+    ]
+
+
+def _rows_where(segments: Sequence[Segment], filters: Filters) -> ColumnElement[bool] | None:
+    times = [
+        and_(_call.created_at >= segment.start, _call.created_at < segment.end)
+        for segment in segments
+        if segment.source == "rows"
+    ]
+    if not times:
+        return None
+    named = [_call[name] == value for name, value in filters._asdict().items() if value is not None]
+    return and_(or_(*times), *named)
+
+
+def _summaries_where(segments: Sequence[Segment], filters: Filters) -> ColumnElement[bool] | None:
+    summary = SUMMARIES.c
+    times = [
+        and_(
+            summary.period == segment.source,
+            summary.period_start >= segment.start,
+            summary.period_start < segment.end,
+        )
+        for segment in segments
+        if segment.source != "rows"
+    ]
+    if not times or filters.rows_only:
+        return None
+    named = [summary[name] == value for name, value in filters._asdict().items() if value is not None]
+    return and_(or_(*times), *named)
+
+
+class Bins(NamedTuple):
+    """Durations by bin of the sketch, by the values of the dimensions."""
+
+    latency: dict[Key, Counter[int]]
+    first_token: dict[Key, Counter[int]]
+
+
+def bins(connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str] = ()) -> Bins:
+    """How the durations of the calls of these stretches of time are distributed."""
+    found = Bins(defaultdict(Counter), defaultdict(Counter))
+    where = _rows_where(segments, filters)
+    if where is not None:
+        columns, name_of = _row_groups(connection, dimensions)
+        count = _count_in_python if connection.dialect.name == "sqlite" else _count_in_sql
+        for into, tally in zip(found, count(connection, columns, where), strict=True):
+            for (*values, number), amount in tally.items():
+                if number is not None:
+                    into[name_of(values)][number] += amount
+    _add_sketches(connection, segments, filters, dimensions, found)
+    return found
+
+
+_Tally = Counter[tuple[Any, ...]]
+
+
+def _count_in_sql(connection: Connection, columns: list[Any], where: ColumnElement[bool]) -> tuple[_Tally, _Tally]:
+    tallies: tuple[_Tally, _Tally] = (Counter(), Counter())
+    for number, tally in zip((_call.latency_bin, _call.ttft_bin), tallies, strict=True):
+        query = select(*columns, number, func.count()).where(where).group_by(*columns, number)
+        for line in connection.execution_options(yield_per=_FETCH).execute(query):
+            tally[tuple(line[:-1])] += line[-1]
+    return tallies
+
+
+def _count_in_python(connection: Connection, columns: list[Any], where: ColumnElement[bool]) -> tuple[_Tally, _Tally]:
+    """SQLite groups by sorting, which takes twice as long as counting in the interpreter's own loops."""
+    latency: _Tally = Counter()
+    first_token: _Tally = Counter()
+    cursor = connection.execute(select(*columns, _call.latency_bin, _call.ttft_bin).where(where)).cursor
+    while lines := cursor.fetchmany(_FETCH):
+        *values, latencies, first_tokens = zip(*lines, strict=True)
+        latency.update(zip(*values, latencies, strict=True))
+        first_token.update(zip(*values, first_tokens, strict=True))
+    return latency, first_token
+
+
+def _add_sketches(
+    connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str], found: Bins
+) -> None:
+    where = _summaries_where(segments, filters)
+    if where is None:
+        return
+    columns = [SUMMARIES.c[name] for name in dimensions]
+    query = select(*columns, SUMMARIES.c.latency_sketch, SUMMARIES.c.ttft_sketch).where(where)
+    sketches: tuple[dict[Key, list[bytes]], ...] = (defaultdict(list), defaultdict(list))
+    for line in connection.execution_options(yield_per=_FETCH).execute(query):
+        key = tuple(line[:-2])
+        sketches[0][key].append(line[-2])
+        if line[-1]:
+            sketches[1][key].append(line[-1])
+    for into, held in zip(found, sketches, strict=True):
+        for key, parts in held.items():
+            into[key].update(decode(parts))
+
+
+def errors(
+    connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str] = ()
+) -> dict[Key, Counter[str]]:
+    """How many calls failed, by type of error: the category, or else the class, or else the status."""
+    found: dict[Key, Counter[str]] = defaultdict(Counter)
+    where = _rows_where(segments, filters)
+    if where is not None:
+        columns = [func.coalesce(_call[name], "") for name in dimensions]
+        kind = func.coalesce(_call.error_category, _call.error_type, _call.status)
+        # As text: SQLite uses the index of failures only for the very condition that it was made with.
+        query = select(*columns, kind, func.count()).where(where, text("NOT success")).group_by(*columns, kind)
+        for line in connection.execute(query):
+            found[tuple(line[:-2])][line[-2]] += line[-1]
+    where = _summaries_where(segments, filters)
+    if where is not None:
+        told = select(*(SUMMARIES.c[name] for name in dimensions), SUMMARIES.c.errors).where(
+            where, SUMMARIES.c.errors.is_not(None)
+        )
+        for line in connection.execution_options(yield_per=_FETCH).execute(told):
+            found[tuple(line[:-1])].update(json.loads(line[-1]))
+    return found

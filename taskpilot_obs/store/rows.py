@@ -1,0 +1,247 @@
+"""Records as rows: what of an invocation, a verdict or a denial is stored, in the order of the tables' columns.
+
+A row holds only what JSON can hold, so that it can wait in a file; times are microseconds since the Unix epoch.
+"""
+
+from __future__ import annotations
+
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from taskpilot_obs.records import (
+    BAD,
+    GOOD,
+    LLM_OPERATIONS,
+    Decision,
+    DecisionKind,
+    Feedback,
+    Invocation,
+    Record,
+    Rollup,
+    Status,
+    Verdict,
+)
+from taskpilot_obs.store.money import LIMIT_USD, Money, from_decimal
+from taskpilot_obs.store.sketch import bin_of
+from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIONS
+from taskpilot_obs.usage_types import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from decimal import Decimal
+
+Row = tuple[str | int | float | bool | None, ...]
+
+MAX_TEXT: Final = 256
+"""Longest name or identifier that is stored; the rest is cut off."""
+MAX_MESSAGE: Final = 2_000
+MAX_TOKENS: Final = 10**12
+"""A provider's claim beyond this is nonsense, and would make sums overflow."""
+MAX_MS: Final = 1e12
+_NS_PER_US: Final = 1_000
+_US_PER_S: Final = 1_000_000
+
+LLM_COLUMNS: Final = tuple(column.name for column in LLM_CALLS.columns if column.name != "series_id")
+"""Without the number that only the database knows."""
+RUN_COLUMNS: Final = tuple(column.name for column in AGENT_RUNS.columns)
+FEEDBACK_COLUMNS: Final = tuple(column.name for column in FEEDBACK.columns)
+VIOLATION_COLUMNS: Final = tuple(column.name for column in VIOLATIONS.columns)
+SUCCESS: Final[dict[Status, bool | None]] = {
+    status: True if status in GOOD else False if status in BAD else None for status in Status
+}
+"""How a status counts in the success rate; None where it does not."""
+
+_NO_USAGE: Final = Usage()
+_NO_ROLLUP: Final = Rollup()
+_NO_MONEY: Final = (None, None)
+
+
+class Rows(NamedTuple):
+    """The rows of one batch, by table."""
+
+    llm_calls: list[Row]
+    runs: list[Row]
+    feedback: list[Row]
+    violations: list[Row]
+
+    def __bool__(self) -> bool:
+        return any(self)
+
+
+def rows_of(records: Iterable[Record]) -> Rows:
+    """The rows of a batch; records that the store does not keep have none."""
+    rows = Rows([], [], [], [])
+    for record in records:
+        if isinstance(record, Invocation):
+            if record.operation in LLM_OPERATIONS:
+                rows.llm_calls.append(_llm_call(record))
+            else:
+                rows.runs.append(_run(record))
+        elif isinstance(record, Feedback):
+            rows.feedback.append(_feedback(record))
+        elif isinstance(record, Decision) and record.kind is DecisionKind.POLICY and record.verdict is Verdict.DENY:
+            rows.violations.append(_violation(record))
+    return rows
+
+
+def _llm_call(call: Invocation) -> Row:
+    said = call.attributes.get
+    usage = call.usage or _NO_USAGE
+    latency_ms = _milliseconds(call.duration_s)
+    first_ms = None if call.ttft_s is None else _milliseconds(call.ttft_s)
+    tokens_in, tokens_out = _tokens(usage.input_tokens), _tokens(usage.output_tokens)
+    total = None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0)
+    return (
+        _ended_us(call),
+        SUCCESS[call.status],
+        call.cached,
+        call.streaming,
+        bin_of(latency_ms),
+        None if first_ms is None else bin_of(first_ms),
+        tokens_in,
+        tokens_out,
+        _tokens(usage.reasoning_tokens),
+        _tokens(usage.cache_read_tokens),
+        _tokens(usage.cache_write_tokens),
+        total,
+        *_money(None if call.cached else call.cost),
+        latency_ms,
+        first_ms,
+        _text(call.invocation_id),
+        _tenant(call),
+        _text(call.user),
+        _text(call.session),
+        _text(said("llm_key")),
+        _text(call.provider),
+        _text(call.model),
+        _text(said("prompt_name")),
+        _text(said("step_id")),
+        _text(said("task_id")),
+        _text(said("workflow_run_id")),
+        _text(said("thought_id")),
+        _text(call.parent_id),
+        _text(call.request_id),
+        _text(call.trace_id),
+        _text(call.agent),
+        _text(call.workflow),
+        call.cost_source,
+        call.status.value,
+        _text(call.error_type),
+        call.error_category,
+        _text(call.error_message, MAX_MESSAGE),
+        _text(said("experiment")),
+        _text(said("variant")),
+    )
+
+
+def _run(run: Invocation) -> Row:
+    said = run.attributes.get
+    below = run.rollup or _NO_ROLLUP
+    duration_ms = _milliseconds(run.duration_s)
+    return (
+        _ended_us(run),
+        run.is_task,
+        SUCCESS[run.status],
+        bin_of(duration_ms),
+        duration_ms,
+        below.violations,
+        below.llm_calls,
+        below.unpriced_calls,
+        below.tool_calls,
+        _tokens(below.input_tokens),
+        _tokens(below.output_tokens),
+        *_money(below.cost if run.rollup else None),
+        _text(run.invocation_id),
+        _text(run.parent_id),
+        run.operation.value,
+        _text(run.name),
+        _text(run.workflow),
+        _text(run.agent),
+        run.status.value,
+        _text(run.error_type),
+        _text(run.error_message, MAX_MESSAGE),
+        _tenant(run),
+        _text(run.user),
+        _text(run.session),
+        _text(run.request_id),
+        _text(run.trace_id),
+        _text(said("step_id")),
+        _text(said("task_id")),
+        _text(said("experiment")),
+        _text(said("variant")),
+    )
+
+
+def _feedback(feedback: Feedback) -> Row:
+    said, origin = feedback.attributes.get, feedback.origin
+    return (
+        feedback.time_unix_ns // _NS_PER_US,
+        feedback.correct,
+        feedback.revision,
+        token_hex(16),
+        _text(feedback.request_id),
+        _text(origin.tenant if origin.tenant is not None else said("organization_id")),
+        _text(origin.user),
+        _text(origin.workflow),
+        _text(origin.agent),
+        _text(said("prompt_name")),
+        _text(said("experiment")),
+        _text(said("variant")),
+    )
+
+
+def _violation(denial: Decision) -> Row:
+    origin = denial.origin
+    return (
+        denial.time_unix_ns // _NS_PER_US,
+        token_hex(16),
+        _text(denial.name),
+        denial.severity.value,
+        denial.result.value,
+        _text(origin.request_id),
+        _text(origin.workflow),
+        _text(origin.agent),
+        _text(denial.tool),
+        _text(origin.tenant if origin.tenant is not None else denial.attributes.get("organization_id")),
+        _text(origin.user),
+    )
+
+
+def _ended_us(invocation: Invocation) -> int:
+    """An invocation belongs to the moment at which it ended, as in the metrics."""
+    return invocation.start_unix_ns // _NS_PER_US + int(invocation.duration_s * _US_PER_S)
+
+
+def _tenant(invocation: Invocation) -> str | None:
+    tenant = invocation.tenant
+    return _text(tenant if tenant is not None else invocation.attributes.get("organization_id"))
+
+
+def _milliseconds(seconds: float) -> float:
+    """In whole microseconds. What is no duration (negative, NaN) is 0; `min` last, for it returns NaN for NaN."""
+    return round(min(max(0.0, seconds * 1_000.0), MAX_MS), 3)
+
+
+def _tokens(amount: int | None) -> int | None:
+    if amount is None or -MAX_TOKENS <= amount <= MAX_TOKENS:
+        return amount
+    return MAX_TOKENS if amount > 0 else -MAX_TOKENS
+
+
+def _money(cost: Decimal | None) -> Money | tuple[None, None]:
+    """NULL where nobody knows: a cost that is no number, or that no column can hold, is unknown too."""
+    if cost is None or not cost.is_finite() or abs(cost) > LIMIT_USD:
+        return _NO_MONEY
+    return from_decimal(cost)
+
+
+def _text(value: Any, limit: int = MAX_TEXT) -> str | None:
+    """Text that both databases take: no NUL, no half of a surrogate pair, no book."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else str(value)
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    if "\x00" in text:
+        text = text.replace("\x00", "")
+    return text[:limit]

@@ -1,0 +1,195 @@
+"""Where rows wait on disk while a PostgreSQL server is away: JSON lines, one a batch, in order, up to a size.
+
+Each process appends to a file of its own and holds its lock. What a process left behind when it died is taken over by
+the next one that replays. Written rows carry their identifiers, so a file that is replayed twice changes nothing.
+A line survives the end of the process as soon as `append` returns; a loss of power may cost the last seconds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from taskpilot_obs.exceptions import StoreError, StoreUnavailableError
+from taskpilot_obs.store.rows import FEEDBACK_COLUMNS, LLM_COLUMNS, RUN_COLUMNS, VIOLATION_COLUMNS, Row, Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
+_COLUMNS: Final = (LLM_COLUMNS, RUN_COLUMNS, FEEDBACK_COLUMNS, VIOLATION_COLUMNS)
+
+
+def default_directory(store: str) -> Path:
+    """A folder of its own for each store, under `$XDG_STATE_HOME` or `~/.local/state`."""
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "taskpilot-obs" / "spool" / sha256(store.encode()).hexdigest()[:16]
+
+
+class Spool:
+    """The rows of this process that wait.
+
+    Args:
+        directory: shared by all processes that write to the same store on this machine; made when it is needed.
+        max_bytes: how much may wait there, over all processes.
+    """
+
+    def __init__(self, directory: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self.directory = directory
+        self.max_bytes = max_bytes
+        self.torn = 0
+        """Lines that a crash left unfinished; they are skipped."""
+        self._path = directory / f"{os.getpid()}-{token_hex(4)}.jsonl"
+        self._file: BinaryIO | None = None
+        self._read = 0
+        self._written = 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether rows of this process wait."""
+        return self._read < self._written
+
+    def append(self, rows: Rows) -> None:
+        """Let the rows of one batch wait, all or none.
+
+        Raises:
+            StoreError: the spool is full, or the disk refuses.
+        """
+        line = _encode(rows)
+        try:
+            if self._used() + len(line) > self.max_bytes:
+                raise StoreError(f"the spool {self.directory} is full ({self.max_bytes} bytes)")
+            if self._file is None:
+                self._file = self._create()
+            self._write(self._file, line)
+        except OSError as error:
+            raise StoreError(f"the spool {self.directory} cannot be written: {error.strerror}") from error
+
+    def _write(self, file: BinaryIO, line: bytes) -> None:
+        try:
+            file.seek(self._written)
+            file.write(line)
+        except OSError:
+            file.truncate(self._written)
+            raise
+        self._written += len(line)
+
+    def _create(self) -> BinaryIO:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return os.fdopen(descriptor, "r+b", buffering=0)
+
+    def _used(self) -> int:
+        """Bytes that wait in all files; one that is taken away meanwhile counts nothing."""
+        total = 0
+        for path in self.directory.glob("*.jsonl"):
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
+
+    def replay(self, write: Callable[[Rows], None], *, lost: Callable[[StoreError], None]) -> None:
+        """Write what waits: first what dead processes left, oldest first, then the lines of this one, in order.
+
+        Args:
+            write: writes one batch.
+            lost: told of a batch that the database refuses for good; it is skipped.
+
+        Raises:
+            StoreUnavailableError: the database is still away; what was not written goes on waiting.
+        """
+        for path in self._orphans():
+            self._adopt(path, write, lost)
+        if self._file is None:
+            return
+        for line in self._lines(self._file, self._read):
+            _deliver(line, write, lost)
+            self._read += len(line)
+        self._file.truncate(0)
+        self._read = self._written = 0
+
+    def _orphans(self) -> list[Path]:
+        found = []
+        for path in self.directory.glob("*.jsonl"):
+            with suppress(FileNotFoundError):
+                found.append((path.stat().st_mtime_ns, path))
+        return [path for _, path in sorted(found) if path != self._path]
+
+    def _adopt(self, path: Path, write: Callable[[Rows], None], lost: Callable[[StoreError], None]) -> None:
+        try:
+            file = path.open("r+b", buffering=0)
+        except FileNotFoundError:
+            return
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return  # its process lives
+            if os.fstat(file.fileno()).st_nlink:
+                for line in self._lines(file, 0):
+                    _deliver(line, write, lost)
+                path.unlink()
+
+    def _lines(self, file: BinaryIO, start: int) -> Iterator[bytes]:
+        with os.fdopen(os.dup(file.fileno()), "rb") as reader:
+            reader.seek(start)
+            for line in reader:
+                if not line.endswith(b"\n"):
+                    self.torn += 1
+                    return
+                yield line
+
+    def close(self, *, forked: bool = False) -> None:
+        """Let go; an empty file is removed, one with rows waits for the next process.
+
+        Args:
+            forked: the file belongs to the parent process, which goes on using it.
+        """
+        if self._file is None:
+            return
+        if not self.pending and not forked:
+            self._path.unlink(missing_ok=True)
+        self._file.close()
+        self._file = None
+        self._read = self._written = 0
+
+
+def _deliver(line: bytes, write: Callable[[Rows], None], lost: Callable[[StoreError], None]) -> None:
+    try:
+        write(_decode(line))
+    except StoreUnavailableError:
+        raise
+    except StoreError as error:
+        lost(error)
+
+
+def _encode(rows: Rows) -> bytes:
+    parts = [{"columns": columns, "rows": part} for columns, part in zip(_COLUMNS, rows, strict=True)]
+    return json.dumps(dict(zip(Rows._fields, parts, strict=True)), separators=(",", ":")).encode() + b"\n"
+
+
+def _decode(line: bytes) -> Rows:
+    """The rows of a line, also of one that a version with other columns wrote.
+
+    Raises:
+        StoreError: the line is damaged.
+    """
+    try:
+        parts = json.loads(line)
+        return Rows(*(_fit(parts[name], columns) for name, columns in zip(Rows._fields, _COLUMNS, strict=True)))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError("a line of the spool is damaged") from error
+
+
+def _fit(part: dict[str, Any], columns: tuple[str, ...]) -> list[Row]:
+    theirs = tuple(part["columns"])
+    if theirs == columns:
+        return [tuple(row) for row in part["rows"]]
+    named = (dict(zip(theirs, row, strict=True)) for row in part["rows"])
+    return [tuple(row.get(column) for column in columns) for row in named]

@@ -1,0 +1,122 @@
+"""A real PostgreSQL server on a free loopback port, stopped by its process id.
+
+The programs are Debian's. The server runs in a directory of its own, as the user `postgres` where the tests run as
+root, which PostgreSQL refuses. Where it is not installed the test is skipped with that reason, or fails where CI is set
+to "true".
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+READY_WITHIN_S = 60.0
+STOP_WITHIN_S = 30.0
+
+
+def _program(name: str) -> str:
+    found = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))]
+    path = found[-1] if found else shutil.which(name)
+    if path is None:
+        reason = f"PostgreSQL's {name} is not installed (Debian: apt-get install postgresql)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def _user() -> str | None:
+    return "postgres" if os.geteuid() == 0 else None
+
+
+class Server:
+    """One PostgreSQL server, that a test may kill and start again."""
+
+    def __init__(self, home: Path, *, durable: bool) -> None:
+        self.home = home
+        self.data = home / "data"
+        self.port = _free_port()
+        self._durable = durable
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def url(self, database: str = "postgres") -> str:
+        """Where a client finds a database."""
+        return f"postgresql+psycopg://tester@127.0.0.1:{self.port}/{database}"
+
+    def create(self) -> None:
+        """Make the data directory."""
+        command = [_program("initdb"), "-D", str(self.data), "-A", "trust", "-U", "tester", "-E", "UTF8", "--locale=C"]
+        subprocess.run(command, check=True, capture_output=True, user=_user())
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": str(self.home)}
+        if not self._durable:
+            settings["fsync"] = "off"
+        command = [_program("postgres"), "-D", str(self.data)]
+        command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with (self.home / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, user=_user())
+        self._wait()
+
+    def _wait(self) -> None:
+        probe = [_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        deadline = time.monotonic() + READY_WITHIN_S
+        while subprocess.run(probe, check=False).returncode != 0:
+            if time.monotonic() > deadline or (self._process is not None and self._process.poll() is not None):
+                pytest.fail(f"PostgreSQL did not start: {(self.home / 'log').read_text(errors='replace')[-2000:]}")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End the server at once, as a crash would: its clients get no word."""
+        self._end(signal.SIGQUIT)
+
+    def stop(self) -> None:
+        """Shut it down in order."""
+        self._end(signal.SIGINT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(how)
+            self._process.wait(STOP_WITHIN_S)
+        self._process = None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def postgres_server(*, durable: bool = False) -> Iterator[Server]:
+    """A running server with an empty cluster.
+
+    Args:
+        durable: wait for the disk at each commit, as a server in production does.
+    """
+    _program("initdb")
+    home = Path(tempfile.mkdtemp(prefix="postgres-"))
+    user = _user()
+    if user is not None:
+        entry = pwd.getpwnam(user)
+        os.chown(home, entry.pw_uid, entry.pw_gid)
+    server = Server(home, durable=durable)
+    try:
+        server.create()
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(home, ignore_errors=True)

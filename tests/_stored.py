@@ -1,0 +1,128 @@
+"""Records as a store gets them, and stores on both engines to put them in."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from _postgres import Server
+from sqlalchemy import create_engine, text
+
+from taskpilot_obs.records import (
+    CheckResult,
+    Decision,
+    DecisionKind,
+    Feedback,
+    Invocation,
+    Operation,
+    Origin,
+    Rollup,
+    Status,
+    Verdict,
+)
+from taskpilot_obs.store import Store, upgrade
+from taskpilot_obs.usage_types import Usage
+
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_numbers = itertools.count(1)
+
+
+def unix_ns(moment: datetime) -> int:
+    """Nanoseconds since the Unix epoch."""
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1_000
+
+
+def llm_call(at: datetime = NOON, **given: Any) -> Invocation:
+    """A finished LLM call that ended at `at`; every field can be given."""
+    number = next(_numbers)
+    duration: float = given.setdefault("duration_s", 0.5)
+    fields: dict[str, Any] = {
+        "operation": Operation.CHAT,
+        "name": "chat",
+        "status": Status.SUCCESS,
+        "request_id": f"request-{number}",
+        "invocation_id": f"call-{number}",
+        "parent_id": None,
+        "workflow": "triage",
+        "agent": "planner",
+        "start_unix_ns": unix_ns(at) - round(duration * 1e9),
+        "usage": Usage(1_000, 200, 100, None, None, None, None, 50, None),
+        "cost": Decimal("0.0105"),
+        "cost_source": "price_table",
+        "request_model": "gpt-4o",
+        "response_model": "gpt-4o-2024-08-06",
+        "provider": "openai",
+        "tenant": "acme",
+        "user": "ann",
+        "attributes": {"prompt_name": "plan"},
+        **given,
+    }
+    return Invocation(**fields)
+
+
+def task(at: datetime = NOON, **given: Any) -> Invocation:
+    """A finished task that ended at `at`."""
+    number = next(_numbers)
+    duration: float = given.setdefault("duration_s", 1.5)
+    fields: dict[str, Any] = {
+        "operation": Operation.WORKFLOW,
+        "name": "triage",
+        "status": Status.SUCCESS,
+        "request_id": f"request-{number}",
+        "invocation_id": f"run-{number}",
+        "parent_id": None,
+        "workflow": "triage",
+        "agent": None,
+        "start_unix_ns": unix_ns(at) - round(duration * 1e9),
+        "tenant": "acme",
+        "rollup": Rollup(1_000, 200, Decimal("0.0105"), 1, 0, 2, 0),
+        "is_task": True,
+        **given,
+    }
+    return Invocation(**fields)
+
+
+def verdict(at: datetime = NOON, *, correct: bool = True, revision: bool = False, tenant: str = "acme") -> Feedback:
+    """A user's word on a request."""
+    return Feedback(f"request-{next(_numbers)}", correct, revision, Origin(tenant=tenant), unix_ns(at))
+
+
+def denial(at: datetime = NOON) -> Decision:
+    """A policy that said no."""
+    return Decision(
+        DecisionKind.POLICY, "no-secrets", Verdict.DENY, CheckResult.BLOCKED, Origin(tenant="acme"), unix_ns(at)
+    )
+
+
+def new_database(server: Server) -> str:
+    """The URL of an empty database of its own."""
+    name = f"t{next(_numbers)}"
+    engine = create_engine(server.url(), isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+    finally:
+        engine.dispose()
+    return server.url(name)
+
+
+def sqlite_url(folder: Path) -> str:
+    """The URL of a file that is not there yet."""
+    return f"sqlite:///{folder / 'telemetry.db'}"
+
+
+@contextmanager
+def store_at(url: str) -> Iterator[Store]:
+    """A store with its tables, closed at the end."""
+    store = Store(url, create=True)
+    try:
+        upgrade(store)
+        yield store
+    finally:
+        store.close()
