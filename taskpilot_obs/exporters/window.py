@@ -238,7 +238,7 @@ class RollingWindow:
         if isinstance(record, Invocation):
             if record.is_task:
                 delta.add_task(self._admitted(record.name), record)
-            if record.operation in LLM_OPERATIONS:
+            else:
                 delta.add_llm_call(record)
         elif isinstance(record, Decision):
             delta.violations += record.kind is DecisionKind.POLICY and record.verdict is Verdict.DENY
@@ -257,7 +257,9 @@ class RollingWindow:
 def _time_of(record: Record) -> int | None:
     """When the record counts: an invocation when it ended; None for records that no signal is made of."""
     if isinstance(record, Invocation):
-        return record.start_unix_ns + int(record.duration_s * NANOSECONDS)
+        if record.is_task or record.operation in LLM_OPERATIONS:
+            return record.start_unix_ns + int(record.duration_s * NANOSECONDS)
+        return None
     if isinstance(record, Decision | Feedback):
         return record.time_unix_ns
     return None
