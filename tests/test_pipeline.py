@@ -1,0 +1,420 @@
+"""The hand-off: nothing is lost, nothing waits, whatever an exporter does."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taskpilot_obs.exporters.base import Batched, CallableExporter, PartialExportError
+from taskpilot_obs.pipeline import Pipeline
+from taskpilot_obs.records import AuditEvent, Origin
+from taskpilot_obs.self_telemetry import Tally
+from taskpilot_obs.semconv import EXPORT_ERRORS, INTERNAL_ERRORS, RECORDS, RECORDS_DROPPED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from taskpilot_obs.records import Record
+
+
+def event(name: str) -> AuditEvent:
+    return AuditEvent(name, Origin(), 0)
+
+
+class Item:
+    """Something to put."""
+
+    def __init__(self, name: str = "x", *, fails: bool = False) -> None:
+        self.name = name
+        self.fails = fails
+
+    def droppable(self) -> bool:
+        return True
+
+    def freeze(self) -> Sequence[Record]:
+        if self.fails:
+            raise RuntimeError(self.name)
+        return (event(self.name),)
+
+
+class Listing:
+    """Keeps what it gets; may be told to fail, to wait, or to write only a part."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error: BaseException | None = None
+
+    def export(self, batch: Sequence[Record], /) -> None:
+        self.gate.wait(10)
+        if self.error is not None:
+            raise self.error
+        self.records.extend(batch)
+
+
+def make(in_memory=None, batched=(), **options):
+    tally = Tally()
+    pipeline = Pipeline(
+        in_memory if in_memory is not None else {},
+        [Batched(exporter, name=name, tally=tally, **more) for name, exporter, more in batched],
+        tally=tally,
+        on_tally=lambda tally, _pipeline: tally.take(),
+        **options,
+    )
+    return pipeline, tally
+
+
+def count(tally: Tally, metric, *labels: str) -> int:
+    tally.take()
+    return tally.totals[metric, labels]
+
+
+def test_reads_see_writes() -> None:
+    """After `drain` everything put before is there, in order; nothing runs before the first `put`."""
+    memory = Listing()
+    pipeline, tally = make({"memory": memory})
+    assert pipeline._drainer is None
+    for number in range(100):
+        pipeline.put(Item(str(number)))
+    pipeline.drain()
+    assert [record.event for record in memory.records] == [str(number) for number in range(100)]
+    assert count(tally, RECORDS, "memory") == 100
+    pipeline.shutdown()
+
+
+def test_the_drainer_polls_by_itself() -> None:
+    """What is put arrives without anybody reading."""
+    memory = Listing()
+    pipeline, _ = make({"memory": memory})
+    pipeline.put(Item())
+    deadline = time.monotonic() + 5
+    while not memory.records and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(memory.records) == 1
+    pipeline.shutdown()
+
+
+def test_a_record_that_cannot_be_frozen_costs_only_itself(caplog) -> None:
+    """A failure of ours is counted once an event, logged once, and the other records are exported."""
+    memory = Listing()
+    pipeline, tally = make({"memory": memory})
+    for number in range(10):
+        pipeline.put(Item(str(number), fails=number % 2 == 0))
+    pipeline.drain()
+    assert len(memory.records) == 5
+    assert count(tally, INTERNAL_ERRORS, "freeze") == 5
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+    pipeline.shutdown()
+
+
+def test_one_exporters_failure_does_not_touch_the_others() -> None:
+    """An exporter that raises loses its own records, counted to the unit; the others have them all."""
+    good, bad, memory = Listing(), Listing(), Listing()
+    bad.error = OSError("disk full")
+    pipeline, tally = make({"memory": memory}, [("good", good, {}), ("bad", bad, {})])
+    for _ in range(50):
+        pipeline.put(Item())
+    assert pipeline.flush(5)
+    assert (len(good.records), len(memory.records)) == (50, 50)
+    assert count(tally, RECORDS, "good") == 50
+    assert count(tally, RECORDS, "bad") == 0
+    assert count(tally, RECORDS_DROPPED, "bad", "export_failed") == 50
+    assert count(tally, EXPORT_ERRORS, "bad") >= 1
+    pipeline.shutdown()
+
+
+def test_an_in_memory_exporter_that_raises_is_counted() -> None:
+    """Also an in-memory exporter's failure stays ours."""
+    broken, memory = Listing(), Listing()
+    broken.error = MemoryError()
+    pipeline, tally = make({"broken": broken, "memory": memory})
+    pipeline.put(Item())
+    pipeline.drain()
+    assert len(memory.records) == 1
+    assert count(tally, INTERNAL_ERRORS, "broken") == 1
+    pipeline.shutdown()
+
+
+def test_a_partial_write_is_counted_to_the_unit() -> None:
+    """An exporter that says how much it wrote has only the rest counted as dropped."""
+    listing = Listing()
+    listing.error = PartialExportError(3)
+    pipeline, tally = make({}, [("partial", listing, {})])
+    for _ in range(10):
+        pipeline.put(Item())
+    pipeline.flush(5)
+    assert count(tally, RECORDS, "partial") == 3
+    assert count(tally, RECORDS_DROPPED, "partial", "export_failed") == 7
+    pipeline.shutdown()
+
+
+def test_an_exporter_that_hangs_fills_only_its_own_queue() -> None:
+    """Past its capacity the hanging exporter's records are dropped and counted; lost always equals counted."""
+    hanging, memory = Listing(), Listing()
+    hanging.gate.clear()
+    pipeline, tally = make({"memory": memory}, [("hanging", hanging, {"capacity": 100})])
+    for _ in range(1000):
+        pipeline.put(Item())
+    pipeline.drain()
+    assert len(memory.records) == 1000
+    assert not pipeline.flush(0.05)
+    hanging.gate.set()
+    assert pipeline.flush(5)
+    dropped = count(tally, RECORDS_DROPPED, "hanging", "queue_full")
+    assert dropped > 0
+    assert len(hanging.records) + dropped == 1000
+    pipeline.shutdown()
+
+
+def test_blocking_makes_the_caller_wait_and_loses_nothing() -> None:
+    """With `on_full="block"` callers wait for the exporter, and every record arrives."""
+    slow = Listing()
+    slow.gate.clear()
+    pipeline, tally = make({}, [("slow", slow, {"capacity": 64, "on_full": "block"})])
+
+    def call() -> None:
+        for _ in range(2000):
+            pipeline.put(Item())
+            time.sleep(0)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join(0.5)
+    waited = thread.is_alive()
+    slow.gate.set()
+    thread.join(10)
+    assert pipeline.flush(5)
+    assert waited
+    assert len(slow.records) == 2000
+    assert count(tally, RECORDS_DROPPED, "slow", "queue_full") == 0
+    pipeline.shutdown()
+
+
+def test_callers_help_at_the_high_water_mark() -> None:
+    """A full queue is worked off by whoever adds to it; nothing is dropped."""
+    memory = Listing()
+    pipeline, tally = make({"memory": memory}, capacity=64)
+    for _ in range(5000):
+        pipeline.put(Item())
+    pipeline.drain()
+    assert len(memory.records) == 5000
+    assert count(tally, RECORDS_DROPPED, "memory", "queue_full") == 0
+    pipeline.shutdown()
+
+
+def test_past_twice_the_capacity_records_are_dropped_and_counted() -> None:
+    """While nobody can drain, the queue stays bounded and every lost record is counted for each exporter."""
+    memory, other = Listing(), Listing()
+    pipeline, tally = make({"memory": memory}, [("other", other, {})], capacity=64)
+    pipeline.put(Item())
+    pipeline.drain()
+    with pipeline._lock:
+        for _ in range(1000):
+            pipeline.put(Item())
+        assert pipeline.backlog == 128
+    pipeline.flush(5)
+    for name, exporter in (("memory", memory), ("other", other)):
+        assert len(exporter.records) + count(tally, RECORDS_DROPPED, name, "queue_full") == 1001
+    pipeline.shutdown()
+
+
+def test_put_from_a_signal_handler_while_the_lock_is_held() -> None:
+    """A signal handler may put, and even drain, while the interrupted thread holds the pipeline's lock."""
+    memory = Listing()
+    pipeline, _ = make({"memory": memory}, capacity=64)
+
+    class Interrupted(Item):
+        def freeze(self) -> Sequence[Record]:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            return super().freeze()
+
+    def handler(_signum: int, _frame: object) -> None:
+        for _ in range(100):
+            pipeline.put(Item("from handler"))
+        pipeline.drain()
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        pipeline.put(Interrupted())
+        pipeline.drain()
+        pipeline.drain()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert Counter(record.event for record in memory.records) == {"x": 1, "from handler": 100}
+    pipeline.shutdown()
+
+
+def test_put_from_a_finalizer() -> None:
+    """A finalizer that runs in the middle of a drain may put."""
+    memory = Listing()
+    pipeline, _ = make({"memory": memory})
+
+    class Dying:
+        def __del__(self) -> None:
+            pipeline.put(Item("last words"))
+
+    class Collects(Item):
+        def freeze(self) -> Sequence[Record]:
+            gc.collect()
+            return super().freeze()
+
+    dying = Dying()
+    dying.me = dying  # type: ignore[attr-defined]  a cycle, which only the collector ends
+    del dying
+    pipeline.put(Collects())
+    pipeline.drain()
+    pipeline.drain()
+    assert {record.event for record in memory.records} == {"x", "last words"}
+    pipeline.shutdown()
+
+
+def test_shutdown_is_harmless_when_repeated_and_counts_what_comes_late() -> None:
+    """After a shutdown records are counted as dropped; a second shutdown does nothing."""
+    memory = Listing()
+    pipeline, tally = make({"memory": memory})
+    pipeline.put(Item())
+    assert pipeline.shutdown()
+    assert pipeline.shutdown()
+    pipeline.put(Item())
+    assert len(memory.records) == 1
+    assert count(tally, RECORDS_DROPPED, "memory", "shutdown") == 1
+
+
+def test_shutdown_does_not_wait_for_ever() -> None:
+    """An exporter that never returns is given up when the time is over, and what it did not write is counted."""
+    hanging = Listing()
+    hanging.gate.clear()
+    pipeline, tally = make({}, [("hanging", hanging, {})])
+    for _ in range(3000):
+        pipeline.put(Item())
+    pipeline.drain()
+    begun = time.monotonic()
+    assert not pipeline.shutdown(0.2)
+    assert time.monotonic() - begun < 5
+    assert count(tally, RECORDS_DROPPED, "hanging", "shutdown") == 3000 - 1024
+    hanging.gate.set()
+
+
+def test_a_successor_takes_what_comes_late() -> None:
+    """Whoever still holds a replaced pipeline puts into its successor; nothing queued is lost."""
+    old_memory, new_memory = Listing(), Listing()
+    old, _ = make({"memory": old_memory})
+    new, _ = make({"memory": new_memory})
+    old.put(Item("before"))
+    old.hand_over(new)
+    old.put(Item("after"))
+    new.drain()
+    assert [record.event for record in old_memory.records] == ["before"]
+    assert [record.event for record in new_memory.records] == ["after"]
+    new.shutdown()
+
+
+def test_exporters_may_be_added_and_removed() -> None:
+    """An exporter that is added sees what comes from then on, until it is removed."""
+    pipeline, _ = make()
+    listing = Listing()
+    pipeline.put(Item("before"))
+    pipeline.add("listing", listing)
+    pipeline.put(Item("during"))
+    pipeline.remove("listing")
+    pipeline.put(Item("after"))
+    pipeline.drain()
+    assert [record.event for record in listing.records] == ["during"]
+    pipeline.shutdown()
+
+
+def test_a_plain_function_is_an_exporter(recorder) -> None:
+    """A function is called with each finished invocation; one call that raises costs one record."""
+    from taskpilot_obs.records import Invocation, Started
+
+    got: list[Invocation] = []
+
+    def take(run: Invocation) -> None:
+        if run.name == "bad":
+            raise ValueError
+        got.append(run)
+
+    from taskpilot_obs.testing import capture_records
+
+    with capture_records(Invocation, recorder) as runs, capture_records(Started, recorder) as starts:
+        for name in ("a", "bad", "b"):
+            recorder.start("invoke_agent", name).stop()
+        batch: list[Record] = [*starts, *runs]
+    with pytest.raises(PartialExportError) as partial:
+        CallableExporter(take).export(batch)
+    assert [run.name for run in got] == ["a", "b"]
+    assert partial.value.written == len(batch) - 1
+    assert isinstance(partial.value.__cause__, ValueError)
+
+
+def run_script(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_a_script_that_never_flushes_loses_nothing(tmp_path) -> None:
+    """At the end of a script that calls neither `flush` nor `shutdown`, everything is written."""
+    done = run_script(f"""
+        from taskpilot_obs import configure, observe_agent
+        configure(audit_log={str(tmp_path / "audit.jsonl")!r})
+        @observe_agent
+        def agent(): pass
+        for _ in range(2000): agent()
+        """)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len((tmp_path / "audit.jsonl").read_text().splitlines()) == 4000
+
+
+def test_a_hanging_exporter_does_not_keep_the_process(tmp_path) -> None:
+    """A process with an exporter that never returns ends within its exit timeout, without a word on stderr."""
+    begun = time.monotonic()
+    done = run_script("""
+        import time
+        from taskpilot_obs import configure, observe_agent
+        configure(exporters=[lambda run: time.sleep(3600)], exit_timeout_s=0.3)
+        @observe_agent
+        def agent(): pass
+        agent()
+        """)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert time.monotonic() - begun < 20
+
+
+def test_a_forked_child_has_a_queue_of_its_own(tmp_path) -> None:
+    """After a fork the child writes what it records, and nothing that the parent had queued."""
+    done = run_script(f"""
+        import os, sys
+        from taskpilot_obs import configure, observe_agent, flush, get_recorder
+        seen = []
+        configure(exporters=[lambda run: print(os.getpid(), run.name, run.invocation_id, flush=True)])
+        @observe_agent("parent")
+        def parent(): pass
+        @observe_agent("child")
+        def child(): pass
+        for _ in range(3): parent()
+        pid = os.fork()
+        if pid == 0:
+            for _ in range(2): child()
+            flush()
+            os._exit(0)
+        os.waitpid(pid, 0)
+        flush()
+        """)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert Counter(name for _, name, _ in lines) == {"parent": 3, "child": 2}
+    assert len({pid for pid, _, _ in lines}) == 2
+    assert len({invocation_id for _, _, invocation_id in lines}) == 5
