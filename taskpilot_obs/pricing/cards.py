@@ -8,7 +8,7 @@ independent of the caller's decimal context.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Context, Decimal
 from typing import Final, NamedTuple, Protocol
 
@@ -30,6 +30,7 @@ KINDS: Final[dict[str, frozenset[str]]] = {
     "output_image_tokens": frozenset({"output", "image"}),
 }
 """The kinds of tokens that a `Usage` can tell apart, by genai-prices' names, with what makes each of them special."""
+_ORDER: Final = tuple(KINDS)
 PLAIN: Final = frozenset(
     {"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"}
 )
@@ -106,8 +107,9 @@ class Card:
     )
 
     def __init__(self, rates: Sequence[Rate], per_request: Decimal = Decimal(0)) -> None:
-        self.rates = tuple(sorted(rates, key=lambda rate: (-len(KINDS[rate.kind]), rate.kind)))
-        self._kinds = tuple(rate.kind for rate in self.rates)
+        self.rates = tuple(sorted(rates, key=lambda rate: _ORDER.index(rate.kind)))
+        special_first = sorted(self.rates, key=lambda rate: -len(KINDS[rate.kind]))
+        self._kinds = tuple(rate.kind for rate in special_first)
         self._contained = tuple(
             tuple(index for index, kind in enumerate(self._kinds) if KINDS[outer] < KINDS[kind])
             for outer in self._kinds
@@ -192,7 +194,7 @@ class Card:
             read=rates.get("cache_read_tokens", plain) - plain,
             write=write - plain,
             write_1h=rates.get("cache_write_1h_tokens", write) - write,
-            by_kind=tuple(rates.values()),
+            by_kind=tuple(rates[kind] for kind in self._kinds),
         )
 
 
@@ -242,8 +244,3 @@ def _exponent(rates: Sequence[Decimal]) -> int:
 
 def _as_int(rate: Decimal, exponent: int) -> int:
     return int(_EXACT.scaleb(rate, -exponent))
-
-
-def rates_of(prices: Mapping[str, Decimal]) -> tuple[Rate, ...]:
-    """Rates without context tiers."""
-    return tuple(Rate(kind, price) for kind, price in prices.items())

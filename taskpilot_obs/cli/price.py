@@ -1,0 +1,164 @@
+"""`taskpilot-obs price`: what a call costs, with the rates and where they come from."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from taskpilot_obs.exceptions import TaskpilotError
+from taskpilot_obs.pricing import Explanation, PriceTable, Rate
+from taskpilot_obs.usage import from_counts
+
+Model = Annotated[
+    str | None, typer.Argument(help="The model, with or without its provider: gpt-4o, anthropic/claude-…")
+]
+Given = Annotated[int, typer.Option("--input", min=0, help="Input tokens, cached ones included.")]
+Generated = Annotated[int, typer.Option("--output", min=0, help="Output tokens, reasoning included.")]
+CacheRead = Annotated[int | None, typer.Option("--cache-read", min=0, help="Of the input: read from the cache.")]
+CacheWrite = Annotated[int | None, typer.Option("--cache-write", min=0, help="Of the input: written to the cache.")]
+CacheWrite1h = Annotated[int | None, typer.Option("--cache-write-1h", min=0, help="Of these: kept for an hour.")]
+AudioIn = Annotated[int | None, typer.Option("--input-audio", min=0, help="Of the input: audio.")]
+AudioOut = Annotated[int | None, typer.Option("--output-audio", min=0, help="Of the output: audio.")]
+Provider = Annotated[str | None, typer.Option("--provider", help="Who serves it; without it the model's name tells.")]
+Tier = Annotated[str | None, typer.Option("--tier", help="Service tier: flex, priority, batch.")]
+At = Annotated[
+    datetime | None,
+    typer.Option("--at", help="Prices of that day (UTC) instead of today's.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
+]
+Files = Annotated[list[Path] | None, typer.Option("--prices", help="Own prices and aliases, TOML or YAML; repeatable.")]
+ListOf = Annotated[str | None, typer.Option("--list", help="List the models of this provider with their rates.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="price")(price)
+
+
+def price(  # noqa: PLR0913  a command line has as many options as it has
+    model: Model = None,
+    given: Given = 0,
+    generated: Generated = 0,
+    cache_read: CacheRead = None,
+    cache_write: CacheWrite = None,
+    cache_write_1h: CacheWrite1h = None,
+    input_audio: AudioIn = None,
+    output_audio: AudioOut = None,
+    provider: Provider = None,
+    tier: Tier = None,
+    at: At = None,
+    prices: Files = None,
+    list_of: ListOf = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what a call costs in USD, with the rates and their source. Exits 1 for a model without a price."""
+    if (model is None) == (list_of is None):
+        raise typer.BadParameter("give a model, or --list PROVIDER; not both")
+    at_unix_ns = int(at.replace(tzinfo=UTC).timestamp()) * 1_000_000_000 if at is not None else time.time_ns()
+    try:
+        table = PriceTable.load(prices or ())
+    except TaskpilotError as error:
+        raise typer.BadParameter(str(error), param_hint="--prices") from error
+    if list_of is not None:
+        _list(table, list_of, at_unix_ns, as_json=as_json)
+        return
+    usage, inconsistent = from_counts(
+        input_tokens=given,
+        output_tokens=generated,
+        cache_read_tokens=cache_read,
+        cache_write_tokens=cache_write,
+        cache_write_1h_tokens=cache_write_1h,
+        input_audio_tokens=input_audio,
+        output_audio_tokens=output_audio,
+    )
+    if inconsistent:
+        raise typer.BadParameter("the details exceed their total: --input and --output include them")
+    explained = table.explain(str(model), usage, provider=provider, at_unix_ns=at_unix_ns, service_tier=tier)
+    if explained is None:
+        _refuse(f"no price for model {model!r}" + (f" of provider {provider!r}" if provider else ""))
+        return
+    if as_json:
+        print(json.dumps(_as_json(explained)))
+    else:
+        _print(explained)
+
+
+def _print(explained: Explanation) -> None:
+    cost = (
+        "unknown: this model has no price for such tokens"
+        if explained.cost is None
+        else f"{_plain(explained.cost)} USD"
+    )
+    print(cost)
+    print(f"{explained.provider} {explained.model}, {explained.source}".strip())
+    for rate in explained.rates:
+        print(f"  {_name(rate):<18} {_rate_text(rate)} USD per 1,000,000 tokens")
+
+
+def _list(table: PriceTable, provider: str, at_unix_ns: int, *, as_json: bool) -> None:
+    listed = table.list_models(provider, at_unix_ns=at_unix_ns)
+    if not listed:
+        _refuse(f"no price list of provider {provider!r}; there are {', '.join(table.list_providers())}")
+    if as_json:
+        print(json.dumps([{"model": one.model, "rates": _rates_json(one.rates)} for one in listed]))
+        return
+    width = max(len(one.model) for one in listed)
+    print(f"{provider}: USD per 1,000,000 tokens")
+    for one in listed:
+        rates = ", ".join(f"{_name(rate)} {_rate_text(rate)}" for rate in one.rates)
+        print(f"  {one.model:<{width}}  {rates or 'free, or not billed by tokens'}")
+
+
+def _refuse(reason: str) -> None:
+    """Say what is missing and what helps; exits 1."""
+    print(
+        f"{reason}.\nName the provider (--provider), look at --list PROVIDER, or give an alias or a price of your own in a"
+        " file (--prices FILE).",
+        file=sys.stderr,
+    )
+    raise typer.Exit(1)
+
+
+def _as_json(explained: Explanation) -> dict[str, Any]:
+    return {
+        "cost_usd": None if explained.cost is None else _plain(explained.cost),
+        "provider": explained.provider,
+        "model": explained.model,
+        "source": explained.source,
+        "usd_per_million_tokens": _rates_json(explained.rates),
+    }
+
+
+def _rates_json(rates: tuple[Rate, ...]) -> dict[str, Any]:
+    return {
+        _short(rate.kind): {
+            "rate": _plain(rate.base),
+            "above": [{"input_tokens": tier.above, "rate": _plain(tier.rate)} for tier in rate.tiers],
+        }
+        for rate in rates
+    }
+
+
+def _rate_text(rate: Rate) -> str:
+    return _plain(rate.base) + "".join(f" (above {tier.above:,} input: {_plain(tier.rate)})" for tier in rate.tiers)
+
+
+def _name(rate: Rate) -> str:
+    return _short(rate.kind).replace("_", " ")
+
+
+def _short(kind: str) -> str:
+    return kind.removesuffix("_tokens")
+
+
+def _plain(amount: Decimal) -> str:
+    """Without exponent and trailing zeros."""
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
