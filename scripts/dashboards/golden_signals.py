@@ -218,7 +218,7 @@ _TRENDS: tuple[Panel, ...] = (
         Query(f"100 * {_rule('workflow:workflow_runs:success_ratio_recent')}", "{{workflow}}"),
         unit=PERCENT,
         steps=common.SUCCESS_RATE_STEPS,
-        max_value=100,
+        bounds=(None, 100),
         no_value=_NO_RULES,
     ),
     lines(
@@ -249,16 +249,16 @@ _WHAT_IS_WRONG: tuple[Panel, ...] = (
     label_table(
         "Firing alerts",
         "Every alert that Prometheus holds as firing now. Each has a runbook: the link is in the notification.",
-        common.firing(),
+        Query(common.firing(), instant=True, format="table"),
         hide=("__name__", "alertstate", "instance", "signal"),
+        first="severity",
         no_value="No alert is firing (if the rules are loaded)",
         width=11,
-        height=8,
     ),
     stats(
-        "Error budget left, 30 days (all workflows)",
-        "What is left of the failures, and of the slow runs, that the objective allows in 30 days. Below 0 the "
-        "objective is missed.",
+        "Error budget left, 30 days",
+        "All workflows. What is left of the failures, and of the slow runs, that the objective allows in 30 days. "
+        "Below 0 the objective is missed.",
         Query(_ALL_WORKFLOWS.rule("job:slo_success:error_budget_left_ratio"), "{{job}}: failed runs", instant=True),
         Query(_ALL_WORKFLOWS.rule("job:slo_latency:error_budget_left_ratio"), "{{job}}: slow runs", instant=True),
         unit=RATIO,

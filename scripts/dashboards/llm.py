@@ -159,15 +159,9 @@ _SPEED: tuple[Panel, ...] = (
         no_value=_NO_CALLS,
     ),
     lines(
-        "Time to first token: p50, p95 by model",
+        "Time to first token: p95 by model",
         "What a user waits for before text appears; streamed calls only. The agent filter does not apply.",
-        *(
-            Query(
-                quantile(level, _select(semconv.LLM_FIRST_TOKEN, "_bucket"), by=Label.MODEL),
-                f"{{{{model}}}} p{level * 100:g}",
-            )
-            for level in (0.5, 0.95)
-        ),
+        Query(quantile(0.95, _select(semconv.LLM_FIRST_TOKEN, "_bucket"), by=Label.MODEL), "{{model}}", exemplar=True),
         unit=SECONDS,
         steps=((None, "green"), (5, "orange")),
         no_value="No streamed call in this time range",

@@ -62,7 +62,7 @@ class Panel:
     custom: Mapping[str, object] = field(default_factory=dict)
     overrides: tuple[Json, ...] = ()
     transformations: tuple[Json, ...] = ()
-    max_value: float | None = None
+    bounds: tuple[float | None, float | None] = (None, None)
 
     def to_json(self, panel_id: int, position: Json) -> Json:
         """As Grafana's panel, at a position of the grid."""
@@ -93,13 +93,11 @@ class Panel:
             },
             "unit": self.unit,
         }
-        if self.kind == "timeseries":
-            defaults["min"] = 0
         if self.decimals is not None:
             defaults["decimals"] = self.decimals
-        if self.max_value is not None:
-            defaults["max"] = self.max_value
-        return defaults
+        return defaults | {
+            name: value for name, value in zip(("min", "max"), self.bounds, strict=True) if value is not None
+        }
 
 
 @dataclass(frozen=True)

@@ -103,9 +103,9 @@ def lines(  # noqa: PLR0913 - as above
     stacked: bool = False,
     width: int = 8,
     height: int = 8,
-    max_value: float | None = None,
+    bounds: tuple[float | None, float | None] = (0, None),
 ) -> Panel:
-    """Lines over time; thresholds are drawn as dashed lines."""
+    """Lines over time; thresholds are drawn as dashed lines, `bounds` are those of the axis."""
     custom: Json = {
         "drawStyle": "line",
         "fillOpacity": 40 if stacked else 8,
@@ -125,7 +125,7 @@ def lines(  # noqa: PLR0913 - as above
         width=width,
         height=height,
         steps=steps,
-        max_value=max_value,
+        bounds=bounds,
         custom=custom,
         options={
             "legend": {
@@ -243,23 +243,27 @@ def table(
 
 
 def label_table(
-    title: str, description: str, expr: str, *, hide: tuple[str, ...], no_value: str, width: int = 12, height: int = 7
+    title: str, description: str, query: Query, *, hide: tuple[str, ...], first: str, no_value: str, width: int = 12
 ) -> Panel:
-    """One line per series, one column per label but those to hide."""
+    """One line per series, sorted by the label `first`, one column per label but those to hide."""
     hidden: Json = dict.fromkeys(hide, True)
     return Panel(
         "table",
         title,
         description,
-        (Query(expr, instant=True, format="table"),),
+        (query,),
         PLAIN,
         no_value,
         width=width,
-        height=height,
         custom={"align": "auto", "filterable": True},
-        options={"cellHeight": "sm", "showHeader": True},
+        options={"cellHeight": "sm", "showHeader": True, "sortBy": [{"desc": False, "displayName": first}]},
         overrides=(_SEVERITY_COLOURS,),
-        transformations=({"id": "organize", "options": {"excludeByName": hidden | {"Time": True, "Value": True}}},),
+        transformations=(
+            {
+                "id": "organize",
+                "options": {"excludeByName": hidden | {"Time": True, "Value": True}, "indexByName": {first: 0}},
+            },
+        ),
     )
 
 

@@ -155,8 +155,9 @@ _OVERHEAD: tuple[Panel, ...] = (
     label_table(
         "Versions",
         "Which version of the service and of the library each process runs.",
-        _select(semconv.INFO),
+        Query(_select(semconv.INFO), instant=True, format="table"),
         hide=("__name__",),
+        first="instance",
         no_value=_NOT_SCRAPED,
         width=24,
     ),
