@@ -247,11 +247,12 @@ def test_values_that_json_cannot_say() -> None:
     assert str(clean_value(1 << 70, 99)).startswith("0x4")
     assert "Raising" in str(clean_value(Raising(), 99))
     assert clean_value({"a": {"b": None, 1: "x"}}, 99) == {"a": {"<int>": "x"}}
-    assert to_json({"a": {"b": [1]}}) == '{"a":{"b":"<list>"}}'
+    nested: Any = {"a": {"b": [1]}}
+    assert to_json(nested) == '{"a":{"b":"<list>"}}'
 
 
 def test_value_of_a_foreign_type_in_a_field_of_ours() -> None:
-    """A field that is neither text nor number is refused by name, so that the record is counted and not written wrong."""
+    """A field that is neither text nor number is refused by name: the record is counted and not written wrong."""
     with pytest.raises(TypeError, match="user_id"):
         audit_text(finished(user=b"bytes"))
 
