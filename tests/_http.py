@@ -11,8 +11,10 @@ Reply = tuple[int, str, bytes]
 
 
 @contextmanager
-def answering(reply: Callable[[BaseHTTPRequestHandler], Reply]) -> Iterator[str]:
-    """A loopback HTTP server that answers each GET by this function; yields its URL."""
+def answering(
+    reply: Callable[[BaseHTTPRequestHandler], Reply], *, location: str = "http://127.0.0.1:9/elsewhere"
+) -> Iterator[str]:
+    """A loopback HTTP server that answers each GET by this function; yields its URL. Redirects go to `location`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -24,7 +26,7 @@ def answering(reply: Callable[[BaseHTTPRequestHandler], Reply]) -> Iterator[str]
             self.send_response(status)
             self.send_header("Content-Type", content_type)
             if 300 <= status < 400:
-                self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+                self.send_header("Location", location)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import typer
-from _http import answering
+from _http import Reply, answering
 from _servers import free_port
 from typer.testing import CliRunner, Result
 
@@ -58,8 +59,8 @@ def page() -> Page:
 
 @pytest.fixture
 def url(page: Page) -> Iterator[str]:
-    def reply(handler: object) -> tuple[int, str, bytes]:
-        page.authorization = handler.headers.get("Authorization")  # type: ignore[attr-defined]
+    def reply(handler: BaseHTTPRequestHandler) -> Reply:
+        page.authorization = handler.headers.get("Authorization")
         return 200, page.content_type, page.next()
 
     with answering(reply) as base:
@@ -134,6 +135,18 @@ def test_over_tells_what_happened_between_two_scrapes(page: Page, url: str) -> N
     assert "last 1" in words(run("--url", url, "--over", "1s").stdout)
 
 
+def test_a_mounted_endpoint_may_redirect_to_itself() -> None:
+    """A redirect from `/metrics` to `/metrics/`, as web frameworks answer for a mount, is followed."""
+
+    def reply(handler: BaseHTTPRequestHandler) -> Reply:
+        if handler.path.endswith("/"):
+            return 200, "text/plain", HEALTHY.encode()
+        return 307, "text/plain", b""
+
+    with answering(reply, location="/metrics/") as base:
+        assert run("--url", f"{base}/metrics").exit_code == 0
+
+
 def test_large_figures_are_readable(page: Page, url: str) -> None:
     """Seconds, dollars and full percentages are written as people write them."""
     page.texts = [SLOW]
@@ -150,6 +163,23 @@ def test_a_server_that_is_not_there_cannot_be_read() -> None:
     assert result.exit_code == 4
     assert address in result.stderr.replace("\n", "")
     assert run("--prometheus", address).exit_code == 4
+
+
+def test_a_fleet_is_asked_of_its_prometheus() -> None:
+    """With --prometheus the server answers for every replica, over the last hour unless told otherwise."""
+    runs = [{"metric": {"workflow": "handle", "status": "success"}, "value": [0, "4"]}]
+
+    def reply(handler: BaseHTTPRequestHandler) -> Reply:
+        data: dict[str, object] = {"result": runs if "workflow_runs_total" in handler.path else []}
+        if handler.path.startswith("/api/v1/rules"):
+            data = {"groups": [{"name": "g", "rules": [{"name": "job:llm_cost_usd:increase5m"}]}]}
+        return 200, "application/json", json.dumps({"status": "success", "data": data}).encode()
+
+    with answering(reply) as base:
+        result = run("--prometheus", base)
+        assert result.exit_code == 0
+        assert "every replica last 60 min" in words(result.output)
+        assert "last 24 h" in words(run("--prometheus", base, "--window", "1d").output)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from _http import Reply, answering
@@ -250,7 +251,7 @@ def test_credentials_are_sent(access: Access, header: str | None) -> None:
     ("answer", "reason"),
     [
         ((401, "text/plain", b"no"), "answered 401: the credentials are missing or wrong"),
-        ((302, "text/plain", b""), "a redirect, which is not followed"),
+        ((302, "text/plain", b""), "a redirect to elsewhere, which is not followed"),
         ((503, "text/plain", b"starting"), "answered 503 .*: starting"),
         ((200, "text/html", b"<html>"), "does not answer JSON"),
         ((200, "application/json", b"[]"), "its answer has no data"),
@@ -310,6 +311,27 @@ def test_an_answer_that_trickles_is_given_up() -> None:
 
     with answering(trickle) as url, pytest.raises(SourceError, match="in time"):
         signals_from_prometheus(url, "1h", access=Access(timeout_s=0.3))
+
+
+def test_an_answer_without_end_is_given_up() -> None:
+    """An answer of more than 64 MiB is not read to its end."""
+    page = b"x" * (65 * 1024 * 1024)
+    with answering(lambda _: (200, "text/plain", page)) as url, pytest.raises(SourceError, match="more than 64 MiB"):
+        signals_from_prometheus(url, "1h")
+
+
+@pytest.mark.parametrize(("window", "promql"), [("90s", "[90s]"), ("120m", "[2h]"), ("48h", "[2d]"), ("90m", "[90m]")])
+def test_windows_are_asked_for_in_their_largest_unit(window: str, promql: str) -> None:
+    """A window is written as the recording rules write theirs."""
+    asked: list[str] = []
+
+    def reply(handler: BaseHTTPRequestHandler) -> Reply:
+        asked.append(unquote(handler.path))
+        return api(handler)
+
+    with answering(reply) as url:
+        signals_from_prometheus(url, window)
+    assert sum(promql in query for query in asked) == len(COUNTS)
 
 
 @pytest.mark.parametrize(

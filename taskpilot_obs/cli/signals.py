@@ -28,9 +28,7 @@ EXIT_CODES: Final = {
 }
 CANNOT_READ: Final = 4
 
-Url = Annotated[
-    str | None, typer.Option("--url", help=f"A /metrics URL.  [default: {DEFAULT_URL}]", show_default=False)
-]
+Url = Annotated[str | None, typer.Option("--url", help=f"A /metrics URL (default: {DEFAULT_URL}).", show_default=False)]
 Over = Annotated[
     str | None, typer.Option("--over", help="Scrape twice, this far apart (60s, 5m), and tell the difference.")
 ]
@@ -39,7 +37,7 @@ Prometheus = Annotated[
 ]
 Window = Annotated[
     str | None,
-    typer.Option("--window", help=f"How far back the server looks.  [default: {DEFAULT_WINDOW}]"),
+    typer.Option("--window", help=f"How far back the server looks (default: {DEFAULT_WINDOW})."),
 ]
 Workflow = Annotated[str | None, typer.Option("--workflow", help="This workflow alone.")]
 Job = Annotated[str | None, typer.Option("--job", help="This scrape job of the server alone.")]

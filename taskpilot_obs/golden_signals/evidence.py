@@ -108,12 +108,11 @@ def histogram_quantile(q: float, buckets: Iterable[tuple[float, float]]) -> floa
     if isnan(total) or total <= 0:
         return None
     rank = q * total
+    lower_bound = below = 0.0
     for bound, count in ordered:
         # Extrapolated counts may fall from one bucket to the next by a rounding error; they are monotonic by nature.
-        count_here = max(count, below)
-        if count_here >= rank and count_here > below:
-            if bound == inf:
-                return lower_bound
-            return lower_bound + (bound - lower_bound) * (rank - below) / (count_here - below)
-        lower_bound, below = bound, count_here
-    return lower_bound
+        upto = max(count, below)
+        if upto >= rank and upto > below:
+            break
+        lower_bound, below = bound, upto
+    return lower_bound if bound == inf else lower_bound + (bound - lower_bound) * (rank - below) / (upto - below)

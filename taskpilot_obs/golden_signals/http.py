@@ -6,9 +6,9 @@ import ssl
 import time
 from base64 import b64encode
 from dataclasses import dataclass, field
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
@@ -64,7 +64,7 @@ class Access:
 def get(url: str, access: Access | None = None, *, accept: str = "*/*") -> tuple[str, str]:
     """The body and the content type that a URL answers.
 
-    Redirects are refused: they would carry the credentials elsewhere.
+    Redirects to another origin are refused: they would carry the credentials elsewhere.
 
     Raises:
         ConfigurationError: the URL is not http(s), has no host or carries credentials.
@@ -75,7 +75,7 @@ def get(url: str, access: Access | None = None, *, accept: str = "*/*") -> tuple
     deadline = time.monotonic() + access.timeout_s
     request = Request(url, headers={"Accept": accept, **access.headers()})  # noqa: S310  checked_url admits http(s) only
     handlers = [HTTPSHandler(context=_tls(access))] if shown.startswith("https:") else []
-    opener = build_opener(_NoRedirects, *handlers)
+    opener = build_opener(_SameOrigin, *handlers)
     try:
         with opener.open(request, timeout=access.timeout_s) as response:
             body = _read(response, deadline, shown)
@@ -109,9 +109,15 @@ def checked_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
-class _NoRedirects(HTTPRedirectHandler):
-    def redirect_request(self, *_: object) -> None:
-        """Nothing to follow: the opener then raises the redirect as an error."""
+class _SameOrigin(HTTPRedirectHandler):
+    """Follows redirects within one scheme, host and port only; the opener raises others as errors."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        if urlsplit(req.full_url)[:2] != urlsplit(newurl)[:2]:
+            return None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _tls(access: Access) -> ssl.SSLContext:
@@ -140,7 +146,7 @@ def _explained(error: HTTPError, shown: str) -> str:
     if error.code in _UNAUTHORIZED:
         return f"{shown} answered {error.code}: the credentials are missing or wrong"
     if error.code in _REDIRECTS:
-        return f"{shown} answered {error.code}, a redirect, which is not followed: ask the final URL"
+        return f"{shown} answered {error.code}, a redirect to elsewhere, which is not followed: ask the final URL"
     return f"{shown} answered {error.code} {error.reason}: {text or 'no explanation'}"
 
 
