@@ -13,6 +13,7 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.base import Batched, CallableExporter, Exporter
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.window import RollingWindow
+from taskpilot_obs.feedback import Verdicts
 from taskpilot_obs.pipeline import Pipeline
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.recorder import Parts, Recorder
@@ -52,7 +53,7 @@ def configure(**options: Unpack[Options]) -> Recorder:
     """
     settings = Settings.resolve(options)
     with _lock:
-        _default.install(build(settings, _default))
+        _default.install(build(settings, _default, before=_default.parts))
     return _default
 
 
@@ -72,13 +73,11 @@ def build_recorder(**options: Unpack[Options]) -> Recorder:
     return recorder
 
 
-def build(
-    settings: Settings, recorder: Recorder, *, clock: Clock | None = None, window: RollingWindow | None = None
-) -> Parts:
-    """Make a recorder's parts. Unless another is given, the window that it has goes on."""
+def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None, before: Parts | None = None) -> Parts:
+    """Make a recorder's parts; window and verdicts go on from those before."""
     tally, clock = Tally(), clock or Clock()
-    if window is None:
-        window = RollingWindow() if recorder.parts is None else recorder.parts.window
+    window = RollingWindow() if before is None else before.window
+    verdicts = Verdicts() if before is None else before.verdicts
     prices = _price_table(settings)
     batched = _batched(settings, tally)
     metrics = _metrics(settings, recorder, tally)
@@ -102,6 +101,7 @@ def build(
         clock=clock,
         prices=prices,
         window=window,
+        verdicts=verdicts,
         registry=settings.registry,
         declares=metrics,
         redactor=_redactor(settings),

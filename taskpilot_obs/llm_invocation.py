@@ -267,7 +267,8 @@ class LlmInvocation(Abandonable):
         if self.cached:
             totals.add_llm_call(None, None, priced=True)
         else:
-            totals.add_llm_call(self.usage, self.cost, priced=self.cost is not None)
+            failed_for_nothing = self.usage is None and self.status in (Status.ERROR, Status.BLOCKED)
+            totals.add_llm_call(self.usage, self.cost, priced=self.cost is not None or failed_for_nothing)
 
     def _counts_above(self) -> bool:
         return True

@@ -202,6 +202,7 @@ class Pipeline:
         self._owner = me
         try:
             self._process(len(self.queue))
+            self._process(len(self.queue))  # ends that came when the first round let go of forgotten runs
         finally:
             self._owner = 0
             self._lock.release()

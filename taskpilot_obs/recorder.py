@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     from taskpilot_obs.clock import Clock
     from taskpilot_obs.exporters.window import RollingWindow
+    from taskpilot_obs.feedback import Verdicts
     from taskpilot_obs.pipeline import Pipeline
     from taskpilot_obs.pricing import PriceTable
     from taskpilot_obs.records import AttributeValue, Record
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from taskpilot_obs.tracing import Tracing
     from taskpilot_obs.usage import Usage
 
-MAX_RATED = 50_000
-"""How many rated requests are remembered, so that a second word on one of them is a revision."""
 _MAX_SITES = 4_000
 
 CURRENT: Final = "current"
@@ -73,6 +71,7 @@ class Parts(NamedTuple):
     clock: Clock
     prices: PriceTable
     window: RollingWindow
+    verdicts: Verdicts
     registry: CollectorRegistry | None
     declares: Declares | None
     redactor: Redactor | None
@@ -82,10 +81,10 @@ class Parts(NamedTuple):
 class _Report:
     """A point event on its way to the drainer."""
 
-    __slots__ = ("record", "recorder", "running")
+    __slots__ = ("record", "running", "verdicts")
 
-    def __init__(self, recorder: Recorder, record: Record, running: ActiveInvocation | None) -> None:
-        self.recorder = recorder
+    def __init__(self, record: Record, running: ActiveInvocation | None, verdicts: Verdicts) -> None:
+        self.verdicts = verdicts
         self.record = record
         self.running = running
 
@@ -95,7 +94,7 @@ class _Report:
     def freeze(self) -> Sequence[Record]:
         record = self.record
         if isinstance(record, Feedback):
-            return self.recorder.revise(record)
+            return self.verdicts.revise(record)
         if self.running is not None and is_violation(record):
             self.running.add_violation()
         return (record,)
@@ -118,7 +117,6 @@ class Recorder(Host):
         self._lock = threading.Lock()
         self._declared: dict[tuple[Operation, str], None] = {}
         self._sites: dict[tuple[Operation, str], Site] = {}
-        self._rated: OrderedDict[str, bool] = OrderedDict()
         self.tracing = None
         self.redactor = None
 
@@ -423,7 +421,7 @@ class Recorder(Host):
     def report(self, record: Record) -> None:
         """Hand over a finished point event, as one of the current invocation's."""
         if self.enabled:
-            self.pipeline.put(_Report(self, record, running_here()))
+            self.pipeline.put(_Report(record, running_here(), self._parts().verdicts))
 
     def origin(self) -> Origin:
         """Where the present code stands: request, run, agent, trace."""
@@ -449,17 +447,6 @@ class Recorder(Host):
 
     def _time(self) -> int:
         return self.clock.unix_ns(self.now()) if self.enabled else time.time_ns()
-
-    def revise(self, feedback: Feedback) -> Sequence[Record]:
-        """What a user's word adds to those before it; for the drainer."""
-        rated, request_id = self._rated, feedback.request_id
-        before = rated.pop(request_id, None)
-        rated[request_id] = feedback.correct
-        if len(rated) > MAX_RATED:
-            rated.popitem(last=False)
-        if before is None:
-            return (feedback,)
-        return () if before == feedback.correct else (feedback._replace(revision=True),)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 

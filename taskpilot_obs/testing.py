@@ -16,7 +16,6 @@ from prometheus_client import CollectorRegistry  # noqa: TID251  a test's metric
 
 from taskpilot_obs.clock import Clock
 from taskpilot_obs.config import build, get_recorder
-from taskpilot_obs.exporters.window import RollingWindow
 from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import Invocation, Record
 from taskpilot_obs.settings import Options, Settings
@@ -92,7 +91,7 @@ def fresh_recorder(*, clock: Clock | None = None, **options: Unpack[Options]) ->
     recorder = get_recorder()
     registry = options.pop("registry", None) or CollectorRegistry()
     settings = Settings.resolve({**options, "registry": registry})
-    parts = build(settings, recorder, clock=clock, window=RollingWindow())
+    parts = build(settings, recorder, clock=clock)
     before = recorder.swap(parts)
     try:
         yield recorder
