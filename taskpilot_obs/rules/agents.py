@@ -30,9 +30,7 @@ ALL_RUNS: Final = Count("agent", "agent_runs", _BY_AGENT, semconv.AGENT_RUNS.nam
 BUCKETS: Final = Count(
     "agent", "agent_run_duration_seconds_bucket", (*_BY_AGENT, "le"), f"{semconv.AGENT_DURATION.name}_bucket"
 )
-CALLS: Final = Count(
-    "tool", "agent_tool_calls_counted", (*_BY_AGENT, Label.TOOL), semconv.TOOL_CALLS.name, (_COUNTED,)
-)
+CALLS: Final = Count("tool", "agent_tool_calls_counted", (*_BY_AGENT, Label.TOOL), semconv.TOOL_CALLS.name, (_COUNTED,))
 FAILED_CALLS: Final = Count(
     "tool",
     "agent_tool_calls_failed",
@@ -47,7 +45,8 @@ def groups(settings: Settings) -> tuple[RuleGroup, ...]:
     """Recording rules of the folder `agents`."""
     parts = {"runs": _runs(settings), "latency": _latency(settings), "tools": _tools(settings)}
     return tuple(
-        RuleGroup(f"taskpilot-agents-{name}", settings.evaluation_interval, tuple(rules)) for name, rules in parts.items()
+        RuleGroup(f"taskpilot-agents-{name}", settings.evaluation_interval, tuple(rules))
+        for name, rules in parts.items()
     )
 
 
@@ -79,7 +78,9 @@ def _p95(window: str) -> str:
 def _tools(settings: Settings) -> list[Recording]:
     rules = [rule for count in (CALLS, FAILED_CALLS) for rule in count.rules(settings.scope, SHORT)]
     return rules + [
-        Recording(f"tool:agent_tool_calls:error_ratio_rate{window}", ratio(FAILED_CALLS.over(window), CALLS.over(window)))
+        Recording(
+            f"tool:agent_tool_calls:error_ratio_rate{window}", ratio(FAILED_CALLS.over(window), CALLS.over(window))
+        )
         for window in SHORT
     ]
 
@@ -151,9 +152,7 @@ def _silent(settings: Settings) -> Alert:
         for window in ("1h", "6h")
     ]
     info = f"count by ({settings.scope.by()}) ({settings.scope.select(semconv.INFO.name)})"
-    expr = (
-        "(\n" + "\n  or\n".join(conditions) + f"\n)\nand on ({settings.scope.by()})\n{info}"
-    )
+    expr = "(\n" + "\n  or\n".join(conditions) + f"\n)\nand on ({settings.scope.by()})\n{info}"
     return Alert(
         "TaskpilotAgentSilent",
         AlertKind.ABSENCE,

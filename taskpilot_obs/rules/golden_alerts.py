@@ -69,7 +69,8 @@ def _thresholds(settings: Settings) -> list[Alert]:
         _JOB,
         f"A successful task costs {USD}: {{{{ $labels.job }}}} (above {{limit}})",
         f"All LLM calls of {{{{ $labels.job }}}} together cost {USD} per run that succeeded,"
-        f" {evidence(runs, cost.min_events, 'counted runs')}. Failed runs cost too: a low success rate raises this figure.",
+        f" {evidence(runs, cost.min_events, 'counted runs')}. Failed runs cost too: a low success rate raises"
+        " this figure.",
     )
     correct_alerts = _Threshold(
         ("TaskpilotCorrectnessLow", "TaskpilotCorrectnessCritical"),
@@ -157,7 +158,8 @@ def _burn(settings: Settings, slo: str, severity: str, name: str) -> Alert:
         expr=_levels(settings, [_burn_expr(settings, level, slo, severity) for level in LEVELS]),
         summary=f"Error budget ({slo}) burns {TIMES} times too fast: {TASK}",
         description=(
-            f"Of {TASK}, {percent(100 - objective)} of the runs may {bad} over {settings.slo.period}; they do so {TIMES} times as"
+            f"Of {TASK}, {percent(100 - objective)} of the runs may {bad} over {settings.slo.period}; they do so"
+            f" {TIMES} times as"
             f" often. Fires above {said}."
         ),
     )

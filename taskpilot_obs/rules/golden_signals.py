@@ -134,9 +134,7 @@ def _runs(settings: Settings) -> list[Recording]:
 
 
 def _recent(settings: Settings, level: Level, value: Callable[[str], str], min_events: int) -> str:
-    return recent(
-        [(value(window), level.counted.over(window)) for window in settings.recent_windows], min_events
-    )
+    return recent([(value(window), level.counted.over(window)) for window in settings.recent_windows], min_events)
 
 
 def _latency(settings: Settings) -> list[Recording]:
@@ -147,9 +145,7 @@ def _latency(settings: Settings) -> list[Recording]:
         for window in settings.all_windows:
             rules.append(Recording(level.p95(window), quantile(0.95, level.buckets.over(window))))
             rules.append(Recording(level.slow_ratio(window), _slow(level.buckets.over(window), threshold)))
-        values = [
-            (level.p95(window), bucket(level.buckets.over(window), "+Inf")) for window in settings.recent_windows
-        ]
+        values = [(level.p95(window), bucket(level.buckets.over(window), "+Inf")) for window in settings.recent_windows]
         rules.append(
             Recording(
                 f"{level.name}:workflow_duration_seconds:p95_recent",
@@ -181,7 +177,7 @@ def _cost(settings: Settings) -> list[Recording]:
 
 
 def _correctness(settings: Settings) -> list[Recording]:
-    """correct = total{correct} + revisions{correct} - revisions{incorrect}; what is judged is total{any verdict}."""
+    """As feedback counts: correct = total + revisions to correct - revisions to incorrect, of all that was judged."""
     judged = Count(JOB, "llm_feedback_judged", (), semconv.FEEDBACK.name)
     first, revisions = semconv.FEEDBACK.name, semconv.FEEDBACK_REVISIONS.name
     counts = (

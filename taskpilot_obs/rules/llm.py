@@ -78,7 +78,9 @@ def _requests(settings: Settings) -> list[Recording]:
         counted, failed = requests_counted(level), requests_failed(level)
         rules += counted.rules(settings.scope, windows) + failed.rules(settings.scope, windows)
         rules += [
-            Recording(f"{level}:llm_requests:error_ratio_rate{window}", ratio(failed.over(window), counted.over(window)))
+            Recording(
+                f"{level}:llm_requests:error_ratio_rate{window}", ratio(failed.over(window), counted.over(window))
+            )
             for window in windows
         ]
     values = [

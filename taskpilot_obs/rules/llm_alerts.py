@@ -9,7 +9,7 @@ from taskpilot_obs.rules.promql import number
 from taskpilot_obs.rules.settings import Settings
 from taskpilot_obs.rules.wording import MODEL, OF_JOB, PERCENT, PROVIDER, SECONDS, USD, evidence, percent, usd
 
-_COST = "job:llm_cost_usd:increase1h"
+_COST = "provider:llm_cost_usd:increase1h"
 
 
 class _Recent(NamedTuple):
@@ -65,7 +65,8 @@ def _errors(settings: Settings, known: str) -> list[_Recent]:
             "llm_error_rate",
             series,
             f"> {number(limits.provider_error_percent / 100)}",
-            f"LLM provider is failing: {PERCENT} of calls at {PROVIDER} (above {percent(limits.provider_error_percent)})",
+            f"LLM provider is failing: {PERCENT} of calls at {PROVIDER} (above"
+            f" {percent(limits.provider_error_percent)})",
             failed,
             CRITICAL,
         ),
@@ -85,7 +86,8 @@ def _errors(settings: Settings, known: str) -> list[_Recent]:
             "provider:llm_retries:ratio_recent",
             f"> {number(limits.retries_percent / 100)}",
             f"LLM calls are retried: {PERCENT} at {PROVIDER} (above {percent(limits.retries_percent)})",
-            f"Retries amount to {PERCENT} of the calls to {PROVIDER}, {known}. Each one is paid for in time, many in money.",
+            f"Retries amount to {PERCENT} of the calls to {PROVIDER}, {known}. Each one is paid for in time, many"
+            " in money.",
         ),
     ]
 
@@ -135,7 +137,8 @@ def _economy(settings: Settings, known: str) -> list[_Recent]:
             "job:llm_unpriced_requests:ratio_recent",
             f"> {number(limits.unpriced_percent / 100)}",
             f"Cost is unknown for {PERCENT} of LLM calls: {OF_JOB} (above {percent(limits.unpriced_percent)})",
-            f"{PERCENT} of the LLM calls of {OF_JOB} have no price, {known}. Every cost figure is too low by their share.",
+            f"{PERCENT} of the LLM calls of {OF_JOB} have no price, {known}. Every cost figure is too low by"
+            " their share.",
         ),
         _Recent(
             "TaskpilotLLMUsageMissing",
@@ -143,7 +146,8 @@ def _economy(settings: Settings, known: str) -> list[_Recent]:
             "llm_usage",
             "job:llm_usage_missing:ratio_recent",
             f"> {number(limits.usage_missing_percent / 100)}",
-            f"Token usage is missing for {PERCENT} of LLM calls: {OF_JOB} (above {percent(limits.usage_missing_percent)})",
+            f"Token usage is missing for {PERCENT} of LLM calls: {OF_JOB} (above"
+            f" {percent(limits.usage_missing_percent)})",
             f"The providers stated no usage for {PERCENT} of the LLM calls of {OF_JOB}, {known}."
             " Their tokens and cost are counted nowhere.",
         ),
@@ -157,7 +161,7 @@ def _cost_per_hour(settings: Settings) -> Alert:
         AlertKind.SPEND,
         WARNING,
         "llm_cost",
-        f"{_COST} > {number(limit)}",
+        f"sum by ({settings.scope.by()}) ({_COST}) > {number(limit)}",
         f"LLM calls cost {USD} in the last hour: {OF_JOB} (above {usd(limit)})",
         f"The LLM calls of {OF_JOB} with a known price cost {USD} in the last hour.",
         settings.lasting,
@@ -166,16 +170,18 @@ def _cost_per_hour(settings: Settings) -> Alert:
 
 def _cost_spike(settings: Settings) -> Alert:
     limits = settings.llm
-    days = [f'label_replace({_COST} offset {day}d, "slice", "{day}", "", "")' for day in (1, 2, 3)]
+    total = f"sum by ({settings.scope.by()}) ({_COST})"
+    days = [f'label_replace({total[:-1]} offset {day}d), "slice", "{day}", "", "")' for day in (1, 2, 3)]
     usual = f"avg by ({settings.scope.by()}) (\n    " + "\n    or\n    ".join(days) + "\n  )"
     return Alert(
         "TaskpilotLLMCostSpike",
         AlertKind.SPEND,
         WARNING,
         "llm_cost_spike",
-        f"{_COST} > {number(limits.spike_min_usd)}\nand\n{_COST} > {number(limits.spike_factor)} *\n  {usual}",
+        f"{total} > {number(limits.spike_min_usd)}\nand\n{total} > {number(limits.spike_factor)} *\n  {usual}",
         f"LLM cost spike: {USD} in the last hour, over {number(limits.spike_factor)} times the usual: {OF_JOB}",
-        f"The LLM calls of {OF_JOB} cost {USD} in the last hour, more than {number(limits.spike_factor)} times the mean of the"
+        f"The LLM calls of {OF_JOB} cost {USD} in the last hour, more than {number(limits.spike_factor)} times"
+        " the mean of the"
         f" same hour of the last 3 days, and more than {usd(limits.spike_min_usd)}.",
         settings.lasting,
     )

@@ -5,8 +5,8 @@ Counters are turned into counts of events per window ("increases"). Three things
 * A series that is born at 1 has `increase()` = 0, so its first event would not count. What a series held when it was
   born within the window is therefore added. A series only counts as born if its process was not already running, and
   unseen, before the window: otherwise a gap in scraping would pass the whole history of a process for new events.
-* Windows above an hour are added up from recorded results of shorter ones (`increase6h` = three times `increase2h`, of now,
-  of 2 h ago and of 4 h ago). No rule ever reads days of raw samples, and a missing slice counts as no events.
+* Windows above an hour are added up from recorded results of shorter ones (`increase6h` = `increase2h` of now, of 2 h
+  ago and of 4 h ago). No rule ever reads days of raw samples, and a missing slice counts as no events.
 * Ratios divide sums, and have no value where nothing happened.
 """
 
@@ -154,9 +154,7 @@ def ratio(good: str, total: str) -> str:
 
 def quantile(share: float, buckets: str) -> str:
     """A quantile in seconds from counted buckets; no value where nothing was observed."""
-    return (
-        f'histogram_quantile({number(share)}, {buckets})\nand ignoring (le)\n({bucket(buckets, "+Inf")} > 0)'
-    )
+    return f"histogram_quantile({number(share)}, {buckets})\nand ignoring (le)\n({bucket(buckets, '+Inf')} > 0)"
 
 
 def bucket(buckets: str, bound: float | str) -> str:

@@ -35,16 +35,15 @@ FAILED_CHECKS: Final = Count(
 BYPASSED: Final = Count(
     "guardrail", "guardrail_checks_bypassed", _BY_GUARDRAIL, _CHECKS, (matcher(Label.RESULT, CheckResult.BYPASSED),)
 )
-BLOCKS: Final = Count(
-    "guardrail", "guardrail_blocks", (*_BY_GUARDRAIL, Label.STAGE), semconv.GUARDRAIL_BLOCKS.name
-)
+BLOCKS: Final = Count("guardrail", "guardrail_blocks", (*_BY_GUARDRAIL, Label.STAGE), semconv.GUARDRAIL_BLOCKS.name)
 
 
 def groups(settings: Settings) -> tuple[RuleGroup, ...]:
     """Recording rules of the folder `safety`."""
     parts = {"policies": _policies(settings), "guardrails": _guardrails(settings)}
     return tuple(
-        RuleGroup(f"taskpilot-safety-{name}", settings.evaluation_interval, tuple(rules)) for name, rules in parts.items()
+        RuleGroup(f"taskpilot-safety-{name}", settings.evaluation_interval, tuple(rules))
+        for name, rules in parts.items()
     )
 
 
@@ -83,9 +82,9 @@ def alerts(settings: Settings) -> tuple[Alert, ...]:
         AlertKind.EVENT,
         WARNING,
         "token_limit",
-        f"{VIOLATIONS.over('1h')}{{{matcher(Label.POLICY, limits.token_policy)}}} > 0",
+        f"{VIOLATIONS.over('1h')}{{{matcher(Label.POLICY, *limits.token_policies)}}} > 0",
         f"Token limit exceeded {WHOLE} times in the last hour: {OF_JOB}",
-        f"The policy {limits.token_policy} denied {WHOLE} inputs of {OF_JOB} in the last hour.",
+        f"{POLICY} denied {WHOLE} runs in the last hour that took more tokens than it allows.",
     )
     bypassed = Alert(
         "TaskpilotGuardrailBypassed",
@@ -110,7 +109,8 @@ def _surge(settings: Settings) -> Alert:
         "violation_surge",
         f"{hour} >= {limits.surge_min_violations}\nand\n{hour} > {number(limits.surge_factor)} * {usual}",
         f"{POLICY} denies far more than usual: {WHOLE} times in the last hour",
-        f"{POLICY} denied {WHOLE} times in the last hour, more than {number(limits.surge_factor)} times the hourly mean of the"
+        f"{POLICY} denied {WHOLE} times in the last hour, more than {number(limits.surge_factor)} times the"
+        " hourly mean of the"
         " day before.",
         settings.lasting,
     )

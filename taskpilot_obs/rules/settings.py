@@ -37,6 +37,12 @@ def _url(value: str) -> str:
     return value
 
 
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", value):
+        raise ValueError(f"{value!r} must consist of letters, digits, _ and -")
+    return value
+
+
 def _job(value: str) -> str:
     if not re.fullmatch(r'[^"\\\n]+', value):
         raise ValueError(f"{value!r} is no job name: quotes, backslashes and line breaks are not allowed")
@@ -86,8 +92,8 @@ class Above(_Section):
 class BurnPair(_Section):
     """One condition of a burn-rate alert: the budget burns `rate` times too fast over both windows.
 
-    The four defaults are those of the Google SRE workbook, chapter 5: 2 % of a 30-day budget in 1 h, 5 % in 6 h, 10 % in
-    1 d, 10 % in 3 d.
+    The four defaults are those of the Google SRE workbook, chapter 5: 2 % of a 30-day budget in 1 h, 5 % in 6 h, 10 %
+    in 1 d, 10 % in 3 d.
     """
 
     long: Duration
@@ -189,21 +195,16 @@ class Safety(_Section):
 
     surge_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3
     surge_min_violations: Events = 10
-    token_policy: str = "MaxTokens"  # noqa: S105  the name of a policy
+    token_policies: tuple[Annotated[str, AfterValidator(_name)], ...] = ("max_tokens", "MaxTokens")
     guardrail_error_percent: Percent = 1
     guardrail_min_checks: Events = 10
-
-    @model_validator(mode="after")
-    def _plain_name(self) -> Self:
-        _job(self.token_policy)
-        return self
 
 
 class Telemetry(_Section):
     """Thresholds of the library's own health."""
 
     window: Duration = "15m"
-    queue_capacity: Events = 10_000
+    queue_capacity: Events = 65_536
     queue_percent: Percent = 80
     down_for: Duration = "5m"
     expected_jobs: tuple[Annotated[str, AfterValidator(_job)], ...] = ()
@@ -264,9 +265,11 @@ class Settings(_Section):
 
     @property
     def fine_windows(self) -> tuple[str, ...]:
-        """The windows of the rules per agent, model and provider: 5m, those behind recent values, and what they need."""
+        """The windows of the rules per agent, model, provider and policy, shortest first."""
         return tuple(
-            sorted({"5m", "1h", "6h", "1d", *self.recent_windows, *_needed(self)}, key=lambda item: (seconds(item), item))
+            sorted(
+                {"5m", "1h", "6h", "1d", *self.recent_windows, *_needed(self)}, key=lambda item: (seconds(item), item)
+            )
         )
 
     @property

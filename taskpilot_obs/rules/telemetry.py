@@ -48,7 +48,8 @@ def alerts(settings: Settings) -> tuple[Alert, ...]:
             "exporter_errors",
             f"{ERRORS.over(window)} > 0",
             f"{_EXPORTER} failed {WHOLE} times in {window}",
-            f"{_EXPORTER} raised an error on {WHOLE} batches in the last {window}. The application itself is not affected.",
+            f"{_EXPORTER} raised an error on {WHOLE} batches in the last {window}. The application itself is not"
+            " affected.",
         ),
         _counter(
             "TaskpilotInternalErrors",
@@ -88,8 +89,10 @@ def _queue(settings: Settings) -> Alert:
         "queue",
         f"max by ({settings.scope.by(Label.EXPORTER)}) ({size}) / {limits.queue_capacity}"
         f" > {number(limits.queue_percent / 100)}",
-        f"Queue of exporter {{{{ $labels.exporter }}}} of {OF_JOB} is {PERCENT} full (above {percent(limits.queue_percent)})",
-        f"{PERCENT} of {limits.queue_capacity} places are taken in the fullest process. Records are lost once it is full.",
+        f"Queue of exporter {{{{ $labels.exporter }}}} of {OF_JOB} is {PERCENT} full (above"
+        f" {percent(limits.queue_percent)})",
+        f"{PERCENT} of {limits.queue_capacity} places are taken in the fullest process. Records are lost once it"
+        " is full.",
         settings.lasting,
     )
 
@@ -122,12 +125,14 @@ def _absent(settings: Settings) -> Alert:
     limits = settings.telemetry
     scope = settings.scope
     info = semconv.INFO.name
-    jobs = [scope.select(info, matcher("job", job)) for job in limits.expected_jobs] or [scope.select(info)]
-    parts = [f"absent({selector})" for selector in jobs]
-    parts.append(
-        f"(\n  count by ({scope.by()}) ({_known(settings)})\n  unless on ({scope.by()}) {scope.select(info)}\n)"
-    )
-    expr = "\nor\n".join(parts) + f"\nunless on ()\n({_down_targets(settings)})"
+    down = f"({_down_targets(settings)})"
+    parts = [
+        f"absent({scope.select(info, matcher('job', job))}) unless on (job) {down}" for job in limits.expected_jobs
+    ] or [f"absent({scope.select(info)}) unless on () {down}"]
+    kept = scope.by()
+    seen = f"count by ({kept}) ({_known(settings)})"
+    parts.append(f"{seen}\nunless on ({kept}) {scope.select(info)}\nunless on ({kept}) {down}")
+    expr = "\nor\n".join(parts)
     return Alert(
         "TaskpilotTelemetryAbsent",
         AlertKind.ABSENCE,
@@ -136,6 +141,7 @@ def _absent(settings: Settings) -> Alert:
         expr,
         "No telemetry arrives from {{ with $labels.job }}{{ . }}{{ else }}any service{{ end }}",
         "{{ with $labels.job }}{{ . }} reported within the last day and{{ else }}No scraped target has"
-        f" {info}:{{{{ end }}}} nothing reports now, for {limits.down_for}. None of the other alerts can fire meanwhile.",
+        f" {info}:{{{{ end }}}} nothing reports now, for {limits.down_for}. None of the other alerts can fire"
+        " meanwhile.",
         limits.down_for,
     )

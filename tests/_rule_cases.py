@@ -1,0 +1,169 @@
+"""How the unit tests of the alert rules are stated, and the `tests.yml` that promtool runs.
+
+A scenario is a handful of series and what must fire when. Figures that are expected stand in it as text, worked out by
+hand; nothing of the renderer is asked for them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from taskpilot_obs.rules.model import AlertKind
+
+RUNBOOKS = "https://github.com/taskpilot-obs/taskpilot-obs/blob/main/observability/prometheus/rules"
+DASHBOARDS = "http://localhost:3000/d"
+
+
+class Case(StrEnum):
+    """What a scenario proves of the alerts that it names."""
+
+    FIRES = "fires"
+    FIRST_EVENT = "fires on the very first event"
+    THIN = "stays silent on too little evidence"
+    HEALTHY = "stays silent when healthy"
+    RESOLVES = "resolves after recovery"
+    RESET = "survives a counter reset"
+    LOW_TRAFFIC = "works at two runs an hour"
+    HIGH_TRAFFIC = "works at two thousand runs a second"
+    LEVELS = "speaks at the right level"
+
+
+REQUIRED: dict[AlertKind, frozenset[Case]] = {
+    AlertKind.RATIO: frozenset({Case.FIRES, Case.THIN, Case.HEALTHY, Case.RESOLVES, Case.RESET}),
+    AlertKind.LATENCY: frozenset({Case.FIRES, Case.THIN, Case.HEALTHY, Case.RESOLVES, Case.RESET}),
+    AlertKind.SPEND: frozenset({Case.FIRES, Case.THIN, Case.HEALTHY, Case.RESOLVES, Case.RESET}),
+    AlertKind.EVENT: frozenset({Case.FIRES, Case.FIRST_EVENT, Case.HEALTHY, Case.RESOLVES, Case.RESET}),
+    AlertKind.TELEMETRY: frozenset({Case.FIRES, Case.FIRST_EVENT, Case.HEALTHY, Case.RESOLVES, Case.RESET}),
+    # A gauge or a missing series: nothing to reset; too little evidence means that it does not last.
+    AlertKind.ABSENCE: frozenset({Case.FIRES, Case.THIN, Case.HEALTHY, Case.RESOLVES}),
+}
+"""The cases that each kind of alert must have."""
+
+
+class Fired(NamedTuple):
+    """One alert, exactly as it must arrive."""
+
+    alert: str
+    folder: str
+    labels: dict[str, str]
+    summary: str
+    description: str
+
+
+class At(NamedTuple):
+    """What is so at one moment after the start: these alerts fire exactly so, and those not at all."""
+
+    time: str
+    fired: tuple[Fired, ...] = ()
+    quiet: tuple[str, ...] = ()
+
+
+class Scenario(NamedTuple):
+    """Series, and what they must lead to."""
+
+    case: Case
+    title: str
+    series: dict[str, str]
+    checks: tuple[At, ...]
+
+    @property
+    def alerts(self) -> set[str]:
+        """The alerts of which it proves something."""
+        return {name for check in self.checks for name in (*check.quiet, *(fired.alert for fired in check.fired))}
+
+
+def ramp(*phases: tuple[float, int], start: float = 0) -> str:
+    """A counter in promtool's notation: (increase a minute, minutes), one phase after the other."""
+    value, parts = start, []
+    for index, (step, minutes) in enumerate(phases):
+        first = value if index == 0 else value + step
+        count = minutes if index == 0 else minutes - 1
+        parts.append(f"{first:.10g}+{step:.10g}x{count}")
+        value = first + step * count
+    return " ".join(parts)
+
+
+def steady(value: float, minutes: int) -> str:
+    """A series that keeps its value; with `absent`, one that is born later."""
+    return f"{value:.10g}+0x{minutes}"
+
+
+def absent(minutes: int) -> str:
+    """No sample for so many minutes."""
+    return f"_x{minutes}"
+
+
+def then(*parts: str) -> str:
+    """Phases in turn; a counter that begins anew has been reset."""
+    return " ".join(parts)
+
+
+def histogram(name: str, labels: str, counts: dict[str, float], minutes: int) -> dict[str, str]:
+    """Buckets that each grow by so many observations a minute; cumulative, the last one is +Inf."""
+    return {f'{name}_bucket{{{labels},le="{bound}"}}': ramp((step, minutes)) for bound, step in counts.items()}
+
+
+def tests_text(folder: str, scenarios: Sequence[Scenario], groups: Sequence[str], interval: str) -> str:
+    """The text of `tests.yml`.
+
+    Args:
+        folder: the folder of rules.
+        scenarios: what must be so.
+        groups: names of the rule groups in the order in which they are to be evaluated.
+        interval: time between two evaluations; all offsets in the rules must be multiples of it.
+    """
+    tests = "".join(_test(folder, scenario) for scenario in scenarios)
+    return (
+        "# Written by scripts/write_rule_tests.py from the cases in tests/. Run: promtool test rules tests.yml\n"
+        "rule_files: [recording.yml, alerts.yml]\n"
+        f"evaluation_interval: {interval}\n"
+        f"group_eval_order: [{', '.join(groups)}]\n"
+        f"tests:\n{tests}"
+    )
+
+
+def _test(folder: str, scenario: Scenario) -> str:
+    series = "".join(
+        f"      - series: {_quoted(name)}\n        values: {_quoted(text)}\n" for name, text in scenario.series.items()
+    )
+    checks = "".join(_checks(folder, check) for check in scenario.checks)
+    return (
+        f"  - name: {_quoted(f'{scenario.title}: {scenario.case}')}\n"
+        "    interval: 1m\n"
+        + (f"    input_series:\n{series}" if series else "    input_series: []\n")
+        + f"    alert_rule_test:\n{checks}"
+    )
+
+
+def _checks(folder: str, check: At) -> str:
+    by_alert: dict[str, list[Fired]] = {name: [] for name in check.quiet}
+    for fired in check.fired:
+        assert fired.folder == folder
+        by_alert.setdefault(fired.alert, []).append(fired)
+    return "".join(_check(check.time, alert, fired) for alert, fired in by_alert.items())
+
+
+def _check(time: str, alert: str, fired: Sequence[Fired]) -> str:
+    head = f"      - eval_time: {time}\n        alertname: {alert}\n"
+    if not fired:
+        return head + "        exp_alerts: []\n"
+    return head + "        exp_alerts:\n" + "".join(_expected(item) for item in fired)
+
+
+def _expected(item: Fired) -> str:
+    annotations = {
+        "summary": item.summary,
+        "description": item.description,
+        "runbook_url": f"{RUNBOOKS}/{item.folder}/runbook.md#{item.alert.lower()}",
+        "dashboard_url": f"{DASHBOARDS}/taskpilot-{item.folder.replace('_', '-')}",
+    }
+    labels = "".join(f"              {name}: {_quoted(value)}\n" for name, value in item.labels.items())
+    texts = "".join(f"              {name}: {_quoted(value)}\n" for name, value in annotations.items())
+    return f"          - exp_labels:\n{labels}            exp_annotations:\n{texts}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,475 @@
+"""What the alerts on the golden signals must do."""
+
+from __future__ import annotations
+
+from _rule_cases import At, Case, Fired, Scenario, absent, histogram, ramp, steady, then
+
+FOLDER = "golden_signals"
+ONE = 'job="shop",instance="shop-1:9464"'
+RUN = f'{ONE},workflow="checkout"'
+OK, BAD = f'workflow_runs_total{{{RUN},status="success"}}', f'workflow_runs_total{{{RUN},status="error"}}'
+TASK = "workflow checkout of shop"
+COST = f'llm_cost_usd_total{{{ONE},agent="planner",model="m1",provider="acme"}}'
+VIOLATION = f'policy_violations_total{{{RUN},agent="planner",policy="pii",severity="high"}}'
+CORRECT, WRONG = f'llm_feedback_total{{{ONE},verdict="correct"}}', f'llm_feedback_total{{{ONE},verdict="incorrect"}}'
+EVIDENCE = "over the shortest of 1h, 6h, 1d with at least 10"
+COUNTING = "Errors, timeouts and blocked runs count against it; cancelled, abandoned and interrupted ones do not."
+
+SUCCESS = ("TaskpilotSuccessRateLow", "TaskpilotSuccessRateCritical")
+LATENCY = ("TaskpilotLatencyHigh", "TaskpilotLatencyCritical")
+TASK_COST = ("TaskpilotTaskCostHigh", "TaskpilotTaskCostCritical")
+CORRECTNESS = ("TaskpilotCorrectnessLow", "TaskpilotCorrectnessCritical")
+VIOLATIONS = ("TaskpilotPolicyViolationRateHigh", "TaskpilotPolicyViolationRateCritical")
+SUCCESS_BURN = ("TaskpilotSuccessBudgetBurnFast", "TaskpilotSuccessBudgetBurnSlow")
+LATENCY_BURN = ("TaskpilotLatencyBudgetBurnFast", "TaskpilotLatencyBudgetBurnSlow")
+
+
+def success(value: str, task: str = TASK, **labels: str) -> tuple[Fired, Fired]:
+    """Both alerts on the success rate."""
+    found = labels or {"workflow": "checkout"}
+    description = f"{value} of the runs of {task} succeeded {EVIDENCE} counted runs. {COUNTING}"
+    low, critical = (
+        Fired(
+            name,
+            FOLDER,
+            {"severity": severity, "signal": "success_rate", "job": "shop", **found},
+            f"Only {value} of runs succeed: {task} (below {limit})",
+            description,
+        )
+        for name, severity, limit in zip(SUCCESS, ("warning", "critical"), ("95%", "90%"), strict=True)
+    )
+    return low, critical
+
+
+def success_overall(value: str) -> tuple[Fired, Fired]:
+    """Both alerts on the success rate, when no single workflow has enough runs."""
+    low, critical = success(value, "all workflows of shop", workflow="")
+    return tuple(item._replace(labels={k: v for k, v in item.labels.items() if v}) for item in (low, critical))  # type: ignore[return-value]  # two in, two out
+
+
+def latency(value: str) -> tuple[Fired, Fired]:
+    """Both alerts on the p95 of durations."""
+    low, critical = (
+        Fired(
+            name,
+            FOLDER,
+            {"severity": severity, "signal": "p95_latency", "job": "shop", "workflow": "checkout"},
+            f"Runs are slow, p95 is {value}: {TASK} (above {limit})",
+            f"1 of 20 runs of {TASK} takes {value} or longer, {EVIDENCE} runs, whatever their status.",
+        )
+        for name, severity, limit in zip(LATENCY, ("warning", "critical"), ("2 s", "5 s"), strict=True)
+    )
+    return low, critical
+
+
+def task_cost(value: str) -> tuple[Fired, Fired]:
+    """Both alerts on the cost per successful task."""
+    low, critical = (
+        Fired(
+            name,
+            FOLDER,
+            {"severity": severity, "signal": "cost_per_task", "job": "shop"},
+            f"A successful task costs {value}: shop (above {limit})",
+            f"All LLM calls of shop together cost {value} per run that succeeded, {EVIDENCE} counted runs."
+            " Failed runs cost too: a low success rate raises this figure.",
+        )
+        for name, severity, limit in zip(TASK_COST, ("warning", "critical"), ("$0.10", "$0.50"), strict=True)
+    )
+    return low, critical
+
+
+def correctness(value: str) -> tuple[Fired, Fired]:
+    """Both alerts on what users confirm."""
+    low, critical = (
+        Fired(
+            name,
+            FOLDER,
+            {"severity": severity, "signal": "correctness", "job": "shop"},
+            f"Users confirm only {value} of answers: shop (below {limit})",
+            f"{value} of the answers of shop that users judged were correct,"
+            " over the shortest of 1h, 6h, 1d, 3d with at least 10 verdicts.",
+        )
+        for name, severity, limit in zip(CORRECTNESS, ("warning", "critical"), ("90%", "70%"), strict=True)
+    )
+    return low, critical
+
+
+def violations(value: str) -> tuple[Fired, Fired]:
+    """Both alerts on policy violations a run."""
+    low, critical = (
+        Fired(
+            name,
+            FOLDER,
+            {"severity": severity, "signal": "policy_violation_rate", "job": "shop"},
+            f"Policy violations reach {value} of runs: shop (above {limit})",
+            f"Policies denied {value} as often as shop finished a counted run, {EVIDENCE} counted runs."
+            " Denials count in monitor and in enforce mode.",
+        )
+        for name, severity, limit in zip(VIOLATIONS, ("warning", "critical"), ("1%", "2%"), strict=True)
+    )
+    return low, critical
+
+
+def burn(name: str, times: str) -> Fired:
+    """One alert on a burn rate."""
+    fast = name.endswith("Fast")
+    slo = "success" if "Success" in name else "latency"
+    bad = "fail" if slo == "success" else "take longer than 2 s"
+    pairs = "14.4 over 1h and 5m or 6 over 6h and 30m" if fast else "3 over 1d and 2h or 1 over 3d and 6h"
+    return Fired(
+        name,
+        FOLDER,
+        {
+            "severity": "critical" if fast else "warning",
+            "signal": f"{slo}_budget",
+            "job": "shop",
+            "workflow": "checkout",
+        },
+        f"Error budget ({slo}) burns {times} times too fast: {TASK}",
+        f"Of {TASK}, 5% of the runs may {bad} over 30d; they do so {times} times as often. Fires above {pairs}.",
+    )
+
+
+def runs(good: float, bad: float, minutes: int) -> dict[str, str]:
+    """Runs a minute."""
+    return {OK: ramp((good, minutes)), BAD: ramp((bad, minutes))}
+
+
+def slow(fast: float, total: float, minutes: int) -> dict[str, str]:
+    """Runs a minute: so many within 2 s, the rest between 5 s and 10 s; and the counters beside them."""
+    counts = {"1.0": 0, "2.0": fast, "5.0": fast, "10.0": total, "+Inf": total}
+    return histogram("workflow_duration_seconds", RUN, counts, minutes) | runs(total, 0, minutes)
+
+
+SUCCESS_RATE = (
+    Scenario(Case.FIRES, "8 of 10 runs succeed", runs(8, 2, 120), (At("2h", success("80%")),)),
+    Scenario(
+        Case.FIRES,
+        "92 of 100 runs succeed, which is a warning only",
+        runs(92, 8, 120),
+        (At("2h", success("92%")[:1], ("TaskpilotSuccessRateCritical",)),),
+    ),
+    Scenario(
+        Case.FIRST_EVENT,
+        "a workflow that nobody declared ends its first twelve runs as errors",
+        {BAD: then(absent(20), steady(12, 20))},
+        (At("40m", success("0%")),),
+    ),
+    Scenario(
+        Case.THIN,
+        "9 runs, all failed",
+        {OK: steady(0, 120), BAD: then(steady(0, 60), ramp((1, 8), start=1), steady(9, 50))},
+        (At("1h50m", quiet=SUCCESS),),
+    ),
+    Scenario(Case.HEALTHY, "98 of 100 runs succeed", runs(98, 2, 120), (At("2h", quiet=SUCCESS),)),
+    Scenario(
+        Case.HEALTHY,
+        "runs that were cancelled prove nothing",
+        runs(10, 0, 120) | {f'workflow_runs_total{{{RUN},status="cancelled"}}': ramp((50, 120))},
+        (At("2h", quiet=SUCCESS),),
+    ),
+    Scenario(
+        Case.RESOLVES,
+        "an hour of good runs after an outage",
+        {OK: ramp((5, 120), (10, 70)), BAD: ramp((5, 120), (0, 70))},
+        (At("2h", success("50%")), At("3h10m", quiet=SUCCESS)),
+    ),
+    Scenario(
+        Case.RESET,
+        "the process restarts amid an outage",
+        {OK: then(ramp((8, 90)), ramp((8, 90))), BAD: then(ramp((2, 90)), ramp((2, 90)))},
+        (At("1h55m", success("80%")),),
+    ),
+    Scenario(
+        Case.RESET,
+        "the process restarts and nothing else happens",
+        {OK: then(ramp((10, 90)), ramp((10, 90))), BAD: then(steady(500, 90), steady(0, 90))},
+        (At("1h40m", quiet=SUCCESS), At("2h30m", quiet=SUCCESS)),
+    ),
+    Scenario(
+        Case.LOW_TRAFFIC,
+        "a run every half hour, of the last 12 three failed",
+        {
+            OK: ramp((0, 29), *((1, 1), (0, 29)) * 12, *((0, 30),) * 3, *((1, 1), (0, 29)) * 4),
+            BAD: ramp((0, 29), *((0, 30),) * 12, *((1, 1), (0, 29)) * 3, *((0, 30),) * 4),
+        },
+        (At("6h", quiet=SUCCESS), At("7h55m", success("75%"))),
+    ),
+    Scenario(
+        Case.HIGH_TRAFFIC,
+        "2,000 runs a second, of which 10 % fail, then none",
+        {OK: ramp((106_800, 120), (120_000, 65)), BAD: ramp((13_200, 120), (0, 65))},
+        (At("2h", success("89%")), At("3h5m", quiet=SUCCESS)),
+    ),
+    Scenario(
+        Case.LEVELS,
+        "fifty workflows with a failed run each: too few for one, enough for all",
+        {
+            f'workflow_runs_total{{{ONE},workflow="w{index}",status="{status}"}}': then(
+                steady(0, 60), steady(count, 40)
+            )
+            for index in range(10)
+            for status, count in (("success", 3), ("error", 1))
+        },
+        (At("1h30m", success_overall("75%")),),
+    ),
+)
+
+LATENCIES = (
+    # 6 of 10 within 5 s, the rest within 10 s: the 95th of 100 lies at 5 + 5 x (9.5 - 6) / 4 = 9.375 s.
+    Scenario(Case.FIRES, "4 of 10 runs take 5 s to 10 s", slow(6, 10, 120), (At("2h", latency("9.4 s")),)),
+    Scenario(
+        Case.THIN,
+        "4 slow runs in all",
+        {
+            name: then(steady(0, 60), steady(4 if 'le="10.0"' in name or "+Inf" in name else 0, 60))
+            for name in slow(0, 1, 1)
+        },
+        (At("2h", quiet=LATENCY),),
+    ),
+    Scenario(Case.HEALTHY, "98 of 100 runs take at most 2 s", slow(98, 100, 120), (At("2h", quiet=LATENCY),)),
+    Scenario(
+        Case.RESOLVES,
+        "an hour of fast runs after slow ones",
+        {
+            name: ramp((0 if any(f'le="{bound}"' in name for bound in ("1.0", "2.0", "5.0")) else 10, 120), (10, 70))
+            for name in histogram(
+                "workflow_duration_seconds", RUN, dict.fromkeys(("1.0", "2.0", "5.0", "10.0", "+Inf"), 0), 1
+            )
+        },
+        (At("2h", latency("9.8 s")), At("3h10m", quiet=LATENCY)),
+    ),
+    Scenario(
+        Case.RESET,
+        "the process restarts amid slow runs",
+        {name: then(text, text) for name, text in slow(6, 10, 90).items()},
+        (At("1h55m", latency("9.4 s")),),
+    ),
+)
+
+COSTS = (
+    Scenario(
+        Case.FIRES,
+        "6.30 USD a minute for 10 runs",
+        runs(10, 0, 120) | {COST: ramp((6.3, 120))},
+        (At("2h", task_cost("$0.63")),),
+    ),
+    Scenario(
+        Case.FIRES,
+        "half of the runs fail, so what succeeds costs twice as much",
+        runs(5, 5, 120) | {COST: ramp((1, 120))},
+        (At("2h", task_cost("$0.20")[:1], ("TaskpilotTaskCostCritical",)),),
+    ),
+    Scenario(
+        Case.FIRST_EVENT,
+        "the first calls to a model that nobody used before cost 6 USD",
+        {OK: then(steady(0, 30), steady(10, 30)), BAD: steady(0, 60), COST: then(absent(30), steady(6, 30))},
+        (At("50m", task_cost("$0.60")),),
+    ),
+    Scenario(
+        Case.THIN,
+        "9 dear runs",
+        {
+            OK: then(steady(0, 60), ramp((1, 9)), steady(9, 50)),
+            BAD: steady(0, 120),
+            COST: then(steady(0, 60), steady(90, 60)),
+        },
+        (At("1h50m", quiet=TASK_COST),),
+    ),
+    Scenario(Case.HEALTHY, "5 cents a run", runs(10, 0, 120) | {COST: ramp((0.5, 120))}, (At("2h", quiet=TASK_COST),)),
+    Scenario(
+        Case.RESOLVES,
+        "an hour of cheap runs after dear ones",
+        runs(10, 0, 190) | {COST: ramp((6.3, 120), (0.1, 70))},
+        (At("2h", task_cost("$0.63")), At("3h10m", quiet=TASK_COST)),
+    ),
+    Scenario(
+        Case.RESET,
+        "the process restarts amid dear runs",
+        {OK: then(ramp((10, 90)), ramp((10, 90))), BAD: steady(0, 180), COST: then(ramp((6.3, 90)), ramp((6.3, 90)))},
+        (At("1h55m", task_cost("$0.63")),),
+    ),
+)
+
+REVISED = f'llm_feedback_revisions_total{{{ONE},verdict="incorrect"}}'
+FEEDBACK = (
+    Scenario(
+        Case.FIRES,
+        "6 of 10 verdicts are good",
+        {CORRECT: ramp((6, 120)), WRONG: ramp((4, 120))},
+        (At("2h", correctness("60%")),),
+    ),
+    Scenario(
+        Case.FIRES,
+        "9 of 10 verdicts are good, but 2 of them are taken back",
+        {CORRECT: ramp((9, 120)), WRONG: ramp((1, 120)), REVISED: ramp((2, 120))},
+        (At("2h", correctness("70%")[:1]),),
+    ),
+    Scenario(
+        Case.FIRST_EVENT,
+        "the first ten verdicts ever, six of them good",
+        {CORRECT: then(absent(30), steady(6, 30)), WRONG: then(absent(30), steady(4, 30))},
+        (At("1h", correctness("60%")),),
+    ),
+    Scenario(
+        Case.THIN,
+        "9 verdicts, all bad",
+        {CORRECT: steady(0, 120), WRONG: then(steady(0, 60), ramp((1, 9)), steady(9, 50))},
+        (At("1h50m", quiet=CORRECTNESS),),
+    ),
+    Scenario(
+        Case.HEALTHY,
+        "95 of 100 verdicts are good",
+        {CORRECT: ramp((95, 120)), WRONG: ramp((5, 120))},
+        (At("2h", quiet=CORRECTNESS),),
+    ),
+    Scenario(
+        Case.RESOLVES,
+        "an hour of good verdicts after bad ones",
+        {CORRECT: ramp((5, 120), (10, 70)), WRONG: ramp((5, 120), (0, 70))},
+        (At("2h", correctness("50%")), At("3h10m", quiet=CORRECTNESS)),
+    ),
+    Scenario(
+        Case.RESET,
+        "the process restarts amid bad verdicts",
+        {CORRECT: then(ramp((6, 90)), ramp((6, 90))), WRONG: then(ramp((4, 90)), ramp((4, 90)))},
+        (At("1h55m", correctness("60%")),),
+    ),
+)
+
+POLICIES = (
+    Scenario(
+        Case.FIRES,
+        "5 violations in 100 runs",
+        runs(100, 0, 120) | {VIOLATION: ramp((5, 120))},
+        (At("2h", violations("5%")),),
+    ),
+    Scenario(
+        Case.FIRST_EVENT,
+        "twenty runs and the first violation ever",
+        {OK: then(steady(0, 30), steady(20, 30)), BAD: steady(0, 60), VIOLATION: then(absent(30), steady(1, 30))},
+        (At("1h", violations("5%")),),
+    ),
+    Scenario(
+        Case.THIN,
+        "9 runs and as many violations",
+        {
+            OK: then(steady(0, 60), ramp((1, 9)), steady(9, 50)),
+            BAD: steady(0, 120),
+            VIOLATION: then(absent(60), ramp((1, 9)), steady(9, 50)),
+        },
+        (At("1h50m", quiet=VIOLATIONS),),
+    ),
+    Scenario(
+        Case.HEALTHY,
+        "1 violation in 200 runs",
+        runs(200, 0, 120) | {VIOLATION: ramp((1, 120))},
+        (At("2h", quiet=VIOLATIONS),),
+    ),
+    Scenario(
+        Case.HEALTHY,
+        "a process of last week, with a thousand violations behind it, is scraped for the first time",
+        {
+            OK: then(absent(30), ramp((10, 60), start=90_000)),
+            BAD: then(absent(30), steady(0, 60)),
+            VIOLATION: then(absent(30), steady(1000, 60)),
+            f"process_start_time_seconds{{{ONE}}}": then(absent(30), steady(-604_800, 60)),
+        },
+        (At("45m", quiet=VIOLATIONS), At("1h20m", quiet=VIOLATIONS)),
+    ),
+    Scenario(
+        Case.RESOLVES,
+        "an hour without violations",
+        runs(100, 0, 190) | {VIOLATION: ramp((5, 120), (0, 70))},
+        (At("2h", violations("5%")), At("3h10m", quiet=VIOLATIONS)),
+    ),
+    Scenario(
+        Case.RESET,
+        "the process restarts amid violations",
+        {
+            OK: then(ramp((100, 90)), ramp((100, 90))),
+            BAD: steady(0, 180),
+            VIOLATION: then(ramp((5, 90)), ramp((5, 90))),
+        },
+        (At("1h55m", violations("5%")),),
+    ),
+)
+
+FAST_S, SLOW_S = SUCCESS_BURN
+FAST_L, SLOW_L = LATENCY_BURN
+BURNS = (
+    # 80 % bad at a budget of 5 % burns 16 times too fast.
+    Scenario(
+        Case.FIRES, "8 of 10 runs fail", runs(2, 8, 120), (At("2h", (burn(FAST_S, "16.0"), burn(SLOW_S, "16.0"))),)
+    ),
+    Scenario(
+        Case.FIRES,
+        "10 % of the runs fail: slow burn only",
+        runs(9, 1, 120),
+        (At("2h", (burn(SLOW_S, "2.0"),), (FAST_S,)),),
+    ),
+    Scenario(
+        Case.THIN,
+        "9 runs, all failed",
+        {
+            OK: steady(0, 120),
+            BAD: then(steady(0, 60), ramp((1, 9)), steady(9, 50)),
+        },
+        (At("1h10m", quiet=SUCCESS_BURN),),
+    ),
+    Scenario(Case.HEALTHY, "4 % of the runs fail", runs(96, 4, 120), (At("2h", quiet=SUCCESS_BURN),)),
+    Scenario(
+        Case.RESOLVES,
+        "good runs after an hour of outage: fast within half an hour, slow within six",
+        {OK: ramp((10, 60), (0, 60), (10, 370)), BAD: ramp((0, 60), (10, 60), (0, 370))},
+        (
+            At("2h", (burn(FAST_S, "20.0"), burn(SLOW_S, "10.0"))),
+            At("2h35m", quiet=(FAST_S,)),
+            At("8h10m", quiet=SUCCESS_BURN),
+        ),
+    ),
+    Scenario(
+        Case.RESET,
+        "the process restarts amid an outage",
+        {OK: then(ramp((2, 90)), ramp((2, 90))), BAD: then(ramp((8, 90)), ramp((8, 90)))},
+        (At("1h55m", (burn(FAST_S, "16.0"), burn(SLOW_S, "16.0"))),),
+    ),
+    Scenario(
+        Case.FIRES,
+        "8 of 10 runs take longer than 2 s",
+        slow(2, 10, 120),
+        (At("2h", (burn(FAST_L, "16.0"), burn(SLOW_L, "16.0"))),),
+    ),
+    Scenario(
+        Case.THIN,
+        "4 slow runs in all",
+        {
+            name: then(steady(0, 60), steady(4 if 'le="10.0"' in name or "+Inf" in name else 0, 60))
+            for name in slow(0, 1, 1)
+        },
+        (At("1h10m", quiet=LATENCY_BURN),),
+    ),
+    Scenario(Case.HEALTHY, "96 of 100 runs take at most 2 s", slow(96, 100, 120), (At("2h", quiet=LATENCY_BURN),)),
+    Scenario(
+        Case.RESOLVES,
+        "fast runs after an hour of slow ones",
+        {
+            name: ramp((10, 60), (10 if 'le="10.0"' in name or "+Inf" in name else 0, 60), (10, 370))
+            for name in histogram("workflow_duration_seconds", RUN, dict.fromkeys(("2.0", "10.0", "+Inf"), 0), 1)
+        }
+        | runs(10, 0, 490),
+        (
+            At("2h", (burn(FAST_L, "20.0"), burn(SLOW_L, "10.0"))),
+            At("2h35m", quiet=(FAST_L,)),
+            At("8h10m", quiet=LATENCY_BURN),
+        ),
+    ),
+    Scenario(
+        Case.RESET,
+        "the process restarts amid slow runs",
+        {name: then(text, text) for name, text in slow(2, 10, 90).items()},
+        (At("1h55m", (burn(FAST_L, "16.0"), burn(SLOW_L, "16.0"))),),
+    ),
+)
+
+SCENARIOS = (*SUCCESS_RATE, *LATENCIES, *COSTS, *FEEDBACK, *POLICIES, *BURNS)

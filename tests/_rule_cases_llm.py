@@ -1,0 +1,393 @@
+"""What the alerts on LLM calls must do."""
+
+from __future__ import annotations
+
+from _rule_cases import At, Case, Fired, Scenario, absent, histogram, ramp, steady, then
+
+FOLDER = "llm"
+ONE = 'job="shop",instance="shop-1:9464"'
+CALL = f'{ONE},agent="planner",model="m1",provider="acme"'
+MODEL = f'{ONE},model="m1",provider="acme"'
+OK, BAD = f'llm_requests_total{{{CALL},status="success"}}', f'llm_requests_total{{{CALL},status="error"}}'
+LIMITED = f'llm_errors_total{{{CALL},error_type="rate_limit"}}'
+RETRIES = f"llm_retries_total{{{MODEL}}}"
+UNPRICED, NO_USAGE = f"llm_unpriced_requests_total{{{MODEL}}}", f"llm_usage_missing_total{{{MODEL}}}"
+HITS = f'llm_cache_hits_total{{{ONE},agent="planner",model="m1"}}'
+MISSES = f'llm_cache_misses_total{{{ONE},agent="planner",model="m1"}}'
+COST = f"llm_cost_usd_total{{{CALL}}}"
+EVIDENCE = "over the shortest of 1h, 6h, 1d with at least 20"
+DURATION, FIRST_TOKEN = "llm_request_duration_seconds", "llm_time_to_first_token_seconds"
+
+ERRORS, FAILING = "TaskpilotLLMErrorRateHigh", "TaskpilotLLMProviderFailing"
+RATE, RETRY = "TaskpilotLLMRateLimited", "TaskpilotLLMRetriesHigh"
+SLOW, TOKEN = "TaskpilotLLMSlow", "TaskpilotLLMFirstTokenSlow"
+CACHE, PRICE, USAGE = "TaskpilotLLMCacheHitRateLow", "TaskpilotLLMUnpricedShareHigh", "TaskpilotLLMUsageMissing"
+HOUR, SPIKE = "TaskpilotLLMCostPerHourHigh", "TaskpilotLLMCostSpike"
+DAY = 1440
+
+
+def _one(name: str, signal: str, labels: dict[str, str], summary: str, description: str) -> Fired:
+    severity = "critical" if name == FAILING else "warning"
+    return Fired(name, FOLDER, {"severity": severity, "signal": signal, "job": "shop", **labels}, summary, description)
+
+
+def errors(value: str) -> tuple[Fired, Fired]:
+    """Calls to a provider fail."""
+    text = f"{value} of the calls to acme for shop ended as error or timeout, {EVIDENCE} calls."
+    labels = {"provider": "acme"}
+    return (
+        _one(ERRORS, "llm_error_rate", labels, f"LLM calls fail: {value} at acme for shop (above 1%)", text),
+        _one(
+            FAILING,
+            "llm_error_rate",
+            labels,
+            f"LLM provider is failing: {value} of calls at acme for shop (above 5%)",
+            text,
+        ),
+    )
+
+
+def rate_limited(value: str) -> tuple[Fired]:
+    """A provider refuses calls."""
+    return (
+        _one(
+            RATE,
+            "llm_rate_limits",
+            {"provider": "acme"},
+            f"Rate limits refuse {value} of LLM calls at acme for shop (above 5%)",
+            f"{value} of the calls to acme for shop failed with a rate limit, {EVIDENCE} calls.",
+        ),
+    )
+
+
+def retried(value: str) -> tuple[Fired]:
+    """Calls are retried."""
+    return (
+        _one(
+            RETRY,
+            "llm_retries",
+            {"provider": "acme"},
+            f"LLM calls are retried: {value} at acme for shop (above 10%)",
+            f"Retries amount to {value} of the calls to acme for shop, {EVIDENCE} calls."
+            " Each one is paid for in time, many in money.",
+        ),
+    )
+
+
+def slow(value: str) -> tuple[Fired]:
+    """Calls are slow."""
+    return (
+        _one(
+            SLOW,
+            "llm_latency",
+            {"model": "m1", "provider": "acme"},
+            f"LLM calls are slow, p99 is {value}: m1 (acme) for shop (above 10 s)",
+            f"1 of 100 calls to m1 (acme) for shop takes {value} or longer to the last token, {EVIDENCE} calls.",
+        ),
+    )
+
+
+def first_token(value: str) -> tuple[Fired]:
+    """First tokens come late."""
+    return (
+        _one(
+            TOKEN,
+            "llm_first_token",
+            {"model": "m1", "provider": "acme"},
+            f"First tokens come late, p95 is {value}: m1 (acme) for shop (above 5 s)",
+            f"1 of 20 streamed calls to m1 (acme) for shop waits {value} or longer for its first token,"
+            f" {EVIDENCE} streamed calls.",
+        ),
+    )
+
+
+def cache(value: str) -> tuple[Fired]:
+    """The cache seldom answers."""
+    return (
+        _one(
+            CACHE,
+            "llm_cache",
+            {"agent": "planner"},
+            f"Cache answers only {value} of LLM calls: agent planner of shop (below 30%)",
+            f"{value} of the cache look-ups of this agent were hits, {EVIDENCE} look-ups.",
+        ),
+    )
+
+
+def unpriced(value: str) -> tuple[Fired]:
+    """Calls have no price."""
+    return (
+        _one(
+            PRICE,
+            "llm_unpriced",
+            {},
+            f"Cost is unknown for {value} of LLM calls: shop (above 5%)",
+            f"{value} of the LLM calls of shop have no price, {EVIDENCE} calls."
+            " Every cost figure is too low by their share.",
+        ),
+    )
+
+
+def no_usage(value: str) -> tuple[Fired]:
+    """Calls state no usage."""
+    return (
+        _one(
+            USAGE,
+            "llm_usage",
+            {},
+            f"Token usage is missing for {value} of LLM calls: shop (above 5%)",
+            f"The providers stated no usage for {value} of the LLM calls of shop, {EVIDENCE} calls."
+            " Their tokens and cost are counted nowhere.",
+        ),
+    )
+
+
+def per_hour(value: str) -> tuple[Fired]:
+    """An hour is dear."""
+    return (
+        _one(
+            HOUR,
+            "llm_cost",
+            {},
+            f"LLM calls cost {value} in the last hour: shop (above $5.00)",
+            f"The LLM calls of shop with a known price cost {value} in the last hour.",
+        ),
+    )
+
+
+def spike(value: str) -> tuple[Fired]:
+    """An hour is far dearer than usual."""
+    return (
+        _one(
+            SPIKE,
+            "llm_cost_spike",
+            {},
+            f"LLM cost spike: {value} in the last hour, over 3 times the usual: shop",
+            f"The LLM calls of shop cost {value} in the last hour, more than 3 times the mean of the same hour of the"
+            " last 3 days, and more than $1.00.",
+        ),
+    )
+
+
+def calls(good: float, bad: float, minutes: int) -> dict[str, str]:
+    """Calls a minute."""
+    return {OK: ramp((good, minutes)), BAD: ramp((bad, minutes))}
+
+
+def late(name: str, bounds: tuple[str, str], counts: tuple[float, float], minutes: int) -> dict[str, str]:
+    """Observations a minute up to the first and up to the second bound."""
+    low, high = counts
+    return histogram(name, MODEL, {bounds[0]: low, bounds[1]: high, "+Inf": high}, minutes)
+
+
+def share(series: str, fires: tuple[Fired], what: str, few: float, many: float) -> tuple[Scenario, ...]:
+    """The cases of an alert on one sort of event among 100 calls a minute: `many` are too many, `few` are not."""
+    alert = fires[0].alert
+    base = calls(100, 0, 120)
+    return (
+        Scenario(Case.FIRES, f"{many:g} {what} in 100 calls", base | {series: ramp((many, 120))}, (At("2h", fires),)),
+        Scenario(
+            Case.FIRST_EVENT,
+            f"{many:g} {what} in 100 calls, the first ones ever",
+            {OK: then(steady(0, 30), steady(100, 40)), BAD: steady(0, 70), series: then(absent(30), steady(many, 40))},
+            (At("1h", fires),),
+        ),
+        Scenario(
+            Case.THIN,
+            f"19 calls, 19 {what}",
+            {OK: then(steady(0, 60), ramp((1, 19)), steady(19, 40)), BAD: steady(0, 120)}
+            | {series: then(steady(0, 60), ramp((1, 19)), steady(19, 40))},
+            (At("1h50m", quiet=(alert,)),),
+        ),
+        Scenario(
+            Case.HEALTHY, f"{few:g} {what} in 100 calls", base | {series: ramp((few, 120))}, (At("2h", quiet=(alert,)),)
+        ),
+        Scenario(
+            Case.RESOLVES,
+            f"an hour without {what}",
+            calls(100, 0, 190) | {series: ramp((many, 120), (0, 70))},
+            (At("2h", fires), At("3h10m", quiet=(alert,))),
+        ),
+        Scenario(
+            Case.RESET,
+            f"the process restarts amid {what}",
+            {OK: then(ramp((100, 90)), ramp((100, 90))), BAD: steady(0, 180)}
+            | {series: then(ramp((many, 90)), ramp((many, 90)))},
+            (At("1h55m", fires),),
+        ),
+    )
+
+
+def latency(
+    name: str, bounds: tuple[str, str], bad: tuple[float, float], good: tuple[float, float], fires: tuple[Fired]
+) -> tuple[Scenario, ...]:
+    """The cases of an alert on a quantile: `bad` and `good` are calls a minute up to either bound."""
+    alert = fires[0].alert
+    slow_calls = late(name, bounds, bad, 120)
+    return (
+        Scenario(Case.FIRES, f"calls beyond {bounds[0]} s", slow_calls, (At("2h", fires),)),
+        Scenario(
+            Case.THIN,
+            "19 slow calls",
+            {series: then(steady(0, 60), steady(0 if bounds[0] in series else 19, 60)) for series in slow_calls},
+            (At("1h50m", quiet=(alert,)),),
+        ),
+        Scenario(
+            Case.HEALTHY, f"calls within {bounds[0]} s", late(name, bounds, good, 120), (At("2h", quiet=(alert,)),)
+        ),
+        Scenario(
+            Case.RESOLVES,
+            "an hour of fast calls after slow ones",
+            {series: ramp((bad[0] if bounds[0] in series else bad[1], 120), (bad[1], 70)) for series in slow_calls},
+            (At("2h", fires), At("3h10m", quiet=(alert,))),
+        ),
+        Scenario(
+            Case.RESET,
+            "the process restarts amid slow calls",
+            {series: then(text, text) for series, text in late(name, bounds, bad, 90).items()},
+            (At("1h55m", fires),),
+        ),
+    )
+
+
+FAILURES = (
+    Scenario(Case.FIRES, "8 of 100 calls fail", calls(92, 8, 120), (At("2h", errors("8%")),)),
+    Scenario(
+        Case.FIRES,
+        "2 of 100 calls fail, which is a warning only",
+        calls(98, 2, 120),
+        (At("2h", errors("2%")[:1], (FAILING,)),),
+    ),
+    Scenario(
+        Case.FIRST_EVENT,
+        "the first twenty calls to a new model fail",
+        {BAD: then(absent(20), steady(20, 20))},
+        (At("40m", errors("100%")),),
+    ),
+    Scenario(
+        Case.THIN,
+        "19 calls, all failed",
+        {OK: steady(0, 120), BAD: then(steady(0, 60), ramp((1, 19)), steady(19, 40))},
+        (At("1h50m", quiet=(ERRORS, FAILING)),),
+    ),
+    Scenario(Case.HEALTHY, "5 of 1,000 calls fail", calls(995, 5, 120), (At("2h", quiet=(ERRORS, FAILING)),)),
+    Scenario(
+        Case.RESOLVES,
+        "an hour of good calls after an outage",
+        {OK: ramp((5, 120), (10, 70)), BAD: ramp((5, 120), (0, 70))},
+        (At("2h", errors("50%")), At("3h10m", quiet=(ERRORS, FAILING))),
+    ),
+    Scenario(
+        Case.RESET,
+        "the process restarts amid an outage",
+        {OK: then(ramp((92, 90)), ramp((92, 90))), BAD: then(ramp((8, 90)), ramp((8, 90)))},
+        (At("1h55m", errors("8%")),),
+    ),
+)
+
+CACHES = (
+    Scenario(
+        Case.FIRES, "2 hits in 10 look-ups", {HITS: ramp((2, 120)), MISSES: ramp((8, 120))}, (At("2h", cache("20%")),)
+    ),
+    Scenario(Case.FIRES, "only misses, no series of hits at all", {MISSES: ramp((8, 120))}, (At("2h", cache("0%")),)),
+    Scenario(
+        Case.THIN,
+        "19 misses",
+        {HITS: steady(0, 120), MISSES: then(steady(0, 60), ramp((1, 19)), steady(19, 40))},
+        (At("1h50m", quiet=(CACHE,)),),
+    ),
+    Scenario(
+        Case.HEALTHY,
+        "4 hits in 10 look-ups",
+        {HITS: ramp((4, 120)), MISSES: ramp((6, 120))},
+        (At("2h", quiet=(CACHE,)),),
+    ),
+    Scenario(
+        Case.HEALTHY, "only hits, no series of misses at all", {HITS: ramp((8, 120))}, (At("2h", quiet=(CACHE,)),)
+    ),
+    Scenario(
+        Case.RESOLVES,
+        "an hour of hits after misses",
+        {HITS: ramp((2, 120), (10, 70)), MISSES: ramp((8, 120), (0, 70))},
+        (At("2h", cache("20%")), At("3h10m", quiet=(CACHE,))),
+    ),
+    Scenario(
+        Case.RESET,
+        "the process restarts amid misses",
+        {HITS: then(ramp((2, 90)), ramp((2, 90))), MISSES: then(ramp((8, 90)), ramp((8, 90)))},
+        (At("1h55m", cache("20%")),),
+    ),
+)
+
+SPENDING = (
+    Scenario(Case.FIRES, "10 cents a minute", {COST: ramp((0.1, 120))}, (At("2h", per_hour("$6.00")),)),
+    Scenario(
+        Case.FIRST_EVENT,
+        "the first call to a new model costs 7 USD",
+        {COST: then(absent(30), steady(7, 60))},
+        (At("1h", per_hour("$7.00")),),
+    ),
+    Scenario(
+        Case.THIN, "one call of 4.99 USD", {COST: then(steady(0, 30), steady(4.99, 60))}, (At("1h", quiet=(HOUR,)),)
+    ),
+    Scenario(Case.HEALTHY, "5 cents a minute", {COST: ramp((0.05, 120))}, (At("2h", quiet=(HOUR,)),)),
+    Scenario(
+        Case.RESOLVES,
+        "an hour at a low rate",
+        {COST: ramp((0.1, 120), (0.01, 70))},
+        (At("2h", per_hour("$6.00")), At("3h10m", quiet=(HOUR,))),
+    ),
+    Scenario(
+        Case.RESET,
+        "the process restarts",
+        {COST: then(ramp((0.1, 90)), ramp((0.1, 90)))},
+        (At("1h50m", per_hour("$5.90")),),
+    ),
+    Scenario(
+        Case.FIRES,
+        "four times as dear as at the same hour yesterday",
+        {COST: ramp((0.01, DAY + 60), (0.04, 70))},
+        (At("26h10m", spike("$2.40")),),
+    ),
+    Scenario(
+        Case.THIN,
+        "a hundred times as dear, but cents",
+        {COST: ramp((0.0001, DAY + 60), (0.01, 70))},
+        (At("26h10m", quiet=(SPIKE,)),),
+    ),
+    Scenario(
+        Case.HEALTHY,
+        "twice as dear as yesterday",
+        {COST: ramp((0.02, DAY + 60), (0.04, 70))},
+        (At("26h10m", quiet=(SPIKE,)),),
+    ),
+    Scenario(
+        Case.HEALTHY, "the first day, with nothing to compare", {COST: ramp((0.08, 180))}, (At("3h", quiet=(SPIKE,)),)
+    ),
+    Scenario(
+        Case.RESOLVES,
+        "an hour at the usual rate",
+        {COST: ramp((0.01, DAY + 60), (0.04, 60), (0.01, 70))},
+        (At("26h", spike("$2.40")), At("27h10m", quiet=(SPIKE,))),
+    ),
+    Scenario(
+        Case.RESET,
+        "the process restarts amid the spike",
+        {COST: then(ramp((0.01, DAY + 60), (0.04, 30)), ramp((0.04, 50)))},
+        (At("26h10m", spike("$2.36")),),
+    ),
+)
+
+SCENARIOS = (
+    *FAILURES,
+    *share(LIMITED, rate_limited("8%"), "rate limits", 2, 8),
+    *share(RETRIES, retried("25%"), "retries", 5, 25),
+    *share(UNPRICED, unpriced("8%"), "unpriced calls", 2, 8),
+    *share(NO_USAGE, no_usage("8%"), "calls without usage", 2, 8),
+    # 90 of 100 within 10 s, the rest within 30 s: 10 + 20 x (99 - 90) / 10 = 28 s.
+    *latency(DURATION, ("10.0", "30.0"), (90, 100), (100, 100), slow("28.0 s")),
+    # 80 of 100 within 5 s, the rest within 10 s: 5 + 5 x (95 - 80) / 20 = 8.75 s.
+    *latency(FIRST_TOKEN, ("5.0", "10.0"), (80, 100), (100, 100), first_token("8.8 s")),
+    *CACHES,
+    *SPENDING,
+)
