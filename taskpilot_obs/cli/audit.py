@@ -32,7 +32,7 @@ NOT_WHOLE: Final = 1
 CANNOT_READ: Final = 2
 KEY_VARIABLE: Final = "TASKPILOT_OBS_AUDIT_KEY"
 COLUMNS: Final = (Field.TIMESTAMP, Field.LOG_TYPE, Field.MESSAGE, Field.STATUS, Field.DURATION_MS, Field.REQUEST_ID)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Format(StrEnum):

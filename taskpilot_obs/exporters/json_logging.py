@@ -65,6 +65,7 @@ class JsonLogFormatter(JsonFormatter):
     def _of_application(self, record: logging.LogRecord, message_dict: Fields) -> Fields:
         extra: Fields = {}
         super().add_fields(extra, record, {})
+        extra.pop(Field.MESSAGE, None)  # python-json-logger's own, formatted below
         stamped = {name: extra.pop(name, None) or None for name in STAMPED}
         given = dict(message_dict)
         exception, stack = given.pop("exc_info", None), given.pop("stack_info", None)
@@ -108,9 +109,11 @@ class StdoutExporter:
         Raises:
             PartialExportError: a record was unfit.
             OSError: the stream refused (a broken pipe).
-            ValueError: the stream is closed.
+            ValueError: the stream is closed, or there is none.
         """
-        stream = self._stream if self._stream is not None else sys.stdout
+        stream: TextIO | None = self._stream if self._stream is not None else sys.stdout
+        if stream is None:
+            raise ValueError("this process has no standard output")
         lines, unfit, cause = _log_records(batch, self._service, self._max_string)
         if lines:
             stream.write("".join([f"{self._formatter.format(line)}\n" for line in lines]))
