@@ -12,7 +12,9 @@ read cannot deadlock.
 
 from __future__ import annotations
 
+import os
 import time
+import weakref
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -196,6 +198,7 @@ class RollingWindow:
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
         self.clear()
+        _windows.add(self)
 
     def clear(self) -> None:
         """Forget everything: a child process starts with a window of its own."""
@@ -263,3 +266,15 @@ def _time_of(record: Record) -> int | None:
     if isinstance(record, Decision | Feedback):
         return record.time_unix_ns
     return None
+
+
+_windows: weakref.WeakSet[RollingWindow] = weakref.WeakSet()
+
+
+def _clear_in_child() -> None:
+    """What the parent did is not the child's."""
+    for window in list(_windows):
+        window.clear()
+
+
+os.register_at_fork(after_in_child=_clear_in_child)

@@ -20,7 +20,7 @@ class Limits(NamedTuple):
 class Thresholds(BaseModel):
     """Bounds of the five golden signals, each as (healthy, warning) in the unit of its signal.
 
-    `Thresholds(success_rate=(99, 95))` changes one and keeps the other defaults.
+    `Thresholds(success_rate=Limits(99, 95))` changes one and keeps the other defaults.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

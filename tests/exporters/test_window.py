@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import tracemalloc
 from datetime import timedelta
 from decimal import Decimal
 from math import isclose
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -250,6 +254,28 @@ def test_a_cleared_window_knows_nothing() -> None:
     window.export([invocation(NOW)])
     window.clear()
     assert not window.read(timedelta(hours=24)).totals.workflows
+
+
+FORK = """
+import os
+from datetime import timedelta
+from taskpilot_obs.exporters.window import RollingWindow
+from test_window import NOW, Clock, invocation
+window = RollingWindow(Clock())
+window.export([invocation(NOW)])
+child = os.fork()
+known = bool(window.read(timedelta(hours=1)).totals.workflows)
+if not child:
+    os._exit(known)
+print(known, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_child_starts_with_a_window_of_its_own() -> None:
+    """After a fork the parent still knows its runs, and the child knows none of them."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", FORK], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "0"]
 
 
 def test_a_day_of_full_load_is_bounded() -> None:
