@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
-Scope = Literal["process", "workers", "fleet"]
+Scope = Literal["process", "workers", "fleet", "store"]
 
 
 class SignalStatus(StrEnum):
@@ -28,8 +28,8 @@ class Interval(NamedTuple):
 
 
 class _Frozen(BaseModel):
-    # Computed fields stand in the JSON; reading it back computes them anew.
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Computed fields stand in the JSON; reading it back computes them anew. Built at first use, not at import.
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Ratio(_Frozen):
@@ -104,7 +104,8 @@ class GoldenSignals(_Frozen):
     status: SignalStatus
     """The worst signal that has evidence; `insufficient_data` only where there was no run."""
     scope: Scope
-    """`process`: this process; `workers`: every worker behind one exposition; `fleet`: every replica."""
+    """`process`: this process; `workers`: every worker behind one exposition; `fleet`: every replica; `store`: whatever
+    writes to the telemetry store."""
     window_s: float | None
     """Seconds that the figures cover, after rounding up; None: since the start."""
     workflow: str | None
