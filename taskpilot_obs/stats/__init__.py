@@ -1,0 +1,54 @@
+"""Questions about the past, answered from the telemetry store.
+
+Each has an asynchronous twin (`aget_stats`, …) that works on another thread. Answers are the same whether they come
+from rows or from summaries: counts and costs exactly, quantiles within 1 %.
+"""
+
+from __future__ import annotations
+
+from taskpilot_obs.stats.asynchronous import (
+    aget_cost_breakdown,
+    aget_cost_summary,
+    aget_stats,
+    aget_tenant_stats,
+    aget_tenants_report,
+)
+from taskpilot_obs.stats.costs import get_cost_breakdown, get_cost_summary
+from taskpilot_obs.stats.model import (
+    CallStats,
+    CostBreakdown,
+    CostShare,
+    CostSummary,
+    Durations,
+    FirstToken,
+    Stats,
+    TenantsReport,
+    TenantStats,
+    TenantUsage,
+    Tokens,
+)
+from taskpilot_obs.stats.usage import get_stats, get_tenant_stats, get_tenants_report
+
+__all__ = [
+    "CallStats",
+    "CostBreakdown",
+    "CostShare",
+    "CostSummary",
+    "Durations",
+    "FirstToken",
+    "Stats",
+    "TenantStats",
+    "TenantUsage",
+    "TenantsReport",
+    "Tokens",
+    "aget_cost_breakdown",
+    "aget_cost_summary",
+    "aget_stats",
+    "aget_tenant_stats",
+    "aget_tenants_report",
+    "get_cost_breakdown",
+    "get_cost_summary",
+    "get_stats",
+    "get_tenant_stats",
+    "get_tenants_report",
+]

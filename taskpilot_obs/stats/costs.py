@@ -1,0 +1,137 @@
+"""Where the money went, and where it is going."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Final, NamedTuple, Unpack
+
+from taskpilot_obs.periods import Calendar, CalendarPeriod, calendar_period
+from taskpilot_obs.stats.asking import Asked, filters_of
+from taskpilot_obs.stats.model import CostBreakdown, CostShare, CostSummary
+from taskpilot_obs.stats.reading import Period, bounds, counts_by, share_of, shares, whole
+from taskpilot_obs.store import Store
+from taskpilot_obs.store.access import opened
+from taskpilot_obs.store.queries import Counts, Filters, Key, totals
+from taskpilot_obs.store.segments import plan
+
+DIMENSIONS: Final = ("provider", "model_name", "agent")
+_TENANT: Final = ("organization_id",)
+_EARLIEST: Final = Decimal("0.01")
+"""Share of a period that must have passed before it is projected to its end."""
+
+
+class _Spent(NamedTuple):
+    by_series: dict[Key, Counts]
+    by_tenant: dict[Key, Counts]
+    incomplete_before: datetime | None
+
+    @property
+    def total(self) -> Counts:
+        return whole(self.by_series.values())
+
+    def groups(self) -> dict[str, dict[str, CostShare]]:
+        cost = self.total.cost
+        return {
+            "by_provider": shares(counts_by(self.by_series, 0), cost),
+            "by_model": shares(counts_by(self.by_series, 1), cost),
+            "by_agent": shares(counts_by(self.by_series, 2), cost),
+            "by_tenant": shares(counts_by(self.by_tenant, 0), cost),
+        }
+
+
+def get_cost_breakdown(
+    period: Period = "30d", *, store: str | Store | None = None, now: datetime | None = None, **asked: Unpack[Asked]
+) -> CostBreakdown:
+    """Where the money of a stretch of time went, by provider, model, agent and tenant. Arguments as in `get_stats`.
+
+    Raises:
+        ConfigurationError: the period cannot be read, or no store is named.
+        StoreError: the store is missing or cannot be used.
+    """
+    start, end = bounds(period, now)
+    with opened(store) as opened_store:
+        spent = _spent(opened_store, Calendar(start, end), filters_of(asked))
+    return CostBreakdown(
+        **dict(share_of(spent.total, spent.total.cost)),
+        start=start,
+        end=end,
+        **spent.groups(),
+        incomplete_before=spent.incomplete_before,
+    )
+
+
+def get_cost_summary(
+    period: CalendarPeriod = "month",
+    timezone: str = "UTC",
+    *,
+    store: str | Store | None = None,
+    now: datetime | None = None,
+    **asked: Unpack[Asked],
+) -> CostSummary:
+    """The money of this day, ISO week or month so far, against the one before, and projected to its end.
+
+    Args:
+        period: "day", "week" (from Monday) or "month" of the calendar.
+        timezone: IANA name of the zone whose calendar is meant; days with a change of the clocks are right.
+        store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
+        now: the present; any other moment tells its own period up to then.
+        asked: `tenant`, `agent`, …: only calls with this value.
+
+    Raises:
+        ConfigurationError: another period, an unknown zone, or no store is named.
+        StoreError: the store is missing or cannot be used.
+    """
+    at = (now or datetime.now(UTC)).astimezone(UTC)
+    current = calendar_period(period, at, timezone)
+    before = _before(period, current, timezone)
+    filters = filters_of(asked)
+    with opened(store) as opened_store:
+        spent = _spent(opened_store, Calendar(current.start, at), filters)
+        earlier = _cost(opened_store, before, filters)
+        to_date = min(before.start + (at - current.start), before.end)
+        earlier_to_date = _cost(opened_store, Calendar(before.start, to_date), filters)
+    cost = spent.total.cost
+    return CostSummary(
+        **dict(share_of(spent.total, cost)),
+        period=period,
+        timezone=timezone,
+        start=current.start,
+        end=current.end,
+        now=at,
+        previous_cost_usd=earlier,
+        previous_to_date_usd=earlier_to_date,
+        change_percent=float(100 * (cost - earlier_to_date) / earlier_to_date) if earlier_to_date else None,
+        projected_cost_usd=_projected(cost, current, at),
+        **spent.groups(),
+        incomplete_before=spent.incomplete_before,
+    )
+
+
+def _before(period: CalendarPeriod, current: Calendar, timezone: str) -> Calendar:
+    return calendar_period(period, current.start - timedelta(hours=1), timezone)
+
+
+def _projected(cost: Decimal, current: Calendar, at: datetime) -> Decimal | None:
+    passed = Decimal(str((at - current.start) / (current.end - current.start)))
+    return cost / passed if passed >= _EARLIEST else None
+
+
+def _spent(store: Store, when: Calendar, filters: Filters) -> _Spent:
+    if when.start >= when.end:
+        return _Spent({}, {}, None)
+    with store.reading() as connection:
+        planned = plan(connection, when.start, when.end, rows_only=filters.rows_only)
+        return _Spent(
+            totals(connection, planned.segments, filters, DIMENSIONS),
+            totals(connection, planned.segments, filters, _TENANT),
+            planned.incomplete_before,
+        )
+
+
+def _cost(store: Store, when: Calendar, filters: Filters) -> Decimal:
+    if when.start >= when.end:
+        return Decimal(0)
+    with store.reading() as connection:
+        segments = plan(connection, when.start, when.end, rows_only=filters.rows_only).segments
+        return whole(totals(connection, segments, filters).values()).cost

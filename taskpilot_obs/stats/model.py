@@ -1,0 +1,151 @@
+"""What questions about the store are answered with. Nothing is rounded; money is `Decimal`, exact to 1e-12 USD."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tokens(_Frozen):
+    """Tokens as the providers stated them; calls that stated none add nothing."""
+
+    input: int
+    """Cache reads and writes included."""
+    output: int
+    """Reasoning included."""
+    total: int
+    reasoning: int
+    cached: int
+    """Read from the provider's cache."""
+    cache_write: int
+
+
+class Durations(_Frozen):
+    """Milliseconds; quantiles are within 1 % of the exact ones. None without a call."""
+
+    mean_ms: float | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class FirstToken(_Frozen):
+    """Time from the start of a streamed call to its first token, in milliseconds; None without one."""
+
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class CallStats(_Frozen):
+    """What a group of LLM calls comes to."""
+
+    requests: int
+    successes: int
+    failures: int
+    """Errors, timeouts and refusals; what was cancelled, abandoned or interrupted is neither success nor failure."""
+    success_rate: float | None
+    """Percent of successes and failures together; None without either."""
+    tokens: Tokens
+    cost_usd: Decimal
+    """Of the calls with a known price."""
+    cost_coverage: float | None
+    """Share (0 to 1) of calls with a known price among those that a provider answered; None without any."""
+    cache_hits: int
+    """Calls that the application's own cache answered."""
+    latency: Durations
+    time_to_first_token: FirstToken
+
+
+class Stats(CallStats):
+    """LLM calls in a stretch of time, [start, end)."""
+
+    start: datetime
+    end: datetime
+    by_provider: Mapping[str, CallStats]
+    by_model: Mapping[str, CallStats]
+    by_agent: Mapping[str, CallStats]
+    errors_by_type: Mapping[str, int]
+    """Failures by category, or by class where an error has no category."""
+    incomplete_before: datetime | None
+    """Rows before this moment were deleted by age, and summaries cannot tell users or workflows apart; None: all is
+    there."""
+
+
+class TenantStats(Stats):
+    """LLM calls of one tenant."""
+
+    tenant: str
+
+
+class CostShare(_Frozen):
+    """A part of the money."""
+
+    cost_usd: Decimal
+    percent: float | None
+    """Of the whole; None where nothing was spent."""
+    requests: int
+    cost_per_request_usd: Decimal | None
+    """Cost divided by calls with a known price; None without one."""
+    cost_coverage: float | None
+
+
+class CostBreakdown(CostShare):
+    """Where the money of a stretch of time went; each mapping is in falling order of cost."""
+
+    start: datetime
+    end: datetime
+    by_provider: Mapping[str, CostShare]
+    by_model: Mapping[str, CostShare]
+    by_agent: Mapping[str, CostShare]
+    by_tenant: Mapping[str, CostShare]
+    incomplete_before: datetime | None
+
+
+class TenantUsage(CostShare):
+    """One line of the report on tenants."""
+
+    tenant: str
+    success_rate: float | None
+    tokens: Tokens
+    p95_ms: float | None
+
+
+class TenantsReport(_Frozen):
+    """Every tenant of a stretch of time, in falling order of cost."""
+
+    start: datetime
+    end: datetime
+    cost_usd: Decimal
+    tenants: tuple[TenantUsage, ...]
+
+
+class CostSummary(CostShare):
+    """The money of the day, week or month of the calendar, so far."""
+
+    period: str
+    timezone: str
+    start: datetime
+    end: datetime
+    now: datetime
+    """Up to when the period is summed up."""
+    previous_cost_usd: Decimal
+    """Of the whole period before."""
+    previous_to_date_usd: Decimal
+    """Of the period before, up to the same time since its start."""
+    change_percent: float | None
+    """Of the cost against `previous_to_date_usd`; None where nothing was spent then."""
+    projected_cost_usd: Decimal | None
+    """At the end of the period, if spending goes on at its present rate; None in the first hundredth of it."""
+    by_provider: Mapping[str, CostShare]
+    by_model: Mapping[str, CostShare]
+    by_agent: Mapping[str, CostShare]
+    by_tenant: Mapping[str, CostShare]
+    incomplete_before: datetime | None

@@ -1,0 +1,135 @@
+"""From sums in the store to the models."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.golden_signals.durations import parse_window
+from taskpilot_obs.semconv import NONE
+from taskpilot_obs.stats.model import CallStats, CostShare, Durations, FirstToken, Tokens
+from taskpilot_obs.store.queries import Bins, Counts, Key
+from taskpilot_obs.store.sketch import quantiles
+
+Period = str | timedelta | tuple[datetime, datetime]
+QUANTILES: Final = (0.5, 0.95, 0.99)
+_PERCENT: Final = 100
+_EMPTY: Final = Counts()
+
+
+def bounds(period: Period, now: datetime | None = None) -> tuple[datetime, datetime]:
+    """The stretch of time that is meant: until now, or between two times. In UTC.
+
+    Raises:
+        ConfigurationError: it cannot be read, is empty, or has a time without zone.
+    """
+    if not isinstance(period, tuple):
+        end = now or datetime.now(UTC)
+        return end - parse_window(period), end
+    start, end = period
+    if start.tzinfo is None or end.tzinfo is None:
+        raise ConfigurationError(f"period: given {period!r}; both times need a time zone")
+    if start >= end:
+        raise ConfigurationError(f"period: given {period!r}; it must end after it begins")
+    return start.astimezone(UTC), end.astimezone(UTC)
+
+
+def stats_of(counts: Counts, latency: Mapping[int, int], first_token: Mapping[int, int]) -> CallStats:
+    """One group of calls."""
+    counted = counts.successes + counts.failures
+    p50, p95, p99 = quantiles(latency, *QUANTILES)
+    first_50, first_95, first_99 = quantiles(first_token, *QUANTILES)
+    mean = counts.latency_total_ms / counts.requests if counts.requests else None
+    return CallStats(
+        requests=counts.requests,
+        successes=counts.successes,
+        failures=counts.failures,
+        success_rate=_PERCENT * counts.successes / counted if counted else None,
+        tokens=tokens_of(counts),
+        cost_usd=counts.cost,
+        cost_coverage=coverage(counts),
+        cache_hits=counts.cache_hits,
+        latency=Durations(mean_ms=mean, p50_ms=p50, p95_ms=p95, p99_ms=p99),
+        time_to_first_token=FirstToken(p50_ms=first_50, p95_ms=first_95, p99_ms=first_99),
+    )
+
+
+def tokens_of(counts: Counts) -> Tokens:
+    """The tokens of a group."""
+    return Tokens(
+        input=counts.input_tokens,
+        output=counts.output_tokens,
+        total=counts.input_tokens + counts.output_tokens,
+        reasoning=counts.reasoning_tokens,
+        cached=counts.cached_tokens,
+        cache_write=counts.cache_write_tokens,
+    )
+
+
+def coverage(counts: Counts) -> float | None:
+    """The share of calls with a known price."""
+    answered = counts.priced + counts.unpriced
+    return counts.priced / answered if answered else None
+
+
+def share_of(counts: Counts, whole: Decimal) -> CostShare:
+    """One group's part of the money."""
+    cost = counts.cost
+    return CostShare(
+        cost_usd=cost,
+        percent=float(_PERCENT * cost / whole) if whole else None,
+        requests=counts.requests,
+        cost_per_request_usd=cost / counts.priced if counts.priced else None,
+        cost_coverage=coverage(counts),
+    )
+
+
+def shares(groups: Mapping[str, Counts], whole: Decimal) -> dict[str, CostShare]:
+    """Every group's part of the money, in falling order of cost."""
+    found = {name: share_of(counts, whole) for name, counts in groups.items()}
+    return dict(sorted(found.items(), key=lambda item: (-item[1].cost_usd, item[0])))
+
+
+def stats_by(totals: Mapping[Key, Counts], bins: Bins, position: int) -> dict[str, CallStats]:
+    """Groups by one of the dimensions, in falling order of requests."""
+    counts = counts_by(totals, position)
+    latency = _bins_by(bins.latency, position)
+    first_token = _bins_by(bins.first_token, position)
+    found = {name: stats_of(count, latency[name], first_token[name]) for name, count in counts.items()}
+    return dict(sorted(found.items(), key=lambda item: (-item[1].requests, item[0])))
+
+
+def counts_by(totals: Mapping[Key, Counts], position: int) -> dict[str, Counts]:
+    """Sums by one of the dimensions; what has no value is `__none__`."""
+    found: dict[str, Counts] = {}
+    for key, counts in totals.items():
+        name = key[position] or NONE
+        found[name] = found.get(name, _EMPTY).plus(counts)
+    return found
+
+
+def _bins_by(groups: Mapping[Key, Counter[int]], position: int) -> defaultdict[str, Counter[int]]:
+    found: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for key, counter in groups.items():
+        found[key[position] or NONE].update(counter)
+    return found
+
+
+def whole(totals: Iterable[Counts]) -> Counts:
+    """The sum of all groups."""
+    found = _EMPTY
+    for counts in totals:
+        found = found.plus(counts)
+    return found
+
+
+def all_bins(groups: Mapping[Key, Counter[int]]) -> Counter[int]:
+    """The durations of all groups together."""
+    found: Counter[int] = Counter()
+    for counter in groups.values():
+        found.update(counter)
+    return found
