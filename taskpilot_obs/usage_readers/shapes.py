@@ -93,6 +93,8 @@ def billed_elsewhere(usage: Fields) -> bool:
 
 
 def _stated(value: object) -> bool:
+    if isinstance(value, list):
+        return bool(items(value[:1]))
     return value is not None and (isinstance(value, (str, int, float)) or fields(value) not in (None, NOTHING))
 
 
@@ -163,9 +165,9 @@ _BESIDE: Final = {
 def _generated(usage: Fields, reasoning: object, provider: str | None) -> object:
     """Every generated token of a chat completion, also where a provider leaves its reasoning out of them."""
     stated, rest = usage.get("completion_tokens"), _rest(usage.get("total_tokens"), usage.get("prompt_tokens"))
-    if stated is None or rest == stated:
-        return rest
     beside = count(usage.get("reasoning_tokens"))
+    if stated is None or (rest == stated and not beside):
+        return rest
     known, thought = count(stated), count(reasoning) or beside
     if known is None:
         return stated
