@@ -24,7 +24,11 @@ from taskpilot_obs.tracing import Tracing, installed_provider
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from taskpilot_obs.safety.checks import Checks
     from taskpilot_obs.safety.redaction import Redactor
+
+AUDIT_LOG = "audit_log"
+"""Name of the audit log among the exporters."""
 
 _default = Recorder()
 _lock = threading.RLock()
@@ -53,8 +57,25 @@ def configure(**options: Unpack[Options]) -> Recorder:
     """
     settings = Settings.resolve(options)
     with _lock:
-        _default.install(build(settings, _default, before=_default.parts))
+        before = _default.parts
+        if before is not None:
+            _release(before.pipeline)
+        try:
+            parts = build(settings, _default, before=before)
+        except BaseException:
+            if before is not None:
+                before.pipeline.resume()
+            raise
+        _default.install(parts)
     return _default
+
+
+def _release(pipeline: Pipeline) -> None:
+    """Pause, and let go of the audit log's file, which its successor may want; a later batch would open it again."""
+    pipeline.pause()
+    for batched in pipeline.batched:
+        if batched.name == AUDIT_LOG:
+            getattr(batched.exporter, "shutdown", lambda _timeout_s: None)(pipeline.exit_timeout_s)
 
 
 def get_recorder() -> Recorder:
@@ -106,6 +127,7 @@ def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None,
         declares=metrics,
         redactor=_redactor(settings),
         tracing=tracing,
+        checks=_checks(settings),
     )
 
 
@@ -157,6 +179,14 @@ def _metrics(settings: Settings, recorder: Recorder, tally: Tally) -> Prometheus
     )
 
 
+def _checks(settings: Settings) -> Checks | None:
+    if not (settings.policies or settings.guardrails):
+        return None
+    from taskpilot_obs.safety.checks import Checks
+
+    return Checks(settings.policies, settings.guardrails, settings.mode)
+
+
 def _redactor(settings: Settings) -> Redactor | None:
     if not settings.capture_content:
         return None
@@ -180,7 +210,7 @@ def _batched(settings: Settings, tally: Tally) -> list[Batched]:
         return []
     found = [(f"exporter_{number}", _as_exporter(given)) for number, given in enumerate(settings.exporters, 1)]
     if settings.audit_log is not None:
-        found.insert(0, ("audit_log", _audit_log(settings, tally)))
+        found.insert(0, (AUDIT_LOG, _audit_log(settings, tally)))
     return [
         Batched(exporter, name=name, tally=tally, capacity=settings.queue_capacity, on_full=settings.on_full)
         for name, exporter in found
@@ -214,6 +244,4 @@ def _audit_log(settings: Settings, tally: Tally) -> Exporter:
         keep_segments=settings.audit_keep,
         durability=settings.audit_durability,
     )
-    return AuditLogExporter(
-        target, options, service=settings.service, tally=tally, on_anchor=settings.audit_on_anchor
-    )
+    return AuditLogExporter(target, options, service=settings.service, tally=tally, on_anchor=settings.audit_on_anchor)

@@ -78,6 +78,7 @@ class Pipeline:
         self.exit_timeout_s = exit_timeout_s
         self._blocking = tuple(exporter for exporter in self.batched if exporter.on_full == "block")
         self._closed = False
+        self._paused = False
         self._successor: Pipeline | None = None
         self._reset()
         _pipelines.add(self)
@@ -122,12 +123,18 @@ class Pipeline:
         if self._closed:
             self._put_late(item)
             return
+        if self._paused:
+            self._put_bounded(item)
+            return
         if self._drainer is None:
             self._start()
         elif any(exporter.must_wait for exporter in self._blocking):
             self._wait_for_room()
         elif len(self.queue) >= self.high_water:
             self._help()
+        self._put_bounded(item)
+
+    def _put_bounded(self, item: Item) -> None:
         if len(self.queue) >= 2 * self._capacity and item.droppable():
             self._count_dropped(1, DropReason.QUEUE_FULL)
             return
@@ -209,6 +216,8 @@ class Pipeline:
 
     def _process(self, limit: int) -> None:
         """Freeze and export up to `limit` items; the lock is held."""
+        if self._paused:
+            return
         queue = self.queue
         records: list[Record] = []
         for _ in range(limit):
@@ -243,8 +252,13 @@ class Pipeline:
         self.drain()
         return flushed
 
-    def shutdown(self, timeout_s: float | None = None) -> bool:
-        """Drain, write what can be written in the time given, and stop the threads. Harmless when repeated."""
+    def shutdown(self, timeout_s: float | None = None, *, keep: Sequence[Exporter] = ()) -> bool:
+        """Drain, write what can be written in the time given, and stop the threads. Harmless when repeated.
+
+        Args:
+            timeout_s: how long to wait for exporters; by default as configured.
+            keep: exporters that are still in use elsewhere.
+        """
         if self._closed:
             return True
         deadline = time.monotonic() + (self.exit_timeout_s if timeout_s is None else timeout_s)
@@ -256,17 +270,39 @@ class Pipeline:
         done = True
         for exporter in self.batched:
             with guarded(f"shutdown {exporter.name}", self._tally):
-                done = exporter.shutdown(max(0.0, deadline - time.monotonic())) and done
+                left_s = max(0.0, deadline - time.monotonic())
+                done = exporter.shutdown(left_s, close=exporter.exporter not in keep) and done
         self.drain()
         for name, in_memory in self._in_memory.items():
             with guarded(f"shutdown {name}", self._tally):
                 getattr(in_memory, "shutdown", _nothing)()
         return done
 
+    def pause(self) -> None:
+        """Write what is queued, then keep what comes until `resume` or `hand_over`."""
+        self.flush(self.exit_timeout_s)
+        with self._lock:
+            self._paused = True
+            self.high_water = 0
+
+    def resume(self) -> None:
+        """Go on after a `pause`; a drainer that was never needed is still not started."""
+        with self._lock:
+            self._paused = False
+            self.high_water = 0 if self._drainer is None else self._capacity
+
     def hand_over(self, successor: Pipeline) -> None:
-        """Shut down in favour of another pipeline: whoever still holds this one puts into that."""
+        """Shut down in favour of another pipeline, which gets what waits here and what comes late.
+
+        Exporters that the other one feeds as well are not shut down.
+        """
+        kept = [batched.exporter for batched in successor.batched]
         self._successor = successor
-        self.shutdown()
+        waiting = self.queue if self._paused else deque()
+        while waiting:
+            successor.put(waiting.popleft())
+        self._paused = False
+        self.shutdown(keep=kept)
 
     def _before_fork(self) -> None:
         # The child must not inherit an exporter in mid-update: wait for the batch, a matter of milliseconds.

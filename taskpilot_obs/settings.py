@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
 import os
@@ -9,9 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.golden_signals.durations import parse_window
 from taskpilot_obs.golden_signals.thresholds import Thresholds
 
 if TYPE_CHECKING:
@@ -19,6 +21,17 @@ if TYPE_CHECKING:
 
 ENV_PREFIX = "TASKPILOT_OBS_"
 STDOUT = "stdout"
+
+
+def _duration(given: object) -> object:
+    """Seconds and "12h" beside what pydantic reads by itself."""
+    if not isinstance(given, str):
+        return given
+    if given.isdecimal():
+        return int(given)
+    with contextlib.suppress(ConfigurationError):  # it may still be ISO 8601
+        return parse_window(given)
+    return given
 
 
 class Settings(BaseModel):
@@ -40,8 +53,8 @@ class Settings(BaseModel):
     """Path of the audit log, `"stdout"`, or a logger of the application's own. None: no audit log."""
     audit_max_bytes: Annotated[int, Field(ge=4_096)] = 100_000_000
     """Size at which the audit log begins a new segment."""
-    audit_max_age: Annotated[timedelta, Field(gt=timedelta(0))] = timedelta(days=1)
-    """Age at which the audit log begins a new segment."""
+    audit_max_age: Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))] = timedelta(days=1)
+    """Age at which the audit log begins a new segment: a `timedelta`, seconds, or text such as "12h"."""
     audit_keep: Annotated[int, Field(ge=1)] | None = None
     """How many closed segments are kept; None keeps all."""
     audit_key: SecretStr | None = None
@@ -81,6 +94,13 @@ class Settings(BaseModel):
     model_aliases: dict[str, str] = {}
     """Own names of models (Azure deployments, gateways' names) -> the name in the price table."""
 
+    policies: tuple[Any, ...] = ()
+    """Policies that every decorated function is asked about, besides its own (`taskpilot_obs.safety`)."""
+    guardrails: tuple[Any, ...] = ()
+    """Guardrails for every decorated function, besides its own."""
+    mode: Literal["monitor", "enforce"] = "monitor"
+    """Whether these policies and guardrails only record what they would refuse, or refuse it."""
+
     thresholds: Thresholds = Thresholds()
     """Where golden signals stop being healthy."""
 
@@ -98,7 +118,12 @@ class Settings(BaseModel):
             raise ConfigurationError(_in_words(error, options)) from None
 
 
-NOT_FROM_ENVIRONMENT = frozenset({"audit_on_anchor", "exporters", "model_aliases", "registry", "thresholds", "tracer_provider"})
+NOT_FROM_ENVIRONMENT = frozenset(
+    {
+        *("audit_on_anchor", "exporters", "guardrails", "model_aliases", "policies", "registry", "thresholds"),
+        "tracer_provider",
+    }
+)
 _LISTS = frozenset({"prices"})
 
 
@@ -147,7 +172,7 @@ class Options(TypedDict, total=False):
     service_version: str
     audit_log: str | os.PathLike[str] | logging.Logger | None
     audit_max_bytes: int
-    audit_max_age: timedelta
+    audit_max_age: timedelta | float | str
     audit_keep: int | None
     audit_key: str | SecretStr | None
     audit_durability: Literal["flush", "fsync"]
@@ -165,4 +190,7 @@ class Options(TypedDict, total=False):
     redaction_key: str | SecretStr | None
     prices: Sequence[str | os.PathLike[str]]
     model_aliases: dict[str, str]
+    policies: Sequence[Any]
+    guardrails: Sequence[Any]
+    mode: Literal["monitor", "enforce"]
     thresholds: Thresholds | dict[str, Any]

@@ -174,8 +174,13 @@ class Batched:
         flush = getattr(self.exporter, "flush", None)
         return flush is None or flush(max(0.0, deadline - time.monotonic())) is not False
 
-    def shutdown(self, timeout_s: float) -> bool:
-        """Write what can be written in the time given, then count what is left as dropped and let go."""
+    def shutdown(self, timeout_s: float, *, close: bool = True) -> bool:
+        """Write what can be written in the time given, count what is left as dropped, and stop the worker.
+
+        Args:
+            timeout_s: how long to wait.
+            close: whether to shut the exporter itself down as well.
+        """
         deadline = time.monotonic() + timeout_s
         self._stopping = True
         self._wake.set()
@@ -184,6 +189,6 @@ class Batched:
             self._drop(len(self._queue), DropReason.SHUTDOWN)
             self._queue.clear()
         shutdown = getattr(self.exporter, "shutdown", None)
-        if finished and shutdown is not None:
+        if finished and close and shutdown is not None:
             shutdown(max(0.0, deadline - time.monotonic()))
         return finished

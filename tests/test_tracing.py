@@ -1,0 +1,326 @@
+"""Live spans, through the real OpenTelemetry SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Generator
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
+from opentelemetry.trace import SpanKind, StatusCode
+
+from taskpilot_obs import (
+    LogContextFilter,
+    observe_agent,
+    observe_tool,
+    observe_workflow,
+    record_policy_violation,
+    request_context,
+    track_agent,
+    track_llm,
+    track_tool,
+    track_workflow,
+)
+from taskpilot_obs.records import Decision as DecisionRecord
+from taskpilot_obs.records import Status
+from taskpilot_obs.semconv import Attr
+from taskpilot_obs.testing import capture_invocations, capture_records, fresh_recorder
+from taskpilot_obs.tracing import installed_provider
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def provider(exporter: InMemorySpanExporter) -> TracerProvider:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider
+
+
+@pytest.fixture
+def traced(provider: TracerProvider):
+    with fresh_recorder(tracer_provider=provider) as recorder:
+        yield recorder
+
+
+def by_name(exporter: InMemorySpanExporter):
+    return {span.name: span for span in exporter.get_finished_spans()}
+
+
+def test_the_tree_of_spans(traced, exporter) -> None:
+    """Workflow, agent, LLM call and tool are spans with the names, kinds and parents of the GenAI conventions."""
+
+    @observe_tool("create_task")
+    def tool() -> None: ...
+
+    @observe_agent("PlannerAgent")
+    async def plan() -> None:
+        async with track_llm(model="gpt-4o") as call:
+            call.record_usage(input_tokens=150, output_tokens=50, cache_read_tokens=20)
+        tool()
+
+    @observe_workflow
+    async def handle() -> None:
+        await plan()
+
+    with request_context("req-1", tenant_id="acme", user_id="u", session_id="thread-7", task_id="t-1"):
+        asyncio.run(handle())
+    spans = by_name(exporter)
+    root = spans["invoke_workflow handle"]
+    agent, call, used = spans["invoke_agent PlannerAgent"], spans["chat gpt-4o"], spans["execute_tool create_task"]
+    assert root.parent is None
+    assert agent.parent.span_id == root.context.span_id
+    assert call.parent.span_id == used.parent.span_id == agent.context.span_id
+    assert {span.context.trace_id for span in spans.values()} == {root.context.trace_id}
+    assert [span.kind for span in (root, agent, call, used)] == [
+        SpanKind.INTERNAL,
+        SpanKind.INTERNAL,
+        SpanKind.CLIENT,
+        SpanKind.INTERNAL,
+    ]
+    assert root.attributes[Attr.REQUEST_ID] == "req-1"
+    assert root.attributes[Attr.TENANT_ID] == "acme"
+    assert root.attributes[Attr.CONVERSATION_ID] == "thread-7"
+    assert root.attributes[Attr.USER_PREFIX + "task_id"] == "t-1"
+    assert call.attributes[Attr.INPUT_TOKENS] == 150
+    assert call.attributes[Attr.CACHE_READ_TOKENS] == 20
+    assert agent.attributes[Attr.ROLLUP_TOOL_CALLS] == root.attributes[Attr.ROLLUP_TOOL_CALLS] == 1
+    assert root.attributes[Attr.ROLLUP_INPUT_TOKENS] == 150
+    assert root.attributes[Attr.ROLLUP_LLM_CALLS] == 1
+
+
+def test_cost_on_spans(traced, exporter) -> None:
+    """A priced call has its cost on its span, and its agent the sum; an unpriced one has none."""
+    with track_agent("a"):
+        with track_llm(model="gpt-4o") as call:
+            call.record_usage(input_tokens=150, output_tokens=50)
+            call.record_model("gpt-4o-2024-08-06")
+            call.first_token()
+        with track_llm(model="m", provider="p") as call:
+            call.set_cost("0.5")
+    with track_agent("b"), track_llm(model="unknown-model") as call:
+        call.record_usage(input_tokens=1)
+    spans = by_name(exporter)
+    assert spans["chat gpt-4o"].attributes[Attr.COST] == pytest.approx(0.000875)
+    assert spans["chat gpt-4o"].attributes[Attr.RESPONSE_MODEL] == "gpt-4o-2024-08-06"
+    assert spans["chat gpt-4o"].attributes[Attr.REQUEST_STREAM]
+    assert spans["chat m"].attributes[Attr.COST] == 0.5
+    assert spans["invoke_agent a"].attributes[Attr.ROLLUP_COST] == pytest.approx(0.500875)
+    assert Attr.COST not in spans["chat unknown-model"].attributes
+    assert Attr.ROLLUP_COST not in spans["invoke_agent b"].attributes
+
+
+def test_samplers_see_the_attributes(exporter) -> None:
+    """What is known at the start is there when the sampler decides."""
+    sampled: list[dict[str, object]] = []
+
+    class Looking(Sampler):
+        def should_sample(self, parent_context, trace_id, name, kind=None, attributes=None, *args, **kwargs):
+            sampled.append(dict(attributes or {}))
+            return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
+
+        def get_description(self) -> str:
+            return "looks"
+
+    with fresh_recorder(tracer_provider=TracerProvider(sampler=Looking())), request_context("req-1"):
+        with track_llm(model="gpt-4o", attributes={"prompt_name": "greet"}):
+            pass
+        with track_tool("t"):
+            pass
+    assert sampled == [
+        {
+            Attr.OPERATION: "chat",
+            Attr.USER_PREFIX + "prompt_name": "greet",
+            Attr.REQUEST_ID: "req-1",
+            Attr.PROVIDER: "openai",
+            Attr.REQUEST_MODEL: "gpt-4o",
+        },
+        {Attr.OPERATION: "execute_tool", Attr.TOOL_NAME: "t", Attr.REQUEST_ID: "req-1"},
+    ]
+
+
+def test_errors_on_spans_tell_the_type_and_nothing_else(traced, exporter) -> None:
+    """A failed run's span has the exception's type; its text, which may hold content, stays out."""
+    with pytest.raises(ValueError), track_agent("a"):
+        raise ValueError("my secret prompt")
+    span = by_name(exporter)["invoke_agent a"]
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.attributes[Attr.ERROR_TYPE] == "ValueError"
+    assert [event.name for event in span.events] == ["exception"]
+    assert "secret" not in span.to_json()
+
+
+def test_messages_come_redacted_when_capture_is_on(provider, exporter) -> None:
+    """With content capture on, message, input and output are there, without their secrets."""
+    with fresh_recorder(tracer_provider=provider, capture_content=True) as recorder, capture_invocations(recorder) as runs:
+        agent = observe_agent("a")(lambda text: text.upper())
+        assert agent("write to jane@example.org") == "WRITE TO JANE@EXAMPLE.ORG"
+        with pytest.raises(ValueError), track_agent("b"):
+            raise ValueError("cannot write to jane@example.org")
+
+        @observe_agent("c")
+        def stream() -> Generator[str]:
+            yield "jane@exam"
+            yield "ple.org"
+
+        assert list(stream()) == ["jane@exam", "ple.org"]
+        done, failed, streamed = runs
+    assert done.input_text is not None
+    assert streamed.output_length == 16
+    for text in (done.input_text, done.output_text, failed.error_message, streamed.output_text):
+        assert "example" not in (text or "").lower()
+        assert "REDACTED" in (text or "")
+    everything = "".join(span.to_json() for span in exporter.get_finished_spans())
+    assert "jane@example.org" not in everything.lower()
+    assert "REDACTED" in everything
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(asyncio.CancelledError(), Status.CANCELLED), (GeneratorExit(), Status.ABANDONED)]
+)
+def test_what_is_no_failure_leaves_the_span_unset(traced, exporter, error, status) -> None:
+    """A cancelled or abandoned run is no failed span; its status stands as an attribute."""
+    run = traced.start("invoke_agent", "a")
+    run.fail(error)
+    span = by_name(exporter)["invoke_agent a"]
+    assert span.status.status_code is StatusCode.UNSET
+    assert span.attributes[Attr.STATUS] == status.value
+
+
+def test_other_spans_nest_beneath(traced, provider, exporter) -> None:
+    """A span of the application's own, made inside, is a child of ours, also in the steps of a generator."""
+    tracer = provider.get_tracer("app")
+
+    @observe_agent("stream")
+    def stream() -> Generator[int]:
+        with tracer.start_as_current_span("inside"):
+            pass
+        yield 1
+
+    @observe_agent("astream")
+    async def astream() -> AsyncGenerator[int]:
+        with tracer.start_as_current_span("ainside"):
+            await asyncio.sleep(0)
+        yield 1
+
+    async def consume() -> None:
+        async for _ in astream():
+            assert trace.get_current_span() is trace.INVALID_SPAN
+
+    list(stream())
+    asyncio.run(consume())
+    spans = by_name(exporter)
+    assert spans["inside"].parent.span_id == spans["invoke_agent stream"].context.span_id
+    assert spans["ainside"].parent.span_id == spans["invoke_agent astream"].context.span_id
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_explicit_parents_make_the_tree_of_callbacks(traced, exporter) -> None:
+    """For callback-style integrations the parent is what is named, whatever is current."""
+    root = traced.start("invoke_workflow", "root", parent=None)
+    with track_agent("unrelated"):
+        child = traced.start("invoke_agent", "child", parent=root)
+        child.stop()
+    root.stop()
+    spans = by_name(exporter)
+    assert spans["invoke_agent child"].parent.span_id == spans["invoke_workflow root"].context.span_id
+
+
+def test_left_in_a_foreign_context_without_a_log_line(traced, exporter, caplog) -> None:
+    """A block that ends in another context ends its span; OpenTelemetry has nothing to complain of."""
+
+    async def outer() -> None:
+        block = track_workflow("w")
+
+        async def enter() -> None:
+            block.__enter__()
+
+        await asyncio.create_task(enter())
+        block.__exit__(None, None, None)
+
+    asyncio.run(outer())
+    assert "invoke_workflow w" in by_name(exporter)
+    assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []
+
+
+def test_records_carry_the_ids_of_their_span(traced, exporter, caplog) -> None:
+    """Invocations, decisions and log lines carry the trace and span ID under which they happened."""
+    caplog.handler.addFilter(LogContextFilter())
+    with capture_invocations(traced) as runs, capture_records(DecisionRecord, traced) as decisions:
+        with track_agent("a"):
+            record_policy_violation("p")
+            logging.getLogger("app").warning("here")
+        span = by_name(exporter)["invoke_agent a"]
+        ids = (f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}")
+        assert (runs[0].trace_id, runs[0].span_id, runs[0].sampled) == (*ids, True)
+        assert (decisions[0].origin.trace_id, decisions[0].origin.span_id) == ids
+    logged = vars(caplog.records[-1])
+    assert (logged["trace_id"], logged["span_id"]) == ids
+
+
+def test_events_outside_of_a_run_carry_the_applications_span(traced, provider) -> None:
+    """An event outside of any run belongs to the span that the application has made current."""
+    with capture_records(DecisionRecord, traced) as decisions:
+        with provider.get_tracer("app").start_as_current_span("mine") as span:
+            record_policy_violation("p")
+        assert decisions[0].origin.span_id == f"{span.get_span_context().span_id:016x}"
+
+
+def test_unsampled_spans_cost_no_attributes() -> None:
+    """A span that is not recorded still gives its IDs, marked as unsampled."""
+    with (
+        fresh_recorder(tracer_provider=TracerProvider(sampler=ALWAYS_OFF)) as recorder,
+        capture_invocations(recorder) as runs,
+    ):
+        with track_agent("a"), track_tool("t"):
+            pass
+        assert [run.sampled for run in runs] == [False, False]
+        assert runs[0].trace_id is not None
+
+
+def test_without_a_provider_there_are_no_spans(seen, recorder) -> None:
+    """Without a tracer provider nothing of OpenTelemetry runs."""
+    with track_agent("a") as run:
+        assert run.span is None
+    assert installed_provider() is None
+    assert recorder.tracing is None
+    assert seen[0].trace_id is None
+
+
+def test_a_provider_that_comes_late_is_noticed(monkeypatch, exporter, provider) -> None:
+    """A provider that the application installs after its first run is used soon."""
+    with fresh_recorder() as recorder:
+        with track_agent("early"):
+            pass
+        monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+        recorder.pipeline._poll()
+        with track_agent("late"):
+            pass
+        with fresh_recorder(tracing=False) as off:
+            off.pipeline._poll()
+            assert off.tracing is None
+    assert list(by_name(exporter)) == ["invoke_agent late"]
+
+
+def test_a_span_that_cannot_be_started_keeps_the_run(seen, recorder, caplog) -> None:
+    """A tracer provider that fails costs the span, never the user's call or the other records."""
+
+    class Broken(TracerProvider):
+        def get_tracer(self, *args, **kwargs):
+            tracer = super().get_tracer(*args, **kwargs)
+            tracer.start_span = lambda *_args, **_kwargs: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+            return tracer
+
+    with fresh_recorder(tracer_provider=Broken()) as broken, capture_invocations(broken) as runs:
+        with track_agent("a") as run:
+            run.set_attribute("k", 1)
+        assert [run.name for run in runs] == ["a"]
+    assert "span.start failed" in caplog.text
