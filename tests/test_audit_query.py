@@ -2,20 +2,21 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import typer
 from _audit import START_NS, event, finished, llm_call, started, whole
+from typer.testing import CliRunner, Result
 
 from taskpilot_obs.audit.prune import prune
 from taskpilot_obs.audit.query import Filter, parse_duration, query, tail
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
+from taskpilot_obs.cli.audit import register
 from taskpilot_obs.exceptions import AuditLogError
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
 from taskpilot_obs.records import Status
@@ -135,6 +136,13 @@ def test_prune_keeps_what_is_young(log: Path) -> None:
     assert "req-0" not in left
 
 
+def test_prune_stops_at_an_empty_file(tmp_path: Path) -> None:
+    """A file without records has no age, and stays."""
+    AuditLogExporter(tmp_path / "audit.jsonl").shutdown(1.0)
+    (tmp_path / "audit.jsonl").rename(tmp_path / "audit.jsonl.1")
+    assert prune(tmp_path, timedelta(0)) == []
+
+
 def test_prune_leaves_a_writer_at_work_alone(log: Path) -> None:
     """The file that a process writes stays, however old its records are."""
     owner = AuditLogExporter(log, SMALL)
@@ -171,31 +179,28 @@ def test_prune_refuses_what_it_cannot_note(log: Path) -> None:
     assert first.exists()
 
 
-def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The command line, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", "from taskpilot_obs.cli import main; main()", "audit", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "200", **variables},
-    )
+def run(*arguments: object, **variables: str) -> Result:
+    """The command line."""
+    app = typer.Typer()
+    register(app)
+    environment = {"COLUMNS": "200", "NO_COLOR": "1", "TASKPILOT_OBS_AUDIT_KEY": "", **variables}
+    return CliRunner().invoke(app, ["audit", *map(str, arguments)], env=environment)
 
 
 def test_verify_command(log: Path) -> None:
     """`verify` exits 0 for a whole log, 1 for a broken one that it names, 2 where there is none."""
     good = run("verify", log)
-    assert good.returncode == 0, good.stderr
+    assert good.exit_code == 0, good.stderr
     assert good.stdout.startswith("whole  audit.jsonl: 20 records")
     log.write_bytes(log.read_bytes().replace(b"req-38", b"req-39"))
     bad = run("verify", log, "--json")
-    assert bad.returncode == 1
+    assert bad.exit_code == 1
     report = json.loads(bad.stdout.splitlines()[0])
     assert report["is_whole"] is False
     assert "record 20: its content does not match" in report["problem"]
     assert "BROKEN audit.jsonl: 19 records are whole, then" in run("verify", log).stdout
     missing = run("verify", log.parent / "none.jsonl")
-    assert (missing.returncode, missing.stdout) == (2, "")
+    assert (missing.exit_code, missing.stdout) == (2, "")
     assert "no audit log at" in missing.stderr
 
 
@@ -203,28 +208,28 @@ def test_verify_command_with_key_and_anchors(tmp_path: Path) -> None:
     """The key comes from a file or the environment, anchors that were kept elsewhere from a file."""
     log = write(tmp_path / "audit.jsonl", SMALL._replace(key=KEY))
     (tmp_path / "key").write_bytes(KEY + b"\n")
-    assert run("verify", log).returncode == 1
-    assert run("verify", log, "--key-file", tmp_path / "key").returncode == 0
-    assert run("verify", log, TASKPILOT_OBS_AUDIT_KEY=KEY.decode()).returncode == 0
-    assert run("verify", log, "--key-file", tmp_path / "none").returncode == 2
+    assert run("verify", log).exit_code == 1
+    assert run("verify", log, "--key-file", tmp_path / "key").exit_code == 0
+    assert run("verify", log, TASKPILOT_OBS_AUDIT_KEY=KEY.decode()).exit_code == 0
+    assert run("verify", log, "--key-file", tmp_path / "none").exit_code == 2
     kept = tmp_path / "kept"
     kept.write_text('{"chain":"audit.jsonl","seq":99,"hash":"0","time":"2026","closed":true}\n')
     found = run("verify", log, "--key-file", tmp_path / "key", "--anchors", kept)
-    assert found.returncode == 1
+    assert found.exit_code == 1
     assert "knows record 99" in found.stdout
-    assert run("verify", log, "--anchors", tmp_path / "none").returncode == 2
+    assert run("verify", log, "--anchors", tmp_path / "none").exit_code == 2
 
 
 def test_tail_and_query_commands(log: Path) -> None:
     """Records are printed as a table or as JSON, one a line."""
     table = run("tail", log, "-n", 2)
-    assert table.returncode == 0, table.stderr
+    assert table.exit_code == 0, table.stderr
     assert "[ERROR] Planner Output" in table.stdout
     found = run("query", log, "--request-id", "req-7", "--agent", "Other", "--format", "json")
     assert [json.loads(line)["request_id"] for line in found.stdout.splitlines()] == ["req-7"]
     assert run("query", log, "--since", "1h", "--format", "json").stdout == ""
-    assert run("query", log, "--since", "soon").returncode == 2
-    assert run("tail", log, "-n", 0).returncode == 2
+    assert run("query", log, "--since", "soon").exit_code == 2
+    assert run("tail", log, "-n", 0).exit_code == 2
 
 
 def test_a_terminal_is_not_obeyed(tmp_path: Path) -> None:
@@ -241,7 +246,7 @@ def test_a_terminal_is_not_obeyed(tmp_path: Path) -> None:
 def test_prune_command(log: Path) -> None:
     """`prune` names what it removed."""
     said = run("prune", log, "--keep", "1d")
-    assert said.returncode == 0, said.stderr
+    assert said.exit_code == 0, said.stderr
     assert said.stdout.count("removed") >= 4
-    assert run("prune", log, "--keep", "0").returncode == 2
+    assert run("prune", log, "--keep", "0").exit_code == 2
     whole(log)

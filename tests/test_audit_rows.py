@@ -176,6 +176,7 @@ def test_cost_that_nobody_knows() -> None:
 def test_a_duration_that_is_none(duration: float) -> None:
     """A latency that is no finite duration is left out."""
     assert "duration_ms" not in parsed(decision(duration_s=duration))
+    assert "duration_ms" not in parsed(decision(duration_s=None))
 
 
 anything = st.one_of(
@@ -263,6 +264,8 @@ def test_caches_are_bounded() -> None:
     for number in range(10_000):
         layout.text((str(number),), 0, (None, "b"))
     assert len(layout._texts) <= 4_096
+    layout.text(("x" * 10_000,), 0, (None, "b"))
+    assert ("x" * 10_000,) not in layout._texts
     for number in range(5_000):
         layout.text(("x",), 0, (type(f"Text{number}", (str,), {})("a"), "b"))
     assert len(layout._plans) <= 4_096

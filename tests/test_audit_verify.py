@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _audit import event, finished, llm_call, read, started, whole
@@ -28,7 +29,7 @@ Mutation = Callable[[list[bytes], random.Random], list[bytes]]
 def write(log: Path, records: int = RECORDS, options: AuditOptions | None = None) -> Path:
     """A closed log in one or more files."""
     exporter = AuditLogExporter(log, options)
-    three = [started(), llm_call(), finished(attributes={"task": "ünï"})]
+    three: list[Any] = [started(), llm_call(), finished(attributes={"task": "ünï"})]
     exporter.export([three[number % 3]._replace(request_id=f"req-{number}") for number in range(records)])
     exporter.shutdown(1.0)
     return log
@@ -256,6 +257,17 @@ def test_an_open_log(tmp_path: Path) -> None:
     assert whole(log).records == 5
     exporter.shutdown(1.0)
     assert verify(log)[0].problem is not None
+    log.with_suffix(".anchors").unlink()
+    assert verify(log)[0].problem is not None
+
+
+def test_anchors_that_came_after_the_reading_began(tmp_path: Path) -> None:
+    """Anchors of a log that is being written count as far as they went when the reading began."""
+    log = write(tmp_path / "audit.jsonl", 5)
+    size = log.with_suffix(".anchors").stat().st_size
+    append_line(log.with_suffix(".anchors"), b'{"chain":"audit.jsonl","seq":9,"hash":"0","time":""}\n')
+    assert [anchor.seq for anchor in read_anchors(log.with_suffix(".anchors"), limit=size)] == [5]
+    assert [anchor.seq for anchor in read_anchors(log.with_suffix(".anchors"))] == [5, 9]
 
 
 def test_rotation_during_verification(tmp_path: Path) -> None:
@@ -300,7 +312,7 @@ def test_an_overlong_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_no_log(tmp_path: Path) -> None:
     """Where there is no log, that is an error and not a whole log."""
-    for path in (tmp_path, tmp_path / "audit.jsonl", tmp_path / "x"):
+    for path in (tmp_path, tmp_path / "audit.jsonl", tmp_path / "x", tmp_path / "none" / "audit.jsonl"):
         with pytest.raises(AuditLogError, match="no audit log"):
             verify(path)
 

@@ -26,6 +26,7 @@ Key = tuple[Any, ...]
 MAX_STRING = 8_192
 """How many characters of one string an audit record keeps by default."""
 _MAX_CACHED = 4_096
+_MAX_KEPT = 2_048
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_SAFE = 1e308
 _INT_BITS = 64
@@ -86,9 +87,11 @@ class Layout:
         return plan.template % (rfc3339(time_unix_ns), repeating, *strings, *plan.numbers(values), *others)
 
     def _keep_text(self, key: Key, max_string: int) -> str:
-        if len(self._texts) >= _MAX_CACHED:
-            self._texts.clear()
-        text = self._texts[key] = members(self._repeating(key), max_string)
+        text = members(self._repeating(key), max_string)
+        if len(text) <= _MAX_KEPT:  # a name of megabytes is not worth the memory
+            if len(self._texts) >= _MAX_CACHED:
+                self._texts.clear()
+            self._texts[key] = text
         return text
 
     def _keep_plan(self, shape: tuple[type, ...]) -> _Plan:

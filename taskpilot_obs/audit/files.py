@@ -84,7 +84,8 @@ class Chain(NamedTuple):
 
     def segments(self) -> list[Path]:
         """The closed segments, by the number of their first record, whoever rotated them."""
-        found = [self.log.folder / name for name in _names(self.log.folder) if name.startswith(f"{self.name}.")]
+        named = [self.log.folder / name for name in _names(self.log.folder) if name.startswith(f"{self.name}.")]
+        found = [path for path in named if path.is_file()]
         return sorted(found, key=lambda path: (_first_seq(path), path.name))
 
 
@@ -149,11 +150,8 @@ def _names(folder: Path) -> list[str]:
 
 def _first_seq(path: Path) -> int:
     """Number of a segment's first record; -1 if its first line is none, so that verification begins with it."""
-    try:
-        with path.open("rb") as file:
-            found = links(file.readline(MAX_LINE))
-    except OSError:
-        return -1
+    with path.open("rb") as file:
+        found = links(file.readline(MAX_LINE))
     return -1 if found is None else found[0].seq
 
 

@@ -24,17 +24,17 @@ def take_lock(path: Path) -> int | None:
         ) from error
     while True:
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
+        keep = False
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            keep = same_file(file, path)  # or it was removed between the opening and the locking
         except BlockingIOError:
-            os.close(file)
             return None
-        except OSError:
-            os.close(file)
-            raise
-        if same_file(file, path):
+        finally:
+            if not keep:
+                os.close(file)
+        if keep:
             return file
-        os.close(file)  # it was removed between the opening and the locking
 
 
 def is_locked(path: Path) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from platform import node
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from taskpilot_obs.audit import ledger
@@ -96,11 +97,6 @@ class Writer:
     def path(self) -> str:
         """The file that is written now."""
         return str(self._chain.path)
-
-    @property
-    def head(self) -> Head:
-        """The last record that was written."""
-        return self._head
 
     def append(self, texts: Sequence[str]) -> None:
         """Seal and write records.
@@ -307,7 +303,7 @@ class Writer:
 
 def _claim(log: Log) -> tuple[Chain, int]:
     """The first chain that is free: the log's own, else one that is named after this process."""
-    host = re.sub(r"[^A-Za-z0-9]+", "-", os.uname().nodename).strip("-") or "host"
+    host = re.sub(r"[^A-Za-z0-9]+", "-", node()).strip("-") or "host"
     own = f"{host}.{os.getpid()}"
     for number in range(_MAX_WRITERS):
         chain = log.chain("" if number == 0 else own if number == 1 else f"{own}-{number}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from taskpilot_obs.audit.lock import is_locked
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.exporters.audit_log import AuditLogExporter
+from taskpilot_obs.exporters.audit_log import AuditLogExporter, _after_fork
 from taskpilot_obs.exporters.base import Exporter, PartialExportError
 from taskpilot_obs.records import Operation
 from taskpilot_obs.self_telemetry import Tally
@@ -464,7 +465,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from _audit import event
 from taskpilot_obs.audit.writer import AuditOptions
-from taskpilot_obs.exporters.audit_log import AuditLogExporter
+from taskpilot_obs.exporters.audit_log import AuditLogExporter, _after_fork
 exporter = AuditLogExporter({str(log)!r}, AuditOptions(max_bytes=20_000))
 print("open", flush=True)
 sys.stdin.readline()
@@ -505,6 +506,18 @@ def test_fork(log: Path) -> None:
     assert [report.problem for report in verify(log)] == [None, None]
 
 
+def test_what_a_child_lets_go_of(log: Path) -> None:
+    """In a child the parent's files are closed and its lock is not taken over; the next record opens anew."""
+    exporter = AuditLogExporter(log)
+    exporter.export([event("a")])
+    for hook in (exporter.after_fork, exporter.after_fork, _after_fork):
+        hook()
+        assert not is_locked(log.with_suffix(".anchors"))
+    exporter.export([event("b")])
+    exporter.shutdown(1.0)
+    assert whole(log).records == 2
+
+
 def test_fork_without_hooks(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that was forked past Python's hooks still notices that it is another process."""
     exporter = AuditLogExporter(log)
@@ -526,6 +539,54 @@ def test_a_silent_child_keeps_no_lock(log: Path) -> None:
     assert is_locked(log.with_suffix(".anchors"))
     exporter.shutdown(1.0)
     assert not is_locked(log.with_suffix(".anchors"))
+
+
+def test_a_lock_that_is_removed_while_it_is_taken(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock on a file that was removed meanwhile is worth nothing, and is taken again."""
+    real = fcntl.flock
+    removed: list[Path] = []
+
+    def racing(file: int, how: int) -> None:
+        real(file, how)
+        if not removed:
+            removed.append(log.with_suffix(".anchors"))
+            removed[0].unlink()
+
+    monkeypatch.setattr(fcntl, "flock", racing)
+    exporter = AuditLogExporter(log)
+    assert removed
+    assert is_locked(removed[0])
+    exporter.shutdown(1.0)
+
+
+def test_a_second_writer_beside_a_removed_file(log: Path) -> None:
+    """A further process that finds no file of the log's owner ties its chain to the newest segment, or to nothing."""
+    owner = AuditLogExporter(log)
+    owner.export([event()])
+    log.rename(log.with_name("audit.jsonl.1"))
+    other = AuditLogExporter(log)
+    (path,) = log.parent.glob("audit.*.*.jsonl")
+    assert read(path)[0]["attributes"]["head_seq"] == 1
+    for exporter in (owner, other):
+        exporter.shutdown(1.0)
+    assert [report.problem for report in verify(log)] == [None, None]
+
+
+def test_an_anchor_that_does_not_fit(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An anchor that is written by half is counted, costs no record, and does not spoil the next one."""
+    tally = Tally()
+    exporter = AuditLogExporter(log, AuditOptions(anchor_every=1), tally=tally)
+    real = os.write
+    monkeypatch.setattr(
+        os, "write", lambda file, data: real(file, data[:20] if bytes(data).startswith(b'{"chain"') else data)
+    )
+    exporter.export([event()])
+    monkeypatch.undo()
+    exporter.export([event()])
+    exporter.shutdown(1.0)
+    tally.take()
+    assert {labels: amount for (_, labels), amount in tally.totals.items()} == {("audit_log.anchor",): 1}
+    assert whole(log).anchors == 1
 
 
 def test_anchors(log: Path) -> None:
