@@ -220,9 +220,18 @@ def test_grafana_prometheus_and_the_rules_agree_on_paths_and_intervals() -> None
     for pattern in config["rule_files"]:
         path = pattern.removeprefix("/etc/prometheus/")
         assert list((STACK / "prometheus").glob(path)), pattern
-    (alertmanagers,) = config["alerting"]["alertmanagers"]
-    targets = [target for group in alertmanagers["static_configs"] for target in group["targets"]]
-    assert targets == ["alertmanager:9093"]
+    assert mounts["/etc/prometheus/targets"] == "./prometheus/targets-compose"
+    assert _targets(config["alerting"]["alertmanagers"]) == ["alertmanager:9093"]
+    (application,) = _targets(config["scrape_configs"])
+    host, _ = application.split(":")
+    assert f"{host}:host-gateway" in SERVICES["prometheus"]["extra_hosts"]
+
+
+def _targets(configs: list[dict[str, Any]]) -> list[str]:
+    """The addresses that Prometheus finds within the container."""
+    files = [file for config in configs for discovery in config["file_sd_configs"] for file in discovery["files"]]
+    groups = [group for file in files for group in _yaml(f"prometheus/{file.replace('targets/', 'targets-compose/')}")]
+    return [target for group in groups for target in group["targets"]]
 
 
 # The collector
@@ -340,6 +349,21 @@ def test_saved_searches_name_fields_and_values_of_the_audit_log() -> None:
         assert set(re.findall(r'"([^"]+)"', source["query"]["query"])) <= values
         assert [reference["id"] for reference in search["references"]] == ["taskpilot-audit"]
         assert source["indexRefName"] == search["references"][0]["name"]
+
+
+def test_the_guide_names_only_attributes_and_fields_that_exist() -> None:
+    """docs/finding-things.md sends nobody after an attribute, a field or an event that is never written."""
+    text = (ROOT / "docs" / "finding-things.md").read_text(encoding="utf-8")
+    attributes = {value for name, value in vars(Attr).items() if name.isupper()}
+    named = set(re.findall(r"\b((?:gen_ai|taskpilot)\.[a-z_.]+[a-z_])", text)) - {"taskpilot.attributes"}
+    assert len(named) > 20
+    assert named <= attributes
+    fields = set(re.findall(r"\baudit\.([a-z_]+)", text)) - {"jsonl"}
+    assert len(fields) > 30
+    assert fields <= set(FIELDS)
+    events = {value for name, value in vars(Event).items() if name.isupper()}
+    assert set(re.findall(r'event(?: :| ==) "([a-z.]+)"', text)) <= events
+    assert f"{Attr.USER_PREFIX}" in text
 
 
 # Remote write

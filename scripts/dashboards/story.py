@@ -44,8 +44,8 @@ WORK = (
     Work("research", "research.writer", "vector_search", "claude-sonnet-4-5", "anthropic", 24, 0.4, 0.032),
     Work("support", "support.triage", "crm_lookup", "gpt-4o-mini", "openai", 56, 0.15, 0.0011),
     Work("support", "support.answerer", "vector_search", "claude-sonnet-4-5", "anthropic", 56, 0.3, 0.016),
-    Work("reporting", "reporting.analyst", "sql_query", "gemini-2.5-pro", "gcp.gemini", 8, 0.6, 0.03),
-    Work("reporting", "reporting.redactor", "pdf_export", "in-house-7b", "vllm", 8, 0.5, 0.0),
+    Work("reporting", "reporting.analyst", "sql_query", "gemini-2.5-pro", "gcp.gemini", 20, 0.6, 0.03),
+    Work("reporting", "reporting.redactor", "pdf_export", "in-house-7b", "vllm", 20, 0.5, 0.0),
 )
 STORMY = "anthropic"
 SLOWDOWN = 5.0
