@@ -151,11 +151,14 @@ class Card:
 
     def _unusual(self, usage: Usage, total: int, at_unix_ns: int) -> Decimal | None:
         """What is told apart after the sum: numbers that are none, nothing to bill, a side without a price."""
-        sides = (usage.input_tokens or 0, usage.output_tokens or 0)
-        if min(sides) < 0:
+        if min(usage.input_tokens or 0, usage.output_tokens or 0) < 0:
             return self._cleaned(usage, at_unix_ns)
-        unpriced = any(tokens and not priced for tokens, priced in zip(sides, self._sides, strict=True))
-        return None if unpriced and not self._free else _times(total, self._quantum)
+        return None if self._gives_away(usage) else _times(total, self._quantum)
+
+    def _gives_away(self, usage: Usage) -> bool:
+        """Whether there are tokens on a side that has no price, on a price list that is not a free model's."""
+        sides = zip((usage.input_tokens, usage.output_tokens), self._sides, strict=True)
+        return not self._free and any(tokens and not priced for tokens, priced in sides)
 
     def _partial(self, usage: Usage, at_unix_ns: int) -> Decimal | None:
         """An unknown side matters only where it has a price: embeddings have no output to bill."""
@@ -173,6 +176,8 @@ class Card:
 
     def _by_kind(self, usage: Usage, step: _Step) -> Decimal | None:
         """The general way, for audio, images and reasoning with rates of their own."""
+        if self._gives_away(usage):
+            return None
         counts = counts_by_kind(usage)
         alone: list[int] = []
         for kind, contained in zip(self._kinds, self._contained, strict=True):

@@ -1,0 +1,287 @@
+"""Compiled rate cards against the library that they are compiled from, over the whole price table."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal, Inexact, getcontext, localcontext
+
+import pytest
+from genai_prices import types
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskpilot_obs.pricing.cards import KINDS, Card, Rate, Tier, counts_by_kind
+from taskpilot_obs.pricing.library import Found, Library, LibraryCard, load, price_context
+from taskpilot_obs.usage import Usage, from_counts
+
+TIERS = (None, "default", "flex", "priority", "fast", "batch")
+TOKEN_PRICES = frozenset({"input_mtok", "output_mtok"})
+
+
+def days_of(model: types.ModelInfo) -> list[datetime]:
+    """Moments at which a model's price may differ: around each date and time that its price list names."""
+    moments = [datetime(2026, 11, 20, 12, tzinfo=UTC)]
+    priced = [*(model.prices if isinstance(model.prices, list) else ()), *(model.price_variants or ())]
+    for constraint in (price.constraint for price in priced):
+        if isinstance(constraint, types.StartDateConstraint):
+            start = datetime.combine(constraint.start_date, time(0), tzinfo=UTC)
+            moments += [start, start - timedelta(seconds=1)]
+        elif isinstance(constraint, types.TimeOfDateConstraint):
+            for at in (constraint.start_time, constraint.end_time):
+                moment = datetime.combine(date(2026, 11, 20), at.replace(tzinfo=UTC))
+                moments += [moment, moment - timedelta(seconds=1)]
+    return moments
+
+
+def thresholds_of(model: types.ModelInfo) -> list[int]:
+    """Input tokens at which a context tier begins."""
+    lists = [price.prices for price in model.prices] if isinstance(model.prices, list) else [model.prices]
+    return [
+        tier.start
+        for prices in lists
+        for price in prices.__dict__.values()
+        if isinstance(price, types.TieredPrices)
+        for tier in price.tiers
+    ]
+
+
+def random_usage(dice: random.Random, starts: list[int]) -> Usage:
+    """A consistent usage with some of the details, sometimes on the edge of a context tier."""
+    total = dice.choice([0, 1, dice.randrange(5_000), *starts, *(start + 1 for start in starts)])
+    generated = dice.choice([0, dice.randrange(3_000)])
+
+    def part(of: int) -> int | None:
+        return dice.choice([None, 0, dice.randrange(of + 1), of])
+
+    usage, _ = from_counts(
+        input_tokens=total,
+        output_tokens=generated,
+        cache_read_tokens=part(total),
+        cache_write_tokens=part(total),
+        cache_write_5m_tokens=part(total // 2),
+        cache_write_1h_tokens=part(total // 2),
+        input_audio_tokens=part(total // 2),
+        input_image_tokens=part(total // 2),
+        reasoning_tokens=part(generated // 2),
+        output_audio_tokens=part(generated // 4),
+        output_image_tokens=part(generated // 4),
+    )
+    return usage
+
+
+def cheap_usages(dice: random.Random, starts: list[int]) -> list[Usage]:
+    return [Usage(1_000, 100), Usage(1_000, 100, 600, 300, 100, 200), *(random_usage(dice, starts) for _ in range(4))]
+
+
+def expected(library: Library, found: Found, usage: Usage, tier: str | None, at_unix_ns: int) -> Decimal | None:
+    """The library's own price; None where it refuses the usage, or would give away tokens that have no price."""
+    try:
+        calculated = library.calculate(found, usage, price_context(tier), at_unix_ns)
+    except ValueError:
+        return None
+    priced = {key for key, price in calculated.model_price.__dict__.items() if price is not None}
+    sides = {"input_mtok": usage.input_tokens, "output_mtok": usage.output_tokens}
+    given_away = any(tokens and key not in priced for key, tokens in sides.items())
+    return None if priced and (given_away or not priced & TOKEN_PRICES) else calculated.total_price
+
+
+@pytest.mark.filterwarnings("ignore:Unsupported price key")
+def test_every_card_equals_the_library():
+    """For every model of the table, at every moment and tier at which prices differ, card and library agree to the digit."""
+    library = load()
+    dice = random.Random(20261120)
+    compared = 0
+    for provider in library.snapshot.providers:
+        for model in provider.models:
+            found = Found(provider, model)
+            starts = thresholds_of(model)
+            tiers = TIERS if model.price_variants else (None,)
+            for moment in days_of(model):
+                at = int(moment.timestamp()) * 1_000_000_000
+                for tier in tiers:
+                    card = library.card(found, tier, at)
+                    for usage in cheap_usages(dice, starts):
+                        price = card.cost(usage, at) if card is not None else None
+                        assert price == expected(library, found, usage, tier, at), (
+                            provider.id,
+                            model.id,
+                            moment,
+                            tier,
+                            usage,
+                        )
+                        compared += 1
+    assert compared > 10_000
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_any_usage_of_any_model_costs_what_the_library_says(data: st.DataObject):
+    """Random model, usage, tier and time: the card's price is the library's."""
+    library = load()
+    provider = data.draw(st.sampled_from([one for one in library.snapshot.providers if one.models]))
+    model = data.draw(st.sampled_from(provider.models))
+    usage = random_usage(data.draw(st.randoms(use_true_random=False)), thresholds_of(model))
+    tier = data.draw(st.sampled_from(TIERS))
+    at = data.draw(st.integers(1_700_000_000, 1_830_000_000)) * 1_000_000_000
+    found = Found(provider, model)
+    card = library.card(found, tier, at)
+    price = card.cost(usage, at) if card is not None else None
+    assert price == expected(library, found, usage, tier, at)
+
+
+def test_the_table_is_compiled_almost_entirely():
+    """A model that only the library can bill is the exception; today there is none."""
+    library = load()
+    at = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp()) * 1_000_000_000
+    slow = [
+        (provider.id, model.id)
+        for provider in library.snapshot.providers
+        for model in provider.models
+        if isinstance(library.card(Found(provider, model), None, at), LibraryCard)
+    ]
+    assert slow == []
+
+
+def test_the_kinds_are_the_librarys_units():
+    """What contains what is as in the library: the names exist there, and contain each other alike."""
+    registry = load()._registry
+    for kind, special in KINDS.items():
+        unit = registry.units[kind]
+        assert unit.per == 1_000_000
+        for other, more in KINDS.items():
+            contains = unit.dimensions.items() < registry.units[other].dimensions.items()
+            assert contains == (special < more), (kind, other)
+
+
+GPT_4O = (
+    Rate("input_tokens", Decimal("2.5")),
+    Rate("output_tokens", Decimal(10)),
+    Rate("cache_read_tokens", Decimal("1.25")),
+)
+LONG = (
+    Rate("input_tokens", Decimal(3), (Tier(200_000, Decimal(6)),)),
+    Rate("output_tokens", Decimal(15), (Tier(200_000, Decimal("22.5")),)),
+)
+
+
+def test_prices_are_per_million_tokens():
+    """gpt-4o with 150 in and 50 out costs 0.000875 USD, not a thousand times as much."""
+    assert Card(GPT_4O).cost(Usage(150, 50), 0) == Decimal("0.000875")
+
+
+def test_a_context_tier_changes_the_rate_of_the_whole_request():
+    """One token more than the threshold, and every token costs the higher rate."""
+    assert Card(LONG).cost(Usage(200_000, 0), 0) == Decimal("0.6")
+    assert Card(LONG).cost(Usage(200_001, 0), 0) == Decimal("1.200006")
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        Usage(None, 50),
+        Usage(150, None),
+        Usage(),
+        Usage(-1, 50),
+        Usage(150, -50),
+        Usage("150", 50),
+        Usage(150, float("nan")),
+    ],  # type: ignore[arg-type]
+)
+def test_a_side_that_is_unknown_leaves_the_cost_unknown(usage: Usage):
+    """With a part of the tokens unknown the cost is too: a partial sum would pass for the whole."""
+    assert Card(GPT_4O).cost(usage, 0) is None
+
+
+def test_a_side_without_a_price_need_not_be_known():
+    """Embeddings have no output to bill: their input is enough; tokens that have no price make the cost unknown."""
+    card = Card([Rate("input_tokens", Decimal("0.02"))])
+    assert card.cost(Usage(1_000_000, None), 0) == card.cost(Usage(1_000_000, 0), 0) == Decimal("0.02")
+    assert card.cost(Usage(1_000_000, 5), 0) is None
+
+
+def test_contradictory_details_are_cut_down():
+    """A usage that nobody cleaned is priced as the readers would have read it."""
+    assert Card(GPT_4O).cost(Usage(100, 0, 400), 0) == Card(GPT_4O).cost(Usage(100, 0, 100), 0)
+
+
+def test_a_free_model_costs_nothing_and_a_fee_is_added():
+    """A price list without rates is that of a free model; a fee per request comes on top."""
+    assert Card(()).cost(Usage(5, 5), 0) == 0
+    assert Card(GPT_4O, Decimal("0.005")).cost(Usage(150, 50), 0) == Decimal("0.005875")
+
+
+def test_the_callers_decimal_context_changes_nothing():
+    """Precision and traps of the caller's context do not reach the price."""
+    with localcontext():
+        getcontext().prec = 2
+        getcontext().traps[Inexact] = True
+        assert Card(GPT_4O).cost(Usage(123_457, 1), 0) == Decimal("0.3086525")
+
+
+def test_a_million_calls_add_up_exactly():
+    """A million calls of gpt-4o-mini with 150 in and 50 out are 52.5 USD, to the last digit."""
+    card = load().card(load().find("openai", "gpt-4o-mini"), None, 1_790_000_000_000_000_000)  # type: ignore[arg-type]
+    assert card is not None
+    each = card.cost(Usage(150, 50), 0)
+    assert each == Decimal("0.0000525")
+    assert sum((each for _ in range(1_000_000)), Decimal(0)) == Decimal("52.5")
+
+
+def test_overlaps_are_as_small_as_they_can_be():
+    """Where nobody says what of the audio was cached, none was, unless the details would not fit."""
+    roomy = counts_by_kind(Usage(100, 0, 40, input_audio_tokens=40))
+    tight = counts_by_kind(Usage(100, 0, 80, input_audio_tokens=40, input_image_tokens=10))
+    assert (roomy["cache_audio_read_tokens"], roomy["cache_image_read_tokens"]) == (0, 0)
+    assert (tight["cache_audio_read_tokens"], tight["cache_image_read_tokens"]) == (30, 0)
+    stated = counts_by_kind(Usage(100, 0, 80, input_audio_tokens=40, cache_read_audio_tokens=35))
+    assert stated["cache_audio_read_tokens"] == 35
+
+
+class OwnPricing(types.ModelPrice):
+    """A price list that only itself can bill."""
+
+
+def model_with(prices: types.ModelPrice | list[types.ConditionalPrice]) -> Found:
+    library = load()
+    provider = next(one for one in library.snapshot.providers if one.id == "openai")
+    return Found(provider, types.ModelInfo(id="m", match=types.ClauseEquals("m"), prices=prices))
+
+
+@pytest.mark.parametrize(
+    "prices",
+    [
+        OwnPricing(input_mtok=Decimal(1), output_mtok=Decimal(2)),
+        [
+            types.ConditionalPrice(prices=types.ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(2))),
+            types.ConditionalPrice(
+                types.TimeOfDateConstraint(time(1, 7, tzinfo=UTC), time(1, 8, tzinfo=UTC)),
+                prices=types.ModelPrice(input_mtok=Decimal(9), output_mtok=Decimal(9)),
+            ),
+        ],
+    ],
+)
+def test_what_a_card_cannot_express_the_library_bills(prices: types.ModelPrice | list[types.ConditionalPrice]):
+    """A price list of a kind of its own, or one that changes between quarters of an hour, goes to the library."""
+    library = load()
+    noon = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * 1_000_000_000
+    card = library.card(model_with(prices), None, noon)
+    assert isinstance(card, LibraryCard)
+    assert card.cost(Usage(1_000_000, 1_000_000), noon) == 3
+    assert card.cost(Usage(1_000_000, None), noon) is None
+    assert card.cost(Usage(10, 0, 99), noon) == Decimal("0.00001")
+
+
+def test_the_library_card_follows_the_minute():
+    """Within a quarter of an hour the library's price may change, and the card's does with it."""
+    switching = [
+        types.ConditionalPrice(prices=types.ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(2))),
+        types.ConditionalPrice(
+            types.TimeOfDateConstraint(time(1, 7, tzinfo=UTC), time(1, 8, tzinfo=UTC)),
+            prices=types.ModelPrice(input_mtok=Decimal(9), output_mtok=Decimal(9)),
+        ),
+    ]
+    minutes = [int(datetime(2026, 11, 20, 1, minute, tzinfo=UTC).timestamp()) * 1_000_000_000 for minute in (6, 7)]
+    card = load().card(model_with(switching), None, minutes[0])
+    assert card is not None
+    assert [card.cost(Usage(1_000_000, 0), at) for at in minutes] == [1, 9]
