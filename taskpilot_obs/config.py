@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -18,10 +17,10 @@ from taskpilot_obs.pipeline import Pipeline
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.recorder import Parts, Recorder
 from taskpilot_obs.self_telemetry import Tally
-from taskpilot_obs.settings import STDOUT, Options, Settings
 from taskpilot_obs.tracing import Tracing, installed_provider
 
 if TYPE_CHECKING:
+    from taskpilot_obs.settings import Options, Settings
     from pydantic import SecretStr
 
     from taskpilot_obs.safety.checks import Checks
@@ -36,6 +35,8 @@ _lock = threading.RLock()
 
 def library_version() -> str:
     """The installed version of taskpilot-obs."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("taskpilot-obs")
     except PackageNotFoundError:  # imported from a checkout that is not installed
@@ -55,6 +56,8 @@ def configure(**options: Unpack[Options]) -> Recorder:
         ConfigurationError: an option is unknown or wrong, or a file cannot be written; nothing has changed then.
         MissingExtraError: an option needs an optional package.
     """
+    from taskpilot_obs.settings import Settings  # pydantic's models take their time: at first use
+
     settings = Settings.resolve(options)
     with _lock:
         before = _default.parts
@@ -89,6 +92,8 @@ def get_recorder() -> Recorder:
 
 def build_recorder(**options: Unpack[Options]) -> Recorder:
     """A recorder of its own, apart from the default one; options as for `configure`."""
+    from taskpilot_obs.settings import Settings
+
     recorder = Recorder()
     recorder.install(build(Settings.resolve(options), recorder))
     return recorder
@@ -97,7 +102,7 @@ def build_recorder(**options: Unpack[Options]) -> Recorder:
 def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None, before: Parts | None = None) -> Parts:
     """Make a recorder's parts; window and verdicts go on from those before."""
     tally, clock = Tally(), clock or Clock()
-    window = RollingWindow() if before is None else before.window
+    window = before.window if before is not None else RollingWindow(lambda: clock.unix_ns(clock.now()))
     verdicts = Verdicts() if before is None else before.verdicts
     prices = _price_table(settings)
     batched = _batched(settings, tally)
@@ -231,6 +236,8 @@ def _audit_log(settings: Settings, tally: Tally) -> Exporter:
     from taskpilot_obs.audit.writer import AuditOptions
     from taskpilot_obs.exporters.audit_log import AuditLogExporter
     from taskpilot_obs.exporters.json_logging import LoggerExporter, StdoutExporter
+
+    from taskpilot_obs.settings import STDOUT
 
     target = settings.audit_log or Path(STDOUT)
     if isinstance(target, logging.Logger):

@@ -6,8 +6,10 @@ thread, or drops it. The loops follow PEP 380 (delegation to a subgenerator) and
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from taskpilot_obs.outcomes import classify
+from taskpilot_obs.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -88,7 +90,8 @@ def relay(  # noqa: C901  the protocol of PEP 525, whole
         except BaseException as error:
             if run is not None:
                 # Cancelled while it waited for nothing: an event loop that ends closes what a consumer had left.
-                run.fail_stream(GeneratorExit() if error is thrown and isinstance(error, CancelledError) else error)
+                cancelled = error is thrown and classify(type(error))[0] is Status.CANCELLED
+                run.fail_stream(GeneratorExit() if cancelled else error)
             raise
 
     return observed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import sys
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, TypeVar
 
@@ -197,6 +197,13 @@ class LlmInvocation(Abandonable):
         self.record_response(result)
         super().finish(result)
 
+    def end(self, status: Status) -> None:
+        """End with a given status, and count the tokens where they are limited."""
+        limits = self.site.host.limits
+        if limits is not None and not self.ended_ns:
+            limits.after(self)
+        super().end(status)
+
     def stop(self) -> None:
         """End as `success`; as `abandoned` where a stream was left before its end."""
         if self._reader is None:
@@ -301,6 +308,9 @@ class LlmInvocation(Abandonable):
 
 
 def _in_event_loop() -> bool:
+    asyncio = sys.modules.get("asyncio")  # where nobody has imported it, no loop runs
+    if asyncio is None:
+        return False
     try:
         asyncio.get_running_loop()
     except RuntimeError:

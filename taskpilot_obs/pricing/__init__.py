@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from taskpilot_obs.pricing.cards import Rate
-from taskpilot_obs.pricing.own import OwnPrice, PriceFile, load_prices
 from taskpilot_obs.pricing.table import FROM_OWN, FROM_TABLE, Explanation, Listed, Price, PriceTable
+
+if TYPE_CHECKING:
+    from taskpilot_obs.pricing.own import OwnPrice, PriceFile, load_prices
 
 __all__ = [
     "FROM_OWN",
@@ -18,3 +22,12 @@ __all__ = [
     "Rate",
     "load_prices",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Own prices are models, which take 40 ms to import: at first use, for most have none."""
+    if name in {"OwnPrice", "PriceFile", "load_prices"}:
+        from taskpilot_obs.pricing import own
+
+        return getattr(own, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,15 +9,17 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.pricing import library
 from taskpilot_obs.pricing.cards import Priced, Rate
-from taskpilot_obs.pricing.own import OwnPrice, load_prices
 from taskpilot_obs.providers import GATEWAYS, canonical, infer_provider, split_model
 from taskpilot_obs.usage_types import Usage
+
+if TYPE_CHECKING:
+    from taskpilot_obs.pricing.own import OwnPrice
 
 logger = logging.getLogger("taskpilot_obs")
 
@@ -100,6 +102,8 @@ class PriceTable:
             ConfigurationError: a file is wrong; the message says where.
             MissingExtraError: a YAML file, without the extra `prices`.
         """
+        from taskpilot_obs.pricing.own import load_prices
+
         read = [load_prices(file) for file in files]
         merged = {name: target for file in read for name, target in file.aliases.items()}
         return cls({**merged, **(aliases or {})}, [price for file in read for price in file.prices])
