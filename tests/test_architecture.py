@@ -1,0 +1,151 @@
+"""The house: imports point inwards, names stand in one place, nothing heavy comes along."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import taskpilot_obs
+from taskpilot_obs import semconv
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "taskpilot_obs"
+
+LAYERS = {
+    0: "records semconv exceptions usage_types usage_readers assets ids clock providers outcomes",
+    1: "context guarded self_telemetry rollups llm_errors usage pricing safety feedback rules periods",
+    2: "tracing site freezing invocation llm_invocation exporters pipeline audit store budgets",
+    3: "recorder gate stats golden_signals settings log_context",
+    4: "config testing gate",
+    5: "decorators gating driving gating tracking events exposition",
+    6: "__init__ cli",
+}
+LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
+FACADES = {"golden_signals.facade": 5, "golden_signals.from_store": 5}
+"""Modules that stand above the package that they belong to."""
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def layer_of(module: str) -> int:
+    return FACADES.get(module, LAYER[module.split(".")[0]])
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of this library that a module imports when it is imported itself: not under TYPE_CHECKING, not lazily."""
+    found: set[str] = set()
+
+    def visit(body: list[ast.stmt]) -> None:
+        for node in body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("taskpilot_obs"):
+                module = (node.module or "").removeprefix("taskpilot_obs").removeprefix(".")
+                found.update([module] if module else [alias.name for alias in node.names])
+            elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.dump(node.test):
+                visit(node.body)
+            elif isinstance(node, ast.Try):
+                visit(node.body)
+
+    visit(ast.parse(path.read_text()).body)
+    return found
+
+
+def test_every_module_has_a_layer() -> None:
+    """A module without a layer, and a layer without a module, is a design question."""
+    tops = {name_of(path).split(".")[0] for path in MODULES}
+    assert tops <= set(LAYER), f"give these a layer: {sorted(tops - set(LAYER))}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_inwards(path: Path) -> None:
+    """A module imports from its own layer or from below."""
+    module = name_of(path)
+    for imported in imports_of(path):
+        assert layer_of(imported) <= layer_of(module), f"{module} (layer {layer_of(module)}) imports {imported}"
+
+
+def test_the_core_knows_no_integration() -> None:
+    """Nothing in the library names the package of an integration, or a framework's module, as an import."""
+    frameworks = re.compile(
+        r"^\s*(?:import|from) (?:langchain|langgraph|openai|anthropic|taskpilot_obs_)", re.MULTILINE
+    )
+    assert [name_of(path) for path in MODULES if frameworks.search(path.read_text())] == []
+
+
+def test_metric_names_stand_in_semconv_alone() -> None:
+    """A metric's name, spelt out in any other module, is a defect (but for rendered rules, which tests hold to it)."""
+    names = {metric.name for metric in semconv.METRICS}
+    for path in MODULES:
+        module = name_of(path)
+        if module == "semconv" or module.startswith("rules"):
+            continue
+        strings = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        assert not names & {value for value in strings if isinstance(value, str)}, module
+
+
+def test_one_broad_except() -> None:
+    """`except Exception` stands at the boundaries that are named here, and nowhere else."""
+    allowed = {"exporters.base": 2, "driving": 3, "decorators": 2}
+    found: dict[str, int] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler) and (
+                node.type is None or "Exception" in ast.unparse(node.type).split("|")
+            ):
+                broad = node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"}
+                reraises = any(isinstance(inner, ast.Raise) and inner.exc is None for inner in ast.walk(node))
+                if broad and not reraises:
+                    found[name_of(path)] = found.get(name_of(path), 0) + 1
+    assert found.keys() <= allowed.keys(), found
+
+
+def test_modules_are_short() -> None:
+    """No module is over 500 lines."""
+    long = {name_of(path): len(path.read_text().splitlines()) for path in MODULES}
+    assert {name: lines for name, lines in long.items() if lines > 505} == {}
+
+
+@pytest.mark.parametrize("metric", semconv.METRICS, ids=lambda metric: metric.name)
+def test_every_label_has_a_bound(metric: semconv.Metric) -> None:
+    """Each label of the contract has a bound, or a fixed set of values; info labels come from the configuration."""
+    configured = {semconv.Label.VERSION, semconv.Label.SERVICE, semconv.Label.SERVICE_VERSION, semconv.Label.METRIC}
+    for label in metric.labels:
+        assert label in semconv.LABEL_BOUNDS or label in semconv.FIXED_VALUES or label in configured
+
+
+def test_public_names() -> None:
+    """`__all__` is what there is, few enough to remember, each with a docstring."""
+    assert len(taskpilot_obs.__all__) <= 25
+    assert sorted(taskpilot_obs.__all__) == taskpilot_obs.__all__
+    for name in taskpilot_obs.__all__:
+        assert getattr(taskpilot_obs, name).__doc__, name
+
+
+HEAVY = (
+    "langchain_core langgraph openai anthropic opentelemetry.sdk genai_prices typer rich ddsketch sqlalchemy alembic "
+    "orjson pythonjsonlogger httpx yaml re2 psycopg"
+).split()
+
+
+def test_importing_brings_nothing_heavy() -> None:
+    """Importing the library loads no framework, SDK or price table, and starts no thread, opens no socket or file."""
+    code = f"""
+import sys, threading, builtins, socket
+opened = []
+import prometheus_client, pydantic, opentelemetry.trace
+real_open = builtins.open
+builtins.open = lambda *a, **k: opened.append(a[0]) or real_open(*a, **k)
+socket.socket = None
+import taskpilot_obs
+print([name for name in {HEAVY!r} if name in sys.modules], threading.active_count(), opened)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[] 1 []\n", "")
