@@ -1,0 +1,448 @@
+"""Which price a call gets: own ones, aliases, the response's model; and what stays unknown."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+from taskpilot_obs.pricing import OwnPrice, Price, PriceTable, load_prices
+from taskpilot_obs.usage import Usage
+
+USAGE = Usage(150, 50)
+GPT_4O = Decimal("0.000875")
+GPT_4O_MINI = Decimal("0.0000525")
+UNKNOWN = Price(None, None)
+
+
+def at(year: int, month: int, day: int, hour: int = 12) -> int:
+    return int(datetime(year, month, day, hour, tzinfo=UTC).timestamp()) * 1_000_000_000
+
+
+NOW = at(2026, 11, 20)
+
+
+def price(
+    provider: str | None,
+    request: str | None,
+    response: str | None = None,
+    *,
+    table: PriceTable | None = None,
+    usage: Usage | None = USAGE,
+    when: int = NOW,
+    tier: str | None = None,
+) -> Price:
+    return (table or PriceTable()).price(
+        usage, provider=provider, request_model=request, response_model=response, at_unix_ns=when, service_tier=tier
+    )
+
+
+PRICED = [
+    ("openai", "gpt-4o", None, GPT_4O),
+    ("openai", "gpt-4o", "gpt-4o-2024-08-06", GPT_4O),
+    ("openai", "gpt-4o", "gpt-4o-mini-2024-07-18", GPT_4O_MINI),  # what answered, not what was asked for
+    (None, "gpt-4o", None, GPT_4O),
+    (None, "openai/gpt-4o", None, GPT_4O),
+    (None, "openai:gpt-4o", None, GPT_4O),
+    ("openai", "openai/gpt-4o", None, GPT_4O),
+    ("openai", "ft:gpt-4o-mini-2024-07-18:acme::x", None, Decimal("0.000105")),
+    ("litellm", "openai/gpt-4o", None, GPT_4O),
+    ("litellm", "gpt-4o", None, GPT_4O),
+    ("openai", "litellm/anthropic/claude-sonnet-4-5", None, Decimal("0.0012")),
+    ("openai", "anthropic/claude-sonnet-4-5", None, Decimal("0.0012")),
+    ("openai", "claude-sonnet-4-5", None, Decimal("0.0012")),
+    ("azure", "my-deployment", "gpt-4o-2024-11-20", GPT_4O),
+    ("azure.ai.openai", "gpt-4o", None, GPT_4O),
+    ("anthropic", "claude-sonnet-4-5", "claude-sonnet-4-5-20250929", Decimal("0.0012")),
+    ("bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", "claude-sonnet-4-5-20250929", Decimal("0.00132")),
+    ("aws.bedrock", "anthropic.claude-3-5-sonnet-20240620-v1:0", None, Decimal("0.0012")),
+    ("google_vertexai", "publishers/anthropic/models/claude-sonnet-4-5", None, Decimal("0.0012")),
+    ("google_genai", "models/gemini-2.5-pro", None, Decimal("0.0006875")),
+    ("xai", "grok-4", None, Decimal("0.0012")),
+    ("openrouter", "anthropic/claude-sonnet-4.6", "anthropic/claude-4.6-sonnet-20260217", Decimal("0.0012")),
+    ("groq", "openai/gpt-oss-120b", None, Decimal("0.0000525")),
+]
+
+
+@pytest.mark.parametrize(("provider", "request_model", "response_model", "expected"), PRICED)
+def test_models_are_found_under_all_their_names(provider, request_model, response_model, expected):
+    """Vendors' prefixes, paths, snapshots, regions, fine-tunes and gateways lead to the right price list."""
+    assert price(provider, request_model, response_model) == Price(expected, "price_table")
+
+
+UNPRICED = [
+    ("openai", None, None),
+    ("openai", "no-such-model", None),
+    ("openai", "gpt-4o", "no-such-model"),  # a router answered with something that nobody knows
+    ("openai", "gpt-4", "gpt-4-turbo-of-acme"),
+    ("azure", "my-deployment", None),
+    ("ollama", "gpt-4o", None),
+    ("my-proxy", "gpt-4o", None),
+    ("groq", "openai/gpt-4o", None),  # not Groq's, and OpenAI's price is none of Groq's
+    ("huggingface", "openai/gpt-oss-120b", None),
+    ("groq", "whisper-large-v3", None),  # billed by the hour
+    (None, "llama-3.3-70b", None),
+    (None, "litellm/litellm/x", None),
+]
+
+
+@pytest.mark.parametrize(("provider", "request_model", "response_model"), UNPRICED)
+def test_what_nobody_knows_stays_unknown(provider, request_model, response_model):
+    """No model, no list, another vendor's list or another unit: the cost is None, and never 0."""
+    assert price(provider, request_model, response_model) == UNKNOWN
+
+
+@pytest.mark.parametrize("usage", [None, Usage(), Usage(None, 50), Usage(150, None), "x", (1, 2), object()])
+def test_unknown_usage_has_no_cost(usage):
+    """A usage that is missing, partial or none at all has an unknown cost; nothing raises."""
+    assert price("openai", "gpt-4o", usage=usage) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"provider": []}, {"provider": 3}, {"request": {}}, {"when": None}, {"when": "x"}, {"when": 10**40}]
+)
+def test_wrong_types_do_not_raise(wrong: dict[str, Any]):
+    """Instrumentation never raises, whatever it is given."""
+    given = {"provider": "openai", "request": "gpt-4o", **wrong}
+    assert price(**given) == UNKNOWN
+
+
+def test_the_price_is_that_of_the_calls_day():
+    """o3 cost five times as much before 2025-06-10."""
+    assert price("openai", "o3", when=at(2025, 1, 1)).cost == Decimal("0.0035")
+    assert price("openai", "o3", when=at(2026, 1, 1)).cost == Decimal("0.0007")
+
+
+def test_some_models_are_cheaper_at_night():
+    """A price that depends on the time of the day changes with it, without any card going stale."""
+    table = PriceTable()
+    costs = {price("deepseek", "deepseek-chat", table=table, when=at(2025, 3, 1, hour)).cost for hour in (12, 20)}
+    assert len(costs) == 2
+
+
+def test_service_tiers():
+    """Flex costs half, priority twice; standard tiers and names that nobody knows cost the standard price."""
+    costs = {
+        tier: price("openai", "gpt-5", tier=tier).cost for tier in (None, "default", "flex", "PRIORITY", "batch", "?")
+    }
+    standard = Decimal("0.0006875")
+    assert costs == {None: standard, "default": standard, "flex": standard / 2, "PRIORITY": standard * 2, "batch": standard / 2, "?": standard}  # fmt: skip
+
+
+def test_another_providers_list_has_no_tiers_of_its_own():
+    """Azure's gpt-5 is priced by OpenAI's list, whose flex tier Azure does not sell."""
+    assert price("azure", "o4-mini", tier="flex").cost == price("azure", "o4-mini").cost is not None
+
+
+# --- aliases and own prices -----------------------------------------------------------------------------------------
+
+
+def test_an_alias_names_the_model():
+    """A deployment's name leads to its model, also at a provider without a list, with or without a vendor."""
+    table = PriceTable(aliases={"My-Deployment": "gpt-4o", "gw": "azure/gpt-4o", "plain": "gpt-4o"})
+    assert price("azure", "my-deployment", table=table).cost == GPT_4O
+    assert price("my-proxy", "gw", table=table).cost == GPT_4O
+    assert price("my-proxy", "plain", table=table).cost == GPT_4O
+    assert price("azure", "asked", "my-deployment", table=table).cost == GPT_4O
+
+
+def own(model: str, usd: int | str, **more: Any) -> OwnPrice:
+    return OwnPrice(model=model, input=Decimal(usd), output=Decimal(usd), **more)
+
+
+ONE = Decimal("0.0002")
+"""150 + 50 tokens at 1 USD a million."""
+
+
+def test_own_prices_win():
+    """An own price goes before the table's, for the model, its dated snapshots, and for its provider alone if it names one."""
+    table = PriceTable(own_prices=[own("gpt-4o", 1), own("claude-sonnet-4-5", 1, provider="bedrock"), own("mine", 1)])
+    mine = Price(ONE, "own_price")
+    assert price("openai", "gpt-4o", table=table) == mine
+    assert price("openai", "gpt-4o", "gpt-4o-2024-08-06", table=table) == mine
+    assert price("azure", "openai/gpt-4o", table=table) == mine
+    assert price("my-proxy", "mine", table=table) == mine
+    assert price("bedrock", "claude-sonnet-4-5", table=table) == mine
+    assert price("anthropic", "claude-sonnet-4-5", table=table) == Price(Decimal("0.0012"), "price_table")
+
+
+def test_an_own_price_for_the_requested_model_does_not_price_another():
+    """What a router answered with is not priced as what was asked for; a name of your own is what you say it is."""
+    table = PriceTable(own_prices=[own("gpt-4o", 1), own("my-router", 1)])
+    assert price("openai", "gpt-4o", "gpt-4o-mini", table=table) == Price(GPT_4O_MINI, "price_table")
+    assert price("openai", "gpt-4o", "no-such-model", table=table) == UNKNOWN
+    assert price("openai", "my-router", "gpt-4o-mini", table=table) == Price(ONE, "own_price")
+
+
+def test_own_prices_have_their_days():
+    """Of several own prices the latest that has begun holds; before the first the table does."""
+    table = PriceTable(
+        own_prices=[
+            own("gpt-4o", 1, effective_from=date(2026, 3, 1)),
+            own("gpt-4o", 2, effective_from=date(2026, 6, 1)),
+        ]
+    )
+    costs = [price("openai", "gpt-4o", table=table, when=at(2026, month, 1)).cost for month in (2, 3, 6)]
+    assert costs == [GPT_4O, ONE, ONE * 2]
+    assert price("openai", "gpt-4o", table=table, when=at(2026, 5, 31, 23)).cost == ONE
+
+
+def test_own_prices_know_details():
+    """Cache reads and writes, an hour's writes, audio, reasoning and a fee have rates of their own."""
+    table = PriceTable(
+        own_prices=[
+            OwnPrice(
+                model="m",
+                input=Decimal(10),
+                output=Decimal(20),
+                cache_read=Decimal(1),
+                cache_write_1h=Decimal(15),
+                input_audio=Decimal(30),
+                reasoning=Decimal(40),
+                per_request=Decimal("0.5"),
+            )
+        ]
+    )
+    millions = [3_000_000, 2_000_000, 1_000_000, 1_000_000, None, 1_000_000]
+    assert price("p", "m", table=table, usage=Usage(*millions)).cost == 10 + 1 + 15 + 40 + Decimal("0.5")
+    special = Usage(4_000_000, 1_000_000, 1_000_000, input_audio_tokens=1_000_000, reasoning_tokens=1_000_000)
+    assert price("p", "m", table=table, usage=special).cost == 20 + 1 + 30 + 40 + Decimal("0.5")
+
+
+def test_the_same_price_twice_is_refused():
+    """Two prices for one model, provider and day: nobody could say which holds."""
+    with pytest.raises(ConfigurationError, match=r"two own prices for model 'GPT-4o'.*'openai'.*leave one"):
+        PriceTable(own_prices=[own("gpt-4o", 1, provider="openai"), own("GPT-4o", 2, provider="openai")])
+
+
+TOML = """
+[aliases]
+deployment = "azure/gpt-4o"
+
+[[prices]]
+model = "m"
+provider = "azure"
+effective_from = 2026-01-01
+input = 0.1
+output = 1
+"""
+YAML = """
+aliases:
+  deployment: azure/gpt-4o
+prices:
+  - {model: m, provider: azure, effective_from: 2026-01-01, input: 0.1, output: 1}
+"""
+
+
+@pytest.mark.parametrize(("name", "content"), [("p.toml", TOML), ("p.yaml", YAML), ("p.yml", YAML)])
+def test_price_files(tmp_path: Path, name: str, content: str):
+    """TOML and YAML say the same; floats become the decimals that were written."""
+    (tmp_path / name).write_text(content)
+    file = load_prices(tmp_path / name)
+    expected = OwnPrice(
+        model="m", provider="azure", effective_from=date(2026, 1, 1), input=Decimal("0.1"), output=Decimal(1)
+    )
+    assert (file.aliases, file.prices) == ({"deployment": "azure/gpt-4o"}, (expected,))
+    table = PriceTable.load([tmp_path / name], aliases={"other": "gpt-4o"})
+    assert price("azure", "m", table=table).cost == Decimal("0.000065")
+    assert price("azure", "deployment", table=table).cost == price("azure", "other", table=table).cost == GPT_4O
+
+
+WRONG_FILES = [
+    ("p.toml", "prices = 3", r"prices, given 3"),
+    ("p.toml", "price = []", r"price, given \[\].*[Ee]xtra"),
+    (
+        "p.toml",
+        '[[prices]]\nmodel = "m"\ninput = -1\noutput = 1',
+        r"prices\.0\.input, given .*-1.*greater than or equal to 0",
+    ),
+    ("p.toml", '[[prices]]\nmodel = "m"\ninput = nan\noutput = 1', r"prices\.0\.input.*finite"),
+    ("p.toml", '[[prices]]\nmodel = "m"\ninput = 1', r"prices\.0\.output: Field required"),
+    (
+        "p.toml",
+        '[[prices]]\nmodel = "m"\ninput = 1\noutput = 1\nouput = 2',
+        r"ouput, given 2.*allowed are model, input",
+    ),
+    ("p.toml", "= 3", "is no TOML"),
+    ("p.yaml", "a: [", "is no YAML"),
+    ("p.yaml", "- 1", "holds list"),
+    ("missing.toml", None, "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), WRONG_FILES)
+def test_a_wrong_price_file_says_what_is_wrong(tmp_path: Path, name: str, content: str | None, message: str):
+    """The error names the file, the field, what was given and what is allowed."""
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        load_prices(tmp_path / name)
+    assert name in str(raised.value)
+
+
+def test_an_empty_yaml_file_says_nothing(tmp_path: Path):
+    """An empty file is one without prices."""
+    (tmp_path / "p.yaml").write_text("")
+    assert load_prices(tmp_path / "p.yaml").prices == ()
+
+
+def test_yaml_without_the_extra_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A YAML file needs PyYAML; the error says how to get it."""
+    (tmp_path / "p.yaml").write_text(YAML)
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(MissingExtraError, match=r"taskpilot-obs\[prices\]"):
+        load_prices(tmp_path / "p.yaml")
+
+
+# --- warnings, bounds, threads and processes ------------------------------------------------------------------------
+
+
+def test_an_unknown_model_is_logged_once(caplog: pytest.LogCaptureFixture):
+    """One warning per provider and model, however often it is called, on whatever day."""
+    table = PriceTable()
+    with caplog.at_level(logging.WARNING, "taskpilot_obs"):
+        for when in (NOW, NOW, at(2026, 1, 1)):
+            price("openai", "no-such-model", table=table, when=when)
+            price("openai", None, table=table, when=when)
+        price("groq", "no-such-model" + "x" * 1_000, table=table)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "'no-such-model' of provider 'openai'" in caplog.messages[0]
+    assert len(caplog.messages[1]) < 400
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    """Names that a caller makes up fill no memory: cards and warnings have bounds."""
+    monkeypatch.setattr("taskpilot_obs.pricing.table._MAX_CARDS", 10)
+    monkeypatch.setattr("taskpilot_obs.pricing.table._MAX_WARNED", 5)
+    table = PriceTable()
+    with caplog.at_level(logging.WARNING, "taskpilot_obs"):
+        for number in range(40):
+            price("openai", f"made-up-{number}", table=table)
+            assert len(table._entries) <= 10
+    assert len(caplog.records) == 5
+    assert price("openai", "gpt-4o", table=table).cost == GPT_4O
+
+
+def test_threads_get_the_same_price():
+    """Many threads that ask at once for models nobody has asked for yet all get the right answer."""
+    table = PriceTable()
+    found: list[Price] = []
+
+    def ask() -> None:
+        found.extend(price("openai", "gpt-4o", table=table) for _ in range(200))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(found) == {Price(GPT_4O, "price_table")}
+    assert len(found) == 1_600
+
+
+def run(script: str) -> str:
+    """The output of a fresh interpreter, in which nothing is loaded yet."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_table_is_loaded_late_and_by_one_helper():
+    """Importing loads no prices; `warm_up` starts one daemon thread however often it is called; `ready` tells when it is done."""
+    output = run(
+        """
+        import sys, threading, time
+        from taskpilot_obs.pricing import PriceTable
+        table = PriceTable()
+        assert "genai_prices" not in sys.modules and not table.ready
+        for _ in range(20):
+            table.warm_up()
+        helpers = [t for t in threading.enumerate() if t.name == "taskpilot-obs-prices"]
+        assert len(helpers) == 1 and helpers[0].daemon
+        helpers[0].join()
+        assert table.ready and "genai_prices" in sys.modules
+        table.warm_up()
+        assert not [t for t in threading.enumerate() if t.name == "taskpilot-obs-prices"]
+        print("done")
+        """
+    )
+    assert output == "done\n"
+
+
+def test_a_price_asked_for_too_early_waits():
+    """`price` without `ready` waits for the helper's import instead of giving up, and instead of importing twice."""
+    output = run(
+        """
+        from taskpilot_obs.pricing import PriceTable
+        from taskpilot_obs.usage import Usage
+        table = PriceTable()
+        table.warm_up()
+        print(table.price(Usage(150, 50), provider="openai", request_model="gpt-4o", response_model=None,
+                          at_unix_ns=1_790_000_000_000_000_000).cost.normalize())
+        """
+    )
+    assert output == "0.000875\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_in_the_middle_of_loading_is_safe():
+    """A process that forks while the helper imports leaves the child a table that it can use, and no lock held."""
+    output = run(
+        """
+        import os, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tried here
+        from taskpilot_obs.pricing import PriceTable
+        from taskpilot_obs.usage import Usage
+        table = PriceTable()
+        table.warm_up()
+        child = os.fork()
+        cost = table.price(Usage(150, 50), provider="openai", request_model="gpt-4o", response_model=None,
+                           at_unix_ns=1_790_000_000_000_000_000).cost
+        if child == 0:
+            table.warm_up()
+            os._exit(0 if cost is not None and table.ready else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), cost.normalize())
+        """
+    )
+    assert output == "0 0.000875\n"
+
+
+def test_explain_gives_the_reasons():
+    """A price with the rates and their source; None where there is no price."""
+    table = PriceTable(own_prices=[own("mine", 1)])
+    explained = table.explain("gpt-4o", USAGE, at_unix_ns=NOW)
+    assert explained is not None
+    assert explained[:2] == (GPT_4O, explained.source)
+    assert explained.source.startswith("genai-prices ")
+    assert (explained.provider, explained.model) == ("openai", "gpt-4o")
+    assert {rate.kind: rate.base for rate in explained.rates}["cache_read_tokens"] == Decimal("1.25")
+    mine = table.explain("mine", USAGE, provider="p", at_unix_ns=NOW)
+    assert mine is not None
+    assert (mine.cost, mine.source, mine.provider) == (ONE, "own price", "p")
+    assert table.explain("no-such-model", USAGE, at_unix_ns=NOW) is None
+
+
+def test_lists():
+    """The models of a provider with their rates, under any of its names; nothing for one that has no list."""
+    table = PriceTable()
+    listed = {one.model: one for one in table.list_models("google_genai", at_unix_ns=NOW)}
+    assert listed["gemini-2.5-pro"].rates[0].tiers[0].above == 200_000
+    assert table.list_models("no-such-provider", at_unix_ns=NOW) == []
+    assert {"aws.bedrock", "azure.ai.openai", "openai", "x_ai"} <= set(table.list_providers())
