@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -80,8 +80,8 @@ class Store:
     def _prepare(self) -> None:
         """SQLite is created and upgraded by itself; the first process does it, others wait."""
         try:
+            _create_file(Path(str(self.url.database)))
             if self.version() != REVISIONS[-1]:
-                _create_file(Path(str(self.url.database)))
                 self._use_wal()
                 upgrade(self)
         except OSError as error:
@@ -277,8 +277,9 @@ def _postgresql(url: URL) -> Engine:
 
 
 def _create_file(path: Path) -> None:
-    """With rights for its owner only; SQLite gives its journals the rights of the file."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    """With rights for its owner only; SQLite gives its journals the rights of the file. One that is there stays."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 _SQLITE_CAUSES: Final = (

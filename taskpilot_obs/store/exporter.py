@@ -79,6 +79,9 @@ class StoreExporter:
                 self.store.require_current()
             except StoreUnavailableError as error:
                 log_failure("exporter store", error)
+            except StoreError:
+                self.store.close()
+                raise
         filled.add(self.store)
 
     def _begin(self) -> None:
