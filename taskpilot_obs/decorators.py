@@ -6,11 +6,13 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.context import current_running
 from taskpilot_obs.driving import drive, relay
+from taskpilot_obs.gate import Gate
+from taskpilot_obs.gating import CheckOptions, Place, Work, gated, place, refuse_unfit
 from taskpilot_obs.invocation import Abandonable, ActiveInvocation
 from taskpilot_obs.records import Operation
 from taskpilot_obs.site import Site
@@ -44,10 +46,20 @@ class Begin(Protocol):
 def observe_workflow(function: F, /) -> F: ...
 @overload
 def observe_workflow(
-    name: str | None = None, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+    name: str | None = None,
+    /,
+    *,
+    recorder: Recorder | None = None,
+    attributes: Mapping[str, object] | None = None,
+    **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_workflow(
-    target: Any = None, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+    target: Any = None,
+    /,
+    *,
+    recorder: Recorder | None = None,
+    attributes: Mapping[str, object] | None = None,
+    **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a workflow: a task as its users see it.
 
@@ -59,37 +71,61 @@ def observe_workflow(
         target: the function (when bare), or the workflow's name; by default the function's own.
         recorder: where to record; the default recorder when left out.
         attributes: for spans and audit log, of every call.
+        checks: `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call. See
+            `CheckOptions`.
 
     Raises:
-        TypeError: what is decorated is a class, or not callable.
+        TypeError: what is decorated is a class, or not callable, or its checks cannot do their work on it: an
+            asynchronous check on a synchronous function, an enforced check of the output of a stream without `buffer`.
+        ConfigurationError: something is no check, or an option is wrong.
     """
-    return _observe(Operation.WORKFLOW, target, recorder, attributes)
+    return _observe(Operation.WORKFLOW, target, recorder, attributes, place(**checks))
 
 
 @overload
 def observe_agent(function: F, /) -> F: ...
 @overload
 def observe_agent(
-    name: str | None = None, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+    name: str | None = None,
+    /,
+    *,
+    recorder: Recorder | None = None,
+    attributes: Mapping[str, object] | None = None,
+    **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_agent(
-    target: Any = None, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+    target: Any = None,
+    /,
+    *,
+    recorder: Recorder | None = None,
+    attributes: Mapping[str, object] | None = None,
+    **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a run of an agent; arguments as for `observe_workflow`."""
-    return _observe(Operation.AGENT, target, recorder, attributes)
+    return _observe(Operation.AGENT, target, recorder, attributes, place(**checks))
 
 
 @overload
 def observe_tool(function: F, /) -> F: ...
 @overload
 def observe_tool(
-    name: str | None = None, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+    name: str | None = None,
+    /,
+    *,
+    recorder: Recorder | None = None,
+    attributes: Mapping[str, object] | None = None,
+    **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_tool(
-    target: Any = None, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+    target: Any = None,
+    /,
+    *,
+    recorder: Recorder | None = None,
+    attributes: Mapping[str, object] | None = None,
+    **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a tool call of the agent that runs; arguments as for `observe_workflow`."""
-    return _observe(Operation.TOOL, target, recorder, attributes)
+    return _observe(Operation.TOOL, target, recorder, attributes, place(**checks))
 
 
 @overload
@@ -102,6 +138,7 @@ def observe_llm(
     operation: str = Operation.CHAT,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_llm(
     target: Any = None,
@@ -112,6 +149,7 @@ def observe_llm(
     operation: str = Operation.CHAT,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function that returns a provider's response, and read usage and model from it.
 
@@ -124,25 +162,28 @@ def observe_llm(
         operation: `chat` or `embeddings`.
         recorder: where to record; the default recorder when left out.
         attributes: for spans and audit log, of every call.
+        checks: as for `observe_workflow`.
 
     Raises:
-        TypeError: what is decorated is a class, or not callable.
+        TypeError: as for `observe_workflow`.
         ValueError: the operation is no LLM call.
+        ConfigurationError: something is no check, or an option is wrong.
     """
     used = recorder or get_recorder()
+    here = place(**checks)
 
     def begin(parent: ActiveInvocation | None, /) -> ActiveInvocation:
         return used.new_llm(model=model, provider=provider, operation=operation, parent=parent, attributes=attributes)
 
     def decorate(function: Any) -> Any:
-        return _decorate(function, used, begin)
+        return _decorate(function, used, begin, here)
 
     used.new_llm(model=model, provider=provider, operation=operation, parent=None)  # a wrong operation fails here
     return decorate if target is None else decorate(target)
 
 
 def _observe(
-    operation: Operation, target: Any, recorder: Recorder | None, attributes: Mapping[str, object] | None
+    operation: Operation, target: Any, recorder: Recorder | None, attributes: Mapping[str, object] | None, here: Place
 ) -> Any:
     used = recorder or get_recorder()
     name = target if isinstance(target, str) else None
@@ -151,7 +192,8 @@ def _observe(
         label = name or default_name(function)
         used.declare(operation, label)
         site = Site(used, operation, label, attributes or {})
-        return _decorate(function, used, functools.partial(_class_for(function), site))
+        site.checks = here.checks
+        return _decorate(function, used, functools.partial(_class_for(function), site), here)
 
     return decorate if target is None or name is not None else decorate(target)
 
@@ -170,16 +212,16 @@ def default_name(function: Any) -> str:
     return str(name).rpartition("<locals>.")[2]
 
 
-def _decorate(function: Any, recorder: Recorder, begin: Begin) -> Any:
+def _decorate(function: Any, recorder: Recorder, begin: Begin, here: Place) -> Any:
     if inspect.isclass(function):
         raise TypeError(
             f"{function.__qualname__} is a class: decorate the method that works, say {function.__qualname__}.run"
         )
     if isinstance(function, classmethod | staticmethod):
-        return type(function)(_decorate(function.__func__, recorder, begin))
+        return type(function)(_decorate(function.__func__, recorder, begin, here))
     if not callable(function):
         raise TypeError(f"expected a function to decorate, got {type(function).__name__}")
-    return _wrap(function, recorder, begin)
+    return _wrap(function, recorder, begin, here)
 
 
 def _kind_of(function: Any) -> Any:
@@ -189,18 +231,29 @@ def _kind_of(function: Any) -> Any:
     return function if inspect.isroutine(function) else type(function).__call__
 
 
-def _wrap(function: Callable[..., Any], recorder: Recorder, begin: Begin) -> Any:
+def _wrap(function: Callable[..., Any], recorder: Recorder, begin: Begin, here: Place) -> Any:
     kind = _kind_of(function)
+    for checks in (recorder.checks, here.checks):
+        if checks is not None:
+            refuse_unfit(function, kind, checks, buffer=here.buffer)
+    if here.checks is not None:
+        recorder.expect(here.checks)
+    checked = gated(function, kind, Gate(recorder, here.checks, function), buffer=here.buffer)
+    work = Work(function if here.checks is None else checked, checked)
     if inspect.iscoroutinefunction(kind):
-        return _wrap_coroutine(function, recorder, begin)
+        return _wrap_coroutine(function, work, recorder, begin)
     if inspect.isasyncgenfunction(kind):
-        return _wrap_async_generator(function, recorder, begin)
+        return _wrap_async_generator(function, work, recorder, begin)
     if inspect.isgeneratorfunction(kind):
-        return _wrap_generator(function, recorder, begin)
-    return _wrap_plain(function, recorder, begin)
+        return _wrap_generator(function, work, recorder, begin)
+    return _wrap_plain(function, work, recorder, begin)
 
 
-def _wrap_plain(function: Callable[P, R], recorder: Recorder, begin: Begin) -> Callable[P, R]:
+def _wrap_plain(
+    function: Callable[P, R], work: Work[Callable[P, R]], recorder: Recorder, begin: Begin
+) -> Callable[P, R]:
+    usual, checked = work
+
     @functools.wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not recorder.enabled:
@@ -210,7 +263,7 @@ def _wrap_plain(function: Callable[P, R], recorder: Recorder, begin: Begin) -> C
             run.set_arguments(args, kwargs)
         run.enter()
         try:
-            result = function(*args, **kwargs)
+            result = (checked if recorder.gated else usual)(*args, **kwargs)
         except BaseException as error:
             run.fail(error)
             raise
@@ -223,8 +276,13 @@ def _wrap_plain(function: Callable[P, R], recorder: Recorder, begin: Begin) -> C
 
 
 def _wrap_coroutine(
-    function: Callable[P, Coroutine[Any, Any, R]], recorder: Recorder, begin: Begin
+    function: Callable[P, Coroutine[Any, Any, R]],
+    work: Work[Callable[P, Coroutine[Any, Any, R]]],
+    recorder: Recorder,
+    begin: Begin,
 ) -> Callable[P, Coroutine[Any, Any, R]]:
+    usual, checked = work
+
     @functools.wraps(function)
     async def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not recorder.enabled:
@@ -234,7 +292,7 @@ def _wrap_coroutine(
             run.set_arguments(args, kwargs)
         run.enter()
         try:
-            result = await function(*args, **kwargs)
+            result = await (checked if recorder.gated else usual)(*args, **kwargs)
         except BaseException as error:
             run.fail(error)
             raise
@@ -245,8 +303,13 @@ def _wrap_coroutine(
 
 
 def _wrap_generator(
-    function: Callable[P, Generator[Any, Any, R]], recorder: Recorder, begin: Begin
+    function: Callable[P, Generator[Any, Any, R]],
+    work: Work[Callable[P, Generator[Any, Any, R]]],
+    recorder: Recorder,
+    begin: Begin,
 ) -> Callable[P, Generator[Any, Any, R]]:
+    usual, checked = work
+
     @functools.wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
         if not recorder.enabled:
@@ -254,21 +317,26 @@ def _wrap_generator(
         run = begin(current_running.get())
         if args or kwargs:
             run.set_arguments(args, kwargs)
-        return (yield from drive(run.begin(), function(*args, **kwargs)))
+        return (yield from drive(run.begin(), (checked if recorder.gated else usual)(*args, **kwargs)))
 
     return observed
 
 
 def _wrap_async_generator(
-    function: Callable[P, AsyncGenerator[Any, Any]], recorder: Recorder, begin: Begin
+    function: Callable[P, AsyncGenerator[Any, Any]],
+    work: Work[Callable[P, AsyncGenerator[Any, Any]]],
+    recorder: Recorder,
+    begin: Begin,
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
+    usual, checked = work
+
     def prepare(*args: P.args, **kwargs: P.kwargs) -> tuple[ActiveInvocation | None, AsyncGenerator[Any, Any]]:
         if not recorder.enabled:
             return None, function(*args, **kwargs)
         run = begin(current_running.get())
         if args or kwargs:
             run.set_arguments(args, kwargs)
-        return run.begin(), function(*args, **kwargs)
+        return run.begin(), (checked if recorder.gated else usual)(*args, **kwargs)
 
     return functools.wraps(function)(relay(prepare))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from taskpilot_obs.context import current_running, current_scope
 from taskpilot_obs.guarded import guarded
@@ -28,7 +28,7 @@ from taskpilot_obs.records import (
     Verdict,
     clean_attributes,
 )
-from taskpilot_obs.site import Host, Site
+from taskpilot_obs.site import Declares, Host, Site
 from taskpilot_obs.tracing import current_ids
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.pipeline import Pipeline
     from taskpilot_obs.pricing import PriceTable
     from taskpilot_obs.records import AttributeValue, Record
+    from taskpilot_obs.safety.checks import Checks
     from taskpilot_obs.safety.redaction import Redactor
     from taskpilot_obs.self_telemetry import Tally
     from taskpilot_obs.settings import Settings
@@ -53,13 +54,6 @@ _MAX_SITES = 4_000
 CURRENT: Final = "current"
 """As a parent: the invocation that runs in the present context."""
 Parent = ActiveInvocation | Literal["current"] | None
-
-
-class Declares(Protocol):
-    """An exporter that wants to know names before their first run."""
-
-    def declare(self, operation: Operation, name: str) -> None:
-        """Expect runs of this name."""
 
 
 class Parts(NamedTuple):
@@ -76,6 +70,7 @@ class Parts(NamedTuple):
     declares: Declares | None
     redactor: Redactor | None
     tracing: Tracing | None
+    checks: Checks | None = None
 
 
 class _Report:
@@ -95,14 +90,9 @@ class _Report:
         record = self.record
         if isinstance(record, Feedback):
             return self.verdicts.revise(record)
-        if self.running is not None and is_violation(record):
+        if self.running is not None and isinstance(record, Decision) and record.is_violation:
             self.running.add_violation()
         return (record,)
-
-
-def is_violation(record: Record) -> bool:
-    """Whether a record is a policy violation: one `deny` of a policy, in either mode."""
-    return isinstance(record, Decision) and record.kind is DecisionKind.POLICY and record.verdict is Verdict.DENY
 
 
 class Recorder(Host):
@@ -117,6 +107,7 @@ class Recorder(Host):
         self._lock = threading.Lock()
         self._declared: dict[tuple[Operation, str], None] = {}
         self._sites: dict[tuple[Operation, str], Site] = {}
+        self._expected: list[Checks] = []
         self.tracing = None
         self.redactor = None
 
@@ -135,8 +126,10 @@ class Recorder(Host):
             self.tracing, self.redactor = parts.tracing, parts.redactor
             self.now, self.pipeline = parts.clock.now, parts.pipeline
             self.enabled = parts.settings.enabled
+            self.checks = parts.checks
             for operation, name in self._declared:
                 self._tell(operation, name)
+            self.expect()
         return before
 
     # --- invocations -------------------------------------------------------------------------------------------------
@@ -151,6 +144,15 @@ class Recorder(Host):
         if parts is not None and parts.declares is not None and parts.settings.enabled:
             with guarded("declare", parts.tally):
                 parts.declares.declare(operation, name)
+
+    def expect(self, *checks: Checks) -> None:
+        """Expect decisions of these checks, besides those of the configuration."""
+        self._expected += checks
+        self.gated = False
+        if self._expected or self.checks is not None:
+            from taskpilot_obs.gate import attend
+
+            attend(self, self._expected)
 
     def site(self, operation: Operation, name: str, attributes: Mapping[str, object] | None = None) -> Site:
         """The place `name`; shared when it has no attributes of its own."""

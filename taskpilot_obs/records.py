@@ -264,6 +264,11 @@ class Decision(NamedTuple):
     duration_s: float | None = None
     attributes: Attributes = NO_ATTRIBUTES
 
+    @property
+    def is_violation(self) -> bool:
+        """Whether this is a policy violation: one `deny` of a policy, in either mode."""
+        return self.kind is DecisionKind.POLICY and self.verdict is Verdict.DENY
+
 
 class Feedback(NamedTuple):
     """A user's word on one request. `revision` says that it replaces the opposite verdict given before."""

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, Operation, clean_attributes
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from taskpilot_obs.clock import Clock
     from taskpilot_obs.context import Scope
+    from taskpilot_obs.gate import TokenLimits
     from taskpilot_obs.pipeline import Pipeline
     from taskpilot_obs.pricing import PriceTable
+    from taskpilot_obs.records import DecisionKind, Stage
+    from taskpilot_obs.safety.checks import Checks
     from taskpilot_obs.safety.redaction import Redactor
     from taskpilot_obs.self_telemetry import Tally
     from taskpilot_obs.tracing import Tracing
+
+
+class Declares(Protocol):
+    """An exporter that wants to know names before their first run."""
+
+    def declare(self, operation: Operation, name: str) -> None:
+        """Expect runs of this name."""
+
+    def declare_check(self, kind: DecisionKind, name: str, stages: Iterable[Stage]) -> None:
+        """Expect decisions of this check."""
 
 
 class Host:
@@ -30,12 +43,18 @@ class Host:
     tracing: Tracing | None
     redactor: Redactor | None
     prices: PriceTable
+    checks: Checks | None = None
+    """Policies and guardrails of every place."""
+    limits: TokenLimits | None = None
+    """Where any place or the recorder limits tokens."""
+    gated: bool = False
+    """Whether checks other than a place's own are asked."""
 
 
 class Site:
     """A place that is instrumented: what all invocations begun there share, worked out once."""
 
-    __slots__ = ("attributes", "host", "is_agent", "is_workflow", "name", "operation", "span_attributes")
+    __slots__ = ("attributes", "checks", "host", "is_agent", "is_workflow", "name", "operation", "span_attributes")
 
     def __init__(self, host: Host, operation: Operation, name: str, attributes: Mapping[str, object]) -> None:
         self.host = host
@@ -44,6 +63,7 @@ class Site:
         self.is_workflow = operation is Operation.WORKFLOW
         self.is_agent = operation is Operation.AGENT
         self.attributes = clean_attributes(attributes)
+        self.checks: Checks | None = None
         self.span_attributes: dict[str, AttributeValue] = {Attr.OPERATION: operation.value}
         key = _NAME_ATTRIBUTES.get(operation)
         if key is not None:

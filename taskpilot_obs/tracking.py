@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from taskpilot_obs.config import get_recorder
+from taskpilot_obs.exceptions import RefusedError
 from taskpilot_obs.invocation import ActiveInvocation
 from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.records import Operation
@@ -31,7 +32,17 @@ class Tracked(Generic[I_co]):
 
     def __enter__(self) -> I_co:
         run = self._run
-        return run.enter() if run.site.host.enabled else run.begin()
+        host = run.site.host
+        if not host.enabled:
+            return run.begin()
+        run.enter()
+        if host.limits is not None and isinstance(run, LlmInvocation):
+            try:
+                host.limits.before(run)
+            except RefusedError as error:
+                run.fail(error)
+                raise
+        return run
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import perf_counter
@@ -36,6 +35,8 @@ class Ready(NamedTuple):
     fails_open: bool
     timeout_s: float | None
     is_async: bool
+    counts_tokens: bool
+    """Whether it is asked about the LLM calls beneath a run, and not about the run."""
 
 
 class Outcome(NamedTuple):
@@ -66,7 +67,7 @@ class Checks:
         ConfigurationError: something is no check, or an option is wrong.
     """
 
-    __slots__ = ("_at", "all")
+    __slots__ = ("_at", "_of_tokens", "all")
 
     def __init__(self, policies: Iterable[Any] = (), guardrails: Iterable[Any] = (), mode: Mode = "monitor") -> None:
         as_mode(mode)
@@ -74,11 +75,23 @@ class Checks:
             *(_ready(DecisionKind.POLICY, given, mode) for given in _several("policies", policies)),
             *(_ready(DecisionKind.GUARDRAIL, given, mode) for given in _several("guardrails", guardrails)),
         )
-        self._at = {stage: tuple(check for check in self.all if stage in check.stages) for stage in Stage}
+        asked = [check for check in self.all if not check.counts_tokens]
+        counting = [check for check in self.all if check.counts_tokens]
+        self._at = {stage: tuple(check for check in asked if stage in check.stages) for stage in Stage}
+        self._of_tokens = {stage: tuple(check for check in counting if stage in check.stages) for stage in Stage}
 
     def at(self, stage: Stage) -> tuple[Ready, ...]:
-        """The checks of one stage."""
+        """The checks of one stage of the work itself."""
         return self._at[stage]
+
+    def of_tokens(self, stage: Stage) -> tuple[Ready, ...]:
+        """The checks before or after each LLM call beneath."""
+        return self._of_tokens[stage]
+
+    @property
+    def count_tokens(self) -> bool:
+        """Whether there are checks of the LLM calls beneath."""
+        return any(self._of_tokens.values())
 
     def names_of_async(self) -> list[str]:
         """Which checks can only be asked by asynchronous code."""
@@ -116,6 +129,7 @@ def _ready(kind: DecisionKind, given: Any, mode: Mode) -> Ready:
         options.on_error == "open" if options.on_error else not enforced,
         options.timeout_s,
         inspect.iscoroutinefunction(ask) or inspect.iscoroutinefunction(getattr(ask, "__call__", None)),  # noqa: B004  an object's own
+        bool(getattr(check, "counts_tokens", False)),
     )
 
 
@@ -171,7 +185,9 @@ async def run_async(checks: Sequence[Ready], subject: Subject, outcomes: list[Ou
 async def _in_time(answer: Awaitable[object], timeout_s: float | None) -> object:
     if timeout_s is None:
         return await answer
-    async with asyncio.timeout(timeout_s):
+    from asyncio import timeout
+
+    async with timeout(timeout_s):
         return await answer
 
 
@@ -206,6 +222,15 @@ def _failure(check: Ready, duration_s: float) -> Outcome:
     if check.fails_open:
         return Outcome(check, Verdict.ALLOW, CheckResult.BYPASSED, "the check failed", check.severity, duration_s)
     return Outcome(check, Verdict.REQUIRE_APPROVAL, CheckResult.ERROR, "the check failed", check.severity, duration_s)
+
+
+def fail_all(checks: Sequence[Ready], outcomes: list[Outcome]) -> bool:
+    """What it means that the checks could not be asked, because what they are about could not be read."""
+    outcomes.extend(_failure(check, 0.0) for check in checks)
+    refusing = [outcome for outcome in outcomes if outcome.refuses]
+    del outcomes[len(outcomes) - len(refusing) if refusing else len(outcomes) :]
+    outcomes.extend(refusing[:1])
+    return not refusing
 
 
 def refusal(outcome: Outcome, stage: Stage, request_id: str | None) -> RefusedError:

@@ -302,6 +302,7 @@ class MaxTokens(Named):
     """
 
     __slots__ = ("limit", "refuses_at")
+    counts_tokens = True
 
     def __init__(self, tokens: int, *, name: str = "max_tokens", severity: Severity | str = Severity.MEDIUM) -> None:
         super().__init__(name, severity, (Stage.INPUT, Stage.OUTPUT))

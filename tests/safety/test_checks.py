@@ -20,15 +20,20 @@ from taskpilot_obs.semconv import INTERNAL_ERRORS
 SUBJECT = Subject(Operation.AGENT, Stage.INPUT, "please delete it")
 
 
+def those(policies, guardrails, mode, subject):
+    checks = Checks(policies, guardrails, mode)
+    return checks.at(subject.stage) + checks.of_tokens(subject.stage)
+
+
 def ask(*policies, guardrails=(), mode="monitor", subject=SUBJECT, tally=None):
     """What came of the checks: whether the work may go on, and the outcomes."""
-    checks, outcomes = Checks(policies, guardrails, mode), []
-    return running.run(checks.at(subject.stage), subject, outcomes, tally), outcomes
+    outcomes = []
+    return running.run(those(policies, guardrails, mode, subject), subject, outcomes, tally), outcomes
 
 
 def ask_async(*policies, guardrails=(), mode="monitor", subject=SUBJECT):
-    checks, outcomes = Checks(policies, guardrails, mode), []
-    return asyncio.run(running.run_async(checks.at(subject.stage), subject, outcomes, None)), outcomes
+    outcomes = []
+    return asyncio.run(running.run_async(those(policies, guardrails, mode, subject), subject, outcomes, None)), outcomes
 
 
 def both(*policies, **options):

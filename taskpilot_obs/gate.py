@@ -1,0 +1,309 @@
+"""Where checks meet runs: asked before the work of a place and after it, reported as decisions of the run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from taskpilot_obs.exceptions import RefusedError
+from taskpilot_obs.guarded import guarded
+from taskpilot_obs.llm_invocation import LlmInvocation
+from taskpilot_obs.records import Operation, Origin, Stage
+from taskpilot_obs.safety import checks as running
+from taskpilot_obs.safety.subjects import NO_ARGUMENTS, Subject
+
+if TYPE_CHECKING:
+    from taskpilot_obs.invocation import ActiveInvocation
+    from taskpilot_obs.recorder import Recorder
+    from taskpilot_obs.records import Record
+    from taskpilot_obs.safety.checks import Checks, Outcome, Ready
+    from taskpilot_obs.site import Host
+
+_MAX_DEPTH = 8
+_MAX_TEXTS = 10_000
+_TEXT_ATTRIBUTES = ("content", "text", "message", "choices")
+"""Where messages and responses of providers and frameworks hold their text."""
+
+
+class Streamed(list[Any]):
+    """The items of a stream: pieces of one text."""
+
+
+class Gate:
+    """The checks of one place, those of its recorder before its own.
+
+    Each method asks the checks of a stage, reports what came of it, and raises the refusal of a check in enforce mode.
+
+    Args:
+        host: the recorder.
+        own: the checks that were attached to the place; None where there are none.
+        function: what is called there, for the names of its arguments.
+    """
+
+    __slots__ = ("_defaults", "_host", "_names", "own")
+
+    def __init__(self, host: Host, own: Checks | None, function: Callable[..., Any] | None = None) -> None:
+        self._host = host
+        self.own = own
+        self._names, self._defaults = _parameters(function)
+
+    def at(self, stage: Stage) -> tuple[Ready, ...]:
+        """What is asked at a stage."""
+        general = self._host.checks
+        own = () if self.own is None else self.own.at(stage)
+        return own if general is None else general.at(stage) + own
+
+    def ask_in(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        """Before the work."""
+        limits = self._host.limits
+        if limits is not None and isinstance(run, LlmInvocation):
+            limits.before(run)
+        ready = self.at(Stage.INPUT)
+        if ready:
+            self._ask(run, ready, Stage.INPUT, self._question(run, args, kwargs))
+
+    async def ask_in_async(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        """Before asynchronous work."""
+        limits = self._host.limits
+        if limits is not None and isinstance(run, LlmInvocation):
+            limits.before(run)
+        ready = self.at(Stage.INPUT)
+        if ready:
+            await self._ask_async(run, ready, Stage.INPUT, self._question(run, args, kwargs))
+
+    def ask_out(self, run: ActiveInvocation, result: object) -> None:
+        """After the work, before its result is handed out."""
+        ready = self.at(Stage.OUTPUT)
+        if not ready:
+            return
+        try:
+            self._ask(run, ready, Stage.OUTPUT, self._answer(run, result))
+        except RefusedError:
+            _note_withheld(run, result)
+            raise
+
+    async def ask_out_async(self, run: ActiveInvocation, result: object) -> None:
+        """After asynchronous work, before its result is handed out."""
+        ready = self.at(Stage.OUTPUT)
+        if not ready:
+            return
+        try:
+            await self._ask_async(run, ready, Stage.OUTPUT, self._answer(run, result))
+        except RefusedError:
+            _note_withheld(run, result)
+            raise
+
+    def ask_too_late(self, run: ActiveInvocation, result: object) -> None:
+        """About a stream that is out already: what would have been withheld is recorded, and cannot be."""
+        ready = tuple(check._replace(refuses_at=()) for check in self.at(Stage.OUTPUT))
+        if ready:
+            self._ask(run, ready, Stage.OUTPUT, self._answer(run, result))
+
+    async def ask_too_late_async(self, run: ActiveInvocation, result: object) -> None:
+        """About an asynchronous stream that is out already."""
+        ready = tuple(check._replace(refuses_at=()) for check in self.at(Stage.OUTPUT))
+        if ready:
+            await self._ask_async(run, ready, Stage.OUTPUT, self._answer(run, result))
+
+    def _question(
+        self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> Subject | None:
+        """What goes in; None if it cannot be read."""
+        with guarded(running.WHERE, self._host.tally):
+            arguments = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
+            return _about(run, Stage.INPUT, "\n".join(texts_in((*args, *kwargs.values()))), arguments)
+        return None
+
+    def _answer(self, run: ActiveInvocation, result: object) -> Subject | None:
+        """What comes out; None if it cannot be read."""
+        with guarded(running.WHERE, self._host.tally):
+            joint = "" if isinstance(result, Streamed) else "\n"
+            return _about(run, Stage.OUTPUT, joint.join(texts_in((result,))), NO_ARGUMENTS)
+        return None
+
+    def _ask(self, run: ActiveInvocation, ready: Sequence[Ready], stage: Stage, subject: Subject | None) -> None:
+        outcomes: list[Outcome] = []
+        if subject is None:
+            goes_on = running.fail_all(ready, outcomes)
+        else:
+            goes_on = running.run(ready, subject, outcomes, self._host.tally)
+        report(run, stage, outcomes, goes_on=goes_on)
+
+    async def _ask_async(
+        self, run: ActiveInvocation, ready: Sequence[Ready], stage: Stage, subject: Subject | None
+    ) -> None:
+        outcomes: list[Outcome] = []
+        if subject is None:
+            goes_on = running.fail_all(ready, outcomes)
+        else:
+            goes_on = await running.run_async(ready, subject, outcomes, self._host.tally)
+        report(run, stage, outcomes, goes_on=goes_on)
+
+
+def _about(run: ActiveInvocation, stage: Stage, text: str, arguments: Mapping[str, object]) -> Subject:
+    return Subject(run.operation, stage, text, _tool_of(run), arguments, run.agent, run.workflow, run.request_id)
+
+
+def _note_withheld(run: ActiveInvocation, result: object) -> None:
+    """An LLM call whose answer is withheld has taken its tokens all the same."""
+    if not isinstance(run, LlmInvocation):
+        return
+    if not isinstance(result, Streamed):
+        run.record_response(result)
+        return
+    for item in result:
+        run.note_item(item)
+
+
+def _tool_of(run: ActiveInvocation) -> str | None:
+    return run.name if run.operation is Operation.TOOL else None
+
+
+def _parameters(function: Callable[..., Any] | None) -> tuple[tuple[str, ...], dict[str, object]]:
+    """Names of positional parameters, and the defaults of all, as far as the function tells."""
+    if function is None:
+        return (), {}
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # a built-in without a signature
+        return (), {}
+    positional = tuple(
+        each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    )
+    return positional, {each.name: each.default for each in parameters if each.default is not each.empty}
+
+
+def texts_in(values: Sequence[object]) -> list[str]:
+    """The strings in arguments or a result: in lists, dicts and messages with a `content` too."""
+    found: list[str] = []
+    for value in values:
+        if type(value) is str:
+            found.append(value)
+        elif value is not None:
+            found.extend(_texts(value, 0))
+        if len(found) > _MAX_TEXTS:
+            break
+    return found
+
+
+def _texts(value: object, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif depth >= _MAX_DEPTH or isinstance(value, int | float | bytes | type):
+        return
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each, depth + 1)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for each in value:
+            yield from _texts(each, depth + 1)
+    else:
+        for name in _TEXT_ATTRIBUTES:
+            held = getattr(value, name, None)
+            if held is not None and not callable(held):
+                yield from _texts(held, depth + 1)
+
+
+class _Report:
+    """The outcomes of the checks of one stage, on their way to the drainer."""
+
+    __slots__ = ("at_ns", "outcomes", "run", "stage")
+
+    def __init__(self, run: ActiveInvocation, stage: Stage, outcomes: list[Outcome]) -> None:
+        self.run = run
+        self.stage = stage
+        self.outcomes = outcomes
+        self.at_ns = run.site.host.now()
+
+    def droppable(self) -> bool:
+        return True
+
+    def freeze(self) -> Sequence[Record]:
+        run, stage = self.run, self.stage
+        time_unix_ns = run.site.host.clock.unix_ns(self.at_ns)
+        origin, tool = origin_of(run), _tool_of(run)
+        decisions = [running.as_decision(outcome, stage, tool, origin, time_unix_ns) for outcome in self.outcomes]
+        for decision in decisions:
+            if decision.is_violation:
+                run.add_violation()
+        return decisions
+
+
+def origin_of(run: ActiveInvocation) -> Origin:
+    """Where a run stands; for the drainer."""
+    scope = run.scope
+    tenant, user, session = (None, None, None) if scope is None else scope[1:4]
+    return Origin(
+        run.request_id, run.invocation_id, None, run.workflow, run.agent, *run.span_ids, tenant, user, session
+    )
+
+
+def report(run: ActiveInvocation, stage: Stage, outcomes: list[Outcome], *, goes_on: bool) -> None:
+    """Hand the outcomes over, and raise the refusal if there is one."""
+    run.site.host.pipeline.put(_Report(run, stage, outcomes))
+    if not goes_on:
+        raise running.refusal(outcomes[-1], stage, run.request_id)
+
+
+def attend(recorder: Recorder, expected: Sequence[Checks]) -> None:
+    """Let the series of these checks and the configuration's exist at 0, and count tokens where one of them asks."""
+    parts = recorder.parts
+    expected = expected if recorder.checks is None else (*expected, recorder.checks)
+    if parts is not None and parts.declares is not None and parts.settings.enabled:
+        with guarded("declare", parts.tally):
+            for check in (check for checks in expected for check in checks.all):
+                parts.declares.declare_check(check.kind, check.name, check.stages)
+    if recorder.limits is None and any(checks.count_tokens for checks in expected):
+        recorder.limits = TokenLimits(recorder)
+    recorder.gated = recorder.checks is not None or recorder.limits is not None
+
+
+class TokenLimits:
+    """How many tokens the LLM calls beneath each run with a token policy have taken; one a recorder."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._taken: WeakKeyDictionary[ActiveInvocation, int] = WeakKeyDictionary()
+        self._lock = Lock()
+
+    def before(self, call: LlmInvocation) -> None:
+        """Ask before an LLM call; raises the refusal of a check in enforce mode."""
+        for run, checks in self._watched(call, Stage.INPUT):
+            with self._lock:
+                taken = self._taken.get(run, 0)
+            self._ask(call, checks, _about(call, Stage.INPUT, "", NO_ARGUMENTS)._replace(tokens_so_far=taken))
+
+    def after(self, call: LlmInvocation) -> None:
+        """Count what an LLM call took, and ask; nothing is withheld."""
+        usage = call.usage
+        tokens = 0 if usage is None or call.cached else (usage.input_tokens or 0) + (usage.output_tokens or 0)
+        if not tokens:
+            return
+        with guarded(running.WHERE, self._host.tally):
+            for run, checks in self._watched(call, Stage.OUTPUT):
+                with self._lock:
+                    taken = self._taken[run] = self._taken.get(run, 0) + tokens
+                subject = _about(call, Stage.OUTPUT, "", NO_ARGUMENTS)
+                subject = subject._replace(tokens_so_far=taken, call_tokens=tokens)
+                self._ask(call, [check._replace(refuses_at=()) for check in checks], subject)
+
+    def _ask(self, call: LlmInvocation, checks: Sequence[Ready], subject: Subject) -> None:
+        outcomes: list[Outcome] = []
+        goes_on = running.run(checks, subject, outcomes, self._host.tally)
+        report(call, subject.stage, outcomes, goes_on=goes_on)
+
+    def _watched(self, call: LlmInvocation, stage: Stage) -> Iterator[tuple[ActiveInvocation, tuple[Ready, ...]]]:
+        """The runs above the call with a token policy of their own, and the task for those of the recorder."""
+        top: ActiveInvocation = call
+        run = call.parent
+        while run is not None:
+            own = run.site.checks
+            if own is not None and (checks := own.of_tokens(stage)):
+                yield run, checks
+            top, run = run, run.parent
+        general = self._host.checks
+        if general is not None and (checks := general.of_tokens(stage)):
+            yield top, checks

@@ -1,0 +1,255 @@
+"""A function with its checks: asked before it is called and before its result is handed out. One form per kind."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeVar
+
+from taskpilot_obs.context import current_running
+from taskpilot_obs.driving import relay
+from taskpilot_obs.gate import Streamed
+from taskpilot_obs.records import Stage
+from taskpilot_obs.safety.checks import Checks
+from taskpilot_obs.safety.guardrails import Mode
+
+if TYPE_CHECKING:
+    from taskpilot_obs.gate import Gate
+    from taskpilot_obs.invocation import ActiveInvocation
+
+
+class CheckOptions(TypedDict, total=False):
+    """What decorators take about checks."""
+
+    policies: Sequence[Any]
+    """Policies: objects with `check(subject)`, functions of a subject, or those with options (`check_with`)."""
+    guardrails: Sequence[Any]
+    """Guardrails, likewise."""
+    mode: Mode
+    """`monitor` (default) records what would be refused, `enforce` refuses it."""
+    buffer: bool
+    """Whether a stream is held back until its end, so that its output can be withheld."""
+
+
+class Place(NamedTuple):
+    """The options, settled."""
+
+    checks: Checks | None
+    buffer: bool
+
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+class Work(NamedTuple, Generic[C]):
+    """What is called for an observed function."""
+
+    usual: C
+    """With the checks of the place."""
+    checked: C
+    """With those of the recorder too."""
+
+
+def place(
+    *, policies: Sequence[Any] = (), guardrails: Sequence[Any] = (), mode: Mode = "monitor", buffer: bool = False
+) -> Place:
+    """Settle the options of a place.
+
+    Raises:
+        ConfigurationError: something is no check, or an option is wrong.
+    """
+    checks = Checks(policies, guardrails, mode)
+    return Place(checks if checks.all else None, buffer)
+
+
+def gated(function: Callable[..., Any], kind: Callable[..., Any], gate: Gate, *, buffer: bool) -> Callable[..., Any]:
+    """The function with the checks of the gate; it must be called while its run is the current one.
+
+    Args:
+        function: what is called.
+        kind: the function whose flags tell which kind it is.
+        gate: its checks.
+        buffer: whether a stream is held back until its end, so that it can be withheld.
+    """
+    if inspect.iscoroutinefunction(kind):
+        return _coroutine(function, gate)
+    if inspect.isasyncgenfunction(kind):
+        return lambda *args, **kwargs: _AsyncStream(
+            lambda: function(*args, **kwargs), gate, call=(args, kwargs), buffer=buffer
+        )
+    if inspect.isgeneratorfunction(kind):
+        return _generator(function, gate, buffer=buffer)
+    return _plain(function, gate)
+
+
+def refuse_unfit(function: Callable[..., Any], kind: Callable[..., Any], checks: Checks, *, buffer: bool) -> None:
+    """Refuse checks that cannot do their work on such a function.
+
+    Raises:
+        TypeError: a check is asynchronous and the function is not, or an output is to be withheld that has been
+            yielded by then.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    is_stream = inspect.isgeneratorfunction(kind) or inspect.isasyncgenfunction(kind)
+    waiting = checks.names_of_async()
+    if waiting and not (inspect.iscoroutinefunction(kind) or inspect.isasyncgenfunction(kind)):
+        raise TypeError(
+            f"{name} is synchronous and cannot wait for the asynchronous check {waiting[0]!r}: make one of them like "
+            "the other"
+        )
+    withholding = checks.names_that_withhold()
+    if withholding and is_stream and not buffer:
+        raise TypeError(
+            f"{name} is a stream, and {withholding[0]!r} cannot withhold what has been yielded: use mode='monitor', or "
+            "buffer=True to hold the stream back until its end"
+        )
+
+
+def _current() -> ActiveInvocation:
+    return current_running.get()  # type: ignore[return-value]  # the decorator has just set it
+
+
+def _plain(function: Callable[..., Any], gate: Gate) -> Callable[..., Any]:
+    def asked(*args: Any, **kwargs: Any) -> Any:
+        run = _current()
+        gate.ask_in(run, args, kwargs)
+        result = function(*args, **kwargs)
+        if isinstance(result, CoroutineType):
+            return _awaited(result, gate, run)
+        if isinstance(result, GeneratorType):
+            return _released(result, gate, run, buffer=False)
+        if isinstance(result, AsyncGeneratorType):
+            return relay(lambda: (None, _AsyncStream(lambda: result, gate, run)))()
+        gate.ask_out(run, result)
+        return result
+
+    return asked
+
+
+async def _awaited(awaitable: Awaitable[Any], gate: Gate, run: ActiveInvocation) -> Any:
+    result = await awaitable
+    await gate.ask_out_async(run, result)
+    return result
+
+
+def _coroutine(function: Callable[..., Any], gate: Gate) -> Callable[..., Any]:
+    async def asked(*args: Any, **kwargs: Any) -> Any:
+        run = _current()
+        await gate.ask_in_async(run, args, kwargs)
+        return await _awaited(function(*args, **kwargs), gate, run)
+
+    return asked
+
+
+def _generator(function: Callable[..., Any], gate: Gate, *, buffer: bool) -> Callable[..., Any]:
+    def asked(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        run = _current()
+        gate.ask_in(run, args, kwargs)
+        return (yield from _released(function(*args, **kwargs), gate, run, buffer=buffer))
+
+    return asked
+
+
+def _released(
+    inner: Generator[Any, Any, Any], gate: Gate, run: ActiveInvocation, *, buffer: bool
+) -> Generator[Any, Any, Any]:
+    """Pass a stream on: behind its checks when it is held back, otherwise ahead of them."""
+    items = Streamed()
+    if not gate.at(Stage.OUTPUT):
+        return (yield from inner)
+    if buffer:
+        result = _drain(inner, items)
+        gate.ask_out(run, items)
+        yield from items
+        return result
+    result = yield from _Overheard(inner, items)
+    gate.ask_too_late(run, items)
+    return result
+
+
+def _drain(inner: Generator[Any, Any, Any], items: Streamed) -> Any:
+    while True:
+        try:
+            items.append(next(inner))
+        except StopIteration as end:
+            return end.value
+
+
+class _Overheard(Generator[Any, Any, Any]):
+    """A generator whose items are noted as they pass."""
+
+    def __init__(self, inner: Generator[Any, Any, Any], items: Streamed) -> None:
+        self._inner = inner
+        self._items = items
+
+    def send(self, value: Any, /) -> Any:
+        item = self._inner.send(value)
+        self._items.append(item)
+        return item
+
+    def throw(self, *error: Any) -> Any:
+        item = self._inner.throw(*error)
+        self._items.append(item)
+        return item
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class _AsyncStream(AsyncGenerator[Any, Any]):
+    """An asynchronous generator with its checks: those of the input at its first step."""
+
+    def __init__(
+        self,
+        start: Callable[[], AsyncGenerator[Any, Any]],
+        gate: Gate,
+        run: ActiveInvocation | None = None,
+        call: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+        *,
+        buffer: bool = False,
+    ) -> None:
+        self._start = start
+        self._gate = gate
+        self._run = run
+        self._call = call
+        self._buffer = buffer
+        self._inner: AsyncGenerator[Any, Any] | None = None
+        self._items = Streamed()
+        self._released: Iterator[Any] | None = None
+
+    async def _begin(self) -> AsyncGenerator[Any, Any]:
+        run = self._run = self._run or _current()
+        if self._call is not None:
+            await self._gate.ask_in_async(run, *self._call)
+        inner = self._inner = self._start()
+        if self._buffer and self._gate.at(Stage.OUTPUT):
+            self._items.extend([item async for item in inner])
+            await self._gate.ask_out_async(run, self._items)
+            self._released = iter(self._items)
+        return inner
+
+    async def _step(self, advance: str, *args: Any) -> Any:
+        inner = self._inner or await self._begin()
+        if self._released is not None and advance == "asend":
+            for item in self._released:
+                return item
+            raise StopAsyncIteration
+        try:
+            item = await getattr(inner, advance)(*args)
+        except StopAsyncIteration:
+            if self._run is not None:
+                await self._gate.ask_too_late_async(self._run, self._items)
+            raise
+        self._items.append(item)
+        return item
+
+    async def asend(self, value: Any, /) -> Any:
+        return await self._step("asend", value)
+
+    async def athrow(self, *error: Any) -> Any:
+        return await self._step("athrow", *error)
+
+    async def aclose(self) -> None:
+        if self._inner is not None:
+            await self._inner.aclose()
