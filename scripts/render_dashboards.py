@@ -8,7 +8,6 @@ order, colours and words, without being Grafana: fonts and sizes differ.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +16,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
-import yaml
-from _dashboards import ROOT, RULES, ask, back_fill, dashboards, generate, selectors, substituted, targets
+from _dashboards import ROOT, ask, back_fill, dashboards, generate, substituted
 from _servers import prometheus_server
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MultipleLocator
+
+from scripts.rule_history import back_fill_rules
 
 UIDS = ("taskpilot-golden-signals", "taskpilot-llm")
 HOURS = 3
@@ -348,59 +348,6 @@ def _panel(figure: Figure, panel: Mapping[str, Any], lines: int, source: Source,
             axes.axvline(at, color=colour, linewidth=1, alpha=0.8)
 
 
-def _back_fill_rules(folder: Path, end: int) -> None:
-    """The past of the recording rules that the pictures need, as if Prometheus had evaluated them all the time.
-
-    `promtool` evaluates each rule against what is stored, so rules that build on rules come in rounds of their own.
-    """
-    for number, names in enumerate(_rounds()):
-        rules = folder / f"round-{number}.yml"
-        group = {"name": "round", "rules": [{"record": name, **_RULES[name]} for name in names]}
-        rules.write_text(yaml.safe_dump({"groups": [group]}), encoding="utf-8")
-        with prometheus_server(data_dir=folder / "data") as url:
-            span = [f"--start={end - RULE_HOURS * 3600}", f"--end={end}", "--eval-interval=60s"]
-            command = ["promtool", "tsdb", "create-blocks-from", "rules", f"--url={url}", *span]
-            subprocess.run([*command, f"--output-dir={folder / 'data'}", str(rules)], check=True, capture_output=True)
-
-
-def _rounds() -> list[list[str]]:
-    """The rules that the dashboards name and all that those build on, each after what it builds on."""
-    shown = {target.expr for target in targets() if target.dashboard in UIDS}
-    needed: dict[str, set[str]] = {}
-    waiting = {name for expr in shown for name in _rules_in(substituted(expr))}
-    while waiting:
-        name = waiting.pop()
-        needed[name] = _rules_in(str(_RULES[name]["expr"]))
-        waiting |= needed[name] - set(needed)
-    return _layers(needed)
-
-
-def _layers(needed: dict[str, set[str]]) -> list[list[str]]:
-    layers: list[list[str]] = []
-    done: set[str] = set()
-    while len(done) < len(needed):
-        ready = sorted(name for name, parts in needed.items() if name not in done and parts <= done)
-        layers.append(ready)
-        done |= set(ready)
-    return layers
-
-
-def _rules_in(expr: str) -> set[str]:
-    return {selector.name or "" for selector in selectors(expr)} & set(_RULES)
-
-
-def _recording_rules() -> dict[str, dict[str, Any]]:
-    groups = [group for path in RULES.glob("*/recording.yml") for group in yaml.safe_load(path.read_text())["groups"]]
-    return {
-        rule["record"]: {key: rule[key] for key in ("expr", "labels") if key in rule}
-        for group in groups
-        for rule in group["rules"]
-    }
-
-
-_RULES = _recording_rules()
-
-
 def main() -> None:
     """Render the pictures into a folder."""
     parser = argparse.ArgumentParser(prog="python -m scripts.render_dashboards", description=__doc__)
@@ -413,7 +360,7 @@ def main() -> None:
         sample, data = Path(folder, "sample.om"), Path(folder, "data")
         generate("sample", str(sample), "--end", str(end), "--hours", str(HOURS + 24))
         back_fill(sample, data)
-        _back_fill_rules(Path(folder), end)
+        back_fill_rules(Path(folder), UIDS, end=end, hours=RULE_HOURS)
         with prometheus_server(data_dir=data) as url:
             for dashboard in dashboards():
                 if dashboard["uid"] in UIDS:

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import promql_parser
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "observability" / "grafana" / "dashboards"
@@ -69,9 +70,25 @@ def substituted(
     expr: str, *, whole_range: str = "3h", interval: str = "2m", variables: Mapping[str, str] = EVERYTHING
 ) -> str:
     """The expression that Grafana sends: its macros and variables replaced."""
-    seconds = str(int(promql_parser.parse(f"x[{whole_range}]").range.total_seconds()))
-    expr = expr.replace("$__range_s", seconds).replace("$__range", whole_range).replace("$__rate_interval", interval)
+    seconds = int(whole_range[:-1]) * {"s": 1, "m": 60, "h": 3600}[whole_range[-1]]
+    expr = (
+        expr.replace("$__range_s", str(seconds)).replace("$__range", whole_range).replace("$__rate_interval", interval)
+    )
     return re.sub(r"\$([a-z]+)", lambda found: variables[found.group(1)], expr)
+
+
+def recording_rules() -> dict[str, dict[str, Any]]:
+    """Expression and labels of every shipped recording rule, by name."""
+    groups = [
+        group
+        for path in sorted(RULES.glob("*/recording.yml"))
+        for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
+    ]
+    return {
+        rule["record"]: {key: rule[key] for key in ("expr", "labels") if key in rule}
+        for group in groups
+        for rule in group["rules"]
+    }
 
 
 def nodes(node: Any) -> Iterator[Any]:
