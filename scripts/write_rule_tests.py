@@ -23,8 +23,8 @@ CASES = {
 }
 
 
-COARSE = {"golden_signals", "llm"}
-"""Folders with hundreds of rules, evaluated every 10 minutes instead of 5 to keep their tests short."""
+COARSE = {"golden_signals", "agents", "llm"}
+"""Folders with many rules or long tests, evaluated every 10 minutes instead of 5 to keep their tests short."""
 
 
 def texts() -> dict[str, str]:

@@ -165,7 +165,7 @@ SCENARIOS = (
         Case.RESOLVES,
         "the hanging run ends",
         {ACTIVE: then(steady(1, 60), steady(0, 20)), OK: then(steady(5, 60), steady(6, 20))},
-        (At("1h", stuck(1)), At("1h5m", quiet=(STUCK,))),
+        (At("1h", stuck(1)), At("1h10m", quiet=(STUCK,))),
     ),
     Scenario(
         Case.FIRES,

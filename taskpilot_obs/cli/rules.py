@@ -1,0 +1,58 @@
+"""`taskpilot-obs rules`: render the Prometheus rules from your settings, or check that they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taskpilot_obs.assets import RULES, SETTINGS, observability_dir
+from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+from taskpilot_obs.rules.folders import differing, write
+from taskpilot_obs.rules.settings import Settings, load_settings
+
+SettingsFile = Annotated[
+    Path | None, typer.Option("--settings", help="Settings file; without it, the shipped settings.", show_default=False)
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder that the rules are written to.")]
+Folder = Annotated[
+    Path | None, typer.Option("--dir", help="Folder of rules; without it, the shipped one.", show_default=False)
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command and its two verbs."""
+    group = typer.Typer(help="Recording and alert rules for Prometheus.", no_args_is_help=True)
+    group.command(name="render")(render)
+    group.command(name="check")(check)
+    app.add_typer(group, name="rules")
+
+
+def render(out: Out, *, settings: SettingsFile = None) -> None:
+    """Write the rule files that the settings ask for."""
+    found = _settings(settings)
+    try:
+        written = write(found, out)
+    except OSError as problem:
+        raise typer.BadParameter(str(problem), param_hint="--out") from problem
+    typer.echo(f"{len(written)} files written to {out}")
+
+
+def check(*, settings: SettingsFile = None, folder: Folder = None) -> None:
+    """Tell whether the rule files are those that the settings ask for; exits 1 if not."""
+    found = _settings(settings)
+    where = folder or observability_dir() / RULES
+    wrong = differing(found, where)
+    for name in wrong:
+        typer.echo(f"missing or different: {where / name}")
+    if wrong:
+        raise typer.Exit(1)
+    typer.echo(f"the rules in {where} are those of the settings")
+
+
+def _settings(path: Path | None) -> Settings:
+    try:
+        return load_settings(path or observability_dir() / SETTINGS)
+    except (ConfigurationError, MissingExtraError) as problem:
+        raise typer.BadParameter(str(problem), param_hint="--settings") from problem

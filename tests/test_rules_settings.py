@@ -1,0 +1,204 @@
+"""Settings of the rules: what is refused and how, and that whatever is accepted renders to valid rules."""
+
+from __future__ import annotations
+
+import builtins
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from _servers import require_binary
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+from taskpilot_obs.rules.folders import differing, render, write
+from taskpilot_obs.rules.promql import seconds, slices
+from taskpilot_obs.rules.settings import Settings, load_settings
+from taskpilot_obs.semconv import WORKFLOW_BUCKETS
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"success_rate_percent": {"warning": 80, "critical": 90}}, "critical <= warning"),
+        ({"p95_latency_seconds": {"warning": 5, "critical": 2}}, "warning <= critical"),
+        ({"slo": {"success": {"objective": 90}}}, "an objective of 90 % a burn rate of 14.4 means 144 %"),
+        ({"slo": {"latency": {"objective": 93}}}, "slo.latency"),
+        ({"slo": {"success": {"objective": 100}}}, "less than 100"),
+        ({"slo": {"latency": {"threshold_seconds": 3}}}, "no bucket bound"),
+        ({"slo": {"burn": [{"long": "5m", "short": "1h", "rate": 2, "severity": "critical"}]}}, "must be shorter"),
+        ({"slo": {"burn": [{"long": "1h", "short": "5m", "rate": 2, "severity": "critical"}]}}, "of severity warning"),
+        ({"windows": ["5m", "7h30m"]}, "no duration"),
+        ({"windows": ["5m", "61m"]}, "no whole multiple"),
+        ({"windows": []}, "at least one window"),
+        ({"telemetry": {"window": "2h"}}, "at most 1h"),
+        ({"telemetry": {"expected_jobs": ['a"b']}}, "no job name"),
+        ({"keep_labels": ["cluster"]}, "must contain job"),
+        ({"keep_labels": ["job", "instance"]}, "must not contain instance"),
+        ({"keep_labels": ["job", "a-b"]}, "no label name"),
+        ({"selector": "namespace=prod"}, "must be label matchers"),
+        ({"safety": {"token_policies": ["a b"]}}, "letters, digits"),
+        ({"dashboard_base_url": "grafana/"}, "must begin with http"),
+        ({"colour": "red"}, "Extra inputs"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_and_named(given: dict[str, object], said: str) -> None:
+    """Every refusal says what was wrong."""
+    with pytest.raises(ValidationError, match=said):
+        Settings.model_validate(given)
+
+
+def test_an_objective_is_refused_exactly_where_its_alert_could_never_fire() -> None:
+    """At 14.4 times the budget, an objective just above 100 - 100/14.4 percent can fire, and one at it cannot."""
+    limit = 100 - 100 / 14.4
+    assert Settings.model_validate({"slo": {"success": {"objective": limit + 0.001}}})
+    with pytest.raises(ValidationError):
+        Settings.model_validate({"slo": {"success": {"objective": limit - 0.001}}})
+
+
+def test_a_settings_file_may_hold_what_it_changes_only(tmp_path: Path) -> None:
+    """What a file leaves out has its default; an empty file changes nothing."""
+    path = tmp_path / "slo.yml"
+    path.write_text("llm: {cost_per_hour_usd: 40}\n")
+    found = load_settings(path)
+    assert found.llm.cost_per_hour_usd == 40
+    assert found.agents == Settings().agents
+    path.write_text("")
+    assert load_settings(path) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("windows: [5m", "cannot be read as YAML"),
+        ("- a list\n", "mapping of settings, not a list"),
+        ("llm: {cost_per_hour_usd: -1}\n", "llm.cost_per_hour_usd"),
+        ("windows: []\n", "settings: Value error, windows"),
+    ],
+)
+def test_a_settings_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    """The error names the file and what is wrong with it."""
+    path = tmp_path / "slo.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        load_settings(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_settings_file_is_refused(tmp_path: Path) -> None:
+    """A path that leads nowhere is an error, not the defaults."""
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load_settings(tmp_path / "none.yml")
+
+
+def test_without_pyyaml_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a settings file needs PyYAML; the error says which extra brings it."""
+    real = builtins.__import__
+
+    def without_yaml(name: str, *rest: object) -> object:
+        if name == "yaml":
+            raise ImportError(name)
+        return real(name, *rest)  # type: ignore[arg-type]  # passed on as it came
+
+    monkeypatch.setattr(builtins, "__import__", without_yaml)
+    with pytest.raises(MissingExtraError, match=r"taskpilot-obs\[rules\]"):
+        load_settings(tmp_path / "slo.yml")
+
+
+def test_changed_files_are_told(tmp_path: Path) -> None:
+    """A file that was edited or removed is named; the others are not."""
+    write(Settings(), tmp_path)
+    assert differing(Settings(), tmp_path) == []
+    (tmp_path / "llm" / "alerts.yml").write_text("groups: []\n")
+    (tmp_path / "safety" / "recording.yml").unlink()
+    assert differing(Settings(), tmp_path) == ["llm/alerts.yml", "safety/recording.yml"]
+
+
+def test_a_longer_window_is_made_of_the_longest_that_divides_it() -> None:
+    """6h is three times 2h where there is a 2h, and six times 1h where there is none."""
+    assert slices("6h", ["5m", "1h", "2h", "6h"]) == ("2h", 3)
+    assert slices("6h", ["5m", "1h", "6h"]) == ("1h", 6)
+    assert seconds("2w") == 1_209_600
+
+
+def test_every_expression_carries_the_selector_and_the_kept_labels() -> None:
+    """A selector reaches every raw series, and kept labels every sum."""
+    changed = Settings.model_validate({"selector": 'ns="a,b", zone!="x"', "keep_labels": ["cluster", "job"]})
+    for text in render(changed).values():
+        for line in text.splitlines():
+            if "_total" in line and "_total{" not in line and "metric" not in line:
+                pytest.fail(line)
+        assert "by (job" not in text
+    assert (
+        'workflow_runs_total{ns="a,b", zone!="x", status="success"}' in render(changed)["golden_signals/recording.yml"]
+    )
+
+
+def _percents() -> st.SearchStrategy[float]:
+    return st.floats(0.01, 99.99)
+
+
+def _pair(low: float, high: float) -> st.SearchStrategy[tuple[float, float]]:
+    return st.tuples(st.floats(low, high), st.floats(low, high)).map(lambda two: (min(two), max(two)))
+
+
+def _events() -> st.SearchStrategy[int]:
+    return st.integers(1, 10**6)
+
+
+@st.composite
+def accepted(draw: st.DrawFn) -> Settings:
+    """Any settings that are accepted: thresholds, objectives, windows, selectors, names."""
+    high, low = draw(_pair(0.01, 100)), draw(_pair(0.001, 10_000))
+    extra = draw(st.sets(st.sampled_from(["10m", "15m", "2h", "12h", "2d"]), max_size=3))
+    return Settings.model_validate(
+        {
+            "selector": draw(st.sampled_from(["", 'namespace="prod"', 'a=~"b|c,d", e!="f"'])),
+            "keep_labels": draw(st.sampled_from([["job"], ["cluster", "job"]])),
+            "windows": ["5m", "30m", "1h", "6h", "1d", "3d", *extra],
+            "recent_windows": draw(st.sampled_from([["1h"], ["30m", "6h"], ["1h", "6h", "1d"]])),
+            "success_rate_percent": {"warning": high[1], "critical": high[0], "min_events": draw(_events())},
+            "p95_latency_seconds": {"warning": low[0], "critical": low[1]},
+            "cost_per_successful_task_usd": {"warning": low[0], "critical": low[1]},
+            "slo": {
+                "success": {"objective": draw(st.floats(93.1, 99.999))},
+                "latency": {
+                    "objective": draw(st.floats(93.1, 99.999)),
+                    "threshold_seconds": draw(st.sampled_from(WORKFLOW_BUCKETS)),
+                },
+            },
+            "agents": {"success_percent": draw(_percents()), "stuck_after": draw(st.sampled_from(["10m", "2h", "1d"]))},
+            "llm": {"p99_seconds": low[1], "cache_hit_percent": draw(_percents()), "spike_factor": 1 + low[0]},
+            "safety": {"token_policies": draw(st.sampled_from([["max_tokens"], ["a", "b-c"]]))},
+            "telemetry": {
+                "window": draw(st.sampled_from(["5m", "1h"])),
+                "expected_jobs": draw(st.lists(st.sampled_from(["shop", "x.y/z", "a b"]), unique=True)),
+            },
+        }
+    )
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changed=accepted())
+def test_whatever_settings_are_accepted_promtool_accepts_their_rules(changed: Settings, tmp_path: Path) -> None:
+    """For any accepted settings the rendered files are YAML that promtool loads and finds nothing to lint in."""
+    files = write(changed, tmp_path)
+    command = [require_binary("promtool"), "check", "rules", "--lint=all", "--lint-fatal", *map(str, files)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@given(changed=accepted())
+@settings(max_examples=15, deadline=None)
+def test_the_rendered_text_is_yaml_and_means_what_was_written(changed: Settings) -> None:
+    """A YAML reader gets every alert back with its severity, summary and links, whatever the settings."""
+    for name, text in render(changed).items():
+        for group in yaml.safe_load(text)["groups"]:
+            assert group["interval"] == changed.evaluation_interval
+            for rule in group["rules"]:
+                assert rule["expr"].strip()
+                if name.endswith("alerts.yml"):
+                    assert rule["annotations"]["runbook_url"].startswith(changed.runbook_base_url)
