@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
+from taskpilot_obs import context
 from taskpilot_obs.config import get_recorder
-from taskpilot_obs.context import current_running
 from taskpilot_obs.driving import drive, relay
 from taskpilot_obs.gate import Gate
 from taskpilot_obs.gating import CheckOptions, Place, Work, gated, place, refuse_unfit
@@ -171,6 +171,8 @@ def observe_llm(
     """
     used = recorder or get_recorder()
     here = place(**checks)
+    if here.checks is not None and here.checks.count_tokens:
+        raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
 
     def begin(parent: ActiveInvocation | None, /) -> ActiveInvocation:
         return used.new_llm(model=model, provider=provider, operation=operation, parent=parent, attributes=attributes)
@@ -258,7 +260,7 @@ def _wrap_plain(
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not recorder.enabled:
             return function(*args, **kwargs)
-        run = begin(current_running.get())
+        run = begin(context.present())
         if args or kwargs:
             run.set_arguments(args, kwargs)
         run.enter()
@@ -287,7 +289,7 @@ def _wrap_coroutine(
     async def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not recorder.enabled:
             return await function(*args, **kwargs)
-        run = begin(current_running.get())
+        run = begin(context.present())
         if args or kwargs:
             run.set_arguments(args, kwargs)
         run.enter()
@@ -314,7 +316,7 @@ def _wrap_generator(
     def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
         if not recorder.enabled:
             return (yield from function(*args, **kwargs))
-        run = begin(current_running.get())
+        run = begin(context.present())
         if args or kwargs:
             run.set_arguments(args, kwargs)
         return (yield from drive(run.begin(), (checked if recorder.gated else usual)(*args, **kwargs)))
@@ -333,7 +335,7 @@ def _wrap_async_generator(
     def prepare(*args: P.args, **kwargs: P.kwargs) -> tuple[ActiveInvocation | None, AsyncGenerator[Any, Any]]:
         if not recorder.enabled:
             return None, function(*args, **kwargs)
-        run = begin(current_running.get())
+        run = begin(context.present())
         if args or kwargs:
             run.set_arguments(args, kwargs)
         return run.begin(), (checked if recorder.gated else usual)(*args, **kwargs)

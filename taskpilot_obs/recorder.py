@@ -7,7 +7,8 @@ import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from taskpilot_obs.context import current_running, current_scope
+from taskpilot_obs import context
+from taskpilot_obs.context import current_scope
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.invocation import Abandonable, ActiveInvocation
 from taskpilot_obs.llm_invocation import LlmInvocation
@@ -107,7 +108,7 @@ class Recorder(Host):
         self._lock = threading.Lock()
         self._declared: dict[tuple[Operation, str], None] = {}
         self._sites: dict[tuple[Operation, str], Site] = {}
-        self._expected: list[Checks] = []
+        self._expected: dict[object, Checks] = {}
         self.tracing = None
         self.redactor = None
 
@@ -123,6 +124,7 @@ class Recorder(Host):
             before = self.parts
             self.parts = parts
             self.clock, self.tally, self.prices = parts.clock, parts.tally, parts.prices
+            self.guard_span = guarded("span", parts.tally)
             self.tracing, self.redactor = parts.tracing, parts.redactor
             self.now, self.pipeline = parts.clock.now, parts.pipeline
             self.enabled = parts.settings.enabled
@@ -147,12 +149,12 @@ class Recorder(Host):
 
     def expect(self, *checks: Checks) -> None:
         """Expect decisions of these checks, besides those of the configuration."""
-        self._expected += checks
+        self._expected.update((each.key, each) for each in checks)
         self.gated = False
         if self._expected or self.checks is not None:
             from taskpilot_obs.gate import attend
 
-            attend(self, self._expected)
+            attend(self, tuple(self._expected.values()))
 
     def site(self, operation: Operation, name: str, attributes: Mapping[str, object] | None = None) -> Site:
         """The place `name`; shared when it has no attributes of its own."""
@@ -487,7 +489,7 @@ class Recorder(Host):
 
 def running_here() -> ActiveInvocation | None:
     """The invocation that runs in the present context."""
-    running = current_running.get()
+    running = context.present()
     return running if isinstance(running, ActiveInvocation) else None
 
 

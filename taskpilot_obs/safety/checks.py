@@ -89,6 +89,11 @@ class Checks:
         return self._of_tokens[stage]
 
     @property
+    def key(self) -> object:
+        """Equal for checks of the same names in the same places."""
+        return tuple((check.kind, check.name, check.stages) for check in self.all)
+
+    @property
     def count_tokens(self) -> bool:
         """Whether there are checks of the LLM calls beneath."""
         return any(self._of_tokens.values())
