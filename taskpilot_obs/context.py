@@ -44,6 +44,21 @@ class Running(Protocol):
 current_scope: ContextVar[Scope | None] = ContextVar("taskpilot_obs_scope", default=None)
 current_running: ContextVar[Running | None] = ContextVar("taskpilot_obs_invocation", default=None)
 
+present: Callable[[], Running | None] = current_running.get
+"""The invocation that runs here. Call it through the module: `look_also` rebinds it."""
+
+
+def look_also(find: Callable[[Running | None], Running | None]) -> None:
+    """Let an integration say what runs here, where its framework keeps context by itself.
+
+    Args:
+        find: takes what is known to run here and returns the innermost: that, or what the framework knows of. It must
+            be cheap, and must not raise.
+    """
+    global present  # noqa: PLW0603  bound once for each framework; a test of a list would cost every call
+    before = present
+    present = lambda: find(before())  # noqa: E731  the variable is the point
+
 
 class request_context(ContextDecorator):  # noqa: N801  used as a statement, like `contextlib.suppress`
     """Bind a request's identity to everything that runs inside, `with` or `async with`.
@@ -77,7 +92,7 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
     def _scope(self) -> Scope:
         outer = current_scope.get()
         if outer is None:
-            running = current_running.get()
+            running = present()
             outer = (running and running.scope) or Scope(running.request_id if running else new_request_id())
         tenant, user, session = self._own
         return Scope(
@@ -128,7 +143,7 @@ def get_request_id() -> str | None:
     scope = current_scope.get()
     if scope is not None:
         return scope.request_id
-    running = current_running.get()
+    running = present()
     return running.request_id if running is not None else None
 
 
