@@ -26,7 +26,7 @@ class Clock:
 
     def unix_ns(self, ticks: int) -> int:
         """Nanoseconds since the Unix epoch of a `now()`."""
-        return ticks + self._offset
+        return ticks + self.offset
 
     def refresh(self) -> None:
         """Renew the anchor when it is old."""
@@ -35,4 +35,5 @@ class Clock:
 
     def _anchor(self) -> None:
         self._anchored = time.perf_counter_ns()
-        self._offset = time.time_ns() - self._anchored
+        self.offset = time.time_ns() - self._anchored
+        """Nanoseconds from `now()` to the Unix epoch's time."""

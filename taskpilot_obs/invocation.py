@@ -61,6 +61,7 @@ class ActiveInvocation:
     )
 
     parent: ActiveInvocation | None
+    started_ns: int
     scope: Scope | None
     status: Status
     totals: Totals | None
@@ -68,7 +69,6 @@ class ActiveInvocation:
 
     def __init__(self, site: Site, parent: ActiveInvocation | None) -> None:
         self.ended_ns = 0
-        self.started_ns = 0
         self.site = site
         self.parent = parent
         self.number = ids.next_number()
@@ -90,7 +90,7 @@ class ActiveInvocation:
             self.ended_ns = 1
             return self
         if host.tracing is not None:
-            with guarded("span.start", host.tally):
+            with host.guard_span:
                 self._open_span(host.tracing)
         self.started_ns = host.now()
         host.pipeline.put(self)
@@ -103,7 +103,7 @@ class ActiveInvocation:
         """
         host = self.site.host
         if host.tracing is not None:
-            with guarded("span.start", host.tally):
+            with host.guard_span:
                 self._open_span(host.tracing)
                 if self.span is not None:
                     self.span.enter()
@@ -135,7 +135,7 @@ class ActiveInvocation:
                 if self.span is not None:
                     self.span.leave()
         if self.span is not None:
-            with guarded("span.end", host.tally):
+            with host.guard_span:
                 self._close_span(self.span)
         pipeline = host.pipeline
         queue = pipeline.queue
@@ -258,15 +258,25 @@ class ActiveInvocation:
         """The nearest agent, or the run itself when it is one."""
         return self.lineage()[1]
 
-    def lineage(self) -> tuple[str | None, str | None, bool]:
-        """Workflow, agent, and whether this run is a task."""
+    def lineage(self) -> tuple[str | None, str | None]:
+        """The nearest workflow and agent. A task stands as its own workflow."""
         parent = self.parent
         if self.stage >= _BEGUN:
-            return self.begun.workflow, self.begun.agent, self.begun.is_task
+            return self.begun.workflow, self.begun.agent
         site = self.site
-        workflow, agent = parent.lineage()[:2] if parent is not None else (None, None)
-        is_task = site.is_workflow or (site.is_agent and workflow is None and agent is None)
-        return site.name if is_task else workflow, site.name if site.is_agent else agent, is_task
+        if parent is None:
+            return site.root_lineage
+        workflow, agent = parent.lineage()
+        if site.is_agent:
+            return workflow if workflow is not None or agent is not None else site.name, site.name
+        return (site.name if site.is_workflow else workflow), agent
+
+    def is_task(self) -> bool:
+        """Whether this run is a task: a workflow, or an agent with neither workflow nor agent above it."""
+        site, parent = self.site, self.parent
+        if self.stage >= _BEGUN:
+            return self.begun.is_task
+        return site.is_workflow or (site.is_agent and (parent is None or parent.lineage() == (None, None)))
 
     @property
     def span_ids(self) -> SpanIds:
@@ -369,7 +379,8 @@ class ActiveInvocation:
     # --- the span ----------------------------------------------------------------------------------------------------
 
     def _start_attributes(self) -> dict[str, AttributeValue]:
-        attributes = {**self.site.span_attributes, Attr.REQUEST_ID: self.request_id}
+        attributes = self.site.span_attributes.copy()
+        attributes[Attr.REQUEST_ID] = self.request_id
         if self.scope is not None:
             attributes.update(scope_attributes(self.scope))
         details = self.details
@@ -378,10 +389,9 @@ class ActiveInvocation:
         return attributes
 
     def _open_span(self, tracer: Tracing) -> None:
-        parent = self.parent
+        site, parent = self.site, self.parent
         explicit = parent.span if parent is not None and parent is not current_running.get() else None
-        attributes = self._start_attributes()
-        self.span = LiveSpan(tracer.start(self.site.operation, self.site.name, attributes, explicit))
+        self.span = tracer.start(site.span_name, site.span_kind, self._start_attributes(), explicit)
 
     def _close_span(self, live: LiveSpan) -> None:
         if live.recording:
@@ -401,6 +411,8 @@ class ActiveInvocation:
 
     def _add_to_span_above(self, live: LiveSpan) -> None:
         """Tell the nearest running ancestor what this run took; a list, because appending needs no lock."""
+        if not live.below and not self._counts_above():
+            return
         above = self.parent
         while above is not None and above.ended_ns:
             above = above.parent
@@ -494,7 +506,7 @@ class Abandonable(ActiveInvocation):
     __slots__ = ()
 
     def __del__(self) -> None:
-        if self.ended_ns or not self.started_ns or sys.is_finalizing():
+        if self.ended_ns or not getattr(self, "started_ns", 0) or sys.is_finalizing():
             return
         self._token = None  # a finalizer runs in whatever context there is
         self.end(Status.ABANDONED)

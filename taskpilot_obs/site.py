@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, Operation, clean_attributes
 from taskpilot_obs.semconv import Attr
+from taskpilot_obs.tracing import span_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.clock import Clock
     from taskpilot_obs.context import Scope
     from taskpilot_obs.gate import TokenLimits
+    from taskpilot_obs.guarded import guarded
     from taskpilot_obs.pipeline import Pipeline
     from taskpilot_obs.pricing import PriceTable
     from taskpilot_obs.records import DecisionKind, Stage
@@ -40,6 +42,8 @@ class Host:
     pipeline: Pipeline
     clock: Clock
     tally: Tally
+    guard_span: guarded
+    """Keeps a failure of the tracer from the user; made once, for it stands in the hot path."""
     tracing: Tracing | None
     redactor: Redactor | None
     prices: PriceTable
@@ -54,7 +58,19 @@ class Host:
 class Site:
     """A place that is instrumented: what all invocations begun there share, worked out once."""
 
-    __slots__ = ("attributes", "checks", "host", "is_agent", "is_workflow", "name", "operation", "span_attributes")
+    __slots__ = (
+        "attributes",
+        "checks",
+        "host",
+        "is_agent",
+        "is_workflow",
+        "name",
+        "operation",
+        "root_lineage",
+        "span_attributes",
+        "span_kind",
+        "span_name",
+    )
 
     def __init__(self, host: Host, operation: Operation, name: str, attributes: Mapping[str, object]) -> None:
         self.host = host
@@ -62,8 +78,13 @@ class Site:
         self.name = name
         self.is_workflow = operation is Operation.WORKFLOW
         self.is_agent = operation is Operation.AGENT
+        is_task = self.is_workflow or self.is_agent
+        self.root_lineage = (name if is_task else None, name if self.is_agent else None)
+        """Nearest workflow and agent of a run with nothing above it."""
         self.attributes = clean_attributes(attributes)
         self.checks: Checks | None = None
+        self.span_name = f"{operation.value} {name}" if name else operation.value
+        self.span_kind = span_kind(operation)
         self.span_attributes: dict[str, AttributeValue] = {Attr.OPERATION: operation.value}
         key = _NAME_ATTRIBUTES.get(operation)
         if key is not None:

@@ -1,8 +1,8 @@
 """What users need to test their own instrumented code.
 
-    with capture_invocations() as seen:
-        handle("create a task")
-    assert [run.name for run in seen] == ["create_task", "PlannerAgent", "handle"]
+with capture_invocations() as seen:
+    handle("create a task")
+assert [run.name for run in seen] == ["create_task", "PlannerAgent", "handle"]
 """
 
 from __future__ import annotations
@@ -112,13 +112,10 @@ class FixedClock(Clock):
         super().__init__()
         self._time = unix_ns
         self.now = self._read
+        self.offset = 0
 
     def _read(self) -> int:
         return self._time
-
-    def unix_ns(self, ticks: int) -> int:
-        """Its monotonic time is its wall-clock time."""
-        return ticks
 
     def refresh(self) -> None:
         """Nothing to renew."""

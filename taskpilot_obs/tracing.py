@@ -60,15 +60,18 @@ class Tracing:
         self._start_span = provider.get_tracer("taskpilot_obs", version, schema_url=SCHEMA_URL).start_span
 
     def start(
-        self, operation: Operation, name: str, attributes: Mapping[str, AttributeValue], parent: LiveSpan | None
-    ) -> Span:
+        self, name: str, kind: trace.SpanKind, attributes: Mapping[str, AttributeValue], parent: LiveSpan | None
+    ) -> LiveSpan:
         """Start a span, beneath the current one if no parent is named.
 
         Its attributes are there at creation, so that samplers see them.
         """
-        context = None if parent is None else parent.context
-        kind = _KINDS.get(operation, trace.SpanKind.INTERNAL)
-        return self._start_span(f"{operation} {name}" if name else operation.value, context, kind, attributes)
+        return LiveSpan(self._start_span(name, None if parent is None else parent.context, kind, attributes))
+
+
+def span_kind(operation: Operation) -> trace.SpanKind:
+    """CLIENT for what a provider does, INTERNAL for the rest."""
+    return _KINDS.get(operation, trace.SpanKind.INTERNAL)
 
 
 class LiveSpan:

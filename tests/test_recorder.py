@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
@@ -417,7 +418,11 @@ def test_trees_under_random_interleavings(trees) -> None:
 
         await asyncio.gather(*(one(number, tree) for number, tree in enumerate(trees)))
 
-    with fresh_recorder() as recorder, capture_invocations(recorder) as runs, capture_records(Started, recorder) as begun:
+    with (
+        fresh_recorder() as recorder,
+        capture_invocations(recorder) as runs,
+        capture_records(Started, recorder) as begun,
+    ):
         asyncio.run(forest(recorder))
         got = {run.invocation_id: (run.parent_id, run.request_id, run.status) for run in runs}
         assert got == expected.runs
@@ -445,3 +450,33 @@ def test_counts_are_exact_over_threads(recorder) -> None:
 def _run_one() -> None:
     with track_agent("a"):
         pass
+
+
+def test_frozen_records_have_every_value_in_its_place(recorder) -> None:
+    """The tuples that are built by position hold what their fields say, for a run with everything in it."""
+    with (
+        fresh_recorder(capture_content=True) as full,
+        capture_records(Started, full) as begun,
+        capture_invocations(full) as runs,
+        request_context("req-1", tenant_id="t", user_id="u", session_id="s", a=1),
+    ):
+        root = full.start("invoke_workflow", "w", parent=None)
+        run = full.start("invoke_agent", "a", parent=root, attributes={"b": 2})
+        run.set_input("in")
+        run.set_output("out!")
+        run.fail(ValueError("no"))
+        start, end = begun[1], runs[0]
+        for name in Started._fields:
+            if name not in {"input_length", "input_text", "request_model", "provider"}:
+                assert getattr(start, name) == getattr(end, name), name
+        assert (start.operation, start.name, start.workflow, start.agent) == (Operation.AGENT, "a", "w", "a")
+        assert (start.request_id, start.tenant, start.user, start.session) == ("req-1", "t", "u", "s")
+        assert (start.invocation_id, start.parent_id) == (run.invocation_id, root.invocation_id)
+        assert (start.trace_id, start.span_id, start.sampled, start.is_task) == (None, None, False, False)
+        assert dict(end.attributes) == {"a": 1, "b": 2}
+        assert (end.input_length, end.output_length, end.input_text, end.output_text) == (2, 4, "in", "out!")
+        assert (end.status, end.error_type, end.error_message) == (Status.ERROR, "ValueError", "no")
+        assert (end.error_category, end.usage, end.usage_inconsistent, end.cost) == (None, None, False, None)
+        assert (end.streaming, end.cached, end.ttft_s, end.retries, end.rollup) == (False, None, None, 0, None)
+        assert abs(end.start_unix_ns - time.time_ns()) < 60e9
+        root.stop()
