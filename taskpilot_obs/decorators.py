@@ -9,7 +9,6 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskpilot_obs import context
-from taskpilot_obs import context
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.driving import drive, relay
 from taskpilot_obs.gate import Gate
