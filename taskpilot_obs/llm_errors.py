@@ -1,4 +1,4 @@
-"""Why an LLM call failed, as one of a few words that a metric can carry, told by class names, statuses and error bodies.
+"""Why an LLM call failed, as one of a few words that a metric can carry.
 
 No SDK is imported: the names of the classes over the MRO, the HTTP status and the provider's own error code say enough.
 """
@@ -13,100 +13,91 @@ from taskpilot_obs.guarded import guarded
 
 _GUARD = guarded("error_category")
 _OTHER: Final = "other"
+_BAD_REQUEST: Final = "bad_request"
 _MAX_TEXT: Final = 2_000
 
-_HINTS: Final = (
-    (
-        "context_length",
-        r"context_length|context_window|contextwindow|maximum context|max_context|context length|context window|prompt is too long"
-        r"|input is too long|too many (?:input )?tokens|request_too_large|input token count|tokens? exceeds? the (?:maximum|limit)"
-        r"|string_above_max_length|model_max_prompt_tokens|reduce the length",
-    ),
-    (
-        "content_filter",
-        r"content_filter|contentfilter|content_policy|content policy|responsibleai|responsible ai|content management policy"
-        r"|safety system|moderation_blocked|blocked_reason|prohibited_content|usage policies|guardrail_intervened",
-    ),
-    (
-        "rate_limit",
-        r"rate_limit|rate limit|ratelimit|insufficient_quota|quota|too many requests|throttl|resource_exhausted|overloaded"
-        r"|capacity_exceeded|credit balance|billing_hard_limit",
-    ),
-    (
-        "auth",
-        r"invalid_api_key|invalid api key|incorrect api key|invalid_authentication|authentication_error|unauthenticated"
-        r"|permission_denied|permission_error|unauthorized|accessdenied|expiredtoken|unrecognizedclient|invalidsignature"
-        r"|signaturedoesnotmatch|api key not valid",
-    ),
-    ("timeout", r"deadline_exceeded|timed out|timeout"),
-    (
-        "bad_request",
-        r"invalid_request|invalid_argument|bad_request|validationexception|model_not_found|not_found|unsupported"
-        r"|unprocessable|failed_precondition",
-    ),
-    ("server", r"api_error|internal_server|server_error|internal error|unavailable|modelerrorexception|internalserver"),
-)
-_HINT_PATTERNS: Final = tuple((category, re.compile(pattern, re.IGNORECASE)) for category, pattern in _HINTS)
-_DECISIVE: Final = frozenset({"context_length", "content_filter"})
-"""What providers report as a bad request, or as a rate limit, and is neither."""
+Patterns = tuple[tuple[str, re.Pattern[str]], ...]
 
-_CLASSES: Final = (
-    ("context_length", r"Context(?:Window|Length|Overflow)|LengthFinishReason|MaxTokensReached"),
-    (
-        "content_filter",
-        r"ContentFilter|ContentPolicy|ModelRefusal|BlockedPrompt|StopCandidate|ResponseBlocked|ResponseValidation",
+
+def _patterns(flags: re.RegexFlag, **words: str) -> Patterns:
+    return tuple((category, re.compile("|".join(stated.split(";")), flags)) for category, stated in words.items())
+
+
+_DECISIVE: Final = _patterns(
+    re.IGNORECASE,
+    context_length=(
+        "context_length;context_window;contextwindow;context length;context window;maximum context;max_context"
+        ";prompt is too long;input is too long;too many (?:input )?tokens;input token count;request_too_large"
+        ";tokens? exceeds? the (?:maximum|limit);string_above_max_length;reduce the length"
     ),
-    ("rate_limit", r"RateLimit|TooManyRequests|ResourceExhausted|Throttl|QuotaExceeded|Overloaded|ServiceQuota"),
-    (
-        "auth",
-        r"Authentication|PermissionDenied|Unauthorized|Unauthenticated|Forbidden|AccessDenied|NoCredentials|PartialCredentials"
-        r"|CredentialRetrieval|DefaultCredentials|RefreshError|ExpiredToken|UnrecognizedClient|TokenRetrieval",
+    content_filter=(
+        "content_filter;contentfilter;content_policy;content policy;responsibleai;responsible ai"
+        ";content management policy;safety system;moderation_blocked;prohibited_content;guardrail_intervened"
     ),
-    ("timeout", r"Timeout(?:Error|Exception)?$|TimedOut|DeadlineExceeded|ReadTimeout|ConnectTimeout"),
-    (
-        "connection",
-        r"ConnectionError$|APIConnection|ConnectError|NetworkError|ProtocolError|TransportError|ConnectionClosed|ProxyError"
-        r"|ReadError|WriteError|CloseError|EndpointConnection|ConnectionReset|gaierror$|SSLError|ClientConnector|IncompleteRead"
-        r"|ServerDisconnected|ChunkedEncoding",
+    auth="api key not valid;api_key_invalid;invalid api key;incorrect api key",
+)
+"""What providers report as a bad request, or as something else, and what says better what it is."""
+_CODES: Final = _patterns(
+    re.IGNORECASE,
+    rate_limit="rate_limit;ratelimit;quota;too_?many_?requests;throttl;resource_exhausted;overloaded;capacity;billing",
+    auth=(
+        "api_key;authentication;unauthenticated;permission;unauthorized;accessdenied;expiredtoken;unrecognizedclient"
+        ";invalidsignature;signaturedoesnotmatch"
     ),
-    (
-        "server",
-        r"InternalServer|ServiceUnavailable|ServerError$|BadGateway|GatewayTimeout|ModelError|ModelNotReady|InternalFailure"
-        r"|ServiceException|Unavailable$|APIResponseValidation",
+    timeout="deadline_exceeded;timed_out;timeout",
+    bad_request=(
+        "invalid_request;invalid_argument;bad_request;validationexception;not_found;unsupported;unprocessable"
+        ";failed_precondition"
     ),
-    (
-        "bad_request",
-        r"BadRequest|InvalidRequest|InvalidArgument|UnprocessableEntity|NotFound|Unsupported|ValidationException"
-        r"|FailedPrecondition|ParamValidation|ResourceNotFound|ConflictError|ClientError$",
+    server="api_error;internal;server_error;unavailable;modelerrorexception;modelnotready",
+)
+_CLASSES: Final = _patterns(
+    re.NOFLAG,
+    context_length="ContextWindow;ContextLength;ContextOverflow;LengthFinishReason;ContentTooLarge",
+    content_filter=(
+        "ContentFilter;ContentPolicy;ModelRefusal;BlockedPrompt;StopCandidate;ResponseBlocked;ResponseValidationError$"
+    ),
+    rate_limit="RateLimit;TooManyRequests;ResourceExhausted;Throttl;QuotaExceeded;Overloaded;ServiceQuota;SpendLimit",
+    auth=(
+        "Authentication;PermissionDenied;Unauthorized;Unauthenticated;Forbidden;AccessDenied;NoCredentials"
+        ";PartialCredentials;CredentialRetrieval;DefaultCredentials;RefreshError;ExpiredToken;UnrecognizedClient"
+    ),
+    timeout="Timeout(?:Error|Exception)?$;TimedOut;DeadlineExceeded;ReadTimeout;ConnectTimeout",
+    connection=(
+        "ConnectionError$;APIConnection;ConnectError;NetworkError;ProtocolError;TransportError;ConnectionClosed"
+        ";ProxyError;ReadError;WriteError;EndpointConnection;ConnectionReset;gaierror$;SSLError;ClientConnector"
+        ";IncompleteRead;ServerDisconnected;ChunkedEncoding"
+    ),
+    server=(
+        "InternalServer;ServiceUnavailable;ServerError$;BadGateway;GatewayTimeout;ModelError;ModelNotReady"
+        ";InternalFailure;ServiceException;Unavailable$;APIResponseValidation"
+    ),
+    bad_request=(
+        "BadRequest;InvalidRequest;InvalidArgument;UnprocessableEntity;NotFoundError$;Unsupported;ValidationException"
+        ";FailedPrecondition;ParamValidation;ResourceNotFound;ConflictError;ClientError$"
     ),
 )
-_CLASS_PATTERNS: Final = tuple((category, re.compile(pattern)) for category, pattern in _CLASSES)
+_HTTP: Final = range(100, 600)
 _STATUSES: Final[dict[int, str]] = {
-    400: "bad_request",
     401: "auth",
     402: "rate_limit",  # out of credit
     403: "auth",
-    404: "bad_request",
-    405: "bad_request",
     408: "timeout",
-    409: "bad_request",
     413: "context_length",
-    415: "bad_request",
-    422: "bad_request",
-    424: "server",
+    424: "server",  # Bedrock: the model failed
     429: "rate_limit",
     499: "connection",
     504: "timeout",
     529: "rate_limit",  # Anthropic: overloaded
 }
-_FOREIGN: Final = frozenset({"builtins", "asyncio.exceptions", "concurrent.futures._base"})
 
 
 def error_category(exc: BaseException) -> str:
     """One of `semconv.ERROR_CATEGORIES` for an exception of a call; `other` for what is no provider's failure.
 
-    The provider's words decide where they are specific (`context_length_exceeded` comes as a 400, `insufficient_quota` as
-    a 429), then the HTTP status, then the class names. Never raises, whatever the exception does when it is looked at.
+    The provider's words decide where they are specific (`context_length_exceeded` comes as a 400), then the HTTP status;
+    where that says no more than that the request was bad, or is missing, the provider's code and the class names do.
+    Never raises, whatever the exception does when it is looked at.
     """
     with _GUARD:
         return _category(exc)
@@ -114,22 +105,24 @@ def error_category(exc: BaseException) -> str:
 
 
 def _category(exc: BaseException) -> str:
-    names = [cls.__name__ for cls in type(exc).__mro__ if cls not in (object, BaseException, Exception)]
-    by_class = _by_patterns(_CLASS_PATTERNS, names)
-    status = _status(exc)
-    code = _code(exc)
-    provider_speaks = status is not None or bool(code) or by_class is not None
-    hint = _by_patterns(_HINT_PATTERNS, [code, _text(exc)]) if provider_speaks else None
-    if hint in _DECISIVE:
-        return str(hint)
-    return _from_status(status) or _by_patterns(_HINT_PATTERNS, [code]) or by_class or hint or _OTHER
+    by_class = _match(_CLASSES, *(cls.__name__ for cls in type(exc).__mro__))
+    status, code = _status(exc), _code(exc)
+    by_status = _from_status(status)
+    if by_class is None and by_status is None and not code:
+        return _OTHER  # not a provider's exception: what its text says is the application's
+    decisive = _match(_DECISIVE, code, _text(exc))
+    if decisive is not None:
+        return decisive
+    if by_status not in (None, _BAD_REQUEST):
+        return str(by_status)
+    return _match(_CODES, code) or by_class or by_status or _OTHER
 
 
-def _by_patterns(patterns: tuple[tuple[str, re.Pattern[str]], ...], texts: list[str]) -> str | None:
+def _match(patterns: Patterns, *texts: str) -> str | None:
     """The first category, in the order of the texts and then of the patterns."""
     for text in texts:
         for category, pattern in patterns:
-            if text and pattern.search(text):
+            if pattern.search(text):
                 return category
     return None
 
@@ -137,7 +130,7 @@ def _by_patterns(patterns: tuple[tuple[str, re.Pattern[str]], ...], texts: list[
 def _from_status(status: int | None) -> str | None:
     if status is None or status < 400:  # noqa: PLR2004  the first status that is an error
         return None
-    return _STATUSES.get(status) or ("server" if status >= 500 else "bad_request")  # noqa: PLR2004  HTTP's own classes
+    return _STATUSES.get(status) or ("server" if status >= 500 else _BAD_REQUEST)  # noqa: PLR2004  HTTP's own classes
 
 
 def _status(exc: BaseException) -> int | None:
@@ -151,16 +144,13 @@ def _status(exc: BaseException) -> int | None:
         getattr(response, "status_code", None),
         getattr(response, "status", None),
         _at(response, "ResponseMetadata", "HTTPStatusCode"),
-        getattr(exc, "grpc_status_code", None),
     )
-    return next((place for place in places if type(place) is int and 100 <= place < 600), None)  # noqa: PLR2004  HTTP's range
+    return next((place for place in places if isinstance(place, int) and place in _HTTP), None)
 
 
 def _code(exc: BaseException) -> str:
-    """The provider's own code of the error, in lower case; empty where there is none."""
+    """The provider's own codes of the error; empty where there are none."""
     body = getattr(exc, "body", None)
-    details = getattr(exc, "details", None)
-    response = getattr(exc, "response", None)
     places = (
         getattr(exc, "code", None),
         getattr(exc, "type", None),
@@ -170,17 +160,15 @@ def _code(exc: BaseException) -> str:
         _at(body, "error", "code"),
         _at(body, "error", "type"),
         _at(body, "error", "status"),
-        _at(details, "error", "status"),
-        _at(response, "Error", "Code"),
-        getattr(getattr(exc, "reason", None), "name", None),
+        _at(getattr(exc, "details", None), "error", "status"),
+        _at(getattr(exc, "response", None), "Error", "Code"),
     )
-    return " ".join(place.lower() for place in places if isinstance(place, str))
+    return " ".join(place for place in places if isinstance(place, str))
 
 
 def _text(exc: BaseException) -> str:
     """What the error says, shortened; it is looked through, and goes nowhere."""
-    body = getattr(exc, "body", None)
-    message = _at(body, "error", "message") or _at(body, "message") or getattr(exc, "message", None)
+    message = _at(getattr(exc, "body", None), "error", "message") or getattr(exc, "message", None)
     return (message if isinstance(message, str) else str(exc))[:_MAX_TEXT]
 
 

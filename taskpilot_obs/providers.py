@@ -1,4 +1,4 @@
-"""Names of providers: one canonical name for each, whatever a framework calls it, and the vendor that a model name tells.
+"""Names of providers: one canonical name for each, whatever a framework calls it, and the vendor that a model tells.
 
 Canonical names are the values of OpenTelemetry's `gen_ai.provider.name` where it has one, otherwise the vendor's own.
 They are what the metric label `provider` holds.
@@ -13,8 +13,18 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "ai21": ("ai21_labs", "ai21labs"),
     "anthropic": ("claude", "anthropic_messages", "anthropic-chat"),
     "aws.bedrock": (
-        "bedrock", "aws", "amazon", "amazon_bedrock", "aws_bedrock", "bedrock_converse", "bedrock-runtime", "amazon-bedrock",
-        "anthropic_bedrock", "anthropic-bedrock", "chatbedrock", "bedrock-converse",
+        "bedrock",
+        "aws",
+        "amazon",
+        "amazon_bedrock",
+        "aws_bedrock",
+        "bedrock_converse",
+        "bedrock-runtime",
+        "amazon-bedrock",
+        "anthropic_bedrock",
+        "anthropic-bedrock",
+        "chatbedrock",
+        "bedrock-converse",
     ),
     "azure.ai.openai": ("azure", "azure_openai", "azure-openai", "azureopenai", "az.ai.openai", "azure-openai-chat"),
     "azure.ai.inference": ("azure_ai", "azureai", "azure_ai_inference", "azure_inference", "az.ai.inference"),
@@ -25,12 +35,31 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "deepseek": ("deep_seek",),
     "fireworks": ("fireworks_ai", "fireworks-ai", "fireworksai"),
     "gcp.gemini": (
-        "google", "gemini", "google_genai", "google-genai", "googleai", "google_ai", "google_ai_studio", "google-gla",
-        "google_gemini", "gcp.gen_ai", "google-generative-ai",
+        "google",
+        "gemini",
+        "google_genai",
+        "google-genai",
+        "googleai",
+        "google_ai",
+        "google_ai_studio",
+        "google-gla",
+        "google_gemini",
+        "gcp.gen_ai",
+        "google-generative-ai",
     ),
     "gcp.vertex_ai": (
-        "vertex", "vertexai", "vertex_ai", "vertex-ai", "google_vertexai", "google_vertex_ai", "google-vertex", "gcp_vertex",
-        "google_anthropic_vertex", "anthropic_vertex", "anthropic-vertex", "vertex_ai_beta",
+        "vertex",
+        "vertexai",
+        "vertex_ai",
+        "vertex-ai",
+        "google_vertexai",
+        "google_vertex_ai",
+        "google-vertex",
+        "gcp_vertex",
+        "google_anthropic_vertex",
+        "anthropic_vertex",
+        "anthropic-vertex",
+        "vertex_ai_beta",
     ),
     "github-copilot": ("github_copilot", "copilot"),
     "groq": (),
@@ -42,7 +71,14 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "novita": ("novita_ai", "novita-ai"),
     "nvidia": ("nvidia_nim", "nim"),
     "ollama": ("ollama_chat",),
-    "openai": ("open_ai", "openai-chat", "openai_chat", "openai-responses", "openai_responses", "text-completion-openai"),
+    "openai": (
+        "open_ai",
+        "openai-chat",
+        "openai_chat",
+        "openai-responses",
+        "openai_responses",
+        "text-completion-openai",
+    ),
     "openrouter": ("open_router",),
     "ovhcloud": (),
     "perplexity": ("pplx", "perplexityai", "perplexity_ai"),
@@ -53,7 +89,7 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "x_ai": ("xai", "x-ai", "x.ai", "grok"),
     "zai": ("z-ai", "z_ai", "z.ai"),
     "zhipuai": ("zhipu",),
-}  # fmt: skip
+}
 _CANONICAL: Final = {alias: name for name, aliases in _ALIASES.items() for alias in (name, *aliases)}
 
 GATEWAYS: Final = frozenset({"litellm", "litellm_proxy", "portkey", "helicone", "gateway", "pydantic-ai-gateway"})
@@ -61,17 +97,19 @@ GATEWAYS: Final = frozenset({"litellm", "litellm_proxy", "portkey", "helicone", 
 
 _BEDROCK_MODEL: Final = re.compile(
     r"(?:(?:us|eu|apac|jp|au|ca|sa|me|af|global|us-gov)\.)?"
-    r"(?:anthropic|amazon|meta|mistral|cohere|ai21|stability|deepseek|writer|openai|qwen|luma|twelvelabs|minimax|moonshot|nvidia|google|zai)\."
+    r"(?:ai21|amazon|anthropic|cohere|deepseek|google|luma|meta|minimax|mistral|moonshot|nvidia|openai|qwen|stability"
+    r"|twelvelabs|writer|zai)\."
 )
-_MODELS: Final = tuple(
+_MODELS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
     (re.compile(pattern), provider)
     for pattern, provider in (
-        (r"(?:ft:)?gpt-(?!oss)|chatgpt-|o[134](?:-|$)|(?:ft:)?davinci|(?:ft:)?babbage|text-embedding-(?:3|ada)", "openai"),
+        (r"(?:ft:)?(?:gpt-(?!oss)|davinci|babbage)|chatgpt-|o[134](?:-|$)|text-embedding-(?:3|ada)", "openai"),
         (r"dall-e|whisper-1|tts-1|codex-|computer-use-|omni-moderation", "openai"),
         (r"claude", "anthropic"),
-        (r"(?:models/|publishers/google/)?gemini|(?:models/)?text-embedding-00[45]|learnlm", "gcp.gemini"),
-        (r"mistral-(?:tiny|small|medium|large|embed|ocr|moderation|saba)|(?:code|mini|magi|dev|pix|vox)stral-?|open-mi", "mistral_ai"),
-        (r"command(?:-|$)|c4ai-|embed-(?:english|multilingual|v\d)|rerank-(?:english|multilingual|v\d)", "cohere"),
+        (r"(?:models/|publishers/google/models/)?(?:gemini|text-embedding-00[45]|learnlm)", "gcp.gemini"),
+        (r"mistral-(?:tiny|small|medium|large|embed|ocr|moderation|saba)", "mistral_ai"),
+        (r"(?:code|mini|magi|dev|pix|vox)stral|open-mi", "mistral_ai"),
+        (r"command(?:-|$)|c4ai-|(?:embed|rerank)-(?:english|multilingual|v\d)", "cohere"),
         (r"deepseek-(?:chat|reasoner|coder|v\d|flash|pro)", "deepseek"),
         (r"grok-", "x_ai"),
         (r"sonar(?:-|$)|pplx-", "perplexity"),
@@ -80,13 +118,13 @@ _MODELS: Final = tuple(
         (r"kimi-|moonshot-", "moonshotai"),
         (r"palmyra-", "writer"),
     )
-)  # fmt: skip
+)
 _OLLAMA_TAG: Final = re.compile(r"\d|latest$|instruct$|text$")
 """What follows the colon of `mistral:7b` is a size or a variant, not a model."""
 
 
 def canonical(provider: str) -> str:
-    """The one name of a provider: `azure` and `azure_openai` are `azure.ai.openai`, `xai` is `x_ai`; others as they are."""
+    """The one name of a provider: `azure` and `azure_openai` are `azure.ai.openai`, `xai` is `x_ai`; others stay."""
     name = provider.strip().lower()
     return _CANONICAL.get(name) or _CANONICAL.get(name.replace("-", "_"), name)
 
@@ -111,7 +149,7 @@ def split_model(model: str) -> tuple[str | None, str]:
 
 
 def infer_provider(model: str | None) -> str | None:
-    """The provider that a model's name tells; None where several serve it (`llama`, `gpt-oss`) or the name is unknown."""
+    """The provider that a model's name tells; None where several serve it (`llama`, `gpt-oss`) or nobody knows it."""
     if not model or not isinstance(model, str):
         return None
     vendor, rest = split_model(model)

@@ -108,8 +108,8 @@ def count(value: object) -> int | None:
 def from_counts(**numbers: object) -> tuple[Usage, bool]:
     """A `Usage` from numbers that nobody has checked, and whether something was wrong with them.
 
-    What is no count (negative, fractional, NaN, text, a name that `Usage` does not have) is unknown; details that exceed
-    their total are cut down to it. Never raises, never gives a negative number.
+    What is no count (negative, fractional, NaN, text, a name that `Usage` does not have) is unknown; details that
+    exceed their total are cut down to it. Never raises, never gives a negative number.
     """
     counts = dict.fromkeys(Usage._fields)
     refused = False

@@ -75,7 +75,9 @@ PRICED = [
 
 
 @pytest.mark.parametrize(("provider", "request_model", "response_model", "expected"), PRICED)
-def test_models_are_found_under_all_their_names(provider, request_model, response_model, expected):
+def test_models_are_found_under_all_their_names(
+    provider: str | None, request_model: str, response_model: str | None, expected: Decimal
+) -> None:
     """Vendors' prefixes, paths, snapshots, regions, fine-tunes and gateways lead to the right price list."""
     assert price(provider, request_model, response_model) == Price(expected, "price_table")
 
@@ -97,13 +99,15 @@ UNPRICED = [
 
 
 @pytest.mark.parametrize(("provider", "request_model", "response_model"), UNPRICED)
-def test_what_nobody_knows_stays_unknown(provider, request_model, response_model):
+def test_what_nobody_knows_stays_unknown(
+    provider: str | None, request_model: str | None, response_model: str | None
+) -> None:
     """No model, no list, another vendor's list or another unit: the cost is None, and never 0."""
     assert price(provider, request_model, response_model) == UNKNOWN
 
 
 @pytest.mark.parametrize("usage", [None, Usage(), Usage(None, 50), Usage(150, None), "x", (1, 2), object()])
-def test_unknown_usage_has_no_cost(usage):
+def test_unknown_usage_has_no_cost(usage: Any) -> None:
     """A usage that is missing, partial or none at all has an unknown cost; nothing raises."""
     assert price("openai", "gpt-4o", usage=usage) == UNKNOWN
 
@@ -111,35 +115,43 @@ def test_unknown_usage_has_no_cost(usage):
 @pytest.mark.parametrize(
     "wrong", [{"provider": []}, {"provider": 3}, {"request": {}}, {"when": None}, {"when": "x"}, {"when": 10**40}]
 )
-def test_wrong_types_do_not_raise(wrong: dict[str, Any]):
+def test_wrong_types_do_not_raise(wrong: dict[str, Any]) -> None:
     """Instrumentation never raises, whatever it is given."""
     given = {"provider": "openai", "request": "gpt-4o", **wrong}
     assert price(**given) == UNKNOWN
 
 
-def test_the_price_is_that_of_the_calls_day():
+def test_the_price_is_that_of_the_calls_day() -> None:
     """o3 cost five times as much before 2025-06-10."""
     assert price("openai", "o3", when=at(2025, 1, 1)).cost == Decimal("0.0035")
     assert price("openai", "o3", when=at(2026, 1, 1)).cost == Decimal("0.0007")
 
 
-def test_some_models_are_cheaper_at_night():
+def test_some_models_are_cheaper_at_night() -> None:
     """A price that depends on the time of the day changes with it, without any card going stale."""
     table = PriceTable()
     costs = {price("deepseek", "deepseek-chat", table=table, when=at(2025, 3, 1, hour)).cost for hour in (12, 20)}
     assert len(costs) == 2
 
 
-def test_service_tiers():
+def test_service_tiers() -> None:
     """Flex costs half, priority twice; standard tiers and names that nobody knows cost the standard price."""
     costs = {
         tier: price("openai", "gpt-5", tier=tier).cost for tier in (None, "default", "flex", "PRIORITY", "batch", "?")
     }
     standard = Decimal("0.0006875")
-    assert costs == {None: standard, "default": standard, "flex": standard / 2, "PRIORITY": standard * 2, "batch": standard / 2, "?": standard}  # fmt: skip
+    cheap, dear = standard / 2, standard * 2
+    assert costs == {
+        None: standard,
+        "default": standard,
+        "flex": cheap,
+        "PRIORITY": dear,
+        "batch": cheap,
+        "?": standard,
+    }
 
 
-def test_another_providers_list_has_no_tiers_of_its_own():
+def test_another_providers_list_has_no_tiers_of_its_own() -> None:
     """Azure's gpt-5 is priced by OpenAI's list, whose flex tier Azure does not sell."""
     assert price("azure", "o4-mini", tier="flex").cost == price("azure", "o4-mini").cost is not None
 
@@ -147,7 +159,7 @@ def test_another_providers_list_has_no_tiers_of_its_own():
 # --- aliases and own prices -----------------------------------------------------------------------------------------
 
 
-def test_an_alias_names_the_model():
+def test_an_alias_names_the_model() -> None:
     """A deployment's name leads to its model, also at a provider without a list, with or without a vendor."""
     table = PriceTable(aliases={"My-Deployment": "gpt-4o", "gw": "azure/gpt-4o", "plain": "gpt-4o"})
     assert price("azure", "my-deployment", table=table).cost == GPT_4O
@@ -164,8 +176,8 @@ ONE = Decimal("0.0002")
 """150 + 50 tokens at 1 USD a million."""
 
 
-def test_own_prices_win():
-    """An own price goes before the table's, for the model, its dated snapshots, and for its provider alone if it names one."""
+def test_own_prices_win() -> None:
+    """An own price goes before the table's: for the model, its dated snapshots, and one provider if it names it."""
     table = PriceTable(own_prices=[own("gpt-4o", 1), own("claude-sonnet-4-5", 1, provider="bedrock"), own("mine", 1)])
     mine = Price(ONE, "own_price")
     assert price("openai", "gpt-4o", table=table) == mine
@@ -176,7 +188,7 @@ def test_own_prices_win():
     assert price("anthropic", "claude-sonnet-4-5", table=table) == Price(Decimal("0.0012"), "price_table")
 
 
-def test_an_own_price_for_the_requested_model_does_not_price_another():
+def test_an_own_price_for_the_requested_model_does_not_price_another() -> None:
     """What a router answered with is not priced as what was asked for; a name of your own is what you say it is."""
     table = PriceTable(own_prices=[own("gpt-4o", 1), own("my-router", 1)])
     assert price("openai", "gpt-4o", "gpt-4o-mini", table=table) == Price(GPT_4O_MINI, "price_table")
@@ -184,7 +196,7 @@ def test_an_own_price_for_the_requested_model_does_not_price_another():
     assert price("openai", "my-router", "gpt-4o-mini", table=table) == Price(ONE, "own_price")
 
 
-def test_own_prices_have_their_days():
+def test_own_prices_have_their_days() -> None:
     """Of several own prices the latest that has begun holds; before the first the table does."""
     table = PriceTable(
         own_prices=[
@@ -197,7 +209,7 @@ def test_own_prices_have_their_days():
     assert price("openai", "gpt-4o", table=table, when=at(2026, 5, 31, 23)).cost == ONE
 
 
-def test_own_prices_know_details():
+def test_own_prices_know_details() -> None:
     """Cache reads and writes, an hour's writes, audio, reasoning and a fee have rates of their own."""
     table = PriceTable(
         own_prices=[
@@ -219,7 +231,7 @@ def test_own_prices_know_details():
     assert price("p", "m", table=table, usage=special).cost == 20 + 1 + 30 + 40 + Decimal("0.5")
 
 
-def test_the_same_price_twice_is_refused():
+def test_the_same_price_twice_is_refused() -> None:
     """Two prices for one model, provider and day: nobody could say which holds."""
     with pytest.raises(ConfigurationError, match=r"two own prices for model 'GPT-4o'.*'openai'.*leave one"):
         PriceTable(own_prices=[own("gpt-4o", 1, provider="openai"), own("GPT-4o", 2, provider="openai")])
@@ -245,7 +257,7 @@ prices:
 
 
 @pytest.mark.parametrize(("name", "content"), [("p.toml", TOML), ("p.yaml", YAML), ("p.yml", YAML)])
-def test_price_files(tmp_path: Path, name: str, content: str):
+def test_price_files(tmp_path: Path, name: str, content: str) -> None:
     """TOML and YAML say the same; floats become the decimals that were written."""
     (tmp_path / name).write_text(content)
     file = load_prices(tmp_path / name)
@@ -281,7 +293,7 @@ WRONG_FILES = [
 
 
 @pytest.mark.parametrize(("name", "content", "message"), WRONG_FILES)
-def test_a_wrong_price_file_says_what_is_wrong(tmp_path: Path, name: str, content: str | None, message: str):
+def test_a_wrong_price_file_says_what_is_wrong(tmp_path: Path, name: str, content: str | None, message: str) -> None:
     """The error names the file, the field, what was given and what is allowed."""
     if content is not None:
         (tmp_path / name).write_text(content)
@@ -290,13 +302,13 @@ def test_a_wrong_price_file_says_what_is_wrong(tmp_path: Path, name: str, conten
     assert name in str(raised.value)
 
 
-def test_an_empty_yaml_file_says_nothing(tmp_path: Path):
+def test_an_empty_yaml_file_says_nothing(tmp_path: Path) -> None:
     """An empty file is one without prices."""
     (tmp_path / "p.yaml").write_text("")
     assert load_prices(tmp_path / "p.yaml").prices == ()
 
 
-def test_yaml_without_the_extra_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_yaml_without_the_extra_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A YAML file needs PyYAML; the error says how to get it."""
     (tmp_path / "p.yaml").write_text(YAML)
     monkeypatch.setitem(sys.modules, "yaml", None)
@@ -307,7 +319,7 @@ def test_yaml_without_the_extra_names_it(tmp_path: Path, monkeypatch: pytest.Mon
 # --- warnings, bounds, threads and processes ------------------------------------------------------------------------
 
 
-def test_an_unknown_model_is_logged_once(caplog: pytest.LogCaptureFixture):
+def test_an_unknown_model_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """One warning per provider and model, however often it is called, on whatever day."""
     table = PriceTable()
     with caplog.at_level(logging.WARNING, "taskpilot_obs"):
@@ -320,7 +332,7 @@ def test_an_unknown_model_is_logged_once(caplog: pytest.LogCaptureFixture):
     assert len(caplog.messages[1]) < 400
 
 
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Names that a caller makes up fill no memory: cards and warnings have bounds."""
     monkeypatch.setattr("taskpilot_obs.pricing.table._MAX_CARDS", 10)
     monkeypatch.setattr("taskpilot_obs.pricing.table._MAX_WARNED", 5)
@@ -333,7 +345,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCa
     assert price("openai", "gpt-4o", table=table).cost == GPT_4O
 
 
-def test_threads_get_the_same_price():
+def test_threads_get_the_same_price() -> None:
     """Many threads that ask at once for models nobody has asked for yet all get the right answer."""
     table = PriceTable()
     found: list[Price] = []
@@ -364,8 +376,8 @@ def run(script: str) -> str:
     return done.stdout
 
 
-def test_the_table_is_loaded_late_and_by_one_helper():
-    """Importing loads no prices; `warm_up` starts one daemon thread however often it is called; `ready` tells when it is done."""
+def test_the_table_is_loaded_late_and_by_one_helper() -> None:
+    """Importing loads no prices; `warm_up` starts one daemon thread however often it is called; `ready` says so."""
     output = run(
         """
         import sys, threading, time
@@ -386,7 +398,7 @@ def test_the_table_is_loaded_late_and_by_one_helper():
     assert output == "done\n"
 
 
-def test_a_price_asked_for_too_early_waits():
+def test_a_price_asked_for_too_early_waits() -> None:
     """`price` without `ready` waits for the helper's import instead of giving up, and instead of importing twice."""
     output = run(
         """
@@ -402,7 +414,7 @@ def test_a_price_asked_for_too_early_waits():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_fork_in_the_middle_of_loading_is_safe():
+def test_a_fork_in_the_middle_of_loading_is_safe() -> None:
     """A process that forks while the helper imports leaves the child a table that it can use, and no lock held."""
     output = run(
         """
@@ -424,7 +436,7 @@ def test_a_fork_in_the_middle_of_loading_is_safe():
     assert output == "0 0.000875\n"
 
 
-def test_explain_gives_the_reasons():
+def test_explain_gives_the_reasons() -> None:
     """A price with the rates and their source; None where there is no price."""
     table = PriceTable(own_prices=[own("mine", 1)])
     explained = table.explain("gpt-4o", USAGE, at_unix_ns=NOW)
@@ -439,7 +451,7 @@ def test_explain_gives_the_reasons():
     assert table.explain("no-such-model", USAGE, at_unix_ns=NOW) is None
 
 
-def test_lists():
+def test_lists() -> None:
     """The models of a provider with their rates, under any of its names; nothing for one that has no list."""
     table = PriceTable()
     listed = {one.model: one for one in table.list_models("google_genai", at_unix_ns=NOW)}

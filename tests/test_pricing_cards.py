@@ -87,8 +87,8 @@ def expected(library: Library, found: Found, usage: Usage, tier: str | None, at_
 
 
 @pytest.mark.filterwarnings("ignore:Unsupported price key")
-def test_every_card_equals_the_library():
-    """For every model of the table, at every moment and tier at which prices differ, card and library agree to the digit."""
+def test_every_card_equals_the_library() -> None:
+    """For each model of the table, at each moment and tier at which prices differ, card and library agree exactly."""
     library = load()
     dice = random.Random(20261120)
     compared = 0
@@ -116,7 +116,7 @@ def test_every_card_equals_the_library():
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_any_usage_of_any_model_costs_what_the_library_says(data: st.DataObject):
+def test_any_usage_of_any_model_costs_what_the_library_says(data: st.DataObject) -> None:
     """Random model, usage, tier and time: the card's price is the library's."""
     library = load()
     provider = data.draw(st.sampled_from([one for one in library.snapshot.providers if one.models]))
@@ -130,7 +130,7 @@ def test_any_usage_of_any_model_costs_what_the_library_says(data: st.DataObject)
     assert price == expected(library, found, usage, tier, at)
 
 
-def test_the_table_is_compiled_almost_entirely():
+def test_the_table_is_compiled_almost_entirely() -> None:
     """A model that only the library can bill is the exception; today there is none."""
     library = load()
     at = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp()) * 1_000_000_000
@@ -143,7 +143,7 @@ def test_the_table_is_compiled_almost_entirely():
     assert slow == []
 
 
-def test_the_kinds_are_the_librarys_units():
+def test_the_kinds_are_the_librarys_units() -> None:
     """What contains what is as in the library: the names exist there, and contain each other alike."""
     registry = load()._registry
     for kind, special in KINDS.items():
@@ -165,12 +165,12 @@ LONG = (
 )
 
 
-def test_prices_are_per_million_tokens():
+def test_prices_are_per_million_tokens() -> None:
     """gpt-4o with 150 in and 50 out costs 0.000875 USD, not a thousand times as much."""
     assert Card(GPT_4O).cost(Usage(150, 50), 0) == Decimal("0.000875")
 
 
-def test_a_context_tier_changes_the_rate_of_the_whole_request():
+def test_a_context_tier_changes_the_rate_of_the_whole_request() -> None:
     """One token more than the threshold, and every token costs the higher rate."""
     assert Card(LONG).cost(Usage(200_000, 0), 0) == Decimal("0.6")
     assert Card(LONG).cost(Usage(200_001, 0), 0) == Decimal("1.200006")
@@ -184,34 +184,34 @@ def test_a_context_tier_changes_the_rate_of_the_whole_request():
         Usage(),
         Usage(-1, 50),
         Usage(150, -50),
-        Usage("150", 50),
-        Usage(150, float("nan")),
-    ],  # type: ignore[arg-type]
+        Usage("150", 50),  # type: ignore[arg-type]
+        Usage(150, float("nan")),  # type: ignore[arg-type]
+    ],
 )
-def test_a_side_that_is_unknown_leaves_the_cost_unknown(usage: Usage):
+def test_a_side_that_is_unknown_leaves_the_cost_unknown(usage: Usage) -> None:
     """With a part of the tokens unknown the cost is too: a partial sum would pass for the whole."""
     assert Card(GPT_4O).cost(usage, 0) is None
 
 
-def test_a_side_without_a_price_need_not_be_known():
+def test_a_side_without_a_price_need_not_be_known() -> None:
     """Embeddings have no output to bill: their input is enough; tokens that have no price make the cost unknown."""
     card = Card([Rate("input_tokens", Decimal("0.02"))])
     assert card.cost(Usage(1_000_000, None), 0) == card.cost(Usage(1_000_000, 0), 0) == Decimal("0.02")
     assert card.cost(Usage(1_000_000, 5), 0) is None
 
 
-def test_contradictory_details_are_cut_down():
+def test_contradictory_details_are_cut_down() -> None:
     """A usage that nobody cleaned is priced as the readers would have read it."""
     assert Card(GPT_4O).cost(Usage(100, 0, 400), 0) == Card(GPT_4O).cost(Usage(100, 0, 100), 0)
 
 
-def test_a_free_model_costs_nothing_and_a_fee_is_added():
+def test_a_free_model_costs_nothing_and_a_fee_is_added() -> None:
     """A price list without rates is that of a free model; a fee per request comes on top."""
     assert Card(()).cost(Usage(5, 5), 0) == 0
     assert Card(GPT_4O, Decimal("0.005")).cost(Usage(150, 50), 0) == Decimal("0.005875")
 
 
-def test_the_callers_decimal_context_changes_nothing():
+def test_the_callers_decimal_context_changes_nothing() -> None:
     """Precision and traps of the caller's context do not reach the price."""
     with localcontext():
         getcontext().prec = 2
@@ -219,7 +219,7 @@ def test_the_callers_decimal_context_changes_nothing():
         assert Card(GPT_4O).cost(Usage(123_457, 1), 0) == Decimal("0.3086525")
 
 
-def test_a_million_calls_add_up_exactly():
+def test_a_million_calls_add_up_exactly() -> None:
     """A million calls of gpt-4o-mini with 150 in and 50 out are 52.5 USD, to the last digit."""
     card = load().card(load().find("openai", "gpt-4o-mini"), None, 1_790_000_000_000_000_000)  # type: ignore[arg-type]
     assert card is not None
@@ -228,7 +228,7 @@ def test_a_million_calls_add_up_exactly():
     assert sum((each for _ in range(1_000_000)), Decimal(0)) == Decimal("52.5")
 
 
-def test_overlaps_are_as_small_as_they_can_be():
+def test_overlaps_are_as_small_as_they_can_be() -> None:
     """Where nobody says what of the audio was cached, none was, unless the details would not fit."""
     roomy = counts_by_kind(Usage(100, 0, 40, input_audio_tokens=40))
     tight = counts_by_kind(Usage(100, 0, 80, input_audio_tokens=40, input_image_tokens=10))
@@ -261,7 +261,7 @@ def model_with(prices: types.ModelPrice | list[types.ConditionalPrice]) -> Found
         ],
     ],
 )
-def test_what_a_card_cannot_express_the_library_bills(prices: types.ModelPrice | list[types.ConditionalPrice]):
+def test_what_a_card_cannot_express_the_library_bills(prices: types.ModelPrice | list[types.ConditionalPrice]) -> None:
     """A price list of a kind of its own, or one that changes between quarters of an hour, goes to the library."""
     library = load()
     noon = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * 1_000_000_000
@@ -272,7 +272,7 @@ def test_what_a_card_cannot_express_the_library_bills(prices: types.ModelPrice |
     assert card.cost(Usage(10, 0, 99), noon) == Decimal("0.00001")
 
 
-def test_the_library_card_follows_the_minute():
+def test_the_library_card_follows_the_minute() -> None:
     """Within a quarter of an hour the library's price may change, and the card's does with it."""
     switching = [
         types.ConditionalPrice(prices=types.ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(2))),

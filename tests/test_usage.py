@@ -77,14 +77,14 @@ CHAT_SHAPES = {
 
 
 @pytest.mark.parametrize("case", CHAT_SHAPES)
-def test_chat_completions(case: str):
+def test_chat_completions(case: str) -> None:
     """Shapes of OpenAI's chat completions and of those that imitate them."""
     response, expected = CHAT_SHAPES[case]
     assert usage(response) == expected
 
 
-def test_gemini_behind_openais_interface_keeps_thoughts_in_the_total():
-    """Google's compatible endpoint states thoughts in the total alone; elsewhere the same numbers are left as they are."""
+def test_gemini_behind_openais_interface_keeps_thoughts_in_the_total() -> None:
+    """Google's compatible endpoint states thoughts in the total alone; elsewhere the same numbers stay as they are."""
     response = chat(prompt_tokens=10, completion_tokens=20, total_tokens=300)
     assert usage(response, "google") == Usage(10, 290)
     assert usage(response, "openai") == Usage(10, 20)
@@ -279,7 +279,7 @@ OTHER_SHAPES = {
 
 
 @pytest.mark.parametrize("case", OTHER_SHAPES)
-def test_shapes(case: str):
+def test_shapes(case: str) -> None:
     """The shapes of all the other providers and frameworks."""
     response, expected = OTHER_SHAPES[case]
     assert usage(response) == expected
@@ -302,12 +302,12 @@ NO_USAGE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("case", NO_USAGE)
-def test_no_usage_is_unknown(case: str):
+def test_no_usage_is_unknown(case: str) -> None:
     """What states no usage has none: None, never 0."""
     assert usage(NO_USAGE[case]) is None
 
 
-def test_the_rest_of_a_reading():
+def test_the_rest_of_a_reading() -> None:
     """Model, provider, tier, id and finish reasons come from where each provider keeps them."""
     openai = {
         "id": "chatcmpl-1",
@@ -319,8 +319,14 @@ def test_the_rest_of_a_reading():
     assert read_response(openai) == Reading(
         Usage(1, 1), "gpt-4o-2024-08-06", "openai", "priority", "chatcmpl-1", ("stop", "length")
     )
-    fast = {"id": "m", "type": "message", "role": "assistant", "model": "claude-opus-5", "stop_reason": "end_turn"}
-    fast["usage"] = {"input_tokens": 1, "output_tokens": 1, "service_tier": "standard", "speed": "fast"}  # type: ignore[assignment]
+    fast: dict[str, Any] = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-opus-5",
+        "stop_reason": "end_turn",
+    }
+    fast["usage"] = {"input_tokens": 1, "output_tokens": 1, "service_tier": "standard", "speed": "fast"}
     assert read_response(fast)[1:6] == ("claude-opus-5", "anthropic", "fast", "m", ("end_turn",))
     gemini = {
         "modelVersion": "gemini-3-flash",
@@ -335,7 +341,7 @@ def test_the_rest_of_a_reading():
     assert read_response(cut).finish_reasons == ("max_output_tokens",)
 
 
-def test_the_callers_provider_wins_and_is_canonical():
+def test_the_callers_provider_wins_and_is_canonical() -> None:
     """Who answered is what the caller says, in its one spelling."""
     body = {"model": "claude-x", "type": "message", "role": "assistant"}
     assert read_response(body, provider="bedrock").provider == "aws.bedrock"
@@ -343,7 +349,7 @@ def test_the_callers_provider_wins_and_is_canonical():
     assert read_response({"id": "gen-1", "provider": "Novita", "model": "a/b"}).provider == "openrouter"
 
 
-def test_work_billed_at_another_models_rate_is_flagged():
+def test_work_billed_at_another_models_rate_is_flagged() -> None:
     """An advisor's iterations run on another model: the tokens are read, and flagged as not the whole truth."""
     stated = {"input_tokens": 5, "output_tokens": 6, "iterations": [{"type": "advisor_message", "model": "claude-x"}]}
     reading = read_response({"usage": stated})
@@ -359,12 +365,12 @@ def message(**about: Any) -> AIMessage:
     return AIMessage(
         content="hi",
         id="run-1",
-        usage_metadata=counts,  # type: ignore[arg-type]
+        usage_metadata=counts,
         response_metadata={"model_name": "gpt-4o", "model_provider": "openai", "finish_reason": "stop"},
     )
 
 
-def test_a_langchain_message_is_inclusive_already():
+def test_a_langchain_message_is_inclusive_already() -> None:
     """Cache reads and writes of `usage_metadata` are subsets, whatever the provider's own shape is."""
     details = {"cache_read": 3, "cache_creation": 0, "ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 1}
     reading = read_response(message(input_token_details=details, output_token_details={"reasoning": 4}))
@@ -373,7 +379,7 @@ def test_a_langchain_message_is_inclusive_already():
 
 
 @pytest.mark.parametrize("tier", ["flex", "priority"])
-def test_a_service_tier_renames_langchains_details(tier: str):
+def test_a_service_tier_renames_langchains_details(tier: str) -> None:
     """`flex_cache_read` is a cache read, and names the tier."""
     given = {f"{tier}_cache_read": 3, tier: 7}
     reading = read_response(message(input_token_details=given, output_token_details={f"{tier}_reasoning": 2, tier: 3}))
@@ -381,13 +387,13 @@ def test_a_service_tier_renames_langchains_details(tier: str):
     assert reading.service_tier == tier
 
 
-def test_several_generations_repeat_one_usage():
+def test_several_generations_repeat_one_usage() -> None:
     """With n > 1 the usage is that of the call: counted once."""
     generations = [ChatGeneration(message=message()), ChatGeneration(message=message())]
-    assert usage(LLMResult(generations=[generations])) == Usage(10, 5)  # type: ignore[list-item]
+    assert usage(LLMResult(generations=[generations])) == Usage(10, 5)
 
 
-def test_usage_in_llm_output_is_the_last_resort():
+def test_usage_in_llm_output_is_the_last_resort() -> None:
     """`llm_output` speaks where the message does not."""
     result = LLMResult(
         generations=[[ChatGeneration(message=AIMessage(content="hi"))]],
@@ -397,13 +403,13 @@ def test_usage_in_llm_output_is_the_last_resort():
     assert usage(LLMResult(generations=[])) is None
 
 
-def test_a_langchain_cache_hit_has_no_tokens():
+def test_a_langchain_cache_hit_has_no_tokens() -> None:
     """LangChain's cache repeats the usage of the first call, marked by a cost of 0: nothing was billed."""
     reading = read_response(message(total_cost=0))
     assert (reading.usage, reading.cached) == (None, True)
 
 
-def test_a_list_of_finished_messages_is_no_response():
+def test_a_list_of_finished_messages_is_no_response() -> None:
     """An agent hands on its messages again and again: they were booked when they came."""
     assert usage([HumanMessage(content="x"), message()]) is None
 
@@ -414,12 +420,12 @@ def test_a_list_of_finished_messages_is_no_response():
 @pytest.mark.parametrize(
     "bad", [-1, 1.5, float("nan"), float("inf"), "12", True, Decimal("NaN"), Decimal("1.5"), 10**30, [], b"1"]
 )
-def test_what_is_no_count_is_unknown_and_flagged(bad: object):
+def test_what_is_no_count_is_unknown_and_flagged(bad: object) -> None:
     """Negative, fractional, NaN, infinite, text, bool and absurd numbers become None, and the usage inconsistent."""
     assert from_counts(input_tokens=bad, output_tokens=5) == (Usage(None, 5), True)
 
 
-def test_numbers_of_subclasses_are_counts():
+def test_numbers_of_subclasses_are_counts() -> None:
     """A subclass of int or float, and a whole Decimal, count; their own methods are not asked."""
 
     class Odd(int):
@@ -431,37 +437,37 @@ def test_numbers_of_subclasses_are_counts():
 
 
 CLAMPED = {
-    "cache reads above the input": (dict(input_tokens=10, cache_read_tokens=99), Usage(10, None, 10)),
+    "cache reads above the input": ({"input_tokens": 10, "cache_read_tokens": 99}, Usage(10, None, 10)),
     "reads and writes above the input": (
-        dict(input_tokens=10, cache_read_tokens=7, cache_write_tokens=7),
+        {"input_tokens": 10, "cache_read_tokens": 7, "cache_write_tokens": 7},
         Usage(10, None, 7, 3),
     ),
     "the split above what was written": (
-        dict(input_tokens=10, cache_write_tokens=4, cache_write_5m_tokens=9, cache_write_1h_tokens=3),
+        {"input_tokens": 10, "cache_write_tokens": 4, "cache_write_5m_tokens": 9, "cache_write_1h_tokens": 3},
         Usage(10, None, None, 4, 1, 3),
     ),
-    "reasoning above the output": (dict(output_tokens=5, reasoning_tokens=50), Usage(None, 5, reasoning_tokens=5)),
-    "audio above the output": (dict(output_tokens=5, output_audio_tokens=6), Usage(None, 5, output_audio_tokens=5)),
+    "reasoning above the output": ({"output_tokens": 5, "reasoning_tokens": 50}, Usage(None, 5, reasoning_tokens=5)),
+    "audio above the output": ({"output_tokens": 5, "output_audio_tokens": 6}, Usage(None, 5, output_audio_tokens=5)),
     "cached audio above the audio": (
-        dict(input_tokens=9, cache_read_tokens=9, input_audio_tokens=2, cache_read_audio_tokens=5),
+        {"input_tokens": 9, "cache_read_tokens": 9, "input_audio_tokens": 2, "cache_read_audio_tokens": 5},
         Usage(9, None, 9, input_audio_tokens=2, cache_read_audio_tokens=2),
     ),
 }
 
 
 @pytest.mark.parametrize("case", CLAMPED)
-def test_details_above_their_total_are_cut_down(case: str):
+def test_details_above_their_total_are_cut_down(case: str) -> None:
     """A detail never exceeds its total; that it claimed to is flagged."""
     given, expected = CLAMPED[case]
     assert from_counts(**given) == (expected, True)
 
 
-def test_an_unknown_name_is_flagged():
+def test_an_unknown_name_is_flagged() -> None:
     """A count under a name that there is not is left out, and flagged."""
     assert from_counts(input_tokens=1, outputs=3) == (Usage(1), True)
 
 
-def test_total_needs_both_sides():
+def test_total_needs_both_sides() -> None:
     """A total of an unknown side is unknown."""
     assert Usage(3, 4).total_tokens == 7
     assert Usage(3, None).total_tokens is None
@@ -484,7 +490,7 @@ class HostileMapping(dict[str, Any]):
         raise RuntimeError
 
 
-def test_nothing_raises():
+def test_nothing_raises() -> None:
     """Whatever is passed, the answer is a reading."""
     deep: Any = {}
     for _ in range(5_000):
@@ -495,6 +501,6 @@ def test_nothing_raises():
     assert read_response({}, provider=3).provider is None  # type: ignore[arg-type]
 
 
-def test_usage_read_is_the_short_way():
+def test_usage_read_is_the_short_way() -> None:
     """`Usage.read` gives the usage alone."""
     assert Usage.read(json.dumps(chat(prompt_tokens=1, completion_tokens=2)), provider="openai") == Usage(1, 2)

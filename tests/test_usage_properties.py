@@ -54,7 +54,7 @@ def holds(usage: Usage | None) -> None:
 
 @settings(max_examples=300)
 @given(response=JSON, provider=st.sampled_from([None, "openai", "anthropic", "google", "bedrock"]))
-def test_no_response_raises_or_reads_as_less_than_nothing(response: Any, provider: str | None):
+def test_no_response_raises_or_reads_as_less_than_nothing(response: Any, provider: str | None) -> None:
     """Whatever JSON a provider sends, reading it gives whole, consistent, non-negative counts or None."""
     reading = read_response(response, provider=provider)
     holds(reading.usage)
@@ -71,7 +71,7 @@ def test_no_response_raises_or_reads_as_less_than_nothing(response: Any, provide
 
 @settings(max_examples=200)
 @given(events=st.lists(JSON, max_size=5))
-def test_no_stream_raises_or_reads_as_less_than_nothing(events: list[Any]):
+def test_no_stream_raises_or_reads_as_less_than_nothing(events: list[Any]) -> None:
     """The same for the events of a stream."""
     reader = StreamReader()
     for event in events:
@@ -81,7 +81,7 @@ def test_no_stream_raises_or_reads_as_less_than_nothing(events: list[Any]):
 
 @settings(max_examples=300)
 @given(counts=st.dictionaries(st.sampled_from(Usage._fields), NUMBERS | st.none()))
-def test_counts_of_any_kind_become_a_usage_that_holds(counts: dict[str, Any]):
+def test_counts_of_any_kind_become_a_usage_that_holds(counts: dict[str, Any]) -> None:
     """`from_counts` keeps what is a count, and flags exactly when it left out or cut down something."""
     usage, inconsistent = from_counts(**counts)
     holds(usage)

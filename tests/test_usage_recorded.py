@@ -39,7 +39,8 @@ CHANGED_SINCE = {
 
 
 def truth_of(exchange: Exchange) -> dict[str, int | None] | None:
-    return exchange["truth"]
+    truth: dict[str, int | None] | None = exchange["truth"]
+    return truth
 
 
 def read(exchange: Exchange) -> Reading:
@@ -61,7 +62,7 @@ def wrong(found: list[tuple[Any, ...]]) -> str:
     return "\n".join(str(one) for one in found)
 
 
-def test_tokens_equal_what_the_provider_stated():
+def test_tokens_equal_what_the_provider_stated() -> None:
     """Every recorded body and stream reads as the tokens that the provider stated, None where it stated none."""
     differing = [
         (exchange["index"], exchange["provider"], truth_of(exchange), as_truth(read(exchange).usage))
@@ -71,12 +72,12 @@ def test_tokens_equal_what_the_provider_stated():
     assert not differing, wrong(differing)
 
 
-def test_no_recorded_usage_is_inconsistent():
+def test_no_recorded_usage_is_inconsistent() -> None:
     """No provider's numbers are taken for contradictory, so nothing was added or left out by mistake."""
     assert [exchange["index"] for exchange in exchanges() if read(exchange).inconsistent] == []
 
 
-def test_the_shape_is_recognised_without_the_providers_name():
+def test_the_shape_is_recognised_without_the_providers_name() -> None:
     """A response reads the same whether or not the caller says who sent it."""
     for exchange in exchanges():
         reader = StreamReader()
@@ -85,8 +86,8 @@ def test_the_shape_is_recognised_without_the_providers_name():
         assert reader.reading().usage == read(exchange).usage, exchange["index"]
 
 
-def test_a_whole_body_reads_as_the_stream_of_its_one_event():
-    """`read_response` and `StreamReader` agree on every body, decoded or as text, and on the list of a stream's events."""
+def test_a_whole_body_reads_as_the_stream_of_its_one_event() -> None:
+    """`read_response` and `StreamReader` agree on every body, decoded or as text, and on a list of events."""
     for exchange in exchanges():
         events, expected = events_of(exchange), read(exchange)
         if exchange["streaming"]:
@@ -96,7 +97,7 @@ def test_a_whole_body_reads_as_the_stream_of_its_one_event():
             assert read_response(json.dumps(events[0]), provider=exchange["provider"]).usage == expected.usage
 
 
-def test_the_response_model_is_read():
+def test_the_response_model_is_read() -> None:
     """The model that answered is read from every body that names it."""
     differing = [
         (exchange["index"], exchange["response_model"], read(exchange).model)
@@ -106,7 +107,7 @@ def test_the_response_model_is_read():
     assert not differing, wrong(differing)
 
 
-def test_streams_show_their_first_token_and_errors_show_none():
+def test_streams_show_their_first_token_and_errors_show_none() -> None:
     """Every recorded stream has an event with content before its last one; a body that is an error has none."""
     for exchange in exchanges():
         reader = StreamReader(exchange["provider"])
@@ -131,7 +132,7 @@ def cost(table: PriceTable, exchange: Exchange, at: datetime) -> float | None:
     return None if price.cost is None else float(price.cost)
 
 
-def test_costs_equal_what_two_price_tables_agree_on():
+def test_costs_equal_what_two_price_tables_agree_on() -> None:
     """Every exchange whose price is agreed on costs that, within a thousandth."""
     table = PriceTable()
     for exchange in exchanges():
@@ -140,8 +141,8 @@ def test_costs_equal_what_two_price_tables_agree_on():
             assert cost(table, exchange, PRICED_AT) == pytest.approx(agreed, rel=1e-3), exchange["index"]
 
 
-def test_costs_at_the_time_of_the_call_differ_only_where_a_price_changed():
-    """Priced at the time of its recording, an exchange costs the agreed price too, unless the price has changed since."""
+def test_costs_at_the_time_of_the_call_differ_only_where_a_price_changed() -> None:
+    """Priced at the time of its recording, an exchange costs the agreed price too, where that has not changed."""
     table = PriceTable()
     for exchange in exchanges():
         agreed, recorded = exchange["cost"]["consensus_usd"], exchange["recorded_at"]
@@ -151,7 +152,7 @@ def test_costs_at_the_time_of_the_call_differ_only_where_a_price_changed():
         assert cost(table, exchange, at) == pytest.approx(agreed, rel=1e-3), exchange["index"]
 
 
-def test_no_usage_has_no_cost():
+def test_no_usage_has_no_cost() -> None:
     """An exchange without usage costs nobody knows what: never 0."""
     table = PriceTable()
     for exchange in exchanges():

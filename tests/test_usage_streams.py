@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
-from langchain_openai.chat_models.base import ChatOpenAI  # noqa: F401  the real package, so that its SDK is installed
 from openai.types.chat import ChatCompletionChunk
 
 from taskpilot_obs.usage import StreamReader, Usage, read_response
@@ -175,8 +174,13 @@ STREAMS: dict[str, tuple[list[Any], Usage | None]] = {
         Usage(3, 2),
     ),
     "an event stream that nobody decoded": (
-        ["event: x", "data: " + json.dumps(chunk("hi")), "", b"data: " + json.dumps(chunk(usage=counts(3, 2))).encode()]
-        + ["data: [DONE]"],
+        [
+            "event: x",
+            "data: " + json.dumps(chunk("hi")),
+            "",
+            b"data: " + json.dumps(chunk(usage=counts(3, 2))).encode(),
+            "data: [DONE]",
+        ],
         Usage(3, 2),
     ),
     "LangChain: chunks are made to be added": (
@@ -215,7 +219,7 @@ STREAMS: dict[str, tuple[list[Any], Usage | None]] = {
 
 
 @pytest.mark.parametrize("case", STREAMS)
-def test_streams(case: str):
+def test_streams(case: str) -> None:
     """Each provider's rule for the usage of its stream; one event at a time, or all of them in a list."""
     events, expected = STREAMS[case]
     reader = StreamReader()
@@ -260,14 +264,14 @@ FIRST_TOKENS: list[tuple[Any, bool]] = [
 
 
 @pytest.mark.parametrize(("event", "expected"), FIRST_TOKENS)
-def test_what_counts_as_a_first_token(event: object, *, expected: bool):
+def test_what_counts_as_a_first_token(event: object, *, expected: bool) -> None:
     """Text, reasoning and pieces of tool calls count; frames, roles, usage and ends do not."""
     reader = StreamReader()
     reader.feed(chunk(""))
     assert reader.feed(event) is expected
 
 
-def test_the_sdks_own_chunks():
+def test_the_sdks_own_chunks() -> None:
     """The chunks of OpenAI's SDK, with fields that it does not know, read as their JSON does."""
     reader = StreamReader("groq")
     events = [chunk("hi"), chunk(finish="stop", x_groq={"usage": counts(10, 2)})]
@@ -276,7 +280,7 @@ def test_the_sdks_own_chunks():
     assert reader.reading()[:6] == (Usage(10, 2), "gpt-4o", "groq", None, "c", ("stop",))
 
 
-def test_an_error_in_the_middle_is_a_finish_reason():
+def test_an_error_in_the_middle_is_a_finish_reason() -> None:
     """A stream with status 200 that ends in an error keeps the usage that it stated before."""
     reader = StreamReader("openai")
     reader.feed(chunk("hi", usage=counts(10, 1)))
@@ -284,7 +288,7 @@ def test_an_error_in_the_middle_is_a_finish_reason():
     assert (reader.reading().usage, reader.reading().finish_reasons) == (Usage(10, 1), ("error",))
 
 
-def test_an_unknown_stream_says_nothing():
+def test_an_unknown_stream_says_nothing() -> None:
     """No event, and events of no shape, leave everything unknown."""
     reader = StreamReader()
     assert reader.reading().usage is None

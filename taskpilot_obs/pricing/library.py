@@ -36,7 +36,7 @@ _TABLE_IDS: Final = {
     "mistral_ai": "mistral",
     "x_ai": "x-ai",
 }
-"""The table's ids where they differ from the canonical names. Its own matching is by substring, and takes Azure for OpenAI."""
+"""The table's ids where they differ from the canonical names; its own matching, by substring, takes Azure for OpenAI."""
 _STANDARD_TIERS: Final = frozenset({"", "default", "standard", "auto", "on_demand", "standard_only"})
 
 
@@ -122,11 +122,13 @@ class Library:
             price = prices.__dict__.get(unit.price_key)
             if price is None or unit.usage_key not in KINDS:
                 continue
-            if unit.per != _PER_MILLION or not isinstance(price, (Decimal, self._types.TieredPrices)):
+            if unit.per != _PER_MILLION:
                 return None
-            tiered = isinstance(price, self._types.TieredPrices)
-            tiers = tuple(Tier(tier.start, tier.price) for tier in price.tiers) if tiered else ()
-            rates.append(Rate(unit.usage_key, price.base if tiered else price, tiers))
+            if isinstance(price, self._types.TieredPrices):
+                tiers = tuple(Tier(tier.start, tier.price) for tier in price.tiers)
+                rates.append(Rate(unit.usage_key, price.base, tiers))
+            else:
+                rates.append(Rate(unit.usage_key, price))
         return tuple(rates)
 
     def _per_request(self, prices: types.ModelPrice) -> Decimal:

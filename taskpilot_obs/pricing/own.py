@@ -31,7 +31,7 @@ _KINDS: Final = {
 
 
 class OwnPrice(BaseModel):
-    """What you pay for a model, in USD per 1,000,000 tokens. Kinds without a rate cost what the input or output costs."""
+    """What you pay for a model, in USD per 1,000,000 tokens. Kinds without a rate cost what input or output costs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,7 +69,7 @@ class PriceFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     aliases: dict[Name, Name] = {}
-    """Your names of models (Azure deployments, gateways' names) -> the name in the price table, with or without a vendor."""
+    """Your names of models (Azure deployments, gateways') -> names in the price table, `gpt-4o` or `azure/gpt-4o`."""
     prices: tuple[OwnPrice, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""What an LLM call costs: own prices first, then the price table; by the model that answered; unknown where nobody knows."""
+"""What an LLM call costs: own prices first, then the price table; by the model that answered; or openly unknown."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class PriceTable:
         """Have the price table loaded by a helper thread. Cheap to call again."""
         library.start_loading()
 
-    def price(  # noqa: PLR0913  what a price depends on
+    def price(
         self,
         usage: Usage | None,
         *,
@@ -129,8 +129,8 @@ class PriceTable:
     ) -> Price:
         """The cost of a call in USD at the prices in force at its time; unknown where usage or price are.
 
-        A call is priced by the model that answered; by the one that was asked for only where the response names none, or
-        names a dated snapshot of it. A model without a price is logged once.
+        A call is priced by the model that answered; by the one that was asked for only where the response names none,
+        or names a dated snapshot of it. A model without a price is logged once.
         """
         if usage is None:
             return UNKNOWN
@@ -212,13 +212,15 @@ class PriceTable:
         return self._aliases.get(model.lower(), model) if model else None
 
     def _own_price(self, provider: str | None, response: str | None, request: str | None, day: date) -> OwnPrice | None:
-        """The own price for the model that answered; for the one asked for where that is the same, or a name of yours."""
-        for name in (response, request):
-            if name is None or (
-                name is request and response is not None and not self._stands_for(provider, request, response)
-            ):
-                continue
-            for spelling in (name, split_model(name)[1], _DATE.sub("", name), _DATE.sub("", split_model(name)[1])):
+        """The own price for the model that answered; for the one asked for where that is the same, or your own name."""
+        if not self._own:
+            return None
+        names = [response] if response is not None else []
+        if request is not None and (response is None or self._stands_for(provider, request, response)):
+            names.append(request)
+        for name in names:
+            bare = split_model(name)[1]
+            for spelling in (name, bare, _DATE.sub("", name), _DATE.sub("", bare)):
                 found = _in_force(self._own.get(spelling.lower(), ()), provider, day)
                 if found is not None:
                     return found
@@ -226,13 +228,10 @@ class PriceTable:
 
     def _stands_for(self, provider: str | None, request: str, response: str) -> bool:
         """Whether a requested name tells the price of what answered: a snapshot of it, or no vendor's name at all."""
-        if not self._own:
-            return False
-        return _same_model(request, response) or not any(
-            table_reading
-            for table_reading in _readings(library.load(), provider, request, aliased=False)
-            if library.load().find(*table_reading) is not None
-        )
+        if _same_model(request, response):
+            return True
+        table = library.load()
+        return all(table.find(*reading) is None for reading in _readings(table, provider, request, aliased=False))
 
     def _warn(self, key: Key) -> None:
         """Say once that a model has no price."""
@@ -243,7 +242,7 @@ class PriceTable:
             return
         self._warned.add(seen)
         logger.warning(
-            "taskpilot_obs: no price for model %.*r of provider %.*r: its calls count as unpriced; add an alias or a price",
+            "taskpilot_obs: no price for model %.*r of provider %.*r: its calls are unpriced; add an alias or a price",
             _MAX_NAME,
             model,
             _MAX_NAME,
@@ -294,7 +293,7 @@ def _in_order(provider: str | None, response: str | None, request: str | None) -
 
 
 def _same_model(request: str, response: str) -> bool:
-    """Whether the response's model is a dated snapshot of the requested one (OpenRouter also turns the words around)."""
+    """Whether the response's model is a dated snapshot of the requested one; OpenRouter also turns the words around."""
     asked, answered = (_DATE.sub("", split_model(name)[1].lower()) for name in (request, response))
     return sorted(_WORDS.split(asked)) == sorted(_WORDS.split(answered))
 

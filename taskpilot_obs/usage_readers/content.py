@@ -12,6 +12,7 @@ _COHERE_CONTENT: Final = frozenset(
 )
 _DELTA_PARTS: Final = ("content", "tool_calls", "reasoning_content", "reasoning", "function_call", "refusal", "audio")
 _MESSAGE_PARTS: Final = ("content", "tool_call_chunks", "tool_calls", "thinking", "reasoning_content")
+_GEMINI_PARTS: Final = ("text", "functionCall", "function_call", "inlineData", "inline_data", "executableCode")
 _TEXTS: Final = ("response", "text", "outputText", "generation", "completion", "contentBlockDelta")
 
 
@@ -53,7 +54,7 @@ def _typed_has_content(kind: str, event: Fields) -> bool:
 def _candidate_has_content(candidates: Any) -> bool:
     parts = inner(_head(candidates) or NOTHING, "content").get("parts")
     part = _head(parts)
-    return part is not None and any(part.get(key) for key in ("text", "functionCall", "function_call", "inlineData", "inline_data", "executableCode"))  # fmt: skip
+    return part is not None and any(part.get(key) for key in _GEMINI_PARTS)
 
 
 def _head(values: Any) -> Fields | None:

@@ -80,7 +80,7 @@ _ASKED_FOR: Final = tuple(
 
 
 def opened(event: object) -> Fields | None:
-    """The fields of a body or an event, out of what carries it: JSON text, a line of an event stream, a Bedrock chunk."""
+    """The fields of a body or an event, out of what carries it: JSON text, a line of a stream, a Bedrock chunk."""
     found = fields(event)
     if found is None:
         return _decoded(event) if isinstance(event, (str, bytes, bytearray)) else None

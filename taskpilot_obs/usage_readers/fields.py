@@ -30,10 +30,36 @@ class Attributes:
 NOTHING: Final[Mapping[str, Any]] = {}
 _SCALARS: Final = (str, bytes, bytearray, int, float, list)
 _TELLING: Final = frozenset(
-    """amazon-bedrock-invocationMetrics billed_units cache_creation cache_read_input_tokens candidates
-    candidates_token_count choices completion_tokens content delta embedding generations input_token_count input_tokens
-    message metadata modality output output_tokens prompt_token_count prompt_tokens response token_count tokens
-    total_tokens type usage usage_metadata""".split()
+    {
+        "amazon-bedrock-invocationMetrics",
+        "billed_units",
+        "cache_creation",
+        "cache_read_input_tokens",
+        "candidates",
+        "candidates_token_count",
+        "choices",
+        "completion_tokens",
+        "content",
+        "delta",
+        "embedding",
+        "generations",
+        "input_token_count",
+        "input_tokens",
+        "message",
+        "metadata",
+        "modality",
+        "output",
+        "output_tokens",
+        "prompt_token_count",
+        "prompt_tokens",
+        "response",
+        "token_count",
+        "tokens",
+        "total_tokens",
+        "type",
+        "usage",
+        "usage_metadata",
+    }
 )
 """An object that keeps one of these in its `__dict__` keeps the others there too; the rest have properties."""
 

@@ -43,7 +43,7 @@ _IMAGE_DETAIL: Final = _with_tiers("image", "image_tokens")
 
 
 def read_counts(usage: Fields, provider: str | None = None) -> tuple[Usage | None, bool]:
-    """The usage that this object states, None where no shape fits or it says nothing; and whether it is inconsistent."""
+    """The usage that an object states, None where no shape fits or it says nothing; and whether it is inconsistent."""
     reader = shape_of(usage)
     if reader is None:
         return None, False
@@ -309,7 +309,7 @@ _GEMINI_ANSWERS: Final = (
 
 
 def _modality(details: object, wanted: frozenset[str]) -> int | None:
-    """The sum over one modality, which the API names, the SDK makes an enum, and protobuf a number; None where absent."""
+    """The sum over one modality, which the API names, the SDK makes an enum, and protobuf a number; None if absent."""
     stated = [
         count(first(part, "tokenCount", "token_count")) or 0
         for part in items(details)
@@ -343,8 +343,10 @@ _MARKS: Final[tuple[tuple[Reader, str], ...]] = (
     (_bedrock, "inputTokens outputTokens inputTokenCount outputTokenCount"),
     (
         _gemini,
-        "promptTokenCount prompt_token_count candidatesTokenCount candidates_token_count generation_token_count"
-        " total_input_tokens totalTokenCount total_token_count",
+        (
+            "promptTokenCount prompt_token_count candidatesTokenCount candidates_token_count generation_token_count"
+            " total_input_tokens totalTokenCount total_token_count"
+        ),
     ),
     (_ollama, "prompt_eval_count eval_count"),
     (_titan, "inputTextTokenCount totalOutputTextTokenCount"),

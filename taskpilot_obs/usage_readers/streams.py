@@ -182,55 +182,65 @@ class Stream:
 
     # --- one method for each thing that a layer can say ---------------------------------------------------------------
 
-    def _note_model(self, value: object) -> None:
+    def note_model(self, value: object) -> None:
+        """The first model named."""
         if self._model is None:
             self._model = text(value)
 
-    def _note_id(self, value: object) -> None:
+    def note_id(self, value: object) -> None:
+        """The first id that is the provider's."""
         if self._id is None:
             self._id = envelopes.id_of(value)
 
-    def _note_tier(self, value: object) -> None:
+    def note_tier(self, value: object) -> None:
+        """The last tier named."""
         self._tier = envelopes.tier_of(value) or self._tier
 
-    def _note_reason(self, value: object) -> None:
+    def note_reason(self, value: object) -> None:
+        """Why the answer ended."""
         reason = text(value)
         if reason is not None:
             self._reasons = (reason,)
 
-    def _note_choices(self, value: object) -> None:
+    def note_choices(self, value: object) -> None:
+        """Why each choice ended."""
         self._reasons = envelopes.reasons_of(value) or self._reasons
 
-    def _note_incomplete(self, value: object) -> None:
-        self._note_reason((fields(value) or NOTHING).get("reason"))
+    def note_incomplete(self, value: object) -> None:
+        """Why a response of OpenAI's was cut."""
+        self.note_reason((fields(value) or NOTHING).get("reason"))
 
-    def _note_error(self, value: object) -> None:
+    def note_error(self, value: object) -> None:
+        """An error in a body with status 200."""
         if value:
             self._reasons = ("error",)
 
-    def _note_provider(self, value: object) -> None:
+    def note_provider(self, value: object) -> None:
+        """Who answered."""
         name = text(value)
         if name is not None:
             self._proven = providers.canonical(name)
 
-    def _note_embeddings(self, _value: object) -> None:
+    def note_embeddings(self, _value: object) -> None:
+        """Vectors: nothing is generated."""
         self._embedding = True
 
-    def _note_data(self, value: object) -> None:
+    def note_data(self, value: object) -> None:
+        """A list, perhaps of vectors."""
         self._embedding = self._embedding or envelopes.are_embeddings(value)
 
 
 _NOTES: Final[dict[str, Callable[[Stream, object], None]]] = {
-    **dict.fromkeys(envelopes.MODEL_KEYS, Stream._note_model),
-    **dict.fromkeys(envelopes.ID_KEYS, Stream._note_id),
-    **dict.fromkeys(envelopes.TIER_KEYS, Stream._note_tier),
-    **dict.fromkeys(envelopes.REASON_KEYS, Stream._note_reason),
-    **dict.fromkeys(envelopes.CHOICE_KEYS, Stream._note_choices),
-    **dict.fromkeys(envelopes.PROVIDER_KEYS, Stream._note_provider),
-    **dict.fromkeys(envelopes.EMBEDDING_KEYS, Stream._note_embeddings),
-    "data": Stream._note_data,
-    "incomplete_details": Stream._note_incomplete,
-    "error": Stream._note_error,
+    **dict.fromkeys(envelopes.MODEL_KEYS, Stream.note_model),
+    **dict.fromkeys(envelopes.ID_KEYS, Stream.note_id),
+    **dict.fromkeys(envelopes.TIER_KEYS, Stream.note_tier),
+    **dict.fromkeys(envelopes.REASON_KEYS, Stream.note_reason),
+    **dict.fromkeys(envelopes.CHOICE_KEYS, Stream.note_choices),
+    **dict.fromkeys(envelopes.PROVIDER_KEYS, Stream.note_provider),
+    **dict.fromkeys(envelopes.EMBEDDING_KEYS, Stream.note_embeddings),
+    "data": Stream.note_data,
+    "incomplete_details": Stream.note_incomplete,
+    "error": Stream.note_error,
 }
 
 
