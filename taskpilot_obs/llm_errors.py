@@ -95,7 +95,7 @@ _STATUSES: Final[dict[int, str]] = {
 def error_category(exc: BaseException) -> str:
     """One of `semconv.ERROR_CATEGORIES` for an exception of a call; `other` for what is no provider's failure.
 
-    The provider's words decide where they are specific (`context_length_exceeded` comes as a 400), then the HTTP status;
+    The provider's words decide where they are specific (`context_length_exceeded` comes as a 400), then the status;
     where that says no more than that the request was bad, or is missing, the provider's code and the class names do.
     Never raises, whatever the exception does when it is looked at.
     """

@@ -7,6 +7,7 @@ Every shape that is read, and its traps, is in `taskpilot_obs.usage_readers`; th
 from __future__ import annotations
 
 from taskpilot_obs.guarded import guarded
+from taskpilot_obs.usage_readers.langchain import read_result
 from taskpilot_obs.usage_readers.streams import Stream
 from taskpilot_obs.usage_types import UNREAD, Reading, Usage, from_counts
 
@@ -27,6 +28,9 @@ def read_response(response: object, *, provider: str | None = None) -> Reading:
         What was found. `usage` is None where the response states none. Never raises, whatever is passed.
     """
     with _GUARD:
+        short = read_result(response, provider)
+        if short is not None:
+            return short
         stream = Stream(provider)
         stream.feed_all(response)
         return stream.reading()

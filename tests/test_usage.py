@@ -12,7 +12,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
-from taskpilot_obs.usage import Reading, Usage, from_counts, read_response
+from taskpilot_obs.usage import Reading, StreamReader, Usage, from_counts, read_response
 
 
 def usage(response: Any, provider: str | None = None) -> Usage | None:
@@ -407,6 +407,35 @@ def test_a_langchain_cache_hit_has_no_tokens() -> None:
     """LangChain's cache repeats the usage of the first call, marked by a cost of 0: nothing was billed."""
     reading = read_response(message(total_cost=0))
     assert (reading.usage, reading.cached) == (None, True)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {
+            "model_name": "gpt-4o",
+            "model_provider": "openai",
+            "finish_reason": "stop",
+            "id": "c",
+            "service_tier": "Flex",
+        },
+        {"model": "claude-x", "model_provider": "anthropic", "stop_reason": "end_turn", "id": "msg"},
+        {"model_name": "gemini-x", "model_provider": "google_genai", "finish_reason": "STOP"},
+        {"model_name": "gpt-4o"},
+        {"finish_reason": "stop"},
+        {},
+    ],
+)
+def test_the_short_way_through_langchain_says_what_the_long_one_does(about: dict[str, Any]) -> None:
+    """Results of chat models are read without looking for the layers; what is found is the same."""
+    for details in ({}, {"flex_cache_read": 2, "flex": 8}, {"cache_read": 99}):
+        answer = message(input_token_details=details)
+        answer.response_metadata = about
+        for response in (answer, LLMResult(generations=[[ChatGeneration(message=answer)]])):
+            for provider in (None, "azure"):
+                long = StreamReader(provider)
+                long.feed(response)
+                assert read_response(response, provider=provider) == long.reading()
 
 
 def test_a_list_of_finished_messages_is_no_response() -> None:

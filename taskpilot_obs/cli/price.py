@@ -120,8 +120,8 @@ def _list(table: PriceTable, provider: str, at_unix_ns: int, *, as_json: bool) -
 def _refuse(reason: str) -> None:
     """Say what is missing and what helps; exits 1."""
     print(
-        f"{reason}.\nName the provider (--provider), look at --list PROVIDER, or give an alias or a price of your own in"
-        " a file (--prices FILE).",
+        f"{reason}.\nName the provider (--provider), look at --list PROVIDER, or give an alias or a price of your own"
+        " in a file (--prices FILE).",
         file=sys.stderr,
     )
     raise typer.Exit(1)

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs.guarded import guarded
@@ -36,7 +35,7 @@ _TABLE_IDS: Final = {
     "mistral_ai": "mistral",
     "x_ai": "x-ai",
 }
-"""The table's ids where they differ from the canonical names; its own matching, by substring, takes Azure for OpenAI."""
+"""The table's ids where they differ from the canonical names; its own matching takes Azure for OpenAI."""
 _STANDARD_TIERS: Final = frozenset({"", "default", "standard", "auto", "on_demand", "standard_only"})
 
 
@@ -60,6 +59,8 @@ class Library:
     """The loaded table."""
 
     def __init__(self) -> None:
+        from importlib.metadata import version
+
         from genai_prices import data_snapshot, types, units
 
         self._snapshots = data_snapshot
