@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import promql_parser
 import pytest
@@ -31,7 +32,7 @@ SCENARIOS: dict[str, tuple[Scenario, ...]] = {
     "golden_signals": import_module("_rule_cases_golden").SCENARIOS,
     **{name: import_module(f"_rule_cases_{name}").SCENARIOS for name in FOLDERS if name != "golden_signals"},
 }
-FROM_PROMETHEUS = {
+FROM_PROMETHEUS: dict[str, set[str]] = {
     "up": set(),
     "scrape_duration_seconds": set(),
     "process_start_time_seconds": set(),
@@ -47,8 +48,8 @@ def run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedPr
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=cwd, check=False)
 
 
-def rules() -> list[dict[str, str]]:
-    found: list[dict[str, str]] = []
+def rules() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     for path in sorted((SHIPPED / RULES).glob("*/[ar]*.yml")):
         for group in yaml.safe_load(path.read_text())["groups"]:
             found += group["rules"]
@@ -194,7 +195,7 @@ def test_the_first_event_ever_fires_for_every_family_that_may_be_born_with_it() 
 def test_every_alert_is_complete(folder: str, alert: Alert) -> None:
     """An alert has a severity, a signal, a one-line summary, a description with values, and both links."""
     rule = next(rule for rule in rules() if rule.get("alert") == alert.name)
-    labels, annotations = dict(rule["labels"]), dict(rule["annotations"])  # type: ignore[call-overload]  # YAML mappings
+    labels, annotations = rule["labels"], rule["annotations"]
     assert labels["severity"] in {CRITICAL, WARNING}
     assert labels["signal"]
     assert set(annotations) == {"summary", "description", "runbook_url", "dashboard_url"}
@@ -296,7 +297,8 @@ def test_recording_rules_drop_the_instance_and_keep_the_job() -> None:
     """What a rule sums up at last has the label job and not the label instance."""
     for rule in rules():
         outer = promql_parser.parse(rule["expr"])
-        if isinstance(outer, promql_parser.AggregateExpr) and outer.modifier.type == promql_parser.AggModifierType.By:
+        if isinstance(outer, promql_parser.AggregateExpr) and outer.modifier is not None:
+            assert outer.modifier.type == promql_parser.AggModifierType.By
             assert "job" in outer.modifier.labels
             assert "instance" not in outer.modifier.labels
 
