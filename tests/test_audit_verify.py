@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,32 @@ def test_every_mutation_is_found(closed: Path, mutation: Mutation, seed: int) ->
 def test_every_mutation_is_found_ten_thousand_times(closed: Path, mutation: Mutation, seed: int) -> None:
     """The same, ten thousand times."""
     assert_found(closed, mutation, seed)
+
+
+def peak_of_verification(log: Path, records: int) -> int:
+    """Bytes that verifying so many records takes at most."""
+    exporter = AuditLogExporter(log, AuditOptions(max_bytes=4_000_000))
+    for _ in range(records // 1_000):
+        exporter.export([event()] * 1_000)
+    exporter.shutdown(1.0)
+    tracemalloc.start()
+    try:
+        assert whole(log).records == records
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_constant_memory(tmp_path: Path) -> None:
+    """Ten times the records do not take more memory to verify."""
+    small = peak_of_verification(tmp_path / "small" / "audit.jsonl", 5_000)
+    assert peak_of_verification(tmp_path / "large" / "audit.jsonl", 50_000) < small + 100_000
+
+
+@pytest.mark.full
+def test_a_million_records(tmp_path: Path) -> None:
+    """A million records over many files verify within a megabyte."""
+    assert peak_of_verification(tmp_path / "audit.jsonl", 1_000_000) < 1_000_000
 
 
 def test_the_hash_by_its_definition(tmp_path: Path) -> None:

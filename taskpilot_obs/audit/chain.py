@@ -38,8 +38,16 @@ GENESIS = Head(0, "0" * HASH_LENGTH)
 def digest_with(key: bytes | None) -> Digest:
     """The hash function of a chain: SHA-256, or HMAC-SHA-256 when there is a key."""
     if key is None:
-        return lambda message: hashlib.sha256(message).hexdigest()
-    return lambda message: hmac.digest(key, message, "sha256").hex()
+        sha256 = hashlib.sha256
+        return lambda message: sha256(message).hexdigest()
+    keyed = hmac.new(key, digestmod="sha256")
+
+    def digest(message: bytes) -> str:
+        each = keyed.copy()  # spares the key's own two blocks, a third of the time
+        each.update(message)
+        return each.hexdigest()
+
+    return digest
 
 
 def seal(text: str, seq: int, previous: str, digest: Digest) -> tuple[str, str]:

@@ -79,12 +79,16 @@ class Layout:
         plan = self._plans.get(shape)
         if plan is None:
             plan = self._keep_plan(shape)
-        strings = plan.strings(values)
+        template, strings_of, numbers_of, indexes = plan
+        strings = strings_of(values)
         joined = "".join(strings)
         if len(joined) > max_string or len(quoted(joined)) != len(joined) + 2:
             strings = tuple(quoted(clean_text(text, max_string))[1:-1] for text in strings)
-        others = [members(values[index], max_string) for index in plan.others] if plan.others else ()
-        return plan.template % (rfc3339(time_unix_ns), repeating, *strings, *plan.numbers(values), *others)
+        head = (rfc3339(time_unix_ns), repeating)
+        if indexes:
+            others = tuple([members(values[index], max_string) for index in indexes])
+            return template % (head + strings + numbers_of(values) + others)
+        return template % (head + strings + numbers_of(values))
 
     def _keep_text(self, key: Key, max_string: int) -> str:
         text = members(self._repeating(key), max_string)

@@ -119,6 +119,7 @@ class Writer:
             if ends:
                 with guarded("audit_log.rotate", self._tally):
                     self._rotate()
+                max_bytes += self._size  # where that failed, not again for every line
             lines.append(line)
             waiting += len(line)
         self._write(lines)
@@ -133,26 +134,26 @@ class Writer:
         try:
             while done < len(data):
                 done += os.write(self._file, data[done:])
+        except OSError:
+            lines = self._keep_whole(lines, done)
+            raise
         finally:
             if lines:
-                self._account(lines, done)
+                self._size += sum(map(len, lines))
+                self._head = head_of(lines[-1].encode("ascii")) or self._head
+                self.written += len(lines)
 
-    def _account(self, lines: list[str], done: int) -> None:
-        """Move the head over the lines that were written whole, and cut off the half of one that was not."""
-        whole, last = 0, None
-        for line in lines:
-            if whole + len(line) > done:
-                break
-            whole, last = whole + len(line), line
-            self.written += 1
-        self._size += whole
-        if last is not None:
-            self._head = head_of(last.encode("ascii")) or self._head
+    def _keep_whole(self, lines: list[str], done: int) -> list[str]:
+        """The lines that were written whole; the half of one that was not is cut off."""
+        whole, count = 0, 0
+        while whole + len(lines[count]) <= done:
+            whole, count = whole + len(lines[count]), count + 1
         if whole < done:
             try:
-                os.ftruncate(self._file, self._size)
+                os.ftruncate(self._file, self._size + whole)
             except OSError:
                 self._close_file()  # opening it again moves the half line away
+        return lines[:count]
 
     def _renew(self) -> None:
         """Notice that the file was rotated, cut or removed by someone else; rotate it when it is old."""
@@ -180,8 +181,8 @@ class Writer:
         else:
             self._release()
             self._chain, self._lock = _claim(self._log)
-        self._open_file(os.O_CREAT)
         try:
+            self._open_file(os.O_CREAT)
             line = self._mend()
             self._head = known or self._find_head(line)
             self._anchored = self._last_anchor()
@@ -291,14 +292,14 @@ class Writer:
         self._release()
 
     def _close_file(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = -1
+        file, self._file = self._file, -1  # in this order: a fork in between must not close a number twice
+        if file >= 0:
+            os.close(file)
 
     def _release(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-        self._lock = -1
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
 
 def _claim(log: Log) -> tuple[Chain, int]:

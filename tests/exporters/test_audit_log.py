@@ -104,6 +104,10 @@ def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match=r"cannot be written \(.*\): choose a path"):
         AuditLogExporter(tmp_path / "file" / "audit.jsonl")
+    (tmp_path / "audit.jsonl").mkdir()
+    with pytest.raises(ConfigurationError, match="Is a directory"):
+        AuditLogExporter(tmp_path / "audit.jsonl")
+    assert not is_locked(tmp_path / "audit.anchors")
 
 
 def test_a_folder_that_may_only_be_read(tmp_path: Path) -> None:
