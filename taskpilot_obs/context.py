@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token, copy_context
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, Protocol, Self, TypeVar
@@ -159,11 +158,3 @@ def with_context(function: Callable[P, T]) -> Callable[P, T]:
         return context.copy().run(function, *args, **kwargs)
 
     return bound
-
-
-class ContextThreadPoolExecutor(ThreadPoolExecutor):
-    """A `ThreadPoolExecutor` whose tasks see the context of whoever submits them."""
-
-    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Like `ThreadPoolExecutor.submit`, in a copy of the caller's context."""
-        return super().submit(functools.partial(copy_context().run, function, *args, **kwargs))

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskpilot_obs import LogContextFilter, get_request_id, observe_agent, request_context, track_workflow, with_context
-from taskpilot_obs.context import ContextThreadPoolExecutor, current_scope
+from taskpilot_obs.context import current_scope
+from taskpilot_obs.executors import ContextThreadPoolExecutor
 from taskpilot_obs.ids import REQUEST_ID, accepted_request_id
 
 

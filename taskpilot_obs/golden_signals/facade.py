@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.window import MAX_WINDOW
-from taskpilot_obs.golden_signals.from_exposition import signals_from_registry
-from taskpilot_obs.golden_signals.from_window import signals_from_window
 
 if TYPE_CHECKING:
     from taskpilot_obs.exporters.prometheus.reading import Registry
@@ -60,6 +58,9 @@ def golden_signals(
         raise ConfigurationError("access: given without prometheus=URL, the only source that takes credentials")
     if registry is not None and window is not None:
         raise ConfigurationError("registry: given together with a window, but a registry holds no past; drop one")
+    from taskpilot_obs.golden_signals.from_exposition import signals_from_registry
+    from taskpilot_obs.golden_signals.from_window import signals_from_window
+
     recorder.drain()
     if window is None and registry is None and not recorder.settings.prometheus:
         window = MAX_WINDOW
