@@ -1,1 +1,69 @@
 """Policies, guardrails and redaction: what may be asked, said and done, and what of it may be stored."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from taskpilot_obs.records import Operation, Severity, Stage, Verdict
+from taskpilot_obs.safety.guardrails import Check, check_with
+from taskpilot_obs.safety.subjects import (
+    ALLOW,
+    PASSED,
+    Finding,
+    Guardrail,
+    Policy,
+    Ruling,
+    Subject,
+    blocked,
+    deny,
+    require_approval,
+)
+
+if TYPE_CHECKING:
+    from taskpilot_obs.safety.policies import (
+        AllowTools,
+        DenyPattern,
+        DenyTools,
+        DenyWords,
+        MaxInputLength,
+        MaxTokens,
+        RequireApproval,
+    )
+    from taskpilot_obs.safety.redaction import Redactor, Rule
+
+__all__ = [
+    "ALLOW",
+    "PASSED",
+    "AllowTools",
+    "Check",
+    "DenyPattern",
+    "DenyTools",
+    "DenyWords",
+    "Finding",
+    "Guardrail",
+    "MaxInputLength",
+    "MaxTokens",
+    "Operation",
+    "Policy",
+    "Redactor",
+    "RequireApproval",
+    "Rule",
+    "Ruling",
+    "Severity",
+    "Stage",
+    "Subject",
+    "Verdict",
+    "blocked",
+    "check_with",
+    "deny",
+    "require_approval",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import policies and redaction when they are first asked for: their patterns take 20 ms to compile."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "redaction" if name in {"Redactor", "Rule"} else "policies"
+    return getattr(import_module(f"{__name__}.{home}"), name)

@@ -1,0 +1,5 @@
+"""NeMo Guardrails as guardrails of taskpilot-obs."""
+
+from taskpilot_obs_nemoguardrails.guardrail import NemoGuardrail, SyncNemoGuardrail
+
+__all__ = ["NemoGuardrail", "SyncNemoGuardrail"]
