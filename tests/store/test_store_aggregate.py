@@ -1,0 +1,368 @@
+"""Summing up and pruning: answers stay the same, whoever does it and whenever."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import threading
+import time
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from _stored import NOON, llm_call, task, unix_ns
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, func, select, text
+
+from taskpilot_obs.exceptions import ConfigurationError, StoreError
+from taskpilot_obs.records import Invocation, Status
+from taskpilot_obs.stats import Stats, get_stats
+from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, prune
+from taskpilot_obs.store.aggregate import _claim, _lines, _put
+from taskpilot_obs.store.background import Maintenance
+from taskpilot_obs.store.rows import rows_of
+from taskpilot_obs.store.segments import Segment, plan
+from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK, metadata
+from taskpilot_obs.store.writer import Writer
+
+DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
+MIDNIGHT = NOON.replace(hour=0)
+
+moments = st.datetimes(
+    (MIDNIGHT - 2 * DAY).replace(tzinfo=None), (MIDNIGHT + 2 * DAY).replace(tzinfo=None)
+).map(lambda moment: moment.replace(tzinfo=NOON.tzinfo))
+calls = st.builds(
+    llm_call,
+    moments,
+    duration_s=st.floats(0.001, 60.0),
+    ttft_s=st.none() | st.floats(0.001, 10.0),
+    cost=st.none() | st.decimals(0, 1000, places=12),
+    cached=st.sampled_from([None, None, True, False]),
+    status=st.sampled_from(list(Status)),
+    error_category=st.sampled_from(["rate_limit", "timeout", None]),
+    error_type=st.sampled_from(["openai.RateLimitError", None]),
+    tenant=st.sampled_from(["acme", "umbrella", None]),
+    provider=st.sampled_from(["openai", "anthropic", None]),
+    response_model=st.sampled_from(["m-1", "m-2"]),
+    agent=st.sampled_from(["planner", None]),
+    attributes=st.sampled_from([{"prompt_name": "plan"}, {}]),
+)
+
+
+def clear(store: Store) -> None:
+    """Empty every table."""
+    with store.writing() as connection:
+        for table in metadata.tables.values():
+            if table.name != "llm_series":
+                connection.execute(delete(table))
+
+
+def answers(store: Store, start: datetime, end: datetime, *, roughly: bool = False) -> list[dict[str, object]]:
+    """What is said about a stretch of time, overall and narrowed down.
+
+    Args:
+        roughly: means compare equal to what differs by the rounding of floats, for they are added in another order.
+    """
+    asked: list[dict[str, str]] = [{}, {"tenant": "acme"}, {"model": "m-1", "agent": "planner"}, {"prompt_name": "plan"}]
+    found = [get_stats((start, end), store=store, **one) for one in asked]  # type: ignore[arg-type]  # names are right
+    return [_roughly(answer) if roughly else answer.model_dump() for answer in found]
+
+
+def _roughly(found: Stats) -> dict[str, object]:
+    dumped = found.model_dump()
+    for part in (dumped, *(group for by in ("provider", "model", "agent") for group in dumped[f"by_{by}"].values())):
+        mean = part["latency"]["mean_ms"]
+        part["latency"]["mean_ms"] = None if mean is None else pytest.approx(mean, rel=1e-12)
+    return dumped
+
+
+@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    batches=st.lists(st.lists(calls, min_size=1, max_size=25), min_size=1, max_size=4),
+    steps=st.lists(st.sampled_from(["hourly", "daily", None]), min_size=4, max_size=4),
+    edges=st.tuples(moments, moments).filter(lambda pair: pair[0] != pair[1]),
+)
+def test_rows_and_summaries_give_the_same_answers(
+    store: Store,
+    batches: list[list[Invocation]],
+    steps: list[str | None],
+    edges: tuple[datetime, datetime],
+) -> None:
+    """However writing and summing up take turns, every answer is the one that the rows alone give."""
+    clear(store)
+    writer = Writer(store)
+    for batch, step in zip(batches, steps, strict=False):
+        writer.write(rows_of(batch))
+        if step is not None:
+            aggregate_summaries(step, None, store=store)  # type: ignore[arg-type]  # one of the two
+    summed = answers(store, min(edges), max(edges), roughly=True)
+    whole = answers(store, MIDNIGHT - 5 * DAY, MIDNIGHT + 5 * DAY, roughly=True)
+    _only_rows(store)
+    assert summed == answers(store, min(edges), max(edges))
+    assert whole == answers(store, MIDNIGHT - 5 * DAY, MIDNIGHT + 5 * DAY)
+
+
+def _only_rows(store: Store) -> None:
+    with store.writing() as connection:
+        connection.execute(delete(SUMMARIES))
+        connection.execute(delete(SUMMARY_WORK))
+        for hour in range(-24 * 3, 24 * 3):
+            connection.execute(
+                SUMMARY_WORK.insert().values(period="hourly", period_start=MIDNIGHT + hour * HOUR, claimed=False)
+            )
+
+
+def test_summing_up_twice_changes_nothing(store: Store) -> None:
+    """Only what changed is summed up, and the result of another round is the same."""
+    Writer(store).write(rows_of([llm_call(MIDNIGHT + n * HOUR) for n in range(5)]))
+    assert aggregate_summaries("daily", None, store=store) == 5 + 1
+    with store.reading() as connection:
+        before = connection.execute(select(SUMMARIES)).all()
+    assert aggregate_summaries("daily", None, store=store) == 0
+    with store.reading() as connection:
+        assert connection.execute(select(SUMMARIES)).all() == before
+
+
+def test_a_late_call_is_counted(store: Store) -> None:
+    """A call that arrives for an hour that was summed up is in the next answer, before and after another round."""
+    writer = Writer(store)
+    writer.write(rows_of([llm_call()]))
+    aggregate_summaries("daily", None, store=store)
+    writer.write(rows_of([llm_call()]))
+    asked = (MIDNIGHT, MIDNIGHT + DAY)
+    assert get_stats(asked, store=store).requests == 2
+    assert aggregate_summaries("daily", None, store=store) == 2
+    assert get_stats(asked, store=store).requests == 2
+
+
+def test_an_answer_comes_from_days_and_hours_where_it_can(store: Store) -> None:
+    """A month that was summed up is read from days, its ends from hours and rows."""
+    Writer(store).write(rows_of([llm_call(MIDNIGHT + n * HOUR) for n in range(24 * 4)]))
+    aggregate_summaries("daily", None, store=store)
+    start = MIDNIGHT + timedelta(hours=5, minutes=30)
+    with store.reading() as connection:
+        segments = plan(connection, start, start + 3 * DAY).segments
+    assert [segment.source for segment in segments] == ["rows", "hourly", "daily", "hourly", "rows"]
+    assert segments[2] == Segment("daily", MIDNIGHT + DAY, MIDNIGHT + 3 * DAY)
+
+
+def test_many_changed_hours_are_read_at_once(store: Store) -> None:
+    """Where changed and unchanged hours alternate too often, rows alone are read."""
+    Writer(store).write(rows_of([llm_call(MIDNIGHT + 2 * n * HOUR) for n in range(100)]))
+    with store.reading() as connection:
+        segments = plan(connection, MIDNIGHT, MIDNIGHT + 9 * DAY).segments
+    assert segments == (Segment("rows", MIDNIGHT, MIDNIGHT + 9 * DAY),)
+
+
+def test_only_as_far_back_as_is_asked(store: Store) -> None:
+    """`lookback_hours` leaves older hours for another time; they are still answered from rows."""
+    Writer(store).write(rows_of([llm_call(NOON - 30 * HOUR), llm_call(NOON - 2 * HOUR)]))
+    assert aggregate_summaries(lookback_hours=24, store=store, now=NOON) == 1
+    assert get_stats((NOON - 2 * DAY, NOON), store=store).requests == 2
+    assert aggregate_summaries("daily", 48, store=store, now=NOON) == 1 + 2
+
+
+@pytest.mark.parametrize(("period", "lookback"), [("weekly", 24), ("hourly", 0), ("daily", -1)])
+def test_a_wrong_argument_is_refused(store: Store, period: str, lookback: float) -> None:
+    """Another period, or a lookback that is not positive, is an error."""
+    with pytest.raises(ConfigurationError):
+        aggregate_summaries(period, lookback, store=store)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_an_older_sum_never_replaces_a_newer_one(store: Store) -> None:
+    """A process that was slow, and whose claim another took over, does not put its old sum in place."""
+    writer = Writer(store)
+    writer.write(rows_of([llm_call()]))
+    claim = _claim(store, "hourly", NOON)
+    with store.reading() as connection:
+        old = _lines(connection, Segment("rows", NOON, NOON + HOUR), "hourly")
+    writer.write(rows_of([llm_call()]))
+    aggregate_summaries("daily", None, store=store)
+    with store.writing() as connection:
+        assert not connection.execute(delete(SUMMARY_WORK).where(SUMMARY_WORK.c.work_id == claim)).rowcount
+    assert old[0]["requests"] == 1
+    assert get_stats((MIDNIGHT, MIDNIGHT + DAY), store=store).requests == 2
+
+
+def test_a_process_that_died_in_the_middle_leaves_work_for_the_next(store: Store) -> None:
+    """A claim without a result keeps the hour marked, so it is read from rows and summed up by the next."""
+    Writer(store).write(rows_of([llm_call()]))
+    assert _claim(store, "hourly", NOON) is not None
+    assert get_stats((MIDNIGHT, MIDNIGHT + DAY), store=store).requests == 1
+    assert aggregate_summaries(lookback_hours=None, store=store) == 1
+
+
+def test_nothing_to_put_is_no_statement(store: Store) -> None:
+    """An hour whose calls are gone has no lines."""
+    with store.writing() as connection:
+        _put(connection, [])
+
+
+def _write_and_sum(url: str, worker: int) -> None:
+    random.seed(worker)
+    exporter = StoreExporter(url)
+    for turn in range(40):
+        when = MIDNIGHT + random.randrange(30) * HOUR
+        exporter.export([llm_call(when, invocation_id=f"{worker}-{turn}-{n}", cost=Decimal("0.1")) for n in range(10)])
+        if turn % 4 == worker % 4:
+            aggregate_summaries("daily", None, store=exporter.store)
+    exporter.shutdown(30.0)
+
+
+def test_writers_and_sums_of_several_processes_agree(store: Store, url: str) -> None:
+    """Four processes write and sum up the same hours at once: summaries and rows hold exactly the same, in the end."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_write_and_sum, args=(url, worker)) for worker in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    aggregate_summaries("daily", None, store=store)
+    with store.reading() as connection:
+        assert connection.execute(select(func.count()).select_from(SUMMARY_WORK)).scalar_one() == 0
+        for period in ("hourly", "daily"):
+            line = connection.execute(
+                select(func.sum(SUMMARIES.c.requests), func.sum(SUMMARIES.c.cost_nano)).where(SUMMARIES.c.period == period)
+            ).one()
+            assert tuple(line) == (1_600, 1_600 * 100_000_000)
+    assert get_stats((MIDNIGHT, MIDNIGHT + 2 * DAY), store=store).cost_usd == 160
+
+
+# Pruning
+
+
+def test_summaries_outlive_rows(store: Store) -> None:
+    """Old rows go, are summed up before, and answers about their time stay what they were."""
+    Writer(store).write(rows_of([llm_call(NOON - 40 * DAY + n * HOUR) for n in range(30)] + [llm_call(), task()]))
+    asked = (NOON - 60 * DAY, NOON + HOUR)
+    before = get_stats(asked, store=store)
+    assert prune(30, store=store, now=NOON)["llm_call_telemetry"] == 30
+    with store.reading() as connection:
+        assert connection.execute(select(func.count()).select_from(LLM_CALLS)).scalar_one() == 1
+    after = get_stats(asked, store=store)
+    assert after.model_copy(update={"latency": before.latency}) == before
+    assert after.latency.p95_ms == before.latency.p95_ms
+
+
+def test_what_cannot_be_told_any_more_is_said(store: Store) -> None:
+    """After pruning, a question about a user says up to when its answer is incomplete."""
+    Writer(store).write(rows_of([llm_call(NOON - 40 * DAY), llm_call()]))
+    prune({"llm_call_telemetry": 30}, store=store, now=NOON)
+    asked = (NOON - 60 * DAY, NOON + HOUR)
+    assert get_stats(asked, store=store).incomplete_before is None
+    told = get_stats(asked, store=store, user="ann")
+    assert (told.requests, told.incomplete_before) == (1, NOON - 30 * DAY)
+    torn = get_stats((NOON - 40 * DAY + HOUR / 2, NOON), store=store)
+    assert torn.incomplete_before == NOON - 40 * DAY + HOUR
+
+
+def test_a_call_that_comes_too_late_is_not_counted(store: Store) -> None:
+    """A row for an hour that was pruned does not touch its summary, and goes with the next round."""
+    writer = Writer(store)
+    writer.write(rows_of([llm_call(NOON - 40 * DAY)]))
+    aggregate_summaries("daily", None, store=store)
+    prune(30, store=store, now=NOON)
+    writer.write(rows_of([llm_call(NOON - 40 * DAY)]))
+    asked = (NOON - 60 * DAY, NOON)
+    assert get_stats(asked, store=store).requests == 1
+    assert aggregate_summaries("daily", None, store=store) == 0
+    assert get_stats(asked, store=store).requests == 1
+    assert prune(30, store=store, now=NOON)["llm_call_telemetry"] == 1
+
+
+def test_many_changed_hours_beside_pruned_ones_are_answered(store: Store) -> None:
+    """Where there are too many pieces, what was pruned still comes from summaries."""
+    writer = Writer(store)
+    writer.write(rows_of([llm_call(NOON - 40 * DAY)]))
+    prune(30, store=store, now=NOON)
+    writer.write(rows_of([llm_call(NOON - 2 * n * HOUR) for n in range(100)]))
+    assert get_stats((NOON - 60 * DAY, NOON + HOUR), store=store).requests == 101
+
+
+def test_each_table_has_an_age_of_its_own(store: Store) -> None:
+    """Tables that are not named are kept; summaries go only when they are named."""
+    Writer(store).write(rows_of([llm_call(NOON - 40 * DAY), task(NOON - 40 * DAY)]))
+    assert prune({"agent_runs": 7}, store=store, now=NOON) == {"agent_runs": 1}
+    assert prune({"llm_call_telemetry": 7, "llm_usage_summaries": 7}, store=store, now=NOON) == {
+        "llm_call_telemetry": 1,
+        "llm_usage_summaries": 1,
+    }
+
+
+def test_a_table_is_not_pruned_while_its_hours_change(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a writer comes between summing up and deleting, the rows wait for the next round."""
+    writer = Writer(store)
+    writer.write(rows_of([llm_call(NOON - 40 * DAY)]))
+    monkeypatch.setattr("taskpilot_obs.store.retention.aggregate_summaries", lambda *_, **__: 0)
+    assert prune({"llm_call_telemetry": 30}, store=store, now=NOON) == {}
+    monkeypatch.undo()
+    assert prune({"llm_call_telemetry": 30}, store=store, now=NOON) == {"llm_call_telemetry": 1}
+
+
+def test_many_rows_go_in_many_small_transactions(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No deletion takes more rows than its time allows, and writers get as much time as deletions."""
+    Writer(store).write(rows_of([llm_call(NOON - 40 * DAY) for _ in range(2_500)]))
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    assert prune({"llm_call_telemetry": 30}, store=store, now=NOON) == {"llm_call_telemetry": 2_500}
+    assert len(pauses) >= 1
+    assert all(pause > 0 for pause in pauses)
+
+
+# In the background
+
+
+def test_an_exporter_sums_up_and_prunes_by_itself(url: str, store: Store) -> None:
+    """With an interval, the process that writes also sums up and prunes; its thread ends with it."""
+    exporter = StoreExporter(url, aggregate_every_s=1.0, retention_days=30)
+    exporter.export([llm_call(NOON - 400 * DAY)])
+    deadline = time.monotonic() + 30.0
+    while time.monotonic() < deadline:
+        with store.reading() as connection:
+            if connection.execute(select(func.count()).select_from(LLM_CALLS)).scalar_one() == 0:
+                break
+        time.sleep(0.05)
+    exporter.shutdown(5.0)
+    assert get_stats((NOON - 401 * DAY, NOON), store=store).requests == 1
+    assert not [thread for thread in threading.enumerate() if thread.name == "taskpilot_obs-maintenance"]
+
+
+def test_a_round_that_fails_is_logged_and_tried_again(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """A database that fails does not end the thread."""
+    maintenance = Maintenance(store, 1.0, None)
+    rounds: list[None] = []
+
+    def fail() -> None:
+        rounds.append(None)
+        raise StoreError
+
+    maintenance.once = fail  # type: ignore[method-assign]  # a database that fails on every round
+    maintenance.start()
+    deadline = time.monotonic() + 30.0
+    while len(rounds) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    maintenance.stop(5.0)
+    assert len(rounds) >= 2
+    assert "store maintenance failed with StoreError" in caplog.text
+
+
+def test_without_an_interval_there_is_no_thread(store: Store) -> None:
+    """Nothing runs in the background that was not asked for."""
+    maintenance = Maintenance(store, None, None)
+    maintenance.start()
+    maintenance.stop(0.0)
+    assert not [thread for thread in threading.enumerate() if thread.name == "taskpilot_obs-maintenance"]
+
+
+def test_times_are_utc(store: Store) -> None:
+    """What the database gives back is in UTC, whatever the zone of server and process."""
+    Writer(store).write(rows_of([llm_call()]))
+    with store.reading() as connection:
+        if not store.is_sqlite:
+            connection.execute(text("SET LOCAL TIME ZONE 'Asia/Kolkata'"))
+        moment = connection.execute(select(LLM_CALLS.c.created_at)).scalar_one()
+    assert moment.utcoffset() == timedelta(0)
+    assert unix_ns(moment) == unix_ns(NOON)
