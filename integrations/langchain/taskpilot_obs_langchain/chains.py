@@ -1,0 +1,63 @@
+"""What a run that LangChain calls a chain is: a graph's node, an agent, or plumbing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, Final
+
+from taskpilot_obs_langchain.runs import Entry
+
+_AGENT_GRAPH: Final = "langchain_create_agent"
+_UNNAMED: Final = "LangGraph"
+_NODE_TAG: Final = "graph:step:"
+_PAUSE: Final = "langgraph.errors.GraphInterrupt"
+
+
+class Kind(Enum):
+    """What becomes of a chain's run."""
+
+    PLUMBING = "plumbing"
+    """Prompts, parsers, lambdas, sequences, graphs within graphs: nothing is recorded."""
+    ROOT = "root"
+    """The outermost run."""
+    AGENT = "agent"
+    """A node of a graph."""
+    AGENT_GRAPH = "agent_graph"
+    """A graph that an LLM drives (`create_agent`); its nodes are steps of this one agent."""
+    STEP = "step"
+    """A node of such a graph."""
+
+
+def kind_of(name: str, tags: Sequence[str] | None, metadata: Mapping[str, Any] | None, above: Entry | None) -> Kind:
+    """What a run is, told by what LangChain and LangGraph say of it when it begins."""
+    if not metadata or ("ls_integration" not in metadata and "langgraph_node" not in metadata):
+        return Kind.ROOT if above is None else Kind.PLUMBING
+    of_agent = metadata.get("ls_integration") == _AGENT_GRAPH
+    if above is None:
+        return Kind.AGENT_GRAPH if of_agent else Kind.ROOT
+    if metadata.get("langgraph_node") == name and _is_node(tags):
+        return Kind.STEP if above.graph else Kind.AGENT
+    if of_agent and name == metadata.get("lc_agent_name", _UNNAMED) and not above.graph:
+        return Kind.PLUMBING if _is_its_node(name, above) else Kind.AGENT_GRAPH
+    return Kind.PLUMBING
+
+
+def agent_name(name: str, metadata: Mapping[str, Any] | None) -> str:
+    """An agent's own name before the run's."""
+    given = metadata.get("lc_agent_name") if metadata else None
+    return given if isinstance(given, str) and given else name
+
+
+def _is_node(tags: Sequence[str] | None) -> bool:
+    return any(tag.startswith(_NODE_TAG) for tag in tags or ())
+
+
+def _is_its_node(name: str, above: Entry) -> bool:
+    """Whether the run above is the node that consists of this graph: then they are one agent."""
+    return above.mine and above.run is not None and above.run.site.is_agent and name in {above.run.name, _UNNAMED}
+
+
+def is_pause(kind: type[BaseException]) -> bool:
+    """Whether an exception pauses the graph for a human; the graph's own run then ends without any."""
+    return any(f"{ancestor.__module__}.{ancestor.__qualname__}" == _PAUSE for ancestor in kind.__mro__)

@@ -1,0 +1,299 @@
+"""The callback handler: LangChain's events, as invocations that begin and end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from langchain_core.callbacks import BaseCallbackHandler
+
+from taskpilot_obs.config import get_recorder
+from taskpilot_obs.guarded import guarded
+from taskpilot_obs.llm_invocation import LlmInvocation
+from taskpilot_obs.outcomes import register_status
+from taskpilot_obs.records import Operation, Status
+from taskpilot_obs_langchain import middleware, models
+from taskpilot_obs_langchain.chains import Kind, agent_name, is_pause, kind_of
+from taskpilot_obs_langchain.opening import Opener
+from taskpilot_obs_langchain.runs import Entry, end_beneath, note, runs_of, take
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from langchain_core.messages import BaseMessage
+    from langchain_core.outputs import LLMResult
+
+    from taskpilot_obs.invocation import ActiveInvocation
+    from taskpilot_obs.recorder import Recorder
+
+register_status("langgraph.errors.GraphBubbleUp", Status.INTERRUPTED)
+for _refusal in (
+    "_redaction.PIIDetectionError",
+    "model_call_limit.ModelCallLimitExceededError",
+    "tool_call_limit.ToolCallLimitExceededError",
+):
+    register_status(f"langchain.agents.middleware.{_refusal}", Status.BLOCKED)
+
+
+class ObservabilityHandler(BaseCallbackHandler):
+    """Records LangChain and LangGraph runs: `config={"callbacks": [ObservabilityHandler()]}`.
+
+    One handler serves any number of concurrent runs, synchronous and asynchronous. It never raises into a chain.
+
+    Args:
+        root: what the outermost run is. By default a workflow, or an agent where it is a `create_agent` graph; within a
+            `@observe_workflow` or another run of ours it is no run of its own, unless you say here what it is.
+        name: of the outermost run, where its own (`RunnableSequence`, `LangGraph`) says little.
+        recorder: where to record; the default recorder when left out.
+
+    Raises:
+        ValueError: `root` is neither "workflow" nor "agent".
+    """
+
+    run_inline = True  # in order, on the event loop's thread: nothing here waits
+    raise_error = False
+    # Plain attributes: LangChain asks before every event, and a property costs as much as the event.
+    ignore_llm = False
+    ignore_chain = False
+    ignore_agent = False
+    ignore_retriever = False
+    ignore_chat_model = False
+    ignore_retry = False
+    ignore_custom_event = True
+
+    def __init__(
+        self,
+        *,
+        root: Literal["workflow", "agent"] | None = None,
+        name: str | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        if root not in {None, "workflow", "agent"}:
+            raise ValueError(f'root: given {root!r}; allowed are "workflow", "agent" and None')
+        self._recorder = recorder or get_recorder()
+        self._runs = runs_of(self._recorder)
+        self._root = {None: None, "workflow": Operation.WORKFLOW, "agent": Operation.AGENT}[root]
+        self._name = name
+        self._open = Opener(self._recorder)
+        self._guard = guarded("langchain", self._recorder.tally)
+        self._silent = self._runs.silent
+
+    # --- chains, graphs and their nodes ------------------------------------------------------------------------------
+
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any] | None,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A chain, a graph or one of its nodes begins."""
+        if not self._recorder.enabled:
+            return
+        with self._guard:
+            above = self._runs.get(parent_run_id.int) if parent_run_id is not None else None
+            entry = note(self._runs, self, run_id, above)
+            if entry is None or (above is not None and not metadata):
+                return
+            called = name or _name_in(serialized)
+            kind = kind_of(called, tags, metadata, above)
+            if kind is Kind.PLUMBING:
+                return
+            self._begin_chain(entry, kind, called, metadata)
+            if entry.mine and entry.run is not None:
+                _note_input(entry.run, inputs)
+
+    def _begin_chain(self, entry: Entry, kind: Kind, called: str, metadata: Mapping[str, Any] | None) -> None:
+        if entry.above is None:
+            self._open.conversation(entry, metadata)
+        if kind is Kind.STEP:
+            entry.hook = middleware.hook_of(called)
+        elif kind is Kind.AGENT:
+            self._open.run(entry, Operation.AGENT, called)
+        elif kind is Kind.AGENT_GRAPH:
+            entry.graph = True
+            outermost = entry.above is None
+            operation = self._root if outermost and self._root is not None else Operation.AGENT
+            given = self._name if outermost else None
+            self._open.run(entry, operation, given or agent_name(called, metadata))
+        elif self._root is not None or not self._open.beneath(entry):
+            self._open.run(entry, self._root or Operation.WORKFLOW, self._name or called)
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """It ends."""
+        entry = take(self._runs, run_id)
+        if entry is None or not (entry.mine or entry.hook):
+            return
+        with self._guard:
+            if entry.hook is not None:
+                self._decide(entry, entry.hook, outputs)
+            if entry.mine and entry.run is not None:
+                if entry.paused:
+                    entry.run.end(Status.INTERRUPTED)
+                else:
+                    entry.run.finish(outputs)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """It ends with an exception, or with the control flow of a framework."""
+        entry = take(self._runs, run_id)
+        if entry is None:
+            return
+        with self._guard:
+            if entry.hook is not None:
+                self._decide(entry, entry.hook, error)
+            if entry.above is not None and is_pause(type(error)):
+                entry.above.paused = True
+            if not isinstance(error, Exception | GeneratorExit):
+                end_beneath(self._runs, entry, error)
+            if entry.mine and entry.run is not None:
+                entry.run.fail(error)
+
+    def _decide(self, entry: Entry, hook: middleware.Hook, outcome: object) -> None:
+        """Report a guardrail's decision as one of the agent whose guardrail it is."""
+        run = entry.run
+        step = run.attach() if run is not None else None
+        try:
+            middleware.report(self._recorder, hook, outcome)
+        finally:
+            if run is not None and step is not None:
+                run.detach(step)
+
+    # --- models ------------------------------------------------------------------------------------------------------
+
+    def on_chat_model_start(self, serialized: dict[str, Any], messages: list[list[BaseMessage]], **said: Any) -> None:
+        """A chat model is called."""
+        with self._guard:
+            call = self._begin_call(serialized, said)
+            if call is not None and messages:
+                call.input_length = models.length_of(messages[0])
+                if self._recorder.redactor is not None:
+                    call.set_input(models.plain(messages[0]))
+
+    def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **said: Any) -> None:
+        """A model that completes text is called."""
+        with self._guard:
+            call = self._begin_call(serialized, said)
+            if call is not None and prompts:
+                call.set_input(prompts[0])
+
+    def _begin_call(self, serialized: Mapping[str, Any] | None, said: Mapping[str, Any]) -> LlmInvocation | None:
+        entry = self._note(said)
+        if entry is None:
+            return None
+        alone = said.get("batch_size", 1) == 1
+        call = self._open.call(entry, said.get("metadata"), said.get("invocation_params"), alone=alone)
+        entry.cacheable = models.looks_into_cache(serialized)
+        self._silent[entry.key] = call
+        return call
+
+    def _note(self, said: Mapping[str, Any]) -> Entry | None:
+        if not self._recorder.enabled:
+            return None
+        parent = said.get("parent_run_id")
+        above = self._runs.get(parent.int) if parent is not None else None
+        entry = note(self._runs, self, said["run_id"], above)
+        if entry is not None and above is None:
+            self._open.conversation(entry, said.get("metadata"))
+        return entry
+
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A token comes; only the first is of interest, for the usage is on the whole message."""
+        if self._silent:
+            call = self._silent.pop(run_id.int, None)
+            if call is not None:
+                call.first_token()
+
+    def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A part of a message comes, from a model that streams in LangChain's newer way."""
+        if self._silent and str(event.get("event")).startswith("content-block"):
+            call = self._silent.pop(run_id.int, None)
+            if call is not None:
+                call.first_token()
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """A model has answered."""
+        entry = take(self._runs, run_id)
+        if entry is None or not isinstance(entry.run, LlmInvocation):
+            return
+        with self._guard:
+            models.note_answer(entry.run, response, cacheable=entry.cacheable)
+        entry.run.stop()
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """A model has failed, or nobody reads its stream any more."""
+        entry = take(self._runs, run_id)
+        if entry is None or not isinstance(entry.run, LlmInvocation):
+            return
+        with self._guard:
+            models.note_partial_answer(entry.run, kwargs.get("response"))
+        entry.run.fail(error)
+
+    def on_retry(self, retry_state: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A model is called again, because it failed."""
+        entry = self._runs.get(run_id.int)
+        if entry is not None and entry.owner is self and isinstance(entry.run, LlmInvocation):
+            entry.run.retry()
+
+    # --- tools and retrievers ----------------------------------------------------------------------------------------
+
+    def on_tool_start(self, serialized: dict[str, Any], input_str: str, **said: Any) -> None:
+        """A tool is called."""
+        self._begin_tool("function", serialized, input_str, said)
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """It returns; a message with an error instead of a result is the tool's way to fail."""
+        entry = take(self._runs, run_id)
+        if entry is None or not entry.mine or entry.run is None:
+            return
+        with self._guard:
+            entry.run.set_output(getattr(output, "content", output))
+        entry.run.end(Status.ERROR if getattr(output, "status", None) == "error" else Status.SUCCESS)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """It raises."""
+        entry = take(self._runs, run_id)
+        if entry is None or not entry.mine or entry.run is None:
+            return
+        if entry.above is not None and is_pause(type(error)):
+            entry.above.paused = True
+        entry.run.fail(error)
+
+    def on_retriever_start(self, serialized: dict[str, Any], query: str, **said: Any) -> None:
+        """A retriever is asked."""
+        self._begin_tool("datastore", serialized, query, said)
+
+    def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
+        """It has found something, or nothing."""
+        entry = take(self._runs, run_id)
+        if entry is not None and entry.mine and entry.run is not None:
+            entry.run.finish([document.page_content for document in documents] if self._recorder.redactor else None)
+
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """It raises."""
+        self.on_tool_error(error, run_id=run_id)
+
+    def _begin_tool(self, kind: str, serialized: Mapping[str, Any] | None, asked: str, said: Mapping[str, Any]) -> None:
+        with self._guard:
+            entry = self._note(said)
+            if entry is not None:
+                self._open.tool(entry, said.get("name") or _name_in(serialized), kind, said.get("tool_call_id"))
+                if entry.run is not None:
+                    entry.run.set_input(asked)
+
+
+def _name_in(serialized: Mapping[str, Any] | None) -> str:
+    """A name out of what LangChain serialises: its own, or that of its class."""
+    said = serialized or {}
+    path = said.get("id")
+    return str(said.get("name") or (path[-1] if isinstance(path, list) and path else None) or "LangChain")
+
+
+def _note_input(run: ActiveInvocation, inputs: object) -> None:
+    """How long a text went in; anything else only where its content is wanted."""
+    if type(inputs) is str or run.site.host.redactor is not None:
+        run.set_input(inputs)

@@ -1,0 +1,134 @@
+"""Beginning invocations for LangChain's runs: beneath the right parent, in its conversation, attached where safe."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Final
+
+from taskpilot_obs.context import current_running, current_scope, request_context
+from taskpilot_obs.invocation import Abandonable, ActiveInvocation
+from taskpilot_obs.recorder import running_here
+from taskpilot_obs.records import Operation
+from taskpilot_obs.semconv import Attr
+from taskpilot_obs.site import Site
+from taskpilot_obs_langchain import models
+from taskpilot_obs_langchain.runs import Entry, innermost, own
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from taskpilot_obs.llm_invocation import LlmInvocation
+    from taskpilot_obs.recorder import Recorder
+
+_MAX_SITES: Final = 4_000
+_MACHINERY: Final = ("langchain_core.callbacks.", "taskpilot_obs_langchain.")
+_ENDS_WHAT_IT_BEGINS: Final = frozenset({"invoke", "_call_with_config", "generate", "run"})
+_SUSPENDS: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+class Opener:
+    """Begins invocations of one recorder.
+
+    Args:
+        recorder: whose.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._tools: dict[tuple[str, str], Site] = {}
+
+    def run(self, entry: Entry, operation: Operation, name: str) -> None:
+        """Begin a workflow or an agent."""
+        self._begin(entry, Abandonable(self._recorder.site(operation, name), parent_of(entry)))
+        if self._recorder.tracing is not None and _by_one_call():
+            _attach(entry)
+
+    def tool(self, entry: Entry, name: str, kind: str, call_id: object) -> None:
+        """Begin a tool call; `kind` is `function` or `datastore`."""
+        run = Abandonable(self._tool_site(name, kind), parent_of(entry))
+        self._begin(entry, run)
+        if run.span is None:
+            return
+        if isinstance(call_id, str):
+            run.span.set(Attr.TOOL_CALL_ID, call_id)
+        # A tool ends in the context where it began, in asynchronous code too; but on its own the context is the user's.
+        if (kind == "function" and entry.above is not None) or _by_one_call():
+            _attach(entry)
+
+    def call(
+        self,
+        entry: Entry,
+        metadata: Mapping[str, Any] | None,
+        params: Mapping[str, Any] | None,
+        *,
+        alone: bool,
+    ) -> LlmInvocation:
+        """Begin an LLM call; `alone` says that no other begins in the same breath."""
+        model, provider = models.requested(metadata, params)
+        call = self._recorder.new_llm(model=model, provider=provider, parent=parent_of(entry))
+        self._begin(entry, call)
+        if call.span is not None:
+            models.note_request(call.span, metadata)
+            if alone and _by_one_call():
+                _attach(entry)
+        return call
+
+    def beneath(self, entry: Entry) -> bool:
+        """Whether something of ours runs here already; then the entry is plumbing beneath it."""
+        here = running_here()
+        if here is not None:
+            entry.run = here
+        return here is not None
+
+    def conversation(self, entry: Entry, metadata: Mapping[str, Any] | None) -> None:
+        """Take LangGraph's thread as the session, where the request context names none."""
+        thread = metadata.get("thread_id") if metadata else None
+        scope = current_scope.get()
+        if not isinstance(thread, str | int) or (scope is not None and scope.session is not None):
+            return
+        with request_context(session_id=str(thread)) as named:
+            entry.scopes = scope, named
+
+    def _begin(self, entry: Entry, run: ActiveInvocation) -> None:
+        scopes = entry.scopes
+        if scopes is not None and current_scope.get() is scopes[0]:
+            run.scope = scopes[1]
+        own(entry, run.begin())
+
+    def _tool_site(self, name: str, kind: str) -> Site:
+        site = self._tools.get((name, kind))
+        if site is None:
+            if len(self._tools) >= _MAX_SITES:
+                self._tools.clear()
+            site = self._tools[name, kind] = Site(self._recorder, Operation.TOOL, name, {})
+            site.span_attributes[Attr.TOOL_TYPE] = kind
+        return site
+
+
+def parent_of(entry: Entry) -> ActiveInvocation | None:
+    """What a run belongs to: LangChain's parent, or what the user's code has begun beneath that."""
+    if entry.above is None:
+        return running_here()
+    found = innermost(current_running.get(), entry.above.run)
+    return found if isinstance(found, ActiveInvocation) else None
+
+
+def _attach(entry: Entry) -> None:
+    if entry.run is not None:
+        entry.step = entry.run.attach()
+
+
+def _by_one_call() -> bool:
+    """Whether the function that began the run will also end it, in one go and in this context.
+
+    Only then may a span become the current one. Generators and coroutines are suspended in between, and whoever runs
+    meanwhile, or afterwards, would find it; LangChain ends what a coroutine began in another context. A batch begins
+    several runs before it ends the first.
+    """
+    frame, flags = inspect.currentframe(), 0
+    while frame is not None:
+        flags |= frame.f_code.co_flags
+        if not frame.f_globals.get("__name__", "").startswith(_MACHINERY):
+            return not flags & _SUSPENDS and frame.f_code.co_name in _ENDS_WHAT_IT_BEGINS
+        frame = frame.f_back
+    return False

@@ -1,0 +1,171 @@
+"""What is known of LangChain's runs while they last: which invocation each is, or is beneath.
+
+An entry lives as long as LangChain's own run: it is a weak reference to the run's ID, which LangChain's run manager
+holds. A stream that nobody reads to its end, a task that is dropped, a callback that never comes: when the manager
+goes, the entry goes, and the invocation closes itself as abandoned. Nothing has to be swept, nothing can pile up.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from langchain_core.runnables.config import var_child_runnable_config
+
+from taskpilot_obs import context
+
+if TYPE_CHECKING:
+    from taskpilot_obs.context import Running, Scope
+    from taskpilot_obs.invocation import ActiveInvocation, Step
+    from taskpilot_obs.llm_invocation import LlmInvocation
+    from taskpilot_obs.recorder import Recorder
+    from taskpilot_obs_langchain.middleware import Hook
+
+
+class Entry(weakref.ref[UUID]):
+    """One run of LangChain's. Slots are set by `note`; those of invocations of our own by `own`."""
+
+    __slots__ = (
+        "above",
+        "cacheable",
+        "graph",
+        "hook",
+        "key",
+        "mine",
+        "open",
+        "owner",
+        "paused",
+        "run",
+        "scopes",
+        "step",
+    )
+
+    key: int
+    owner: object
+    """The handler that saw the run first; another one, which a user gave in another place, is not heard."""
+    above: Entry | None
+    run: ActiveInvocation | None
+    """The invocation that this run is, or is beneath."""
+    mine: bool
+    """Whether the run is an invocation, rather than plumbing beneath one."""
+    open: dict[int, Entry]
+    """The invocations that have not ended, of all that belongs to the same root."""
+    paused: bool
+    """Whether something beneath waits for a human."""
+    cacheable: bool
+    """Whether LangChain looks the call up in a cache of its own."""
+    graph: bool
+    """Whether it is the graph of an agent, whose nodes are no agents of their own."""
+    hook: Hook | None
+    scopes: tuple[Scope | None, Scope] | None
+    """The request context that was found, and the one that replaces it because LangGraph names the conversation."""
+    step: Step | None
+
+
+class Runs(dict[int, Entry]):
+    """The runs that a recorder's handlers share, by the number of their ID, so that a run is recorded once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.silent: dict[int, LlmInvocation] = {}
+        """The LLM calls without a token yet: all that is asked for every token of a stream is whether there are any."""
+
+    def forget(self, gone: weakref.ref[UUID]) -> None:
+        """Drop a run whose ID nobody holds any more."""
+        if isinstance(gone, Entry) and self.get(gone.key) is gone:
+            del self[gone.key]
+            gone.open.pop(gone.key, None)
+            self.silent.pop(gone.key, None)
+
+
+_all: weakref.WeakKeyDictionary[Recorder, Runs] = weakref.WeakKeyDictionary()
+
+
+def runs_of(recorder: Recorder) -> Runs:
+    """The runs of a recorder."""
+    found = _all.get(recorder)
+    return found if found is not None else _all.setdefault(recorder, Runs())
+
+
+def note(runs: Runs, owner: object, run_id: UUID, above: Entry | None) -> Entry | None:
+    """Remember a run that begins; None where it has been noted, by another handler or by the same one given twice.
+
+    An ID that a caller uses again, in a new object, is a new run.
+    """
+    key = run_id.int
+    known = runs.get(key)
+    if known is not None and (known.owner is not owner or known() is run_id):
+        return None
+    entry = Entry(run_id, runs.forget)
+    entry.key, entry.owner, entry.above = key, owner, above
+    entry.mine = entry.paused = entry.graph = entry.cacheable = False
+    entry.hook = entry.step = None
+    if above is None:
+        entry.run = entry.scopes = None
+        entry.open = {}
+    else:
+        entry.run, entry.scopes, entry.open = above.run, above.scopes, above.open
+    runs[key] = entry
+    return entry
+
+
+def own(entry: Entry, run: ActiveInvocation) -> None:
+    """The run is an invocation of its own."""
+    entry.run, entry.mine = run, True
+    entry.open[entry.key] = entry
+
+
+def take(runs: Runs, run_id: UUID) -> Entry | None:
+    """Forget a run that ends, and hand it out; None for one that nobody saw begin."""
+    entry = runs.pop(run_id.int, None)
+    if entry is not None and entry.mine:
+        entry.open.pop(entry.key, None)
+        runs.silent.pop(entry.key, None)
+        if entry.step is not None and entry.run is not None:
+            entry.run.detach(entry.step)
+    return entry
+
+
+def end_beneath(runs: Runs, entry: Entry, error: BaseException) -> None:
+    """End what is still open beneath a run that was cancelled or abandoned: LangChain may never say so itself."""
+    for below in list(entry.open.values()):
+        above = below.above
+        while above is not None and above is not entry:
+            above = above.above
+        if above is entry and below.run is not None:
+            runs.pop(below.key, None)
+            runs.silent.pop(below.key, None)
+            entry.open.pop(below.key, None)
+            below.run.fail(error)
+
+
+def innermost(known: Running | None, found: ActiveInvocation | None) -> Running | None:
+    """Of what the context says runs here and what LangChain says, the one that is beneath the other."""
+    if found is None or found.ended:
+        return known
+    if known is None or known is found:
+        return found
+    above = getattr(known, "parent", None)
+    while above is not None and above is not found:
+        above = above.parent
+    return found if above is None else known
+
+
+def _ask_langchain(known: Running | None) -> Running | None:
+    """What runs here, as LangChain's own context variable tells it, which it never leaks to a caller."""
+    config = var_child_runnable_config.get()
+    if config is None:
+        return known
+    callbacks = config.get("callbacks")
+    run_id = getattr(callbacks, "parent_run_id", None)
+    if run_id is None:
+        return known
+    for runs in list(_all.values()):
+        entry = runs.get(run_id.int)
+        if entry is not None:
+            return innermost(known, entry.run)
+    return known
+
+
+context.look_also(_ask_langchain)
