@@ -204,6 +204,11 @@ class LlmInvocation(Abandonable):
             limits.after(self)
         super().end(status)
 
+    def fail(self, error: BaseException) -> None:
+        """End with the status that the exception stands for, and the usage that a stream stated before it."""
+        self._close_stream()
+        super().fail(error)
+
     def stop(self) -> None:
         """End as `success`; as `abandoned` where a stream was left before its end."""
         if self._reader is None:

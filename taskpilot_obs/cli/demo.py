@@ -1,0 +1,96 @@
+"""`taskpilot-obs demo`: a planner, a reviewer and an executor under load, and their golden signals live."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from taskpilot_obs.cli._demo_view import Frame, closing_view, live_view, new_progress, picture
+from taskpilot_obs.config import configure
+from taskpilot_obs.demo.choose import choose
+from taskpilot_obs.demo.load import PER_SECOND, Load
+from taskpilot_obs.demo.script import requests
+from taskpilot_obs.demo.spend import Spend
+from taskpilot_obs.events import flush
+from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+from taskpilot_obs.exposition import start_metrics_server
+from taskpilot_obs.golden_signals.facade import golden_signals
+
+WINDOW: Final = "15m"
+_FRAME_S: Final = 0.25
+_LIVE_PER_SECOND: Final = 0.25
+"""How often the real provider is asked, which costs money."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="demo")(demo)
+
+
+def demo(
+    *,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="For how long requests arrive.")] = 20.0,
+    serve: Annotated[bool, typer.Option("--serve", help="Go on until Ctrl-C.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask the real provider of OPENAI_API_KEY or ANTHROPIC_API_KEY: costs money.")
+    ] = False,
+    decorators: Annotated[bool, typer.Option("--decorators", help="The service without LangGraph.")] = False,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of /metrics; 0 takes any free one.")] = 0,
+    directory: Annotated[Path, typer.Option("--directory", help="Where the audit log goes.")] = Path(".demo"),
+    svg: Annotated[Path | None, typer.Option("--svg", help="Also draw the last screen into this file.")] = None,
+) -> None:
+    """Run a pretend service of three agents under load and watch its golden signals; no key, no network."""
+    audit_log = directory / "audit.jsonl"
+    spend = Spend()
+    try:
+        service = choose(decorators=decorators, live=live)
+        configure(service="taskpilot-demo", audit_log=audit_log, exporters=[spend])
+        server = start_metrics_server(port)
+    except (ConfigurationError, MissingExtraError) as problem:
+        raise typer.BadParameter(str(problem)) from problem
+    per_second = _LIVE_PER_SECOND if live else PER_SECOND
+    total = None if serve else max(1, round(seconds * per_second))
+    load = Load(service, islice(requests(), total), per_second=per_second)
+    progress = new_progress()
+    bar = progress.add_task("until Ctrl-C" if serve else "load", total=total)
+
+    def frame() -> Frame:
+        progress.update(bar, completed=load.finished)
+        return Frame(service.description, server.url, golden_signals(WINDOW), spend, progress)
+
+    console = Console()
+    with server, suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as screen:
+        asyncio.run(_watch(load, lambda: screen.update(live_view(frame()), refresh=True)))
+    flush()
+    closing = closing_view(audit_log, program(), failure=load.last_failure if live else None)
+    console.print(closing, crop=False)
+    if svg is not None:
+        svg.write_text(picture(live_view(frame()), closing, title="make demo"), encoding="utf-8")
+
+
+async def _watch(load: Load, draw: Callable[[], None]) -> None:
+    """Draw until the load is over, and once more then."""
+    work = asyncio.create_task(load.run())
+    while not work.done():
+        draw()
+        await asyncio.wait([work], timeout=_FRAME_S)
+    await work
+    draw()
+
+
+def program() -> str:
+    """How to call this program from here: by its name, or by its path where that is not on PATH."""
+    own = Path(sys.argv[0])
+    if shutil.which(own.name) == str(own):
+        return own.name
+    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)

@@ -1,0 +1,61 @@
+"""Which service the demo runs: LangGraph's where it is installed, otherwise the one with decorators."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+from taskpilot_obs.demo.service import decorated_service
+from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+
+if TYPE_CHECKING:
+    from taskpilot_obs.demo.service import Service
+
+_GRAPH_NEEDS: Final = ("langchain_core", "langgraph", "taskpilot_obs_langchain")
+KEYS: Final = {"OPENAI_API_KEY": "langchain_openai", "ANTHROPIC_API_KEY": "langchain_anthropic"}
+"""Environment variables of real providers, and the package that speaks to each."""
+
+
+def choose(*, decorators: bool = False, live: bool = False, environ: Mapping[str, str] = os.environ) -> Service:
+    """The service to run.
+
+    Args:
+        decorators: the one without LangGraph.
+        live: the one that asks a real provider.
+        environ: where the provider's key is.
+
+    Raises:
+        ConfigurationError: `live` without a key, or together with `decorators`.
+        MissingExtraError: `live` without LangChain, LangGraph or the provider's package.
+    """
+    if live and decorators:
+        raise ConfigurationError("--live asks through LangChain: give it without --decorators")
+    if live:
+        return _live(environ)
+    missing = [name for name in _GRAPH_NEEDS if find_spec(name) is None]
+    if decorators:
+        return decorated_service()
+    if missing:
+        service = decorated_service()
+        return service._replace(description=f"{service.description} ({_package(missing[0])} is not installed)")
+    from taskpilot_obs.demo.graph import graph_service
+
+    return graph_service()
+
+
+def _live(environ: Mapping[str, str]) -> Service:
+    key = next((name for name in KEYS if environ.get(name)), None)
+    if key is None:
+        raise ConfigurationError(f"--live needs a key: set {' or '.join(KEYS)}")
+    missing = [name for name in (*_GRAPH_NEEDS, KEYS[key]) if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"--live ({_package(missing[0])} is not installed)", "demo")
+    from taskpilot_obs.demo.graph import live_service
+
+    return live_service(KEYS[key])
+
+
+def _package(module: str) -> str:
+    return module.replace("_", "-")
