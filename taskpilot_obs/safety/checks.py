@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from taskpilot_obs.exceptions import RefusedError
     from taskpilot_obs.self_telemetry import Tally
 
+_ALLOW: Final = Verdict.ALLOW
+_PASSED: Final = CheckResult.PASSED
 WHERE: Final = "check"
 """Where failures of checks are counted (`taskpilot_obs_internal_errors_total`)."""
 
@@ -147,24 +149,21 @@ def _name_of(check: Any) -> Any:
 
 def run(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], tally: Tally | None) -> bool:
     """Ask each check, until one refuses; whether the work may go on. What came of each is appended to `outcomes`."""
-    done, count = 0, len(checks)
-    since = perf_counter()
-    while done < count:
+    done = 0
+    while done < len(checks):
+        since = perf_counter()
         with guarded(WHERE, tally):  # one for all of them, begun again only behind a check that failed
-            while done < count:
+            while done < len(checks):
                 check = checks[done]
                 answer = check.ask(subject)
                 now = perf_counter()
-                outcome = _judge(check, subject.stage, answer, now - since)
+                outcomes.append(_judge(check, subject.stage, answer, now - since))
                 since = now
                 done += 1
-                outcomes.append(outcome)
-                if outcome.result is not CheckResult.PASSED and outcome.refuses:
+                if outcomes[-1].refuses:
                     return False
             return True
-        now = perf_counter()
-        outcomes.append(_failure(checks[done], now - since))
-        since = now
+        outcomes.append(_failure(checks[done], perf_counter() - since))
         done += 1
         if outcomes[-1].refuses:
             return False
@@ -173,18 +172,32 @@ def run(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], tall
 
 async def run_async(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], tally: Tally | None) -> bool:
     """The same as `run`, awaiting the answers that need it, each within its timeout."""
-    for check in checks:
+    done = 0
+    while done < len(checks):
         since = perf_counter()
-        outcome: Outcome | None = None
         with guarded(WHERE, tally):
-            answer = check.ask(subject)
-            if inspect.isawaitable(answer):
-                answer = await _in_time(answer, check.timeout_s)
-            outcome = _judge(check, subject.stage, answer, perf_counter() - since)
-        outcomes.append(outcome or _failure(check, perf_counter() - since))
+            while done < len(checks):
+                check = checks[done]
+                answer = check.ask(subject)
+                if not _is_yes(answer) and inspect.isawaitable(answer):
+                    answer = await _in_time(answer, check.timeout_s)
+                now = perf_counter()
+                outcomes.append(_judge(check, subject.stage, answer, now - since))
+                since = now
+                done += 1
+                if outcomes[-1].refuses:
+                    return False
+            return True
+        outcomes.append(_failure(checks[done], perf_counter() - since))
+        done += 1
         if outcomes[-1].refuses:
             return False
     return True
+
+
+def _is_yes(answer: object) -> bool:
+    """Whether it is one of the usual answers that let the work go on."""
+    return answer is ALLOW or answer is None or answer is True or answer is PASSED
 
 
 async def _in_time(answer: Awaitable[object], timeout_s: float | None) -> object:
@@ -198,8 +211,8 @@ async def _in_time(answer: Awaitable[object], timeout_s: float | None) -> object
 
 def _judge(check: Ready, stage: Stage, answer: object, duration_s: float) -> Outcome:
     """What an answer means; an answer of a kind that no check gives is a failure of the check."""
-    if answer is ALLOW or answer is PASSED or answer is True or answer is None:
-        return Outcome(check, Verdict.ALLOW, CheckResult.PASSED, None, check.severity, duration_s)
+    if _is_yes(answer):
+        return Outcome(check, _ALLOW, _PASSED, None, check.severity, duration_s)
     verdict, reason, severity = _read(answer)
     if verdict is Verdict.ALLOW:
         return Outcome(check, verdict, CheckResult.PASSED, reason, check.severity, duration_s)
@@ -212,8 +225,8 @@ def _read(answer: object) -> tuple[Verdict, str | None, Severity | None]:
         return Verdict(answer.verdict), answer.reason, answer.severity
     if isinstance(answer, Finding):
         return Verdict.DENY if answer.blocked else Verdict.ALLOW, answer.reason, None
-    if isinstance(answer, bool):
-        return Verdict.ALLOW if answer else Verdict.DENY, None, None
+    if answer is False:
+        return Verdict.DENY, None, None
     if isinstance(answer, Verdict):
         return answer, None, None
     if inspect.iscoroutine(answer):
