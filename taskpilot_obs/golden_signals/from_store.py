@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MS_PER_S: Final = 1_000.0
+_FIRST: Final = datetime(1, 1, 2, tzinfo=UTC)
+"""Before anything that a store holds; an hour less still is a time."""
 
 
 def signals_from_store(
-    window: timedelta | str,
+    window: timedelta | str | None,
     *,
     store: str | Store | None = None,
     workflow: str | None = None,
@@ -39,7 +41,7 @@ def signals_from_store(
     The 95th percentiles are within 1 % of the exact ones, overall and of each workflow.
 
     Args:
-        window: how far back to look, as in "15m" or "30d".
+        window: how far back to look, as in "15m" or "30d"; None: everything that the store holds.
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
         workflow: speak of this workflow alone.
         thresholds: bounds of healthy and warning; None for the defaults.
@@ -50,9 +52,10 @@ def signals_from_store(
         StoreError: the store is missing or cannot be used.
     """
     end = now or datetime.now(UTC)
-    length = parse_window(window)
-    evidence = evidence_from_store(end - length, end, store=store)
-    return assess(evidence, scope="store", window_s=length.total_seconds(), workflow=workflow, thresholds=thresholds)
+    length = None if window is None else parse_window(window)
+    evidence = evidence_from_store(_FIRST if length is None else end - length, end, store=store)
+    window_s = None if length is None else length.total_seconds()
+    return assess(evidence, scope="store", window_s=window_s, workflow=workflow, thresholds=thresholds)
 
 
 def evidence_from_store(start: datetime, end: datetime, *, store: str | Store | None = None) -> Evidence:

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store.queries import Filters
+from taskpilot_obs.store.rows import stored_text
 
 
 class Asked(TypedDict, total=False):
@@ -35,5 +36,5 @@ def filters_of(asked: Asked) -> Filters:
             raise ConfigurationError(f"given {name}=; allowed are {', '.join(Asked.__annotations__)}")
         if value == "":
             raise ConfigurationError(f"{name}: given nothing; give a name, or None for all")
-        values[_COLUMNS.get(name, name)] = None if value is None else str(value)
+        values[_COLUMNS.get(name, name)] = stored_text(value)
     return Filters(**values)

@@ -58,7 +58,7 @@ def get_tenant_stats(
     if not tenant:
         raise ConfigurationError("tenant: given nothing; it must be the name of a tenant")
     start, end = bounds(period, now)
-    return TenantStats(tenant=tenant, **dict(_stats(start, end, Filters(organization_id=tenant), store)))
+    return TenantStats(tenant=tenant, **dict(_stats(start, end, filters_of({"tenant": tenant}), store)))
 
 
 def get_tenants_report(

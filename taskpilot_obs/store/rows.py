@@ -5,6 +5,7 @@ A row holds only what JSON can hold, so that it can wait in a file; times are mi
 
 from __future__ import annotations
 
+from hashlib import sha256
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 Row = tuple[str | int | float | bool | None, ...]
 
 MAX_TEXT: Final = 256
-"""Longest name or identifier that is stored; the rest is cut off."""
+"""Longest name or identifier that is stored."""
 MAX_MESSAGE: Final = 2_000
+_DIGEST: Final = 16
 MAX_TOKENS: Final = 10**12
 """A provider's claim beyond this is nonsense, and would make sums overflow."""
 MAX_MS: Final = 1e12
@@ -107,30 +109,30 @@ def _llm_call(call: Invocation) -> Row:
         *_money(None if call.cached else call.cost),
         latency_ms,
         first_ms,
-        _text(call.invocation_id),
+        stored_text(call.invocation_id),
         _tenant(call),
-        _text(call.user),
-        _text(call.session),
-        _text(said("llm_key")),
-        _text(call.provider),
-        _text(call.model),
-        _text(said("prompt_name")),
-        _text(said("step_id")),
-        _text(said("task_id")),
-        _text(said("workflow_run_id")),
-        _text(said("thought_id")),
-        _text(call.parent_id),
-        _text(call.request_id),
-        _text(call.trace_id),
-        _text(call.agent),
-        _text(call.workflow),
+        stored_text(call.user),
+        stored_text(call.session),
+        stored_text(said("llm_key")),
+        stored_text(call.provider),
+        stored_text(call.model),
+        stored_text(said("prompt_name")),
+        stored_text(said("step_id")),
+        stored_text(said("task_id")),
+        stored_text(said("workflow_run_id")),
+        stored_text(said("thought_id")),
+        stored_text(call.parent_id),
+        stored_text(call.request_id),
+        stored_text(call.trace_id),
+        stored_text(call.agent),
+        stored_text(call.workflow),
         call.cost_source,
         call.status.value,
-        _text(call.error_type),
+        stored_text(call.error_type),
         call.error_category,
-        _text(call.error_message, MAX_MESSAGE),
-        _text(said("experiment")),
-        _text(said("variant")),
+        _message(call.error_message),
+        stored_text(said("experiment")),
+        stored_text(said("variant")),
     )
 
 
@@ -151,24 +153,24 @@ def _run(run: Invocation) -> Row:
         _tokens(below.input_tokens),
         _tokens(below.output_tokens),
         *_money(below.cost if run.rollup else None),
-        _text(run.invocation_id),
-        _text(run.parent_id),
+        stored_text(run.invocation_id),
+        stored_text(run.parent_id),
         run.operation.value,
-        _text(run.name),
-        _text(run.workflow),
-        _text(run.agent),
+        stored_text(run.name),
+        stored_text(run.workflow),
+        stored_text(run.agent),
         run.status.value,
-        _text(run.error_type),
-        _text(run.error_message, MAX_MESSAGE),
+        stored_text(run.error_type),
+        _message(run.error_message),
         _tenant(run),
-        _text(run.user),
-        _text(run.session),
-        _text(run.request_id),
-        _text(run.trace_id),
-        _text(said("step_id")),
-        _text(said("task_id")),
-        _text(said("experiment")),
-        _text(said("variant")),
+        stored_text(run.user),
+        stored_text(run.session),
+        stored_text(run.request_id),
+        stored_text(run.trace_id),
+        stored_text(said("step_id")),
+        stored_text(said("task_id")),
+        stored_text(said("experiment")),
+        stored_text(said("variant")),
     )
 
 
@@ -179,14 +181,14 @@ def _feedback(feedback: Feedback) -> Row:
         feedback.correct,
         feedback.revision,
         token_hex(16),
-        _text(feedback.request_id),
-        _text(origin.tenant if origin.tenant is not None else said("organization_id")),
-        _text(origin.user),
-        _text(origin.workflow),
-        _text(origin.agent),
-        _text(said("prompt_name")),
-        _text(said("experiment")),
-        _text(said("variant")),
+        stored_text(feedback.request_id),
+        stored_text(origin.tenant if origin.tenant is not None else said("organization_id")),
+        stored_text(origin.user),
+        stored_text(origin.workflow),
+        stored_text(origin.agent),
+        stored_text(said("prompt_name")),
+        stored_text(said("experiment")),
+        stored_text(said("variant")),
     )
 
 
@@ -195,15 +197,15 @@ def _violation(denial: Decision) -> Row:
     return (
         denial.time_unix_ns // _NS_PER_US,
         token_hex(16),
-        _text(denial.name),
+        stored_text(denial.name),
         denial.severity.value,
         denial.result.value,
-        _text(origin.request_id),
-        _text(origin.workflow),
-        _text(origin.agent),
-        _text(denial.tool),
-        _text(origin.tenant if origin.tenant is not None else denial.attributes.get("organization_id")),
-        _text(origin.user),
+        stored_text(origin.request_id),
+        stored_text(origin.workflow),
+        stored_text(origin.agent),
+        stored_text(denial.tool),
+        stored_text(origin.tenant if origin.tenant is not None else denial.attributes.get("organization_id")),
+        stored_text(origin.user),
     )
 
 
@@ -214,7 +216,7 @@ def _ended_us(invocation: Invocation) -> int:
 
 def _tenant(invocation: Invocation) -> str | None:
     tenant = invocation.tenant
-    return _text(tenant if tenant is not None else invocation.attributes.get("organization_id"))
+    return stored_text(tenant if tenant is not None else invocation.attributes.get("organization_id"))
 
 
 def _milliseconds(seconds: float) -> float:
@@ -235,13 +237,32 @@ def _money(cost: Decimal | None) -> Money | tuple[None, None]:
     return from_decimal(cost)
 
 
-def _text(value: Any, limit: int = MAX_TEXT) -> str | None:
-    """Text that both databases take: no NUL, no half of a surrogate pair, no book."""
+def stored_text(value: Any) -> str | None:
+    """A name or identifier as the store keeps it: what both databases take, and never the name of another.
+
+    NUL, halves of surrogate pairs and what is too long are cut out; a digest of the whole takes their place, so that no
+    two tenants can fall into one.
+    """
     if value is None:
         return None
     text = value if isinstance(value, str) else str(value)
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode("utf-8")
-    if "\x00" in text:
-        text = text.replace("\x00", "")
-    return text[:limit]
+    if len(text) <= MAX_TEXT and "\x00" not in text and (text.isascii() or _encodable(text)):
+        return text
+    digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+    return f"{_takable(text)[: MAX_TEXT - _DIGEST - 1]}~{digest}"
+
+
+def _message(value: str | None) -> str | None:
+    return None if value is None else _takable(value)[:MAX_MESSAGE]
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _takable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "")

@@ -30,9 +30,9 @@ DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 MIDNIGHT = NOON.replace(hour=0)
 
-moments = st.datetimes(
-    (MIDNIGHT - 2 * DAY).replace(tzinfo=None), (MIDNIGHT + 2 * DAY).replace(tzinfo=None)
-).map(lambda moment: moment.replace(tzinfo=NOON.tzinfo))
+moments = st.datetimes((MIDNIGHT - 2 * DAY).replace(tzinfo=None), (MIDNIGHT + 2 * DAY).replace(tzinfo=None)).map(
+    lambda moment: moment.replace(tzinfo=NOON.tzinfo)
+)
 calls = st.builds(
     llm_call,
     moments,
@@ -65,7 +65,12 @@ def answers(store: Store, start: datetime, end: datetime, *, roughly: bool = Fal
     Args:
         roughly: means compare equal to what differs by the rounding of floats, for they are added in another order.
     """
-    asked: list[dict[str, str]] = [{}, {"tenant": "acme"}, {"model": "m-1", "agent": "planner"}, {"prompt_name": "plan"}]
+    asked: list[dict[str, str]] = [
+        {},
+        {"tenant": "acme"},
+        {"model": "m-1", "agent": "planner"},
+        {"prompt_name": "plan"},
+    ]
     found = [get_stats((start, end), store=store, **one) for one in asked]  # type: ignore[arg-type]  # names are right
     return [_roughly(answer) if roughly else answer.model_dump() for answer in found]
 
@@ -78,7 +83,12 @@ def _roughly(found: Stats) -> dict[str, object]:
     return dumped
 
 
-@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     batches=st.lists(st.lists(calls, min_size=1, max_size=25), min_size=1, max_size=4),
     steps=st.lists(st.sampled_from(["hourly", "daily", None]), min_size=4, max_size=4),
@@ -225,7 +235,9 @@ def test_writers_and_sums_of_several_processes_agree(store: Store, url: str) -> 
         assert connection.execute(select(func.count()).select_from(SUMMARY_WORK)).scalar_one() == 0
         for period in ("hourly", "daily"):
             line = connection.execute(
-                select(func.sum(SUMMARIES.c.requests), func.sum(SUMMARIES.c.cost_nano)).where(SUMMARIES.c.period == period)
+                select(func.sum(SUMMARIES.c.requests), func.sum(SUMMARIES.c.cost_nano)).where(
+                    SUMMARIES.c.period == period
+                )
             ).one()
             assert tuple(line) == (1_600, 1_600 * 100_000_000)
     assert get_stats((MIDNIGHT, MIDNIGHT + 2 * DAY), store=store).cost_usd == 160

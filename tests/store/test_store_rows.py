@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 from _stored import NOON, denial, llm_call, task, unix_ns, verdict
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -23,7 +23,7 @@ from taskpilot_obs.records import (
     Verdict,
 )
 from taskpilot_obs.store import Store
-from taskpilot_obs.store.rows import LLM_COLUMNS, MAX_TEXT, MAX_TOKENS, RUN_COLUMNS, rows_of
+from taskpilot_obs.store.rows import LLM_COLUMNS, MAX_MESSAGE, MAX_TEXT, MAX_TOKENS, RUN_COLUMNS, rows_of, stored_text
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIONS, metadata, to_microseconds
 from taskpilot_obs.store.writer import Writer
 from taskpilot_obs.usage_types import Usage
@@ -147,14 +147,31 @@ def test_a_first_token_that_is_no_number_is_0() -> None:
     assert call_row(ttft_s=float("nan"))["time_to_first_token_ms"] == 0.0
 
 
-@given(st.text() | st.characters(categories=["Cs"]))
-def test_text_is_what_both_databases_take(store_free_text: str) -> None:
+hard = st.text(st.characters(codec=None) | st.just("\x00"), max_size=300) | st.just("a" * 1_000)
+
+
+@given(hard)
+def test_text_is_what_both_databases_take(text: str) -> None:
     """No NUL, no half of a surrogate pair and nothing long reaches a row."""
-    stored = call_row(provider=store_free_text)["provider"]
+    stored = call_row(provider=text)["provider"]
     assert isinstance(stored, str)
     assert len(stored) <= MAX_TEXT
     assert "\x00" not in stored
     assert stored.encode("utf-8").decode("utf-8") == stored
+
+
+@given(hard, hard)
+@example("acme", "acme\x00")
+@example("a" * 300, "a" * 301)
+@example("a\ud800", "a\ud801")
+def test_two_names_never_become_one(first: str, second: str) -> None:
+    """Whatever is cut out of a name, the name of another tenant stays another."""
+    assert (stored_text(first) == stored_text(second)) == (first == second)
+
+
+def test_a_message_is_cut_off() -> None:
+    """An error's text is kept up to a length."""
+    assert call_row(error_message="e\x00" * 3_000)["error_message"] == "e" * MAX_MESSAGE
 
 
 def test_names_that_hurt_are_written(store: Store) -> None:
@@ -162,7 +179,8 @@ def test_names_that_hurt_are_written(store: Store) -> None:
     name = "a\x00b\ud800'\";--\n"
     Writer(store).write(rows_of([llm_call(provider=name, tenant=name, agent=name, attributes={"prompt_name": name})]))
     with store.reading() as connection:
-        assert connection.execute(select(LLM_CALLS.c.provider)).scalar_one() == "ab?'\";--\n"
+        stored = connection.execute(select(LLM_CALLS.c.provider)).scalar_one()
+    assert stored.startswith("ab?'\";--\n~")
 
 
 def test_a_row_can_wait_in_a_file() -> None:
