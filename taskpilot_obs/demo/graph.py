@@ -73,7 +73,8 @@ class PretendChatModel(BaseChatModel):
     ) -> ChatResult:
         reply = expected_reply(self.agent)
         text = "".join([piece async for piece in self._answer(reply, run_manager)])
-        message = AIMessage(text, usage_metadata=_usage(reply), response_metadata={"model_name": reply.model})
+        named = {"model_name": reply.model}
+        message = AIMessage(text, usage_metadata=_usage(reply), response_metadata=named)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _astream(
@@ -86,9 +87,9 @@ class PretendChatModel(BaseChatModel):
         reply = expected_reply(self.agent)
         async for piece in self._answer(reply, run_manager):
             yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
-        yield ChatGenerationChunk(
-            message=AIMessageChunk(content="", usage_metadata=_usage(reply), response_metadata={"model_name": reply.model})
-        )
+        named = {"model_name": reply.model}
+        last = AIMessageChunk(content="", usage_metadata=_usage(reply), response_metadata=named)
+        yield ChatGenerationChunk(message=last)
 
     async def _answer(self, reply: Reply, run_manager: AsyncCallbackManagerForLLMRun | None) -> AsyncIterator[str]:
         async for _ in attempts(reply):
