@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
-from taskpilot_obs.pricing import OwnPrice, Price, PriceTable, load_prices
+from taskpilot_obs.pricing import OwnPrice, Price, PriceTable, library, load_prices
 from taskpilot_obs.usage import Usage
 
 USAGE = Usage(150, 50)
@@ -71,6 +71,7 @@ PRICED = [
     ("xai", "grok-4", None, Decimal("0.0012")),
     ("openrouter", "anthropic/claude-sonnet-4.6", "anthropic/claude-4.6-sonnet-20260217", Decimal("0.0012")),
     ("groq", "openai/gpt-oss-120b", None, Decimal("0.0000525")),
+    (None, "models/gemini-2.5-pro", None, Decimal("0.0006875")),
 ]
 
 
@@ -152,8 +153,18 @@ def test_service_tiers() -> None:
 
 
 def test_another_providers_list_has_no_tiers_of_its_own() -> None:
-    """Azure's gpt-5 is priced by OpenAI's list, whose flex tier Azure does not sell."""
-    assert price("azure", "o4-mini", tier="flex").cost == price("azure", "o4-mini").cost is not None
+    """What Azure has no list for is priced by OpenAI's, whose flex tier Azure does not sell."""
+    table = library.load()
+    borrowed = [
+        found.model.id
+        for found in table.models("openai")
+        if any(variant.when == {"service_tier": "flex"} for variant in found.model.price_variants or ())
+        and (at_azure := table.find("azure.ai.openai", found.model.id)) is not None
+        and at_azure.model is found.model
+    ]
+    assert borrowed
+    for model in borrowed:
+        assert price("azure", model, tier="flex") == price("azure", model) != price("openai", model, tier="flex")
 
 
 # --- aliases and own prices -----------------------------------------------------------------------------------------
@@ -166,6 +177,13 @@ def test_an_alias_names_the_model() -> None:
     assert price("my-proxy", "gw", table=table).cost == GPT_4O
     assert price("my-proxy", "plain", table=table).cost == GPT_4O
     assert price("azure", "asked", "my-deployment", table=table).cost == GPT_4O
+
+
+def test_an_alias_names_the_provider_of_an_own_price() -> None:
+    """A deployment that stands for `azure/gpt-4o` costs what you pay Azure for it."""
+    table = PriceTable(aliases={"dep": "azure/gpt-4o"}, own_prices=[own("gpt-4o", 1, provider="azure")])
+    assert price("my-proxy", "dep", table=table) == price(None, "azure/gpt-4o", table=table) == Price(ONE, "own_price")
+    assert price("openai", "gpt-4o", table=table).source == "price_table"
 
 
 def own(model: str, usd: int | str, **more: Any) -> OwnPrice:
@@ -360,6 +378,41 @@ def test_threads_get_the_same_price() -> None:
         thread.join()
     assert set(found) == {Price(GPT_4O, "price_table")}
     assert len(found) == 1_600
+
+
+@pytest.fixture
+def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has loaded no price table yet."""
+    monkeypatch.setattr(library, "_state", library._State())
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_warming_up_makes_the_table_ready() -> None:
+    """`warm_up` loads the table in the background; calling it again, before or after, changes nothing."""
+    table = PriceTable()
+    assert not table.ready
+    table.warm_up()
+    table.warm_up()
+    helper = library._state.helper
+    assert helper is not None
+    helper.join()
+    assert table.ready
+    table.warm_up()
+    assert library._state.helper is helper
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_an_interpreter_that_shuts_down_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started any more, `warm_up` does nothing, and `price` loads the table itself."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    table = PriceTable()
+    table.warm_up()
+    assert library._state.helper is None
+    assert price("openai", "gpt-4o", table=table).cost == GPT_4O
 
 
 def run(script: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, Inexact, getcontext, localcontext
+from types import SimpleNamespace
 
 import pytest
 from genai_prices import types
+from genai_prices.units import UnitDef
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -238,6 +240,23 @@ def test_overlaps_are_as_small_as_they_can_be() -> None:
     assert stated["cache_audio_read_tokens"] == 35
 
 
+def test_details_that_cannot_be_told_apart_leave_the_cost_unknown() -> None:
+    """Audio, reads and writes that together exceed the input overlap in a way that nobody states: no figure then."""
+    rates = [Rate(kind, Decimal(1)) for kind in ("input_tokens", "output_tokens", "cache_read_tokens")]
+    rates += [
+        Rate(kind, Decimal(1)) for kind in ("cache_write_tokens", "input_audio_tokens", "cache_audio_read_tokens")
+    ]
+    assert Card(rates).cost(Usage(100, 0, 10, 90, input_audio_tokens=50), 0) is None
+
+
+def test_a_unit_of_another_size_goes_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should a release of the library price tokens by the thousand, cards would be wrong: the library bills then."""
+    library = load()
+    units = {"input_tokens": UnitDef("input_tokens", "input_mtok", 1_000, {})}
+    monkeypatch.setattr(library, "_registry", SimpleNamespace(units=units))
+    assert isinstance(library.card(model_with(types.ModelPrice(input_mtok=Decimal(1))), None, 0), LibraryCard)
+
+
 class OwnPricing(types.ModelPrice):
     """A price list that only itself can bill."""
 
@@ -270,6 +289,14 @@ def test_what_a_card_cannot_express_the_library_bills(prices: types.ModelPrice |
     assert card.cost(Usage(1_000_000, 1_000_000), noon) == 3
     assert card.cost(Usage(1_000_000, None), noon) is None
     assert card.cost(Usage(10, 0, 99), noon) == Decimal("0.00001")
+
+
+def test_a_usage_that_the_library_refuses_has_no_cost() -> None:
+    """A price list that the library calls incomplete leaves the cost unknown, and nothing raises."""
+    incomplete = OwnPricing(output_reasoning_mtok=Decimal(1))
+    card = load().card(model_with(incomplete), None, 0)
+    assert card is not None
+    assert card.cost(Usage(10, 5), 0) is None
 
 
 def test_the_library_card_follows_the_minute() -> None:

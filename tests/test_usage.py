@@ -58,6 +58,18 @@ CHAT_SHAPES = {
         chat(prompt_tokens=20, completion_tokens=5, cached_tokens=12),
         Usage(20, 5, 12),
     ),
+    "Qwen: the split of cache writes is a detail": (
+        chat(
+            prompt_tokens=20,
+            completion_tokens=5,
+            prompt_tokens_details={
+                "cache_creation": {"ephemeral_5m_input_tokens": 12},
+                "cache_creation_input_tokens": 12,
+                "cached_tokens_details": {"audio_tokens": 0},
+            },
+        ),
+        Usage(20, 5, None, 12, 12, cache_read_audio_tokens=0),
+    ),
     "LiteLLM: Anthropic's names beside an inclusive total": (
         chat(prompt_tokens=100, completion_tokens=5, cache_read_input_tokens=60, cache_creation_input_tokens=20),
         Usage(100, 5, 60, 20),
@@ -146,6 +158,10 @@ OTHER_SHAPES = {
             },
         },
         Usage(1532, 33, 1111, 418, 400, 18, reasoning_tokens=20),
+    ),
+    "OpenAI responses behind Anthropic's names: the details say that the total includes all": (
+        {"usage": {"input_tokens": 10, "input_tokens_details": {"cached_tokens": 4}, "cache_read_input_tokens": 4}},
+        Usage(10, None, 4),
     ),
     "Anthropic: the split alone says what was written": (
         {"usage": {"input_tokens": 3, "cache_creation": {"ephemeral_5m_input_tokens": 7}, "output_tokens": 1}},
@@ -512,6 +528,20 @@ class Hostile:
         raise RuntimeError(name)
 
 
+class Fickle:
+    """Answers while it is recognised, and raises when it is read."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    @property
+    def input_tokens(self) -> int:
+        self._asked += 1
+        if self._asked > 1:
+            raise RuntimeError
+        return 3
+
+
 class HostileMapping(dict[str, Any]):
     """A dict that cannot be read."""
 
@@ -527,6 +557,10 @@ def test_nothing_raises() -> None:
     for bad in (Hostile(), HostileMapping(usage=1), {"usage": Hostile()}, deep, MagicMock(), object(), [Hostile()]):
         assert read_response(bad).usage is None
         assert Usage.read(bad, provider="openai") is None
+    reader = StreamReader()
+    assert reader.feed(Hostile()) is False
+    reader.feed({"usage": Fickle()})
+    assert reader.reading() == read_response(Hostile()) == Reading()
     assert read_response({}, provider=3).provider is None  # type: ignore[arg-type]
 
 

@@ -288,10 +288,22 @@ def test_an_error_in_the_middle_is_a_finish_reason() -> None:
     assert (reader.reading().usage, reader.reading().finish_reasons) == (Usage(10, 1), ("error",))
 
 
+def test_a_langchain_chunk_with_broken_counts_is_flagged() -> None:
+    """What the other chunks said stays; the finish reason comes with the last one."""
+    reader = StreamReader()
+    reader.feed(AIMessageChunk(content="a", usage_metadata={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}))
+    reader.feed({"type": "AIMessageChunk", "content": "", "usage_metadata": {"input_tokens": "?"}})
+    for about in ({"model_name": "gpt-4o"}, {"finish_reason": "stop", "model_provider": "openai"}):
+        reader.feed(AIMessageChunk(content="", response_metadata=about))
+    reading = reader.reading()
+    assert (reading.usage, reading.inconsistent) == (Usage(1, 2), True)
+    assert (reading.model, reading.finish_reasons) == ("gpt-4o", ("stop",))
+
+
 def test_an_unknown_stream_says_nothing() -> None:
     """No event, and events of no shape, leave everything unknown."""
     reader = StreamReader()
     assert reader.reading().usage is None
-    for event in (object(), 3, [], {"x": 1}, b"\xff"):
+    for event in (object(), 3, [], {"x": 1}, b"\xff", {"bytes": "no base64"}):
         assert reader.feed(event) is False
     assert reader.reading().usage is None

@@ -87,6 +87,7 @@ class PriceTable:
 
     def __init__(self, aliases: Mapping[str, str] | None = None, own_prices: Sequence[OwnPrice] = ()) -> None:
         self._aliases = {name.lower(): target for name, target in (aliases or {}).items()}
+        self._targets = frozenset(self._aliases.values())
         self._own = _by_model(own_prices)
         self._entries: dict[Key, _Entry | None] = {}
         self._warned: set[tuple[str | None, str]] = set()
@@ -200,7 +201,7 @@ class PriceTable:
             return _Entry(own.card(), FROM_OWN, provider or own.provider or "", own.model)
         table = library.load()
         for name in _in_order(provider, response, request):
-            for vendor, model in _readings(table, provider, name, aliased=name not in (response_model, request_model)):
+            for vendor, model in _readings(table, provider, name, aliased=name in self._targets):
                 found = table.find(vendor, model)
                 card = table.card(found, tier, at_unix_ns) if found is not None else None
                 if found is not None and card is not None:
@@ -219,9 +220,10 @@ class PriceTable:
         if request is not None and (response is None or self._stands_for(provider, request, response)):
             names.append(request)
         for name in names:
-            bare = split_model(name)[1]
+            vendor, bare = split_model(name)
+            at = vendor if vendor is not None and (provider is None or name in self._targets) else provider
             for spelling in (name, bare, _DATE.sub("", name), _DATE.sub("", bare)):
-                found = _in_force(self._own.get(spelling.lower(), ()), provider, day)
+                found = _in_force(self._own.get(spelling.lower(), ()), at, day)
                 if found is not None:
                     return found
         return None
@@ -317,5 +319,5 @@ def _readings(table: library.Library, provider: str | None, name: str, *, aliase
             vendor, rest = split_model(rest)
         inferred = vendor or infer_provider(rest)
         if inferred is not None and inferred != provider:
-            yield inferred, rest if vendor is not None else last
             yield inferred, rest
+            yield inferred, last
