@@ -29,8 +29,8 @@ docs: $(VENV)/.dev ## regenerate what is generated
 	$(BIN)/taskpilot-obs metrics --markdown > docs/metrics.md
 
 $(VENV)/.demo: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[cli,langchain]' langgraph
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[demo]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml
