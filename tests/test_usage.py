@@ -277,6 +277,12 @@ OTHER_SHAPES = {
         },
         Usage(10, 0),
     ),
+    "watsonx": (
+        {"model_id": "m", "results": [{"generated_text": "x", "generated_token_count": 2, "input_token_count": 6}]},
+        Usage(6, 2),
+    ),
+    "Replicate": ({"output": ["x"], "metrics": {"input_token_count": 6, "output_token_count": 2}}, Usage(6, 2)),
+    "Cohere's first API": ({"text": "x", "token_count": {"prompt_tokens": 6, "total_tokens": 8}}, Usage(6, 2)),
     "an OpenAI batch line": (
         {"custom_id": "x", "response": {"status_code": 200, "body": chat(prompt_tokens=3, completion_tokens=4)}},
         Usage(3, 4),

@@ -23,6 +23,8 @@ USAGE_KEYS: Final = (
     "usageMetadata",
     "token_usage",
     "meta",
+    "token_count",
+    "metrics",
     "amazon-bedrock-invocationMetrics",
 )
 """Keys under which a layer keeps its usage object, the most telling first."""
@@ -34,6 +36,7 @@ WRAPPERS: Final = (
     "metadata",
     "x_groq",
     "messageStop",
+    "results",
     "generations",
     "generation_info",
     "response_metadata",

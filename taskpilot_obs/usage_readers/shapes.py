@@ -185,7 +185,7 @@ def _inclusive(usage: Fields, _provider: str | None) -> Counts:
     outs = inner(usage, "output_token_details", "output_tokens_details", "details")
     given, generated = (
         first(usage, "input_tokens", "input_token_count"),
-        first(usage, "output_tokens", "output_token_count"),
+        first(usage, "output_tokens", "output_token_count", "generated_token_count"),
     )
     counts = {
         "input_tokens": given,
