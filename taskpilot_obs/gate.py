@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _MAX_DEPTH = 8
 _MAX_TEXTS = 10_000
+_LONGEST_REASON = 1_000
+_redact: Callable[[str], str] | None = None
 _TEXT_ATTRIBUTES = ("content", "text", "message", "choices")
 """Where messages and responses of providers and frameworks hold their text."""
 
@@ -243,9 +245,19 @@ def origin_of(run: ActiveInvocation) -> Origin:
 
 def report(run: ActiveInvocation, stage: Stage, outcomes: list[Outcome], *, goes_on: bool) -> None:
     """Hand the outcomes over, and raise the refusal if there is one."""
-    run.site.host.pipeline.put(_Report(run, stage, outcomes))
+    run.site.host.pipeline.put(_Report(run, stage, [each if each.reason is None else _safe(each) for each in outcomes]))
     if not goes_on:
         raise running.refusal(outcomes[-1], stage, run.request_id)
+
+
+def _safe(outcome: Outcome) -> Outcome:
+    """The outcome with a reason that is fit to be stored: a check of the user's may quote what was said."""
+    global _redact  # noqa: PLW0603  made when first needed: its patterns take 20 ms to compile
+    if _redact is None:
+        from taskpilot_obs.safety.redaction import Redactor
+
+        _redact = Redactor(max_length=_LONGEST_REASON).text
+    return outcome._replace(reason=_redact(str(outcome.reason)))
 
 
 def attend(recorder: Recorder, expected: Sequence[Checks]) -> None:

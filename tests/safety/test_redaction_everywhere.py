@@ -1,0 +1,126 @@
+"""With content capture on, a secret that is planted in every place comes out of none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import generate_latest
+
+from taskpilot_obs.decorators import observe_agent, observe_llm, observe_tool, observe_workflow
+from taskpilot_obs.records import Decision, Invocation, Started
+from taskpilot_obs.safety import check_with, deny
+from taskpilot_obs.testing import capture_records, fresh_recorder
+from taskpilot_obs.tracking import track_agent
+
+SECRETS = (
+    "sk-proj-Zx9w8v7u6t5s4r3q2p1o0n9m8l7k6j5i4h3g2f1e",
+    "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+    "postgresql://app:s3cr3t@db.internal:5432/prod",
+    "jane.doe@example.com",
+    "4111111111111111",
+    "DE89370400440532013000",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJqYW5lIn0.dBjftJeZ4CVPmB92K27uhbUJU1p1r",
+)
+
+
+class FailureError(Exception):
+    """An application's own error, with the secret in its text."""
+
+
+def quote(subject):
+    return deny(f"said {subject.text}")
+
+
+@observe_tool("tool", policies=[quote])
+def tool(said, *, options):
+    return {"answer": [said], "options": options}
+
+
+@observe_tool("broken")
+def broken(said):
+    try:
+        raise KeyError(said)
+    except KeyError as error:
+        raise FailureError(f"could not: {said}") from error
+
+
+@observe_llm(model="gpt-4o")
+def llm(messages):
+    return {"model": "gpt-4o", "choices": [{"message": {"content": messages[0]["content"]}}]}
+
+
+@observe_agent("stream", guardrails=[check_with(quote, stages="output")])
+def stream(said):
+    yield said[: len(said) // 2]
+    yield said[len(said) // 2 :]
+
+
+@observe_agent("astream")
+async def astream(said):
+    yield f"<{said}>"
+
+
+async def read(said):
+    return [item async for item in astream(said)]
+
+
+@observe_workflow("task")
+def task(said):
+    tool(said, options={"nested": [{"deep": said}]})
+    llm([{"role": "user", "content": said}])
+    list(stream(f" {said} "))
+    asyncio.run(read(said))
+    with track_agent("tracked") as run:
+        run.set_input([said])
+        run.set_output({"said": said})
+    broken(said)
+
+
+def everything(said, folder):
+    """Run the task with this text in every place; all that comes out, as one text."""
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    audit = folder / "audit.jsonl"
+    audit.unlink(missing_ok=True)
+    with fresh_recorder(capture_content=True, audit_log=audit, tracer_provider=provider) as recorder:
+        with (
+            capture_records(Started, recorder) as started,
+            capture_records(Invocation, recorder) as ended,
+            capture_records(Decision, recorder) as decided,
+        ):
+            with pytest.raises(FailureError):
+                task(said)
+            records = repr([list(started), list(ended), list(decided)])
+        assert recorder.flush()
+        metrics = generate_latest(recorder.registry).decode()
+    lines = audit.read_text()
+    assert [json.loads(line) for line in lines.splitlines()]
+    shown = "\n".join(span.to_json() for span in spans.get_finished_spans())
+    assert "[REDACTED:" in records
+    assert "[REDACTED:" in lines
+    assert "[REDACTED:" in shown
+    return f"{records}\n{lines}\n{shown}\n{metrics}"
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(SECRETS),
+    st.sampled_from(["", "hello ", "é ", '{"x": "', "a=1&b="]),
+    st.sampled_from(["", " bye", '"}', "\n"]),
+)
+def test_a_planted_secret_comes_out_nowhere(tmp_path, caplog, secret, before, after):
+    """Not in records, the audit file, spans with their events and status, the metrics or the library's own log."""
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG):
+        out = everything(f"{before}{secret}{after}", tmp_path)
+    assert secret not in out
+    assert secret not in caplog.text
