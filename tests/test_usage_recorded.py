@@ -6,8 +6,15 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import anthropic._models as anthropic_models
+import openai._models as openai_models
 import pytest
 from _recorded import Exchange, events_of, exchanges
+from anthropic.types import Message
+from genai_prices import extract_usage
+from google.genai.types import GenerateContentResponse
+from openai.types.chat import ChatCompletion
+from openai.types.responses import Response
 
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.usage import Reading, StreamReader, Usage, read_response
@@ -158,3 +165,59 @@ def test_no_usage_has_no_cost() -> None:
     for exchange in exchanges():
         if truth_of(exchange) is None and not excepted(exchange):
             assert cost(table, exchange, PRICED_AT) is None
+
+
+def sdk_object(exchange: Exchange) -> object | None:
+    """The object that the provider's own SDK makes of a body; None for what has no SDK here."""
+    body = events_of(exchange)[0]
+    match exchange["kind"]:
+        case "chat.completions":
+            return openai_models.construct_type(type_=ChatCompletion, value=body)
+        case "responses":
+            return openai_models.construct_type(type_=Response, value=body)
+        case "messages":
+            return anthropic_models.construct_type(type_=Message, value=body)
+        case "generateContent":
+            known = {key: value for key, value in body.items() if key != "trafficType"}
+            return GenerateContentResponse._from_response(response=known, kwargs={})
+    return None
+
+
+def test_the_sdks_own_objects_read_as_their_bodies_do() -> None:
+    """Objects of the SDKs of OpenAI, Anthropic and Google say what the JSON says that they were made of."""
+    compared = 0
+    for exchange in exchanges():
+        if exchange["mode"] != "json" or exchange["status"] != 200 or excepted(exchange):
+            continue
+        made = sdk_object(exchange)
+        if made is not None:
+            expected, found = read(exchange), read_response(made, provider=exchange["provider"])
+            if exchange["kind"] == "generateContent":
+                expected = expected._replace(service_tier=found.service_tier)  # Google's SDK drops the field
+            assert found == expected, exchange["index"]
+            compared += 1
+    assert compared > 50
+
+
+EXTRACTORS = {
+    ("openai", "chat.completions"): ("openai", "chat"),
+    ("openai", "responses"): ("openai", "responses"),
+    ("anthropic", "messages"): ("anthropic", "default"),
+    ("google", "generateContent"): ("google", "default"),
+}
+
+
+def test_the_price_tables_own_readers_agree() -> None:
+    """Where the price table's library can read a body too, it finds the same totals."""
+    compared = 0
+    for exchange in exchanges():
+        extractor = EXTRACTORS.get((exchange["provider"], exchange["kind"]))
+        usage = read(exchange).usage
+        if extractor is None or exchange["mode"] != "json" or usage is None:
+            continue
+        provider, flavor = extractor
+        extracted = extract_usage(events_of(exchange)[0], provider_id=provider, api_flavor=flavor).usage
+        assert (extracted.input_tokens, extracted.output_tokens) == usage[:2], exchange["index"]
+        assert extracted.cache_read_tokens == (usage.cache_read_tokens or 0)
+        compared += 1
+    assert compared > 30
