@@ -178,8 +178,9 @@ def sdk_object(exchange: Exchange) -> object | None:
         case "messages":
             return anthropic_models.construct_type(type_=Message, value=body)
         case "generateContent":
-            known = {key: value for key, value in body.items() if key != "trafficType"}
-            return GenerateContentResponse._from_response(response=known, kwargs={})
+            if isinstance(body["usageMetadata"].get("trafficType"), int):
+                return None  # enums as numbers come from a protobuf client, not from this SDK
+            return GenerateContentResponse._from_response(response=body, kwargs={})
     return None
 
 
