@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -31,8 +32,6 @@ _WEB_FONTS: Final = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 class Frame(NamedTuple):
     """What is to be seen at one moment."""
 
-    description: str
-    url: str
     signals: GoldenSignals
     spend: Spend
     progress: Progress
@@ -50,12 +49,15 @@ def new_progress() -> Progress:
     return Progress(*columns, auto_refresh=False)
 
 
+def heading(description: str, url: str) -> RenderableType:
+    """What runs, and where its metrics are."""
+    return Group(Text(description, style="bold"), Text.assemble("/metrics is on ", (url, "cyan")))
+
+
 def live_view(frame: Frame) -> RenderableType:
     """One frame of the live table."""
     overall = frame.signals.model_copy(update={"workflows": {}})  # there is but one workflow
     return Group(
-        Text(frame.description, style="bold"),
-        Text.assemble("/metrics is on ", (frame.url, "cyan")),
         frame.progress,
         signals_view(overall),
         _spend_table(frame.spend),
@@ -63,9 +65,11 @@ def live_view(frame: Frame) -> RenderableType:
 
 
 def _spend_table(spend: Spend) -> Table:
-    table = Table(title="LLM calls", title_justify="left")
-    for column in ("agent", "model asked for", "calls", "tokens in", "out", "cost", "unpriced"):
-        table.add_column(column, justify="left" if column in {"agent", "model asked for"} else "right")
+    table = Table(title="LLM calls", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("agent", "model"):
+        table.add_column(column, no_wrap=True)
+    for column in ("calls", "tokens in", "tokens out", "cost", "unpriced"):
+        table.add_column(column, justify="right")
     for agent, model, line in spend.lines():
         counts = (f"{count:,}" for count in (line.calls, line.input_tokens, line.output_tokens))
         table.add_row(Text(agent), Text(model), *counts, _cost(line), f"{line.unpriced:,}")

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from taskpilot_obs.cli._demo_view import Frame, closing_view, live_view, new_progress, picture
+from taskpilot_obs.cli._demo_view import Frame, closing_view, heading, live_view, new_progress, picture
 from taskpilot_obs.config import configure
 from taskpilot_obs.demo.choose import choose
 from taskpilot_obs.demo.load import PER_SECOND, Load
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     *,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="For how long requests arrive.")] = 20.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="For how long requests arrive.")] = 18.0,
     serve: Annotated[bool, typer.Option("--serve", help="Go on until Ctrl-C.")] = False,
     live: Annotated[
         bool, typer.Option("--live", help="Ask the real provider of OPENAI_API_KEY or ANTHROPIC_API_KEY: costs money.")
@@ -66,16 +66,18 @@ def demo(
 
     def frame() -> Frame:
         progress.update(bar, completed=load.finished)
-        return Frame(service.description, server.url, golden_signals(WINDOW), spend, progress)
+        return Frame(golden_signals(WINDOW), spend, progress)
 
     console = Console()
+    opening = heading(service.description, server.url)
+    console.print(opening)
     with server, suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as screen:
         asyncio.run(_watch(load, lambda: screen.update(live_view(frame()), refresh=True)))
     flush()
     closing = closing_view(audit_log, program(), failure=load.last_failure if live else None)
     console.print(closing, crop=False)
     if svg is not None:
-        svg.write_text(picture(live_view(frame()), closing, title="make demo"), encoding="utf-8")
+        svg.write_text(picture(opening, live_view(frame()), closing, title="make demo"), encoding="utf-8")
 
 
 async def _watch(load: Load, draw: Callable[[], None]) -> None:
