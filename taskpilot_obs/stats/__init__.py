@@ -27,11 +27,14 @@ from taskpilot_obs.stats.model import (
     TenantUsage,
     Tokens,
 )
+from taskpilot_obs.stats.report import write_report
+from taskpilot_obs.stats.series import CostRate, get_cost_rate, get_series
 from taskpilot_obs.stats.usage import get_stats, get_tenant_stats, get_tenants_report
 
 __all__ = [
     "CallStats",
     "CostBreakdown",
+    "CostRate",
     "CostShare",
     "CostSummary",
     "Durations",
@@ -47,8 +50,11 @@ __all__ = [
     "aget_tenant_stats",
     "aget_tenants_report",
     "get_cost_breakdown",
+    "get_cost_rate",
     "get_cost_summary",
+    "get_series",
     "get_stats",
     "get_tenant_stats",
     "get_tenants_report",
+    "write_report",
 ]

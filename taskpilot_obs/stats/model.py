@@ -9,11 +9,13 @@ from decimal import Decimal
 from pydantic import BaseModel, ConfigDict
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """What cannot be changed after it was told."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Tokens(_Frozen):
+class Tokens(Frozen):
     """Tokens as the providers stated them; calls that stated none add nothing."""
 
     input: int
@@ -27,7 +29,7 @@ class Tokens(_Frozen):
     cache_write: int
 
 
-class Durations(_Frozen):
+class Durations(Frozen):
     """Milliseconds; quantiles are within 1 % of the exact ones. None without a call."""
 
     mean_ms: float | None = None
@@ -36,7 +38,7 @@ class Durations(_Frozen):
     p99_ms: float | None = None
 
 
-class FirstToken(_Frozen):
+class FirstToken(Frozen):
     """Time from the start of a streamed call to its first token, in milliseconds; None without one."""
 
     p50_ms: float | None = None
@@ -44,7 +46,7 @@ class FirstToken(_Frozen):
     p99_ms: float | None = None
 
 
-class CallStats(_Frozen):
+class CallStats(Frozen):
     """What a group of LLM calls comes to."""
 
     requests: int
@@ -85,7 +87,7 @@ class TenantStats(Stats):
     tenant: str
 
 
-class CostShare(_Frozen):
+class CostShare(Frozen):
     """A part of the money."""
 
     cost_usd: Decimal
@@ -118,7 +120,7 @@ class TenantUsage(CostShare):
     p95_ms: float | None
 
 
-class TenantsReport(_Frozen):
+class TenantsReport(Frozen):
     """Every tenant of a stretch of time, in falling order of cost."""
 
     start: datetime

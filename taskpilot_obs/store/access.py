@@ -21,10 +21,14 @@ filled: weakref.WeakSet[Store] = weakref.WeakSet()
 
 
 @contextmanager
-def opened(store: str | Store | None) -> Iterator[Store]:
+def opened(store: str | Store | None, *, create: bool = False) -> Iterator[Store]:
     """The store that is named, else the one that this process fills, else `TASKPILOT_OBS_STORE`.
 
     One that is given as a URL is closed afterwards.
+
+    Args:
+        store: its URL, or one that is open.
+        create: make the file of a SQLite store that is missing.
 
     Raises:
         ConfigurationError: none is named anywhere.
@@ -40,7 +44,7 @@ def opened(store: str | Store | None) -> Iterator[Store]:
     if isinstance(store, Store):
         yield store
         return
-    mine = Store(store)
+    mine = Store(store, create=create)
     try:
         yield mine
     finally:

@@ -1,0 +1,140 @@
+"""`taskpilot-obs costs`: where the money goes, once or live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+
+from taskpilot_obs.cli._store_options import (
+    AsCsv,
+    AsJson,
+    Period,
+    StoreUrl,
+    Tenant,
+    explained,
+    one_format,
+    percent,
+    print_csv,
+    table,
+    usd,
+)
+
+if TYPE_CHECKING:
+    from taskpilot_obs.stats import CostBreakdown, CostRate, CostShare, CostSummary
+
+Watch = Annotated[
+    float | None, typer.Option("--watch", min=0.1, help="Look again every so many seconds: rate and projections.")
+]
+Times = Annotated[int | None, typer.Option("--times", min=1, help="With --watch: stop after so many looks.")]
+Window = Annotated[str, typer.Option("--window", help="With --watch: how long a stretch the rate is taken from.")]
+Zone = Annotated[str, typer.Option("--timezone", help="With --watch: whose day and month, as in Europe/Berlin.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="costs")(costs)
+
+
+def costs(  # noqa: PLR0913  a command line has as many options as it has
+    *,
+    store: StoreUrl = None,
+    period: Period = "30d",
+    tenant: Tenant = None,
+    watch: Watch = None,
+    times: Times = None,
+    window: Window = "15m",
+    timezone: Zone = "UTC",
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Print where the money went, by provider, model, agent and tenant; with --watch, where it goes now."""
+    one_format(as_json=as_json, as_csv=as_csv)
+    if watch is not None and (as_json or as_csv):
+        raise typer.BadParameter("--watch draws on the terminal; leave out --json and --csv")
+    with explained():
+        if watch is not None:
+            _watch(watch, times, store=store, tenant=tenant, window=window, timezone=timezone)
+            return
+        from taskpilot_obs.stats import get_cost_breakdown
+
+        found = get_cost_breakdown(period, store=store, tenant=tenant)
+    if as_json:
+        print(found.model_dump_json(indent=2))
+    elif as_csv:
+        print_csv(("group", "name", "requests", "cost_usd", "percent", "cost_per_request_usd"), _lines(found))
+    else:
+        _show(found)
+
+
+def _groups(found: CostBreakdown) -> Iterator[tuple[str, dict[str, CostShare]]]:
+    for name in ("provider", "model", "agent", "tenant"):
+        yield name, getattr(found, f"by_{name}")
+
+
+def _lines(found: CostBreakdown) -> Iterator[tuple[object, ...]]:
+    yield _line("all", "", found)
+    for group, shares in _groups(found):
+        for name, share in shares.items():
+            yield _line(group, name, share)
+
+
+def _line(group: str, name: str, share: CostShare) -> tuple[object, ...]:
+    return group, name, share.requests, share.cost_usd, share.percent, share.cost_per_request_usd
+
+
+def _show(found: CostBreakdown) -> None:
+    console = Console()
+    coverage = None if found.cost_coverage is None else 100 * found.cost_coverage
+    console.print(
+        f"{usd(found.cost_usd)} in {found.requests:,} requests, {percent(coverage)} of them with a known price"
+    )
+    for group, shares in _groups(found):
+        console.print(_shares(f"by {group}", shares))
+
+
+def _shares(title: str, shares: dict[str, CostShare]) -> RenderableType:
+    head = (title, "requests", "cost", "of all", "per request")
+    return table(
+        "",
+        head,
+        (
+            (name, f"{share.requests:,}", usd(share.cost_usd), percent(share.percent), usd(share.cost_per_request_usd))
+            for name, share in shares.items()
+        ),
+    )
+
+
+def _watch(
+    every_s: float, times: int | None, *, store: str | None, tenant: str | None, window: str, timezone: str
+) -> None:
+    from taskpilot_obs.stats import get_cost_rate, get_cost_summary
+    from taskpilot_obs.store.access import opened
+
+    looked = 0
+    with opened(store) as opened_store, Live(console=Console(), auto_refresh=False) as live:
+        while True:
+            rate = get_cost_rate(window, store=opened_store, tenant=tenant)
+            day = get_cost_summary("day", timezone, store=opened_store, tenant=tenant)
+            month = get_cost_summary("month", timezone, store=opened_store, tenant=tenant)
+            live.update(_monitor(rate, day, month), refresh=True)
+            looked += 1
+            if looked == times:
+                return
+            time.sleep(every_s)
+
+
+def _monitor(rate: CostRate, day: CostSummary, month: CostSummary) -> RenderableType:
+    spent = table(
+        f"{rate.end:%Y-%m-%d %H:%M:%S} UTC",
+        ("", "so far", "at this period's pace", "at the present rate"),
+        (
+            ("today", usd(day.cost_usd), usd(day.projected_cost_usd), usd(rate.per_day_usd)),
+            ("this month", usd(month.cost_usd), usd(month.projected_cost_usd), usd(rate.per_month_usd)),
+        ),
+    )
+    return Group(spent, _shares("now, by provider", dict(rate.by_provider)))

@@ -1,0 +1,28 @@
+"""`taskpilot-obs report`: one file with plots and tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taskpilot_obs.cli._store_options import Period, StoreUrl, explained
+
+Output = Annotated[Path, typer.Argument(help="The file to write: it ends in .html or .md.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="report")(report)
+
+
+def report(output: Output, *, store: StoreUrl = None, period: Period = "7d") -> None:
+    """Write a report on spend, latency, errors, top models, agents and tenants."""
+    with explained():
+        from taskpilot_obs.stats import write_report
+
+        try:
+            print(write_report(output, period, store=store))
+        except OSError as error:
+            raise typer.BadParameter(f"{output} cannot be written: {error.strerror}") from error

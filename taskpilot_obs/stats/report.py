@@ -1,0 +1,234 @@
+"""A report on a stretch of time as one file, with plots: HTML that needs nothing else, or Markdown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from html import escape
+from itertools import islice
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.stats.costs import get_cost_breakdown
+from taskpilot_obs.stats.model import CostShare, Stats
+from taskpilot_obs.stats.reading import Period, bounds
+from taskpilot_obs.stats.series import get_series
+from taskpilot_obs.stats.usage import get_stats, get_tenants_report
+from taskpilot_obs.store import Store
+from taskpilot_obs.store.access import opened
+
+TOP: Final = 15
+_BLOCKS: Final = " ▁▂▃▄▅▆▇█"
+_WIDTH, _HEIGHT = 720, 120
+_STYLE: Final = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:800px;margin:2em auto;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse;margin:.5em 0 1.5em}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;"
+    "text-align:right}td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto;background:#f7f7f7}"
+    "rect{fill:#3b6ea5}figcaption{color:#555}figure{margin:0 0 1.5em}"
+)
+
+
+class Plot(NamedTuple):
+    """One bar for each stretch of time."""
+
+    title: str
+    unit: str
+    values: tuple[float, ...]
+
+
+class Table(NamedTuple):
+    """Names and figures."""
+
+    title: str
+    head: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+class Report(NamedTuple):
+    """All that is told."""
+
+    start: datetime
+    end: datetime
+    facts: Table
+    plots: tuple[Plot, ...]
+    tables: tuple[Table, ...]
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    period: Period = "7d",
+    *,
+    store: str | Store | None = None,
+    now: datetime | None = None,
+) -> Path:
+    """Write a report to a file that its owner alone may read: spend, latency, errors, top models, agents and tenants.
+
+    Args:
+        path: ends in `.html` or `.md`; a file that is there is replaced.
+        period: as in `get_stats`.
+        store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
+        now: the present; for tests.
+
+    Raises:
+        ConfigurationError: another kind of file, a period that cannot be read, or no store is named.
+        StoreError: the store is missing or cannot be used.
+        OSError: the file cannot be written.
+    """
+    target = Path(path)
+    rendered = _KINDS.get(target.suffix.lower())
+    if rendered is None:
+        raise ConfigurationError(f"report: given {target.name!r}; the name must end in {' or '.join(_KINDS)}")
+    with opened(store) as opened_store:
+        text = rendered(_report(bounds(period, now), opened_store))
+    target.unlink(missing_ok=True)
+    with os.fdopen(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    return target
+
+
+def _report(period: tuple[datetime, datetime], store: Store) -> Report:
+    whole = get_stats(period, store=store)
+    money = get_cost_breakdown(period, store=store)
+    tenants = get_tenants_report(period, store=store).tenants
+    return Report(
+        *period,
+        _facts(whole),
+        _plots(get_series(period, store=store)),
+        (
+            Table(
+                "Models",
+                ("model", "requests", "success", "p95", "cost", "of all"),
+                tuple(
+                    (
+                        name,
+                        f"{stats.requests:,}",
+                        _percent(stats.success_rate),
+                        _ms(stats.latency.p95_ms),
+                        *_share(share),
+                    )
+                    for name, share in islice(money.by_model.items(), TOP)
+                    for stats in (whole.by_model[name],)
+                ),
+            ),
+            Table(
+                "Agents",
+                ("agent", "requests", "cost", "of all"),
+                tuple(
+                    (name, f"{share.requests:,}", *_share(share)) for name, share in islice(money.by_agent.items(), TOP)
+                ),
+            ),
+            Table(
+                "Tenants",
+                ("tenant", "requests", "success", "p95", "cost", "of all"),
+                tuple(
+                    (line.tenant, f"{line.requests:,}", _percent(line.success_rate), _ms(line.p95_ms), *_share(line))
+                    for line in tenants[:TOP]
+                ),
+            ),
+            Table(
+                "Errors",
+                ("type", "failures"),
+                tuple((name, f"{amount:,}") for name, amount in islice(whole.errors_by_type.items(), TOP)),
+            ),
+        ),
+    )
+
+
+def _facts(stats: Stats) -> Table:
+    lines = (
+        ("requests", f"{stats.requests:,}"),
+        ("success rate", _percent(stats.success_rate)),
+        ("cost", _usd(float(stats.cost_usd))),
+        ("calls with a known price", _percent(None if stats.cost_coverage is None else 100 * stats.cost_coverage)),
+        ("tokens in / out", f"{stats.tokens.input:,} / {stats.tokens.output:,}"),
+        ("latency p50 / p95 / p99", " / ".join(map(_ms, list(stats.latency.model_dump().values())[1:]))),
+        ("first token p50 / p95 / p99", " / ".join(map(_ms, stats.time_to_first_token.model_dump().values()))),
+    )
+    return Table("Summary", ("", ""), lines)
+
+
+def _plots(points: Sequence[Stats]) -> tuple[Plot, ...]:
+    return (
+        Plot("Spend", "USD", tuple(float(point.cost_usd) for point in points)),
+        Plot("Latency, p95", "ms", tuple(point.latency.p95_ms or 0.0 for point in points)),
+        Plot("Failures", "calls", tuple(float(point.failures) for point in points)),
+    )
+
+
+def _markdown(report: Report) -> str:
+    parts = [f"# LLM usage\n\n{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC\n"]
+    parts.append(_markdown_table(report.facts))
+    parts += [
+        f"## {plot.title}\n\n`{_bars(plot.values)}` up to {max(plot.values):.4g} {plot.unit}\n" for plot in report.plots
+    ]
+    parts += [_markdown_table(table) for table in report.tables if table.lines]
+    return "\n".join(parts)
+
+
+def _markdown_table(table: Table) -> str:
+    rows = [table.head, tuple("---" for _ in table.head), *table.lines]
+    text = "\n".join(f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows)
+    return f"## {table.title}\n\n{text}\n"
+
+
+def _cell(text: str) -> str:
+    """Names come from users: they must not end a cell or begin markup."""
+    return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
+
+
+def _bars(values: Sequence[float]) -> str:
+    highest = max(values) or 1.0
+    return "".join(_BLOCKS[round(value / highest * (len(_BLOCKS) - 1))] for value in values)
+
+
+def _html(report: Report) -> str:
+    span = f"{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC"
+    body = [f"<h1>LLM usage</h1><p>{span}</p>", _html_table(report.facts)]
+    body += [_svg(plot) for plot in report.plots]
+    body += [_html_table(table) for table in report.tables if table.lines]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>LLM usage</title>'
+        f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
+    )
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in table.lines)
+    return f"<h2>{escape(table.title)}</h2><table><tr>{head}</tr>{rows}</table>"
+
+
+def _svg(plot: Plot) -> str:
+    highest = max(plot.values) or 1.0
+    width = _WIDTH / len(plot.values)
+    bars = "".join(
+        f'<rect x="{number * width:.1f}" y="{_HEIGHT * (1 - value / highest):.1f}" width="{width * 0.9:.1f}" '
+        f'height="{_HEIGHT * value / highest:.1f}"><title>{value:.6g} {plot.unit}</title></rect>'
+        for number, value in enumerate(plot.values)
+    )
+    caption = f"{plot.title}: up to {max(plot.values):.4g} {plot.unit}"
+    return (
+        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{caption}">{bars}</svg>'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _share(share: CostShare) -> tuple[str, str]:
+    return _usd(float(share.cost_usd)), _percent(share.percent)
+
+
+def _usd(amount: float) -> str:
+    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4g}"
+
+
+def _percent(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.1f} %"
+
+
+def _ms(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:,.0f} ms"
+
+
+_KINDS: Final[dict[str, Callable[[Report], str]]] = {".html": _html, ".md": _markdown}

@@ -1,0 +1,221 @@
+"""The commands on a telemetry store: what they print, and how they exit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import typer
+from _postgres import Server, postgres_server
+from _stored import llm_call, new_database, sqlite_url, store_at
+from sqlalchemy import text
+from typer.testing import CliRunner, Result
+
+from taskpilot_obs.cli import aggregate, costs, db, report, stats, tenants
+from taskpilot_obs.records import Status
+from taskpilot_obs.stats import write_report
+from taskpilot_obs.store import StoreExporter
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(autouse=True)
+def _no_store_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TASKPILOT_OBS_STORE", raising=False)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A store with some calls of the last hours."""
+    now = datetime.now(UTC)
+    where = sqlite_url(tmp_path)
+    exporter = StoreExporter(where)
+    exporter.export([llm_call(now - HOUR * n, cost=Decimal("0.5"), tenant=f"t{n % 2}") for n in range(4)])
+    exporter.export([llm_call(now, status=Status.ERROR, error_category="rate_limit", agent="[red]|<b>", tenant=None)])
+    exporter.shutdown(1.0)
+    return where
+
+
+def run(*arguments: str) -> Result:
+    """Run a command as the terminal would, in a wide one."""
+    app = typer.Typer()
+    for module in (aggregate, costs, db, report, stats, tenants):
+        module.register(app)
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", "NO_COLOR": "1"})
+
+
+def rows(output: str) -> list[dict[str, str]]:
+    """Comma-separated values as dictionaries."""
+    return list(csv.DictReader(io.StringIO(output)))
+
+
+def test_stats_are_a_table(url: str) -> None:
+    """Overall figures, groups and errors, with names shown as they are."""
+    result = run("stats", "--store", url)
+    assert result.exit_code == 0
+    for expected in ("80.0 %", "gpt-4o-2024-08-06", "[red]|<b>", "rate_limit", "$2.01"):
+        assert expected in result.output
+
+
+def test_stats_are_json(url: str) -> None:
+    """The model as JSON, money as text."""
+    found = json.loads(run("stats", "--store", url, "--json", "--tenant", "t0").output)
+    assert (found["requests"], found["cost_usd"]) == (2, "1.000000000000")
+
+
+def test_stats_are_csv(url: str) -> None:
+    """One line for all and one for each group."""
+    found = rows(run("stats", "--store", url, "--csv").output)
+    assert (found[0]["group"], found[0]["requests"], found[0]["failures"]) == ("all", "5", "1")
+    assert {line["group"] for line in found} == {"all", "provider", "model", "agent"}
+
+
+def test_what_was_pruned_is_said(url: str) -> None:
+    """A question about a user beyond the kept rows says so."""
+    assert run("aggregate", "--store", url, "--retention-days", "0.08").exit_code == 0
+    assert "were deleted and are not counted" in run("stats", "--store", url, "--user", "ann").output
+
+
+def test_costs_are_broken_down(url: str) -> None:
+    """By provider, model, agent and tenant, as a table, JSON and CSV."""
+    table = run("costs", "--store", url).output
+    assert "$2.01 in 5 requests, 100.0 % of them with a known price" in table
+    assert json.loads(run("costs", "--store", url, "--json").output)["by_tenant"]["t0"]["requests"] == 2
+    assert rows(run("costs", "--store", url, "--csv").output)[0]["cost_usd"] == "2.010500000000"
+
+
+def test_costs_can_be_watched(url: str) -> None:
+    """A live monitor shows rate, pace and projection, and stops when it was told to."""
+    result = run("costs", "--store", url, "--watch", "0.1", "--times", "2", "--window", "24h")
+    assert result.exit_code == 0
+    assert "this month" in result.output
+    assert "at the present rate" in result.output
+
+
+def test_tenants_are_listed(url: str) -> None:
+    """Every tenant, in falling order of cost."""
+    assert "__none__" in run("tenants", "--store", url).output
+    assert [line["tenant"] for line in rows(run("tenants", "--store", url, "--csv").output)] == ["t0", "t1", "__none__"]
+    assert len(json.loads(run("tenants", "--store", url, "--json").output)["tenants"]) == 3
+
+
+@pytest.mark.parametrize("kind", ["html", "md"])
+def test_a_report_is_one_private_file(url: str, tmp_path: Path, kind: str) -> None:
+    """Plots and tables in one file for its owner, in which a name is no markup."""
+    target = tmp_path / f"report.{kind}"
+    target.write_text("old")
+    assert run("report", str(target), "--store", url, "--period", "24h").exit_code == 0
+    content = target.read_text()
+    assert target.stat().st_mode & 0o777 == 0o600
+    for expected in ("Spend", "Latency", "Failures", "Models", "Tenants", "t1", "rate_limit", "&lt;b&gt;"):
+        assert expected in content
+    assert "<b>" not in content
+    assert ("<svg" in content) == (kind == "html")
+
+
+def test_a_report_on_nothing_is_a_report(tmp_path: Path) -> None:
+    """An empty store has a report without figures."""
+    url = sqlite_url(tmp_path)
+    with store_at(url) as store:
+        for kind in ("html", "md"):
+            assert "success rate" in write_report(tmp_path / f"r.{kind}", "30d", store=store).read_text()
+
+
+def test_a_report_that_cannot_be_written_is_bad_usage(url: str, tmp_path: Path) -> None:
+    """Another kind of file, or a folder that is not there, exits with 2 and says what was wrong."""
+    assert "must end in .html or .md" in _bad("report", str(tmp_path / "r.pdf"), "--store", url)
+    assert "cannot be written" in _bad("report", str(tmp_path / "missing" / "r.md"), "--store", url)
+
+
+def _bad(*arguments: str) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    return " ".join(result.output.replace("│", " ").split())
+
+
+def test_bad_usage_exits_with_two(url: str) -> None:
+    """What was wrong, and what is allowed."""
+    assert "TASKPILOT_OBS_STORE" in _bad("stats")
+    assert "allowed are" in _bad("stats", "--store", "mysql://x")
+    assert "exclude each other" in _bad("stats", "--store", url, "--json", "--csv")
+    assert "'hourly' and 'daily'" in _bad("aggregate", "--store", url, "--period", "yearly")
+    assert "leave out --json" in _bad("costs", "--store", url, "--watch", "1", "--json")
+    assert "timezone" in _bad("costs", "--store", url, "--watch", "1", "--times", "1", "--timezone", "Mars")
+
+
+def test_a_store_that_cannot_be_read_exits_with_four(tmp_path: Path) -> None:
+    """A missing file is named on standard error."""
+    result = run("stats", "--store", sqlite_url(tmp_path))
+    assert result.exit_code == 4
+    assert "there is no telemetry store" in result.output
+
+
+def test_the_environment_names_the_store(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --store the commands read TASKPILOT_OBS_STORE."""
+    monkeypatch.setenv("TASKPILOT_OBS_STORE", url)
+    assert json.loads(run("stats", "--json").output)["requests"] == 5
+
+
+def test_aggregating_says_what_it_did(url: str) -> None:
+    """Hours and days that were summed up, rows that were deleted; a second time there is nothing to do."""
+    first = json.loads(run("aggregate", "--store", url, "--json").output)
+    assert first["summed_up"] >= 4
+    assert first["deleted"] == {}
+    assert "0 hours and days" in run("aggregate", "--store", url).output
+    assert "0 rows of agent_runs deleted" in run("aggregate", "--store", url, "--retention-days", "30").output
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with postgres_server() as running:
+        yield running
+
+
+def test_the_tables_of_a_server_are_made_once(server: Server) -> None:
+    """`db check` fails before `db upgrade` and passes after it; `db current` tells the version."""
+    url = new_database(server)
+    assert run("db", "current", "--store", url).output.strip() == "no tables"
+    before = run("db", "check", "--store", url)
+    assert (before.exit_code, "db upgrade" in before.output) == (1, True)
+    assert "version 0001" in run("db", "upgrade", "--store", url).output
+    assert run("db", "upgrade", "--store", url).exit_code == 0
+    assert run("db", "current", "--store", url).output.strip() == "0001"
+    assert run("db", "check", "--store", url).output.strip() == "version 0001, as expected"
+
+
+def test_a_table_that_was_changed_is_told(url: str) -> None:
+    """`db check` names what differs and exits with 1."""
+    with store_at(url) as store, store.writing() as connection:
+        connection.execute(text("DROP INDEX ix_agent_runs_time"))
+    result = run("db", "check", "--store", url)
+    assert (result.exit_code, "ix_agent_runs_time" in result.output) == (1, True)
+
+
+def test_a_file_is_made_by_db_upgrade_too(tmp_path: Path) -> None:
+    """For SQLite the command is allowed, and makes the file."""
+    assert run("db", "upgrade", "--store", sqlite_url(tmp_path)).exit_code == 0
+    assert (tmp_path / "telemetry.db").exists()
+
+
+def test_without_the_extra_the_commands_name_it() -> None:
+    """Where SQLAlchemy is missing, the command exits with 2 and says what to install."""
+    code = (
+        "import sys; sys.modules['sqlalchemy'] = None; sys.argv = ['taskpilot-obs', 'stats', '--store', 'sqlite:///x'];"
+        "from taskpilot_obs.cli import main; main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, "taskpilot-obs[store]" in result.stderr) == (2, True)
+
+
+def test_importing_the_library_does_not_import_sqlalchemy() -> None:
+    """Only what uses the store pays for it."""
+    code = "import sys, taskpilot_obs; assert not {'sqlalchemy', 'alembic', 'psycopg'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
