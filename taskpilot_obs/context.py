@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token, copy_context
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, Self, TypeVar
 
 from taskpilot_obs.ids import accepted_request_id, new_request_id
 from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, clean_attributes
@@ -13,6 +13,8 @@ from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, cle
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+    from taskpilot_obs.invocation import ActiveInvocation as Running
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,18 +28,6 @@ class Scope(NamedTuple):
     user: str | None = None
     session: str | None = None
     attributes: Attributes = NO_ATTRIBUTES
-
-
-class Running(Protocol):
-    """What the context knows of the invocation that runs."""
-
-    @property
-    def request_id(self) -> str:
-        """The request's ID."""
-
-    @property
-    def scope(self) -> Scope | None:
-        """The request context in which it began."""
 
 
 current_scope: ContextVar[Scope | None] = ContextVar("taskpilot_obs_scope", default=None)

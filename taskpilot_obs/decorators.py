@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskpilot_obs import context
 from taskpilot_obs.config import get_recorder
@@ -14,6 +14,7 @@ from taskpilot_obs.driving import drive, relay
 from taskpilot_obs.gate import Gate
 from taskpilot_obs.gating import CheckOptions, Place, Work, gated, place, refuse_unfit
 from taskpilot_obs.invocation import Abandonable, ActiveInvocation
+from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.records import Operation
 from taskpilot_obs.site import Site
 
@@ -35,11 +36,13 @@ class Decorator(Protocol):
         """Instrument the function."""
 
 
-class Begin(Protocol):
-    """Makes the invocation of one call; what decorators of agents and of LLM calls differ in."""
+class Spot(NamedTuple):
+    """Where the calls of a function are recorded."""
 
-    def __call__(self, parent: Any, /) -> ActiveInvocation:
-        """An invocation beneath `parent`, not yet begun."""
+    recorder: Recorder
+    site: Site
+    new: type[ActiveInvocation]
+    """The class of its invocations: of a run, of a run that may vanish, of an LLM call."""
 
 
 @overload
@@ -174,13 +177,11 @@ def observe_llm(
     if here.checks is not None and here.checks.count_tokens:
         raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
 
-    def begin(parent: ActiveInvocation | None, /) -> ActiveInvocation:
-        return used.new_llm(model=model, provider=provider, operation=operation, parent=parent, attributes=attributes)
+    site = used.llm_site(model=model, provider=provider, operation=operation, attributes=attributes)
 
     def decorate(function: Any) -> Any:
-        return _decorate(function, used, begin, here)
+        return _decorate(function, Spot(used, site, LlmInvocation), here)
 
-    used.new_llm(model=model, provider=provider, operation=operation, parent=None)  # a wrong operation fails here
     return decorate if target is None else decorate(target)
 
 
@@ -195,7 +196,7 @@ def _observe(
         used.declare(operation, label)
         site = Site(used, operation, label, attributes or {})
         site.checks = here.checks
-        return _decorate(function, used, functools.partial(_class_for(function), site), here)
+        return _decorate(function, Spot(used, site, _class_for(function)), here)
 
     return decorate if target is None or name is not None else decorate(target)
 
@@ -214,16 +215,16 @@ def default_name(function: Any) -> str:
     return str(name).rpartition("<locals>.")[2]
 
 
-def _decorate(function: Any, recorder: Recorder, begin: Begin, here: Place) -> Any:
+def _decorate(function: Any, spot: Spot, here: Place) -> Any:
     if inspect.isclass(function):
         raise TypeError(
             f"{function.__qualname__} is a class: decorate the method that works, say {function.__qualname__}.run"
         )
     if isinstance(function, classmethod | staticmethod):
-        return type(function)(_decorate(function.__func__, recorder, begin, here))
+        return type(function)(_decorate(function.__func__, spot, here))
     if not callable(function):
         raise TypeError(f"expected a function to decorate, got {type(function).__name__}")
-    return _wrap(function, recorder, begin, here)
+    return _wrap(function, spot, here)
 
 
 def _kind_of(function: Any) -> Any:
@@ -233,8 +234,8 @@ def _kind_of(function: Any) -> Any:
     return function if inspect.isroutine(function) else type(function).__call__
 
 
-def _wrap(function: Callable[..., Any], recorder: Recorder, begin: Begin, here: Place) -> Any:
-    kind = _kind_of(function)
+def _wrap(function: Callable[..., Any], spot: Spot, here: Place) -> Any:
+    kind, recorder = _kind_of(function), spot.recorder
     for checks in (recorder.checks, here.checks):
         if checks is not None:
             refuse_unfit(function, kind, checks, buffer=here.buffer)
@@ -243,24 +244,23 @@ def _wrap(function: Callable[..., Any], recorder: Recorder, begin: Begin, here: 
     checked = gated(function, kind, Gate(recorder, here.checks, function), buffer=here.buffer)
     work = Work(function if here.checks is None else checked, checked)
     if inspect.iscoroutinefunction(kind):
-        return _wrap_coroutine(function, work, recorder, begin)
+        return _wrap_coroutine(function, work, spot)
     if inspect.isasyncgenfunction(kind):
-        return _wrap_async_generator(function, work, recorder, begin)
+        return _wrap_async_generator(function, work, spot)
     if inspect.isgeneratorfunction(kind):
-        return _wrap_generator(function, work, recorder, begin)
-    return _wrap_plain(function, work, recorder, begin)
+        return _wrap_generator(function, work, spot)
+    return _wrap_plain(function, work, spot)
 
 
-def _wrap_plain(
-    function: Callable[P, R], work: Work[Callable[P, R]], recorder: Recorder, begin: Begin
-) -> Callable[P, R]:
+def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot) -> Callable[P, R]:
     usual, checked = work
+    recorder, site, new = spot
 
     @functools.wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not recorder.enabled:
             return function(*args, **kwargs)
-        run = begin(context.present())
+        run = new().at(site, context.present())
         if args or kwargs:
             run.set_arguments(args, kwargs)
         run.enter()
@@ -280,16 +280,16 @@ def _wrap_plain(
 def _wrap_coroutine(
     function: Callable[P, Coroutine[Any, Any, R]],
     work: Work[Callable[P, Coroutine[Any, Any, R]]],
-    recorder: Recorder,
-    begin: Begin,
+    spot: Spot,
 ) -> Callable[P, Coroutine[Any, Any, R]]:
     usual, checked = work
+    recorder, site, new = spot
 
     @functools.wraps(function)
     async def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not recorder.enabled:
             return await function(*args, **kwargs)
-        run = begin(context.present())
+        run = new().at(site, context.present())
         if args or kwargs:
             run.set_arguments(args, kwargs)
         run.enter()
@@ -307,16 +307,16 @@ def _wrap_coroutine(
 def _wrap_generator(
     function: Callable[P, Generator[Any, Any, R]],
     work: Work[Callable[P, Generator[Any, Any, R]]],
-    recorder: Recorder,
-    begin: Begin,
+    spot: Spot,
 ) -> Callable[P, Generator[Any, Any, R]]:
     usual, checked = work
+    recorder, site, new = spot
 
     @functools.wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
         if not recorder.enabled:
             return (yield from function(*args, **kwargs))
-        run = begin(context.present())
+        run = new().at(site, context.present())
         if args or kwargs:
             run.set_arguments(args, kwargs)
         return (yield from drive(run.begin(), (checked if recorder.gated else usual)(*args, **kwargs)))
@@ -327,15 +327,15 @@ def _wrap_generator(
 def _wrap_async_generator(
     function: Callable[P, AsyncGenerator[Any, Any]],
     work: Work[Callable[P, AsyncGenerator[Any, Any]]],
-    recorder: Recorder,
-    begin: Begin,
+    spot: Spot,
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
     usual, checked = work
+    recorder, site, new = spot
 
     def prepare(*args: P.args, **kwargs: P.kwargs) -> tuple[ActiveInvocation | None, AsyncGenerator[Any, Any]]:
         if not recorder.enabled:
             return None, function(*args, **kwargs)
-        run = begin(context.present())
+        run = new().at(site, context.present())
         if args or kwargs:
             run.set_arguments(args, kwargs)
         return run.begin(), (checked if recorder.gated else usual)(*args, **kwargs)

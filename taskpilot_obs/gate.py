@@ -47,7 +47,7 @@ class Gate:
 
     __slots__ = ("_defaults", "_host", "_names", "own")
 
-    def __init__(self, host: Host, own: Checks | None, function: Callable[..., Any] | None = None) -> None:
+    def __init__(self, host: Host, own: Checks | None, function: Callable[..., Any]) -> None:
         self._host = host
         self.own = own
         self._names, self._defaults = _parameters(function)
@@ -164,10 +164,8 @@ def _tool_of(run: ActiveInvocation) -> str | None:
     return run.name if run.operation is Operation.TOOL else None
 
 
-def _parameters(function: Callable[..., Any] | None) -> tuple[tuple[str, ...], dict[str, object]]:
+def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str, object]]:
     """Names of positional parameters, and the defaults of all, as far as the function tells."""
-    if function is None:
-        return (), {}
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # a built-in without a signature

@@ -16,19 +16,21 @@ from taskpilot_obs.outcomes import classify
 from taskpilot_obs.records import BAD, AttributeValue, Invocation, Operation, Started, Status, clean_attributes
 from taskpilot_obs.rollups import Totals, sum_of
 from taskpilot_obs.semconv import Attr
-from taskpilot_obs.site import Details, Site, scope_attributes
+from taskpilot_obs.site import Details, Site, scope_attributes, text_length
 from taskpilot_obs.tracing import LiveSpan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextvars import Token
 
-    from taskpilot_obs.context import Running, Scope
+    from taskpilot_obs.context import Scope
     from taskpilot_obs.records import Record
     from taskpilot_obs.tracing import SpanIds, Tracing
 
-    Step = tuple[Token[Running | None], Token[Any] | None]
+    Step = tuple[Token["ActiveInvocation | None"], Token[Any] | None]
 
+_SUCCESS = Status.SUCCESS
+"""Looked up once: a member of an enumeration costs as much as a clock reading."""
 _LOST, _UNSEEN, _BEGUN, _DONE = range(-1, 3)
 """What the drainer has seen of an invocation; `_LOST`: its start was dropped, its end will bring both records."""
 
@@ -67,7 +69,8 @@ class ActiveInvocation:
     totals: Totals | None
     begun: Started
 
-    def __init__(self, site: Site, parent: ActiveInvocation | None) -> None:
+    def at(self, site: Site, parent: ActiveInvocation | None) -> Self:
+        """Stand at a place, beneath a parent; not yet begun. In place of a constructor, which costs twice a call."""
         self.ended_ns = 0
         self.site = site
         self.parent = parent
@@ -76,10 +79,11 @@ class ActiveInvocation:
         self.scope = parent.scope if scope is None and parent is not None else scope
         self.stage = _UNSEEN
         self.details: Details | None = None
-        self._token: Token[Running | None] | None = None
+        self._token: Token[ActiveInvocation | None] | None = None
         self.span: LiveSpan | None = None
         self.input_length: int | None = None
         self.output_length: int | None = None
+        return self
 
     # --- begin and end -----------------------------------------------------------------------------------------------
 
@@ -146,7 +150,7 @@ class ActiveInvocation:
 
     def stop(self) -> None:
         """End as `success`."""
-        self.end(Status.SUCCESS)
+        self.end(_SUCCESS)
 
     def fail(self, error: BaseException) -> None:
         """End with the status that the exception stands for (`error`, `timeout`, `blocked`, `cancelled`, …)."""
@@ -320,15 +324,7 @@ class ActiveInvocation:
 
     def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Note what a function was called with: how much text, and the redacted arguments when content is captured."""
-        length = -1
-        for value in args:
-            if type(value) is str:
-                length += len(value) + (length < 0)
-        for value in kwargs.values():
-            if type(value) is str:
-                length += len(value) + (length < 0)
-        if length >= 0:
-            self.input_length = length
+        self.input_length = text_length(args, kwargs)
         redactor = self.site.host.redactor
         if redactor is not None:
             with guarded("capture", self.site.host.tally):
@@ -340,7 +336,7 @@ class ActiveInvocation:
             self.output_length = len(result)
         if self.site.host.redactor is not None:
             self.set_output(result)
-        self.end(Status.SUCCESS)
+        self.end(_SUCCESS)
 
     def note_item(self, item: object) -> None:
         """Note one item of a stream."""
@@ -348,14 +344,7 @@ class ActiveInvocation:
             self.output_length = (self.output_length or 0) + len(item)
             redactor = self.site.host.redactor
             if redactor is not None:
-                self._note_text(item, redactor.max_length)
-
-    def _note_text(self, item: str, limit: int) -> None:
-        """Keep what a stream says, a little beyond what will be shown, for the redactor to see whole."""
-        details = self._note()
-        kept = details.output_text or ""
-        if len(kept) < 2 * limit:
-            details.output_text = kept + item
+                self._note().keep_text(item, 2 * redactor.max_length)
 
     def finish_stream(self, result: object) -> None:
         """End as `success` what was streamed."""
@@ -400,13 +389,13 @@ class ActiveInvocation:
         live.end()
 
     def _write_outcome(self, live: LiveSpan) -> None:
-        if self.status is not Status.SUCCESS:
+        if self.status is not _SUCCESS:
             live.set(Attr.STATUS, self.status.value)
         details = self.details
         if details is not None and details.error_type is not None:
             live.set(Attr.ERROR_TYPE, details.error_type)
             live.set_failed(details.error_type, details.error_message)
-        if live.below and self.site.operation is not Operation.TOOL:
+        if live.below and not self.site.is_tool:
             live.set_all(sum_of(live.below).as_attributes())
 
     def _add_to_span_above(self, live: LiveSpan) -> None:
@@ -425,7 +414,7 @@ class ActiveInvocation:
 
     def _add_own(self, totals: Totals) -> None:
         """Add what this run itself is: one tool call, or one LLM call."""
-        if self.site.operation is Operation.TOOL:
+        if self.site.is_tool:
             totals.tool_calls += 1
 
     def _set_on_span(self, key: str, value: AttributeValue) -> None:
@@ -481,7 +470,7 @@ class ActiveInvocation:
         self._add_own(totals)
 
     def _counts_above(self) -> bool:
-        return self.site.operation is Operation.TOOL
+        return self.site.is_tool
 
     def own_totals(self) -> Totals:
         """The sum of what happened beneath; for the drainer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.invocation import Abandonable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.invocation import ActiveInvocation
     from taskpilot_obs.records import AttributeValue, Invocation, Started
     from taskpilot_obs.rollups import Totals
-    from taskpilot_obs.site import Site
+    from taskpilot_obs.site import LlmSite, Site
     from taskpilot_obs.tracing import LiveSpan
     from taskpilot_obs.usage import Reading
 
@@ -59,10 +59,13 @@ class LlmInvocation(Abandonable):
         "usage_inconsistent",
     )
 
-    def __init__(self, site: Site, parent: ActiveInvocation | None, *, provider: str | None, model: str | None) -> None:
-        super().__init__(site, parent)
-        self.provider = provider
-        self.request_model = model
+    def at(self, site: Site, parent: ActiveInvocation | None) -> Self:
+        """Stand at a place where a model is called. Starts loading the price table, off this thread."""
+        super().at(site, parent)
+        here = cast("LlmSite", site)
+        here.host.prices.warm_up()
+        self.provider = here.provider
+        self.request_model = here.model
         self.response_model: str | None = None
         self.response_id: str | None = None
         self.finish_reasons: tuple[str, ...] = ()
@@ -78,6 +81,7 @@ class LlmInvocation(Abandonable):
         self.streaming = False
         self.retries = 0
         self.error_category: str | None = None
+        return self
 
     # --- what the caller says ----------------------------------------------------------------------------------------
 
@@ -118,7 +122,7 @@ class LlmInvocation(Abandonable):
             self.cached = cached
 
     def set_cost(self, usd: Decimal | float | str) -> None:
-        """State the cost in USD; it wins over the price table. What is no amount (negative, NaN) is counted, not taken."""
+        """State the cost in USD; it wins over the price table. What is no amount (negative, NaN) is counted only."""
         if self.ended_ns:
             return
         with guarded("set_cost", self.site.host.tally):
@@ -239,14 +243,6 @@ class LlmInvocation(Abandonable):
 
     def _note_error(self, error: BaseException) -> None:
         self.error_category = error_category(error)
-
-    def _start_attributes(self) -> dict[str, AttributeValue]:
-        attributes = super()._start_attributes()
-        if self.provider is not None:
-            attributes[Attr.PROVIDER] = self.provider
-        if self.request_model is not None:
-            attributes[Attr.REQUEST_MODEL] = self.request_model
-        return attributes
 
     def _write_outcome(self, live: LiveSpan) -> None:
         super()._write_outcome(live)

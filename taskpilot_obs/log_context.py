@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from taskpilot_obs import context
 from taskpilot_obs.context import get_request_id
 from taskpilot_obs.guarded import guarded
-from taskpilot_obs.recorder import running_here
 from taskpilot_obs.semconv import Field
 from taskpilot_obs.tracing import current_ids
 
@@ -22,7 +22,7 @@ class LogContextFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Stamp the record."""
         with guarded("log_context"):
-            running = running_here()
+            running = context.present()
             ids = running.span_ids if running is not None and running.span is not None else current_ids()
             for name, value in (
                 (Field.REQUEST_ID, get_request_id()),

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import threading
-import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from taskpilot_obs import context
-from taskpilot_obs.context import current_scope
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.invocation import Abandonable, ActiveInvocation
 from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.providers import canonical, infer_provider
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
-    AuditEvent,
-    CacheSize,
-    CheckResult,
-    Decision,
-    DecisionKind,
-    Feedback,
     Operation,
-    Origin,
-    Severity,
-    Stage,
     Status,
-    Verdict,
-    clean_attributes,
 )
-from taskpilot_obs.site import Declares, Host, Site
-from taskpilot_obs.tracing import current_ids
+from taskpilot_obs.reporting import Reporter
+from taskpilot_obs.site import Declares, LlmSite, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from prometheus_client import CollectorRegistry  # noqa: TID251  the type of an argument that is passed through
 
@@ -42,7 +29,6 @@ if TYPE_CHECKING:
     from taskpilot_obs.feedback import Verdicts
     from taskpilot_obs.pipeline import Pipeline
     from taskpilot_obs.pricing import PriceTable
-    from taskpilot_obs.records import AttributeValue, Record
     from taskpilot_obs.safety.checks import Checks
     from taskpilot_obs.safety.redaction import Redactor
     from taskpilot_obs.self_telemetry import Tally
@@ -74,29 +60,7 @@ class Parts(NamedTuple):
     checks: Checks | None = None
 
 
-class _Report:
-    """A point event on its way to the drainer."""
-
-    __slots__ = ("record", "running", "verdicts")
-
-    def __init__(self, record: Record, running: ActiveInvocation | None, verdicts: Verdicts) -> None:
-        self.verdicts = verdicts
-        self.record = record
-        self.running = running
-
-    def droppable(self) -> bool:
-        return True
-
-    def freeze(self) -> Sequence[Record]:
-        record = self.record
-        if isinstance(record, Feedback):
-            return self.verdicts.revise(record)
-        if self.running is not None and isinstance(record, Decision) and record.is_violation:
-            self.running.add_violation()
-        return (record,)
-
-
-class Recorder(Host):
+class Recorder(Reporter):
     """Records invocations and events into one pipeline.
 
     Make one with `taskpilot_obs.config.build_recorder`, or use the default one that decorators share (`get_recorder`).
@@ -108,6 +72,7 @@ class Recorder(Host):
         self._lock = threading.Lock()
         self._declared: dict[tuple[Operation, str], None] = {}
         self._sites: dict[tuple[Operation, str], Site] = {}
+        self._llm_sites: dict[tuple[str, str | None, str | None], LlmSite] = {}
         self._expected: dict[object, Checks] = {}
         self.tracing = None
         self.redactor = None
@@ -125,7 +90,7 @@ class Recorder(Host):
             self.parts = parts
             self.clock, self.tally, self.prices = parts.clock, parts.tally, parts.prices
             self.guard_span = guarded("span", parts.tally)
-            self.tracing, self.redactor = parts.tracing, parts.redactor
+            self.tracing, self.redactor, self.verdicts = parts.tracing, parts.redactor, parts.verdicts
             self.now, self.pipeline = parts.clock.now, parts.pipeline
             self.enabled = parts.settings.enabled
             self.checks = parts.checks
@@ -167,6 +132,34 @@ class Recorder(Host):
             found = self._sites[operation, name] = Site(self, operation, name, {})
         return found
 
+    def llm_site(
+        self,
+        *,
+        model: str | None,
+        provider: str | None = None,
+        operation: Operation | str = Operation.CHAT,
+        attributes: Mapping[str, object] | None = None,
+    ) -> LlmSite:
+        """The place where `model` is called; shared when it has no attributes of its own.
+
+        Raises:
+            ValueError: the operation is no LLM call.
+        """
+        key = (operation, model, provider)
+        found = None if attributes else self._llm_sites.get(key)
+        if found is not None:
+            return found
+        kind = Operation(operation)
+        if kind not in LLM_OPERATIONS:
+            raise ValueError(f"{kind.value!r} is no LLM call: begin it with start(operation, name)")
+        served_by = canonical(provider) if provider is not None else infer_provider(model)
+        site = LlmSite(self, kind, model, served_by, attributes or {})
+        if not attributes:
+            if len(self._llm_sites) >= _MAX_SITES:
+                self._llm_sites.clear()
+            self._llm_sites[key] = site
+        return site
+
     def start(
         self,
         operation: Operation | str,
@@ -191,7 +184,7 @@ class Recorder(Host):
         kind = Operation(operation)
         if kind in LLM_OPERATIONS:
             raise ValueError(f"{kind.value!r} is an LLM call: begin it with start_llm(provider=…, model=…)")
-        return Abandonable(self.site(kind, name, attributes), resolve(parent)).begin()
+        return Abandonable().at(self.site(kind, name, attributes), resolve(parent)).begin()
 
     def start_llm(
         self,
@@ -220,7 +213,7 @@ class Recorder(Host):
 
     def new(self, operation: Operation, name: str, attributes: Mapping[str, object] | None = None) -> ActiveInvocation:
         """An operation beneath the current one, not yet begun."""
-        return Abandonable(self.site(operation, name, attributes), resolve(CURRENT))
+        return Abandonable().at(self.site(operation, name, attributes), resolve(CURRENT))
 
     def new_llm(
         self,
@@ -231,14 +224,9 @@ class Recorder(Host):
         parent: Parent = CURRENT,
         attributes: Mapping[str, object] | None = None,
     ) -> LlmInvocation:
-        """An LLM call, not yet begun. Starts loading the price table, off this thread."""
-        kind = Operation(operation)
-        if kind not in LLM_OPERATIONS:
-            raise ValueError(f"{kind.value!r} is no LLM call: begin it with start(operation, name)")
-        self.prices.warm_up()
-        provider = canonical(provider) if provider is not None else infer_provider(model)
-        site = self.site(kind, model or "", attributes)
-        return LlmInvocation(site, resolve(parent), provider=provider, model=model)
+        """An LLM call, not yet begun."""
+        site = self.llm_site(model=model, provider=provider, operation=operation, attributes=attributes)
+        return LlmInvocation().at(site, resolve(parent))
 
     def record_llm_call(  # noqa: PLR0913  one argument for each thing that can be known after the fact
         self,
@@ -284,174 +272,6 @@ class Recorder(Host):
             call.cached, call.response_model = cached, response_model
             call.end_after_the_fact(outcome)
 
-    # --- point events ------------------------------------------------------------------------------------------------
-
-    def record_feedback(
-        self, request_id: str | None = None, *, correct: bool, attributes: Mapping[str, object] | None = None
-    ) -> None:
-        """Record a user's word on a request: was the answer right?
-
-        Counted once per request ID (the last 50,000 rated of this process); the opposite verdict later is a revision.
-
-        Args:
-            request_id: the request; the current one when left out.
-            correct: whether the user confirms it.
-            attributes: for the audit log.
-        """
-        origin = self.origin()
-        rated = request_id if request_id is not None else origin.request_id
-        self.report(
-            Feedback(
-                str(rated or ""),
-                bool(correct),
-                revision=False,
-                origin=origin,
-                time_unix_ns=self._time(),
-                attributes=clean_attributes(attributes or {}),
-            )
-        )
-
-    def record_policy_violation(
-        self,
-        policy: str,
-        *,
-        reason: str | None = None,
-        severity: Severity | str = Severity.MEDIUM,
-        blocked: bool = False,
-        tool: str | None = None,
-        attributes: Mapping[str, object] | None = None,
-    ) -> None:
-        """Record one violation that a check of the application's own found.
-
-        Args:
-            policy: its name; a metric label, so of a bounded set.
-            reason: for the audit log.
-            severity: low, medium, high or critical.
-            blocked: whether the work was refused.
-            tool: the tool whose call violated it.
-            attributes: for the audit log.
-
-        Raises:
-            ValueError: the severity is unknown.
-        """
-        result = CheckResult.BLOCKED if blocked else CheckResult.WOULD_BLOCK
-        self.record_decision(
-            policy, Verdict.DENY, result=result, reason=reason, severity=severity, tool=tool, attributes=attributes
-        )
-
-    def record_guardrail_block(
-        self,
-        guardrail: str,
-        *,
-        stage: Stage | str = Stage.INPUT,
-        reason: str | None = None,
-        duration_seconds: float | None = None,
-        attributes: Mapping[str, object] | None = None,
-    ) -> None:
-        """Record that a guardrail of the application's own really blocked an input or an output.
-
-        Raises:
-            ValueError: the stage is unknown.
-        """
-        self.record_decision(
-            guardrail,
-            Verdict.DENY,
-            kind=DecisionKind.GUARDRAIL,
-            result=CheckResult.BLOCKED,
-            stage=stage,
-            reason=reason,
-            duration_seconds=duration_seconds,
-            attributes=attributes,
-        )
-
-    def record_decision(  # noqa: PLR0913  what an auditor asks about a decision
-        self,
-        name: str,
-        verdict: Verdict | str,
-        *,
-        kind: DecisionKind | str = DecisionKind.POLICY,
-        result: CheckResult | str | None = None,
-        stage: Stage | str | None = None,
-        reason: str | None = None,
-        severity: Severity | str = Severity.MEDIUM,
-        tool: str | None = None,
-        duration_seconds: float | None = None,
-        attributes: Mapping[str, object] | None = None,
-    ) -> None:
-        """Record the decision of a policy or guardrail that lives elsewhere.
-
-        Args:
-            name: of the policy or guardrail.
-            verdict: allow, deny or require_approval.
-            kind: policy, guardrail or budget.
-            result: what came of it; by default `passed` for allow and `would_block` otherwise.
-            stage: input or output.
-            reason: for the audit log.
-            severity: of a violation.
-            tool: the tool whose call was decided about.
-            duration_seconds: how long the check took.
-            attributes: for the audit log.
-
-        Raises:
-            ValueError: a word that is none of the allowed ones.
-        """
-        ruling = Verdict(verdict)
-        outcome = CheckResult.PASSED if ruling is Verdict.ALLOW else CheckResult.WOULD_BLOCK
-        self.report(
-            Decision(
-                DecisionKind(kind),
-                name,
-                ruling,
-                CheckResult(result) if result is not None else outcome,
-                self.origin(),
-                self._time(),
-                reason,
-                Severity(severity),
-                Stage(stage) if stage is not None else None,
-                tool,
-                duration_seconds,
-                clean_attributes(attributes or {}),
-            )
-        )
-
-    def record_audit_event(self, event: str, **attributes: AttributeValue) -> None:
-        """Write an event of the application's (task created, approved, …) to the audit log, with the request ID."""
-        self.report(AuditEvent(str(event), self.origin(), self._time(), clean_attributes(attributes)))
-
-    def record_cache_size(self, cache: str, entries: int) -> None:
-        """Set how many entries a cache of the application's holds."""
-        self.report(CacheSize(str(cache), max(0, int(entries)), self._time()))
-
-    def report(self, record: Record) -> None:
-        """Hand over a finished point event, as one of the current invocation's."""
-        if self.enabled:
-            self.pipeline.put(_Report(record, running_here(), self._parts().verdicts))
-
-    def origin(self) -> Origin:
-        """Where the present code stands: request, run, agent, trace."""
-        running, scope = running_here(), current_scope.get()
-        trace_id, span_id, sampled = running.span_ids if running is not None and running.span else current_ids()
-        tenant, user, session = scope[1:4] if scope is not None else (None, None, None)
-        if running is None:
-            request_id = scope.request_id if scope is not None else None
-            return Origin(request_id, None, None, None, None, trace_id, span_id, sampled, tenant, user, session)
-        return Origin(
-            scope.request_id if scope is not None else running.request_id,
-            running.invocation_id,
-            None,
-            running.workflow,
-            running.agent,
-            trace_id,
-            span_id,
-            sampled,
-            tenant,
-            user,
-            session,
-        )
-
-    def _time(self) -> int:
-        return self.clock.unix_ns(self.now()) if self.enabled else time.time_ns()
-
     # --- reading -----------------------------------------------------------------------------------------------------
 
     @property
@@ -487,12 +307,6 @@ class Recorder(Host):
         return self._parts().pipeline.shutdown(timeout)
 
 
-def running_here() -> ActiveInvocation | None:
-    """The invocation that runs in the present context."""
-    running = context.present()
-    return running if isinstance(running, ActiveInvocation) else None
-
-
 def resolve(parent: Parent) -> ActiveInvocation | None:
     """The parent that is meant."""
-    return running_here() if isinstance(parent, str) else parent
+    return context.present() if isinstance(parent, str) else parent

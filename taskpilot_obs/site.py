@@ -63,6 +63,7 @@ class Site:
         "checks",
         "host",
         "is_agent",
+        "is_tool",
         "is_workflow",
         "name",
         "operation",
@@ -78,6 +79,7 @@ class Site:
         self.name = name
         self.is_workflow = operation is Operation.WORKFLOW
         self.is_agent = operation is Operation.AGENT
+        self.is_tool = operation is Operation.TOOL
         is_task = self.is_workflow or self.is_agent
         self.root_lineage = (name if is_task else None, name if self.is_agent else None)
         """Nearest workflow and agent of a run with nothing above it."""
@@ -90,6 +92,36 @@ class Site:
         if key is not None:
             self.span_attributes[key] = name
         self.span_attributes.update({Attr.USER_PREFIX + key: value for key, value in self.attributes.items()})
+
+
+class LlmSite(Site):
+    """A place where a model is called.
+
+    Args:
+        host: the recorder.
+        operation: `chat` or `embeddings`.
+        model: the model asked for.
+        provider: who serves it.
+        attributes: for spans and audit log.
+    """
+
+    __slots__ = ("model", "provider")
+
+    def __init__(
+        self,
+        host: Host,
+        operation: Operation,
+        model: str | None,
+        provider: str | None,
+        attributes: Mapping[str, object],
+    ) -> None:
+        super().__init__(host, operation, model or "", attributes)
+        self.model = model
+        self.provider = provider
+        if provider is not None:
+            self.span_attributes[Attr.PROVIDER] = provider
+        if model is not None:
+            self.span_attributes[Attr.REQUEST_MODEL] = model
 
 
 _NAME_ATTRIBUTES = {
@@ -111,6 +143,12 @@ class Details:
         self.input_text: str | None = None
         self.output_text: str | None = None
 
+    def keep_text(self, item: str, limit: int) -> None:
+        """Keep what a stream says, a little beyond what will be shown, for the redactor to see whole."""
+        kept = self.output_text or ""
+        if len(kept) < limit:
+            self.output_text = kept + item
+
 
 NO_DETAILS = Details()
 
@@ -121,3 +159,15 @@ def scope_attributes(scope: Scope) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {key: value for key, value in identity if value is not None}
     attributes.update({Attr.USER_PREFIX + name: value for name, value in scope.attributes.items()})
     return attributes
+
+
+def text_length(args: tuple[object, ...], kwargs: Mapping[str, object]) -> int | None:
+    """How many characters of text a function was called with; None where no argument is text.
+
+    By exact type: a subclass may have a `__len__` of its own.
+    """
+    length = None
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if type(value) is str:
+            length = len(value) if length is None else length + len(value)
+    return length

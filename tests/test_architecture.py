@@ -20,7 +20,7 @@ LAYERS = {
     0: "records semconv exceptions usage_types usage_readers assets ids clock providers outcomes",
     1: "context guarded self_telemetry rollups llm_errors usage pricing safety feedback executors rules periods",
     2: "tracing site freezing invocation llm_invocation exporters pipeline audit store budgets",
-    3: "recorder gate stats golden_signals settings log_context",
+    3: "reporting recorder gate stats golden_signals settings log_context",
     4: "config testing gate",
     5: "decorators gating driving gating tracking events exposition",
     6: "__init__ cli demo",

@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from datetime import timedelta
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import get_args
 
@@ -58,7 +59,11 @@ def test_the_environment_speaks_text() -> None:
             ENV_PREFIX + "AUDIT_KEY": "hush",
         },
     )
-    assert (settings.enabled, settings.audit_log, settings.audit_max_age) == (False, Path("a.jsonl"), timedelta(hours=1))
+    assert (settings.enabled, settings.audit_log, settings.audit_max_age) == (
+        False,
+        Path("a.jsonl"),
+        timedelta(hours=1),
+    )
     assert settings.prices == (Path("a.toml"), Path("b.yaml"))
     assert "hush" not in repr(settings)
 
@@ -241,9 +246,9 @@ def test_the_version_of_a_checkout(monkeypatch) -> None:
     """Imported from a checkout that is not installed, the version says so."""
 
     def missing(_name: str) -> str:
-        raise config.PackageNotFoundError
+        raise PackageNotFoundError
 
-    monkeypatch.setattr(config, "version", missing)
+    monkeypatch.setattr("importlib.metadata.version", missing)
     assert config.library_version() == "0+unknown"
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, Final
 
+from taskpilot_obs import context
 from taskpilot_obs.context import current_running, current_scope, request_context
 from taskpilot_obs.invocation import Abandonable, ActiveInvocation
-from taskpilot_obs.recorder import running_here
 from taskpilot_obs.records import Operation
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.site import Site
@@ -39,13 +39,13 @@ class Opener:
 
     def run(self, entry: Entry, operation: Operation, name: str) -> None:
         """Begin a workflow or an agent."""
-        self._begin(entry, Abandonable(self._recorder.site(operation, name), parent_of(entry)))
+        self._begin(entry, Abandonable().at(self._recorder.site(operation, name), parent_of(entry)))
         if self._recorder.tracing is not None and _by_one_call():
             _attach(entry)
 
     def tool(self, entry: Entry, name: str, kind: str, call_id: object) -> None:
         """Begin a tool call; `kind` is `function` or `datastore`."""
-        run = Abandonable(self._tool_site(name, kind), parent_of(entry))
+        run = Abandonable().at(self._tool_site(name, kind), parent_of(entry))
         self._begin(entry, run)
         if run.span is None:
             return
@@ -75,7 +75,7 @@ class Opener:
 
     def beneath(self, entry: Entry) -> bool:
         """Whether something of ours runs here already; then the entry is plumbing beneath it."""
-        here = running_here()
+        here = context.present()
         if here is not None:
             entry.run = here
         return here is not None
@@ -108,7 +108,7 @@ class Opener:
 def parent_of(entry: Entry) -> ActiveInvocation | None:
     """What a run belongs to: LangChain's parent, or what the user's code has begun beneath that."""
     if entry.above is None:
-        return running_here()
+        return context.present()
     found = innermost(current_running.get(), entry.above.run)
     return found if isinstance(found, ActiveInvocation) else None
 
