@@ -35,33 +35,44 @@ def alerts(settings: Settings) -> tuple[Alert, ...]:
 
 
 def _thresholds(settings: Settings) -> list[Alert]:
-    runs = settings.recent_windows
+    return [alert for part in (_success, _latency, _cost, _correctness, _violations) for alert in part(settings)]
+
+
+def _success(settings: Settings) -> list[Alert]:
     success = settings.success_rate_percent
-    latency = settings.p95_latency_seconds
-    cost = settings.cost_per_successful_task_usd
-    correct = settings.user_confirmed_correctness_percent
-    violations = settings.policy_violation_rate_percent
-    success_alerts = _Threshold(
+    shared = _Threshold(
         ("TaskpilotSuccessRateLow", "TaskpilotSuccessRateCritical"),
         AlertKind.RATIO,
         "success_rate",
         "workflow_runs:success_ratio_recent",
         _BOTH,
         f"Only {PERCENT} of runs succeed: {TASK} (below {{limit}})",
-        f"{PERCENT} of the runs of {TASK} succeeded {evidence(runs, success.min_events, 'counted runs')}."
+        f"{PERCENT} of the runs of {TASK} succeeded"
+        f" {evidence(settings.recent_windows, success.min_events, 'counted runs')}."
         " Errors, timeouts and blocked runs count against it; cancelled, abandoned and interrupted ones do not.",
     )
-    latency_alerts = _Threshold(
+    return _below(settings, shared, success)
+
+
+def _latency(settings: Settings) -> list[Alert]:
+    latency = settings.p95_latency_seconds
+    shared = _Threshold(
         ("TaskpilotLatencyHigh", "TaskpilotLatencyCritical"),
         AlertKind.LATENCY,
         "p95_latency",
         "workflow_duration_seconds:p95_recent",
         _BOTH,
         f"Runs are slow, p95 is {SECONDS}: {TASK} (above {{limit}})",
-        f"1 of 20 runs of {TASK} takes {SECONDS} or longer, {evidence(runs, latency.min_events, 'runs')}, whatever"
+        f"1 of 20 runs of {TASK} takes {SECONDS} or longer,"
+        f" {evidence(settings.recent_windows, latency.min_events, 'runs')}, whatever"
         " their status.",
     )
-    cost_alerts = _Threshold(
+    return _above(settings, shared, latency, 1, "{:.12g} s")
+
+
+def _cost(settings: Settings) -> list[Alert]:
+    cost = settings.cost_per_successful_task_usd
+    shared = _Threshold(
         ("TaskpilotTaskCostHigh", "TaskpilotTaskCostCritical"),
         AlertKind.SPEND,
         "cost_per_task",
@@ -69,10 +80,16 @@ def _thresholds(settings: Settings) -> list[Alert]:
         _JOB,
         f"A successful task costs {USD}: {{{{ $labels.job }}}} (above {{limit}})",
         f"All LLM calls of {{{{ $labels.job }}}} together cost {USD} per run that succeeded,"
-        f" {evidence(runs, cost.min_events, 'counted runs')}. Failed runs cost too: a low success rate raises"
+        f" {evidence(settings.recent_windows, cost.min_events, 'counted runs')}. Failed runs cost too: a low"
+        " success rate raises"
         " this figure.",
     )
-    correct_alerts = _Threshold(
+    return _above(settings, shared, cost, 1, "")
+
+
+def _correctness(settings: Settings) -> list[Alert]:
+    correct = settings.user_confirmed_correctness_percent
+    shared = _Threshold(
         ("TaskpilotCorrectnessLow", "TaskpilotCorrectnessCritical"),
         AlertKind.RATIO,
         "correctness",
@@ -82,7 +99,12 @@ def _thresholds(settings: Settings) -> list[Alert]:
         f"{PERCENT} of the answers of {{{{ $labels.job }}}} that users judged were correct,"
         f" {evidence(settings.recent_feedback_windows, correct.min_events, 'verdicts')}.",
     )
-    violation_alerts = _Threshold(
+    return _below(settings, shared, correct)
+
+
+def _violations(settings: Settings) -> list[Alert]:
+    violations = settings.policy_violation_rate_percent
+    shared = _Threshold(
         ("TaskpilotPolicyViolationRateHigh", "TaskpilotPolicyViolationRateCritical"),
         AlertKind.RATIO,
         "policy_violation_rate",
@@ -90,15 +112,10 @@ def _thresholds(settings: Settings) -> list[Alert]:
         _JOB,
         f"Policy violations reach {PERCENT} of runs: {{{{ $labels.job }}}} (above {{limit}})",
         f"Policies denied {PERCENT} as often as {{{{ $labels.job }}}} finished a counted run,"
-        f" {evidence(runs, violations.min_events, 'counted runs')}. Denials count in monitor and in enforce mode.",
+        f" {evidence(settings.recent_windows, violations.min_events, 'counted runs')}. Denials count in monitor"
+        " and in enforce mode.",
     )
-    return [
-        *_below(settings, success_alerts, success),
-        *_above(settings, latency_alerts, latency, 1, "{:.12g} s"),
-        *_above(settings, cost_alerts, cost, 1, ""),
-        *_below(settings, correct_alerts, correct),
-        *_above(settings, violation_alerts, violations, 100, "{:.12g}%"),
-    ]
+    return _above(settings, shared, violations, 100, "{:.12g}%")
 
 
 def _below(settings: Settings, shared: _Threshold, limits: Below) -> list[Alert]:

@@ -29,6 +29,7 @@ CACHE_LEVELS: Final[dict[str, tuple[str, ...]]] = {
     "model": (Label.MODEL,),
     "job": (),
 }
+_SUMMED: Final = ("agent", "model", "provider", "job")
 _COARSE: Final = ("provider", "job")
 """Levels at which alerts look at requests, and so need longer windows."""
 _QUANTILES: Final = ((0.5, "p50"), (0.9, "p90"), (0.95, "p95"), (0.99, "p99"))
@@ -38,12 +39,14 @@ _RATE_LIMIT: Final = semconv.ERROR_CATEGORIES[0]
 def groups(settings: Settings) -> tuple[RuleGroup, ...]:
     """Recording rules of the folder `llm`."""
     parts = {
-        "requests": _requests(settings),
+        "requests": _requests(settings, (BASE,)),
+        "requests-by-level": [*_requests(settings, _SUMMED), _recent_errors(settings)],
         "latency": _latency(settings, "llm_request_duration_seconds", semconv.LLM_DURATION.name, "p99"),
         "first-token": _latency(settings, "llm_time_to_first_token_seconds", semconv.LLM_FIRST_TOKEN.name, "p95"),
         "tokens": _tokens(settings),
         "cost": _cost(settings),
-        "cache": _cache(settings),
+        "cache": _cache(settings, (BASE,)),
+        "cache-by-level": [*_cache(settings, ("agent", "model", "job")), _recent_hits(settings)],
         "quality": _quality(settings),
     }
     return tuple(
@@ -71,9 +74,9 @@ def requests_failed(level: str) -> Count:
     return count._replace(zero_of=f"{level}:llm_requests_counted")
 
 
-def _requests(settings: Settings) -> list[Recording]:
+def _requests(settings: Settings, levels: Sequence[str]) -> list[Recording]:
     rules = []
-    for level in LEVELS:
+    for level in levels:
         windows = settings.fine_windows if level in _COARSE else SHORT
         counted, failed = requests_counted(level), requests_failed(level)
         rules += counted.rules(settings.scope, windows) + failed.rules(settings.scope, windows)
@@ -83,11 +86,15 @@ def _requests(settings: Settings) -> list[Recording]:
             )
             for window in windows
         ]
+    return rules
+
+
+def _recent_errors(settings: Settings) -> Recording:
     values = [
         (f"provider:llm_requests:error_ratio_rate{window}", requests_counted("provider").over(window))
         for window in settings.recent_windows
     ]
-    return [*rules, Recording("provider:llm_requests:error_ratio_recent", recent(values, settings.llm.min_events))]
+    return Recording("provider:llm_requests:error_ratio_recent", recent(values, settings.llm.min_events))
 
 
 def _latency(settings: Settings, name: str, metric: str, alerted: str) -> list[Recording]:
@@ -133,20 +140,25 @@ def _rates(count: Count, level: str) -> list[Recording]:
     ]
 
 
-def _cache(settings: Settings) -> list[Recording]:
+def _cache(settings: Settings, levels: Sequence[str]) -> list[Recording]:
     rules = []
-    for level, labels in CACHE_LEVELS.items():
+    for level in levels:
+        labels = CACHE_LEVELS[level]
         hits = _count(level, "llm_cache_hits", labels, semconv.LLM_CACHE_HITS.name)
         misses = _count(level, "llm_cache_misses", labels, semconv.LLM_CACHE_MISSES.name)
         windows = settings.fine_windows if level == "agent" else SHORT
         rules += hits.rules(settings.scope, windows) + misses.rules(settings.scope, windows)
         for window in windows:
             rules += _hit_ratio(settings, level, labels, window)
+    return rules
+
+
+def _recent_hits(settings: Settings) -> Recording:
     values = [
         (f"agent:llm_cache:hit_ratio_rate{window}", f"agent:llm_cache_lookups:increase{window}")
         for window in settings.recent_windows
     ]
-    return [*rules, Recording("agent:llm_cache:hit_ratio_recent", recent(values, settings.llm.min_events))]
+    return Recording("agent:llm_cache:hit_ratio_recent", recent(values, settings.llm.min_events))
 
 
 def _hit_ratio(settings: Settings, level: str, labels: tuple[str, ...], window: str) -> list[Recording]:
