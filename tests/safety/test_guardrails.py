@@ -180,7 +180,7 @@ def test_generator_protocol_survives_checks(seen):
     @observe_agent("Agent", guardrails=[out()])
     def agent():
         got = []
-        while len(got) < 2:
+        while len(got) < 3:
             try:
                 got.append((yield len(got)))
             except KeyError:
@@ -193,9 +193,10 @@ def test_generator_protocol_survives_checks(seen):
     stream = consume()
     assert next(stream) == 0
     assert stream.send("a") == 1
+    assert stream.throw(KeyError()) == 2
     with pytest.raises(StopIteration) as end:
-        stream.throw(KeyError())
-    assert end.value.value == ["a", "thrown"]
+        stream.send("b")
+    assert end.value.value == ["a", "thrown", "b"]
     closed = agent()
     assert next(closed) == 0
     closed.close()
@@ -435,6 +436,14 @@ def test_what_cannot_be_read_is_as_if_the_checks_had_failed(seen, decisions, kin
     assert seen[0].status is (Status.SUCCESS if allowed else Status.BLOCKED)
 
 
+def test_output_that_cannot_be_read_is_withheld(decisions):
+    """A result that cannot be read is not handed out where its check is enforced."""
+    agent, _ = make("plain", Unreadable(), guardrails=[out()], mode="enforce")
+    with pytest.raises(GuardrailBlockedError, match="the check failed"):
+        agent("hello")
+    assert [each.result for each in decisions] == [CheckResult.ERROR]
+
+
 def test_a_failing_check_is_counted_and_logged_and_no_violation(recorder, caplog):
     """The failure of a check is counted as ours, named in the log without its text, and violates no policy."""
 
@@ -592,6 +601,23 @@ def test_tokens_of_tracked_calls(seen):
     assert [run.status.value for run in seen] == ["success", "success", "success", "blocked", "blocked", "blocked"]
 
 
+def test_tokens_of_asynchronous_calls(seen):
+    """Asynchronous LLM calls are counted and refused like the others."""
+
+    @observe_llm(model="gpt-4o")
+    async def call():
+        return {"model": "gpt-4o", "usage": {"prompt_tokens": 60, "completion_tokens": 60}}
+
+    @observe_workflow("Task", policies=[MaxTokens(100)], mode="enforce")
+    async def run():
+        await call()
+        await call()
+
+    with pytest.raises(PolicyViolationError):
+        asyncio.run(run())
+    assert [run.status.value for run in seen] == ["success", "blocked", "blocked"]
+
+
 def test_answer_that_is_withheld_was_paid(recorder, seen):
     """The tokens of an LLM call whose answer is withheld are counted: they are spent."""
 
@@ -661,6 +687,25 @@ def test_methods_partials_and_objects():
         1,
         "hello",
     )
+
+
+def test_functions_without_a_signature():
+    """A built-in that does not tell its parameters is checked by what it is called with."""
+    smallest = observe_agent("min", policies=[WORDS], mode="enforce")(min)
+    assert smallest("b", "a") == "a"
+    with pytest.raises(PolicyViolationError):
+        smallest("delete", "a")
+
+
+def test_decisions_beyond_a_full_queue_are_dropped_and_counted():
+    """When nothing drains and the queue is full twice over, decisions are dropped and counted; calls go on."""
+    with fresh_recorder(queue_capacity=64) as recorder, capture_records(Decision, recorder) as decisions:
+        agent, _ = make("plain", "x", policies=[WORDS])
+        with recorder.pipeline._lock:
+            assert [agent("hello") for _ in range(300)] == ["x"] * 300
+        kept = len(decisions)
+        assert kept < 300
+        assert sample(recorder, "agent_runs_total", agent="Agent", status="success") is not None
 
 
 def test_nested_refusal_blocks_every_level_that_it_passes(recorder, seen):
