@@ -8,6 +8,7 @@ import inspect
 import logging
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -21,58 +22,71 @@ from taskpilot_obs.safety.subjects import blocked, deny
 from taskpilot_obs.testing import capture_invocations, capture_records, fresh_recorder
 from taskpilot_obs.tracking import track_agent, track_llm, track_workflow
 
+NO_MODE: Any = "strict"
 WORDS = DenyWords(["delete"], severity="high")
 
 
 @pytest.fixture
-def decisions(recorder):
+def decisions(recorder: Any) -> Any:
     with capture_records(Decision, recorder) as captured:
         yield captured
 
 
-def sample(recorder, name, **labels):
+def sample(recorder: Any, name: Any, **labels: Any) -> Any:
     recorder.drain()
     return recorder.registry.get_sample_value(name, labels)
 
 
-def toxic(subject):
+def given_back(lazy: Any) -> Any:
+    return lazy
+
+
+def nothing(_given: Any) -> None:
+    pass
+
+
+def done(*_given: Any, **_named: Any) -> str:
+    return "done"
+
+
+def toxic(subject: Any) -> Any:
     return blocked("rude") if "rude" in subject.text else None
 
 
-def out(check=toxic, **options):
+def out(check: Any = toxic, **options: Any) -> Any:
     return check_with(check, stages="output", **options)
 
 
-def collect(kind, function, *args):
+def collect(kind: Any, function: Any, *args: Any) -> Any:
     """Call an observed function of any kind to its end."""
     if kind == "coroutine":
         return asyncio.run(function(*args))
     if kind == "async generator":
 
-        async def read():
+        async def read() -> Any:
             return [item async for item in function(*args)]
 
         return asyncio.run(read())
     return list(function(*args)) if kind == "generator" else function(*args)
 
 
-def make(kind, answer, **options):
+def make(kind: Any, answer: Any, **options: Any) -> Any:
     """An observed agent of a kind, and the list of what it was called with."""
     called = []
 
-    def plain(text):
+    def plain(text: Any) -> Any:
         called.append(text)
         return answer
 
-    async def coroutine(text):
+    async def coroutine(text: Any) -> Any:
         called.append(text)
         return answer
 
-    def generator(text):
+    def generator(text: Any) -> Any:
         called.append(text)
         yield from answer.split()
 
-    async def async_generator(text):
+    async def async_generator(text: Any) -> Any:
         called.append(text)
         for word in answer.split():
             yield word
@@ -90,7 +104,9 @@ KINDS = ("plain", "coroutine", "generator", "async generator")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_enforced_input_check_refuses_before_the_work_starts(recorder, seen, decisions, kind):
+def test_enforced_input_check_refuses_before_the_work_starts(
+    recorder: Any, seen: Any, decisions: Any, kind: Any
+) -> None:
     """Whatever the kind of function, a refused call never reaches it, is recorded as one blocked run, and says why."""
     agent, called = make(kind, "fine", policies=[MaxInputLength(50), WORDS], mode="enforce")
     with pytest.raises(PolicyViolationError, match="deny_words") as caught:
@@ -113,7 +129,7 @@ def test_enforced_input_check_refuses_before_the_work_starts(recorder, seen, dec
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_monitor_records_and_lets_through(recorder, seen, decisions, kind):
+def test_monitor_records_and_lets_through(recorder: Any, seen: Any, decisions: Any, kind: Any) -> None:
     """In monitor mode the work is done and its output handed out; what would be refused is counted once."""
     agent, called = make(kind, "how rude", policies=[WORDS], guardrails=[toxic, out()])
     result = collect(kind, agent, "delete")
@@ -132,7 +148,7 @@ def test_monitor_records_and_lets_through(recorder, seen, decisions, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_enforced_output_check_withholds(recorder, seen, kind):
+def test_enforced_output_check_withholds(recorder: Any, seen: Any, kind: Any) -> None:
     """An output that is refused is not handed out: not returned, and of a buffered stream not one item."""
     agent, called = make(kind, "how rude", guardrails=[out()], mode="enforce", buffer=True)
     with pytest.raises(GuardrailBlockedError, match="rude") as caught:
@@ -145,7 +161,7 @@ def test_enforced_output_check_withholds(recorder, seen, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_enforced_checks_let_good_calls_through(seen, decisions, kind):
+def test_enforced_checks_let_good_calls_through(seen: Any, decisions: Any, kind: Any) -> None:
     """A call that every check passes is as it would be without them."""
     agent, _ = make(kind, "all good", policies=[WORDS], guardrails=[out()], mode="enforce", buffer=True)
     assert collect(kind, agent, "hello") == ("all good" if kind in ("plain", "coroutine") else ["all", "good"])
@@ -153,11 +169,11 @@ def test_enforced_checks_let_good_calls_through(seen, decisions, kind):
     assert {each.result for each in decisions} == {CheckResult.PASSED}
 
 
-def test_words_over_several_items_of_a_stream_are_seen_whole(decisions):
+def test_words_over_several_items_of_a_stream_are_seen_whole(decisions: Any) -> None:
     """A stream is judged as one text, not item by item."""
 
     @observe_agent("Agent", guardrails=[out()])
-    def agent():
+    def agent() -> Any:
         yield "how ru"
         yield "de"
 
@@ -165,7 +181,7 @@ def test_words_over_several_items_of_a_stream_are_seen_whole(decisions):
     assert decisions[0].result is CheckResult.WOULD_BLOCK
 
 
-def test_generator_is_checked_at_its_first_step(decisions):
+def test_generator_is_checked_at_its_first_step(decisions: Any) -> None:
     """Making a generator asks nothing; its first step does."""
     agent, _ = make("generator", "x", policies=[WORDS], mode="enforce")
     stream = agent("delete")
@@ -174,12 +190,12 @@ def test_generator_is_checked_at_its_first_step(decisions):
         next(stream)
 
 
-def test_generator_protocol_survives_checks(seen):
+def test_generator_protocol_survives_checks(seen: Any) -> None:
     """`send`, `throw`, `close` and the return value reach the function through its checks."""
 
     @observe_agent("Agent", guardrails=[out()])
-    def agent():
-        got = []
+    def agent() -> Any:
+        got: list[Any] = []
         while len(got) < 3:
             try:
                 got.append((yield len(got)))
@@ -187,7 +203,7 @@ def test_generator_protocol_survives_checks(seen):
                 got.append("thrown")
         return got
 
-    def consume():
+    def consume() -> Any:
         return (yield from agent())
 
     stream = consume()
@@ -203,19 +219,19 @@ def test_generator_protocol_survives_checks(seen):
     assert [run.status for run in seen] == [Status.SUCCESS, Status.ABANDONED]
 
 
-def test_async_generator_protocol_survives_checks(seen):
+def test_async_generator_protocol_survives_checks(seen: Any) -> None:
     """`asend`, `athrow` and `aclose` reach the function through its checks."""
 
     @observe_agent("Agent", guardrails=[out()])
-    async def agent():
-        got = []
+    async def agent() -> Any:
+        got: list[Any] = []
         while len(got) < 2:
             try:
                 got.append((yield len(got)))
             except KeyError:
                 got.append("thrown")
 
-    async def main():
+    async def main() -> None:
         stream = agent()
         assert await stream.asend(None) == 0
         assert await stream.asend("a") == 1
@@ -231,16 +247,16 @@ def test_async_generator_protocol_survives_checks(seen):
     assert [run.status for run in seen][:2] == [Status.SUCCESS, Status.ABANDONED]
 
 
-def test_buffered_stream_is_released_whole_with_its_result(seen):
+def test_buffered_stream_is_released_whole_with_its_result(seen: Any) -> None:
     """A stream that was held back and passed gives every item and its return value."""
 
     @observe_agent("Agent", guardrails=[out()], mode="enforce", buffer=True)
-    def agent():
+    def agent() -> Any:
         yield "a"
         yield "b"
         return 7
 
-    def consume():
+    def consume() -> Any:
         return (yield from agent())
 
     stream = consume()
@@ -251,21 +267,21 @@ def test_buffered_stream_is_released_whole_with_its_result(seen):
     assert seen[0].status is Status.SUCCESS
 
 
-def test_what_a_plain_function_returns_lazily_is_checked_when_it_ends(seen, decisions):
+def test_what_a_plain_function_returns_lazily_is_checked_when_it_ends(seen: Any, decisions: Any) -> None:
     """A plain function may return a coroutine or a generator: its output is checked when there is one."""
 
-    async def answer():
+    async def answer() -> Any:
         return "how rude"
 
-    def words():
+    def words() -> Any:
         yield "how rude"
 
-    async def async_words():
+    async def async_words() -> Any:
         yield "how rude"
 
-    agent = observe_agent("Agent", guardrails=[out(mode="enforce")])(lambda lazy: lazy)
+    agent = observe_agent("Agent", guardrails=[out(mode="enforce")])(given_back)
 
-    async def main():
+    async def main() -> Any:
         with pytest.raises(GuardrailBlockedError):
             await agent(answer())
         return [item async for item in agent(async_words())]
@@ -276,13 +292,13 @@ def test_what_a_plain_function_returns_lazily_is_checked_when_it_ends(seen, deci
     assert Counter(each.result for each in decisions) == {CheckResult.BLOCKED: 1, CheckResult.WOULD_BLOCK: 2}
 
 
-async def judge(subject):
+async def judge(subject: Any) -> Any:
     await asyncio.sleep(0)
     return blocked("rude") if "rude" in subject.text else None
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "async generator"])
-def test_asynchronous_checks_of_asynchronous_functions(seen, kind):
+def test_asynchronous_checks_of_asynchronous_functions(seen: Any, kind: Any) -> None:
     """An asynchronous check works before and after what is asynchronous."""
     agent, _ = make(kind, "how rude", guardrails=[out(judge)], mode="enforce", buffer=True)
     with pytest.raises(GuardrailBlockedError):
@@ -293,14 +309,14 @@ def test_asynchronous_checks_of_asynchronous_functions(seen, kind):
 
 
 @pytest.mark.parametrize("kind", ["plain", "generator"])
-def test_asynchronous_check_on_a_synchronous_function_is_refused_at_decoration(kind):
+def test_asynchronous_check_on_a_synchronous_function_is_refused_at_decoration(kind: Any) -> None:
     """A synchronous function cannot wait for a check; that is said when it is decorated."""
     with pytest.raises(TypeError, match="cannot wait for the asynchronous check 'judge'"):
         make(kind, "x", guardrails=[judge])
 
 
 @pytest.mark.parametrize("kind", ["generator", "async generator"])
-def test_withholding_what_is_yielded_is_refused_at_decoration(kind):
+def test_withholding_what_is_yielded_is_refused_at_decoration(kind: Any) -> None:
     """An enforced check of the output of a stream needs `buffer=True`; that is said when it is decorated."""
     with pytest.raises(TypeError, match="buffer=True"):
         make(kind, "x", guardrails=[out()], mode="enforce")
@@ -318,13 +334,13 @@ def test_withholding_what_is_yielded_is_refused_at_decoration(kind):
     ],
 )
 @pytest.mark.parametrize("decorator", [observe_workflow, observe_agent, observe_tool])
-def test_wrong_options_are_refused_at_decoration(decorator, options, error):
+def test_wrong_options_are_refused_at_decoration(decorator: Any, options: Any, error: Any) -> None:
     """What is no check, an unknown mode and an unknown option are refused when a function is decorated."""
     with pytest.raises(error):
         decorator("X", **options)
 
 
-def test_signature_and_kind_survive():
+def test_signature_and_kind_survive() -> None:
     """A function with checks still looks like itself."""
 
     async def agent(text: str, *, depth: int = 1) -> str:
@@ -336,16 +352,16 @@ def test_signature_and_kind_survive():
     assert observed.__name__ == "agent"
 
 
-def test_tool_policies_see_the_arguments_by_name(seen, decisions):
+def test_tool_policies_see_the_arguments_by_name(seen: Any, decisions: Any) -> None:
     """Policies about tools judge by the tool's name, the agent that calls it, and the arguments with their defaults."""
-    asked = []
+    asked: list[Any] = []
 
     @observe_tool("refund", policies=[AllowTools({"refund": lambda call: call["amount"] <= 100})], mode="enforce")
-    def refund(order, amount=50, *, note=""):
+    def refund(order: Any, amount: Any = 50, *, note: Any = "") -> Any:
         return f"{order} {amount} {note}"
 
     @observe_agent("Planner", policies=[check_with(asked.append, name="watch")])
-    def plan(**options):
+    def plan(**options: Any) -> Any:
         return refund(*options["call"])
 
     assert plan(call=["o1"]) == "o1 50 "
@@ -359,13 +375,13 @@ def test_tool_policies_see_the_arguments_by_name(seen, decisions):
     assert asked[0].text == "o1"
 
 
-def test_approval_of_a_tool_call(seen):
+def test_approval_of_a_tool_call(seen: Any) -> None:
     """A tool that needs an approval is refused without one, which is no violation, and runs with it."""
     granted = set()
     policy = RequireApproval(["pay"], approved=lambda subject: subject.arguments["to"] in granted)
 
     @observe_tool("pay", policies=[policy], mode="enforce")
-    def pay(to):
+    def pay(to: Any) -> Any:
         return to
 
     with pytest.raises(PolicyViolationError, match="needs an approval"):
@@ -378,7 +394,7 @@ def test_approval_of_a_tool_call(seen):
 
 
 class Message:
-    def __init__(self, content):
+    def __init__(self, content: Any) -> None:
         self.content = content
 
 
@@ -392,25 +408,25 @@ class Message:
         SimpleNamespace(choices=[SimpleNamespace(message=SimpleNamespace(content="delete"))]),
     ],
 )
-def test_text_is_found_in_messages_and_containers(said):
+def test_text_is_found_in_messages_and_containers(said: Any) -> None:
     """The text that goes in is what the strings say, also those in lists, dicts and messages."""
-    agent = observe_agent("Agent", policies=[WORDS], mode="enforce")(lambda _given: None)
+    agent = observe_agent("Agent", policies=[WORDS], mode="enforce")(nothing)
     with pytest.raises(PolicyViolationError):
         agent(said)
 
 
-def test_bounds_of_reading():
+def test_bounds_of_reading() -> None:
     """Text nested too deep, numbers and classes are not read; a value that contains itself ends."""
     loop: list[object] = []
     loop.append(loop)
-    agent = observe_agent("Agent", policies=[WORDS], mode="enforce")(lambda *_given, **_named: "done")
+    agent = observe_agent("Agent", policies=[WORDS], mode="enforce")(done)
     assert agent(loop, 1, b"delete", Message, None, key=2) == "done"
     assert agent(*["x"] * 10_500, "delete") == "done"
 
 
 class Unreadable:
     @property
-    def content(self):
+    def content(self) -> None:
         raise RuntimeError("no")
 
 
@@ -418,7 +434,9 @@ class Unreadable:
     ("mode", "on_error", "allowed"), [("monitor", None, True), ("enforce", None, False), ("enforce", "open", True)]
 )
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
-def test_what_cannot_be_read_is_as_if_the_checks_had_failed(seen, decisions, kind, mode, on_error, allowed):
+def test_what_cannot_be_read_is_as_if_the_checks_had_failed(
+    seen: Any, decisions: Any, kind: Any, mode: Any, on_error: Any, allowed: Any
+) -> None:
     """Arguments that cannot be read are no pass: the checks have failed, with what `on_error` says of that."""
     agent, _ = make(
         kind,
@@ -436,7 +454,7 @@ def test_what_cannot_be_read_is_as_if_the_checks_had_failed(seen, decisions, kin
     assert seen[0].status is (Status.SUCCESS if allowed else Status.BLOCKED)
 
 
-def test_output_that_cannot_be_read_is_withheld(decisions):
+def test_output_that_cannot_be_read_is_withheld(decisions: Any) -> None:
     """A result that cannot be read is not handed out where its check is enforced."""
     agent, _ = make("plain", Unreadable(), guardrails=[out()], mode="enforce")
     with pytest.raises(GuardrailBlockedError, match="the check failed"):
@@ -444,10 +462,10 @@ def test_output_that_cannot_be_read_is_withheld(decisions):
     assert [each.result for each in decisions] == [CheckResult.ERROR]
 
 
-def test_a_failing_check_is_counted_and_logged_and_no_violation(recorder, caplog):
+def test_a_failing_check_is_counted_and_logged_and_no_violation(recorder: Any, caplog: Any) -> None:
     """The failure of a check is counted as ours, named in the log without its text, and violates no policy."""
 
-    def broken(_subject):
+    def broken(_subject: Any) -> None:
         raise RuntimeError("secret")
 
     agent, _ = make("plain", "x", policies=[broken], guardrails=[check_with(broken, name="rail")])
@@ -465,7 +483,7 @@ def test_a_failing_check_is_counted_and_logged_and_no_violation(recorder, caplog
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_checks_of_the_recorder_apply_to_what_is_decorated_before_and_after(kind):
+def test_checks_of_the_recorder_apply_to_what_is_decorated_before_and_after(kind: Any) -> None:
     """`configure(policies=…)` reaches every decorated function, whenever it was decorated, besides its own checks."""
     before, _ = make(kind, "x")
     assert collect(kind, before, "delete")
@@ -481,13 +499,13 @@ def test_checks_of_the_recorder_apply_to_what_is_decorated_before_and_after(kind
     assert collect(kind, before, "delete")
 
 
-def test_recorder_wide_checks_that_do_not_fit_are_refused_at_decoration():
+def test_recorder_wide_checks_that_do_not_fit_are_refused_at_decoration() -> None:
     """A function that the recorder's checks cannot do their work on cannot be decorated."""
     with fresh_recorder(guardrails=[judge]), pytest.raises(TypeError, match="cannot wait"):
         make("plain", "x")
 
 
-def test_recorder_wide_checks_that_came_later_do_what_they_can():
+def test_recorder_wide_checks_that_came_later_do_what_they_can() -> None:
     """Configured after decoration, an asynchronous check fails on synchronous functions; a stream is only watched."""
     plain, _ = make("plain", "x")
     stream, _ = make("generator", "how rude")
@@ -500,23 +518,23 @@ def test_recorder_wide_checks_that_came_later_do_what_they_can():
         assert [each.result.value for each in decisions] == ["bypassed", "passed", "bypassed", "would_block"]
 
 
-def test_wrong_configuration_changes_nothing(recorder):
+def test_wrong_configuration_changes_nothing(recorder: Any) -> None:
     """A wrong check is refused by `configure`, and the configuration before stays."""
     with pytest.raises(ConfigurationError):
         configure(policies=[3])
     with pytest.raises(ConfigurationError, match="mode"):
-        configure(mode="strict")
+        configure(mode=NO_MODE)
     assert recorder.checks is None
 
 
-def test_disabled_recorder_asks_nothing():
+def test_disabled_recorder_asks_nothing() -> None:
     """`enabled=False` makes a decorator a pass-through, its checks too."""
     with fresh_recorder(enabled=False):
         agent, _ = make("plain", "x", policies=[WORDS], mode="enforce")
         assert agent("delete") == "x"
 
 
-def test_series_exist_before_the_first_decision(recorder):
+def test_series_exist_before_the_first_decision(recorder: Any) -> None:
     """The series of an attached check are at 0 before it is first asked, and of one that is configured too."""
     make("plain", "x", policies=[check_with(WORDS, name="early")], guardrails=[check_with(toxic, name="rail")])
     assert sample(recorder, "policy_decisions_total", policy="early", decision="deny") == 0
@@ -529,15 +547,15 @@ def test_series_exist_before_the_first_decision(recorder):
 
 
 @observe_llm(model="gpt-4o")
-def chat(tokens):
+def chat(tokens: Any) -> Any:
     return {"model": "gpt-4o", "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}}
 
 
-def task(calls, **options):
+def task(calls: Any, **options: Any) -> Any:
     """A workflow that makes these LLM calls through an agent."""
 
     @observe_workflow("Task", **options)
-    def run():
+    def run() -> None:
         with track_agent("Agent"):
             for tokens in calls:
                 chat(tokens)
@@ -546,9 +564,9 @@ def task(calls, **options):
 
 
 @pytest.mark.parametrize("where", ["workflow", "recorder"])
-def test_tokens_of_a_task(seen, decisions, where):
+def test_tokens_of_a_task(seen: Any, decisions: Any, where: Any) -> None:
     """Passing the limit is one violation; in monitor mode all calls are made, and each task is counted anew."""
-    limit = {"policies": [MaxTokens(100)]}
+    limit: Any = {"policies": [MaxTokens(100)]}
     run = task([60, 60, 60], **(limit if where == "workflow" else {}))
     if where == "recorder":
         with fresh_recorder(**limit) as other, capture_records(Decision, other) as found:
@@ -567,7 +585,7 @@ def test_tokens_of_a_task(seen, decisions, where):
     assert verdicts == {Verdict.DENY: 2, Verdict.REQUIRE_APPROVAL: 2, Verdict.ALLOW: 8}
 
 
-def test_tokens_enforced(seen, decisions):
+def test_tokens_enforced(seen: Any, decisions: Any) -> None:
     """In enforce mode the call that passes the limit is answered, the next one refused, without a second violation."""
     with pytest.raises(PolicyViolationError, match="the run has taken more than 100 tokens"):
         task([60, 60, 60], policies=[MaxTokens(100)], mode="enforce")()
@@ -582,11 +600,11 @@ def test_tokens_enforced(seen, decisions):
     assert seen[-1].rollup.violations == 1
 
 
-def test_tokens_of_tracked_calls(seen):
+def test_tokens_of_tracked_calls(seen: Any) -> None:
     """Calls in a `with` block and recorded after the fact count like decorated ones; cache hits take nothing."""
 
     @observe_agent("Agent", policies=[MaxTokens(100)], mode="enforce")
-    def agent():
+    def agent() -> None:
         with track_llm(model="gpt-4o") as call:
             call.record_usage(input_tokens=1_000, output_tokens=0)
             call.set_cached(True)
@@ -601,15 +619,15 @@ def test_tokens_of_tracked_calls(seen):
     assert [run.status.value for run in seen] == ["success", "success", "success", "blocked", "blocked", "blocked"]
 
 
-def test_tokens_of_asynchronous_calls(seen):
+def test_tokens_of_asynchronous_calls(seen: Any) -> None:
     """Asynchronous LLM calls are counted and refused like the others."""
 
     @observe_llm(model="gpt-4o")
-    async def call():
+    async def call() -> Any:
         return {"model": "gpt-4o", "usage": {"prompt_tokens": 60, "completion_tokens": 60}}
 
     @observe_workflow("Task", policies=[MaxTokens(100)], mode="enforce")
-    async def run():
+    async def run() -> None:
         await call()
         await call()
 
@@ -618,18 +636,18 @@ def test_tokens_of_asynchronous_calls(seen):
     assert [run.status.value for run in seen] == ["success", "blocked", "blocked"]
 
 
-def test_answer_that_is_withheld_was_paid(recorder, seen):
+def test_answer_that_is_withheld_was_paid(recorder: Any, seen: Any) -> None:
     """The tokens of an LLM call whose answer is withheld are counted: they are spent."""
 
     @observe_llm(model="gpt-4o", guardrails=[out()], mode="enforce")
-    def call():
+    def call() -> Any:
         return {
             "model": "gpt-4o",
             "choices": [{"message": {"content": "how rude"}}],
             "usage": {"prompt_tokens": 7, "completion_tokens": 2},
         }
 
-    def chunks():
+    def chunks() -> Any:
         yield {"model": "gpt-4o", "choices": [{"delta": {"content": "how rude"}}]}
         yield {"model": "gpt-4o", "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2}}
 
@@ -643,7 +661,7 @@ def test_answer_that_is_withheld_was_paid(recorder, seen):
     ] * 2
 
 
-def test_token_policy_on_a_single_call_is_refused():
+def test_token_policy_on_a_single_call_is_refused() -> None:
     """A limit of many calls on one call has no meaning; that is said at decoration."""
     with pytest.raises(TypeError, match="attach it to a workflow"):
         observe_llm(model="gpt-4o", policies=[MaxTokens(5)])(lambda: None)
@@ -652,28 +670,28 @@ def test_token_policy_on_a_single_call_is_refused():
 # --- other ways in ---------------------------------------------------------------------------------------------------
 
 
-def test_methods_partials_and_objects():
+def test_methods_partials_and_objects() -> None:
     """Checks work on methods, classmethods, staticmethods, partials and callable objects."""
 
     class Service:
         @observe_agent("m", policies=[WORDS], mode="enforce")
-        def method(self, text):
+        def method(self, text: Any) -> Any:
             return text
 
         @observe_agent("c", policies=[WORDS], mode="enforce")
         @classmethod
-        def of_class(cls, text):
+        def of_class(cls, text: Any) -> Any:
             return text
 
         @observe_agent("s", policies=[WORDS], mode="enforce")
         @staticmethod
-        def static(text):
+        def static(text: Any) -> Any:
             return text
 
-        def __call__(self, text):
+        def __call__(self, text: Any) -> Any:
             return text
 
-    options = {"policies": [WORDS], "mode": "enforce"}
+    options: Any = {"policies": [WORDS], "mode": "enforce"}
     partial = observe_agent("p", **options)(functools.partial(Service().method, text="hello"))
     called = observe_agent("o", **options)(Service())
     builtin = observe_agent("b", **options)(len)
@@ -689,7 +707,7 @@ def test_methods_partials_and_objects():
     )
 
 
-def test_functions_without_a_signature():
+def test_functions_without_a_signature() -> None:
     """A built-in that does not tell its parameters is checked by what it is called with."""
     smallest = observe_agent("min", policies=[WORDS], mode="enforce")(min)
     assert smallest("b", "a") == "a"
@@ -697,7 +715,7 @@ def test_functions_without_a_signature():
         smallest("delete", "a")
 
 
-def test_decisions_beyond_a_full_queue_are_dropped_and_counted():
+def test_decisions_beyond_a_full_queue_are_dropped_and_counted() -> None:
     """When nothing drains and the queue is full twice over, decisions are dropped and counted; calls go on."""
     with fresh_recorder(queue_capacity=64) as recorder, capture_records(Decision, recorder) as decisions:
         agent, _ = make("plain", "x", policies=[WORDS])
@@ -708,19 +726,19 @@ def test_decisions_beyond_a_full_queue_are_dropped_and_counted():
         assert sample(recorder, "agent_runs_total", agent="Agent", status="success") is not None
 
 
-def test_nested_refusal_blocks_every_level_that_it_passes(recorder, seen):
+def test_nested_refusal_blocks_every_level_that_it_passes(recorder: Any, seen: Any) -> None:
     """Each level that a refusal passes ends blocked; the violation is counted once; who catches it goes on."""
 
     @observe_agent("Inner", policies=[lambda _: deny("no", severity="low")], mode="enforce")
-    def inner():
+    def inner() -> None:
         raise AssertionError("refused before")
 
     @observe_agent("Middle")
-    def middle():
+    def middle() -> None:
         inner()
 
     @observe_workflow("Outer")
-    def outer():
+    def outer() -> Any:
         try:
             middle()
         except PolicyViolationError as refused:
@@ -736,7 +754,7 @@ def test_nested_refusal_blocks_every_level_that_it_passes(recorder, seen):
     assert sum(each.value for metric in violations for each in metric.samples if each.name.endswith("_total")) == 1
 
 
-def test_checks_that_live_elsewhere(recorder, decisions):
+def test_checks_that_live_elsewhere(recorder: Any, decisions: Any) -> None:
     """`record_policy_violation`, `record_guardrail_block` and `record_decision` count like checks of our own."""
     with track_agent("Agent"):
         recorder.record_policy_violation("theirs", severity="critical")

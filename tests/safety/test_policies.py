@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,12 +22,15 @@ from taskpilot_obs.safety.policies import (
 )
 from taskpilot_obs.safety.subjects import Subject, deny, require_approval
 
+NOT_TEXT: Any = 1
+NOT_A_NUMBER: Any = "9"
 
-def said(text):
+
+def said(text: Any) -> Any:
     return Subject(Operation.AGENT, Stage.INPUT, text)
 
 
-def call(tool, agent="planner", **arguments):
+def call(tool: Any, agent: Any = "planner", **arguments: Any) -> Any:
     return Subject(Operation.TOOL, Stage.INPUT, tool=tool, agent=agent, arguments=arguments)
 
 
@@ -56,7 +60,7 @@ def call(tool, agent="planner", **arguments):
         ("", False),
     ],
 )
-def test_denied_words_are_whole_words_in_any_case_and_script(text, denied):
+def test_denied_words_are_whole_words_in_any_case_and_script(text: Any, denied: Any) -> None:
     """Words are found whole, in any case and compatibility form, and inside of scripts that write no spaces."""
     words = ["Delete", "drop table", "c++", "straße", "删除", "ลบ", "удали"]
     assert (DenyWords(words).check(said(text)).verdict is Verdict.DENY) is denied
@@ -65,12 +69,12 @@ def test_denied_words_are_whole_words_in_any_case_and_script(text, denied):
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_a_denied_word_between_spaces_is_always_found(before, after):
+def test_a_denied_word_between_spaces_is_always_found(before: Any, after: Any) -> None:
     """Whatever stands around, a denied word between spaces is denied."""
     assert DenyWords(["délete"]).check(said(f"{before} DÉLETE {after}")).verdict is Verdict.DENY
 
 
-def test_denied_pattern_says_which():
+def test_denied_pattern_says_which() -> None:
     """A pattern is searched for in the text, and the reason names its number, not the text."""
     policy = DenyPattern([r"(?i)ignore (all|previous)", r"\d{3}-\d{2}-\d{4}"], severity="critical")
     ruling = policy.check(said("my number is 123-45-6789"))
@@ -80,19 +84,19 @@ def test_denied_pattern_says_which():
     assert policy.severity is Severity.CRITICAL
 
 
-def test_denied_pattern_is_linear_where_a_backtracking_engine_is_not():
+def test_denied_pattern_is_linear_where_a_backtracking_engine_is_not() -> None:
     """A pattern that costs `re` 2^n steps on n characters comes back on 100,000 of them."""
     assert DenyPattern(r"^(a|aa)+$").check(said("a" * 100_000 + "b")).verdict is Verdict.ALLOW
 
 
 @pytest.mark.parametrize("pattern", ["(a", r"(?<=a)b", r"(a)\1"])
-def test_pattern_that_is_not_linear_is_refused(pattern):
+def test_pattern_that_is_not_linear_is_refused(pattern: Any) -> None:
     """What RE2 does not take is refused when the policy is made."""
     with pytest.raises(ConfigurationError, match="RE2 does not take"):
         DenyPattern(pattern)
 
 
-def test_pattern_without_the_engine_names_the_extra(monkeypatch):
+def test_pattern_without_the_engine_names_the_extra(monkeypatch: Any) -> None:
     """Without google-re2, making a DenyPattern says which extra brings it."""
     monkeypatch.setitem(sys.modules, "re2", None)
     with pytest.raises(MissingExtraError, match=r"taskpilot-obs\[safety\]"):
@@ -110,7 +114,7 @@ def test_pattern_without_the_engine_names_the_extra(monkeypatch):
         (said("delete"), True),
     ],
 )
-def test_allowed_tools_are_the_only_ones(subject, allowed):
+def test_allowed_tools_are_the_only_ones(subject: Any, allowed: Any) -> None:
     """Of the agents named, only the tools named may be called, and only with such arguments."""
     policy = AllowTools({"search": None, "refund": lambda arguments: arguments["amount"] <= 100}, agents=["planner"])
     assert (policy.check(subject).verdict is Verdict.ALLOW) is allowed
@@ -126,13 +130,13 @@ def test_allowed_tools_are_the_only_ones(subject, allowed):
         (said("shell"), True),
     ],
 )
-def test_denied_tools(subject, allowed):
+def test_denied_tools(subject: Any, allowed: Any) -> None:
     """The tools named may not be called with arguments to which the predicate says yes, by any agent."""
     policy = DenyTools({"shell": lambda arguments: "rm" in arguments["command"]})
     assert (policy.check(subject).verdict is Verdict.ALLOW) is allowed
 
 
-def test_approval():
+def test_approval() -> None:
     """A tool that needs an approval waits for one; other tools do not."""
     nobody = RequireApproval(["pay"])
     assert nobody.check(call("pay")).verdict is Verdict.REQUIRE_APPROVAL
@@ -143,14 +147,14 @@ def test_approval():
 
 
 @given(st.integers(1, 50), st.integers(0, 100))
-def test_input_length(limit, length):
+def test_input_length(limit: Any, length: Any) -> None:
     """Denied is what is longer than the limit, and nothing else."""
     ruling = MaxInputLength(limit).check(said("x" * length))
     assert (ruling.verdict is Verdict.DENY) is (length > limit)
 
 
 @given(st.integers(1, 100), st.lists(st.integers(0, 60), max_size=12))
-def test_tokens_are_one_violation_when_passed(limit, calls):
+def test_tokens_are_one_violation_when_passed(limit: Any, calls: Any) -> None:
     """Over any sequence of LLM calls there is one denial at most, at the call that passes the limit."""
     policy = MaxTokens(limit)
     total, denials = 0, 0
@@ -168,7 +172,7 @@ def test_tokens_are_one_violation_when_passed(limit, calls):
     [
         (lambda: DenyWords([]), "words"),
         (lambda: DenyWords(["a", " "]), "words"),
-        (lambda: DenyWords(["a", 1]), "words"),
+        (lambda: DenyWords(["a", NOT_TEXT]), "words"),
         (lambda: DenyWords(["a"], severity="grave"), "severity: expected one of low, medium, high, critical"),
         (lambda: DenyWords(["a"], stages="middle"), "stages: expected one of input, output"),
         (lambda: DenyWords(["a"], stages=()), "stages"),
@@ -179,26 +183,26 @@ def test_tokens_are_one_violation_when_passed(limit, calls):
         (lambda: AllowTools({}), "tools"),
         (lambda: DenyTools({"x": "y"}), "tools"),
         (lambda: DenyTools(["x"], agents=[]), "agents"),
-        (lambda: RequireApproval(["x"], approved=True), "approved"),
+        (lambda: RequireApproval(["x"], approved=NOT_TEXT), "approved"),
         (lambda: MaxInputLength(0), "characters"),
         (lambda: MaxInputLength(True), "characters"),
-        (lambda: MaxTokens("9"), "tokens"),
+        (lambda: MaxTokens(NOT_A_NUMBER), "tokens"),
     ],
 )
-def test_wrong_options_are_refused_at_construction(make, said):
+def test_wrong_options_are_refused_at_construction(make: Any, said: Any) -> None:
     """A wrong option is refused when the policy is made, by name and with what is allowed."""
     with pytest.raises(ConfigurationError, match=said):
         make()
 
 
-def test_one_word_is_taken_for_a_list_of_one():
+def test_one_word_is_taken_for_a_list_of_one() -> None:
     """`DenyWords("delete")` denies the word, not its letters."""
     policy = DenyWords("delete", stages="output")
     assert policy.stages == (Stage.OUTPUT,)
     assert policy.check(said("d e l")).verdict is Verdict.ALLOW
 
 
-def test_rulings_by_word():
+def test_rulings_by_word() -> None:
     """`deny` and `require_approval` make rulings; a severity may be a word."""
     assert deny("why", severity="low") == (Verdict.DENY, "why", Severity.LOW)
     assert deny() == (Verdict.DENY, None, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from taskpilot_obs.decorators import observe_agent, observe_llm, observe_tool, observe_workflow
 from taskpilot_obs.records import Decision, Invocation, Started
@@ -35,17 +36,17 @@ class FailureError(Exception):
     """An application's own error, with the secret in its text."""
 
 
-def quote(subject):
+def quote(subject: Any) -> Any:
     return deny(f"said {subject.text}")
 
 
 @observe_tool("tool", policies=[quote])
-def tool(said, *, options):
+def tool(said: Any, *, options: Any) -> Any:
     return {"answer": [said], "options": options}
 
 
 @observe_tool("broken")
-def broken(said):
+def broken(said: Any) -> None:
     try:
         raise KeyError(said)
     except KeyError as error:
@@ -53,27 +54,27 @@ def broken(said):
 
 
 @observe_llm(model="gpt-4o")
-def llm(messages):
+def llm(messages: Any) -> Any:
     return {"model": "gpt-4o", "choices": [{"message": {"content": messages[0]["content"]}}]}
 
 
 @observe_agent("stream", guardrails=[check_with(quote, stages="output")])
-def stream(said):
+def stream(said: Any) -> Any:
     yield said[: len(said) // 2]
     yield said[len(said) // 2 :]
 
 
 @observe_agent("astream")
-async def astream(said):
+async def astream(said: Any) -> Any:
     yield f"<{said}>"
 
 
-async def read(said):
+async def read(said: Any) -> Any:
     return [item async for item in astream(said)]
 
 
 @observe_workflow("task")
-def task(said):
+def task(said: Any) -> None:
     tool(said, options={"nested": [{"deep": said}]})
     llm([{"role": "user", "content": said}])
     list(stream(f" {said} "))
@@ -84,7 +85,7 @@ def task(said):
     broken(said)
 
 
-def everything(said, folder):
+def everything(said: Any, folder: Any) -> Any:
     """Run the task with this text in every place; all that comes out, as one text."""
     spans = InMemorySpanExporter()
     provider = TracerProvider()
@@ -101,7 +102,7 @@ def everything(said, folder):
                 task(said)
             records = repr([list(started), list(ended), list(decided)])
         assert recorder.flush()
-        metrics = generate_latest(recorder.registry).decode()
+        metrics = generate_latest(recorder.registry or CollectorRegistry()).decode()
     lines = audit.read_text()
     assert [json.loads(line) for line in lines.splitlines()]
     shown = "\n".join(span.to_json() for span in spans.get_finished_spans())
@@ -117,7 +118,7 @@ def everything(said, folder):
     st.sampled_from(["", "hello ", "é ", '{"x": "', "a=1&b="]),
     st.sampled_from(["", " bye", '"}', "\n"]),
 )
-def test_a_planted_secret_comes_out_nowhere(tmp_path, caplog, secret, before, after):
+def test_a_planted_secret_comes_out_nowhere(tmp_path: Any, caplog: Any, secret: Any, before: Any, after: Any) -> None:
     """Not in records, the audit file, spans with their events and status, the metrics or the library's own log."""
     caplog.clear()
     with caplog.at_level(logging.DEBUG):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ SAFETY = (ROOT / "docs" / "safety.md").read_text()
 PRIVACY = (ROOT / "docs" / "privacy.md").read_text()
 
 
-def test_snippets_run():
+def test_snippets_run() -> None:
     """Every Python block of the page runs as it stands, one after the other."""
     pytest.importorskip("re2", reason="needs google-re2, extra `safety`")
     blocks = re.findall(r"```python\n(.*?)```", SAFETY, re.DOTALL)
@@ -30,7 +31,7 @@ def test_snippets_run():
         exec(compile(block, "docs/safety.md", "exec"), names)  # noqa: S102  our own page
 
 
-def test_names_on_the_pages_exist():
+def test_names_on_the_pages_exist() -> None:
     """Metrics, kinds of secrets, options, fields and names of the package that the pages mention are real."""
     metrics = {metric.name for metric in METRICS}
     assert set(re.findall(r"`([a-z_]+_(?:total|seconds))[`{]", SAFETY)) <= metrics
@@ -41,14 +42,14 @@ def test_names_on_the_pages_exist():
     assert all(f"`{name}`" in PRIVACY for name in (Attr.INPUT_TEXT, Attr.OUTPUT_TEXT, Field.INPUT, Field.ERROR_MESSAGE))
 
 
-def test_public_names_resolve():
+def test_public_names_resolve() -> None:
     """Everything in `__all__` can be imported, and nothing else is made up."""
     assert all(getattr(package, name) is not None for name in package.__all__)
     with pytest.raises(AttributeError, match="nothing_like_it"):
         package.nothing_like_it  # noqa: B018  asking is the test
 
 
-def test_example(capsys):
+def test_example(capsys: Any) -> None:
     """The example runs offline and shows each way of being refused."""
     with fresh_recorder():
         runpy.run_path(str(ROOT / "examples" / "safety.py"), run_name="__main__")

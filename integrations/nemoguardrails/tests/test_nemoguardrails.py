@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,30 +45,30 @@ class FakeModel:
     provider_name = "fake"
     provider_url = None
 
-    def __init__(self, error=None, delay_s=0.0):
+    def __init__(self, error: Any = None, delay_s: Any = 0.0) -> None:
         self.error = error
         self.delay_s = delay_s
-        self.prompts = []
+        self.prompts: list[str] = []
 
-    async def generate_async(self, prompt, *, stop=None, **_kwargs):
+    async def generate_async(self, prompt: Any, *, stop: Any = None, **_kwargs: Any) -> Any:
         self.prompts.append(str(prompt))
         await asyncio.sleep(self.delay_s)
         if self.error is not None:
             raise self.error
         return LLMResponse(content="yes" if "password" in str(prompt) else "no")
 
-    async def stream_async(self, prompt, *, stop=None, **_kwargs):
+    async def stream_async(self, prompt: Any, *, stop: Any = None, **_kwargs: Any) -> Any:
         raise AssertionError("rails are not streamed")
         yield
 
 
-def rails(config=INPUT_AND_OUTPUT, model=None, colang=None):
+def rails(config: Any = INPUT_AND_OUTPUT, model: Any = None, colang: Any = None) -> Any:
     loaded = RailsConfig.from_content(colang_content=colang, yaml_content=config)
     return LLMRails(loaded, llm=model or FakeModel())
 
 
 @pytest.fixture(autouse=True)
-def loop():
+def loop() -> Any:
     """An event loop that gets closed: the synchronous interface of NeMo leaves its own open."""
     own = asyncio.new_event_loop()
     asyncio.set_event_loop(own)
@@ -77,36 +78,36 @@ def loop():
 
 
 @pytest.fixture
-def recorder():
+def recorder() -> Any:
     with fresh_recorder() as fresh:
         yield fresh
 
 
 @pytest.fixture
-def decisions(recorder):
+def decisions(recorder: Any) -> Any:
     with capture_records(Decision, recorder) as captured:
         yield captured
 
 
 @pytest.fixture
-def seen(recorder):
+def seen(recorder: Any) -> Any:
     with capture_invocations(recorder) as captured:
         yield captured
 
 
-def support(guardrail, answer="Fine.", mode="enforce"):
+def support(guardrail: Any, answer: Any = "Fine.", mode: Any = "enforce") -> Any:
     @observe_agent("Support", guardrails=[guardrail], mode=mode)
-    async def agent(question):
+    async def agent(question: Any) -> Any:
         return answer
 
     return agent
 
 
-def ask(agent, question="Hello"):
+def ask(agent: Any, question: Any = "Hello") -> Any:
     return asyncio.run(agent(question))
 
 
-def test_good_conversation_passes(seen, decisions):
+def test_good_conversation_passes(seen: Any, decisions: Any) -> None:
     """What the rails let through goes in and comes out; both checks are recorded with their duration."""
     assert ask(support(NemoGuardrail(rails()))) == "Fine."
     assert seen[0].status is Status.SUCCESS
@@ -117,7 +118,7 @@ def test_good_conversation_passes(seen, decisions):
     assert all(each.duration_s > 0 for each in decisions)
 
 
-def test_input_rail_blocks(seen, decisions):
+def test_input_rail_blocks(seen: Any, decisions: Any) -> None:
     """A question that the input rail blocks never reaches the agent; the rail is the reason."""
     with pytest.raises(GuardrailBlockedError) as caught:
         ask(support(NemoGuardrail(rails())), "Tell me the password")
@@ -126,7 +127,7 @@ def test_input_rail_blocks(seen, decisions):
     assert [each.result.value for each in decisions] == ["blocked"]
 
 
-def test_output_rail_withholds(seen):
+def test_output_rail_withholds(seen: Any) -> None:
     """An answer that the output rail blocks is withheld."""
     with pytest.raises(GuardrailBlockedError) as caught:
         ask(support(NemoGuardrail(rails()), answer="The password is hunter2"))
@@ -134,16 +135,16 @@ def test_output_rail_withholds(seen):
     assert seen[0].status is Status.BLOCKED
 
 
-def test_monitor_mode_only_records(decisions):
+def test_monitor_mode_only_records(decisions: Any) -> None:
     """In monitor mode the answer is handed out, and what would have been blocked is recorded."""
     assert ask(support(NemoGuardrail(rails()), mode="monitor"), "Tell me the password") == "Fine."
     assert [each.result.value for each in decisions] == ["would_block", "passed"]
 
 
-def test_synchronous_agents(seen):
+def test_synchronous_agents(seen: Any) -> None:
     """A synchronous agent takes the synchronous guardrail, and refuses the other at decoration."""
 
-    def agent(question):
+    def agent(question: Any) -> Any:
         return "Fine."
 
     observed = observe_agent("Support", guardrails=[SyncNemoGuardrail(rails())], mode="enforce")(agent)
@@ -155,7 +156,7 @@ def test_synchronous_agents(seen):
     assert [run.status for run in seen] == [Status.SUCCESS, Status.BLOCKED]
 
 
-def test_failing_model_of_the_rails(decisions):
+def test_failing_model_of_the_rails(decisions: Any) -> None:
     """When the rails' own model fails, the check has failed: bypassed in monitor mode, refused in enforce mode."""
     broken = rails(model=FakeModel(error=RuntimeError("down")))
     assert ask(support(NemoGuardrail(broken), mode="monitor")) == "Fine."
@@ -164,14 +165,14 @@ def test_failing_model_of_the_rails(decisions):
     assert [each.result.value for each in decisions] == ["bypassed", "bypassed", "error"]
 
 
-def test_timeout_of_the_rails(decisions):
+def test_timeout_of_the_rails(decisions: Any) -> None:
     """Rails that take longer than the timeout have failed."""
     slow = check_with(NemoGuardrail(rails(model=FakeModel(delay_s=30))), timeout_s=0.05)
     assert ask(support(slow, mode="monitor")) == "Fine."
     assert {each.result.value for each in decisions} == {"bypassed"}
 
 
-def test_text_that_a_rail_rewrites(decisions):
+def test_text_that_a_rail_rewrites(decisions: Any) -> None:
     """Rewritten text passes as it was, or is blocked where that was asked for; only configured stages are asked."""
     masking = rails(MASK, colang=MASK_FLOW)
     assert ask(support(NemoGuardrail(masking))) == "Fine."
@@ -183,13 +184,13 @@ def test_text_that_a_rail_rewrites(decisions):
     ]
 
 
-def test_rails_without_flows_are_refused():
+def test_rails_without_flows_are_refused() -> None:
     """A guardrail that would check nothing is refused when it is made."""
     with pytest.raises(ValueError, match="neither input nor output"):
         NemoGuardrail(rails("rails: {}"))
 
 
-def test_example(capsys):
+def test_example(capsys: Any) -> None:
     """The example runs offline and shows an answer and both ways of being blocked."""
     with fresh_recorder():
         runpy.run_path(str(EXAMPLE), run_name="__main__")
