@@ -21,8 +21,8 @@ LAYERS = {
     1: "context guarded self_telemetry rollups llm_errors usage pricing safety feedback executors rules periods",
     2: "tracing site freezing invocation llm_invocation exporters pipeline audit store budgets",
     3: "reporting recorder gate stats golden_signals settings log_context",
-    4: "config testing gate",
-    5: "decorators gating driving gating tracking events exposition",
+    4: "config testing",
+    5: "decorators driving gating tracking events exposition",
     6: "__init__ cli demo",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from taskpilot_obs.exceptions import ConfigurationError, GuardrailBlockedError, PolicyViolationError
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.records import CheckResult, Decision, DecisionKind, Origin, Severity, Stage, Verdict
-from taskpilot_obs.safety.guardrails import Check, Mode, as_mode
+from taskpilot_obs.safety.guardrails import Check, Mode, as_mode, as_on_error
 from taskpilot_obs.safety.options import INPUT, as_name, as_stages, one_of
 from taskpilot_obs.safety.subjects import ALLOW, PASSED, Finding, Ruling, Subject
 
@@ -125,7 +125,7 @@ def _ready(kind: DecisionKind, given: Any, mode: Mode) -> Ready:
             f"{kind.value}: expected an object with check(subject) or a function of a subject, got {check!r}"
         )
     stages = as_stages(options.stages if options.stages is not None else getattr(check, "stages", INPUT))
-    enforced = (options.mode or mode) == "enforce"
+    enforced = as_mode(options.mode or mode) == "enforce"
     return Ready(
         kind,
         as_name(options.name or _name_of(check)),
@@ -133,7 +133,7 @@ def _ready(kind: DecisionKind, given: Any, mode: Mode) -> Ready:
         one_of(Severity, "severity", str(options.severity or getattr(check, "severity", Severity.MEDIUM))),
         stages,
         tuple(stage for stage in getattr(check, "refuses_at", stages) if enforced),
-        options.on_error == "open" if options.on_error else not enforced,
+        as_on_error(options.on_error) == "open" if options.on_error else not enforced,
         options.timeout_s,
         inspect.iscoroutinefunction(ask) or inspect.iscoroutinefunction(getattr(ask, "__call__", None)),  # noqa: B004  an object's own
         bool(getattr(check, "counts_tokens", False)),

@@ -12,7 +12,7 @@ from taskpilot_obs.exceptions import ConfigurationError, GuardrailBlockedError, 
 from taskpilot_obs.records import CheckResult, DecisionKind, Operation, Origin, Severity, Stage, Verdict
 from taskpilot_obs.safety import checks as running
 from taskpilot_obs.safety.checks import Checks
-from taskpilot_obs.safety.guardrails import check_with
+from taskpilot_obs.safety.guardrails import Check, check_with
 from taskpilot_obs.safety.policies import AllowTools, DenyWords, MaxInputLength, MaxTokens, RequireApproval
 from taskpilot_obs.safety.subjects import ALLOW, PASSED, Ruling, Subject, blocked, deny, require_approval
 from taskpilot_obs.self_telemetry import Tally
@@ -276,6 +276,8 @@ def test_the_record_that_travels() -> None:
         (lambda: Checks(mode=NO_MODE), "mode: expected monitor or enforce"),
         (lambda: check_with(boom, mode=NO_MODE), "mode: expected monitor or enforce"),
         (lambda: check_with(boom, on_error=NO_MODE), "on_error: expected open or closed"),
+        (lambda: Checks([Check(boom, mode=NO_MODE)]), "mode: expected monitor or enforce"),
+        (lambda: Checks([Check(boom, on_error=NO_MODE)]), "on_error: expected open or closed"),
         (lambda: check_with(boom, timeout_s=0), "timeout_s"),
         (lambda: check_with(boom, severity="grave"), "severity"),
         (lambda: check_with(boom, name=""), "name"),
