@@ -27,19 +27,19 @@ def choose(*, decorators: bool = False, live: bool = False, environ: Mapping[str
         environ: where the provider's key is.
 
     Raises:
-        ConfigurationError: `live` without a key, or together with `decorators`.
-        MissingExtraError: `live` without LangChain, LangGraph or the provider's package.
+        ConfigurationError: `live` without a key or the provider's package, or together with `decorators`.
+        MissingExtraError: `live` without LangChain and LangGraph.
     """
     if live and decorators:
         raise ConfigurationError("--live asks through LangChain: give it without --decorators")
     if live:
         return _live(environ)
-    missing = [name for name in _GRAPH_NEEDS if find_spec(name) is None]
+    service = decorated_service()
     if decorators:
-        return decorated_service()
+        return service
+    missing = _missing()
     if missing:
-        service = decorated_service()
-        return service._replace(description=f"{service.description} ({_package(missing[0])} is not installed)")
+        return service._replace(description=f"{service.description} ({missing[0]} is not installed)")
     from taskpilot_obs.demo.graph import graph_service
 
     return graph_service()
@@ -49,12 +49,18 @@ def _live(environ: Mapping[str, str]) -> Service:
     key = next((name for name in KEYS if environ.get(name)), None)
     if key is None:
         raise ConfigurationError(f"--live needs a key: set {' or '.join(KEYS)}")
-    missing = [name for name in (*_GRAPH_NEEDS, KEYS[key]) if find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(f"--live ({_package(missing[0])} is not installed)", "demo")
+    if _missing():
+        raise MissingExtraError("--live", "demo")
+    if find_spec(KEYS[key]) is None:
+        package = _package(KEYS[key])
+        raise ConfigurationError(f"--live asks through {package}, which is not installed: pip install {package}")
     from taskpilot_obs.demo.graph import live_service
 
     return live_service(KEYS[key])
+
+
+def _missing() -> list[str]:
+    return [_package(name) for name in _GRAPH_NEEDS if find_spec(name) is None]
 
 
 def _package(module: str) -> str:
