@@ -130,7 +130,7 @@ def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None,
         verdicts=verdicts,
         registry=settings.registry,
         declares=metrics,
-        redactor=_redactor(settings),
+        redactor=_redactor(settings, tally),
         tracing=tracing,
         checks=_checks(settings),
     )
@@ -192,13 +192,18 @@ def _checks(settings: Settings) -> Checks | None:
     return Checks(settings.policies, settings.guardrails, settings.mode)
 
 
-def _redactor(settings: Settings) -> Redactor | None:
+def _redactor(settings: Settings, tally: Tally) -> Redactor | None:
     if not settings.capture_content:
         return None
     from taskpilot_obs.safety.redaction import Redactor
 
-    key = settings.redaction_key
-    return Redactor(max_length=settings.capture_max_length, hmac_key=_secret(key))
+    return Redactor(
+        *settings.redaction_rules,
+        skip=settings.redaction_skip,
+        hmac_key=_secret(settings.redaction_key),
+        max_length=settings.capture_max_length,
+        tally=tally,
+    )
 
 
 def _secret(key: SecretStr | None) -> bytes | None:

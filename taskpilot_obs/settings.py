@@ -86,6 +86,10 @@ class Settings(BaseModel):
     """Whether prompts, outputs, arguments and error messages are kept, redacted, in spans and audit log."""
     capture_max_length: Annotated[int, Field(ge=16, le=10_000_000)] = 10_000
     """Characters of one text that are kept."""
+    redaction_rules: tuple[Any, ...] = ()
+    """Own kinds of secrets (`taskpilot_obs.safety.Rule`), hidden beside the built-in ones."""
+    redaction_skip: tuple[str, ...] = ()
+    """Built-in kinds that may be shown: `["email"]`."""
     redaction_key: SecretStr | None = None
     """With a key, redaction marks carry a keyed hash, so that two occurrences of a secret can be matched."""
 
@@ -120,11 +124,11 @@ class Settings(BaseModel):
 
 NOT_FROM_ENVIRONMENT = frozenset(
     {
-        *("audit_on_anchor", "exporters", "guardrails", "model_aliases", "policies", "registry", "thresholds"),
-        "tracer_provider",
+        *("audit_on_anchor", "exporters", "guardrails", "model_aliases", "policies", "redaction_rules", "registry"),
+        *("thresholds", "tracer_provider"),
     }
 )
-_LISTS = frozenset({"prices"})
+_LISTS = frozenset({"prices", "redaction_skip"})
 
 
 def _from_environment(fields: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -187,6 +191,8 @@ class Options(TypedDict, total=False):
     tracer_provider: Any
     capture_content: bool
     capture_max_length: int
+    redaction_rules: Sequence[Any]
+    redaction_skip: Sequence[str]
     redaction_key: str | SecretStr | None
     prices: Sequence[str | os.PathLike[str]]
     model_aliases: dict[str, str]

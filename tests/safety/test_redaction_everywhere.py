@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -15,9 +16,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry, generate_latest
 
+from taskpilot_obs.config import configure
 from taskpilot_obs.decorators import observe_agent, observe_llm, observe_tool, observe_workflow
+from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Decision, Invocation, Started
-from taskpilot_obs.safety import check_with, deny
+from taskpilot_obs.safety import Rule, check_with, deny
 from taskpilot_obs.testing import capture_records, fresh_recorder
 from taskpilot_obs.tracking import track_agent
 
@@ -125,3 +128,18 @@ def test_a_planted_secret_comes_out_nowhere(tmp_path: Any, caplog: Any, secret: 
         out = everything(f"{before}{secret}{after}", tmp_path)
     assert secret not in out
     assert secret not in caplog.text
+
+
+def test_own_rules_and_skipped_kinds_are_configured(recorder: Any) -> None:
+    """`configure(redaction_rules=…, redaction_skip=…)` reaches what is captured; a wrong one is refused."""
+    employee = Rule.pattern("employee", re.compile(r"E\d{6}"))
+    options: Any = {"redaction_rules": [employee], "redaction_skip": ["email"], "capture_content": True}
+    with fresh_recorder(**options) as own, capture_records(Invocation, own) as ended:
+        observe_agent("Agent")(str.upper)("a@b.io E123456 sk-proj-Zx9w8v7u6t5s4r3q2p1o")
+        assert ended[0].input_text is not None
+        assert "a@b.io [REDACTED:employee] [REDACTED:api_key]" in ended[0].input_text
+    for wrong in ({"redaction_rules": ["E"]}, {"redaction_skip": ["phone"]}):
+        given: Any = {**options, **wrong}
+        with pytest.raises(ConfigurationError, match=r"rules|skip"):
+            configure(**given)
+    assert recorder.redactor is None
