@@ -3,7 +3,8 @@
 Run: python benchmarks/bench_rules.py (needs `prometheus` and `promtool`; takes about six minutes)
 
 An hour of scrapes, 15 s apart, is written as blocks for promtool, of a service with 100 workflows, 200 agents and 10
-models. Prometheus then evaluates the shipped files as they are, and tells how long the last of three evaluations took.
+models. Prometheus then evaluates the shipped files as they are; of three evaluations of a group the median is judged.
+A machine that does other work meanwhile shows it: nothing else should run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -126,8 +128,8 @@ def ask(url: str) -> dict[str, dict[str, list[dict[str, Any]]]]:
 
 
 def evaluated(url: str) -> list[dict[str, Any]]:
-    """The groups after each was evaluated so many times."""
-    seen: dict[str, set[object]] = {}
+    """The groups after each was evaluated so many times, with the `times` that it took, the first left out."""
+    seen: dict[str, dict[str, float]] = {}
     deadline = time.monotonic() + EVALUATED_S
     while time.monotonic() < deadline:
         time.sleep(5)
@@ -136,9 +138,9 @@ def evaluated(url: str) -> list[dict[str, Any]]:
         except (URLError, OSError):
             continue
         for group in groups:
-            seen.setdefault(str(group["name"]), set()).add(group["lastEvaluation"])
+            seen.setdefault(group["name"], {})[group["lastEvaluation"]] = group["evaluationTime"]
         if groups and all(len(times) > EVALUATIONS for times in seen.values()):
-            return groups
+            return [{**group, "times": list(seen[group["name"]].values())[1:]} for group in groups]
     sys.exit("Prometheus did not evaluate the rules in time")
 
 
@@ -176,7 +178,7 @@ def main() -> int:
     for group in groups:
         rules = group["rules"]
         unhealthy = [rule["name"] for rule in rules if rule["health"] != "ok"]
-        took = group["evaluationTime"]
+        took = median(group["times"])
         worst = max(worst, took)
         print(f"{group['name']!s:45} {len(rules):6} {took:9.3f} {', '.join(unhealthy)}")
         if unhealthy:
