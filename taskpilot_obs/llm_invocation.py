@@ -42,6 +42,7 @@ class LlmInvocation(Abandonable):
     __slots__ = (
         "_priced",
         "_reader",
+        "_unread",
         "cached",
         "cost",
         "cost_source",
@@ -76,6 +77,7 @@ class LlmInvocation(Abandonable):
         self.cost_source: str | None = None
         self._priced = False
         self._reader: StreamReader | None = None
+        self._unread: object = None
         self.cached: bool | None = None
         self.first_token_ns = 0
         self.streaming = False
@@ -90,10 +92,25 @@ class LlmInvocation(Abandonable):
         with guarded("record_response", self.site.host.tally):
             self.record_reading(read_response(response, provider=self.provider))
 
+    def read_later(self, response: object) -> None:
+        """Like `record_response`, off this thread where neither a span nor a limit of tokens needs it now.
+
+        For what nobody will change meanwhile; it is kept until then.
+        """
+        host = self.site.host
+        if self.span is not None or host.limits is not None:
+            self.record_response(response)
+        elif not self.ended_ns:
+            self._unread = response
+
     def record_reading(self, reading: Reading) -> None:
         """Note what was read from a response or a stream."""
-        if self.ended_ns:
-            return
+        if not self.ended_ns:
+            self._note_reading(reading)
+
+    def _note_reading(self, reading: Reading) -> None:
+        if reading.cached:
+            self.cached = True
         if reading.usage is not None:
             self.usage = reading.usage
             self.usage_inconsistent = reading.inconsistent
@@ -285,6 +302,10 @@ class LlmInvocation(Abandonable):
         return super()._freeze_start()._replace(request_model=self.request_model, provider=self.provider)
 
     def _freeze_end(self) -> Invocation:
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            with guarded("record_response", self.site.host.tally):
+                self._note_reading(read_response(unread, provider=self.provider))
         self.price()
         hit = self.cached is True
         usage = None if hit else self.usage
