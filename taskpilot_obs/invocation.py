@@ -16,7 +16,7 @@ from taskpilot_obs.outcomes import classify
 from taskpilot_obs.records import BAD, AttributeValue, Invocation, Operation, Started, Status, clean_attributes
 from taskpilot_obs.rollups import Totals, sum_of
 from taskpilot_obs.semconv import Attr
-from taskpilot_obs.site import Details, Site, scope_attributes, text_length
+from taskpilot_obs.site import Details, Site, add_scope, text_length
 from taskpilot_obs.tracing import LiveSpan
 
 if TYPE_CHECKING:
@@ -94,8 +94,7 @@ class ActiveInvocation:
             self.ended_ns = 1
             return self
         if host.tracing is not None:
-            with host.guard_span:
-                self._open_span(host.tracing)
+            host.guard_span.call(self._open_span, host.tracing)
         self.started_ns = host.now()
         host.pipeline.put(self)
         return self
@@ -107,10 +106,7 @@ class ActiveInvocation:
         """
         host = self.site.host
         if host.tracing is not None:
-            with host.guard_span:
-                self._open_span(host.tracing)
-                if self.span is not None:
-                    self.span.enter()
+            host.guard_span.call(self._enter_span, host.tracing)
         self._token = current_running.set(self)
         self.started_ns = host.now()
         pipeline = host.pipeline
@@ -139,8 +135,7 @@ class ActiveInvocation:
                 if self.span is not None:
                     self.span.leave()
         if self.span is not None:
-            with host.guard_span:
-                self._close_span(self.span)
+            host.guard_span.call(self._close_span, self.span)
         pipeline = host.pipeline
         queue = pipeline.queue
         if len(queue) < pipeline.high_water:
@@ -369,9 +364,11 @@ class ActiveInvocation:
 
     def _start_attributes(self) -> dict[str, AttributeValue]:
         attributes = self.site.span_attributes.copy()
-        attributes[Attr.REQUEST_ID] = self.request_id
-        if self.scope is not None:
-            attributes.update(scope_attributes(self.scope))
+        scope = self.scope
+        if scope is None:
+            attributes[Attr.REQUEST_ID] = self.request_id
+        else:
+            add_scope(attributes, scope)
         details = self.details
         if details is not None and details.input_text is not None:
             attributes[Attr.INPUT_TEXT] = details.input_text
@@ -380,10 +377,17 @@ class ActiveInvocation:
     def _open_span(self, tracer: Tracing) -> None:
         site, parent = self.site, self.parent
         explicit = parent.span if parent is not None and parent is not current_running.get() else None
-        self.span = tracer.start(site.span_name, site.span_kind, self._start_attributes(), explicit)
+        above = None if explicit is None else explicit.context
+        self.span = LiveSpan(tracer.start_span(site.span_name, above, site.span_kind, self._start_attributes()))
+
+    def _enter_span(self, tracer: Tracing) -> None:
+        self._open_span(tracer)
+        if self.span is not None:
+            self.span.enter()
 
     def _close_span(self, live: LiveSpan) -> None:
-        if live.recording:
+        uneventful = live.below is None and self.details is None and self.status is _SUCCESS
+        if not (uneventful and self.site.is_inner) and live.recording:
             self._write_outcome(live)
             self._add_to_span_above(live)
         live.end()
@@ -399,8 +403,8 @@ class ActiveInvocation:
             live.set_all(sum_of(live.below).as_attributes())
 
     def _add_to_span_above(self, live: LiveSpan) -> None:
-        """Tell the nearest running ancestor what this run took; a list, because appending needs no lock."""
-        if not live.below and not self._counts_above():
+        """Tell the nearest running ancestor what this run took."""
+        if live.below is None and self.site.is_inner:
             return
         above = self.parent
         while above is not None and above.ended_ns:
@@ -410,7 +414,7 @@ class ActiveInvocation:
         totals = sum_of(live.below)
         self._add_own(totals)
         if totals:
-            above.span.below.append(totals)
+            above.span.add_below(totals)
 
     def _add_own(self, totals: Totals) -> None:
         """Add what this run itself is: one tool call, or one LLM call."""
@@ -462,15 +466,12 @@ class ActiveInvocation:
     def _fold(self) -> None:
         """Add this run to the nearest ancestor that has not been frozen as ended."""
         above = self._forget_ended_ancestors()
-        if above is None or (self.totals is None and not self._counts_above()):
+        if above is None or (self.totals is None and self.site.is_inner):
             return
         totals = above.own_totals()
         if self.totals is not None:
             totals.add(self.totals)
         self._add_own(totals)
-
-    def _counts_above(self) -> bool:
-        return self.site.is_tool
 
     def own_totals(self) -> Totals:
         """The sum of what happened beneath; for the drainer."""

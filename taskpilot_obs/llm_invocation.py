@@ -295,9 +295,6 @@ class LlmInvocation(Abandonable):
             failed_for_nothing = self.usage is None and self.status in (Status.ERROR, Status.BLOCKED)
             totals.add_llm_call(self.usage, self.cost, priced=self.cost is not None or failed_for_nothing)
 
-    def _counts_above(self) -> bool:
-        return True
-
     def _freeze_start(self) -> Started:
         return super()._freeze_start()._replace(request_model=self.request_model, provider=self.provider)
 

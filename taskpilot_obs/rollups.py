@@ -78,9 +78,9 @@ class Totals:
         return attributes
 
 
-def sum_of(parts: Iterable[Totals]) -> Totals:
+def sum_of(parts: Iterable[Totals] | None) -> Totals:
     """All of them added up."""
     totals = Totals()
-    for part in parts:
+    for part in parts or ():
         totals.add(part)
     return totals

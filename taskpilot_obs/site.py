@@ -63,6 +63,7 @@ class Site:
         "checks",
         "host",
         "is_agent",
+        "is_inner",
         "is_tool",
         "is_workflow",
         "name",
@@ -80,6 +81,8 @@ class Site:
         self.is_workflow = operation is Operation.WORKFLOW
         self.is_agent = operation is Operation.AGENT
         self.is_tool = operation is Operation.TOOL
+        self.is_inner = self.is_workflow or self.is_agent
+        """Whether its runs are nodes of the tree: what counts for those above are the leaves, tool and LLM calls."""
         is_task = self.is_workflow or self.is_agent
         self.root_lineage = (name if is_task else None, name if self.is_agent else None)
         """Nearest workflow and agent of a run with nothing above it."""
@@ -153,12 +156,17 @@ class Details:
 NO_DETAILS = Details()
 
 
-def scope_attributes(scope: Scope) -> dict[str, AttributeValue]:
-    """A request context as span attributes."""
-    identity = ((Attr.TENANT_ID, scope.tenant), (Attr.USER_ID, scope.user), (Attr.CONVERSATION_ID, scope.session))
-    attributes: dict[str, AttributeValue] = {key: value for key, value in identity if value is not None}
-    attributes.update({Attr.USER_PREFIX + name: value for name, value in scope.attributes.items()})
-    return attributes
+def add_scope(attributes: dict[str, AttributeValue], scope: Scope) -> None:
+    """Add a request context to span attributes. Written out, because it stands in the hot path of traced calls."""
+    attributes[Attr.REQUEST_ID], tenant, user, session, free = scope
+    if tenant is not None:
+        attributes[Attr.TENANT_ID] = tenant
+    if user is not None:
+        attributes[Attr.USER_ID] = user
+    if session is not None:
+        attributes[Attr.CONVERSATION_ID] = session
+    if free:
+        attributes.update({Attr.USER_PREFIX + name: value for name, value in free.items()})
 
 
 def text_length(args: tuple[object, ...], kwargs: Mapping[str, object]) -> int | None:

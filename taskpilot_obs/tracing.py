@@ -39,6 +39,7 @@ class SpanIds(NamedTuple):
 
 
 NO_SPAN = SpanIds()
+NO_CONTEXT = otel_context.Context()
 
 
 def installed_provider() -> TracerProvider | None:
@@ -57,16 +58,8 @@ class Tracing:
 
     def __init__(self, provider: TracerProvider, version: str) -> None:
         self.provider = provider
-        self._start_span = provider.get_tracer("taskpilot_obs", version, schema_url=SCHEMA_URL).start_span
-
-    def start(
-        self, name: str, kind: trace.SpanKind, attributes: Mapping[str, AttributeValue], parent: LiveSpan | None
-    ) -> LiveSpan:
-        """Start a span, beneath the current one if no parent is named.
-
-        Its attributes are there at creation, so that samplers see them.
-        """
-        return LiveSpan(self._start_span(name, None if parent is None else parent.context, kind, attributes))
+        self.start_span = provider.get_tracer("taskpilot_obs", version, schema_url=SCHEMA_URL).start_span
+        """`(name, context, kind, attributes)`: attributes are there at creation, so that samplers see them."""
 
 
 def span_kind(operation: Operation) -> trace.SpanKind:
@@ -75,22 +68,26 @@ def span_kind(operation: Operation) -> trace.SpanKind:
 
 
 class LiveSpan:
-    """The span of an invocation that runs, and where it is attached."""
+    """The span of an invocation that runs, and where it is attached.
 
-    __slots__ = ("_context", "_span", "_token", "below", "recording")
+    Once ended, it keeps the identifiers only: records wait for the drainer, and should not keep spans alive.
+    """
+
+    __slots__ = ("_context", "_identity", "_span", "_token", "below", "recording")
 
     def __init__(self, span: Span) -> None:
         self._span = span
         self._context = trace.set_span_in_context(span)
         self._token: Token[Context] | None = None
+        self._identity: trace.SpanContext | None = None
         self.recording = span.is_recording()
-        self.below: list[Totals] = []
+        self.below: list[Totals] | None = None
         """What the operations beneath took; only of a recording span."""
 
     @property
     def ids(self) -> SpanIds:
         """Its identifiers."""
-        return ids_of(self._span)
+        return ids_of(self._identity or self._span.get_span_context())
 
     def enter(self) -> None:
         """Make it the current span until `leave`."""
@@ -124,12 +121,25 @@ class LiveSpan:
 
     def end(self) -> None:
         """End it."""
-        self._span.end()
+        span = self._span
+        span.end()
+        self.recording = False
+        self._span = trace.INVALID_SPAN
+        self._context = NO_CONTEXT
+        self._identity = span.get_span_context()
 
     @property
     def context(self) -> Context:
-        """The context in which it is the current span: the parent for others."""
-        return self._context
+        """The context in which it is the current span: the parent for others, also after its end."""
+        if self._identity is None:
+            return self._context
+        return trace.set_span_in_context(trace.NonRecordingSpan(self._identity))
+
+    def add_below(self, totals: Totals) -> None:
+        """Note what an operation beneath took; a list, because appending needs no lock."""
+        if self.below is None:
+            self.below = []
+        self.below.append(totals)
 
 
 def detach(token: Token[Context]) -> None:
@@ -137,14 +147,13 @@ def detach(token: Token[Context]) -> None:
     otel_context.detach(token)
 
 
-def ids_of(span: Span) -> SpanIds:
-    """The span's identifiers, in lower-case hex; empty for the invalid span."""
-    context = span.get_span_context()
-    if not context.is_valid:
+def ids_of(identity: trace.SpanContext) -> SpanIds:
+    """A span's identifiers, in lower-case hex; empty for the invalid span."""
+    if not identity.is_valid:
         return NO_SPAN
-    return SpanIds(f"{context.trace_id:032x}", f"{context.span_id:016x}", context.trace_flags.sampled)
+    return SpanIds(f"{identity.trace_id:032x}", f"{identity.span_id:016x}", identity.trace_flags.sampled)
 
 
 def current_ids() -> SpanIds:
     """The identifiers of whatever span is current, the application's own included."""
-    return ids_of(trace.get_current_span())
+    return ids_of(trace.get_current_span().get_span_context())

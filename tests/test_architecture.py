@@ -98,7 +98,7 @@ def test_metric_names_stand_in_semconv_alone() -> None:
 
 def test_one_broad_except() -> None:
     """`except Exception` stands at the boundaries that are named here, and nowhere else."""
-    allowed = {"exporters.base": 2, "driving": 3, "decorators": 2}
+    allowed = {"guarded": 1, "exporters.base": 2, "driving": 3, "decorators": 2}
     found: dict[str, int] = {}
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
