@@ -110,7 +110,7 @@ class ObservabilityHandler(BaseCallbackHandler):
 
     def _begin_chain(self, entry: Entry, kind: Kind, called: str, metadata: Mapping[str, Any] | None) -> None:
         if entry.above is None:
-            self._open.conversation(entry, metadata)
+            self._open.outermost(entry, metadata)
         if kind is Kind.STEP:
             entry.hook = middleware.hook_of(called)
         elif kind is Kind.AGENT:
@@ -121,7 +121,7 @@ class ObservabilityHandler(BaseCallbackHandler):
             operation = self._root if outermost and self._root is not None else Operation.AGENT
             given = self._name if outermost else None
             self._open.run(entry, operation, given or agent_name(called, metadata))
-        elif self._root is not None or not self._open.beneath(entry):
+        elif self._root is not None or entry.run is None:
             self._open.run(entry, self._root or Operation.WORKFLOW, self._name or called)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -198,7 +198,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         above = self._runs.get(parent.int) if parent is not None else None
         entry = note(self._runs, self, said["run_id"], above)
         if entry is not None and above is None:
-            self._open.conversation(entry, said.get("metadata"))
+            self._open.outermost(entry, said.get("metadata"))
         return entry
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:

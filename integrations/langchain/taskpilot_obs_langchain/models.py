@@ -9,7 +9,6 @@ from langchain_core.globals import get_llm_cache
 
 from taskpilot_obs.providers import canonical, infer_provider, known
 from taskpilot_obs.semconv import Attr
-from taskpilot_obs.usage import read_response
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -22,19 +21,23 @@ _MODEL_KEYS: Final = ("model", "model_name", "model_id", "deployment_name", "azu
 _OPTIONS: Final = (("ls_temperature", Attr.REQUEST_TEMPERATURE), ("ls_max_tokens", Attr.REQUEST_MAX_TOKENS))
 
 
-def requested(metadata: Mapping[str, Any] | None, params: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
-    """Model and provider that a call asks for.
+def requested(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The model that a call asks for, and the provider's name in LangChain's spelling."""
+    model, provider = metadata.get("ls_model_name"), metadata.get("ls_provider")
+    if type(model) is not str or not model:
+        model = _first_text(params, _MODEL_KEYS)
+    return model, provider if isinstance(provider, str) and provider else None
+
+
+def provider_of(model: str | None, stated: str | None) -> str | None:
+    """The provider's one name.
 
     A model class that does not name its provider is called by its class' name, in lower case: then the model's name
     says more, where it tells a provider at all.
     """
-    said = metadata or {}
-    model = said.get("ls_model_name") or _first_text(params or {}, _MODEL_KEYS)
-    model = model if isinstance(model, str) else None
-    stated = said.get("ls_provider")
-    if not isinstance(stated, str) or not stated:
-        return model, infer_provider(model)
-    return model, known(stated) or infer_provider(model) or canonical(stated)
+    if stated is None:
+        return infer_provider(model)
+    return known(stated) or infer_provider(model) or canonical(stated)
 
 
 def _first_text(source: Mapping[str, Any], keys: Iterable[str]) -> str | None:
@@ -63,7 +66,7 @@ def plain(messages: Sequence[BaseMessage]) -> list[dict[str, object]]:
 
 
 def note_answer(call: LlmInvocation, response: LLMResult, *, cacheable: bool) -> None:
-    """Read an answer: of several generations the first, for each repeats the usage of the whole call.
+    """Note an answer: of several generations the first, for each repeats the usage of the whole call.
 
     Args:
         call: the LLM call.
@@ -72,11 +75,8 @@ def note_answer(call: LlmInvocation, response: LLMResult, *, cacheable: bool) ->
     """
     generation = response.generations[0][0] if response.generations and response.generations[0] else None
     message = getattr(generation, "message", None)
-    reading = read_response(message if has_usage(message) else response, provider=call.provider)
-    call.record_reading(reading)
-    if reading.cached:
-        call.set_cached(cached=True)
-    elif cacheable and not call.first_token_ns:
+    call.read_later(said_by(message) or response)
+    if cacheable and not call.first_token_ns and not call.cached:
         call.set_cached(cached=False)
     if generation is None:
         return
@@ -89,14 +89,21 @@ def note_partial_answer(call: LlmInvocation, response: LLMResult | None) -> None
     """Keep the usage that a stream had stated before it broke; what the error itself brought is not looked at."""
     if response is None or not response.generations or not response.generations[0]:
         return
-    message = getattr(response.generations[0][0], "message", None)
-    if has_usage(message):
-        call.record_reading(read_response(message, provider=call.provider))
+    said = said_by(getattr(response.generations[0][0], "message", None))
+    if said is not None:
+        call.record_response(said)
 
 
-def has_usage(message: object) -> bool:
-    """Whether a message states its usage."""
-    return getattr(message, "usage_metadata", None) is not None
+def said_by(message: object) -> dict[str, object] | None:
+    """What a message says of itself, for the reader of usage; None where it states none."""
+    usage = getattr(message, "usage_metadata", None)
+    if usage is None:
+        return None
+    return {
+        "usage_metadata": usage,
+        "response_metadata": getattr(message, "response_metadata", None),
+        "id": getattr(message, "id", None),
+    }
 
 
 def looks_into_cache(serialized: Mapping[str, Any] | None) -> bool:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 from taskpilot_obs import context
 from taskpilot_obs.context import current_running, current_scope, request_context
 from taskpilot_obs.invocation import Abandonable, ActiveInvocation
+from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.records import Operation
 from taskpilot_obs.semconv import Attr
-from taskpilot_obs.site import Site
+from taskpilot_obs.site import LlmSite, Site
 from taskpilot_obs_langchain import models
 from taskpilot_obs_langchain.runs import Entry, innermost, own
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskpilot_obs.llm_invocation import LlmInvocation
     from taskpilot_obs.recorder import Recorder
 
 _MAX_SITES: Final = 4_000
@@ -36,6 +36,7 @@ class Opener:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._tools: dict[tuple[str, str], Site] = {}
+        self._models: dict[tuple[str | None, str | None], LlmSite] = {}
 
     def run(self, entry: Entry, operation: Operation, name: str) -> None:
         """Begin a workflow or an agent."""
@@ -64,8 +65,7 @@ class Opener:
         alone: bool,
     ) -> LlmInvocation:
         """Begin an LLM call; `alone` says that no other begins in the same breath."""
-        model, provider = models.requested(metadata, params)
-        call = self._recorder.new_llm(model=model, provider=provider, parent=parent_of(entry))
+        call = LlmInvocation().at(self._model_site(metadata, params), parent_of(entry))
         self._begin(entry, call)
         if call.span is not None:
             models.note_request(call.span, metadata)
@@ -73,18 +73,17 @@ class Opener:
                 _attach(entry)
         return call
 
-    def beneath(self, entry: Entry) -> bool:
-        """Whether something of ours runs here already; then the entry is plumbing beneath it."""
-        here = context.present()
-        if here is not None:
-            entry.run = here
-        return here is not None
+    def outermost(self, entry: Entry, metadata: Mapping[str, Any] | None) -> None:
+        """Find out what an outermost run is beneath, and in which conversation.
 
-    def conversation(self, entry: Entry, metadata: Mapping[str, Any] | None) -> None:
-        """Take LangGraph's thread as the session, where the request context names none."""
+        LangGraph's thread is the session, where the request context names none.
+        """
+        entry.run = context.present()
         thread = metadata.get("thread_id") if metadata else None
+        if not isinstance(thread, str | int):
+            return
         scope = current_scope.get()
-        if not isinstance(thread, str | int) or (scope is not None and scope.session is not None):
+        if scope is not None and scope.session is not None:
             return
         with request_context(session_id=str(thread)) as named:
             entry.scopes = scope, named
@@ -94,6 +93,17 @@ class Opener:
         if scopes is not None and current_scope.get() is scopes[0]:
             run.scope = scopes[1]
         own(entry, run.begin())
+
+    def _model_site(self, metadata: Mapping[str, Any] | None, params: Mapping[str, Any] | None) -> LlmSite:
+        asked = models.requested(metadata or {}, params or {})
+        site = self._models.get(asked)
+        if site is None:
+            if len(self._models) >= _MAX_SITES:
+                self._models.clear()
+            model, stated = asked
+            site = self._recorder.llm_site(model=model, provider=models.provider_of(model, stated))
+            self._models[asked] = site
+        return site
 
     def _tool_site(self, name: str, kind: str) -> Site:
         site = self._tools.get((name, kind))
@@ -108,9 +118,8 @@ class Opener:
 def parent_of(entry: Entry) -> ActiveInvocation | None:
     """What a run belongs to: LangChain's parent, or what the user's code has begun beneath that."""
     if entry.above is None:
-        return context.present()
-    found = innermost(current_running.get(), entry.above.run)
-    return found if isinstance(found, ActiveInvocation) else None
+        return entry.run
+    return innermost(current_running.get(), entry.above.run)
 
 
 def _attach(entry: Entry) -> None:

@@ -16,7 +16,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 from taskpilot_obs import context
 
 if TYPE_CHECKING:
-    from taskpilot_obs.context import Running, Scope
+    from taskpilot_obs.context import Scope
     from taskpilot_obs.invocation import ActiveInvocation, Step
     from taskpilot_obs.llm_invocation import LlmInvocation
     from taskpilot_obs.recorder import Recorder
@@ -140,19 +140,19 @@ def end_beneath(runs: Runs, entry: Entry, error: BaseException) -> None:
             below.run.fail(error)
 
 
-def innermost(known: Running | None, found: ActiveInvocation | None) -> Running | None:
+def innermost(known: ActiveInvocation | None, found: ActiveInvocation | None) -> ActiveInvocation | None:
     """Of what the context says runs here and what LangChain says, the one that is beneath the other."""
     if found is None or found.ended:
         return known
     if known is None or known is found:
         return found
-    above = getattr(known, "parent", None)
+    above = known.parent
     while above is not None and above is not found:
         above = above.parent
     return found if above is None else known
 
 
-def _ask_langchain(known: Running | None) -> Running | None:
+def _ask_langchain(known: ActiveInvocation | None) -> ActiveInvocation | None:
     """What runs here, as LangChain's own context variable tells it, which it never leaks to a caller."""
     config = var_child_runnable_config.get()
     if config is None:
