@@ -1,9 +1,9 @@
-"""A service of agents, observed in full, in a process of its own; a test steers it by lines on its standard input.
+"""A service of agents, observed in full: a program that a test starts and steers by lines on its standard input.
 
-`Application` is the test's side: it starts the process and speaks to it. The rest is the service: `support` is made of
-decorators, `research` of a LangChain agent and `digest` of a LangGraph graph. Models, tools and providers are pretend
-ones; whatever observes them is the library as shipped. The service counts for itself how its runs end, so that what
-was scraped can be held to it.
+`support` is made of decorators, `research` of a LangChain agent and `digest` of a LangGraph graph. Models, tools and
+providers are pretend ones; whatever observes them is the library as shipped. The service counts for itself how its
+runs end, so that what was scraped can be held to it. It configures the process that it runs in, so no test imports it:
+`_steered.py` is the test's side.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import IO, Any, TypedDict
 
+from _steered import DIGEST, RESEARCH, SUPPORT
 from langchain.agents import create_agent
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
@@ -57,62 +55,12 @@ from taskpilot_obs.safety.guardrails import check_with
 from taskpilot_obs.safety.policies import DenyWords, MaxTokens, RequireApproval
 from taskpilot_obs.safety.subjects import Subject
 
-ROOT = Path(__file__).resolve().parents[1]
-SUPPORT, RESEARCH, DIGEST = "support", "research", "digest"
 SAMPLED = 0.5
 """Share of traces whose spans are kept."""
 CACHES = 60
 """More than a label admits, so that some fold into `__other__`."""
 ANSWERS_A_ROUND = 40
 _THREADS = 4
-
-
-class Application:
-    """The running service, as the test sees it."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.address: str = self._line()["metrics"]
-        """`127.0.0.1:PORT`."""
-
-    def _line(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the application ended by itself; what it said is above"
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def ask(self, command: str, **arguments: object) -> dict[str, Any]:
-        """Have a command carried out; returns its answer once it is done."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"command": command, **arguments}) + "\n")
-        self._process.stdin.flush()
-        return self._line()
-
-
-@contextlib.contextmanager
-def running_application() -> Iterator[Application]:
-    """The service, started; it ends with the block."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "integrations" / "langchain")])}
-    process = subprocess.Popen(
-        [sys.executable, __file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-        cwd=ROOT,
-    )
-    try:
-        yield Application(process)
-    finally:
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            pipe.close()  # the end of its input is the service's sign to leave
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 # --- what the service is made of -------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from _application import SUPPORT, Application, running_application
 from _dashboards import RULES, back_fill
 from _servers import alertmanager_server, prometheus_server
+from _steered import SUPPORT, Application, running_application
 from _webhook import Webhook, receiving
 
 from taskpilot_obs.assets import export_assets
@@ -34,6 +34,8 @@ FAST_ALERTMANAGER = {
     "group_wait: 10s": "group_wait: 1s",
     "group_interval: 5m": "group_interval: 2s",
 }
+JOB = "taskpilot"
+"""Of the shipped prometheus.yml."""
 DAY_S, HOUR_S = 86_400, 3_600
 GONE_S = 6 * 60
 """So long ago the deployment before this one was scraped last."""
@@ -135,13 +137,16 @@ def _history(path: Path, now: int) -> None:
     series, as the rules left it behind yesterday.
     """
     moments = range(now - 2 * HOUR_S, now - GONE_S, STEP_S)
-    target = 'job="taskpilot",instance="10.0.0.7:9464"'
+    target = f'job="{JOB}",instance="10.0.0.7:9464"'
     run = f'{target},workflow="{SUPPORT}"'
     lines = ["# TYPE process_start_time_seconds gauge"]
     lines += [f"process_start_time_seconds{{{target}}} {moments[0]} {moment}" for moment in moments]
     lines += ["# TYPE workflow_runs counter"]
     for status, share in (("success", 0.995), ("error", 0.005)):
         lines += _growing(f'workflow_runs_total{{{run},status="{status}"}}', share, moments)
+    lines += ["# TYPE llm_requests counter"]
+    call = 'agent="support.triage",model="gpt-4o-2024-08-06",provider="openai",status="success"'
+    lines += _growing(f"llm_requests_total{{{target},{call}}}", 2.0, moments)
     lines += ["# TYPE workflow_duration_seconds histogram"]
     for bound in (*map(str, WORKFLOW_BUCKETS), "+Inf"):
         share = 0.0 if float(bound) < 0.1 else 0.9 if float(bound) < 0.5 else 1.0
@@ -149,7 +154,7 @@ def _history(path: Path, now: int) -> None:
     record = "agent:agent_runs:increase1h"
     lines += [f"# TYPE {record} gauge"]
     yesterday = range(now - DAY_S - HOUR_S, now - DAY_S + HOUR_S, STEP_S)
-    lines += [f'{record}{{job="taskpilot",agent="{SILENT_AGENT}"}} 40 {moment}' for moment in yesterday]
+    lines += [f'{record}{{job="{JOB}",agent="{SILENT_AGENT}"}} 40 {moment}' for moment in yesterday]
     path.write_text("\n".join([*lines, "# EOF", ""]), encoding="utf-8")
 
 
