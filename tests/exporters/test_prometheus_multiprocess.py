@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,15 +29,18 @@ for number in range(int(sys.argv[1])):
     exporter.export([start(str(number)), end(str(number))])
 exporter.export([start("still running")])
 """
+WAIT = """
+print("counted", flush=True)
+sys.stdin.read()
+"""
 FORKING = (
     WORKER
     + """
 child = os.fork()
 if child == 0:
     exporter.export([start("child"), end("child"), start("runs on")])
-    os._exit(0)
-os.waitpid(child, 0)
 """
+    + WAIT
 )
 READER = """
 import sys
@@ -49,11 +54,14 @@ with start_metrics_server(0) as server:
 """
 
 
+def environment_of(directory: Path) -> dict[str, str]:
+    return os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(directory), "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
 def run(code: str, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(directory), "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        env=environment,
+        env=environment_of(directory),
         capture_output=True,
         text=True,
         check=False,
@@ -64,6 +72,19 @@ def run(code: str, directory: Path, *arguments: str) -> subprocess.CompletedProc
 def worker(directory: Path, number: int, code: str = WORKER) -> None:
     done = run(code, directory, str(number))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@contextmanager
+def living(directory: Path, number: int, code: str, processes: int = 1) -> Iterator[subprocess.Popen[str]]:
+    """A worker that has counted and lives on."""
+    command = [sys.executable, "-c", code, str(number)]
+    with subprocess.Popen(
+        command, env=environment_of(directory), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(processes):
+            assert process.stdout.readline() == "counted\n"
+        yield process
 
 
 def scraped(directory: Path) -> dict[tuple[str, str], float]:
@@ -85,24 +106,22 @@ def test_a_scrape_of_one_worker_sees_them_all(tmp_path: Path) -> None:
     sums = scraped(tmp_path)
     assert sums["agent_runs_total", "planner"] == 16
     assert sums["agent_run_duration_seconds_count", "planner"] == 16
-    assert sums["taskpilot_obs_info", "shop"] == 1
 
 
 def test_a_forked_child_writes_its_own_runs_and_nothing_twice(tmp_path: Path) -> None:
     """A child that is forked from a worker with open runs counts its own and no other."""
-    worker(tmp_path, 4, FORKING)
-    sums = scraped(tmp_path)
+    with living(tmp_path, 4, FORKING, processes=2):
+        sums = scraped(tmp_path)
     assert sums["agent_runs_total", "planner"] == 5
     assert sums["agent_active_runs", "planner"] == 2
+    assert sums["taskpilot_obs_info", "shop"] == 1
 
 
 def test_runs_of_a_dead_worker_leave_the_gauges(tmp_path: Path) -> None:
-    """The gauges of a process that was marked dead are gone; its counters stay."""
-    worker(tmp_path, 2)
-    assert scraped(tmp_path)["agent_active_runs", "planner"] == 1
-    pid = next(path.stem.rpartition("_")[2] for path in tmp_path.glob("gauge_livesum_*.db"))
-    marked = run(f"from prometheus_client.multiprocess import mark_process_dead as dead; dead({pid})", tmp_path)
-    assert (marked.returncode, marked.stderr) == (0, "")
+    """The gauges of a process that is no more are gone, though nobody has said so; its counters stay."""
+    with living(tmp_path, 2, WORKER + WAIT) as process:
+        assert scraped(tmp_path)["agent_active_runs", "planner"] == 1
+        process.kill()
     sums = scraped(tmp_path)
     assert sums.get(("agent_active_runs", "planner"), 0) == 0
     assert sums["agent_runs_total", "planner"] == 2

@@ -8,6 +8,7 @@ import weakref
 from collections import deque
 from itertools import chain, product
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, values
@@ -15,6 +16,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from taskpilot_obs import semconv
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.labels import Admission, clean
+from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, mark_namespace
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.semconv import FIXED_VALUES, LABEL_BOUNDS, LABEL_OVERFLOW, METRICS, OTHER, Kind, Label, Metric
 
@@ -274,12 +276,13 @@ def drain_all() -> None:
 
 
 def _require_directory() -> None:
-    path = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+    path = os.environ.get(VARIABLE, "")
     if not os.path.isdir(path):  # noqa: PTH112  "" must not become "."
         raise ConfigurationError(
-            f"PROMETHEUS_MULTIPROC_DIR is {path!r}, which is no directory: create it before the service starts, "
+            f"{VARIABLE} is {path!r}, which is no directory: create it before the service starts, "
             "and empty it between runs"
         )
+    mark_namespace(Path(path))
 
 
 def _each(method: str) -> Callable[[], None]:

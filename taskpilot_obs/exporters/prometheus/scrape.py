@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS, drain_all
+from taskpilot_obs.exporters.prometheus.multiprocess import workers
 from taskpilot_obs.semconv import METRICS, Kind
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def source(registry: CollectorRegistry | None = None) -> Source:
     if not MULTIPROCESS:
         return REGISTRY if registry is None else registry
     drain_all()
-    merged = CollectorRegistry()
-    MultiProcessCollector(merged)  # type: ignore[no-untyped-call]  # prometheus_client has no types here
-    return merged
+    return workers()
 
 
 class _WithoutCreated:

@@ -1,0 +1,97 @@
+"""What many processes count, as one: the values in the files of PROMETHEUS_MULTIPROC_DIR, added up by series."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.utils import floatToGoString
+
+from taskpilot_obs.exceptions import SourceError
+from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, exact_sum, files_of, locked, read, sweep
+from taskpilot_obs.guarded import guarded
+
+_ADDED: Final = ("counter", "histogram", "summary")
+_BUCKET: Final = "_bucket"
+_BOUND: Final = "le"
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Workers:
+    """All processes that share the directory, living and dead, as something to collect from.
+
+    prometheus_client's own collector reads the same files. It adds floats in the order in which the directory lists
+    them, so that a sum may lose its last digit when a file comes or goes, which Prometheus takes for a restart.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def collect(self) -> list[Metric]:
+        """Every family that any process has.
+
+        Raises:
+            SourceError: the directory is gone, or another process keeps it locked.
+        """
+        values: dict[str, list[tuple[str, float]]] = {}
+        with locked(self._directory):
+            with guarded("multiprocess.sweep"):  # a directory that this process may only read
+                sweep(self._directory)
+            files = files_of(self._directory)
+            for kind in _ADDED:
+                values[kind] = [(key, value) for path in files.pop(kind, ()) for key, value, _ in read(path)]
+            gauges = [str(path) for paths in files.values() for path in paths]
+            merged: Iterable[Metric] = MultiProcessCollector.merge(gauges)  # type: ignore[no-untyped-call]  # it has no types
+        return [*merged, *(family for kind in _ADDED for family in _families(kind, values[kind]))]
+
+
+def workers() -> Workers:
+    """Those that share the directory that the environment names.
+
+    Raises:
+        SourceError: it names none.
+    """
+    name = os.environ.get(VARIABLE)
+    if not name:
+        raise SourceError(f"{VARIABLE} was set when this process started, and is set no more")
+    return Workers(Path(name))
+
+
+def _families(kind: str, values: Iterable[tuple[str, float]]) -> Iterator[Metric]:
+    sums: defaultdict[str, list[float]] = defaultdict(list)
+    for key, value in values:
+        sums[key].append(value)
+    families: dict[str, Metric] = {}
+    buckets: defaultdict[tuple[str, Labels], dict[float, float]] = defaultdict(dict)
+    for key, parts in sums.items():
+        family_name, name, labels, text = json.loads(key)
+        family = families.get(family_name)
+        if family is None:
+            family = families[family_name] = Metric(family_name, text, kind)
+        bound = labels.pop(_BOUND, None) if name.endswith(_BUCKET) else None
+        if bound is None:
+            family.add_sample(name, labels, exact_sum(parts))
+        else:
+            buckets[family_name, tuple(labels.items())][float(bound)] = exact_sum(parts)
+    for (family_name, fixed), counts in buckets.items():
+        _add_buckets(families[family_name], dict(fixed), counts)
+    for family in families.values():
+        family.samples.sort(key=lambda sample: [pair for pair in sample.labels.items() if pair[0] != _BOUND])
+        yield family
+
+
+def _add_buckets(family: Metric, labels: dict[str, str], counts: dict[float, float]) -> None:
+    """Files hold what fell into each bucket; an exposition holds what fell into it or any below."""
+    total = 0.0
+    for bound, count in sorted(counts.items()):
+        total += count
+        shown = floatToGoString(bound)  # type: ignore[no-untyped-call]  # it has no types
+        family.add_sample(family.name + _BUCKET, {**labels, _BOUND: shown}, total)
+    family.add_sample(family.name + "_count", labels, total)
