@@ -13,7 +13,7 @@ from taskpilot_obs.store.sketch import decode
 from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, SUMMARIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from decimal import Decimal
 
     from sqlalchemy import ColumnElement, Connection
@@ -86,6 +86,8 @@ def totals(
     """What the calls of these stretches of time add up to, by the values of the dimensions ("" for none)."""
     found: dict[Key, Counts] = {}
     for key, counts in _totals(connection, segments, filters, dimensions):
+        if not counts.requests:
+            continue  # a sum over nothing
         known = found.get(key)
         found[key] = counts if known is None else known.plus(counts)
     return found
@@ -94,40 +96,62 @@ def totals(
 def _totals(
     connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str]
 ) -> Iterator[tuple[Key, Counts]]:
-    where = _rows_where(segments, filters)
-    if where is not None:
-        yield from _row_totals(connection, where, dimensions)
+    groups = _row_groups(connection, segments, filters, dimensions)
+    if groups is not None:
+        query = select(*groups.columns, *_row_sums(connection)).where(groups.where).group_by(*groups.columns)
+        for line in connection.execute(query):
+            requests, counted, successes, *sums = line[len(groups.columns) :]
+            key = groups.key_of(line[: len(groups.columns)])
+            yield key, _counts((requests, successes, counted - (successes or 0), *sums))
     where = _summaries_where(segments, filters)
     if where is not None:
         columns = [SUMMARIES.c[name] for name in dimensions]
         sums = [func.sum(SUMMARIES.c[name]) for name in Counts._fields]
         for line in connection.execute(select(*columns, *sums).where(where).group_by(*columns)):
-            counts = _counts(line[len(columns) :])
-            if counts.requests:
-                yield tuple(line[: len(columns)]), counts
+            yield tuple(line[: len(columns)]), _counts(line[len(columns) :])
 
 
-def _row_totals(
-    connection: Connection, where: ColumnElement[bool], dimensions: Sequence[str]
-) -> Iterator[tuple[Key, Counts]]:
-    columns, name_of = _row_groups(connection, dimensions)
-    query = select(*columns, *_row_sums(connection)).where(where).group_by(*columns)
-    for line in connection.execute(query):
-        requests, counted, successes, *sums = line[len(columns) :]
-        if requests:
-            yield name_of(line[: len(columns)]), _counts((requests, successes, counted - (successes or 0), *sums))
+class _Groups(NamedTuple):
+    """How rows are grouped."""
+
+    where: ColumnElement[bool]
+    columns: list[Any]
+    key_of: Callable[[Sequence[Any]], Key]
+    parts: list[tuple[Key | None, ColumnElement[bool]]]
+    """The same rows as `where`, in parts that are fast to group further: those of one key, or all with None."""
 
 
-def _row_groups(connection: Connection, dimensions: Sequence[str]) -> tuple[list[Any], Any]:
-    """The columns to group rows by, and what turns their values into a key.
+def _row_groups(
+    connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str]
+) -> _Groups | None:
+    """How to group the rows among the segments; None where there are none.
 
-    Provider, model and agent are grouped by the number of their combination: one integer instead of three texts.
+    Provider, model and agent are grouped by the number of their combination: one integer instead of three texts. SQLite
+    has an index for that which holds all that is summed up, so that it neither sorts nor looks at the rows; it serves
+    one combination after the other.
     """
-    if not dimensions or not _SERIES_DIMENSIONS.issuperset(dimensions):
-        return [func.coalesce(LLM_CALLS.c[name], "") for name in dimensions], tuple
-    named = select(LLM_SERIES.c.series_id, *(LLM_SERIES.c[name] for name in dimensions))
-    names = {line[0]: tuple(line[1:]) for line in connection.execute(named)}
-    return [LLM_CALLS.c.series_id], lambda values: names[values[0]]
+    times = _times(segments)
+    if times is None:
+        return None
+    asked = {name: value for name, value in filters._asdict().items() if value is not None}
+    where = and_(times, *(_call[name] == value for name, value in asked.items()))
+    if not _SERIES_DIMENSIONS.issuperset(dimensions):
+        return _Groups(where, [func.coalesce(_call[name], "") for name in dimensions], tuple, [(None, where)])
+    indexed = connection.dialect.name == "sqlite" and _SERIES_DIMENSIONS.issuperset(asked)
+    keys = _series(connection, dimensions, asked if indexed else {})
+    parts: list[tuple[Key | None, ColumnElement[bool]]] = [(None, where)]
+    if indexed:
+        where = and_(times, _call.series_id.in_(keys))
+        parts = [(key, and_(times, _call.series_id == number)) for number, key in keys.items()]
+    return _Groups(where, [_call.series_id], lambda values: keys[values[0]], parts)
+
+
+def _series(connection: Connection, dimensions: Sequence[str], asked: Mapping[str, str]) -> dict[int, Key]:
+    """The numbers of the combinations that are asked for, with their values of the dimensions."""
+    series = LLM_SERIES.c
+    named = select(series.series_id, *(series[name] for name in dimensions))
+    found = connection.execute(named.where(*(series[name] == value for name, value in asked.items())))
+    return {line[0]: tuple(line[1:]) for line in found}
 
 
 def _counts(values: Sequence[Any]) -> Counts:
@@ -159,16 +183,13 @@ def _row_sums(connection: Connection) -> list[Any]:
     ]
 
 
-def _rows_where(segments: Sequence[Segment], filters: Filters) -> ColumnElement[bool] | None:
+def _times(segments: Sequence[Segment]) -> ColumnElement[bool] | None:
     times = [
         and_(_call.created_at >= segment.start, _call.created_at < segment.end)
         for segment in segments
         if segment.source == "rows"
     ]
-    if not times:
-        return None
-    named = [_call[name] == value for name, value in filters._asdict().items() if value is not None]
-    return and_(or_(*times), *named)
+    return or_(*times) if times else None
 
 
 def _summaries_where(segments: Sequence[Segment], filters: Filters) -> ColumnElement[bool] | None:
@@ -198,40 +219,16 @@ class Bins(NamedTuple):
 def bins(connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str] = ()) -> Bins:
     """How the durations of the calls of these stretches of time are distributed."""
     found = Bins(defaultdict(Counter), defaultdict(Counter))
-    where = _rows_where(segments, filters)
-    if where is not None:
-        columns, name_of = _row_groups(connection, dimensions)
-        count = _count_in_python if connection.dialect.name == "sqlite" else _count_in_sql
-        for into, tally in zip(found, count(connection, columns, where), strict=True):
-            for (*values, number), amount in tally.items():
-                if number is not None:
-                    into[name_of(values)][number] += amount
+    groups = _row_groups(connection, segments, filters, dimensions)
+    if groups is not None:
+        for key, where in groups.parts:
+            columns = groups.columns if key is None else []
+            for into, number in zip(found, (_call.latency_bin, _call.ttft_bin), strict=True):
+                query = select(*columns, number, func.count()).where(where, number.is_not(None))
+                for line in connection.execute(query.group_by(*columns, number)):
+                    into[groups.key_of(line[:-2]) if key is None else key][line[-2]] += line[-1]
     _add_sketches(connection, segments, filters, dimensions, found)
     return found
-
-
-_Tally = Counter[tuple[Any, ...]]
-
-
-def _count_in_sql(connection: Connection, columns: list[Any], where: ColumnElement[bool]) -> tuple[_Tally, _Tally]:
-    tallies: tuple[_Tally, _Tally] = (Counter(), Counter())
-    for number, tally in zip((_call.latency_bin, _call.ttft_bin), tallies, strict=True):
-        query = select(*columns, number, func.count()).where(where).group_by(*columns, number)
-        for line in connection.execution_options(yield_per=_FETCH).execute(query):
-            tally[tuple(line[:-1])] += line[-1]
-    return tallies
-
-
-def _count_in_python(connection: Connection, columns: list[Any], where: ColumnElement[bool]) -> tuple[_Tally, _Tally]:
-    """SQLite groups by sorting, which takes twice as long as counting in the interpreter's own loops."""
-    latency: _Tally = Counter()
-    first_token: _Tally = Counter()
-    cursor = connection.execute(select(*columns, _call.latency_bin, _call.ttft_bin).where(where)).cursor
-    while lines := cursor.fetchmany(_FETCH):
-        *values, latencies, first_tokens = zip(*lines, strict=True)
-        latency.update(zip(*values, latencies, strict=True))
-        first_token.update(zip(*values, first_tokens, strict=True))
-    return latency, first_token
 
 
 def _add_sketches(
@@ -258,13 +255,14 @@ def errors(
 ) -> dict[Key, Counter[str]]:
     """How many calls failed, by type of error: the category, or else the class, or else the status."""
     found: dict[Key, Counter[str]] = defaultdict(Counter)
-    where = _rows_where(segments, filters)
-    if where is not None:
+    times = _times(segments)
+    if times is not None:
         columns = [func.coalesce(_call[name], "") for name in dimensions]
         kind = func.coalesce(_call.error_category, _call.error_type, _call.status)
+        named = [_call[name] == value for name, value in filters._asdict().items() if value is not None]
         # As text: SQLite uses the index of failures only for the very condition that it was made with.
-        query = select(*columns, kind, func.count()).where(where, text("NOT success")).group_by(*columns, kind)
-        for line in connection.execute(query):
+        query = select(*columns, kind, func.count()).where(times, *named, text("NOT success"))
+        for line in connection.execute(query.group_by(*columns, kind)):
             found[tuple(line[:-2])][line[-2]] += line[-1]
     where = _summaries_where(segments, filters)
     if where is not None:

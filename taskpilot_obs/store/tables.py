@@ -90,6 +90,9 @@ LLM_SERIES = Table(
 """The combinations of provider, model and agent that were ever seen; a row names its own by a small number, because
 both engines group a million integers several times faster than a million texts."""
 
+SQLITE_SUMS: Final = "ix_llm_call_telemetry_sums"
+"""Index that holds all that is summed up, on SQLite only, which would have to sort; PostgreSQL adds up without."""
+
 LLM_CALLS = Table(
     "llm_call_telemetry",
     metadata,
@@ -137,6 +140,23 @@ LLM_CALLS = Table(
     Index("ix_llm_call_telemetry_tenant_time", "organization_id", "created_at"),
     Index("ix_llm_call_telemetry_provider_time", "provider", "created_at"),
     Index("ix_llm_call_telemetry_request", "request_id"),
+    Index(
+        SQLITE_SUMS,
+        "series_id",
+        "created_at",
+        "latency_bin",
+        "ttft_bin",
+        "success",
+        "cached",
+        "input_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "cached_tokens",
+        "cache_write_tokens",
+        "cost_nano",
+        "cost_rest",
+        "latency_ms",
+    ),
     Index(
         "ix_llm_call_telemetry_failures",
         "created_at",

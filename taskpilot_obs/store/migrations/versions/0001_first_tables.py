@@ -114,6 +114,14 @@ def _llm_calls() -> None:
     op.create_index("ix_llm_call_telemetry_tenant_time", "llm_call_telemetry", ["organization_id", "created_at"])
 
 
+def _llm_sums() -> None:
+    """What SQLite adds up without sorting, and without looking at the rows."""
+    summed = ["series_id", "created_at", "latency_bin", "ttft_bin", "success", "cached", "input_tokens"]
+    summed += ["output_tokens", "reasoning_tokens", "cached_tokens", "cache_write_tokens"]
+    summed += ["cost_nano", "cost_rest", "latency_ms"]
+    op.create_index("ix_llm_call_telemetry_sums", "llm_call_telemetry", summed)
+
+
 def _agent_runs() -> None:
     op.create_table(
         "agent_runs",
@@ -301,6 +309,8 @@ def upgrade() -> None:
     """Draw every table."""
     _series()
     _llm_calls()
+    if not _on_postgresql():
+        _llm_sums()
     _agent_runs()
     _feedback()
     _violations()
