@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import time
 import weakref
@@ -16,7 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from taskpilot_obs.guarded import guarded
-from taskpilot_obs.semconv import RECORDS, RECORDS_DROPPED, DropReason
+from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -88,8 +89,10 @@ class Pipeline:
         """What waits. Read, like `high_water`, by the hot path, which appends by itself while there is room."""
         self._lock = threading.Lock()
         self._owner = 0
-        self._held_for_fork = False
+        self._held_for_fork = 0
         self._drainer: threading.Thread | None = None
+        self._unstarted = deque([None])
+        """Whoever takes its one item starts the drainer; taking is atomic, and waits for nobody."""
         self._wake = threading.Event()
         self.high_water = 0
         """0 until the drainer runs, so that the first `put` takes the slow path, which starts it."""
@@ -147,7 +150,12 @@ class Pipeline:
             self._count_dropped(1, DropReason.SHUTDOWN)
 
     def _start(self) -> None:
+        try:
+            self._unstarted.pop()
+        except IndexError:
+            return
         self.high_water = self._capacity
+        _shut_down_with_child()
         thread = threading.Thread(target=self._run, name="taskpilot_obs-drainer", daemon=True)
         self._drainer = thread
         with guarded("drainer.start", self._tally):  # no thread may be started while the interpreter ends
@@ -233,9 +241,15 @@ class Pipeline:
 
     def _export(self, records: list[Record]) -> None:
         for name, exporter in self._in_memory.items():
+            exported = False
             with guarded(name, self._tally):
                 exporter.export(records)
-            self._tally.add(RECORDS, (name,), len(records))
+                exported = True
+            if exported:
+                self._tally.add(RECORDS, (name,), len(records))
+            else:
+                self._tally.add(EXPORT_ERRORS, (name,))
+                self._tally.add(RECORDS_DROPPED, (name, DropReason.EXPORT_FAILED), len(records))
         for batched in self.batched:
             with guarded(batched.name, self._tally):
                 batched.export(records)
@@ -268,15 +282,23 @@ class Pipeline:
         self._wake.set()
         self.drain()
         done = True
-        for exporter in self.batched:
-            with guarded(f"shutdown {exporter.name}", self._tally):
-                left_s = max(0.0, deadline - time.monotonic())
-                done = exporter.shutdown(left_s, close=exporter.exporter not in keep) and done
-        self.drain()
+        try:
+            for exporter in self.batched:
+                with guarded(f"shutdown {exporter.name}", self._tally):
+                    left_s = max(0.0, deadline - time.monotonic())
+                    done = exporter.shutdown(left_s, close=exporter.exporter not in keep) and done
+        finally:  # also when a second Ctrl-C cuts the waiting short: what is lost is counted
+            self._count_left()
         for name, in_memory in self._in_memory.items():
             with guarded(f"shutdown {name}", self._tally):
                 getattr(in_memory, "shutdown", _nothing)()
         return done
+
+    def _count_left(self) -> None:
+        self.drain()  # whoever exports at this moment has done so by then
+        for exporter in self.batched:
+            exporter.count_left()
+        self.drain()
 
     def pause(self) -> None:
         """Write what is queued, then keep what comes until `resume` or `hand_over`."""
@@ -306,10 +328,12 @@ class Pipeline:
 
     def _before_fork(self) -> None:
         # The child must not inherit an exporter in mid-update: wait for the batch, a matter of milliseconds.
-        self._held_for_fork = self._lock.acquire(timeout=1.0)
+        if self._lock.acquire(timeout=1.0):
+            self._held_for_fork = threading.get_ident()
 
     def _after_fork_in_parent(self) -> None:
-        if self._held_for_fork:
+        if self._held_for_fork == threading.get_ident():  # two threads may fork at the same time
+            self._held_for_fork = 0
             self._lock.release()
 
     def _after_fork_in_child(self) -> None:
@@ -326,8 +350,25 @@ _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 
 
 def _at_exit() -> None:
+    interrupt, timeout_s = None, None
     for pipeline in list(_pipelines):
-        pipeline.shutdown()
+        try:
+            pipeline.shutdown(timeout_s)
+        except KeyboardInterrupt as error:  # whoever waits for the exit has had enough
+            interrupt, timeout_s = error, 0.0
+    if interrupt is not None:
+        raise interrupt
+
+
+def _shut_down_with_child() -> None:
+    """A child of `multiprocessing` ends without the interpreter's exit handlers, but runs finalizers of its own."""
+    running = sys.modules.get("multiprocessing.process")
+    util = sys.modules.get("multiprocessing.util")
+    if running is not None and util is not None and running.parent_process() is not None:
+        util.Finalize(None, _at_exit, exitpriority=_AFTER_THE_USERS)
+
+
+_AFTER_THE_USERS = -100
 
 
 def _each(method: str) -> Callable[[], None]:

@@ -95,6 +95,10 @@ class Batched:
         self._idle.set()
         self._worker: threading.Thread | None = None
         self._stopping = False
+        self._given_up = False
+        self._in_flight = 0
+        self._taking = threading.Lock()
+        """Held by the worker while it takes a batch or notes its end, and by a shutdown that counts what is left."""
 
     def after_fork(self) -> None:
         """Start anew in a forked child: the parent writes what was queued before."""
@@ -141,22 +145,42 @@ class Batched:
                 self._wake.wait(POLL_S)
                 self._wake.clear()
                 continue
-            self._write([queue.popleft() for _ in range(min(BATCH_SIZE, len(queue)))])
+            self._write(self._take())
         self._idle.set()
+
+    def _take(self) -> list[Record]:
+        with self._taking:
+            batch = [self._queue.popleft() for _ in range(min(BATCH_SIZE, len(self._queue)))]
+            self._in_flight = len(batch)
+            return batch
 
     def _write(self, batch: list[Record]) -> None:
         written = len(batch)
         try:
             self.exporter.export(batch)
         except PartialExportError as error:
-            written = error.written
+            written = min(max(0, error.written), len(batch))
             self._failed(error.__cause__ or error)
-        except Exception as error:  # noqa: BLE001  the worker's own boundary: it must know how much was lost
+        except BaseException as error:  # noqa: BLE001  the worker's own boundary: it must count what was lost, and go on
             written = 0
             self._failed(error)
-        self._tally.add(RECORDS, (self.name,), written)
-        if written < len(batch):
-            self._drop(len(batch) - written, DropReason.EXPORT_FAILED)
+        with self._taking:
+            self._in_flight = 0
+            if self._given_up:  # counted as dropped already, for nobody knew whether it would ever end
+                return
+            self._tally.add(RECORDS, (self.name,), written)
+            if written < len(batch):
+                self._drop(len(batch) - written, DropReason.EXPORT_FAILED)
+
+    def count_left(self) -> None:
+        """Count as dropped what is queued, and what an exporter has that does not return."""
+        with self._taking:
+            self._given_up = self._given_up or self._in_flight > 0
+            left = len(self._queue) + self._in_flight
+            self._in_flight = 0
+            self._queue.clear()
+            if left:
+                self._drop(left, DropReason.SHUTDOWN)
 
     def _failed(self, error: BaseException) -> None:
         self._tally.add(EXPORT_ERRORS, (self.name,))
@@ -185,9 +209,7 @@ class Batched:
         self._stopping = True
         self._wake.set()
         finished = self._idle.wait(timeout_s) if self._worker is not None else True
-        if not finished:
-            self._drop(len(self._queue), DropReason.SHUTDOWN)
-            self._queue.clear()
+        self.count_left()
         shutdown = getattr(self.exporter, "shutdown", None)
         if finished and close and shutdown is not None:
             shutdown(max(0.0, deadline - time.monotonic()))

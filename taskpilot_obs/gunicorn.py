@@ -1,0 +1,54 @@
+"""Hooks for gunicorn: one line in `gunicorn.conf.py`.
+
+from taskpilot_obs.gunicorn import child_exit, post_fork
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, compact
+from taskpilot_obs.guarded import guarded
+
+if TYPE_CHECKING:
+
+    class Config(Protocol):
+        """The part of gunicorn's configuration that counts here."""
+
+        workers: int
+
+    class Server(Protocol):
+        """gunicorn's arbiter."""
+
+        cfg: Config
+
+    class Worker(Protocol):
+        """One of its workers: `age` is 1 for the first."""
+
+        pid: int
+        age: int
+
+
+logger = logging.getLogger("taskpilot_obs")
+
+
+def post_fork(server: Server, worker: Worker) -> None:
+    """Say once, at the start, when several workers keep their metrics apart. The fork itself needs no hook."""
+    if worker.age == 1 and server.cfg.workers > 1 and not os.environ.get(VARIABLE):
+        logger.warning(
+            "gunicorn runs %d workers, and each keeps its own metrics: a scrape sees one of them at random. "
+            "Set %s to an empty directory before the service starts",
+            server.cfg.workers,
+            VARIABLE,
+        )
+
+
+def child_exit(server: Server, worker: Worker) -> None:  # noqa: ARG001  gunicorn calls it so
+    """Add the files of a worker that has ended up with those before; its gauges of runs in progress go."""
+    directory = os.environ.get(VARIABLE)
+    if directory:
+        with guarded("gunicorn.child_exit"):  # the next scrape that can will do it
+            compact(Path(directory), worker.pid)
