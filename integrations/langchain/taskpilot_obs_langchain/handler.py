@@ -185,9 +185,9 @@ class ObservabilityHandler(BaseCallbackHandler):
         entry = self._note(said)
         if entry is None:
             return None
-        alone = said.get("batch_size", 1) == 1
-        call = self._open.call(entry, said.get("metadata"), said.get("invocation_params"), alone=alone)
-        entry.cacheable = models.looks_into_cache(serialized)
+        settings = models.settings_of(serialized)
+        call = self._open.call(entry, said, settings)
+        entry.cacheable = models.looks_into_cache(settings)
         self._silent[entry.key] = call
         return call
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from langchain_core.globals import get_llm_cache
 
@@ -18,26 +19,94 @@ if TYPE_CHECKING:
     from taskpilot_obs.tracing import LiveSpan
 
 _MODEL_KEYS: Final = ("model", "model_name", "model_id", "deployment_name", "azure_deployment")
+_OPENAI: Final = "openai"
+_HOSTS: Final = (
+    ("api.openai.com", "openai"),
+    ("openai.azure.com", "azure.ai.openai"),
+    ("services.ai.azure.com", "azure.ai.inference"),
+    ("api.anthropic.com", "anthropic"),
+    ("generativelanguage.googleapis.com", "gcp.gemini"),
+    ("aiplatform.googleapis.com", "gcp.vertex_ai"),
+    ("amazonaws.com", "aws.bedrock"),
+    ("api.cerebras.ai", "cerebras"),
+    ("api.cohere.com", "cohere"),
+    ("api.deepseek.com", "deepseek"),
+    ("api.fireworks.ai", "fireworks"),
+    ("api.groq.com", "groq"),
+    ("api.mistral.ai", "mistral_ai"),
+    ("api.moonshot.ai", "moonshotai"),
+    ("api.perplexity.ai", "perplexity"),
+    ("api.together.xyz", "together"),
+    ("api.x.ai", "x_ai"),
+    ("api.z.ai", "zai"),
+    ("integrate.api.nvidia.com", "nvidia"),
+    ("openrouter.ai", "openrouter"),
+    ("router.huggingface.co", "huggingface"),
+)
+"""Who serves OpenAI's protocol where."""
+_SERVED_BY_VENDOR: Final = frozenset(
+    {"ai21", "anthropic", "cohere", "gcp.gemini", "mistral_ai", "openai", "perplexity", "writer", "x_ai"}
+)
+_COMPATIBLE: Final = "openai_compatible"
+_MERGED: Final = ("model_name", "model", "finish_reason", "stop_reason", "service_tier")
 _OPTIONS: Final = (("ls_temperature", Attr.REQUEST_TEMPERATURE), ("ls_max_tokens", Attr.REQUEST_MAX_TOKENS))
 
 
-def requested(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The model that a call asks for, and the provider's name in LangChain's spelling."""
+class Asked(NamedTuple):
+    """What a call asks for, as LangChain says it; the same for every call of a model."""
+
+    model: str | None
+    provider: str | None
+    """In LangChain's spelling, or the name of the model's class in lower case."""
+    base_url: str | None
+    """Where a client of OpenAI's is sent instead of there."""
+
+    @property
+    def provider_name(self) -> str | None:
+        """The provider's one name; None where nobody can tell.
+
+        A class of models that states no provider is called by its own name: then the model's name says more.
+        """
+        if self.provider is None:
+            return infer_provider(self.model)
+        if self.base_url is not None and self.provider == _OPENAI:
+            return _served_at(self.base_url, self.model)
+        return known(self.provider) or infer_provider(self.model) or canonical(self.provider)
+
+
+def _served_at(base_url: str, model: str | None) -> str | None:
+    """Who answers an OpenAI client that has an address of its own.
+
+    At an address that nobody knows (a gateway, a server of the user's), a model that only its vendor serves is billed
+    as the vendor's. One with open weights has as many prices as places: that of its maker would be a guess.
+    """
+    host = urlsplit(base_url).hostname or ""
+    for ending, name in _HOSTS:
+        if host == ending or host.endswith("." + ending):
+            return name
+    vendor = infer_provider((model or "").rpartition("/")[2])
+    if vendor in _SERVED_BY_VENDOR:
+        return vendor
+    return None if infer_provider(model) is None else _COMPATIBLE
+
+
+def asked_for(metadata: Mapping[str, Any], params: Mapping[str, Any], settings: Mapping[str, Any]) -> Asked:
+    """What a call asks for.
+
+    Args:
+        metadata: LangChain's, of the run.
+        params: the model's `invocation_params`.
+        settings: the model's fields, as LangChain serialises them.
+    """
     model, provider = metadata.get("ls_model_name"), metadata.get("ls_provider")
     if type(model) is not str or not model:
         model = _first_text(params, _MODEL_KEYS)
-    return model, provider if isinstance(provider, str) and provider else None
-
-
-def provider_of(model: str | None, stated: str | None) -> str | None:
-    """The provider's one name.
-
-    A model class that does not name its provider is called by its class' name, in lower case: then the model's name
-    says more, where it tells a provider at all.
-    """
-    if stated is None:
-        return infer_provider(model)
-    return known(stated) or infer_provider(model) or canonical(stated)
+    base_url = settings.get("openai_api_base")
+    return Asked(
+        model,
+        provider if isinstance(provider, str) and provider else None,
+        base_url if isinstance(base_url, str) and base_url else None,
+    )
 
 
 def _first_text(source: Mapping[str, Any], keys: Iterable[str]) -> str | None:
@@ -75,9 +144,9 @@ def note_answer(call: LlmInvocation, response: LLMResult, *, cacheable: bool) ->
     """
     generation = response.generations[0][0] if response.generations and response.generations[0] else None
     message = getattr(generation, "message", None)
-    call.read_later(said_by(message) or response)
-    if cacheable and not call.first_token_ns and not call.cached:
+    if cacheable and not call.first_token_ns:
         call.set_cached(cached=False)
+    call.read_later(said_by(message, streamed=call.first_token_ns != 0) or response)
     if generation is None:
         return
     call.output_length = len(generation.text)
@@ -89,24 +158,41 @@ def note_partial_answer(call: LlmInvocation, response: LLMResult | None) -> None
     """Keep the usage that a stream had stated before it broke; what the error itself brought is not looked at."""
     if response is None or not response.generations or not response.generations[0]:
         return
-    said = said_by(getattr(response.generations[0][0], "message", None))
+    said = said_by(getattr(response.generations[0][0], "message", None), streamed=True)
     if said is not None:
         call.record_response(said)
 
 
-def said_by(message: object) -> dict[str, object] | None:
-    """What a message says of itself, for the reader of usage; None where it states none."""
+def said_by(message: object, *, streamed: bool) -> dict[str, object] | None:
+    """What a message says of itself, for the reader of usage; None where it states no usage.
+
+    Not who served it: LangChain names the protocol there, and that was known when the call began.
+    """
     usage = getattr(message, "usage_metadata", None)
     if usage is None:
         return None
-    return {
-        "usage_metadata": usage,
-        "response_metadata": getattr(message, "response_metadata", None),
-        "id": getattr(message, "id", None),
-    }
+    about = dict(getattr(message, "response_metadata", None) or {})
+    about.pop("model_provider", None)
+    if streamed:
+        about.update({key: _once(about[key]) for key in _MERGED if key in about})
+    return {"usage_metadata": usage, "response_metadata": about, "id": getattr(message, "id", None)}
 
 
-def looks_into_cache(serialized: Mapping[str, Any] | None) -> bool:
+def _once(text: object) -> object:
+    """A text that LangChain has put together from several chunks although each said all of it (`stopstop`)."""
+    if isinstance(text, str) and len(text) > 1:
+        period = (text + text).find(text, 1)
+        return text[:period]
+    return text
+
+
+def looks_into_cache(settings: Mapping[str, Any]) -> bool:
     """Whether LangChain looks a call up in a cache, as far as can be seen: a global one, or one of the model's own."""
-    own = (serialized or {}).get("kwargs", {}).get("cache")
+    own = settings.get("cache")
     return own is not False and (isinstance(own, Mapping) or get_llm_cache() is not None)
+
+
+def settings_of(serialized: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The fields of a model, as far as LangChain serialises them."""
+    fields = serialized.get("kwargs") if serialized else None
+    return fields if isinstance(fields, Mapping) else {}

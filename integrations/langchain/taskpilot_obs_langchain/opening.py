@@ -36,7 +36,7 @@ class Opener:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._tools: dict[tuple[str, str], Site] = {}
-        self._models: dict[tuple[str | None, str | None], LlmSite] = {}
+        self._models: dict[models.Asked, LlmSite] = {}
 
     def run(self, entry: Entry, operation: Operation, name: str) -> None:
         """Begin a workflow or an agent."""
@@ -56,20 +56,15 @@ class Opener:
         if (kind == "function" and entry.above is not None) or _by_one_call():
             _attach(entry)
 
-    def call(
-        self,
-        entry: Entry,
-        metadata: Mapping[str, Any] | None,
-        params: Mapping[str, Any] | None,
-        *,
-        alone: bool,
-    ) -> LlmInvocation:
-        """Begin an LLM call; `alone` says that no other begins in the same breath."""
-        call = LlmInvocation().at(self._model_site(metadata, params), parent_of(entry))
+    def call(self, entry: Entry, said: Mapping[str, Any], settings: Mapping[str, Any]) -> LlmInvocation:
+        """Begin an LLM call, from what LangChain says of it and of the model's settings."""
+        metadata = said.get("metadata") or {}
+        asked = models.asked_for(metadata, said.get("invocation_params") or {}, settings)
+        call = LlmInvocation().at(self._model_site(asked), parent_of(entry))
         self._begin(entry, call)
         if call.span is not None:
             models.note_request(call.span, metadata)
-            if alone and _by_one_call():
+            if said.get("batch_size", 1) == 1 and _by_one_call():
                 _attach(entry)
         return call
 
@@ -94,14 +89,12 @@ class Opener:
             run.scope = scopes[1]
         own(entry, run.begin())
 
-    def _model_site(self, metadata: Mapping[str, Any] | None, params: Mapping[str, Any] | None) -> LlmSite:
-        asked = models.requested(metadata or {}, params or {})
+    def _model_site(self, asked: models.Asked) -> LlmSite:
         site = self._models.get(asked)
         if site is None:
             if len(self._models) >= _MAX_SITES:
                 self._models.clear()
-            model, stated = asked
-            site = self._recorder.llm_site(model=model, provider=models.provider_of(model, stated))
+            site = self._recorder.llm_site(model=asked.model, provider=asked.provider_name)
             self._models[asked] = site
         return site
 
