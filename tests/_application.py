@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import IO, Any, TypedDict
 
 from _steered import DIGEST, RESEARCH, SUPPORT
@@ -320,8 +321,7 @@ EXPECTED_FAILURES = (ProviderDownError, TimeoutError, ConnectionError, LookupErr
 _NAMES: dict[Callable[[str], str], str] = {support: SUPPORT, research: RESEARCH, digest: DIGEST}
 ended: Counter[tuple[str, str]] = Counter()
 verdicts: Counter[bool] = Counter()
-
-
+_counting = Lock()
 EVERY_TENTH = {0: "streamed", 3: "cached", 7: "retried"}
 """What happens often enough for the rules to believe it."""
 
@@ -330,15 +330,18 @@ def run(function: Callable[[str], str], fate: str, status: str) -> None:
     """One task; whoever knows the fate knows the status."""
     with contextlib.suppress(*EXPECTED_FAILURES):
         function(fate)
-    ended[_NAMES[function], status] += 1
+    with _counting:
+        ended[_NAMES[function], status] += 1
 
 
 def leisurely(number: int) -> None:
     """A request that takes its time, and a verdict about it; every twentieth is wrong."""
     with request_context(request_id=f"request-{number}"):
         run(timed, EVERY_TENTH.get(number % 10, ""), "success")
-        verdicts[number % 20 != 0] += 1
-        record_feedback(correct=number % 20 != 0)
+        correct = number % 20 != 0
+        record_feedback(correct=correct)
+    with _counting:
+        verdicts[correct] += 1
 
 
 @observe_workflow(SUPPORT)

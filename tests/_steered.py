@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
 SUPPORT, RESEARCH, DIGEST = "support", "research", "digest"
 """The application's workflows."""
 
@@ -42,14 +40,11 @@ class Application:
 @contextmanager
 def running_application() -> Iterator[Application]:
     """The service, started; it ends with the block."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "integrations" / "langchain")])}
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("_application.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
-        cwd=ROOT,
     )
     try:
         yield Application(process)
