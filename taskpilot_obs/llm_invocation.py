@@ -145,6 +145,11 @@ class LlmInvocation(Abandonable):
         with guarded("set_cost", self.site.host.tally):
             self.cost, self.cost_source, self._priced = _amount(usd), FROM_CALLER, True
 
+    def leave_unpriced(self) -> None:
+        """Say that the usage, as far as it is stated, does not tell the cost: it is unknown then, and counted as such."""
+        if not self.ended_ns:
+            self._priced = True
+
     def first_token(self) -> None:
         """Say that the first token of a stream has come; later calls change nothing."""
         if not self.first_token_ns and not self.ended_ns:
