@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from taskpilot_obs.exceptions import (
     ConfigurationError,
@@ -19,6 +19,7 @@ from taskpilot_obs.exceptions import (
     StoreUnavailableError,
     StoreVersionError,
 )
+from taskpilot_obs.store.failures import BUSY_TIMEOUT_S, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 REVISIONS: Final = ("0001",)
 """Every version of the tables that this code knows, oldest first."""
-BUSY_TIMEOUT_S: Final = 30.0
-"""How long a writer waits for another process that writes to the same SQLite file."""
 _DRIVERS: Final = {
     "sqlite": "sqlite",
     "sqlite+pysqlite": "sqlite",
@@ -260,7 +259,7 @@ def _checked(url: str) -> URL:
 
 
 def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})
 
     @event.listens_for(engine, "connect")
     def _connected(connection: sqlite3.Connection, _: object) -> None:
@@ -279,7 +278,9 @@ def _sqlite(url: URL) -> Engine:
 def _postgresql(url: URL) -> Engine:
     arguments = {name: value for name, value in _CONNECT.items() if name not in url.query}
     try:
-        return create_engine(url, pool_size=2, max_overflow=6, pool_pre_ping=True, connect_args=arguments)
+        return create_engine(
+            url, pool_size=2, max_overflow=6, pool_pre_ping=True, hide_parameters=True, connect_args=arguments
+        )
     except (ImportError, NoSuchModuleError) as error:
         raise MissingExtraError("a telemetry store on PostgreSQL", "postgres") from error
 
@@ -288,36 +289,3 @@ def _create_file(path: Path) -> None:
     """With rights for its owner only; SQLite gives its journals the rights of the file. One that is there stays."""
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-
-
-_SQLITE_CAUSES: Final = (
-    (sqlite3.SQLITE_BUSY, f"another process has held its lock for over {BUSY_TIMEOUT_S:.0f} s"),
-    (sqlite3.SQLITE_LOCKED, f"another process has held its lock for over {BUSY_TIMEOUT_S:.0f} s"),
-    (sqlite3.SQLITE_FULL, "the disk is full"),
-    (sqlite3.SQLITE_READONLY, "its file or folder may not be written to"),
-    (sqlite3.SQLITE_CANTOPEN, "its file cannot be opened: look at the folder and its rights"),
-    (sqlite3.SQLITE_IOERR, "the disk failed, or is full"),
-    (sqlite3.SQLITE_NOTADB, "its file is no SQLite database: move it away, and a new one is made"),
-    (sqlite3.SQLITE_CORRUPT, "its file is damaged: restore a backup or move it away, and a new one is made"),
-)
-_BROKEN: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
-
-
-def explained(error: Exception, store: str) -> StoreError:
-    """A database's failure in words, without the rows that it was given."""
-    original = error.orig if isinstance(error, DBAPIError) else error
-    if isinstance(original, sqlite3.Error):
-        return _explained_sqlite(original, store)
-    if type(original).__name__ in {"DataError", "IntegrityError"} or isinstance(original, SQLAlchemyError):
-        return StoreError(f"the telemetry store {store} refused a statement: {type(original).__name__}")
-    reason = getattr(original, "sqlstate", None) or type(original).__name__
-    return StoreUnavailableError(f"the telemetry store {store} does not answer, or refuses ({reason})")
-
-
-def _explained_sqlite(error: sqlite3.Error, store: str) -> StoreError:
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    for cause, words in _SQLITE_CAUSES:
-        if code == cause:
-            kind = StoreError if code in _BROKEN else StoreUnavailableError
-            return kind(f"the telemetry store {store} cannot be used: {words}")
-    return StoreError(f"the telemetry store {store} refused a statement: {type(error).__name__}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import Integer, and_, cast, func, or_, select, text, type_coerce
 
 from taskpilot_obs.store.money import to_decimal
+from taskpilot_obs.store.segments import DAY
 from taskpilot_obs.store.sketch import decode
 from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, SUMMARIES
 
@@ -96,8 +97,7 @@ def totals(
 def _totals(
     connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str]
 ) -> Iterator[tuple[Key, Counts]]:
-    groups = _row_groups(connection, segments, filters, dimensions)
-    if groups is not None:
+    for groups in _row_groups(connection, segments, filters, dimensions):
         query = select(*groups.columns, *_row_sums(connection)).where(groups.where).group_by(*groups.columns)
         for line in connection.execute(query):
             requests, counted, successes, *sums = line[len(groups.columns) :]
@@ -111,39 +111,55 @@ def _totals(
             yield tuple(line[: len(columns)]), _counts(line[len(columns) :])
 
 
+_Part = tuple[Key | None, "ColumnElement[bool]"]
+
+
 class _Groups(NamedTuple):
-    """How rows are grouped."""
+    """How the rows of one segment are grouped."""
 
     where: ColumnElement[bool]
     columns: list[Any]
     key_of: Callable[[Sequence[Any]], Key]
-    parts: list[tuple[Key | None, ColumnElement[bool]]]
+    parts: list[_Part]
     """The same rows as `where`, in parts that are fast to group further: those of one key, or all with None."""
 
 
 def _row_groups(
     connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str]
-) -> _Groups | None:
-    """How to group the rows among the segments; None where there are none.
+) -> Iterator[_Groups]:
+    """How to group the rows among the segments.
 
-    Provider, model and agent are grouped by the number of their combination: one integer instead of three texts. SQLite
-    has an index for that which holds all that is summed up, so that it neither sorts nor looks at the rows; it serves
-    one combination after the other.
+    Provider, model and agent are grouped by the number of their combination: one integer instead of three texts. For
+    long segments SQLite has an index which holds all that is summed up, so that it neither sorts nor looks at the rows;
+    it serves one combination after the other.
     """
-    times = _times(segments)
-    if times is None:
-        return None
-    asked = {name: value for name, value in filters._asdict().items() if value is not None}
-    where = and_(times, *(_call[name] == value for name, value in asked.items()))
-    if not _SERIES_DIMENSIONS.issuperset(dimensions):
-        return _Groups(where, [func.coalesce(_call[name], "") for name in dimensions], tuple, [(None, where)])
-    indexed = connection.dialect.name == "sqlite" and _SERIES_DIMENSIONS.issuperset(asked)
-    keys = _series(connection, dimensions, asked if indexed else {})
-    parts: list[tuple[Key | None, ColumnElement[bool]]] = [(None, where)]
-    if indexed:
-        where = and_(times, _call.series_id.in_(keys))
-        parts = [(key, and_(times, _call.series_id == number)) for number, key in keys.items()]
-    return _Groups(where, [_call.series_id], lambda values: keys[values[0]], parts)
+    asked = _asked(filters)
+    by_series = _SERIES_DIMENSIONS.issuperset(dimensions)
+    keys = _series(connection, dimensions, {}) if by_series else {}
+    indexed = by_series and connection.dialect.name == "sqlite" and _SERIES_DIMENSIONS.issuperset(asked)
+    chosen = _series(connection, dimensions, asked) if indexed and asked else keys
+    for segment in segments:
+        if segment.source != "rows":
+            continue
+        times = and_(_call.created_at >= segment.start, _call.created_at < segment.end)
+        where = and_(times, *(_call[name] == value for name, value in asked.items()))
+        if indexed and segment.end - segment.start >= DAY:
+            parts: list[_Part] = [(key, and_(times, _call.series_id == number)) for number, key in chosen.items()]
+            yield _Groups(and_(times, _call.series_id.in_(chosen)), [_call.series_id], _named(keys), parts)
+        elif by_series:
+            # The sum keeps SQLite from reading the whole of that index for the sake of its order.
+            yield _Groups(where, [_call.series_id + 0], _named(keys), [(None, where)])
+        else:
+            columns = [func.coalesce(_call[name], "") for name in dimensions]
+            yield _Groups(where, columns, tuple, [(None, where)])
+
+
+def _named(keys: Mapping[int, Key]) -> Callable[[Sequence[Any]], Key]:
+    return lambda values: keys[values[0]]
+
+
+def _asked(filters: Filters) -> dict[str, str]:
+    return {name: value for name, value in filters._asdict().items() if value is not None}
 
 
 def _series(connection: Connection, dimensions: Sequence[str], asked: Mapping[str, str]) -> dict[int, Key]:
@@ -183,15 +199,6 @@ def _row_sums(connection: Connection) -> list[Any]:
     ]
 
 
-def _times(segments: Sequence[Segment]) -> ColumnElement[bool] | None:
-    times = [
-        and_(_call.created_at >= segment.start, _call.created_at < segment.end)
-        for segment in segments
-        if segment.source == "rows"
-    ]
-    return or_(*times) if times else None
-
-
 def _summaries_where(segments: Sequence[Segment], filters: Filters) -> ColumnElement[bool] | None:
     summary = SUMMARIES.c
     times = [
@@ -205,7 +212,7 @@ def _summaries_where(segments: Sequence[Segment], filters: Filters) -> ColumnEle
     ]
     if not times or filters.rows_only:
         return None
-    named = [summary[name] == value for name, value in filters._asdict().items() if value is not None]
+    named = [summary[name] == value for name, value in _asked(filters).items()]
     return and_(or_(*times), *named)
 
 
@@ -219,8 +226,7 @@ class Bins(NamedTuple):
 def bins(connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str] = ()) -> Bins:
     """How the durations of the calls of these stretches of time are distributed."""
     found = Bins(defaultdict(Counter), defaultdict(Counter))
-    groups = _row_groups(connection, segments, filters, dimensions)
-    if groups is not None:
+    for groups in _row_groups(connection, segments, filters, dimensions):
         for key, where in groups.parts:
             columns = groups.columns if key is None else []
             for into, number in zip(found, (_call.latency_bin, _call.ttft_bin), strict=True):
@@ -255,13 +261,17 @@ def errors(
 ) -> dict[Key, Counter[str]]:
     """How many calls failed, by type of error: the category, or else the class, or else the status."""
     found: dict[Key, Counter[str]] = defaultdict(Counter)
-    times = _times(segments)
-    if times is not None:
+    times = [
+        and_(_call.created_at >= segment.start, _call.created_at < segment.end)
+        for segment in segments
+        if segment.source == "rows"
+    ]
+    if times:
         columns = [func.coalesce(_call[name], "") for name in dimensions]
         kind = func.coalesce(_call.error_category, _call.error_type, _call.status)
-        named = [_call[name] == value for name, value in filters._asdict().items() if value is not None]
+        named = [_call[name] == value for name, value in _asked(filters).items()]
         # As text: SQLite uses the index of failures only for the very condition that it was made with.
-        query = select(*columns, kind, func.count()).where(times, *named, text("NOT success"))
+        query = select(*columns, kind, func.count()).where(or_(*times), *named, text("NOT success"))
         for line in connection.execute(query.group_by(*columns, kind)):
             found[tuple(line[:-2])][line[-2]] += line[-1]
     where = _summaries_where(segments, filters)
