@@ -22,7 +22,7 @@ LAYERS = {
     2: "tracing site freezing invocation llm_invocation exporters pipeline audit store budgets",
     3: "reporting recorder gate stats golden_signals settings log_context",
     4: "config testing",
-    5: "decorators driving gating tracking events exposition",
+    5: "decorators driving gating tracking events exposition gunicorn doctor",
     6: "__init__ cli demo",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}

@@ -1,0 +1,147 @@
+"""gunicorn as it is run in production: real workers, recycled under load, scraped at random."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from _servers import free_port
+from prometheus_client.parser import text_string_to_metric_families
+
+TESTS = Path(__file__).parent.parent
+WORKERS, REQUESTS, SCRAPES, CLIENTS = 4, 2_000, 40, 8
+RECYCLED_AFTER = 160
+KINDS = 4
+"""Files of a process: counters, histograms and two modes of gauges."""
+CONFIG = """
+from taskpilot_obs.gunicorn import child_exit, post_fork
+"""
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def get(port: int, path: str) -> str:
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path, headers={"Connection": "close"})
+        answer = connection.getresponse()
+        body = answer.read().decode()
+    finally:
+        connection.close()
+    assert answer.status == 200, body
+    return body
+
+
+def answered(port: int, path: str = "/") -> str:
+    """A request that is made until it is answered: uvicorn resets what it has accepted just before it is recycled."""
+    while True:
+        try:
+            return get(port, path)
+        except ConnectionError:
+            time.sleep(0.01)
+
+
+def scrape(port: int) -> Series:
+    """Every series that may never go back."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answered(port, "/metrics"))
+        if family.type in {"counter", "histogram"}
+        for sample in family.samples
+    }
+
+
+def total(series: Series, name: str) -> float:
+    return sum(value for (sample, _), value in series.items() if sample == name)
+
+
+@contextmanager
+def gunicorn(home: Path, *options: str, directory: bool = True, app: str = "wsgi") -> Iterator[int]:
+    """A running gunicorn; what it says is in `log` beneath home."""
+    port = free_port()
+    (home / "conf.py").write_text(CONFIG)
+    (home / "values").mkdir()
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+        "RAN": str(home / "ran"),
+    }
+    if directory:
+        environment["PROMETHEUS_MULTIPROC_DIR"] = str(home / "values")
+    command = [sys.executable, "-m", "gunicorn", "-c", str(home / "conf.py"), f"--bind=127.0.0.1:{port}"]
+    command += [f"--workers={WORKERS}", "--no-control-socket", *options, f"_observed_app:{app}"]
+    with (home / "log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, cwd=home, stdout=log, stderr=log)
+        try:
+            wait_until(lambda: is_ready(port), server)
+            yield port
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(60)
+
+
+def is_ready(port: int) -> bool:
+    try:
+        return bool(get(port, "/metrics"))
+    except OSError:
+        return False
+
+
+def wait_until(ready: Callable[[], bool], server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while not ready():
+        assert server.poll() is None, "gunicorn has ended"
+        assert time.monotonic() < deadline, "gunicorn does not answer"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("worker", "app"), [("sync", "wsgi"), ("gthread", "wsgi"), ("uvicorn_worker.UvicornWorker", "asgi")]
+)
+@pytest.mark.parametrize("preload", [False, True], ids=["each-loads", "preload"])
+def test_counters_never_go_back_and_are_exact(tmp_path: Path, worker: str, app: str, preload: bool) -> None:
+    """4 workers that are recycled, 2,000 requests, 40 scrapes: monotone counters, an exact sum, a bounded directory."""
+    options = [f"--worker-class={worker}", f"--max-requests={RECYCLED_AFTER}", "--max-requests-jitter=40"]
+    options += ["--threads=4"] if worker == "gthread" else []
+    options += ["--preload"] if preload else []
+    with gunicorn(tmp_path, *options, app=app) as port, ThreadPoolExecutor(CLIENTS) as pool:
+        answers: list[str] = []
+        before = scrape(port)
+        for _ in range(SCRAPES):
+            answers += pool.map(lambda _: answered(port), range(REQUESTS // SCRAPES))
+            after = scrape(port)
+            assert [key for key, value in before.items() if after.get(key, -1) < value] == []
+            before = after
+        time.sleep(1)  # other workers' records are at most 250 ms behind
+        done = scrape(port)
+        signals = json.loads(answered(port, "/signals"))
+        files = list((tmp_path / "values").glob("*.db"))
+    ran = (tmp_path / "ran").stat().st_size
+    assert len(answers) == ran == REQUESTS
+    assert len(set(answers)) >= 2 * WORKERS, "too few workers were recycled to show anything"
+    assert total(done, "agent_runs_total") == REQUESTS
+    assert total(done, "agent_run_duration_seconds_count") == REQUESTS
+    assert total(done, "workflow_runs_total") == REQUESTS
+    assert signals["scope"] == "workers"
+    assert signals["success_rate"] == 100
+    assert signals["runs"]["success"] == REQUESTS
+    assert len(files) <= KINDS * (WORKERS + 4)  # the master, and workers that are just being replaced
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_without_a_directory_it_says_so_once(tmp_path: Path) -> None:
+    """Several workers without PROMETHEUS_MULTIPROC_DIR: one warning at the start, which says what to set."""
+    with gunicorn(tmp_path, directory=False) as port:
+        get(port, "/")
+    said = [line for line in (tmp_path / "log").read_text().splitlines() if "keeps its own metrics" in line]
+    assert len(said) == 1
+    assert "Set PROMETHEUS_MULTIPROC_DIR to an empty directory" in said[0]
