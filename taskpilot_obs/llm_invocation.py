@@ -146,7 +146,7 @@ class LlmInvocation(Abandonable):
             self.cost, self.cost_source, self._priced = _amount(usd), FROM_CALLER, True
 
     def leave_unpriced(self) -> None:
-        """Say that the usage, as far as it is stated, does not tell the cost: it is unknown then, and counted as such."""
+        """Say that the stated usage does not tell the cost: it is unknown then, and counted as such."""
         if not self.ended_ns:
             self._priced = True
 
