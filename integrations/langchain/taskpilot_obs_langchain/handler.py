@@ -171,6 +171,8 @@ class ObservabilityHandler(BaseCallbackHandler):
             call = self._begin_call(serialized, said)
             if call is not None and messages:
                 call.input_length = models.length_of(messages[0])
+                if call.provider in models.DROPS_MODALITIES and models.has_sound(messages[0]):
+                    call.leave_unpriced()
                 if self._recorder.redactor is not None:
                     call.set_input(models.plain(messages[0]))
 

@@ -45,8 +45,11 @@ _HOSTS: Final = (
 )
 """Who serves OpenAI's protocol where."""
 _SERVED_BY_VENDOR: Final = frozenset(
-    {"ai21", "anthropic", "cohere", "gcp.gemini", "mistral_ai", "openai", "perplexity", "writer", "x_ai"}
+    {"ai21", "anthropic", "aws.bedrock", "cohere", "gcp.gemini", "mistral_ai", "openai", "perplexity", "writer", "x_ai"}
 )
+_SOUND: Final = frozenset({"audio", "video", "input_audio"})
+DROPS_MODALITIES: Final = frozenset({"gcp.gemini", "gcp.vertex_ai"})
+"""Providers whose LangChain package does not hand on how many tokens were audio, which cost more than others."""
 _COMPATIBLE: Final = "openai_compatible"
 _MERGED: Final = ("model_name", "model", "finish_reason", "stop_reason", "service_tier")
 _OPTIONS: Final = (("ls_temperature", Attr.REQUEST_TEMPERATURE), ("ls_max_tokens", Attr.REQUEST_MAX_TOKENS))
@@ -127,6 +130,21 @@ def length_of(messages: Sequence[BaseMessage]) -> int:
         if type(content) is str:
             total += len(content)
     return total
+
+
+def has_sound(messages: Sequence[BaseMessage]) -> bool:
+    """Whether a prompt holds audio or video."""
+    for message in messages:
+        if type(message.content) is list and any(_is_sound(part) for part in message.content):
+            return True
+    return False
+
+
+def _is_sound(part: object) -> bool:
+    if not isinstance(part, Mapping):
+        return False
+    media_type = part.get("mime_type")
+    return part.get("type") in _SOUND or (isinstance(media_type, str) and media_type.partition("/")[0] in _SOUND)
 
 
 def plain(messages: Sequence[BaseMessage]) -> list[dict[str, object]]:
