@@ -93,6 +93,8 @@ class ActiveInvocation:
         if not host.enabled:
             self.ended_ns = 1
             return self
+        if host.redactor is not None:
+            self._redact_scope()
         if host.tracing is not None:
             host.guard_span.call(self._open_span, host.tracing)
         self.started_ns = host.now()
@@ -105,6 +107,8 @@ class ActiveInvocation:
         The caller has asked whether the recorder is enabled.
         """
         host = self.site.host
+        if host.redactor is not None:
+            self._redact_scope()
         if host.tracing is not None:
             host.guard_span.call(self._enter_span, host.tracing)
         self._token = current_running.set(self)
@@ -142,6 +146,12 @@ class ActiveInvocation:
             queue.append(self)
         else:
             pipeline.put(self)
+
+    def _redact_scope(self) -> None:
+        """Fit the request's attributes to be kept, on the caller's thread."""
+        scope = self.scope
+        if scope is not None and scope.attributes:
+            self.scope = scope._replace(attributes=self.site.host.fit(scope.attributes))
 
     def stop(self) -> None:
         """End as `success`."""
@@ -292,8 +302,10 @@ class ActiveInvocation:
         if self.ended_ns:
             return
         details = self._note()
-        details.attributes = clean_attributes({**details.attributes, key: value})
-        self._set_on_span(Attr.USER_PREFIX + key, details.attributes[key])
+        fitting = self.site.host.fit({key: value})
+        details.attributes = clean_attributes({**details.attributes, **fitting})
+        for name, plain in fitting.items():
+            self._set_on_span(Attr.USER_PREFIX + name, plain)
 
     def set_input(self, value: object) -> None:
         """Note what went in: its length, and the redacted text when content capture is on."""

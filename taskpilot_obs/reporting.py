@@ -18,7 +18,6 @@ from taskpilot_obs.records import (
     Severity,
     Stage,
     Verdict,
-    clean_attributes,
 )
 from taskpilot_obs.site import Host
 from taskpilot_obs.tracing import current_ids
@@ -79,7 +78,7 @@ class Reporter(Host):
                 revision=False,
                 origin=origin,
                 time_unix_ns=self._time(),
-                attributes=clean_attributes(attributes or {}),
+                attributes=self.fit(attributes or {}),
             )
         )
 
@@ -168,6 +167,8 @@ class Reporter(Host):
             ValueError: a word that is none of the allowed ones.
         """
         ruling = Verdict(verdict)
+        if reason is not None and self.redactor is not None:
+            reason = self.redactor.text(reason)
         outcome = CheckResult.PASSED if ruling is Verdict.ALLOW else CheckResult.WOULD_BLOCK
         self.report(
             Decision(
@@ -182,13 +183,13 @@ class Reporter(Host):
                 Stage(stage) if stage is not None else None,
                 tool,
                 duration_seconds,
-                clean_attributes(attributes or {}),
+                self.fit(attributes or {}),
             )
         )
 
     def record_audit_event(self, event: str, **attributes: AttributeValue) -> None:
         """Write an event of the application's (task created, approved, …) to the audit log, with the request ID."""
-        self.report(AuditEvent(str(event), self.origin(), self._time(), clean_attributes(attributes)))
+        self.report(AuditEvent(str(event), self.origin(), self._time(), self.fit(attributes)))
 
     def record_cache_size(self, cache: str, entries: int) -> None:
         """Set how many entries a cache of the application's holds."""

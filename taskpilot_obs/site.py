@@ -54,6 +54,13 @@ class Host:
     gated: bool = False
     """Whether checks other than a place's own are asked."""
 
+    def fit(self, attributes: Mapping[str, object]) -> Attributes:
+        """A user's attributes as they may be kept: plain values, and where content is captured, without secrets."""
+        plain = clean_attributes(attributes)
+        if self.redactor is None or not plain:
+            return plain
+        return clean_attributes(self.redactor.attributes(plain))
+
 
 class Site:
     """A place that is instrumented: what all invocations begun there share, worked out once."""
@@ -86,7 +93,7 @@ class Site:
         is_task = self.is_workflow or self.is_agent
         self.root_lineage = (name if is_task else None, name if self.is_agent else None)
         """Nearest workflow and agent of a run with nothing above it."""
-        self.attributes = clean_attributes(attributes)
+        self.attributes = host.fit(attributes)
         self.checks: Checks | None = None
         self.span_name = f"{operation.value} {name}" if name else operation.value
         self.span_kind = span_kind(operation)
