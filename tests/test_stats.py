@@ -17,12 +17,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from taskpilot_obs import golden_signals
+from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.exporters.window import RollingWindow
 from taskpilot_obs.golden_signals import signals_from_window
 from taskpilot_obs.golden_signals.from_store import signals_from_store
 from taskpilot_obs.periods import calendar_period
-from taskpilot_obs.records import Rollup, Status
+from taskpilot_obs.records import Operation, Rollup, Status
 from taskpilot_obs.stats import (
     aget_cost_breakdown,
     aget_cost_summary,
@@ -446,3 +448,28 @@ def test_golden_signals_of_all_that_a_store_holds(store: Store) -> None:
     fill(store, task(datetime(2020, 1, 1, tzinfo=UTC)), task())
     found = signals_from_store(None, store=store)
     assert (found.runs.success, found.window_s) == (2, None)
+
+
+def test_golden_signals_read_the_store_of_a_recorder(store: Store, tmp_path: Path) -> None:
+    """What just ended is written first, so that the store tells what the process tells."""
+    url = store.url.render_as_string(hide_password=False)
+    exporter = StoreExporter(url, spool_dir=tmp_path / "spool")
+    recorder = build_recorder(exporters=[exporter])
+    for number in range(10):
+        run = recorder.start(Operation.WORKFLOW, "handle")
+        call = recorder.start_llm(model="m", provider="p", parent=run)
+        call.set_cost("0.03")
+        call.stop()
+        if number:
+            run.stop()
+        else:
+            run.fail(ValueError("no"))
+    ours = golden_signals("15m", recorder=recorder, store=url)
+    theirs = golden_signals("15m", recorder=recorder)
+    assert ours.success_rate == theirs.success_rate == 90.0
+    assert ours.cost_per_successful_task_usd == theirs.cost_per_successful_task_usd
+    assert ours.p95_latency_ms == pytest.approx(theirs.p95_latency_ms, rel=0.016)
+    assert ours.runs == theirs.runs
+    with pytest.raises(ConfigurationError, match="drop one"):
+        golden_signals(recorder=recorder, store=url, prometheus="http://127.0.0.1:1")
+    recorder.shutdown()

@@ -17,7 +17,12 @@ COLOURS: Final = {
     SignalStatus.CRITICAL: "red",
     SignalStatus.INSUFFICIENT_DATA: "dim",
 }
-SCOPES: Final = {"process": "this process", "workers": "all workers", "fleet": "every replica"}
+SCOPES: Final = {
+    "process": "this process",
+    "workers": "all workers",
+    "fleet": "every replica",
+    "store": "the telemetry store",
+}
 NOTHING: Final = "no data"
 _MILLISECONDS: Final = 1_000
 

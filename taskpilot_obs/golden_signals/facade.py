@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.golden_signals.model import GoldenSignals
     from taskpilot_obs.golden_signals.thresholds import Thresholds
     from taskpilot_obs.recorder import Recorder
+    from taskpilot_obs.store import Store
 
 
 def golden_signals(
@@ -26,13 +27,15 @@ def golden_signals(
     registry: Registry | None = None,
     prometheus: str | None = None,
     access: Access | None = None,
+    store: str | Store | None = None,
 ) -> GoldenSignals:
     """The five golden signals with their evidence; each figure is None where nothing supports it.
 
     Without a window they speak of everything since the start, over all workers of a multi-process deployment. With one
     they speak of this process: slices of 10 s up to 15 minutes and of 5 min up to 24 hours, rounded up; `window_s` of
     the result says how much was covered. (Where the Prometheus metrics are switched off, no window means the last 24 h
-    of this process.) With `prometheus` they speak of every replica that the server scrapes.
+    of this process.) With `prometheus` they speak of every replica that the server scrapes, with `store` of everything
+    that wrote to a telemetry store.
 
     Args:
         window: a `timedelta` or text such as "15m"; at most 24 h unless a Prometheus server is asked.
@@ -42,14 +45,23 @@ def golden_signals(
         registry: read this Prometheus registry instead of the recorder's; it holds no past, so it takes no window.
         prometheus: base URL of a Prometheus server that has the recording rules of this library.
         access: credentials, certificates and time limit for that server.
+        store: URL of a telemetry store, or one that is open; any window, or all that it holds.
 
     Raises:
         ConfigurationError: an argument is not readable, or two contradict each other.
         RulesNotLoadedError: the server answers, but the recording rules are not loaded in it.
         SourceError: the server cannot be reached or refuses.
+        StoreError: the store is missing or cannot be used.
     """
     recorder = get_recorder() if recorder is None else recorder
     thresholds = recorder.settings.thresholds if thresholds is None else thresholds
+    if store is not None:
+        if prometheus is not None or registry is not None or access is not None:
+            raise ConfigurationError("store: given together with prometheus, registry or access; drop one")
+        from taskpilot_obs.golden_signals.from_store import signals_from_store
+
+        recorder.flush()
+        return signals_from_store(window, store=store, workflow=workflow, thresholds=thresholds)
     if prometheus is not None:
         from taskpilot_obs.golden_signals.from_prometheus import signals_from_prometheus
 

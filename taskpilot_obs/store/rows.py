@@ -107,8 +107,8 @@ def _llm_call(call: Invocation) -> Row:
         _tokens(usage.cache_write_tokens),
         total,
         *_money(None if call.cached else call.cost),
-        latency_ms,
-        first_ms,
+        _rounded(latency_ms),
+        None if first_ms is None else _rounded(first_ms),
         stored_text(call.invocation_id),
         _tenant(call),
         stored_text(call.user),
@@ -145,7 +145,7 @@ def _run(run: Invocation) -> Row:
         run.is_task,
         SUCCESS[run.status],
         bin_of(duration_ms),
-        duration_ms,
+        _rounded(duration_ms),
         below.violations,
         below.llm_calls,
         below.unpriced_calls,
@@ -220,8 +220,13 @@ def _tenant(invocation: Invocation) -> str | None:
 
 
 def _milliseconds(seconds: float) -> float:
-    """In whole microseconds. What is no duration (negative, NaN) is 0; `min` last, for it returns NaN for NaN."""
-    return round(min(max(0.0, seconds * 1_000.0), MAX_MS), 3)
+    """What is no duration (negative, NaN) is 0; `max` first, for it returns its first argument where one is NaN."""
+    return min(max(0.0, seconds * 1_000.0), MAX_MS)
+
+
+def _rounded(milliseconds: float) -> float:
+    """To whole microseconds, which is what a row keeps; its bin knows better."""
+    return round(milliseconds, 3)
 
 
 def _tokens(amount: int | None) -> int | None:
