@@ -58,6 +58,8 @@ _ISSUED = re.compile(
 _VALUE_DOUBLED = bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)[byte % 48] if 48 <= byte <= 57 else 0 for byte in range(256))  # noqa: PLR2004  ASCII digits
 _HEX = frozenset("0123456789abcdefABCDEF")
 _LONGEST_HEX = 64
+_UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
+_UUID_LENGTH = 36
 
 
 def cards(source: Source) -> Iterator[Span]:
@@ -67,7 +69,9 @@ def cards(source: Source) -> Iterator[Span]:
         if start and source.shape[start - 1] == _DIGIT:
             continue
         card = _CARD.match(source.text, start)
-        if card is not None and is_card(card[0]) and not _in_hex(source, start, card.end()):
+        if card is None or not is_card(card[0]):
+            continue
+        if not (_in_hex(source, start, card.end()) or _in_uuid(source.text, start, card.end())):
             yield Span(start, card.end(), CARD)
 
 
@@ -77,6 +81,13 @@ def is_card(number: str) -> bool:
     ones = digits[-1::-2]
     total = sum(ones) - 48 * len(ones) + sum(digits[-2::-2].translate(_VALUE_DOUBLED))
     return total % 10 == 0 and _ISSUED.fullmatch(digits) is not None
+
+
+def _in_uuid(text: str, start: int, end: int) -> bool:
+    """Whether the digits belong to a UUID, whose groups may well pass for those of a card."""
+    around = max(0, start - _UUID_LENGTH)
+    found = _UUID.finditer(text[around : end + _UUID_LENGTH])
+    return any(match.start() < end - around and start - around < match.end() for match in found)
 
 
 def _in_hex(source: Source, start: int, end: int) -> bool:
