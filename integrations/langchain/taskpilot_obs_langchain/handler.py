@@ -14,7 +14,7 @@ from taskpilot_obs.records import Operation, Status
 from taskpilot_obs_langchain import middleware, models
 from taskpilot_obs_langchain.chains import Kind, agent_name, is_pause, kind_of
 from taskpilot_obs_langchain.opening import Opener
-from taskpilot_obs_langchain.runs import Entry, end_beneath, note, runs_of, take
+from taskpilot_obs_langchain.runs import Entry, end_beneath, note, open_beneath, runs_of, take
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -135,6 +135,8 @@ class ObservabilityHandler(BaseCallbackHandler):
             if entry.mine and entry.run is not None:
                 if entry.paused:
                     entry.run.end(Status.INTERRUPTED)
+                elif "inputs" in kwargs and open_beneath(entry):  # LangChain swallows the GeneratorExit of a stream
+                    entry.run.end(Status.ABANDONED)
                 else:
                     entry.run.finish(outputs)
 

@@ -6,8 +6,9 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final
 
 from taskpilot_obs import context
+from taskpilot_obs.abandonable import Abandonable
 from taskpilot_obs.context import current_running, current_scope, request_context
-from taskpilot_obs.invocation import Abandonable, ActiveInvocation
+from taskpilot_obs.invocation import ActiveInvocation
 from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.records import Operation
 from taskpilot_obs.semconv import Attr

@@ -95,8 +95,10 @@ def note(runs: Runs, owner: object, run_id: UUID, above: Entry | None) -> Entry 
     """
     key = run_id.int
     known = runs.get(key)
-    if known is not None and (known.owner is not owner or known() is run_id):
-        return None
+    if known is not None:
+        if known.owner is not owner or known() is run_id:
+            return None
+        known.open.pop(key, None)
     entry = Entry(run_id, runs.forget)
     entry.key, entry.owner, entry.above = key, owner, above
     entry.mine = entry.paused = entry.graph = entry.cacheable = False
@@ -129,15 +131,24 @@ def take(runs: Runs, run_id: UUID) -> Entry | None:
 
 def end_beneath(runs: Runs, entry: Entry, error: BaseException) -> None:
     """End what is still open beneath a run that was cancelled or abandoned: LangChain may never say so itself."""
-    for below in list(entry.open.values()):
-        above = below.above
-        while above is not None and above is not entry:
-            above = above.above
-        if above is entry and below.run is not None:
-            runs.pop(below.key, None)
-            runs.silent.pop(below.key, None)
-            entry.open.pop(below.key, None)
+    for below in open_beneath(entry):
+        runs.pop(below.key, None)
+        runs.silent.pop(below.key, None)
+        entry.open.pop(below.key, None)
+        if below.run is not None:
             below.run.fail(error)
+
+
+def open_beneath(entry: Entry) -> list[Entry]:
+    """The invocations beneath a run that have not ended."""
+    return [below for below in list(entry.open.values()) if _is_beneath(below, entry)]
+
+
+def _is_beneath(below: Entry, entry: Entry) -> bool:
+    above = below.above
+    while above is not None and above is not entry:
+        above = above.above
+    return above is entry
 
 
 def innermost(known: ActiveInvocation | None, found: ActiveInvocation | None) -> ActiveInvocation | None:
