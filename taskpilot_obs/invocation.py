@@ -6,7 +6,6 @@ The caller pays for two clock readings, one context variable and two appends of 
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, Self
 
 from taskpilot_obs import freezing, ids, tracing
@@ -207,11 +206,6 @@ class ActiveInvocation:
             return
         if self.span is not None:
             self.span.leave()
-
-    def may_be_abandoned(self) -> None:
-        """From now on nobody promises to end it: watch for its last reference."""
-        if type(self) is ActiveInvocation:
-            self.__class__ = Abandonable
 
     def resume(self) -> None:
         """Attach again until the end."""
@@ -497,18 +491,3 @@ class ActiveInvocation:
         run = self if self.stage != _DONE else self._forget_ended_ancestors()
         if run is not None:
             run.own_totals().violations += 1
-
-
-class Abandonable(ActiveInvocation):
-    """An invocation that may never be told its end: it is closed as `abandoned` when the last reference to it goes.
-
-    Not so its base, because a finalizer costs every call, and a function that is called always ends.
-    """
-
-    __slots__ = ()
-
-    def __del__(self) -> None:
-        if self.ended_ns or not getattr(self, "started_ns", 0) or sys.is_finalizing():
-            return
-        self._token = None  # a finalizer runs in whatever context there is
-        self.end(Status.ABANDONED)

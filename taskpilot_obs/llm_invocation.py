@@ -6,8 +6,8 @@ import sys
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
+from taskpilot_obs.abandonable import Abandonable
 from taskpilot_obs.guarded import guarded
-from taskpilot_obs.invocation import Abandonable
 from taskpilot_obs.llm_errors import error_category
 from taskpilot_obs.providers import canonical
 from taskpilot_obs.records import Status
@@ -98,7 +98,7 @@ class LlmInvocation(Abandonable):
         For what nobody will change meanwhile; it is kept until then.
         """
         host = self.site.host
-        if self.span is not None or host.limits is not None:
+        if self.span is not None or (host.limits is not None and host.limits.tokens is not None):
             self.record_response(response)
         elif not self.ended_ns:
             self._unread = response
