@@ -39,7 +39,7 @@ def kind_of(name: str, tags: Sequence[str] | None, metadata: Mapping[str, Any] |
     if metadata.get("langgraph_node") == name and _is_node(tags):
         return Kind.STEP if above.graph else Kind.AGENT
     if of_agent and name == metadata.get("lc_agent_name", _UNNAMED) and not above.graph:
-        return Kind.PLUMBING if _is_its_node(name, above) else Kind.AGENT_GRAPH
+        return Kind.AGENT_GRAPH
     return Kind.PLUMBING
 
 
@@ -53,9 +53,11 @@ def _is_node(tags: Sequence[str] | None) -> bool:
     return any(tag.startswith(_NODE_TAG) for tag in tags or ())
 
 
-def _is_its_node(name: str, above: Entry) -> bool:
-    """Whether the run above is the node that consists of this graph: then they are one agent."""
-    return above.mine and above.run is not None and above.run.site.is_agent and name in {above.run.name, _UNNAMED}
+def is_own_node(name: str, above: Entry | None) -> bool:
+    """Whether the run above is the node that an agent's graph is: then they are one agent."""
+    if above is None or not above.mine or above.run is None or not above.run.site.is_agent:
+        return False
+    return name in {above.run.name, _UNNAMED}
 
 
 def is_pause(kind: type[BaseException]) -> bool:

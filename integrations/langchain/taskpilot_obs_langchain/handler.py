@@ -12,7 +12,7 @@ from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.outcomes import register_status
 from taskpilot_obs.records import Operation, Status
 from taskpilot_obs_langchain import middleware, models
-from taskpilot_obs_langchain.chains import Kind, agent_name, is_pause, kind_of
+from taskpilot_obs_langchain.chains import Kind, agent_name, is_own_node, is_pause, kind_of
 from taskpilot_obs_langchain.opening import Opener
 from taskpilot_obs_langchain.runs import Entry, end_beneath, note, open_beneath, runs_of, take
 
@@ -117,6 +117,8 @@ class ObservabilityHandler(BaseCallbackHandler):
             self._open.run(entry, Operation.AGENT, called)
         elif kind is Kind.AGENT_GRAPH:
             entry.graph = True
+            if is_own_node(called, entry.above):
+                return
             outermost = entry.above is None
             operation = self._root if outermost and self._root is not None else Operation.AGENT
             given = self._name if outermost else None
