@@ -20,11 +20,12 @@ from taskpilot_obs.self_telemetry import Tally
 from taskpilot_obs.tracing import Tracing, installed_provider
 
 if TYPE_CHECKING:
-    from taskpilot_obs.settings import Options, Settings
     from pydantic import SecretStr
 
+    from taskpilot_obs.budgets.attaching import Assembly
     from taskpilot_obs.safety.checks import Checks
     from taskpilot_obs.safety.redaction import Redactor
+    from taskpilot_obs.settings import Options, Settings
 
 AUDIT_LOG = "audit_log"
 """Name of the audit log among the exporters."""
@@ -111,6 +112,10 @@ def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None,
     if metrics is not None:
         in_memory["prometheus"] = metrics
     tracing = _tracing(settings)
+    budgets = _budgets(settings, recorder, (clock, prices, tally), metrics, before)
+    if budgets is not None:
+        in_memory.update(budgets.in_memory)
+        batched += budgets.batched
     pipeline = Pipeline(
         in_memory,
         batched,
@@ -120,6 +125,8 @@ def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None,
         on_poll=_Poll(settings, recorder, clock),
         exit_timeout_s=settings.exit_timeout_s,
     )
+    if budgets is not None:
+        budgets.connect(pipeline)
     return Parts(
         settings=settings,
         pipeline=pipeline,
@@ -133,6 +140,7 @@ def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None,
         redactor=_redactor(settings, tally),
         tracing=tracing,
         checks=_checks(settings),
+        budgets=None if budgets is None else budgets.control,
     )
 
 
@@ -160,8 +168,12 @@ class _Poll:
     def __call__(self) -> None:
         self._clock.refresh()
         parts = self._recorder.parts
-        if parts is not None and parts.clock is self._clock and self._recorder.tracing is None:
+        if parts is None or parts.clock is not self._clock:
+            return
+        if self._recorder.tracing is None:
             self._recorder.tracing = _tracing(self._settings)
+        if parts.budgets is not None and parts.budgets.book is not None:
+            parts.budgets.book.tick()
 
 
 def _tracing(settings: Settings) -> Tracing | None:
@@ -182,6 +194,22 @@ def _metrics(settings: Settings, recorder: Recorder, tally: Tally) -> Prometheus
         drain=recorder.drain,
         tally=tally,
     )
+
+
+def _budgets(
+    settings: Settings,
+    recorder: Recorder,
+    means: tuple[Clock, PriceTable, Tally],
+    metrics: PrometheusExporter | None,
+    before: Parts | None,
+) -> Assembly | None:
+    if not (settings.budgets or settings.budget_store or settings.on_budget_alert or recorder.own_budgets):
+        return None
+    from taskpilot_obs.budgets.attaching import assemble
+    from taskpilot_obs.budgets.control import Means
+
+    last = None if before is None else before.budgets
+    return assemble(settings, Means(*means, recorder.report), metrics, recorder.own_budgets, last)
 
 
 def _checks(settings: Settings) -> Checks | None:
@@ -241,7 +269,6 @@ def _audit_log(settings: Settings, tally: Tally) -> Exporter:
     from taskpilot_obs.audit.writer import AuditOptions
     from taskpilot_obs.exporters.audit_log import AuditLogExporter
     from taskpilot_obs.exporters.json_logging import LoggerExporter, StdoutExporter
-
     from taskpilot_obs.settings import STDOUT
 
     target = settings.audit_log or Path(STDOUT)

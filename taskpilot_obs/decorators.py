@@ -5,20 +5,23 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+from dataclasses import replace
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskpilot_obs import context
+from taskpilot_obs.abandonable import Abandonable, watch
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.driving import drive, relay
 from taskpilot_obs.gate import Gate
 from taskpilot_obs.gating import CheckOptions, Place, Work, gated, place, refuse_unfit
-from taskpilot_obs.invocation import Abandonable, ActiveInvocation
+from taskpilot_obs.invocation import ActiveInvocation
 from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.records import Operation
 from taskpilot_obs.site import Site
 
 if TYPE_CHECKING:
+    from taskpilot_obs.budgets.model import Budget
     from taskpilot_obs.recorder import Recorder
 
 P = ParamSpec("P")
@@ -74,8 +77,8 @@ def observe_workflow(
         target: the function (when bare), or the workflow's name; by default the function's own.
         recorder: where to record; the default recorder when left out.
         attributes: for spans and audit log, of every call.
-        checks: `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call. See
-            `CheckOptions`.
+        checks: `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call; and `budget`:
+            what the LLM calls beneath may cost. See `CheckOptions`.
 
     Raises:
         TypeError: what is decorated is a class, or not callable, or its checks cannot do their work on it: an
@@ -174,6 +177,8 @@ def observe_llm(
     """
     used = recorder or get_recorder()
     here = place(**checks)
+    if here.budget is not None:
+        raise TypeError("a budget belongs to an agent or a workflow, or into configure(budgets=…)")
     if here.checks is not None and here.checks.count_tokens:
         raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
 
@@ -194,11 +199,21 @@ def _observe(
     def decorate(function: Any) -> Any:
         label = name or default_name(function)
         used.declare(operation, label)
+        if here.budget is not None:
+            used.watch(_scoped(here.budget, operation, label))
         site = Site(used, operation, label, attributes or {})
         site.checks = here.checks
         return _decorate(function, Spot(used, site, _class_for(function)), here)
 
     return decorate if target is None or name is not None else decorate(target)
+
+
+def _scoped(budget: Budget, operation: Operation, name: str) -> Budget:
+    """The budget, for the LLM calls of this agent or workflow unless it says otherwise."""
+    if operation not in (Operation.AGENT, Operation.WORKFLOW):
+        raise TypeError(f"a budget belongs to an agent or a workflow, or into configure(budgets=…), not to {name!r}")
+    key = "agent" if operation is Operation.AGENT else "workflow"
+    return budget if key in budget.scope else replace(budget, scope={**budget.scope, key: name})
 
 
 def _class_for(function: Any) -> type[ActiveInvocation]:
@@ -346,7 +361,7 @@ def _wrap_async_generator(
 def _follow(run: ActiveInvocation, lazy: Any) -> Any:
     """Go on with what a plain function returned, which has hardly begun, and end the run with it."""
     run.leave()
-    run.may_be_abandoned()
+    watch(run)
     if isinstance(lazy, CoroutineType):
         return _await(run, lazy)
     if isinstance(lazy, GeneratorType):

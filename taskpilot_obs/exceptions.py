@@ -6,7 +6,8 @@ TaskpilotError
 ├── RefusedError                         asked for by name: a check in `enforce` mode said no
 │   ├── PolicyViolationError
 │   ├── GuardrailBlockedError
-│   └── BudgetExceededError
+│   ├── BudgetExceededError
+│   └── BudgetUnavailableError            nobody can say whether the budget has room, and it is closed then
 ├── SourceError                          golden signals could not be read from where they were asked
 │   └── RulesNotLoadedError              the Prometheus server answers, but the recording rules are not there
 ├── AuditLogError                        an audit log is unreadable or fails verification
@@ -74,7 +75,7 @@ class GuardrailBlockedError(RefusedError):
 class BudgetExceededError(RefusedError):
     """A budget in `enforce` mode has no room for the call. Amounts are in the budget's unit (USD or tokens)."""
 
-    def __init__(  # noqa: PLR0913  the five figures are what the caller needs to answer his own user
+    def __init__(
         self,
         budget: str,
         *,
@@ -92,6 +93,15 @@ class BudgetExceededError(RefusedError):
         until = f", resets at {resets_at.isoformat()}" if resets_at else ""
         message = f"budget {budget!r} is used up: limit {limit}, spent {spent}, reserved {reserved}{until}"
         super().__init__(message, request_id=request_id)
+
+
+class BudgetUnavailableError(RefusedError):
+    """A budget in `enforce` mode cannot judge a call, and is closed then: its store is away, or no price known."""
+
+    def __init__(self, budget: str, reason: str, *, request_id: str | None = None) -> None:
+        self.budget = budget
+        self.reason = reason
+        super().__init__(f"budget {budget!r} cannot judge the call: {reason}", request_id=request_id)
 
 
 class SourceError(TaskpilotError):

@@ -16,6 +16,7 @@ from taskpilot_obs.safety import checks as running
 from taskpilot_obs.safety.subjects import NO_ARGUMENTS, Subject
 
 if TYPE_CHECKING:
+    from taskpilot_obs.budgets.control import Control
     from taskpilot_obs.invocation import ActiveInvocation
     from taskpilot_obs.recorder import Recorder
     from taskpilot_obs.records import Record
@@ -62,7 +63,7 @@ class Gate:
         """Before the work."""
         limits = self._host.limits
         if limits is not None and isinstance(run, LlmInvocation):
-            limits.before(run)
+            limits.before(run, args, kwargs)
         ready = self.at(Stage.INPUT)
         if ready:
             self._ask(run, ready, Stage.INPUT, self._question(run, args, kwargs))
@@ -71,7 +72,7 @@ class Gate:
         """Before asynchronous work."""
         limits = self._host.limits
         if limits is not None and isinstance(run, LlmInvocation):
-            limits.before(run)
+            await limits.before_async(run, args, kwargs)
         ready = self.at(Stage.INPUT)
         if ready:
             await self._ask_async(run, ready, Stage.INPUT, self._question(run, args, kwargs))
@@ -259,16 +260,53 @@ def _safe(outcome: Outcome) -> Outcome:
 
 
 def attend(recorder: Recorder, expected: Sequence[Checks]) -> None:
-    """Let the series of these checks and the configuration's exist at 0, and count tokens where one of them asks."""
+    """Let the series of these checks exist at 0; count tokens and ask budgets where one of them wants it."""
     parts = recorder.parts
     expected = expected if recorder.checks is None else (*expected, recorder.checks)
     if parts is not None and parts.declares is not None and parts.settings.enabled:
         with guarded("declare", parts.tally):
             for check in (check for checks in expected for check in checks.all):
                 parts.declares.declare_check(check.kind, check.name, check.stages)
-    if recorder.limits is None and any(checks.count_tokens for checks in expected):
-        recorder.limits = TokenLimits(recorder)
+    tokens = None if recorder.limits is None else recorder.limits.tokens
+    if tokens is None and any(checks.count_tokens for checks in expected):
+        tokens = TokenLimits(recorder)
+    budgets = None if parts is None or parts.budgets is None or not parts.budgets.asks else parts.budgets
+    recorder.limits = None if tokens is None and budgets is None else Limits(tokens, budgets)
     recorder.gated = recorder.checks is not None or recorder.limits is not None
+
+
+class Limits:
+    """What is asked about LLM calls alone: limits of tokens, and budgets; one a recorder.
+
+    Args:
+        tokens: the limits of tokens of runs.
+        budgets: the budgets that may refuse.
+    """
+
+    __slots__ = ("budgets", "tokens")
+
+    def __init__(self, tokens: TokenLimits | None, budgets: Control | None) -> None:
+        self.tokens = tokens
+        self.budgets = budgets
+
+    def before(self, call: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+        """Ask before an LLM call; raises the refusal of what is in enforce mode."""
+        if self.tokens is not None:
+            self.tokens.before(call)
+        if self.budgets is not None:
+            self.budgets.before(call, args, kwargs)
+
+    async def before_async(self, call: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+        """The same, in an event loop that goes on while a store is asked."""
+        if self.tokens is not None:
+            self.tokens.before(call)
+        if self.budgets is not None:
+            await self.budgets.before_async(call, args, kwargs)
+
+    def after(self, call: LlmInvocation) -> None:
+        """Count what an LLM call took; budgets learn it from its record."""
+        if self.tokens is not None:
+            self.tokens.after(call)
 
 
 class TokenLimits:

@@ -15,6 +15,7 @@ from taskpilot_obs.safety.checks import Checks
 from taskpilot_obs.safety.guardrails import Mode
 
 if TYPE_CHECKING:
+    from taskpilot_obs.budgets.model import Budget
     from taskpilot_obs.gate import Gate
     from taskpilot_obs.invocation import ActiveInvocation
 
@@ -30,6 +31,8 @@ class CheckOptions(TypedDict, total=False):
     """`monitor` (default) records what would be refused, `enforce` refuses it."""
     buffer: bool
     """Whether a stream is held back until its end, so that its output can be withheld."""
+    budget: Budget | None
+    """For agents and workflows: what the LLM calls beneath them may cost."""
 
 
 class Place(NamedTuple):
@@ -37,6 +40,7 @@ class Place(NamedTuple):
 
     checks: Checks | None
     buffer: bool
+    budget: Budget | None = None
 
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -52,7 +56,12 @@ class Work(NamedTuple, Generic[C]):
 
 
 def place(
-    *, policies: Sequence[Any] = (), guardrails: Sequence[Any] = (), mode: Mode = "monitor", buffer: bool = False
+    *,
+    policies: Sequence[Any] = (),
+    guardrails: Sequence[Any] = (),
+    mode: Mode = "monitor",
+    buffer: bool = False,
+    budget: Budget | None = None,
 ) -> Place:
     """Settle the options of a place.
 
@@ -60,7 +69,7 @@ def place(
         ConfigurationError: something is no check, or an option is wrong.
     """
     checks = Checks(policies, guardrails, mode)
-    return Place(checks if checks.all else None, buffer)
+    return Place(checks if checks.all else None, buffer, budget)
 
 
 def gated(function: Callable[..., Any], kind: Callable[..., Any], gate: Gate, *, buffer: bool) -> Callable[..., Any]:

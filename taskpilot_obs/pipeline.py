@@ -277,6 +277,11 @@ class Pipeline:
             return True
         deadline = time.monotonic() + (self.exit_timeout_s if timeout_s is None else timeout_s)
         self.drain()
+        for exporter in self.batched:
+            if exporter.reports:
+                with guarded(f"flush {exporter.name}", self._tally):
+                    exporter.flush(max(0.0, deadline - time.monotonic()))
+        self.drain()
         self._closed = True
         self.high_water = 0
         self._wake.set()

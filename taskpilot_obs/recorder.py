@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from taskpilot_obs import context
+from taskpilot_obs.abandonable import Abandonable
 from taskpilot_obs.guarded import guarded
-from taskpilot_obs.invocation import Abandonable, ActiveInvocation
+from taskpilot_obs.invocation import ActiveInvocation
 from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.providers import canonical, infer_provider
 from taskpilot_obs.records import (
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry  # noqa: TID251  the type of an argument that is passed through
 
+    from taskpilot_obs.budgets.control import Control
+    from taskpilot_obs.budgets.model import Budget
     from taskpilot_obs.clock import Clock
     from taskpilot_obs.exporters.window import RollingWindow
     from taskpilot_obs.feedback import Verdicts
@@ -58,6 +61,7 @@ class Parts(NamedTuple):
     redactor: Redactor | None
     tracing: Tracing | None
     checks: Checks | None = None
+    budgets: Control | None = None
 
 
 class Recorder(Reporter):
@@ -74,6 +78,8 @@ class Recorder(Reporter):
         self._sites: dict[tuple[Operation, str], Site] = {}
         self._llm_sites: dict[tuple[str, str | None, str | None], LlmSite] = {}
         self._expected: dict[object, Checks] = {}
+        self.own_budgets: tuple[Budget, ...] = ()
+        """Those that were attached to decorated functions."""
         self.tracing = None
         self.redactor = None
 
@@ -116,10 +122,26 @@ class Recorder(Reporter):
         """Expect decisions of these checks, besides those of the configuration."""
         self._expected.update((each.key, each) for each in checks)
         self.gated = False
-        if self._expected or self.checks is not None:
+        budgets = self.parts is not None and self.parts.budgets is not None
+        if self._expected or self.checks is not None or budgets or self.limits is not None:
             from taskpilot_obs.gate import attend
 
             attend(self, tuple(self._expected.values()))
+
+    def watch(self, budget: Budget) -> None:
+        """Watch a budget besides those of the configuration, now and after every `configure()`.
+
+        Raises:
+            ConfigurationError: another budget has its name.
+        """
+        from taskpilot_obs.budgets.attaching import attached
+
+        with self._lock:
+            if self.parts is not None and self.parts.settings.enabled:
+                self.parts = self.parts._replace(budgets=attached(self, self.parts, budget))
+            if budget not in self.own_budgets:
+                self.own_budgets = (*self.own_budgets, budget)
+            self.expect()
 
     def site(self, operation: Operation, name: str, attributes: Mapping[str, object] | None = None) -> Site:
         """The place `name`; shared when it has no attributes of its own."""

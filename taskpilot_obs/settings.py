@@ -105,6 +105,16 @@ class Settings(BaseModel):
     mode: Literal["monitor", "enforce"] = "monitor"
     """Whether these policies and guardrails only record what they would refuse, or refuse it."""
 
+    budgets: tuple[Any, ...] = ()
+    """Budgets: `Budget` objects, and TOML or YAML files of them (`taskpilot_obs.budgets`)."""
+    budget_store: str | None = None
+    """URL of the telemetry store that keeps them for all processes. Without: that of a `StoreExporter` among
+    `exporters`, else each process keeps its own and has the whole limit for itself."""
+    budget_reservation_s: Annotated[float, Field(ge=1, le=86_400)] = 900.0
+    """How long what a call has reserved is kept for it when nobody says that it has ended."""
+    on_budget_alert: Any = None
+    """Called with each `BudgetAlert`, on a thread of the library's."""
+
     thresholds: Thresholds = Thresholds()
     """Where golden signals stop being healthy."""
 
@@ -125,10 +135,10 @@ class Settings(BaseModel):
 NOT_FROM_ENVIRONMENT = frozenset(
     {
         *("audit_on_anchor", "exporters", "guardrails", "model_aliases", "policies", "redaction_rules", "registry"),
-        *("thresholds", "tracer_provider"),
+        *("on_budget_alert", "thresholds", "tracer_provider"),
     }
 )
-_LISTS = frozenset({"prices", "redaction_skip"})
+_LISTS = frozenset({"budgets", "prices", "redaction_skip"})
 
 
 def _from_environment(fields: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -199,4 +209,8 @@ class Options(TypedDict, total=False):
     policies: Sequence[Any]
     guardrails: Sequence[Any]
     mode: Literal["monitor", "enforce"]
+    budgets: Sequence[Any]
+    budget_store: str | None
+    budget_reservation_s: float
+    on_budget_alert: Any
     thresholds: Thresholds | dict[str, Any]

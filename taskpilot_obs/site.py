@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from taskpilot_obs.clock import Clock
     from taskpilot_obs.context import Scope
-    from taskpilot_obs.gate import TokenLimits
+    from taskpilot_obs.gate import Limits
     from taskpilot_obs.guarded import guarded
     from taskpilot_obs.pipeline import Pipeline
     from taskpilot_obs.pricing import PriceTable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.safety.checks import Checks
     from taskpilot_obs.safety.redaction import Redactor
     from taskpilot_obs.self_telemetry import Tally
+    from taskpilot_obs.semconv import Metric
     from taskpilot_obs.tracing import Tracing
 
 
@@ -32,6 +33,12 @@ class Declares(Protocol):
 
     def declare_check(self, kind: DecisionKind, name: str, stages: Iterable[Stage]) -> None:
         """Expect decisions of this check."""
+
+    def book(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:
+        """Add to a counter that no record stands for."""
+
+    def set_gauge(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
+        """Set a gauge that no record stands for."""
 
 
 class Host:
@@ -49,8 +56,8 @@ class Host:
     prices: PriceTable
     checks: Checks | None = None
     """Policies and guardrails of every place."""
-    limits: TokenLimits | None = None
-    """Where any place or the recorder limits tokens."""
+    limits: Limits | None = None
+    """Where any place or the recorder limits tokens, or a budget may refuse."""
     gated: bool = False
     """Whether checks other than a place's own are asked."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from taskpilot_obs.config import get_recorder
@@ -11,11 +13,11 @@ from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.records import Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from types import TracebackType
 
     from taskpilot_obs.recorder import Recorder
 
+NO_STATEMENT: Mapping[str, int | None] = MappingProxyType({})
 I_co = TypeVar("I_co", bound=ActiveInvocation, covariant=True)
 
 
@@ -25,10 +27,11 @@ class Tracked(Generic[I_co]):
     An exception of the block ends it with the status that the exception stands for, and goes on.
     """
 
-    __slots__ = ("_run",)
+    __slots__ = ("_run", "_stated")
 
-    def __init__(self, run: I_co) -> None:
+    def __init__(self, run: I_co, stated: Mapping[str, int | None] = NO_STATEMENT) -> None:
         self._run = run
+        self._stated = stated
 
     def __enter__(self) -> I_co:
         run = self._run
@@ -38,7 +41,7 @@ class Tracked(Generic[I_co]):
         run.enter()
         if host.limits is not None and isinstance(run, LlmInvocation):
             try:
-                host.limits.before(run)
+                host.limits.before(run, (), self._stated)
             except RefusedError as error:
                 run.fail(error)
                 raise
@@ -53,7 +56,17 @@ class Tracked(Generic[I_co]):
             self._run.fail(error)
 
     async def __aenter__(self) -> I_co:
-        return self.__enter__()
+        run = self._run
+        host = run.site.host
+        if not host.enabled or host.limits is None or not isinstance(run, LlmInvocation):
+            return self.__enter__()
+        run.enter()
+        try:
+            await host.limits.before_async(run, (), self._stated)
+        except BaseException as error:
+            run.fail(error)
+            raise
+        return run
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
@@ -93,6 +106,8 @@ def track_llm(
     model: str | None = None,
     provider: str | None = None,
     operation: str = Operation.CHAT,
+    input_tokens: int | None = None,
+    max_output_tokens: int | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
 ) -> Tracked[LlmInvocation]:
@@ -105,6 +120,8 @@ def track_llm(
         model: the model asked for.
         provider: who serves it; inferred from the model when left out.
         operation: `chat` or `embeddings`.
+        input_tokens: how long the prompt is, for budgets that reserve before the call.
+        max_output_tokens: the longest answer that is asked for, likewise; by default what the budget assumes.
         recorder: where to record; the default recorder when left out.
         attributes: for span and audit log.
 
@@ -112,4 +129,7 @@ def track_llm(
         ValueError: the operation is no LLM call.
     """
     used = recorder or get_recorder()
-    return Tracked(used.new_llm(model=model, provider=provider, operation=operation, attributes=attributes))
+    run = used.new_llm(model=model, provider=provider, operation=operation, attributes=attributes)
+    if input_tokens is None and max_output_tokens is None:
+        return Tracked(run)
+    return Tracked(run, {"input_tokens": input_tokens, "max_output_tokens": max_output_tokens})

@@ -85,6 +85,8 @@ class Batched:
         self.name = name
         self.capacity = capacity
         self.on_full = on_full
+        self.reports = bool(getattr(exporter, "reports", False))
+        """Whether its work makes records of its own, which other exporters are to get."""
         self._tally = tally
         self._reset()
 

@@ -182,7 +182,7 @@ class StoreLedger:
 
     # --- after a call ------------------------------------------------------------------------------------------------
 
-    def settle(self, bookings: Sequence[Booking]) -> list[Settled]:
+    def settle(self, bookings: Sequence[Booking], now: datetime) -> list[Settled]:
         """Book what calls took, and end their reservations, in one transaction.
 
         Raises:
@@ -197,14 +197,9 @@ class StoreLedger:
         holds = sorted(key_of(hold, claim.budget.name) for claim, hold in bookings if hold is not None)
         with self._renewed().writing() as connection:
             released = self._released(connection, _R.reservation_id.in_(holds)) if holds else {}
-            now = self._now(connection, bookings)
             for account in sorted(released.keys() - claims.keys()):
                 self._give_back(connection, account, *released[account])
             return [self._booked(connection, claims[each], released.get(each, (0, 0)), now) for each in sorted(claims)]
-
-    def _now(self, connection: Connection, bookings: Sequence[Booking]) -> datetime:
-        del connection
-        return max(claim.account.period_start for claim, _ in bookings)
 
     def _released(self, connection: Connection, which: Any) -> dict[Account, tuple[int, int]]:
         """Delete reservations; what they held, by account."""

@@ -1,0 +1,70 @@
+"""What a call may take at most: its input, known or estimated, and the longest answer that it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Final, NamedTuple
+
+from taskpilot_obs.usage_types import Usage, count
+
+INPUT_TOKENS: Final = "input_tokens"
+MAX_OUTPUT: Final = (
+    *("max_output_tokens", "max_completion_tokens", "max_tokens"),
+    *("maxOutputTokens", "max_tokens_to_sample"),
+)
+"""How the providers' clients call the limit of an answer."""
+BYTES_PER_TOKEN: Final = 3
+"""English text has four to five bytes a token, Chinese and code about three: an estimate that is rather too high."""
+_MAX_DEPTH: Final = 6
+_MAX_ITEMS: Final = 10_000
+_OPTIONS: Final = frozenset({"model", "provider", *MAX_OUTPUT})
+_HOLDERS: Final = ("content", "text", "messages", "parts")
+
+
+class Plan(NamedTuple):
+    """What a call is expected to take."""
+
+    input_tokens: int
+    max_output_tokens: int | None
+    """None where the call does not say."""
+
+    def tokens(self, default_output: int) -> int:
+        """Input and longest answer together."""
+        return self.input_tokens + (default_output if self.max_output_tokens is None else self.max_output_tokens)
+
+    def usage(self, default_output: int) -> Usage:
+        """The same as a usage, to be priced."""
+        return Usage(self.input_tokens, default_output if self.max_output_tokens is None else self.max_output_tokens)
+
+
+def planned(args: Iterable[object], kwargs: Mapping[str, object]) -> Plan:
+    """Read a plan from a call's arguments: `input_tokens` and `max_tokens` where they are stated, else the text."""
+    stated = count(kwargs.get(INPUT_TOKENS))
+    if stated is None:
+        texts = (*args, *(value for key, value in kwargs.items() if key not in _OPTIONS))
+        stated = -(-_length(texts, 0) // BYTES_PER_TOKEN)
+    limits = (count(kwargs.get(name)) for name in MAX_OUTPUT)
+    return Plan(stated, next((limit for limit in limits if limit is not None), None))
+
+
+def _length(values: Iterable[object], depth: int) -> int:
+    """Bytes of the text in these values: in lists, dicts and messages too."""
+    total = 0
+    for value in islice(values, _MAX_ITEMS):
+        if isinstance(value, str):
+            total += len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+        elif value is None or depth >= _MAX_DEPTH or isinstance(value, int | float | bytes | type):
+            continue
+        elif isinstance(value, Mapping):
+            total += _length(value.values(), depth + 1)
+        elif isinstance(value, list | tuple | set | frozenset):
+            total += _length(value, depth + 1)
+        else:
+            total += _length((_held(value, name) for name in _HOLDERS), depth + 1)
+    return total
+
+
+def _held(value: object, name: str) -> object:
+    held = getattr(value, name, None)
+    return None if callable(held) else held

@@ -1,0 +1,91 @@
+"""Budgets from TOML and YAML files."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from taskpilot_obs.budgets.model import Budget
+from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+
+_YAML: Final = frozenset({".yaml", ".yml"})
+_OPTIONS: Final = (
+    *("name", "limit_usd", "limit_tokens", "period", "timezone", "scope", "thresholds", "action"),
+    *("when_store_down", "when_unpriced", "max_output_tokens"),
+)
+
+
+def load_budgets(path: str | os.PathLike[str]) -> tuple[Budget, ...]:
+    """The budgets of a file: a list `budgets` of tables with the options of `Budget`.
+
+    Raises:
+        ConfigurationError: the file cannot be read, is no TOML or YAML, or an option is wrong; the message names it.
+        MissingExtraError: a YAML file, without the extra `rules`.
+    """
+    file = Path(path)
+    try:
+        content = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"budget file {str(file)!r} cannot be read: {error}") from error
+    stated = _parse_yaml(file, content) if file.suffix.lower() in _YAML else _parse_toml(file, content)
+    entries = stated.get("budgets") if isinstance(stated, Mapping) else None
+    if not isinstance(stated, Mapping) or not isinstance(entries, list) or set(stated) != {"budgets"}:
+        raise ConfigurationError(f"budget file {str(file)!r}: it must hold one list, `budgets`, and nothing else")
+    return tuple(_budget(file, entry) for entry in entries)
+
+
+def _budget(file: Path, entry: object) -> Budget:
+    if not isinstance(entry, Mapping):
+        raise ConfigurationError(f"budget file {str(file)!r}: given {entry!r}; a budget is a table of options")
+    unknown = sorted(str(name) for name in entry if name not in _OPTIONS)
+    if unknown or "name" not in entry:
+        problem = f"unknown option {unknown[0]!r}" if unknown else "a budget without a name"
+        raise ConfigurationError(f"budget file {str(file)!r}: {problem}; allowed are {', '.join(_OPTIONS)}")
+    try:
+        return Budget(**{str(name): value for name, value in entry.items()})
+    except (TypeError, AttributeError) as error:
+        raise ConfigurationError(f"budget file {str(file)!r}: {entry['name']!r} has a wrong type") from error
+    except ConfigurationError as error:
+        raise ConfigurationError(f"budget file {str(file)!r}: {error}") from error
+
+
+def _parse_toml(file: Path, content: str) -> Any:
+    try:
+        return tomllib.loads(content, parse_float=_number)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"budget file {str(file)!r} is no TOML: {error}") from error
+
+
+def _number(text: str) -> float | Decimal:
+    """A share as a float; what floats cannot say exactly stays as it was written."""
+    return float(text) if Decimal(str(float(text))) == Decimal(text.replace("_", "")) else Decimal(text)
+
+
+def _parse_yaml(file: Path, content: str) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingExtraError("A budget file in YAML", "rules") from error
+    try:
+        return yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"budget file {str(file)!r} is no YAML: {error}") from error
+
+
+def as_budgets(given: object) -> tuple[Budget, ...]:
+    """Budgets from what `configure(budgets=…)` was given: `Budget` objects and paths of files.
+
+    Raises:
+        ConfigurationError: something else, or a file is wrong.
+    """
+    if isinstance(given, str | os.PathLike):
+        return load_budgets(given)
+    if isinstance(given, Budget):
+        return (given,)
+    raise ConfigurationError(
+        f"budgets: given an object of type {type(given).__name__}; allowed are Budget(…) and paths of files"
+    )

@@ -1,0 +1,231 @@
+"""What is spent and reserved of each budget; and the ledger that a process keeps by itself."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from taskpilot_obs.budgets.model import Budget, Window
+
+
+class Account(NamedTuple):
+    """One line of the ledger: a budget, the tenant (user, …) it is split by, and a period."""
+
+    budget: str
+    scope_key: str
+    period_start: datetime
+
+
+class Claim(NamedTuple):
+    """An amount that a call may take from a budget, in its smallest unit."""
+
+    budget: Budget
+    account: Account
+    window: Window
+    amount: int
+
+
+class Standing(NamedTuple):
+    """Where an account stands, in its budget's smallest unit."""
+
+    spent: int = 0
+    reserved: int = 0
+    alerted: int = 0
+    """The highest threshold that was alerted in the period, in thousandths of the limit."""
+    refusals: int = 0
+
+
+class Refusal(NamedTuple):
+    """The claim that has no room."""
+
+    claim: Claim
+    standing: Standing
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no settlement or expiry can make room in this period."""
+        return self.standing.spent + self.claim.amount > self.claim.budget.limit
+
+
+class Booking(NamedTuple):
+    """What a call took; `hold` is the reservation that ends with it."""
+
+    claim: Claim
+    hold: str | None = None
+
+
+class Settled(NamedTuple):
+    """An account after a booking, and the thresholds that it crossed for the first time in its period."""
+
+    claim: Claim
+    standing: Standing
+    crossed: tuple[int, ...]
+
+
+class Ledger(Protocol):
+    """Where budgets are kept. Every method is atomic, from any thread, and from any process where it has a store."""
+
+    blocking: bool
+    """Whether it does I/O, so that an event loop must not wait for it."""
+
+    def reserve(self, hold: str, claims: Sequence[Claim], now: datetime, expires_at: datetime) -> Refusal | None:
+        """Set all of these amounts aside, or none where one has no room.
+
+        Raises:
+            StoreError: the ledger cannot be reached.
+        """
+
+    def settle(self, bookings: Sequence[Booking], now: datetime) -> list[Settled]:
+        """Book what calls took, and end their reservations.
+
+        Raises:
+            StoreError: the ledger cannot be reached; nothing was booked.
+        """
+
+    def release_expired(self, now: datetime) -> int:
+        """End the reservations that nobody settled in time; how many there were."""
+
+    def count_refusal(self, account: Account) -> None:
+        """Note that a call was refused."""
+
+    def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[Account, Standing]:
+        """The lines of these budgets in the periods that begin at these moments."""
+
+
+def key_of(hold: str, budget: str) -> str:
+    """Names the part of a reservation that one budget holds."""
+    return f"{hold}/{budget}"
+
+
+def crossed_by(budget: Budget, standing: Standing) -> tuple[int, ...]:
+    """The thresholds that are reached and were not alerted yet."""
+    reached = standing.spent * 1_000 // budget.limit
+    return tuple(each for each in budget.permilles if standing.alerted < each <= reached)
+
+
+class _Held(NamedTuple):
+    account: Account
+    amount: int
+    expires_at: datetime
+
+
+class MemoryLedger:
+    """The ledger of one process: gone when it ends, and not shared with other processes.
+
+    Every process then has the whole limit for itself.
+    """
+
+    blocking = False
+
+    def __init__(self) -> None:
+        self._lines: dict[Account, Standing] = {}
+        self._ends: dict[Account, datetime] = {}
+        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self.renew()
+        _ledgers.add(self)
+
+    def renew(self) -> None:
+        """In a forked child: go on with the parent's figures, and a lock of its own."""
+        self._lock = threading.Lock()
+
+    def reserve(self, hold: str, claims: Sequence[Claim], now: datetime, expires_at: datetime) -> Refusal | None:
+        """Set all of these amounts aside, or none where one has no room."""
+        with self._lock:
+            refusal = self._without_room(claims)
+            if refusal is not None and self._expire(now):
+                refusal = self._without_room(claims)
+            if refusal is not None:
+                return refusal
+            for claim in claims:
+                line = self._line(claim)
+                self._lines[claim.account] = line._replace(reserved=line.reserved + claim.amount)
+                self._held[key_of(hold, claim.budget.name)] = _Held(claim.account, claim.amount, expires_at)
+        return None
+
+    def _without_room(self, claims: Sequence[Claim]) -> Refusal | None:
+        for claim in claims:
+            line = self._line(claim)
+            if line.spent + line.reserved + claim.amount > claim.budget.limit:
+                return Refusal(claim, line)
+        return None
+
+    def _line(self, claim: Claim) -> Standing:
+        line = self._lines.get(claim.account)
+        if line is None:
+            line = self._lines[claim.account] = Standing()
+            if claim.window.end is not None:
+                self._ends[claim.account] = claim.window.end
+        return line
+
+    def _expire(self, now: datetime) -> int:
+        """They were made in the order in which they end."""
+        number = 0
+        while self._held and next(iter(self._held.values())).expires_at <= now:
+            _, held = self._held.popitem(last=False)
+            self._give_back(held)
+            number += 1
+        return number
+
+    def _give_back(self, held: _Held) -> None:
+        line = self._lines.get(held.account)
+        if line is not None:
+            self._lines[held.account] = line._replace(reserved=line.reserved - held.amount)
+
+    def settle(self, bookings: Sequence[Booking], now: datetime) -> list[Settled]:
+        """Book what calls took, and end their reservations."""
+        settled = []
+        with self._lock:
+            self._expire(now)
+            for claim, hold in bookings:
+                held = None if hold is None else self._held.pop(key_of(hold, claim.budget.name), None)
+                if held is not None:
+                    self._give_back(held)
+                line = self._line(claim)
+                line = line._replace(spent=line.spent + claim.amount)
+                crossed = crossed_by(claim.budget, line)
+                if crossed:
+                    line = line._replace(alerted=crossed[-1])
+                self._lines[claim.account] = line
+                settled.append(Settled(claim, line, crossed))
+        return settled
+
+    def release_expired(self, now: datetime) -> int:
+        """End the reservations that nobody settled in time, and forget the periods that ended a day ago."""
+        with self._lock:
+            number = self._expire(now)
+            for account in [each for each, end in self._ends.items() if (now - end).days >= 1]:
+                del self._ends[account]
+                del self._lines[account]
+        return number
+
+    def count_refusal(self, account: Account) -> None:
+        """Note that a call was refused."""
+        with self._lock:
+            line = self._lines[account]
+            self._lines[account] = line._replace(refusals=line.refusals + 1)
+
+    def read(self, budgets: Iterable[Budget], starts: Sequence[datetime]) -> dict[Account, Standing]:
+        """The lines of these budgets in the periods that begin at these moments."""
+        names = {budget.name for budget in budgets}
+        with self._lock:
+            return {
+                account: line
+                for account, line in self._lines.items()
+                if account.budget in names and account.period_start in starts
+            }
+
+
+_ledgers: weakref.WeakSet[MemoryLedger] = weakref.WeakSet()
+
+
+def _renew_all() -> None:
+    for ledger in list(_ledgers):
+        ledger.renew()
+
+
+os.register_at_fork(after_in_child=_renew_all)
