@@ -22,11 +22,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Unpack
 
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from pythonjsonlogger.json import JsonFormatter
@@ -34,6 +35,7 @@ from pythonjsonlogger.json import JsonFormatter
 from taskpilot_obs import configure, get_recorder, observe_agent, observe_tool, observe_workflow, request_context
 from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.semconv import RUN_BUCKETS, Attr
+from taskpilot_obs.settings import Options
 
 QUICK = "--quick" in sys.argv
 ROUNDS = 30 if QUICK else 150
@@ -50,8 +52,9 @@ class Discard(SpanExporter):
     def __init__(self) -> None:
         self.count = 0
 
-    def export(self, spans: object) -> SpanExportResult:
-        self.count += len(spans)  # type: ignore[arg-type]  a sequence of spans
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Count."""
+        self.count += len(spans)
         return SpanExportResult.SUCCESS
 
 
@@ -69,7 +72,9 @@ class ByHand:
         provider.add_span_processor(BatchSpanProcessor(self.spans))
         self.tracer = provider.get_tracer("hand")
         self.stream = io.StringIO()
-        self.logger = logging.Logger("hand", logging.INFO)
+        self.logger = logging.getLogger("hand")
+        self.logger.setLevel(logging.INFO)
+        self.logger.propagate = False
         handler = logging.StreamHandler(self.stream)
         handler.setFormatter(JsonFormatter("{message}{levelname}", style="{", timestamp=True))
         self.logger.addHandler(handler)
@@ -86,7 +91,9 @@ class ByHand:
             seconds = time.perf_counter() - began
             self.good.inc()
             self.duration.observe(seconds)
-            self.logger.info("[AUDIT] A Output", extra={"agent": "A", "duration_ms": seconds * 1e3, "status": "success"})
+            self.logger.info(
+                "[AUDIT] A Output", extra={"agent": "A", "duration_ms": seconds * 1e3, "status": "success"}
+            )
             return result
 
         return wrapper
@@ -103,7 +110,9 @@ class ByHand:
             seconds = time.perf_counter() - began
             self.good.inc()
             self.duration.observe(seconds)
-            self.logger.info("[AUDIT] A Output", extra={"agent": "A", "duration_ms": seconds * 1e3, "status": "success"})
+            self.logger.info(
+                "[AUDIT] A Output", extra={"agent": "A", "duration_ms": seconds * 1e3, "status": "success"}
+            )
             return result
 
         return wrapper
@@ -163,9 +172,11 @@ def paced(work: Work, calls: int = 2_000) -> float:
     return median(times) / 1e3
 
 
-def fresh(folder: Path, name: str, **options: object) -> Recorder:
+def fresh(folder: Path, name: str, **options: Unpack[Options]) -> Recorder:
     """The default recorder with an audit log and a registry of its own."""
-    return configure(audit_log=folder / f"{name}.jsonl", registry=CollectorRegistry(), **options)  # type: ignore[typeddict-item]  passed through
+    options["audit_log"] = folder / f"{name}.jsonl"
+    options["registry"] = CollectorRegistry()
+    return configure(**options)
 
 
 def row(name: str, value: float, unit: str, bar: str, *more: str) -> None:
@@ -317,7 +328,7 @@ def import_time() -> None:
         "import taskpilot_obs; print(time.perf_counter() - t)"
     )
     times = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)  # noqa: S603  ourselves
         for _ in range(3 if QUICK else 9)
     ]
     row("import taskpilot_obs, beyond its dependencies", min(times) * 1e3, "ms", "<= 40")

@@ -6,10 +6,11 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -20,14 +21,16 @@ from taskpilot_obs import config, configure, get_recorder, observe_agent, track_
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals.thresholds import Thresholds
-from taskpilot_obs.records import AuditEvent, Invocation
+from taskpilot_obs.recorder import Recorder
+from taskpilot_obs.records import AuditEvent, Invocation, Record
 from taskpilot_obs.settings import ENV_PREFIX, Options, Settings
 
 
 @pytest.fixture(autouse=True)
-def _restore(recorder):
+def _restore(recorder: Recorder) -> Iterator[None]:
     """`configure()` replaces the parts of the default recorder: put back what was there."""
     before = recorder.parts
+    assert before is not None
     yield
     recorder.install(before)
 
@@ -81,7 +84,9 @@ def test_the_environment_speaks_text() -> None:
         ({"exit_timeout_s": float("nan")}, {}, ["exit_timeout_s", "nan"]),
     ],
 )
-def test_errors_name_field_given_and_allowed(options, environ, words) -> None:
+def test_errors_name_field_given_and_allowed(
+    options: dict[str, Any], environ: dict[str, str], words: list[str]
+) -> None:
     """Every error names the field, what was given and what is allowed; a secret is never shown."""
     with pytest.raises(ConfigurationError) as error:
         Settings.resolve(options, environ)
@@ -111,14 +116,14 @@ plain_settings = st.fixed_dictionaries(
 
 
 @given(plain_settings)
-def test_settings_survive_the_round_trip(options) -> None:
+def test_settings_survive_the_round_trip(options: dict[str, Any]) -> None:
     """Settings dumped and read again are the same, as values and as JSON."""
     settings = Settings.resolve(options, {})
     assert Settings(**settings.model_dump()) == settings
     assert Settings(**json.loads(settings.model_dump_json())) == settings
 
 
-def test_configure_again_loses_nothing(tmp_path) -> None:
+def test_configure_again_loses_nothing(tmp_path: Path) -> None:
     """Replacing the configuration writes what was queued, and whoever still runs ends in the new one."""
     first: list[Invocation] = []
     second: list[Invocation] = []
@@ -139,7 +144,7 @@ def test_configure_again_loses_nothing(tmp_path) -> None:
     assert registry.get_sample_value("agent_runs_total", {"agent": "a", "status": "success"}) == 100
 
 
-def test_configure_again_keeps_the_audit_log(tmp_path) -> None:
+def test_configure_again_keeps_the_audit_log(tmp_path: Path) -> None:
     """Configuring again with the same audit log goes on in the same file, as one chain."""
     path = tmp_path / "audit.jsonl"
     for name in ("a", "b"):
@@ -158,7 +163,7 @@ def test_configure_again_keeps_the_audit_log(tmp_path) -> None:
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
 
 
-def test_a_configuration_that_fails_changes_nothing(tmp_path) -> None:
+def test_a_configuration_that_fails_changes_nothing(tmp_path: Path) -> None:
     """When a new configuration cannot be built, the one before goes on."""
     seen: list[Invocation] = []
     configure(exporters=[seen.append], registry=CollectorRegistry())
@@ -173,7 +178,9 @@ def test_a_configuration_that_fails_changes_nothing(tmp_path) -> None:
     assert len(seen) == 1
 
 
-def test_an_audit_log_to_a_logger_and_to_stdout(caplog, capsys) -> None:
+def test_an_audit_log_to_a_logger_and_to_stdout(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The audit log can go to a logger of the application's, or to standard output."""
     logger = logging.getLogger("app.audit")
     logger.setLevel(logging.INFO)
@@ -197,7 +204,7 @@ def test_an_exporter_object_gets_every_kind_of_record() -> None:
         def __init__(self) -> None:
             self.records: list[object] = []
 
-        def export(self, batch, /) -> None:
+        def export(self, batch: Sequence[Record], /) -> None:
             self.records.extend(batch)
 
     mine = Mine()
@@ -242,7 +249,7 @@ def test_the_environment_configures_the_default_recorder() -> None:
     assert "service (from TASKPILOT_OBS_SERVICE): given ''" in done.stderr
 
 
-def test_the_version_of_a_checkout(monkeypatch) -> None:
+def test_the_version_of_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Imported from a checkout that is not installed, the version says so."""
 
     def missing(_name: str) -> str:

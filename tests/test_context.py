@@ -16,6 +16,8 @@ from taskpilot_obs import LogContextFilter, get_request_id, observe_agent, reque
 from taskpilot_obs.context import current_scope
 from taskpilot_obs.executors import ContextThreadPoolExecutor
 from taskpilot_obs.ids import REQUEST_ID, accepted_request_id
+from taskpilot_obs.records import Invocation
+from taskpilot_obs.testing import Captured
 
 
 def test_outside_of_any_request_there_is_no_id() -> None:
@@ -23,7 +25,7 @@ def test_outside_of_any_request_there_is_no_id() -> None:
     assert get_request_id() is None
 
 
-def test_identity_reaches_the_records(seen) -> None:
+def test_identity_reaches_the_records(seen: Captured[Invocation]) -> None:
     """Request, tenant, user, session and attributes of the context stand on every invocation inside."""
     with request_context("req-1", tenant_id="acme", user_id="u", session_id="s", task_id="t-9"):
         observe_agent("a")(lambda: None)()
@@ -42,7 +44,7 @@ def test_inner_contexts_inherit_what_they_leave_out() -> None:
     assert get_request_id() is None
 
 
-def test_a_root_run_without_a_request_gets_an_id_that_its_children_share(seen) -> None:
+def test_a_root_run_without_a_request_gets_an_id_that_its_children_share(seen: Captured[Invocation]) -> None:
     """Without a request context the root run's own ID ties its tree together."""
     inner = observe_agent("inner")(get_request_id)
     request_id = observe_agent("outer")(inner)()
@@ -143,7 +145,7 @@ def test_the_applications_log_records_are_stamped(caplog: pytest.LogCaptureFixtu
     assert (inside["request_id"], inside["agent"], inside["trace_id"]) == ("req-4", "A", "mine")
 
 
-def test_a_thread_without_context_starts_a_request_of_its_own(seen) -> None:
+def test_a_thread_without_context_starts_a_request_of_its_own(seen: Captured[Invocation]) -> None:
     """A run in a bare thread is a root run."""
     with request_context("req-5"):
         thread = threading.Thread(target=observe_agent("alone")(lambda: None))

@@ -9,14 +9,15 @@ import inspect
 import pickle
 import time
 import warnings
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 
 import pytest
 
 from taskpilot_obs import observe_agent, observe_llm, observe_tool, observe_workflow
 from taskpilot_obs.decorators import default_name
-from taskpilot_obs.records import Operation, Status
-from taskpilot_obs.testing import fresh_recorder
+from taskpilot_obs.recorder import Recorder
+from taskpilot_obs.records import Invocation, Operation, Status
+from taskpilot_obs.testing import Captured, fresh_recorder
 
 
 @observe_agent
@@ -35,8 +36,7 @@ async def coroutine(text: str) -> str:
 @observe_agent
 def generator(count: int) -> Generator[int, int, str]:
     """Counts."""
-    for number in range(count):
-        yield number
+    yield from range(count)
     return "done"
 
 
@@ -112,7 +112,7 @@ def test_decorated_functions_pickle_by_name() -> None:
     assert pickle.loads(pickle.dumps(Agent().method))("x") == "x"  # noqa: S301  its own bytes
 
 
-def test_values_pass_through(seen) -> None:
+def test_values_pass_through(seen: Captured[Invocation]) -> None:
     """Arguments, defaults and results pass unchanged, and each call is one invocation with its lengths."""
     assert plain("ab", 2, loud=True) == "abab!"
     (run,) = seen
@@ -122,7 +122,7 @@ def test_values_pass_through(seen) -> None:
     assert run.workflow == run.agent == "plain"
 
 
-def test_methods_of_every_kind(seen) -> None:
+def test_methods_of_every_kind(seen: Captured[Invocation]) -> None:
     """Methods, classmethods on either side, staticmethods and async methods work and are named by their class."""
     agent = Agent()
     assert agent.method("a") == "a"
@@ -133,7 +133,7 @@ def test_methods_of_every_kind(seen) -> None:
     assert [run.name for run in seen] == ["Agent.method", "classy", "Agent.outside_in", "Agent.static", "Agent.later"]
 
 
-def test_partials_objects_and_lambdas(seen) -> None:
+def test_partials_objects_and_lambdas(seen: Captured[Invocation]) -> None:
     """Partials, callable objects and lambdas are recorded, the asynchronous ones to their end."""
 
     async def later(text: str) -> str:
@@ -143,13 +143,13 @@ def test_partials_objects_and_lambdas(seen) -> None:
     assert observe_tool(functools.partial(plain.__wrapped__, "x"))() == "x"  # type: ignore[attr-defined]
     assert observe_tool(Callee())("y") == "y"
     assert asyncio.run(observe_tool(AsyncCallee())("z")) == "z"
-    lazy = observe_tool("lazy")(lambda text: later(text))
-    assert asyncio.run(lazy("w")) == "w"
+    lazy: Callable[[], Coroutine[None, None, str]] = observe_tool("lazy")(lambda: later("w"))
+    assert asyncio.run(lazy()) == "w"
     assert [run.name for run in seen] == ["plain", "Callee", "AsyncCallee", "lazy"]
     assert seen[3].duration_s >= 0.01
 
 
-def test_plain_function_that_returns_generators_is_followed(seen) -> None:
+def test_plain_function_that_returns_generators_is_followed(seen: Captured[Invocation]) -> None:
     """A plain function that returns a generator, or an asynchronous one, is timed to the end of it."""
     assert list(observe_agent("sync")(lambda: generator.__wrapped__(3))()) == [0, 1, 2]  # type: ignore[attr-defined]
 
@@ -178,7 +178,7 @@ def test_decorating_what_is_not_callable() -> None:
         observe_agent("x")(3)  # type: ignore[type-var]
 
 
-def test_exceptions_are_the_same_object(seen) -> None:
+def test_exceptions_are_the_same_object(seen: Captured[Invocation]) -> None:
     """The user's exception arrives as it was raised, also one that is no Exception."""
     for error, status in ((ValueError("no"), Status.ERROR), (KeyboardInterrupt(), Status.CANCELLED)):
 
@@ -192,7 +192,7 @@ def test_exceptions_are_the_same_object(seen) -> None:
     assert [run.error_type for run in seen] == ["ValueError", None]
 
 
-def test_generator_protocol_passes_through(seen) -> None:
+def test_generator_protocol_passes_through(seen: Captured[Invocation]) -> None:
     """`send`, `throw` and return values reach the generator and come back."""
 
     @observe_agent
@@ -215,7 +215,7 @@ def test_generator_protocol_passes_through(seen) -> None:
     assert [run.status for run in seen] == [Status.SUCCESS]
 
 
-def test_async_generator_protocol_passes_through(seen) -> None:
+def test_async_generator_protocol_passes_through(seen: Captured[Invocation]) -> None:
     """`asend`, `athrow` and `aclose` reach the asynchronous generator."""
 
     @observe_agent
@@ -237,7 +237,7 @@ def test_async_generator_protocol_passes_through(seen) -> None:
     assert [run.status for run in seen] == [Status.ABANDONED]
 
 
-def test_a_generator_is_timed_from_first_step_to_its_end(seen) -> None:
+def test_a_generator_is_timed_from_first_step_to_its_end(seen: Captured[Invocation]) -> None:
     """Three steps of 20 ms are at least 60 ms, and the time before the first `next` is not counted."""
 
     @observe_agent
@@ -249,10 +249,10 @@ def test_a_generator_is_timed_from_first_step_to_its_end(seen) -> None:
     stream = slow()
     time.sleep(0.05)
     assert list(stream) == [0, 1, 2]
-    assert 0.06 <= seen[0].duration_s
+    assert seen[0].duration_s >= 0.06
 
 
-def test_a_generator_never_iterated_records_nothing(seen, recorder) -> None:
+def test_a_generator_never_iterated_records_nothing(seen: Captured[Invocation], recorder: Recorder) -> None:
     """A generator that nobody begins leaves no record and no active run."""
     generator(3)
     async_generator(3)
@@ -261,9 +261,10 @@ def test_a_generator_never_iterated_records_nothing(seen, recorder) -> None:
     assert active(recorder) == 0
 
 
-def active(recorder) -> float:
+def active(recorder: Recorder) -> float:
     """Agents that the gauge holds for running."""
     recorder.drain()
+    assert recorder.registry is not None
     samples = [s for family in recorder.registry.collect() for s in family.samples if s.name == "agent_active_runs"]
     return sum(sample.value for sample in samples)
 
@@ -291,7 +292,7 @@ async def _drop_and_leave(stream: AsyncGenerator[int]) -> None:
 
 
 async def _cancel(stream: AsyncGenerator[int]) -> None:
-    task = asyncio.create_task(anext(stream))  # type: ignore[arg-type]
+    task = asyncio.create_task(anext(stream))
     await asyncio.sleep(0.001)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -308,7 +309,13 @@ async def _cancel(stream: AsyncGenerator[int]) -> None:
         (_cancel, Status.CANCELLED),
     ],
 )
-def test_endings_of_an_async_stream(seen, recorder, caplog, ending, status) -> None:
+def test_endings_of_an_async_stream(
+    seen: Captured[Invocation],
+    recorder: Recorder,
+    caplog: pytest.LogCaptureFixture,
+    ending: Callable[[AsyncGenerator[int]], Coroutine[None, None, None]],
+    status: Status,
+) -> None:
     """However a consumer leaves a stream, there is one invocation with the right status and nothing stays active."""
 
     @observe_agent
@@ -324,7 +331,7 @@ def test_endings_of_an_async_stream(seen, recorder, caplog, ending, status) -> N
     assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []
 
 
-def test_endings_of_a_stream(seen, recorder) -> None:
+def test_endings_of_a_stream(seen: Captured[Invocation], recorder: Recorder) -> None:
     """A generator that is dropped or closed is abandoned, one whose body raises has failed."""
 
     @observe_agent
@@ -346,7 +353,7 @@ def test_endings_of_a_stream(seen, recorder) -> None:
     assert active(recorder) == 0
 
 
-def test_async_body_that_raises(seen) -> None:
+def test_async_body_that_raises(seen: Captured[Invocation]) -> None:
     """An asynchronous generator whose body raises has failed, with the same exception."""
     error = ValueError("x")
 
@@ -365,7 +372,7 @@ def test_async_body_that_raises(seen) -> None:
     assert [run.status for run in seen] == [Status.ERROR]
 
 
-def test_an_async_generator_without_an_event_loop_is_abandoned_when_it_goes(seen) -> None:
+def test_an_async_generator_without_an_event_loop_is_abandoned_when_it_goes(seen: Captured[Invocation]) -> None:
     """An asynchronous generator that was begun and dropped where no loop closes it still ends."""
 
     @observe_agent
@@ -381,7 +388,7 @@ def test_an_async_generator_without_an_event_loop_is_abandoned_when_it_goes(seen
     assert [run.status for run in seen] == [Status.ABANDONED]
 
 
-def test_a_coroutine_never_awaited_after_a_plain_call_is_abandoned(seen) -> None:
+def test_a_coroutine_never_awaited_after_a_plain_call_is_abandoned(seen: Captured[Invocation]) -> None:
     """What a plain function only began, and nobody went on with, ends as abandoned."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # "never awaited" is what this is about
@@ -391,7 +398,7 @@ def test_a_coroutine_never_awaited_after_a_plain_call_is_abandoned(seen) -> None
     assert [run.status for run in seen] == [Status.ABANDONED]
 
 
-def test_cancellation_propagates_at_once(seen) -> None:
+def test_cancellation_propagates_at_once(seen: Captured[Invocation]) -> None:
     """A cancelled coroutine is cancelled in the same step, and recorded as such."""
 
     @observe_agent
@@ -409,7 +416,7 @@ def test_cancellation_propagates_at_once(seen) -> None:
     assert [run.status for run in seen] == [Status.CANCELLED]
 
 
-def test_nesting_gives_parents_and_lineage(seen) -> None:
+def test_nesting_gives_parents_and_lineage(seen: Captured[Invocation]) -> None:
     """Workflow, agent and tool know each other: parents, request, and nearest workflow and agent."""
 
     @observe_tool
@@ -462,9 +469,9 @@ def test_disabled_is_a_pass_through() -> None:
         assert off.pipeline._drainer is None
 
 
-def test_observe_llm_reads_the_response(seen) -> None:
+def test_observe_llm_reads_the_response(seen: Captured[Invocation]) -> None:
     """A function that returns a provider's response is an LLM call, read and priced."""
-    body = {
+    body: dict[str, object] = {
         "object": "chat.completion",
         "model": "gpt-4o-2024-08-06",
         "choices": [{"message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
@@ -489,9 +496,9 @@ def test_observe_llm_reads_the_response(seen) -> None:
     assert second.model == "gpt-4o-2024-08-06"
 
 
-def test_observe_llm_reads_a_stream(seen) -> None:
+def test_observe_llm_reads_a_stream(seen: Captured[Invocation]) -> None:
     """A function that yields a provider's stream: first token, last usage, and abandoned when left."""
-    chunks = [
+    chunks: list[dict[str, object]] = [
         {"object": "chat.completion.chunk", "model": "gpt-4o", "choices": [{"delta": {"content": "h"}}]},
         {"object": "chat.completion.chunk", "model": "gpt-4o", "choices": [{"delta": {"content": "i"}}]},
         {

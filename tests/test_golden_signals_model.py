@@ -12,8 +12,7 @@ from pydantic import ValidationError
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals import GoldenSignals, Limits, SignalStatus, Thresholds, parse_window
-from taskpilot_obs.golden_signals.assess import assess
-from taskpilot_obs.golden_signals.assess import wilson
+from taskpilot_obs.golden_signals.assess import assess, wilson
 from taskpilot_obs.golden_signals.evidence import (
     Evidence,
     OverallEvidence,

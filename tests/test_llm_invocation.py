@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taskpilot_obs import record_llm_call, track_llm
-from taskpilot_obs.records import Operation, Status
-from taskpilot_obs.testing import capture_invocations, fresh_recorder
+from taskpilot_obs.recorder import Recorder
+from taskpilot_obs.records import Invocation, Operation, Status
+from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 from taskpilot_obs.usage import Usage
 
 CHUNKS = [
@@ -27,7 +29,7 @@ CHUNKS = [
 ]
 
 
-def test_usage_by_hand_is_priced(seen) -> None:
+def test_usage_by_hand_is_priced(seen: Captured[Invocation]) -> None:
     """Tokens stated by hand are priced by the table; the provider follows from the model."""
     with track_llm(model="gpt-4o") as call:
         call.record_usage(input_tokens=150, output_tokens=50)
@@ -37,14 +39,14 @@ def test_usage_by_hand_is_priced(seen) -> None:
     assert (run.cost, run.cost_source) == (Decimal("0.000875"), "price_table")
 
 
-def test_a_usage_object_and_embeddings(seen) -> None:
+def test_a_usage_object_and_embeddings(seen: Captured[Invocation]) -> None:
     """A `Usage` is taken whole, also for embeddings."""
     with track_llm(model="text-embedding-3-small", operation="embeddings") as call:
         call.record_usage(Usage(input_tokens=1_000_000, output_tokens=0))
     assert (seen[0].operation, seen[0].cost) == (Operation.EMBEDDINGS, Decimal("0.02"))
 
 
-def test_the_response_model_is_priced(seen) -> None:
+def test_the_response_model_is_priced(seen: Captured[Invocation]) -> None:
     """The model that answered decides the price, not the one that was asked for."""
     with track_llm(model="gpt-4o") as call:
         call.record_model("gpt-4o-mini")
@@ -52,7 +54,7 @@ def test_the_response_model_is_priced(seen) -> None:
     assert seen[0].cost == Decimal("0.0000525")
 
 
-def test_unknown_stays_unknown(seen) -> None:
+def test_unknown_stays_unknown(seen: Captured[Invocation]) -> None:
     """Without usage, or without a price, the cost is None and the call is unpriced."""
     with track_llm(model="gpt-4o"):
         pass
@@ -63,7 +65,7 @@ def test_unknown_stays_unknown(seen) -> None:
     assert (unknown.cost, unknown.is_unpriced, unknown.is_usage_missing) == (None, True, False)
 
 
-def test_a_cache_hit_has_no_tokens_and_no_cost(seen) -> None:
+def test_a_cache_hit_has_no_tokens_and_no_cost(seen: Captured[Invocation]) -> None:
     """What the application's cache answered costs nothing, whatever usage it repeats."""
     with track_llm(model="gpt-4o") as call:
         call.record_usage(input_tokens=150, output_tokens=50)
@@ -72,7 +74,7 @@ def test_a_cache_hit_has_no_tokens_and_no_cost(seen) -> None:
     assert (run.cached, run.usage, run.cost, run.is_unpriced) == (True, None, None, False)
 
 
-def test_a_stated_cost_wins(seen) -> None:
+def test_a_stated_cost_wins(seen: Captured[Invocation]) -> None:
     """A cost that the caller states wins over the table."""
     with track_llm(model="gpt-4o") as call:
         call.record_usage(input_tokens=150, output_tokens=50)
@@ -81,12 +83,15 @@ def test_a_stated_cost_wins(seen) -> None:
 
 
 @pytest.mark.parametrize("amount", [-1, "NaN", float("inf"), "a lot", None])
-def test_what_is_no_amount_is_counted_and_not_taken(seen, recorder, amount) -> None:
+def test_what_is_no_amount_is_counted_and_not_taken(
+    seen: Captured[Invocation], recorder: Recorder, amount: Any
+) -> None:
     """A cost that is no amount is refused without an exception; the table's stands."""
     with track_llm(model="gpt-4o") as call:
         call.record_usage(input_tokens=150, output_tokens=50)
         call.set_cost(amount)
     assert seen[0].cost == Decimal("0.000875")
+    assert recorder.parts is not None
     assert recorder.parts.tally.totals
     assert any(labels == ("set_cost",) for _, labels in recorder.parts.tally.totals)
 
@@ -94,7 +99,7 @@ def test_what_is_no_amount_is_counted_and_not_taken(seen, recorder, amount) -> N
 @given(
     st.dictionaries(st.sampled_from(Usage._fields), st.integers() | st.floats() | st.text() | st.none() | st.booleans())
 )
-def test_hand_given_numbers_never_raise_and_are_never_negative(counts) -> None:
+def test_hand_given_numbers_never_raise_and_are_never_negative(counts: dict[str, Any]) -> None:
     """Whatever is given as usage, nothing is raised and nothing negative is booked."""
     with fresh_recorder() as recorder, capture_invocations(recorder) as runs:
         with track_llm(model="gpt-4o") as call:
@@ -104,7 +109,7 @@ def test_hand_given_numbers_never_raise_and_are_never_negative(counts) -> None:
             assert run.cost is None or run.cost >= 0
 
 
-def test_a_stream_is_timed_and_read(seen) -> None:
+def test_a_stream_is_timed_and_read(seen: Captured[Invocation]) -> None:
     """The stream helper passes every chunk on, times the first token and keeps the last usage."""
     with track_llm(model="gpt-4o") as call:
         assert list(call.stream(CHUNKS)) == CHUNKS
@@ -115,7 +120,7 @@ def test_a_stream_is_timed_and_read(seen) -> None:
     assert 0 <= run.ttft_s <= run.duration_s
 
 
-def test_a_stream_that_is_left_is_abandoned(seen) -> None:
+def test_a_stream_that_is_left_is_abandoned(seen: Captured[Invocation]) -> None:
     """A consumer that stops reading abandons the call, whether or not he closes the stream."""
     with track_llm(model="gpt-4o") as call:
         for _ in call.stream(CHUNKS):
@@ -127,7 +132,7 @@ def test_a_stream_that_is_left_is_abandoned(seen) -> None:
     assert [run.usage for run in seen] == [None, None]
 
 
-def test_an_asynchronous_stream(seen) -> None:
+def test_an_asynchronous_stream(seen: Captured[Invocation]) -> None:
     """The same for an asynchronous stream: read to the end, left, and failed."""
 
     async def chunks(*, fail: bool = False) -> AsyncIterator[object]:
@@ -143,12 +148,15 @@ def test_an_asynchronous_stream(seen) -> None:
         async with track_llm(model="gpt-4o") as call:
             async for _ in call.astream(chunks()):
                 break
-        with pytest.raises(ConnectionError):
-            async with track_llm(model="gpt-4o") as call:
-                async for _ in call.astream(chunks(fail=True)):
-                    pass
+
+    async def consume_failing() -> None:
+        async with track_llm(model="gpt-4o") as call:
+            async for _ in call.astream(chunks(fail=True)):
+                pass
 
     asyncio.run(consume())
+    with pytest.raises(ConnectionError):
+        asyncio.run(consume_failing())
     whole, left, failed = seen
     assert (whole.status, whole.usage) == (Status.SUCCESS, Usage(input_tokens=150, output_tokens=50))
     assert left.status is Status.ABANDONED
@@ -156,7 +164,7 @@ def test_an_asynchronous_stream(seen) -> None:
     assert failed.usage == whole.usage
 
 
-def test_a_stream_that_fails_keeps_what_it_said(seen) -> None:
+def test_a_stream_that_fails_keeps_what_it_said(seen: Captured[Invocation]) -> None:
     """A stream that breaks off raises as it would, with the usage seen before."""
 
     def broken() -> Iterator[object]:
@@ -168,7 +176,7 @@ def test_a_stream_that_fails_keeps_what_it_said(seen) -> None:
     assert (seen[0].status, seen[0].cost) == (Status.ERROR, Decimal("0.000875"))
 
 
-def test_errors_have_a_bounded_category(seen) -> None:
+def test_errors_have_a_bounded_category(seen: Captured[Invocation]) -> None:
     """A failed call is one of the known categories, by class and HTTP status."""
 
     class RateLimitError(Exception):
@@ -180,7 +188,7 @@ def test_errors_have_a_bounded_category(seen) -> None:
     assert [run.error_category for run in seen] == ["rate_limit", "other"]
 
 
-def test_retries_are_counted_apart(seen) -> None:
+def test_retries_are_counted_apart(seen: Captured[Invocation]) -> None:
     """Three attempts are one call with two retries."""
     with track_llm(model="gpt-4o") as call:
         call.retry()
@@ -188,7 +196,7 @@ def test_retries_are_counted_apart(seen) -> None:
     assert (len(seen), seen[0].retries) == (1, 2)
 
 
-def test_after_the_end_nothing_changes(seen) -> None:
+def test_after_the_end_nothing_changes(seen: Captured[Invocation]) -> None:
     """What is said after the end is not heard."""
     with track_llm(model="gpt-4o") as call:
         pass
@@ -204,7 +212,7 @@ def test_after_the_end_nothing_changes(seen) -> None:
     assert (run.usage, run.cost, run.cached, run.ttft_s, run.retries) == (None, None, None, None, 0)
 
 
-def test_a_response_tells_the_provider_where_nobody_else_did(seen) -> None:
+def test_a_response_tells_the_provider_where_nobody_else_did(seen: Captured[Invocation]) -> None:
     """Where neither provider nor model was given, the response decides."""
     with track_llm() as call:
         call.record_response(
@@ -223,7 +231,7 @@ def test_a_response_tells_the_provider_where_nobody_else_did(seen) -> None:
     assert (run.usage.input_tokens, run.usage.cache_read_tokens) == (100, 90)
 
 
-def test_a_call_after_the_fact(seen, recorder) -> None:
+def test_a_call_after_the_fact(seen: Captured[Invocation], recorder: Recorder) -> None:
     """A call that is over already is recorded with its duration, usage, cost and status."""
     record_llm_call(model="gpt-4o", duration_seconds=1.5, usage={"input_tokens": 150, "output_tokens": 50})
     record_llm_call(model="m", provider="p", status="error", usage=Usage(1, 2), cost=0.5, cached=False)
@@ -232,6 +240,7 @@ def test_a_call_after_the_fact(seen, recorder) -> None:
     assert done.cost == Decimal("0.000875")
     assert (failed.status, failed.cost, failed.cached) == (Status.ERROR, Decimal("0.5"), False)
     recorder.drain()
+    assert recorder.registry is not None
     active = [s for f in recorder.registry.collect() for s in f.samples if s.name == "llm_active_requests"]
     assert sum(sample.value for sample in active) == 0
 

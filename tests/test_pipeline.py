@@ -12,15 +12,17 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 import pytest
 
-from taskpilot_obs.exporters.base import Batched, CallableExporter, PartialExportError
-from taskpilot_obs.pipeline import Pipeline
+from taskpilot_obs.exporters.base import Batched, CallableExporter, Exporter, OnFull, PartialExportError
+from taskpilot_obs.pipeline import CAPACITY, Pipeline
+from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import AuditEvent, Origin
 from taskpilot_obs.self_telemetry import Tally
-from taskpilot_obs.semconv import EXPORT_ERRORS, INTERNAL_ERRORS, RECORDS, RECORDS_DROPPED
+from taskpilot_obs.semconv import EXPORT_ERRORS, INTERNAL_ERRORS, RECORDS, RECORDS_DROPPED, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,21 +66,44 @@ class Listing:
         self.records.extend(batch)
 
 
-def make(in_memory=None, batched=(), **options):
+class Limits(TypedDict, total=False):
+    """What may be said about an exporter that does I/O."""
+
+    capacity: int
+    on_full: OnFull
+
+
+def make(
+    in_memory: dict[str, Exporter] | None = None,
+    batched: Sequence[tuple[str, Exporter, Limits]] = (),
+    *,
+    capacity: int = CAPACITY,
+) -> tuple[Pipeline, Tally]:
     tally = Tally()
     pipeline = Pipeline(
         in_memory if in_memory is not None else {},
-        [Batched(exporter, name=name, tally=tally, **more) for name, exporter, more in batched],
+        [Batched(exporter, name=name, tally=tally, **limits) for name, exporter, limits in batched],
         tally=tally,
-        on_tally=lambda tally, _pipeline: tally.take(),
-        **options,
+        on_tally=take,
+        capacity=capacity,
     )
     return pipeline, tally
 
 
-def count(tally: Tally, metric, *labels: str) -> int:
+def take(tally: Tally, _pipeline: Pipeline) -> None:
+    tally.take()
+
+
+def count(tally: Tally, metric: Metric, *labels: str) -> int:
     tally.take()
     return tally.totals[metric, labels]
+
+
+def events(records: Sequence[Record]) -> list[str]:
+    """The names of audit events, which is all that these tests put."""
+    found = [record for record in records if isinstance(record, AuditEvent)]
+    assert len(found) == len(records)
+    return [record.event for record in found]
 
 
 def test_reads_see_writes() -> None:
@@ -89,7 +114,7 @@ def test_reads_see_writes() -> None:
     for number in range(100):
         pipeline.put(Item(str(number)))
     pipeline.drain()
-    assert [record.event for record in memory.records] == [str(number) for number in range(100)]
+    assert events(memory.records) == [str(number) for number in range(100)]
     assert count(tally, RECORDS, "memory") == 100
     pipeline.shutdown()
 
@@ -106,7 +131,7 @@ def test_the_drainer_polls_by_itself() -> None:
     pipeline.shutdown()
 
 
-def test_a_record_that_cannot_be_frozen_costs_only_itself(caplog) -> None:
+def test_a_record_that_cannot_be_frozen_costs_only_itself(caplog: pytest.LogCaptureFixture) -> None:
     """A failure of ours is counted once an event, logged once, and the other records are exported."""
     memory = Listing()
     pipeline, tally = make({"memory": memory})
@@ -204,8 +229,9 @@ def test_blocking_makes_the_caller_wait_and_loses_nothing() -> None:
     pipeline.shutdown()
 
 
-def test_callers_help_at_the_high_water_mark() -> None:
-    """A full queue is worked off by whoever adds to it; nothing is dropped."""
+def test_callers_help_at_the_high_water_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the drainer sleeps, a full queue is worked off by whoever adds to it; nothing is dropped."""
+    monkeypatch.setattr("taskpilot_obs.pipeline.POLL_S", 3_600.0)
     memory = Listing()
     pipeline, tally = make({"memory": memory}, capacity=64)
     for _ in range(5000):
@@ -254,7 +280,7 @@ def test_put_from_a_signal_handler_while_the_lock_is_held() -> None:
         pipeline.drain()
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert Counter(record.event for record in memory.records) == {"x": 1, "from handler": 100}
+    assert Counter(events(memory.records)) == {"x": 1, "from handler": 100}
     pipeline.shutdown()
 
 
@@ -264,6 +290,8 @@ def test_put_from_a_finalizer() -> None:
     pipeline, _ = make({"memory": memory})
 
     class Dying:
+        me: object = None
+
         def __del__(self) -> None:
             pipeline.put(Item("last words"))
 
@@ -273,12 +301,12 @@ def test_put_from_a_finalizer() -> None:
             return super().freeze()
 
     dying = Dying()
-    dying.me = dying  # type: ignore[attr-defined]  a cycle, which only the collector ends
+    dying.me = dying  # a cycle, which only the collector ends
     del dying
     pipeline.put(Collects())
     pipeline.drain()
     pipeline.drain()
-    assert {record.event for record in memory.records} == {"x", "last words"}
+    assert set(events(memory.records)) == {"x", "last words"}
     pipeline.shutdown()
 
 
@@ -318,8 +346,8 @@ def test_a_successor_takes_what_comes_late() -> None:
     old.hand_over(new)
     old.put(Item("after"))
     new.drain()
-    assert [record.event for record in old_memory.records] == ["before"]
-    assert [record.event for record in new_memory.records] == ["after"]
+    assert events(old_memory.records) == ["before"]
+    assert events(new_memory.records) == ["after"]
     new.shutdown()
 
 
@@ -333,11 +361,11 @@ def test_exporters_may_be_added_and_removed() -> None:
     pipeline.remove("listing")
     pipeline.put(Item("after"))
     pipeline.drain()
-    assert [record.event for record in listing.records] == ["during"]
+    assert events(listing.records) == ["during"]
     pipeline.shutdown()
 
 
-def test_a_plain_function_is_an_exporter(recorder) -> None:
+def test_a_plain_function_is_an_exporter(recorder: Recorder) -> None:
     """A function is called with each finished invocation; one call that raises costs one record."""
     from taskpilot_obs.records import Invocation, Started
 
@@ -367,7 +395,7 @@ def run_script(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_script_that_never_flushes_loses_nothing(tmp_path) -> None:
+def test_a_script_that_never_flushes_loses_nothing(tmp_path: Path) -> None:
     """At the end of a script that calls neither `flush` nor `shutdown`, everything is written."""
     done = run_script(f"""
         from taskpilot_obs import configure, observe_agent
@@ -380,7 +408,7 @@ def test_a_script_that_never_flushes_loses_nothing(tmp_path) -> None:
     assert len((tmp_path / "audit.jsonl").read_text().splitlines()) == 4000
 
 
-def test_a_hanging_exporter_does_not_keep_the_process(tmp_path) -> None:
+def test_a_hanging_exporter_does_not_keep_the_process(tmp_path: Path) -> None:
     """A process with an exporter that never returns ends within its exit timeout, without a word on stderr."""
     begun = time.monotonic()
     done = run_script("""
@@ -395,9 +423,9 @@ def test_a_hanging_exporter_does_not_keep_the_process(tmp_path) -> None:
     assert time.monotonic() - begun < 20
 
 
-def test_a_forked_child_has_a_queue_of_its_own(tmp_path) -> None:
+def test_a_forked_child_has_a_queue_of_its_own(tmp_path: Path) -> None:
     """After a fork the child writes what it records, and nothing that the parent had queued."""
-    done = run_script(f"""
+    done = run_script("""
         import os, sys
         from taskpilot_obs import configure, observe_agent, flush, get_recorder
         seen = []

@@ -6,8 +6,10 @@ import asyncio
 import gc
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from typing import TypeAlias
 
 import pytest
 from hypothesis import given, settings
@@ -31,8 +33,9 @@ from taskpilot_obs import (
     track_workflow,
 )
 from taskpilot_obs.exceptions import PolicyViolationError
-from taskpilot_obs.outcomes import classify, register_status
 from taskpilot_obs.feedback import MAX_RATED
+from taskpilot_obs.invocation import ActiveInvocation
+from taskpilot_obs.outcomes import classify, register_status
 from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import (
     AuditEvent,
@@ -41,12 +44,17 @@ from taskpilot_obs.records import (
     Decision,
     DecisionKind,
     Feedback,
+    Invocation,
     Operation,
     Started,
     Status,
     Verdict,
 )
-from taskpilot_obs.testing import FixedClock, capture_invocations, capture_records, fresh_recorder
+from taskpilot_obs.testing import Captured, FixedClock, capture_invocations, capture_records, fresh_recorder
+from taskpilot_obs.tracking import Tracked
+
+Shape: TypeAlias = "tuple[Shape, ...]"
+"""A tree, as the tuple of its children."""
 
 
 def gauge(recorder: Recorder, name: str) -> float:
@@ -56,7 +64,7 @@ def gauge(recorder: Recorder, name: str) -> float:
     return sum(s.value for family in recorder.registry.collect() for s in family.samples if s.name == name)
 
 
-def test_start_and_stop_by_hand(recorder, seen) -> None:
+def test_start_and_stop_by_hand(recorder: Recorder, seen: Captured[Invocation]) -> None:
     """A run begun by hand has an explicit parent, and ending it twice is harmless."""
     root = recorder.start("invoke_workflow", "w", parent=None)
     child = recorder.start("invoke_agent", "a", parent=root, attributes={"k": 1})
@@ -72,7 +80,7 @@ def test_start_and_stop_by_hand(recorder, seen) -> None:
     assert root.ended
 
 
-def test_start_refuses_what_it_cannot_begin(recorder) -> None:
+def test_start_refuses_what_it_cannot_begin(recorder: Recorder) -> None:
     """An unknown operation, and an LLM call begun as something else, are refused with what to do."""
     with pytest.raises(ValueError, match="dance"):
         recorder.start("dance", "x")
@@ -82,7 +90,7 @@ def test_start_refuses_what_it_cannot_begin(recorder) -> None:
         recorder.start_llm(model="m", operation="invoke_agent")
 
 
-def test_a_run_that_is_never_ended_does_not_leak(recorder, seen) -> None:
+def test_a_run_that_is_never_ended_does_not_leak(recorder: Recorder, seen: Captured[Invocation]) -> None:
     """Runs that nobody ends are closed as abandoned when they are forgotten; the gauges settle."""
     for _ in range(1000):
         recorder.start("invoke_agent", "forgotten")
@@ -91,7 +99,7 @@ def test_a_run_that_is_never_ended_does_not_leak(recorder, seen) -> None:
     assert gauge(recorder, "agent_active_runs") == 0
 
 
-def test_tasks_that_respawn_tasks_build_no_chain(recorder) -> None:
+def test_tasks_that_respawn_tasks_build_no_chain(recorder: Recorder) -> None:
     """A run refers to no ancestor that has ended, so that endless respawning keeps nothing alive."""
     run = recorder.start("invoke_agent", "first", parent=None)
     for _ in range(1000):
@@ -110,7 +118,9 @@ def test_tasks_that_respawn_tasks_build_no_chain(recorder) -> None:
     ("track", "operation"),
     [(track_workflow, Operation.WORKFLOW), (track_agent, Operation.AGENT), (track_tool, Operation.TOOL)],
 )
-def test_context_managers_sync_and_async(seen, track, operation) -> None:
+def test_context_managers_sync_and_async(
+    seen: Captured[Invocation], track: Callable[[str], Tracked[ActiveInvocation]], operation: Operation
+) -> None:
     """Blocks of code are recorded like functions, with and without `async`; exceptions go on."""
 
     async def later() -> None:
@@ -131,7 +141,9 @@ def test_context_managers_sync_and_async(seen, track, operation) -> None:
     assert (seen[0].input_length, seen[0].output_length) == (2, 6)
 
 
-def test_a_context_manager_left_elsewhere_is_harmless(seen, caplog) -> None:
+def test_a_context_manager_left_elsewhere_is_harmless(
+    seen: Captured[Invocation], caplog: pytest.LogCaptureFixture
+) -> None:
     """A block that is left in another context than it was entered in ends all the same, without a log line."""
 
     async def outer() -> None:
@@ -139,7 +151,7 @@ def test_a_context_manager_left_elsewhere_is_harmless(seen, caplog) -> None:
         await asyncio.create_task(enter(block))
         block.__exit__(None, None, None)
 
-    async def enter(block) -> None:
+    async def enter(block: Tracked[ActiveInvocation]) -> None:
         block.__enter__()
 
     asyncio.run(outer())
@@ -171,7 +183,7 @@ class Interrupt(Exception):  # noqa: N818  control flow
         (PolicyViolationError("p", "r"), Status.BLOCKED, "taskpilot_obs.exceptions.PolicyViolationError"),
     ],
 )
-def test_what_exceptions_stand_for(error, status, name) -> None:
+def test_what_exceptions_stand_for(error: BaseException, status: Status, name: str) -> None:
     """Each kind of exception ends a run with its status, and names itself as OpenTelemetry does."""
     assert classify(type(error)) == (status, name)
 
@@ -191,7 +203,7 @@ def test_classes_made_at_run_time_are_not_kept() -> None:
     assert len(outcomes._known) <= outcomes._MAX_CLASSES
 
 
-def test_hostile_exceptions_arrive_unharmed(seen) -> None:
+def test_hostile_exceptions_arrive_unharmed(seen: Captured[Invocation]) -> None:
     """An exception whose text raises is recorded by class, and arrives as the same object."""
 
     class Hostile(Exception):  # noqa: N818  hostile by name
@@ -208,7 +220,7 @@ def test_hostile_exceptions_arrive_unharmed(seen) -> None:
         assert runs[0].status is Status.ERROR
 
 
-def test_point_events_carry_where_they_happened(recorder) -> None:
+def test_point_events_carry_where_they_happened(recorder: Recorder) -> None:
     """Decisions, feedback and audit events carry request, run, agent and tenant."""
     with (
         capture_records(Decision) as decisions,
@@ -247,7 +259,7 @@ def test_point_events_carry_where_they_happened(recorder) -> None:
         assert (sizes[0].cache, sizes[0].entries) == ("prompts", 17)
 
 
-def test_point_events_outside_of_a_run(recorder) -> None:
+def test_point_events_outside_of_a_run(recorder: Recorder) -> None:
     """Events may occur outside of any run and any request."""
     with capture_records(AuditEvent) as events:
         record_audit_event("deployed")
@@ -284,15 +296,16 @@ def test_feedback_counts_once_and_can_be_revised() -> None:
     assert golden_signals().user_confirmed_correctness_percent == 50
 
 
-def test_only_the_last_rated_requests_are_remembered(recorder) -> None:
+def test_only_the_last_rated_requests_are_remembered(recorder: Recorder) -> None:
     """The memory of rated requests is bounded."""
     for number in range(MAX_RATED + 10):
         record_feedback(str(number), correct=True)
     recorder.drain()
+    assert recorder.parts is not None
     assert len(recorder.parts.verdicts) == MAX_RATED
 
 
-def test_rollups_reach_every_level(seen) -> None:
+def test_rollups_reach_every_level(seen: Captured[Invocation]) -> None:
     """Tokens, cost, tool calls and violations beneath a run are summed on it, once a level."""
     with track_workflow("w"):
         for _ in range(2):
@@ -314,7 +327,7 @@ def test_rollups_reach_every_level(seen) -> None:
     assert workflow.cost == Decimal("0.00175")
 
 
-def test_a_child_that_outlives_its_parent_counts_for_the_task(recorder, seen) -> None:
+def test_a_child_that_outlives_its_parent_counts_for_the_task(recorder: Recorder, seen: Captured[Invocation]) -> None:
     """What a background task spends after its agent ended still counts for the workflow that runs."""
     workflow = recorder.start("invoke_workflow", "w", parent=None)
     agent = recorder.start("invoke_agent", "a", parent=workflow)
@@ -348,7 +361,7 @@ def test_a_clock_that_steps_back_gives_no_negative_duration() -> None:
         assert runs[0].duration_s == 0
 
 
-def test_flush_and_shutdown_on_the_default_recorder(recorder, seen) -> None:
+def test_flush_and_shutdown_on_the_default_recorder(recorder: Recorder, seen: Captured[Invocation]) -> None:
     """`flush` and `shutdown` speak for the default recorder."""
     with track_agent("a"):
         pass
@@ -374,12 +387,14 @@ class Expected:
         self.runs: dict[str, tuple[str | None, str, Status]] = {}
         self.lock = threading.Lock()
 
-    def add(self, run, parent: str | None, request: str, status: Status) -> None:
+    def add(self, run: ActiveInvocation, parent: str | None, request: str, status: Status) -> None:
         with self.lock:
             self.runs[run.invocation_id] = (parent, request, status)
 
 
-async def grow(recorder, tree, expected: Expected, parent: str | None, request: str, salt: int) -> None:
+async def grow(
+    recorder: Recorder, tree: Shape, expected: Expected, parent: str | None, request: str, salt: int
+) -> None:
     """Run a tree: children concurrently as tasks, every third leaf in a thread, every fifth run failing."""
     track = (track_workflow, track_agent, track_tool)[salt % 3]
     fails = salt % 5 == 0
@@ -407,12 +422,12 @@ def leaf(expected: Expected, parent: str, request: str) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(Tree, min_size=1, max_size=4))
-def test_trees_under_random_interleavings(trees) -> None:
+def test_trees_under_random_interleavings(trees: list[Shape]) -> None:
     """Whatever the interleaving of tasks and threads, parents, requests and statuses are right, and starts = ends."""
     expected = Expected()
 
-    async def forest(recorder) -> None:
-        async def one(number: int, tree) -> None:
+    async def forest(recorder: Recorder) -> None:
+        async def one(number: int, tree: Shape) -> None:
             with request_context(f"req-{number}"):
                 await grow(recorder, tree, expected, None, f"req-{number}", number + 1)
 
@@ -431,7 +446,7 @@ def test_trees_under_random_interleavings(trees) -> None:
         assert gauge(recorder, "workflow_active_runs") == 0
 
 
-def test_counts_are_exact_over_threads(recorder) -> None:
+def test_counts_are_exact_over_threads(recorder: Recorder) -> None:
     """Sixteen threads that switch all the time lose and double nothing."""
     import sys
 
@@ -439,7 +454,7 @@ def test_counts_are_exact_over_threads(recorder) -> None:
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(16) as pool:
-            list(pool.map(lambda _: [_run_one() for _ in range(500)], range(16)))
+            list(pool.map(_run_many, [500] * 16))
     finally:
         sys.setswitchinterval(before)
     recorder.drain()
@@ -447,12 +462,13 @@ def test_counts_are_exact_over_threads(recorder) -> None:
     assert gauge(recorder, "agent_active_runs") == 0
 
 
-def _run_one() -> None:
-    with track_agent("a"):
-        pass
+def _run_many(count: int) -> None:
+    for _ in range(count):
+        with track_agent("a"):
+            pass
 
 
-def test_frozen_records_have_every_value_in_its_place(recorder) -> None:
+def test_frozen_records_have_every_value_in_its_place(recorder: Recorder) -> None:
     """The tuples that are built by position hold what their fields say, for a run with everything in it."""
     with (
         fresh_recorder(capture_content=True) as full,

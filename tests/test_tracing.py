@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, Tracer, TraceState
+from opentelemetry.util.types import Attributes
 
 from taskpilot_obs import (
     LogContextFilter,
@@ -26,10 +29,11 @@ from taskpilot_obs import (
     track_tool,
     track_workflow,
 )
+from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import Decision as DecisionRecord
-from taskpilot_obs.records import Status
+from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.semconv import Attr
-from taskpilot_obs.testing import capture_invocations, capture_records, fresh_recorder
+from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
 from taskpilot_obs.tracing import installed_provider
 
 
@@ -46,16 +50,32 @@ def provider(exporter: InMemorySpanExporter) -> TracerProvider:
 
 
 @pytest.fixture
-def traced(provider: TracerProvider):
+def traced(provider: TracerProvider) -> Iterator[Recorder]:
     with fresh_recorder(tracer_provider=provider) as recorder:
         yield recorder
 
 
-def by_name(exporter: InMemorySpanExporter):
+def by_name(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
     return {span.name: span for span in exporter.get_finished_spans()}
 
 
-def test_the_tree_of_spans(traced, exporter) -> None:
+def attributes(span: ReadableSpan) -> Mapping[str, object]:
+    assert span.attributes is not None
+    return span.attributes
+
+
+def identity(span: ReadableSpan) -> SpanContext:
+    found = span.get_span_context()
+    assert found is not None
+    return found
+
+
+def parent_id(span: ReadableSpan) -> int:
+    assert span.parent is not None
+    return span.parent.span_id
+
+
+def test_the_tree_of_spans(traced: Recorder, exporter: InMemorySpanExporter) -> None:
     """Workflow, agent, LLM call and tool are spans with the names, kinds and parents of the GenAI conventions."""
 
     @observe_tool("create_task")
@@ -77,27 +97,27 @@ def test_the_tree_of_spans(traced, exporter) -> None:
     root = spans["invoke_workflow handle"]
     agent, call, used = spans["invoke_agent PlannerAgent"], spans["chat gpt-4o"], spans["execute_tool create_task"]
     assert root.parent is None
-    assert agent.parent.span_id == root.context.span_id
-    assert call.parent.span_id == used.parent.span_id == agent.context.span_id
-    assert {span.context.trace_id for span in spans.values()} == {root.context.trace_id}
+    assert parent_id(agent) == identity(root).span_id
+    assert parent_id(call) == parent_id(used) == identity(agent).span_id
+    assert {identity(span).trace_id for span in spans.values()} == {identity(root).trace_id}
     assert [span.kind for span in (root, agent, call, used)] == [
         SpanKind.INTERNAL,
         SpanKind.INTERNAL,
         SpanKind.CLIENT,
         SpanKind.INTERNAL,
     ]
-    assert root.attributes[Attr.REQUEST_ID] == "req-1"
-    assert root.attributes[Attr.TENANT_ID] == "acme"
-    assert root.attributes[Attr.CONVERSATION_ID] == "thread-7"
-    assert root.attributes[Attr.USER_PREFIX + "task_id"] == "t-1"
-    assert call.attributes[Attr.INPUT_TOKENS] == 150
-    assert call.attributes[Attr.CACHE_READ_TOKENS] == 20
-    assert agent.attributes[Attr.ROLLUP_TOOL_CALLS] == root.attributes[Attr.ROLLUP_TOOL_CALLS] == 1
-    assert root.attributes[Attr.ROLLUP_INPUT_TOKENS] == 150
-    assert root.attributes[Attr.ROLLUP_LLM_CALLS] == 1
+    assert attributes(root)[Attr.REQUEST_ID] == "req-1"
+    assert attributes(root)[Attr.TENANT_ID] == "acme"
+    assert attributes(root)[Attr.CONVERSATION_ID] == "thread-7"
+    assert attributes(root)[Attr.USER_PREFIX + "task_id"] == "t-1"
+    assert attributes(call)[Attr.INPUT_TOKENS] == 150
+    assert attributes(call)[Attr.CACHE_READ_TOKENS] == 20
+    assert attributes(agent)[Attr.ROLLUP_TOOL_CALLS] == attributes(root)[Attr.ROLLUP_TOOL_CALLS] == 1
+    assert attributes(root)[Attr.ROLLUP_INPUT_TOKENS] == 150
+    assert attributes(root)[Attr.ROLLUP_LLM_CALLS] == 1
 
 
-def test_cost_on_spans(traced, exporter) -> None:
+def test_cost_on_spans(traced: Recorder, exporter: InMemorySpanExporter) -> None:
     """A priced call has its cost on its span, and its agent the sum; an unpriced one has none."""
     with track_agent("a"):
         with track_llm(model="gpt-4o") as call:
@@ -109,21 +129,30 @@ def test_cost_on_spans(traced, exporter) -> None:
     with track_agent("b"), track_llm(model="unknown-model") as call:
         call.record_usage(input_tokens=1)
     spans = by_name(exporter)
-    assert spans["chat gpt-4o"].attributes[Attr.COST] == pytest.approx(0.000875)
-    assert spans["chat gpt-4o"].attributes[Attr.RESPONSE_MODEL] == "gpt-4o-2024-08-06"
-    assert spans["chat gpt-4o"].attributes[Attr.REQUEST_STREAM]
-    assert spans["chat m"].attributes[Attr.COST] == 0.5
-    assert spans["invoke_agent a"].attributes[Attr.ROLLUP_COST] == pytest.approx(0.500875)
-    assert Attr.COST not in spans["chat unknown-model"].attributes
-    assert Attr.ROLLUP_COST not in spans["invoke_agent b"].attributes
+    assert attributes(spans["chat gpt-4o"])[Attr.COST] == pytest.approx(0.000875)
+    assert attributes(spans["chat gpt-4o"])[Attr.RESPONSE_MODEL] == "gpt-4o-2024-08-06"
+    assert attributes(spans["chat gpt-4o"])[Attr.REQUEST_STREAM]
+    assert attributes(spans["chat m"])[Attr.COST] == 0.5
+    assert attributes(spans["invoke_agent a"])[Attr.ROLLUP_COST] == pytest.approx(0.500875)
+    assert Attr.COST not in attributes(spans["chat unknown-model"])
+    assert Attr.ROLLUP_COST not in attributes(spans["invoke_agent b"])
 
 
-def test_samplers_see_the_attributes(exporter) -> None:
+def test_samplers_see_the_attributes(exporter: InMemorySpanExporter) -> None:
     """What is known at the start is there when the sampler decides."""
     sampled: list[dict[str, object]] = []
 
     class Looking(Sampler):
-        def should_sample(self, parent_context, trace_id, name, kind=None, attributes=None, *args, **kwargs):
+        def should_sample(
+            self,
+            parent_context: Context | None,
+            trace_id: int,
+            name: str,
+            kind: SpanKind | None = None,
+            attributes: Attributes = None,
+            links: Sequence[Link] | None = None,
+            trace_state: TraceState | None = None,
+        ) -> SamplingResult:
             sampled.append(dict(attributes or {}))
             return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
 
@@ -147,24 +176,24 @@ def test_samplers_see_the_attributes(exporter) -> None:
     ]
 
 
-def test_errors_on_spans_tell_the_type_and_nothing_else(traced, exporter) -> None:
+def test_errors_on_spans_tell_the_type_and_nothing_else(traced: Recorder, exporter: InMemorySpanExporter) -> None:
     """A failed run's span has the exception's type; its text, which may hold content, stays out."""
     with pytest.raises(ValueError), track_agent("a"):
         raise ValueError("my secret prompt")
     span = by_name(exporter)["invoke_agent a"]
     assert span.status.status_code is StatusCode.ERROR
-    assert span.attributes[Attr.ERROR_TYPE] == "ValueError"
+    assert attributes(span)[Attr.ERROR_TYPE] == "ValueError"
     assert [event.name for event in span.events] == ["exception"]
     assert "secret" not in span.to_json()
 
 
-def test_messages_come_redacted_when_capture_is_on(provider, exporter) -> None:
+def test_messages_come_redacted_when_capture_is_on(provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
     """With content capture on, message, input and output are there, without their secrets."""
     with (
         fresh_recorder(tracer_provider=provider, capture_content=True) as recorder,
         capture_invocations(recorder) as runs,
     ):
-        agent = observe_agent("a")(lambda text: text.upper())
+        agent: Callable[[str], str] = observe_agent("a")(lambda text: text.upper())
         assert agent("write to jane@example.org") == "WRITE TO JANE@EXAMPLE.ORG"
         with pytest.raises(ValueError), track_agent("b"):
             raise ValueError("cannot write to jane@example.org")
@@ -189,16 +218,18 @@ def test_messages_come_redacted_when_capture_is_on(provider, exporter) -> None:
 @pytest.mark.parametrize(
     ("error", "status"), [(asyncio.CancelledError(), Status.CANCELLED), (GeneratorExit(), Status.ABANDONED)]
 )
-def test_what_is_no_failure_leaves_the_span_unset(traced, exporter, error, status) -> None:
+def test_what_is_no_failure_leaves_the_span_unset(
+    traced: Recorder, exporter: InMemorySpanExporter, error: BaseException, status: Status
+) -> None:
     """A cancelled or abandoned run is no failed span; its status stands as an attribute."""
     run = traced.start("invoke_agent", "a")
     run.fail(error)
     span = by_name(exporter)["invoke_agent a"]
     assert span.status.status_code is StatusCode.UNSET
-    assert span.attributes[Attr.STATUS] == status.value
+    assert attributes(span)[Attr.STATUS] == status.value
 
 
-def test_other_spans_nest_beneath(traced, provider, exporter) -> None:
+def test_other_spans_nest_beneath(traced: Recorder, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
     """A span of the application's own, made inside, is a child of ours, also in the steps of a generator."""
     tracer = provider.get_tracer("app")
 
@@ -221,12 +252,12 @@ def test_other_spans_nest_beneath(traced, provider, exporter) -> None:
     list(stream())
     asyncio.run(consume())
     spans = by_name(exporter)
-    assert spans["inside"].parent.span_id == spans["invoke_agent stream"].context.span_id
-    assert spans["ainside"].parent.span_id == spans["invoke_agent astream"].context.span_id
+    assert parent_id(spans["inside"]) == identity(spans["invoke_agent stream"]).span_id
+    assert parent_id(spans["ainside"]) == identity(spans["invoke_agent astream"]).span_id
     assert trace.get_current_span() is trace.INVALID_SPAN
 
 
-def test_explicit_parents_make_the_tree_of_callbacks(traced, exporter) -> None:
+def test_explicit_parents_make_the_tree_of_callbacks(traced: Recorder, exporter: InMemorySpanExporter) -> None:
     """For callback-style integrations the parent is what is named, whatever is current."""
     root = traced.start("invoke_workflow", "root", parent=None)
     with track_agent("unrelated"):
@@ -234,10 +265,12 @@ def test_explicit_parents_make_the_tree_of_callbacks(traced, exporter) -> None:
         child.stop()
     root.stop()
     spans = by_name(exporter)
-    assert spans["invoke_agent child"].parent.span_id == spans["invoke_workflow root"].context.span_id
+    assert parent_id(spans["invoke_agent child"]) == identity(spans["invoke_workflow root"]).span_id
 
 
-def test_left_in_a_foreign_context_without_a_log_line(traced, exporter, caplog) -> None:
+def test_left_in_a_foreign_context_without_a_log_line(
+    traced: Recorder, exporter: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
     """A block that ends in another context ends its span; OpenTelemetry has nothing to complain of."""
 
     async def outer() -> None:
@@ -254,7 +287,9 @@ def test_left_in_a_foreign_context_without_a_log_line(traced, exporter, caplog) 
     assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []
 
 
-def test_records_carry_the_ids_of_their_span(traced, exporter, caplog) -> None:
+def test_records_carry_the_ids_of_their_span(
+    traced: Recorder, exporter: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
     """Invocations, decisions and log lines carry the trace and span ID under which they happened."""
     caplog.handler.addFilter(LogContextFilter())
     with capture_invocations(traced) as runs, capture_records(DecisionRecord, traced) as decisions:
@@ -262,14 +297,14 @@ def test_records_carry_the_ids_of_their_span(traced, exporter, caplog) -> None:
             record_policy_violation("p")
             logging.getLogger("app").warning("here")
         span = by_name(exporter)["invoke_agent a"]
-        ids = (f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}")
+        ids = (f"{identity(span).trace_id:032x}", f"{identity(span).span_id:016x}")
         assert (runs[0].trace_id, runs[0].span_id, runs[0].sampled) == (*ids, True)
         assert (decisions[0].origin.trace_id, decisions[0].origin.span_id) == ids
     logged = vars(caplog.records[-1])
     assert (logged["trace_id"], logged["span_id"]) == ids
 
 
-def test_events_outside_of_a_run_carry_the_applications_span(traced, provider) -> None:
+def test_events_outside_of_a_run_carry_the_applications_span(traced: Recorder, provider: TracerProvider) -> None:
     """An event outside of any run belongs to the span that the application has made current."""
     with capture_records(DecisionRecord, traced) as decisions:
         with provider.get_tracer("app").start_as_current_span("mine") as span:
@@ -289,7 +324,7 @@ def test_unsampled_spans_cost_no_attributes() -> None:
         assert runs[0].trace_id is not None
 
 
-def test_without_a_provider_there_are_no_spans(seen, recorder) -> None:
+def test_without_a_provider_there_are_no_spans(seen: Captured[Invocation], recorder: Recorder) -> None:
     """Without a tracer provider nothing of OpenTelemetry runs."""
     with track_agent("a") as run:
         assert run.span is None
@@ -298,7 +333,9 @@ def test_without_a_provider_there_are_no_spans(seen, recorder) -> None:
     assert seen[0].trace_id is None
 
 
-def test_a_provider_that_comes_late_is_noticed(monkeypatch, exporter, provider) -> None:
+def test_a_provider_that_comes_late_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, exporter: InMemorySpanExporter, provider: TracerProvider
+) -> None:
     """A provider that the application installs after its first run is used soon."""
     with fresh_recorder() as recorder:
         with track_agent("early"):
@@ -313,13 +350,15 @@ def test_a_provider_that_comes_late_is_noticed(monkeypatch, exporter, provider) 
     assert list(by_name(exporter)) == ["invoke_agent late"]
 
 
-def test_a_span_that_cannot_be_started_keeps_the_run(seen, recorder, caplog) -> None:
+def test_a_span_that_cannot_be_started_keeps_the_run(
+    seen: Captured[Invocation], recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
     """A tracer provider that fails costs the span, never the user's call or the other records."""
 
     class Broken(TracerProvider):
-        def get_tracer(self, *args, **kwargs):
+        def get_tracer(self, *args: Any, **kwargs: Any) -> Tracer:
             tracer = super().get_tracer(*args, **kwargs)
-            tracer.start_span = lambda *_args, **_kwargs: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+            tracer.start_span = lambda *_args, **_kwargs: 1 / 0  # type: ignore[method-assign,assignment]  # broken on purpose
             return tracer
 
     with fresh_recorder(tracer_provider=Broken()) as broken, capture_invocations(broken) as runs:
