@@ -4,7 +4,7 @@
 
 W4 invokes `prompt | model | StrOutputParser()`; W5 streams it, 100 chunks. The handler that does nothing shows what
 LangChain itself takes to call any handler; both are measured in turns, in one run, for figures of different runs on a
-busy machine cannot be compared. "SDK" is OpenTelemetry's, with the batch processor and an exporter that discards.
+busy machine cannot be compared. What is measured is the processor time of the caller's thread. "SDK" is OpenTelemetry's, with the batch processor and an exporter that discards.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackHandler, CallbackManagerForLLMRun
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -27,9 +27,9 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry
+from taskpilot_obs_langchain import ObservabilityHandler
 
 from taskpilot_obs.config import build_recorder
-from taskpilot_obs_langchain import ObservabilityHandler
 
 ROUNDS = 41
 CALLS = 60
@@ -44,30 +44,18 @@ class Model(BaseChatModel):
     def _llm_type(self) -> str:
         return "bench"
 
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+    def _get_ls_params(self, *_: Any, **__: Any) -> Any:
         return {"ls_provider": "openai", "ls_model_name": "gpt-4o-mini", "ls_model_type": "chat"}
 
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
+    def _generate(self, *_: Any, **__: Any) -> ChatResult:
         about = {"model_name": "gpt-4o-mini-2024-07-18", "finish_reason": "stop"}
         message = AIMessage("An answer.", usage_metadata=_USAGE, response_metadata=about)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
-    def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
+    def _stream(self, *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
         for number in range(CHUNKS):
             usage = _USAGE if number == CHUNKS - 1 else None
-            yield ChatGenerationChunk(message=AIMessageChunk("word ", usage_metadata=usage))
+            yield ChatGenerationChunk(message=AIMessageChunk(content="word ", usage_metadata=usage))
 
 
 class DoesNothing(BaseCallbackHandler):
@@ -75,14 +63,14 @@ class DoesNothing(BaseCallbackHandler):
 
     run_inline = True
 
-    def on_chat_model_start(self, serialized: dict[str, Any], messages: list[list[BaseMessage]], **said: Any) -> None:
-        """Nothing; without it LangChain would make text of the messages."""
+    def on_chat_model_start(self, *_: Any, **__: Any) -> None:
+        """Do nothing; without it LangChain would make text of the messages."""
 
 
 class Discard(SpanExporter):
     """Takes spans and drops them."""
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def export(self, _spans: Sequence[ReadableSpan], /) -> SpanExportResult:
         """Drop them."""
         return SpanExportResult.SUCCESS
 
@@ -102,11 +90,11 @@ def main() -> None:
     }
     print(f"Python {sys.version.split()[0]}; first decile of {ROUNDS} rounds of {CALLS} calls, in turns; us per call")
     for label, work in (("W4 invoke", _invoke), (f"W5 stream, {CHUNKS} chunks", _stream)):
-        medians = _measure(chain, work, contestants)
-        floor = medians["does nothing"] - medians["no handler"]
-        for name, median in medians.items():
-            added = median - medians["no handler"]
-            print(f"{label:24} {name:20} {median:8.1f}  added {added:7.1f}  {added / floor:5.2f} x a handler that does nothing")
+        figures = _measure(chain, work, contestants)
+        floor = figures["does nothing"] - figures["no handler"]
+        for name, figure in figures.items():
+            added = figure - figures["no handler"]
+            print(f"{label:24} {name:20} {figure:8.1f}  added {added:7.1f}  {added / floor:5.2f} x doing nothing")
     plain.shutdown()
     traced.shutdown()
     provider.shutdown()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -19,7 +19,7 @@ COST = 0.0000525
 class Model(BaseChatModel):
     """Answers with `answers` in turn (the last one for ever), or raises the exception that is one of them."""
 
-    answers: list[Any] = ["An answer."]
+    answers: Sequence[Any] = ("An answer.",)
     calls: int = 0
     hangs: bool = False
 
@@ -54,8 +54,8 @@ class Model(BaseChatModel):
     def _stream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
         answer = self._next()
         for word in str(answer.content).split(" "):
-            yield ChatGenerationChunk(message=AIMessageChunk(word))
-        last = AIMessageChunk("", usage_metadata=USAGE, response_metadata=answer.response_metadata)
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word))
+        last = AIMessageChunk(content="", usage_metadata=USAGE, response_metadata=answer.response_metadata)
         yield ChatGenerationChunk(message=last)
 
     async def _astream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:

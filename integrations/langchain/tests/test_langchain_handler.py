@@ -7,7 +7,7 @@ import gc
 import logging
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
@@ -88,7 +88,7 @@ async def astream_events(runnable: Chain, given: Any, how: Any) -> None:
         pass
 
 
-WAYS = {
+WAYS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "invoke": lambda runnable, given, how: runnable.invoke(given, how),
     "stream": lambda runnable, given, how: list(runnable.stream(given, how)),
     "batch": lambda runnable, given, how: runnable.batch([given], how),
@@ -107,8 +107,11 @@ def test_a_chain_is_a_workflow_with_an_llm_call(seen: Seen, way: str) -> None:
     assert call.parent_id == task.invocation_id
     assert (call.workflow, call.provider, call.response_model) == ("greet", "openai", "gpt-4o-mini-2024-07-18")
     assert call.usage == Usage(150, 50)
-    assert call.cost is not None and float(call.cost) == pytest.approx(COST)
-    assert task.is_task and task.rollup is not None and task.rollup.cost == call.cost
+    assert call.cost is not None
+    assert float(call.cost) == pytest.approx(COST)
+    assert task.is_task
+    assert task.rollup is not None
+    assert task.rollup.cost == call.cost
     assert call.streaming is ("stream" in way)
     assert call.cached is None
 
@@ -122,7 +125,8 @@ def test_a_failing_model_fails_its_chain(seen: Seen, way: str) -> None:
     assert raised.value is error
     assert [(run.status, run.error_type) for run in seen] == [(Status.ERROR, "ConnectionError")] * 2
     assert seen[0].error_category == "connection"
-    assert seen[0].cost is None and seen[0].usage is None
+    assert seen[0].cost is None
+    assert seen[0].usage is None
 
 
 def test_a_batch_is_as_many_tasks_as_inputs(seen: Seen) -> None:
@@ -137,7 +141,8 @@ def test_the_caller_says_what_the_root_is(seen: Seen) -> None:
     """`root="agent"` makes the outermost run an agent, and `name` names it; anything else is refused at once."""
     chain().invoke({"what": "hello"}, config(ObservabilityHandler(root="agent", name="Greeter")))
     assert told(seen)[1] == ("invoke_agent", "Greeter", "success")
-    assert seen[0].agent == "Greeter" and seen[1].is_task
+    assert seen[0].agent == "Greeter"
+    assert seen[1].is_task
     with pytest.raises(ValueError, match="'task'"):
         ObservabilityHandler(root="task")  # type: ignore[arg-type]  # what is being tested
 
@@ -146,7 +151,8 @@ def test_a_model_on_its_own_is_an_llm_call(seen: Seen) -> None:
     """A model that no chain surrounds is an LLM call without a task."""
     Model().invoke("hello", config())
     assert told(seen) == [("chat", "gpt-4o-mini", "success")]
-    assert seen[0].input_length == 5 and seen[0].output_length == len("An answer.")
+    assert seen[0].input_length == 5
+    assert seen[0].output_length == len("An answer.")
 
 
 def test_a_model_that_completes_text_is_an_llm_call(seen: Seen) -> None:
@@ -298,7 +304,8 @@ def test_the_cache_of_langchain_makes_hits_and_misses(seen: Seen, cache: InMemor
     assert [run.cached for run in calls] == [False, True, None, True]
     assert [run.usage for run in calls] == [Usage(150, 50), None, Usage(150, 50), None]
     assert [run.cost is None for run in calls] == [False, True, False, True]
-    assert not calls[1].is_unpriced and not calls[1].is_usage_missing
+    assert not calls[1].is_unpriced
+    assert not calls[1].is_usage_missing
 
 
 def test_several_generations_count_once(seen: Seen) -> None:
@@ -343,7 +350,8 @@ def test_the_newer_way_of_streaming_shows_its_first_token(seen: Seen) -> None:
     handler.on_stream_event({"event": "content-block-delta"}, run_id=run_id)
     handler.on_stream_event({"event": "content-block-delta"}, run_id=run_id)
     handler.on_llm_end(LLMResult(generations=[]), run_id=run_id)
-    assert seen[0].ttft_s is not None and seen[0].streaming
+    assert seen[0].ttft_s is not None
+    assert seen[0].streaming
 
 
 # --- ends that come late, twice or never ------------------------------------------------------------------------------
@@ -368,18 +376,19 @@ def test_a_stream_that_is_left_is_abandoned(seen: Seen) -> None:
 
 def test_a_models_stream_that_is_left_is_abandoned(seen: Seen) -> None:
     """A model's own stream, left by its consumer, is an abandoned call."""
-    stream = Model(answers=["a b c d"]).stream("hello", config())
+    stream: Any = Model(answers=["a b c d"]).stream("hello", config())
     next(stream)
     stream.close()
     assert told(seen) == [("chat", "gpt-4o-mini", "abandoned")]
-    assert seen[0].ttft_s is not None and seen[0].usage is None
+    assert seen[0].ttft_s is not None
+    assert seen[0].usage is None
 
 
 def test_an_asynchronous_stream_that_is_left_is_abandoned(seen: Seen) -> None:
     """The same in the asynchronous world, closed or left to the event loop."""
 
     async def leave(close: bool) -> None:
-        stream = chain(Model(answers=["a b c d"])).astream({"what": "hello"}, config())
+        stream: Any = chain(Model(answers=["a b c d"])).astream({"what": "hello"}, config())
         async for _ in stream:
             break
         if close:
@@ -447,7 +456,8 @@ def test_an_unknown_parent_makes_a_root(seen: Seen) -> None:
     handler, parent_id, run_id = ObservabilityHandler(), uuid7(), uuid7()
     handler.on_chain_start(None, {}, run_id=run_id, parent_run_id=parent_id, name="one")
     handler.on_chain_end({}, run_id=run_id)
-    assert told(seen) == [("invoke_workflow", "one", "success")] and seen[0].parent_id is None
+    assert told(seen) == [("invoke_workflow", "one", "success")]
+    assert seen[0].parent_id is None
 
 
 def test_an_id_may_be_used_again(seen: Seen) -> None:
@@ -483,7 +493,8 @@ def test_switched_off_it_does_nothing() -> None:
         chain().invoke({"what": "hello"}, config(handler))
         add.invoke({"a": 1, "b": 2}, config(handler))
         Shelf().invoke("any", config(handler))
-    assert len(seen) == 0 and not runs_of(recorder)
+    assert len(seen) == 0
+    assert not runs_of(recorder)
     recorder.shutdown()
 
 
@@ -497,8 +508,10 @@ def test_content_is_kept_only_when_asked_for_and_redacted() -> None:
         add.invoke({"a": 1, "b": 2}, config(handler))
         Shelf().invoke("any", config(handler))
     texts = [(run.input_text or "", run.output_text or "") for run in seen]
-    assert "human" in texts[0][0] and "Write to" in texts[0][1]
-    assert "Yes." in texts[2][1] and "hello" in texts[2][0]
+    assert "human" in texts[0][0]
+    assert "Write to" in texts[0][1]
+    assert "Yes." in texts[2][1]
+    assert "hello" in texts[2][0]
     assert ("'a': 1" in texts[3][0], texts[3][1]) == (True, "3")
     assert "A book." in texts[4][1]
     assert not any("example.com" in text for pair in texts for text in pair)
@@ -549,9 +562,11 @@ def test_many_runs_at_once_leave_no_state(recorder: Recorder, seen: Seen, runs: 
     """After thousands of concurrent runs with errors and abandoned streams every run has ended and no state is left."""
     handler = ObservabilityHandler()
     storm(runs, handler)
-    assert not handler._runs and not handler._runs.silent
+    assert not handler._runs
+    assert not handler._runs.silent
     tasks = [run.status for run in seen if run.is_task]
-    assert len(seen) == 2 * runs and len(tasks) == runs
+    assert len(seen) == 2 * runs
+    assert len(tasks) == runs
     assert tasks.count(Status.ERROR) == runs * 3 // 10
     assert tasks.count(Status.SUCCESS) == runs * 6 // 10
     assert tasks.count(Status.ABANDONED) == runs // 10

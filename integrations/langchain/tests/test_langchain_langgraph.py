@@ -33,7 +33,7 @@ from taskpilot_obs.testing import Captured, capture_records
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of langgraph's own, about its own
 
 Seen = Captured[Invocation]
-ASK = {"messages": [("user", "hello")]}
+ASK: Any = {"messages": [("user", "hello")]}
 
 
 def config(handler: ObservabilityHandler | None = None, thread: str | None = None) -> Any:
@@ -140,7 +140,8 @@ def test_an_agent_graph_is_one_agent(seen: Seen, way: Any) -> None:
     ]
     assert {run.agent for run in seen} == {"Adder"}
     assert {run.parent_id for run in seen[:3]} == {seen[3].invocation_id}
-    assert seen[3].is_task and seen[3].rollup is not None
+    assert seen[3].is_task
+    assert seen[3].rollup is not None
     assert (seen[3].rollup.llm_calls, seen[3].rollup.tool_calls) == (2, 1)
 
 
