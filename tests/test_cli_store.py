@@ -40,6 +40,7 @@ def url(tmp_path: Path) -> str:
     exporter = StoreExporter(where)
     exporter.export([llm_call(now - HOUR * n, cost=Decimal("0.5"), tenant=f"t{n % 2}") for n in range(4)])
     exporter.export([llm_call(now, status=Status.ERROR, error_category="rate_limit", agent="[red]|<b>", tenant=None)])
+    exporter.export([llm_call(now - 40 * 24 * HOUR, cost=None, tenant="old")])
     exporter.shutdown(1.0)
     return where
 
@@ -90,6 +91,9 @@ def test_costs_are_broken_down(url: str) -> None:
     assert "$2.01 in 5 requests, 100.0 % of them with a known price" in table
     assert json.loads(run("costs", "--store", url, "--json").output)["by_tenant"]["t0"]["requests"] == 2
     assert rows(run("costs", "--store", url, "--csv").output)[0]["cost_usd"] == "2.010500000000"
+    assert (
+        "0.0 % of them with a known price" in run("costs", "--store", url, "--period", "60d", "--tenant", "old").output
+    )
 
 
 def test_costs_can_be_watched(url: str) -> None:

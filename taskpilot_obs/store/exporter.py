@@ -122,7 +122,7 @@ class StoreExporter:
         if self._written(spool, rows):
             return
         spool.append(rows)
-        self._start_replayer()
+        self._start_replayer(spool)
 
     def _written(self, spool: Spool, rows: Rows) -> bool:
         """Whether the rows could be written at once: not while others wait, for order is kept."""
@@ -135,31 +135,31 @@ class StoreExporter:
             return False
         if self._first:
             self._first = False
-            self._start_replayer()  # for what processes before this one left on disk
+            self._start_replayer(spool)  # for what processes before this one left on disk
         return True
 
-    def _start_replayer(self) -> None:
+    def _start_replayer(self, spool: Spool) -> None:
         if self._replayer is None:
-            self._replayer = threading.Thread(target=self._replay_until_empty, name="taskpilot_obs-replay", daemon=True)
+            self._replayer = threading.Thread(
+                target=self._replay_until_empty, args=(spool,), name="taskpilot_obs-replay", daemon=True
+            )
             self._replayer.start()
 
-    def _replay_until_empty(self) -> None:
+    def _replay_until_empty(self, spool: Spool) -> None:
         pause = FIRST_RETRY_S
         while True:
             self._wake.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads replicas out, keeps no secret
             self._wake.clear()
             pause = min(LAST_RETRY_S, 2 * pause)
             with self._lock:
-                if self._closed or self._replayed():
+                if self._closed or self._replayed(spool):
                     self._replayer = None
                     return
 
-    def _replayed(self) -> bool:
+    def _replayed(self, spool: Spool) -> bool:
         """Whether everything that waited is written now."""
-        if self._spool is None:
-            return True
         try:
-            self._spool.replay(self._writer.write, lost=self._lose)
+            spool.replay(self._writer.write, lost=self._lose)
         except StoreError as error:
             log_failure("exporter store", error)
             return False

@@ -294,6 +294,17 @@ def test_many_changed_hours_beside_pruned_ones_are_answered(store: Store) -> Non
     assert get_stats((NOON - 60 * DAY, NOON + HOUR), store=store).requests == 101
 
 
+def test_a_long_time_that_is_all_pruned_is_answered_from_hours(store: Store) -> None:
+    """Where too many days were never summed up and no row is left, the hours tell."""
+    writer = Writer(store)
+    writer.write(rows_of([llm_call(NOON - 2 * n * DAY) for n in range(100)]))
+    prune(0.5, store=store, now=NOON + 2 * DAY)
+    with store.reading() as connection:
+        segments = plan(connection, NOON - 300 * DAY, NOON + DAY).segments
+    assert segments == (Segment("hourly", NOON - 300 * DAY, NOON + DAY),)
+    assert get_stats((NOON - 300 * DAY, NOON + DAY), store=store).requests == 100
+
+
 def test_each_table_has_an_age_of_its_own(store: Store) -> None:
     """Tables that are not named are kept; summaries go only when they are named."""
     Writer(store).write(rows_of([llm_call(NOON - 40 * DAY), task(NOON - 40 * DAY)]))

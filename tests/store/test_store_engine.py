@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 import stat
+import sys
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,11 +14,19 @@ import pytest
 from _postgres import Server
 from _stored import NOON, llm_call, new_database, sqlite_url, store_at
 from sqlalchemy import text
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 
-from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError, StoreVersionError
-from taskpilot_obs.store import Store, StoreExporter, upgrade
+from taskpilot_obs.exceptions import (
+    ConfigurationError,
+    MissingExtraError,
+    StoreError,
+    StoreUnavailableError,
+    StoreVersionError,
+)
+from taskpilot_obs.store import Store, StoreExporter, engine, upgrade
 from taskpilot_obs.store.engine import REVISIONS, differences
 from taskpilot_obs.store.rows import rows_of
+from taskpilot_obs.store.tables import UtcTime
 from taskpilot_obs.store.writer import Writer
 
 
@@ -30,8 +40,6 @@ def test_the_known_versions_are_those_of_the_migrations() -> None:
     """The list of versions in the code is the chain that Alembic walks."""
     from alembic.config import Config
     from alembic.script import ScriptDirectory
-
-    import taskpilot_obs.store.engine as engine
 
     config = Config()
     config.set_main_option("script_location", str(Path(engine.__file__).with_name("migrations")))
@@ -153,6 +161,45 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     """A path that cannot be made is refused at construction."""
     with pytest.raises(StoreError, match="cannot be created"):
         Store(f"sqlite:///{tmp_path}/missing/telemetry.db", create=True)
+
+
+def test_a_file_in_use_is_turned_to_its_log_when_it_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another process reads a file that has no write-ahead log yet, opening it waits, and gives up in the end."""
+    other = sqlite3.connect(tmp_path / "telemetry.db", isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE theirs (x)")
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM theirs").fetchall()
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 0.05)
+    with pytest.raises(StoreUnavailableError, match="held its lock"):
+        Store(sqlite_url(tmp_path), create=True)
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 30.0)
+    monkeypatch.setattr(engine, "_SETTINGS", {"busy_timeout": 10})
+    threading.Timer(0.2, other.rollback).start()
+    with store_at(sqlite_url(tmp_path)) as store:
+        assert store.version() == REVISIONS[-1]
+    other.close()
+
+
+def test_a_driver_that_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without psycopg a PostgreSQL URL says what to install."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(MissingExtraError, match="postgres"):
+        Store("postgresql://tester@127.0.0.1/x")
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT * FROM nowhere", "SELECT :missing", "INSERT INTO store_state (key) VALUES (NULL)"]
+)
+def test_a_statement_that_is_wrong_is_an_error_without_its_values(store: Store, statement: str) -> None:
+    """Whatever a database refuses is an error of the store, and tells no row."""
+    with pytest.raises(StoreError), store.writing() as connection:
+        connection.execute(text(statement))
+
+
+def test_an_unknown_time_is_none() -> None:
+    """NULL comes back as None."""
+    assert UtcTime().process_result_value(None, sqlite_dialect.dialect()) is None
+    assert UtcTime().process_bind_param(None, sqlite_dialect.dialect()) is None
 
 
 def _open(url: str, barrier: object) -> None:

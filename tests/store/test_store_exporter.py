@@ -300,3 +300,17 @@ def test_a_full_spool_drops_and_counts(mortal: Server, tmp_path: Path) -> None:
     assert exporter.flush(30.0)
     assert count(exporter.store) == 1
     exporter.shutdown(1.0)
+
+
+def test_a_line_that_is_damaged_is_lost_and_counted(store: Store, url: str, tmp_path: Path) -> None:
+    """What a disk spoilt while it waited is skipped, counted and logged; all else is written."""
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "1-dead.jsonl").write_text("spoilt\n")
+    exporter = StoreExporter(url, spool_dir=tmp_path / "spool")
+    exporter.export([llm_call()])
+    deadline = time.monotonic() + 30.0
+    while not store.is_sqlite and not exporter.lost and time.monotonic() < deadline:
+        time.sleep(0.02)
+    exporter.shutdown(5.0)
+    assert exporter.lost == (0 if store.is_sqlite else 1)
+    assert count(store) == 1

@@ -195,3 +195,10 @@ def test_closing_in_a_forked_child_leaves_the_parent_s_file(tmp_path: Path) -> N
     spool.replay(written.write, lost=written.lose)
     assert written.names == ["a"]
     spool.close()
+
+
+def test_a_file_that_another_process_took_is_no_concern(tmp_path: Path) -> None:
+    """Where two processes take over the same file, one of them finds it gone."""
+    written = Written()
+    Spool(tmp_path)._adopt(tmp_path / "gone.jsonl", written.write, written.lose)
+    assert written.names == []
