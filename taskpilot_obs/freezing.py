@@ -31,8 +31,10 @@ def begin(run: ActiveInvocation) -> Started:
     attributes = site.attributes
     if parent is None:
         request_id, parent_id = invocation_id, None
+        (workflow, agent), is_task = site.root_lineage, site.is_inner
     else:
         request_id, parent_id = parent.request_id, ids.text_of(parent.number)
+        (workflow, agent), is_task = run.lineage(), run.is_task()
     if scope is not None:
         request_id, tenant, user, session, free = scope
         if free:
@@ -45,7 +47,8 @@ def begin(run: ActiveInvocation) -> Started:
             request_id,
             invocation_id,
             parent_id,
-            *run.lineage(),
+            workflow,
+            agent,
             run.started_ns + site.host.clock.offset,
             None,
             None,
@@ -56,7 +59,7 @@ def begin(run: ActiveInvocation) -> Started:
             user,
             session,
             attributes,
-            run.is_task(),
+            is_task,
         ),
     )
 

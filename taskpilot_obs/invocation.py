@@ -450,7 +450,8 @@ class ActiveInvocation:
         self.begun = begun = self._freeze_start()
         self.totals = None
         self.stage = _BEGUN
-        self._forget_ended_ancestors()
+        if self.parent is not None:
+            self._forget_ended_ancestors()
         return (begun,) if stage == _UNSEEN else (begun, self._freeze_end())
 
     def _forget_ended_ancestors(self) -> ActiveInvocation | None:
@@ -465,7 +466,8 @@ class ActiveInvocation:
         return freezing.begin(self)
 
     def _freeze_end(self) -> Invocation:
-        self._fold()
+        if self.parent is not None:
+            self._fold()
         self.stage = _DONE
         return freezing.finish(self)
 

@@ -20,7 +20,7 @@ from taskpilot_obs.guarded import guarded
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from taskpilot_obs.exporters.base import Batched, Exporter
     from taskpilot_obs.records import Record
@@ -78,6 +78,7 @@ class Pipeline:
         self._on_poll = on_poll
         self.exit_timeout_s = exit_timeout_s
         self._blocking = tuple(exporter for exporter in self.batched if exporter.on_full == "block")
+        self._guard_freeze = guarded("freeze", tally)
         self._closed = False
         self._paused = False
         self._successor: Pipeline | None = None
@@ -226,18 +227,25 @@ class Pipeline:
         """Freeze and export up to `limit` items; the lock is held."""
         if self._paused:
             return
-        queue = self.queue
         records: list[Record] = []
-        for _ in range(limit):
-            if not queue:
-                break
-            with guarded("freeze", self._tally):
-                records.extend(queue.popleft().freeze())
+        left = iter(range(limit))
+        finished = False
+        while not finished:  # one guard for all, at whose price each would double; a failure costs that item only
+            with self._guard_freeze:
+                self._freeze(left, records)
+                finished = True
         if records:
             self._export(records)
         if self._on_tally is not None:
             with guarded("self_telemetry", self._tally):
                 self._on_tally(self._tally, self)
+
+    def _freeze(self, left: Iterator[int], records: list[Record]) -> None:
+        queue = self.queue
+        for _ in left:
+            if not queue:
+                return
+            records.extend(queue.popleft().freeze())
 
     def _export(self, records: list[Record]) -> None:
         for name, exporter in self._in_memory.items():
