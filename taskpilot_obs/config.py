@@ -115,7 +115,7 @@ def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None,
     budgets = _budgets(settings, recorder, (clock, prices, tally), metrics, before)
     if budgets is not None:
         in_memory.update(budgets.in_memory)
-        batched += budgets.batched
+        batched = [*budgets.batched, *batched]  # first to end: a store among the others is open until then
     pipeline = Pipeline(
         in_memory,
         batched,

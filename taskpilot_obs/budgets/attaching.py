@@ -89,7 +89,7 @@ def _ledger(settings: Settings, before: Control | None) -> Ledger:
     if store is not None:
         from taskpilot_obs.store.budget_ledger import StoreLedger
 
-        return StoreLedger(store)
+        return StoreLedger(store, owned=settings.budget_store is not None)
     if before is not None and not before.ledger.blocking:
         return before.ledger
     return MemoryLedger()

@@ -122,9 +122,12 @@ class Book:
     def shutdown(self, timeout_s: float = 0.0) -> None:
         """Book what can be booked, and read no more."""
         self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
         self.flush(timeout_s)
         if self._waiting:
             logger.error("taskpilot_obs: %d bookings of budgets are lost: their store is away", len(self._waiting))
+        self._control.ledger.close()
 
     def _renew_after_fork(self) -> None:
         if self._process == os.getpid():

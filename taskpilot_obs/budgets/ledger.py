@@ -96,6 +96,9 @@ class Ledger(Protocol):
     def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[Account, Standing]:
         """The lines of these budgets in the periods that begin at these moments."""
 
+    def close(self) -> None:
+        """Let go of what it has opened."""
+
 
 def key_of(hold: str, budget: str) -> str:
     """Names the part of a reservation that one budget holds."""
@@ -218,6 +221,9 @@ class MemoryLedger:
                 for account, line in self._lines.items()
                 if account.budget in names and account.period_start in starts
             }
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 _ledgers: weakref.WeakSet[MemoryLedger] = weakref.WeakSet()

@@ -84,12 +84,14 @@ class StoreLedger:
 
     Args:
         store: where they are kept; its tables must be current.
+        owned: whether nobody else uses this object, so that `close` closes it.
     """
 
     blocking = True
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, owned: bool = False) -> None:
         self._store = store
+        self._owned = owned
         self._process = os.getpid()
         self._insert: Any = sqlite.insert if store.is_sqlite else postgresql.insert
 
@@ -98,6 +100,11 @@ class StoreLedger:
             self._store.renew()
             self._process = os.getpid()
         return self._store
+
+    def close(self) -> None:
+        """Close the store, where nobody else uses it."""
+        if self._owned:
+            self._store.close()
 
     # --- before a call -----------------------------------------------------------------------------------------------
 

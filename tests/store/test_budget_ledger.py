@@ -1,0 +1,360 @@
+"""Budgets in a store: one ledger for all processes, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _budget_machine import STEPS, Step, run
+from _postgres import Server, postgres_server
+from _stored import new_database, sqlite_url
+from hypothesis import HealthCheck, given, settings
+from prometheus_client import CollectorRegistry
+
+from taskpilot_obs import record_llm_call, track_llm
+from taskpilot_obs.budgets import Budget, BudgetAlert, budget_status
+from taskpilot_obs.budgets.ledger import Account, Booking, Claim
+from taskpilot_obs.config import build_recorder
+from taskpilot_obs.exceptions import BudgetExceededError, BudgetUnavailableError, StoreError
+from taskpilot_obs.recorder import Recorder
+from taskpilot_obs.records import CheckResult, Decision
+from taskpilot_obs.store import Store, StoreExporter, upgrade
+from taskpilot_obs.store.budget_ledger import StoreLedger
+from taskpilot_obs.testing import capture_records, fresh_recorder
+
+CALL: dict[str, Any] = {"model": "gpt-4o", "input_tokens": 40_000, "max_output_tokens": 2_000}
+"""0.12 USD."""
+NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
+LIFE = timedelta(seconds=100)
+PICO = 10**12
+
+
+def budget(limit: str = "0.45", **options: Any) -> Budget:
+    return Budget("team", **{"limit_usd": limit, "action": "enforce", **options})
+
+
+def claim(of: Budget, usd: str) -> Claim:
+    window = of.window(NOW)
+    return Claim(of, Account(of.name, "", window.start), window, int(Decimal(usd) * PICO))
+
+
+def line(store: Store, of: Budget) -> tuple[int, ...]:
+    (found,) = StoreLedger(store).read([of], [of.window(NOW).start]).values()
+    return tuple(found)
+
+
+@pytest.fixture
+def url(url: str) -> str:
+    """A store with its tables."""
+    with_tables = Store(url, create=True)
+    upgrade(with_tables)
+    with_tables.close()
+    return url
+
+
+# --- the ledger ---------------------------------------------------------------------------------------------------------
+
+
+def test_reserve_settle_and_refuse(store: Store) -> None:
+    """Amounts are exact to 1e-12 USD, and the refusal tells where the line stands."""
+    ledger, team = StoreLedger(store), budget("1.000000000001")
+    assert ledger.reserve("a", [claim(team, "0.999999999999")], NOW, NOW + LIFE) is None
+    assert ledger.reserve("b", [claim(team, "0.000000000002")], NOW, NOW + LIFE) is None
+    refusal = ledger.reserve("c", [claim(team, "0.000000000001")], NOW, NOW + LIFE)
+    assert refusal is not None
+    assert (refusal.standing.reserved, refusal.is_final) == (PICO + 1, False)
+    ledger.settle([Booking(claim(team, "0.5000000000005"), "a"), Booking(claim(team, "0.25"), "b")], NOW)
+    assert line(store, team)[:2] == (750_000_000_000, 0)
+    refusal = ledger.reserve("d", [claim(team, "0.26")], NOW, NOW + LIFE)
+    assert refusal is not None
+    assert refusal.is_final
+    ledger.count_refusal(refusal.claim.account)
+    assert line(store, team)[3] == 1
+
+
+def test_several_budgets_are_taken_together_or_not_at_all(store: Store) -> None:
+    """Whichever has no room, no other keeps the amount."""
+    ledger, wide, small = StoreLedger(store), Budget("a", limit_usd=9), Budget("z", limit_usd=1)
+    assert ledger.reserve("x", [claim(small, "1"), claim(wide, "1")], NOW, NOW + LIFE) is None
+    refusal = ledger.reserve("y", [claim(small, "1"), claim(wide, "1")], NOW, NOW + LIFE)
+    assert refusal is not None
+    assert refusal.claim.budget is small
+    assert (line(store, wide)[1], line(store, small)[1]) == (PICO, PICO)
+
+
+def test_what_expired_is_given_back_once(store: Store) -> None:
+    """A reservation that is settled after it expired books what was spent and gives back nothing twice."""
+    ledger, team = StoreLedger(store), budget()
+    for hold in ("a", "b", "c"):
+        assert ledger.reserve(hold, [claim(team, "0.12")], NOW, NOW + LIFE) is None
+    later = NOW + 2 * LIFE
+    assert ledger.reserve("d", [claim(team, "0.45")], later, later + LIFE) is None
+    assert ledger.release_expired(later) == 0
+    ledger.settle([Booking(claim(team, "0.12"), "a")], later)
+    assert line(store, team)[:2] == (120_000_000_000, 450_000_000_000)
+
+
+def test_a_booking_of_another_line_gives_the_reservation_back_where_it_was(store: Store) -> None:
+    """The reservation knows its own line, whatever the booking is for."""
+    ledger, team = StoreLedger(store), budget()
+    held = claim(team, "0.12")
+    assert ledger.reserve("a", [held], NOW, NOW + LIFE) is None
+    elsewhere = held._replace(account=held.account._replace(scope_key="other"))
+    ledger.settle([Booking(elsewhere, "a")], NOW)
+    lines = StoreLedger(store).read([team], [held.account.period_start])
+    assert (lines[held.account].reserved, lines[elsewhere.account].spent) == (0, held.amount)
+    assert ledger.settle([], NOW) == []
+
+
+def test_thresholds_are_crossed_once(store: Store) -> None:
+    """Whoever books them first alerts; a booking that jumps over several gets them all."""
+    first, second, team = StoreLedger(store), StoreLedger(store), budget("1")
+    assert [each.crossed for each in first.settle([Booking(claim(team, "0.4"))], NOW)] == [()]
+    assert [each.crossed for each in second.settle([Booking(claim(team, "0.4"))], NOW)] == [(500, 750)]
+    assert [each.crossed for each in first.settle([Booking(claim(team, "0.0"))], NOW)] == [()]
+    assert [each.crossed for each in first.settle([Booking(claim(team, "0.4"))], NOW)] == [(900, 1_000)]
+
+
+def test_a_name_cannot_count_tokens_after_money(store: Store) -> None:
+    """A line in another unit is refused with what to do, not added to."""
+    ledger, tokens = StoreLedger(store), Budget("team", limit_tokens=5, action="enforce")
+    ledger.settle([Booking(claim(budget(), "0.1"))], NOW)
+    with pytest.raises(StoreError, match="give it another name"):
+        ledger.reserve("a", [claim(tokens, "0")], NOW, NOW + LIFE)
+    with pytest.raises(StoreError, match="give it another name"):
+        ledger.settle([Booking(claim(tokens, "0"))], NOW)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS)
+def test_no_interleaving_passes_the_limit(store: Store, steps: list[Step]) -> None:
+    """Three ledgers on one store, any order of reserve, settle, crash and expiry: only estimation errors pass it."""
+    run([StoreLedger(store) for _ in range(3)], steps)
+
+
+# --- several processes --------------------------------------------------------------------------------------------------
+
+WORKER = """
+import sys, threading
+from taskpilot_obs import configure, track_llm, flush
+from taskpilot_obs.budgets import Budget
+from taskpilot_obs.exceptions import BudgetExceededError
+
+url, calls, cost = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+recorder = configure(budget_store=url, budgets=[Budget("team", limit_usd="0.45", action="enforce")])
+admitted = []
+def one():
+    manager = track_llm(model="gpt-4o", input_tokens=40_000, max_output_tokens=2_000)
+    try:
+        admitted.append((manager, manager.__enter__()))
+    except BudgetExceededError as error:
+        assert error.limit.as_integer_ratio() == (9, 20), error
+print("ready", flush=True)
+sys.stdin.readline()
+threads = [threading.Thread(target=one) for _ in range(calls)]
+[t.start() for t in threads]; [t.join() for t in threads]
+print(len(admitted), flush=True)
+sys.stdin.readline()
+for manager, run in admitted:
+    run.set_cost(cost)
+    manager.__exit__(None, None, None)
+flush()
+print("settled", flush=True)
+"""
+
+
+def start(url: str, calls: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WORKER, url, str(calls), "0.05"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def say(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def told(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_two_processes_admit_three_of_five_calls(url: str) -> None:
+    """0.45 USD a day, five reservations of 0.12 at once: exactly three; settled at 0.05 they leave room again."""
+    processes = [start(url, 3), start(url, 2)]
+    assert [told(process) for process in processes] == ["ready", "ready"]
+    for process in processes:
+        say(process)
+    assert sum(int(told(process)) for process in processes) == 3
+    (status,) = budget_status([budget()], store=url)
+    assert (status.spent, status.reserved) == (0, Decimal("0.36"))
+    for process in processes:
+        say(process)
+    assert [told(process) for process in processes] == ["settled", "settled"]
+    assert [process.wait(30) for process in processes] == [0, 0]
+    for process in processes:
+        process.communicate()
+    (status,) = budget_status([budget()], store=url)
+    assert (status.spent, status.reserved, status.left) == (Decimal("0.15"), 0, Decimal("0.30"))
+    recorder = build_recorder(budget_store=url, budgets=[budget()], registry=CollectorRegistry())
+    for _ in range(2):
+        with track_llm(recorder=recorder, **CALL) as run_:
+            run_.set_cost("0.12")
+    with pytest.raises(BudgetExceededError), track_llm(recorder=recorder, **CALL):
+        pass
+    recorder.shutdown()
+
+
+def test_a_killed_process_gives_back_what_it_held(url: str) -> None:
+    """Its reservations expire; what it had not spent is room again."""
+    process = start(url, 3)
+    assert told(process) == "ready"
+    say(process)
+    assert told(process) == "3"
+    process.kill()
+    process.communicate()
+    store = Store(url)
+    now = datetime.now(UTC)
+    assert StoreLedger(store).release_expired(now) == 0
+    assert StoreLedger(store).release_expired(now + timedelta(hours=1)) == 3
+    store.close()
+    (status,) = budget_status([budget()], store=url)
+    assert (status.spent, status.reserved) == (0, 0)
+
+
+# --- a recorder with a store --------------------------------------------------------------------------------------------
+
+
+def test_what_was_spent_survives_a_restart_and_is_alerted_once(url: str) -> None:
+    """A second process goes on where the first one stopped; the threshold was told already."""
+    alerts: list[BudgetAlert] = []
+    for _ in range(3):
+        recorder = build_recorder(
+            budget_store=url,
+            budgets=[budget("1", action="alert")],
+            on_budget_alert=alerts.append,
+            registry=CollectorRegistry(),
+        )
+        recorder.record_llm_call(model="gpt-4o", cost="0.26")
+        recorder.shutdown()
+    assert [alert.threshold for alert in alerts] == [0.5, 0.75]
+    (status,) = budget_status([budget("1")], store=url)
+    assert status.spent == Decimal("0.78")
+
+
+def test_the_store_of_an_exporter_keeps_the_budgets_too(url: str) -> None:
+    """Named once: rows and ledger go into the same store; the metrics show what other processes spent."""
+    exporter = StoreExporter(url)
+    with fresh_recorder(exporters=[exporter], budgets=[budget("1")]) as recorder:
+        ledger = StoreLedger(exporter.store)
+        team = budget("1")
+        at = datetime.now(UTC)
+        account = Account("team", "", team.window(at).start)
+        ledger.settle([Booking(Claim(team, account, team.window(at), PICO // 2))], at)
+        book = recorder.parts.budgets.book  # type: ignore[union-attr]
+        assert book is not None
+        book.refresh()
+        value = recorder.registry.get_sample_value  # type: ignore[union-attr]
+        assert value("llm_budget_used_ratio", {"budget": "team", "period": "day"}) == 0.5
+
+
+def test_an_event_loop_goes_on_while_the_store_is_asked(tmp_path: Path) -> None:
+    """Another process holds the file's lock: the loop turns, and the call waits in a thread."""
+    url = sqlite_url(tmp_path)
+    with fresh_recorder(budget_store=url, budgets=[budget()]) as recorder:
+        blocker, free = Store(url), threading.Event()
+
+        def block() -> None:
+            with blocker.writing():
+                free.set()
+                time.sleep(0.4)
+
+        async def ask() -> int:
+            turns = 0
+            asked = asyncio.create_task(one())
+            while not asked.done():
+                await asyncio.sleep(0.01)
+                turns += 1
+            await asked
+            return turns
+
+        async def one() -> None:
+            async with track_llm(recorder=recorder, **CALL) as run_:
+                run_.set_cost("0.01")
+
+        thread = threading.Thread(target=block)
+        thread.start()
+        free.wait()
+        assert asyncio.run(ask()) > 5
+        thread.join()
+        blocker.close()
+
+
+def _down(server: Server, when: str) -> tuple[Recorder, str]:
+    url = new_database(server)
+    store = Store(url)
+    upgrade(store)
+    store.close()
+    options: dict[str, Any] = {"budget_store": url, "budgets": [budget(when_store_down=when)]}
+    return build_recorder(**options, registry=CollectorRegistry()), url
+
+
+def test_while_the_server_is_away_calls_pass_or_not_as_was_chosen_and_nothing_is_lost() -> None:
+    """`open` lets them pass and books them when it is back; `closed` refuses them."""
+    with postgres_server() as server:
+        (opened, url), (closed, _) = _down(server, "open"), _down(server, "closed")
+        for recorder in (opened, closed):
+            with track_llm(recorder=recorder, **CALL) as run_:
+                run_.set_cost("0.05")
+            assert recorder.flush()
+        server.kill()
+        with capture_records(Decision, opened) as decisions, track_llm(recorder=opened, **CALL) as run_:
+            run_.set_cost("0.05")
+            assert [each.result for each in decisions] == [CheckResult.BYPASSED]
+        with pytest.raises(BudgetUnavailableError), track_llm(recorder=closed, **CALL):
+            pass
+        assert not opened.flush(1)
+        server.start()
+        assert opened.flush(20)
+        (status,) = budget_status([budget()], store=url)
+        assert status.spent == Decimal("0.10")
+        for recorder in (opened, closed):
+            recorder.shutdown()
+
+
+def test_what_a_store_that_stays_away_loses_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums are kept while there are too many bookings; what is unwritten at the end is logged."""
+    monkeypatch.setattr("taskpilot_obs.budgets.booking._MAX_WAITING", 2)
+    url = sqlite_url(tmp_path)
+    recorder = build_recorder(budget_store=url, budgets=[budget()], registry=CollectorRegistry())
+    damaged = Store(url)
+    with damaged.writing() as connection:
+        connection.exec_driver_sql("DROP TABLE budget_ledger")
+    damaged.close()
+    with track_llm(recorder=recorder, **CALL) as run_:
+        run_.set_cost("0.05")
+    for _ in range(4):
+        recorder.record_llm_call(model="gpt-4o", cost="0.1")
+    recorder.flush(2)
+    recorder.shutdown()
+    assert "1 bookings of budgets are lost" in caplog.text
+
+
+def test_calls_after_the_fact_are_booked_in_a_store(url: str) -> None:
+    """Each once, off the caller's thread."""
+    with fresh_recorder(budget_store=url, budgets=[budget()]) as recorder:
+        for _ in range(10):
+            record_llm_call(model="gpt-4o", cost="0.01")
+        assert recorder.flush()
+        (status,) = budget_status([budget()], store=url)
+        assert status.spent == Decimal("0.10")

@@ -1,0 +1,818 @@
+"""Budgets of one process: periods, scopes, refusals before the call, settling, alerts."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from taskpilot_obs import (
+    configure,
+    observe_agent,
+    observe_llm,
+    observe_tool,
+    observe_workflow,
+    record_llm_call,
+    request_context,
+    track_agent,
+    track_llm,
+    track_workflow,
+)
+from taskpilot_obs.budgets import Budget, BudgetAlert, load_budgets
+from taskpilot_obs.budgets.booking import RESERVATION
+from taskpilot_obs.budgets.estimates import planned
+from taskpilot_obs.budgets.holding import Held
+from taskpilot_obs.budgets.model import Call
+from taskpilot_obs.budgets.status import statuses
+from taskpilot_obs.config import build_recorder
+from taskpilot_obs.exceptions import BudgetExceededError, BudgetUnavailableError, ConfigurationError
+from taskpilot_obs.recorder import Recorder
+from taskpilot_obs.records import CheckResult, Decision, Invocation, Status
+from taskpilot_obs.testing import FixedClock, capture_invocations, capture_records, fresh_recorder
+
+MODEL = "gpt-4o"
+"""2.50 USD for a million tokens in, 10.00 USD out: 40,000 in and 2,000 out are 0.12 USD."""
+CALL: dict[str, Any] = {"model": MODEL, "input_tokens": 40_000, "max_output_tokens": 2_000}
+BERLIN = "Europe/Berlin"
+
+
+def enforced(limit: str = "0.45", **options: Any) -> Budget:
+    return Budget("team", limit_usd=limit, action="enforce", **options)
+
+
+def call(recorder: Recorder, output: int = 2_000, **options: Any) -> None:
+    """One LLM call of 0.12 USD, or less with a shorter answer."""
+    with track_llm(recorder=recorder, **{**CALL, **options}) as running:
+        running.record_usage(input_tokens=40_000, output_tokens=output)
+
+
+def spent(recorder: Recorder, name: str = "team") -> Decimal:
+    recorder.drain()
+    assert recorder.parts is not None
+    assert recorder.parts.budgets is not None
+    control = recorder.parts.budgets
+    return sum((s.spent for s in statuses(control.budgets, control.ledger, control.moment()) if s.budget == name), Decimal(0))
+
+
+def reserved(recorder: Recorder, name: str = "team") -> Decimal:
+    recorder.drain()
+    assert recorder.parts is not None
+    assert recorder.parts.budgets is not None
+    control = recorder.parts.budgets
+    return sum(
+        (s.reserved for s in statuses(control.budgets, control.ledger, control.moment()) if s.budget == name), Decimal(0)
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_decorated_budgets(recorder: Recorder) -> Iterator[None]:
+    """What is attached to a decorated function stays for good; not so here."""
+    yield
+    recorder.own_budgets = ()
+
+
+def at(*moment: int, zone: str = "UTC") -> datetime:
+    return datetime(*moment, tzinfo=ZoneInfo(zone))  # type: ignore[misc,arg-type]
+
+
+# --- what a budget is ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"limit_usd": 0}, "limit_usd: given 0; allowed is an amount above 0"),
+        ({"limit_usd": "ten"}, "limit_usd: given 'ten'"),
+        ({"limit_usd": "nan"}, "limit_usd: given 'nan'"),
+        ({}, "give limit_usd or limit_tokens"),
+        ({"limit_usd": 1, "limit_tokens": 1}, "and not both"),
+        ({"limit_tokens": 1.5}, "limit_tokens: given 1.5"),
+        ({"limit_usd": 1, "period": "year"}, "period: given 'year'; allowed is day, week, month, total"),
+        ({"limit_usd": 1, "timezone": "Mars/Base"}, "timezone: given 'Mars/Base'"),
+        ({"limit_usd": 1, "action": "stop"}, "action: given 'stop'; allowed is alert, shadow, enforce"),
+        ({"limit_usd": 1, "when_store_down": "ajar"}, "when_store_down: given 'ajar'"),
+        ({"limit_usd": 1, "when_unpriced": "ajar"}, "when_unpriced: given 'ajar'"),
+        ({"limit_usd": 1, "thresholds": (0,)}, "thresholds: given 0"),
+        ({"limit_usd": 1, "scope": {"team": "a"}}, "scope: given {'team': 'a'}"),
+        ({"limit_usd": 1, "max_output_tokens": 0}, "max_output_tokens: given 0"),
+    ],
+)
+def test_a_wrong_option_is_refused_when_the_budget_is_made(options: dict[str, Any], told: str) -> None:
+    """The message says what was given and what is allowed."""
+    with pytest.raises(ConfigurationError) as caught:
+        Budget("team", **options)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, 7])
+def test_a_name_is_text_of_a_length_that_a_label_can_have(name: Any) -> None:
+    """A budget without a name could not be told from another."""
+    with pytest.raises(ConfigurationError, match="name"):
+        Budget(name, limit_usd=1)
+
+
+def test_amounts_read_as_people_write_them() -> None:
+    """Whole amounts have no exponent, others no trailing zeros."""
+    budget = enforced("1000")
+    assert [str(budget.amount(units)) for units in (10**15, 45 * 10**10, 1)] == ["1000", "0.45", "1E-12"]
+    assert Budget("t", limit_tokens=100).amount(7) == 7
+
+
+@pytest.mark.parametrize(
+    ("period", "moment", "start", "end"),
+    [
+        ("day", at(2026, 3, 29, 12), at(2026, 3, 28, 23), at(2026, 3, 29, 22)),
+        ("day", at(2026, 10, 25, 12), at(2026, 10, 24, 22), at(2026, 10, 25, 23)),
+        ("week", at(2026, 1, 1), at(2025, 12, 28, 23), at(2026, 1, 4, 23)),
+        ("week", at(2026, 3, 29, 21, 59), at(2026, 3, 22, 23), at(2026, 3, 29, 22)),
+        ("month", at(2026, 3, 31, 21, 59), at(2026, 2, 28, 23), at(2026, 3, 31, 22)),
+        ("month", at(2026, 10, 31, 23), at(2026, 10, 31, 23), at(2026, 11, 30, 23)),
+    ],
+)
+def test_periods_are_those_of_the_calendar_in_their_zone(
+    period: Any, moment: datetime, start: datetime, end: datetime
+) -> None:
+    """A day has 23 hours in March and 25 in October; weeks begin on Monday; months at their own midnight."""
+    window = Budget("team", limit_usd=1, period=period, timezone=BERLIN).window(moment)
+    assert (window.start, window.end) == (start, end)
+
+
+def test_a_total_never_ends() -> None:
+    """It has one line in the ledger for good."""
+    window = Budget("team", limit_usd=1, period="total").window(at(2026, 5, 5))
+    assert window == Budget("team", limit_usd=1, period="total").window(at(2040, 1, 1))
+    assert window.end is None
+
+
+@pytest.mark.parametrize(
+    ("scope", "key"),
+    [
+        ({}, ""),
+        ({"tenant": "acme"}, ""),
+        ({"tenant": "other"}, None),
+        ({"model": "gpt-4o*", "agent": "planner"}, ""),
+        ({"model": "gpt-4o-2024-08-06"}, ""),
+        ({"model": "claude*"}, None),
+        ({"provider": "open_ai"}, ""),
+        ({"tenant": "*"}, '{"tenant": "acme"}'),
+        ({"user": "*", "tenant": "acme"}, '{"user": "__none__"}'),
+        ({"model": "*"}, '{"model": "gpt-4o"}'),
+    ],
+)
+def test_a_scope_says_which_calls_count(scope: dict[str, str], key: str | None) -> None:
+    """By name, by pattern, or each for itself; what the call does not say is a line of its own, not a way out."""
+    made = Call("acme", "planner", "triage", "gpt-4o", "openai", None, "gpt-4o-2024-08-06")
+    assert Budget("team", limit_usd=1, scope=scope).scope_key(made) == key
+
+
+# --- files --------------------------------------------------------------------------------------------------------------
+
+TOML = """
+[[budgets]]
+name = "team"
+limit_usd = 50.10
+period = "month"
+timezone = "Europe/Berlin"
+scope = { tenant = "acme" }
+thresholds = [0.5, 1.0]
+action = "enforce"
+
+[[budgets]]
+name = "tokens"
+limit_tokens = 1_000_000
+"""
+YAML = """
+budgets:
+  - {name: team, limit_usd: 50.10, period: month, timezone: Europe/Berlin, scope: {tenant: acme},
+     thresholds: [0.5, 1.0], action: enforce}
+  - {name: tokens, limit_tokens: 1000000}
+"""
+
+
+@pytest.mark.parametrize(("name", "text"), [("b.toml", TOML), ("b.yaml", YAML)])
+def test_files_hold_the_same_budgets_as_code(tmp_path: Path, name: str, text: str) -> None:
+    """TOML and YAML, and amounts that are exact."""
+    (tmp_path / name).write_text(text)
+    team, tokens = load_budgets(tmp_path / name)
+    assert (team.limit, team.period, team.timezone, team.scope) == (501 * 10**11, "month", BERLIN, {"tenant": "acme"})
+    assert (team.permilles, team.action, tokens.limit, tokens.unit) == ((500, 1_000), "enforce", 1_000_000, "tokens")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("b.toml", "budgets = 1", "one list, `budgets`"),
+        ("b.toml", "x = [", "is no TOML"),
+        ("b.yaml", "a: [", "is no YAML"),
+        ("b.yaml", "budgets: [7]", "a budget is a table"),
+        ("b.yaml", "budgets: [{limit_usd: 1}]", "a budget without a name"),
+        ("b.yaml", "budgets: [{name: a, limit: 1}]", "unknown option 'limit'"),
+        ("b.yaml", "budgets: [{name: a, limit_usd: 1, scope: 3}]", "a wrong type"),
+        ("b.yaml", "budgets: [{name: a, limit_usd: -1}]", "limit_usd: given -1"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_name(tmp_path: Path, name: str, text: str, told: str) -> None:
+    """What is wrong and where, before anything runs."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_budgets(tmp_path / name)
+    assert told in str(caught.value)
+    assert name in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    """Not read as no budgets."""
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load_budgets(tmp_path / "none.toml")
+
+
+def test_configure_takes_objects_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one list; paths also from the environment; anything else is refused."""
+    (tmp_path / "b.toml").write_text(TOML)
+    with fresh_recorder(budgets=[str(tmp_path / "b.toml"), Budget("own", limit_usd=1)]) as recorder:
+        assert recorder.parts is not None
+        assert recorder.parts.budgets is not None
+        assert [budget.name for budget in recorder.parts.budgets.budgets] == ["team", "tokens", "own"]
+    with pytest.raises(ConfigurationError, match="of type int"):
+        build_recorder(budgets=[7], registry=CollectorRegistry())
+    with pytest.raises(ConfigurationError, match="two of the name 'team'"):
+        build_recorder(budgets=[enforced(), enforced("2")], registry=CollectorRegistry())
+    with pytest.raises(ConfigurationError, match="on_budget_alert"):
+        build_recorder(budgets=[enforced()], on_budget_alert="mail", registry=CollectorRegistry())
+    monkeypatch.setenv("TASKPILOT_OBS_BUDGETS", str(tmp_path / "b.toml"))
+    with fresh_recorder() as recorder:
+        assert recorder.parts is not None
+        assert recorder.parts.budgets is not None
+
+
+# --- refusing -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_without_room_is_refused_before_it_is_made() -> None:
+    """With the five figures, status blocked, one decision of the audit log, and one count."""
+    with (
+        fresh_recorder(budgets=[enforced()], clock=FixedClock()) as recorder,
+        capture_invocations(recorder) as seen,
+        capture_records(Decision, recorder) as decisions,
+    ):
+        for _ in range(3):
+            call(recorder)
+        ran = []
+        with pytest.raises(BudgetExceededError) as caught, track_llm(recorder=recorder, **CALL):
+            ran.append(True)
+        assert ran == []
+        error = caught.value
+        assert (error.budget, error.limit, error.spent, error.reserved) == (
+            "team",
+            Decimal("0.45"),
+            Decimal("0.36"),
+            Decimal(0),
+        )
+        assert error.resets_at == at(2026, 1, 2)
+        assert [run.status for run in seen] == [Status.SUCCESS] * 3 + [Status.BLOCKED]
+        assert error.request_id == seen[-1].request_id
+        blocked = [each for each in decisions if each.result is CheckResult.BLOCKED]
+        assert [(each.name, each.attributes["needed"]) for each in blocked] == [("team", "0.12")]
+        value = recorder.registry.get_sample_value  # type: ignore[union-attr]
+        assert value("llm_budget_refusals_total", {"budget": "team", "period": "day"}) == 1
+        assert value("llm_requests_total", _labels("blocked")) == 1
+
+
+def _labels(status: str) -> dict[str, str]:
+    return {"agent": "__none__", "model": MODEL, "provider": "openai", "status": status}
+
+
+def test_what_calls_in_progress_may_take_is_reserved() -> None:
+    """Of five calls at once three find room; one that ends for less makes room for another."""
+    with fresh_recorder(budgets=[enforced()]) as recorder:
+        running = [track_llm(recorder=recorder, **CALL) for _ in range(5)]
+        entered = []
+        for each in running:
+            try:
+                entered.append((each, each.__enter__()))
+            except BudgetExceededError as error:
+                assert error.reserved == Decimal("0.36")
+        assert len(entered) == 3
+        for manager, live in entered:
+            live.set_cost("0.05")
+            manager.__exit__(None, None, None)
+        assert (spent(recorder), reserved(recorder)) == (Decimal("0.15"), Decimal(0))
+        call(recorder)
+        call(recorder)
+        with pytest.raises(BudgetExceededError):
+            call(recorder)
+
+
+@pytest.mark.parametrize("status", ["error", "blocked"])
+def test_a_call_that_failed_for_nothing_costs_nothing(status: str) -> None:
+    """Its reservation ends; nothing is booked."""
+    with fresh_recorder(budgets=[enforced()]) as recorder:
+        with pytest.raises(RuntimeError), track_llm(recorder=recorder, **CALL):
+            raise RuntimeError(status)
+        assert (spent(recorder), reserved(recorder)) == (0, 0)
+
+
+def test_a_call_whose_cost_nobody_knows_counts_as_what_was_reserved() -> None:
+    """A timeout may well have been billed: unknown is not 0."""
+    with fresh_recorder(budgets=[enforced()]) as recorder:
+        with pytest.raises(TimeoutError), track_llm(recorder=recorder, **CALL):
+            raise TimeoutError
+        assert (spent(recorder), reserved(recorder)) == (Decimal("0.12"), 0)
+
+
+def test_a_cache_hit_costs_nothing() -> None:
+    """In USD and in tokens."""
+    budgets = [enforced(), Budget("tokens", limit_tokens=50_000, action="enforce")]
+    with fresh_recorder(budgets=budgets) as recorder:
+        with track_llm(recorder=recorder, **CALL) as running:
+            running.set_cached(cached=True)
+        assert (spent(recorder), spent(recorder, "tokens"), reserved(recorder, "tokens")) == (0, 0, 0)
+
+
+def test_tokens_are_limited_like_money() -> None:
+    """Input and longest answer are reserved, input and answer are booked."""
+    budget = Budget("tokens", limit_tokens=100_000, action="enforce")
+    with fresh_recorder(budgets=[budget]) as recorder:
+        call(recorder, output=500)
+        assert spent(recorder, "tokens") == 40_500
+        call(recorder, output=500)
+        with pytest.raises(BudgetExceededError) as caught:
+            call(recorder)
+        assert caught.value.limit == 100_000
+        with track_llm(recorder=recorder, model=MODEL, input_tokens=10, max_output_tokens=10):
+            pass
+        assert spent(recorder, "tokens") == 81_020, "no usage was stated: what was reserved counts"
+
+
+def test_the_first_budget_without_room_refuses_and_nothing_is_set_aside() -> None:
+    """All or none: a refusal by one leaves the others untouched."""
+    budgets = [enforced("10"), Budget("small", limit_usd="0.10", action="enforce")]
+    with fresh_recorder(budgets=budgets) as recorder:
+        with pytest.raises(BudgetExceededError, match="'small'"):
+            call(recorder)
+        assert (reserved(recorder), spent(recorder)) == (0, 0)
+
+
+def test_a_call_out_of_scope_is_not_asked_about() -> None:
+    """Neither refused nor booked."""
+    with fresh_recorder(budgets=[enforced("0.01", scope={"tenant": "acme"})]) as recorder:
+        call(recorder)
+        with request_context(tenant_id="acme"), pytest.raises(BudgetExceededError):
+            call(recorder)
+        assert spent(recorder) == 0
+
+
+def test_each_tenant_has_the_limit_for_itself() -> None:
+    """One that is used up leaves the others theirs; the metrics show the fullest."""
+    with fresh_recorder(budgets=[enforced("0.20", scope={"tenant": "*"})]) as recorder:
+        for tenant, output in (("acme", 2_000), ("other", 0)):
+            with request_context(tenant_id=tenant):
+                call(recorder, output=output)
+        with request_context(tenant_id="acme"), pytest.raises(BudgetExceededError):
+            call(recorder)
+        assert spent(recorder) == Decimal("0.22")
+        value = recorder.registry.get_sample_value  # type: ignore[union-attr]
+        assert value("llm_budget_spent_usd", {"budget": "team", "period": "day"}) == 0.12
+
+
+def test_a_new_period_has_the_whole_limit() -> None:
+    """At midnight of the zone; what ran over midnight counts where it was reserved."""
+    clock = FixedClock()  # 2026-01-01 00:00 UTC: 01:00 in Berlin
+    with fresh_recorder(budgets=[enforced("0.12", timezone=BERLIN)], clock=clock) as recorder:
+        call(recorder)
+        recorder.drain()
+        clock.advance(22 * 3600 + 3599)
+        with pytest.raises(BudgetExceededError) as caught:
+            call(recorder)
+        assert caught.value.resets_at == at(2026, 1, 1, 23)
+        clock.advance(1)
+        with track_llm(recorder=recorder, **CALL) as running:
+            clock.advance(24 * 3600)
+            running.record_usage(input_tokens=40_000, output_tokens=2_000)
+        assert spent(recorder) == 0
+        value = recorder.registry.get_sample_value  # type: ignore[union-attr]
+        recorder.parts.budgets.book.tick()  # type: ignore[union-attr]
+        recorder.parts.budgets.book.refresh()  # type: ignore[union-attr]
+        assert value("llm_budget_used_ratio", {"budget": "team", "period": "day"}) == 0
+
+
+def test_a_reservation_that_nobody_settles_expires() -> None:
+    """As of a process that died: the room comes back when its time is over."""
+    clock = FixedClock()
+    with fresh_recorder(budgets=[enforced("0.12")], clock=clock, budget_reservation_s=60) as recorder:
+        lost = track_llm(recorder=recorder, **CALL)
+        live = lost.__enter__()
+        with pytest.raises(BudgetExceededError):
+            call(recorder)
+        clock.advance(61)
+        call(recorder)
+        assert spent(recorder) == Decimal("0.12")
+        live.record_usage(input_tokens=40_000, output_tokens=2_000)
+        lost.__exit__(None, None, None)
+        assert spent(recorder) == Decimal("0.24"), "it was alive after all: money that was spent is booked"
+
+
+def test_shadow_records_what_enforce_would_refuse() -> None:
+    """The call goes on; one decision says what would have been."""
+    budget = Budget("team", limit_usd="0.12", action="shadow")
+    with fresh_recorder(budgets=[budget]) as recorder, capture_records(Decision, recorder) as decisions:
+        call(recorder)
+        call(recorder)
+        assert [each.result for each in decisions if each.stage] == [CheckResult.WOULD_BLOCK]
+        assert spent(recorder) == Decimal("0.24")
+        value = recorder.registry.get_sample_value  # type: ignore[union-attr]
+        assert value("llm_budget_refusals_total", {"budget": "team", "period": "day"}) == 0
+
+
+@pytest.mark.parametrize("when", ["open", "closed"])
+def test_a_model_without_a_price_passes_or_not_as_was_chosen(when: Any) -> None:
+    """Nobody can say what it takes: `open` notes that it was not judged, `closed` refuses it."""
+    with (
+        fresh_recorder(budgets=[enforced(when_unpriced=when)]) as recorder,
+        capture_records(Decision, recorder) as decisions,
+    ):
+        if when == "open":
+            call(recorder, model="own-model")
+        else:
+            with pytest.raises(BudgetUnavailableError, match="no price"):
+                call(recorder, model="own-model")
+        expected = CheckResult.BYPASSED if when == "open" else CheckResult.BLOCKED
+        assert [each.result for each in decisions] == [expected]
+
+
+def test_a_disabled_recorder_refuses_nothing() -> None:
+    """Decorators and context managers are pass-throughs then, budgets too."""
+    with fresh_recorder(budgets=[enforced("0.01")], enabled=False) as recorder:
+        call(recorder)
+
+
+def test_a_budget_that_cannot_read_a_call_lets_it_pass() -> None:
+    """Arguments that raise when they are looked at are our trouble: counted, and the call goes on."""
+
+    class Sly:
+        @property
+        def content(self) -> str:
+            raise RuntimeError("no")
+
+    with fresh_recorder(budgets=[enforced("0.01")]) as recorder:
+
+        @observe_llm(model=MODEL, recorder=recorder)
+        def ask(_: object) -> str:
+            return "yes"
+
+        assert ask(Sly()) == "yes"
+        value = recorder.registry.get_sample_value  # type: ignore[union-attr]
+        assert value("taskpilot_obs_internal_errors_total", {"where": "budgets"}) == 1
+
+
+# --- where it reaches ---------------------------------------------------------------------------------------------------
+
+
+def test_observe_llm_reserves_by_its_arguments() -> None:
+    """`max_tokens` is the longest answer, the prompt's text its input: a prompt too long is refused unsent."""
+    with fresh_recorder(budgets=[enforced("0.0205")]) as recorder:
+        sent = []
+
+        @observe_llm(model=MODEL, recorder=recorder)
+        def ask(messages: list[dict[str, str]], max_tokens: int = 10) -> dict[str, Any]:
+            sent.append(messages)
+            return {"usage": {"prompt_tokens": 10, "completion_tokens": 10}, "model": MODEL}
+
+        ask([{"role": "user", "content": "x" * 2_000}], max_tokens=1_000)
+        with pytest.raises(BudgetExceededError):
+            ask([{"role": "user", "content": "x"}], max_tokens=3_000)
+        with pytest.raises(BudgetExceededError):
+            ask([{"role": "user", "content": "x" * 30_000}], max_tokens=1)
+        assert len(sent) == 1
+
+
+def test_every_kind_of_function_is_refused_before_it_runs() -> None:
+    """Coroutines, generators and asynchronous generators too."""
+    with fresh_recorder(budgets=[enforced("0.000001")]) as recorder:
+        ran: list[str] = []
+
+        @observe_llm(model=MODEL, recorder=recorder)
+        async def coroutine() -> None:
+            ran.append("coroutine")
+
+        @observe_llm(model=MODEL, recorder=recorder)
+        def generator() -> Iterator[int]:
+            ran.append("generator")
+            yield 1
+
+        @observe_llm(model=MODEL, recorder=recorder)
+        async def stream() -> Any:
+            ran.append("stream")
+            yield 1
+
+        async def consume() -> None:
+            async for _ in stream():
+                pass
+
+        async def tracked() -> None:
+            async with track_llm(recorder=recorder, model=MODEL):
+                ran.append("tracked")
+
+        for work in (coroutine, consume, tracked):
+            with pytest.raises(BudgetExceededError):
+                asyncio.run(work())  # type: ignore[no-untyped-call]
+        with pytest.raises(BudgetExceededError):
+            list(generator())
+        assert ran == []
+
+
+def test_async_calls_are_admitted_and_settled() -> None:
+    """Within the limit they run as ever; a tight budget waits for what has ended, off the loop."""
+    with fresh_recorder(budgets=[enforced("0.13")]) as recorder:
+
+        async def cheap() -> None:
+            async with track_llm(recorder=recorder, **CALL) as running:
+                running.set_cost("0.001")
+
+        async def several() -> None:
+            for _ in range(10):
+                await cheap()
+
+        asyncio.run(several())
+        assert spent(recorder) == Decimal("0.010")
+
+
+def test_an_agents_budget_counts_the_calls_beneath_it() -> None:
+    """`observe_agent(budget=…)` limits its own calls; the agent that passes the refusal on ends as blocked."""
+    with fresh_recorder() as recorder, capture_invocations(recorder) as seen:
+
+        @observe_agent("Support", recorder=recorder, budget=enforced("0.20"))
+        def support() -> None:
+            call(recorder)
+
+        support()
+        call(recorder)
+        with pytest.raises(BudgetExceededError):
+            support()
+        assert seen[-1].status is Status.BLOCKED
+        assert spent(recorder) == Decimal("0.12")
+        value = recorder.registry.get_sample_value  # type: ignore[union-attr]
+        assert value("llm_budget_used_ratio", {"budget": "team", "period": "day"}) == 0.6
+
+
+def test_a_workflows_budget_counts_the_calls_beneath_it() -> None:
+    """And a scope of its own is kept; the same budget may stand on two functions."""
+    with fresh_recorder() as recorder:
+        budget = Budget("flow", limit_usd=5, scope={"workflow": "triage"})
+        for name in ("triage", "other"):
+
+            @observe_workflow(name, recorder=recorder, budget=budget)
+            def work() -> None:
+                call(recorder)
+
+            work()
+        assert spent(recorder, "flow") == Decimal("0.12")
+
+
+def test_a_decorators_budget_survives_configure() -> None:
+    """And what it has spent is kept, for the ledger of a process goes on."""
+    recorder = configure(registry=CollectorRegistry())
+
+    @observe_agent("Kept", recorder=recorder, budget=Budget("kept", limit_usd=1, action="enforce"))
+    def kept() -> None:
+        call(recorder)
+
+    kept()
+    configure(registry=CollectorRegistry())
+    kept()
+    assert spent(recorder, "kept") == Decimal("0.24")
+
+
+@pytest.mark.parametrize("decorator", [observe_tool, observe_llm])
+def test_a_budget_stands_on_agents_and_workflows_only(decorator: Any) -> None:
+    """A tool makes no LLM call, and a single call is no budget."""
+    with pytest.raises(TypeError, match="belongs to an agent or a workflow"):
+        decorator(budget=enforced())(lambda: None)
+
+
+def test_calls_that_are_recorded_after_the_fact_are_booked() -> None:
+    """They cannot be refused any more, and they were paid for."""
+    with fresh_recorder(budgets=[enforced("0.10")]) as recorder:
+        record_llm_call(model=MODEL, cost="0.30")
+        assert spent(recorder) == Decimal("0.30")
+        with pytest.raises(BudgetExceededError):
+            call(recorder)
+
+
+def test_calls_that_are_made_elsewhere_can_be_reserved_for() -> None:
+    """`Held` reserves for a call that another records; their record settles it."""
+    with fresh_recorder(budgets=[enforced("0.20")]) as recorder:
+        with (
+            track_agent("a", recorder=recorder),
+            Held(recorder, model=MODEL, kwargs={"input_tokens": 40_000, "max_tokens": 2_000}),
+        ):
+            assert reserved(recorder) == Decimal("0.12")
+            record_llm_call(model=MODEL, cost="0.01")
+        assert (spent(recorder), reserved(recorder)) == (Decimal("0.01"), 0)
+        with pytest.raises(BudgetExceededError), Held(recorder, model=MODEL, kwargs={"max_tokens": 30_000}):
+            pytest.fail("it must not run")
+
+
+def test_a_reservation_whose_call_nobody_records_counts_as_spent() -> None:
+    """Else a framework without a handler would spend past any limit; a call that failed took nothing."""
+    with fresh_recorder(budgets=[enforced()]) as recorder:
+        stated = {"input_tokens": 40_000, "max_tokens": 2_000}
+        with Held(recorder, model=MODEL, kwargs=stated):
+            pass
+        with pytest.raises(RuntimeError), Held(recorder, model=MODEL, kwargs=stated):
+            raise RuntimeError
+        recorder.drain()
+        recorder.parts.budgets.book.tick()  # type: ignore[union-attr]
+        assert (spent(recorder), reserved(recorder)) == (Decimal("0.12"), 0)
+
+
+def test_a_reservation_can_be_held_in_an_event_loop() -> None:
+    """The same with `async with`; without budgets it does nothing."""
+
+    async def held(recorder: Recorder) -> None:
+        async with Held(recorder, model=MODEL, provider="openai", args=("hello",)):
+            pass
+
+    with fresh_recorder() as recorder:
+        asyncio.run(held(recorder))
+        with Held(recorder, model=MODEL):
+            pass
+    with fresh_recorder(budgets=[enforced("0.00001")]) as recorder, pytest.raises(BudgetExceededError):
+        asyncio.run(held(recorder))
+    with fresh_recorder(budgets=[enforced()]) as recorder:
+        asyncio.run(held(recorder))
+
+
+def test_a_reservations_name_is_an_attribute_of_its_call() -> None:
+    """So the audit log shows which reservation paid for a call."""
+    with fresh_recorder(budgets=[enforced()]) as recorder, capture_invocations(recorder) as seen:
+        with Held(recorder, model=MODEL):
+            record_llm_call(model=MODEL, cost="0.01")
+        assert len(str(seen[0].attributes[RESERVATION])) == 32
+
+
+def test_an_abandoned_call_gives_back_what_it_did_not_take() -> None:
+    """A call that is dropped without an end is settled when it is collected."""
+    with fresh_recorder(budgets=[enforced()]) as recorder:
+        live = recorder.start_llm(model=MODEL)
+        recorder.limits.before(live, (), {"input_tokens": 40_000, "max_tokens": 2_000})  # type: ignore[union-attr]
+        live.set_cost("0.01")
+        del live
+        gc.collect()
+        assert (spent(recorder), reserved(recorder)) == (Decimal("0.01"), 0)
+
+
+# --- alerting -----------------------------------------------------------------------------------------------------------
+
+
+def test_each_threshold_is_alerted_once_in_a_period() -> None:
+    """In order, with a decision of the audit log each; anew in the next period."""
+    alerts: list[BudgetAlert] = []
+    clock = FixedClock()
+    budget = Budget("team", limit_usd=1)
+    with (
+        fresh_recorder(budgets=[budget], on_budget_alert=alerts.append, clock=clock) as recorder,
+        capture_records(Decision, recorder) as decisions,
+    ):
+        for _ in range(2):
+            for cost in ("0.4", "0.1", "0.1", "0.35", "5"):
+                record_llm_call(model=MODEL, cost=cost)
+                recorder.drain()
+            clock.advance(24 * 3600)
+        recorder.flush()
+        recorder.flush()
+        assert [alert.threshold for alert in alerts] == [0.5, 0.75, 0.9, 1.0] * 2
+        assert alerts[0] == BudgetAlert(
+            "team", 0.5, Decimal(1), Decimal("0.5"), "usd", "day", at(2026, 1, 1), at(2026, 1, 2), ""
+        )
+        assert [each.reason for each in decisions][:2] == ["50 % of the limit is spent", "75 % of the limit is spent"]
+
+
+def test_alerts_of_a_process_that_ends_are_not_lost() -> None:
+    """What the last calls cross is told before the exporters stop."""
+    alerts: list[BudgetAlert] = []
+    recorder = build_recorder(
+        budgets=[Budget("team", limit_usd=1, scope={"tenant": "*"}, period="total")],
+        on_budget_alert=alerts.append,
+        registry=CollectorRegistry(),
+    )
+    recorder.record_llm_call(model=MODEL, cost="0.5")
+    recorder.shutdown()
+    assert [(alert.resets_at, alert.scope_key) for alert in alerts] == [(None, '{"tenant": "__none__"}')]
+
+
+def test_alert_budgets_ask_no_caller_anything() -> None:
+    """No hook, no reservation: the hot path is what it is without budgets."""
+    with fresh_recorder(budgets=[Budget("team", limit_usd=1)]) as recorder:
+        assert (recorder.limits, recorder.gated) == (None, False)
+        call(recorder)
+        assert spent(recorder) == Decimal("0.12")
+
+
+def test_metrics_show_where_a_budget_stands() -> None:
+    """From the first moment, at every scrape; in USD for money, as a share for tokens."""
+    with fresh_recorder(budgets=[enforced("0.48"), Budget("tokens", limit_tokens=84_000, period="week")]) as recorder:
+        value = recorder.registry.get_sample_value  # type: ignore[union-attr]
+        labels = {"budget": "team", "period": "day"}
+        assert (value("llm_budget_limit_usd", labels), value("llm_budget_spent_usd", labels)) == (0.48, 0)
+        assert value("llm_budget_refusals_total", labels) == 0
+        call(recorder)
+        assert (value("llm_budget_spent_usd", labels), value("llm_budget_used_ratio", labels)) == (0.12, 0.25)
+        tokens = {"budget": "tokens", "period": "week"}
+        assert (value("llm_budget_used_ratio", tokens), value("llm_budget_limit_usd", tokens)) == (0.5, None)
+
+
+def test_status_tells_what_is_left_and_where_it_leads() -> None:
+    """The projection is what is spent over the time passed, times the period."""
+    clock = FixedClock()
+    with fresh_recorder(budgets=[enforced("1")], clock=clock) as recorder:
+        call(recorder)
+        clock.advance(6 * 3600)
+        assert spent(recorder) == Decimal("0.12")
+        control = recorder.parts.budgets  # type: ignore[union-attr]
+        assert control is not None
+        (found,) = statuses(control.budgets, control.ledger, control.moment())
+        assert (found.left, found.used_ratio, found.excess, found.projected) == (
+            Decimal("0.88"),
+            0.12,
+            0,
+            Decimal("0.48"),
+        )
+        assert found.resets_at == at(2026, 1, 2)
+        early = statuses(control.budgets, control.ledger, at(2026, 1, 1, 0, 0, 30))
+        assert early[0].projected is None
+
+
+# --- estimates, threads -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "plan"),
+    [
+        ((), {"input_tokens": 7, "max_tokens": 9}, (7, 9)),
+        (("abcdef",), {}, (2, None)),
+        ((), {"messages": [{"content": "日本"}], "max_completion_tokens": 5}, (2, 5)),
+        (([b"bytes", 7, None, ("abc",)],), {"max_output_tokens": "many"}, (1, None)),
+    ],
+)
+def test_a_plan_is_read_from_a_calls_arguments(args: Any, kwargs: Any, plan: tuple[int, int | None]) -> None:
+    """Stated figures first; otherwise three bytes of text are a token, in any nesting."""
+    assert tuple(planned(args, kwargs)) == plan
+
+
+def test_threads_never_admit_more_than_the_limit() -> None:
+    """Sixteen threads that never settle: what is reserved stays within the limit."""
+    with fresh_recorder(budgets=[enforced("1.20")]) as recorder:
+        call(recorder, output=0)
+        admitted: list[object] = []
+
+        def many() -> None:
+            for _ in range(20):
+                manager = track_llm(recorder=recorder, **CALL)
+                try:
+                    manager.__enter__()
+                except BudgetExceededError:
+                    continue
+                admitted.append(manager)
+
+        threads = [threading.Thread(target=many) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(admitted) == 9, "1.20 - 0.10 leaves room for nine of 0.12"
+        for manager in admitted:
+            manager.__exit__(None, None, None)  # type: ignore[attr-defined]
+
+
+def test_periods_of_long_ago_are_forgotten() -> None:
+    """The ledger of a process does not grow with the days."""
+    clock = FixedClock()
+    with fresh_recorder(budgets=[enforced("5")], clock=clock) as recorder:
+        for _ in range(5):
+            call(recorder)
+            recorder.drain()
+            clock.advance(24 * 3600)
+        control = recorder.parts.budgets  # type: ignore[union-attr]
+        assert control is not None
+        control.ledger.release_expired(control.moment())
+        assert len(control.ledger.read(control.budgets, [at(2026, 1, 1) + timedelta(days=n) for n in range(9)])) <= 2
+
+
+def test_a_call_is_an_invocation_like_any_other() -> None:
+    """Reserving adds nothing to the record that a call leaves."""
+    with fresh_recorder(budgets=[enforced()]) as recorder, capture_invocations(recorder) as seen:
+        with track_workflow("w", recorder=recorder):
+            call(recorder)
+        made = seen[0]
+        assert isinstance(made, Invocation)
+        assert (made.cost, made.attributes, UTC.utcoffset(None)) == (Decimal("0.12"), {}, timedelta(0))
