@@ -30,6 +30,11 @@ CAPACITY = 65_536
 POLL_S = 0.05
 HELP = 64
 """How many records a caller helps with when the queue is at its high-water mark."""
+HELP_WAIT_S = 0.0005
+"""How long such a caller gives way: to whoever is draining, or to an exporter that is catching up."""
+READ_PATIENCE_S = 0.25
+"""How long a reader that finds a flood gives exporters that are catching up, before they have to drop."""
+DRAIN_CHUNK = 1_024
 DRAIN_TIMEOUT_S = 5.0
 """A reader that cannot get the lock by then (a signal handler that interrupted the drain) reads what there is."""
 CHUNK = 64
@@ -169,7 +174,10 @@ class Pipeline:
             time.sleep(0.001)
 
     def _help(self) -> None:
-        if not self._lock.acquire(blocking=False):
+        if self._should_pace():
+            time.sleep(HELP_WAIT_S)
+            return
+        if not self._lock.acquire(timeout=HELP_WAIT_S):
             return
         self._owner = threading.get_ident()
         try:
@@ -177,6 +185,11 @@ class Pipeline:
         finally:
             self._owner = 0
             self._lock.release()
+
+    def _should_pace(self) -> bool:
+        """Whether to leave the interpreter to exporters that are catching up: while there is room to wait in."""
+        there_is_room = len(self.queue) < self._capacity * 7 // 4
+        return there_is_room and not self._closed and any(exporter.is_catching_up for exporter in self.batched)
 
     def _count_dropped(self, amount: int, reason: str) -> None:
         for name in (*self._in_memory, *(exporter.name for exporter in self.batched)):
@@ -195,6 +208,9 @@ class Pipeline:
                 self._on_poll()
         backlog = len(self.queue)
         while backlog > 0:
+            if self._should_pace():
+                time.sleep(BREATH_S)
+                continue
             with self._lock:
                 self._owner = threading.get_ident()
                 try:
@@ -212,16 +228,28 @@ class Pipeline:
 
     def drain(self) -> None:
         """Process everything that was put before this call. Returns at once on a thread that is draining already."""
+        self._drain(READ_PATIENCE_S)
+
+    def _drain(self, patience_s: float) -> None:
         me = threading.get_ident()
         if self._owner == me or not self._lock.acquire(timeout=DRAIN_TIMEOUT_S):
             return
         self._owner = me
         try:
-            self._process(len(self.queue))
+            self._process_all(time.monotonic() + patience_s)
             self._process(len(self.queue))  # ends that came when the first round let go of forgotten runs
         finally:
             self._owner = 0
             self._lock.release()
+
+    def _process_all(self, patient_until: float) -> None:
+        """What waits now, in chunks: exporters that do I/O get time to catch up in between, as long as there is any."""
+        left = len(self.queue)
+        while left > 0:
+            self._process(min(left, DRAIN_CHUNK))
+            left -= DRAIN_CHUNK
+            while any(exporter.is_catching_up for exporter in self.batched) and time.monotonic() < patient_until:
+                time.sleep(BREATH_S)
 
     def _process(self, limit: int) -> None:
         """Freeze and export up to `limit` items; the lock is held."""
@@ -266,7 +294,7 @@ class Pipeline:
     def flush(self, timeout_s: float = EXIT_TIMEOUT_S) -> bool:
         """Drain, then wait until every exporter has written; False when the time is up first."""
         deadline = time.monotonic() + timeout_s
-        self.drain()
+        self._drain(timeout_s)
         flushed = True
         for exporter in self.batched:
             with guarded(f"flush {exporter.name}", self._tally):
@@ -283,8 +311,9 @@ class Pipeline:
         """
         if self._closed:
             return True
-        deadline = time.monotonic() + (self.exit_timeout_s if timeout_s is None else timeout_s)
-        self.drain()
+        timeout_s = self.exit_timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + timeout_s
+        self._drain(timeout_s)
         for exporter in self.batched:
             if exporter.reports:
                 with guarded(f"flush {exporter.name}", self._tally):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 OnFull = Literal["drop", "block"]
 POLL_S = 0.1
 BATCH_SIZE = 1_024
+QUICK_S = 0.1
+"""An exporter that writes a batch within this time is worth giving way to."""
 
 
 @runtime_checkable
@@ -99,6 +101,7 @@ class Batched:
         self._stopping = False
         self._given_up = False
         self._in_flight = 0
+        self._batch_s = self._wrote_at = 0.0
         self._taking = threading.Lock()
         """Held by the worker while it takes a batch or notes its end, and by a shutdown that counts what is left."""
 
@@ -115,6 +118,16 @@ class Batched:
     def must_wait(self) -> bool:
         """Whether callers have to wait for this exporter, as its user chose."""
         return self.on_full == "block" and len(self._queue) >= self.capacity and not self._stopping
+
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether it is nearly full, and quick enough to make room soon if it is let.
+
+        One that hangs or is slow by nature is not waited for: its queue fills, and then its records are dropped.
+        """
+        if len(self._queue) <= self.capacity * 3 // 4 or self._stopping:
+            return False
+        return self._batch_s < QUICK_S and time.monotonic() - self._wrote_at < QUICK_S
 
     def export(self, batch: Sequence[Record], /) -> None:
         """Queue a batch for the worker. Called by the drainer only; never waits."""
@@ -157,7 +170,7 @@ class Batched:
             return batch
 
     def _write(self, batch: list[Record]) -> None:
-        written = len(batch)
+        written, began = len(batch), time.monotonic()
         try:
             self.exporter.export(batch)
         except PartialExportError as error:
@@ -166,6 +179,8 @@ class Batched:
         except BaseException as error:  # noqa: BLE001  the worker's own boundary: it must count what was lost, and go on
             written = 0
             self._failed(error)
+        self._wrote_at = time.monotonic()
+        self._batch_s = self._wrote_at - began
         with self._taking:
             self._in_flight = 0
             if self._given_up:  # counted as dropped already, for nobody knew whether it would ever end
