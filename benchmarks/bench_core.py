@@ -289,7 +289,7 @@ def throughput(folder: Path) -> None:
     counted = recorder.registry.get_sample_value("agent_runs_total", {"agent": "A", "status": "success"})
     lost = BURST - int(counted or 0)
     recorder.shutdown()
-    lines = sum(1 for path in folder.glob("burst*.jsonl") for _ in path.open())
+    lines = sum(1 for path in folder.glob("burst.jsonl*") for _ in path.open())
     row("W6, 8 threads: calls accepted", BURST / accepted, "1/s", "")
     row("W6, 8 threads: calls written", BURST / written, "1/s", ">= 60000", f"queue at most {largest}")
     row("W6 lost (metrics / audit lines)", lost, "", "0", f"/ {2 * BURST - lines}")
