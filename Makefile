@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full bench lint types docs clean
+.PHONY: demo test test-full soak bench lint types docs clean
 
 demo: $(VENV)/.demo ## run the demo service: no key, no network
 	$(BIN)/taskpilot-obs demo $(ARGS)
@@ -16,6 +16,9 @@ test-full: ## the long ones as well
 
 bench: $(VENV)/.dev ## what a call costs, beside its floor and beside doing it by hand
 	$(BIN)/python -m benchmarks
+
+soak: $(VENV)/.dev ## a million runs with a blocked exporter; writes docs/soak.md
+	$(BIN)/python scripts/soak.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
