@@ -11,7 +11,7 @@ from taskpilot_obs.guarded import guarded
 from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.outcomes import register_status
 from taskpilot_obs.records import Operation, Status
-from taskpilot_obs_langchain import middleware, models
+from taskpilot_obs_langchain import answers, middleware, models
 from taskpilot_obs_langchain.chains import Kind, agent_name, is_own_node, is_pause, kind_of
 from taskpilot_obs_langchain.opening import Opener
 from taskpilot_obs_langchain.runs import Entry, end_beneath, note, open_beneath, runs_of, take
@@ -227,7 +227,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         if entry is None or not isinstance(entry.run, LlmInvocation):
             return
         with self._guard:
-            models.note_answer(entry.run, response, cacheable=entry.cacheable)
+            answers.note_answer(entry.run, response, cacheable=entry.cacheable)
         entry.run.stop()
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -236,7 +236,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         if entry is None or not isinstance(entry.run, LlmInvocation):
             return
         with self._guard:
-            models.note_partial_answer(entry.run, kwargs.get("response"))
+            answers.note_partial_answer(entry.run, kwargs.get("response"))
         entry.run.fail(error)
 
     def on_retry(self, retry_state: Any, *, run_id: UUID, **kwargs: Any) -> None:

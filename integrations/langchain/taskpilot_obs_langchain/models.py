@@ -1,4 +1,4 @@
-"""What LangChain says of a chat model or LLM when a call begins, and of its answer when it ends."""
+"""What LangChain says of a chat model or LLM when a call begins."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
-    from langchain_core.outputs import LLMResult
-
-    from taskpilot_obs.llm_invocation import LlmInvocation
-    from taskpilot_obs.tracing import LiveSpan
 
 _MODEL_KEYS: Final = ("model", "model_name", "model_id", "deployment_name", "azure_deployment")
 _OPENAI: Final = "openai"
@@ -51,7 +47,6 @@ _SOUND: Final = frozenset({"audio", "video", "input_audio"})
 DROPS_MODALITIES: Final = frozenset({"gcp.gemini", "gcp.vertex_ai"})
 """Providers whose LangChain package does not hand on how many tokens were audio, which cost more than others."""
 _COMPATIBLE: Final = "openai_compatible"
-_MERGED: Final = ("model_name", "model", "finish_reason", "stop_reason", "service_tier")
 _OPTIONS: Final = (("ls_temperature", Attr.REQUEST_TEMPERATURE), ("ls_max_tokens", Attr.REQUEST_MAX_TOKENS))
 
 
@@ -116,10 +111,10 @@ def _first_text(source: Mapping[str, Any], keys: Iterable[str]) -> str | None:
     return next((value for key in keys if isinstance(value := source.get(key), str) and value), None)
 
 
-def note_request(span: LiveSpan, metadata: Mapping[str, Any] | None) -> None:
-    """Put temperature and limit of tokens on the span."""
-    stated = metadata or {}
-    span.set_all({attribute: stated[key] for key, attribute in _OPTIONS if isinstance(stated.get(key), int | float)})
+def options_in(metadata: Mapping[str, Any]) -> dict[str, int | float]:
+    """Temperature and limit of tokens, as span attributes."""
+    stated = ((attribute, metadata.get(key)) for key, attribute in _OPTIONS)
+    return {attribute: value for attribute, value in stated if isinstance(value, int | float)}
 
 
 def length_of(messages: Sequence[BaseMessage]) -> int:
@@ -150,58 +145,6 @@ def _is_sound(part: object) -> bool:
 def plain(messages: Sequence[BaseMessage]) -> list[dict[str, object]]:
     """Messages for the redactor: who says what."""
     return [{"role": message.type, "content": message.content} for message in messages]
-
-
-def note_answer(call: LlmInvocation, response: LLMResult, *, cacheable: bool) -> None:
-    """Note an answer: of several generations the first, for each repeats the usage of the whole call.
-
-    Args:
-        call: the LLM call.
-        response: its answer.
-        cacheable: whether LangChain looked into a cache of its own first.
-    """
-    generation = response.generations[0][0] if response.generations and response.generations[0] else None
-    message = getattr(generation, "message", None)
-    if cacheable and not call.first_token_ns:
-        call.set_cached(cached=False)
-    call.read_later(said_by(message, streamed=call.first_token_ns != 0) or response)
-    if generation is None:
-        return
-    call.output_length = len(generation.text)
-    if call.site.host.redactor is not None:
-        call.set_output(generation.text if message is None else plain([message]))
-
-
-def note_partial_answer(call: LlmInvocation, response: LLMResult | None) -> None:
-    """Keep the usage that a stream had stated before it broke; what the error itself brought is not looked at."""
-    if response is None or not response.generations or not response.generations[0]:
-        return
-    said = said_by(getattr(response.generations[0][0], "message", None), streamed=True)
-    if said is not None:
-        call.record_response(said)
-
-
-def said_by(message: object, *, streamed: bool) -> dict[str, object] | None:
-    """What a message says of itself, for the reader of usage; None where it states no usage.
-
-    Not who served it: LangChain names the protocol there, and that was known when the call began.
-    """
-    usage = getattr(message, "usage_metadata", None)
-    if usage is None:
-        return None
-    about = dict(getattr(message, "response_metadata", None) or {})
-    about.pop("model_provider", None)
-    if streamed:
-        about.update({key: _once(about[key]) for key in _MERGED if key in about})
-    return {"usage_metadata": usage, "response_metadata": about, "id": getattr(message, "id", None)}
-
-
-def _once(text: object) -> object:
-    """A text that LangChain has put together from several chunks although each said all of it (`stopstop`)."""
-    if isinstance(text, str) and len(text) > 1:
-        period = (text + text).find(text, 1)
-        return text[:period]
-    return text
 
 
 def looks_into_cache(settings: Mapping[str, Any]) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any, Final
+
+from langchain_core.callbacks.manager import handle_event
 
 from taskpilot_obs import context
 from taskpilot_obs.abandonable import Abandonable
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
     from taskpilot_obs.recorder import Recorder
 
 _MAX_SITES: Final = 4_000
-_MACHINERY: Final = ("langchain_core.callbacks.", "taskpilot_obs_langchain.")
+_DISPATCH: Final = 4
+"""Where `handle_event` stands on the stack: above `_by_one_call`, the opener's method and two of the handler's."""
 _ENDS_WHAT_IT_BEGINS: Final = frozenset({"invoke", "_call_with_config", "generate", "run"})
 _SUSPENDS: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
@@ -64,7 +68,9 @@ class Opener:
         call = LlmInvocation().at(self._model_site(asked), parent_of(entry))
         self._begin(entry, call)
         if call.span is not None:
-            models.note_request(call.span, metadata)
+            stated = models.options_in(metadata)
+            if stated:
+                call.span.set_all(stated)
             if said.get("batch_size", 1) == 1 and _by_one_call():
                 _attach(entry)
         return call
@@ -128,10 +134,7 @@ def _by_one_call() -> bool:
     meanwhile, or afterwards, would find it; LangChain ends what a coroutine began in another context. A batch begins
     several runs before it ends the first.
     """
-    frame, flags = inspect.currentframe(), 0
-    while frame is not None:
-        flags |= frame.f_code.co_flags
-        if not frame.f_globals.get("__name__", "").startswith(_MACHINERY):
-            return not flags & _SUSPENDS and frame.f_code.co_name in _ENDS_WHAT_IT_BEGINS
-        frame = frame.f_back
-    return False
+    if sys._getframe(_DISPATCH).f_code is not handle_event.__code__:  # noqa: SLF001  nothing else tells who calls
+        return False
+    code = sys._getframe(_DISPATCH + 2).f_code  # noqa: SLF001  the same
+    return not code.co_flags & _SUSPENDS and code.co_name in _ENDS_WHAT_IT_BEGINS

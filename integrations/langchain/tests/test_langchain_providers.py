@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 from _recorded import Exchange, exchanges
 from _replay import ReplayServer
+from hypothesis import given
+from hypothesis import strategies as st
 from langchain_anthropic import ChatAnthropic
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_google_genai import ChatGoogleGenerativeAI
 from langchain_openai import ChatOpenAI, OpenAI
 from pydantic import SecretStr
-from taskpilot_obs_langchain import ObservabilityHandler, models, with_stream_usage
+from taskpilot_obs_langchain import ObservabilityHandler, answers, models, with_stream_usage
 
 from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import Invocation, Status
@@ -29,6 +32,21 @@ pytestmark = [
 ]
 
 Pairs = list[tuple[Exchange, Invocation]]
+
+
+class Listener(BaseCallbackHandler):
+    """Keeps the messages that answers are."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+
+    def on_chat_model_start(self, *_: Any, **__: Any) -> None:
+        """Nothing; without it LangChain would make text of the messages."""
+
+    def on_llm_end(self, response: LLMResult, **_: Any) -> None:
+        """Keep them."""
+        self.messages += [getattr(generation[0], "message", None) for generation in response.generations]
+
 
 TOTALS = {"input_total": "input_tokens", "output_total": "output_tokens"}
 DETAILS = {
@@ -46,7 +64,7 @@ MODALITIES = {"input_audio", "input_image", "output_audio", "output_image"}
 KEY = SecretStr("none")
 
 
-def call(exchange: Exchange, url: str, handler: ObservabilityHandler) -> bool:
+def call(exchange: Exchange, url: str, *handlers: BaseCallbackHandler) -> bool:
     """Send the recorded call; False where no LangChain model of those installed speaks the protocol."""
     name = exchange["request_model"] or "none"
     openai: Any = {"model": name, "api_key": KEY, "base_url": f"{url}/v1", "max_retries": 0}
@@ -64,7 +82,7 @@ def call(exchange: Exchange, url: str, handler: ObservabilityHandler) -> bool:
             model = ChatGoogleGenerativeAI(model=name, google_api_key=KEY, base_url=url, max_retries=0)
         case _:
             return False
-    config: Any = {"callbacks": [handler]}
+    config: Any = {"callbacks": [*handlers]}
     try:
         if exchange["streaming"]:
             for _ in model.stream("hello", config):
@@ -177,7 +195,7 @@ def test_what_a_message_says_reads_like_the_message() -> None:
         },
         response_metadata={"model_name": "gpt-5", "finish_reason": "stop", "service_tier": "flex"},
     )
-    reading = read_response(models.said_by(message, streamed=False), provider="openai")
+    reading = read_response(answers.said_by(message, streamed=False), provider="openai")
     assert reading == read_response(message, provider="openai")
     assert reading.usage is not None
     assert (reading.usage.cache_write_tokens, reading.usage.reasoning_tokens) == (7, 4)
@@ -231,6 +249,55 @@ def test_an_openai_client_is_billed_by_whom_it_talks_to(base_url: str | None, mo
     """The address says who serves; at an address that nobody knows, only a vendor's own model says it."""
     said = {"ls_provider": "openai", "ls_model_name": model}
     assert models.asked_for(said, {}, {"openai_api_base": base_url}).provider_name == provider
+
+
+def test_the_quick_reader_reads_what_the_general_one_does() -> None:
+    """Where the quick reader dares to read a recorded answer, the general one reads the same; mostly it dares."""
+    listener, recorded = Listener(), exchanges()
+    with ReplayServer(recorded) as server:
+        for position, exchange in enumerate(recorded):
+            if exchange["status"] == 200:
+                call(exchange, server.url(position), listener)
+    said = [
+        one for streamed in (False, True) for m in listener.messages if (one := answers.said_by(m, streamed=streamed))
+    ]
+    quick = [(one, reading) for one in said if (reading := answers.quick_reading(one))]
+    for one, reading in quick:
+        assert reading == read_response(one)._replace(provider=None)
+    assert len(quick) > len(said) / 2 > 50
+
+
+COUNTS = st.one_of(st.none(), st.integers(-3, 300), st.just(True), st.just(1.0), st.just("7"), st.just(10**13))
+WORDS = st.one_of(st.none(), st.text("ab-", max_size=3), st.just("lc_run-1"), st.just(7))
+USAGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "input_tokens": COUNTS,
+        "output_tokens": COUNTS,
+        "total_tokens": COUNTS,
+        "total_cost": st.just(0),
+        "input_token_details": st.dictionaries(
+            st.sampled_from(["cache_read", "cache_creation", "audio", "flex_cache_read", "ephemeral_5m_input_tokens"]),
+            COUNTS,
+        ),
+        "output_token_details": st.dictionaries(st.sampled_from(["reasoning", "audio", "priority_reasoning"]), COUNTS),
+    },
+)
+ABOUT = st.dictionaries(
+    st.sampled_from(
+        ["model_name", "model", "finish_reason", "stop_reason", "service_tier", "id", "error", "token_usage"]
+    ),
+    WORDS,
+)
+
+
+@given(usage=USAGES, about=ABOUT, name=WORDS)
+def test_the_quick_reader_agrees_on_any_answer(usage: Any, about: Any, name: Any) -> None:
+    """On any numbers and words, the quick reader reads what the general one reads, or leaves it to that one."""
+    said = {"usage_metadata": usage, "response_metadata": about, "id": name}
+    reading = answers.quick_reading(said)
+    if reading is not None:
+        assert reading == read_response(said)._replace(provider=None)
 
 
 def test_a_model_class_without_provider_is_known_by_its_model() -> None:
