@@ -12,10 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskpilot_obs import LogContextFilter, get_request_id, observe_agent, request_context, track_workflow, with_context
+from taskpilot_obs import (
+    LogContextFilter,
+    context,
+    get_request_id,
+    observe_agent,
+    request_context,
+    track_workflow,
+    with_context,
+)
 from taskpilot_obs.context import current_scope
 from taskpilot_obs.executors import ContextThreadPoolExecutor
 from taskpilot_obs.ids import REQUEST_ID, accepted_request_id
+from taskpilot_obs.invocation import ActiveInvocation
+from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import Invocation
 from taskpilot_obs.testing import Captured
 
@@ -153,3 +163,25 @@ def test_a_thread_without_context_starts_a_request_of_its_own(seen: Captured[Inv
         thread.join()
     assert seen[0].request_id != "req-5"
     assert seen[0].parent_id is None
+
+
+def test_an_integration_may_say_what_runs_here(monkeypatch: pytest.MonkeyPatch, recorder: Recorder) -> None:
+    """Where a framework keeps context by itself, what its integration finds is the parent; one builds on another."""
+    monkeypatch.setattr(context, "present", context.present)
+    framework: list[ActiveInvocation] = []
+    told: list[ActiveInvocation | None] = []
+
+    def find(known: ActiveInvocation | None) -> ActiveInvocation | None:
+        return framework[-1] if framework else known
+
+    def listen(known: ActiveInvocation | None) -> ActiveInvocation | None:
+        told.append(known)
+        return known
+
+    context.look_also(find)
+    context.look_also(listen)
+    assert recorder.start("invoke_agent", "alone").parent is None
+    root = recorder.start("invoke_workflow", "w", parent=None)
+    framework.append(root)
+    assert recorder.start("invoke_agent", "a").parent is root
+    assert told[-1] is root

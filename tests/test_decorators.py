@@ -530,3 +530,18 @@ def test_observe_llm_refuses_other_operations() -> None:
     """An operation that is no LLM call is refused when the function is decorated."""
     with pytest.raises(ValueError, match="is no LLM call"):
         observe_llm(operation="execute_tool")
+
+
+def test_a_coroutine_out_of_a_plain_function_that_fails(seen: Captured[Invocation]) -> None:
+    """What a plain function only began and what fails later ends as failed, with the same exception."""
+    error = ValueError("x")
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    begin: Callable[[], Coroutine[None, None, None]] = observe_agent("lazy")(lambda: later())  # noqa: PLW0108  plain
+    with pytest.raises(ValueError) as caught:
+        asyncio.run(begin())
+    assert caught.value is error
+    assert [(run.name, run.status) for run in seen] == [("lazy", Status.ERROR)]

@@ -15,7 +15,7 @@ from taskpilot_obs import record_llm_call, track_llm
 from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import Invocation, Operation, Status
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
-from taskpilot_obs.usage import Usage
+from taskpilot_obs.usage import Reading, Usage
 
 CHUNKS = [
     {"object": "chat.completion.chunk", "model": "gpt-4o-2024-08-06", "choices": [{"delta": {"content": "Hello"}}]},
@@ -250,3 +250,47 @@ def test_after_the_fact_while_disabled() -> None:
     with fresh_recorder(enabled=False) as off:
         record_llm_call(model="gpt-4o")
         assert off.pipeline.backlog == 0
+
+
+RESPONSE = {
+    "object": "chat.completion",
+    "model": "gpt-4o-2024-08-06",
+    "choices": [{"message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 150, "completion_tokens": 50, "total_tokens": 200},
+}
+
+
+def test_a_response_that_is_read_later_is_booked_the_same(seen: Captured[Invocation]) -> None:
+    """A response that is read off the caller's thread has the same usage, model and cost; after the end it is none."""
+    for read in ("record_response", "read_later"):
+        with track_llm(model="gpt-4o") as call:
+            getattr(call, read)(RESPONSE)
+    with track_llm(model="gpt-4o") as call:
+        pass
+    call.read_later(RESPONSE)
+    now, later, late = seen
+    assert later.cost == now.cost == Decimal("0.000875")
+    assert (later.usage, later.response_model) == (now.usage, now.response_model)
+    assert later.usage == Usage(input_tokens=150, output_tokens=50)
+    assert (late.usage, late.cost) == (None, None)
+
+
+def test_a_repeated_answer_out_of_a_frameworks_cache(seen: Captured[Invocation]) -> None:
+    """A reading that says that a framework's own cache answered makes the call a hit: no tokens, no cost."""
+    with track_llm(model="gpt-4o") as call:
+        call.record_reading(Reading(model="gpt-4o", cached=True))
+    (run,) = seen
+    assert (run.cached, run.usage, run.cost, run.is_unpriced) == (True, None, None, False)
+
+
+def test_usage_that_does_not_tell_the_cost(seen: Captured[Invocation]) -> None:
+    """A call that is left unpriced keeps its tokens and counts as unpriced; after the end nobody can say so."""
+    with track_llm(model="gpt-4o") as call:
+        call.record_usage(input_tokens=150, output_tokens=50)
+        call.leave_unpriced()
+    with track_llm(model="gpt-4o") as call:
+        call.record_usage(input_tokens=150, output_tokens=50)
+    call.leave_unpriced()
+    unpriced, priced = seen
+    assert (unpriced.usage, unpriced.cost, unpriced.is_unpriced) == (priced.usage, None, True)
+    assert priced.cost == Decimal("0.000875")

@@ -389,6 +389,108 @@ def test_a_plain_function_is_an_exporter(recorder: Recorder) -> None:
     assert isinstance(partial.value.__cause__, ValueError)
 
 
+def test_an_exporter_that_is_stopped_counts_what_comes() -> None:
+    """What reaches an exporter after its shutdown is counted as dropped, and not written."""
+    listing, tally = Listing(), Tally()
+    batched = Batched(listing, name="listing", tally=tally)
+    batched.export([event("before")])
+    assert batched.shutdown(5)
+    batched.export([event("late"), event("later")])
+    assert events(listing.records) == ["before"]
+    assert count(tally, RECORDS, "listing") == 1
+    assert count(tally, RECORDS_DROPPED, "listing", "shutdown") == 2
+
+
+def test_what_comes_while_a_worker_goes_idle_is_written() -> None:
+    """A record that comes at the very moment at which the worker finds nothing to do waits for no further wake-up."""
+    listing = Listing()
+
+    class Interrupted(threading.Event):
+        late = True
+
+        def set(self) -> None:
+            if self.late and listing.records:
+                self.late = False
+                batched._queue.append(event("late"))
+            super().set()
+
+    batched = Batched(listing, name="listing", tally=Tally())
+    batched._idle = Interrupted()
+    batched.export([event("first")])
+    assert batched.flush(5)
+    assert events(listing.records) == ["first", "late"]
+    assert batched.shutdown(5)
+
+
+def test_an_exporter_that_records_does_not_wait_for_itself() -> None:
+    """With `on_full="block"`, what a full exporter records in its own export is taken; it would wait for ever."""
+    entered, full = threading.Event(), threading.Event()
+
+    class Recording(Listing):
+        def export(self, batch: Sequence[Record], /) -> None:
+            super().export(batch)
+            if not entered.is_set():
+                entered.set()
+                full.wait(10)
+                pipeline.put(Item("own"))
+
+    exporter = Recording()
+    pipeline, _ = make({}, [("recording", exporter, {"capacity": 1, "on_full": "block"})])
+    pipeline.put(Item("first"))
+    pipeline.drain()
+    assert entered.wait(10)
+    pipeline.put(Item("fills"))
+    pipeline.drain()
+    assert pipeline.batched[0].must_wait
+    full.set()
+    assert pipeline.flush(10)
+    assert pipeline.flush(10)
+    assert sorted(events(exporter.records)) == ["fills", "first", "own"]
+    pipeline.shutdown()
+
+
+def test_of_two_callers_that_are_first_one_starts_the_drainer() -> None:
+    """A caller that comes while another one starts the drainer puts its item, and starts no second one."""
+    memory = Listing()
+    pipeline, _ = make({"memory": memory})
+    pipeline._unstarted.pop()  # what the other caller has taken
+    pipeline.put(Item())
+    assert pipeline._drainer is None
+    pipeline.drain()
+    assert events(memory.records) == ["x"]
+
+
+def test_while_paused_everything_waits_bounded() -> None:
+    """What comes during a pause is kept, no drain takes it, and past twice the capacity it is dropped and counted."""
+    memory = Listing()
+    pipeline, tally = make({"memory": memory}, capacity=64)
+    pipeline.put(Item("before"))
+    pipeline.pause()
+    for _ in range(200):
+        pipeline.put(Item("during"))
+    pipeline.drain()
+    assert (events(memory.records), pipeline.backlog) == (["before"], 128)
+    pipeline.resume()
+    pipeline.drain()
+    assert Counter(events(memory.records)) == {"before": 1, "during": 128}
+    assert count(tally, RECORDS_DROPPED, "memory", "queue_full") == 72
+    pipeline.shutdown()
+
+
+def test_a_successor_takes_what_waited_during_the_pause() -> None:
+    """What came between a pause and the hand-over is the successor's."""
+    old_memory, new_memory = Listing(), Listing()
+    old, _ = make({"memory": old_memory})
+    new, _ = make({"memory": new_memory})
+    old.put(Item("before"))
+    old.pause()
+    old.put(Item("during"))
+    old.hand_over(new)
+    new.drain()
+    assert (events(old_memory.records), events(new_memory.records)) == (["before"], ["during"])
+    new.shutdown()
+
+
 def run_script(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
@@ -448,3 +550,50 @@ def test_a_forked_child_has_a_queue_of_its_own(tmp_path: Path) -> None:
     assert Counter(name for _, name, _ in lines) == {"parent": 3, "child": 2}
     assert len({pid for pid, _, _ in lines}) == 2
     assert len({invocation_id for _, _, invocation_id in lines}) == 5
+
+
+def test_ctrl_c_cuts_the_waiting_at_the_exit_short() -> None:
+    """Whoever presses Ctrl-C while the exit waits for two hanging exporters waits for neither of them any longer."""
+    begun = time.monotonic()
+    done = run_script("""
+        import atexit, os, signal, threading, time
+        from prometheus_client import CollectorRegistry
+        from taskpilot_obs import track_agent
+        from taskpilot_obs.config import build_recorder
+
+        def hang(run):
+            time.sleep(3600)
+
+        def press():
+            time.sleep(1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        recorders = [
+            build_recorder(exporters=[hang], exit_timeout_s=50, registry=CollectorRegistry()) for _ in range(2)
+        ]
+        for recorder in recorders:
+            with track_agent("a", recorder=recorder):
+                pass
+        atexit.register(threading.Thread(target=press, daemon=True).start)
+        """)
+    assert "KeyboardInterrupt" in done.stderr
+    assert time.monotonic() - begun < 30
+
+
+def test_a_child_of_multiprocessing_writes_what_it_has(tmp_path: Path) -> None:
+    """A child process that ends by returning from its function writes its records, without exit handlers."""
+    done = run_script(f"""
+        import multiprocessing
+        from taskpilot_obs import configure, observe_agent
+        configure(exporters=[lambda run: open({str(tmp_path / "runs")!r}, "a").write(run.name + "\\n")])
+        @observe_agent
+        def child(): pass
+        def work():
+            for _ in range(100): child()
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        """)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs").read_text().splitlines() == ["child"] * 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import threading
 import time
@@ -32,6 +33,8 @@ from taskpilot_obs import (
     track_tool,
     track_workflow,
 )
+from taskpilot_obs import recorder as module
+from taskpilot_obs.clock import Clock
 from taskpilot_obs.exceptions import PolicyViolationError
 from taskpilot_obs.feedback import MAX_RATED
 from taskpilot_obs.invocation import ActiveInvocation
@@ -50,6 +53,7 @@ from taskpilot_obs.records import (
     Status,
     Verdict,
 )
+from taskpilot_obs.semconv import RECORDS_DROPPED
 from taskpilot_obs.testing import Captured, FixedClock, capture_invocations, capture_records, fresh_recorder
 from taskpilot_obs.tracking import Tracked
 
@@ -78,6 +82,7 @@ def test_start_and_stop_by_hand(recorder: Recorder, seen: Captured[Invocation]) 
     assert (agent.status, agent.workflow, dict(agent.attributes)) == (Status.SUCCESS, "w", {"k": 1, "more": "x"})
     assert (workflow.status, workflow.error_type) == (Status.TIMEOUT, "TimeoutError")
     assert root.ended
+    assert (root.operation, root.name) == (Operation.WORKFLOW, "w")
 
 
 def test_start_refuses_what_it_cannot_begin(recorder: Recorder) -> None:
@@ -496,3 +501,95 @@ def test_frozen_records_have_every_value_in_its_place(recorder: Recorder) -> Non
         assert (end.streaming, end.cached, end.ttft_s, end.retries, end.rollup) == (False, None, None, 0, None)
         assert abs(end.start_unix_ns - time.time_ns()) < 60e9
         root.stop()
+
+
+def test_steps_in_foreign_contexts_are_harmless(recorder: Recorder) -> None:
+    """A run is current between `attach` and `detach`; undone elsewhere, twice or after its end nothing happens."""
+    run = recorder.start("invoke_agent", "a", parent=None)
+    step = run.attach()
+    assert recorder.origin().invocation_id == run.invocation_id
+    run.detach(step)
+    run.detach(contextvars.copy_context().run(run.attach))
+    run.leave()
+    contextvars.copy_context().run(run.resume)
+    run.leave()
+    run.stop()
+    run.resume()
+    assert recorder.origin().invocation_id is None
+
+
+def test_a_run_stands_for_its_records_once(recorder: Recorder, seen: Captured[Invocation]) -> None:
+    """A run whose records were taken gives none a second time, and still knows whether it was a task."""
+    run = recorder.start("invoke_agent", "a", parent=None)
+    run.stop()
+    assert len(seen) == 1
+    assert run.freeze() == ()
+    assert run.is_task()
+
+
+def test_places_with_names_made_at_run_time_are_not_kept(recorder: Recorder) -> None:
+    """The memory of shared places is bounded, of models too."""
+    for number in range(module._MAX_SITES + 10):
+        recorder.site(Operation.AGENT, f"agent-{number}")
+        recorder.llm_site(model=f"model-{number}", provider="p")
+    assert len(recorder._sites) <= module._MAX_SITES
+    assert len(recorder._llm_sites) <= module._MAX_SITES
+
+
+def test_point_events_are_bounded_like_runs(recorder: Recorder) -> None:
+    """While nobody can drain, events past twice the capacity are dropped and counted to the unit."""
+    with fresh_recorder(queue_capacity=64) as small, capture_records(AuditEvent, small) as events:
+        with small.pipeline._lock:
+            for _ in range(1_000):
+                record_audit_event("deployed")
+        assert 0 < len(events) < 1_000
+        assert small.parts is not None
+        dropped = small.parts.tally.totals[RECORDS_DROPPED, ("window", "queue_full")]
+        assert len(events) + dropped == 1_000
+
+
+def test_a_clock_follows_the_wall_clock_that_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The anchor is renewed when it is ten seconds old and not before; what the wall clock says then is what counts."""
+    clock = Clock()
+    clock.offset = 0
+    clock.refresh()
+    assert clock.offset == 0
+    clock._anchored -= 10_000_000_001
+    before = time.time_ns()
+    clock.refresh()
+    assert before <= clock.unix_ns(clock.now()) <= time.time_ns() + 1_000_000
+
+
+def test_switched_off_a_block_is_a_run_that_has_ended() -> None:
+    """A context manager of a recorder that is switched off yields a run that takes everything and records nothing."""
+    with fresh_recorder(enabled=False) as off, track_agent("a") as run:
+        run.set_attribute("k", 1)
+        assert run.ended
+        assert off.pipeline.backlog == 0
+
+
+def test_runs_past_twice_the_capacity_are_dropped_whole(recorder: Recorder) -> None:
+    """While nobody can drain, a run is recorded whole or not at all, and each record that is lost is counted."""
+    with (
+        fresh_recorder(queue_capacity=64) as small,
+        capture_records(Started, small) as begun,
+        capture_invocations(small) as runs,
+    ):
+        with small.pipeline._lock:
+            for _ in range(1_000):
+                with track_agent("a"):
+                    pass
+        assert 0 < len(runs) < 1_000
+        assert {start.invocation_id for start in begun} == {run.invocation_id for run in runs}
+        assert small.parts is not None
+        dropped = small.parts.tally.totals[RECORDS_DROPPED, ("window", "queue_full")]
+        assert len(begun) + len(runs) + dropped == 2_000
+        assert gauge(small, "agent_active_runs") == 0
+
+
+def test_a_reason_is_redacted_where_content_is_kept() -> None:
+    """The reason of a decision may quote what it is about: its secrets are hidden."""
+    with fresh_recorder(capture_content=True) as keeps, capture_records(Decision, keeps) as decisions:
+        record_policy_violation("no-mail", reason="wrote to jane@example.org")
+        assert "jane@example.org" not in (decisions[0].reason or "")
+        assert (decisions[0].reason or "").startswith("wrote to ")

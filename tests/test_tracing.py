@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -366,3 +368,100 @@ def test_a_span_that_cannot_be_started_keeps_the_run(
             run.set_attribute("k", 1)
         assert [run.name for run in runs] == ["a"]
     assert "span failed" in caplog.text
+
+
+def test_what_a_plain_function_only_began_is_one_span(traced: Recorder, exporter: InMemorySpanExporter) -> None:
+    """A plain function that returns a coroutine: its span is current inside, and not between the call and the await."""
+
+    async def later() -> str:
+        return format(trace.get_current_span().get_span_context().span_id, "016x")
+
+    @observe_agent("lazy")
+    def begin() -> Coroutine[object, object, str]:
+        return later()
+
+    async def call() -> str:
+        begun = begin()
+        assert trace.get_current_span() is trace.INVALID_SPAN
+        return await begun
+
+    inside = asyncio.run(call())
+    assert inside == format(identity(by_name(exporter)["invoke_agent lazy"]).span_id, "016x")
+
+
+def test_a_parent_that_has_ended_is_still_the_parent(traced: Recorder, exporter: InMemorySpanExporter) -> None:
+    """What outlives its agent is a child of the agent's span, and counts for the workflow that still runs."""
+    root = traced.start("invoke_workflow", "w", parent=None)
+    agent = traced.start("invoke_agent", "a", parent=root)
+    agent.stop()
+    call = traced.start_llm(model="gpt-4o", parent=agent)
+    call.record_usage(input_tokens=150, output_tokens=50)
+    call.stop()
+    root.stop()
+    spans = by_name(exporter)
+    assert parent_id(spans["chat gpt-4o"]) == identity(spans["invoke_agent a"]).span_id
+    assert attributes(spans["invoke_workflow w"])[Attr.ROLLUP_LLM_CALLS] == 1
+    assert Attr.ROLLUP_LLM_CALLS not in attributes(spans["invoke_agent a"])
+
+
+RESPONSE = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "model": "gpt-4o-2024-08-06",
+    "choices": [{"message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 150, "completion_tokens": 50, "total_tokens": 200},
+}
+
+
+def test_what_a_response_says_stands_on_the_span(traced: Recorder, exporter: InMemorySpanExporter) -> None:
+    """Model, ID, finish reasons and usage of a response are on the span, also of one that is to be read later."""
+    with track_llm(model="gpt-4o") as call:
+        call.read_later(RESPONSE)
+    told = attributes(by_name(exporter)["chat gpt-4o"])
+    assert (told[Attr.RESPONSE_ID], told[Attr.RESPONSE_MODEL]) == ("chatcmpl-1", "gpt-4o-2024-08-06")
+    assert (told[Attr.RESPONSE_FINISH_REASONS], told[Attr.INPUT_TOKENS]) == (("stop",), 150)
+    assert Attr.CACHED not in told
+
+
+def test_a_cache_hit_on_a_span(traced: Recorder, exporter: InMemorySpanExporter) -> None:
+    """A call that the application's cache answered says so on its span, without tokens and cost."""
+    with track_agent("a"), track_llm(model="gpt-4o") as call:
+        call.record_usage(input_tokens=150, output_tokens=50)
+        call.set_cached(True)
+    spans = by_name(exporter)
+    told = attributes(spans["chat gpt-4o"])
+    assert told[Attr.CACHED] is True
+    assert not {Attr.INPUT_TOKENS, Attr.COST} & told.keys()
+    assert attributes(spans["invoke_agent a"])[Attr.ROLLUP_LLM_CALLS] == 1
+
+
+def test_an_event_loop_never_waits_for_the_price_table(
+    traced: Recorder, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the table is loaded a span that ends in an event loop has no cost; the record of the call has it."""
+    monkeypatch.setattr("taskpilot_obs.pricing.library.start_loading", lambda: None)  # the helper has not come so far
+    monkeypatch.setattr("taskpilot_obs.pricing.library._state.library", None)
+
+    async def call() -> None:
+        async with track_llm(model="gpt-4o") as running:
+            running.record_usage(input_tokens=150, output_tokens=50)
+
+    with capture_invocations(traced) as runs:
+        asyncio.run(call())
+        assert Attr.COST not in attributes(by_name(exporter)["chat gpt-4o"])
+        assert runs[0].cost == Decimal("0.000875")
+
+
+@pytest.mark.parametrize("imported", [True, False])
+def test_where_no_event_loop_runs_a_span_waits_for_its_cost(
+    traced: Recorder, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch, imported: bool
+) -> None:
+    """Outside of an event loop, also where nobody has imported asyncio, a span has its cost from the first call on."""
+    monkeypatch.setattr("taskpilot_obs.pricing.library.start_loading", lambda: None)
+    monkeypatch.setattr("taskpilot_obs.pricing.library._state.library", None)
+    with track_llm(model="gpt-4o") as call:
+        call.record_usage(input_tokens=150, output_tokens=50)
+        if not imported:
+            monkeypatch.delitem(sys.modules, "asyncio")
+    monkeypatch.undo()
+    assert attributes(by_name(exporter)["chat gpt-4o"])[Attr.COST] == pytest.approx(0.000875)
