@@ -123,7 +123,7 @@ class Control:
         asked = None
         with guarded(WHERE, self.tally):
             asked = self._question(run, args, kwargs)
-        if asked is not None:
+        if asked is not None and asked.hold not in self.held:
             self.ask(asked)
 
     async def before_async(self, run: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
@@ -131,7 +131,7 @@ class Control:
         asked = None
         with guarded(WHERE, self.tally):
             asked = self._question(run, args, kwargs)
-        if asked is not None:
+        if asked is not None and asked.hold not in self.held:
             await self.ask_async(asked)
 
     def _question(self, run: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> Ask:

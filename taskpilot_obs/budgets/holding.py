@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
@@ -68,11 +69,14 @@ class Held:
         self._about = (model, canonical(provider) if provider else infer_provider(model))
         self._arguments = (args, kwargs or {})
         self._hold = new_request_id()
-        self._context: request_context | None = None
+        self._made = False
+        self._step: AbstractContextManager[None] = nullcontext()
 
     def _control(self) -> Control | None:
-        limits = self._recorder.limits
-        return limits.budgets if limits is not None and self._recorder.enabled else None
+        limits, scope = self._recorder.limits, current_scope.get()
+        if limits is None or not self._recorder.enabled or (scope is not None and RESERVATION in scope.attributes):
+            return None
+        return limits.budgets
 
     def _question(self, control: Control) -> Ask:
         running, scope = context.present(), current_scope.get()
@@ -84,33 +88,57 @@ class Held:
         call = Call(tenant, agent, workflow, model, provider, user)
         return Ask(self._hold, call, planned(*self._arguments), self._recorder.origin(), control.now())
 
-    def __enter__(self) -> None:
+    def reserve(self) -> None:
+        """Reserve; within another reservation nothing, for that one is made for the call.
+
+        Raises:
+            BudgetExceededError: a budget in `enforce` mode has no room.
+            BudgetUnavailableError: one that is closed then cannot judge.
+        """
         control = self._control()
         if control is not None:
             control.ask(self._question(control))
-            self._enter_context()
+            self._made = True
 
-    async def __aenter__(self) -> None:
+    async def reserve_async(self) -> None:
+        """The same, in an event loop that goes on meanwhile."""
         control = self._control()
         if control is not None:
             await control.ask_async(self._question(control))
-            self._enter_context()
+            self._made = True
 
-    def _enter_context(self) -> None:
-        self._context = request_context(**{RESERVATION: self._hold})
-        self._context.__enter__()
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Let what begins here be known as the call; a stream is stepped through in several of these."""
+        if not self._made:
+            yield
+            return
+        with request_context(**{RESERVATION: self._hold}):
+            yield
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The call is over, or it failed; later calls of this change nothing."""
+        control = self._recorder.limits and self._recorder.limits.budgets
+        if self._made and control and control.book is not None:
+            billed = error is None or classify(type(error))[0] not in _UNBILLED
+            self._recorder.pipeline.put(_Ended(control.book, self._hold, billed=billed))
+        self._made = False
+
+    def __enter__(self) -> None:
+        self.reserve()
+        self._step = self.step()
+        self._step.__enter__()
+
+    async def __aenter__(self) -> None:
+        await self.reserve_async()
+        self._step = self.step()
+        self._step.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        inner, self._context = self._context, None
-        control = self._control()
-        if inner is None or control is None:
-            return
-        inner.__exit__(kind, error, trace)
-        billed = kind is None or classify(kind)[0] not in _UNBILLED
-        if control.book is not None:
-            self._recorder.pipeline.put(_Ended(control.book, self._hold, billed=billed))
+        self._step.__exit__(None, None, None)
+        self.end(error)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /

@@ -101,9 +101,7 @@ class Budget:
     def __post_init__(self) -> None:
         name: object = self.name
         if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
-            raise ConfigurationError(
-                f"budget: given the name {name!r}; it must be 1 to {_LONGEST_NAME} letters"
-            )
+            raise ConfigurationError(f"budget: given the name {name!r}; it must be 1 to {_LONGEST_NAME} letters")
         self._one_of("period", PERIODS)
         self._one_of("action", ACTIONS)
         self._one_of("when_store_down", WHEN_DOWN)

@@ -60,7 +60,7 @@ def url(url: str) -> str:
     return url
 
 
-# --- the ledger ---------------------------------------------------------------------------------------------------------
+# --- the ledger -----------------------------------------------------------------------------------------------------
 
 
 def test_reserve_settle_and_refuse(store: Store) -> None:
@@ -140,7 +140,7 @@ def test_no_interleaving_passes_the_limit(store: Store, steps: list[Step]) -> No
     run([StoreLedger(store) for _ in range(3)], steps)
 
 
-# --- several processes --------------------------------------------------------------------------------------------------
+# --- several processes ----------------------------------------------------------------------------------------------
 
 WORKER = """
 import sys, threading
@@ -195,7 +195,7 @@ def test_two_processes_admit_three_of_five_calls(url: str) -> None:
         say(process)
     assert sum(int(told(process)) for process in processes) == 3
     (status,) = budget_status([budget()], store=url)
-    assert (status.spent, status.reserved) == (0, Decimal("0.36"))
+    assert (float(status.spent), float(status.reserved)) == (0, 0.36)
     for process in processes:
         say(process)
     assert [told(process) for process in processes] == ["settled", "settled"]
@@ -203,7 +203,7 @@ def test_two_processes_admit_three_of_five_calls(url: str) -> None:
     for process in processes:
         process.communicate()
     (status,) = budget_status([budget()], store=url)
-    assert (status.spent, status.reserved, status.left) == (Decimal("0.15"), 0, Decimal("0.30"))
+    assert (float(status.spent), float(status.reserved), float(status.left)) == (0.15, 0, 0.30)
     recorder = build_recorder(budget_store=url, budgets=[budget()], registry=CollectorRegistry())
     for _ in range(2):
         with track_llm(recorder=recorder, **CALL) as run_:
@@ -227,10 +227,10 @@ def test_a_killed_process_gives_back_what_it_held(url: str) -> None:
     assert StoreLedger(store).release_expired(now + timedelta(hours=1)) == 3
     store.close()
     (status,) = budget_status([budget()], store=url)
-    assert (status.spent, status.reserved) == (0, 0)
+    assert (float(status.spent), float(status.reserved)) == (0, 0)
 
 
-# --- a recorder with a store --------------------------------------------------------------------------------------------
+# --- a recorder with a store ----------------------------------------------------------------------------------------
 
 
 def test_what_was_spent_survives_a_restart_and_is_alerted_once(url: str) -> None:

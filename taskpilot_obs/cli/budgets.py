@@ -1,0 +1,93 @@
+"""`taskpilot-obs budgets`: what is used of each budget, what is left, when it begins anew, and where it leads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from taskpilot_obs.cli._store_options import (
+    AsCsv,
+    AsJson,
+    StoreUrl,
+    explained,
+    one_format,
+    percent,
+    print_csv,
+    table,
+    usd,
+)
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from taskpilot_obs.budgets import BudgetStatus
+
+File = Annotated[
+    list[Path],
+    typer.Option(
+        "--file",
+        "-f",
+        envvar="TASKPILOT_OBS_BUDGETS",
+        help="TOML or YAML file of budgets; may be given more than once.",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="budgets")(budgets)
+
+
+def budgets(*, file: File, store: StoreUrl = None, as_json: AsJson = False, as_csv: AsCsv = False) -> None:
+    """Print where budgets stand in the telemetry store: used, left, reset, projection."""
+    one_format(as_json=as_json, as_csv=as_csv)
+    with explained():
+        from taskpilot_obs.budgets import budget_status, load_budgets
+
+        found = budget_status([budget for path in file for budget in load_budgets(path)], store=store)
+    if as_json:
+        print(json.dumps([_plain(status) for status in found], indent=2))
+    elif as_csv:
+        lines = [_plain(status) for status in found]
+        print_csv(list(lines[0]) if lines else (), [list(line.values()) for line in lines])
+    else:
+        head = ("budget", "period", "action", "limit", "used", "of limit", "reserved", "left", "projected", "resets at")
+        Console().print(table(f"{len(found)} budgets", head, (_line(status) for status in found)))
+
+
+def _plain(status: BudgetStatus) -> dict[str, object]:
+    """Money is text, so that it stays exact."""
+    return {
+        name: value if value is None or isinstance(value, int | float | str) else _text(value)
+        for name, value in status._asdict().items()
+    }
+
+
+def _text(value: object) -> str:
+    isoformat = getattr(value, "isoformat", None)
+    return str(value) if isoformat is None else str(isoformat())
+
+
+def _line(status: BudgetStatus) -> tuple[str, ...]:
+    def shown(amount: Decimal | None) -> str:
+        if amount is None:
+            return "-"
+        return usd(amount) if status.unit == "usd" else f"{amount:,.0f} tokens"
+
+    whose = f"{status.budget} {status.scope_key}" if status.scope_key else status.budget
+    return (
+        whose,
+        status.period,
+        status.action,
+        shown(status.limit),
+        shown(status.spent),
+        percent(100 * status.used_ratio),
+        shown(status.reserved),
+        shown(status.left),
+        shown(status.projected),
+        "-" if status.resets_at is None else f"{status.resets_at:%Y-%m-%d %H:%M} UTC",
+    )
