@@ -23,7 +23,7 @@ class Abandonable(ActiveInvocation):
     __slots__ = ()
 
     def __del__(self) -> None:
-        if self.ended_ns or not getattr(self, "started_ns", 0) or sys.is_finalizing():
+        if not getattr(self, "started_ns", 0) or self.ended_ns or sys.is_finalizing():
             return
         self._token = None  # a finalizer runs in whatever context there is
         self.end(Status.ABANDONED)

@@ -8,7 +8,7 @@ from contextvars import ContextVar, Token, copy_context
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, Self, TypeVar
 
 from taskpilot_obs.ids import accepted_request_id, new_request_id
-from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, clean_attributes
+from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, clean_attributes, plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,8 +60,8 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         session_id: the conversation or session.
         attributes: free attributes for spans and the audit log (`prompt_name=…`, `task_id=…`), never metric labels.
 
-    Values left out are inherited from the context around. Leaving it in another context than it was entered in (the
-    generator dependency of a web framework) is harmless.
+    IDs that are numbers or UUIDs are kept as text. Values left out are inherited from the context around. Leaving it in
+    another context than it was entered in (the generator dependency of a web framework) is harmless.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         if outer is None:
             running = present()
             outer = (running and running.scope) or Scope(running.request_id if running else new_request_id())
-        tenant, user, session = self._own
+        tenant, user, session = [None if given is None else plain_text(given) for given in self._own]
         return Scope(
             outer.request_id if self._request_id is None else accepted_request_id(self._request_id),
             tenant if tenant is not None else outer.tenant,

@@ -27,9 +27,12 @@ def drive(run: ActiveInvocation, inner: Generator[Any, Any, R]) -> Generator[Any
             run.note_item(value)
             try:
                 sent = yield value
-            except GeneratorExit:
-                _step(run, inner.close)
-                raise
+            except GeneratorExit as ending:
+                closed = _step(run, inner.close)
+                if closed is None:
+                    raise
+                run.fail_stream(ending)
+                return cast(R, closed)  # from Python 3.13 on, `close` returns what the generator does
             except BaseException as error:  # noqa: BLE001  whatever was thrown in belongs to the inner generator
                 value = _step(run, inner.throw, error)
             else:

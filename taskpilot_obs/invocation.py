@@ -189,7 +189,7 @@ class ActiveInvocation:
         running, span = step
         try:
             current_running.reset(running)
-        except ValueError:
+        except (ValueError, RuntimeError):  # another context, or undone already
             return
         if span is not None:
             tracing.detach(span)

@@ -220,8 +220,10 @@ class LlmInvocation(Abandonable):
 
     def finish(self, result: object) -> None:
         """End as `success` with this response."""
-        self.record_response(result)
-        super().finish(result)
+        try:
+            self.record_response(result)
+        finally:  # a Ctrl-C while it is read is the user's, and must not leave the call open
+            super().finish(result)
 
     def end(self, status: Status) -> None:
         """End with a given status, and count the tokens where they are limited."""

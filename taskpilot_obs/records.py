@@ -37,6 +37,15 @@ def clean_attributes(attributes: Mapping[str, object]) -> Attributes:
     )
 
 
+def plain_text(value: object) -> str:
+    """An identifier or a name as text: numbers and UUIDs are written out, anything else is named by its type."""
+    if isinstance(value, str):
+        return value if type(value) is str else str.__str__(value)
+    from uuid import UUID  # whoever has one has imported it
+
+    return str(value) if type(value) in (int, UUID) else _name_of_type(value)
+
+
 def _name_of_type(value: object) -> str:
     return f"<{type(value).__name__}>"
 

@@ -18,6 +18,7 @@ from taskpilot_obs.records import (
     Severity,
     Stage,
     Verdict,
+    plain_text,
 )
 from taskpilot_obs.site import Host
 from taskpilot_obs.tracing import current_ids
@@ -167,13 +168,13 @@ class Reporter(Host):
             ValueError: a word that is none of the allowed ones.
         """
         ruling = Verdict(verdict)
-        if reason is not None and self.redactor is not None:
-            reason = self.redactor.text(reason)
+        if reason is not None:
+            reason = plain_text(reason) if self.redactor is None else self.redactor.text(plain_text(reason))
         outcome = CheckResult.PASSED if ruling is Verdict.ALLOW else CheckResult.WOULD_BLOCK
         self.report(
             Decision(
                 DecisionKind(kind),
-                name,
+                plain_text(name),
                 ruling,
                 CheckResult(result) if result is not None else outcome,
                 self.origin(),
@@ -181,8 +182,8 @@ class Reporter(Host):
                 reason,
                 Severity(severity),
                 Stage(stage) if stage is not None else None,
-                tool,
-                duration_seconds,
+                None if tool is None else plain_text(tool),
+                duration_seconds if isinstance(duration_seconds, int | float) else None,
                 self.fit(attributes or {}),
             )
         )

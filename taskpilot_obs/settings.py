@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals.durations import parse_window
@@ -32,6 +32,17 @@ def _duration(given: object) -> object:
     with contextlib.suppress(ConfigurationError):  # it may still be ISO 8601
         return parse_window(given)
     return given
+
+
+def _having(*methods: str) -> AfterValidator:
+    """An object of somebody else's class, known by what it can do."""
+
+    def check(given: object) -> object:
+        if given is not None and not all(callable(getattr(given, method, None)) for method in methods):
+            raise ValueError(f"allowed is an object with {' and '.join(f'{method}()' for method in methods)}")
+        return given
+
+    return AfterValidator(check)
 
 
 class Settings(BaseModel):
@@ -57,7 +68,7 @@ class Settings(BaseModel):
     """Age at which the audit log begins a new segment: a `timedelta`, seconds, or text such as "12h"."""
     audit_keep: Annotated[int, Field(ge=1)] | None = None
     """How many closed segments are kept; None keeps all."""
-    audit_key: SecretStr | None = None
+    audit_key: Annotated[SecretStr, Field(min_length=1)] | None = None
     """Key for HMAC-SHA-256 instead of SHA-256 in the audit log's hash chain."""
     audit_durability: Literal["flush", "fsync"] = "flush"
     """`flush`: handed to the operating system (survives the process). `fsync`: on disk, batch by batch."""
@@ -75,11 +86,11 @@ class Settings(BaseModel):
 
     prometheus: bool = True
     """Whether metrics are kept."""
-    registry: Any = None
+    registry: Annotated[Any, _having("register", "collect")] = None
     """The `prometheus_client.CollectorRegistry` for them; the default registry when None."""
     tracing: bool = True
     """Whether spans are made, where the application has a tracer provider."""
-    tracer_provider: Any = None
+    tracer_provider: Annotated[Any, _having("get_tracer")] = None
     """The OpenTelemetry tracer provider; the application's global one when None."""
 
     capture_content: bool = False
@@ -90,7 +101,7 @@ class Settings(BaseModel):
     """Own kinds of secrets (`taskpilot_obs.safety.Rule`), hidden beside the built-in ones."""
     redaction_skip: tuple[str, ...] = ()
     """Built-in kinds that may be shown: `["email"]`."""
-    redaction_key: SecretStr | None = None
+    redaction_key: Annotated[SecretStr, Field(min_length=1)] | None = None
     """With a key, redaction marks carry a keyed hash, so that two occurrences of a secret can be matched."""
 
     prices: tuple[Path, ...] = ()
@@ -163,7 +174,7 @@ def _refuse_unknown(options: Mapping[str, Any], fields: Mapping[str, Any]) -> No
 def _in_words(error: ValidationError, options: Mapping[str, Any]) -> str:
     problems = []
     for problem in error.errors(include_url=False):
-        where = ".".join(str(part) for part in problem["loc"]) or "settings"
+        where = ".".join(str(part) for part in problem["loc"] if "[" not in str(part)) or "settings"
         name = str(problem["loc"][0]) if problem["loc"] else ""
         source = "" if name in options or not name else f" (from {ENV_PREFIX}{name.upper()})"
         given = "a secret" if name in {"audit_key", "redaction_key"} else _shown(problem["input"])

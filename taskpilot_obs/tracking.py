@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from taskpilot_obs import context
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.exceptions import RefusedError
 from taskpilot_obs.invocation import ActiveInvocation
@@ -33,8 +34,14 @@ class Tracked(Generic[I_co]):
         self._run = run
         self._stated = stated
 
+    def _fresh(self) -> I_co:
+        """The run to begin: another one where the block is entered again, in a loop say."""
+        if self._run.ended:
+            self._run = type(self._run)().at(self._run.site, context.present())
+        return self._run
+
     def __enter__(self) -> I_co:
-        run = self._run
+        run = self._fresh()
         host = run.site.host
         if not host.enabled:
             return run.begin()
@@ -56,7 +63,7 @@ class Tracked(Generic[I_co]):
             self._run.fail(error)
 
     async def __aenter__(self) -> I_co:
-        run = self._run
+        run = self._fresh()
         host = run.site.host
         if not host.enabled or host.limits is None or not isinstance(run, LlmInvocation):
             return self.__enter__()
