@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token, copy_context
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Self, TypeVar, cast
 
 from taskpilot_obs.ids import accepted_request_id, new_request_id
 from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, clean_attributes, plain_text
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+F = TypeVar("F", bound="Callable[..., Any]")
 
 
 class Scope(NamedTuple):
@@ -98,6 +100,24 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         return type(self)(
             self._request_id, tenant_id=tenant_id, user_id=user_id, session_id=session_id, **self._attributes
         )
+
+    def __call__(self, function: F) -> F:
+        """Decorate a function or a coroutine function: each call gets a context of its own.
+
+        Raises:
+            TypeError: it is a generator, whose body would run outside of the context.
+        """
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"{function.__qualname__} is a generator: put `with request_context(…)` into its body")
+        if not inspect.iscoroutinefunction(function):
+            return super().__call__(function)
+
+        @functools.wraps(function)
+        async def inside(*args: object, **kwargs: object) -> object:
+            with self._recreate_cm():
+                return await function(*args, **kwargs)
+
+        return cast(F, inside)
 
     def __enter__(self) -> Scope:
         scope = self._scope()

@@ -185,3 +185,22 @@ def test_an_option_of_no_use_is_refused_by_name(options: dict[str, Any], words: 
     with pytest.raises(ConfigurationError, match=words):
         Settings.resolve(options, {})
     assert get_recorder().settings.service
+
+
+def test_a_request_context_decorates_coroutine_functions() -> None:
+    """As a decorator it holds while a coroutine runs, not only while it is made; a generator is refused."""
+
+    @request_context("req-1")
+    async def work() -> str | None:
+        return get_request_id()
+
+    @request_context("req-2")
+    def plain() -> str | None:
+        return get_request_id()
+
+    def steps() -> Generator[None, None, None]:
+        yield
+
+    assert (asyncio.run(work()), plain(), get_request_id()) == ("req-1", "req-2", None)
+    with pytest.raises(TypeError, match="steps is a generator"):
+        request_context("req-3")(steps)
