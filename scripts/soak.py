@@ -263,7 +263,7 @@ def page(soaked: Measured, waited: Measured) -> str:
             "",
             f"## {soaked['runs']:,.0f} runs",
             "",
-            f"{THREADS} threads with short pauses; {TENANTS:,} tenants, and a request and a user of its own for each run;",
+            f"{THREADS} threads with short pauses; {TENANTS:,} tenants, a request and a user of its own for each run;",
             "metrics, window, an audit log that rotates, and an exporter that is blocked half of the time.",
             "Warm-up is the first quarter: a full queue takes memory that is used again later.",
             "",

@@ -140,8 +140,8 @@ def sweep(directory: Path) -> None:
     Only where every process that wrote into the directory is visible from here: one in another container has a process
     ID that says nothing in this one.
     """
-    if len(list(directory.glob(f"{_NAMESPACE}*"))) == 1 and (directory / _namespace_name()).exists():
-        gone = {pid for _, pid in _owners(directory) if not _lives(pid)}
+    if namespaces(directory) == [_namespace_name()]:
+        gone = dead_processes(directory)
         if gone:
             _compact(directory, [path for path in _claim(directory, gone) if not _unclaim_if_alive(path)])
 
@@ -149,6 +149,11 @@ def sweep(directory: Path) -> None:
 def mark_namespace(directory: Path) -> None:
     """Note from where the process IDs of this process and its children are seen."""
     (directory / _namespace_name()).touch(mode=0o644)
+
+
+def namespaces(directory: Path) -> list[str]:
+    """From where the processes that wrote into the directory were seen."""
+    return sorted(path.name for path in directory.glob(f"{_NAMESPACE}*"))
 
 
 def dead_processes(directory: Path) -> set[int]:

@@ -1,0 +1,73 @@
+"""`taskpilot-obs doctor`: what is wrong, in words, and how to mend it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from taskpilot_obs.doctor import Finding, Level, diagnose
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.golden_signals.http import TIMEOUT_S, Access
+
+_STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="doctor")(doctor)
+
+
+def doctor(
+    *,
+    url: Annotated[
+        str | None, typer.Option("--url", help="A running /metrics, such as http://127.0.0.1:9464/metrics.")
+    ] = None,
+    prometheus: Annotated[str | None, typer.Option("--prometheus", help="Base URL of a Prometheus server.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that serve; default from WEB_CONCURRENCY.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    bearer_token_file: Annotated[
+        Path | None, typer.Option("--bearer-token-file", help="File that holds a bearer token for both URLs.")
+    ] = None,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one request may take.")] = TIMEOUT_S,
+) -> None:
+    """Look at the environment, and at a running /metrics and a Prometheus server if you name them.
+
+    Exit code: 0 no problem, 1 a problem (with --strict also a warning), 2 wrong usage.
+    """
+    try:
+        access = Access(bearer_token=_token(bearer_token_file), timeout_s=timeout)
+        found = diagnose(metrics_url=url, prometheus=prometheus, workers=workers, access=access)
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from error
+    if as_json:
+        print(json.dumps([finding._asdict() for finding in found], indent=2))
+    else:
+        _show(found)
+    bad = {Level.PROBLEM, Level.WARNING} if strict else {Level.PROBLEM}
+    raise typer.Exit(1 if any(finding.level in bad for finding in found) else 0)
+
+
+def _show(found: list[Finding]) -> None:
+    console = Console()
+    for finding in found:
+        line = Text.assemble((f"{finding.level:<8}", _STYLES[finding.level]), f" {finding.check}: {finding.text}")
+        console.print(line, soft_wrap=True)
+        if finding.remedy:
+            console.print(Text(f"         -> {finding.remedy}"), soft_wrap=True)
+
+
+def _token(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"--bearer-token-file cannot be read: {error}") from error
