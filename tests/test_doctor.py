@@ -246,7 +246,8 @@ scrape_configs:
     static_configs: [{{targets: ["127.0.0.1:{metrics.port}"]}}]
 """
         with prometheus_server(config, rules_dir=observability_dir() / RULES) as url:
-            for _ in range(100):
+            for _ in range(150):
+                time.sleep(0.2)
                 found = diagnose(prometheus=url, environ={"TASKPILOT_OBS_TRACING": "0"})
                 if {finding.level for finding in found} == {Level.OK}:
                     break
