@@ -52,9 +52,10 @@ def note_answer(call: LlmInvocation, response: LLMResult, *, cacheable: bool) ->
     """
     generation = response.generations[0][0] if response.generations and response.generations[0] else None
     message = getattr(generation, "message", None)
-    if cacheable and not call.first_token_ns:
+    streamed = call.first_token_ns != 0
+    if cacheable and not streamed:
         call.set_cached(cached=False)
-    _read(call, said_by(message, streamed=call.first_token_ns != 0), response)
+    _read(call, said_by(message, streamed=streamed), response)
     if generation is None:
         return
     call.output_length = len(generation.text)

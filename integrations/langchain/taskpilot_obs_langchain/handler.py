@@ -96,7 +96,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         if not self._recorder.enabled:
             return
         with self._guard:
-            above = self._runs.get(parent_run_id.int) if parent_run_id is not None else None
+            above = None if parent_run_id is None else self._runs.get(parent_run_id.int)
             entry = note(self._runs, self, run_id, above)
             if entry is None or (above is not None and not metadata):
                 return
@@ -207,8 +207,13 @@ class ObservabilityHandler(BaseCallbackHandler):
             self._open.outermost(entry, said.get("metadata"))
         return entry
 
-    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """A token comes; only the first is of interest, for the usage is on the whole message."""
+    def on_llm_new_token(
+        self, token: Any, *, run_id: UUID, chunk: Any = None, parent_run_id: Any = None, tags: Any = None, **kwargs: Any
+    ) -> None:
+        """A token comes; only the first is of interest, for the usage is on the whole message.
+
+        Everything that LangChain passes is named: gathering it would cost more than the rest.
+        """
         if self._silent:
             call = self._silent.pop(run_id.int, None)
             if call is not None:
@@ -228,7 +233,7 @@ class ObservabilityHandler(BaseCallbackHandler):
             return
         with self._guard:
             answers.note_answer(entry.run, response, cacheable=entry.cacheable)
-        entry.run.stop()
+        entry.run.end(Status.SUCCESS)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A model has failed, or nobody reads its stream any more."""

@@ -41,7 +41,7 @@ class Opener:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._tools: dict[tuple[str, str], Site] = {}
-        self._models: dict[models.Asked, LlmSite] = {}
+        self._models: dict[tuple[object, ...], LlmSite] = {}
 
     def run(self, entry: Entry, operation: Operation, name: str) -> None:
         """Begin a workflow or an agent."""
@@ -64,8 +64,11 @@ class Opener:
     def call(self, entry: Entry, said: Mapping[str, Any], settings: Mapping[str, Any]) -> LlmInvocation:
         """Begin an LLM call, from what LangChain says of it and of the model's settings."""
         metadata = said.get("metadata") or {}
-        asked = models.asked_for(metadata, said.get("invocation_params") or {}, settings)
-        call = LlmInvocation().at(self._model_site(asked), parent_of(entry))
+        model, provider = metadata.get("ls_model_name"), metadata.get("ls_provider")
+        site = self._models.get((model, provider, settings.get("openai_api_base"))) if model else None
+        if site is None:
+            site = self._model_site(metadata, said.get("invocation_params") or {}, settings)
+        call = LlmInvocation().at(site, parent_of(entry))
         self._begin(entry, call)
         if call.span is not None:
             stated = models.options_in(metadata)
@@ -96,12 +99,14 @@ class Opener:
             run.scope = scopes[1]
         own(entry, run.begin())
 
-    def _model_site(self, asked: models.Asked) -> LlmSite:
-        site = self._models.get(asked)
-        if site is None:
+    def _model_site(
+        self, metadata: Mapping[str, Any], params: Mapping[str, Any], settings: Mapping[str, Any]
+    ) -> LlmSite:
+        asked = models.asked_for(metadata, params, settings)
+        site = self._recorder.llm_site(model=asked.model, provider=asked.provider_name)
+        if asked.model == metadata.get("ls_model_name"):
             if len(self._models) >= _MAX_SITES:
                 self._models.clear()
-            site = self._recorder.llm_site(model=asked.model, provider=asked.provider_name)
             self._models[asked] = site
         return site
 
