@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -115,6 +116,21 @@ def new_database(server: Server) -> str:
 def sqlite_url(folder: Path) -> str:
     """The URL of a file that is not there yet."""
     return f"sqlite:///{folder / 'telemetry.db'}"
+
+
+def run_processes(target: Callable[..., None], *arguments: tuple[object, ...]) -> list[int | None]:
+    """Run the same function in one new process for each of the arguments, all at once; returns their exit codes.
+
+    They are forked from a server that has imported the library already, and share nothing with this process.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["taskpilot_obs.store", "taskpilot_obs.stats"])
+    processes = [context.Process(target=target, args=one) for one in arguments]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
 
 
 @contextmanager

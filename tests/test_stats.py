@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -67,7 +68,11 @@ def fill(store: Store, *records: object) -> None:
 
 def test_a_stretch_of_time_is_told_in_full(store: Store) -> None:
     """Counts, tokens, money, coverage, durations, groups and errors of a known set of calls."""
-    failed = {"status": Status.ERROR, "error_type": "openai.RateLimitError", "error_category": "rate_limit"}
+    failed: dict[str, Any] = {
+        "status": Status.ERROR,
+        "error_type": "openai.RateLimitError",
+        "error_category": "rate_limit",
+    }
     fill(
         store,
         llm_call(duration_s=1.0, cost=Decimal("0.1")),
@@ -99,7 +104,7 @@ def test_a_stretch_of_time_is_told_in_full(store: Store) -> None:
 def test_without_a_call_nothing_is_made_up(store: Store) -> None:
     """Rates, coverage and durations of nothing are None, and never 0 or 100."""
     found = get_stats("1h", store=store)
-    assert (found.requests, found.cost_usd) == (0, 0)
+    assert (found.requests, found.cost_usd) == (0, Decimal(0))
     assert (found.success_rate, found.cost_coverage, found.latency.p95_ms, found.latency.mean_ms) == (None,) * 4
     assert found.errors_by_type == {}
 
@@ -260,9 +265,9 @@ def test_tenants_come_in_falling_order_of_cost(store: Store) -> None:
     found = get_tenants_report(AROUND, store=store)
     assert found.cost_usd == 4
     assert [(line.tenant, line.cost_usd, line.percent) for line in found.tenants] == [
-        ("umbrella", 3, 75.0),
-        ("acme", 1, 25.0),
-        ("__none__", 0, 0.0),
+        ("umbrella", Decimal(3), 75.0),
+        ("acme", Decimal(1), 25.0),
+        ("__none__", Decimal(0), 0.0),
     ]
     assert found.tenants[0].p95_ms == pytest.approx(2_000, rel=0.01)
     assert found.tenants[2].cost_coverage == 0.0
@@ -289,7 +294,7 @@ def test_nothing_spent_has_no_shares(store: Store) -> None:
     """Without money there is no percentage and no cost per request."""
     fill(store, llm_call(cost=None))
     found = get_cost_breakdown(AROUND, store=store)
-    assert (found.percent, found.cost_per_request_usd, found.cost_usd) == (None, None, 0)
+    assert (found.percent, found.cost_per_request_usd, found.cost_usd) == (None, None, Decimal(0))
 
 
 def test_a_month_is_summed_up_and_projected(store: Store) -> None:
@@ -303,7 +308,11 @@ def test_a_month_is_summed_up_and_projected(store: Store) -> None:
     )
     found = get_cost_summary("month", store=store, now=start + timedelta(days=3, hours=2, minutes=24))
     assert (found.start, found.end) == (start, datetime(2026, 4, 1, tzinfo=UTC))
-    assert (found.cost_usd, found.previous_cost_usd, found.previous_to_date_usd) == (10, 104, 4)
+    assert (found.cost_usd, found.previous_cost_usd, found.previous_to_date_usd) == (
+        Decimal(10),
+        Decimal(104),
+        Decimal(4),
+    )
     assert found.change_percent == 150.0
     assert found.projected_cost_usd == 100
     assert found.by_model["gpt-4o-2024-08-06"].cost_usd == 10
@@ -312,19 +321,24 @@ def test_a_month_is_summed_up_and_projected(store: Store) -> None:
 def test_a_period_that_has_just_begun_is_not_projected(store: Store) -> None:
     """In the first hundredth of a period there is no projection, and no change against nothing."""
     found = get_cost_summary("month", store=store, now=datetime(2026, 3, 1, tzinfo=UTC))
-    assert (found.cost_usd, found.projected_cost_usd, found.change_percent) == (0, None, None)
+    assert (found.cost_usd, found.projected_cost_usd, found.change_percent) == (Decimal(0), None, None)
+
+
+def local(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> datetime:
+    """A time on a wall, whose zone the case tells."""
+    return datetime(year, month, day, hour, minute)  # noqa: DTZ001  without a zone on purpose
 
 
 @pytest.mark.parametrize(
     ("period", "zone", "at", "start", "hours"),
     [
-        ("day", "Europe/Berlin", datetime(2026, 3, 29, 12), datetime(2026, 3, 29), 23),
-        ("day", "Europe/Berlin", datetime(2026, 10, 25, 12), datetime(2026, 10, 25), 25),
-        ("week", "Europe/Berlin", datetime(2026, 3, 29, 12), datetime(2026, 3, 23), 7 * 24 - 1),
-        ("month", "Europe/Berlin", datetime(2026, 3, 31, 23, 59), datetime(2026, 3, 1), 31 * 24 - 1),
-        ("month", "Asia/Kolkata", datetime(2026, 2, 10), datetime(2026, 2, 1), 28 * 24),
-        ("day", "America/Havana", datetime(2026, 3, 8, 12), datetime(2026, 3, 8, 1), 23),
-        ("week", "UTC", datetime(2026, 1, 1), datetime(2025, 12, 29), 7 * 24),
+        ("day", "Europe/Berlin", local(2026, 3, 29, 12), local(2026, 3, 29), 23),
+        ("day", "Europe/Berlin", local(2026, 10, 25, 12), local(2026, 10, 25), 25),
+        ("week", "Europe/Berlin", local(2026, 3, 29, 12), local(2026, 3, 23), 7 * 24 - 1),
+        ("month", "Europe/Berlin", local(2026, 3, 31, 23, 59), local(2026, 3, 1), 31 * 24 - 1),
+        ("month", "Asia/Kolkata", local(2026, 2, 10), local(2026, 2, 1), 28 * 24),
+        ("day", "America/Havana", local(2026, 3, 8, 12), local(2026, 3, 8, 1), 23),
+        ("week", "UTC", local(2026, 1, 1), local(2025, 12, 29), 7 * 24),
     ],
 )
 def test_the_calendar_is_right_where_clocks_change(
@@ -342,7 +356,7 @@ def test_the_calendar_is_right_where_clocks_change(
         ("year", "UTC", NOON),
         ("day", "Mars/Olympus", NOON),
         ("day", "../etc", NOON),
-        ("day", "UTC", datetime(2026, 1, 1)),
+        ("day", "UTC", local(2026, 1, 1)),
     ],
 )
 def test_a_calendar_that_does_not_exist_is_refused(period: str, zone: str, at: datetime) -> None:

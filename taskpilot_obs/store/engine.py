@@ -41,7 +41,7 @@ _WAL_RETRY_S: Final = 0.02
 _SETTINGS: Final = {
     "synchronous": "NORMAL",  # with a write-ahead log, a loss of power costs the last transactions and no more
     "cache_size": -32_768,  # KiB: random identifiers touch many pages of an index in each batch
-    "wal_autocheckpoint": 4_000,  # pages: the same pages change in every batch, and are copied back less often
+    "wal_autocheckpoint": 8_000,  # pages: the same pages change in every batch, and are copied back less often
 }
 _CONNECT: Final[dict[str, Any]] = {
     "connect_timeout": 5,

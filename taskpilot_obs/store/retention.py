@@ -24,7 +24,7 @@ ROW_TABLES: Final = {table.name: table for table in (LLM_CALLS, AGENT_RUNS, FEED
 TABLES: Final = {**ROW_TABLES, SUMMARIES.name: SUMMARIES}
 _FIRST_ROWS: Final = 200
 _MOST_ROWS: Final = 5_000
-_TARGET_S: Final = 0.015
+_TARGET_S: Final = 0.010
 """How long one transaction of deletions should hold the lock: well below the 50 ms that a writer may have to wait."""
 
 

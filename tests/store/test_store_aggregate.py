@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import threading
 import time
@@ -10,7 +9,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from _stored import NOON, llm_call, task, unix_ns
+from _stored import NOON, llm_call, run_processes, task, unix_ns
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, func, select, text
@@ -62,8 +61,7 @@ def clear(store: Store) -> None:
 def answers(store: Store, start: datetime, end: datetime, *, roughly: bool = False) -> list[dict[str, object]]:
     """What is said about a stretch of time, overall and narrowed down.
 
-    Args:
-        roughly: means compare equal to what differs by the rounding of floats, for they are added in another order.
+    Roughly: means compare equal to what differs by the rounding of floats, for they are added in another order.
     """
     asked: list[dict[str, str]] = [
         {},
@@ -223,13 +221,7 @@ def _write_and_sum(url: str, worker: int) -> None:
 
 def test_writers_and_sums_of_several_processes_agree(store: Store, url: str) -> None:
     """Four processes write and sum up the same hours at once: summaries and rows hold exactly the same, in the end."""
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_write_and_sum, args=(url, worker)) for worker in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 4
+    assert run_processes(_write_and_sum, *((url, worker) for worker in range(4))) == [0] * 4
     aggregate_summaries("daily", None, store=store)
     with store.reading() as connection:
         assert connection.execute(select(func.count()).select_from(SUMMARY_WORK)).scalar_one() == 0

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import sqlite3
 import stat
 import sys
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from _postgres import Server
-from _stored import NOON, llm_call, new_database, sqlite_url, store_at
+from _stored import NOON, llm_call, new_database, run_processes, sqlite_url, store_at
 from sqlalchemy import text
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
@@ -202,22 +203,16 @@ def test_an_unknown_time_is_none() -> None:
     assert UtcTime().process_bind_param(None, sqlite_dialect.dialect()) is None
 
 
-def _open(url: str, barrier: object) -> None:
-    barrier.wait()  # type: ignore[attr-defined]  # a multiprocessing barrier has no public type
+def _open(url: str, begin: float) -> None:
+    time.sleep(max(0.0, begin - time.time()))
     with store_at(url) as store:
-        Writer(store).write(rows_of([llm_call()._replace(invocation_id=str(multiprocessing.current_process().pid))]))
+        Writer(store).write(rows_of([llm_call(invocation_id=str(os.getpid()))]))
 
 
 def test_several_processes_make_one_store(url: str) -> None:
     """Eight processes that begin at the same moment find the same tables, and write to them."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(8)
-    processes = [context.Process(target=_open, args=(url, barrier)) for _ in range(8)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 8
+    begin = time.time() + 2.0
+    assert run_processes(_open, *((url, begin) for _ in range(8))) == [0] * 8
     with store_at(url) as store, store.reading() as connection:
         assert connection.execute(text("SELECT count(*) FROM llm_call_telemetry")).scalar_one() == 8
         assert connection.execute(text("SELECT count(*) FROM llm_series")).scalar_one() == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sqlite3
 import threading
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from _postgres import Server, postgres_server
-from _stored import NOON, denial, llm_call, new_database, sqlite_url, store_at, task, verdict
-from sqlalchemy import text
+from _stored import NOON, denial, llm_call, new_database, run_processes, sqlite_url, store_at, task, verdict
+from sqlalchemy import func, select, text
 
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.exporters.base import Batched
@@ -24,6 +23,7 @@ from taskpilot_obs.self_telemetry import Tally
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED
 from taskpilot_obs.stats import get_stats
 from taskpilot_obs.store import Store, StoreExporter
+from taskpilot_obs.store.tables import metadata
 
 CENT = Decimal("0.01")
 
@@ -38,7 +38,7 @@ def exporter(store: Store, url: str, tmp_path: Path) -> Iterator[StoreExporter]:
 def count(store: Store, table: str = "llm_call_telemetry") -> int:
     """How many rows a table has."""
     with store.reading() as connection:
-        found: int = connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()
+        found: int = connection.execute(select(func.count()).select_from(metadata.tables[table])).scalar_one()
     return found
 
 
@@ -88,13 +88,8 @@ def _fill(url: str, worker: int, spool: str) -> None:
 
 def test_sixteen_processes_lose_and_double_nothing(store: Store, url: str, tmp_path: Path) -> None:
     """16 processes x 5,000 calls into one store: every count and every sum is exact."""
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_fill, args=(url, number, str(tmp_path / "spool"))) for number in range(16)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 16
+    codes = run_processes(_fill, *((url, number, str(tmp_path / "spool")) for number in range(16)))
+    assert codes == [0] * 16
     found = get_stats((NOON - timedelta(hours=1), NOON + timedelta(hours=1)), store=store)
     assert found.requests == found.successes == 80_000
     assert found.cost_usd == 80_000 * CENT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from _stored import NOON, denial, llm_call, task, unix_ns, verdict
@@ -18,6 +19,7 @@ from taskpilot_obs.records import (
     DecisionKind,
     Operation,
     Origin,
+    Record,
     Started,
     Status,
     Verdict,
@@ -29,7 +31,7 @@ from taskpilot_obs.store.writer import Writer
 from taskpilot_obs.usage_types import Usage
 
 
-def call_row(**given: object) -> dict[str, object]:
+def call_row(**given: Any) -> dict[str, object]:
     """The row of one call, by column."""
     (row,) = rows_of([llm_call(**given)]).llm_calls
     return dict(zip(LLM_COLUMNS, row, strict=True))
@@ -89,7 +91,7 @@ def test_verdicts_and_denials_are_stored(store: Store) -> None:
 def test_what_is_no_fact_about_a_run_has_no_row() -> None:
     """Starts, audit events, and decisions that allow or belong to budgets and guardrails are not stored."""
     origin = Origin()
-    records = [
+    records: list[Record] = [
         Started(Operation.AGENT, "planner", "r", "i", None, None, "planner", 0),
         AuditEvent("approved", origin, 0),
         Decision(DecisionKind.POLICY, "p", Verdict.ALLOW, CheckResult.PASSED, origin, 0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _stored import llm_call, task
@@ -109,7 +110,8 @@ def test_a_line_that_a_crash_cut_off_is_skipped_and_counted(tmp_path: Path) -> N
 
 def test_a_line_of_another_version_is_fitted(tmp_path: Path) -> None:
     """Columns go by name: one that is new is NULL, one that is gone is left out."""
-    dead, spool, found = Spool(tmp_path), Spool(tmp_path), []
+    dead, spool = Spool(tmp_path), Spool(tmp_path)
+    found: list[Rows] = []
     dead.append(rows_of([llm_call(invocation_id="old"), task()]))
     dead.close()
     (path,) = tmp_path.glob("*.jsonl")
@@ -150,7 +152,7 @@ def test_a_write_that_fails_leaves_no_half_line(tmp_path: Path) -> None:
     """A disk that fills up in the middle of a batch keeps what was there before, whole."""
 
     class Failing:
-        def __init__(self, file: object) -> None:
+        def __init__(self, file: Any) -> None:
             self.file = file
 
         def write(self, line: bytes) -> int:
@@ -163,7 +165,7 @@ def test_a_write_that_fails_leaves_no_half_line(tmp_path: Path) -> None:
     spool, written = Spool(tmp_path), Written()
     spool.append(batch("a"))
     file = spool._file
-    spool._file = Failing(file)
+    spool._file = Failing(file)  # type: ignore[assignment]  # a disk that fills up, around the real file
     with pytest.raises(StoreError, match="No space left"):
         spool.append(batch("b"))
     spool._file = file
