@@ -19,6 +19,7 @@ CASES = {
     "agents": "_rule_cases_agents",
     "llm": "_rule_cases_llm",
     "safety": "_rule_cases_safety",
+    "budget": "_rule_cases_budget",
     "telemetry": "_rule_cases_telemetry",
 }
 

@@ -280,6 +280,12 @@ BUDGET_RESERVED = _gauge(
 BUDGET_USED_RATIO = _gauge(
     "llm_budget_used_ratio", "Share of a budget that is spent, 1 = all.", Label.BUDGET, Label.PERIOD
 )
+BUDGET_RESETS = _gauge(
+    "llm_budget_resets_timestamp_seconds",
+    "When the current period of a budget ends, in seconds since the Unix epoch.",
+    Label.BUDGET,
+    Label.PERIOD,
+)
 BUDGET_REFUSALS = _counter("llm_budget_refusals_total", "Calls that a budget refused.", Label.BUDGET, Label.PERIOD)
 
 RECORDS = _counter("taskpilot_obs_records_total", "Records handed to an exporter.", Label.EXPORTER)

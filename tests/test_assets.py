@@ -83,7 +83,7 @@ def test_the_installed_package_goes_before_the_checkout(tmp_path: Path, monkeypa
 
 
 def test_the_printed_lines_load_the_rules_into_an_existing_prometheus(tmp_path: Path) -> None:
-    """`export-assets DIR` prints lines with which promtool finds all ten rule files, and no unit test."""
+    """`export-assets DIR` prints lines with which promtool finds all twelve rule files, and no unit test."""
     code, output = call("export-assets", tmp_path / "obs")
     assert code == 0
     lines = output.partition("prometheus.yml:\n\n")[2]
@@ -93,7 +93,7 @@ def test_the_printed_lines_load_the_rules_into_an_existing_prometheus(tmp_path: 
         [require_binary("promtool"), "check", "config", config], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count("rules found") == 10
+    assert result.stdout.count("rules found") == 12
 
 
 def test_export_refuses_as_bad_usage(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ UIDS = {
     "taskpilot-llm",
     "taskpilot-agents",
     "taskpilot-safety",
+    "taskpilot-budget",
     "taskpilot-telemetry",
 }
 TARGET_LABELS = {"job", "instance"}
@@ -78,8 +79,8 @@ def test_the_committed_files_are_what_the_generator_writes(tmp_path: Path) -> No
     assert {path.name for path in written if "dashboards" in path.parts} == {path.name for path in FOLDER.iterdir()}
 
 
-def test_the_five_dashboards_have_the_uids_that_links_and_runbooks_use() -> None:
-    """Each file is named after its uid, and the uids are the five that others link to."""
+def test_the_dashboards_have_the_uids_that_links_and_runbooks_use() -> None:
+    """Each file is named after its uid, and the uids are those that others link to."""
     assert {path.stem for path in FOLDER.glob("*.json")} == UIDS
     assert {dashboard["uid"] for dashboard in ALL} == UIDS
     assert all(dashboard["id"] is None and "__inputs" not in dashboard for dashboard in ALL)
@@ -133,7 +134,7 @@ def test_a_panel_without_data_says_so_in_words(dashboard: dict[str, Any], panel:
 def test_marks_on_the_time_axis_are_deployments_process_starts_and_alerts() -> None:
     """Every dashboard shows what changed and what fired."""
     for dashboard in ALL:
-        assert [mark["name"] for mark in dashboard["annotations"]["list"]] == [
+        assert [mark["name"] for mark in dashboard["annotations"]["list"]][:3] == [
             "Deployments",
             "Process starts",
             "Alerts",
@@ -366,14 +367,12 @@ def _is_label_replace(node: Any) -> bool:
 
 
 def test_every_family_is_on_a_dashboard() -> None:
-    """Nothing is measured that nobody can see; budgets have a dashboard row of their own once they are used."""
+    """Nothing is measured that nobody can see."""
     shown = {selector.name for target in TARGETS for selector in selectors(substituted(target.expr))}
     missing = {
         metric.name for metric in METRICS if not {metric.name, f"{metric.name}_bucket", f"{metric.name}_count"} & shown
     }
-    assert missing - {"llm_token_details_total", "llm_cache_size"} == {
-        metric.name for metric in METRICS if metric.name.startswith("llm_budget_")
-    }
+    assert missing <= {"llm_token_details_total", "llm_cache_size"}
 
 
 def test_the_alerts_of_the_sample_are_alerts_of_the_rules(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_the_shipped_settings_are_the_defaults() -> None:
     given = yaml.safe_load((SHIPPED / SETTINGS).read_text())
     assert load_settings(SHIPPED / SETTINGS) == Settings()
     assert set(given) == set(Settings.model_fields)
-    for section in ("slo", "agents", "llm", "safety", "telemetry"):
+    for section in ("slo", "agents", "llm", "safety", "budget", "telemetry"):
         assert set(given[section]) == set(type(getattr(Settings(), section)).model_fields)
 
 
@@ -129,8 +129,8 @@ def test_a_critical_alert_has_the_labels_by_which_it_silences_its_warning() -> N
     pairs: dict[str, set[str]] = {}
     for _, alert in ALERTS:
         pairs.setdefault(alert.signal, set()).add(alert.severity)
-    assert sum(len(severities) == 2 for severities in pairs.values()) == 8
-    assert {"signal", "job", "workflow", "provider"} <= equal
+    assert sum(len(severities) == 2 for severities in pairs.values()) == 9
+    assert {"signal", "job", "workflow", "provider", "budget"} <= equal
     assert "severity" not in equal
 
 

@@ -250,6 +250,7 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
     semconv.BUDGET_SPENT: lambda: [Child(("research", "day"), 40, 61, is_money=True)],
     semconv.BUDGET_RESERVED: lambda: [Child(("research", "day"), 0.4, 1.2, is_money=True)],
     semconv.BUDGET_USED_RATIO: lambda: [Child(("research", "day"), 0.5, 0.76, is_money=True)],
+    semconv.BUDGET_RESETS: lambda: [Child(("research", "day"), 4e9, 4e9)],
     semconv.BUDGET_REFUSALS: lambda: _rare(0.02, 0.1, ("research",), ("day",)),
     semconv.RECORDS: lambda: [Child((exporter,), 250, 260) for exporter in _EXPORTERS],
     semconv.RECORDS_DROPPED: lambda: _rare(0.02, 0.4, ("audit_log",), ("queue_full",)),

@@ -237,6 +237,9 @@ class Book:
     def _show(self, gauges: Gauges, budget: Budget, line: Standing) -> None:
         labels = (budget.name, budget.period)
         gauges.set_gauge(semconv.BUDGET_USED_RATIO, labels, line.spent / budget.limit)
+        end = budget.window(self._tops[budget.name][0]).end
+        if end is not None:
+            gauges.set_gauge(semconv.BUDGET_RESETS, labels, end.timestamp())
         if budget.unit == "usd":
             gauges.set_gauge(semconv.BUDGET_LIMIT, labels, float(budget.amount(budget.limit)))
             gauges.set_gauge(semconv.BUDGET_SPENT, labels, float(budget.amount(line.spent)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from taskpilot_obs.rules import agents, golden_alerts, golden_signals, llm, llm_alerts, safety, telemetry
+from taskpilot_obs.rules import agents, budget, golden_alerts, golden_signals, llm, llm_alerts, safety, telemetry
 from taskpilot_obs.rules.model import RuleFolder, alerts_text, recording_text
 from taskpilot_obs.rules.settings import Settings
 
@@ -17,6 +17,7 @@ DASHBOARDS: Final[dict[str, str]] = {
     "agents": "taskpilot-agents",
     "llm": "taskpilot-llm",
     "safety": "taskpilot-safety",
+    "budget": "taskpilot-budget",
     "telemetry": "taskpilot-telemetry",
 }
 """UID of the dashboard that belongs to each folder of rules."""
@@ -31,6 +32,7 @@ def folders(settings: Settings) -> tuple[RuleFolder, ...]:
             ("agents", agents, agents),
             ("llm", llm, llm_alerts),
             ("safety", safety, safety),
+            ("budget", budget, budget),
             ("telemetry", telemetry, telemetry),
         )
     )

@@ -200,6 +200,15 @@ class Safety(_Section):
     guardrail_min_checks: Events = 10
 
 
+class Budget(_Section):
+    """Thresholds of budgets of money or tokens, in percent of their limits."""
+
+    warning_percent: Percent = 75
+    critical_percent: Percent = 90
+    projection_window: Duration = "1h"
+    projection_min_percent: Percent = 20
+
+
 class Telemetry(_Section):
     """Thresholds of the library's own health."""
 
@@ -239,6 +248,7 @@ class Settings(_Section):
     agents: Agents = Agents()
     llm: Llm = Llm()
     safety: Safety = Safety()
+    budget: Budget = Budget()
     telemetry: Telemetry = Telemetry()
 
     @model_validator(mode="after")

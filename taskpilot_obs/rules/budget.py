@@ -1,0 +1,80 @@
+"""Rules of budgets: nearly used up, on the way to it, and calls refused."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from taskpilot_obs import semconv
+from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind, Recording, RuleGroup
+from taskpilot_obs.rules.promql import Count, number
+from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.wording import PERCENT, WHOLE, percent
+from taskpilot_obs.semconv import Label
+
+_LABELS: Final = (Label.BUDGET, Label.PERIOD)
+BUDGET: Final = "Budget {{ $labels.budget }} ({{ $labels.period }}) of {{ $labels.job }}"
+USED: Final = "budget:llm_budget_used:ratio"
+RESETS: Final = "budget:llm_budget_resets:timestamp_seconds"
+PROJECTED: Final = "budget:llm_budget_used:ratio_projected"
+REFUSALS: Final = Count("budget", "llm_budget_refusals", _LABELS, semconv.BUDGET_REFUSALS.name)
+
+
+def groups(settings: Settings) -> tuple[RuleGroup, ...]:
+    """Recording rules of the folder `budget`."""
+    scope, window = settings.scope, settings.budget.projection_window
+    by = scope.by(*_LABELS)
+    # Processes that share a store show the same figure, the others each their own: the fullest one counts.
+    used = Recording(USED, f"max by ({by}) ({scope.select(semconv.BUDGET_USED_RATIO.name)})")
+    resets = Recording(RESETS, f"max by ({by}) ({scope.select(semconv.BUDGET_RESETS.name)})")
+    left = f"({RESETS} - time())"
+    projected = Recording(PROJECTED, f"{USED}\n+\nclamp_min(deriv({USED}[{window}]), 0) * {left}")
+    rules = (used, resets, projected, *REFUSALS.rules(scope, ("1h",)))
+    return (RuleGroup("taskpilot-budget", settings.evaluation_interval, rules),)
+
+
+def alerts(settings: Settings) -> tuple[Alert, ...]:
+    """Alerts of the folder `budget`."""
+    limits = settings.budget
+    return (
+        _used(settings, "TaskpilotBudgetNearlyUsed", WARNING, limits.warning_percent),
+        _used(settings, "TaskpilotBudgetAlmostGone", CRITICAL, limits.critical_percent),
+        _projected(settings),
+        Alert(
+            "TaskpilotBudgetRefusals",
+            AlertKind.EVENT,
+            WARNING,
+            "budget_refusals",
+            f"{REFUSALS.over('1h')} > 0",
+            f"{BUDGET} refused {WHOLE} calls in the last hour",
+            f"{BUDGET} had no room for {WHOLE} LLM calls in the last hour. They were not made: whoever asked got an"
+            " error.",
+        ),
+    )
+
+
+def _used(settings: Settings, name: str, severity: str, share: float) -> Alert:
+    return Alert(
+        name,
+        AlertKind.ABSENCE,
+        severity,
+        "budget_used",
+        f"{USED} > {number(share / 100)}",
+        f"{BUDGET} is {PERCENT} spent (above {percent(share)})",
+        f"{PERCENT} of the limit is spent. In enforce mode calls are refused once there is no room for them.",
+        settings.lasting,
+    )
+
+
+def _projected(settings: Settings) -> Alert:
+    limits = settings.budget
+    return Alert(
+        "TaskpilotBudgetRunsOut",
+        AlertKind.ABSENCE,
+        WARNING,
+        "budget_projected",
+        f"{PROJECTED} > 1\nand {USED} > {number(limits.projection_min_percent / 100)}\nand {USED} < 1",
+        f"{BUDGET} will not last: {PERCENT} by the end of the period",
+        f"At the rate of the last {limits.projection_window}, {PERCENT} of the limit will be spent when the period"
+        " ends.",
+        settings.lasting,
+    )
