@@ -53,7 +53,6 @@ def observe_workflow(function: F, /) -> F: ...
 @overload
 def observe_workflow(
     name: str | None = None,
-    /,
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
@@ -63,6 +62,7 @@ def observe_workflow(
     target: Any = None,
     /,
     *,
+    name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     **checks: Unpack[CheckOptions],
@@ -75,6 +75,7 @@ def observe_workflow(
 
     Args:
         target: the function (when bare), or the workflow's name; by default the function's own.
+        name: the same by keyword.
         recorder: where to record; the default recorder when left out.
         attributes: for spans and audit log, of every call.
         checks: `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call; and `budget`:
@@ -85,7 +86,7 @@ def observe_workflow(
             asynchronous check on a synchronous function, an enforced check of the output of a stream without `buffer`.
         ConfigurationError: something is no check, or an option is wrong.
     """
-    return _observe(Operation.WORKFLOW, target, recorder, attributes, place(**checks))
+    return _observe(Operation.WORKFLOW, target if name is None else name, recorder, attributes, place(**checks))
 
 
 @overload
@@ -93,7 +94,6 @@ def observe_agent(function: F, /) -> F: ...
 @overload
 def observe_agent(
     name: str | None = None,
-    /,
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
@@ -103,12 +103,13 @@ def observe_agent(
     target: Any = None,
     /,
     *,
+    name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a run of an agent; arguments as for `observe_workflow`."""
-    return _observe(Operation.AGENT, target, recorder, attributes, place(**checks))
+    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, place(**checks))
 
 
 @overload
@@ -116,7 +117,6 @@ def observe_tool(function: F, /) -> F: ...
 @overload
 def observe_tool(
     name: str | None = None,
-    /,
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
@@ -126,12 +126,13 @@ def observe_tool(
     target: Any = None,
     /,
     *,
+    name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a tool call of the agent that runs; arguments as for `observe_workflow`."""
-    return _observe(Operation.TOOL, target, recorder, attributes, place(**checks))
+    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, place(**checks))
 
 
 @overload
@@ -195,6 +196,8 @@ def _observe(
 ) -> Any:
     used = recorder or get_recorder()
     name = target if isinstance(target, str) else None
+    if name is not None and not name.strip():
+        raise ValueError("the name is empty: give one, or leave it out for the function's own")
 
     def decorate(function: Any) -> Any:
         label = name or default_name(function)

@@ -26,6 +26,8 @@ class Verdicts:
     def revise(self, feedback: Feedback) -> Sequence[Feedback]:
         """What a user's word adds to those before it: itself, itself as a revision, or nothing."""
         rated, request_id = self._rated, feedback.request_id
+        if not request_id:  # a word on nobody knows what cannot be revised
+            return (feedback,)
         before = rated.pop(request_id, None)
         rated[request_id] = feedback.correct
         if len(rated) > MAX_RATED:

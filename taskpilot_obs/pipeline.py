@@ -95,6 +95,7 @@ class Pipeline:
         """What waits. Read, like `high_water`, by the hot path, which appends by itself while there is room."""
         self._lock = threading.Lock()
         self._owner = 0
+        self._flusher = 0
         self._held_for_fork = 0
         self._drainer: threading.Thread | None = None
         self._unstarted = deque([None])
@@ -293,6 +294,16 @@ class Pipeline:
 
     def flush(self, timeout_s: float = EXIT_TIMEOUT_S) -> bool:
         """Drain, then wait until every exporter has written; False when the time is up first."""
+        me = threading.get_ident()
+        if me in (self._owner, self._flusher):  # a signal handler that interrupted this very flush
+            return False
+        self._flusher, before = me, self._flusher
+        try:
+            return self._flush(timeout_s)
+        finally:
+            self._flusher = before
+
+    def _flush(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
         self._drain(timeout_s)
         flushed = True

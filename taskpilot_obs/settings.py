@@ -158,7 +158,7 @@ def _from_environment(fields: Mapping[str, Any], environ: Mapping[str, str]) -> 
         found["service"] = environ["OTEL_SERVICE_NAME"]
     for name in fields:
         value = environ.get(ENV_PREFIX + name.upper())
-        if value is not None and name not in NOT_FROM_ENVIRONMENT:
+        if value and name not in NOT_FROM_ENVIRONMENT:  # empty is how compose files spell unset
             found[name] = tuple(value.split(os.pathsep)) if name in _LISTS else value
     return found
 

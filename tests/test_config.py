@@ -235,9 +235,9 @@ def test_without_prometheus_and_disabled() -> None:
 
 
 def test_the_environment_configures_the_default_recorder() -> None:
-    """Without a call of `configure()` the environment alone decides; a wrong value is a clear error."""
+    """Without a call of `configure()` the environment decides: empty is unset, a wrong value is a clear error."""
     code = "from taskpilot_obs import get_recorder; print(get_recorder().settings.service)"
-    for value, expected in (("env", "env\n"), ("", "")):
+    for value, expected in (("env", "env\n"), ("", "unknown_service\n"), ("x" * 201, "")):
         done = subprocess.run(
             [sys.executable, "-c", code],
             env={ENV_PREFIX + "SERVICE": value, "PATH": ""},
@@ -246,7 +246,7 @@ def test_the_environment_configures_the_default_recorder() -> None:
             check=False,
         )
         assert done.stdout == expected
-    assert "service (from TASKPILOT_OBS_SERVICE): given ''" in done.stderr
+    assert "service (from TASKPILOT_OBS_SERVICE): given 'xxx" in done.stderr
 
 
 def test_the_version_of_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:

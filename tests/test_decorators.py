@@ -443,6 +443,13 @@ def test_nesting_gives_parents_and_lineage(seen: Captured[Invocation]) -> None:
     assert done.rollup.tool_calls == 1
 
 
+def test_a_name_by_keyword_and_an_empty_one() -> None:
+    """A name may be given by keyword; an empty one is refused where it is given."""
+    assert observe_agent(name="Planner")(lambda: 1)() == 1
+    with pytest.raises(ValueError, match="the name is empty"):
+        observe_agent(" ")
+
+
 def test_default_names() -> None:
     """A name is the qualified one after the last function that it was defined in."""
 

@@ -597,3 +597,23 @@ def test_a_child_of_multiprocessing_writes_what_it_has(tmp_path: Path) -> None:
         """)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs").read_text().splitlines() == ["child"] * 100
+
+
+def test_flush_from_a_signal_handler_that_interrupts_a_flush() -> None:
+    """A signal handler that flushes in the midst of a flush gets an answer at once."""
+    answers: list[bool] = []
+
+    class Interrupting(Listing):
+        def flush(self, _timeout_s: float) -> bool:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            return True
+
+    pipeline, _ = make({}, [("interrupting", Interrupting(), {})])
+    before = signal.signal(signal.SIGUSR1, lambda *_: answers.append(pipeline.flush(5)))
+    try:
+        pipeline.put(Item())
+        assert pipeline.flush(5)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert answers == [False]
+    pipeline.shutdown()

@@ -301,6 +301,14 @@ def test_feedback_counts_once_and_can_be_revised() -> None:
     assert golden_signals().user_confirmed_correctness_percent == 50
 
 
+def test_feedback_on_no_request_is_never_a_revision() -> None:
+    """Words without a request ID are each counted: there is nothing that they could revise."""
+    with capture_records(Feedback) as words:
+        record_feedback(correct=True)
+        record_feedback(correct=False)
+    assert [(word.correct, word.revision) for word in words] == [(True, False), (False, False)]
+
+
 def test_only_the_last_rated_requests_are_remembered(recorder: Recorder) -> None:
     """The memory of rated requests is bounded."""
     for number in range(MAX_RATED + 10):
