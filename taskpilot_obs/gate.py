@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
@@ -178,7 +179,7 @@ def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str
 
 
 def texts_in(values: Sequence[object]) -> list[str]:
-    """The strings in arguments or a result: in lists, dicts and messages with a `content` too."""
+    """The strings in arguments or a result: in lists, dicts, messages with a `content`, models and dataclasses too."""
     found: list[str] = []
     for value in values:
         if type(value) is str:
@@ -193,7 +194,7 @@ def texts_in(values: Sequence[object]) -> list[str]:
 def _texts(value: object, depth: int) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif depth >= _MAX_DEPTH or isinstance(value, int | float | bytes | type):
+    elif value is None or depth >= _MAX_DEPTH or isinstance(value, int | float | bytes | type):
         return
     elif isinstance(value, Mapping):
         for each in value.values():
@@ -202,10 +203,19 @@ def _texts(value: object, depth: int) -> Iterator[str]:
         for each in value:
             yield from _texts(each, depth + 1)
     else:
-        for name in _TEXT_ATTRIBUTES:
-            held = getattr(value, name, None)
-            if held is not None and not callable(held):
-                yield from _texts(held, depth + 1)
+        for held in _held_by(value):
+            yield from _texts(held, depth + 1)
+
+
+def _held_by(value: object) -> list[object]:
+    """What an object holds that may be text: a message its content, any other model or dataclass all its fields."""
+    stated = [getattr(value, name, None) for name in _TEXT_ATTRIBUTES]
+    telling = [held for held in stated if held is not None and not callable(held)]
+    if telling:
+        return telling
+    if dataclasses.is_dataclass(value):
+        return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
+    return list(vars(value).values()) if hasattr(type(value), "model_fields") else []
 
 
 class _Report:
