@@ -17,7 +17,18 @@ Predicate = Callable[[Mapping[str, object]], bool]
 Tools = Collection[str] | Mapping[str, Predicate | None]
 
 _WORDS = re.compile(r"\w+")
-_INVISIBLE = dict.fromkeys((0x00AD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF))
+_INVISIBLE = dict.fromkeys(
+    (
+        *(0x00AD, 0x034F, 0x061C, 0x115F, 0x1160, 0x3164, 0xFEFF, 0xFFA0),
+        *range(0x180B, 0x1810),
+        *range(0x200B, 0x2010),  # zero-width spaces and joiners, marks of direction
+        *range(0x202A, 0x202F),
+        *range(0x2060, 0x2070),
+        *range(0xFE00, 0xFE10),  # variation selectors
+        *range(0xE0000, 0xE0200),  # tags, more variation selectors
+    )
+)
+"""Unicode's default-ignorable characters: nobody sees them in the middle of a word."""
 _FEW = 10
 """Words. Up to so many, looking for each costs less than taking the text apart."""
 _DENIED_WORD = Ruling(Verdict.DENY, "contains a denied word")
@@ -28,7 +39,8 @@ def fold(text: str) -> str:
     """The text as words are compared: compatibility forms and case folded, invisible characters left out."""
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFKC", text.translate(_INVISIBLE)).casefold()
+    folded = unicodedata.normalize("NFKC", text.translate(_INVISIBLE)).casefold()
+    return folded.replace("i\u0307", "i")  # a capital I with a dot becomes an i, and the dot once more
 
 
 def _is_unspaced(word: str) -> bool:

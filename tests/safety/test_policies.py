@@ -45,6 +45,12 @@ def call(tool: Any, agent: Any = "planner", **arguments: Any) -> Any:
         ("delete_all", False),
         ("\uff24\uff25\uff2c\uff25\uff34\uff25 it", True),
         ("de\u200blete it", True),
+        ("del\u200eete it", True),
+        ("d\ufe0felete it", True),
+        ("del\u034fete it", True),
+        ("d\u2063el\u180eete it", True),
+        ("\u0130stanbul", True),
+        ("istanbul", True),
         ("drop  table", False),
         ("now Drop Table users", True),
         ("drop tables", False),
@@ -62,7 +68,7 @@ def call(tool: Any, agent: Any = "planner", **arguments: Any) -> Any:
 )
 def test_denied_words_are_whole_words_in_any_case_and_script(text: Any, denied: Any) -> None:
     """Words are found whole, in any case and compatibility form, and inside of scripts that write no spaces."""
-    words = ["Delete", "drop table", "c++", "straße", "删除", "ลบ", "удали"]
+    words = ["Delete", "drop table", "c++", "straße", "删除", "ลบ", "удали", "ISTANBUL"]
     assert (DenyWords(words).check(said(text)).verdict is Verdict.DENY) is denied
     many = [*words, *(f"other{number}" for number in range(20))]
     assert (DenyWords(many).check(said(text)).verdict is Verdict.DENY) is denied
