@@ -73,7 +73,8 @@ _CLASSES: Final = _patterns(
         ";InternalFailure;ServiceException;Unavailable$;APIResponseValidation"
     ),
     bad_request=(
-        "BadRequest;InvalidRequest;InvalidArgument;UnprocessableEntity;NotFoundError$;Unsupported;ValidationException"
+        "BadRequest;InvalidRequest;InvalidArgument;UnprocessableEntity;(?<!File)(?<!Module)NotFoundError$"
+        ";Unsupported(?!Operation);ValidationException"
         ";FailedPrecondition;ParamValidation;ResourceNotFound;ConflictError;ClientError$"
     ),
 )

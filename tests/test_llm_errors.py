@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 from typing import Any
 
@@ -114,6 +115,9 @@ CASES = [
     (OutputParserException("quota exceeded, says the model"), "other"),
     (ValueError("timeout while talking to nobody"), "other"),
     (KeyError("rate_limit"), "other"),
+    (FileNotFoundError("x"), "other"),
+    (ModuleNotFoundError("x"), "other"),
+    (io.UnsupportedOperation("x"), "other"),
     (Exception(), "other"),
     (asyncio.CancelledError(), "other"),
     (KeyboardInterrupt(), "other"),
