@@ -19,7 +19,7 @@ from taskpilot_obs.audit.chain import GENESIS, digest_with, fault, head_of, seal
 from taskpilot_obs.audit.ledger import Anchor, append_line, read_anchors, read_notes
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
-from taskpilot_obs.exceptions import AuditLogError
+from taskpilot_obs.exceptions import AuditLogError, ConfigurationError
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
 
 KEY = b"0123456789abcdef"
@@ -246,6 +246,15 @@ def test_a_chain_that_is_gone_with_its_anchors(tmp_path: Path) -> None:
     assert "its files are gone and not pruned" in str(verify(log)[1].problem)
 
 
+def test_a_segment_that_was_copied_as_another_writers_chain(tmp_path: Path) -> None:
+    """Records that are shown once more under the name of a further process are found: they lack its first record."""
+    log = write(tmp_path / "audit.jsonl", 5, AuditOptions(key=KEY))
+    shutil.copy(log, tmp_path / "audit.host.99.jsonl")
+    reports = {report.chain: report for report in verify(log, key=KEY)}
+    assert reports["audit.jsonl"].is_whole
+    assert "begins with chain.start" in str(reports["audit.host.99.jsonl"].problem)
+
+
 def test_a_tail_cut_with_its_anchors_is_seen_by_others(tmp_path: Path) -> None:
     """A tail that was cut together with the log's anchors is found by the head that another process knew."""
     log = tmp_path / "audit.jsonl"
@@ -342,6 +351,14 @@ def test_no_log(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "audit.jsonl", tmp_path / "x", tmp_path / "none" / "audit.jsonl"):
         with pytest.raises(AuditLogError, match="no audit log"):
             verify(path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.jsonl", "a.jsonl.x.jsonl", "new\nline.jsonl"])
+def test_a_name_that_verification_could_not_find_again_is_refused(tmp_path: Path, name: str) -> None:
+    """A log whose name reads as that of a segment would never verify, so it is refused when it is opened."""
+    with pytest.raises(ConfigurationError, match="choose another"):
+        AuditLogExporter(tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_any_path_of_a_log_will_do(tmp_path: Path) -> None:

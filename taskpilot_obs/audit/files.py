@@ -104,7 +104,13 @@ def log_at(path: Path | str) -> Log:
             f"audit log {str(path)!r}: names that end in .<word>.<number>{SUFFIX} are for the files of further "
             f"processes; choose another, for example {match['stem']}{SUFFIX}"
         )
-    return Log(path.absolute().parent, path.name.removesuffix(SUFFIX))
+    stem = path.name.removesuffix(SUFFIX)
+    if match is None or match["stem"] != stem:
+        raise ConfigurationError(
+            f"audit log {str(path)!r}: a name with {SUFFIX} in its middle, or a line break, cannot be told from those "
+            f"of its segments; choose another, for example audit{SUFFIX}"
+        )
+    return Log(path.absolute().parent, stem)
 
 
 def find_logs(path: Path | str) -> list[Log]:

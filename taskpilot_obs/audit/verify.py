@@ -178,6 +178,8 @@ class _Walk:
                 if is_locked(self._chain.anchors):
                     return None  # its writer is at it
                 reason = "half a line: a writer was killed here, or the end was cut"
+            if reason is None and not head.seq and self._chain.writer and not _head_seen(line):
+                reason = "a further process' chain begins with chain.start: this was copied here from another"
             if reason is not None:
                 self._head = head
                 return Problem(file.name, number, head.seq + 1, reason)
