@@ -110,6 +110,12 @@ class Pipeline:
         with self._lock:
             self._in_memory[name] = exporter
 
+    def add_batched(self, *batched: Batched) -> None:
+        """Feed these from now on, ahead of the others: what they record reaches those."""
+        self.drain()
+        with self._lock:
+            self.batched = (*batched, *self.batched)
+
     def remove(self, name: str) -> None:
         """Feed it no more."""
         self.drain()

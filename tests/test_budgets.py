@@ -564,6 +564,21 @@ def test_an_agents_budget_counts_the_calls_beneath_it() -> None:
         assert value("llm_budget_used_ratio", {"budget": "team", "period": "day"}) == 0.6
 
 
+def test_a_decorators_budget_alerts_like_any_other() -> None:
+    """Though it came after the configuration that names the function."""
+    alerts: list[BudgetAlert] = []
+    with fresh_recorder(on_budget_alert=alerts.append) as recorder:
+
+        @observe_agent("Alerted", recorder=recorder, budget=Budget("alerted", limit_usd="0.24"))
+        def alerted() -> None:
+            call(recorder)
+
+        alerted()
+        recorder.flush()
+        recorder.flush()
+        assert [alert.threshold for alert in alerts] == [0.5]
+
+
 def test_a_workflows_budget_counts_the_calls_beneath_it() -> None:
     """And a scope of its own is kept; the same budget may stand on two functions."""
     with fresh_recorder() as recorder:

@@ -89,7 +89,7 @@ def _ledger(settings: Settings, before: Control | None) -> Ledger:
     if store is not None:
         from taskpilot_obs.store.budget_ledger import StoreLedger
 
-        return StoreLedger(store, owned=settings.budget_store is not None)
+        return StoreLedger(store, owned=(settings.budget_store or settings.store) is not None)
     if before is not None and not before.ledger.blocking:
         return before.ledger
     return MemoryLedger()
@@ -97,13 +97,14 @@ def _ledger(settings: Settings, before: Control | None) -> Ledger:
 
 def _store(settings: Settings) -> Store | None:
     """The store that is named, or that an exporter fills."""
-    if settings.budget_store is None:
+    url = settings.budget_store or settings.store
+    if url is None:
         module: Any = sys.modules.get("taskpilot_obs.store.exporter")
         found = [each.store for each in settings.exporters if module and isinstance(each, module.StoreExporter)]
         return found[0] if found else None
     from taskpilot_obs.store.engine import Store
 
-    store = Store(settings.budget_store, create=True)
+    store = Store(url, create=True)
     if not store.is_sqlite:
         try:
             store.require_current()
@@ -122,6 +123,7 @@ def attached(recorder: Recorder, parts: Parts, budget: Budget) -> Control:
             raise ConfigurationError("budgets need a recorder that is enabled")
         for name, exporter in made.in_memory.items():
             parts.pipeline.add(name, exporter)
+        parts.pipeline.add_batched(*made.batched)
         made.connect(parts.pipeline)
         return made.control
     control.add(budget)

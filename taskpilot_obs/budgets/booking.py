@@ -209,6 +209,8 @@ class Book:
     def refresh(self) -> None:
         """End what expired, write what waits, and show where every budget stands now."""
         control = self._control
+        if not control.budgets:
+            return
         now = control.now()
         try:
             control.ledger.release_expired(control.moment())

@@ -254,6 +254,9 @@ class StoreLedger:
             StoreError: the store cannot be used.
         """
         due = select(_R.reservation_id).where(_R.expires_at <= now).order_by(_R.reservation_id).limit(1_000)
+        with self._renewed().reading() as connection:  # most of the time nothing is due, and nobody need wait
+            if connection.execute(due.limit(1)).first() is None:
+                return 0
         with self._renewed().writing() as connection:
             found = connection.execute(due.with_for_update(skip_locked=True)).scalars().all()
             released = self._released(connection, _R.reservation_id.in_(found)) if found else {}

@@ -266,6 +266,20 @@ def test_the_store_of_an_exporter_keeps_the_budgets_too(url: str) -> None:
         assert value("llm_budget_used_ratio", {"budget": "team", "period": "day"}) == 0.5
 
 
+def test_a_decorators_budget_is_kept_in_the_store_of_an_exporter(url: str) -> None:
+    """Though it came after the configuration that names the store."""
+    with fresh_recorder(exporters=[StoreExporter(url)]) as recorder:
+        try:
+            recorder.watch(budget())
+            with track_llm(recorder=recorder, **CALL) as run_:
+                run_.set_cost("0.12")
+            assert recorder.flush()
+            (status,) = budget_status([budget()], store=url)
+            assert float(status.spent) == 0.12
+        finally:
+            recorder.own_budgets = ()
+
+
 def test_an_event_loop_goes_on_while_the_store_is_asked(tmp_path: Path) -> None:
     """Another process holds the file's lock: the loop turns, and the call waits in a thread."""
     url = sqlite_url(tmp_path)
