@@ -249,6 +249,11 @@ def _batched(settings: Settings, tally: Tally) -> list[Batched]:
     found = [(f"exporter_{number}", _as_exporter(given)) for number, given in enumerate(settings.exporters, 1)]
     if settings.audit_log is not None:
         found.insert(0, (AUDIT_LOG, _audit_log(settings, tally)))
+    if settings.store is not None:
+        from taskpilot_obs.store.exporter import StoreExporter
+
+        every, days = settings.store_aggregate_every_s, settings.store_retention_days
+        found.append(("store", StoreExporter(settings.store, aggregate_every_s=every, retention_days=days)))
     return [
         Batched(exporter, name=name, tally=tally, capacity=settings.queue_capacity, on_full=settings.on_full)
         for name, exporter in found

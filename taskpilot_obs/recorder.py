@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -286,7 +287,8 @@ class Recorder(Reporter):
             return
         call = self.new_llm(model=model, provider=provider, operation=operation, attributes=attributes)
         with guarded("record_llm_call", self.tally):
-            call.started_ns = self.now() - max(0, int(duration_seconds * 1e9))
+            finite = duration_seconds if math.isfinite(duration_seconds) else 0.0
+            call.started_ns = self.now() - max(0, int(finite * 1e9))
             if usage is not None:
                 call.record_usage(**(usage if not isinstance(usage, tuple) else usage._asdict()))
             if cost is not None:

@@ -116,11 +116,18 @@ class Settings(BaseModel):
     mode: Literal["monitor", "enforce"] = "monitor"
     """Whether these policies and guardrails only record what they would refuse, or refuse it."""
 
+    store: str | None = None
+    """URL of a telemetry store: `sqlite:///telemetry.db`, or `postgresql+psycopg://…` (`taskpilot_obs.store`)."""
+    store_aggregate_every_s: Annotated[float, Field(gt=0)] | None = None
+    """Sum the store up by hours and days in the background this often; None: not in this process."""
+    store_retention_days: Annotated[float, Field(gt=0)] | None = None
+    """Delete the store's rows older than this in the background; summaries stay. None keeps everything."""
+
     budgets: tuple[Any, ...] = ()
     """Budgets: `Budget` objects, and TOML or YAML files of them (`taskpilot_obs.budgets`)."""
     budget_store: str | None = None
-    """URL of the telemetry store that keeps them for all processes. Without: that of a `StoreExporter` among
-    `exporters`, else each process keeps its own and has the whole limit for itself."""
+    """URL of the telemetry store that keeps them for all processes. Without: `store`, or that of a `StoreExporter`
+    among `exporters`, else each process keeps its own and has the whole limit for itself."""
     budget_reservation_s: Annotated[float, Field(ge=1, le=86_400)] = 900.0
     """How long what a call has reserved is kept for it when nobody says that it has ended."""
     on_budget_alert: Any = None
@@ -220,6 +227,9 @@ class Options(TypedDict, total=False):
     policies: Sequence[Any]
     guardrails: Sequence[Any]
     mode: Literal["monitor", "enforce"]
+    store: str | None
+    store_aggregate_every_s: float | None
+    store_retention_days: float | None
     budgets: Sequence[Any]
     budget_store: str | None
     budget_reservation_s: float

@@ -245,6 +245,14 @@ def test_a_call_after_the_fact(seen: Captured[Invocation], recorder: Recorder) -
     assert sum(sample.value for sample in active) == 0
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+def test_a_duration_that_is_none_loses_no_call(seen: Captured[Invocation], seconds: float) -> None:
+    """A call whose duration is no duration is recorded, with none."""
+    record_llm_call(model="gpt-4o", status="error", duration_seconds=seconds)
+    assert seen[0].status is Status.ERROR
+    assert seen[0].duration_s < 1
+
+
 def test_after_the_fact_while_disabled() -> None:
     """Switched off, a call after the fact is nothing."""
     with fresh_recorder(enabled=False) as off:

@@ -72,7 +72,7 @@ STREAMS: dict[str, tuple[list[Any], Usage | None]] = {
             {"type": "message_start", "message": {"usage": {"input_tokens": 10, "output_tokens": 1}}},
             {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "hi"}},
         ],
-        Usage(10, 1),
+        Usage(10, None),
     ),
     "Gemini: cumulative, and the last chunk may lack a count": (
         [

@@ -60,7 +60,7 @@ def stat(  # noqa: PLR0913 - a panel's knobs; all but four have a default
     )
 
 
-def stats(  # noqa: PLR0913 - as above
+def stats(
     title: str,
     description: str,
     *queries: Query,

@@ -51,6 +51,7 @@ class Stream:
         "_id",
         "_inconsistent",
         "_model",
+        "_placeholder",
         "_proven",
         "_reasons",
         "_seen",
@@ -70,6 +71,8 @@ class Stream:
         self._inconsistent = False
         self._embedding = False
         self._cached = False
+        self._placeholder = False
+        """Whether the output stated so far is what Anthropic's `message_start` puts there before any is generated."""
         self._seen = 0
 
     def feed_all(self, response: object) -> None:
@@ -93,6 +96,8 @@ class Stream:
             if usage is None:
                 read = read_embedding_counts(self._stated) if self._embedding else read_counts(self._stated, provider)
                 usage, inconsistent = read[0], inconsistent or read[1] or billed_elsewhere(self._stated)
+        if usage is not None and self._placeholder:
+            usage = usage._replace(output_tokens=None, reasoning_tokens=None)
         return Reading(
             None if self._cached else usage,
             self._model,
@@ -128,6 +133,7 @@ class Stream:
         usage = self._enter(found, _DEPTH)
         if usage is None:
             return
+        self._placeholder = found.get("type") == "message_start"
         if envelopes.is_chunk(event):
             self._add(usage)
         else:

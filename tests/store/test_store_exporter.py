@@ -16,6 +16,7 @@ from _postgres import Server, postgres_server
 from _stored import NOON, denial, llm_call, new_database, run_processes, sqlite_url, store_at, task, verdict
 from sqlalchemy import func, select, text
 
+from taskpilot_obs import golden_signals, track_llm, track_workflow
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.exporters.base import Batched
 from taskpilot_obs.records import Invocation
@@ -24,6 +25,7 @@ from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED
 from taskpilot_obs.stats import get_stats
 from taskpilot_obs.store import Store, StoreExporter
 from taskpilot_obs.store.tables import metadata
+from taskpilot_obs.testing import fresh_recorder
 
 CENT = Decimal("0.01")
 
@@ -309,3 +311,14 @@ def test_a_line_that_is_damaged_is_lost_and_counted(store: Store, url: str, tmp_
     exporter.shutdown(5.0)
     assert exporter.lost == (0 if store.is_sqlite else 1)
     assert count(store) == 1
+
+
+def test_configure_takes_the_url_of_a_store(tmp_path: Path) -> None:
+    """`configure(store=…)` keeps runs in the store, and statistics and golden signals read them from there."""
+    url = f"sqlite:///{tmp_path / 'telemetry.db'}"
+    with fresh_recorder(store=url, store_aggregate_every_s=3600, store_retention_days=30) as recorder:
+        with track_workflow("w"), track_llm(model="gpt-4o") as call:
+            call.record_usage(input_tokens=150, output_tokens=50)
+        assert recorder.flush()
+        assert get_stats("1h", store=url).requests == 1
+        assert golden_signals("1h", store=url).success_rate == 100
