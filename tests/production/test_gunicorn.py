@@ -13,10 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from _servers import free_port
 from prometheus_client.parser import text_string_to_metric_families
+
+from taskpilot_obs.gunicorn import child_exit, post_fork
 
 TESTS = Path(__file__).parent.parent
 WORKERS, REQUESTS, SCRAPES, CLIENTS = 4, 2_000, 40, 8
@@ -145,3 +148,20 @@ def test_without_a_directory_it_says_so_once(tmp_path: Path) -> None:
     said = [line for line in (tmp_path / "log").read_text().splitlines() if "keeps its own metrics" in line]
     assert len(said) == 1
     assert "Set PROMETHEUS_MULTIPROC_DIR to an empty directory" in said[0]
+
+
+def test_the_hooks_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only the first of several workers warns; a directory that is gone costs a log line, and nothing else."""
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    server = SimpleNamespace(cfg=SimpleNamespace(workers=2))
+    for age in (1, 2):
+        post_fork(server, SimpleNamespace(pid=1, age=age))
+    post_fork(SimpleNamespace(cfg=SimpleNamespace(workers=1)), SimpleNamespace(pid=1, age=1))
+    assert len(caplog.records) == 1
+    child_exit(server, SimpleNamespace(pid=1, age=1))
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "gone"))
+    child_exit(server, SimpleNamespace(pid=1, age=1))
+    post_fork(server, SimpleNamespace(pid=1, age=1))
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
