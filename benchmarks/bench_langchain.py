@@ -4,8 +4,8 @@
 
 W4 invokes `prompt | model | StrOutputParser()`; W5 streams it, 100 chunks. The handler that does nothing shows what
 LangChain itself takes to call any handler; both are measured in turns, in one run, for figures of different runs on
-a busy machine cannot be compared. What is measured is the processor time of the caller's thread. "SDK" is OpenTelemetry's,
-with the batch processor and an exporter that discards.
+a busy machine cannot be compared. What is measured is the processor time of the caller's thread. "SDK" is
+OpenTelemetry's, with the batch processor and an exporter that discards.
 """
 
 from __future__ import annotations
