@@ -9,6 +9,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -26,7 +27,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import ToolException, tool
 from langchain_core.utils.uuid import uuid7
-from taskpilot_obs_langchain import ObservabilityHandler, observe_langchain
+from taskpilot_obs_langchain import ObservabilityHandler, observe_langchain, opening
 from taskpilot_obs_langchain.runs import runs_of
 
 from taskpilot_obs import observe_agent, observe_workflow, track_workflow
@@ -516,6 +517,71 @@ def test_content_is_kept_only_when_asked_for_and_redacted() -> None:
     assert "A book." in texts[4][1]
     assert not any("example.com" in text for pair in texts for text in pair)
     recorder.shutdown()
+
+
+def test_usage_stated_before_a_failure_is_kept(seen: Seen) -> None:
+    """What a stream had stated before it broke is booked: it was billed."""
+    usage: Any = {"input_tokens": 10, "output_tokens": 3, "total_tokens": 13}
+    partial = ChatGeneration(message=AIMessage("x", usage_metadata=usage))
+    handler, run_id = ObservabilityHandler(), uuid7()
+    handler.on_chat_model_start({}, [[HumanMessage("x")]], run_id=run_id)
+    handler.on_llm_error(ConnectionError(), run_id=run_id, response=LLMResult(generations=[[partial]]))
+    assert (seen[0].status, seen[0].usage) == (Status.ERROR, Usage(10, 3))
+
+
+def test_beneath_a_decorated_function_in_a_chain_all_belongs_to_it(seen: Seen) -> None:
+    """However deep functions of ours stand in a chain's step, what runs beneath the innermost belongs to that one."""
+
+    @observe_agent("Innermost")
+    def innermost() -> str:
+        return chain().invoke({"what": "hello"})
+
+    @observe_agent("Middle")
+    def middle(_: str) -> str:
+        return innermost()
+
+    (RunnableLambda(middle) | RunnableLambda(str)).invoke("hello", config(run_name="outer"))
+    assert [run.name for run in seen] == ["gpt-4o-mini", "Innermost", "Middle", "outer"]
+    assert [run.parent_id for run in seen[:3]] == [run.invocation_id for run in seen[1:]]
+
+
+def test_work_that_outlives_its_chain_stands_alone(seen: Seen) -> None:
+    """A thread that goes on after the chain has ended begins tasks of its own, as do chains that nobody observes."""
+    waiting, ended = threading.Event(), threading.Thread()
+
+    @observe_agent("Late")
+    def late() -> None:
+        assert waiting.wait(10)
+
+    def start(_: str) -> str:
+        nonlocal ended
+        context = copy_context()
+        ended = threading.Thread(target=lambda: (waiting.wait(10), context.run(late)))
+        ended.start()
+        return "started"
+
+    RunnableLambda(start).invoke("hello", config(run_name="early"))
+    waiting.set()
+    ended.join()
+    unobserved: Runnable[str, None] = RunnableLambda(lambda _: late())
+    unobserved.invoke("hello")
+    assert [(run.name, run.is_task) for run in seen] == [("early", True), ("Late", True), ("Late", True)]
+
+
+def test_names_do_not_pile_up(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered of tools and models is bounded, and forgetting changes nothing."""
+    monkeypatch.setattr(opening, "_MAX_SITES", 2)
+    handler = ObservabilityHandler()
+    for number in range(5):
+        run_id = uuid7()
+        handler.on_tool_start({"name": f"tool{number}"}, "x", run_id=run_id)
+        handler.on_tool_end("x", run_id=run_id)
+        said = {"ls_model_name": f"model{number}", "ls_provider": "openai"}
+        handler.on_chat_model_start({}, [[HumanMessage("x")]], run_id=run_id, metadata=said)
+        handler.on_llm_end(LLMResult(generations=[]), run_id=run_id)
+    assert [run.name for run in seen] == [f"{kind}{number}" for number in range(5) for kind in ("tool", "model")]
+    assert len(handler._open._tools) <= 2
+    assert len(handler._open._models) <= 2
 
 
 # --- many at once -----------------------------------------------------------------------------------------------------
