@@ -28,6 +28,13 @@ if [ $# -gt 0 ]; then
     exit 0 # a selection of tests covers a selection of lines
 fi
 
+if [ -n "${TASKPILOT_OBS_FULL:-}" ]; then
+    echo "== NeMo Guardrails, in an environment of its own: it brings thirty packages along"
+    [ -x .venv-nemo/bin/python ] || python3 -m venv .venv-nemo
+    .venv-nemo/bin/pip install -q --disable-pip-version-check '.[nemoguardrails]' pytest hypothesis
+    PYTHONPATH=.:integrations/nemoguardrails .venv-nemo/bin/python -m pytest -c pyproject.toml integrations/nemoguardrails
+fi
+
 echo "== coverage"
 "$bin/coverage" combine -q
 "$bin/coverage" report --omit='*/taskpilot_obs/cli/*,*/taskpilot_obs/demo/*' --fail-under=100
