@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from taskpilot_obs import golden_signals, observe_agent
+from taskpilot_obs import flush, golden_signals, observe_agent
 from taskpilot_obs.exposition import Receive, Scope, Send, metrics_app, metrics_wsgi_app
 
 metrics_of_wsgi = metrics_wsgi_app()
@@ -43,3 +44,15 @@ async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
     body = signals() if scope["path"] == "/signals" else plan()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": body})
+
+
+async def asgi_flushing(scope: Scope, receive: Receive, send: Send) -> None:
+    """The same, which flushes at its shutdown: uvicorn raises SIGTERM again after it, and that ends the process."""
+    if scope["type"] != "lifespan":
+        await asgi(scope, receive, send)
+        return
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await asyncio.to_thread(flush)
+    await send({"type": "lifespan.shutdown.complete"})

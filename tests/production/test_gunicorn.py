@@ -19,6 +19,7 @@ import pytest
 from _servers import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
+from taskpilot_obs.exporters.prometheus.multiprocess import Workers
 from taskpilot_obs.gunicorn import child_exit, post_fork
 
 TESTS = Path(__file__).parent.parent
@@ -27,6 +28,7 @@ RECYCLED_AFTER = 160
 KINDS = 4
 """Files of a process: counters, histograms and two modes of gauges."""
 CONFIG = """
+from taskpilot_obs.exporters.prometheus.multiprocess import Workers
 from taskpilot_obs.gunicorn import child_exit, post_fork
 """
 
@@ -148,6 +150,35 @@ def test_without_a_directory_it_says_so_once(tmp_path: Path) -> None:
     said = [line for line in (tmp_path / "log").read_text().splitlines() if "keeps its own metrics" in line]
     assert len(said) == 1
     assert "Set PROMETHEUS_MULTIPROC_DIR to an empty directory" in said[0]
+
+
+def test_uvicorn_with_workers(tmp_path: Path) -> None:
+    """Uvicorn's own workers answer for each other, and what they recorded is written when SIGTERM ends them at once."""
+    port = free_port()
+    (tmp_path / "values").mkdir()
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+        "RAN": str(tmp_path / "ran"),
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "values"),
+        "TASKPILOT_OBS_AUDIT_LOG": str(tmp_path / "audit" / "audit.jsonl"),
+    }
+    command = [sys.executable, "-m", "uvicorn", f"--port={port}", "--workers=2", "_observed_app:asgi_flushing"]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
+        wait_until(lambda: is_ready(port), server)
+        before = scrape(port)
+        for _ in range(10):
+            for _ in range(20):
+                answered(port)
+            after = scrape(port)
+            assert [key for key, value in before.items() if after.get(key, -1) < value] == []
+            before = after
+        server.send_signal(signal.SIGTERM)
+        server.wait(60)
+    lines = [line for path in (tmp_path / "audit").glob("*.jsonl") for line in path.read_text().splitlines()]
+    assert len([line for line in lines if json.loads(line).get("status") == "success"]) == 200
+    samples = [sample for family in Workers(tmp_path / "values").collect() for sample in family.samples]
+    assert sum(sample.value for sample in samples if sample.name == "agent_runs_total") == 200
 
 
 def test_the_hooks_themselves(
