@@ -138,7 +138,7 @@ class Recorder(Reporter):
         from taskpilot_obs.budgets.attaching import attached
 
         with self._lock:
-            if self.parts is not None and self.parts.settings.enabled:
+            if self.parts is not None:
                 self.parts = self.parts._replace(budgets=attached(self, self.parts, budget))
             if budget not in self.own_budgets:
                 self.own_budgets = (*self.own_budgets, budget)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -34,7 +36,7 @@ from taskpilot_obs.budgets.holding import Held
 from taskpilot_obs.budgets.model import Call
 from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.config import build_recorder
-from taskpilot_obs.exceptions import BudgetExceededError, BudgetUnavailableError, ConfigurationError
+from taskpilot_obs.exceptions import BudgetExceededError, BudgetUnavailableError, ConfigurationError, MissingExtraError
 from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import CheckResult, Decision, Invocation, Status
 from taskpilot_obs.testing import FixedClock, capture_invocations, capture_records, fresh_recorder
@@ -579,6 +581,19 @@ def test_a_decorators_budget_alerts_like_any_other() -> None:
         assert [alert.threshold for alert in alerts] == [0.5]
 
 
+def test_a_decorators_budget_waits_for_a_recorder_that_is_enabled() -> None:
+    """While nothing is recorded nothing is limited."""
+    with fresh_recorder(enabled=False) as recorder:
+
+        @observe_agent("Waiting", recorder=recorder, budget=Budget("waiting", limit_usd="0.01", action="enforce"))
+        def waiting() -> None:
+            call(recorder)
+
+        waiting()
+    with fresh_recorder() as recorder, pytest.raises(BudgetExceededError):
+        waiting()
+
+
 def test_a_workflows_budget_counts_the_calls_beneath_it() -> None:
     """And a scope of its own is kept; the same budget may stand on two functions."""
     with fresh_recorder() as recorder:
@@ -761,6 +776,66 @@ def test_status_tells_what_is_left_and_where_it_leads() -> None:
         assert found.resets_at == at(2026, 1, 2)
         early = statuses(control.budgets, control.ledger, at(2026, 1, 1, 0, 0, 30))
         assert early[0].projected is None
+
+
+def test_decisions_of_others_are_no_alerts() -> None:
+    """A refusal, and what policies decide, do not call the function for alerts."""
+    alerts: list[BudgetAlert] = []
+    with fresh_recorder(budgets=[enforced("0.01")], on_budget_alert=alerts.append) as recorder:
+        recorder.record_policy_violation("pii")
+        with pytest.raises(BudgetExceededError):
+            call(recorder)
+        recorder.flush()
+        assert alerts == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_goes_on_with_the_parents_figures() -> None:
+    """It has its own ledger from then on, and does not settle what the parent's calls hold."""
+    with fresh_recorder(budgets=[enforced("0.24")]) as recorder:
+        call(recorder)
+        assert spent(recorder) == 0.12
+        running = track_llm(recorder=recorder, **CALL)
+        live = running.__enter__()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                call(recorder)
+            except BudgetExceededError:
+                recorder.drain()
+                code = 0
+            os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        live.set_cost("0.01")
+        running.__exit__(None, None, None)
+        assert amounts(recorder) == (0.13, 0)
+
+
+def test_a_call_that_was_cancelled_while_it_asked_leaves_nothing_reserved() -> None:
+    """Its end was booked before its reservation was made: that one is given back at once."""
+    with fresh_recorder(budgets=[enforced()]) as recorder:
+        control = recorder.parts.budgets  # type: ignore[union-attr]
+        assert control is not None
+        reserve = control.ledger.reserve
+
+        def slowly(hold: str, *rest: Any) -> Any:
+            control.held.pop(hold)
+            return reserve(hold, *rest)
+
+        control.ledger.reserve = slowly  # type: ignore[method-assign]
+        with track_llm(recorder=recorder, **CALL) as running:
+            assert reserved(recorder) == 0
+            running.set_cost("0.01")
+        assert amounts(recorder) == (0.01, 0)
+
+
+def test_a_yaml_file_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install."""
+    (tmp_path / "b.yaml").write_text(YAML)
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(MissingExtraError, match="rules"):
+        load_budgets(tmp_path / "b.yaml")
 
 
 # --- estimates, threads ---------------------------------------------------------------------------------------------

@@ -113,14 +113,14 @@ def _store(settings: Settings) -> Store | None:
     return store
 
 
-def attached(recorder: Recorder, parts: Parts, budget: Budget) -> Control:
-    """Watch one more budget in running parts."""
+def attached(recorder: Recorder, parts: Parts, budget: Budget) -> Control | None:
+    """Watch one more budget in running parts; None where nothing is recorded."""
     control = parts.budgets
     if control is None:
         means = Means(parts.clock, parts.prices, parts.tally, recorder.report)
         made = assemble(parts.settings, means, parts.declares, (budget,), None)
         if made is None:
-            raise ConfigurationError("budgets need a recorder that is enabled")
+            return None
         for name, exporter in made.in_memory.items():
             parts.pipeline.add(name, exporter)
         parts.pipeline.add_batched(*made.batched)

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
@@ -64,10 +65,10 @@ class Book:
         self._tops: dict[str, tuple[datetime, Standing]] = {}
         """Of each budget the account that is nearest to its limit."""
         self._lock = threading.RLock()
-        self._process = os.getpid()
         self._refreshed = time.monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        _books.add(self)
         self.introduce()
         if control.ledger.blocking:
             self._start()
@@ -95,7 +96,8 @@ class Book:
 
     def export(self, batch: Sequence[Record], /) -> None:
         """Book the finished LLM calls of a batch. What cannot be booked now waits, and is tried again."""
-        self._renew_after_fork()
+        if self._thread is None and self._control.ledger.blocking:
+            self._start()
         with self._lock:
             for record in batch:
                 if isinstance(record, Invocation) and record.operation in LLM_OPERATIONS:
@@ -105,7 +107,6 @@ class Book:
 
     def tick(self) -> None:
         """Between batches, from the drainer: a new period begins, and reservations end, though no call does."""
-        self._renew_after_fork()
         if self._given_up and not self._control.ledger.blocking:
             self.export(())
         if time.monotonic() - self._refreshed > 1.0 and not self._control.ledger.blocking:
@@ -129,16 +130,14 @@ class Book:
             logger.error("taskpilot_obs: %d bookings of budgets are lost: their store is away", len(self._waiting))
         self._control.ledger.close()
 
-    def _renew_after_fork(self) -> None:
-        if self._process == os.getpid():
-            return
-        self._process = os.getpid()
+    def renew(self) -> None:
+        """In a forked child: what waits, and what is held, is the parent's to book."""
         self._lock = threading.RLock()
-        self._waiting.clear()  # the parent's
+        self._waiting.clear()
+        self._given_up.clear()
         self._control.held.clear()
         self._stop = threading.Event()
-        if self._control.ledger.blocking:
-            self._start()
+        self._thread = None
 
     # --- booking -----------------------------------------------------------------------------------------------------
 
@@ -271,3 +270,14 @@ def _call_of(record: Invocation) -> Call:
         record.user,
         record.response_model,
     )
+
+
+_books: weakref.WeakSet[Book] = weakref.WeakSet()
+
+
+def _renew_all() -> None:
+    for book in list(_books):
+        book.renew()
+
+
+os.register_at_fork(after_in_child=_renew_all)

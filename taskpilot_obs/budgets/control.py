@@ -86,10 +86,6 @@ class Control:
         Raises:
             ConfigurationError: another budget has its name.
         """
-        if not isinstance(budget, Budget):
-            raise ConfigurationError(
-                f"budgets: given an object of type {type(budget).__name__}; allowed are Budget(…) and paths of files"
-            )
         same = next((known for known in self.budgets if known.name == budget.name), None)
         if same is not None and same != budget:
             raise ConfigurationError(f"budgets: two of the name {budget.name!r}; a name stands for one limit")

@@ -644,6 +644,7 @@ def test_promtool_has_nothing_to_say_about_the_names(
         semconv.BUDGET_SPENT,
         semconv.BUDGET_RESERVED,
         semconv.BUDGET_USED_RATIO,
+        semconv.BUDGET_RESETS,
     ):
         scrape.exporter.set_gauge(metric, ("daily", "day"), 1)
     exposition = expose(scrape.registry)

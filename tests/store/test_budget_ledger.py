@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -342,6 +343,39 @@ def test_while_the_server_is_away_calls_pass_or_not_as_was_chosen_and_nothing_is
         assert status.spent == Decimal("0.10")
         for recorder in (opened, closed):
             recorder.shutdown()
+
+
+def test_a_server_that_is_away_at_the_start_keeps_nobody_from_starting() -> None:
+    """Calls pass, in shadow too; what they took is booked once the server is there."""
+    with postgres_server() as server:
+        first, url = _down(server, "open")
+        first.shutdown()
+        server.kill()
+        budgets = [budget(), Budget("shade", limit_usd=1, action="shadow")]
+        recorder = build_recorder(budget_store=url, budgets=budgets, registry=CollectorRegistry())
+        with track_llm(recorder=recorder, **CALL) as run_:
+            run_.set_cost("0.05")
+        server.start()
+        assert recorder.flush(20)
+        assert [float(each.spent) for each in budget_status(budgets, store=url)] == [0.05, 0.05]
+        recorder.shutdown()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_books_into_the_same_store(url: str) -> None:
+    """With connections of its own."""
+    recorder = build_recorder(budget_store=url, budgets=[budget()], registry=CollectorRegistry())
+    recorder.record_llm_call(model="gpt-4o", cost="0.01")
+    assert recorder.flush(20)
+    child = os.fork()
+    if child == 0:
+        with track_llm(recorder=recorder, **CALL) as run_:
+            run_.set_cost("0.02")
+        os._exit(0 if recorder.flush(20) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    (status,) = budget_status([budget()], store=url)
+    assert (float(status.spent), float(status.reserved)) == (0.03, 0)
+    recorder.shutdown()
 
 
 def test_what_a_store_that_stays_away_loses_is_said(
