@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full soak bench lint types docs clean
+.PHONY: demo test test-full coverage soak bench lint types docs clean
 
 demo: $(VENV)/.demo ## run the demo service: no key, no network
 	$(BIN)/taskpilot-obs demo $(ARGS)
@@ -13,6 +13,9 @@ test: ## set up everything, then lint, types and every test
 
 test-full: ## the long ones as well
 	TASKPILOT_OBS_FULL=1 scripts/test.sh
+
+coverage: ## which lines the tests run
+	scripts/coverage.sh
 
 bench: $(VENV)/.dev ## what a call costs, beside its floor and beside doing it by hand
 	$(BIN)/python -m benchmarks

@@ -21,12 +21,8 @@ echo "== tests, of the installed wheel"
 trap '"$bin/pip" install -q --disable-pip-version-check --no-deps -e .' EXIT
 marks="not full"
 [ -z "${TASKPILOT_OBS_FULL:-}" ] || marks=""
-rm -f .coverage .coverage.*
 # The script, not `-m pytest`: that would put the checkout before the wheel.
-"$bin/coverage" run "$bin/pytest" -m "$marks" "$@"
-if [ $# -gt 0 ]; then
-    exit 0 # a selection of tests covers a selection of lines
-fi
+"$bin/pytest" -m "$marks" "$@"
 
 if [ -n "${TASKPILOT_OBS_FULL:-}" ]; then
     echo "== NeMo Guardrails, in an environment of its own: it brings thirty packages along"
@@ -34,8 +30,3 @@ if [ -n "${TASKPILOT_OBS_FULL:-}" ]; then
     .venv-nemo/bin/pip install -q --disable-pip-version-check '.[nemoguardrails]' pytest hypothesis
     PYTHONPATH=.:integrations/nemoguardrails .venv-nemo/bin/python -m pytest -c pyproject.toml integrations/nemoguardrails
 fi
-
-echo "== coverage"
-"$bin/coverage" combine -q
-"$bin/coverage" report --omit='*/taskpilot_obs/cli/*,*/taskpilot_obs/demo/*' --fail-under=100
-"$bin/coverage" report --include='*/taskpilot_obs/cli/*,*/taskpilot_obs/demo/*' --fail-under=95
