@@ -100,6 +100,16 @@ def test_the_audit_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert one("audit log", TASKPILOT_OBS_AUDIT_LOG=path).level is Level.WARNING
 
 
+def test_what_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the operating system does not let be written is a problem, folder or file."""
+    (tmp_path / "audit.jsonl").touch()
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) == tmp_path)
+    log = one("audit log", TASKPILOT_OBS_AUDIT_LOG=str(tmp_path / "audit.jsonl"))
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    directory = one("multi-process directory", PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+    assert log.level is directory.level is Level.PROBLEM
+
+
 def test_what_another_user_owns(tmp_path: Path) -> None:
     """Folders and files that the service's user may not write are problems."""
     code = """

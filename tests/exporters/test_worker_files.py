@@ -134,6 +134,18 @@ def test_a_file_that_was_opened_a_moment_ago(directory: Path) -> None:
     assert collected(directory) == {"c": 2}
 
 
+def test_what_a_killed_compaction_leaves(directory: Path) -> None:
+    """What was killed before its commit is done anew; what was killed after it is finished, and nothing counts twice."""
+    write(directory, "counter", NEVER, {"c": 2}).rename(directory / f"counter_{NEVER}.db.claimed")
+    write(directory, "counter", "dead", {"c": 9}).rename(directory / "counter_dead.db.new")
+    assert collected(directory) == {"c": 2}
+    write(directory, "counter", NEVER, {"c": 3}).rename(directory / f"counter_{NEVER}.db.claimed")
+    write(directory, "counter", "later", {"c": 5}).rename(directory / "counter_dead.db.new")
+    (directory / worker_files.COMMIT_NAME).touch()
+    assert collected(directory) == {"c": 5}
+    assert [path.name for path in directory.glob("counter*")] == ["counter_dead.db"]
+
+
 @pytest.mark.parametrize("own", [False, True], ids=["opened the old file", "made a new one"])
 def test_a_process_that_gets_a_dead_ones_id(directory: Path, monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
     """A process that is born with the ID while its predecessor's files are taken loses nothing."""

@@ -47,7 +47,8 @@ def start(tmp_path: Path, code: str) -> subprocess.Popen[str]:
 def run(tmp_path: Path, code: str) -> str:
     with start(tmp_path, code) as process:
         out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, "")
+    said = [line for line in err.splitlines() if "overage" not in line and not line.startswith("  self.")]
+    assert (process.returncode, said) == (0, [])  # coverage, when it measures, has its say too
     return out
 
 

@@ -26,7 +26,8 @@ from taskpilot_obs.exceptions import SourceError
 VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 LOCK_NAME: Final = "taskpilot_obs.lock"
 COMMIT_NAME: Final = "taskpilot_obs.committed"
-LOCK_TIMEOUT_S: Final = 5.0
+LOCK_TIMEOUT_S: Final = 10.0
+"""As long as Prometheus waits for a scrape by default."""
 TOTALS: Final = "dead"
 """Stands where the process ID does, in the names of the files that dead processes' values are added up in."""
 _CLAIMED: Final = ".claimed"
@@ -73,7 +74,7 @@ def locked(directory: Path) -> Iterator[None]:
     """Nobody else of this library's reads or compacts the directory during the block.
 
     Raises:
-        SourceError: another process kept the lock for five seconds, or the lock cannot be opened.
+        SourceError: another process kept the lock for ten seconds, or the lock cannot be opened.
     """
     try:
         # Readable by all: the process that compacts may run as another user than those that scrape.
