@@ -135,7 +135,7 @@ def test_a_file_that_was_opened_a_moment_ago(directory: Path) -> None:
 
 
 def test_what_a_killed_compaction_leaves(directory: Path) -> None:
-    """What was killed before its commit is done anew; what was killed after it is finished, and nothing counts twice."""
+    """What was killed before its commit is done anew; what was killed after it is finished; nothing counts twice."""
     write(directory, "counter", NEVER, {"c": 2}).rename(directory / f"counter_{NEVER}.db.claimed")
     write(directory, "counter", "dead", {"c": 9}).rename(directory / "counter_dead.db.new")
     assert collected(directory) == {"c": 2}
