@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from taskpilot_obs.recorder import Recorder
     from taskpilot_obs.records import Invocation
     from taskpilot_obs.testing import Captured
+
+# Last, so that the installed wheel comes first: what a spawned process unpickles is named `tests.…`.
+sys.path.append(str(Path(__file__).parent.parent))
 
 
 @pytest.fixture(autouse=True)
