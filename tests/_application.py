@@ -49,7 +49,8 @@ from taskpilot_obs import (
     request_context,
     track_llm,
 )
-from taskpilot_obs.exceptions import RefusedError
+from taskpilot_obs.budgets import Budget
+from taskpilot_obs.exceptions import BudgetExceededError, RefusedError
 from taskpilot_obs.exposition import start_metrics_server
 from taskpilot_obs.records import AuditEvent, Record
 from taskpilot_obs.safety.guardrails import check_with
@@ -148,6 +149,10 @@ configure(
     service_version="2.4.0",
     tracer_provider=PROVIDER,
     exporters=[UnreliableLedger()],
+    budgets=[
+        Budget("team", limit_usd=1_000, period="month"),
+        Budget("trial", limit_usd="0.000001", period="total", action="enforce", scope={"user": "trial"}),
+    ],
 )
 
 
@@ -376,6 +381,12 @@ def rare_events(number: int) -> None:
     for cache in range(CACHES):
         record_cache_size(f"cache-{cache}", number)
     record_audit_event("ledger.breaks")
+    with (
+        request_context(user_id="trial"),
+        contextlib.suppress(BudgetExceededError),
+        track_llm(model="gpt-4o", provider="openai", input_tokens=1_000, max_output_tokens=1_000),
+    ):
+        raise AssertionError("a call that no budget has room for was let through")
     asyncio.run(cancel_nightly())
 
 

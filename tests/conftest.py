@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from opentelemetry import context as otel_context
 
+from taskpilot_obs.context import current_running, current_scope
 from taskpilot_obs.guarded import forget_causes
 from taskpilot_obs.testing import FixedClock, capture_invocations, fresh_recorder
 
@@ -26,6 +28,10 @@ sys.path.append(str(Path(__file__).parent.parent))
 def recorder() -> Iterator[Recorder]:
     """The default recorder, with nothing counted yet."""
     forget_causes()
+    # What a test before left current, as those about foreign contexts do, is not this one's parent.
+    current_scope.set(None)
+    current_running.set(None)
+    otel_context.attach(otel_context.Context())
     with fresh_recorder() as fresh:
         yield fresh
 
