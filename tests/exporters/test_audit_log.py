@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ def fork(child: Any) -> None:
             child()
             status = 0
         finally:
+            if status:
+                traceback.print_exc()
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
 
@@ -352,27 +354,23 @@ def test_a_file_replaced_at_runtime(log: Path) -> None:
     assert [record["event"] for record in read(log)] == ["c"]
 
 
-@pytest.fixture
-def small_file() -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.mark.usefixtures("small_file")
 def test_a_file_that_may_not_grow(log: Path) -> None:
     """When a write stops halfway, no half line stays, the lost are counted to the unit, and the chain goes on."""
-    exporter = AuditLogExporter(log)
-    with pytest.raises(PartialExportError) as lost:
-        exporter.export([event(str(number)) for number in range(10)])
-    assert lost.value.written == len(read(log))
-    assert 0 < lost.value.written < 10
-    log.rename(log.with_name("audit.jsonl.1"))
-    exporter.export([event("later")])
-    exporter.shutdown(1.0)
-    assert [record["seq"] for record in read(log)] == [lost.value.written + 1]
-    assert whole(log).records == lost.value.written + 1
+
+    def child() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        exporter = AuditLogExporter(log)
+        with pytest.raises(PartialExportError) as lost:
+            exporter.export([event(str(number)) for number in range(10)])
+        assert lost.value.written == len(read(log))
+        assert 0 < lost.value.written < 10
+        log.rename(log.with_name("audit.jsonl.1"))
+        exporter.export([event("later")])
+        exporter.shutdown(1.0)
+        assert [record["seq"] for record in read(log)] == [lost.value.written + 1]
+        assert whole(log).records == lost.value.written + 1
+
+    fork(child)  # the limit holds for a whole process: pytest's own output may stand in a longer file
 
 
 def test_disk_full(tmp_path: Path) -> None:
