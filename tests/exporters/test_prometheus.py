@@ -544,6 +544,49 @@ def test_a_fork_in_the_middle_of_scrapes_leaves_the_child_able_to_count() -> Non
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
+FORK_WHILE_REGISTERING = """
+import os, threading
+from prometheus_client import REGISTRY
+from taskpilot_obs.exporters.prometheus import PrometheusExporter
+from taskpilot_obs.records import Invocation, Operation, Status
+
+exporter = PrometheusExporter()
+inside, done = threading.Event(), threading.Event()
+
+class Slow:
+    def describe(self):
+        inside.set()
+        done.wait()
+        return []
+    collect = describe
+
+thread = threading.Thread(target=REGISTRY.register, args=[Slow()])
+thread.start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    exporter.export([Invocation(Operation.AGENT, "a", Status.SUCCESS, "r", "i", None, None, None, 1, 0.1)])
+    counted = REGISTRY.get_sample_value("agent_runs_total", {"agent": "a", "status": "success"})
+    os._exit(0 if counted == 1 else 1)
+assert os.waitpid(child, 0)[1] == 0
+done.set()
+thread.join()
+"""
+
+
+def test_a_fork_while_another_thread_holds_the_registry_leaves_the_child_able_to_scrape() -> None:
+    """prometheus_client's own lock, which another thread held at the fork, is not held for ever in the child."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK_WHILE_REGISTERING],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_a_record_that_cannot_be_booked_takes_no_other_along(scrape: Scrape) -> None:
     """A broken record is counted as an internal error, and the rest of its batch is booked."""
     nameless = ended()._replace(name=["not", "hashable"])  # type: ignore[arg-type]  # what types forbid happens

@@ -136,7 +136,7 @@ class Families:
         self._gauges: dict[str, Family[Gauge]] = {}
         self._histograms: dict[str, Family[Histogram]] = {}
         self._collectors = [self._create(metric) for metric in METRICS]
-        self._held_for_fork = False
+        self._held_for_fork = 0
         self._reset()
         try:
             registry.register(self)
@@ -198,11 +198,13 @@ class Families:
 
     def before_fork(self) -> None:
         """Wait for a scrape or a declaration to end, a matter of milliseconds."""
-        self._held_for_fork = self._aside.acquire(timeout=1.0)
+        if self._aside.acquire(timeout=1.0):
+            self._held_for_fork = threading.get_ident()
 
     def after_fork_in_parent(self) -> None:
         """Let scrapes go on."""
-        if self._held_for_fork:
+        if self._held_for_fork == threading.get_ident():  # two threads may fork at the same time
+            self._held_for_fork = 0
             self._aside.release()
 
     def after_fork_in_child(self) -> None:
@@ -293,9 +295,11 @@ def _each(method: str) -> Callable[[], None]:
     return call
 
 
-def _renew_lock() -> None:
+def _renew_locks() -> None:
     global _shared_lock  # noqa: PLW0603  another thread may have held it at the fork
     _shared_lock = threading.Lock()
+    for registry in list(_shared):  # the same holds for these, and prometheus_client does not renew them
+        registry._lock = threading.Lock()  # noqa: SLF001  it offers no other way
 
 
 os.register_at_fork(
@@ -303,4 +307,4 @@ os.register_at_fork(
     after_in_parent=_each("after_fork_in_parent"),
     after_in_child=_each("after_fork_in_child"),
 )
-os.register_at_fork(after_in_child=_renew_lock)
+os.register_at_fork(after_in_child=_renew_locks)
