@@ -17,27 +17,43 @@ EMAIL: Final = "email"
 CARD: Final = "card"
 IBAN: Final = "iban"
 
+_LOCAL_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.%+-'#!$&*^~"
 _LOCAL_REVERSED = re.compile(r"[\w.%+\-'#!$&*^~]++")
-_DOMAIN = re.compile(r"[\w-]++(?:\.[\w-]++)++")
-_TOP_LEVEL = re.compile(r"[^\W\d_][\w-]++")
+_DOMAIN = re.compile(r"(?:[\w-]++\.)+[^\W\d_][\w-]++(?!\.[\w-])")
 _MAX_LOCAL = 320
 """Characters looked at before an `@`; RFC 5321 allows 64."""
+_IMAGE_AT_SCALE = re.compile(r"[0-9](?:\.[0-9])?x\.(?:png|jpe?g|gif|webp|svg|avif|heic|bmp|tiff?)", re.IGNORECASE)
 
 
 def emails(source: Source) -> Iterator[Span]:
-    """E-mail addresses, international ones too."""
+    """E-mail addresses, international ones too; not `image@2x.png`, nor `git@…`, which is nobody's."""
     text = source.text
     done = 0
     at = text.find("@")
     while at >= 0:
-        before = text[max(done, at - _MAX_LOCAL) : at]
-        local = _LOCAL_REVERSED.match(before[::-1])
-        domain = _DOMAIN.match(text, at + 1)
+        start = _local_part(text, max(done, at - _MAX_LOCAL), at)
+        domain = _DOMAIN.match(text, at + 1) if start < at else None
         done = at + 1
-        if local is not None and domain is not None and _TOP_LEVEL.fullmatch(domain[0].rpartition(".")[2]):
+        if domain is not None and not _is_nobodys(text, start, at, domain.end()):
             done = domain.end()
-            yield Span(at - len(local[0].rstrip("'")), done, EMAIL)
+            yield start, done, EMAIL
         at = text.find("@", done)
+
+
+def _is_nobodys(text: str, start: int, at: int, end: int) -> bool:
+    if at - start == 3 and text.startswith("git", start):  # noqa: PLR2004  its length
+        return True
+    return text[at + 1].isdigit() and _IMAGE_AT_SCALE.fullmatch(text, at + 1, end) is not None
+
+
+def _local_part(text: str, earliest: int, at: int) -> int:
+    """Where the part before the `@` begins; `at` where there is none."""
+    before = text[earliest:at]
+    outside = before.rstrip(_LOCAL_CHARS)
+    if outside and outside[-1] > "\x7f":  # perhaps a letter beyond ASCII
+        local = _LOCAL_REVERSED.match(before[::-1])
+        outside = before[: len(before) - len(local[0])] if local is not None else before
+    return at - len(before[len(outside) :].lstrip("'"))
 
 
 _GAPS = r" .\u00a0-"
@@ -45,7 +61,9 @@ _CARD = re.compile(
     rf"(?:[0-9]{{12,19}}+|[0-9]{{4}}[{_GAPS}](?:[0-9]{{4}}[{_GAPS}][0-9]{{4}}(?:[{_GAPS}][0-9]{{1,7}})?"
     rf"|[0-9]{{6}}[{_GAPS}][0-9]{{4,5}}))(?![0-9])"
 )
-_MAYBE_A_CARD = re.compile(rb"dddd(?= dddd|dddddddd)")
+_CARDS_BEGIN = ((b"d" * 12, 12), (b"dddd dddd", 5))
+"""Shapes that a card begins with, and how much further the next may begin."""
+_OTHER = ord(" ")
 _DIGIT = ord("d")
 _ISSUED = re.compile(
     rb"4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})"  # Visa
@@ -55,6 +73,7 @@ _ISSUED = re.compile(
     rb"|35[0-9]{14,17}"  # JCB
     rb"|(?:6|5[0678])[0-9]{11,18}"  # Discover, UnionPay, RuPay, Maestro
 )
+_VALUE = bytes(byte % 48 for byte in range(256))
 _VALUE_DOUBLED = bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)[byte % 48] if 48 <= byte <= 57 else 0 for byte in range(256))  # noqa: PLR2004  ASCII digits
 _HEX = frozenset("0123456789abcdefABCDEF")
 _LONGEST_HEX = 64
@@ -64,22 +83,22 @@ _UUID_LENGTH = 36
 
 def cards(source: Source) -> Iterator[Span]:
     """Numbers of payment cards, in one piece or in the groups in which they are printed."""
-    for candidate in _MAYBE_A_CARD.finditer(source.shape):
-        start = candidate.start()
-        if start and source.shape[start - 1] == _DIGIT:
-            continue
-        card = _CARD.match(source.text, start)
-        if card is None or not is_card(card[0]):
-            continue
-        if not (_in_hex(source, start, card.end()) or _in_uuid(source.text, start, card.end())):
-            yield Span(start, card.end(), CARD)
+    text, shape = source.text, source.shape
+    for beginning, step in _CARDS_BEGIN:
+        at = shape.find(beginning)
+        while at >= 0:
+            card = _CARD.match(text, at) if at == 0 or shape[at - 1] != _DIGIT else None
+            if card is not None:
+                end = card.end()
+                if is_card(source.ascii[at:end]) and not (_in_hex(source, at, end) or _in_uuid(text, at, end)):
+                    yield at, end, CARD
+            at = shape.find(beginning, at + step)
 
 
-def is_card(number: str) -> bool:
+def is_card(number: bytes) -> bool:
     """Whether the Luhn checksum (ISO/IEC 7812-1) is right and some issuer gives out such numbers."""
-    digits = number.encode("ascii", "replace").translate(None, b" .-?")
-    ones = digits[-1::-2]
-    total = sum(ones) - 48 * len(ones) + sum(digits[-2::-2].translate(_VALUE_DOUBLED))
+    digits = number if number.isdigit() else number.translate(None, b" .-?")
+    total = sum(digits[-1::-2].translate(_VALUE) + digits[-2::-2].translate(_VALUE_DOUBLED))
     return total % 10 == 0 and _ISSUED.fullmatch(digits) is not None
 
 
@@ -94,9 +113,9 @@ def _in_hex(source: Source, start: int, end: int) -> bool:
     """Whether the digits belong to a longer hexadecimal number, like a trace ID."""
     shape = source.shape
     left, right = start, end
-    while left > 0 and shape[left - 1] != ord(" ") and start - left < _LONGEST_HEX:
+    while left > 0 and shape[left - 1] != _OTHER and start - left < _LONGEST_HEX:
         left -= 1
-    while right < len(shape) and shape[right] != ord(" ") and right - end < _LONGEST_HEX:
+    while right < len(shape) and shape[right] != _OTHER and right - end < _LONGEST_HEX:
         right += 1
     return right - left > end - start and _HEX.issuperset(source.text[left:right])
 
@@ -124,12 +143,16 @@ def ibans(source: Source) -> Iterator[Span]:
     shape = source.shape
     at = shape.find(b"aadd")
     while at >= 0:
-        length = _IBAN_LENGTHS.get(source.text[at : at + 2].upper())
-        starts_a_word = at == 0 or shape[at - 1] == ord(" ")
-        iban = _IBAN_CHARS[length].match(source.text, at) if length is not None and starts_a_word else None
-        if iban is not None and is_iban(iban[0]):
-            yield Span(at, iban.end(), IBAN)
+        if at == 0 or shape[at - 1] == _OTHER:
+            yield from _iban_at(source.text, at)
         at = shape.find(b"aadd", at + 2)
+
+
+def _iban_at(text: str, at: int) -> Iterator[Span]:
+    length = _IBAN_LENGTHS.get(text[at : at + 2].upper())
+    iban = _IBAN_CHARS[length].match(text, at) if length is not None else None
+    if iban is not None and is_iban(iban[0]):
+        yield at, iban.end(), IBAN
 
 
 def is_iban(number: str) -> bool:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.guarded import guarded
-from taskpilot_obs.safety import credentials, personal
-from taskpilot_obs.safety.rendering import is_secret_key, render
+from taskpilot_obs.safety import assignments, credentials, personal
+from taskpilot_obs.safety.rendering import hides, render
 from taskpilot_obs.safety.source import Source, Span
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ KINDS: Final = (
     credentials.API_KEY,
     credentials.JWT,
     credentials.BEARER_TOKEN,
-    credentials.SECRET,
+    assignments.SECRET,
     personal.CARD,
     personal.IBAN,
     personal.EMAIL,
@@ -45,7 +45,8 @@ _FINDERS: Final[tuple[tuple[Callable[[Source], Iterator[Span]], frozenset[str]],
     (credentials.connection_strings, frozenset({credentials.CONNECTION_STRING})),
     (credentials.provider_keys, frozenset({credentials.API_KEY})),
     (credentials.web_tokens, frozenset({credentials.JWT, credentials.BEARER_TOKEN})),
-    (credentials.assignments, frozenset({credentials.SECRET})),
+    (credentials.links, frozenset({credentials.API_KEY, assignments.SECRET})),
+    (assignments.assignments, frozenset({assignments.SECRET})),
     (personal.cards, frozenset({personal.CARD})),
     (personal.ibans, frozenset({personal.IBAN})),
     (personal.emails, frozenset({personal.EMAIL})),
@@ -92,7 +93,7 @@ class Redactor:
         ConfigurationError: an option is not as described.
     """
 
-    __slots__ = ("_finders", "_key", "_max_length", "_rank", "_rules", "_skip", "_tally")
+    __slots__ = ("_finders", "_guard", "_key", "_markers", "_max_length", "_rank", "_rules", "_skip")
 
     def __init__(
         self,
@@ -110,7 +111,8 @@ class Redactor:
         self._rank = {kind: rank for rank, kind in reversed(list(enumerate(kinds)))}
         self._key = hmac_key.encode() if isinstance(hmac_key, str) else hmac_key
         self._max_length = max_length
-        self._tally = tally
+        self._guard = guarded("redaction", tally)
+        self._markers = {kind: f"[REDACTED:{kind}]" for kind in kinds}
 
     @property
     def max_length(self) -> int:
@@ -119,7 +121,7 @@ class Redactor:
 
     def text(self, text: str, /) -> str:
         """The text without its secrets, cut to `max_length`. Never raises."""
-        with guarded("redaction", self._tally):
+        with self._guard:
             whole = str.__str__(text)
             cut = self._max_length
             if len(whole) <= cut:
@@ -132,7 +134,7 @@ class Redactor:
 
         Values under keys like `password` are hidden whatever they are. Cycles, deep nesting and what is huge are cut.
         """
-        with guarded("redaction", self._tally):
+        with self._guard:
             return self.text(value if isinstance(value, str) else render(value, self._max_length + _LOOKAHEAD))
         return UNREADABLE
 
@@ -143,8 +145,8 @@ class Redactor:
     def _attribute(self, key: str, value: AttributeValue) -> AttributeValue:
         if isinstance(value, bool | float):
             return value
-        if is_secret_key(key):
-            return self.marker(credentials.SECRET, str(value))
+        if hides(key, value):
+            return self.marker(assignments.SECRET, str(value))
         if isinstance(value, int):
             shown = self.text(str(value))
             return value if shown == str(value) else shown
@@ -153,7 +155,7 @@ class Redactor:
     def marker(self, kind: str, match: str) -> str:
         """What stands in place of a match."""
         if self._key is None:
-            return f"[REDACTED:{kind}]"
+            return self._markers.get(kind) or f"[REDACTED:{kind}]"
         said = f"{kind}\0{match}".encode("utf-8", "surrogatepass")
         digest = hmac.new(self._key, said, hashlib.sha256).hexdigest()[:_DIGEST_CHARS]
         return f"[REDACTED:{kind}:{digest}]"
@@ -177,19 +179,20 @@ class Redactor:
     def _spans(self, text: str) -> list[Span]:
         """What must be hidden, in order, overlaps merged."""
         source = Source.of(text)
-        found = [span for find in self._finders for span in find(source) if span.kind not in self._skip]
-        found += [Span(start, end, rule.kind) for rule in self._rules for start, end in rule.find(text) if start < end]
+        found = [span for find in self._finders for span in find(source)]
+        if self._skip:
+            found = [span for span in found if span[2] not in self._skip]
+        found += [(start, end, rule.kind) for rule in self._rules for start, end in rule.find(text) if start < end]
         if len(found) < 2:  # noqa: PLR2004  one alone overlaps nothing
             return found
         found.sort()
         merged = [found[0]]
         for span in found[1:]:
-            last = merged[-1]
-            if span.start >= last.end:
+            start, end, kind = merged[-1]
+            if span[0] >= end:
                 merged.append(span)
             else:
-                kind = min(last.kind, span.kind, key=self._rank.__getitem__)
-                merged[-1] = Span(last.start, max(last.end, span.end), kind)
+                merged[-1] = start, max(end, span[1]), min(kind, span[2], key=self._rank.__getitem__)
         return merged
 
 

@@ -13,6 +13,8 @@ HIDDEN: Final = "[REDACTED:secret]"
 _MAX_DEPTH = 12
 _BIG = 10**100
 """Python refuses to write out integers of more than 4,300 digits."""
+_MAX_COUNT = 10_000_000
+"""A longer number under `token` is one, not a count of them."""
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 _SECRET_ANYWHERE = (
     "password",
@@ -26,6 +28,7 @@ _SECRET_ANYWHERE = (
 )
 _SECRET_ENDING = (
     "secret",
+    "secrets",
     "token",
     "accesskey",
     "accountkey",
@@ -34,16 +37,27 @@ _SECRET_ENDING = (
     "masterkey",
     "authkey",
     "cookie",
+    "cookies",
     "pwd",
 )
-_SECRET_EXACTLY = frozenset({"cvv", "cvc", "pin", "ssn"})
+_SECRET_EXACTLY = frozenset({"cvv", "cvc", "pass", "pin", "sig", "ssn"})
+_PASS_AT_THE_END = re.compile(r"[_-](?i:pass)|[a-z0-9]Pass")
 
 
 @functools.lru_cache(maxsize=2_048)
 def is_secret_key(key: str) -> bool:
     """Whether what stands under this key is secret by its name: `password`, `client_secret`, `X-API-Key`, …"""
     plain = _SEPARATORS.sub("", key[:200].lower())
-    return plain in _SECRET_EXACTLY or plain.endswith(_SECRET_ENDING) or any(word in plain for word in _SECRET_ANYWHERE)
+    if plain in _SECRET_EXACTLY or plain.endswith(_SECRET_ENDING) or any(word in plain for word in _SECRET_ANYWHERE):
+        return True
+    return plain.endswith("pass") and _PASS_AT_THE_END.fullmatch(key[-5:]) is not None
+
+
+def hides(key: str, value: object) -> bool:
+    """Whether a value may not be shown for its key: it may where it is nothing, or a number or price of tokens."""
+    if value is None or isinstance(value, bool) or not is_secret_key(key):
+        return False
+    return not (isinstance(value, int | float) and key.lower().endswith("token") and abs(value) < _MAX_COUNT)
 
 
 def render(value: object, limit: int) -> str:
@@ -86,7 +100,7 @@ def _compound(value: object, limit: int, above: set[int], depth: int) -> Iterato
         for index, (key, item) in enumerate(fields):
             name = str(key)[:limit]
             yield f"{', ' if index else ''}{json.dumps(name, ensure_ascii=False)}: "
-            if is_secret_key(name):
+            if hides(name, item):
                 yield f'"{HIDDEN}"'
             else:
                 yield from _parts(item, limit, above, depth)

@@ -5,16 +5,17 @@ Every view has one byte per character, so offsets found in a view are offsets in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterator
 
-_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_DIGITS = b"0123456789"
+LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+DIGITS: Final = b"0123456789"
 
 
-def _table(default: bytes, **classes: bytes) -> bytes:
+def table(default: bytes, **classes: bytes) -> bytes:
     """A table for `bytes.translate`: each class of bytes becomes the letter that names it, the rest `default`."""
     table = bytearray(default * 256)
     for name, members in classes.items():
@@ -23,20 +24,12 @@ def _table(default: bytes, **classes: bytes) -> bytes:
     return bytes(table)
 
 
-_SHAPE = _table(b" ", a=_LETTERS, d=_DIGITS)
-_TOKENS = _table(b" ", t=_LETTERS + _DIGITS + b"_-")
-
-LONG_TOKEN = 16
-"""Characters. No provider's key is shorter."""
-_LONG = b"t" * LONG_TOKEN
+_SHAPE = table(b" ", a=LETTERS, d=DIGITS)
 
 
-class Span(NamedTuple):
-    """Where something lies that must not be shown, and what it is."""
-
-    start: int
-    end: int
-    kind: str
+Span = tuple[int, int, str]
+"""Where something begins and ends that must not be shown, and what kind it is. A plain tuple: they are made by the
+dozen."""
 
 
 class Source(NamedTuple):
@@ -62,12 +55,8 @@ class Source(NamedTuple):
             yield at
             at = self.lower.find(needle, at + len(needle))
 
-    def long_tokens(self) -> Iterator[tuple[int, int]]:
-        """Each run of at least 16 letters, digits, `_` and `-`."""
-        tokens = self.ascii.translate(_TOKENS)
-        start = tokens.find(_LONG)
-        while start >= 0:
-            end = tokens.find(b" ", start)
-            end = len(tokens) if end < 0 else end
-            yield start, end
-            start = tokens.find(_LONG, end)
+
+def end_of(pattern: re.Pattern[str], text: str, start: int) -> int:
+    """Where the match at `start` ends; `start` itself where there is none."""
+    match = pattern.match(text, start)
+    return match.end() if match is not None else start
