@@ -531,7 +531,9 @@ def test_a_forked_child_has_a_queue_of_its_own(tmp_path: Path) -> None:
         import os, sys
         from taskpilot_obs import configure, observe_agent, flush, get_recorder
         seen = []
-        configure(exporters=[lambda run: print(os.getpid(), run.name, run.invocation_id, flush=True)])
+        def tell(run):  # a line in one piece, whichever process is first
+            os.write(1, f"{os.getpid()} {run.name} {run.invocation_id}\\n".encode())
+        configure(exporters=[tell])
         @observe_agent("parent")
         def parent(): pass
         @observe_agent("child")

@@ -201,7 +201,8 @@ def test_identifiers_of_forks_differ(tmp_path: Path) -> None:
         work(3)
         for _ in range(8):
             if os.fork() == 0:
-                print(recorder.start("invoke_agent", "a").invocation_id, flush=True)
+                run = recorder.start("invoke_agent", "a")
+                os.write(1, f"{run.invocation_id}\\n".encode())  # whole, also where `print` writes the newline apart
                 os._exit(0)
         for _ in range(8): os.wait()
         """,
