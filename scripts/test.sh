@@ -28,6 +28,6 @@ marks="not full"
 if [ -n "${TASKPILOT_OBS_FULL:-}" ]; then
     echo "== NeMo Guardrails, in an environment of its own: it brings thirty packages along"
     [ -x .venv-nemo/bin/python ] || python3 -m venv .venv-nemo
-    .venv-nemo/bin/pip install -q --disable-pip-version-check '.[nemoguardrails]' pytest hypothesis
+    .venv-nemo/bin/pip install -q --disable-pip-version-check '.[nemoguardrails]' pytest pytest-timeout hypothesis
     PYTHONPATH=.:integrations/nemoguardrails .venv-nemo/bin/python -m pytest -c pyproject.toml integrations/nemoguardrails
 fi
