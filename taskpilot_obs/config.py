@@ -103,6 +103,7 @@ def build_recorder(**options: Unpack[Options]) -> Recorder:
 def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None, before: Parts | None = None) -> Parts:
     """Make a recorder's parts; window and verdicts go on from those before."""
     tally, clock = Tally(), clock or Clock()
+    redactor = _redactor(settings, tally)
     window = before.window if before is not None else RollingWindow(lambda: clock.unix_ns(clock.now()))
     verdicts = Verdicts() if before is None else before.verdicts
     prices = _price_table(settings)
@@ -137,7 +138,7 @@ def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None,
         verdicts=verdicts,
         registry=settings.registry,
         declares=metrics,
-        redactor=_redactor(settings, tally),
+        redactor=redactor,
         tracing=tracing,
         checks=_checks(settings),
         budgets=None if budgets is None else budgets.control,
@@ -171,7 +172,7 @@ class _Poll:
         if parts is None or parts.clock is not self._clock:
             return
         if self._recorder.tracing is None:
-            self._recorder.tracing = _tracing(self._settings)
+            self._recorder.trace_with(_tracing(self._settings))
         if parts.budgets is not None and parts.budgets.book is not None:
             parts.budgets.book.tick()
 
@@ -221,17 +222,20 @@ def _checks(settings: Settings) -> Checks | None:
 
 
 def _redactor(settings: Settings, tally: Tally) -> Redactor | None:
-    if not settings.capture_content:
+    """What redacts captured content; made to see that its options are right even while nothing is captured."""
+    stated = settings.redaction_rules or settings.redaction_skip or settings.redaction_key is not None
+    if not (settings.capture_content or stated):
         return None
     from taskpilot_obs.safety.redaction import Redactor
 
-    return Redactor(
+    redactor = Redactor(
         *settings.redaction_rules,
         skip=settings.redaction_skip,
         hmac_key=_secret(settings.redaction_key),
         max_length=settings.capture_max_length,
         tally=tally,
     )
+    return redactor if settings.capture_content else None
 
 
 def _secret(key: SecretStr | None) -> bytes | None:

@@ -17,7 +17,7 @@ from taskpilot_obs.gate import Gate
 from taskpilot_obs.gating import CheckOptions, Place, Work, gated, place, refuse_unfit
 from taskpilot_obs.invocation import ActiveInvocation
 from taskpilot_obs.llm_invocation import LlmInvocation
-from taskpilot_obs.records import Operation
+from taskpilot_obs.records import SUCCESS, Operation
 from taskpilot_obs.site import Site
 
 if TYPE_CHECKING:
@@ -278,18 +278,15 @@ def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not recorder.enabled:
             return function(*args, **kwargs)
-        run = new().at(site, context.present())
-        if args or kwargs:
-            run.set_arguments(args, kwargs)
-        run.enter()
+        run = new().enter(site, context.present(), args, kwargs)
         try:
             result = (checked if recorder.gated else usual)(*args, **kwargs)
         except BaseException as error:
             run.fail(error)
             raise
-        if type(result) in _LAZY:
+        if result is not None and type(result) in _LAZY:
             return cast(R, _follow(run, result))
-        run.finish(result)
+        run.end(SUCCESS, result)
         return result
 
     return observed
@@ -307,16 +304,13 @@ def _wrap_coroutine(
     async def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not recorder.enabled:
             return await function(*args, **kwargs)
-        run = new().at(site, context.present())
-        if args or kwargs:
-            run.set_arguments(args, kwargs)
-        run.enter()
+        run = new().enter(site, context.present(), args, kwargs)
         try:
             result = await (checked if recorder.gated else usual)(*args, **kwargs)
         except BaseException as error:
             run.fail(error)
             raise
-        run.finish(result)
+        run.end(SUCCESS, result)
         return result
 
     return observed
@@ -379,5 +373,5 @@ async def _await(run: ActiveInvocation, awaitable: Awaitable[R]) -> R:
     except BaseException as error:
         run.fail(error)
         raise
-    run.finish(result)
+    run.end(SUCCESS, result)
     return result

@@ -12,10 +12,20 @@ from taskpilot_obs import freezing, ids, tracing
 from taskpilot_obs.context import current_running, current_scope
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.outcomes import classify
-from taskpilot_obs.records import BAD, AttributeValue, Invocation, Operation, Started, Status, clean_attributes
+from taskpilot_obs.records import (
+    BAD,
+    NO_ATTRIBUTES,
+    SUCCESS,
+    AttributeValue,
+    Invocation,
+    Operation,
+    Started,
+    Status,
+    clean_attributes,
+)
 from taskpilot_obs.rollups import Totals, sum_of
 from taskpilot_obs.semconv import Attr
-from taskpilot_obs.site import Details, Site, add_scope, text_length
+from taskpilot_obs.site import Details, Host, Site, add_scope, text_length
 from taskpilot_obs.tracing import LiveSpan
 
 if TYPE_CHECKING:
@@ -28,8 +38,9 @@ if TYPE_CHECKING:
 
     Step = tuple[Token["ActiveInvocation | None"], Token[Any] | None]
 
-_SUCCESS = Status.SUCCESS
-"""Looked up once: a member of an enumeration costs as much as a clock reading."""
+_scope, _current = current_scope.get, current_running.get
+_make_current, _make_last_current = current_running.set, current_running.reset
+"""Bound once: a method of an imported object is looked up, and bound, in each call."""
 _LOST, _UNSEEN, _BEGUN, _DONE = range(-1, 3)
 """What the drainer has seen of an invocation; `_LOST`: its start was dropped, its end will bring both records."""
 
@@ -70,13 +81,12 @@ class ActiveInvocation:
 
     def at(self, site: Site, parent: ActiveInvocation | None) -> Self:
         """Stand at a place, beneath a parent; not yet begun. In place of a constructor, which costs twice a call."""
-        self.ended_ns = 0
         self.site = site
         self.parent = parent
         self.number = ids.next_number()
-        scope = current_scope.get()
+        scope = _scope()
         self.scope = parent.scope if scope is None and parent is not None else scope
-        self.stage = _UNSEEN
+        self.ended_ns = self.stage = 0
         self.details: Details | None = None
         self._token: Token[ActiveInvocation | None] | None = None
         self.span: LiveSpan | None = None
@@ -100,19 +110,33 @@ class ActiveInvocation:
         host.pipeline.put(self)
         return self
 
-    def enter(self) -> Self:
-        """Begin, attached until the end. The hot path: `begin`, `attach` and `Pipeline.put` in one frame.
+    def enter(
+        self,
+        site: Site,
+        parent: ActiveInvocation | None,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] = NO_ATTRIBUTES,
+    ) -> Self:
+        """Begin at a place, with these arguments, and stay attached until the end.
 
-        The caller has asked whether the recorder is enabled.
+        The hot path: `at`, `set_arguments`, `begin`, `attach` and `Pipeline.put` in one frame. The caller has asked
+        whether the recorder is enabled.
         """
-        host = self.site.host
-        if host.redactor is not None:
-            self._redact_scope()
-        if host.tracing is not None:
-            host.guard_span.call(self._enter_span, host.tracing)
-        self._token = current_running.set(self)
-        self.started_ns = host.now()
-        pipeline = host.pipeline
+        self.site = site
+        self.parent = parent
+        self.number = ids.next_number()
+        scope = _scope()
+        self.scope = parent.scope if scope is None and parent is not None else scope
+        self.ended_ns = self.stage = 0
+        self.details = self.span = self.input_length = self.output_length = None
+        if args or kwargs:
+            self.set_arguments(args, kwargs)
+        host = site.host
+        if host.thorough:
+            self._enter_thoroughly(host)
+        self._token = _make_current(self)
+        now, pipeline = host.now, host.pipeline
+        self.started_ns = now()
         queue = pipeline.queue
         if len(queue) < pipeline.high_water:
             queue.append(self)
@@ -120,18 +144,21 @@ class ActiveInvocation:
             pipeline.put(self)
         return self
 
-    def end(self, status: Status) -> None:
-        """End with a given status; for frameworks whose ends are no exceptions. The other half of the hot path."""
+    def end(self, status: Status, result: object = None) -> None:
+        """End with a given status, and with what came out. The other half of the hot path."""
         if self.ended_ns:
             return
+        if result is not None:
+            self.set_output(result)
         host = self.site.host
-        self.ended_ns = host.now()
+        now, pipeline = host.now, host.pipeline
+        self.ended_ns = now()
         self.status = status
         token = self._token
         if token is not None:
             self._token = None
             try:
-                current_running.reset(token)
+                _make_last_current(token)
             except ValueError:  # another context than it was entered in
                 pass
             else:
@@ -139,7 +166,6 @@ class ActiveInvocation:
                     self.span.leave()
         if self.span is not None:
             host.guard_span.call(self._close_span, self.span)
-        pipeline = host.pipeline
         queue = pipeline.queue
         if len(queue) < pipeline.high_water:
             queue.append(self)
@@ -154,7 +180,7 @@ class ActiveInvocation:
 
     def stop(self) -> None:
         """End as `success`."""
-        self.end(_SUCCESS)
+        self.end(SUCCESS)
 
     def fail(self, error: BaseException) -> None:
         """End with the status that the exception stands for (`error`, `timeout`, `blocked`, `cancelled`, …)."""
@@ -182,13 +208,13 @@ class ActiveInvocation:
     def attach(self) -> Step:
         """Make this the current invocation (and its span the current span) until `detach`."""
         span = self.span
-        return current_running.set(self), None if span is None else span.attach()
+        return _make_current(self), None if span is None else span.attach()
 
     def detach(self, step: Step) -> None:
         """Undo `attach`. In a foreign context (a framework that ends elsewhere what it began) nothing happens."""
         running, span = step
         try:
-            current_running.reset(running)
+            _make_last_current(running)
         except (ValueError, RuntimeError):  # another context, or undone already
             return
         if span is not None:
@@ -201,7 +227,7 @@ class ActiveInvocation:
             return
         self._token = None
         try:
-            current_running.reset(token)
+            _make_last_current(token)
         except ValueError:  # another context than it was entered in
             return
         if self.span is not None:
@@ -211,7 +237,7 @@ class ActiveInvocation:
         """Attach again until the end."""
         if self.ended_ns:
             return
-        self._token = current_running.set(self)
+        self._token = _make_current(self)
         if self.span is not None:
             self.span.enter()
 
@@ -331,14 +357,6 @@ class ActiveInvocation:
             with guarded("capture", self.site.host.tally):
                 self._note().input_text = redactor.value({"args": args, "kwargs": kwargs} if kwargs else args)
 
-    def finish(self, result: object) -> None:
-        """End as `success` with this result."""
-        if type(result) is str:
-            self.output_length = len(result)
-        if self.site.host.redactor is not None:
-            self.set_output(result)
-        self.end(_SUCCESS)
-
     def note_item(self, item: object) -> None:
         """Note one item of a stream."""
         if type(item) is str:
@@ -382,9 +400,15 @@ class ActiveInvocation:
 
     def _open_span(self, tracer: Tracing) -> None:
         site, parent = self.site, self.parent
-        explicit = parent.span if parent is not None and parent is not current_running.get() else None
+        explicit = parent.span if parent is not None and parent is not _current() else None
         above = None if explicit is None else explicit.context
         self.span = LiveSpan(tracer.start_span(site.span_name, above, site.span_kind, self._start_attributes()))
+
+    def _enter_thoroughly(self, host: Host) -> None:
+        if host.redactor is not None:
+            self._redact_scope()
+        if host.tracing is not None:
+            host.guard_span.call(self._enter_span, host.tracing)
 
     def _enter_span(self, tracer: Tracing) -> None:
         self._open_span(tracer)
@@ -392,14 +416,14 @@ class ActiveInvocation:
             self.span.enter()
 
     def _close_span(self, live: LiveSpan) -> None:
-        uneventful = live.below is None and self.details is None and self.status is _SUCCESS
+        uneventful = live.below is None and self.details is None and self.status is SUCCESS
         if not (uneventful and self.site.is_inner) and live.recording:
             self._write_outcome(live)
             self._add_to_span_above(live)
         live.end()
 
     def _write_outcome(self, live: LiveSpan) -> None:
-        if self.status is not _SUCCESS:
+        if self.status is not SUCCESS:
             live.set(Attr.STATUS, self.status.value)
         details = self.details
         if details is not None and details.error_type is not None:

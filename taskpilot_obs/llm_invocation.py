@@ -10,12 +10,12 @@ from taskpilot_obs.abandonable import Abandonable
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.llm_errors import error_category
 from taskpilot_obs.providers import canonical
-from taskpilot_obs.records import Status
+from taskpilot_obs.records import NO_ATTRIBUTES, Status
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 
     from taskpilot_obs.invocation import ActiveInvocation
     from taskpilot_obs.records import AttributeValue, Invocation, Started
@@ -62,8 +62,21 @@ class LlmInvocation(Abandonable):
 
     def at(self, site: Site, parent: ActiveInvocation | None) -> Self:
         """Stand at a place where a model is called. Starts loading the price table, off this thread."""
-        super().at(site, parent)
-        here = cast("LlmSite", site)
+        self._prepare(cast("LlmSite", site))
+        return super().at(site, parent)
+
+    def enter(
+        self,
+        site: Site,
+        parent: ActiveInvocation | None,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] = NO_ATTRIBUTES,
+    ) -> Self:
+        """Begin at a place where a model is called, and stay attached until the end."""
+        self._prepare(cast("LlmSite", site))
+        return super().enter(site, parent, args, kwargs)
+
+    def _prepare(self, here: LlmSite) -> None:
         here.host.prices.warm_up()
         self.provider = here.provider
         self.request_model = here.model
@@ -83,7 +96,6 @@ class LlmInvocation(Abandonable):
         self.streaming = False
         self.retries = 0
         self.error_category: str | None = None
-        return self
 
     # --- what the caller says ----------------------------------------------------------------------------------------
 
@@ -218,19 +230,16 @@ class LlmInvocation(Abandonable):
             with guarded("stream.end", self.site.host.tally):
                 self.record_reading(reader.reading())
 
-    def finish(self, result: object) -> None:
-        """End as `success` with this response."""
+    def end(self, status: Status, result: object = None) -> None:
+        """End with a given status and the provider's response, and count the tokens where they are limited."""
         try:
-            self.record_response(result)
+            if result is not None:
+                self.record_response(result)
         finally:  # a Ctrl-C while it is read is the user's, and must not leave the call open
-            super().finish(result)
-
-    def end(self, status: Status) -> None:
-        """End with a given status, and count the tokens where they are limited."""
-        limits = self.site.host.limits
-        if limits is not None and not self.ended_ns:
-            limits.after(self)
-        super().end(status)
+            limits = self.site.host.limits
+            if limits is not None and not self.ended_ns:
+                limits.after(self)
+            super().end(status, result)
 
     def fail(self, error: BaseException) -> None:
         """End with the status that the exception stands for, and the usage that a stream stated before it."""

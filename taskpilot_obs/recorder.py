@@ -81,8 +81,8 @@ class Recorder(Reporter):
         self._expected: dict[object, Checks] = {}
         self.own_budgets: tuple[Budget, ...] = ()
         """Those that were attached to decorated functions."""
-        self.tracing = None
         self.redactor = None
+        self.trace_with(None)
 
     def install(self, parts: Parts) -> None:
         """Use these parts from now on; what the parts before them have queued is written by their exporters."""
@@ -97,7 +97,8 @@ class Recorder(Reporter):
             self.parts = parts
             self.clock, self.tally, self.prices = parts.clock, parts.tally, parts.prices
             self.guard_span = guarded("span", parts.tally)
-            self.tracing, self.redactor, self.verdicts = parts.tracing, parts.redactor, parts.verdicts
+            self.redactor, self.verdicts = parts.redactor, parts.verdicts
+            self.trace_with(parts.tracing)
             self.now, self.pipeline = parts.clock.now, parts.pipeline
             self.enabled = parts.settings.enabled
             self.checks = parts.checks
@@ -105,6 +106,11 @@ class Recorder(Reporter):
                 self._tell(operation, name)
             self.expect()
         return before
+
+    def trace_with(self, tracing: Tracing | None) -> None:
+        """Open spans there from now on; None opens none."""
+        self.tracing = tracing
+        self.thorough = tracing is not None or self.redactor is not None
 
     # --- invocations -------------------------------------------------------------------------------------------------
 
@@ -233,10 +239,6 @@ class Recorder(Reporter):
         return self.new_llm(
             model=model, provider=provider, operation=operation, parent=parent, attributes=attributes
         ).begin()
-
-    def new(self, operation: Operation, name: str, attributes: Mapping[str, object] | None = None) -> ActiveInvocation:
-        """An operation beneath the current one, not yet begun."""
-        return Abandonable().at(self.site(operation, name, attributes), resolve(CURRENT))
 
     def new_llm(
         self,

@@ -53,6 +53,8 @@ class Host:
     """Keeps a failure of the tracer from the user; made once, for it stands in the hot path."""
     tracing: Tracing | None
     redactor: Redactor | None
+    thorough: bool = False
+    """Whether calls are traced or their content is captured: one question of the hot path in place of two."""
     prices: PriceTable
     checks: Checks | None = None
     """Policies and guardrails of every place."""

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from taskpilot_obs import context
+from taskpilot_obs.abandonable import Abandonable
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.exceptions import RefusedError
 from taskpilot_obs.invocation import ActiveInvocation
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from taskpilot_obs.recorder import Recorder
+    from taskpilot_obs.site import Site
 
 NO_STATEMENT: Mapping[str, int | None] = MappingProxyType({})
 I_co = TypeVar("I_co", bound=ActiveInvocation, covariant=True)
@@ -28,24 +30,24 @@ class Tracked(Generic[I_co]):
     An exception of the block ends it with the status that the exception stands for, and goes on.
     """
 
-    __slots__ = ("_run", "_stated")
+    __slots__ = ("_new", "_runs", "_site", "_stated")
 
-    def __init__(self, run: I_co, stated: Mapping[str, int | None] = NO_STATEMENT) -> None:
-        self._run = run
+    def __init__(self, new: type[I_co], site: Site, stated: Mapping[str, int | None] = NO_STATEMENT) -> None:
+        self._new = new
+        self._site = site
         self._stated = stated
+        self._runs: list[I_co] = []
+        """Those in progress: a block may be entered again, in a loop or within itself."""
 
-    def _fresh(self) -> I_co:
-        """The run to begin: another one where the block is entered again, in a loop say."""
-        if self._run.ended:
-            self._run = type(self._run)().at(self._run.site, context.present())
-        return self._run
+    def _begin(self) -> I_co:
+        site, new = self._site, self._new
+        run = new().enter(site, context.present()) if site.host.enabled else new().at(site, None).begin()
+        self._runs.append(run)
+        return run
 
     def __enter__(self) -> I_co:
-        run = self._fresh()
-        host = run.site.host
-        if not host.enabled:
-            return run.begin()
-        run.enter()
+        run = self._begin()
+        host = self._site.host
         if host.limits is not None and isinstance(run, LlmInvocation):
             try:
                 host.limits.before(run, (), self._stated)
@@ -57,17 +59,17 @@ class Tracked(Generic[I_co]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
+        run = self._runs.pop()
         if error is None:
-            self._run.stop()
+            run.stop()
         else:
-            self._run.fail(error)
+            run.fail(error)
 
     async def __aenter__(self) -> I_co:
-        run = self._fresh()
-        host = run.site.host
+        run = self._begin()
+        host = self._site.host
         if not host.enabled or host.limits is None or not isinstance(run, LlmInvocation):
-            return self.__enter__()
-        run.enter()
+            return run
         try:
             await host.limits.before_async(run, (), self._stated)
         except BaseException as error:
@@ -91,21 +93,21 @@ def track_workflow(
         recorder: where to record; the default recorder when left out.
         attributes: for span and audit log.
     """
-    return Tracked((recorder or get_recorder()).new(Operation.WORKFLOW, name, attributes))
+    return Tracked(Abandonable, (recorder or get_recorder()).site(Operation.WORKFLOW, name, attributes))
 
 
 def track_agent(
     name: str, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
 ) -> Tracked[ActiveInvocation]:
     """Record a block of code as a run of an agent; arguments as for `track_workflow`."""
-    return Tracked((recorder or get_recorder()).new(Operation.AGENT, name, attributes))
+    return Tracked(Abandonable, (recorder or get_recorder()).site(Operation.AGENT, name, attributes))
 
 
 def track_tool(
     name: str, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
 ) -> Tracked[ActiveInvocation]:
     """Record a block of code as a tool call of the agent that runs; arguments as for `track_workflow`."""
-    return Tracked((recorder or get_recorder()).new(Operation.TOOL, name, attributes))
+    return Tracked(Abandonable, (recorder or get_recorder()).site(Operation.TOOL, name, attributes))
 
 
 def track_llm(
@@ -136,7 +138,7 @@ def track_llm(
         ValueError: the operation is no LLM call.
     """
     used = recorder or get_recorder()
-    run = used.new_llm(model=model, provider=provider, operation=operation, attributes=attributes)
+    site = used.llm_site(model=model, provider=provider, operation=operation, attributes=attributes)
     if input_tokens is None and max_output_tokens is None:
-        return Tracked(run)
-    return Tracked(run, {"input_tokens": input_tokens, "max_output_tokens": max_output_tokens})
+        return Tracked(LlmInvocation, site)
+    return Tracked(LlmInvocation, site, {"input_tokens": input_tokens, "max_output_tokens": max_output_tokens})

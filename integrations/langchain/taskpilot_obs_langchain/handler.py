@@ -10,7 +10,7 @@ from taskpilot_obs.config import get_recorder
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.outcomes import register_status
-from taskpilot_obs.records import Operation, Status
+from taskpilot_obs.records import SUCCESS, Operation, Status
 from taskpilot_obs_langchain import answers, middleware, models
 from taskpilot_obs_langchain.chains import Kind, agent_name, is_own_node, is_pause, kind_of
 from taskpilot_obs_langchain.opening import Opener
@@ -140,7 +140,7 @@ class ObservabilityHandler(BaseCallbackHandler):
                 elif "inputs" in kwargs and open_beneath(entry):  # LangChain swallows the GeneratorExit of a stream
                     entry.run.end(Status.ABANDONED)
                 else:
-                    entry.run.finish(outputs)
+                    entry.run.end(SUCCESS, outputs)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """It ends with an exception, or with the control flow of a framework."""
@@ -282,7 +282,8 @@ class ObservabilityHandler(BaseCallbackHandler):
         """It has found something, or nothing."""
         entry = take(self._runs, run_id)
         if entry is not None and entry.mine and entry.run is not None:
-            entry.run.finish([document.page_content for document in documents] if self._recorder.redactor else None)
+            found = [document.page_content for document in documents] if self._recorder.redactor else None
+            entry.run.end(SUCCESS, found)
 
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """It raises."""
