@@ -55,6 +55,7 @@ def test_kill(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1_800)
 def test_kill_a_hundred_times(tmp_path: Path) -> None:
     """The same, a hundred times."""
     kill_rounds(tmp_path / "audit.jsonl", 100)

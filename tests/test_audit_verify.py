@@ -156,6 +156,7 @@ def test_every_mutation_is_found(closed: Path, mutation: Mutation, seed: int) ->
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1_800)
 @settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(MUTATIONS), st.integers(min_value=0))
 def test_every_mutation_is_found_ten_thousand_times(closed: Path, mutation: Mutation, seed: int) -> None:
@@ -184,6 +185,7 @@ def test_constant_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1_800)
 def test_a_million_records(tmp_path: Path) -> None:
     """A million records over many files verify within a megabyte."""
     assert peak_of_verification(tmp_path / "audit.jsonl", 1_000_000) < 1_000_000
