@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import logging
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict
@@ -100,7 +101,7 @@ class Settings(BaseModel):
     redaction_rules: tuple[Any, ...] = ()
     """Own kinds of secrets (`taskpilot_obs.safety.Rule`), hidden beside the built-in ones."""
     redaction_skip: tuple[str, ...] = ()
-    """Built-in kinds that may be shown: `["email"]`."""
+    """Built-in kinds that may be shown: `["email"]`. In the environment with commas: `email,iban`."""
     redaction_key: Annotated[SecretStr, Field(min_length=1)] | None = None
     """With a key, redaction marks carry a keyed hash, so that two occurrences of a secret can be matched."""
 
@@ -156,7 +157,12 @@ NOT_FROM_ENVIRONMENT = frozenset(
         *("on_budget_alert", "thresholds", "tracer_provider"),
     }
 )
-_LISTS = frozenset({"budgets", "prices", "redaction_skip"})
+_LISTS = {
+    "budgets": re.compile(re.escape(os.pathsep)),
+    "prices": re.compile(re.escape(os.pathsep)),
+    "redaction_skip": re.compile(f"[,{re.escape(os.pathsep)}]"),
+}
+"""What parts the items of a list in the environment: paths may hold commas."""
 
 
 def _from_environment(fields: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -166,8 +172,12 @@ def _from_environment(fields: Mapping[str, Any], environ: Mapping[str, str]) -> 
     for name in fields:
         value = environ.get(ENV_PREFIX + name.upper())
         if value and name not in NOT_FROM_ENVIRONMENT:  # empty is how compose files spell unset
-            found[name] = tuple(value.split(os.pathsep)) if name in _LISTS else value
+            found[name] = _items(value, _LISTS[name]) if name in _LISTS else value
     return found
+
+
+def _items(value: str, separator: re.Pattern[str]) -> tuple[str, ...]:
+    return tuple(item for item in (part.strip() for part in separator.split(value)) if item)
 
 
 def _refuse_unknown(options: Mapping[str, Any], fields: Mapping[str, Any]) -> None:

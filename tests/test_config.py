@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -232,6 +233,39 @@ def test_without_prometheus_and_disabled() -> None:
     assert off.parts is not None
     assert off.parts.declares is None
     off.shutdown()
+
+
+def test_lists_in_the_environment() -> None:
+    """Kinds are parted by commas or like paths, blanks and empty items do not count; paths keep their commas."""
+    sep = os.pathsep
+    environ = {
+        ENV_PREFIX + "REDACTION_SKIP": f"email, iban{sep}card,",
+        ENV_PREFIX + "PRICES": f"a,b.toml{sep}c.toml{sep}",
+    }
+    settings = Settings.resolve({}, environ)
+    assert settings.redaction_skip == ("email", "iban", "card")
+    assert settings.prices == (Path("a,b.toml"), Path("c.toml"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"redaction_skip": ["phone"]}, "skip"),
+        ({"redaction_rules": ["email"]}, "Rule"),
+        ({"redaction_key": "short"}, "hmac_key"),
+    ],
+)
+def test_redaction_is_checked_while_nothing_is_captured(options: Any, said: str, tmp_path: Path) -> None:
+    """A wrong option of redaction is refused at once, not when capture is switched on, and before a file is opened."""
+    log = tmp_path / "audit.jsonl"
+    with pytest.raises(ConfigurationError, match=said):
+        configure(**options, audit_log=log)
+    assert not list(tmp_path.iterdir())
+
+
+def test_right_redaction_captures_nothing_by_itself() -> None:
+    """Options of redaction alone do not switch capture on."""
+    assert build_recorder(redaction_skip=["email"], prometheus=False).redactor is None
 
 
 def test_the_environment_configures_the_default_recorder() -> None:
