@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
@@ -15,6 +14,7 @@ from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.records import Operation, Origin, Stage
 from taskpilot_obs.safety import checks as running
 from taskpilot_obs.safety.subjects import NO_ARGUMENTS, Subject
+from taskpilot_obs.safety.texts import texts_in
 
 if TYPE_CHECKING:
     from taskpilot_obs.budgets.control import Control
@@ -24,12 +24,8 @@ if TYPE_CHECKING:
     from taskpilot_obs.safety.checks import Checks, Outcome, Ready
     from taskpilot_obs.site import Host
 
-_MAX_DEPTH = 8
-_MAX_TEXTS = 10_000
 _LONGEST_REASON = 1_000
 _redact: Callable[[str], str] | None = None
-_TEXT_ATTRIBUTES = ("content", "text", "message", "choices")
-"""Where messages and responses of providers and frameworks hold their text."""
 
 
 class Streamed(list[Any]):
@@ -47,12 +43,13 @@ class Gate:
         function: what is called there, for the names of its arguments.
     """
 
-    __slots__ = ("_defaults", "_host", "_names", "own")
+    __slots__ = ("_defaults", "_host", "_is_method", "_names", "own")
 
     def __init__(self, host: Host, own: Checks | None, function: Callable[..., Any]) -> None:
         self._host = host
         self.own = own
         self._names, self._defaults = _parameters(function)
+        self._is_method = self._names[:1] in (("self",), ("cls",))
 
     def at(self, stage: Stage) -> tuple[Ready, ...]:
         """What is asked at a stage."""
@@ -118,14 +115,16 @@ class Gate:
         """What goes in; None if it cannot be read."""
         with guarded(running.WHERE, self._host.tally):
             arguments = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
-            return _about(run, Stage.INPUT, "\n".join(texts_in((*args, *kwargs.values()))), arguments)
+            said = texts_in((*args, *kwargs.values()), machine=self._is_method and bool(args))
+            return _about(run, Stage.INPUT, "\n".join(said), arguments)
         return None
 
     def _answer(self, run: ActiveInvocation, result: object) -> Subject | None:
         """What comes out; None if it cannot be read."""
         with guarded(running.WHERE, self._host.tally):
-            joint = "" if isinstance(result, Streamed) else "\n"
-            return _about(run, Stage.OUTPUT, joint.join(texts_in((result,))), NO_ARGUMENTS)
+            pieces = isinstance(result, Streamed)
+            said = ("" if pieces else "\n").join(texts_in((result,), keys=not pieces))
+            return _about(run, Stage.OUTPUT, said, NO_ARGUMENTS)
         return None
 
     def _ask(self, run: ActiveInvocation, ready: Sequence[Ready], stage: Stage, subject: Subject | None) -> None:
@@ -176,46 +175,6 @@ def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str
         each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
     )
     return positional, {each.name: each.default for each in parameters if each.default is not each.empty}
-
-
-def texts_in(values: Sequence[object]) -> list[str]:
-    """The strings in arguments or a result: in lists, dicts, messages with a `content`, models and dataclasses too."""
-    found: list[str] = []
-    for value in values:
-        if type(value) is str:
-            found.append(value)
-        elif value is not None:
-            found.extend(_texts(value, 0))
-        if len(found) > _MAX_TEXTS:
-            break
-    return found
-
-
-def _texts(value: object, depth: int) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif value is None or depth >= _MAX_DEPTH or isinstance(value, int | float | bytes | type):
-        return
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _texts(each, depth + 1)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for each in value:
-            yield from _texts(each, depth + 1)
-    else:
-        for held in _held_by(value):
-            yield from _texts(held, depth + 1)
-
-
-def _held_by(value: object) -> list[object]:
-    """What an object holds that may be text: a message its content, any other model or dataclass all its fields."""
-    stated = [getattr(value, name, None) for name in _TEXT_ATTRIBUTES]
-    telling = [held for held in stated if held is not None and not callable(held)]
-    if telling:
-        return telling
-    if dataclasses.is_dataclass(value):
-        return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
-    return list(vars(value).values()) if hasattr(type(value), "model_fields") else []
 
 
 class _Report:

@@ -420,7 +420,7 @@ def test_bounds_of_reading() -> None:
     loop: list[object] = []
     loop.append(loop)
     agent = observe_agent("Agent", policies=[WORDS], mode="enforce")(done)
-    assert agent(loop, 1, b"delete", Message, None, key=2) == "done"
+    assert agent(loop, 1, 2.5, Message, None, key=2) == "done"
     assert agent(*["x"] * 10_500, "delete") == "done"
 
 
