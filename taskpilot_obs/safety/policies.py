@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -11,100 +9,13 @@ from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.records import Severity, Stage, Verdict
 from taskpilot_obs.safety.options import INPUT, Named, Stages, as_words, positive
 from taskpilot_obs.safety.subjects import ALLOW, Ruling, Subject
+from taskpilot_obs.safety.words import DenyWords
+
+__all__ = ["AllowTools", "DenyPattern", "DenyTools", "DenyWords", "MaxInputLength", "MaxTokens", "RequireApproval"]
 
 Predicate = Callable[[Mapping[str, object]], bool]
 """Says of the arguments of a tool call, by name, whether a rule applies to them."""
 Tools = Collection[str] | Mapping[str, Predicate | None]
-
-_WORDS = re.compile(r"\w+")
-_INVISIBLE = dict.fromkeys(
-    (
-        *(0x00AD, 0x034F, 0x061C, 0x115F, 0x1160, 0x3164, 0xFEFF, 0xFFA0),
-        *range(0x180B, 0x1810),
-        *range(0x200B, 0x2010),  # zero-width spaces and joiners, marks of direction
-        *range(0x202A, 0x202F),
-        *range(0x2060, 0x2070),
-        *range(0xFE00, 0xFE10),  # variation selectors
-        *range(0xE0000, 0xE0200),  # tags, more variation selectors
-    )
-)
-"""Unicode's default-ignorable characters: nobody sees them in the middle of a word."""
-_FEW = 10
-"""Words. Up to so many, looking for each costs less than taking the text apart."""
-_DENIED_WORD = Ruling(Verdict.DENY, "contains a denied word")
-_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
-
-
-def fold(text: str) -> str:
-    """The text as words are compared: compatibility forms and case folded, invisible characters left out."""
-    if text.isascii():
-        return text.lower()
-    folded = unicodedata.normalize("NFKC", text.translate(_INVISIBLE)).casefold()
-    return folded.replace("i\u0307", "i")  # a capital I with a dot becomes an i, and the dot once more
-
-
-def _is_unspaced(word: str) -> bool:
-    """Whether the word is of a script that puts no spaces between words."""
-    return any(unicodedata.name(char, "").startswith(_UNSPACED) for char in word)
-
-
-class DenyWords(Named):
-    """Denies text that contains one of these words, as a whole word and in any case: "undelete" is not "delete".
-
-    What is no single word ("drop table", "c++"), and words of scripts without spaces, are found wherever they stand.
-
-    Args:
-        words: what is denied.
-        name: of the policy; a metric label.
-        severity: of a violation: low, medium, high or critical.
-        stages: where it is asked: input, output or both.
-
-    Raises:
-        ConfigurationError: an option is not as described.
-    """
-
-    __slots__ = ("_phrases", "_words")
-
-    def __init__(
-        self,
-        words: Iterable[str],
-        *,
-        name: str = "deny_words",
-        severity: Severity | str = Severity.MEDIUM,
-        stages: Stages | Stage | str = INPUT,
-    ) -> None:
-        super().__init__(name, severity, stages)
-        folded = frozenset(fold(word.strip()) for word in as_words("words", words))
-        single = frozenset(word for word in folded if _WORDS.fullmatch(word) and not _is_unspaced(word))
-        self._words = single if len(single) > _FEW else frozenset()
-        self._phrases = tuple(sorted(folded - self._words))
-
-    def check(self, subject: Subject, /) -> Ruling:
-        """Look for the words."""
-        text = fold(subject.text)
-        for phrase in self._phrases:
-            if phrase in text and _stands_in(text, phrase):
-                return _DENIED_WORD
-        if self._words and not self._words.isdisjoint(_WORDS.findall(text)):
-            return _DENIED_WORD
-        return ALLOW
-
-
-def _stands_in(text: str, phrase: str) -> bool:
-    """Whether the phrase stands in the text and not within a longer word."""
-    at = text.find(phrase)
-    while at >= 0:
-        end = at + len(phrase)
-        cut_left = at > 0 and _joins(text[at - 1], phrase[0])
-        cut_right = end < len(text) and _joins(phrase[-1], text[end])
-        if not (cut_left or cut_right):
-            return True
-        at = text.find(phrase, at + 1)
-    return False
-
-
-def _joins(left: str, right: str) -> bool:
-    return (left.isalnum() or left == "_") and (right.isalnum() or right == "_") and not _is_unspaced(left + right)
 
 
 class DenyPattern(Named):

@@ -51,7 +51,9 @@ def call(tool: Any, agent: Any = "planner", **arguments: Any) -> Any:
         ("d\u2063el\u180eete it", True),
         ("\u0130stanbul", True),
         ("istanbul", True),
-        ("drop  table", False),
+        ("drop  table", True),
+        ("now DROP\n\t\u00a0 Table", True),
+        ("drop-table", False),
         ("now Drop Table users", True),
         ("drop tables", False),
         ("raindrop table", False),
@@ -63,12 +65,23 @@ def call(tool: Any, agent: Any = "planner", **arguments: Any) -> Any:
         ("\u0e25\u0e1a\u0e44\u0e1f\u0e25\u0e4c", True),
         ("\u0443\u0434\u0430\u043b\u0438", True),
         ("\u0443\u0434\u0430\u043b\u0438\u043c", False),
+        ("हिन्द है", True),
+        ("यह हिन्दी है", False),
+        ("हिन्द।", True),
+        ("लिखो हि\u200cन्द", True),
+        ("மிழ்", False),
+        ("தமிழ் மொழி", True),
+        ("தமிழை", False),
+        ("عَرَبِيّ", False),
+        ("ร้าน", False),
+        ("ไปลบไฟล์", True),
+        ("delete\u0337", True),
         ("", False),
     ],
 )
 def test_denied_words_are_whole_words_in_any_case_and_script(text: Any, denied: Any) -> None:
     """Words are found whole, in any case and compatibility form, and inside of scripts that write no spaces."""
-    words = ["Delete", "drop table", "c++", "straße", "删除", "ลบ", "удали", "ISTANBUL"]
+    words = ["Delete", "drop table", "c++", "straße", "删除", "ลบ", "удали", "ISTANBUL", "हिन्द", "தமிழ்", "عرب"]
     assert (DenyWords(words).check(said(text)).verdict is Verdict.DENY) is denied
     many = [*words, *(f"other{number}" for number in range(20))]
     assert (DenyWords(many).check(said(text)).verdict is Verdict.DENY) is denied
@@ -179,6 +192,7 @@ def test_tokens_are_one_violation_when_passed(limit: Any, calls: Any) -> None:
         (lambda: DenyWords([]), "words"),
         (lambda: DenyWords(["a", " "]), "words"),
         (lambda: DenyWords(["a", NOT_TEXT]), "words"),
+        (lambda: DenyWords(["a", "\u200b"]), "words"),
         (lambda: DenyWords(["a"], severity="grave"), "severity: expected one of low, medium, high, critical"),
         (lambda: DenyWords(["a"], stages="middle"), "stages: expected one of input, output"),
         (lambda: DenyWords(["a"], stages=()), "stages"),
