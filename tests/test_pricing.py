@@ -153,7 +153,7 @@ def test_service_tiers() -> None:
 
 
 def test_another_providers_list_has_no_tiers_of_its_own() -> None:
-    """What Azure has no list for is priced by OpenAI's, whose flex tier Azure does not sell."""
+    """What Azure has no list for is priced by OpenAI's; what Azure takes for a tier is not known from there."""
     table = library.load()
     borrowed = [
         found.model.id
@@ -164,7 +164,29 @@ def test_another_providers_list_has_no_tiers_of_its_own() -> None:
     ]
     assert borrowed
     for model in borrowed:
-        assert price("azure", model, tier="flex") == price("azure", model) != price("openai", model, tier="flex")
+        assert price("azure", model).cost is not None
+        assert price("azure", model, tier="flex") == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "tier", "known"),
+    [
+        ("openai", "gpt-4o", "priority", True),
+        ("openai", "gpt-4o", "flex", False),
+        ("openai", "gpt-4o", "scale", False),
+        ("anthropic", "claude-sonnet-4-5", "batch", True),
+        ("anthropic", "claude-sonnet-4-5", "priority", False),
+        ("anthropic", "claude-3-5-haiku-20241022", "batch", False),
+        ("gcp.vertex_ai", "gemini-2.5-pro", "provisioned_throughput", False),
+        ("aws.bedrock", "us.amazon.nova-lite-v1:0", "flex", False),
+        ("aws.bedrock", "us.amazon.nova-lite-v1:0", "default", True),
+        ("groq", "openai/gpt-oss-120b", "flex", True),
+        ("groq", "openai/gpt-oss-120b", "on_demand", True),
+    ],
+)
+def test_a_tier_without_a_price_of_its_own_is_unpriced(provider: str, model: str, tier: str, *, known: bool) -> None:
+    """A tier that costs something else is never billed at the standard price, which would be a wrong figure."""
+    assert (price(provider, model, tier=tier).cost is not None) is known
 
 
 # --- aliases and own prices -----------------------------------------------------------------------------------------

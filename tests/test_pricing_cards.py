@@ -17,7 +17,8 @@ from taskpilot_obs.pricing.cards import KINDS, Card, Rate, Tier, counts_by_kind
 from taskpilot_obs.pricing.library import Found, Library, LibraryCard, load, price_context
 from taskpilot_obs.usage import Usage, from_counts
 
-TIERS = (None, "default", "flex", "priority", "fast", "batch")
+TIERS_APART = ("flex", "priority", "fast", "batch")
+TIERS = (None, "default", *TIERS_APART)
 TOKEN_PRICES = frozenset({"input_mtok", "output_mtok"})
 
 
@@ -76,13 +77,24 @@ def cheap_usages(dice: random.Random, starts: list[int]) -> list[Usage]:
     return [Usage(1_000, 100), Usage(1_000, 100, 600, 300, 100, 200), *(random_usage(dice, starts) for _ in range(4))]
 
 
+def priced_in(calculation: types.PriceCalculation) -> set[str]:
+    return {key for key, price in calculation.model_price.__dict__.items() if price is not None}
+
+
 def expected(library: Library, found: Found, usage: Usage, tier: str | None, at_unix_ns: int) -> Decimal | None:
-    """The library's own price; None where it refuses the usage, or would give away tokens that have no price."""
+    """The library's own price; None where it refuses the usage, or would give away tokens that have no price.
+
+    None too where it takes the standard price for a tier, since it knows none for that.
+    """
     try:
         calculated = library.calculate(found, usage, price_context(tier), at_unix_ns)
+        standard = library.calculate(found, usage, {}, at_unix_ns)
     except ValueError:
         return None
-    priced = {key for key, price in calculated.model_price.__dict__.items() if price is not None}
+    if tier in TIERS_APART and (found.provider.id, tier) != ("groq", "flex") and TOKEN_PRICES & priced_in(standard):
+        if calculated.model_price == standard.model_price:
+            return None
+    priced = priced_in(calculated)
     sides = {"input_mtok": usage.input_tokens, "output_mtok": usage.output_tokens}
     given_away = any(tokens and key not in priced for key, tokens in sides.items())
     return None if priced and (given_away or not priced & TOKEN_PRICES) else calculated.total_price

@@ -219,9 +219,9 @@ OTHER_SHAPES = {
         },
         Usage(100, 5, 70, 20, 5, 15),
     ),
-    "Bedrock Converse: the total says that the cache is within": (
+    "Bedrock Converse: a total that leaves the cache out changes nothing": (
         {"usage": {"inputTokens": 100, "outputTokens": 5, "cacheReadInputTokens": 70, "totalTokens": 105}},
-        Usage(100, 5, 70),
+        Usage(170, 5, 70),
     ),
     "Bedrock invoke: counts in boto3's headers": (
         {

@@ -36,6 +36,9 @@ _TABLE_IDS: Final = {
     "x_ai": "x-ai",
 }
 """The table's ids where they differ from the canonical names; its own matching takes Azure for OpenAI."""
+_PRICED_APART: Final = frozenset({"batch", "fast", "flex", "priority", "provisioned_throughput", "reserved", "scale"})
+"""Tiers with prices, or contracts, of their own: where the table has none for one, its standard price is not it."""
+_AT_STANDARD_PRICE: Final = frozenset({("groq", "flex")})
 _STANDARD_TIERS: Final = frozenset({"", "default", "standard", "auto", "on_demand", "standard_only"})
 
 
@@ -102,12 +105,15 @@ class Library:
                 yield from (Found(known, model) for model in known.models)
 
     def card(self, found: Found, service_tier: str | None, at_unix_ns: int) -> Priced | None:
-        """The rates in force at this time; None for a model that is not billed by tokens."""
+        """The rates in force at this time; None for a model that is not billed by tokens, or not at this tier."""
         context = price_context(service_tier)
         if context and not any(found.model is model for model in found.provider.models):
             context = {}  # another provider's price list stands in, and its tiers do not
-        prices = found.model.get_prices(_moment(at_unix_ns), context)
+        moment = _moment(at_unix_ns)
+        prices = found.model.get_prices(moment, context)
         rates = self._rates(prices)
+        if rates != () and _lacks(found, service_tier) and prices == found.model.get_prices(moment, {}):
+            return None
         if rates is None or self._changes_within_slot(found.model):
             return LibraryCard(self, found, context, rates or ())
         if prices.__dict__ and not rates:
@@ -176,6 +182,12 @@ class LibraryCard:
             return self._library.calculate(self._found, cleaned, self._context, at_unix_ns).total_price
         except ValueError:
             return None
+
+
+def _lacks(found: Found, service_tier: str | None) -> bool:
+    """Whether a tier's prices must differ from the standard ones."""
+    tier = (service_tier or "").lower()
+    return tier in _PRICED_APART and (found.provider.id, tier) not in _AT_STANDARD_PRICE
 
 
 def price_context(service_tier: str | None) -> dict[str, str]:

@@ -90,7 +90,7 @@ class PriceTable:
         self._targets = frozenset(self._aliases.values())
         self._own = _by_model(own_prices)
         self._entries: dict[Key, _Entry | None] = {}
-        self._warned: set[tuple[str | None, str]] = set()
+        self._warned: set[tuple[str | None, str, str | None]] = set()
         self._lock = threading.Lock()
 
     @classmethod
@@ -237,18 +237,19 @@ class PriceTable:
 
     def _warn(self, key: Key) -> None:
         """Say once that a model has no price."""
-        provider, response, request, *_ = key
+        provider, response, request, tier, _ = key
         model = response or request
-        seen = (provider, model or "")
+        seen = (provider, model or "", tier)
         if model is None or seen in self._warned or len(self._warned) >= _MAX_WARNED:
             return
         self._warned.add(seen)
         logger.warning(
-            "taskpilot_obs: no price for model %.*r of provider %.*r: its calls are unpriced; add an alias or a price",
+            "taskpilot_obs: no price for model %.*r of provider %.*r%s: its calls are unpriced; add an alias or a price",
             _MAX_NAME,
             model,
             _MAX_NAME,
             provider,
+            f" at service tier {tier[:_MAX_NAME]!r}" if tier else "",
         )
 
 

@@ -13,7 +13,7 @@ _COHERE_CONTENT: Final = frozenset(
 _DELTA_PARTS: Final = ("content", "tool_calls", "reasoning_content", "reasoning", "function_call", "refusal", "audio")
 _MESSAGE_PARTS: Final = ("content", "tool_call_chunks", "tool_calls", "thinking", "reasoning_content")
 _GEMINI_PARTS: Final = ("text", "functionCall", "function_call", "inlineData", "inline_data", "executableCode")
-_TEXTS: Final = ("response", "text", "outputText", "generation", "completion", "contentBlockDelta")
+_TEXTS: Final = ("response", "text", "outputText", "generation", "completion", "contentBlockDelta", "token")
 
 
 def has_content(event: Fields) -> bool:

@@ -16,7 +16,9 @@ ID_KEYS: Final = ("id", "response_id", "responseId", "generation_id")
 REASON_KEYS: Final = ("finish_reason", "stop_reason", "stopReason", "done_reason", "completionReason", "finishReason")
 TIER_KEYS: Final = ("service_tier", "serviceTier")
 PROVIDER_KEYS: Final = ("model_provider", "provider_name")
-CHOICE_KEYS: Final = ("choices", "candidates", "results")
+CHOICE_KEYS: Final = ("choices", "candidates", "results", "outputs")
+FEEDBACK_KEYS: Final = ("promptFeedback", "prompt_feedback")
+"""Where Gemini says why it did not even begin."""
 USAGE_KEYS: Final = (
     "usage",
     "usage_metadata",
@@ -36,19 +38,22 @@ WRAPPERS: Final = (
     "metadata",
     "x_groq",
     "messageStop",
+    "result",
     "results",
+    "details",
     "generations",
     "generation_info",
     "response_metadata",
     "llm_output",
 )
-"""Keys under which a layer keeps another: `response.completed`, `message_start`, Converse' last event, LangChain."""
+"""Keys under which a layer keeps another: `response.completed`, `message_start`, a line of a batch, LangChain."""
 _PROOFS: Final = {
     "x_groq": "groq",
     "usageMetadata": "gcp.gemini",
     "modelVersion": "gcp.gemini",
     "prompt_filter_results": "azure.ai.openai",
     "eval_count": "ollama",
+    "prompt_eval_count": "ollama",
     "inputTextTokenCount": "aws.bedrock",
     "amazon-bedrock-invocationMetrics": "aws.bedrock",
     "contentBlockDelta": "aws.bedrock",
@@ -74,19 +79,27 @@ _ASKED_FOR: Final = tuple(
             *PROVIDER_KEYS,
             *CHOICE_KEYS,
             *EMBEDDING_KEYS,
+            *FEEDBACK_KEYS,
+            "custom_id",
             "data",
             "incomplete_details",
             "error",
+            "type",
         )
     )
 )
 
 
 def opened(event: object) -> Fields | None:
-    """The fields of a body or an event, out of what carries it: JSON text, a line of a stream, a Bedrock chunk."""
+    """The fields of a body or an event, out of what carries it: JSON text, a line or an event of a stream, a chunk."""
     found = fields(event)
     if found is None:
         return _decoded(event) if isinstance(event, (str, bytes, bytearray)) else None
+    data = found.get("data")
+    if data is not None and not isinstance(
+        data, (list, tuple)
+    ):  # an event of Mistral's SDK, or one that nobody decoded
+        return (_decoded(data) if isinstance(data, (str, bytes, bytearray)) else fields(data)) or found
     chunk = found.get("chunk")
     carrier = (fields(chunk) or NOTHING) if chunk is not None else found
     payload = carrier.get("bytes")
@@ -160,12 +173,18 @@ def wrapped(value: object) -> Fields | None:
 
 
 def usage_elsewhere(layer: Fields) -> Fields | None:
-    """Counts that are no object of their own: Bedrock's headers, Vertex' embeddings."""
+    """Counts that a layer keeps in another place: Bedrock's headers, Vertex' embeddings, the choice of Moonshot."""
     headers = inner(inner(layer, "ResponseMetadata"), "HTTPHeaders")
     if headers is not NOTHING:
         return _from_headers(headers)
+    choices = layer.get("choices")
+    if choices is not None:
+        return fields((items(choices)[:1] or [NOTHING])[0].get("usage"))
     predictions = layer.get("predictions")
-    return _from_predictions(predictions) if predictions is not None else None
+    if predictions is not None:
+        return _from_statistics([inner(one, "embeddings") for one in items(predictions)])
+    embeddings = layer.get("embeddings")
+    return _from_statistics(items(embeddings)) if embeddings is not None else None
 
 
 def _from_headers(headers: Fields) -> Fields | None:
@@ -175,8 +194,8 @@ def _from_headers(headers: Fields) -> Fields | None:
     return counts or None
 
 
-def _from_predictions(predictions: object) -> Fields | None:
-    stated = [inner(inner(one, "embeddings"), "statistics").get("token_count") for one in items(predictions)]
+def _from_statistics(embeddings: list[Fields]) -> Fields | None:
+    stated = [inner(one, "statistics").get("token_count") for one in embeddings]
     known = [known for value in stated if (known := count(value)) is not None]
     return {"prompt_tokens": sum(known), "completion_tokens": 0} if known else None
 

@@ -5,7 +5,7 @@ details. What a provider counts outside of its total is added here, and only her
 
 | shape | input states | output states |
 | --- | --- | --- |
-| OpenAI chat and what imitates it | all | all, but for xAI and Perplexity: reasoning outside |
+| OpenAI chat and what imitates it | all | all, but for xAI, Perplexity, Gemini: reasoning outside |
 | OpenAI responses, LangChain, pydantic-ai, OpenTelemetry | all | all |
 | Anthropic | uncached only; cache reads and writes outside | all |
 | Bedrock | uncached only; cache reads and writes outside | all |
@@ -27,6 +27,8 @@ Reader = Callable[[Fields, "str | None"], Counts]
 _TIERS: Final = ("flex", "priority")
 _AUDIO: Final = frozenset({"AUDIO", "4"})
 _IMAGE: Final = frozenset({"IMAGE", "2"})
+TTL_KEYS: Final = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+PROVISIONED: Final = "provisioned_throughput"
 _NOTHING_STATED: Final = Usage()
 
 
@@ -35,8 +37,8 @@ def _with_tiers(*names: str) -> tuple[str, ...]:
     return tuple(prefix + name for prefix in ("", *(f"{tier}_" for tier in _TIERS)) for name in names)
 
 
-_READ: Final = _with_tiers("cached_tokens", "cache_read")
-_WRITTEN: Final = _with_tiers("cache_write_tokens", "cache_creation")
+_READ: Final = (*_with_tiers("cached_tokens", "cache_read"), "cache_read_input_tokens")
+_WRITTEN: Final = (*_with_tiers("cache_write_tokens", "cache_creation"), "cache_creation_input_tokens")
 _REASONING: Final = _with_tiers("reasoning", "reasoning_tokens", "thinking_tokens")
 _AUDIO_DETAIL: Final = _with_tiers("audio", "audio_tokens")
 _IMAGE_DETAIL: Final = _with_tiers("image", "image_tokens")
@@ -79,6 +81,8 @@ def named_tier(usage: Fields) -> str | None:
     if stated is not None:
         return stated.lower()
     traffic = text(first(usage, "trafficType", "traffic_type"))
+    if traffic is not None and traffic.lower() == PROVISIONED:
+        return PROVISIONED
     details = inner(usage, "input_token_details")
     for tier in _TIERS:
         if (traffic is not None and traffic.lower().endswith(tier)) or details.get(tier) is not None:
@@ -87,7 +91,12 @@ def named_tier(usage: Fields) -> str | None:
 
 
 def billed_elsewhere(usage: Fields) -> bool:
-    """Whether a part of an Anthropic call ran on another model, at a rate that the call's own model does not tell."""
+    """Whether a part of a call is billed at a rate that its own model's price for tokens does not tell.
+
+    Anthropic runs a part on another model; Perplexity bills citations at a rate of their own.
+    """
+    if usage.get("citation_tokens"):
+        return True
     steps = items(usage.get("iterations"))
     return any(text(step.get("type")) not in (None, "message", "compaction") for step in steps)
 
@@ -139,7 +148,7 @@ def _chat(usage: Fields, provider: str | None) -> Counts:
     for name, spellings in _BESIDE.items():
         if counts[name] is None:
             counts[name] = first(usage, *spellings)
-    created = first(ins, "cache_creation") or usage.get("cache_creation")
+    created = first(ins, "cache_creation", "cache_creation_token_details") or usage.get("cache_creation")
     if created is not None:
         counts |= _ttl_split(created)
     cached_details = inner(ins, "cached_tokens_details")
@@ -171,9 +180,9 @@ def _generated(usage: Fields, reasoning: object, provider: str | None) -> object
     known, thought = count(stated), count(reasoning) or beside
     if known is None:
         return stated
-    if thought and rest == known + thought:
-        return rest  # xAI: the total says that reasoning is not within
-    if beside and beside > known:
+    if thought and (rest == known + thought or (rest is None and provider == "x_ai")):
+        return known + thought  # xAI: the total says that reasoning is not within
+    if beside and (beside > known or (rest == known and provider == "perplexity")):
         return known + beside  # Perplexity's deep research: not even in the total
     if provider is not None and provider.startswith("gcp.") and rest is not None and rest > known:
         return rest  # Gemini behind OpenAI's interface: thoughts are in the total only
@@ -181,7 +190,7 @@ def _generated(usage: Fields, reasoning: object, provider: str | None) -> object
 
 
 def _inclusive(usage: Fields, _provider: str | None) -> Counts:
-    ins = inner(usage, "input_token_details", "input_tokens_details")
+    ins = inner(usage, "input_token_details", "input_tokens_details", "prompt_tokens_details")
     outs = inner(usage, "output_token_details", "output_tokens_details", "details")
     given, generated = (
         first(usage, "input_tokens", "input_token_count"),
@@ -230,7 +239,10 @@ def _anthropic(usage: Fields, provider: str | None) -> Counts:
     for step in items(usage.get("iterations")):
         if step.get("type") == "compaction":  # billed, and not in the totals
             more = _anthropic_call(step)
-            counts = {name: _plus(value, more[name]) for name, value in counts.items()}
+            counts = {
+                name: _plus(0 if value is None and more[name] is not None else value, more[name])
+                for name, value in counts.items()
+            }
     return counts
 
 
@@ -251,10 +263,7 @@ def _anthropic_call(usage: Fields) -> Counts:
 
 def _ttl_split(created: object) -> Counts:
     split = fields(created) or NOTHING
-    return {
-        "cache_write_5m_tokens": split.get("ephemeral_5m_input_tokens"),
-        "cache_write_1h_tokens": split.get("ephemeral_1h_input_tokens"),
-    }
+    return {"cache_write_5m_tokens": split.get(TTL_KEYS[0]), "cache_write_1h_tokens": split.get(TTL_KEYS[1])}
 
 
 def _bedrock(usage: Fields, _provider: str | None) -> Counts:
@@ -262,10 +271,9 @@ def _bedrock(usage: Fields, _provider: str | None) -> Counts:
     generated = first(usage, "outputTokens", "outputTokenCount")
     read = first(usage, "cacheReadInputTokens", "cacheReadInputTokenCount")
     written = first(usage, "cacheWriteInputTokens", "cacheWriteInputTokenCount")
-    inclusive = _rest(first(usage, "totalTokens", "totalTokenCount"), given, generated) == 0
     by_ttl = {text(part.get("ttl")): part.get("inputTokens") for part in items(usage.get("cacheDetails"))}
     return {
-        "input_tokens": given if inclusive else _plus(given, read, written),
+        "input_tokens": _plus(given, read, written),
         "output_tokens": generated,
         "cache_read_tokens": read,
         "cache_write_tokens": written,
@@ -281,20 +289,18 @@ def _gemini(usage: Fields, _provider: str | None) -> Counts:
     total = first(usage, "totalTokenCount", "total_token_count", "total_tokens")
     answer = first(usage, *_GEMINI_ANSWERS)
     rest = _rest(total, prompt, tools or 0)
-    ins = first(usage, "promptTokensDetails", "prompt_tokens_details")
-    outs = first(usage, "candidatesTokensDetails", "candidates_tokens_details", "responseTokensDetails")
     return {
         "input_tokens": _plus(prompt, tools),
         "output_tokens": _plus(answer, thoughts) if answer is not None else thoughts if rest is None else rest,
         "cache_read_tokens": first(
             usage, "cachedContentTokenCount", "cached_content_token_count", "total_cached_tokens"
         ),
-        "input_audio_tokens": _modality(ins, _AUDIO),
-        "input_image_tokens": _modality(ins, _IMAGE),
+        "input_audio_tokens": _modality(usage, _GEMINI_INPUTS, _AUDIO),
+        "input_image_tokens": _modality(usage, _GEMINI_INPUTS, _IMAGE),
         "reasoning_tokens": thoughts,
-        "output_audio_tokens": _modality(outs, _AUDIO),
-        "output_image_tokens": _modality(outs, _IMAGE),
-        "cache_read_audio_tokens": _modality(first(usage, "cacheTokensDetails", "cache_tokens_details"), _AUDIO),
+        "output_audio_tokens": _modality(usage, _GEMINI_OUTPUTS, _AUDIO),
+        "output_image_tokens": _modality(usage, _GEMINI_OUTPUTS, _IMAGE),
+        "cache_read_audio_tokens": _modality(usage, _GEMINI_CACHED, _AUDIO),
     }
 
 
@@ -308,11 +314,27 @@ _GEMINI_ANSWERS: Final = (
 )
 
 
-def _modality(details: object, wanted: frozenset[str]) -> int | None:
+_GEMINI_INPUTS: Final = (
+    "promptTokensDetails",
+    "prompt_tokens_details",
+    "toolUsePromptTokensDetails",
+    "tool_use_prompt_tokens_details",
+)
+_GEMINI_OUTPUTS: Final = (
+    "candidatesTokensDetails",
+    "candidates_tokens_details",
+    "responseTokensDetails",
+    "response_tokens_details",
+)
+_GEMINI_CACHED: Final = ("cacheTokensDetails", "cache_tokens_details")
+
+
+def _modality(usage: Fields, keys: tuple[str, ...], wanted: frozenset[str]) -> int | None:
     """The sum over one modality, which the API names, the SDK makes an enum, and protobuf a number; None if absent."""
     stated = [
         count(first(part, "tokenCount", "token_count")) or 0
-        for part in items(details)
+        for key in keys
+        for part in items(usage.get(key))
         if (text(part.get("modality")) or str(part.get("modality"))) in wanted
     ]
     return sum(stated) if stated else None
@@ -335,6 +357,15 @@ def _titan(usage: Fields, _provider: str | None) -> Counts:
     return {"input_tokens": usage.get("inputTextTokenCount"), "output_tokens": whole}
 
 
+def _tgi(usage: Fields, _provider: str | None) -> Counts:
+    prefill = usage.get("prefill")
+    given = usage.get("input_length")
+    return {
+        "input_tokens": given if given is not None or not isinstance(prefill, list) else len(prefill) or None,
+        "output_tokens": usage.get("generated_tokens"),
+    }
+
+
 _MARKS: Final[tuple[tuple[Reader, str], ...]] = (
     (_cohere, "billed_units"),
     (_chat, "prompt_tokens completion_tokens"),
@@ -351,6 +382,7 @@ _MARKS: Final[tuple[tuple[Reader, str], ...]] = (
     (_ollama, "prompt_eval_count eval_count"),
     (_titan, "inputTextTokenCount totalOutputTextTokenCount"),
     (_cohere, "tokens"),
+    (_tgi, "generated_tokens"),
 )
 """Each reader with the keys that mark its shape; where an object carries several marks, the first of these decides."""
 _READERS: Final = tuple(reader for reader, _ in _MARKS)

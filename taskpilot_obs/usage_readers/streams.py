@@ -8,15 +8,16 @@ from typing import Final
 from taskpilot_obs import providers
 from taskpilot_obs.usage_readers import envelopes
 from taskpilot_obs.usage_readers.content import has_content
-from taskpilot_obs.usage_readers.fields import NOTHING, Fields, fields, text
+from taskpilot_obs.usage_readers.fields import NOTHING, Fields, fields, first, text
 from taskpilot_obs.usage_readers.shapes import (
+    TTL_KEYS,
     billed_elsewhere,
     named_tier,
     read_counts,
     read_embedding_counts,
     shape_of,
 )
-from taskpilot_obs.usage_types import Reading, Usage, from_counts
+from taskpilot_obs.usage_types import Reading, Usage, count, from_counts
 
 _TELLING_KEYS: Final = (
     "usage",
@@ -32,10 +33,13 @@ _TELLING_KEYS: Final = (
     "messageStop",
     "error",
     "meta",
+    "details",
     "generations",
 )
-_TELLING_TYPES: Final = frozenset({"message_start", "message_delta", "message-end", "stream-end", "message"})
+_TELLING_TYPES: Final = frozenset({"message_start", "message_delta", "message-end", "stream-end", "message", "error"})
 _DEPTH: Final = 3
+_COUNT_APART: Final = (("gemini", "gcp.gemini"), ("grok", "x_ai"), ("sonar", "perplexity"))
+"""Models that count their reasoning apart behind OpenAI's interface too, whoever the caller says that he asked."""
 _NAMED_WITHIN: Final = 3
 """Events in which a stream names its model; Azure's first one has other things to say."""
 
@@ -45,6 +49,7 @@ class Stream:
 
     __slots__ = (
         "_added",
+        "_batch",
         "_cached",
         "_embedding",
         "_given",
@@ -70,6 +75,7 @@ class Stream:
         self._added: Usage | None = None
         self._inconsistent = False
         self._embedding = False
+        self._batch = False
         self._cached = False
         self._placeholder = False
         """Whether the output stated so far is what Anthropic's `message_start` puts there before any is generated."""
@@ -94,7 +100,8 @@ class Stream:
         if self._stated is not NOTHING:
             tier = named_tier(self._stated)
             if usage is None:
-                read = read_embedding_counts(self._stated) if self._embedding else read_counts(self._stated, provider)
+                counter = _counter(self._model) or provider
+                read = read_embedding_counts(self._stated) if self._embedding else read_counts(self._stated, counter)
                 usage, inconsistent = read[0], inconsistent or read[1] or billed_elsewhere(self._stated)
         if usage is not None and self._placeholder:
             usage = usage._replace(output_tokens=None, reasoning_tokens=None)
@@ -102,7 +109,7 @@ class Stream:
             None if self._cached else usage,
             self._model,
             provider,
-            tier if tier == "fast" else self._tier or tier,
+            "batch" if self._batch else tier if tier == "fast" else self._tier or tier,
             self._id,
             self._reasons,
             inconsistent and not self._cached,
@@ -221,6 +228,22 @@ class Stream:
         if value:
             self._reasons = ("error",)
 
+    def note_type(self, value: object) -> None:
+        """What an event is: OpenAI says there that it is an error."""
+        if value == "error":
+            self._reasons = ("error",)
+
+    def note_feedback(self, value: object) -> None:
+        """Why Gemini did not begin to answer."""
+        reason = first(fields(value) or NOTHING, "blockReason", "block_reason")
+        if reason is not None:
+            self.note_reason(reason)
+
+    def note_batch(self, value: object) -> None:
+        """A line of a batch's results, as OpenAI and Anthropic write them: at the batch's price."""
+        if value:
+            self._batch = True
+
     def note_provider(self, value: object) -> None:
         """Who answered."""
         name = text(value)
@@ -245,6 +268,9 @@ _NOTES: Final[dict[str, Callable[[Stream, object], None]]] = {
     **dict.fromkeys(envelopes.PROVIDER_KEYS, Stream.note_provider),
     **dict.fromkeys(envelopes.EMBEDDING_KEYS, Stream.note_embeddings),
     "data": Stream.note_data,
+    **dict.fromkeys(envelopes.FEEDBACK_KEYS, Stream.note_feedback),
+    "custom_id": Stream.note_batch,
+    "type": Stream.note_type,
     "incomplete_details": Stream.note_incomplete,
     "error": Stream.note_error,
 }
@@ -267,8 +293,22 @@ def _tells(event: Fields) -> bool:
     return envelopes.ends_choice(get("choices"))
 
 
+def _counter(model: str | None) -> str | None:
+    """Whose way of counting a model's name tells, where that is not OpenAI's."""
+    return next((vendor for word, vendor in _COUNT_APART if word in model), None) if model else None
+
+
 def _merged(old: Fields, new: Fields) -> Fields:
     """`new` over `old`: providers repeat and correct their counts, and may leave one out of the last event."""
     if old is NOTHING or not isinstance(old, dict) or not isinstance(new, dict):
         return new
-    return {**old, **{key: value for key, value in new.items() if value is not None}}
+    merged = {**old, **{key: value for key, value in new.items() if value is not None}}
+    split, written = merged.get("cache_creation"), count(merged.get("cache_creation_input_tokens"))
+    if split is not None and written is not None and new.get("cache_creation") is None and _exceeds(split, written):
+        del merged["cache_creation"]  # Anthropic's last event corrects the total, and does not split it again
+    return merged
+
+
+def _exceeds(split: object, total: int) -> bool:
+    stated = fields(split) or NOTHING
+    return sum(count(stated.get(key)) or 0 for key in TTL_KEYS) > total
