@@ -91,9 +91,9 @@ def expected(library: Library, found: Found, usage: Usage, tier: str | None, at_
         standard = library.calculate(found, usage, {}, at_unix_ns)
     except ValueError:
         return None
-    if tier in TIERS_APART and (found.provider.id, tier) != ("groq", "flex") and TOKEN_PRICES & priced_in(standard):
-        if calculated.model_price == standard.model_price:
-            return None
+    apart = tier in TIERS_APART and (found.provider.id, tier) != ("groq", "flex") and TOKEN_PRICES & priced_in(standard)
+    if apart and calculated.model_price == standard.model_price:
+        return None
     priced = priced_in(calculated)
     sides = {"input_mtok": usage.input_tokens, "output_mtok": usage.output_tokens}
     given_away = any(tokens and key not in priced for key, tokens in sides.items())

@@ -244,7 +244,8 @@ class PriceTable:
             return
         self._warned.add(seen)
         logger.warning(
-            "taskpilot_obs: no price for model %.*r of provider %.*r%s: its calls are unpriced; add an alias or a price",
+            "taskpilot_obs: no price for model %.*r of provider %.*r%s: its calls are unpriced;"
+            " add an alias or a price",
             _MAX_NAME,
             model,
             _MAX_NAME,

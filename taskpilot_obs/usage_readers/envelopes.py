@@ -91,14 +91,16 @@ _ASKED_FOR: Final = tuple(
 
 
 def opened(event: object) -> Fields | None:
-    """The fields of a body or an event, out of what carries it: JSON text, a line or an event of a stream, a chunk."""
+    """The fields of a body or an event, out of what carries it.
+
+    That is JSON text, a line of a stream, an event with its data (Mistral's SDK, clients of event streams), or Bedrock's
+    chunk.
+    """
     found = fields(event)
     if found is None:
         return _decoded(event) if isinstance(event, (str, bytes, bytearray)) else None
     data = found.get("data")
-    if data is not None and not isinstance(
-        data, (list, tuple)
-    ):  # an event of Mistral's SDK, or one that nobody decoded
+    if data is not None and not isinstance(data, (list, tuple)) and found.get("usage") is None:
         return (_decoded(data) if isinstance(data, (str, bytes, bytearray)) else fields(data)) or found
     chunk = found.get("chunk")
     carrier = (fields(chunk) or NOTHING) if chunk is not None else found
