@@ -555,6 +555,21 @@ class HostileMapping(dict[str, Any]):
         raise RuntimeError
 
 
+def test_a_mock_is_read_but_not_followed_for_ever() -> None:
+    """Of an object that answers to any name its own usage is read; what it wraps, without end, is not entered."""
+    made = []
+
+    class Counted(MagicMock):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            made.append(1)
+            super().__init__(*args, **kwargs)
+
+    mock = Counted()
+    mock.usage.prompt_tokens, mock.usage.completion_tokens = 12, 3
+    assert read_response(mock).usage == Usage(12, 3)
+    assert len(made) < 200
+
+
 def test_nothing_raises() -> None:
     """Whatever is passed, the answer is a reading."""
     deep: Any = {}

@@ -8,7 +8,7 @@ from typing import Final
 from taskpilot_obs import providers
 from taskpilot_obs.usage_readers import envelopes
 from taskpilot_obs.usage_readers.content import has_content
-from taskpilot_obs.usage_readers.fields import NOTHING, Fields, fields, first, text
+from taskpilot_obs.usage_readers.fields import NOTHING, Fields, answers_anything, fields, first, text
 from taskpilot_obs.usage_readers.shapes import (
     TTL_KEYS,
     billed_elsewhere,
@@ -155,7 +155,7 @@ class Stream:
         if self._given is None and self._proven is None:
             self._proven = envelopes.proven_by(layer)
         usage = self._usage_in(layer)
-        for key in envelopes.WRAPPERS if depth else ():
+        for key in envelopes.WRAPPERS if depth and not answers_anything(layer) else ():
             value = layer.get(key)
             content = envelopes.wrapped(value) if value and type(value) is not str else None
             if content is not None:
