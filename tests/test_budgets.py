@@ -304,7 +304,7 @@ def test_what_calls_in_progress_may_take_is_reserved() -> None:
             except BudgetExceededError as error:
                 refused.append(error.reserved)
         assert (len(entered), refused) == (3, [Decimal("0.36")] * 2)
-        for manager, live in entered:
+        for manager, live in reversed(entered):  # the innermost first, or one would be left current
             live.set_cost("0.05")
             manager.__exit__(None, None, None)
         assert (spent(recorder), reserved(recorder)) == (0.15, 0)
