@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from taskpilot_obs.records import AttributeValue, CheckResult, Verdict
-    from taskpilot_obs.usage import Usage
 
 
 def record_feedback(
@@ -93,7 +92,7 @@ def record_llm_call(  # noqa: PLR0913  one argument for each thing that can be k
     provider: str | None = None,
     status: Status | str = Status.SUCCESS,
     duration_seconds: float = 0.0,
-    usage: Usage | Mapping[str, object] | None = None,
+    usage: object = None,
     cached: bool | None = None,
     cost: Decimal | float | str | None = None,
     response_model: str | None = None,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs.guarded import guarded
 
-_GUARD = guarded("error_category")
+if TYPE_CHECKING:
+    from taskpilot_obs.self_telemetry import Tally
+
 _OTHER: Final = "other"
 _BAD_REQUEST: Final = "bad_request"
 _MAX_TEXT: Final = 2_000
@@ -93,14 +95,15 @@ _STATUSES: Final[dict[int, str]] = {
 }
 
 
-def error_category(exc: BaseException) -> str:
+def error_category(exc: BaseException, tally: Tally | None = None) -> str:
     """One of `semconv.ERROR_CATEGORIES` for an exception of a call; `other` for what is no provider's failure.
 
     The provider's words decide where they are specific (`context_length_exceeded` comes as a 400), then the status;
     where that says no more than that the request was bad, or is missing, the provider's code and the class names do.
-    Never raises, whatever the exception does when it is looked at.
+    Never raises, whatever the exception does when it is looked at; that is counted in `tally`
+    (`taskpilot_obs_internal_errors_total{where="error_category"}`).
     """
-    with _GUARD:
+    with guarded("error_category", tally):
         return _category(exc)
     return _OTHER
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
@@ -10,12 +11,12 @@ from taskpilot_obs.abandonable import Abandonable
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.llm_errors import error_category
 from taskpilot_obs.providers import canonical
-from taskpilot_obs.records import NO_ATTRIBUTES, Status
+from taskpilot_obs.records import NO_ATTRIBUTES, Status, plain_text
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 
     from taskpilot_obs.invocation import ActiveInvocation
     from taskpilot_obs.records import AttributeValue, Invocation, Started
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FROM_CALLER = "caller"
+_FIELDS = frozenset(Usage._fields)
 _USAGE_ATTRIBUTES = (
     (Attr.INPUT_TOKENS, "input_tokens"),
     (Attr.OUTPUT_TOKENS, "output_tokens"),
@@ -102,7 +104,10 @@ class LlmInvocation(Abandonable):
     def record_response(self, response: object) -> None:
         """Read usage, model and finish reasons from a provider's response: an SDK's object, a dict, a message."""
         with guarded("record_response", self.site.host.tally):
-            self.record_reading(read_response(response, provider=self.provider))
+            self.record_reading(self._read(response))
+
+    def _read(self, response: object) -> Reading:
+        return read_response(response, provider=self.provider, tally=self.site.host.tally)
 
     def read_later(self, response: object) -> None:
         """Like `record_response`, off this thread where neither a span nor a limit of tokens needs it now.
@@ -133,17 +138,34 @@ class LlmInvocation(Abandonable):
         if self.provider is None and reading.provider is not None:
             self.provider = canonical(reading.provider)
 
-    def record_usage(self, usage: Usage | None = None, /, **counts: object) -> None:
-        """Note the usage: a `Usage`, or its fields by name (`input_tokens=…, output_tokens=…`)."""
+    def record_usage(self, usage: object = None, /, **counts: object) -> None:
+        """Note the usage: a `Usage`, its fields by name (`input_tokens=…`), or what a provider states, as it states it.
+
+        A mapping with other names than those of `Usage`, and an SDK's usage object, are read as the provider's own:
+        OpenAI's `prompt_tokens`, Anthropic's `input_tokens` beside `cache_read_input_tokens`, …
+        """
         if self.ended_ns:
             return
         with guarded("record_usage", self.site.host.tally):
-            self.usage, self.usage_inconsistent = from_counts(**(usage._asdict() if usage is not None else counts))
+            if usage is None:
+                self.usage, self.usage_inconsistent = from_counts(**counts)
+            elif isinstance(usage, Usage):
+                self.usage, self.usage_inconsistent = from_counts(**usage._asdict())
+            elif isinstance(usage, Mapping) and _FIELDS.issuperset(usage):
+                self.usage, self.usage_inconsistent = from_counts(**usage)
+            else:
+                self._note_stated(usage)
+
+    def _note_stated(self, usage: object) -> None:
+        reading = self._read(usage)
+        if reading.usage is None:
+            raise ValueError(f"usage: nothing that states tokens, but an object of type {type(usage).__name__}")
+        self._note_reading(reading)
 
     def record_model(self, model: str) -> None:
         """Note the model that answered, where the response does not say."""
         if not self.ended_ns:
-            self.response_model = model
+            self.response_model = plain_text(model)
 
     def set_cached(self, cached: bool) -> None:  # noqa: FBT001  a setter
         """Say whether the application's own cache answered. A hit has no tokens and no cost."""
@@ -203,7 +225,7 @@ class LlmInvocation(Abandonable):
     def open_stream(self) -> None:
         """Expect a stream; until it has ended, leaving the call means to abandon it."""
         self.streaming = True
-        self._reader = StreamReader(provider=self.provider)
+        self._reader = StreamReader(self.provider, self.site.host.tally)
 
     def note_item(self, item: object) -> None:
         """Read one event of a stream."""
@@ -275,7 +297,7 @@ class LlmInvocation(Abandonable):
         return self.cost
 
     def _note_error(self, error: BaseException) -> None:
-        self.error_category = error_category(error)
+        self.error_category = error_category(error, self.site.host.tally)
 
     def _write_outcome(self, live: LiveSpan) -> None:
         super()._write_outcome(live)
@@ -318,7 +340,7 @@ class LlmInvocation(Abandonable):
         unread, self._unread = self._unread, None
         if unread is not None:
             with guarded("record_response", self.site.host.tally):
-                self._note_reading(read_response(unread, provider=self.provider))
+                self._note_reading(self._read(unread))
         self.price()
         hit = self.cached is True
         usage = None if hit else self.usage

@@ -17,6 +17,7 @@ from taskpilot_obs.records import (
     LLM_OPERATIONS,
     Operation,
     Status,
+    plain_text,
 )
 from taskpilot_obs.reporting import Reporter
 from taskpilot_obs.site import Declares, LlmSite, Site
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from taskpilot_obs.self_telemetry import Tally
     from taskpilot_obs.settings import Settings
     from taskpilot_obs.tracing import Tracing
-    from taskpilot_obs.usage import Usage
 
 _MAX_SITES = 4_000
 
@@ -174,13 +174,15 @@ class Recorder(Reporter):
         Raises:
             ValueError: the operation is no LLM call.
         """
+        if not (model is None or type(model) is str):
+            model = plain_text(model)
+        if not (provider is None or type(provider) is str):
+            provider = plain_text(provider)
         key = (operation, model, provider)
         found = None if attributes else self._llm_sites.get(key)
         if found is not None:
             return found
-        kind = Operation(operation)
-        if kind not in LLM_OPERATIONS:
-            raise ValueError(f"{kind.value!r} is no LLM call: begin it with start(operation, name)")
+        kind = _llm_operation(operation)
         served_by = canonical(provider) if provider is not None else infer_provider(model)
         site = LlmSite(self, kind, model, served_by, attributes or {})
         if not attributes:
@@ -260,7 +262,7 @@ class Recorder(Reporter):
         provider: str | None = None,
         status: Status | str = Status.SUCCESS,
         duration_seconds: float = 0.0,
-        usage: Usage | Mapping[str, object] | None = None,
+        usage: object = None,
         cached: bool | None = None,
         cost: Decimal | float | str | None = None,
         response_model: str | None = None,
@@ -274,7 +276,7 @@ class Recorder(Reporter):
             provider: who served it; inferred from the model when left out.
             status: how it ended.
             duration_seconds: how long it took.
-            usage: a `Usage`, or its fields as a mapping.
+            usage: a `Usage`, its fields as a mapping, or the provider's own usage object or dict.
             cached: whether the application's own cache answered; None where it has none.
             cost: in USD, where it is known better than by the price table.
             response_model: the model that answered.
@@ -284,18 +286,20 @@ class Recorder(Reporter):
         Raises:
             ValueError: status or operation is unknown.
         """
-        outcome = Status(status)
+        outcome, kind = Status(status), _llm_operation(operation)
         if not self.enabled:
             return
-        call = self.new_llm(model=model, provider=provider, operation=operation, attributes=attributes)
         with guarded("record_llm_call", self.tally):
+            call = self.new_llm(model=model, provider=provider, operation=kind, attributes=attributes)
             finite = duration_seconds if math.isfinite(duration_seconds) else 0.0
             call.started_ns = self.now() - max(0, int(finite * 1e9))
             if usage is not None:
-                call.record_usage(**(usage if not isinstance(usage, tuple) else usage._asdict()))
+                call.record_usage(usage)
             if cost is not None:
                 call.set_cost(cost)
-            call.cached, call.response_model = cached, response_model
+            call.cached = cached
+            if response_model is not None:
+                call.record_model(response_model)
             call.end_after_the_fact(outcome)
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -331,6 +335,13 @@ class Recorder(Reporter):
     def shutdown(self, timeout: float | None = None) -> bool:
         """Write what can be written within `timeout` seconds (5 by default) and stop; recording ends here."""
         return self._parts().pipeline.shutdown(timeout)
+
+
+def _llm_operation(operation: Operation | str) -> Operation:
+    kind = Operation(operation)
+    if kind not in LLM_OPERATIONS:
+        raise ValueError(f"{kind.value!r} is no LLM call: begin it with start(operation, name)")
+    return kind
 
 
 def resolve(parent: Parent) -> ActiveInvocation | None:

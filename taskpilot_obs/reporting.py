@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from taskpilot_obs import context
 from taskpilot_obs.context import current_scope
+from taskpilot_obs.guarded import guarded
 from taskpilot_obs.records import (
     AuditEvent,
     CacheSize,
@@ -74,7 +75,7 @@ class Reporter(Host):
         rated = request_id if request_id is not None else origin.request_id
         self.report(
             Feedback(
-                str(rated or ""),
+                "" if rated is None else plain_text(rated),
                 bool(correct),
                 revision=False,
                 origin=origin,
@@ -190,11 +191,12 @@ class Reporter(Host):
 
     def record_audit_event(self, event: str, **attributes: AttributeValue) -> None:
         """Write an event of the application's (task created, approved, …) to the audit log, with the request ID."""
-        self.report(AuditEvent(str(event), self.origin(), self._time(), self.fit(attributes)))
+        self.report(AuditEvent(plain_text(event), self.origin(), self._time(), self.fit(attributes)))
 
     def record_cache_size(self, cache: str, entries: int) -> None:
-        """Set how many entries a cache of the application's holds."""
-        self.report(CacheSize(str(cache), max(0, int(entries)), self._time()))
+        """Set how many entries a cache of the application's holds; what is no number is counted only."""
+        with guarded("record_cache_size", self.tally):
+            self.report(CacheSize(plain_text(cache), max(0, int(entries)), self._time()))
 
     def report(self, record: Record) -> None:
         """Hand over a finished point event, as one of the current invocation's."""

@@ -6,28 +6,34 @@ Every shape that is read, and its traps, is in `taskpilot_obs.usage_readers`; th
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.usage_readers.langchain import read_result
 from taskpilot_obs.usage_readers.streams import Stream
 from taskpilot_obs.usage_types import UNREAD, Reading, Usage, from_counts
 
+if TYPE_CHECKING:
+    from taskpilot_obs.self_telemetry import Tally
+
 __all__ = ["Reading", "StreamReader", "Usage", "from_counts", "read_response"]
 
-_GUARD = guarded("usage")
+_WHERE = "usage"
 
 
-def read_response(response: object, *, provider: str | None = None) -> Reading:
+def read_response(response: object, *, provider: str | None = None, tally: Tally | None = None) -> Reading:
     """Read a provider's whole response: usage, model, provider, service tier, id and finish reasons.
 
     Args:
         response: a decoded body, the SDK's own object, a LangChain message or `LLMResult`, a usage object alone, or the
             list of all events of a stream.
         provider: who answered, in any spelling; without it the shape is recognised.
+        tally: counts what could not be read (`taskpilot_obs_internal_errors_total{where="usage"}`).
 
     Returns:
         What was found. `usage` is None where the response states none. Never raises, whatever is passed.
     """
-    with _GUARD:
+    with guarded(_WHERE, tally):
         short = read_result(response, provider)
         if short is not None:
             return short
@@ -44,19 +50,20 @@ class StreamReader:
     which are made to be added up, are added.
     """
 
-    __slots__ = ("_stream",)
+    __slots__ = ("_guard", "_stream")
 
-    def __init__(self, provider: str | None = None) -> None:
+    def __init__(self, provider: str | None = None, tally: Tally | None = None) -> None:
         self._stream = Stream(provider)
+        self._guard = guarded(_WHERE, tally)
 
     def feed(self, event: object) -> bool:
         """Take the next event; whether it carries generated content (the first that does is the first token)."""
-        with _GUARD:
+        with self._guard:
             return self._stream.feed(event)
         return False
 
     def reading(self) -> Reading:
         """What the stream has said so far."""
-        with _GUARD:
+        with self._guard:
             return self._stream.reading()
         return UNREAD

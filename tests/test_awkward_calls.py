@@ -1,0 +1,141 @@
+"""LLM calls and point events told with what is of no use: nothing is raised, and every loss is counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, Self
+
+import pytest
+
+from taskpilot_obs import record_cache_size, record_llm_call, track_llm
+from taskpilot_obs.recorder import Recorder
+from taskpilot_obs.records import CacheSize, Invocation, Record
+from taskpilot_obs.semconv import INTERNAL_ERRORS
+from taskpilot_obs.testing import Captured
+from taskpilot_obs.usage import Usage
+
+
+class HostileError(Exception):
+    """Raises when it is looked at."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class Unreadable:
+    """A response that raises whatever a reader asks it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise RuntimeError(name)
+
+
+def failures(recorder: Recorder, where: str) -> int:
+    """How many internal errors were counted there."""
+    recorder.drain()
+    return recorder.tally.totals[INTERNAL_ERRORS, (where,)]
+
+
+def test_what_cannot_be_read_is_counted(recorder: Recorder) -> None:
+    """A response, an event of a stream and an exception that raise when they are read are counted, each where it is."""
+    with track_llm(model="gpt-4o") as call:
+        call.record_response(Unreadable())
+    assert failures(recorder, "usage") == 1
+    with track_llm(model="gpt-4o") as call:
+        list(call.stream([Unreadable()]))
+    assert failures(recorder, "usage") == 2
+    with pytest.raises(HostileError), track_llm(model="gpt-4o"):
+        raise HostileError
+    assert failures(recorder, "error_category") == 1
+
+
+class Bare:
+    __hash__ = None  # type: ignore[assignment]  # what cannot be a key
+
+
+@pytest.mark.parametrize(("given", "kept"), [(5, "5"), ([], "<list>"), (Bare(), "<Bare>"), (b"x", "<bytes>")])
+def test_a_provider_or_model_that_is_no_text_is_named_by_one(seen: Captured[Invocation], given: Any, kept: str) -> None:
+    """A provider or model that is no text raises nothing and loses no call."""
+    record_llm_call(model="gpt-4o", provider=given)
+    record_llm_call(model=given)
+    with track_llm(model=given, provider=given) as call:
+        call.record_model(given)
+        call.record_usage(input_tokens=1, output_tokens=1)
+    record_llm_call(model="gpt-4o", response_model=given)
+    assert [run.provider for run in seen][:3] == [kept.lower(), None, kept.lower()]
+    assert [run.request_model for run in seen] == ["gpt-4o", kept, kept, "gpt-4o"]
+    assert [run.response_model for run in seen] == [None, None, kept, kept]
+
+
+@pytest.mark.parametrize("options", [{"duration_seconds": "long"}, {"usage": 7}, {"cost": []}, {"attributes": 3}])
+def test_a_call_told_wrongly_is_counted(recorder: Recorder, options: Any) -> None:
+    """A duration, usage, cost or attributes of no use are counted and logged, not raised."""
+    record_llm_call(model="gpt-4o", **options)
+    recorder.drain()
+    assert sum(n for (metric, _), n in recorder.tally.totals.items() if metric is INTERNAL_ERRORS) == 1
+
+
+@pytest.mark.parametrize("entries", ["many", None, math.nan, math.inf, [], 1j, Unreadable()])
+def test_a_cache_size_that_is_no_number_is_counted(recorder: Recorder, entries: Any) -> None:
+    """A cache size that is no number is dropped, counted and logged."""
+    with Sizes(recorder) as sizes:
+        record_cache_size("answers", entries)
+        record_cache_size("answers", 3)
+    assert sizes == [3]
+    assert failures(recorder, "record_cache_size") == 1
+
+
+class Sizes(list[int]):
+    """The cache sizes that are recorded meanwhile."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def export(self, batch: Sequence[Record], /) -> None:
+        self.extend(record.entries for record in batch if isinstance(record, CacheSize))
+
+    def __enter__(self) -> Self:
+        self._recorder.pipeline.add("sizes", self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._recorder.drain()
+
+
+@pytest.mark.parametrize(
+    ("given", "usage"),
+    [
+        ({"prompt_tokens": 150, "completion_tokens": 50}, Usage(150, 50)),
+        ({"input_tokens": 150, "output_tokens": 50}, Usage(150, 50)),
+        (
+            {"input_tokens": 50, "output_tokens": 50, "cache_read_input_tokens": 100},
+            Usage(150, 50, cache_read_tokens=100),
+        ),
+        ({"promptTokenCount": 150, "candidatesTokenCount": 40, "thoughtsTokenCount": 10}, None),
+        (Usage(150, 50), Usage(150, 50)),
+    ],
+)
+def test_a_providers_usage_is_read_as_it_is(seen: Captured[Invocation], given: Any, usage: Usage | None) -> None:
+    """The usage of a call after the fact, or told to a running one, may be in the provider's own shape."""
+    record_llm_call(model="gpt-4o", usage=given)
+    with track_llm(model="gpt-4o") as call:
+        call.record_usage(given)
+    expected = usage or Usage(150, 50, reasoning_tokens=10)
+    for run in seen:
+        assert run.usage == expected
+        assert not run.usage_inconsistent
+    assert len(seen) == 2
+    if usage == Usage(150, 50):
+        assert seen[0].cost == Decimal("0.000875")
+
+
+@pytest.mark.parametrize("given", [{"no": "shape"}, {"input_tokens": -1, "output_tokens": 2}, {1: 2}, {}])
+def test_a_mapping_that_states_no_usage_is_flagged(seen: Captured[Invocation], given: Any) -> None:
+    """What a mapping does not tell stays unknown."""
+    record_llm_call(model="gpt-4o", usage=given)
+    (run,) = seen
+    assert run.usage is None or run.usage.input_tokens is None
