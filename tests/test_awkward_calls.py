@@ -14,7 +14,7 @@ from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import CacheSize, Invocation, Record
 from taskpilot_obs.semconv import INTERNAL_ERRORS
 from taskpilot_obs.testing import Captured
-from taskpilot_obs.usage import Usage
+from taskpilot_obs.usage import Reading, StreamReader, Usage, read_response
 
 
 class HostileError(Exception):
@@ -139,3 +139,38 @@ def test_a_mapping_that_states_no_usage_is_flagged(seen: Captured[Invocation], g
     record_llm_call(model="gpt-4o", usage=given)
     (run,) = seen
     assert run.usage is None or run.usage.input_tokens is None
+
+
+class Untouchable(str):
+    """Text that must not be taken apart."""
+
+    __slots__ = ()
+
+    def strip(self, *_: Any) -> Any:
+        raise RuntimeError
+
+    def splitlines(self, *_: Any) -> Any:
+        raise RuntimeError
+
+
+class UntouchableBytes(bytes):
+    """Bytes that must not be decoded."""
+
+    def decode(self, *_: Any) -> Any:
+        raise RuntimeError
+
+    splitlines = decode  # type: ignore[assignment]  # nor does this
+
+
+@pytest.mark.parametrize(
+    "text", [Untouchable("{" * 1_000_001), UntouchableBytes(b"{" * 1_000_001)], ids=["str", "bytes"]
+)
+def test_a_text_too_long_for_a_body_is_not_taken_apart(recorder: Recorder, text: Any) -> None:
+    """Text of more than a million characters is refused by its length, before it costs the caller anything."""
+    carriers = (text, {"chunk": {"bytes": text}}, {"data": text}, [text])
+    for response in carriers:
+        assert read_response(response, tally=recorder.tally) == Reading()
+    reader = StreamReader(tally=recorder.tally)
+    for event in carriers[:3]:
+        reader.feed(event)
+    assert failures(recorder, "usage") == 0

@@ -62,6 +62,8 @@ _PROOFS: Final = {
 """Keys of a body that only one provider writes."""
 EMBEDDING_KEYS: Final = ("embeddings", "embedding", "embeddingsByType", "predictions")
 
+_LONGEST_BODY: Final = 1_000_000
+"""Characters or bytes of a text that are decoded on the caller's thread; a longer one is an answer, and no body."""
 _OWN_IDS: Final = ("run-", "lc_")
 _HEADER_COUNTS: Final = {
     "inputTokens": "x-amzn-bedrock-input-token-count",
@@ -93,8 +95,8 @@ _ASKED_FOR: Final = tuple(
 def opened(event: object) -> Fields | None:
     """The fields of a body or an event, out of what carries it.
 
-    That is JSON text, a line of a stream, an event with its data (Mistral's SDK, clients of event streams), or Bedrock's
-    chunk.
+    That is JSON text, a line of a stream, an event with its data (of Mistral's SDK, of a client of event streams), or
+    Bedrock's chunk.
     """
     found = fields(event)
     if found is None:
@@ -113,6 +115,8 @@ def opened(event: object) -> Fields | None:
 
 
 def _from_base64(payload: str) -> bytes | None:
+    if len(payload) > _LONGEST_BODY:
+        return None
     try:
         return base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError):
@@ -120,7 +124,9 @@ def _from_base64(payload: str) -> bytes | None:
 
 
 def _decoded(payload: str | bytes | bytearray) -> Fields | None:
-    """The object in a JSON text or in a `data:` line; None for any other text."""
+    """The object in a JSON text or in a `data:` line; None for any other text, and for one too long to be looked at."""
+    if len(payload) > _LONGEST_BODY:
+        return None
     if isinstance(payload, (bytes, bytearray)):
         payload = payload.decode("utf-8", "replace")
     line = payload.strip().removeprefix("data:").strip()
@@ -143,10 +149,18 @@ def events_of(response: object) -> Iterable[object]:
     A list of finished messages is no response: each was booked when it came, and agents hand them on again and again.
     """
     if isinstance(response, (str, bytes, bytearray)) and opened(response) is None:
-        return response.splitlines()
+        return _lines(response)
     if isinstance(response, list):
         return [event for event in response if not _finished_message(event)]
     return (response,)
+
+
+def _lines(text: str | bytes | bytearray) -> Iterable[object]:
+    """The lines of a text that may be a stream's; none where no object begins in it, or too much of it is to be read."""
+    if len(text) > _LONGEST_BODY:
+        return ()
+    begun = "{" in text if isinstance(text, str) else b"{" in text
+    return text.splitlines() if begun else ()
 
 
 def _finished_message(event: object) -> bool:
