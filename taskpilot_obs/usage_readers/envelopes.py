@@ -156,7 +156,7 @@ def events_of(response: object) -> Iterable[object]:
 
 
 def _lines(text: str | bytes | bytearray) -> Iterable[object]:
-    """The lines of a text that may be a stream's; none where no object begins in it, or too much of it is to be read."""
+    """The lines of a text that may be a stream; none where no object begins in it, or it is too long to be read."""
     if len(text) > _LONGEST_BODY:
         return ()
     begun = "{" in text if isinstance(text, str) else b"{" in text
