@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from taskpilot_obs.usage_readers.fields import NOTHING, Fields, fields, first, inner, items, text
-from taskpilot_obs.usage_types import count
+from taskpilot_obs.usage_types import StatedError, count
 
 MODEL_KEYS: Final = ("model", "model_name", "modelVersion", "model_version", "model_id", "modelId")
 ID_KEYS: Final = ("id", "response_id", "responseId", "generation_id")
@@ -60,6 +60,9 @@ _PROOFS: Final = {
     "stopReason": "aws.bedrock",
 }
 """Keys of a body that only one provider writes."""
+_OF_AN_ERROR: Final = ("message", "code", "type", "status")
+_BESIDE_ERROR: Final = frozenset({"error", "error_type", "status", "code", "type", "detail", "message", "request_id"})
+_HTTP_ERRORS: Final = range(400, 600)
 EMBEDDING_KEYS: Final = ("embeddings", "embedding", "embeddingsByType", "predictions")
 
 _LONGEST_BODY: Final = 1_000_000
@@ -243,6 +246,28 @@ def tier_of(value: object) -> str | None:
     """A service tier, which Bedrock wraps in an object."""
     tier = text(value) or text((fields(value) or NOTHING).get("type"))
     return tier.lower() if tier is not None else None
+
+
+def error_of(layer: Fields) -> StatedError | None:
+    """The error that a layer states: under `error` as an object (or as text beside nothing else), or by its type."""
+    stated = layer.get("error")
+    if stated is None and layer.get("type") == "error":
+        stated = layer
+    elif isinstance(stated, str):
+        alone = isinstance(layer, dict) and _BESIDE_ERROR.issuperset(layer)
+        return StatedError(message=stated) if alone and stated else None
+    body = fields(stated)
+    while body is not None and (within := fields(body.get("error"))) is not None:
+        body = within
+    if body is None or all(body.get(key) is None for key in _OF_AN_ERROR):
+        return None
+    numbers = (body.get(key) for key in ("code", "status", "status_code", "http_status"))
+    codes = (text(body.get(key)) for key in ("code", "type", "status"))
+    return StatedError(
+        next((number for number in map(count, numbers) if number in _HTTP_ERRORS), None),
+        " ".join(code for code in codes if code is not None),
+        text(body.get("message")) or "",
+    )
 
 
 def reasons_of(choices: object) -> tuple[str, ...]:

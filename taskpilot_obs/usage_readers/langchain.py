@@ -6,8 +6,8 @@ from typing import Any
 
 from taskpilot_obs import providers
 from taskpilot_obs.usage_readers.envelopes import REASON_KEYS, id_of, tier_of
-from taskpilot_obs.usage_readers.fields import first, text
-from taskpilot_obs.usage_readers.shapes import named_tier, read_counts
+from taskpilot_obs.usage_readers.fields import NOTHING, Fields, first, inner, text
+from taskpilot_obs.usage_readers.shapes import billed_elsewhere, counter_of, named_tier, read_counts
 from taskpilot_obs.usage_types import Reading
 
 
@@ -20,20 +20,40 @@ def read_result(response: object, provider: str | None) -> Reading | None:
     if type(stated) is not dict or type(about) is not dict or stated.get("total_cost") is not None:
         return None
     model = text(about.get("model_name")) or text(about.get("model"))
-    usage, inconsistent = read_counts(stated)
+    named = provider or text(about.get("model_provider"))
+    vendor = providers.canonical(named) if named else providers.infer_provider(model)
+    counts = behind(stated, message, vendor) or stated
+    usage, inconsistent = read_counts(counts, counter_of(model) or vendor)
     if model is None or usage is None:
         return None
     reason = text(first(about, *REASON_KEYS))
-    named = provider or text(about.get("model_provider"))
     return Reading(
         usage,
         model,
-        providers.canonical(named) if named else providers.infer_provider(model),
+        vendor,
         tier_of(about.get("service_tier")) or named_tier(stated),
         id_of(message.get("id")) or id_of(about.get("id")),
         () if reason is None else (reason,),
-        inconsistent,
+        inconsistent or billed_elsewhere(counts),
     )
+
+
+def behind(stated: Fields, message: Fields, provider: str | None) -> Fields | None:
+    """The provider's own usage, which some packages keep beside LangChain's; None where it does not say more.
+
+    LangChain's leaves out what it has no name for: cache reads of Mistral and DeepSeek, reasoning that others count
+    apart, what Anthropic's server did besides. Where the own one says less, it is counted in another way.
+    """
+    about = inner(message, "response_metadata")
+    own = inner(about, "token_usage", "usage")
+    if own is NOTHING or message.get("type") == "AIMessageChunk":
+        return None
+    counter = counter_of(text(first(about, "model_name", "model"))) or provider
+    ours, theirs = read_counts(stated, counter)[0], read_counts(own, counter)[0]
+    if ours is None or theirs is None:
+        return None
+    pairs = zip(ours[:2], theirs[:2], strict=True)
+    return own if all(other is not None and other >= (mine or 0) for mine, other in pairs) else None
 
 
 def _message_of(response: object) -> dict[str, Any] | None:

@@ -27,6 +27,8 @@ Reader = Callable[[Fields, "str | None"], Counts]
 _TIERS: Final = ("flex", "priority")
 _AUDIO: Final = frozenset({"AUDIO", "4"})
 _IMAGE: Final = frozenset({"IMAGE", "2"})
+_COUNT_APART: Final = (("gemini", "gcp.gemini"), ("grok", "x_ai"), ("sonar", "perplexity"))
+"""Models that count their reasoning apart behind OpenAI's interface too, whoever the caller says that he asked."""
 TTL_KEYS: Final = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 PROVISIONED: Final = "provisioned_throughput"
 _NOTHING_STATED: Final = Usage()
@@ -62,6 +64,11 @@ def read_embedding_counts(usage: Fields) -> tuple[Usage | None, bool]:
     return (found if found.output_tokens is not None else found._replace(output_tokens=0)), inconsistent
 
 
+def counter_of(model: str | None) -> str | None:
+    """Whose way of counting a model's name tells, where that is not OpenAI's."""
+    return next((vendor for word, vendor in _COUNT_APART if word in model), None) if model else None
+
+
 def shape_of(usage: Fields) -> Reader | None:
     """The reader for a usage object; None where it carries the marks of no shape."""
     marks = usage if isinstance(usage, dict) else _SHAPES
@@ -95,7 +102,7 @@ def billed_elsewhere(usage: Fields) -> bool:
 
     Anthropic runs a part on another model; Perplexity bills citations at a rate of their own.
     """
-    if usage.get("citation_tokens"):
+    if usage.get("citation_tokens") or inner(usage, "output_token_details").get("citation_tokens"):
         return True
     steps = items(usage.get("iterations"))
     return any(text(step.get("type")) not in (None, "message", "compaction") for step in steps)
@@ -189,7 +196,7 @@ def _generated(usage: Fields, reasoning: object, provider: str | None) -> object
     return stated
 
 
-def _inclusive(usage: Fields, _provider: str | None) -> Counts:
+def _inclusive(usage: Fields, provider: str | None) -> Counts:
     ins = inner(usage, "input_token_details", "input_tokens_details", "prompt_tokens_details")
     outs = inner(usage, "output_token_details", "output_tokens_details", "details")
     given, generated = (
@@ -211,9 +218,24 @@ def _inclusive(usage: Fields, _provider: str | None) -> Counts:
         counts["reasoning_tokens"] = first(outs, *_REASONING)
         counts["output_audio_tokens"] = first(outs, *_AUDIO_DETAIL)
         counts["output_image_tokens"] = first(outs, *_IMAGE_DETAIL)
+        _add_what_stands_apart(counts, usage.get("total_tokens"), provider)
+    elif provider is not None and provider.startswith("gcp."):
+        _add_what_stands_apart(counts, usage.get("total_tokens"), provider)
     if ins is NOTHING or outs is NOTHING:
         counts |= {name: value for name, value in _flat(usage).items() if counts.get(name) is None}
     return counts
+
+
+def _add_what_stands_apart(counts: Counts, total: object, provider: str | None) -> None:
+    """Reasoning that LangChain's OpenAI client took over beside the output, from those who count it apart."""
+    generated, rest = count(counts["output_tokens"]), _rest(total, counts["input_tokens"])
+    thought = count(counts.get("reasoning_tokens"))
+    if generated is None or rest is None:
+        return
+    if thought and (rest == generated + thought or (rest == generated and provider == "perplexity")):
+        counts["output_tokens"] = generated + thought
+    elif rest > generated and provider is not None and provider.startswith("gcp."):
+        counts["output_tokens"] = None  # thoughts, or the prompts of tools: the total alone does not tell
 
 
 def _flat(usage: Fields) -> Counts:

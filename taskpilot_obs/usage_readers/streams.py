@@ -9,15 +9,17 @@ from taskpilot_obs import providers
 from taskpilot_obs.usage_readers import envelopes
 from taskpilot_obs.usage_readers.content import has_content
 from taskpilot_obs.usage_readers.fields import NOTHING, Fields, answers_anything, fields, first, text
+from taskpilot_obs.usage_readers.langchain import behind
 from taskpilot_obs.usage_readers.shapes import (
     TTL_KEYS,
     billed_elsewhere,
+    counter_of,
     named_tier,
     read_counts,
     read_embedding_counts,
     shape_of,
 )
-from taskpilot_obs.usage_types import Reading, Usage, count, from_counts
+from taskpilot_obs.usage_types import Reading, StatedError, Usage, count, from_counts
 
 _TELLING_KEYS: Final = (
     "usage",
@@ -38,8 +40,6 @@ _TELLING_KEYS: Final = (
 )
 _TELLING_TYPES: Final = frozenset({"message_start", "message_delta", "message-end", "stream-end", "message", "error"})
 _DEPTH: Final = 3
-_COUNT_APART: Final = (("gemini", "gcp.gemini"), ("grok", "x_ai"), ("sonar", "perplexity"))
-"""Models that count their reasoning apart behind OpenAI's interface too, whoever the caller says that he asked."""
 _NAMED_WITHIN: Final = 3
 """Events in which a stream names its model; Azure's first one has other things to say."""
 
@@ -52,6 +52,8 @@ class Stream:
         "_batch",
         "_cached",
         "_embedding",
+        "_error",
+        "_failed",
         "_given",
         "_id",
         "_inconsistent",
@@ -75,6 +77,9 @@ class Stream:
         self._added: Usage | None = None
         self._inconsistent = False
         self._embedding = False
+        self._failed = False
+        """Whether the layer that is looked at may hold an error."""
+        self._error: StatedError | None = None
         self._batch = False
         self._cached = False
         self._placeholder = False
@@ -100,7 +105,7 @@ class Stream:
         if self._stated is not NOTHING:
             tier = named_tier(self._stated)
             if usage is None:
-                counter = _counter(self._model) or provider
+                counter = counter_of(self._model) or provider
                 read = read_embedding_counts(self._stated) if self._embedding else read_counts(self._stated, counter)
                 usage, inconsistent = read[0], inconsistent or read[1] or billed_elsewhere(self._stated)
         if usage is not None and self._placeholder:
@@ -114,6 +119,7 @@ class Stream:
             self._reasons,
             inconsistent and not self._cached,
             self._cached,
+            self._error,
         )
 
     def _take(self, event: object) -> Fields | None:
@@ -152,6 +158,9 @@ class Stream:
             note = _NOTES.get(key) if value is not None else None
             if note is not None:
                 note(self, value)
+        if self._failed:
+            self._failed = False
+            self._error = envelopes.error_of(layer) or self._error
         if self._given is None and self._proven is None:
             self._proven = envelopes.proven_by(layer)
         usage = self._usage_in(layer)
@@ -169,7 +178,7 @@ class Stream:
             value = layer.get(key)
             usage = fields(value) if value is not None else None
             if usage is not None and self._is_usage(usage):
-                return usage
+                return usage if key != "usage_metadata" else behind(usage, layer, self._given) or usage
         if shape_of(layer) is not None:
             return layer
         return envelopes.usage_elsewhere(layer)
@@ -218,6 +227,8 @@ class Stream:
     def note_choices(self, value: object) -> None:
         """Why each choice ended."""
         self._reasons = envelopes.reasons_of(value) or self._reasons
+        if "error" in self._reasons:  # OpenRouter: a vendor failed in the middle of its answer
+            self._error = envelopes.error_of(envelopes.wrapped(value) or NOTHING) or self._error
 
     def note_incomplete(self, value: object) -> None:
         """Why a response of OpenAI's was cut."""
@@ -227,11 +238,13 @@ class Stream:
         """An error in a body with status 200."""
         if value:
             self._reasons = ("error",)
+            self._failed = True
 
     def note_type(self, value: object) -> None:
         """What an event is: OpenAI says there that it is an error."""
         if value == "error":
             self._reasons = ("error",)
+            self._failed = True
 
     def note_feedback(self, value: object) -> None:
         """Why Gemini did not begin to answer."""
@@ -291,11 +304,6 @@ def _tells(event: Fields) -> bool:
     if about and len(about) > 1:
         return True
     return envelopes.ends_choice(get("choices"))
-
-
-def _counter(model: str | None) -> str | None:
-    """Whose way of counting a model's name tells, where that is not OpenAI's."""
-    return next((vendor for word, vendor in _COUNT_APART if word in model), None) if model else None
 
 
 def _merged(old: Fields, new: Fields) -> Fields:
