@@ -107,7 +107,12 @@ class ActiveInvocation:
         if host.tracing is not None:
             host.guard_span.call(self._open_span, host.tracing)
         self.started_ns = host.now()
-        host.pipeline.put(self)
+        pipeline = host.pipeline
+        queue = pipeline.queue
+        if len(queue) < pipeline.high_water:
+            queue.append(self)
+        else:
+            pipeline.put(self)
         return self
 
     def enter(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from taskpilot_obs.abandonable import Abandonable
 from taskpilot_obs.guarded import guarded
-from taskpilot_obs.llm_errors import error_category
+from taskpilot_obs.llm_errors import error_category, stated_category
 from taskpilot_obs.providers import canonical
 from taskpilot_obs.records import NO_ATTRIBUTES, Status, plain_text
 from taskpilot_obs.semconv import Attr
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from taskpilot_obs.site import LlmSite, Site
     from taskpilot_obs.tracing import LiveSpan
     from taskpilot_obs.usage import Reading
+    from taskpilot_obs.usage_types import StatedError
 
 T = TypeVar("T")
 
 FROM_CALLER = "caller"
+RESPONSE_ERROR = "response_error"
+"""The `error_type` of a call that was answered, with an error."""
 _FIELDS = frozenset(Usage._fields)
 _USAGE_ATTRIBUTES = (
     (Attr.INPUT_TOKENS, "input_tokens"),
@@ -57,6 +60,7 @@ class LlmInvocation(Abandonable):
         "response_model",
         "retries",
         "service_tier",
+        "stated_error",
         "streaming",
         "usage",
         "usage_inconsistent",
@@ -79,13 +83,17 @@ class LlmInvocation(Abandonable):
         return super().enter(site, parent, args, kwargs)
 
     def _prepare(self, here: LlmSite) -> None:
-        here.host.prices.warm_up()
+        if not here.priced:
+            prices = here.host.prices
+            prices.warm_up()
+            here.priced = prices.ready
         self.provider = here.provider
         self.request_model = here.model
         self.response_model: str | None = None
         self.response_id: str | None = None
         self.finish_reasons: tuple[str, ...] = ()
         self.service_tier: str | None = None
+        self.stated_error: StatedError | None = None
         self.usage: Usage | None = None
         self.usage_inconsistent = False
         self.cost: Decimal | None = None
@@ -126,6 +134,7 @@ class LlmInvocation(Abandonable):
             self._note_reading(reading)
 
     def _note_reading(self, reading: Reading) -> None:
+        self.stated_error = reading.error
         if reading.cached:
             self.cached = True
         if reading.usage is not None:
@@ -160,7 +169,8 @@ class LlmInvocation(Abandonable):
         reading = self._read(usage)
         if reading.usage is None:
             raise ValueError(f"usage: nothing that states tokens, but an object of type {type(usage).__name__}")
-        self._note_reading(reading)
+        self.usage, self.usage_inconsistent = reading.usage, reading.inconsistent
+        self.service_tier = reading.service_tier or self.service_tier
 
     def record_model(self, model: str) -> None:
         """Note the model that answered, where the response does not say."""
@@ -261,7 +271,16 @@ class LlmInvocation(Abandonable):
             limits = self.site.host.limits
             if limits is not None and not self.ended_ns:
                 limits.after(self)
-            super().end(status, result)
+            super().end(self._as_answered(status), result)
+
+    def _as_answered(self, status: Status) -> Status:
+        """The status, unless the answer was an error: gateways send one with HTTP status 200."""
+        error = self.stated_error
+        if error is None or status is not Status.SUCCESS:
+            return status
+        self._note().error_type = RESPONSE_ERROR
+        self.error_category = stated_category(error)
+        return Status.ERROR
 
     def fail(self, error: BaseException) -> None:
         """End with the status that the exception stands for, and the usage that a stream stated before it."""
@@ -341,6 +360,7 @@ class LlmInvocation(Abandonable):
         if unread is not None:
             with guarded("record_response", self.site.host.tally):
                 self._note_reading(self._read(unread))
+                self.status = self._as_answered(self.status)
         self.price()
         hit = self.cached is True
         usage = None if hit else self.usage

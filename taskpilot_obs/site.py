@@ -124,7 +124,7 @@ class LlmSite(Site):
         attributes: for spans and audit log.
     """
 
-    __slots__ = ("model", "provider")
+    __slots__ = ("model", "priced", "provider")
 
     def __init__(
         self,
@@ -137,6 +137,8 @@ class LlmSite(Site):
         super().__init__(host, operation, model or "", attributes)
         self.model = model
         self.provider = provider
+        self.priced = False
+        """Whether the price table was in memory at an earlier call: it stays there."""
         if provider is not None:
             self.span_attributes[Attr.PROVIDER] = provider
         if model is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from taskpilot_obs.usage import Reading, Usage
 from taskpilot_obs_langchain.models import plain
@@ -39,23 +39,32 @@ _PLAIN_ABOUT: Final = frozenset(
         "usage",
     }
 )
+_COHERE: Final = "cohere"
 _OWN_IDS: Final = ("run-", "lc_")
 
 
-def note_answer(call: LlmInvocation, response: LLMResult, *, cacheable: bool) -> None:
+def note_answer(
+    call: LlmInvocation, response: LLMResult, *, cacheable: bool, repeated: Said | None = None
+) -> None:
     """Note an answer: of several generations the first, for each repeats the usage of the whole call.
 
     Args:
         call: the LLM call.
         response: its answer.
         cacheable: whether LangChain looked into a cache of its own first.
+        repeated: the usage that a stream stated last, where it stated it with each chunk.
     """
-    generation = response.generations[0][0] if response.generations and response.generations[0] else None
+    generations = response.generations
+    generation = generations[0][0] if generations and generations[0] else None
     message = getattr(generation, "message", None)
     streamed = call.first_token_ns != 0
     if cacheable and not streamed:
         call.set_cached(cached=False)
-    _read(call, said_by(message, streamed=streamed), response)
+    said = said_by(message, streamed=streamed)
+    if said is not None:
+        said["usage_metadata"] = corrected(call, said, repeated)
+    if said is None or call.span is None or call.provider is None or not _read_now(call, said):
+        call.read_later(response if said is None else said)
     if generation is None:
         return
     call.output_length = len(generation.text)
@@ -63,21 +72,22 @@ def note_answer(call: LlmInvocation, response: LLMResult, *, cacheable: bool) ->
         call.set_output(generation.text if message is None else plain([message]))
 
 
-def _read(call: LlmInvocation, said: Said | None, response: LLMResult) -> None:
-    """Read it off this thread; at once, and then the quick way where that suffices, for a span that ends now."""
-    reading = quick_reading(said) if said is not None and call.span is not None and call.provider is not None else None
-    if reading is not None:
-        call.record_reading(reading)
-    else:
-        call.read_later(response if said is None else said)
+def _read_now(call: LlmInvocation, said: Said) -> bool:
+    """Read it for a span that ends now, the quick way; whether that was enough."""
+    reading = quick_reading(said)
+    if reading is None:
+        return False
+    call.record_reading(reading)
+    return True
 
 
-def note_partial_answer(call: LlmInvocation, response: LLMResult | None) -> None:
+def note_partial_answer(call: LlmInvocation, response: LLMResult | None, repeated: Said | None = None) -> None:
     """Keep the usage that a stream had stated before it broke; what the error itself brought is not looked at."""
     if response is None or not response.generations or not response.generations[0]:
         return
     said = said_by(getattr(response.generations[0][0], "message", None), streamed=True)
     if said is not None:
+        said["usage_metadata"] = corrected(call, said, repeated)
         call.record_response(said)
 
 
@@ -90,10 +100,23 @@ def said_by(message: object, *, streamed: bool) -> Said | None:
     if usage is None:
         return None
     about = dict(getattr(message, "response_metadata", None) or {})
-    about.pop("model_provider", None)
+    protocol = about.pop("model_provider", None)
     if streamed:
+        about.pop("token_usage", None)
+        about.pop("usage", None)  # of one chunk, or of several put together
+        if protocol == "anthropic" and usage.get("input_tokens") == 0:
+            usage = {**usage, "input_tokens": None}  # stated in the first event, which LangChain does not read
         about.update({key: _once(about[key]) for key in _MERGED if key in about})
     return {"usage_metadata": usage, "response_metadata": about, "id": getattr(message, "id", None)}
+
+
+def corrected(call: LlmInvocation, said: Said, repeated: Said | None) -> Said:
+    """LangChain's usage where it can be right; none where it is known to be another number than the one billed."""
+    if repeated is not None:
+        return repeated
+    if call.provider == _COHERE and not call.first_token_ns and "token_usage" not in said["response_metadata"]:
+        return {}  # the tokens that were consumed: its package drops how many of them are billed
+    return cast("Said", said["usage_metadata"])
 
 
 def _once(text: object) -> object:
@@ -116,6 +139,9 @@ def quick_reading(said: Said) -> Reading | None:
     if not usage.keys() <= _PLAIN_USAGE or not about.keys() <= _PLAIN_ABOUT:
         return None
     tokens = _tokens(usage)
+    own = about.get("token_usage") or about.get("usage")
+    if tokens is not None and not (_says_the_same(own, tokens) if own else usage.get("total_tokens") in _totals(tokens)):
+        return None
     model, other = about.get("model_name"), about.get("model")
     reason, stopped = about.get("finish_reason"), about.get("stop_reason")
     if tokens is None or (model and other and model != other) or (reason and stopped):
@@ -163,6 +189,47 @@ def _tokens(usage: Mapping[str, Any]) -> Usage | None:
     )
 
 
+def _totals(tokens: Usage) -> tuple[int | None, ...]:
+    """What the total may be where nothing stands apart from the two that it is made of."""
+    return (None, tokens.total_tokens)
+
+
+def _says_the_same(own: object, tokens: Usage) -> bool:
+    """Whether the provider's own usage holds nothing but what LangChain made of it."""
+    if type(own) is not dict or not own.keys() <= _OWN_COUNTS:
+        return False
+    ins, outs = own.get("prompt_tokens_details") or {}, own.get("completion_tokens_details") or {}
+    if not ins.keys() <= _OWN_INPUTS or not outs.keys() <= _OWN_OUTPUTS:
+        return False
+    stated = (own.get("prompt_tokens"), own.get("completion_tokens"), own.get("total_tokens"))
+    return stated == (tokens.input_tokens, tokens.output_tokens, tokens.total_tokens) and (
+        ins.get("cached_tokens"),
+        ins.get("cache_write_tokens"),
+        ins.get("audio_tokens"),
+        outs.get("reasoning_tokens"),
+        outs.get("audio_tokens"),
+    ) == (
+        tokens.cache_read_tokens,
+        tokens.cache_write_tokens,
+        tokens.input_audio_tokens,
+        tokens.reasoning_tokens,
+        tokens.output_audio_tokens,
+    )
+
+
+_OWN_COUNTS: Final = frozenset(
+    {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details"}
+)
+_OWN_INPUTS: Final = frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens", "text_tokens"})
+_OWN_OUTPUTS: Final = frozenset(
+    {
+        "reasoning_tokens",
+        "audio_tokens",
+        "text_tokens",
+        "accepted_prediction_tokens",
+        "rejected_prediction_tokens",
+    }
+)
 _INPUT_DETAILS: Final = frozenset({"cache_read", "cache_creation", "audio"})
 _OUTPUT_DETAILS: Final = frozenset({"reasoning", "audio"})
 _MANY: Final = 10**9

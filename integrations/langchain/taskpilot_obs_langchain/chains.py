@@ -29,6 +29,11 @@ class Kind(Enum):
     """A node of such a graph."""
 
 
+PLUMBING: Final = Kind.PLUMBING
+ROOT: Final = Kind.ROOT
+"""Looked up once: a member of an enumeration costs as much as a clock reading."""
+
+
 def kind_of(name: str, tags: Sequence[str] | None, metadata: Mapping[str, Any] | None, above: Entry | None) -> Kind:
     """What a run is, told by what LangChain and LangGraph say of it when it begins."""
     if not metadata or ("ls_integration" not in metadata and "langgraph_node" not in metadata):

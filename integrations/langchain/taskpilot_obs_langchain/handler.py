@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from langchain_core.callbacks import BaseCallbackHandler
 
@@ -11,10 +11,10 @@ from taskpilot_obs.guarded import guarded
 from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.outcomes import register_status
 from taskpilot_obs.records import SUCCESS, Operation, Status
-from taskpilot_obs_langchain import answers, middleware, models
-from taskpilot_obs_langchain.chains import Kind, agent_name, is_own_node, is_pause, kind_of
+from taskpilot_obs_langchain import answers, middleware, models, streams
+from taskpilot_obs_langchain.chains import PLUMBING, ROOT, Kind, agent_name, is_own_node, is_pause, kind_of
 from taskpilot_obs_langchain.opening import Opener
-from taskpilot_obs_langchain.runs import Entry, end_beneath, note, open_beneath, runs_of, take
+from taskpilot_obs_langchain.runs import Entry, Link, close, end_beneath, link, note, open_beneath, runs_of, take
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.outputs import LLMResult
 
-    from taskpilot_obs.invocation import ActiveInvocation
     from taskpilot_obs.recorder import Recorder
+
+_WORKFLOW: Final = Operation.WORKFLOW
 
 register_status("langgraph.errors.GraphBubbleUp", Status.INTERRUPTED)
 for _refusal in (
@@ -77,6 +78,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         self._open = Opener(self._recorder)
         self._guard = guarded("langchain", self._recorder.tally)
         self._silent = self._runs.silent
+        self._repeating = self._runs.repeating
 
     # --- chains, graphs and their nodes ------------------------------------------------------------------------------
 
@@ -93,29 +95,35 @@ class ObservabilityHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """A chain, a graph or one of its nodes begins."""
+        under = None if parent_run_id is None else self._runs.get(parent_run_id.int)
+        if under is not None and not metadata:
+            link(self._runs, run_id, under, under.node if type(under) is Link else under)
+            return
         if not self._recorder.enabled:
             return
         with self._guard:
-            above = None if parent_run_id is None else self._runs.get(parent_run_id.int)
-            entry = note(self._runs, self, run_id, above)
-            if entry is None or (above is not None and not metadata):
+            entry = note(self._runs, self, run_id, under)
+            if entry is None:
                 return
             called = name or _name_in(serialized)
-            kind = kind_of(called, tags, metadata, above)
-            if kind is Kind.PLUMBING:
+            kind = kind_of(called, tags, metadata, entry.above) if metadata else ROOT
+            if kind is PLUMBING:
                 return
             self._begin_chain(entry, kind, called, metadata)
-            if entry.mine and entry.run is not None:
-                _note_input(entry.run, inputs)
+            if entry.mine and entry.run is not None and (type(inputs) is str or self._recorder.redactor is not None):
+                entry.run.set_input(inputs)  # of anything but text only the content is of interest, where it is wanted
 
     def _begin_chain(self, entry: Entry, kind: Kind, called: str, metadata: Mapping[str, Any] | None) -> None:
         if entry.above is None:
             self._open.outermost(entry, metadata)
-        if kind is Kind.STEP:
+        if kind is ROOT:
+            if self._root is not None or entry.run is None:
+                self._open.run(entry, self._root or _WORKFLOW, self._name or called)
+        elif kind is Kind.STEP:
             entry.hook = middleware.hook_of(called)
         elif kind is Kind.AGENT:
             self._open.run(entry, Operation.AGENT, called)
-        elif kind is Kind.AGENT_GRAPH:
+        else:
             entry.graph = True
             if is_own_node(called, entry.above):
                 return
@@ -123,15 +131,14 @@ class ObservabilityHandler(BaseCallbackHandler):
             operation = self._root if outermost and self._root is not None else Operation.AGENT
             given = self._name if outermost else None
             self._open.run(entry, operation, given or agent_name(called, metadata))
-        elif self._root is not None or entry.run is None:
-            self._open.run(entry, self._root or Operation.WORKFLOW, self._name or called)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """It ends."""
-        entry = take(self._runs, run_id)
-        if entry is None or not (entry.mine or entry.hook):
+        entry = self._runs.pop(run_id.int, None)
+        if type(entry) is not Entry:
             return
         with self._guard:
+            close(self._runs, entry)
             if entry.hook is not None:
                 self._decide(entry, entry.hook, outputs)
             if entry.mine and entry.run is not None:
@@ -144,18 +151,23 @@ class ObservabilityHandler(BaseCallbackHandler):
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """It ends with an exception, or with the control flow of a framework."""
-        entry = take(self._runs, run_id)
+        entry = self._runs.pop(run_id.int, None)
         if entry is None:
             return
         with self._guard:
-            if entry.hook is not None:
-                self._decide(entry, entry.hook, error)
-            if entry.above is not None and is_pause(type(error)):
-                entry.above.paused = True
             if not isinstance(error, Exception | GeneratorExit):
                 end_beneath(self._runs, entry, error)
-            if entry.mine and entry.run is not None:
-                entry.run.fail(error)
+            if type(entry) is Entry:
+                self._fail_chain(entry, error)
+
+    def _fail_chain(self, entry: Entry, error: BaseException) -> None:
+        close(self._runs, entry)
+        if entry.hook is not None:
+            self._decide(entry, entry.hook, error)
+        if entry.above is not None and is_pause(type(error)):
+            entry.above.paused = True
+        if entry.mine and entry.run is not None:
+            entry.run.fail(error)
 
     def _decide(self, entry: Entry, hook: middleware.Hook, outcome: object) -> None:
         """Report a guardrail's decision as one of the agent whose guardrail it is."""
@@ -175,7 +187,7 @@ class ObservabilityHandler(BaseCallbackHandler):
             call = self._begin_call(serialized, said)
             if call is not None and messages:
                 call.input_length = models.length_of(messages[0])
-                if call.provider in models.DROPS_MODALITIES and models.has_sound(messages[0]):
+                if call.provider in models.DROPS_MODALITIES and models.has_media(call.request_model, messages[0]):
                     call.leave_unpriced()
                 if self._recorder.redactor is not None:
                     call.set_input(models.plain(messages[0]))
@@ -188,12 +200,17 @@ class ObservabilityHandler(BaseCallbackHandler):
                 call.set_input(prompts[0])
 
     def _begin_call(self, serialized: Mapping[str, Any] | None, said: Mapping[str, Any]) -> LlmInvocation | None:
-        entry = self._note(said)
+        if not self._recorder.enabled:
+            return None
+        parent = said.get("parent_run_id")
+        under = None if parent is None else self._runs.get(parent.int)
+        entry = note(self._runs, self, said["run_id"], under)
         if entry is None:
             return None
-        settings = models.settings_of(serialized)
-        call = self._open.call(entry, said, settings)
-        entry.cacheable = models.looks_into_cache(settings)
+        if under is None:
+            self._open.outermost(entry, said.get("metadata"))
+        settings = serialized.get("kwargs") if serialized else None
+        call = self._open.call(entry, said, settings if type(settings) is dict else models.NOTHING)
         self._silent[entry.key] = call
         return call
 
@@ -201,9 +218,9 @@ class ObservabilityHandler(BaseCallbackHandler):
         if not self._recorder.enabled:
             return None
         parent = said.get("parent_run_id")
-        above = self._runs.get(parent.int) if parent is not None else None
-        entry = note(self._runs, self, said["run_id"], above)
-        if entry is not None and above is None:
+        under = None if parent is None else self._runs.get(parent.int)
+        entry = note(self._runs, self, said["run_id"], under)
+        if under is None and entry is not None:
             self._open.outermost(entry, said.get("metadata"))
         return entry
 
@@ -218,6 +235,10 @@ class ObservabilityHandler(BaseCallbackHandler):
             call = self._silent.pop(run_id.int, None)
             if call is not None:
                 call.first_token()
+                streams.begin(self._repeating, run_id.int, chunk)
+                return
+        if self._repeating:
+            streams.follow(self._repeating, run_id.int, chunk)
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A part of a message comes, from a model that streams in LangChain's newer way."""
@@ -228,26 +249,29 @@ class ObservabilityHandler(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """A model has answered."""
-        entry = take(self._runs, run_id)
-        if entry is None or not isinstance(entry.run, LlmInvocation):
+        entry = self._runs.pop(run_id.int, None)
+        if type(entry) is not Entry or not isinstance(entry.run, LlmInvocation):
             return
+        repeated = self._repeating.get(entry.key) if self._repeating else None
+        close(self._runs, entry)
         with self._guard:
-            answers.note_answer(entry.run, response, cacheable=entry.cacheable)
-        entry.run.end(Status.SUCCESS)
+            answers.note_answer(entry.run, response, cacheable=entry.cacheable, repeated=repeated)
+        entry.run.end(SUCCESS)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A model has failed, or nobody reads its stream any more."""
+        repeated = self._repeating.get(run_id.int)
         entry = take(self._runs, run_id)
         if entry is None or not isinstance(entry.run, LlmInvocation):
             return
         with self._guard:
-            answers.note_partial_answer(entry.run, kwargs.get("response"))
+            answers.note_partial_answer(entry.run, kwargs.get("response"), repeated)
         entry.run.fail(error)
 
     def on_retry(self, retry_state: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A model is called again, because it failed."""
         entry = self._runs.get(run_id.int)
-        if entry is not None and entry.owner is self and isinstance(entry.run, LlmInvocation):
+        if type(entry) is Entry and entry.owner is self and isinstance(entry.run, LlmInvocation):
             entry.run.retry()
 
     # --- tools and retrievers ----------------------------------------------------------------------------------------
@@ -303,9 +327,3 @@ def _name_in(serialized: Mapping[str, Any] | None) -> str:
     said = serialized or {}
     path = said.get("id")
     return str(said.get("name") or (path[-1] if isinstance(path, list) and path else None) or "LangChain")
-
-
-def _note_input(run: ActiveInvocation, inputs: object) -> None:
-    """How long a text went in; anything else only where its content is wanted."""
-    if type(inputs) is str or run.site.host.redactor is not None:
-        run.set_input(inputs)

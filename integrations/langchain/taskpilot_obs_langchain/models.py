@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from langchain_core.globals import get_llm_cache
-
 from taskpilot_obs.providers import canonical, infer_provider, known
 from taskpilot_obs.semconv import Attr
 
@@ -44,9 +42,12 @@ _SERVED_BY_VENDOR: Final = frozenset(
     {"ai21", "anthropic", "aws.bedrock", "cohere", "gcp.gemini", "mistral_ai", "openai", "perplexity", "writer", "x_ai"}
 )
 _SOUND: Final = frozenset({"audio", "video", "input_audio"})
+_MAKES_MEDIA: Final = ("image", "native-audio", "live")
+"""In the names of Google's models that answer with more than text."""
 DROPS_MODALITIES: Final = frozenset({"gcp.gemini", "gcp.vertex_ai"})
-"""Providers whose LangChain package does not hand on how many tokens were audio, which cost more than others."""
+"""Providers whose LangChain package does not hand on how many tokens were audio or image, which cost more."""
 _COMPATIBLE: Final = "openai_compatible"
+NOTHING: Final[dict[str, Any]] = {}
 _OPTIONS: Final = (("ls_temperature", Attr.REQUEST_TEMPERATURE), ("ls_max_tokens", Attr.REQUEST_MAX_TOKENS))
 
 
@@ -117,6 +118,11 @@ def options_in(metadata: Mapping[str, Any]) -> dict[str, int | float]:
     return {attribute: value for attribute, value in stated if isinstance(value, int | float)}
 
 
+def key_of(asked: Asked, options: Mapping[str, int | float]) -> tuple[object, ...]:
+    """What tells calls of one model from those of others: what they ask for, and with which options."""
+    return (*asked, *(options.get(attribute) for _, attribute in _OPTIONS))
+
+
 def length_of(messages: Sequence[BaseMessage]) -> int:
     """Characters of plain text in a prompt; parts of other kinds are not counted, nor made text."""
     total = 0
@@ -125,6 +131,11 @@ def length_of(messages: Sequence[BaseMessage]) -> int:
         if type(content) is str:
             total += len(content)
     return total
+
+
+def has_media(model: str | None, messages: Sequence[BaseMessage]) -> bool:
+    """Whether tokens of a call may cost something else than those of text."""
+    return any(word in (model or "") for word in _MAKES_MEDIA) or has_sound(messages)
 
 
 def has_sound(messages: Sequence[BaseMessage]) -> bool:
@@ -147,13 +158,6 @@ def plain(messages: Sequence[BaseMessage]) -> list[dict[str, object]]:
     return [{"role": message.type, "content": message.content} for message in messages]
 
 
-def looks_into_cache(settings: Mapping[str, Any]) -> bool:
-    """Whether LangChain looks a call up in a cache, as far as can be seen: a global one, or one of the model's own."""
-    own = settings.get("cache")
-    return own is not False and (isinstance(own, Mapping) or get_llm_cache() is not None)
-
-
-def settings_of(serialized: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The fields of a model, as far as LangChain serialises them."""
-    fields = serialized.get("kwargs") if serialized else None
-    return fields if isinstance(fields, Mapping) else {}
+def is_cache(own: object) -> bool:
+    """Whether a model's setting `cache` is a cache of its own, as far as LangChain serialises it."""
+    return own is not None and isinstance(own, Mapping)

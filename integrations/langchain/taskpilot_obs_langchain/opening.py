@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from langchain_core.callbacks.manager import handle_event
+from langchain_core.globals import get_llm_cache
 
 from taskpilot_obs import context
 from taskpilot_obs.abandonable import Abandonable
@@ -17,13 +18,16 @@ from taskpilot_obs.records import Operation
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.site import LlmSite, Site
 from taskpilot_obs_langchain import models
-from taskpilot_obs_langchain.runs import Entry, innermost, own
+from taskpilot_obs_langchain.runs import Entry, innermost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from taskpilot_obs.recorder import Recorder
 
+R = TypeVar("R", bound=ActiveInvocation)
+
+_running: Final = current_running.get
 _MAX_SITES: Final = 4_000
 _DISPATCH: Final = 4
 """Where `handle_event` stands on the stack: above `_by_one_call`, the opener's method and two of the handler's."""
@@ -40,42 +44,54 @@ class Opener:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._sites: dict[tuple[Operation, str], Site] = {}
         self._tools: dict[tuple[str, str], Site] = {}
         self._models: dict[tuple[object, ...], LlmSite] = {}
 
     def run(self, entry: Entry, operation: Operation, name: str) -> None:
         """Begin a workflow or an agent."""
-        self._begin(entry, Abandonable().at(self._recorder.site(operation, name), parent_of(entry)))
-        if self._recorder.tracing is not None and _by_one_call():
-            _attach(entry)
+        site = self._sites.get((operation, name))
+        if site is None:
+            site = self._sites[operation, name] = self._recorder.site(operation, name)
+            if len(self._sites) > _MAX_SITES:
+                self._sites.clear()
+        run = self._begin(entry, Abandonable(), site)
+        if run.span is not None and _by_one_call():
+            entry.step = run.attach()
 
     def tool(self, entry: Entry, name: str, kind: str, call_id: object) -> None:
         """Begin a tool call; `kind` is `function` or `datastore`."""
-        run = Abandonable().at(self._tool_site(name, kind), parent_of(entry))
-        self._begin(entry, run)
+        run = self._begin(entry, Abandonable(), self._tool_site(name, kind))
         if run.span is None:
             return
         if isinstance(call_id, str):
             run.span.set(Attr.TOOL_CALL_ID, call_id)
         # A tool ends in the context where it began, in asynchronous code too; but on its own the context is the user's.
         if (kind == "function" and entry.above is not None) or _by_one_call():
-            _attach(entry)
+            entry.step = run.attach()
 
     def call(self, entry: Entry, said: Mapping[str, Any], settings: Mapping[str, Any]) -> LlmInvocation:
         """Begin an LLM call, from what LangChain says of it and of the model's settings."""
-        metadata = said.get("metadata") or {}
-        model, provider = metadata.get("ls_model_name"), metadata.get("ls_provider")
-        site = self._models.get((model, provider, settings.get("openai_api_base"))) if model else None
+        metadata = said.get("metadata") or models.NOTHING
+        try:
+            site = self._models.get(
+                (
+                    metadata.get("ls_model_name"),
+                    metadata.get("ls_provider"),
+                    settings.get("openai_api_base"),
+                    metadata.get("ls_temperature"),
+                    metadata.get("ls_max_tokens"),
+                )
+            )
+        except TypeError:  # something else than text and numbers
+            site = None
         if site is None:
-            site = self._model_site(metadata, said.get("invocation_params") or {}, settings)
-        call = LlmInvocation().at(site, parent_of(entry))
-        self._begin(entry, call)
-        if call.span is not None:
-            stated = models.options_in(metadata)
-            if stated:
-                call.span.set_all(stated)
-            if said.get("batch_size", 1) == 1 and _by_one_call():
-                _attach(entry)
+            site = self._model_site(metadata, said.get("invocation_params") or models.NOTHING, settings)
+        call = self._begin(entry, LlmInvocation(), site)
+        own_cache = settings.get("cache")
+        entry.cacheable = own_cache is not False and (get_llm_cache() is not None or models.is_cache(own_cache))
+        if call.span is not None and said.get("batch_size", 1) == 1 and _by_one_call():
+            entry.step = call.attach()
         return call
 
     def outermost(self, entry: Entry, metadata: Mapping[str, Any] | None) -> None:
@@ -93,21 +109,33 @@ class Opener:
         with request_context(session_id=str(thread)) as named:
             entry.scopes = scope, named
 
-    def _begin(self, entry: Entry, run: ActiveInvocation) -> None:
+    def _begin(self, entry: Entry, made: R, site: Site) -> R:
+        """Begin it, and note that the run is this invocation."""
+        parent, running = entry.run, _running()
+        if entry.above is not None and (running is not None or parent is None or parent.ended_ns):
+            parent = innermost(running, parent)
+        run = made.at(site, parent)
         scopes = entry.scopes
         if scopes is not None and current_scope.get() is scopes[0]:
             run.scope = scopes[1]
-        own(entry, run.begin())
+        run.begin()
+        entry.run, entry.mine = run, True
+        entry.open[entry.key] = entry
+        return run
 
     def _model_site(
         self, metadata: Mapping[str, Any], params: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> LlmSite:
         asked = models.asked_for(metadata, params, settings)
-        site = self._recorder.llm_site(model=asked.model, provider=asked.provider_name)
-        if asked.model == metadata.get("ls_model_name"):
+        options = models.options_in(metadata)
+        key = models.key_of(asked, options)
+        site = self._models.get(key)
+        if site is None:
             if len(self._models) >= _MAX_SITES:
                 self._models.clear()
-            self._models[asked] = site
+            shared = self._recorder.llm_site(model=asked.model, provider=asked.provider_name)
+            site = self._models[key] = LlmSite(self._recorder, shared.operation, shared.model, shared.provider, {})
+            site.span_attributes.update(options)
         return site
 
     def _tool_site(self, name: str, kind: str) -> Site:
@@ -118,18 +146,6 @@ class Opener:
             site = self._tools[name, kind] = Site(self._recorder, Operation.TOOL, name, {})
             site.span_attributes[Attr.TOOL_TYPE] = kind
         return site
-
-
-def parent_of(entry: Entry) -> ActiveInvocation | None:
-    """What a run belongs to: LangChain's parent, or what the user's code has begun beneath that."""
-    if entry.above is None:
-        return entry.run
-    return innermost(current_running.get(), entry.above.run)
-
-
-def _attach(entry: Entry) -> None:
-    if entry.run is not None:
-        entry.step = entry.run.attach()
 
 
 def _by_one_call() -> bool:

@@ -8,7 +8,7 @@ goes, the entry goes, and the invocation closes itself as abandoned. Nothing has
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, final
 from uuid import UUID
 
 from langchain_core.runnables.config import var_child_runnable_config
@@ -23,8 +23,22 @@ if TYPE_CHECKING:
     from taskpilot_obs_langchain.middleware import Hook
 
 
+@final
+class Link(weakref.ref[UUID]):
+    """One run that is plumbing: all that is known of it is what it stands beneath."""
+
+    __slots__ = ("key", "node", "under")
+
+    key: int
+    node: Entry
+    """The nearest run above that is more than plumbing."""
+    under: Link | Entry
+    """The run that LangChain names as its parent."""
+
+
+@final
 class Entry(weakref.ref[UUID]):
-    """One run of LangChain's. Slots are set by `note`; those of invocations of our own by `own`."""
+    """One run of LangChain's. Slots are set by `note`, and by who begins an invocation for it."""
 
     __slots__ = (
         "above",
@@ -39,12 +53,16 @@ class Entry(weakref.ref[UUID]):
         "run",
         "scopes",
         "step",
+        "under",
     )
 
     key: int
     owner: object
     """The handler that saw the run first; another one, which a user gave in another place, is not heard."""
     above: Entry | None
+    """The nearest run above that is more than plumbing."""
+    under: Link | Entry | None
+    """The run that LangChain names as its parent."""
     run: ActiveInvocation | None
     """The invocation that this run is, or is beneath."""
     mine: bool
@@ -63,20 +81,24 @@ class Entry(weakref.ref[UUID]):
     step: Step | None
 
 
-class Runs(dict[int, Entry]):
+class Runs(dict[int, Entry | Link]):
     """The runs that a recorder's handlers share, by the number of their ID, so that a run is recorded once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.silent: dict[int, LlmInvocation] = {}
         """The LLM calls without a token yet: all that is asked for every token of a stream is whether there are any."""
+        self.repeating: dict[int, dict[str, Any]] = {}
+        """What the streams stated last that state their usage again with each token."""
 
     def forget(self, gone: weakref.ref[UUID]) -> None:
         """Drop a run whose ID nobody holds any more."""
-        if isinstance(gone, Entry) and self.get(gone.key) is gone:
+        if isinstance(gone, Entry | Link) and self.get(gone.key) is gone:
             del self[gone.key]
-            gone.open.pop(gone.key, None)
-            self.silent.pop(gone.key, None)
+            if isinstance(gone, Entry):
+                gone.open.pop(gone.key, None)
+                self.silent.pop(gone.key, None)
+                self.repeating.pop(gone.key, None)
 
 
 _all: weakref.WeakKeyDictionary[Recorder, Runs] = weakref.WeakKeyDictionary()
@@ -88,72 +110,85 @@ def runs_of(recorder: Recorder) -> Runs:
     return found if found is not None else _all.setdefault(recorder, Runs())
 
 
-def note(runs: Runs, owner: object, run_id: UUID, above: Entry | None) -> Entry | None:
+def link(runs: Runs, run_id: UUID, under: Link | Entry, node: Entry) -> None:
+    """Remember a run that is plumbing. Most runs are, so this is kept small; being told twice changes nothing."""
+    made = Link(run_id, runs.forget)
+    key = made.key = run_id.int
+    made.under, made.node = under, node
+    runs[key] = made
+
+
+def note(runs: Runs, owner: object, run_id: UUID, under: Link | Entry | None) -> Entry | None:
     """Remember a run that begins; None where it has been noted, by another handler or by the same one given twice.
 
     An ID that a caller uses again, in a new object, is a new run.
     """
     key = run_id.int
     known = runs.get(key)
-    if known is not None:
+    if type(known) is Entry:
         if known.owner is not owner or known() is run_id:
             return None
         known.open.pop(key, None)
     entry = Entry(run_id, runs.forget)
-    entry.key, entry.owner, entry.above = key, owner, above
+    entry.key, entry.owner, entry.under = key, owner, under
     entry.mine = entry.paused = entry.graph = entry.cacheable = False
     entry.hook = entry.step = None
-    if above is None:
-        entry.run = entry.scopes = None
+    if under is None:
+        entry.above = entry.run = entry.scopes = None
         entry.open = {}
     else:
+        above = entry.above = under.node if type(under) is Link else under
         entry.run, entry.scopes, entry.open = above.run, above.scopes, above.open
     runs[key] = entry
     return entry
 
 
-def own(entry: Entry, run: ActiveInvocation) -> None:
-    """The run is an invocation of its own."""
-    entry.run, entry.mine = run, True
-    entry.open[entry.key] = entry
-
-
 def take(runs: Runs, run_id: UUID) -> Entry | None:
-    """Forget a run that ends, and hand it out; None for one that nobody saw begin."""
+    """Forget a run that ends, and hand it out; None for plumbing, and for one that nobody saw begin."""
     entry = runs.pop(run_id.int, None)
-    if entry is not None and entry.mine:
-        entry.open.pop(entry.key, None)
-        runs.silent.pop(entry.key, None)
-        if entry.step is not None and entry.run is not None:
-            entry.run.detach(entry.step)
+    if type(entry) is not Entry:
+        return None
+    close(runs, entry)
     return entry
 
 
-def end_beneath(runs: Runs, entry: Entry, error: BaseException) -> None:
+def close(runs: Runs, entry: Entry) -> None:
+    """Settle what is kept of a run that ends."""
+    if entry.mine:
+        entry.open.pop(entry.key, None)
+        runs.silent.pop(entry.key, None)
+        runs.repeating.pop(entry.key, None)
+        if entry.step is not None and entry.run is not None:
+            entry.run.detach(entry.step)
+
+
+def end_beneath(runs: Runs, entry: Entry | Link, error: BaseException) -> None:
     """End what is still open beneath a run that was cancelled or abandoned: LangChain may never say so itself."""
     for below in open_beneath(entry):
         runs.pop(below.key, None)
         runs.silent.pop(below.key, None)
-        entry.open.pop(below.key, None)
+        runs.repeating.pop(below.key, None)
+        below.open.pop(below.key, None)
         if below.run is not None:
             below.run.fail(error)
 
 
-def open_beneath(entry: Entry) -> list[Entry]:
+def open_beneath(entry: Entry | Link) -> list[Entry]:
     """The invocations beneath a run that have not ended."""
-    return [below for below in list(entry.open.values()) if _is_beneath(below, entry)]
+    open_now = (entry if type(entry) is Entry else entry.node).open
+    return [below for below in list(open_now.values()) if _is_beneath(below, entry)]
 
 
-def _is_beneath(below: Entry, entry: Entry) -> bool:
-    above = below.above
-    while above is not None and above is not entry:
-        above = above.above
-    return above is entry
+def _is_beneath(below: Entry, entry: Entry | Link) -> bool:
+    under = below.under
+    while under is not None and under is not entry:
+        under = under.under
+    return under is entry
 
 
 def innermost(known: ActiveInvocation | None, found: ActiveInvocation | None) -> ActiveInvocation | None:
     """Of what the context says runs here and what LangChain says, the one that is beneath the other."""
-    if found is None or found.ended:
+    if found is None or found.ended_ns:
         return known
     if known is None or known is found:
         return found
@@ -173,9 +208,9 @@ def _ask_langchain(known: ActiveInvocation | None) -> ActiveInvocation | None:
     if run_id is None:
         return known
     for runs in list(_all.values()):
-        entry = runs.get(run_id.int)
-        if entry is not None:
-            return innermost(known, entry.run)
+        found = runs.get(run_id.int)
+        if found is not None:
+            return innermost(known, (found.node if type(found) is Link else found).run)
     return known
 
 
