@@ -44,7 +44,7 @@ _OWN_IDS: Final = ("run-", "lc_")
 
 
 def note_answer(
-    call: LlmInvocation, response: LLMResult, *, cacheable: bool, repeated: Said | None = None
+    call: LlmInvocation, response: LLMResult, *, cacheable: bool, repeated: Mapping[str, Any] | None = None
 ) -> None:
     """Note an answer: of several generations the first, for each repeats the usage of the whole call.
 
@@ -81,7 +81,9 @@ def _read_now(call: LlmInvocation, said: Said) -> bool:
     return True
 
 
-def note_partial_answer(call: LlmInvocation, response: LLMResult | None, repeated: Said | None = None) -> None:
+def note_partial_answer(
+    call: LlmInvocation, response: LLMResult | None, repeated: Mapping[str, Any] | None = None
+) -> None:
     """Keep the usage that a stream had stated before it broke; what the error itself brought is not looked at."""
     if response is None or not response.generations or not response.generations[0]:
         return
@@ -110,13 +112,15 @@ def said_by(message: object, *, streamed: bool) -> Said | None:
     return {"usage_metadata": usage, "response_metadata": about, "id": getattr(message, "id", None)}
 
 
-def corrected(call: LlmInvocation, said: Said, repeated: Said | None) -> Said:
+def corrected(call: LlmInvocation, said: Said, repeated: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """LangChain's usage where it can be right; none where it is known to be another number than the one billed."""
     if repeated is not None:
         return repeated
-    if call.provider == _COHERE and not call.first_token_ns and "token_usage" not in said["response_metadata"]:
+    about = said["response_metadata"]
+    if call.provider == _COHERE and not call.first_token_ns and "token_usage" not in about:
+        about.pop("token_count", None)
         return {}  # the tokens that were consumed: its package drops how many of them are billed
-    return cast("Said", said["usage_metadata"])
+    return cast("Mapping[str, Any]", said["usage_metadata"])
 
 
 def _once(text: object) -> object:
@@ -140,11 +144,13 @@ def quick_reading(said: Said) -> Reading | None:
         return None
     tokens = _tokens(usage)
     own = about.get("token_usage") or about.get("usage")
-    if tokens is not None and not (_says_the_same(own, tokens) if own else usage.get("total_tokens") in _totals(tokens)):
+    if tokens is None or usage.get("total_tokens") not in (None, tokens.total_tokens):
+        return None
+    if own and not _says_the_same(own, tokens):
         return None
     model, other = about.get("model_name"), about.get("model")
     reason, stopped = about.get("finish_reason"), about.get("stop_reason")
-    if tokens is None or (model and other and model != other) or (reason and stopped):
+    if (model and other and model != other) or (reason and stopped):
         return None
     tier, model, reason = about.get("service_tier"), model or other, reason or stopped
     if not all(value is None or type(value) is str for value in (model, tier, reason)):
@@ -187,11 +193,6 @@ def _tokens(usage: Mapping[str, Any]) -> Usage | None:
         reasoning_tokens=reasoned,
         output_audio_tokens=spoken,
     )
-
-
-def _totals(tokens: Usage) -> tuple[int | None, ...]:
-    """What the total may be where nothing stands apart from the two that it is made of."""
-    return (None, tokens.total_tokens)
 
 
 def _says_the_same(own: object, tokens: Usage) -> bool:

@@ -8,7 +8,7 @@ goes, the entry goes, and the invocation closes itself as abandoned. Nothing has
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 from uuid import UUID
 
 from langchain_core.runnables.config import var_child_runnable_config
@@ -16,6 +16,8 @@ from langchain_core.runnables.config import var_child_runnable_config
 from taskpilot_obs import context
 
 if TYPE_CHECKING:
+    from langchain_core.messages.ai import UsageMetadata
+
     from taskpilot_obs.context import Scope
     from taskpilot_obs.invocation import ActiveInvocation, Step
     from taskpilot_obs.llm_invocation import LlmInvocation
@@ -88,7 +90,7 @@ class Runs(dict[int, Entry | Link]):
         super().__init__()
         self.silent: dict[int, LlmInvocation] = {}
         """The LLM calls without a token yet: all that is asked for every token of a stream is whether there are any."""
-        self.repeating: dict[int, dict[str, Any]] = {}
+        self.repeating: dict[int, UsageMetadata] = {}
         """What the streams stated last that state their usage again with each token."""
 
     def forget(self, gone: weakref.ref[UUID]) -> None:
