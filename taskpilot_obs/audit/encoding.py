@@ -60,16 +60,6 @@ class Layout:
         self._texts: dict[Key, str] = {}
         self._plans: dict[tuple[type, ...], _Plan] = {}
 
-    def fields(self, key: Key, time_unix_ns: int, values: tuple[Value, ...], max_string: int = MAX_STRING) -> Fields:
-        """The record as a dictionary, without the fields that are None."""
-        named = {Field.TIMESTAMP: rfc3339(time_unix_ns), **self._repeating(key)}
-        for name, value in zip(self._varying, values, strict=True):
-            if name == MORE and isinstance(value, Mapping):
-                named.update(value)
-            else:
-                named[name] = value
-        return clean_fields(named, max_string)
-
     def text(self, key: Key, time_unix_ns: int, values: tuple[Value, ...], max_string: int = MAX_STRING) -> str:
         """The record as JSON without its closing brace, so that the chain can add its own fields."""
         repeating = self._texts.get(key)

@@ -107,21 +107,22 @@ class Writer:
         """
         self._renew()
         lines: list[str] = []
-        max_bytes = self._options.max_bytes
-        waiting, (seq, previous) = 0, self._head
+        max_bytes, digest = self._options.max_bytes, self._digest
+        seq, previous = self._head
+        waiting, room = 0, min(_CHUNK, max_bytes - self._size)
         for text in texts:
             seq += 1
-            line, previous = seal(text, seq, previous, self._digest)
-            ends = self._size + waiting + len(line) > max_bytes and self._size + waiting
-            if waiting > _CHUNK or ends:
-                self._write(lines)
-                lines, waiting = [], 0
-            if ends:
-                with guarded("audit_log.rotate", self._tally):
-                    self._rotate()
-                max_bytes += self._size  # where that failed, not again for every line
-            lines.append(line)
+            line, previous = seal(text, seq, previous, digest)
             waiting += len(line)
+            if waiting > room:
+                self._write(lines)
+                lines, waiting = [], len(line)
+                if self._size + waiting > max_bytes and self._size:
+                    with guarded("audit_log.rotate", self._tally):
+                        self._rotate()
+                    max_bytes += self._size  # where that failed, not again for every line
+                room = min(_CHUNK, max_bytes - self._size)
+            lines.append(line)
         self._write(lines)
         if self._options.durability == "fsync":
             self.sync()

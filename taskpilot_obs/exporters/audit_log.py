@@ -8,7 +8,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from taskpilot_obs.audit.files import log_at
-from taskpilot_obs.audit.rows import audit_text
+from taskpilot_obs.audit.rows import AuditLines
 from taskpilot_obs.audit.writer import AuditOptions, Writer
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.base import PartialExportError
@@ -54,6 +54,7 @@ class AuditLogExporter:
         self._log = log_at(path)
         self._options = checked(options or AuditOptions())
         self._service = service
+        self._lines = AuditLines(service, self._options.max_string)
         self._tally = tally
         self._on_anchor = on_anchor
         self._lock = threading.Lock()
@@ -114,10 +115,10 @@ class AuditLogExporter:
         """The records' lines, how many were unfit, and why the last of these was."""
         texts: list[str] = []
         lost, cause = 0, None
-        service, max_string = self._service, self._options.max_string
+        text_of = self._lines.text
         for record in batch:
             try:
-                text = audit_text(record, service, max_string)
+                text = text_of(record)
             except UNFIT as error:
                 lost, cause = lost + 1, error
                 continue

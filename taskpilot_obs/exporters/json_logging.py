@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from pythonjsonlogger.json import JsonFormatter
 
 from taskpilot_obs.audit.encoding import MAX_STRING, Fields, Value, clean_fields, rfc3339, to_json
-from taskpilot_obs.audit.rows import audit_record
+from taskpilot_obs.audit.rows import AuditLines
 from taskpilot_obs.exporters.audit_log import UNFIT
 from taskpilot_obs.exporters.base import PartialExportError
 from taskpilot_obs.semconv import Field
@@ -99,8 +99,7 @@ class StdoutExporter:
 
     def __init__(self, stream: TextIO | None = None, *, service: str = "", max_string: int = MAX_STRING) -> None:
         self._stream = stream
-        self._service = service
-        self._max_string = max_string
+        self._lines = AuditLines(service, max_string)
         self._formatter = JsonLogFormatter(max_string=max_string)
 
     def export(self, batch: Sequence[Record], /) -> None:
@@ -114,7 +113,7 @@ class StdoutExporter:
         stream: TextIO | None = self._stream if self._stream is not None else sys.stdout
         if stream is None:
             raise ValueError("this process has no standard output")
-        lines, unfit, cause = _log_records(batch, self._service, self._max_string)
+        lines, unfit, cause = _log_records(batch, self._lines)
         if lines:
             stream.write("".join([f"{self._formatter.format(line)}\n" for line in lines]))
             stream.flush()
@@ -139,8 +138,7 @@ class LoggerExporter:
         self, logger: logging.Logger | None = None, *, service: str = "", max_string: int = MAX_STRING
     ) -> None:
         self._logger = logger or logging.getLogger(LOGGER_NAME)
-        self._service = service
-        self._max_string = max_string
+        self._lines = AuditLines(service, max_string)
 
     def export(self, batch: Sequence[Record], /) -> None:
         """Log a batch.
@@ -148,7 +146,7 @@ class LoggerExporter:
         Raises:
             PartialExportError: a record was unfit.
         """
-        lines, unfit, cause = _log_records(batch, self._service, self._max_string, name=self._logger.name)
+        lines, unfit, cause = _log_records(batch, self._lines, name=self._logger.name)
         for line in lines:
             if self._logger.isEnabledFor(line.levelno):
                 self._logger.handle(line)
@@ -157,14 +155,14 @@ class LoggerExporter:
 
 
 def _log_records(
-    batch: Sequence[Record], service: str, max_string: int, name: str = LOGGER_NAME
+    batch: Sequence[Record], lines_of: AuditLines, name: str = LOGGER_NAME
 ) -> tuple[list[logging.LogRecord], int, Exception | None]:
     """The log records of a batch, how many records were unfit, and why the last of these was."""
     lines: list[logging.LogRecord] = []
     unfit, cause = 0, None
     for record in batch:
         try:
-            fields = audit_record(record, service, max_string=max_string)
+            fields = lines_of.fields(record)
         except UNFIT as error:
             unfit, cause = unfit + 1, error
             continue

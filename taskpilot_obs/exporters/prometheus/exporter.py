@@ -10,7 +10,7 @@ from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS, families_o
 from taskpilot_obs.exporters.prometheus.labels import clean
 from taskpilot_obs.exporters.prometheus.llm_calls import LlmCalls
 from taskpilot_obs.exporters.prometheus.runs import Runs
-from taskpilot_obs.exporters.prometheus.sums import Sums, apply
+from taskpilot_obs.exporters.prometheus.sums import Sums
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
@@ -24,9 +24,10 @@ from taskpilot_obs.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from decimal import Decimal
 
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, Counter, Gauge
 
     from taskpilot_obs.records import Operation, Record
     from taskpilot_obs.self_telemetry import Tally
@@ -99,35 +100,34 @@ class PrometheusExporter:
         self._families.run(lambda: self._book_all(batch))
 
     def _book_all(self, batch: Sequence[Record]) -> None:
-        self._sums = Sums(self._families)
-        self._each(batch, self._book)
-        self._each(self._sums.changes(), apply)
+        self._each(self._book, iter(batch))
+        self._each(_apply, self._sums.changes())
 
-    def _each(self, items: Iterable[T], action: Callable[[T], None]) -> None:
-        """Act on every item, at the price of one guard for all of them."""
-        rest = iter(items)
+    def _each(self, action: Callable[[Iterator[T]], None], items: Iterator[T]) -> None:
+        """Let the action go through all items, at the price of one guard; a failure costs that item only."""
         finished = False
         while not finished:
             with guarded(_WHERE, self._tally):
-                for item in rest:
-                    action(item)
+                action(items)
                 finished = True
 
-    def _book(self, record: Record) -> None:
-        if isinstance(record, Invocation):
-            self._runs.settle(self._sums, record)
-            if record.operation in LLM_OPERATIONS:
-                self._llm_calls.end(self._sums, record)
-            else:
-                self._runs.end(self._sums, record)
-        elif isinstance(record, Started):
-            self._runs.start(self._sums, record)
-        elif isinstance(record, Decision):
-            book_decision(self._sums, record)
-        elif isinstance(record, Feedback):
-            book_feedback(self._sums, record)
-        elif isinstance(record, CacheSize):
-            self._families.gauge(semconv.LLM_CACHE_SIZE).child(clean(record.cache)).set(record.entries)
+    def _book(self, records: Iterator[Record]) -> None:
+        sums, runs, llm_calls = self._sums, self._runs, self._llm_calls
+        for record in records:
+            if isinstance(record, Invocation):
+                runs.settle(sums, record)
+                if record.operation in LLM_OPERATIONS:
+                    llm_calls.end(sums, record)
+                else:
+                    runs.end(sums, record)
+            elif isinstance(record, Started):
+                runs.start(sums, record)
+            elif isinstance(record, Decision):
+                book_decision(sums, record)
+            elif isinstance(record, Feedback):
+                book_feedback(sums, record)
+            elif isinstance(record, CacheSize):
+                self._families.gauge(semconv.LLM_CACHE_SIZE).child(clean(record.cache)).set(record.entries)
 
     # --- names that are known before their first run -----------------------------------------------------------------
 
@@ -172,3 +172,9 @@ class PrometheusExporter:
     def set_queue_size(self, exporter: str, size: int) -> None:
         """Say how many records wait for an exporter."""
         self.set_gauge(semconv.QUEUE_SIZE, (exporter,), size)
+
+
+def _apply(changes: Iterator[tuple[Counter | Gauge, int | Decimal]]) -> None:
+    """Move each child by what it adds up to."""
+    for child, amount in changes:
+        child.inc(float(amount))

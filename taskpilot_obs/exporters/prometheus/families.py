@@ -53,6 +53,16 @@ _SUMMED_GAUGES = frozenset(
 )
 
 
+class Level:
+    """The gauges that show runs of one kind in progress, and by how much they are to move."""
+
+    __slots__ = ("change", "gauges")
+
+    def __init__(self, gauges: tuple[Gauge, ...]) -> None:
+        self.gauges = gauges
+        self.change = 0
+
+
 class Family(Generic[M]):
     """One metric family, and its children by label values.
 
@@ -128,7 +138,7 @@ class Families:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.admission = Admission()
         self.sources: weakref.WeakSet[Drainable] = weakref.WeakSet()
-        self.active: dict[str, tuple[Gauge, ...]] = {}
+        self.active: dict[str, Level] = {}
         """Gauges that a run in progress has raised, by invocation ID: only what was raised is ever lowered."""
         self.changed = 0
         """How often label values had to be changed; whoever caches by raw names looks whether it moved."""
@@ -211,7 +221,7 @@ class Families:
         """Forget who held what in the parent, and what runs there; its files keep other processes' values apart."""
         self._reset()
         if not MULTIPROCESS:
-            for gauge in chain.from_iterable(self.active.values()):
+            for gauge in chain.from_iterable(level.gauges for level in self.active.values()):
                 gauge.set(0)
         self.active.clear()
 

@@ -39,7 +39,9 @@ class LlmCalls:
         end = self._ends.get(key)
         if end is None:
             end = self._resolve(key)
-        sums.ends[end] = sums.ends.get(end, 0) + 1
+        if not end.runs:
+            sums.ends.append(end)
+        end.runs += 1
         exemplar = exemplar_of(done)
         sums.observe(end.durations[0], done.duration_s, exemplar)
         if done.ttft_s is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from taskpilot_obs import semconv
+from taskpilot_obs.exporters.prometheus.families import Level
 from taskpilot_obs.exporters.prometheus.sums import End, exemplar_of
-from taskpilot_obs.records import LLM_OPERATIONS, Operation, Status
+from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Operation, Started, Status
 from taskpilot_obs.semconv import NONE
 
 if TYPE_CHECKING:
@@ -14,10 +17,17 @@ if TYPE_CHECKING:
 
     from taskpilot_obs.exporters.prometheus.families import Families
     from taskpilot_obs.exporters.prometheus.sums import Sums
-    from taskpilot_obs.records import Invocation, Started
 
-_StartKey = tuple[Operation, str, str | None, bool]
-_EndKey = tuple[Operation, str, str | None, Status, bool]
+_Key = tuple[Operation, str, str | None, bool]
+_EndKey = tuple[Operation, str, str | None, bool, Status]
+_START_KEY: Callable[[Started], _Key] = itemgetter(
+    *map(Started._fields.index, ("operation", "name", "agent", "is_task"))
+)
+_END_KEY: Callable[[Invocation], _EndKey] = itemgetter(
+    *map(Invocation._fields.index, ("operation", "name", "agent", "is_task", "status"))
+)
+_MAX_CACHED = 4_096
+_FOREVER = float("inf")
 
 
 class Runs:
@@ -25,41 +35,47 @@ class Runs:
 
     def __init__(self, families: Families) -> None:
         self._families = families
-        self._starts: dict[_StartKey, tuple[Gauge, ...]] = {}
+        self._active = families.active
+        self._starts: dict[_Key, Level] = {}
         self._ends: dict[_EndKey, End] = {}
 
     def start(self, sums: Sums, run: Started) -> None:
         """Raise the gauges of a run; what was raised is kept until the run ends."""
-        operation = run.operation
-        if operation in LLM_OPERATIONS:
-            gauges: tuple[Gauge, ...] = (
-                self._families.gauge(semconv.LLM_ACTIVE).child(run.agent or NONE, run.provider or NONE),
-            )
-        else:
-            key = (operation, run.name, run.agent if operation is Operation.TOOL else None, run.is_task)
-            known = self._starts.get(key)
-            gauges = self._resolve_start(key) if known is None else known
-        if gauges:
-            self._families.active[run.invocation_id] = gauges
-            sums.levels[gauges] = sums.levels.get(gauges, 0) + 1
+        key = _START_KEY(run)
+        level = self._starts.get(key)
+        if level is None:
+            level = self._llm_level(run) if run.operation in LLM_OPERATIONS else self._resolve_start(key)
+        if level.gauges:
+            self._active[run.invocation_id] = level
+            if not level.change:
+                sums.levels.append(level)
+            level.change += 1
+
+    def _llm_level(self, run: Started) -> Level:
+        return Level((self._families.gauge(semconv.LLM_ACTIVE).child(run.agent or NONE, run.provider or NONE),))
 
     def settle(self, sums: Sums, done: Invocation) -> None:
         """Lower the gauges that the start of this run has raised."""
-        gauges = self._families.active.pop(done.invocation_id, None)
-        if gauges is not None:
-            sums.levels[gauges] = sums.levels.get(gauges, 0) - 1
+        level = self._active.pop(done.invocation_id, None)
+        if level is not None:
+            if not level.change:
+                sums.levels.append(level)
+            level.change -= 1
 
     def end(self, sums: Sums, done: Invocation) -> None:
         """Book the end of a workflow, agent or tool."""
-        operation = done.operation
-        key = (operation, done.name, done.agent if operation is Operation.TOOL else None, done.status, done.is_task)
+        key = _END_KEY(done)
         end = self._ends.get(key)
         if end is None:
             end = self._resolve_end(key)
-        sums.ends[end] = sums.ends.get(end, 0) + 1
-        exemplar = exemplar_of(done)
-        for histogram in end.durations:
-            sums.observe(histogram, done.duration_s, exemplar)
+        if not end.runs:
+            sums.ends.append(end)
+        end.runs += 1
+        seconds = done.duration_s
+        if 0 <= seconds < _FOREVER:  # any other would spoil the sum for good
+            exemplar = exemplar_of(done) if done.sampled else None
+            for histogram in end.durations:
+                histogram.observe(seconds, exemplar)
         rollup = done.rollup
         if rollup is not None and end.cost is not None and end.violations is not None:
             if rollup.cost > 0:
@@ -67,7 +83,7 @@ class Runs:
             if rollup.violations:
                 sums.move(end.violations, 1)
 
-    def _resolve_start(self, key: _StartKey) -> tuple[Gauge, ...]:
+    def _resolve_start(self, key: _Key) -> Level:
         """Find a run's gauges, and create its other series at 0 while it still runs."""
         operation, name, agent, is_task = key
         families, changed = self._families, self._families.changed
@@ -80,13 +96,15 @@ class Runs:
         if is_task or operation is Operation.WORKFLOW:
             self.declare(Operation.WORKFLOW, name)
             gauges.append(families.gauge(semconv.WORKFLOW_ACTIVE).child(name))
-        found = tuple(gauges)
+        found = Level(tuple(gauges))
         if families.changed == changed:
+            if len(self._starts) >= _MAX_CACHED:
+                self._starts.clear()
             self._starts[key] = found
         return found
 
     def _resolve_end(self, key: _EndKey) -> End:
-        operation, name, agent, status, is_task = key
+        operation, name, agent, is_task, status = key
         families, changed = self._families, self._families.changed
         found = End()
         if operation is Operation.AGENT:
@@ -101,6 +119,8 @@ class Runs:
             found.cost = families.counter(semconv.WORKFLOW_COST).child(name, status)
             found.violations = families.counter(semconv.WORKFLOW_VIOLATION_RUNS).child(name)
         if families.changed == changed:
+            if len(self._ends) >= _MAX_CACHED:
+                self._ends.clear()
             self._ends[key] = found
         return found
 

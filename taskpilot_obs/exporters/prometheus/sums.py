@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Counter, Gauge, Histogram
 
-    from taskpilot_obs.exporters.prometheus.families import Families
+    from taskpilot_obs.exporters.prometheus.families import Families, Level
     from taskpilot_obs.records import Invocation
     from taskpilot_obs.semconv import Metric
 
@@ -25,26 +25,30 @@ _FOREVER = float("inf")
 
 
 class End:
-    """The children that the end of a run moves."""
+    """The children that the end of a run moves, and how many such ends are not booked yet."""
 
-    __slots__ = ("cost", "counters", "durations", "violations")
+    __slots__ = ("cost", "counters", "durations", "runs", "violations")
 
     def __init__(self) -> None:
         self.counters: list[Counter] = []
         self.durations: list[Histogram] = []
         self.cost: Counter | None = None
         self.violations: Counter | None = None
+        self.runs = 0
 
 
 class Sums:
-    """Increments of one batch. Costs add up in `Decimal` and become a float once, so no cent is lost to rounding."""
+    """Increments until they are booked. Costs add up in `Decimal` and become a float once: no cent is lost to rounding.
+
+    It lives on from batch to batch: what a Ctrl-C leaves unbooked is booked with the next.
+    """
 
     def __init__(self, families: Families) -> None:
         self.families = families
-        self.levels: dict[tuple[Gauge, ...], int] = {}
-        """Runs in progress, by the gauges that show them."""
-        self.ends: dict[End, int] = {}
-        """Finished runs, by the counters that count them."""
+        self.levels: list[Level] = []
+        """Those whose `change` is not 0 any more."""
+        self.ends: list[End] = []
+        """Those with `runs`."""
         self._amounts: dict[Counter, int | Decimal] = {}
 
     def add(self, metric: Metric, amount: int | Decimal, *labels: str) -> None:
@@ -59,15 +63,20 @@ class Sums:
         self._amounts[child] = self._amounts.get(child, 0) + amount
 
     def changes(self) -> Iterator[tuple[Counter | Gauge, int | Decimal]]:
-        """Every child that moves, and by how much."""
-        for gauges, level in self.levels.items():
-            if level:
-                for gauge in gauges:
-                    yield gauge, level
-        for end, runs in self.ends.items():
+        """Every child that is to move, and by how much; each is told once."""
+        while self.levels:
+            level = self.levels.pop()
+            change, level.change = level.change, 0
+            if change:
+                for gauge in level.gauges:
+                    yield gauge, change
+        while self.ends:
+            end = self.ends.pop()
+            runs, end.runs = end.runs, 0
             for counter in end.counters:
                 yield counter, runs
-        yield from self._amounts.items()
+        while self._amounts:
+            yield self._amounts.popitem()
 
     def observe(self, histogram: Histogram, seconds: float, exemplar: Exemplar | None) -> None:
         """Observe a duration at once; one that is negative, infinite or not a number would spoil the sum for good."""
@@ -77,12 +86,6 @@ class Sums:
             histogram.observe(seconds)
         else:
             histogram.observe(seconds, exemplar)
-
-
-def apply(change: tuple[Counter | Gauge, int | Decimal]) -> None:
-    """Move one child by what a batch adds up to."""
-    child, amount = change
-    child.inc(float(amount))
 
 
 def exemplar_of(done: Invocation) -> Exemplar | None:

@@ -1,0 +1,305 @@
+"""Runs as lines of the audit log. Two lines a call make this the hot path of the log, so each is written out by hand.
+
+What repeats from call to call (names, status, …) is built once and kept; what varies is put together in one pass.
+"""
+
+from __future__ import annotations
+
+from json.encoder import encode_basestring_ascii as quoted
+from typing import TYPE_CHECKING
+
+from taskpilot_obs.audit.encoding import members, rfc3339
+from taskpilot_obs.records import BAD, LLM_OPERATIONS, Operation
+from taskpilot_obs.semconv import Event, Field, LogType
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from decimal import Decimal
+
+    from taskpilot_obs.audit.encoding import Fields
+    from taskpilot_obs.records import Invocation, Rollup, Started
+    from taskpilot_obs.usage_types import Usage
+
+_MAX_CACHED = 4_096
+_MAX_KEPT = 2_048
+_MAX_MICROS = 1e15
+_RUNS = frozenset({Operation.WORKFLOW, Operation.AGENT})
+_INPUT_EVENTS = {Operation.WORKFLOW: Event.WORKFLOW_INPUT, Operation.AGENT: Event.AGENT_INPUT}
+_OUTCOMES = {
+    Operation.WORKFLOW: (Event.WORKFLOW_OUTPUT, "Output"),
+    Operation.AGENT: (Event.AGENT_OUTPUT, "Output"),
+    Operation.TOOL: (Event.TOOL_CALL, "Tool"),
+    Operation.CHAT: (Event.LLM_CALL, "LLM"),
+    Operation.EMBEDDINGS: (Event.LLM_CALL, "Embeddings"),
+}
+
+
+def _member(name: str) -> str:
+    return f',"{name}":'
+
+
+_TIMESTAMP = f'{{"{Field.TIMESTAMP}":"'
+_REQUEST, _INVOCATION, _PARENT = map(_member, (Field.REQUEST_ID, Field.INVOCATION_ID, Field.PARENT_ID))
+_TRACE, _SPAN = map(_member, (Field.TRACE_ID, Field.SPAN_ID))
+_TENANT, _USER, _SESSION = map(_member, (Field.TENANT_ID, Field.USER_ID, Field.SESSION_ID))
+_TAKEN, _GIVEN, _DURATION = map(_member, (Field.INPUT_LENGTH, Field.OUTPUT_LENGTH, Field.DURATION_MS))
+_FIRST_TOKEN, _COST = map(_member, (Field.FIRST_TOKEN_MS, Field.COST))
+_INPUT_TOKENS, _OUTPUT_TOKENS, _TOTAL_TOKENS = map(
+    _member, (Field.INPUT_TOKENS, Field.OUTPUT_TOKENS, Field.TOTAL_TOKENS)
+)
+
+
+class RunLines:
+    """Writes the start and the end of runs.
+
+    Args:
+        service: name of the service, in each line.
+        max_string: how many characters of one string are kept.
+    """
+
+    def __init__(self, service: str, max_string: int) -> None:
+        self._service = service
+        self._max_string = max_string
+        self._kept: dict[Hashable, str] = {}
+
+    def started(self, record: Started) -> str | None:
+        """The line of a start, without its closing brace; only workflows and agents have one."""
+        (
+            operation,
+            name,
+            request_id,
+            invocation_id,
+            parent_id,
+            workflow,
+            agent,
+            start_unix_ns,
+            _model,
+            _provider,
+            input_length,
+            input_text,
+            trace_id,
+            span_id,
+            _sampled,
+            tenant,
+            user,
+            session,
+            attributes,
+            _is_task,
+        ) = record
+        if operation not in _RUNS:
+            return None
+        key = (operation, name, workflow, agent)
+        repeating = self._kept.get(key)
+        if repeating is None:
+            repeating = self._keep(key, self._start_fields(operation, name, workflow, agent))
+        ids = self._ids(request_id, invocation_id, parent_id, trace_id, span_id, tenant, user, session)
+        text = f'{_TIMESTAMP}{rfc3339(start_unix_ns)}",{repeating}{ids}'
+        if input_length is not None:
+            text += f"{_TAKEN}{input_length}"
+        if input_text or attributes:
+            text += self._more({Field.INPUT: input_text, Field.ATTRIBUTES: attributes or None})
+        return text
+
+    def ended(self, record: Invocation) -> str:
+        """The line of an end, without its closing brace."""
+        (
+            operation,
+            name,
+            status,
+            request_id,
+            invocation_id,
+            parent_id,
+            workflow,
+            agent,
+            start_unix_ns,
+            duration_s,
+            error_type,
+            _category,
+            error_message,
+            usage,
+            _inconsistent,
+            cost,
+            _source,
+            request_model,
+            response_model,
+            provider,
+            streaming,
+            cached,
+            ttft_s,
+            _retries,
+            input_length,
+            output_length,
+            input_text,
+            output_text,
+            trace_id,
+            span_id,
+            _sampled,
+            tenant,
+            user,
+            session,
+            attributes,
+            rollup,
+            _is_task,
+        ) = record
+        model = response_model or request_model
+        key = (operation, name, status, workflow, agent, error_type, provider, model, streaming, cached)
+        repeating = self._kept.get(key)
+        if repeating is None:
+            repeating = self._keep(key, self._end_fields(record))
+        ids = self._ids(request_id, invocation_id, parent_id, trace_id, span_id, tenant, user, session)
+        text = f'{_TIMESTAMP}{rfc3339(start_unix_ns + int(duration_s * 1e9))}",{repeating}{ids}'
+        if input_length is not None:
+            text += f"{_TAKEN}{input_length}"
+        if output_length is not None:
+            text += f"{_GIVEN}{output_length}"
+        micros = duration_s * 1e6
+        if -_MAX_MICROS < micros < _MAX_MICROS:
+            text += f"{_DURATION}{int(micros + 0.5) / 1e3}"
+        if operation in LLM_OPERATIONS:
+            text += _llm_text(ttft_s, usage, cost)
+        if attributes or rollup is not None or error_message or input_text or output_text:
+            text += self._more(_rare_fields(record))
+        return text
+
+    def _ids(
+        self,
+        request_id: str,
+        invocation_id: str,
+        parent_id: str | None,
+        trace_id: str | None,
+        span_id: str | None,
+        tenant: str | None,
+        user: str | None,
+        session: str | None,
+    ) -> str:
+        text = f"{_REQUEST}{quoted(request_id)}{_INVOCATION}{quoted(invocation_id)}"
+        if parent_id is not None:
+            text += f"{_PARENT}{quoted(parent_id)}"
+        if trace_id is not None:
+            text += f"{_TRACE}{quoted(trace_id)}"
+        if span_id is not None:
+            text += f"{_SPAN}{quoted(span_id)}"
+        if tenant is not None:
+            text += f"{_TENANT}{quoted(tenant)}"
+        if user is not None:
+            text += f"{_USER}{quoted(user)}"
+        if session is not None:
+            text += f"{_SESSION}{quoted(session)}"
+        if len(text) <= self._max_string and "\\u" not in text:
+            return text
+        return self._more(  # something is too long, or may be half a character
+            {
+                Field.REQUEST_ID: request_id,
+                Field.INVOCATION_ID: invocation_id,
+                Field.PARENT_ID: parent_id,
+                Field.TRACE_ID: trace_id,
+                Field.SPAN_ID: span_id,
+                Field.TENANT_ID: tenant,
+                Field.USER_ID: user,
+                Field.SESSION_ID: session,
+            }
+        )
+
+    def _more(self, fields: Fields) -> str:
+        text = members(fields, self._max_string)
+        return f",{text}" if text else ""
+
+    def _start_fields(self, operation: Operation, name: str, workflow: str | None, agent: str | None) -> Fields:
+        return {
+            **head(LogType.AUDIT, _INPUT_EVENTS[operation], f"{name} Input", self._service),
+            Field.WORKFLOW: workflow,
+            Field.AGENT: agent,
+        }
+
+    def _end_fields(self, record: Invocation) -> Fields:
+        event, what = _OUTCOMES[record.operation]
+        log_type = LogType.ERROR if record.status in BAD else LogType.AUDIT
+        return {
+            **head(log_type, event, f"{record.name} {what}", self._service),
+            Field.WORKFLOW: record.workflow,
+            Field.AGENT: record.agent,
+            Field.TOOL: record.name if record.operation == Operation.TOOL else None,
+            Field.MODEL: record.model,
+            Field.PROVIDER: record.provider,
+            Field.STATUS: record.status,
+            Field.ERROR_TYPE: record.error_type,
+            Field.STREAMING: record.streaming if record.operation in LLM_OPERATIONS else record.streaming or None,
+            Field.CACHED: record.cached,
+        }
+
+    def _keep(self, key: Hashable, fields: Fields) -> str:
+        text = members(fields, self._max_string)
+        if len(text) <= _MAX_KEPT:  # a name of megabytes is not worth the memory
+            if len(self._kept) >= _MAX_CACHED:
+                self._kept.clear()
+            self._kept[key] = text
+        return text
+
+
+def head(log_type: str, event: str, said: str, service: str) -> Fields:
+    """What every audit record begins with, after its time."""
+    return {
+        Field.LEVEL: "ERROR" if log_type == LogType.ERROR else "INFO",
+        Field.LOG_TYPE: log_type,
+        Field.EVENT: event,
+        Field.MESSAGE: f"[{log_type.upper()}] {said}",
+        Field.SERVICE: service or None,
+    }
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """Milliseconds, to the microsecond; None for what is no duration."""
+    if seconds is None:
+        return None
+    micros = seconds * 1e6
+    return int(micros + 0.5) / 1e3 if -_MAX_MICROS < micros < _MAX_MICROS else None
+
+
+def _llm_text(ttft_s: float | None, usage: Usage | None, cost: Decimal | None) -> str:
+    text, first_token_ms = "", milliseconds(ttft_s)
+    if first_token_ms is not None:
+        text += f"{_FIRST_TOKEN}{first_token_ms}"
+    if usage is not None:
+        taken, given = usage.input_tokens, usage.output_tokens
+        if taken is not None:
+            text += f"{_INPUT_TOKENS}{taken}"
+        if given is not None:
+            text += f"{_OUTPUT_TOKENS}{given}"
+        if taken is not None and given is not None:
+            text += f"{_TOTAL_TOKENS}{taken + given}"
+    if cost is not None and cost.is_finite():
+        text += f"{_COST}{cost}"
+    return text
+
+
+def _rare_fields(record: Invocation) -> Fields:
+    return {
+        Field.ERROR_MESSAGE: record.error_message,
+        Field.INPUT: record.input_text,
+        Field.OUTPUT: record.output_text,
+        **(_NOTHING if record.rollup is None else _rollup_fields(record.rollup)),
+        Field.ATTRIBUTES: record.attributes or None,
+    }
+
+
+def _rollup_fields(rollup: Rollup) -> Fields:
+    fields: Fields = {}
+    if rollup.llm_calls:
+        fields = {
+            Field.INPUT_TOKENS: rollup.input_tokens,
+            Field.OUTPUT_TOKENS: rollup.output_tokens,
+            Field.TOTAL_TOKENS: rollup.input_tokens + rollup.output_tokens,
+            Field.COST: _finite(rollup.cost) if rollup.unpriced_calls < rollup.llm_calls else None,
+            Field.LLM_CALLS: rollup.llm_calls,
+            Field.UNPRICED_CALLS: rollup.unpriced_calls or None,
+        }
+    if rollup.tool_calls:
+        fields[Field.TOOL_CALLS] = rollup.tool_calls
+    return fields
+
+
+def _finite(cost: Decimal | None) -> Decimal | None:
+    return cost if cost is not None and cost.is_finite() else None
+
+
+_NOTHING: Fields = {}
