@@ -13,6 +13,7 @@ from taskpilot_obs.guarded import guarded
 
 if TYPE_CHECKING:
     from taskpilot_obs.self_telemetry import Tally
+    from taskpilot_obs.usage_types import StatedError
 
 _OTHER: Final = "other"
 _BAD_REQUEST: Final = "bad_request"
@@ -37,6 +38,11 @@ _DECISIVE: Final = _patterns(
         ";content management policy;safety system;moderation_blocked;prohibited_content;guardrail_intervened"
     ),
     auth="api key not valid;api_key_invalid;invalid api key;incorrect api key",
+    rate_limit=(
+        "insufficient_(?:quota|balance|funds|credits?);insufficient (?:quota|balance|funds|credits?);credit balance"
+        ";exceeded_current_quota;exceeded your current quota;billing_error;billing_(?:hard|soft)_limit;arrearage"
+        ";out of credits?;(?:no|any) credits;not enough credits;payment required"
+    ),
 )
 """What providers report as a bad request, or as something else, and what says better what it is."""
 _CODES: Final = _patterns(
@@ -83,7 +89,7 @@ _CLASSES: Final = _patterns(
 _HTTP: Final = range(100, 600)
 _STATUSES: Final[dict[int, str]] = {
     401: "auth",
-    402: "rate_limit",  # out of credit
+    402: "rate_limit",  # out of credit, which others report as a 400, 403 or 429
     403: "auth",
     408: "timeout",
     413: "context_length",
@@ -108,13 +114,21 @@ def error_category(exc: BaseException, tally: Tally | None = None) -> str:
     return _OTHER
 
 
+def stated_category(error: StatedError) -> str:
+    """The same for an error that came with HTTP status 200, as gateways and streams state them."""
+    return _decide(None, _from_status(error.status), error.code, error.message[:_MAX_TEXT])
+
+
 def _category(exc: BaseException) -> str:
     by_class = _match(_CLASSES, *(cls.__name__ for cls in type(exc).__mro__))
-    status, code = _status(exc), _code(exc)
-    by_status = _from_status(status)
+    by_status, code = _from_status(_status(exc)), _code(exc)
     if by_class is None and by_status is None and not code:
         return _OTHER  # not a provider's exception: what its text says is the application's
-    decisive = _match(_DECISIVE, code, _text(exc))
+    return _decide(by_class, by_status, code, _text(exc))
+
+
+def _decide(by_class: str | None, by_status: str | None, code: str, message: str) -> str:
+    decisive = _match(_DECISIVE, code, message)
     if decisive is not None:
         return decisive
     if by_status not in (None, _BAD_REQUEST):
@@ -148,13 +162,15 @@ def _status(exc: BaseException) -> int | None:
         getattr(response, "status_code", None),
         getattr(response, "status", None),
         _at(response, "ResponseMetadata", "HTTPStatusCode"),
+        _at(_body(exc), "code"),
+        _at(_body(exc), "error", "code"),
     )
     return next((place for place in places if isinstance(place, int) and place in _HTTP), None)
 
 
 def _code(exc: BaseException) -> str:
     """The provider's own codes of the error; empty where there are none."""
-    body = getattr(exc, "body", None)
+    body = _body(exc)
     places = (
         getattr(exc, "code", None),
         getattr(exc, "type", None),
@@ -170,9 +186,18 @@ def _code(exc: BaseException) -> str:
     return " ".join(place for place in places if isinstance(place, str))
 
 
+def _body(exc: BaseException) -> object:
+    """The provider's words: an SDK keeps them as the body, LangChain raises a ValueError of them."""
+    body = getattr(exc, "body", None)
+    if body is None and len(exc.args) == 1 and isinstance(exc.args[0], Mapping):
+        return exc.args[0]
+    return body
+
+
 def _text(exc: BaseException) -> str:
     """What the error says, shortened; it is looked through, and goes nowhere."""
-    message = _at(getattr(exc, "body", None), "error", "message") or getattr(exc, "message", None)
+    body = _body(exc)
+    message = _at(body, "error", "message") or _at(body, "message") or getattr(exc, "message", None)
     return (message if isinstance(message, str) else str(exc))[:_MAX_TEXT]
 
 

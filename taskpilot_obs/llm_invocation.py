@@ -33,12 +33,16 @@ RESPONSE_ERROR = "response_error"
 """The `error_type` of a call that was answered, with an error."""
 _FIELDS = frozenset(Usage._fields)
 _USAGE_ATTRIBUTES = (
-    (Attr.INPUT_TOKENS, "input_tokens"),
-    (Attr.OUTPUT_TOKENS, "output_tokens"),
-    (Attr.CACHE_READ_TOKENS, "cache_read_tokens"),
-    (Attr.CACHE_WRITE_TOKENS, "cache_write_tokens"),
-    (Attr.REASONING_TOKENS, "reasoning_tokens"),
+    Attr.INPUT_TOKENS,
+    Attr.OUTPUT_TOKENS,
+    Attr.CACHE_READ_TOKENS,
+    Attr.CACHE_WRITE_TOKENS,
+    None,
+    None,
+    None,
+    Attr.REASONING_TOKENS,
 )
+"""Of the fields of `Usage`, in its order."""
 
 
 class LlmInvocation(Abandonable):
@@ -322,8 +326,9 @@ class LlmInvocation(Abandonable):
         super()._write_outcome(live)
         attributes: dict[str, AttributeValue | tuple[str, ...]] = {}
         if self.usage is not None and not self.cached:
-            stated = ((key, getattr(self.usage, field)) for key, field in _USAGE_ATTRIBUTES)
-            attributes.update({key: tokens for key, tokens in stated if tokens is not None})
+            for key, tokens in zip(_USAGE_ATTRIBUTES, self.usage, strict=False):
+                if tokens is not None and key is not None:
+                    attributes[key] = tokens
         if self.response_model is not None:
             attributes[Attr.RESPONSE_MODEL] = self.response_model
         if self.response_id is not None:

@@ -50,6 +50,16 @@ class Usage(NamedTuple):
         return read_response(response, provider=provider).usage
 
 
+class StatedError(NamedTuple):
+    """An error in a response that came with HTTP status 200, in the provider's words."""
+
+    status: int | None = None
+    """The HTTP status that it would have had, where the body says so."""
+    code: str = ""
+    """The provider's codes and types, empty where it states none."""
+    message: str = ""
+
+
 class Reading(NamedTuple):
     """What a response says about itself."""
 
@@ -65,6 +75,8 @@ class Reading(NamedTuple):
     """Some of the numbers contradicted each other, or were none; what is wrong was cut down or left out."""
     cached: bool = False
     """A framework's own cache repeated an earlier answer: nothing was billed, and `usage` is None."""
+    error: StatedError | None = None
+    """What went wrong, where the body or the last event of a stream is an error or holds one."""
 
 
 UNREAD: Final = Reading()

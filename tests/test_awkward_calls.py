@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Self
+from unittest.mock import MagicMock
 
 import pytest
 
-from taskpilot_obs import record_cache_size, record_llm_call, track_llm
+from taskpilot_obs import observe_llm, record_cache_size, record_llm_call, track_llm
 from taskpilot_obs.recorder import Recorder
-from taskpilot_obs.records import CacheSize, Invocation, Record
+from taskpilot_obs.records import CacheSize, Invocation, Record, Status
 from taskpilot_obs.semconv import INTERNAL_ERRORS
 from taskpilot_obs.testing import Captured
 from taskpilot_obs.usage import Reading, StreamReader, Usage, read_response
@@ -174,3 +175,102 @@ def test_a_text_too_long_for_a_body_is_not_taken_apart(recorder: Recorder, text:
     for event in carriers[:3]:
         reader.feed(event)
     assert failures(recorder, "usage") == 0
+
+
+def chat(**more: Any) -> dict[str, Any]:
+    """A whole chat completion, and what a gateway puts beside it."""
+    return {
+        "model": "gpt-4o-2024-08-06",
+        "choices": [{"message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 150, "completion_tokens": 50, "total_tokens": 200},
+        **more,
+    }
+
+
+FAILED = [
+    ({"error": {"message": "Rate limit exceeded", "code": 429}}, "rate_limit"),
+    ({"error": {"message": "No credits", "code": 402, "metadata": {}}, "user_id": "u"}, "rate_limit"),
+    ({"error": {"message": "Provider returned error", "code": "502"}, "model": "x"}, "other"),
+    ({"error": {"message": "no", "code": 502}, "model": "x"}, "server"),
+    ({"error": {"message": "This model's maximum context length is 8192", "type": "x"}}, "context_length"),
+    ({"error": {"type": "overloaded_error", "message": "Overloaded"}, "type": "error"}, "rate_limit"),
+    ({"type": "error", "code": "server_error", "message": "m"}, "server"),
+    ({"response": {"status": "failed", "error": {"code": "rate_limit_exceeded", "message": "m"}}}, "rate_limit"),
+    ({"error": "model 'llama9' not found"}, "other"),
+    ({"error": "overloaded", "error_type": "overloaded"}, "other"),
+    (chat(error={"message": "no", "code": 503}), "server"),
+    ({"choices": [{"finish_reason": "error", "error": {"code": 504, "message": "m"}}]}, "timeout"),
+    ('{"error": {"message": "m", "type": "insufficient_quota"}}', "rate_limit"),
+    (
+        {"result": {"type": "errored", "error": {"type": "error", "error": {"type": "invalid_request_error"}}}},
+        "bad_request",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "category"), FAILED)
+def test_a_body_that_is_an_error_is_a_failed_call(
+    recorder: Recorder, seen: Captured[Invocation], body: Any, category: str
+) -> None:
+    """An error with HTTP status 200 ends the call as one, of its category, whichever way the body came."""
+    with track_llm(model="gpt-4o") as call:
+        call.record_response(body)
+    with track_llm(model="gpt-4o") as call:
+        list(call.stream([body]))
+    later = recorder.start_llm(model="gpt-4o")
+    later.read_later(body)
+    later.stop()
+    observe_llm(model="gpt-4o")(lambda: body)()
+    assert [(run.status, run.error_category) for run in seen] == [(Status.ERROR, category)] * 4
+    assert {run.error_type for run in seen} == {"response_error"}
+    assert len({run.usage for run in seen}) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        chat(),
+        chat(error=None),
+        chat(error={}),
+        {"answer": "42", "error": "a margin of 2"},
+        {"error": {"margin": 2}},
+        {"error": 7},
+        {"error": True, "answer": "x"},
+        MagicMock(),
+    ],
+)
+def test_an_answer_that_speaks_of_an_error_is_none(seen: Captured[Invocation], body: Any) -> None:
+    """What is no error of a provider's does not fail a call."""
+    with track_llm(model="gpt-4o") as call:
+        call.record_response(body)
+    assert (seen[0].status, seen[0].error_category, seen[0].error_type) == (Status.SUCCESS, None, None)
+
+
+def test_an_attempt_after_an_error_may_succeed(seen: Captured[Invocation]) -> None:
+    """The last response decides: an error that a second attempt made good is none."""
+    with track_llm(model="gpt-4o") as call:
+        call.record_response({"error": {"message": "busy", "code": 503}})
+        call.retry()
+        call.record_response(chat())
+    assert (seen[0].status, seen[0].retries) == (Status.SUCCESS, 1)
+
+
+def test_an_error_object_of_openais_client_is_read(seen: Captured[Invocation]) -> None:
+    """OpenAI's client makes a completion even of a gateway's error; LangChain raises it."""
+    import httpx
+    import openai
+    from langchain_openai import ChatOpenAI
+    from taskpilot_obs_langchain import ObservabilityHandler
+
+    def refuse(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"error": {"message": "Rate limit exceeded", "code": 429}})
+
+    http: Any = httpx.Client(transport=httpx.MockTransport(refuse))
+    with http:
+        client = openai.OpenAI(api_key="x", base_url="http://127.0.0.1", http_client=http)
+        with track_llm(model="gpt-4o") as call:
+            call.record_response(client.chat.completions.create(model="gpt-4o", messages=[]))
+        model = ChatOpenAI(model="gpt-4o", api_key="x", base_url="http://127.0.0.1", http_client=http)
+        with pytest.raises(ValueError, match="Rate limit"):
+            model.invoke("hello", {"callbacks": [ObservabilityHandler()]})
+    assert [(run.status, run.error_category) for run in seen] == [(Status.ERROR, "rate_limit")] * 2

@@ -80,7 +80,19 @@ CASES = [
         anthropic_error(400, "invalid_request_error", "prompt is too long: 208310 tokens > 200000 maximum"),
         "context_length",
     ),
-    (anthropic_error(400, "invalid_request_error", "Your credit balance is too low"), "bad_request"),
+    (anthropic_error(400, "invalid_request_error", "Your credit balance is too low"), "rate_limit"),
+    (anthropic_error(403, "billing_error"), "rate_limit"),
+    (openai_error(402, message="Insufficient Balance"), "rate_limit"),  # DeepSeek
+    (openai_error(403, message="Your team doesn't have any credits yet"), "rate_limit"),  # xAI
+    (openai_error(403, code="exceeded_current_quota_error"), "rate_limit"),  # Moonshot
+    (openai_error(400, code="Arrearage"), "rate_limit"),  # Alibaba
+    (openai_error(400, code="billing_hard_limit_reached"), "rate_limit"),
+    (openai_error(401, message="Insufficient balance"), "rate_limit"),
+    (ValueError({"message": "Rate limit exceeded", "code": 429}), "rate_limit"),  # LangChain, of a body with status 200
+    (ValueError({"message": "Provider returned error", "code": 502}), "server"),
+    (ValueError({"message": "m", "type": "overloaded_error"}), "rate_limit"),
+    (ValueError({"error": {"message": "m", "code": "invalid_api_key"}}), "auth"),
+    (ValueError({"row": 7}), "other"),
     (anthropic_error(500, "api_error"), "server"),
     (google_error(429, "RESOURCE_EXHAUSTED"), "rate_limit"),
     (google_error(400, "INVALID_ARGUMENT"), "bad_request"),

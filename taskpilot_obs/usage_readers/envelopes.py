@@ -60,8 +60,8 @@ _PROOFS: Final = {
     "stopReason": "aws.bedrock",
 }
 """Keys of a body that only one provider writes."""
-_OF_AN_ERROR: Final = ("message", "code", "type", "status")
 _BESIDE_ERROR: Final = frozenset({"error", "error_type", "status", "code", "type", "detail", "message", "request_id"})
+_NOT_STATED: Final = StatedError()
 _HTTP_ERRORS: Final = range(400, 600)
 EMBEDDING_KEYS: Final = ("embeddings", "embedding", "embeddingsByType", "predictions")
 
@@ -257,17 +257,18 @@ def error_of(layer: Fields) -> StatedError | None:
         alone = isinstance(layer, dict) and _BESIDE_ERROR.issuperset(layer)
         return StatedError(message=stated) if alone and stated else None
     body = fields(stated)
-    while body is not None and (within := fields(body.get("error"))) is not None:
-        body = within
-    if body is None or all(body.get(key) is None for key in _OF_AN_ERROR):
+    within = None if body is None else fields(body.get("error"))
+    body = body if within is None else within  # Anthropic's error, and a batch's within its result
+    if body is None:
         return None
     numbers = (body.get(key) for key in ("code", "status", "status_code", "http_status"))
     codes = (text(body.get(key)) for key in ("code", "type", "status"))
-    return StatedError(
+    error = StatedError(
         next((number for number in map(count, numbers) if number in _HTTP_ERRORS), None),
         " ".join(code for code in codes if code is not None),
         text(body.get("message")) or "",
     )
+    return None if error == _NOT_STATED else error
 
 
 def reasons_of(choices: object) -> tuple[str, ...]:
