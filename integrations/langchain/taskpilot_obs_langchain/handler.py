@@ -78,7 +78,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         self._open = Opener(self._recorder)
         self._guard = guarded("langchain", self._recorder.tally)
         self._silent = self._runs.silent
-        self._repeating = self._runs.repeating
+        self._stated = self._runs.stated
 
     # --- chains, graphs and their nodes ------------------------------------------------------------------------------
 
@@ -235,10 +235,10 @@ class ObservabilityHandler(BaseCallbackHandler):
             call = self._silent.pop(run_id.int, None)
             if call is not None:
                 call.first_token()
-                streams.begin(self._repeating, run_id.int, chunk)
+                streams.look(self._runs, run_id.int, chunk)
                 return
-        if self._repeating:
-            streams.follow(self._repeating, run_id.int, chunk)
+        if not token or self._stated:
+            streams.look(self._runs, run_id.int, chunk)
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A part of a message comes, from a model that streams in LangChain's newer way."""
@@ -252,7 +252,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         entry = self._runs.pop(run_id.int, None)
         if type(entry) is not Entry or not isinstance(entry.run, LlmInvocation):
             return
-        repeated = self._repeating.get(entry.key) if self._repeating else None
+        repeated = streams.repeated(self._runs, entry.key) if self._stated else None
         close(self._runs, entry)
         with self._guard:
             answers.note_answer(entry.run, response, cacheable=entry.cacheable, repeated=repeated)
@@ -260,7 +260,7 @@ class ObservabilityHandler(BaseCallbackHandler):
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A model has failed, or nobody reads its stream any more."""
-        repeated = self._repeating.get(run_id.int)
+        repeated = streams.repeated(self._runs, run_id.int)
         entry = take(self._runs, run_id)
         if entry is None or not isinstance(entry.run, LlmInvocation):
             return

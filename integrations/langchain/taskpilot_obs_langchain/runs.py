@@ -16,13 +16,12 @@ from langchain_core.runnables.config import var_child_runnable_config
 from taskpilot_obs import context
 
 if TYPE_CHECKING:
-    from langchain_core.messages.ai import UsageMetadata
-
     from taskpilot_obs.context import Scope
     from taskpilot_obs.invocation import ActiveInvocation, Step
     from taskpilot_obs.llm_invocation import LlmInvocation
     from taskpilot_obs.recorder import Recorder
     from taskpilot_obs_langchain.middleware import Hook
+    from taskpilot_obs_langchain.streams import Stated
 
 
 @final
@@ -90,8 +89,8 @@ class Runs(dict[int, Entry | Link]):
         super().__init__()
         self.silent: dict[int, LlmInvocation] = {}
         """The LLM calls without a token yet: all that is asked for every token of a stream is whether there are any."""
-        self.repeating: dict[int, UsageMetadata] = {}
-        """What the streams stated last that state their usage again with each token."""
+        self.stated: dict[int, Stated] = {}
+        """What the chunks of streams have stated of usage, from the first that did."""
 
     def forget(self, gone: weakref.ref[UUID]) -> None:
         """Drop a run whose ID nobody holds any more."""
@@ -100,7 +99,7 @@ class Runs(dict[int, Entry | Link]):
             if isinstance(gone, Entry):
                 gone.open.pop(gone.key, None)
                 self.silent.pop(gone.key, None)
-                self.repeating.pop(gone.key, None)
+                self.stated.pop(gone.key, None)
 
 
 _all: weakref.WeakKeyDictionary[Recorder, Runs] = weakref.WeakKeyDictionary()
@@ -159,7 +158,7 @@ def close(runs: Runs, entry: Entry) -> None:
     if entry.mine:
         entry.open.pop(entry.key, None)
         runs.silent.pop(entry.key, None)
-        runs.repeating.pop(entry.key, None)
+        runs.stated.pop(entry.key, None)
         if entry.step is not None and entry.run is not None:
             entry.run.detach(entry.step)
 
@@ -169,7 +168,7 @@ def end_beneath(runs: Runs, entry: Entry | Link, error: BaseException) -> None:
     for below in open_beneath(entry):
         runs.pop(below.key, None)
         runs.silent.pop(below.key, None)
-        runs.repeating.pop(below.key, None)
+        runs.stated.pop(below.key, None)
         below.open.pop(below.key, None)
         if below.run is not None:
             below.run.fail(error)

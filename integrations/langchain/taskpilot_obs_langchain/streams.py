@@ -1,32 +1,53 @@
-"""Streams that state their usage again with each chunk: LangChain adds up what was meant to replace."""
+"""Streams that state their usage more than once: LangChain adds up what was meant to replace.
+
+Servers that imitate OpenAI's state the counts so far with each chunk, or the final ones with the last two. Looking at
+every chunk would cost more than all else that is done for it, so that is done only from the first that states usage,
+which is looked for in the first chunk of a stream and in those without text.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from langchain_core.messages.ai import add_usage
+from langchain_core.messages.ai import UsageMetadata, add_usage
 
 if TYPE_CHECKING:
-    from langchain_core.messages.ai import UsageMetadata
+    from taskpilot_obs_langchain.runs import Runs
 
 _ADDED_UP: Final = frozenset({"google_genai", "google_vertexai", "perplexity"})
 """Whose packages subtract what was stated before, as LangChain wants it."""
 
 
-def begin(repeating: dict[int, UsageMetadata], key: int, chunk: Any) -> None:
-    """Look at a stream's first chunk: one that states usage belongs to a stream that will state it again."""
+class Stated(NamedTuple):
+    """The usage that the chunks of a stream have stated."""
+
+    last: UsageMetadata
+    """By the latest of them."""
+    usage: UsageMetadata
+    """By all of them."""
+    repeats: bool
+    """Whether a chunk stated again what another had: then their sum counts it more than once."""
+
+
+def look(runs: Runs, key: int, chunk: Any) -> None:
+    """Note the usage that a chunk states, if it does: with the same input it replaces, with another it adds."""
     message = getattr(chunk, "message", None)
     usage = getattr(message, "usage_metadata", None)
-    about = getattr(message, "response_metadata", None)
-    if usage is not None and (not about or about.get("model_provider") not in _ADDED_UP):
-        repeating[key] = usage
-
-
-def follow(repeating: dict[int, UsageMetadata], key: int, chunk: Any) -> None:
-    """Keep what such a stream states last; usage with another input, or none, was made to be added."""
-    before = repeating.get(key)
-    usage = getattr(getattr(chunk, "message", None), "usage_metadata", None)
-    if before is None or usage is None:
+    if usage is None:
         return
-    again = usage["input_tokens"] and usage["input_tokens"] == before["input_tokens"]
-    repeating[key] = usage if again else add_usage(before, usage)
+    before = runs.stated.get(key)
+    if before is None:
+        about = getattr(message, "response_metadata", None)
+        if key in runs and (not about or about.get("model_provider") not in _ADDED_UP):
+            runs.stated[key] = Stated(usage, usage, repeats=False)
+    elif usage is not before.last:
+        if usage["input_tokens"] and usage["input_tokens"] == before.last["input_tokens"]:
+            runs.stated[key] = Stated(usage, usage, repeats=True)
+        else:
+            runs.stated[key] = Stated(usage, add_usage(before.usage, usage), before.repeats)
+
+
+def repeated(runs: Runs, key: int) -> UsageMetadata | None:
+    """The usage of a stream that stated it more than once; None where the sum that LangChain made is right."""
+    stated = runs.stated.get(key)
+    return stated.usage if stated is not None and stated.repeats else None
