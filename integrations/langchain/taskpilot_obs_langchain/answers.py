@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from taskpilot_obs.usage import Reading, Usage
 from taskpilot_obs_langchain.models import plain
+from taskpilot_obs_langchain.own_usage import adds_nothing
 
 if TYPE_CHECKING:
     from langchain_core.outputs import LLMResult
@@ -142,26 +143,29 @@ def quick_reading(said: Said) -> Reading | None:
     usage, about = said["usage_metadata"], said["response_metadata"]
     if not usage.keys() <= _PLAIN_USAGE or not about.keys() <= _PLAIN_ABOUT:
         return None
-    tokens = _tokens(usage)
-    own = about.get("token_usage") or about.get("usage")
-    if tokens is None or usage.get("total_tokens") not in (None, tokens.total_tokens):
-        return None
-    if own and not _says_the_same(own, tokens):
-        return None
-    model, other = about.get("model_name"), about.get("model")
-    reason, stopped = about.get("finish_reason"), about.get("stop_reason")
+    get = about.get
+    model, other, reason, stopped, tier = (
+        get("model_name"),
+        get("model"),
+        get("finish_reason"),
+        get("stop_reason"),
+        get("service_tier"),
+    )
     if (model and other and model != other) or (reason and stopped):
         return None
-    tier, model, reason = about.get("service_tier"), model or other, reason or stopped
-    if not all(value is None or type(value) is str for value in (model, tier, reason)):
+    tokens, model, reason = _tokens(usage), model or other, reason or stopped
+    if tokens is None or not (_is_text(model) and _is_text(reason) and _is_text(tier)):
         return None
+    if not adds_nothing(usage, about, tokens):
+        return None
+    response_id = _provider_id(said["id"]) or _provider_id(get("id"))
     return Reading(
-        usage=tokens,
-        model=model or None,
-        service_tier=tier.lower() if tier else None,
-        response_id=_provider_id(said["id"]) or _provider_id(about.get("id")),
-        finish_reasons=(reason,) if reason else (),
+        tokens, model or None, None, tier.lower() if tier else None, response_id, (reason,) if reason else ()
     )
+
+
+def _is_text(value: object) -> bool:
+    return value is None or type(value) is str
 
 
 def _provider_id(value: object) -> str | None:
@@ -171,66 +175,26 @@ def _provider_id(value: object) -> str | None:
 
 def _tokens(usage: Mapping[str, Any]) -> Usage | None:
     """Counts that fit into each other; None for any others."""
-    ins, outs = usage.get("input_token_details") or {}, usage.get("output_token_details") or {}
     given, generated = usage.get("input_tokens"), usage.get("output_tokens")
+    if type(given) is not int or type(generated) is not int or not (0 <= given < _MANY and 0 <= generated < _MANY):
+        return None
+    ins, outs = usage.get("input_token_details"), usage.get("output_token_details")
+    return _detailed(given, generated, ins or {}, outs or {}) if ins or outs else Usage(given, generated)
+
+
+def _detailed(given: int, generated: int, ins: Mapping[str, Any], outs: Mapping[str, Any]) -> Usage | None:
     if not ins.keys() <= _INPUT_DETAILS or not outs.keys() <= _OUTPUT_DETAILS:
         return None
     read, written, heard = ins.get("cache_read"), ins.get("cache_creation"), ins.get("audio")
     reasoned, spoken = outs.get("reasoning"), outs.get("audio")
-    for number in (given, generated, read, written, heard, reasoned, spoken):
-        if number is not None and (type(number) is not int or not 0 <= number < _MANY):
+    for number in (read, written, heard, reasoned, spoken):
+        if number is not None and (type(number) is not int or number < 0):
             return None
-    if given is None or generated is None:
-        return None
     if (read or 0) + (written or 0) > given or (heard or 0) > given or max(reasoned or 0, spoken or 0) > generated:
         return None
-    return Usage(
-        input_tokens=given,
-        output_tokens=generated,
-        cache_read_tokens=read,
-        cache_write_tokens=written,
-        input_audio_tokens=heard,
-        reasoning_tokens=reasoned,
-        output_audio_tokens=spoken,
-    )
+    return Usage(given, generated, read, written, None, None, heard, reasoned, spoken)
 
 
-def _says_the_same(own: object, tokens: Usage) -> bool:
-    """Whether the provider's own usage holds nothing but what LangChain made of it."""
-    if type(own) is not dict or not own.keys() <= _OWN_COUNTS:
-        return False
-    ins, outs = own.get("prompt_tokens_details") or {}, own.get("completion_tokens_details") or {}
-    if not ins.keys() <= _OWN_INPUTS or not outs.keys() <= _OWN_OUTPUTS:
-        return False
-    stated = (own.get("prompt_tokens"), own.get("completion_tokens"), own.get("total_tokens"))
-    return stated == (tokens.input_tokens, tokens.output_tokens, tokens.total_tokens) and (
-        ins.get("cached_tokens"),
-        ins.get("cache_write_tokens"),
-        ins.get("audio_tokens"),
-        outs.get("reasoning_tokens"),
-        outs.get("audio_tokens"),
-    ) == (
-        tokens.cache_read_tokens,
-        tokens.cache_write_tokens,
-        tokens.input_audio_tokens,
-        tokens.reasoning_tokens,
-        tokens.output_audio_tokens,
-    )
-
-
-_OWN_COUNTS: Final = frozenset(
-    {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details"}
-)
-_OWN_INPUTS: Final = frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens", "text_tokens"})
-_OWN_OUTPUTS: Final = frozenset(
-    {
-        "reasoning_tokens",
-        "audio_tokens",
-        "text_tokens",
-        "accepted_prediction_tokens",
-        "rejected_prediction_tokens",
-    }
-)
 _INPUT_DETAILS: Final = frozenset({"cache_read", "cache_creation", "audio"})
 _OUTPUT_DETAILS: Final = frozenset({"reasoning", "audio"})
 _MANY: Final = 10**9
