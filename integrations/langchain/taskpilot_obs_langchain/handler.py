@@ -12,9 +12,10 @@ from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.outcomes import register_status
 from taskpilot_obs.records import SUCCESS, Operation, Status
 from taskpilot_obs_langchain import answers, middleware, models, streams
+from taskpilot_obs_langchain.breakpoints import hear_graphs
 from taskpilot_obs_langchain.chains import PLUMBING, ROOT, Kind, agent_name, is_own_node, is_pause, kind_of
 from taskpilot_obs_langchain.opening import Opener
-from taskpilot_obs_langchain.runs import Entry, Link, close, end_beneath, link, note, open_beneath, runs_of, take
+from taskpilot_obs_langchain.runs import Entry, Link, close, end_beneath, link, mark_left, note, runs_of, take
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,6 +79,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         self._open = Opener(self._recorder)
         self._guard = guarded("langchain", self._recorder.tally)
         self._silent = self._runs.silent
+        self._hears_graphs = False
         self._stated = self._runs.stated
 
     # --- chains, graphs and their nodes ------------------------------------------------------------------------------
@@ -105,6 +107,8 @@ class ObservabilityHandler(BaseCallbackHandler):
             entry = note(self._runs, self, run_id, under)
             if entry is None:
                 return
+            if metadata and not self._hears_graphs:
+                self._hears_graphs = hear_graphs(self)
             called = name or _name_in(serialized)
             kind = kind_of(called, tags, metadata, entry.above) if metadata else ROOT
             if kind is PLUMBING:
@@ -141,13 +145,21 @@ class ObservabilityHandler(BaseCallbackHandler):
             close(self._runs, entry)
             if entry.hook is not None:
                 self._decide(entry, entry.hook, outputs)
+            if "inputs" in kwargs:
+                mark_left(entry)
             if entry.mine and entry.run is not None:
                 if entry.paused:
                     entry.run.end(Status.INTERRUPTED)
-                elif "inputs" in kwargs and open_beneath(entry):  # LangChain swallows the GeneratorExit of a stream
+                elif entry.left:
                     entry.run.end(Status.ABANDONED)
                 else:
                     entry.run.end(SUCCESS, outputs)
+
+    def on_interrupt(self, event: Any) -> None:
+        """A graph stops at a breakpoint, or to ask a human."""
+        entry = self._runs.get(event.run_id.int) if event.run_id is not None else None
+        if type(entry) is Entry:
+            entry.paused = True
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """It ends with an exception, or with the control flow of a framework."""
@@ -256,7 +268,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         close(self._runs, entry)
         with self._guard:
             answers.note_answer(entry.run, response, cacheable=entry.cacheable, repeated=repeated)
-        entry.run.end(SUCCESS)
+        entry.run.end(Status.ABANDONED if entry.left else SUCCESS)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A model has failed, or nobody reads its stream any more."""

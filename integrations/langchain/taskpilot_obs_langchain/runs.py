@@ -47,6 +47,7 @@ class Entry(weakref.ref[UUID]):
         "graph",
         "hook",
         "key",
+        "left",
         "mine",
         "open",
         "owner",
@@ -72,6 +73,8 @@ class Entry(weakref.ref[UUID]):
     """The invocations that have not ended, of all that belongs to the same root."""
     paused: bool
     """Whether something beneath waits for a human."""
+    left: bool
+    """Whether the consumer of the stream that this run is part of has stopped reading."""
     cacheable: bool
     """Whether LangChain looks the call up in a cache of its own."""
     graph: bool
@@ -132,7 +135,7 @@ def note(runs: Runs, owner: object, run_id: UUID, under: Link | Entry | None) ->
         known.open.pop(key, None)
     entry = Entry(run_id, runs.forget)
     entry.key, entry.owner, entry.under = key, owner, under
-    entry.mine = entry.paused = entry.graph = entry.cacheable = False
+    entry.mine = entry.paused = entry.left = entry.graph = entry.cacheable = False
     entry.hook = entry.step = None
     if under is None:
         entry.above = entry.run = entry.scopes = None
@@ -178,6 +181,16 @@ def open_beneath(entry: Entry | Link) -> list[Entry]:
     """The invocations beneath a run that have not ended."""
     open_now = (entry if type(entry) is Entry else entry.node).open
     return [below for below in list(open_now.values()) if _is_beneath(below, entry)]
+
+
+def mark_left(entry: Entry) -> None:
+    """Tell a stream that was read to its end from one that was left.
+
+    LangChain swallows the GeneratorExit and reports an end, with the runs beneath still open. Those it then reads to
+    their end by itself, so that their usage is known all the same.
+    """
+    for below in open_beneath(entry):
+        below.left = entry.left = True
 
 
 def _is_beneath(below: Entry, entry: Entry | Link) -> bool:

@@ -359,9 +359,9 @@ def test_the_newer_way_of_streaming_shows_its_first_token(seen: Seen) -> None:
 
 
 def test_a_stream_that_is_left_is_abandoned(seen: Seen) -> None:
-    """A consumer that stops reading abandons the task, by `close` or by dropping the generator.
+    """A consumer that stops reading abandons task and call, by `close` or by dropping the generator.
 
-    LangChain then reads the rest of the model's stream by itself: that call succeeds, and is billed.
+    LangChain then reads the rest of the model's stream by itself: what that call took is known, and booked.
     """
     for leave in (lambda stream: stream.close(), lambda stream: None):
         stream = chain(Model(answers=["a b c d"])).stream({"what": "hello"}, config())
@@ -371,8 +371,9 @@ def test_a_stream_that_is_left_is_abandoned(seen: Seen) -> None:
         gc.collect()
     assert told(seen) == 2 * [
         ("invoke_workflow", "RunnableSequence", "abandoned"),
-        ("chat", "gpt-4o-mini", "success"),
+        ("chat", "gpt-4o-mini", "abandoned"),
     ]
+    assert all(call.usage is not None and call.cost is not None for call in seen if not call.is_task)
 
 
 def test_a_models_stream_that_is_left_is_abandoned(seen: Seen) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -82,13 +83,18 @@ async def plan_async(state: MessagesState) -> Any:
 
 def graph(**nodes: Any) -> Any:
     """The nodes one after the other."""
+    return stopped({}, **nodes)
+
+
+def stopped(breakpoints: Any, /, **nodes: Any) -> Any:
+    """The same with breakpoints."""
     builder = StateGraph(MessagesState)
     above = START
     for name, node in nodes.items():
         builder.add_node(name, node)
         builder.add_edge(above, name)
         above = name
-    return builder.compile(checkpointer=InMemorySaver())
+    return builder.compile(checkpointer=InMemorySaver(), **breakpoints)
 
 
 def run_sync(runnable: Any, given: Any, how: Any) -> Any:
@@ -246,6 +252,26 @@ def test_an_interrupt_interrupts_up_to_the_root(seen: Seen, way: Any) -> None:
     ]
     way(asking, Command(resume="yes"), config(thread="t"))
     assert [status for _, _, status in told(seen)[2:]] == ["success", "success"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("breakpoints", [{"interrupt_before": ["second"]}, {"interrupt_after": ["first"]}])
+def test_a_breakpoint_interrupts_the_graph(seen: Seen, way: Any, breakpoints: Any) -> None:
+    """A graph that stops at a breakpoint is interrupted, though each of its nodes was done; resumed, it succeeds."""
+    stopping = stopped(breakpoints, first=lambda state: {}, second=lambda state: {})
+    told_of = ObservabilityHandler()
+    assert type(told_of) is ObservabilityHandler
+    way(stopping, ASK, {**config(thread="t"), "callbacks": [told_of]})
+    assert told(seen) == [("invoke_agent", "first", "success"), ("invoke_workflow", "LangGraph", "interrupted")]
+    way(stopping, None, {**config(thread="t"), "callbacks": [told_of]})
+    assert told(seen)[2:] == [("invoke_agent", "second", "success"), ("invoke_workflow", "LangGraph", "success")]
+
+
+def test_an_older_langgraph_tells_of_no_breakpoints(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where LangGraph has no class of handlers that hear of graphs, a graph is recorded all the same."""
+    monkeypatch.delitem(sys.modules, "langgraph.callbacks")
+    graph(first=lambda state: {}).invoke(ASK, config(thread="t"))
+    assert [status for _, _, status in told(seen)] == ["success", "success"]
 
 
 def test_an_interrupt_in_a_tool_interrupts_it(seen: Seen) -> None:

@@ -1,0 +1,30 @@
+"""Hearing of a graph's breakpoints (`interrupt_before`, `interrupt_after`), at which no node of its raises anything.
+
+LangGraph tells only handlers of a class of its own. It is not imported for that: a handler becomes one of that class
+when it first hears of a graph, whose package the application has imported by then.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_core.callbacks import BaseCallbackHandler
+
+
+def hear_graphs(handler: BaseCallbackHandler) -> bool:
+    """Have a handler told of interrupts; False where there is no LangGraph, or none that tells (before 1.2)."""
+    told = getattr(sys.modules.get("langgraph.callbacks"), "GraphCallbackHandler", None)
+    if told is None:
+        return False
+    if not isinstance(handler, told):
+        kind: Any = type(handler)
+        handler.__class__ = _told_too(kind, told)
+    return True
+
+
+@lru_cache(maxsize=200)
+def _told_too(kind: type[Any], told: type[Any]) -> type[Any]:
+    return type(kind.__name__, (kind, told), {"__module__": kind.__module__, "__doc__": kind.__doc__})
