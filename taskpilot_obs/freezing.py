@@ -1,7 +1,7 @@
-"""From an active invocation to the frozen records that travel; runs in the drainer.
+"""From an active invocation to the frozen records that travel: the drainer's side of it.
 
-By position, whole and past their own constructors: with keywords, or by `_replace`, the tuples take two to five times
-as long, and this runs once for each call. A test holds the places to the fields.
+The records are made by position, whole and past their own constructors: with keywords, or by `_replace`, the tuples
+take two to five times as long, and this runs once for each call. A test holds the places to the fields.
 """
 
 from __future__ import annotations
@@ -10,118 +10,145 @@ from typing import TYPE_CHECKING
 
 from taskpilot_obs import ids
 from taskpilot_obs.records import Invocation, Started, clean_attributes
+from taskpilot_obs.rollups import Totals
 from taskpilot_obs.site import NO_DETAILS
-from taskpilot_obs.tracing import NO_SPAN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
+    from taskpilot_obs.context import Scope
     from taskpilot_obs.invocation import ActiveInvocation
+    from taskpilot_obs.records import Record, Status
+    from taskpilot_obs.site import Details, Site
+    from taskpilot_obs.tracing import LiveSpan
+
+LOST, UNSEEN, BEGUN, DONE = range(-1, 3)
+"""What the drainer has seen of an invocation; `LOST`: its start was dropped, its end will bring both records."""
 
 _new_started: Callable[[type[Started], tuple[Any, ...]], Started] = tuple.__new__
 _new_invocation: Callable[[type[Invocation], tuple[Any, ...]], Invocation] = tuple.__new__
 
 
-def begin(run: ActiveInvocation) -> Started:
-    """What is known of a run at its start. Its parent was frozen before it: the queue keeps the order."""
-    site, scope, parent, details = run.site, run.scope, run.parent, run.details
-    invocation_id = ids.text_of(run.number)
-    tenant = user = session = None
-    attributes = site.attributes
-    if parent is None:
-        request_id, parent_id = invocation_id, None
-        (workflow, agent), is_task = site.root_lineage, site.is_inner
-    else:
-        request_id, parent_id = parent.request_id, ids.text_of(parent.number)
-        (workflow, agent), is_task = run.lineage(), run.is_task()
-    if scope is not None:
-        request_id, tenant, user, session, free = scope
-        if free:
-            attributes = clean_attributes({**free, **attributes}) if attributes else free
-    return _new_started(
-        Started,
-        (
-            site.operation,
-            site.name,
-            request_id,
-            invocation_id,
-            parent_id,
-            workflow,
-            agent,
-            run.started_ns + site.host.clock.offset,
-            None,
-            None,
-            run.input_length,
-            None if details is None else details.input_text,
-            *(NO_SPAN if run.span is None else run.span.ids),
-            tenant,
-            user,
-            session,
-            attributes,
-            is_task,
-        ),
+class Freezing:
+    """What the drainer does with an `ActiveInvocation`, its only subclass; nothing here runs on the caller's thread."""
+
+    __slots__ = (
+        "begun",
+        "details",
+        "ended_ns",
+        "input_length",
+        "number",
+        "output_length",
+        "parent",
+        "scope",
+        "site",
+        "span",
+        "stage",
+        "started_ns",
+        "status",
+        "totals",
     )
 
+    site: Site
+    scope: Scope | None
+    parent: ActiveInvocation | None
+    number: int
+    started_ns: int
+    ended_ns: int
+    status: Status
+    stage: int
+    begun: Started
+    totals: Totals | None
+    details: Details | None
+    span: LiveSpan | None
+    input_length: int | None
+    output_length: int | None
 
-def finish(run: ActiveInvocation) -> Invocation:
-    """A finished run; what only an LLM call has is left for it to add."""
-    (
-        operation,
-        name,
-        request_id,
-        invocation_id,
-        parent_id,
-        workflow,
-        agent,
-        start_unix_ns,
-        _model,
-        _provider,
-        input_length,
-        input_text,
-        trace_id,
-        span_id,
-        sampled,
-        tenant,
-        user,
-        session,
-        attributes,
-        is_task,
-    ) = run.begun
-    details = run.details or NO_DETAILS
-    if details.attributes:
-        attributes = clean_attributes({**attributes, **details.attributes})
-    return _new_invocation(
-        Invocation,
+    def droppable(self) -> bool:
+        """A start may be dropped (its end then brings both records); an end only if its start was."""
+        if not self.ended_ns:
+            self.stage = LOST
+        return self.stage == LOST
+
+    def freeze(self) -> Sequence[Record]:
+        """The records that this object stands for: `Started` when first seen, `Invocation` when seen again."""
+        stage = self.stage
+        if stage == BEGUN:
+            return (self._freeze_end(),)
+        if stage == DONE:
+            return ()
+        self.begun = begun = self._freeze_start()
+        self.totals = None
+        self.stage = BEGUN
+        if self.parent is not None:
+            self._forget_ended_ancestors()
+        return (begun,) if stage == UNSEEN else (begun, self._freeze_end())
+
+    def _freeze_start(self) -> Started:
+        """What is known of a run at its start. Its parent was frozen before it: the queue keeps the order."""
+        site, scope, parent, details, span = self.site, self.scope, self.parent, self.details, self.span
+        invocation_id = ids.text_of(self.number)
+        tenant = user = session = None
+        attributes = site.attributes
+        if parent is None:
+            request_id, parent_id = invocation_id, None
+            (workflow, agent), is_task = site.root_lineage, site.is_inner
+        else:
+            request_id, parent_id = parent.request_id, ids.text_of(parent.number)
+            (workflow, agent), is_task = self.lineage(), self.is_task()
+        if scope is not None:
+            request_id, tenant, user, session, free = scope
+            if free:
+                attributes = clean_attributes({**free, **attributes}) if attributes else free
+        trace_id = span_id = None
+        sampled = False
+        if span is not None:
+            trace_id, span_id, sampled = span.ids
+        return _new_started(
+            Started,
+            (
+                site.operation,
+                site.name,
+                request_id,
+                invocation_id,
+                parent_id,
+                workflow,
+                agent,
+                self.started_ns + site.host.clock.offset,
+                None,
+                None,
+                self.input_length,
+                None if details is None else details.input_text,
+                trace_id,
+                span_id,
+                sampled,
+                tenant,
+                user,
+                session,
+                attributes,
+                is_task,
+            ),
+        )
+
+    def _freeze_end(self) -> Invocation:
+        """A finished run; what only an LLM call has is left for it to add."""
+        if self.parent is not None:
+            self._fold()
+        self.stage = DONE
         (
             operation,
             name,
-            run.status,
             request_id,
             invocation_id,
             parent_id,
             workflow,
             agent,
             start_unix_ns,
-            max(0, run.ended_ns - run.started_ns) / 1e9,
-            details.error_type,
-            None,
-            details.error_message,
-            None,
-            False,
-            None,
-            None,
-            None,
-            None,
-            None,
-            False,
-            None,
-            None,
-            0,
+            _model,
+            _provider,
             input_length,
-            run.output_length,
             input_text,
-            details.output_text,
             trace_id,
             span_id,
             sampled,
@@ -129,7 +156,106 @@ def finish(run: ActiveInvocation) -> Invocation:
             user,
             session,
             attributes,
-            None if run.totals is None else run.totals.frozen(),
             is_task,
-        ),
-    )
+        ) = self.begun
+        details = self.details or NO_DETAILS
+        if details.attributes:
+            attributes = clean_attributes({**attributes, **details.attributes})
+        return _new_invocation(
+            Invocation,
+            (
+                operation,
+                name,
+                self.status,
+                request_id,
+                invocation_id,
+                parent_id,
+                workflow,
+                agent,
+                start_unix_ns,
+                max(0, self.ended_ns - self.started_ns) / 1e9,
+                details.error_type,
+                None,
+                details.error_message,
+                None,
+                False,
+                None,
+                None,
+                None,
+                None,
+                None,
+                False,
+                None,
+                None,
+                0,
+                input_length,
+                self.output_length,
+                input_text,
+                details.output_text,
+                trace_id,
+                span_id,
+                sampled,
+                tenant,
+                user,
+                session,
+                attributes,
+                None if self.totals is None else self.totals.frozen(),
+                is_task,
+            ),
+        )
+
+    def _forget_ended_ancestors(self) -> ActiveInvocation | None:
+        """Refer only to the nearest ancestor whose end the drainer has not seen."""
+        above = self.parent
+        while above is not None and above.stage == DONE:
+            above = above.parent
+        self.parent = above
+        return above
+
+    def _fold(self) -> None:
+        """Add this run to the nearest ancestor that has not been frozen as ended."""
+        above = self._forget_ended_ancestors()
+        if above is None or (self.totals is None and self.site.is_inner):
+            return
+        totals = above.own_totals()
+        if self.totals is not None:
+            totals.add(self.totals)
+        self._add_own(totals)
+
+    def own_totals(self) -> Totals:
+        """The sum of what happened beneath."""
+        totals: Totals | None = getattr(self, "totals", None)
+        if totals is None:
+            totals = self.totals = Totals()
+        return totals
+
+    def add_violation(self) -> None:
+        """Note a policy violation for the roll-up."""
+        run = self if self.stage != DONE else self._forget_ended_ancestors()
+        if run is not None:
+            run.own_totals().violations += 1
+
+    def lineage(self) -> tuple[str | None, str | None]:
+        """The nearest workflow and agent. A task stands as its own workflow."""
+        parent = self.parent
+        if self.stage >= BEGUN:
+            return self.begun.workflow, self.begun.agent
+        site = self.site
+        if parent is None:
+            return site.root_lineage
+        workflow, agent = parent.lineage()
+        if site.is_agent:
+            return workflow if workflow is not None or agent is not None else site.name, site.name
+        return (site.name if site.is_workflow else workflow), agent
+
+    def is_task(self) -> bool:
+        """Whether this run is a task: a workflow, or an agent with neither workflow nor agent above it."""
+        site, parent = self.site, self.parent
+        if self.stage >= BEGUN:
+            return self.begun.is_task
+        return site.is_workflow or (site.is_agent and (parent is None or parent.lineage() == (None, None)))
+
+    def _add_own(self, totals: Totals) -> None:
+        """Add what this run itself is: one tool call, or one LLM call."""
+        if self.site.is_tool:
+            totals.tool_calls += 1

@@ -12,8 +12,9 @@ import secrets
 from itertools import count
 
 _COUNTER_BITS = 40
-_MASK = (1 << _COUNTER_BITS) - 1
-_prefixes: list[str] = []
+_DIGITS = _COUNTER_BITS // 4
+_prefixes = [""]
+"""From 1 on, so that every number is longer than its counter, and `hex` pads that with zeros."""
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 """What an inbound request ID must match whole: unreserved URL characters (RFC 3986), so that it is safe in any log."""
@@ -36,7 +37,7 @@ os.register_at_fork(after_in_child=_renew)
 
 def text_of(number: int) -> str:
     """The identifier of a number, 26 hex digits, unique across processes."""
-    return f"{_prefixes[number >> _COUNTER_BITS]}{number & _MASK:010x}"
+    return _prefixes[number >> _COUNTER_BITS] + hex(number)[-_DIGITS:]
 
 
 def new_request_id() -> str:

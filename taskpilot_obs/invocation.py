@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from taskpilot_obs import freezing, ids, tracing
+from taskpilot_obs import ids, tracing
 from taskpilot_obs.context import current_running, current_scope
+from taskpilot_obs.freezing import BEGUN, LOST, Freezing
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.outcomes import classify
 from taskpilot_obs.records import (
@@ -17,23 +18,19 @@ from taskpilot_obs.records import (
     NO_ATTRIBUTES,
     SUCCESS,
     AttributeValue,
-    Invocation,
     Operation,
-    Started,
     Status,
     clean_attributes,
 )
-from taskpilot_obs.rollups import Totals, sum_of
+from taskpilot_obs.rollups import sum_of
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.site import Details, Host, Site, add_scope, text_length
 from taskpilot_obs.tracing import LiveSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from contextvars import Token
 
-    from taskpilot_obs.context import Scope
-    from taskpilot_obs.records import Record
     from taskpilot_obs.tracing import SpanIds, Tracing
 
     Step = tuple[Token["ActiveInvocation | None"], Token[Any] | None]
@@ -41,11 +38,9 @@ if TYPE_CHECKING:
 _scope, _current = current_scope.get, current_running.get
 _make_current, _make_last_current = current_running.set, current_running.reset
 """Bound once: a method of an imported object is looked up, and bound, in each call."""
-_LOST, _UNSEEN, _BEGUN, _DONE = range(-1, 3)
-"""What the drainer has seen of an invocation; `_LOST`: its start was dropped, its end will bring both records."""
 
 
-class ActiveInvocation:
+class ActiveInvocation(Freezing):
     """One operation that runs. Made by a `Recorder`; ended once by `stop` or `fail`, and harmlessly again.
 
     Slots are set where they are first needed, not all at birth: that is a third of what a call costs. `parent` is the
@@ -53,31 +48,7 @@ class ActiveInvocation:
     tasks that respawn tasks build no chain.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_token",
-        "begun",
-        "details",
-        "ended_ns",
-        "input_length",
-        "number",
-        "output_length",
-        "parent",
-        "scope",
-        "site",
-        "span",
-        "stage",
-        "started_ns",
-        "status",
-        "totals",
-    )
-
-    parent: ActiveInvocation | None
-    started_ns: int
-    scope: Scope | None
-    status: Status
-    totals: Totals | None
-    begun: Started
+    __slots__ = ("__weakref__", "_token")
 
     def at(self, site: Site, parent: ActiveInvocation | None) -> Self:
         """Stand at a place, beneath a parent; not yet begun. In place of a constructor, which costs twice a call."""
@@ -87,11 +58,8 @@ class ActiveInvocation:
         scope = _scope()
         self.scope = parent.scope if scope is None and parent is not None else scope
         self.ended_ns = self.stage = 0
-        self.details: Details | None = None
+        self.details = self.span = self.input_length = self.output_length = None
         self._token: Token[ActiveInvocation | None] | None = None
-        self.span: LiveSpan | None = None
-        self.input_length: int | None = None
-        self.output_length: int | None = None
         return self
 
     # --- begin and end -----------------------------------------------------------------------------------------------
@@ -205,7 +173,7 @@ class ActiveInvocation:
 
     def end_after_the_fact(self, status: Status) -> None:
         """End what was never announced: the drainer makes both records of it. Has no span."""
-        self.stage = _LOST
+        self.stage = LOST
         self.end(status)
 
     # --- the present context -----------------------------------------------------------------------------------------
@@ -278,9 +246,9 @@ class ActiveInvocation:
         if self.scope is not None:
             return self.scope.request_id
         run = self
-        while (parent := run.parent) is not None and run.stage < _BEGUN:
+        while (parent := run.parent) is not None and run.stage < BEGUN:
             run = parent
-        return run.begun.request_id if run.stage >= _BEGUN else ids.text_of(run.number)
+        return run.begun.request_id if run.stage >= BEGUN else ids.text_of(run.number)
 
     @property
     def workflow(self) -> str | None:
@@ -291,26 +259,6 @@ class ActiveInvocation:
     def agent(self) -> str | None:
         """The nearest agent, or the run itself when it is one."""
         return self.lineage()[1]
-
-    def lineage(self) -> tuple[str | None, str | None]:
-        """The nearest workflow and agent. A task stands as its own workflow."""
-        parent = self.parent
-        if self.stage >= _BEGUN:
-            return self.begun.workflow, self.begun.agent
-        site = self.site
-        if parent is None:
-            return site.root_lineage
-        workflow, agent = parent.lineage()
-        if site.is_agent:
-            return workflow if workflow is not None or agent is not None else site.name, site.name
-        return (site.name if site.is_workflow else workflow), agent
-
-    def is_task(self) -> bool:
-        """Whether this run is a task: a workflow, or an agent with neither workflow nor agent above it."""
-        site, parent = self.site, self.parent
-        if self.stage >= _BEGUN:
-            return self.begun.is_task
-        return site.is_workflow or (site.is_agent and (parent is None or parent.lineage() == (None, None)))
 
     @property
     def span_ids(self) -> SpanIds:
@@ -451,74 +399,7 @@ class ActiveInvocation:
         if totals:
             above.span.add_below(totals)
 
-    def _add_own(self, totals: Totals) -> None:
-        """Add what this run itself is: one tool call, or one LLM call."""
-        if self.site.is_tool:
-            totals.tool_calls += 1
-
     def _set_on_span(self, key: str, value: AttributeValue) -> None:
         if self.span is not None:
             with guarded("span.attribute", self.site.host.tally):
                 self.span.set(key, value)
-
-    # --- the drainer's side ------------------------------------------------------------------------------------------
-
-    def droppable(self) -> bool:
-        """A start may be dropped (its end then brings both records); an end only if its start was."""
-        if not self.ended_ns:
-            self.stage = _LOST
-        return self.stage == _LOST
-
-    def freeze(self) -> Sequence[Record]:
-        """The records that this object stands for: `Started` when first seen, `Invocation` when seen again."""
-        stage = self.stage
-        if stage == _BEGUN:
-            return (self._freeze_end(),)
-        if stage == _DONE:
-            return ()
-        self.begun = begun = self._freeze_start()
-        self.totals = None
-        self.stage = _BEGUN
-        if self.parent is not None:
-            self._forget_ended_ancestors()
-        return (begun,) if stage == _UNSEEN else (begun, self._freeze_end())
-
-    def _forget_ended_ancestors(self) -> ActiveInvocation | None:
-        """Refer only to the nearest ancestor whose end the drainer has not seen."""
-        above = self.parent
-        while above is not None and above.stage == _DONE:
-            above = above.parent
-        self.parent = above
-        return above
-
-    def _freeze_start(self) -> Started:
-        return freezing.begin(self)
-
-    def _freeze_end(self) -> Invocation:
-        if self.parent is not None:
-            self._fold()
-        self.stage = _DONE
-        return freezing.finish(self)
-
-    def _fold(self) -> None:
-        """Add this run to the nearest ancestor that has not been frozen as ended."""
-        above = self._forget_ended_ancestors()
-        if above is None or (self.totals is None and self.site.is_inner):
-            return
-        totals = above.own_totals()
-        if self.totals is not None:
-            totals.add(self.totals)
-        self._add_own(totals)
-
-    def own_totals(self) -> Totals:
-        """The sum of what happened beneath; for the drainer."""
-        totals: Totals | None = getattr(self, "totals", None)
-        if totals is None:
-            totals = self.totals = Totals()
-        return totals
-
-    def add_violation(self) -> None:
-        """Note a policy violation for the roll-up; for the drainer."""
-        run = self if self.stage != _DONE else self._forget_ended_ancestors()
-        if run is not None:
-            run.own_totals().violations += 1

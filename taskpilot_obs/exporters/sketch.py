@@ -28,9 +28,11 @@ class Sketch:
 
     def add(self, duration_s: float) -> None:
         """Count one duration; what is not a positive number counts as the shortest."""
-        # max() first: it returns its first argument where the second is NaN.
-        bucket = ceil(log(min(max(_SHORTEST_S, duration_s), _LONGEST_S)) * _PER_LOG)
-        self.counts[bucket] = self.counts.get(bucket, 0) + 1
+        if not _SHORTEST_S <= duration_s <= _LONGEST_S:
+            duration_s = _LONGEST_S if duration_s > _LONGEST_S else _SHORTEST_S
+        bucket = ceil(log(duration_s) * _PER_LOG)
+        counts = self.counts
+        counts[bucket] = counts.get(bucket, 0) + 1
 
     def merge(self, other: Sketch) -> None:
         """Add the counts of another sketch to this one."""

@@ -16,6 +16,7 @@ import os
 import time
 import weakref
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -30,6 +31,7 @@ from taskpilot_obs.records import (
     Feedback,
     Invocation,
     Record,
+    Started,
     Status,
     Verdict,
 )
@@ -59,12 +61,13 @@ class WorkflowCounts:
 
     def add(self, task: Invocation) -> None:
         """Count one finished run."""
-        self.runs[task.status] = self.runs.get(task.status, 0) + 1
+        runs, buckets, status, rollup = self.runs, self.buckets, task.status, task.rollup
+        runs[status] = runs.get(status, 0) + 1
         bucket = bisect_left(WORKFLOW_BUCKETS, task.duration_s)
-        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
-        if task.rollup is not None:
-            self.cost += task.rollup.cost
-            self.runs_with_violations += task.rollup.violations > 0
+        buckets[bucket] = buckets.get(bucket, 0) + 1
+        if rollup is not None:
+            self.cost += rollup.cost
+            self.runs_with_violations += rollup.violations > 0
 
     def plus(self, other: WorkflowCounts) -> WorkflowCounts:
         """The sum of both, as a new object."""
@@ -208,16 +211,18 @@ class RollingWindow:
 
     def export(self, batch: Sequence[Record], /) -> None:
         """Count a batch of records."""
-        deltas: dict[int, Slice] = {}
+        deltas: defaultdict[int, Slice] = defaultdict(Slice)
         for record in batch:
-            time_unix_ns = _time_of(record)
-            if time_unix_ns is None:
+            if isinstance(record, Started):  # half of all
                 continue
-            index = time_unix_ns // _FINE_NS
-            delta = deltas.get(index)
-            if delta is None:
-                delta = deltas[index] = Slice()
-            self._count(delta, record)
+            if isinstance(record, Invocation) and record.is_task:
+                index = _end_of(record) // _FINE_NS
+                name = record.name
+                deltas[index].add_task(name if name in self._names else self._admitted(name), record)
+                continue
+            time_unix_ns = _time_of(record)
+            if time_unix_ns is not None:
+                self._count(deltas[time_unix_ns // _FINE_NS], record)
         now = self._clock()
         for index, delta in deltas.items():
             self._fine.add(index * _FINE_NS, delta, now)
@@ -239,18 +244,13 @@ class RollingWindow:
 
     def _count(self, delta: Slice, record: Record) -> None:
         if isinstance(record, Invocation):
-            if record.is_task:
-                delta.add_task(self._admitted(record.name), record)
-            else:
-                delta.add_llm_call(record)
+            delta.add_llm_call(record)
         elif isinstance(record, Decision):
             delta.violations += record.kind is DecisionKind.POLICY and record.verdict is Verdict.DENY
         elif isinstance(record, Feedback):
             delta.add_feedback(record)
 
     def _admitted(self, name: str) -> str:
-        if name in self._names:
-            return name
         if len(self._names) < LABEL_BOUNDS[Label.WORKFLOW]:
             self._names.add(name)
             return name
@@ -258,14 +258,16 @@ class RollingWindow:
 
 
 def _time_of(record: Record) -> int | None:
-    """When the record counts: an invocation when it ended; None for records that no signal is made of."""
+    """When the record counts; None for records that no signal is made of."""
     if isinstance(record, Invocation):
-        if record.is_task or record.operation in LLM_OPERATIONS:
-            return record.start_unix_ns + int(record.duration_s * NANOSECONDS)
-        return None
+        return _end_of(record) if record.operation in LLM_OPERATIONS else None
     if isinstance(record, Decision | Feedback):
         return record.time_unix_ns
     return None
+
+
+def _end_of(run: Invocation) -> int:
+    return run.start_unix_ns + int(run.duration_s * NANOSECONDS)
 
 
 _windows: weakref.WeakSet[RollingWindow] = weakref.WeakSet()
