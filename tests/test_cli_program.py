@@ -1,0 +1,85 @@
+"""The command as a whole: its version, and output that cannot be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+FULL = Path("/dev/full")
+MAIN = [sys.executable, "-c", "from taskpilot_obs.cli import main; main()"]
+
+
+def test_version() -> None:
+    """`--version` prints the installed version, alone or before a command."""
+    for more in ([], ["metrics"]):
+        done = subprocess.run([*MAIN, "--version", *more], capture_output=True, text=True, check=True)
+        assert done.stdout == f"taskpilot-obs {version('taskpilot-obs')}\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--version",
+        "--help",
+        "metrics",
+        "metrics --markdown",
+        "metrics --json",
+        "price gpt-4o --input 1 --output 1",
+        "audit query LOG",
+        "audit query LOG --format json",
+        "audit verify LOG",
+        "rules --help",
+    ],
+)
+def test_output_that_cannot_be_written_is_a_clear_error(command: str, tmp_path: Path) -> None:
+    """Where the disk is full every command says so in a sentence and exits with 1."""
+    if not FULL.exists():
+        pytest.skip("needs /dev/full")
+    log = tmp_path / "audit.jsonl"
+    log.write_text('{"timestamp":"2026-11-21T00:00:00.000000Z","message":"m"}\n')
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [*MAIN, *(word.replace("LOG", str(log)) for word in command.split())],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert os.strerror(errno.ENOSPC) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_needs_no_word() -> None:
+    """Where the reader has gone (`| head`) the command ends without a word."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone:
+        done = subprocess.run([*MAIN, "metrics", "--json"], stdout=gone, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_closed_output_is_no_error() -> None:
+    """Where standard output was closed on purpose nothing is printed, and nothing is wrong."""
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *MAIN, "metrics", "--json"], stderr=subprocess.PIPE, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """Trouble with a file is a sentence that names the file."""
+    (tmp_path / "taken").write_text("")
+    done = subprocess.run(
+        [*MAIN, "export-assets", str(tmp_path / "taken" / "below")], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert "taken" in done.stderr
