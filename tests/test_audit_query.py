@@ -220,6 +220,27 @@ def test_verify_command_with_key_and_anchors(tmp_path: Path) -> None:
     assert run("verify", log, "--anchors", tmp_path / "none").exit_code == 2
 
 
+def test_verify_command_with_a_head(log: Path) -> None:
+    """The head that `verify` printed yesterday, written down elsewhere, finds that the log is another one today."""
+    said = run("verify", log).stdout.splitlines()
+    heads = {line.split()[1].rstrip(":"): line.rpartition(" ")[2] for line in said}
+    main = heads.pop("audit.jsonl")
+    assert run("verify", log, "--head", main).exit_code == 0
+    further = [option for name, head in heads.items() for option in ("--head", f"{name}:{head}")]
+    assert heads
+    assert run("verify", log, "--head", main, *further).exit_code == 0
+    seq, _, sealed = main.partition(":")
+    for wrong in (f"{int(seq) + 1}:{sealed}", f"{seq}:{'0' * 64}", f"audit.host.1.jsonl:{main}"):
+        found = run("verify", log, "--head", wrong)
+        assert found.exit_code == 1, wrong
+        assert "BROKEN" in found.stdout
+    for nonsense in ("5", f"x:{sealed}", f"{seq}:abc"):
+        assert run("verify", log, "--head", nonsense).exit_code == 2
+    write(log.with_name("other.jsonl"))
+    assert "several logs" in run("verify", log.parent, "--head", main).stderr
+    assert run("verify", log.parent, "--head", f"audit.jsonl:{main}").exit_code == 0
+
+
 def test_tail_and_query_commands(log: Path) -> None:
     """Records are printed as a table or as JSON, one a line."""
     table = run("tail", log, "-n", 2)

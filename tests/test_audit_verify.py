@@ -283,6 +283,27 @@ def test_anchors_that_were_kept_elsewhere(tmp_path: Path) -> None:
     whole(log, anchors=elsewhere)
 
 
+def test_a_tail_cut_with_all_that_knew_of_it(tmp_path: Path) -> None:
+    """A tail that is cut together with anchors and manifest leaves a whole log, as documented; an anchor finds it."""
+    for key in (None, KEY):
+        log = write(tmp_path / "audit.jsonl", 10, AuditOptions(key=key))
+        kept = list(read_anchors(log.with_suffix(".anchors")))
+        log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:3]))
+        log.with_suffix(".anchors").unlink()
+        log.with_suffix(".manifest").unlink()
+        assert whole(log, key=key).records == 3
+        assert "knows record 10" in str(verify(log, key=key, anchors=kept)[0].problem)
+        log.unlink()
+
+
+def test_a_whole_chain_removed_with_all_that_knew_of_it(tmp_path: Path) -> None:
+    """A further process' chain that is gone from the manifest too is missed by who kept an anchor of it."""
+    log = write(tmp_path / "audit.jsonl", 3)
+    kept = [Anchor("audit.host.7.jsonl", 5, "f" * 64, "2026"), Anchor("other.host.7.jsonl", 5, "f" * 64, "2026")]
+    whole(log)
+    assert [report.chain for report in verify(log, anchors=kept) if not report.is_whole] == ["audit.host.7.jsonl"]
+
+
 def test_an_open_log(tmp_path: Path) -> None:
     """A log that is being written is whole; half a line at its end is its writer at work, not damage."""
     log = tmp_path / "audit.jsonl"

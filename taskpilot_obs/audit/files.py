@@ -47,6 +47,11 @@ class Log(NamedTuple):
         """The chain of one writer; the empty name is the process that holds the lock."""
         return Chain(self, writer)
 
+    def owns(self, name: str) -> bool:
+        """Whether a file of this name would be one of its chains'."""
+        match = _NAME.fullmatch(name)
+        return match is not None and match["stem"] == self.stem
+
     def chains(self) -> list[Chain]:
         """Every chain of which a file is there, the lock owner's first."""
         writers = set()

@@ -54,8 +54,9 @@ def verify(path: Path | str, *, key: bytes | None = None, anchors: Iterable[Anch
     """Check every chain of an audit log, in constant memory.
 
     It finds a record that was changed, deleted, swapped, duplicated or forged, a segment that is missing without having
-    been pruned, and a tail that was cut off before the last anchor. Without a key, or with the key in the wrong hands,
-    whoever can write the log and what lies beside it can forge all of it: keep the key, or anchors, elsewhere.
+    been pruned, and a tail that was cut off before the last anchor. Whoever can write the log and what lies beside it
+    can cut the tail together with anchors and manifest, and without a key forge all of it. Only `anchors` that were
+    kept elsewhere find that.
 
     Args:
         path: the log's `.jsonl` file, or a folder of logs.
@@ -79,7 +80,8 @@ def verify(path: Path | str, *, key: bytes | None = None, anchors: Iterable[Anch
             own = sorted((anchor for anchor in expected if anchor.chain == chain.name), key=lambda each: each.seq)
             reports.append(_Walk(chain, digest, manifest, own).report())
         present = {chain.name for chain in log.chains()}
-        reports += [_missing(log, name) for name in sorted(manifest.started - present - manifest.gone)]
+        begun = manifest.started | {anchor.chain for anchor in kept if log.owns(anchor.chain)}
+        reports += [_missing(log, name) for name in sorted(begun - present - manifest.gone)]
     return reports
 
 

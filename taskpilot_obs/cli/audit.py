@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from taskpilot_obs.audit.encoding import to_json
-from taskpilot_obs.audit.ledger import read_anchors
+from taskpilot_obs.audit.files import find_logs
+from taskpilot_obs.audit.ledger import Anchor, read_anchors
 from taskpilot_obs.audit.prune import prune as prune_log
 from taskpilot_obs.audit.query import Entry, Filter, parse_duration
 from taskpilot_obs.audit.query import query as query_log
@@ -32,6 +33,7 @@ NOT_WHOLE: Final = 1
 CANNOT_READ: Final = 2
 KEY_VARIABLE: Final = "TASKPILOT_OBS_AUDIT_KEY"
 COLUMNS: Final = (Field.TIMESTAMP, Field.LOG_TYPE, Field.MESSAGE, Field.STATUS, Field.DURATION_MS, Field.REQUEST_ID)
+_HEAD = re.compile(r"(?:(?P<chain>.+):)?(?P<seq>[0-9]{1,18}):(?P<hash>[0-9a-f]{64})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -51,6 +53,12 @@ AnchorFile = Annotated[
     Path | None, typer.Option("--anchors", help="Anchors that were kept elsewhere, one JSON object a line.")
 ]
 As = Annotated[Format, typer.Option("--format", help="How to print.")]
+Heads = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--head", help="A head that was kept elsewhere, SEQ:HASH; of a further process' chain CHAIN:SEQ:HASH."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the reports as JSON, one a line.")]
 
 
@@ -64,7 +72,14 @@ def register(app: typer.Typer) -> None:
     app.add_typer(commands, name="audit")
 
 
-def verify(*, paths: Paths, key_file: KeyFile = None, anchors: AnchorFile = None, as_json: AsJson = False) -> None:
+def verify(
+    *,
+    paths: Paths,
+    key_file: KeyFile = None,
+    anchors: AnchorFile = None,
+    head: Heads = None,
+    as_json: AsJson = False,
+) -> None:
     """Check the hash chains; name the first bad record of each, and why.
 
     Exit code: 0 every chain is whole, 1 one is not, 2 there is no log, or it cannot be read.
@@ -72,6 +87,7 @@ def verify(*, paths: Paths, key_file: KeyFile = None, anchors: AnchorFile = None
     kept = [] if anchors is None else list(read_anchors(_existing(anchors)))
     with _refusals():
         key = _key(key_file)
+        kept += [_head(stated, paths) for stated in head or ()]
         reports = [report for path in paths for report in verify_log(path, key=key, anchors=kept)]
     for report in reports:
         print(to_json(_as_fields(report)) if as_json else _sentence(report))
@@ -125,6 +141,8 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except (AuditLogError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:
+            raise  # what is printed cannot be written
         Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(CANNOT_READ) from error
 
@@ -133,6 +151,17 @@ def _existing(path: Path) -> Path:
     if not path.is_file():
         raise typer.BadParameter(f"--anchors {str(path)!r}: a file is expected")
     return path
+
+
+def _head(stated: str, paths: list[Path]) -> Anchor:
+    """The anchor that a head on the command line stands for; without a chain's name that of the log's own chain."""
+    found = _HEAD.fullmatch(stated)
+    if found is None:
+        raise typer.BadParameter(f"--head {stated!r}: expected SEQ:HASH or CHAIN:SEQ:HASH, as `verify` prints them")
+    names = {log.chain().name for path in paths for log in find_logs(path)}
+    if found["chain"] is None and len(names) > 1:
+        raise typer.BadParameter(f"--head {stated!r}: there are several logs; expected CHAIN:SEQ:HASH")
+    return Anchor(found["chain"] or names.pop(), int(found["seq"]), found["hash"], "the command line")
 
 
 def _key(path: Path | None) -> bytes | None:
@@ -151,7 +180,8 @@ def _as_fields(report: ChainReport) -> dict[str, str | int | None]:
 def _sentence(report: ChainReport) -> str:
     if report.problem is not None:
         return f"BROKEN {report.chain}: {report.records} records are whole, then {_printable(str(report.problem))}"
-    return f"whole  {report.chain}: {report.records} records, {report.anchors} anchors agree, head {report.last_hash}"
+    head = f"head {report.last_seq}:{report.last_hash}"
+    return f"whole  {report.chain}: {report.records} records, {report.anchors} anchors agree, {head}"
 
 
 def _show(records: Iterable[Entry], form: Format) -> None:
