@@ -215,8 +215,11 @@ def _from_headers(headers: Fields) -> Fields | None:
 
 def _from_statistics(embeddings: list[Fields]) -> Fields | None:
     stated = [inner(one, "statistics").get("token_count") for one in embeddings]
-    known = [known for value in stated if (known := count(value)) is not None]
-    return {"prompt_tokens": sum(known), "completion_tokens": 0} if known else None
+    given = [value for value in stated if value is not None]
+    known = [known for value in given if (known := count(value)) is not None]
+    if not given:
+        return None
+    return {"prompt_tokens": sum(known) if len(known) == len(given) else "no count", "completion_tokens": 0}
 
 
 def are_embeddings(data: object) -> bool:

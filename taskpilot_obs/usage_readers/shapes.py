@@ -59,8 +59,9 @@ def read_embedding_counts(usage: Fields) -> tuple[Usage | None, bool]:
     """The same for a response of embeddings: all is input, and nothing is generated."""
     found, inconsistent = read_counts(usage)
     if found is None:
-        total = count(usage.get("total_tokens"))
-        return (None if total is None else Usage(total, 0)), inconsistent
+        stated = usage.get("total_tokens")
+        total = count(stated)
+        return (None if total is None else Usage(total, 0)), inconsistent or (stated is not None and total is None)
     return (found if found.output_tokens is not None else found._replace(output_tokens=0)), inconsistent
 
 
