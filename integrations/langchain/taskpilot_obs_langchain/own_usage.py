@@ -24,6 +24,8 @@ def adds_nothing(usage: Mapping[str, Any], about: Mapping[str, Any], tokens: Usa
     """
     if usage.get("total_tokens") not in (None, tokens.total_tokens):
         return False
+    if tokens.reasoning_tokens and "sonar" in str(about.get("model_name") or about.get("model")):
+        return False  # Perplexity's stands outside of the total, too
     own = about.get("token_usage") or about.get("usage")
     if not own:
         return True
