@@ -59,3 +59,25 @@ def test_example(capsys: Any) -> None:
     assert "guardrail 'no_promises' blocked the output" in said
     assert "policy require_approval: blocked, tool 'refund' needs an approval" in said
     assert "[REDACTED:email], card [REDACTED:card], with key [REDACTED:api_key]" in said
+
+
+def test_the_page_on_privacy_knows_the_store(tmp_path: Path) -> None:
+    """The columns that the page names are the store's; text of errors is stored where content is captured only."""
+    tables = pytest.importorskip("taskpilot_obs.store.tables", reason="needs sqlalchemy, extra `store`")
+    from sqlalchemy import create_engine, text
+
+    section = PRIVACY.partition("## The telemetry store")[2].partition("\n## ")[0]
+    columns = {column.name for table in tables.metadata.tables.values() for column in table.columns}
+    named = set(re.findall(r"`([a-z_]+)`", section))
+    assert {name for name in named if name.endswith(("_id", "_message", "_name"))} <= columns
+    assert {"user_id", "session_id", "organization_id", "error_message"} <= named
+    stored: list[str | None] = []
+    for capture in (False, True):
+        url = f"sqlite:///{tmp_path / f'{capture}.db'}"
+        with fresh_recorder(store=url, capture_content=capture) as recorder:
+            run = recorder.start("invoke_agent", "Agent")
+            run.fail(ValueError("about jane@example.com"))
+            recorder.flush()
+        with create_engine(url).connect() as connection:
+            stored += connection.execute(text("SELECT error_message FROM agent_runs")).scalars()
+    assert stored == [None, "about [REDACTED:email]"]
