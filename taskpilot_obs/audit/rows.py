@@ -92,7 +92,7 @@ def _number(text: str) -> int | float | Decimal:
     if len(text) <= _SHORT and text.lstrip("-").isdigit():
         return int(text)
     number = float(text)
-    return number if repr(number) == text else Decimal(text)
+    return number if text in (repr(number), f"{number:.3f}") else Decimal(text)
 
 
 _SHORT = 18

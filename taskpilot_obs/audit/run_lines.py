@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 _MAX_CACHED = 4_096
 _MAX_KEPT = 2_048
-_MAX_MICROS = 1e15
+_MAX_SECONDS = 1e9
+_SECOND = 1_000_000
+_FRACTION = len("000000Z")
 _RUNS = frozenset({Operation.WORKFLOW, Operation.AGENT})
 _INPUT_EVENTS = {Operation.WORKFLOW: Event.WORKFLOW_INPUT, Operation.AGENT: Event.AGENT_INPUT}
 _OUTCOMES = {
@@ -61,6 +63,8 @@ class RunLines:
         self._service = service
         self._max_string = max_string
         self._kept: dict[Hashable, str] = {}
+        self._second_ns, self._second = 0, _TIMESTAMP + rfc3339(0)[:-_FRACTION]
+        """The second that most lines share, and what they begin with."""
 
     def started(self, record: Started) -> str | None:
         """The line of a start, without its closing brace; only workflows and agents have one."""
@@ -93,7 +97,10 @@ class RunLines:
         if repeating is None:
             repeating = self._keep(key, self._start_fields(operation, name, workflow, agent))
         ids = self._ids(request_id, invocation_id, parent_id, trace_id, span_id, tenant, user, session)
-        text = f'{_TIMESTAMP}{rfc3339(start_unix_ns)}",{repeating}{ids}'
+        micros = (start_unix_ns - self._second_ns) // 1_000
+        if not 0 <= micros < _SECOND:
+            micros = self._turn(start_unix_ns)
+        text = f'{self._second}{micros:06}Z",{repeating}{ids}'
         if input_length is not None:
             text += f"{_TAKEN}{input_length}"
         if input_text or attributes:
@@ -147,14 +154,17 @@ class RunLines:
         if repeating is None:
             repeating = self._keep(key, self._end_fields(record))
         ids = self._ids(request_id, invocation_id, parent_id, trace_id, span_id, tenant, user, session)
-        text = f'{_TIMESTAMP}{rfc3339(start_unix_ns + int(duration_s * 1e9))}",{repeating}{ids}'
+        ended_unix_ns = start_unix_ns + int(duration_s * 1e9)
+        micros = (ended_unix_ns - self._second_ns) // 1_000
+        if not 0 <= micros < _SECOND:
+            micros = self._turn(ended_unix_ns)
+        text = f'{self._second}{micros:06}Z",{repeating}{ids}'
         if input_length is not None:
             text += f"{_TAKEN}{input_length}"
         if output_length is not None:
             text += f"{_GIVEN}{output_length}"
-        micros = duration_s * 1e6
-        if -_MAX_MICROS < micros < _MAX_MICROS:
-            text += f"{_DURATION}{int(micros + 0.5) / 1e3}"
+        if -_MAX_SECONDS < duration_s < _MAX_SECONDS:
+            text += f"{_DURATION}{duration_s * 1e3:.3f}"
         if operation in LLM_OPERATIONS:
             text += _llm_text(ttft_s, usage, cost)
         if attributes or rollup is not None or error_message or input_text or output_text:
@@ -199,6 +209,12 @@ class RunLines:
                 Field.SESSION_ID: session,
             }
         )
+
+    def _turn(self, unix_ns: int) -> int:
+        """Begin another second; returns the microseconds in it."""
+        self._second_ns = unix_ns // 1_000_000_000 * 1_000_000_000
+        self._second = _TIMESTAMP + rfc3339(unix_ns)[:-_FRACTION]
+        return (unix_ns - self._second_ns) // 1_000
 
     def _more(self, fields: Fields) -> str:
         text = members(fields, self._max_string)
@@ -251,8 +267,7 @@ def milliseconds(seconds: float | None) -> float | None:
     """Milliseconds, to the microsecond; None for what is no duration."""
     if seconds is None:
         return None
-    micros = seconds * 1e6
-    return int(micros + 0.5) / 1e3 if -_MAX_MICROS < micros < _MAX_MICROS else None
+    return round(seconds * 1e3, 3) if -_MAX_SECONDS < seconds < _MAX_SECONDS else None
 
 
 def _llm_text(ttft_s: float | None, usage: Usage | None, cost: Decimal | None) -> str:

@@ -23,6 +23,7 @@ from taskpilot_obs import semconv
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.base import Exporter
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
+from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram
 from taskpilot_obs.exporters.prometheus.scrape import render
 from taskpilot_obs.records import (
     AuditEvent,
@@ -717,3 +718,20 @@ def test_starts_and_ends_in_any_batches_balance(runs: list[tuple[bool, str, Stat
     finished = sum(ends for ends, _, _ in runs)
     assert scrape.total("agent_active_runs") == scrape.total("workflow_active_runs") == len(runs) - finished
     assert scrape.total("agent_runs_total") == scrape.total("workflow_runs_total") == finished
+
+
+@given(st.lists(st.floats(min_value=0, max_value=1e9), max_size=50))
+def test_many_observations_at_once(values: list[float]) -> None:
+    """A histogram that takes a batch at once stands where one stands that took each value by itself."""
+    one, many = (BulkHistogram("h", "Help.", registry=None, buckets=semconv.RUN_BUCKETS) for _ in range(2))
+    for value in values:
+        one.observe(value)
+    many.observe_all(values)
+
+    def counts(histogram: BulkHistogram) -> dict[tuple[str, str], float]:
+        found = histogram.collect()[0].samples
+        return {(each.name, each.labels.get("le", "")): each.value for each in found if each.name != "h_created"}
+
+    expected, found = counts(one), counts(many)
+    assert found.pop(("h_sum", "")) == pytest.approx(expected.pop(("h_sum", "")))
+    assert found == expected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from taskpilot_obs import semconv
 from taskpilot_obs.exporters.prometheus.checks import book_decision, book_feedback
@@ -25,15 +25,12 @@ from taskpilot_obs.records import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from decimal import Decimal
 
-    from prometheus_client import CollectorRegistry, Counter, Gauge
+    from prometheus_client import CollectorRegistry
 
     from taskpilot_obs.records import Operation, Record
     from taskpilot_obs.self_telemetry import Tally
     from taskpilot_obs.semconv import Metric
-
-T = TypeVar("T")
 
 _WHERE = "prometheus"
 
@@ -100,15 +97,16 @@ class PrometheusExporter:
         self._families.run(lambda: self._book_all(batch))
 
     def _book_all(self, batch: Sequence[Record]) -> None:
-        self._each(self._book, iter(batch))
-        self._each(_apply, self._sums.changes())
+        records = iter(batch)
+        self._finish(lambda: self._book(records))
+        self._finish(self._sums.book)
 
-    def _each(self, action: Callable[[Iterator[T]], None], items: Iterator[T]) -> None:
-        """Let the action go through all items, at the price of one guard; a failure costs that item only."""
+    def _finish(self, action: Callable[[], None]) -> None:
+        """Act until it is done, at the price of one guard: the action goes on behind the item that failed."""
         finished = False
         while not finished:
             with guarded(_WHERE, self._tally):
-                action(items)
+                action()
                 finished = True
 
     def _book(self, records: Iterator[Record]) -> None:
@@ -172,9 +170,3 @@ class PrometheusExporter:
     def set_queue_size(self, exporter: str, size: int) -> None:
         """Say how many records wait for an exporter."""
         self.set_gauge(semconv.QUEUE_SIZE, (exporter,), size)
-
-
-def _apply(changes: Iterator[tuple[Counter | Gauge, int | Decimal]]) -> None:
-    """Move each child by what it adds up to."""
-    for child, amount in changes:
-        child.inc(float(amount))

@@ -11,10 +11,11 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, values
 
 from taskpilot_obs import semconv
 from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram
 from taskpilot_obs.exporters.prometheus.labels import Admission, clean
 from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, mark_namespace
 from taskpilot_obs.guarded import guarded
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
             """Book everything handed over so far."""
 
 
-M = TypeVar("M", Counter, Gauge, Histogram)
+M = TypeVar("M", Counter, Gauge, BulkHistogram)
 
 MULTIPROCESS: bool = getattr(values.ValueClass, "_multiprocess", False)
 """Whether prometheus_client keeps its values in files; it decides so once, when it is imported."""
@@ -144,7 +145,7 @@ class Families:
         """How often label values had to be changed; whoever caches by raw names looks whether it moved."""
         self._counters: dict[str, Family[Counter]] = {}
         self._gauges: dict[str, Family[Gauge]] = {}
-        self._histograms: dict[str, Family[Histogram]] = {}
+        self._histograms: dict[str, Family[BulkHistogram]] = {}
         self._collectors = [self._create(metric) for metric in METRICS]
         self._held_for_fork = 0
         self._reset()
@@ -225,14 +226,14 @@ class Families:
                 gauge.set(0)
         self.active.clear()
 
-    def _create(self, metric: Metric) -> Counter | Gauge | Histogram:
+    def _create(self, metric: Metric) -> Counter | Gauge | BulkHistogram:
         name, text, labels = metric.name, metric.help, metric.labels
         if metric.kind is Kind.COUNTER:
             counter = Counter(name, text, labels, registry=None)
             self._counters[name] = Family(metric, counter, self)
             return counter
         if metric.kind is Kind.HISTOGRAM:
-            histogram = Histogram(name, text, labels, registry=None, buckets=metric.buckets)
+            histogram = BulkHistogram(name, text, labels, registry=None, buckets=metric.buckets)
             self._histograms[name] = Family(metric, histogram, self)
             return histogram
         mode: Literal["livesum", "livemax"] = "livesum" if metric in _SUMMED_GAUGES else "livemax"
@@ -248,7 +249,7 @@ class Families:
         """The family of a gauge of the contract."""
         return self._gauges[metric.name]
 
-    def histogram(self, metric: Metric) -> Family[Histogram]:
+    def histogram(self, metric: Metric) -> Family[BulkHistogram]:
         """The family of a histogram of the contract."""
         return self._histograms[metric.name]
 

@@ -39,11 +39,8 @@ class LlmCalls:
         end = self._ends.get(key)
         if end is None:
             end = self._resolve(key)
-        if not end.runs:
-            sums.ends.append(end)
-        end.runs += 1
         exemplar = exemplar_of(done)
-        sums.observe(end.durations[0], done.duration_s, exemplar)
+        sums.end(end, done.duration_s, exemplar)
         if done.ttft_s is not None:
             first_token = self._families.histogram(semconv.LLM_FIRST_TOKEN).child(model, provider)
             sums.observe(first_token, done.ttft_s, exemplar)

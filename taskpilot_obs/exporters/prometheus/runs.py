@@ -27,7 +27,6 @@ _END_KEY: Callable[[Invocation], _EndKey] = itemgetter(
     *map(Invocation._fields.index, ("operation", "name", "agent", "is_task", "status"))
 )
 _MAX_CACHED = 4_096
-_FOREVER = float("inf")
 
 
 class Runs:
@@ -68,14 +67,7 @@ class Runs:
         end = self._ends.get(key)
         if end is None:
             end = self._resolve_end(key)
-        if not end.runs:
-            sums.ends.append(end)
-        end.runs += 1
-        seconds = done.duration_s
-        if 0 <= seconds < _FOREVER:  # any other would spoil the sum for good
-            exemplar = exemplar_of(done) if done.sampled else None
-            for histogram in end.durations:
-                histogram.observe(seconds, exemplar)
+        sums.end(end, done.duration_s, exemplar_of(done) if done.sampled else None)
         rollup = done.rollup
         if rollup is not None and end.cost is not None and end.violations is not None:
             if rollup.cost > 0:

@@ -9,11 +9,10 @@ from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS
 from taskpilot_obs.semconv import Field
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from prometheus_client import Counter, Gauge, Histogram
+    from prometheus_client import Counter
 
     from taskpilot_obs.exporters.prometheus.families import Families, Level
+    from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram
     from taskpilot_obs.records import Invocation
     from taskpilot_obs.semconv import Metric
 
@@ -25,16 +24,28 @@ _FOREVER = float("inf")
 
 
 class End:
-    """The children that the end of a run moves, and how many such ends are not booked yet."""
+    """The children that the end of a run moves, and what such ends have brought that is not booked yet."""
 
-    __slots__ = ("cost", "counters", "durations", "runs", "violations")
+    __slots__ = ("cost", "counters", "durations", "runs", "seconds", "violations")
 
     def __init__(self) -> None:
         self.counters: list[Counter] = []
-        self.durations: list[Histogram] = []
+        self.durations: list[BulkHistogram] = []
         self.cost: Counter | None = None
         self.violations: Counter | None = None
         self.runs = 0
+        self.seconds: list[float] = []
+        """Durations without an exemplar."""
+
+    def book(self) -> None:
+        """Move the children, and begin anew."""
+        runs, self.runs = self.runs, 0
+        seconds, self.seconds = self.seconds, []
+        for counter in self.counters:
+            counter.inc(runs)
+        if seconds:
+            for histogram in self.durations:
+                histogram.observe_all(seconds)
 
 
 class Sums:
@@ -62,23 +73,35 @@ class Sums:
         """Add to a counter that is bound already."""
         self._amounts[child] = self._amounts.get(child, 0) + amount
 
-    def changes(self) -> Iterator[tuple[Counter | Gauge, int | Decimal]]:
-        """Every child that is to move, and by how much; each is told once."""
+    def end(self, end: End, seconds: float, exemplar: Exemplar | None) -> None:
+        """Count one end; a duration that is negative, infinite or not a number would spoil the sum for good."""
+        if not end.runs:
+            self.ends.append(end)
+        end.runs += 1
+        if not 0 <= seconds < _FOREVER:
+            return
+        if exemplar is None:
+            end.seconds.append(seconds)
+        else:
+            for histogram in end.durations:
+                histogram.observe(seconds, exemplar)
+
+    def book(self) -> None:
+        """Move every child by what it adds up to, each once: what fails is not tried again."""
         while self.levels:
             level = self.levels.pop()
             change, level.change = level.change, 0
             if change:
                 for gauge in level.gauges:
-                    yield gauge, change
+                    gauge.inc(change)
         while self.ends:
-            end = self.ends.pop()
-            runs, end.runs = end.runs, 0
-            for counter in end.counters:
-                yield counter, runs
+            self.ends.pop().book()
         while self._amounts:
-            yield self._amounts.popitem()
+            counter, amount = self._amounts.popitem()
+            counter.inc(float(amount))
 
-    def observe(self, histogram: Histogram, seconds: float, exemplar: Exemplar | None) -> None:
+    @staticmethod
+    def observe(histogram: BulkHistogram, seconds: float, exemplar: Exemplar | None) -> None:
         """Observe a duration at once; one that is negative, infinite or not a number would spoil the sum for good."""
         if not 0 <= seconds < _FOREVER:
             return

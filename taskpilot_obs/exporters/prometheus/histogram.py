@@ -1,0 +1,30 @@
+"""A histogram that takes many observations at once, which prometheus_client has no public way for."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from prometheus_client import Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class BulkHistogram(Histogram):
+    """prometheus_client's histogram; where a batch of runs ends, one lock for each bucket does for all of them.
+
+    `observe_all` moves the same cells as `Histogram.observe`, which takes two locks and a walk over the bounds for each
+    value: more than half of what a run would cost here. A test holds the two to each other.
+    """
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Observe every value, each of them finite and not negative."""
+        bounds = self._upper_bounds
+        counts: dict[int, int] = {}
+        for value in values:
+            index = bisect_left(bounds, value)
+            counts[index] = counts.get(index, 0) + 1
+        self._sum.inc(sum(values))
+        for index, count in counts.items():
+            self._buckets[index].inc(count)
