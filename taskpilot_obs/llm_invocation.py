@@ -326,9 +326,8 @@ class LlmInvocation(Abandonable):
         super()._write_outcome(live)
         attributes: dict[str, AttributeValue | tuple[str, ...]] = {}
         if self.usage is not None and not self.cached:
-            for key, tokens in zip(_USAGE_ATTRIBUTES, self.usage, strict=False):
-                if tokens is not None and key is not None:
-                    attributes[key] = tokens
+            stated = zip(_USAGE_ATTRIBUTES, self.usage, strict=False)
+            attributes = {key: tokens for key, tokens in stated if tokens is not None and key is not None}
         if self.response_model is not None:
             attributes[Attr.RESPONSE_MODEL] = self.response_model
         if self.response_id is not None:

@@ -9,7 +9,7 @@ from taskpilot_obs.records import AttributeValue, Rollup
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from taskpilot_obs.usage import Usage
 
@@ -78,9 +78,13 @@ class Totals:
         return attributes
 
 
-def sum_of(parts: Iterable[Totals] | None) -> Totals:
-    """All of them added up."""
+def sum_of(parts: Sequence[Totals] | None) -> Totals:
+    """All of them added up; where there is one, that one."""
+    if not parts:
+        return Totals()
+    if len(parts) == 1:
+        return parts[0]
     totals = Totals()
-    for part in parts or ():
+    for part in parts:
         totals.add(part)
     return totals
