@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _OTHER: Final = "other"
 _BAD_REQUEST: Final = "bad_request"
+_RATE_LIMIT: Final = "rate_limit"
 _MAX_TEXT: Final = 2_000
 
 Patterns = tuple[tuple[str, re.Pattern[str]], ...]
@@ -31,11 +32,13 @@ _DECISIVE: Final = _patterns(
     context_length=(
         "context_length;context_window;contextwindow;context length;context window;maximum context;max_context"
         ";prompt is too long;input is too long;too many (?:input )?tokens;input token count;request_too_large"
-        ";tokens? exceeds? the (?:maximum|limit);string_above_max_length;reduce the length"
+        ";tokens? exceeds? the (?:maximum|limit);string_above_max_length;reduce the length;exceed context limit"
+        ";max_new_tokens`? must be"
     ),
     content_filter=(
         "content_filter;contentfilter;content_policy;content policy;responsibleai;responsible ai"
-        ";content management policy;safety system;moderation_blocked;prohibited_content;guardrail_intervened"
+        ";content management policy;content filtering policy;violating our usage polic;flagged by moderation"
+        ";safety system;moderation_blocked;prohibited_content;guardrail_intervened"
     ),
     auth="api key not valid;api_key_invalid;invalid api key;incorrect api key",
     rate_limit=(
@@ -47,7 +50,7 @@ _DECISIVE: Final = _patterns(
 """What providers report as a bad request, or as something else, and what says better what it is."""
 _CODES: Final = _patterns(
     re.IGNORECASE,
-    rate_limit="rate_limit;ratelimit;quota;too_?many_?requests;throttl;resource_exhausted;overloaded;capacity;billing",
+    rate_limit="rate_limit;ratelimit;quota;too_?many_?requests;throttl;resource_exhausted;overloaded;capacity;billing;budget",
     auth=(
         "api_key;authentication;unauthenticated;permission;unauthorized;accessdenied;expiredtoken;unrecognizedclient"
         ";invalidsignature;signaturedoesnotmatch"
@@ -57,7 +60,7 @@ _CODES: Final = _patterns(
         "invalid_request;invalid_argument;bad_request;validationexception;not_found;unsupported;unprocessable"
         ";failed_precondition"
     ),
-    server="api_error;internal;server_error;unavailable;modelerrorexception;modelnotready",
+    server="api_error;internal;server_error;unavailable;model(?:stream)?errorexception;modelnotready",
 )
 _CLASSES: Final = _patterns(
     re.NOFLAG,
@@ -128,12 +131,13 @@ def _category(exc: BaseException) -> str:
 
 
 def _decide(by_class: str | None, by_status: str | None, code: str, message: str) -> str:
-    decisive = _match(_DECISIVE, code, message)
+    by_code = _match(_CODES, code)
+    decisive = _match(_DECISIVE, code, "" if by_code == _RATE_LIMIT else message)  # limits speak of tokens, too
     if decisive is not None:
         return decisive
     if by_status not in (None, _BAD_REQUEST):
         return str(by_status)
-    return _match(_CODES, code) or by_class or by_status or _OTHER
+    return by_code or by_class or by_status or _OTHER
 
 
 def _match(patterns: Patterns, *texts: str) -> str | None:
@@ -198,7 +202,9 @@ def _text(exc: BaseException) -> str:
     """What the error says, shortened; it is looked through, and goes nowhere."""
     body = _body(exc)
     message = _at(body, "error", "message") or _at(body, "message") or getattr(exc, "message", None)
-    return (message if isinstance(message, str) else str(exc))[:_MAX_TEXT]
+    if not isinstance(message, str) or isinstance(body, str):
+        message = f"{exc} {body}" if isinstance(body, str) else str(exc)  # xAI's body is no more than a text
+    return message[:_MAX_TEXT]
 
 
 def _at(value: object, *keys: str) -> object:

@@ -83,6 +83,21 @@ CASES = [
     (anthropic_error(400, "invalid_request_error", "Your credit balance is too low"), "rate_limit"),
     (anthropic_error(403, "billing_error"), "rate_limit"),
     (openai_error(402, message="Insufficient Balance"), "rate_limit"),  # DeepSeek
+    (openai_error(400, code="invalid_prompt", message="flagged as violating our usage policy"), "content_filter"),
+    (openai_error(403, message="Input was flagged by moderation"), "content_filter"),  # OpenRouter
+    (openai_error(400, type="budget_exceeded", message="Budget has been exceeded!"), "rate_limit"),  # LiteLLM
+    (openai_error(422, message="`inputs` tokens + `max_new_tokens` must be <= 4097"), "context_length"),  # TGI
+    (
+        openai.OpenAI(api_key="x", base_url="http://127.0.0.1")._make_status_error_from_response(
+            answer(400, {"code": "invalid argument", "error": "Incorrect API key provided: x."})
+        ),
+        "auth",
+    ),  # xAI
+    (anthropic_error(400, "invalid_request_error", "Output blocked by content filtering policy"), "content_filter"),
+    (
+        anthropic_error(400, "invalid_request_error", "input length and `max_tokens` exceed context limit"),
+        "context_length",
+    ),
     (openai_error(403, message="Your team doesn't have any credits yet"), "rate_limit"),  # xAI
     (openai_error(403, code="exceeded_current_quota_error"), "rate_limit"),  # Moonshot
     (openai_error(400, code="Arrearage"), "rate_limit"),  # Alibaba
@@ -106,6 +121,9 @@ CASES = [
     (named("BlockedPromptException"), "content_filter"),
     (boto_error(400, "ThrottlingException"), "rate_limit"),
     (boto_error(429, "ThrottlingException"), "rate_limit"),
+    (boto_error(429, "ThrottlingException", "Too many tokens, please wait before trying again."), "rate_limit"),
+    (boto_error(424, "modelStreamErrorException"), "server"),
+    (named("EventStreamError", response={"Error": {"Code": "modelStreamErrorException"}}), "server"),
     (boto_error(403, "AccessDeniedException"), "auth"),
     (boto_error(400, "ValidationException"), "bad_request"),
     (boto_error(408, "ModelTimeoutException"), "timeout"),
