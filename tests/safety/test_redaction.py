@@ -118,6 +118,7 @@ SURVIVORS = (
     "first password:\n\nnothing",
     "a compass: north, a bypass=open",
     "https://example.com/?design=blue&sig=2",
+    "unsig=0123456789abcdef0123",
 )
 plain = Redactor()
 NOT_CALLABLE: Any = "not callable"
@@ -167,6 +168,7 @@ def test_harmless_text_survives(text: Any) -> None:
         ('{"cookies": ["a=b", "c=d"], "n": 1}', '{"cookies": [REDACTED:secret], "n": 1}'),
         ('{"token": {"value": "never closed', '{"token": [REDACTED:secret]'),
         ("a?sv=2024&sig=abc%2Bdef%2F0123456789%3D&se=1", "a?sv=2024&sig=[REDACTED:secret]&se=1"),
+        ("a?b=1\\u0026sig=0123456789abcdef", "a?b=1\\u0026sig=[REDACTED:secret]"),
         ("x?X-Amz-Signature=0123456789abcdef0123 y", "x?X-Amz-Signature=[REDACTED:secret] y"),
         ("to https://hooks.slack.com/services/T0/B0/abc.", "to https://[REDACTED:api_key]."),
         ("git@github.com says jane@github.com:2x", "git@github.com says [REDACTED:email]:2x"),
