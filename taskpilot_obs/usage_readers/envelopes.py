@@ -111,7 +111,7 @@ def opened(event: object) -> Fields | None:
     carrier = (fields(chunk) or NOTHING) if chunk is not None else found
     payload = carrier.get("bytes")
     if payload is None:
-        return found
+        return carrier if carrier.get("choices") is not None else found  # OpenAI's stream helper hands on its chunks
     if isinstance(payload, str):
         payload = _from_base64(payload)
     return (_decoded(payload) if isinstance(payload, (bytes, bytearray)) else None) or found
