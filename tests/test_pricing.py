@@ -169,6 +169,23 @@ def test_another_providers_list_has_no_tiers_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("provider", "model", "expected"),
+    [
+        ("openai", "gpt-audio", "0.0142305"),
+        ("openai", "gpt-4o-audio-preview", None),
+        ("azure", "gpt-4o-audio-preview", None),
+        ("openrouter", "openai/gpt-audio", None),
+        ("google", "gemini-2.5-pro", "0.0022775"),
+    ],
+)
+def test_openais_audio_is_never_billed_as_text(provider: str, model: str, expected: str | None) -> None:
+    """Where a list has no rate for OpenAI's audio it is unpriced: it costs many times what text does."""
+    cost = price(provider, model, usage=Usage(110, 214, 0, input_audio_tokens=93, output_audio_tokens=168)).cost
+    assert cost == (None if expected is None else Decimal(expected))
+    assert price(provider, model, usage=Usage(110, 214, input_audio_tokens=0)).cost is not None
+
+
+@pytest.mark.parametrize(
     ("provider", "model", "tier", "known"),
     [
         ("openai", "gpt-4o", "priority", True),

@@ -84,7 +84,8 @@ def priced_in(calculation: types.PriceCalculation) -> set[str]:
 def expected(library: Library, found: Found, usage: Usage, tier: str | None, at_unix_ns: int) -> Decimal | None:
     """The library's own price; None where it refuses the usage, or would give away tokens that have no price.
 
-    None too where it takes the standard price for a tier, since it knows none for that.
+    None too where it takes the standard price for a tier, or the price of text for OpenAI's audio, since it knows none
+    for that.
     """
     try:
         calculated = library.calculate(found, usage, price_context(tier), at_unix_ns)
@@ -95,6 +96,10 @@ def expected(library: Library, found: Found, usage: Usage, tier: str | None, at_
     if apart and calculated.model_price == standard.model_price:
         return None
     priced = priced_in(calculated)
+    if found.provider.id in ("openai", "azure") or found.model.id.startswith("openai/"):
+        sound = {"input_audio_mtok": usage.input_audio_tokens, "output_audio_mtok": usage.output_audio_tokens}
+        if priced and any(tokens and key not in priced for key, tokens in sound.items()):
+            return None
     sides = {"input_mtok": usage.input_tokens, "output_mtok": usage.output_tokens}
     given_away = any(tokens and key not in priced for key, tokens in sides.items())
     return None if priced and (given_away or not priced & TOKEN_PRICES) else calculated.total_price

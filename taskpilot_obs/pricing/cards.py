@@ -89,15 +89,23 @@ class _Step(NamedTuple):
 
 
 class Card:
-    """The rates of one model, at one service tier, for as long as they do not change."""
+    """The rates of one model, at one service tier, for as long as they do not change.
+
+    Args:
+        rates: what each kind of token costs; kinds without a rate cost what contains them does.
+        per_request: USD for each request, whatever its tokens.
+        sound_costs_more: whether audio cannot cost what text does, so that without a rate of its own it is unknown.
+    """
 
     __slots__ = (
         "_contained",
+        "_deaf",
         "_fixed",
         "_free",
         "_kinds",
         "_limit",
         "_lowest",
+        "_mute",
         "_plain",
         "_quantum",
         "_sides",
@@ -106,7 +114,9 @@ class Card:
         "rates",
     )
 
-    def __init__(self, rates: Sequence[Rate], per_request: Decimal = Decimal(0)) -> None:
+    def __init__(
+        self, rates: Sequence[Rate], per_request: Decimal = Decimal(0), *, sound_costs_more: bool = False
+    ) -> None:
         self.rates = tuple(sorted(rates, key=lambda rate: _ORDER.index(rate.kind)))
         special_first = sorted(self.rates, key=lambda rate: -len(KINDS[rate.kind]))
         self._kinds = tuple(rate.kind for rate in special_first)
@@ -115,6 +125,8 @@ class Card:
             for outer in self._kinds
         )
         self._plain = PLAIN.issuperset(self._kinds)
+        self._deaf = sound_costs_more and "input_audio_tokens" not in self._kinds
+        self._mute = sound_costs_more and "output_audio_tokens" not in self._kinds
         self._sides = tuple(side in self._kinds for side in ("input_tokens", "output_tokens"))
         self._free = not self.rates and not per_request
         self._two_sided = self._sides == _BOTH
@@ -139,6 +151,8 @@ class Card:
             if not (0 <= read <= given - write and 0 <= write_1h <= write):
                 return self._cleaned(usage, at_unix_ns)
             total += read * step.read + write * step.write + write_1h * step.write_1h
+        if (audio and self._deaf) or (spoken and self._mute):
+            return None
         if not self._plain and (audio or reasoning or spoken or image or drawn):
             return self._by_kind(usage, step)
         if total > 0 and self._two_sided and given >= 0 <= generated:

@@ -39,6 +39,7 @@ _TABLE_IDS: Final = {
 _PRICED_APART: Final = frozenset({"batch", "fast", "flex", "priority", "provisioned_throughput", "reserved", "scale"})
 """Tiers with prices, or contracts, of their own: where the table has none for one, its standard price is not it."""
 _AT_STANDARD_PRICE: Final = frozenset({("groq", "flex")})
+_SELL_OPENAIS: Final = frozenset({"openai", "azure"})
 _STANDARD_TIERS: Final = frozenset({"", "default", "standard", "auto", "on_demand", "standard_only"})
 
 
@@ -118,7 +119,7 @@ class Library:
             return LibraryCard(self, found, context, rates or ())
         if prices.__dict__ and not rates:
             return None
-        return Card(rates, self._per_request(prices))
+        return Card(rates, self._per_request(prices), sound_costs_more=bool(rates) and _is_openais(found))
 
     def _rates(self, prices: types.ModelPrice) -> tuple[Rate, ...] | None:
         """The rates for the kinds of tokens that a usage tells apart; None where only the library knows how to bill."""
@@ -182,6 +183,11 @@ class LibraryCard:
             return self._library.calculate(self._found, cleaned, self._context, at_unix_ns).total_price
         except ValueError:
             return None
+
+
+def _is_openais(found: Found) -> bool:
+    """Whether OpenAI makes the model: its audio costs many times what its text does, and not every list says so."""
+    return found.provider.id in _SELL_OPENAIS or found.model.id.startswith("openai/")
 
 
 def _lacks(found: Found, service_tier: str | None) -> bool:
