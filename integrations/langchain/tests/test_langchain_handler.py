@@ -26,7 +26,6 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import ToolException, tool
-from langchain_core.utils.uuid import uuid7
 from taskpilot_obs_langchain import ObservabilityHandler, observe_langchain, opening
 from taskpilot_obs_langchain.runs import runs_of
 
@@ -313,7 +312,7 @@ def test_several_generations_count_once(seen: Seen) -> None:
     """With n > 1 each generation repeats the usage of the whole call: it is booked once."""
     usage: Any = {"input_tokens": 10, "output_tokens": 30, "total_tokens": 40}
     generations = [ChatGeneration(message=AIMessage("x", usage_metadata=usage)) for _ in range(3)]
-    handler, run_id = ObservabilityHandler(), uuid7()
+    handler, run_id = ObservabilityHandler(), uuid4()
     handler.on_chat_model_start({}, [[HumanMessage("x")]], run_id=run_id)
     handler.on_llm_end(LLMResult(generations=[[*generations]]), run_id=run_id)
     assert seen[0].usage == Usage(10, 30)
@@ -322,7 +321,7 @@ def test_several_generations_count_once(seen: Seen) -> None:
 def test_an_empty_answer_has_unknown_usage(seen: Seen) -> None:
     """No generation, or one without usage: unknown, and counted as such, never 0."""
     for result in (LLMResult(generations=[]), LLMResult(generations=[[ChatGeneration(message=AIMessage("x"))]])):
-        handler, run_id = ObservabilityHandler(), uuid7()
+        handler, run_id = ObservabilityHandler(), uuid4()
         handler.on_chat_model_start({}, [[HumanMessage("x")]], run_id=run_id)
         handler.on_llm_end(result, run_id=run_id)
     assert [(run.usage, run.is_usage_missing) for run in seen] == [(None, True)] * 2
@@ -331,7 +330,7 @@ def test_an_empty_answer_has_unknown_usage(seen: Seen) -> None:
 def test_retries_are_counted_on_their_call(seen: Seen) -> None:
     """Each retry that LangChain reports counts once, however many handlers hear of it; the request is one."""
     handlers = [ObservabilityHandler(), ObservabilityHandler()]
-    run_id, usual = uuid7(), LLMResult(generations=[])
+    run_id, usual = uuid4(), LLMResult(generations=[])
     for handler in handlers:
         handler.on_chat_model_start({}, [[HumanMessage("x")]], run_id=run_id)
     for handler in handlers:
@@ -344,7 +343,7 @@ def test_retries_are_counted_on_their_call(seen: Seen) -> None:
 
 def test_the_newer_way_of_streaming_shows_its_first_token(seen: Seen) -> None:
     """`on_stream_event` marks the first token with the first content, not with the message's start."""
-    handler, run_id = ObservabilityHandler(), uuid7()
+    handler, run_id = ObservabilityHandler(), uuid4()
     handler.on_chat_model_start({}, [[HumanMessage("x")]], run_id=run_id)
     handler.on_stream_event({"event": "message-start"}, run_id=run_id)
     assert handler._runs.silent
@@ -420,9 +419,9 @@ def test_a_cancelled_task_is_cancelled(seen: Seen) -> None:
 
 def test_a_run_that_never_ends_leaves_nothing(seen: Seen) -> None:
     """When LangChain drops a run without a word, its invocation ends as abandoned and its entry is gone."""
-    handler, run_id = ObservabilityHandler(), uuid7()
+    handler, run_id = ObservabilityHandler(), uuid4()
     handler.on_chain_start(None, {}, run_id=run_id, name="lost")
-    handler.on_chat_model_start({}, [[HumanMessage("x")]], run_id=(call_id := uuid7()), parent_run_id=run_id)
+    handler.on_chat_model_start({}, [[HumanMessage("x")]], run_id=(call_id := uuid4()), parent_run_id=run_id)
     del run_id, call_id
     gc.collect()
     assert {(run.operation.value, run.status.value) for run in seen} == {
@@ -433,7 +432,7 @@ def test_a_run_that_never_ends_leaves_nothing(seen: Seen) -> None:
 
 def test_ends_without_a_start_are_harmless(seen: Seen, caplog: pytest.LogCaptureFixture) -> None:
     """Ends of runs that nobody saw begin, ends after ends, tokens of nobody: nothing is recorded, raised or logged."""
-    handler, run_id, nothing = ObservabilityHandler(), uuid7(), LLMResult(generations=[])
+    handler, run_id, nothing = ObservabilityHandler(), uuid4(), LLMResult(generations=[])
     for _ in range(2):
         handler.on_chain_end({}, run_id=run_id)
         handler.on_chain_error(ValueError(), run_id=run_id)
@@ -455,7 +454,7 @@ def test_ends_without_a_start_are_harmless(seen: Seen, caplog: pytest.LogCapture
 
 def test_an_unknown_parent_makes_a_root(seen: Seen) -> None:
     """A run whose parent nobody saw begin stands for itself."""
-    handler, parent_id, run_id = ObservabilityHandler(), uuid7(), uuid7()
+    handler, parent_id, run_id = ObservabilityHandler(), uuid4(), uuid4()
     handler.on_chain_start(None, {}, run_id=run_id, parent_run_id=parent_id, name="one")
     handler.on_chain_end({}, run_id=run_id)
     assert told(seen) == [("invoke_workflow", "one", "success")]
@@ -524,7 +523,7 @@ def test_usage_stated_before_a_failure_is_kept(seen: Seen) -> None:
     """What a stream had stated before it broke is booked: it was billed."""
     usage: Any = {"input_tokens": 10, "output_tokens": 3, "total_tokens": 13}
     partial = ChatGeneration(message=AIMessage("x", usage_metadata=usage))
-    handler, run_id = ObservabilityHandler(), uuid7()
+    handler, run_id = ObservabilityHandler(), uuid4()
     handler.on_chat_model_start({}, [[HumanMessage("x")]], run_id=run_id)
     handler.on_llm_error(ConnectionError(), run_id=run_id, response=LLMResult(generations=[[partial]]))
     assert (seen[0].status, seen[0].usage) == (Status.ERROR, Usage(10, 3))
@@ -574,7 +573,7 @@ def test_names_do_not_pile_up(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(opening, "_MAX_SITES", 2)
     handler = ObservabilityHandler()
     for number in range(5):
-        run_id = uuid7()
+        run_id = uuid4()
         handler.on_tool_start({"name": f"tool{number}"}, "x", run_id=run_id)
         handler.on_tool_end("x", run_id=run_id)
         said = {"ls_model_name": f"model{number}", "ls_provider": "openai"}

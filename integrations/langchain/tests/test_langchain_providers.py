@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from _recorded import Exchange, exchanges
@@ -320,9 +321,7 @@ def test_sound_that_google_counts_as_text_has_no_cost(seen: Captured[Invocation]
 
 def handler_call(handler: ObservabilityHandler, prompt: HumanMessage, metadata: dict[str, Any], usage: Any) -> None:
     """One call as LangChain tells it."""
-    from langchain_core.utils.uuid import uuid7
-
-    run_id = uuid7()
+    run_id = uuid4()
     handler.on_chat_model_start({}, [[prompt]], run_id=run_id, metadata=metadata)
     message = AIMessage("Yes.", usage_metadata=usage, response_metadata={"model_name": metadata["ls_model_name"]})
     handler.on_llm_end(LLMResult(generations=[[ChatGeneration(message=message)]]), run_id=run_id)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from _recorded import Exchange
@@ -16,7 +17,6 @@ from langchain_anthropic import ChatAnthropic
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
-from langchain_core.utils.uuid import uuid7
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 from taskpilot_obs_langchain import ObservabilityHandler, answers
@@ -243,7 +243,7 @@ def tell(
     handler: ObservabilityHandler, provider: str, message: AIMessage, model: str = "m", *, streamed: bool = False
 ) -> None:
     """One call as LangChain tells it."""
-    run_id = uuid7()
+    run_id = uuid4()
     metadata = {"ls_provider": provider, "ls_model_name": model}
     handler.on_chat_model_start({}, [[HumanMessage("hello")]], run_id=run_id, metadata=metadata)
     if streamed:
