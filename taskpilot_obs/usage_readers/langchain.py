@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from taskpilot_obs import providers
 from taskpilot_obs.usage_readers.envelopes import REASON_KEYS, id_of, tier_of
 from taskpilot_obs.usage_readers.fields import NOTHING, Fields, first, inner, text
 from taskpilot_obs.usage_readers.shapes import billed_elsewhere, counter_of, named_tier, read_counts
-from taskpilot_obs.usage_types import Reading
+from taskpilot_obs.usage_types import Reading, Usage
+
+_UNKNOWN: Final = Usage()
 
 
 def read_result(response: object, provider: str | None) -> Reading | None:
@@ -22,7 +24,8 @@ def read_result(response: object, provider: str | None) -> Reading | None:
     model = text(about.get("model_name")) or text(about.get("model"))
     named = provider or text(about.get("model_provider"))
     vendor = providers.canonical(named) if named else providers.infer_provider(model)
-    counts = behind(stated, message, vendor) or stated
+    own = behind(stated, message, vendor)
+    counts = stated if own is None else own
     usage, inconsistent = read_counts(counts, counter_of(model) or vendor)
     if model is None or usage is None:
         return None
@@ -39,21 +42,20 @@ def read_result(response: object, provider: str | None) -> Reading | None:
 
 
 def behind(stated: Fields, message: Fields, provider: str | None) -> Fields | None:
-    """The provider's own usage, which some packages keep beside LangChain's; None where it does not say more.
+    """The provider's own usage, which some packages keep beside LangChain's; None where that one is to be taken.
 
     LangChain's leaves out what it has no name for: cache reads of Mistral and DeepSeek, reasoning that others count
-    apart, what Anthropic's server did besides. Where the own one says less, it is counted in another way.
+    apart, what Anthropic's server did besides; and it says 0 where the provider said nothing. Where the own one says
+    less than a number, it is counted in another way.
     """
     about = inner(message, "response_metadata")
     own = inner(about, "token_usage", "usage")
     if own is NOTHING or message.get("type") == "AIMessageChunk":
         return None
     counter = counter_of(text(first(about, "model_name", "model"))) or provider
-    ours, theirs = read_counts(stated, counter)[0], read_counts(own, counter)[0]
-    if ours is None or theirs is None:
-        return None
+    ours, theirs = read_counts(stated, counter)[0] or _UNKNOWN, read_counts(own, counter)[0] or _UNKNOWN
     pairs = zip(ours[:2], theirs[:2], strict=True)
-    return own if all(other is not None and other >= (mine or 0) for mine, other in pairs) else None
+    return own if all((other or 0) >= (mine or 0) for mine, other in pairs) else None
 
 
 def _message_of(response: object) -> dict[str, Any] | None:

@@ -178,7 +178,8 @@ class Stream:
             value = layer.get(key)
             usage = fields(value) if value is not None else None
             if usage is not None and self._is_usage(usage):
-                return usage if key != "usage_metadata" else behind(usage, layer, self._given) or usage
+                own = behind(usage, layer, self._given) if key == "usage_metadata" else None
+                return usage if own is None else own
         if shape_of(layer) is not None:
             return layer
         return envelopes.usage_elsewhere(layer)

@@ -26,8 +26,9 @@ def adds_nothing(usage: Mapping[str, Any], about: Mapping[str, Any], tokens: Usa
         return False
     if tokens.reasoning_tokens and "sonar" in str(about.get("model_name") or about.get("model")):
         return False  # Perplexity's stands outside of the total, too
-    own = about.get("token_usage") or about.get("usage")
-    if not own:
+    own = about.get("token_usage")
+    own = about.get("usage") if own is None else own
+    if own is None:
         return True
     if type(own) is not dict or not own.keys() <= _COUNTS:
         return False

@@ -157,7 +157,7 @@ class Scripted(BaseChatModel):
             raise ConnectionError
 
 
-OWN = {
+OWN: dict[str, tuple[dict[str, Any], Usage | None]] = {
     "xAI counts reasoning apart": (
         body(
             "grok-4-0709", **counts(32, 9) | {"total_tokens": 135}, completion_tokens_details={"reasoning_tokens": 94}
@@ -176,6 +176,10 @@ OWN = {
         body("deepseek-chat", **counts(20, 30, prompt_cache_hit_tokens=12)),
         Usage(20, 30, 12),
     ),
+    "a total alone says neither of the two": (body("gpt-4o", total_tokens=40), None),
+    "an empty usage says nothing": (body("gpt-4o"), None),
+    "a prompt alone leaves the output unknown": (body("gpt-4o", prompt_tokens=40), Usage(40)),
+    "zeros that were stated stay zeros": (body("gpt-4o", **counts(0, 0)), Usage(0, 0)),
     "OpenAI's own are those that LangChain hands on": (
         body("gpt-4o", **counts(20, 30, prompt_tokens_details={"cached_tokens": 12})),
         Usage(20, 30, 12),
@@ -299,13 +303,13 @@ MODELS = st.sampled_from(["gpt-4o", "grok-4", "sonar-pro", "gemini-2.5-pro", Non
             "output_token_details": st.just({"reasoning": 4}),
         }
     ),
-    own=OWN_USAGE | st.just({"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}),
+    own=OWN_USAGE | st.just({}) | st.just({"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}),
     details=DETAILS | st.just({"cached_tokens": 4, "reasoning_tokens": 4}),
     model=MODELS,
 )
 def test_the_quick_reader_leaves_what_the_provider_adds(usage: Any, own: Any, details: Any, model: str | None) -> None:
     """With the provider's own usage beside, the quick reader reads what the general one reads, or leaves it to that."""
-    own = own | {"prompt_tokens_details": details, "completion_tokens_details": details}
+    own = own and own | {"prompt_tokens_details": details, "completion_tokens_details": details}
     said = {"usage_metadata": usage, "response_metadata": {"model_name": model, "token_usage": own}, "id": None}
     quick = answers.quick_reading(said)
     if quick is not None:
