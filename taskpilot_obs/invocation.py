@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextvars import Token
 
-    from taskpilot_obs.tracing import SpanIds, Tracing
+    from taskpilot_obs.tracing import SpanIds
 
     Step = tuple[Token["ActiveInvocation | None"], Token[Any] | None]
 
@@ -70,10 +70,8 @@ class ActiveInvocation(Freezing):
         if not host.enabled:
             self.ended_ns = 1
             return self
-        if host.redactor is not None:
-            self._redact_scope()
-        if host.tracing is not None:
-            host.guard_span.call(self._open_span, host.tracing)
+        if host.thorough:
+            host.guard_span.call(self._begin_thoroughly, host)
         self.started_ns = host.now()
         pipeline = host.pipeline
         queue = pipeline.queue
@@ -106,7 +104,7 @@ class ActiveInvocation(Freezing):
             self.set_arguments(args, kwargs)
         host = site.host
         if host.thorough:
-            self._enter_thoroughly(host)
+            host.guard_span.call(self._enter_thoroughly, host)
         self._token = _make_current(self)
         now, pipeline = host.now, host.pipeline
         self.started_ns = now()
@@ -144,12 +142,6 @@ class ActiveInvocation(Freezing):
             queue.append(self)
         else:
             pipeline.put(self)
-
-    def _redact_scope(self) -> None:
-        """Fit the request's attributes to be kept, on the caller's thread."""
-        scope = self.scope
-        if scope is not None and scope.attributes:
-            self.scope = scope._replace(attributes=self.site.host.fit(scope.attributes))
 
     def stop(self) -> None:
         """End as `success`."""
@@ -340,31 +332,29 @@ class ActiveInvocation(Freezing):
     # --- the span ----------------------------------------------------------------------------------------------------
 
     def _start_attributes(self) -> dict[str, AttributeValue]:
-        attributes = self.site.span_attributes.copy()
-        scope = self.scope
+        attributes, scope, details = self.site.span_attributes.copy(), self.scope, self.details
         if scope is None:
             attributes[Attr.REQUEST_ID] = self.request_id
         else:
             add_scope(attributes, scope)
-        details = self.details
         if details is not None and details.input_text is not None:
             attributes[Attr.INPUT_TEXT] = details.input_text
         return attributes
 
-    def _open_span(self, tracer: Tracing) -> None:
-        site, parent = self.site, self.parent
-        explicit = parent.span if parent is not None and parent is not _current() else None
-        above = None if explicit is None else explicit.context
-        self.span = LiveSpan(tracer.start_span(site.span_name, above, site.span_kind, self._start_attributes()))
+    def _begin_thoroughly(self, host: Host) -> None:
+        """Fit the request's attributes to be kept, on the caller's thread, and open the span."""
+        scope, tracing = self.scope, host.tracing
+        if host.redactor is not None and scope is not None and scope.attributes:
+            self.scope = scope._replace(attributes=host.fit(scope.attributes))
+        if tracing is not None:
+            site, parent = self.site, self.parent
+            explicit = parent.span if parent is not None and parent is not _current() else None
+            above = None if explicit is None else explicit.context
+            span = tracing.start_span(site.span_name, above, site.span_kind, self._start_attributes())
+            self.span = LiveSpan().of(span)
 
     def _enter_thoroughly(self, host: Host) -> None:
-        if host.redactor is not None:
-            self._redact_scope()
-        if host.tracing is not None:
-            host.guard_span.call(self._enter_span, host.tracing)
-
-    def _enter_span(self, tracer: Tracing) -> None:
-        self._open_span(tracer)
+        self._begin_thoroughly(host)
         if self.span is not None:
             self.span.enter()
 

@@ -174,9 +174,12 @@ class Details:
 NO_DETAILS = Details()
 
 
+_REQUEST_ID = Attr.REQUEST_ID
+
+
 def add_scope(attributes: dict[str, AttributeValue], scope: Scope) -> None:
     """Add a request context to span attributes. Written out, because it stands in the hot path of traced calls."""
-    attributes[Attr.REQUEST_ID], tenant, user, session, free = scope
+    attributes[_REQUEST_ID], tenant, user, session, free = scope
     if tenant is not None:
         attributes[Attr.TENANT_ID] = tenant
     if user is not None:

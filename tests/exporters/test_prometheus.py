@@ -729,7 +729,7 @@ def test_many_observations_at_once(values: list[float]) -> None:
     many.observe_all(values)
 
     def counts(histogram: BulkHistogram) -> dict[tuple[str, str], float]:
-        found = histogram.collect()[0].samples
+        found = next(iter(histogram.collect())).samples
         return {(each.name, each.labels.get("le", "")): each.value for each in found if each.name != "h_created"}
 
     expected, found = counts(one), counts(many)
