@@ -118,5 +118,5 @@ def postgres_server(*, durable: bool = False) -> Iterator[Server]:
         server.start()
         yield server
     finally:
-        server.stop()
+        server.kill()  # to shut down in order it would write out, for half a minute, what is deleted right after
         shutil.rmtree(home, ignore_errors=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from shutil import disk_usage
 
 import pytest
+from _folders import open_to_all
 from _http import answering
 from _servers import prometheus_server
 from prometheus_client import CollectorRegistry
@@ -126,8 +127,7 @@ for log in ("ro/audit.jsonl", "rw/audit.jsonl"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "audit.jsonl").touch(0o444)
         (tmp_path / name).chmod(mode)
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
+    open_to_all(tmp_path)
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout == "['problem', 'problem']\n" * 2
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from _faults import FAULTS, RUNS, THREADS
+from _folders import open_to_all
 
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.exporters.prometheus.multiprocess import Workers
@@ -62,15 +63,12 @@ class Outcome:
 
 def play(home: Path, *faults: str) -> Outcome:
     (home / "values").mkdir()
-    home.chmod(0o755)
     environment = os.environ | {
         "PROMETHEUS_MULTIPROC_DIR": str(home / "values"),
         "PYTHONPATH": os.pathsep.join(sys.path),
         "COVERAGE_PROCESS_START": "",
     }
-    for parent in home.parents:
-        if parent.stat().st_uid == os.getuid() and parent.name.startswith("pytest-"):
-            parent.chmod(0o755)
+    open_to_all(home)
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(home), *faults],
         env=environment,
