@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from taskpilot_obs.usage_readers.fields import NOTHING, Fields, fields, inner
+from taskpilot_obs.usage_readers.fields import NOTHING, Fields, fields, inner, items
 
-_DELTA_ENDS: Final = (".delta", "_delta", "-delta")
+_DELTA_ENDS: Final = (".delta", "_delta", "-delta", ".partial_image")
 _COHERE_CONTENT: Final = frozenset(
     {"text-generation", "tool-calls-chunk", "tool-calls-generation", "citation-generation"}
 )
@@ -53,8 +53,7 @@ def _typed_has_content(kind: str, event: Fields) -> bool:
 
 def _candidate_has_content(candidates: Any) -> bool:
     parts = inner(_head(candidates) or NOTHING, "content").get("parts")
-    part = _head(parts)
-    return part is not None and any(part.get(key) for key in _GEMINI_PARTS)
+    return any(part.get(key) for part in items(parts) for key in _GEMINI_PARTS)
 
 
 def _head(values: Any) -> Fields | None:

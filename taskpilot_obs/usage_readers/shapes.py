@@ -101,13 +101,12 @@ def named_tier(usage: Fields) -> str | None:
 def billed_elsewhere(usage: Fields) -> bool:
     """Whether a part of a call is billed at a rate that its own model's price for tokens does not tell.
 
-    Anthropic runs a part on another model; Perplexity bills citations, and Mistral seconds of audio, on their own.
+    Anthropic runs a part on another model; Perplexity bills citations, Mistral seconds of audio and what its connectors
+    read, on their own.
     """
-    if (
-        usage.get("citation_tokens")
-        or count(usage.get("prompt_audio_seconds"))
-        or inner(usage, "output_token_details").get("citation_tokens")
-    ):
+    if usage.get("citation_tokens") or inner(usage, "output_token_details").get("citation_tokens"):
+        return True
+    if count(usage.get("prompt_audio_seconds")) or count(usage.get("connector_tokens")):
         return True
     steps = items(usage.get("iterations"))
     return any(text(step.get("type")) not in (None, "message", "compaction") for step in steps)
