@@ -212,15 +212,9 @@ class ObservabilityHandler(BaseCallbackHandler):
                 call.set_input(prompts[0])
 
     def _begin_call(self, serialized: Mapping[str, Any] | None, said: Mapping[str, Any]) -> LlmInvocation | None:
-        if not self._recorder.enabled:
-            return None
-        parent = said.get("parent_run_id")
-        under = None if parent is None else self._runs.get(parent.int)
-        entry = note(self._runs, self, said["run_id"], under)
+        entry = self._note(said)
         if entry is None:
             return None
-        if under is None:
-            self._open.outermost(entry, said.get("metadata"))
         settings = serialized.get("kwargs") if serialized else None
         call = self._open.call(entry, said, settings if type(settings) is dict else models.NOTHING)
         self._silent[entry.key] = call

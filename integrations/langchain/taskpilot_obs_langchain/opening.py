@@ -52,9 +52,9 @@ class Opener:
         """Begin a workflow or an agent."""
         site = self._sites.get((operation, name))
         if site is None:
-            site = self._sites[operation, name] = self._recorder.site(operation, name)
-            if len(self._sites) > _MAX_SITES:
+            if len(self._sites) >= _MAX_SITES:
                 self._sites.clear()
+            site = self._sites[operation, name] = self._recorder.site(operation, name)
         run = self._begin(entry, Abandonable(), site)
         if run.span is not None and _by_one_call():
             entry.step = run.attach()

@@ -568,18 +568,29 @@ def test_work_that_outlives_its_chain_stands_alone(seen: Seen) -> None:
     assert [(run.name, run.is_task) for run in seen] == [("early", True), ("Late", True), ("Late", True)]
 
 
+def test_options_of_any_kind_are_harmless(seen: Seen) -> None:
+    """Options that are neither texts nor numbers, which an application can put into the metadata, lose no call."""
+    said = {"ls_model_name": "gpt-4o", "ls_provider": "openai", "ls_temperature": [0.5], "ls_max_tokens": {}}
+    Model().with_config(metadata=said).invoke("hello", config())
+    assert told(seen) == [("chat", seen[0].name, "success")]
+
+
 def test_names_do_not_pile_up(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is remembered of tools and models is bounded, and forgetting changes nothing."""
+    """What is remembered of chains, tools and models is bounded, and forgetting changes nothing."""
     monkeypatch.setattr(opening, "_MAX_SITES", 2)
     handler = ObservabilityHandler()
     for number in range(5):
         run_id = uuid4()
+        handler.on_chain_start(None, {}, run_id=run_id, name=f"chain{number}")
+        handler.on_chain_end({}, run_id=run_id)
         handler.on_tool_start({"name": f"tool{number}"}, "x", run_id=run_id)
         handler.on_tool_end("x", run_id=run_id)
         said = {"ls_model_name": f"model{number}", "ls_provider": "openai"}
         handler.on_chat_model_start({}, [[HumanMessage("x")]], run_id=run_id, metadata=said)
         handler.on_llm_end(LLMResult(generations=[]), run_id=run_id)
-    assert [run.name for run in seen] == [f"{kind}{number}" for number in range(5) for kind in ("tool", "model")]
+    kinds = ("chain", "tool", "model")
+    assert [run.name for run in seen] == [f"{kind}{number}" for number in range(5) for kind in kinds]
+    assert len(handler._open._sites) <= 2
     assert len(handler._open._tools) <= 2
     assert len(handler._open._models) <= 2
 
