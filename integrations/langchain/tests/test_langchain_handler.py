@@ -461,6 +461,23 @@ def test_an_unknown_parent_makes_a_root(seen: Seen) -> None:
     assert seen[0].parent_id is None
 
 
+def test_what_ends_in_plumbing_ends_beneath_it_only(seen: Seen) -> None:
+    """A step that is cancelled cancels the calls of its own; what begins in a step of an ended chain stands alone."""
+    handler = ObservabilityHandler()
+    root, one, other, first, second, late = (uuid4() for _ in range(6))
+    handler.on_chain_start(None, {}, run_id=root, name="chain")
+    for step, call in ((one, first), (other, second)):
+        handler.on_chain_start(None, {}, run_id=step, parent_run_id=root, name="step")
+        handler.on_chat_model_start({}, [[HumanMessage("x")]], run_id=call, parent_run_id=step)
+    handler.on_chain_error(asyncio.CancelledError(), run_id=one)
+    handler.on_llm_end(LLMResult(generations=[]), run_id=second)
+    handler.on_chain_end({}, run_id=root)
+    handler.on_chat_model_start({}, [[HumanMessage("x")]], run_id=late, parent_run_id=other)
+    handler.on_llm_end(LLMResult(generations=[]), run_id=late)
+    assert [run.status for run in seen] == ["cancelled", "success", "success", "success"]
+    assert [run.parent_id for run in seen] == [seen[2].invocation_id] * 2 + [None] * 2
+
+
 def test_an_id_may_be_used_again(seen: Seen) -> None:
     """A caller that gives the same run ID to run after run, even to one that never ended, sees each recorded."""
     fixed = uuid4()
@@ -570,9 +587,12 @@ def test_work_that_outlives_its_chain_stands_alone(seen: Seen) -> None:
 
 def test_options_of_any_kind_are_harmless(seen: Seen) -> None:
     """Options that are neither texts nor numbers, which an application can put into the metadata, lose no call."""
+    handler = ObservabilityHandler()
     said = {"ls_model_name": "gpt-4o", "ls_provider": "openai", "ls_temperature": [0.5], "ls_max_tokens": {}}
-    Model().with_config(metadata=said).invoke("hello", config())
-    assert told(seen) == [("chat", seen[0].name, "success")]
+    for run_id in (uuid4(), uuid4()):
+        handler.on_chat_model_start({}, [[HumanMessage("x")]], run_id=run_id, metadata=said)
+        handler.on_llm_end(LLMResult(generations=[]), run_id=run_id)
+    assert told(seen) == 2 * [("chat", "gpt-4o", "success")]
 
 
 def test_names_do_not_pile_up(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -301,6 +301,21 @@ def test_the_quick_reader_agrees_on_any_answer(usage: Any, about: Any, name: Any
         assert reading == read_response(said)._replace(provider=None)
 
 
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"input_token_details": {"video": 1}},
+        {"output_token_details": {"reasoning": -1}},
+        {"input_token_details": {"cache_read": "3"}},
+        {"input_token_details": {"cache_read": 8, "cache_creation": 8}},
+    ],
+)
+def test_the_quick_reader_leaves_what_does_not_fit(details: Any) -> None:
+    """Details of other kinds, that are no counts, or that are more than the whole, are for the general reader."""
+    usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, **details}
+    assert answers.quick_reading({"usage_metadata": usage, "response_metadata": {}, "id": None}) is None
+
+
 def test_a_model_class_without_provider_is_known_by_its_model() -> None:
     """LangChain calls a provider by the name of the class where it states none; the model's name says more."""
     assert models.asked_for({"ls_provider": "mygateway"}, {"model": "gpt-4o"}, {}).provider_name == "openai"
