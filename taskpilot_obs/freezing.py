@@ -95,7 +95,8 @@ class Freezing:
             request_id, parent_id = invocation_id, None
             (workflow, agent), is_task = site.root_lineage, site.is_inner
         else:
-            request_id, parent_id = parent.request_id, ids.text_of(parent.number)
+            request_id = parent.request_id
+            parent_id = parent.begun.invocation_id if parent.stage >= BEGUN else ids.text_of(parent.number)
             (workflow, agent), is_task = self.lineage(), self.is_task()
         if scope is not None:
             request_id, tenant, user, session, free = scope
@@ -137,27 +138,10 @@ class Freezing:
             self._fold()
         self.stage = DONE
         (
-            operation,
-            name,
-            request_id,
-            invocation_id,
-            parent_id,
-            workflow,
-            agent,
-            start_unix_ns,
-            _model,
-            _provider,
-            input_length,
-            input_text,
-            trace_id,
-            span_id,
-            sampled,
-            tenant,
-            user,
-            session,
-            attributes,
+            operation, name, request_id, invocation_id, parent_id, workflow, agent, start_unix_ns, _model,
+            _provider, input_length, input_text, trace_id, span_id, sampled, tenant, user, session, attributes,
             is_task,
-        ) = self.begun
+        ) = self.begun  # fmt: skip
         details = self.details or NO_DETAILS
         if details.attributes:
             attributes = clean_attributes({**attributes, **details.attributes})

@@ -345,6 +345,7 @@ class ActiveInvocation(Freezing):
         """Fit the request's attributes to be kept, on the caller's thread, and open the span."""
         scope, tracing = self.scope, host.tracing
         if host.redactor is not None and scope is not None and scope.attributes:
+            self.scope = scope._replace(attributes=NO_ATTRIBUTES)  # should redaction fail
             self.scope = scope._replace(attributes=host.fit(scope.attributes))
         if tracing is not None:
             site, parent = self.site, self.parent

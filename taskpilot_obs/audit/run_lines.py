@@ -69,27 +69,10 @@ class RunLines:
     def started(self, record: Started) -> str | None:
         """The line of a start, without its closing brace; only workflows and agents have one."""
         (
-            operation,
-            name,
-            request_id,
-            invocation_id,
-            parent_id,
-            workflow,
-            agent,
-            start_unix_ns,
-            _model,
-            _provider,
-            input_length,
-            input_text,
-            trace_id,
-            span_id,
-            _sampled,
-            tenant,
-            user,
-            session,
-            attributes,
+            operation, name, request_id, invocation_id, parent_id, workflow, agent, start_unix_ns, _model,
+            _provider, input_length, input_text, trace_id, span_id, _sampled, tenant, user, session, attributes,
             _is_task,
-        ) = record
+        ) = record  # fmt: skip
         if operation not in _RUNS:
             return None
         key = (operation, name, workflow, agent)
@@ -110,44 +93,12 @@ class RunLines:
     def ended(self, record: Invocation) -> str:
         """The line of an end, without its closing brace."""
         (
-            operation,
-            name,
-            status,
-            request_id,
-            invocation_id,
-            parent_id,
-            workflow,
-            agent,
-            start_unix_ns,
-            duration_s,
-            error_type,
-            _category,
-            error_message,
-            usage,
-            _inconsistent,
-            cost,
-            _source,
-            request_model,
-            response_model,
-            provider,
-            streaming,
-            cached,
-            ttft_s,
-            _retries,
-            input_length,
-            output_length,
-            input_text,
-            output_text,
-            trace_id,
-            span_id,
-            _sampled,
-            tenant,
-            user,
-            session,
-            attributes,
-            rollup,
+            operation, name, status, request_id, invocation_id, parent_id, workflow, agent, start_unix_ns,
+            duration_s, error_type, _category, error_message, usage, _inconsistent, cost, _source, request_model,
+            response_model, provider, streaming, cached, ttft_s, _retries, input_length, output_length,
+            input_text, output_text, trace_id, span_id, _sampled, tenant, user, session, attributes, rollup,
             _is_task,
-        ) = record
+        ) = record  # fmt: skip
         model = response_model or request_model
         key = (operation, name, status, workflow, agent, error_type, provider, model, streaming, cached)
         repeating = self._kept.get(key)
