@@ -195,6 +195,7 @@ def test_openais_audio_is_never_billed_as_text(provider: str, model: str, expect
         ("anthropic", "claude-sonnet-4-5", "priority", False),
         ("anthropic", "claude-3-5-haiku-20241022", "batch", False),
         ("gcp.vertex_ai", "gemini-2.5-pro", "provisioned_throughput", False),
+        ("gcp.vertex_ai", "gemini-2.5-pro", "flex", True),
         ("aws.bedrock", "us.amazon.nova-lite-v1:0", "flex", False),
         ("aws.bedrock", "us.amazon.nova-lite-v1:0", "default", True),
         ("groq", "openai/gpt-oss-120b", "flex", True),

@@ -18,6 +18,7 @@ from taskpilot_obs.pricing.library import Found, Library, LibraryCard, load, pri
 from taskpilot_obs.usage import Usage, from_counts
 
 TIERS_APART = ("flex", "priority", "fast", "batch")
+AT_STANDARD_PRICE = {("groq", "flex"), ("google", "flex")}
 TIERS = (None, "default", *TIERS_APART)
 TOKEN_PRICES = frozenset({"input_mtok", "output_mtok"})
 
@@ -92,7 +93,11 @@ def expected(library: Library, found: Found, usage: Usage, tier: str | None, at_
         standard = library.calculate(found, usage, {}, at_unix_ns)
     except ValueError:
         return None
-    apart = tier in TIERS_APART and (found.provider.id, tier) != ("groq", "flex") and TOKEN_PRICES & priced_in(standard)
+    apart = (
+        tier in TIERS_APART
+        and (found.provider.id, tier) not in AT_STANDARD_PRICE
+        and TOKEN_PRICES & priced_in(standard)
+    )
     if apart and calculated.model_price == standard.model_price:
         return None
     priced = priced_in(calculated)

@@ -44,8 +44,6 @@ CHANGED_SINCE = {
     "mistral-medium-latest": "named another model, at another price, until it was moved on",
 }
 
-AT_ANOTHER_TIER = {"3dcd4786ec": "ran on Vertex' flex tier, whose price no table has; agreed on was the standard price"}
-
 
 def truth_of(exchange: Exchange) -> dict[str, int | None] | None:
     truth: dict[str, int | None] | None = exchange["truth"]
@@ -146,9 +144,7 @@ def test_costs_equal_what_two_price_tables_agree_on() -> None:
     table = PriceTable()
     for exchange in exchanges():
         agreed = exchange["cost"]["consensus_usd"]
-        if exchange["case_id"] in AT_ANOTHER_TIER:
-            assert cost(table, exchange, PRICED_AT) is None
-        elif agreed is not None:
+        if agreed is not None:
             assert cost(table, exchange, PRICED_AT) == pytest.approx(agreed, rel=1e-3), exchange["index"]
 
 
@@ -158,8 +154,6 @@ def test_costs_at_the_time_of_the_call_differ_only_where_a_price_changed() -> No
     for exchange in exchanges():
         agreed, recorded = exchange["cost"]["consensus_usd"], exchange["recorded_at"]
         if agreed is None or recorded is None or exchange["request_model"] in CHANGED_SINCE:
-            continue
-        if exchange["case_id"] in AT_ANOTHER_TIER:
             continue
         at = datetime.fromisoformat(recorded)
         assert cost(table, exchange, at) == pytest.approx(agreed, rel=1e-3), exchange["index"]

@@ -38,7 +38,9 @@ _TABLE_IDS: Final = {
 """The table's ids where they differ from the canonical names; its own matching takes Azure for OpenAI."""
 _PRICED_APART: Final = frozenset({"batch", "fast", "flex", "priority", "provisioned_throughput", "reserved", "scale"})
 """Tiers with prices, or contracts, of their own: where the table has none for one, its standard price is not it."""
-_AT_STANDARD_PRICE: Final = frozenset({("groq", "flex")})
+_AT_STANDARD_PRICE: Final = frozenset({("groq", "flex"), ("google", "flex")})
+"""Groq bills its flex tier so. Google's is cheaper, which no table knows: the published price tables agree on the
+standard price there, an upper bound."""
 _SELL_OPENAIS: Final = frozenset({"openai", "azure"})
 _STANDARD_TIERS: Final = frozenset({"", "default", "standard", "auto", "on_demand", "standard_only"})
 
