@@ -6,12 +6,14 @@ W4 invokes `prompt | model | StrOutputParser()`; W5 streams it, 100 chunks. The 
 LangChain itself takes to call any handler; "spans by hand" makes the two spans of such a run and nothing else. All are
 measured in turns, in one run, for figures of different runs on a busy machine cannot be compared. What is measured is
 the processor time of the caller's thread. "SDK" is OpenTelemetry's, with the batch processor and an exporter that
-discards.
+discards; "all by hand" makes the same spans and counts, times and logs each run besides, which is what ours does.
 """
 
 from __future__ import annotations
 
 import gc
+import io
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +31,12 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from pythonjsonlogger.json import JsonFormatter
 from taskpilot_obs_langchain import ObservabilityHandler
 
 from taskpilot_obs.config import build_recorder
+from taskpilot_obs.semconv import RUN_BUCKETS
 
 ROUNDS = 41
 CALLS = 60
@@ -118,6 +122,58 @@ class SpansByHand(DoesNothing):
         span.end()
 
 
+class AllByHand(SpansByHand):
+    """The two spans, and for each a counter, a histogram and a line of JSON: what ours records, without a library."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        super().__init__(provider)
+        registry = CollectorRegistry()
+        runs = Counter("hand_runs", "Runs.", ["operation", "status"], registry=registry)
+        seconds = Histogram("hand_seconds", "Duration.", ["operation"], buckets=RUN_BUCKETS, registry=registry)
+        self._runs = {operation: runs.labels(operation, "success") for operation in ("workflow", "chat")}
+        self._seconds = {operation: seconds.labels(operation) for operation in ("workflow", "chat")}
+        self._tokens = Counter("hand_tokens", "Tokens.", ["model", "type"], registry=registry)
+        self._began: dict[UUID, float] = {}
+        self._logger = logging.getLogger("hand")
+        self._logger.setLevel(logging.INFO)
+        self._logger.propagate = False
+        handler = logging.StreamHandler(io.StringIO())
+        handler.setFormatter(JsonFormatter("{message}{levelname}", style="{", timestamp=True))
+        self._logger.addHandler(handler)
+
+    def _record(self, operation: str, run_id: UUID, **fields: object) -> None:
+        seconds = time.perf_counter() - self._began.pop(run_id)
+        self._runs[operation].inc()
+        self._seconds[operation].observe(seconds)
+        self._logger.info("[AUDIT] %s", operation, extra={"duration_ms": seconds * 1e3, **fields})
+
+    def on_chain_start(self, *given: Any, run_id: UUID, parent_run_id: UUID | None = None, **said: Any) -> None:
+        """Begin the outermost run's."""
+        if parent_run_id is None:
+            self._began[run_id] = time.perf_counter()
+        super().on_chain_start(*given, run_id=run_id, parent_run_id=parent_run_id, **said)
+
+    def on_chain_end(self, *given: Any, run_id: UUID, **said: Any) -> None:
+        """End it."""
+        super().on_chain_end(*given, run_id=run_id, **said)
+        if run_id in self._began:
+            self._record("workflow", run_id, status="success")
+
+    def on_chat_model_start(self, *given: Any, run_id: UUID, **said: Any) -> None:
+        """Begin the call's."""
+        self._began[run_id] = time.perf_counter()
+        super().on_chat_model_start(*given, run_id=run_id, **said)
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **said: Any) -> None:
+        """End it, with what the answer says."""
+        super().on_llm_end(response, run_id=run_id, **said)
+        generation: Any = response.generations[0][0]
+        usage, model = generation.message.usage_metadata, generation.message.response_metadata.get("model_name", "")
+        self._tokens.labels(model, "input").inc(usage["input_tokens"])
+        self._tokens.labels(model, "output").inc(usage["output_tokens"])
+        self._record("chat", run_id, status="success", model=model, **usage)
+
+
 class Discard(SpanExporter):
     """Takes spans and drops them."""
 
@@ -138,6 +194,7 @@ def main() -> None:
         "does nothing": [DoesNothing()],
         "taskpilot_obs": [ObservabilityHandler(recorder=plain)],
         "spans by hand, SDK": [SpansByHand(provider)],
+        "all by hand, SDK": [AllByHand(provider)],
         "taskpilot_obs, SDK": [ObservabilityHandler(recorder=traced)],
     }
     print(f"Python {sys.version.split()[0]}; best of {ROUNDS} rounds of {CALLS} calls, in turns; us per call")
@@ -147,6 +204,8 @@ def main() -> None:
         for name, figure in figures.items():
             added = figure - figures["no handler"]
             print(f"{label:24} {name:20} {figure:8.1f}  added {added:7.1f}  {added / floor:5.2f} x doing nothing")
+        ours, by_hand = (figures[name] - figures["no handler"] for name in ("taskpilot_obs, SDK", "all by hand, SDK"))
+        print(f"{label:24} ours against all by hand, SDK: {ours / by_hand:.2f} x")
     plain.shutdown()
     traced.shutdown()
     provider.shutdown()
