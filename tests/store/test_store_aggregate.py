@@ -116,10 +116,9 @@ def _only_rows(store: Store) -> None:
     with store.writing() as connection:
         connection.execute(delete(SUMMARIES))
         connection.execute(delete(SUMMARY_WORK))
-        for hour in range(-24 * 3, 24 * 3):
-            connection.execute(
-                SUMMARY_WORK.insert().values(period="hourly", period_start=MIDNIGHT + hour * HOUR, claimed=False)
-            )
+        hours = [MIDNIGHT + hour * HOUR for hour in range(-24 * 3, 24 * 3)]
+        to_do = [{"period": "hourly", "period_start": hour, "claimed": False} for hour in hours]
+        connection.execute(SUMMARY_WORK.insert(), to_do)
 
 
 def test_summing_up_twice_changes_nothing(store: Store) -> None:
