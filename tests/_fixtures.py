@@ -1,0 +1,41 @@
+"""What every test gets, the library's own and those of the integrations: fresh parts, and nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from opentelemetry import context as otel_context
+
+from taskpilot_obs.context import current_running, current_scope
+from taskpilot_obs.guarded import forget_causes
+from taskpilot_obs.recorder import Recorder
+from taskpilot_obs.records import Invocation
+from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
+
+
+@contextmanager
+def nothing_left_current() -> Iterator[None]:
+    """Fail a test that leaves a run, a request or a span current: those behind it would run beneath it."""
+    yield
+    left = {"request": current_scope.get(), "run": current_running.get(), "span": otel_context.get_current() or None}
+    current_scope.set(None)
+    current_running.set(None)
+    otel_context.attach(otel_context.Context())
+    assert not any(left.values()), f"the test left this current: {left}"
+
+
+@pytest.fixture(autouse=True)
+def recorder() -> Iterator[Recorder]:
+    """The default recorder, with nothing counted yet."""
+    forget_causes()
+    with nothing_left_current(), fresh_recorder() as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def seen(recorder: Recorder) -> Iterator[Captured[Invocation]]:
+    """The invocations that end during the test."""
+    with capture_invocations(recorder) as captured:
+        yield captured
