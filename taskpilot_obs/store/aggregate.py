@@ -95,7 +95,7 @@ def _sum_up(store: Store, period: SummaryPeriod, start: datetime) -> bool:
             return False  # claimed anew by another process, which saw at least as much
         _put(connection, lines)
         if period == "hourly":
-            mark_changed(connection, "daily", floor_day(start))
+            mark_changed(connection, "daily", [floor_day(start)])
     return True
 
 

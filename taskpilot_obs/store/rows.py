@@ -22,13 +22,13 @@ from taskpilot_obs.records import (
     Status,
     Verdict,
 )
-from taskpilot_obs.store.money import LIMIT_USD, Money, from_decimal
+from taskpilot_obs.store.money import Money, from_decimal
 from taskpilot_obs.store.sketch import bin_of
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIONS
 from taskpilot_obs.usage_types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from decimal import Decimal
 
 Row = tuple[str | int | float | bool | None, ...]
@@ -109,30 +109,31 @@ def _llm_call(call: Invocation) -> Row:
         *_money(None if call.cached else call.cost),
         _rounded(latency_ms),
         None if first_ms is None else _rounded(first_ms),
-        stored_text(call.invocation_id),
-        _tenant(call),
-        stored_text(call.user),
-        stored_text(call.session),
-        stored_text(said("llm_key")),
-        stored_text(call.provider),
-        stored_text(call.model),
-        stored_text(said("prompt_name")),
-        stored_text(said("step_id")),
-        stored_text(said("task_id")),
-        stored_text(said("workflow_run_id")),
-        stored_text(said("thought_id")),
-        stored_text(call.parent_id),
-        stored_text(call.request_id),
-        stored_text(call.trace_id),
-        stored_text(call.agent),
-        stored_text(call.workflow),
+        *_texts(
+            call.invocation_id,
+            _tenant(call),
+            call.user,
+            call.session,
+            said("llm_key"),
+            call.provider,
+            call.model,
+            said("prompt_name"),
+            said("step_id"),
+            said("task_id"),
+            said("workflow_run_id"),
+            said("thought_id"),
+            call.parent_id,
+            call.request_id,
+            call.trace_id,
+            call.agent,
+            call.workflow,
+        ),
         call.cost_source,
         call.status.value,
         stored_text(call.error_type),
         call.error_category,
         _message(call.error_message),
-        stored_text(said("experiment")),
-        stored_text(said("variant")),
+        *_texts(said("experiment"), said("variant")),
     )
 
 
@@ -162,7 +163,7 @@ def _run(run: Invocation) -> Row:
         run.status.value,
         stored_text(run.error_type),
         _message(run.error_message),
-        _tenant(run),
+        stored_text(_tenant(run)),
         stored_text(run.user),
         stored_text(run.session),
         stored_text(run.request_id),
@@ -214,9 +215,9 @@ def _ended_us(invocation: Invocation) -> int:
     return invocation.start_unix_ns // _NS_PER_US + int(invocation.duration_s * _US_PER_S)
 
 
-def _tenant(invocation: Invocation) -> str | None:
+def _tenant(invocation: Invocation) -> Any:
     tenant = invocation.tenant
-    return stored_text(tenant if tenant is not None else invocation.attributes.get("organization_id"))
+    return tenant if tenant is not None else invocation.attributes.get("organization_id")
 
 
 def _milliseconds(seconds: float) -> float:
@@ -237,9 +238,25 @@ def _tokens(amount: int | None) -> int | None:
 
 def _money(cost: Decimal | None) -> Money | tuple[None, None]:
     """NULL where nobody knows: a cost that is no number, or that no column can hold, is unknown too."""
-    if cost is None or not cost.is_finite() or abs(cost) > LIMIT_USD:
+    if cost is None:
         return _NO_MONEY
-    return from_decimal(cost)
+    try:
+        return from_decimal(cost)
+    except ValueError:
+        return _NO_MONEY
+
+
+def _texts(*values: Any) -> Sequence[str | None]:
+    """Each as `stored_text` keeps it. All are looked at together first: nearly always there is nothing to cut out."""
+    told = [value for value in values if value is not None]
+    try:
+        together = "".join(told)
+    except TypeError:  # an attribute may be a number
+        return [*map(stored_text, values)]
+    short = len(together) <= MAX_TEXT or max(map(len, told)) <= MAX_TEXT
+    if short and together.isascii() and "\x00" not in together:
+        return values
+    return [*map(stored_text, values)]
 
 
 def stored_text(value: Any) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from taskpilot_obs.store.rows import FEEDBACK_COLUMNS, LLM_COLUMNS, RUN_COLUMNS, VIOLATION_COLUMNS, Row, Rows
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 HOUR_US: Final = 3_600_000_000
 _MOMENT: Final = itemgetter(LLM_COLUMNS.index("created_at"))
-_SERIES: Final = tuple(LLM_COLUMNS.index(name) for name in ("provider", "model_name", "agent"))
+_NAMES: Final = ("provider", "model_name", "agent")
+_SERIES: Final = itemgetter(*map(LLM_COLUMNS.index, _NAMES))
 
-Series = tuple[str, str, str]
+Series = tuple[str | None, str | None, str | None]
+"""Provider, model and agent of a row, which may lack any of them."""
 
 
 class Writer:
@@ -52,7 +54,7 @@ class Writer:
         Raises:
             StoreError: the database failed; `StoreUnavailableError` where it may work later.
         """
-        keys = [_series_of(row) for row in rows.llm_calls]
+        keys = [*map(_SERIES, rows.llm_calls)]
         self._number(set(keys))
         series = self._series
         calls = [(series[key], *row) for key, row in zip(keys, rows.llm_calls, strict=True)]
@@ -62,8 +64,8 @@ class Writer:
             self._insert_run(connection, rows.runs)
             self._insert_feedback(connection, rows.feedback)
             self._insert_violation(connection, rows.violations)
-            for hour in sorted(hours):
-                mark_changed(connection, "hourly", from_microseconds(hour))
+            if hours:
+                mark_changed(connection, "hourly", [*map(from_microseconds, sorted(hours))])
 
     def _number(self, keys: set[Series]) -> None:
         """Learn the numbers of series, in a transaction of their own: a number that is rolled back must not be kept."""
@@ -71,33 +73,34 @@ class Writer:
         if not new:
             return
         dialect = sqlite if self._store.is_sqlite else postgresql
-        names = ("provider", "model_name", "agent")
+        named = {key: tuple(name or "" for name in key) for key in new}
         numbers: dict[Series, int] = {}
         with self._store.writing() as connection:
-            lines = [dict(zip(names, key, strict=True)) for key in sorted(new)]
+            lines = [dict(zip(_NAMES, names, strict=True)) for names in sorted(set(named.values()))]
             connection.execute(dialect.insert(LLM_SERIES).on_conflict_do_nothing(), lines)
-            for key in new:
+            for key, names in named.items():
                 found = select(LLM_SERIES.c.series_id).where(
-                    *(LLM_SERIES.c[name] == value for name, value in zip(names, key, strict=True))
+                    *(LLM_SERIES.c[column] == name for column, name in zip(_NAMES, names, strict=True))
                 )
                 numbers[key] = connection.execute(found).scalar_one()
         self._series.update(numbers)
 
 
-def _series_of(row: Row) -> Series:
-    provider, model, agent = (row[index] for index in _SERIES)
-    return (str(provider or ""), str(model or ""), str(agent or ""))
-
-
-def mark_changed(connection: Connection, period: str, start: datetime) -> None:
-    """Note, in the transaction that changes it, that an hour or a day has to be summed up (again).
+def mark_changed(connection: Connection, period: str, starts: Sequence[datetime]) -> None:
+    """Note, in the transaction that changes them, which hours or days have to be summed up (again).
 
     The lock on a line that is there already keeps it from being claimed before this transaction has ended.
     """
     work = SUMMARY_WORK.c
-    open_line = select(work.work_id).where(work.period == period, work.period_start == start, work.claimed.is_(False))
-    if connection.execute(open_line.limit(1).with_for_update(read=True)).first() is None:
-        connection.execute(insert(SUMMARY_WORK).values(period=period, period_start=start, claimed=False))
+    lines = select(func.min(work.work_id)).where(
+        work.period == period, work.period_start.in_(starts), work.claimed.is_(False)
+    )
+    one_each = lines.group_by(work.period_start)
+    open_lines = select(work.period_start).where(work.work_id.in_(one_each)).order_by(work.work_id)
+    known = set(connection.execute(open_lines.with_for_update(read=True)).scalars())
+    new = [{"period": period, "period_start": start, "claimed": False} for start in starts if start not in known]
+    if new:
+        connection.execute(insert(SUMMARY_WORK), new)
 
 
 class _Insert:

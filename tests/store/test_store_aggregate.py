@@ -144,6 +144,17 @@ def test_a_late_call_is_counted(store: Store) -> None:
     assert get_stats(asked, store=store).requests == 2
 
 
+def test_every_hour_of_a_batch_is_marked_once(store: Store) -> None:
+    """A batch marks the hours of its calls; those that wait to be summed up already are not marked again."""
+    writer = Writer(store)
+    writer.write(rows_of([llm_call(MIDNIGHT + 2 * HOUR)]))
+    for _ in range(2):
+        writer.write(rows_of([llm_call(MIDNIGHT + n * HOUR) for n in (3, 1, 2, 1)]))
+    with store.reading() as connection:
+        marked = connection.execute(select(SUMMARY_WORK.c.period_start)).scalars().all()
+    assert sorted(marked) == [MIDNIGHT + n * HOUR for n in (1, 2, 3)]
+
+
 def test_an_answer_comes_from_days_and_hours_where_it_can(store: Store) -> None:
     """A month that was summed up is read from days, its ends from hours and rows."""
     Writer(store).write(rows_of([llm_call(MIDNIGHT + n * HOUR) for n in range(24 * 4)]))

@@ -176,6 +176,23 @@ def test_a_message_is_cut_off() -> None:
     assert call_row(error_message="e\x00" * 3_000)["error_message"] == "e" * MAX_MESSAGE
 
 
+@given(
+    st.lists(
+        st.none()
+        | st.text(max_size=40)
+        | st.sampled_from(["x" * MAX_TEXT, "x" * (MAX_TEXT + 1), 0, 7, True, "\x00", "é"]),
+        min_size=7,
+        max_size=7,
+    )
+)
+@example([0, None, "", None, None, None, None])
+def test_names_beside_each_other_are_stored_as_each_alone(names: list[Any]) -> None:
+    """A row is looked over as a whole; what it keeps of a name does not depend on the names beside it."""
+    attributes = ("llm_key", "prompt_name", "step_id", "task_id", "workflow_run_id", "thought_id", "experiment")
+    row = call_row(attributes=dict(zip(attributes, names, strict=True)))
+    assert [row[name] for name in attributes] == [stored_text(name) for name in names]
+
+
 def test_names_that_hurt_are_written(store: Store) -> None:
     """NUL, surrogates and quotes in every name do not lose the batch."""
     name = "a\x00b\ud800'\";--\n"
