@@ -176,15 +176,19 @@ class LlmInvocation(Abandonable):
         self.usage, self.usage_inconsistent = reading.usage, reading.inconsistent
         self.service_tier = reading.service_tier or self.service_tier
 
-    def record_model(self, model: str) -> None:
-        """Note the model that answered, where the response does not say."""
-        if not self.ended_ns:
-            self.response_model = plain_text(model)
+    def record_model(self, model: str | None) -> None:
+        """Note the model that answered, where the response does not say; None, or no text at all, changes nothing."""
+        if not self.ended_ns and model is not None:
+            self.response_model = plain_text(model) or self.response_model
 
     def set_cached(self, cached: bool) -> None:  # noqa: FBT001  a setter
-        """Say whether the application's own cache answered. A hit has no tokens and no cost."""
+        """Say whether the application's own cache answered. A hit has no tokens and no cost.
+
+        Anything but a bool counts by its truth, as what `cache.get(key)` found does; it is not kept.
+        """
         if not self.ended_ns:
-            self.cached = cached
+            with guarded("set_cached", self.site.host.tally):
+                self.cached = bool(cached)
 
     def set_cost(self, usd: Decimal | float | str) -> None:
         """State the cost in USD; it wins over the price table. What is no amount (negative, NaN) is counted only."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.tracing import Tracing
 
 _MAX_SITES = 4_000
+_MAX_SECONDS = 10**9
 
 CURRENT: Final = "current"
 """As a parent: the invocation that runs in the present context."""
@@ -291,15 +291,16 @@ class Recorder(Reporter):
             return
         with guarded("record_llm_call", self.tally):
             call = self.new_llm(model=model, provider=provider, operation=kind, attributes=attributes)
-            finite = duration_seconds if math.isfinite(duration_seconds) else 0.0
-            call.started_ns = self.now() - max(0, int(finite * 1e9))
+            call.started_ns = self.now()
+            with guarded("record_llm_call", self.tally):
+                call.started_ns -= _nanoseconds(duration_seconds)
             if usage is not None:
                 call.record_usage(usage)
             if cost is not None:
                 call.set_cost(cost)
-            call.cached = cached
-            if response_model is not None:
-                call.record_model(response_model)
+            if cached is not None:
+                call.set_cached(cached)
+            call.record_model(response_model)
             call.end_after_the_fact(outcome)
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -342,6 +343,11 @@ def _llm_operation(operation: Operation | str) -> Operation:
     if kind not in LLM_OPERATIONS:
         raise ValueError(f"{kind.value!r} is no LLM call: begin it with start(operation, name)")
     return kind
+
+
+def _nanoseconds(seconds: float) -> int:
+    """A duration that may be none (NaN, infinite, negative: then 0); raises for what is no number."""
+    return int(seconds * 1e9) if 0 < seconds < _MAX_SECONDS else 0
 
 
 def resolve(parent: Parent) -> ActiveInvocation | None:

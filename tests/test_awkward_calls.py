@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Self
 from unittest.mock import MagicMock
@@ -77,6 +78,49 @@ def test_a_call_told_wrongly_is_counted(recorder: Recorder, options: Any) -> Non
     record_llm_call(model="gpt-4o", **options)
     recorder.drain()
     assert sum(n for (metric, _), n in recorder.tally.totals.items() if metric is INTERNAL_ERRORS) == 1
+
+
+@pytest.mark.parametrize("seconds", ["long", None, timedelta(seconds=2), 1e308, 10**400])
+def test_a_call_with_a_duration_of_no_use_is_booked(seen: Captured[Invocation], seconds: Any) -> None:
+    """Tokens and cost of a call are booked although nobody can make a duration of what was given."""
+    record_llm_call(model="gpt-4o", duration_seconds=seconds, usage=Usage(150, 50))
+    (run,) = seen
+    assert (run.cost, run.duration_s < 1) == (Decimal("0.000875"), True)
+
+
+@pytest.mark.parametrize(("found", "cached"), [("A secret answer.", True), (None, False), (0, False), ({"a": 1}, True)])
+def test_what_a_cache_found_says_whether_it_was_a_hit(seen: Captured[Invocation], found: Any, cached: bool) -> None:
+    """`set_cached(cache.get(key))` is a hit or a miss, and keeps nothing of the answer."""
+    with track_llm(model="gpt-4o") as call:
+        call.record_usage(input_tokens=150, output_tokens=50)
+        call.set_cached(found)
+    (run,) = seen
+    assert run.cached is cached
+    assert (run.usage is None, run.cost is None) == (cached, cached)
+
+
+def test_a_cache_hit_that_cannot_be_told_is_counted(recorder: Recorder) -> None:
+    """What has no truth, as an array of numbers has none, is neither hit nor miss, and is counted."""
+    with track_llm(model="gpt-4o") as call:
+        call.set_cached(Undecided())
+        assert call.cached is None
+    assert failures(recorder, "set_cached") == 1
+
+
+class Undecided:
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+
+@pytest.mark.parametrize("model", [None, ""])
+def test_a_model_that_nobody_names_is_none(seen: Captured[Invocation], model: Any) -> None:
+    """`record_model(response.model)` of a response that names none leaves what is known."""
+    with track_llm(model="gpt-4o") as call:
+        call.record_model(model)
+    with track_llm(model="gpt-4o") as call:
+        call.record_model("gpt-4o-2024-08-06")
+        call.record_model(model)
+    assert [run.response_model for run in seen] == [None, "gpt-4o-2024-08-06"]
 
 
 @pytest.mark.parametrize("entries", ["many", None, math.nan, math.inf, [], 1j, Unreadable()])
