@@ -11,6 +11,8 @@ from taskpilot_obs_langchain.runs import Entry
 _AGENT_GRAPH: Final = "langchain_create_agent"
 _UNNAMED: Final = "LangGraph"
 _NODE_TAG: Final = "graph:step:"
+_START: Final = "__start__"
+"""LangGraph's own node, which runs where the edges that leave the start are conditional."""
 _PAUSE: Final = "langgraph.errors.GraphInterrupt"
 
 
@@ -42,7 +44,9 @@ def kind_of(name: str, tags: Sequence[str] | None, metadata: Mapping[str, Any] |
     if above is None:
         return Kind.AGENT_GRAPH if of_agent else Kind.ROOT
     if metadata.get("langgraph_node") == name and _is_node(tags):
-        return Kind.STEP if above.graph else Kind.AGENT
+        if above.graph:
+            return Kind.STEP
+        return Kind.PLUMBING if name == _START else Kind.AGENT
     if of_agent and name == metadata.get("lc_agent_name", _UNNAMED) and not above.graph:
         return Kind.AGENT_GRAPH
     return Kind.PLUMBING

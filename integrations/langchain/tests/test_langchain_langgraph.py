@@ -135,6 +135,28 @@ def test_a_graph_is_a_workflow_of_agents(seen: Seen, way: Any) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_where_a_graph_starts_is_no_agent(seen: Seen, way: Any) -> None:
+    """The node of conditional edges from the start is plumbing; a model that chooses there is the graph's own."""
+
+    def choose(state: MessagesState) -> str:
+        return str(Model(answers=["reviewer"]).invoke(state["messages"]).content)
+
+    async def choose_async(state: MessagesState) -> str:
+        return str((await Model(answers=["reviewer"]).ainvoke(state["messages"])).content)
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("reviewer", review)
+    builder.add_conditional_edges(START, choose_async if way is run_async else choose, ["reviewer"])
+    way(builder.compile(), ASK, config())
+    assert told(seen) == [
+        ("chat", "gpt-4o-mini", "success"),
+        ("invoke_agent", "reviewer", "success"),
+        ("invoke_workflow", "LangGraph", "success"),
+    ]
+    assert (seen[0].agent, seen[0].workflow) == (None, "LangGraph")
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_an_agent_graph_is_one_agent(seen: Seen, way: Any) -> None:
     """A `create_agent` graph is an agent; its nodes are none; model and tool are its own."""
     agent = create_agent(Model(answers=[asks_for("add", a=1, b=2), "3"]), [add], name="Adder")
