@@ -24,9 +24,8 @@ marks="not full"
 # The script, not `-m pytest`: that would put the checkout before the wheel.
 # Two processes, as most tests wait for servers and children; a file stays in one, for its tests share what they start.
 workers="-n 2 --dist loadfile"
-# What fails beside all others is run once more alone: these tests start servers and processes on two busy cores.
 # shellcheck disable=SC2086  a list of options
-"$bin/pytest" $workers -m "$marks" "$@" || "$bin/pytest" -m "$marks" --last-failed --last-failed-no-failures=none "$@"
+"$bin/pytest" $workers -m "$marks" "$@"
 
 if [ -n "${TASKPILOT_OBS_FULL:-}" ]; then
     echo "== NeMo Guardrails, in an environment of its own: it brings thirty packages along"
