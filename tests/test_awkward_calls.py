@@ -101,8 +101,9 @@ def test_what_a_cache_found_says_whether_it_was_a_hit(seen: Captured[Invocation]
 
 def test_a_cache_hit_that_cannot_be_told_is_counted(recorder: Recorder) -> None:
     """What has no truth, as an array of numbers has none, is neither hit nor miss, and is counted."""
+    undecided: Any = Undecided()
     with track_llm(model="gpt-4o") as call:
-        call.set_cached(Undecided())
+        call.set_cached(undecided)
         assert call.cached is None
     assert failures(recorder, "set_cached") == 1
 

@@ -94,3 +94,4 @@ def test_bad_usage_exits_2() -> None:
         done = run(*arguments)
         assert done.returncode == 2, arguments
         assert "Invalid value" in done.stderr
+    assert "Invalid value for '--input'" in run("gpt-4o", "--input", "9" * 20).stderr

@@ -330,7 +330,8 @@ def test_price_files(tmp_path: Path, name: str, content: str) -> None:
 
 WRONG_FILES = [
     ("p.toml", "prices = 3", r"prices, given 3"),
-    ("p.toml", "price = []", r"price, given \[\].*[Ee]xtra"),
+    ("p.toml", "price = []", r"price, given \[\].*[Ee]xtra.*allowed are aliases, prices$"),
+    ("p.toml", f"tool = {{a = '{'x' * 500}'}}", r"tool, given \{'a': 'x{10,60}\.\.\.: Extra"),
     (
         "p.toml",
         '[[prices]]\nmodel = "m"\ninput = -1\noutput = 1',

@@ -15,17 +15,24 @@ import typer
 from taskpilot_obs.exceptions import TaskpilotError
 from taskpilot_obs.pricing import Explanation, PriceTable, Rate
 from taskpilot_obs.usage import from_counts
+from taskpilot_obs.usage_types import MAX_TOKENS
 
 Model = Annotated[
     str | None, typer.Argument(help="The model, with or without its provider: gpt-4o, anthropic/claude-…")
 ]
-Given = Annotated[int, typer.Option("--input", min=0, help="Input tokens, cached ones included.")]
-Generated = Annotated[int, typer.Option("--output", min=0, help="Output tokens, reasoning included.")]
-CacheRead = Annotated[int | None, typer.Option("--cache-read", min=0, help="Of the input: read from the cache.")]
-CacheWrite = Annotated[int | None, typer.Option("--cache-write", min=0, help="Of the input: written to the cache.")]
-CacheWrite1h = Annotated[int | None, typer.Option("--cache-write-1h", min=0, help="Of these: kept for an hour.")]
-AudioIn = Annotated[int | None, typer.Option("--input-audio", min=0, help="Of the input: audio.")]
-AudioOut = Annotated[int | None, typer.Option("--output-audio", min=0, help="Of the output: audio.")]
+Given = Annotated[int, typer.Option("--input", min=0, max=MAX_TOKENS, help="Input tokens, cached ones included.")]
+Generated = Annotated[int, typer.Option("--output", min=0, max=MAX_TOKENS, help="Output tokens, reasoning included.")]
+CacheRead = Annotated[
+    int | None, typer.Option("--cache-read", min=0, max=MAX_TOKENS, help="Of the input: read from the cache.")
+]
+CacheWrite = Annotated[
+    int | None, typer.Option("--cache-write", min=0, max=MAX_TOKENS, help="Of the input: written to the cache.")
+]
+CacheWrite1h = Annotated[
+    int | None, typer.Option("--cache-write-1h", min=0, max=MAX_TOKENS, help="Of these: kept for an hour.")
+]
+AudioIn = Annotated[int | None, typer.Option("--input-audio", min=0, max=MAX_TOKENS, help="Of the input: audio.")]
+AudioOut = Annotated[int | None, typer.Option("--output-audio", min=0, max=MAX_TOKENS, help="Of the output: audio.")]
 Provider = Annotated[str | None, typer.Option("--provider", help="Who serves it; without it the model's name tells.")]
 Tier = Annotated[str | None, typer.Option("--tier", help="Service tier: flex, priority, batch.")]
 At = Annotated[

@@ -17,6 +17,7 @@ from taskpilot_obs.pricing.cards import Card, Rate
 
 Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
+_MAX_SHOWN: Final = 60
 _YAML: Final = frozenset({".yaml", ".yml"})
 _KINDS: Final = {
     "input": "input_tokens",
@@ -117,7 +118,14 @@ def _explain(error: ValidationError) -> str:
     wrong = []
     for one in error.errors():
         field = ".".join(str(part) for part in one["loc"])
-        given = "" if one["type"] == "missing" else f", given {one['input']!r}"
-        allowed = f"; allowed are {', '.join(OwnPrice.model_fields)}" if one["type"] == "extra_forbidden" else ""
+        given = "" if one["type"] == "missing" else f", given {_shown(one['input'])}"
+        fields = PriceFile.model_fields if len(one["loc"]) == 1 else OwnPrice.model_fields
+        allowed = f"; allowed are {', '.join(fields)}" if one["type"] == "extra_forbidden" else ""
         wrong.append(f"{field}{given}: {one['msg']}{allowed}")
     return "; ".join(wrong)
+
+
+def _shown(value: object) -> str:
+    """A value for a message; shortened, for it may be the whole table of a file of another kind."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
