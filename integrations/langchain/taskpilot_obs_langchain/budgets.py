@@ -63,9 +63,7 @@ def _class_for(kind: type[Any], recorder: Recorder | None) -> type[Any]:
                 return await super().agenerate(messages, *args, **kwargs)
 
         def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-            held = _held(self, args, kwargs, recorder)
-            held.reserve()
-            return _stepped(super().stream(*args, **kwargs), held)
+            return _stepped(super().stream(*args, **kwargs), _held(self, args, kwargs, recorder))
 
         async def astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             held = _held(self, args, kwargs, recorder)
@@ -89,7 +87,11 @@ def _class_for(kind: type[Any], recorder: Recorder | None) -> type[Any]:
 
 
 def _stepped(inner: Iterator[Any], held: Held) -> Iterator[Any]:
-    """A stream whose reservation is known while it works, and not while its consumer does."""
+    """A stream that reserves when it is first read: it begins then.
+
+    The reservation is known while the stream works, and not while its consumer does.
+    """
+    held.reserve()
     try:
         while True:
             with held.step():

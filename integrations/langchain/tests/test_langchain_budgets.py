@@ -119,6 +119,17 @@ def test_a_model_that_fails_gives_back_what_it_held() -> None:
         assert spent(recorder) == (0, 0)
 
 
+def test_a_stream_that_nobody_reads_reserves_nothing() -> None:
+    """A model's stream begins when it is first read; until then no money is set aside, nor is a call refused."""
+    with fresh_recorder(budgets=[team()]) as recorder:
+        budgeted(Model()).stream("hi", handled())
+        assert spent(recorder) == (0, 0)
+    with fresh_recorder(budgets=[team("0.00000001")]):
+        stream = budgeted(Model()).stream("hi", handled())
+        with pytest.raises(BudgetExceededError):
+            next(stream)
+
+
 def test_a_stream_that_is_left_early_is_booked_as_reserved() -> None:
     """What it took nobody knows, and it may have been billed."""
     with fresh_recorder(budgets=[team()]) as recorder:
