@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-GUIDES = [ROOT / "README.md", ROOT / "docs" / "quickstart.md", ROOT / "docs" / "testing.md"]
+GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("quickstart", "testing", "tokens-and-cost"))]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/*.md"))]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"^```toml\n# ([\w.]+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 PROGRAM = "taskpilot-obs"
 
@@ -33,9 +34,11 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
 def test_what_a_page_shows_works(page: Path, tmp_path: Path) -> None:
-    """Its Python blocks and its commands, one after the other in one folder, end well and without a warning."""
+    """Its Python blocks and commands, one after the other beside the files that it shows, end well without a warning."""
     shown = commands(page)
     assert shown
+    for name, text in FILE.findall(page.read_text(encoding="utf-8")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
     for command in shown:
         if command[1:3] == ["-m", "pytest"]:
             (tmp_path / "test_block.py").write_text(command.pop(), encoding="utf-8")
