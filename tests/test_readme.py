@@ -34,7 +34,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
 def test_what_a_page_shows_works(page: Path, tmp_path: Path) -> None:
-    """Its Python blocks and commands, one after the other beside the files that it shows, end well without a warning."""
+    """Its Python blocks and commands, one after the other beside its files, end well without a warning."""
     shown = commands(page)
     assert shown
     for name, text in FILE.findall(page.read_text(encoding="utf-8")):
