@@ -281,12 +281,12 @@ def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot
         run = new().enter(site, context.present(), args, kwargs)
         try:
             result = (checked if recorder.gated else usual)(*args, **kwargs)
-        except BaseException as error:
+            if result is not None and type(result) in _LAZY:
+                return cast(R, _follow(run, result))
+            run.end(SUCCESS, result)
+        except BaseException as error:  # of the function, or a Ctrl-C that falls on its end
             run.fail(error)
             raise
-        if result is not None and type(result) in _LAZY:
-            return cast(R, _follow(run, result))
-        run.end(SUCCESS, result)
         return result
 
     return observed
@@ -307,10 +307,10 @@ def _wrap_coroutine(
         run = new().enter(site, context.present(), args, kwargs)
         try:
             result = await (checked if recorder.gated else usual)(*args, **kwargs)
+            run.end(SUCCESS, result)
         except BaseException as error:
             run.fail(error)
             raise
-        run.end(SUCCESS, result)
         return result
 
     return observed
@@ -331,7 +331,13 @@ def _wrap_generator(
         run = new().at(site, context.present())
         if args or kwargs:
             run.set_arguments(args, kwargs)
-        return (yield from drive(run.begin(), (checked if recorder.gated else usual)(*args, **kwargs)))
+        run.begin()
+        try:
+            inner = (checked if recorder.gated else usual)(*args, **kwargs)
+        except BaseException as error:  # arguments that do not fit
+            run.fail(error)
+            raise
+        return (yield from drive(run, inner))
 
     return observed
 
@@ -350,7 +356,12 @@ def _wrap_async_generator(
         run = new().at(site, context.present())
         if args or kwargs:
             run.set_arguments(args, kwargs)
-        return run.begin(), (checked if recorder.gated else usual)(*args, **kwargs)
+        run.begin()
+        try:
+            return run, (checked if recorder.gated else usual)(*args, **kwargs)
+        except BaseException as error:  # arguments that do not fit
+            run.fail(error)
+            raise
 
     return functools.wraps(function)(relay(prepare))
 
@@ -370,8 +381,8 @@ async def _await(run: ActiveInvocation, awaitable: Awaitable[R]) -> R:
     run.resume()
     try:
         result = await awaitable
+        run.end(SUCCESS, result)
     except BaseException as error:
         run.fail(error)
         raise
-    run.end(SUCCESS, result)
     return result

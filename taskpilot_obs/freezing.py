@@ -75,15 +75,23 @@ class Freezing:
         """The records that this object stands for: `Started` when first seen, `Invocation` when seen again."""
         stage = self.stage
         if stage == BEGUN:
-            return (self._freeze_end(),)
-        if stage == DONE:
+            # One that still runs was interrupted behind its start; one begun before the fork is the parent's to end.
+            if not self.ended_ns or self.number < ids.first_number:
+                return ()
+            done = self._freeze_end()
+            if self.parent is not None:
+                self._fold()
+            self.stage = DONE
+            return (done,)
+        if stage == DONE or self.number < ids.first_number:
             return ()
         self.begun = begun = self._freeze_start()
-        self.totals = None
-        self.stage = BEGUN
+        # A run whose start was dropped may know already what those beneath it took.
+        self.totals = None if stage == UNSEEN else getattr(self, "totals", None)
         if self.parent is not None:
             self._forget_ended_ancestors()
-        return (begun,) if stage == UNSEEN else (begun, self._freeze_end())
+        self.stage = BEGUN
+        return (begun,) if stage == UNSEEN else (begun, *self.freeze())
 
     def _freeze_start(self) -> Started:
         """What is known of a run at its start. Its parent was frozen before it: the queue keeps the order."""
@@ -134,9 +142,6 @@ class Freezing:
 
     def _freeze_end(self) -> Invocation:
         """A finished run; what only an LLM call has is left for it to add."""
-        if self.parent is not None:
-            self._fold()
-        self.stage = DONE
         (
             operation, name, request_id, invocation_id, parent_id, workflow, agent, start_unix_ns, _model,
             _provider, input_length, input_text, trace_id, span_id, sampled, tenant, user, session, attributes,

@@ -61,6 +61,18 @@ class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", t
             self.caught(error)
 
 
+def to_the_end(action: Callable[[], object]) -> None:
+    """Act, and where a Ctrl-C (or what a signal's handler raises) interrupts it, once more before that goes on.
+
+    The action has to continue behind what was interrupted.
+    """
+    try:
+        action()
+    except BaseException:
+        action()
+        raise
+
+
 def log_failure(where: str, error: BaseException) -> None:
     """Log a failure of ours, at most once a minute per place and class of error.
 

@@ -25,10 +25,15 @@ next_number = count().__next__
 renews it."""
 
 
+first_number = 0
+"""The least that this process gives; what is below was begun before the fork."""
+
+
 def _renew() -> None:
-    global next_number  # noqa: PLW0603  process-wide by nature; a plain builtin method, for a function would triple its cost
+    global next_number, first_number  # noqa: PLW0603  process-wide by nature; a plain builtin method, for a function would triple its cost
     _prefixes.append(secrets.token_hex(8))
-    next_number = count((len(_prefixes) - 1) << _COUNTER_BITS).__next__
+    first_number = (len(_prefixes) - 1) << _COUNTER_BITS
+    next_number = count(first_number).__next__
 
 
 _renew()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextvars import Token
 
+    from taskpilot_obs.pipeline import Pipeline
     from taskpilot_obs.tracing import SpanIds
 
     Step = tuple[Token["ActiveInvocation | None"], Token[Any] | None]
@@ -78,8 +79,16 @@ class ActiveInvocation(Freezing):
         if len(queue) < pipeline.high_water:
             queue.append(self)
         else:
-            pipeline.put(self)
+            self._announce(pipeline)
         return self
+
+    def _announce(self, pipeline: Pipeline) -> None:
+        """Put where there may be no room; a Ctrl-C while that takes its time ends what had hardly begun."""
+        try:
+            pipeline.put(self)
+        except BaseException as error:
+            self.fail(error)
+            raise
 
     def enter(
         self,
@@ -112,7 +121,7 @@ class ActiveInvocation(Freezing):
         if len(queue) < pipeline.high_water:
             queue.append(self)
         else:
-            pipeline.put(self)
+            self._announce(pipeline)
         return self
 
     def end(self, status: Status, result: object = None) -> None:
@@ -125,23 +134,25 @@ class ActiveInvocation(Freezing):
         now, pipeline = host.now, host.pipeline
         self.ended_ns = now()
         self.status = status
-        token = self._token
-        if token is not None:
-            self._token = None
-            try:
-                _make_last_current(token)
-            except ValueError:  # another context than it was entered in
-                pass
+        try:
+            token = self._token
+            if token is not None:
+                self._token = None
+                try:
+                    _make_last_current(token)
+                except ValueError:  # another context than it was entered in
+                    pass
+                else:
+                    if self.span is not None:
+                        self.span.leave()
+            if self.span is not None:
+                host.guard_span.call(self._close_span, self.span)
+        finally:  # a Ctrl-C while a span processor takes its time must not keep the record
+            queue = pipeline.queue
+            if len(queue) < pipeline.high_water:
+                queue.append(self)
             else:
-                if self.span is not None:
-                    self.span.leave()
-        if self.span is not None:
-            host.guard_span.call(self._close_span, self.span)
-        queue = pipeline.queue
-        if len(queue) < pipeline.high_water:
-            queue.append(self)
-        else:
-            pipeline.put(self)
+                pipeline.put(self)
 
     def stop(self) -> None:
         """End as `success`."""
@@ -153,15 +164,17 @@ class ActiveInvocation(Freezing):
             return
         host = self.site.host
         status = Status.ERROR
-        with guarded("classify", host.tally):
-            status, error_type = classify(type(error))
-            if status in BAD:
-                details = self._note()
-                details.error_type = error_type
-                self._note_error(error)
-                if host.redactor is not None:
-                    details.error_message = host.redactor.value(error)
-        self.end(status)
+        try:
+            with guarded("classify", host.tally):
+                status, error_type = classify(type(error))
+                if status in BAD:
+                    details = self._note()
+                    details.error_type = error_type
+                    self._note_error(error)
+                    if host.redactor is not None:
+                        details.error_message = host.redactor.value(error)
+        finally:
+            self.end(status)
 
     def end_after_the_fact(self, status: Status) -> None:
         """End what was never announced: the drainer makes both records of it. Has no span."""

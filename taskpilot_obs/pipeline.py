@@ -16,7 +16,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from taskpilot_obs.guarded import guarded
+from taskpilot_obs.guarded import guarded, to_the_end
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
 
 if TYPE_CHECKING:
@@ -146,13 +146,18 @@ class Pipeline:
         if self._paused:
             self._put_bounded(item)
             return
+        try:
+            self._make_room()
+        finally:  # a Ctrl-C that cuts the waiting short must not cost the record
+            self._put_bounded(item)
+
+    def _make_room(self) -> None:
         if self._drainer is None:
             self._start()
         elif any(exporter.must_wait for exporter in self._blocking):
             self._wait_for_room()
         elif len(self.queue) >= self.high_water:
             self._help()
-        self._put_bounded(item)
 
     def _put_bounded(self, item: Item) -> None:
         if len(self.queue) >= 2 * self._capacity and item.droppable():
@@ -270,12 +275,14 @@ class Pipeline:
         records: list[Record] = []
         left = iter(range(limit))
         finished = False
-        while not finished:  # one guard for all, at whose price each would double; a failure costs that item only
-            with self._guard_freeze:
-                self._freeze(left, records)
-                finished = True
-        if records:
-            self._export(records)
+        try:
+            while not finished:  # one guard for all, at whose price each would double; a failure costs that item only
+                with self._guard_freeze:
+                    self._freeze(left, records)
+                    finished = True
+        finally:  # what a Ctrl-C interrupts waits for the next time; what is frozen would be lost
+            if records:
+                self._export(records)
         if self._on_tally is not None:
             with guarded("self_telemetry", self._tally):
                 self._on_tally(self._tally, self)
@@ -285,23 +292,43 @@ class Pipeline:
         for _ in left:
             if not queue:
                 return
-            records.extend(queue.popleft().freeze())
+            try:
+                records.extend(queue[0].freeze())
+            except Exception:
+                queue.popleft()
+                raise
+            queue.popleft()
 
     def _export(self, records: list[Record]) -> None:
-        for name, exporter in self._in_memory.items():
-            exported = False
+        in_memory, batched = iter(tuple(self._in_memory.items())), iter(self.batched)
+        to_the_end(lambda: self._feed(in_memory, batched, records))
+        self._adjust_high_water()
+
+    def _feed(
+        self, in_memory: Iterator[tuple[str, Exporter]], batched: Iterator[Batched], records: list[Record]
+    ) -> None:
+        """Feed those that are left."""
+        for name, exporter in in_memory:
+            self._feed_in_memory(name, exporter, records)
+        for each in batched:
+            with guarded(each.name, self._tally):
+                each.export(records)
+
+    def _feed_in_memory(self, name: str, exporter: Exporter, records: list[Record]) -> None:
+        failed = True
+        try:
             with guarded(name, self._tally):
                 exporter.export(records)
-                exported = True
-            if exported:
-                self._tally.add(RECORDS, (name,), len(records))
-            else:
+                failed = False
+        except BaseException:  # a Ctrl-C: such an exporter finishes its batch before it lets it pass
+            failed = False
+            raise
+        finally:
+            if failed:
                 self._tally.add(EXPORT_ERRORS, (name,))
                 self._tally.add(RECORDS_DROPPED, (name, DropReason.EXPORT_FAILED), len(records))
-        for batched in self.batched:
-            with guarded(batched.name, self._tally):
-                batched.export(records)
-        self._adjust_high_water()
+            else:
+                self._tally.add(RECORDS, (name,), len(records))
 
     def flush(self, timeout_s: float = EXIT_TIMEOUT_S) -> bool:
         """Drain, then wait until every exporter has written; False when the time is up first."""
@@ -420,6 +447,7 @@ def _at_exit() -> None:
             pipeline.shutdown(timeout_s)
         except KeyboardInterrupt as error:  # whoever waits for the exit has had enough
             interrupt, timeout_s = error, 0.0
+            pipeline.shutdown(timeout_s)
     if interrupt is not None:
         raise interrupt
 

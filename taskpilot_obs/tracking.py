@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from taskpilot_obs import context
 from taskpilot_obs.abandonable import Abandonable
 from taskpilot_obs.config import get_recorder
-from taskpilot_obs.exceptions import RefusedError
+from taskpilot_obs.context import current_running
 from taskpilot_obs.invocation import ActiveInvocation
 from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.records import Operation
@@ -37,7 +37,7 @@ class Tracked(Generic[I_co]):
         self._site = site
         self._stated = stated
         self._runs: list[I_co] = []
-        """Those in progress: a block may be entered again, in a loop or within itself."""
+        """Those in progress: a block may be entered again, in a loop, within itself, in other threads and tasks."""
 
     def _begin(self) -> I_co:
         site, new = self._site, self._new
@@ -45,21 +45,31 @@ class Tracked(Generic[I_co]):
         self._runs.append(run)
         return run
 
+    def _end(self) -> I_co:
+        """The run whose block ends: the one that is current here, if it is one of these."""
+        runs, here = self._runs, cast("I_co", current_running.get())
+        try:
+            runs.remove(here)
+        except ValueError:  # left in another context than it was entered in, or nothing is recorded
+            return runs.pop()
+        return here
+
     def __enter__(self) -> I_co:
         run = self._begin()
         host = self._site.host
-        if host.limits is not None and isinstance(run, LlmInvocation):
-            try:
-                host.limits.before(run, (), self._stated)
-            except RefusedError as error:
-                run.fail(error)
-                raise
+        if not host.enabled or host.limits is None or not isinstance(run, LlmInvocation):
+            return run
+        try:
+            host.limits.before(run, (), self._stated)
+        except BaseException as error:
+            self._end().fail(error)
+            raise
         return run
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        run = self._runs.pop()
+        run = self._end()
         if error is None:
             run.stop()
         else:
@@ -73,7 +83,7 @@ class Tracked(Generic[I_co]):
         try:
             await host.limits.before_async(run, (), self._stated)
         except BaseException as error:
-            run.fail(error)
+            self._end().fail(error)
             raise
         return run
 

@@ -63,8 +63,8 @@ class RunLines:
         self._service = service
         self._max_string = max_string
         self._kept: dict[Hashable, str] = {}
-        self._second_ns, self._second = 0, _TIMESTAMP + rfc3339(0)[:-_FRACTION]
-        """The second that most lines share, and what they begin with."""
+        self._second = (0, _TIMESTAMP + rfc3339(0)[:-_FRACTION])
+        """The second that most lines share, in ns, and what they begin with; one value, for threads may share it."""
 
     def started(self, record: Started) -> str | None:
         """The line of a start, without its closing brace; only workflows and agents have one."""
@@ -80,12 +80,13 @@ class RunLines:
         if repeating is None:
             repeating = self._keep(key, self._start_fields(operation, name, workflow, agent))
         ids = self._ids(request_id, invocation_id, parent_id, trace_id, span_id, tenant, user, session)
-        micros = (start_unix_ns - self._second_ns) // 1_000
+        second_ns, second = self._second
+        micros = (start_unix_ns - second_ns) // 1_000
         if not 0 <= micros < _SECOND:
-            micros = self._turn(start_unix_ns)
-        text = f'{self._second}{micros:06}Z",{repeating}{ids}'
+            micros, second = self._turn(start_unix_ns)
+        text = f'{second}{micros:06}Z",{repeating}{ids}'
         if input_length is not None:
-            text += f"{_TAKEN}{input_length}"
+            text += f"{_TAKEN}{input_length:d}"
         if input_text or attributes:
             text += self._more({Field.INPUT: input_text, Field.ATTRIBUTES: attributes or None})
         return text
@@ -106,14 +107,15 @@ class RunLines:
             repeating = self._keep(key, self._end_fields(record))
         ids = self._ids(request_id, invocation_id, parent_id, trace_id, span_id, tenant, user, session)
         ended_unix_ns = start_unix_ns + int(duration_s * 1e9)
-        micros = (ended_unix_ns - self._second_ns) // 1_000
+        second_ns, second = self._second
+        micros = (ended_unix_ns - second_ns) // 1_000
         if not 0 <= micros < _SECOND:
-            micros = self._turn(ended_unix_ns)
-        text = f'{self._second}{micros:06}Z",{repeating}{ids}'
+            micros, second = self._turn(ended_unix_ns)
+        text = f'{second}{micros:06}Z",{repeating}{ids}'
         if input_length is not None:
-            text += f"{_TAKEN}{input_length}"
+            text += f"{_TAKEN}{input_length:d}"
         if output_length is not None:
-            text += f"{_GIVEN}{output_length}"
+            text += f"{_GIVEN}{output_length:d}"
         if -_MAX_SECONDS < duration_s < _MAX_SECONDS:
             text += f"{_DURATION}{duration_s * 1e3:.3f}"
         if operation in LLM_OPERATIONS:
@@ -161,11 +163,11 @@ class RunLines:
             }
         )
 
-    def _turn(self, unix_ns: int) -> int:
-        """Begin another second; returns the microseconds in it."""
-        self._second_ns = unix_ns // 1_000_000_000 * 1_000_000_000
-        self._second = _TIMESTAMP + rfc3339(unix_ns)[:-_FRACTION]
-        return (unix_ns - self._second_ns) // 1_000
+    def _turn(self, unix_ns: int) -> tuple[int, str]:
+        """Begin another second; returns the microseconds in it, and what its lines begin with."""
+        second_ns = unix_ns // 1_000_000_000 * 1_000_000_000
+        self._second = second_ns, _TIMESTAMP + rfc3339(unix_ns)[:-_FRACTION]
+        return (unix_ns - second_ns) // 1_000, self._second[1]
 
     def _more(self, fields: Fields) -> str:
         text = members(fields, self._max_string)
@@ -228,9 +230,9 @@ def _llm_text(ttft_s: float | None, usage: Usage | None, cost: Decimal | None) -
     if usage is not None:
         taken, given = usage.input_tokens, usage.output_tokens
         if taken is not None:
-            text += f"{_INPUT_TOKENS}{taken}"
+            text += f"{_INPUT_TOKENS}{taken:d}"
         if given is not None:
-            text += f"{_OUTPUT_TOKENS}{given}"
+            text += f"{_OUTPUT_TOKENS}{given:d}"
         if taken is not None and given is not None:
             text += f"{_TOTAL_TOKENS}{taken + given}"
     if cost is not None and cost.is_finite():

@@ -24,6 +24,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.sketch import Sketch
+from taskpilot_obs.guarded import to_the_end
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
     Decision,
@@ -211,6 +212,10 @@ class RollingWindow:
 
     def export(self, batch: Sequence[Record], /) -> None:
         """Count a batch of records."""
+        counted: set[int] = set()
+        to_the_end(lambda: self._count_rest(batch, counted))
+
+    def _count_rest(self, batch: Sequence[Record], counted: set[int]) -> None:
         deltas: defaultdict[int, Slice] = defaultdict(Slice)
         for record in batch:
             if isinstance(record, Started):  # half of all
@@ -225,6 +230,9 @@ class RollingWindow:
                 self._count(deltas[time_unix_ns // _FINE_NS], record)
         now = self._clock()
         for index, delta in deltas.items():
+            if index in counted:
+                continue
+            counted.add(index)
             self._fine.add(index * _FINE_NS, delta, now)
             self._coarse.add(index * _FINE_NS, delta, now)
 

@@ -11,7 +11,7 @@ from taskpilot_obs.exporters.prometheus.labels import clean
 from taskpilot_obs.exporters.prometheus.llm_calls import LlmCalls
 from taskpilot_obs.exporters.prometheus.runs import Runs
 from taskpilot_obs.exporters.prometheus.sums import Sums
-from taskpilot_obs.guarded import guarded
+from taskpilot_obs.guarded import guarded, to_the_end
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
     CacheSize,
@@ -98,6 +98,9 @@ class PrometheusExporter:
 
     def _book_all(self, batch: Sequence[Record]) -> None:
         records = iter(batch)
+        to_the_end(lambda: self._book_rest(records))
+
+    def _book_rest(self, records: Iterator[Record]) -> None:
         self._finish(lambda: self._book(records))
         self._finish(self._sums.book)
 
