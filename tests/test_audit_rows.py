@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -12,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskpilot_obs.audit.encoding import Layout, clean_value, rfc3339, to_json
-from taskpilot_obs.audit.rows import audit_record, audit_text
+from taskpilot_obs.audit.rows import AuditLines, audit_record, audit_text
 from taskpilot_obs.records import BAD, CacheSize, Feedback, Operation, Origin, Record, Rollup, Status, Verdict
 from taskpilot_obs.semconv import Field
+from taskpilot_obs.usage import Usage
 
 IDS = {
     "request_id": "req-1",
@@ -256,6 +259,36 @@ def test_value_of_a_foreign_type_in_a_field_of_ours() -> None:
     """A field that is neither text nor number is refused: the record is counted and not written wrong."""
     with pytest.raises(TypeError, match="bytes"):
         audit_text(finished(user=b"bytes"))
+
+
+@pytest.mark.parametrize("length", ["1", '1,"forged":2', 1.5, math.nan, Decimal(1), [1]])
+def test_length_that_is_no_number(length: Any) -> None:
+    """A record made by hand cannot smuggle JSON into a line: a length that is no whole number is refused."""
+    for record in (started(input_length=length), finished(input_length=length), finished(output_length=length)):
+        with pytest.raises((TypeError, ValueError)):
+            audit_text(record)
+    with pytest.raises((TypeError, ValueError)):
+        audit_text(llm_call(usage=Usage(input_tokens=length)))
+
+
+def test_threads_that_share_the_lines_of_a_log() -> None:
+    """Two threads that write with one exporter do not mix up each other's seconds."""
+    lines = AuditLines()
+    seconds = range(1_700_000_000, 1_700_000_200)
+
+    def write(offset: int) -> list[str]:
+        return [str(lines.text(started(start_unix_ns=(second + offset) * 10**9))) for second in [*seconds] * 10]
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            written = list(pool.map(write, (0, 10**6, 2 * 10**6, 3 * 10**6)))
+    finally:
+        sys.setswitchinterval(interval)
+    for offset, texts in enumerate(written):
+        expected = [rfc3339((second + offset * 10**6) * 10**9) for second in [*seconds] * 10]
+        assert [text[14:41] for text in texts] == expected
 
 
 def test_caches_are_bounded() -> None:

@@ -552,3 +552,26 @@ def test_a_coroutine_out_of_a_plain_function_that_fails(seen: Captured[Invocatio
         asyncio.run(begin())
     assert caught.value is error
     assert [(run.name, run.status) for run in seen] == [("lazy", Status.ERROR)]
+
+
+def test_arguments_that_do_not_fit_end_the_run(recorder: Recorder, seen: Captured[Invocation]) -> None:
+    """Wrong arguments are an error of the call, whatever its kind: it ends, and nothing stays active."""
+
+    async def both() -> None:
+        with pytest.raises(TypeError, match="positional argument"):
+            await coroutine(1, 2)  # type: ignore[call-arg, arg-type]  # the mistake is the point
+        with pytest.raises(TypeError, match="positional argument"):
+            await anext(async_generator(1, 2))  # type: ignore[call-arg]
+
+    asyncio.run(both())
+    with pytest.raises(TypeError, match="positional argument"):
+        plain(1, 2, 3)  # type: ignore[call-arg, arg-type]
+    with pytest.raises(TypeError, match="positional argument"):
+        next(generator(1, 2))  # type: ignore[call-arg]
+    names = ["coroutine", "async_generator", "plain", "generator"]
+    assert [(run.name, run.status, run.error_type) for run in seen] == [
+        (name, Status.ERROR, "TypeError") for name in names
+    ]
+    assert recorder.registry is not None
+    active = [s.value for each in recorder.registry.collect() for s in each.samples if s.name == "agent_active_runs"]
+    assert not any(active)

@@ -35,6 +35,7 @@ from taskpilot_obs import (
 )
 from taskpilot_obs import recorder as module
 from taskpilot_obs.clock import Clock
+from taskpilot_obs.context import current_running
 from taskpilot_obs.exceptions import PolicyViolationError
 from taskpilot_obs.feedback import MAX_RATED
 from taskpilot_obs.invocation import ActiveInvocation
@@ -162,6 +163,37 @@ def test_a_context_manager_left_elsewhere_is_harmless(
     asyncio.run(outer())
     assert [run.status for run in seen] == [Status.SUCCESS]
     assert caplog.records == []
+
+
+def test_one_block_in_many_tasks_and_threads(seen: Captured[Invocation]) -> None:
+    """A block that several tasks or threads share ends the run of whoever leaves it, and leaves none current."""
+    block = track_agent("shared")
+
+    async def stay(seconds: float) -> ActiveInvocation:
+        async with block as run:
+            await asyncio.sleep(seconds)
+        assert run.ended
+        assert current_running.get() is None
+        return run
+
+    async def overlap() -> list[ActiveInvocation]:
+        return [*await asyncio.gather(stay(0.001), stay(0.02), stay(0.01))]
+
+    def in_thread(number: int) -> ActiveInvocation:
+        barrier.wait(10)
+        with block as run:
+            barrier.wait(10)
+            time.sleep(0.002 * (number % 3))
+        assert run.ended
+        assert current_running.get() is None
+        return run
+
+    runs = asyncio.run(overlap())
+    barrier = threading.Barrier(6)
+    with ThreadPoolExecutor(6) as pool:
+        runs += pool.map(in_thread, range(6))
+    assert {run.invocation_id for run in seen} == {run.invocation_id for run in runs}
+    assert [run.parent_id for run in seen] == [None] * 9
 
 
 class Timeout(Exception):  # noqa: N818  named as libraries name theirs
@@ -574,6 +606,26 @@ def test_switched_off_a_block_is_a_run_that_has_ended() -> None:
         run.set_attribute("k", 1)
         assert run.ended
         assert off.pipeline.backlog == 0
+
+
+def test_a_run_whose_start_was_dropped_knows_what_its_calls_took() -> None:
+    """What was spent beneath a task that began while the queue was full is in its roll-up, and in the metrics."""
+    with fresh_recorder(queue_capacity=64) as small, capture_invocations(small) as seen:
+        with small.pipeline._lock:
+            while small.pipeline.backlog < 128:
+                with track_tool("t"):
+                    pass
+            task = track_workflow("w")
+            task.__enter__()
+        small.drain()
+        with track_llm(model="gpt-4o") as call:
+            call.set_cost("0.5")
+        small.drain()
+        task.__exit__(None, None, None)
+        rollup = next(run.rollup for run in seen if run.name == "w")
+        assert rollup is not None
+        assert (rollup.llm_calls, rollup.cost) == (1, Decimal("0.5"))
+        assert gauge(small, "workflow_cost_usd_total") == 0.5
 
 
 def test_runs_past_twice_the_capacity_are_dropped_whole(recorder: Recorder) -> None:

@@ -254,3 +254,38 @@ def killed_while(tmp_path: Path, operation: str, after: int) -> bool:
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment, check=False)
     assert done.returncode in {0, -signal.SIGKILL}
     return done.returncode != 0
+
+
+@pytest.mark.parametrize("drained", [False, True])
+def test_a_run_that_forks_is_its_parents(tmp_path: Path, drained: bool) -> None:
+    """A run that was in progress at a fork is recorded by the process that began it, though both of them leave it."""
+    out = run(
+        tmp_path,
+        f"""
+        from taskpilot_obs.exporters.prometheus.reading import samples
+        configure(audit_log=os.environ["AUDIT"])
+
+        @observe_agent
+        def forks():
+            if {drained}:
+                flush()
+            child = os.fork()
+            agent()
+            return child
+
+        child = forks()
+        if not child:
+            agent()
+            flush()
+            deadline = time.monotonic() + 10  # the parent's own end may be a moment behind
+            while (active := sum(s.value for s in samples() if s.name == "agent_active_runs")):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            print(active, flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        flush()
+        """,
+    )
+    assert_exactly(tmp_path, 4)
+    assert out == "0.0\n"
