@@ -87,7 +87,7 @@ class LlmInvocation(Abandonable):
         return super().enter(site, parent, args, kwargs)
 
     def _prepare(self, here: LlmSite) -> None:
-        if not here.priced:
+        if not here.priced and here.host.enabled:
             prices = here.host.prices
             prices.warm_up()
             here.priced = prices.ready

@@ -271,6 +271,14 @@ def test_length_that_is_no_number(length: Any) -> None:
         audit_text(llm_call(usage=Usage(input_tokens=length)))
 
 
+def test_time_that_is_no_number_of_nanoseconds() -> None:
+    """A record made by hand whose time is a float or text is refused; one before 1970 is written as it stands."""
+    for unix_ns in (1.7e18, "0", math.nan):
+        with pytest.raises((TypeError, ValueError)):
+            audit_text(started(start_unix_ns=unix_ns))
+    assert fields(started(start_unix_ns=-1))["timestamp"] == "1969-12-31T23:59:59.999999Z"
+
+
 def test_threads_that_share_the_lines_of_a_log() -> None:
     """Two threads that write with one exporter do not mix up each other's seconds."""
     lines = AuditLines()

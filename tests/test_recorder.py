@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -606,6 +609,22 @@ def test_switched_off_a_block_is_a_run_that_has_ended() -> None:
         run.set_attribute("k", 1)
         assert run.ended
         assert off.pipeline.backlog == 0
+
+
+def test_switched_off_nothing_is_loaded_or_started() -> None:
+    """An LLM call while the library is switched off loads no price table and starts no thread."""
+    code = """
+import sys, threading
+from taskpilot_obs import observe_llm, track_llm
+ask = observe_llm(model="gpt-4o")(lambda: {})
+ask()
+with track_llm(model="gpt-4o") as call:
+    call.record_usage(input_tokens=1)
+assert not [name for name in sys.modules if name.startswith("genai_prices")]
+assert threading.active_count() == 1
+"""
+    environment = os.environ | {"TASKPILOT_OBS_ENABLED": "false", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
 
 
 def test_a_run_whose_start_was_dropped_knows_what_its_calls_took() -> None:

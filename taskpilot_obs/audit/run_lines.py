@@ -84,7 +84,7 @@ class RunLines:
         micros = (start_unix_ns - second_ns) // 1_000
         if not 0 <= micros < _SECOND:
             micros, second = self._turn(start_unix_ns)
-        text = f'{second}{micros:06}Z",{repeating}{ids}'
+        text = f'{second}{micros:06d}Z",{repeating}{ids}'
         if input_length is not None:
             text += f"{_TAKEN}{input_length:d}"
         if input_text or attributes:
@@ -111,7 +111,7 @@ class RunLines:
         micros = (ended_unix_ns - second_ns) // 1_000
         if not 0 <= micros < _SECOND:
             micros, second = self._turn(ended_unix_ns)
-        text = f'{second}{micros:06}Z",{repeating}{ids}'
+        text = f'{second}{micros:06d}Z",{repeating}{ids}'
         if input_length is not None:
             text += f"{_TAKEN}{input_length:d}"
         if output_length is not None:
