@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import hypothesis
 import pytest
 from opentelemetry import context as otel_context
 
@@ -13,6 +14,10 @@ from taskpilot_obs.guarded import forget_causes
 from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import Invocation
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
+
+# How long an example takes says nothing where two cores run two tests and a drainer.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @contextmanager

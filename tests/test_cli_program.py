@@ -22,6 +22,21 @@ def test_version() -> None:
         assert done.stdout == f"taskpilot-obs {version('taskpilot-obs')}\n"
 
 
+@pytest.mark.parametrize("command", ["--help", "metrics", "audit --help", "demo --help", "rules --help", "doctor"])
+def test_commands_do_not_need_the_settings_of_a_service(command: str, tmp_path: Path) -> None:
+    """A command does its work, and opens no audit log, whatever the environment says of a service."""
+    environment = os.environ | {
+        "TASKPILOT_OBS_AUDIT_LOG": str(tmp_path / "audit" / "audit.jsonl"),
+        "TASKPILOT_OBS_QUEUE_CAPACITY": "many",
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "missing"),
+    }
+    done = subprocess.run([*MAIN, *command.split()], env=environment, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (1 if command == "doctor" else 0)
+    assert ("problem  settings" in done.stdout and "problem  multi-process" in done.stdout) == (command == "doctor")
+    assert not (tmp_path / "audit").exists()
+
+
 @pytest.mark.parametrize(
     "command",
     [

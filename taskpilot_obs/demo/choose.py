@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs.demo.service import decorated_service
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ def choose(*, decorators: bool = False, live: bool = False, environ: Mapping[str
         raise ConfigurationError("--live asks through LangChain: give it without --decorators")
     if live:
         return _live(environ)
+    from taskpilot_obs.demo.service import decorated_service  # what it decorates asks for a recorder: not for help only
+
     service = decorated_service()
     if decorators:
         return service
