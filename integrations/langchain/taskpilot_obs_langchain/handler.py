@@ -82,6 +82,10 @@ class ObservabilityHandler(BaseCallbackHandler):
         self._hears_graphs = False
         self._stated = self._runs.stated
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> ObservabilityHandler:
+        """A model that is copied with the handler in it goes on recording where it did."""
+        return self
+
     # --- chains, graphs and their nodes ------------------------------------------------------------------------------
 
     def on_chain_start(

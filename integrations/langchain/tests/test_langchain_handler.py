@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from copy import deepcopy
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -415,6 +416,14 @@ def test_a_cancelled_task_is_cancelled(seen: Seen) -> None:
 
     asyncio.run(cancel())
     assert [run.status for run in seen] == [Status.CANCELLED] * 2
+
+
+def test_a_deep_copy_of_a_model_is_recorded_too(seen: Seen) -> None:
+    """A handler within a model does not stand in the way of copying it; the copy's calls are recorded, once."""
+    model = Model(callbacks=[ObservabilityHandler()])
+    deepcopy(model).invoke("hello")
+    model.model_copy(deep=True).invoke("hello", config={"callbacks": model.callbacks})
+    assert told(seen) == [("chat", "gpt-4o-mini", "success")] * 2
 
 
 def test_a_run_that_never_ends_leaves_nothing(seen: Seen) -> None:
