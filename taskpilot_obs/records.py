@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, Never, cast
 
 from taskpilot_obs.usage_types import Usage
 
@@ -50,7 +50,15 @@ def _name_of_type(value: object) -> str:
     return f"<{type(value).__name__}>"
 
 
-class Operation(StrEnum):
+class _Words(StrEnum):
+    """One word of a few; any other is refused with those that are allowed."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Never:
+        raise ValueError(f"{value!r} is no {cls.__name__}; allowed are {', '.join(cls)}")
+
+
+class Operation(_Words):
     """What was done; the values are those of OpenTelemetry's `gen_ai.operation.name`."""
 
     WORKFLOW = "invoke_workflow"
@@ -63,7 +71,7 @@ class Operation(StrEnum):
 LLM_OPERATIONS = frozenset({Operation.CHAT, Operation.EMBEDDINGS})
 
 
-class Status(StrEnum):
+class Status(_Words):
     """How an operation ended."""
 
     SUCCESS = "success"
@@ -85,7 +93,7 @@ _NOT_BILLED = frozenset({Status.ERROR, Status.BLOCKED})
 _NO_USAGE = Usage()
 
 
-class Severity(StrEnum):
+class Severity(_Words):
     """How grave a policy violation is."""
 
     LOW = "low"
@@ -94,7 +102,7 @@ class Severity(StrEnum):
     CRITICAL = "critical"
 
 
-class Verdict(StrEnum):
+class Verdict(_Words):
     """What a policy says about a text or a tool call."""
 
     ALLOW = "allow"
@@ -102,7 +110,7 @@ class Verdict(StrEnum):
     REQUIRE_APPROVAL = "require_approval"
 
 
-class CheckResult(StrEnum):
+class CheckResult(_Words):
     """What came of one check; the first two of every check, the rest of guardrails and of checks that failed."""
 
     PASSED = "passed"
@@ -112,14 +120,14 @@ class CheckResult(StrEnum):
     ERROR = "error"
 
 
-class Stage(StrEnum):
+class Stage(_Words):
     """Where a guardrail looked."""
 
     INPUT = "input"
     OUTPUT = "output"
 
 
-class DecisionKind(StrEnum):
+class DecisionKind(_Words):
     """Who decided."""
 
     POLICY = "policy"

@@ -317,7 +317,7 @@ def test_words_outside_of_the_vocabulary_are_refused() -> None:
         record_guardrail_block("g", stage="middle")
     with pytest.raises(ValueError, match="perhaps"):
         record_decision("p", "perhaps")
-    with pytest.raises(ValueError, match="great"):
+    with pytest.raises(ValueError, match="'great' is no Status; allowed are success, error, timeout"):
         record_llm_call(model="m", status="great")
 
 
