@@ -310,7 +310,6 @@ class LlmInvocation(Abandonable):
         if self.cached:
             return None
         if not self._priced:
-            self._priced = True
             host = self.site.host
             with guarded("price", host.tally):
                 self.cost, self.cost_source = host.prices.price(
@@ -321,6 +320,7 @@ class LlmInvocation(Abandonable):
                     at_unix_ns=host.clock.unix_ns(self.started_ns),
                     service_tier=self.service_tier,
                 )
+            self._priced = True  # last, for what a Ctrl-C interrupts is done again
         return self.cost
 
     def _note_error(self, error: BaseException) -> None:
@@ -364,11 +364,11 @@ class LlmInvocation(Abandonable):
         return super()._freeze_start()._replace(request_model=self.request_model, provider=self.provider)
 
     def _freeze_end(self) -> Invocation:
-        unread, self._unread = self._unread, None
-        if unread is not None:
+        if self._unread is not None:
             with guarded("record_response", self.site.host.tally):
-                self._note_reading(self._read(unread))
+                self._note_reading(self._read(self._unread))
                 self.status = self._as_answered(self.status)
+            self._unread = None
         self.price()
         hit = self.cached is True
         usage = None if hit else self.usage
