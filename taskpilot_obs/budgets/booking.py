@@ -18,7 +18,7 @@ from taskpilot_obs.budgets.alerts import alerts_of
 from taskpilot_obs.budgets.control import WHERE, Control
 from taskpilot_obs.budgets.ledger import Account, Booking, Claim, Settled, Standing
 from taskpilot_obs.budgets.model import Call, smallest
-from taskpilot_obs.exceptions import StoreError
+from taskpilot_obs.exceptions import StoreError, StoreUnavailableError
 from taskpilot_obs.guarded import guarded, log_failure
 from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Status
 
@@ -180,11 +180,37 @@ class Book:
                 settled = self._control.ledger.settle(some, self._control.moment())
             except StoreError as error:
                 log_failure(WHERE, error)
-                self._limit_waiting()
-                return
+                if isinstance(error, StoreUnavailableError) or not self._settle_apart(some):
+                    self._limit_waiting()
+                    return
+                continue
             for _ in some:
                 self._waiting.popleft()
             self._tell(settled)
+
+    def _settle_apart(self, some: Sequence[Booking]) -> bool:
+        """Each budget for itself, so that one that the store refuses keeps no other from being booked.
+
+        What is refused beside others is lost, and counted. Where all are, the store is broken, and all go on waiting.
+        """
+        refused: dict[str, StoreError] = {}
+        names = {booking.claim.budget.name for booking in some}
+        for name in sorted(names):
+            part = [booking for booking in some if booking.claim.budget.name == name]
+            try:
+                self._tell(self._control.ledger.settle(part, self._control.moment()))
+            except StoreError as error:
+                refused[name] = error
+        if len(refused) == len(names):
+            return False
+        for booking in some:
+            self._waiting.popleft()
+            reason = refused.get(booking.claim.budget.name)
+            if isinstance(reason, StoreUnavailableError):
+                self._waiting.append(booking)
+            elif reason is not None:
+                self._control.tally.add(semconv.INTERNAL_ERRORS, (WHERE,))
+        return True
 
     def _limit_waiting(self) -> None:
         """Without its store for long, the smallest loss: reservations end by themselves, sums are kept."""

@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store.access import opened
+from taskpilot_obs.store.money import MOST_NANO
 from taskpilot_obs.store.queries import Filters, bins, errors, totals
 from taskpilot_obs.store.segments import DAY, HOUR, Segment, floor_day, floor_hour, pruned_before
 from taskpilot_obs.store.sketch import encode
@@ -120,7 +121,7 @@ def _lines(connection: Connection, segment: Segment, period: SummaryPeriod) -> l
             "period": period,
             "period_start": segment.start,
             **dict(zip(DIMENSIONS, key, strict=True)),
-            **count._asdict(),
+            **count._replace(cost_nano=min(count.cost_nano, MOST_NANO))._asdict(),
             "latency_sketch": encode(latency.latency[key]),
             "ttft_sketch": encode(latency.first_token[key]) or None,
             "errors": json.dumps(failed[key], sort_keys=True) if key in failed else None,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, delete, select, text, update
+from sqlalchemy import bindparam, case, delete, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from taskpilot_obs.budgets.ledger import Account, Claim, Refusal, Settled, Standing, crossed_by, key_of
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 
 _REST: Final = 1_000
 """Amounts in USD are split: whole billionths, and trillionths on top."""
+_MOST_UNITS: Final = 9_200_000_000_000_000_000
+"""What a column holds. A line that is full stays full: one absurd call must not keep the next from being booked."""
 _L = BUDGET_LEDGER.c
 _R = BUDGET_RESERVATIONS.c
 _THIS_LINE: Final = "budget = :budget AND scope_key = :scope_key AND period_start = :period_start"
-_ROOM: Final = """
-    (spent_units + reserved_units + :units + (spent_rest + reserved_rest + :rest) / 1000 < :limit_units
-     OR (spent_units + reserved_units + :units + (spent_rest + reserved_rest + :rest) / 1000 = :limit_units
-         AND (spent_rest + reserved_rest + :rest) % 1000 <= :limit_rest))
+_LEFT: Final = ":limit_units - spent_units - reserved_units - (spent_rest + reserved_rest + :rest) / 1000"
+_ROOM: Final = f"""
+    ({_LEFT} > :units OR ({_LEFT} = :units AND (spent_rest + reserved_rest + :rest) % 1000 <= :limit_rest))
 """
 _ADD: Final = f"""
     UPDATE budget_ledger
@@ -230,7 +231,7 @@ class StoreLedger:
         added = insert.on_conflict_do_update(
             index_elements=[_L.budget, _L.scope_key, _L.period_start],
             set_={
-                "spent_units": _L.spent_units + units,
+                "spent_units": case((_L.spent_units > _MOST_UNITS - units, _MOST_UNITS), else_=_L.spent_units + units),
                 "spent_rest": _L.spent_rest + rest,
                 "reserved_units": _L.reserved_units - released[0],
                 "reserved_rest": _L.reserved_rest - released[1],
@@ -281,7 +282,8 @@ class StoreLedger:
 
 
 def _split(budget: Budget, amount: int) -> tuple[int, int]:
-    return divmod(amount, _REST) if budget.unit == "usd" else (amount, 0)
+    units, rest = divmod(amount, _REST) if budget.unit == "usd" else (amount, 0)
+    return min(units, _MOST_UNITS), rest
 
 
 def _standing(budget: Budget, row: Any) -> Standing:

@@ -29,7 +29,8 @@ def explained(error: Exception, store: str) -> StoreError:
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, sqlite3.Error):
         return _explained_sqlite(original, store)
-    if type(original).__name__ in {"DataError", "IntegrityError"} or isinstance(original, SQLAlchemyError):
+    kinds = {kind.__name__ for kind in type(original).__mro__}  # of a driver that may not be installed
+    if kinds & {"DataError", "IntegrityError"} or isinstance(original, SQLAlchemyError):
         return StoreError(f"the telemetry store {store} refused a statement: {type(original).__name__}")
     reason = getattr(original, "sqlstate", None) or type(original).__name__
     return StoreUnavailableError(f"the telemetry store {store} does not answer, or refuses ({reason})")

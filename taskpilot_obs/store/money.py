@@ -14,7 +14,8 @@ _EXACT: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _QUANTUM: Final = Decimal(1).scaleb(-12)
 _PER_NANO: Final = 1_000
 LIMIT_USD: Final = Decimal(9_000_000_000)
-"""The largest amount that one row, or one sum, can hold."""
+"""The largest amount that one row, or one summary, can hold."""
+MOST_NANO: Final = int(LIMIT_USD) * 10**9
 
 
 class Money(NamedTuple):

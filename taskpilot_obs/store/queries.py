@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Key = tuple[str, ...]
 _SERIES_DIMENSIONS: Final = frozenset({"provider", "model_name", "agent"})
 _FETCH: Final = 20_000
+_HALF: Final = 1 << 32
 
 
 class Filters(NamedTuple):
@@ -107,6 +108,8 @@ def _totals(
     if where is not None:
         columns = [SUMMARIES.c[name] for name in dimensions]
         sums = [func.sum(SUMMARIES.c[name]) for name in Counts._fields]
+        money = Counts._fields.index("cost_nano")
+        sums[money : money + 1] = wide_sum(SUMMARIES.c.cost_nano)
         for line in connection.execute(select(*columns, *sums).where(where).group_by(*columns)):
             yield tuple(line[: len(columns)]), _counts(line[len(columns) :])
 
@@ -172,8 +175,10 @@ def _series(connection: Connection, dimensions: Sequence[str], asked: Mapping[st
 
 def _counts(values: Sequence[Any]) -> Counts:
     """SQL's sums: NULL where there was nothing, and decimals on PostgreSQL."""
-    *whole, latency = (value or 0 for value in values)
-    return Counts(*map(int, whole))._replace(latency_total_ms=float(latency))
+    *whole, high, low, rest, latency = (value or 0 for value in values)
+    return Counts(*map(int, whole))._replace(
+        cost_nano=joined(high, low), cost_rest=int(rest), latency_total_ms=float(latency)
+    )
 
 
 _call = LLM_CALLS.c
@@ -193,10 +198,20 @@ def _row_sums(connection: Connection) -> list[Any]:
         func.sum(_call.reasoning_tokens),
         func.sum(_call.cached_tokens),
         func.sum(_call.cache_write_tokens),
-        func.sum(_call.cost_nano),
+        *wide_sum(_call.cost_nano),
         func.sum(_call.cost_rest),
         func.sum(_call.latency_ms),
     ]
+
+
+def wide_sum(column: ColumnElement[int]) -> tuple[Any, Any]:
+    """A sum in two, for `joined`: SQLite's own ends at 64 bits, where a few absurd costs would end every answer."""
+    return func.sum(column // _HALF), func.sum(column % _HALF)
+
+
+def joined(high: int | Decimal | None, low: int | Decimal | None) -> int:
+    """What the two parts of a `wide_sum` stand for."""
+    return int(high or 0) * _HALF + int(low or 0)
 
 
 def _summaries_where(segments: Sequence[Segment], filters: Filters) -> ColumnElement[bool] | None:

@@ -9,6 +9,7 @@ from sqlalchemy import func, select, text
 
 from taskpilot_obs.records import Status
 from taskpilot_obs.store.money import to_decimal
+from taskpilot_obs.store.queries import joined, wide_sum
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, VIOLATIONS
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def tasks(connection: Connection, start: datetime, end: datetime) -> dict[str, T
         _run.name,
         _run.status,
         func.count(),
-        func.sum(_run.cost_nano),
-        func.sum(_run.cost_rest),
         func.count().filter(_run.violations > 0),
+        func.sum(_run.cost_rest),
+        *wide_sum(_run.cost_nano),
     )
     lines: dict[str, list[Any]] = defaultdict(list)
     for line in connection.execute(sums.where(*where).group_by(_run.name, _run.status)):
@@ -63,8 +64,8 @@ def tasks(connection: Connection, start: datetime, end: datetime) -> dict[str, T
         name: Tasks(
             {Status(line[1]): line[2] for line in held},
             durations[name],
-            to_decimal(sum(line[3] or 0 for line in held), sum(line[4] or 0 for line in held)),
-            sum(line[5] for line in held),
+            to_decimal(sum(joined(*line[5:]) for line in held), sum(line[4] or 0 for line in held)),
+            sum(line[3] for line in held),
         )
         for name, held in lines.items()
     }

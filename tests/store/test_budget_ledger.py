@@ -61,6 +61,10 @@ def url(url: str) -> str:
     return url
 
 
+def recorder_on(url: str, *budgets: Budget) -> Recorder:
+    return build_recorder(budget_store=url, budgets=list(budgets), registry=CollectorRegistry())
+
+
 # --- the ledger -----------------------------------------------------------------------------------------------------
 
 
@@ -132,6 +136,59 @@ def test_a_name_cannot_count_tokens_after_money(store: Store) -> None:
         ledger.reserve("a", [claim(tokens, "0")], NOW, NOW + LIFE)
     with pytest.raises(StoreError, match="give it another name"):
         ledger.settle([Booking(claim(tokens, "0"))], NOW)
+
+
+def test_a_budget_that_the_store_refuses_keeps_no_other_from_being_booked(store: Store, url: str) -> None:
+    """What is refused for good is lost and counted; the calls of the other budgets are booked, then and later."""
+    StoreLedger(store).settle([Booking(claim(budget(), "0.1"))], datetime.now(UTC))
+    other, tokens = Budget("other", limit_usd=9), Budget("team", limit_tokens=5, period="total")
+    StoreLedger(store).settle(
+        [Booking(Claim(tokens, Account("team", "", tokens.window(NOW).start), tokens.window(NOW), 1))], NOW
+    )
+    usd = budget(period="total", action="alert")
+    recorder = recorder_on(url, usd, other)
+    for _ in range(2):
+        recorder.record_llm_call(model="gpt-4o", cost="0.25")
+        assert recorder.flush(20)
+    (status,) = budget_status([other], store=store)
+    assert status.spent == Decimal("0.50")
+    recorder.shutdown()
+
+
+def test_an_absurd_amount_fills_its_line_and_blocks_nothing(store: Store, url: str) -> None:
+    """More than a column holds is booked as much as it holds; what comes later is booked too, and has no room."""
+    team, other = budget(period="total"), Budget("other", limit_usd=1, scope={"model": "gpt-4o-mini"})
+    recorder = recorder_on(url, team, other)
+    for cost in ("1e15", "6e9", "6e9", "0.01"):
+        recorder.record_llm_call(model="gpt-4o", cost=cost)
+        recorder.record_llm_call(model="gpt-4o-mini", cost="0.01")
+        assert recorder.flush(20)
+    recorder.shutdown()
+    full, fine = budget_status([team, other], store=store)
+    assert full.spent >= 9_000_000_000
+    assert fine.spent == Decimal("0.04")
+    refusal = StoreLedger(store).reserve("a", [claim(team, "0.1")], NOW, NOW + LIFE)
+    assert refusal is not None
+    assert refusal.is_final
+
+
+def test_tokens_beyond_any_column_fill_their_line(store: Store) -> None:
+    """A nonsense of a provider's is no error of the database."""
+    ledger, tokens = StoreLedger(store), Budget("tokens", limit_tokens=10**18)
+    absurd = Claim(tokens, Account("tokens", "", tokens.window(NOW).start), tokens.window(NOW), 10**30)
+    for _ in range(2):
+        ledger.settle([Booking(absurd)], NOW)
+    assert line(store, tokens)[0] > 10**18
+
+
+def test_the_largest_limit_is_kept(store: Store) -> None:
+    """Nothing overflows where limit, spent and reserved are as large as they may be."""
+    ledger, most = StoreLedger(store), budget("9000000000")
+    ledger.settle([Booking(claim(most, "4500000000"))], NOW)
+    assert ledger.reserve("a", [claim(most, "4500000000")], NOW, NOW + LIFE) is None
+    refusal = ledger.reserve("b", [claim(most, "9000000000")], NOW, NOW + LIFE)
+    assert refusal is not None
+    assert (refusal.standing.spent, refusal.standing.reserved) == (4_500_000_000 * PICO, 4_500_000_000 * PICO)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,17 +6,19 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from _stored import NOON, llm_call
+from _stored import NOON, llm_call, task
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, text
 
+from taskpilot_obs.records import Rollup
 from taskpilot_obs.store import Store, aggregate_summaries
 from taskpilot_obs.store.money import LIMIT_USD, Money, from_decimal, to_decimal
 from taskpilot_obs.store.queries import Filters, totals
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.segments import plan
 from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES
+from taskpilot_obs.store.tasks import tasks
 from taskpilot_obs.store.writer import Writer
 
 amounts = st.decimals(min_value=0, max_value=10**9, places=12, allow_nan=False, allow_infinity=False)
@@ -81,3 +83,17 @@ def test_billions_in_one_row(store: Store) -> None:
     much = Decimal("1000000000.000000000001")
     Writer(store).write(rows_of([llm_call(cost=much)]))
     assert _cost(store) == much
+
+
+def test_absurd_costs_end_no_answer(store: Store) -> None:
+    """Rows whose sum no column holds still add up, and are summed up as far as a column goes; other hours are exact."""
+    costs = [Decimal(LIMIT_USD), Decimal(LIMIT_USD), Decimal("0.000000000001")]
+    calls = [llm_call(NOON, cost=cost) for cost in costs]
+    Writer(store).write(rows_of([*calls, llm_call(NOON + timedelta(hours=1), cost=Decimal(2))]))
+    Writer(store).write(rows_of([task(rollup=Rollup(0, 0, cost, 1, 0, 0, 0)) for cost in costs]))
+    assert _cost(store) == sum(costs) + 2
+    with store.reading() as connection:
+        runs = tasks(connection, NOON - timedelta(days=2), NOON + timedelta(days=2))
+    assert sum(each.cost for each in runs.values()) == sum(costs)
+    assert aggregate_summaries("daily", None, store=store) == 3
+    assert LIMIT_USD <= _cost(store) <= sum(costs) + 2
