@@ -200,19 +200,21 @@ def test_a_collector_that_fails_is_a_500_without_its_text(registry: CollectorReg
 def test_a_forked_child_lets_go_of_the_port(registry: CollectorRegistry) -> None:
     """A child that outlives the server does not keep its port, and the parent's scrapes go on."""
     server = start_metrics_server(0, registry=registry)
-    reading, writing = os.pipe()
+    ours, its = socket.socketpair()
     child = os.fork()
     if child == 0:
-        os.close(writing)
-        os.read(reading, 1)
+        ours.close()
+        its.send(b"running")  # what a fork brings about has happened by now
+        its.recv(1)
         os._exit(0)
+    its.close()
     try:
+        assert ours.recv(7) == b"running"
         assert fetch(server.url)[0] == 200
         server.close()
         socket.create_server(("127.0.0.1", server.port)).close()
     finally:
-        os.close(writing)
-        os.close(reading)
+        ours.close()
         os.waitpid(child, 0)
 
 
