@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,11 @@ print([name for name in {HEAVY!r} if name in sys.modules], threading.active_coun
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[] 1 []\n", "")
+
+
+@pytest.mark.parametrize("package", ["golden_signals", "pricing", "safety"])
+def test_a_package_that_imports_late_knows_no_other_names(package: str) -> None:
+    """What is imported at first use is named one by one; a wrong name is an AttributeError, as anywhere."""
+    module = import_module(f"taskpilot_obs.{package}")
+    with pytest.raises(AttributeError, match="module 'taskpilot_obs.*' has no attribute 'no_such_name'"):
+        module.no_such_name  # noqa: B018  asking is the point

@@ -97,3 +97,12 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
     assert "taken" in done.stderr
+
+
+def test_without_its_packages_the_command_names_the_extra() -> None:
+    """Where typer is not installed, one sentence says what to install, and the exit is that of bad usage."""
+    code = "import sys; sys.modules['typer'] = None; from taskpilot_obs.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "taskpilot-obs[cli]" in done.stderr
+    assert "Traceback" not in done.stderr
