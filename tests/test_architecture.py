@@ -174,5 +174,5 @@ print([name for name in {HEAVY!r} if name in sys.modules], threading.active_coun
 def test_a_package_that_imports_late_knows_no_other_names(package: str) -> None:
     """What is imported at first use is named one by one; a wrong name is an AttributeError, as anywhere."""
     module = import_module(f"taskpilot_obs.{package}")
-    with pytest.raises(AttributeError, match="module 'taskpilot_obs.*' has no attribute 'no_such_name'"):
+    with pytest.raises(AttributeError, match=r"module 'taskpilot_obs.*' has no attribute 'no_such_name'"):
         module.no_such_name  # noqa: B018  asking is the point
