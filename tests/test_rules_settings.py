@@ -25,6 +25,10 @@ from taskpilot_obs.semconv import WORKFLOW_BUCKETS
     [
         ({"success_rate_percent": {"warning": 80, "critical": 90}}, "critical <= warning"),
         ({"p95_latency_seconds": {"warning": 5, "critical": 2}}, "warning <= critical"),
+        ({"p95_latency_seconds": {"warning": 2, "critical": 3_600}}, "3600 s can never be exceeded"),
+        ({"agents": {"p95_seconds": 600}}, "the histogram ends at 600 s"),
+        ({"llm": {"p99_seconds": 1e6}}, "can never be exceeded"),
+        ({"llm": {"first_token_p95_seconds": 60}}, "the histogram ends at 60 s"),
         ({"slo": {"success": {"objective": 90}}}, "an objective of 90 % a burn rate of 14.4 means 144 %"),
         ({"slo": {"latency": {"objective": 93}}}, "slo.latency"),
         ({"slo": {"success": {"objective": 100}}}, "less than 100"),
@@ -153,6 +157,7 @@ def _events() -> st.SearchStrategy[int]:
 def accepted(draw: st.DrawFn) -> Settings:
     """Any settings that are accepted: thresholds, objectives, windows, selectors, names."""
     high, low = draw(_pair(0.01, 100)), draw(_pair(0.001, 10_000))
+    quick, slow = draw(_pair(0.001, 3_599)), draw(st.floats(0.001, 599))
     extra = draw(st.sets(st.sampled_from(["10m", "15m", "2h", "12h", "2d"]), max_size=3))
     return Settings.model_validate(
         {
@@ -161,7 +166,7 @@ def accepted(draw: st.DrawFn) -> Settings:
             "windows": ["5m", "30m", "1h", "6h", "1d", "3d", *extra],
             "recent_windows": draw(st.sampled_from([["1h"], ["30m", "6h"], ["1h", "6h", "1d"]])),
             "success_rate_percent": {"warning": high[1], "critical": high[0], "min_events": draw(_events())},
-            "p95_latency_seconds": {"warning": low[0], "critical": low[1]},
+            "p95_latency_seconds": {"warning": quick[0], "critical": quick[1]},
             "cost_per_successful_task_usd": {"warning": low[0], "critical": low[1]},
             "slo": {
                 "success": {"objective": draw(st.floats(93.1, 99.999))},
@@ -171,7 +176,7 @@ def accepted(draw: st.DrawFn) -> Settings:
                 },
             },
             "agents": {"success_percent": draw(_percents()), "stuck_after": draw(st.sampled_from(["10m", "2h", "1d"]))},
-            "llm": {"p99_seconds": low[1], "cache_hit_percent": draw(_percents()), "spike_factor": 1 + low[0]},
+            "llm": {"p99_seconds": slow, "cache_hit_percent": draw(_percents()), "spike_factor": 1 + low[0]},
             "safety": {"token_policies": draw(st.sampled_from([["max_tokens"], ["a", "b-c"]]))},
             "telemetry": {
                 "window": draw(st.sampled_from(["5m", "1h"])),

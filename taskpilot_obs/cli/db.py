@@ -24,7 +24,7 @@ def upgrade_tables(store: StoreUrl = None) -> None:
         from taskpilot_obs.store import upgrade
         from taskpilot_obs.store.access import opened
 
-        with opened(store, create=True) as opened_store:
+        with opened(store, create=True, any_version=True) as opened_store:
             upgrade(opened_store)
             print(f"{opened_store}: version {opened_store.version()}")
 
@@ -34,7 +34,7 @@ def current(store: StoreUrl = None) -> None:
     with explained():
         from taskpilot_obs.store.access import opened
 
-        with opened(store) as opened_store:
+        with opened(store, any_version=True) as opened_store:
             print(opened_store.version() or "no tables")
 
 
@@ -44,7 +44,7 @@ def check(store: StoreUrl = None) -> None:
         from taskpilot_obs.store.access import opened
         from taskpilot_obs.store.engine import REVISIONS, differences
 
-        with opened(store) as opened_store:
+        with opened(store, any_version=True) as opened_store:
             version = opened_store.version()
             wrong = differences(opened_store) if version == REVISIONS[-1] else []
     for difference in wrong:

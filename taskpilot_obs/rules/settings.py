@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Links
 from taskpilot_obs.rules.promql import DIRECT_S, Scope, seconds, slices
-from taskpilot_obs.semconv import WORKFLOW_BUCKETS
+from taskpilot_obs.semconv import FIRST_TOKEN_BUCKETS, RUN_BUCKETS, WORKFLOW_BUCKETS
 
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _MATCHER: Final = re.compile(r'[a-zA-Z_][a-zA-Z0-9_]*(=|!=|=~|!~)"(?:[^"\\\n]|\\.)*"')
@@ -49,10 +49,22 @@ def _job(value: str) -> str:
     return value
 
 
+def _below_the_last(bounds: tuple[float, ...]) -> AfterValidator:
+    """Refuse a quantile that no histogram with these bounds can exceed: PromQL's ends at the last of them."""
+
+    def check(value: float) -> float:
+        if value >= bounds[-1]:
+            raise ValueError(f"{value:g} s can never be exceeded, for the histogram ends at {bounds[-1]:g} s")
+        return value
+
+    return AfterValidator(check)
+
+
 Duration = Annotated[str, AfterValidator(_duration)]
 Percent = Annotated[float, Field(gt=0, lt=100)]
 Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+RunSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), _below_the_last(RUN_BUCKETS)]
+FirstTokenSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), _below_the_last(FIRST_TOKEN_BUCKETS)]
 Events = Annotated[int, Field(ge=1)]
 Url = Annotated[str, AfterValidator(_url)]
 
@@ -87,6 +99,13 @@ class Above(_Section):
         if self.warning > self.critical:
             raise ValueError(f"warning <= critical is needed, given {self.warning} and {self.critical}")
         return self
+
+
+class TaskLatency(Above):
+    """Thresholds of the 95th percentile of tasks."""
+
+    warning: Annotated[float, Field(gt=0, allow_inf_nan=False), _below_the_last(WORKFLOW_BUCKETS)]
+    critical: Annotated[float, Field(gt=0, allow_inf_nan=False), _below_the_last(WORKFLOW_BUCKETS)]
 
 
 class BurnPair(_Section):
@@ -166,7 +185,7 @@ class Agents(_Section):
     """Thresholds per agent."""
 
     success_percent: Percent = 90
-    p95_seconds: Seconds = 30
+    p95_seconds: RunSeconds = 30
     min_events: Events = 10
     stuck_after: Duration = "30m"
     silent_min_runs: Events = 10
@@ -179,8 +198,8 @@ class Llm(_Section):
     provider_error_percent: Percent = 5
     rate_limited_percent: Percent = 5
     retries_percent: Percent = 10
-    p99_seconds: Seconds = 10
-    first_token_p95_seconds: Seconds = 5
+    p99_seconds: RunSeconds = 10
+    first_token_p95_seconds: FirstTokenSeconds = 5
     cache_hit_percent: Percent = 30
     unpriced_percent: Percent = 5
     usage_missing_percent: Percent = 5
@@ -240,7 +259,7 @@ class Settings(_Section):
     dashboard_base_url: Url = "http://localhost:3000/d"
 
     success_rate_percent: Below = Below(warning=95, critical=90)
-    p95_latency_seconds: Above = Above(warning=2, critical=5)
+    p95_latency_seconds: TaskLatency = TaskLatency(warning=2, critical=5)
     cost_per_successful_task_usd: Above = Above(warning=0.10, critical=0.50)
     user_confirmed_correctness_percent: Below = Below(warning=90, critical=70)
     policy_violation_rate_percent: Above = Above(warning=1, critical=2)

@@ -21,7 +21,7 @@ filled: weakref.WeakSet[Store] = weakref.WeakSet()
 
 
 @contextmanager
-def opened(store: str | Store | None, *, create: bool = False) -> Iterator[Store]:
+def opened(store: str | Store | None, *, create: bool = False, any_version: bool = False) -> Iterator[Store]:
     """The store that is named, else the one that this process fills, else `TASKPILOT_OBS_STORE`.
 
     One that is given as a URL is closed afterwards.
@@ -29,10 +29,11 @@ def opened(store: str | Store | None, *, create: bool = False) -> Iterator[Store
     Args:
         store: its URL, or one that is open.
         create: make the file of a SQLite store that is missing.
+        any_version: also one whose tables are missing, older or newer than this code.
 
     Raises:
         ConfigurationError: none is named anywhere.
-        StoreError: it is missing, or cannot be used.
+        StoreError: it is missing, or cannot be used; `StoreVersionError` where its tables are of another version.
     """
     if store is None:
         store = next(iter(filled), None) or os.environ.get(STORE_VARIABLE)
@@ -42,10 +43,17 @@ def opened(store: str | Store | None, *, create: bool = False) -> Iterator[Store
             "name one, as in sqlite:///telemetry.db"
         )
     if isinstance(store, Store):
+        _check(store, any_version=any_version)
         yield store
         return
     mine = Store(store, create=create)
     try:
+        _check(mine, any_version=any_version)
         yield mine
     finally:
         mine.close()
+
+
+def _check(store: Store, *, any_version: bool) -> None:
+    if not (store.is_current or any_version):
+        store.require_current()

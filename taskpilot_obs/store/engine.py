@@ -70,6 +70,8 @@ class Store:
     def __init__(self, url: str, *, create: bool = False) -> None:
         self.url = _checked(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.is_current = False
+        """Whether its tables were seen to be of this code's version."""
         if self.is_sqlite and not create and not Path(str(self.url.database)).exists():
             raise StoreError(
                 f"there is no telemetry store at {self}: nothing was written to it yet, or the path is wrong"
@@ -85,7 +87,8 @@ class Store:
         """SQLite is created and upgraded by itself; the first process does it, others wait."""
         try:
             _create_file(Path(str(self.url.database)))
-            if self.version() != REVISIONS[-1]:
+            self.is_current = self.version() == REVISIONS[-1]
+            if not self.is_current:
                 self._use_wal()
                 upgrade(self)
         except OSError as error:
@@ -164,7 +167,8 @@ class Store:
             StoreVersionError: with what to do.
         """
         found = self.version()
-        if found != REVISIONS[-1]:
+        self.is_current = found == REVISIONS[-1]
+        if not self.is_current:
             state = (
                 "has no tables yet" if found is None else f"has version {found!r}, this code needs {REVISIONS[-1]!r}"
             )

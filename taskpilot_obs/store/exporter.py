@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
+from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError, StoreVersionError
 from taskpilot_obs.guarded import log_failure
 from taskpilot_obs.store.access import filled
 from taskpilot_obs.store.background import Maintenance, checked_interval
@@ -129,7 +129,7 @@ class StoreExporter:
         if spool.pending:
             return False
         try:
-            self._writer.write(rows)
+            self._write(rows)
         except StoreUnavailableError as error:
             log_failure("exporter store", error)
             return False
@@ -137,6 +137,15 @@ class StoreExporter:
             self._first = False
             self._start_replayer(spool)  # for what processes before this one left on disk
         return True
+
+    def _write(self, rows: Rows) -> None:
+        """Write, once the tables are known to be those of this code: a server that was away may have got others."""
+        if not self.store.is_current:
+            try:
+                self.store.require_current()
+            except StoreVersionError as error:
+                raise StoreUnavailableError(str(error)) from error  # the rows wait for `db upgrade`, or for newer code
+        self._writer.write(rows)
 
     def _start_replayer(self, spool: Spool) -> None:
         if self._replayer is None:
@@ -159,7 +168,7 @@ class StoreExporter:
     def _replayed(self, spool: Spool) -> bool:
         """Whether everything that waited is written now."""
         try:
-            spool.replay(self._writer.write, lost=self._lose)
+            spool.replay(self._write, lost=self._lose)
         except StoreError as error:
             log_failure("exporter store", error)
             return False

@@ -8,6 +8,7 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from taskpilot_obs.exceptions import (
     StoreUnavailableError,
     StoreVersionError,
 )
-from taskpilot_obs.store import Store, StoreExporter, engine, upgrade
+from taskpilot_obs.stats import get_stats
+from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, engine, prune, upgrade
 from taskpilot_obs.store.engine import REVISIONS, differences
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.tables import UtcTime
@@ -67,7 +69,16 @@ def test_a_store_of_a_newer_version_is_refused_with_what_to_do(store: Store, url
     """Code that is too old neither reads nor writes, and says which way out there is."""
     with store.writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    for refused in (store.version, store.require_current, lambda: StoreExporter(url), lambda: upgrade(store)):
+    acts: tuple[Callable[[], object], ...] = (
+        store.version,
+        store.require_current,
+        lambda: StoreExporter(url),
+        lambda: upgrade(store),
+        lambda: get_stats("1h", store=url),
+        lambda: aggregate_summaries(store=url),
+        lambda: prune(30, store=url),
+    )
+    for refused in acts:
         with pytest.raises(StoreVersionError, match="upgrade taskpilot-obs"):
             refused()
 
@@ -111,8 +122,10 @@ def test_a_question_does_not_make_a_store(tmp_path: Path) -> None:
 
 def test_postgresql_without_tables_says_what_to_do(server: Server) -> None:
     """Tables of a shared server are made by a person, once."""
-    with pytest.raises(StoreVersionError, match="taskpilot-obs db upgrade"):
-        StoreExporter(new_database(server))
+    url = new_database(server)
+    for asked in (lambda: StoreExporter(url), lambda: get_stats("1h", store=url)):
+        with pytest.raises(StoreVersionError, match="taskpilot-obs db upgrade"):
+            asked()
 
 
 @pytest.mark.parametrize(

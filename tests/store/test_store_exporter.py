@@ -24,6 +24,7 @@ from taskpilot_obs.self_telemetry import Tally
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED
 from taskpilot_obs.stats import get_stats
 from taskpilot_obs.store import Store, StoreExporter
+from taskpilot_obs.store.engine import REVISIONS
 from taskpilot_obs.store.tables import metadata
 from taskpilot_obs.testing import fresh_recorder
 
@@ -279,6 +280,29 @@ def test_an_application_starts_while_the_server_is_away(mortal: Server, tmp_path
     assert count(second.store) == 6
     second.shutdown(5.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_wait_for_the_tables_of_a_server_that_was_away(mortal: Server, tmp_path: Path) -> None:
+    """A server that comes back with a store of another version gets nothing written; rows wait for the right one."""
+    url = new_database(mortal)
+    with store_at(url) as store:
+        mortal.stop()
+        try:
+            exporter = StoreExporter(url, spool_dir=tmp_path)
+        finally:
+            mortal.start()
+        _set_version(store, "9999")
+        exporter.export([llm_call()])
+        assert not exporter.flush(0.3)
+        _set_version(store, REVISIONS[-1])
+        assert exporter.flush(30.0)
+        assert count(store) == 1
+        exporter.shutdown(5.0)
+
+
+def _set_version(store: Store, version: str) -> None:
+    with store.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
 
 
 def test_a_full_spool_drops_and_counts(mortal: Server, tmp_path: Path) -> None:
