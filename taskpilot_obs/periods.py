@@ -28,7 +28,7 @@ def zone_of(name: str) -> tzinfo:
         return UTC
     try:
         return ZoneInfo(name)
-    except (OSError, ValueError, LookupError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigurationError(
             f"timezone: given {name!r}, which this system does not know; allowed are IANA names such as 'Europe/Berlin'"
         ) from error

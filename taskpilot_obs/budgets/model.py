@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, NoReturn
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.periods import calendar_period, zone_of
@@ -113,7 +113,7 @@ class Budget:
         object.__setattr__(self, "permilles", self._permilles())
         object.__setattr__(self, "scope", self._scope())
 
-    def _refuse(self, option: str, given: object, allowed: str) -> None:
+    def _refuse(self, option: str, given: object, allowed: str) -> NoReturn:
         raise ConfigurationError(f"budget {self.name!r}: {option}: given {given!r}; allowed is {allowed}")
 
     def _one_of(self, option: str, allowed: Sequence[str]) -> None:
@@ -136,14 +136,18 @@ class Budget:
         return smallest(amount)
 
     def _permilles(self) -> tuple[int, ...]:
-        shares: Sequence[object] = self.thresholds
+        shares: object = self.thresholds
+        if not isinstance(shares, Sequence) or isinstance(shares, str):
+            self._refuse("thresholds", shares, "a list of shares of the limit")
         for share in shares:
             if not isinstance(share, int | float) or not _LEAST_SHARE <= share <= _LARGEST_SHARE:
                 self._refuse("thresholds", share, f"shares of the limit from {_LEAST_SHARE} to {_LARGEST_SHARE}")
         return tuple(sorted({round(share * 1_000) for share in self.thresholds}))
 
     def _scope(self) -> Mapping[str, str]:
-        stated: Mapping[str, object] = self.scope
+        stated: object = self.scope
+        if not isinstance(stated, Mapping):
+            self._refuse("scope", stated, f"a mapping of {', '.join(SCOPES)} to names")
         for key, value in stated.items():
             if key not in SCOPES or not isinstance(value, str) or not value:
                 self._refuse("scope", {key: value}, f"text under {', '.join(SCOPES)}")
