@@ -221,7 +221,7 @@ def test_files_hold_the_same_budgets_as_code(tmp_path: Path, name: str, text: st
         ("b.yaml", "budgets: [7]", "a budget is a table"),
         ("b.yaml", "budgets: [{limit_usd: 1}]", "a budget without a name"),
         ("b.yaml", "budgets: [{name: a, limit: 1}]", "unknown option 'limit'"),
-        ("b.yaml", "budgets: [{name: a, limit_usd: 1, scope: 3}]", "a wrong type"),
+        ("b.yaml", "budgets: [{name: a, limit_usd: 1, scope: 3}]", "scope: given 3"),
         ("b.yaml", "budgets: [{name: a, limit_usd: -1}]", "limit_usd: given -1"),
     ],
 )

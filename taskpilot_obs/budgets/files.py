@@ -47,8 +47,6 @@ def _budget(file: Path, entry: object) -> Budget:
         raise ConfigurationError(f"budget file {str(file)!r}: {problem}; allowed are {', '.join(_OPTIONS)}")
     try:
         return Budget(**{str(name): value for name, value in entry.items()})
-    except (TypeError, AttributeError) as error:
-        raise ConfigurationError(f"budget file {str(file)!r}: {entry['name']!r} has a wrong type") from error
     except ConfigurationError as error:
         raise ConfigurationError(f"budget file {str(file)!r}: {error}") from error
 
