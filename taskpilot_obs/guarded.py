@@ -7,6 +7,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, TypeVar
 
+from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.semconv import INTERNAL_ERRORS
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def to_the_end(action: Callable[[], object]) -> None:
 def log_failure(where: str, error: BaseException) -> None:
     """Log a failure of ours, at most once a minute per place and class of error.
 
-    The error's own text stays out: it may hold what the user's agents were told.
+    The error's own text stays out: it may hold what the user's agents were told. Not so that of a store or of an option
+    that is wrong, which is ours and says what to do.
     """
     cause = (where, type(error))
     now = time.monotonic()
@@ -87,7 +89,8 @@ def log_failure(where: str, error: BaseException) -> None:
     _last_logged[cause] = now
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    logger.error("taskpilot_obs: %s failed with %s%s", where, type(error).__qualname__, place)
+    said = f": {error}" if isinstance(error, ConfigurationError | StoreError) else ""
+    logger.error("taskpilot_obs: %s failed with %s%s%s", where, type(error).__qualname__, place, said)
 
 
 def forget_causes() -> None:

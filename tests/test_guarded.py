@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from taskpilot_obs import guarded as module
+from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.guarded import LOG_INTERVAL_S, forget_causes, guarded, log_failure
 from taskpilot_obs.self_telemetry import Tally
 from taskpilot_obs.semconv import INTERNAL_ERRORS
@@ -106,3 +107,12 @@ def test_the_memory_of_causes_is_bounded() -> None:
     for number in range(module._MAX_CAUSES + 10):
         log_failure("here", type(f"E{number}", (Exception,), {})())
     assert len(module._last_logged) <= module._MAX_CAUSES
+
+
+@pytest.mark.parametrize("error", [StoreError("the spool is full"), ConfigurationError("the spool is full")])
+def test_what_we_say_ourselves_is_logged(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """A store that refuses, or an option that is wrong, says in the log what to do: these words are the library's."""
+    with guarded("store"):
+        fail(error)
+    (record,) = caplog.records
+    assert record.getMessage().endswith(": the spool is full")
