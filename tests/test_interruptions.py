@@ -121,7 +121,7 @@ def test_a_caller_that_is_interrupted_while_it_waits_leaves_its_records(recorder
 
     kept = Slow()
     with fresh_recorder(exporters=[kept], on_full="block", queue_capacity=64) as small:
-        while not any(each.must_wait for each in small.pipeline.batched):
+        while small.pipeline.high_water or not any(each.must_wait for each in small.pipeline.batched):
             agent()
             small.drain()
         timer = threading.Timer(0.2, _press_and, (gate.set,))
