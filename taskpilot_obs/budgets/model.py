@@ -161,11 +161,6 @@ class Budget:
         """What the limit counts."""
         return "usd" if self.limit_tokens is None else "tokens"
 
-    @property
-    def asks(self) -> bool:
-        """Whether calls are asked about before they run."""
-        return self.action != "alert"
-
     def amount(self, units: int) -> Decimal:
         """An amount of the smallest unit, in USD or tokens."""
         if self.unit == "tokens":
