@@ -16,6 +16,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from taskpilot_obs.exporters.base import Bell
 from taskpilot_obs.guarded import guarded, to_the_end
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
 
@@ -104,7 +105,7 @@ class Pipeline:
         self._drainer: threading.Thread | None = None
         self._unstarted = deque([None])
         """Whoever takes its one item starts the drainer; taking is atomic, and waits for nobody."""
-        self._wake = threading.Event()
+        self._wake = Bell()
         self.high_water = 0
         """0 until the drainer runs, so that the first `put` takes the slow path, which starts it."""
 
@@ -193,14 +194,16 @@ class Pipeline:
         if self._should_pace():
             time.sleep(HELP_WAIT_S)
             return
-        if not self._lock.acquire(timeout=HELP_WAIT_S):
-            return
-        self._owner = threading.get_ident()
+        held: list[bool] = []
         try:
-            self._process(HELP)
+            held.extend(map(self._lock.acquire, (True,), (HELP_WAIT_S,)))  # as in `_drain`
+            if held[0]:
+                self._owner = threading.get_ident()
+                self._process(HELP)
         finally:
-            self._owner = 0
-            self._lock.release()
+            if held and held[0]:
+                self._owner = 0
+                self._lock.release()
 
     def _should_pace(self) -> bool:
         """Whether to leave the interpreter to exporters that are catching up: while there is room to wait in."""
@@ -214,7 +217,6 @@ class Pipeline:
     def _run(self) -> None:
         while not self._closed:
             self._wake.wait(POLL_S)
-            self._wake.clear()
             with guarded("drainer", self._tally):
                 self._poll()
 
@@ -249,15 +251,20 @@ class Pipeline:
 
     def _drain(self, patience_s: float) -> None:
         me = threading.get_ident()
-        if self._owner == me or not self._lock.acquire(timeout=DRAIN_TIMEOUT_S):
+        if self._owner == me:
             return
-        self._owner = me
+        held: list[bool] = []
         try:
-            self._process_all(time.monotonic() + patience_s)
-            self._process(len(self.queue))  # ends that came when the first round let go of forgotten runs
+            # One call of C takes the lock and notes it: a Ctrl-C in between would leave it held for good.
+            held.extend(map(self._lock.acquire, (True,), (DRAIN_TIMEOUT_S,)))
+            if held[0]:
+                self._owner = me
+                self._process_all(time.monotonic() + patience_s)
+                self._process(len(self.queue))  # ends that came when the first round let go of forgotten runs
         finally:
-            self._owner = 0
-            self._lock.release()
+            if held and held[0]:
+                self._owner = 0
+                self._lock.release()
 
     def _process_all(self, patient_until: float) -> None:
         """What waits now, in chunks: exporters that do I/O get time to catch up in between, as long as there is any."""
@@ -370,7 +377,7 @@ class Pipeline:
         self.drain()
         self._closed = True
         self.high_water = 0
-        self._wake.set()
+        self._wake.ring()
         self.drain()
         done = True
         try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import pytest
 
-from taskpilot_obs.exporters.base import Batched, CallableExporter, Exporter, OnFull, PartialExportError
+from taskpilot_obs.exporters.base import Batched, CallableExporter, Exporter, Flag, OnFull, PartialExportError
 from taskpilot_obs.pipeline import CAPACITY, Pipeline
 from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import AuditEvent, Origin
@@ -405,7 +405,7 @@ def test_what_comes_while_a_worker_goes_idle_is_written() -> None:
     """A record that comes at the very moment at which the worker finds nothing to do waits for no further wake-up."""
     listing = Listing()
 
-    class Interrupted(threading.Event):
+    class Interrupted(Flag):
         late = True
 
         def set(self) -> None:

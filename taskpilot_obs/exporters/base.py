@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from taskpilot_obs.guarded import log_failure
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 OnFull = Literal["drop", "block"]
 POLL_S = 0.1
 BATCH_SIZE = 1_024
+_LOOK_S = 0.0005
 QUICK_S = 0.1
 """An exporter that writes a batch within this time is worth giving way to."""
 
@@ -69,6 +71,49 @@ class CallableExporter:
             raise PartialExportError(done) from failure
 
 
+class Bell:
+    """Wakes the one thread that waits for it.
+
+    Each step is one call of C: a Ctrl-C in `threading.Event`, which is written in Python, can leave its lock held, and
+    whoever asks for it next waits for ever.
+    """
+
+    def __init__(self) -> None:
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def ring(self) -> None:
+        """End the wait, or the next one; from any thread, and again without effect."""
+        with suppress(RuntimeError):  # it rings already
+            self._silent.release()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until it rings, or the time is up."""
+        self._silent.acquire(timeout=timeout_s)
+
+
+class Flag:
+    """Up or down; for few who wait, and without a lock for the same reason."""
+
+    def __init__(self) -> None:
+        self.is_up = True
+
+    def set(self) -> None:
+        """Put it up."""
+        self.is_up = True
+
+    def clear(self) -> None:
+        """Take it down."""
+        self.is_up = False
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it is up; False when the time is up first."""
+        deadline = time.monotonic() + timeout_s
+        while not self.is_up and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+        return self.is_up
+
+
 class Batched:
     """An exporter that does I/O, behind a worker thread and a bounded queue of its own.
 
@@ -94,9 +139,8 @@ class Batched:
 
     def _reset(self) -> None:
         self._queue: deque[Record] = deque()
-        self._wake = threading.Event()
-        self._idle = threading.Event()
-        self._idle.set()
+        self._wake = Bell()
+        self._idle = Flag()
         self._worker: threading.Thread | None = None
         self._stopping = False
         self._given_up = False
@@ -141,7 +185,7 @@ class Batched:
         if room < len(batch):
             self._drop(len(batch) - room, DropReason.QUEUE_FULL)
         self._idle.clear()
-        self._wake.set()
+        self._wake.ring()
         if self._worker is None:
             self._start()
 
@@ -158,7 +202,6 @@ class Batched:
                     self._idle.clear()
                     continue
                 self._wake.wait(POLL_S)
-                self._wake.clear()
                 continue
             self._write(self._take())
         self._idle.set()
@@ -209,7 +252,7 @@ class Batched:
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything queued so far is written; False when the time is up first."""
         deadline = time.monotonic() + timeout_s
-        self._wake.set()
+        self._wake.ring()
         if not self._idle.wait(timeout_s):
             return False
         flush = getattr(self.exporter, "flush", None)
@@ -224,7 +267,7 @@ class Batched:
         """
         deadline = time.monotonic() + timeout_s
         self._stopping = True
-        self._wake.set()
+        self._wake.ring()
         finished = self._idle.wait(timeout_s) if self._worker is not None else True
         self.count_left()
         shutdown = getattr(self.exporter, "shutdown", None)
