@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pythonjsonlogger.json import JsonFormatter
 
-from taskpilot_obs.audit.rows import audit_record
+from taskpilot_obs.audit.rows import AuditLines
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
@@ -104,7 +104,7 @@ def by_hand(batch: list[Record], file: Path) -> float:
     extras = [
         {name: float(value) if isinstance(value, Decimal) else value for name, value in found.items()}
         for record in batch
-        if (found := audit_record(record, "bench"))
+        if (found := AuditLines("bench").fields(record))
     ]
     messages = [str(extra.pop("message")) for extra in extras]
 
@@ -119,7 +119,7 @@ def by_hand(batch: list[Record], file: Path) -> float:
 
 def floor(batch: list[Record]) -> float:
     """SHA-256 over finished bytes, and nothing else."""
-    lines = [json.dumps(audit_record(record, "bench"), default=str).encode() for record in batch]
+    lines = [json.dumps(AuditLines("bench").fields(record), default=str).encode() for record in batch]
     return best_us(lambda: [hashlib.sha256(line).hexdigest() for line in lines], len(batch))
 
 

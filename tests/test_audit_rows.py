@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskpilot_obs.audit.encoding import Layout, clean_value, rfc3339, to_json
-from taskpilot_obs.audit.rows import AuditLines, audit_record, audit_text
+from taskpilot_obs.audit.rows import AuditLines, audit_text
 from taskpilot_obs.records import BAD, CacheSize, Feedback, Operation, Origin, Record, Rollup, Status, Verdict
 from taskpilot_obs.semconv import Field
 from taskpilot_obs.usage import Usage
@@ -43,7 +43,7 @@ def parsed(record: Record, **options: Any) -> dict[str, Any]:
 
 
 def fields(record: Record) -> dict[str, Any]:
-    found = audit_record(record, "svc")
+    found = AuditLines("svc").fields(record)
     assert found is not None
     return dict(found)
 
@@ -151,7 +151,7 @@ def test_events_and_feedback() -> None:
 )
 def test_what_leaves_no_line(record: Record) -> None:
     """Starts of tools and LLM calls, and sizes of caches, are not in the audit log."""
-    assert audit_record(record) is None
+    assert AuditLines().fields(record) is None
     assert audit_text(record) is None
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from _servers import require_binary
 
-from taskpilot_obs.audit.rows import audit_record
+from taskpilot_obs.audit.rows import AuditLines
 from taskpilot_obs.records import Invocation, Operation, Status
 from taskpilot_obs.semconv import METRICS, Attr, Event, Field, Kind, LogType
 from taskpilot_obs.usage import Usage
@@ -331,7 +331,7 @@ def test_a_real_record_fits_the_types() -> None:
         ttft_s=0.1,
         attributes={"step_id": "s"},
     )
-    record = json.loads(json.dumps(audit_record(call, "assistant"), default=float))
+    record = json.loads(json.dumps(AuditLines("assistant").fields(call), default=float))
     assert len(record) > 15
     for name, value in record.items():
         assert isinstance(value, JSON_TYPES[FIELDS[name]]), name

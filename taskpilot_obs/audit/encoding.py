@@ -1,4 +1,4 @@
-"""From the fields of an audit record to one line of JSON, fast.
+"""From the fields of an audit record to one line of JSON, fast; runs, the hot path, have lines of their own beside.
 
 A record comes in two parts. What repeats from call to call (names, status, …) is a key: its JSON text is built once and
 kept. What varies (identifiers, durations, …) goes through a template that is kept per *shape*, that is per combination
@@ -46,7 +46,7 @@ class _Plan(NamedTuple):
 
 
 class Layout:
-    """The fields of one kind of record.
+    """Writes one kind of record.
 
     Args:
         repeating: builds the fields that repeat from call to call, from a record's key.

@@ -30,19 +30,8 @@ Row = tuple[Layout, Key, int, tuple[Value, ...]]
 """An audit record that is no run, not yet a line: layout, what repeats, time in ns since the epoch, what varies."""
 
 
-def audit_record(record: Record, service: str = "", *, max_string: int = MAX_STRING) -> Fields | None:
-    """What the audit log says of a record, without `seq` and the hashes, or None where it says nothing.
-
-    Args:
-        record: any record of the library.
-        service: name of the service, for the field `service`.
-        max_string: how many characters of one string are kept; what is cut carries a mark.
-    """
-    return AuditLines(service, max_string).fields(record)
-
-
 def audit_text(record: Record, service: str = "", max_string: int = MAX_STRING) -> str | None:
-    """The same as JSON on one line of ASCII, without the closing brace."""
+    """What the audit log says of a single record, as JSON on one line of ASCII without the closing brace, or None."""
     return AuditLines(service, max_string).text(record)
 
 

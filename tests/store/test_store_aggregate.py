@@ -216,6 +216,7 @@ def test_nothing_to_put_is_no_statement(store: Store) -> None:
     """An hour whose calls are gone has no lines."""
     with store.writing() as connection:
         _put(connection, [])
+    assert get_stats((MIDNIGHT, MIDNIGHT + DAY), store=store).requests == 0
 
 
 def _write_and_sum(url: str, worker: int) -> None:

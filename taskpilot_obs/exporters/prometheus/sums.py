@@ -103,11 +103,7 @@ class Sums:
     @staticmethod
     def observe(histogram: BulkHistogram, seconds: float, exemplar: Exemplar | None) -> None:
         """Observe a duration at once; one that is negative, infinite or not a number would spoil the sum for good."""
-        if not 0 <= seconds < _FOREVER:
-            return
-        if exemplar is None:
-            histogram.observe(seconds)
-        else:
+        if 0 <= seconds < _FOREVER:
             histogram.observe(seconds, exemplar)
 
 
