@@ -12,7 +12,7 @@ from taskpilot_obs.ids import accepted_request_id, new_request_id
 from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, clean_attributes, plain_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from taskpilot_obs.invocation import ActiveInvocation as Running
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
+
+_MEANT = {"tenant": "tenant_id", "user": "user_id", "session": "session_id"}
+"""What is close to an identity's name and would be a free attribute: statistics by tenant would lose it in silence."""
 
 
 class Scope(NamedTuple):
@@ -64,6 +67,9 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
 
     IDs that are numbers or UUIDs are kept as text. Values left out are inherited from the context around. Leaving it in
     another context than it was entered in (the generator dependency of a web framework) is harmless.
+
+    Raises:
+        TypeError: an attribute is named `tenant`, `user` or `session`, where `tenant_id` and its like are meant.
     """
 
     def __init__(
@@ -76,6 +82,8 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         **attributes: AttributeValue,
     ) -> None:
         self._request_id = request_id
+        if attributes and not _MEANT.keys().isdisjoint(attributes):
+            raise TypeError(_not_these(attributes))
         self._own = (tenant_id, user_id, session_id)
         self._attributes = attributes
         self._tokens: list[Token[Scope | None]] = []
@@ -136,6 +144,12 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self.__exit__(kind, error, trace)
+
+
+def _not_these(given: Iterable[str]) -> str:
+    """What to write in place of attributes that are named almost as an identity."""
+    instead = " and ".join(f"{_MEANT[name]}=…, not {name}=…" for name in given if name in _MEANT)
+    return f"request_context() takes {instead}; a free attribute needs another name"
 
 
 def restore(variable: ContextVar[T], token: Token[T]) -> bool:

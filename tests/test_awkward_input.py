@@ -67,6 +67,13 @@ def test_an_id_that_is_no_text_is_kept_as_text(given: Any, kept: str, tmp_path: 
         assert (line["user_id"], line["tenant_id"], line["session_id"]) == (kept, kept, kept)
 
 
+@pytest.mark.parametrize("name", ["tenant", "user", "session"])
+def test_an_identity_without_its_ending_is_refused_at_the_call(name: str) -> None:
+    """`tenant=` is no free attribute that statistics then miss: the call is refused, and says what to write."""
+    with pytest.raises(TypeError, match=rf"takes {name}_id=…, not {name}=…; a free attribute needs another name"):
+        request_context("req-1", plan="gold", **{name: "acme"})
+
+
 def test_a_decision_of_awkward_values_costs_no_other_record(tmp_path: Path) -> None:
     """An exception as reason, a list as name, an object as tool, text as a duration: named by type, or left out."""
     path = tmp_path / "audit.jsonl"

@@ -175,7 +175,7 @@ async def context_managers() -> None:
         assert_type(scope, Scope)
     async with request_context(user_id="u") as scope:
         assert_type(scope.request_id, str)
-    request_context(tenant=["t"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    request_context(step_id=["t"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 # --- functions -------------------------------------------------------------------------------------------------------
