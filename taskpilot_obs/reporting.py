@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from taskpilot_obs import context
 from taskpilot_obs.context import current_scope
+from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.records import (
+    NO_ATTRIBUTES,
     AuditEvent,
     CacheSize,
     CheckResult,
@@ -80,7 +82,7 @@ class Reporter(Host):
                 revision=False,
                 origin=origin,
                 time_unix_ns=self._time(),
-                attributes=self.fit(attributes or {}),
+                attributes=self.fit(self.readable("record_feedback", attributes)),
             )
         )
 
@@ -185,7 +187,7 @@ class Reporter(Host):
                 Stage(stage) if stage is not None else None,
                 None if tool is None else plain_text(tool),
                 duration_seconds if isinstance(duration_seconds, int | float) else None,
-                self.fit(attributes or {}),
+                self.fit(self.readable("record_decision", attributes)),
             )
         )
 
@@ -197,6 +199,17 @@ class Reporter(Host):
         """Set how many entries a cache of the application's holds; what is no number is counted only."""
         with guarded("record_cache_size", self.tally):
             self.report(CacheSize(plain_text(cache), max(0, int(entries)), self._time()))
+
+    def readable(self, where: str, attributes: Mapping[str, object] | None) -> Mapping[str, object]:
+        """The attributes that `where` was given; what is no mapping, or cannot be read, is dropped and counted."""
+        if attributes is None or type(attributes) is dict:
+            return attributes or NO_ATTRIBUTES
+        with guarded(where, self.tally):
+            if not hasattr(attributes, "items"):
+                kind = type(attributes).__name__
+                raise ConfigurationError(f'attributes: given {kind}; give a mapping, as {{"step_id": "plan"}}')
+            return dict(attributes.items())
+        return NO_ATTRIBUTES
 
     def report(self, record: Record) -> None:
         """Hand over a finished point event, as one of the current invocation's."""

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections import UserDict
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
+from email.message import Message
+from types import MappingProxyType
 from typing import Any, Self
 from unittest.mock import MagicMock
 
 import pytest
 
-from taskpilot_obs import observe_llm, record_cache_size, record_llm_call, track_llm
+from taskpilot_obs import (
+    observe_llm,
+    record_cache_size,
+    record_decision,
+    record_feedback,
+    record_guardrail_block,
+    record_llm_call,
+    record_policy_violation,
+    track_llm,
+)
 from taskpilot_obs.recorder import Recorder
-from taskpilot_obs.records import CacheSize, Invocation, Record, Status
+from taskpilot_obs.records import CacheSize, Decision, Feedback, Invocation, Record, Status
 from taskpilot_obs.semconv import INTERNAL_ERRORS
-from taskpilot_obs.testing import Captured
+from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
 from taskpilot_obs.usage import Reading, StreamReader, Usage, read_response
 
 
@@ -78,6 +90,45 @@ def test_a_call_told_wrongly_is_counted(recorder: Recorder, options: Any) -> Non
     record_llm_call(model="gpt-4o", **options)
     recorder.drain()
     assert sum(n for (metric, _), n in recorder.tally.totals.items() if metric is INTERNAL_ERRORS) == 1
+
+
+class Spoilt(UserDict[str, object]):
+    """A mapping that cannot be read."""
+
+    def items(self) -> Any:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("given", [3, 0, "step", ["step"], [("step", "plan")], Unreadable(), Spoilt(step="plan")])
+def test_attributes_of_no_use_cost_nothing_else(given: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Attributes that are no mapping, or cannot be read, are dropped, counted and logged; what happened is recorded."""
+    with (
+        fresh_recorder() as recorder,
+        capture_invocations() as calls,
+        capture_records(Feedback) as words,
+        capture_records(Decision) as decisions,
+    ):
+        record_llm_call(model="gpt-4o", usage=Usage(150, 50), attributes=given)
+        record_feedback("req-1", correct=True, attributes=given)
+        record_policy_violation("p", attributes=given)
+        record_guardrail_block("g", attributes=given)
+        record_decision("d", "allow", attributes=given)
+        assert [(call.cost, call.attributes) for call in calls] == [(Decimal("0.000875"), {})]
+        assert [(word.request_id, word.attributes) for word in words] == [("req-1", {})]
+        assert [(one.name, one.attributes) for one in decisions] == [("p", {}), ("g", {}), ("d", {})]
+        places = ("record_llm_call", "record_feedback", "record_decision")
+        assert [failures(recorder, where) for where in places] == [1, 1, 3]
+    assert [record.message.split()[1] for record in caplog.records] == list(places)
+
+
+def test_attributes_of_any_mapping_are_kept() -> None:
+    """A mapping of another class than `dict` says the same, also one that is none by name but has `items()`."""
+    headers = Message()
+    headers["step"] = "plan"
+    with fresh_recorder(), capture_records(Feedback) as seen:
+        for given in (MappingProxyType({"step": "plan"}), UserDict(step="plan"), headers):
+            record_feedback(correct=True, attributes=given)  # type: ignore[arg-type]
+        assert [dict(one.attributes) for one in seen] == [{"step": "plan"}] * 3
 
 
 @pytest.mark.parametrize("seconds", ["long", None, timedelta(seconds=2), 1e308, 10**400])
