@@ -68,6 +68,14 @@ def test_json_and_csv_are_exact(arguments: list[str]) -> None:
     assert run([*arguments, "--csv", "--json"])[0] == 2
 
 
+def test_a_small_amount_has_no_exponent(arguments: list[str], tmp_path: Path) -> None:
+    """Money is digits and a point, however little it is; what is not spent is `0`."""
+    (tmp_path / "small.toml").write_text('[[budgets]]\nname = "small"\nlimit_usd = "0.00000025"\nperiod = "day"\n')
+    code, output = run(["budgets", "-f", str(tmp_path / "small.toml"), *arguments[3:], "--json"])
+    (small,) = json.loads(output)
+    assert (code, small["limit"], small["spent"]) == (0, "0.00000025", "0")
+
+
 def test_wrong_usage_ends_with_two_and_a_missing_store_with_four(arguments: list[str], tmp_path: Path) -> None:
     """And says what was wrong."""
     (tmp_path / "bad.toml").write_text("budgets = 7")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,6 +95,20 @@ def test_costs_are_broken_down(url: str) -> None:
     assert (
         "0.0 % of them with a known price" in run("costs", "--store", url, "--period", "60d", "--tenant", "old").output
     )
+
+
+def test_money_has_no_exponent(tmp_path: Path) -> None:
+    """Nothing is `0` and a small amount has all its places, in JSON as in comma-separated values."""
+    where = sqlite_url(tmp_path)
+    exporter = StoreExporter(where)
+    exporter.export([llm_call(datetime.now(UTC), cost=cost) for cost in (Decimal("7.5E-7"), None)])
+    exporter.export([llm_call(datetime.now(UTC), cost=Decimal("0E-8"), tenant="free")])
+    exporter.shutdown(1.0)
+    costs = run("costs", "--store", where, "--csv").output + run("costs", "--store", where, "--json").output
+    others = [run(command, "--store", where, "--csv").output for command in ("stats", "tenants")]
+    assert not re.search(r"\dE[-+]\d", "".join([costs, *others]))
+    assert "all,,3,0.000000750000," in costs
+    assert "tenant,free,1,0,0.0,0\n" in costs
 
 
 def test_costs_can_be_watched(url: str) -> None:

@@ -235,6 +235,13 @@ def test_a_free_model_costs_nothing_and_a_fee_is_added() -> None:
     assert Card(GPT_4O, Decimal("0.005")).cost(Usage(150, 50), 0) == Decimal("0.005875")
 
 
+def test_nothing_costs_a_plain_zero() -> None:
+    """A cost of nothing prints as `0`, not as `0E-8`, however it is summed up."""
+    given_away = Card([*GPT_4O[:1], Rate("output_tokens", Decimal(0)), Rate("output_reasoning_tokens", Decimal(0))])
+    assert str(Card(GPT_4O).cost(Usage(0, 0), 0)) == "0"
+    assert str(given_away.cost(Usage(0, 1, reasoning_tokens=1), 0)) == "0"
+
+
 def test_the_callers_decimal_context_changes_nothing() -> None:
     """Precision and traps of the caller's context do not reach the price."""
     with localcontext():

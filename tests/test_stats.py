@@ -33,6 +33,7 @@ from taskpilot_obs.stats import (
     aget_tenant_stats,
     aget_tenants_report,
     get_cost_breakdown,
+    get_cost_rate,
     get_cost_summary,
     get_stats,
     get_tenant_stats,
@@ -271,6 +272,34 @@ def test_tenants_come_in_falling_order_of_cost(store: Store) -> None:
     ]
     assert found.tenants[0].p95_ms == pytest.approx(2_000, rel=0.01)
     assert found.tenants[2].cost_coverage == 0.0
+
+
+@pytest.mark.parametrize("summed_up", [False, True])
+def test_a_tenant_named_as_none_is_another_than_none(store: Store, summed_up: bool) -> None:
+    """A tenant whose name is the word for no tenant has a line, a share and statistics of its own."""
+    fill(store, llm_call(tenant="__none__"), llm_call(tenant=None), llm_call(tenant=None), llm_call(tenant=""))
+    if summed_up:
+        aggregate_summaries("daily", store=store, now=NOON + DAY)
+    lines = {line.tenant: line.requests for line in get_tenants_report(AROUND, store=store).tenants}
+    assert lines == {"__none__": 3, (named := max(lines, key=len)): 1}
+    assert named.startswith("__none__~")
+    assert {name: one.requests for name, one in get_cost_breakdown(AROUND, store=store).by_tenant.items()} == lines
+    assert get_tenant_stats("__none__", AROUND, store=store).requests == 1
+
+
+def test_no_money_is_a_plain_zero(store: Store) -> None:
+    """What costs nothing prints as `0` everywhere, and a small amount has no exponent in JSON."""
+    fill(store, llm_call(cost=Decimal("0E-8")))
+    found = get_cost_breakdown(AROUND, store=store)
+    summary = get_cost_summary(store=store, now=NOON)
+    rate = get_cost_rate(AROUND, store=store)
+    tenants = get_tenants_report(AROUND, store=store)
+    stats = get_stats(AROUND, store=store)
+    amounts = (found.cost_usd, found.cost_per_request_usd, stats.cost_usd, tenants.cost_usd, rate.per_month_usd)
+    assert {str(amount) for amount in (*amounts, summary.projected_cost_usd, summary.previous_cost_usd)} == {"0"}
+    small = found.model_copy(update={"cost_usd": Decimal("7.5E-7")}).model_dump_json()
+    assert '"cost_usd":"0.00000075"' in small
+    assert "E-" not in small
 
 
 def test_money_is_broken_down(store: Store) -> None:

@@ -6,6 +6,7 @@ import csv
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Annotated, Final
 
 import typer
@@ -62,10 +63,16 @@ def one_format(*, as_json: bool, as_csv: bool) -> None:
 
 
 def print_csv(head: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    """Comma-separated values to standard output; what is unknown is empty."""
+    """Comma-separated values to standard output; what is unknown is empty, and money has no exponent."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(head)
-    writer.writerows(["" if cell is None else cell for cell in line] for line in lines)
+    writer.writerows([_cell(cell) for cell in line] for line in lines)
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    return f"{value:f}" if isinstance(value, Decimal) else value
 
 
 def table(title: str, head: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,9 +68,8 @@ def _plain(status: BudgetStatus) -> dict[str, object]:
     }
 
 
-def _text(value: object) -> str:
-    isoformat = getattr(value, "isoformat", None)
-    return str(value) if isoformat is None else str(isoformat())
+def _text(value: Decimal | datetime) -> str:
+    return value.isoformat() if isinstance(value, datetime) else f"{value:f}"
 
 
 def _line(status: BudgetStatus) -> tuple[str, ...]:

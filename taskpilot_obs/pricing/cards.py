@@ -39,6 +39,7 @@ _EXACT: Final = Context(prec=60)
 _times: Final = _EXACT.multiply
 """Exact whatever the caller's own context is, and it takes integers as they are."""
 _BOTH: Final = (True, True)
+_NOTHING: Final = Decimal(0)
 
 
 class Tier(NamedTuple):
@@ -167,7 +168,7 @@ class Card:
         """What is told apart after the sum: numbers that are none, nothing to bill, a side without a price."""
         if min(usage.input_tokens or 0, usage.output_tokens or 0) < 0:
             return self._cleaned(usage, at_unix_ns)
-        return None if self._gives_away(usage) else _times(total, self._quantum)
+        return None if self._gives_away(usage) else self._usd(total)
 
     def _gives_away(self, usage: Usage) -> bool:
         """Whether there are tokens on a side that has no price, on a price list that is not a free model's."""
@@ -199,8 +200,11 @@ class Card:
             if left < 0:
                 return None
             alone.append(left)
-        total = sum(left * rate for left, rate in zip(alone, step.by_kind, strict=True)) + self._fixed
-        return _times(total, self._quantum)
+        return self._usd(sum(left * rate for left, rate in zip(alone, step.by_kind, strict=True)) + self._fixed)
+
+    def _usd(self, total: int) -> Decimal:
+        """An amount in the card's unit; nothing is 0, and not as many zeros as the unit has places."""
+        return _times(total, self._quantum) if total else _NOTHING
 
     def _step(self, above: int, exponent: int) -> _Step:
         rates = {rate.kind: _as_int(_EXACT.scaleb(rate.at(above + 1), PER_MILLION), exponent) for rate in self.rates}

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer
+
+Usd = Annotated[
+    Decimal,
+    AfterValidator(lambda amount: amount or Decimal(0)),
+    PlainSerializer(lambda amount: f"{amount:f}", return_type=str, when_used="json-unless-none"),
+]
+"""Money that reads as people write it: zero is `0` whatever it was counted in, and JSON has digits and no exponent."""
 
 
 class Frozen(BaseModel):
@@ -56,7 +64,7 @@ class CallStats(Frozen):
     success_rate: float | None
     """Percent of successes and failures together; None without either."""
     tokens: Tokens
-    cost_usd: Decimal
+    cost_usd: Usd
     """Of the calls with a known price."""
     cost_coverage: float | None
     """Share (0 to 1) of calls with a known price among those that a provider answered; None without any."""
@@ -90,11 +98,11 @@ class TenantStats(Stats):
 class CostShare(Frozen):
     """A part of the money."""
 
-    cost_usd: Decimal
+    cost_usd: Usd
     percent: float | None
     """Of the whole; None where nothing was spent."""
     requests: int
-    cost_per_request_usd: Decimal | None
+    cost_per_request_usd: Usd | None
     """Cost divided by calls with a known price; None without one."""
     cost_coverage: float | None
 
@@ -125,7 +133,7 @@ class TenantsReport(Frozen):
 
     start: datetime
     end: datetime
-    cost_usd: Decimal
+    cost_usd: Usd
     tenants: tuple[TenantUsage, ...]
 
 
@@ -138,13 +146,13 @@ class CostSummary(CostShare):
     end: datetime
     now: datetime
     """Up to when the period is summed up."""
-    previous_cost_usd: Decimal
+    previous_cost_usd: Usd
     """Of the whole period before."""
-    previous_to_date_usd: Decimal
+    previous_to_date_usd: Usd
     """Of the period before, up to the same time since its start."""
     change_percent: float | None
     """Of the cost against `previous_to_date_usd`; None where nothing was spent then."""
-    projected_cost_usd: Decimal | None
+    projected_cost_usd: Usd | None
     """At the end of the period, if spending goes on at its present rate; None in the first hundredth of it."""
     by_provider: Mapping[str, CostShare]
     by_model: Mapping[str, CostShare]

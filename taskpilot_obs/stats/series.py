@@ -9,7 +9,7 @@ from typing import Final, Unpack
 
 from taskpilot_obs.stats.asking import Asked
 from taskpilot_obs.stats.costs import get_cost_breakdown
-from taskpilot_obs.stats.model import CostShare, Frozen, Stats
+from taskpilot_obs.stats.model import CostShare, Frozen, Stats, Usd
 from taskpilot_obs.stats.reading import Period, bounds
 from taskpilot_obs.stats.usage import get_stats
 from taskpilot_obs.store import Store
@@ -27,10 +27,10 @@ class CostRate(Frozen):
 
     start: datetime
     end: datetime
-    cost_usd: Decimal
-    per_day_usd: Decimal
+    cost_usd: Usd
+    per_day_usd: Usd
     """At this rate, in 24 hours."""
-    per_month_usd: Decimal
+    per_month_usd: Usd
     """At this rate, in 30 days."""
     cost_coverage: float | None
     by_provider: Mapping[str, CostShare]

@@ -22,6 +22,7 @@ from taskpilot_obs.records import (
     Status,
     Verdict,
 )
+from taskpilot_obs.semconv import NONE
 from taskpilot_obs.store.money import Money, from_decimal
 from taskpilot_obs.store.sketch import bin_of
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIONS
@@ -254,7 +255,7 @@ def _texts(*values: Any) -> Sequence[str | None]:
     except TypeError:  # an attribute may be a number
         return [*map(stored_text, values)]
     short = len(together) <= MAX_TEXT or max(map(len, told)) <= MAX_TEXT
-    if short and together.isascii() and "\x00" not in together:
+    if short and together.isascii() and "\x00" not in together and NONE not in together:
         return values
     return [*map(stored_text, values)]
 
@@ -263,12 +264,12 @@ def stored_text(value: Any) -> str | None:
     """A name or identifier as the store keeps it: what both databases take, and never the name of another.
 
     NUL, halves of surrogate pairs and what is too long are cut out; a digest of the whole takes their place, so that no
-    two tenants can fall into one.
+    two tenants can fall into one. One who is really named `__none__` gets a digest as well: that word stands for none.
     """
     if value is None:
         return None
     text = value if isinstance(value, str) else str(value)
-    if len(text) <= MAX_TEXT and "\x00" not in text and (text.isascii() or _encodable(text)):
+    if text != NONE and len(text) <= MAX_TEXT and "\x00" not in text and (text.isascii() or _encodable(text)):
         return text
     digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
     return f"{_takable(text)[: MAX_TEXT - _DIGEST - 1]}~{digest}"

@@ -166,6 +166,7 @@ def test_text_is_what_both_databases_take(text: str) -> None:
 @example("acme", "acme\x00")
 @example("a" * 300, "a" * 301)
 @example("a\ud800", "a\ud801")
+@example("__none__", "")
 def test_two_names_never_become_one(first: str, second: str) -> None:
     """Whatever is cut out of a name, the name of another tenant stays another."""
     assert (stored_text(first) == stored_text(second)) == (first == second)
@@ -180,12 +181,13 @@ def test_a_message_is_cut_off() -> None:
     st.lists(
         st.none()
         | st.text(max_size=40)
-        | st.sampled_from(["x" * MAX_TEXT, "x" * (MAX_TEXT + 1), 0, 7, True, "\x00", "é"]),
+        | st.sampled_from(["x" * MAX_TEXT, "x" * (MAX_TEXT + 1), 0, 7, True, "\x00", "é", "__none__"]),
         min_size=7,
         max_size=7,
     )
 )
 @example([0, None, "", None, None, None, None])
+@example(["a", "__none__", "b", None, None, None, None])
 def test_names_beside_each_other_are_stored_as_each_alone(names: list[Any]) -> None:
     """A row is looked over as a whole; what it keeps of a name does not depend on the names beside it."""
     attributes = ("llm_key", "prompt_name", "step_id", "task_id", "workflow_run_id", "thought_id", "experiment")
