@@ -67,6 +67,7 @@ PRICED = [
     ("bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", "claude-sonnet-4-5-20250929", Decimal("0.00132")),
     ("aws.bedrock", "anthropic.claude-3-5-sonnet-20240620-v1:0", None, Decimal("0.0012")),
     ("google_vertexai", "publishers/anthropic/models/claude-sonnet-4-5", None, Decimal("0.0012")),
+    ("anthropic", "publishers/anthropic/models/claude-sonnet-4-5", None, Decimal("0.0012")),  # its client for Vertex
     ("google_genai", "models/gemini-2.5-pro", None, Decimal("0.0006875")),
     ("xai", "grok-4", None, Decimal("0.0012")),
     ("openrouter", "anthropic/claude-sonnet-4.6", "anthropic/claude-4.6-sonnet-20260217", Decimal("0.0012")),
@@ -217,6 +218,12 @@ def test_an_alias_names_the_model() -> None:
     assert price("my-proxy", "gw", table=table).cost == GPT_4O
     assert price("my-proxy", "plain", table=table).cost == GPT_4O
     assert price("azure", "asked", "my-deployment", table=table).cost == GPT_4O
+
+
+def test_an_alias_of_a_model_that_is_not_there_has_no_price() -> None:
+    """A name that you gave a meaning is not priced by anything else that it might have meant."""
+    table = PriceTable(aliases={"gpt-4o": "azure/no-such-model"})
+    assert price("openai", "gpt-4o", table=table) == price(None, "gpt-4o", table=table) == UNKNOWN
 
 
 def test_an_alias_names_the_provider_of_an_own_price() -> None:

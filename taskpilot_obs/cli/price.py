@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Never
 
 import typer
 
@@ -91,7 +91,6 @@ def price(  # noqa: PLR0913  a command line has as many options as it has
     explained = table.explain(str(model), usage, provider=provider, at_unix_ns=at_unix_ns, service_tier=tier)
     if explained is None:
         _refuse(f"no price for model {model!r}" + (f" of provider {provider!r}" if provider else ""))
-        return
     if as_json:
         print(json.dumps(_as_json(explained)))
     else:
@@ -124,7 +123,7 @@ def _list(table: PriceTable, provider: str, at_unix_ns: int, *, as_json: bool) -
         print(f"  {one.model:<{width}}  {rates or 'free, or not billed by tokens'}")
 
 
-def _refuse(reason: str) -> None:
+def _refuse(reason: str) -> Never:
     """Say what is missing and what helps; exits 1."""
     print(
         f"{reason}.\nName the provider (--provider), look at --list PROVIDER, or give an alias or a price of your own"

@@ -58,15 +58,14 @@ async def complete(agent: str, *, on_retry: Callable[[], None]) -> dict[str, Any
     }
 
 
-async def stream(agent: str, *, on_retry: Callable[[], None]) -> AsyncIterator[dict[str, Any]]:
-    """Answer piece by piece, in the shape of Anthropic's stream of events.
+async def stream(agent: str) -> AsyncIterator[dict[str, Any]]:
+    """Answer piece by piece, in the shape of Anthropic's stream of events. Nobody tries a stream again.
 
     Raises:
-        ProviderError: no attempt succeeded.
+        ProviderError: it failed.
     """
     reply = expected_reply(agent)
-    async for _ in attempts(reply):
-        on_retry()
+    await _fail(reply)
     usage = {"input_tokens": reply.input_tokens, "output_tokens": 1}
     yield {"type": "message_start", "message": {"type": "message", "model": reply.model, "usage": usage}}
     async for piece in pieces(reply):
@@ -88,6 +87,11 @@ async def attempts(reply: Reply) -> AsyncIterator[int]:
     for number in range(1, reply.attempts):
         await asyncio.sleep(reply.latency_s / 4)
         yield number
+    await _fail(reply)
+
+
+async def _fail(reply: Reply) -> None:
+    """End the last attempt, where it fails."""
     if reply.error_status is not None:
         await asyncio.sleep(reply.latency_s / 4)
         raise ProviderError(reply.error_status)

@@ -44,7 +44,7 @@ async def execute(wish: str, _notes: str) -> AsyncIterator[str]:
     await act(wish)
     expected = provider.expected_reply(EXECUTOR)
     async with track_llm(provider=expected.provider, model=expected.asked_model) as call:
-        async for event in call.astream(provider.stream(EXECUTOR, on_retry=call.retry)):
+        async for event in call.astream(provider.stream(EXECUTOR)):
             if event["type"] == "content_block_delta":
                 yield event["delta"]["text"]
 

@@ -36,9 +36,9 @@ ROOT: Final = Kind.ROOT
 """Looked up once: a member of an enumeration costs as much as a clock reading."""
 
 
-def kind_of(name: str, tags: Sequence[str] | None, metadata: Mapping[str, Any] | None, above: Entry | None) -> Kind:
+def kind_of(name: str, tags: Sequence[str] | None, metadata: Mapping[str, Any], above: Entry | None) -> Kind:
     """What a run is, told by what LangChain and LangGraph say of it when it begins."""
-    if not metadata or ("ls_integration" not in metadata and "langgraph_node" not in metadata):
+    if "ls_integration" not in metadata and "langgraph_node" not in metadata:
         return Kind.ROOT if above is None else Kind.PLUMBING
     of_agent = metadata.get("ls_integration") == _AGENT_GRAPH
     if above is None:

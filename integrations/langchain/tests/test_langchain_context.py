@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from _langchain_models import Model, asks_for
 from langchain.agents import create_agent
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables.config import set_config_context
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 from opentelemetry import trace
@@ -24,7 +25,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from taskpilot_obs_langchain import ObservabilityHandler, observe_langchain
 
-from taskpilot_obs import get_request_id
+from taskpilot_obs import get_request_id, observe_tool
 from taskpilot_obs.context import current_running, current_scope, present
 from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.semconv import Attr
@@ -113,6 +114,36 @@ def test_a_clients_span_is_within_the_models(spans: Spans) -> None:
     """What an instrumented client does while a model is invoked belongs to the model's span."""
     chain(spans).invoke({"what": "hello"}, config())
     assert spans.above("http") == "chat gpt-4o-mini"
+
+
+class Thorough(Model):
+    """States why it stopped in two ways, which is more than the quick reader takes."""
+
+    def _next(self) -> AIMessage:
+        message = super()._next()
+        message.response_metadata["stop_reason"] = "end_turn"
+        return message
+
+
+def test_an_answer_that_is_not_plain_is_on_the_span_as_well(spans: Spans) -> None:
+    """What only the general reader knows is read before the span ends."""
+    Thorough().invoke("hello", config())
+    attributes = spans["chat gpt-4o-mini"].attributes or {}
+    assert (attributes[Attr.INPUT_TOKENS], attributes[Attr.OUTPUT_TOKENS]) == (150, 50)
+    assert attributes[Attr.RESPONSE_MODEL] == "gpt-4o-mini-2024-07-18"
+
+
+def test_a_langchain_context_without_a_run_runs_nothing(spans: Spans) -> None:
+    """Where LangChain's context holds callbacks and no run yet, a decorated function is what runs, beneath nothing."""
+
+    @observe_tool
+    def look() -> str | None:
+        run = present()
+        return None if run is None else run.name
+
+    with set_config_context(config()) as inside:
+        assert inside.run(look) == "look"
+    assert spans.names() == ["execute_tool look"]
 
 
 def test_a_users_span_between_two_runs_stays_between(spans: Spans) -> None:

@@ -130,6 +130,12 @@ def test_a_failing_model_fails_its_chain(seen: Seen, way: str) -> None:
     assert seen[0].usage is None
 
 
+def test_metadata_of_the_users_own_changes_nothing(seen: Seen) -> None:
+    """Metadata that a user hands to a chain reaches its steps too, which are plumbing as ever."""
+    chain().invoke({"what": "hello"}, config(metadata={"team": "billing"}))
+    assert told(seen) == [("chat", "gpt-4o-mini", "success"), ("invoke_workflow", "RunnableSequence", "success")]
+
+
 def test_a_batch_is_as_many_tasks_as_inputs(seen: Seen) -> None:
     """Each input of a batch is a task with its own LLM call beneath it."""
     chain().batch([{"what": str(number)} for number in range(5)], config())

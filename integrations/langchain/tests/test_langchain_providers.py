@@ -18,7 +18,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_google_genai import ChatGoogleGenerativeAI
 from langchain_openai import ChatOpenAI, OpenAI
 from pydantic import SecretStr
-from taskpilot_obs_langchain import ObservabilityHandler, answers, models, with_stream_usage
+from taskpilot_obs_langchain import ObservabilityHandler, answers, models
 
 from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import Invocation, Status
@@ -206,17 +206,6 @@ def test_what_a_message_says_reads_like_the_message() -> None:
 def streamed_usage() -> Exchange:
     """A stream that states usage in its last chunk."""
     return next(e for e in exchanges() if e["kind"] == "chat.completions" and e["streaming"] and e["truth"])
-
-
-def test_a_gateway_is_asked_for_usage_only_on_request(recorder: Recorder, streamed_usage: Exchange) -> None:
-    """`stream_options` is sent to a custom address only by a model that `with_stream_usage` has made."""
-    with ReplayServer([streamed_usage]) as server:
-        model = ChatOpenAI(model="gpt-4o", api_key=KEY, base_url=f"{server.url(0)}/v1", max_retries=0)
-        asking = with_stream_usage(model)
-        list(model.stream("hello"))
-        list(asking.stream("hello"))
-        assert with_stream_usage(asking) is asking
-    assert [request.get("stream_options") for request in server.requests] == [None, {"include_usage": True}]
 
 
 def test_a_broken_stream_keeps_what_it_had_stated(

@@ -19,7 +19,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
-from taskpilot_obs_langchain import ObservabilityHandler, answers
+from taskpilot_obs_langchain import ObservabilityHandler, answers, with_stream_usage
 from taskpilot_obs_langchain.runs import runs_of
 
 from taskpilot_obs.recorder import Recorder
@@ -101,6 +101,17 @@ def test_usage_that_a_stream_repeats_counts_once(case: str, recorder: Recorder, 
     assert run.usage is not None
     assert run.usage[:2] == (12, 3)
     assert not runs_of(recorder).stated
+
+
+def test_a_gateway_is_asked_for_usage_only_on_request(recorder: Recorder) -> None:
+    """`stream_options` is sent to a custom address only by a model that `with_stream_usage` has made."""
+    with ReplayServer([exchange(REPEATED["only the last"])]) as server:
+        model = ChatOpenAI(model="gpt-4o", api_key=KEY, base_url=f"{server.url(0)}/v1", max_retries=0)
+        asking = with_stream_usage(model)
+        list(model.stream("hello"))
+        list(asking.stream("hello"))
+        assert with_stream_usage(asking) is asking
+    assert [request.get("stream_options") for request in server.requests] == [None, {"include_usage": True}]
 
 
 def test_two_handlers_see_a_chunk_once(seen: Captured[Invocation]) -> None:
@@ -280,6 +291,27 @@ def test_images_that_google_counts_as_text_have_no_cost(model: str, seen: Captur
     (run,) = seen
     assert run.usage == Usage(8, 1290)
     assert (run.cost is not None) is known
+
+
+PLAIN = {"input_tokens": 20, "output_tokens": 10, "total_tokens": 30}
+
+
+@pytest.mark.parametrize(
+    ("usage", "about"),
+    [
+        (PLAIN, {"model_name": "gpt-4o", "model": "gpt-4o-mini"}),
+        (PLAIN, {"model_name": "gpt-4o", "finish_reason": "stop", "stop_reason": "end_turn"}),
+        (PLAIN, {"model_name": "gpt-4o", "finish_reason": ["stop"]}),
+        (PLAIN | {"input_tokens": -1}, {"model_name": "gpt-4o"}),
+        (PLAIN | {"total_tokens": 34}, {"model_name": "gpt-4o"}),
+        (PLAIN | {"output_token_details": {"reasoning": 4}}, {"model_name": "sonar-pro"}),
+    ],
+    ids=["two models", "two reasons", "a reason in a list", "no count", "another total", "reasoning apart"],
+)
+def test_the_quick_reader_leaves_what_is_not_plain(usage: Any, about: Any) -> None:
+    """Answers that contradict themselves or say more than a plain one does are the general reader's."""
+    assert answers.quick_reading({"usage_metadata": PLAIN, "response_metadata": {"model_name": "gpt-4o"}, "id": None})
+    assert answers.quick_reading({"usage_metadata": usage, "response_metadata": about, "id": None}) is None
 
 
 COUNTS = st.one_of(st.none(), st.integers(0, 30), st.just("7"))
