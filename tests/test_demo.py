@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
@@ -32,7 +33,7 @@ from taskpilot_obs.cli import demo as command
 from taskpilot_obs.cli._demo_view import closing_view
 from taskpilot_obs.demo.choose import choose
 from taskpilot_obs.demo.load import Load
-from taskpilot_obs.demo.script import Fate, Request, requests
+from taskpilot_obs.demo.script import Fate, Request, current_request, requests
 from taskpilot_obs.demo.service import Service, decorated_service
 from taskpilot_obs.demo.spend import Spend
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
@@ -110,6 +111,15 @@ def test_what_the_models_say_of_themselves_is_booked(service: Service, seen: Cap
     answered = [run for run in calls if run.status is Status.SUCCESS]
     assert {run.model for run in answered if run.cost is None} == {"house-reviewer-7b"}
     assert all(run.cost > 0 for run in answered if run.cost is not None)
+
+
+def test_the_graphs_model_answers_asynchronously_alone() -> None:
+    """Asked in the other way, the pretend model says how it can be asked."""
+    graph = pytest.importorskip("taskpilot_obs.demo.graph")
+    context = copy_context()
+    context.run(current_request.set, next(requests()))
+    with pytest.raises(NotImplementedError, match="use ainvoke or astream"):
+        context.run(graph.PretendChatModel(agent="PlannerAgent").invoke, "hello")
 
 
 def test_users_say_whether_the_answer_was_right(service: Service) -> None:
