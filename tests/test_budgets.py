@@ -33,6 +33,7 @@ from taskpilot_obs.budgets import Budget, BudgetAlert, load_budgets
 from taskpilot_obs.budgets.booking import RESERVATION
 from taskpilot_obs.budgets.estimates import planned
 from taskpilot_obs.budgets.holding import Held
+from taskpilot_obs.budgets.ledger import Account, Booking, Claim, Mark, MemoryLedger
 from taskpilot_obs.budgets.model import Call
 from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.config import build_recorder
@@ -438,6 +439,17 @@ def test_shadow_records_what_enforce_would_refuse() -> None:
         assert value("llm_budget_refusals_total", {"budget": "team", "period": "day"}) == 0
 
 
+def test_a_shadow_that_would_refuse_takes_nothing_from_what_enforce_holds() -> None:
+    """The call has its room in the one, and is booked in both."""
+    shade = Budget("shade", limit_usd="0.01", action="shadow")
+    with fresh_recorder(budgets=[enforced(), shade]) as recorder, capture_records(Decision, recorder) as decisions:
+        with track_llm(recorder=recorder, **CALL) as running:
+            assert (reserved(recorder), reserved(recorder, "shade")) == (0.12, 0)
+            running.set_cost("0.05")
+        assert (amounts(recorder), amounts(recorder, "shade")) == ((0.05, 0), (0.05, 0))
+        assert [each.result for each in decisions if each.stage] == [CheckResult.WOULD_BLOCK]
+
+
 @pytest.mark.parametrize("when", ["open", "closed"])
 def test_a_model_without_a_price_passes_or_not_as_was_chosen(when: Any) -> None:
     """Nobody can say what it takes: `open` notes that it was not judged, `closed` refuses it."""
@@ -668,6 +680,16 @@ def test_a_reservation_whose_call_nobody_records_counts_as_spent() -> None:
         assert (spent(recorder), reserved(recorder)) == (0.12, 0)
 
 
+def test_a_reservation_ends_though_the_queue_is_full() -> None:
+    """Records that find no room are dropped and counted; what was set aside does not stay reserved for that."""
+    with fresh_recorder(budgets=[enforced()], queue_capacity=64) as recorder:
+        held = Held(recorder, model=MODEL, kwargs={"input_tokens": 40_000, "max_tokens": 2_000})
+        with recorder.pipeline._lock, held:  # nobody makes room
+            while len(recorder.pipeline.queue) < 2 * 64:
+                recorder.record_audit_event("full")
+        assert amounts(recorder) == (0.12, 0)
+
+
 def test_a_reservation_can_be_held_in_an_event_loop() -> None:
     """The same with `async with`; without budgets it does nothing."""
 
@@ -882,6 +904,32 @@ def test_threads_never_admit_more_than_the_limit() -> None:
         assert len(admitted) == 9, "1.20 - 0.10 leaves room for nine of 0.12"
         for manager in admitted:
             manager.__exit__(None, None, None)  # type: ignore[attr-defined]
+
+
+def test_a_process_ledger_knows_bookings_that_come_again() -> None:
+    """They are booked once, and the answer is the same; the next ones are booked."""
+    budget, ledger, now = enforced("1"), MemoryLedger(), at(2026, 1, 1, 12)
+    window = budget.window(now)
+    claim = Claim(budget, Account("team", "", window.start), window, 6 * 10**11)
+    first = ledger.settle([Booking(claim)], now, Mark("book", 1))
+    assert [each.crossed for each in first] == [(500,)]
+    assert ledger.settle([Booking(claim)], now, Mark("book", 1)) == first
+    (second,) = ledger.settle([Booking(claim)], now, Mark("book", 2))
+    assert (second.standing.spent, second.crossed) == (2 * claim.amount, (750, 900, 1_000))
+
+
+def test_a_record_that_cannot_be_booked_costs_no_other() -> None:
+    """It is counted, and the calls beside it in the batch are booked."""
+    with fresh_recorder(budgets=[enforced()]) as recorder, capture_invocations(recorder) as seen:
+        record_llm_call(model=MODEL, cost="0.01")
+        recorder.drain()
+        strange = seen[0]._replace(cost=Decimal("NaN"))
+        book = recorder.parts.budgets.book  # type: ignore[union-attr]
+        assert book is not None
+        book.export([strange, seen[0], strange, seen[0]])
+        assert spent(recorder) == 0.03
+        value = recorder.registry.get_sample_value  # type: ignore[union-attr]
+        assert value("taskpilot_obs_internal_errors_total", {"where": "budgets"}) == 2
 
 
 def test_periods_of_long_ago_are_forgotten() -> None:

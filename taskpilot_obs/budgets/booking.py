@@ -8,9 +8,9 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import islice
+from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Final, Protocol
 
 from taskpilot_obs import semconv
@@ -18,8 +18,9 @@ from taskpilot_obs.budgets.alerts import alerts_of
 from taskpilot_obs.budgets.control import WHERE, Control
 from taskpilot_obs.budgets.ledger import Account, Booking, Claim, Settled, Standing
 from taskpilot_obs.budgets.model import Call, smallest
-from taskpilot_obs.exceptions import StoreError, StoreUnavailableError
-from taskpilot_obs.guarded import guarded, log_failure
+from taskpilot_obs.budgets.outbox import Outbox
+from taskpilot_obs.exceptions import StoreError
+from taskpilot_obs.guarded import guarded, log_failure, to_the_end
 from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Status
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ RESERVATION: Final = "budget_reservation"
 """The attribute of a call whose reservation was made by somebody else, who knew that it would come."""
 REFRESH_S: Final = 5.0
 """How often the figures of a shared ledger are read again: other processes spend as well."""
-_MAX_WAITING: Final = 100_000
-_AT_ONCE: Final = 1_000
 
 
 class Gauges(Protocol):
@@ -45,6 +44,21 @@ class Gauges(Protocol):
 
     def book(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:
         """Add to a counter."""
+
+
+class _Finished:
+    """The finished calls of a batch on their way to the outbox; what is set is not set again."""
+
+    __slots__ = ("bookings", "calls", "claims", "holds", "unrecorded")
+
+    def __init__(self) -> None:
+        self.calls: list[Invocation] = []
+        self.unrecorded: list[tuple[str, bool]] = []
+        """Reservations whose calls are over, and whether they count as billed."""
+        self.holds: Iterator[str] | None = None
+        self.claims: list[tuple[Claim, ...]] = []
+        """What was set aside for each call, and then for each that nobody recorded."""
+        self.bookings: Iterator[Booking] | None = None
 
 
 class Book:
@@ -60,7 +74,7 @@ class Book:
     def __init__(self, control: Control, gauges: Gauges | None) -> None:
         self._control = control
         self._gauges = gauges
-        self._waiting: deque[Booking] = deque()
+        self._outbox = Outbox(control, self._tell)
         self._given_up: deque[tuple[str, bool]] = deque()
         self._tops: dict[str, tuple[datetime, Standing]] = {}
         """Of each budget the account that is nearest to its limit."""
@@ -96,14 +110,30 @@ class Book:
 
     def export(self, batch: Sequence[Record], /) -> None:
         """Book the finished LLM calls of a batch. What cannot be booked now waits, and is tried again."""
+        finished = _Finished()
+        to_the_end(lambda: self._export(batch, finished))
+
+    def _export(self, batch: Sequence[Record], finished: _Finished) -> None:
         if self._thread is None and self._control.ledger.blocking:
             self._start()
         with self._lock:
-            for record in batch:
-                if isinstance(record, Invocation) and record.operation in LLM_OPERATIONS:
-                    self._waiting.extend(self._bookings(record))
-            self._end_unrecorded()
-            self._settle()
+            self._take(batch, finished)
+            self._outbox.send()
+
+    def _take(self, batch: Sequence[Record], finished: _Finished) -> None:
+        """From the batch into the outbox. Done again it goes on: a move is one call of C, which no Ctrl-C can halve."""
+        control = self._control
+        if finished.holds is None:
+            finished.calls = [
+                each for each in batch if isinstance(each, Invocation) and each.operation in LLM_OPERATIONS
+            ]
+            finished.unrecorded.extend(starmap(self._given_up.popleft, repeat((), len(self._given_up))))
+            holds = [*map(_hold_of, finished.calls), *(hold for hold, _ in finished.unrecorded)]
+            finished.holds = iter(holds)
+        finished.claims.extend(map(control.held.pop, finished.holds, repeat(())))
+        if finished.bookings is None:
+            finished.bookings = iter(self._bookings_of(finished))
+        self._outbox.put(finished.bookings)
 
     def tick(self) -> None:
         """Between batches, from the drainer: a new period begins, and reservations end, though no call does."""
@@ -117,8 +147,8 @@ class Book:
         """Book what waits; False where the store is away."""
         del timeout_s
         with self._lock:
-            self._settle()
-            return not self._waiting
+            self._outbox.send()
+            return not self._outbox
 
     def shutdown(self, timeout_s: float = 0.0) -> None:
         """Book what can be booked, and read no more."""
@@ -126,14 +156,14 @@ class Book:
         if self._thread is not None:
             self._thread.join(timeout_s)
         self.flush(timeout_s)
-        if self._waiting:
-            logger.error("taskpilot_obs: %d bookings of budgets are lost: their store is away", len(self._waiting))
+        if self._outbox:
+            logger.error("taskpilot_obs: %d bookings of budgets are lost: their store is away", len(self._outbox))
         self._control.ledger.close()
 
     def renew(self) -> None:
         """In a forked child: what waits, and what is held, is the parent's to book."""
         self._lock = threading.RLock()
-        self._waiting.clear()
+        self._outbox.renew()
         self._given_up.clear()
         self._control.held.clear()
         self._stop = threading.Event()
@@ -141,10 +171,20 @@ class Book:
 
     # --- booking -----------------------------------------------------------------------------------------------------
 
-    def _bookings(self, record: Invocation) -> list[Booking]:
+    def _bookings_of(self, finished: _Finished) -> list[Booking]:
+        guard = guarded(WHERE, self._control.tally)
+        found: list[Booking] = []
+        claims = iter(finished.claims)
+        for record, held in zip(finished.calls, claims, strict=False):
+            with guard:
+                found += self._bookings(record, held)
+        for (hold, billed), held in zip(finished.unrecorded, claims, strict=True):
+            found += [Booking(claim if billed else claim._replace(amount=0), hold) for claim in held]
+        return found
+
+    def _bookings(self, record: Invocation, held: Sequence[Claim]) -> list[Booking]:
         control = self._control
-        hold = str(record.attributes.get(RESERVATION, record.invocation_id))
-        held = control.held.pop(hold, ())
+        hold = _hold_of(record)
         bookings = [Booking(claim._replace(amount=self._taken(record, claim)), hold) for claim in held]
         call = _call_of(record)
         reserved = {claim.budget.name for claim in held}
@@ -166,68 +206,10 @@ class Book:
         """A reservation whose call is over. Where no record of it comes, what was set aside counts as spent."""
         self._given_up.append((hold, billed))
 
-    def _end_unrecorded(self) -> None:
-        while self._given_up:
-            hold, billed = self._given_up.popleft()
-            for claim in self._control.held.pop(hold, ()):
-                self._waiting.append(Booking(claim if billed else claim._replace(amount=0), hold))
-
-    def _settle(self) -> None:
-        """Write what waits."""
-        while self._waiting:
-            some = list(islice(self._waiting, _AT_ONCE))
-            try:
-                settled = self._control.ledger.settle(some, self._control.moment())
-            except StoreError as error:
-                log_failure(WHERE, error)
-                if isinstance(error, StoreUnavailableError) or not self._settle_apart(some):
-                    self._limit_waiting()
-                    return
-                continue
-            for _ in some:
-                self._waiting.popleft()
-            self._tell(settled)
-
-    def _settle_apart(self, some: Sequence[Booking]) -> bool:
-        """Each budget for itself, so that one that the store refuses keeps no other from being booked.
-
-        What is refused beside others is lost, and counted. Where all are, the store is broken, and all go on waiting.
-        """
-        refused: dict[str, StoreError] = {}
-        names = {booking.claim.budget.name for booking in some}
-        for name in sorted(names):
-            part = [booking for booking in some if booking.claim.budget.name == name]
-            try:
-                self._tell(self._control.ledger.settle(part, self._control.moment()))
-            except StoreError as error:
-                refused[name] = error
-        if len(refused) == len(names):
-            return False
-        for booking in some:
-            self._waiting.popleft()
-            reason = refused.get(booking.claim.budget.name)
-            if isinstance(reason, StoreUnavailableError):
-                self._waiting.append(booking)
-            elif reason is not None:
-                self._control.tally.add(semconv.INTERNAL_ERRORS, (WHERE,))
-        return True
-
-    def _limit_waiting(self) -> None:
-        """Without its store for long, the smallest loss: reservations end by themselves, sums are kept."""
-        if len(self._waiting) <= _MAX_WAITING:
-            return
-        sums: dict[Account, Claim] = {}
-        for claim, _ in self._waiting:
-            known = sums.get(claim.account)
-            sums[claim.account] = claim if known is None else claim._replace(amount=claim.amount + known.amount)
-        self._waiting = deque(Booking(claim) for claim in sums.values())
-
-    def _tell(self, settled: Sequence[Settled]) -> None:
-        now = self._control.now()
-        for each in settled:
-            self._show_if_top(each.claim.budget, each.claim.account, each.standing)
-            for decision in alerts_of(each, now):
-                self._control.report(decision)
+    def _tell(self, settled: Settled) -> None:
+        self._show_if_top(settled.claim.budget, settled.claim.account, settled.standing)
+        for decision in alerts_of(settled, self._control.now()):
+            self._control.report(decision)
 
     # --- showing -----------------------------------------------------------------------------------------------------
 
@@ -251,7 +233,7 @@ class Book:
                 for account, line in found.items():
                     if account.budget == budget.name:
                         self._show_if_top(budget, account, line)
-            self._settle()
+            self._outbox.send()
 
     def _show_if_top(self, budget: Budget, account: Account, line: Standing) -> None:
         start, top = self._tops.get(budget.name, (account.period_start, line))
@@ -284,6 +266,10 @@ def real(record: Invocation, budget: Budget) -> int | None:
         free = record.cached or record.status in (Status.ERROR, Status.BLOCKED)
         return 0 if free else None
     return (usage.input_tokens or 0) + (usage.output_tokens or 0)
+
+
+def _hold_of(record: Invocation) -> str:
+    return str(record.attributes.get(RESERVATION, record.invocation_id))
 
 
 def _call_of(record: Invocation) -> Call:

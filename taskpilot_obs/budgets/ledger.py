@@ -6,11 +6,12 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from taskpilot_obs.budgets.model import Budget, Window
+from taskpilot_obs.guarded import to_the_end
 
 
 class Account(NamedTuple):
@@ -59,6 +60,15 @@ class Booking(NamedTuple):
     hold: str | None = None
 
 
+class Mark(NamedTuple):
+    """Names the bookings that are handed over together, so that a ledger knows them when they come again."""
+
+    writer: str
+    """Who hands them over; no other process, and no fork, has the same name."""
+    number: int
+    """From 1 on, and larger each time: a ledger needs to remember the last one only."""
+
+
 class Settled(NamedTuple):
     """An account after a booking, and the thresholds that it crossed for the first time in its period."""
 
@@ -80,11 +90,12 @@ class Ledger(Protocol):
             StoreError: the ledger cannot be reached.
         """
 
-    def settle(self, bookings: Sequence[Booking], now: datetime) -> list[Settled]:
-        """Book what calls took, and end their reservations.
+    def settle(self, bookings: Sequence[Booking], now: datetime, mark: Mark | None = None) -> list[Settled]:
+        """Book what calls took, and end their reservations; with a mark once, and the answer is the same again.
 
         Raises:
-            StoreError: the ledger cannot be reached; nothing was booked.
+            StoreUnavailableError: the ledger cannot be reached, or its answer was lost: it may all be booked, or none.
+            StoreError: the ledger refuses; nothing was booked.
         """
 
     def release_expired(self, now: datetime) -> int:
@@ -129,6 +140,8 @@ class MemoryLedger:
         self._lines: dict[Account, Standing] = {}
         self._ends: dict[Account, datetime] = {}
         self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._answered: tuple[Mark | None, list[Settled]] = (None, [])
+        """The last bookings that had a mark, and what was said to them."""
         self.renew()
         _ledgers.add(self)
 
@@ -144,10 +157,12 @@ class MemoryLedger:
                 refusal = self._without_room(claims)
             if refusal is not None:
                 return refusal
+            lines, held = {}, {}
             for claim in claims:
                 line = self._line(claim)
-                self._lines[claim.account] = line._replace(reserved=line.reserved + claim.amount)
-                self._held[key_of(hold, claim.budget.name)] = _Held(claim.account, claim.amount, expires_at)
+                lines[claim.account] = line._replace(reserved=line.reserved + claim.amount)
+                held[key_of(hold, claim.budget.name)] = _Held(claim.account, claim.amount, expires_at)
+            self._change(lines, held)
         return None
 
     def _without_room(self, claims: Sequence[Claim]) -> Refusal | None:
@@ -160,50 +175,84 @@ class MemoryLedger:
     def _line(self, claim: Claim) -> Standing:
         line = self._lines.get(claim.account)
         if line is None:
-            line = self._lines[claim.account] = Standing()
             if claim.window.end is not None:
                 self._ends[claim.account] = claim.window.end
+            line = self._lines[claim.account] = Standing()
         return line
 
     def _expire(self, now: datetime) -> int:
         """They were made in the order in which they end."""
-        number = 0
-        while self._held and next(iter(self._held.values())).expires_at <= now:
-            _, held = self._held.popitem(last=False)
-            self._give_back(held)
-            number += 1
-        return number
+        lines: dict[Account, Standing] = {}
+        ended = []
+        for key, held in self._held.items():
+            if held.expires_at > now:
+                break
+            ended.append(key)
+            self._give_back(lines, held)
+        if ended:
+            self._change(lines, ended=ended)
+        return len(ended)
 
-    def _give_back(self, held: _Held) -> None:
-        line = self._lines.get(held.account)
+    def _give_back(self, lines: dict[Account, Standing], held: _Held) -> None:
+        line = lines.get(held.account) or self._lines.get(held.account)
         if line is not None:
-            self._lines[held.account] = line._replace(reserved=line.reserved - held.amount)
+            lines[held.account] = line._replace(reserved=line.reserved - held.amount)
 
-    def settle(self, bookings: Sequence[Booking], now: datetime) -> list[Settled]:
-        """Book what calls took, and end their reservations."""
-        settled = []
+    def settle(self, bookings: Sequence[Booking], now: datetime, mark: Mark | None = None) -> list[Settled]:
+        """Book what calls took, and end their reservations; with a mark once, and the answer is the same again."""
         with self._lock:
+            if mark is not None and mark == self._answered[0]:
+                return self._answered[1]
             self._expire(now)
-            for claim, hold in bookings:
-                held = None if hold is None else self._held.pop(key_of(hold, claim.budget.name), None)
-                if held is not None:
-                    self._give_back(held)
-                line = self._line(claim)
-                line = line._replace(spent=line.spent + claim.amount)
-                crossed = crossed_by(claim.budget, line)
-                if crossed:
-                    line = line._replace(alerted=crossed[-1])
-                self._lines[claim.account] = line
-                settled.append(Settled(claim, line, crossed))
+            return self._settle(bookings, mark)
+
+    def _settle(self, bookings: Sequence[Booking], mark: Mark | None) -> list[Settled]:
+        lines: dict[Account, Standing] = {}
+        ended: dict[str, None] = {}
+        settled = []
+        for claim, hold in bookings:
+            key = None if hold is None else key_of(hold, claim.budget.name)
+            held = None if key is None or key in ended else self._held.get(key)
+            if key is not None and held is not None:
+                ended[key] = None
+                self._give_back(lines, held)
+            line = lines.get(claim.account) or self._line(claim)
+            line = line._replace(spent=line.spent + claim.amount)
+            crossed = crossed_by(claim.budget, line)
+            if crossed:
+                line = line._replace(alerted=crossed[-1])
+            lines[claim.account] = line
+            settled.append(Settled(claim, line, crossed))
+        self._change(lines, ended=ended, answered=(mark, settled))
         return settled
+
+    def _change(
+        self,
+        lines: Mapping[Account, Standing],
+        held: Mapping[str, _Held] | None = None,
+        ended: Iterable[str] = (),
+        answered: tuple[Mark | None, list[Settled]] | None = None,
+    ) -> None:
+        """All of it, though a Ctrl-C comes in between: figures are absolute, so that done twice it is done once."""
+
+        def change() -> None:
+            self._lines.update(lines)
+            if held is not None:
+                self._held.update(held)
+            for key in ended:
+                self._held.pop(key, None)
+            if answered is not None:
+                self._answered = answered
+
+        to_the_end(change)
 
     def release_expired(self, now: datetime) -> int:
         """End the reservations that nobody settled in time, and forget the periods that ended a day ago."""
         with self._lock:
             number = self._expire(now)
             for account in [each for each, end in self._ends.items() if (now - end).days >= 1]:
+                self._lines.pop(account, None)
                 del self._ends[account]
-                del self._lines[account]
         return number
 
     def count_refusal(self, account: Account) -> None:

@@ -18,12 +18,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from taskpilot_obs.budgets.ledger import Account, Claim, Refusal, Settled, Standing, crossed_by, key_of
 from taskpilot_obs.exceptions import StoreError
+from taskpilot_obs.store.budget_writers import begun, crossed_before, keep_crossed
 from taskpilot_obs.store.tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from taskpilot_obs.budgets.ledger import Booking
+    from taskpilot_obs.budgets.ledger import Booking, Mark
     from taskpilot_obs.budgets.model import Budget
     from taskpilot_obs.store.engine import Store
 
@@ -190,24 +191,40 @@ class StoreLedger:
 
     # --- after a call ------------------------------------------------------------------------------------------------
 
-    def settle(self, bookings: Sequence[Booking], now: datetime) -> list[Settled]:
-        """Book what calls took, and end their reservations, in one transaction.
+    def settle(self, bookings: Sequence[Booking], now: datetime, mark: Mark | None = None) -> list[Settled]:
+        """Book what calls took, and end their reservations, in one transaction; with a mark once, however often.
 
         Raises:
-            StoreError: the store cannot be used, or a budget of that name counts another unit; nothing was booked.
+            StoreUnavailableError: the store cannot be used, or its answer was lost: all may be booked, or nothing.
+            StoreError: it refuses, or a budget of that name counts another unit; nothing was booked.
         """
         if not bookings:
             return []
-        claims: dict[Account, Claim] = {}
+        sums: dict[Account, Claim] = {}
         for claim, _ in bookings:
-            known = claims.get(claim.account)
-            claims[claim.account] = claim if known is None else known._replace(amount=known.amount + claim.amount)
+            known = sums.get(claim.account)
+            sums[claim.account] = claim if known is None else known._replace(amount=known.amount + claim.amount)
+        claims = [sums[account] for account in sorted(sums)]
         holds = sorted(key_of(hold, claim.budget.name) for claim, hold in bookings if hold is not None)
         with self._renewed().writing() as connection:
+            if mark is not None and not begun(connection, mark, now):
+                return self._answer_again(connection, claims, mark)
             released = self._released(connection, _R.reservation_id.in_(holds)) if holds else {}
-            for account in sorted(released.keys() - claims.keys()):
+            for account in sorted(released.keys() - sums.keys()):
                 self._give_back(connection, account, *released[account])
-            return [self._booked(connection, claims[each], released.get(each, (0, 0)), now) for each in sorted(claims)]
+            settled = [self._booked(connection, claim, released.get(claim.account, (0, 0)), now) for claim in claims]
+            if mark is not None:
+                keep_crossed(connection, mark, [each.crossed for each in settled])
+        return settled
+
+    def _answer_again(self, connection: Connection, claims: Sequence[Claim], mark: Mark) -> list[Settled]:
+        """What was booked is not booked again; who asks did not hear which thresholds it crossed."""
+        crossed = crossed_before(connection, mark, len(claims))
+        lines = [connection.execute(select(*_STANDING).where(*_is(claim.account))).one() for claim in claims]
+        return [
+            Settled(claim, _standing(claim.budget, line), each)
+            for claim, line, each in zip(claims, lines, crossed, strict=True)
+        ]
 
     def _released(self, connection: Connection, which: Any) -> dict[Account, tuple[int, int]]:
         """Delete reservations; what they held, by account."""
@@ -246,6 +263,7 @@ class StoreLedger:
         crossed = crossed_by(claim.budget, standing)
         if crossed:
             connection.execute(update(BUDGET_LEDGER).where(*_is(claim.account)).values(alerted_permille=crossed[-1]))
+            standing = standing._replace(alerted=crossed[-1])
         return Settled(claim, standing, crossed)
 
     def release_expired(self, now: datetime) -> int:

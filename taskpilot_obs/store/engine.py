@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection, Engine
 
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0002")
 """Every version of the tables that this code knows, oldest first."""
 _DRIVERS: Final = {
     "sqlite": "sqlite",

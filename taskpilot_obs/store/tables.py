@@ -327,3 +327,13 @@ BUDGET_RESERVATIONS = Table(
     Index("ix_budget_reservations_expiry", "expires_at"),
 )
 """What calls in progress hold of a ledger's `reserved_*`; what a dead process held is released when it expires."""
+
+BUDGET_WRITERS = Table(
+    "budget_writers",
+    metadata,
+    Column("writer", Text, primary_key=True),
+    Column("batch", BigInteger, nullable=False),  # the number of the bookings that it handed over last
+    Column("crossed", Text),  # JSON: the thresholds that these crossed, by account in their order
+    Column("booked_at", UtcTime, nullable=False),  # without an index: PostgreSQL then changes the row in its place
+)
+"""What each process booked last: bookings whose answer was lost come again, and are known by their number."""

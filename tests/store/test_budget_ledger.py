@@ -47,8 +47,8 @@ def claim(of: Budget, usd: str) -> Claim:
     return Claim(of, Account(of.name, "", window.start), window, int(Decimal(usd) * PICO))
 
 
-def line(store: Store, of: Budget) -> tuple[int, ...]:
-    (found,) = StoreLedger(store).read([of], [of.window(NOW).start]).values()
+def line(store: Store, of: Budget, at: datetime = NOW) -> tuple[int, ...]:
+    (found,) = StoreLedger(store).read([of], [of.window(at).start]).values()
     return tuple(found)
 
 
@@ -152,6 +152,41 @@ def test_a_budget_that_the_store_refuses_keeps_no_other_from_being_booked(store:
         assert recorder.flush(20)
     (status,) = budget_status([other], store=store)
     assert status.spent == Decimal("0.50")
+    recorder.shutdown()
+
+
+def test_a_shadow_that_the_store_refuses_keeps_nothing_from_the_call(store: Store, url: str) -> None:
+    """Nor from the budgets beside it: the one that is refused is logged, and the rest is reserved and booked."""
+    at = datetime.now(UTC)
+    tokens = Budget("shade", limit_tokens=5)
+    begin = tokens.window(at)
+    StoreLedger(store).settle([Booking(Claim(tokens, Account("shade", "", begin.start), begin, 1))], at)
+    shades = [Budget("shade", limit_usd=1, action="shadow"), Budget("second", limit_usd=1, action="shadow")]
+    recorder = recorder_on(url, budget(), *shades)
+    with track_llm(recorder=recorder, **CALL) as run_:
+        run_.set_cost("0.05")
+    assert recorder.flush(20)
+    recorder.shutdown()
+    found = budget_status([budget(), shades[1]], store=store)
+    assert [(float(each.spent), float(each.reserved)) for each in found] == [(0.05, 0), (0.05, 0)]
+
+
+def test_a_process_without_budgets_asks_the_store_nothing(store: Store, url: str) -> None:
+    """Where only the store is named: what others hold is theirs to end, until there is a budget here."""
+    at = datetime.now(UTC)
+    begin = budget().window(at)
+    held = Claim(budget(), Account("team", "", begin.start), begin, PICO // 4)
+    assert StoreLedger(store).reserve("a", [held], at - 2 * LIFE, at - LIFE) is None
+    recorder = recorder_on(url)
+    assert recorder.parts is not None
+    assert recorder.parts.budgets is not None
+    book = recorder.parts.budgets.book
+    assert book is not None
+    book.refresh()
+    assert line(store, budget(), at)[1] == PICO // 4
+    recorder.watch(budget())
+    book.refresh()
+    assert line(store, budget(), at)[1] == 0
     recorder.shutdown()
 
 
@@ -439,7 +474,7 @@ def test_what_a_store_that_stays_away_loses_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sums are kept while there are too many bookings; what is unwritten at the end is logged."""
-    monkeypatch.setattr("taskpilot_obs.budgets.booking._MAX_WAITING", 2)
+    monkeypatch.setattr("taskpilot_obs.budgets.outbox._MAX_WAITING", 2)
     url = sqlite_url(tmp_path)
     recorder = build_recorder(budget_store=url, budgets=[budget()], registry=CollectorRegistry())
     damaged = Store(url)

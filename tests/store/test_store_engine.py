@@ -18,6 +18,8 @@ from _stored import NOON, llm_call, new_database, run_processes, sqlite_url, sto
 from sqlalchemy import text
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
+from taskpilot_obs.budgets import Budget
+from taskpilot_obs.budgets.ledger import Account, Booking, Claim, Mark
 from taskpilot_obs.exceptions import (
     ConfigurationError,
     MissingExtraError,
@@ -27,6 +29,7 @@ from taskpilot_obs.exceptions import (
 )
 from taskpilot_obs.stats import get_stats
 from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, engine, prune, upgrade
+from taskpilot_obs.store.budget_ledger import StoreLedger
 from taskpilot_obs.store.engine import REVISIONS, differences
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.tables import UtcTime
@@ -63,6 +66,37 @@ def test_upgrading_twice_changes_nothing(store: Store) -> None:
     upgrade(store)
     with store.reading() as connection:
         assert connection.execute(text("SELECT count(*) FROM llm_call_telemetry")).scalar_one() == 1
+
+
+@pytest.mark.parametrize("old", REVISIONS[:-1])
+def test_a_store_of_an_older_version_keeps_what_it_holds(url: str, old: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upgraded, it has the tables of this code, and the rows and the budgets' money that it had."""
+    from alembic import command
+
+    head = command.upgrade
+    with monkeypatch.context() as before:
+        before.setattr(engine, "REVISIONS", REVISIONS[: REVISIONS.index(old) + 1])
+        before.setattr(command, "upgrade", lambda config, _: head(config, old))
+        store = Store(url, create=True)
+        upgrade(store)
+        assert store.version() == old
+    Writer(store).write(rows_of([llm_call()]))
+    team = Budget("team", limit_usd=1)
+    window = team.window(NOON)
+    held = Claim(team, Account("team", "", window.start), window, 250_000_000_000)
+    assert StoreLedger(store).reserve("a", [held], NOON, NOON + timedelta(hours=1)) is None
+    if not store.is_sqlite:
+        with pytest.raises(StoreVersionError, match="taskpilot-obs db upgrade"):
+            store.require_current()
+        upgrade(store)
+    store.close()
+    with store_at(url) as upgraded:
+        assert upgraded.version() == REVISIONS[-1]
+        assert differences(upgraded) == []
+        StoreLedger(upgraded).settle([Booking(held, "a")], NOON, Mark("one", 1))
+        (line,) = StoreLedger(upgraded).read([team], [window.start]).values()
+        assert (line.spent, line.reserved) == (held.amount, 0)
+        assert get_stats((NOON - timedelta(hours=1), NOON + timedelta(hours=1)), store=upgraded).requests == 1
 
 
 def test_a_store_of_a_newer_version_is_refused_with_what_to_do(store: Store, url: str) -> None:

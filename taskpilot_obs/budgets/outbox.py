@@ -1,0 +1,143 @@
+"""Bookings on their way to a ledger: each is booked once, whatever fails, is interrupted or loses its answer."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import count, repeat, starmap
+from typing import TYPE_CHECKING, Final
+
+from taskpilot_obs import semconv
+from taskpilot_obs.budgets.control import WHERE, Control
+from taskpilot_obs.budgets.ledger import Account, Booking, Claim, Mark, Settled
+from taskpilot_obs.exceptions import StoreError, StoreUnavailableError
+from taskpilot_obs.guarded import guarded, log_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MAX_WAITING: Final = 100_000
+_AT_ONCE: Final = 1_000
+
+
+class _Batch:
+    """Bookings that are handed over together, and again as they are until it is known what became of them."""
+
+    __slots__ = ("bookings", "mark", "refusal", "untold")
+
+    def __init__(self, mark: Mark, bookings: list[Booking]) -> None:
+        self.mark = mark
+        self.bookings = bookings
+        self.untold: deque[Settled] | None = None
+        """What the ledger answered, as far as nobody was told; None: no answer yet."""
+        self.refusal: StoreError | None = None
+
+
+class Outbox:
+    """Hands bookings to the ledger of a control, and tells what became of them. Not safe for threads.
+
+    What a Ctrl-C interrupts is continued by the next call: bookings go from one place to the next in one call of C.
+    """
+
+    def __init__(self, control: Control, tell: Callable[[Settled], None]) -> None:
+        self._control = control
+        self._tell = tell
+        self.renew()
+
+    def renew(self) -> None:
+        """In a forked child: what waits is the parent's to book, and its name as well."""
+        self._writer = secrets.token_hex(16)
+        self._numbers = count(1)
+        self._waiting: deque[Booking] = deque()
+        self._batches: list[_Batch] = []
+        """At work: one, or one for each budget where the ledger refused them together."""
+
+    def __len__(self) -> int:
+        return len(self._waiting) + sum(len(batch.bookings) for batch in self._batches)
+
+    def put(self, bookings: Iterable[Booking]) -> None:
+        """Let these wait. An iterator that is put twice is put once."""
+        self._waiting.extend(bookings)
+
+    def send(self) -> None:
+        """Book what waits. What cannot be booked now goes on waiting."""
+        try:
+            while self._begun():
+                for batch in self._batches:
+                    if batch.refusal is None:
+                        self._hand_over(batch)
+                if not self._ended():
+                    break
+        except StoreUnavailableError as error:
+            log_failure(WHERE, error)
+        self._limit_waiting()
+
+    def _begun(self) -> bool:
+        """Whether there is something to do: what was handed over before comes first, unchanged."""
+        if any(batch.bookings for batch in self._batches):
+            return True
+        if not self._waiting:
+            return False
+        batch = self._batch_of([])
+        self._batches = [batch]
+        some = min(len(self._waiting), _AT_ONCE)
+        batch.bookings.extend(starmap(self._waiting.popleft, repeat((), some)))
+        return True
+
+    def _batch_of(self, bookings: list[Booking]) -> _Batch:
+        return _Batch(Mark(self._writer, next(self._numbers)), bookings)
+
+    def _hand_over(self, batch: _Batch) -> None:
+        control = self._control
+        if batch.untold is None:
+            try:
+                batch.untold = deque(control.ledger.settle(batch.bookings, control.moment(), batch.mark))
+            except StoreUnavailableError:
+                raise
+            except StoreError as error:
+                log_failure(WHERE, error)
+                batch.refusal = error
+                return
+        while batch.untold:
+            with guarded(WHERE, control.tally):
+                self._tell(batch.untold[0])
+            batch.untold.popleft()
+
+    def _ended(self) -> bool:
+        """Whether to go on: not where everything is refused, for then the store is broken, and all goes on waiting.
+
+        What is refused together is tried again, each budget for itself: one that the store refuses keeps no other from
+        being booked. What is refused beside others is lost, and counted.
+        """
+        refused = [batch for batch in self._batches if batch.refusal is not None]
+        if len(refused) < len(self._batches):
+            self._batches = []
+            for batch in refused:
+                self._control.tally.add(semconv.INTERNAL_ERRORS, (WHERE,), len(batch.bookings))
+            return True
+        parts = _by_budget(refused[0].bookings)
+        if len(refused) == 1 and len(parts) > 1:
+            self._batches = [self._batch_of(part) for part in parts]
+            return True
+        for batch in reversed(refused):
+            back = starmap(batch.bookings.pop, repeat((), len(batch.bookings)))
+            self._waiting.extendleft(back)
+        return False
+
+    def _limit_waiting(self) -> None:
+        """Without its store for long, the smallest loss: reservations end by themselves, sums are kept."""
+        if len(self._waiting) <= _MAX_WAITING:
+            return
+        sums: dict[Account, Claim] = {}
+        for claim, _ in self._waiting:
+            known = sums.get(claim.account)
+            sums[claim.account] = claim if known is None else claim._replace(amount=claim.amount + known.amount)
+        self._waiting = deque(Booking(claim) for claim in sums.values())
+
+
+def _by_budget(bookings: Sequence[Booking]) -> list[list[Booking]]:
+    parts: dict[str, list[Booking]] = {}
+    for booking in bookings:
+        parts.setdefault(booking.claim.budget.name, []).append(booking)
+    return list(parts.values())
