@@ -36,7 +36,7 @@ class _Ended:
         self._billed = billed
 
     def droppable(self) -> bool:
-        return True
+        return False  # what was set aside would count neither as spent nor as free
 
     def freeze(self) -> Sequence[Record]:
         self._book.end_unrecorded(self._hold, billed=self._billed)
