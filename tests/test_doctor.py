@@ -218,7 +218,8 @@ def test_what_the_library_says_about_itself() -> None:
     assert found["dropped records"].level is Level.PROBLEM
     assert "exporter_1 did not get" in found["dropped records"].text
     assert "mend its target" in found["dropped records"].remedy
-    assert found["unpriced models"].text == "1 LLM calls have no known price: nobody-knows (1)"
+    assert found["unpriced models"].text == "1 LLM calls have no known cost: nobody-knows (1)"
+    assert "those calls stated no usage" in found["unpriced models"].remedy
     assert set(found) == {"dropped records", "exporters", "internal errors", "label overflow", "unpriced models"}
 
 

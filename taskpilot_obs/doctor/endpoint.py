@@ -122,6 +122,7 @@ def _unpriced(samples: Iterable[Sample]) -> Iterator[Finding]:
         most = ", ".join(f"{model} ({amount:,})" for (model,), amount in unpriced.most_common(_SHOWN))
         yield warning(
             "unpriced models",
-            f"{unpriced.total():,} LLM calls have no known price: {most}",
-            "name the models in model_aliases, or give prices=[your table]; `taskpilot-obs price` tells what is known",
+            f"{unpriced.total():,} LLM calls have no known cost: {most}",
+            "where `taskpilot-obs price MODEL` knows none, name the model in model_aliases, or give prices=[your table];"
+            " where it does, those calls stated no usage: they were cut short, or their stream has none",
         )
