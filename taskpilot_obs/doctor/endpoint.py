@@ -123,6 +123,6 @@ def _unpriced(samples: Iterable[Sample]) -> Iterator[Finding]:
         yield warning(
             "unpriced models",
             f"{unpriced.total():,} LLM calls have no known cost: {most}",
-            "where `taskpilot-obs price MODEL` knows none, name the model in model_aliases, or give prices=[your table];"
+            "where `taskpilot-obs price MODEL` knows none, name the model in model_aliases or give prices=[your table];"
             " where it does, those calls stated no usage: they were cut short, or their stream has none",
         )
