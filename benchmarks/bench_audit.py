@@ -48,16 +48,16 @@ START = Started(
     user="u1",
 )
 END = Invocation(
+    Status.SUCCESS,
+    0.0123456,
     Operation.AGENT,
     "PlannerAgent",
-    Status.SUCCESS,
     "req-abc-123",
     "a1b2c3d4e5f60718",
     None,
     "handle",
     "PlannerAgent",
     START_NS,
-    0.0123456,
     input_length=12,
     output_length=33,
     trace_id=TRACE,

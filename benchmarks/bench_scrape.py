@@ -24,7 +24,7 @@ BATCH = 64
 def run(operation: Operation, name: str, **fields: object) -> tuple[Record, Record]:
     """A start and an end."""
     start = Started(operation, name, "req-1", "inv-1", None, None, name, 1)
-    end = Invocation(operation, name, Status.SUCCESS, "req-1", "inv-1", None, None, name, 1, 0.02)
+    end = Invocation(Status.SUCCESS, 0.02, operation, name, "req-1", "inv-1", None, None, name, 1)
     is_task = fields.get("is_task", False)
     return start._replace(is_task=bool(is_task)), end._replace(**fields)  # type: ignore[arg-type]  # its own fields
 

@@ -54,16 +54,16 @@ def _call(number: int, at: int) -> Invocation:
     latency = random.lognormvariate(0.0, 0.7)
     failed = random.random() < 0.02
     return Invocation(
+        Status.ERROR if failed else Status.SUCCESS,
+        latency,
         Operation.CHAT,
         "chat",
-        Status.ERROR if failed else Status.SUCCESS,
         f"{random.getrandbits(128):032x}",
         f"9f86d081884c7d65{number:010x}",
         f"9f86d081884c7d65{number // 4:010x}",
         "support-triage",
         f"PlannerAgent{number % 5}",
         at,
-        latency,
         error_type="openai.RateLimitError" if failed else None,
         error_category="rate_limit" if failed else None,
         usage=Usage(tokens_in, tokens_out, tokens_in // 3, None, None, None, None, 0, None),

@@ -14,7 +14,7 @@ from taskpilot_obs.rollups import Totals
 from taskpilot_obs.site import NO_DETAILS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any
 
     from taskpilot_obs.context import Scope
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LOST, UNSEEN, BEGUN, DONE = range(-1, 3)
 """What the drainer has seen of an invocation; `LOST`: its start was dropped, its end will bring both records."""
 
+_LLM_FIELDS = Invocation._fields[Invocation._fields.index("error_category") :]
+NO_LLM_CALL: tuple[object, ...] = tuple(Invocation._field_defaults[name] for name in _LLM_FIELDS)
+"""The last fields of an `Invocation` that called no model."""
 _new_started: Callable[[type[Started], tuple[Any, ...]], Started] = tuple.__new__
 _new_invocation: Callable[[type[Invocation], tuple[Any, ...]], Invocation] = tuple.__new__
 
@@ -71,29 +74,32 @@ class Freezing:
             self.stage = LOST
         return self.stage == LOST
 
-    def freeze(self) -> Sequence[Record]:
-        """The records that this object stands for: `Started` when first seen, `Invocation` when seen again."""
+    def freeze(self, records: list[Record]) -> None:
+        """Add the records that this object stands for: `Started` when first seen, `Invocation` when seen again."""
         stage = self.stage
         if stage == BEGUN:
             # One that still runs was interrupted behind its start; one begun before the fork is the parent's to end.
             if not self.ended_ns or self.number < ids.first_number:
-                return ()
+                return
             done = self._freeze_end()
             if self.parent is not None:
                 self._fold()
             self.stage = DONE
-            return (done,)
+            records.append(done)
+            return
         if stage == DONE or self.number < ids.first_number:
-            return ()
+            return
         self.begun = begun = self._freeze_start()
         # A run whose start was dropped may know already what those beneath it took.
         self.totals = None if stage == UNSEEN else getattr(self, "totals", None)
         if self.parent is not None:
             self._forget_ended_ancestors()
         self.stage = BEGUN
-        return (begun,) if stage == UNSEEN else (begun, *self.freeze())
+        records.append(begun)
+        if stage != UNSEEN:
+            self.freeze(records)
 
-    def _freeze_start(self) -> Started:
+    def _freeze_start(self, model: str | None = None, provider: str | None = None) -> Started:
         """What is known of a run at its start. Its parent was frozen before it: the queue keeps the order."""
         site, scope, parent, details, span = self.site, self.scope, self.parent, self.details, self.span
         invocation_id = ids.text_of(self.number)
@@ -125,73 +131,31 @@ class Freezing:
                 workflow,
                 agent,
                 self.started_ns + site.host.clock.offset,
-                None,
-                None,
-                self.input_length,
-                None if details is None else details.input_text,
                 trace_id,
                 span_id,
                 sampled,
                 tenant,
                 user,
                 session,
+                model,
+                provider,
+                self.input_length,
+                None if details is None else details.input_text,
                 attributes,
                 is_task,
             ),
         )
 
-    def _freeze_end(self) -> Invocation:
-        """A finished run; what only an LLM call has is left for it to add."""
-        (
-            operation, name, request_id, invocation_id, parent_id, workflow, agent, start_unix_ns, _model,
-            _provider, input_length, input_text, trace_id, span_id, sampled, tenant, user, session, attributes,
-            is_task,
-        ) = self.begun  # fmt: skip
-        details = self.details or NO_DETAILS
+    def _freeze_end(self, llm_call: tuple[object, ...] = NO_LLM_CALL) -> Invocation:
+        """A finished run: how it ended, its start, what only its end brought, and what only LLM calls have."""
+        begun, details, totals = self.begun, self.details or NO_DETAILS, self.totals
+        took_ns = self.ended_ns - self.started_ns
+        how = (self.status, took_ns / 1e9 if took_ns > 0 else 0.0)
+        rollup = None if totals is None else totals.frozen()
         if details.attributes:
-            attributes = clean_attributes({**attributes, **details.attributes})
-        return _new_invocation(
-            Invocation,
-            (
-                operation,
-                name,
-                self.status,
-                request_id,
-                invocation_id,
-                parent_id,
-                workflow,
-                agent,
-                start_unix_ns,
-                max(0, self.ended_ns - self.started_ns) / 1e9,
-                details.error_type,
-                None,
-                details.error_message,
-                None,
-                False,
-                None,
-                None,
-                None,
-                None,
-                None,
-                False,
-                None,
-                None,
-                0,
-                input_length,
-                self.output_length,
-                input_text,
-                details.output_text,
-                trace_id,
-                span_id,
-                sampled,
-                tenant,
-                user,
-                session,
-                attributes,
-                None if self.totals is None else self.totals.frozen(),
-                is_task,
-            ),
-        )
+            begun = begun._replace(attributes=clean_attributes({**begun.attributes, **details.attributes}))
+        brought = (details.error_type, details.error_message, self.output_length, details.output_text, rollup)
+        return _new_invocation(Invocation, how + begun + brought + llm_call)
 
     def _forget_ended_ancestors(self) -> ActiveInvocation | None:
         """Refer only to the nearest ancestor whose end the drainer has not seen."""

@@ -191,7 +191,7 @@ class _Report:
     def droppable(self) -> bool:
         return True
 
-    def freeze(self) -> Sequence[Record]:
+    def freeze(self, records: list[Record]) -> None:
         run, stage = self.run, self.stage
         time_unix_ns = run.site.host.clock.unix_ns(self.at_ns)
         origin, tool = origin_of(run), _tool_of(run)
@@ -199,7 +199,7 @@ class _Report:
         for decision in decisions:
             if decision.is_violation:
                 run.add_violation()
-        return decisions
+        records.extend(decisions)
 
 
 def origin_of(run: ActiveInvocation) -> Origin:

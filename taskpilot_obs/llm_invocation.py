@@ -360,10 +360,10 @@ class LlmInvocation(Abandonable):
             failed_for_nothing = self.usage is None and self.status in (Status.ERROR, Status.BLOCKED)
             totals.add_llm_call(self.usage, self.cost, priced=self.cost is not None or failed_for_nothing)
 
-    def _freeze_start(self) -> Started:
-        return super()._freeze_start()._replace(request_model=self.request_model, provider=self.provider)
+    def _freeze_start(self, model: str | None = None, provider: str | None = None) -> Started:
+        return super()._freeze_start(model or self.request_model, provider or self.provider)
 
-    def _freeze_end(self) -> Invocation:
+    def _freeze_end(self, llm_call: tuple[object, ...] = ()) -> Invocation:
         if self._unread is not None:
             with guarded("record_response", self.site.host.tally):
                 self._note_reading(self._read(self._unread))
@@ -371,25 +371,22 @@ class LlmInvocation(Abandonable):
             self._unread = None
         self.price()
         hit = self.cached is True
-        usage = None if hit else self.usage
-        return (
-            super()
-            ._freeze_end()
-            ._replace(
-                error_category=self.error_category,
-                usage=usage,
-                usage_inconsistent=self.usage_inconsistent and not hit,
-                cost=None if hit else self.cost,
-                cost_source=None if hit or self.cost is None else self.cost_source,
-                request_model=self.request_model,
-                response_model=self.response_model,
-                provider=self.provider,
-                streaming=self.streaming,
-                cached=self.cached,
-                ttft_s=(self.first_token_ns - self.started_ns) / 1e9 if self.first_token_ns else None,
-                retries=self.retries,
-            )
+        begun = self.begun
+        if begun.request_model != self.request_model or begun.provider != self.provider:
+            self.begun = begun._replace(request_model=self.request_model, provider=self.provider)
+        llm_call = (
+            self.error_category,
+            None if hit else self.usage,
+            self.usage_inconsistent and not hit,
+            None if hit else self.cost,
+            None if hit or self.cost is None else self.cost_source,
+            self.response_model,
+            self.streaming,
+            self.cached,
+            (self.first_token_ns - self.started_ns) / 1e9 if self.first_token_ns else None,
+            self.retries,
         )
+        return super()._freeze_end(llm_call)
 
 
 def _in_event_loop() -> bool:

@@ -51,8 +51,8 @@ EXIT_TIMEOUT_S = 5.0
 class Item(Protocol):
     """What callers put: something that the drainer can freeze."""
 
-    def freeze(self) -> Sequence[Record]:
-        """The records that this object stands for now; called by the drainer, once per `put`."""
+    def freeze(self, records: list[Record], /) -> None:
+        """Add the records that this object stands for now; called by the drainer, once per `put`."""
 
     def droppable(self) -> bool:
         """Whether the pipeline may drop it. An end whose start was taken may not be: its gauge must settle."""
@@ -300,7 +300,7 @@ class Pipeline:
             if not queue:
                 return
             try:
-                records.extend(queue[0].freeze())
+                queue[0].freeze(records)
             except Exception:
                 queue.popleft()
                 raise

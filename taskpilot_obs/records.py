@@ -172,72 +172,72 @@ class Started(NamedTuple):
     invocation_id: str
     parent_id: str | None
     workflow: str | None
+    """Nearest enclosing workflow, or the run itself when it is one."""
     agent: str | None
+    """Nearest enclosing agent, or the run itself when it is one."""
     start_unix_ns: int
-    request_model: str | None = None
-    provider: str | None = None
-    input_length: int | None = None
-    input_text: str | None = None
     trace_id: str | None = None
     span_id: str | None = None
     sampled: bool = False
     tenant: str | None = None
     user: str | None = None
     session: str | None = None
+    request_model: str | None = None
+    provider: str | None = None
+    input_length: int | None = None
+    input_text: str | None = None
     attributes: Attributes = NO_ATTRIBUTES
     is_task: bool = False
     """Whether this run is a task: a workflow, or an agent with neither workflow nor agent above it."""
 
 
 class Invocation(NamedTuple):
-    """One finished operation."""
+    """One finished operation: how it ended, all of its `Started` in the same order, and what only its end brought."""
 
+    status: Status
+    duration_s: float
     operation: Operation
     name: str
-    status: Status
     request_id: str
     invocation_id: str
     parent_id: str | None
     workflow: str | None
-    """Nearest enclosing workflow, or the run itself when it is one."""
     agent: str | None
-    """Nearest enclosing agent, or the run itself when it is one."""
     start_unix_ns: int
-    duration_s: float
-    error_type: str | None = None
-    """Qualified name of the exception's class (`openai.RateLimitError`; builtins unqualified)."""
-    error_category: str | None = None
-    """For LLM calls: one of `semconv.ERROR_CATEGORIES`."""
-    error_message: str | None = None
-    """Redacted, and present only when content capture is on."""
-    usage: Usage | None = None
-    usage_inconsistent: bool = False
-    cost: Decimal | None = None
-    """USD; None means that nobody knows."""
-    cost_source: str | None = None
-    """`price_table`, `own_price`, `caller` or None."""
-    request_model: str | None = None
-    response_model: str | None = None
-    provider: str | None = None
-    streaming: bool = False
-    cached: bool | None = None
-    """Whether the application's own cache answered; None where the application has not said."""
-    ttft_s: float | None = None
-    """Time to the first token of a stream."""
-    retries: int = 0
-    input_length: int | None = None
-    output_length: int | None = None
-    input_text: str | None = None
-    output_text: str | None = None
     trace_id: str | None = None
     span_id: str | None = None
     sampled: bool = False
     tenant: str | None = None
     user: str | None = None
     session: str | None = None
+    request_model: str | None = None
+    provider: str | None = None
+    input_length: int | None = None
+    input_text: str | None = None
     attributes: Attributes = NO_ATTRIBUTES
-    rollup: Rollup | None = None
     is_task: bool = False
+    error_type: str | None = None
+    """Qualified name of the exception's class (`openai.RateLimitError`; builtins unqualified)."""
+    error_message: str | None = None
+    """Redacted, and present only when content capture is on."""
+    output_length: int | None = None
+    output_text: str | None = None
+    rollup: Rollup | None = None
+    error_category: str | None = None
+    """For LLM calls, as all that follows: one of `semconv.ERROR_CATEGORIES`."""
+    usage: Usage | None = None
+    usage_inconsistent: bool = False
+    cost: Decimal | None = None
+    """USD; None means that nobody knows."""
+    cost_source: str | None = None
+    """`price_table`, `own_price`, `caller` or None."""
+    response_model: str | None = None
+    streaming: bool = False
+    cached: bool | None = None
+    """Whether the application's own cache answered; None where the application has not said."""
+    ttft_s: float | None = None
+    """Time to the first token of a stream."""
+    retries: int = 0
 
     @property
     def model(self) -> str | None:

@@ -27,7 +27,7 @@ from taskpilot_obs.site import Host
 from taskpilot_obs.tracing import current_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from taskpilot_obs.feedback import Verdicts
     from taskpilot_obs.invocation import ActiveInvocation
@@ -47,13 +47,14 @@ class _Report:
     def droppable(self) -> bool:
         return True
 
-    def freeze(self) -> Sequence[Record]:
+    def freeze(self, records: list[Record]) -> None:
         record = self.record
         if isinstance(record, Feedback):
-            return self.verdicts.revise(record)
+            records.extend(self.verdicts.revise(record))
+            return
         if self.running is not None and isinstance(record, Decision) and record.is_violation:
             self.running.add_violation()
-        return (record,)
+        records.append(record)
 
 
 class Reporter(Host):

@@ -58,16 +58,16 @@ def started(operation: Operation = Operation.AGENT, name: str = "Planner", **cha
 def finished(operation: Operation = Operation.AGENT, name: str = "Planner", **changes: Any) -> Invocation:
     """A run that ended well after 1.5 seconds."""
     first = Invocation(
+        Status.SUCCESS,
+        1.5,
         operation,
         name,
-        Status.SUCCESS,
         "req-1",
         "i2",
         "i1",
         "handle",
         "Planner",
         START_NS,
-        1.5,
         input_length=12,
         output_length=34,
         trace_id=TRACE,

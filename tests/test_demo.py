@@ -146,7 +146,7 @@ def test_the_signals_are_not_all_healthy() -> None:
 def test_spend_adds_up_by_agent_and_model() -> None:
     """Calls, tokens and cost are summed by agent and model; other runs are not calls; the dearest comes first."""
     spend = Spend()
-    call = Invocation(Operation.CHAT, "m", Status.SUCCESS, "r", "i", None, None, "a", 0, 1.0, request_model="m")
+    call = Invocation(Status.SUCCESS, 1.0, Operation.CHAT, "m", "r", "i", None, None, "a", 0, request_model="m")
     priced = call._replace(usage=Usage(input_tokens=10, output_tokens=5), cost=Decimal("0.25"))
     for run in (call._replace(agent="cheap"), priced, priced, priced._replace(operation=Operation.TOOL)):
         spend(run)

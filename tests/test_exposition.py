@@ -34,7 +34,7 @@ from taskpilot_obs.records import Invocation, Operation, Status
 parse_openmetrics: Callable[[str], Iterator[Metric]] = openmetrics.text_string_to_metric_families
 
 OPEN_METRICS = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,*/*;q=0.1"
-RUN = Invocation(Operation.AGENT, "planner", Status.SUCCESS, "req-1", "inv-1", None, None, "planner", 1, 0.3)
+RUN = Invocation(Status.SUCCESS, 0.3, Operation.AGENT, "planner", "req-1", "inv-1", None, None, "planner", 1)
 RUN = RUN._replace(trace_id="0af7651916cd43dd8448eb211c80319c", span_id="b7ad6b7169203331", sampled=True)
 
 

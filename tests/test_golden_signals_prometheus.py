@@ -193,7 +193,7 @@ def test_without_a_window_the_counters_as_they_stand(tmp_path: Path) -> None:
     """The instant counters of a live target give exactly the figures that the process itself tells."""
     registry = Registry()
     done = Invocation(
-        Operation.WORKFLOW, "handle", Status.SUCCESS, "r", "i", None, "handle", None, 0, 0.7, is_task=True
+        Status.SUCCESS, 0.7, Operation.WORKFLOW, "handle", "r", "i", None, "handle", None, 0, is_task=True
     )
     paid = Rollup(cost=Decimal("0.3"), violations=1)
     PrometheusExporter(registry).export(

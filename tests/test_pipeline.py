@@ -44,10 +44,10 @@ class Item:
     def droppable(self) -> bool:
         return True
 
-    def freeze(self) -> Sequence[Record]:
+    def freeze(self, records: list[Record]) -> None:
         if self.fails:
             raise RuntimeError(self.name)
-        return (event(self.name),)
+        records.append(event(self.name))
 
 
 class Listing:
@@ -264,9 +264,9 @@ def test_put_from_a_signal_handler_while_the_lock_is_held() -> None:
     pipeline, _ = make({"memory": memory}, capacity=64)
 
     class Interrupted(Item):
-        def freeze(self) -> Sequence[Record]:
+        def freeze(self, records: list[Record]) -> None:
             os.kill(os.getpid(), signal.SIGUSR1)
-            return super().freeze()
+            super().freeze(records)
 
     def handler(_signum: int, _frame: object) -> None:
         for _ in range(100):
@@ -296,9 +296,9 @@ def test_put_from_a_finalizer() -> None:
             pipeline.put(Item("last words"))
 
     class Collects(Item):
-        def freeze(self) -> Sequence[Record]:
+        def freeze(self, records: list[Record]) -> None:
             gc.collect()
-            return super().freeze()
+            super().freeze(records)
 
     dying = Dying()
     dying.me = dying  # a cycle, which only the collector ends

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from taskpilot_obs.semconv import Field
 
@@ -21,7 +21,16 @@ _LINKS = re.compile(
     rb'.*,"%b":(\d{1,19}),"%b":"([0-9a-f]{64})"' % (Field.SEQ.encode(), Field.PREV_HASH.encode()), re.DOTALL
 )
 
-Digest = Callable[[bytes], str]
+
+
+class Hashed(Protocol):
+    """What a hash function makes of a message."""
+
+    def hexdigest(self) -> str:
+        """The hash in hexadecimal digits."""
+
+
+Digest = Callable[[bytes], Hashed]
 
 
 class Head(NamedTuple):
@@ -38,14 +47,13 @@ GENESIS = Head(0, "0" * HASH_LENGTH)
 def digest_with(key: bytes | None) -> Digest:
     """The hash function of a chain: SHA-256, or HMAC-SHA-256 when there is a key."""
     if key is None:
-        sha256 = hashlib.sha256
-        return lambda message: sha256(message).hexdigest()
+        return hashlib.sha256
     keyed = hmac.new(key, digestmod="sha256")
 
-    def digest(message: bytes) -> str:
+    def digest(message: bytes) -> Hashed:
         each = keyed.copy()  # spares the key's own two blocks, a third of the time
         each.update(message)
-        return each.hexdigest()
+        return each
 
     return digest
 
@@ -63,14 +71,14 @@ def seal(text: str, seq: int, previous: str, digest: Digest) -> tuple[str, str]:
         The whole line, and the record's hash.
     """
     body = f'{text},"seq":{seq},"prev_hash":"{previous}"'
-    sealed = digest((previous + body).encode("ascii"))
+    sealed = digest((previous + body).encode("ascii")).hexdigest()
     return f'{body},"hash":"{sealed}"}}\n', sealed
 
 
 def fault(line: bytes, head: Head, digest: Digest) -> tuple[str | None, Head]:
     """What is wrong with the line that follows `head` (None: nothing), and the head after it."""
     body, suffix = line[: -_SEAL_LENGTH - 1], line[-_SEAL_LENGTH - 1 :]
-    sealed = digest(head.hash.encode("ascii") + body)
+    sealed = digest(head.hash.encode("ascii") + body).hexdigest()
     seq = head.seq + 1
     after = Head(seq, sealed)
     if suffix == b',"hash":"%b"}\n' % sealed.encode("ascii") and body.endswith(
@@ -85,7 +93,7 @@ def _explain(line: bytes, head: Head, digest: Digest) -> str:
     if found is None:
         return "not a sealed record"
     previous, sealed = found
-    if digest(previous.hash.encode("ascii") + line[: -_SEAL_LENGTH - 1]) != sealed:
+    if digest(previous.hash.encode("ascii") + line[: -_SEAL_LENGTH - 1]).hexdigest() != sealed:
         return "its content does not match its hash (changed, or written with another key)"
     if previous.seq != head.seq:
         return f"record {head.seq + 1} is expected here, this is record {previous.seq + 1}"

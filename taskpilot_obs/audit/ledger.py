@@ -133,4 +133,4 @@ def is_genuine(note: Note, digest: Digest | None) -> bool:
 
 
 def _mac(note: Note, digest: Digest) -> str:
-    return digest(json.dumps(note._replace(mac=""), separators=(",", ":")).encode("ascii"))
+    return digest(json.dumps(note._replace(mac=""), separators=(",", ":")).encode("ascii")).hexdigest()

@@ -137,10 +137,11 @@ class Writer:
                 done += os.write(self._file, data[done:])
         except OSError:
             lines = self._keep_whole(lines, done)
+            data = data[: sum(map(len, lines))]
             raise
         finally:
             if lines:
-                self._size += sum(map(len, lines))
+                self._size += len(data)
                 self._head = head_of(lines[-1].encode("ascii")) or self._head
                 self.written += len(lines)
 

@@ -38,9 +38,8 @@ class _Ended:
     def droppable(self) -> bool:
         return False  # what was set aside would count neither as spent nor as free
 
-    def freeze(self) -> Sequence[Record]:
+    def freeze(self, _records: list[Record]) -> None:
         self._book.end_unrecorded(self._hold, billed=self._billed)
-        return ()
 
 
 class Held:

@@ -7,8 +7,12 @@ most `RELATIVE_ERROR` away from it. Merging adds counts, so the error does not g
 
 from __future__ import annotations
 
+from collections import Counter
 from math import ceil, log
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 RELATIVE_ERROR: Final = 0.01
 _GAMMA: Final = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
@@ -16,6 +20,8 @@ _PER_LOG: Final = 1 / log(_GAMMA)
 _SHORTEST_S: Final = 1e-9
 _LONGEST_S: Final = 1e9
 """Some 30 years. The two ends bound the number of buckets at 2,073."""
+_FIRST_BUCKET: Final = ceil(log(_SHORTEST_S) * _PER_LOG)
+_LAST_BUCKET: Final = ceil(log(_LONGEST_S) * _PER_LOG)
 
 
 class Sketch:
@@ -26,18 +32,23 @@ class Sketch:
     def __init__(self) -> None:
         self.counts: dict[int, int] = {}
 
-    def add(self, duration_s: float) -> None:
-        """Count one duration; what is not a positive number counts as the shortest."""
-        if not _SHORTEST_S <= duration_s <= _LONGEST_S:
-            duration_s = _LONGEST_S if duration_s > _LONGEST_S else _SHORTEST_S
-        bucket = ceil(log(duration_s) * _PER_LOG)
-        counts = self.counts
-        counts[bucket] = counts.get(bucket, 0) + 1
+    def add(self, durations: Iterable[float]) -> None:
+        """Count durations in seconds; what is not a positive number counts as the shortest."""
+        buckets = [
+            ceil(log(seconds) * _PER_LOG)
+            if _SHORTEST_S <= seconds <= _LONGEST_S
+            else (_LAST_BUCKET if seconds > _LONGEST_S else _FIRST_BUCKET)
+            for seconds in durations
+        ]
+        self._add(Counter(buckets))
 
     def merge(self, other: Sketch) -> None:
         """Add the counts of another sketch to this one."""
+        self._add(other.counts)
+
+    def _add(self, more: Mapping[int, int]) -> None:
         counts = self.counts
-        for bucket, count in other.counts.items():
+        for bucket, count in more.items():
             counts[bucket] = counts.get(bucket, 0) + count
 
     def quantile(self, q: float) -> float | None:

@@ -16,10 +16,11 @@ import os
 import time
 import weakref
 from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 from taskpilot_obs.exceptions import ConfigurationError
@@ -32,6 +33,7 @@ from taskpilot_obs.records import (
     Feedback,
     Invocation,
     Record,
+    Rollup,
     Started,
     Status,
     Verdict,
@@ -46,6 +48,7 @@ _COARSE_NS: Final = 300 * NANOSECONDS
 _FINE_SLICES: Final = 90
 _COARSE_SLICES: Final = 288
 _ZERO: Final = Decimal(0)
+_FOREVER: Final = float("inf")
 
 
 class WorkflowCounts:
@@ -60,15 +63,15 @@ class WorkflowCounts:
         self.cost = _ZERO
         self.runs_with_violations = 0
 
-    def add(self, task: Invocation) -> None:
-        """Count one finished run."""
-        runs, buckets, status, rollup = self.runs, self.buckets, task.status, task.rollup
-        runs[status] = runs.get(status, 0) + 1
-        bucket = bisect_left(WORKFLOW_BUCKETS, task.duration_s)
-        buckets[bucket] = buckets.get(bucket, 0) + 1
-        if rollup is not None:
-            self.cost += rollup.cost
-            self.runs_with_violations += rollup.violations > 0
+    def add(self, status: Status, durations: Sequence[float]) -> None:
+        """Count runs that ended so, by how long they took in seconds."""
+        self.runs = _sum(self.runs, {status: len(durations)})
+        self.buckets = _sum(self.buckets, Counter(map(_bucket_of, durations)))
+
+    def add_rollup(self, rollup: Rollup) -> None:
+        """Count what a run's calls took."""
+        self.cost += rollup.cost
+        self.runs_with_violations += rollup.violations > 0
 
     def plus(self, other: WorkflowCounts) -> WorkflowCounts:
         """The sum of both, as a new object."""
@@ -96,13 +99,20 @@ class Slice:
         self.feedback: dict[tuple[bool, bool], int] = {}
         """Verdicts of users, by (correct, revision)."""
 
-    def add_task(self, name: str, task: Invocation) -> None:
-        """Count one finished task under this name."""
-        self.durations.add(task.duration_s)
+    def add_tasks(self, name: str, status: Status, durations: Sequence[float]) -> None:
+        """Count finished tasks of this name that ended so."""
+        self.durations.add(durations)
+        self._workflow(name).add(status, durations)
+
+    def add_rollup(self, name: str, rollup: Rollup) -> None:
+        """Count what the calls of one task of this name took."""
+        self._workflow(name).add_rollup(rollup)
+
+    def _workflow(self, name: str) -> WorkflowCounts:
         counts = self.workflows.get(name)
         if counts is None:
             counts = self.workflows[name] = WorkflowCounts()
-        counts.add(task)
+        return counts
 
     def add_llm_call(self, call: Invocation) -> None:
         """Count one finished LLM call; one that the application's own cache answered costs nothing."""
@@ -142,7 +152,10 @@ class Slice:
 _Key = TypeVar("_Key")
 
 
-def _sum(mine: dict[_Key, int], theirs: dict[_Key, int]) -> dict[_Key, int]:
+_bucket_of = partial(bisect_left, WORKFLOW_BUCKETS)
+
+
+def _sum(mine: dict[_Key, int], theirs: Mapping[_Key, int]) -> dict[_Key, int]:
     total = mine.copy()
     for key, count in theirs.items():
         total[key] = total.get(key, 0) + count
@@ -217,17 +230,27 @@ class RollingWindow:
 
     def _count_rest(self, batch: Sequence[Record], counted: set[int]) -> None:
         deltas: defaultdict[int, Slice] = defaultdict(Slice)
+        tasks: defaultdict[tuple[int, str, Status], list[float]] = defaultdict(list)
+        names, index, end_of_slice = self._names, 0, 0
         for record in batch:
             if isinstance(record, Started):  # half of all
                 continue
             if isinstance(record, Invocation) and record.is_task:
-                index = _end_of(record) // _FINE_NS
-                name = record.name
-                deltas[index].add_task(name if name in self._names else self._admitted(name), record)
+                name, seconds = record.name, record.duration_s
+                name = name if name in names else self._admitted(name)
+                ended = record.start_unix_ns + seconds * NANOSECONDS
+                if not end_of_slice - _FINE_NS <= ended < end_of_slice:  # most share the slice of the one before
+                    index = _end(record.start_unix_ns, seconds) // _FINE_NS
+                    end_of_slice = (index + 1) * _FINE_NS
+                tasks[index, name, record.status].append(seconds)
+                if record.rollup is not None:
+                    deltas[index].add_rollup(name, record.rollup)
                 continue
             time_unix_ns = _time_of(record)
             if time_unix_ns is not None:
                 self._count(deltas[time_unix_ns // _FINE_NS], record)
+        for (index, name, status), durations in tasks.items():
+            deltas[index].add_tasks(name, status, durations)
         now = self._clock()
         for index, delta in deltas.items():
             if index in counted:
@@ -268,14 +291,15 @@ class RollingWindow:
 def _time_of(record: Record) -> int | None:
     """When the record counts; None for records that no signal is made of."""
     if isinstance(record, Invocation):
-        return _end_of(record) if record.operation in LLM_OPERATIONS else None
+        return _end(record.start_unix_ns, record.duration_s) if record.operation in LLM_OPERATIONS else None
     if isinstance(record, Decision | Feedback):
         return record.time_unix_ns
     return None
 
 
-def _end_of(run: Invocation) -> int:
-    return run.start_unix_ns + int(run.duration_s * NANOSECONDS)
+def _end(start_unix_ns: int, duration_s: float) -> int:
+    """When it ended; a duration that is no number says nothing about that."""
+    return start_unix_ns + int(duration_s * NANOSECONDS) if 0 <= duration_s < _FOREVER else start_unix_ns
 
 
 _windows: weakref.WeakSet[RollingWindow] = weakref.WeakSet()

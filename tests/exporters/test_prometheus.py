@@ -86,7 +86,7 @@ def started(name: str = "planner", operation: Operation = Operation.AGENT, **fie
 def ended(
     name: str = "planner", operation: Operation = Operation.AGENT, status: Status = Status.SUCCESS, **fields: object
 ) -> Invocation:
-    record = Invocation(operation, name, status, "req-1", "inv-1", None, None, name, 1, 0.3)
+    record = Invocation(status, 0.3, operation, name, "req-1", "inv-1", None, None, name, 1)
     return record._replace(**fields)  # type: ignore[arg-type]  # keyword fields of the record itself
 
 
@@ -509,7 +509,7 @@ from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.records import Invocation, Operation, Started, Status
 
 exporter = PrometheusExporter()
-runs = [Invocation(Operation.AGENT, f"a{n}", Status.SUCCESS, "r", "i", None, None, None, 1, 0.1) for n in range(100)]
+runs = [Invocation(Status.SUCCESS, 0.1, Operation.AGENT, f"a{n}", "r", "i", None, None, None, 1) for n in range(100)]
 exporter.export(runs)
 exporter.export([Started(Operation.AGENT, "a0", "r", "parent's", None, None, None, 1)])
 
@@ -566,7 +566,7 @@ thread.start()
 inside.wait()
 child = os.fork()
 if child == 0:
-    exporter.export([Invocation(Operation.AGENT, "a", Status.SUCCESS, "r", "i", None, None, None, 1, 0.1)])
+    exporter.export([Invocation(Status.SUCCESS, 0.1, Operation.AGENT, "a", "r", "i", None, None, None, 1)])
     counted = REGISTRY.get_sample_value("agent_runs_total", {"agent": "a", "status": "success"})
     os._exit(0 if counted == 1 else 1)
 assert os.waitpid(child, 0)[1] == 0

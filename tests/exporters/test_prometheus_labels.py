@@ -94,7 +94,7 @@ def test_admission_is_sticky_and_first_come() -> None:
 
 
 def run(name: str, status: Status = Status.SUCCESS) -> Invocation:
-    return Invocation(Operation.AGENT, name, status, "req", name, None, None, name, 1, 0.1, is_task=True)
+    return Invocation(status, 0.1, Operation.AGENT, name, "req", name, None, None, name, 1, is_task=True)
 
 
 def started(name: str) -> Started:

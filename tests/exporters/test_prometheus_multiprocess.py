@@ -21,7 +21,7 @@ def start(name):
     return Started(Operation.AGENT, "planner", "req", name, None, None, "planner", 1)
 
 def end(name):
-    done = Invocation(Operation.AGENT, "planner", Status.SUCCESS, "req", name, None, None, "planner", 1, 0.3)
+    done = Invocation(Status.SUCCESS, 0.3, Operation.AGENT, "planner", "req", name, None, None, "planner", 1)
     return done._replace(trace_id="a" * 32, span_id="b" * 16, sampled=True)
 
 exporter = PrometheusExporter(service="shop")

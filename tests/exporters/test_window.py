@@ -164,7 +164,7 @@ def test_quantiles_are_within_one_percent(durations: list[float], q: float) -> N
     """A quantile of the merged sketch is within 1 % of the duration at that rank."""
     parts = [Sketch(), Sketch()]
     for index, duration in enumerate(durations):
-        parts[index % 2].add(duration)
+        parts[index % 2].add([duration])
     parts[0].merge(parts[1])
     exact = sorted(durations)[int(q * (len(durations) - 1))]
     estimate = parts[0].quantile(q)
@@ -176,8 +176,19 @@ def test_quantiles_are_within_one_percent(durations: list[float], q: float) -> N
 def test_odd_durations_are_counted_not_raised(odd: float) -> None:
     """A duration that cannot be still counts as one run."""
     sketch = Sketch()
-    sketch.add(odd)
+    sketch.add([odd])
     assert sum(sketch.counts.values()) == 1
+
+
+@pytest.mark.parametrize("odd", [-1.0, float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("operation", [Operation.WORKFLOW, Operation.CHAT])
+def test_a_record_with_an_odd_duration_costs_no_other_its_count(odd: float, operation: Operation) -> None:
+    """A record made by hand whose duration is no number counts when it began, and so do those beside it."""
+    window = RollingWindow(Clock())
+    fine = invocation(NOW, operation=operation, is_task=operation is Operation.WORKFLOW)
+    window.export([fine, fine._replace(duration_s=odd, start_unix_ns=NOW), fine])
+    totals = window.read(timedelta(minutes=1)).totals
+    assert sum(totals.durations.counts.values()) + totals.llm_calls == 3
 
 
 def test_an_empty_sketch_has_no_quantile() -> None:

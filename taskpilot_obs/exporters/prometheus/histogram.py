@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import Histogram
@@ -20,11 +22,7 @@ class BulkHistogram(Histogram):
 
     def observe_all(self, values: Sequence[float]) -> None:
         """Observe every value, each of them finite and not negative."""
-        bounds = self._upper_bounds
-        counts: dict[int, int] = {}
-        for value in values:
-            index = bisect_left(bounds, value)
-            counts[index] = counts.get(index, 0) + 1
+        counts = Counter(map(partial(bisect_left, self._upper_bounds), values))
         self._sum.inc(sum(values))
         for index, count in counts.items():
             self._buckets[index].inc(count)
