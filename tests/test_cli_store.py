@@ -24,6 +24,7 @@ from taskpilot_obs.cli import aggregate, costs, db, report, stats, tenants
 from taskpilot_obs.records import Status
 from taskpilot_obs.stats import write_report
 from taskpilot_obs.store import StoreExporter
+from taskpilot_obs.store.engine import REVISIONS
 
 HOUR = timedelta(hours=1)
 
@@ -204,10 +205,10 @@ def test_the_tables_of_a_server_are_made_once(server: Server) -> None:
     assert run("db", "current", "--store", url).output.strip() == "no tables"
     before = run("db", "check", "--store", url)
     assert (before.exit_code, "db upgrade" in before.output) == (1, True)
-    assert "version 0001" in run("db", "upgrade", "--store", url).output
+    assert f"version {REVISIONS[-1]}" in run("db", "upgrade", "--store", url).output
     assert run("db", "upgrade", "--store", url).exit_code == 0
-    assert run("db", "current", "--store", url).output.strip() == "0001"
-    assert run("db", "check", "--store", url).output.strip() == "version 0001, as expected"
+    assert run("db", "current", "--store", url).output.strip() == REVISIONS[-1]
+    assert run("db", "check", "--store", url).output.strip() == f"version {REVISIONS[-1]}, as expected"
 
 
 def test_a_table_that_was_changed_is_told(url: str) -> None:
