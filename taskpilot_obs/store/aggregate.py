@@ -2,17 +2,18 @@
 
 Any number of processes may do it at any time. Each period goes through three steps, of which only the first and the
 last write, and briefly: claim the marks that writers left (later writers leave new ones), add up one snapshot, and
-put the result in place of the old one if the claim still stands.
+put the result in place of the old one as long as the claim stands: some lines at a time, and the claim goes with the
+last of them. Until then the period is read from what it was added up from.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import delete, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store.access import opened
@@ -20,7 +21,7 @@ from taskpilot_obs.store.money import MOST_NANO
 from taskpilot_obs.store.queries import Filters, bins, errors, totals
 from taskpilot_obs.store.segments import DAY, HOUR, Segment, floor_day, floor_hour, pruned_before
 from taskpilot_obs.store.sketch import encode
-from taskpilot_obs.store.tables import SUMMARIES, SUMMARY_WORK
+from taskpilot_obs.store.tables import SUMMARIES, SUMMARY_WORK, to_microseconds
 from taskpilot_obs.store.writer import mark_changed
 
 if TYPE_CHECKING:
@@ -32,6 +33,19 @@ SummaryPeriod = Literal["hourly", "daily"]
 DIMENSIONS: Final = ("organization_id", "provider", "model_name", "agent", "prompt_name")
 _LENGTHS: Final = {"hourly": HOUR, "daily": DAY}
 _EVERYTHING: Final = Filters()
+_FIRST_LINES: Final = 100
+_LEAST_LINES: Final = 25
+_TARGET_S: Final = 0.004
+"""How long one transaction should hold the lock, which a writer of SQLite waits for."""
+_PAUSES: Final = 3
+"""How many times as long the lock is left to writers: one that waits looks for it now and then only."""
+_COLUMNS: Final = tuple(column.name for column in SUMMARIES.columns)
+_KEYS: Final = tuple(column.name for column in SUMMARIES.primary_key)
+_NEW: Final = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name not in _KEYS)
+_PUT: Final = f"""
+    INSERT INTO {SUMMARIES.name} ({", ".join(_COLUMNS)}) VALUES ({{}})
+    ON CONFLICT ({", ".join(_KEYS)}) DO UPDATE SET {_NEW}
+"""  # noqa: S608  nothing in it comes from outside
 _work = SUMMARY_WORK.c
 
 
@@ -91,13 +105,40 @@ def _sum_up(store: Store, period: SummaryPeriod, start: datetime) -> bool:
     segment = Segment("rows" if period == "hourly" else "hourly", start, start + _LENGTHS[period])
     with store.reading() as connection:
         lines = _lines(connection, segment, period)
-    with store.writing() as connection:
-        if not connection.execute(delete(SUMMARY_WORK).where(_work.work_id == claim)).rowcount:
-            return False  # claimed anew by another process, which saw at least as much
-        _put(connection, lines)
-        if period == "hourly":
-            mark_changed(connection, "daily", [floor_day(start)])
-    return True
+    return _replaced(store, claim, period, start, [_values(line, store) for line in lines])
+
+
+def _replaced(store: Store, claim: int, period: SummaryPeriod, start: datetime, lines: list[tuple[Any, ...]]) -> bool:
+    """Put these lines in place, in transactions of some milliseconds; False where another process has claimed anew.
+
+    That one saw at least as much as this one, and puts a line for each that is there already.
+    """
+    done, amount = 0, _FIRST_LINES
+    while True:
+        with store.writing() as connection:
+            began = time.perf_counter()
+            is_last = done + amount >= len(lines)
+            if not (_given_up(connection, claim) if is_last else _stands(connection, claim)):
+                return False
+            _put(connection, lines[done : done + amount])
+            if is_last:
+                if period == "hourly":
+                    mark_changed(connection, "daily", [floor_day(start)])
+                return True
+        took = time.perf_counter() - began
+        done += amount
+        amount = max(_LEAST_LINES, min(2 * amount, int(amount * _TARGET_S / took)))
+        time.sleep(_PAUSES * took)
+
+
+def _given_up(connection: Connection, claim: int) -> bool:
+    return connection.execute(delete(SUMMARY_WORK).where(_work.work_id == claim)).rowcount > 0
+
+
+def _stands(connection: Connection, claim: int) -> bool:
+    """Whether nobody has claimed anew, and nobody can before this transaction ends."""
+    held = select(_work.work_id).where(_work.work_id == claim).with_for_update()
+    return connection.execute(held).first() is not None
 
 
 def _claim(store: Store, period: SummaryPeriod, start: datetime) -> int | None:
@@ -130,11 +171,13 @@ def _lines(connection: Connection, segment: Segment, period: SummaryPeriod) -> l
     ]
 
 
-def _put(connection: Connection, lines: list[dict[str, Any]]) -> None:
-    if not lines:
-        return
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    put = dialect.insert(SUMMARIES)
-    keys = [column.name for column in SUMMARIES.primary_key]
-    new = {column.name: put.excluded[column.name] for column in SUMMARIES.columns if column.name not in keys}
-    connection.execute(put.on_conflict_do_update(index_elements=keys, set_=new), lines)
+def _values(line: dict[str, Any], store: Store) -> tuple[Any, ...]:
+    """As the driver takes it: SQLAlchemy would convert each value while the lock is held."""
+    start = to_microseconds(line["period_start"]) if store.is_sqlite else line["period_start"]
+    return tuple(start if name == "period_start" else line[name] for name in _COLUMNS)
+
+
+def _put(connection: Connection, lines: list[tuple[Any, ...]]) -> None:
+    if lines:
+        place = "?" if connection.dialect.name == "sqlite" else "%s"
+        connection.exec_driver_sql(_PUT.format(", ".join([place] * len(_COLUMNS))), lines)

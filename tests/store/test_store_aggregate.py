@@ -212,6 +212,74 @@ def test_a_process_that_died_in_the_middle_leaves_work_for_the_next(store: Store
     assert aggregate_summaries(lookback_hours=None, store=store) == 1
 
 
+@pytest.fixture
+def full_hour(store: Store) -> Store:
+    """A store with an hour that sums up to more lines than one transaction puts in place."""
+    Writer(store).write(rows_of([llm_call(tenant=f"tenant-{number}") for number in range(1_000)]))
+    return store
+
+
+def test_many_lines_are_put_in_place_in_many_small_transactions(
+    full_hour: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writers come between them, and have more time than they; no answer is made of a half of the lines."""
+    writer, pauses = Writer(full_hour), list[float]()
+
+    def write(pause: float) -> None:
+        pauses.append(pause)
+        writer.write(rows_of([llm_call(NOON + HOUR)]))
+        assert get_stats((MIDNIGHT, MIDNIGHT + DAY), store=full_hour).requests == 1_000 + len(pauses)
+
+    monkeypatch.setattr(time, "sleep", write)
+    assert aggregate_summaries("daily", None, store=full_hour) >= 2
+    assert len(pauses) >= 3
+    assert all(pause > 0 for pause in pauses)
+    monkeypatch.undo()
+    aggregate_summaries("daily", None, store=full_hour)
+    assert get_stats((MIDNIGHT, MIDNIGHT + DAY), store=full_hour).requests == 1_000 + len(pauses)
+    with full_hour.reading() as connection:
+        assert connection.execute(select(func.count()).select_from(SUMMARY_WORK)).scalar_one() == 0
+
+
+def test_who_is_overtaken_between_two_transactions_stops(full_hour: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process that claims the hour meanwhile, and has seen more, is the one whose sum stays."""
+    pauses: list[float] = []
+
+    def overtake(pause: float) -> None:
+        pauses.append(pause)
+        if len(pauses) == 1:
+            Writer(full_hour).write(rows_of([llm_call(tenant="tenant-7"), llm_call(tenant="tenant-new")]))
+            assert aggregate_summaries(lookback_hours=None, store=full_hour) == 1
+
+    monkeypatch.setattr(time, "sleep", overtake)
+    assert aggregate_summaries(lookback_hours=None, store=full_hour) == 0
+    monkeypatch.undo()
+    assert get_stats((NOON, NOON + HOUR), store=full_hour).requests == 1_002
+    with full_hour.reading() as connection:
+        assert connection.execute(select(func.sum(SUMMARIES.c.requests))).scalar_one() == 1_002
+        marks = select(func.count()).select_from(SUMMARY_WORK).where(SUMMARY_WORK.c.period == "hourly")
+        assert connection.execute(marks).scalar_one() == 0
+
+
+def test_who_dies_between_two_transactions_leaves_work_for_the_next(
+    full_hour: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hour is read from its rows until somebody has summed it up to the end."""
+
+    def die(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", die)
+    with pytest.raises(KeyboardInterrupt):
+        aggregate_summaries("daily", None, store=full_hour)
+    monkeypatch.undo()
+    with full_hour.reading() as connection:
+        assert 0 < connection.execute(select(func.sum(SUMMARIES.c.requests))).scalar_one() < 1_000
+    assert get_stats((NOON, NOON + HOUR), store=full_hour).requests == 1_000
+    assert aggregate_summaries("daily", None, store=full_hour) == 2
+    assert get_stats((MIDNIGHT, MIDNIGHT + DAY), store=full_hour).requests == 1_000
+
+
 def test_nothing_to_put_is_no_statement(store: Store) -> None:
     """An hour whose calls are gone has no lines."""
     with store.writing() as connection:
