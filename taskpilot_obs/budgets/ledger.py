@@ -8,6 +8,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from taskpilot_obs.budgets.model import Budget, Window
@@ -152,33 +153,36 @@ class MemoryLedger:
     def reserve(self, hold: str, claims: Sequence[Claim], now: datetime, expires_at: datetime) -> Refusal | None:
         """Set all of these amounts aside, or none where one has no room."""
         with self._lock:
-            refusal = self._without_room(claims)
-            if refusal is not None and self._expire(now):
-                refusal = self._without_room(claims)
-            if refusal is not None:
-                return refusal
-            lines, held = {}, {}
+            lines = self._lines_with(claims)
+            if isinstance(lines, Refusal):
+                if self._expire(now):
+                    lines = self._lines_with(claims)
+                if isinstance(lines, Refusal):
+                    return lines
+            held = {}
             for claim in claims:
-                line = self._line(claim)
-                lines[claim.account] = line._replace(reserved=line.reserved + claim.amount)
                 held[key_of(hold, claim.budget.name)] = _Held(claim.account, claim.amount, expires_at)
-            self._change(lines, held)
+            to_the_end(partial(self._change, lines, held))
         return None
 
-    def _without_room(self, claims: Sequence[Claim]) -> Refusal | None:
+    def _lines_with(self, claims: Sequence[Claim]) -> dict[Account, Standing] | Refusal:
+        lines = {}
         for claim in claims:
-            line = self._line(claim)
-            if line.spent + line.reserved + claim.amount > claim.budget.limit:
+            line = self._lines.get(claim.account) or self._line(claim)
+            spent, reserved, alerted, refusals = line
+            reserved += claim.amount
+            if spent + reserved > claim.budget.limit:
                 return Refusal(claim, line)
-        return None
+            lines[claim.account] = Standing(spent, reserved, alerted, refusals)
+        return lines
 
     def _line(self, claim: Claim) -> Standing:
-        line = self._lines.get(claim.account)
-        if line is None:
+        """The line of a claim, which is new where there is none."""
+        if claim.account not in self._lines:
             if claim.window.end is not None:
                 self._ends[claim.account] = claim.window.end
-            line = self._lines[claim.account] = Standing()
-        return line
+            self._lines[claim.account] = Standing()
+        return self._lines[claim.account]
 
     def _expire(self, now: datetime) -> int:
         """They were made in the order in which they end."""
@@ -190,13 +194,14 @@ class MemoryLedger:
             ended.append(key)
             self._give_back(lines, held)
         if ended:
-            self._change(lines, ended=ended)
+            to_the_end(partial(self._change, lines, {}, ended))
         return len(ended)
 
     def _give_back(self, lines: dict[Account, Standing], held: _Held) -> None:
         line = lines.get(held.account) or self._lines.get(held.account)
         if line is not None:
-            lines[held.account] = line._replace(reserved=line.reserved - held.amount)
+            spent, reserved, alerted, refusals = line
+            lines[held.account] = Standing(spent, reserved - held.amount, alerted, refusals)
 
     def settle(self, bookings: Sequence[Booking], now: datetime, mark: Mark | None = None) -> list[Settled]:
         """Book what calls took, and end their reservations; with a mark once, and the answer is the same again."""
@@ -216,35 +221,31 @@ class MemoryLedger:
             if key is not None and held is not None:
                 ended[key] = None
                 self._give_back(lines, held)
-            line = lines.get(claim.account) or self._line(claim)
-            line = line._replace(spent=line.spent + claim.amount)
+            spent, reserved, alerted, refusals = lines.get(claim.account) or self._line(claim)
+            line = Standing(spent + claim.amount, reserved, alerted, refusals)
             crossed = crossed_by(claim.budget, line)
             if crossed:
                 line = line._replace(alerted=crossed[-1])
             lines[claim.account] = line
             settled.append(Settled(claim, line, crossed))
-        self._change(lines, ended=ended, answered=(mark, settled))
+        to_the_end(partial(self._change, lines, {}, ended, (mark, settled)))
         return settled
 
     def _change(
         self,
         lines: Mapping[Account, Standing],
-        held: Mapping[str, _Held] | None = None,
+        held: Mapping[str, _Held],
         ended: Iterable[str] = (),
         answered: tuple[Mark | None, list[Settled]] | None = None,
     ) -> None:
-        """All of it, though a Ctrl-C comes in between: figures are absolute, so that done twice it is done once."""
-
-        def change() -> None:
-            self._lines.update(lines)
-            if held is not None:
-                self._held.update(held)
-            for key in ended:
-                self._held.pop(key, None)
-            if answered is not None:
-                self._answered = answered
-
-        to_the_end(change)
+        """Figures are absolute, so that what a Ctrl-C interrupts and is done again is done once."""
+        self._lines.update(lines)
+        if held:
+            self._held.update(held)
+        for key in ended:
+            self._held.pop(key, None)
+        if answered is not None:
+            self._answered = answered
 
     def release_expired(self, now: datetime) -> int:
         """End the reservations that nobody settled in time, and forget the periods that ended a day ago."""
