@@ -83,7 +83,8 @@ def observe_workflow(
 
     Raises:
         TypeError: what is decorated is a class, or not callable, or its checks cannot do their work on it: an
-            asynchronous check on a synchronous function, an enforced check of the output of a stream without `buffer`.
+            asynchronous check on a synchronous function, an enforced check of the output of a stream without `buffer`;
+            or the attributes are no mapping.
         ConfigurationError: something is no check, or an option is wrong.
     """
     return _observe(Operation.WORKFLOW, target if name is None else name, recorder, attributes, place(**checks))
@@ -183,6 +184,7 @@ def observe_llm(
     if here.checks is not None and here.checks.count_tokens:
         raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
 
+    _refuse_odd(attributes)
     site = used.llm_site(model=model, provider=provider, operation=operation, attributes=attributes)
 
     def decorate(function: Any) -> Any:
@@ -198,6 +200,7 @@ def _observe(
     name = target if isinstance(target, str) else None
     if name is not None and not name.strip():
         raise ValueError("the name is empty: give one, or leave it out for the function's own")
+    _refuse_odd(attributes)
 
     def decorate(function: Any) -> Any:
         label = name or default_name(function)
@@ -209,6 +212,11 @@ def _observe(
         return _decorate(function, Spot(used, site, _class_for(function)), here)
 
     return decorate if target is None or name is not None else decorate(target)
+
+
+def _refuse_odd(attributes: object) -> None:
+    if attributes is not None and not hasattr(attributes, "items"):
+        raise TypeError(f'attributes: given {type(attributes).__name__}; give a mapping, as {{"step_id": "plan"}}')
 
 
 def _scoped(budget: Budget, operation: Operation, name: str) -> Budget:

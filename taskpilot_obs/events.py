@@ -100,8 +100,7 @@ def record_llm_call(  # noqa: PLR0913  one argument for each thing that can be k
     attributes: Mapping[str, object] | None = None,
 ) -> None:
     """Record an LLM call that is over already; see `Recorder.record_llm_call`."""
-    recorder = get_recorder()
-    recorder.record_llm_call(
+    get_recorder().record_llm_call(
         model=model,
         provider=provider,
         status=status,
@@ -111,7 +110,7 @@ def record_llm_call(  # noqa: PLR0913  one argument for each thing that can be k
         cost=cost,
         response_model=response_model,
         operation=operation,
-        attributes=recorder.readable("record_llm_call", attributes),
+        attributes=attributes,
     )
 
 

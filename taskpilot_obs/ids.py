@@ -20,9 +20,9 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 """What an inbound request ID must match whole: unreserved URL characters (RFC 3986), so that it is safe in any log."""
 
 
-next_number = count().__next__
-"""A number that no other invocation of this process, or of its forks, has. Call it as `ids.next_number()`: a fork
-renews it."""
+numbers = count()
+"""Numbers that no other invocation of this process, or of its forks, has. Take one by `next(ids.numbers)`, which is
+faster than a bound method; a fork renews it."""
 
 
 first_number = 0
@@ -30,10 +30,10 @@ first_number = 0
 
 
 def _renew() -> None:
-    global next_number, first_number  # noqa: PLW0603  process-wide by nature; a plain builtin method, for a function would triple its cost
+    global numbers, first_number  # noqa: PLW0603  process-wide by nature; a function would triple its cost
     _prefixes.append(secrets.token_hex(8))
     first_number = (len(_prefixes) - 1) << _COUNTER_BITS
-    next_number = count(first_number).__next__
+    numbers = count(first_number)
 
 
 _renew()

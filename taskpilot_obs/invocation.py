@@ -55,7 +55,7 @@ class ActiveInvocation(Freezing):
         """Stand at a place, beneath a parent; not yet begun. In place of a constructor, which costs twice a call."""
         self.site = site
         self.parent = parent
-        self.number = ids.next_number()
+        self.number = next(ids.numbers)
         scope = _scope()
         self.scope = parent.scope if scope is None and parent is not None else scope
         self.ended_ns = self.stage = 0
@@ -104,7 +104,7 @@ class ActiveInvocation(Freezing):
         """
         self.site = site
         self.parent = parent
-        self.number = ids.next_number()
+        self.number = next(ids.numbers)
         scope = _scope()
         self.scope = parent.scope if scope is None and parent is not None else scope
         self.ended_ns = self.stage = 0

@@ -152,6 +152,7 @@ class Recorder(Reporter):
 
     def site(self, operation: Operation, name: str, attributes: Mapping[str, object] | None = None) -> Site:
         """The place `name`; shared when it has no attributes of its own."""
+        attributes = self.readable("start", attributes)
         if attributes:
             return Site(self, operation, name, attributes)
         found = self._sites.get((operation, name))
@@ -179,12 +180,13 @@ class Recorder(Reporter):
         if not (provider is None or type(provider) is str):
             provider = plain_text(provider)
         key = (operation, model, provider)
+        attributes = self.readable("start_llm", attributes)
         found = None if attributes else self._llm_sites.get(key)
         if found is not None:
             return found
         kind = _llm_operation(operation)
         served_by = canonical(provider) if provider is not None else infer_provider(model)
-        site = LlmSite(self, kind, model, served_by, attributes or {})
+        site = LlmSite(self, kind, model, served_by, attributes)
         if not attributes:
             if len(self._llm_sites) >= _MAX_SITES:
                 self._llm_sites.clear()
@@ -290,7 +292,8 @@ class Recorder(Reporter):
         if not self.enabled:
             return
         with guarded("record_llm_call", self.tally):
-            call = self.new_llm(model=model, provider=provider, operation=kind, attributes=attributes)
+            known = self.readable("record_llm_call", attributes)
+            call = self.new_llm(model=model, provider=provider, operation=kind, attributes=known)
             call.started_ns = self.now()
             with guarded("record_llm_call", self.tally):
                 call.started_ns -= _nanoseconds(duration_seconds)

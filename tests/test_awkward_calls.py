@@ -15,14 +15,20 @@ from unittest.mock import MagicMock
 import pytest
 
 from taskpilot_obs import (
+    observe_agent,
     observe_llm,
+    observe_tool,
+    observe_workflow,
     record_cache_size,
     record_decision,
     record_feedback,
     record_guardrail_block,
     record_llm_call,
     record_policy_violation,
+    track_agent,
     track_llm,
+    track_tool,
+    track_workflow,
 )
 from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import CacheSize, Decision, Feedback, Invocation, Record, Status
@@ -119,6 +125,33 @@ def test_attributes_of_no_use_cost_nothing_else(given: Any, caplog: pytest.LogCa
         places = ("record_llm_call", "record_feedback", "record_decision")
         assert [failures(recorder, where) for where in places] == [1, 1, 3]
     assert [record.message.split()[1] for record in caplog.records] == list(places)
+
+
+@pytest.mark.parametrize("given", [3, 0, "step", Unreadable(), Spoilt(step="plan")])
+def test_attributes_of_no_use_stop_no_block(given: Any) -> None:
+    """A block whose attributes are no mapping runs, and is recorded without them; so is an LLM call."""
+    with fresh_recorder() as recorder, capture_invocations() as seen:
+        with (
+            track_workflow("w", attributes=given),
+            track_agent("a", attributes=given),
+            track_tool("t", attributes=given),
+        ):
+            pass
+        with track_llm(model="gpt-4o", attributes=given):
+            pass
+        recorder.start("invoke_agent", "a", attributes=given).stop()
+        recorder.start_llm(model="gpt-4o", attributes=given).stop()
+        assert [run.attributes for run in seen] == [{}] * 6
+        assert [failures(recorder, where) for where in ("start", "start_llm")] == [4, 2]
+
+
+@pytest.mark.parametrize("decorate", [observe_workflow, observe_agent, observe_tool])
+def test_a_decorator_refuses_attributes_that_are_no_mapping(decorate: Any) -> None:
+    """Where a function is decorated, attributes that are no mapping are refused, with what to give instead."""
+    with pytest.raises(TypeError, match="attributes: given int; give a mapping"):
+        decorate("a", attributes=3)
+    with pytest.raises(TypeError, match="attributes: given list; give a mapping"):
+        observe_llm(model="gpt-4o", attributes=["step"])  # type: ignore[call-overload]
 
 
 def test_attributes_of_any_mapping_are_kept() -> None:
