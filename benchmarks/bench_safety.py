@@ -2,7 +2,7 @@
 
 Run: python benchmarks/bench_safety.py [--quick]
 
-Times are microseconds on the caller's thread, warm, best of many short rounds. Bars: 30 µs per KB of prose or JSON,
+Times are microseconds on the caller's thread, warm, best of many short rounds. Bars: 30 µs per KB of text,
 10 µs for five policies. The observed call is an agent that does nothing, less the same agent without policies.
 """
 
@@ -39,6 +39,9 @@ TEXTS = {
     "jane.doe@example.com or call me; the tracking page said that parcel 3fa85f64-5717-4562-b3fc-2c963f66afa6 was "
     "handed to a neighbour, but none of them has seen it. It was a present, and I would rather have my money back than "
     "wait for another one. Thank you for looking into it soon, and have a good week. Kind regards, Jane Doe. ",
+    "UUIDs, hashes, IDs": "3fa85f64-5717-4562-b3fc-2c963f66afa6 4bf92f3577b34da6a3ce929d0e0e4736 00f067aa0ba902b7 "
+    "call_Zx9w8v7u6t5s4r3q2p1o0n9m 01JD3Y8QK4V7W2N5X6Z9T0B1C3 chatcmpl-AbCdEfGhIjKlMnOpQrStUvWx ",
+    "snake_case words": "flight_search_agent_result retry_status_of_booking customer_session_index token_cache_key ",
     "nothing but identifiers": "order 4111111111111112 trace 4bf92f3577b34da6a3ce929d0e0e4736 "
     "mail jane.doe@example.com parcel 3fa85f64-5717-4562-b3fc-2c963f66afa6 day 2026-03-01 ",
 }

@@ -63,17 +63,17 @@ _LINE_BEFORE = 200
 
 def assignments(source: Source) -> Iterator[Span]:
     """What is assigned to a word like `password`, in any of the usual notations, or given to an option like it."""
-    lower = source.lower
-    if b"=" not in lower and b":" not in lower and b"--" not in lower:
+    text, lower = source.text, source.lower
+    if "=" not in text and ":" not in text and text.rfind("--") < 0:
         return
     for hint, pattern in _SECRET_WORDS:
-        at = lower.find(hint)
+        at = lower.find(hint) if lower.rfind(hint) >= 0 else -1
         while at >= 0:
             found = pattern.match(lower, at)
             end = at + len(hint)
             if found is not None and _assigns(source, found, hint):
-                start, end = _value_after(source.text, found, hint)
-                if not _is_harmless(source.text, start, end, hint):
+                start, end = _value_after(text, found, hint)
+                if not _is_harmless(text, start, end, hint):
                     yield start, end, SECRET
             at = lower.find(hint, end)
 

@@ -21,35 +21,63 @@ BEARER_TOKEN: Final = "bearer_token"  # noqa: S105  names a kind
 PRIVATE_KEY: Final = "private_key"
 CONNECTION_STRING: Final = "connection_string"
 
-_UNMISTAKABLE = (
-    r"sk-(?:proj|ant|or|svcacct|admin|lf|None)-[\w-]{10,}+",  # OpenAI, Anthropic, OpenRouter, Langfuse
-    r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}",  # AWS
-    r"gh[opusr]_[A-Za-z0-9]{20,}+",  # GitHub
-    r"github_pat_\w{20,}+",
-    r"gl(?:pat|ptt|dt|rt|soat)-[\w-]{16,}+",  # GitLab
-    r"AIza[\w-]{30,}+",  # Google
-    r"GOCSPX-[\w-]{20,}+",
-    r"xox[a-z]-[\w-]{10,}+",  # Slack
-    r"[rs]k_(?:live|test)_\w{10,}+",  # Stripe
-    r"lsv2_[a-z]{2}_\w{16,}+",  # LangSmith
-    r"dapi[a-f0-9]{32}",  # Databricks
-)
-_AT_A_WORD_START = (
-    r"sk-[\w-]{16,}+",  # OpenAI's old keys, DeepSeek and many compatible servers
-    r"(?:xapp|xai|pplx|tvly|nvapi|pypi)-[\w-]{20,}+",  # Slack, xAI, Perplexity, Tavily, NVIDIA, PyPI
-    r"(?:whsec|hf|gsk|npm|ntn|r8|sbp|pcsk|dop_v1|lin_api)_[A-Za-z0-9]{20,}+",  # Stripe, Hugging Face, Groq, npm, …
-    r"(?:dckr_pat|glsa|glc|sntrys|e2b|jina|shp(?:at|ca|pa|ss))_[A-Za-z0-9]{20,}+",  # Docker, Grafana, Sentry, …
-    r"SK[a-f0-9]{32}",  # Twilio
-    r"(?:NRAK|PMAK|ATATT3|ATCTT3)[\w-]{16,}+",  # New Relic, Postman, Atlassian
-)
-_KEY = re.compile(f"{'|'.join(_UNMISTAKABLE)}|(?<![A-Za-z0-9])(?:{'|'.join(_AT_A_WORD_START)})", re.ASCII)
-_DOTTED_KEY = re.compile(r"(?:SG|ya29|hv[sbr])\.[\w-]{16,}+", re.ASCII)  # SendGrid, Google, Vault
+_UNMISTAKABLE = {
+    "sk-proj- sk-ant- sk-or- sk-svcacct- sk-admin- sk-lf- sk-None-": r"[\w-]{10,}+",  # OpenAI, Anthropic, Langfuse, …
+    "AKIA ASIA ABIA ACCA": r"[A-Z0-9]{16}",  # AWS
+    "ghp_ gho_ ghu_ ghs_ ghr_": r"[A-Za-z0-9]{20,}+",  # GitHub
+    "github_pat_": r"\w{20,}+",
+    "glpat- glptt- gldt- glrt- glsoat-": r"[\w-]{16,}+",  # GitLab
+    "AIza": r"[\w-]{30,}+",  # Google
+    "GOCSPX-": r"[\w-]{20,}+",
+    "xox": r"[a-z]-[\w-]{10,}+",  # Slack
+    "sk_live_ sk_test_ rk_live_ rk_test_": r"\w{10,}+",  # Stripe
+    "lsv2_": r"[a-z]{2}_\w{16,}+",  # LangSmith
+    "dapi": r"[a-f0-9]{32}",  # Databricks
+}
+_AT_A_WORD_START = {
+    "sk-": r"[\w-]{16,}+",  # OpenAI's old keys, DeepSeek and many compatible servers
+    "xapp- xai- pplx- tvly- nvapi- pypi-": r"[\w-]{20,}+",  # Slack, xAI, Perplexity, Tavily, NVIDIA, PyPI
+    "whsec_ hf_ gsk_ npm_ ntn_ r8_ sbp_ pcsk_ dop_v1_ lin_api_": r"[A-Za-z0-9]{20,}+",  # Stripe, Hugging Face, Groq, …
+    "dckr_pat_ glsa_ glc_ sntrys_ e2b_ jina_": r"[A-Za-z0-9]{20,}+",  # Docker, Grafana, Sentry, …
+    "shpat_ shpca_ shppa_ shpss_": r"[A-Za-z0-9]{20,}+",  # Shopify
+    "SK": r"[a-f0-9]{32}",  # Twilio
+    "NRAK PMAK ATATT3 ATCTT3": r"[\w-]{16,}+",  # New Relic, Postman, Atlassian
+}
+_DOTTED = {"SG. ya29. hvs. hvb. hvr.": r"[\w-]{16,}+"}  # SendGrid, Google, Vault
+"""How keys begin and how they go on. The dot of a dotted one is none of a token's characters."""
+_OF_A_WORD = "[A-Za-z0-9]"
+_BY_RARITY = "QZJXVKYWqjzxvkywBGFPMHgpUhmTIuLSCnN_lODRrA28193475E-toidsceabf60."
+"""What a prefix may consist of, as rare as it is in prose, hexadecimal numbers and identifiers, the rarest first."""
+
+
+def _keys(kinds: dict[str, str]) -> str:
+    """A pattern of whole keys."""
+    return "|".join(f"(?:{'|'.join(map(re.escape, prefixes.split()))}){rest}" for prefixes, rest in kinds.items())
+
+
+def _beginnings() -> re.Pattern[str]:
+    """A pattern that finds each prefix by its rarest character, for which a scan stops seldom."""
+    behind: dict[str, list[str]] = {}
+    for kinds in (_UNMISTAKABLE, _AT_A_WORD_START, _DOTTED):
+        for prefix in " ".join(kinds).split():
+            rarest, whole = min(prefix, key=_BY_RARITY.index), re.escape(prefix)
+            rest = re.escape(prefix.partition(rarest)[2])
+            within = f"(?<!{_OF_A_WORD}{whole})" if kinds is _AT_A_WORD_START else ""
+            behind.setdefault(rarest, []).append(f"{rest}(?<={whole}){within}")
+    return re.compile("|".join(f"{re.escape(rarest)}(?:{'|'.join(rests)})" for rarest, rests in behind.items()))
+
+
+_KEY = re.compile(f"{_keys(_UNMISTAKABLE)}|(?<!{_OF_A_WORD})(?:{_keys(_AT_A_WORD_START)})", re.ASCII)
+_DOTTED_KEY = re.compile(_keys(_DOTTED), re.ASCII)
 _DOTTED_PREFIX = 5
+_BEGINNING = _beginnings()
 _TOKENS = table(b" ", t=LETTERS + DIGITS + b"_-")
 _LONG_TOKEN = b"t" * 16
 """No provider's key is shorter."""
-_BEYOND_HEX = table(b" ", k=LETTERS.translate(None, b"abcdefABCDEF") + b"_")
-"""No key is without one of these; trace IDs, UUIDs and long numbers are."""
+_HEX_DIGITS = re.compile(r"[0-9A-Fa-f-]*+")
+"""No key is without other characters; trace IDs, UUIDs and long numbers are."""
+_CLOSE = 32
+"""Characters. Where long tokens stand so close, one look at the rest of the text takes less time than one at each."""
 _TOKEN_TAIL = re.compile(r"[\w.~+/=-]*+", re.ASCII)
 _JWT = re.compile(r"eyJ[\w-]*+((?<=[\w-]{11})(?:\.[\w-]*+){1,4}+)?+", re.ASCII)
 _BEARER = re.compile(r"bearer\s{1,8}+([\w.~+/=-]{8,}+)", re.ASCII | re.IGNORECASE)
@@ -81,16 +109,26 @@ def provider_keys(source: Source) -> Iterator[Span]:
     """Keys that their providers mark by a prefix."""
     text = source.text
     tokens = source.ascii.translate(_TOKENS)
+    for begin, limit in _stretches(tokens):
+        found = _BEGINNING.search(text, begin, limit)
+        while found is not None:
+            start = tokens.rfind(b" ", 0, found.end()) + 1
+            end = tokens.find(b" ", start)
+            end = len(tokens) if end < 0 else end
+            if end - start >= len(_LONG_TOKEN) and not _HEX_DIGITS.fullmatch(text, start, end):
+                yield from _keys_in(text, start, end)
+            found = _BEGINNING.search(text, max(found.end(), end - _DOTTED_PREFIX), limit)
+
+
+def _stretches(tokens: bytes) -> Iterator[tuple[int, int]]:
+    """Where keys may begin: at each long token or just before it; from where two of them stand close by, anywhere."""
     start = tokens.find(_LONG_TOKEN)
-    if start < 0:
-        return
-    letters = source.ascii.translate(_BEYOND_HEX)
     while start >= 0:
         end = tokens.find(b" ", start)
-        end = len(tokens) if end < 0 else end
-        if letters.find(b"k", start, end) >= 0:
-            yield from _keys_in(text, start, end)
-        start = tokens.find(_LONG_TOKEN, end)
+        following = tokens.find(_LONG_TOKEN, end) if end >= 0 else -1
+        is_close = 0 <= following < end + _CLOSE
+        yield max(0, start - _DOTTED_PREFIX), len(tokens) if is_close or end < 0 else end
+        start = -1 if is_close else following
 
 
 def _keys_in(text: str, start: int, end: int) -> Iterator[Span]:
@@ -104,7 +142,7 @@ def _keys_in(text: str, start: int, end: int) -> Iterator[Span]:
 def web_tokens(source: Source) -> Iterator[Span]:
     """JSON web tokens, signed or encrypted, and what follows `Bearer`."""
     text = source.text
-    at = text.find("eyJ")
+    at = text.find("eyJ") if text.rfind("eyJ") >= 0 else -1
     while at >= 0:
         token = _JWT.match(text, at)
         end = token.end() if token is not None else at + 3
@@ -122,7 +160,7 @@ def web_tokens(source: Source) -> Iterator[Span]:
 def private_keys(source: Source) -> Iterator[Span]:
     """Private keys in PEM or PGP armour, or in PuTTY's; one whose end is missing reaches to the end of the text."""
     text = source.text
-    at = text.find("-----BEGIN ")
+    at = text.find("-----BEGIN ") if text.rfind("-----BEGIN ") >= 0 else -1
     while at >= 0:
         begin = _KEY_BEGIN.match(text, at)
         end = at + 5
@@ -132,7 +170,7 @@ def private_keys(source: Source) -> Iterator[Span]:
             end = len(text) if line_end < 0 else line_end + 5
             yield at, end, PRIVATE_KEY
         at = text.find("-----BEGIN ", end)
-    at = text.find(_PUTTY_BEGIN)
+    at = text.find(_PUTTY_BEGIN) if text.rfind(_PUTTY_BEGIN) >= 0 else -1
     while at >= 0:
         footer = text.find(_PUTTY_END, at)
         end = len(text) if footer < 0 else end_of(_HEX, text, footer + len(_PUTTY_END))
@@ -149,7 +187,7 @@ def links(source: Source) -> Iterator[Span]:
             before = text[max(0, at - _LONGEST_HOST) : at].rpartition("//")[2]
             start = at - len(before) + len(before.rstrip(_HOST_CHARS))
             yield start, hook.end(), API_KEY
-    if b"=" not in source.ascii:
+    if "=" not in text:
         return
     for name in (b"sig=", b"signature="):
         for at in source.occurrences(name):
@@ -164,6 +202,8 @@ def links(source: Source) -> Iterator[Span]:
 def connection_strings(source: Source) -> Iterator[Span]:
     """URLs that carry a password or a token before the host."""
     text = source.text
+    if "@" not in text or text.rfind("://") < 0:
+        return
     done = end = 0
     at_sign = -1
     mark = text.find("://")

@@ -19,59 +19,57 @@ IBAN: Final = "iban"
 
 _LOCAL_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.%+-'#!$&*^~"
 _LOCAL_REVERSED = re.compile(r"[\w.%+\-'#!$&*^~]++")
-_DOMAIN = re.compile(r"(?:[\w-]++\.)+[^\W\d_][\w-]++(?!\.[\w-])")
+_HOST = re.compile(r"@(?:[\w-]++\.)+[^\W\d_][\w-]++(?!\.[\w-])")
 _MAX_LOCAL = 320
 """Characters looked at before an `@`; RFC 5321 allows 64."""
-_IMAGE_AT_SCALE = re.compile(r"[0-9](?:\.[0-9])?x\.(?:png|jpe?g|gif|webp|svg|avif|heic|bmp|tiff?)", re.IGNORECASE)
+_IMAGE_AT_SCALE = re.compile(r"@[0-9](?:\.[0-9])?x\.(?:png|jpe?g|gif|webp|svg|avif|heic|bmp|tiff?)", re.IGNORECASE)
 
 
 def emails(source: Source) -> Iterator[Span]:
     """E-mail addresses, international ones too; not `image@2x.png`, nor `git@…`, which is nobody's."""
     text = source.text
+    if "@" not in text:
+        return
+    is_plain = text.isascii()
     done = 0
-    at = text.find("@")
-    while at >= 0:
-        start = _local_part(text, max(done, at - _MAX_LOCAL), at)
-        domain = _DOMAIN.match(text, at + 1) if start < at else None
-        done = at + 1
-        if domain is not None and not _is_nobodys(text, start, at, domain.end()):
-            done = domain.end()
-            yield start, done, EMAIL
-        at = text.find("@", done)
+    for host in _HOST.finditer(text):
+        at = host.start()
+        before = text[at - _MAX_LOCAL if at - done > _MAX_LOCAL else done : at]
+        start = at - len(before) + len(before.rstrip(_LOCAL_CHARS))
+        if (not is_plain and text[start - 1] > "\x7f") or text[start] == "'":
+            start = at - _local_length(before)
+        if start == at or text[start:at] == "git":
+            continue
+        if text[at + 1].isdigit() and _IMAGE_AT_SCALE.fullmatch(host[0]):
+            continue
+        done = host.end()
+        yield start, done, EMAIL
 
 
-def _is_nobodys(text: str, start: int, at: int, end: int) -> bool:
-    if at - start == 3 and text.startswith("git", start):  # noqa: PLR2004  its length
-        return True
-    return text[at + 1].isdigit() and _IMAGE_AT_SCALE.fullmatch(text, at + 1, end) is not None
-
-
-def _local_part(text: str, earliest: int, at: int) -> int:
-    """Where the part before the `@` begins; `at` where there is none."""
-    before = text[earliest:at]
-    outside = before.rstrip(_LOCAL_CHARS)
-    if outside and outside[-1] > "\x7f":  # perhaps a letter beyond ASCII
-        local = _LOCAL_REVERSED.match(before[::-1])
-        outside = before[: len(before) - len(local[0])] if local is not None else before
-    return at - len(before[len(outside) :].lstrip("'"))
+def _local_length(before: str) -> int:
+    """How long the part before the `@` is, where letters beyond ASCII or a quote may stand in its way."""
+    local = _LOCAL_REVERSED.match(before[::-1])
+    return len(before[len(before) - len(local[0]) :].lstrip("'")) if local is not None else 0
 
 
 _GAPS = r" .\u00a0-"
-_CARD = re.compile(
-    rf"(?:[0-9]{{12,19}}+|[0-9]{{4}}[{_GAPS}](?:[0-9]{{4}}[{_GAPS}][0-9]{{4}}(?:[{_GAPS}][0-9]{{1,7}})?"
-    rf"|[0-9]{{6}}[{_GAPS}][0-9]{{4,5}}))(?![0-9])"
+_GROUPED = re.compile(
+    rf"[0-9]{{4}}[{_GAPS}](?:[0-9]{{4}}[{_GAPS}][0-9]{{4}}(?:[{_GAPS}][0-9]{{1,7}})?|[0-9]{{6}}[{_GAPS}][0-9]{{4,5}})(?![0-9])"
 )
-_CARDS_BEGIN = ((b"d" * 12, 12), (b"dddd dddd", 5))
-"""Shapes that a card begins with, and how much further the next may begin."""
+_TWELVE = b"d" * 12
+_GROUPS = (b"dddd dddd dddd", b"dddd dddddd dddd")
+"""Shapes that a card begins with."""
+_GROUP = 5
+"""Characters of a group with its gap."""
 _OTHER = ord(" ")
 _DIGIT = ord("d")
 _ISSUED = re.compile(
-    rb"4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})"  # Visa
+    rb"(?:4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})"  # Visa
     rb"|(?:5[1-5]|2[2-7])[0-9]{14}"  # Mastercard
     rb"|3[47][0-9]{13}"  # American Express
     rb"|3[0689][0-9]{12}(?:[0-9]{2})?(?:[0-9]{3})?"  # Diners Club
     rb"|35[0-9]{14,17}"  # JCB
-    rb"|(?:6|5[0678])[0-9]{11,18}"  # Discover, UnionPay, RuPay, Maestro
+    rb"|6[0-9]{11,18}|5[0678][0-9]{11,17})(?![0-9])"  # Discover, UnionPay, RuPay, Maestro
 )
 _VALUE = bytes(byte % 48 for byte in range(256))
 _VALUE_DOUBLED = bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)[byte % 48] if 48 <= byte <= 57 else 0 for byte in range(256))  # noqa: PLR2004  ASCII digits
@@ -83,27 +81,47 @@ _UUID_LENGTH = 36
 
 def cards(source: Source) -> Iterator[Span]:
     """Numbers of payment cards, in one piece or in the groups in which they are printed."""
-    text, shape = source.text, source.shape
-    for beginning, step in _CARDS_BEGIN:
-        at = shape.find(beginning)
-        while at >= 0:
-            card = _CARD.match(text, at) if at == 0 or shape[at - 1] != _DIGIT else None
-            if card is not None:
-                end = card.end()
-                if is_card(source.ascii[at:end]) and not (_in_hex(source, at, end) or _in_uuid(text, at, end)):
-                    yield at, end, CARD
-            at = shape.find(beginning, at + step)
+    plain, shape = source.ascii, source.shape
+    at = shape.find(_TWELVE) if shape.rfind(_TWELVE) >= 0 else -1
+    while at >= 0:
+        card = _ISSUED.match(plain, at) if at == 0 or shape[at - 1] != _DIGIT else None
+        if card is not None and _is_right(card[0]) and not _in_longer(source, at, card.end()):
+            yield at, card.end(), CARD
+        at = shape.find(_TWELVE, at + len(_TWELVE))
+    for beginning in _GROUPS:
+        if shape.rfind(beginning) >= 0:
+            yield from _grouped_cards(source, beginning)
 
 
-def is_card(number: bytes) -> bool:
-    """Whether the Luhn checksum (ISO/IEC 7812-1) is right and some issuer gives out such numbers."""
-    digits = number if number.isdigit() else number.translate(None, b" .-?")
-    total = sum(digits[-1::-2].translate(_VALUE) + digits[-2::-2].translate(_VALUE_DOUBLED))
-    return total % 10 == 0 and _ISSUED.fullmatch(digits) is not None
+def _grouped_cards(source: Source, beginning: bytes) -> Iterator[Span]:
+    shape = source.shape
+    at = shape.find(beginning)
+    while at >= 0:
+        card = _GROUPED.match(source.text, at) if at == 0 or shape[at - 1] != _DIGIT else None
+        if card is not None:
+            end = card.end()
+            if is_card(source.ascii[at:end].translate(None, b" .-?")) and not _in_longer(source, at, end):
+                yield at, end, CARD
+        at = shape.find(beginning, at + _GROUP)
+
+
+def is_card(digits: bytes) -> bool:
+    """Whether some issuer gives out such numbers and the checksum is right."""
+    return _ISSUED.fullmatch(digits) is not None and _is_right(digits)
+
+
+def _is_right(digits: bytes) -> bool:
+    """Whether the Luhn checksum (ISO/IEC 7812-1) is right."""
+    return sum(digits[-1::-2].translate(_VALUE) + digits[-2::-2].translate(_VALUE_DOUBLED)) % 10 == 0
+
+
+def _in_longer(source: Source, start: int, end: int) -> bool:
+    """Whether the digits belong to something longer, whose parts may well pass for a card's."""
+    return _in_hex(source, start, end) or _in_uuid(source.text, start, end)
 
 
 def _in_uuid(text: str, start: int, end: int) -> bool:
-    """Whether the digits belong to a UUID, whose groups may well pass for those of a card."""
+    """Whether the digits belong to a UUID."""
     around = max(0, start - _UUID_LENGTH)
     found = _UUID.finditer(text[around : end + _UUID_LENGTH])
     return any(match.start() < end - around and start - around < match.end() for match in found)
@@ -140,19 +158,15 @@ _IBAN_CHARS = {
 
 def ibans(source: Source) -> Iterator[Span]:
     """International bank account numbers, in one piece or in groups."""
-    shape = source.shape
-    at = shape.find(b"aadd")
+    text, shape = source.text, source.shape
+    after_space = b" " + shape
+    at = after_space.rfind(b" aadd")
     while at >= 0:
-        if at == 0 or shape[at - 1] == _OTHER:
-            yield from _iban_at(source.text, at)
-        at = shape.find(b"aadd", at + 2)
-
-
-def _iban_at(text: str, at: int) -> Iterator[Span]:
-    length = _IBAN_LENGTHS.get(text[at : at + 2].upper())
-    iban = _IBAN_CHARS[length].match(text, at) if length is not None else None
-    if iban is not None and is_iban(iban[0]):
-        yield at, iban.end(), IBAN
+        length = _IBAN_LENGTHS.get(text[at : at + 2].upper())
+        iban = _IBAN_CHARS[length].match(text, at) if length is not None else None
+        if iban is not None and is_iban(iban[0]):
+            yield at, iban.end(), IBAN
+        at = after_space.rfind(b" aadd", 0, at)
 
 
 def is_iban(number: str) -> bool:

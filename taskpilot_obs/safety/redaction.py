@@ -166,11 +166,12 @@ class Redactor:
         if not spans:
             return text[:cut]
         parts: list[str] = []
-        done = 0
+        markers, done = self._markers if self._key is None else None, 0
         for start, end, kind in spans:
             if start >= cut:
                 break
-            parts += (text[done:start], self.marker(kind, text[start:end]))
+            parts.append(text[done:start])
+            parts.append(markers[kind] if markers is not None else self.marker(kind, text[start:end]))
             done = end
         if done < cut:
             parts.append(text[done:cut])
@@ -182,17 +183,21 @@ class Redactor:
         found = [span for find in self._finders for span in find(source)]
         if self._skip:
             found = [span for span in found if span[2] not in self._skip]
-        found += [(start, end, rule.kind) for rule in self._rules for start, end in rule.find(text) if start < end]
+        if self._rules:
+            found += [(start, end, rule.kind) for rule in self._rules for start, end in rule.find(text) if start < end]
         if len(found) < 2:  # noqa: PLR2004  one alone overlaps nothing
             return found
         found.sort()
-        merged = [found[0]]
-        for span in found[1:]:
-            start, end, kind = merged[-1]
-            if span[0] >= end:
+        merged: list[Span] = []
+        last = 0
+        for span in found:
+            if span[0] >= last:
                 merged.append(span)
+                last = span[1]
             else:
-                merged[-1] = start, max(end, span[1]), min(kind, span[2], key=self._rank.__getitem__)
+                start, end, kind = merged[-1]
+                last = max(end, span[1])
+                merged[-1] = start, last, min(kind, span[2], key=self._rank.__getitem__)
         return merged
 
 
