@@ -119,9 +119,9 @@ def test_a_wrong_option_is_refused_when_the_budget_is_made(options: dict[str, An
     assert told in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", "x" * 201, 7])
-def test_a_name_is_text_of_a_length_that_a_label_can_have(name: Any) -> None:
-    """A budget without a name could not be told from another."""
+@pytest.mark.parametrize("name", ["", "x" * 201, 7, "a\x00b", "\ud800"])
+def test_a_name_is_text_that_a_label_and_every_store_can_have(name: Any) -> None:
+    """A budget without a name could not be told from another; one that cannot be stored would hold up all bookings."""
     with pytest.raises(ConfigurationError, match="name"):
         Budget(name, limit_usd=1)
 
@@ -178,6 +178,17 @@ def test_a_scope_says_which_calls_count(scope: dict[str, str], key: str | None) 
     """By name, by pattern, or each for itself; what the call does not say is a line of its own, not a way out."""
     made = Call("acme", "planner", "triage", "gpt-4o", "openai", None, "gpt-4o-2024-08-06")
     assert Budget("team", limit_usd=1, scope=scope).scope_key(made) == key
+
+
+def test_whoever_is_named_as_no_store_takes_it_has_a_line_of_its_own() -> None:
+    """Half a character, or more than an index holds: a short key, of this one alone."""
+    budget = Budget("team", limit_usd=1, scope=dict.fromkeys(("tenant", "agent", "workflow", "model", "user"), "*"))
+    long = ["\U0001f600" * 2_000, "\U0001f600" * 2_000 + "x", "\ud800", "\ud801"]
+    keys = [budget.scope_key(Call(name, name, name, name, None, name)) for name in long]
+    assert len(set(keys)) == 4
+    assert all(key is not None and len(key.encode()) < 700 for key in keys)
+    each = Budget("team", limit_usd=1, scope={"tenant": "*"})
+    assert each.scope_key(Call("M\u00fcller")) == '{"tenant": "M\u00fcller"}'
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

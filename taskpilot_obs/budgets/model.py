@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from typing import Final, Literal, NamedTuple, NoReturn
 
 from taskpilot_obs.exceptions import ConfigurationError
@@ -31,6 +32,8 @@ SMALLEST_USD: Final = Decimal("1e-12")
 LARGEST_USD: Final = 9_000_000_000
 LARGEST_TOKENS: Final = 10**18
 _LONGEST_NAME: Final = 200
+_LONGEST_KEY: Final = 1_500
+"""Bytes: beside the longest name it fits into an index of PostgreSQL, which takes 2,700."""
 _LEAST_SHARE: Final = 0.001
 _LARGEST_SHARE: Final = 10
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -100,8 +103,10 @@ class Budget:
 
     def __post_init__(self) -> None:
         name: object = self.name
-        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
-            raise ConfigurationError(f"budget: given the name {name!r}; it must be 1 to {_LONGEST_NAME} letters")
+        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME or not _is_storable(name):
+            raise ConfigurationError(
+                f"budget: given the name {name!r}; it must be 1 to {_LONGEST_NAME} letters that UTF-8 has, and no NUL"
+            )
         self._one_of("period", PERIODS)
         self._one_of("action", ACTIONS)
         self._one_of("when_store_down", WHEN_DOWN)
@@ -183,7 +188,34 @@ class Budget:
                 split[key] = value or call.answered_by or NONE if key == "model" else value or NONE
             elif not (_fits(value, wanted) or (key == "model" and _fits(call.answered_by, wanted))):
                 return None
-        return json.dumps(split, ensure_ascii=False) if split else ""
+        return _key_of(split) if split else ""
+
+
+def _is_storable(name: str) -> bool:
+    """Whether every store takes it: one that does not would keep all others from being booked."""
+    return "\x00" not in name and _bytes_of(name) is not None
+
+
+def _bytes_of(text: str) -> int | None:
+    """How long it is in UTF-8; None where it holds half a surrogate pair."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return None
+
+
+def _key_of(split: Mapping[str, str]) -> str:
+    """As people read it; who is named as no index takes it stands under a digest, and holds up nobody else."""
+    key = json.dumps(split, ensure_ascii=False)
+    size = _bytes_of(key)
+    if size is not None and size <= _LONGEST_KEY:
+        return key
+    return json.dumps({name: _digested(value) for name, value in split.items()})
+
+
+def _digested(value: str) -> str:
+    digest = sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f"{value.encode('ascii', 'replace').decode()[:32]}~{digest}"
 
 
 def _is_whole(given: object, largest: int) -> bool:

@@ -21,6 +21,8 @@ _SQLITE_CAUSES: Final = (
     (sqlite3.SQLITE_NOTADB, "its file is no SQLite database: move it away, and a new one is made"),
     (sqlite3.SQLITE_CORRUPT, "its file is damaged: restore a backup or move it away, and a new one is made"),
 )
+_LIMIT_EXCEEDED: Final = "54"
+"""The class of PostgreSQL's codes for what is too large for it, as a value for an index: no second try makes it fit."""
 _BROKEN: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 
@@ -30,9 +32,11 @@ def explained(error: Exception, store: str) -> StoreError:
     if isinstance(original, sqlite3.Error):
         return _explained_sqlite(original, store)
     kinds = {kind.__name__ for kind in type(original).__mro__}  # of a driver that may not be installed
-    if kinds & {"DataError", "IntegrityError"} or isinstance(original, SQLAlchemyError):
+    state = getattr(original, "sqlstate", None)
+    too_much = state is not None and state.startswith(_LIMIT_EXCEEDED)
+    if kinds & {"DataError", "IntegrityError"} or too_much or isinstance(original, SQLAlchemyError):
         return StoreError(f"the telemetry store {store} refused a statement: {type(original).__name__}")
-    reason = getattr(original, "sqlstate", None) or type(original).__name__
+    reason = state or type(original).__name__
     return StoreUnavailableError(f"the telemetry store {store} does not answer, or refuses ({reason})")
 
 

@@ -20,7 +20,7 @@ from _stored import new_database, sqlite_url
 from hypothesis import HealthCheck, given, settings
 from prometheus_client import CollectorRegistry
 
-from taskpilot_obs import record_llm_call, track_llm
+from taskpilot_obs import record_llm_call, request_context, track_llm
 from taskpilot_obs.budgets import Budget, BudgetAlert, budget_status
 from taskpilot_obs.budgets.ledger import Account, Booking, Claim
 from taskpilot_obs.config import build_recorder
@@ -205,6 +205,20 @@ def test_an_absurd_amount_fills_its_line_and_blocks_nothing(store: Store, url: s
     refusal = StoreLedger(store).reserve("a", [claim(team, "0.1")], NOW, NOW + LIFE)
     assert refusal is not None
     assert refusal.is_final
+
+
+@pytest.mark.parametrize("tenant", ["\ud800", "a\x00b", "".join(map(chr, range(0x4E00, 0x6E00)))], ids=["half", "nul", "long"])
+def test_a_tenant_of_any_name_is_booked_and_holds_up_nobody(store: Store, url: str, tenant: str) -> None:
+    """Half a character, NUL or thousands of letters: its line is kept, and those of the budgets beside it."""
+    each, whole = Budget("each", limit_usd=1, scope={"tenant": "*"}), Budget("x" * 200, limit_usd=1)
+    recorder = recorder_on(url, each, whole)
+    for name in (tenant, "acme"):
+        with request_context(tenant_id=name):
+            recorder.record_llm_call(model="gpt-4o", cost="0.1")
+    assert recorder.flush(20)
+    recorder.shutdown()
+    found = budget_status([each, whole], store=store)
+    assert [float(line.spent) for line in found] == [0.1, 0.1, 0.2]
 
 
 def test_tokens_beyond_any_column_fill_their_line(store: Store) -> None:

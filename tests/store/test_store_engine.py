@@ -244,6 +244,18 @@ def test_a_statement_that_is_wrong_is_an_error_without_its_values(store: Store, 
         connection.execute(text(statement))
 
 
+def test_what_is_too_large_for_an_index_is_refused_and_not_tried_for_ever(server: Server) -> None:
+    """PostgreSQL calls it an operational error, as a server that is away: waiting does not help."""
+    store = Store(new_database(server))
+    upgrade(store)
+    name = "".join(map(chr, range(0x4E00, 0x6E00)))
+    insert = text("INSERT INTO llm_series (provider, model_name, agent) VALUES ('', '', :name)")
+    with pytest.raises(StoreError, match="refused") as raised, store.writing() as connection:
+        connection.execute(insert, {"name": name})
+    assert not isinstance(raised.value, StoreUnavailableError)
+    store.close()
+
+
 def test_an_unknown_time_is_none() -> None:
     """NULL comes back as None."""
     assert UtcTime().process_result_value(None, sqlite_dialect.dialect()) is None
