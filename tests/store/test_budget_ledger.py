@@ -207,7 +207,9 @@ def test_an_absurd_amount_fills_its_line_and_blocks_nothing(store: Store, url: s
     assert refusal.is_final
 
 
-@pytest.mark.parametrize("tenant", ["\ud800", "a\x00b", "".join(map(chr, range(0x4E00, 0x6E00)))], ids=["half", "nul", "long"])
+@pytest.mark.parametrize(
+    "tenant", ["\ud800", "a\x00b", "".join(map(chr, range(0x4E00, 0x6E00)))], ids=["half", "nul", "long"]
+)
 def test_a_tenant_of_any_name_is_booked_and_holds_up_nobody(store: Store, url: str, tenant: str) -> None:
     """Half a character, NUL or thousands of letters: its line is kept, and those of the budgets beside it."""
     each, whole = Budget("each", limit_usd=1, scope={"tenant": "*"}), Budget("x" * 200, limit_usd=1)
