@@ -54,7 +54,8 @@ def _local_length(before: str) -> int:
 
 _GAPS = r" .\u00a0-"
 _GROUPED = re.compile(
-    rf"[0-9]{{4}}[{_GAPS}](?:[0-9]{{4}}[{_GAPS}][0-9]{{4}}(?:[{_GAPS}][0-9]{{1,7}})?|[0-9]{{6}}[{_GAPS}][0-9]{{4,5}})(?![0-9])"
+    rf"(?<![0-9])[0-9]{{4}}[{_GAPS}]"
+    rf"(?:[0-9]{{4}}[{_GAPS}][0-9]{{4}}(?:[{_GAPS}][0-9]{{1,7}})?|[0-9]{{6}}[{_GAPS}][0-9]{{4,5}})(?![0-9])"
 )
 _TWELVE = b"d" * 12
 _GROUPS = (b"dddd dddd dddd", b"dddd dddddd dddd")
@@ -62,9 +63,8 @@ _GROUPS = (b"dddd dddd dddd", b"dddd dddddd dddd")
 _GROUP = 5
 """Characters of a group with its gap."""
 _OTHER = ord(" ")
-_DIGIT = ord("d")
 _ISSUED = re.compile(
-    rb"(?:4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})"  # Visa
+    rb"(?<![0-9])(?:4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})"  # Visa
     rb"|(?:5[1-5]|2[2-7])[0-9]{14}"  # Mastercard
     rb"|3[47][0-9]{13}"  # American Express
     rb"|3[0689][0-9]{12}(?:[0-9]{2})?(?:[0-9]{3})?"  # Diners Club
@@ -84,7 +84,7 @@ def cards(source: Source) -> Iterator[Span]:
     plain, shape = source.ascii, source.shape
     at = shape.find(_TWELVE) if shape.rfind(_TWELVE) >= 0 else -1
     while at >= 0:
-        card = _ISSUED.match(plain, at) if at == 0 or shape[at - 1] != _DIGIT else None
+        card = _ISSUED.match(plain, at)
         if card is not None and _is_right(card[0]) and not _in_longer(source, at, card.end()):
             yield at, card.end(), CARD
         at = shape.find(_TWELVE, at + len(_TWELVE))
@@ -97,7 +97,7 @@ def _grouped_cards(source: Source, beginning: bytes) -> Iterator[Span]:
     shape = source.shape
     at = shape.find(beginning)
     while at >= 0:
-        card = _GROUPED.match(source.text, at) if at == 0 or shape[at - 1] != _DIGIT else None
+        card = _GROUPED.match(source.text, at)
         if card is not None:
             end = card.end()
             if is_card(source.ascii[at:end].translate(None, b" .-?")) and not _in_longer(source, at, end):
