@@ -38,6 +38,7 @@ def start(tmp_path: Path, code: str) -> subprocess.Popen[str]:
         "AUDIT": str(tmp_path / "audit" / "audit.jsonl"),
         "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "values"),
         "PYTHONPATH": os.pathsep.join(sys.path),
+        "PYTHONWARNINGS": "ignore:This process:DeprecationWarning",  # is multi-threaded and forks: from 3.12 on
     }
     (tmp_path / "values").mkdir()
     command = [sys.executable, str(script)]

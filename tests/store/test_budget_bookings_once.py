@@ -154,7 +154,8 @@ def test_a_booking_that_is_interrupted_is_made_once(url: str) -> None:
     recorder.shutdown()
     assert line > 5
     with_sum = Store(url)
-    assert standing(with_sum) == (str(Decimal(line).scaleb(-3)), "0")
+    spent, reserved = standing(with_sum)
+    assert (Decimal(spent), reserved) == (line * Decimal("0.001"), "0")
     with_sum.close()
 
 
