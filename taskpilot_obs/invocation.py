@@ -364,8 +364,7 @@ class ActiveInvocation(Freezing):
             site, parent = self.site, self.parent
             explicit = parent.span if parent is not None and parent is not _current() else None
             above = None if explicit is None else explicit.context
-            span = tracing.start_span(site.span_name, above, site.span_kind, self._start_attributes())
-            self.span = LiveSpan().of(span)
+            self.span = tracing.start(site.span_name, above, site.span_kind, self._start_attributes())
 
     def _enter_thoroughly(self, host: Host) -> None:
         self._begin_thoroughly(host)

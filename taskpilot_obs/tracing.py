@@ -58,8 +58,18 @@ class Tracing:
 
     def __init__(self, provider: TracerProvider, version: str) -> None:
         self.provider = provider
-        self.start_span = provider.get_tracer("taskpilot_obs", version, schema_url=SCHEMA_URL).start_span
-        """`(name, context, kind, attributes)`: attributes are there at creation, so that samplers see them."""
+        self._start_span = provider.get_tracer("taskpilot_obs", version, schema_url=SCHEMA_URL).start_span
+
+    def start(
+        self, name: str, above: Context | None, kind: trace.SpanKind, attributes: Mapping[str, AttributeValue]
+    ) -> LiveSpan:
+        """Start a span beneath the current one, or beneath that of `above`.
+
+        The attributes are there at its creation, so that samplers see them.
+        """
+        present = otel_context.get_current()
+        span = self._start_span(name, present if above is None else above, kind, attributes)
+        return LiveSpan().of(span, present)
 
 
 def span_kind(operation: Operation) -> trace.SpanKind:
@@ -73,18 +83,22 @@ class LiveSpan:
     Once ended, it keeps the identifiers only: records wait for the drainer, and should not keep spans alive.
     """
 
-    __slots__ = ("_context", "_identity", "_span", "_token", "below", "recording")
+    __slots__ = ("_context", "_identity", "_span", "_token", "below")
 
-    def of(self, span: Span) -> Self:
-        """Follow this span. In place of a constructor, which costs twice a call."""
+    def of(self, span: Span, present: Context) -> Self:
+        """Follow this span, in this context. In place of a constructor, which costs twice a call."""
         self._span = span
-        self._context = trace.set_span_in_context(span)
+        self._context = trace.set_span_in_context(span, present)
         self._token: Token[Context] | None = None
         self._identity: trace.SpanContext | None = None
-        self.recording = span.is_recording()
         self.below: list[Totals] | None = None
         """What the operations beneath took; only of a recording span."""
         return self
+
+    @property
+    def recording(self) -> bool:
+        """Whether it takes attributes: it was sampled, and has not ended."""
+        return self._span.is_recording()
 
     @property
     def ids(self) -> SpanIds:
@@ -125,7 +139,6 @@ class LiveSpan:
         """End it."""
         span = self._span
         span.end()
-        self.recording = False
         self._span = trace.INVALID_SPAN
         self._context = NO_CONTEXT
         self._identity = span.get_span_context()

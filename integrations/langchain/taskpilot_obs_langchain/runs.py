@@ -8,7 +8,7 @@ goes, the entry goes, and the invocation closes itself as abandoned. Nothing has
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, NamedTuple, final
 from uuid import UUID
 
 from langchain_core.runnables.config import var_child_runnable_config
@@ -16,12 +16,24 @@ from langchain_core.runnables.config import var_child_runnable_config
 from taskpilot_obs import context
 
 if TYPE_CHECKING:
+    from langchain_core.messages.ai import UsageMetadata
+
     from taskpilot_obs.context import Scope
     from taskpilot_obs.invocation import ActiveInvocation, Step
     from taskpilot_obs.llm_invocation import LlmInvocation
     from taskpilot_obs.recorder import Recorder
     from taskpilot_obs_langchain.middleware import Hook
-    from taskpilot_obs_langchain.streams import Stated
+
+
+class Stated(NamedTuple):
+    """The usage that the chunks of a stream have stated."""
+
+    last: UsageMetadata
+    """By the latest of them."""
+    usage: UsageMetadata
+    """By all of them."""
+    repeats: bool
+    """Whether a chunk stated again what another had: then their sum counts it more than once."""
 
 
 @final

@@ -7,26 +7,19 @@ which is looked for in the first chunk of a stream and in those without text.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.messages.ai import add_usage
+
+from taskpilot_obs_langchain.runs import Stated
 
 if TYPE_CHECKING:
+    from langchain_core.messages.ai import UsageMetadata
+
     from taskpilot_obs_langchain.runs import Runs
 
 _ADDED_UP: Final = frozenset({"google_genai", "google_vertexai", "perplexity"})
 """Whose packages subtract what was stated before, as LangChain wants it."""
-
-
-class Stated(NamedTuple):
-    """The usage that the chunks of a stream have stated."""
-
-    last: UsageMetadata
-    """By the latest of them."""
-    usage: UsageMetadata
-    """By all of them."""
-    repeats: bool
-    """Whether a chunk stated again what another had: then their sum counts it more than once."""
 
 
 def look(runs: Runs, key: int, chunk: Any) -> None:
