@@ -64,7 +64,7 @@ def test_example(capsys: Any) -> None:
 def test_the_page_on_privacy_knows_the_store(tmp_path: Path) -> None:
     """The columns that the page names are the store's; text of errors is stored where content is captured only."""
     tables = pytest.importorskip("taskpilot_obs.store.tables", reason="needs sqlalchemy, extra `store`")
-    from sqlalchemy import create_engine, text
+    from sqlalchemy import NullPool, create_engine, text
 
     section = PRIVACY.partition("## The telemetry store")[2].partition("\n## ")[0]
     columns = {column.name for table in tables.metadata.tables.values() for column in table.columns}
@@ -78,6 +78,7 @@ def test_the_page_on_privacy_knows_the_store(tmp_path: Path) -> None:
             run = recorder.start("invoke_agent", "Agent")
             run.fail(ValueError("about jane@example.com"))
             recorder.flush()
-        with create_engine(url).connect() as connection:
+        engine = create_engine(url, poolclass=NullPool)  # which closes what it opens
+        with engine.connect() as connection:
             stored += connection.execute(text("SELECT error_message FROM agent_runs")).scalars()
     assert stored == [None, "about [REDACTED:email]"]

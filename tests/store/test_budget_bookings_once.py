@@ -13,7 +13,7 @@ from decimal import Decimal
 import pytest
 from _postgres import Server
 from _press import Press
-from _stored import new_database
+from _stored import new_database, store_at
 from prometheus_client import CollectorRegistry
 from sqlalchemy import func, make_url, select
 
@@ -153,10 +153,9 @@ def test_a_booking_that_is_interrupted_is_made_once(url: str) -> None:
         assert len(outbox) == 0
     recorder.shutdown()
     assert line > 5
-    with_sum = Store(url)
-    spent, reserved = standing(with_sum)
+    with store_at(url) as store:
+        spent, reserved = standing(store)
     assert (Decimal(spent), reserved) == (line * Decimal("0.001"), "0")
-    with_sum.close()
 
 
 class Line:

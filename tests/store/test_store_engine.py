@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -133,7 +134,8 @@ def test_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
             writing.execute(text("DELETE FROM llm_call_telemetry"))
             with store.reading() as reading:
                 assert reading.execute(text("SELECT count(*) FROM llm_call_telemetry")).scalar_one() == 0
-        assert sqlite3.connect(tmp_path / "telemetry.db").execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        with closing(sqlite3.connect(tmp_path / "telemetry.db")) as other:
+            assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_reading_sees_one_snapshot(store: Store) -> None:

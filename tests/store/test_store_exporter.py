@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -159,7 +160,7 @@ def _drops(exporter: StoreExporter, batch: list[Invocation]) -> Tally:
 def test_a_file_that_became_read_only_drops_and_counts(tmp_path: Path) -> None:
     """A batch that cannot be written is counted as dropped, raises a clear error, and hurts nobody."""
     exporter = StoreExporter(sqlite_url(tmp_path))
-    with sqlite3.connect(tmp_path / "telemetry.db") as other:
+    with closing(sqlite3.connect(tmp_path / "telemetry.db")) as other:
         other.execute("PRAGMA user_version = 1")
     with exporter.store.engine.connect() as connection:  # the pool's one connection
         connection.exec_driver_sql("PRAGMA query_only = ON")
