@@ -519,6 +519,7 @@ def _run_many(count: int) -> None:
 
 def test_frozen_records_have_every_value_in_its_place(recorder: Recorder) -> None:
     """The tuples that are built by position hold what their fields say, for a run with everything in it."""
+    assert Invocation._fields[2 : 2 + len(Started._fields)] == Started._fields
     with (
         fresh_recorder(capture_content=True) as full,
         capture_records(Started, full) as begun,
