@@ -24,7 +24,7 @@ from taskpilot_obs.records import (
 )
 from taskpilot_obs.rollups import sum_of
 from taskpilot_obs.semconv import Attr
-from taskpilot_obs.site import Details, Host, Site, add_scope, text_length
+from taskpilot_obs.site import Details, Host, Site, text_length
 from taskpilot_obs.tracing import LiveSpan
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     Step = tuple[Token["ActiveInvocation | None"], Token[Any] | None]
 
+_REQUEST_ID = Attr.REQUEST_ID
 _scope, _current = current_scope.get, current_running.get
 _make_current, _make_last_current = current_running.set, current_running.reset
 """Bound once: a method of an imported object is looked up, and bound, in each call."""
@@ -113,7 +114,9 @@ class ActiveInvocation(Freezing):
             self.set_arguments(args, kwargs)
         host = site.host
         if host.thorough:
-            host.guard_span.call(self._enter_thoroughly, host)
+            host.guard_span.call(self._begin_thoroughly, host)
+            if self.span is not None:
+                self.span.enter()
         self._token = _make_current(self)
         now, pipeline = host.now, host.pipeline
         self.started_ns = now()
@@ -347,9 +350,17 @@ class ActiveInvocation(Freezing):
     def _start_attributes(self) -> dict[str, AttributeValue]:
         attributes, scope, details = self.site.span_attributes.copy(), self.scope, self.details
         if scope is None:
-            attributes[Attr.REQUEST_ID] = self.request_id
+            attributes[_REQUEST_ID] = self.request_id
         else:
-            add_scope(attributes, scope)
+            attributes[_REQUEST_ID], tenant, user, session, free = scope
+            if tenant is not None:
+                attributes[Attr.TENANT_ID] = tenant
+            if user is not None:
+                attributes[Attr.USER_ID] = user
+            if session is not None:
+                attributes[Attr.CONVERSATION_ID] = session
+            if free:
+                attributes.update({Attr.USER_PREFIX + name: value for name, value in free.items()})
         if details is not None and details.input_text is not None:
             attributes[Attr.INPUT_TEXT] = details.input_text
         return attributes
@@ -365,11 +376,6 @@ class ActiveInvocation(Freezing):
             explicit = parent.span if parent is not None and parent is not _current() else None
             above = None if explicit is None else explicit.context
             self.span = tracing.start(site.span_name, above, site.span_kind, self._start_attributes())
-
-    def _enter_thoroughly(self, host: Host) -> None:
-        self._begin_thoroughly(host)
-        if self.span is not None:
-            self.span.enter()
 
     def _close_span(self, live: LiveSpan) -> None:
         uneventful = live.below is None and self.details is None and self.status is SUCCESS

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from taskpilot_obs.clock import Clock
-    from taskpilot_obs.context import Scope
     from taskpilot_obs.gate import Limits
     from taskpilot_obs.guarded import guarded
     from taskpilot_obs.pipeline import Pipeline
@@ -172,22 +171,6 @@ class Details:
 
 
 NO_DETAILS = Details()
-
-
-_REQUEST_ID = Attr.REQUEST_ID
-
-
-def add_scope(attributes: dict[str, AttributeValue], scope: Scope) -> None:
-    """Add a request context to span attributes. Written out, because it stands in the hot path of traced calls."""
-    attributes[_REQUEST_ID], tenant, user, session, free = scope
-    if tenant is not None:
-        attributes[Attr.TENANT_ID] = tenant
-    if user is not None:
-        attributes[Attr.USER_ID] = user
-    if session is not None:
-        attributes[Attr.CONVERSATION_ID] = session
-    if free:
-        attributes.update({Attr.USER_PREFIX + name: value for name, value in free.items()})
 
 
 def text_length(args: tuple[object, ...], kwargs: Mapping[str, object]) -> int | None:
