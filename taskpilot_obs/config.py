@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -101,13 +102,20 @@ def build_recorder(**options: Unpack[Options]) -> Recorder:
 
 
 def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None, before: Parts | None = None) -> Parts:
-    """Make a recorder's parts; window and verdicts go on from those before."""
-    tally, clock = Tally(), clock or Clock()
-    redactor = _redactor(settings, tally)
+    """Make a recorder's parts; window and verdicts go on from those before. Where one is refused, all are closed."""
+    with ExitStack() as undo:
+        parts = _build(settings, recorder, clock or Clock(), before, undo)
+        undo.pop_all()
+    return parts
+
+
+def _build(settings: Settings, recorder: Recorder, clock: Clock, before: Parts | None, undo: ExitStack) -> Parts:
+    tally = Tally()
+    redactor, checks = _redactor(settings, tally), _checks(settings)
     window = before.window if before is not None else RollingWindow(lambda: clock.unix_ns(clock.now()))
     verdicts = Verdicts() if before is None else before.verdicts
     prices = _price_table(settings)
-    batched = _batched(settings, tally)
+    batched = _batched(settings, tally, undo)
     metrics = _metrics(settings, recorder, tally)
     in_memory: dict[str, Exporter] = {"window": window}
     if metrics is not None:
@@ -140,7 +148,7 @@ def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None,
         declares=metrics,
         redactor=redactor,
         tracing=tracing,
-        checks=_checks(settings),
+        checks=checks,
         budgets=None if budgets is None else budgets.control,
     )
 
@@ -246,18 +254,22 @@ def _price_table(settings: Settings) -> PriceTable:
     return PriceTable.load(settings.prices, aliases=settings.model_aliases)
 
 
-def _batched(settings: Settings, tally: Tally) -> list[Batched]:
+def _batched(settings: Settings, tally: Tally, undo: ExitStack) -> list[Batched]:
     """The exporters that do I/O, each behind a worker of its own."""
     if not settings.enabled:
         return []
     found = [(f"exporter_{number}", _as_exporter(given)) for number, given in enumerate(settings.exporters, 1)]
     if settings.audit_log is not None:
-        found.insert(0, (AUDIT_LOG, _audit_log(settings, tally)))
+        log = _audit_log(settings, tally)
+        undo.callback(getattr(log, "shutdown", lambda _timeout_s: None), 0.0)
+        found.insert(0, (AUDIT_LOG, log))
     if settings.store is not None:
         from taskpilot_obs.store.exporter import StoreExporter
 
         every, days = settings.store_aggregate_every_s, settings.store_retention_days
-        found.append(("store", StoreExporter(settings.store, aggregate_every_s=every, retention_days=days)))
+        store = StoreExporter(settings.store, aggregate_every_s=every, retention_days=days)
+        undo.callback(store.shutdown, 0.0)
+        found.append(("store", store))
     return [
         Batched(exporter, name=name, tally=tally, capacity=settings.queue_capacity, on_full=settings.on_full)
         for name, exporter in found

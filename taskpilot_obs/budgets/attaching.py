@@ -10,7 +10,7 @@ from taskpilot_obs.budgets.booking import Book
 from taskpilot_obs.budgets.control import Control, Means
 from taskpilot_obs.budgets.files import as_budgets
 from taskpilot_obs.budgets.ledger import Ledger, MemoryLedger
-from taskpilot_obs.exceptions import ConfigurationError, StoreUnavailableError
+from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.exporters.base import Batched
 from taskpilot_obs.guarded import log_failure
 
@@ -66,8 +66,12 @@ def assemble(
     if not settings.enabled or not (budgets or own or settings.budget_store):
         return None
     control = Control(means, _ledger(settings, before), reservation_s=settings.budget_reservation_s)
-    for budget in (*budgets, *own):
-        control.add(budget)
+    try:
+        for budget in (*budgets, *own):
+            control.add(budget)
+    except ConfigurationError:
+        control.ledger.close()
+        raise
     if before is not None and before.ledger is control.ledger:
         control.held = before.held
     book = control.book = Book(control, gauges)
@@ -110,6 +114,9 @@ def _store(settings: Settings) -> Store | None:
             store.require_current()
         except StoreUnavailableError as error:
             log_failure(BUDGETS, error)
+        except StoreError:
+            store.close()
+            raise
     return store
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import URL, Connection, Engine
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 REVISIONS: Final = ("0001", "0002")
 """Every version of the tables that this code knows, oldest first."""
@@ -76,7 +77,9 @@ class Store:
             raise StoreError(
                 f"there is no telemetry store at {self}: nothing was written to it yet, or the path is wrong"
             )
+        self._closed = False
         self.engine = _sqlite(self.url) if self.is_sqlite else _postgresql(self.url)
+        event.listen(self.engine, "checkin", self._returned)
         if self.is_sqlite:
             self._prepare()
 
@@ -178,11 +181,18 @@ class Store:
 
     def renew(self) -> None:
         """Forget connections that a parent process opened; it goes on using them."""
+        self._closed = False
         self.engine.dispose(close=False)
 
     def close(self) -> None:
-        """Close every connection that nobody uses."""
+        """Close every connection that nobody uses, and each of the others as soon as its user is done with it."""
+        self._closed = True
         self.engine.dispose()
+
+    def _returned(self, _: object, entry: ConnectionPoolEntry) -> None:
+        """The pool that it comes back to is given up by then, and would leave it to the garbage collector."""
+        if self._closed:
+            entry.close()
 
 
 def upgrade(store: Store) -> None:

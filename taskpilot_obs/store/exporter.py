@@ -113,10 +113,14 @@ class StoreExporter:
             return
         self._maintenance.start()
         with self._lock:
-            if self._spool is None:
-                self._writer.write(rows)
-            else:
-                self._write_or_spool(self._spool, rows)
+            try:
+                if self._spool is None:
+                    self._writer.write(rows)
+                else:
+                    self._write_or_spool(self._spool, rows)
+            finally:
+                if self._closed:  # a shutdown did not wait for this batch any longer
+                    self._let_go()
 
     def _write_or_spool(self, spool: Spool, rows: Rows) -> None:
         if self._written(spool, rows):
@@ -161,7 +165,10 @@ class StoreExporter:
             self._wake.clear()
             pause = min(LAST_RETRY_S, 2 * pause)
             with self._lock:
-                if self._closed or self._replayed(spool):
+                done = self._closed or self._replayed(spool)
+                if self._closed:  # a shutdown did not wait for this round any longer
+                    self._let_go()
+                if done:
                     self._replayer = None
                     return
 
@@ -199,8 +206,11 @@ class StoreExporter:
         self._wake.set()
         if self._lock.acquire(timeout=max(FIRST_RETRY_S, deadline - time.monotonic())):
             try:
-                if self._spool is not None:
-                    self._spool.close()
-                self.store.close()
+                self._let_go()
             finally:
                 self._lock.release()
+
+    def _let_go(self) -> None:
+        if self._spool is not None:
+            self._spool.close()
+        self.store.close()
