@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import URL, Connection, Engine
-    from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 REVISIONS: Final = ("0001", "0002")
 """Every version of the tables that this code knows, oldest first."""
@@ -44,6 +44,8 @@ _SETTINGS: Final = {
     "cache_size": -32_768,  # KiB: random identifiers touch many pages of an index in each batch
     "wal_autocheckpoint": 8_000,  # pages: the same pages change in every batch, and are copied back less often
 }
+_inherited: Final[list[Pool]] = []
+"""Keeps a parent's connections from the garbage collector, which would close them: SQLite must not be closed there."""
 _CONNECT: Final[dict[str, Any]] = {
     "connect_timeout": 5,
     "application_name": "taskpilot-obs",
@@ -78,6 +80,7 @@ class Store:
                 f"there is no telemetry store at {self}: nothing was written to it yet, or the path is wrong"
             )
         self._closed = False
+        self._process = os.getpid()
         self.engine = _sqlite(self.url) if self.is_sqlite else _postgresql(self.url)
         event.listen(self.engine, "checkin", self._returned)
         if self.is_sqlite:
@@ -180,12 +183,17 @@ class Store:
             )
 
     def renew(self) -> None:
-        """Forget connections that a parent process opened; it goes on using them."""
+        """In a forked child, leave alone the connections that a parent process opened; it goes on using them."""
+        if self._process == os.getpid():  # another that uses this store has done so
+            return
+        self._process = os.getpid()
         self._closed = False
+        _inherited.append(self.engine.pool)
         self.engine.dispose(close=False)
 
     def close(self) -> None:
         """Close every connection that nobody uses, and each of the others as soon as its user is done with it."""
+        self.renew()
         self._closed = True
         self.engine.dispose()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sqlite3
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from taskpilot_obs.store import Store, StoreExporter
 from taskpilot_obs.store.access import filled
 
 WITHIN_S = 30.0
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 TEAM = Budget("team", limit_usd=1)
 
 
@@ -68,13 +72,71 @@ def test_a_reader_that_is_at_work_when_its_store_is_closed_closes_its_connection
         assert still_open(connections) == []
 
 
-def test_a_closed_store_that_a_fork_renews_keeps_its_connections(url: str, connections: list[Any]) -> None:
-    """The child begins anew, whatever its parent did: it does not open one for each batch."""
+def _in_a_child(act: Callable[[], object]) -> list[str]:
+    """What a forked child that does this is warned of, or fails with."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said: list[object] = []
+        try:
+            sys.unraisablehook = lambda raised: said.append(raised.exc_value)
+            act()
+            gc.collect()
+        except BaseException as error:
+            said.append(error)
+        os.write(writer, "\n".join(map(repr, said)).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as heard:
+        found = heard.read().splitlines()
+    os.waitpid(child, 0)
+    return found
+
+
+@forks
+def test_a_child_leaves_the_connections_of_its_parent_alone(store: Store) -> None:
+    """They are not closed behind the parent's back, by whoever uses the store or by the garbage collector."""
+    store.version()
+
+    def use() -> None:
+        for _ in range(2):  # an exporter and a ledger may share a store
+            store.renew()
+            store.version()
+
+    assert _in_a_child(use) == []
+    assert store.version() is not None
+
+
+@forks
+def test_a_child_that_closes_its_store_cuts_off_nobody(url: str, connections: list[Any]) -> None:
+    """A child that ends without having used the store does not end its parent's session with the server."""
+    with store_at(url) as store:
+        store.version()
+        kept = still_open(connections)
+        assert len(kept) == 1
+
+        def end() -> None:
+            store.close()
+            assert still_open(connections) == kept
+
+        assert _in_a_child(end) == []
+        assert store.version() is not None
+        assert still_open(connections) == kept
+
+
+@forks
+def test_a_child_of_a_process_that_closed_its_store_begins_anew(url: str, connections: list[Any]) -> None:
+    """It keeps a connection for the next batch, whatever its parent did."""
     with store_at(url) as store:
         store.close()
-        store.renew()
-        assert store.version() == store.version()
-        assert len(still_open(connections)) == 1
+
+        def use() -> None:
+            store.renew()
+            assert store.version() == store.version()
+            assert len(still_open(connections)) == 1
+            store.close()
+
+        assert _in_a_child(use) == []
 
 
 def test_a_shutdown_that_waits_no_longer_leaves_nothing_open(
