@@ -96,8 +96,12 @@ class Book:
             self.refresh()
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="taskpilot_obs-budgets", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="taskpilot_obs-budgets", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter ends: nobody reads the figures any more
+            return
+        self._thread = thread
 
     def _run(self) -> None:
         while True:

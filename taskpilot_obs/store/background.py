@@ -56,8 +56,12 @@ class Maintenance:
             return
         self._process = os.getpid()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="taskpilot_obs-maintenance", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="taskpilot_obs-maintenance", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter ends, and the rows of its last batches matter more
+            return
+        self._thread = thread
 
     def _run(self) -> None:
         pause = self._every_s or _PRUNE_EVERY_S

@@ -152,11 +152,15 @@ class StoreExporter:
         self._writer.write(rows)
 
     def _start_replayer(self, spool: Spool) -> None:
-        if self._replayer is None:
-            self._replayer = threading.Thread(
-                target=self._replay_until_empty, args=(spool,), name="taskpilot_obs-replay", daemon=True
-            )
+        if self._replayer is not None:
+            return
+        self._replayer = threading.Thread(
+            target=self._replay_until_empty, args=(spool,), name="taskpilot_obs-replay", daemon=True
+        )
+        try:
             self._replayer.start()
+        except RuntimeError:  # the interpreter ends: what waits is written by the next process
+            self._replayer = None
 
     def _replay_until_empty(self, spool: Spool) -> None:
         pause = FIRST_RETRY_S
