@@ -22,7 +22,6 @@ _LINKS = re.compile(
 )
 
 
-
 class Hashed(Protocol):
     """What a hash function makes of a message."""
 

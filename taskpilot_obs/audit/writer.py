@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 FOLDER_MODE = 0o700
 _MAX_WRITERS = 100
-_CHUNK = 49_152
-"""Lines are written in pieces that stay in the processor's cache; a megabyte at once takes three times as long."""
+_CHUNK = 196_608
+"""Lines are written in pieces: each write gives the interpreter lock away, and a larger one leaves the cache."""
 
 
 class AuditOptions(NamedTuple):

@@ -21,8 +21,9 @@ OnFull = Literal["drop", "block"]
 POLL_S = 0.1
 BATCH_SIZE = 1_024
 _LOOK_S = 0.0005
-QUICK_S = 0.1
-"""An exporter that writes a batch within this time is worth giving way to."""
+QUICK_S = 1.0
+"""An exporter that writes a batch within this time is worth giving way to: on a busy machine, one that is quick by
+nature waits for the interpreter that long."""
 
 
 @runtime_checkable
