@@ -205,6 +205,26 @@ def test_an_exporter_that_hangs_fills_only_its_own_queue() -> None:
     pipeline.shutdown()
 
 
+def test_an_exporter_that_waits_for_the_processor_is_given_way_to() -> None:
+    """One that takes some tenths of a second for a batch, as on a busy machine, gets all records of a burst."""
+
+    class Busy(Listing):
+        def export(self, batch: Sequence[Record], /) -> None:
+            time.sleep(0.25)
+            super().export(batch)
+
+    busy = Busy()
+    pipeline, tally = make({}, [("busy", busy, {"capacity": 2_048})])
+    pipeline.put(Item())
+    assert pipeline.flush(5)
+    for _ in range(6_000):
+        pipeline.put(Item())
+    assert pipeline.flush(30)
+    assert len(busy.records) == 6_001
+    assert count(tally, RECORDS_DROPPED, "busy", "queue_full") == 0
+    pipeline.shutdown()
+
+
 def test_blocking_makes_the_caller_wait_and_loses_nothing() -> None:
     """With `on_full="block"` callers wait for the exporter, and every record arrives."""
     slow = Listing()
