@@ -25,7 +25,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -40,6 +40,7 @@ from taskpilot_obs.settings import Options
 QUICK = "--quick" in sys.argv
 ROUNDS = 30 if QUICK else 150
 CALLS = 200
+PASSES = 1 if QUICK else 3
 BURST = 20_000 if QUICK else 200_000
 SOAK = 50_000 if QUICK else 500_000
 
@@ -256,17 +257,16 @@ def cpu_cost(folder: Path) -> None:
     """Processor time of the whole process, every record written."""
     recorder = fresh(folder, "cpu")
     agent = observe_agent("A")(nothing)
-    for _ in range(2_000):
-        agent()
-    settle()
-    calls, began = 20_000 if QUICK else 100_000, time.process_time()
-    for _ in range(calls):
-        agent()
-    settle()
-    spent = (time.process_time() - began) / calls * 1e6
+    calls, spent = 20_000 if QUICK else 100_000, float("inf")
+    for _ in range(PASSES):
+        began = time.process_time()
+        for _ in range(calls):
+            agent()
+        settle()
+        spent = min(spent, (time.process_time() - began) / calls * 1e6)
     recorder.shutdown()
-    lines = sum(1 for _ in (folder / "cpu.jsonl").open())
-    assert lines >= 2 * calls, f"{lines} lines"
+    lines = sum(1 for path in folder.glob("cpu.jsonl*") for _ in path.open())
+    assert lines == 2 * calls * PASSES, f"{lines} lines"
     by_hand = cpu_by_hand(calls // 10)
     row(
         "process CPU per call, two audit lines written and chained",
@@ -304,8 +304,19 @@ def hammer(work: Work, calls: int, look: Callable[[], None] = nothing) -> float:
     return time.perf_counter() - began
 
 
-def throughput(folder: Path) -> None:
-    """W6: eight threads, timed until everything is flushed."""
+class Burst(NamedTuple):
+    """What became of many calls on eight threads: seconds, and what was lost."""
+
+    accepted_s: float
+    written_s: float
+    lost: int
+    lost_lines: int
+    largest: int
+    """How much has waited."""
+
+
+def burst(folder: Path) -> Burst:
+    """Eight threads, timed until everything is flushed."""
     recorder = fresh(folder, "burst")
     largest = 0
 
@@ -320,19 +331,29 @@ def throughput(folder: Path) -> None:
     recorder.drain()
     assert recorder.registry is not None
     counted = recorder.registry.get_sample_value("agent_runs_total", {"agent": "A", "status": "success"})
-    lost = BURST - int(counted or 0)
     recorder.shutdown()
     lines = sum(1 for path in folder.glob("burst.jsonl*") for _ in path.open())
+    return Burst(accepted, written, BURST - int(counted or 0), 2 * BURST - lines, largest)
+
+
+def throughput(folder: Path) -> None:
+    """W6, the best of a few bursts, and what was lost in any."""
+    bursts = []
+    for number in range(PASSES):
+        (folder / f"burst{number}").mkdir()
+        bursts.append(burst(folder / f"burst{number}"))
+    accepted, written = (BURST / min(values) for values in list(zip(*bursts, strict=True))[:2])
     by_hand = BURST // 10 / hammer(ByHand()(nothing), BURST // 10)
-    row("W6, 8 threads: calls accepted", BURST / accepted, "1/s", "150000", f"queue at most {largest}")
+    row("W6, 8 threads: calls accepted", accepted, "1/s", "150000", f"queue at most {max(b.largest for b in bursts)}")
     row(
         "W6, 8 threads: calls written",
-        BURST / written,
+        written,
         "1/s",
         ">= 60000, 100000",
-        f"by hand {by_hand:.0f}, {BURST / written / by_hand:.1f} x",
+        f"by hand {by_hand:.0f}, {written / by_hand:.1f} x",
     )
-    row("W6 lost (metrics / audit lines)", lost, "", "0", f"/ {2 * BURST - lines}")
+    lines = sum(each.lost_lines for each in bursts)
+    row("W6 lost (metrics / audit lines)", sum(each.lost for each in bursts), "", "0", f"/ {lines}")
 
 
 def memory(folder: Path) -> None:
