@@ -215,6 +215,9 @@ class Pipeline:
             self._tally.add(RECORDS_DROPPED, (name, reason), amount)
 
     def _run(self) -> None:
+        with self._lock:
+            for exporter in self.batched:  # as long as a thread may be started: Python 3.12 lets none at the exit
+                exporter.start()
         while not self._closed:
             self._wake.wait(POLL_S)
             with guarded("drainer", self._tally):

@@ -112,15 +112,19 @@ def test_a_read_that_is_interrupted_loses_nothing(
 
 def test_a_caller_that_is_interrupted_while_it_waits_leaves_its_records(recorder: Recorder) -> None:
     """Ctrl-C while a call waits for room ends that call: as cancelled, with both its records, and not current."""
-    gate = threading.Event()
+    gate, entered = threading.Event(), threading.Event()
 
     class Slow(Keeping):
         def export(self, batch: Sequence[Record], /) -> None:
+            entered.set()
             gate.wait(30)
             super().export(batch)
 
     kept = Slow()
     with fresh_recorder(exporters=[kept], on_full="block", queue_capacity=64) as small:
+        agent()
+        small.drain()
+        assert entered.wait(30)  # it makes no room any more
         while small.pipeline.high_water or not any(each.must_wait for each in small.pipeline.batched):
             agent()
             small.drain()

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exporters.base import Batched, CallableExporter, Exporter, Flag, OnFull, PartialExportError
 from taskpilot_obs.pipeline import CAPACITY, Pipeline
 from taskpilot_obs.recorder import Recorder
@@ -530,6 +532,34 @@ def test_a_script_that_never_flushes_loses_nothing(tmp_path: Path) -> None:
     assert len((tmp_path / "audit.jsonl").read_text().splitlines()) == 4000
 
 
+def test_what_is_first_recorded_at_the_exit_is_written(tmp_path: Path) -> None:
+    """An exit handler's records come to the log too: Python 3.12 lets no thread be started by then."""
+    done = run_script(f"""
+        import atexit
+        from taskpilot_obs import configure, observe_agent
+        configure(audit_log={str(tmp_path / "audit.jsonl")!r})
+        @observe_agent
+        def agent(): pass
+        atexit.register(lambda: [agent() for _ in range(200)])
+        """)
+    assert done.returncode == 0
+    assert len((tmp_path / "audit.jsonl").read_text().splitlines()) == 400
+
+
+def test_where_no_thread_may_be_started_the_caller_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is so at the exit, on Python 3.12: what was recorded is written all the same, and counted."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    written: list[object] = []
+    recorder = build_recorder(exporters=[written.append], registry=CollectorRegistry())
+    recorder.record_llm_call(model="gpt-4o", cost="0.01")
+    assert recorder.shutdown()
+    assert len(written) == 1
+
+
 def test_a_hanging_exporter_does_not_keep_the_process(tmp_path: Path) -> None:
     """A process with an exporter that never returns ends within its exit timeout, without a word on stderr."""
     begun = time.monotonic()
@@ -578,7 +608,7 @@ def test_ctrl_c_cuts_the_waiting_at_the_exit_short() -> None:
     """Whoever presses Ctrl-C while the exit waits for two hanging exporters waits for neither of them any longer."""
     begun = time.monotonic()
     done = run_script("""
-        import atexit, os, signal, threading, time
+        import os, signal, threading, time
         from prometheus_client import CollectorRegistry
         from taskpilot_obs import track_agent
         from taskpilot_obs.config import build_recorder
@@ -596,7 +626,7 @@ def test_ctrl_c_cuts_the_waiting_at_the_exit_short() -> None:
         for recorder in recorders:
             with track_agent("a", recorder=recorder):
                 pass
-        atexit.register(threading.Thread(target=press, daemon=True).start)
+        threading.Thread(target=press, daemon=True).start()
         """)
     assert "KeyboardInterrupt" in done.stderr
     assert time.monotonic() - begun < 30

@@ -187,12 +187,25 @@ class Batched:
             self._drop(len(batch) - room, DropReason.QUEUE_FULL)
         self._idle.clear()
         self._wake.ring()
-        if self._worker is None:
-            self._start()
+        if not self.start():
+            self._write_here()
 
-    def _start(self) -> None:
-        self._worker = threading.Thread(target=self._run, name=f"taskpilot_obs-{self.name}", daemon=True)
-        self._worker.start()
+    def start(self) -> bool:
+        """Start the worker where it does not run yet; False where the interpreter ends and no thread may be started."""
+        if self._worker is not None:
+            return True
+        worker = threading.Thread(target=self._run, name=f"taskpilot_obs-{self.name}", daemon=True)
+        try:
+            worker.start()
+        except RuntimeError:
+            return False
+        self._worker = worker
+        return True
+
+    def _write_here(self) -> None:
+        while self._queue:
+            self._write(self._take())
+        self._idle.set()
 
     def _run(self) -> None:
         queue = self._queue
