@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 FOLDER_MODE = 0o700
 _MAX_WRITERS = 100
-_CHUNK = 196_608
-"""Lines are written in pieces: each write gives the interpreter lock away, and a larger one leaves the cache."""
+_CHUNK = 98_304
+"""Lines are written in pieces: each write gives the interpreter lock away, and memory for a larger one is fetched anew."""
 
 
 class AuditOptions(NamedTuple):
