@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FOLDER_MODE = 0o700
 _MAX_WRITERS = 100
 _CHUNK = 98_304
-"""Lines are written in pieces: each write gives the interpreter lock away, and memory for a larger one is fetched anew."""
+"""Lines are written in pieces: each write gives the interpreter lock away; memory for larger ones is fetched anew."""
 
 
 class AuditOptions(NamedTuple):
