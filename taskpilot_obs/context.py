@@ -8,6 +8,8 @@ from contextlib import ContextDecorator
 from contextvars import ContextVar, Token, copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Self, TypeVar, cast
 
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.guarded import log_failure
 from taskpilot_obs.ids import accepted_request_id, new_request_id
 from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, clean_attributes, plain_text
 
@@ -66,10 +68,8 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         attributes: free attributes for spans and the audit log (`prompt_name=…`, `task_id=…`), never metric labels.
 
     IDs that are numbers or UUIDs are kept as text. Values left out are inherited from the context around. Leaving it in
-    another context than it was entered in (the generator dependency of a web framework) is harmless.
-
-    Raises:
-        TypeError: an attribute is named `tenant`, `user` or `session`, where `tenant_id` and its like are meant.
+    another context than it was entered in (the generator dependency of a web framework) is harmless. An attribute named
+    `tenant`, `user` or `session` is kept as such, and the log says that it is no identity.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
     ) -> None:
         self._request_id = request_id
         if attributes and not _MEANT.keys().isdisjoint(attributes):
-            raise TypeError(_not_these(attributes))
+            log_failure("request_context", ConfigurationError(_not_these(attributes)))
         self._own = (tenant_id, user_id, session_id)
         self._attributes = attributes
         self._tokens: list[Token[Scope | None]] = []
@@ -149,7 +149,7 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
 def _not_these(given: Iterable[str]) -> str:
     """What to write in place of attributes that are named almost as an identity."""
     instead = " and ".join(f"{_MEANT[name]}=…, not {name}=…" for name in given if name in _MEANT)
-    return f"request_context() takes {instead}; a free attribute needs another name"
+    return f"request_context() takes {instead}: statistics and budgets by it miss a free attribute"
 
 
 def restore(variable: ContextVar[T], token: Token[T]) -> bool:

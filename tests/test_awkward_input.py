@@ -68,10 +68,12 @@ def test_an_id_that_is_no_text_is_kept_as_text(given: Any, kept: str, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["tenant", "user", "session"])
-def test_an_identity_without_its_ending_is_refused_at_the_call(name: str) -> None:
-    """`tenant=` is no free attribute that statistics then miss: the call is refused, and says what to write."""
-    with pytest.raises(TypeError, match=rf"takes {name}_id=…, not {name}=…; a free attribute needs another name"):
-        request_context("req-1", plan="gold", **{name: "acme"})
+def test_an_identity_without_its_ending_is_kept_and_told(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """`tenant=` is an attribute, that statistics miss: the log says so, and what to write; the request goes on."""
+    with request_context("req-1", plan="gold", **{name: "acme"}) as scope:
+        assert scope.attributes == {"plan": "gold", name: "acme"}
+    (said,) = caplog.messages
+    assert f"request_context() takes {name}_id=…, not {name}=…" in said
 
 
 def test_a_decision_of_awkward_values_costs_no_other_record(tmp_path: Path) -> None:
