@@ -346,3 +346,15 @@ def test_the_quick_reader_leaves_what_the_provider_adds(usage: Any, own: Any, de
     quick = answers.quick_reading(said)
     if quick is not None:
         assert quick == read_response(said)._replace(provider=None)
+
+
+def test_a_provider_that_only_the_answer_names(recorder: Recorder, seen: Captured[Invocation]) -> None:
+    """A call whose start was booked without a provider ends with the one that its answer names, and with its price."""
+    about = {"model_provider": "openai", "model_name": "gpt-4o"}
+    call = recorder.start_llm(model="house-model")
+    recorder.drain()
+    call.record_response(AIMessage("Yes.", usage_metadata=lc(3, 1), response_metadata=about))
+    call.stop()
+    (run,) = seen
+    assert (run.provider, run.request_model, run.response_model) == ("openai", "house-model", "gpt-4o")
+    assert run.cost == Decimal("0.0000175")
