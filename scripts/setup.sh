@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 missing=""
-for package in prometheus:promtool prometheus-alertmanager:amtool; do
+for package in prometheus:promtool prometheus-alertmanager:amtool docker-compose:docker-compose; do
     command -v "${package#*:}" >/dev/null || missing="$missing ${package%%:*}"
 done
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
