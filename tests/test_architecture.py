@@ -21,7 +21,7 @@ LAYERS = {
     0: "records semconv exceptions assets ids clock outcomes",
     1: "context guarded self_telemetry rollups providers usage pricing safety feedback executors rules periods",
     2: "tracing site freezing invocation abandonable llm_invocation exporters pipeline audit store budgets",
-    3: "reporting recorder gate stats golden_signals settings log_context",
+    3: "reporting recorder gate stats compare golden_signals settings log_context",
     4: "config testing",
     5: "decorators driving gating tracking events exposition gunicorn doctor",
     6: "__init__ cli demo",
@@ -151,6 +151,7 @@ HEAVY = [
     "yaml",
     "re2",
     "psycopg",
+    "scipy",
 ]
 
 
