@@ -1,4 +1,4 @@
-"""LiteLLM and Databricks imitate OpenAI, and state the cache counts of Anthropic beside the totals that include them."""
+"""LiteLLM and Databricks imitate OpenAI, and state Anthropic's cache counts beside the totals that include them."""
 
 from __future__ import annotations
 
