@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from taskpilot_obs.abandonable import Abandonable
 from taskpilot_obs.guarded import guarded
-from taskpilot_obs.providers.errors import error_category, stated_category
+from taskpilot_obs.providers.errors import error_category, is_refused, is_stated_refusal, stated_category
 from taskpilot_obs.providers.names import canonical
 from taskpilot_obs.records import NO_ATTRIBUTES, Status, plain_text
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
+from taskpilot_obs.usage.failures import read_failure
+from taskpilot_obs.usage.values import NOTHING_STATED, Stated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FROM_CALLER = "caller"
+NOTHING_DROPPED: frozenset[str] = frozenset()
+_NOT_PROVEN = frozenset({Status.SUCCESS, Status.CANCELLED, Status.ABANDONED, Status.INTERRUPTED})
+"""Statuses that do not tell whether the provider worked for the call."""
 RESPONSE_ERROR = "response_error"
 """The `error_type` of a call that was answered, with an error."""
 _FIELDS = frozenset(Usage._fields)
@@ -49,23 +54,30 @@ class LlmInvocation(Abandonable):
     """One LLM call. Nothing here raises: what cannot be read stays unknown and is counted."""
 
     __slots__ = (
+        "_answered",
         "_priced",
         "_reader",
+        "_refused",
         "_unread",
+        "billed_by",
         "cached",
         "cost",
         "cost_source",
+        "dropped",
         "error_category",
         "finish_reasons",
         "first_token_ns",
+        "price_gap",
         "provider",
         "request_model",
         "response_id",
         "response_model",
         "retries",
         "service_tier",
+        "stated_cost",
         "stated_error",
         "streaming",
+        "table_cost",
         "usage",
         "usage_inconsistent",
     )
@@ -102,6 +114,15 @@ class LlmInvocation(Abandonable):
         self.usage_inconsistent = False
         self.cost: Decimal | None = None
         self.cost_source: str | None = None
+        self.stated_cost: Decimal | None = None
+        self.table_cost: Decimal | None = None
+        self.price_gap: str | None = None
+        self.billed_by: str | None = None
+        """The provider that the answer's own ID proves, where the caller stated another one."""
+        self.dropped: frozenset[str] = NOTHING_DROPPED
+        """Details of the usage that a framework may have left out."""
+        self._answered = False
+        self._refused = False
         self._priced = False
         self._reader: StreamReader | None = None
         self._unread: object = None
@@ -137,10 +158,26 @@ class LlmInvocation(Abandonable):
         if not self.ended_ns:
             self._note_reading(reading)
 
+    def note_dropped(self, *details: str) -> None:
+        """State which details of the usage, by the fields of `Usage`, a framework does not hand on.
+
+        Where one of them has a price of its own, the cost of the call counts as partial.
+        """
+        self.dropped = self.dropped.union(details)
+
+    def note_gap(self, gap: str) -> None:
+        """State why the price of the tokens is not the whole cost: one of `semconv.PRICE_GAPS`."""
+        if not self.ended_ns:
+            self.price_gap = self.price_gap or gap
+
     def _note_reading(self, reading: Reading) -> None:
         self.stated_error = reading.error
+        self._answered = self._answered or reading.error is None
         if reading.cached:
             self.cached = True
+        self.stated_cost = reading.cost if reading.cost is not None else self.stated_cost
+        self.price_gap = reading.gap or self.price_gap
+        self.billed_by = reading.billed_by or self.billed_by
         if reading.usage is not None:
             self.usage = reading.usage
             self.usage_inconsistent = reading.inconsistent
@@ -189,6 +226,11 @@ class LlmInvocation(Abandonable):
         if not self.ended_ns:
             with guarded("set_cached", self.site.host.tally):
                 self.cached = bool(cached)
+
+    def set_service_tier(self, tier: str | None) -> None:
+        """State the service tier (`flex`, `priority`, `batch`), where the response does not; None changes nothing."""
+        if not self.ended_ns and tier is not None:
+            self.service_tier = plain_text(tier).lower() or self.service_tier
 
     def set_cost(self, usd: Decimal | float | str) -> None:
         """State the cost in USD; it wins over the price table. What is no amount (negative, NaN) is counted only."""
@@ -312,19 +354,37 @@ class LlmInvocation(Abandonable):
         if not self._priced:
             host = self.site.host
             with guarded("price", host.tally):
-                self.cost, self.cost_source = host.prices.price(
+                stated = NOTHING_STATED
+                if self.stated_cost is not None or self.price_gap is not None or self.dropped:
+                    stated = Stated(self.stated_cost, self.price_gap, self.dropped)
+                self.cost, self.cost_source, self.price_gap, self.table_cost = host.prices.price(
                     self.usage,
-                    provider=self.provider,
+                    provider=self.billed_by or self.provider,
                     request_model=self.request_model,
                     response_model=self.response_model,
                     at_unix_ns=host.clock.unix_ns(self.started_ns),
                     service_tier=self.service_tier,
+                    stated=stated,
                 )
             self._priced = True  # last, for what a Ctrl-C interrupts is done again
         return self.cost
 
     def _note_error(self, error: BaseException) -> None:
-        self.error_category = error_category(error, self.site.host.tally)
+        tally = self.site.host.tally
+        self.error_category = error_category(error, tally)
+        if self.usage is None:
+            found = read_failure(error, provider=self.provider, tally=tally)
+            if found.usage is not None or found.cost is not None:
+                self._note_reading(found._replace(error=self.stated_error))
+        self._refused = is_refused(error, tally)
+
+    def _is_refused(self) -> bool:
+        """Whether nothing is billed: the call failed before an answer or a first token, and was refused."""
+        if self._answered or self.first_token_ns or self.status in _NOT_PROVEN:
+            return False
+        if self.stated_error is not None and is_stated_refusal(self.stated_error):
+            return True
+        return self._refused or self.status is Status.BLOCKED
 
     def _write_outcome(self, live: LiveSpan) -> None:
         super()._write_outcome(live)
@@ -357,8 +417,8 @@ class LlmInvocation(Abandonable):
         if self.cached:
             totals.add_llm_call(None, None, priced=True)
         else:
-            failed_for_nothing = self.usage is None and self.status in (Status.ERROR, Status.BLOCKED)
-            totals.add_llm_call(self.usage, self.cost, priced=self.cost is not None or failed_for_nothing)
+            refused = self.usage is None and self._is_refused()
+            totals.add_llm_call(self.usage, self.cost, priced=self.cost is not None or refused)
 
     def _freeze_start(self, model: str | None = None, provider: str | None = None) -> Started:
         return super()._freeze_start(model or self.request_model, provider or self.provider)
@@ -385,8 +445,23 @@ class LlmInvocation(Abandonable):
             self.cached,
             (self.first_token_ns - self.started_ns) / 1e9 if self.first_token_ns else None,
             self.retries,
+            self._is_refused(),
+            None if hit or self.cost is None else self.price_gap,
+            None if hit else self.table_cost,
+            self._canonical_model(),
         )
         return super()._freeze_end(llm_call)
+
+    def _canonical_model(self) -> str | None:
+        """The one name of the model asked for, or else of the one that answered."""
+        asked = self.request_model
+        here = cast("LlmSite", self.site)
+        if asked is not None and asked == here.model:
+            if here.canonical_model is None:
+                here.canonical_model = here.host.prices.canonical_model(asked)
+            return here.canonical_model
+        named = asked or self.response_model
+        return None if named is None else here.host.prices.canonical_model(named)
 
 
 def _in_event_loop() -> bool:

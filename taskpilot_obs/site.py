@@ -123,7 +123,7 @@ class LlmSite(Site):
         attributes: for spans and audit log.
     """
 
-    __slots__ = ("model", "priced", "provider")
+    __slots__ = ("canonical_model", "model", "priced", "provider")
 
     def __init__(
         self,
@@ -135,6 +135,8 @@ class LlmSite(Site):
     ) -> None:
         super().__init__(host, operation, model or "", attributes)
         self.model = model
+        self.canonical_model: str | None = None
+        """The model's one name, from the first call on."""
         self.provider = provider
         self.priced = False
         """Whether the price table was in memory at an earlier call: it stays there."""

@@ -102,7 +102,7 @@ class RunLines:
             operation, name, _request, _invocation, _parent, workflow, agent, start_unix_ns, _trace, _span,
             _sampled, _tenant, _user, _session, request_model, provider, input_length, input_text, attributes, _is_task,
             error_type, error_message, output_length, output_text, rollup,
-            _category, usage, _inconsistent, cost, _source, response_model, streaming, cached, ttft_s, _retries,
+            _category, usage, _inconsistent, cost, _source, response_model, streaming, cached, ttft_s, *_rest,
         ) = record  # fmt: skip
         model = response_model or request_model
         key = (operation, name, status, workflow, agent, error_type, provider, model, streaming, cached)
