@@ -9,7 +9,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING
 
 from taskpilot_obs.audit.encoding import members, rfc3339
-from taskpilot_obs.records import BAD, LLM_OPERATIONS, Operation
+from taskpilot_obs.records import BAD, LLM_OPERATIONS, Operation, Usage
 from taskpilot_obs.semconv import Event, Field, LogType
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from taskpilot_obs.audit.encoding import Fields
     from taskpilot_obs.records import Invocation, Rollup, Started
-    from taskpilot_obs.usage_types import Usage
 
 _MAX_CACHED = 4_096
 _MAX_KEPT = 2_048

@@ -23,7 +23,7 @@ class Account(NamedTuple):
     period_start: datetime
 
 
-class Claim(NamedTuple):
+class ReservationLine(NamedTuple):
     """An amount that a call may take from a budget, in its smallest unit."""
 
     budget: Budget
@@ -32,7 +32,7 @@ class Claim(NamedTuple):
     amount: int
 
 
-class Standing(NamedTuple):
+class Balance(NamedTuple):
     """Where an account stands, in its budget's smallest unit."""
 
     spent: int = 0
@@ -45,23 +45,23 @@ class Standing(NamedTuple):
 class Refusal(NamedTuple):
     """The claim that has no room."""
 
-    claim: Claim
-    standing: Standing
+    line: ReservationLine
+    balance: Balance
 
     @property
     def is_final(self) -> bool:
         """Whether no settlement or expiry can make room in this period."""
-        return self.standing.spent + self.claim.amount > self.claim.budget.limit
+        return self.balance.spent + self.line.amount > self.line.budget.limit
 
 
-class Booking(NamedTuple):
+class Charge(NamedTuple):
     """What a call took; `hold` is the reservation that ends with it."""
 
-    claim: Claim
-    hold: str | None = None
+    line: ReservationLine
+    reservation_id: str | None = None
 
 
-class Mark(NamedTuple):
+class IdempotencyKey(NamedTuple):
     """Names the bookings that are handed over together, so that a ledger knows them when they come again."""
 
     writer: str
@@ -73,8 +73,8 @@ class Mark(NamedTuple):
 class Settled(NamedTuple):
     """An account after a booking, and the thresholds that it crossed for the first time in its period."""
 
-    claim: Claim
-    standing: Standing
+    line: ReservationLine
+    balance: Balance
     crossed: tuple[int, ...]
 
 
@@ -84,14 +84,18 @@ class Ledger(Protocol):
     blocking: bool
     """Whether it does I/O, so that an event loop must not wait for it."""
 
-    def reserve(self, hold: str, claims: Sequence[Claim], now: datetime, expires_at: datetime) -> Refusal | None:
+    def reserve(
+        self, reservation_id: str, lines: Sequence[ReservationLine], now: datetime, expires_at: datetime
+    ) -> Refusal | None:
         """Set all of these amounts aside, or none where one has no room.
 
         Raises:
             StoreError: the ledger cannot be reached.
         """
 
-    def settle(self, bookings: Sequence[Booking], now: datetime, mark: Mark | None = None) -> list[Settled]:
+    def settle(
+        self, charges: Sequence[Charge], now: datetime, idempotency_key: IdempotencyKey | None = None
+    ) -> list[Settled]:
         """Book what calls took, and end their reservations; with a mark once, and the answer is the same again.
 
         Raises:
@@ -105,25 +109,25 @@ class Ledger(Protocol):
     def count_refusal(self, account: Account) -> None:
         """Note that a call was refused."""
 
-    def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[Account, Standing]:
+    def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[Account, Balance]:
         """The lines of these budgets in the periods that begin at these moments."""
 
     def close(self) -> None:
         """Let go of what it has opened."""
 
 
-def key_of(hold: str, budget: str) -> str:
+def reservation_key(reservation_id: str, budget: str) -> str:
     """Names the part of a reservation that one budget holds."""
-    return f"{hold}/{budget}"
+    return f"{reservation_id}/{budget}"
 
 
-def crossed_by(budget: Budget, standing: Standing) -> tuple[int, ...]:
+def crossed_by(budget: Budget, balance: Balance) -> tuple[int, ...]:
     """The thresholds that are reached and were not alerted yet."""
-    reached = standing.spent * 1_000 // budget.limit
-    return tuple(each for each in budget.permilles if standing.alerted < each <= reached)
+    reached = balance.spent * 1_000 // budget.limit
+    return tuple(each for each in budget.permilles if balance.alerted < each <= reached)
 
 
-class _Held(NamedTuple):
+class _HeldAmount(NamedTuple):
     account: Account
     amount: int
     expires_at: datetime
@@ -138,10 +142,10 @@ class MemoryLedger:
     blocking = False
 
     def __init__(self) -> None:
-        self._lines: dict[Account, Standing] = {}
+        self._balances: dict[Account, Balance] = {}
         self._ends: dict[Account, datetime] = {}
-        self._held: OrderedDict[str, _Held] = OrderedDict()
-        self._answered: tuple[Mark | None, list[Settled]] = (None, [])
+        self._held: OrderedDict[str, _HeldAmount] = OrderedDict()
+        self._answered: tuple[IdempotencyKey | None, list[Settled]] = (None, [])
         """The last bookings that had a mark, and what was said to them."""
         self.renew()
         _ledgers.add(self)
@@ -150,96 +154,102 @@ class MemoryLedger:
         """In a forked child: go on with the parent's figures, and a lock of its own."""
         self._lock = threading.Lock()
 
-    def reserve(self, hold: str, claims: Sequence[Claim], now: datetime, expires_at: datetime) -> Refusal | None:
+    def reserve(
+        self, reservation_id: str, lines: Sequence[ReservationLine], now: datetime, expires_at: datetime
+    ) -> Refusal | None:
         """Set all of these amounts aside, or none where one has no room."""
         with self._lock:
-            lines = self._lines_with(claims)
-            if isinstance(lines, Refusal):
+            balances = self._balances_with(lines)
+            if isinstance(balances, Refusal):
                 if self._expire(now):
-                    lines = self._lines_with(claims)
-                if isinstance(lines, Refusal):
-                    return lines
+                    balances = self._balances_with(lines)
+                if isinstance(balances, Refusal):
+                    return balances
             held = {}
-            for claim in claims:
-                held[key_of(hold, claim.budget.name)] = _Held(claim.account, claim.amount, expires_at)
-            to_the_end(partial(self._change, lines, held))
+            for line in lines:
+                held[reservation_key(reservation_id, line.budget.name)] = _HeldAmount(
+                    line.account, line.amount, expires_at
+                )
+            to_the_end(partial(self._change, balances, held))
         return None
 
-    def _lines_with(self, claims: Sequence[Claim]) -> dict[Account, Standing] | Refusal:
-        lines = {}
-        for claim in claims:
-            line = self._lines.get(claim.account) or self._line(claim)
-            spent, reserved, alerted, refusals = line
-            reserved += claim.amount
-            if spent + reserved > claim.budget.limit:
-                return Refusal(claim, line)
-            lines[claim.account] = Standing(spent, reserved, alerted, refusals)
-        return lines
+    def _balances_with(self, lines: Sequence[ReservationLine]) -> dict[Account, Balance] | Refusal:
+        balances = {}
+        for line in lines:
+            balance = self._balances.get(line.account) or self._balance(line)
+            spent, reserved, alerted, refusals = balance
+            reserved += line.amount
+            if spent + reserved > line.budget.limit:
+                return Refusal(line, balance)
+            balances[line.account] = Balance(spent, reserved, alerted, refusals)
+        return balances
 
-    def _line(self, claim: Claim) -> Standing:
+    def _balance(self, line: ReservationLine) -> Balance:
         """The line of a claim, which is new where there is none."""
-        if claim.account not in self._lines:
-            if claim.window.end is not None:
-                self._ends[claim.account] = claim.window.end
-            self._lines[claim.account] = Standing()
-        return self._lines[claim.account]
+        if line.account not in self._balances:
+            if line.window.end is not None:
+                self._ends[line.account] = line.window.end
+            self._balances[line.account] = Balance()
+        return self._balances[line.account]
 
     def _expire(self, now: datetime) -> int:
         """They were made in the order in which they end."""
-        lines: dict[Account, Standing] = {}
+        balances: dict[Account, Balance] = {}
         ended = []
         for key, held in self._held.items():
             if held.expires_at > now:
                 break
             ended.append(key)
-            self._give_back(lines, held)
+            self._give_back(balances, held)
         if ended:
-            to_the_end(partial(self._change, lines, {}, ended))
+            to_the_end(partial(self._change, balances, {}, ended))
         return len(ended)
 
-    def _give_back(self, lines: dict[Account, Standing], held: _Held) -> None:
-        line = lines.get(held.account) or self._lines.get(held.account)
-        if line is not None:
-            spent, reserved, alerted, refusals = line
-            lines[held.account] = Standing(spent, reserved - held.amount, alerted, refusals)
+    def _give_back(self, balances: dict[Account, Balance], held: _HeldAmount) -> None:
+        balance = balances.get(held.account) or self._balances.get(held.account)
+        if balance is not None:
+            spent, reserved, alerted, refusals = balance
+            balances[held.account] = Balance(spent, reserved - held.amount, alerted, refusals)
 
-    def settle(self, bookings: Sequence[Booking], now: datetime, mark: Mark | None = None) -> list[Settled]:
+    def settle(
+        self, charges: Sequence[Charge], now: datetime, idempotency_key: IdempotencyKey | None = None
+    ) -> list[Settled]:
         """Book what calls took, and end their reservations; with a mark once, and the answer is the same again."""
         with self._lock:
-            if mark is not None and mark == self._answered[0]:
+            if idempotency_key is not None and idempotency_key == self._answered[0]:
                 return self._answered[1]
             self._expire(now)
-            return self._settle(bookings, mark)
+            return self._settle(charges, idempotency_key)
 
-    def _settle(self, bookings: Sequence[Booking], mark: Mark | None) -> list[Settled]:
-        lines: dict[Account, Standing] = {}
+    def _settle(self, charges: Sequence[Charge], idempotency_key: IdempotencyKey | None) -> list[Settled]:
+        balances: dict[Account, Balance] = {}
         ended: dict[str, None] = {}
         settled = []
-        for claim, hold in bookings:
-            key = None if hold is None else key_of(hold, claim.budget.name)
+        for line, reservation_id in charges:
+            key = None if reservation_id is None else reservation_key(reservation_id, line.budget.name)
             held = None if key is None or key in ended else self._held.get(key)
             if key is not None and held is not None:
                 ended[key] = None
-                self._give_back(lines, held)
-            spent, reserved, alerted, refusals = lines.get(claim.account) or self._line(claim)
-            line = Standing(spent + claim.amount, reserved, alerted, refusals)
-            crossed = crossed_by(claim.budget, line)
+                self._give_back(balances, held)
+            spent, reserved, alerted, refusals = balances.get(line.account) or self._balance(line)
+            balance = Balance(spent + line.amount, reserved, alerted, refusals)
+            crossed = crossed_by(line.budget, balance)
             if crossed:
-                line = line._replace(alerted=crossed[-1])
-            lines[claim.account] = line
-            settled.append(Settled(claim, line, crossed))
-        to_the_end(partial(self._change, lines, {}, ended, (mark, settled)))
+                balance = balance._replace(alerted=crossed[-1])
+            balances[line.account] = balance
+            settled.append(Settled(line, balance, crossed))
+        to_the_end(partial(self._change, balances, {}, ended, (idempotency_key, settled)))
         return settled
 
     def _change(
         self,
-        lines: Mapping[Account, Standing],
-        held: Mapping[str, _Held],
+        balances: Mapping[Account, Balance],
+        held: Mapping[str, _HeldAmount],
         ended: Iterable[str] = (),
-        answered: tuple[Mark | None, list[Settled]] | None = None,
+        answered: tuple[IdempotencyKey | None, list[Settled]] | None = None,
     ) -> None:
         """Figures are absolute, so that what a Ctrl-C interrupts and is done again is done once."""
-        self._lines.update(lines)
+        self._balances.update(balances)
         if held:
             self._held.update(held)
         for key in ended:
@@ -252,23 +262,23 @@ class MemoryLedger:
         with self._lock:
             number = self._expire(now)
             for account in [each for each, end in self._ends.items() if (now - end).days >= 1]:
-                self._lines.pop(account, None)
+                self._balances.pop(account, None)
                 del self._ends[account]
         return number
 
     def count_refusal(self, account: Account) -> None:
         """Note that a call was refused."""
         with self._lock:
-            line = self._lines[account]
-            self._lines[account] = line._replace(refusals=line.refusals + 1)
+            balance = self._balances[account]
+            self._balances[account] = balance._replace(refusals=balance.refusals + 1)
 
-    def read(self, budgets: Iterable[Budget], starts: Sequence[datetime]) -> dict[Account, Standing]:
+    def read(self, budgets: Iterable[Budget], starts: Sequence[datetime]) -> dict[Account, Balance]:
         """The lines of these budgets in the periods that begin at these moments."""
         names = {budget.name for budget in budgets}
         with self._lock:
             return {
-                account: line
-                for account, line in self._lines.items()
+                account: balance
+                for account, balance in self._balances.items()
                 if account.budget in names and account.period_start in starts
             }
 

@@ -20,7 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from taskpilot_obs.budgets import Budget
-from taskpilot_obs.budgets.ledger import Account, Booking, Claim, Mark
+from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, ReservationLine
 from taskpilot_obs.exceptions import (
     ConfigurationError,
     MissingExtraError,
@@ -84,7 +84,7 @@ def test_a_store_of_an_older_version_keeps_what_it_holds(url: str, old: str, mon
     Writer(store).write(rows_of([llm_call()]))
     team = Budget("team", limit_usd=1)
     window = team.window(NOON)
-    held = Claim(team, Account("team", "", window.start), window, 250_000_000_000)
+    held = ReservationLine(team, Account("team", "", window.start), window, 250_000_000_000)
     assert StoreLedger(store).reserve("a", [held], NOON, NOON + timedelta(hours=1)) is None
     if not store.is_sqlite:
         with pytest.raises(StoreVersionError, match="taskpilot-obs db upgrade"):
@@ -94,9 +94,9 @@ def test_a_store_of_an_older_version_keeps_what_it_holds(url: str, old: str, mon
     with store_at(url) as upgraded:
         assert upgraded.version() == REVISIONS[-1]
         assert differences(upgraded) == []
-        StoreLedger(upgraded).settle([Booking(held, "a")], NOON, Mark("one", 1))
-        (line,) = StoreLedger(upgraded).read([team], [window.start]).values()
-        assert (line.spent, line.reserved) == (held.amount, 0)
+        StoreLedger(upgraded).settle([Charge(held, "a")], NOON, IdempotencyKey("one", 1))
+        (balance,) = StoreLedger(upgraded).read([team], [window.start]).values()
+        assert (balance.spent, balance.reserved) == (held.amount, 0)
         assert get_stats((NOON - timedelta(hours=1), NOON + timedelta(hours=1)), store=upgraded).requests == 1
 
 
