@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "taskpilot_obs"
 
 LAYERS = {
-    0: "records semconv exceptions usage_types usage_readers assets ids clock providers outcomes",
+    0: "records semconv exceptions usage_types usage_readers figures assets ids clock providers outcomes",
     1: "context guarded self_telemetry rollups llm_errors usage pricing safety feedback executors rules periods",
     2: "tracing site freezing invocation abandonable llm_invocation exporters pipeline audit store budgets",
     3: "reporting recorder gate stats golden_signals settings log_context",
