@@ -11,7 +11,7 @@ from taskpilot_obs.abandonable import Abandonable
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.invocation import ActiveInvocation
 from taskpilot_obs.llm_invocation import LlmInvocation
-from taskpilot_obs.providers import canonical, infer_provider
+from taskpilot_obs.providers.names import canonical, infer_provider
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
     Operation,

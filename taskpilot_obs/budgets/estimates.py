@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Final, NamedTuple
 
-from taskpilot_obs.usage_types import Usage, count
+from taskpilot_obs.records import Usage
+from taskpilot_obs.usage.values import count
 
 INPUT_TOKENS: Final = "input_tokens"
 MAX_OUTPUT: Final = (

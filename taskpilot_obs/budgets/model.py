@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple, NoReturn
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.periods import calendar_period, zone_of
-from taskpilot_obs.providers import canonical
+from taskpilot_obs.providers.names import canonical
 from taskpilot_obs.semconv import NONE, PERIODS
 
 Period = Literal["day", "week", "month", "total"]

@@ -15,7 +15,7 @@ from taskpilot_obs.budgets.settlement import RESERVATION
 from taskpilot_obs.context import current_scope, request_context
 from taskpilot_obs.ids import new_request_id
 from taskpilot_obs.outcomes import classify
-from taskpilot_obs.providers import canonical, infer_provider
+from taskpilot_obs.providers.names import canonical, infer_provider
 from taskpilot_obs.records import Status
 
 if TYPE_CHECKING:

@@ -83,21 +83,3 @@ def table(title: str, head: Sequence[str], lines: Iterable[Sequence[str]]) -> Ta
     for line in lines:
         made.add_row(*(cell.replace("[", "\\[") for cell in line))
     return made
-
-
-def percent(figure: float | None) -> str:
-    """A percentage."""
-    return "-" if figure is None else f"{figure:.1f} %"
-
-
-def usd(amount: object) -> str:
-    """An amount of money."""
-    if amount is None:
-        return "-"
-    value = float(str(amount))
-    return f"${value:,.2f}" if value >= 1 else f"${value:.4g}"
-
-
-def ms(figure: float | None) -> str:
-    """A duration."""
-    return "-" if figure is None else f"{figure:,.0f} ms"

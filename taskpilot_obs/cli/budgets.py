@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from taskpilot_obs.cli._store_options import (
-    AsCsv,
-    AsJson,
-    StoreUrl,
-    explained,
-    one_format,
-    percent,
-    print_csv,
-    table,
-    usd,
-)
+from taskpilot_obs.cli._store_options import AsCsv, AsJson, StoreUrl, explained, one_format, print_csv, table
+from taskpilot_obs.figures import percent, usd
 
 if TYPE_CHECKING:
     from decimal import Decimal

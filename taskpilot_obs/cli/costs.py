@@ -18,11 +18,10 @@ from taskpilot_obs.cli._store_options import (
     Tenant,
     explained,
     one_format,
-    percent,
     print_csv,
     table,
-    usd,
 )
+from taskpilot_obs.figures import percent, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import CostBreakdown, CostRate, CostShare, CostSummary

@@ -21,13 +21,11 @@ from taskpilot_obs.cli._store_options import (
     User,
     Workflow,
     explained,
-    ms,
     one_format,
-    percent,
     print_csv,
     table,
-    usd,
 )
+from taskpilot_obs.figures import ms, percent, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import CallStats, Stats

@@ -5,19 +5,8 @@ from __future__ import annotations
 import typer
 from rich.console import Console
 
-from taskpilot_obs.cli._store_options import (
-    AsCsv,
-    AsJson,
-    Period,
-    StoreUrl,
-    explained,
-    ms,
-    one_format,
-    percent,
-    print_csv,
-    table,
-    usd,
-)
+from taskpilot_obs.cli._store_options import AsCsv, AsJson, Period, StoreUrl, explained, one_format, print_csv, table
+from taskpilot_obs.figures import ms, percent, usd
 
 
 def register(app: typer.Typer) -> None:
