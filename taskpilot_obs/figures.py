@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final
 
-MISSING: Final = "-"
+UNKNOWN: Final = "-"
 _SIGNIFICANT: Final = 3
 _CENTS: Final = Decimal("0.01")
 _LEAST_PERCENT: Final = 0.1
@@ -15,16 +15,16 @@ _LEAST_MS: Final = 0.01
 _SECOND_MS: Final = 1_000
 
 
-def money(usd: Decimal | float | None) -> str:
+def usd(given: Decimal | float | None) -> str:
     """An amount of US dollars: cents from one dollar on, three significant digits below, never an exponent.
 
     `$1,234.50`, `$0.30`, `$0.000048`; an unknown amount is `-`, and nothing at all is `$0`.
     """
-    if usd is None:
-        return MISSING
-    amount = Decimal(str(usd))
+    if given is None:
+        return UNKNOWN
+    amount = Decimal(str(given))
     if not amount.is_finite():
-        return MISSING
+        return UNKNOWN
     if not amount:
         return "$0"
     sign = "-" if amount < 0 else ""
@@ -42,7 +42,7 @@ def _cents_or_digits(amount: Decimal) -> str:
 def percent(figure: float | None) -> str:
     """A percentage with one decimal, such as `98.4 %`; almost none is `< 0.1 %`, and almost all is `> 99.9 %`."""
     if figure is None:
-        return MISSING
+        return UNKNOWN
     if 0 < figure < _LEAST_PERCENT:
         return f"< {_LEAST_PERCENT} %"
     if _MOST_PERCENT < figure < _ALL_PERCENT:
@@ -50,10 +50,15 @@ def percent(figure: float | None) -> str:
     return f"{figure:,.1f} %"
 
 
-def milliseconds(figure: float | None) -> str:
+def share(part: float | None) -> str:
+    """A share between 0 and 1 as a percentage."""
+    return UNKNOWN if part is None else percent(100 * part)
+
+
+def ms(figure: float | None) -> str:
     """A duration given in milliseconds, as `seconds` writes it, and in milliseconds below one second."""
     if figure is None:
-        return MISSING
+        return UNKNOWN
     if 0 < figure < _LEAST_MS:
         return f"< {_LEAST_MS} ms"
     in_ms = _digits(figure)
@@ -76,6 +81,6 @@ def _digits(figure: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def count(figure: float) -> str:
+def count(figure: float | None) -> str:
     """A count with separators; a fraction, as a Prometheus server extrapolates it, is rounded."""
-    return f"{figure:,.0f}"
+    return UNKNOWN if figure is None else f"{figure:,.0f}"

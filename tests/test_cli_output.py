@@ -27,7 +27,7 @@ from rich.console import Console
 
 from taskpilot_obs.cli._tables import Column, FittedTable, Kind
 from taskpilot_obs.cli._text import csv_cell, escaped_json, printable
-from taskpilot_obs.figures import milliseconds, money, percent, seconds
+from taskpilot_obs.figures import ms, percent, seconds, usd
 from taskpilot_obs.store import StoreExporter
 
 MAIN = [sys.executable, "-c", "from taskpilot_obs.cli import main; main()"]
@@ -149,13 +149,13 @@ def test_numbers_stay_numbers(value: object, cell: str) -> None:
 )  # fmt: skip
 def test_money_is_written_for_people(amount: str, shown: str) -> None:
     """Cents from a dollar on, three digits below, and never an exponent."""
-    assert money(Decimal(amount)) == money(float(amount)) == shown
+    assert usd(Decimal(amount)) == usd(float(amount)) == shown
 
 
 @given(st.floats(min_value=0, max_value=1e15))
 def test_no_figure_has_an_exponent(figure: float) -> None:
     """No figure of any size is written with an exponent, and none that exists is written as nothing."""
-    for shown in (money(figure), percent(figure), milliseconds(figure), seconds(figure)):
+    for shown in (usd(figure), percent(figure), ms(figure), seconds(figure)):
         assert "e" not in shown.lower()
         assert figure == 0 or re.search(r"[1-9]", shown)
 
@@ -174,7 +174,7 @@ def test_almost_all_is_not_all(figure: float | None, shown: str) -> None:
 )
 def test_durations_have_the_unit_that_fits(figure: float, shown: str) -> None:
     """Milliseconds, seconds, minutes, hours or days, with three digits."""
-    assert milliseconds(figure) == shown
+    assert ms(figure) == shown
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

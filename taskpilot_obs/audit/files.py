@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from taskpilot_obs.audit.chain import GENESIS, Head, head_of, links
+from taskpilot_obs.audit.chain import GENESIS, ChainTip, head_of, links
 from taskpilot_obs.exceptions import AuditLogError, ConfigurationError
 
 SUFFIX = ".jsonl"
@@ -184,7 +184,7 @@ def last_lines(file: BinaryIO, end: int) -> tuple[bytes, bytes]:
     return (whole.rpartition(b"\n")[2] + newline, torn)
 
 
-def last_head(path: Path) -> Head | None:
+def last_head(path: Path) -> ChainTip | None:
     """The head that a file ends with; None if it is empty, missing, or ends with what is not a sealed record."""
     try:
         with path.open("rb") as file:
@@ -193,7 +193,7 @@ def last_head(path: Path) -> Head | None:
         return None
 
 
-def head_before(chain: Chain) -> Head:
+def head_before(chain: Chain) -> ChainTip:
     """The head of the newest closed segment, which the file written now follows."""
     for path in reversed(chain.segments()):
         head = last_head(path)

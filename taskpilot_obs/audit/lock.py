@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from taskpilot_obs.audit.ledger import FILE_MODE
+from taskpilot_obs.audit.manifest import FILE_MODE
 from taskpilot_obs.exceptions import ConfigurationError
 
 

@@ -7,10 +7,10 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from taskpilot_obs.audit.chain import Digest, Head, digest_with
+from taskpilot_obs.audit.chain import ChainTip, Digest, digest_with
 from taskpilot_obs.audit.files import Chain, Log, find_logs, last_head, last_lines
-from taskpilot_obs.audit.ledger import PRUNE, Note, append, read_notes, sealed_note
 from taskpilot_obs.audit.lock import is_locked
+from taskpilot_obs.audit.manifest import PRUNE, Note, append, read_notes, sealed_note
 from taskpilot_obs.exceptions import AuditLogError
 from taskpilot_obs.semconv import Field
 
@@ -98,7 +98,7 @@ def retain(chain: Chain, keep_segments: int, digest: Digest | None) -> None:
         prune_segment(chain, segment, digest)
 
 
-def note(chain: Chain, event: str, segment: Path, head: Head, digest: Digest | None) -> None:
+def note(chain: Chain, event: str, segment: Path, head: ChainTip, digest: Digest | None) -> None:
     """Write a line into the manifest, down to the disk: what it says must not be lost when the segment is."""
     now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     entry = Note(event, chain.name, segment.name, head.seq, head.hash, now)

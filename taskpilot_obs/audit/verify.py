@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from taskpilot_obs.audit.chain import GENESIS, Digest, Head, digest_with, fault, links
+from taskpilot_obs.audit.chain import GENESIS, ChainTip, Digest, check_line, digest_with, links
 from taskpilot_obs.audit.files import Chain, Log, find_logs, lines
-from taskpilot_obs.audit.ledger import CLOSE, PRUNE, START, Anchor, is_genuine, read_anchors, read_notes
 from taskpilot_obs.audit.lock import is_locked
+from taskpilot_obs.audit.manifest import CLOSE, PRUNE, START, Anchor, is_genuine, read_anchors, read_notes
 from taskpilot_obs.semconv import Event, Field
 
 
@@ -93,22 +93,22 @@ class _Manifest:
         self.gone: set[str] = set()
         self.closed: list[Anchor] = []
         """The heads at which segments were closed."""
-        self._pruned: dict[str, dict[Head, None]] = {}
+        self._pruned: dict[str, dict[ChainTip, None]] = {}
         for note in read_notes(log.manifest):
             if note.event == START:
                 self.started.add(note.chain)
             elif note.event == CLOSE:
                 self.closed.append(Anchor(note.chain, note.seq, note.hash, note.time))
             elif note.event == PRUNE and is_genuine(note, digest):
-                self._pruned.setdefault(note.chain, {})[Head(note.seq, note.hash)] = None
+                self._pruned.setdefault(note.chain, {})[ChainTip(note.seq, note.hash)] = None
                 if note.segment == note.chain:
                     self.gone.add(note.chain)
 
-    def may_follow(self, chain: str, head: Head) -> bool:
+    def may_follow(self, chain: str, head: ChainTip) -> bool:
         """Whether a segment that ended with this head was lawfully removed."""
         return head in self._pruned.get(chain, ())
 
-    def last_pruned(self, chain: str) -> Head:
+    def last_pruned(self, chain: str) -> ChainTip:
         """The newest record that was lawfully removed."""
         return max(self._pruned.get(chain, ()), default=GENESIS, key=lambda head: head.seq)
 
@@ -175,7 +175,7 @@ class _Walk:
         for number, line in enumerate(lines(file), 1):
             if self._first is None:
                 head = self._start(line)
-            reason, after = fault(line, head, digest)
+            reason, after = check_line(line, head, digest)
             if reason is not None and not line.endswith(b"\n"):
                 if is_locked(self._chain.anchors):
                     return None  # its writer is at it
@@ -191,7 +191,7 @@ class _Walk:
                 return Problem(file.name, number, head.seq, reason)
         return None
 
-    def _start(self, line: bytes) -> Head:
+    def _start(self, line: bytes) -> ChainTip:
         """What the first record there is has to follow: nothing, or what was lawfully pruned."""
         found = links(line)
         lawful = found is not None and self._manifest.may_follow(self._chain.name, found[0])
@@ -200,11 +200,11 @@ class _Walk:
         self._skip_anchors(head)
         return head
 
-    def _skip_anchors(self, head: Head) -> None:
+    def _skip_anchors(self, head: ChainTip) -> None:
         while self._next is not None and self._next.seq <= head.seq:
             self._next = next(self._anchors, None)
 
-    def _compare(self, head: Head) -> str | None:
+    def _compare(self, head: ChainTip) -> str | None:
         while self._next is not None and self._next.seq <= head.seq:
             if self._next.head != head:
                 return f"an anchor of {self._next.time} knows another record {self._next.seq}"

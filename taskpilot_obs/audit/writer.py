@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from platform import node
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from taskpilot_obs.audit import ledger
-from taskpilot_obs.audit.chain import GENESIS, Head, digest_with, fault, head_of, links, seal
+from taskpilot_obs.audit import manifest
+from taskpilot_obs.audit.chain import GENESIS, ChainTip, check_line, digest_with, head_of, links, seal
 from taskpilot_obs.audit.encoding import MAX_STRING, rfc3339
 from taskpilot_obs.audit.files import MAX_LINE, Chain, Log, head_before, last_head, last_lines, segment_stamp
 from taskpilot_obs.audit.lock import same_file, take_lock
@@ -76,7 +76,7 @@ class Writer:
         *,
         service: str = "",
         tally: Tally | None = None,
-        on_anchor: Callable[[ledger.Anchor], object] | None = None,
+        on_anchor: Callable[[manifest.Anchor], object] | None = None,
     ) -> None:
         self._log = log
         self._options = options
@@ -195,7 +195,7 @@ class Writer:
             raise
 
     def _open_file(self, how: int) -> None:
-        self._file = os.open(self._chain.path, os.O_RDWR | os.O_APPEND | how, ledger.FILE_MODE)
+        self._file = os.open(self._chain.path, os.O_RDWR | os.O_APPEND | how, manifest.FILE_MODE)
         self._size = os.fstat(self._file).st_size
         self._born = _born(self._chain) if self._size else time.time()
 
@@ -204,30 +204,30 @@ class Writer:
         with os.fdopen(self._file, "rb", closefd=False) as file:
             line, torn = last_lines(file, self._size)
         if torn:
-            ledger.append_line(self._log.torn, torn + b"\n", sync=True)
+            manifest.append_line(self._log.torn, torn + b"\n", sync=True)
             self._size -= len(torn)
             os.ftruncate(self._file, self._size)
         return line
 
-    def _find_head(self, line: bytes) -> Head:
+    def _find_head(self, line: bytes) -> ChainTip:
         if not line:
             pruned = [
-                Head(entry.seq, entry.hash)
-                for entry in ledger.read_notes(self._log.manifest)
-                if entry.chain == self._chain.name and ledger.is_genuine(entry, self._note_digest)
+                ChainTip(entry.seq, entry.hash)
+                for entry in manifest.read_notes(self._log.manifest)
+                if entry.chain == self._chain.name and manifest.is_genuine(entry, self._note_digest)
             ]
             return max(*pruned, head_before(self._chain), GENESIS, key=lambda head: head.seq)
         found = links(line)
-        if found is None or fault(line, found[0], self._digest)[0] is not None:
+        if found is None or check_line(line, found[0], self._digest)[0] is not None:
             raise ConfigurationError(
                 f"audit log {self.path!r}: its last line is not a record under the key given. Configure "
                 "the key that it was written with, or move the file away; `taskpilot-obs audit verify` tells more"
             )
-        return Head(found[0].seq + 1, found[1])
+        return ChainTip(found[0].seq + 1, found[1])
 
-    def _last_anchor(self) -> Head:
+    def _last_anchor(self) -> ChainTip:
         """How far the anchors go; says so in the application's log when they go beyond the records."""
-        last = deque(ledger.read_anchors(self._chain.anchors), maxlen=1)
+        last = deque(manifest.read_anchors(self._chain.anchors), maxlen=1)
         if last and last[0].seq > self._head.seq:
             logger.warning(
                 "taskpilot_obs: audit log %s ends with record %d, but record %d was written: it has been cut",
@@ -239,7 +239,7 @@ class Writer:
 
     def _begin(self) -> None:
         """Note that the chain exists; that of a further process begins with a record that ties it to the log."""
-        note(self._chain, ledger.START, self._chain.path, GENESIS, self._note_digest)
+        note(self._chain, manifest.START, self._chain.path, GENESIS, self._note_digest)
         if not self._chain.writer:
             return
         owner = self._log.chain()
@@ -258,7 +258,7 @@ class Writer:
         old = self._file
         self._open_file(os.O_CREAT | os.O_EXCL)
         os.close(old)
-        note(self._chain, ledger.CLOSE, closed, self._head, self._note_digest)
+        note(self._chain, manifest.CLOSE, closed, self._head, self._note_digest)
         self._anchor()
         if self._options.keep_segments is not None:
             retain(self._chain, self._options.keep_segments, self._note_digest)
@@ -266,9 +266,9 @@ class Writer:
     def _anchor(self, *, closed: bool = False) -> None:
         if self._head == self._anchored or not self._head.seq:
             return
-        anchor = ledger.Anchor(self._chain.name, self._head.seq, self._head.hash, rfc3339(time.time_ns()), closed)
+        anchor = manifest.Anchor(self._chain.name, self._head.seq, self._head.hash, rfc3339(time.time_ns()), closed)
         with guarded("audit_log.anchor", self._tally):
-            ledger.append(self._chain.anchors, anchor, sync=self._options.durability == "fsync")
+            manifest.append(self._chain.anchors, anchor, sync=self._options.durability == "fsync")
             self._anchored = self._head
         if self._on_anchor is not None:
             with guarded("audit_log.on_anchor", self._tally):

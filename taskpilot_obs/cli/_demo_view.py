@@ -19,7 +19,7 @@ from taskpilot_obs.cli._signals_table import signals_view
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 from taskpilot_obs.cli._text import escaped_json, printable
 from taskpilot_obs.demo.spend import Line, Spend
-from taskpilot_obs.figures import count, money
+from taskpilot_obs.figures import count, usd
 from taskpilot_obs.golden_signals.model import GoldenSignals
 from taskpilot_obs.semconv import Field
 
@@ -95,7 +95,7 @@ def _spend_table(spend: Spend) -> FittedTable:
 def _cost(line: Line) -> Text:
     if line.unpriced == line.calls:
         return Text("no price", style="yellow")
-    return Text(money(line.cost))
+    return Text(usd(line.cost))
 
 
 def closing_view(audit_log: Path, program: str, *, failure: Exception | None = None) -> RenderableType:

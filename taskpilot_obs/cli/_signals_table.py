@@ -9,7 +9,7 @@ from rich.text import Text
 
 from taskpilot_obs.cli._tables import Cell, Column, FittedTable, name_column, whole_column
 from taskpilot_obs.cli._text import printable
-from taskpilot_obs.figures import MISSING, count, milliseconds, money, percent
+from taskpilot_obs.figures import UNKNOWN, count, ms, percent, usd
 from taskpilot_obs.golden_signals.model import GoldenSignals, Interval, SignalStatus
 from taskpilot_obs.golden_signals.wording import NOTHING, WORDINGS, evidence_text, figure_text, headline
 
@@ -74,8 +74,8 @@ def _by_workflow(signals: GoldenSignals) -> FittedTable:
             count(own.runs.counted),
             count(own.runs.total),
             _or_nothing(percent(own.success_rate)),
-            _or_nothing(milliseconds(own.p95_latency_ms)),
-            _or_nothing(money(own.cost_per_successful_task_usd)),
+            _or_nothing(ms(own.p95_latency_ms)),
+            _or_nothing(usd(own.cost_per_successful_task_usd)),
             _status(own.status),
         )
         for workflow, own in signals.workflows.items()
@@ -84,7 +84,7 @@ def _by_workflow(signals: GoldenSignals) -> FittedTable:
 
 
 def _or_nothing(figure: str) -> str:
-    return NOTHING if figure == MISSING else figure
+    return NOTHING if figure == UNKNOWN else figure
 
 
 def _interval(interval: Interval | None) -> str:

@@ -16,7 +16,7 @@ import typer
 
 from taskpilot_obs.audit.encoding import to_json
 from taskpilot_obs.audit.files import find_logs
-from taskpilot_obs.audit.ledger import Anchor, read_anchors
+from taskpilot_obs.audit.manifest import Anchor, read_anchors
 from taskpilot_obs.audit.prune import prune as prune_log
 from taskpilot_obs.audit.query import Entry, Filter, parse_duration
 from taskpilot_obs.audit.query import query as query_log

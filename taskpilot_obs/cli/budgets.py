@@ -12,7 +12,7 @@ import typer
 from taskpilot_obs.cli._output import print_csv, print_json, show
 from taskpilot_obs.cli._store_options import AsCsv, AsJson, StoreUrl, explained, one_format
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
-from taskpilot_obs.figures import count, money, percent
+from taskpilot_obs.figures import count, percent, usd
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -81,7 +81,7 @@ def _row(status: BudgetStatus) -> tuple[str, ...]:
     def shown(amount: Decimal | None) -> str:
         if amount is None:
             return "-"
-        return money(amount) if status.unit == "usd" else f"{count(float(amount))} tokens"
+        return usd(amount) if status.unit == "usd" else f"{count(float(amount))} tokens"
 
     whose = f"{status.budget} {status.scope_key}" if status.scope_key else status.budget
     return (

@@ -21,7 +21,7 @@ from taskpilot_obs.cli._store_options import (
     one_format,
 )
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
-from taskpilot_obs.figures import count, money, percent
+from taskpilot_obs.figures import count, percent, share, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import CostBreakdown, CostRate, CostShare, CostSummary
@@ -81,17 +81,17 @@ def _groups(found: CostBreakdown) -> Iterator[tuple[str, dict[str, CostShare]]]:
 def _lines(found: CostBreakdown) -> Iterator[tuple[object, ...]]:
     yield _line("all", "", found)
     for group, shares in _groups(found):
-        for name, share in shares.items():
-            yield _line(group, name, share)
+        for name, part in shares.items():
+            yield _line(group, name, part)
 
 
-def _line(group: str, name: str, share: CostShare) -> tuple[object, ...]:
-    return group, name, share.requests, share.cost_usd, share.percent, share.cost_per_request_usd
+def _line(group: str, name: str, part: CostShare) -> tuple[object, ...]:
+    return group, name, part.requests, part.cost_usd, part.percent, part.cost_per_request_usd
 
 
 def _show(found: CostBreakdown) -> None:
-    coverage = percent(None if found.cost_coverage is None else 100 * found.cost_coverage)
-    say(f"{money(found.cost_usd)} in {count(found.requests)} requests, {coverage} of them with a known price")
+    coverage = share(found.cost_coverage)
+    say(f"{usd(found.cost_usd)} in {count(found.requests)} requests, {coverage} of them with a known price")
     for group, shares in _groups(found):
         say("")
         show(_shares(f"by {group}", shares))
@@ -106,8 +106,8 @@ def _shares(title: str, shares: dict[str, CostShare]) -> RenderableType:
         Column("per request", rank=2),
     )
     rows = (
-        (named, count(share.requests), money(share.cost_usd), percent(share.percent), money(share.cost_per_request_usd))
-        for named, share in shares.items()
+        (named, count(part.requests), usd(part.cost_usd), percent(part.percent), usd(part.cost_per_request_usd))
+        for named, part in shares.items()
     )
     return FittedTable("", columns, rows, more="--csv")
 
@@ -136,8 +136,8 @@ def _monitor(rate: CostRate, day: CostSummary, month: CostSummary) -> Renderable
         f"{rate.end:%Y-%m-%d %H:%M:%S} UTC",
         (name_column("period"), Column("so far"), Column("at this period's pace"), Column("at the present rate")),
         (
-            ("today", money(day.cost_usd), money(day.projected_cost_usd), money(rate.per_day_usd)),
-            ("this month", money(month.cost_usd), money(month.projected_cost_usd), money(rate.per_month_usd)),
+            ("today", usd(day.cost_usd), usd(day.projected_cost_usd), usd(rate.per_day_usd)),
+            ("this month", usd(month.cost_usd), usd(month.projected_cost_usd), usd(rate.per_month_usd)),
         ),
     )
     return Group(spent, _shares("now, by provider", dict(rate.by_provider)))

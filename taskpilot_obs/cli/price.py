@@ -15,7 +15,7 @@ from taskpilot_obs.cli._output import complain, print_json, say
 from taskpilot_obs.exceptions import TaskpilotError
 from taskpilot_obs.pricing import Explanation, PriceTable, Rate
 from taskpilot_obs.usage import from_counts
-from taskpilot_obs.usage_types import MAX_TOKENS
+from taskpilot_obs.usage.values import MAX_TOKENS
 
 Model = Annotated[
     str | None, typer.Argument(help="The model, with or without its provider: gpt-4o, anthropic/claude-…")

@@ -25,7 +25,7 @@ from taskpilot_obs.cli._store_options import (
     one_format,
 )
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
-from taskpilot_obs.figures import count, milliseconds, money, percent
+from taskpilot_obs.figures import count, ms, percent, share, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import CallStats, Stats
@@ -147,9 +147,9 @@ def _row(group: tuple[str, str, CallStats]) -> tuple[str, ...]:
         percent(part.success_rate),
         count(part.tokens.input),
         count(part.tokens.output),
-        money(part.cost_usd),
-        percent(None if part.cost_coverage is None else 100 * part.cost_coverage),
-        milliseconds(part.latency.p50_ms),
-        milliseconds(part.latency.p95_ms),
-        milliseconds(part.latency.p99_ms),
+        usd(part.cost_usd),
+        share(part.cost_coverage),
+        ms(part.latency.p50_ms),
+        ms(part.latency.p95_ms),
+        ms(part.latency.p99_ms),
     )

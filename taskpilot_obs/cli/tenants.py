@@ -7,7 +7,7 @@ import typer
 from taskpilot_obs.cli._output import print_csv, print_json, show
 from taskpilot_obs.cli._store_options import AsCsv, AsJson, Period, StoreUrl, explained, one_format
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
-from taskpilot_obs.figures import count, milliseconds, money, percent
+from taskpilot_obs.figures import count, ms, percent, usd
 
 _COLUMNS = (
     name_column("tenant"),
@@ -48,11 +48,11 @@ def tenants(*, store: StoreUrl = None, period: Period = "30d", as_json: AsJson =
                 t.tenant,
                 count(t.requests),
                 percent(t.success_rate),
-                milliseconds(t.p95_ms),
-                money(t.cost_usd),
+                ms(t.p95_ms),
+                usd(t.cost_usd),
                 percent(t.percent),
             )
             for t in found.tenants
         )
-        title = f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC, {money(found.cost_usd)} in total"
+        title = f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC, {usd(found.cost_usd)} in total"
         show(FittedTable(title, _COLUMNS, rows, more="--csv"))

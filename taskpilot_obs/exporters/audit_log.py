@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from taskpilot_obs.audit.ledger import Anchor
+    from taskpilot_obs.audit.manifest import Anchor
     from taskpilot_obs.records import Record
     from taskpilot_obs.self_telemetry import Tally
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from taskpilot_obs.figures import count, milliseconds, money, percent, seconds
+from taskpilot_obs.figures import count, ms, percent, seconds, usd
 
 NOTHING: Final = "no data"
 SCOPES: Final = {
@@ -29,8 +29,8 @@ class Wording(NamedTuple):
 
 WORDINGS: Final = (
     Wording("success_rate", "success rate", percent, "{numerator} of {denominator} counted runs"),
-    Wording("p95_latency_ms", "p95 latency", milliseconds, "{denominator} tasks"),
-    Wording("cost_per_successful_task_usd", "cost per success", money, "{cost} / {denominator} successful tasks"),
+    Wording("p95_latency_ms", "p95 latency", ms, "{denominator} tasks"),
+    Wording("cost_per_successful_task_usd", "cost per success", usd, "{cost} / {denominator} successful tasks"),
     Wording("user_confirmed_correctness_percent", "confirmed correct", percent, "{numerator} of {denominator} rated"),
     Wording("policy_violation_rate_percent", "policy violations", percent, "{numerator} in {denominator} counted runs"),
 )
@@ -53,7 +53,7 @@ def evidence_text(wording: Wording, numerator: float | None, denominator: float)
     if denominator <= 0 and not numerator:
         return ""
     top = numerator or 0.0
-    return wording.evidence.format(numerator=count(top), denominator=count(denominator), cost=money(top))
+    return wording.evidence.format(numerator=count(top), denominator=count(denominator), cost=usd(top))
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> str:

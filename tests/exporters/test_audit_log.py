@@ -20,8 +20,8 @@ from _audit import event, finished, llm_call, read, samples, started, whole
 
 from taskpilot_obs.audit.chain import GENESIS
 from taskpilot_obs.audit.files import log_at
-from taskpilot_obs.audit.ledger import Anchor, read_anchors, read_notes
 from taskpilot_obs.audit.lock import is_locked
+from taskpilot_obs.audit.manifest import Anchor, read_anchors, read_notes
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.exceptions import ConfigurationError

@@ -14,10 +14,10 @@ from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Final, Protocol
 
 from taskpilot_obs import semconv
+from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController
 from taskpilot_obs.budgets.alerts import alerts_of
-from taskpilot_obs.budgets.control import WHERE, Control
-from taskpilot_obs.budgets.ledger import Account, Booking, Claim, Settled, Standing
-from taskpilot_obs.budgets.model import Call, smallest
+from taskpilot_obs.budgets.ledger import Account, Balance, Charge, ReservationLine, Settled
+from taskpilot_obs.budgets.model import CallScope, to_pico_usd
 from taskpilot_obs.budgets.outbox import Outbox
 from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.guarded import guarded, log_failure, to_the_end
@@ -49,19 +49,19 @@ class Gauges(Protocol):
 class _Finished:
     """The finished calls of a batch on their way to the outbox; what is set is not set again."""
 
-    __slots__ = ("bookings", "calls", "claims", "holds", "unrecorded")
+    __slots__ = ("calls", "charges", "lines", "reservation_ids", "unrecorded")
 
     def __init__(self) -> None:
         self.calls: list[Invocation] = []
         self.unrecorded: list[tuple[str, bool]] = []
         """Reservations whose calls are over, and whether they count as billed."""
-        self.holds: Iterator[str] | None = None
-        self.claims: list[tuple[Claim, ...]] = []
+        self.reservation_ids: Iterator[str] | None = None
+        self.lines: list[tuple[ReservationLine, ...]] = []
         """What was set aside for each call, and then for each that nobody recorded."""
-        self.bookings: Iterator[Booking] | None = None
+        self.charges: Iterator[Charge] | None = None
 
 
-class Book:
+class Settler:
     """The exporter that settles finished calls.
 
     In memory where the ledger is of this process; behind `Batched` where the ledger has a store, which is also read
@@ -71,28 +71,28 @@ class Book:
     reports = True
     """Booking makes records of its own: alerts."""
 
-    def __init__(self, control: Control, gauges: Gauges | None) -> None:
-        self._control = control
+    def __init__(self, admission: AdmissionController, gauges: Gauges | None) -> None:
+        self._admission = admission
         self._gauges = gauges
-        self._outbox = Outbox(control, self._tell)
+        self._outbox = Outbox(admission, self._tell)
         self._given_up: deque[tuple[str, bool]] = deque()
-        self._tops: dict[str, tuple[datetime, Standing]] = {}
+        self._tops: dict[str, tuple[datetime, Balance]] = {}
         """Of each budget the account that is nearest to its limit."""
         self._lock = threading.RLock()
         self._refreshed = time.monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        _books.add(self)
+        _settlers.add(self)
         self.introduce()
-        if control.ledger.blocking:
+        if admission.ledger.blocking:
             self._start()
 
     def introduce(self) -> None:
         """Let the series of every budget exist before its first call."""
-        for budget in self._control.budgets:
+        for budget in self._admission.budgets:
             if self._gauges is not None:
                 self._gauges.book(semconv.BUDGET_REFUSALS, (budget.name, budget.period), 0)
-        if not self._control.ledger.blocking:
+        if not self._admission.ledger.blocking:
             self.refresh()
 
     def _start(self) -> None:
@@ -105,7 +105,7 @@ class Book:
 
     def _run(self) -> None:
         while True:
-            with guarded(WHERE, self._control.tally):
+            with guarded(COMPONENT, self._admission.tally):
                 self.refresh()
             if self._stop.wait(REFRESH_S):
                 return
@@ -118,7 +118,7 @@ class Book:
         to_the_end(lambda: self._export(batch, finished))
 
     def _export(self, batch: Sequence[Record], finished: _Finished) -> None:
-        if self._thread is None and self._control.ledger.blocking:
+        if self._thread is None and self._admission.ledger.blocking:
             self._start()
         with self._lock:
             self._take(batch, finished)
@@ -126,24 +126,27 @@ class Book:
 
     def _take(self, batch: Sequence[Record], finished: _Finished) -> None:
         """From the batch into the outbox. Done again it goes on: a move is one call of C, which no Ctrl-C can halve."""
-        control = self._control
-        if finished.holds is None:
+        admission = self._admission
+        if finished.reservation_ids is None:
             finished.calls = [
                 each for each in batch if isinstance(each, Invocation) and each.operation in LLM_OPERATIONS
             ]
             finished.unrecorded.extend(starmap(self._given_up.popleft, repeat((), len(self._given_up))))
-            holds = [*map(_hold_of, finished.calls), *(hold for hold, _ in finished.unrecorded)]
-            finished.holds = iter(holds)
-        finished.claims.extend(map(control.held.pop, finished.holds, repeat(())))
-        if finished.bookings is None:
-            finished.bookings = iter(self._bookings_of(finished))
-        self._outbox.put(finished.bookings)
+            reservation_ids = [
+                *map(_reservation_id_of, finished.calls),
+                *(reservation_id for reservation_id, _ in finished.unrecorded),
+            ]
+            finished.reservation_ids = iter(reservation_ids)
+        finished.lines.extend(map(admission.held.pop, finished.reservation_ids, repeat(())))
+        if finished.charges is None:
+            finished.charges = iter(self._charges_of(finished))
+        self._outbox.put(finished.charges)
 
     def tick(self) -> None:
         """Between batches, from the drainer: a new period begins, and reservations end, though no call does."""
-        if self._given_up and not self._control.ledger.blocking:
+        if self._given_up and not self._admission.ledger.blocking:
             self.export(())
-        if time.monotonic() - self._refreshed > 1.0 and not self._control.ledger.blocking:
+        if time.monotonic() - self._refreshed > 1.0 and not self._admission.ledger.blocking:
             self._refreshed = time.monotonic()
             self.refresh()
 
@@ -162,108 +165,108 @@ class Book:
         self.flush(timeout_s)
         if self._outbox:
             logger.error("taskpilot_obs: %d bookings of budgets are lost: their store is away", len(self._outbox))
-        self._control.ledger.close()
+        self._admission.ledger.close()
 
     def renew(self) -> None:
         """In a forked child: what waits, and what is held, is the parent's to book."""
         self._lock = threading.RLock()
         self._outbox.renew()
         self._given_up.clear()
-        self._control.held.clear()
+        self._admission.held.clear()
         self._stop = threading.Event()
         self._thread = None
 
     # --- booking -----------------------------------------------------------------------------------------------------
 
-    def _bookings_of(self, finished: _Finished) -> list[Booking]:
-        guard = guarded(WHERE, self._control.tally)
-        found: list[Booking] = []
-        claims = iter(finished.claims)
-        for record, held in zip(finished.calls, claims, strict=False):
+    def _charges_of(self, finished: _Finished) -> list[Charge]:
+        guard = guarded(COMPONENT, self._admission.tally)
+        found: list[Charge] = []
+        lines = iter(finished.lines)
+        for record, held in zip(finished.calls, lines, strict=False):
             with guard:
-                found += self._bookings(record, held)
-        for (hold, billed), held in zip(finished.unrecorded, claims, strict=True):
-            found += [Booking(claim if billed else claim._replace(amount=0), hold) for claim in held]
+                found += self._charges(record, held)
+        for (reservation_id, billed), held in zip(finished.unrecorded, lines, strict=True):
+            found += [Charge(line if billed else line._replace(amount=0), reservation_id) for line in held]
         return found
 
-    def _bookings(self, record: Invocation, held: Sequence[Claim]) -> list[Booking]:
-        control = self._control
-        hold = _hold_of(record)
-        bookings = [Booking(claim._replace(amount=self._taken(record, claim)), hold) for claim in held]
-        call = _call_of(record)
-        reserved = {claim.budget.name for claim in held}
-        for budget in control.budgets:
-            amount = real(record, budget) if budget.name not in reserved else None
+    def _charges(self, record: Invocation, held: Sequence[ReservationLine]) -> list[Charge]:
+        admission = self._admission
+        reservation_id = _reservation_id_of(record)
+        charges = [Charge(line._replace(amount=self._taken(record, line)), reservation_id) for line in held]
+        call = _scope_of(record)
+        reserved = {line.budget.name for line in held}
+        for budget in admission.budgets:
+            amount = actual_amount(record, budget) if budget.name not in reserved else None
             scope_key = budget.scope_key(call) if amount else None
             if amount and scope_key is not None:
-                window = control.windows.at(budget, record.start_unix_ns)
+                window = admission.windows.at(budget, record.start_unix_ns)
                 account = Account(budget.name, scope_key, window.start)
-                bookings.append(Booking(Claim(budget, account, window, amount)))
-        return bookings
+                charges.append(Charge(ReservationLine(budget, account, window, amount)))
+        return charges
 
-    def _taken(self, record: Invocation, claim: Claim) -> int:
+    def _taken(self, record: Invocation, line: ReservationLine) -> int:
         """What a call took; where nobody knows, what was set aside for it, for it may well have been billed."""
-        amount = real(record, claim.budget)
-        return claim.amount if amount is None else amount
+        amount = actual_amount(record, line.budget)
+        return line.amount if amount is None else amount
 
-    def end_unrecorded(self, hold: str, *, billed: bool) -> None:
+    def end_unrecorded(self, reservation_id: str, *, billed: bool) -> None:
         """A reservation whose call is over. Where no record of it comes, what was set aside counts as spent."""
-        self._given_up.append((hold, billed))
+        self._given_up.append((reservation_id, billed))
 
     def _tell(self, settled: Settled) -> None:
-        self._show_if_top(settled.claim.budget, settled.claim.account, settled.standing)
-        for decision in alerts_of(settled, self._control.now()):
-            self._control.report(decision)
+        self._show_if_top(settled.line.budget, settled.line.account, settled.balance)
+        for decision in alerts_of(settled, self._admission.now()):
+            self._admission.emit(decision)
 
     # --- showing -----------------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
         """End what expired, write what waits, and show where every budget stands now."""
-        control = self._control
-        if not control.budgets:
+        admission = self._admission
+        if not admission.budgets:
             return
-        now = control.now()
+        now = admission.now()
         try:
-            control.ledger.release_expired(control.moment())
-            starts = {budget.name: control.windows.at(budget, now).start for budget in control.budgets}
-            found = control.ledger.read(control.budgets, list(set(starts.values())))
+            admission.ledger.release_expired(admission.utc_now())
+            starts = {budget.name: admission.windows.at(budget, now).start for budget in admission.budgets}
+            found = admission.ledger.read(admission.budgets, list(set(starts.values())))
         except StoreError as error:
-            log_failure(WHERE, error)
+            log_failure(COMPONENT, error)
             return
         with self._lock:
             self._tops = {}
-            for budget in control.budgets:
-                self._show_if_top(budget, Account(budget.name, "", starts[budget.name]), Standing())
-                for account, line in found.items():
+            for budget in admission.budgets:
+                self._show_if_top(budget, Account(budget.name, "", starts[budget.name]), Balance())
+                for account, balance in found.items():
                     if account.budget == budget.name:
-                        self._show_if_top(budget, account, line)
+                        self._show_if_top(budget, account, balance)
             self._outbox.send()
 
-    def _show_if_top(self, budget: Budget, account: Account, line: Standing) -> None:
-        start, top = self._tops.get(budget.name, (account.period_start, line))
+    def _show_if_top(self, budget: Budget, account: Account, balance: Balance) -> None:
+        start, top = self._tops.get(budget.name, (account.period_start, balance))
         newer = account.period_start > start
-        if newer or (account.period_start == start and line.spent >= top.spent):
-            self._tops[budget.name] = (account.period_start, line)
+        if newer or (account.period_start == start and balance.spent >= top.spent):
+            self._tops[budget.name] = (account.period_start, balance)
             if self._gauges is not None:
-                self._show(self._gauges, budget, line)
+                self._show(self._gauges, budget, balance)
 
-    def _show(self, gauges: Gauges, budget: Budget, line: Standing) -> None:
+    def _show(self, gauges: Gauges, budget: Budget, balance: Balance) -> None:
         labels = (budget.name, budget.period)
-        gauges.set_gauge(semconv.BUDGET_USED_RATIO, labels, line.spent / budget.limit)
+        gauges.set_gauge(semconv.BUDGET_USED_RATIO, labels, balance.spent / budget.limit)
         end = budget.window(self._tops[budget.name][0]).end
         if end is not None:
             gauges.set_gauge(semconv.BUDGET_RESETS, labels, end.timestamp())
         if budget.unit == "usd":
             gauges.set_gauge(semconv.BUDGET_LIMIT, labels, float(budget.amount(budget.limit)))
-            gauges.set_gauge(semconv.BUDGET_SPENT, labels, float(budget.amount(line.spent)))
-            gauges.set_gauge(semconv.BUDGET_RESERVED, labels, float(budget.amount(line.reserved)))
+            gauges.set_gauge(semconv.BUDGET_SPENT, labels, float(budget.amount(balance.spent)))
+            gauges.set_gauge(semconv.BUDGET_RESERVED, labels, float(budget.amount(balance.reserved)))
 
 
-def real(record: Invocation, budget: Budget) -> int | None:
+def actual_amount(record: Invocation, budget: Budget) -> int | None:
     """What a finished call took, in a budget's smallest unit; None where nobody knows."""
     if budget.unit == "usd":
         if record.cost is not None:
-            return smallest(record.cost)
+            return to_pico_usd(record.cost)
         return None if record.is_unpriced else 0
     usage = record.usage
     if usage is None:
@@ -272,12 +275,12 @@ def real(record: Invocation, budget: Budget) -> int | None:
     return (usage.input_tokens or 0) + (usage.output_tokens or 0)
 
 
-def _hold_of(record: Invocation) -> str:
+def _reservation_id_of(record: Invocation) -> str:
     return str(record.attributes.get(RESERVATION, record.invocation_id))
 
 
-def _call_of(record: Invocation) -> Call:
-    return Call(
+def _scope_of(record: Invocation) -> CallScope:
+    return CallScope(
         record.tenant,
         record.agent,
         record.workflow,
@@ -288,12 +291,12 @@ def _call_of(record: Invocation) -> Call:
     )
 
 
-_books: weakref.WeakSet[Book] = weakref.WeakSet()
+_settlers: weakref.WeakSet[Settler] = weakref.WeakSet()
 
 
 def _renew_all() -> None:
-    for book in list(_books):
-        book.renew()
+    for settler in list(_settlers):
+        settler.renew()
 
 
 os.register_at_fork(after_in_child=_renew_all)

@@ -1,22 +1,17 @@
-"""Readers of what providers say about token usage: one call for a whole response, one object for a stream.
-
-Every shape that is read, and its traps, is in `taskpilot_obs.usage_readers`; the values are in
-`taskpilot_obs.usage_types`.
-"""
+"""Reading usage: one call for a whole response, one object for a stream."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from taskpilot_obs.guarded import guarded
-from taskpilot_obs.usage_readers.langchain import read_result
-from taskpilot_obs.usage_readers.streams import Stream
-from taskpilot_obs.usage_types import UNREAD, Reading, Usage, from_counts
+from taskpilot_obs.records import Usage, install_usage_reader
+from taskpilot_obs.usage.langchain import read_result
+from taskpilot_obs.usage.streams import Stream
+from taskpilot_obs.usage.values import UNREAD, Reading
 
 if TYPE_CHECKING:
     from taskpilot_obs.self_telemetry import Tally
-
-__all__ = ["Reading", "StreamReader", "Usage", "from_counts", "read_response"]
 
 _WHERE = "usage"
 
@@ -67,3 +62,10 @@ class StreamReader:
         with self._guard:
             return self._stream.reading()
         return UNREAD
+
+
+def _read_usage(response: object, provider: str | None) -> Usage | None:
+    return read_response(response, provider=provider).usage
+
+
+install_usage_reader(_read_usage)

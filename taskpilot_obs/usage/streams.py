@@ -5,40 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from taskpilot_obs import providers
-from taskpilot_obs.usage_readers import envelopes
-from taskpilot_obs.usage_readers.content import has_content
-from taskpilot_obs.usage_readers.fields import NOTHING, Fields, answers_anything, fields, first, text
-from taskpilot_obs.usage_readers.langchain import behind
-from taskpilot_obs.usage_readers.shapes import (
-    TTL_KEYS,
+from taskpilot_obs.providers import names as providers
+from taskpilot_obs.records import Usage
+from taskpilot_obs.usage import envelopes
+from taskpilot_obs.usage.content import has_content
+from taskpilot_obs.usage.fields import NOTHING, Fields, answers_anything, fields, first, text
+from taskpilot_obs.usage.langchain import behind
+from taskpilot_obs.usage.shapes import (
+    EVENT_KEYS,
+    EVENT_TYPES,
+    USAGE_KEYS,
+    WRAPPERS,
     billed_elsewhere,
     counter_of,
     named_tier,
     read_counts,
     read_embedding_counts,
     shape_of,
+    usage_elsewhere,
 )
-from taskpilot_obs.usage_types import Reading, StatedError, Usage, count, from_counts
+from taskpilot_obs.usage.shapes.base import TTL_KEYS
+from taskpilot_obs.usage.values import Reading, StatedError, count, from_counts
 
-_TELLING_KEYS: Final = (
-    "usage",
-    "usage_metadata",
-    "usageMetadata",
-    "x_groq",
-    "metadata",
-    "amazon-bedrock-invocationMetrics",
-    "generation_token_count",
-    "done",
-    "stop_reason",
-    "stopReason",
-    "messageStop",
-    "error",
-    "meta",
-    "details",
-    "generations",
-)
-_TELLING_TYPES: Final = frozenset({"message_start", "message_delta", "message-end", "stream-end", "message", "error"})
 _DEPTH: Final = 3
 _NAMED_WITHIN: Final = 3
 """Events in which a stream names its model; Azure's first one has other things to say."""
@@ -164,7 +152,7 @@ class Stream:
         if self._given is None and self._proven is None:
             self._proven = envelopes.proven_by(layer)
         usage = self._usage_in(layer)
-        for key in envelopes.WRAPPERS if depth and not answers_anything(layer) else ():
+        for key in WRAPPERS if depth and not answers_anything(layer) else ():
             value = layer.get(key)
             content = envelopes.wrapped(value) if value and type(value) is not str else None
             if content is not None:
@@ -174,7 +162,7 @@ class Stream:
 
     def _usage_in(self, layer: Fields) -> Fields | None:
         """The usage object that a layer keeps, or is."""
-        for key in envelopes.USAGE_KEYS:
+        for key in USAGE_KEYS:
             value = layer.get(key)
             usage = fields(value) if value is not None else None
             if usage is not None and self._is_usage(usage):
@@ -182,7 +170,7 @@ class Stream:
                 return usage if own is None else own
         if shape_of(layer) is not None:
             return layer
-        return envelopes.usage_elsewhere(layer)
+        return usage_elsewhere(layer)
 
     def _is_usage(self, usage: Fields) -> bool:
         if usage.get("total_cost") == 0:
@@ -293,10 +281,10 @@ _NOTES: Final[dict[str, Callable[[Stream, object], None]]] = {
 def _tells(event: Fields) -> bool:
     """Whether an event may say more than another piece of the answer; asked once a token, so it looks and reads not."""
     get = event.get
-    for key in _TELLING_KEYS:
+    for key in EVENT_KEYS:
         if get(key):
             return True
-    if get("type") in _TELLING_TYPES or get("event_type") in _TELLING_TYPES:
+    if get("type") in EVENT_TYPES or get("event_type") in EVENT_TYPES:
         return True
     response = get("response")
     if response and type(response) is not str:

@@ -1,53 +1,14 @@
-"""What a provider says about one LLM call, as values: `Usage` (tokens) and `Reading` (usage and whose it is)."""
+"""What a provider states about one LLM call, as values; `Usage`, the tokens, is in `taskpilot_obs.records`."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from taskpilot_obs.records import Usage
+
 MAX_TOKENS: Final = 10**12
 """A count beyond a trillion tokens in one call is a mistake, and is refused like a negative one."""
-
-
-class Usage(NamedTuple):
-    """Tokens of one LLM call. Totals are inclusive; details are subsets of them and never added on top.
-
-    `None` means that the provider said nothing, 0 that it said zero. The model is that of OpenTelemetry's
-    `gen_ai.usage.*`, of genai-prices and of LangChain's `usage_metadata`.
-    """
-
-    input_tokens: int | None = None
-    """Every prompt token: uncached, cache reads, cache writes, tool use."""
-    output_tokens: int | None = None
-    """Every generated token, reasoning included."""
-    cache_read_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    cache_write_5m_tokens: int | None = None
-    cache_write_1h_tokens: int | None = None
-    input_audio_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    output_audio_tokens: int | None = None
-    input_image_tokens: int | None = None
-    output_image_tokens: int | None = None
-    cache_read_audio_tokens: int | None = None
-    """What is both: audio, and read from the cache."""
-
-    @property
-    def total_tokens(self) -> int | None:
-        """Input and output together; None unless both are known."""
-        if self.input_tokens is None or self.output_tokens is None:
-            return None
-        return self.input_tokens + self.output_tokens
-
-    @classmethod
-    def read(cls, response: object, provider: str | None = None) -> Usage | None:
-        """The usage that a provider's response states; None where it states none.
-
-        Takes what `taskpilot_obs.usage.read_response` takes, and like it never raises.
-        """
-        from taskpilot_obs.usage import read_response
-
-        return read_response(response, provider=provider).usage
 
 
 class StatedError(NamedTuple):

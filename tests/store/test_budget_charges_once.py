@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import func, make_url, select
 
 from taskpilot_obs.budgets import Budget, BudgetAlert, budget_status
-from taskpilot_obs.budgets.ledger import Account, Booking, Claim, Mark, Settled
+from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, ReservationLine, Settled
 from taskpilot_obs.budgets.outbox import Outbox
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import StoreUnavailableError
@@ -30,18 +30,18 @@ from taskpilot_obs.store.tables import BUDGET_WRITERS
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 TEAM = Budget("team", limit_usd=1)
 PICO = 10**12
-MARK = Mark("one", 1)
+MARK = IdempotencyKey("one", 1)
 
 
-def claim(usd: str) -> Claim:
+def line(usd: str) -> ReservationLine:
     window = TEAM.window(NOW)
-    return Claim(TEAM, Account(TEAM.name, "", window.start), window, int(Decimal(usd) * PICO))
+    return ReservationLine(TEAM, Account(TEAM.name, "", window.start), window, int(Decimal(usd) * PICO))
 
 
-def standing(store: Store) -> tuple[str, str]:
+def balance(store: Store) -> tuple[str, str]:
     """Spent and reserved, in USD."""
-    (line,) = StoreLedger(store).read([TEAM], [TEAM.window(NOW).start]).values()
-    return str(TEAM.amount(line.spent)), str(TEAM.amount(line.reserved))
+    (balance,) = StoreLedger(store).read([TEAM], [TEAM.window(NOW).start]).values()
+    return str(TEAM.amount(balance.spent)), str(TEAM.amount(balance.reserved))
 
 
 def writers(store: Store) -> int:
@@ -61,36 +61,36 @@ def url(url: str) -> str:
 def test_bookings_that_come_again_are_booked_once(store: Store) -> None:
     """The second time changes nothing, and says the same: the threshold that nobody heard of is told."""
     ledger, other = StoreLedger(store), StoreLedger(store)
-    assert ledger.reserve("a", [claim("0.3")], NOW, NOW + timedelta(hours=1)) is None
-    bookings = [Booking(claim("0.3"), "a"), Booking(claim("0.25"))]
-    first = ledger.settle(bookings, NOW, MARK)
+    assert ledger.reserve("a", [line("0.3")], NOW, NOW + timedelta(hours=1)) is None
+    charges = [Charge(line("0.3"), "a"), Charge(line("0.25"))]
+    first = ledger.settle(charges, NOW, MARK)
     assert [each.crossed for each in first] == [(500,)]
-    assert ledger.settle(bookings, NOW, MARK) == first
-    assert other.settle(bookings, NOW, MARK) == first
-    assert standing(store) == ("0.55", "0")
+    assert ledger.settle(charges, NOW, MARK) == first
+    assert other.settle(charges, NOW, MARK) == first
+    assert balance(store) == ("0.55", "0")
     for _ in range(2):
-        assert [each.crossed for each in ledger.settle([Booking(claim("0.1"))], NOW, Mark("one", 2))] == [()]
-        assert [each.crossed for each in other.settle([Booking(claim("0.1"))], NOW, Mark("two", 1))] == [(750,)]
-    assert standing(store) == ("0.75", "0")
+        assert [each.crossed for each in ledger.settle([Charge(line("0.1"))], NOW, IdempotencyKey("one", 2))] == [()]
+        assert [each.crossed for each in other.settle([Charge(line("0.1"))], NOW, IdempotencyKey("two", 1))] == [(750,)]
+    assert balance(store) == ("0.75", "0")
     assert writers(store) == 2
 
 
 def test_bookings_that_were_refused_are_not_taken_for_booked(store: Store) -> None:
     """What is rolled back takes its mark along."""
     ledger, tokens = StoreLedger(store), Budget("team", limit_tokens=5)
-    ledger.settle([Booking(claim("0.1"))], NOW, MARK)
+    ledger.settle([Charge(line("0.1"))], NOW, MARK)
     with pytest.raises(Exception, match="give it another name"):
-        ledger.settle([Booking(claim("0.1")._replace(budget=tokens))], NOW, Mark("one", 2))
-    ledger.settle([Booking(claim("0.1"))], NOW, Mark("one", 2))
-    assert standing(store) == ("0.2", "0")
+        ledger.settle([Charge(line("0.1")._replace(budget=tokens))], NOW, IdempotencyKey("one", 2))
+    ledger.settle([Charge(line("0.1"))], NOW, IdempotencyKey("one", 2))
+    assert balance(store) == ("0.2", "0")
 
 
 def test_a_second_try_waits_for_the_first(store: Store) -> None:
     """Where the client is gone and the server still at it, the bookings are not made beside it, but after."""
     answers: list[int] = []
     ledger = StoreLedger(store)
-    again = threading.Thread(target=lambda: answers.append(len(ledger.settle([Booking(claim("0.1"))], NOW, MARK))))
-    ledger.settle([Booking(claim("0.4"))], NOW)
+    again = threading.Thread(target=lambda: answers.append(len(ledger.settle([Charge(line("0.1"))], NOW, MARK))))
+    ledger.settle([Charge(line("0.4"))], NOW)
     with store.writing() as connection:
         assert begun(connection, MARK, NOW)
         again.start()
@@ -98,21 +98,21 @@ def test_a_second_try_waits_for_the_first(store: Store) -> None:
         assert answers == []
     again.join(30)
     assert answers == [1]
-    assert standing(store) == ("0.4", "0")
+    assert balance(store) == ("0.4", "0")
 
 
 def test_who_books_no_more_is_forgotten(store: Store) -> None:
     """The table does not grow with the processes that ever were; one that goes on is kept."""
     ledger = StoreLedger(store)
     for number in range(20):
-        ledger.settle([Booking(claim("0.01"))], NOW + number * timedelta(minutes=1), Mark(f"{number:02}", 1))
+        ledger.settle([Charge(line("0.01"))], NOW + number * timedelta(minutes=1), IdempotencyKey(f"{number:02}", 1))
     assert writers(store) == 20
     later = NOW + KEPT + timedelta(minutes=15)
-    ledger.settle([Booking(claim("0.01"))], later, Mark("05", 2))
-    ledger.settle([Booking(claim("0.01"))], later, Mark("new", 1))
+    ledger.settle([Charge(line("0.01"))], later, IdempotencyKey("05", 2))
+    ledger.settle([Charge(line("0.01"))], later, IdempotencyKey("new", 1))
     assert writers(store) == 5 + 2
-    ledger.settle([Booking(claim("0.01"))], later, Mark("04", 2))
-    assert standing(store) == ("0.23", "0")
+    ledger.settle([Charge(line("0.01"))], later, IdempotencyKey("04", 2))
+    assert balance(store) == ("0.23", "0")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -142,20 +142,20 @@ def test_a_booking_that_is_interrupted_is_made_once(url: str) -> None:
     assert recorder.parts.budgets is not None
     told: list[Settled] = []
     outbox = Outbox(recorder.parts.budgets, told.append)
-    press = Press(StoreLedger.settle, StoreLedger._booked, begun, Outbox.send, Outbox._begun, Outbox._hand_over)
-    line = 0
-    while line == 0 or press.pressed:
-        line += 1
-        outbox.put([Booking(claim("0.001"))])
-        with suppress(KeyboardInterrupt), press.at(line):
+    press = Press(StoreLedger.settle, StoreLedger._charged, begun, Outbox.send, Outbox._begun, Outbox._hand_over)
+    line_number = 0
+    while line_number == 0 or press.pressed:
+        line_number += 1
+        outbox.put([Charge(line("0.001"))])
+        with suppress(KeyboardInterrupt), press.at(line_number):
             outbox.send()
         outbox.send()
         assert len(outbox) == 0
     recorder.shutdown()
-    assert line > 5
+    assert line_number > 5
     with store_at(url) as store:
-        spent, reserved = standing(store)
-    assert (Decimal(spent), reserved) == (line * Decimal("0.001"), "0")
+        spent, reserved = balance(store)
+    assert (Decimal(spent), reserved) == (line_number * Decimal("0.001"), "0")
 
 
 class Line:
@@ -209,11 +209,11 @@ class Line:
 
 @contextmanager
 def line_to(server: Server) -> Iterator[Line]:
-    line = Line(server.port)
+    balance = Line(server.port)
     try:
-        yield line
+        yield balance
     finally:
-        line.close()
+        balance.close()
 
 
 def test_an_answer_that_is_lost_books_nothing_twice(server: Server) -> None:
@@ -223,24 +223,24 @@ def test_an_answer_that_is_lost_books_nothing_twice(server: Server) -> None:
     upgrade(with_tables)
     with_tables.close()
     alerts: list[BudgetAlert] = []
-    with line_to(server) as line:
+    with line_to(server) as balance:
         recorder = build_recorder(
-            budget_store=make_url(direct).set(port=line.port).render_as_string(),
+            budget_store=make_url(direct).set(port=balance.port).render_as_string(),
             budgets=[TEAM],
             on_budget_alert=alerts.append,
             registry=CollectorRegistry(),
         )
         for number in range(5):
-            line.loses.set()
+            balance.loses.set()
             for cost in ("0.10", "0.000000000001"):
                 recorder.record_llm_call(model="gpt-4o", cost=cost)
-            while line.lost == number or not recorder.flush(1):
+            while balance.lost == number or not recorder.flush(1):
                 recorder.flush(1)
         for _ in range(3):
             recorder.record_llm_call(model="gpt-4o", cost="0.05")
             assert recorder.flush(20)
         recorder.shutdown()
-    assert line.lost == 5
+    assert balance.lost == 5
     (status,) = budget_status([TEAM], store=direct)
     assert status.spent == Decimal("0.650000000005")
     assert [alert.threshold for alert in alerts] == [0.5]
@@ -252,11 +252,11 @@ def test_a_threshold_whose_answer_is_lost_is_alerted(server: Server) -> None:
     with_tables = Store(direct)
     upgrade(with_tables)
     with_tables.close()
-    with line_to(server) as line:
-        through = Store(make_url(direct).set(port=line.port).render_as_string())
-        line.loses.set()
+    with line_to(server) as balance:
+        through = Store(make_url(direct).set(port=balance.port).render_as_string())
+        balance.loses.set()
         with pytest.raises(StoreUnavailableError):
-            StoreLedger(through).settle([Booking(claim("0.6"))], NOW, MARK)
-        answers = [StoreLedger(through).settle([Booking(claim("0.6"))], NOW, MARK) for _ in range(2)]
+            StoreLedger(through).settle([Charge(line("0.6"))], NOW, MARK)
+        answers = [StoreLedger(through).settle([Charge(line("0.6"))], NOW, MARK) for _ in range(2)]
         through.close()
     assert [[each.crossed for each in answer] for answer in answers] == [[(500,)]] * 2

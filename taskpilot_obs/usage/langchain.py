@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from taskpilot_obs import providers
-from taskpilot_obs.usage_readers.envelopes import REASON_KEYS, id_of, tier_of
-from taskpilot_obs.usage_readers.fields import NOTHING, Fields, first, inner, text
-from taskpilot_obs.usage_readers.shapes import billed_elsewhere, counter_of, named_tier, read_counts
-from taskpilot_obs.usage_types import Reading, Usage
+from taskpilot_obs.providers import names as providers
+from taskpilot_obs.records import Usage
+from taskpilot_obs.usage.envelopes import REASON_KEYS, id_of, tier_of
+from taskpilot_obs.usage.fields import NOTHING, Fields, first, inner, text
+from taskpilot_obs.usage.shapes import billed_elsewhere, counter_of, named_tier, read_counts
+from taskpilot_obs.usage.values import Reading
 
 _UNKNOWN: Final = Usage()
 

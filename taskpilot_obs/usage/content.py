@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from taskpilot_obs.usage_readers.fields import NOTHING, Fields, fields, inner, items
+from taskpilot_obs.usage.fields import NOTHING, Fields, fields, inner, items
 
 _DELTA_ENDS: Final = (".delta", "_delta", "-delta", ".partial_image")
 _COHERE_CONTENT: Final = frozenset(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from taskpilot_obs.budgets.admission import AdmissionController, BudgetDeps
 from taskpilot_obs.budgets.alerts import AlertExporter
-from taskpilot_obs.budgets.booking import Book
-from taskpilot_obs.budgets.control import Control, Means
 from taskpilot_obs.budgets.files import as_budgets
 from taskpilot_obs.budgets.ledger import Ledger, MemoryLedger
+from taskpilot_obs.budgets.settlement import Settler
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.exporters.base import Batched
 from taskpilot_obs.guarded import log_failure
@@ -17,8 +17,8 @@ from taskpilot_obs.guarded import log_failure
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskpilot_obs.budgets.booking import Gauges
     from taskpilot_obs.budgets.model import Budget
+    from taskpilot_obs.budgets.settlement import Gauges
     from taskpilot_obs.exporters.base import Exporter
     from taskpilot_obs.pipeline import Pipeline
     from taskpilot_obs.recorder import Parts, Recorder
@@ -33,8 +33,8 @@ ALERTS = "budget_alerts"
 class Assembly(NamedTuple):
     """Budgets, ready for a pipeline."""
 
-    control: Control
-    book: Book
+    admission: AdmissionController
+    settler: Settler
     in_memory: dict[str, Exporter]
     batched: list[Batched]
 
@@ -44,14 +44,18 @@ class Assembly(NamedTuple):
         def catch_up() -> None:
             pipeline.drain()
             for batched in self.batched:
-                if batched.exporter is self.book:
+                if batched.exporter is self.settler:
                     batched.flush(1.0)
 
-        self.control.catch_up = catch_up
+        self.admission.catch_up = catch_up
 
 
 def assemble(
-    settings: Settings, means: Means, gauges: Gauges | None, own: Sequence[Budget], before: Control | None
+    settings: Settings,
+    means: BudgetDeps,
+    gauges: Gauges | None,
+    own: Sequence[Budget],
+    before: AdmissionController | None,
 ) -> Assembly | None:
     """The budgets of a configuration and of decorated functions; None where there are none.
 
@@ -65,30 +69,30 @@ def assemble(
     budgets = [budget for given in settings.budgets for budget in as_budgets(given)]
     if not settings.enabled or not (budgets or own or settings.budget_store):
         return None
-    control = Control(means, _ledger(settings, before), reservation_s=settings.budget_reservation_s)
+    admission = AdmissionController(means, _ledger(settings, before), reservation_s=settings.budget_reservation_s)
     try:
         for budget in (*budgets, *own):
-            control.add(budget)
+            admission.add(budget)
     except ConfigurationError:
-        control.ledger.close()
+        admission.ledger.close()
         raise
-    if before is not None and before.ledger is control.ledger:
-        control.held = before.held
-    book = control.book = Book(control, gauges)
+    if before is not None and before.ledger is admission.ledger:
+        admission.held = before.held
+    settler = admission.settler = Settler(admission, gauges)
     batched = _alerts(settings, means)
-    if not control.ledger.blocking:
-        return Assembly(control, book, {BUDGETS: book}, batched)
-    behind = Batched(book, name=BUDGETS, tally=means.tally, capacity=settings.queue_capacity)
-    return Assembly(control, book, {}, [behind, *batched])
+    if not admission.ledger.blocking:
+        return Assembly(admission, settler, {BUDGETS: settler}, batched)
+    behind = Batched(settler, name=BUDGETS, tally=means.tally, capacity=settings.queue_capacity)
+    return Assembly(admission, settler, {}, [behind, *batched])
 
 
-def _alerts(settings: Settings, means: Means) -> list[Batched]:
+def _alerts(settings: Settings, means: BudgetDeps) -> list[Batched]:
     if settings.on_budget_alert is None:
         return []
     return [Batched(AlertExporter(settings.on_budget_alert), name=ALERTS, tally=means.tally)]
 
 
-def _ledger(settings: Settings, before: Control | None) -> Ledger:
+def _ledger(settings: Settings, before: AdmissionController | None) -> Ledger:
     store = _store(settings)
     if store is not None:
         from taskpilot_obs.store.budget_ledger import StoreLedger
@@ -120,11 +124,11 @@ def _store(settings: Settings) -> Store | None:
     return store
 
 
-def attached(recorder: Recorder, parts: Parts, budget: Budget) -> Control | None:
+def attached(recorder: Recorder, parts: Parts, budget: Budget) -> AdmissionController | None:
     """Watch one more budget in running parts; None where nothing is recorded."""
-    control = parts.budgets
-    if control is None:
-        means = Means(parts.clock, parts.prices, parts.tally, recorder.report)
+    admission = parts.budgets
+    if admission is None:
+        means = BudgetDeps(parts.clock, parts.prices, parts.tally, recorder.report)
         made = assemble(parts.settings, means, parts.declares, (budget,), None)
         if made is None:
             return None
@@ -132,8 +136,8 @@ def attached(recorder: Recorder, parts: Parts, budget: Budget) -> Control | None
             parts.pipeline.add(name, exporter)
         parts.pipeline.add_batched(*made.batched)
         made.connect(parts.pipeline)
-        return made.control
-    control.add(budget)
-    if control.book is not None:
-        control.book.introduce()
-    return control
+        return made.admission
+    admission.add(budget)
+    if admission.settler is not None:
+        admission.settler.introduce()
+    return admission

@@ -8,8 +8,9 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final
 
-from taskpilot_obs.usage_readers.fields import NOTHING, Fields, fields, first, inner, items, text
-from taskpilot_obs.usage_types import StatedError, count
+from taskpilot_obs.usage.fields import NOTHING, Fields, fields, first, items, text
+from taskpilot_obs.usage.shapes import PROOFS
+from taskpilot_obs.usage.values import StatedError, count
 
 MODEL_KEYS: Final = ("model", "model_name", "modelVersion", "model_version", "model_id", "modelId")
 ID_KEYS: Final = ("id", "response_id", "responseId", "generation_id")
@@ -19,47 +20,6 @@ PROVIDER_KEYS: Final = ("model_provider", "provider_name")
 CHOICE_KEYS: Final = ("choices", "candidates", "results", "outputs")
 FEEDBACK_KEYS: Final = ("promptFeedback", "prompt_feedback")
 """Where Gemini says why it did not even begin."""
-USAGE_KEYS: Final = (
-    "usage",
-    "usage_metadata",
-    "usageMetadata",
-    "token_usage",
-    "meta",
-    "token_count",
-    "metrics",
-    "amazon-bedrock-invocationMetrics",
-)
-"""Keys under which a layer keeps its usage object, the most telling first."""
-WRAPPERS: Final = (
-    "response",
-    "message",
-    "delta",
-    "body",
-    "metadata",
-    "x_groq",
-    "messageStop",
-    "result",
-    "results",
-    "details",
-    "generations",
-    "generation_info",
-    "response_metadata",
-    "llm_output",
-)
-"""Keys under which a layer keeps another: `response.completed`, `message_start`, a line of a batch, LangChain."""
-_PROOFS: Final = {
-    "x_groq": "groq",
-    "usageMetadata": "gcp.gemini",
-    "modelVersion": "gcp.gemini",
-    "prompt_filter_results": "azure.ai.openai",
-    "eval_count": "ollama",
-    "prompt_eval_count": "ollama",
-    "inputTextTokenCount": "aws.bedrock",
-    "amazon-bedrock-invocationMetrics": "aws.bedrock",
-    "contentBlockDelta": "aws.bedrock",
-    "stopReason": "aws.bedrock",
-}
-"""Keys of a body that only one provider writes."""
 _BESIDE_ERROR: Final = frozenset({"error", "error_type", "status", "code", "type", "detail", "message", "request_id"})
 _NOT_STATED: Final = StatedError()
 _HTTP_ERRORS: Final = range(400, 600)
@@ -68,12 +28,6 @@ EMBEDDING_KEYS: Final = ("embeddings", "embedding", "embeddingsByType", "predict
 _LONGEST_BODY: Final = 1_000_000
 """Characters or bytes of a text that are decoded on the caller's thread; a longer one is an answer, and no body."""
 _OWN_IDS: Final = ("run-", "lc_")
-_HEADER_COUNTS: Final = {
-    "inputTokens": "x-amzn-bedrock-input-token-count",
-    "outputTokens": "x-amzn-bedrock-output-token-count",
-    "cacheReadInputTokens": "x-amzn-bedrock-cache-read-input-token-count",
-    "cacheWriteInputTokens": "x-amzn-bedrock-cache-write-input-token-count",
-}
 _ASKED_FOR: Final = tuple(
     dict.fromkeys(
         (
@@ -191,37 +145,6 @@ def wrapped(value: object) -> Fields | None:
     return fields(value)
 
 
-def usage_elsewhere(layer: Fields) -> Fields | None:
-    """Counts that a layer keeps in another place: Bedrock's headers, Vertex' embeddings, the choice of Moonshot."""
-    headers = inner(inner(layer, "ResponseMetadata"), "HTTPHeaders")
-    if headers is not NOTHING:
-        return _from_headers(headers)
-    choices = layer.get("choices")
-    if choices is not None:
-        return fields((items(choices)[:1] or [NOTHING])[0].get("usage"))
-    predictions = layer.get("predictions")
-    if predictions is not None:
-        return _from_statistics([inner(one, "embeddings") for one in items(predictions)])
-    embeddings = layer.get("embeddings")
-    return _from_statistics(items(embeddings)) if embeddings is not None else None
-
-
-def _from_headers(headers: Fields) -> Fields | None:
-    """The only place where `invoke_model` states the counts of every model."""
-    stated = {key: headers.get(header) for key, header in _HEADER_COUNTS.items()}
-    counts = {key: int(value) for key, value in stated.items() if isinstance(value, str) and value.isdecimal()}
-    return counts or None
-
-
-def _from_statistics(embeddings: list[Fields]) -> Fields | None:
-    stated = [inner(one, "statistics").get("token_count") for one in embeddings]
-    given = [value for value in stated if value is not None]
-    known = [known for value in given if (known := count(value)) is not None]
-    if not given:
-        return None
-    return {"prompt_tokens": sum(known) if len(known) == len(given) else "no count", "completion_tokens": 0}
-
-
 def are_embeddings(data: object) -> bool:
     """Whether the `data` of a list object are embeddings, which have no output to count."""
     return isinstance(data, (list, tuple)) and bool(data) and (fields(data[0]) or NOTHING).get("embedding") is not None
@@ -229,7 +152,7 @@ def are_embeddings(data: object) -> bool:
 
 def proven_by(layer: Fields) -> str | None:
     """The provider that a body proves: by a key that only one writes, or by its looks."""
-    for key, provider in _PROOFS.items():
+    for key, provider in PROOFS.items():
         if layer.get(key) is not None:
             return provider
     if layer.get("provider") is not None and (text(layer.get("id")) or "").startswith("gen-"):

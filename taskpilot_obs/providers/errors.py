@@ -13,7 +13,7 @@ from taskpilot_obs.guarded import guarded
 
 if TYPE_CHECKING:
     from taskpilot_obs.self_telemetry import Tally
-    from taskpilot_obs.usage_types import StatedError
+    from taskpilot_obs.usage.values import StatedError
 
 _OTHER: Final = "other"
 _BAD_REQUEST: Final = "bad_request"
