@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs.guarded import guarded
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.providers.errors import causes_of
 from taskpilot_obs.usage.read import read_response
 from taskpilot_obs.usage.values import UNREAD, Reading
 
 if TYPE_CHECKING:
-    from taskpilot_obs.self_telemetry import Tally
+    from taskpilot_obs._support.counters import InternalCounters
 
 _CARRIERS: Final = (
     "total_usage",  # instructor: all of its attempts together
@@ -29,20 +29,22 @@ _FIRST_FAILURE: Final = 400
 _MAX_GROUP: Final = 8
 
 
-def read_failure(error: BaseException, *, provider: str | None = None, tally: Tally | None = None) -> Reading:
+def read_failure(
+    error: BaseException, *, provider: str | None = None, counters: InternalCounters | None = None
+) -> Reading:
     """Read what an exception, or one that caused it, carries of a provider's answer.
 
     Args:
         error: what the call raised.
         provider: who answered, in any spelling; without it the shape is recognised.
-        tally: counts what could not be read (`taskpilot_obs_internal_errors_total{where="usage"}`).
+        counters: counts what could not be read (`taskpilot_obs_internal_errors_total{where="usage"}`).
 
     Returns:
         The first answer that states usage; where none does, a reading without usage. Never raises.
     """
-    with guarded("usage", tally):
+    with guarded("usage", counters):
         for answer in _answers(error):
-            reading = read_response(answer, provider=provider, tally=tally)
+            reading = read_response(answer, provider=provider, counters=counters)
             if reading.usage is not None or reading.cost is not None:
                 return reading
     return UNREAD
