@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from _audit import event, finished, llm_call, read, samples, started, whole
 
+from taskpilot_obs._pipeline.batched import Exporter, PartialExportError
+from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.audit.chain import GENESIS
 from taskpilot_obs.audit.files import log_at
 from taskpilot_obs.audit.lock import is_locked
@@ -26,9 +28,7 @@ from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.audit_log import AuditLogExporter, _after_fork
-from taskpilot_obs.exporters.base import Exporter, PartialExportError
 from taskpilot_obs.records import Operation
-from taskpilot_obs.self_telemetry import Tally
 
 KEY = b"0123456789abcdef"
 AGELESS = AuditOptions(max_age_s=1e10)
@@ -150,20 +150,6 @@ def test_wrong_options(log: Path, option: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=rf"{option}: .* allowed is") as refusal:
         AuditLogExporter(log, AuditOptions(**{option: value}))
     assert "short'" not in str(refusal.value)
-
-
-def test_a_file_that_is_no_audit_log(log: Path) -> None:
-    """A file that ends with something else, or with a record under another key, is not written to."""
-    log.parent.mkdir()
-    log.write_text("hello\n")
-    with pytest.raises(ConfigurationError, match="not a record under the key"):
-        AuditLogExporter(log)
-    log.unlink()
-    exporter = AuditLogExporter(log, AuditOptions(key=KEY))
-    exporter.export([event()])
-    exporter.shutdown(1.0)
-    with pytest.raises(ConfigurationError, match="Configure the key"):
-        AuditLogExporter(log)
 
 
 def test_no_posix_locks(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,21 +323,21 @@ def test_foreign_bytes_behind_our_back(log: Path) -> None:
     assert log.read_bytes().count(b"\n") == 3
 
 
-def test_a_file_replaced_at_runtime(log: Path) -> None:
-    """When the folder comes back with something else in the file's place, the batch is counted as lost."""
+def test_a_file_replaced_at_runtime(log: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """When the folder comes back with something else in the file's place, records go to a new chain; none is lost."""
     exporter = AuditLogExporter(log)
     exporter.export([event("a")])
     shutil.rmtree(log.parent)
     log.parent.mkdir()
     log.write_text("hello\n")
-    with pytest.raises(PartialExportError) as lost:
-        exporter.export([event("b"), started(Operation.TOOL, "t")])
-    assert lost.value.written == 1
-    assert isinstance(lost.value.__cause__, ConfigurationError)
-    log.unlink()
-    exporter.export([event("c")])
+    log.chmod(0o644)
+    exporter.export([event("b"), started(Operation.TOOL, "t")])
     exporter.shutdown(1.0)
-    assert [record["event"] for record in read(log)] == ["c"]
+    assert log.read_text() == "hello\n"
+    first, second = read(log.with_name("audit.recovered.1.jsonl"))
+    assert (first["event"], second["event"]) == ("chain.start", "b")
+    assert "mode 0644" in first["attributes"]["reason"]
+    assert "a new chain begins" in caplog.text
 
 
 def test_a_file_that_may_not_grow(log: Path) -> None:
@@ -576,8 +562,8 @@ def test_a_second_writer_beside_a_removed_file(log: Path) -> None:
 
 def test_an_anchor_that_does_not_fit(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An anchor that is written by half is counted, costs no record, and does not spoil the next one."""
-    tally = Tally()
-    exporter = AuditLogExporter(log, AuditOptions(anchor_every=1), tally=tally)
+    counters = InternalCounters()
+    exporter = AuditLogExporter(log, AuditOptions(anchor_every=1), counters=counters)
     real = os.write
     monkeypatch.setattr(
         os, "write", lambda file, data: real(file, data[:20] if bytes(data).startswith(b'{"chain"') else data)
@@ -586,8 +572,8 @@ def test_an_anchor_that_does_not_fit(log: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.undo()
     exporter.export([event()])
     exporter.shutdown(1.0)
-    tally.take()
-    assert {labels: amount for (_, labels), amount in tally.totals.items()} == {("audit_log.anchor",): 1}
+    counters.take()
+    assert {labels: amount for (_, labels), amount in counters.totals.items()} == {("audit_log.anchor",): 1}
     assert whole(log).anchors == 1
 
 
@@ -611,12 +597,12 @@ def test_a_failing_callable(log: Path) -> None:
     def failing(_: Anchor) -> None:
         raise RuntimeError("unreachable")
 
-    tally = Tally()
-    exporter = AuditLogExporter(log, AuditOptions(anchor_every=1), tally=tally, on_anchor=failing)
+    counters = InternalCounters()
+    exporter = AuditLogExporter(log, AuditOptions(anchor_every=1), counters=counters, on_anchor=failing)
     exporter.export([event()])
     exporter.shutdown(1.0)
-    tally.take()
-    assert {labels: amount for (_, labels), amount in tally.totals.items()} == {("audit_log.on_anchor",): 1}
+    counters.take()
+    assert {labels: amount for (_, labels), amount in counters.totals.items()} == {("audit_log.on_anchor",): 1}
     whole(log)
 
 
@@ -636,8 +622,8 @@ def test_a_log_that_is_shorter_than_its_anchors(log: Path, caplog: pytest.LogCap
 
 def test_a_rotation_that_fails(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a file cannot be closed, writing goes on in it and the failure is counted."""
-    tally = Tally()
-    exporter = AuditLogExporter(log, AuditOptions(max_bytes=4_096), tally=tally)
+    counters = InternalCounters()
+    exporter = AuditLogExporter(log, AuditOptions(max_bytes=4_096), counters=counters)
 
     def refusing(*_: object) -> Path:
         raise PermissionError
@@ -645,8 +631,8 @@ def test_a_rotation_that_fails(log: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Path, "rename", refusing)
     exporter.export([event()] * 20)
     exporter.shutdown(1.0)
-    tally.take()
-    assert {labels for _, labels in tally.totals} == {("audit_log.rotate",)}
+    counters.take()
+    assert {labels for _, labels in counters.totals} == {("audit_log.rotate",)}
     assert whole(log).records == 20
 
 
