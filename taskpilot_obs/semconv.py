@@ -87,22 +87,14 @@ PERIODS: Final = ("day", "week", "month", "total")
 class PriceGap:
     """Why a cost is known to be incomplete: values of the label `reason` of `llm_partially_priced_requests_total`."""
 
-    SERVER_TOOLS: Final = "server_tools"
-    """The provider's own tools (web search, code execution, file search) are billed by use."""
-    FEES: Final = "fees"
-    """The provider bills each request or search besides the tokens."""
-    SURCHARGE: Final = "surcharge"
-    """A region or a mode multiplies the price."""
-    MEDIA: Final = "media"
-    """Audio, video or images are billed at rates of their own, and their tokens are not stated apart."""
-    OTHER_MODEL: Final = "other_model"
-    """A part of the call ran on another model."""
-    CONTRADICTION: Final = "contradiction"
-    """The stated total contradicts its parts."""
-    DETAILS_DROPPED: Final = "details_dropped"
-    """A framework drops counts or costs that the provider states."""
-    UPSTREAM: Final = "upstream"
-    """A router states its own fee only; the provider behind it bills the key's owner directly."""
+    SERVER_TOOLS: Final = "server_tools"  # web search, code execution, …: billed by use
+    FEES: Final = "fees"  # each request or search is billed besides the tokens
+    SURCHARGE: Final = "surcharge"  # a region or a mode multiplies the price
+    MEDIA: Final = "media"  # audio, video or images, whose tokens are not stated apart
+    OTHER_MODEL: Final = "other_model"  # a part of the call ran on another model
+    CONTRADICTION: Final = "contradiction"  # the stated total contradicts its parts
+    DETAILS_DROPPED: Final = "details_dropped"  # a framework drops what the provider states
+    UPSTREAM: Final = "upstream"  # a router states its own fee only, and the provider behind it bills the rest
 
 
 PRICE_GAPS: Final = tuple(value for name, value in vars(PriceGap).items() if name.isupper())
