@@ -15,7 +15,8 @@ def usd(amount: Decimal | float | None) -> str:
     if amount is None:
         return UNKNOWN
     value = float(amount)
-    return f"${value:,.2f}" if abs(value) >= 1 or value == 0 else f"${_plain(value)}"
+    is_cents = abs(value) >= 1 or value == round(value, 2)
+    return f"${value:,.2f}" if is_cents else f"${_plain(value)}"
 
 
 def _plain(value: float) -> str:

@@ -19,6 +19,7 @@ from taskpilot_obs.config import library_version
 from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.server.access import Doorkeeper, bound
 from taskpilot_obs.server.health import golden, probes
+from taskpilot_obs.server.login import login_router
 from taskpilot_obs.server.problems import as_problem, problem_response
 from taskpilot_obs.server.rest import rest
 from taskpilot_obs.server.routers import services_for
@@ -26,6 +27,7 @@ from taskpilot_obs.server.security import HEADERS, SecurityHeaders
 from taskpilot_obs.server.services import Links, Services
 from taskpilot_obs.server.tokens import TokenFile
 from taskpilot_obs.server.verdicts import feedback_routes, into_store
+from taskpilot_obs.server.web import Site, site_router
 from taskpilot_obs.store import Store
 
 _DESCRIPTION: Final = (
@@ -89,6 +91,9 @@ def _mount(app: FastAPI, services: Services, doorkeeper: Doorkeeper) -> None:
     app.include_router(feedback_routes(into_store(services.store)), dependencies=inside)
     app.include_router(golden, dependencies=inside)
     app.include_router(probes, dependencies=[bound(services, _anyone)])
+    site = Site(services, doorkeeper)
+    app.include_router(site_router(site))
+    app.include_router(login_router(site))
 
 
 async def _anyone() -> None:

@@ -7,6 +7,7 @@ decided here, once.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final, cast
@@ -14,6 +15,7 @@ from typing import Final, cast
 from taskpilot_obs.budgets import budget_status
 from taskpilot_obs.budgets.model import EACH, Budget
 from taskpilot_obs.budgets.status import BudgetStatus
+from taskpilot_obs.golden_signals.durations import parse_window
 from taskpilot_obs.golden_signals.from_store import signals_from_store
 from taskpilot_obs.golden_signals.model import GoldenSignals
 from taskpilot_obs.periods import CalendarPeriod
@@ -42,6 +44,7 @@ from taskpilot_obs.stats import (
     get_tenants_report,
 )
 from taskpilot_obs.stats.asking import Asked
+from taskpilot_obs.stats.benchmarks import GroupBy
 from taskpilot_obs.stats.reading import Period
 
 SUMMARIES_PERIOD: Final = "30d"
@@ -77,23 +80,44 @@ class Questions:
 
     def summaries(self, query: SummariesQuery) -> tuple[BenchmarkSummary, ...]:
         """Providers, models, prompts or days side by side."""
-        period = query.span(self.now) or SUMMARIES_PERIOD
-        asked = self._narrowed(query.asked())
-        return get_benchmark_summaries(
-            period, group_by=query.group_by, store=self.services.store, now=self.now, **asked
-        )
+        return self.summaries_over(query.span(self.now) or SUMMARIES_PERIOD, query.group_by, query.asked())
+
+    def summaries_over(self, period: Period, group_by: GroupBy, asked: Asked) -> tuple[BenchmarkSummary, ...]:
+        """The same of any stretch of time."""
+        narrowed = self._narrowed(asked)
+        return get_benchmark_summaries(period, group_by=group_by, store=self.services.store, now=self.now, **narrowed)
 
     def calls(self, query: TracesQuery, after: CallPosition | None) -> CallPage:
         """Single calls, newest first."""
-        return get_calls(
+        return self.calls_over(
             query.span(self.now),
-            store=self.services.store,
-            limit=query.limit,
+            query.asked(),
             after=after,
+            limit=query.limit,
             min_cost=query.min_cost,
             exact=query.exact(),
+        )
+
+    def calls_over(
+        self,
+        period: Period | None,
+        asked: Asked,
+        *,
+        after: CallPosition | None,
+        limit: int,
+        min_cost: str | None = None,
+        exact: Mapping[str, str] | None = None,
+    ) -> CallPage:
+        """The same of any stretch of time."""
+        return get_calls(
+            period,
+            store=self.services.store,
+            limit=limit,
+            after=after,
+            min_cost=min_cost,
+            exact=exact,
             now=self.now,
-            **self._narrowed(query.asked()),
+            **self._narrowed(asked),
         )
 
     def providers(self) -> tuple[ProviderSeen, ...]:
@@ -115,6 +139,10 @@ class Questions:
         if query.period in CALENDAR:
             return get_cost_summary(cast(CalendarPeriod, query.period), query.timezone, store=store, now=now, **asked)
         return get_cost_breakdown(query.span(now, default), store=store, now=now, **asked)
+
+    def breakdown(self, period: Period, asked: Asked) -> CostBreakdown:
+        """Where the money went in a stretch of time."""
+        return get_cost_breakdown(period, store=self.services.store, now=self.now, **self._narrowed(asked))
 
     def month(self, asked: Asked) -> CostSummary:
         """The money of this month, with its projection."""
@@ -142,6 +170,17 @@ class Questions:
             tenant=self.tenant(asked_tenant),
             thresholds=self.services.thresholds,
             now=self.now,
+        )
+
+    def signals_before(self, window: str, workflow: str | None, asked_tenant: str | None = None) -> GoldenSignals:
+        """The golden signals of the window that ended where the present one begins."""
+        return signals_from_store(
+            window,
+            store=self.services.store,
+            workflow=workflow,
+            tenant=self.tenant(asked_tenant),
+            thresholds=self.services.thresholds,
+            now=self.now - parse_window(window),
         )
 
     def signals_of_the_fleet(self, window: str, workflow: str | None) -> GoldenSignals:
