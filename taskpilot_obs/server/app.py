@@ -27,7 +27,7 @@ from taskpilot_obs.server.security import HEADERS, SecurityHeaders
 from taskpilot_obs.server.services import Links, Services
 from taskpilot_obs.server.tokens import TokenFile
 from taskpilot_obs.server.verdicts import feedback_routes, into_store
-from taskpilot_obs.server.web import Site, site_router
+from taskpilot_obs.server.web import Callsite, site_router
 from taskpilot_obs.store import Store
 
 _DESCRIPTION: Final = (
@@ -91,9 +91,9 @@ def _mount(app: FastAPI, services: Services, doorkeeper: Doorkeeper) -> None:
     app.include_router(feedback_routes(into_store(services.store)), dependencies=inside)
     app.include_router(golden, dependencies=inside)
     app.include_router(probes, dependencies=[bound(services, _anyone)])
-    site = Site(services, doorkeeper)
-    app.include_router(site_router(site))
-    app.include_router(login_router(site))
+    callsite = Callsite(services, doorkeeper)
+    app.include_router(site_router(callsite))
+    app.include_router(login_router(callsite))
 
 
 async def _anyone() -> None:

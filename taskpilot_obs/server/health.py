@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse
 
+from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs.exceptions import SourceError, StoreError
 from taskpilot_obs.golden_signals.http import Access, get
 from taskpilot_obs.golden_signals.model import GoldenSignals, SignalStatus
-from taskpilot_obs.guarded import log_failure
 from taskpilot_obs.server import params
 from taskpilot_obs.server.access import Reading, services_of
 from taskpilot_obs.server.answers import answer

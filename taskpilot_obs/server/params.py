@@ -7,8 +7,8 @@ from typing import Annotated, Final, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from taskpilot_obs._support.calendar import zone_of
 from taskpilot_obs.golden_signals.durations import parse_window
-from taskpilot_obs.periods import zone_of
 from taskpilot_obs.records import Status
 from taskpilot_obs.server.cursors import LONGEST
 from taskpilot_obs.stats.asking import Asked

@@ -13,8 +13,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs.exceptions import ConfigurationError, SourceError, StoreError
-from taskpilot_obs.guarded import log_failure
 from taskpilot_obs.server.bodies import MAX_BODY_BYTES, limited
 
 MEDIA_TYPE: Final = "application/problem+json"

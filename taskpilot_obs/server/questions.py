@@ -12,13 +12,13 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Final, cast
 
+from taskpilot_obs._support.calendar import CalendarPeriod
 from taskpilot_obs.budgets import budget_status
 from taskpilot_obs.budgets.model import EACH, Budget
 from taskpilot_obs.budgets.status import BudgetStatus
 from taskpilot_obs.golden_signals.durations import parse_window
 from taskpilot_obs.golden_signals.from_store import signals_from_store
 from taskpilot_obs.golden_signals.model import GoldenSignals
-from taskpilot_obs.periods import CalendarPeriod
 from taskpilot_obs.server.params import CALENDAR, CostsQuery, SummariesQuery, TracesQuery
 from taskpilot_obs.server.principal import Principal
 from taskpilot_obs.server.problems import Problem
