@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from taskpilot_obs.cli._store_options import explained, table
+from taskpilot_obs.cli._output import show as show_table
+from taskpilot_obs.cli._store_options import explained
+from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.server.principal import EVERY_TENANT, ROLES, Role
 from taskpilot_obs.server.tokens import create_token, list_tokens, revoke_token
@@ -44,7 +45,7 @@ def show(*, file: File = Path("tokens.toml")) -> None:
     with explained():
         found = list_tokens(file)
     lines = [(one.name, one.role, EVERY_TENANT if one.tenant is None else one.tenant) for one in found]
-    Console().print(table(f"{len(lines)} tokens", ("name", "role", "tenant"), lines))
+    show_table(FittedTable(f"{len(lines)} tokens", (name_column("name"), Column("role"), name_column("tenant")), lines))
 
 
 def revoke(name: Annotated[str, typer.Argument(help="Whose token.")], *, file: File = Path("tokens.toml")) -> None:
