@@ -7,9 +7,16 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from taskpilot_obs._recording.finalized import FinalizedInvocation
-from taskpilot_obs._recording.llm_outcome import canonical_model_of, in_event_loop, outcome_attributes, parse_amount
+from taskpilot_obs._recording.llm_outcome import (
+    ask_for,
+    canonical_model_of,
+    in_event_loop,
+    is_refusal,
+    outcome_attributes,
+    parse_amount,
+)
 from taskpilot_obs._support.guarded import guarded
-from taskpilot_obs.providers.errors import error_category, is_refused, is_stated_refusal, stated_category
+from taskpilot_obs.providers.errors import error_category, is_refused, stated_category
 from taskpilot_obs.providers.names import canonical
 from taskpilot_obs.records import NO_ATTRIBUTES, Status, plain_text
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
@@ -29,9 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FROM_CALLER = "caller"
-NOTHING_DROPPED: frozenset[str] = frozenset()
-_NOT_PROVEN = frozenset({Status.SUCCESS, Status.CANCELLED, Status.ABANDONED, Status.INTERRUPTED})
-"""Statuses that do not tell whether the provider worked for the call."""
 RESPONSE_ERROR = "response_error"
 """The `error_type` of a call that was answered, with an error."""
 _FIELDS = frozenset(Usage._fields)
@@ -85,7 +89,10 @@ class LlmInvocation(FinalizedInvocation):
         kwargs: Mapping[str, object] = NO_ATTRIBUTES,
     ) -> Self:
         """Begin at a place where a model is called, and stay attached until the end."""
-        self._prepare(cast("LlmCallsite", callsite))
+        here = cast("LlmCallsite", callsite)
+        self._prepare(here)
+        if here.find_model is not None:
+            ask_for(self, here, here.find_model(args, kwargs))
         super().enter(callsite, parent, args, kwargs)
         if callsite.host.llm_listeners:
             self._tell_listeners(callsite.host.llm_listeners)
@@ -106,13 +113,20 @@ class LlmInvocation(FinalizedInvocation):
             with guarded("llm_listener", self.callsite.host.counters):
                 listener.llm_began(self)
 
+    def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        """Note what a function was called with, the model among it."""
+        super().set_arguments(args, kwargs)
+        here = cast("LlmCallsite", self.callsite)
+        if here.find_model is not None:
+            ask_for(self, here, here.find_model(args, kwargs))
+
     def _prepare(self, here: LlmCallsite) -> None:
         if not here.priced and here.host.enabled:
             prices = here.host.prices
             prices.warm_up()
             here.priced = prices.ready
         self.provider = here.provider
-        self.request_model = here.model
+        self.request_model: str | None = here.model
         self.response_model: str | None = None
         self.response_id: str | None = None
         self.finish_reasons: tuple[str, ...] = ()
@@ -125,10 +139,8 @@ class LlmInvocation(FinalizedInvocation):
         self.stated_cost: Decimal | None = None
         self.table_cost: Decimal | None = None
         self.price_gap: str | None = None
-        self.billed_by: str | None = None
-        """The provider that the answer's own ID proves, where the caller stated another one."""
-        self.dropped: frozenset[str] = NOTHING_DROPPED
-        """Details of the usage that a framework may have left out."""
+        self.billed_by: str | None = None  # the provider that the answer's own ID proves
+        self.dropped: frozenset[str] = frozenset()  # details of the usage that a framework may have left out
         self._answered = False
         self._refused = False
         self._listeners = ()
@@ -169,10 +181,7 @@ class LlmInvocation(FinalizedInvocation):
             self._note_reading(reading)
 
     def note_dropped(self, *details: str) -> None:
-        """State which details of the usage, by the fields of `Usage`, a framework does not hand on.
-
-        Where one of them has a price of its own, the cost of the call counts as partial.
-        """
+        """State which fields of `Usage` a framework drops: where one has a price of its own, the cost is partial."""
         self.dropped = self.dropped.union(details)
 
     def note_gap(self, gap: str) -> None:
@@ -226,10 +235,7 @@ class LlmInvocation(FinalizedInvocation):
         reading = self._read(usage)
         if reading.usage is None:
             raise ValueError(f"usage: nothing that states tokens, but an object of type {type(usage).__name__}")
-        self.usage, self.usage_inconsistent = reading.usage, reading.inconsistent
-        self.service_tier = reading.service_tier or self.service_tier
-        self.stated_cost = reading.cost if reading.cost is not None else self.stated_cost
-        self.price_gap = reading.gap or self.price_gap
+        self._note_reading(reading)
 
     def record_model(self, model: str | None) -> None:
         """Note the model that answered, where the response does not say; None, or no text at all, changes nothing."""
@@ -447,11 +453,8 @@ class LlmInvocation(FinalizedInvocation):
         self._refused = is_refused(error, counters)
 
     def _is_refused(self) -> bool:
-        """Whether nothing is billed: the call failed before an answer or a first token, and was refused."""
-        if self._answered or self.first_token_ns or self.status in _NOT_PROVEN:
-            return False
-        stated = self.stated_error
-        return self._refused or self.status is Status.BLOCKED or (stated is not None and is_stated_refusal(stated))
+        begun = self._answered or self.first_token_ns
+        return not begun and is_refusal(self.status, self.stated_error, refused=self._refused)
 
     def _write_outcome(self, live: LiveSpan) -> None:
         super()._write_outcome(live)

@@ -6,13 +6,19 @@ import sys
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Final
 
+from taskpilot_obs.providers.errors import is_stated_refusal
+from taskpilot_obs.providers.names import infer_provider
+from taskpilot_obs.records import Status
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.callsite import LlmCallsite
     from taskpilot_obs._recording.llm_invocation import LlmInvocation
     from taskpilot_obs.records import AttributeValue
+    from taskpilot_obs.usage.values import StatedError
 
+_NOT_PROVEN: Final = frozenset({Status.SUCCESS, Status.CANCELLED, Status.ABANDONED, Status.INTERRUPTED})
+"""Statuses that do not tell whether the provider worked for the call."""
 _USAGE_ATTRIBUTES: Final = (
     Attr.INPUT_TOKENS,
     Attr.OUTPUT_TOKENS,
@@ -47,6 +53,27 @@ def outcome_attributes(call: LlmInvocation, cost: Decimal | None) -> dict[str, A
     if call.finish_reasons:
         attributes[Attr.RESPONSE_FINISH_REASONS] = call.finish_reasons
     return attributes
+
+
+def is_refusal(status: Status, stated: StatedError | None, *, refused: bool) -> bool:
+    """Whether a call that was not answered was refused, so that nothing is billed.
+
+    Args:
+        status: how it ended.
+        stated: the error that a response with HTTP status 200 stated.
+        refused: whether its exception proves a refusal.
+    """
+    if status in _NOT_PROVEN:
+        return False
+    return refused or status is Status.BLOCKED or (stated is not None and is_stated_refusal(stated))
+
+
+def ask_for(call: LlmInvocation, here: LlmCallsite, model: str | None) -> None:
+    """Note the model that a call's arguments name, and the provider that it tells where the callsite states none."""
+    if model is not None and model != here.model:
+        call.request_model = model
+        if here.provider == infer_provider(here.model):
+            call.provider = infer_provider(model)
 
 
 def canonical_model_of(here: LlmCallsite, asked: str | None, answered: str | None) -> str | None:
