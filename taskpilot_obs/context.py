@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
+    from taskpilot_obs.budgets.admission import Admitted
     from taskpilot_obs.invocation import ActiveInvocation as Running
 
 P = ParamSpec("P")
@@ -39,6 +40,8 @@ class Scope(NamedTuple):
 
 current_scope: ContextVar[Scope | None] = ContextVar("taskpilot_obs_scope", default=None)
 current_running: ContextVar[Running | None] = ContextVar("taskpilot_obs_invocation", default=None)
+current_admitted: ContextVar[Admitted | None] = ContextVar("taskpilot_obs_admitted", default=None)
+"""What budgets reserved for the call that the code around is about to make."""
 
 present: Callable[[], Running | None] = current_running.get
 """The invocation that runs here. Call it through the module: `look_also` rebinds it."""

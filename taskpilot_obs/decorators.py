@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
-from dataclasses import replace
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
@@ -223,8 +222,7 @@ def _scoped(budget: Budget, operation: Operation, name: str) -> Budget:
     """The budget, for the LLM calls of this agent or workflow unless it says otherwise."""
     if operation not in (Operation.AGENT, Operation.WORKFLOW):
         raise TypeError(f"a budget belongs to an agent or a workflow, or into configure(budgets=…), not to {name!r}")
-    key = "agent" if operation is Operation.AGENT else "workflow"
-    return budget if key in budget.scope else replace(budget, scope={**budget.scope, key: name})
+    return budget.within("agent" if operation is Operation.AGENT else "workflow", name)
 
 
 def _class_for(function: Any) -> type[ActiveInvocation]:

@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from taskpilot_obs.abandonable import Abandonable
+from taskpilot_obs.context import current_admitted
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.providers.errors import error_category, stated_category
 from taskpilot_obs.providers.names import canonical
@@ -18,6 +19,7 @@ from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 
+    from taskpilot_obs.budgets.admission import Admitted
     from taskpilot_obs.invocation import ActiveInvocation
     from taskpilot_obs.records import AttributeValue, Invocation, Started
     from taskpilot_obs.rollups import Totals
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.usage.values import StatedError
 
 T = TypeVar("T")
+_admitted = current_admitted.get
 
 FROM_CALLER = "caller"
 RESPONSE_ERROR = "response_error"
@@ -52,6 +55,7 @@ class LlmInvocation(Abandonable):
         "_priced",
         "_reader",
         "_unread",
+        "admitted",
         "cached",
         "cost",
         "cost_source",
@@ -91,6 +95,7 @@ class LlmInvocation(Abandonable):
             prices = here.host.prices
             prices.warm_up()
             here.priced = prices.ready
+        self.admitted: Admitted | None = None if here.host.limits is None else _admitted()
         self.provider = here.provider
         self.request_model = here.model
         self.response_model: str | None = None
@@ -252,7 +257,13 @@ class LlmInvocation(Abandonable):
                 self.open_stream()
             if self._reader is not None and self._reader.feed(item) and not self.first_token_ns:
                 self.first_token()
+            if self.admitted is not None:
+                self.admitted.streamed.note(item)
         super().note_item(item)
+
+    def droppable(self) -> bool:
+        """Whether the queue may drop it: not the end of a call for which budgets hold a reservation."""
+        return super().droppable() and (self.admitted is None or not self.ended_ns)
 
     def finish_stream(self, result: object) -> None:
         """End as `success`, with the usage that the stream stated."""
@@ -385,6 +396,7 @@ class LlmInvocation(Abandonable):
             self.cached,
             (self.first_token_ns - self.started_ns) / 1e9 if self.first_token_ns else None,
             self.retries,
+            None if self.admitted is None else self.admitted.reservation_id,
         )
         return super()._freeze_end(llm_call)
 

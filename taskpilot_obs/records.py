@@ -286,6 +286,8 @@ class Invocation(NamedTuple):
     ttft_s: float | None = None
     """Time to the first token of a stream."""
     retries: int = 0
+    reservation_id: str | None = None
+    """What budgets reserved for the call, before it was made; it ends with this record."""
 
     @property
     def model(self) -> str | None:

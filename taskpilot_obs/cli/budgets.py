@@ -1,4 +1,4 @@
-"""`taskpilot-obs budgets`: what is used of each budget, what is left, when it begins anew, and where it leads."""
+"""`taskpilot-obs budgets`: what each budget has spent and left, when it resets, and what it will have spent by then."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def budgets(*, file: File, store: StoreUrl = None, as_json: AsJson = False, as_csv: AsCsv = False) -> None:
-    """Print where budgets stand in the telemetry store: used, left, reset, projection."""
+    """Print the state of budgets in the telemetry store: spent, assumed, left, reset, projection."""
     one_format(as_json=as_json, as_csv=as_csv)
     with explained():
         from taskpilot_obs.budgets import budget_status, load_budgets
@@ -47,7 +47,8 @@ def budgets(*, file: File, store: StoreUrl = None, as_json: AsJson = False, as_c
         lines = [_plain(status) for status in found]
         print_csv(list(lines[0]) if lines else (), [list(line.values()) for line in lines])
     else:
-        head = ("budget", "period", "action", "limit", "used", "of limit", "reserved", "left", "projected", "resets at")
+        spent = ("used", "of limit", "assumed")
+        head = ("budget", "period", "action", "limit", *spent, "reserved", "left", "projected", "resets at")
         Console().print(table(f"{len(found)} budgets", head, (_line(status) for status in found)))
 
 
@@ -67,7 +68,7 @@ def _line(status: BudgetStatus) -> tuple[str, ...]:
     def shown(amount: Decimal | None) -> str:
         if amount is None:
             return "-"
-        return usd(amount) if status.unit == "usd" else f"{amount:,.0f} tokens"
+        return usd(amount) if status.unit == "usd" else f"{amount:,.0f} {status.unit}"
 
     whose = f"{status.budget} {status.scope_key}" if status.scope_key else status.budget
     return (
@@ -77,6 +78,7 @@ def _line(status: BudgetStatus) -> tuple[str, ...]:
         shown(status.limit),
         shown(status.spent),
         percent(100 * status.used_ratio),
+        shown(status.assumed),
         shown(status.reserved),
         shown(status.left),
         shown(status.projected),
