@@ -17,6 +17,8 @@ from taskpilot_obs.semconv import Field
 
 HASH_LENGTH = 64
 _SEAL_LENGTH = len(f',"{Field.HASH}":""}}') + HASH_LENGTH
+_LONGEST_LINKS = 128
+"""Bytes of a line before its hash that hold its number and the hash before it."""
 _LINKS = re.compile(
     rb'.*,"%b":(\d{1,19}),"%b":"([0-9a-f]{64})"' % (Field.SEQ.encode(), Field.PREV_HASH.encode()), re.DOTALL
 )
@@ -101,7 +103,7 @@ def _explain(line: bytes, head: ChainTip, digest: Digest) -> str:
 
 def links(line: bytes) -> tuple[ChainTip, str] | None:
     """What a whole line says of itself: the head that it follows and its own hash; None if it is no sealed record."""
-    body, suffix = line[: -_SEAL_LENGTH - 1], line[-_SEAL_LENGTH - 1 :]
+    body, suffix = line[-_SEAL_LENGTH - 1 - _LONGEST_LINKS : -_SEAL_LENGTH - 1], line[-_SEAL_LENGTH - 1 :]
     match = _LINKS.fullmatch(body)
     if match is None or not suffix.startswith(b',"hash":"') or not suffix.endswith(b'"}\n'):
         return None

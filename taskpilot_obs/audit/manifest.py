@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+from taskpilot_obs.audit.access import open_own, open_to_read
 from taskpilot_obs.audit.chain import ChainTip, Digest
 from taskpilot_obs.audit.files import MAX_LINE
-
-FILE_MODE = 0o600
 
 
 class Anchor(NamedTuple):
@@ -50,6 +50,7 @@ class Note(NamedTuple):
     """HMAC-SHA-256 over the rest of the note, where the log has a key."""
 
 
+_COPY = 1_048_576
 START = "start"
 CLOSE = "close"
 PRUNE = "prune"
@@ -68,9 +69,9 @@ def append_line(path: Path, line: bytes, *, sync: bool = False) -> None:
     """Add a line. What a killed or failed writer left of one before is ended first: readers skip it.
 
     Raises:
-        OSError: it could not be written.
+        OSError: it could not be written, or the file is not fit to be written to.
     """
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
+    file = open_own(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
         end = os.lseek(file, 0, os.SEEK_END)
         is_torn = end > 0 and os.pread(file, 1, end - 1) != b"\n"
@@ -82,6 +83,21 @@ def append_line(path: Path, line: bytes, *, sync: bool = False) -> None:
             os.fsync(file)
     finally:
         os.close(file)
+
+
+def append_rest(path: Path, source: BinaryIO, start: int) -> None:
+    """Add what another file holds from `start` on, as one line, down to the disk; in constant memory.
+
+    Raises:
+        OSError: it could not be written, or the file is not fit to be written to.
+    """
+    source.seek(start)
+    file = open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    with os.fdopen(file, "wb") as target:
+        shutil.copyfileobj(source, target, _COPY)
+        target.write(b"\n")
+        target.flush()
+        os.fsync(file)
 
 
 def read_anchors(path: Path, limit: int | None = None) -> Iterator[Anchor]:
@@ -105,7 +121,7 @@ def _entries(path: Path, limit: int | None) -> Iterator[dict[str, object]]:
     """The JSON objects of a file, one a line. Torn lines are skipped: they prove nothing and excuse nothing."""
     left = limit
     try:
-        file = path.open("rb")
+        file = open_to_read(path)
     except FileNotFoundError:
         return
     with file:
@@ -114,12 +130,18 @@ def _entries(path: Path, limit: int | None) -> Iterator[dict[str, object]]:
                 left -= len(line)
                 if left < 0:
                     return
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict):
+            entry = parse_line(line)
+            if entry is not None:
                 yield entry
+
+
+def parse_line(line: bytes, parse_float: Callable[[str], object] = float) -> dict[str, Any] | None:
+    """The JSON object on a line; None for anything else, nesting too deep to parse included."""
+    try:
+        entry = json.loads(line, parse_float=parse_float)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def sealed_note(note: Note, digest: Digest | None) -> Note:
