@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from taskpilot_obs import configure, exceptions, observe_agent, request_context, track_llm, track_tool
+from taskpilot_obs._pipeline.batched import PartialExportError
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget, BudgetAlert, budget_status
 from taskpilot_obs.budgets.model import CallScope, literal
 from taskpilot_obs.budgets.reservation import Reservation
@@ -28,8 +30,6 @@ from taskpilot_obs.exceptions import (
     PolicyViolationError,
     TaskpilotError,
 )
-from taskpilot_obs.exporters.base import PartialExportError
-from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import CheckResult, Decision, Status
 from taskpilot_obs.testing import FixedClock, capture_invocations, capture_records, fresh_recorder
 

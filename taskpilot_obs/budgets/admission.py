@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._support.guarded import guarded, log_failure
 from taskpilot_obs.budgets.alerts import exhausted_by, failure_of, refusal_of
 from taskpilot_obs.budgets.estimates import CallEstimate, StreamEstimate, estimate_call
 from taskpilot_obs.budgets.ledger import Account, Charge, Ledger, Refusal, ReservationLine, reservation_key
@@ -18,16 +19,15 @@ from taskpilot_obs.exceptions import (
     RefusedError,
     StoreError,
 )
-from taskpilot_obs.guarded import guarded, log_failure
 from taskpilot_obs.records import Origin, Usage
 
 if TYPE_CHECKING:
+    from taskpilot_obs._recording.llm_invocation import LlmInvocation
+    from taskpilot_obs._support.clock import Clock
+    from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.budgets.settlement import Settler
-    from taskpilot_obs.clock import Clock
-    from taskpilot_obs.llm_invocation import LlmInvocation
     from taskpilot_obs.pricing import PriceTable
     from taskpilot_obs.records import Record
-    from taskpilot_obs.self_telemetry import Tally
 
 COMPONENT: Final = "budgets"
 RESERVATION_S: Final = 900.0
@@ -83,7 +83,7 @@ class BudgetDeps(NamedTuple):
 
     clock: Clock
     prices: PriceTable
-    tally: Tally
+    counters: InternalCounters
     emit: Callable[[Record], None]
     """Takes decisions."""
 
@@ -98,7 +98,7 @@ class AdmissionController:
     """
 
     def __init__(self, deps: BudgetDeps, ledger: Ledger, *, reservation_s: float = RESERVATION_S) -> None:
-        self._clock, self._prices, self.tally, self.emit = deps
+        self._clock, self._prices, self.counters, self.emit = deps
         self.ledger = ledger
         self.budgets: tuple[Budget, ...] = ()
         self.enforced: tuple[Budget, ...] = ()
@@ -186,7 +186,7 @@ class AdmissionController:
         """What is to be reserved for a call; None where a block around it has done so, and where it cannot be read."""
         if run.admitted is not None:
             return None
-        with guarded(COMPONENT, self.tally):
+        with guarded(COMPONENT, self.counters):
             run.admitted = Admitted(self._request(run, args, kwargs))
         return run.admitted
 
@@ -204,7 +204,7 @@ class AdmissionController:
     def admit(self, admitted: Admitted) -> None:
         """Reserve for a call, or raise the refusal. See `before`."""
         error: RefusedError | None = None
-        with guarded(COMPONENT, self.tally):
+        with guarded(COMPONENT, self.counters):
             error = self._judge(admitted)
         if error is not None:
             raise error
@@ -223,7 +223,7 @@ class AdmissionController:
 
     def _has_room(self, admitted: Admitted) -> bool:
         """Reserve where that takes no wait; returns whether it is done."""
-        with guarded(COMPONENT, self.tally):
+        with guarded(COMPONENT, self.counters):
             lines, unpriced = self._lines_of(admitted.request, self.enforced)
             if not unpriced and self._reserve(admitted, lines) is None:
                 self._ask_shadows(admitted)
@@ -333,7 +333,7 @@ class AdmissionController:
         line, balance = refusal
         budget, resets_at = line.budget, line.window.end
         self.emit(refusal_of(refusal, request.origin, request.at_unix_ns, refused=True))
-        with guarded(COMPONENT, self.tally):
+        with guarded(COMPONENT, self.counters):
             if self.ledger.count_refusal(line.account, budget.exhausted_permille if refusal.could_fit else 0):
                 self.emit(exhausted_by(refusal, request.at_unix_ns))
         waits = None if resets_at is None else (resets_at - utc_from_unix_ns(request.at_unix_ns)).total_seconds()

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 from pydantic import ConfigDict, PlainValidator, ValidationError
 from pydantic.dataclasses import dataclass
 
+from taskpilot_obs._support.calendar import calendar_period, zone_of
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.periods import calendar_period, zone_of
 from taskpilot_obs.providers.names import canonical
 from taskpilot_obs.semconv import NONE
 

@@ -7,20 +7,20 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs import context
+from taskpilot_obs._recording import context
+from taskpilot_obs._recording.context import current_admitted, current_scope, restore
+from taskpilot_obs._recording.statuses import classify
+from taskpilot_obs._support.ids import new_request_id
 from taskpilot_obs.budgets.admission import AdmissionRequest, Admitted
 from taskpilot_obs.budgets.estimates import estimate_call
 from taskpilot_obs.budgets.model import CallScope
-from taskpilot_obs.context import current_admitted, current_scope, restore
 from taskpilot_obs.exceptions import RefusedError
-from taskpilot_obs.ids import new_request_id
-from taskpilot_obs.outcomes import classify
 from taskpilot_obs.providers.names import canonical, infer_provider
 from taskpilot_obs.records import Status
 
 if TYPE_CHECKING:
+    from taskpilot_obs._recording.recorder import Recorder
     from taskpilot_obs.budgets.admission import AdmissionController
-    from taskpilot_obs.recorder import Recorder
 
 _UNBILLED: Final = frozenset({Status.ERROR, Status.BLOCKED})
 
@@ -62,7 +62,7 @@ class Reservation:
         return limits.budgets
 
     def _request(self, admission: AdmissionController) -> AdmissionRequest:
-        running, scope = context.present(), current_scope.get()
+        running, scope = context.current_invocation(), current_scope.get()
         if scope is None and running is not None:
             scope = running.scope
         workflow, agent = (None, None) if running is None else running.lineage()
@@ -104,7 +104,7 @@ class Reservation:
 
     def _record(self, refusal: RefusedError) -> None:
         """Record the call that was refused; what would have recorded it has not begun."""
-        parent = context.present()
+        parent = context.current_invocation()
         call = self._recorder.new_llm(model=self._model, provider=self._provider, parent=parent)
         if parent is not None and parent.scope is not None:
             call.scope = parent.scope

@@ -19,20 +19,20 @@ from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Final, Protocol
 
 from taskpilot_obs import semconv
+from taskpilot_obs._pipeline.batched import Batched
+from taskpilot_obs._support.guarded import guarded, log_failure, run_to_completion
 from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController, Admitted
 from taskpilot_obs.budgets.alerts import alerts_of
 from taskpilot_obs.budgets.ledger import Account, Balance, Charge, ReservationLine, Settled
 from taskpilot_obs.budgets.model import CallScope, to_pico_usd
 from taskpilot_obs.budgets.outbox import Outbox
 from taskpilot_obs.exceptions import StoreError
-from taskpilot_obs.exporters.base import Batched
-from taskpilot_obs.guarded import guarded, log_failure, to_the_end
 from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Status
 
 if TYPE_CHECKING:
+    from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.budgets.model import Budget
     from taskpilot_obs.records import Record
-    from taskpilot_obs.self_telemetry import Tally
     from taskpilot_obs.semconv import Metric
 
 logger = logging.getLogger("taskpilot_obs")
@@ -131,7 +131,7 @@ class Settler:
 
     def _run(self) -> None:
         while True:
-            with guarded(COMPONENT, self._admission.tally):
+            with guarded(COMPONENT, self._admission.counters):
                 self.refresh()
             if self._stop.wait(min(REFRESH_S, self._admission.renew_every_s)):
                 return
@@ -141,7 +141,7 @@ class Settler:
     def export(self, batch: Sequence[Record], /) -> None:
         """Turn the finished LLM calls of a batch into charges. What cannot be booked now waits, and is tried again."""
         state, ended = _Batch(), len(self._ended)
-        to_the_end(lambda: self._settle(batch, state, ended))
+        run_to_completion(lambda: self._settle(batch, state, ended))
 
     def _settle(self, batch: Sequence[Record], state: _Batch, ended: int) -> None:
         """From the batch into the outbox. Each step can be done again: a move is one call of C."""
@@ -182,7 +182,7 @@ class Settler:
             self.send()
         lost = len(self.outbox)
         if lost:
-            self._admission.tally.add(semconv.INTERNAL_ERRORS, (COMPONENT,), lost)
+            self._admission.counters.add(semconv.INTERNAL_ERRORS, (COMPONENT,), lost)
             logger.error("taskpilot_obs: lost %d budget charges: store unreachable", lost)
         self._admission.ledger.close()
 
@@ -199,7 +199,7 @@ class Settler:
 
     def _charges_of(self, batch: Sequence[Record], state: _Batch) -> list[Charge]:
         """The charges of a batch. Changes nothing that a second try would find changed."""
-        guard = guarded(COMPONENT, self._admission.tally)
+        guard = guarded(COMPONENT, self._admission.counters)
         found: list[Charge] = []
         settled: dict[str, None] = {}
         for record in batch:
@@ -353,8 +353,8 @@ class LedgerWorker(Batched):
     worker.
     """
 
-    def __init__(self, settler: Settler, *, name: str, tally: Tally) -> None:
-        super().__init__(_Sender(settler), name=name, tally=tally)
+    def __init__(self, settler: Settler, *, name: str, counters: InternalCounters) -> None:
+        super().__init__(_Sender(settler), name=name, counters=counters)
         self.settler = settler
 
     def export(self, batch: Sequence[Record], /) -> None:

@@ -12,9 +12,9 @@ from taskpilot_obs.budgets.model import Budget, Window
 from taskpilot_obs.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
+    from taskpilot_obs._recording.recorder import Recorder
     from taskpilot_obs.budgets.admission import AdmissionController
     from taskpilot_obs.budgets.ledger import Ledger
-    from taskpilot_obs.recorder import Recorder
     from taskpilot_obs.store.engine import Store
 
 
