@@ -74,8 +74,8 @@ _OVER_TIME: tuple[Panel, ...] = (
     ),
     lines(
         "Reserved and booked by estimate",
-        "USD reserved for calls in progress, and the part of the spent money that is an estimate because the calls' cost "
-        "is unknown. Reservations that stay without traffic were left by a process that died; they expire.",
+        "USD reserved for calls in progress, and the part of the spent money that is an estimate because the calls' "
+        "cost is unknown. Reservations that stay without traffic were left by a process that died; they expire.",
         Query(_fullest(semconv.BUDGET_RESERVED), f"{_LEGEND} reserved"),
         Query(_fullest(semconv.BUDGET_ASSUMED), f"{_LEGEND} estimated"),
         unit=USD,
