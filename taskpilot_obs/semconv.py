@@ -327,10 +327,7 @@ BUDGET_RESERVED = _gauge(
     "llm_budget_reserved_usd", "Reserved for calls in progress, in USD.", Label.BUDGET, Label.PERIOD
 )
 BUDGET_ASSUMED = _gauge(
-    "llm_budget_assumed_usd",
-    "The part of what a budget has spent that was booked by estimate, because the call's cost is unknown.",
-    Label.BUDGET,
-    Label.PERIOD,
+    "llm_budget_assumed_usd", "Spent of a budget that is an estimate, in USD.", Label.BUDGET, Label.PERIOD
 )
 BUDGET_USED_RATIO = _gauge(
     "llm_budget_used_ratio", "Share of a budget that is spent, 1 = all.", Label.BUDGET, Label.PERIOD

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from taskpilot_obs._recording.context import current_admitted
 from taskpilot_obs._recording.finalized import FinalizedInvocation
-from taskpilot_obs._recording.llm_outcome import canonical_model_of, in_event_loop, outcome_attributes, parse_amount
+from taskpilot_obs._recording.llm_outcome import (
+    canonical_model_of,
+    in_event_loop,
+    is_unbilled,
+    outcome_attributes,
+    parse_amount,
+)
 from taskpilot_obs._support.guarded import guarded
-from taskpilot_obs.providers.errors import error_category, is_refused, is_stated_refusal, stated_category
+from taskpilot_obs.providers.errors import error_category, is_refused, stated_category
 from taskpilot_obs.providers.names import canonical
 from taskpilot_obs.records import NO_ATTRIBUTES, Status, plain_text
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
@@ -33,8 +39,6 @@ _admitted = current_admitted.get
 
 FROM_CALLER = "caller"
 NOTHING_DROPPED: frozenset[str] = frozenset()
-_NOT_PROVEN = frozenset({Status.SUCCESS, Status.CANCELLED, Status.ABANDONED, Status.INTERRUPTED})
-"""Statuses that do not tell whether the provider worked for the call."""
 RESPONSE_ERROR = "response_error"
 """The `error_type` of a call that was answered, with an error."""
 _FIELDS = frozenset(Usage._fields)
@@ -44,34 +48,11 @@ class LlmInvocation(FinalizedInvocation):
     """One LLM call. Nothing here raises: what cannot be read stays unknown and is counted."""
 
     __slots__ = (
-        "_answered",
-        "_listeners",
-        "_priced",
-        "_reader",
-        "_refused",
-        "_unread",
-        "admitted",
-        "billed_by",
-        "cached",
-        "cost",
-        "cost_source",
-        "dropped",
-        "error_category",
-        "finish_reasons",
-        "first_token_ns",
-        "price_gap",
-        "provider",
-        "request_model",
-        "response_id",
-        "response_model",
-        "retries",
-        "service_tier",
-        "stated_cost",
-        "stated_error",
-        "streaming",
-        "table_cost",
-        "usage",
-        "usage_inconsistent",
+        *("_answered", "_listeners", "_priced", "_reader", "_refused", "_unread", "admitted"),
+        *("billed_by", "cached", "cost", "cost_source", "dropped", "error_category", "finish_reasons"),
+        *("first_token_ns", "price_gap", "provider", "request_model", "response_id", "response_model"),
+        *("retries", "service_tier", "stated_cost", "stated_error", "streaming", "table_cost", "usage"),
+        *("usage_inconsistent",),
     )
 
     _listeners: tuple[LlmListener, ...]
@@ -459,10 +440,7 @@ class LlmInvocation(FinalizedInvocation):
 
     def _is_refused(self) -> bool:
         """Whether nothing is billed: the call failed before an answer or a first token, and was refused."""
-        if self._answered or self.first_token_ns or self.status in _NOT_PROVEN:
-            return False
-        stated = self.stated_error
-        return self._refused or self.status is Status.BLOCKED or (stated is not None and is_stated_refusal(stated))
+        return not self._answered and is_unbilled(self, refused=self._refused)
 
     def _write_outcome(self, live: LiveSpan) -> None:
         super()._write_outcome(live)
