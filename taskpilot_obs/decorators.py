@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from dataclasses import replace
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskpilot_obs import context
-from taskpilot_obs.abandonable import Abandonable, watch
+from taskpilot_obs.abandonable import Abandonable
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.driving import drive, relay
+from taskpilot_obs.function_kinds import of_the_kind_of
+from taskpilot_obs.unfinished import follow, is_unfinished
 from taskpilot_obs.gate import Gate
 from taskpilot_obs.gating import CheckOptions, Place, Work, gated, place, refuse_unfit
 from taskpilot_obs.invocation import ActiveInvocation
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
-
-_LAZY = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
-"""What a plain function may return that is only beginning: it is followed to its end."""
 
 
 class Decorator(Protocol):
@@ -289,8 +287,8 @@ def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot
         run = new().enter(site, context.present(), args, kwargs)
         try:
             result = (checked if recorder.gated else usual)(*args, **kwargs)
-            if result is not None and type(result) in _LAZY:
-                return cast(R, _follow(run, result))
+            if result is not None and is_unfinished(result):
+                return cast(R, follow(run, result))
             run.end(SUCCESS, result)
         except BaseException as error:  # of the function, or a Ctrl-C that falls on its end
             run.fail(error)
@@ -309,19 +307,25 @@ def _wrap_coroutine(
     recorder, site, new = spot
 
     @functools.wraps(function)
-    async def observed(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not recorder.enabled:
-            return await function(*args, **kwargs)
-        run = new().enter(site, context.present(), args, kwargs)
+    async def awaited(run: ActiveInvocation, *args: P.args, **kwargs: P.kwargs) -> R:
+        run.begin()
+        run.resume()
         try:
             result = await (checked if recorder.gated else usual)(*args, **kwargs)
+            if result is not None and is_unfinished(result):
+                return cast(R, follow(run, result))
             run.end(SUCCESS, result)
         except BaseException as error:
             run.fail(error)
             raise
         return result
 
-    return observed
+    def observed(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        if not recorder.enabled:
+            return function(*args, **kwargs)
+        return awaited(_called(new, site, args, kwargs), *args, **kwargs)
+
+    return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
 def _wrap_generator(
@@ -333,21 +337,17 @@ def _wrap_generator(
     recorder, site, new = spot
 
     @functools.wraps(function)
-    def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
-        if not recorder.enabled:
-            return (yield from function(*args, **kwargs))
-        run = new().at(site, context.present())
-        if args or kwargs:
-            run.set_arguments(args, kwargs)
+    def stepped(run: ActiveInvocation, inner: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
         run.begin()
-        try:
-            inner = (checked if recorder.gated else usual)(*args, **kwargs)
-        except BaseException as error:  # arguments that do not fit
-            run.fail(error)
-            raise
         return (yield from drive(run, inner))
 
-    return observed
+    def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
+        if not recorder.enabled:
+            return function(*args, **kwargs)
+        run = _called(new, site, args, kwargs)
+        return stepped(run, _stream_of(run, checked if recorder.gated else usual, args, kwargs))
+
+    return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
 def _wrap_async_generator(
@@ -358,39 +358,34 @@ def _wrap_async_generator(
     usual, checked = work
     recorder, site, new = spot
 
-    def prepare(*args: P.args, **kwargs: P.kwargs) -> tuple[ActiveInvocation | None, AsyncGenerator[Any, Any]]:
+    def begun(run: ActiveInvocation, inner: AsyncGenerator[Any, Any]) -> tuple[Any, AsyncGenerator[Any, Any]]:
+        return run.begin(), inner
+
+    stepped = functools.wraps(function)(relay(begun))
+
+    def observed(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
         if not recorder.enabled:
-            return None, function(*args, **kwargs)
-        run = new().at(site, context.present())
-        if args or kwargs:
-            run.set_arguments(args, kwargs)
-        run.begin()
-        try:
-            return run, (checked if recorder.gated else usual)(*args, **kwargs)
-        except BaseException as error:  # arguments that do not fit
-            run.fail(error)
-            raise
+            return function(*args, **kwargs)
+        run = _called(new, site, args, kwargs)
+        return stepped(run, _stream_of(run, checked if recorder.gated else usual, args, kwargs))
 
-    return functools.wraps(function)(relay(prepare))
+    return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
-def _follow(run: ActiveInvocation, lazy: Any) -> Any:
-    """Go on with what a plain function returned, which has hardly begun, and end the run with it."""
-    run.leave()
-    watch(run)
-    if isinstance(lazy, CoroutineType):
-        return _await(run, lazy)
-    if isinstance(lazy, GeneratorType):
-        return drive(run, lazy)
-    return relay(lambda: (run, lazy))()
+def _called(
+    new: type[ActiveInvocation], site: Site, args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> ActiveInvocation:
+    """The run of work that has been called and not begun: its parent, request and tenant are those of this moment."""
+    run = new().at(site, context.present())
+    if args or kwargs:
+        run.set_arguments(args, kwargs)
+    return run
 
 
-async def _await(run: ActiveInvocation, awaitable: Awaitable[R]) -> R:
-    run.resume()
+def _stream_of(run: ActiveInvocation, function: Callable[..., R], args: Any, kwargs: Any) -> R:
+    """The generator; arguments that do not fit are a run that failed at once."""
     try:
-        result = await awaitable
-        run.end(SUCCESS, result)
+        return function(*args, **kwargs)
     except BaseException as error:
-        run.fail(error)
+        run.begin().fail(error)
         raise
-    return result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from taskpilot_obs.context import current_scope, restore
 from taskpilot_obs.outcomes import classify
 from taskpilot_obs.records import Status
 
@@ -54,13 +55,14 @@ class _Returned(Exception):  # noqa: N818  it reports an end, no error
 
 
 def _step(run: ActiveInvocation, advance: Callable[..., Any], *args: Any) -> Any:
-    step = run.attach()
+    step, request = run.attach(), current_scope.set(run.scope)
     try:
         return advance(*args)
     except StopIteration as end:
         raise _Returned(end.value) from None
     finally:
         run.detach(step)
+        restore(current_scope, request)
 
 
 def relay(  # noqa: C901  the protocol of PEP 525, whole
@@ -103,8 +105,9 @@ def relay(  # noqa: C901  the protocol of PEP 525, whole
 async def _step_async(run: ActiveInvocation | None, advance: Callable[..., Any], *args: Any) -> Any:
     if run is None:
         return await advance(*args)
-    step = run.attach()
+    step, request = run.attach(), current_scope.set(run.scope)
     try:
         return await advance(*args)
     finally:
         run.detach(step)
+        restore(current_scope, request)
