@@ -11,12 +11,12 @@ from collections.abc import AsyncGenerator, Awaitable, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from taskpilot_obs.abandonable import watch
-from taskpilot_obs.driving import drive, relay
+from taskpilot_obs._recording.finalized import watch
+from taskpilot_obs._recording.generators import drive, wrap_async_generator
 from taskpilot_obs.records import SUCCESS
 
 if TYPE_CHECKING:
-    from taskpilot_obs.invocation import ActiveInvocation
+    from taskpilot_obs._recording.invocation import ActiveInvocation
 
 R = TypeVar("R")
 _LAZY: Final = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
@@ -40,7 +40,9 @@ def _body_attribute(result: object) -> str | None:
         return None
     if "body_iterator" in own:
         return "body_iterator"
-    names = {name for each in type(result).__mro__ for name in ("is_streamed", "streaming_content") if name in each.__dict__}
+    names = {
+        name for each in type(result).__mro__ for name in ("is_streamed", "streaming_content") if name in each.__dict__
+    }
     if "streaming_content" in names:
         return "streaming_content"
     return "response" if "is_streamed" in names and _is_iterator(own.get("response")) else None
@@ -67,7 +69,7 @@ def follow(run: ActiveInvocation, result: Any) -> Any:
     if isinstance(result, GeneratorType):
         return drive(run, result)
     if isinstance(result, AsyncGeneratorType):
-        return relay(lambda: (run, result))()
+        return wrap_async_generator(lambda: (run, result))()
     name = str(_body_attribute(result))
     setattr(result, name, _followed_body(run, getattr(result, name)))
     return result
@@ -75,7 +77,7 @@ def follow(run: ActiveInvocation, result: Any) -> Any:
 
 def _followed_body(run: ActiveInvocation, body: Any) -> Any:
     if hasattr(type(body), "__aiter__"):
-        return relay(lambda: (run, _steps_async(body)))()
+        return wrap_async_generator(lambda: (run, _steps_async(body)))()
     return drive(run, _steps(body))
 
 

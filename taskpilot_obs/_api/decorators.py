@@ -8,22 +8,22 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapp
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
-from taskpilot_obs import context
-from taskpilot_obs.abandonable import Abandonable
+from taskpilot_obs._enforcement.enforcer import Enforcer
+from taskpilot_obs._enforcement.wrappers import CheckOptions, Place, Work, gated, place, refuse_unfit
+from taskpilot_obs._recording import context
+from taskpilot_obs._recording.callsite import Callsite
+from taskpilot_obs._recording.finalized import FinalizedInvocation
+from taskpilot_obs._recording.generators import drive, wrap_async_generator
+from taskpilot_obs._recording.invocation import ActiveInvocation
+from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs.config import get_recorder
-from taskpilot_obs.driving import drive, relay
 from taskpilot_obs.function_kinds import of_the_kind_of
-from taskpilot_obs.unfinished import follow, is_unfinished
-from taskpilot_obs.gate import Gate
-from taskpilot_obs.gating import CheckOptions, Place, Work, gated, place, refuse_unfit
-from taskpilot_obs.invocation import ActiveInvocation
-from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.records import SUCCESS, Operation
-from taskpilot_obs.site import Site
+from taskpilot_obs.unfinished import follow, is_unfinished
 
 if TYPE_CHECKING:
+    from taskpilot_obs._recording.recorder import Recorder
     from taskpilot_obs.budgets.model import Budget
-    from taskpilot_obs.recorder import Recorder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,7 +41,7 @@ class Spot(NamedTuple):
     """Where the calls of a function are recorded."""
 
     recorder: Recorder
-    site: Site
+    callsite: Callsite
     new: type[ActiveInvocation]
     """The class of its invocations: of a run, of a run that may vanish, of an LLM call."""
 
@@ -183,10 +183,10 @@ def observe_llm(
         raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
 
     _refuse_odd(attributes)
-    site = used.llm_site(model=model, provider=provider, operation=operation, attributes=attributes)
+    callsite = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
 
     def decorate(function: Any) -> Any:
-        return _decorate(function, Spot(used, site, LlmInvocation), here)
+        return _decorate(function, Spot(used, callsite, LlmInvocation), here)
 
     return decorate if target is None else decorate(target)
 
@@ -205,9 +205,9 @@ def _observe(
         used.declare(operation, label)
         if here.budget is not None:
             used.watch(_scoped(here.budget, operation, label))
-        site = Site(used, operation, label, attributes or {})
-        site.checks = here.checks
-        return _decorate(function, Spot(used, site, _class_for(function)), here)
+        callsite = Callsite(used, operation, label, attributes or {})
+        callsite.checks = here.checks
+        return _decorate(function, Spot(used, callsite, _class_for(function)), here)
 
     return decorate if target is None or name is not None else decorate(target)
 
@@ -227,7 +227,7 @@ def _scoped(budget: Budget, operation: Operation, name: str) -> Budget:
 
 def _class_for(function: Any) -> type[ActiveInvocation]:
     """An asynchronous generator that no event loop closes ends unnoticed; whatever else is called ends by itself."""
-    return Abandonable if inspect.isasyncgenfunction(_kind_of(function)) else ActiveInvocation
+    return FinalizedInvocation if inspect.isasyncgenfunction(_kind_of(function)) else ActiveInvocation
 
 
 def default_name(function: Any) -> str:
@@ -265,7 +265,7 @@ def _wrap(function: Callable[..., Any], spot: Spot, here: Place) -> Any:
             refuse_unfit(function, kind, checks, buffer=here.buffer)
     if here.checks is not None:
         recorder.expect(here.checks)
-    checked = gated(function, kind, Gate(recorder, here.checks, function), buffer=here.buffer)
+    checked = gated(function, kind, Enforcer(recorder, here.checks, function), buffer=here.buffer)
     work = Work(function if here.checks is None else checked, checked)
     if inspect.iscoroutinefunction(kind):
         return _wrap_coroutine(function, work, spot)
@@ -278,13 +278,13 @@ def _wrap(function: Callable[..., Any], spot: Spot, here: Place) -> Any:
 
 def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot) -> Callable[P, R]:
     usual, checked = work
-    recorder, site, new = spot
+    recorder, callsite, new = spot
 
     @functools.wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not recorder.enabled:
             return function(*args, **kwargs)
-        run = new().enter(site, context.present(), args, kwargs)
+        run = new().enter(callsite, context.current_invocation(), args, kwargs)
         try:
             result = (checked if recorder.gated else usual)(*args, **kwargs)
             if result is not None and is_unfinished(result):
@@ -304,7 +304,7 @@ def _wrap_coroutine(
     spot: Spot,
 ) -> Callable[P, Coroutine[Any, Any, R]]:
     usual, checked = work
-    recorder, site, new = spot
+    recorder, callsite, new = spot
 
     @functools.wraps(function)
     async def awaited(run: ActiveInvocation, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -323,7 +323,7 @@ def _wrap_coroutine(
     def observed(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         if not recorder.enabled:
             return function(*args, **kwargs)
-        return awaited(_called(new, site, args, kwargs), *args, **kwargs)
+        return awaited(_called(new, callsite, args, kwargs), *args, **kwargs)
 
     return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
@@ -334,7 +334,7 @@ def _wrap_generator(
     spot: Spot,
 ) -> Callable[P, Generator[Any, Any, R]]:
     usual, checked = work
-    recorder, site, new = spot
+    recorder, callsite, new = spot
 
     @functools.wraps(function)
     def stepped(run: ActiveInvocation, inner: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
@@ -344,7 +344,7 @@ def _wrap_generator(
     def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
         if not recorder.enabled:
             return function(*args, **kwargs)
-        run = _called(new, site, args, kwargs)
+        run = _called(new, callsite, args, kwargs)
         return stepped(run, _stream_of(run, checked if recorder.gated else usual, args, kwargs))
 
     return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
@@ -356,27 +356,27 @@ def _wrap_async_generator(
     spot: Spot,
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
     usual, checked = work
-    recorder, site, new = spot
+    recorder, callsite, new = spot
 
     def begun(run: ActiveInvocation, inner: AsyncGenerator[Any, Any]) -> tuple[Any, AsyncGenerator[Any, Any]]:
         return run.begin(), inner
 
-    stepped = functools.wraps(function)(relay(begun))
+    stepped = functools.wraps(function)(wrap_async_generator(begun))
 
     def observed(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
         if not recorder.enabled:
             return function(*args, **kwargs)
-        run = _called(new, site, args, kwargs)
+        run = _called(new, callsite, args, kwargs)
         return stepped(run, _stream_of(run, checked if recorder.gated else usual, args, kwargs))
 
     return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
 def _called(
-    new: type[ActiveInvocation], site: Site, args: tuple[object, ...], kwargs: Mapping[str, object]
+    new: type[ActiveInvocation], callsite: Callsite, args: tuple[object, ...], kwargs: Mapping[str, object]
 ) -> ActiveInvocation:
     """The run of work that has been called and not begun: its parent, request and tenant are those of this moment."""
-    run = new().at(site, context.present())
+    run = new().at(callsite, context.current_invocation())
     if args or kwargs:
         run.set_arguments(args, kwargs)
     return run
