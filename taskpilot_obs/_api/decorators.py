@@ -13,13 +13,13 @@ from taskpilot_obs._enforcement.wrappers import CheckOptions, Place, Work, gated
 from taskpilot_obs._recording import context
 from taskpilot_obs._recording.callsite import Callsite
 from taskpilot_obs._recording.finalized import FinalizedInvocation
-from taskpilot_obs._recording.generators import drive, wrap_async_generator
+from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
 from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.unfinished import follow, is_unfinished
+from taskpilot_obs._support.function_kinds import of_the_kind_of
 from taskpilot_obs.config import get_recorder
-from taskpilot_obs.function_kinds import of_the_kind_of
 from taskpilot_obs.records import SUCCESS, Operation
-from taskpilot_obs.unfinished import follow, is_unfinished
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.recorder import Recorder
@@ -310,6 +310,7 @@ def _wrap_coroutine(
     async def awaited(run: ActiveInvocation, *args: P.args, **kwargs: P.kwargs) -> R:
         run.begin()
         run.resume()
+        request = bind(run)
         try:
             result = await (checked if recorder.gated else usual)(*args, **kwargs)
             if result is not None and is_unfinished(result):
@@ -318,6 +319,8 @@ def _wrap_coroutine(
         except BaseException as error:
             run.fail(error)
             raise
+        finally:
+            unbind(request)
         return result
 
     def observed(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:

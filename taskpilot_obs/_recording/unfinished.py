@@ -1,8 +1,8 @@
 """Results that are only beginning: coroutines, generators, and responses of web frameworks with a streamed body.
 
 A run that returns one goes on until its last step, because the work, its cost and its failure come then. Responses are
-known by the attribute that holds their body, so that no framework is imported: `body_iterator` of Starlette, FastAPI and
-sse-starlette, `response` of Werkzeug and Flask, `streaming_content` of Django.
+known by the attribute that holds their body, so that no framework is imported: `body_iterator` of Starlette, FastAPI
+and sse-starlette, `response` of Werkzeug, Flask and Quart, `streaming_content` of Django.
 """
 
 from __future__ import annotations
