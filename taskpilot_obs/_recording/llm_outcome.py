@@ -15,10 +15,7 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.callsite import LlmCallsite
     from taskpilot_obs._recording.llm_invocation import LlmInvocation
     from taskpilot_obs.records import AttributeValue
-    from taskpilot_obs.usage.values import StatedError
 
-_NOT_PROVEN: Final = frozenset({Status.SUCCESS, Status.CANCELLED, Status.ABANDONED, Status.INTERRUPTED})
-"""Statuses that do not tell whether the provider worked for the call."""
 _USAGE_ATTRIBUTES: Final = (
     Attr.INPUT_TOKENS,
     Attr.OUTPUT_TOKENS,
@@ -30,6 +27,8 @@ _USAGE_ATTRIBUTES: Final = (
     Attr.REASONING_TOKENS,
 )
 """Of the fields of `Usage`, in its order."""
+_NOT_PROVEN: Final = frozenset({Status.SUCCESS, Status.CANCELLED, Status.ABANDONED, Status.INTERRUPTED})
+"""Statuses that do not tell whether the provider worked for the call."""
 
 
 def outcome_attributes(call: LlmInvocation, cost: Decimal | None) -> dict[str, AttributeValue | tuple[str, ...]]:
@@ -55,17 +54,17 @@ def outcome_attributes(call: LlmInvocation, cost: Decimal | None) -> dict[str, A
     return attributes
 
 
-def is_refusal(status: Status, stated: StatedError | None, *, refused: bool) -> bool:
-    """Whether a call that was not answered was refused, so that nothing is billed.
+def is_unbilled(call: LlmInvocation, *, refused: bool) -> bool:
+    """Whether a call that was not answered is free: it was refused before a first token.
 
     Args:
-        status: how it ended.
-        stated: the error that a response with HTTP status 200 stated.
-        refused: whether its exception proves a refusal.
+        call: one that has ended.
+        refused: whether its exception is a refusal of the provider.
     """
-    if status in _NOT_PROVEN:
+    if call.first_token_ns or call.status in _NOT_PROVEN:
         return False
-    return refused or status is Status.BLOCKED or (stated is not None and is_stated_refusal(stated))
+    stated = call.stated_error
+    return refused or call.status is Status.BLOCKED or (stated is not None and is_stated_refusal(stated))
 
 
 def ask_for(call: LlmInvocation, here: LlmCallsite, model: str | None) -> None:
