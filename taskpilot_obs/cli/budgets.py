@@ -1,4 +1,4 @@
-"""`taskpilot-obs budgets`: what is used of each budget, what is left, when it begins anew, and where it leads."""
+"""`taskpilot-obs budgets`: how much of each budget is used and left, when it resets, and what it will come to."""
 
 from __future__ import annotations
 
