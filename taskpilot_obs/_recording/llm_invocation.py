@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
+from taskpilot_obs._recording.context import current_admitted
 from taskpilot_obs._recording.finalized import FinalizedInvocation
-from taskpilot_obs._recording.llm_outcome import canonical_model_of, in_event_loop, outcome_attributes, parse_amount
+from taskpilot_obs._recording.llm_outcome import (
+    canonical_model_of,
+    in_event_loop,
+    is_unbilled,
+    outcome_attributes,
+    parse_amount,
+)
 from taskpilot_obs._support.guarded import guarded
-from taskpilot_obs.providers.errors import error_category, is_refused, is_stated_refusal, stated_category
+from taskpilot_obs.providers.errors import error_category, is_refused, stated_category
 from taskpilot_obs.providers.names import canonical
 from taskpilot_obs.records import NO_ATTRIBUTES, Status, plain_text
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
@@ -23,15 +30,15 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.invocation import ActiveInvocation
     from taskpilot_obs._recording.rollups import Totals
     from taskpilot_obs._recording.spans import LiveSpan
+    from taskpilot_obs.budgets.admission import Admitted
     from taskpilot_obs.records import Invocation, Started
     from taskpilot_obs.usage import Reading
 
 T = TypeVar("T")
+_admitted = current_admitted.get
 
 FROM_CALLER = "caller"
 NOTHING_DROPPED: frozenset[str] = frozenset()
-_NOT_PROVEN = frozenset({Status.SUCCESS, Status.CANCELLED, Status.ABANDONED, Status.INTERRUPTED})
-"""Statuses that do not tell whether the provider worked for the call."""
 RESPONSE_ERROR = "response_error"
 """The `error_type` of a call that was answered, with an error."""
 _FIELDS = frozenset(Usage._fields)
@@ -41,33 +48,11 @@ class LlmInvocation(FinalizedInvocation):
     """One LLM call. Nothing here raises: what cannot be read stays unknown and is counted."""
 
     __slots__ = (
-        "_answered",
-        "_listeners",
-        "_priced",
-        "_reader",
-        "_refused",
-        "_unread",
-        "billed_by",
-        "cached",
-        "cost",
-        "cost_source",
-        "dropped",
-        "error_category",
-        "finish_reasons",
-        "first_token_ns",
-        "price_gap",
-        "provider",
-        "request_model",
-        "response_id",
-        "response_model",
-        "retries",
-        "service_tier",
-        "stated_cost",
-        "stated_error",
-        "streaming",
-        "table_cost",
-        "usage",
-        "usage_inconsistent",
+        *("_answered", "_listeners", "_priced", "_reader", "_refused", "_unread", "admitted"),
+        *("billed_by", "cached", "cost", "cost_source", "dropped", "error_category", "finish_reasons"),
+        *("first_token_ns", "price_gap", "provider", "request_model", "response_id", "response_model"),
+        *("retries", "service_tier", "stated_cost", "stated_error", "streaming", "table_cost", "usage"),
+        *("usage_inconsistent",),
     )
 
     _listeners: tuple[LlmListener, ...]
@@ -111,6 +96,7 @@ class LlmInvocation(FinalizedInvocation):
             prices = here.host.prices
             prices.warm_up()
             here.priced = prices.ready
+        self.admitted: Admitted | None = None if here.host.limits is None else _admitted()
         self.provider = here.provider
         self.request_model = here.model
         self.response_model: str | None = None
@@ -354,7 +340,13 @@ class LlmInvocation(FinalizedInvocation):
                 self.open_stream()
             if self._reader is not None and self._reader.feed(item) and not self.first_token_ns:
                 self.first_token()
+            if self.admitted is not None:
+                self.admitted.streamed.note(item)
         super().note_item(item)
+
+    def droppable(self) -> bool:
+        """Whether the queue may drop it: not the end of a call for which budgets hold a reservation."""
+        return super().droppable() and (self.admitted is None or not self.ended_ns)
 
     def finish_stream(self, result: object) -> None:
         """End as `success`, with the usage that the stream stated."""
@@ -448,10 +440,7 @@ class LlmInvocation(FinalizedInvocation):
 
     def _is_refused(self) -> bool:
         """Whether nothing is billed: the call failed before an answer or a first token, and was refused."""
-        if self._answered or self.first_token_ns or self.status in _NOT_PROVEN:
-            return False
-        stated = self.stated_error
-        return self._refused or self.status is Status.BLOCKED or (stated is not None and is_stated_refusal(stated))
+        return not self._answered and is_unbilled(self, refused=self._refused)
 
     def _write_outcome(self, live: LiveSpan) -> None:
         super()._write_outcome(live)
@@ -497,5 +486,6 @@ class LlmInvocation(FinalizedInvocation):
             None if hit or self.cost is None else self.price_gap,
             None if hit else self.table_cost,
             canonical_model_of(cast("LlmCallsite", self.callsite), self.request_model, self.response_model),
+            None if self.admitted is None else self.admitted.reservation_id,
         )
         return super()._freeze_end(llm_call)
