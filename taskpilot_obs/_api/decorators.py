@@ -16,6 +16,7 @@ from taskpilot_obs._recording.finalized import FinalizedInvocation
 from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
 from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.statuses import Expected
 from taskpilot_obs._recording.unfinished import follow, is_unfinished
 from taskpilot_obs._support.function_kinds import of_the_kind_of
 from taskpilot_obs.config import get_recorder
@@ -54,6 +55,7 @@ def observe_workflow(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_workflow(
@@ -63,6 +65,7 @@ def observe_workflow(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a workflow: a task as its users see it.
@@ -76,6 +79,8 @@ def observe_workflow(
         name: the same by keyword.
         recorder: where to record; the default recorder when left out.
         attributes: for spans and audit log, of every call.
+        expected: exceptions that are outcomes like others (`NotFound`), as classes or as a function of the exception:
+            the run is a success, and the exception passes.
         checks: `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call; and `budget`:
             what the LLM calls beneath may cost. See `CheckOptions`.
 
@@ -85,7 +90,9 @@ def observe_workflow(
             or the attributes are no mapping.
         ConfigurationError: something is no check, or an option is wrong.
     """
-    return _observe(Operation.WORKFLOW, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(
+        Operation.WORKFLOW, target if name is None else name, recorder, attributes, place(**checks), expected
+    )
 
 
 @overload
@@ -96,6 +103,7 @@ def observe_agent(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_agent(
@@ -105,10 +113,11 @@ def observe_agent(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a run of an agent; arguments as for `observe_workflow`."""
-    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, place(**checks), expected)
 
 
 @overload
@@ -119,6 +128,7 @@ def observe_tool(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_tool(
@@ -128,10 +138,11 @@ def observe_tool(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a tool call of the agent that runs; arguments as for `observe_workflow`."""
-    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, place(**checks), expected)
 
 
 @overload
@@ -144,6 +155,7 @@ def observe_llm(
     operation: str = Operation.CHAT,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_llm(
@@ -155,6 +167,7 @@ def observe_llm(
     operation: str = Operation.CHAT,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function that returns a provider's response, and read usage and model from it.
@@ -168,6 +181,7 @@ def observe_llm(
         operation: `chat` or `embeddings`.
         recorder: where to record; the default recorder when left out.
         attributes: for spans and audit log, of every call.
+        expected: as for `observe_workflow`.
         checks: as for `observe_workflow`.
 
     Raises:
@@ -183,7 +197,8 @@ def observe_llm(
         raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
 
     _refuse_odd(attributes)
-    callsite = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+    shared = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+    callsite = shared.expecting(expected)
 
     def decorate(function: Any) -> Any:
         return _decorate(function, Spot(used, callsite, LlmInvocation), here)
@@ -192,7 +207,12 @@ def observe_llm(
 
 
 def _observe(
-    operation: Operation, target: Any, recorder: Recorder | None, attributes: Mapping[str, object] | None, here: Place
+    operation: Operation,
+    target: Any,
+    recorder: Recorder | None,
+    attributes: Mapping[str, object] | None,
+    here: Place,
+    expected: Expected | None,
 ) -> Any:
     used = recorder or get_recorder()
     name = target if isinstance(target, str) else None
@@ -205,7 +225,7 @@ def _observe(
         used.declare(operation, label)
         if here.budget is not None:
             used.watch(_scoped(here.budget, operation, label))
-        callsite = Callsite(used, operation, label, attributes or {})
+        callsite = Callsite(used, operation, label, attributes or {}).expecting(expected)
         callsite.checks = here.checks
         return _decorate(function, Spot(used, callsite, _class_for(function)), here)
 
