@@ -5,21 +5,23 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskpilot_obs._enforcement.enforcer import Enforcer
 from taskpilot_obs._enforcement.wrappers import CheckOptions, Place, Work, gated, place, refuse_unfit
 from taskpilot_obs._recording import context
-from taskpilot_obs._recording.callsite import Callsite
+from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
 from taskpilot_obs._recording.finalized import FinalizedInvocation
 from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
 from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.model_argument import ModelArgument, model_argument
+from taskpilot_obs._recording.sdk_streams import follow_stream
 from taskpilot_obs._recording.statuses import Expected
 from taskpilot_obs._recording.unfinished import follow, is_unfinished
 from taskpilot_obs._support.function_kinds import of_the_kind_of
 from taskpilot_obs.config import get_recorder
+from taskpilot_obs.providers.names import infer_provider
 from taskpilot_obs.records import SUCCESS, Operation
 
 if TYPE_CHECKING:
@@ -176,7 +178,8 @@ def observe_llm(
 
     Args:
         target: the function, when bare.
-        model: the model asked for; where it is left out, the response says.
+        model: the model asked for; where it is left out, the function's argument `model`, `model_name` or `model_id`
+            names it, or else the response.
         provider: who serves it; inferred from the model when left out.
         operation: `chat` or `embeddings`.
         recorder: where to record; the default recorder when left out.
@@ -201,9 +204,19 @@ def observe_llm(
     callsite = shared.expecting(expected)
 
     def decorate(function: Any) -> Any:
-        return _decorate(function, Spot(used, callsite, LlmInvocation), here)
+        argument = model_argument(function) if model is None else None
+        site = callsite if argument is None else _finding(callsite, argument, attributes)
+        return _decorate(function, Spot(used, site, LlmInvocation), here)
 
     return decorate if target is None else decorate(target)
+
+
+def _finding(callsite: LlmCallsite, argument: ModelArgument, attributes: Mapping[str, object] | None) -> LlmCallsite:
+    """The place of a function that takes its model as an argument."""
+    provider = callsite.provider or infer_provider(argument.default)
+    own = LlmCallsite(callsite.host, callsite.operation, argument.default, provider, attributes or {})
+    own.find_model, own.expected = argument.find, callsite.expected
+    return own
 
 
 def _observe(
@@ -241,8 +254,7 @@ def _scoped(budget: Budget, operation: Operation, name: str) -> Budget:
     """The budget, for the LLM calls of this agent or workflow unless it says otherwise."""
     if operation not in (Operation.AGENT, Operation.WORKFLOW):
         raise TypeError(f"a budget belongs to an agent or a workflow, or into configure(budgets=…), not to {name!r}")
-    key = "agent" if operation is Operation.AGENT else "workflow"
-    return budget if key in budget.scope else replace(budget, scope={**budget.scope, key: name})
+    return budget.within("agent" if operation is Operation.AGENT else "workflow", name)
 
 
 def _class_for(function: Any) -> type[ActiveInvocation]:
@@ -309,6 +321,8 @@ def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot
             result = (checked if recorder.gated else usual)(*args, **kwargs)
             if result is not None and is_unfinished(result):
                 return cast(R, follow(run, result))
+            if new is LlmInvocation and follow_stream(cast(LlmInvocation, run), result):
+                return result
             run.end(SUCCESS, result)
         except BaseException as error:  # of the function, or a Ctrl-C that falls on its end
             run.fail(error)
@@ -335,6 +349,8 @@ def _wrap_coroutine(
             result = await (checked if recorder.gated else usual)(*args, **kwargs)
             if result is not None and is_unfinished(result):
                 return cast(R, follow(run, result))
+            if new is LlmInvocation and follow_stream(cast(LlmInvocation, run), result):
+                return result
             run.end(SUCCESS, result)
         except BaseException as error:
             run.fail(error)

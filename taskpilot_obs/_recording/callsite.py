@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from taskpilot_obs._enforcement.enforcer import Limits
     from taskpilot_obs._pipeline.pipeline import Pipeline
     from taskpilot_obs._recording.llm_invocation import LlmInvocation
+    from taskpilot_obs._recording.model_argument import FindModel
     from taskpilot_obs._recording.spans import Tracing
     from taskpilot_obs._support.clock import Clock
     from taskpilot_obs._support.counters import InternalCounters
@@ -157,7 +158,7 @@ class LlmCallsite(Callsite):
         attributes: for spans and audit log.
     """
 
-    __slots__ = ("canonical_model", "model", "priced", "provider")
+    __slots__ = ("canonical_model", "find_model", "model", "priced", "provider")
 
     def __init__(
         self,
@@ -172,6 +173,8 @@ class LlmCallsite(Callsite):
         self.canonical_model: str | None = None
         """The model's one name, from the first call on."""
         self.provider = provider
+        self.find_model: FindModel | None = None
+        """Finds the model among the arguments of a decorated function."""
         self.priced = False
         """Whether the price table was in memory at an earlier call: it stays there."""
         if provider is not None:
