@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from billiard.exceptions import (  # type: ignore[import-untyped]  # has no types
+    SoftTimeLimitExceeded,
+    TimeLimitExceeded,
+)
 from celery.exceptions import Ignore, Reject, Retry
 from django.core.exceptions import RequestAborted
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
-from greenlet import GreenletExit
+from greenlet import GreenletExit  # type: ignore[import-untyped]  # its types are a package of their own
 from starlette.requests import ClientDisconnect
 from werkzeug.exceptions import ClientDisconnected
 
