@@ -17,6 +17,7 @@ from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.model_argument import ModelArgument, model_argument
 from taskpilot_obs._recording.sdk_streams import follow_stream
+from taskpilot_obs._recording.statuses import Expected
 from taskpilot_obs._recording.unfinished import follow, is_unfinished
 from taskpilot_obs._support.function_kinds import of_the_kind_of
 from taskpilot_obs.config import get_recorder
@@ -56,6 +57,7 @@ def observe_workflow(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_workflow(
@@ -65,6 +67,7 @@ def observe_workflow(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a workflow: a task as its users see it.
@@ -78,6 +81,8 @@ def observe_workflow(
         name: the same by keyword.
         recorder: where to record; the default recorder when left out.
         attributes: for spans and audit log, of every call.
+        expected: exceptions that are outcomes like others (`NotFound`), as classes or as a function of the exception:
+            the run is a success, and the exception passes.
         checks: `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call; and `budget`:
             what the LLM calls beneath may cost. See `CheckOptions`.
 
@@ -87,7 +92,9 @@ def observe_workflow(
             or the attributes are no mapping.
         ConfigurationError: something is no check, or an option is wrong.
     """
-    return _observe(Operation.WORKFLOW, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(
+        Operation.WORKFLOW, target if name is None else name, recorder, attributes, place(**checks), expected
+    )
 
 
 @overload
@@ -98,6 +105,7 @@ def observe_agent(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_agent(
@@ -107,10 +115,11 @@ def observe_agent(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a run of an agent; arguments as for `observe_workflow`."""
-    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, place(**checks), expected)
 
 
 @overload
@@ -121,6 +130,7 @@ def observe_tool(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_tool(
@@ -130,10 +140,11 @@ def observe_tool(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a tool call of the agent that runs; arguments as for `observe_workflow`."""
-    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, place(**checks), expected)
 
 
 @overload
@@ -146,6 +157,7 @@ def observe_llm(
     operation: str = Operation.CHAT,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_llm(
@@ -157,6 +169,7 @@ def observe_llm(
     operation: str = Operation.CHAT,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function that returns a provider's response, and read usage and model from it.
@@ -171,6 +184,7 @@ def observe_llm(
         operation: `chat` or `embeddings`.
         recorder: where to record; the default recorder when left out.
         attributes: for spans and audit log, of every call.
+        expected: as for `observe_workflow`.
         checks: as for `observe_workflow`.
 
     Raises:
@@ -186,7 +200,8 @@ def observe_llm(
         raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
 
     _refuse_odd(attributes)
-    callsite = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+    shared = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+    callsite = shared.expecting(expected)
 
     def decorate(function: Any) -> Any:
         argument = model_argument(function) if model is None else None
@@ -200,12 +215,17 @@ def _finding(callsite: LlmCallsite, argument: ModelArgument, attributes: Mapping
     """The place of a function that takes its model as an argument."""
     provider = callsite.provider or infer_provider(argument.default)
     own = LlmCallsite(callsite.host, callsite.operation, argument.default, provider, attributes or {})
-    own.find_model = argument.find
+    own.find_model, own.expected = argument.find, callsite.expected
     return own
 
 
 def _observe(
-    operation: Operation, target: Any, recorder: Recorder | None, attributes: Mapping[str, object] | None, here: Place
+    operation: Operation,
+    target: Any,
+    recorder: Recorder | None,
+    attributes: Mapping[str, object] | None,
+    here: Place,
+    expected: Expected | None,
 ) -> Any:
     used = recorder or get_recorder()
     name = target if isinstance(target, str) else None
@@ -218,7 +238,7 @@ def _observe(
         used.declare(operation, label)
         if here.budget is not None:
             used.watch(_scoped(here.budget, operation, label))
-        callsite = Callsite(used, operation, label, attributes or {})
+        callsite = Callsite(used, operation, label, attributes or {}).expecting(expected)
         callsite.checks = here.checks
         return _decorate(function, Spot(used, callsite, _class_for(function)), here)
 
