@@ -5,6 +5,7 @@ A row holds only what JSON can hold, so that it can wait in a file; times are mi
 
 from __future__ import annotations
 
+from decimal import Decimal
 from hashlib import sha256
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,6 +18,7 @@ from taskpilot_obs.records import (
     DecisionKind,
     Feedback,
     Invocation,
+    Pricing,
     Record,
     Rollup,
     Status,
@@ -30,7 +32,7 @@ from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from decimal import Decimal
+
 
 Row = tuple[str | int | float | bool | None, ...]
 
@@ -56,6 +58,7 @@ SUCCESS: Final[dict[Status, bool | None]] = {
 
 _NO_USAGE: Final = Usage()
 _NO_ROLLUP: Final = Rollup()
+_ZERO: Final = Decimal(0)
 _NO_MONEY: Final = (None, None)
 
 
@@ -107,7 +110,7 @@ def _llm_call(call: Invocation) -> Row:
         _tokens(usage.cache_read_tokens),
         _tokens(usage.cache_write_tokens),
         total,
-        *_money(None if call.cached else call.cost),
+        *_money(_cost(call)),
         _rounded(latency_ms),
         None if first_ms is None else _rounded(first_ms),
         *_texts(
@@ -136,6 +139,13 @@ def _llm_call(call: Invocation) -> Row:
         _message(call.error_message),
         *_texts(said("experiment"), said("variant")),
     )
+
+
+def _cost(call: Invocation) -> Decimal | None:
+    """What a call cost: a refused one nothing, which is known; of a cache hit nothing is stored."""
+    if call.cached:
+        return None
+    return _ZERO if call.pricing is Pricing.FREE else call.cost
 
 
 def _run(run: Invocation) -> Row:
