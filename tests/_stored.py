@@ -101,13 +101,13 @@ def denial(at: datetime = NOON) -> Decision:
     )
 
 
-def new_database(server: Server) -> str:
+def new_database(server: Server, encoding: str = "UTF8") -> str:
     """The URL of an empty database of its own."""
     name = f"t{next(_numbers)}"
     engine = create_engine(server.url(), isolation_level="AUTOCOMMIT")
     try:
         with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
+            connection.execute(text(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0"))
     finally:
         engine.dispose()
     return server.url(name)

@@ -24,7 +24,7 @@ from taskpilot_obs.cli import aggregate, costs, db, report, stats, tenants
 from taskpilot_obs.records import Status
 from taskpilot_obs.stats import write_report
 from taskpilot_obs.store import StoreExporter
-from taskpilot_obs.store.engine import REVISIONS
+from taskpilot_obs.store.versions import REVISIONS
 
 HOUR = timedelta(hours=1)
 

@@ -42,7 +42,8 @@ def check(store: StoreUrl = None) -> None:
     """Say whether the tables are those that this code expects. Exit code: 0 they are, 1 they are not."""
     with explained():
         from taskpilot_obs.store.access import opened
-        from taskpilot_obs.store.engine import REVISIONS, differences
+        from taskpilot_obs.store.differences import differences
+        from taskpilot_obs.store.versions import REVISIONS
 
         with opened(store, any_version=True) as opened_store:
             version = opened_store.version()

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from taskpilot_obs.budgets.ledger import Account, Claim, Refusal, Settled, Standing, crossed_by, key_of
 from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.store.budget_writers import begun, crossed_before, keep_crossed
-from taskpilot_obs.store.tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
+from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -1,4 +1,4 @@
-"""Finished tasks, denials and verdicts of a stretch of time: what golden signals are made of."""
+"""Finished tasks, denials and ratings of a stretch of time: what golden signals are made of."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import func, select, text
 
 from taskpilot_obs.records import Status
+from taskpilot_obs.store.counts import joined, wide_sum
 from taskpilot_obs.store.money import to_decimal
-from taskpilot_obs.store.queries import joined, wide_sum
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, VIOLATIONS
 
 if TYPE_CHECKING:
@@ -30,14 +30,6 @@ class Tasks(NamedTuple):
     cost: Decimal
     """In USD, of all LLM calls beneath them."""
     runs_with_violations: int
-
-
-class Told(NamedTuple):
-    """What was said about tasks."""
-
-    violations: int
-    feedback: dict[tuple[bool, bool], int]
-    """Verdicts of users, by (correct, revision)."""
 
 
 def tasks(connection: Connection, start: datetime, end: datetime) -> dict[str, Tasks]:
@@ -71,13 +63,27 @@ def tasks(connection: Connection, start: datetime, end: datetime) -> dict[str, T
     }
 
 
-def told(connection: Connection, start: datetime, end: datetime) -> Told:
-    """The denials and verdicts of [start, end)."""
+def statuses(connection: Connection, start: datetime, end: datetime) -> dict[Status, int]:
+    """How the tasks that ended in [start, end) ended."""
+    query = select(_run.status, func.count()).where(text("is_task"), _run.created_at >= start, _run.created_at < end)
+    return {Status(status): amount for status, amount in connection.execute(query.group_by(_run.status))}
+
+
+def denials(connection: Connection, start: datetime, end: datetime) -> int:
+    """How often policies denied in [start, end)."""
     denied = select(func.count()).where(VIOLATIONS.c.created_at >= start, VIOLATIONS.c.created_at < end)
-    verdict = FEEDBACK.c
-    kinds = (verdict.correct, verdict.revision)
-    said = select(*kinds, func.count()).where(verdict.created_at >= start, verdict.created_at < end).group_by(*kinds)
-    return Told(
-        connection.execute(denied).scalar_one(),
-        {(correct, revision): amount for correct, revision, amount in connection.execute(said)},
-    )
+    found: int = connection.execute(denied).scalar_one()
+    return found
+
+
+def verdicts(connection: Connection, start: datetime, end: datetime) -> dict[bool, int]:
+    """How many requests that were rated in [start, end) were rated correct, and how many incorrect, in the end.
+
+    A request counts once, by its latest rating, whichever processes took its ratings.
+    """
+    rating = FEEDBACK.c
+    order = (rating.created_at.desc(), rating.feedback_id.desc())
+    rank = func.row_number().over(partition_by=rating.request_id, order_by=order).label("rank")
+    ranked = select(rating.correct, rank).where(rating.created_at >= start, rating.created_at < end).subquery()
+    latest = select(ranked.c.correct, func.count()).where(ranked.c.rank == 1).group_by(ranked.c.correct)
+    return {bool(correct): amount for correct, amount in connection.execute(latest)}
