@@ -23,10 +23,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from _postgres import postgres_server
 
-from taskpilot_obs.records import Invocation, Operation, Status
+from taskpilot_obs.records import Invocation, Operation, Status, Usage
 from taskpilot_obs.stats import get_cost_breakdown, get_stats, get_tenants_report
 from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, upgrade
-from taskpilot_obs.usage_types import Usage
 
 BATCH = 1_024
 NOW = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)

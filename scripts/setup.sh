@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 missing=""
-for package in prometheus:promtool prometheus-alertmanager:amtool; do
+for package in prometheus:promtool prometheus-alertmanager:amtool docker-compose:docker-compose; do
     command -v "${package#*:}" >/dev/null || missing="$missing ${package%%:*}"
 done
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
@@ -22,5 +22,5 @@ fi
 python="${PYTHON:-python3}"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 .venv/bin/pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'
-.venv/bin/pip install -q --disable-pip-version-check -e '.[cli,langchain,postgres,prices,rules,safety,store]' --group dev
+.venv/bin/pip install -q --disable-pip-version-check -e '.[cli,compare,langchain,postgres,prices,rules,safety,store]' --group dev
 touch .venv/.dev .venv/.demo

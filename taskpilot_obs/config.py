@@ -23,7 +23,7 @@ from taskpilot_obs.tracing import Tracing, installed_provider
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from taskpilot_obs.budgets.attaching import Assembly
+    from taskpilot_obs.budgets.assembly import Assembly
     from taskpilot_obs.safety.checks import Checks
     from taskpilot_obs.safety.redaction import Redactor
     from taskpilot_obs.settings import Options, Settings
@@ -149,7 +149,7 @@ def _build(settings: Settings, recorder: Recorder, clock: Clock, before: Parts |
         redactor=redactor,
         tracing=tracing,
         checks=checks,
-        budgets=None if budgets is None else budgets.control,
+        budgets=None if budgets is None else budgets.admission,
     )
 
 
@@ -181,8 +181,8 @@ class _Poll:
             return
         if self._recorder.tracing is None:
             self._recorder.trace_with(_tracing(self._settings))
-        if parts.budgets is not None and parts.budgets.book is not None:
-            parts.budgets.book.tick()
+        if parts.budgets is not None and parts.budgets.settler is not None:
+            parts.budgets.settler.tick()
 
 
 def _tracing(settings: Settings) -> Tracing | None:
@@ -214,11 +214,11 @@ def _budgets(
 ) -> Assembly | None:
     if not (settings.budgets or settings.budget_store or settings.on_budget_alert or recorder.own_budgets):
         return None
-    from taskpilot_obs.budgets.attaching import assemble
-    from taskpilot_obs.budgets.control import Means
+    from taskpilot_obs.budgets.admission import BudgetDeps
+    from taskpilot_obs.budgets.assembly import assemble
 
     last = None if before is None else before.budgets
-    return assemble(settings, Means(*means, recorder.report), metrics, recorder.own_budgets, last)
+    return assemble(settings, BudgetDeps(*means, recorder.report), metrics, recorder.own_budgets, last)
 
 
 def _checks(settings: Settings) -> Checks | None:

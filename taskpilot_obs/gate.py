@@ -17,7 +17,7 @@ from taskpilot_obs.safety.subjects import NO_ARGUMENTS, Subject
 from taskpilot_obs.safety.texts import texts_in
 
 if TYPE_CHECKING:
-    from taskpilot_obs.budgets.control import Control
+    from taskpilot_obs.budgets.admission import AdmissionController
     from taskpilot_obs.invocation import ActiveInvocation
     from taskpilot_obs.recorder import Recorder
     from taskpilot_obs.records import Record
@@ -254,7 +254,7 @@ class Limits:
 
     __slots__ = ("budgets", "tokens")
 
-    def __init__(self, tokens: TokenLimits | None, budgets: Control | None) -> None:
+    def __init__(self, tokens: TokenLimits | None, budgets: AdmissionController | None) -> None:
         self.tokens = tokens
         self.budgets = budgets
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from taskpilot_obs.abandonable import Abandonable
 from taskpilot_obs.guarded import guarded
-from taskpilot_obs.llm_errors import error_category, stated_category
-from taskpilot_obs.providers import canonical
+from taskpilot_obs.providers.errors import error_category, stated_category
+from taskpilot_obs.providers.names import canonical
 from taskpilot_obs.records import NO_ATTRIBUTES, Status, plain_text
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.site import LlmSite, Site
     from taskpilot_obs.tracing import LiveSpan
     from taskpilot_obs.usage import Reading
-    from taskpilot_obs.usage_types import StatedError
+    from taskpilot_obs.usage.values import StatedError
 
 T = TypeVar("T")
 

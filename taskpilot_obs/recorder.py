@@ -11,7 +11,7 @@ from taskpilot_obs.abandonable import Abandonable
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.invocation import ActiveInvocation
 from taskpilot_obs.llm_invocation import LlmInvocation
-from taskpilot_obs.providers import canonical, infer_provider
+from taskpilot_obs.providers.names import canonical, infer_provider
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
     Operation,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry  # noqa: TID251  the type of an argument that is passed through
 
-    from taskpilot_obs.budgets.control import Control
+    from taskpilot_obs.budgets.admission import AdmissionController
     from taskpilot_obs.budgets.model import Budget
     from taskpilot_obs.clock import Clock
     from taskpilot_obs.exporters.window import RollingWindow
@@ -62,7 +62,7 @@ class Parts(NamedTuple):
     redactor: Redactor | None
     tracing: Tracing | None
     checks: Checks | None = None
-    budgets: Control | None = None
+    budgets: AdmissionController | None = None
 
 
 class Recorder(Reporter):
@@ -141,7 +141,7 @@ class Recorder(Reporter):
         Raises:
             ConfigurationError: another budget has its name.
         """
-        from taskpilot_obs.budgets.attaching import attached
+        from taskpilot_obs.budgets.assembly import attached
 
         with self._lock:
             if self.parts is not None:

@@ -9,13 +9,11 @@ Units: seconds (`_s`), nanoseconds since the Unix epoch (`_unix_ns`), USD (`Deci
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple, Never, cast
-
-from taskpilot_obs.usage_types import Usage
 
 AttributeValue = str | bool | int | float
 Attributes = Mapping[str, AttributeValue]
@@ -56,6 +54,56 @@ class _Words(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> Never:
         raise ValueError(f"{value!r} is no {cls.__name__}; allowed are {', '.join(cls)}")
+
+
+class Usage(NamedTuple):
+    """Tokens of one LLM call. Totals are inclusive; details are subsets of them and are never added on top.
+
+    `None` means that the provider stated nothing, 0 that it stated zero. The model is that of OpenTelemetry's
+    `gen_ai.usage.*`, of genai-prices and of LangChain's `usage_metadata`.
+    """
+
+    input_tokens: int | None = None
+    """Every prompt token: uncached, cache reads, cache writes, tool use."""
+    output_tokens: int | None = None
+    """Every generated token, reasoning included."""
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_write_5m_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    input_audio_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    output_audio_tokens: int | None = None
+    input_image_tokens: int | None = None
+    output_image_tokens: int | None = None
+    cache_read_audio_tokens: int | None = None
+    """Tokens that are both audio and read from the cache."""
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Input and output together; None unless both are known."""
+        if self.input_tokens is None or self.output_tokens is None:
+            return None
+        return self.input_tokens + self.output_tokens
+
+    @classmethod
+    def read(cls, response: object, provider: str | None = None) -> Usage | None:
+        """Return the usage that a provider's response states, or None where it states none. Never raises.
+
+        Args:
+            response: what `taskpilot_obs.usage.read_response` takes.
+            provider: who answered, in any spelling; without it the shape is recognised.
+        """
+        return _usage_readers[0](response, provider)
+
+
+_usage_readers: list[Callable[[object, str | None], Usage | None]] = []
+"""What `Usage.read` calls; `taskpilot_obs.usage` puts it here, so that records import no reader."""
+
+
+def install_usage_reader(read: Callable[[object, str | None], Usage | None]) -> None:
+    """Let `Usage.read` call this function."""
+    _usage_readers[:] = [read]
 
 
 class Operation(_Words):

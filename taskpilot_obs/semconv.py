@@ -111,6 +111,8 @@ RUN_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30
 """Agents, LLM calls and tools, in seconds. 2 and 5 are bounds because the alerts ask about them."""
 WORKFLOW_BUCKETS: Final = (*RUN_BUCKETS, 1800.0, 3600.0)
 FIRST_TOKEN_BUCKETS: Final = RUN_BUCKETS[: RUN_BUCKETS.index(60.0) + 1]
+CALL_BUCKETS: Final = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 50.0, 80.0, 120.0, 200.0, 500.0)
+"""LLM or tool calls beneath one run of an agent."""
 CHECK_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 
@@ -167,6 +169,18 @@ AGENT_DURATION = _histogram(
     "agent_run_duration_seconds", "Duration of an agent run, whatever its status.", RUN_BUCKETS, Label.AGENT
 )
 AGENT_ACTIVE = _gauge("agent_active_runs", "Agent runs in progress.", Label.AGENT)
+AGENT_LLM_CALLS = _histogram(
+    "agent_run_llm_calls",
+    "LLM calls beneath one agent run, those of nested agents included.",
+    CALL_BUCKETS,
+    Label.AGENT,
+)
+AGENT_TOOL_CALLS = _histogram(
+    "agent_run_tool_calls",
+    "Tool calls beneath one agent run, those of nested agents included.",
+    CALL_BUCKETS,
+    Label.AGENT,
+)
 TOOL_CALLS = _counter(
     "agent_tool_calls_total", "Finished tool calls, by how they ended.", Label.AGENT, Label.TOOL, Label.STATUS
 )
@@ -308,6 +322,10 @@ INFO = _gauge(
     Label.VERSION,
     Label.SERVICE,
     Label.SERVICE_VERSION,
+)
+START_TIME = _gauge(
+    "taskpilot_obs_start_time_seconds",
+    "When the counters of this exposition began at 0, in seconds since the Unix epoch; of workers, the first's.",
 )
 
 METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

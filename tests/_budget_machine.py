@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from taskpilot_obs.budgets import Budget
-from taskpilot_obs.budgets.ledger import Account, Booking, Claim, Ledger
+from taskpilot_obs.budgets.ledger import Account, Charge, Ledger, ReservationLine
 
 LIMIT = 1_000
 LIFE = timedelta(seconds=100)
@@ -38,8 +38,8 @@ STEPS = st.lists(
 class Held(NamedTuple):
     """A reservation of a process that lives."""
 
-    hold: str
-    claim: Claim
+    reservation_id: str
+    line: ReservationLine
     until: datetime
 
 
@@ -59,25 +59,25 @@ def run(ledgers: Sequence[Ledger], steps: Sequence[Step]) -> None:
         mine = process % len(ledgers)
         ledger, own = ledgers[mine], held[mine]
         if what == "reserve":
-            claim = Claim(budget, account, window, figure)
-            refusal = ledger.reserve(f"{budget.name}-{number}", [claim], now, now + LIFE)
-            alive = sum(each.claim.amount for each in itertools.chain(*held, crashed) if each.until > now)
+            line = ReservationLine(budget, account, window, figure)
+            refusal = ledger.reserve(f"{budget.name}-{number}", [line], now, now + LIFE)
+            alive = sum(each.line.amount for each in itertools.chain(*held, crashed) if each.until > now)
             assert refusal is None or spent + alive + figure > LIMIT, "a call that has room is admitted"
             if refusal is None:
-                own.append(Held(f"{budget.name}-{number}", claim, now + LIFE))
+                own.append(Held(f"{budget.name}-{number}", line, now + LIFE))
         elif what == "settle" and own:
             done = own.pop(0)
-            ledger.settle([Booking(done.claim._replace(amount=figure), done.hold)], now)
+            ledger.settle([Charge(done.line._replace(amount=figure), done.reservation_id)], now)
             spent += figure
-            error += figure if done.until <= now else max(0, figure - done.claim.amount)
+            error += figure if done.until <= now else max(0, figure - done.line.amount)
         elif what == "crash":
             crashed += own
             own.clear()
         elif what == "wait":
             now += timedelta(seconds=figure / 4)
-        line = ledger.read([budget], [window.start]).get(account)
-        assert line is None or line.spent == spent
+        balance = ledger.read([budget], [window.start]).get(account)
+        assert balance is None or balance.spent == spent
         assert spent <= LIMIT + error, "admitted spend passes the limit by the error of the estimates at most"
     ledgers[0].release_expired(now + 2 * LIFE)
-    line = ledgers[0].read([budget], [window.start]).get(account)
-    assert line is None or line.reserved == 0, "nothing is reserved for ever"
+    balance = ledgers[0].read([budget], [window.start]).get(account)
+    assert balance is None or balance.reserved == 0, "nothing is reserved for ever"

@@ -14,12 +14,14 @@ Reply = tuple[int, str, bytes]
 def answering(
     reply: Callable[[BaseHTTPRequestHandler], Reply], *, location: str = "http://127.0.0.1:9/elsewhere"
 ) -> Iterator[str]:
-    """A loopback HTTP server that answers each GET by this function; yields its URL. Redirects go to `location`."""
+    """A loopback HTTP server that answers each request by this function; yields its URL. Redirects go to `location`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             with suppress(ConnectionError):  # a client that has given up
                 self.answer()
+
+        do_POST = do_PUT = do_GET  # noqa: N815  the names that the base class looks for
 
         def answer(self) -> None:
             status, content_type, body = reply(self)

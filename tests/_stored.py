@@ -24,10 +24,10 @@ from taskpilot_obs.records import (
     Origin,
     Rollup,
     Status,
+    Usage,
     Verdict,
 )
 from taskpilot_obs.store import Store, upgrade
-from taskpilot_obs.usage_types import Usage
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

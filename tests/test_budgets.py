@@ -31,11 +31,11 @@ from taskpilot_obs import (
     track_workflow,
 )
 from taskpilot_obs.budgets import Budget, BudgetAlert, load_budgets
-from taskpilot_obs.budgets.booking import RESERVATION
-from taskpilot_obs.budgets.estimates import planned
-from taskpilot_obs.budgets.holding import Held
-from taskpilot_obs.budgets.ledger import Account, Booking, Claim, Mark, MemoryLedger
-from taskpilot_obs.budgets.model import Call
+from taskpilot_obs.budgets.estimates import estimate_call
+from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, MemoryLedger, ReservationLine
+from taskpilot_obs.budgets.model import CallScope
+from taskpilot_obs.budgets.reservation import Reservation
+from taskpilot_obs.budgets.settlement import RESERVATION
 from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import BudgetExceededError, BudgetUnavailableError, ConfigurationError, MissingExtraError
@@ -65,8 +65,8 @@ def amounts(recorder: Recorder, name: str = "team") -> tuple[float, float]:
     assert recorder.parts is not None
     control = recorder.parts.budgets
     assert control is not None
-    lines = [each for each in statuses(control.budgets, control.ledger, control.moment()) if each.budget == name]
-    return float(sum(each.spent for each in lines)), float(sum(each.reserved for each in lines))
+    balances = [each for each in statuses(control.budgets, control.ledger, control.utc_now()) if each.budget == name]
+    return float(sum(each.spent for each in balances)), float(sum(each.reserved for each in balances))
 
 
 def spent(recorder: Recorder, name: str = "team") -> float:
@@ -84,8 +84,8 @@ def no_decorated_budgets(recorder: Recorder) -> Iterator[None]:
     recorder.own_budgets = ()
 
 
-def at(*moment: int, zone: str = "UTC") -> datetime:
-    return datetime(*moment, tzinfo=ZoneInfo(zone))  # type: ignore[misc,arg-type]
+def at(*utc_now: int, zone: str = "UTC") -> datetime:
+    return datetime(*utc_now, tzinfo=ZoneInfo(zone))  # type: ignore[misc,arg-type]
 
 
 # --- what a budget is -----------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def test_amounts_read_as_people_write_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("period", "moment", "start", "end"),
+    ("period", "at", "start", "end"),
     [
         ("day", at(2026, 3, 29, 12), at(2026, 3, 28, 23), at(2026, 3, 29, 22)),
         ("day", at(2026, 10, 25, 12), at(2026, 10, 24, 22), at(2026, 10, 25, 23)),
@@ -146,10 +146,10 @@ def test_amounts_read_as_people_write_them() -> None:
     ],
 )
 def test_periods_are_those_of_the_calendar_in_their_zone(
-    period: Any, moment: datetime, start: datetime, end: datetime
+    period: Any, at: datetime, start: datetime, end: datetime
 ) -> None:
     """A day has 23 hours in March and 25 in October; weeks begin on Monday; months at their own midnight."""
-    window = Budget("team", limit_usd=1, period=period, timezone=BERLIN).window(moment)
+    window = Budget("team", limit_usd=1, period=period, timezone=BERLIN).window(at)
     assert (window.start, window.end) == (start, end)
 
 
@@ -177,7 +177,7 @@ def test_a_total_never_ends() -> None:
 )
 def test_a_scope_says_which_calls_count(scope: dict[str, str], key: str | None) -> None:
     """By name, by pattern, or each for itself; what the call does not say is a line of its own, not a way out."""
-    made = Call("acme", "planner", "triage", "gpt-4o", "openai", None, "gpt-4o-2024-08-06")
+    made = CallScope("acme", "planner", "triage", "gpt-4o", "openai", None, "gpt-4o-2024-08-06")
     assert Budget("team", limit_usd=1, scope=scope).scope_key(made) == key
 
 
@@ -185,11 +185,11 @@ def test_whoever_is_named_as_no_store_takes_it_has_a_line_of_its_own() -> None:
     """Half a character, or more than an index holds: a short key, of this one alone."""
     budget = Budget("team", limit_usd=1, scope=dict.fromkeys(("tenant", "agent", "workflow", "model", "user"), "*"))
     long = ["\U0001f600" * 2_000, "\U0001f600" * 2_000 + "x", "\ud800", "\ud801"]
-    keys = [budget.scope_key(Call(name, name, name, name, None, name)) for name in long]
+    keys = [budget.scope_key(CallScope(name, name, name, name, None, name)) for name in long]
     assert len(set(keys)) == 4
     assert all(key is not None and len(key.encode()) < 700 for key in keys)
     each = Budget("team", limit_usd=1, scope={"tenant": "*"})
-    assert each.scope_key(Call("M\u00fcller")) == '{"tenant": "M\u00fcller"}'
+    assert each.scope_key(CallScope("M\u00fcller")) == '{"tenant": "M\u00fcller"}'
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -418,10 +418,10 @@ def test_a_new_period_has_the_whole_limit() -> None:
             running.record_usage(input_tokens=40_000, output_tokens=2_000)
         assert spent(recorder) == 0
         value = recorder.registry.get_sample_value  # type: ignore[union-attr]
-        book = recorder.parts.budgets.book  # type: ignore[union-attr]
-        assert book is not None
-        book._refreshed -= 2  # seconds: it looks once in a while
-        book.tick()
+        settler = recorder.parts.budgets.settler  # type: ignore[union-attr]
+        assert settler is not None
+        settler._refreshed -= 2  # seconds: it looks once in a while
+        settler.tick()
         assert value("llm_budget_used_ratio", {"budget": "team", "period": "day"}) == 0
 
 
@@ -672,12 +672,12 @@ def test_calls_that_are_made_elsewhere_can_be_reserved_for() -> None:
     with fresh_recorder(budgets=[enforced("0.20")]) as recorder:
         with (
             track_agent("a", recorder=recorder),
-            Held(recorder, model=MODEL, kwargs={"input_tokens": 40_000, "max_tokens": 2_000}),
+            Reservation(recorder, model=MODEL, kwargs={"input_tokens": 40_000, "max_tokens": 2_000}),
         ):
             assert reserved(recorder) == 0.12
             record_llm_call(model=MODEL, cost="0.01")
         assert (spent(recorder), reserved(recorder)) == (0.01, 0)
-        with pytest.raises(BudgetExceededError), Held(recorder, model=MODEL, kwargs={"max_tokens": 30_000}):
+        with pytest.raises(BudgetExceededError), Reservation(recorder, model=MODEL, kwargs={"max_tokens": 30_000}):
             pytest.fail("it must not run")
 
 
@@ -685,19 +685,19 @@ def test_a_reservation_whose_call_nobody_records_counts_as_spent() -> None:
     """Else a framework without a handler would spend past any limit; a call that failed took nothing."""
     with fresh_recorder(budgets=[enforced()]) as recorder:
         stated = {"input_tokens": 40_000, "max_tokens": 2_000}
-        with Held(recorder, model=MODEL, kwargs=stated):
+        with Reservation(recorder, model=MODEL, kwargs=stated):
             pass
-        with pytest.raises(RuntimeError), Held(recorder, model=MODEL, kwargs=stated):
+        with pytest.raises(RuntimeError), Reservation(recorder, model=MODEL, kwargs=stated):
             raise RuntimeError
         recorder.drain()
-        recorder.parts.budgets.book.tick()  # type: ignore[union-attr]
+        recorder.parts.budgets.settler.tick()  # type: ignore[union-attr]
         assert (spent(recorder), reserved(recorder)) == (0.12, 0)
 
 
 def test_a_reservation_ends_though_the_queue_is_full() -> None:
     """Records that find no room are dropped and counted; what was set aside does not stay reserved for that."""
     with fresh_recorder(budgets=[enforced()], queue_capacity=64) as recorder:
-        held = Held(recorder, model=MODEL, kwargs={"input_tokens": 40_000, "max_tokens": 2_000})
+        held = Reservation(recorder, model=MODEL, kwargs={"input_tokens": 40_000, "max_tokens": 2_000})
         with recorder.pipeline._lock, held:  # nobody makes room
             while len(recorder.pipeline.queue) < 2 * 64:
                 recorder.record_audit_event("full")
@@ -708,12 +708,12 @@ def test_a_reservation_can_be_held_in_an_event_loop() -> None:
     """The same with `async with`; without budgets it does nothing."""
 
     async def held(recorder: Recorder) -> None:
-        async with Held(recorder, model=MODEL, provider="openai", args=("hello",)):
+        async with Reservation(recorder, model=MODEL, provider="openai", args=("hello",)):
             pass
 
     with fresh_recorder() as recorder:
         asyncio.run(held(recorder))
-        with Held(recorder, model=MODEL):
+        with Reservation(recorder, model=MODEL):
             pass
     with fresh_recorder(budgets=[enforced("0.00001")]) as recorder, pytest.raises(BudgetExceededError):
         asyncio.run(held(recorder))
@@ -724,7 +724,7 @@ def test_a_reservation_can_be_held_in_an_event_loop() -> None:
 def test_a_reservations_name_is_an_attribute_of_its_call() -> None:
     """So the audit log shows which reservation paid for a call."""
     with fresh_recorder(budgets=[enforced()]) as recorder, capture_invocations(recorder) as seen:
-        with Held(recorder, model=MODEL):
+        with Reservation(recorder, model=MODEL):
             record_llm_call(model=MODEL, cost="0.01")
         assert len(str(seen[0].attributes[RESERVATION])) == 32
 
@@ -810,7 +810,7 @@ def test_status_tells_what_is_left_and_where_it_leads() -> None:
         assert spent(recorder) == 0.12
         control = recorder.parts.budgets  # type: ignore[union-attr]
         assert control is not None
-        (found,) = statuses(control.budgets, control.ledger, control.moment())
+        (found,) = statuses(control.budgets, control.ledger, control.utc_now())
         assert (found.left, found.used_ratio, found.projected) == (Decimal("0.88"), 0.12, Decimal("0.48"))
         assert found.excess == 0
         assert found.resets_at == at(2026, 1, 2)
@@ -859,9 +859,9 @@ def test_a_call_that_was_cancelled_while_it_asked_leaves_nothing_reserved() -> N
         assert control is not None
         reserve = control.ledger.reserve
 
-        def slowly(hold: str, *rest: Any) -> Any:
-            control.held.pop(hold)
-            return reserve(hold, *rest)
+        def slowly(reservation_id: str, *rest: Any) -> Any:
+            control.held.pop(reservation_id)
+            return reserve(reservation_id, *rest)
 
         control.ledger.reserve = slowly  # type: ignore[method-assign]
         with track_llm(recorder=recorder, **CALL) as running:
@@ -893,7 +893,7 @@ def test_a_yaml_file_without_its_package_names_the_extra(tmp_path: Path, monkeyp
 )
 def test_a_plan_is_read_from_a_calls_arguments(args: Any, kwargs: Any, plan: tuple[int, int | None]) -> None:
     """Stated figures first; otherwise three bytes of text are a token, in any nesting."""
-    assert tuple(planned(args, kwargs)) == plan
+    assert tuple(estimate_call(args, kwargs)) == plan
 
 
 def test_threads_never_admit_more_than_the_limit() -> None:
@@ -925,12 +925,12 @@ def test_a_process_ledger_knows_bookings_that_come_again() -> None:
     """They are booked once, and the answer is the same; the next ones are booked."""
     budget, ledger, now = enforced("1"), MemoryLedger(), at(2026, 1, 1, 12)
     window = budget.window(now)
-    claim = Claim(budget, Account("team", "", window.start), window, 6 * 10**11)
-    first = ledger.settle([Booking(claim)], now, Mark("book", 1))
+    line = ReservationLine(budget, Account("team", "", window.start), window, 6 * 10**11)
+    first = ledger.settle([Charge(line)], now, IdempotencyKey("book", 1))
     assert [each.crossed for each in first] == [(500,)]
-    assert ledger.settle([Booking(claim)], now, Mark("book", 1)) == first
-    (second,) = ledger.settle([Booking(claim)], now, Mark("book", 2))
-    assert (second.standing.spent, second.crossed) == (2 * claim.amount, (750, 900, 1_000))
+    assert ledger.settle([Charge(line)], now, IdempotencyKey("book", 1)) == first
+    (second,) = ledger.settle([Charge(line)], now, IdempotencyKey("book", 2))
+    assert (second.balance.spent, second.crossed) == (2 * line.amount, (750, 900, 1_000))
 
 
 def test_a_record_that_cannot_be_booked_costs_no_other() -> None:
@@ -939,9 +939,9 @@ def test_a_record_that_cannot_be_booked_costs_no_other() -> None:
         record_llm_call(model=MODEL, cost="0.01")
         recorder.drain()
         strange = seen[0]._replace(cost=Decimal("NaN"))
-        book = recorder.parts.budgets.book  # type: ignore[union-attr]
-        assert book is not None
-        book.export([strange, seen[0], strange, seen[0]])
+        settler = recorder.parts.budgets.settler  # type: ignore[union-attr]
+        assert settler is not None
+        settler.export([strange, seen[0], strange, seen[0]])
         assert spent(recorder) == 0.03
         value = recorder.registry.get_sample_value  # type: ignore[union-attr]
         assert value("taskpilot_obs_internal_errors_total", {"where": "budgets"}) == 2
@@ -957,7 +957,7 @@ def test_periods_of_long_ago_are_forgotten() -> None:
             clock.advance(24 * 3600)
         control = recorder.parts.budgets  # type: ignore[union-attr]
         assert control is not None
-        control.ledger.release_expired(control.moment())
+        control.ledger.release_expired(control.utc_now())
         assert len(control.ledger.read(control.budgets, [at(2026, 1, 1) + timedelta(days=n) for n in range(9)])) <= 2
 
 

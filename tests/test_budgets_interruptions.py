@@ -11,11 +11,11 @@ from _press import Press
 
 from taskpilot_obs import record_llm_call, track_llm
 from taskpilot_obs.budgets import Budget, BudgetAlert
-from taskpilot_obs.budgets.booking import Book
-from taskpilot_obs.budgets.control import Control
-from taskpilot_obs.budgets.holding import Held
+from taskpilot_obs.budgets.admission import AdmissionController
 from taskpilot_obs.budgets.ledger import MemoryLedger
 from taskpilot_obs.budgets.outbox import Outbox
+from taskpilot_obs.budgets.reservation import Reservation
+from taskpilot_obs.budgets.settlement import Settler
 from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.testing import fresh_recorder
@@ -28,7 +28,7 @@ BUDGETS = (
 )
 
 
-def control_of(recorder: Recorder) -> Control:
+def control_of(recorder: Recorder) -> AdmissionController:
     assert recorder.parts is not None
     assert recorder.parts.budgets is not None
     return recorder.parts.budgets
@@ -37,7 +37,7 @@ def control_of(recorder: Recorder) -> Control:
 def amounts(recorder: Recorder) -> dict[str, tuple[float, float]]:
     """What is spent and reserved of each budget."""
     control = control_of(recorder)
-    found = statuses(control.budgets, control.ledger, control.moment())
+    found = statuses(control.budgets, control.ledger, control.utc_now())
     return {each.budget: (float(each.spent), float(each.reserved)) for each in found}
 
 
@@ -45,9 +45,9 @@ def calls(recorder: Recorder) -> None:
     """Three that reserve, of which nobody records one; and two that are recorded after the fact: 0.57 USD."""
     with track_llm(recorder=recorder, **CALL) as running:
         running.record_usage(input_tokens=40_000, output_tokens=2_000)
-    with Held(recorder, model="gpt-4o", kwargs={"input_tokens": 40_000, "max_tokens": 2_000}):
+    with Reservation(recorder, model="gpt-4o", kwargs={"input_tokens": 40_000, "max_tokens": 2_000}):
         record_llm_call(model="gpt-4o", usage={"input_tokens": 10, "output_tokens": 0}, cost="0.13")
-    with Held(recorder, model="gpt-4o", kwargs={"input_tokens": 40_000, "max_tokens": 2_000}):
+    with Reservation(recorder, model="gpt-4o", kwargs={"input_tokens": 40_000, "max_tokens": 2_000}):
         pass
     for _ in range(2):
         record_llm_call(model="gpt-4o", usage={"input_tokens": 10, "output_tokens": 0}, cost="0.10")
@@ -56,27 +56,33 @@ def calls(recorder: Recorder) -> None:
 @pytest.mark.parametrize(
     "functions",
     [
-        (Book._take, Book._bookings_of, Book._bookings),
+        (Settler._take, Settler._charges_of, Settler._charges),
         (Outbox.put, Outbox.send, Outbox._begun, Outbox._batch_of, Outbox._hand_over, Outbox._ended),
-        (Book._tell, Book._show_if_top, Book._show),
-        (MemoryLedger._settle, MemoryLedger._expire, MemoryLedger._give_back, MemoryLedger._change, MemoryLedger._line),
+        (Settler._tell, Settler._show_if_top, Settler._show),
+        (
+            MemoryLedger._settle,
+            MemoryLedger._expire,
+            MemoryLedger._give_back,
+            MemoryLedger._change,
+            MemoryLedger._balance,
+        ),
     ],
     ids=lambda functions: functions[0].__qualname__,
 )
 def test_a_batch_that_is_interrupted_is_booked_to_its_end(functions: tuple[Callable[..., Any], ...]) -> None:
     """Ctrl-C at any line of it goes on to whoever reads; the sums are exact, and each threshold is told."""
-    press, line = Press(*functions), 0
-    while line == 0 or press.pressed:
-        line += 1
+    press, balance = Press(*functions), 0
+    while balance == 0 or press.pressed:
+        balance += 1
         alerts: list[BudgetAlert] = []
         with fresh_recorder(budgets=BUDGETS, on_budget_alert=alerts.append) as recorder:
             recorder.pipeline.high_water = 1_000
             with recorder.pipeline._lock:  # the drainer has to wait
                 calls(recorder)
-                with suppress(KeyboardInterrupt), press.at(line):
+                with suppress(KeyboardInterrupt), press.at(balance):
                     recorder.pipeline._process(1_000)
             recorder.flush()
-            assert amounts(recorder) == {"team": (0.57, 0.0), "tokens": (84_030.0, 0.0)}, line
-            assert {each.threshold for each in alerts if each.budget == "team"} == {0.5}, line
+            assert amounts(recorder) == {"team": (0.57, 0.0), "tokens": (84_030.0, 0.0)}, balance
+            assert {each.threshold for each in alerts if each.budget == "team"} == {0.5}, balance
             assert control_of(recorder).held == {}
-    assert line > 5
+    assert balance > 5

@@ -26,17 +26,17 @@ def test_spend_never_passes_the_limit_by_more_than_the_error_of_the_estimates(st
 
 @settings(max_examples=150, deadline=None)
 @given(MOMENTS, st.sampled_from(["day", "week", "month"]), ZONES)
-def test_periods_follow_each_other_without_gap(moment: datetime, period: str, zone: str) -> None:
+def test_periods_follow_each_other_without_gap(utc_now: datetime, period: str, zone: str) -> None:
     """Each moment lies in one period, and where one ends the next begins, over every change of the clocks."""
     budget = Budget("team", limit_usd=1, period=period, timezone=zone)  # type: ignore[arg-type]
-    windows = [budget.window(moment)]
+    windows = [budget.window(utc_now)]
     for _ in range(3):
         end = windows[-1].end
         assert end is not None
         windows.append(budget.window(end))
     first = windows[0]
     assert first.end is not None
-    assert first.start <= moment < first.end
+    assert first.start <= utc_now < first.end
     for before, after in pairwise(windows):
         assert before.end == after.start
         assert before.end is not None

@@ -14,7 +14,7 @@ import pytest
 from google.genai import errors as google_errors
 from langchain_core.exceptions import OutputParserException
 
-from taskpilot_obs.llm_errors import error_category
+from taskpilot_obs.providers.errors import error_category
 from taskpilot_obs.semconv import ERROR_CATEGORIES
 
 REQUEST: Any = httpx.Request("POST", "http://127.0.0.1/v1")

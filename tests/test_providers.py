@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from taskpilot_obs import providers
-from taskpilot_obs.providers import canonical, infer_provider, split_model
+from taskpilot_obs.providers import names as providers
+from taskpilot_obs.providers.names import canonical, infer_provider, split_model
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,17 @@ import json
 import os
 import re
 import subprocess
+from base64 import b64encode
 from fnmatch import fnmatch
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
+from _http import answering
+from _schemas import schema_file
 from _servers import require_binary
 
 from taskpilot_obs.audit.rows import AuditLines
@@ -29,7 +34,7 @@ def _yaml(path: str) -> Any:
 
 COMPOSE = _yaml("compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-ONCE = {"elasticsearch-users", "kibana-searches"}
+ONCE = {"elasticsearch-setup", "kibana-searches"}
 """Services that run to an end; they have nothing to check the health of."""
 WITHOUT_SHELL = {"otel-collector"}
 """Images that hold one program and nothing that could ask for its health; it is published on the loopback instead."""
@@ -109,7 +114,7 @@ def test_the_default_profile_and_what_the_others_add() -> None:
     assert by_profile == {
         "default": {"prometheus", "alertmanager", "grafana"},
         "traces": {"otel-collector", "jaeger"},
-        "logs": {"elasticsearch", "elasticsearch-users", "kibana", "kibana-searches", "filebeat"},
+        "logs": {"elasticsearch", "elasticsearch-setup", "kibana", "kibana-searches", "filebeat"},
     }
 
 
@@ -121,8 +126,10 @@ def test_no_password_stands_in_the_files() -> None:
                 assert value is None or re.match(r"\$\{\w+(:\?|-\})", value), key
     example = (STACK / "env.example").read_text(encoding="utf-8")
     settings = dict(re.findall(r"^([A-Z_]+)=(.*)$", example, flags=re.MULTILINE))
-    assert set(settings.values()) == {""}
-    assert set(settings) | {"TASKPILOT_AUDIT_DIR"} == _environment_names()
+    named = {"COMPOSE_PROJECT_NAME": "taskpilot-observability"}
+    assert settings == named | {name: "" for name in settings if name.endswith("_PASSWORD")}
+    optional = set(re.findall(r"^#([A-Z_]+)=", example, flags=re.MULTILINE))
+    assert (set(settings) - set(named)) | optional == _environment_names()
 
 
 def _environment_names() -> set[str]:
@@ -143,32 +150,113 @@ def test_a_missing_password_of_a_profile_that_is_off_disturbs_nobody() -> None:
     assert ":?set GRAFANA_ADMIN_PASSWORD" in SERVICES["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"]
 
 
-@pytest.mark.parametrize(
-    ("service", "variable"), [("elasticsearch", "ELASTIC_PASSWORD"), ("elasticsearch-users", "KIBANA_PASSWORD")]
-)
-def test_a_missing_password_stops_the_service_and_says_which(service: str, variable: str) -> None:
-    """The services of the profile `logs` end at once, with the name of the variable, where it is not set."""
-    shell, flag, script = SERVICES[service]["entrypoint"]
+def test_a_missing_password_stops_elasticsearch_with_its_name() -> None:
+    """Elasticsearch ends at once, with the name of the variable, where its password is not set."""
+    shell, flag, script = SERVICES["elasticsearch"]["entrypoint"]
     guard = script.replace("$$", "$").split("&&")[0]
-    environment = {key: value for key, value in os.environ.items() if key != variable}
+    environment = {key: value for key, value in os.environ.items() if key != "ELASTIC_PASSWORD"}
     missing = subprocess.run([shell, flag, guard], env=environment, capture_output=True, text=True, check=False)
     assert missing.returncode != 0
-    assert f"set {variable} in .env" in missing.stderr
-    given = subprocess.run([shell, flag, guard], env=environment | {variable: "x"}, check=False)
+    assert "set ELASTIC_PASSWORD in .env" in missing.stderr
+    given = subprocess.run([shell, flag, guard], env=environment | {"ELASTIC_PASSWORD": "x"}, check=False)
     assert given.returncode == 0
 
 
-@pytest.mark.parametrize("password", ['a"b', "a\\b"])
-def test_a_password_that_would_break_the_request_is_refused(password: str) -> None:
-    """The password travels within JSON, so a quote or a backslash ends the service with that reason."""
-    shell, flag, script = SERVICES["elasticsearch-users"]["entrypoint"]
-    guard = script.replace("$$", "$").split("&& curl")[0]
-    environment = os.environ | {"KIBANA_PASSWORD": password}
-    refused = subprocess.run([shell, flag, guard], env=environment, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert "no quotes and no backslashes" in refused.stderr
-    taken = subprocess.run([shell, flag, guard], env=environment | {"KIBANA_PASSWORD": "it's $5 & more"}, check=False)
-    assert taken.returncode == 0
+PASSWORDS = {"ELASTIC_PASSWORD": 'el"astic', "KIBANA_PASSWORD": "it's $5 & more", "FILEBEAT_PASSWORD": "beat"}
+
+
+def _set_up(url: str, **changed: str | None) -> subprocess.CompletedProcess[str]:
+    """Run the script of the service `elasticsearch-setup` against this server."""
+    given: dict[str, str | None] = {**PASSWORDS, "ELASTICSEARCH_URL": url, **changed}
+    environment = os.environ | {name: value for name, value in given.items() if value is not None}
+    script = STACK / "elasticsearch" / "setup.sh"
+    return subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_set_up_makes_users_with_few_rights_and_a_retention() -> None:
+    """Kibana's user gets its password, Filebeat's may only add to audit indices, and these end at the given age."""
+    asked: dict[str, tuple[str, Any, str | None]] = {}
+
+    def reply(request: BaseHTTPRequestHandler) -> tuple[int, str, bytes]:
+        body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
+        asked[request.path] = (request.command, body, request.headers["Authorization"])
+        return 200, "application/json", b"{}"
+
+    with answering(reply) as url:
+        done = _set_up(url, AUDIT_RETENTION_DAYS="90")
+    assert (done.returncode, done.stderr) == (0, "")
+    administrator = "Basic " + b64encode(b'elastic:el"astic').decode()
+    assert {authorization for _, _, authorization in asked.values()} == {administrator}
+    assert asked["/_security/user/kibana_system/_password"][:2] == ("POST", {"password": "it's $5 & more"})
+    policy = FILEBEAT["setup.template"]["settings"]["index.lifecycle.name"]
+    phases = asked[f"/_ilm/policy/{policy}"][1]["policy"]["phases"]
+    assert phases["delete"] == {"min_age": "90d", "actions": {"delete": {}}}
+    user = asked[f"/_security/user/{FILEBEAT['output.elasticsearch']['username']}"][1]
+    assert user["password"] == PASSWORDS["FILEBEAT_PASSWORD"]
+    (role,) = user["roles"]
+    (rights,) = asked[f"/_security/role/{role}"][1]["indices"]
+    assert rights["names"] == [FILEBEAT["setup.template"]["pattern"]]
+    assert set(rights["privileges"]) == {"create_doc", "create_index", "view_index_metadata"}
+
+
+def test_a_refusal_of_elasticsearch_ends_the_set_up() -> None:
+    """An error of the server is an error of the service, so that what waits for it does not start."""
+    with answering(lambda _: (401, "application/json", b"{}")) as url:
+        assert _set_up(url).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("KIBANA_PASSWORD", None, "set KIBANA_PASSWORD in .env"),
+        ("FILEBEAT_PASSWORD", None, "set FILEBEAT_PASSWORD in .env"),
+        ("KIBANA_PASSWORD", 'a"b', "KIBANA_PASSWORD: no quotes and no backslashes"),
+        ("FILEBEAT_PASSWORD", "a\\b", "FILEBEAT_PASSWORD: no quotes and no backslashes"),
+        ("AUDIT_RETENTION_DAYS", "0", "AUDIT_RETENTION_DAYS: given '0'"),
+        ("AUDIT_RETENTION_DAYS", "1 year", "AUDIT_RETENTION_DAYS: given '1 year'"),
+    ],
+)
+def test_a_value_that_cannot_work_stops_the_set_up(variable: str, value: str | None, message: str) -> None:
+    """The set-up ends with the name of the variable before it asks the server anything."""
+    refused = _set_up("http://127.0.0.1:9", **{variable: value})
+    assert refused.returncode != 0
+    assert message in refused.stderr
+
+
+@pytest.mark.parametrize("profiles", [(), ("traces",), ("traces", "logs")], ids=" ".join)
+def test_docker_compose_accepts_the_file(profiles: tuple[str, ...], tmp_path: Path) -> None:
+    """`docker-compose config` reads the file with every combination of profiles that it names."""
+    tool = require_binary("docker-compose")
+    environment = tmp_path / "env"
+    environment.write_text("GRAFANA_ADMIN_PASSWORD=x\n")
+    chosen = [word for profile in profiles for word in ("--profile", profile)]
+    done = subprocess.run(
+        [tool, "--env-file", environment, "-f", STACK / "compose.yaml", *chosen, "config"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    known = {name for name, service in SERVICES.items() if set(service.get("profiles", profiles)) <= set(profiles)}
+    assert known <= set(yaml.safe_load(done.stdout)["services"])
+
+
+def test_the_compose_specification_accepts_the_file() -> None:
+    """The file is valid by the published JSON schema, which refuses a volume that is named twice."""
+    schema = json.loads(schema_file("compose-spec.json").read_text(encoding="utf-8"))
+    validator = jsonschema.Draft7Validator(schema)
+    assert [error.message for error in validator.iter_errors(COMPOSE)] == []
+    twice = {"services": {"a": {"image": "b", "volumes": ["c:/d", "c:/d"]}}}
+    assert not validator.is_valid(twice)
+
+
+@pytest.mark.parametrize("path", ["alertmanager/alertmanager.yml", "prometheus/prometheus.yml"])
+def test_every_file_that_a_server_is_told_to_read_is_mounted(path: str) -> None:
+    """Paths within the containers, those of examples in comments included, lie below a mounted folder."""
+    text = (STACK / path).read_text(encoding="utf-8")
+    named = re.findall(r"/etc/(?:prometheus|alertmanager)/[\w./-]+", text)
+    mounted = [target for _, target in _binds()]
+    assert all(any(each == target or each.startswith(f"{target}/") for target in mounted) for each in named)
 
 
 # Grafana's provisioning
@@ -288,11 +376,11 @@ def test_filebeat_parses_lines_under_the_prefix_of_the_searches() -> None:
     """Records land under `audit.`, in the index that the template and Kibana's data view name."""
     (parser,) = FILEBEAT["filebeat.inputs"][0]["parsers"]
     assert parser["ndjson"]["target"] == "audit"
-    index = FILEBEAT["output.elasticsearch"]["index"]
+    index = FILEBEAT["output.elasticsearch"]["index"].replace("%{+yyyy.MM}", "2026.11")
     view = next(saved for saved in SAVED if saved["type"] == "index-pattern")
     assert fnmatch(index, FILEBEAT["setup.template"]["pattern"])
-    assert view["attributes"]["title"] == FILEBEAT["setup.template"]["pattern"]
-    assert "ELASTIC_PASSWORD:?" in FILEBEAT["output.elasticsearch"]["password"]
+    assert fnmatch(index, view["attributes"]["title"])
+    assert "FILEBEAT_PASSWORD:?" in FILEBEAT["output.elasticsearch"]["password"]
 
 
 def test_every_audit_field_has_a_type() -> None:

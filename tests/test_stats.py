@@ -25,7 +25,7 @@ from taskpilot_obs.exporters.window import RollingWindow
 from taskpilot_obs.golden_signals import signals_from_window
 from taskpilot_obs.golden_signals.from_store import signals_from_store
 from taskpilot_obs.periods import calendar_period
-from taskpilot_obs.records import Operation, Rollup, Status
+from taskpilot_obs.records import Operation, Rollup, Status, Usage
 from taskpilot_obs.stats import (
     aget_cost_breakdown,
     aget_cost_summary,
@@ -42,7 +42,6 @@ from taskpilot_obs.stats import (
 from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.writer import Writer
-from taskpilot_obs.usage_types import Usage
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskpilot_obs.pricing import PriceTable
-from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
-from taskpilot_obs.usage_readers import envelopes, shapes
+from taskpilot_obs.usage import StreamReader, Usage, envelopes, from_counts, read_response, shapes
 
 KEYS = (
-    *shapes._SHAPES,
-    *envelopes.WRAPPERS,
-    *envelopes.USAGE_KEYS,
+    *shapes.MARKS,
+    *shapes.WRAPPERS,
+    *shapes.USAGE_KEYS,
     *envelopes.MODEL_KEYS,
     *envelopes.CHOICE_KEYS,
     *("prompt_tokens_details", "input_token_details", "completion_tokens_details", "cached_tokens", "reasoning_tokens"),

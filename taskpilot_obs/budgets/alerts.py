@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from taskpilot_obs.budgets.ledger import Claim, Refusal, Settled, Standing
+from taskpilot_obs.budgets.ledger import Balance, Refusal, ReservationLine, Settled
 from taskpilot_obs.records import AttributeValue, CheckResult, Decision, DecisionKind, Origin, Stage, Verdict
 from taskpilot_obs.semconv import Label
 
@@ -44,17 +44,17 @@ class BudgetAlert(NamedTuple):
 
 def alerts_of(settled: Settled, time_unix_ns: int) -> list[Decision]:
     """A decision for each threshold that a booking crossed."""
-    claim = settled.claim
+    line = settled.line
     return [
         Decision(
             DecisionKind.BUDGET,
-            claim.budget.name,
+            line.budget.name,
             Verdict.ALLOW,
             CheckResult.PASSED,
             Origin(),
             time_unix_ns,
             f"{permille / 10:g} % of the limit is spent",
-            attributes={**_figures(claim, settled.standing), _THRESHOLD: permille / 1_000},
+            attributes={**_figures(line, settled.balance), _THRESHOLD: permille / 1_000},
         )
         for permille in settled.crossed
     ]
@@ -62,50 +62,50 @@ def alerts_of(settled: Settled, time_unix_ns: int) -> list[Decision]:
 
 def refusal_of(refusal: Refusal, origin: Origin, time_unix_ns: int, *, refused: bool) -> Decision:
     """The decision about a call that has no room."""
-    claim = refusal.claim
+    line = refusal.line
     return Decision(
         DecisionKind.BUDGET,
-        claim.budget.name,
+        line.budget.name,
         Verdict.DENY,
         CheckResult.BLOCKED if refused else CheckResult.WOULD_BLOCK,
         origin,
         time_unix_ns,
         "no room for the call",
         stage=Stage.INPUT,
-        attributes={**_figures(claim, refusal.standing), _NEEDED: str(claim.budget.amount(claim.amount))},
+        attributes={**_figures(line, refusal.balance), _NEEDED: str(line.budget.amount(line.amount))},
     )
 
 
-def failure_of(claim: Claim, origin: Origin, time_unix_ns: int, reason: str, *, refused: bool) -> Decision:
+def failure_of(line: ReservationLine, origin: Origin, time_unix_ns: int, reason: str, *, refused: bool) -> Decision:
     """The decision about a call that could not be judged."""
     return Decision(
         DecisionKind.BUDGET,
-        claim.budget.name,
+        line.budget.name,
         Verdict.DENY if refused else Verdict.ALLOW,
         CheckResult.BLOCKED if refused else CheckResult.BYPASSED,
         origin,
         time_unix_ns,
         reason,
         stage=Stage.INPUT,
-        attributes={Label.PERIOD: claim.budget.period},
+        attributes={Label.PERIOD: line.budget.period},
     )
 
 
-def _figures(claim: Claim, standing: Standing) -> dict[str, AttributeValue]:
+def _figures(line: ReservationLine, balance: Balance) -> dict[str, AttributeValue]:
     """Amounts as text, so that they stay exact."""
-    budget, window = claim.budget, claim.window
+    budget, window = line.budget, line.window
     figures: dict[str, AttributeValue] = {
         Label.PERIOD: budget.period,
         _UNIT: budget.unit,
         _LIMIT: str(budget.amount(budget.limit)),
-        _SPENT: str(budget.amount(standing.spent)),
-        _RESERVED: str(budget.amount(standing.reserved)),
+        _SPENT: str(budget.amount(balance.spent)),
+        _RESERVED: str(budget.amount(balance.reserved)),
         _START: window.start.isoformat(),
     }
     if window.end is not None:
         figures[_RESETS] = window.end.isoformat()
-    if claim.account.scope_key:
-        figures[_SCOPE] = claim.account.scope_key
+    if line.account.scope_key:
+        figures[_SCOPE] = line.account.scope_key
     return figures
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Final, NamedTuple
 
-from taskpilot_obs.usage_types import Usage, count
+from taskpilot_obs.records import Usage
+from taskpilot_obs.usage.values import count
 
 INPUT_TOKENS: Final = "input_tokens"
 MAX_OUTPUT: Final = (
@@ -22,7 +23,7 @@ _OPTIONS: Final = frozenset({"model", "provider", *MAX_OUTPUT})
 _HOLDERS: Final = ("content", "text", "messages", "parts")
 
 
-class Plan(NamedTuple):
+class CallEstimate(NamedTuple):
     """What a call is expected to take."""
 
     input_tokens: int
@@ -38,14 +39,14 @@ class Plan(NamedTuple):
         return Usage(self.input_tokens, default_output if self.max_output_tokens is None else self.max_output_tokens)
 
 
-def planned(args: Iterable[object], kwargs: Mapping[str, object]) -> Plan:
+def estimate_call(args: Iterable[object], kwargs: Mapping[str, object]) -> CallEstimate:
     """Read a plan from a call's arguments: `input_tokens` and `max_tokens` where they are stated, else the text."""
     stated = count(kwargs.get(INPUT_TOKENS))
     if stated is None:
         texts = (*args, *(value for key, value in kwargs.items() if key not in _OPTIONS))
         stated = -(-_length(texts, 0) // BYTES_PER_TOKEN)
     limits = (count(kwargs.get(name)) for name in MAX_OUTPUT)
-    return Plan(stated, next((limit for limit in limits if limit is not None), None))
+    return CallEstimate(stated, next((limit for limit in limits if limit is not None), None))
 
 
 def _length(values: Iterable[object], depth: int) -> int:

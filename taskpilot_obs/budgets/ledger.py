@@ -1,4 +1,4 @@
-"""What is spent and reserved of each budget; and the ledger that a process keeps by itself."""
+"""What is spent and reserved of each budget, and the ledger that one process keeps in memory."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from taskpilot_obs.budgets.model import Budget, Window
 from taskpilot_obs.guarded import to_the_end
 
+_KEPT: Final = timedelta(days=1)
+"""How long a finished period stays in memory."""
+
 
 class Account(NamedTuple):
-    """One line of the ledger: a budget, the tenant (user, …) it is split by, and a period."""
+    """One line of the ledger: a budget, the tenant (user, …) that it is split by, and a period."""
 
     budget: str
     scope_key: str
     period_start: datetime
 
 
-class Claim(NamedTuple):
-    """An amount that a call may take from a budget, in its smallest unit."""
+class ReservationLine(NamedTuple):
+    """An amount that a call may take from one budget, in the budget's smallest unit."""
 
     budget: Budget
     account: Account
@@ -32,105 +35,139 @@ class Claim(NamedTuple):
     amount: int
 
 
-class Standing(NamedTuple):
-    """Where an account stands, in its budget's smallest unit."""
+class Balance(NamedTuple):
+    """The figures of an account, in its budget's smallest unit."""
 
     spent: int = 0
     reserved: int = 0
     alerted: int = 0
     """The highest threshold that was alerted in the period, in thousandths of the limit."""
     refusals: int = 0
+    assumed: int = 0
+    """The part of `spent` that was booked by estimate, because the call's cost is unknown."""
 
 
 class Refusal(NamedTuple):
-    """The claim that has no room."""
+    """The line that has no room, and the account's figures at that moment."""
 
-    claim: Claim
-    standing: Standing
+    line: ReservationLine
+    balance: Balance
 
     @property
     def is_final(self) -> bool:
         """Whether no settlement or expiry can make room in this period."""
-        return self.standing.spent + self.claim.amount > self.claim.budget.limit
+        return self.balance.spent + self.line.amount > self.line.budget.limit
+
+    @property
+    def could_fit(self) -> bool:
+        """Whether an unused budget would have room for the call."""
+        return self.line.amount <= self.line.budget.limit
 
 
-class Booking(NamedTuple):
-    """What a call took; `hold` is the reservation that ends with it."""
+class Charge(NamedTuple):
+    """What a call took from one budget."""
 
-    claim: Claim
-    hold: str | None = None
+    line: ReservationLine
+    reservation_id: str | None = None
+    """The reservation that ends with it."""
+    is_assumed: bool = False
+    """Whether the amount is an estimate."""
 
 
-class Mark(NamedTuple):
-    """Names the bookings that are handed over together, so that a ledger knows them when they come again."""
+class IdempotencyKey(NamedTuple):
+    """Names charges that are handed over together, so that a ledger recognises them when they come again."""
 
     writer: str
-    """Who hands them over; no other process, and no fork, has the same name."""
+    """Unique to the process, and to each fork of it."""
     number: int
-    """From 1 on, and larger each time: a ledger needs to remember the last one only."""
+    """Starts at 1 and grows, so that a ledger needs to remember the last one only."""
 
 
 class Settled(NamedTuple):
-    """An account after a booking, and the thresholds that it crossed for the first time in its period."""
+    """An account after a charge, and the thresholds that it crossed for the first time in its period."""
 
-    claim: Claim
-    standing: Standing
+    line: ReservationLine
+    balance: Balance
     crossed: tuple[int, ...]
 
 
 class Ledger(Protocol):
-    """Where budgets are kept. Every method is atomic, from any thread, and from any process where it has a store."""
+    """Where budgets are kept. Every method is atomic across threads, and across processes where it has a store."""
 
     blocking: bool
     """Whether it does I/O, so that an event loop must not wait for it."""
 
-    def reserve(self, hold: str, claims: Sequence[Claim], now: datetime, expires_at: datetime) -> Refusal | None:
-        """Set all of these amounts aside, or none where one has no room.
+    def reserve(
+        self, reservation_id: str, lines: Sequence[ReservationLine], now: datetime, expires_at: datetime
+    ) -> Refusal | None:
+        """Reserve all of these amounts, or none where one has no room.
 
         Raises:
             StoreError: the ledger cannot be reached.
         """
 
-    def settle(self, bookings: Sequence[Booking], now: datetime, mark: Mark | None = None) -> list[Settled]:
-        """Book what calls took, and end their reservations; with a mark once, and the answer is the same again.
+    def renew(self, keys: Sequence[str], expires_at: datetime) -> None:
+        """Let these reservations (`reservation_key`) last until then; those that have ended stay ended.
 
         Raises:
-            StoreUnavailableError: the ledger cannot be reached, or its answer was lost: it may all be booked, or none.
+            StoreError: the ledger cannot be reached.
+        """
+
+    def settle(
+        self, charges: Sequence[Charge], now: datetime, idempotency_key: IdempotencyKey | None = None
+    ) -> list[Settled]:
+        """Book what calls took and end their reservations.
+
+        Charges that come again under the same key are booked once and get the same answer.
+
+        Raises:
+            StoreUnavailableError: the ledger cannot be reached, or its answer was lost: all may be booked, or none.
             StoreError: the ledger refuses; nothing was booked.
         """
 
     def release_expired(self, now: datetime) -> int:
-        """End the reservations that nobody settled in time; how many there were."""
+        """End the reservations that were neither settled nor renewed in time; returns how many."""
 
-    def count_refusal(self, account: Account) -> None:
-        """Note that a call was refused."""
+    def count_refusal(self, account: Account, exhausted: int = 0) -> bool:
+        """Count a refused call.
 
-    def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[Account, Standing]:
-        """The lines of these budgets in the periods that begin at these moments."""
+        Args:
+            account: the one that had no room.
+            exhausted: the threshold (in thousandths) to note as alerted; 0 for none.
+
+        Returns:
+            Whether that threshold had not been alerted in the period.
+        """
+
+    def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[Account, Balance]:
+        """The accounts of these budgets in the periods that begin at these moments."""
+
+    def is_same(self, other: Ledger) -> bool:
+        """Whether another ledger object keeps the same figures."""
 
     def close(self) -> None:
-        """Let go of what it has opened."""
+        """Release what it has opened."""
 
 
-def key_of(hold: str, budget: str) -> str:
+def reservation_key(reservation_id: str, budget: str) -> str:
     """Names the part of a reservation that one budget holds."""
-    return f"{hold}/{budget}"
+    return f"{reservation_id}/{budget}"
 
 
-def crossed_by(budget: Budget, standing: Standing) -> tuple[int, ...]:
+def crossed_by(budget: Budget, balance: Balance) -> tuple[int, ...]:
     """The thresholds that are reached and were not alerted yet."""
-    reached = standing.spent * 1_000 // budget.limit
-    return tuple(each for each in budget.permilles if standing.alerted < each <= reached)
+    reached = balance.spent * 1_000 // budget.limit
+    return tuple(each for each in budget.permilles if balance.alerted < each <= reached)
 
 
-class _Held(NamedTuple):
+class _HeldAmount(NamedTuple):
     account: Account
     amount: int
     expires_at: datetime
 
 
 class MemoryLedger:
-    """The ledger of one process: gone when it ends, and not shared with other processes.
+    """The ledger of one process: it ends with the process, and other processes do not see it.
 
     Every process then has the whole limit for itself.
     """
@@ -138,108 +175,122 @@ class MemoryLedger:
     blocking = False
 
     def __init__(self) -> None:
-        self._lines: dict[Account, Standing] = {}
+        self._balances: dict[Account, Balance] = {}
         self._ends: dict[Account, datetime] = {}
-        self._held: OrderedDict[str, _Held] = OrderedDict()
-        self._answered: tuple[Mark | None, list[Settled]] = (None, [])
-        """The last bookings that had a mark, and what was said to them."""
-        self.renew()
+        self._held: OrderedDict[str, _HeldAmount] = OrderedDict()
+        self._answered: tuple[IdempotencyKey | None, list[Settled]] = (None, [])
+        """The last charges that had a key, and the answer to them."""
+        self.renew_lock()
         _ledgers.add(self)
 
-    def renew(self) -> None:
-        """In a forked child: go on with the parent's figures, and a lock of its own."""
+    def renew_lock(self) -> None:
+        """In a forked child: keep the parent's figures, with a new lock."""
         self._lock = threading.Lock()
 
-    def reserve(self, hold: str, claims: Sequence[Claim], now: datetime, expires_at: datetime) -> Refusal | None:
-        """Set all of these amounts aside, or none where one has no room."""
+    def reserve(
+        self, reservation_id: str, lines: Sequence[ReservationLine], now: datetime, expires_at: datetime
+    ) -> Refusal | None:
+        """Reserve all of these amounts, or none where one has no room."""
         with self._lock:
-            lines = self._lines_with(claims)
-            if isinstance(lines, Refusal):
+            balances = self._balances_with(lines)
+            if isinstance(balances, Refusal):
                 if self._expire(now):
-                    lines = self._lines_with(claims)
-                if isinstance(lines, Refusal):
-                    return lines
+                    balances = self._balances_with(lines)
+                if isinstance(balances, Refusal):
+                    return balances
             held = {}
-            for claim in claims:
-                held[key_of(hold, claim.budget.name)] = _Held(claim.account, claim.amount, expires_at)
-            to_the_end(partial(self._change, lines, held))
+            for line in lines:
+                key = reservation_key(reservation_id, line.budget.name)
+                held[key] = _HeldAmount(line.account, line.amount, expires_at)
+            to_the_end(partial(self._change, balances, held))
         return None
 
-    def _lines_with(self, claims: Sequence[Claim]) -> dict[Account, Standing] | Refusal:
-        lines = {}
-        for claim in claims:
-            line = self._lines.get(claim.account) or self._line(claim)
-            spent, reserved, alerted, refusals = line
-            reserved += claim.amount
-            if spent + reserved > claim.budget.limit:
-                return Refusal(claim, line)
-            lines[claim.account] = Standing(spent, reserved, alerted, refusals)
-        return lines
+    def _balances_with(self, lines: Sequence[ReservationLine]) -> dict[Account, Balance] | Refusal:
+        balances = {}
+        for line in lines:
+            balance = self._balances.get(line.account) or self._balance(line)
+            spent, reserved, alerted, refusals, assumed = balance
+            reserved += line.amount
+            if spent + reserved > line.budget.limit:
+                return Refusal(line, balance)
+            balances[line.account] = Balance(spent, reserved, alerted, refusals, assumed)
+        return balances
 
-    def _line(self, claim: Claim) -> Standing:
-        """The line of a claim, which is new where there is none."""
-        if claim.account not in self._lines:
-            if claim.window.end is not None:
-                self._ends[claim.account] = claim.window.end
-            self._lines[claim.account] = Standing()
-        return self._lines[claim.account]
+    def _balance(self, line: ReservationLine) -> Balance:
+        """The balance of a line's account, which is new where there is none."""
+        if line.account not in self._balances:
+            if line.window.end is not None:
+                self._ends[line.account] = line.window.end
+            self._balances[line.account] = Balance()
+        return self._balances[line.account]
 
     def _expire(self, now: datetime) -> int:
-        """They were made in the order in which they end."""
-        lines: dict[Account, Standing] = {}
+        """End what has expired; reservations are kept in the order in which they end."""
+        balances: dict[Account, Balance] = {}
         ended = []
         for key, held in self._held.items():
             if held.expires_at > now:
                 break
             ended.append(key)
-            self._give_back(lines, held)
+            self._give_back(balances, held)
         if ended:
-            to_the_end(partial(self._change, lines, {}, ended))
+            to_the_end(partial(self._change, balances, {}, ended))
         return len(ended)
 
-    def _give_back(self, lines: dict[Account, Standing], held: _Held) -> None:
-        line = lines.get(held.account) or self._lines.get(held.account)
-        if line is not None:
-            spent, reserved, alerted, refusals = line
-            lines[held.account] = Standing(spent, reserved - held.amount, alerted, refusals)
+    def _give_back(self, balances: dict[Account, Balance], held: _HeldAmount) -> None:
+        balance = balances.get(held.account) or self._balances.get(held.account)
+        if balance is not None:
+            balances[held.account] = balance._replace(reserved=balance.reserved - held.amount)
 
-    def settle(self, bookings: Sequence[Booking], now: datetime, mark: Mark | None = None) -> list[Settled]:
-        """Book what calls took, and end their reservations; with a mark once, and the answer is the same again."""
+    def renew(self, keys: Sequence[str], expires_at: datetime) -> None:
+        """Let these reservations last until then."""
         with self._lock:
-            if mark is not None and mark == self._answered[0]:
+            for key in keys:
+                held = self._held.get(key)
+                if held is not None:
+                    self._held[key] = held._replace(expires_at=expires_at)
+                    self._held.move_to_end(key)
+
+    def settle(
+        self, charges: Sequence[Charge], now: datetime, idempotency_key: IdempotencyKey | None = None
+    ) -> list[Settled]:
+        """Book what calls took and end their reservations."""
+        with self._lock:
+            if idempotency_key is not None and idempotency_key == self._answered[0]:
                 return self._answered[1]
             self._expire(now)
-            return self._settle(bookings, mark)
+            return self._settle(charges, idempotency_key)
 
-    def _settle(self, bookings: Sequence[Booking], mark: Mark | None) -> list[Settled]:
-        lines: dict[Account, Standing] = {}
+    def _settle(self, charges: Sequence[Charge], idempotency_key: IdempotencyKey | None) -> list[Settled]:
+        balances: dict[Account, Balance] = {}
         ended: dict[str, None] = {}
         settled = []
-        for claim, hold in bookings:
-            key = None if hold is None else key_of(hold, claim.budget.name)
+        for line, reservation_id, is_assumed in charges:
+            key = None if reservation_id is None else reservation_key(reservation_id, line.budget.name)
             held = None if key is None or key in ended else self._held.get(key)
             if key is not None and held is not None:
                 ended[key] = None
-                self._give_back(lines, held)
-            spent, reserved, alerted, refusals = lines.get(claim.account) or self._line(claim)
-            line = Standing(spent + claim.amount, reserved, alerted, refusals)
-            crossed = crossed_by(claim.budget, line)
+                self._give_back(balances, held)
+            spent, reserved, alerted, refusals, assumed = balances.get(line.account) or self._balance(line)
+            assumed += line.amount if is_assumed else 0
+            balance = Balance(spent + line.amount, reserved, alerted, refusals, assumed)
+            crossed = crossed_by(line.budget, balance)
             if crossed:
-                line = line._replace(alerted=crossed[-1])
-            lines[claim.account] = line
-            settled.append(Settled(claim, line, crossed))
-        to_the_end(partial(self._change, lines, {}, ended, (mark, settled)))
+                balance = balance._replace(alerted=crossed[-1])
+            balances[line.account] = balance
+            settled.append(Settled(line, balance, crossed))
+        to_the_end(partial(self._change, balances, {}, ended, (idempotency_key, settled)))
         return settled
 
     def _change(
         self,
-        lines: Mapping[Account, Standing],
-        held: Mapping[str, _Held],
+        balances: Mapping[Account, Balance],
+        held: Mapping[str, _HeldAmount],
         ended: Iterable[str] = (),
-        answered: tuple[Mark | None, list[Settled]] | None = None,
+        answered: tuple[IdempotencyKey | None, list[Settled]] | None = None,
     ) -> None:
-        """Figures are absolute, so that what a Ctrl-C interrupts and is done again is done once."""
-        self._lines.update(lines)
+        """Set absolute figures, so that a change which a Ctrl-C interrupts can be made again."""
+        self._balances.update(balances)
         if held:
             self._held.update(held)
         for key in ended:
@@ -248,29 +299,37 @@ class MemoryLedger:
             self._answered = answered
 
     def release_expired(self, now: datetime) -> int:
-        """End the reservations that nobody settled in time, and forget the periods that ended a day ago."""
+        """End the reservations that have expired, and forget periods that ended a day ago (an hour for short ones)."""
         with self._lock:
             number = self._expire(now)
-            for account in [each for each, end in self._ends.items() if (now - end).days >= 1]:
-                self._lines.pop(account, None)
-                del self._ends[account]
+            for account, end in list(self._ends.items()):
+                if now - end >= min(_KEPT, 60 * (end - account.period_start)):
+                    self._balances.pop(account, None)
+                    del self._ends[account]
         return number
 
-    def count_refusal(self, account: Account) -> None:
-        """Note that a call was refused."""
+    def count_refusal(self, account: Account, exhausted: int = 0) -> bool:
+        """Count a refused call; returns whether the threshold had not been alerted in the period."""
         with self._lock:
-            line = self._lines[account]
-            self._lines[account] = line._replace(refusals=line.refusals + 1)
+            balance = self._balances[account]
+            is_new = balance.alerted < exhausted
+            alerted = max(balance.alerted, exhausted)
+            self._balances[account] = balance._replace(refusals=balance.refusals + 1, alerted=alerted)
+        return is_new
 
-    def read(self, budgets: Iterable[Budget], starts: Sequence[datetime]) -> dict[Account, Standing]:
-        """The lines of these budgets in the periods that begin at these moments."""
+    def read(self, budgets: Iterable[Budget], starts: Sequence[datetime]) -> dict[Account, Balance]:
+        """The accounts of these budgets in the periods that begin at these moments."""
         names = {budget.name for budget in budgets}
         with self._lock:
             return {
-                account: line
-                for account, line in self._lines.items()
+                account: balance
+                for account, balance in self._balances.items()
                 if account.budget in names and account.period_start in starts
             }
+
+    def is_same(self, other: Ledger) -> bool:
+        """Whether it is this object."""
+        return other is self
 
     def close(self) -> None:
         """Nothing is open."""
@@ -281,7 +340,7 @@ _ledgers: weakref.WeakSet[MemoryLedger] = weakref.WeakSet()
 
 def _renew_all() -> None:
     for ledger in list(_ledgers):
-        ledger.renew()
+        ledger.renew_lock()
 
 
 os.register_at_fork(after_in_child=_renew_all)

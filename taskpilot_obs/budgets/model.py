@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple, NoReturn
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.periods import calendar_period, zone_of
-from taskpilot_obs.providers import canonical
+from taskpilot_obs.providers.names import canonical
 from taskpilot_obs.semconv import NONE, PERIODS
 
 Period = Literal["day", "week", "month", "total"]
@@ -46,7 +46,7 @@ class Window(NamedTuple):
     end: datetime | None
 
 
-class Call(NamedTuple):
+class CallScope(NamedTuple):
     """What a budget may be scoped by."""
 
     tenant: str | None = None
@@ -138,7 +138,7 @@ class Budget:
             amount = Decimal(-1)
         if not amount.is_finite() or not SMALLEST_USD <= amount <= LARGEST_USD:
             self._refuse("limit_usd", self.limit_usd, f"an amount above 0 and up to {LARGEST_USD}")
-        return smallest(amount)
+        return to_pico_usd(amount)
 
     def _permilles(self) -> tuple[int, ...]:
         shares: object = self.thresholds
@@ -179,7 +179,7 @@ class Budget:
             return Window(_EPOCH, None)
         return Window(*calendar_period(self.period, at, self.timezone))
 
-    def scope_key(self, call: Call) -> str | None:
+    def scope_key(self, call: CallScope) -> str | None:
         """Under which line of the ledger a call is booked; None where it is out of scope."""
         split: dict[str, str] = {}
         for key, wanted in self.scope.items():
@@ -226,7 +226,7 @@ def _fits(value: str | None, wanted: str) -> bool:
     return value is not None and (value == wanted or fnmatchcase(value, wanted))
 
 
-def smallest(usd: Decimal) -> int:
+def to_pico_usd(usd: Decimal) -> int:
     """An amount of USD in whole 1e-12 USD."""
     return int((usd / SMALLEST_USD).to_integral_value())
 
@@ -247,5 +247,5 @@ class Windows:
         return window
 
 
-def _ns(moment: datetime | None) -> int:
-    return 1 << 63 if moment is None else (moment - _EPOCH) // timedelta(microseconds=1) * 1_000
+def _ns(utc_now: datetime | None) -> int:
+    return 1 << 63 if utc_now is None else (utc_now - _EPOCH) // timedelta(microseconds=1) * 1_000

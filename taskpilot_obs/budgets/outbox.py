@@ -9,8 +9,8 @@ from itertools import count, repeat, starmap
 from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs import semconv
-from taskpilot_obs.budgets.control import WHERE, Control
-from taskpilot_obs.budgets.ledger import Account, Booking, Claim, Mark, Settled
+from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController
+from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, Settled
 from taskpilot_obs.exceptions import StoreError, StoreUnavailableError
 from taskpilot_obs.guarded import guarded, log_failure
 
@@ -24,11 +24,11 @@ _AT_ONCE: Final = 1_000
 class _Batch:
     """Bookings that are handed over together, and again as they are until it is known what became of them."""
 
-    __slots__ = ("bookings", "mark", "refusal", "untold")
+    __slots__ = ("charges", "idempotency_key", "refusal", "untold")
 
-    def __init__(self, mark: Mark, bookings: list[Booking]) -> None:
-        self.mark = mark
-        self.bookings = bookings
+    def __init__(self, idempotency_key: IdempotencyKey, charges: list[Charge]) -> None:
+        self.idempotency_key = idempotency_key
+        self.charges = charges
         self.untold: deque[Settled] | None = None
         """What the ledger answered, as far as nobody was told; None: no answer yet."""
         self.refusal: StoreError | None = None
@@ -40,8 +40,8 @@ class Outbox:
     What a Ctrl-C interrupts is continued by the next call: bookings go from one place to the next in one call of C.
     """
 
-    def __init__(self, control: Control, tell: Callable[[Settled], None]) -> None:
-        self._control = control
+    def __init__(self, admission: AdmissionController, tell: Callable[[Settled], None]) -> None:
+        self._admission = admission
         self._tell = tell
         self.renew()
 
@@ -49,16 +49,16 @@ class Outbox:
         """In a forked child: what waits is the parent's to book, and its name as well."""
         self._writer = secrets.token_hex(16)
         self._numbers = count(1)
-        self._waiting: deque[Booking] = deque()
+        self._waiting: deque[Charge] = deque()
         self._batches: list[_Batch] = []
         """At work: one, or one for each budget where the ledger refused them together."""
 
     def __len__(self) -> int:
-        return len(self._waiting) + sum(len(batch.bookings) for batch in self._batches)
+        return len(self._waiting) + sum(len(batch.charges) for batch in self._batches)
 
-    def put(self, bookings: Iterable[Booking]) -> None:
+    def put(self, charges: Iterable[Charge]) -> None:
         """Let these wait. An iterator that is put twice is put once."""
-        self._waiting.extend(bookings)
+        self._waiting.extend(charges)
 
     def send(self) -> None:
         """Book what waits. What cannot be booked now goes on waiting."""
@@ -70,37 +70,37 @@ class Outbox:
                 if not self._ended():
                     break
         except StoreUnavailableError as error:
-            log_failure(WHERE, error)
+            log_failure(COMPONENT, error)
         self._limit_waiting()
 
     def _begun(self) -> bool:
         """Whether there is something to do: what was handed over before comes first, unchanged."""
-        if any(batch.bookings for batch in self._batches):
+        if any(batch.charges for batch in self._batches):
             return True
         if not self._waiting:
             return False
         batch = self._batch_of([])
         self._batches = [batch]
         some = min(len(self._waiting), _AT_ONCE)
-        batch.bookings.extend(starmap(self._waiting.popleft, repeat((), some)))
+        batch.charges.extend(starmap(self._waiting.popleft, repeat((), some)))
         return True
 
-    def _batch_of(self, bookings: list[Booking]) -> _Batch:
-        return _Batch(Mark(self._writer, next(self._numbers)), bookings)
+    def _batch_of(self, charges: list[Charge]) -> _Batch:
+        return _Batch(IdempotencyKey(self._writer, next(self._numbers)), charges)
 
     def _hand_over(self, batch: _Batch) -> None:
-        control = self._control
+        admission = self._admission
         if batch.untold is None:
             try:
-                batch.untold = deque(control.ledger.settle(batch.bookings, control.moment(), batch.mark))
+                batch.untold = deque(admission.ledger.settle(batch.charges, admission.utc_now(), batch.idempotency_key))
             except StoreUnavailableError:
                 raise
             except StoreError as error:
-                log_failure(WHERE, error)
+                log_failure(COMPONENT, error)
                 batch.refusal = error
                 return
         while batch.untold:
-            with guarded(WHERE, control.tally):
+            with guarded(COMPONENT, admission.tally):
                 self._tell(batch.untold[0])
             batch.untold.popleft()
 
@@ -114,30 +114,32 @@ class Outbox:
         if len(refused) < len(self._batches):
             self._batches = []
             for batch in refused:
-                self._control.tally.add(semconv.INTERNAL_ERRORS, (WHERE,), len(batch.bookings))
+                self._admission.tally.add(semconv.INTERNAL_ERRORS, (COMPONENT,), len(batch.charges))
             return True
-        parts = _by_budget(refused[0].bookings)
+        parts = _by_budget(refused[0].charges)
         if len(refused) == 1 and len(parts) > 1:
             self._batches = [self._batch_of(part) for part in parts]
             return True
         for batch in reversed(refused):
-            back = starmap(batch.bookings.pop, repeat((), len(batch.bookings)))
+            back = starmap(batch.charges.pop, repeat((), len(batch.charges)))
             self._waiting.extendleft(back)
         return False
 
     def _limit_waiting(self) -> None:
-        """Without its store for long, the smallest loss: reservations end by themselves, sums are kept."""
+        """Sum what waits by account once it is too much: while the store is away for long, reservations may expire."""
         if len(self._waiting) <= _MAX_WAITING:
             return
-        sums: dict[Account, Claim] = {}
-        for claim, _ in self._waiting:
-            known = sums.get(claim.account)
-            sums[claim.account] = claim if known is None else claim._replace(amount=claim.amount + known.amount)
-        self._waiting = deque(Booking(claim) for claim in sums.values())
+        sums: dict[tuple[Account, bool], Charge] = {}
+        for _ in range(len(self._waiting)):  # in place, because others append meanwhile
+            line, _, is_assumed = self._waiting.popleft()
+            known = sums.get((line.account, is_assumed))
+            amount = line.amount + (0 if known is None else known.line.amount)
+            sums[line.account, is_assumed] = Charge(line._replace(amount=amount), None, is_assumed)
+        self._waiting.extend(sums.values())
 
 
-def _by_budget(bookings: Sequence[Booking]) -> list[list[Booking]]:
-    parts: dict[str, list[Booking]] = {}
-    for booking in bookings:
-        parts.setdefault(booking.claim.budget.name, []).append(booking)
+def _by_budget(charges: Sequence[Charge]) -> list[list[Charge]]:
+    parts: dict[str, list[Charge]] = {}
+    for charge in charges:
+        parts.setdefault(charge.line.budget.name, []).append(charge)
     return list(parts.values())

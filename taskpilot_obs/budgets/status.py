@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskpilot_obs.budgets.ledger import Standing
+from taskpilot_obs.budgets.ledger import Balance
 from taskpilot_obs.budgets.model import Budget, Window
 
 if TYPE_CHECKING:
@@ -47,23 +47,23 @@ def statuses(budgets: Sequence[Budget], ledger: Ledger, at: datetime) -> list[Bu
         StoreError: the ledger cannot be reached.
     """
     windows = {budget.name: budget.window(at) for budget in budgets}
-    lines = ledger.read(budgets, list({window.start for window in windows.values()}))
+    balances = ledger.read(budgets, list({window.start for window in windows.values()}))
     found = []
     for budget in budgets:
         window = windows[budget.name]
         own = {
-            account.scope_key: line
-            for account, line in lines.items()
+            account.scope_key: balance
+            for account, balance in balances.items()
             if account.budget == budget.name and account.period_start == window.start
         }
         if not own:
-            own[""] = Standing()
-        found += [_status(budget, window, key, line, at) for key, line in sorted(own.items())]
+            own[""] = Balance()
+        found += [_status(budget, window, key, balance, at) for key, balance in sorted(own.items())]
     return found
 
 
-def _status(budget: Budget, window: Window, scope_key: str, line: Standing, at: datetime) -> BudgetStatus:
-    free = budget.limit - line.spent - line.reserved
+def _status(budget: Budget, window: Window, scope_key: str, balance: Balance, at: datetime) -> BudgetStatus:
+    free = budget.limit - balance.spent - balance.reserved
     return BudgetStatus(
         budget.name,
         scope_key,
@@ -71,24 +71,24 @@ def _status(budget: Budget, window: Window, scope_key: str, line: Standing, at: 
         budget.period,
         budget.action,
         budget.amount(budget.limit),
-        budget.amount(line.spent),
-        budget.amount(line.reserved),
+        budget.amount(balance.spent),
+        budget.amount(balance.reserved),
         budget.amount(max(0, free)),
-        line.spent / budget.limit,
-        budget.amount(max(0, line.spent - budget.limit)),
-        line.refusals,
+        balance.spent / budget.limit,
+        budget.amount(max(0, balance.spent - budget.limit)),
+        balance.refusals,
         window.end,
-        _projected(budget, window, line, at),
+        _projected(budget, window, balance, at),
     )
 
 
-def _projected(budget: Budget, window: Window, line: Standing, at: datetime) -> Decimal | None:
+def _projected(budget: Budget, window: Window, balance: Balance, at: datetime) -> Decimal | None:
     """Spent over the time that has passed, times the length of the period."""
     passed_s = int((at - window.start).total_seconds())
     if window.end is None or passed_s < 60:  # noqa: PLR2004  a minute; earlier, one call would fill a month
         return None
     whole_s = int((window.end - window.start).total_seconds())
-    return budget.amount(line.spent * whole_s // passed_s)
+    return budget.amount(balance.spent * whole_s // passed_s)
 
 
 def budget_status(

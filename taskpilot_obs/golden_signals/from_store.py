@@ -15,9 +15,11 @@ from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.records import Status
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.counts import Counts
+from taskpilot_obs.store.filters import Filters
 from taskpilot_obs.store.marks import aware, deleted_from
 from taskpilot_obs.store.queries import totals
 from taskpilot_obs.store.questions import Question, asked_of
+from taskpilot_obs.store.rows import stored_text
 from taskpilot_obs.store.sketch import quantiles
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, VIOLATIONS
 from taskpilot_obs.store.tasks import Tasks, denials, statuses, tasks, verdicts
@@ -35,6 +37,7 @@ def signals_from_store(
     *,
     store: str | Store | None = None,
     workflow: str | None = None,
+    tenant: str | None = None,
     thresholds: Thresholds | None = None,
     now: datetime | None = None,
 ) -> GoldenSignals:
@@ -46,6 +49,7 @@ def signals_from_store(
         window: how far back to look, as in "15m" or "30d"; None: everything that the store holds.
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
         workflow: speak of this workflow alone.
+        tenant: only tasks, calls, verdicts and denials of this tenant; None for all.
         thresholds: bounds of healthy and warning; None for the defaults.
         now: the present; for tests.
 
@@ -59,7 +63,7 @@ def signals_from_store(
         start = _FIRST if length is None else max(_FIRST, end - length)
     except OverflowError:
         start = _FIRST
-    found = evidence_from_store(start, end, store=store)
+    found = evidence_from_store(start, end, store=store, tenant=tenant)
     window_s = None if length is None else length.total_seconds()
     signals = assess(found.evidence, scope="store", window_s=window_s, workflow=workflow, thresholds=thresholds)
     notes = tuple(f"{what} before {since:%Y-%m-%d %H:%M} UTC were deleted by age" for what, since in found.missing)
@@ -75,23 +79,26 @@ class Found(NamedTuple):
     """What was deleted, and from when on it is there."""
 
 
-def evidence_from_store(start: datetime, end: datetime, *, store: str | Store | None = None) -> Found:
-    """What a telemetry store knows of [start, end), in one snapshot.
+def evidence_from_store(
+    start: datetime, end: datetime, *, store: str | Store | None = None, tenant: str | None = None
+) -> Found:
+    """What a telemetry store knows of [start, end), in one snapshot; of one tenant, or of all.
 
     Figures that are divided by one another come from one stretch of time: costs and violations are counted from when on
     the runs are there that they are divided by.
     """
-    with asked_of(store, start, end) as question:
+    owner = stored_text(tenant)
+    with asked_of(store, start, end, Filters(organization_id=owner)) as question:
         connection = question.connection
         runs = deleted_from(connection, AGENT_RUNS.name).missing_in(start, end)
         of_runs = question.since(runs or start)
         denied = deleted_from(connection, VIOLATIONS.name).missing_in(of_runs.start, end)
         rated = deleted_from(connection, FEEDBACK.name).missing_in(start, end)
-        found = tasks(connection, of_runs.start, end)
+        found = tasks(connection, of_runs.start, end, owner)
         paid, calls = _paid(of_runs)
         whole = _all_tasks(found.values(), calls)._replace(paid_successes=paid.succeeded)
         overall = _overall(of_runs.since(denied or of_runs.start), calls)
-        ratings = verdicts(connection, rated or start, end)
+        ratings = verdicts(connection, rated or start, end, owner)
         overall = overall._replace(correct=ratings.get(True, 0), incorrect=ratings.get(False, 0))
         missing = {"runs": runs, "calls": question.plan().incomplete_before, "violations": denied, "ratings": rated}
     return Found(
@@ -107,16 +114,20 @@ def _paid(question: Question) -> tuple[TaskEvidence, Counts]:
         question = question.since(planned.incomplete_before)
         planned = question.plan()
     calls = totals(question.connection, planned, question.filters).get((), Counts())
-    return TaskEvidence(runs=statuses(question.connection, question.start, question.end)), calls
+    return _runs(question), calls
+
+
+def _runs(question: Question) -> TaskEvidence:
+    tenant = question.filters.organization_id
+    return TaskEvidence(runs=statuses(question.connection, question.start, question.end, tenant))
 
 
 def _overall(question: Question, calls: Counts) -> OverallEvidence:
-    runs = TaskEvidence(runs=statuses(question.connection, question.start, question.end))
     return OverallEvidence(
         calls.requests - calls.cache_hits,
         calls.unpriced,
-        denials(question.connection, question.start, question.end),
-        checked_runs=runs.counted,
+        denials(question.connection, question.start, question.end, question.filters.organization_id),
+        checked_runs=_runs(question).counted,
     )
 
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from decimal import Context, Decimal
 from typing import Final, NamedTuple, Protocol
 
-from taskpilot_obs.usage_types import MAX_TOKENS, Usage, from_counts
+from taskpilot_obs.records import Usage
+from taskpilot_obs.usage.values import MAX_TOKENS, from_counts
 
 KINDS: Final[dict[str, frozenset[str]]] = {
     "input_tokens": frozenset({"input"}),

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.pricing.cards import KINDS, Card, Priced, Rate, Tier, counts_by_kind
-from taskpilot_obs.usage_types import Usage, from_counts
+from taskpilot_obs.records import Usage
+from taskpilot_obs.usage.values import from_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,8 +15,8 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.guarded import guarded
 from taskpilot_obs.pricing import library
 from taskpilot_obs.pricing.cards import Priced, Rate
-from taskpilot_obs.providers import GATEWAYS, canonical, infer_provider, split_model
-from taskpilot_obs.usage_types import Usage
+from taskpilot_obs.providers.names import GATEWAYS, canonical, infer_provider, split_model
+from taskpilot_obs.records import Usage
 
 if TYPE_CHECKING:
     from taskpilot_obs.pricing.own import OwnPrice

@@ -11,12 +11,20 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, case, delete, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from taskpilot_obs.budgets.ledger import Account, Claim, Refusal, Settled, Standing, crossed_by, key_of
+from taskpilot_obs.budgets.ledger import (
+    Account,
+    Balance,
+    Refusal,
+    ReservationLine,
+    Settled,
+    crossed_by,
+    reservation_key,
+)
 from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.store.budget_writers import begun, crossed_before, keep_crossed
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
@@ -24,11 +32,13 @@ from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from taskpilot_obs.budgets.ledger import Booking, Mark
+    from taskpilot_obs.budgets.ledger import Charge, IdempotencyKey, Ledger
     from taskpilot_obs.budgets.model import Budget
     from taskpilot_obs.store.engine import Store
 
 
+_AT_ONCE: Final = 1_000
+"""Reservations that one transaction renews or releases."""
 _REST: Final = 1_000
 """Amounts in USD are split: whole billionths, and trillionths on top."""
 _MOST_UNITS: Final = 9_200_000_000_000_000_000
@@ -71,13 +81,15 @@ _CASTS: Final = (
     .replace(":scope_key", "CAST(:scope_key AS text)")
 )
 _ADD_AND_HOLD: Final = _typed(f"WITH added AS ({_ADD} RETURNING 1) {_HOLD} SELECT {_CASTS} FROM added")  # noqa: S608  nothing in it comes from outside
-_STANDING: Final = (
+_BALANCE: Final = (
     _L.spent_units,
     _L.spent_rest,
     _L.reserved_units,
     _L.reserved_rest,
     _L.alerted_permille,
     _L.refusals,
+    _L.assumed_units,
+    _L.assumed_rest,
 )
 
 
@@ -93,6 +105,7 @@ class StoreLedger:
 
     def __init__(self, store: Store, *, owned: bool = False) -> None:
         self._store = store
+        self.database = store.url
         self._owned = owned
         self._process = os.getpid()
         self._insert: Any = sqlite.insert if store.is_sqlite else postgresql.insert
@@ -103,6 +116,10 @@ class StoreLedger:
             self._process = os.getpid()
         return self._store
 
+    def is_same(self, other: Ledger) -> bool:
+        """Whether the other one is kept in the same database."""
+        return isinstance(other, StoreLedger) and other.database == self.database
+
     def close(self) -> None:
         """Close the store, where nobody else uses it."""
         if self._owned:
@@ -110,43 +127,51 @@ class StoreLedger:
 
     # --- before a call -----------------------------------------------------------------------------------------------
 
-    def reserve(self, hold: str, claims: Sequence[Claim], now: datetime, expires_at: datetime) -> Refusal | None:
+    def reserve(
+        self, reservation_id: str, lines: Sequence[ReservationLine], now: datetime, expires_at: datetime
+    ) -> Refusal | None:
         """Set all of these amounts aside, or none where one has no room.
 
         Raises:
             StoreError: the store cannot be used; `StoreUnavailableError` where it may work later.
         """
-        ordered = sorted(claims, key=lambda claim: claim.account)
-        refusal = self._tried(hold, ordered, now, expires_at)
+        ordered = sorted(lines, key=lambda line: line.account)
+        refusal = self._tried(reservation_id, ordered, now, expires_at)
         if refusal is not None and not refusal.is_final and self.release_expired(now):
-            refusal = self._tried(hold, ordered, now, expires_at)
+            refusal = self._tried(reservation_id, ordered, now, expires_at)
         return refusal
 
-    def _tried(self, hold: str, claims: Sequence[Claim], now: datetime, expires_at: datetime) -> Refusal | None:
+    def _tried(
+        self, reservation_id: str, lines: Sequence[ReservationLine], now: datetime, expires_at: datetime
+    ) -> Refusal | None:
         """Once more where the first call of a period had no line to add to."""
-        refused = self._all_or_none(hold, claims, now, expires_at)
-        if refused is not None and self._without_line(refused, claims, now):
-            refused = self._all_or_none(hold, claims, now, expires_at)
+        refused = self._all_or_none(reservation_id, lines, now, expires_at)
+        if refused is not None and self._without_account(refused, lines, now):
+            refused = self._all_or_none(reservation_id, lines, now, expires_at)
         if refused is None:
             return None
-        standing = self._line(refused)
-        return None if standing is None else Refusal(refused, standing)
+        balance = self._balance(refused)
+        return None if balance is None else Refusal(refused, balance)
 
-    def _all_or_none(self, hold: str, claims: Sequence[Claim], now: datetime, expires_at: datetime) -> Claim | None:
+    def _all_or_none(
+        self, reservation_id: str, lines: Sequence[ReservationLine], now: datetime, expires_at: datetime
+    ) -> ReservationLine | None:
         with self._renewed().writing() as connection:
-            for claim in claims:
-                if not self._added(connection, hold, claim, now, expires_at):
+            for line in lines:
+                if not self._added(connection, reservation_id, line, now, expires_at):
                     connection.rollback()
-                    return claim
+                    return line
         return None
 
-    def _added(self, connection: Connection, hold: str, claim: Claim, now: datetime, expires_at: datetime) -> bool:
-        budget = claim.budget
-        units, rest = _split(budget, claim.amount)
+    def _added(
+        self, connection: Connection, reservation_id: str, line: ReservationLine, now: datetime, expires_at: datetime
+    ) -> bool:
+        budget = line.budget
+        units, rest = _split(budget, line.amount)
         limit_units, limit_rest = _split(budget, budget.limit)
         values = {
-            **claim.account._asdict(),
-            "reservation_id": key_of(hold, budget.name),
+            **line.account._asdict(),
+            "reservation_id": reservation_key(reservation_id, budget.name),
             "unit": budget.unit,
             "units": units,
             "rest": rest,
@@ -162,68 +187,91 @@ class StoreLedger:
         connection.execute(_HOLD_THEN, values)
         return True
 
-    def _without_line(self, refused: Claim, claims: Sequence[Claim], now: datetime) -> bool:
+    def _without_account(self, refused: ReservationLine, lines: Sequence[ReservationLine], now: datetime) -> bool:
         """Whether lines were missing; they are there now."""
-        if self._line(refused) is not None:
+        if self._balance(refused) is not None:
             return False
         with self._renewed().writing() as connection:
-            for claim in claims:
-                connection.execute(self._insert(BUDGET_LEDGER).values(_new(claim, now)).on_conflict_do_nothing())
+            for line in lines:
+                connection.execute(self._insert(BUDGET_LEDGER).values(_new(line, now)).on_conflict_do_nothing())
         return True
 
-    def _line(self, claim: Claim) -> Standing | None:
+    def _balance(self, line: ReservationLine) -> Balance | None:
         with self._renewed().reading() as connection:
-            row = connection.execute(select(_L.unit, *_STANDING).where(*_is(claim.account))).one_or_none()
+            row = connection.execute(select(_L.unit, *_BALANCE).where(*_is(line.account))).one_or_none()
         if row is None:
             return None
-        if row[0] != claim.budget.unit:
-            raise StoreError(_other_unit(claim.budget, row[0]))
-        return _standing(claim.budget, row[1:])
+        if row[0] != line.budget.unit:
+            raise StoreError(_other_unit(line.budget, row[0]))
+        return _balance_of(line.budget, row[1:])
 
-    def count_refusal(self, account: Account) -> None:
-        """Note that a call was refused.
+    def count_refusal(self, account: Account, exhausted: int = 0) -> bool:
+        """Count a refused call; returns whether the threshold had not been alerted in the period.
 
         Raises:
             StoreError: the store cannot be used.
         """
+        counted = update(BUDGET_LEDGER).where(*_is(account)).values(refusals=_L.refusals + 1)
+        alerted = update(BUDGET_LEDGER).where(*_is(account), _L.alerted_permille < exhausted)
         with self._renewed().writing() as connection:
-            connection.execute(update(BUDGET_LEDGER).where(*_is(account)).values(refusals=_L.refusals + 1))
+            connection.execute(counted)
+            return connection.execute(alerted.values(alerted_permille=exhausted)).rowcount > 0
+
+    def renew(self, keys: Sequence[str], expires_at: datetime) -> None:
+        """Let these reservations last until then; those that have ended stay ended.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        ordered = sorted(keys)
+        for first in range(0, len(ordered), _AT_ONCE):
+            some = ordered[first : first + _AT_ONCE]
+            which = select(_R.reservation_id).where(_R.reservation_id.in_(some)).order_by(_R.reservation_id)
+            with self._renewed().writing() as connection:
+                found = connection.execute(which.with_for_update()).scalars().all()
+                later = update(BUDGET_RESERVATIONS).where(_R.reservation_id.in_(found)).values(expires_at=expires_at)
+                connection.execute(later)
 
     # --- after a call ------------------------------------------------------------------------------------------------
 
-    def settle(self, bookings: Sequence[Booking], now: datetime, mark: Mark | None = None) -> list[Settled]:
+    def settle(
+        self, charges: Sequence[Charge], now: datetime, idempotency_key: IdempotencyKey | None = None
+    ) -> list[Settled]:
         """Book what calls took, and end their reservations, in one transaction; with a mark once, however often.
 
         Raises:
             StoreUnavailableError: the store cannot be used, or its answer was lost: all may be booked, or nothing.
             StoreError: it refuses, or a budget of that name counts another unit; nothing was booked.
         """
-        if not bookings:
+        if not charges:
             return []
-        sums: dict[Account, Claim] = {}
-        for claim, _ in bookings:
-            known = sums.get(claim.account)
-            sums[claim.account] = claim if known is None else known._replace(amount=known.amount + claim.amount)
-        claims = [sums[account] for account in sorted(sums)]
-        holds = sorted(key_of(hold, claim.budget.name) for claim, hold in bookings if hold is not None)
+        sums = _sums(charges)
+        lines = [sums[account] for account in sorted(sums)]
+        ended = sorted(
+            reservation_key(each.reservation_id, each.line.budget.name)
+            for each in charges
+            if each.reservation_id is not None
+        )
         with self._renewed().writing() as connection:
-            if mark is not None and not begun(connection, mark, now):
-                return self._answer_again(connection, claims, mark)
-            released = self._released(connection, _R.reservation_id.in_(holds)) if holds else {}
+            if idempotency_key is not None and not begun(connection, idempotency_key, now):
+                return self._answer_again(connection, [each.line for each in lines], idempotency_key)
+            released = self._released(connection, _R.reservation_id.in_(ended)) if ended else {}
             for account in sorted(released.keys() - sums.keys()):
                 self._give_back(connection, account, *released[account])
-            settled = [self._booked(connection, claim, released.get(claim.account, (0, 0)), now) for claim in claims]
-            if mark is not None:
-                keep_crossed(connection, mark, [each.crossed for each in settled])
+            settled = [self._charged(connection, each, released.get(each.line.account, (0, 0)), now) for each in lines]
+            if idempotency_key is not None:
+                keep_crossed(connection, idempotency_key, [each.crossed for each in settled])
         return settled
 
-    def _answer_again(self, connection: Connection, claims: Sequence[Claim], mark: Mark) -> list[Settled]:
+    def _answer_again(
+        self, connection: Connection, lines: Sequence[ReservationLine], idempotency_key: IdempotencyKey
+    ) -> list[Settled]:
         """What was booked is not booked again; who asks did not hear which thresholds it crossed."""
-        crossed = crossed_before(connection, mark, len(claims))
-        lines = [connection.execute(select(*_STANDING).where(*_is(claim.account))).one() for claim in claims]
+        crossed = crossed_before(connection, idempotency_key, len(lines))
+        balances = [connection.execute(select(*_BALANCE).where(*_is(line.account))).one() for line in lines]
         return [
-            Settled(claim, _standing(claim.budget, line), each)
-            for claim, line, each in zip(claims, lines, crossed, strict=True)
+            Settled(line, _balance_of(line.budget, balance), each)
+            for line, balance, each in zip(lines, balances, crossed, strict=True)
         ]
 
     def _released(self, connection: Connection, which: Any) -> dict[Account, tuple[int, int]]:
@@ -242,29 +290,34 @@ class StoreLedger:
         less = {"reserved_units": _L.reserved_units - units, "reserved_rest": _L.reserved_rest - rest}
         connection.execute(update(BUDGET_LEDGER).where(*_is(account)).values(less))
 
-    def _booked(self, connection: Connection, claim: Claim, released: tuple[int, int], now: datetime) -> Settled:
-        units, rest = _split(claim.budget, claim.amount)
-        insert = self._insert(BUDGET_LEDGER).values({**_new(claim, now), "spent_units": units, "spent_rest": rest})
+    def _charged(self, connection: Connection, total: _Total, released: tuple[int, int], now: datetime) -> Settled:
+        line = total.line
+        units, rest = _split(line.budget, line.amount)
+        assumed = _split(line.budget, total.assumed)
+        amounts = {"spent_units": units, "spent_rest": rest, "assumed_units": assumed[0], "assumed_rest": assumed[1]}
+        insert = self._insert(BUDGET_LEDGER).values({**_new(line, now), **amounts})
         added = insert.on_conflict_do_update(
             index_elements=[_L.budget, _L.scope_key, _L.period_start],
             set_={
-                "spent_units": case((_L.spent_units > _MOST_UNITS - units, _MOST_UNITS), else_=_L.spent_units + units),
+                "spent_units": _full_at_most(_L.spent_units, units),
                 "spent_rest": _L.spent_rest + rest,
+                "assumed_units": _full_at_most(_L.assumed_units, assumed[0]),
+                "assumed_rest": _L.assumed_rest + assumed[1],
                 "reserved_units": _L.reserved_units - released[0],
                 "reserved_rest": _L.reserved_rest - released[1],
                 "updated_at": now,
             },
-            where=_L.unit == claim.budget.unit,
-        ).returning(*_STANDING)
+            where=_L.unit == line.budget.unit,
+        ).returning(*_BALANCE)
         row = connection.execute(added).one_or_none()
         if row is None:
-            raise StoreError(_other_unit(claim.budget, "another unit"))
-        standing = _standing(claim.budget, row)
-        crossed = crossed_by(claim.budget, standing)
+            raise StoreError(_other_unit(line.budget, "another unit"))
+        balance = _balance_of(line.budget, row)
+        crossed = crossed_by(line.budget, balance)
         if crossed:
-            connection.execute(update(BUDGET_LEDGER).where(*_is(claim.account)).values(alerted_permille=crossed[-1]))
-            standing = standing._replace(alerted=crossed[-1])
-        return Settled(claim, standing, crossed)
+            connection.execute(update(BUDGET_LEDGER).where(*_is(line.account)).values(alerted_permille=crossed[-1]))
+            balance = balance._replace(alerted=crossed[-1])
+        return Settled(line, balance, crossed)
 
     def release_expired(self, now: datetime) -> int:
         """End the reservations that nobody settled in time; how many there were.
@@ -272,7 +325,7 @@ class StoreLedger:
         Raises:
             StoreError: the store cannot be used.
         """
-        due = select(_R.reservation_id).where(_R.expires_at <= now).order_by(_R.reservation_id).limit(1_000)
+        due = select(_R.reservation_id).where(_R.expires_at <= now).order_by(_R.reservation_id).limit(_AT_ONCE)
         with self._renewed().reading() as connection:  # most of the time nothing is due, and nobody need wait
             if connection.execute(due.limit(1)).first() is None:
                 return 0
@@ -285,18 +338,42 @@ class StoreLedger:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[Account, Standing]:
+    def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[Account, Balance]:
         """The lines of these budgets in the periods that begin at these moments.
 
         Raises:
             StoreError: the store cannot be used.
         """
         by_name = {budget.name: budget for budget in budgets}
-        asked = select(_L.budget, _L.scope_key, _L.period_start, *_STANDING).where(
+        request = select(_L.budget, _L.scope_key, _L.period_start, *_BALANCE).where(
             _L.budget.in_(list(by_name)), _L.period_start.in_(list(starts))
         )
         with self._renewed().reading() as connection:
-            return {Account(*row[:3]): _standing(by_name[row[0]], row[3:]) for row in connection.execute(asked)}
+            return {Account(*row[:3]): _balance_of(by_name[row[0]], row[3:]) for row in connection.execute(request)}
+
+
+class _Total(NamedTuple):
+    """What the charges of one transaction add to an account."""
+
+    line: ReservationLine
+    assumed: int
+
+
+def _sums(charges: Sequence[Charge]) -> dict[Account, _Total]:
+    sums: dict[Account, _Total] = {}
+    for line, _, is_assumed in charges:
+        known, assumed = sums.get(line.account), line.amount if is_assumed else 0
+        if known is None:
+            sums[line.account] = _Total(line, assumed)
+        else:
+            amount = known.line.amount + line.amount
+            sums[line.account] = _Total(line._replace(amount=amount), known.assumed + assumed)
+    return sums
+
+
+def _full_at_most(column: Any, units: int) -> Any:
+    """The sum, or the largest value that the column holds."""
+    return case((column > _MOST_UNITS - units, _MOST_UNITS), else_=column + units)
 
 
 def _split(budget: Budget, amount: int) -> tuple[int, int]:
@@ -304,22 +381,21 @@ def _split(budget: Budget, amount: int) -> tuple[int, int]:
     return min(units, _MOST_UNITS), rest
 
 
-def _standing(budget: Budget, row: Any) -> Standing:
+def _balance_of(budget: Budget, row: Any) -> Balance:
     factor = _REST if budget.unit == "usd" else 1
-    return Standing(row[0] * factor + row[1], row[2] * factor + row[3], row[4], row[5])
+    assumed = row[6] * factor + row[7]
+    return Balance(row[0] * factor + row[1], row[2] * factor + row[3], row[4], row[5], assumed)
 
 
 def _is(account: Account) -> tuple[Any, ...]:
     return (_L.budget == account.budget, _L.scope_key == account.scope_key, _L.period_start == account.period_start)
 
 
-def _new(claim: Claim, now: datetime) -> dict[str, object]:
+def _new(line: ReservationLine, now: datetime) -> dict[str, object]:
     """A line on which nothing is booked."""
-    zeros = dict.fromkeys(
-        ("spent_units", "spent_rest", "reserved_units", "reserved_rest", "refusals", "alerted_permille"), 0
-    )
-    about = {"period": claim.budget.period, "unit": claim.budget.unit, "updated_at": now}
-    return {**claim.account._asdict(), **about, **zeros}
+    zeros = dict.fromkeys([column.key for column in (*_BALANCE,)], 0)
+    about = {"period": line.budget.period, "unit": line.budget.unit, "updated_at": now}
+    return {**line.account._asdict(), **about, **zeros}
 
 
 def _other_unit(budget: Budget, found: str) -> str:

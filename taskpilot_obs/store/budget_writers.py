@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from taskpilot_obs.budgets.ledger import Mark
+    from taskpilot_obs.budgets.ledger import IdempotencyKey
 
 KEPT: Final = timedelta(days=7)
 """How long a process that books nothing is remembered: far longer than one asks again for an answer that was lost."""
@@ -32,25 +32,25 @@ _BEGIN: Final = text("""
 """).bindparams(bindparam("now", type_=_W.booked_at.type))
 
 
-def begun(connection: Connection, mark: Mark, now: datetime) -> bool:
+def begun(connection: Connection, idempotency_key: IdempotencyKey, now: datetime) -> bool:
     """Note that these bookings are made in this transaction; False where they were made already."""
-    values = {"writer": mark.writer, "batch": mark.number, "now": now}
+    values = {"writer": idempotency_key.writer, "batch": idempotency_key.number, "now": now}
     if not connection.execute(_BEGIN, values).rowcount:
         return False
-    if mark.number == 1:  # each that comes clears up behind those that went
+    if idempotency_key.number == 1:  # each that comes clears up behind those that went
         old = select(_W.writer).where(_W.booked_at < now - KEPT).order_by(_W.writer).limit(1_000)
         connection.execute(delete(BUDGET_WRITERS).where(_W.writer.in_(old.with_for_update(skip_locked=True))))
     return True
 
 
-def keep_crossed(connection: Connection, mark: Mark, crossed: Sequence[tuple[int, ...]]) -> None:
+def keep_crossed(connection: Connection, idempotency_key: IdempotencyKey, crossed: Sequence[tuple[int, ...]]) -> None:
     """Keep the thresholds that the bookings crossed, account by account: an alert is given once, or never."""
     if any(crossed):
-        told = update(BUDGET_WRITERS).where(_W.writer == mark.writer).values(crossed=json.dumps(crossed))
+        told = update(BUDGET_WRITERS).where(_W.writer == idempotency_key.writer).values(crossed=json.dumps(crossed))
         connection.execute(told)
 
 
-def crossed_before(connection: Connection, mark: Mark, accounts: int) -> list[tuple[int, ...]]:
+def crossed_before(connection: Connection, idempotency_key: IdempotencyKey, accounts: int) -> list[tuple[int, ...]]:
     """The thresholds that these bookings crossed when they were made."""
-    found = connection.execute(select(_W.crossed).where(_W.writer == mark.writer)).scalar_one()
+    found = connection.execute(select(_W.crossed).where(_W.writer == idempotency_key.writer)).scalar_one()
     return [tuple(each) for each in json.loads(found)] if found else [()] * accounts

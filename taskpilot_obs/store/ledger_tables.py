@@ -29,6 +29,7 @@ BUDGET_LEDGER = Table(
     Column("refusals", BigInteger, nullable=False),
     Column("alerted_permille", Integer, nullable=False),  # the highest threshold that was alerted in this period
     Column("updated_at", UtcTime, nullable=False),
+    # the part of spent_* that was booked by estimate, because nothing states what the call cost
     Column("assumed_units", BigInteger, nullable=False, server_default=_ZERO, info={SINCE: "0003"}),
     Column("assumed_rest", BigInteger, nullable=False, server_default=_ZERO, info={SINCE: "0003"}),
     added("limit_units", BigInteger),  # the limit of the process that booked last, and of what it booked

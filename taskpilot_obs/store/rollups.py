@@ -53,10 +53,10 @@ def rollup_for(needed: Iterable[str], version: str) -> Rollup | None:
 
     Args:
         needed: what a question filters and groups by.
-        version: of the tables; before 0003 there was the full roll-up alone.
+        version: of the tables; before 0004 there was the full roll-up alone.
     """
     wanted = frozenset(needed)
-    if version < "0003":
+    if version < "0004":
         return FULL if wanted <= frozenset(SUMMARY_DIMENSIONS) - _ADDED else None
     if not wanted:
         return SERIES

@@ -20,13 +20,13 @@ from taskpilot_obs.records import (
     Record,
     Rollup,
     Status,
+    Usage,
     Verdict,
 )
 from taskpilot_obs.semconv import NONE
 from taskpilot_obs.store.money import Money, from_decimal
 from taskpilot_obs.store.sketch import bin_of
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIONS
-from taskpilot_obs.usage_types import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -210,7 +210,7 @@ def _feedback(feedback: Feedback, source: Source) -> Row:
         feedback.time_unix_ns // _NS_PER_US,
         feedback.correct,
         feedback.revision,
-        token_hex(16),
+        stored_text(said("feedback_id")) or token_hex(16),
         stored_text(feedback.request_id),
         stored_text(origin.tenant if origin.tenant is not None else said("organization_id")),
         stored_text(origin.user),

@@ -208,7 +208,7 @@ def _had_calls(connection: Connection, hour: datetime) -> bool:
 
 def _marks(connection: Connection, start: datetime, end: datetime, rollup: Rollup, kept: _Kept, version: str) -> _Marks:
     work = SUMMARY_WORK.c
-    lacking = work.lacking if version >= "0003" else null()
+    lacking = work.lacking if version >= "0004" else null()
     query = select(work.period, work.period_start, lacking).where(work.period_start > start - DAY)
     found = _Marks(set(), set(), set())
     for period, moment, lacks in connection.execute(query.where(work.period_start < end)):

@@ -79,7 +79,7 @@ SINCE: Final = "since"
 """In a column's `info`: the version of the tables that added it; without, the first."""
 
 
-def added(name: str, kind: type[TypeEngine[Any]] | TypeEngine[Any], since: str = "0003") -> Column[Any]:
+def added(name: str, kind: type[TypeEngine[Any]] | TypeEngine[Any], since: str = "0004") -> Column[Any]:
     """A column that a later version of the tables added; NULL in rows that were written before."""
     return Column(name, kind, info={SINCE: since})
 
@@ -312,8 +312,8 @@ SUMMARIES = Table(
     Column("model_name", Text, primary_key=True),
     Column("agent", Text, primary_key=True),
     Column("prompt_name", Text, primary_key=True),
-    Column("service", Text, primary_key=True, info={SINCE: "0003"}),
-    Column("environment", Text, primary_key=True, info={SINCE: "0003"}),
+    Column("service", Text, primary_key=True, info={SINCE: "0004"}),
+    Column("environment", Text, primary_key=True, info={SINCE: "0004"}),
     Column("requests", BigInteger, nullable=False),
     Column("successes", BigInteger, nullable=False),
     Column("failures", BigInteger, nullable=False),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from taskpilot_obs.store.engine import Store
 
-REVISIONS: Final = ("0001", "0002", "0003")
+REVISIONS: Final = ("0001", "0002", "0003", "0004")
 """Every version of the tables that this code knows, oldest first."""
 OLDEST_USABLE: Final = "0002"
 """Code of this version reads and writes tables from this version on."""
@@ -38,7 +38,7 @@ class Version(NamedTuple):
     min_code: str | None = None
     """The oldest code that may use the tables; None: of their own version only."""
     is_adopted: bool = False
-    """Whether the number was found by looking at the tables, which versions before 0003 marked in another place."""
+    """Whether the number was found by looking at the tables, which versions before 0004 marked in another place."""
 
     @property
     def is_newer(self) -> bool:
@@ -60,10 +60,13 @@ def read_version(connection: Connection, schema: str | None) -> Version | None:
         found = connection.execute(text(f"SELECT version_num, min_code FROM {VERSION_TABLE}")).first()  # noqa: S608  a constant
         if found is not None:
             return Version(*found)
-    # Versions before 0003 wrote `alembic_version`, which another application in the same database may own.
+    # Versions before 0004 wrote `alembic_version`, which another application in the same database may own.
     if not all(tables.has_table(name, schema=schema) for name in ("llm_call_telemetry", "store_state")):
         return None
-    return Version("0002" if tables.has_table("budget_writers", schema=schema) else "0001", is_adopted=True)
+    if not tables.has_table("budget_writers", schema=schema):
+        return Version("0001", is_adopted=True)
+    ledger = {column["name"] for column in tables.get_columns("budget_ledger", schema=schema)}
+    return Version("0003" if "assumed_units" in ledger else "0002", is_adopted=True)
 
 
 def refuse_newer(found: Version | None, store: str) -> None:

@@ -21,6 +21,7 @@ from taskpilot_obs.store.tables import (
     columns_of,
     from_microseconds,
 )
+from taskpilot_obs.store.verdicts import revised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +68,8 @@ class Writer:
         calls = [(series[key], *row) for key, row in zip(keys, rows.llm_calls, strict=True)]
         hours = {moment - moment % HOUR_US for moment in map(_MOMENT, rows.llm_calls)}
         with self._store.writing() as connection:
-            for into, part in zip(inserts, (calls, *rows[1:]), strict=True):
+            parts = (calls, rows.runs, revised(connection, rows.feedback), rows.violations)
+            for into, part in zip(inserts, parts, strict=True):
                 into(connection, part)
             if hours:
                 mark_changed(connection, "hourly", [*map(from_microseconds, sorted(hours))])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 
@@ -380,6 +381,32 @@ def test_info_names_the_service_until_its_exporter_is_shut_down() -> None:
     assert registry.get_sample_value("taskpilot_obs_info", labels) is None
 
 
+def test_a_registry_tells_when_its_counters_began() -> None:
+    """`taskpilot_obs_start_time_seconds` is the moment at which a registry got its families, exporter or not."""
+    registry = CollectorRegistry()
+    before = time.time()
+    PrometheusExporter(registry)
+    began = registry.get_sample_value(semconv.START_TIME.name)
+    assert began is not None
+    assert before <= began <= time.time()
+    PrometheusExporter(registry, service="another")
+    assert registry.get_sample_value(semconv.START_TIME.name) == began
+
+
+def test_calls_beneath_a_run_of_an_agent_are_observed(scrape: Scrape) -> None:
+    """A run with 2 LLM and 250 tool calls beneath it moves both histograms, a run without any is observed too."""
+    agent = ended()
+    scrape.export(agent._replace(rollup=Rollup(llm_calls=2, tool_calls=250)), agent)
+    assert scrape("agent_run_llm_calls_sum", agent="planner") == 2
+    assert scrape("agent_run_tool_calls_bucket", agent="planner", le="200.0") == 1
+    assert scrape("agent_run_tool_calls_bucket", agent="planner", le="1.0") == 1
+    assert (
+        scrape("agent_run_tool_calls_count", agent="planner")
+        == scrape("agent_runs_total", agent="planner", status="success")
+        == 2
+    )
+
+
 def test_two_exporters_on_one_registry_share_the_families() -> None:
     """Both count into the same series, and a run may start at one and end at the other."""
     registry = CollectorRegistry()
@@ -693,7 +720,9 @@ def test_promtool_has_nothing_to_say_about_the_names(
         scrape.exporter.set_gauge(metric, ("daily", "day"), 1)
     exposition = expose(scrape.registry)
     without_child = [
-        family.name for family in scrape.registry.collect() if not any(sample.labels for sample in family.samples)
+        family.name
+        for family in scrape.registry.collect()
+        if family.name != semconv.START_TIME.name and not any(sample.labels for sample in family.samples)
     ]
     assert without_child == []
     checked = subprocess.run([promtool, "check", "metrics"], input=exposition, capture_output=True, check=False)

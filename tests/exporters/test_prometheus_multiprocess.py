@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,6 +116,16 @@ def test_a_forked_child_writes_its_own_runs_and_nothing_twice(tmp_path: Path) ->
     assert sums["agent_runs_total", "planner"] == 5
     assert sums["agent_active_runs", "planner"] == 2
     assert sums["taskpilot_obs_info", "shop"] == 1
+
+
+def test_the_counters_of_workers_began_with_the_first(tmp_path: Path) -> None:
+    """The start time of a directory is that of its first process, also once that one is dead and compacted."""
+    began = time.time()
+    worker(tmp_path, 1)
+    second = time.time()
+    worker(tmp_path, 1)
+    scraped(tmp_path)
+    assert began <= scraped(tmp_path)["taskpilot_obs_start_time_seconds", ""] <= second
 
 
 def test_runs_of_a_dead_worker_leave_the_gauges(tmp_path: Path) -> None:

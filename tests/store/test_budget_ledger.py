@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from taskpilot_obs import record_llm_call, request_context, track_llm
 from taskpilot_obs.budgets import Budget, BudgetAlert, budget_status
-from taskpilot_obs.budgets.ledger import Account, Booking, Claim
+from taskpilot_obs.budgets.ledger import Account, Charge, ReservationLine
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import BudgetExceededError, BudgetUnavailableError, StoreError
 from taskpilot_obs.recorder import Recorder
@@ -42,12 +42,12 @@ def budget(limit: str = "0.45", **options: Any) -> Budget:
     return Budget("team", **{"limit_usd": limit, "action": "enforce", **options})
 
 
-def claim(of: Budget, usd: str) -> Claim:
+def line(of: Budget, usd: str) -> ReservationLine:
     window = of.window(NOW)
-    return Claim(of, Account(of.name, "", window.start), window, int(Decimal(usd) * PICO))
+    return ReservationLine(of, Account(of.name, "", window.start), window, int(Decimal(usd) * PICO))
 
 
-def line(store: Store, of: Budget, at: datetime = NOW) -> tuple[int, ...]:
+def balance(store: Store, of: Budget, at: datetime = NOW) -> tuple[int, ...]:
     (found,) = StoreLedger(store).read([of], [of.window(at).start]).values()
     return tuple(found)
 
@@ -71,79 +71,79 @@ def recorder_on(url: str, *budgets: Budget) -> Recorder:
 def test_reserve_settle_and_refuse(store: Store) -> None:
     """Amounts are exact to 1e-12 USD, and the refusal tells where the line stands."""
     ledger, team = StoreLedger(store), budget("1.000000000001")
-    assert ledger.reserve("a", [claim(team, "0.999999999999")], NOW, NOW + LIFE) is None
-    assert ledger.reserve("b", [claim(team, "0.000000000002")], NOW, NOW + LIFE) is None
-    refusal = ledger.reserve("c", [claim(team, "0.000000000001")], NOW, NOW + LIFE)
+    assert ledger.reserve("a", [line(team, "0.999999999999")], NOW, NOW + LIFE) is None
+    assert ledger.reserve("b", [line(team, "0.000000000002")], NOW, NOW + LIFE) is None
+    refusal = ledger.reserve("c", [line(team, "0.000000000001")], NOW, NOW + LIFE)
     assert refusal is not None
-    assert (refusal.standing.reserved, refusal.is_final) == (PICO + 1, False)
-    ledger.settle([Booking(claim(team, "0.5000000000005"), "a"), Booking(claim(team, "0.25"), "b")], NOW)
-    assert line(store, team)[:2] == (750_000_000_000, 0)
-    refusal = ledger.reserve("d", [claim(team, "0.26")], NOW, NOW + LIFE)
+    assert (refusal.balance.reserved, refusal.is_final) == (PICO + 1, False)
+    ledger.settle([Charge(line(team, "0.5000000000005"), "a"), Charge(line(team, "0.25"), "b")], NOW)
+    assert balance(store, team)[:2] == (750_000_000_000, 0)
+    refusal = ledger.reserve("d", [line(team, "0.26")], NOW, NOW + LIFE)
     assert refusal is not None
     assert refusal.is_final
-    ledger.count_refusal(refusal.claim.account)
-    assert line(store, team)[3] == 1
+    ledger.count_refusal(refusal.line.account)
+    assert balance(store, team)[3] == 1
 
 
 def test_several_budgets_are_taken_together_or_not_at_all(store: Store) -> None:
     """Whichever has no room, no other keeps the amount."""
     ledger, wide, small = StoreLedger(store), Budget("a", limit_usd=9), Budget("z", limit_usd=1)
-    assert ledger.reserve("x", [claim(small, "1"), claim(wide, "1")], NOW, NOW + LIFE) is None
-    refusal = ledger.reserve("y", [claim(small, "1"), claim(wide, "1")], NOW, NOW + LIFE)
+    assert ledger.reserve("x", [line(small, "1"), line(wide, "1")], NOW, NOW + LIFE) is None
+    refusal = ledger.reserve("y", [line(small, "1"), line(wide, "1")], NOW, NOW + LIFE)
     assert refusal is not None
-    assert refusal.claim.budget is small
-    assert (line(store, wide)[1], line(store, small)[1]) == (PICO, PICO)
+    assert refusal.line.budget is small
+    assert (balance(store, wide)[1], balance(store, small)[1]) == (PICO, PICO)
 
 
 def test_what_expired_is_given_back_once(store: Store) -> None:
     """A reservation that is settled after it expired books what was spent and gives back nothing twice."""
     ledger, team = StoreLedger(store), budget()
-    for hold in ("a", "b", "c"):
-        assert ledger.reserve(hold, [claim(team, "0.12")], NOW, NOW + LIFE) is None
+    for reservation_id in ("a", "b", "c"):
+        assert ledger.reserve(reservation_id, [line(team, "0.12")], NOW, NOW + LIFE) is None
     later = NOW + 2 * LIFE
-    assert ledger.reserve("d", [claim(team, "0.45")], later, later + LIFE) is None
+    assert ledger.reserve("d", [line(team, "0.45")], later, later + LIFE) is None
     assert ledger.release_expired(later) == 0
-    ledger.settle([Booking(claim(team, "0.12"), "a")], later)
-    assert line(store, team)[:2] == (120_000_000_000, 450_000_000_000)
+    ledger.settle([Charge(line(team, "0.12"), "a")], later)
+    assert balance(store, team)[:2] == (120_000_000_000, 450_000_000_000)
 
 
 def test_a_booking_of_another_line_gives_the_reservation_back_where_it_was(store: Store) -> None:
     """The reservation knows its own line, whatever the booking is for."""
     ledger, team = StoreLedger(store), budget()
-    held = claim(team, "0.12")
+    held = line(team, "0.12")
     assert ledger.reserve("a", [held], NOW, NOW + LIFE) is None
     elsewhere = held._replace(account=held.account._replace(scope_key="other"))
-    ledger.settle([Booking(elsewhere, "a")], NOW)
-    lines = StoreLedger(store).read([team], [held.account.period_start])
-    assert (lines[held.account].reserved, lines[elsewhere.account].spent) == (0, held.amount)
+    ledger.settle([Charge(elsewhere, "a")], NOW)
+    balances = StoreLedger(store).read([team], [held.account.period_start])
+    assert (balances[held.account].reserved, balances[elsewhere.account].spent) == (0, held.amount)
     assert ledger.settle([], NOW) == []
 
 
 def test_thresholds_are_crossed_once(store: Store) -> None:
     """Whoever books them first alerts; a booking that jumps over several gets them all."""
     first, second, team = StoreLedger(store), StoreLedger(store), budget("1")
-    assert [each.crossed for each in first.settle([Booking(claim(team, "0.4"))], NOW)] == [()]
-    assert [each.crossed for each in second.settle([Booking(claim(team, "0.4"))], NOW)] == [(500, 750)]
-    assert [each.crossed for each in first.settle([Booking(claim(team, "0.0"))], NOW)] == [()]
-    assert [each.crossed for each in first.settle([Booking(claim(team, "0.4"))], NOW)] == [(900, 1_000)]
+    assert [each.crossed for each in first.settle([Charge(line(team, "0.4"))], NOW)] == [()]
+    assert [each.crossed for each in second.settle([Charge(line(team, "0.4"))], NOW)] == [(500, 750)]
+    assert [each.crossed for each in first.settle([Charge(line(team, "0.0"))], NOW)] == [()]
+    assert [each.crossed for each in first.settle([Charge(line(team, "0.4"))], NOW)] == [(900, 1_000)]
 
 
 def test_a_name_cannot_count_tokens_after_money(store: Store) -> None:
     """A line in another unit is refused with what to do, not added to."""
     ledger, tokens = StoreLedger(store), Budget("team", limit_tokens=5, action="enforce")
-    ledger.settle([Booking(claim(budget(), "0.1"))], NOW)
+    ledger.settle([Charge(line(budget(), "0.1"))], NOW)
     with pytest.raises(StoreError, match="give it another name"):
-        ledger.reserve("a", [claim(tokens, "0")], NOW, NOW + LIFE)
+        ledger.reserve("a", [line(tokens, "0")], NOW, NOW + LIFE)
     with pytest.raises(StoreError, match="give it another name"):
-        ledger.settle([Booking(claim(tokens, "0"))], NOW)
+        ledger.settle([Charge(line(tokens, "0"))], NOW)
 
 
 def test_a_budget_that_the_store_refuses_keeps_no_other_from_being_booked(store: Store, url: str) -> None:
     """What is refused for good is lost and counted; the calls of the other budgets are booked, then and later."""
-    StoreLedger(store).settle([Booking(claim(budget(), "0.1"))], datetime.now(UTC))
+    StoreLedger(store).settle([Charge(line(budget(), "0.1"))], datetime.now(UTC))
     other, tokens = Budget("other", limit_usd=9), Budget("team", limit_tokens=5, period="total")
     StoreLedger(store).settle(
-        [Booking(Claim(tokens, Account("team", "", tokens.window(NOW).start), tokens.window(NOW), 1))], NOW
+        [Charge(ReservationLine(tokens, Account("team", "", tokens.window(NOW).start), tokens.window(NOW), 1))], NOW
     )
     usd = budget(period="total", action="alert")
     recorder = recorder_on(url, usd, other)
@@ -160,7 +160,7 @@ def test_a_shadow_that_the_store_refuses_keeps_nothing_from_the_call(store: Stor
     at = datetime.now(UTC)
     tokens = Budget("shade", limit_tokens=5)
     begin = tokens.window(at)
-    StoreLedger(store).settle([Booking(Claim(tokens, Account("shade", "", begin.start), begin, 1))], at)
+    StoreLedger(store).settle([Charge(ReservationLine(tokens, Account("shade", "", begin.start), begin, 1))], at)
     shades = [Budget("shade", limit_usd=1, action="shadow"), Budget("second", limit_usd=1, action="shadow")]
     recorder = recorder_on(url, budget(), *shades)
     with track_llm(recorder=recorder, **CALL) as run_:
@@ -175,18 +175,18 @@ def test_a_process_without_budgets_asks_the_store_nothing(store: Store, url: str
     """Where only the store is named: what others hold is theirs to end, until there is a budget here."""
     at = datetime.now(UTC)
     begin = budget().window(at)
-    held = Claim(budget(), Account("team", "", begin.start), begin, PICO // 4)
+    held = ReservationLine(budget(), Account("team", "", begin.start), begin, PICO // 4)
     assert StoreLedger(store).reserve("a", [held], at - 2 * LIFE, at - LIFE) is None
     recorder = recorder_on(url)
     assert recorder.parts is not None
     assert recorder.parts.budgets is not None
-    book = recorder.parts.budgets.book
-    assert book is not None
-    book.refresh()
-    assert line(store, budget(), at)[1] == PICO // 4
+    settler = recorder.parts.budgets.settler
+    assert settler is not None
+    settler.refresh()
+    assert balance(store, budget(), at)[1] == PICO // 4
     recorder.watch(budget())
-    book.refresh()
-    assert line(store, budget(), at)[1] == 0
+    settler.refresh()
+    assert balance(store, budget(), at)[1] == 0
     recorder.shutdown()
 
 
@@ -202,7 +202,7 @@ def test_an_absurd_amount_fills_its_line_and_blocks_nothing(store: Store, url: s
     full, fine = budget_status([team, other], store=store)
     assert full.spent >= 9_000_000_000
     assert fine.spent == Decimal("0.04")
-    refusal = StoreLedger(store).reserve("a", [claim(team, "0.1")], NOW, NOW + LIFE)
+    refusal = StoreLedger(store).reserve("a", [line(team, "0.1")], NOW, NOW + LIFE)
     assert refusal is not None
     assert refusal.is_final
 
@@ -220,26 +220,26 @@ def test_a_tenant_of_any_name_is_booked_and_holds_up_nobody(store: Store, url: s
     assert recorder.flush(20)
     recorder.shutdown()
     found = budget_status([each, whole], store=store)
-    assert [float(line.spent) for line in found] == [0.1, 0.1, 0.2]
+    assert [float(balance.spent) for balance in found] == [0.1, 0.1, 0.2]
 
 
 def test_tokens_beyond_any_column_fill_their_line(store: Store) -> None:
     """A nonsense of a provider's is no error of the database."""
     ledger, tokens = StoreLedger(store), Budget("tokens", limit_tokens=10**18)
-    absurd = Claim(tokens, Account("tokens", "", tokens.window(NOW).start), tokens.window(NOW), 10**30)
+    absurd = ReservationLine(tokens, Account("tokens", "", tokens.window(NOW).start), tokens.window(NOW), 10**30)
     for _ in range(2):
-        ledger.settle([Booking(absurd)], NOW)
-    assert line(store, tokens)[0] > 10**18
+        ledger.settle([Charge(absurd)], NOW)
+    assert balance(store, tokens)[0] > 10**18
 
 
 def test_the_largest_limit_is_kept(store: Store) -> None:
     """Nothing overflows where limit, spent and reserved are as large as they may be."""
     ledger, most = StoreLedger(store), budget("9000000000")
-    ledger.settle([Booking(claim(most, "4500000000"))], NOW)
-    assert ledger.reserve("a", [claim(most, "4500000000")], NOW, NOW + LIFE) is None
-    refusal = ledger.reserve("b", [claim(most, "9000000000")], NOW, NOW + LIFE)
+    ledger.settle([Charge(line(most, "4500000000"))], NOW)
+    assert ledger.reserve("a", [line(most, "4500000000")], NOW, NOW + LIFE) is None
+    refusal = ledger.reserve("b", [line(most, "9000000000")], NOW, NOW + LIFE)
     assert refusal is not None
-    assert (refusal.standing.spent, refusal.standing.reserved) == (4_500_000_000 * PICO, 4_500_000_000 * PICO)
+    assert (refusal.balance.spent, refusal.balance.reserved) == (4_500_000_000 * PICO, 4_500_000_000 * PICO)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -367,10 +367,10 @@ def test_the_store_of_an_exporter_keeps_the_budgets_too(url: str) -> None:
         team = budget("1")
         at = datetime.now(UTC)
         account = Account("team", "", team.window(at).start)
-        ledger.settle([Booking(Claim(team, account, team.window(at), PICO // 2))], at)
-        book = recorder.parts.budgets.book  # type: ignore[union-attr]
-        assert book is not None
-        book.refresh()
+        ledger.settle([Charge(ReservationLine(team, account, team.window(at), PICO // 2))], at)
+        settler = recorder.parts.budgets.settler  # type: ignore[union-attr]
+        assert settler is not None
+        settler.refresh()
         value = recorder.registry.get_sample_value  # type: ignore[union-attr]
         assert value("llm_budget_used_ratio", {"budget": "team", "period": "day"}) == 0.5
 

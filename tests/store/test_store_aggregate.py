@@ -20,8 +20,8 @@ from taskpilot_obs.stats import Stats, get_stats
 from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, prune
 from taskpilot_obs.store.aggregate import _claim, _hour, _put, _replaced, _Replacement, _values
 from taskpilot_obs.store.background import Maintenance
-from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.questions import asked_of
+from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.segments import Segment
 from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK, metadata
 from taskpilot_obs.store.writer import Writer

@@ -29,9 +29,9 @@ from taskpilot_obs.exceptions import (
 from taskpilot_obs.stats import get_stats
 from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, on_sqlite, prune, upgrade, versions
 from taskpilot_obs.store.differences import differences
-from taskpilot_obs.store.versions import REVISIONS
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.tables import UtcTime
+from taskpilot_obs.store.versions import REVISIONS
 from taskpilot_obs.store.writer import Writer
 
 

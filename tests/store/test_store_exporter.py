@@ -25,8 +25,8 @@ from taskpilot_obs.self_telemetry import Tally
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED
 from taskpilot_obs.stats import get_stats
 from taskpilot_obs.store import Store, StoreExporter
-from taskpilot_obs.store.versions import REVISIONS
 from taskpilot_obs.store.tables import metadata
+from taskpilot_obs.store.versions import REVISIONS
 from taskpilot_obs.testing import fresh_recorder
 
 CENT = Decimal("0.01")

@@ -22,13 +22,13 @@ from taskpilot_obs.records import (
     Record,
     Started,
     Status,
+    Usage,
     Verdict,
 )
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.rows import LLM_COLUMNS, MAX_MESSAGE, MAX_TEXT, MAX_TOKENS, RUN_COLUMNS, rows_of, stored_text
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIONS, metadata, to_microseconds
 from taskpilot_obs.store.writer import Writer
-from taskpilot_obs.usage_types import Usage
 
 
 def call_row(**given: Any) -> dict[str, object]:

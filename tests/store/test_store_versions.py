@@ -13,7 +13,7 @@ from _stored import NOON, llm_call, new_database, sqlite_url, store_at, task
 from sqlalchemy import create_engine, inspect, text
 
 from taskpilot_obs.budgets import Budget
-from taskpilot_obs.budgets.ledger import Account, Booking, Claim, Mark
+from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, ReservationLine
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreVersionError
 from taskpilot_obs.stats import Stats, get_stats
 from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, downgrade, upgrade
@@ -53,8 +53,8 @@ def test_a_released_store_is_upgraded_with_all_that_it_holds(home: Path | Server
         assert (after.requests, after.cost_usd, after.by_model) == (before.requests, before.cost_usd, before.by_model)
         team = Budget("team", limit_usd=1)
         window = team.window(NOON)
-        claim = Claim(team, Account("team", "", window.start), window, 250_000_000_000)
-        StoreLedger(store).settle([Booking(claim, "a")], NOON, Mark("one", 1))
+        claim = ReservationLine(team, Account("team", "", window.start), window, 250_000_000_000)
+        StoreLedger(store).settle([Charge(claim, "a")], NOON, IdempotencyKey("one", 1))
         (line,) = StoreLedger(store).read([team], [window.start]).values()
         assert (line.spent, line.reserved) == (claim.amount, 0)
 
@@ -88,13 +88,13 @@ def test_this_code_works_on_the_tables_of_the_version_before(home: Path | Server
 def test_newer_tables_that_allow_this_code_are_used(store: Store, url: str) -> None:
     """A store that a newer version wrote, and whose `min_code` this code fulfils, is written and read."""
     with store.writing() as connection:
-        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0004', min_code = '0003'"))
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0005', min_code = '0004'"))
     exporter = StoreExporter(url)
     exporter.export([llm_call()])
     exporter.shutdown(5.0)
     assert get_stats(ALL, store=url).requests == 1
     with store_at(url) as newer:
-        assert newer.version() == "0004"
+        assert newer.version() == "0005"
 
 
 def test_going_back_keeps_rows_and_sums(store: Store) -> None:

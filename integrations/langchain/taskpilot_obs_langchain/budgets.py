@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from langchain_core.language_models import BaseChatModel
 
 from taskpilot_obs import get_recorder
-from taskpilot_obs.budgets.holding import Held
+from taskpilot_obs.budgets.reservation import Reservation
 from taskpilot_obs_langchain.models import asked_for
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _class_for(kind: type[Any], recorder: Recorder | None) -> type[Any]:
     return Asking
 
 
-def _stepped(inner: Iterator[Any], held: Held) -> Iterator[Any]:
+def _stepped(inner: Iterator[Any], held: Reservation) -> Iterator[Any]:
     """A stream that reserves when it is first read: it begins then.
 
     The reservation is known while the stream works, and not while its consumer does.
@@ -106,12 +106,12 @@ def _stepped(inner: Iterator[Any], held: Held) -> Iterator[Any]:
         inner.close()  # type: ignore[attr-defined]  # a generator
 
 
-def _held(model: Any, said: object, kwargs: dict[str, Any], recorder: Recorder | None) -> Held:
+def _held(model: Any, said: object, kwargs: dict[str, Any], recorder: Recorder | None) -> Reservation:
     """A reservation for a call with these messages, at the model and length that its class states."""
     options = {key: kwargs[key] for key in ("model", "max_tokens") if key in kwargs}
     stated = model._get_ls_params(**options)  # noqa: SLF001  what LangChain itself tells its callbacks
     asked = asked_for(stated, {}, {"openai_api_base": getattr(model, "openai_api_base", None)})
-    return Held(
+    return Reservation(
         recorder or get_recorder(),
         model=asked.model,
         provider=asked.provider_name,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from taskpilot_obs.providers import canonical, infer_provider, known
+from taskpilot_obs.providers.names import canonical, infer_provider, known
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:

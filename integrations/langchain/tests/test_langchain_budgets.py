@@ -50,9 +50,9 @@ def spent(recorder: Recorder) -> tuple[float, float]:
     assert recorder.parts is not None
     control = recorder.parts.budgets
     assert control is not None
-    assert control.book is not None
-    control.book.tick()
-    (status,) = statuses(control.budgets, control.ledger, control.moment())
+    assert control.settler is not None
+    control.settler.tick()
+    (status,) = statuses(control.budgets, control.ledger, control.utc_now())
     return float(status.spent), float(status.reserved)
 
 

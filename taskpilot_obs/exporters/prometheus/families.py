@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from itertools import chain, product
@@ -107,7 +108,7 @@ class Family(Generic[M]):
             self._owner.count_changed(self.metric, folded=folded)
         child = self._children.get(labels)
         if child is None:
-            child = self._children[labels] = self._collector.labels(*labels)
+            child = self._children[labels] = self._collector.labels(*labels) if labels else self._collector
         return child
 
     def _admit(self, label_values: tuple[str, ...]) -> tuple[str, ...]:
@@ -125,6 +126,8 @@ class Family(Generic[M]):
         if group in self._groups:
             return
         self._groups.add(group)
+        if not self.metric.labels:  # prometheus_client has created the one child already
+            return
         for sibling in self._siblings:
             self._collector.labels(*group, *sibling)
 
@@ -147,6 +150,7 @@ class Families:
         self._gauges: dict[str, Family[Gauge]] = {}
         self._histograms: dict[str, Family[BulkHistogram]] = {}
         self._collectors = [self._create(metric) for metric in METRICS]
+        self.gauge(semconv.START_TIME).child().set(time.time())
         self._held_for_fork = 0
         self._reset()
         try:
@@ -236,8 +240,7 @@ class Families:
             histogram = BulkHistogram(name, text, labels, registry=None, buckets=metric.buckets)
             self._histograms[name] = Family(metric, histogram, self)
             return histogram
-        mode: Literal["livesum", "livemax"] = "livesum" if metric in _SUMMED_GAUGES else "livemax"
-        gauge = Gauge(name, text, labels, registry=None, multiprocess_mode=mode)
+        gauge = Gauge(name, text, labels, registry=None, multiprocess_mode=_mode(metric))
         self._gauges[name] = Family(metric, gauge, self)
         return gauge
 
@@ -258,6 +261,13 @@ class Families:
         self.changed += 1
         if folded:
             self.counter(LABEL_OVERFLOW).child(metric.name).inc()
+
+
+def _mode(metric: Metric) -> Literal["livesum", "livemax", "min"]:
+    """How worker processes' values of a gauge become one."""
+    if metric is semconv.START_TIME:  # dead workers' counts stay in the sums, so their start counts too
+        return "min"
+    return "livesum" if metric in _SUMMED_GAUGES else "livemax"
 
 
 _shared: weakref.WeakKeyDictionary[CollectorRegistry, Families] = weakref.WeakKeyDictionary()

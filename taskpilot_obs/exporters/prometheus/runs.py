@@ -69,6 +69,8 @@ class Runs:
             end = self._resolve_end(key)
         sums.end(end, done.duration_s, exemplar_of(done) if done.sampled else None)
         rollup = done.rollup
+        if end.calls is not None:
+            end.add_calls(rollup)
         if rollup is not None and end.cost is not None and end.violations is not None:
             if rollup.cost > 0:
                 sums.move(end.cost, rollup.cost)
@@ -102,6 +104,10 @@ class Runs:
         if operation is Operation.AGENT:
             found.counters.append(families.counter(semconv.AGENT_RUNS).child(name, status))
             found.durations.append(families.histogram(semconv.AGENT_DURATION).child(name))
+            found.calls = (
+                families.histogram(semconv.AGENT_LLM_CALLS).child(name),
+                families.histogram(semconv.AGENT_TOOL_CALLS).child(name),
+            )
         if operation is Operation.TOOL:
             found.counters.append(families.counter(semconv.TOOL_CALLS).child(agent or NONE, name, status))
             found.durations.append(families.histogram(semconv.TOOL_DURATION).child(name))
@@ -128,6 +134,8 @@ class Runs:
         elif operation is Operation.AGENT:
             families.counter(semconv.AGENT_RUNS).touch(name)
             families.histogram(semconv.AGENT_DURATION).touch(name)
+            families.histogram(semconv.AGENT_LLM_CALLS).touch(name)
+            families.histogram(semconv.AGENT_TOOL_CALLS).touch(name)
             families.gauge(semconv.AGENT_ACTIVE).touch(name)
         elif operation is Operation.TOOL:
             families.counter(semconv.TOOL_CALLS).touch(NONE, name)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from taskpilot_obs.exporters.prometheus.families import Families, Level
     from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram
-    from taskpilot_obs.records import Invocation
+    from taskpilot_obs.records import Invocation, Rollup
     from taskpilot_obs.semconv import Metric
 
 Exemplar = dict[str, str]
@@ -26,16 +26,25 @@ _FOREVER = float("inf")
 class End:
     """The children that the end of a run moves, and what such ends have brought that is not booked yet."""
 
-    __slots__ = ("cost", "counters", "durations", "runs", "seconds", "violations")
+    __slots__ = ("calls", "cost", "counters", "durations", "llm_calls", "runs", "seconds", "tool_calls", "violations")
 
     def __init__(self) -> None:
         self.counters: list[Counter] = []
         self.durations: list[BulkHistogram] = []
         self.cost: Counter | None = None
         self.violations: Counter | None = None
+        self.calls: tuple[BulkHistogram, BulkHistogram] | None = None
+        """Of an agent: LLM calls and tool calls beneath a run."""
         self.runs = 0
         self.seconds: list[float] = []
         """Durations without an exemplar."""
+        self.llm_calls: list[float] = []
+        self.tool_calls: list[float] = []
+
+    def add_calls(self, rollup: Rollup | None) -> None:
+        """Note how many calls one run has made; without a roll-up it has made none."""
+        self.llm_calls.append(0 if rollup is None else rollup.llm_calls)
+        self.tool_calls.append(0 if rollup is None else rollup.tool_calls)
 
     def book(self) -> None:
         """Move the children, and begin anew."""
@@ -46,6 +55,14 @@ class End:
         if seconds:
             for histogram in self.durations:
                 histogram.observe_all(seconds)
+        if self.calls is not None:
+            self._book_calls(*self.calls)
+
+    def _book_calls(self, llm: BulkHistogram, tool: BulkHistogram) -> None:
+        llm_calls, self.llm_calls = self.llm_calls, []
+        tool_calls, self.tool_calls = self.tool_calls, []
+        llm.observe_all(llm_calls)
+        tool.observe_all(tool_calls)
 
 
 class Sums:

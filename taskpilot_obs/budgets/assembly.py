@@ -1,0 +1,143 @@
+"""Puts budgets into a recorder: control before calls, the book behind them, and the ledger that both use."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from taskpilot_obs.budgets.admission import AdmissionController, BudgetDeps
+from taskpilot_obs.budgets.alerts import AlertExporter
+from taskpilot_obs.budgets.files import as_budgets
+from taskpilot_obs.budgets.ledger import Ledger, MemoryLedger
+from taskpilot_obs.budgets.settlement import Settler
+from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
+from taskpilot_obs.exporters.base import Batched
+from taskpilot_obs.guarded import log_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from taskpilot_obs.budgets.model import Budget
+    from taskpilot_obs.budgets.settlement import Gauges
+    from taskpilot_obs.exporters.base import Exporter
+    from taskpilot_obs.pipeline import Pipeline
+    from taskpilot_obs.recorder import Parts, Recorder
+    from taskpilot_obs.settings import Settings
+    from taskpilot_obs.store.engine import Store
+
+BUDGETS = "budgets"
+"""Name of the book among the exporters."""
+ALERTS = "budget_alerts"
+
+
+class Assembly(NamedTuple):
+    """Budgets, ready for a pipeline."""
+
+    admission: AdmissionController
+    settler: Settler
+    in_memory: dict[str, Exporter]
+    batched: list[Batched]
+
+    def connect(self, pipeline: Pipeline) -> None:
+        """Let a refusal look at what has ended and waits in the pipeline first."""
+
+        def catch_up() -> None:
+            pipeline.drain()
+            for batched in self.batched:
+                if batched.exporter is self.settler:
+                    batched.flush(1.0)
+
+        self.admission.catch_up = catch_up
+
+
+def assemble(
+    settings: Settings,
+    means: BudgetDeps,
+    gauges: Gauges | None,
+    own: Sequence[Budget],
+    before: AdmissionController | None,
+) -> Assembly | None:
+    """The budgets of a configuration and of decorated functions; None where there are none.
+
+    Raises:
+        ConfigurationError: what is no budget, two of one name, a file that is wrong, or an alert hook that is none.
+        StoreError: the store that is to keep them cannot be used, and it is not merely away.
+    """
+    if settings.on_budget_alert is not None and not callable(settings.on_budget_alert):
+        kind = type(settings.on_budget_alert).__name__
+        raise ConfigurationError(f"on_budget_alert: given an object of type {kind}; allowed is a function")
+    budgets = [budget for given in settings.budgets for budget in as_budgets(given)]
+    if not settings.enabled or not (budgets or own or settings.budget_store):
+        return None
+    admission = AdmissionController(means, _ledger(settings, before), reservation_s=settings.budget_reservation_s)
+    try:
+        for budget in (*budgets, *own):
+            admission.add(budget)
+    except ConfigurationError:
+        admission.ledger.close()
+        raise
+    if before is not None and before.ledger is admission.ledger:
+        admission.held = before.held
+    settler = admission.settler = Settler(admission, gauges)
+    batched = _alerts(settings, means)
+    if not admission.ledger.blocking:
+        return Assembly(admission, settler, {BUDGETS: settler}, batched)
+    behind = Batched(settler, name=BUDGETS, tally=means.tally, capacity=settings.queue_capacity)
+    return Assembly(admission, settler, {}, [behind, *batched])
+
+
+def _alerts(settings: Settings, means: BudgetDeps) -> list[Batched]:
+    if settings.on_budget_alert is None:
+        return []
+    return [Batched(AlertExporter(settings.on_budget_alert), name=ALERTS, tally=means.tally)]
+
+
+def _ledger(settings: Settings, before: AdmissionController | None) -> Ledger:
+    store = _store(settings)
+    if store is not None:
+        from taskpilot_obs.store.budget_ledger import StoreLedger
+
+        return StoreLedger(store, owned=(settings.budget_store or settings.store) is not None)
+    if before is not None and not before.ledger.blocking:
+        return before.ledger
+    return MemoryLedger()
+
+
+def _store(settings: Settings) -> Store | None:
+    """The store that is named, or that an exporter fills."""
+    url = settings.budget_store or settings.store
+    if url is None:
+        module: Any = sys.modules.get("taskpilot_obs.store.exporter")
+        found = [each.store for each in settings.exporters if module and isinstance(each, module.StoreExporter)]
+        return found[0] if found else None
+    from taskpilot_obs.store.engine import Store
+
+    store = Store(url, create=True)
+    if not store.is_sqlite:
+        try:
+            store.require_usable()
+        except StoreUnavailableError as error:
+            log_failure(BUDGETS, error)
+        except StoreError:
+            store.close()
+            raise
+    return store
+
+
+def attached(recorder: Recorder, parts: Parts, budget: Budget) -> AdmissionController | None:
+    """Watch one more budget in running parts; None where nothing is recorded."""
+    admission = parts.budgets
+    if admission is None:
+        means = BudgetDeps(parts.clock, parts.prices, parts.tally, recorder.report)
+        made = assemble(parts.settings, means, parts.declares, (budget,), None)
+        if made is None:
+            return None
+        for name, exporter in made.in_memory.items():
+            parts.pipeline.add(name, exporter)
+        parts.pipeline.add_batched(*made.batched)
+        made.connect(parts.pipeline)
+        return made.admission
+    admission.add(budget)
+    if admission.settler is not None:
+        admission.settler.introduce()
+    return admission

@@ -1,0 +1,1 @@
+"""Which model, prompt or provider is better, what it would have cost, and how certain that is."""

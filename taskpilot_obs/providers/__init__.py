@@ -1,0 +1,1 @@
+"""How providers spell things: their names (`names`) and their errors (`errors`)."""

@@ -1,0 +1,210 @@
+"""What surrounds a usage object: bodies and events, what carries them, and where they keep what."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+from taskpilot_obs.usage.fields import NOTHING, Fields, fields, first, items, text
+from taskpilot_obs.usage.shapes import PROOFS
+from taskpilot_obs.usage.values import StatedError, count
+
+MODEL_KEYS: Final = ("model", "model_name", "modelVersion", "model_version", "model_id", "modelId")
+ID_KEYS: Final = ("id", "response_id", "responseId", "generation_id")
+REASON_KEYS: Final = ("finish_reason", "stop_reason", "stopReason", "done_reason", "completionReason", "finishReason")
+TIER_KEYS: Final = ("service_tier", "serviceTier")
+PROVIDER_KEYS: Final = ("model_provider", "provider_name")
+CHOICE_KEYS: Final = ("choices", "candidates", "results", "outputs")
+FEEDBACK_KEYS: Final = ("promptFeedback", "prompt_feedback")
+"""Where Gemini says why it did not even begin."""
+_BESIDE_ERROR: Final = frozenset({"error", "error_type", "status", "code", "type", "detail", "message", "request_id"})
+_NOT_STATED: Final = StatedError()
+_HTTP_ERRORS: Final = range(400, 600)
+EMBEDDING_KEYS: Final = ("embeddings", "embedding", "embeddingsByType", "predictions")
+
+_LONGEST_BODY: Final = 1_000_000
+"""Characters or bytes of a text that are decoded on the caller's thread; a longer one is an answer, and no body."""
+_OWN_IDS: Final = ("run-", "lc_")
+_ASKED_FOR: Final = tuple(
+    dict.fromkeys(
+        (
+            *MODEL_KEYS,
+            *ID_KEYS,
+            *REASON_KEYS,
+            *TIER_KEYS,
+            *PROVIDER_KEYS,
+            *CHOICE_KEYS,
+            *EMBEDDING_KEYS,
+            *FEEDBACK_KEYS,
+            "custom_id",
+            "data",
+            "incomplete_details",
+            "error",
+            "type",
+        )
+    )
+)
+
+
+def opened(event: object) -> Fields | None:
+    """The fields of a body or an event, out of what carries it.
+
+    That is JSON text, a line of a stream, an event with its data (of Mistral's SDK, of a client of event streams), or
+    Bedrock's chunk.
+    """
+    found = fields(event)
+    if found is None:
+        return _decoded(event) if isinstance(event, (str, bytes, bytearray)) else None
+    data = found.get("data")
+    if data is not None and not isinstance(data, (list, tuple)) and found.get("usage") is None:
+        return (_decoded(data) if isinstance(data, (str, bytes, bytearray)) else fields(data)) or found
+    chunk = found.get("chunk")
+    carrier = (fields(chunk) or NOTHING) if chunk is not None else found
+    payload = carrier.get("bytes")
+    if payload is None:
+        return carrier if carrier.get("choices") is not None else found  # OpenAI's stream helper hands on its chunks
+    if isinstance(payload, str):
+        payload = _from_base64(payload)
+    return (_decoded(payload) if isinstance(payload, (bytes, bytearray)) else None) or found
+
+
+def _from_base64(payload: str) -> bytes | None:
+    if len(payload) > _LONGEST_BODY:
+        return None
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _decoded(payload: str | bytes | bytearray) -> Fields | None:
+    """The object in a JSON text or in a `data:` line; None for any other text, and for one too long to be looked at."""
+    if len(payload) > _LONGEST_BODY:
+        return None
+    if isinstance(payload, (bytes, bytearray)):
+        payload = payload.decode("utf-8", "replace")
+    line = payload.strip().removeprefix("data:").strip()
+    if not line.startswith("{"):
+        return None
+    try:
+        return fields(json.loads(line))
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_framing(line: str) -> bool:
+    """Whether a text is the framing of an event stream rather than a piece of an answer."""
+    return line.startswith(("data:", "event:", "id:", "retry:", ":"))
+
+
+def events_of(response: object) -> Iterable[object]:
+    """A response as events: a list is that of a stream, a text with many lines too, and all else is one event.
+
+    A list of finished messages is no response: each was booked when it came, and agents hand them on again and again.
+    """
+    if isinstance(response, (str, bytes, bytearray)) and opened(response) is None:
+        return _lines(response)
+    if isinstance(response, list):
+        return [event for event in response if not _finished_message(event)]
+    return (response,)
+
+
+def _lines(text: str | bytes | bytearray) -> Iterable[object]:
+    """The lines of a text that may be a stream; none where no object begins in it, or it is too long to be read."""
+    if len(text) > _LONGEST_BODY:
+        return ()
+    begun = "{" in text if isinstance(text, str) else b"{" in text
+    return text.splitlines() if begun else ()
+
+
+def _finished_message(event: object) -> bool:
+    return (fields(event) or NOTHING).get("response_metadata") is not None and not is_chunk(event)
+
+
+def is_chunk(event: object) -> bool:
+    """Whether this is one of LangChain's message chunks, whose counts are made to be added up."""
+    if type(event) is dict:
+        return event.get("type") == "AIMessageChunk"
+    return type(event).__name__.endswith("MessageChunk")
+
+
+def entries(layer: Fields) -> Iterable[tuple[str, Any]]:
+    """The names and values of a layer; of an object with properties, those that anybody here asks for."""
+    if isinstance(layer, dict):
+        return layer.items()
+    return [(key, layer.get(key)) for key in _ASKED_FOR]
+
+
+def wrapped(value: object) -> Fields | None:
+    """What a wrapper holds; of LangChain's generations the first, for the others of one call repeat its usage."""
+    while isinstance(value, (list, tuple)) and value:
+        value = value[0]
+    return fields(value)
+
+
+def are_embeddings(data: object) -> bool:
+    """Whether the `data` of a list object are embeddings, which have no output to count."""
+    return isinstance(data, (list, tuple)) and bool(data) and (fields(data[0]) or NOTHING).get("embedding") is not None
+
+
+def proven_by(layer: Fields) -> str | None:
+    """The provider that a body proves: by a key that only one writes, or by its looks."""
+    for key, provider in PROOFS.items():
+        if layer.get(key) is not None:
+            return provider
+    if layer.get("provider") is not None and (text(layer.get("id")) or "").startswith("gen-"):
+        return "openrouter"
+    if layer.get("role") == "assistant" and layer.get("type") == "message" and layer.get("model") is not None:
+        return "anthropic"
+    return None
+
+
+def id_of(value: object) -> str | None:
+    """An id that comes from the provider; LangChain gives messages its own."""
+    name = text(value)
+    return None if name is None or name.startswith(_OWN_IDS) else name
+
+
+def tier_of(value: object) -> str | None:
+    """A service tier, which Bedrock wraps in an object."""
+    tier = text(value) or text((fields(value) or NOTHING).get("type"))
+    return tier.lower() if tier is not None else None
+
+
+def error_of(layer: Fields) -> StatedError | None:
+    """The error that a layer states: under `error` as an object (or as text beside nothing else), or by its type."""
+    stated = layer.get("error")
+    if stated is None and layer.get("type") == "error":
+        stated = layer
+    elif isinstance(stated, str):
+        alone = isinstance(layer, dict) and _BESIDE_ERROR.issuperset(layer)
+        return StatedError(message=stated) if alone and stated else None
+    body = fields(stated)
+    within = None if body is None else fields(body.get("error"))
+    body = body if within is None else within  # Anthropic's error, and a batch's within its result
+    if body is None:
+        return None
+    numbers = (body.get(key) for key in ("code", "status", "status_code", "http_status"))
+    codes = (text(body.get(key)) for key in ("code", "type", "status"))
+    error = StatedError(
+        next((number for number in map(count, numbers) if number in _HTTP_ERRORS), None),
+        " ".join(code for code in codes if code is not None),
+        text(body.get("message")) or "",
+    )
+    return None if error == _NOT_STATED else error
+
+
+def reasons_of(choices: object) -> tuple[str, ...]:
+    """Why the generation ended, one reason a choice."""
+    stated = (text(first(choice, *REASON_KEYS)) for choice in items(choices))
+    return tuple(reason for reason in stated if reason is not None)
+
+
+def ends_choice(choices: object) -> bool:
+    """Whether a chunk of OpenAI's says that a choice has ended."""
+    if not isinstance(choices, (list, tuple)):
+        return False
+    return any((fields(choice) or NOTHING).get("finish_reason") is not None for choice in choices)

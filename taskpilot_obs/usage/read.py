@@ -1,0 +1,71 @@
+"""Reading usage: one call for a whole response, one object for a stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taskpilot_obs.guarded import guarded
+from taskpilot_obs.records import Usage, install_usage_reader
+from taskpilot_obs.usage.langchain import read_result
+from taskpilot_obs.usage.streams import Stream
+from taskpilot_obs.usage.values import UNREAD, Reading
+
+if TYPE_CHECKING:
+    from taskpilot_obs.self_telemetry import Tally
+
+_WHERE = "usage"
+
+
+def read_response(response: object, *, provider: str | None = None, tally: Tally | None = None) -> Reading:
+    """Read a provider's whole response: usage, model, provider, service tier, id and finish reasons.
+
+    Args:
+        response: a decoded body, the SDK's own object, a LangChain message or `LLMResult`, a usage object alone, or the
+            list of all events of a stream.
+        provider: who answered, in any spelling; without it the shape is recognised.
+        tally: counts what could not be read (`taskpilot_obs_internal_errors_total{where="usage"}`).
+
+    Returns:
+        What was found. `usage` is None where the response states none. Never raises, whatever is passed.
+    """
+    with guarded(_WHERE, tally):
+        short = read_result(response, provider)
+        if short is not None:
+            return short
+        stream = Stream(provider)
+        stream.feed_all(response)
+        return stream.reading()
+    return UNREAD
+
+
+class StreamReader:
+    """Reads a stream of a provider's events as they pass, and keeps what the provider said last.
+
+    Counts of later events replace those of earlier ones, for providers repeat or correct them; only LangChain's chunks,
+    which are made to be added up, are added.
+    """
+
+    __slots__ = ("_guard", "_stream")
+
+    def __init__(self, provider: str | None = None, tally: Tally | None = None) -> None:
+        self._stream = Stream(provider)
+        self._guard = guarded(_WHERE, tally)
+
+    def feed(self, event: object) -> bool:
+        """Take the next event; whether it carries generated content (the first that does is the first token)."""
+        with self._guard:
+            return self._stream.feed(event)
+        return False
+
+    def reading(self) -> Reading:
+        """What the stream has said so far."""
+        with self._guard:
+            return self._stream.reading()
+        return UNREAD
+
+
+def _read_usage(response: object, provider: str | None) -> Usage | None:
+    return read_response(response, provider=provider).usage
+
+
+install_usage_reader(_read_usage)

@@ -1,0 +1,166 @@
+"""The shapes in which providers state counts, one file each, and the tables that are made from their list.
+
+| shape | input states | output states |
+| --- | --- | --- |
+| OpenAI chat and what imitates it | all | all, but for xAI, Perplexity, Gemini: reasoning outside |
+| OpenAI responses, LangChain, pydantic-ai, OpenTelemetry | all | all |
+| Anthropic | uncached only; cache reads and writes outside | all |
+| Bedrock | uncached only; cache reads and writes outside | all |
+| Gemini | prompt with cache; tool use outside | candidates; thoughts outside |
+| Cohere | billed units, not the tokens consumed | billed units |
+
+To add a shape, write its file and put it in the list.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from taskpilot_obs.records import Usage
+from taskpilot_obs.usage.fields import Fields, first, inner, text
+from taskpilot_obs.usage.shapes import (
+    anthropic,
+    azure,
+    bedrock,
+    cohere,
+    crewai,
+    deepseek,
+    gemini,
+    groq,
+    huggingface,
+    inclusive,
+    litellm,
+    mistral,
+    moonshot,
+    ollama,
+    openai_chat,
+    perplexity,
+    xai,
+)
+from taskpilot_obs.usage.shapes.base import TIERS, Shape, is_stated
+from taskpilot_obs.usage.values import count, from_counts
+
+SHAPES: Final[tuple[Shape, ...]] = (
+    cohere.SHAPE,
+    openai_chat.SHAPE,
+    anthropic.SHAPE,
+    inclusive.SHAPE,
+    groq.SHAPE,
+    bedrock.SHAPE,
+    gemini.SHAPE,
+    ollama.SHAPE,
+    bedrock.TITAN,
+    cohere.CONSUMED,
+    huggingface.SHAPE,
+    azure.SHAPE,
+    deepseek.SHAPE,
+    moonshot.SHAPE,
+    litellm.SHAPE,
+    crewai.SHAPE,
+    xai.SHAPE,
+    perplexity.SHAPE,
+    mistral.SHAPE,
+)
+"""Every shape. Where a usage object carries the marks of several, the first of them reads it."""
+
+
+def _keys(*texts: str) -> tuple[str, ...]:
+    """The keys in these texts, each once, in their order."""
+    return tuple(dict.fromkeys(" ".join(texts).split()))
+
+
+USAGE_KEYS: Final = _keys("usage usage_metadata usageMetadata token_usage", *(shape.usage_keys for shape in SHAPES))
+"""Keys under which a body keeps its usage object, the most telling first."""
+WRAPPERS: Final = _keys(
+    "response message delta body metadata x_groq messageStop", *(shape.wrappers for shape in SHAPES)
+)
+"""Keys under which a body or an event keeps another: `response.completed`, a line of a batch, LangChain."""
+EVENT_KEYS: Final = _keys(*(shape.event_keys for shape in SHAPES))
+EVENT_TYPES: Final = frozenset(_keys(*(shape.event_types for shape in SHAPES)))
+PROOFS: Final = {key: provider for shape in SHAPES for key, provider in shape.proofs.items()}
+MARKS: Final = {mark: rank for rank, shape in reversed([*enumerate(SHAPES)]) for mark in shape.marks.split()}
+"""Each mark with the rank of the first shape that carries it."""
+_ELSEWHERE: Final = tuple(shape.elsewhere for shape in SHAPES if shape.elsewhere is not None)
+_GAPS: Final = tuple(shape.gap for shape in SHAPES if shape.gap is not None)
+_COUNT_APART: Final = tuple(shape.counts_apart for shape in SHAPES if shape.counts_apart is not None)
+_UNKNOWN: Final = len(SHAPES)
+_NOTHING_STATED: Final = Usage()
+PROVISIONED: Final = "provisioned_throughput"
+
+
+def _beside() -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for shape in SHAPES:
+        for name, spellings in shape.beside.items():
+            found[name] = (*found.get(name, ()), *spellings)
+    return found
+
+
+_BESIDE: Final = _beside()
+
+
+def read_counts(usage: Fields, provider: str | None = None) -> tuple[Usage | None, bool]:
+    """Read a usage object: the usage, None where no shape fits or nothing is stated; and whether it is inconsistent."""
+    shape = shape_of(usage)
+    if shape is None or shape.read is None:
+        return None, False
+    counts = shape.read(usage, provider)
+    if shape is openai_chat.SHAPE:
+        for name, spellings in _BESIDE.items():
+            if counts[name] is None:
+                counts[name] = first(usage, *spellings)
+    found, inconsistent = from_counts(**counts)
+    return (None if found == _NOTHING_STATED else found), inconsistent
+
+
+def read_embedding_counts(usage: Fields) -> tuple[Usage | None, bool]:
+    """Read the usage object of embeddings: all is input, and nothing is generated."""
+    found, inconsistent = read_counts(usage)
+    if found is None:
+        stated = usage.get("total_tokens")
+        total = count(stated)
+        return (None if total is None else Usage(total, 0)), inconsistent or (stated is not None and total is None)
+    return (found if found.output_tokens is not None else found._replace(output_tokens=0)), inconsistent
+
+
+def counter_of(model: str | None) -> str | None:
+    """Whose way of counting a model's name tells, whatever provider the caller stated, where that is not OpenAI's."""
+    return next((vendor for word, vendor in _COUNT_APART if word in model), None) if model else None
+
+
+def shape_of(usage: Fields) -> Shape | None:
+    """The shape of a usage object; None where it carries the marks of none."""
+    marks = usage if isinstance(usage, dict) else MARKS
+    best = _UNKNOWN
+    for mark in marks:
+        rank = MARKS.get(mark, _UNKNOWN)
+        if rank < best and is_stated(usage.get(mark)):
+            best = rank
+    return None if best == _UNKNOWN else SHAPES[best]
+
+
+def usage_elsewhere(layer: Fields) -> Fields | None:
+    """Counts that a layer keeps outside of a usage object: Bedrock's headers, Vertex' embeddings, Moonshot's choice."""
+    return next((found for find in _ELSEWHERE if (found := find(layer)) is not None), None)
+
+
+def named_tier(usage: Fields) -> str | None:
+    """The service tier that a usage object names, or that LangChain wrote into the names of the details."""
+    if text(usage.get("speed")) == "fast":
+        return "fast"
+    stated = text(first(usage, "service_tier", "serviceTier", "service_tier_used"))
+    if stated is not None:
+        return stated.lower()
+    traffic = text(first(usage, "trafficType", "traffic_type"))
+    if traffic is not None and traffic.lower() == PROVISIONED:
+        return PROVISIONED
+    details = inner(usage, "input_token_details")
+    for tier in TIERS:
+        if (traffic is not None and traffic.lower().endswith(tier)) or details.get(tier) is not None:
+            return tier
+    return None
+
+
+def billed_elsewhere(usage: Fields) -> bool:
+    """Whether a part of a call is billed at a rate that the price of its model's tokens does not tell."""
+    return any(gap(usage) for gap in _GAPS)

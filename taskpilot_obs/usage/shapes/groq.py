@@ -1,0 +1,7 @@
+"""Groq's streams keep the usage under a key of their own."""
+
+from __future__ import annotations
+
+from taskpilot_obs.usage.shapes.base import Shape
+
+SHAPE = Shape("groq", wrappers="x_groq", event_keys="x_groq", proofs={"x_groq": "groq"})

@@ -1,0 +1,311 @@
+"""Putting a response together from its events; a whole response is a stream of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from taskpilot_obs.providers import names as providers
+from taskpilot_obs.records import Usage
+from taskpilot_obs.usage import envelopes
+from taskpilot_obs.usage.content import has_content
+from taskpilot_obs.usage.fields import NOTHING, Fields, answers_anything, fields, first, text
+from taskpilot_obs.usage.langchain import behind
+from taskpilot_obs.usage.shapes import (
+    EVENT_KEYS,
+    EVENT_TYPES,
+    USAGE_KEYS,
+    WRAPPERS,
+    billed_elsewhere,
+    counter_of,
+    named_tier,
+    read_counts,
+    read_embedding_counts,
+    shape_of,
+    usage_elsewhere,
+)
+from taskpilot_obs.usage.shapes.base import TTL_KEYS
+from taskpilot_obs.usage.values import Reading, StatedError, count, from_counts
+
+_DEPTH: Final = 3
+_NAMED_WITHIN: Final = 3
+"""Events in which a stream names its model; Azure's first one has other things to say."""
+
+
+class Stream:
+    """What the events so far have said. Raises whatever a hostile object raises: the callers are guarded."""
+
+    __slots__ = (
+        "_added",
+        "_batch",
+        "_cached",
+        "_embedding",
+        "_error",
+        "_failed",
+        "_given",
+        "_id",
+        "_inconsistent",
+        "_model",
+        "_placeholder",
+        "_proven",
+        "_reasons",
+        "_seen",
+        "_stated",
+        "_tier",
+    )
+
+    def __init__(self, provider: str | None) -> None:
+        self._given = providers.canonical(provider) if isinstance(provider, str) and provider.strip() else None
+        self._proven: str | None = None
+        self._model: str | None = None
+        self._id: str | None = None
+        self._tier: str | None = None
+        self._reasons: tuple[str, ...] = ()
+        self._stated: Fields = NOTHING
+        self._added: Usage | None = None
+        self._inconsistent = False
+        self._embedding = False
+        self._failed = False
+        """Whether the layer that is looked at may hold an error."""
+        self._error: StatedError | None = None
+        self._batch = False
+        self._cached = False
+        self._placeholder = False
+        """Whether the output stated so far is what Anthropic's `message_start` puts there before any is generated."""
+        self._seen = 0
+
+    def feed_all(self, response: object) -> None:
+        """Take a whole response, or the list of a stream's events."""
+        for event in envelopes.events_of(response):
+            self._take(event)
+
+    def feed(self, event: object) -> bool:
+        """Take one event; whether it carries generated content."""
+        found = self._take(event)
+        if found is not None:
+            return has_content(found)
+        return isinstance(event, str) and bool(event) and not event.isspace() and not envelopes.is_framing(event)
+
+    def reading(self) -> Reading:
+        """The sum of it."""
+        provider = self._given or self._proven or providers.infer_provider(self._model)
+        usage, inconsistent, tier = self._added, self._inconsistent, None
+        if self._stated is not NOTHING:
+            tier = named_tier(self._stated)
+            if usage is None:
+                counter = counter_of(self._model) or provider
+                read = read_embedding_counts(self._stated) if self._embedding else read_counts(self._stated, counter)
+                usage, inconsistent = read[0], inconsistent or read[1] or billed_elsewhere(self._stated)
+        if usage is not None and self._placeholder:
+            usage = usage._replace(output_tokens=None, reasoning_tokens=None)
+        return Reading(
+            None if self._cached else usage,
+            self._model,
+            provider,
+            "batch" if self._batch else tier if tier == "fast" else self._tier or tier,
+            self._id,
+            self._reasons,
+            inconsistent and not self._cached,
+            self._cached,
+            self._error,
+        )
+
+    def _take(self, event: object) -> Fields | None:
+        """Note what an event says; its fields, None where it has none."""
+        if isinstance(event, Usage):
+            self._added, self._inconsistent = from_counts(**event._asdict())
+            return NOTHING
+        if type(event) is tuple:
+            event = event[0] if event else None  # LangGraph's (message, metadata)
+        found = envelopes.opened(event)
+        if found is None:
+            return None
+        message = found.get("message")
+        if message is not None and envelopes.is_chunk(message):
+            event, found = message, fields(message) or NOTHING
+        if self._seen < _NAMED_WITHIN and self._model is None:
+            self._seen += 1
+            self._note(event, found)
+        elif _tells(found):
+            self._note(event, found)
+        return found
+
+    def _note(self, event: object, found: Fields) -> None:
+        usage = self._enter(found, _DEPTH)
+        if usage is None:
+            return
+        self._placeholder = found.get("type") == "message_start"
+        if envelopes.is_chunk(event):
+            self._add(usage)
+        else:
+            self._stated = _merged(self._stated, usage)
+
+    def _enter(self, layer: Fields, depth: int) -> Fields | None:
+        """Note what a layer of an event says, then what it wraps; its usage object, the outermost first."""
+        for key, value in envelopes.entries(layer):
+            note = _NOTES.get(key) if value is not None else None
+            if note is not None:
+                note(self, value)
+        if self._failed:
+            self._failed = False
+            self._error = envelopes.error_of(layer) or self._error
+        if self._given is None and self._proven is None:
+            self._proven = envelopes.proven_by(layer)
+        usage = self._usage_in(layer)
+        for key in WRAPPERS if depth and not answers_anything(layer) else ():
+            value = layer.get(key)
+            content = envelopes.wrapped(value) if value and type(value) is not str else None
+            if content is not None:
+                inside = self._enter(content, depth - 1)
+                usage = usage if usage is not None else inside
+        return usage
+
+    def _usage_in(self, layer: Fields) -> Fields | None:
+        """The usage object that a layer keeps, or is."""
+        for key in USAGE_KEYS:
+            value = layer.get(key)
+            usage = fields(value) if value is not None else None
+            if usage is not None and self._is_usage(usage):
+                own = behind(usage, layer, self._given) if key == "usage_metadata" else None
+                return usage if own is None else own
+        if shape_of(layer) is not None:
+            return layer
+        return usage_elsewhere(layer)
+
+    def _is_usage(self, usage: Fields) -> bool:
+        if usage.get("total_cost") == 0:
+            self._cached = True  # LangChain's own mark for an answer out of its cache
+        return shape_of(usage) is not None or (self._embedding and usage.get("total_tokens") is not None)
+
+    def _add(self, usage: Fields) -> None:
+        """Add a LangChain chunk, unless it repeats the input: then it holds the counts so far, and replaces them."""
+        new, inconsistent = read_counts(usage)
+        self._inconsistent = self._inconsistent or inconsistent
+        self._tier = self._tier or named_tier(usage)
+        old = self._added
+        if new is None:
+            return
+        if old is None or (new.input_tokens and new.input_tokens == old.input_tokens):
+            self._added = new
+            return
+        summed = (mine if other is None else (mine or 0) + other for mine, other in zip(old, new, strict=True))
+        self._added = Usage(*summed)
+
+    # --- one method for each thing that a layer can say ---------------------------------------------------------------
+
+    def note_model(self, value: object) -> None:
+        """The first model named."""
+        if self._model is None:
+            self._model = text(value)
+
+    def note_id(self, value: object) -> None:
+        """The first id that is the provider's."""
+        if self._id is None:
+            self._id = envelopes.id_of(value)
+
+    def note_tier(self, value: object) -> None:
+        """The last tier named."""
+        self._tier = envelopes.tier_of(value) or self._tier
+
+    def note_reason(self, value: object) -> None:
+        """Why the answer ended."""
+        reason = text(value)
+        if reason is not None:
+            self._reasons = (reason,)
+
+    def note_choices(self, value: object) -> None:
+        """Why each choice ended."""
+        self._reasons = envelopes.reasons_of(value) or self._reasons
+        if "error" in self._reasons:  # OpenRouter: a vendor failed in the middle of its answer
+            self._error = envelopes.error_of(envelopes.wrapped(value) or NOTHING) or self._error
+
+    def note_incomplete(self, value: object) -> None:
+        """Why a response of OpenAI's was cut."""
+        self.note_reason((fields(value) or NOTHING).get("reason"))
+
+    def note_error(self, value: object) -> None:
+        """An error in a body with status 200."""
+        if value:
+            self._reasons = ("error",)
+            self._failed = True
+
+    def note_type(self, value: object) -> None:
+        """What an event is: OpenAI says there that it is an error."""
+        if value == "error":
+            self._reasons = ("error",)
+            self._failed = True
+
+    def note_feedback(self, value: object) -> None:
+        """Why Gemini did not begin to answer."""
+        reason = first(fields(value) or NOTHING, "blockReason", "block_reason")
+        if reason is not None:
+            self.note_reason(reason)
+
+    def note_batch(self, value: object) -> None:
+        """A line of a batch's results, as OpenAI and Anthropic write them: at the batch's price."""
+        if value:
+            self._batch = True
+
+    def note_provider(self, value: object) -> None:
+        """Who answered."""
+        name = text(value)
+        if name is not None:
+            self._proven = providers.canonical(name)
+
+    def note_embeddings(self, _value: object) -> None:
+        """Vectors: nothing is generated."""
+        self._embedding = True
+
+    def note_data(self, value: object) -> None:
+        """A list, perhaps of vectors."""
+        self._embedding = self._embedding or envelopes.are_embeddings(value)
+
+
+_NOTES: Final[dict[str, Callable[[Stream, object], None]]] = {
+    **dict.fromkeys(envelopes.MODEL_KEYS, Stream.note_model),
+    **dict.fromkeys(envelopes.ID_KEYS, Stream.note_id),
+    **dict.fromkeys(envelopes.TIER_KEYS, Stream.note_tier),
+    **dict.fromkeys(envelopes.REASON_KEYS, Stream.note_reason),
+    **dict.fromkeys(envelopes.CHOICE_KEYS, Stream.note_choices),
+    **dict.fromkeys(envelopes.PROVIDER_KEYS, Stream.note_provider),
+    **dict.fromkeys(envelopes.EMBEDDING_KEYS, Stream.note_embeddings),
+    "data": Stream.note_data,
+    **dict.fromkeys(envelopes.FEEDBACK_KEYS, Stream.note_feedback),
+    "custom_id": Stream.note_batch,
+    "type": Stream.note_type,
+    "incomplete_details": Stream.note_incomplete,
+    "error": Stream.note_error,
+}
+
+
+def _tells(event: Fields) -> bool:
+    """Whether an event may say more than another piece of the answer; asked once a token, so it looks and reads not."""
+    get = event.get
+    for key in EVENT_KEYS:
+        if get(key):
+            return True
+    if get("type") in EVENT_TYPES or get("event_type") in EVENT_TYPES:
+        return True
+    response = get("response")
+    if response and type(response) is not str:
+        return True
+    about = get("response_metadata")
+    if about and len(about) > 1:
+        return True
+    return envelopes.ends_choice(get("choices"))
+
+
+def _merged(old: Fields, new: Fields) -> Fields:
+    """`new` over `old`: providers repeat and correct their counts, and may leave one out of the last event."""
+    if old is NOTHING or not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    merged = {**old, **{key: value for key, value in new.items() if value is not None}}
+    split, written = merged.get("cache_creation"), count(merged.get("cache_creation_input_tokens"))
+    if split is not None and written is not None and new.get("cache_creation") is None and _exceeds(split, written):
+        del merged["cache_creation"]  # Anthropic's last event corrects the total, and does not split it again
+    return merged
+
+
+def _exceeds(split: object, total: int) -> bool:
+    stated = fields(split) or NOTHING
+    return sum(count(stated.get(key)) or 0 for key in TTL_KEYS) > total
