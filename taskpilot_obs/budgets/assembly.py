@@ -115,7 +115,7 @@ def _store(settings: Settings) -> Store | None:
     store = Store(url, create=True)
     if not store.is_sqlite:
         try:
-            store.require_usable()
+            store.require_current()
         except StoreUnavailableError as error:
             log_failure(BUDGETS, error)
         except StoreError:

@@ -73,6 +73,7 @@ def get_tenants_report(
     *,
     store: str | Store | None = None,
     now: datetime | None = None,
+    tenant: str | None = None,
     limit: int | None = None,
 ) -> TenantsReport:
     """What every tenant used, in falling order of cost; calls without a tenant are those of `__none__`.
@@ -81,6 +82,7 @@ def get_tenants_report(
         period: as in `get_stats`.
         store: as in `get_stats`.
         now: as in `get_stats`.
+        tenant: leave out all others.
         limit: list this many tenants; None: all.
 
     Raises:
@@ -90,7 +92,7 @@ def get_tenants_report(
     if limit is not None and limit < 1:
         raise ConfigurationError(f"limit: given {limit!r}; it must be a positive number, or None for all")
     start, end = bounds(period, now)
-    with asked_of(store, start, end) as question:
+    with asked_of(store, start, end, filters_of({"tenant": tenant})) as question:
         planned = question.plan(_TENANT)
         counts = totals(question.connection, planned, question.filters, By(_TENANT))
         largest = sorted(counts, key=lambda key: (-counts[key].cost, key[0] or NONE))[:limit]

@@ -20,7 +20,7 @@ from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, downg
 from taskpilot_obs.store.budget_ledger import StoreLedger
 from taskpilot_obs.store.differences import differences
 from taskpilot_obs.store.rows import Source, rows_of
-from taskpilot_obs.store.versions import REVISIONS, VERSION_TABLE
+from taskpilot_obs.store.versions import REVISIONS
 from taskpilot_obs.store.writer import Writer
 
 ALL = (NOON - timedelta(days=9), NOON + timedelta(days=9))
@@ -88,7 +88,7 @@ def test_this_code_works_on_the_tables_of_the_version_before(home: Path | Server
 def test_newer_tables_that_allow_this_code_are_used(store: Store, url: str) -> None:
     """A store that a newer version wrote, and whose `min_code` this code fulfils, is written and read."""
     with store.writing() as connection:
-        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0005', min_code = '0004'"))
+        connection.execute(text("UPDATE taskpilot_obs_version SET version_num = '0005', min_code = '0004'"))
     exporter = StoreExporter(url)
     exporter.export([llm_call()])
     exporter.shutdown(5.0)
