@@ -32,7 +32,7 @@ from taskpilot_obs.store.writer import mark_changed
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from taskpilot_obs.store.engine import Store
 
@@ -368,3 +368,26 @@ def _hours(connection: Connection) -> Iterator[datetime]:
     summary = SUMMARIES.c
     of_hours = or_(*(summary.period == rollup.period("hourly") for rollup in ROLLUPS))
     yield from connection.execute(select(summary.period_start).where(of_hours).distinct()).scalars()
+
+
+def sum_up_without_rows(store: Store, start: datetime, without: ColumnElement[bool]) -> None:
+    """Delete some full lines of an hour whose rows are gone, and add up the other roll-ups from the full lines left.
+
+    Where the full roll-up was not made, the sums without names stay as they are.
+
+    Raises:
+        StoreError: the database failed.
+    """
+    summary = SUMMARIES.c
+    hour = Plan((Segment("hourly", start, start + HOUR),))
+    with store.writing() as connection:
+        mine = (summary.period_start == start, summary.period.like("hourly%"))
+        connection.execute(delete(SUMMARIES).where(*mine, without))
+        full = _summed(connection, hour, FULL)
+        lacking = select(_work.lacking).where(_work.period == "hourly", _work.period_start == start)
+        bits = connection.execute(lacking.where(_work.lacking.is_not(None))).scalars().first() or 0
+        if not bits & FULL.bit:
+            connection.execute(delete(SUMMARIES).where(*mine, summary.period != "hourly"))
+            there = {rollup: _narrowed(full, rollup) for rollup in ROLLUPS[1:] if not rollup.bit & bits}
+            _put(connection, [_values(line, store) for line in _chosen("hourly", start, there, 0).lines])
+        mark_changed(connection, "daily", [floor_day(start)])
