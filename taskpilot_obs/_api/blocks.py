@@ -64,7 +64,7 @@ class Tracked(Generic[I_co]):
         if not host.enabled or host.limits is None or not isinstance(run, LlmInvocation):
             return run
         try:
-            host.limits.before(run, (), self._stated)
+            host.limits.before_block(run, self._stated)
         except BaseException as error:
             self._end().fail(error)
             raise

@@ -124,10 +124,11 @@ def _runs(question: Question) -> TaskEvidence:
 
 def _overall(question: Question, calls: Counts) -> OverallEvidence:
     return OverallEvidence(
-        calls.requests - calls.cache_hits,
+        calls.billable,
         calls.unpriced,
         denials(question.connection, question.start, question.end, question.filters.organization_id),
         checked_runs=_runs(question).counted,
+        partly_priced_calls=calls.partly_priced,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals.durations import parse_window
+from taskpilot_obs.golden_signals.evidence import coverage as share_covered
 from taskpilot_obs.semconv import NONE
 from taskpilot_obs.stats.model import CallStats, CostShare, Durations, FirstToken, Tokens
 from taskpilot_obs.store.counts import Counts
@@ -84,9 +85,8 @@ def tokens_of(counts: Counts) -> Tokens:
 
 
 def coverage(counts: Counts) -> float | None:
-    """The share of calls with a known price."""
-    answered = counts.priced + counts.unpriced
-    return counts.priced / answered if answered else None
+    """The share of calls whose cost is known in full, among those that may cost something."""
+    return share_covered(counts.billable, counts.unpriced, counts.partly_priced)
 
 
 def share_of(counts: Counts, whole: Decimal) -> CostShare:

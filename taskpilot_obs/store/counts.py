@@ -34,7 +34,16 @@ class Counts(NamedTuple):
     cache_write_tokens: int = 0
     cost_nano: int = 0
     cost_rest: int = 0
+    refused: int = 0
+    """Calls that were refused, by the provider or before they were sent; they cost nothing."""
+    partly_priced: int = 0
+    """Calls with a cost that is known to be incomplete."""
     latency_total_ms: float = 0.0
+
+    @property
+    def billable(self) -> int:
+        """Calls that may cost something."""
+        return self.requests - self.cache_hits - self.refused
 
     @property
     def cost(self) -> Decimal:
@@ -44,7 +53,7 @@ class Counts(NamedTuple):
     @property
     def unpriced(self) -> int:
         """Calls whose cost is unknown."""
-        return self.requests - self.cache_hits - self.priced
+        return self.billable - self.priced
 
     def plus(self, other: Counts) -> Counts:
         """The sum, field by field."""
@@ -57,9 +66,13 @@ def _add(mine: float, theirs: float) -> Any:
 
 def counts_of(values: Sequence[Any]) -> Counts:
     """From SQL's sums: NULL where there was nothing, and decimals on PostgreSQL."""
-    *whole, high, low, rest, latency = (value or 0 for value in values)
+    *whole, high, low, rest, refused, partly_priced, latency = (value or 0 for value in values)
     return Counts(*map(int, whole))._replace(
-        cost_nano=joined(high, low), cost_rest=int(rest), latency_total_ms=float(latency)
+        cost_nano=joined(high, low),
+        cost_rest=int(rest),
+        refused=int(refused),
+        partly_priced=int(partly_priced),
+        latency_total_ms=float(latency),
     )
 
 

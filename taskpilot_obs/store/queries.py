@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Integer, and_, cast, func, literal_column, or_, select, text, type_coerce
 
+from taskpilot_obs.records import Pricing
 from taskpilot_obs.store.counts import Counts, counts_of, wide_sum
 from taskpilot_obs.store.filters import Filters, rows_where
+from taskpilot_obs.store.rows import PRICING
 from taskpilot_obs.store.segments import DAY
 from taskpilot_obs.store.sketch import decode
-from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, MICROSECOND, SUMMARIES
+from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, MICROSECOND, NEWEST, SUMMARIES, columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,7 +60,7 @@ def totals(connection: Connection, plan: Plan, filters: Filters, by: By = _WHOLE
 
 def _totals(connection: Connection, plan: Plan, filters: Filters, by: By) -> Iterator[tuple[Key, Counts]]:
     for groups in _row_groups(connection, plan, filters, by):
-        query = select(*groups.columns, *_row_sums(connection)).where(groups.where).group_by(*groups.columns)
+        query = select(*groups.columns, *_row_sums(connection, plan)).where(groups.where).group_by(*groups.columns)
         for line in connection.execute(query):
             requests, counted, successes, *sums = line[len(groups.columns) :]
             key = groups.key_of(line[: len(groups.columns)])
@@ -66,7 +68,8 @@ def _totals(connection: Connection, plan: Plan, filters: Filters, by: By) -> Ite
     where = _summaries_where(plan, filters)
     if where is not None:
         columns = _summary_columns(connection, by)
-        sums = [func.sum(SUMMARIES.c[name]) for name in Counts._fields]
+        there = columns_of(SUMMARIES, plan.version)
+        sums = [func.sum(SUMMARIES.c[name]) if name in there else literal_column("0") for name in Counts._fields]
         money = Counts._fields.index("cost_nano")
         sums[money : money + 1] = wide_sum(SUMMARIES.c.cost_nano)
         for line in connection.execute(select(*columns, *sums).where(where).group_by(*columns)):
@@ -151,7 +154,7 @@ def _series(connection: Connection, dimensions: Sequence[str], asked: Mapping[st
     return {line[0]: tuple(line[1:]) for line in found}
 
 
-def _row_sums(connection: Connection) -> list[Any]:
+def _row_sums(connection: Connection, plan: Plan) -> list[Any]:
     """In the order of `Counts`, but for the failures: before the successes, all calls that succeeded or failed."""
     number = type_coerce if connection.dialect.name == "sqlite" else cast
     return [
@@ -167,8 +170,17 @@ def _row_sums(connection: Connection) -> list[Any]:
         func.sum(_call.cache_write_tokens),
         *wide_sum(_call.cost_nano),
         func.sum(_call.cost_rest),
+        *_pricing(plan),
         func.sum(_call.latency_ms),
     ]
+
+
+def _pricing(plan: Plan) -> tuple[Any, Any]:
+    """How many calls were refused, and how many have a cost that lacks something."""
+    if plan.version < NEWEST:
+        return literal_column("0"), literal_column("0")
+    is_free = and_(_call.pricing == PRICING[Pricing.FREE], or_(_call.cached.is_(None), _call.cached.is_(False)))
+    return func.count().filter(is_free), func.count().filter(_call.pricing == PRICING[Pricing.PARTIAL])
 
 
 def _summaries_where(plan: Plan, filters: Filters) -> ColumnElement[bool] | None:

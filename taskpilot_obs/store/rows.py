@@ -17,6 +17,7 @@ from taskpilot_obs.records import (
     DecisionKind,
     Feedback,
     Invocation,
+    Pricing,
     Record,
     Rollup,
     Status,
@@ -63,6 +64,9 @@ SUCCESS: Final[dict[Status, bool | None]] = {
     status: True if status in GOOD else False if status in BAD else None for status in Status
 }
 """How a status counts in the success rate; None where it does not."""
+
+PRICING: Final = {Pricing.FREE: 0, Pricing.PRICED: 1, Pricing.PARTIAL: 2, Pricing.UNPRICED: 3}
+"""What a row says about its cost; NULL in rows of older versions."""
 
 _NO_USAGE: Final = Usage()
 _NO_ROLLUP: Final = Rollup()
@@ -153,7 +157,8 @@ def _llm_call(call: Invocation, source: Source) -> Row:
         *source,
         call.operation.value,
         *_texts(call.request_model, call.response_model, said("service_tier")),
-        None,
+        None if call.pricing is None else PRICING[call.pricing],
+        call.price_gap,
         call.retries,
         call.input_length,
         call.output_length,

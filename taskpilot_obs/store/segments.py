@@ -15,7 +15,7 @@ from sqlalchemy import exists, null, select
 
 from taskpilot_obs.store.marks import Deleted, deleted_from
 from taskpilot_obs.store.rollups import FULL, SERIES, Rollup
-from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK
+from taskpilot_obs.store.tables import LLM_CALLS, NEWEST, SUMMARIES, SUMMARY_WORK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,6 +46,8 @@ class Plan(NamedTuple):
     """The answer lacks calls before this moment, which were deleted by age; None: it is complete."""
     rollup: Rollup = FULL
     """Of the segments that are read from summaries."""
+    version: str = NEWEST
+    """Of the tables."""
 
 
 class _Kept(NamedTuple):
@@ -104,13 +106,13 @@ def plan(
     kept = _Kept(deleted_from(connection, LLM_CALLS.name), deleted_from(connection, SUMMARIES.name))
     if rollup is None:
         rows = _clipped([Segment("rows", start, end)], kept)
-        return Plan(rows, kept.rows.missing_in(start, end))
+        return Plan(rows, kept.rows.missing_in(start, end), version=version)
     marks = _marks(connection, start, end, rollup, kept, version)
     segments = [_left(piece, kept) for piece in _cut(start, end, marks, kept)]
     if step is not None and step < DAY:
         segments = [each._replace(source="hourly") if each.source == "daily" else each for each in segments]
     joined = _few(_merged(segments), kept)
-    return Plan(_clipped(joined, kept), _missing(connection, start, end, marks, kept), rollup)
+    return Plan(_clipped(joined, kept), _missing(connection, start, end, marks, kept), rollup, version)
 
 
 def _cut(start: datetime, end: datetime, marks: _Marks, kept: _Kept) -> list[Segment]:

@@ -75,11 +75,13 @@ BIG_ID: Final = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows by itself in a column of type INTEGER only."""
 
 
+NEWEST: Final = "0004"
+"""The version of the tables as they are written here."""
 SINCE: Final = "since"
 """In a column's `info`: the version of the tables that added it; without, the first."""
 
 
-def added(name: str, kind: type[TypeEngine[Any]] | TypeEngine[Any], since: str = "0004") -> Column[Any]:
+def added(name: str, kind: type[TypeEngine[Any]] | TypeEngine[Any], since: str = NEWEST) -> Column[Any]:
     """A column that a later version of the tables added; NULL in rows that were written before."""
     return Column(name, kind, info={SINCE: since})
 
@@ -163,6 +165,7 @@ LLM_CALLS = Table(
     added("request_model", Text),  # as the caller spelt it; `model_name` is the canonical name
     added("response_model", Text),  # as the provider spelt it
     added("service_tier", Text),
+    added("pricing", SmallInteger),  # what is known of the cost, see `rows.PRICING`
     added("partial_reason", Text),  # why the cost is known to lack something; NULL: it is whole, or unknown
     added("retries", Integer),
     added("input_length", BigInteger),
@@ -193,6 +196,7 @@ LLM_CALLS = Table(
         "cost_nano",
         "cost_rest",
         "latency_ms",
+        "pricing",
     ),
     Index(
         "ix_llm_call_telemetry_failures",
@@ -312,8 +316,8 @@ SUMMARIES = Table(
     Column("model_name", Text, primary_key=True),
     Column("agent", Text, primary_key=True),
     Column("prompt_name", Text, primary_key=True),
-    Column("service", Text, primary_key=True, info={SINCE: "0004"}),
-    Column("environment", Text, primary_key=True, info={SINCE: "0004"}),
+    Column("service", Text, primary_key=True, info={SINCE: NEWEST}),
+    Column("environment", Text, primary_key=True, info={SINCE: NEWEST}),
     Column("requests", BigInteger, nullable=False),
     Column("successes", BigInteger, nullable=False),
     Column("failures", BigInteger, nullable=False),
@@ -326,6 +330,8 @@ SUMMARIES = Table(
     Column("cache_write_tokens", BigInteger, nullable=False),
     Column("cost_nano", BigInteger, nullable=False),
     Column("cost_rest", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False, server_default="0", info={SINCE: NEWEST}),
+    Column("partly_priced", BigInteger, nullable=False, server_default="0", info={SINCE: NEWEST}),
     Column("latency_total_ms", Float(53), nullable=False),
     Column("latency_sketch", LargeBinary, nullable=False),
     Column("ttft_sketch", LargeBinary),

@@ -24,7 +24,7 @@ ADDED = {
     "llm_call_telemetry": (
         *(("service", sa.Text()), ("environment", sa.Text()), ("operation", sa.Text())),
         *(("request_model", sa.Text()), ("response_model", sa.Text()), ("service_tier", sa.Text())),
-        *(("partial_reason", sa.Text()), ("retries", sa.Integer())),
+        *(("pricing", sa.SmallInteger()), ("partial_reason", sa.Text()), ("retries", sa.Integer())),
         *(("input_length", sa.BigInteger()), ("output_length", sa.BigInteger())),
         *(("span_id", sa.Text()), ("prompt_hash", sa.Text()), ("experiment_unit", sa.Text())),
     ),
@@ -62,7 +62,13 @@ SUMS = (
     *("requests", "successes", "failures", "priced", "cache_hits", "input_tokens", "output_tokens"),
     *("reasoning_tokens", "cached_tokens", "cache_write_tokens", "cost_nano", "cost_rest"),
 )
+ADDED_SUMS = ("refused", "partly_priced")
 REST = ("latency_total_ms", "latency_sketch", "ttft_sketch", "errors")
+SUMMED = (
+    *("series_id", "created_at", "latency_bin", "ttft_bin", "success", "cached", "input_tokens"),
+    *("output_tokens", "reasoning_tokens", "cached_tokens", "cache_write_tokens"),
+    *("cost_nano", "cost_rest", "latency_ms"),
+)
 _LARGEST = 9_000_000_000 * 10**9
 
 
@@ -78,6 +84,7 @@ def upgrade() -> None:
     for name, table, column in INDEXES:
         stated = sa.text(f"{column} IS NOT NULL")
         op.create_index(name, table, [column, "created_at"], sqlite_where=stated, postgresql_where=stated)
+    _sums_index("pricing")
     _widen_summaries()
     _put(_merged(("organization_id",), ".tenants"))
     _put(_merged(("provider", "model_name", "agent"), ".series"))
@@ -89,6 +96,7 @@ def downgrade() -> None:
     op.drop_table("benchmark_calls")
     op.drop_table("benchmark_runs")
     _narrow_summaries()
+    _sums_index()
     for name, table, _ in INDEXES:
         op.drop_index(name, table)
     # Periods without full summaries are read from rows: an unclaimed mark is what older code understands.
@@ -98,8 +106,18 @@ def downgrade() -> None:
             op.drop_column(table, name)
 
 
+def _sums_index(*more: str) -> None:
+    """Draw SQLite's index of all that is summed up anew."""
+    if _on_postgresql():
+        return
+    op.drop_index("ix_llm_call_telemetry_sums", "llm_call_telemetry")
+    op.create_index("ix_llm_call_telemetry_sums", "llm_call_telemetry", [*SUMMED, *more])
+
+
 def _widen_summaries() -> None:
     if _on_postgresql():
+        for name in ADDED_SUMS:
+            op.add_column(SUMMARIES, sa.Column(name, sa.BigInteger(), nullable=False, server_default="0"))
         for name in ("service", "environment"):
             op.add_column(SUMMARIES, sa.Column(name, sa.Text(), nullable=False, server_default=""))
         op.execute(sa.text(f"ALTER TABLE {SUMMARIES} DROP CONSTRAINT {SUMMARIES}_pkey"))
@@ -117,7 +135,7 @@ def _narrow_summaries() -> None:
     if _on_postgresql():
         op.execute(sa.text(f"DELETE FROM {SUMMARIES}"))  # noqa: S608  a constant
         op.execute(sa.text(f"ALTER TABLE {SUMMARIES} DROP CONSTRAINT {SUMMARIES}_pkey"))
-        for name in ("service", "environment"):
+        for name in ("service", "environment", *ADDED_SUMS):
             op.drop_column(SUMMARIES, name)
         op.create_primary_key(f"{SUMMARIES}_pkey", SUMMARIES, list(OLD_KEY))
     else:
@@ -166,12 +184,16 @@ def _redraw(key: tuple[str, ...]) -> None:
     texts = [sa.Column(name, sa.Text(), nullable=False) for name in OLD_KEY if name != "period_start"]
     if key == NEW_KEY:
         texts += [sa.Column(name, sa.Text(), nullable=False, server_default="") for name in ("service", "environment")]
+    added: list[sa.Column[int]] = []
+    if key == NEW_KEY:
+        added = [sa.Column(name, sa.BigInteger(), nullable=False, server_default="0") for name in ADDED_SUMS]
     op.create_table(
         SUMMARIES,
         texts[0],
         start,
         *texts[1:],
         *(sa.Column(name, sa.BigInteger(), nullable=False) for name in SUMS),
+        *added,
         sa.Column("cost", sa.Numeric(24, 12), sa.Computed("cost_nano * 0.000000001 + cost_rest * 0.000000000001")),
         sa.Column("latency_total_ms", sa.Float(53), nullable=False),
         sa.Column("latency_sketch", sa.LargeBinary(), nullable=False),
