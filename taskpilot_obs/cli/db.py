@@ -77,7 +77,7 @@ def repair_marks(store: StoreUrl = None) -> None:
 
 
 def rebuild(store: StoreUrl = None) -> None:
-    """Sum up every hour anew whose rows are there: after rows were deleted or changed by hand."""
+    """Sum up again every hour whose rows are there: after rows were deleted or changed by hand."""
     with explained():
         from taskpilot_obs.store import rebuild_summaries
 

@@ -324,7 +324,7 @@ def _place(connection: Connection) -> str:
 
 
 def rebuild_summaries(*, store: str | Store | None = None) -> int:
-    """Sum up every hour anew whose rows are there, after rows were deleted or changed by hand.
+    """Sum up again every hour whose rows are there, after rows were deleted or changed by hand.
 
     Hours whose rows were deleted by age keep their summaries. Answers come from rows until an hour is done.
 

@@ -238,7 +238,7 @@ def _add_sketches(connection: Connection, plan: Plan, filters: Filters, by: By, 
     columns = _summary_columns(connection, by)
     query = select(*columns, SUMMARIES.c.latency_sketch, SUMMARIES.c.ttft_sketch).where(where)
     sketches: tuple[dict[Key, list[bytes]], ...] = (defaultdict(list), defaultdict(list))
-    for line in connection.execution_options(yield_per=_FETCH).execute(query):
+    for line in connection.execute(query.execution_options(yield_per=_FETCH)):
         key = tuple(line[:-2])
         sketches[0][key].append(line[-2])
         if line[-1]:
@@ -269,6 +269,6 @@ def errors(connection: Connection, plan: Plan, filters: Filters, by: By = _WHOLE
         told = select(*_summary_columns(connection, by), SUMMARIES.c.errors).where(
             where, SUMMARIES.c.errors.is_not(None)
         )
-        for line in connection.execution_options(yield_per=_FETCH).execute(told):
+        for line in connection.execute(told.execution_options(yield_per=_FETCH)):
             found[tuple(line[:-1])].update(json.loads(line[-1]))
     return found
