@@ -24,6 +24,7 @@ class AlertKind(StrEnum):
     EVENT = "event"
     ABSENCE = "absence"
     TELEMETRY = "telemetry"
+    META = "meta"
 
 
 class Recording(NamedTuple):
