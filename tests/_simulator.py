@@ -48,7 +48,8 @@ class Kind(StrEnum):
     GUARDRAIL = "a guardrail raises"
     CRITICAL_VIOLATION = "single violations at severity critical"
     ATTACK = "policies block runs"
-    DEAR = "calls cost 40 times as much"
+    DEAR = "calls cost 3000 times as much"
+    DENIALS = "a policy denies, in monitor mode"
     DROPPED = "an exporter loses records"
     LOOP = "runs make 250 tool calls"
     COLD = "the provider's prompt cache no longer answers"
@@ -104,6 +105,8 @@ class Service:
     """Share of runs that fail in ordinary times."""
     feedback: float = 0.2
     """Share of runs that a user judges."""
+    price: float = 0.0001
+    """USD a call."""
     even: bool = False
     """Runs come at equal distances; otherwise at random."""
     seed: int = 1
@@ -228,9 +231,10 @@ class _Process:
         self._durations("agent_run_duration_seconds", f'agent="{agent}"', semconv.RUN_BUCKETS, runs, slow)
         loops = self._of(runs, self._share(Kind.LOOP, minute))
         self._calls(agent, runs, loops)
-        if blocked:
+        denied = blocked + self._of(runs, self._share(Kind.DENIALS, minute))
+        if denied:
             violation = f'workflow="{workflow}",agent="{agent}",policy="topic",severity="high"'
-            count[f"policy_violations_total{{{violation}}}"] += blocked
+            count[f"policy_violations_total{{{violation}}}"] += denied
         self._checks(runs, minute)
         self._judged(runs, minute)
 
@@ -248,7 +252,7 @@ class _Process:
             count[f'llm_errors_total{{{call},error_type="server"}}'] += provider
             count[f'llm_errors_total{{{call},error_type="rate_limit"}}'] += limited
             count[f'llm_retries_total{{model="{MODEL}",provider="{PROVIDER}"}}'] += 2 * limited
-        price = 0.0004 * (40 if self._share(Kind.DEAR, minute) else 1)
+        price = self.service.price * (3000 if self._share(Kind.DEAR, minute) else 1)
         count[f"llm_cost_usd_total{{{call}}}"] += price * good
         count[f'llm_tokens_total{{{call},token_type="input"}}'] += 1000 * good
         cached = 100 if self._share(Kind.COLD, minute) else 600
