@@ -18,12 +18,32 @@ TaskpilotError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from typing import Any, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class TaskpilotError(Exception):
-    """Base of every error that this library raises on purpose."""
+    """Base of every error that this library raises on purpose. It can be pickled, with all its fields."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restored, (type(self), self.args, self.__dict__)
+
+
+def restored(kind: type[E], args: tuple[object, ...], fields: Mapping[str, object]) -> E:
+    """Rebuild a pickled exception without its constructor, which takes other arguments than the message.
+
+    Args:
+        kind: its class.
+        args: what `Exception` itself holds.
+        fields: its attributes.
+    """
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class ConfigurationError(TaskpilotError, ValueError):
@@ -73,9 +93,23 @@ class GuardrailBlockedError(RefusedError):
 
 
 class BudgetExceededError(RefusedError):
-    """A budget in `enforce` mode has no room for the call. Amounts are in the budget's unit (USD or tokens)."""
+    """A budget in `enforce` mode has no room for the call. Amounts are in `unit`.
 
-    def __init__(
+    Args:
+        budget: its name.
+        limit: what the budget allows in a period.
+        spent: what is booked in the present one.
+        reserved: what calls in progress may still take.
+        resets_at: when the next period begins; None for `total`.
+        needed: what the call may take at most.
+        unit: `usd`, `tokens` or `requests`.
+        tenant: on whose behalf the call was to be made.
+        scope: whose limit it is, where the budget is split: `{"tenant": "acme"}`.
+        retry_after_s: seconds until the next period, for budgets by the minute and by the hour.
+        request_id: the request that was refused.
+    """
+
+    def __init__(  # noqa: PLR0913  one argument for each field that a caller may read
         self,
         budget: str,
         *,
@@ -83,6 +117,11 @@ class BudgetExceededError(RefusedError):
         spent: Decimal,
         reserved: Decimal,
         resets_at: datetime | None,
+        needed: Decimal | None = None,
+        unit: str = "usd",
+        tenant: str | None = None,
+        scope: Mapping[str, str] | None = None,
+        retry_after_s: float | None = None,
         request_id: str | None = None,
     ) -> None:
         self.budget = budget
@@ -90,9 +129,22 @@ class BudgetExceededError(RefusedError):
         self.spent = spent
         self.reserved = reserved
         self.resets_at = resets_at
-        until = f", resets at {resets_at.isoformat()}" if resets_at else ""
-        message = f"budget {budget!r} is used up: limit {limit}, spent {spent}, reserved {reserved}{until}"
-        super().__init__(message, request_id=request_id)
+        self.needed = needed
+        self.unit = unit
+        self.tenant = tenant
+        self.scope = dict(scope or {})
+        self.retry_after_s = retry_after_s
+        super().__init__(self._message(), request_id=request_id)
+
+    def _message(self) -> str:
+        whose = f" of {', '.join(f'{key} {value!r}' for key, value in self.scope.items())}" if self.scope else ""
+        figures = f"limit {self.limit} {self.unit}, spent {self.spent}, reserved {self.reserved}"
+        if self.needed is not None:
+            figures = f"needed {self.needed} {self.unit}, {figures}"
+        until = f", resets at {self.resets_at.isoformat()}" if self.resets_at else ""
+        after = f", retry after {self.retry_after_s:.0f} s" if self.retry_after_s is not None else ""
+        state = "is used up" if self.spent >= self.limit else "has no room for this call"
+        return f"budget {self.budget!r}{whose} {state}: {figures}{until}{after}"
 
 
 class BudgetUnavailableError(RefusedError):

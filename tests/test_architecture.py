@@ -18,13 +18,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "taskpilot_obs"
 
 LAYERS = {
-    0: "records semconv exceptions assets ids clock outcomes",
+    0: "records semconv exceptions assets ids clock outcomes figures charts",
     1: "context guarded self_telemetry rollups providers usage pricing safety feedback executors rules periods",
     2: "tracing site freezing invocation abandonable llm_invocation exporters pipeline audit store budgets",
     3: "reporting recorder gate stats compare golden_signals settings log_context",
     4: "config testing",
     5: "decorators driving gating tracking events exposition gunicorn doctor",
-    6: "__init__ cli demo",
+    6: "__init__ cli demo server",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 FACADES = {"golden_signals.facade": 5, "golden_signals.from_store": 5}

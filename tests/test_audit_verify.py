@@ -15,8 +15,8 @@ from _audit import event, finished, llm_call, read, started, whole
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taskpilot_obs.audit.chain import GENESIS, digest_with, fault, head_of, seal
-from taskpilot_obs.audit.ledger import Anchor, append_line, read_anchors, read_notes
+from taskpilot_obs.audit.chain import GENESIS, check_line, digest_with, head_of, seal
+from taskpilot_obs.audit.manifest import Anchor, append_line, read_anchors, read_notes
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.exceptions import AuditLogError, ConfigurationError
@@ -412,7 +412,7 @@ def test_fault_accepts_what_seal_writes() -> None:
     for key in (None, KEY):
         digest = digest_with(key)
         line, sealed = seal('{"a":1', 1, GENESIS.hash, digest)
-        assert fault(line.encode(), GENESIS, digest) == (None, (1, sealed))
+        assert check_line(line.encode(), GENESIS, digest) == (None, (1, sealed))
         assert head_of(line.encode()) == (1, sealed)
     assert head_of(b"{}\n") is None
 

@@ -33,7 +33,7 @@ def test_the_table_names_every_family(app: typer.Typer) -> None:
     """The table on the terminal has a row for every family of the contract."""
     result = CliRunner(env={"COLUMNS": "300"}).invoke(app, [])
     assert result.exit_code == 0
-    assert [metric.name for metric in METRICS if f" {metric.name} " not in result.stdout] == []
+    assert [metric.name for metric in METRICS if f"\n{metric.name} " not in result.stdout] == []
 
 
 def test_json_holds_families_labels_and_buckets(app: typer.Typer) -> None:

@@ -90,13 +90,13 @@ def test_the_table_shows_figures_with_their_evidence(url: str) -> None:
     """Each signal stands with its figure, interval, evidence and status, and the workflows below."""
     shown = words(run("--url", url).output)
     assert "Golden signals all workers since the start" in shown
-    assert "success rate 99 % 94.6 to 99.8 % of 100 runs healthy" in shown
-    assert "p95 latency 475 ms 100 runs healthy" in shown
-    assert "cost per success $0.02 $1.98 / 99 runs healthy" in shown
-    assert "confirmed correct 95 % 76.4 to 99.1 % of 20 rated healthy" in shown
-    assert "policy violations 1 % 1 / 100 runs healthy" in shown
-    assert "overall 95 % of LLM calls priced healthy" in shown
-    assert "handle 100 99 % 475 ms $0.02 healthy" in shown
+    assert "success rate 99.0 % 94.6 to 99.8 % 99 of 100 counted runs healthy" in shown
+    assert "p95 latency 475 ms 100 tasks healthy" in shown
+    assert "cost per success $0.02 $1.98 / 99 successful tasks healthy" in shown
+    assert "confirmed correct 95.0 % 76.4 to 99.1 % 19 of 20 rated healthy" in shown
+    assert "policy violations 1.0 % 1 in 100 counted runs healthy" in shown
+    assert "overall 95.0 % of LLM calls priced healthy" in shown
+    assert "handle 100 100 99.0 % 475 ms $0.02 healthy" in shown
     assert "note the cost covers 95.0% of LLM calls" in shown
 
 
@@ -151,7 +151,7 @@ def test_large_figures_are_readable(page: Page, url: str) -> None:
     """Seconds, dollars and full percentages are written as people write them."""
     page.texts = [SLOW]
     shown = words(run("--url", url).output)
-    assert "success rate 100 %" in shown
+    assert "success rate 100.0 %" in shown
     assert "p95 latency 9.75 s" in shown
     assert "cost per success $1 250.00" in shown
 

@@ -17,6 +17,8 @@ from taskpilot_obs.semconv import Field
 
 HASH_LENGTH = 64
 _SEAL_LENGTH = len(f',"{Field.HASH}":""}}') + HASH_LENGTH
+_LONGEST_LINKS = 128
+"""Bytes of a line before its hash that hold its number and the hash before it."""
 _LINKS = re.compile(
     rb'.*,"%b":(\d{1,19}),"%b":"([0-9a-f]{64})"' % (Field.SEQ.encode(), Field.PREV_HASH.encode()), re.DOTALL
 )
@@ -32,14 +34,14 @@ class Hashed(Protocol):
 Digest = Callable[[bytes], Hashed]
 
 
-class Head(NamedTuple):
+class ChainTip(NamedTuple):
     """The last record of a chain, by number and hash."""
 
     seq: int
     hash: str
 
 
-GENESIS = Head(0, "0" * HASH_LENGTH)
+GENESIS = ChainTip(0, "0" * HASH_LENGTH)
 """What the first record of a chain follows."""
 
 
@@ -74,12 +76,12 @@ def seal(text: str, seq: int, previous: str, digest: Digest) -> tuple[str, str]:
     return f'{body},"hash":"{sealed}"}}\n', sealed
 
 
-def fault(line: bytes, head: Head, digest: Digest) -> tuple[str | None, Head]:
+def check_line(line: bytes, head: ChainTip, digest: Digest) -> tuple[str | None, ChainTip]:
     """What is wrong with the line that follows `head` (None: nothing), and the head after it."""
     body, suffix = line[: -_SEAL_LENGTH - 1], line[-_SEAL_LENGTH - 1 :]
     sealed = digest(head.hash.encode("ascii") + body).hexdigest()
     seq = head.seq + 1
-    after = Head(seq, sealed)
+    after = ChainTip(seq, sealed)
     if suffix == b',"hash":"%b"}\n' % sealed.encode("ascii") and body.endswith(
         b',"seq":%d,"prev_hash":"%b"' % (seq, head.hash.encode("ascii"))
     ):
@@ -87,7 +89,7 @@ def fault(line: bytes, head: Head, digest: Digest) -> tuple[str | None, Head]:
     return _explain(line, head, digest), after
 
 
-def _explain(line: bytes, head: Head, digest: Digest) -> str:
+def _explain(line: bytes, head: ChainTip, digest: Digest) -> str:
     found = links(line)
     if found is None:
         return "not a sealed record"
@@ -99,16 +101,16 @@ def _explain(line: bytes, head: Head, digest: Digest) -> str:
     return f"it follows another record {head.seq} than the one before it"
 
 
-def links(line: bytes) -> tuple[Head, str] | None:
+def links(line: bytes) -> tuple[ChainTip, str] | None:
     """What a whole line says of itself: the head that it follows and its own hash; None if it is no sealed record."""
-    body, suffix = line[: -_SEAL_LENGTH - 1], line[-_SEAL_LENGTH - 1 :]
+    body, suffix = line[-_SEAL_LENGTH - 1 - _LONGEST_LINKS : -_SEAL_LENGTH - 1], line[-_SEAL_LENGTH - 1 :]
     match = _LINKS.fullmatch(body)
     if match is None or not suffix.startswith(b',"hash":"') or not suffix.endswith(b'"}\n'):
         return None
-    return Head(int(match[1]) - 1, match[2].decode("ascii")), suffix[9:-3].decode("ascii", "replace")
+    return ChainTip(int(match[1]) - 1, match[2].decode("ascii")), suffix[9:-3].decode("ascii", "replace")
 
 
-def head_of(line: bytes) -> Head | None:
+def head_of(line: bytes) -> ChainTip | None:
     """The head that a whole line makes, taken at its word; None if it is not a sealed record."""
     found = links(line)
-    return None if found is None else Head(found[0].seq + 1, found[1])
+    return None if found is None else ChainTip(found[0].seq + 1, found[1])

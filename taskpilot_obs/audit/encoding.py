@@ -1,10 +1,10 @@
-"""From the fields of an audit record to one line of JSON, fast; runs, the hot path, have lines of their own beside.
+"""From the fields of an audit record to one line of JSON, fast.
 
 A record comes in two parts. What repeats from call to call (names, status, …) is a key: its JSON text is built once and
 kept. What varies (identifiers, durations, …) goes through a template that is kept per *shape*, that is per combination
-of types: which fields are None, which are text. The text is ASCII: control characters, U+2028 and all else that some
-reader might take for the end of a line are escaped. One C call over all strings of a record says whether anything needs
-an escape at all.
+of types: which fields are None, which are text. The text is ASCII: control characters, U+2028 and everything else that
+a reader might take for the end of a line are escaped. One C call over all strings of a record tells whether any of them
+needs an escape.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ _MAX_KEPT = 2_048
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_SAFE = 1e308
 _INT_BITS = 64
+_WHOLE = frozenset(
+    (Field.INPUT_LENGTH, Field.OUTPUT_LENGTH, Field.INPUT_TOKENS, Field.OUTPUT_TOKENS, Field.TOTAL_TOKENS)
+)
+"""Fields that are whole numbers: a NaN, or text, in one of them costs the record and never breaks a line."""
 
 
 MORE = "*"
@@ -52,19 +56,24 @@ class Layout:
         repeating: builds the fields that repeat from call to call, from a record's key.
         varying: names of the fields that differ from call to call, in the order of a record's values: text, finite
             numbers, None, and last (`MORE`) a mapping of fields that only few records have.
+        max_string: how many characters of one string are kept.
     """
 
-    def __init__(self, repeating: Callable[[Key], Fields], varying: tuple[str, ...]) -> None:
+    def __init__(
+        self, repeating: Callable[[Key], Fields], varying: tuple[str, ...], max_string: int = MAX_STRING
+    ) -> None:
         self._repeating = repeating
         self._varying = varying
+        self._max_string = max_string
         self._texts: dict[Key, str] = {}
         self._plans: dict[tuple[type, ...], _Plan] = {}
 
-    def text(self, key: Key, time_unix_ns: int, values: tuple[Value, ...], max_string: int = MAX_STRING) -> str:
+    def text(self, key: Key, time_unix_ns: int, values: tuple[Value, ...]) -> str:
         """The record as JSON without its closing brace, so that the chain can add its own fields."""
+        max_string = self._max_string
         repeating = self._texts.get(key)
         if repeating is None:
-            repeating = self._keep_text(key, max_string)
+            repeating = self._keep_text(key)
         shape = tuple(map(type, values))
         plan = self._plans.get(shape)
         if plan is None:
@@ -80,8 +89,8 @@ class Layout:
             return template % (head + strings + numbers_of(values) + others)
         return template % (head + strings + numbers_of(values))
 
-    def _keep_text(self, key: Key, max_string: int) -> str:
-        text = members(self._repeating(key), max_string)
+    def _keep_text(self, key: Key) -> str:
+        text = members(self._repeating(key), self._max_string)
         if len(text) <= _MAX_KEPT:  # a name of megabytes is not worth the memory
             if len(self._texts) >= _MAX_CACHED:
                 self._texts.clear()
@@ -100,8 +109,10 @@ def _plan(names: tuple[str, ...], shape: tuple[type, ...]) -> _Plan:
     numbers = [index for index, kind in enumerate(shape) if kind in (int, float, Decimal)]
     others = [index for index, kind in enumerate(shape) if issubclass(kind, Mapping)]
     known = {*strings, *numbers, *others}
-    if foreign := [names[i] for i, kind in enumerate(shape) if i not in known and kind is not type(None)]:
-        raise TypeError(f"{', '.join(foreign)}: not text, a number or a mapping")
+    for index, (name, kind) in enumerate(zip(names, shape, strict=True)):
+        if kind is not type(None) and (index not in known or (name in _WHOLE and kind is not int)):
+            expected = "a whole number" if name in _WHOLE else "text, a number or a mapping"
+            raise TypeError(f"{name}: expected {expected}, got {kind.__name__}")
     parts = [f'{{"{Field.TIMESTAMP}":"%s",%s']
     parts += [f'"{names[index]}":"%s"' for index in strings]
     parts += [f'"{names[index]}":%s' for index in numbers]
@@ -180,6 +191,8 @@ _second: tuple[int, str] = (-1, "")
 def rfc3339(unix_ns: int) -> str:
     """RFC 3339 in UTC with microseconds: `2026-11-21T09:30:00.000001Z`."""
     global _second  # noqa: PLW0603  the last second's text, which most lines share
+    if type(unix_ns) is not int:
+        raise TypeError(f"a time: expected whole nanoseconds, got {type(unix_ns).__name__}")
     second, rest = divmod(unix_ns, 1_000_000_000)
     known, text = _second
     if known != second:

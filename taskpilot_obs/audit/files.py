@@ -3,27 +3,35 @@
 audit.jsonl                               written now, by the process that holds the log's lock
 audit.jsonl.20261121T093000.000001Z       a closed segment of it; the names sort by time
 audit.<host>.<pid>.jsonl                  written by any other process: a chain of its own
+audit.recovered.1.jsonl                   the chain that follows a file which could not be continued
 audit.anchors, audit.<host>.<pid>.anchors the heads of each chain; the writer locks this file
 audit.manifest                            segments that were closed, and those that were lawfully pruned
 audit.torn                                halves of last lines that killed processes left
+
+Only names with our own time stamp are segments, which retention may remove. What others made of a file (`audit.jsonl.1`
+of logrotate, a compressed segment, a backup) is read where its records are in no other file, and never removed.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from taskpilot_obs.audit.chain import GENESIS, Head, head_of, links
+from taskpilot_obs.audit.access import DamagedFileError, is_regular, open_to_read
+from taskpilot_obs.audit.chain import GENESIS, ChainTip, head_of, links
 from taskpilot_obs.exceptions import AuditLogError, ConfigurationError
 
 SUFFIX = ".jsonl"
 MAX_LINE = 64 * 2**20
 """A longer line is none of ours; a bound keeps reading in constant memory."""
 _TAIL_BLOCK = 65_536
+_STAMP = re.compile(r"\d{8}T\d{6}\.\d{6}Z1*")
 _NAME = re.compile(r"(?P<stem>.+?)(?P<writer>\.[A-Za-z0-9-]+\.\d+(?:-\d+)?)?(?:\.jsonl(?P<stamp>\..+)?|\.anchors)")
 
 
@@ -88,10 +96,27 @@ class Chain(NamedTuple):
         return f"{self.log.stem}.{self.writer}" if self.writer else self.log.stem
 
     def segments(self) -> list[Path]:
-        """The closed segments, by the number of their first record, whoever rotated them."""
-        named = [self.log.folder / name for name in _names(self.log.folder) if name.startswith(f"{self.name}.")]
-        found = [path for path in named if path.is_file()]
-        return sorted(found, key=lambda path: (_first_seq(path), path.name))
+        """The closed segments, by the number of their first record."""
+        return [path for _, path in _in_order(self._beside(_is_segment))]
+
+    def is_segment(self, path: Path) -> bool:
+        """Whether the file bears a name that this library gave to a closed segment of this chain."""
+        return _is_segment(path.name, self)
+
+    def files(self) -> list[Path]:
+        """Every file to read, in the order of their first records; the one being written, if there is one, is last.
+
+        Files that others renamed, copied or compressed are among them where no other file has their records.
+        """
+        ours = _in_order(self._beside(_is_segment))
+        others = _in_order(self._beside(_is_foreign))
+        if others:
+            known = [(first, path) for first, path in (*ours, *_in_order([self.path])) if first >= 0]
+            ours = sorted(ours + _not_covered(others, [_span(first, path) for first, path in known]))
+        return [path for _, path in ours] + ([self.path] if is_regular(self.path) else [])
+
+    def _beside(self, wanted: Callable[[str, Chain], bool]) -> list[Path]:
+        return [self.log.folder / name for name in _names(self.log.folder) if wanted(name, self)]
 
 
 def log_at(path: Path | str) -> Log:
@@ -149,7 +174,31 @@ def segment_stamp(now: datetime, chain: Chain) -> str:
 
 
 def _is_segment(name: str, chain: Chain) -> bool:
-    return name.startswith(f"{chain.name}.2")
+    return name.startswith(f"{chain.name}.") and _STAMP.fullmatch(name, len(chain.name) + 1) is not None
+
+
+def _is_foreign(name: str, chain: Chain) -> bool:
+    return name.startswith(f"{chain.name}.") and not _is_segment(name, chain)
+
+
+def _in_order(paths: list[Path]) -> list[tuple[int, Path]]:
+    """The regular files among them with the number of their first record, by that number."""
+    return sorted((_first_seq(path), path) for path in paths if is_regular(path))
+
+
+def _span(first: int, path: Path) -> tuple[int, int]:
+    """How many records precede a file's first one, and the number of its last one."""
+    tip = last_head(path)
+    return first, first + 1 if tip is None else tip.seq
+
+
+def _not_covered(found: list[tuple[int, Path]], spans: list[tuple[int, int]]) -> list[tuple[int, Path]]:
+    """The files of sealed records that begin in none of these spans, one for each beginning."""
+    chosen: dict[int, Path] = {}
+    for first, path in found:
+        if first >= 0 and not any(start <= first < end for start, end in spans):
+            chosen.setdefault(first, path)
+    return list(chosen.items())
 
 
 def _names(folder: Path) -> list[str]:
@@ -160,42 +209,68 @@ def _names(folder: Path) -> list[str]:
 
 
 def _first_seq(path: Path) -> int:
-    """Number of a segment's first record; -1 if its first line is none, so that verification begins with it."""
-    with path.open("rb") as file:
-        found = links(file.readline(MAX_LINE))
+    """How many records precede a file's first one; -1 where its first line is none: verification begins with it."""
+    try:
+        with open_to_read(path) as file:
+            found = links(file.readline(MAX_LINE))
+    except (OSError, EOFError, zlib.error):
+        return -1
     return -1 if found is None else found[0].seq
 
 
 def lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file, ended by a line feed and nothing else; the last may lack it."""
-    while line := file.readline(MAX_LINE):
-        yield line
+    """The lines of a file, ended by a line feed and nothing else; the last may lack it.
 
-
-def last_lines(file: BinaryIO, end: int) -> tuple[bytes, bytes]:
-    """The last whole line before `end`, and what stands after it (a torn line); empty where there is none."""
-    tail, start = b"", end
-    while start > 0 and tail.count(b"\n") < 2:  # noqa: PLR2004  two line feeds enclose one line
-        block = min(_TAIL_BLOCK, start)
-        start -= block
-        file.seek(start)
-        tail = file.read(block) + tail
-    whole, newline, torn = tail.rpartition(b"\n")
-    return (whole.rpartition(b"\n")[2] + newline, torn)
-
-
-def last_head(path: Path) -> Head | None:
-    """The head that a file ends with; None if it is empty, missing, or ends with what is not a sealed record."""
+    Raises:
+        DamagedFileError: the file is compressed, and cannot be decompressed to its end.
+    """
     try:
-        with path.open("rb") as file:
-            return head_of(last_lines(file, file.seek(0, os.SEEK_END))[0])
-    except FileNotFoundError:
+        while line := file.readline(MAX_LINE):
+            yield line
+    except (EOFError, zlib.error) as error:
+        raise DamagedFileError(errno.EIO, "the compressed file is damaged", file.name) from error
+
+
+def last_line(file: BinaryIO, end: int) -> tuple[bytes, int]:
+    """The last whole line before `end`, and where it ends; (empty, 0) where there is none.
+
+    What stands between there and `end` is half a line. Takes time linear in the length of both, and constant memory:
+    a power cut may leave megabytes of NULs. Of a line longer than `MAX_LINE` only the beginning is returned.
+    """
+    stop = _behind_line_feed(file, end)
+    if stop == 0:
+        return b"", 0
+    start = _behind_line_feed(file, stop - 1)
+    file.seek(start)
+    return file.read(min(stop - start, MAX_LINE)), stop
+
+
+def _behind_line_feed(file: BinaryIO, end: int) -> int:
+    """Where the line begins that `end` lies in."""
+    while end > 0:
+        start = max(0, end - _TAIL_BLOCK)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def last_head(path: Path) -> ChainTip | None:
+    """The head that a file ends with; None if it is empty, missing, or ends with what is not a sealed record."""
+    if not is_regular(path):
+        return None
+    try:
+        with open_to_read(path) as file:
+            return head_of(last_line(file, file.seek(0, os.SEEK_END))[0])
+    except (FileNotFoundError, EOFError, zlib.error):
         return None
 
 
-def head_before(chain: Chain) -> Head:
-    """The head of the newest closed segment, which the file written now follows."""
-    for path in reversed(chain.segments()):
+def head_before(chain: Chain) -> ChainTip:
+    """The head of the newest file that was closed, by us or by others, which the file written now follows."""
+    for path in reversed([path for path in chain.files() if path != chain.path]):
         head = last_head(path)
         if head is not None:
             return head

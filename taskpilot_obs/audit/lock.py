@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from taskpilot_obs.audit.ledger import FILE_MODE
+from taskpilot_obs.audit.access import open_own
 from taskpilot_obs.exceptions import ConfigurationError
 
 
@@ -13,7 +13,7 @@ def take_lock(path: Path) -> int | None:
     """Open a file and lock it until it is closed; None where another process, or another writer here, has the lock.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or is not fit to be written to.
         ConfigurationError: this operating system has no such locks.
     """
     try:
@@ -23,7 +23,7 @@ def take_lock(path: Path) -> int | None:
             "an audit log in a file needs POSIX file locks; here, send it to stdout or a logger"
         ) from error
     while True:
-        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
+        file = open_own(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         keep = False
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,7 +51,7 @@ def is_locked(path: Path) -> bool:
 def same_file(file: int, path: Path) -> bool:
     """Whether an open file is still the one that the path names."""
     try:
-        named = path.stat()
+        named = path.lstat()
     except FileNotFoundError:
         return False
     opened = os.fstat(file)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from taskpilot_obs.audit.chain import Digest, Head, digest_with
-from taskpilot_obs.audit.files import Chain, Log, find_logs, last_head, last_lines
-from taskpilot_obs.audit.ledger import PRUNE, Note, append, read_notes, sealed_note
+from taskpilot_obs.audit.access import open_to_read
+from taskpilot_obs.audit.chain import ChainTip, Digest, digest_with
+from taskpilot_obs.audit.files import Chain, Log, find_logs, last_head, last_line
 from taskpilot_obs.audit.lock import is_locked
+from taskpilot_obs.audit.manifest import PRUNE, Note, append, parse_line, read_notes, sealed_note
 from taskpilot_obs.exceptions import AuditLogError
 from taskpilot_obs.semconv import Field
 
@@ -67,14 +67,14 @@ def _prune_chain(chain: Chain, cutoff: str, digest: Digest | None) -> list[Path]
 
 def _last_time(path: Path) -> str:
     """The time of a file's last record; of an empty file, the end of time, so that it stays."""
-    with path.open("rb") as file:
-        line, _ = last_lines(file, file.seek(0, os.SEEK_END))
+    with open_to_read(path) as file:
+        line, _ = last_line(file, file.seek(0, os.SEEK_END))
     if not line:
         return "~"
-    try:
-        return str(json.loads(line)[Field.TIMESTAMP])
-    except (ValueError, LookupError, TypeError) as error:
-        raise AuditLogError(f"{path}: its last line is no audit record; verify the log before it is pruned") from error
+    record = parse_line(line)
+    if record is None or Field.TIMESTAMP not in record:
+        raise AuditLogError(f"{path}: its last line is no audit record; verify the log before it is pruned")
+    return str(record[Field.TIMESTAMP])
 
 
 def prune_segment(chain: Chain, segment: Path, digest: Digest | None) -> None:
@@ -98,7 +98,7 @@ def retain(chain: Chain, keep_segments: int, digest: Digest | None) -> None:
         prune_segment(chain, segment, digest)
 
 
-def note(chain: Chain, event: str, segment: Path, head: Head, digest: Digest | None) -> None:
+def note(chain: Chain, event: str, segment: Path, head: ChainTip, digest: Digest | None) -> None:
     """Write a line into the manifest, down to the disk: what it says must not be lost when the segment is."""
     now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     entry = Note(event, chain.name, segment.name, head.seq, head.hash, now)

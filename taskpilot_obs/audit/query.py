@@ -12,7 +12,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from taskpilot_obs.audit.access import open_to_read
 from taskpilot_obs.audit.files import Chain, find_logs, lines
+from taskpilot_obs.audit.manifest import parse_line
 from taskpilot_obs.exceptions import AuditLogError
 from taskpilot_obs.semconv import Field
 
@@ -69,16 +71,12 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-def _files(chain: Chain) -> list[Path]:
-    return [path for path in [*chain.segments(), chain.path] if path.exists()]
-
-
 def _matching(chain: Chain, wanted: Filter) -> Iterator[Entry]:
     exact = {name: value for name, value in wanted._asdict().items() if isinstance(value, str)}
     needles = [json.dumps(value).encode("ascii") for value in exact.values()]
     since, until = _stamp(wanted.since), _stamp(wanted.until)
-    for path in _files(chain):
-        with path.open("rb") as file:
+    for path in chain.files():
+        with open_to_read(path) as file:
             candidates = (line for line in lines(file) if all(needle in line for needle in needles))
             for record in _parsed(candidates):
                 is_in_time = (since is None or record[Field.TIMESTAMP] >= since) and (
@@ -97,18 +95,15 @@ def _stamp(moment: datetime | None) -> str | None:
 
 def _parsed(found: Iterable[bytes]) -> Iterator[Entry]:
     for line in found:
-        try:
-            record = json.loads(line, parse_float=Decimal)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get(Field.TIMESTAMP), str):
+        record = parse_line(line, Decimal)
+        if record is not None and isinstance(record.get(Field.TIMESTAMP), str):
             yield record
 
 
 def _last_of(chain: Chain, count: int) -> list[Entry]:
     newest: deque[Entry] = deque()
-    for path in reversed(_files(chain)):
-        with path.open("rb") as file:
+    for path in reversed(chain.files()):
+        with open_to_read(path) as file:
             newest.extendleft(reversed(list(_parsed(deque(lines(file), maxlen=count - len(newest))))))
         if len(newest) >= count:
             break

@@ -1,37 +1,46 @@
-"""What the audit log says of each record: the one place where records become audit fields."""
+"""What the audit log says about each record: the one place where records become audit fields.
+
+Each kind of record has three parts: a key of what repeats from call to call (names, status), the fields made from that
+key, and the values that differ from call to call. `Layout` writes them.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from taskpilot_obs.audit.encoding import MAX_STRING, MORE, Fields, Key, Layout, Value
-from taskpilot_obs.audit.run_lines import RunLines, head, milliseconds
 from taskpilot_obs.records import (
+    BAD,
+    LLM_OPERATIONS,
     AuditEvent,
     CheckResult,
     Decision,
     DecisionKind,
     Feedback,
     Invocation,
+    Operation,
     Origin,
     Record,
+    Rollup,
     Severity,
     Stage,
     Started,
+    Status,
     Verdict,
 )
 from taskpilot_obs.semconv import Event, Field, LogType
 
-Row = tuple[Layout, Key, int, tuple[Value, ...]]
-"""An audit record that is no run, not yet a line: layout, what repeats, time in ns since the epoch, what varies."""
+Row = tuple[Key, int, tuple[Value, ...]]
+"""An audit record that is not yet a line: what repeats, time in ns since the epoch, what varies."""
 
 
 def audit_text(record: Record, service: str = "", max_string: int = MAX_STRING) -> str | None:
-    """What the audit log says of a single record, as JSON on one line of ASCII without the closing brace, or None."""
+    """The audit record of a single record, as JSON on one line of ASCII without the closing brace, or None."""
     return AuditLines(service, max_string).text(record)
 
 
@@ -44,31 +53,22 @@ class AuditLines:
     """
 
     def __init__(self, service: str = "", max_string: int = MAX_STRING) -> None:
-        self._service = service
-        self._max_string = max_string
-        runs = RunLines(service, max_string)
-        self._writers: dict[type, Callable[[Any], str | None]] = {
-            Started: runs.started,
-            Invocation: runs.ended,
-            Decision: self._row(_decision),
-            AuditEvent: self._row(_event),
-            Feedback: self._row(_feedback),
+        self._kinds = {
+            kind: (row, Layout(partial(repeating, service), varying, max_string))
+            for kind, (row, repeating, varying) in _KINDS.items()
         }
 
-    def _row(self, build: Callable[[Any, str], Row]) -> Callable[[Any], str]:
-        def write(record: Record) -> str:
-            layout, key, time_unix_ns, values = build(record, self._service)
-            return layout.text(key, time_unix_ns, values, self._max_string)
-
-        return write
-
     def text(self, record: Record) -> str | None:
-        """What the log says of a record, as JSON on one line of ASCII without its closing brace, or None."""
-        write = self._writers.get(type(record))
-        return None if write is None else write(record)
+        """The audit record as JSON on one line of ASCII without its closing brace; None for a record without one."""
+        kind = self._kinds.get(type(record))
+        if kind is None:
+            return None
+        row, layout = kind
+        found = row(record)
+        return None if found is None else layout.text(*found)
 
     def fields(self, record: Record) -> Fields | None:
-        """The same as a dictionary; a number that a float does not hold to the digit is a `Decimal`."""
+        """The audit record as a dictionary; a number that a float does not hold to the digit is a `Decimal`."""
         text = self.text(record)
         if text is None:
             return None
@@ -85,6 +85,28 @@ def _number(text: str) -> int | float | Decimal:
 
 
 _SHORT = 18
+_MAX_SECONDS = 1e9
+_NS = 1_000_000_000
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """Milliseconds, to the microsecond; None for a value that is no duration."""
+    if seconds is None:
+        return None
+    return round(seconds * 1e3, 3) if -_MAX_SECONDS < seconds < _MAX_SECONDS else None
+
+
+def _common(log_type: str, event: str, said: str, service: str) -> Fields:
+    """The fields that every audit record has."""
+    return {
+        Field.LEVEL: "ERROR" if log_type == LogType.ERROR else "INFO",
+        Field.LOG_TYPE: log_type,
+        Field.EVENT: event,
+        Field.MESSAGE: f"[{log_type.upper()}] {said}",
+        Field.SERVICE: service or None,
+    }
+
+
 _IDS = (
     Field.REQUEST_ID,
     Field.INVOCATION_ID,
@@ -95,30 +117,150 @@ _IDS = (
     Field.USER_ID,
     Field.SESSION_ID,
 )
+_ID_COLUMNS = ("request_id", "invocation_id", "parent_id", "trace_id", "span_id", "tenant", "user", "session")
+
+
+def _columns(kind: type[Decision | Invocation | Origin | Started], *names: str) -> Callable[[Any], tuple[Any, ...]]:
+    """Reads these fields of a named tuple in one call; reading them one by one would cost most of a row."""
+    return itemgetter(*map(kind._fields.index, names))
+
+
+def _more(fields: Fields) -> Fields | None:
+    """The fields that few records have; None where this record has none."""
+    return {name: value for name, value in fields.items() if value is not None} or None
+
+
+# --- runs: two lines for each observed call, and so the hot path of the log ------------------------------------------
+
+_INPUT_EVENTS = {Operation.WORKFLOW: Event.WORKFLOW_INPUT, Operation.AGENT: Event.AGENT_INPUT}
+_OUTCOMES = {
+    Operation.WORKFLOW: (Event.WORKFLOW_OUTPUT, "Output"),
+    Operation.AGENT: (Event.AGENT_OUTPUT, "Output"),
+    Operation.TOOL: (Event.TOOL_CALL, "Tool"),
+    Operation.CHAT: (Event.LLM_CALL, "LLM"),
+    Operation.EMBEDDINGS: (Event.LLM_CALL, "Embeddings"),
+}
+_START_KEY = _columns(Started, "operation", "name", "workflow", "agent")
+_START_VALUES = _columns(Started, *_ID_COLUMNS, "input_length")
+_START_VARYING = (*_IDS, Field.INPUT_LENGTH, MORE)
+
+
+def _start_fields(service: str, key: Key) -> Fields:
+    operation, name, workflow, agent = key
+    return {
+        **_common(LogType.AUDIT, _INPUT_EVENTS[operation], f"{name} Input", service),
+        Field.WORKFLOW: workflow,
+        Field.AGENT: agent,
+    }
+
+
+def _start_row(record: Started) -> Row | None:
+    """Only workflows and agents have a line for their start."""
+    if record.operation not in _INPUT_EVENTS:
+        return None
+    more = None
+    if record.input_text or record.attributes:
+        more = _more({Field.INPUT: record.input_text, Field.ATTRIBUTES: record.attributes or None})
+    return _START_KEY(record), record.start_unix_ns, (*_START_VALUES(record), more)
+
+
+class _EndKey(NamedTuple):
+    operation: Operation
+    name: str
+    status: Status
+    workflow: str | None
+    agent: str | None
+    error_type: str | None
+    provider: str | None
+    request_model: str | None
+    response_model: str | None
+    streaming: bool
+    cached: bool | None
+
+
+_END_KEY = _columns(Invocation, *_EndKey._fields)
+_END_VALUES = _columns(Invocation, *_ID_COLUMNS, "input_length", "output_length")
+_LLM_FIELDS = (Field.FIRST_TOKEN_MS, Field.INPUT_TOKENS, Field.OUTPUT_TOKENS, Field.TOTAL_TOKENS, Field.COST)
+_END_VARYING = (*_IDS, Field.INPUT_LENGTH, Field.OUTPUT_LENGTH, Field.DURATION_MS, *_LLM_FIELDS, MORE)
+_NO_LLM_CALL = (None,) * len(_LLM_FIELDS)
+
+
+def _end_fields(service: str, key: Key) -> Fields:
+    end = _EndKey._make(key)
+    event, what = _OUTCOMES[end.operation]
+    log_type = LogType.ERROR if end.status in BAD else LogType.AUDIT
+    return {
+        **_common(log_type, event, f"{end.name} {what}", service),
+        Field.WORKFLOW: end.workflow,
+        Field.AGENT: end.agent,
+        Field.TOOL: end.name if end.operation == Operation.TOOL else None,
+        Field.MODEL: end.response_model or end.request_model,
+        Field.PROVIDER: end.provider,
+        Field.STATUS: end.status,
+        Field.ERROR_TYPE: end.error_type,
+        Field.STREAMING: end.streaming if end.operation in LLM_OPERATIONS else end.streaming or None,
+        Field.CACHED: end.cached,
+    }
+
+
+def _end_row(record: Invocation) -> Row:
+    duration_s, rollup = record.duration_s, record.rollup
+    llm = _llm_values(record) if record.operation in LLM_OPERATIONS else _NO_LLM_CALL
+    more = None
+    if record.attributes or rollup is not None or record.error_message or record.input_text or record.output_text:
+        more = _more(_rare_fields(record))
+    values = (*_END_VALUES(record), milliseconds(duration_s), *llm, more)
+    return _END_KEY(record), record.start_unix_ns + int(duration_s * _NS), values
+
+
+def _llm_values(record: Invocation) -> tuple[Value, ...]:
+    usage, cost = record.usage, record.cost
+    taken, given = (None, None) if usage is None else (usage.input_tokens, usage.output_tokens)
+    total = None if taken is None or given is None else taken + given
+    return milliseconds(record.ttft_s), taken, given, total, _finite(cost)
+
+
+def _rare_fields(record: Invocation) -> Fields:
+    return {
+        Field.ERROR_MESSAGE: record.error_message,
+        Field.INPUT: record.input_text,
+        Field.OUTPUT: record.output_text,
+        **({} if record.rollup is None else _rollup_fields(record.rollup)),
+        Field.ATTRIBUTES: record.attributes or None,
+    }
+
+
+def _rollup_fields(rollup: Rollup) -> Fields:
+    fields: Fields = {}
+    if rollup.llm_calls:
+        fields = {
+            Field.INPUT_TOKENS: rollup.input_tokens,
+            Field.OUTPUT_TOKENS: rollup.output_tokens,
+            Field.TOTAL_TOKENS: rollup.input_tokens + rollup.output_tokens,
+            Field.COST: _finite(rollup.cost) if rollup.unpriced_calls < rollup.llm_calls else None,
+            Field.LLM_CALLS: rollup.llm_calls,
+            Field.UNPRICED_CALLS: rollup.unpriced_calls or None,
+        }
+    if rollup.tool_calls:
+        fields[Field.TOOL_CALLS] = rollup.tool_calls
+    return fields
+
+
+def _finite(cost: Decimal | None) -> Decimal | None:
+    return cost if cost is not None and cost.is_finite() else None
+
+
+# --- decisions, events, feedback -------------------------------------------------------------------------------------
+
 _DECISIONS = {
     DecisionKind.POLICY: (Event.POLICY_DECISION, Field.POLICY),
     DecisionKind.GUARDRAIL: (Event.GUARDRAIL_CHECK, Field.GUARDRAIL),
     DecisionKind.BUDGET: (Event.BUDGET_DECISION, Field.BUDGET),
 }
-
-
-def _columns(kind: type[Decision | Origin], *names: str) -> Callable[[Any], tuple[Any, ...]]:
-    """Reads these fields of a named tuple in one call; reading them one by one is what a row would cost most."""
-    return itemgetter(*map(kind._fields.index, names))
-
-
-_ID_COLUMNS = ("request_id", "invocation_id", "parent_id", "trace_id", "span_id", "tenant", "user", "session")
-
-
-def _more(fields: tuple[tuple[str, Value], ...]) -> Fields | None:
-    return {name: value for name, value in fields if value is not None} or None
-
-
 _ORIGIN_VALUES = _columns(Origin, *_ID_COLUMNS)
 
 
 class _DecisionKey(NamedTuple):
-    service: str
     workflow: str | None
     agent: str | None
     kind: DecisionKind
@@ -130,55 +272,63 @@ class _DecisionKey(NamedTuple):
     tool: str | None
 
 
-def _decision_fields(repeating: Key) -> Fields:
-    key = _DecisionKey._make(repeating)
-    event, decider = _DECISIONS[key.kind]
-    level = {} if key.verdict == Verdict.ALLOW else {Field.LEVEL: "WARNING"}
+_DECISION_KEY = _columns(Decision, *_DecisionKey._fields[2:])
+_DECISION_VARYING = (*_IDS, Field.REASON, Field.DURATION_MS, MORE)
+
+
+def _decision_fields(service: str, key: Key) -> Fields:
+    decision = _DecisionKey._make(key)
+    event, decider = _DECISIONS[decision.kind]
+    level = {} if decision.verdict == Verdict.ALLOW else {Field.LEVEL: "WARNING"}
     return {
-        **head(LogType.DECISION, event, f"{key.name} {key.verdict}", key.service),
+        **_common(LogType.DECISION, event, f"{decision.name} {decision.verdict}", service),
         **level,
-        Field.WORKFLOW: key.workflow,
-        Field.AGENT: key.agent,
-        Field.TOOL: key.tool,
-        decider: key.name,
-        Field.STAGE: key.stage,
-        Field.DECISION: key.verdict,
-        Field.RESULT: key.result,
-        Field.SEVERITY: key.severity if key.verdict == Verdict.DENY else None,
+        Field.WORKFLOW: decision.workflow,
+        Field.AGENT: decision.agent,
+        Field.TOOL: decision.tool,
+        decider: decision.name,
+        Field.STAGE: decision.stage,
+        Field.DECISION: decision.verdict,
+        Field.RESULT: decision.result,
+        Field.SEVERITY: decision.severity if decision.verdict == Verdict.DENY else None,
     }
 
 
-_DECISION = Layout(_decision_fields, (*_IDS, Field.REASON, Field.DURATION_MS, MORE))
-_DECISION_KEY = _columns(Decision, *_DecisionKey._fields[3:])
-
-
-def _decision(record: Decision, service: str) -> Row:
+def _decision_row(record: Decision) -> Row:
     origin = record.origin
-    key = (service, origin.workflow, origin.agent, *_DECISION_KEY(record))
-    more = _more(((Field.ATTRIBUTES, record.attributes or None),))
+    key = (origin.workflow, origin.agent, *_DECISION_KEY(record))
+    more = _more({Field.ATTRIBUTES: record.attributes or None})
     values = (*_ORIGIN_VALUES(origin), record.reason, milliseconds(record.duration_s), more)
-    return (_DECISION, key, record.time_unix_ns, values)
+    return key, record.time_unix_ns, values
 
 
-def _event_fields(repeating: Key) -> Fields:
-    service, event, workflow, agent = repeating
-    return {**head(LogType.AUDIT, str(event), str(event), str(service)), Field.WORKFLOW: workflow, Field.AGENT: agent}
+_EVENT_VARYING = (*_IDS, MORE)
 
 
-_EVENT = Layout(_event_fields, (*_IDS, MORE))
+def _event_fields(service: str, key: Key) -> Fields:
+    event, workflow, agent = key
+    return {**_common(LogType.AUDIT, str(event), str(event), service), Field.WORKFLOW: workflow, Field.AGENT: agent}
 
 
-def _event(record: AuditEvent, service: str) -> Row:
+def _event_row(record: AuditEvent) -> Row:
     origin = record.origin
-    more = _more(((Field.ATTRIBUTES, record.attributes or None),))
-    key = (service, record.event, origin.workflow, origin.agent)
-    return (_EVENT, key, record.time_unix_ns, (*_ORIGIN_VALUES(origin), more))
+    more = _more({Field.ATTRIBUTES: record.attributes or None})
+    return (record.event, origin.workflow, origin.agent), record.time_unix_ns, (*_ORIGIN_VALUES(origin), more)
 
 
-def _feedback(record: Feedback, service: str) -> Row:
+def _feedback_row(record: Feedback) -> Row:
     origin = record.origin._replace(request_id=record.request_id)
     more: Fields = {Field.CORRECT: record.correct, Field.REVISION: record.revision}
     if record.attributes:
         more[Field.ATTRIBUTES] = record.attributes
-    key = (service, Event.FEEDBACK, origin.workflow, origin.agent)
-    return (_EVENT, key, record.time_unix_ns, (*_ORIGIN_VALUES(origin), more))
+    return (Event.FEEDBACK, origin.workflow, origin.agent), record.time_unix_ns, (*_ORIGIN_VALUES(origin), more)
+
+
+_KINDS: dict[type, tuple[Callable[[Any], Row | None], Callable[[str, Key], Fields], tuple[str, ...]]] = {
+    Started: (_start_row, _start_fields, _START_VARYING),
+    Invocation: (_end_row, _end_fields, _END_VARYING),
+    Decision: (_decision_row, _decision_fields, _DECISION_VARYING),
+    AuditEvent: (_event_row, _event_fields, _EVENT_VARYING),
+    Feedback: (_feedback_row, _event_fields, _EVENT_VARYING),
+}
+"""For each kind of record: its row, the fields of its key, and the names of its varying fields."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from taskpilot_obs.audit.chain import GENESIS, Digest, Head, digest_with, fault, links
+from taskpilot_obs.audit.access import DamagedFileError, is_regular, open_to_read
+from taskpilot_obs.audit.chain import GENESIS, ChainTip, Digest, check_line, digest_with, links
 from taskpilot_obs.audit.files import Chain, Log, find_logs, lines
-from taskpilot_obs.audit.ledger import CLOSE, PRUNE, START, Anchor, is_genuine, read_anchors, read_notes
 from taskpilot_obs.audit.lock import is_locked
+from taskpilot_obs.audit.manifest import CLOSE, PRUNE, START, Anchor, is_genuine, parse_line, read_anchors, read_notes
 from taskpilot_obs.semconv import Event, Field
 
 
@@ -93,22 +94,25 @@ class _Manifest:
         self.gone: set[str] = set()
         self.closed: list[Anchor] = []
         """The heads at which segments were closed."""
-        self._pruned: dict[str, dict[Head, None]] = {}
+        self.ends: dict[str, ChainTip] = {}
+        """The head at which each segment was closed, by its name."""
+        self._pruned: dict[str, dict[ChainTip, None]] = {}
         for note in read_notes(log.manifest):
             if note.event == START:
                 self.started.add(note.chain)
             elif note.event == CLOSE:
                 self.closed.append(Anchor(note.chain, note.seq, note.hash, note.time))
+                self.ends[note.segment] = ChainTip(note.seq, note.hash)
             elif note.event == PRUNE and is_genuine(note, digest):
-                self._pruned.setdefault(note.chain, {})[Head(note.seq, note.hash)] = None
+                self._pruned.setdefault(note.chain, {})[ChainTip(note.seq, note.hash)] = None
                 if note.segment == note.chain:
                     self.gone.add(note.chain)
 
-    def may_follow(self, chain: str, head: Head) -> bool:
+    def may_follow(self, chain: str, head: ChainTip) -> bool:
         """Whether a segment that ended with this head was lawfully removed."""
         return head in self._pruned.get(chain, ())
 
-    def last_pruned(self, chain: str) -> Head:
+    def last_pruned(self, chain: str) -> ChainTip:
         """The newest record that was lawfully removed."""
         return max(self._pruned.get(chain, ()), default=GENESIS, key=lambda head: head.seq)
 
@@ -124,16 +128,16 @@ def _heads_that_others_saw(log: Log) -> list[Anchor]:
     for chain in log.chains():
         if not chain.writer:
             continue
-        first = next((path for path in [*chain.segments(), chain.path] if path.exists()), None)
+        first = next(iter(chain.files()), None)
         if first is not None:
-            with first.open("rb") as file:
+            with open_to_read(first) as file:
                 seen += _head_seen(next(lines(file), b""))
     return seen
 
 
 def _head_seen(line: bytes) -> list[Anchor]:
+    record = parse_line(line) or {}
     try:
-        record = json.loads(line)
         if record[Field.EVENT] != Event.CHAIN_START:
             return []
         said = record[Field.ATTRIBUTES]
@@ -156,6 +160,7 @@ class _Walk:
         self._head = GENESIS
         self._first: int | None = None
         self._records = 0
+        self._name_before = ""
 
     def report(self) -> ChainReport:
         problem = self._problem()
@@ -164,21 +169,40 @@ class _Walk:
         )
 
     def _problem(self) -> Problem | None:
-        problem = None
-        for file in _open_all(self._chain):
-            with file:
-                problem = problem or self._file(file)
-        return problem or self._end()
+        with closing(_open_all(self._chain)) as files:
+            for file in files:
+                problem = self._file(file) or self._name(Path(file.name))
+                if problem is not None:
+                    return problem
+        return self._end()
+
+    def _name(self, path: Path) -> Problem | None:
+        """Whether a segment bears the name under which its last record was closed."""
+        if not self._chain.is_segment(path):
+            return None
+        is_in_order, self._name_before = self._name_before < path.name, path.name
+        if is_in_order and self._manifest.ends.get(path.name, self._head) == self._head:
+            return None
+        reason = "its name belongs to the segment that ends with another record: files were renamed or swapped"
+        return Problem(str(path), None, None, reason)
 
     def _file(self, file: BinaryIO) -> Problem | None:
+        try:
+            return self._lines(file)
+        except DamagedFileError as error:
+            return Problem(file.name, None, self._head.seq + 1, str(error.strerror))
+
+    def _lines(self, file: BinaryIO) -> Problem | None:
         head, digest = self._head, self._digest
         for number, line in enumerate(lines(file), 1):
             if self._first is None:
                 head = self._start(line)
-            reason, after = fault(line, head, digest)
+            elif number == 1:
+                head = self._continue(line)
+            reason, after = check_line(line, head, digest)
             if reason is not None and not line.endswith(b"\n"):
-                if is_locked(self._chain.anchors):
-                    return None  # its writer is at it
+                if is_locked(self._chain.anchors) or self._is_copy(Path(file.name)):
+                    return None  # its writer is at it, or was when the copy was made
                 reason = "half a line: a writer was killed here, or the end was cut"
             if reason is None and not head.seq and self._chain.writer and not _head_seen(line):
                 reason = "a further process' chain begins with chain.start: this was copied here from another"
@@ -191,7 +215,7 @@ class _Walk:
                 return Problem(file.name, number, head.seq, reason)
         return None
 
-    def _start(self, line: bytes) -> Head:
+    def _start(self, line: bytes) -> ChainTip:
         """What the first record there is has to follow: nothing, or what was lawfully pruned."""
         found = links(line)
         lawful = found is not None and self._manifest.may_follow(self._chain.name, found[0])
@@ -200,11 +224,23 @@ class _Walk:
         self._skip_anchors(head)
         return head
 
-    def _skip_anchors(self, head: Head) -> None:
+    def _continue(self, line: bytes) -> ChainTip:
+        """What the first record of a further file has to follow: the one before, or what was lawfully pruned."""
+        found = links(line)
+        if found is None or found[0] == self._head or not self._manifest.may_follow(self._chain.name, found[0]):
+            return self._head
+        self._skip_anchors(found[0])
+        return found[0]
+
+    def _is_copy(self, path: Path) -> bool:
+        """Whether a file is somebody else's copy of a file of the chain."""
+        return path != self._chain.path and not self._chain.is_segment(path)
+
+    def _skip_anchors(self, head: ChainTip) -> None:
         while self._next is not None and self._next.seq <= head.seq:
             self._next = next(self._anchors, None)
 
-    def _compare(self, head: Head) -> str | None:
+    def _compare(self, head: ChainTip) -> str | None:
         while self._next is not None and self._next.seq <= head.seq:
             if self._next.head != head:
                 return f"an anchor of {self._next.time} knows another record {self._next.seq}"
@@ -236,14 +272,16 @@ def _in_order(stored: Iterator[Anchor], expected: list[Anchor]) -> Iterator[Anch
         other = next(waiting, None)
 
 
-def _open_all(chain: Chain) -> Iterator[BinaryIO]:
+def _open_all(chain: Chain) -> Generator[BinaryIO, None, None]:
     """The chain's files in order; the one being written is opened first, so that it cannot be rotated away."""
+    current = open_to_read(chain.path) if is_regular(chain.path) else None
     try:
-        current = chain.path.open("rb")
-    except FileNotFoundError:
-        current = None
-    for path in chain.segments():
-        if current is None or not os.path.samestat(path.stat(), os.fstat(current.fileno())):
-            yield path.open("rb")
-    if current is not None:
-        yield current
+        for path in chain.files():
+            if current is None or not os.path.samestat(path.stat(), os.fstat(current.fileno())):
+                with open_to_read(path) as file:
+                    yield file
+        if current is not None:
+            yield current
+    finally:
+        if current is not None:
+            current.close()

@@ -1,8 +1,11 @@
-"""The one writer of a chain: holds its lock, seals, writes, rotates, and mends what a killed process left."""
+"""The one writer of a chain: holds its lock, seals, writes, rotates, and mends what a killed process left.
+
+A chain that cannot be continued (its file ends with something that is no record under the key) is left as it is, for
+`verify` to name the line. Records go to a new chain then, whose first record says which file it follows and why.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -12,10 +15,11 @@ from datetime import UTC, datetime
 from platform import node
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from taskpilot_obs.audit import ledger
-from taskpilot_obs.audit.chain import GENESIS, Head, digest_with, fault, head_of, links, seal
+from taskpilot_obs.audit import manifest
+from taskpilot_obs.audit.access import UnfitFileError, open_own, open_to_read
+from taskpilot_obs.audit.chain import GENESIS, ChainTip, check_line, digest_with, head_of, links, seal
 from taskpilot_obs.audit.encoding import MAX_STRING, rfc3339
-from taskpilot_obs.audit.files import MAX_LINE, Chain, Log, head_before, last_head, last_lines, segment_stamp
+from taskpilot_obs.audit.files import MAX_LINE, Chain, Log, head_before, last_head, last_line, segment_stamp
 from taskpilot_obs.audit.lock import same_file, take_lock
 from taskpilot_obs.audit.prune import note, retain
 from taskpilot_obs.audit.rows import audit_text
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
 FOLDER_MODE = 0o700
 _MAX_WRITERS = 100
+_RECOVERED = "recovered"
 _CHUNK = 98_304
 """Lines are written in pieces: each write gives the interpreter lock away; memory for larger ones is fetched anew."""
 
@@ -66,7 +71,8 @@ class Writer:
 
     Raises:
         OSError: the folder or a file cannot be made or written.
-        ConfigurationError: the file ends with what is not a record under this key.
+        UnfitFileError: a file in the log's place is a link, belongs to another user, or others may write or read it.
+        ConfigurationError: this process writes the log too many times already.
     """
 
     def __init__(
@@ -76,7 +82,7 @@ class Writer:
         *,
         service: str = "",
         tally: Tally | None = None,
-        on_anchor: Callable[[ledger.Anchor], object] | None = None,
+        on_anchor: Callable[[manifest.Anchor], object] | None = None,
     ) -> None:
         self._log = log
         self._options = options
@@ -89,6 +95,7 @@ class Writer:
         self._file = self._lock = -1
         self._size, self._born = 0, 0.0
         self._head = self._anchored = GENESIS
+        self._was_open = False
         self.written = 0
         """How many records of the callers' were written, in all."""
         self._open()
@@ -103,7 +110,7 @@ class Writer:
 
         Raises:
             OSError: some were not written: `written` says how far it came. No half of a line stays behind.
-            ConfigurationError: the file had to be opened again, and ends with what is no record of this log.
+            ConfigurationError: the file had to be opened again, and this process writes the log too many times.
         """
         self._renew()
         lines: list[str] = []
@@ -174,60 +181,117 @@ class Writer:
         )
 
     def _open(self) -> None:
-        """Take a chain, open its file, move a torn last line away, and find the head to go on from."""
+        """Take a chain that can be continued, or begin one; move a torn last line away, and find the head."""
         self._close_file()
         self._log.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-        known = None
         if self._lock >= 0 and same_file(self._lock, self._chain.anchors):
-            known = self._head
+            problem = self._go_on(self._head)
+            if problem is None:
+                return
         else:
             self._release()
-            self._chain, self._lock = _claim(self._log)
+            problem = None
+        self._take_chain(problem)
+        self._was_open = True
+
+    def _take_chain(self, problem: str | None) -> None:
+        """Take the first chain that is free and whole: the log's own, or one that follows it.
+
+        Args:
+            problem: why the chain that this writer had cannot be continued.
+        """
+        for number in range(_MAX_WRITERS):
+            chain = self._log.chain(_writer_name(number, is_recovery=problem is not None))
+            refusal = self._try(chain, problem)
+            if refusal is None:
+                return
+            problem = problem or refusal or None
+        raise ConfigurationError(
+            f"audit log {str(self._log.chain().path)!r}: this process writes it {_MAX_WRITERS} times already"
+        )
+
+    def _try(self, chain: Chain, problem: str | None) -> str | None:
+        """Take this chain; returns why it cannot be continued, "" where another writer has it, None on success."""
+        try:
+            lock = take_lock(chain.anchors)
+            if lock is None:
+                return ""
+            self._chain, self._lock = chain, lock
+            refusal = self._go_on(None, problem)
+        except UnfitFileError as error:
+            if not self._was_open:
+                raise
+            refusal = f"{error.filename} {error.strerror}"
+        if refusal is not None:
+            self.abandon()
+            logger.error(
+                "taskpilot_obs: audit log %s: %s. It is left as it is (`taskpilot-obs audit verify` names the line), "
+                "and a new chain begins beside it",
+                chain.path,
+                refusal,
+            )
+        return refusal
+
+    def _go_on(self, known: ChainTip | None, problem: str | None = None) -> str | None:
+        """Open the file of the chain and find its head; returns why it cannot be continued.
+
+        Args:
+            known: the head, where this writer has had the chain all along.
+            problem: why this chain follows another, for its first record.
+        """
         try:
             self._open_file(os.O_CREAT)
-            line = self._mend()
-            self._head = known or self._find_head(line)
+            tip = known or self._find_head(self._mend())
+            if tip is None:
+                return "it ends with a line that is not a record under the key given"
+            if known is not None:
+                self._mend()
+            self._head = tip
             self._anchored = self._last_anchor()
             if not self._head.seq and not self._size:
-                self._begin()
+                self._begin(problem)
+        except UnfitFileError as error:
+            self.abandon()
+            if known is None:
+                raise
+            return f"{error.filename} {error.strerror}"
         except (OSError, ConfigurationError):
             self.abandon()
             raise
+        return None
 
     def _open_file(self, how: int) -> None:
-        self._file = os.open(self._chain.path, os.O_RDWR | os.O_APPEND | how, ledger.FILE_MODE)
+        self._file = open_own(self._chain.path, os.O_RDWR | os.O_APPEND | how)
         self._size = os.fstat(self._file).st_size
         self._born = _born(self._chain) if self._size else time.time()
 
     def _mend(self) -> bytes:
         """Move a torn last line to the file for such; returns the last whole line."""
         with os.fdopen(self._file, "rb", closefd=False) as file:
-            line, torn = last_lines(file, self._size)
-        if torn:
-            ledger.append_line(self._log.torn, torn + b"\n", sync=True)
-            self._size -= len(torn)
-            os.ftruncate(self._file, self._size)
+            line, end = last_line(file, self._size)
+            if end < self._size:
+                manifest.append_rest(self._log.torn, file, end)
+                self._size = end
+                os.ftruncate(self._file, end)
         return line
 
-    def _find_head(self, line: bytes) -> Head:
+    def _find_head(self, line: bytes) -> ChainTip | None:
+        """The head that the next record follows; None where the line is not a record under this key."""
         if not line:
             pruned = [
-                Head(entry.seq, entry.hash)
-                for entry in ledger.read_notes(self._log.manifest)
-                if entry.chain == self._chain.name and ledger.is_genuine(entry, self._note_digest)
+                ChainTip(entry.seq, entry.hash)
+                for entry in manifest.read_notes(self._log.manifest)
+                if entry.chain == self._chain.name and manifest.is_genuine(entry, self._note_digest)
             ]
             return max(*pruned, head_before(self._chain), GENESIS, key=lambda head: head.seq)
         found = links(line)
-        if found is None or fault(line, found[0], self._digest)[0] is not None:
-            raise ConfigurationError(
-                f"audit log {self.path!r}: its last line is not a record under the key given. Configure "
-                "the key that it was written with, or move the file away; `taskpilot-obs audit verify` tells more"
-            )
-        return Head(found[0].seq + 1, found[1])
+        if found is None or check_line(line, found[0], self._digest)[0] is not None:
+            return None
+        return ChainTip(found[0].seq + 1, found[1])
 
-    def _last_anchor(self) -> Head:
+    def _last_anchor(self) -> ChainTip:
         """How far the anchors go; says so in the application's log when they go beyond the records."""
-        last = deque(ledger.read_anchors(self._chain.anchors), maxlen=1)
+        last = deque(manifest.read_anchors(self._chain.anchors), maxlen=1)
         if last and last[0].seq > self._head.seq:
             logger.warning(
                 "taskpilot_obs: audit log %s ends with record %d, but record %d was written: it has been cut",
@@ -237,14 +301,16 @@ class Writer:
             )
         return min(last[0].head, self._head) if last else GENESIS
 
-    def _begin(self) -> None:
-        """Note that the chain exists; that of a further process begins with a record that ties it to the log."""
-        note(self._chain, ledger.START, self._chain.path, GENESIS, self._note_digest)
+    def _begin(self, problem: str | None) -> None:
+        """Note that the chain exists; one beside the log's own begins with a record that ties it to the log."""
+        note(self._chain, manifest.START, self._chain.path, GENESIS, self._note_digest)
         if not self._chain.writer:
             return
         owner = self._log.chain()
         known = last_head(owner.path) or head_before(owner)
         attributes: Attributes = {"chain": owner.name, "head_seq": known.seq, "head_hash": known.hash}
+        if problem is not None:
+            attributes = {**attributes, "reason": problem}
         text = audit_text(AuditEvent(Event.CHAIN_START, Origin(), time.time_ns(), attributes), self._service)
         line, _ = seal(text or "", 1, GENESIS.hash, self._digest)
         self._write([line])
@@ -258,7 +324,7 @@ class Writer:
         old = self._file
         self._open_file(os.O_CREAT | os.O_EXCL)
         os.close(old)
-        note(self._chain, ledger.CLOSE, closed, self._head, self._note_digest)
+        note(self._chain, manifest.CLOSE, closed, self._head, self._note_digest)
         self._anchor()
         if self._options.keep_segments is not None:
             retain(self._chain, self._options.keep_segments, self._note_digest)
@@ -266,9 +332,9 @@ class Writer:
     def _anchor(self, *, closed: bool = False) -> None:
         if self._head == self._anchored or not self._head.seq:
             return
-        anchor = ledger.Anchor(self._chain.name, self._head.seq, self._head.hash, rfc3339(time.time_ns()), closed)
+        anchor = manifest.Anchor(self._chain.name, self._head.seq, self._head.hash, rfc3339(time.time_ns()), closed)
         with guarded("audit_log.anchor", self._tally):
-            ledger.append(self._chain.anchors, anchor, sync=self._options.durability == "fsync")
+            manifest.append(self._chain.anchors, anchor, sync=self._options.durability == "fsync")
             self._anchored = self._head
         if self._on_anchor is not None:
             with guarded("audit_log.on_anchor", self._tally):
@@ -304,25 +370,22 @@ class Writer:
             os.close(lock)
 
 
-def _claim(log: Log) -> tuple[Chain, int]:
-    """The first chain that is free: the log's own, else one that is named after this process."""
+def _writer_name(number: int, *, is_recovery: bool) -> str:
+    """The name of the chain to try next: the log's own, one that follows a damaged one, or one of this process."""
+    if number == 0:
+        return ""
+    if is_recovery:
+        return f"{_RECOVERED}.{number}"
     host = re.sub(r"[^A-Za-z0-9]+", "-", node()).strip("-") or "host"
     own = f"{host}.{os.getpid()}"
-    for number in range(_MAX_WRITERS):
-        chain = log.chain("" if number == 0 else own if number == 1 else f"{own}-{number}")
-        lock = take_lock(chain.anchors)
-        if lock is not None:
-            return chain, lock
-    raise ConfigurationError(
-        f"audit log {str(log.chain().path)!r}: this process writes it {_MAX_WRITERS} times already"
-    )
+    return own if number == 1 else f"{own}-{number}"
 
 
 def _born(chain: Chain) -> float:
     """When a file's first record was written, in Unix seconds; now, if it does not say."""
     try:
-        with chain.path.open("rb") as file:
-            said = json.loads(file.readline(MAX_LINE))[Field.TIMESTAMP]
-        return datetime.fromisoformat(said).timestamp()
+        with open_to_read(chain.path) as file:
+            record = manifest.parse_line(file.readline(MAX_LINE)) or {}
+        return datetime.fromisoformat(record[Field.TIMESTAMP]).timestamp()
     except (OSError, ValueError, LookupError, TypeError):
         return time.time()

@@ -1,4 +1,4 @@
-"""What is spent and reserved of each budget; and the ledger that a process keeps by itself."""
+"""What is spent and reserved of each budget, and the ledger that one process keeps in memory."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from taskpilot_obs.budgets.model import Budget, Window
 from taskpilot_obs.guarded import to_the_end
 
+_KEPT: Final = timedelta(days=1)
+"""How long a finished period stays in memory."""
+
 
 class Account(NamedTuple):
-    """One line of the ledger: a budget, the tenant (user, …) it is split by, and a period."""
+    """One line of the ledger: a budget, the tenant (user, …) that it is split by, and a period."""
 
     budget: str
     scope_key: str
@@ -24,7 +27,7 @@ class Account(NamedTuple):
 
 
 class ReservationLine(NamedTuple):
-    """An amount that a call may take from a budget, in its smallest unit."""
+    """An amount that a call may take from one budget, in the budget's smallest unit."""
 
     budget: Budget
     account: Account
@@ -33,17 +36,19 @@ class ReservationLine(NamedTuple):
 
 
 class Balance(NamedTuple):
-    """Where an account stands, in its budget's smallest unit."""
+    """The figures of an account, in its budget's smallest unit."""
 
     spent: int = 0
     reserved: int = 0
     alerted: int = 0
     """The highest threshold that was alerted in the period, in thousandths of the limit."""
     refusals: int = 0
+    assumed: int = 0
+    """The part of `spent` that was booked by estimate, because the call's cost is unknown."""
 
 
 class Refusal(NamedTuple):
-    """The claim that has no room."""
+    """The line that has no room, and the account's figures at that moment."""
 
     line: ReservationLine
     balance: Balance
@@ -53,25 +58,33 @@ class Refusal(NamedTuple):
         """Whether no settlement or expiry can make room in this period."""
         return self.balance.spent + self.line.amount > self.line.budget.limit
 
+    @property
+    def could_fit(self) -> bool:
+        """Whether an unused budget would have room for the call."""
+        return self.line.amount <= self.line.budget.limit
+
 
 class Charge(NamedTuple):
-    """What a call took; `hold` is the reservation that ends with it."""
+    """What a call took from one budget."""
 
     line: ReservationLine
     reservation_id: str | None = None
+    """The reservation that ends with it."""
+    is_assumed: bool = False
+    """Whether the amount is an estimate."""
 
 
 class IdempotencyKey(NamedTuple):
-    """Names the bookings that are handed over together, so that a ledger knows them when they come again."""
+    """Names charges that are handed over together, so that a ledger recognises them when they come again."""
 
     writer: str
-    """Who hands them over; no other process, and no fork, has the same name."""
+    """Unique to the process, and to each fork of it."""
     number: int
-    """From 1 on, and larger each time: a ledger needs to remember the last one only."""
+    """Starts at 1 and grows, so that a ledger needs to remember the last one only."""
 
 
 class Settled(NamedTuple):
-    """An account after a booking, and the thresholds that it crossed for the first time in its period."""
+    """An account after a charge, and the thresholds that it crossed for the first time in its period."""
 
     line: ReservationLine
     balance: Balance
@@ -79,7 +92,7 @@ class Settled(NamedTuple):
 
 
 class Ledger(Protocol):
-    """Where budgets are kept. Every method is atomic, from any thread, and from any process where it has a store."""
+    """Where budgets are kept. Every method is atomic across threads, and across processes where it has a store."""
 
     blocking: bool
     """Whether it does I/O, so that an event loop must not wait for it."""
@@ -87,7 +100,14 @@ class Ledger(Protocol):
     def reserve(
         self, reservation_id: str, lines: Sequence[ReservationLine], now: datetime, expires_at: datetime
     ) -> Refusal | None:
-        """Set all of these amounts aside, or none where one has no room.
+        """Reserve all of these amounts, or none where one has no room.
+
+        Raises:
+            StoreError: the ledger cannot be reached.
+        """
+
+    def renew(self, keys: Sequence[str], expires_at: datetime) -> None:
+        """Let these reservations (`reservation_key`) last until then; those that have ended stay ended.
 
         Raises:
             StoreError: the ledger cannot be reached.
@@ -96,24 +116,37 @@ class Ledger(Protocol):
     def settle(
         self, charges: Sequence[Charge], now: datetime, idempotency_key: IdempotencyKey | None = None
     ) -> list[Settled]:
-        """Book what calls took, and end their reservations; with a mark once, and the answer is the same again.
+        """Book what calls took and end their reservations.
+
+        Charges that come again under the same key are booked once and get the same answer.
 
         Raises:
-            StoreUnavailableError: the ledger cannot be reached, or its answer was lost: it may all be booked, or none.
+            StoreUnavailableError: the ledger cannot be reached, or its answer was lost: all may be booked, or none.
             StoreError: the ledger refuses; nothing was booked.
         """
 
     def release_expired(self, now: datetime) -> int:
-        """End the reservations that nobody settled in time; how many there were."""
+        """End the reservations that were neither settled nor renewed in time; returns how many."""
 
-    def count_refusal(self, account: Account) -> None:
-        """Note that a call was refused."""
+    def count_refusal(self, account: Account, exhausted: int = 0) -> bool:
+        """Count a refused call.
+
+        Args:
+            account: the one that had no room.
+            exhausted: the threshold (in thousandths) to note as alerted; 0 for none.
+
+        Returns:
+            Whether that threshold had not been alerted in the period.
+        """
 
     def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[Account, Balance]:
-        """The lines of these budgets in the periods that begin at these moments."""
+        """The accounts of these budgets in the periods that begin at these moments."""
+
+    def is_same(self, other: Ledger) -> bool:
+        """Whether another ledger object keeps the same figures."""
 
     def close(self) -> None:
-        """Let go of what it has opened."""
+        """Release what it has opened."""
 
 
 def reservation_key(reservation_id: str, budget: str) -> str:
@@ -134,7 +167,7 @@ class _HeldAmount(NamedTuple):
 
 
 class MemoryLedger:
-    """The ledger of one process: gone when it ends, and not shared with other processes.
+    """The ledger of one process: it ends with the process, and other processes do not see it.
 
     Every process then has the whole limit for itself.
     """
@@ -146,18 +179,18 @@ class MemoryLedger:
         self._ends: dict[Account, datetime] = {}
         self._held: OrderedDict[str, _HeldAmount] = OrderedDict()
         self._answered: tuple[IdempotencyKey | None, list[Settled]] = (None, [])
-        """The last bookings that had a mark, and what was said to them."""
-        self.renew()
+        """The last charges that had a key, and the answer to them."""
+        self.renew_lock()
         _ledgers.add(self)
 
-    def renew(self) -> None:
-        """In a forked child: go on with the parent's figures, and a lock of its own."""
+    def renew_lock(self) -> None:
+        """In a forked child: keep the parent's figures, with a new lock."""
         self._lock = threading.Lock()
 
     def reserve(
         self, reservation_id: str, lines: Sequence[ReservationLine], now: datetime, expires_at: datetime
     ) -> Refusal | None:
-        """Set all of these amounts aside, or none where one has no room."""
+        """Reserve all of these amounts, or none where one has no room."""
         with self._lock:
             balances = self._balances_with(lines)
             if isinstance(balances, Refusal):
@@ -167,9 +200,8 @@ class MemoryLedger:
                     return balances
             held = {}
             for line in lines:
-                held[reservation_key(reservation_id, line.budget.name)] = _HeldAmount(
-                    line.account, line.amount, expires_at
-                )
+                key = reservation_key(reservation_id, line.budget.name)
+                held[key] = _HeldAmount(line.account, line.amount, expires_at)
             to_the_end(partial(self._change, balances, held))
         return None
 
@@ -177,15 +209,15 @@ class MemoryLedger:
         balances = {}
         for line in lines:
             balance = self._balances.get(line.account) or self._balance(line)
-            spent, reserved, alerted, refusals = balance
+            spent, reserved, alerted, refusals, assumed = balance
             reserved += line.amount
             if spent + reserved > line.budget.limit:
                 return Refusal(line, balance)
-            balances[line.account] = Balance(spent, reserved, alerted, refusals)
+            balances[line.account] = Balance(spent, reserved, alerted, refusals, assumed)
         return balances
 
     def _balance(self, line: ReservationLine) -> Balance:
-        """The line of a claim, which is new where there is none."""
+        """The balance of a line's account, which is new where there is none."""
         if line.account not in self._balances:
             if line.window.end is not None:
                 self._ends[line.account] = line.window.end
@@ -193,7 +225,7 @@ class MemoryLedger:
         return self._balances[line.account]
 
     def _expire(self, now: datetime) -> int:
-        """They were made in the order in which they end."""
+        """End what has expired; reservations are kept in the order in which they end."""
         balances: dict[Account, Balance] = {}
         ended = []
         for key, held in self._held.items():
@@ -208,13 +240,21 @@ class MemoryLedger:
     def _give_back(self, balances: dict[Account, Balance], held: _HeldAmount) -> None:
         balance = balances.get(held.account) or self._balances.get(held.account)
         if balance is not None:
-            spent, reserved, alerted, refusals = balance
-            balances[held.account] = Balance(spent, reserved - held.amount, alerted, refusals)
+            balances[held.account] = balance._replace(reserved=balance.reserved - held.amount)
+
+    def renew(self, keys: Sequence[str], expires_at: datetime) -> None:
+        """Let these reservations last until then."""
+        with self._lock:
+            for key in keys:
+                held = self._held.get(key)
+                if held is not None:
+                    self._held[key] = held._replace(expires_at=expires_at)
+                    self._held.move_to_end(key)
 
     def settle(
         self, charges: Sequence[Charge], now: datetime, idempotency_key: IdempotencyKey | None = None
     ) -> list[Settled]:
-        """Book what calls took, and end their reservations; with a mark once, and the answer is the same again."""
+        """Book what calls took and end their reservations."""
         with self._lock:
             if idempotency_key is not None and idempotency_key == self._answered[0]:
                 return self._answered[1]
@@ -225,14 +265,15 @@ class MemoryLedger:
         balances: dict[Account, Balance] = {}
         ended: dict[str, None] = {}
         settled = []
-        for line, reservation_id in charges:
+        for line, reservation_id, is_assumed in charges:
             key = None if reservation_id is None else reservation_key(reservation_id, line.budget.name)
             held = None if key is None or key in ended else self._held.get(key)
             if key is not None and held is not None:
                 ended[key] = None
                 self._give_back(balances, held)
-            spent, reserved, alerted, refusals = balances.get(line.account) or self._balance(line)
-            balance = Balance(spent + line.amount, reserved, alerted, refusals)
+            spent, reserved, alerted, refusals, assumed = balances.get(line.account) or self._balance(line)
+            assumed += line.amount if is_assumed else 0
+            balance = Balance(spent + line.amount, reserved, alerted, refusals, assumed)
             crossed = crossed_by(line.budget, balance)
             if crossed:
                 balance = balance._replace(alerted=crossed[-1])
@@ -248,7 +289,7 @@ class MemoryLedger:
         ended: Iterable[str] = (),
         answered: tuple[IdempotencyKey | None, list[Settled]] | None = None,
     ) -> None:
-        """Figures are absolute, so that what a Ctrl-C interrupts and is done again is done once."""
+        """Set absolute figures, so that a change which a Ctrl-C interrupts can be made again."""
         self._balances.update(balances)
         if held:
             self._held.update(held)
@@ -258,22 +299,26 @@ class MemoryLedger:
             self._answered = answered
 
     def release_expired(self, now: datetime) -> int:
-        """End the reservations that nobody settled in time, and forget the periods that ended a day ago."""
+        """End the reservations that have expired, and forget periods that ended a day ago (an hour for short ones)."""
         with self._lock:
             number = self._expire(now)
-            for account in [each for each, end in self._ends.items() if (now - end).days >= 1]:
-                self._balances.pop(account, None)
-                del self._ends[account]
+            for account, end in list(self._ends.items()):
+                if now - end >= min(_KEPT, 60 * (end - account.period_start)):
+                    self._balances.pop(account, None)
+                    del self._ends[account]
         return number
 
-    def count_refusal(self, account: Account) -> None:
-        """Note that a call was refused."""
+    def count_refusal(self, account: Account, exhausted: int = 0) -> bool:
+        """Count a refused call; returns whether the threshold had not been alerted in the period."""
         with self._lock:
             balance = self._balances[account]
-            self._balances[account] = balance._replace(refusals=balance.refusals + 1)
+            is_new = balance.alerted < exhausted
+            alerted = max(balance.alerted, exhausted)
+            self._balances[account] = balance._replace(refusals=balance.refusals + 1, alerted=alerted)
+        return is_new
 
     def read(self, budgets: Iterable[Budget], starts: Sequence[datetime]) -> dict[Account, Balance]:
-        """The lines of these budgets in the periods that begin at these moments."""
+        """The accounts of these budgets in the periods that begin at these moments."""
         names = {budget.name for budget in budgets}
         with self._lock:
             return {
@@ -281,6 +326,10 @@ class MemoryLedger:
                 for account, balance in self._balances.items()
                 if account.budget in names and account.period_start in starts
             }
+
+    def is_same(self, other: Ledger) -> bool:
+        """Whether it is this object."""
+        return other is self
 
     def close(self) -> None:
         """Nothing is open."""
@@ -291,7 +340,7 @@ _ledgers: weakref.WeakSet[MemoryLedger] = weakref.WeakSet()
 
 def _renew_all() -> None:
     for ledger in list(_ledgers):
-        ledger.renew()
+        ledger.renew_lock()
 
 
 os.register_at_fork(after_in_child=_renew_all)

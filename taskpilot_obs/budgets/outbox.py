@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs import semconv
 from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController
-from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, ReservationLine, Settled
+from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, Settled
 from taskpilot_obs.exceptions import StoreError, StoreUnavailableError
 from taskpilot_obs.guarded import guarded, log_failure
 
@@ -126,14 +126,16 @@ class Outbox:
         return False
 
     def _limit_waiting(self) -> None:
-        """Without its store for long, the smallest loss: reservations end by themselves, sums are kept."""
+        """Sum what waits by account once it is too much: while the store is away for long, reservations may expire."""
         if len(self._waiting) <= _MAX_WAITING:
             return
-        sums: dict[Account, ReservationLine] = {}
-        for line, _ in self._waiting:
-            known = sums.get(line.account)
-            sums[line.account] = line if known is None else line._replace(amount=line.amount + known.amount)
-        self._waiting = deque(Charge(line) for line in sums.values())
+        sums: dict[tuple[Account, bool], Charge] = {}
+        for _ in range(len(self._waiting)):  # in place, because others append meanwhile
+            line, _, is_assumed = self._waiting.popleft()
+            known = sums.get((line.account, is_assumed))
+            amount = line.amount + (0 if known is None else known.line.amount)
+            sums[line.account, is_assumed] = Charge(line._replace(amount=amount), None, is_assumed)
+        self._waiting.extend(sums.values())
 
 
 def _by_budget(charges: Sequence[Charge]) -> list[list[Charge]]:

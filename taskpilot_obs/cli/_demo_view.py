@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from taskpilot_obs.audit.encoding import to_json
 from taskpilot_obs.audit.query import Entry, tail
-from taskpilot_obs.cli._signals_table import dollars, signals_view
+from taskpilot_obs.cli._signals_table import signals_view
+from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.cli._text import escaped_json, printable
 from taskpilot_obs.demo.spend import Line, Spend
+from taskpilot_obs.figures import count, usd
 from taskpilot_obs.golden_signals.model import GoldenSignals
 from taskpilot_obs.semconv import Field
 
@@ -64,22 +65,37 @@ def live_view(frame: Frame) -> RenderableType:
     )
 
 
-def _spend_table(spend: Spend) -> Table:
-    table = Table(title="LLM calls", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("agent", "model"):
-        table.add_column(column, no_wrap=True)
-    for column in ("calls", "tokens in", "tokens out", "cost", "unpriced"):
-        table.add_column(column, justify="right")
-    for agent, model, line in spend.lines():
-        counts = (f"{count:,}" for count in (line.calls, line.input_tokens, line.output_tokens))
-        table.add_row(Text(agent), Text(model), *counts, _cost(line), f"{line.unpriced:,}")
-    return table
+_SPEND: Final = (
+    name_column("agent"),
+    name_column("model"),
+    Column("calls"),
+    Column("tokens in", rank=1),
+    Column("tokens out", rank=1),
+    Column("cost"),
+    Column("unpriced", rank=2),
+)
+
+
+def _spend_table(spend: Spend) -> FittedTable:
+    rows = (
+        (
+            agent,
+            model,
+            count(line.calls),
+            count(line.input_tokens),
+            count(line.output_tokens),
+            _cost(line),
+            count(line.unpriced),
+        )
+        for agent, model, line in spend.lines()
+    )
+    return FittedTable("\nLLM calls", _SPEND, rows)
 
 
 def _cost(line: Line) -> Text:
     if line.unpriced == line.calls:
         return Text("no price", style="yellow")
-    return Text(dollars(float(line.cost)))
+    return Text(usd(line.cost))
 
 
 def closing_view(audit_log: Path, program: str, *, failure: Exception | None = None) -> RenderableType:
@@ -87,9 +103,13 @@ def closing_view(audit_log: Path, program: str, *, failure: Exception | None = N
     records = _telling(tail(audit_log, _LOOK_BACK))
     request_id = records[-1].get(Field.REQUEST_ID, "") if records else ""
     return Group(
-        *([] if failure is None else [Text(f"\nThe last failure: {type(failure).__name__}: {failure}", style="red")]),
+        *(
+            []
+            if failure is None
+            else [Text(f"\nThe last failure: {type(failure).__name__}: {printable(failure)}", style="red")]
+        ),
         Text.assemble("\nThe audit log is ", (str(audit_log), "cyan"), ". Three records of it, their hashes cut:"),
-        *(Padding(_Folded(_DIGEST.sub(r'"\1…"', to_json(record))), (0, 0, 0, 2)) for record in records),
+        *(Padding(_Folded(escaped_json(_DIGEST.sub(r'"\1…"', to_json(record)))), (0, 0, 0, 2)) for record in records),
         Text("\nWhat to do next:"),
         *_command("is its chain of records whole?", f"{program} audit verify {audit_log}"),
         *_command("that request, in order", f"{program} audit query {audit_log} --request-id {request_id}"),

@@ -6,21 +6,52 @@ import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from importlib import import_module
+from io import TextIOWrapper
 from pkgutil import iter_modules
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 import taskpilot_obs.cli as commands
+from taskpilot_obs.cli._text import printable, printable_lines
 
 CANNOT_WRITE = 1
 
 
+class Program(TyperGroup):
+    """The group of all commands. It makes every usage error printable, because these quote what was typed."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Parse the options that stand before the command."""
+        with _printable_errors():
+            return super().make_context(*args, **options)
+
+    def invoke(self, *args: Any) -> Any:
+        """Parse the command and run it."""
+        with _printable_errors():
+            return super().invoke(*args)
+
+
+@contextlib.contextmanager
+def _printable_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # By its attribute, because typer's usage errors derive from click's or, since 0.25, from a copy of click.
+        if isinstance(message := vars(error).get("message"), str):
+            vars(error)["message"] = printable_lines(message)
+        raise
+
+
 def run() -> None:
-    """Run it. Exits 1 with a sentence, not a traceback, where a file or the output cannot be read or written."""
+    """Run the program; exits 1 with a sentence, not a traceback, when a file or the output cannot be used."""
+    _survive_any_character()
     program = typer.Typer(
         name="taskpilot-obs",
+        cls=Program,
         help="Production observability for LLM agents, in your own process.",
         no_args_is_help=True,
         add_completion=False,
@@ -35,14 +66,21 @@ def run() -> None:
             program()
         finally:
             if (output := _output()) is not None:
-                output.flush()  # here, where it can be told, and not while the interpreter ends
+                output.flush()  # here, where an error can be reported, and not while the interpreter ends
     except OSError as error:
         _give_up(error)
 
 
 def _output() -> TextIO | None:
-    """Standard output; None where whoever started the command has closed it."""
+    """Standard output; None if the parent process closed it."""
     return sys.stdout
+
+
+def _survive_any_character() -> None:
+    """Write characters that the terminal's encoding lacks as escapes, instead of failing halfway through a table."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _print_version(asked: bool) -> None:
@@ -63,10 +101,10 @@ def taskpilot_obs(
 
 
 def _give_up(error: OSError) -> None:
-    """Say what went wrong, and let the interpreter not try again to write what is left."""
-    if error.errno != errno.EPIPE:  # a reader that has seen enough (`| head`) needs no word
+    """Print what went wrong, and keep the interpreter from writing the rest of the output again."""
+    if error.errno != errno.EPIPE:  # a reader that has seen enough (`| head`) needs no message
         with contextlib.suppress(OSError):
-            print(f"taskpilot-obs: {error.strerror or error}{_where(error)}", file=sys.stderr, flush=True)
+            print(f"taskpilot-obs: {printable(error.strerror or error)}{_where(error)}", file=sys.stderr, flush=True)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
@@ -74,4 +112,4 @@ def _give_up(error: OSError) -> None:
 
 
 def _where(error: OSError) -> str:
-    return f": {error.filename}" if error.filename is not None else ""
+    return f": {printable(error.filename)}" if error.filename is not None else ""

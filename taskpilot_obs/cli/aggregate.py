@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from taskpilot_obs.cli._output import print_json, say, working
 from taskpilot_obs.cli._store_options import AsJson, StoreUrl, explained
 
 SummaryPeriod = Annotated[str, typer.Option("--period", help="hourly, or daily (which sums up the hours first).")]
@@ -35,11 +36,13 @@ def aggregate(
     with explained():
         from taskpilot_obs.store import aggregate_summaries, prune
 
-        done = aggregate_summaries(period, lookback_hours, store=store)  # type: ignore[arg-type]  # it refuses others
-        deleted = {} if retention_days is None else prune(retention_days, store=store)
+        with working("summing up hours and days"):
+            done = aggregate_summaries(period, lookback_hours, store=store)  # type: ignore[arg-type]  # it refuses others
+        with working("deleting old rows"):
+            deleted = {} if retention_days is None else prune(retention_days, store=store)
     if as_json:
-        print(json.dumps({"summed_up": done, "deleted": deleted}))
+        print_json(json.dumps({"summed_up": done, "deleted": deleted}))
         return
-    print(f"{done} hours and days summed up")
+    say(f"{done} hours and days summed up")
     for name, rows in deleted.items():
-        print(f"{rows} rows of {name} deleted")
+        say(f"{rows} rows of {name} deleted")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,28 +13,33 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from taskpilot_obs.audit.encoding import to_json
 from taskpilot_obs.audit.files import find_logs
-from taskpilot_obs.audit.ledger import Anchor, read_anchors
+from taskpilot_obs.audit.manifest import Anchor, read_anchors
 from taskpilot_obs.audit.prune import prune as prune_log
 from taskpilot_obs.audit.query import Entry, Filter, parse_duration
 from taskpilot_obs.audit.query import query as query_log
 from taskpilot_obs.audit.query import tail as tail_log
 from taskpilot_obs.audit.verify import ChainReport
 from taskpilot_obs.audit.verify import verify as verify_log
+from taskpilot_obs.cli._output import complain, print_json, say, show, working
+from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
 from taskpilot_obs.exceptions import AuditLogError
 from taskpilot_obs.semconv import Field
 
 NOT_WHOLE: Final = 1
 CANNOT_READ: Final = 2
 KEY_VARIABLE: Final = "TASKPILOT_OBS_AUDIT_KEY"
-COLUMNS: Final = (Field.TIMESTAMP, Field.LOG_TYPE, Field.MESSAGE, Field.STATUS, Field.DURATION_MS, Field.REQUEST_ID)
+COLUMNS: Final = {
+    Field.TIMESTAMP: whole_column(Field.TIMESTAMP),
+    Field.LOG_TYPE: whole_column(Field.LOG_TYPE, rank=2),
+    Field.MESSAGE: name_column(Field.MESSAGE),
+    Field.STATUS: whole_column(Field.STATUS, rank=1),
+    Field.DURATION_MS: Column(Field.DURATION_MS, rank=3),
+    Field.REQUEST_ID: whole_column(Field.REQUEST_ID),
+}
 _HEAD = re.compile(r"(?:(?P<chain>.+):)?(?P<seq>[0-9]{1,18}):(?P<hash>[0-9a-f]{64})")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Format(StrEnum):
@@ -88,10 +93,22 @@ def verify(
     with _refusals():
         key = _key(key_file)
         kept += [_head(stated, paths) for stated in head or ()]
-        reports = [report for path in paths for report in verify_log(path, key=key, anchors=kept)]
+        with working("verifying") as progress:
+            reports = list(_verified(paths, key, kept, progress))
     for report in reports:
-        print(to_json(_as_fields(report)) if as_json else _sentence(report))
+        if as_json:
+            print_json(to_json(_as_fields(report)))
+        else:
+            say(_sentence(report))
     raise typer.Exit(0 if all(report.is_whole for report in reports) else NOT_WHOLE)
+
+
+def _verified(
+    paths: list[Path], key: bytes | None, kept: list[Anchor], progress: Callable[[str], None]
+) -> Iterator[ChainReport]:
+    for number, path in enumerate(paths, start=1):
+        progress(f"{path} ({number} of {len(paths)})")
+        yield from verify_log(path, key=key, anchors=kept)
 
 
 def tail(
@@ -100,7 +117,7 @@ def tail(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many records.")] = 20,
     form: As = Format.TABLE,
 ) -> None:
-    """Print the last records, over all segments and writers."""
+    """Print the last records of all segments and writers."""
     with _refusals():
         _show(tail_log(path, lines), form)
 
@@ -108,19 +125,23 @@ def tail(
 def query(  # noqa: PLR0913  a command line has as many options as it has
     *,
     path: LogPath,
-    request_id: Annotated[str | None, typer.Option("--request-id", help="Of this request.")] = None,
-    agent: Annotated[str | None, typer.Option("--agent", help="Of this agent.")] = None,
-    status: Annotated[str | None, typer.Option("--status", help="With this status.")] = None,
-    log_type: Annotated[str | None, typer.Option("--log-type", help="audit, decision or error.")] = None,
-    event: Annotated[str | None, typer.Option("--event", help="With this event.")] = None,
-    tenant_id: Annotated[str | None, typer.Option("--tenant-id", help="Of this tenant.")] = None,
-    since: Annotated[str | None, typer.Option("--since", help="No older than 30s, 15m, 1h, 7d, 2w.")] = None,
+    request_id: Annotated[str | None, typer.Option("--request-id", help="Only records of this request.")] = None,
+    agent: Annotated[str | None, typer.Option("--agent", help="Only records of this agent.")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="Only records with this status.")] = None,
+    log_type: Annotated[
+        str | None, typer.Option("--log-type", help="Only records of this type: audit, decision or error.")
+    ] = None,
+    event: Annotated[str | None, typer.Option("--event", help="Only records of this event.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", "--tenant-id", help="Only records of this tenant.", show_default=False)
+    ] = None,
+    since: Annotated[str | None, typer.Option("--since", help="Only records of the last 30s, 15m, 1h, 7d, 2w.")] = None,
     form: As = Format.TABLE,
 ) -> None:
-    """Print the records that match, by time, over all segments and writers."""
+    """Print the records that match, in the order of time, of all segments and writers."""
     with _refusals():
         start = None if since is None else datetime.now(UTC) - parse_duration(since)
-        wanted = Filter(request_id, agent, status, log_type, event, tenant_id, start)
+        wanted = Filter(request_id, agent, status, log_type, event, tenant, start)
         _show(query_log(path, wanted), form)
 
 
@@ -130,10 +151,12 @@ def prune(
     keep: Annotated[str, typer.Option("--keep", help="How long records stay: 180d, 26w.")],
     key_file: KeyFile = None,
 ) -> None:
-    """Remove whole old segments, and say so in the manifest, so that the rest still verifies."""
+    """Remove whole old segments, and record it in the manifest, so that the rest still verifies."""
     with _refusals():
-        for removed in prune_log(path, parse_duration(keep), key=_key(key_file)):
-            print(f"removed {removed}")
+        with working("pruning"):
+            pruned = list(prune_log(path, parse_duration(keep), key=_key(key_file)))
+        for removed in pruned:
+            say(f"removed {removed}")
 
 
 @contextmanager
@@ -143,7 +166,7 @@ def _refusals() -> Iterator[None]:
     except (AuditLogError, OSError) as error:
         if isinstance(error, OSError) and error.filename is None:
             raise  # what is printed cannot be written
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        complain(error)
         raise typer.Exit(CANNOT_READ) from error
 
 
@@ -179,7 +202,7 @@ def _as_fields(report: ChainReport) -> dict[str, str | int | None]:
 
 def _sentence(report: ChainReport) -> str:
     if report.problem is not None:
-        return f"BROKEN {report.chain}: {report.records} records are whole, then {_printable(str(report.problem))}"
+        return f"BROKEN {report.chain}: {report.records} records are whole, then {report.problem}"
     head = f"head {report.last_seq}:{report.last_hash}"
     return f"whole  {report.chain}: {report.records} records, {report.anchors} anchors agree, {head}"
 
@@ -187,14 +210,7 @@ def _sentence(report: ChainReport) -> str:
 def _show(records: Iterable[Entry], form: Format) -> None:
     if form is Format.JSON:
         for record in records:
-            print(to_json(record, sys.maxsize))
+            print_json(to_json(record, sys.maxsize))
         return
-    table = Table(*COLUMNS)
-    for record in records:
-        table.add_row(*(Text(_printable(str(record.get(name, "")))) for name in COLUMNS))
-    Console().print(table)
-
-
-def _printable(text: str) -> str:
-    """What a terminal prints without obeying it."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+    rows = ([record.get(field, "") for field in COLUMNS] for record in records)
+    show(FittedTable("", list(COLUMNS.values()), rows, more="--format json"))

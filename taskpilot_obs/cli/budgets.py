@@ -8,19 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from taskpilot_obs.cli._store_options import (
-    AsCsv,
-    AsJson,
-    StoreUrl,
-    explained,
-    one_format,
-    percent,
-    print_csv,
-    table,
-    usd,
-)
+from taskpilot_obs.cli._output import print_csv, print_json, show
+from taskpilot_obs.cli._store_options import AsCsv, AsJson, StoreUrl, explained, one_format
+from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
+from taskpilot_obs.figures import count, percent, usd
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -51,13 +43,12 @@ def budgets(*, file: File, store: StoreUrl = None, as_json: AsJson = False, as_c
 
         found = budget_status([budget for path in file for budget in load_budgets(path)], store=store)
     if as_json:
-        print(json.dumps([_plain(status) for status in found], indent=2))
+        print_json(json.dumps([_plain(status) for status in found], indent=2))
     elif as_csv:
         lines = [_plain(status) for status in found]
         print_csv(list(lines[0]) if lines else (), [list(line.values()) for line in lines])
     else:
-        head = ("budget", "period", "action", "limit", "used", "of limit", "reserved", "left", "projected", "resets at")
-        Console().print(table(f"{len(found)} budgets", head, (_line(status) for status in found)))
+        show(FittedTable(f"{len(found)} budgets", _COLUMNS, map(_row, found), more="--csv"))
 
 
 def _plain(status: BudgetStatus) -> dict[str, object]:
@@ -72,11 +63,25 @@ def _text(value: Decimal | datetime) -> str:
     return value.isoformat() if isinstance(value, datetime) else f"{value:f}"
 
 
-def _line(status: BudgetStatus) -> tuple[str, ...]:
+_COLUMNS = (
+    name_column("budget"),
+    whole_column("period", rank=4),
+    whole_column("action", rank=2),
+    Column("limit"),
+    Column("used"),
+    Column("of limit"),
+    Column("reserved", rank=3),
+    Column("left", rank=1),
+    Column("projected", rank=5),
+    whole_column("resets at", rank=4),
+)
+
+
+def _row(status: BudgetStatus) -> tuple[str, ...]:
     def shown(amount: Decimal | None) -> str:
         if amount is None:
             return "-"
-        return usd(amount) if status.unit == "usd" else f"{amount:,.0f} tokens"
+        return usd(amount) if status.unit == "usd" else f"{count(float(amount))} tokens"
 
     whose = f"{status.budget} {status.scope_key}" if status.scope_key else status.budget
     return (
@@ -89,5 +94,5 @@ def _line(status: BudgetStatus) -> tuple[str, ...]:
         shown(status.reserved),
         shown(status.left),
         shown(status.projected),
-        "-" if status.resets_at is None else f"{status.resets_at:%Y-%m-%d %H:%M} UTC",
+        "never" if status.resets_at is None else f"{status.resets_at:%Y-%m-%d %H:%M} UTC",
     )

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 
+from taskpilot_obs.cli._output import console, print_csv, print_json, say, show
 from taskpilot_obs.cli._store_options import (
     AsCsv,
     AsJson,
@@ -18,21 +19,22 @@ from taskpilot_obs.cli._store_options import (
     Tenant,
     explained,
     one_format,
-    percent,
-    print_csv,
-    table,
-    usd,
 )
+from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.figures import count, percent, share, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import CostBreakdown, CostRate, CostShare, CostSummary
 
 Watch = Annotated[
-    float | None, typer.Option("--watch", min=0.1, help="Look again every so many seconds: rate and projections.")
+    float | None,
+    typer.Option("--watch", min=0.1, help="Refresh every this many seconds: the rate and its projections."),
 ]
-Times = Annotated[int | None, typer.Option("--times", min=1, help="With --watch: stop after so many looks.")]
-Window = Annotated[str, typer.Option("--window", help="With --watch: how long a stretch the rate is taken from.")]
-Zone = Annotated[str, typer.Option("--timezone", help="With --watch: whose day and month, as in Europe/Berlin.")]
+Times = Annotated[int | None, typer.Option("--times", min=1, help="With --watch: stop after this many refreshes.")]
+Window = Annotated[str, typer.Option("--window", help="With --watch: the period that the rate is measured over.")]
+Zone = Annotated[
+    str, typer.Option("--timezone", help="With --watch: the time zone of day and month, such as Europe/Berlin.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -64,7 +66,7 @@ def costs(  # noqa: PLR0913  a command line has as many options as it has
 
         found = get_cost_breakdown(period, store=store, tenant=tenant)
     if as_json:
-        print(found.model_dump_json(indent=2))
+        print_json(found.model_dump_json(indent=2))
     elif as_csv:
         print_csv(("group", "name", "requests", "cost_usd", "percent", "cost_per_request_usd"), _lines(found))
     else:
@@ -79,34 +81,35 @@ def _groups(found: CostBreakdown) -> Iterator[tuple[str, dict[str, CostShare]]]:
 def _lines(found: CostBreakdown) -> Iterator[tuple[object, ...]]:
     yield _line("all", "", found)
     for group, shares in _groups(found):
-        for name, share in shares.items():
-            yield _line(group, name, share)
+        for name, part in shares.items():
+            yield _line(group, name, part)
 
 
-def _line(group: str, name: str, share: CostShare) -> tuple[object, ...]:
-    return group, name, share.requests, share.cost_usd, share.percent, share.cost_per_request_usd
+def _line(group: str, name: str, part: CostShare) -> tuple[object, ...]:
+    return group, name, part.requests, part.cost_usd, part.percent, part.cost_per_request_usd
 
 
 def _show(found: CostBreakdown) -> None:
-    console = Console()
-    coverage = None if found.cost_coverage is None else 100 * found.cost_coverage
-    console.print(
-        f"{usd(found.cost_usd)} in {found.requests:,} requests, {percent(coverage)} of them with a known price"
-    )
+    coverage = share(found.cost_coverage)
+    say(f"{usd(found.cost_usd)} in {count(found.requests)} requests, {coverage} of them with a known price")
     for group, shares in _groups(found):
-        console.print(_shares(f"by {group}", shares))
+        say("")
+        show(_shares(f"by {group}", shares))
 
 
 def _shares(title: str, shares: dict[str, CostShare]) -> RenderableType:
-    head = (title, "requests", "cost", "of all", "per request")
-    return table(
-        "",
-        head,
-        (
-            (name, f"{share.requests:,}", usd(share.cost_usd), percent(share.percent), usd(share.cost_per_request_usd))
-            for name, share in shares.items()
-        ),
+    columns = (
+        name_column(title),
+        Column("requests"),
+        Column("cost"),
+        Column("of all", rank=1),
+        Column("per request", rank=2),
     )
+    rows = (
+        (named, count(part.requests), usd(part.cost_usd), percent(part.percent), usd(part.cost_per_request_usd))
+        for named, part in shares.items()
+    )
+    return FittedTable("", columns, rows, more="--csv")
 
 
 def _watch(
@@ -116,7 +119,7 @@ def _watch(
     from taskpilot_obs.store.access import opened
 
     looked = 0
-    with opened(store) as opened_store, Live(console=Console(), auto_refresh=False) as live:
+    with opened(store) as opened_store, Live(console=console(), auto_refresh=False) as live:
         while True:
             rate = get_cost_rate(window, store=opened_store, tenant=tenant)
             day = get_cost_summary("day", timezone, store=opened_store, tenant=tenant)
@@ -129,9 +132,9 @@ def _watch(
 
 
 def _monitor(rate: CostRate, day: CostSummary, month: CostSummary) -> RenderableType:
-    spent = table(
+    spent = FittedTable(
         f"{rate.end:%Y-%m-%d %H:%M:%S} UTC",
-        ("", "so far", "at this period's pace", "at the present rate"),
+        (name_column("period"), Column("so far"), Column("at this period's pace"), Column("at the present rate")),
         (
             ("today", usd(day.cost_usd), usd(day.projected_cost_usd), usd(rate.per_day_usd)),
             ("this month", usd(month.cost_usd), usd(month.projected_cost_usd), usd(rate.per_month_usd)),

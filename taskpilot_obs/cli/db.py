@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from taskpilot_obs.cli._output import say, working
 from taskpilot_obs.cli._store_options import StoreUrl, explained
 
 NOT_CURRENT = 1
@@ -25,8 +26,9 @@ def upgrade_tables(store: StoreUrl = None) -> None:
         from taskpilot_obs.store.access import opened
 
         with opened(store, create=True, any_version=True) as opened_store:
-            upgrade(opened_store)
-            print(f"{opened_store}: version {opened_store.version()}")
+            with working("upgrading the tables"):
+                upgrade(opened_store)
+            say(f"{opened_store}: version {opened_store.version()}")
 
 
 def current(store: StoreUrl = None) -> None:
@@ -35,7 +37,7 @@ def current(store: StoreUrl = None) -> None:
         from taskpilot_obs.store.access import opened
 
         with opened(store, any_version=True) as opened_store:
-            print(opened_store.version() or "no tables")
+            say(opened_store.version() or "no tables")
 
 
 def check(store: StoreUrl = None) -> None:
@@ -48,9 +50,9 @@ def check(store: StoreUrl = None) -> None:
             version = opened_store.version()
             wrong = differences(opened_store) if version == REVISIONS[-1] else []
     for difference in wrong:
-        print(difference)
+        say(difference)
     if version != REVISIONS[-1]:
-        print(f"version {version}, this code needs {REVISIONS[-1]}: run `taskpilot-obs db upgrade`")
+        say(f"version {version}, this code needs {REVISIONS[-1]}: run `taskpilot-obs db upgrade`")
     if wrong or version != REVISIONS[-1]:
         raise typer.Exit(NOT_CURRENT)
-    print(f"version {version}, as expected")
+    say(f"version {version}, as expected")

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 from rich.live import Live
 
 from taskpilot_obs.cli._demo_view import Frame, closing_view, heading, live_view, new_progress, picture
+from taskpilot_obs.cli._output import console
 from taskpilot_obs.config import configure
 from taskpilot_obs.demo.choose import choose
 from taskpilot_obs.demo.load import PER_SECOND, Load
@@ -68,14 +68,14 @@ def demo(
         progress.update(bar, completed=load.finished)
         return Frame(golden_signals(WINDOW), spend, progress)
 
-    console = Console()
+    terminal = console()
     opening = heading(service.description, server.url)
-    console.print(opening)
-    with server, suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as screen:
+    terminal.print(opening)
+    with server, suppress(KeyboardInterrupt), Live(console=terminal, auto_refresh=False) as screen:
         asyncio.run(_watch(load, lambda: screen.update(live_view(frame()), refresh=True)))
     flush()
     closing = closing_view(audit_log, program(), failure=load.last_failure if live else None)
-    console.print(closing, crop=False)
+    terminal.print(closing, crop=False)
     if svg is not None:
         svg.write_text(picture(opening, live_view(frame()), closing, title="make demo"), encoding="utf-8")
 

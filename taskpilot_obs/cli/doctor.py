@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from taskpilot_obs.cli._output import console, print_json
+from taskpilot_obs.cli._text import printable
 from taskpilot_obs.doctor import Finding, Level, diagnose
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals.http import TIMEOUT_S, Access
@@ -48,7 +49,7 @@ def doctor(
     except ConfigurationError as error:
         raise typer.BadParameter(str(error)) from error
     if as_json:
-        print(json.dumps([finding._asdict() for finding in found], indent=2))
+        print_json(json.dumps([finding._asdict() for finding in found], indent=2))
     else:
         _show(found)
     bad = {Level.PROBLEM, Level.WARNING} if strict else {Level.PROBLEM}
@@ -56,12 +57,14 @@ def doctor(
 
 
 def _show(found: list[Finding]) -> None:
-    console = Console()
+    out = console()
     for finding in found:
-        line = Text.assemble((f"{finding.level:<8}", _STYLES[finding.level]), f" {finding.check}: {finding.text}")
-        console.print(line, soft_wrap=True)
+        line = Text.assemble(
+            (f"{finding.level:<8}", _STYLES[finding.level]), f" {finding.check}: {printable(finding.text)}"
+        )
+        out.print(line, soft_wrap=True)
         if finding.remedy:
-            console.print(Text(f"         -> {finding.remedy}"), soft_wrap=True)
+            out.print(Text(f"         -> {printable(finding.remedy)}"), soft_wrap=True)
 
 
 def _token(path: Path | None) -> str | None:

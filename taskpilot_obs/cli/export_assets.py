@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from taskpilot_obs.assets import export_assets, prometheus_lines
+from taskpilot_obs.cli._output import say, working
 from taskpilot_obs.exceptions import ConfigurationError
 
-Target = Annotated[Path, typer.Argument(help="Folder to write to; made if need be.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files of ours that were changed there.")]
+Target = Annotated[Path, typer.Argument(help="Folder to write to; it is created if it does not exist.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace exported files that were changed there.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -20,10 +21,11 @@ def register(app: typer.Typer) -> None:
 
 
 def export(target: Target, *, overwrite: Overwrite = False) -> None:
-    """Write rules, dashboards and server configuration to a folder, and say what to add to prometheus.yml."""
+    """Write rules, dashboards and server configuration to a folder, and print what to add to prometheus.yml."""
     try:
-        written = export_assets(target, overwrite=overwrite)
+        with working("writing files"):
+            written = export_assets(target, overwrite=overwrite)
     except (ConfigurationError, OSError) as problem:
         raise typer.BadParameter(str(problem), param_hint="DIR") from problem
-    typer.echo(f"{len(written)} files written to {target}. Lines for an existing prometheus.yml:\n")
-    typer.echo(prometheus_lines(target), nl=False)
+    say(f"{len(written)} files written to {target}. Lines for an existing prometheus.yml:\n")
+    say(prometheus_lines(target).rstrip("\n"))

@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from taskpilot_obs.cli._output import print_json, show
+from taskpilot_obs.cli._tables import FittedTable, name_column, whole_column
 from taskpilot_obs.semconv import FIXED_VALUES, LABEL_BOUNDS, MAX_CHILDREN, METRICS, NONE, OTHER
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def metrics(
     if markdown:
         print(as_markdown(), end="")
     elif as_json:
-        print(json.dumps({"families": [family._asdict() for family in METRICS], "labels": _labels()}, indent=2))
+        print_json(json.dumps({"families": [family._asdict() for family in METRICS], "labels": _labels()}, indent=2))
     else:
         _print_table()
 
@@ -92,7 +92,11 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _print_table() -> None:
-    table = Table("family", "type", "labels", "what it says")
-    for metric in METRICS:
-        table.add_row(metric.name, metric.kind, ", ".join(metric.labels), metric.help)
-    Console().print(table)
+    columns = (
+        whole_column("family"),
+        whole_column("type", rank=1),
+        name_column("labels", rank=2),
+        name_column("meaning", least=32),
+    )
+    rows = ((metric.name, metric.kind, ", ".join(metric.labels), metric.help) for metric in METRICS)
+    show(FittedTable("", columns, rows, more="--markdown"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Never
 
 import typer
 
+from taskpilot_obs.cli._output import complain, print_json, say
 from taskpilot_obs.exceptions import TaskpilotError
 from taskpilot_obs.pricing import Explanation, PriceTable, Rate
 from taskpilot_obs.usage import from_counts
@@ -92,7 +92,7 @@ def price(  # noqa: PLR0913  a command line has as many options as it has
     if explained is None:
         _refuse(f"no price for model {model!r}" + (f" of provider {provider!r}" if provider else ""))
     if as_json:
-        print(json.dumps(_as_json(explained)))
+        print_json(json.dumps(_as_json(explained)))
     else:
         _print(explained)
 
@@ -103,10 +103,10 @@ def _print(explained: Explanation) -> None:
         if explained.cost is None
         else f"{_plain(explained.cost)} USD"
     )
-    print(cost)
-    print(f"{explained.provider} {explained.model}, {explained.source}".strip())
+    say(cost)
+    say(f"{explained.provider} {explained.model}, {explained.source}".strip())
     for rate in explained.rates:
-        print(f"  {_name(rate):<18} {_rate_text(rate)} USD per 1,000,000 tokens")
+        say(f"  {_name(rate):<18} {_rate_text(rate)} USD per 1,000,000 tokens")
 
 
 def _list(table: PriceTable, provider: str, at_unix_ns: int, *, as_json: bool) -> None:
@@ -114,21 +114,20 @@ def _list(table: PriceTable, provider: str, at_unix_ns: int, *, as_json: bool) -
     if not listed:
         _refuse(f"no price list of provider {provider!r}; there are {', '.join(table.list_providers())}")
     if as_json:
-        print(json.dumps([{"model": one.model, "rates": _rates_json(one.rates)} for one in listed]))
+        print_json(json.dumps([{"model": one.model, "rates": _rates_json(one.rates)} for one in listed]))
         return
     width = max(len(one.model) for one in listed)
-    print(f"{provider}: USD per 1,000,000 tokens")
+    say(f"{provider}: USD per 1,000,000 tokens")
     for one in listed:
         rates = ", ".join(f"{_name(rate)} {_rate_text(rate)}" for rate in one.rates)
-        print(f"  {one.model:<{width}}  {rates or 'free, or not billed by tokens'}")
+        say(f"  {one.model:<{width}}  {rates or 'free, or not billed by tokens'}")
 
 
 def _refuse(reason: str) -> Never:
-    """Say what is missing and what helps; exits 1."""
-    print(
+    """Print what is missing and what helps; exits 1."""
+    complain(
         f"{reason}.\nName the provider (--provider), look at --list PROVIDER, or give an alias or a price of your own"
-        " in a file (--prices FILE).",
-        file=sys.stderr,
+        " in a file (--prices FILE)."
     )
     raise typer.Exit(1)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from taskpilot_obs.cli._output import say, working
 from taskpilot_obs.cli._store_options import Period, StoreUrl, explained
 
 Output = Annotated[Path, typer.Argument(help="The file to write: it ends in .html or .md.")]
@@ -23,6 +24,8 @@ def report(output: Output, *, store: StoreUrl = None, period: Period = "7d") -> 
         from taskpilot_obs.stats import write_report
 
         try:
-            print(write_report(output, period, store=store))
+            with working("writing the report"):
+                written = write_report(output, period, store=store)
         except OSError as error:
             raise typer.BadParameter(f"{output} cannot be written: {error.strerror}") from error
+    say(written)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from taskpilot_obs.assets import RULES, SETTINGS, observability_dir
+from taskpilot_obs.cli._output import say
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.rules.folders import differing, write
 from taskpilot_obs.rules.settings import Settings, load_settings
@@ -36,7 +37,7 @@ def render(out: Out, *, settings: SettingsFile = None) -> None:
         written = write(found, out)
     except OSError as problem:
         raise typer.BadParameter(str(problem), param_hint="--out") from problem
-    typer.echo(f"{len(written)} files written to {out}")
+    say(f"{len(written)} files written to {out}")
 
 
 def check(*, settings: SettingsFile = None, folder: Folder = None) -> None:
@@ -45,10 +46,10 @@ def check(*, settings: SettingsFile = None, folder: Folder = None) -> None:
     where = folder or observability_dir() / RULES
     wrong = differing(found, where)
     for name in wrong:
-        typer.echo(f"missing or different: {where / name}")
+        say(f"missing or different: {where / name}")
     if wrong:
         raise typer.Exit(1)
-    typer.echo(f"the rules in {where} are those of the settings")
+    say(f"the rules in {where} are those of the settings")
 
 
 def _settings(path: Path | None) -> Settings:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 
+from taskpilot_obs.cli._output import complain, print_json, show, working
 from taskpilot_obs.cli._signals_table import signals_view
 from taskpilot_obs.exceptions import ConfigurationError, SourceError
 from taskpilot_obs.golden_signals.from_prometheus import signals_from_prometheus
@@ -87,7 +87,7 @@ def signals(  # noqa: PLR0913  a command line has as many options as it has
     except ConfigurationError as error:
         raise typer.BadParameter(str(error)) from error
     except SourceError as error:
-        Console(stderr=True).print(f"cannot read: {error}", style="red", markup=False, highlight=False)
+        complain(f"cannot read: {error}")
         raise typer.Exit(CANNOT_READ) from error
     _show(found, as_json=as_json)
     raise typer.Exit(EXIT_CODES[found.status])
@@ -118,11 +118,12 @@ def _token(path: Path) -> str:
 
 
 def _waiting(over: str | None) -> AbstractContextManager[object]:
-    return nullcontext() if over is None else Console(stderr=True).status(f"waiting {over} between two scrapes")
+    """A spinner on a terminal, because the command is silent for as long as the user asked for."""
+    return nullcontext() if over is None else working(f"waiting {over} between two scrapes")
 
 
 def _show(found: GoldenSignals, *, as_json: bool) -> None:
     if as_json:
-        print(found.model_dump_json(indent=2))
+        print_json(found.model_dump_json(indent=2))
     else:
-        Console().print(signals_view(found))
+        show(signals_view(found))

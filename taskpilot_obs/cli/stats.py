@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
+from taskpilot_obs.cli._output import print_csv, print_json, show
 from taskpilot_obs.cli._store_options import (
     Agent,
     AsCsv,
@@ -21,13 +22,10 @@ from taskpilot_obs.cli._store_options import (
     User,
     Workflow,
     explained,
-    ms,
     one_format,
-    percent,
-    print_csv,
-    table,
-    usd,
 )
+from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
+from taskpilot_obs.figures import count, ms, percent, share, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import CallStats, Stats
@@ -52,7 +50,7 @@ def stats(  # noqa: PLR0913  a command line has as many options as it has
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Print requests, success rate, tokens, cost and latency, and the same by provider, model and agent."""
+    """Print requests, success rate, tokens, cost and latency: of all calls, and by provider, model and agent."""
     one_format(as_json=as_json, as_csv=as_csv)
     with explained():
         from taskpilot_obs.stats import get_stats
@@ -69,7 +67,7 @@ def stats(  # noqa: PLR0913  a command line has as many options as it has
             prompt_name=prompt,
         )
     if as_json:
-        print(found.model_dump_json(indent=2))
+        print_json(found.model_dump_json(indent=2))
     elif as_csv:
         print_csv(("group", "name", *_FIGURES), ((group, name, *_values(part)) for group, name, part in _groups(found)))
     else:
@@ -115,26 +113,42 @@ def _groups(found: Stats) -> Iterator[tuple[str, str, CallStats]]:
             yield group, name, part
 
 
+_COLUMNS = (
+    whole_column("by"),
+    name_column("name"),
+    Column("requests"),
+    Column("success"),
+    Column("tokens in", rank=3),
+    Column("tokens out", rank=3),
+    Column("cost"),
+    Column("priced", rank=2),
+    Column("p50", rank=5),
+    Column("p95", rank=1),
+    Column("p99", rank=4),
+)
+
+
 def _show(found: Stats) -> None:
-    console = Console()
-    head = ("", "requests", "success", "tokens in", "tokens out", "cost", "priced", "p50", "p95", "p99")
-    lines = [(name or "all", *_readable(part)) for _, name, part in _groups(found)]
-    console.print(table(f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC", head, lines))
+    period = f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC"
+    show(FittedTable(period, _COLUMNS, map(_row, _groups(found)), more="--csv"))
     if found.errors_by_type:
-        console.print(table("failures", ("type", "calls"), ((k, f"{n:,}") for k, n in found.errors_by_type.items())))
+        failures = ((kind, count(calls)) for kind, calls in found.errors_by_type.items())
+        show(FittedTable("\nfailures", (name_column("type"), Column("calls")), failures))
     if found.incomplete_before is not None:
-        console.print(f"rows before {found.incomplete_before:%Y-%m-%d %H:%M} UTC were deleted and are not counted")
+        show(Text(f"rows before {found.incomplete_before:%Y-%m-%d %H:%M} UTC were deleted and are not counted"))
 
 
-def _readable(part: CallStats) -> tuple[str, ...]:
-    coverage = None if part.cost_coverage is None else 100 * part.cost_coverage
+def _row(group: tuple[str, str, CallStats]) -> tuple[str, ...]:
+    by, named, part = group
     return (
-        f"{part.requests:,}",
+        by,
+        named,
+        count(part.requests),
         percent(part.success_rate),
-        f"{part.tokens.input:,}",
-        f"{part.tokens.output:,}",
+        count(part.tokens.input),
+        count(part.tokens.output),
         usd(part.cost_usd),
-        percent(coverage),
+        share(part.cost_coverage),
         ms(part.latency.p50_ms),
         ms(part.latency.p95_ms),
         ms(part.latency.p99_ms),

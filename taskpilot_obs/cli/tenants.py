@@ -1,22 +1,21 @@
-"""`taskpilot-obs tenants`: what every tenant used."""
+"""`taskpilot-obs tenants`: what each tenant used."""
 
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 
-from taskpilot_obs.cli._store_options import (
-    AsCsv,
-    AsJson,
-    Period,
-    StoreUrl,
-    explained,
-    ms,
-    one_format,
-    percent,
-    print_csv,
-    table,
-    usd,
+from taskpilot_obs.cli._output import print_csv, print_json, show
+from taskpilot_obs.cli._store_options import AsCsv, AsJson, Period, StoreUrl, explained, one_format
+from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.figures import count, ms, percent, usd
+
+_COLUMNS = (
+    name_column("tenant"),
+    Column("requests"),
+    Column("success"),
+    Column("p95", rank=1),
+    Column("cost"),
+    Column("of all", rank=2),
 )
 
 
@@ -26,14 +25,14 @@ def register(app: typer.Typer) -> None:
 
 
 def tenants(*, store: StoreUrl = None, period: Period = "30d", as_json: AsJson = False, as_csv: AsCsv = False) -> None:
-    """Print every tenant's requests, tokens and cost, in falling order of cost."""
+    """Print the requests, tokens and cost of each tenant, highest cost first."""
     one_format(as_json=as_json, as_csv=as_csv)
     with explained():
         from taskpilot_obs.stats import get_tenants_report
 
         found = get_tenants_report(period, store=store)
     if as_json:
-        print(found.model_dump_json(indent=2))
+        print_json(found.model_dump_json(indent=2))
     elif as_csv:
         head = ("tenant", "requests", "success_rate", "input_tokens", "output_tokens", "cost_usd", "percent", "p95_ms")
         print_csv(
@@ -44,9 +43,16 @@ def tenants(*, store: StoreUrl = None, period: Period = "30d", as_json: AsJson =
             ),
         )
     else:
-        lines = (
-            (t.tenant, f"{t.requests:,}", percent(t.success_rate), ms(t.p95_ms), usd(t.cost_usd), percent(t.percent))
+        rows = (
+            (
+                t.tenant,
+                count(t.requests),
+                percent(t.success_rate),
+                ms(t.p95_ms),
+                usd(t.cost_usd),
+                percent(t.percent),
+            )
             for t in found.tenants
         )
-        title = f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC, {usd(found.cost_usd)} in all"
-        Console().print(table(title, ("tenant", "requests", "success", "p95", "cost", "of all"), lines))
+        title = f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC, {usd(found.cost_usd)} in total"
+        show(FittedTable(title, _COLUMNS, rows, more="--csv"))

@@ -7,6 +7,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from taskpilot_obs.audit.access import UnfitFileError
 from taskpilot_obs.audit.files import log_at
 from taskpilot_obs.audit.rows import AuditLines
 from taskpilot_obs.audit.writer import AuditOptions, Writer
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from taskpilot_obs.audit.ledger import Anchor
+    from taskpilot_obs.audit.manifest import Anchor
     from taskpilot_obs.records import Record
     from taskpilot_obs.self_telemetry import Tally
 
@@ -29,7 +30,9 @@ class AuditLogExporter:
     """Writes what the audit log says of each record, one JSON object a line.
 
     One process owns `path`; any other that writes to the same log, a forked child included, gets a file of its own
-    beside it (`audit.<host>.<pid>.jsonl`). New files have mode 0600, a folder that is missing is made with 0700.
+    beside it (`audit.<host>.<pid>.jsonl`). Where a file cannot be continued, a new chain begins in
+    `audit.recovered.1.jsonl`. New files have mode 0600, a folder that is missing is made with 0700. Symbolic links are
+    not followed.
 
     Args:
         path: the file; its name ends in `.jsonl`.
@@ -61,6 +64,11 @@ class AuditLogExporter:
         self._pid = os.getpid()
         try:
             self._writer: Writer | None = self._open()
+        except UnfitFileError as error:
+            raise ConfigurationError(
+                f"audit log {str(path)!r} is not written: {error.filename} {error.strerror}. Move it away, or choose "
+                "another path in a folder that only this user can write to"
+            ) from error
         except OSError as error:
             raise ConfigurationError(
                 f"audit log {str(path)!r} cannot be written ({error.strerror or error}): "

@@ -6,8 +6,9 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from taskpilot_obs.exceptions import restored
 from taskpilot_obs.guarded import log_failure
 from taskpilot_obs.records import Invocation, Record
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
@@ -49,6 +50,9 @@ class PartialExportError(Exception):
     def __init__(self, written: int) -> None:
         self.written = written
         super().__init__(f"only {written} records of the batch were written")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restored, (type(self), self.args, self.__dict__)
 
 
 class CallableExporter:

@@ -16,6 +16,7 @@ from taskpilot_obs.records import Status
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.queries import Counts, Filters, totals
+from taskpilot_obs.store.rows import stored_text
 from taskpilot_obs.store.segments import plan
 from taskpilot_obs.store.sketch import quantiles
 from taskpilot_obs.store.tasks import Tasks, Told, tasks, told
@@ -33,6 +34,7 @@ def signals_from_store(
     *,
     store: str | Store | None = None,
     workflow: str | None = None,
+    tenant: str | None = None,
     thresholds: Thresholds | None = None,
     now: datetime | None = None,
 ) -> GoldenSignals:
@@ -44,6 +46,7 @@ def signals_from_store(
         window: how far back to look, as in "15m" or "30d"; None: everything that the store holds.
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
         workflow: speak of this workflow alone.
+        tenant: only tasks, calls, verdicts and denials of this tenant; None for all.
         thresholds: bounds of healthy and warning; None for the defaults.
         now: the present; for tests.
 
@@ -53,17 +56,21 @@ def signals_from_store(
     """
     end = now or datetime.now(UTC)
     length = None if window is None else parse_window(window)
-    evidence = evidence_from_store(_FIRST if length is None else end - length, end, store=store)
+    evidence = evidence_from_store(_FIRST if length is None else end - length, end, store=store, tenant=tenant)
     window_s = None if length is None else length.total_seconds()
     return assess(evidence, scope="store", window_s=window_s, workflow=workflow, thresholds=thresholds)
 
 
-def evidence_from_store(start: datetime, end: datetime, *, store: str | Store | None = None) -> Evidence:
-    """What a telemetry store knows of [start, end), in one snapshot."""
+def evidence_from_store(
+    start: datetime, end: datetime, *, store: str | Store | None = None, tenant: str | None = None
+) -> Evidence:
+    """What a telemetry store knows of [start, end), in one snapshot; of one tenant, or of all."""
+    owner = stored_text(tenant)
     with opened(store) as opened_store, opened_store.reading() as connection:
-        found = tasks(connection, start, end)
-        said = told(connection, start, end)
-        calls = totals(connection, plan(connection, start, end).segments, Filters()).get((), Counts())
+        found = tasks(connection, start, end, owner)
+        said = told(connection, start, end, owner)
+        segments = plan(connection, start, end).segments
+        calls = totals(connection, segments, Filters(organization_id=owner)).get((), Counts())
     return Evidence(_all_tasks(found.values(), calls), _overall(calls, said), _by_name(found))
 
 

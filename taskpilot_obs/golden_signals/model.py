@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from taskpilot_obs.golden_signals.wording import WORDINGS, Wording, aligned, evidence_text, figure_text, headline
+
 Scope = Literal["process", "workers", "fleet", "store"]
 
 
@@ -124,3 +126,15 @@ class GoldenSignals(_Frozen):
     workflows: Mapping[str, WorkflowSignals]
     notes: tuple[str, ...] = ()
     """In words: why a figure is missing, or what it does not cover."""
+
+    def __str__(self) -> str:
+        """A table of the five figures with the counts behind them; `repr()` has every field."""
+        head = f"{headline(self.scope, self.window_s, self.workflow)}: {self.status}"
+        table = aligned(map(self._row, WORDINGS))
+        notes = (f"note: {note}" for note in self.notes)
+        return "\n".join((head, table, *notes))
+
+    def _row(self, wording: Wording) -> tuple[str, ...]:
+        behind = self.evidence[wording.field]
+        figure = figure_text(wording, getattr(self, wording.field))
+        return wording.label, figure, evidence_text(wording, behind.numerator, behind.denominator), behind.status

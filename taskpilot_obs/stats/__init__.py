@@ -13,6 +13,8 @@ from taskpilot_obs.stats.asynchronous import (
     aget_tenant_stats,
     aget_tenants_report,
 )
+from taskpilot_obs.stats.benchmarks import BenchmarkSummary, ProviderSeen, get_benchmark_summaries, get_providers
+from taskpilot_obs.stats.calls import Call, CallPage, CallPosition, get_calls
 from taskpilot_obs.stats.costs import get_cost_breakdown, get_cost_summary
 from taskpilot_obs.stats.model import (
     CallStats,
@@ -28,10 +30,15 @@ from taskpilot_obs.stats.model import (
     Tokens,
 )
 from taskpilot_obs.stats.report import write_report
+from taskpilot_obs.stats.runs import RunTree, Step, get_run_tree
 from taskpilot_obs.stats.series import CostRate, get_cost_rate, get_series
 from taskpilot_obs.stats.usage import get_stats, get_tenant_stats, get_tenants_report
 
 __all__ = [
+    "BenchmarkSummary",
+    "Call",
+    "CallPage",
+    "CallPosition",
     "CallStats",
     "CostBreakdown",
     "CostRate",
@@ -39,7 +46,10 @@ __all__ = [
     "CostSummary",
     "Durations",
     "FirstToken",
+    "ProviderSeen",
+    "RunTree",
     "Stats",
+    "Step",
     "TenantStats",
     "TenantUsage",
     "TenantsReport",
@@ -49,9 +59,13 @@ __all__ = [
     "aget_stats",
     "aget_tenant_stats",
     "aget_tenants_report",
+    "get_benchmark_summaries",
+    "get_calls",
     "get_cost_breakdown",
     "get_cost_rate",
     "get_cost_summary",
+    "get_providers",
+    "get_run_tree",
     "get_series",
     "get_stats",
     "get_tenant_stats",

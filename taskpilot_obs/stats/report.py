@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from taskpilot_obs.charts import STYLE, Chart, Series, bars, blocks
 from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.figures import count, ms, percent, share, usd
 from taskpilot_obs.stats.costs import get_cost_breakdown
 from taskpilot_obs.stats.model import CostShare, Stats
 from taskpilot_obs.stats.reading import Period, bounds
@@ -20,22 +22,12 @@ from taskpilot_obs.store import Store
 from taskpilot_obs.store.access import opened
 
 TOP: Final = 15
-_BLOCKS: Final = " ▁▂▃▄▅▆▇█"
-_WIDTH, _HEIGHT = 720, 120
 _STYLE: Final = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:800px;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:.5em 0 1.5em}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;"
-    "text-align:right}td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto;background:#f7f7f7}"
-    "rect{fill:#3b6ea5}figcaption{color:#555}figure{margin:0 0 1.5em}"
+    "text-align:right}td:first-child,th:first-child{text-align:left}"
+    "@media(prefers-color-scheme:dark){body{color:#ddd;background:#14181d}td,th{border-color:#3a424d}}"
 )
-
-
-class Plot(NamedTuple):
-    """One bar for each stretch of time."""
-
-    title: str
-    unit: str
-    values: tuple[float, ...]
 
 
 class Table(NamedTuple):
@@ -52,7 +44,7 @@ class Report(NamedTuple):
     start: datetime
     end: datetime
     facts: Table
-    plots: tuple[Plot, ...]
+    plots: tuple[Chart, ...]
     tables: tuple[Table, ...]
 
 
@@ -104,8 +96,8 @@ def _report(period: tuple[datetime, datetime], store: Store) -> Report:
                     (
                         name,
                         f"{stats.requests:,}",
-                        _percent(stats.success_rate),
-                        _ms(stats.latency.p95_ms),
+                        percent(stats.success_rate),
+                        ms(stats.latency.p95_ms),
                         *_share(share),
                     )
                     for name, share in islice(money.by_model.items(), TOP)
@@ -123,7 +115,7 @@ def _report(period: tuple[datetime, datetime], store: Store) -> Report:
                 "Tenants",
                 ("tenant", "requests", "success", "p95", "cost", "of all"),
                 tuple(
-                    (line.tenant, f"{line.requests:,}", _percent(line.success_rate), _ms(line.p95_ms), *_share(line))
+                    (line.tenant, f"{line.requests:,}", percent(line.success_rate), ms(line.p95_ms), *_share(line))
                     for line in tenants[:TOP]
                 ),
             ),
@@ -139,21 +131,26 @@ def _report(period: tuple[datetime, datetime], store: Store) -> Report:
 def _facts(stats: Stats) -> Table:
     lines = (
         ("requests", f"{stats.requests:,}"),
-        ("success rate", _percent(stats.success_rate)),
-        ("cost", _usd(float(stats.cost_usd))),
-        ("calls with a known price", _percent(None if stats.cost_coverage is None else 100 * stats.cost_coverage)),
+        ("success rate", percent(stats.success_rate)),
+        ("cost", usd(stats.cost_usd)),
+        ("calls with a known price", share(stats.cost_coverage)),
         ("tokens in / out", f"{stats.tokens.input:,} / {stats.tokens.output:,}"),
-        ("latency p50 / p95 / p99", " / ".join(map(_ms, list(stats.latency.model_dump().values())[1:]))),
-        ("first token p50 / p95 / p99", " / ".join(map(_ms, stats.time_to_first_token.model_dump().values()))),
+        ("latency p50 / p95 / p99", " / ".join(map(ms, list(stats.latency.model_dump().values())[1:]))),
+        ("first token p50 / p95 / p99", " / ".join(map(ms, stats.time_to_first_token.model_dump().values()))),
     )
     return Table("Summary", ("", ""), lines)
 
 
-def _plots(points: Sequence[Stats]) -> tuple[Plot, ...]:
+def _plots(points: Sequence[Stats]) -> tuple[Chart, ...]:
+    labels = tuple(f"{point.start:%Y-%m-%d %H:%M}" for point in points)
+
+    def chart(title: str, values: Iterable[float | None], shown: Callable[[float], str]) -> Chart:
+        return Chart(title, labels, (Series(title, tuple(values)),), shown)
+
     return (
-        Plot("Spend", "USD", tuple(float(point.cost_usd) for point in points)),
-        Plot("Latency, p95", "ms", tuple(point.latency.p95_ms or 0.0 for point in points)),
-        Plot("Failures", "calls", tuple(float(point.failures) for point in points)),
+        chart("Spend", (float(point.cost_usd) for point in points), usd),
+        chart("Latency, p95", (point.latency.p95_ms for point in points), ms),
+        chart("Failures", (float(point.failures) for point in points), count),
     )
 
 
@@ -161,7 +158,9 @@ def _markdown(report: Report) -> str:
     parts = [f"# LLM usage\n\n{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC\n"]
     parts.append(_markdown_table(report.facts))
     parts += [
-        f"## {plot.title}\n\n`{_bars(plot.values)}` up to {max(plot.values):.4g} {plot.unit}\n" for plot in report.plots
+        f"## {plot.title}\n\n`{blocks(values)}` up to {plot.shown(max(value or 0.0 for value in values))}\n"
+        for plot in report.plots
+        for values in (plot.series[0].values,)
     ]
     parts += [_markdown_table(table) for table in report.tables if table.lines]
     return "\n".join(parts)
@@ -178,19 +177,14 @@ def _cell(text: str) -> str:
     return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
 
 
-def _bars(values: Sequence[float]) -> str:
-    highest = max(values) or 1.0
-    return "".join(_BLOCKS[round(value / highest * (len(_BLOCKS) - 1))] for value in values)
-
-
 def _html(report: Report) -> str:
     span = f"{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC"
     body = [f"<h1>LLM usage</h1><p>{span}</p>", _html_table(report.facts)]
-    body += [_svg(plot) for plot in report.plots]
+    body += [bars(plot) for plot in report.plots]
     body += [_html_table(table) for table in report.tables if table.lines]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>LLM usage</title>'
-        f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
+        f"<style>{_STYLE}{STYLE}</style></head><body>{''.join(body)}</body></html>\n"
     )
 
 
@@ -200,35 +194,8 @@ def _html_table(table: Table) -> str:
     return f"<h2>{escape(table.title)}</h2><table><tr>{head}</tr>{rows}</table>"
 
 
-def _svg(plot: Plot) -> str:
-    highest = max(plot.values) or 1.0
-    width = _WIDTH / len(plot.values)
-    bars = "".join(
-        f'<rect x="{number * width:.1f}" y="{_HEIGHT * (1 - value / highest):.1f}" width="{width * 0.9:.1f}" '
-        f'height="{_HEIGHT * value / highest:.1f}"><title>{value:.6g} {plot.unit}</title></rect>'
-        for number, value in enumerate(plot.values)
-    )
-    caption = f"{plot.title}: up to {max(plot.values):.4g} {plot.unit}"
-    return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{caption}">{bars}</svg>'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _share(share: CostShare) -> tuple[str, str]:
-    return _usd(float(share.cost_usd)), _percent(share.percent)
-
-
-def _usd(amount: float) -> str:
-    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4g}"
-
-
-def _percent(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:.1f} %"
-
-
-def _ms(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:,.0f} ms"
+def _share(part: CostShare) -> tuple[str, str]:
+    return usd(part.cost_usd), percent(part.percent)
 
 
 _KINDS: Final[dict[str, Callable[[Report], str]]] = {".html": _html, ".md": _markdown}

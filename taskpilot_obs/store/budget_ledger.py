@@ -11,7 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, case, delete, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -32,11 +32,13 @@ from taskpilot_obs.store.tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from taskpilot_obs.budgets.ledger import Charge, IdempotencyKey
+    from taskpilot_obs.budgets.ledger import Charge, IdempotencyKey, Ledger
     from taskpilot_obs.budgets.model import Budget
     from taskpilot_obs.store.engine import Store
 
 
+_AT_ONCE: Final = 1_000
+"""Reservations that one transaction renews or releases."""
 _REST: Final = 1_000
 """Amounts in USD are split: whole billionths, and trillionths on top."""
 _MOST_UNITS: Final = 9_200_000_000_000_000_000
@@ -86,6 +88,8 @@ _BALANCE: Final = (
     _L.reserved_rest,
     _L.alerted_permille,
     _L.refusals,
+    _L.assumed_units,
+    _L.assumed_rest,
 )
 
 
@@ -101,6 +105,7 @@ class StoreLedger:
 
     def __init__(self, store: Store, *, owned: bool = False) -> None:
         self._store = store
+        self.database = store.url
         self._owned = owned
         self._process = os.getpid()
         self._insert: Any = sqlite.insert if store.is_sqlite else postgresql.insert
@@ -110,6 +115,10 @@ class StoreLedger:
             self._store.renew()
             self._process = os.getpid()
         return self._store
+
+    def is_same(self, other: Ledger) -> bool:
+        """Whether the other one is kept in the same database."""
+        return isinstance(other, StoreLedger) and other.database == self.database
 
     def close(self) -> None:
         """Close the store, where nobody else uses it."""
@@ -196,14 +205,32 @@ class StoreLedger:
             raise StoreError(_other_unit(line.budget, row[0]))
         return _balance_of(line.budget, row[1:])
 
-    def count_refusal(self, account: Account) -> None:
-        """Note that a call was refused.
+    def count_refusal(self, account: Account, exhausted: int = 0) -> bool:
+        """Count a refused call; returns whether the threshold had not been alerted in the period.
 
         Raises:
             StoreError: the store cannot be used.
         """
+        counted = update(BUDGET_LEDGER).where(*_is(account)).values(refusals=_L.refusals + 1)
+        alerted = update(BUDGET_LEDGER).where(*_is(account), _L.alerted_permille < exhausted)
         with self._renewed().writing() as connection:
-            connection.execute(update(BUDGET_LEDGER).where(*_is(account)).values(refusals=_L.refusals + 1))
+            connection.execute(counted)
+            return connection.execute(alerted.values(alerted_permille=exhausted)).rowcount > 0
+
+    def renew(self, keys: Sequence[str], expires_at: datetime) -> None:
+        """Let these reservations last until then; those that have ended stay ended.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        ordered = sorted(keys)
+        for first in range(0, len(ordered), _AT_ONCE):
+            some = ordered[first : first + _AT_ONCE]
+            which = select(_R.reservation_id).where(_R.reservation_id.in_(some)).order_by(_R.reservation_id)
+            with self._renewed().writing() as connection:
+                found = connection.execute(which.with_for_update()).scalars().all()
+                later = update(BUDGET_RESERVATIONS).where(_R.reservation_id.in_(found)).values(expires_at=expires_at)
+                connection.execute(later)
 
     # --- after a call ------------------------------------------------------------------------------------------------
 
@@ -218,23 +245,20 @@ class StoreLedger:
         """
         if not charges:
             return []
-        sums: dict[Account, ReservationLine] = {}
-        for line, _ in charges:
-            known = sums.get(line.account)
-            sums[line.account] = line if known is None else known._replace(amount=known.amount + line.amount)
+        sums = _sums(charges)
         lines = [sums[account] for account in sorted(sums)]
-        reservation_ids = sorted(
-            reservation_key(reservation_id, line.budget.name)
-            for line, reservation_id in charges
-            if reservation_id is not None
+        ended = sorted(
+            reservation_key(each.reservation_id, each.line.budget.name)
+            for each in charges
+            if each.reservation_id is not None
         )
         with self._renewed().writing() as connection:
             if idempotency_key is not None and not begun(connection, idempotency_key, now):
-                return self._answer_again(connection, lines, idempotency_key)
-            released = self._released(connection, _R.reservation_id.in_(reservation_ids)) if reservation_ids else {}
+                return self._answer_again(connection, [each.line for each in lines], idempotency_key)
+            released = self._released(connection, _R.reservation_id.in_(ended)) if ended else {}
             for account in sorted(released.keys() - sums.keys()):
                 self._give_back(connection, account, *released[account])
-            settled = [self._charged(connection, line, released.get(line.account, (0, 0)), now) for line in lines]
+            settled = [self._charged(connection, each, released.get(each.line.account, (0, 0)), now) for each in lines]
             if idempotency_key is not None:
                 keep_crossed(connection, idempotency_key, [each.crossed for each in settled])
         return settled
@@ -266,16 +290,19 @@ class StoreLedger:
         less = {"reserved_units": _L.reserved_units - units, "reserved_rest": _L.reserved_rest - rest}
         connection.execute(update(BUDGET_LEDGER).where(*_is(account)).values(less))
 
-    def _charged(
-        self, connection: Connection, line: ReservationLine, released: tuple[int, int], now: datetime
-    ) -> Settled:
+    def _charged(self, connection: Connection, total: _Total, released: tuple[int, int], now: datetime) -> Settled:
+        line = total.line
         units, rest = _split(line.budget, line.amount)
-        insert = self._insert(BUDGET_LEDGER).values({**_new(line, now), "spent_units": units, "spent_rest": rest})
+        assumed = _split(line.budget, total.assumed)
+        amounts = {"spent_units": units, "spent_rest": rest, "assumed_units": assumed[0], "assumed_rest": assumed[1]}
+        insert = self._insert(BUDGET_LEDGER).values({**_new(line, now), **amounts})
         added = insert.on_conflict_do_update(
             index_elements=[_L.budget, _L.scope_key, _L.period_start],
             set_={
-                "spent_units": case((_L.spent_units > _MOST_UNITS - units, _MOST_UNITS), else_=_L.spent_units + units),
+                "spent_units": _full_at_most(_L.spent_units, units),
                 "spent_rest": _L.spent_rest + rest,
+                "assumed_units": _full_at_most(_L.assumed_units, assumed[0]),
+                "assumed_rest": _L.assumed_rest + assumed[1],
                 "reserved_units": _L.reserved_units - released[0],
                 "reserved_rest": _L.reserved_rest - released[1],
                 "updated_at": now,
@@ -298,7 +325,7 @@ class StoreLedger:
         Raises:
             StoreError: the store cannot be used.
         """
-        due = select(_R.reservation_id).where(_R.expires_at <= now).order_by(_R.reservation_id).limit(1_000)
+        due = select(_R.reservation_id).where(_R.expires_at <= now).order_by(_R.reservation_id).limit(_AT_ONCE)
         with self._renewed().reading() as connection:  # most of the time nothing is due, and nobody need wait
             if connection.execute(due.limit(1)).first() is None:
                 return 0
@@ -325,6 +352,30 @@ class StoreLedger:
             return {Account(*row[:3]): _balance_of(by_name[row[0]], row[3:]) for row in connection.execute(request)}
 
 
+class _Total(NamedTuple):
+    """What the charges of one transaction add to an account."""
+
+    line: ReservationLine
+    assumed: int
+
+
+def _sums(charges: Sequence[Charge]) -> dict[Account, _Total]:
+    sums: dict[Account, _Total] = {}
+    for line, _, is_assumed in charges:
+        known, assumed = sums.get(line.account), line.amount if is_assumed else 0
+        if known is None:
+            sums[line.account] = _Total(line, assumed)
+        else:
+            amount = known.line.amount + line.amount
+            sums[line.account] = _Total(line._replace(amount=amount), known.assumed + assumed)
+    return sums
+
+
+def _full_at_most(column: Any, units: int) -> Any:
+    """The sum, or the largest value that the column holds."""
+    return case((column > _MOST_UNITS - units, _MOST_UNITS), else_=column + units)
+
+
 def _split(budget: Budget, amount: int) -> tuple[int, int]:
     units, rest = divmod(amount, _REST) if budget.unit == "usd" else (amount, 0)
     return min(units, _MOST_UNITS), rest
@@ -332,7 +383,8 @@ def _split(budget: Budget, amount: int) -> tuple[int, int]:
 
 def _balance_of(budget: Budget, row: Any) -> Balance:
     factor = _REST if budget.unit == "usd" else 1
-    return Balance(row[0] * factor + row[1], row[2] * factor + row[3], row[4], row[5])
+    assumed = row[6] * factor + row[7]
+    return Balance(row[0] * factor + row[1], row[2] * factor + row[3], row[4], row[5], assumed)
 
 
 def _is(account: Account) -> tuple[Any, ...]:
@@ -341,9 +393,7 @@ def _is(account: Account) -> tuple[Any, ...]:
 
 def _new(line: ReservationLine, now: datetime) -> dict[str, object]:
     """A line on which nothing is booked."""
-    zeros = dict.fromkeys(
-        ("spent_units", "spent_rest", "reserved_units", "reserved_rest", "refusals", "alerted_permille"), 0
-    )
+    zeros = dict.fromkeys([column.key for column in (*_BALANCE,)], 0)
     about = {"period": line.budget.period, "unit": line.budget.unit, "updated_at": now}
     return {**line.account._asdict(), **about, **zeros}
 

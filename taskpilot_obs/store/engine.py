@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
     from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 """Every version of the tables that this code knows, oldest first."""
 _DRIVERS: Final = {
     "sqlite": "sqlite",

@@ -182,7 +182,7 @@ def _feedback(feedback: Feedback) -> Row:
         feedback.time_unix_ns // _NS_PER_US,
         feedback.correct,
         feedback.revision,
-        token_hex(16),
+        stored_text(said("feedback_id")) or token_hex(16),
         stored_text(feedback.request_id),
         stored_text(origin.tenant if origin.tenant is not None else said("organization_id")),
         stored_text(origin.user),

@@ -310,6 +310,9 @@ BUDGET_LEDGER = Table(
     Column("refusals", BigInteger, nullable=False),
     Column("alerted_permille", Integer, nullable=False),  # the highest threshold that was alerted in this period
     Column("updated_at", UtcTime, nullable=False),
+    # the part of spent_* that was booked by estimate, because nothing states what the call cost
+    Column("assumed_units", BigInteger, nullable=False, server_default="0"),
+    Column("assumed_rest", BigInteger, nullable=False, server_default="0"),
 )
 
 BUDGET_RESERVATIONS = Table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import func, select, text
+from sqlalchemy import and_, exists, func, or_, select, text
 
 from taskpilot_obs.records import Status
 from taskpilot_obs.store.money import to_decimal
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
 _run = AGENT_RUNS.c
 
@@ -40,10 +40,12 @@ class Told(NamedTuple):
     """Verdicts of users, by (correct, revision)."""
 
 
-def tasks(connection: Connection, start: datetime, end: datetime) -> dict[str, Tasks]:
-    """The tasks that ended in [start, end), by name."""
+def tasks(connection: Connection, start: datetime, end: datetime, tenant: str | None = None) -> dict[str, Tasks]:
+    """The tasks that ended in [start, end), by name; of one tenant, or of all."""
     # As text: SQLite uses the index of tasks only for the very condition that it was made with.
-    where = (text("is_task"), _run.created_at >= start, _run.created_at < end)
+    where: list[Any] = [text("is_task"), _run.created_at >= start, _run.created_at < end]
+    if tenant is not None:
+        where.append(_run.organization_id == tenant)
     durations: dict[str, Counter[int]] = defaultdict(Counter)
     for name, number, amount in connection.execute(
         select(_run.name, _run.duration_bin, func.count()).where(*where).group_by(_run.name, _run.duration_bin)
@@ -71,13 +73,22 @@ def tasks(connection: Connection, start: datetime, end: datetime) -> dict[str, T
     }
 
 
-def told(connection: Connection, start: datetime, end: datetime) -> Told:
-    """The denials and verdicts of [start, end)."""
+def told(connection: Connection, start: datetime, end: datetime, tenant: str | None = None) -> Told:
+    """The denials and verdicts of [start, end); of one tenant, or of all."""
     denied = select(func.count()).where(VIOLATIONS.c.created_at >= start, VIOLATIONS.c.created_at < end)
     verdict = FEEDBACK.c
     kinds = (verdict.correct, verdict.revision)
     said = select(*kinds, func.count()).where(verdict.created_at >= start, verdict.created_at < end).group_by(*kinds)
+    if tenant is not None:
+        denied = denied.where(VIOLATIONS.c.organization_id == tenant)
+        said = said.where(_verdict_of(tenant))
     return Told(
         connection.execute(denied).scalar_one(),
         {(correct, revision): amount for correct, revision, amount in connection.execute(said)},
     )
+
+
+def _verdict_of(tenant: str) -> ColumnElement[bool]:
+    """A verdict names its tenant, or belongs to whoever ran the request."""
+    ran = exists().where(_run.request_id == FEEDBACK.c.request_id, _run.organization_id == tenant)
+    return or_(FEEDBACK.c.organization_id == tenant, and_(FEEDBACK.c.organization_id.is_(None), ran))

@@ -18,6 +18,7 @@ from taskpilot_obs.store.tables import (
     VIOLATIONS,
     from_microseconds,
 )
+from taskpilot_obs.store.verdicts import revised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +63,7 @@ class Writer:
         with self._store.writing() as connection:
             self._insert_call(connection, calls)
             self._insert_run(connection, rows.runs)
-            self._insert_feedback(connection, rows.feedback)
+            self._insert_feedback(connection, revised(connection, rows.feedback))
             self._insert_violation(connection, rows.violations)
             if hours:
                 mark_changed(connection, "hourly", [*map(from_microseconds, sorted(hours))])

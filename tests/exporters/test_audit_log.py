@@ -20,8 +20,8 @@ from _audit import event, finished, llm_call, read, samples, started, whole
 
 from taskpilot_obs.audit.chain import GENESIS
 from taskpilot_obs.audit.files import log_at
-from taskpilot_obs.audit.ledger import Anchor, read_anchors, read_notes
 from taskpilot_obs.audit.lock import is_locked
+from taskpilot_obs.audit.manifest import Anchor, read_anchors, read_notes
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.exceptions import ConfigurationError
@@ -150,20 +150,6 @@ def test_wrong_options(log: Path, option: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=rf"{option}: .* allowed is") as refusal:
         AuditLogExporter(log, AuditOptions(**{option: value}))
     assert "short'" not in str(refusal.value)
-
-
-def test_a_file_that_is_no_audit_log(log: Path) -> None:
-    """A file that ends with something else, or with a record under another key, is not written to."""
-    log.parent.mkdir()
-    log.write_text("hello\n")
-    with pytest.raises(ConfigurationError, match="not a record under the key"):
-        AuditLogExporter(log)
-    log.unlink()
-    exporter = AuditLogExporter(log, AuditOptions(key=KEY))
-    exporter.export([event()])
-    exporter.shutdown(1.0)
-    with pytest.raises(ConfigurationError, match="Configure the key"):
-        AuditLogExporter(log)
 
 
 def test_no_posix_locks(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,21 +323,21 @@ def test_foreign_bytes_behind_our_back(log: Path) -> None:
     assert log.read_bytes().count(b"\n") == 3
 
 
-def test_a_file_replaced_at_runtime(log: Path) -> None:
-    """When the folder comes back with something else in the file's place, the batch is counted as lost."""
+def test_a_file_replaced_at_runtime(log: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """When the folder comes back with something else in the file's place, records go to a new chain; none is lost."""
     exporter = AuditLogExporter(log)
     exporter.export([event("a")])
     shutil.rmtree(log.parent)
     log.parent.mkdir()
     log.write_text("hello\n")
-    with pytest.raises(PartialExportError) as lost:
-        exporter.export([event("b"), started(Operation.TOOL, "t")])
-    assert lost.value.written == 1
-    assert isinstance(lost.value.__cause__, ConfigurationError)
-    log.unlink()
-    exporter.export([event("c")])
+    log.chmod(0o644)
+    exporter.export([event("b"), started(Operation.TOOL, "t")])
     exporter.shutdown(1.0)
-    assert [record["event"] for record in read(log)] == ["c"]
+    assert log.read_text() == "hello\n"
+    first, second = read(log.with_name("audit.recovered.1.jsonl"))
+    assert (first["event"], second["event"]) == ("chain.start", "b")
+    assert "mode 0644" in first["attributes"]["reason"]
+    assert "a new chain begins" in caplog.text
 
 
 def test_a_file_that_may_not_grow(log: Path) -> None:

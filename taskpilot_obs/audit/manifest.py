@@ -1,0 +1,158 @@
+"""What lies beside an audit log: anchors (the heads that a chain had) and the manifest (what was closed and pruned)."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from taskpilot_obs.audit.access import open_own, open_to_read
+from taskpilot_obs.audit.chain import ChainTip, Digest
+from taskpilot_obs.audit.files import MAX_LINE
+
+
+class Anchor(NamedTuple):
+    """A head that a chain had. Kept elsewhere, it proves that no record up to it was cut away or rewritten."""
+
+    chain: str
+    """Name of the chain's file, without a folder."""
+    seq: int
+    hash: str
+    time: str
+    """When it was taken: RFC 3339, UTC."""
+    closed: bool = False
+    """Whether the writer ended here in good order."""
+
+    @property
+    def head(self) -> ChainTip:
+        """The record that it names."""
+        return ChainTip(self.seq, self.hash)
+
+
+class Note(NamedTuple):
+    """One line of the manifest."""
+
+    event: str
+    """`start` of a chain, `close` of a segment, `prune` of a segment or of a whole chain."""
+    chain: str
+    segment: str
+    """Name of the file, without a folder."""
+    seq: int
+    """Number of its last record."""
+    hash: str
+    """Hash of its last record."""
+    time: str
+    mac: str = ""
+    """HMAC-SHA-256 over the rest of the note, where the log has a key."""
+
+
+_COPY = 1_048_576
+START = "start"
+CLOSE = "close"
+PRUNE = "prune"
+
+
+def append(path: Path, entry: NamedTuple, *, sync: bool = False) -> None:
+    """Add a line of JSON to a file.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    append_line(path, (json.dumps(entry._asdict(), separators=(",", ":")) + "\n").encode("ascii"), sync=sync)
+
+
+def append_line(path: Path, line: bytes, *, sync: bool = False) -> None:
+    """Add a line. What a killed or failed writer left of one before is ended first: readers skip it.
+
+    Raises:
+        OSError: it could not be written, or the file is not fit to be written to.
+    """
+    file = open_own(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    try:
+        end = os.lseek(file, 0, os.SEEK_END)
+        is_torn = end > 0 and os.pread(file, 1, end - 1) != b"\n"
+        if is_torn:
+            line = b"\n" + line
+        if os.write(file, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        if sync:
+            os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def append_rest(path: Path, source: BinaryIO, start: int) -> None:
+    """Add what another file holds from `start` on, as one line, down to the disk; in constant memory.
+
+    Raises:
+        OSError: it could not be written, or the file is not fit to be written to.
+    """
+    source.seek(start)
+    file = open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    with os.fdopen(file, "wb") as target:
+        shutil.copyfileobj(source, target, _COPY)
+        target.write(b"\n")
+        target.flush()
+        os.fsync(file)
+
+
+def read_anchors(path: Path, limit: int | None = None) -> Iterator[Anchor]:
+    """The anchors in a file, in order; `limit` is how many bytes of it to read."""
+    for entry in _entries(path, limit):
+        chain, seq, sealed, time = (entry.get(name) for name in ("chain", "seq", "hash", "time"))
+        if isinstance(chain, str) and isinstance(seq, int) and isinstance(sealed, str) and isinstance(time, str):
+            yield Anchor(chain, seq, sealed, time, entry.get("closed") is True)
+
+
+def read_notes(path: Path) -> Iterator[Note]:
+    """The notes in a manifest, in order."""
+    for entry in _entries(path, None):
+        seq = entry.get("seq")
+        texts = {name: value for name in Note._fields if isinstance(value := entry.get(name), str)}
+        if isinstance(seq, int) and len(texts) == len(Note._fields) - 1:
+            yield Note(seq=seq, **texts)
+
+
+def _entries(path: Path, limit: int | None) -> Iterator[dict[str, object]]:
+    """The JSON objects of a file, one a line. Torn lines are skipped: they prove nothing and excuse nothing."""
+    left = limit
+    try:
+        file = open_to_read(path)
+    except FileNotFoundError:
+        return
+    with file:
+        while line := file.readline(MAX_LINE):
+            if left is not None:
+                left -= len(line)
+                if left < 0:
+                    return
+            entry = parse_line(line)
+            if entry is not None:
+                yield entry
+
+
+def parse_line(line: bytes, parse_float: Callable[[str], object] = float) -> dict[str, Any] | None:
+    """The JSON object on a line; None for anything else, nesting too deep to parse included."""
+    try:
+        entry = json.loads(line, parse_float=parse_float)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def sealed_note(note: Note, digest: Digest | None) -> Note:
+    """The note with its `mac`; unchanged where the log has no key."""
+    return note if digest is None else note._replace(mac=_mac(note, digest))
+
+
+def is_genuine(note: Note, digest: Digest | None) -> bool:
+    """Whether a note was written by a holder of the key; always true where the log has none."""
+    return digest is None or note.mac == _mac(note, digest)
+
+
+def _mac(note: Note, digest: Digest) -> str:
+    return digest(json.dumps(note._replace(mac=""), separators=(",", ":")).encode("ascii")).hexdigest()
