@@ -33,7 +33,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from pythonjsonlogger.json import JsonFormatter
 
 from taskpilot_obs import configure, get_recorder, observe_agent, observe_tool, observe_workflow, request_context
-from taskpilot_obs.recorder import Recorder
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.semconv import RUN_BUCKETS, Attr
 from taskpilot_obs.settings import Options
 

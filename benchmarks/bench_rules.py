@@ -25,7 +25,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from taskpilot_obs import semconv
-from taskpilot_obs.assets import RULES, observability_dir
+from taskpilot_obs._support.assets import RULES, observability_dir
 
 AGENTS, MODELS, WORKFLOWS = 200, 10, 100
 SCRAPE_S, SPAN_S, EVALUATIONS = 15, 3_900, 3

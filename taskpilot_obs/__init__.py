@@ -6,10 +6,9 @@ they are right and whether they behave.
 
 from __future__ import annotations
 
-from taskpilot_obs.config import configure, get_recorder
-from taskpilot_obs.context import get_request_id, request_context, with_context
-from taskpilot_obs.decorators import observe_agent, observe_llm, observe_tool, observe_workflow
-from taskpilot_obs.events import (
+from taskpilot_obs._api.blocks import track_agent, track_llm, track_tool, track_workflow
+from taskpilot_obs._api.decorators import observe_agent, observe_llm, observe_tool, observe_workflow
+from taskpilot_obs._api.events import (
     flush,
     record_audit_event,
     record_cache_size,
@@ -20,8 +19,9 @@ from taskpilot_obs.events import (
     record_policy_violation,
     shutdown,
 )
+from taskpilot_obs._recording.context import get_request_id, request_context, with_context
+from taskpilot_obs.config import configure, get_recorder
 from taskpilot_obs.log_context import LogContextFilter
-from taskpilot_obs.tracking import track_agent, track_llm, track_tool, track_workflow
 from taskpilot_obs.usage import Usage
 
 from taskpilot_obs.golden_signals.facade import golden_signals  # isort: skip  after the package of the same name

@@ -8,17 +8,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from taskpilot_obs.clock import Clock
+from taskpilot_obs._pipeline.batched import Batched, CallableExporter, Exporter
+from taskpilot_obs._pipeline.pipeline import Pipeline
+from taskpilot_obs._recording.recorder import Components, Recorder
+from taskpilot_obs._recording.spans import Tracing, installed_provider
+from taskpilot_obs._recording.verdicts import Verdicts
+from taskpilot_obs._support.clock import Clock
+from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.exporters.base import Batched, CallableExporter, Exporter
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.window import RollingWindow
-from taskpilot_obs.feedback import Verdicts
-from taskpilot_obs.pipeline import Pipeline
 from taskpilot_obs.pricing import PriceTable
-from taskpilot_obs.recorder import Parts, Recorder
-from taskpilot_obs.self_telemetry import Tally
-from taskpilot_obs.tracing import Tracing, installed_provider
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -101,7 +101,9 @@ def build_recorder(**options: Unpack[Options]) -> Recorder:
     return recorder
 
 
-def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None, before: Parts | None = None) -> Parts:
+def build(
+    settings: Settings, recorder: Recorder, *, clock: Clock | None = None, before: Components | None = None
+) -> Components:
     """Make a recorder's parts; window and verdicts go on from those before. Where one is refused, all are closed."""
     with ExitStack() as undo:
         parts = _build(settings, recorder, clock or Clock(), before, undo)
@@ -109,37 +111,39 @@ def build(settings: Settings, recorder: Recorder, *, clock: Clock | None = None,
     return parts
 
 
-def _build(settings: Settings, recorder: Recorder, clock: Clock, before: Parts | None, undo: ExitStack) -> Parts:
-    tally = Tally()
-    redactor, checks = _redactor(settings, tally), _checks(settings)
+def _build(
+    settings: Settings, recorder: Recorder, clock: Clock, before: Components | None, undo: ExitStack
+) -> Components:
+    counters = InternalCounters()
+    redactor, checks = _redactor(settings, counters), _checks(settings)
     window = before.window if before is not None else RollingWindow(lambda: clock.unix_ns(clock.now()))
     verdicts = Verdicts() if before is None else before.verdicts
     prices = _price_table(settings)
-    batched = _batched(settings, tally, undo)
-    metrics = _metrics(settings, recorder, tally)
+    batched = _batched(settings, counters, undo)
+    metrics = _metrics(settings, recorder, counters)
     in_memory: dict[str, Exporter] = {"window": window}
     if metrics is not None:
         in_memory["prometheus"] = metrics
     tracing = _tracing(settings)
-    budgets = _budgets(settings, recorder, (clock, prices, tally), metrics, before)
+    budgets = _budgets(settings, recorder, (clock, prices, counters), metrics, before)
     if budgets is not None:
         in_memory.update(budgets.in_memory)
         batched = [*budgets.batched, *batched]  # first to end: a store among the others is open until then
     pipeline = Pipeline(
         in_memory,
         batched,
-        tally=tally,
+        counters=counters,
         capacity=settings.queue_capacity,
-        on_tally=None if metrics is None else _Booking(metrics),
+        on_counters=None if metrics is None else _Booking(metrics),
         on_poll=_Poll(settings, recorder, clock),
         exit_timeout_s=settings.exit_timeout_s,
     )
     if budgets is not None:
         budgets.connect(pipeline)
-    return Parts(
+    return Components(
         settings=settings,
         pipeline=pipeline,
-        tally=tally,
+        counters=counters,
         clock=clock,
         prices=prices,
         window=window,
@@ -159,8 +163,8 @@ class _Booking:
     def __init__(self, metrics: PrometheusExporter) -> None:
         self._metrics = metrics
 
-    def __call__(self, tally: Tally, pipeline: Pipeline) -> None:
-        for (metric, labels), amount in tally.take().items():
+    def __call__(self, counters: InternalCounters, pipeline: Pipeline) -> None:
+        for (metric, labels), amount in counters.take().items():
             self._metrics.book(metric, labels, amount)
         for exporter in pipeline.batched:
             self._metrics.set_queue_size(exporter.name, exporter.backlog)
@@ -192,7 +196,7 @@ def _tracing(settings: Settings) -> Tracing | None:
     return None if provider is None else Tracing(provider, library_version())
 
 
-def _metrics(settings: Settings, recorder: Recorder, tally: Tally) -> PrometheusExporter | None:
+def _metrics(settings: Settings, recorder: Recorder, counters: InternalCounters) -> PrometheusExporter | None:
     if not (settings.prometheus and settings.enabled):
         return None
     return PrometheusExporter(
@@ -201,16 +205,16 @@ def _metrics(settings: Settings, recorder: Recorder, tally: Tally) -> Prometheus
         service_version=settings.service_version,
         version=library_version(),
         drain=recorder.drain,
-        tally=tally,
+        counters=counters,
     )
 
 
 def _budgets(
     settings: Settings,
     recorder: Recorder,
-    means: tuple[Clock, PriceTable, Tally],
+    means: tuple[Clock, PriceTable, InternalCounters],
     metrics: PrometheusExporter | None,
-    before: Parts | None,
+    before: Components | None,
 ) -> Assembly | None:
     if not (settings.budgets or settings.budget_store or settings.on_budget_alert or recorder.own_budgets):
         return None
@@ -229,7 +233,7 @@ def _checks(settings: Settings) -> Checks | None:
     return Checks(settings.policies, settings.guardrails, settings.mode)
 
 
-def _redactor(settings: Settings, tally: Tally) -> Redactor | None:
+def _redactor(settings: Settings, counters: InternalCounters) -> Redactor | None:
     """What redacts captured content; made to see that its options are right even while nothing is captured."""
     stated = settings.redaction_rules or settings.redaction_skip or settings.redaction_key is not None
     if not (settings.capture_content or stated):
@@ -241,7 +245,7 @@ def _redactor(settings: Settings, tally: Tally) -> Redactor | None:
         skip=settings.redaction_skip,
         hmac_key=_secret(settings.redaction_key),
         max_length=settings.capture_max_length,
-        tally=tally,
+        counters=counters,
     )
     return redactor if settings.capture_content else None
 
@@ -254,13 +258,13 @@ def _price_table(settings: Settings) -> PriceTable:
     return PriceTable.load(settings.prices, aliases=settings.model_aliases)
 
 
-def _batched(settings: Settings, tally: Tally, undo: ExitStack) -> list[Batched]:
+def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) -> list[Batched]:
     """The exporters that do I/O, each behind a worker of its own."""
     if not settings.enabled:
         return []
     found = [(f"exporter_{number}", _as_exporter(given)) for number, given in enumerate(settings.exporters, 1)]
     if settings.audit_log is not None:
-        log = _audit_log(settings, tally)
+        log = _audit_log(settings, counters)
         undo.callback(getattr(log, "shutdown", lambda _timeout_s: None), 0.0)
         found.insert(0, (AUDIT_LOG, log))
     if settings.store is not None:
@@ -271,7 +275,7 @@ def _batched(settings: Settings, tally: Tally, undo: ExitStack) -> list[Batched]
         undo.callback(store.shutdown, 0.0)
         found.append(("store", store))
     return [
-        Batched(exporter, name=name, tally=tally, capacity=settings.queue_capacity, on_full=settings.on_full)
+        Batched(exporter, name=name, counters=counters, capacity=settings.queue_capacity, on_full=settings.on_full)
         for name, exporter in found
     ]
 
@@ -286,7 +290,7 @@ def _as_exporter(given: Any) -> Exporter:
     )
 
 
-def _audit_log(settings: Settings, tally: Tally) -> Exporter:
+def _audit_log(settings: Settings, counters: InternalCounters) -> Exporter:
     from taskpilot_obs.audit.writer import AuditOptions
     from taskpilot_obs.exporters.audit_log import AuditLogExporter
     from taskpilot_obs.exporters.json_logging import LoggerExporter, StdoutExporter
@@ -304,4 +308,6 @@ def _audit_log(settings: Settings, tally: Tally) -> Exporter:
         keep_segments=settings.audit_keep,
         durability=settings.audit_durability,
     )
-    return AuditLogExporter(target, options, service=settings.service, tally=tally, on_anchor=settings.audit_on_anchor)
+    return AuditLogExporter(
+        target, options, service=settings.service, counters=counters, on_anchor=settings.audit_on_anchor
+    )

@@ -17,9 +17,9 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.scrape import render
-from taskpilot_obs.guarded import guarded
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, compact
-from taskpilot_obs.guarded import guarded
 
 if TYPE_CHECKING:
 

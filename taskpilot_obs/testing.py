@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, TypeVar, Unpack, overload
 
 from prometheus_client import CollectorRegistry  # noqa: TID251  a test's metrics live in a registry of their own
 
-from taskpilot_obs.clock import Clock
+from taskpilot_obs._recording.recorder import Recorder
+from taskpilot_obs._support.clock import Clock
 from taskpilot_obs.config import build, get_recorder
-from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import Invocation, Record
 from taskpilot_obs.settings import Options, Settings
 

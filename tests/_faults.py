@@ -305,7 +305,7 @@ class ClockSteps(Fault):
     """The wall clock jumps by hours, there and back."""
 
     def prepare(self, options: dict[str, Any]) -> None:
-        from taskpilot_obs import clock
+        from taskpilot_obs._support import clock
 
         real, started = time.time_ns, time.monotonic()
         clock._REANCHOR_NS = 0

@@ -21,7 +21,7 @@ from _servers import alertmanager_server, prometheus_server
 from _steered import SUPPORT, Application, running_application
 from _webhook import Webhook, receiving
 
-from taskpilot_obs.assets import export_assets
+from taskpilot_obs._support.assets import export_assets
 from taskpilot_obs.semconv import WORKFLOW_BUCKETS
 
 FAST_RULES = "evaluation_interval: 1s\nlasting: 2s\n"

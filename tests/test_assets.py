@@ -9,7 +9,7 @@ import pytest
 from _servers import require_binary
 from typer.testing import CliRunner
 
-from taskpilot_obs import assets
+from taskpilot_obs._support import assets
 from taskpilot_obs.exceptions import ConfigurationError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -30,7 +30,7 @@ from taskpilot_obs import (
     track_tool,
     track_workflow,
 )
-from taskpilot_obs.recorder import Recorder
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.records import CacheSize, Decision, Feedback, Invocation, Record, Status
 from taskpilot_obs.semconv import INTERNAL_ERRORS
 from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
@@ -56,7 +56,7 @@ class Unreadable:
 def failures(recorder: Recorder, where: str) -> int:
     """How many internal errors were counted there."""
     recorder.drain()
-    return recorder.tally.totals[INTERNAL_ERRORS, (where,)]
+    return recorder.counters.totals[INTERNAL_ERRORS, (where,)]
 
 
 def test_what_cannot_be_read_is_counted(recorder: Recorder) -> None:
@@ -95,7 +95,7 @@ def test_a_call_told_wrongly_is_counted(recorder: Recorder, options: Any) -> Non
     """A duration, usage, cost or attributes of no use are counted and logged, not raised."""
     record_llm_call(model="gpt-4o", **options)
     recorder.drain()
-    assert sum(n for (metric, _), n in recorder.tally.totals.items() if metric is INTERNAL_ERRORS) == 1
+    assert sum(n for (metric, _), n in recorder.counters.totals.items() if metric is INTERNAL_ERRORS) == 1
 
 
 class Spoilt(UserDict[str, object]):
@@ -299,8 +299,8 @@ def test_a_text_too_long_for_a_body_is_not_taken_apart(recorder: Recorder, text:
     """Text of more than a million characters is refused by its length, before it costs the caller anything."""
     carriers = (text, {"chunk": {"bytes": text}}, {"data": text}, [text])
     for response in carriers:
-        assert read_response(response, tally=recorder.tally) == Reading()
-    reader = StreamReader(tally=recorder.tally)
+        assert read_response(response, counters=recorder.counters) == Reading()
+    reader = StreamReader(counters=recorder.counters)
     for event in carriers[:3]:
         reader.feed(event)
     assert failures(recorder, "usage") == 0

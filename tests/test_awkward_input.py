@@ -22,9 +22,9 @@ from taskpilot_obs import (
     track_llm,
     track_tool,
 )
+from taskpilot_obs._recording.context import current_invocation, get_request_id
+from taskpilot_obs._recording.generators import drive
 from taskpilot_obs.config import get_recorder
-from taskpilot_obs.context import get_request_id, present
-from taskpilot_obs.driving import drive
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Decision, Operation, Status
 from taskpilot_obs.settings import Settings
@@ -33,7 +33,7 @@ from taskpilot_obs.testing import capture_invocations, capture_records, fresh_re
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskpilot_obs.tracking import Tracked
+    from taskpilot_obs._api.blocks import Tracked
 
 USER = UUID("12345678-1234-5678-1234-567812345678")
 
@@ -111,7 +111,7 @@ def test_detaching_twice_is_harmless() -> None:
         run.detach(step)
         run.detach(step)
         run.stop()
-    assert present() is None
+    assert current_invocation() is None
 
 
 async def _enter(call: Tracked[Any]) -> None:
@@ -127,7 +127,7 @@ def test_a_block_entered_again_is_another_run() -> None:
             with agent, call:
                 pass
             asyncio.run(_enter(call))
-            assert present() is None
+            assert current_invocation() is None
             assert get_request_id() is None
         with track_tool("search"):
             pass
@@ -153,7 +153,7 @@ def test_a_call_interrupted_while_its_response_is_read_ends() -> None:
         with pytest.raises(KeyboardInterrupt):
             ask()
         assert [run.status for run in seen] == [Status.SUCCESS]
-        assert present() is None
+        assert current_invocation() is None
 
 
 class _Closing(Generator[int, None, int]):

@@ -27,7 +27,7 @@ from taskpilot_obs import (
     track_tool,
     track_workflow,
 )
-from taskpilot_obs.recorder import Recorder
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.records import Invocation
 from taskpilot_obs.testing import Captured
 

@@ -30,6 +30,7 @@ from taskpilot_obs import (
     track_llm,
     track_workflow,
 )
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget, BudgetAlert, load_budgets
 from taskpilot_obs.budgets.estimates import estimate_call
 from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, MemoryLedger, ReservationLine
@@ -39,7 +40,6 @@ from taskpilot_obs.budgets.settlement import RESERVATION
 from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import BudgetExceededError, BudgetUnavailableError, ConfigurationError, MissingExtraError
-from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import CheckResult, Decision, Invocation, Status
 from taskpilot_obs.testing import FixedClock, capture_invocations, capture_records, fresh_recorder
 

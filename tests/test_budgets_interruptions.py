@@ -10,6 +10,7 @@ import pytest
 from _press import Press
 
 from taskpilot_obs import record_llm_call, track_llm
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget, BudgetAlert
 from taskpilot_obs.budgets.admission import AdmissionController
 from taskpilot_obs.budgets.ledger import MemoryLedger
@@ -17,7 +18,6 @@ from taskpilot_obs.budgets.outbox import Outbox
 from taskpilot_obs.budgets.reservation import Reservation
 from taskpilot_obs.budgets.settlement import Settler
 from taskpilot_obs.budgets.status import statuses
-from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.testing import fresh_recorder
 
 CALL: dict[str, Any] = {"model": "gpt-4o", "input_tokens": 40_000, "max_output_tokens": 2_000}

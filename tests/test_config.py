@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from taskpilot_obs import config, configure, get_recorder, observe_agent, track_agent
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals.thresholds import Thresholds
-from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import AuditEvent, Invocation, Record
 from taskpilot_obs.settings import ENV_PREFIX, Options, Settings
 
@@ -295,6 +295,6 @@ def test_the_version_of_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_on_full_is_one_vocabulary() -> None:
     """What an exporter may do when it is full is what the settings allow."""
-    from taskpilot_obs.exporters.base import OnFull
+    from taskpilot_obs._pipeline.batched import OnFull
 
     assert set(get_args(OnFull)) == set(get_args(Settings.model_fields["on_full"].annotation))

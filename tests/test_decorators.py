@@ -14,8 +14,8 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 import pytest
 
 from taskpilot_obs import observe_agent, observe_llm, observe_tool, observe_workflow
-from taskpilot_obs.decorators import default_name
-from taskpilot_obs.recorder import Recorder
+from taskpilot_obs._api.decorators import default_name
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.records import Invocation, Operation, Status
 from taskpilot_obs.testing import Captured, fresh_recorder
 

@@ -19,7 +19,8 @@ from _servers import prometheus_server
 from prometheus_client import CollectorRegistry
 
 from taskpilot_obs import record_llm_call, semconv, track_agent
-from taskpilot_obs.assets import RULES, observability_dir
+from taskpilot_obs._recording.recorder import Recorder
+from taskpilot_obs._support.assets import RULES, observability_dir
 from taskpilot_obs.config import build_recorder, library_version
 from taskpilot_obs.doctor import Finding, Level, diagnose
 from taskpilot_obs.doctor import environment as environment_checks
@@ -27,7 +28,6 @@ from taskpilot_obs.doctor.server import shipped_groups
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.worker_files import mark_namespace
 from taskpilot_obs.exposition import start_metrics_server
-from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.testing import fresh_recorder
 
 NOBODY = 65534
@@ -209,7 +209,7 @@ def test_what_the_library_says_about_itself() -> None:
                 pass
         record_llm_call(model="nobody-knows", provider="nobody")
         recorder.flush()
-        recorder.parts.tally.add(semconv.INTERNAL_ERRORS, ("freeze",))  # type: ignore[union-attr]
+        recorder.parts.counters.add(semconv.INTERNAL_ERRORS, ("freeze",))  # type: ignore[union-attr]
         with start_metrics_server(0, registry=recorder.registry) as server:
             found = {
                 finding.check: finding

@@ -13,12 +13,12 @@ from _http import answering
 from _servers import prometheus_server
 
 from taskpilot_obs import get_recorder, golden_signals
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import ConfigurationError, RulesNotLoadedError, SourceError
 from taskpilot_obs.exporters.prometheus.reading import Registry
 from taskpilot_obs.golden_signals import GoldenSignals, Limits, SignalStatus, Thresholds
 from taskpilot_obs.golden_signals.http import Access
-from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import Operation
 
 NUMBERS = count()

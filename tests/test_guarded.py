@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from taskpilot_obs import guarded as module
+from taskpilot_obs._support import guarded as module
+from taskpilot_obs._support.counters import InternalCounters
+from taskpilot_obs._support.guarded import LOG_INTERVAL_S, forget_causes, guarded, log_failure
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
-from taskpilot_obs.guarded import LOG_INTERVAL_S, forget_causes, guarded, log_failure
-from taskpilot_obs.self_telemetry import Tally
 from taskpilot_obs.semconv import INTERNAL_ERRORS
 
 
@@ -17,21 +17,21 @@ def fail(error: BaseException) -> None:
     raise error
 
 
-def errors(tally: Tally, where: str) -> int:
-    tally.take()
-    return tally.totals[INTERNAL_ERRORS, (where,)]
+def errors(counters: InternalCounters, where: str) -> int:
+    counters.take()
+    return counters.totals[INTERNAL_ERRORS, (where,)]
 
 
 def test_a_failure_is_swallowed_and_counted_once() -> None:
     """Each failure is one count under its place, by the statement as by the call; success is none."""
-    tally = Tally()
-    with guarded("here", tally):
+    counters = InternalCounters()
+    with guarded("here", counters):
         fail(ValueError())
-    guarded("here", tally).call(fail, ValueError())
-    with guarded("here", tally):
+    guarded("here", counters).call(fail, ValueError())
+    with guarded("here", counters):
         pass
-    guarded("here", tally).call(id, 1)
-    assert errors(tally, "here") == 2
+    guarded("here", counters).call(id, 1)
+    assert errors(counters, "here") == 2
 
 
 def test_without_a_tally_a_failure_is_still_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -44,13 +44,13 @@ def test_without_a_tally_a_failure_is_still_logged(caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), GeneratorExit(), asyncio.CancelledError()])
 def test_what_is_no_exception_passes(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     """What is addressed to the user's code arrives there as the same object, uncounted and unlogged."""
-    tally = Tally()
-    with pytest.raises(type(error)) as by_statement, guarded("here", tally):
+    counters = InternalCounters()
+    with pytest.raises(type(error)) as by_statement, guarded("here", counters):
         fail(error)
     with pytest.raises(type(error)) as by_call:
-        guarded("here", tally).call(fail, error)
+        guarded("here", counters).call(fail, error)
     assert by_statement.value is by_call.value is error
-    assert errors(tally, "here") == 0
+    assert errors(counters, "here") == 0
     assert caplog.records == []
 
 
@@ -76,12 +76,12 @@ def test_each_cause_is_logged_at_most_once_a_minute(
 ) -> None:
     """A cause is a place and a class of error: repeated within a minute it is silent but counted, then heard again."""
     now = 1_000.0
-    monkeypatch.setattr("taskpilot_obs.guarded.time.monotonic", lambda: now)
-    tally = Tally()
+    monkeypatch.setattr("taskpilot_obs._support.guarded.time.monotonic", lambda: now)
+    counters = InternalCounters()
 
     def logged(where: str, error: Exception) -> int:
         before = len(caplog.records)
-        guarded(where, tally).call(fail, error)
+        guarded(where, counters).call(fail, error)
         return len(caplog.records) - before
 
     assert [
@@ -97,7 +97,7 @@ def test_each_cause_is_logged_at_most_once_a_minute(
     assert logged("a", ValueError()) == 0
     now += 1
     assert [logged("a", ValueError()), logged("a", ValueError())] == [1, 0]
-    assert errors(tally, "a") == 6
+    assert errors(counters, "a") == 6
     forget_causes()
     assert logged("a", ValueError()) == 1
 

@@ -14,11 +14,11 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 from taskpilot_obs import observe_agent, track_agent, track_llm
-from taskpilot_obs.context import current_running
+from taskpilot_obs._recording.context import current_running
+from taskpilot_obs._recording.recorder import Recorder
+from taskpilot_obs._recording.snapshots import Freezing
 from taskpilot_obs.exporters.prometheus.exporter import PrometheusExporter
 from taskpilot_obs.exporters.window import RollingWindow, _Tier
-from taskpilot_obs.freezing import Freezing
-from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import Invocation, Record, Started, Status
 from taskpilot_obs.safety import Rule
 from taskpilot_obs.semconv import RECORDS, RECORDS_DROPPED
@@ -101,7 +101,7 @@ def test_a_read_that_is_interrupted_loses_nothing(
                 recorder.pipeline._process(2 * CALLS)
         assert recorder.flush()
         records = 2 * (CALLS + 1)
-        totals = recorder.tally.totals
+        totals = recorder.counters.totals
         assert [totals[RECORDS, (name,)] for name in ("window", "prometheus", "exporter_1")] == [records] * 3
         assert not any(amount for (metric, _), amount in totals.items() if metric is RECORDS_DROPPED)
         for kind in (Started, Invocation):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskpilot_obs import record_llm_call, track_llm
-from taskpilot_obs.recorder import Recorder
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.records import Invocation, Operation, Status
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 from taskpilot_obs.usage import Reading, Usage
@@ -92,8 +92,8 @@ def test_what_is_no_amount_is_counted_and_not_taken(
         call.set_cost(amount)
     assert seen[0].cost == Decimal("0.000875")
     assert recorder.parts is not None
-    assert recorder.parts.tally.totals
-    assert any(labels == ("set_cost",) for _, labels in recorder.parts.tally.totals)
+    assert recorder.parts.counters.totals
+    assert any(labels == ("set_cost",) for _, labels in recorder.parts.counters.totals)
 
 
 @given(

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, TypedDict
 import pytest
 from prometheus_client import CollectorRegistry
 
+from taskpilot_obs._pipeline.batched import Batched, CallableExporter, Exporter, IdleEvent, OnFull, PartialExportError
+from taskpilot_obs._pipeline.pipeline import CAPACITY, Pipeline
+from taskpilot_obs._recording.recorder import Recorder
+from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.config import build_recorder
-from taskpilot_obs.exporters.base import Batched, CallableExporter, Exporter, Flag, OnFull, PartialExportError
-from taskpilot_obs.pipeline import CAPACITY, Pipeline
-from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import AuditEvent, Origin
-from taskpilot_obs.self_telemetry import Tally
 from taskpilot_obs.semconv import EXPORT_ERRORS, INTERNAL_ERRORS, RECORDS, RECORDS_DROPPED, Metric
 
 if TYPE_CHECKING:
@@ -80,25 +80,25 @@ def make(
     batched: Sequence[tuple[str, Exporter, Limits]] = (),
     *,
     capacity: int = CAPACITY,
-) -> tuple[Pipeline, Tally]:
-    tally = Tally()
+) -> tuple[Pipeline, InternalCounters]:
+    counters = InternalCounters()
     pipeline = Pipeline(
         in_memory if in_memory is not None else {},
-        [Batched(exporter, name=name, tally=tally, **limits) for name, exporter, limits in batched],
-        tally=tally,
-        on_tally=take,
+        [Batched(exporter, name=name, counters=counters, **limits) for name, exporter, limits in batched],
+        counters=counters,
+        on_counters=take,
         capacity=capacity,
     )
-    return pipeline, tally
+    return pipeline, counters
 
 
-def take(tally: Tally, _pipeline: Pipeline) -> None:
-    tally.take()
+def take(counters: InternalCounters, _pipeline: Pipeline) -> None:
+    counters.take()
 
 
-def count(tally: Tally, metric: Metric, *labels: str) -> int:
-    tally.take()
-    return tally.totals[metric, labels]
+def count(counters: InternalCounters, metric: Metric, *labels: str) -> int:
+    counters.take()
+    return counters.totals[metric, labels]
 
 
 def events(records: Sequence[Record]) -> list[str]:
@@ -111,13 +111,13 @@ def events(records: Sequence[Record]) -> list[str]:
 def test_reads_see_writes() -> None:
     """After `drain` everything put before is there, in order; nothing runs before the first `put`."""
     memory = Listing()
-    pipeline, tally = make({"memory": memory})
+    pipeline, counters = make({"memory": memory})
     assert pipeline._drainer is None
     for number in range(100):
         pipeline.put(Item(str(number)))
     pipeline.drain()
     assert events(memory.records) == [str(number) for number in range(100)]
-    assert count(tally, RECORDS, "memory") == 100
+    assert count(counters, RECORDS, "memory") == 100
     pipeline.shutdown()
 
 
@@ -136,12 +136,12 @@ def test_the_drainer_polls_by_itself() -> None:
 def test_a_record_that_cannot_be_frozen_costs_only_itself(caplog: pytest.LogCaptureFixture) -> None:
     """A failure of ours is counted once an event, logged once, and the other records are exported."""
     memory = Listing()
-    pipeline, tally = make({"memory": memory})
+    pipeline, counters = make({"memory": memory})
     for number in range(10):
         pipeline.put(Item(str(number), fails=number % 2 == 0))
     pipeline.drain()
     assert len(memory.records) == 5
-    assert count(tally, INTERNAL_ERRORS, "freeze") == 5
+    assert count(counters, INTERNAL_ERRORS, "freeze") == 5
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
     pipeline.shutdown()
 
@@ -150,15 +150,15 @@ def test_one_exporters_failure_does_not_touch_the_others() -> None:
     """An exporter that raises loses its own records, counted to the unit; the others have them all."""
     good, bad, memory = Listing(), Listing(), Listing()
     bad.error = OSError("disk full")
-    pipeline, tally = make({"memory": memory}, [("good", good, {}), ("bad", bad, {})])
+    pipeline, counters = make({"memory": memory}, [("good", good, {}), ("bad", bad, {})])
     for _ in range(50):
         pipeline.put(Item())
     assert pipeline.flush(5)
     assert (len(good.records), len(memory.records)) == (50, 50)
-    assert count(tally, RECORDS, "good") == 50
-    assert count(tally, RECORDS, "bad") == 0
-    assert count(tally, RECORDS_DROPPED, "bad", "export_failed") == 50
-    assert count(tally, EXPORT_ERRORS, "bad") >= 1
+    assert count(counters, RECORDS, "good") == 50
+    assert count(counters, RECORDS, "bad") == 0
+    assert count(counters, RECORDS_DROPPED, "bad", "export_failed") == 50
+    assert count(counters, EXPORT_ERRORS, "bad") >= 1
     pipeline.shutdown()
 
 
@@ -166,13 +166,13 @@ def test_an_in_memory_exporter_that_raises_is_counted() -> None:
     """Also an in-memory exporter's failure stays ours."""
     broken, memory = Listing(), Listing()
     broken.error = MemoryError()
-    pipeline, tally = make({"broken": broken, "memory": memory})
+    pipeline, counters = make({"broken": broken, "memory": memory})
     pipeline.put(Item())
     pipeline.drain()
     assert len(memory.records) == 1
-    assert count(tally, INTERNAL_ERRORS, "broken") == 1
-    assert count(tally, RECORDS_DROPPED, "broken", "export_failed") == 1
-    assert count(tally, RECORDS, "broken") == 0
+    assert count(counters, INTERNAL_ERRORS, "broken") == 1
+    assert count(counters, RECORDS_DROPPED, "broken", "export_failed") == 1
+    assert count(counters, RECORDS, "broken") == 0
     pipeline.shutdown()
 
 
@@ -180,12 +180,12 @@ def test_a_partial_write_is_counted_to_the_unit() -> None:
     """An exporter that says how much it wrote has only the rest counted as dropped."""
     listing = Listing()
     listing.error = PartialExportError(3)
-    pipeline, tally = make({}, [("partial", listing, {})])
+    pipeline, counters = make({}, [("partial", listing, {})])
     for _ in range(10):
         pipeline.put(Item())
     pipeline.flush(5)
-    assert count(tally, RECORDS, "partial") == 3
-    assert count(tally, RECORDS_DROPPED, "partial", "export_failed") == 7
+    assert count(counters, RECORDS, "partial") == 3
+    assert count(counters, RECORDS_DROPPED, "partial", "export_failed") == 7
     pipeline.shutdown()
 
 
@@ -193,7 +193,7 @@ def test_an_exporter_that_hangs_fills_only_its_own_queue() -> None:
     """Past its capacity the hanging exporter's records are dropped and counted; lost always equals counted."""
     hanging, memory = Listing(), Listing()
     hanging.gate.clear()
-    pipeline, tally = make({"memory": memory}, [("hanging", hanging, {"capacity": 100})])
+    pipeline, counters = make({"memory": memory}, [("hanging", hanging, {"capacity": 100})])
     for _ in range(1000):
         pipeline.put(Item())
     pipeline.drain()
@@ -201,7 +201,7 @@ def test_an_exporter_that_hangs_fills_only_its_own_queue() -> None:
     assert not pipeline.flush(0.05)
     hanging.gate.set()
     assert pipeline.flush(5)
-    dropped = count(tally, RECORDS_DROPPED, "hanging", "queue_full")
+    dropped = count(counters, RECORDS_DROPPED, "hanging", "queue_full")
     assert dropped > 0
     assert len(hanging.records) + dropped == 1000
     pipeline.shutdown()
@@ -216,14 +216,14 @@ def test_an_exporter_that_waits_for_the_processor_is_given_way_to() -> None:
             super().export(batch)
 
     busy = Busy()
-    pipeline, tally = make({}, [("busy", busy, {"capacity": 2_048})])
+    pipeline, counters = make({}, [("busy", busy, {"capacity": 2_048})])
     pipeline.put(Item())
     assert pipeline.flush(5)
     for _ in range(6_000):
         pipeline.put(Item())
     assert pipeline.flush(30)
     assert len(busy.records) == 6_001
-    assert count(tally, RECORDS_DROPPED, "busy", "queue_full") == 0
+    assert count(counters, RECORDS_DROPPED, "busy", "queue_full") == 0
     pipeline.shutdown()
 
 
@@ -231,7 +231,7 @@ def test_blocking_makes_the_caller_wait_and_loses_nothing() -> None:
     """With `on_full="block"` callers wait for the exporter, and every record arrives."""
     slow = Listing()
     slow.gate.clear()
-    pipeline, tally = make({}, [("slow", slow, {"capacity": 64, "on_full": "block"})])
+    pipeline, counters = make({}, [("slow", slow, {"capacity": 64, "on_full": "block"})])
 
     def call() -> None:
         for _ in range(2000):
@@ -247,27 +247,27 @@ def test_blocking_makes_the_caller_wait_and_loses_nothing() -> None:
     assert pipeline.flush(5)
     assert waited
     assert len(slow.records) == 2000
-    assert count(tally, RECORDS_DROPPED, "slow", "queue_full") == 0
+    assert count(counters, RECORDS_DROPPED, "slow", "queue_full") == 0
     pipeline.shutdown()
 
 
 def test_callers_help_at_the_high_water_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     """While the drainer sleeps, a full queue is worked off by whoever adds to it; nothing is dropped."""
-    monkeypatch.setattr("taskpilot_obs.pipeline.POLL_S", 3_600.0)
+    monkeypatch.setattr("taskpilot_obs._pipeline.pipeline.POLL_S", 3_600.0)
     memory = Listing()
-    pipeline, tally = make({"memory": memory}, capacity=64)
+    pipeline, counters = make({"memory": memory}, capacity=64)
     for _ in range(5000):
         pipeline.put(Item())
     pipeline.drain()
     assert len(memory.records) == 5000
-    assert count(tally, RECORDS_DROPPED, "memory", "queue_full") == 0
+    assert count(counters, RECORDS_DROPPED, "memory", "queue_full") == 0
     pipeline.shutdown()
 
 
 def test_past_twice_the_capacity_records_are_dropped_and_counted() -> None:
     """While nobody can drain, the queue stays bounded and every lost record is counted for each exporter."""
     memory, other = Listing(), Listing()
-    pipeline, tally = make({"memory": memory}, [("other", other, {})], capacity=64)
+    pipeline, counters = make({"memory": memory}, [("other", other, {})], capacity=64)
     pipeline.put(Item())
     pipeline.drain()
     with pipeline._lock:
@@ -276,7 +276,7 @@ def test_past_twice_the_capacity_records_are_dropped_and_counted() -> None:
         assert pipeline.backlog == 128
     pipeline.flush(5)
     for name, exporter in (("memory", memory), ("other", other)):
-        assert len(exporter.records) + count(tally, RECORDS_DROPPED, name, "queue_full") == 1001
+        assert len(exporter.records) + count(counters, RECORDS_DROPPED, name, "queue_full") == 1001
     pipeline.shutdown()
 
 
@@ -335,27 +335,27 @@ def test_put_from_a_finalizer() -> None:
 def test_shutdown_is_harmless_when_repeated_and_counts_what_comes_late() -> None:
     """After a shutdown records are counted as dropped; a second shutdown does nothing."""
     memory = Listing()
-    pipeline, tally = make({"memory": memory})
+    pipeline, counters = make({"memory": memory})
     pipeline.put(Item())
     assert pipeline.shutdown()
     assert pipeline.shutdown()
     pipeline.put(Item())
     assert len(memory.records) == 1
-    assert count(tally, RECORDS_DROPPED, "memory", "shutdown") == 1
+    assert count(counters, RECORDS_DROPPED, "memory", "shutdown") == 1
 
 
 def test_shutdown_does_not_wait_for_ever() -> None:
     """An exporter that never returns is given up in time, and all that it is not known to have written is counted."""
     hanging = Listing()
     hanging.gate.clear()
-    pipeline, tally = make({}, [("hanging", hanging, {})])
+    pipeline, counters = make({}, [("hanging", hanging, {})])
     for _ in range(3000):
         pipeline.put(Item())
     pipeline.drain()
     begun = time.monotonic()
     assert not pipeline.shutdown(0.2)
     assert time.monotonic() - begun < 5
-    assert count(tally, RECORDS_DROPPED, "hanging", "shutdown") == 3000
+    assert count(counters, RECORDS_DROPPED, "hanging", "shutdown") == 3000
     hanging.gate.set()
 
 
@@ -413,21 +413,21 @@ def test_a_plain_function_is_an_exporter(recorder: Recorder) -> None:
 
 def test_an_exporter_that_is_stopped_counts_what_comes() -> None:
     """What reaches an exporter after its shutdown is counted as dropped, and not written."""
-    listing, tally = Listing(), Tally()
-    batched = Batched(listing, name="listing", tally=tally)
+    listing, counters = Listing(), InternalCounters()
+    batched = Batched(listing, name="listing", counters=counters)
     batched.export([event("before")])
     assert batched.shutdown(5)
     batched.export([event("late"), event("later")])
     assert events(listing.records) == ["before"]
-    assert count(tally, RECORDS, "listing") == 1
-    assert count(tally, RECORDS_DROPPED, "listing", "shutdown") == 2
+    assert count(counters, RECORDS, "listing") == 1
+    assert count(counters, RECORDS_DROPPED, "listing", "shutdown") == 2
 
 
 def test_what_comes_while_a_worker_goes_idle_is_written() -> None:
     """A record that comes at the very moment at which the worker finds nothing to do waits for no further wake-up."""
     listing = Listing()
 
-    class Interrupted(Flag):
+    class Interrupted(IdleEvent):
         late = True
 
         def set(self) -> None:
@@ -436,7 +436,7 @@ def test_what_comes_while_a_worker_goes_idle_is_written() -> None:
                 batched._queue.append(event("late"))
             super().set()
 
-    batched = Batched(listing, name="listing", tally=Tally())
+    batched = Batched(listing, name="listing", counters=InternalCounters())
     batched._idle = Interrupted()
     batched.export([event("first")])
     assert batched.flush(5)
@@ -485,7 +485,7 @@ def test_of_two_callers_that_are_first_one_starts_the_drainer() -> None:
 def test_while_paused_everything_waits_bounded() -> None:
     """What comes during a pause is kept, no drain takes it, and past twice the capacity it is dropped and counted."""
     memory = Listing()
-    pipeline, tally = make({"memory": memory}, capacity=64)
+    pipeline, counters = make({"memory": memory}, capacity=64)
     pipeline.put(Item("before"))
     pipeline.pause()
     for _ in range(200):
@@ -495,7 +495,7 @@ def test_while_paused_everything_waits_bounded() -> None:
     pipeline.resume()
     pipeline.drain()
     assert Counter(events(memory.records)) == {"before": 1, "during": 128}
-    assert count(tally, RECORDS_DROPPED, "memory", "queue_full") == 72
+    assert count(counters, RECORDS_DROPPED, "memory", "queue_full") == 72
     pipeline.shutdown()
 
 

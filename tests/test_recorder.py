@@ -36,14 +36,15 @@ from taskpilot_obs import (
     track_tool,
     track_workflow,
 )
-from taskpilot_obs import recorder as module
-from taskpilot_obs.clock import Clock
-from taskpilot_obs.context import current_running
+from taskpilot_obs._api.blocks import Tracked
+from taskpilot_obs._recording import recorder as module
+from taskpilot_obs._recording.context import current_running
+from taskpilot_obs._recording.invocation import ActiveInvocation
+from taskpilot_obs._recording.recorder import Recorder
+from taskpilot_obs._recording.statuses import classify, register_status
+from taskpilot_obs._recording.verdicts import MAX_RATED
+from taskpilot_obs._support.clock import Clock
 from taskpilot_obs.exceptions import PolicyViolationError
-from taskpilot_obs.feedback import MAX_RATED
-from taskpilot_obs.invocation import ActiveInvocation
-from taskpilot_obs.outcomes import classify, register_status
-from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import (
     AuditEvent,
     CacheSize,
@@ -60,7 +61,6 @@ from taskpilot_obs.records import (
 )
 from taskpilot_obs.semconv import RECORDS_DROPPED
 from taskpilot_obs.testing import Captured, FixedClock, capture_invocations, capture_records, fresh_recorder
-from taskpilot_obs.tracking import Tracked
 
 Shape: TypeAlias = "tuple[Shape, ...]"
 """A tree, as the tuple of its children."""
@@ -237,11 +237,11 @@ def test_frameworks_can_register_their_control_flow() -> None:
 
 def test_classes_made_at_run_time_are_not_kept() -> None:
     """The memory of classified classes is bounded."""
-    from taskpilot_obs import outcomes
+    from taskpilot_obs._recording import statuses
 
-    for number in range(outcomes._MAX_CLASSES + 10):
+    for number in range(statuses._MAX_CLASSES + 10):
         classify(type(f"E{number}", (Exception,), {}))
-    assert len(outcomes._known) <= outcomes._MAX_CLASSES
+    assert len(statuses._known) <= statuses._MAX_CLASSES
 
 
 def test_hostile_exceptions_arrive_unharmed(seen: Captured[Invocation]) -> None:
@@ -577,10 +577,10 @@ def test_a_run_stands_for_its_records_once(recorder: Recorder, seen: Captured[In
 def test_places_with_names_made_at_run_time_are_not_kept(recorder: Recorder) -> None:
     """The memory of shared places is bounded, of models too."""
     for number in range(module._MAX_SITES + 10):
-        recorder.site(Operation.AGENT, f"agent-{number}")
-        recorder.llm_site(model=f"model-{number}", provider="p")
-    assert len(recorder._sites) <= module._MAX_SITES
-    assert len(recorder._llm_sites) <= module._MAX_SITES
+        recorder.callsite(Operation.AGENT, f"agent-{number}")
+        recorder.llm_callsite(model=f"model-{number}", provider="p")
+    assert len(recorder._callsites) <= module._MAX_SITES
+    assert len(recorder._llm_callsites) <= module._MAX_SITES
 
 
 def test_point_events_are_bounded_like_runs(recorder: Recorder) -> None:
@@ -591,7 +591,7 @@ def test_point_events_are_bounded_like_runs(recorder: Recorder) -> None:
                 record_audit_event("deployed")
         assert 0 < len(events) < 1_000
         assert small.parts is not None
-        dropped = small.parts.tally.totals[RECORDS_DROPPED, ("window", "queue_full")]
+        dropped = small.parts.counters.totals[RECORDS_DROPPED, ("window", "queue_full")]
         assert len(events) + dropped == 1_000
 
 
@@ -665,7 +665,7 @@ def test_runs_past_twice_the_capacity_are_dropped_whole(recorder: Recorder) -> N
         assert 0 < len(runs) < 1_000
         assert {start.invocation_id for start in begun} == {run.invocation_id for run in runs}
         assert small.parts is not None
-        dropped = small.parts.tally.totals[RECORDS_DROPPED, ("window", "queue_full")]
+        dropped = small.parts.counters.totals[RECORDS_DROPPED, ("window", "queue_full")]
         assert len(begun) + len(runs) + dropped == 2_000
         assert gauge(small, "agent_active_runs") == 0
 

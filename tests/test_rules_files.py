@@ -19,8 +19,8 @@ from _rule_cases import REQUIRED, Case, Scenario
 from _servers import require_binary
 
 from taskpilot_obs import semconv
-from taskpilot_obs.assets import RULES, SETTINGS
-from taskpilot_obs.exporters.base import Batched
+from taskpilot_obs._pipeline.batched import Batched
+from taskpilot_obs._support.assets import RULES, SETTINGS
 from taskpilot_obs.rules.folders import differing, folders, render
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert
 from taskpilot_obs.rules.settings import Settings, load_settings

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from taskpilot_obs import golden_signals
+from taskpilot_obs._support.calendar import calendar_period
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.exporters.window import RollingWindow
 from taskpilot_obs.golden_signals import signals_from_window
 from taskpilot_obs.golden_signals.from_store import signals_from_store
-from taskpilot_obs.periods import calendar_period
 from taskpilot_obs.records import Operation, Rollup, Status, Usage
 from taskpilot_obs.stats import (
     aget_cost_breakdown,

@@ -6,9 +6,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from taskpilot_obs import get_recorder, observe_agent, record_policy_violation, track_agent, track_tool, track_workflow
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import Decision, Started, Status
 from taskpilot_obs.testing import FixedClock, capture_invocations, capture_records, fresh_recorder
 

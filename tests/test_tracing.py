@@ -31,12 +31,12 @@ from taskpilot_obs import (
     track_tool,
     track_workflow,
 )
-from taskpilot_obs.recorder import Recorder
+from taskpilot_obs._recording.recorder import Recorder
+from taskpilot_obs._recording.spans import installed_provider
 from taskpilot_obs.records import Decision as DecisionRecord
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
-from taskpilot_obs.tracing import installed_provider
 
 
 @pytest.fixture

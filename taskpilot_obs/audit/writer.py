@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from platform import node
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from taskpilot_obs._support.guarded import guarded, logger
 from taskpilot_obs.audit import manifest
 from taskpilot_obs.audit.access import UnfitFileError, open_own, open_to_read
 from taskpilot_obs.audit.chain import GENESIS, ChainTip, check_line, digest_with, head_of, links, seal
@@ -24,14 +25,13 @@ from taskpilot_obs.audit.lock import same_file, take_lock
 from taskpilot_obs.audit.prune import note, retain
 from taskpilot_obs.audit.rows import audit_text
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.guarded import guarded, logger
 from taskpilot_obs.records import Attributes, AuditEvent, Origin
 from taskpilot_obs.semconv import Event, Field
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskpilot_obs.self_telemetry import Tally
+    from taskpilot_obs._support.counters import InternalCounters
 
 FOLDER_MODE = 0o700
 _MAX_WRITERS = 100
@@ -66,7 +66,7 @@ class Writer:
         log: where.
         options: how.
         service: for the record that begins the chain of a further process.
-        tally: where a failing rotation, anchor or callable is counted.
+        counters: where a failing rotation, anchor or callable is counted.
         on_anchor: gets each anchor, for example to send it elsewhere.
 
     Raises:
@@ -81,13 +81,13 @@ class Writer:
         options: AuditOptions,
         *,
         service: str = "",
-        tally: Tally | None = None,
+        counters: InternalCounters | None = None,
         on_anchor: Callable[[manifest.Anchor], object] | None = None,
     ) -> None:
         self._log = log
         self._options = options
         self._service = service
-        self._tally = tally
+        self._counters = counters
         self._on_anchor = on_anchor
         self._digest = digest_with(options.key)
         self._note_digest = None if options.key is None else self._digest
@@ -125,7 +125,7 @@ class Writer:
                 self._write(lines)
                 lines, waiting = [], len(line)
                 if self._size + waiting > max_bytes and self._size:
-                    with guarded("audit_log.rotate", self._tally):
+                    with guarded("audit_log.rotate", self._counters):
                         self._rotate()
                     max_bytes += self._size  # where that failed, not again for every line
                 room = min(_CHUNK, max_bytes - self._size)
@@ -169,7 +169,7 @@ class Writer:
         if self._is_stale():
             self._open()
         elif self._size and time.time() - self._born >= self._options.max_age_s:
-            with guarded("audit_log.rotate", self._tally):
+            with guarded("audit_log.rotate", self._counters):
                 self._rotate()
 
     def _is_stale(self) -> bool:
@@ -333,11 +333,11 @@ class Writer:
         if self._head == self._anchored or not self._head.seq:
             return
         anchor = manifest.Anchor(self._chain.name, self._head.seq, self._head.hash, rfc3339(time.time_ns()), closed)
-        with guarded("audit_log.anchor", self._tally):
+        with guarded("audit_log.anchor", self._counters):
             manifest.append(self._chain.anchors, anchor, sync=self._options.durability == "fsync")
             self._anchored = self._head
         if self._on_anchor is not None:
-            with guarded("audit_log.on_anchor", self._tally):
+            with guarded("audit_log.on_anchor", self._counters):
                 self._on_anchor(anchor)
 
     def sync(self) -> None:

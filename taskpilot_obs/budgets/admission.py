@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._support.guarded import guarded, log_failure
 from taskpilot_obs.budgets.alerts import failure_of, refusal_of
 from taskpilot_obs.budgets.estimates import CallEstimate, estimate_call
 from taskpilot_obs.budgets.ledger import Account, Charge, Ledger, Refusal, ReservationLine
@@ -18,16 +19,15 @@ from taskpilot_obs.exceptions import (
     RefusedError,
     StoreError,
 )
-from taskpilot_obs.guarded import guarded, log_failure
 from taskpilot_obs.records import Origin
 
 if TYPE_CHECKING:
+    from taskpilot_obs._recording.llm_invocation import LlmInvocation
+    from taskpilot_obs._support.clock import Clock
+    from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.budgets.settlement import Settler
-    from taskpilot_obs.clock import Clock
-    from taskpilot_obs.llm_invocation import LlmInvocation
     from taskpilot_obs.pricing import PriceTable
     from taskpilot_obs.records import Record
-    from taskpilot_obs.self_telemetry import Tally
 
 COMPONENT: Final = "budgets"
 RESERVATION_S: Final = 900.0
@@ -52,7 +52,7 @@ class BudgetDeps(NamedTuple):
 
     clock: Clock
     prices: PriceTable
-    tally: Tally
+    counters: InternalCounters
     emit: Callable[[Record], None]
     """Takes decisions."""
 
@@ -67,7 +67,7 @@ class AdmissionController:
     """
 
     def __init__(self, means: BudgetDeps, ledger: Ledger, *, reservation_s: float = RESERVATION_S) -> None:
-        self._clock, self._prices, self.tally, self.emit = means
+        self._clock, self._prices, self.counters, self.emit = means
         self.ledger = ledger
         self.budgets: tuple[Budget, ...] = ()
         self.enforced: tuple[Budget, ...] = ()
@@ -117,7 +117,7 @@ class AdmissionController:
             BudgetUnavailableError: one that is closed then cannot ask its store, or knows no price.
         """
         request = None
-        with guarded(COMPONENT, self.tally):
+        with guarded(COMPONENT, self.counters):
             request = self._request(run, args, kwargs)
         if request is not None and request.reservation_id not in self.held:
             self.ask(request)
@@ -125,7 +125,7 @@ class AdmissionController:
     async def before_async(self, run: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
         """The same, in an event loop that goes on meanwhile."""
         request = None
-        with guarded(COMPONENT, self.tally):
+        with guarded(COMPONENT, self.counters):
             request = self._request(run, args, kwargs)
         if request is not None and request.reservation_id not in self.held:
             await self.ask_async(request)
@@ -141,7 +141,7 @@ class AdmissionController:
     def ask(self, request: AdmissionRequest) -> None:
         """Reserve, or raise the refusal. See `before`."""
         error: RefusedError | None = None
-        with guarded(COMPONENT, self.tally):
+        with guarded(COMPONENT, self.counters):
             error = self._judge(request)
         if error is not None:
             raise error
@@ -153,7 +153,7 @@ class AdmissionController:
 
     def _has_room(self, request: AdmissionRequest) -> bool:
         """Reserve where that takes no wait; whether it is done."""
-        with guarded(COMPONENT, self.tally):
+        with guarded(COMPONENT, self.counters):
             lines, unpriced = self._lines_of(request, self.enforced)
             if not unpriced and self._reserve(request, lines) is None:
                 self._ask_shadows(request)
@@ -246,7 +246,7 @@ class AdmissionController:
         line, balance = refusal
         budget = line.budget
         self.emit(refusal_of(refusal, request.origin, request.at_unix_ns, refused=True))
-        with guarded(COMPONENT, self.tally):
+        with guarded(COMPONENT, self.counters):
             self.ledger.count_refusal(line.account)
         return BudgetExceededError(
             budget.name,

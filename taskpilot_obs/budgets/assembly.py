@@ -5,23 +5,23 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from taskpilot_obs._pipeline.batched import Batched
+from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs.budgets.admission import AdmissionController, BudgetDeps
 from taskpilot_obs.budgets.alerts import AlertExporter
 from taskpilot_obs.budgets.files import as_budgets
 from taskpilot_obs.budgets.ledger import Ledger, MemoryLedger
 from taskpilot_obs.budgets.settlement import Settler
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
-from taskpilot_obs.exporters.base import Batched
-from taskpilot_obs.guarded import log_failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from taskpilot_obs._pipeline.batched import Exporter
+    from taskpilot_obs._pipeline.pipeline import Pipeline
+    from taskpilot_obs._recording.recorder import Components, Recorder
     from taskpilot_obs.budgets.model import Budget
     from taskpilot_obs.budgets.settlement import Gauges
-    from taskpilot_obs.exporters.base import Exporter
-    from taskpilot_obs.pipeline import Pipeline
-    from taskpilot_obs.recorder import Parts, Recorder
     from taskpilot_obs.settings import Settings
     from taskpilot_obs.store.engine import Store
 
@@ -82,14 +82,14 @@ def assemble(
     batched = _alerts(settings, means)
     if not admission.ledger.blocking:
         return Assembly(admission, settler, {BUDGETS: settler}, batched)
-    behind = Batched(settler, name=BUDGETS, tally=means.tally, capacity=settings.queue_capacity)
+    behind = Batched(settler, name=BUDGETS, counters=means.counters, capacity=settings.queue_capacity)
     return Assembly(admission, settler, {}, [behind, *batched])
 
 
 def _alerts(settings: Settings, means: BudgetDeps) -> list[Batched]:
     if settings.on_budget_alert is None:
         return []
-    return [Batched(AlertExporter(settings.on_budget_alert), name=ALERTS, tally=means.tally)]
+    return [Batched(AlertExporter(settings.on_budget_alert), name=ALERTS, counters=means.counters)]
 
 
 def _ledger(settings: Settings, before: AdmissionController | None) -> Ledger:
@@ -124,11 +124,11 @@ def _store(settings: Settings) -> Store | None:
     return store
 
 
-def attached(recorder: Recorder, parts: Parts, budget: Budget) -> AdmissionController | None:
+def attached(recorder: Recorder, parts: Components, budget: Budget) -> AdmissionController | None:
     """Watch one more budget in running parts; None where nothing is recorded."""
     admission = parts.budgets
     if admission is None:
-        means = BudgetDeps(parts.clock, parts.prices, parts.tally, recorder.report)
+        means = BudgetDeps(parts.clock, parts.prices, parts.counters, recorder.report)
         made = assemble(parts.settings, means, parts.declares, (budget,), None)
         if made is None:
             return None

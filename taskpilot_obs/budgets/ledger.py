@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
+from taskpilot_obs._support.guarded import run_to_completion
 from taskpilot_obs.budgets.model import Budget, Window
-from taskpilot_obs.guarded import to_the_end
 
 _KEPT: Final = timedelta(days=1)
 """How long a finished period stays in memory."""
@@ -202,7 +202,7 @@ class MemoryLedger:
             for line in lines:
                 key = reservation_key(reservation_id, line.budget.name)
                 held[key] = _HeldAmount(line.account, line.amount, expires_at)
-            to_the_end(partial(self._change, balances, held))
+            run_to_completion(partial(self._change, balances, held))
         return None
 
     def _balances_with(self, lines: Sequence[ReservationLine]) -> dict[Account, Balance] | Refusal:
@@ -234,7 +234,7 @@ class MemoryLedger:
             ended.append(key)
             self._give_back(balances, held)
         if ended:
-            to_the_end(partial(self._change, balances, {}, ended))
+            run_to_completion(partial(self._change, balances, {}, ended))
         return len(ended)
 
     def _give_back(self, balances: dict[Account, Balance], held: _HeldAmount) -> None:
@@ -279,7 +279,7 @@ class MemoryLedger:
                 balance = balance._replace(alerted=crossed[-1])
             balances[line.account] = balance
             settled.append(Settled(line, balance, crossed))
-        to_the_end(partial(self._change, balances, {}, ended, (idempotency_key, settled)))
+        run_to_completion(partial(self._change, balances, {}, ended, (idempotency_key, settled)))
         return settled
 
     def _change(

@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Final, Literal, NamedTuple, NoReturn
 
+from taskpilot_obs._support.calendar import calendar_period, zone_of
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.periods import calendar_period, zone_of
 from taskpilot_obs.providers.names import canonical
 from taskpilot_obs.semconv import NONE, PERIODS
 

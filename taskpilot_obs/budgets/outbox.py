@@ -9,10 +9,10 @@ from itertools import count, repeat, starmap
 from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs import semconv
+from taskpilot_obs._support.guarded import guarded, log_failure
 from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController
 from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, Settled
 from taskpilot_obs.exceptions import StoreError, StoreUnavailableError
-from taskpilot_obs.guarded import guarded, log_failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +100,7 @@ class Outbox:
                 batch.refusal = error
                 return
         while batch.untold:
-            with guarded(COMPONENT, admission.tally):
+            with guarded(COMPONENT, admission.counters):
                 self._tell(batch.untold[0])
             batch.untold.popleft()
 
@@ -114,7 +114,7 @@ class Outbox:
         if len(refused) < len(self._batches):
             self._batches = []
             for batch in refused:
-                self._admission.tally.add(semconv.INTERNAL_ERRORS, (COMPONENT,), len(batch.charges))
+                self._admission.counters.add(semconv.INTERNAL_ERRORS, (COMPONENT,), len(batch.charges))
             return True
         parts = _by_budget(refused[0].charges)
         if len(refused) == 1 and len(parts) > 1:

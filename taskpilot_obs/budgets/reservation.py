@@ -7,22 +7,22 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs import context
+from taskpilot_obs._recording import context
+from taskpilot_obs._recording.context import current_scope, request_context
+from taskpilot_obs._recording.statuses import classify
+from taskpilot_obs._support.ids import new_request_id
 from taskpilot_obs.budgets.admission import AdmissionRequest
 from taskpilot_obs.budgets.estimates import estimate_call
 from taskpilot_obs.budgets.model import CallScope
 from taskpilot_obs.budgets.settlement import RESERVATION
-from taskpilot_obs.context import current_scope, request_context
-from taskpilot_obs.ids import new_request_id
-from taskpilot_obs.outcomes import classify
 from taskpilot_obs.providers.names import canonical, infer_provider
 from taskpilot_obs.records import Status
 
 if TYPE_CHECKING:
+    from taskpilot_obs._recording.point_events import Reporter
     from taskpilot_obs.budgets.admission import AdmissionController
     from taskpilot_obs.budgets.settlement import Settler
     from taskpilot_obs.records import Record
-    from taskpilot_obs.reporting import Reporter
 
 _UNBILLED: Final = frozenset({Status.ERROR, Status.BLOCKED})
 
@@ -78,7 +78,7 @@ class Reservation:
         return limits.budgets
 
     def _request(self, admission: AdmissionController) -> AdmissionRequest:
-        running, scope = context.present(), current_scope.get()
+        running, scope = context.current_invocation(), current_scope.get()
         if scope is None and running is not None:
             scope = running.scope
         workflow, agent = (None, None) if running is None else running.lineage()

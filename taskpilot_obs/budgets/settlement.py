@@ -14,13 +14,13 @@ from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Final, Protocol
 
 from taskpilot_obs import semconv
+from taskpilot_obs._support.guarded import guarded, log_failure, run_to_completion
 from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController
 from taskpilot_obs.budgets.alerts import alerts_of
 from taskpilot_obs.budgets.ledger import Account, Balance, Charge, ReservationLine, Settled
 from taskpilot_obs.budgets.model import CallScope, to_pico_usd
 from taskpilot_obs.budgets.outbox import Outbox
 from taskpilot_obs.exceptions import StoreError
-from taskpilot_obs.guarded import guarded, log_failure, to_the_end
 from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Status
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Settler:
 
     def _run(self) -> None:
         while True:
-            with guarded(COMPONENT, self._admission.tally):
+            with guarded(COMPONENT, self._admission.counters):
                 self.refresh()
             if self._stop.wait(REFRESH_S):
                 return
@@ -115,7 +115,7 @@ class Settler:
     def export(self, batch: Sequence[Record], /) -> None:
         """Book the finished LLM calls of a batch. What cannot be booked now waits, and is tried again."""
         finished = _Finished()
-        to_the_end(lambda: self._export(batch, finished))
+        run_to_completion(lambda: self._export(batch, finished))
 
     def _export(self, batch: Sequence[Record], finished: _Finished) -> None:
         if self._thread is None and self._admission.ledger.blocking:
@@ -179,7 +179,7 @@ class Settler:
     # --- booking -----------------------------------------------------------------------------------------------------
 
     def _charges_of(self, finished: _Finished) -> list[Charge]:
-        guard = guarded(COMPONENT, self._admission.tally)
+        guard = guarded(COMPONENT, self._admission.counters)
         found: list[Charge] = []
         lines = iter(finished.lines)
         for record, held in zip(finished.calls, lines, strict=False):

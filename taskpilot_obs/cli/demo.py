@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import typer
 from rich.live import Live
 
+from taskpilot_obs._api.events import flush
 from taskpilot_obs.cli._demo_view import Frame, closing_view, heading, live_view, new_progress, picture
 from taskpilot_obs.cli._output import console
 from taskpilot_obs.config import configure
@@ -21,7 +22,6 @@ from taskpilot_obs.demo.choose import choose
 from taskpilot_obs.demo.load import PER_SECOND, Load
 from taskpilot_obs.demo.script import requests
 from taskpilot_obs.demo.spend import Spend
-from taskpilot_obs.events import flush
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.exposition import start_metrics_server
 from taskpilot_obs.golden_signals.facade import golden_signals

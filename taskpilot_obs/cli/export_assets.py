@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taskpilot_obs.assets import export_assets, prometheus_lines
+from taskpilot_obs._support.assets import export_assets, prometheus_lines
 from taskpilot_obs.cli._output import say, working
 from taskpilot_obs.exceptions import ConfigurationError
 

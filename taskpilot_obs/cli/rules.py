@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taskpilot_obs.assets import RULES, SETTINGS, observability_dir
+from taskpilot_obs._support.assets import RULES, SETTINGS, observability_dir
 from taskpilot_obs.cli._output import say
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.rules.folders import differing, write

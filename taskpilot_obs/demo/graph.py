@@ -15,7 +15,7 @@ from langgraph.graph import END, START, StateGraph
 from taskpilot_obs_langchain import ObservabilityHandler
 from tenacity import AsyncRetrying, RetryCallState
 
-from taskpilot_obs.decorators import observe_tool
+from taskpilot_obs._api.decorators import observe_tool
 from taskpilot_obs.demo.provider import attempts, expected_reply, pieces
 from taskpilot_obs.demo.script import EXECUTOR, PLANNER, REVIEWER, WORKFLOW, Reply
 from taskpilot_obs.demo.service import FAILURES, Service

@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, cast
 
-from taskpilot_obs.context import request_context
+from taskpilot_obs._api.events import record_audit_event, record_feedback
+from taskpilot_obs._recording.context import request_context
 from taskpilot_obs.demo.script import Fate, Request, current_request
-from taskpilot_obs.events import record_audit_event, record_feedback
 
 if TYPE_CHECKING:
     from taskpilot_obs.demo.service import Service

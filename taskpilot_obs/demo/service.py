@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
-from taskpilot_obs.decorators import observe_agent, observe_workflow
+from taskpilot_obs._api.blocks import track_llm
+from taskpilot_obs._api.decorators import observe_agent, observe_workflow
 from taskpilot_obs.demo import provider
 from taskpilot_obs.demo.script import EXECUTOR, PLANNER, REVIEWER, WORKFLOW
 from taskpilot_obs.demo.tools import act, no_injection
 from taskpilot_obs.exceptions import RefusedError
-from taskpilot_obs.tracking import track_llm
 
 
 class Service(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs.decorators import observe_tool
+from taskpilot_obs._api.decorators import observe_tool
 from taskpilot_obs.demo.script import Fate, current_request
 from taskpilot_obs.safety.policies import DenyTools, DenyWords
 

@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from taskpilot_obs._recording.spans import installed_provider
 from taskpilot_obs.doctor.finding import Finding, ok, problem, warning
 from taskpilot_obs.exceptions import TaskpilotError
 from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, dead_processes, namespaces
 from taskpilot_obs.settings import ENV_PREFIX, STDOUT, Settings
-from taskpilot_obs.tracing import installed_provider
 
 DISTRIBUTION: Final = "taskpilot-obs"
 LITTLE_ROOM_BYTES: Final = 500_000_000

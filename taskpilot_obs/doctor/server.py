@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
-from taskpilot_obs.assets import RULES, observability_dir
+from taskpilot_obs._support.assets import RULES, observability_dir
 from taskpilot_obs.doctor.finding import Finding, ok, problem, warning
 from taskpilot_obs.exceptions import SourceError
 from taskpilot_obs.golden_signals.http import get

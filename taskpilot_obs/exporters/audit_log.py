@@ -7,20 +7,20 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from taskpilot_obs._pipeline.batched import PartialExportError
 from taskpilot_obs.audit.access import UnfitFileError
 from taskpilot_obs.audit.files import log_at
 from taskpilot_obs.audit.rows import AuditLines
 from taskpilot_obs.audit.writer import AuditOptions, Writer
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.exporters.base import PartialExportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.audit.manifest import Anchor
     from taskpilot_obs.records import Record
-    from taskpilot_obs.self_telemetry import Tally
 
 UNFIT = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What building a line out of a broken record may raise; it costs that record only."""
@@ -38,7 +38,7 @@ class AuditLogExporter:
         path: the file; its name ends in `.jsonl`.
         options: key, rotation, retention, durability, anchors.
         service: name of the service, in each record.
-        tally: where a failing rotation, anchor or `on_anchor` is counted.
+        counters: where a failing rotation, anchor or `on_anchor` is counted.
         on_anchor: called with each anchor on the thread that writes, to keep it where the log's writer cannot reach.
 
     Raises:
@@ -51,14 +51,14 @@ class AuditLogExporter:
         options: AuditOptions | None = None,
         *,
         service: str = "",
-        tally: Tally | None = None,
+        counters: InternalCounters | None = None,
         on_anchor: Callable[[Anchor], object] | None = None,
     ) -> None:
         self._log = log_at(path)
         self._options = checked(options or AuditOptions())
         self._service = service
         self._lines = AuditLines(service, self._options.max_string)
-        self._tally = tally
+        self._counters = counters
         self._on_anchor = on_anchor
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -77,7 +77,9 @@ class AuditLogExporter:
         _exporters.add(self)
 
     def _open(self) -> Writer:
-        return Writer(self._log, self._options, service=self._service, tally=self._tally, on_anchor=self._on_anchor)
+        return Writer(
+            self._log, self._options, service=self._service, counters=self._counters, on_anchor=self._on_anchor
+        )
 
     @property
     def path(self) -> str:

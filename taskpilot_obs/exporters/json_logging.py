@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
+from taskpilot_obs._pipeline.batched import PartialExportError
 from taskpilot_obs.audit.encoding import MAX_STRING, Fields, Value, clean_fields, rfc3339, to_json
 from taskpilot_obs.audit.rows import AuditLines
 from taskpilot_obs.exporters.audit_log import UNFIT
-from taskpilot_obs.exporters.base import PartialExportError
 from taskpilot_obs.semconv import Field
 
 if TYPE_CHECKING:

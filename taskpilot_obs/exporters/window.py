@@ -23,9 +23,9 @@ from decimal import Decimal
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
+from taskpilot_obs._support.guarded import run_to_completion
+from taskpilot_obs._support.sketch import Sketch
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.exporters.sketch import Sketch
-from taskpilot_obs.guarded import to_the_end
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
     Decision,
@@ -226,7 +226,7 @@ class RollingWindow:
     def export(self, batch: Sequence[Record], /) -> None:
         """Count a batch of records."""
         counted: set[int] = set()
-        to_the_end(lambda: self._count_rest(batch, counted))
+        run_to_completion(lambda: self._count_rest(batch, counted))
 
     def _count_rest(self, batch: Sequence[Record], counted: set[int]) -> None:
         deltas: defaultdict[int, Slice] = defaultdict(Slice)

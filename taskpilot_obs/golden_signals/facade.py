@@ -10,11 +10,11 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.window import MAX_WINDOW
 
 if TYPE_CHECKING:
+    from taskpilot_obs._recording.recorder import Recorder
     from taskpilot_obs.exporters.prometheus.reading import Registry
     from taskpilot_obs.golden_signals.http import Access
     from taskpilot_obs.golden_signals.model import GoldenSignals
     from taskpilot_obs.golden_signals.thresholds import Thresholds
-    from taskpilot_obs.recorder import Recorder
     from taskpilot_obs.store import Store
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from taskpilot_obs.guarded import guarded
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.pricing.cards import KINDS, Card, Priced, Rate, Tier, counts_by_kind
 from taskpilot_obs.records import Usage
 from taskpilot_obs.usage.values import from_counts

@@ -11,8 +11,8 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.guarded import guarded
 from taskpilot_obs.pricing import library
 from taskpilot_obs.pricing.cards import Priced, Rate
 from taskpilot_obs.providers.names import GATEWAYS, canonical, infer_provider, split_model

@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs.guarded import guarded
+from taskpilot_obs._support.guarded import guarded
 
 if TYPE_CHECKING:
-    from taskpilot_obs.self_telemetry import Tally
+    from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.usage.values import StatedError
 
 _OTHER: Final = "other"
@@ -104,15 +104,15 @@ _STATUSES: Final[dict[int, str]] = {
 }
 
 
-def error_category(exc: BaseException, tally: Tally | None = None) -> str:
+def error_category(exc: BaseException, counters: InternalCounters | None = None) -> str:
     """One of `semconv.ERROR_CATEGORIES` for an exception of a call; `other` for what is no provider's failure.
 
     The provider's words decide where they are specific (`context_length_exceeded` comes as a 400), then the status;
     where that says no more than that the request was bad, or is missing, the provider's code and the class names do.
-    Never raises, whatever the exception does when it is looked at; that is counted in `tally`
+    Never raises, whatever the exception does when it is looked at; that is counted in `counters`
     (`taskpilot_obs_internal_errors_total{where="error_category"}`).
     """
-    with guarded("error_category", tally):
+    with guarded("error_category", counters):
         return _category(exc)
     return _OTHER
 

@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError, GuardrailBlockedError, PolicyViolationError
-from taskpilot_obs.guarded import guarded
 from taskpilot_obs.records import CheckResult, Decision, DecisionKind, Origin, Severity, Stage, Verdict
 from taskpilot_obs.safety.guardrails import Check, Mode, as_mode, as_on_error
 from taskpilot_obs.safety.options import INPUT, as_name, as_stages, one_of
 from taskpilot_obs.safety.subjects import ALLOW, PASSED, Finding, Ruling, Subject
 
 if TYPE_CHECKING:
+    from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.exceptions import RefusedError
-    from taskpilot_obs.self_telemetry import Tally
 
 _ALLOW: Final = Verdict.ALLOW
 _PASSED: Final = CheckResult.PASSED
@@ -147,12 +147,12 @@ def _name_of(check: Any) -> Any:
     return type(check).__name__
 
 
-def run(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], tally: Tally | None) -> bool:
+def run(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], counters: InternalCounters | None) -> bool:
     """Ask each check, until one refuses; whether the work may go on. What came of each is appended to `outcomes`."""
     done = 0
     while done < len(checks):
         since = perf_counter()
-        with guarded(WHERE, tally):  # one for all of them, begun again only behind a check that failed
+        with guarded(WHERE, counters):  # one for all of them, begun again only behind a check that failed
             while done < len(checks):
                 check = checks[done]
                 answer = check.ask(subject)
@@ -170,12 +170,14 @@ def run(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], tall
     return True
 
 
-async def run_async(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], tally: Tally | None) -> bool:
+async def run_async(
+    checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], counters: InternalCounters | None
+) -> bool:
     """The same as `run`, awaiting the answers that need it, each within its timeout."""
     done = 0
     while done < len(checks):
         since = perf_counter()
-        with guarded(WHERE, tally):
+        with guarded(WHERE, counters):
             while done < len(checks):
                 check = checks[done]
                 answer = check.ask(subject)

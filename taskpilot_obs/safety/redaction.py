@@ -15,15 +15,15 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.guarded import guarded
 from taskpilot_obs.safety import assignments, credentials, personal
 from taskpilot_obs.safety.rendering import hides, render
 from taskpilot_obs.safety.source import Source, Span
 
 if TYPE_CHECKING:
+    from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.records import Attributes, AttributeValue
-    from taskpilot_obs.self_telemetry import Tally
 
 KINDS: Final = (
     credentials.PRIVATE_KEY,
@@ -87,7 +87,7 @@ class Redactor:
             `[REDACTED:email:5d41402abc4b]`: occurrences can be matched, and guessed only by who has the key.
         max_length: characters of a text or value that are kept; the rest is cut and `[TRUNCATED]` stands for it. A
             secret that the cut would go through is hidden as a whole.
-        tally: counts values that could not be read (`taskpilot_obs_internal_errors_total{where="redaction"}`).
+        counters: counts values that could not be read (`taskpilot_obs_internal_errors_total{where="redaction"}`).
 
     Raises:
         ConfigurationError: an option is not as described.
@@ -101,7 +101,7 @@ class Redactor:
         skip: Collection[str] = (),
         hmac_key: bytes | str | None = None,
         max_length: int = 10_000,
-        tally: Tally | None = None,
+        counters: InternalCounters | None = None,
     ) -> None:
         _check_options(rules, skip, hmac_key, max_length)
         self._rules = rules
@@ -111,7 +111,7 @@ class Redactor:
         self._rank = {kind: rank for rank, kind in reversed(list(enumerate(kinds)))}
         self._key = hmac_key.encode() if isinstance(hmac_key, str) else hmac_key
         self._max_length = max_length
-        self._guard = guarded("redaction", tally)
+        self._guard = guarded("redaction", counters)
         self._markers = {kind: f"[REDACTED:{kind}]" for kind in kinds}
 
     @property

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple, Unpack
 
-from taskpilot_obs.periods import Calendar, CalendarPeriod, calendar_period
+from taskpilot_obs._support.calendar import Calendar, CalendarPeriod, calendar_period
 from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import CostBreakdown, CostShare, CostSummary
 from taskpilot_obs.stats.reading import Period, bounds, counts_by, share_of, shares, whole

@@ -7,8 +7,8 @@ import random
 import threading
 from typing import TYPE_CHECKING, Final
 
+from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
-from taskpilot_obs.guarded import log_failure
 from taskpilot_obs.store.aggregate import aggregate_summaries
 from taskpilot_obs.store.retention import prune
 

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError, StoreVersionError
-from taskpilot_obs.guarded import log_failure
 from taskpilot_obs.store.access import filled
 from taskpilot_obs.store.background import Maintenance, checked_interval
 from taskpilot_obs.store.engine import Store

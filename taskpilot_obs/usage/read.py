@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskpilot_obs.guarded import guarded
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.records import Usage, install_usage_reader
 from taskpilot_obs.usage.langchain import read_result
 from taskpilot_obs.usage.streams import Stream
 from taskpilot_obs.usage.values import UNREAD, Reading
 
 if TYPE_CHECKING:
-    from taskpilot_obs.self_telemetry import Tally
+    from taskpilot_obs._support.counters import InternalCounters
 
 _WHERE = "usage"
 
 
-def read_response(response: object, *, provider: str | None = None, tally: Tally | None = None) -> Reading:
+def read_response(
+    response: object, *, provider: str | None = None, counters: InternalCounters | None = None
+) -> Reading:
     """Read a provider's whole response: usage, model, provider, service tier, id and finish reasons.
 
     Args:
         response: a decoded body, the SDK's own object, a LangChain message or `LLMResult`, a usage object alone, or the
             list of all events of a stream.
         provider: who answered, in any spelling; without it the shape is recognised.
-        tally: counts what could not be read (`taskpilot_obs_internal_errors_total{where="usage"}`).
+        counters: counts what could not be read (`taskpilot_obs_internal_errors_total{where="usage"}`).
 
     Returns:
         What was found. `usage` is None where the response states none. Never raises, whatever is passed.
     """
-    with guarded(_WHERE, tally):
+    with guarded(_WHERE, counters):
         short = read_result(response, provider)
         if short is not None:
             return short
@@ -47,9 +49,9 @@ class StreamReader:
 
     __slots__ = ("_guard", "_stream")
 
-    def __init__(self, provider: str | None = None, tally: Tally | None = None) -> None:
+    def __init__(self, provider: str | None = None, counters: InternalCounters | None = None) -> None:
         self._stream = Stream(provider)
-        self._guard = guarded(_WHERE, tally)
+        self._guard = guarded(_WHERE, counters)
 
     def feed(self, event: object) -> bool:
         """Take the next event; whether it carries generated content (the first that does is the first token)."""

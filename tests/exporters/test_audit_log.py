@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from _audit import event, finished, llm_call, read, samples, started, whole
 
+from taskpilot_obs._pipeline.batched import Exporter, PartialExportError
+from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.audit.chain import GENESIS
 from taskpilot_obs.audit.files import log_at
 from taskpilot_obs.audit.lock import is_locked
@@ -26,9 +28,7 @@ from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.audit_log import AuditLogExporter, _after_fork
-from taskpilot_obs.exporters.base import Exporter, PartialExportError
 from taskpilot_obs.records import Operation
-from taskpilot_obs.self_telemetry import Tally
 
 KEY = b"0123456789abcdef"
 AGELESS = AuditOptions(max_age_s=1e10)
@@ -562,8 +562,8 @@ def test_a_second_writer_beside_a_removed_file(log: Path) -> None:
 
 def test_an_anchor_that_does_not_fit(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An anchor that is written by half is counted, costs no record, and does not spoil the next one."""
-    tally = Tally()
-    exporter = AuditLogExporter(log, AuditOptions(anchor_every=1), tally=tally)
+    counters = InternalCounters()
+    exporter = AuditLogExporter(log, AuditOptions(anchor_every=1), counters=counters)
     real = os.write
     monkeypatch.setattr(
         os, "write", lambda file, data: real(file, data[:20] if bytes(data).startswith(b'{"chain"') else data)
@@ -572,8 +572,8 @@ def test_an_anchor_that_does_not_fit(log: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.undo()
     exporter.export([event()])
     exporter.shutdown(1.0)
-    tally.take()
-    assert {labels: amount for (_, labels), amount in tally.totals.items()} == {("audit_log.anchor",): 1}
+    counters.take()
+    assert {labels: amount for (_, labels), amount in counters.totals.items()} == {("audit_log.anchor",): 1}
     assert whole(log).anchors == 1
 
 
@@ -597,12 +597,12 @@ def test_a_failing_callable(log: Path) -> None:
     def failing(_: Anchor) -> None:
         raise RuntimeError("unreachable")
 
-    tally = Tally()
-    exporter = AuditLogExporter(log, AuditOptions(anchor_every=1), tally=tally, on_anchor=failing)
+    counters = InternalCounters()
+    exporter = AuditLogExporter(log, AuditOptions(anchor_every=1), counters=counters, on_anchor=failing)
     exporter.export([event()])
     exporter.shutdown(1.0)
-    tally.take()
-    assert {labels: amount for (_, labels), amount in tally.totals.items()} == {("audit_log.on_anchor",): 1}
+    counters.take()
+    assert {labels: amount for (_, labels), amount in counters.totals.items()} == {("audit_log.on_anchor",): 1}
     whole(log)
 
 
@@ -622,8 +622,8 @@ def test_a_log_that_is_shorter_than_its_anchors(log: Path, caplog: pytest.LogCap
 
 def test_a_rotation_that_fails(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a file cannot be closed, writing goes on in it and the failure is counted."""
-    tally = Tally()
-    exporter = AuditLogExporter(log, AuditOptions(max_bytes=4_096), tally=tally)
+    counters = InternalCounters()
+    exporter = AuditLogExporter(log, AuditOptions(max_bytes=4_096), counters=counters)
 
     def refusing(*_: object) -> Path:
         raise PermissionError
@@ -631,8 +631,8 @@ def test_a_rotation_that_fails(log: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Path, "rename", refusing)
     exporter.export([event()] * 20)
     exporter.shutdown(1.0)
-    tally.take()
-    assert {labels for _, labels in tally.totals} == {("audit_log.rotate",)}
+    counters.take()
+    assert {labels for _, labels in counters.totals} == {("audit_log.rotate",)}
     assert whole(log).records == 20
 
 

@@ -15,11 +15,11 @@ import pytest
 from _audit import event, finished, llm_call, read, samples, started
 from pythonjsonlogger.json import JsonFormatter
 
+from taskpilot_obs._pipeline.batched import Batched, Exporter, PartialExportError
+from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
-from taskpilot_obs.exporters.base import Batched, Exporter, PartialExportError
 from taskpilot_obs.exporters.json_logging import JsonLogFormatter, LoggerExporter, StdoutExporter
 from taskpilot_obs.records import Operation
-from taskpilot_obs.self_telemetry import Tally
 
 CHAIN = ("seq", "prev_hash", "hash")
 
@@ -154,13 +154,13 @@ def test_a_closed_stdout_is_counted() -> None:
     os.close(reading)
     pipe = io.TextIOWrapper(io.FileIO(writing, "w"), write_through=True)
     for stream in (closed, pipe):
-        tally = Tally()
-        batched = Batched(StdoutExporter(stream), name="audit_log", tally=tally)
+        counters = InternalCounters()
+        batched = Batched(StdoutExporter(stream), name="audit_log", counters=counters)
         batched.export([event(), event()])
         assert batched.flush(10.0) in (True, False)
         batched.shutdown(10.0)
-        tally.take()
-        counted = {metric.name: amount for (metric, _), amount in tally.totals.items()}
+        counters.take()
+        counted = {metric.name: amount for (metric, _), amount in counters.totals.items()}
         assert counted["taskpilot_obs_records_dropped_total"] == 2
         assert counted["taskpilot_obs_export_errors_total"] == 1
     with contextlib.suppress(OSError):

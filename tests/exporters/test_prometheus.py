@@ -21,8 +21,9 @@ from prometheus_client.metrics_core import Metric as Collected
 from prometheus_client.openmetrics import parser as openmetrics
 
 from taskpilot_obs import semconv
+from taskpilot_obs._pipeline.batched import Exporter
+from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.exporters.base import Exporter
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram
 from taskpilot_obs.exporters.prometheus.scrape import render
@@ -44,7 +45,6 @@ from taskpilot_obs.records import (
     Status,
     Verdict,
 )
-from taskpilot_obs.self_telemetry import Tally
 from taskpilot_obs.usage import Usage
 
 parse_openmetrics: Callable[[str], Iterator[Collected]] = openmetrics.text_string_to_metric_families
@@ -59,8 +59,8 @@ class Scrape:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.tally = Tally()
-        self.exporter = PrometheusExporter(self.registry, tally=self.tally)
+        self.counters = InternalCounters()
+        self.exporter = PrometheusExporter(self.registry, counters=self.counters)
 
     def __call__(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
@@ -453,13 +453,13 @@ def test_a_scrape_by_hand_sees_what_was_handed_over() -> None:
         calls.append("failed")
         raise OSError("disk")
 
-    tally = Tally()
+    counters = InternalCounters()
     exporter = PrometheusExporter(registry, drain=lambda: exporter.export([ended()]))
-    failing = PrometheusExporter(registry, drain=fail, tally=tally)
+    failing = PrometheusExporter(registry, drain=fail, counters=counters)
     assert calls == []
     assert b'agent_runs_total{agent="planner",status="success"} 1.0' in generate_latest(registry)
     assert calls == ["failed"]
-    assert tally.take() == {(semconv.INTERNAL_ERRORS, ("prometheus.drain",)): 1}
+    assert counters.take() == {(semconv.INTERNAL_ERRORS, ("prometheus.drain",)): 1}
     del failing
     gc.collect()
     generate_latest(registry)
@@ -621,7 +621,7 @@ def test_a_record_that_cannot_be_booked_takes_no_other_along(scrape: Scrape) -> 
     wordy = llm(usage=Usage("many", 1))  # type: ignore[arg-type]  # the same
     scrape.export(ended(), nameless, ended(), wordy, ended())
     assert scrape("agent_runs_total", agent="planner", status="success") == 3
-    assert scrape.tally.take() == {(semconv.INTERNAL_ERRORS, ("prometheus",)): 2}
+    assert scrape.counters.take() == {(semconv.INTERNAL_ERRORS, ("prometheus",)): 2}
 
 
 @pytest.mark.parametrize("duration", [float("nan"), float("inf"), -1.0])
@@ -637,7 +637,7 @@ def test_a_cost_that_is_no_amount_adds_nothing(scrape: Scrape, cost: Decimal) ->
     """A cost that is not a positive amount leaves the counter where it was, and nothing fails."""
     scrape.export(llm(cost=cost, usage=Usage(-1, 1)))
     assert scrape("llm_cost_usd_total", agent="planner", **MODEL) == 0
-    assert scrape.tally.take() == {}
+    assert scrape.counters.take() == {}
 
 
 def test_exemplars_of_sampled_runs_come_out_in_openmetrics(scrape: Scrape) -> None:
@@ -674,7 +674,7 @@ def test_an_exemplar_that_is_not_valid_is_left_out_and_counted_once(
     scrape.export(ended(trace_id=trace_id, span_id=span_id, sampled=True))
     assert scrape("agent_run_duration_seconds_count", agent="planner") == 1
     assert b"trace_id" not in render(scrape.registry, OPEN_METRICS)[0]
-    assert scrape.tally.take() == {}
+    assert scrape.counters.take() == {}
 
 
 def everything() -> list[Record]:

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taskpilot_obs._pipeline.batched import Exporter
+from taskpilot_obs._support.sketch import RELATIVE_ERROR, Sketch
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.exporters.base import Exporter
-from taskpilot_obs.exporters.sketch import RELATIVE_ERROR, Sketch
 from taskpilot_obs.exporters.window import FINE_WINDOW, NANOSECONDS, RollingWindow
 from taskpilot_obs.records import (
     AuditEvent,

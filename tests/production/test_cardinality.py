@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from taskpilot_obs import semconv, track_agent, track_llm
-from taskpilot_obs.recorder import Recorder
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.semconv import LABEL_BOUNDS, MAX_CHILDREN, METRICS, OTHER, Kind, Label
 
 AGENTS, MODELS = 50_000, 10_000

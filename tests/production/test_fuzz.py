@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskpilot_obs import observe_llm, request_context, track_agent
+from taskpilot_obs._support.ids import REQUEST_ID
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.exceptions import AuditLogError, SourceError
 from taskpilot_obs.exporters.prometheus.reading import parse_text
 from taskpilot_obs.exposition import MetricsServer, metrics_wsgi_app, start_metrics_server
-from taskpilot_obs.ids import REQUEST_ID
 from taskpilot_obs.records import Invocation
 from taskpilot_obs.safety.redaction import Redactor
 from taskpilot_obs.testing import capture_records, fresh_recorder

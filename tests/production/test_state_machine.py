@@ -17,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from prometheus_client import CollectorRegistry
 
 from taskpilot_obs import configure, flush, track_agent
-from taskpilot_obs.invocation import ActiveInvocation
+from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs.records import Invocation, Record, Started
 from taskpilot_obs.testing import fresh_recorder
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.exceptions import ConfigurationError, GuardrailBlockedError, PolicyViolationError
 from taskpilot_obs.records import CheckResult, DecisionKind, Operation, Origin, Severity, Stage, Verdict
 from taskpilot_obs.safety import checks as running
@@ -15,7 +16,6 @@ from taskpilot_obs.safety.checks import Checks
 from taskpilot_obs.safety.guardrails import Check, check_with
 from taskpilot_obs.safety.policies import AllowTools, DenyWords, MaxInputLength, MaxTokens, RequireApproval
 from taskpilot_obs.safety.subjects import ALLOW, PASSED, Ruling, Subject, blocked, deny, require_approval
-from taskpilot_obs.self_telemetry import Tally
 from taskpilot_obs.semconv import INTERNAL_ERRORS
 
 NO_LIST: Any = DenyWords(["x"])
@@ -28,10 +28,12 @@ def those(policies: Any, guardrails: Any, mode: Any, subject: Any) -> Any:
     return checks.at(subject.stage) + checks.of_tokens(subject.stage)
 
 
-def ask(*policies: Any, guardrails: Any = (), mode: Any = "monitor", subject: Any = SUBJECT, tally: Any = None) -> Any:
+def ask(
+    *policies: Any, guardrails: Any = (), mode: Any = "monitor", subject: Any = SUBJECT, counters: Any = None
+) -> Any:
     """What came of the checks: whether the work may go on, and the outcomes."""
     outcomes: list[Any] = []
-    return running.run(those(policies, guardrails, mode, subject), subject, outcomes, tally), outcomes
+    return running.run(those(policies, guardrails, mode, subject), subject, outcomes, counters), outcomes
 
 
 def ask_async(*policies: Any, guardrails: Any = (), mode: Any = "monitor", subject: Any = SUBJECT) -> Any:
@@ -115,12 +117,12 @@ def test_a_failing_check_is_open_in_monitor_and_closed_in_enforce(
     mode: Any, on_error: Any, goes_on: Any, result: Any, verdict: Any
 ) -> None:
     """A check that raises lets the work go on or refuses it, by default as the mode; it is never a violation."""
-    tally = Tally()
-    went_on, outcomes = ask(check_with(boom, on_error=on_error), lambda _: True, mode=mode, tally=tally)
+    counters = InternalCounters()
+    went_on, outcomes = ask(check_with(boom, on_error=on_error), lambda _: True, mode=mode, counters=counters)
     assert went_on is goes_on
     assert (outcomes[0].result, outcomes[0].verdict) == (result, verdict)
     assert len(outcomes) == (2 if goes_on else 1)
-    assert tally.take()[INTERNAL_ERRORS, ("check",)] == 1
+    assert counters.take()[INTERNAL_ERRORS, ("check",)] == 1
     assert both(check_with(boom, on_error=on_error), mode=mode)[0] is goes_on
 
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
+from taskpilot_obs._api.blocks import track_agent, track_llm, track_workflow
+from taskpilot_obs._api.decorators import observe_agent, observe_llm, observe_tool, observe_workflow
 from taskpilot_obs.config import configure, get_recorder
-from taskpilot_obs.decorators import observe_agent, observe_llm, observe_tool, observe_workflow
 from taskpilot_obs.exceptions import ConfigurationError, GuardrailBlockedError, PolicyViolationError
 from taskpilot_obs.records import CheckResult, Decision, DecisionKind, Severity, Stage, Status, Verdict
 from taskpilot_obs.safety.guardrails import check_with
 from taskpilot_obs.safety.policies import AllowTools, DenyWords, MaxInputLength, MaxTokens, RequireApproval
 from taskpilot_obs.safety.subjects import blocked, deny
 from taskpilot_obs.testing import capture_invocations, capture_records, fresh_recorder
-from taskpilot_obs.tracking import track_agent, track_llm, track_workflow
 
 NO_MODE: Any = "strict"
 WORDS = DenyWords(["delete"], severity="high")

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from taskpilot_obs._support.counters import InternalCounters
+from taskpilot_obs._support.guarded import forget_causes
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.guarded import forget_causes
 from taskpilot_obs.safety.personal import is_card, is_iban
 from taskpilot_obs.safety.redaction import KINDS, UNREADABLE, Redactor, Rule
 from taskpilot_obs.safety.rendering import is_secret_key
-from taskpilot_obs.self_telemetry import Tally
 
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEAx7Zq\nq2n4Vd9k\n-----END RSA PRIVATE KEY-----"
 PUTTY = (
@@ -295,13 +295,13 @@ def test_linear_engine_serves_as_a_rule() -> None:
 def test_rule_that_raises_withholds_the_text(caplog: Any) -> None:
     """A rule of the user's that fails shows nothing rather than too much, and is counted and logged."""
     forget_causes()
-    tally = Tally()
+    counters = InternalCounters()
 
     def broken(_text: Any) -> Any:
         raise RuntimeError("boom")
 
     with caplog.at_level(logging.ERROR):
-        assert Redactor(Rule("x", broken), tally=tally).text("hello") == UNREADABLE
+        assert Redactor(Rule("x", broken), counters=counters).text("hello") == UNREADABLE
     assert "redaction failed with RuntimeError" in caplog.text
 
 

@@ -16,13 +16,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry, generate_latest
 
+from taskpilot_obs._api.blocks import track_agent
+from taskpilot_obs._api.decorators import observe_agent, observe_llm, observe_tool, observe_workflow
 from taskpilot_obs.config import configure
-from taskpilot_obs.decorators import observe_agent, observe_llm, observe_tool, observe_workflow
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Decision, Invocation, Started
 from taskpilot_obs.safety import Rule, check_with, deny
 from taskpilot_obs.testing import capture_records, fresh_recorder
-from taskpilot_obs.tracking import track_agent
 
 SECRETS = (
     "sk-proj-Zx9w8v7u6t5s4r3q2p1o0n9m8l7k6j5i4h3g2f1e",

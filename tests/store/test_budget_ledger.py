@@ -21,11 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from prometheus_client import CollectorRegistry
 
 from taskpilot_obs import record_llm_call, request_context, track_llm
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget, BudgetAlert, budget_status
 from taskpilot_obs.budgets.ledger import Account, Charge, ReservationLine
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import BudgetExceededError, BudgetUnavailableError, StoreError
-from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import CheckResult, Decision
 from taskpilot_obs.store import Store, StoreExporter, upgrade
 from taskpilot_obs.store.budget_ledger import StoreLedger

@@ -18,10 +18,10 @@ from _stored import NOON, denial, llm_call, new_database, run_processes, sqlite_
 from sqlalchemy import func, select, text
 
 from taskpilot_obs import golden_signals, track_llm, track_workflow
+from taskpilot_obs._pipeline.batched import Batched
+from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
-from taskpilot_obs.exporters.base import Batched
 from taskpilot_obs.records import Invocation
-from taskpilot_obs.self_telemetry import Tally
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED
 from taskpilot_obs.stats import get_stats
 from taskpilot_obs.store import Store, StoreExporter
@@ -70,14 +70,14 @@ def test_a_batch_without_facts_is_no_transaction(exporter: StoreExporter) -> Non
 
 def test_behind_its_worker_every_record_is_counted(exporter: StoreExporter) -> None:
     """Behind `Batched`, a flush returns when all is written, and the count of records is right."""
-    tally = Tally()
-    batched = Batched(exporter, name="store", tally=tally)
+    counters = InternalCounters()
+    batched = Batched(exporter, name="store", counters=counters)
     for _ in range(50):
         batched.export([llm_call() for _ in range(100)])
     assert batched.flush(30.0)
-    tally.take()
+    counters.take()
     assert count(exporter.store) == 5_000
-    assert tally.totals[RECORDS, ("store",)] == 5_000
+    assert counters.totals[RECORDS, ("store",)] == 5_000
     batched.shutdown(5.0)
 
 
@@ -148,13 +148,13 @@ def test_a_wrong_option_is_refused_at_once(tmp_path: Path, options: dict[str, ob
 # What a disk can do
 
 
-def _drops(exporter: StoreExporter, batch: list[Invocation]) -> Tally:
-    tally = Tally()
-    batched = Batched(exporter, name="store", tally=tally)
+def _drops(exporter: StoreExporter, batch: list[Invocation]) -> InternalCounters:
+    counters = InternalCounters()
+    batched = Batched(exporter, name="store", counters=counters)
     batched.export(batch)
     assert batched.flush(60.0)
-    tally.take()
-    return tally
+    counters.take()
+    return counters
 
 
 def test_a_file_that_became_read_only_drops_and_counts(tmp_path: Path) -> None:
@@ -166,9 +166,9 @@ def test_a_file_that_became_read_only_drops_and_counts(tmp_path: Path) -> None:
         connection.exec_driver_sql("PRAGMA query_only = ON")
     with pytest.raises(StoreUnavailableError, match="may not be written to"):
         exporter.export([llm_call()])
-    tally = _drops(exporter, [llm_call(), llm_call()])
-    assert tally.totals[EXPORT_ERRORS, ("store",)] == 1
-    assert tally.totals[RECORDS_DROPPED, ("store", "export_failed")] == 2
+    counters = _drops(exporter, [llm_call(), llm_call()])
+    assert counters.totals[EXPORT_ERRORS, ("store",)] == 1
+    assert counters.totals[RECORDS_DROPPED, ("store", "export_failed")] == 2
     exporter.shutdown(1.0)
 
 
@@ -235,7 +235,7 @@ def test_a_server_that_is_killed_under_load_loses_and_doubles_nothing(mortal: Se
     url = new_database(mortal)
     with store_at(url) as store:
         exporter = StoreExporter(url, spool_dir=tmp_path)
-        batched = Batched(exporter, name="store", tally=(tally := Tally()))
+        batched = Batched(exporter, name="store", counters=(counters := InternalCounters()))
 
         def load() -> None:
             for start in range(0, 20_000, 100):
@@ -251,10 +251,10 @@ def test_a_server_that_is_killed_under_load_loses_and_doubles_nothing(mortal: Se
             mortal.start()
         loader.join()
         assert batched.flush(60.0)
-        tally.take()
+        counters.take()
         found = get_stats((NOON - timedelta(hours=1), NOON + timedelta(hours=1)), store=store)
         assert (found.requests, found.cost_usd) == (20_000, 20_000 * CENT)
-        assert tally.totals[RECORDS, ("store",)] == 20_000
+        assert counters.totals[RECORDS, ("store",)] == 20_000
         batched.shutdown(5.0)
         assert list(tmp_path.iterdir()) == []
 

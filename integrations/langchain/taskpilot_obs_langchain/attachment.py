@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from langchain_core.tracers.context import register_configure_hook
 
-from taskpilot_obs.context import restore
+from taskpilot_obs._recording.context import restore
 from taskpilot_obs_langchain.handler import ObservabilityHandler
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-    from taskpilot_obs.recorder import Recorder
+    from taskpilot_obs._recording.recorder import Recorder
 
 M = TypeVar("M", bound="BaseChatModel")
 

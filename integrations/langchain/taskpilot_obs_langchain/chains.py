@@ -64,7 +64,7 @@ def _is_node(tags: Sequence[str] | None) -> bool:
 
 def is_own_node(name: str, above: Entry | None) -> bool:
     """Whether the run above is the node that an agent's graph is: then they are one agent."""
-    if above is None or not above.mine or above.run is None or not above.run.site.is_agent:
+    if above is None or not above.mine or above.run is None or not above.run.callsite.is_agent:
         return False
     return name in {above.run.name, _UNNAMED}
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from langchain_core.callbacks import BaseCallbackHandler
 
+from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.statuses import register_status
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.config import get_recorder
-from taskpilot_obs.guarded import guarded
-from taskpilot_obs.llm_invocation import LlmInvocation
-from taskpilot_obs.outcomes import register_status
 from taskpilot_obs.records import SUCCESS, Operation, Status
 from taskpilot_obs_langchain import answers, middleware, models, streams
 from taskpilot_obs_langchain.breakpoints import hear_graphs
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.outputs import LLMResult
 
-    from taskpilot_obs.recorder import Recorder
+    from taskpilot_obs._recording.recorder import Recorder
 
 _WORKFLOW: Final = Operation.WORKFLOW
 
@@ -77,7 +77,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         self._root = {None: None, "workflow": Operation.WORKFLOW, "agent": Operation.AGENT}[root]
         self._name = name
         self._open = Opener(self._recorder)
-        self._guard = guarded("langchain", self._recorder.tally)
+        self._guard = guarded("langchain", self._recorder.counters)
         self._silent = self._runs.silent
         self._hears_graphs = False
         self._stated = self._runs.stated

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from langchain_core.callbacks.manager import handle_event
 from langchain_core.globals import get_llm_cache
 
-from taskpilot_obs import context
-from taskpilot_obs.abandonable import Abandonable
-from taskpilot_obs.context import current_running, current_scope, request_context
-from taskpilot_obs.invocation import ActiveInvocation
-from taskpilot_obs.llm_invocation import LlmInvocation
+from taskpilot_obs._recording import context
+from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
+from taskpilot_obs._recording.context import current_running, current_scope, request_context
+from taskpilot_obs._recording.finalized import FinalizedInvocation
+from taskpilot_obs._recording.invocation import ActiveInvocation
+from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs.records import Operation
 from taskpilot_obs.semconv import Attr
-from taskpilot_obs.site import LlmSite, Site
 from taskpilot_obs_langchain import models
 from taskpilot_obs_langchain.runs import Entry, innermost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskpilot_obs.recorder import Recorder
+    from taskpilot_obs._recording.recorder import Recorder
 
 R = TypeVar("R", bound=ActiveInvocation)
 
@@ -44,24 +44,24 @@ class Opener:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._sites: dict[tuple[Operation, str], Site] = {}
-        self._tools: dict[tuple[str, str], Site] = {}
-        self._models: dict[tuple[object, ...], LlmSite] = {}
+        self._callsites: dict[tuple[Operation, str], Callsite] = {}
+        self._tools: dict[tuple[str, str], Callsite] = {}
+        self._models: dict[tuple[object, ...], LlmCallsite] = {}
 
     def run(self, entry: Entry, operation: Operation, name: str) -> None:
         """Begin a workflow or an agent."""
-        site = self._sites.get((operation, name))
-        if site is None:
-            if len(self._sites) >= _MAX_SITES:
-                self._sites.clear()
-            site = self._sites[operation, name] = self._recorder.site(operation, name)
-        run = self._begin(entry, Abandonable(), site)
+        callsite = self._callsites.get((operation, name))
+        if callsite is None:
+            if len(self._callsites) >= _MAX_SITES:
+                self._callsites.clear()
+            callsite = self._callsites[operation, name] = self._recorder.callsite(operation, name)
+        run = self._begin(entry, FinalizedInvocation(), callsite)
         if run.span is not None and _by_one_call():
             entry.step = run.attach()
 
     def tool(self, entry: Entry, name: str, kind: str, call_id: object) -> None:
         """Begin a tool call; `kind` is `function` or `datastore`."""
-        run = self._begin(entry, Abandonable(), self._tool_site(name, kind))
+        run = self._begin(entry, FinalizedInvocation(), self._tool_site(name, kind))
         if run.span is None:
             return
         if isinstance(call_id, str):
@@ -74,7 +74,7 @@ class Opener:
         """Begin an LLM call, from what LangChain says of it and of the model's settings."""
         metadata = said.get("metadata") or models.NOTHING
         try:
-            site = self._models.get(
+            callsite = self._models.get(
                 (
                     metadata.get("ls_model_name"),
                     metadata.get("ls_provider"),
@@ -84,10 +84,10 @@ class Opener:
                 )
             )
         except TypeError:  # something else than text and numbers
-            site = None
-        if site is None:
-            site = self._model_site(metadata, said.get("invocation_params") or models.NOTHING, settings)
-        call = self._begin(entry, LlmInvocation(), site)
+            callsite = None
+        if callsite is None:
+            callsite = self._model_site(metadata, said.get("invocation_params") or models.NOTHING, settings)
+        call = self._begin(entry, LlmInvocation(), callsite)
         own_cache = settings.get("cache")
         entry.cacheable = own_cache is not False and (get_llm_cache() is not None or models.is_cache(own_cache))
         if call.span is not None and said.get("batch_size", 1) == 1 and _by_one_call():
@@ -99,7 +99,7 @@ class Opener:
 
         LangGraph's thread is the session, where the request context names none.
         """
-        entry.run = context.present()
+        entry.run = context.current_invocation()
         thread = metadata.get("thread_id") if metadata else None
         if not isinstance(thread, str | int):
             return
@@ -109,12 +109,12 @@ class Opener:
         with request_context(session_id=str(thread)) as named:
             entry.scopes = scope, named
 
-    def _begin(self, entry: Entry, made: R, site: Site) -> R:
+    def _begin(self, entry: Entry, made: R, callsite: Callsite) -> R:
         """Begin it, and note that the run is this invocation."""
         parent, running = entry.run, _running()
         if entry.above is not None and (running is not None or parent is None or parent.ended_ns):
             parent = innermost(running, parent)
-        run = made.at(site, parent)
+        run = made.at(callsite, parent)
         scopes = entry.scopes
         if scopes is not None and current_scope.get() is scopes[0]:
             run.scope = scopes[1]
@@ -125,27 +125,29 @@ class Opener:
 
     def _model_site(
         self, metadata: Mapping[str, Any], params: Mapping[str, Any], settings: Mapping[str, Any]
-    ) -> LlmSite:
+    ) -> LlmCallsite:
         asked = models.asked_for(metadata, params, settings)
         options = models.options_in(metadata)
         key = models.key_of(asked, options)
-        site = self._models.get(key)
-        if site is None:
+        callsite = self._models.get(key)
+        if callsite is None:
             if len(self._models) >= _MAX_SITES:
                 self._models.clear()
-            shared = self._recorder.llm_site(model=asked.model, provider=asked.provider_name)
-            site = self._models[key] = LlmSite(self._recorder, shared.operation, shared.model, shared.provider, {})
-            site.span_attributes.update(options)
-        return site
+            shared = self._recorder.llm_callsite(model=asked.model, provider=asked.provider_name)
+            callsite = self._models[key] = LlmCallsite(
+                self._recorder, shared.operation, shared.model, shared.provider, {}
+            )
+            callsite.span_attributes.update(options)
+        return callsite
 
-    def _tool_site(self, name: str, kind: str) -> Site:
-        site = self._tools.get((name, kind))
-        if site is None:
+    def _tool_site(self, name: str, kind: str) -> Callsite:
+        callsite = self._tools.get((name, kind))
+        if callsite is None:
             if len(self._tools) >= _MAX_SITES:
                 self._tools.clear()
-            site = self._tools[name, kind] = Site(self._recorder, Operation.TOOL, name, {})
-            site.span_attributes[Attr.TOOL_TYPE] = kind
-        return site
+            callsite = self._tools[name, kind] = Callsite(self._recorder, Operation.TOOL, name, {})
+            callsite.span_attributes[Attr.TOOL_TYPE] = kind
+        return callsite
 
 
 def _by_one_call() -> bool:

@@ -15,10 +15,10 @@ from langchain_core.tools import tool
 from pydantic import PrivateAttr
 from taskpilot_obs_langchain import BudgetMiddleware, ObservabilityHandler, budgeted
 
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.exceptions import BudgetExceededError
-from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import Operation, Status
 from taskpilot_obs.testing import capture_invocations, fresh_recorder
 

@@ -26,8 +26,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from taskpilot_obs_langchain import ObservabilityHandler, observe_langchain
 
 from taskpilot_obs import get_request_id, observe_tool
-from taskpilot_obs.context import current_running, current_scope, present
-from taskpilot_obs.recorder import Recorder
+from taskpilot_obs._recording.context import current_invocation, current_running, current_scope
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.testing import fresh_recorder
 
@@ -76,7 +76,12 @@ def traced(spans: Spans, caplog: pytest.LogCaptureFixture) -> Iterator[Recorder]
 
 def nothing_is_current() -> None:
     assert trace.get_current_span() is trace.INVALID_SPAN
-    assert (current_running.get(), current_scope.get(), present(), get_request_id()) == (None, None, None, None)
+    assert (current_running.get(), current_scope.get(), current_invocation(), get_request_id()) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 def config(**more: Any) -> Any:
@@ -138,7 +143,7 @@ def test_a_langchain_context_without_a_run_runs_nothing(spans: Spans) -> None:
 
     @observe_tool
     def look() -> str | None:
-        run = present()
+        run = current_invocation()
         return None if run is None else run.name
 
     with set_config_context(config()) as inside:

@@ -31,8 +31,8 @@ from taskpilot_obs_langchain import ObservabilityHandler, observe_langchain, ope
 from taskpilot_obs_langchain.runs import runs_of
 
 from taskpilot_obs import observe_agent, observe_workflow, track_workflow
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.config import build_recorder
-from taskpilot_obs.recorder import Recorder
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.testing import Captured, capture_invocations
 from taskpilot_obs.usage import Usage
@@ -625,7 +625,7 @@ def test_names_do_not_pile_up(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> No
         handler.on_llm_end(LLMResult(generations=[]), run_id=run_id)
     kinds = ("chain", "tool", "model")
     assert [run.name for run in seen] == [f"{kind}{number}" for number in range(5) for kind in kinds]
-    assert len(handler._open._sites) <= 2
+    assert len(handler._open._callsites) <= 2
     assert len(handler._open._tools) <= 2
     assert len(handler._open._models) <= 2
 

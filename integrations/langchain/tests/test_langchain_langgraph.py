@@ -28,7 +28,7 @@ from taskpilot_obs_langchain import ObservabilityHandler, middleware
 from taskpilot_obs_langchain.runs import runs_of
 
 from taskpilot_obs import get_request_id, observe_tool, request_context, track_workflow
-from taskpilot_obs.recorder import Recorder
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.records import CheckResult, Decision, DecisionKind, Invocation, Stage, Status, Verdict
 from taskpilot_obs.testing import Captured, capture_records
 

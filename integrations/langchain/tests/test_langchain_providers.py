@@ -20,7 +20,7 @@ from langchain_openai import ChatOpenAI, OpenAI
 from pydantic import SecretStr
 from taskpilot_obs_langchain import ObservabilityHandler, answers, models
 
-from taskpilot_obs.recorder import Recorder
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 from taskpilot_obs.usage import Usage, read_response

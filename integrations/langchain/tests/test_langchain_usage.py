@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from taskpilot_obs_langchain import ObservabilityHandler, answers, with_stream_usage
 from taskpilot_obs_langchain.runs import runs_of
 
-from taskpilot_obs.recorder import Recorder
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.testing import Captured
 from taskpilot_obs.usage import Usage, read_response

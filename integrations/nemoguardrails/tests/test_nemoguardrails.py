@@ -15,7 +15,7 @@ from nemoguardrails import LLMRails, RailsConfig  # noqa: E402  only where it is
 from nemoguardrails.types import LLMResponse  # noqa: E402  only where it is installed
 from taskpilot_obs_nemoguardrails import NemoGuardrail, SyncNemoGuardrail  # noqa: E402  only where it is installed
 
-from taskpilot_obs.decorators import observe_agent  # noqa: E402  with the rest
+from taskpilot_obs._api.decorators import observe_agent  # noqa: E402  with the rest
 from taskpilot_obs.exceptions import GuardrailBlockedError  # noqa: E402  with the rest
 from taskpilot_obs.records import Decision, Stage, Status  # noqa: E402  with the rest
 from taskpilot_obs.safety import check_with  # noqa: E402  with the rest

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskpilot_obs import semconv
+from taskpilot_obs._support.guarded import guarded, run_to_completion
 from taskpilot_obs.exporters.prometheus.checks import book_decision, book_feedback
 from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS, families_of
 from taskpilot_obs.exporters.prometheus.labels import clean
 from taskpilot_obs.exporters.prometheus.llm_calls import LlmCalls
 from taskpilot_obs.exporters.prometheus.runs import Runs
 from taskpilot_obs.exporters.prometheus.sums import Sums
-from taskpilot_obs.guarded import guarded, to_the_end
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
     CacheSize,
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
+    from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.records import Operation, Record
-    from taskpilot_obs.self_telemetry import Tally
     from taskpilot_obs.semconv import Metric
 
 _WHERE = "prometheus"
@@ -44,7 +44,7 @@ class PrometheusExporter:
         service_version: its version, for `taskpilot_obs_info`.
         version: version of this library, for `taskpilot_obs_info`.
         drain: called before each scrape of the registry: books everything handed over so far.
-        tally: counts records that could not be booked.
+        counters: counts records that could not be booked.
 
     Raises:
         ConfigurationError: the registry has a metric of the same name, or PROMETHEUS_MULTIPROC_DIR is no directory.
@@ -58,11 +58,11 @@ class PrometheusExporter:
         service_version: str = "",
         version: str = "",
         drain: Callable[[], None] | None = None,
-        tally: Tally | None = None,
+        counters: InternalCounters | None = None,
     ) -> None:
         self._families = families_of(registry)
         self._drain = drain
-        self._tally = tally
+        self._counters = counters
         self._runs = Runs(self._families)
         self._llm_calls = LlmCalls(self._families)
         self._sums = Sums(self._families)
@@ -78,7 +78,7 @@ class PrometheusExporter:
     def drain(self) -> None:
         """Book everything handed over so far; a failure to do so is counted and does not stop the scrape."""
         if self._drain is not None:
-            with guarded("prometheus.drain", self._tally):
+            with guarded("prometheus.drain", self._counters):
                 self._drain()
 
     def shutdown(self, timeout_s: float = 0.0) -> None:  # noqa: ARG002  nothing here takes time
@@ -98,7 +98,7 @@ class PrometheusExporter:
 
     def _book_all(self, batch: Sequence[Record]) -> None:
         records = iter(batch)
-        to_the_end(lambda: self._book_rest(records))
+        run_to_completion(lambda: self._book_rest(records))
 
     def _book_rest(self, records: Iterator[Record]) -> None:
         self._finish(lambda: self._book(records))
@@ -108,7 +108,7 @@ class PrometheusExporter:
         """Act until it is done, at the price of one guard: the action goes on behind the item that failed."""
         finished = False
         while not finished:
-            with guarded(_WHERE, self._tally):
+            with guarded(_WHERE, self._counters):
                 action()
                 finished = True
 

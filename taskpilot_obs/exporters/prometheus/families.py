@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, values
 
 from taskpilot_obs import semconv
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram
 from taskpilot_obs.exporters.prometheus.labels import Admission, clean
 from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, mark_namespace
-from taskpilot_obs.guarded import guarded
 from taskpilot_obs.semconv import FIXED_VALUES, LABEL_BOUNDS, LABEL_OVERFLOW, METRICS, OTHER, Kind, Label, Metric
 
 if TYPE_CHECKING:

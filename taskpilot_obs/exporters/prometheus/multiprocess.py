@@ -13,9 +13,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.utils import floatToGoString
 
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import SourceError
 from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, exact_sum, files_of, locked, read, sweep
-from taskpilot_obs.guarded import guarded
 
 _ADDED: Final = ("counter", "histogram", "summary")
 _BUCKET: Final = "_bucket"

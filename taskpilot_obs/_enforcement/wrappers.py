@@ -7,17 +7,17 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeVar
 
-from taskpilot_obs.context import current_running
-from taskpilot_obs.driving import relay
-from taskpilot_obs.gate import Streamed
+from taskpilot_obs._enforcement.enforcer import Streamed
+from taskpilot_obs._recording.context import current_running
+from taskpilot_obs._recording.generators import wrap_async_generator
 from taskpilot_obs.records import Stage
 from taskpilot_obs.safety.checks import Checks
 from taskpilot_obs.safety.guardrails import Mode
 
 if TYPE_CHECKING:
+    from taskpilot_obs._enforcement.enforcer import Enforcer
+    from taskpilot_obs._recording.invocation import ActiveInvocation
     from taskpilot_obs.budgets.model import Budget
-    from taskpilot_obs.gate import Gate
-    from taskpilot_obs.invocation import ActiveInvocation
 
 
 class CheckOptions(TypedDict, total=False):
@@ -72,7 +72,9 @@ def place(
     return Place(checks if checks.all else None, buffer, budget)
 
 
-def gated(function: Callable[..., Any], kind: Callable[..., Any], gate: Gate, *, buffer: bool) -> Callable[..., Any]:
+def gated(
+    function: Callable[..., Any], kind: Callable[..., Any], gate: Enforcer, *, buffer: bool
+) -> Callable[..., Any]:
     """The function with the checks of the gate; it must be called while its run is the current one.
 
     Args:
@@ -119,7 +121,7 @@ def _current() -> ActiveInvocation:
     return current_running.get()  # type: ignore[return-value]  # the decorator has just set it
 
 
-def _plain(function: Callable[..., Any], gate: Gate) -> Callable[..., Any]:
+def _plain(function: Callable[..., Any], gate: Enforcer) -> Callable[..., Any]:
     def asked(*args: Any, **kwargs: Any) -> Any:
         run = _current()
         gate.ask_in(run, args, kwargs)
@@ -129,20 +131,20 @@ def _plain(function: Callable[..., Any], gate: Gate) -> Callable[..., Any]:
         if isinstance(result, GeneratorType):
             return _released(result, gate, run, buffer=False)
         if isinstance(result, AsyncGeneratorType):
-            return relay(lambda: (None, _AsyncStream(lambda: result, gate, run)))()
+            return wrap_async_generator(lambda: (None, _AsyncStream(lambda: result, gate, run)))()
         gate.ask_out(run, result)
         return result
 
     return asked
 
 
-async def _awaited(awaitable: Awaitable[Any], gate: Gate, run: ActiveInvocation) -> Any:
+async def _awaited(awaitable: Awaitable[Any], gate: Enforcer, run: ActiveInvocation) -> Any:
     result = await awaitable
     await gate.ask_out_async(run, result)
     return result
 
 
-def _coroutine(function: Callable[..., Any], gate: Gate) -> Callable[..., Any]:
+def _coroutine(function: Callable[..., Any], gate: Enforcer) -> Callable[..., Any]:
     async def asked(*args: Any, **kwargs: Any) -> Any:
         run = _current()
         await gate.ask_in_async(run, args, kwargs)
@@ -151,7 +153,7 @@ def _coroutine(function: Callable[..., Any], gate: Gate) -> Callable[..., Any]:
     return asked
 
 
-def _generator(function: Callable[..., Any], gate: Gate, *, buffer: bool) -> Callable[..., Any]:
+def _generator(function: Callable[..., Any], gate: Enforcer, *, buffer: bool) -> Callable[..., Any]:
     def asked(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         run = _current()
         gate.ask_in(run, args, kwargs)
@@ -161,7 +163,7 @@ def _generator(function: Callable[..., Any], gate: Gate, *, buffer: bool) -> Cal
 
 
 def _released(
-    inner: Generator[Any, Any, Any], gate: Gate, run: ActiveInvocation, *, buffer: bool
+    inner: Generator[Any, Any, Any], gate: Enforcer, run: ActiveInvocation, *, buffer: bool
 ) -> Generator[Any, Any, Any]:
     """Pass a stream on: behind its checks when it is held back, otherwise ahead of them."""
     items = Streamed()
@@ -212,7 +214,7 @@ class _AsyncStream(AsyncGenerator[Any, Any]):
     def __init__(
         self,
         start: Callable[[], AsyncGenerator[Any, Any]],
-        gate: Gate,
+        gate: Enforcer,
         run: ActiveInvocation | None = None,
         call: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
         *,

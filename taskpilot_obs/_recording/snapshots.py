@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskpilot_obs import ids
+from taskpilot_obs._recording.callsite import NO_DETAILS
+from taskpilot_obs._recording.rollups import Totals
+from taskpilot_obs._support import ids
 from taskpilot_obs.records import Invocation, Started, clean_attributes
-from taskpilot_obs.rollups import Totals
-from taskpilot_obs.site import NO_DETAILS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from taskpilot_obs.context import Scope
-    from taskpilot_obs.invocation import ActiveInvocation
+    from taskpilot_obs._recording.callsite import Callsite, Details
+    from taskpilot_obs._recording.context import Scope
+    from taskpilot_obs._recording.invocation import ActiveInvocation
+    from taskpilot_obs._recording.spans import LiveSpan
     from taskpilot_obs.records import Record, Status
-    from taskpilot_obs.site import Details, Site
-    from taskpilot_obs.tracing import LiveSpan
 
 LOST, UNSEEN, BEGUN, DONE = range(-1, 3)
 """What the drainer has seen of an invocation; `LOST`: its start was dropped, its end will bring both records."""
@@ -38,6 +38,7 @@ class Freezing:
 
     __slots__ = (
         "begun",
+        "callsite",
         "details",
         "ended_ns",
         "input_length",
@@ -45,7 +46,6 @@ class Freezing:
         "output_length",
         "parent",
         "scope",
-        "site",
         "span",
         "stage",
         "started_ns",
@@ -53,7 +53,7 @@ class Freezing:
         "totals",
     )
 
-    site: Site
+    callsite: Callsite
     scope: Scope | None
     parent: ActiveInvocation | None
     number: int
@@ -101,13 +101,13 @@ class Freezing:
 
     def _freeze_start(self, model: str | None = None, provider: str | None = None) -> Started:
         """What is known of a run at its start. Its parent was frozen before it: the queue keeps the order."""
-        site, scope, parent, details, span = self.site, self.scope, self.parent, self.details, self.span
+        callsite, scope, parent, details, span = self.callsite, self.scope, self.parent, self.details, self.span
         invocation_id = ids.text_of(self.number)
         tenant = user = session = None
-        attributes = site.attributes
+        attributes = callsite.attributes
         if parent is None:
             request_id, parent_id = invocation_id, None
-            (workflow, agent), is_task = site.root_lineage, site.is_inner
+            (workflow, agent), is_task = callsite.root_lineage, callsite.is_inner
         else:
             request_id = parent.request_id
             parent_id = parent.begun.invocation_id if parent.stage >= BEGUN else ids.text_of(parent.number)
@@ -123,14 +123,14 @@ class Freezing:
         return _new_started(
             Started,
             (
-                site.operation,
-                site.name,
+                callsite.operation,
+                callsite.name,
                 request_id,
                 invocation_id,
                 parent_id,
                 workflow,
                 agent,
-                self.started_ns + site.host.clock.offset,
+                self.started_ns + callsite.host.clock.offset,
                 trace_id,
                 span_id,
                 sampled,
@@ -168,7 +168,7 @@ class Freezing:
     def _fold(self) -> None:
         """Add this run to the nearest ancestor that has not been frozen as ended."""
         above = self._forget_ended_ancestors()
-        if above is None or (self.totals is None and self.site.is_inner):
+        if above is None or (self.totals is None and self.callsite.is_inner):
             return
         totals = above.own_totals()
         if self.totals is not None:
@@ -193,22 +193,22 @@ class Freezing:
         parent = self.parent
         if self.stage >= BEGUN:
             return self.begun.workflow, self.begun.agent
-        site = self.site
+        callsite = self.callsite
         if parent is None:
-            return site.root_lineage
+            return callsite.root_lineage
         workflow, agent = parent.lineage()
-        if site.is_agent:
-            return workflow if workflow is not None or agent is not None else site.name, site.name
-        return (site.name if site.is_workflow else workflow), agent
+        if callsite.is_agent:
+            return workflow if workflow is not None or agent is not None else callsite.name, callsite.name
+        return (callsite.name if callsite.is_workflow else workflow), agent
 
     def is_task(self) -> bool:
         """Whether this run is a task: a workflow, or an agent with neither workflow nor agent above it."""
-        site, parent = self.site, self.parent
+        callsite, parent = self.callsite, self.parent
         if self.stage >= BEGUN:
             return self.begun.is_task
-        return site.is_workflow or (site.is_agent and (parent is None or parent.lineage() == (None, None)))
+        return callsite.is_workflow or (callsite.is_agent and (parent is None or parent.lineage() == (None, None)))
 
     def _add_own(self, totals: Totals) -> None:
         """Add what this run itself is: one tool call, or one LLM call."""
-        if self.site.is_tool:
+        if self.callsite.is_tool:
             totals.tool_calls += 1

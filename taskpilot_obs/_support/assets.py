@@ -8,7 +8,7 @@ from typing import Final
 
 from taskpilot_obs.exceptions import ConfigurationError
 
-_PACKAGE: Final = Path(__file__).resolve().parent
+_PACKAGE: Final = Path(__file__).resolve().parent.parent
 RULES: Final = Path("prometheus", "rules")
 """The folder of rules below the shipped tree."""
 SETTINGS: Final = Path("prometheus", "slo.yml")

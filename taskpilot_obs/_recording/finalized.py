@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from taskpilot_obs.invocation import ActiveInvocation
+from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs.records import Status
 
 
 def watch(run: ActiveInvocation) -> None:
     """From now on nobody promises to end it: watch for its last reference."""
     if type(run) is ActiveInvocation:
-        run.__class__ = Abandonable
+        run.__class__ = FinalizedInvocation
 
 
-class Abandonable(ActiveInvocation):
+class FinalizedInvocation(ActiveInvocation):
     """An invocation that may never be told its end: it is closed as `abandoned` when the last reference to it goes.
 
     Not so its base, because a finalizer costs every call, and a function that is called always ends.

@@ -8,16 +8,16 @@ from contextlib import ContextDecorator
 from contextvars import ContextVar, Token, copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Self, TypeVar, cast
 
+from taskpilot_obs._support.guarded import log_failure
+from taskpilot_obs._support.ids import accepted_request_id, new_request_id
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.guarded import log_failure
-from taskpilot_obs.ids import accepted_request_id, new_request_id
 from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, clean_attributes, plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from taskpilot_obs.invocation import ActiveInvocation as Running
+    from taskpilot_obs._recording.invocation import ActiveInvocation as Running
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,20 +40,20 @@ class Scope(NamedTuple):
 current_scope: ContextVar[Scope | None] = ContextVar("taskpilot_obs_scope", default=None)
 current_running: ContextVar[Running | None] = ContextVar("taskpilot_obs_invocation", default=None)
 
-present: Callable[[], Running | None] = current_running.get
-"""The invocation that runs here. Call it through the module: `look_also` rebinds it."""
+current_invocation: Callable[[], Running | None] = current_running.get
+"""The invocation that runs here. Call it through the module: `add_current_resolver` rebinds it."""
 
 
-def look_also(find: Callable[[Running | None], Running | None]) -> None:
+def add_current_resolver(find: Callable[[Running | None], Running | None]) -> None:
     """Let an integration say what runs here, where its framework keeps context by itself.
 
     Args:
         find: takes what is known to run here and returns the innermost: that, or what the framework knows of. It must
             be cheap, and must not raise.
     """
-    global present  # noqa: PLW0603  bound once for each framework; a test of a list would cost every call
-    before = present
-    present = lambda: find(before())  # noqa: E731  the variable is the point
+    global current_invocation  # noqa: PLW0603  bound once for each framework; a test of a list would cost every call
+    before = current_invocation
+    current_invocation = lambda: find(before())  # noqa: E731  the variable is the point
 
 
 class request_context(ContextDecorator):  # noqa: N801  used as a statement, like `contextlib.suppress`
@@ -91,7 +91,7 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
     def _scope(self) -> Scope:
         outer = current_scope.get()
         if outer is None:
-            running = present()
+            running = current_invocation()
             outer = (running and running.scope) or Scope(running.request_id if running else new_request_id())
         tenant, user, session = [None if given is None else plain_text(given) for given in self._own]
         return Scope(
@@ -166,7 +166,7 @@ def get_request_id() -> str | None:
     scope = current_scope.get()
     if scope is not None:
         return scope.request_id
-    running = present()
+    running = current_invocation()
     return running.request_id if running is not None else None
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
     from opentelemetry.util.types import AttributeValue
 
-    from taskpilot_obs.rollups import Totals
+    from taskpilot_obs._recording.rollups import Totals
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.37.0"
 """The schema that OpenTelemetry's own GenAI helper declares (opentelemetry-util-genai 1.3)."""

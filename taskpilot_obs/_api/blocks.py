@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from taskpilot_obs import context
-from taskpilot_obs.abandonable import Abandonable
+from taskpilot_obs._recording import context
+from taskpilot_obs._recording.context import current_running
+from taskpilot_obs._recording.finalized import FinalizedInvocation
+from taskpilot_obs._recording.invocation import ActiveInvocation
+from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs.config import get_recorder
-from taskpilot_obs.context import current_running
-from taskpilot_obs.invocation import ActiveInvocation
-from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.records import Operation
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from taskpilot_obs.recorder import Recorder
-    from taskpilot_obs.site import Site
+    from taskpilot_obs._recording.callsite import Callsite
+    from taskpilot_obs._recording.recorder import Recorder
 
 NO_STATEMENT: Mapping[str, int | None] = MappingProxyType({})
 I_co = TypeVar("I_co", bound=ActiveInvocation, covariant=True)
@@ -32,16 +32,20 @@ class Tracked(Generic[I_co]):
 
     __slots__ = ("_new", "_runs", "_site", "_stated")
 
-    def __init__(self, new: type[I_co], site: Site, stated: Mapping[str, int | None] = NO_STATEMENT) -> None:
+    def __init__(self, new: type[I_co], callsite: Callsite, stated: Mapping[str, int | None] = NO_STATEMENT) -> None:
         self._new = new
-        self._site = site
+        self._site = callsite
         self._stated = stated
         self._runs: list[I_co] = []
         """Those in progress: a block may be entered again, in a loop, within itself, in other threads and tasks."""
 
     def _begin(self) -> I_co:
-        site, new = self._site, self._new
-        run = new().enter(site, context.present()) if site.host.enabled else new().at(site, None).begin()
+        callsite, new = self._site, self._new
+        run = (
+            new().enter(callsite, context.current_invocation())
+            if callsite.host.enabled
+            else new().at(callsite, None).begin()
+        )
         self._runs.append(run)
         return run
 
@@ -103,21 +107,21 @@ def track_workflow(
         recorder: where to record; the default recorder when left out.
         attributes: for span and audit log.
     """
-    return Tracked(Abandonable, (recorder or get_recorder()).site(Operation.WORKFLOW, name, attributes))
+    return Tracked(FinalizedInvocation, (recorder or get_recorder()).callsite(Operation.WORKFLOW, name, attributes))
 
 
 def track_agent(
     name: str, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
 ) -> Tracked[ActiveInvocation]:
     """Record a block of code as a run of an agent; arguments as for `track_workflow`."""
-    return Tracked(Abandonable, (recorder or get_recorder()).site(Operation.AGENT, name, attributes))
+    return Tracked(FinalizedInvocation, (recorder or get_recorder()).callsite(Operation.AGENT, name, attributes))
 
 
 def track_tool(
     name: str, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
 ) -> Tracked[ActiveInvocation]:
     """Record a block of code as a tool call of the agent that runs; arguments as for `track_workflow`."""
-    return Tracked(Abandonable, (recorder or get_recorder()).site(Operation.TOOL, name, attributes))
+    return Tracked(FinalizedInvocation, (recorder or get_recorder()).callsite(Operation.TOOL, name, attributes))
 
 
 def track_llm(
@@ -148,7 +152,7 @@ def track_llm(
         ValueError: the operation is no LLM call.
     """
     used = recorder or get_recorder()
-    site = used.llm_site(model=model, provider=provider, operation=operation, attributes=attributes)
+    callsite = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
     if input_tokens is None and max_output_tokens is None:
-        return Tracked(LlmInvocation, site)
-    return Tracked(LlmInvocation, site, {"input_tokens": input_tokens, "max_output_tokens": max_output_tokens})
+        return Tracked(LlmInvocation, callsite)
+    return Tracked(LlmInvocation, callsite, {"input_tokens": input_tokens, "max_output_tokens": max_output_tokens})

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from taskpilot_obs.self_telemetry import Tally
+    from taskpilot_obs._support.counters import InternalCounters
 
 T = TypeVar("T")
 
@@ -31,11 +31,11 @@ class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", t
     What is no `Exception` (KeyboardInterrupt, SystemExit, CancelledError) passes: it is addressed to the user's code.
     """
 
-    __slots__ = ("_tally", "_where")
+    __slots__ = ("_counters", "_where")
 
-    def __init__(self, where: str, tally: Tally | None = None) -> None:
+    def __init__(self, where: str, counters: InternalCounters | None = None) -> None:
         self._where = where
-        self._tally = tally
+        self._counters = counters
 
     def __enter__(self) -> None:
         """Nothing to prepare."""
@@ -50,8 +50,8 @@ class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", t
 
     def caught(self, error: Exception) -> None:
         """Count and log a failure."""
-        if self._tally is not None:
-            self._tally.add(INTERNAL_ERRORS, (self._where,))
+        if self._counters is not None:
+            self._counters.add(INTERNAL_ERRORS, (self._where,))
         log_failure(self._where, error)
 
     def call(self, function: Callable[[T], object], argument: T) -> None:
@@ -62,7 +62,7 @@ class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", t
             self.caught(error)
 
 
-def to_the_end(action: Callable[[], object]) -> None:
+def run_to_completion(action: Callable[[], object]) -> None:
     """Act, and where a Ctrl-C (or what a signal's handler raises) interrupts it, once more before that goes on.
 
     The action has to continue behind what was interrupted.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from taskpilot_obs import context
-from taskpilot_obs.context import current_scope
+from taskpilot_obs._recording import context
+from taskpilot_obs._recording.callsite import Host
+from taskpilot_obs._recording.context import current_scope
+from taskpilot_obs._recording.spans import current_ids
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.guarded import guarded
 from taskpilot_obs.records import (
     NO_ATTRIBUTES,
     AuditEvent,
@@ -23,14 +25,12 @@ from taskpilot_obs.records import (
     Verdict,
     plain_text,
 )
-from taskpilot_obs.site import Host
-from taskpilot_obs.tracing import current_ids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskpilot_obs.feedback import Verdicts
-    from taskpilot_obs.invocation import ActiveInvocation
+    from taskpilot_obs._recording.invocation import ActiveInvocation
+    from taskpilot_obs._recording.verdicts import Verdicts
     from taskpilot_obs.records import AttributeValue, Record
 
 
@@ -198,14 +198,14 @@ class Reporter(Host):
 
     def record_cache_size(self, cache: str, entries: int) -> None:
         """Set how many entries a cache of the application's holds; what is no number is counted only."""
-        with guarded("record_cache_size", self.tally):
+        with guarded("record_cache_size", self.counters):
             self.report(CacheSize(plain_text(cache), max(0, int(entries)), self._time()))
 
     def readable(self, where: str, attributes: Mapping[str, object] | None) -> Mapping[str, object]:
         """The attributes that `where` was given; what is no mapping, or cannot be read, is dropped and counted."""
         if attributes is None or type(attributes) is dict:
             return attributes or NO_ATTRIBUTES
-        with guarded(where, self.tally):
+        with guarded(where, self.counters):
             if not hasattr(attributes, "items"):
                 kind = type(attributes).__name__
                 raise ConfigurationError(f'attributes: given {kind}; give a mapping, as {{"step_id": "plan"}}')
@@ -215,11 +215,11 @@ class Reporter(Host):
     def report(self, record: Record) -> None:
         """Hand over a finished point event, as one of the current invocation's."""
         if self.enabled:
-            self.pipeline.put(_Report(record, context.present(), self.verdicts))
+            self.pipeline.put(_Report(record, context.current_invocation(), self.verdicts))
 
     def origin(self) -> Origin:
         """Where the present code stands: request, run, agent, trace."""
-        running, scope = context.present(), current_scope.get()
+        running, scope = context.current_invocation(), current_scope.get()
         trace_id, span_id, sampled = running.span_ids if running is not None and running.span else current_ids()
         tenant, user, session = scope[1:4] if scope is not None else (None, None, None)
         if running is None:

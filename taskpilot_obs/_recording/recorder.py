@@ -6,11 +6,13 @@ import threading
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from taskpilot_obs import context
-from taskpilot_obs.abandonable import Abandonable
-from taskpilot_obs.guarded import guarded
-from taskpilot_obs.invocation import ActiveInvocation
-from taskpilot_obs.llm_invocation import LlmInvocation
+from taskpilot_obs._recording import context
+from taskpilot_obs._recording.callsite import Callsite, Declares, LlmCallsite
+from taskpilot_obs._recording.finalized import FinalizedInvocation
+from taskpilot_obs._recording.invocation import ActiveInvocation
+from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.point_events import Reporter
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.providers.names import canonical, infer_provider
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
@@ -18,26 +20,24 @@ from taskpilot_obs.records import (
     Status,
     plain_text,
 )
-from taskpilot_obs.reporting import Reporter
-from taskpilot_obs.site import Declares, LlmSite, Site
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from prometheus_client import CollectorRegistry  # noqa: TID251  the type of an argument that is passed through
 
+    from taskpilot_obs._pipeline.pipeline import Pipeline
+    from taskpilot_obs._recording.spans import Tracing
+    from taskpilot_obs._recording.verdicts import Verdicts
+    from taskpilot_obs._support.clock import Clock
+    from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.budgets.admission import AdmissionController
     from taskpilot_obs.budgets.model import Budget
-    from taskpilot_obs.clock import Clock
     from taskpilot_obs.exporters.window import RollingWindow
-    from taskpilot_obs.feedback import Verdicts
-    from taskpilot_obs.pipeline import Pipeline
     from taskpilot_obs.pricing import PriceTable
     from taskpilot_obs.safety.checks import Checks
     from taskpilot_obs.safety.redaction import Redactor
-    from taskpilot_obs.self_telemetry import Tally
     from taskpilot_obs.settings import Settings
-    from taskpilot_obs.tracing import Tracing
 
 _MAX_SITES = 4_000
 _MAX_SECONDS = 10**9
@@ -47,12 +47,12 @@ CURRENT: Final = "current"
 Parent = ActiveInvocation | Literal["current"] | None
 
 
-class Parts(NamedTuple):
+class Components(NamedTuple):
     """What a recorder is made of; `config.build` makes it from settings."""
 
     settings: Settings
     pipeline: Pipeline
-    tally: Tally
+    counters: InternalCounters
     clock: Clock
     prices: PriceTable
     window: RollingWindow
@@ -73,30 +73,30 @@ class Recorder(Reporter):
 
     def __init__(self) -> None:
         self.enabled = False
-        self.parts: Parts | None = None
+        self.parts: Components | None = None
         self._lock = threading.Lock()
         self._declared: dict[tuple[Operation, str], None] = {}
-        self._sites: dict[tuple[Operation, str], Site] = {}
-        self._llm_sites: dict[tuple[str, str | None, str | None], LlmSite] = {}
+        self._callsites: dict[tuple[Operation, str], Callsite] = {}
+        self._llm_callsites: dict[tuple[str, str | None, str | None], LlmCallsite] = {}
         self._expected: dict[object, Checks] = {}
         self.own_budgets: tuple[Budget, ...] = ()
         """Those that were attached to decorated functions."""
         self.redactor = None
         self.trace_with(None)
 
-    def install(self, parts: Parts) -> None:
+    def install(self, parts: Components) -> None:
         """Use these parts from now on; what the parts before them have queued is written by their exporters."""
         before = self.swap(parts)
         if before is not None and before.pipeline is not parts.pipeline:
             before.pipeline.hand_over(parts.pipeline)
 
-    def swap(self, parts: Parts) -> Parts | None:
+    def swap(self, parts: Components) -> Components | None:
         """Use these parts from now on; returns the parts before them, which stay alive."""
         with self._lock:
             before = self.parts
             self.parts = parts
-            self.clock, self.tally, self.prices = parts.clock, parts.tally, parts.prices
-            self.guard_span = guarded("span", parts.tally)
+            self.clock, self.counters, self.prices = parts.clock, parts.counters, parts.prices
+            self.guard_span = guarded("span", parts.counters)
             self.redactor, self.verdicts = parts.redactor, parts.verdicts
             self.trace_with(parts.tracing)
             self.now, self.pipeline = parts.clock.now, parts.pipeline
@@ -122,7 +122,7 @@ class Recorder(Reporter):
     def _tell(self, operation: Operation, name: str) -> None:
         parts = self.parts
         if parts is not None and parts.declares is not None and parts.settings.enabled:
-            with guarded("declare", parts.tally):
+            with guarded("declare", parts.counters):
                 parts.declares.declare(operation, name)
 
     def expect(self, *checks: Checks) -> None:
@@ -131,9 +131,9 @@ class Recorder(Reporter):
         self.gated = False
         budgets = self.parts is not None and self.parts.budgets is not None
         if self._expected or self.checks is not None or budgets or self.limits is not None:
-            from taskpilot_obs.gate import attend
+            from taskpilot_obs._enforcement.enforcer import configure_limits
 
-            attend(self, tuple(self._expected.values()))
+            configure_limits(self, tuple(self._expected.values()))
 
     def watch(self, budget: Budget) -> None:
         """Watch a budget besides those of the configuration, now and after every `configure()`.
@@ -150,26 +150,26 @@ class Recorder(Reporter):
                 self.own_budgets = (*self.own_budgets, budget)
             self.expect()
 
-    def site(self, operation: Operation, name: str, attributes: Mapping[str, object] | None = None) -> Site:
+    def callsite(self, operation: Operation, name: str, attributes: Mapping[str, object] | None = None) -> Callsite:
         """The place `name`; shared when it has no attributes of its own."""
         attributes = self.readable("start", attributes)
         if attributes:
-            return Site(self, operation, name, attributes)
-        found = self._sites.get((operation, name))
+            return Callsite(self, operation, name, attributes)
+        found = self._callsites.get((operation, name))
         if found is None:
-            if len(self._sites) >= _MAX_SITES:
-                self._sites.clear()
-            found = self._sites[operation, name] = Site(self, operation, name, {})
+            if len(self._callsites) >= _MAX_SITES:
+                self._callsites.clear()
+            found = self._callsites[operation, name] = Callsite(self, operation, name, {})
         return found
 
-    def llm_site(
+    def llm_callsite(
         self,
         *,
         model: str | None,
         provider: str | None = None,
         operation: Operation | str = Operation.CHAT,
         attributes: Mapping[str, object] | None = None,
-    ) -> LlmSite:
+    ) -> LlmCallsite:
         """The place where `model` is called; shared when it has no attributes of its own.
 
         Raises:
@@ -181,17 +181,17 @@ class Recorder(Reporter):
             provider = plain_text(provider)
         key = (operation, model, provider)
         attributes = self.readable("start_llm", attributes)
-        found = None if attributes else self._llm_sites.get(key)
+        found = None if attributes else self._llm_callsites.get(key)
         if found is not None:
             return found
         kind = _llm_operation(operation)
         served_by = canonical(provider) if provider is not None else infer_provider(model)
-        site = LlmSite(self, kind, model, served_by, attributes)
+        callsite = LlmCallsite(self, kind, model, served_by, attributes)
         if not attributes:
-            if len(self._llm_sites) >= _MAX_SITES:
-                self._llm_sites.clear()
-            self._llm_sites[key] = site
-        return site
+            if len(self._llm_callsites) >= _MAX_SITES:
+                self._llm_callsites.clear()
+            self._llm_callsites[key] = callsite
+        return callsite
 
     def start(
         self,
@@ -217,7 +217,7 @@ class Recorder(Reporter):
         kind = Operation(operation)
         if kind in LLM_OPERATIONS:
             raise ValueError(f"{kind.value!r} is an LLM call: begin it with start_llm(provider=…, model=…)")
-        return Abandonable().at(self.site(kind, name, attributes), resolve(parent)).begin()
+        return FinalizedInvocation().at(self.callsite(kind, name, attributes), resolve(parent)).begin()
 
     def start_llm(
         self,
@@ -254,8 +254,8 @@ class Recorder(Reporter):
         attributes: Mapping[str, object] | None = None,
     ) -> LlmInvocation:
         """An LLM call, not yet begun."""
-        site = self.llm_site(model=model, provider=provider, operation=operation, attributes=attributes)
-        return LlmInvocation().at(site, resolve(parent))
+        callsite = self.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+        return LlmInvocation().at(callsite, resolve(parent))
 
     def record_llm_call(  # noqa: PLR0913  one argument for each thing that can be known after the fact
         self,
@@ -291,11 +291,11 @@ class Recorder(Reporter):
         outcome, kind = Status(status), _llm_operation(operation)
         if not self.enabled:
             return
-        with guarded("record_llm_call", self.tally):
+        with guarded("record_llm_call", self.counters):
             known = self.readable("record_llm_call", attributes)
             call = self.new_llm(model=model, provider=provider, operation=kind, attributes=known)
             call.started_ns = self.now()
-            with guarded("record_llm_call", self.tally):
+            with guarded("record_llm_call", self.counters):
                 call.started_ns -= _nanoseconds(duration_seconds)
             if usage is not None:
                 call.record_usage(usage)
@@ -323,7 +323,7 @@ class Recorder(Reporter):
         """The configuration in force."""
         return self._parts().settings
 
-    def _parts(self) -> Parts:
+    def _parts(self) -> Components:
         if self.parts is None:
             raise RuntimeError("this recorder has no parts yet: call taskpilot_obs.configure() or get_recorder()")
         return self.parts
@@ -355,4 +355,4 @@ def _nanoseconds(seconds: float) -> int:
 
 def resolve(parent: Parent) -> ActiveInvocation | None:
     """The parent that is meant."""
-    return context.present() if isinstance(parent, str) else parent
+    return context.current_invocation() if isinstance(parent, str) else parent

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from taskpilot_obs.outcomes import classify
+from taskpilot_obs._recording.statuses import classify
 from taskpilot_obs.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
-    from taskpilot_obs.invocation import ActiveInvocation
+    from taskpilot_obs._recording.invocation import ActiveInvocation
 
 R = TypeVar("R")
 
@@ -63,7 +63,7 @@ def _step(run: ActiveInvocation, advance: Callable[..., Any], *args: Any) -> Any
         run.detach(step)
 
 
-def relay(  # noqa: C901  the protocol of PEP 525, whole
+def wrap_async_generator(  # noqa: C901  the protocol of PEP 525, whole
     prepare: Callable[..., tuple[ActiveInvocation | None, AsyncGenerator[Any, Any]]],
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     """An asynchronous generator function that calls `prepare` at the first step, then passes its generator through."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.semconv import Metric
 
 
-class Tally:
+class InternalCounters:
     """Counts that are added anywhere and taken by the drainer.
 
     `add` only appends to a deque, so that a finalizer or a signal handler may call it at any moment. `take` and

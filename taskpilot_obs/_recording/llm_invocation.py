@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
-from taskpilot_obs.abandonable import Abandonable
-from taskpilot_obs.guarded import guarded
+from taskpilot_obs._recording.finalized import FinalizedInvocation
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.providers.errors import error_category, stated_category
 from taskpilot_obs.providers.names import canonical
 from taskpilot_obs.records import NO_ATTRIBUTES, Status, plain_text
@@ -18,11 +18,11 @@ from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 
-    from taskpilot_obs.invocation import ActiveInvocation
+    from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
+    from taskpilot_obs._recording.invocation import ActiveInvocation
+    from taskpilot_obs._recording.rollups import Totals
+    from taskpilot_obs._recording.spans import LiveSpan
     from taskpilot_obs.records import AttributeValue, Invocation, Started
-    from taskpilot_obs.rollups import Totals
-    from taskpilot_obs.site import LlmSite, Site
-    from taskpilot_obs.tracing import LiveSpan
     from taskpilot_obs.usage import Reading
     from taskpilot_obs.usage.values import StatedError
 
@@ -45,7 +45,7 @@ _USAGE_ATTRIBUTES = (
 """Of the fields of `Usage`, in its order."""
 
 
-class LlmInvocation(Abandonable):
+class LlmInvocation(FinalizedInvocation):
     """One LLM call. Nothing here raises: what cannot be read stays unknown and is counted."""
 
     __slots__ = (
@@ -70,23 +70,23 @@ class LlmInvocation(Abandonable):
         "usage_inconsistent",
     )
 
-    def at(self, site: Site, parent: ActiveInvocation | None) -> Self:
+    def at(self, callsite: Callsite, parent: ActiveInvocation | None) -> Self:
         """Stand at a place where a model is called. Starts loading the price table, off this thread."""
-        self._prepare(cast("LlmSite", site))
-        return super().at(site, parent)
+        self._prepare(cast("LlmCallsite", callsite))
+        return super().at(callsite, parent)
 
     def enter(
         self,
-        site: Site,
+        callsite: Callsite,
         parent: ActiveInvocation | None,
         args: tuple[object, ...] = (),
         kwargs: Mapping[str, object] = NO_ATTRIBUTES,
     ) -> Self:
         """Begin at a place where a model is called, and stay attached until the end."""
-        self._prepare(cast("LlmSite", site))
-        return super().enter(site, parent, args, kwargs)
+        self._prepare(cast("LlmCallsite", callsite))
+        return super().enter(callsite, parent, args, kwargs)
 
-    def _prepare(self, here: LlmSite) -> None:
+    def _prepare(self, here: LlmCallsite) -> None:
         if not here.priced and here.host.enabled:
             prices = here.host.prices
             prices.warm_up()
@@ -115,18 +115,18 @@ class LlmInvocation(Abandonable):
 
     def record_response(self, response: object) -> None:
         """Read usage, model and finish reasons from a provider's response: an SDK's object, a dict, a message."""
-        with guarded("record_response", self.site.host.tally):
+        with guarded("record_response", self.callsite.host.counters):
             self.record_reading(self._read(response))
 
     def _read(self, response: object) -> Reading:
-        return read_response(response, provider=self.provider, tally=self.site.host.tally)
+        return read_response(response, provider=self.provider, counters=self.callsite.host.counters)
 
     def read_later(self, response: object) -> None:
         """Like `record_response`, off this thread where neither a span nor a limit of tokens needs it now.
 
         For what nobody will change meanwhile; it is kept until then.
         """
-        host = self.site.host
+        host = self.callsite.host
         if self.span is not None or (host.limits is not None and host.limits.tokens is not None):
             self.record_response(response)
         elif not self.ended_ns:
@@ -159,7 +159,7 @@ class LlmInvocation(Abandonable):
         """
         if self.ended_ns:
             return
-        with guarded("record_usage", self.site.host.tally):
+        with guarded("record_usage", self.callsite.host.counters):
             if usage is None:
                 self.usage, self.usage_inconsistent = from_counts(**counts)
             elif isinstance(usage, Usage):
@@ -187,14 +187,14 @@ class LlmInvocation(Abandonable):
         Anything but a bool counts by its truth, as what `cache.get(key)` found does; it is not kept.
         """
         if not self.ended_ns:
-            with guarded("set_cached", self.site.host.tally):
+            with guarded("set_cached", self.callsite.host.counters):
                 self.cached = bool(cached)
 
     def set_cost(self, usd: Decimal | float | str) -> None:
         """State the cost in USD; it wins over the price table. What is no amount (negative, NaN) is counted only."""
         if self.ended_ns:
             return
-        with guarded("set_cost", self.site.host.tally):
+        with guarded("set_cost", self.callsite.host.counters):
             self.cost, self.cost_source, self._priced = _amount(usd), FROM_CALLER, True
 
     def leave_unpriced(self) -> None:
@@ -205,7 +205,7 @@ class LlmInvocation(Abandonable):
     def first_token(self) -> None:
         """Say that the first token of a stream has come; later calls change nothing."""
         if not self.first_token_ns and not self.ended_ns:
-            self.first_token_ns = self.site.host.now()
+            self.first_token_ns = self.callsite.host.now()
             self.streaming = True
 
     def retry(self) -> None:
@@ -243,11 +243,11 @@ class LlmInvocation(Abandonable):
     def open_stream(self) -> None:
         """Expect a stream; until it has ended, leaving the call means to abandon it."""
         self.streaming = True
-        self._reader = StreamReader(self.provider, self.site.host.tally)
+        self._reader = StreamReader(self.provider, self.callsite.host.counters)
 
     def note_item(self, item: object) -> None:
         """Read one event of a stream."""
-        with guarded("stream.event", self.site.host.tally):
+        with guarded("stream.event", self.callsite.host.counters):
             if self._reader is None:
                 self.open_stream()
             if self._reader is not None and self._reader.feed(item) and not self.first_token_ns:
@@ -267,7 +267,7 @@ class LlmInvocation(Abandonable):
     def _close_stream(self) -> None:
         reader, self._reader = self._reader, None
         if reader is not None:
-            with guarded("stream.end", self.site.host.tally):
+            with guarded("stream.end", self.callsite.host.counters):
                 self.record_reading(reader.reading())
 
     def end(self, status: Status, result: object = None) -> None:
@@ -276,7 +276,7 @@ class LlmInvocation(Abandonable):
             if result is not None:
                 self.record_response(result)
         finally:  # a Ctrl-C while it is read is the user's, and must not leave the call open
-            limits = self.site.host.limits
+            limits = self.callsite.host.limits
             if limits is not None and not self.ended_ns:
                 limits.after(self)
             super().end(self._as_answered(status), result)
@@ -310,8 +310,8 @@ class LlmInvocation(Abandonable):
         if self.cached:
             return None
         if not self._priced:
-            host = self.site.host
-            with guarded("price", host.tally):
+            host = self.callsite.host
+            with guarded("price", host.counters):
                 self.cost, self.cost_source = host.prices.price(
                     self.usage,
                     provider=self.provider,
@@ -324,7 +324,7 @@ class LlmInvocation(Abandonable):
         return self.cost
 
     def _note_error(self, error: BaseException) -> None:
-        self.error_category = error_category(error, self.site.host.tally)
+        self.error_category = error_category(error, self.callsite.host.counters)
 
     def _write_outcome(self, live: LiveSpan) -> None:
         super()._write_outcome(live)
@@ -351,7 +351,7 @@ class LlmInvocation(Abandonable):
 
     def _may_price_here(self) -> bool:
         """Whether this thread may work out the price: never while an event loop would wait for the table to load."""
-        return self._priced or self.site.host.prices.ready or not _in_event_loop()
+        return self._priced or self.callsite.host.prices.ready or not _in_event_loop()
 
     def _add_own(self, totals: Totals) -> None:
         if self.cached:
@@ -365,7 +365,7 @@ class LlmInvocation(Abandonable):
 
     def _freeze_end(self, llm_call: tuple[object, ...] = ()) -> Invocation:
         if self._unread is not None:
-            with guarded("record_response", self.site.host.tally):
+            with guarded("record_response", self.callsite.host.counters):
                 self._note_reading(self._read(self._unread))
                 self.status = self._as_answered(self.status)
             self._unread = None

@@ -8,21 +8,21 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import RefusedError
-from taskpilot_obs.guarded import guarded
-from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.records import Operation, Origin, Stage
 from taskpilot_obs.safety import checks as running
 from taskpilot_obs.safety.subjects import NO_ARGUMENTS, Subject
 from taskpilot_obs.safety.texts import texts_in
 
 if TYPE_CHECKING:
+    from taskpilot_obs._recording.callsite import Host
+    from taskpilot_obs._recording.invocation import ActiveInvocation
+    from taskpilot_obs._recording.recorder import Recorder
     from taskpilot_obs.budgets.admission import AdmissionController
-    from taskpilot_obs.invocation import ActiveInvocation
-    from taskpilot_obs.recorder import Recorder
     from taskpilot_obs.records import Record
     from taskpilot_obs.safety.checks import Checks, Outcome, Ready
-    from taskpilot_obs.site import Host
 
 _LONGEST_REASON = 1_000
 _redact: Callable[[str], str] | None = None
@@ -32,7 +32,7 @@ class Streamed(list[Any]):
     """The items of a stream: pieces of one text."""
 
 
-class Gate:
+class Enforcer:
     """The checks of one place, those of its recorder before its own.
 
     Each method asks the checks of a stage, reports what came of it, and raises the refusal of a check in enforce mode.
@@ -113,7 +113,7 @@ class Gate:
         self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]
     ) -> Subject | None:
         """What goes in; None if it cannot be read."""
-        with guarded(running.WHERE, self._host.tally):
+        with guarded(running.WHERE, self._host.counters):
             arguments = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
             said = texts_in((*args, *kwargs.values()), machine=self._is_method and bool(args))
             return _about(run, Stage.INPUT, "\n".join(said), arguments)
@@ -121,7 +121,7 @@ class Gate:
 
     def _answer(self, run: ActiveInvocation, result: object) -> Subject | None:
         """What comes out; None if it cannot be read."""
-        with guarded(running.WHERE, self._host.tally):
+        with guarded(running.WHERE, self._host.counters):
             pieces = isinstance(result, Streamed)
             said = ("" if pieces else "\n").join(texts_in((result,), keys=not pieces))
             return _about(run, Stage.OUTPUT, said, NO_ARGUMENTS)
@@ -132,7 +132,7 @@ class Gate:
         if subject is None:
             goes_on = running.fail_all(ready, outcomes)
         else:
-            goes_on = running.run(ready, subject, outcomes, self._host.tally)
+            goes_on = running.run(ready, subject, outcomes, self._host.counters)
         report(run, stage, outcomes, goes_on=goes_on)
 
     async def _ask_async(
@@ -142,7 +142,7 @@ class Gate:
         if subject is None:
             goes_on = running.fail_all(ready, outcomes)
         else:
-            goes_on = await running.run_async(ready, subject, outcomes, self._host.tally)
+            goes_on = await running.run_async(ready, subject, outcomes, self._host.counters)
         report(run, stage, outcomes, goes_on=goes_on)
 
 
@@ -186,14 +186,14 @@ class _Report:
         self.run = run
         self.stage = stage
         self.outcomes = outcomes
-        self.at_ns = run.site.host.now()
+        self.at_ns = run.callsite.host.now()
 
     def droppable(self) -> bool:
         return True
 
     def freeze(self, records: list[Record]) -> None:
         run, stage = self.run, self.stage
-        time_unix_ns = run.site.host.clock.unix_ns(self.at_ns)
+        time_unix_ns = run.callsite.host.clock.unix_ns(self.at_ns)
         origin, tool = origin_of(run), _tool_of(run)
         decisions = [running.as_decision(outcome, stage, tool, origin, time_unix_ns) for outcome in self.outcomes]
         for decision in decisions:
@@ -213,7 +213,9 @@ def origin_of(run: ActiveInvocation) -> Origin:
 
 def report(run: ActiveInvocation, stage: Stage, outcomes: list[Outcome], *, goes_on: bool) -> None:
     """Hand the outcomes over, and raise the refusal if there is one."""
-    run.site.host.pipeline.put(_Report(run, stage, [each if each.reason is None else _safe(each) for each in outcomes]))
+    run.callsite.host.pipeline.put(
+        _Report(run, stage, [each if each.reason is None else _safe(each) for each in outcomes])
+    )
     if not goes_on:
         raise running.refusal(outcomes[-1], stage, run.request_id)
 
@@ -228,12 +230,12 @@ def _safe(outcome: Outcome) -> Outcome:
     return outcome._replace(reason=_redact(str(outcome.reason)))
 
 
-def attend(recorder: Recorder, expected: Sequence[Checks]) -> None:
+def configure_limits(recorder: Recorder, expected: Sequence[Checks]) -> None:
     """Let the series of these checks exist at 0; count tokens and ask budgets where one of them wants it."""
     parts = recorder.parts
     expected = expected if recorder.checks is None else (*expected, recorder.checks)
     if parts is not None and parts.declares is not None and parts.settings.enabled:
-        with guarded("declare", parts.tally):
+        with guarded("declare", parts.counters):
             for check in (check for checks in expected for check in checks.all):
                 parts.declares.declare_check(check.kind, check.name, check.stages)
     tokens = None if recorder.limits is None else recorder.limits.tokens
@@ -299,7 +301,7 @@ class TokenLimits:
         tokens = 0 if usage is None or call.cached else (usage.input_tokens or 0) + (usage.output_tokens or 0)
         if not tokens:
             return
-        with guarded(running.WHERE, self._host.tally):
+        with guarded(running.WHERE, self._host.counters):
             for run, checks in self._watched(call, Stage.OUTPUT):
                 with self._lock:
                     taken = self._taken[run] = self._taken.get(run, 0) + tokens
@@ -309,7 +311,7 @@ class TokenLimits:
 
     def _ask(self, call: LlmInvocation, checks: Sequence[Ready], subject: Subject) -> None:
         outcomes: list[Outcome] = []
-        goes_on = running.run(checks, subject, outcomes, self._host.tally)
+        goes_on = running.run(checks, subject, outcomes, self._host.counters)
         report(call, subject.stage, outcomes, goes_on=goes_on)
 
     def _watched(self, call: LlmInvocation, stage: Stage) -> Iterator[tuple[ActiveInvocation, tuple[Ready, ...]]]:
@@ -317,7 +319,7 @@ class TokenLimits:
         top: ActiveInvocation = call
         run = call.parent
         while run is not None:
-            own = run.site.checks
+            own = run.callsite.checks
             if own is not None and (checks := own.of_tokens(stage)):
                 yield run, checks
             top, run = run, run.parent

@@ -9,20 +9,20 @@ from dataclasses import replace
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
-from taskpilot_obs import context
-from taskpilot_obs.abandonable import Abandonable, watch
+from taskpilot_obs._enforcement.enforcer import Enforcer
+from taskpilot_obs._enforcement.wrappers import CheckOptions, Place, Work, gated, place, refuse_unfit
+from taskpilot_obs._recording import context
+from taskpilot_obs._recording.callsite import Callsite
+from taskpilot_obs._recording.finalized import FinalizedInvocation, watch
+from taskpilot_obs._recording.generators import drive, wrap_async_generator
+from taskpilot_obs._recording.invocation import ActiveInvocation
+from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs.config import get_recorder
-from taskpilot_obs.driving import drive, relay
-from taskpilot_obs.gate import Gate
-from taskpilot_obs.gating import CheckOptions, Place, Work, gated, place, refuse_unfit
-from taskpilot_obs.invocation import ActiveInvocation
-from taskpilot_obs.llm_invocation import LlmInvocation
 from taskpilot_obs.records import SUCCESS, Operation
-from taskpilot_obs.site import Site
 
 if TYPE_CHECKING:
+    from taskpilot_obs._recording.recorder import Recorder
     from taskpilot_obs.budgets.model import Budget
-    from taskpilot_obs.recorder import Recorder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,7 +43,7 @@ class Spot(NamedTuple):
     """Where the calls of a function are recorded."""
 
     recorder: Recorder
-    site: Site
+    callsite: Callsite
     new: type[ActiveInvocation]
     """The class of its invocations: of a run, of a run that may vanish, of an LLM call."""
 
@@ -185,10 +185,10 @@ def observe_llm(
         raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
 
     _refuse_odd(attributes)
-    site = used.llm_site(model=model, provider=provider, operation=operation, attributes=attributes)
+    callsite = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
 
     def decorate(function: Any) -> Any:
-        return _decorate(function, Spot(used, site, LlmInvocation), here)
+        return _decorate(function, Spot(used, callsite, LlmInvocation), here)
 
     return decorate if target is None else decorate(target)
 
@@ -207,9 +207,9 @@ def _observe(
         used.declare(operation, label)
         if here.budget is not None:
             used.watch(_scoped(here.budget, operation, label))
-        site = Site(used, operation, label, attributes or {})
-        site.checks = here.checks
-        return _decorate(function, Spot(used, site, _class_for(function)), here)
+        callsite = Callsite(used, operation, label, attributes or {})
+        callsite.checks = here.checks
+        return _decorate(function, Spot(used, callsite, _class_for(function)), here)
 
     return decorate if target is None or name is not None else decorate(target)
 
@@ -229,7 +229,7 @@ def _scoped(budget: Budget, operation: Operation, name: str) -> Budget:
 
 def _class_for(function: Any) -> type[ActiveInvocation]:
     """An asynchronous generator that no event loop closes ends unnoticed; whatever else is called ends by itself."""
-    return Abandonable if inspect.isasyncgenfunction(_kind_of(function)) else ActiveInvocation
+    return FinalizedInvocation if inspect.isasyncgenfunction(_kind_of(function)) else ActiveInvocation
 
 
 def default_name(function: Any) -> str:
@@ -267,7 +267,7 @@ def _wrap(function: Callable[..., Any], spot: Spot, here: Place) -> Any:
             refuse_unfit(function, kind, checks, buffer=here.buffer)
     if here.checks is not None:
         recorder.expect(here.checks)
-    checked = gated(function, kind, Gate(recorder, here.checks, function), buffer=here.buffer)
+    checked = gated(function, kind, Enforcer(recorder, here.checks, function), buffer=here.buffer)
     work = Work(function if here.checks is None else checked, checked)
     if inspect.iscoroutinefunction(kind):
         return _wrap_coroutine(function, work, spot)
@@ -280,13 +280,13 @@ def _wrap(function: Callable[..., Any], spot: Spot, here: Place) -> Any:
 
 def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot) -> Callable[P, R]:
     usual, checked = work
-    recorder, site, new = spot
+    recorder, callsite, new = spot
 
     @functools.wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not recorder.enabled:
             return function(*args, **kwargs)
-        run = new().enter(site, context.present(), args, kwargs)
+        run = new().enter(callsite, context.current_invocation(), args, kwargs)
         try:
             result = (checked if recorder.gated else usual)(*args, **kwargs)
             if result is not None and type(result) in _LAZY:
@@ -306,13 +306,13 @@ def _wrap_coroutine(
     spot: Spot,
 ) -> Callable[P, Coroutine[Any, Any, R]]:
     usual, checked = work
-    recorder, site, new = spot
+    recorder, callsite, new = spot
 
     @functools.wraps(function)
     async def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not recorder.enabled:
             return await function(*args, **kwargs)
-        run = new().enter(site, context.present(), args, kwargs)
+        run = new().enter(callsite, context.current_invocation(), args, kwargs)
         try:
             result = await (checked if recorder.gated else usual)(*args, **kwargs)
             run.end(SUCCESS, result)
@@ -330,13 +330,13 @@ def _wrap_generator(
     spot: Spot,
 ) -> Callable[P, Generator[Any, Any, R]]:
     usual, checked = work
-    recorder, site, new = spot
+    recorder, callsite, new = spot
 
     @functools.wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
         if not recorder.enabled:
             return (yield from function(*args, **kwargs))
-        run = new().at(site, context.present())
+        run = new().at(callsite, context.current_invocation())
         if args or kwargs:
             run.set_arguments(args, kwargs)
         run.begin()
@@ -356,12 +356,12 @@ def _wrap_async_generator(
     spot: Spot,
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
     usual, checked = work
-    recorder, site, new = spot
+    recorder, callsite, new = spot
 
     def prepare(*args: P.args, **kwargs: P.kwargs) -> tuple[ActiveInvocation | None, AsyncGenerator[Any, Any]]:
         if not recorder.enabled:
             return None, function(*args, **kwargs)
-        run = new().at(site, context.present())
+        run = new().at(callsite, context.current_invocation())
         if args or kwargs:
             run.set_arguments(args, kwargs)
         run.begin()
@@ -371,7 +371,7 @@ def _wrap_async_generator(
             run.fail(error)
             raise
 
-    return functools.wraps(function)(relay(prepare))
+    return functools.wraps(function)(wrap_async_generator(prepare))
 
 
 def _follow(run: ActiveInvocation, lazy: Any) -> Any:
@@ -382,7 +382,7 @@ def _follow(run: ActiveInvocation, lazy: Any) -> Any:
         return _await(run, lazy)
     if isinstance(lazy, GeneratorType):
         return drive(run, lazy)
-    return relay(lambda: (run, lazy))()
+    return wrap_async_generator(lambda: (run, lazy))()
 
 
 async def _await(run: ActiveInvocation, awaitable: Awaitable[R]) -> R:

@@ -8,15 +8,15 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs.exceptions import restored
-from taskpilot_obs.guarded import log_failure
 from taskpilot_obs.records import Invocation, Record
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from taskpilot_obs.self_telemetry import Tally
+    from taskpilot_obs._support.counters import InternalCounters
 
 OnFull = Literal["drop", "block"]
 POLL_S = 0.1
@@ -76,7 +76,7 @@ class CallableExporter:
             raise PartialExportError(done) from failure
 
 
-class Bell:
+class WakeSignal:
     """Wakes the one thread that waits for it.
 
     Each step is one call of C: a Ctrl-C in `threading.Event`, which is written in Python, can leave its lock held, and
@@ -97,7 +97,7 @@ class Bell:
         self._silent.acquire(timeout=timeout_s)
 
 
-class Flag:
+class IdleEvent:
     """Up or down; for few who wait, and without a lock for the same reason."""
 
     def __init__(self) -> None:
@@ -125,13 +125,19 @@ class Batched:
     Args:
         exporter: who gets the batches.
         name: its label in the self-telemetry.
-        tally: where records, drops and errors are counted.
+        counters: where records, drops and errors are counted.
         capacity: how many records may wait. Past it, records for this exporter are dropped and counted, or, with
             `on_full="block"`, whoever records waits.
     """
 
     def __init__(
-        self, exporter: Exporter, *, name: str, tally: Tally, capacity: int = 65_536, on_full: OnFull = "drop"
+        self,
+        exporter: Exporter,
+        *,
+        name: str,
+        counters: InternalCounters,
+        capacity: int = 65_536,
+        on_full: OnFull = "drop",
     ) -> None:
         self.exporter = exporter
         self.name = name
@@ -139,13 +145,13 @@ class Batched:
         self.on_full = on_full
         self.reports = bool(getattr(exporter, "reports", False))
         """Whether its work makes records of its own, which other exporters are to get."""
-        self._tally = tally
+        self._counters = counters
         self._reset()
 
     def _reset(self) -> None:
         self._queue: deque[Record] = deque()
-        self._wake = Bell()
-        self._idle = Flag()
+        self._wake = WakeSignal()
+        self._idle = IdleEvent()
         self._worker: threading.Thread | None = None
         self._stopping = False
         self._given_up = False
@@ -246,7 +252,7 @@ class Batched:
             self._in_flight = 0
             if self._given_up:  # counted as dropped already, for nobody knew whether it would ever end
                 return
-            self._tally.add(RECORDS, (self.name,), written)
+            self._counters.add(RECORDS, (self.name,), written)
             if written < len(batch):
                 self._drop(len(batch) - written, DropReason.EXPORT_FAILED)
 
@@ -261,11 +267,11 @@ class Batched:
                 self._drop(left, DropReason.SHUTDOWN)
 
     def _failed(self, error: BaseException) -> None:
-        self._tally.add(EXPORT_ERRORS, (self.name,))
+        self._counters.add(EXPORT_ERRORS, (self.name,))
         log_failure(f"exporter {self.name}", error)
 
     def _drop(self, amount: int, reason: str) -> None:
-        self._tally.add(RECORDS_DROPPED, (self.name, reason), amount)
+        self._counters.add(RECORDS_DROPPED, (self.name, reason), amount)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything queued so far is written; False when the time is up first."""

@@ -16,16 +16,16 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from taskpilot_obs.exporters.base import Bell
-from taskpilot_obs.guarded import guarded, to_the_end
+from taskpilot_obs._pipeline.batched import WakeSignal
+from taskpilot_obs._support.guarded import guarded, run_to_completion
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from taskpilot_obs.exporters.base import Batched, Exporter
+    from taskpilot_obs._pipeline.batched import Batched, Exporter
+    from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.records import Record
-    from taskpilot_obs.self_telemetry import Tally
 
 CAPACITY = 65_536
 POLL_S = 0.05
@@ -64,7 +64,7 @@ class Pipeline:
     Args:
         in_memory: name -> exporter that only computes; runs in the drainer, and in callers that read or help.
         batched: exporters that do I/O, each behind its own worker.
-        tally: what the library counts about itself; `on_tally` passes it on after each batch.
+        counters: what the library counts about itself; `on_counters` passes it on after each batch.
         capacity: high-water mark. At it callers help; at twice that, records are dropped and counted. An end whose
             start was taken is always taken, so the true bound is twice the capacity plus the runs in progress.
     """
@@ -74,21 +74,21 @@ class Pipeline:
         in_memory: dict[str, Exporter],
         batched: Iterable[Batched],
         *,
-        tally: Tally,
+        counters: InternalCounters,
         capacity: int = CAPACITY,
-        on_tally: Callable[[Tally, Pipeline], None] | None = None,
+        on_counters: Callable[[InternalCounters, Pipeline], None] | None = None,
         on_poll: Callable[[], None] | None = None,
         exit_timeout_s: float = EXIT_TIMEOUT_S,
     ) -> None:
         self._in_memory = in_memory
         self.batched = tuple(batched)
-        self._tally = tally
+        self._counters = counters
         self._capacity = capacity
-        self._on_tally = on_tally
+        self._on_counters = on_counters
         self._on_poll = on_poll
         self.exit_timeout_s = exit_timeout_s
         self._blocking = tuple(exporter for exporter in self.batched if exporter.on_full == "block")
-        self._guard_freeze = guarded("freeze", tally)
+        self._guard_freeze = guarded("freeze", counters)
         self._closed = False
         self._paused = False
         self._successor: Pipeline | None = None
@@ -105,7 +105,7 @@ class Pipeline:
         self._drainer: threading.Thread | None = None
         self._unstarted = deque([None])
         """Whoever takes its one item starts the drainer; taking is atomic, and waits for nobody."""
-        self._wake = Bell()
+        self._wake = WakeSignal()
         self.high_water = 0
         """0 until the drainer runs, so that the first `put` takes the slow path, which starts it."""
 
@@ -181,7 +181,7 @@ class Pipeline:
         _shut_down_with_child()
         thread = threading.Thread(target=self._run, name="taskpilot_obs-drainer", daemon=True)
         self._drainer = thread
-        with guarded("drainer.start", self._tally):  # no thread may be started while the interpreter ends
+        with guarded("drainer.start", self._counters):  # no thread may be started while the interpreter ends
             thread.start()
 
     def _wait_for_room(self) -> None:
@@ -212,7 +212,7 @@ class Pipeline:
 
     def _count_dropped(self, amount: int, reason: str) -> None:
         for name in (*self._in_memory, *(exporter.name for exporter in self.batched)):
-            self._tally.add(RECORDS_DROPPED, (name, reason), amount)
+            self._counters.add(RECORDS_DROPPED, (name, reason), amount)
 
     def _run(self) -> None:
         with self._lock:
@@ -220,12 +220,12 @@ class Pipeline:
                 exporter.start()
         while not self._closed:
             self._wake.wait(POLL_S)
-            with guarded("drainer", self._tally):
+            with guarded("drainer", self._counters):
                 self._poll()
 
     def _poll(self) -> None:
         if self._on_poll is not None:
-            with guarded("drainer.poll", self._tally):
+            with guarded("drainer.poll", self._counters):
                 self._on_poll()
         backlog = len(self.queue)
         while backlog > 0:
@@ -293,9 +293,9 @@ class Pipeline:
         finally:  # what a Ctrl-C interrupts waits for the next time; what is frozen would be lost
             if records:
                 self._export(records)
-        if self._on_tally is not None:
-            with guarded("self_telemetry", self._tally):
-                self._on_tally(self._tally, self)
+        if self._on_counters is not None:
+            with guarded("self_telemetry", self._counters):
+                self._on_counters(self._counters, self)
 
     def _freeze(self, left: Iterator[int], records: list[Record]) -> None:
         queue = self.queue
@@ -311,7 +311,7 @@ class Pipeline:
 
     def _export(self, records: list[Record]) -> None:
         in_memory, batched = iter(tuple(self._in_memory.items())), iter(self.batched)
-        to_the_end(lambda: self._feed(in_memory, batched, records))
+        run_to_completion(lambda: self._feed(in_memory, batched, records))
         self._adjust_high_water()
 
     def _feed(
@@ -321,13 +321,13 @@ class Pipeline:
         for name, exporter in in_memory:
             self._feed_in_memory(name, exporter, records)
         for each in batched:
-            with guarded(each.name, self._tally):
+            with guarded(each.name, self._counters):
                 each.export(records)
 
     def _feed_in_memory(self, name: str, exporter: Exporter, records: list[Record]) -> None:
         failed = True
         try:
-            with guarded(name, self._tally):
+            with guarded(name, self._counters):
                 exporter.export(records)
                 failed = False
         except BaseException:  # a Ctrl-C: such an exporter finishes its batch before it lets it pass
@@ -335,10 +335,10 @@ class Pipeline:
             raise
         finally:
             if failed:
-                self._tally.add(EXPORT_ERRORS, (name,))
-                self._tally.add(RECORDS_DROPPED, (name, DropReason.EXPORT_FAILED), len(records))
+                self._counters.add(EXPORT_ERRORS, (name,))
+                self._counters.add(RECORDS_DROPPED, (name, DropReason.EXPORT_FAILED), len(records))
             else:
-                self._tally.add(RECORDS, (name,), len(records))
+                self._counters.add(RECORDS, (name,), len(records))
 
     def flush(self, timeout_s: float = EXIT_TIMEOUT_S) -> bool:
         """Drain, then wait until every exporter has written; False when the time is up first."""
@@ -356,7 +356,7 @@ class Pipeline:
         self._drain(timeout_s)
         flushed = True
         for exporter in self.batched:
-            with guarded(f"flush {exporter.name}", self._tally):
+            with guarded(f"flush {exporter.name}", self._counters):
                 flushed = exporter.flush(max(0.0, deadline - time.monotonic())) and flushed
         self.drain()
         return flushed
@@ -375,7 +375,7 @@ class Pipeline:
         self._drain(timeout_s)
         for exporter in self.batched:
             if exporter.reports:
-                with guarded(f"flush {exporter.name}", self._tally):
+                with guarded(f"flush {exporter.name}", self._counters):
                     exporter.flush(max(0.0, deadline - time.monotonic()))
         self.drain()
         self._closed = True
@@ -385,13 +385,13 @@ class Pipeline:
         done = True
         try:
             for exporter in self.batched:
-                with guarded(f"shutdown {exporter.name}", self._tally):
+                with guarded(f"shutdown {exporter.name}", self._counters):
                     left_s = max(0.0, deadline - time.monotonic())
                     done = exporter.shutdown(left_s, close=exporter.exporter not in keep) and done
         finally:  # also when a second Ctrl-C cuts the waiting short: what is lost is counted
             self._count_left()
         for name, in_memory in self._in_memory.items():
-            with guarded(f"shutdown {name}", self._tally):
+            with guarded(f"shutdown {name}", self._counters):
                 getattr(in_memory, "shutdown", _nothing)()
         return done
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from taskpilot_obs import ids, tracing
-from taskpilot_obs.context import current_running, current_scope
-from taskpilot_obs.freezing import BEGUN, LOST, Freezing
-from taskpilot_obs.guarded import guarded
-from taskpilot_obs.outcomes import classify
+from taskpilot_obs._recording import spans
+from taskpilot_obs._recording.callsite import Callsite, Details, Host, text_length
+from taskpilot_obs._recording.context import current_running, current_scope
+from taskpilot_obs._recording.rollups import sum_of
+from taskpilot_obs._recording.snapshots import BEGUN, LOST, Freezing
+from taskpilot_obs._recording.spans import LiveSpan
+from taskpilot_obs._recording.statuses import classify
+from taskpilot_obs._support import ids
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.records import (
     BAD,
     NO_ATTRIBUTES,
@@ -22,17 +26,14 @@ from taskpilot_obs.records import (
     Status,
     clean_attributes,
 )
-from taskpilot_obs.rollups import sum_of
 from taskpilot_obs.semconv import Attr
-from taskpilot_obs.site import Details, Host, Site, text_length
-from taskpilot_obs.tracing import LiveSpan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextvars import Token
 
-    from taskpilot_obs.pipeline import Pipeline
-    from taskpilot_obs.tracing import SpanIds
+    from taskpilot_obs._pipeline.pipeline import Pipeline
+    from taskpilot_obs._recording.spans import SpanIds
 
     Step = tuple[Token["ActiveInvocation | None"], Token[Any] | None]
 
@@ -52,9 +53,9 @@ class ActiveInvocation(Freezing):
 
     __slots__ = ("__weakref__", "_token")
 
-    def at(self, site: Site, parent: ActiveInvocation | None) -> Self:
+    def at(self, callsite: Callsite, parent: ActiveInvocation | None) -> Self:
         """Stand at a place, beneath a parent; not yet begun. In place of a constructor, which costs twice a call."""
-        self.site = site
+        self.callsite = callsite
         self.parent = parent
         self.number = next(ids.numbers)
         scope = _scope()
@@ -68,7 +69,7 @@ class ActiveInvocation(Freezing):
 
     def begin(self) -> Self:
         """Start the clock, open the span and announce the start. Called once, by whoever made it."""
-        host = self.site.host
+        host = self.callsite.host
         if not host.enabled:
             self.ended_ns = 1
             return self
@@ -93,7 +94,7 @@ class ActiveInvocation(Freezing):
 
     def enter(
         self,
-        site: Site,
+        callsite: Callsite,
         parent: ActiveInvocation | None,
         args: tuple[object, ...] = (),
         kwargs: Mapping[str, object] = NO_ATTRIBUTES,
@@ -103,7 +104,7 @@ class ActiveInvocation(Freezing):
         The hot path: `at`, `set_arguments`, `begin`, `attach` and `Pipeline.put` in one frame. The caller has asked
         whether the recorder is enabled.
         """
-        self.site = site
+        self.callsite = callsite
         self.parent = parent
         self.number = next(ids.numbers)
         scope = _scope()
@@ -112,7 +113,7 @@ class ActiveInvocation(Freezing):
         self.details = self.span = self.input_length = self.output_length = None
         if args or kwargs:
             self.set_arguments(args, kwargs)
-        host = site.host
+        host = callsite.host
         if host.thorough:
             host.guard_span.call(self._begin_thoroughly, host)
             if self.span is not None:
@@ -133,7 +134,7 @@ class ActiveInvocation(Freezing):
             return
         if result is not None:
             self.set_output(result)
-        host = self.site.host
+        host = self.callsite.host
         now, pipeline = host.now, host.pipeline
         self.ended_ns = now()
         self.status = status
@@ -165,10 +166,10 @@ class ActiveInvocation(Freezing):
         """End with the status that the exception stands for (`error`, `timeout`, `blocked`, `cancelled`, …)."""
         if self.ended_ns:
             return
-        host = self.site.host
+        host = self.callsite.host
         status = Status.ERROR
         try:
-            with guarded("classify", host.tally):
+            with guarded("classify", host.counters):
                 status, error_type = classify(type(error))
                 if status in BAD:
                     details = self._note()
@@ -199,7 +200,7 @@ class ActiveInvocation(Freezing):
         except (ValueError, RuntimeError):  # another context, or undone already
             return
         if span is not None:
-            tracing.detach(span)
+            spans.detach(span)
 
     def leave(self) -> None:
         """Undo what `enter` or `resume` attached; the invocation goes on."""
@@ -236,12 +237,12 @@ class ActiveInvocation(Freezing):
     @property
     def operation(self) -> Operation:
         """What is done."""
-        return self.site.operation
+        return self.callsite.operation
 
     @property
     def name(self) -> str:
         """Name of the agent, workflow, tool or model."""
-        return self.site.name
+        return self.callsite.name
 
     @property
     def invocation_id(self) -> str:
@@ -271,7 +272,7 @@ class ActiveInvocation(Freezing):
     @property
     def span_ids(self) -> SpanIds:
         """Trace and span ID, empty without a tracer provider."""
-        return tracing.NO_SPAN if self.span is None else self.span.ids
+        return spans.NO_SPAN if self.span is None else self.span.ids
 
     @property
     def ended(self) -> bool:
@@ -283,7 +284,7 @@ class ActiveInvocation(Freezing):
         if self.ended_ns:
             return
         details = self._note()
-        fitting = self.site.host.fit({key: value})
+        fitting = self.callsite.host.fit({key: value})
         details.attributes = clean_attributes({**details.attributes, **fitting})
         for name, plain in fitting.items():
             self._set_on_span(Attr.USER_PREFIX + name, plain)
@@ -292,9 +293,9 @@ class ActiveInvocation(Freezing):
         """Note what went in: its length, and the redacted text when content capture is on."""
         if type(value) is str:
             self.input_length = len(value)
-        redactor = self.site.host.redactor
+        redactor = self.callsite.host.redactor
         if redactor is not None:
-            with guarded("capture", self.site.host.tally):
+            with guarded("capture", self.callsite.host.counters):
                 text = self._note().input_text = redactor.value(value)
                 self._set_on_span(Attr.INPUT_TEXT, text)
 
@@ -302,9 +303,9 @@ class ActiveInvocation(Freezing):
         """Note what came out: its length, and the redacted text when content capture is on."""
         if type(value) is str:
             self.output_length = len(value)
-        redactor = self.site.host.redactor
+        redactor = self.callsite.host.redactor
         if redactor is not None:
-            with guarded("capture", self.site.host.tally):
+            with guarded("capture", self.callsite.host.counters):
                 text = self._note().output_text = redactor.value(value)
                 self._set_on_span(Attr.OUTPUT_TEXT, text)
 
@@ -313,16 +314,16 @@ class ActiveInvocation(Freezing):
     def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Note what a function was called with: how much text, and the redacted arguments when content is captured."""
         self.input_length = text_length(args, kwargs)
-        redactor = self.site.host.redactor
+        redactor = self.callsite.host.redactor
         if redactor is not None:
-            with guarded("capture", self.site.host.tally):
+            with guarded("capture", self.callsite.host.counters):
                 self._note().input_text = redactor.value({"args": args, "kwargs": kwargs} if kwargs else args)
 
     def note_item(self, item: object) -> None:
         """Note one item of a stream."""
         if type(item) is str:
             self.output_length = (self.output_length or 0) + len(item)
-            redactor = self.site.host.redactor
+            redactor = self.callsite.host.redactor
             if redactor is not None:
                 self._note().keep_text(item, 2 * redactor.max_length)
 
@@ -348,7 +349,7 @@ class ActiveInvocation(Freezing):
     # --- the span ----------------------------------------------------------------------------------------------------
 
     def _start_attributes(self) -> dict[str, AttributeValue]:
-        attributes, scope, details = self.site.span_attributes.copy(), self.scope, self.details
+        attributes, scope, details = self.callsite.span_attributes.copy(), self.scope, self.details
         if scope is None:
             attributes[_REQUEST_ID] = self.request_id
         else:
@@ -372,14 +373,14 @@ class ActiveInvocation(Freezing):
             self.scope = scope._replace(attributes=NO_ATTRIBUTES)  # should redaction fail
             self.scope = scope._replace(attributes=host.fit(scope.attributes))
         if tracing is not None:
-            site, parent = self.site, self.parent
+            callsite, parent = self.callsite, self.parent
             explicit = parent.span if parent is not None and parent is not _current() else None
             above = None if explicit is None else explicit.context
-            self.span = tracing.start(site.span_name, above, site.span_kind, self._start_attributes())
+            self.span = tracing.start(callsite.span_name, above, callsite.span_kind, self._start_attributes())
 
     def _close_span(self, live: LiveSpan) -> None:
         uneventful = live.below is None and self.details is None and self.status is SUCCESS
-        if not (uneventful and self.site.is_inner) and live.recording:
+        if not (uneventful and self.callsite.is_inner) and live.recording:
             self._write_outcome(live)
             self._add_to_span_above(live)
         live.end()
@@ -391,12 +392,12 @@ class ActiveInvocation(Freezing):
         if details is not None and details.error_type is not None:
             live.set(Attr.ERROR_TYPE, details.error_type)
             live.set_failed(details.error_type, details.error_message)
-        if live.below and not self.site.is_tool:
+        if live.below and not self.callsite.is_tool:
             live.set_all(sum_of(live.below).as_attributes())
 
     def _add_to_span_above(self, live: LiveSpan) -> None:
         """Tell the nearest running ancestor what this run took."""
-        if live.below is None and self.site.is_inner:
+        if live.below is None and self.callsite.is_inner:
             return
         above = self.parent
         while above is not None and above.ended_ns:
@@ -410,5 +411,5 @@ class ActiveInvocation(Freezing):
 
     def _set_on_span(self, key: str, value: AttributeValue) -> None:
         if self.span is not None:
-            with guarded("span.attribute", self.site.host.tally):
+            with guarded("span.attribute", self.callsite.host.counters):
                 self.span.set(key, value)

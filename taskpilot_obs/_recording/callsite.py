@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from taskpilot_obs._recording.spans import span_kind
 from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, Operation, clean_attributes
 from taskpilot_obs.semconv import Attr
-from taskpilot_obs.tracing import span_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from taskpilot_obs.clock import Clock
-    from taskpilot_obs.gate import Limits
-    from taskpilot_obs.guarded import guarded
-    from taskpilot_obs.pipeline import Pipeline
+    from taskpilot_obs._enforcement.enforcer import Limits
+    from taskpilot_obs._pipeline.pipeline import Pipeline
+    from taskpilot_obs._recording.spans import Tracing
+    from taskpilot_obs._support.clock import Clock
+    from taskpilot_obs._support.counters import InternalCounters
+    from taskpilot_obs._support.guarded import guarded
     from taskpilot_obs.pricing import PriceTable
     from taskpilot_obs.records import DecisionKind, Stage
     from taskpilot_obs.safety.checks import Checks
     from taskpilot_obs.safety.redaction import Redactor
-    from taskpilot_obs.self_telemetry import Tally
     from taskpilot_obs.semconv import Metric
-    from taskpilot_obs.tracing import Tracing
 
 
 class Declares(Protocol):
@@ -47,7 +47,7 @@ class Host:
     now: Callable[[], int]
     pipeline: Pipeline
     clock: Clock
-    tally: Tally
+    counters: InternalCounters
     guard_span: guarded
     """Keeps a failure of the tracer from the user; made once, for it stands in the hot path."""
     tracing: Tracing | None
@@ -70,7 +70,7 @@ class Host:
         return clean_attributes(self.redactor.attributes(plain))
 
 
-class Site:
+class Callsite:
     """A place that is instrumented: what all invocations begun there share, worked out once."""
 
     __slots__ = (
@@ -112,7 +112,7 @@ class Site:
         self.span_attributes.update({Attr.USER_PREFIX + key: value for key, value in self.attributes.items()})
 
 
-class LlmSite(Site):
+class LlmCallsite(Callsite):
     """A place where a model is called.
 
     Args:

@@ -1,0 +1,1 @@
+"""What users call: decorators, blocks and point events."""

@@ -1,0 +1,1 @@
+"""Policies, guardrails and limits, asked before and after a run."""
