@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full coverage soak bench lint types docs clean
+.PHONY: demo test test-full test-load coverage soak bench lint types docs clean
 
 demo: $(VENV)/.demo ## run the demo service: no key, no network
 	$(BIN)/taskpilot-obs demo $(ARGS)
@@ -13,6 +13,9 @@ test: ## set up everything, then lint, types and every test
 
 test-full: ## the long ones as well
 	TASKPILOT_OBS_FULL=1 scripts/test.sh
+
+test-load: $(VENV)/.dev ## the suite three times in a row beside a load of 12
+	scripts/under_load.sh $(ARGS)
 
 coverage: ## which lines the tests run
 	scripts/coverage.sh
@@ -33,6 +36,7 @@ types: $(VENV)/.dev
 
 docs: $(VENV)/.dev ## regenerate what is generated
 	$(BIN)/taskpilot-obs metrics --markdown > docs/metrics.md
+	$(BIN)/python scripts/write_configuration.py
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

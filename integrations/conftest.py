@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from _fixtures import recorder, seen
+from _signals import pytest_configure
 
-__all__ = ["recorder", "seen"]
+__all__ = ["pytest_configure", "recorder", "seen"]

@@ -19,7 +19,7 @@ from taskpilot_obs._api.events import (
     record_policy_violation,
     shutdown,
 )
-from taskpilot_obs._recording.context import get_request_id, request_context, with_context
+from taskpilot_obs._recording.context import current_run, get_request_id, request_context, with_context
 from taskpilot_obs.config import configure, get_recorder
 from taskpilot_obs.log_context import LogContextFilter
 from taskpilot_obs.usage import Usage
@@ -30,6 +30,7 @@ __all__ = [
     "LogContextFilter",
     "Usage",
     "configure",
+    "current_run",
     "flush",
     "get_recorder",
     "get_request_id",

@@ -25,7 +25,7 @@ STDOUT = "stdout"
 
 
 def _duration(given: object) -> object:
-    """Seconds and "12h" beside what pydantic reads by itself."""
+    """Read seconds and text such as "12h", which pydantic does not read by itself."""
     if not isinstance(given, str):
         return given
     if given.isdecimal():
@@ -36,7 +36,7 @@ def _duration(given: object) -> object:
 
 
 def _having(*methods: str) -> AfterValidator:
-    """An object of somebody else's class, known by what it can do."""
+    """Accept any object that has these methods, without importing its class."""
 
     def check(given: object) -> object:
         if given is not None and not all(callable(getattr(given, method, None)) for method in methods):
@@ -47,106 +47,110 @@ def _having(*methods: str) -> AfterValidator:
 
 
 class Settings(BaseModel):
-    """Every option of the library. `configure()` takes the same names.
+    """Every option of the library; `configure()` takes the same names.
 
-    From the environment: `TASKPILOT_OBS_` and the option's name in capitals, for options that are plain values.
+    Options that are plain values can come from the environment: `TASKPILOT_OBS_` and the name in capitals.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
 
     enabled: bool = True
-    """False makes every decorator and context manager a pass-through."""
+    """Whether runs are recorded. False makes every decorator and context manager a pass-through."""
     service: Annotated[str, Field(min_length=1, max_length=200)] = "unknown_service"
-    """Name of the service, on audit records and in `taskpilot_obs_info`. Falls back to `OTEL_SERVICE_NAME`."""
+    """Name of the service, on audit records and in `taskpilot_obs_info`; falls back to `OTEL_SERVICE_NAME`."""
     service_version: Annotated[str, Field(max_length=200)] = ""
-    """Its version: a change of it is what dashboards show as a deployment."""
+    """Version of the service. Dashboards show a change of it as a deployment."""
 
     audit_log: Path | logging.Logger | None = None
-    """Path of the audit log, `"stdout"`, or a logger of the application's own. None: no audit log."""
+    """Path of the audit log, `"stdout"`, or a logger of yours. None writes no audit log."""
     audit_max_bytes: Annotated[int, Field(ge=4_096)] = 100_000_000
-    """Size at which the audit log begins a new segment."""
+    """Size in bytes at which the audit log begins a new segment."""
     audit_max_age: Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))] = timedelta(days=1)
-    """Age at which the audit log begins a new segment: a `timedelta`, seconds, or text such as "12h"."""
+    """Age at which the audit log begins a new segment: a `timedelta`, seconds, or text such as `"12h"`."""
     audit_keep: Annotated[int, Field(ge=1)] | None = None
-    """How many closed segments are kept; None keeps all."""
+    """How many closed segments are kept. None keeps all."""
     audit_key: Annotated[SecretStr, Field(min_length=1)] | None = None
-    """Key for HMAC-SHA-256 instead of SHA-256 in the audit log's hash chain."""
+    """Key for HMAC-SHA-256 in the hash chain of the audit log. Without it the chain uses SHA-256."""
     audit_durability: Literal["flush", "fsync"] = "flush"
-    """`flush`: handed to the operating system (survives the process). `fsync`: on disk, batch by batch."""
+    """`flush` hands each batch to the operating system, where it survives the process; `fsync` waits for the disk."""
     audit_on_anchor: Any = None
-    """Called with each anchor of the audit log's chain, to keep it where the log's writer cannot reach."""
+    """Function that receives each anchor of the audit log's chain, to keep it outside the reach of the log's writer."""
 
     exporters: tuple[Any, ...] = ()
-    """Own exporters: objects with `export(batch)`, or functions that are called with each finished `Invocation`."""
+    """Your exporters: objects with `export(batch)`, or functions that receive each finished `Invocation`."""
     on_full: Literal["drop", "block"] = "drop"
-    """When an exporter that does I/O cannot keep up, its records are dropped and counted, or callers wait."""
+    """When an exporter that does I/O cannot keep up: `drop` drops and counts its records, `block` lets callers wait."""
     queue_capacity: Annotated[int, Field(ge=64, le=10_000_000)] = 65_536
-    """How many records may wait for the drainer before callers help, and for each exporter before `on_full` applies."""
+    """How many records may wait for the background thread, and for each exporter, before `on_full` applies."""
     exit_timeout_s: Annotated[float, Field(ge=0, le=300)] = 5.0
-    """How long the end of the process may wait for exporters."""
+    """How many seconds the end of the process may wait for exporters."""
 
     prometheus: bool = True
     """Whether metrics are kept."""
     registry: Annotated[Any, _having("register", "collect")] = None
-    """The `prometheus_client.CollectorRegistry` for them; the default registry when None."""
+    """The `prometheus_client.CollectorRegistry` of the metrics. None uses the default registry."""
     tracing: bool = True
-    """Whether spans are made, where the application has a tracer provider."""
+    """Whether spans are made, provided that the application has a tracer provider."""
     tracer_provider: Annotated[Any, _having("get_tracer")] = None
-    """The OpenTelemetry tracer provider; the application's global one when None."""
+    """The OpenTelemetry tracer provider. None uses the global one."""
 
     capture_content: bool = False
-    """Whether prompts, outputs, arguments and error messages are kept, redacted, in spans and audit log."""
+    """Whether prompts, outputs, arguments and error messages are kept, redacted, in spans and the audit log."""
     capture_max_length: Annotated[int, Field(ge=16, le=10_000_000)] = 10_000
-    """Characters of one text that are kept."""
+    """How many characters of one text are kept."""
     redaction_rules: tuple[Any, ...] = ()
-    """Own kinds of secrets (`taskpilot_obs.safety.Rule`), hidden beside the built-in ones."""
+    """Your kinds of secrets (`taskpilot_obs.safety.Rule`), which are hidden like the built-in ones."""
     redaction_skip: tuple[str, ...] = ()
-    """Built-in kinds that may be shown: `["email"]`. In the environment with commas: `email,iban`."""
+    """Built-in kinds that are not hidden, such as `["email"]`. In the environment with commas: `email,iban`."""
     redaction_key: Annotated[SecretStr, Field(min_length=1)] | None = None
-    """With a key, redaction marks carry a keyed hash, so that two occurrences of a secret can be matched."""
+    """Key for a hash in each redaction mark, so that two occurrences of a secret can be matched."""
 
     prices: tuple[Path, ...] = ()
-    """TOML or YAML files with own prices and model aliases; they win over the built-in table."""
+    """TOML or YAML files with your prices and model aliases. They win over the built-in table."""
     model_aliases: dict[str, str] = {}
-    """Own names of models (Azure deployments, gateways' names) -> the name in the price table."""
+    """Your names of models, such as Azure deployments, and the name of each in the price table."""
 
     policies: tuple[Any, ...] = ()
-    """Policies that every decorated function is asked about, besides its own (`taskpilot_obs.safety`)."""
+    """Policies that apply to every decorated function, in addition to its own (`taskpilot_obs.safety`)."""
     guardrails: tuple[Any, ...] = ()
-    """Guardrails for every decorated function, besides its own."""
+    """Guardrails that apply to every decorated function, in addition to its own."""
     mode: Literal["monitor", "enforce"] = "monitor"
-    """Whether these policies and guardrails only record what they would refuse, or refuse it."""
+    """`monitor` records what these policies and guardrails would refuse; `enforce` refuses it."""
 
     store: str | None = None
-    """URL of a telemetry store: `sqlite:///telemetry.db`, or `postgresql+psycopg://…` (`taskpilot_obs.store`)."""
+    """URL of a telemetry store: `sqlite:///telemetry.db` or `postgresql+psycopg://…` (`taskpilot_obs.store`)."""
     store_aggregate_every_s: Annotated[float, Field(gt=0)] | None = None
-    """Sum the store up by hours and days in the background this often; None: not in this process."""
+    """How often, in seconds, this process sums up the store by hours and days. None leaves it to others."""
     store_retention_days: Annotated[float, Field(gt=0)] | None = None
-    """Delete the store's rows older than this in the background; summaries stay. None keeps everything."""
+    """Age in days at which this process deletes rows of the store; summaries stay. None deletes nothing."""
 
     budgets: tuple[Any, ...] = ()
     """Budgets: `Budget` objects, and TOML or YAML files of them (`taskpilot_obs.budgets`)."""
     budget_store: str | None = None
-    """URL of the telemetry store that keeps them for all processes. Without: `store`, or that of a `StoreExporter`
-    among `exporters`, else each process keeps its own and has the whole limit for itself."""
+    """URL of the telemetry store that shares budgets between processes. None uses `store`, or the store of a
+    `StoreExporter` among `exporters`; without either, each process has the whole limit for itself."""
     budget_reservation_s: Annotated[float, Field(ge=1, le=86_400)] = 900.0
-    """How long what a call has reserved is kept for it when nobody says that it has ended."""
+    """How many seconds a call that does not report its end keeps the money or tokens that it reserved."""
     on_budget_alert: Any = None
-    """Called with each `BudgetAlert`, on a thread of the library's."""
+    """Function that receives each `BudgetAlert`, on a thread of the library."""
 
     thresholds: Thresholds = Thresholds()
-    """Where golden signals stop being healthy."""
+    """Limits between healthy, warning and critical for the golden signals."""
 
     @classmethod
-    def resolve(cls, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Self:
-        """Settings from options given in code, the environment and the defaults, in that order of strength.
+    def resolve(cls, options: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Self:
+        """Settings from options given in code, the environment and the defaults, in that order of precedence.
+
+        Args:
+            options: Options by name, as `configure()` takes them.
+            environ: Environment variables; None reads those of this process.
 
         Raises:
             ConfigurationError: an option is unknown or wrong; the message names it, what was given and what is allowed.
         """
         _refuse_unknown(options, cls.model_fields)
         try:
-            return cls(**{**_from_environment(cls.model_fields, environ), **options})
+            return cls(**{**_from_environment(cls.model_fields, os.environ if environ is None else environ), **options})
         except ValidationError as error:
             raise ConfigurationError(_in_words(error, options)) from None
 
@@ -162,7 +166,7 @@ _LISTS = {
     "prices": re.compile(re.escape(os.pathsep)),
     "redaction_skip": re.compile(f"[,{re.escape(os.pathsep)}]"),
 }
-"""What parts the items of a list in the environment: paths may hold commas."""
+"""Separators of lists in the environment. Paths may contain commas."""
 
 
 def _from_environment(fields: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -200,7 +204,7 @@ def _in_words(error: ValidationError, options: Mapping[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    """Plain values as they are, anything else by its type: its `repr` may raise or tell secrets."""
+    """Show plain values as they are, and other objects by type, because their `repr` may raise or hold secrets."""
     if isinstance(value, str | int | float | bool | None):
         return repr(value)[:200]
     return f"an object of type {type(value).__name__}"

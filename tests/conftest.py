@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from _fixtures import recorder, seen
+from _signals import pytest_configure
 
 from taskpilot_obs.testing import FixedClock
 
-__all__ = ["clock", "recorder", "seen"]
+__all__ = ["clock", "pytest_configure", "recorder", "seen"]
 
 # Last, so that the installed wheel comes first: what a spawned process unpickles is named `tests.…`.
 sys.path.append(str(Path(__file__).parent.parent))

@@ -326,6 +326,20 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert command(f"--bearer-token-file={tmp_path / 'token'}").returncode == 0
 
 
+def test_a_service_is_judged_by_its_own_answers(recorder: Recorder) -> None:
+    """With a URL the command judges the service, not the shell: what is set or missing here is not its fault."""
+    with start_metrics_server(0, registry=recorder.registry) as server:
+        here = {"WEB_CONCURRENCY": "4", "TASKPILOT_OBS_QUEUE_CAPACITY": "lots"}
+        asked = command("--json", "--strict", f"--url={server.url}", **here)
+        both = command("--json", f"--url={server.url}", "--environment", **here)
+    assert asked.returncode == 0, asked.stdout
+    assert {each["check"] for each in json.loads(asked.stdout)} == {"metrics"}
+    assert {"processes", "settings"} <= {each["check"] for each in json.loads(both.stdout)}
+    refused = command("--workers=4", f"--url={server.url}")
+    assert refused.returncode == 2
+    assert "--environment" in refused.stderr
+
+
 def test_a_url_that_is_none() -> None:
     """A URL that is no URL is refused, not diagnosed."""
     with pytest.raises(ConfigurationError):

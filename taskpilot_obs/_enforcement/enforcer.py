@@ -40,15 +40,15 @@ class Enforcer:
     Args:
         host: the recorder.
         own: the checks that were attached to the place; None where there are none.
-        function: what is called there, for the names of its arguments.
+        function: what is called there, for the names of its arguments; None where they are given by name.
     """
 
     __slots__ = ("_defaults", "_host", "_is_method", "_names", "own")
 
-    def __init__(self, host: Host, own: Checks | None, function: Callable[..., Any]) -> None:
+    def __init__(self, host: Host, own: Checks | None, function: Callable[..., Any] | None = None) -> None:
         self._host = host
         self.own = own
-        self._names, self._defaults = _parameters(function)
+        self._names, self._defaults = ((), {}) if function is None else _parameters(function)
         self._is_method = self._names[:1] in (("self",), ("cls",))
 
     def at(self, stage: Stage) -> tuple[Ready, ...]:
@@ -144,6 +144,66 @@ class Enforcer:
         else:
             goes_on = await running.run_async(ready, subject, outcomes, self._host.counters)
         report(run, stage, outcomes, goes_on=goes_on)
+
+
+def check_input(
+    run: ActiveInvocation, content: object = None, *, arguments: Mapping[str, object] = NO_ARGUMENTS
+) -> None:
+    """Ask the configured policies, guardrails, token limits and budgets before a run does its work.
+
+    Each answer is recorded as a decision of the run.
+
+    Args:
+        run: the run that is about to work: a tool call, an agent, an LLM call.
+        content: what it is given: a text, messages, any nesting of them.
+        arguments: a tool's arguments by name.
+
+    Raises:
+        RefusedError: a check in enforce mode refused, or an asynchronous check cannot be awaited here. Do not call the
+            tool or the model; end the run with `fail(error)`.
+    """
+    if run.callsite.host.enabled:
+        _enforcer_of(run).ask_in(run, *_as_call(content, arguments))
+
+
+async def check_input_async(
+    run: ActiveInvocation, content: object = None, *, arguments: Mapping[str, object] = NO_ARGUMENTS
+) -> None:
+    """Like `check_input`, awaiting asynchronous checks."""
+    if run.callsite.host.enabled:
+        await _enforcer_of(run).ask_in_async(run, *_as_call(content, arguments))
+
+
+def check_output(run: ActiveInvocation, result: object, *, released: bool = False) -> None:
+    """Ask the configured policies and guardrails about what a run produced, before it is handed out.
+
+    Args:
+        run: the run, which has not ended.
+        result: what came out: a text, messages, a response.
+        released: whether the result has been handed out already, as a stream's has: what would have been withheld is
+            recorded, and nothing is raised.
+
+    Raises:
+        RefusedError: a check in enforce mode withholds the result. End the run with `fail(error)`.
+    """
+    enforcer = _enforcer_of(run)
+    if run.callsite.host.enabled:
+        (enforcer.ask_too_late if released else enforcer.ask_out)(run, result)
+
+
+async def check_output_async(run: ActiveInvocation, result: object, *, released: bool = False) -> None:
+    """Like `check_output`, awaiting asynchronous checks."""
+    enforcer = _enforcer_of(run)
+    if run.callsite.host.enabled:
+        await (enforcer.ask_too_late_async if released else enforcer.ask_out_async)(run, result)
+
+
+def _enforcer_of(run: ActiveInvocation) -> Enforcer:
+    return Enforcer(run.callsite.host, run.callsite.checks)
+
+
+def _as_call(content: object, arguments: Mapping[str, object]) -> tuple[tuple[object, ...], Mapping[str, object]]:
+    return (() if content is None else (content,)), arguments
 
 
 def _about(run: ActiveInvocation, stage: Stage, text: str, arguments: Mapping[str, object]) -> Subject:

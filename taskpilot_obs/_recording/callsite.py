@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from taskpilot_obs._enforcement.enforcer import Limits
     from taskpilot_obs._pipeline.pipeline import Pipeline
+    from taskpilot_obs._recording.llm_invocation import LlmInvocation
     from taskpilot_obs._recording.spans import Tracing
     from taskpilot_obs._support.clock import Clock
     from taskpilot_obs._support.counters import InternalCounters
@@ -40,6 +41,20 @@ class Declares(Protocol):
         """Set a gauge that no record stands for."""
 
 
+class LlmListener(Protocol):
+    """Learns when LLM calls begin and end, on the thread that runs them.
+
+    Both methods must return at once and must not block: an abandoned call ends in a finalizer, which may run anywhere.
+    Append to a `collections.deque`, or look something up. What they raise is counted and logged.
+    """
+
+    def llm_began(self, run: LlmInvocation, /) -> None:
+        """An LLM call has begun."""
+
+    def llm_ended(self, run: LlmInvocation, /) -> None:
+        """It has ended; usage, response ID and status are known as far as they ever will be."""
+
+
 class Host:
     """What an invocation needs of its recorder; the recorder is the only subclass."""
 
@@ -59,6 +74,8 @@ class Host:
     """Policies and guardrails of every place."""
     limits: Limits | None = None
     """Where any place or the recorder limits tokens, or a budget may refuse."""
+    llm_listeners: tuple[LlmListener, ...] = ()
+    """Who wants to know of LLM calls as they begin and end."""
     gated: bool = False
     """Whether checks other than a place's own are asked."""
 

@@ -161,6 +161,14 @@ def restore(variable: ContextVar[T], token: Token[T]) -> bool:
     return True
 
 
+def current_run() -> Running | None:
+    """The run that this code is part of, or None outside of any.
+
+    Inside a decorated function, a `track_*` block or a framework with an integration, it is the innermost run.
+    """
+    return current_invocation()
+
+
 def get_request_id() -> str | None:
     """The ID of the request that this code works for, or None outside of any."""
     scope = current_scope.get()

@@ -6,6 +6,7 @@ The caller pays for two clock readings, one context variable and two appends of 
 
 from __future__ import annotations
 
+from contextvars import Token
 from typing import TYPE_CHECKING, Any, Self
 
 from taskpilot_obs._recording import spans
@@ -13,7 +14,7 @@ from taskpilot_obs._recording.callsite import Callsite, Details, Host, text_leng
 from taskpilot_obs._recording.context import current_running, current_scope
 from taskpilot_obs._recording.rollups import sum_of
 from taskpilot_obs._recording.snapshots import BEGUN, LOST, Freezing
-from taskpilot_obs._recording.spans import LiveSpan
+from taskpilot_obs._recording.spans import AdoptedSpan, LiveSpan
 from taskpilot_obs._recording.statuses import classify
 from taskpilot_obs._support import ids
 from taskpilot_obs._support.guarded import guarded
@@ -30,13 +31,12 @@ from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from contextvars import Token
 
     from taskpilot_obs._pipeline.pipeline import Pipeline
     from taskpilot_obs._recording.spans import SpanIds
 
-    Step = tuple[Token["ActiveInvocation | None"], Token[Any] | None]
-
+Step = tuple[Token["ActiveInvocation | None"], Token[Any] | None]
+"""What `ActiveInvocation.attach` returns, for `detach`."""
 _REQUEST_ID = Attr.REQUEST_ID
 _scope, _current = current_scope.get, current_running.get
 _make_current, _make_last_current = current_running.set, current_running.reset
@@ -128,15 +128,21 @@ class ActiveInvocation(Freezing):
             self._announce(pipeline)
         return self
 
-    def end(self, status: Status, result: object = None) -> None:
-        """End with a given status, and with what came out. The other half of the hot path."""
+    def end(self, status: Status, result: object = None, *, at_ns: int = 0) -> None:
+        """End with a given status. The other half of the hot path.
+
+        Args:
+            status: how it ended.
+            result: what came out.
+            at_ns: when, on the recorder's clock; now when left out.
+        """
         if self.ended_ns:
             return
         if result is not None:
             self.set_output(result)
         host = self.callsite.host
         now, pipeline = host.now, host.pipeline
-        self.ended_ns = now()
+        self.ended_ns = at_ns or now()
         self.status = status
         try:
             token = self._token
@@ -158,12 +164,57 @@ class ActiveInvocation(Freezing):
             else:
                 pipeline.put(self)
 
-    def stop(self) -> None:
-        """End as `success`."""
-        self.end(SUCCESS)
+    def stop(self, *, at_unix_ns: int | None = None) -> None:
+        """End as `success`.
 
-    def fail(self, error: BaseException) -> None:
-        """End with the status that the exception stands for (`error`, `timeout`, `blocked`, `cancelled`, …)."""
+        Args:
+            at_unix_ns: when it ended, in nanoseconds since the Unix epoch; now when left out.
+        """
+        self.end(SUCCESS, at_ns=self._ticks(at_unix_ns))
+
+    def end_as(
+        self,
+        status: Status | str,
+        *,
+        error_type: str | None = None,
+        error_message: str | None = None,
+        at_unix_ns: int | None = None,
+    ) -> None:
+        """End as a framework reports it, where the exception object is not at hand; otherwise use `fail`.
+
+        Args:
+            status: how it ended.
+            error_type: the qualified name of the exception's class.
+            error_message: its text; kept, redacted, only where content is captured.
+            at_unix_ns: when it ended, in nanoseconds since the Unix epoch; now when left out.
+
+        Raises:
+            ValueError: the status is unknown.
+        """
+        outcome = Status(status)
+        if self.ended_ns:
+            return
+        if error_type is not None and outcome in BAD:
+            with guarded("classify", self.callsite.host.counters):
+                self._note_stated_error(error_type, error_message)
+        self.end(outcome, at_ns=self._ticks(at_unix_ns))
+
+    def _note_stated_error(self, error_type: str, message: str | None) -> None:
+        details, redactor = self._note(), self.callsite.host.redactor
+        details.error_type = error_type
+        if message is not None and redactor is not None:
+            details.error_message = redactor.text(message)
+
+    def _ticks(self, unix_ns: int | None) -> int:
+        return 0 if unix_ns is None else self.callsite.host.clock.ticks(unix_ns)
+
+    def fail(self, error: BaseException, *, at_unix_ns: int | None = None) -> None:
+        """End with the status that the exception stands for (`error`, `timeout`, `blocked`, `cancelled`, …).
+
+        Args:
+            error: the exception that ended it.
+            at_unix_ns: when it ended, in nanoseconds since the Unix epoch; now when left out.
+        """
         if self.ended_ns:
             return
         host = self.callsite.host
@@ -178,7 +229,23 @@ class ActiveInvocation(Freezing):
                     if host.redactor is not None:
                         details.error_message = host.redactor.value(error)
         finally:
-            self.end(status)
+            self.end(status, at_ns=self._ticks(at_unix_ns))
+
+    def adopt(self, started_unix_ns: int | None, span: AdoptedSpan | None) -> Self:
+        """Announce a run that began elsewhere; called once, by whoever made it, in place of `begin`.
+
+        Args:
+            started_unix_ns: when it began, in nanoseconds since the Unix epoch; now when None.
+            span: the span that stands for it already.
+        """
+        host = self.callsite.host
+        if not host.enabled:
+            self.ended_ns = 1
+            return self
+        self.span = span
+        self.started_ns = self._ticks(started_unix_ns) or host.now()
+        self._announce(host.pipeline)
+        return self
 
     def end_after_the_fact(self, status: Status) -> None:
         """End what was never announced: the drainer makes both records of it. Has no span."""

@@ -14,17 +14,17 @@ from taskpilot_obs.providers.names import canonical
 from taskpilot_obs.records import NO_ATTRIBUTES, Status, plain_text
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
+from taskpilot_obs.usage.values import StatedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 
-    from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
+    from taskpilot_obs._recording.callsite import Callsite, LlmCallsite, LlmListener
     from taskpilot_obs._recording.invocation import ActiveInvocation
     from taskpilot_obs._recording.rollups import Totals
     from taskpilot_obs._recording.spans import LiveSpan
     from taskpilot_obs.records import AttributeValue, Invocation, Started
     from taskpilot_obs.usage import Reading
-    from taskpilot_obs.usage.values import StatedError
 
 T = TypeVar("T")
 
@@ -49,6 +49,7 @@ class LlmInvocation(FinalizedInvocation):
     """One LLM call. Nothing here raises: what cannot be read stays unknown and is counted."""
 
     __slots__ = (
+        "_listeners",
         "_priced",
         "_reader",
         "_unread",
@@ -70,6 +71,8 @@ class LlmInvocation(FinalizedInvocation):
         "usage_inconsistent",
     )
 
+    _listeners: tuple[LlmListener, ...]
+
     def at(self, callsite: Callsite, parent: ActiveInvocation | None) -> Self:
         """Stand at a place where a model is called. Starts loading the price table, off this thread."""
         self._prepare(cast("LlmCallsite", callsite))
@@ -84,7 +87,25 @@ class LlmInvocation(FinalizedInvocation):
     ) -> Self:
         """Begin at a place where a model is called, and stay attached until the end."""
         self._prepare(cast("LlmCallsite", callsite))
-        return super().enter(callsite, parent, args, kwargs)
+        super().enter(callsite, parent, args, kwargs)
+        if callsite.host.llm_listeners:
+            self._tell_listeners(callsite.host.llm_listeners)
+        return self
+
+    def begin(self) -> Self:
+        """Start the clock, open the span and announce the start."""
+        super().begin()
+        host = self.callsite.host
+        if host.llm_listeners and not self.ended_ns:
+            self._tell_listeners(host.llm_listeners)
+        return self
+
+    def _tell_listeners(self, listeners: tuple[LlmListener, ...]) -> None:
+        """Announce the call to those that watch LLM calls; the same ones learn of its end."""
+        self._listeners = listeners
+        for listener in listeners:
+            with guarded("llm_listener", self.callsite.host.counters):
+                listener.llm_began(self)
 
     def _prepare(self, here: LlmCallsite) -> None:
         if not here.priced and here.host.enabled:
@@ -102,6 +123,7 @@ class LlmInvocation(FinalizedInvocation):
         self.usage_inconsistent = False
         self.cost: Decimal | None = None
         self.cost_source: str | None = None
+        self._listeners = ()
         self._priced = False
         self._reader: StreamReader | None = None
         self._unread: object = None
@@ -127,7 +149,8 @@ class LlmInvocation(FinalizedInvocation):
         For what nobody will change meanwhile; it is kept until then.
         """
         host = self.callsite.host
-        if self.span is not None or (host.limits is not None and host.limits.tokens is not None):
+        limited = host.limits is not None and host.limits.tokens is not None
+        if self.span is not None or limited or self._listeners:
             self.record_response(response)
         elif not self.ended_ns:
             self._unread = response
@@ -202,10 +225,56 @@ class LlmInvocation(FinalizedInvocation):
         if not self.ended_ns:
             self._priced = True
 
-    def first_token(self) -> None:
-        """Say that the first token of a stream has come; later calls change nothing."""
+    def record_request(self, *, model: str | None = None, provider: str | None = None) -> None:
+        """Note what was asked for, where the framework states it after the start; what is known already stays.
+
+        Args:
+            model: the model asked for.
+            provider: who serves it.
+        """
+        if self.ended_ns:
+            return
+        if self.request_model is None and model is not None:
+            self.request_model = plain_text(model)
+        if self.provider is None and provider is not None:
+            self.provider = canonical(plain_text(provider))
+
+    def record_answer(
+        self,
+        *,
+        model: str | None = None,
+        response_id: str | None = None,
+        finish_reasons: Sequence[str] = (),
+        service_tier: str | None = None,
+    ) -> None:
+        """Note what is known of the answer, where the response itself is not at hand.
+
+        Args:
+            model: the model that answered.
+            response_id: the provider's identifier of the response.
+            finish_reasons: why the model stopped, one for each choice.
+            service_tier: the tier that the provider charged.
+        """
+        self.record_model(model)
+        if self.ended_ns:
+            return
+        self.response_id = response_id or self.response_id
+        self.finish_reasons = tuple(finish_reasons) or self.finish_reasons
+        self.service_tier = service_tier or self.service_tier
+
+    def set_streaming(self) -> None:
+        """State that the response is a stream, where the time of its first token is unknown."""
+        if not self.ended_ns:
+            self.streaming = True
+
+    def first_token(self, *, at_unix_ns: int | None = None) -> None:
+        """Note that the first token of a stream has arrived; later calls change nothing.
+
+        Args:
+            at_unix_ns: when, in nanoseconds since the Unix epoch; now when left out.
+        """
         if not self.first_token_ns and not self.ended_ns:
-            self.first_token_ns = self.callsite.host.now()
+            self.first_token_ns = self._ticks(at_unix_ns) or self.callsite.host.now()
             self.streaming = True
 
     def retry(self) -> None:
@@ -270,8 +339,9 @@ class LlmInvocation(FinalizedInvocation):
             with guarded("stream.end", self.callsite.host.counters):
                 self.record_reading(reader.reading())
 
-    def end(self, status: Status, result: object = None) -> None:
+    def end(self, status: Status, result: object = None, *, at_ns: int = 0) -> None:
         """End with a given status and the provider's response, and count the tokens where they are limited."""
+        listeners = () if self.ended_ns else self._listeners
         try:
             if result is not None:
                 self.record_response(result)
@@ -279,7 +349,10 @@ class LlmInvocation(FinalizedInvocation):
             limits = self.callsite.host.limits
             if limits is not None and not self.ended_ns:
                 limits.after(self)
-            super().end(self._as_answered(status), result)
+            super().end(self._as_answered(status), result, at_ns=at_ns)
+        for listener in listeners:
+            with guarded("llm_listener", self.callsite.host.counters):
+                listener.llm_ended(self)
 
     def _as_answered(self, status: Status) -> Status:
         """The status, unless the answer was an error: gateways send one with HTTP status 200."""
@@ -290,18 +363,22 @@ class LlmInvocation(FinalizedInvocation):
         self.error_category = stated_category(error)
         return Status.ERROR
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException, *, at_unix_ns: int | None = None) -> None:
         """End with the status that the exception stands for, and the usage that a stream stated before it."""
         self._close_stream()
-        super().fail(error)
+        super().fail(error, at_unix_ns=at_unix_ns)
 
-    def stop(self) -> None:
+    def stop(self, *, at_unix_ns: int | None = None) -> None:
         """End as `success`; as `abandoned` where a stream was left before its end."""
         if self._reader is None:
-            super().stop()
+            super().stop(at_unix_ns=at_unix_ns)
             return
         self._close_stream()
-        self.end(Status.ABANDONED)
+        self.end(Status.ABANDONED, at_ns=self._ticks(at_unix_ns))
+
+    def _note_stated_error(self, error_type: str, message: str | None) -> None:
+        super()._note_stated_error(error_type, message)
+        self.error_category = stated_category(StatedError(code=error_type, message=message or ""))
 
     # --- what follows from it ----------------------------------------------------------------------------------------
 

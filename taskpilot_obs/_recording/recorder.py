@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
 from taskpilot_obs._recording import context
 from taskpilot_obs._recording.callsite import Callsite, Declares, LlmCallsite
@@ -12,7 +12,9 @@ from taskpilot_obs._recording.finalized import FinalizedInvocation
 from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.point_events import Reporter
+from taskpilot_obs._recording.spans import AdoptedSpan
 from taskpilot_obs._support.guarded import guarded
+from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.providers.names import canonical, infer_provider
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
@@ -24,9 +26,12 @@ from taskpilot_obs.records import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from opentelemetry.trace import SpanContext  # noqa: TID251  the type of an argument that is passed through
     from prometheus_client import CollectorRegistry  # noqa: TID251  the type of an argument that is passed through
 
     from taskpilot_obs._pipeline.pipeline import Pipeline
+    from taskpilot_obs._recording.callsite import LlmListener
+    from taskpilot_obs._recording.context import Scope
     from taskpilot_obs._recording.spans import Tracing
     from taskpilot_obs._recording.verdicts import Verdicts
     from taskpilot_obs._support.clock import Clock
@@ -40,10 +45,12 @@ if TYPE_CHECKING:
     from taskpilot_obs.settings import Settings
 
 _MAX_SITES = 4_000
+_MAX_LISTENERS = 16
 _MAX_SECONDS = 10**9
 
 CURRENT: Final = "current"
 """As a parent: the invocation that runs in the present context."""
+R = TypeVar("R", bound=ActiveInvocation)
 Parent = ActiveInvocation | Literal["current"] | None
 
 
@@ -214,9 +221,7 @@ class Recorder(Reporter):
         Raises:
             ValueError: the operation is unknown, or an LLM call (use `start_llm`).
         """
-        kind = Operation(operation)
-        if kind in LLM_OPERATIONS:
-            raise ValueError(f"{kind.value!r} is an LLM call: begin it with start_llm(provider=…, model=…)")
+        kind = _inner_operation(operation)
         return FinalizedInvocation().at(self.callsite(kind, name, attributes), resolve(parent)).begin()
 
     def start_llm(
@@ -256,6 +261,86 @@ class Recorder(Reporter):
         """An LLM call, not yet begun."""
         callsite = self.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
         return LlmInvocation().at(callsite, resolve(parent))
+
+    def adopt(
+        self,
+        operation: Operation | str,
+        name: str,
+        *,
+        parent: Parent = CURRENT,
+        start_unix_ns: int | None = None,
+        span_context: SpanContext | None = None,
+        scope: Scope | None = None,
+        attributes: Mapping[str, object] | None = None,
+    ) -> ActiveInvocation:
+        """Record an operation that a framework began, perhaps some time ago, and that has a span of the framework's.
+
+        No span is opened. End it with `stop`, `fail` or `end_as`, each of which takes the time of the end.
+
+        Args:
+            operation: `invoke_workflow`, `invoke_agent` or `execute_tool`.
+            name: of the workflow, agent or tool.
+            parent: the run that it belongs to; None for a root.
+            start_unix_ns: when it began, in nanoseconds since the Unix epoch; now when left out.
+            span_context: the OpenTelemetry span that stands for it already; records carry its identifiers.
+            scope: the request that it works for (`current_scope.get()` at its start); the current one when left out.
+            attributes: for the audit log.
+
+        Raises:
+            ValueError: the operation is unknown, or an LLM call (use `adopt_llm`).
+        """
+        run = FinalizedInvocation().at(self.callsite(_inner_operation(operation), name, attributes), resolve(parent))
+        return _adopted(run, start_unix_ns, span_context, scope)
+
+    def adopt_llm(
+        self,
+        *,
+        model: str | None,
+        provider: str | None = None,
+        operation: Operation | str = Operation.CHAT,
+        parent: Parent = CURRENT,
+        start_unix_ns: int | None = None,
+        span_context: SpanContext | None = None,
+        scope: Scope | None = None,
+        attributes: Mapping[str, object] | None = None,
+    ) -> LlmInvocation:
+        """Record an LLM call that a framework began; listeners (`add_llm_listener`) do not learn of it.
+
+        Args:
+            model: the model asked for; `record_request` adds it where it is learnt later.
+            provider: who serves it; inferred from the model when left out.
+            operation: `chat` or `embeddings`.
+            parent: as for `adopt`.
+            start_unix_ns: as for `adopt`.
+            span_context: as for `adopt`.
+            scope: as for `adopt`.
+            attributes: for the audit log.
+
+        Raises:
+            ValueError: the operation is no LLM call.
+        """
+        call = self.new_llm(model=model, provider=provider, operation=operation, parent=parent, attributes=attributes)
+        return _adopted(call, start_unix_ns, span_context, scope)
+
+    def add_llm_listener(self, listener: LlmListener) -> None:
+        """Tell an object when LLM calls of this recorder begin and end; costs nothing while there is none.
+
+        Raises:
+            ConfigurationError: there are 16 already, so something adds them again and again.
+        """
+        with self._lock:
+            if listener in self.llm_listeners:
+                return
+            if len(self.llm_listeners) >= _MAX_LISTENERS:
+                raise ConfigurationError(
+                    f"there are {_MAX_LISTENERS} LLM listeners already: remove those that are done"
+                )
+            self.llm_listeners = (*self.llm_listeners, listener)
+
+    def remove_llm_listener(self, listener: LlmListener) -> None:
+        """Tell it no more; it still learns the end of calls that it saw begin."""
+        with self._lock:
+            self.llm_listeners = tuple(each for each in self.llm_listeners if each is not listener)
 
     def record_llm_call(  # noqa: PLR0913  one argument for each thing that can be known after the fact
         self,
@@ -339,6 +424,19 @@ class Recorder(Reporter):
     def shutdown(self, timeout: float | None = None) -> bool:
         """Write what can be written within `timeout` seconds (5 by default) and stop; recording ends here."""
         return self._parts().pipeline.shutdown(timeout)
+
+
+def _inner_operation(operation: Operation | str) -> Operation:
+    kind = Operation(operation)
+    if kind in LLM_OPERATIONS:
+        raise ValueError(f"{kind.value!r} is an LLM call: begin it with start_llm(provider=…, model=…)")
+    return kind
+
+
+def _adopted(run: R, start_unix_ns: int | None, span_context: SpanContext | None, scope: Scope | None) -> R:
+    if scope is not None:
+        run.scope = scope
+    return run.adopt(start_unix_ns, None if span_context is None else AdoptedSpan(span_context))
 
 
 def _llm_operation(operation: Operation | str) -> Operation:

@@ -115,8 +115,8 @@ class LiveSpan:
         if token is not None:
             otel_context.detach(token)
 
-    def attach(self) -> Token[Context]:
-        """Make it the current span for one step, until `detach`."""
+    def attach(self) -> Token[Context] | None:
+        """Make it the current span for one step, until `detach`; None where there is nothing to undo."""
         return otel_context.attach(self._context)
 
     def set(self, key: str, value: AttributeValue) -> None:
@@ -155,6 +155,29 @@ class LiveSpan:
         if self.below is None:
             self.below = []
         self.below.append(totals)
+
+
+class AdoptedSpan(LiveSpan):
+    """A span that a framework opened and will end. Records carry its identifiers; nothing is written to it.
+
+    Args:
+        identity: the span's context.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, identity: trace.SpanContext) -> None:
+        self.of(trace.NonRecordingSpan(identity), otel_context.get_current())
+
+    def enter(self) -> None:
+        """Leave the current span as it is: the framework makes its own span current."""
+
+    def leave(self) -> None:
+        """Undo nothing."""
+
+    def attach(self) -> Token[Context] | None:
+        """Leave the current span as it is."""
+        return None
 
 
 def detach(token: Token[Context]) -> None:

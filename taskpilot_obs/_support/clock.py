@@ -28,6 +28,10 @@ class Clock:
         """Nanoseconds since the Unix epoch of a `now()`."""
         return ticks + self.offset
 
+    def ticks(self, unix_ns: int) -> int:
+        """The `now()` of a wall-clock time; the inverse of `unix_ns`."""
+        return unix_ns - self.offset
+
     def refresh(self) -> None:
         """Renew the anchor when it is old."""
         if time.perf_counter_ns() - self._anchored > _REANCHOR_NS:

@@ -1,4 +1,4 @@
-"""`taskpilot-obs doctor`: what is wrong, in words, and how to mend it."""
+"""`taskpilot-obs doctor`: what is wrong with a service or an environment, and how to fix it."""
 
 from __future__ import annotations
 
@@ -30,22 +30,34 @@ def doctor(
     ] = None,
     prometheus: Annotated[str | None, typer.Option("--prometheus", help="Base URL of a Prometheus server.")] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes that serve; default from WEB_CONCURRENCY.")
+        int | None,
+        typer.Option("--workers", min=1, help="How many processes serve; by default read from WEB_CONCURRENCY."),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings too.")] = False,
+    environment: Annotated[
+        bool | None,
+        typer.Option(
+            "--environment/--no-environment",
+            help="Check the environment variables of this shell; by default only if no URL is given.",
+            show_default=False,
+        ),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     bearer_token_file: Annotated[
         Path | None, typer.Option("--bearer-token-file", help="File that holds a bearer token for both URLs.")
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one request may take.")] = TIMEOUT_S,
 ) -> None:
-    """Look at the environment, and at a running /metrics and a Prometheus server if you name them.
+    """Check a running /metrics (--url), a Prometheus server (--prometheus), or else the environment of this shell.
 
     Exit code: 0 no problem, 1 a problem (with --strict also a warning), 2 wrong usage.
     """
+    here = environment if environment is not None else url is None and prometheus is None
+    if workers is not None and not here:
+        raise typer.BadParameter("--workers is checked against the environment of this shell: add --environment")
     try:
         access = Access(bearer_token=_token(bearer_token_file), timeout_s=timeout)
-        found = diagnose(metrics_url=url, prometheus=prometheus, workers=workers, access=access)
+        found = diagnose(metrics_url=url, prometheus=prometheus, workers=workers, access=access, environment=here)
     except ConfigurationError as error:
         raise typer.BadParameter(str(error)) from error
     if as_json:

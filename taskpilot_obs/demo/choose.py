@@ -1,4 +1,4 @@
-"""Which service the demo runs: LangGraph's where it is installed, otherwise the one with decorators."""
+"""Chooses the service that the demo runs: a LangGraph graph if it is installed, otherwise decorated functions."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ KEYS: Final = {"OPENAI_API_KEY": "langchain_openai", "ANTHROPIC_API_KEY": "langc
 """Environment variables of real providers, and the package that speaks to each."""
 
 
-def choose(*, decorators: bool = False, live: bool = False, environ: Mapping[str, str] = os.environ) -> Service:
-    """The service to run.
+def choose(*, decorators: bool = False, live: bool = False, environ: Mapping[str, str] | None = None) -> Service:
+    """Build the service to run.
 
     Args:
-        decorators: the one without LangGraph.
-        live: the one that asks a real provider.
-        environ: where the provider's key is.
+        decorators: Build the service without LangGraph.
+        live: Build the service that calls a real provider.
+        environ: Environment variables that hold the provider's key; None reads those of this process.
 
     Raises:
         ConfigurationError: `live` without a key or the provider's package, or together with `decorators`.
         MissingExtraError: `live` without LangChain and LangGraph.
     """
     if live and decorators:
-        raise ConfigurationError("--live asks through LangChain: give it without --decorators")
+        raise ConfigurationError("--live calls the provider through LangChain: give it without --decorators")
     if live:
-        return _live(environ)
-    from taskpilot_obs.demo.service import decorated_service  # what it decorates asks for a recorder: not for help only
+        return _live(os.environ if environ is None else environ)
+    from taskpilot_obs.demo.service import decorated_service  # here, because decorating makes a recorder
 
     service = decorated_service()
     if decorators:
@@ -54,7 +54,9 @@ def _live(environ: Mapping[str, str]) -> Service:
         raise MissingExtraError("--live", "demo")
     if find_spec(KEYS[key]) is None:
         package = _package(KEYS[key])
-        raise ConfigurationError(f"--live asks through {package}, which is not installed: pip install {package}")
+        raise ConfigurationError(
+            f"--live calls the provider through {package}, which is not installed: pip install {package}"
+        )
     from taskpilot_obs.demo.graph import live_service
 
     return live_service(KEYS[key])

@@ -1,4 +1,4 @@
-"""What is wrong with the environment, a running `/metrics` or a Prometheus server, in words, and how to mend it."""
+"""Checks of an environment, a running `/metrics` and a Prometheus server: what is wrong, and how to fix it."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ def diagnose(
     prometheus: str | None = None,
     workers: int | None = None,
     access: Access | None = None,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
+    environment: bool = True,
 ) -> list[Finding]:
-    """Look at what can be seen from here.
+    """Check the environment of a service, its running `/metrics` and a Prometheus server.
 
     Args:
-        metrics_url: a running `/metrics`.
-        prometheus: base URL of a Prometheus server.
-        workers: how many processes serve; None: as WEB_CONCURRENCY or GUNICORN_CMD_ARGS say.
-        access: credentials, certificates and time limit for both URLs.
-        environ: the environment that the service is started with.
+        metrics_url: A running `/metrics`.
+        prometheus: Base URL of a Prometheus server.
+        workers: How many processes serve; None reads WEB_CONCURRENCY or GUNICORN_CMD_ARGS.
+        access: Credentials, certificates and time limit for both URLs.
+        environ: The environment that the service is started with; None is the environment of this process.
+        environment: False leaves the environment out, for a service that runs somewhere else.
 
     Raises:
-        ConfigurationError: a URL is no http(s) URL.
+        ConfigurationError: A URL is no http(s) URL.
     """
-    found = check_environment(environ, workers)
+    found = check_environment(os.environ if environ is None else environ, workers) if environment else []
     if metrics_url is not None:
         found += check_endpoint(metrics_url, access)
     if prometheus is not None:

@@ -1,0 +1,85 @@
+"""The door for integrations, and for people with a framework of their own.
+
+Everything here may be built upon: names are added in minor versions and removed or changed in major ones only.
+`docs/extending.md` shows each of them at work.
+
+**Where a framework calls you before and after the work**, start a run, make it current while the work runs, and end it
+once::
+
+    recorder = get_recorder()
+    run = recorder.start("execute_tool", "search")           # or start_llm(model=…, provider=…)
+    step = run.attach()                                      # runs beneath find their parent
+    try:
+        check_input(run, arguments={"query": query})         # policies, guardrails, budgets: raises RefusedError
+        result = work()
+        check_output(run, result)
+    except BaseException as error:
+        run.fail(error)                                      # the exception decides the status
+        raise
+    finally:
+        run.detach(step)
+    run.stop()
+
+A run whose last reference goes before it has ended is recorded as `abandoned`. `fail` and `stop` on a run that has
+ended do nothing.
+
+**Where a framework tells you afterwards**, by spans or events, adopt what it did: `recorder.adopt(…)` and
+`recorder.adopt_llm(…)` take the parent, the time of the start and the span that exists already, and `stop`, `fail` and
+`end_as` the time of the end.
+
+**Where two layers see the same LLM call**, `recorder.add_llm_listener(…)` tells you of the calls that others record.
+
+**Where a framework keeps context by itself**, `add_current_resolver(find)` lets decorators and `track_*` blocks find
+the run that they belong to.
+
+**Where a framework raises what is no failure** (a hand-over, a pause for a human), `register_status(class_name,
+status)` says how runs end by it.
+
+Failures of your adapter are not the application's: wrap its own work in `with guarded("my_framework",
+recorder.counters):`, which counts and logs an exception, and lets nothing through but what is addressed to the
+application (`KeyboardInterrupt`, `CancelledError`).
+"""
+
+from __future__ import annotations
+
+from taskpilot_obs._enforcement.enforcer import check_input, check_input_async, check_output, check_output_async
+from taskpilot_obs._recording.callsite import Callsite, LlmCallsite, LlmListener
+from taskpilot_obs._recording.context import Scope, add_current_resolver, current_run, current_scope
+from taskpilot_obs._recording.finalized import FinalizedInvocation
+from taskpilot_obs._recording.invocation import ActiveInvocation, Step
+from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.recorder import CURRENT, Recorder
+from taskpilot_obs._recording.spans import SpanIds
+from taskpilot_obs._recording.statuses import register_status
+from taskpilot_obs._support.guarded import guarded
+from taskpilot_obs.config import get_recorder
+from taskpilot_obs.exceptions import RefusedError
+from taskpilot_obs.records import Operation, Stage, Status
+
+__all__ = [
+    "CURRENT",
+    "ActiveInvocation",
+    "Callsite",
+    "FinalizedInvocation",
+    "LlmCallsite",
+    "LlmInvocation",
+    "LlmListener",
+    "Operation",
+    "Recorder",
+    "RefusedError",
+    "Scope",
+    "SpanIds",
+    "Stage",
+    "Status",
+    "Step",
+    "add_current_resolver",
+    "check_input",
+    "check_input_async",
+    "check_output",
+    "check_output_async",
+    "current_run",
+    "current_scope",
+    "get_recorder",
+    "guarded",
+    "register_status",
+]
