@@ -39,7 +39,8 @@ REQUIRED: dict[AlertKind, frozenset[Case]] = {
     AlertKind.EVENT: frozenset({Case.FIRES, Case.FIRST_EVENT, Case.HEALTHY, Case.RESOLVES, Case.RESET}),
     AlertKind.TELEMETRY: frozenset({Case.FIRES, Case.FIRST_EVENT, Case.HEALTHY, Case.RESOLVES, Case.RESET}),
     # A gauge or a missing series: nothing to reset; too little evidence means that it does not last.
-    AlertKind.META: frozenset(),  # of other servers' metrics; the simulated services and the stack run them
+    AlertKind.META: frozenset({Case.FIRES, Case.HEALTHY, Case.RESOLVES}),
+    AlertKind.HEARTBEAT: frozenset({Case.FIRES}),
     AlertKind.ABSENCE: frozenset({Case.FIRES, Case.THIN, Case.HEALTHY, Case.RESOLVES}),
 }
 """The cases that each kind of alert must have."""
@@ -136,7 +137,7 @@ def _known(folder: str, series: dict[str, str]) -> dict[str, str]:
     began = {
         f'taskpilot_obs_start_time_seconds{{job="{target["job"]}",instance="{target["instance"]}"}}': "0+0x10000"
         for target in targets
-        if len(target) == 2 and not any(name.startswith("taskpilot_obs_start_time_seconds") for name in series)
+        if len(target) == 2 and not any(name.startswith(("taskpilot_obs_start_time_seconds", "up{")) for name in series)
     }
     seen = {
         f'job:taskpilot_obs_first_seen:timestamp_seconds{{job="{target["job"]}"}}': "-8000000+0x10000"

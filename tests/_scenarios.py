@@ -71,7 +71,7 @@ FINE = (
     scenario(
         "provider outage at 720 an hour",
         720,
-        Fires("TaskpilotLLMProviderFailing", AT, AT + 6, AT + 24),
+        Fires("TaskpilotLLMProviderFailing", AT, AT + 8, AT + 24),
         faults=PROVIDER,
     ),
     scenario(
@@ -227,7 +227,7 @@ HOURS = (
         faults=(Fault(Kind.CRITICAL_VIOLATION, 3 * HOUR + 20, 0.5),),
     ),
     scenario("six deployments", 720, lives=restarting(60, 180, 300, 420, 540, 660, count=2)),
-    scenario("a constant rate of denials from the start", 600, faults=(Fault(Kind.DENIALS, 0, ALWAYS, 0.008),)),
+    scenario("a constant rate of denials from the start", 600, faults=(Fault(Kind.DENIALS, 0, ALWAYS, 0.004),)),
     scenario("ordinary failures at 10 an hour", 10, failing=0.01),
     scenario("gaps of many lengths", 720, gaps=(Gap(2 * HOUR, 1), Gap(4 * HOUR, 3), Gap(6 * HOUR, 60, server=True))),
     scenario(
@@ -240,7 +240,9 @@ HOURS = (
     scenario(
         "calls become dear",
         720,
-        Fires("TaskpilotTaskCostCritical", 3 * HOUR, 4 * HOUR + 30, 6 * HOUR + 30),
+        Fires("TaskpilotTaskCostHigh", 3 * HOUR, 3 * HOUR + 40, 6 * HOUR),
+        Fires("TaskpilotTaskCostCritical", 3 * HOUR, 4 * HOUR + 30, 6 * HOUR),
+        Fires("TaskpilotLLMCostPerHourHigh", 3 * HOUR, 3 * HOUR + 40, 6 * HOUR + 10),
         faults=(Fault(Kind.DEAR, 3 * HOUR, 2 * HOUR),),
     ),
     scenario(

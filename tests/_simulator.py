@@ -489,6 +489,8 @@ def simulate(
     answers = _promtool(folder, series, asked, step_s, evaluation_s)
     outcomes = {service.job: Outcome() for service in services}
     firing = [_firing(answers[asked[0][0], time]) for time in times]
+    for service in services:
+        _pause(service, firing, times)
     for episode in _episodes(firing, times):
         job = episode.labels.get("job", "")
         for name in [job] if job in outcomes else outcomes:
@@ -555,6 +557,27 @@ def _firing(samples: Sequence[Sample]) -> set[Fingerprint]:
     }
 
 
+def _pause(service: Service, firing: list[set[Fingerprint]], times: Sequence[float]) -> None:
+    """While Prometheus is away it evaluates nothing: what fired for a job before goes on."""
+    for index, time in enumerate(times):
+        if index and any(gap.server and _applies(gap, -1, time / 60) for gap in service.gaps):
+            others = {alert for alert in firing[index] if ("job", service.job) not in alert}
+            firing[index] = others | {alert for alert in firing[index - 1] if ("job", service.job) in alert}
+
+
+FLUSH_S: Final = 300
+"""`group_interval`: what is silenced at first is told when it goes on for so long after that."""
+
+
+def _silenced(alert: Fingerprint, moments: Sequence[set[Fingerprint]], every_s: float) -> bool:
+    """Whether nobody is told of an alert that fires at all these moments."""
+    states = [_inhibited(alert, moment) for moment in moments]
+    if not states[0]:
+        return False
+    longest = max((len(list(group)) for inhibited, group in groupby(states) if not inhibited), default=0)
+    return (longest - 1) * every_s < FLUSH_S
+
+
 def _episodes(firing: Sequence[set[Fingerprint]], times: Sequence[float]) -> Iterator[Episode]:
     for alert in {each for moment in firing for each in moment}:
         states = [alert in moment for moment in firing]
@@ -564,7 +587,7 @@ def _episodes(firing: Sequence[set[Fingerprint]], times: Sequence[float]) -> Ite
             if fires:
                 moments = firing[index : index + length]
                 labels = dict(alert)
-                inhibited = all(_inhibited(alert, moment) for moment in moments)
+                inhibited = _silenced(alert, moments, times[1] - times[0])
                 end = times[index + length] / 60 if index + length < len(times) else ALWAYS
                 yield Episode(labels.pop("alertname"), labels, times[index] / 60, end, inhibited)
             index += length

@@ -150,7 +150,7 @@ def _looping(settings: Settings) -> Alert:
         AlertKind.EVENT,
         WARNING,
         "agent_looping",
-        f"{slower(TOOL_CALLS.over('1h'), limit, semconv.CALL_BUCKETS)} > 0",
+        f"{slower(TOOL_CALLS.over('1h'), limit, semconv.CALL_BUCKETS)} > 0.5",
         f"{AGENT} loops: {WHOLE} runs made more than {limit:g} tool calls in the last hour",
         f"{WHOLE} runs of this agent that ended in the last hour made more than {limit:g} tool calls each. They may"
         " have succeeded; each call costs time, and most cost money.",

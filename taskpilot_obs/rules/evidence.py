@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from taskpilot_obs.rules.promql import Scope, recent, seconds
 from taskpilot_obs.rules.settings import Evidence, Settings
+from taskpilot_obs.rules.wording import evidence
 
 FIRST_SEEN = "job:taskpilot_obs_first_seen:timestamp_seconds"
 """Recorded with the telemetry: since when the rules know a job."""
@@ -47,27 +48,26 @@ class Watched(NamedTuple):
     """Whether events that are all bad suffice, however few (two at least)."""
     windows: Windows = RUNS
 
-    def holds(self, condition: str, evidence: Evidence) -> str:
+    def holds(self, condition: str, needed: Evidence) -> str:
         """The value where it meets the condition, on enough bad events, and still.
 
         Args:
             condition: a comparison, such as `< 0.9`.
-            evidence: how many events it takes.
+            needed: how many events it takes.
         """
         acquitting, now, longer = self.windows
-        bad, total, least = self.bad(now), self.total(now), evidence.min_bad
+        bad, total, least = self.bad(now), self.total(now), needed.min_bad
         few = f"{bad} >= {least - 1} and {total} < {self.min_events} and {self.bad(longer)} >= {least}"
         enough = f"{self.value} {condition}\n  and ({bad} >= {least} or {few})"
         if self.outright:
             enough += f"\n  or\n  {self.over(now)} {condition} and {bad} >= {least - 1} and {bad} >= 0.99 * {total}"
-        acquitted = f"{self.total(acquitting)} >= {evidence.acquitting_events}"
+        acquitted = f"{self.total(acquitting)} >= {needed.acquitting_events}"
         return f"(\n  {enough}\n)\nunless\n({acquitted} unless {self.over(acquitting)} {condition})"
 
 
 def recent_value(settings: Settings, value: Callable[[str], str], events: Callable[[str], str], min_events: int) -> str:
     """The value over the shortest window with enough events; the first of them, minutes long, needs more."""
-    evidence = settings.evidence
-    fast = (evidence.fast_window, max(evidence.fast_min_events, min_events))
+    fast = (settings.evidence.fast_window, max(settings.evidence.fast_min_events, min_events))
     windows = [fast, *((window, min_events) for window in settings.recent_windows)]
     return recent([(value(window), events(window), least) for window, least in windows])
 
@@ -85,6 +85,4 @@ def history_share(scope: Scope, period: str) -> str:
 
 def stated(windows: Sequence[str], settings: Settings, min_events: int, what: str) -> str:
     """Which window a recent value speaks of, for descriptions."""
-    fast = settings.evidence
-    first = f"{fast.fast_window} (with {max(fast.fast_min_events, min_events)} {what})"
-    return f"over the shortest of {', '.join((first, *windows))} with at least {min_events} {what}"
+    return evidence((settings.evidence.fast_window, *windows), min_events, what)

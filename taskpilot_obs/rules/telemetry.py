@@ -6,7 +6,7 @@ from typing import Final
 
 from taskpilot_obs import semconv
 from taskpilot_obs.rules.evidence import FIRST_SEEN
-from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind, Recording, RuleGroup
+from taskpilot_obs.rules.model import CRITICAL, NONE, WARNING, Alert, AlertKind, Recording, RuleGroup
 from taskpilot_obs.rules.promql import INSTANCE, Count, matcher, number, seconds
 from taskpilot_obs.rules.settings import Settings
 from taskpilot_obs.rules.wording import OF_JOB, PERCENT, WHOLE, percent
@@ -208,8 +208,8 @@ def _meta(settings: Settings) -> tuple[Alert, ...]:
     return (
         Alert(
             "TaskpilotWatchdog",
-            AlertKind.META,
-            "none",
+            AlertKind.HEARTBEAT,
+            NONE,
             "watchdog",
             "vector(1)",
             "Alerting works: this alert always fires",
@@ -222,7 +222,7 @@ def _meta(settings: Settings) -> tuple[Alert, ...]:
             WARNING,
             "rules",
             f"sum by (job, rule_group) (increase(prometheus_rule_evaluation_failures_total{{{groups}}}[15m])) > 0",
-            "Rules fail: {{ $labels.rule_group }}",
+            f"Rules fail: {WHOLE} evaluations in 15m, group {{{{ $labels.rule_group }}}}",
             f"{WHOLE} evaluations of rules of this group failed in the last 15m. What they record or alert on is"
             " missing.",
         ),
@@ -235,7 +235,7 @@ def _meta(settings: Settings) -> tuple[Alert, ...]:
             f"or\n"
             f"count by ({settings.scope.by()}) ({settings.scope.select(semconv.START_TIME.name)})\n"
             f"unless on ({settings.scope.by()}) {PROCESSES}",
-            f"Recording rules stand still: {OF_JOB}",
+            f"Recording rules stand still: {OF_JOB} ({WHOLE})",
             "Recording rules have not been evaluated lately, or record nothing of a service that is scraped. The alerts"
             " that read them see nothing.",
             settings.lasting,
@@ -248,7 +248,8 @@ def _meta(settings: Settings) -> tuple[Alert, ...]:
             "sum by (job, integration) (increase(alertmanager_notifications_failed_total[15m])) > 0\n"
             "or\n"
             "sum by (job) (increase(prometheus_notifications_dropped_total[15m])) > 0",
-            "Notifications fail: {{ with $labels.integration }}{{ . }}{{ else }}Prometheus to Alertmanager{{ end }}",
+            f"{WHOLE} notifications failed in 15m:"
+            " {{ with $labels.integration }}{{ . }}{{ else }}Prometheus to Alertmanager{{ end }}",
             f"{WHOLE} notifications were not delivered in the last 15m. Another receiver has to bring this one.",
         ),
     )
