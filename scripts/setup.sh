@@ -23,4 +23,6 @@ python="${PYTHON:-python3}"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 .venv/bin/pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'
 .venv/bin/pip install -q --disable-pip-version-check -e '.[cli,compare,langchain,postgres,prices,rules,safety,store]' --group dev
+# Helm and kubectl, with which the tests read the chart and the manifests.
+.venv/bin/python scripts/fetch_helm.py .venv/bin
 touch .venv/.dev .venv/.demo

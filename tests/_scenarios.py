@@ -256,7 +256,7 @@ HOURS_MINUTES = 14 * HOUR
 
 
 def ordinary(days: int) -> tuple[Service, ...]:
-    """Five services in ordinary operation: nights, deployments, scaling, cron, failed scrapes, outages of Prometheus."""
+    """Five services in ordinary operation: nights, deployments, scaling, cron jobs, gaps in scraping."""
 
     def office(minute: float) -> float:
         hour = minute / 60 % 24

@@ -338,7 +338,7 @@ def _series(service: Service, steps: int, step_s: int) -> dict[str, str]:
 def _replica(service: Service, number: int, lives: tuple[Life, ...], grid: tuple[int, int], found: _Recorder) -> None:
     steps, step_s = grid
     target = f'job="{service.job}",instance="10.0.0.{number}:9464"'
-    shuffled = random.Random(f"{service.job}/{service.seed}/{number}")  # noqa: S311  a simulation
+    shuffled = random.Random(f"{service.job}/{service.seed}/{number}")
     process: _Process | None = None
     life: Life | None = None
     shown: set[str] = set()

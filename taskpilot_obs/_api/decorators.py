@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
-from dataclasses import replace
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskpilot_obs._enforcement.enforcer import Enforcer
 from taskpilot_obs._enforcement.wrappers import CheckOptions, Place, Work, gated, place, refuse_unfit
 from taskpilot_obs._recording import context
-from taskpilot_obs._recording.callsite import Callsite
-from taskpilot_obs._recording.finalized import FinalizedInvocation, watch
-from taskpilot_obs._recording.generators import drive, wrap_async_generator
+from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
+from taskpilot_obs._recording.finalized import FinalizedInvocation
+from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
 from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.model_argument import ModelArgument, model_argument
+from taskpilot_obs._recording.sdk_streams import follow_stream
+from taskpilot_obs._recording.statuses import Expected
+from taskpilot_obs._recording.unfinished import follow, is_unfinished
+from taskpilot_obs._support.function_kinds import of_the_kind_of
 from taskpilot_obs.config import get_recorder
+from taskpilot_obs.providers.names import infer_provider
 from taskpilot_obs.records import SUCCESS, Operation
 
 if TYPE_CHECKING:
@@ -27,9 +31,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
-
-_LAZY = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
-"""What a plain function may return that is only beginning: it is followed to its end."""
 
 
 class Decorator(Protocol):
@@ -56,6 +57,7 @@ def observe_workflow(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_workflow(
@@ -65,6 +67,7 @@ def observe_workflow(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a workflow: a task as its users see it.
@@ -78,6 +81,8 @@ def observe_workflow(
         name: the same by keyword.
         recorder: where to record; the default recorder when left out.
         attributes: for spans and audit log, of every call.
+        expected: exceptions that are outcomes like others (`NotFound`), as classes or as a function of the exception:
+            the run is a success, and the exception passes.
         checks: `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call; and `budget`:
             what the LLM calls beneath may cost. See `CheckOptions`.
 
@@ -87,7 +92,9 @@ def observe_workflow(
             or the attributes are no mapping.
         ConfigurationError: something is no check, or an option is wrong.
     """
-    return _observe(Operation.WORKFLOW, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(
+        Operation.WORKFLOW, target if name is None else name, recorder, attributes, place(**checks), expected
+    )
 
 
 @overload
@@ -98,6 +105,7 @@ def observe_agent(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_agent(
@@ -107,10 +115,11 @@ def observe_agent(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a run of an agent; arguments as for `observe_workflow`."""
-    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, place(**checks), expected)
 
 
 @overload
@@ -121,6 +130,7 @@ def observe_tool(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_tool(
@@ -130,10 +140,11 @@ def observe_tool(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a tool call of the agent that runs; arguments as for `observe_workflow`."""
-    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, place(**checks), expected)
 
 
 @overload
@@ -146,6 +157,7 @@ def observe_llm(
     operation: str = Operation.CHAT,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_llm(
@@ -157,6 +169,7 @@ def observe_llm(
     operation: str = Operation.CHAT,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function that returns a provider's response, and read usage and model from it.
@@ -165,11 +178,13 @@ def observe_llm(
 
     Args:
         target: the function, when bare.
-        model: the model asked for; where it is left out, the response says.
+        model: the model asked for; where it is left out, the function's argument `model`, `model_name` or `model_id`
+            names it, or else the response.
         provider: who serves it; inferred from the model when left out.
         operation: `chat` or `embeddings`.
         recorder: where to record; the default recorder when left out.
         attributes: for spans and audit log, of every call.
+        expected: as for `observe_workflow`.
         checks: as for `observe_workflow`.
 
     Raises:
@@ -185,16 +200,32 @@ def observe_llm(
         raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
 
     _refuse_odd(attributes)
-    callsite = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+    shared = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+    callsite = shared.expecting(expected)
 
     def decorate(function: Any) -> Any:
-        return _decorate(function, Spot(used, callsite, LlmInvocation), here)
+        argument = model_argument(function) if model is None else None
+        site = callsite if argument is None else _finding(callsite, argument, attributes)
+        return _decorate(function, Spot(used, site, LlmInvocation), here)
 
     return decorate if target is None else decorate(target)
 
 
+def _finding(callsite: LlmCallsite, argument: ModelArgument, attributes: Mapping[str, object] | None) -> LlmCallsite:
+    """The place of a function that takes its model as an argument."""
+    provider = callsite.provider or infer_provider(argument.default)
+    own = LlmCallsite(callsite.host, callsite.operation, argument.default, provider, attributes or {})
+    own.find_model, own.expected = argument.find, callsite.expected
+    return own
+
+
 def _observe(
-    operation: Operation, target: Any, recorder: Recorder | None, attributes: Mapping[str, object] | None, here: Place
+    operation: Operation,
+    target: Any,
+    recorder: Recorder | None,
+    attributes: Mapping[str, object] | None,
+    here: Place,
+    expected: Expected | None,
 ) -> Any:
     used = recorder or get_recorder()
     name = target if isinstance(target, str) else None
@@ -207,7 +238,7 @@ def _observe(
         used.declare(operation, label)
         if here.budget is not None:
             used.watch(_scoped(here.budget, operation, label))
-        callsite = Callsite(used, operation, label, attributes or {})
+        callsite = Callsite(used, operation, label, attributes or {}).expecting(expected)
         callsite.checks = here.checks
         return _decorate(function, Spot(used, callsite, _class_for(function)), here)
 
@@ -223,8 +254,7 @@ def _scoped(budget: Budget, operation: Operation, name: str) -> Budget:
     """The budget, for the LLM calls of this agent or workflow unless it says otherwise."""
     if operation not in (Operation.AGENT, Operation.WORKFLOW):
         raise TypeError(f"a budget belongs to an agent or a workflow, or into configure(budgets=…), not to {name!r}")
-    key = "agent" if operation is Operation.AGENT else "workflow"
-    return budget if key in budget.scope else replace(budget, scope={**budget.scope, key: name})
+    return budget.within("agent" if operation is Operation.AGENT else "workflow", name)
 
 
 def _class_for(function: Any) -> type[ActiveInvocation]:
@@ -289,8 +319,10 @@ def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot
         run = new().enter(callsite, context.current_invocation(), args, kwargs)
         try:
             result = (checked if recorder.gated else usual)(*args, **kwargs)
-            if result is not None and type(result) in _LAZY:
-                return cast(R, _follow(run, result))
+            if result is not None and is_unfinished(result):
+                return cast(R, follow(run, result))
+            if new is LlmInvocation and follow_stream(cast(LlmInvocation, run), result):
+                return result
             run.end(SUCCESS, result)
         except BaseException as error:  # of the function, or a Ctrl-C that falls on its end
             run.fail(error)
@@ -309,19 +341,30 @@ def _wrap_coroutine(
     recorder, callsite, new = spot
 
     @functools.wraps(function)
-    async def observed(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not recorder.enabled:
-            return await function(*args, **kwargs)
-        run = new().enter(callsite, context.current_invocation(), args, kwargs)
+    async def awaited(run: ActiveInvocation, *args: P.args, **kwargs: P.kwargs) -> R:
+        run.begin()
+        run.resume()
+        request = bind(run)
         try:
             result = await (checked if recorder.gated else usual)(*args, **kwargs)
+            if result is not None and is_unfinished(result):
+                return cast(R, follow(run, result))
+            if new is LlmInvocation and follow_stream(cast(LlmInvocation, run), result):
+                return result
             run.end(SUCCESS, result)
         except BaseException as error:
             run.fail(error)
             raise
+        finally:
+            unbind(request)
         return result
 
-    return observed
+    def observed(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        if not recorder.enabled:
+            return function(*args, **kwargs)
+        return awaited(_called(new, callsite, args, kwargs), *args, **kwargs)
+
+    return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
 def _wrap_generator(
@@ -333,21 +376,17 @@ def _wrap_generator(
     recorder, callsite, new = spot
 
     @functools.wraps(function)
-    def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
-        if not recorder.enabled:
-            return (yield from function(*args, **kwargs))
-        run = new().at(callsite, context.current_invocation())
-        if args or kwargs:
-            run.set_arguments(args, kwargs)
+    def stepped(run: ActiveInvocation, inner: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
         run.begin()
-        try:
-            inner = (checked if recorder.gated else usual)(*args, **kwargs)
-        except BaseException as error:  # arguments that do not fit
-            run.fail(error)
-            raise
         return (yield from drive(run, inner))
 
-    return observed
+    def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
+        if not recorder.enabled:
+            return function(*args, **kwargs)
+        run = _called(new, callsite, args, kwargs)
+        return stepped(run, _stream_of(run, checked if recorder.gated else usual, args, kwargs))
+
+    return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
 def _wrap_async_generator(
@@ -358,39 +397,34 @@ def _wrap_async_generator(
     usual, checked = work
     recorder, callsite, new = spot
 
-    def prepare(*args: P.args, **kwargs: P.kwargs) -> tuple[ActiveInvocation | None, AsyncGenerator[Any, Any]]:
+    def begun(run: ActiveInvocation, inner: AsyncGenerator[Any, Any]) -> tuple[Any, AsyncGenerator[Any, Any]]:
+        return run.begin(), inner
+
+    stepped = functools.wraps(function)(wrap_async_generator(begun))
+
+    def observed(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
         if not recorder.enabled:
-            return None, function(*args, **kwargs)
-        run = new().at(callsite, context.current_invocation())
-        if args or kwargs:
-            run.set_arguments(args, kwargs)
-        run.begin()
-        try:
-            return run, (checked if recorder.gated else usual)(*args, **kwargs)
-        except BaseException as error:  # arguments that do not fit
-            run.fail(error)
-            raise
+            return function(*args, **kwargs)
+        run = _called(new, callsite, args, kwargs)
+        return stepped(run, _stream_of(run, checked if recorder.gated else usual, args, kwargs))
 
-    return functools.wraps(function)(wrap_async_generator(prepare))
+    return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
-def _follow(run: ActiveInvocation, lazy: Any) -> Any:
-    """Go on with what a plain function returned, which has hardly begun, and end the run with it."""
-    run.leave()
-    watch(run)
-    if isinstance(lazy, CoroutineType):
-        return _await(run, lazy)
-    if isinstance(lazy, GeneratorType):
-        return drive(run, lazy)
-    return wrap_async_generator(lambda: (run, lazy))()
+def _called(
+    new: type[ActiveInvocation], callsite: Callsite, args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> ActiveInvocation:
+    """The run of work that has been called and not begun: its parent, request and tenant are those of this moment."""
+    run = new().at(callsite, context.current_invocation())
+    if args or kwargs:
+        run.set_arguments(args, kwargs)
+    return run
 
 
-async def _await(run: ActiveInvocation, awaitable: Awaitable[R]) -> R:
-    run.resume()
+def _stream_of(run: ActiveInvocation, function: Callable[..., R], args: Any, kwargs: Any) -> R:
+    """The generator; arguments that do not fit are a run that failed at once."""
     try:
-        result = await awaitable
-        run.end(SUCCESS, result)
+        return function(*args, **kwargs)
     except BaseException as error:
-        run.fail(error)
+        run.begin().fail(error)
         raise
-    return result

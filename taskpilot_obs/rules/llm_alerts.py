@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from taskpilot_obs.rules.evidence import Watched, known_for, stated
-from taskpilot_obs.rules.llm import calls_timed, requests_counted, requests_failed
+from taskpilot_obs.rules.llm import BILLABLE, calls_timed, requests_counted, requests_failed
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
 from taskpilot_obs.rules.promql import number, slower
 from taskpilot_obs.rules.settings import Settings
@@ -185,7 +185,7 @@ def _economy(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMUnpricedShareHigh",
             AlertKind.RATIO,
             "llm_unpriced",
-            _share(settings, "job", "llm_unpriced_requests"),
+            _share(settings, "job", "llm_unpriced_requests")._replace(total=BILLABLE.over),
             f"> {number(limits.unpriced_percent / 100)}",
             f"Cost is unknown for {PERCENT} of LLM calls: {OF_JOB} (above {percent(limits.unpriced_percent)})",
             f"{PERCENT} of the LLM calls of {OF_JOB} have no price, {known}. Every cost figure is too low by"
@@ -195,7 +195,7 @@ def _economy(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMUsageMissing",
             AlertKind.RATIO,
             "llm_usage",
-            _share(settings, "job", "llm_usage_missing"),
+            _share(settings, "job", "llm_usage_missing")._replace(total=BILLABLE.over),
             f"> {number(limits.usage_missing_percent / 100)}",
             f"Token usage is missing for {PERCENT} of LLM calls: {OF_JOB} (above"
             f" {percent(limits.usage_missing_percent)})",
