@@ -121,8 +121,8 @@ NOBODY = Fired(
     FOLDER,
     {"severity": "critical", "signal": "absent"},
     "No telemetry arrives from any service",
-    "No scraped target has taskpilot_obs_start_time_seconds: nothing reports now, for 5m. None of the other alerts can fire"
-    " meanwhile.",
+    "No scraped target has taskpilot_obs_start_time_seconds: nothing reports now, for 5m. None of the other alerts can"
+    " fire meanwhile.",
 )
 GONE = Fired(
     ABSENT,
