@@ -32,4 +32,6 @@ if [ ! -f .venv/axe-core/package/axe.min.js ]; then # for the tests of the pages
         tar -xzf axe-core-*.tgz
     ) >/dev/null
 fi
+# Helm and kubectl, with which the tests read the chart and the manifests.
+.venv/bin/python scripts/fetch_helm.py .venv/bin
 touch .venv/.dev .venv/.demo
