@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from _postgres import postgres_server
 from _stored import llm_call, new_database
-from bench_store import BATCH, NOW, calls, timed
+from bench_store import BATCH, NOW, calls, timed  # type: ignore[import-not-found]  # beside this file
 
 from taskpilot_obs.stats import get_stats, write_report
 from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, erase, upgrade
