@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import openai
 import pytest
 from openai.types.chat import ChatCompletion
