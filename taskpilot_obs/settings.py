@@ -87,6 +87,8 @@ class Settings(BaseModel):
 
     prometheus: bool = True
     """Whether metrics are kept."""
+    namespace: Annotated[str, Field(pattern=r"^([a-zA-Z_][a-zA-Z0-9_]*)?$", max_length=100)] = ""
+    """Prefix of every metric family: `acme` makes `acme_llm_cost_usd_total`. The settings of the rules have it too."""
     registry: Annotated[Any, _having("register", "collect")] = None
     """The `prometheus_client.CollectorRegistry` of the metrics. None uses the default registry."""
     tracing: bool = True
@@ -216,6 +218,7 @@ class Options(TypedDict, total=False):
     enabled: bool
     service: str
     service_version: str
+    namespace: str
     audit_log: str | os.PathLike[str] | logging.Logger | None
     audit_max_bytes: int
     audit_max_age: timedelta | float | str
