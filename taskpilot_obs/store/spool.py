@@ -72,9 +72,12 @@ class Spool:
             raise StoreError(f"the spool {self.directory} cannot be written: {error.strerror}") from error
 
     def _write(self, file: BinaryIO, line: bytes) -> None:
+        """Write a line whole or not at all: a nearly full disk takes a part of what it is given, without an error."""
+        file.seek(self._written)
+        left = memoryview(line)
         try:
-            file.seek(self._written)
-            file.write(line)
+            while left:
+                left = left[file.write(left) :]
         except OSError:
             file.truncate(self._written)
             raise
@@ -84,7 +87,7 @@ class Spool:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return os.fdopen(descriptor, "r+b", buffering=0)
+        return open(descriptor, "r+b", buffering=0)  # noqa: PTH123  a descriptor
 
     def _used(self) -> int:
         """Bytes that wait in all files; one that is taken away meanwhile counts nothing."""
@@ -137,7 +140,7 @@ class Spool:
                 path.unlink()
 
     def _lines(self, file: BinaryIO, start: int) -> Iterator[bytes]:
-        with os.fdopen(os.dup(file.fileno()), "rb") as reader:
+        with open(os.dup(file.fileno()), "rb") as reader:  # noqa: PTH123  a descriptor
             reader.seek(start)
             for line in reader:
                 if not line.endswith(b"\n"):
