@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from dataclasses import replace
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskpilot_obs._enforcement.enforcer import Enforcer
 from taskpilot_obs._enforcement.wrappers import CheckOptions, Place, Work, gated, place, refuse_unfit
 from taskpilot_obs._recording import context
 from taskpilot_obs._recording.callsite import Callsite
-from taskpilot_obs._recording.finalized import FinalizedInvocation, watch
-from taskpilot_obs._recording.generators import drive, wrap_async_generator
+from taskpilot_obs._recording.finalized import FinalizedInvocation
+from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
 from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.unfinished import follow, is_unfinished
+from taskpilot_obs._support.function_kinds import of_the_kind_of
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.records import SUCCESS, Operation
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
-
-_LAZY = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
-"""What a plain function may return that is only beginning: it is followed to its end."""
 
 
 class Decorator(Protocol):
@@ -289,8 +287,8 @@ def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot
         run = new().enter(callsite, context.current_invocation(), args, kwargs)
         try:
             result = (checked if recorder.gated else usual)(*args, **kwargs)
-            if result is not None and type(result) in _LAZY:
-                return cast(R, _follow(run, result))
+            if result is not None and is_unfinished(result):
+                return cast(R, follow(run, result))
             run.end(SUCCESS, result)
         except BaseException as error:  # of the function, or a Ctrl-C that falls on its end
             run.fail(error)
@@ -309,19 +307,28 @@ def _wrap_coroutine(
     recorder, callsite, new = spot
 
     @functools.wraps(function)
-    async def observed(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not recorder.enabled:
-            return await function(*args, **kwargs)
-        run = new().enter(callsite, context.current_invocation(), args, kwargs)
+    async def awaited(run: ActiveInvocation, *args: P.args, **kwargs: P.kwargs) -> R:
+        run.begin()
+        run.resume()
+        request = bind(run)
         try:
             result = await (checked if recorder.gated else usual)(*args, **kwargs)
+            if result is not None and is_unfinished(result):
+                return cast(R, follow(run, result))
             run.end(SUCCESS, result)
         except BaseException as error:
             run.fail(error)
             raise
+        finally:
+            unbind(request)
         return result
 
-    return observed
+    def observed(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        if not recorder.enabled:
+            return function(*args, **kwargs)
+        return awaited(_called(new, callsite, args, kwargs), *args, **kwargs)
+
+    return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
 def _wrap_generator(
@@ -333,21 +340,17 @@ def _wrap_generator(
     recorder, callsite, new = spot
 
     @functools.wraps(function)
-    def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
-        if not recorder.enabled:
-            return (yield from function(*args, **kwargs))
-        run = new().at(callsite, context.current_invocation())
-        if args or kwargs:
-            run.set_arguments(args, kwargs)
+    def stepped(run: ActiveInvocation, inner: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
         run.begin()
-        try:
-            inner = (checked if recorder.gated else usual)(*args, **kwargs)
-        except BaseException as error:  # arguments that do not fit
-            run.fail(error)
-            raise
         return (yield from drive(run, inner))
 
-    return observed
+    def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
+        if not recorder.enabled:
+            return function(*args, **kwargs)
+        run = _called(new, callsite, args, kwargs)
+        return stepped(run, _stream_of(run, checked if recorder.gated else usual, args, kwargs))
+
+    return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
 def _wrap_async_generator(
@@ -358,39 +361,34 @@ def _wrap_async_generator(
     usual, checked = work
     recorder, callsite, new = spot
 
-    def prepare(*args: P.args, **kwargs: P.kwargs) -> tuple[ActiveInvocation | None, AsyncGenerator[Any, Any]]:
+    def begun(run: ActiveInvocation, inner: AsyncGenerator[Any, Any]) -> tuple[Any, AsyncGenerator[Any, Any]]:
+        return run.begin(), inner
+
+    stepped = functools.wraps(function)(wrap_async_generator(begun))
+
+    def observed(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
         if not recorder.enabled:
-            return None, function(*args, **kwargs)
-        run = new().at(callsite, context.current_invocation())
-        if args or kwargs:
-            run.set_arguments(args, kwargs)
-        run.begin()
-        try:
-            return run, (checked if recorder.gated else usual)(*args, **kwargs)
-        except BaseException as error:  # arguments that do not fit
-            run.fail(error)
-            raise
+            return function(*args, **kwargs)
+        run = _called(new, callsite, args, kwargs)
+        return stepped(run, _stream_of(run, checked if recorder.gated else usual, args, kwargs))
 
-    return functools.wraps(function)(wrap_async_generator(prepare))
+    return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
-def _follow(run: ActiveInvocation, lazy: Any) -> Any:
-    """Go on with what a plain function returned, which has hardly begun, and end the run with it."""
-    run.leave()
-    watch(run)
-    if isinstance(lazy, CoroutineType):
-        return _await(run, lazy)
-    if isinstance(lazy, GeneratorType):
-        return drive(run, lazy)
-    return wrap_async_generator(lambda: (run, lazy))()
+def _called(
+    new: type[ActiveInvocation], callsite: Callsite, args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> ActiveInvocation:
+    """The run of work that has been called and not begun: its parent, request and tenant are those of this moment."""
+    run = new().at(callsite, context.current_invocation())
+    if args or kwargs:
+        run.set_arguments(args, kwargs)
+    return run
 
 
-async def _await(run: ActiveInvocation, awaitable: Awaitable[R]) -> R:
-    run.resume()
+def _stream_of(run: ActiveInvocation, function: Callable[..., R], args: Any, kwargs: Any) -> R:
+    """The generator; arguments that do not fit are a run that failed at once."""
     try:
-        result = await awaitable
-        run.end(SUCCESS, result)
+        return function(*args, **kwargs)
     except BaseException as error:
-        run.fail(error)
+        run.begin().fail(error)
         raise
-    return result

@@ -97,6 +97,7 @@ def record_llm_call(  # noqa: PLR0913  one argument for each thing that can be k
     cost: Decimal | float | str | None = None,
     response_model: str | None = None,
     operation: Operation | str = Operation.CHAT,
+    service_tier: str | None = None,
     attributes: Mapping[str, object] | None = None,
 ) -> None:
     """Record an LLM call that is over already; see `Recorder.record_llm_call`."""
@@ -110,6 +111,7 @@ def record_llm_call(  # noqa: PLR0913  one argument for each thing that can be k
         cost=cost,
         response_model=response_model,
         operation=operation,
+        service_tier=service_tier,
         attributes=attributes,
     )
 

@@ -18,6 +18,7 @@ from taskpilot_obs.budgets import Budget
 from taskpilot_obs.config import library_version
 from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.server.access import Doorkeeper, bound
+from taskpilot_obs.server.examples import with_examples
 from taskpilot_obs.server.health import golden, probes
 from taskpilot_obs.server.login import login_router
 from taskpilot_obs.server.problems import as_problem, problem_response
@@ -79,6 +80,8 @@ def create_app(
     _mount(app, services, doorkeeper)
     app.add_exception_handler(HTTPException, _answer_problem)
     app.add_exception_handler(Exception, _answer_crash)
+    draw = app.openapi
+    app.openapi = lambda: with_examples(draw())  # type: ignore[method-assign]  # FastAPI documents this way
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_headers=["Authorization"])
     app.add_middleware(SecurityHeaders)
