@@ -12,6 +12,7 @@ from taskpilot_obs._enforcement.enforcer import Enforcer
 from taskpilot_obs._enforcement.wrappers import CheckOptions, Place, Work, gated, place, refuse_unfit
 from taskpilot_obs._recording import context
 from taskpilot_obs._recording.callsite import Callsite
+from taskpilot_obs._recording.content import Parameters
 from taskpilot_obs._recording.finalized import FinalizedInvocation
 from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
 from taskpilot_obs._recording.invocation import ActiveInvocation
@@ -183,10 +184,14 @@ def observe_llm(
         raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
 
     _refuse_odd(attributes)
-    callsite = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+
+    def new_callsite() -> Callsite:
+        return used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+
+    new_callsite()  # refuses wrong options here, where they are given
 
     def decorate(function: Any) -> Any:
-        return _decorate(function, Spot(used, callsite, LlmInvocation), here)
+        return _decorate(function, Spot(used, new_callsite(), LlmInvocation), here)
 
     return decorate if target is None else decorate(target)
 
@@ -260,6 +265,7 @@ def _kind_of(function: Any) -> Any:
 
 def _wrap(function: Callable[..., Any], spot: Spot, here: Place) -> Any:
     kind, recorder = _kind_of(function), spot.recorder
+    spot.callsite.parameters = Parameters.of(function)
     for checks in (recorder.checks, here.checks):
         if checks is not None:
             refuse_unfit(function, kind, checks, buffer=here.buffer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from taskpilot_obs._recording.content import UNKNOWN
 from taskpilot_obs._recording.spans import span_kind
 from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, Operation, clean_attributes
 from taskpilot_obs.semconv import Attr
@@ -100,6 +101,7 @@ class Callsite:
         "is_workflow",
         "name",
         "operation",
+        "parameters",
         "root_lineage",
         "span_attributes",
         "span_kind",
@@ -120,6 +122,8 @@ class Callsite:
         """Nearest workflow and agent of a run with nothing above it."""
         self.attributes = host.fit(attributes)
         self.checks: Checks | None = None
+        self.parameters = UNKNOWN
+        """What the function that is called there names its arguments."""
         self.span_name = f"{operation.value} {name}" if name else operation.value
         self.span_kind = span_kind(operation)
         self.span_attributes: dict[str, AttributeValue] = {Attr.OPERATION: operation.value}
@@ -173,14 +177,26 @@ _NAME_ATTRIBUTES = {
 class Details:
     """What most invocations have nothing of."""
 
-    __slots__ = ("attributes", "error_message", "error_type", "input_text", "output_text")
+    __slots__ = (
+        "attributes",
+        "error_message",
+        "error_type",
+        "input_messages",
+        "input_text",
+        "output_stated",
+        "output_text",
+    )
 
     def __init__(self) -> None:
         self.attributes: Attributes = NO_ATTRIBUTES
         self.error_type: str | None = None
         self.error_message: str | None = None
         self.input_text: str | None = None
+        self.input_messages: str | None = None
+        """What went in, in the form of OpenTelemetry; for the span."""
         self.output_text: str | None = None
+        self.output_stated = False
+        """Whether the application said what came out: that wins over what is observed."""
 
     def keep_text(self, item: str, limit: int) -> None:
         """Keep what a stream says, a little beyond what will be shown, for the redactor to see whole."""

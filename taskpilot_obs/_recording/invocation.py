@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from taskpilot_obs._recording import spans
 from taskpilot_obs._recording.callsite import Callsite, Details, Host, text_length
+from taskpilot_obs._recording.content import input_messages, output_messages, text_of
 from taskpilot_obs._recording.context import current_running, current_scope
 from taskpilot_obs._recording.rollups import sum_of
 from taskpilot_obs._recording.snapshots import BEGUN, LOST, Freezing
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from taskpilot_obs._pipeline.pipeline import Pipeline
     from taskpilot_obs._recording.spans import SpanIds
+    from taskpilot_obs.safety.redaction import Redactor
 
 Step = tuple[Token["ActiveInvocation | None"], Token[Any] | None]
 """What `ActiveInvocation.attach` returns, for `detach`."""
@@ -139,7 +141,7 @@ class ActiveInvocation(Freezing):
         if self.ended_ns:
             return
         if result is not None:
-            self.set_output(result)
+            self.observe_output(result)
         host = self.callsite.host
         now, pipeline = host.now, host.pipeline
         self.ended_ns = at_ns or now()
@@ -363,11 +365,39 @@ class ActiveInvocation(Freezing):
         redactor = self.callsite.host.redactor
         if redactor is not None:
             with guarded("capture", self.callsite.host.counters):
-                text = self._note().input_text = redactor.value(value)
-                self._set_on_span(Attr.INPUT_TEXT, text)
+                self._keep_input(value, redactor)
+                for key, text in self._input_attributes().items():
+                    self._set_on_span(key, text)
+
+    def _keep_input(self, value: object, redactor: Redactor) -> None:
+        details = self._note()
+        details.input_text = redactor.value(value)
+        is_traced = self.callsite.host.tracing is not None and not self.callsite.is_tool
+        details.input_messages = input_messages(value, redactor.text) if is_traced else None
+
+    def _input_attributes(self) -> dict[str, AttributeValue]:
+        """What went in, for the span; nothing where content is not captured."""
+        details = self.details
+        if details is None or details.input_text is None:
+            return {}
+        messages = {} if details.input_messages is None else {Attr.INPUT_MESSAGES: details.input_messages}
+        return {Attr.INPUT_TEXT: details.input_text, **messages}
 
     def set_output(self, value: object) -> None:
-        """Note what came out: its length, and the redacted text when content capture is on."""
+        """Note what came out: its length, and the redacted text when content capture is on.
+
+        What is stated here wins over what a decorated function returns or a stream yields.
+        """
+        if self.ended_ns:
+            return
+        self._note().output_stated = False
+        self.observe_output(value)
+        self._note().output_stated = True
+
+    def observe_output(self, value: object) -> None:
+        """Note what came out, unless the application has stated it."""
+        if self.details is not None and self.details.output_stated:
+            return
         if type(value) is str:
             self.output_length = len(value)
         redactor = self.callsite.host.redactor
@@ -375,6 +405,14 @@ class ActiveInvocation(Freezing):
             with guarded("capture", self.callsite.host.counters):
                 text = self._note().output_text = redactor.value(value)
                 self._set_on_span(Attr.OUTPUT_TEXT, text)
+                if self.span is not None and not self.callsite.is_tool:
+                    messages = output_messages(value, redactor.text, self._finish_reasons())
+                    if messages is not None:
+                        self._set_on_span(Attr.OUTPUT_MESSAGES, messages)
+
+    def _finish_reasons(self) -> tuple[str, ...]:
+        """Why the model stopped; only LLM calls know."""
+        return ()
 
     # --- what decorators and drivers call ----------------------------------------------------------------------------
 
@@ -384,15 +422,20 @@ class ActiveInvocation(Freezing):
         redactor = self.callsite.host.redactor
         if redactor is not None:
             with guarded("capture", self.callsite.host.counters):
-                self._note().input_text = redactor.value({"args": args, "kwargs": kwargs} if kwargs else args)
+                arguments = self.callsite.parameters.bind(args, kwargs)
+                if arguments:
+                    self._keep_input(arguments, redactor)
 
     def note_item(self, item: object) -> None:
         """Note one item of a stream."""
         if type(item) is str:
             self.output_length = (self.output_length or 0) + len(item)
-            redactor = self.callsite.host.redactor
-            if redactor is not None:
-                self._note().keep_text(item, 2 * redactor.max_length)
+        redactor = self.callsite.host.redactor
+        if redactor is not None and item is not None:
+            with guarded("capture", self.callsite.host.counters):
+                details = self._note()
+                if not details.output_stated:
+                    details.keep_text(text_of(item), 2 * redactor.max_length)
 
     def finish_stream(self, result: object) -> None:
         """End as `success` what was streamed."""
@@ -410,13 +453,13 @@ class ActiveInvocation(Freezing):
         text = self.details.output_text if self.details is not None else None
         if text is not None:
             length = self.output_length
-            self.set_output(text)
+            self.observe_output(text)
             self.output_length = length
 
     # --- the span ----------------------------------------------------------------------------------------------------
 
     def _start_attributes(self) -> dict[str, AttributeValue]:
-        attributes, scope, details = self.callsite.span_attributes.copy(), self.scope, self.details
+        attributes, scope = self.callsite.span_attributes.copy(), self.scope
         if scope is None:
             attributes[_REQUEST_ID] = self.request_id
         else:
@@ -429,8 +472,7 @@ class ActiveInvocation(Freezing):
                 attributes[Attr.CONVERSATION_ID] = session
             if free:
                 attributes.update({Attr.USER_PREFIX + name: value for name, value in free.items()})
-        if details is not None and details.input_text is not None:
-            attributes[Attr.INPUT_TEXT] = details.input_text
+        attributes.update(self._input_attributes())
         return attributes
 
     def _begin_thoroughly(self, host: Host) -> None:

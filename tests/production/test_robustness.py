@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from taskpilot_obs import observe_agent, track_agent, track_workflow
+from taskpilot_obs import track_agent, track_workflow
 from taskpilot_obs._pipeline.batched import PartialExportError
 from taskpilot_obs.records import Invocation, Record, Started
 from taskpilot_obs.testing import capture_invocations, fresh_recorder
@@ -67,9 +67,9 @@ class Unfriendly(Exception):  # noqa: N818  it is no error to be named
 def account_of(act: Any, runs: int = 50) -> tuple[float, float]:
     registry = CollectorRegistry()
     with fresh_recorder(registry=registry, exporters=[Sink(act)]) as recorder:
-        agent = observe_agent("A", recorder=recorder)(lambda: None)
         for _ in range(runs):
-            agent()
+            with track_agent("A", recorder=recorder):
+                pass
         assert recorder.flush(30)
         recorder.drain()
         return accounts(registry, "exporter_1")
