@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _stored import llm_call
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from taskpilot_obs import track_agent, track_workflow
 from taskpilot_obs._pipeline.batched import PartialExportError
+from taskpilot_obs.exceptions import ConfigurationError, SourceError
+from taskpilot_obs.golden_signals.http import Access, get
 from taskpilot_obs.records import Invocation, Record, Started
+from taskpilot_obs.store.rows import rows_of
+from taskpilot_obs.store.spool import Spool, default_directory
 from taskpilot_obs.testing import capture_invocations, fresh_recorder
 
 LIMIT_S = 100
@@ -293,3 +301,94 @@ def test_eventlet(tmp_path: Path) -> None:
     """Under eventlet every record is in the audit log, which verifies, and nothing waits for ever."""
     lines, rate, records = run(EVENTLET, tmp_path).split()
     assert (int(lines), float(rate), records) == (400, 100.0, "[400]")
+
+
+class Dripping(BaseHTTPRequestHandler):
+    """Answers a byte at a time: its header, its body, or the body of an error."""
+
+    part = ""
+
+    def do_GET(self) -> None:
+        status = 500 if self.part == "error" else 200
+        start = f"HTTP/1.0 {status} OK\r\n".encode()
+        whole = start + b"\r\n"
+        with suppress(OSError):
+            self.wfile.write(start if self.part == "header" else whole)
+            while not stopped.wait(0.05):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+stopped = threading.Event()
+
+
+@pytest.mark.parametrize("part", ["header", "body", "error"])
+def test_a_server_that_drips(part: str) -> None:
+    """`Access.timeout_s` bounds the whole request, also where bytes go on coming: in the header, a body or an error."""
+    stopped.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Dripping,), {"part": part}))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        began = time.monotonic()
+        with pytest.raises(SourceError, match=r"did not answer within 0\.5 s|did not finish"):
+            get(f"http://127.0.0.1:{server.server_port}/", Access(timeout_s=0.5))
+        assert time.monotonic() - began < 30  # it would be for ever
+    finally:
+        stopped.set()
+        server.shutdown()
+        thread.join(LIMIT_S)
+        server.server_close()
+
+
+DECORATES = """
+import logging, taskpilot_obs as t
+@t.observe_agent("A")
+def a(): return 1
+assert a() == 1
+try:
+    t.configure(service="s")
+except t.exceptions.ConfigurationError as error:
+    print("refused:", error)
+assert a() == 1
+"""
+
+
+@pytest.mark.parametrize(("folder", "reason"), [("missing", "is no directory"), ("/proc/self", "cannot write to")])
+def test_a_directory_of_metrics_that_cannot_be_used(
+    folder: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PROMETHEUS_MULTIPROC_DIR that is missing or cannot be written refuses `configure()`, and never a decorator."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", folder)
+    assert reason in run(DECORATES.replace("import logging, ", "import taskpilot_obs.exceptions, "), tmp_path)
+
+
+def test_a_spool_in_a_home_that_does_not_exist(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A home directory that cannot be made is a warning that names the option; one that nothing names is refused."""
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/proc/nobody")
+    Spool(default_directory("postgresql://db/x")).check()
+    assert "/proc/nobody/.local/state" in caplog.text
+    assert "spool_dir=" in caplog.text
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 3)
+    with pytest.raises(ConfigurationError, match="has no home directory"):
+        default_directory("postgresql://db/x")
+
+
+def test_a_spool_that_another_process_left(tmp_path: Path) -> None:
+    """What a process left behind is seen once it has ended, and not while it lives."""
+    left, mine = Spool(tmp_path), Spool(tmp_path)
+    left.append(rows_of([llm_call(invocation_id="a")]))
+    assert not mine.left_behind()
+    left.close()
+    assert mine.left_behind()
+    got: list[Any] = []
+    mine.replay(got.append, lost=got.append)
+    assert len(got) == 1
+    assert not mine.left_behind()
