@@ -106,6 +106,11 @@ def _configure_at_first_use() -> None:
         _logger.error("taskpilot_obs: no metrics are exported until configure() succeeds: %s", error)  # noqa: TRY400  it says all
 
 
+def running_recorder() -> Recorder | None:
+    """The default recorder where it is configured; None otherwise, and nothing is configured by asking."""
+    return None if _default.parts is None else _default
+
+
 def build_recorder(**options: Unpack[Options]) -> Recorder:
     """A recorder of its own, apart from the default one; options as for `configure`."""
     from taskpilot_obs.settings import Settings
@@ -282,10 +287,17 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
         undo.callback(getattr(log, "shutdown", lambda _timeout_s: None), 0.0)
         found.insert(0, (AUDIT_LOG, log))
     if settings.store is not None:
+        from taskpilot_obs.settings import UNKNOWN_SERVICE
         from taskpilot_obs.store.exporter import StoreExporter
 
         every, days = settings.store_aggregate_every_s, settings.store_retention_days
-        store = StoreExporter(settings.store, aggregate_every_s=every, retention_days=days)
+        store = StoreExporter(
+            settings.store,
+            aggregate_every_s=every,
+            retention_days=days,
+            service=settings.service if settings.service != UNKNOWN_SERVICE else None,
+            environment=settings.environment,
+        )
         undo.callback(store.shutdown, 0.0)
         found.append(("store", store))
     return [

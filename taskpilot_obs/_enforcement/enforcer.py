@@ -327,6 +327,13 @@ class Limits:
         if self.budgets is not None:
             self.budgets.before(call, args, kwargs)
 
+    def before_block(self, call: LlmInvocation, stated: Mapping[str, object]) -> None:
+        """Ask before a `with` block that makes an LLM call; raises likewise."""
+        if self.tokens is not None:
+            self.tokens.before(call)
+        if self.budgets is not None:
+            self.budgets.before_block(call, stated)
+
     async def before_async(self, call: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
         """The same, in an event loop that goes on while a store is asked."""
         if self.tokens is not None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from taskpilot_obs._recording.invocation import ActiveInvocation as Running
+    from taskpilot_obs.budgets.admission import Admitted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,6 +47,8 @@ class Scope(NamedTuple):
 
 current_scope: ContextVar[Scope | None] = ContextVar("taskpilot_obs_scope", default=None)
 current_running: ContextVar[Running | None] = ContextVar("taskpilot_obs_invocation", default=None)
+current_admitted: ContextVar[Admitted | None] = ContextVar("taskpilot_obs_admitted", default=None)
+"""What budgets reserved for the call that the code around is about to make."""
 
 current_invocation: Callable[[], Running | None] = current_running.get
 """The invocation that runs here. Call it through the module: `add_current_resolver` rebinds it."""
