@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import logging
 import threading
 from contextlib import ExitStack
@@ -104,6 +105,10 @@ def _configure_at_first_use() -> None:
     except ConfigurationError as error:
         configure(prometheus=False)
         _logger.error("taskpilot_obs: no metrics are exported until configure() succeeds: %s", error)  # noqa: TRY400  it says all
+
+
+# Pickled functions and handlers record where they are unpickled.
+copyreg.pickle(Recorder, lambda _: (get_recorder, ()))
 
 
 def running_recorder() -> Recorder | None:
@@ -220,6 +225,7 @@ def _metrics(settings: Settings, recorder: Recorder, counters: InternalCounters)
         return None
     return PrometheusExporter(
         settings.registry,
+        namespace=settings.namespace,
         service=settings.service,
         service_version=settings.service_version,
         version=library_version(),
