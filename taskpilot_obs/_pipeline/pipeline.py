@@ -7,17 +7,14 @@ reads drains first, so that reads see writes.
 
 from __future__ import annotations
 
-import atexit
-import os
-import sys
 import threading
 import time
-import weakref
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from taskpilot_obs._pipeline.batched import WakeSignal, is_current_lock
+from taskpilot_obs._pipeline.lifecycle import pipelines, shut_down_with_child
 from taskpilot_obs._support.guarded import guarded, run_to_completion
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
 
@@ -97,7 +94,7 @@ class Pipeline:
         self._paused = False
         self._successor: Pipeline | None = None
         self._reset()
-        _pipelines.add(self)
+        pipelines.add(self)
 
     def _reset(self) -> None:
         self.queue: deque[Item] = deque()
@@ -189,7 +186,7 @@ class Pipeline:
         if not is_current_lock(self._lock):
             self._lock, self._wake = threading.Lock(), WakeSignal()
         self.high_water = self._capacity
-        _shut_down_with_child()
+        shut_down_with_child()
         thread = threading.Thread(target=self._run, name="taskpilot_obs-drainer", daemon=True)
         self._drainer = thread
         with guarded("drainer.start", self._counters):  # no thread may be started while the interpreter ends
@@ -493,55 +490,3 @@ class Pipeline:
 
 def _nothing() -> None:
     """What an exporter without a `shutdown` does."""
-
-
-_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
-
-
-_before_exit: list[Callable[[], None]] = []
-
-
-def before_exit(action: Callable[[], None]) -> None:
-    """Run `action` when the process ends, before what is queued is written. It must not raise."""
-    _before_exit.append(action)
-
-
-def _at_exit() -> None:
-    interrupt, timeout_s = None, None
-    for action in _before_exit:
-        action()
-    for pipeline in list(_pipelines):
-        try:
-            pipeline.shutdown(timeout_s)
-        except KeyboardInterrupt as error:  # whoever waits for the exit has had enough
-            interrupt, timeout_s = error, 0.0
-            pipeline.shutdown(timeout_s)
-    if interrupt is not None:
-        raise interrupt
-
-
-def _shut_down_with_child() -> None:
-    """A child of `multiprocessing` ends without the interpreter's exit handlers, but runs finalizers of its own."""
-    running = sys.modules.get("multiprocessing.process")
-    util = sys.modules.get("multiprocessing.util")
-    if running is not None and util is not None and running.parent_process() is not None:
-        util.Finalize(None, _at_exit, exitpriority=_AFTER_THE_USERS)
-
-
-_AFTER_THE_USERS = -100
-
-
-def _each(method: str) -> Callable[[], None]:
-    def call() -> None:
-        for pipeline in list(_pipelines):
-            getattr(pipeline, method)()
-
-    return call
-
-
-atexit.register(_at_exit)
-os.register_at_fork(
-    before=_each("_before_fork"),
-    after_in_parent=_each("_after_fork_in_parent"),
-    after_in_child=_each("_after_fork_in_child"),
-)

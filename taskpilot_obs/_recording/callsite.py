@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from taskpilot_obs._recording.content import UNKNOWN
+from taskpilot_obs._recording.content import UNKNOWN, input_messages
 from taskpilot_obs._recording.spans import span_kind
 from taskpilot_obs._recording.statuses import Expected, expectation
 from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, Operation, clean_attributes
@@ -160,6 +160,11 @@ class Callsite:
         own.expected = expectation(expected)
         return own
 
+    @property
+    def shows_messages(self) -> bool:
+        """Whether spans show what goes in and comes out as messages: all but those of tools."""
+        return self.host.tracing is not None and not self.is_tool
+
 
 class LlmCallsite(Callsite):
     """A place where a model is called.
@@ -228,10 +233,20 @@ class Details:
         self.output_stated = False
         """Whether the application said what came out: that wins over what is observed."""
 
+    def keep_input(self, value: object, redactor: Redactor, *, as_messages: bool) -> None:
+        """Keep what went in, redacted; as messages too, where a span will show them."""
+        self.input_text = redactor.value(value)
+        self.input_messages = input_messages(value, redactor.text) if as_messages else None
+
+    def input_attributes(self) -> dict[str, AttributeValue]:
+        """What went in, for the span; nothing where content is not captured."""
+        kept = {Attr.INPUT_TEXT: self.input_text, Attr.INPUT_MESSAGES: self.input_messages}
+        return {key: text for key, text in kept.items() if text is not None}
+
     def keep_text(self, item: str, limit: int) -> None:
         """Keep what a stream says, a little beyond what will be shown, for the redactor to see whole."""
         kept = self.output_text or ""
-        if len(kept) < limit:
+        if len(kept) < limit and not self.output_stated:
             self.output_text = kept + item
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from taskpilot_obs._recording import spans
 from taskpilot_obs._recording.callsite import Callsite, Details, Host, text_length
-from taskpilot_obs._recording.content import input_messages, output_messages, text_of
+from taskpilot_obs._recording.content import output_messages, text_of
 from taskpilot_obs._recording.context import current_running, current_scope
 from taskpilot_obs._recording.rollups import sum_of
 from taskpilot_obs._recording.snapshots import BEGUN, LOST, Freezing
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from taskpilot_obs._pipeline.pipeline import Pipeline
     from taskpilot_obs._recording.spans import SpanIds
-    from taskpilot_obs.safety.redaction import Redactor
 
 Step = tuple[Token["ActiveInvocation | None"], Token[Any] | None]
 """What `ActiveInvocation.attach` returns, for `detach`."""
@@ -366,23 +365,10 @@ class ActiveInvocation(Freezing):
         redactor = self.callsite.host.redactor
         if redactor is not None:
             with guarded("capture", self.callsite.host.counters):
-                self._keep_input(value, redactor)
-                for key, text in self._input_attributes().items():
+                details = self._note()
+                details.keep_input(value, redactor, as_messages=self.callsite.shows_messages)
+                for key, text in details.input_attributes().items():
                     self._set_on_span(key, text)
-
-    def _keep_input(self, value: object, redactor: Redactor) -> None:
-        details = self._note()
-        details.input_text = redactor.value(value)
-        is_traced = self.callsite.host.tracing is not None and not self.callsite.is_tool
-        details.input_messages = input_messages(value, redactor.text) if is_traced else None
-
-    def _input_attributes(self) -> dict[str, AttributeValue]:
-        """What went in, for the span; nothing where content is not captured."""
-        details = self.details
-        if details is None or details.input_text is None:
-            return {}
-        messages = {} if details.input_messages is None else {Attr.INPUT_MESSAGES: details.input_messages}
-        return {Attr.INPUT_TEXT: details.input_text, **messages}
 
     def set_output(self, value: object) -> None:
         """Note what came out: its length, and the redacted text when content capture is on.
@@ -406,14 +392,9 @@ class ActiveInvocation(Freezing):
             with guarded("capture", self.callsite.host.counters):
                 text = self._note().output_text = redactor.value(value)
                 self._set_on_span(Attr.OUTPUT_TEXT, text)
-                if self.span is not None and not self.callsite.is_tool:
-                    messages = output_messages(value, redactor.text, self._finish_reasons())
-                    if messages is not None:
-                        self._set_on_span(Attr.OUTPUT_MESSAGES, messages)
-
-    def _finish_reasons(self) -> tuple[str, ...]:
-        """Why the model stopped; only LLM calls know."""
-        return ()
+                if self.span is not None and self.callsite.shows_messages:
+                    reasons = getattr(self, "finish_reasons", ())
+                    self._set_on_span(Attr.OUTPUT_MESSAGES, output_messages(value, redactor.text, reasons) or "[]")
 
     # --- what decorators and drivers call ----------------------------------------------------------------------------
 
@@ -425,7 +406,7 @@ class ActiveInvocation(Freezing):
             with guarded("capture", self.callsite.host.counters):
                 arguments = self.callsite.parameters.bind(args, kwargs)
                 if arguments:
-                    self._keep_input(arguments, redactor)
+                    self._note().keep_input(arguments, redactor, as_messages=self.callsite.shows_messages)
 
     def note_item(self, item: object) -> None:
         """Note one item of a stream."""
@@ -434,9 +415,7 @@ class ActiveInvocation(Freezing):
         redactor = self.callsite.host.redactor
         if redactor is not None and item is not None:
             with guarded("capture", self.callsite.host.counters):
-                details = self._note()
-                if not details.output_stated:
-                    details.keep_text(text_of(item), 2 * redactor.max_length)
+                self._note().keep_text(text_of(item), 2 * redactor.max_length)
 
     def finish_stream(self, result: object) -> None:
         """End as `success` what was streamed."""
@@ -473,7 +452,8 @@ class ActiveInvocation(Freezing):
                 attributes[Attr.CONVERSATION_ID] = session
             if free:
                 attributes.update({Attr.USER_PREFIX + name: value for name, value in free.items()})
-        attributes.update(self._input_attributes())
+        if self.details is not None:
+            attributes.update(self.details.input_attributes())
         return attributes
 
     def _begin_thoroughly(self, host: Host) -> None:

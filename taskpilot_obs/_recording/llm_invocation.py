@@ -151,9 +151,6 @@ class LlmInvocation(FinalizedInvocation):
         with guarded("record_response", self.callsite.host.counters):
             self.record_reading(self._read(response))
 
-    def _finish_reasons(self) -> tuple[str, ...]:
-        return self.finish_reasons
-
     def _read(self, response: object) -> Reading:
         return read_response(response, provider=self.provider, counters=self.callsite.host.counters)
 
