@@ -218,8 +218,11 @@ class ObservabilityHandler(BaseCallbackHandler):
             call = self._begin_call(serialized, said)
             if call is not None and messages:
                 call.input_length = models.length_of(messages[0])
-                if call.provider in models.DROPS_MODALITIES and models.has_media(call.request_model, messages[0]):
-                    call.leave_unpriced()
+                if call.provider in models.DROPS_MODALITIES:
+                    if models.has_media(call.request_model, messages[0]):
+                        call.leave_unpriced()
+                    elif (said.get("invocation_params") or models.NOTHING).get("cached_content"):
+                        call.note_dropped("input_audio_tokens", "input_image_tokens")
                 if self._recorder.redactor is not None:
                     call.set_input(models.plain(messages[0]))
 
