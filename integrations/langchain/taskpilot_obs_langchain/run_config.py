@@ -11,12 +11,13 @@ if TYPE_CHECKING:
 METADATA: Final = "langchain.metadata."
 """Before each key of `metadata`, so that it cannot be taken for an attribute of the application's own."""
 TAGS: Final = "langchain.tags"
+"""All tags, with commas between: an attribute is one plain value."""
 _FRAMEWORKS_OWN: Final = ("langgraph_", "ls_", "lc_", "checkpoint_", "__", "lc:")
 _FRAMEWORKS_KEYS: Final = frozenset({"thread_id", "assistant_id", "graph_id", "run_id", "revision_id", "versions"})
 _FRAMEWORKS_TAGS: Final = ("graph:step:", "seq:step:", "map:key:", "condition:", "branch:", "langsmith:", "langchain:")
 
 
-def attributes_of(metadata: Mapping[str, Any] | None, tags: Iterable[str] | None) -> dict[str, Any]:
+def attributes_of(metadata: Mapping[Any, Any] | None, tags: Iterable[Any] | None) -> dict[str, Any]:
     """The attributes; nothing of what LangChain and LangGraph put there themselves.
 
     Args:
@@ -30,11 +31,11 @@ def attributes_of(metadata: Mapping[str, Any] | None, tags: Iterable[str] | None
     }
     own_tags = [tag for tag in tags or () if isinstance(tag, str) and not tag.startswith(_FRAMEWORKS_TAGS)]
     if own_tags:
-        found[TAGS] = own_tags
+        found[TAGS] = ",".join(own_tags)
     return found
 
 
-def note_config(run: ActiveInvocation | None, metadata: Mapping[str, Any] | None, tags: Iterable[str] | None) -> None:
+def note_config(run: ActiveInvocation | None, metadata: Mapping[Any, Any] | None, tags: Iterable[Any] | None) -> None:
     """Put them on a run."""
     if run is None or not (metadata or tags):
         return

@@ -42,23 +42,23 @@ def search(query: str) -> str:
 def test_metadata_and_tags_reach_records_and_spans(seen: Sequence[Invocation], spans: InMemorySpanExporter) -> None:
     """What the configuration says stands under a prefix on every run beneath, and nothing of the framework's own."""
     model = FakeListChatModel(responses=["yes"])
-    chain = RunnableLambda(lambda _: "q") | model | RunnableLambda(lambda _: search.invoke({"query": "x"}))
+    chain: Any = RunnableLambda(lambda _: "q") | model | RunnableLambda(lambda _: search.invoke({"query": "x"}))
     config: Any = {
         "callbacks": [ObservabilityHandler(name="chain")],
         "metadata": {"experiment": "v2", "thread_id": "t", "count": 3},
-        "tags": ["prod", "seq:step:99"],
+        "tags": ["prod", "seq:step:99", "eu"],
     }
     chain.invoke("?", config=config)
     expected = {"langchain.metadata.experiment": "v2", "langchain.metadata.count": 3}
     assert sorted(run.name for run in seen) == ["", "chain", "search"]  # the fake model has no name
     for run in seen:
         kept = dict(run.attributes)
-        assert list(kept.pop("langchain.tags")) == ["prod"]
+        assert kept.pop("langchain.tags") == "prod,eu"
         assert kept == expected
     for span in spans.get_finished_spans():
         attributes = span.attributes or {}
         assert attributes["taskpilot.attributes.langchain.metadata.experiment"] == "v2"
-        assert attributes["taskpilot.attributes.langchain.tags"] == ("prod",)
+        assert attributes["taskpilot.attributes.langchain.tags"] == "prod,eu"
 
 
 def test_without_metadata_nothing_is_added(seen: Sequence[Invocation]) -> None:
