@@ -36,7 +36,8 @@ def get_stats(
         period: a length of time until now ("1h", "24h", "7d", "30d", a `timedelta`), or (start, end).
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
         now: the present; for tests.
-        asked: `tenant`, `user`, `agent`, `workflow`, `model`, `provider`, `prompt_name`: only calls with this value.
+        asked: `tenant_id`, `user_id`, `agent`, `workflow`, `model`, `provider`, `prompt_name`:
+            only calls with this value.
 
     Raises:
         ConfigurationError: the period cannot be read, or no store is named.
@@ -47,7 +48,7 @@ def get_stats(
 
 
 def get_tenant_stats(
-    tenant: str, period: Period = "24h", *, store: str | Store | None = None, now: datetime | None = None
+    tenant_id: str, period: Period = "24h", *, store: str | Store | None = None, now: datetime | None = None
 ) -> TenantStats:
     """How the LLM calls of one tenant went; nothing in it comes from another tenant. Arguments as in `get_stats`.
 
@@ -55,10 +56,10 @@ def get_tenant_stats(
         ConfigurationError: no tenant, a period that cannot be read, or no store is named.
         StoreError: the store is missing or cannot be used.
     """
-    if not tenant:
-        raise ConfigurationError("tenant: given nothing; it must be the name of a tenant")
+    if not tenant_id:
+        raise ConfigurationError("tenant_id: given nothing; it must be the name of a tenant")
     start, end = bounds(period, now)
-    return TenantStats(tenant=tenant, **dict(_stats(start, end, filters_of({"tenant": tenant}), store)))
+    return TenantStats(tenant=tenant_id, **dict(_stats(start, end, filters_of({"tenant_id": tenant_id}), store)))
 
 
 def get_tenants_report(
@@ -66,18 +67,18 @@ def get_tenants_report(
     *,
     store: str | Store | None = None,
     now: datetime | None = None,
-    tenant: str | None = None,
+    tenant_id: str | None = None,
 ) -> TenantsReport:
     """What every tenant used, in falling order of cost; calls without a tenant are those of `__none__`.
 
-    Arguments as in `get_stats`; `tenant` leaves out all others.
+    Arguments as in `get_stats`; `tenant_id` leaves out all other tenants.
 
     Raises:
         ConfigurationError: the period cannot be read, or no store is named.
         StoreError: the store is missing or cannot be used.
     """
     start, end = bounds(period, now)
-    filters = filters_of({"tenant": tenant})
+    filters = filters_of({"tenant_id": tenant_id})
     with opened(store) as opened_store, opened_store.reading() as connection:
         segments = plan(connection, start, end).segments
         counts = totals(connection, segments, filters, ("organization_id",))
