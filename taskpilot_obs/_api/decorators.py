@@ -10,12 +10,10 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskpilot_obs._enforcement.enforcer import Enforcer
-from taskpilot_obs._enforcement.wrappers import CheckOptions, Place, Work, gated, place, refuse_unfit
-from taskpilot_obs._recording import context
+from taskpilot_obs._enforcement.wrappers import CheckOptions, SettledOptions, Work, refuse_unfit, settle, with_checks
 from taskpilot_obs._recording.callsite import Callsite
-from taskpilot_obs._recording.finalized import FinalizedInvocation, watch
 from taskpilot_obs._recording.generators import drive, wrap_async_generator
-from taskpilot_obs._recording.invocation import ActiveInvocation
+from taskpilot_obs._recording.invocation import ActiveInvocation, current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.records import SUCCESS, Operation
@@ -39,13 +37,12 @@ class Decorator(Protocol):
         """Instrument the function."""
 
 
-class Spot(NamedTuple):
-    """Where the calls of a function are recorded."""
+class RunFactory(NamedTuple):
+    """What makes the runs of a function: where they begin, and which kind they are."""
 
-    recorder: Recorder
     callsite: Callsite
-    new: type[ActiveInvocation]
-    """The class of its invocations: of a run, of a run that may vanish, of an LLM call."""
+    new: Callable[[Any, ActiveInvocation | None], ActiveInvocation]
+    """`ActiveInvocation` or `LlmInvocation`."""
 
 
 @overload
@@ -87,7 +84,7 @@ def observe_workflow(
             or the attributes are no mapping.
         ConfigurationError: something is no check, or an option is wrong.
     """
-    return _observe(Operation.WORKFLOW, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(Operation.WORKFLOW, target if name is None else name, recorder, attributes, settle(**checks))
 
 
 @overload
@@ -110,7 +107,7 @@ def observe_agent(
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a run of an agent; arguments as for `observe_workflow`."""
-    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, settle(**checks))
 
 
 @overload
@@ -133,7 +130,7 @@ def observe_tool(
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a tool call of the agent that runs; arguments as for `observe_workflow`."""
-    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, settle(**checks))
 
 
 @overload
@@ -178,43 +175,47 @@ def observe_llm(
         ConfigurationError: something is no check, or an option is wrong.
     """
     used = recorder or get_recorder()
-    here = place(**checks)
-    if here.budget is not None:
+    options = settle(**checks)
+    if options.budget is not None:
         raise TypeError("a budget belongs to an agent or a workflow, or into configure(budgets=…)")
-    if here.checks is not None and here.checks.count_tokens:
+    if options.checks is not None and options.checks.count_tokens:
         raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
 
-    _refuse_odd(attributes)
+    _require_mapping(attributes)
     callsite = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
 
     def decorate(function: Any) -> Any:
-        return _decorate(function, Spot(used, callsite, LlmInvocation), here)
+        return _decorate(function, used, RunFactory(callsite, LlmInvocation), options)
 
     return decorate if target is None else decorate(target)
 
 
 def _observe(
-    operation: Operation, target: Any, recorder: Recorder | None, attributes: Mapping[str, object] | None, here: Place
+    operation: Operation,
+    target: Any,
+    recorder: Recorder | None,
+    attributes: Mapping[str, object] | None,
+    options: SettledOptions,
 ) -> Any:
     used = recorder or get_recorder()
     name = target if isinstance(target, str) else None
     if name is not None and not name.strip():
         raise ValueError("the name is empty: give one, or leave it out for the function's own")
-    _refuse_odd(attributes)
+    _require_mapping(attributes)
 
     def decorate(function: Any) -> Any:
         label = name or default_name(function)
-        used.declare(operation, label)
-        if here.budget is not None:
-            used.watch(_scoped(here.budget, operation, label))
-        callsite = Callsite(used, operation, label, attributes or {})
-        callsite.checks = here.checks
-        return _decorate(function, Spot(used, callsite, _class_for(function)), here)
+        used.wiring.declare(operation, label)
+        if options.budget is not None:
+            used.wiring.watch(_scoped(options.budget, operation, label))
+        callsite = Callsite(used.runtime, operation, label, attributes or {})
+        callsite.checks = options.checks
+        return _decorate(function, used, RunFactory(callsite, ActiveInvocation), options)
 
     return decorate if target is None or name is not None else decorate(target)
 
 
-def _refuse_odd(attributes: object) -> None:
+def _require_mapping(attributes: object) -> None:
     if attributes is not None and not hasattr(attributes, "items"):
         raise TypeError(f'attributes: given {type(attributes).__name__}; give a mapping, as {{"step_id": "plan"}}')
 
@@ -227,11 +228,6 @@ def _scoped(budget: Budget, operation: Operation, name: str) -> Budget:
     return budget if key in budget.scope else replace(budget, scope={**budget.scope, key: name})
 
 
-def _class_for(function: Any) -> type[ActiveInvocation]:
-    """An asynchronous generator that no event loop closes ends unnoticed; whatever else is called ends by itself."""
-    return FinalizedInvocation if inspect.isasyncgenfunction(_kind_of(function)) else ActiveInvocation
-
-
 def default_name(function: Any) -> str:
     """`__qualname__` after the last `<locals>.`; of a partial that of its function, of an object that of its class."""
     while isinstance(function, functools.partial):
@@ -241,16 +237,16 @@ def default_name(function: Any) -> str:
     return str(name).rpartition("<locals>.")[2]
 
 
-def _decorate(function: Any, spot: Spot, here: Place) -> Any:
+def _decorate(function: Any, recorder: Recorder, runs: RunFactory, options: SettledOptions) -> Any:
     if inspect.isclass(function):
         raise TypeError(
             f"{function.__qualname__} is a class: decorate the method that works, say {function.__qualname__}.run"
         )
     if isinstance(function, classmethod | staticmethod):
-        return type(function)(_decorate(function.__func__, spot, here))
+        return type(function)(_decorate(function.__func__, recorder, runs, options))
     if not callable(function):
         raise TypeError(f"expected a function to decorate, got {type(function).__name__}")
-    return _wrap(function, spot, here)
+    return _wrap(function, recorder, runs, options)
 
 
 def _kind_of(function: Any) -> Any:
@@ -260,35 +256,36 @@ def _kind_of(function: Any) -> Any:
     return function if inspect.isroutine(function) else type(function).__call__
 
 
-def _wrap(function: Callable[..., Any], spot: Spot, here: Place) -> Any:
-    kind, recorder = _kind_of(function), spot.recorder
-    for checks in (recorder.checks, here.checks):
+def _wrap(function: Callable[..., Any], recorder: Recorder, runs: RunFactory, options: SettledOptions) -> Any:
+    kind = _kind_of(function)
+    for checks in (recorder.runtime.checks, options.checks):
         if checks is not None:
-            refuse_unfit(function, kind, checks, buffer=here.buffer)
-    if here.checks is not None:
-        recorder.expect(here.checks)
-    checked = gated(function, kind, Enforcer(recorder, here.checks, function), buffer=here.buffer)
-    work = Work(function if here.checks is None else checked, checked)
+            refuse_unfit(function, kind, checks, buffer=options.buffer)
+    if options.checks is not None:
+        recorder.wiring.expect(options.checks)
+    checked = with_checks(function, kind, Enforcer(recorder.runtime, options.checks, function), buffer=options.buffer)
+    work = Work(function if options.checks is None else checked, checked)
     if inspect.iscoroutinefunction(kind):
-        return _wrap_coroutine(function, work, spot)
+        return _wrap_coroutine(function, work, runs)
     if inspect.isasyncgenfunction(kind):
-        return _wrap_async_generator(function, work, spot)
+        return _wrap_async_generator(function, work, runs)
     if inspect.isgeneratorfunction(kind):
-        return _wrap_generator(function, work, spot)
-    return _wrap_plain(function, work, spot)
+        return _wrap_generator(function, work, runs)
+    return _wrap_plain(function, work, runs)
 
 
-def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot) -> Callable[P, R]:
+def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], runs: RunFactory) -> Callable[P, R]:
     usual, checked = work
-    recorder, callsite, new = spot
+    callsite, new = runs
+    runtime = callsite.runtime
 
     @functools.wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not recorder.enabled:
+        if not runtime.enabled:
             return function(*args, **kwargs)
-        run = new().enter(callsite, context.current_invocation(), args, kwargs)
+        run = new(callsite, current_run()).start_current(args, kwargs)
         try:
-            result = (checked if recorder.gated else usual)(*args, **kwargs)
+            result = (checked if runtime.asks_checks else usual)(*args, **kwargs)
             if result is not None and type(result) in _LAZY:
                 return cast(R, _follow(run, result))
             run.end(SUCCESS, result)
@@ -303,18 +300,19 @@ def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot
 def _wrap_coroutine(
     function: Callable[P, Coroutine[Any, Any, R]],
     work: Work[Callable[P, Coroutine[Any, Any, R]]],
-    spot: Spot,
+    runs: RunFactory,
 ) -> Callable[P, Coroutine[Any, Any, R]]:
     usual, checked = work
-    recorder, callsite, new = spot
+    callsite, new = runs
+    runtime = callsite.runtime
 
     @functools.wraps(function)
     async def observed(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not recorder.enabled:
+        if not runtime.enabled:
             return await function(*args, **kwargs)
-        run = new().enter(callsite, context.current_invocation(), args, kwargs)
+        run = new(callsite, current_run()).start_current(args, kwargs)
         try:
-            result = await (checked if recorder.gated else usual)(*args, **kwargs)
+            result = await (checked if runtime.asks_checks else usual)(*args, **kwargs)
             run.end(SUCCESS, result)
         except BaseException as error:
             run.fail(error)
@@ -327,21 +325,22 @@ def _wrap_coroutine(
 def _wrap_generator(
     function: Callable[P, Generator[Any, Any, R]],
     work: Work[Callable[P, Generator[Any, Any, R]]],
-    spot: Spot,
+    runs: RunFactory,
 ) -> Callable[P, Generator[Any, Any, R]]:
     usual, checked = work
-    recorder, callsite, new = spot
+    callsite, new = runs
+    runtime = callsite.runtime
 
     @functools.wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
-        if not recorder.enabled:
+        if not runtime.enabled:
             return (yield from function(*args, **kwargs))
-        run = new().at(callsite, context.current_invocation())
+        run = new(callsite, current_run())
         if args or kwargs:
             run.set_arguments(args, kwargs)
-        run.begin()
+        run.start()
         try:
-            inner = (checked if recorder.gated else usual)(*args, **kwargs)
+            inner = (checked if runtime.asks_checks else usual)(*args, **kwargs)
         except BaseException as error:  # arguments that do not fit
             run.fail(error)
             raise
@@ -353,20 +352,21 @@ def _wrap_generator(
 def _wrap_async_generator(
     function: Callable[P, AsyncGenerator[Any, Any]],
     work: Work[Callable[P, AsyncGenerator[Any, Any]]],
-    spot: Spot,
+    runs: RunFactory,
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
     usual, checked = work
-    recorder, callsite, new = spot
+    callsite, new = runs
+    runtime = callsite.runtime
 
     def prepare(*args: P.args, **kwargs: P.kwargs) -> tuple[ActiveInvocation | None, AsyncGenerator[Any, Any]]:
-        if not recorder.enabled:
+        if not runtime.enabled:
             return None, function(*args, **kwargs)
-        run = new().at(callsite, context.current_invocation())
+        run = new(callsite, current_run())
         if args or kwargs:
             run.set_arguments(args, kwargs)
-        run.begin()
+        run.start()
         try:
-            return run, (checked if recorder.gated else usual)(*args, **kwargs)
+            return run, (checked if runtime.asks_checks else usual)(*args, **kwargs)
         except BaseException as error:  # arguments that do not fit
             run.fail(error)
             raise
@@ -376,8 +376,7 @@ def _wrap_async_generator(
 
 def _follow(run: ActiveInvocation, lazy: Any) -> Any:
     """Go on with what a plain function returned, which has hardly begun, and end the run with it."""
-    run.leave()
-    watch(run)
+    run.detach()
     if isinstance(lazy, CoroutineType):
         return _await(run, lazy)
     if isinstance(lazy, GeneratorType):
@@ -386,7 +385,7 @@ def _follow(run: ActiveInvocation, lazy: Any) -> Any:
 
 
 async def _await(run: ActiveInvocation, awaitable: Awaitable[R]) -> R:
-    run.resume()
+    run.reattach()
     try:
         result = await awaitable
         run.end(SUCCESS, result)

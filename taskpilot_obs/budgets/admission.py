@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.llm_invocation import LlmInvocation
     from taskpilot_obs._support.clock import Clock
     from taskpilot_obs._support.counters import InternalCounters
-    from taskpilot_obs.budgets.settlement import Settler
     from taskpilot_obs.pricing import PriceTable
     from taskpilot_obs.records import Record
 
@@ -77,7 +76,6 @@ class AdmissionController:
         """What calls of this process hold, until their end is booked."""
         self.catch_up: Callable[[], object] = lambda: None
         """Books what has ended and waits in a queue; set by whoever owns the queue."""
-        self.settler: Settler | None = None
         self._reservation = timedelta(seconds=reservation_s)
 
     def add(self, budget: Budget) -> None:

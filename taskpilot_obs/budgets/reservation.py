@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs._recording import context
-from taskpilot_obs._recording.context import current_scope, request_context
+from taskpilot_obs._recording.context import request_context
+from taskpilot_obs._recording.invocation import current_run
+from taskpilot_obs._recording.scope import current_scope
 from taskpilot_obs._recording.statuses import classify
 from taskpilot_obs._support.ids import new_request_id
 from taskpilot_obs.budgets.admission import AdmissionRequest
@@ -19,7 +20,7 @@ from taskpilot_obs.providers.names import canonical, infer_provider
 from taskpilot_obs.records import Status
 
 if TYPE_CHECKING:
-    from taskpilot_obs._recording.point_events import Reporter
+    from taskpilot_obs._recording.recorder import Recorder
     from taskpilot_obs.budgets.admission import AdmissionController
     from taskpilot_obs.budgets.settlement import Settler
     from taskpilot_obs.records import Record
@@ -57,7 +58,7 @@ class Reservation:
 
     def __init__(
         self,
-        recorder: Reporter,
+        recorder: Recorder,
         *,
         model: str | None,
         provider: str | None = None,
@@ -72,13 +73,18 @@ class Reservation:
         self._step: AbstractContextManager[None] = nullcontext()
 
     def _admission(self) -> AdmissionController | None:
-        limits, scope = self._recorder.limits, current_scope.get()
-        if limits is None or not self._recorder.enabled or (scope is not None and RESERVATION in scope.attributes):
+        budgets, scope = self._budgets(), current_scope.get()
+        if not self._recorder.enabled or (scope is not None and RESERVATION in scope.attributes):
             return None
-        return limits.budgets
+        return budgets
+
+    def _budgets(self) -> AdmissionController | None:
+        """The recorder's budgets, where one of them may refuse."""
+        parts = self._recorder.parts
+        return parts.budgets if parts is not None and parts.budgets is not None and parts.budgets.asks else None
 
     def _request(self, admission: AdmissionController) -> AdmissionRequest:
-        running, scope = context.current_invocation(), current_scope.get()
+        running, scope = current_run(), current_scope.get()
         if scope is None and running is not None:
             scope = running.scope
         workflow, agent = (None, None) if running is None else running.lineage()
@@ -119,10 +125,10 @@ class Reservation:
 
     def end(self, error: BaseException | None = None) -> None:
         """The call is over, or it failed; later calls of this change nothing."""
-        admission = self._recorder.limits and self._recorder.limits.budgets
-        if self._made and admission and admission.settler is not None:
+        parts = self._recorder.parts
+        if self._made and parts is not None and parts.settler is not None:
             billed = error is None or classify(type(error))[0] not in _UNBILLED
-            self._recorder.pipeline.put(_Ended(admission.settler, self._id, billed=billed))
+            self._recorder.pipeline.put(_Ended(parts.settler, self._id, billed=billed))
         self._made = False
 
     def __enter__(self) -> None:
