@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full test-load coverage soak bench lint types docs clean
+.PHONY: demo test test-full test-load coverage soak bench lint types docs site clean
 
 demo: $(VENV)/.demo ## run the demo service: no key, no network
 	$(BIN)/taskpilot-obs demo $(ARGS)
@@ -37,6 +37,9 @@ types: $(VENV)/.dev
 docs: $(VENV)/.dev ## regenerate what is generated
 	$(BIN)/taskpilot-obs metrics --markdown > docs/metrics.md
 	$(BIN)/python scripts/write_configuration.py
+
+site: $(VENV)/.dev ## the documentation as a searchable site in build/site, readable without a network
+	$(BIN)/mkdocs build --strict
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

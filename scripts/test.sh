@@ -9,6 +9,9 @@ echo "== lint"
 "$bin/ruff" check .
 "$bin/ruff" format --check .
 
+echo "== site"
+NO_MKDOCS_2_WARNING=1 "$bin/mkdocs" build --strict --quiet
+
 echo "== types"
 "$bin/mypy"
 for example in integrations/*/example.py; do # of one name, so one by one

@@ -7,7 +7,8 @@ table beside it, and `STYLE` into a style sheet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from html import escape
 from itertools import accumulate
 from math import ceil, floor, log10
@@ -37,6 +38,8 @@ STYLE: Final = """
   line-height: 1 }
 .plot .x { grid-column: 2; display: flex; justify-content: space-between; gap: .5rem; margin-top: .3rem }
 .grid { stroke: var(--grid); stroke-width: 1; vector-effect: non-scaling-stroke }
+.strip { display: block; width: 100%; min-width: 6rem; height: .9rem }
+.whisker { stroke: currentColor; stroke-width: 2; vector-effect: non-scaling-stroke }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; list-style: none; margin: .5rem 0 0; padding: 0;
   font-size: .85rem }
 .legend li { overflow-wrap: anywhere }
@@ -60,6 +63,8 @@ class Chart(NamedTuple):
     series: Sequence[Series]
     shown: Callable[[float], str]
     """How a value reads, with its unit."""
+    moments: Sequence[datetime] = ()
+    """When each stretch of time begins, for readers who see it in their own zone."""
 
 
 def bars(chart: Chart) -> str:
@@ -67,14 +72,33 @@ def bars(chart: Chart) -> str:
     top = axis_end(max(_heights(chart), default=0.0))
     body = _grid() + "".join(_columns(chart, top))
     label = escape(f"{chart.title}: {_summary(chart)}")
-    middle = chart.labels[len(chart.labels) // 2] if len(chart.labels) > 2 else ""  # noqa: PLR2004  first, middle, last
-    ends = (chart.labels[0], middle, chart.labels[-1]) if chart.labels else ()
     return (
         f'<figure class="chart"><figcaption>{escape(chart.title)}</figcaption><div class="plot">'
         f'<div class="y" aria-hidden="true">{_spans(map(chart.shown, (top, top / 2, 0.0)))}</div>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{label}">{body}</svg>'
-        f'<div class="x" aria-hidden="true">{_spans(ends)}</div></div>{_legend(chart.series)}</figure>'
+        f'<div class="x" aria-hidden="true">{"".join(_axis(chart))}</div></div>{_legend(chart.series)}</figure>'
     )
+
+
+class Bar(NamedTuple):
+    """One name and its value; `low` and `high` are the ends of its interval."""
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+def row_bar(bar: Bar, top: float, shown: Callable[[float], str], colour: int = 0) -> str:
+    """One bar that lies, for a cell of a table; `top` is the end of the axis that all rows share."""
+    value = bar.value or 0.0
+    title = escape(f"{bar.name}: {shown(value)}")
+    width = WIDTH * min(1.0, max(0.0, value / top)) if top > 0 else 0.0
+    body = f'<rect class="c{colour}" x="0" y="1" width="{width:.1f}" height="10"><title>{title}</title></rect>'
+    if bar.low is not None and bar.high is not None and top > 0:
+        low, high = (WIDTH * min(1.0, max(0.0, end / top)) for end in (bar.low, bar.high))
+        body += f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="6" y2="6"/>'
+    return f'<svg class="strip" viewBox="0 0 {WIDTH} 12" preserveAspectRatio="none" aria-hidden="true">{body}</svg>'
 
 
 def strip(start: float, end: float, colour: int, title: str) -> str:
@@ -125,12 +149,23 @@ def _columns(chart: Chart, top: float) -> list[str]:
                 continue
             height = HEIGHT * value / top
             name = f"{chart.series[number].name}, " if len(chart.series) > 1 else ""
+            at = f' data-at="{chart.moments[place].isoformat()}"' if chart.moments else ""
             found.append(
-                f'<rect class="c{min(number, COLOURS - 1)}" x="{room * (place + _GAP / 2):.1f}" '
+                f'<rect{at} class="c{min(number, COLOURS - 1)}" x="{room * (place + _GAP / 2):.1f}" '
                 f'y="{HEIGHT * (1 - upper / top):.1f}" width="{room * (1 - _GAP):.1f}" height="{height:.1f}">'
                 f"<title>{escape(f'{name}{label}: {chart.shown(value)}')}</title></rect>"
             )
     return found
+
+
+def _axis(chart: Chart) -> Iterator[str]:
+    """The first, the middle and the last label."""
+    for place in sorted({0, len(chart.labels) // 2, len(chart.labels) - 1}) if chart.labels else ():
+        label = escape(chart.labels[place])
+        if chart.moments:
+            yield f'<time datetime="{chart.moments[place].isoformat()}">{label}</time>'
+        else:
+            yield f"<span>{label}</span>"
 
 
 def _spans(texts: Sequence[str] | map[str]) -> str:

@@ -137,8 +137,19 @@ GOOD = frozenset({SUCCESS})
 BAD = frozenset({Status.ERROR, Status.TIMEOUT, Status.BLOCKED})
 COUNTED = GOOD | BAD
 """The statuses behind the success rate; a run that was cancelled, abandoned or interrupted proves nothing."""
-_NOT_BILLED = frozenset({Status.ERROR, Status.BLOCKED})
 _NO_USAGE = Usage()
+_TOLERANCE = Decimal("0.01")
+
+
+class Pricing(_Words):
+    """What is known of an LLM call's cost."""
+
+    PRICED = "priced"
+    PARTIAL = "partial"
+    """The cost is known to be incomplete: `Invocation.price_gap` states why."""
+    UNPRICED = "unpriced"
+    FREE = "free"
+    """Nothing is billed: the application's cache answered, or the provider refused the call."""
 
 
 class Severity(_Words):
@@ -288,7 +299,7 @@ class Invocation(NamedTuple):
     cost: Decimal | None = None
     """USD; None means that nobody knows."""
     cost_source: str | None = None
-    """`price_table`, `own_price`, `caller` or None."""
+    """`price_table`, `own_price`, `provider` (who stated it with the answer), `caller` or None."""
     response_model: str | None = None
     streaming: bool = False
     cached: bool | None = None
@@ -296,31 +307,55 @@ class Invocation(NamedTuple):
     ttft_s: float | None = None
     """Time to the first token of a stream."""
     retries: int = 0
+    refused: bool = False
+    """Whether the call was refused, by the provider or before it was sent: nothing is billed then."""
+    price_gap: str | None = None
+    """Why the cost is known to be incomplete: one of `semconv.PRICE_GAPS`."""
+    table_cost: Decimal | None = None
+    """What the price table makes of a call whose provider stated the cost, for comparison."""
+    canonical_model: str | None = None
+    """The one name of the model that was asked for, or else of the one that answered."""
 
     @property
     def model(self) -> str | None:
-        """The model that answered, or else the one that was asked for."""
-        return self.response_model or self.request_model
+        """The model under its one name: the label of metrics, and what filters compare with."""
+        return self.canonical_model or self.request_model or self.response_model
 
     @property
-    def is_usage_missing(self) -> bool:
-        """Whether this is an LLM call that succeeded at a provider who stated no usage."""
-        if self.operation not in LLM_OPERATIONS or self.status is not Status.SUCCESS or self.cached:
-            return False
+    def pricing(self) -> Pricing | None:
+        """What is known of the cost; None for what is not an LLM call."""
+        if self.operation not in LLM_OPERATIONS:
+            return None
+        if self.cached:
+            return Pricing.FREE
+        if self.cost is not None:
+            return Pricing.PRICED if self.price_gap is None else Pricing.PARTIAL
+        return Pricing.FREE if self.refused and self._has_no_usage else Pricing.UNPRICED
+
+    @property
+    def _has_no_usage(self) -> bool:
         return self.usage is None or self.usage == _NO_USAGE
 
     @property
-    def is_unpriced(self) -> bool:
-        """Whether this is an LLM call whose cost nobody knows.
-
-        A cache hit costs nothing. Neither does a call that failed or was refused without any usage: the provider did no
-        work. One that timed out, was cancelled or abandoned may well have been billed: its cost is unknown.
-        """
-        if self.operation not in LLM_OPERATIONS or self.cached or self.cost is not None:
+    def is_price_mismatch(self) -> bool:
+        """Whether the provider stated a cost that differs from the price table's by more than 1 %."""
+        if self.table_cost is None or self.cost is None:
             return False
-        if self.status not in _NOT_BILLED:
-            return True
-        return self.usage is not None and self.usage != _NO_USAGE
+        return abs(self.table_cost - self.cost) > _TOLERANCE * max(self.table_cost, self.cost)
+
+    @property
+    def is_usage_missing(self) -> bool:
+        """Whether this is an LLM call that may have been billed, and whose usage nobody stated."""
+        return self._has_no_usage and self.pricing not in (None, Pricing.FREE)
+
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether this is an LLM call whose cost is unknown.
+
+        A cache hit costs nothing, and neither does a call that was refused. One that broke, timed out, was cancelled or
+        abandoned may have been billed: without usage its cost is unknown.
+        """
+        return self.pricing is Pricing.UNPRICED
 
 
 class Decision(NamedTuple):

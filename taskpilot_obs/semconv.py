@@ -84,6 +84,22 @@ VERDICTS: Final = ("correct", "incorrect")
 PERIODS: Final = ("day", "week", "month", "total")
 
 
+class PriceGap:
+    """Why a cost is known to be incomplete: values of the label `reason` of `llm_partially_priced_requests_total`."""
+
+    SERVER_TOOLS: Final = "server_tools"  # web search, code execution, …: billed by use
+    FEES: Final = "fees"  # each request or search is billed besides the tokens
+    SURCHARGE: Final = "surcharge"  # a region or a mode multiplies the price
+    MEDIA: Final = "media"  # audio, video or images, whose tokens are not stated apart
+    OTHER_MODEL: Final = "other_model"  # a part of the call ran on another model
+    CONTRADICTION: Final = "contradiction"  # the stated total contradicts its parts
+    DETAILS_DROPPED: Final = "details_dropped"  # a framework drops what the provider states
+    UPSTREAM: Final = "upstream"  # a router states its own fee only, and the provider behind it bills the rest
+
+
+PRICE_GAPS: Final = tuple(value for name, value in vars(PriceGap).items() if name.isupper())
+
+
 class DropReason:
     """Values of the label `reason` of `taskpilot_obs_records_dropped_total`."""
 
@@ -103,7 +119,7 @@ FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
     Label.RESULT: tuple(CheckResult),
     Label.VERDICT: VERDICTS,
     Label.PERIOD: PERIODS,
-    Label.REASON: (DropReason.QUEUE_FULL, DropReason.EXPORT_FAILED, DropReason.SHUTDOWN),
+    Label.REASON: (DropReason.QUEUE_FULL, DropReason.EXPORT_FAILED, DropReason.SHUTDOWN, *PRICE_GAPS),
 }
 """The values of each label that is bounded by nature."""
 
@@ -232,6 +248,25 @@ LLM_COST = _counter(
 LLM_UNPRICED = _counter(
     "llm_unpriced_requests_total",
     "LLM calls whose cost is unknown: no price for the model, or no usage from the provider.",
+    Label.MODEL,
+    Label.PROVIDER,
+)
+LLM_PARTIALLY_PRICED = _counter(
+    "llm_partially_priced_requests_total",
+    "LLM calls whose cost is known to be incomplete, by why; each counts once.",
+    Label.MODEL,
+    Label.PROVIDER,
+    Label.REASON,
+)
+LLM_BILLABLE = _counter(
+    "llm_billable_requests_total",
+    "LLM calls that may cost something: neither answered by the application's cache nor refused.",
+    Label.MODEL,
+    Label.PROVIDER,
+)
+LLM_PRICE_MISMATCHES = _counter(
+    "llm_price_mismatches_total",
+    "LLM calls whose provider stated a cost that differs from the price table's by more than 1 %.",
     Label.MODEL,
     Label.PROVIDER,
 )

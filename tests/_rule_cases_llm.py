@@ -12,6 +12,7 @@ OK, BAD = f'llm_requests_total{{{CALL},status="success"}}', f'llm_requests_total
 LIMITED = f'llm_errors_total{{{CALL},error_type="rate_limit"}}'
 RETRIES = f"llm_retries_total{{{MODEL}}}"
 UNPRICED, NO_USAGE = f"llm_unpriced_requests_total{{{MODEL}}}", f"llm_usage_missing_total{{{MODEL}}}"
+BILLABLE = f"llm_billable_requests_total{{{MODEL}}}"
 HITS = f'llm_cache_hits_total{{{ONE},agent="planner",model="m1"}}'
 MISSES = f'llm_cache_misses_total{{{ONE},agent="planner",model="m1"}}'
 COST = f"llm_cost_usd_total{{{CALL}}}"
@@ -183,19 +184,22 @@ def late(name: str, bounds: tuple[str, str], counts: tuple[float, float], minute
 def share(series: str, fires: tuple[Fired], what: str, few: float, many: float) -> tuple[Scenario, ...]:
     """The cases of an alert on one sort of event among 100 calls a minute: `many` are too many, `few` are not."""
     alert = fires[0].alert
-    base = calls(100, 0, 120)
+    base = calls(100, 0, 120) | {BILLABLE: ramp((100, 120))}
     return (
         Scenario(Case.FIRES, f"{many:g} {what} in 100 calls", base | {series: ramp((many, 120))}, (At("2h", fires),)),
         Scenario(
             Case.FIRST_EVENT,
             f"{many:g} {what} in 100 calls, the first ones ever",
-            {OK: then(steady(0, 30), steady(100, 40)), BAD: steady(0, 70), series: then(absent(30), steady(many, 40))},
+            {OK: then(steady(0, 30), steady(100, 40)), BAD: steady(0, 70)}
+            | {BILLABLE: then(steady(0, 30), steady(100, 40))}
+            | {series: then(absent(30), steady(many, 40))},
             (At("1h", fires),),
         ),
         Scenario(
             Case.THIN,
             f"19 calls, 19 {what}",
             {OK: then(steady(0, 60), ramp((1, 19)), steady(19, 40)), BAD: steady(0, 120)}
+            | {BILLABLE: then(steady(0, 60), ramp((1, 19)), steady(19, 40))}
             | {series: then(steady(0, 60), ramp((1, 19)), steady(19, 40))},
             (At("1h50m", quiet=(alert,)),),
         ),
@@ -205,13 +209,17 @@ def share(series: str, fires: tuple[Fired], what: str, few: float, many: float) 
         Scenario(
             Case.RESOLVES,
             f"an hour without {what}",
-            calls(100, 0, 190) | {series: ramp((many, 120), (0, 70))},
+            calls(100, 0, 190) | {BILLABLE: ramp((100, 190))} | {series: ramp((many, 120), (0, 70))},
             (At("2h", fires), At("3h10m", quiet=(alert,))),
         ),
         Scenario(
             Case.RESET,
             f"the process restarts amid {what}",
-            {OK: then(ramp((100, 90)), ramp((100, 90))), BAD: steady(0, 180)}
+            {
+                OK: then(ramp((100, 90)), ramp((100, 90))),
+                BAD: steady(0, 180),
+                BILLABLE: then(ramp((100, 90)), ramp((100, 90))),
+            }
             | {series: then(ramp((many, 90)), ramp((many, 90)))},
             (At("1h55m", fires),),
         ),

@@ -21,20 +21,20 @@ from taskpilot_obs.exporters.audit_log import AuditLogExporter
 KEY = b"0123456789abcdef"
 OTHER_KEY = KEY[::-1]
 NOBODY = 65_534
-DEEP = b'{"timestamp":"2026-01-01T00:00:00.000000Z","a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+DEEP = b'{"timestamp":"2024-01-01T00:00:00.000000Z","a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
 FOREIGN = {
     "text": b"hello",
     "empty": b"",
-    "cut": b'{"timestamp":"2026"',
-    "unsealed": b'{"timestamp":"2026-01-01T00:00:00.000000Z","message":"x"}',
+    "cut": b'{"timestamp":"2024"',
+    "unsealed": b'{"timestamp":"2024-01-01T00:00:00.000000Z","message":"x"}',
     "list": b"[1,2]",
     "null": b"null",
     "deep": DEEP,
     "nul": b"\0" * 70_000,
-    "surrogates": b'{"timestamp":"2026-01-01T00:00:00.000000Z","message":"\\ud800","status":"\\udfff"}',
-    "not utf-8": b'{"timestamp":"2026-01-01T00:00:00.000000Z","message":"\xff\xfe"}',
-    "big integer": b'{"timestamp":"2026-01-01T00:00:00.000000Z","a":' + b"9" * 100_000 + b"}",
-    "no number": b'{"timestamp":"2026-01-01T00:00:00.000000Z","a":NaN,"duration_ms":1e999999999}',
+    "surrogates": b'{"timestamp":"2024-01-01T00:00:00.000000Z","message":"\\ud800","status":"\\udfff"}',
+    "not utf-8": b'{"timestamp":"2024-01-01T00:00:00.000000Z","message":"\xff\xfe"}',
+    "big integer": b'{"timestamp":"2024-01-01T00:00:00.000000Z","a":' + b"9" * 100_000 + b"}",
+    "no number": b'{"timestamp":"2024-01-01T00:00:00.000000Z","a":NaN,"duration_ms":1e999999999}',
 }
 
 

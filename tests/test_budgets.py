@@ -330,13 +330,21 @@ def test_what_calls_in_progress_may_take_is_reserved() -> None:
             call(recorder)
 
 
-@pytest.mark.parametrize("status", ["error", "blocked"])
-def test_a_call_that_failed_for_nothing_costs_nothing(status: str) -> None:
+def test_a_call_that_was_refused_costs_nothing() -> None:
     """Its reservation ends; nothing is booked."""
     with fresh_recorder(budgets=[enforced()]) as recorder:
-        with pytest.raises(RuntimeError), track_llm(recorder=recorder, **CALL):
-            raise RuntimeError(status)
+        with pytest.raises(ConnectionRefusedError), track_llm(recorder=recorder, **CALL):
+            raise ConnectionRefusedError
         assert (spent(recorder), reserved(recorder)) == (0, 0)
+
+
+def test_a_call_that_broke_counts_as_what_was_reserved() -> None:
+    """What fails without a refusal may have been billed: the reservation is booked in place of the unknown cost."""
+    with fresh_recorder(budgets=[enforced()]) as recorder:
+        with pytest.raises(ConnectionResetError), track_llm(recorder=recorder, **CALL):
+            raise ConnectionResetError
+        assert spent(recorder) > 0
+        assert reserved(recorder) == 0
 
 
 def test_a_call_whose_cost_nobody_knows_counts_as_what_was_reserved() -> None:

@@ -85,7 +85,7 @@ def test_the_five_formulas() -> None:
     assert result.evidence["p95_latency_ms"].denominator == 107
     assert result.evidence["policy_violation_rate_percent"].interval is None
     assert (result.runs.counted, result.runs.total) == (100, 107)
-    assert result.notes == ("the cost covers 95.0% of LLM calls; the others have no known price",)
+    assert result.notes == ("the cost covers 95.0% of LLM calls; the others have no price, or an incomplete one",)
     assert list(result.workflows) == ["handle"]
 
 

@@ -103,10 +103,10 @@ def fleet() -> History:
             share = 0.0 if float(bound) < 1 else 0.9 if float(bound) < 2 else 1.0
             history.grow("workflow_duration_seconds_bucket", f'{runs},le="{bound}"', steadily(3600 * share))
         history.grow("llm_cost_usd_total", f'{where},agent="x",model="m",provider="p"', steadily(342))
-        requests = f'{where},agent="x",model="m",provider="p",status="success"'
-        history.grow("llm_requests_total", requests, steadily(7200))
-        history.grow("llm_cache_hits_total", f'{where},agent="x",model="m"', steadily(3600))
-        history.grow("llm_unpriced_requests_total", f'{where},model="m",provider="p"', steadily(360))
+        history.grow("llm_billable_requests_total", f'{where},model="m",provider="p"', steadily(3600))
+        history.grow("llm_unpriced_requests_total", f'{where},model="m",provider="p"', steadily(270))
+        partial = f'{where},model="m",provider="p",reason="server_tools"'
+        history.grow("llm_partially_priced_requests_total", partial, steadily(90))
     restarted = 'job="agents",instance="a",workflow="report",status="success"'
     history.grow("workflow_runs_total", restarted, lambda age: (HISTORY_S - age if age > 1800 else 1800 - age) / 3.6)
     born = 'job="agents",instance="a",workflow="handle",agent="x",policy="pii",severity="high"'

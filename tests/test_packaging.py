@@ -18,6 +18,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MYPY_IGNORES = re.compile(r"\s*# type: ignore\[[a-z, -]+\]")
 TOP_LEVEL = {
+    "SECURITY.md",
+    "mkdocs.yml",
     ".gitignore",
     "CHANGELOG.md",
     "CONTRIBUTING.md",

@@ -372,11 +372,10 @@ def test_the_callers_provider_wins_and_is_canonical() -> None:
 
 
 def test_work_billed_at_another_models_rate_is_flagged() -> None:
-    """An advisor's iterations run on another model: the tokens are read, and flagged as not the whole truth."""
+    """An advisor's iterations run on another model: the tokens are read, and their price is not the whole cost."""
     stated = {"input_tokens": 5, "output_tokens": 6, "iterations": [{"type": "advisor_message", "model": "claude-x"}]}
     reading = read_response({"usage": stated})
-    assert reading.usage == Usage(5, 6)
-    assert reading.inconsistent
+    assert (reading.usage, reading.gap, reading.inconsistent) == (Usage(5, 6), "other_model", False)
 
 
 # --- LangChain ------------------------------------------------------------------------------------------------------

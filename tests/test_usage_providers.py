@@ -55,12 +55,13 @@ def changed(value: Any, change: Callable[[Any], Any]) -> Any:
 
 @every_case
 def test_an_answer_reads_as_it_is_documented(name: str) -> None:
-    """Usage, model, provider, tier and finish reasons of every answer; flagged only where that is said."""
+    """Usage, model, provider, tier, cost, gap and finish reasons of every answer; flagged only where that is stated."""
     case = CASES[name]
     reading = read(case)
     assert reading.usage == right(case)
-    expected = {"inconsistent": False, **case["says"]}
-    assert {key: getattr(reading, key) for key in expected} == {
+    expected = {"inconsistent": False, "gap": None, "cost": None, **case["says"]}
+    found = reading._asdict() | {"cost": None if reading.cost is None else str(reading.cost)}
+    assert {key: found[key] for key in expected} == {
         key: tuple(value) if isinstance(value, list) else value for key, value in expected.items()
     }
     holds(reading.usage)

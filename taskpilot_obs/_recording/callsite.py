@@ -86,7 +86,7 @@ class LlmCallsite(Callsite):
         attributes: for spans and audit log, of every call.
     """
 
-    __slots__ = ("model", "priced", "provider")
+    __slots__ = ("canonical_model", "model", "priced", "provider")
 
     def __init__(
         self,
@@ -98,6 +98,8 @@ class LlmCallsite(Callsite):
     ) -> None:
         super().__init__(runtime, operation, model or "", attributes)
         self.model = model
+        self.canonical_model: str | None = None
+        """The model's one name, from the first call on."""
         self.provider = provider
         self.priced = False
         """Whether the price table was in memory at an earlier call: it stays there."""

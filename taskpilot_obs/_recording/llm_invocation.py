@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from taskpilot_obs._recording.invocation import ActiveInvocation
+from taskpilot_obs._recording.llm_outcome import canonical_model_of, in_event_loop, outcome_attributes, parse_amount
 from taskpilot_obs._recording.snapshots import start_of
 from taskpilot_obs._support.guarded import guarded
-from taskpilot_obs.providers.errors import error_category, stated_category
+from taskpilot_obs.providers.errors import error_category, is_refused, is_stated_refusal, stated_category
 from taskpilot_obs.providers.names import canonical
 from taskpilot_obs.records import NO_ATTRIBUTES, Status, plain_text
-from taskpilot_obs.semconv import Attr
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
-from taskpilot_obs.usage.values import StatedError
+from taskpilot_obs.usage.failures import read_failure
+from taskpilot_obs.usage.values import NOTHING_STATED, Stated, StatedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
@@ -23,26 +23,18 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.callsite import LlmCallsite
     from taskpilot_obs._recording.rollups import Totals
     from taskpilot_obs._recording.spans import LiveSpan
-    from taskpilot_obs.records import AttributeValue, Invocation, Started
+    from taskpilot_obs.records import Invocation, Started
     from taskpilot_obs.usage import Reading
 
 T = TypeVar("T")
 
 FROM_CALLER = "caller"
+NOTHING_DROPPED: frozenset[str] = frozenset()
+_NOT_PROVEN = frozenset({Status.SUCCESS, Status.CANCELLED, Status.ABANDONED, Status.INTERRUPTED})
+"""Statuses that do not tell whether the provider worked for the call."""
 RESPONSE_ERROR = "response_error"
 """The `error_type` of a call that was answered, with an error."""
 _FIELDS = frozenset(Usage._fields)
-_USAGE_ATTRIBUTES = (
-    Attr.INPUT_TOKENS,
-    Attr.OUTPUT_TOKENS,
-    Attr.CACHE_READ_TOKENS,
-    Attr.CACHE_WRITE_TOKENS,
-    None,
-    None,
-    None,
-    Attr.REASONING_TOKENS,
-)
-"""Of the fields of `Usage`, in its order."""
 
 
 class LlmListener(Protocol):
@@ -63,24 +55,31 @@ class LlmInvocation(ActiveInvocation):
     """One LLM call. Nothing here raises: what cannot be read stays unknown and is counted."""
 
     __slots__ = (
+        "_answered",
         "_listeners",
         "_priced",
         "_reader",
+        "_refused",
         "_unread",
+        "billed_by",
         "cached",
         "cost",
         "cost_source",
+        "dropped",
         "error_category",
         "finish_reasons",
         "first_token_ns",
+        "price_gap",
         "provider",
         "request_model",
         "response_id",
         "response_model",
         "retries",
         "service_tier",
+        "stated_cost",
         "stated_error",
         "streaming",
+        "table_cost",
         "usage",
         "usage_inconsistent",
     )
@@ -107,6 +106,15 @@ class LlmInvocation(ActiveInvocation):
         self.usage_inconsistent = False
         self.cost: Decimal | None = None
         self.cost_source: str | None = None
+        self.stated_cost: Decimal | None = None
+        self.table_cost: Decimal | None = None
+        self.price_gap: str | None = None
+        self.billed_by: str | None = None
+        """The provider that the answer's own ID proves, where the caller stated another one."""
+        self.dropped: frozenset[str] = NOTHING_DROPPED
+        """Details of the usage that a framework may have left out."""
+        self._answered = False
+        self._refused = False
         self._listeners = ()
         self._priced = False
         self._reader: StreamReader | None = None
@@ -166,10 +174,26 @@ class LlmInvocation(ActiveInvocation):
         if not self.ended_ns:
             self._note_reading(reading)
 
+    def note_dropped(self, *details: str) -> None:
+        """State which details of the usage, by the fields of `Usage`, a framework does not hand on.
+
+        Where one of them has a price of its own, the cost of the call counts as partial.
+        """
+        self.dropped = self.dropped.union(details)
+
+    def note_gap(self, gap: str) -> None:
+        """State why the price of the tokens is not the whole cost: one of `semconv.PRICE_GAPS`."""
+        if not self.ended_ns:
+            self.price_gap = self.price_gap or gap
+
     def _note_reading(self, reading: Reading) -> None:
         self.stated_error = reading.error
+        self._answered = self._answered or reading.error is None
         if reading.cached:
             self.cached = True
+        self.stated_cost = reading.cost if reading.cost is not None else self.stated_cost
+        self.price_gap = reading.gap or self.price_gap
+        self.billed_by = reading.billed_by or self.billed_by
         if reading.usage is not None:
             self.usage = reading.usage
             self.usage_inconsistent = reading.inconsistent
@@ -180,14 +204,20 @@ class LlmInvocation(ActiveInvocation):
         if self.provider is None and reading.provider is not None:
             self.provider = canonical(reading.provider)
 
-    def record_usage(self, usage: object = None, /, **counts: object) -> None:
+    def record_usage(self, usage: object = None, /, *, service_tier: str | None = None, **counts: object) -> None:
         """Note the usage: a `Usage`, its fields by name (`input_tokens=…`), or what a provider states, as it states it.
 
         A mapping with other names than those of `Usage`, and an SDK's usage object, are read as the provider's own:
         OpenAI's `prompt_tokens`, Anthropic's `input_tokens` beside `cache_read_input_tokens`, …
+
+        Args:
+            usage: all counts at once.
+            service_tier: `flex`, `priority`, `batch`, …: what the provider charged, where the price depends on it.
+            counts: the fields of `Usage`.
         """
         if self.ended_ns:
             return
+        self.record_answer(service_tier=service_tier)
         with guarded("record_usage", self.callsite.runtime.counters):
             if usage is None:
                 self.usage, self.usage_inconsistent = from_counts(**counts)
@@ -204,6 +234,8 @@ class LlmInvocation(ActiveInvocation):
             raise ValueError(f"usage: nothing that states tokens, but an object of type {type(usage).__name__}")
         self.usage, self.usage_inconsistent = reading.usage, reading.inconsistent
         self.service_tier = reading.service_tier or self.service_tier
+        self.stated_cost = reading.cost if reading.cost is not None else self.stated_cost
+        self.price_gap = reading.gap or self.price_gap
 
     def record_model(self, model: str | None) -> None:
         """Note the model that answered, where the response does not say; None, or no text at all, changes nothing."""
@@ -224,7 +256,7 @@ class LlmInvocation(ActiveInvocation):
         if self.ended_ns:
             return
         with guarded("set_cost", self.callsite.runtime.counters):
-            self.cost, self.cost_source, self._priced = _amount(usd), FROM_CALLER, True
+            self.cost, self.cost_source, self._priced = parse_amount(usd), FROM_CALLER, True
 
     def leave_unpriced(self) -> None:
         """Say that the stated usage does not tell the cost: it is unknown then, and counted as such."""
@@ -266,7 +298,8 @@ class LlmInvocation(ActiveInvocation):
             return
         self.response_id = response_id or self.response_id
         self.finish_reasons = tuple(finish_reasons) or self.finish_reasons
-        self.service_tier = service_tier or self.service_tier
+        if service_tier is not None:
+            self.service_tier = plain_text(service_tier).lower() or self.service_tier
 
     def set_streaming(self) -> None:
         """State that the response is a stream, where the time of its first token is unknown."""
@@ -395,53 +428,51 @@ class LlmInvocation(ActiveInvocation):
         if not self._priced:
             host = self.callsite.runtime
             with guarded("price", host.counters):
-                self.cost, self.cost_source = host.prices.price(
+                stated = NOTHING_STATED
+                if self.stated_cost is not None or self.price_gap is not None or self.dropped:
+                    stated = Stated(self.stated_cost, self.price_gap, self.dropped)
+                self.cost, self.cost_source, self.price_gap, self.table_cost = host.prices.price(
                     self.usage,
-                    provider=self.provider,
+                    provider=self.billed_by or self.provider,
                     request_model=self.request_model,
                     response_model=self.response_model,
                     at_unix_ns=host.clock.unix_ns(self.started_ns),
                     service_tier=self.service_tier,
+                    stated=stated,
                 )
             self._priced = True  # last, for what a Ctrl-C interrupts is done again
         return self.cost
 
     def _note_error(self, error: BaseException) -> None:
-        self.error_category = error_category(error, self.callsite.runtime.counters)
+        counters = self.callsite.runtime.counters
+        self.error_category = error_category(error, counters)
+        if self.usage is None:
+            found = read_failure(error, provider=self.provider, counters=counters)
+            if found.usage is not None or found.cost is not None:
+                self._note_reading(found._replace(error=self.stated_error))
+        self._refused = is_refused(error, counters)
+
+    def _is_refused(self) -> bool:
+        """Whether nothing is billed: the call failed before an answer or a first token, and was refused."""
+        if self._answered or self.first_token_ns or self.status in _NOT_PROVEN:
+            return False
+        stated = self.stated_error
+        return self._refused or self.status is Status.BLOCKED or (stated is not None and is_stated_refusal(stated))
 
     def _write_outcome(self, live: LiveSpan) -> None:
         super()._write_outcome(live)
-        attributes: dict[str, AttributeValue | tuple[str, ...]] = {}
-        if self.usage is not None and not self.cached:
-            stated = zip(_USAGE_ATTRIBUTES, self.usage, strict=False)
-            attributes = {key: tokens for key, tokens in stated if tokens is not None and key is not None}
-        if self.response_model is not None:
-            attributes[Attr.RESPONSE_MODEL] = self.response_model
-        if self.response_id is not None:
-            attributes[Attr.RESPONSE_ID] = self.response_id
-        if self.cached is not None:
-            attributes[Attr.CACHED] = self.cached
-        if self.streaming:
-            attributes[Attr.REQUEST_STREAM] = True
-        if self.first_token_ns:
-            attributes[Attr.RESPONSE_FIRST_CHUNK] = (self.first_token_ns - self.started_ns) / 1e9
-        cost = self.price() if self._may_price_here() else self.cost
-        if cost is not None and not self.cached:
-            attributes[Attr.COST] = float(cost)
-        if self.finish_reasons:
-            attributes[Attr.RESPONSE_FINISH_REASONS] = self.finish_reasons
-        live.set_all(attributes)
+        live.set_all(outcome_attributes(self, self.price() if self._may_price_here() else self.cost))
 
     def _may_price_here(self) -> bool:
         """Whether this thread may work out the price: never while an event loop would wait for the table to load."""
-        return self._priced or self.callsite.runtime.prices.ready or not _in_event_loop()
+        return self._priced or self.callsite.runtime.prices.ready or not in_event_loop()
 
     def _add_own(self, totals: Totals) -> None:
         if self.cached:
             totals.add_llm_call(None, None, priced=True)
         else:
-            failed_for_nothing = self.usage is None and self.status in (Status.ERROR, Status.BLOCKED)
-            totals.add_llm_call(self.usage, self.cost, priced=self.cost is not None or failed_for_nothing)
+            refused = self.usage is None and self._is_refused()
+            totals.add_llm_call(self.usage, self.cost, priced=self.cost is not None or refused)
 
     def _freeze_start(self) -> Started:
         return start_of(self, self.request_model, self.provider)
@@ -468,26 +499,9 @@ class LlmInvocation(ActiveInvocation):
             self.cached,
             (self.first_token_ns - self.started_ns) / 1e9 if self.first_token_ns else None,
             self.retries,
+            self._is_refused(),
+            None if hit or self.cost is None else self.price_gap,
+            None if hit else self.table_cost,
+            canonical_model_of(self.callsite, self.request_model, self.response_model),
         )
         return super()._freeze_end(llm_call)
-
-
-def _in_event_loop() -> bool:
-    asyncio = sys.modules.get("asyncio")  # where nobody has imported it, no loop runs
-    if asyncio is None:
-        return False
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _amount(usd: Decimal | float | str) -> Decimal:
-    try:
-        amount = Decimal(str(usd))
-    except InvalidOperation as error:
-        raise ValueError(f"cost must be an amount in USD, not {type(usd).__name__}") from error
-    if not amount.is_finite() or amount < 0:
-        raise ValueError("cost must be a finite amount of 0 USD or more")
-    return amount

@@ -248,6 +248,7 @@ class Recorder:
         cost: Decimal | float | str | None = None,
         response_model: str | None = None,
         operation: Operation | str = Operation.CHAT,
+        service_tier: str | None = None,
         attributes: Mapping[str, object] | None = None,
     ) -> None:
         """Record an LLM call that is over already; it has no span.
@@ -262,6 +263,7 @@ class Recorder:
             cost: in USD, where it is known better than by the price table.
             response_model: the model that answered.
             operation: `chat` or `embeddings`.
+            service_tier: `flex`, `priority`, `batch`, … as the provider charged it.
             attributes: for the audit log.
 
         Raises:
@@ -282,7 +284,7 @@ class Recorder:
                 call.set_cost(cost)
             if cached is not None:
                 call.set_cached(cached)
-            call.record_model(response_model)
+            call.record_answer(model=response_model, service_tier=service_tier)
             call.end_after_the_fact(outcome)
 
     # --- point events ------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from taskpilot_obs.budgets.ledger import Account, Balance, Charge, ReservationLi
 from taskpilot_obs.budgets.model import CallScope, to_pico_usd
 from taskpilot_obs.budgets.outbox import Outbox
 from taskpilot_obs.exceptions import StoreError
-from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Status
+from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Pricing
 
 if TYPE_CHECKING:
     from taskpilot_obs.budgets.model import Budget
@@ -270,8 +270,7 @@ def actual_amount(record: Invocation, budget: Budget) -> int | None:
         return None if record.is_unpriced else 0
     usage = record.usage
     if usage is None:
-        free = record.cached or record.status in (Status.ERROR, Status.BLOCKED)
-        return 0 if free else None
+        return 0 if record.pricing is Pricing.FREE else None
     return (usage.input_tokens or 0) + (usage.output_tokens or 0)
 
 

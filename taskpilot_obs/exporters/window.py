@@ -32,6 +32,7 @@ from taskpilot_obs.records import (
     DecisionKind,
     Feedback,
     Invocation,
+    Pricing,
     Record,
     Rollup,
     Started,
@@ -86,15 +87,25 @@ class WorkflowCounts:
 class Slice:
     """What happened in a stretch of time."""
 
-    __slots__ = ("cost", "durations", "feedback", "llm_calls", "unpriced_calls", "violations", "workflows")
+    __slots__ = (
+        "cost",
+        "durations",
+        "feedback",
+        "llm_calls",
+        "partly_priced_calls",
+        "unpriced_calls",
+        "violations",
+        "workflows",
+    )
 
     def __init__(self) -> None:
         self.workflows: dict[str, WorkflowCounts] = {}
         self.durations = Sketch()
         self.cost = _ZERO
         self.llm_calls = 0
-        """LLM calls that the application's own cache did not answer."""
+        """LLM calls that may cost something."""
         self.unpriced_calls = 0
+        self.partly_priced_calls = 0
         self.violations = 0
         self.feedback: dict[tuple[bool, bool], int] = {}
         """Verdicts of users, by (correct, revision)."""
@@ -115,11 +126,13 @@ class Slice:
         return counts
 
     def add_llm_call(self, call: Invocation) -> None:
-        """Count one finished LLM call; one that the application's own cache answered costs nothing."""
-        if call.cached:
+        """Count one finished LLM call, unless it costs nothing: cached or refused."""
+        pricing = call.pricing
+        if pricing is Pricing.FREE:
             return
         self.llm_calls += 1
-        self.unpriced_calls += call.is_unpriced
+        self.unpriced_calls += pricing is Pricing.UNPRICED
+        self.partly_priced_calls += pricing is Pricing.PARTIAL
         if call.cost is not None:
             self.cost += call.cost
 
@@ -138,6 +151,7 @@ class Slice:
         self.cost += other.cost
         self.llm_calls += other.llm_calls
         self.unpriced_calls += other.unpriced_calls
+        self.partly_priced_calls += other.partly_priced_calls
         self.violations += other.violations
         self.feedback = _sum(self.feedback, other.feedback)
 

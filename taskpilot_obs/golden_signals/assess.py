@@ -63,7 +63,7 @@ def assess(
         runs=_runs(tasks),
         evidence=rated,
         cost_usd=tasks.cost_usd,
-        cost_coverage=None if overall is None else _coverage(overall),
+        cost_coverage=None if overall is None else overall.coverage,
         llm_calls=None if overall is None else overall.llm_calls,
         unpriced_llm_calls=None if overall is None else overall.unpriced_calls,
         runs_with_violations_percent=_percent(violated),
@@ -160,12 +160,6 @@ def _runs(tasks: TaskEvidence) -> Runs:
     return Runs(**{status.value: count for status, count in tasks.runs.items()})
 
 
-def _coverage(overall: OverallEvidence) -> float | None:
-    if overall.llm_calls <= 0:
-        return None
-    return max(0.0, 1 - overall.unpriced_calls / overall.llm_calls)
-
-
 def _workflow_signals(tasks: TaskEvidence, limits: Thresholds) -> WorkflowSignals:
     figures = _task_figures(tasks, None)
     return WorkflowSignals(
@@ -192,6 +186,6 @@ def _notes(tasks: TaskEvidence, overall: OverallEvidence | None, workflow: str |
         return
     if tasks.counted <= 0 and overall.violations > 0:
         yield f"{overall.violations:g} policy violations, but no counted run to relate them to"
-    coverage = _coverage(overall)
+    coverage = overall.coverage
     if coverage is not None and coverage < 1:
-        yield f"the cost covers {coverage:.1%} of LLM calls; the others have no known price"
+        yield f"the cost covers {coverage:.1%} of LLM calls; the others have no price, or an incomplete one"

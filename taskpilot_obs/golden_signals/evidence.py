@@ -13,6 +13,20 @@ QUANTILE = 0.95
 """The quantile of the latency signal."""
 
 
+def coverage(billable: float, unpriced: float, partly_priced: float) -> float | None:
+    """The share of LLM calls whose cost is known in full: the one definition, which every surface uses.
+
+    Args:
+        billable: calls that may cost something.
+        unpriced: those of them whose cost is unknown.
+        partly_priced: those of them whose cost is known to be incomplete.
+
+    Returns:
+        From 0 to 1; None where there is no such call.
+    """
+    return None if billable <= 0 else max(0.0, 1 - (unpriced + partly_priced) / billable)
+
+
 class TaskEvidence(NamedTuple):
     """Finished tasks: all of them, or those of one workflow. Counts may be fractions where a server extrapolates."""
 
@@ -49,11 +63,17 @@ class OverallEvidence(NamedTuple):
     """What cannot be attributed to one workflow."""
 
     llm_calls: float = 0
-    """LLM calls that the application's own cache did not answer."""
+    """LLM calls that may cost something: neither answered by the application's cache nor refused."""
     unpriced_calls: float = 0
     violations: float = 0
     correct: float = 0
     incorrect: float = 0
+    partly_priced_calls: float = 0
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of calls whose cost is known in full; None without a call."""
+        return coverage(self.llm_calls, self.unpriced_calls, self.partly_priced_calls)
 
 
 class Evidence(NamedTuple):

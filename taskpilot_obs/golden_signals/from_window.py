@@ -61,7 +61,12 @@ def evidence_from_slice(totals: Slice) -> Evidence:
     return Evidence(
         _all_tasks(totals, workflows),
         OverallEvidence(
-            totals.llm_calls, totals.unpriced_calls, totals.violations, verdicts.correct, verdicts.incorrect
+            totals.llm_calls,
+            totals.unpriced_calls,
+            totals.violations,
+            verdicts.correct,
+            verdicts.incorrect,
+            totals.partly_priced_calls,
         ),
         workflows,
     )

@@ -53,7 +53,8 @@ def evidence_text(wording: Wording, numerator: float | None, denominator: float)
     if denominator <= 0 and not numerator:
         return ""
     top = numerator or 0.0
-    return wording.evidence.format(numerator=count(top), denominator=count(denominator), cost=usd(top))
+    text = wording.evidence.format(numerator=count(top), denominator=count(denominator), cost=usd(top))
+    return text.removesuffix("s") if count(denominator) == "1" else text
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> str:

@@ -75,6 +75,10 @@ class Priced(Protocol):
         """USD for this usage at this time; None where the usage does not say enough, or the rates do not cover it."""
         ...
 
+    def tells_apart(self, details: frozenset[str], usage: Usage) -> bool:
+        """Whether these details, had they been stated, could have changed the cost of this usage."""
+        ...
+
 
 class _Step(NamedTuple):
     """The rates of one context tier, as integers per token."""
@@ -161,6 +165,17 @@ class Card:
             return _times(total, self._quantum)
         return self._unusual(usage, total, at_unix_ns)
 
+    def tells_apart(self, details: frozenset[str], usage: Usage) -> bool:
+        """Whether one of these details has a rate of its own, and the usage leaves room for it."""
+        return any(self._has_own_rate(detail) and _has_room(detail, usage) for detail in details)
+
+    def _has_own_rate(self, detail: str) -> bool:
+        kind, whole = _RATES_OF[detail]
+        if (kind == "input_audio_tokens" and self._deaf) or (kind == "output_audio_tokens" and self._mute):
+            return True
+        rates = {rate.kind: (rate.base, rate.tiers) for rate in self.rates}
+        return kind in rates and rates[kind] != rates.get(whole)
+
     def _step_for(self, given: int) -> _Step:
         """The context tier of a request with that much input."""
         return next(step for step in self._steps if given > step.above or step.above < 0)
@@ -220,6 +235,27 @@ class Card:
             write_1h=rates.get("cache_write_1h_tokens", write) - write,
             by_kind=tuple(rates[kind] for kind in self._kinds),
         )
+
+
+_RATES_OF: Final = {
+    "cache_read_tokens": ("cache_read_tokens", "input_tokens"),
+    "cache_write_tokens": ("cache_write_tokens", "input_tokens"),
+    "cache_write_1h_tokens": ("cache_write_1h_tokens", "cache_write_tokens"),
+    "input_audio_tokens": ("input_audio_tokens", "input_tokens"),
+    "input_image_tokens": ("input_image_tokens", "input_tokens"),
+    "output_audio_tokens": ("output_audio_tokens", "output_tokens"),
+    "output_image_tokens": ("output_image_tokens", "output_tokens"),
+    "reasoning_tokens": ("output_reasoning_tokens", "output_tokens"),
+}
+"""Details that a framework can leave out, with their rate and the one that is taken instead."""
+
+
+def _has_room(detail: str, usage: Usage) -> bool:
+    """Whether some of the tokens that are stated may have been this detail."""
+    whole = usage.cache_write_tokens if detail == "cache_write_1h_tokens" else usage[detail.startswith("output")]
+    if detail == "reasoning_tokens":
+        whole = usage.output_tokens
+    return bool(whole) and not getattr(usage, detail)
 
 
 def counts_by_kind(usage: Usage) -> dict[str, int]:

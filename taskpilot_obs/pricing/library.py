@@ -177,6 +177,10 @@ class LibraryCard:
         self._found = found
         self._context = context
 
+    def tells_apart(self, details: frozenset[str], usage: Usage) -> bool:  # noqa: ARG002  as `Priced` has it
+        """Only the library knows how details are billed here, so any may matter."""
+        return bool(details)
+
     def cost(self, usage: Usage, at_unix_ns: int) -> Decimal | None:
         """USD for this usage; None where a total is unknown, or the library refuses the numbers."""
         cleaned, _ = from_counts(**usage._asdict())

@@ -9,14 +9,16 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.pricing import library
 from taskpilot_obs.pricing.cards import Priced, Rate
-from taskpilot_obs.providers.names import GATEWAYS, canonical, infer_provider, split_model
+from taskpilot_obs.providers.names import GATEWAYS, canonical, canonical_model, infer_provider, split_model
 from taskpilot_obs.records import Usage
+from taskpilot_obs.semconv import PriceGap
+from taskpilot_obs.usage.values import NOTHING_STATED, Stated
 
 if TYPE_CHECKING:
     from taskpilot_obs.pricing.own import OwnPrice
@@ -25,6 +27,14 @@ logger = logging.getLogger("taskpilot_obs")
 
 FROM_TABLE: Final = "price_table"
 FROM_OWN: Final = "own_price"
+FROM_PROVIDER: Final = "provider"
+_OPAQUE: Final = re.compile(
+    r"^arn:|/(?:deployments|endpoints|application-inference-profile|provisioned-model)/|^\d+$"
+    r"|^(?:[a-z]+[-_])?[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}$",
+    re.IGNORECASE,
+)
+"""IDs of deployments, which name no model."""
+_ROUTERS: Final = GATEWAYS | {None, "openrouter", "openai_compatible", "huggingface"}
 _MAX_CARDS: Final = 4_096
 _MAX_WARNED: Final = 1_000
 _MAX_NAME: Final = 200
@@ -35,10 +45,14 @@ Key = tuple[str | None, str | None, str | None, str | None, int]
 
 
 class Price(NamedTuple):
-    """A cost in USD, and where it comes from; both None where nobody knows."""
+    """A cost in USD, and where it comes from; both None where it is unknown."""
 
     cost: Decimal | None
     source: str | None
+    gap: str | None = None
+    """Why the cost is known to be incomplete: one of `semconv.PRICE_GAPS`."""
+    table_cost: Decimal | None = None
+    """What the price table makes of a call whose provider stated the cost."""
 
 
 UNKNOWN: Final = Price(None, None)
@@ -109,6 +123,10 @@ class PriceTable:
         merged = {name: target for file in read for name, target in file.aliases.items()}
         return cls({**merged, **(aliases or {})}, [price for file in read for price in file.prices])
 
+    def canonical_model(self, model: str) -> str:
+        """The one name of a model, by these aliases: the label of metrics, and what filters compare with."""
+        return canonical_model(model, self._aliases)
+
     @property
     def ready(self) -> bool:
         """Whether the price table is in memory; until then the first `price` waits for it (about 0.3 s)."""
@@ -127,19 +145,37 @@ class PriceTable:
         response_model: str | None,
         at_unix_ns: int,
         service_tier: str | None = None,
+        stated: Stated = NOTHING_STATED,
     ) -> Price:
         """The cost of a call in USD at the prices in force at its time; unknown where usage or price are.
 
-        A call is priced by the model that answered; by the one that was asked for only where the response names none,
-        or names a dated snapshot of it. A model without a price is logged once.
+        Own prices go before a cost that the provider states, and that goes before the price table. A call is priced by
+        the model that answered; by the one that was asked for only where the response names none, names a dated
+        snapshot of it, or an ID of a deployment. A model without a price is logged once.
+
+        Args:
+            usage: the tokens; None where they are unknown.
+            provider: who served the call.
+            request_model: the model that was asked for.
+            response_model: the model that answered.
+            at_unix_ns: when the call began.
+            service_tier: `flex`, `priority`, `batch`, … as the provider states it.
+            stated: what else is known of the cost.
         """
+        found = self._by_tokens(usage, (provider, response_model, request_model, service_tier), at_unix_ns, stated)
+        if stated.cost is None or found.source == FROM_OWN:
+            return found
+        return Price(stated.cost, FROM_PROVIDER, stated.gap, found.cost)
+
+    def _by_tokens(self, usage: Usage | None, named: tuple[str | None, ...], at_unix_ns: int, stated: Stated) -> Price:
+        """The cost at own prices, or else at those of the table."""
         if usage is None:
             return UNKNOWN
         try:
-            key = (provider, response_model, request_model, service_tier, at_unix_ns // library.SLOT_NS)
+            key = cast("Key", (*named, at_unix_ns // library.SLOT_NS))
             entry = self._entries[key]
         except KeyError:
-            entry = self._look_up(key, at_unix_ns)
+            entry = self._look_up(key, at_unix_ns, quiet=stated.cost is not None)
         except TypeError:  # not the types that were asked for
             return UNKNOWN
         if entry is None:
@@ -148,7 +184,12 @@ class PriceTable:
             cost = entry.card.cost(usage, at_unix_ns)
         except (TypeError, ValueError, ArithmeticError, AttributeError):  # no `Usage`, or one that holds no numbers
             return UNKNOWN
-        return _price(Price, (cost, entry.source)) if cost is not None else UNKNOWN
+        if cost is None:
+            return UNKNOWN
+        gap = stated.gap
+        if gap is None and stated.dropped and entry.card.tells_apart(stated.dropped, usage):
+            gap = PriceGap.DETAILS_DROPPED
+        return _price(Price, (cost, entry.source, gap, None))
 
     def explain(
         self,
@@ -179,11 +220,11 @@ class PriceTable:
 
     # --- finding ------------------------------------------------------------------------------------------------------
 
-    def _look_up(self, key: Key, at_unix_ns: int) -> _Entry | None:
+    def _look_up(self, key: Key, at_unix_ns: int, *, quiet: bool) -> _Entry | None:
         entry: _Entry | None = None
         with guarded("price"):
             entry = self._find(key, at_unix_ns)
-            if entry is None:
+            if entry is None and not quiet:
                 self._warn(key)
         with self._lock:
             if len(self._entries) >= _MAX_CARDS:
@@ -292,8 +333,16 @@ def _in_order(provider: str | None, response: str | None, request: str | None) -
     if request is not None and provider == "aws.bedrock" and response in request:
         yield request  # Bedrock's id says the region too, and regions differ in price
     yield response
-    if request is not None and _same_model(request, response):
+    if request is not None and (_same_model(request, response) or _names_nothing(provider, response)):
         yield request
+
+
+def _names_nothing(provider: str | None, response: str) -> bool:
+    """Whether a response states the ID of a deployment in place of a model.
+
+    Not from a router, whose answer may be another vendor's model.
+    """
+    return provider not in _ROUTERS and _OPAQUE.search(response) is not None
 
 
 def _same_model(request: str, response: str) -> bool:

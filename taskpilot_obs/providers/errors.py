@@ -1,4 +1,4 @@
-"""Why an LLM call failed, as one of a few words that a metric can carry.
+"""Why an LLM call failed, as one of a few words that a metric can carry; and whether it was refused, so costs nothing.
 
 No SDK is imported: the names of the classes over the MRO, the HTTP status and the provider's own error code say enough.
 """
@@ -89,6 +89,22 @@ _CLASSES: Final = _patterns(
         ";FailedPrecondition;ParamValidation;ResourceNotFound;ConflictError;ClientError$"
     ),
 )
+_BROKEN: Final = re.compile(
+    "ConnectionReset|ConnectionAborted|BrokenPipe|BrokenResource|EndOfStream|ReadError|WriteError|ReadTimeout|WriteTimeout"
+    "|ProtocolError|ServerDisconnected|IncompleteRead|ChunkedEncoding|ConnectionClosed|(?<!Connect)(?<!Pool)Timeout"
+)
+"""A connection that was there: the provider may have worked for the call."""
+_NOT_SENT: Final = re.compile(
+    "ConnectError|ConnectTimeout|ConnectionTimeout|PoolTimeout|ConnectionRefused|gaierror|NameResolution|NewConnection"
+    "|ClientConnector|EndpointConnection|ProxyError|SSLError|ConnectionError$|InvalidURL|UnsupportedProtocol"
+    "|LocalProtocol|ParamValidation"
+)
+"""No connection, or nothing to send over it."""
+_REFUSING_CLASSES: Final = frozenset({"rate_limit", "auth"})
+_REFUSING_WORDS: Final = frozenset({"rate_limit", "auth", "bad_request", "context_length"})
+_UNDECIDED: Final = frozenset({408, 499})
+"""The client gave up, or was told so: the provider may have worked for the call."""
+_MAX_CAUSES: Final = 8
 _HTTP: Final = range(100, 600)
 _STATUSES: Final[dict[int, str]] = {
     401: "auth",
@@ -115,6 +131,51 @@ def error_category(exc: BaseException, counters: InternalCounters | None = None)
     with guarded("error_category", counters):
         return _category(exc)
     return _OTHER
+
+
+def is_refused(exc: BaseException, counters: InternalCounters | None = None) -> bool:
+    """Whether an exception proves that the provider did no work for the call: it refused it, or was never reached.
+
+    That is a status 4xx other than 408, a rate limit, an authentication failure, or no connection. Whatever else fails
+    (5xx, a connection that broke, an exception of the application's code) may have been billed.
+    """
+    with guarded("is_refused", counters):
+        return _is_refused(causes_of(exc))
+    return False
+
+
+def is_stated_refusal(error: StatedError) -> bool:
+    """Whether an error that came with HTTP status 200 states that the provider refused the call."""
+    if error.status is not None:
+        return _refuses(error.status)
+    return stated_category(error) in _REFUSING_WORDS
+
+
+def causes_of(exc: BaseException) -> list[BaseException]:
+    """An exception and what caused it, the outermost first; bounded, for causes can form a circle."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = exc
+    while cause is not None and len(chain) < _MAX_CAUSES and not any(cause is known for known in chain):
+        chain.append(cause)
+        cause = cause.__cause__
+    return chain
+
+
+def _is_refused(chain: list[BaseException]) -> bool:
+    status = next((status for exc in chain if (status := _status(exc)) is not None), None)
+    if status is not None:
+        return _refuses(status)
+    for exc in reversed(chain):  # the innermost knows best
+        for cls in type(exc).__mro__:
+            if _NOT_SENT.search(cls.__name__):
+                return True
+            if _BROKEN.search(cls.__name__):
+                return False
+    return any(_match(_CLASSES, *(cls.__name__ for cls in type(exc).__mro__)) in _REFUSING_CLASSES for exc in chain)
+
+
+def _refuses(status: int) -> bool:
+    return 400 <= status < 500 and status not in _UNDECIDED  # noqa: PLR2004  HTTP's own class
 
 
 def stated_category(error: StatedError) -> str:

@@ -7,6 +7,8 @@ They are what the metric label `provider` holds.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 _ALIASES: Final[dict[str, tuple[str, ...]]] = {
@@ -119,6 +121,9 @@ _MODELS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         (r"palmyra-", "writer"),
     )
 )
+_BEDROCK_VERSION: Final = re.compile(r"-v\d+(?::\d+)?(?::\d+k)?$")
+_PATHS: Final = ("models/", "publishers/", "projects/", "arn:", "tunedmodels/")
+_NO_ALIASES: Final[Mapping[str, str]] = MappingProxyType({})
 _OLLAMA_TAG: Final = re.compile(r"\d|latest$|instruct$|text$")
 """What follows the colon of `mistral:7b` is a size or a variant, not a model."""
 
@@ -146,6 +151,33 @@ def split_model(model: str) -> tuple[str | None, str]:
         if provider is not None and not (separator == ":" and _OLLAMA_TAG.match(rest)):
             return provider, rest
     return None, model
+
+
+def canonical_model(model: str, aliases: Mapping[str, str] = _NO_ALIASES) -> str:
+    """The one name of a model: `openai/gpt-4o`, `openai:gpt-4o` and `GPT-4o` are `gpt-4o`.
+
+    A known provider is taken off the front, and with it the path, region and version that Vertex and Bedrock put around
+    a name. A fine-tuned model keeps what its price depends on (`ft:gpt-4o-mini-2024-07-18`), without the owner's part.
+
+    Args:
+        model: in any spelling.
+        aliases: names of the user's own -> models, with the names in lower case.
+    """
+    name = model.strip()
+    name = aliases.get(name.lower(), name)
+    vendor, rest = split_model(name)
+    while vendor is not None:
+        name = rest
+        vendor, rest = split_model(name)
+    name = name.lower()
+    if name.startswith(_PATHS):
+        name = name.rpartition("/")[2]
+    bedrock = _BEDROCK_MODEL.match(name)
+    if bedrock is not None:
+        name = _BEDROCK_VERSION.sub("", name[bedrock.end() :])
+    if name.startswith("ft:"):
+        name = ":".join(name.split(":")[:2])
+    return name or model
 
 
 def infer_provider(model: str | None) -> str | None:

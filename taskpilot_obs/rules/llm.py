@@ -175,29 +175,46 @@ def _hit_ratio(settings: Settings, level: str, labels: tuple[str, ...], window: 
 
 
 def _quality(settings: Settings) -> list[Recording]:
-    """Rate limits and retries per provider, calls without a price or without usage overall, as shares of the calls."""
+    """Rate limits and retries per provider, calls without usage, without a price or with a part of one overall."""
     limited = matcher(Label.ERROR_TYPE, _RATE_LIMIT)
     rules = []
     rules += _share(settings, "provider", "llm_rate_limited", semconv.LLM_ERRORS.name, limited)
     rules += _share(settings, "provider", "llm_retries", semconv.LLM_RETRIES.name)
-    rules += _share(settings, "job", "llm_unpriced_requests", semconv.LLM_UNPRICED.name)
-    rules += _share(settings, "job", "llm_usage_missing", semconv.LLM_USAGE_MISSING.name)
+    rules += _BILLABLE.rules(settings.scope, settings.fine_windows)
+    rules += _share(settings, "job", "llm_unpriced_requests", semconv.LLM_UNPRICED.name, of=_BILLABLE)
+    rules += _share(settings, "job", "llm_partially_priced_requests", semconv.LLM_PARTIALLY_PRICED.name, of=_BILLABLE)
+    rules += [_coverage(window) for window in settings.fine_windows]
+    rules += _share(settings, "job", "llm_usage_missing", semconv.LLM_USAGE_MISSING.name, of=_BILLABLE)
     for name, metric in (
         ("llm_unpriced_requests", semconv.LLM_UNPRICED.name),
+        ("llm_partially_priced_requests", semconv.LLM_PARTIALLY_PRICED.name),
         ("llm_usage_missing", semconv.LLM_USAGE_MISSING.name),
     ):
         rules += Count("model", name, _MODEL, metric).rules(settings.scope, SHORT)
     return rules
 
 
-def _share(settings: Settings, level: str, name: str, metric: str, *matchers: str) -> list[Recording]:
-    events = Count(level, name, LEVELS[level], metric, matchers, zero_of=f"{level}:llm_requests_counted")
-    counted = requests_counted(level)
+_BILLABLE: Final = Count("job", "llm_billable_requests", (), semconv.LLM_BILLABLE.name)
+"""Calls that may cost something: the whole that shares of unknown and incomplete costs are taken of."""
+
+
+def _coverage(window: str) -> Recording:
+    """The share of calls whose cost is known in full; the definition is that of `golden_signals.evidence.coverage`."""
+    unknown = f"job:llm_unpriced_requests:ratio_rate{window}"
+    incomplete = f"job:llm_partially_priced_requests:ratio_rate{window}"
+    return Recording(f"job:llm_cost:coverage_ratio_rate{window}", f"1 - {unknown} - {incomplete}")
+
+
+def _share(
+    settings: Settings, level: str, name: str, metric: str, *matchers: str, of: Count | None = None
+) -> list[Recording]:
+    whole = of or requests_counted(level)
+    events = Count(level, name, LEVELS[level], metric, matchers, zero_of=f"{whole.level}:{whole.name}")
     windows: Sequence[str] = settings.fine_windows
     rules = events.rules(settings.scope, windows)
     rules += [
-        Recording(f"{level}:{name}:ratio_rate{window}", ratio(events.over(window), counted.over(window)))
+        Recording(f"{level}:{name}:ratio_rate{window}", ratio(events.over(window), whole.over(window)))
         for window in windows
     ]
-    values = [(f"{level}:{name}:ratio_rate{window}", counted.over(window)) for window in settings.recent_windows]
+    values = [(f"{level}:{name}:ratio_rate{window}", whole.over(window)) for window in settings.recent_windows]
     return [*rules, Recording(f"{level}:{name}:ratio_recent", recent(values, settings.llm.min_events))]

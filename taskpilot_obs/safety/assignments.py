@@ -1,7 +1,8 @@
-"""Where a text assigns something to a word like `password`: in code, JSON, YAML, query strings, options, transcripts.
+"""Where a text assigns something to a secret name: in code, JSON, YAML, XML, query strings, options, transcripts.
 
-Linear in the text: words are found by `bytes.find`, patterns are applied only there, and each looks at a bounded window
-or at what no other occurrence looks at again. In doubt too much is hidden, not too little.
+Which names are secret is decided by the table that mappings are hidden by (`secret_keys`). Linear in the text: names
+are found by `bytes.find` and looked at in a bounded window, and each pattern looks at a bounded stretch or at what no
+other occurrence looks at again. In doubt too much is hidden, not too little.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from taskpilot_obs.safety.secret_keys import HINTS, NAME_LENGTH, is_secret_key
 from taskpilot_obs.safety.source import Source, Span, end_of
 
 if TYPE_CHECKING:
@@ -16,28 +18,39 @@ if TYPE_CHECKING:
 
 SECRET: Final = "secret"  # noqa: S105  names a kind
 
-_SEPARATOR = rb"""(?:\\*["'])?+(?:[ \t]{0,8}+(?:=>|:=|[:=])[ \t]{0,8}+|[ \t]{1,8}+)"""
-_PASS = b"pass"
-_SECRET_WORDS = tuple(
-    (hint, re.compile(word + _SEPARATOR))
-    for hint, word in (
-        (_PASS, rb"pass(?:(?:word|wd|phrase|code)s?+)?+"),
-        (b"pwd", rb"pwd"),
-        (b"secret", rb"secrets?+"),
-        (b"token", rb"token"),
-        (b"key", rb"key"),
-        (b"credential", rb"credentials?+"),
-        (b"authoriz", rb"authorization"),
-        (b"cookie", rb"cookies?+"),
-    )
+_ASSIGNS = re.compile(rb"""(?:\\{0,8}+["'`])?+[ \t]{0,8}+(?:=>|:=|[:=])[ \t]{0,8}+""")
+_SPACE = re.compile(rb"[ \t]{1,8}+")
+_GAP = rb"(?:[ \t\r\n]|\\{1,8}[nrt]){0,80}+"
+"""White space, also as JSON within JSON spells it."""
+_NEXT_ITEM = re.compile(rb"""\\{0,8}+["']%b,%b(?=\\{0,8}+["'])""" % (_GAP, _GAP))
+_VALUE_KEYS = rb"(?:value|val|content|data|default)"
+_ITS_VALUE = re.compile(
+    rb"""\\{0,8}+["']%b,?%b(?:\\{0,8}+["'])?%b(?:\\{0,8}+["'])?[ \t]{0,8}+[:=][ \t]{0,8}+""" % (_GAP, _GAP, _VALUE_KEYS)
 )
-_LONGER_THAN_PASS = (b"passw", b"passp", b"passc")
-_MAY_BE_NUMBERS = frozenset({_PASS, b"pwd"})
-_KEY_BEFORE = (
-    *(b"api", b"access", b"account", b"auth", b"encryption", b"master"),
-    *(b"private", b"secret", b"service", b"shared", b"signing", b"subscription"),
+_VALUE_BEFORE = re.compile(
+    rb"""%b(?:\\{0,8}["'])?[ \t]{0,8}[:=][ \t]{0,8}\\{0,8}["']([^"'\r\n\\]{1,400})\\{0,8}["']%b,?%b"""
+    rb"""\\{0,8}["']?(?:name|key|field|header|param|id)\\{0,8}["']?[ \t]{0,8}[:=][ \t]{0,8}\\{0,8}["']$"""
+    % (_VALUE_KEYS, _GAP, _GAP)
 )
+_ELEMENT = re.compile(rb"""(?:\\{0,8}+["'])?[^<>]{0,200}+>\s{0,80}+(?:<!\[cdata\[)?""")
+_NAME_CHARS = b"abcdefghijklmnopqrstuvwxyz0123456789_-."
+_NAME_REST = re.compile(rb"[a-z0-9_.-]{0,%d}+" % NAME_LENGTH)
+_MAY_FOLLOW = frozenset(b"=:\"'\\`>, \t<")
+_NUMBERS_ARE_SECRET = ("pass", "pwd", "pin", "cvv", "cvc", "ssn", "passcode", "password", "passwd", "passphrase")
+_LONG_ENOUGH = {"sig": 16}
+"""Characters that a value needs, where the name is short and common (`?design=blue&sig=2`)."""
+_FIRST_OF_A_PAIR = re.compile(rb"""[(\[][ \t\r\n]{0,80}\\{0,8}["']$""")
+_QUOTED_OPTION = re.compile(rb"""\\{0,8}["']$""")
+_TAG = re.compile(rb"(?:<(?:[a-z0-9_.-]{1,40}:)?|<[^<>]{1,160}(?:name|key|id)\s{0,8}=\s{0,8}\\{0,8}[\"'])$")
+_BEFORE = 160
+_MAX_BEFORE = 560
+_ESCAPE = re.compile(rb"[nrt]|u[0-9a-f]{4}")
+_WORDS_BEFORE_KEY = re.compile(
+    rb"(?:api|access|account|auth|encryption|master|private|secret|service|shared|signing|subscription) $"
+)
+
 _OPENING = re.compile(r"""\\{0,8}+["'`]""")
+_PARAMETER = re.compile(r"""[^\s"'`&#]*+""")
 _WORD = re.compile(r"""[^\s"'`]*+""")
 _VALUES = {
     b"authoriz": re.compile(r"""(?:[A-Za-z]{1,20}+[ \t]{1,8}+)?[^\s"'`]*+"""),  # scheme and credentials
@@ -62,59 +75,103 @@ _LINE_BEFORE = 200
 
 
 def assignments(source: Source) -> Iterator[Span]:
-    """What is assigned to a word like `password`, in any of the usual notations, or given to an option like it."""
+    """What stands under a secret name, in any of the usual notations, or is given to an option like it."""
     text, lower = source.text, source.lower
-    if "=" not in text and ":" not in text and text.rfind("--") < 0:
+    if not ("=" in text or ":" in text or "--" in text or "<" in text or '",' in text or "'," in text):
         return
-    for hint, pattern in _SECRET_WORDS:
+    done = 0
+    for hint in HINTS:
         at = lower.find(hint) if lower.rfind(hint) >= 0 else -1
+        done = 0
         while at >= 0:
-            found = pattern.match(lower, at)
-            end = at + len(hint)
-            if found is not None and _assigns(source, found, hint):
-                start, end = _value_after(text, found, hint)
-                if not _is_harmless(text, start, end, hint):
-                    yield start, end, SECRET
+            end = end_of_name(lower, at + len(hint))
+            if end < len(lower) and lower[end] in _MAY_FOLLOW:
+                start = _start_of_name(lower, at, done, hint)
+                for begin, stop in _values(source, start, end):
+                    yield begin, stop, SECRET
+                    end = max(end, stop)  # what is hidden is not looked at again: each character counts once
+            done = end
             at = lower.find(hint, end)
 
 
-def _is_harmless(text: str, start: int, end: int, hint: bytes) -> bool:
-    """Whether what is assigned is nothing, a marker of ours, or a number that is none of a secret (`token: 5`)."""
-    if _NO_VALUE.fullmatch(text, start, end):
+def end_of_name(lower: bytes, start: int) -> int:
+    """Where the name ends that `start` lies in; a dot or dash at its end is none of it."""
+    found = _NAME_REST.match(lower, start)
+    end = found.end() if found is not None else start
+    while end > start and lower[end - 1] in b".-":
+        end -= 1
+    return end
+
+
+def _start_of_name(lower: bytes, at: int, done: int, hint: bytes) -> int:
+    window = lower[max(done, at - NAME_LENGTH) : at]
+    start = at - len(window) + len(window.rstrip(_NAME_CHARS))
+    if hint == b"key" and start == at and (words := _WORDS_BEFORE_KEY.search(lower, max(done, at - 16), at)):
+        return words.start()  # `api key: …` in a transcript
+    if lower[start - 1 : start] == b"\\":  # an escape before the name, as JSON within JSON spells it
+        start += len(escape[0]) if (escape := _ESCAPE.match(lower, start, at)) else 0
+    return start
+
+
+def _values(source: Source, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The values that belong to the name from `start` to `end`, if it is a secret one."""
+    text, lower = source.text, source.lower
+    name = text[start:end]
+    if not is_secret_key(name):
+        return
+    for found in _places(lower, start, end):
+        value = _value_after(text, start, found, lower[start:end])
+        if value[0] < value[1] and not _is_harmless(text, *value, name.lower()):
+            yield value
+    quoted = lower[start - 1 : start] in (b'"', b"'")
+    before = _VALUE_BEFORE.search(lower, max(0, start - _MAX_BEFORE), start) if quoted else None
+    if before is not None:
+        yield before.span(1)
+
+
+def _places(lower: bytes, start: int, end: int) -> Iterator[re.Match[bytes]]:
+    """The one separator behind the name that a value follows, whatever the notation."""
+    before = lower[max(0, start - _BEFORE) : start]
+    found = _ASSIGNS.match(lower, end)
+    if found is None and _is_option(before, lower[start:end]):
+        found = _SPACE.match(lower, end) or (_NEXT_ITEM.match(lower, end) if _QUOTED_OPTION.search(before) else None)
+    if found is None and _FIRST_OF_A_PAIR.search(before):
+        found = _NEXT_ITEM.match(lower, end)
+    if found is None:
+        found = _ITS_VALUE.match(lower, end)
+    if found is None and _TAG.search(before):
+        found = _ELEMENT.match(lower, end)
+    if found is not None:
+        yield found
+
+
+def _is_option(before: bytes, name: bytes) -> bool:
+    return name.startswith(b"-") or before.endswith(b"--")
+
+
+def _is_harmless(text: str, start: int, end: int, name: str) -> bool:
+    """Whether a value is nothing, a marker of ours, or a number that is not secret (`token: 5`)."""
+    if _NO_VALUE.fullmatch(text, start, end) or end - start < _LONG_ENOUGH.get(name, 0):
         return True
-    return hint not in _MAY_BE_NUMBERS and _NUMBER.fullmatch(text, start, end) is not None
+    return not name.endswith(_NUMBERS_ARE_SECRET) and _NUMBER.fullmatch(text, start, end) is not None
 
 
-def _assigns(source: Source, found: re.Match[bytes], hint: bytes) -> bool:
-    """Whether a value follows: after `=` or `:`, or after a space behind a command line's option."""
-    start = found.start()
-    before = source.lower[max(0, start - _OPTION) : start]
-    words = found[0].rstrip()
-    if hint == b"key" and not before.rstrip(b"_- ").endswith(_KEY_BEFORE):
-        return False
-    if hint == _PASS and not words.startswith(_LONGER_THAN_PASS) and not _names_a_password(source, start, words):
-        return False
-    if words.endswith((b"=", b":", b">")):
-        return True
-    return not words.endswith((b'"', b"'")) and (before.split() or [b""])[-1].startswith(b"--")
-
-
-def _names_a_password(source: Source, start: int, words: bytes) -> bool:
-    """Whether `pass` alone does: as the last part of a name (`DB_PASS`, `dbPass`), or before `=`; not in `bypass`."""
-    before = source.text[start - 1 : start]
-    if before in ("_", "-"):
-        return True
-    if before.isalnum():
-        return source.text.startswith("Pass", start) and before.islower()
-    return words.endswith(b"=")
-
-
-def _value_after(text: str, found: re.Match[bytes], hint: bytes) -> tuple[int, int]:
+def _value_after(text: str, key: int, found: re.Match[bytes], name: bytes) -> tuple[int, int]:
     """Where the value begins and ends, without its quotes; an empty stretch where there is none."""
-    line = _NEXT_LINE.match(text, found.end())
+    start = found.end()
+    if found.re is _ELEMENT:
+        stop = text.find("]]>" if found[0].endswith(b"<![cdata[") else "<", start, start + _MAX_VALUE)
+        return start, stop if stop >= 0 else min(len(text), start + _MAX_VALUE)
+    line = _NEXT_LINE.match(text, start) if found.re is _ASSIGNS else None
     if line is not None:
-        return _on_the_next_line(text, found.start(), line)
-    return _enclosed(text, found.end()) or (found.end(), end_of(_VALUES.get(hint, _WORD), text, found.end()))
+        return _on_the_next_line(text, key, line)
+    in_query = text[key - 1 : key] in ("?", "&") and key > 0
+    return _enclosed(text, start) or (start, end_of(_PARAMETER if in_query else _plain_value(name), text, start))
+
+
+def _plain_value(name: bytes) -> re.Pattern[str]:
+    """What a value without quotes consists of: of a header several words."""
+    return next((pattern for word, pattern in _VALUES.items() if word in name), _WORD)
 
 
 def _enclosed(text: str, start: int) -> tuple[int, int] | None:

@@ -97,6 +97,9 @@ _HOOK = re.compile(
 _HOST_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789./-"
 _LONGEST_HOST = 80
 _SIGNATURE = re.compile(r"[\w%+/=~-]{16,}+", re.ASCII)
+_CURL_USER = re.compile(
+    r"""-(?:u|user)(?:["'\\]{0,8}+[\s,=]{0,8}+["'\\]{0,8}+)[^\s:"'\\]{0,80}+:([^\s"'\\]{1,200}+)""", re.IGNORECASE
+)
 _URL_REST = re.compile(r"""[^\s"<>`]*+""")
 _AUTHORITY = re.compile(r"""[^\s"<>`/?#]*+""")
 _LONGEST_SCHEME = 40
@@ -190,13 +193,33 @@ def links(source: Source) -> Iterator[Span]:
     if "=" not in text:
         return
     for name in (b"sig=", b"signature="):
-        for at in source.occurrences(name):
-            before = text[max(0, at - 6) : at]
-            if before[-1:].isalnum() and not before.endswith("\\u0026"):  # how some write `&` in JSON
-                continue
-            signature = _SIGNATURE.match(text, at + len(name))
-            if signature is not None:
-                yield signature.start(), signature.end(), SECRET
+        yield from _signatures(source, name)
+
+
+def _signatures(source: Source, name: bytes) -> Iterator[Span]:
+    text, lower = source.text, source.lower
+    at = lower.find(name)
+    while at >= 0:
+        start = end = at + len(name)
+        before = text[max(0, at - 6) : at]
+        if not before[-1:].isalnum() or before.endswith("\\u0026"):  # how some write `&` in JSON
+            end = end_of(_SIGNATURE, text, start)
+            if end > start:
+                yield start, end, SECRET
+        at = lower.find(name, end)  # behind the signature, so that no character is looked at twice
+
+
+def curl_users(source: Source) -> Iterator[Span]:
+    """Passwords that are given to `curl` with `-u user:password`, in a command or a list of arguments."""
+    if b"curl" not in source.lower:
+        return
+    for option in (b"-u", b"-user"):
+        at = source.lower.find(option)
+        while at >= 0:
+            found = _CURL_USER.match(source.text, at)
+            if found is not None:
+                yield found.start(1), found.end(1), SECRET
+            at = source.lower.find(option, at + len(option))
 
 
 def connection_strings(source: Source) -> Iterator[Span]:

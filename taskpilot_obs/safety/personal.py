@@ -164,7 +164,7 @@ def ibans(source: Source) -> Iterator[Span]:
     while at >= 0:
         length = _IBAN_LENGTHS.get(text[at : at + 2].upper())
         iban = _IBAN_CHARS[length].match(text, at) if length is not None else None
-        if iban is not None and is_iban(iban[0]):
+        if iban is not None and is_iban(iban[0]) and not _in_uuid(text, at, iban.end()):
             yield at, iban.end(), IBAN
         at = after_space.rfind(b" aadd", 0, at)
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.safety import assignments, credentials, personal
-from taskpilot_obs.safety.rendering import hides, render
+from taskpilot_obs.safety.rendering import render
+from taskpilot_obs.safety.secret_keys import hides
 from taskpilot_obs.safety.source import Source, Span
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ _FINDERS: Final[tuple[tuple[Callable[[Source], Iterator[Span]], frozenset[str]],
     (credentials.provider_keys, frozenset({credentials.API_KEY})),
     (credentials.web_tokens, frozenset({credentials.JWT, credentials.BEARER_TOKEN})),
     (credentials.links, frozenset({credentials.API_KEY, assignments.SECRET})),
+    (credentials.curl_users, frozenset({assignments.SECRET})),
     (assignments.assignments, frozenset({assignments.SECRET})),
     (personal.cards, frozenset({personal.CARD})),
     (personal.ibans, frozenset({personal.IBAN})),

@@ -1,63 +1,23 @@
-"""Any value as text like JSON, within a bound of length, depth and time; secrets under their keys left out."""
+"""Any value as text like JSON, within a bound of length, depth and time; secrets under their keys left out.
+
+A key and its value may stand in a mapping, in a pair (`("password", "x")`, a list of headers), in an object that names
+both (`{"name": "password", "value": "x"}`) or in a list of options (`["--password", "x"]`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
+
+from taskpilot_obs.safety.secret_keys import hides, is_secret_key
 
 HIDDEN: Final = "[REDACTED:secret]"
 _MAX_DEPTH = 12
 _BIG = 10**100
 """Python refuses to write out integers of more than 4,300 digits."""
-_MAX_COUNT = 10_000_000
-"""A longer number under `token` is one, not a count of them."""
-_SEPARATORS = re.compile(r"[^a-z0-9]+")
-_SECRET_ANYWHERE = (
-    "password",
-    "passwd",
-    "passphrase",
-    "passcode",
-    "apikey",
-    "credential",
-    "authorization",
-    "privatekey",
-)
-_SECRET_ENDING = (
-    "secret",
-    "secrets",
-    "token",
-    "accesskey",
-    "accountkey",
-    "signingkey",
-    "encryptionkey",
-    "masterkey",
-    "authkey",
-    "cookie",
-    "cookies",
-    "pwd",
-)
-_SECRET_EXACTLY = frozenset({"cvv", "cvc", "pass", "pin", "sig", "ssn"})
-_PASS_AT_THE_END = re.compile(r"[_-](?i:pass)|[a-z0-9]Pass")
-
-
-@functools.lru_cache(maxsize=2_048)
-def is_secret_key(key: str) -> bool:
-    """Whether what stands under this key is secret by its name: `password`, `client_secret`, `X-API-Key`, …"""
-    plain = _SEPARATORS.sub("", key[:200].lower())
-    if plain in _SECRET_EXACTLY or plain.endswith(_SECRET_ENDING) or any(word in plain for word in _SECRET_ANYWHERE):
-        return True
-    return plain.endswith("pass") and _PASS_AT_THE_END.fullmatch(key[-5:]) is not None
-
-
-def hides(key: str, value: object) -> bool:
-    """Whether a value may not be shown for its key: it may where it is nothing, or a number or price of tokens."""
-    if value is None or isinstance(value, bool) or not is_secret_key(key):
-        return False
-    return not (isinstance(value, int | float) and key.lower().endswith("token") and abs(value) < _MAX_COUNT)
 
 
 def render(value: object, limit: int) -> str:
@@ -96,25 +56,84 @@ def _parts(value: object, limit: int, above: set[int], depth: int) -> Iterator[s
 def _compound(value: object, limit: int, above: set[int], depth: int) -> Iterator[str]:
     fields = _fields(value)
     if fields is not None:
-        yield "{"
-        for index, (key, item) in enumerate(fields):
-            name = str(key)[:limit]
-            yield f"{', ' if index else ''}{json.dumps(name, ensure_ascii=False)}: "
-            if hides(name, item):
-                yield f'"{HIDDEN}"'
-            else:
-                yield from _parts(item, limit, above, depth)
-        yield "}"
+        yield from _members(_named(value), fields, limit, above, depth)
     elif isinstance(value, list | tuple | set | frozenset):
-        yield "["
-        for index, item in enumerate(value):
-            if index:
-                yield ", "
-            yield from _parts(item, limit, above, depth)
-        yield "]"
+        yield from _items(value, limit, above, depth)
     else:
-        said = str(value)[:limit]
+        said = _name_of(value)[:limit]
         yield said if depth == 1 else json.dumps(said, ensure_ascii=False)
+
+
+def _members(
+    named: str | None, fields: Iterable[tuple[object, object]], limit: int, above: set[int], depth: int
+) -> Iterator[str]:
+    """The members of an object.
+
+    Args:
+        named: the secret name that the object's own `value` belongs to.
+        fields: names and values.
+        limit: as for `render`.
+        above: what this object stands in.
+        depth: how deep.
+    """
+    yield "{"
+    for index, (key, item) in enumerate(fields):
+        name = _as_key(key)[:limit]
+        yield f"{', ' if index else ''}{json.dumps(name, ensure_ascii=False)}: "
+        if hides(name, item) or (named is not None and name.lower() in _VALUES and hides(named, item)):
+            yield f'"{HIDDEN}"'
+        else:
+            yield from _parts(item, limit, above, depth)
+    yield "}"
+
+
+def _items(value: Iterable[object], limit: int, above: set[int], depth: int) -> Iterator[str]:
+    """The items of a list; the one after an option like `--password`, or after the name in a pair, is hidden."""
+    is_pair = isinstance(value, Sequence) and len(value) == 2  # noqa: PLR2004  a pair
+    secret: str | None = None
+    yield "["
+    for index, item in enumerate(value):
+        if index:
+            yield ", "
+        if secret is not None and hides(secret, item):
+            yield f'"{HIDDEN}"'
+            secret = None
+            continue
+        yield from _parts(item, limit, above, depth)
+        name = _as_key(item) if isinstance(item, str | bytes) else ""
+        secret = name if (name.startswith("-") or (is_pair and not index)) and is_secret_key(name) else None
+    yield "]"
+
+
+def _as_key(key: object) -> str:
+    return key[:_LONGEST_KEY].decode("latin-1") if isinstance(key, bytes) else str(key)
+
+
+def _named(value: object) -> str | None:
+    """The secret name in an object like `{"name": "password", "value": "x"}`; None where there is none."""
+    if not isinstance(value, Mapping):
+        return None
+    for key in _NAMES:
+        name = value.get(key)
+        if isinstance(name, str) and is_secret_key(name):
+            return name
+    return None
+
+
+_NAMES: Final = ("name", "key", "field", "header", "param", "id", "Name", "Key")
+_VALUES: Final = frozenset({"value", "val", "content", "data", "default", "values"})
+_LONGEST_KEY: Final = 1_000
+
+
+def _name_of(value: object) -> str:
+    """What stands for an object: the text of an exception, and of the standard library's values; else only its type.
+
+    The `repr` of an application's object is not called: it may hold a customer, or ask a database.
+    """
+    kind = type(value)
+    if isinstance(value, BaseException | type) or kind.__module__.partition(".")[0] in sys.stdlib_module_names:
+        return str(value) if kind is not object else "<object>"
+    return f"<{kind.__qualname__}>"
 
 
 def _fields(value: object) -> Iterable[tuple[object, object]] | None:

@@ -62,21 +62,26 @@ def get_tenant_stats(
 
 
 def get_tenants_report(
-    period: Period = "30d", *, store: str | Store | None = None, now: datetime | None = None
+    period: Period = "30d",
+    *,
+    store: str | Store | None = None,
+    now: datetime | None = None,
+    tenant: str | None = None,
 ) -> TenantsReport:
     """What every tenant used, in falling order of cost; calls without a tenant are those of `__none__`.
 
-    Arguments as in `get_stats`.
+    Arguments as in `get_stats`; `tenant` leaves out all others.
 
     Raises:
         ConfigurationError: the period cannot be read, or no store is named.
         StoreError: the store is missing or cannot be used.
     """
     start, end = bounds(period, now)
+    filters = filters_of({"tenant": tenant})
     with opened(store) as opened_store, opened_store.reading() as connection:
         segments = plan(connection, start, end).segments
-        counts = totals(connection, segments, Filters(), ("organization_id",))
-        latency = bins(connection, segments, Filters(), ("organization_id",)).latency
+        counts = totals(connection, segments, filters, ("organization_id",))
+        latency = bins(connection, segments, filters, ("organization_id",)).latency
     cost = whole(counts.values()).cost
     lines = [
         TenantUsage(

@@ -13,6 +13,7 @@ _COHERE_CONTENT: Final = frozenset(
 _DELTA_PARTS: Final = ("content", "tool_calls", "reasoning_content", "reasoning", "function_call", "refusal", "audio")
 _MESSAGE_PARTS: Final = ("content", "tool_call_chunks", "tool_calls", "thinking", "reasoning_content")
 _GEMINI_PARTS: Final = ("text", "functionCall", "function_call", "inlineData", "inline_data", "executableCode")
+_OUTPUTS: Final = ("output", "outputs", "steps", "raw_output")
 _TEXTS: Final = ("response", "text", "outputText", "generation", "completion", "contentBlockDelta", "token")
 
 
@@ -33,6 +34,14 @@ def has_content(event: Fields) -> bool:
         return True
     message = inner(event, "message")
     return any(message.get(key) for key in _MESSAGE_PARTS)
+
+
+def has_answer(body: Fields) -> bool:
+    """Whether a whole response, or an event, carries something that the model generated."""
+    if has_content(body):
+        return True
+    outputs = (part for key in _OUTPUTS for part in items(body.get(key)))
+    return any(part.get(key) for part in outputs for key in ("content", "text", "arguments", "summary"))
 
 
 def _choice_has_content(choices: Any) -> bool:

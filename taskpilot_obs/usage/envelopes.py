@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final
 
-from taskpilot_obs.usage.fields import NOTHING, Fields, fields, first, items, text
+from taskpilot_obs.usage.fields import NOTHING, Fields, fields, first, inner, items, text
 from taskpilot_obs.usage.shapes import PROOFS
 from taskpilot_obs.usage.values import StatedError, count
 
@@ -27,6 +27,20 @@ EMBEDDING_KEYS: Final = ("embeddings", "embedding", "embeddingsByType", "predict
 
 _LONGEST_BODY: Final = 1_000_000
 """Characters or bytes of a text that are decoded on the caller's thread; a longer one is an answer, and no body."""
+BATCH_KEYS: Final = ("custom_id", "recordId", "processed_time")
+"""Keys of a line of a batch's results: OpenAI, Anthropic and Mistral; Bedrock; Vertex."""
+_BILLED_TOOLS: Final = frozenset(
+    {
+        "web_search_call",
+        "file_search_call",
+        "code_interpreter_call",
+        "image_generation_call",
+        "x_search_call",
+        "google_search_call",
+        "google_maps_call",
+    }
+)
+_BILLERS: Final = (("msg_bdrk_", "aws.bedrock"), ("msg_vrtx_", "gcp.vertex_ai"))
 _OWN_IDS: Final = ("run-", "lc_")
 _ASKED_FOR: Final = tuple(
     dict.fromkeys(
@@ -39,7 +53,10 @@ _ASKED_FOR: Final = tuple(
             *CHOICE_KEYS,
             *EMBEDDING_KEYS,
             *FEEDBACK_KEYS,
-            "custom_id",
+            *BATCH_KEYS,
+            "content_block",
+            "output",
+            "steps",
             "data",
             "incomplete_details",
             "error",
@@ -166,6 +183,24 @@ def id_of(value: object) -> str | None:
     """An id that comes from the provider; LangChain gives messages its own."""
     name = text(value)
     return None if name is None or name.startswith(_OWN_IDS) else name
+
+
+def billed_by(response_id: str | None) -> str | None:
+    """The provider that an ID proves: Anthropic's models state in it that Bedrock or Vertex serves them."""
+    return (
+        None if response_id is None else next((name for start, name in _BILLERS if response_id.startswith(start)), None)
+    )
+
+
+def used_tools(output: object) -> bool:
+    """Whether the items of a response are uses of tools that the provider bills apart from the tokens."""
+    return any(item.get("type") in _BILLED_TOOLS for item in items(output))
+
+
+def searched(choices: object) -> bool:
+    """Whether Gemini grounded an answer by searches, which it bills by their number."""
+    grounds = (inner(choice, "groundingMetadata", "grounding_metadata") for choice in items(choices))
+    return any(first(ground, "webSearchQueries", "web_search_queries") for ground in grounds)
 
 
 def tier_of(value: object) -> str | None:

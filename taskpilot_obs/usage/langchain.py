@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from taskpilot_obs.providers import names as providers
 from taskpilot_obs.records import Usage
-from taskpilot_obs.usage.envelopes import REASON_KEYS, id_of, tier_of
+from taskpilot_obs.semconv import PriceGap
+from taskpilot_obs.usage.envelopes import REASON_KEYS, billed_by, id_of, tier_of
 from taskpilot_obs.usage.fields import NOTHING, Fields, first, inner, text
-from taskpilot_obs.usage.shapes import billed_elsewhere, counter_of, named_tier, read_counts
+from taskpilot_obs.usage.shapes import contradicts, counter_at, counter_of, gap_of, named_tier, read_counts, stated_cost
 from taskpilot_obs.usage.values import Reading
 
 _UNKNOWN: Final = Usage()
@@ -27,18 +28,25 @@ def read_result(response: object, provider: str | None) -> Reading | None:
     vendor = providers.canonical(named) if named else providers.infer_provider(model)
     own = behind(stated, message, vendor)
     counts = stated if own is None else own
-    usage, inconsistent = read_counts(counts, counter_of(model) or vendor)
-    if model is None or usage is None:
+    counter = counter_of(model) or vendor
+    usage, inconsistent = read_counts(counts, counter)
+    if model is None or usage is None or (not usage.output_tokens and message.get("content")):
         return None
     reason = text(first(about, *REASON_KEYS))
+    cost, response_id = stated_cost(counts), id_of(message.get("id")) or id_of(about.get("id"))
+    gap = PriceGap.CONTRADICTION if contradicts(counts, usage) else None
+    gap = gap_of(counts, model, counter_at(vendor, model)) or gap
     return Reading(
         usage,
         model,
         vendor,
         tier_of(about.get("service_tier")) or named_tier(stated),
-        id_of(message.get("id")) or id_of(about.get("id")),
+        response_id,
         () if reason is None else (reason,),
-        inconsistent or billed_elsewhere(counts),
+        inconsistent,
+        cost=None if cost is None else cost.usd,
+        gap=gap if cost is None else cost.gap,
+        billed_by=billed_by(response_id),
     )
 
 

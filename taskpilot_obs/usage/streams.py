@@ -7,25 +7,29 @@ from typing import Final
 
 from taskpilot_obs.providers import names as providers
 from taskpilot_obs.records import Usage
+from taskpilot_obs.semconv import PriceGap
 from taskpilot_obs.usage import envelopes
-from taskpilot_obs.usage.content import has_content
-from taskpilot_obs.usage.fields import NOTHING, Fields, answers_anything, fields, first, text
+from taskpilot_obs.usage.content import has_answer, has_content
+from taskpilot_obs.usage.fields import NOTHING, Fields, answers_anything, fields, first, inner, text
 from taskpilot_obs.usage.langchain import behind
 from taskpilot_obs.usage.shapes import (
     EVENT_KEYS,
     EVENT_TYPES,
     USAGE_KEYS,
     WRAPPERS,
-    billed_elsewhere,
+    contradicts,
+    counter_at,
     counter_of,
+    gap_of,
     named_tier,
     read_counts,
     read_embedding_counts,
     shape_of,
+    stated_cost,
     usage_elsewhere,
 )
-from taskpilot_obs.usage.shapes.base import TTL_KEYS
-from taskpilot_obs.usage.values import Reading, StatedError, count, from_counts
+from taskpilot_obs.usage.shapes.base import TTL_KEYS, StatedCost
+from taskpilot_obs.usage.values import Reading, StatedError, count, from_counts, without_placeholders
 
 _DEPTH: Final = 3
 _NAMED_WITHIN: Final = 3
@@ -38,13 +42,18 @@ class Stream:
     __slots__ = (
         "_added",
         "_batch",
+        "_billed_by",
         "_cached",
+        "_content",
+        "_cost",
         "_embedding",
         "_error",
         "_failed",
+        "_gap",
         "_given",
         "_id",
         "_inconsistent",
+        "_last",
         "_model",
         "_placeholder",
         "_proven",
@@ -73,6 +82,12 @@ class Stream:
         self._placeholder = False
         """Whether the output stated so far is what Anthropic's `message_start` puts there before any is generated."""
         self._seen = 0
+        self._billed_by: str | None = None
+        self._cost: StatedCost | None = None
+        self._gap: str | None = None
+        self._content = False
+        """Whether an event carried generated content."""
+        self._last: Fields = NOTHING
 
     def feed_all(self, response: object) -> None:
         """Take a whole response, or the list of a stream's events."""
@@ -83,21 +98,29 @@ class Stream:
         """Take one event; whether it carries generated content."""
         found = self._take(event)
         if found is not None:
-            return has_content(found)
-        return isinstance(event, str) and bool(event) and not event.isspace() and not envelopes.is_framing(event)
+            carries = has_content(found)
+        else:
+            carries = isinstance(event, str) and bool(event) and not event.isspace() and not envelopes.is_framing(event)
+        self._content = self._content or carries
+        return carries
 
     def reading(self) -> Reading:
         """The sum of it."""
-        provider = self._given or self._proven or providers.infer_provider(self._model)
-        usage, inconsistent, tier = self._added, self._inconsistent, None
+        provider = self._given or self._billed_by or self._proven or providers.infer_provider(self._model)
+        usage, inconsistent, tier, gap = self._added, self._inconsistent, None, self._gap
         if self._stated is not NOTHING:
             tier = named_tier(self._stated)
+            counter = counter_of(self._model) or provider
             if usage is None:
-                counter = counter_of(self._model) or provider
                 read = read_embedding_counts(self._stated) if self._embedding else read_counts(self._stated, counter)
-                usage, inconsistent = read[0], inconsistent or read[1] or billed_elsewhere(self._stated)
+                usage, inconsistent = read[0], inconsistent or read[1]
+                if usage is not None and not self._embedding and contradicts(self._stated, usage):
+                    gap = gap or PriceGap.CONTRADICTION
+            gap = gap_of(self._stated, self._model, counter_at(provider, self._model)) or gap
         if usage is not None and self._placeholder:
             usage = usage._replace(output_tokens=None, reasoning_tokens=None)
+        if usage is not None and not usage.output_tokens and not self._embedding and self._has_answer():
+            usage = without_placeholders(usage)
         return Reading(
             None if self._cached else usage,
             self._model,
@@ -108,7 +131,13 @@ class Stream:
             inconsistent and not self._cached,
             self._cached,
             self._error,
+            None if self._cost is None or self._cached else self._cost.usd,
+            (gap if self._cost is None else self._cost.gap) if usage is not None or self._cost is not None else None,
+            self._billed_by,
         )
+
+    def _has_answer(self) -> bool:
+        return self._content or has_answer(self._last)
 
     def _take(self, event: object) -> Fields | None:
         """Note what an event says; its fields, None where it has none."""
@@ -120,6 +149,7 @@ class Stream:
         found = envelopes.opened(event)
         if found is None:
             return None
+        self._last = found
         message = found.get("message")
         if message is not None and envelopes.is_chunk(message):
             event, found = message, fields(message) or NOTHING
@@ -131,9 +161,12 @@ class Stream:
         return found
 
     def _note(self, event: object, found: Fields) -> None:
+        if found.get("object") == "batch":
+            return  # the sum of a whole batch, whose lines are booked one by one
         usage = self._enter(found, _DEPTH)
         if usage is None:
             return
+        self._cost = stated_cost(usage) or self._cost
         self._placeholder = found.get("type") == "message_start"
         if envelopes.is_chunk(event):
             self._add(usage)
@@ -202,6 +235,7 @@ class Stream:
         """The first id that is the provider's."""
         if self._id is None:
             self._id = envelopes.id_of(value)
+            self._billed_by = self._billed_by or envelopes.billed_by(self._id)
 
     def note_tier(self, value: object) -> None:
         """The last tier named."""
@@ -216,8 +250,22 @@ class Stream:
     def note_choices(self, value: object) -> None:
         """Why each choice ended."""
         self._reasons = envelopes.reasons_of(value) or self._reasons
+        if envelopes.searched(value) or envelopes.used_tools(value):
+            self._gap = PriceGap.SERVER_TOOLS
         if "error" in self._reasons:  # OpenRouter: a vendor failed in the middle of its answer
             self._error = envelopes.error_of(envelopes.wrapped(value) or NOTHING) or self._error
+
+    def note_output(self, value: object) -> None:
+        """The items of a response of OpenAI's or xAI's: some are uses of tools that are billed apart."""
+        if envelopes.used_tools(value):
+            self._gap = PriceGap.SERVER_TOOLS
+
+    def note_block(self, value: object) -> None:
+        """A content block of Anthropic's: one marks where a fallback model takes over."""
+        block = fields(value) or NOTHING
+        if block.get("type") == "fallback":
+            self._gap = PriceGap.OTHER_MODEL
+            self._model = text(inner(block, "to").get("model")) or self._model
 
     def note_incomplete(self, value: object) -> None:
         """Why a response of OpenAI's was cut."""
@@ -271,7 +319,10 @@ _NOTES: Final[dict[str, Callable[[Stream, object], None]]] = {
     **dict.fromkeys(envelopes.EMBEDDING_KEYS, Stream.note_embeddings),
     "data": Stream.note_data,
     **dict.fromkeys(envelopes.FEEDBACK_KEYS, Stream.note_feedback),
-    "custom_id": Stream.note_batch,
+    **dict.fromkeys(envelopes.BATCH_KEYS, Stream.note_batch),
+    "content_block": Stream.note_block,
+    "output": Stream.note_output,
+    "steps": Stream.note_output,
     "type": Stream.note_type,
     "incomplete_details": Stream.note_incomplete,
     "error": Stream.note_error,

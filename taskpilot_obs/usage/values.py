@@ -38,9 +38,27 @@ class Reading(NamedTuple):
     """A framework's own cache repeated an earlier answer: nothing was billed, and `usage` is None."""
     error: StatedError | None = None
     """What went wrong, where the body or the last event of a stream is an error or holds one."""
+    cost: Decimal | None = None
+    """What the call cost in USD, as the provider states it."""
+    gap: str | None = None
+    """Why the price of the tokens is not the whole cost: one of `semconv.PRICE_GAPS`."""
+    billed_by: str | None = None
+    """The provider that the response's own ID proves, whoever the caller says that it asked."""
+
+
+class Stated(NamedTuple):
+    """What is known of a call's cost besides its tokens."""
+
+    cost: Decimal | None = None
+    """In USD, as the provider states it."""
+    gap: str | None = None
+    """Why that, or the price of the tokens, is not the whole cost."""
+    dropped: frozenset[str] = frozenset()
+    """Details of the usage that a framework may have left out, by the fields of `Usage`."""
 
 
 UNREAD: Final = Reading()
+NOTHING_STATED: Final = Stated()
 
 _DETAILS: Final = (
     ("input_tokens", ("cache_read_tokens", "cache_write_tokens")),
@@ -101,6 +119,16 @@ def from_counts(**numbers: object) -> tuple[Usage, bool]:
         if counts[details[0]] or counts[details[-1]]:
             clamped |= _fit(counts, total, details)
     return Usage(**counts), refused or clamped
+
+
+def without_placeholders(usage: Usage) -> Usage | None:
+    """The usage of a non-empty answer, without the zeros that stand where nobody counted; None if nothing is left.
+
+    An answer takes tokens. Frameworks that get no usage from a provider fill in 0.
+    """
+    if not usage.input_tokens:
+        return None
+    return usage._replace(output_tokens=None, reasoning_tokens=None, output_audio_tokens=None, output_image_tokens=None)
 
 
 def _fit(counts: dict[str, int | None], total: str, details: tuple[str, ...]) -> bool:

@@ -219,19 +219,21 @@ def test_a_cache_hit_costs_nothing_and_is_not_unknown(scrape: Scrape) -> None:
         (Status.SUCCESS, None, 1, 1),
         (Status.SUCCESS, Usage(), 1, 1),
         (Status.SUCCESS, Usage(1, 1), 0, 1),
-        (Status.ERROR, None, 0, 0),
-        (Status.BLOCKED, None, 0, 0),
+        (Status.ERROR, None, 1, 1),
         (Status.ERROR, Usage(1, 1), 0, 1),
-        (Status.TIMEOUT, None, 0, 1),
-        (Status.ABANDONED, None, 0, 1),
-        (Status.CANCELLED, None, 0, 1),
+        (Status.TIMEOUT, None, 1, 1),
+        (Status.ABANDONED, None, 1, 1),
+        (Status.CANCELLED, None, 1, 1),
     ],
 )
 def test_an_unknown_cost_is_counted_where_money_may_have_been_spent(
     scrape: Scrape, status: Status, usage: Usage | None, missing: int, unpriced: int
 ) -> None:
-    """A success without usage is missing and unpriced, a failure without is neither, one cut short is unpriced."""
+    """Without usage a call is missing and unpriced, however it ended; one that was refused is neither, and is free."""
+    scrape.export(llm(Status.ERROR, refused=True), llm(Status.BLOCKED, refused=True))
+    assert scrape("llm_billable_requests_total", **MODEL) == 0
     scrape.export(llm(status, usage=usage))
+    assert scrape("llm_billable_requests_total", **MODEL) == 1
     assert scrape("llm_usage_missing_total", **MODEL) == missing
     assert scrape("llm_unpriced_requests_total", **MODEL) == unpriced
 

@@ -22,7 +22,7 @@ from taskpilot_obs._support.guarded import forget_causes
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.safety.personal import is_card, is_iban
 from taskpilot_obs.safety.redaction import KINDS, UNREADABLE, Redactor, Rule
-from taskpilot_obs.safety.rendering import is_secret_key
+from taskpilot_obs.safety.secret_keys import is_secret_key
 
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEAx7Zq\nq2n4Vd9k\n-----END RSA PRIVATE KEY-----"
 PUTTY = (
@@ -73,6 +73,7 @@ SECRETS = {
 }
 SURVIVORS = (
     "3fa85f64-5717-4562-b3fc-2c963f66afa6",
+    "ee2470e5-f60c-8bb7-3021-8c9bf49c8709",
     "12345678-1234-4123-8123-123456789012",
     "4bf92f3577b34da6a3ce929d0e0e4736",
     "00000000000000000000000000000001",
@@ -346,9 +347,14 @@ class Customer(pydantic.BaseModel):
     api_key: str
 
 
-class Hostile:
+class HostileError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no")
+
+
+class Client:
+    def __repr__(self) -> str:
+        raise RuntimeError("never called")
 
 
 class LoudString(str):
@@ -394,8 +400,10 @@ class LoudString(str):
         (dt.date(2026, 3, 1), "2026-03-01"),
         (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         (Account, f"<class '{__name__}.Account'>"),
-        (Hostile(), UNREADABLE),
-        ([1, Hostile()], UNREADABLE),
+        (HostileError(), UNREADABLE),
+        ([1, HostileError()], UNREADABLE),
+        (Client(), "<Client>"),
+        ({"client": Client(), "n": object()}, '{"client": "<Client>", "n": "<object>"}'),
         pytest.param(LoudString("a@b.io"), "[REDACTED:email]", id="loud string"),
         ("\ud800 a@b.io", "\ud800 [REDACTED:email]"),
     ],

@@ -110,11 +110,11 @@ def test_without_a_handler_what_was_reserved_counts_as_spent() -> None:
 
 
 def test_a_model_that_fails_gives_back_what_it_held() -> None:
-    """Called or streamed, synchronous or not."""
+    """A model that cannot be reached costs nothing, called or streamed, synchronous or not."""
     with fresh_recorder(budgets=[team()]) as recorder:
-        asking = budgeted(Model(answers=(RuntimeError("down"),)))
+        asking = budgeted(Model(answers=(ConnectionRefusedError("down"),)))
         for way in ("invoke", "stream", "ainvoke", "astream"):
-            with pytest.raises(RuntimeError):
+            with pytest.raises(ConnectionRefusedError):
                 WAYS[way](asking)
         assert spent(recorder) == (0, 0)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from taskpilot_obs import semconv
 from taskpilot_obs.exporters.prometheus.sums import End, exemplar_of
-from taskpilot_obs.records import Status
-from taskpilot_obs.semconv import ERROR_CATEGORIES, NONE, TOKEN_DETAILS, TOKEN_TYPES
+from taskpilot_obs.records import Pricing, Status
+from taskpilot_obs.semconv import ERROR_CATEGORIES, NONE, PRICE_GAPS, TOKEN_DETAILS, TOKEN_TYPES, PriceGap
 
 if TYPE_CHECKING:
     from taskpilot_obs.exporters.prometheus.families import Families
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 _FAILED = frozenset({Status.ERROR, Status.TIMEOUT})
 _KNOWN_FROM_THE_FIRST_CALL = (
+    semconv.LLM_BILLABLE,
     semconv.LLM_UNPRICED,
     semconv.LLM_USAGE_MISSING,
     semconv.LLM_USAGE_INCONSISTENT,
     semconv.LLM_RETRIES,
+    semconv.LLM_PRICE_MISMATCHES,
 )
 """Created at 0 with a model's first call, so that a ratio over them is 0 and not absent."""
 
@@ -58,6 +60,8 @@ class LlmCalls:
         families, changed = self._families, self._families.changed
         for metric in _KNOWN_FROM_THE_FIRST_CALL:
             families.counter(metric).touch(model, provider)
+        for gap in PRICE_GAPS:
+            families.counter(semconv.LLM_PARTIALLY_PRICED).touch(model, provider, gap)
         found = End()
         found.counters.append(families.counter(semconv.LLM_REQUESTS).child(agent, model, provider, status))
         found.durations.append(families.histogram(semconv.LLM_DURATION).child(model, provider))
@@ -73,10 +77,9 @@ def _cause(done: Invocation) -> str:
 
 
 def _book_usage(sums: Sums, done: Invocation, agent: str, model: str, provider: str) -> None:
+    _book_pricing(sums, done, model, provider)
     if done.is_usage_missing:
         sums.add(semconv.LLM_USAGE_MISSING, 1, model, provider)
-    if done.is_unpriced:
-        sums.add(semconv.LLM_UNPRICED, 1, model, provider)
     if done.usage_inconsistent:
         sums.add(semconv.LLM_USAGE_INCONSISTENT, 1, model, provider)
     if done.cost is not None:
@@ -91,6 +94,23 @@ def _book_usage(sums: Sums, done: Invocation, agent: str, model: str, provider: 
     for detail, tokens in zip(TOKEN_DETAILS, _details(usage), strict=True):
         if tokens:
             sums.add(semconv.LLM_TOKEN_DETAILS, tokens, model, provider, detail)
+
+
+def _book_pricing(sums: Sums, done: Invocation, model: str, provider: str) -> None:
+    """Count what is known of the cost: coverage is made of these."""
+    pricing = done.pricing
+    if pricing is not Pricing.FREE:
+        sums.add(semconv.LLM_BILLABLE, 1, model, provider)
+    if pricing is Pricing.UNPRICED:
+        sums.add(semconv.LLM_UNPRICED, 1, model, provider)
+    elif pricing is Pricing.PARTIAL:
+        sums.add(semconv.LLM_PARTIALLY_PRICED, 1, model, provider, _gap(done))
+    if done.is_price_mismatch:
+        sums.add(semconv.LLM_PRICE_MISMATCHES, 1, model, provider)
+
+
+def _gap(done: Invocation) -> str:
+    return str(done.price_gap) if done.price_gap in PRICE_GAPS else PriceGap.CONTRADICTION
 
 
 def _details(usage: Usage) -> tuple[int | None, ...]:

@@ -24,6 +24,7 @@ from taskpilot_obs.usage.shapes import (
     bedrock,
     cohere,
     crewai,
+    deepinfra,
     deepseek,
     gemini,
     groq,
@@ -34,10 +35,11 @@ from taskpilot_obs.usage.shapes import (
     moonshot,
     ollama,
     openai_chat,
+    openrouter,
     perplexity,
     xai,
 )
-from taskpilot_obs.usage.shapes.base import TIERS, Shape, is_stated
+from taskpilot_obs.usage.shapes.base import TIERS, Shape, StatedCost, is_stated
 from taskpilot_obs.usage.values import count, from_counts
 
 SHAPES: Final[tuple[Shape, ...]] = (
@@ -60,6 +62,8 @@ SHAPES: Final[tuple[Shape, ...]] = (
     xai.SHAPE,
     perplexity.SHAPE,
     mistral.SHAPE,
+    openrouter.SHAPE,
+    deepinfra.SHAPE,
 )
 """Every shape. Where a usage object carries the marks of several, the first of them reads it."""
 
@@ -82,9 +86,12 @@ MARKS: Final = {mark: rank for rank, shape in reversed([*enumerate(SHAPES)]) for
 """Each mark with the rank of the first shape that carries it."""
 _ELSEWHERE: Final = tuple(shape.elsewhere for shape in SHAPES if shape.elsewhere is not None)
 _GAPS: Final = tuple(shape.gap for shape in SHAPES if shape.gap is not None)
+_MODEL_GAPS: Final = {word: gap for shape in SHAPES for word, gap in shape.model_gaps.items()}
+_COSTS: Final = tuple(shape.cost for shape in SHAPES if shape.cost is not None)
 _COUNT_APART: Final = tuple(shape.counts_apart for shape in SHAPES if shape.counts_apart is not None)
 _UNKNOWN: Final = len(SHAPES)
 _NOTHING_STATED: Final = Usage()
+_TOTALS: Final = ("total_tokens", "totalTokenCount", "total_token_count", "totalTokens")
 PROVISIONED: Final = "provisioned_throughput"
 
 
@@ -128,6 +135,21 @@ def counter_of(model: str | None) -> str | None:
     return next((vendor for word, vendor in _COUNT_APART if word in model), None) if model else None
 
 
+def counter_at(provider: str | None, model: str | None) -> str | None:
+    """Whose way of counting a gap is judged by: Azure answers for Grok in a way of its own."""
+    return "azure-grok" if provider is not None and provider.startswith("azure.") and "grok" in (model or "") else None
+
+
+def contradicts(usage: Fields, found: Usage) -> bool:
+    """Whether the total that a usage object states is another number than its parts add up to."""
+    stated, whole = count(first(usage, *_TOTALS)), found.total_tokens
+    if stated is None or whole is None or stated == whole:
+        return False
+    beside = (found.reasoning_tokens or 0, (found.cache_read_tokens or 0) + (found.cache_write_tokens or 0))
+    # Perplexity's total lacks the reasoning beside the output, that of older Bedrock lacks what was cached.
+    return all(stated + part != whole for part in beside)
+
+
 def shape_of(usage: Fields) -> Shape | None:
     """The shape of a usage object; None where it carries the marks of none."""
     marks = usage if isinstance(usage, dict) else MARKS
@@ -161,6 +183,15 @@ def named_tier(usage: Fields) -> str | None:
     return None
 
 
-def billed_elsewhere(usage: Fields) -> bool:
-    """Whether a part of a call is billed at a rate that the price of its model's tokens does not tell."""
-    return any(gap(usage) for gap in _GAPS)
+def gap_of(usage: Fields, model: str | None, counter: str | None) -> str | None:
+    """Why the price of the tokens is not the whole cost: one of `semconv.PRICE_GAPS`, None where it is."""
+    found = next((found for gap in _GAPS if (found := gap(usage, counter)) is not None), None)
+    if found is None and model is not None:
+        name = model.lower()
+        found = next((gap for word, gap in _MODEL_GAPS.items() if word in name), None)
+    return found
+
+
+def stated_cost(usage: Fields) -> StatedCost | None:
+    """What the provider states that the call cost, None where it states nothing."""
+    return next((found for cost in _COSTS if (found := cost(usage)) is not None), None)

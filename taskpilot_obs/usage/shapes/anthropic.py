@@ -6,9 +6,16 @@ no total; other iterations may run on another model.
 
 from __future__ import annotations
 
+from typing import Final
+
+from taskpilot_obs.semconv import PriceGap
 from taskpilot_obs.usage.fields import NOTHING, Fields, inner, items, text
 from taskpilot_obs.usage.shapes import inclusive
 from taskpilot_obs.usage.shapes.base import Counts, Shape, plus, ttl_split
+from taskpilot_obs.usage.values import count
+
+_BILLED_BY_USE: Final = ("web_search_requests", "code_execution_requests", "tool_search_requests")
+_ANYWHERE: Final = frozenset({"", "global", "not_available", "none"})
 
 
 def read(usage: Fields, provider: str | None) -> Counts:
@@ -41,8 +48,17 @@ def _call(usage: Fields) -> Counts:
     }
 
 
-def _ran_on_another_model(usage: Fields) -> bool:
-    return any(text(step.get("type")) not in (None, "message", "compaction") for step in items(usage.get("iterations")))
+def _gap(usage: Fields, _counter: str | None) -> str | None:
+    steps = items(usage.get("iterations"))
+    models = {text(step.get("model")) for step in steps} - {None}
+    if len(models) > 1 or any(text(step.get("type")) not in (None, "message", "compaction") for step in steps):
+        return PriceGap.OTHER_MODEL
+    tools = inner(usage, "server_tool_use")
+    if any(count(tools.get(name)) for name in _BILLED_BY_USE):
+        return PriceGap.SERVER_TOOLS
+    # Inference in one country costs more than anywhere.
+    geo = text(usage.get("inference_geo"))
+    return None if geo is None or geo in _ANYWHERE else PriceGap.SURCHARGE
 
 
 SHAPE = Shape(
@@ -50,6 +66,6 @@ SHAPE = Shape(
     read,
     marks="cache_read_input_tokens cache_creation_input_tokens cache_creation server_tool_use iterations",
     event_keys="stop_reason",
-    event_types="message_start message_delta message",
-    gap=_ran_on_another_model,
+    event_types="message_start message_delta message content_block_start",
+    gap=_gap,
 )

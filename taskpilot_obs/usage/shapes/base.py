@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -11,10 +12,28 @@ from taskpilot_obs.usage.values import count
 
 Counts = dict[str, Any]
 Reader = Callable[[Fields, "str | None"], Counts]
+Gap = Callable[[Fields, "str | None"], "str | None"]
+"""From a usage object, and whose way of counting it follows, to one of `semconv.PRICE_GAPS` or None."""
 
 TIERS: Final = ("flex", "priority")
 TTL_KEYS: Final = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class StatedCost(NamedTuple):
+    """What a provider states that a call cost."""
+
+    usd: Decimal
+    gap: str | None = None
+    """Why that is not all of it."""
+
+
+def amount(value: object) -> Decimal | None:
+    """`value` as an amount in USD; None for what is not one (negative, NaN, infinite, text, bool)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return None
+    usd = Decimal(str(value))
+    return usd if usd.is_finite() and usd >= 0 else None
 
 
 class Shape(NamedTuple):
@@ -44,8 +63,12 @@ class Shape(NamedTuple):
     """A word in the names of models that count reasoning apart from the output, and whose way of counting that is."""
     elsewhere: Callable[[Fields], Fields | None] | None = None
     """Finds counts that a body keeps outside of a usage object."""
-    gap: Callable[[Fields], bool] | None = None
-    """Whether a usage object states something that is billed at a rate that the price of the tokens does not tell."""
+    gap: Gap | None = None
+    """Why the price of the tokens is not the whole cost, judged by a usage object."""
+    model_gaps: Mapping[str, str] = _EMPTY
+    """Words in the names of models whose calls cost more than their tokens, and why."""
+    cost: Callable[[Fields], StatedCost | None] | None = None
+    """What the call cost, where the usage object states that."""
 
 
 def with_tiers(*names: str) -> tuple[str, ...]:
@@ -91,7 +114,7 @@ def ttl_split(created: object) -> Counts:
 def modality(usage: Fields, keys: tuple[str, ...], wanted: frozenset[str]) -> int | None:
     """The sum over one modality, which the API names, the SDK makes an enum, and protobuf a number; None if absent."""
     stated = [
-        count(first(part, "tokenCount", "token_count")) or 0
+        count(first(part, "tokenCount", "token_count", "tokens")) or 0
         for key in keys
         for part in items(usage.get(key))
         if (text(part.get("modality")) or str(part.get("modality"))) in wanted

@@ -54,7 +54,7 @@ SHAPE = Shape(
     read,
     marks="inputTokens outputTokens inputTokenCount outputTokenCount",
     usage_keys="metrics amazon-bedrock-invocationMetrics",
-    wrappers="metadata messageStop",
+    wrappers="metadata messageStop modelOutput",
     event_keys="metadata amazon-bedrock-invocationMetrics stopReason messageStop",
     proofs={
         "inputTextTokenCount": "aws.bedrock",

@@ -11,8 +11,8 @@ from taskpilot_obs.usage.fields import Fields, first, inner, items
 from taskpilot_obs.usage.shapes.base import Counts, Shape, modality, plus, rest
 from taskpilot_obs.usage.values import count
 
-_AUDIO: Final = frozenset({"AUDIO", "4"})
-_IMAGE: Final = frozenset({"IMAGE", "2"})
+_AUDIO: Final = frozenset({"AUDIO", "audio", "4"})
+_IMAGE: Final = frozenset({"IMAGE", "image", "2"})
 _ANSWERS: Final = (
     "candidatesTokenCount",
     "candidates_token_count",
@@ -26,14 +26,17 @@ _INPUTS: Final = (
     "prompt_tokens_details",
     "toolUsePromptTokensDetails",
     "tool_use_prompt_tokens_details",
+    "input_tokens_by_modality",
+    "tool_use_tokens_by_modality",
 )
 _OUTPUTS: Final = (
     "candidatesTokensDetails",
     "candidates_tokens_details",
     "responseTokensDetails",
     "response_tokens_details",
+    "output_tokens_by_modality",
 )
-_CACHED: Final = ("cacheTokensDetails", "cache_tokens_details")
+_CACHED: Final = ("cacheTokensDetails", "cache_tokens_details", "cached_tokens_by_modality")
 
 
 def read(usage: Fields, _provider: str | None) -> Counts:
@@ -85,7 +88,8 @@ SHAPE = Shape(
         " total_input_tokens totalTokenCount total_token_count"
     ),
     usage_keys="usageMetadata",
-    event_keys="usageMetadata generation_token_count",
+    wrappers="interaction",
+    event_keys="usageMetadata generation_token_count interaction",
     proofs={"usageMetadata": "gcp.gemini", "modelVersion": "gcp.gemini"},
     counts_apart=("gemini", "gcp.gemini"),
     elsewhere=_in_the_statistics,

@@ -5,6 +5,7 @@ xAI, Perplexity and Gemini leave reasoning out of `completion_tokens` behind thi
 
 from __future__ import annotations
 
+from taskpilot_obs.semconv import PriceGap
 from taskpilot_obs.usage.fields import NOTHING, Fields, fields, first, inner, items
 from taskpilot_obs.usage.shapes.base import Counts, Shape, rest, ttl_split
 from taskpilot_obs.usage.values import count
@@ -67,5 +68,6 @@ SHAPE = Shape(
     wrappers="response message delta body",
     event_keys="usage error",
     event_types="error",
+    model_gaps={"search-preview": PriceGap.FEES, "search-api": PriceGap.FEES},
     elsewhere=_in_the_choice,
 )

@@ -1,0 +1,98 @@
+"""What follows from a finished LLM call: its span attributes, its model's one name, its stated cost."""
+
+from __future__ import annotations
+
+import sys
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Final, Protocol
+
+from taskpilot_obs.semconv import Attr
+
+if TYPE_CHECKING:
+    from taskpilot_obs._recording.callsite import LlmCallsite
+    from taskpilot_obs.records import AttributeValue, Usage
+
+_USAGE_ATTRIBUTES: Final = (
+    Attr.INPUT_TOKENS,
+    Attr.OUTPUT_TOKENS,
+    Attr.CACHE_READ_TOKENS,
+    Attr.CACHE_WRITE_TOKENS,
+    None,
+    None,
+    None,
+    Attr.REASONING_TOKENS,
+)
+"""Of the fields of `Usage`, in its order."""
+
+
+class AnsweredCall(Protocol):
+    """What the attributes of a call are made of: an `LlmInvocation`."""
+
+    usage: Usage | None
+    cached: bool | None
+    response_model: str | None
+    response_id: str | None
+    finish_reasons: tuple[str, ...]
+    streaming: bool
+    started_ns: int
+    first_token_ns: int
+
+
+def outcome_attributes(call: AnsweredCall, cost: Decimal | None) -> dict[str, AttributeValue | tuple[str, ...]]:
+    """The span attributes of a call that ends: usage, model, first token, cost and finish reasons."""
+    attributes: dict[str, AttributeValue | tuple[str, ...]] = {}
+    if call.usage is not None and not call.cached:
+        stated = zip(_USAGE_ATTRIBUTES, call.usage, strict=False)
+        attributes = {key: tokens for key, tokens in stated if tokens is not None and key is not None}
+    if call.response_model is not None:
+        attributes[Attr.RESPONSE_MODEL] = call.response_model
+    if call.response_id is not None:
+        attributes[Attr.RESPONSE_ID] = call.response_id
+    if call.cached is not None:
+        attributes[Attr.CACHED] = call.cached
+    if call.streaming:
+        attributes[Attr.REQUEST_STREAM] = True
+    if call.first_token_ns:
+        attributes[Attr.RESPONSE_FIRST_CHUNK] = (call.first_token_ns - call.started_ns) / 1e9
+    if cost is not None and not call.cached:
+        attributes[Attr.COST] = float(cost)
+    if call.finish_reasons:
+        attributes[Attr.RESPONSE_FINISH_REASONS] = call.finish_reasons
+    return attributes
+
+
+def canonical_model_of(here: LlmCallsite, asked: str | None, answered: str | None) -> str | None:
+    """The one name of the model asked for, or else of the one that answered."""
+    if asked is not None and asked == here.model:
+        if here.canonical_model is None:
+            here.canonical_model = here.runtime.prices.canonical_model(asked)
+        return here.canonical_model
+    named = asked or answered
+    return None if named is None else here.runtime.prices.canonical_model(named)
+
+
+def in_event_loop() -> bool:
+    """Whether this thread runs an event loop now."""
+    asyncio = sys.modules.get("asyncio")  # where nothing has imported it, no loop runs
+    if asyncio is None:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def parse_amount(usd: Decimal | float | str) -> Decimal:
+    """An amount in USD.
+
+    Raises:
+        ValueError: it is not a finite amount of 0 or more.
+    """
+    try:
+        amount = Decimal(str(usd))
+    except InvalidOperation as error:
+        raise ValueError(f"cost must be an amount in USD, not {type(usd).__name__}") from error
+    if not amount.is_finite() or amount < 0:
+        raise ValueError("cost must be a finite amount of 0 USD or more")
+    return amount

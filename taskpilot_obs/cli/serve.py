@@ -1,0 +1,65 @@
+"""`taskpilot-obs serve`: the REST API, the pages, feedback and health over a telemetry store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taskpilot_obs.cli._store_options import StoreUrl, explained
+from taskpilot_obs.exceptions import ConfigurationError
+
+LOOPBACK = "127.0.0.1"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="serve")(serve)
+
+
+def serve(  # noqa: PLR0913  a command line has as many options as it has
+    *,
+    store: StoreUrl = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; other machines need --tokens.")] = LOOPBACK,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")] = 8090,
+    tokens: Annotated[
+        Path | None,
+        typer.Option("--tokens", envvar="TASKPILOT_OBS_TOKENS", help="File made by `taskpilot-obs token create`."),
+    ] = None,
+    prometheus: Annotated[
+        str | None, typer.Option("--prometheus", help="Base URL of a Prometheus server with this library's rules.")
+    ] = None,
+    budgets: Annotated[
+        list[Path] | None,
+        typer.Option("--budgets", envvar="TASKPILOT_OBS_BUDGETS", help="TOML or YAML file of budgets to show."),
+    ] = None,
+    trace_url: Annotated[
+        str | None, typer.Option("--trace-url", help="Where a trace is shown: https://jaeger/trace/{trace_id}.")
+    ] = None,
+    dashboard_url: Annotated[
+        str | None, typer.Option("--dashboard-url", help="Where the dashboards are: https://grafana/d/taskpilot-llm.")
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option("--cors-origin", help="Another site whose pages may ask with a token.")
+    ] = None,
+) -> None:
+    """Serve answers about the telemetry store; to this machine alone, unless a token file is given."""
+    with explained():
+        from taskpilot_obs.budgets import load_budgets
+        from taskpilot_obs.server import Links, create_app
+        from taskpilot_obs.server.running import run, store_url
+
+        if tokens is None and host not in (LOOPBACK, "::1", "localhost"):
+            raise ConfigurationError(
+                f"--host: given {host} without --tokens; make a file with `taskpilot-obs token create`, or leave it out"
+            )
+        app = create_app(
+            store=store_url(store),
+            tokens=tokens,
+            prometheus=prometheus,
+            budgets=[budget for path in budgets or () for budget in load_budgets(path)],
+            links=Links(trace=trace_url, dashboard=dashboard_url),
+            cors_origins=cors_origin or (),
+        )
+        run(app, host, port, tell=print)

@@ -1,0 +1,40 @@
+"""An optional server over the telemetry store: REST API, pages, feedback, health (extra `server`).
+
+`create_app()` is a whole application, which `taskpilot-obs serve` runs; `router()`, `health_router()` and
+`feedback_router()` are for an application of one's own. Applications do not need any of them to record.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from taskpilot_obs.exceptions import MissingExtraError
+from taskpilot_obs.server.principal import Principal
+
+if TYPE_CHECKING:
+    from taskpilot_obs.server.app import create_app
+    from taskpilot_obs.server.routers import feedback_router, health_router, router
+    from taskpilot_obs.server.services import Links
+
+__all__ = ["Links", "Principal", "create_app", "feedback_router", "health_router", "router"]
+
+_HOMES = {
+    "Links": "services",
+    "create_app": "app",
+    "feedback_router": "routers",
+    "health_router": "routers",
+    "router": "routers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """At first use, because FastAPI is an extra."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("fastapi", "starlette", "jinja2"):
+            raise MissingExtraError("the server", "server") from error
+        raise

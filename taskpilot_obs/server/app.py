@@ -1,0 +1,126 @@
+"""The whole server as one application."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from taskpilot_obs.budgets import Budget
+from taskpilot_obs.config import library_version
+from taskpilot_obs.golden_signals.thresholds import Thresholds
+from taskpilot_obs.server.access import Doorkeeper, bound
+from taskpilot_obs.server.health import golden, probes
+from taskpilot_obs.server.login import login_router
+from taskpilot_obs.server.problems import as_problem, problem_response
+from taskpilot_obs.server.rest import rest
+from taskpilot_obs.server.routers import services_for
+from taskpilot_obs.server.security import HEADERS, SecurityHeaders
+from taskpilot_obs.server.services import Links, Services
+from taskpilot_obs.server.tokens import TokenFile
+from taskpilot_obs.server.verdicts import feedback_routes, into_store
+from taskpilot_obs.server.web import Callsite, site_router
+from taskpilot_obs.store import Store
+
+_DESCRIPTION: Final = (
+    "Questions about LLM agents, answered from a telemetry store. Times are ISO 8601 in UTC; money is text with up to "
+    "12 decimals, with a number beside it (`…_float`); unknown is null and never 0; unknown parameters are refused; "
+    "errors are problem documents (RFC 9457)."
+)
+
+
+def create_app(
+    *,
+    store: str | Store,
+    tokens: str | os.PathLike[str] | None = None,
+    prometheus: str | None = None,
+    budgets: Sequence[Budget] = (),
+    thresholds: Thresholds | None = None,
+    links: Links | None = None,
+    cors_origins: Sequence[str] = (),
+    now: Callable[[], datetime] | None = None,
+) -> FastAPI:
+    """The REST API, the pages, feedback and health as one ASGI application.
+
+    Args:
+        store: the URL of a telemetry store, or one that is open; one that is opened here is closed at shutdown.
+        tokens: a token file (`taskpilot-obs token create`); None answers this machine alone, to everyone on it.
+        prometheus: base URL of a Prometheus server with this library's rules.
+        budgets: those whose state is shown.
+        thresholds: bounds of the golden signals; None for the defaults.
+        links: where a request's page leads on to.
+        cors_origins: other sites whose pages may ask with a token.
+        now: the present; for tests.
+
+    Raises:
+        ConfigurationError: an argument, or the token file, is wrong.
+        StoreError: the store is missing or cannot be used.
+    """
+    doorkeeper = Doorkeeper(None if tokens is None else TokenFile(tokens))
+    services = services_for(store, budgets=budgets, thresholds=thresholds, prometheus=prometheus, links=links)
+    if now is not None:
+        services = replace(services, now=now)
+    app = FastAPI(
+        title="taskpilot-obs",
+        version=library_version(),
+        description=_DESCRIPTION,
+        docs_url=None,  # Swagger's page would load its scripts from another host
+        redoc_url=None,
+        lifespan=_closing(services.store if isinstance(store, str) else None),
+    )
+    _mount(app, services, doorkeeper)
+    app.add_exception_handler(HTTPException, _answer_problem)
+    app.add_exception_handler(Exception, _answer_crash)
+    if cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_headers=["Authorization"])
+    app.add_middleware(SecurityHeaders)
+    return app
+
+
+def _mount(app: FastAPI, services: Services, doorkeeper: Doorkeeper) -> None:
+    inside = [bound(services, doorkeeper.who)]
+    app.include_router(rest, dependencies=inside)
+    app.include_router(feedback_routes(into_store(services.store)), dependencies=inside)
+    app.include_router(golden, dependencies=inside)
+    app.include_router(probes, dependencies=[bound(services, _anyone)])
+    callsite = Callsite(services, doorkeeper)
+    app.include_router(site_router(callsite))
+    app.include_router(login_router(callsite))
+
+
+async def _anyone() -> None:
+    """Probes are open to everyone."""
+
+
+def _closing(store: Store | None) -> Callable[[FastAPI], Any]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            if store is not None:
+                store.close()
+
+    return lifespan
+
+
+async def _answer_problem(_: Request, error: Exception) -> Response:
+    problem = as_problem(error)
+    if problem is None:
+        raise error
+    return problem_response(problem)
+
+
+async def _answer_crash(_: Request, __: Exception) -> Response:
+    """The log has the trace; the answer has none."""
+    detail = "the server failed; its log says why"
+    # Starlette answers a crash from outside of every middleware, so the headers are added here.
+    return problem_response(HTTPException(HTTPStatus.INTERNAL_SERVER_ERROR.value, detail, dict(HEADERS)))

@@ -1,0 +1,236 @@
+"""What pages are made of: tables, charts, signals and notices. A page is built once, and shown as HTML, JSON or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from markupsafe import Markup
+
+from taskpilot_obs.charts import Chart, bars
+from taskpilot_obs.server.answers import answer
+
+Raw = str | int | float | Decimal | datetime | bool | None
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+_LONG_NAME: Final = 60
+
+
+class Cell(NamedTuple):
+    """One cell: how it reads, and what it is."""
+
+    text: str
+    raw: Raw = None
+    href: str | None = None
+    moment: datetime | None = None
+    tone: str = ""
+    """`ok`, `warn` or `bad`; the text says it too."""
+    drawing: Markup | None = None
+    depth: int = 0
+
+    @property
+    def short(self) -> str:
+        """The text, cut in its middle where it is too long for a column."""
+        if len(self.text) <= _LONG_NAME:
+            return self.text
+        return f"{self.text[: _LONG_NAME // 2]}…{self.text[-_LONG_NAME // 3 :]}"
+
+
+class Column(NamedTuple):
+    """One column."""
+
+    name: str
+    numeric: bool = True
+    drawn: bool = False
+    """Holds drawings only, and has no place in CSV or JSON."""
+
+
+class Table(NamedTuple):
+    """A table with a caption."""
+
+    key: str
+    """Names it in `.csv?table=…`."""
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    empty: str = "Nothing in this time."
+    note: str = ""
+    older: str | None = None
+    """Where the rows that follow are."""
+    narrow: bool = False
+    """Stands beside others where there is room."""
+    kind: str = "table"
+
+
+class Drawing(NamedTuple):
+    """A chart, and its figures as a table."""
+
+    key: str
+    svg: Markup
+    table: Table
+    kind: str = "drawing"
+
+
+class Signal(NamedTuple):
+    """One golden signal."""
+
+    name: str
+    figure: str
+    status: str
+    evidence: str
+    trend: str
+
+
+class Signals(NamedTuple):
+    """The five golden signals."""
+
+    caption: str
+    overall: str
+    items: Sequence[Signal]
+    notes: Sequence[str] = ()
+    kind: str = "signals"
+
+
+class Heading(NamedTuple):
+    """Begins a part of a page."""
+
+    text: str
+    kind: str = "heading"
+
+
+class Notice(NamedTuple):
+    """A sentence that asks for attention, or says that there is nothing to see and what to do."""
+
+    tone: str
+    text: str
+    href: str | None = None
+    code: str = ""
+    kind: str = "notice"
+
+
+class Facts(NamedTuple):
+    """Names and figures."""
+
+    caption: str
+    items: Sequence[tuple[str, Cell]]
+    kind: str = "facts"
+
+
+class Feedback(NamedTuple):
+    """Buttons that say whether the answer to a request was right."""
+
+    request_id: str
+    kind: str = "feedback"
+
+
+Block = Table | Drawing | Signals | Heading | Notice | Facts | Feedback
+
+
+class Field(NamedTuple):
+    """One filter of a page."""
+
+    name: str
+    label: str
+    value: str
+    options: Sequence[tuple[str, str]] = ()
+    """Values and how they read; none for a text."""
+
+
+class Page(NamedTuple):
+    """All that a page shows."""
+
+    title: str
+    lead: str
+    blocks: Sequence[Block]
+    fields: Sequence[Field] = ()
+    rest: str | None = None
+    """Where programs ask the same question."""
+
+
+def text(value: object, href: str | None = None) -> Cell:
+    """A name; `-` where it is unknown."""
+    return Cell("-" if value is None else str(value), None if value is None else str(value), href)
+
+
+def figure(shown: str, raw: Raw, tone: str = "") -> Cell:
+    """A figure that reads as `shown`."""
+    return Cell(shown, raw, tone=tone)
+
+
+def moment(value: datetime | None) -> Cell:
+    """A time; pages show it in the reader's zone."""
+    if value is None:
+        return Cell("-")
+    return Cell(f"{value:%Y-%m-%d %H:%M:%S} UTC", value, moment=value)
+
+
+def drawn(chart: Chart) -> Drawing:
+    """A chart with its figures as a table."""
+    key = "".join(letter if letter.isalnum() else "-" for letter in chart.title.lower())
+    head = (Column("from", numeric=False), *(Column(series.name) for series in chart.series))
+    rows = []
+    for place, label in enumerate(chart.labels):
+        when = moment(chart.moments[place]) if chart.moments else text(label)
+        values = (series.values[place] for series in chart.series)
+        rows.append(
+            (when, *(figure("-" if value is None else chart.shown(value), value) for value in values)),
+        )
+    return Drawing(key, Markup(bars(chart)), Table(key, chart.title, head, rows))  # noqa: S704  `bars` escapes every text
+
+
+def tables(blocks: Iterable[Block]) -> dict[str, Table]:
+    """Every table of a page by its key, those of charts too."""
+    found: dict[str, Table] = {}
+    for block in blocks:
+        if isinstance(block, Table):
+            found[block.key] = block
+        elif isinstance(block, Drawing):
+            found[block.key] = block.table
+    return found
+
+
+def as_csv(table: Table) -> str:
+    """Comma-separated values that no spreadsheet takes for a formula; unknown is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")
+    kept = [place for place, column in enumerate(table.columns) if not column.drawn]
+    writer.writerow([_harmless(table.columns[place].name) for place in kept])
+    for row in table.rows:
+        writer.writerow([_csv_cell(row[place].raw) for place in kept])
+    return out.getvalue()
+
+
+def _csv_cell(raw: Raw) -> str:
+    if raw is None:
+        return ""
+    if isinstance(raw, str):
+        return _harmless(raw)
+    return str(answer(raw))
+
+
+def _harmless(name: str) -> str:
+    return f"'{name}" if name.startswith(_FORMULA) else name
+
+
+def as_json(page: Page) -> dict[str, Any]:
+    """A page's tables as JSON."""
+    return {
+        "title": page.title,
+        "tables": {
+            key: {
+                "caption": table.caption,
+                "rows": [
+                    {
+                        column.name: answer(cell.raw)
+                        for column, cell in zip(table.columns, row, strict=True)
+                        if not column.drawn
+                    }
+                    for row in table.rows
+                ],
+            }
+            for key, table in tables(page.blocks).items()
+        },
+    }

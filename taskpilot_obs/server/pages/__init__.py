@@ -1,0 +1,1 @@
+"""The pages: each module builds one, from the answers that the REST API gives as well."""

@@ -1,0 +1,154 @@
+"""`/`: the golden signals, and what is wrong now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from taskpilot_obs import figures
+from taskpilot_obs.golden_signals.assess import wilson
+from taskpilot_obs.golden_signals.model import GoldenSignals, SignalEvidence, SignalStatus
+from taskpilot_obs.server.blocks import Block, Column, Heading, Notice, Page, Signal, Signals, Table, figure, text
+from taskpilot_obs.server.pages.groups import calls_chart, cost_chart, latency_chart
+from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, period_field
+from taskpilot_obs.server.params import Name, PeriodText, SummariesQuery
+from taskpilot_obs.server.questions import Questions
+from taskpilot_obs.stats import BenchmarkSummary, Stats
+
+_TOP: Final = 8
+_NEAR: Final = 0.9
+"""Share of a budget from which on it is worth a word."""
+_HEALTHY: Final = 95.0
+_DAY: Final = "24h"
+NAMES: Final = {
+    "success_rate": "Success rate",
+    "p95_latency_ms": "Latency, p95",
+    "cost_per_successful_task_usd": "Cost per successful task",
+    "user_confirmed_correctness_percent": "Confirmed correct",
+    "policy_violation_rate_percent": "Policy violations per 100 tasks",
+}
+
+
+class OverviewQuery(FilteredQuery):
+    """Which part of the past the signals speak of."""
+
+    period: PeriodText = "1h"
+    workflow: Name | None = None
+
+
+def build(ask: Questions, query: OverviewQuery) -> Page:
+    """Signals, warnings, and the last 24 hours."""
+    signals = ask.signals(query.period, query.workflow, query.tenant)
+    before = ask.signals_before(query.period, query.workflow, query.tenant)
+    asked = query.asked()
+    day = ask.stats(_DAY, asked)
+    blocks: list[Block] = []
+    if not signals.runs.total and not day.requests:
+        blocks += _empty(ask)
+    blocks.append(_signals(signals, before, query.period))
+    blocks.append(Heading("What needs attention"))
+    blocks += [*_wrong_now(ask, day)] or [Notice("ok", "Nothing is wrong: budgets, prices and providers.")]
+    if day.requests:
+        blocks.append(Heading("The last 24 hours"))
+        points = ask.series(_DAY, asked)
+        by_model = [point.by_model for point in points]
+        blocks += [calls_chart(points), cost_chart(points, by_model, "Spend by model"), latency_chart(points)]
+        blocks.append(_models(ask.summaries(SummariesQuery(tenant=query.tenant)), query.tenant))
+    return Page(
+        "Overview",
+        "How the agents are doing: the golden signals, and what needs attention.",
+        blocks,
+        [period_field(query.period), *filter_fields(ask, query, "workflow")],
+        link("/v1/golden-signals", window=query.period, workflow=query.workflow, tenant=query.tenant),
+    )
+
+
+def _empty(ask: Questions) -> list[Block]:
+    code = (
+        f'configure(store="{"sqlite:///telemetry.db" if ask.services.store.is_sqlite else "postgresql+psycopg://…"}")'
+    )
+    return [
+        Notice("", "The store has nothing of the last 24 hours. Applications write to it when they call", code=code)
+    ]
+
+
+def _signals(now: GoldenSignals, before: GoldenSignals, period: str) -> Signals:
+    items = [
+        Signal(
+            title,
+            shown(name, getattr(now, name)),
+            now.evidence[name].status.value if name in now.evidence else SignalStatus.INSUFFICIENT_DATA.value,
+            _evidence(name, now.evidence.get(name)),
+            _trend(name, getattr(now, name), getattr(before, name), period),
+        )
+        for name, title in NAMES.items()
+    ]
+    runs = f"{now.runs.total:,.0f} task{'' if now.runs.total == 1 else 's'} in {period}"
+    return Signals(f"Golden signals, {runs}", now.status.value, items, now.notes)
+
+
+def shown(name: str, value: float | None) -> str:
+    """A signal's figure with its unit."""
+    if name.endswith("_ms"):
+        return figures.ms(value)
+    return figures.usd(value) if name.endswith("_usd") else figures.percent(value)
+
+
+def _evidence(name: str, evidence: SignalEvidence | None) -> str:
+    if evidence is None or not evidence.denominator:
+        return "no evidence"
+    if evidence.numerator is None:
+        return f"of {evidence.denominator:,.0f} tasks"
+    part = figures.usd(evidence.numerator) if name.endswith("_usd") else figures.count(evidence.numerator)
+    interval = evidence.interval
+    ends = "" if interval is None else f", 95 % interval {interval.low:.1f} to {interval.high:.1f} %"
+    return f"{part} of {evidence.denominator:,.0f}{ends}"
+
+
+def _trend(name: str, now: float | None, before: float | None, period: str) -> str:
+    if now is None or before is None:
+        return ""
+    change = now - before
+    if not round(change, 4):
+        return f"as in the {period} before"
+    return f"{'up' if change > 0 else 'down'} from {shown(name, before)} in the {period} before"
+
+
+def _wrong_now(ask: Questions, day: Stats) -> Iterator[Notice]:
+    for status in ask.budgets():
+        whose = f"{status.budget} {status.scope_key}".strip()
+        if status.used_ratio >= _NEAR:
+            tone = "bad" if status.used_ratio >= 1 else "warn"
+            yield Notice(tone, f"Budget {whose}: {figures.share(status.used_ratio)} used", "/budgets")
+        elif status.projected is not None and status.projected > status.limit:
+            yield Notice("warn", f"Budget {whose}: at this rate its {status.period} ends over its limit", "/budgets")
+    if day.cost_coverage is not None and day.cost_coverage < 1:
+        names = [name for name, part in day.by_model.items() if (part.cost_coverage or 0.0) < 1]
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")  # noqa: PLR2004
+        yield Notice("warn", f"{figures.share(1 - day.cost_coverage)} of calls have no known price: {listed}", "/costs")
+    for name, part in day.by_provider.items():
+        counted = part.successes + part.failures
+        if counted and wilson(part.successes, counted).high < _HEALTHY:
+            rate = figures.percent(part.success_rate)
+            yield Notice(
+                "bad", f"Provider {name}: {rate} of calls succeed", link("/calls", provider=name, status="error")
+            )
+
+
+def _models(lines: tuple[BenchmarkSummary, ...], tenant: str | None) -> Table:
+    head = ("model", "provider", "calls", "success", "p95", "cost", "cost per call")
+    rows = [
+        (
+            text(line.model_name, link("/calls", model=line.model_name, provider=line.provider, tenant=tenant)),
+            text(line.provider),
+            figure(figures.count(line.total_calls), line.total_calls),
+            figure(figures.percent(line.success_rate), line.success_rate),
+            figure(figures.ms(line.p95_latency_ms), line.p95_latency_ms),
+            figure(figures.usd(line.total_cost), line.total_cost),
+            figure(figures.usd(line.avg_cost), line.avg_cost),
+        )
+        for line in lines[:_TOP]
+    ]
+    columns = [Column(name, numeric=place > 1) for place, name in enumerate(head)]
+    note = f"The {_TOP} with most calls of {len(lines)}; see Benchmarks." if len(lines) > _TOP else ""
+    return Table("models", "Models, 30 days", columns, rows, note=note)

@@ -1,0 +1,218 @@
+"""Every question that the server answers, asked for one principal: the only way from a route to the store.
+
+A principal of one tenant gets answers that are made from rows of this tenant alone. That it is so for every route is
+decided here, once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from http import HTTPStatus
+from typing import Final, cast
+
+from taskpilot_obs._support.calendar import CalendarPeriod
+from taskpilot_obs.budgets import budget_status
+from taskpilot_obs.budgets.model import EACH, Budget
+from taskpilot_obs.budgets.status import BudgetStatus
+from taskpilot_obs.golden_signals.durations import parse_window
+from taskpilot_obs.golden_signals.from_store import signals_from_store
+from taskpilot_obs.golden_signals.model import GoldenSignals
+from taskpilot_obs.server.params import CALENDAR, CostsQuery, SummariesQuery, TracesQuery
+from taskpilot_obs.server.principal import Principal
+from taskpilot_obs.server.problems import Problem
+from taskpilot_obs.server.services import Services
+from taskpilot_obs.stats import (
+    BenchmarkSummary,
+    CallPage,
+    CallPosition,
+    CostBreakdown,
+    CostSummary,
+    ProviderSeen,
+    RunTree,
+    Stats,
+    TenantsReport,
+    get_benchmark_summaries,
+    get_calls,
+    get_cost_breakdown,
+    get_cost_summary,
+    get_providers,
+    get_run_tree,
+    get_series,
+    get_stats,
+    get_tenants_report,
+)
+from taskpilot_obs.stats.asking import Asked
+from taskpilot_obs.stats.benchmarks import GroupBy
+from taskpilot_obs.stats.reading import Period
+
+SUMMARIES_PERIOD: Final = "30d"
+
+
+class Questions:
+    """The questions of one principal.
+
+    Args:
+        services: what the answers are made from.
+        principal: who asks.
+    """
+
+    def __init__(self, services: Services, principal: Principal) -> None:
+        self.services = services
+        self.principal = principal
+        self.now: datetime = services.now()
+
+    def tenant(self, asked: str | None = None) -> str | None:
+        """The tenant that an answer may be about; None for all of them.
+
+        Raises:
+            Problem: 403, where the token is of one tenant and the request names any.
+        """
+        if self.principal.tenant is None:
+            return asked
+        if asked is not None:
+            raise Problem(HTTPStatus.FORBIDDEN, "the token decides the tenant; leave out `tenant`")
+        return self.principal.tenant
+
+    def _narrowed(self, asked: Asked) -> Asked:
+        return {**asked, "tenant": self.tenant(asked.get("tenant"))}
+
+    def summaries(self, query: SummariesQuery) -> tuple[BenchmarkSummary, ...]:
+        """Providers, models, prompts or days side by side."""
+        return self.summaries_over(query.span(self.now) or SUMMARIES_PERIOD, query.group_by, query.asked())
+
+    def summaries_over(self, period: Period, group_by: GroupBy, asked: Asked) -> tuple[BenchmarkSummary, ...]:
+        """The same of any stretch of time."""
+        narrowed = self._narrowed(asked)
+        return get_benchmark_summaries(period, group_by=group_by, store=self.services.store, now=self.now, **narrowed)
+
+    def calls(self, query: TracesQuery, after: CallPosition | None) -> CallPage:
+        """Single calls, newest first."""
+        return self.calls_over(
+            query.span(self.now),
+            query.asked(),
+            after=after,
+            limit=query.limit,
+            min_cost=query.min_cost,
+            exact=query.exact(),
+        )
+
+    def calls_over(
+        self,
+        period: Period | None,
+        asked: Asked,
+        *,
+        after: CallPosition | None,
+        limit: int,
+        min_cost: str | None = None,
+        exact: Mapping[str, str] | None = None,
+    ) -> CallPage:
+        """The same of any stretch of time."""
+        return get_calls(
+            period,
+            store=self.services.store,
+            limit=limit,
+            after=after,
+            min_cost=min_cost,
+            exact=exact,
+            now=self.now,
+            **self._narrowed(asked),
+        )
+
+    def providers(self) -> tuple[ProviderSeen, ...]:
+        """Which providers there are."""
+        return get_providers(store=self.services.store, tenant=self.tenant())
+
+    def stats(self, period: Period, asked: Asked) -> Stats:
+        """How the calls of a stretch of time went."""
+        return get_stats(period, store=self.services.store, now=self.now, **self._narrowed(asked))
+
+    def series(self, period: Period, asked: Asked) -> tuple[Stats, ...]:
+        """The same over time."""
+        return get_series(period, store=self.services.store, now=self.now, **self._narrowed(asked))
+
+    def costs(self, query: CostsQuery, default: str) -> CostBreakdown | CostSummary:
+        """Where the money went: in a stretch of time, or in the present day, week or month."""
+        asked = self._narrowed(query.asked())
+        store, now = self.services.store, self.now
+        if query.period in CALENDAR:
+            return get_cost_summary(cast(CalendarPeriod, query.period), query.timezone, store=store, now=now, **asked)
+        return get_cost_breakdown(query.span(now, default), store=store, now=now, **asked)
+
+    def breakdown(self, period: Period, asked: Asked) -> CostBreakdown:
+        """Where the money went in a stretch of time."""
+        return get_cost_breakdown(period, store=self.services.store, now=self.now, **self._narrowed(asked))
+
+    def month(self, asked: Asked) -> CostSummary:
+        """The money of this month, with its projection."""
+        return get_cost_summary("month", store=self.services.store, now=self.now, **self._narrowed(asked))
+
+    def tenants(self, period: Period) -> TenantsReport:
+        """What each tenant used; a principal of one tenant sees itself."""
+        return get_tenants_report(period, store=self.services.store, now=self.now, tenant=self.tenant())
+
+    def budgets(self) -> list[BudgetStatus]:
+        """Where budgets stand; a principal of one tenant sees the lines that are about it alone."""
+        found = budget_status(self.services.budgets, store=self.services.store, at=self.now)
+        own = self.principal.tenant
+        if own is None:
+            return found
+        named = {budget.name: budget for budget in self.services.budgets}
+        return [status for status in found if _is_about(named[status.budget], status.scope_key, own)]
+
+    def signals(self, window: str, workflow: str | None, asked_tenant: str | None = None) -> GoldenSignals:
+        """The five golden signals, from the store."""
+        return signals_from_store(
+            window,
+            store=self.services.store,
+            workflow=workflow,
+            tenant=self.tenant(asked_tenant),
+            thresholds=self.services.thresholds,
+            now=self.now,
+        )
+
+    def signals_before(self, window: str, workflow: str | None, asked_tenant: str | None = None) -> GoldenSignals:
+        """The golden signals of the window that ended where the present one begins."""
+        return signals_from_store(
+            window,
+            store=self.services.store,
+            workflow=workflow,
+            tenant=self.tenant(asked_tenant),
+            thresholds=self.services.thresholds,
+            now=self.now - parse_window(window),
+        )
+
+    def signals_of_the_fleet(self, window: str, workflow: str | None) -> GoldenSignals:
+        """The same from the Prometheus server, which cannot tell tenants apart.
+
+        Raises:
+            Problem: 403 for a principal of one tenant; 404 where no server is configured.
+        """
+        if self.principal.tenant is not None:
+            raise Problem(HTTPStatus.FORBIDDEN, "Prometheus cannot tell tenants apart; ask the store")
+        if self.services.prometheus is None:
+            raise Problem(HTTPStatus.NOT_FOUND, "no Prometheus server is configured: start with --prometheus URL")
+        from taskpilot_obs.golden_signals.from_prometheus import signals_from_prometheus
+
+        thresholds = self.services.thresholds
+        return signals_from_prometheus(self.services.prometheus, window, workflow=workflow, thresholds=thresholds)
+
+    def run_tree(self, request_id: str) -> RunTree:
+        """Everything of one request.
+
+        Raises:
+            Problem: 404 where there is none, or where it is another tenant's.
+        """
+        found = get_run_tree(request_id, store=self.services.store, tenant=self.tenant())
+        if found is None:
+            raise Problem(HTTPStatus.NOT_FOUND, "the store has no request of this ID")
+        return found
+
+
+def _is_about(budget: Budget, scope_key: str, tenant: str) -> bool:
+    """Whether a line of the ledger counts calls of this tenant alone."""
+    wanted = budget.scope.get("tenant")
+    if wanted == EACH:
+        return bool(json.loads(scope_key or "{}").get("tenant") == tenant)
+    return wanted == tenant and not set("*?[") & set(tenant)  # a pattern may count others as well

@@ -1,0 +1,58 @@
+"""What a server works with: its store, where else it may look, and the present."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from taskpilot_obs.budgets import Budget
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.golden_signals.http import checked_url
+from taskpilot_obs.golden_signals.thresholds import Thresholds
+from taskpilot_obs.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where the page of a request leads on to.
+
+    Args:
+        trace: URL of a trace, with `{trace_id}`: `https://jaeger.example/trace/{trace_id}`.
+        dashboard: URL of a dashboard: `https://grafana.example/d/taskpilot-llm`.
+
+    Raises:
+        ConfigurationError: one is not an http(s) URL.
+    """
+
+    _: KW_ONLY
+    trace: str | None = None
+    dashboard: str | None = None
+
+    def __post_init__(self) -> None:
+        for url in (self.trace, self.dashboard):
+            if url is not None:
+                checked_url(url.replace("{trace_id}", "0"))
+        if self.trace is not None and "{trace_id}" not in self.trace:
+            raise ConfigurationError(f"links: trace: given {self.trace!r}; the URL must hold {{trace_id}}")
+
+    def trace_url(self, trace_id: str) -> str | None:
+        """Where this trace is shown; None where no URL is configured."""
+        return None if self.trace is None else self.trace.replace("{trace_id}", quote(trace_id, safe=""))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every answer is made from; shared by all requests."""
+
+    store: Store
+    budgets: Sequence[Budget] = ()
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    prometheus: str | None = None
+    links: Links = field(default_factory=Links)
+    now: Callable[[], datetime] = _now

@@ -1,0 +1,59 @@
+"""Browsers' sessions: a signed cookie that names a token. Any replica takes it, because no server remembers it."""
+
+from __future__ import annotations
+
+import binascii
+import hmac
+import json
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from taskpilot_obs.server.principal import Principal
+    from taskpilot_obs.server.tokens import TokenFile
+
+COOKIE: Final = "taskpilot_obs_session"
+LASTS_S: Final = 12 * 3_600
+_LONGEST: Final = 2_000
+
+
+class Sessions:
+    """Opens and checks sessions. One ends with its time, with its token, or with the key of the token file.
+
+    Args:
+        tokens: whose sessions.
+    """
+
+    def __init__(self, tokens: TokenFile) -> None:
+        self._tokens = tokens
+
+    def open(self, principal: Principal, digest: str) -> str:
+        """The cookie of a new session.
+
+        Args:
+            principal: who logged in.
+            digest: of the token that was shown.
+        """
+        stated = json.dumps([principal.name, digest, int(time.time()) + LASTS_S])
+        payload = urlsafe_b64encode(stated.encode()).decode()
+        return f"{payload}.{self._sign('session', payload)}"
+
+    def principal(self, cookie: str) -> Principal | None:
+        """Whose session this is; None where it is over, or was not opened here."""
+        payload, _, signature = cookie[:_LONGEST].partition(".")
+        if not hmac.compare_digest(self._sign("session", payload).encode(), signature.encode("utf-8", "replace")):
+            return None
+        try:
+            name, digest, ends = json.loads(urlsafe_b64decode(payload))
+        except (ValueError, binascii.Error):
+            return None
+        return self._tokens.named(name, digest) if time.time() < ends else None
+
+    def csrf(self, cookie: str) -> str:
+        """What forms of this session carry, so that no other site's form can act in its name."""
+        return self._sign("csrf", cookie)
+
+    def _sign(self, purpose: str, text: str) -> str:
+        message = f"{purpose}:{text}".encode("utf-8", "replace")
+        return hmac.new(self._tokens.session_key, message, "sha256").hexdigest()

@@ -1,0 +1,24 @@
+"""OpenRouter imitates OpenAI, and states what the call cost: its own charge, and what the provider behind it takes.
+
+With a key of the caller's own (`is_byok`), the charge is OpenRouter's fee only, and the provider bills the rest.
+"""
+
+from __future__ import annotations
+
+from taskpilot_obs.semconv import PriceGap
+from taskpilot_obs.usage.fields import Fields, inner
+from taskpilot_obs.usage.shapes.base import Shape, StatedCost, amount
+
+
+def cost(usage: Fields) -> StatedCost | None:
+    """The charge, and upstream's on top where the caller's own key pays that."""
+    charged = amount(usage.get("cost"))
+    if charged is None:
+        return None
+    if usage.get("is_byok") is not True:
+        return StatedCost(charged)
+    upstream = amount(inner(usage, "cost_details").get("upstream_inference_cost"))
+    return StatedCost(charged, PriceGap.UPSTREAM) if upstream is None else StatedCost(charged + upstream)
+
+
+SHAPE = Shape("openrouter", cost=cost)
