@@ -93,6 +93,11 @@ def get_recorder() -> Recorder:
     return _default
 
 
+def running_recorder() -> Recorder | None:
+    """The default recorder where it is configured; None otherwise, and nothing is configured by asking."""
+    return None if _default.parts is None else _default
+
+
 def build_recorder(**options: Unpack[Options]) -> Recorder:
     """A recorder of its own, apart from the default one; options as for `configure`."""
     from taskpilot_obs.settings import Settings

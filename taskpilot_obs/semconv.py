@@ -81,7 +81,7 @@ ERROR_CATEGORIES: Final = (
     "other",
 )
 VERDICTS: Final = ("correct", "incorrect")
-PERIODS: Final = ("day", "week", "month", "total")
+PERIODS: Final = ("day", "week", "month", "total", "minute", "hour")
 
 
 class PriceGap:
@@ -325,6 +325,9 @@ BUDGET_SPENT = _gauge(
 )
 BUDGET_RESERVED = _gauge(
     "llm_budget_reserved_usd", "Reserved for calls in progress, in USD.", Label.BUDGET, Label.PERIOD
+)
+BUDGET_ASSUMED = _gauge(
+    "llm_budget_assumed_usd", "Spent of a budget that is an estimate, in USD.", Label.BUDGET, Label.PERIOD
 )
 BUDGET_USED_RATIO = _gauge(
     "llm_budget_used_ratio", "Share of a budget that is spent, 1 = all.", Label.BUDGET, Label.PERIOD

@@ -248,6 +248,7 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
     semconv.FEEDBACK_REVISIONS: lambda: [Child(("correct",), 0.03, 0.02), Child(("incorrect",), 0.03, 0.05)],
     semconv.BUDGET_LIMIT: lambda: [Child(("research", "day"), 80, 80, is_money=True)],
     semconv.BUDGET_SPENT: lambda: [Child(("research", "day"), 40, 61, is_money=True)],
+    semconv.BUDGET_ASSUMED: lambda: [Child(("research", "day"), 0.05, 0.3, is_money=True)],
     semconv.BUDGET_RESERVED: lambda: [Child(("research", "day"), 0.4, 1.2, is_money=True)],
     semconv.BUDGET_USED_RATIO: lambda: [Child(("research", "day"), 0.5, 0.76, is_money=True)],
     semconv.BUDGET_RESETS: lambda: [Child(("research", "day"), 4e9, 4e9)],

@@ -124,7 +124,7 @@ class ActiveInvocation:
         self._step: Step | None = None
 
     def __del__(self) -> None:
-        if not self.started_ns or self.ended_ns or sys.is_finalizing():
+        if not self.is_open or sys.is_finalizing():
             return
         self._step = None  # a finalizer runs in whatever context there is
         self.end(Status.ABANDONED)
@@ -219,11 +219,12 @@ class ActiveInvocation:
         """
         if self.ended_ns:
             return
-        runtime = self.callsite.runtime
+        runtime, expected = self.callsite.runtime, self.callsite.expected
         status = Status.ERROR
         try:
             with guarded("classify", runtime.counters):
-                status, error_type = classify(type(error))
+                is_expected = expected is not None and expected(error)
+                status, error_type = (SUCCESS, "") if is_expected else classify(type(error))
                 if status in BAD:
                     details = self._note()
                     details.error_type = error_type
@@ -350,6 +351,11 @@ class ActiveInvocation:
     def ended(self) -> bool:
         """Whether it has ended."""
         return self.ended_ns != 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has started and not ended."""
+        return self.started_ns != 0 and not self.ended_ns
 
     def lineage(self) -> tuple[str | None, str | None]:
         """The nearest workflow and agent. A task stands as its own workflow."""

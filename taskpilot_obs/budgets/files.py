@@ -14,7 +14,7 @@ from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 
 _YAML: Final = frozenset({".yaml", ".yml"})
 _OPTIONS: Final = (
-    *("name", "limit_usd", "limit_tokens", "period", "timezone", "scope", "thresholds", "action"),
+    *("name", "limit_usd", "limit_tokens", "limit_requests", "period", "timezone", "scope", "thresholds", "action"),
     *("when_store_down", "when_unpriced", "max_output_tokens"),
 )
 

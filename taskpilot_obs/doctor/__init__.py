@@ -38,7 +38,7 @@ def diagnose(
         environment: False leaves the environment out, for a service that runs somewhere else.
 
     Raises:
-        ConfigurationError: A URL is no http(s) URL.
+        ConfigurationError: A URL does not begin with http:// or https://.
     """
     found = check_environment(os.environ if environ is None else environ, workers) if environment else []
     if metrics_url is not None:
