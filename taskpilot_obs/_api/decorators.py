@@ -367,8 +367,7 @@ def _wrap_generator(
     runs: RunFactory,
 ) -> Callable[P, Generator[Any, Any, R]]:
     usual, checked = work
-    callsite, new = runs
-    runtime = callsite.runtime
+    runtime = runs.callsite.runtime
 
     @functools.wraps(function)
     def stepped(run: ActiveInvocation, inner: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
@@ -390,8 +389,7 @@ def _wrap_async_generator(
     runs: RunFactory,
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
     usual, checked = work
-    callsite, new = runs
-    runtime = callsite.runtime
+    runtime = runs.callsite.runtime
 
     def begun(run: ActiveInvocation, inner: AsyncGenerator[Any, Any]) -> tuple[Any, AsyncGenerator[Any, Any]]:
         return run.start(), inner
