@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from copy import copy
 from types import coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskpilot_obs._enforcement.enforcer import Enforcer
 from taskpilot_obs._enforcement.wrappers import CheckOptions, SettledOptions, Work, refuse_unfit, settle, with_checks
 from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
+from taskpilot_obs._recording.content import Parameters
 from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
 from taskpilot_obs._recording.invocation import ActiveInvocation, current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
@@ -206,7 +208,7 @@ def observe_llm(
     def decorate(function: Any) -> Any:
         argument = model_argument(function) if model is None else None
         site = callsite if argument is None else _finding(callsite, argument, attributes)
-        return _decorate(function, used, RunFactory(site, LlmInvocation), options)
+        return _decorate(function, used, RunFactory(copy(site), LlmInvocation), options)
 
     return decorate if target is None else decorate(target)
 
@@ -287,6 +289,7 @@ def _kind_of(function: Any) -> Any:
 
 def _wrap(function: Callable[..., Any], recorder: Recorder, runs: RunFactory, options: SettledOptions) -> Any:
     kind = _kind_of(function)
+    runs.callsite.parameters = Parameters.of(function)
     for checks in (recorder.runtime.checks, options.checks):
         if checks is not None:
             refuse_unfit(function, kind, checks, buffer=options.buffer)

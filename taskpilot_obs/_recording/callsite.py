@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from taskpilot_obs._recording.content import UNKNOWN
 from taskpilot_obs._recording.spans import span_kind
 from taskpilot_obs._recording.statuses import Expected, expectation
 from taskpilot_obs._support.bounded import BoundedDict
@@ -48,6 +49,7 @@ class Callsite:
         "is_workflow",
         "name",
         "operation",
+        "parameters",
         "root_lineage",
         "runtime",
         "span_attributes",
@@ -70,6 +72,8 @@ class Callsite:
         """Nearest workflow and agent of a run with nothing above it."""
         self.attributes = runtime.fit(attributes)
         self.checks: Checks | None = None
+        self.parameters = UNKNOWN
+        """What the function that is called there names its arguments."""
         self.expected: Callable[[BaseException], bool] | None = None
         """Tells whether an exception is an expected outcome: its run is a success."""
         self.span_name = f"{operation.value} {name}" if name else operation.value
@@ -79,6 +83,11 @@ class Callsite:
         if key is not None:
             self.span_attributes[key] = name
         self.span_attributes.update({Attr.USER_PREFIX + key: value for key, value in self.attributes.items()})
+
+    @property
+    def shows_messages(self) -> bool:
+        """Whether spans show what goes in and comes out as messages: all but those of tools."""
+        return self.runtime.tracing is not None and not self.is_tool
 
     def __getstate__(self) -> dict[str, object]:
         """For pickle: a read-only mapping cannot be pickled, and the recorder becomes the default one elsewhere."""

@@ -141,7 +141,16 @@ class LlmInvocation(ActiveInvocation):
     # --- what the caller says ----------------------------------------------------------------------------------------
 
     def record_response(self, response: object) -> None:
-        """Read usage, model and finish reasons from a provider's response: an SDK's object, a dict, a message."""
+        """Read usage, model and finish reasons from a provider's response: an SDK's object, a dict, a message.
+
+        Where content is captured, the response is kept as what came out.
+        """
+        self.note_response(response)
+        if not self.ended_ns and self.callsite.runtime.redactor is not None:
+            self.observe_output(response)
+
+    def note_response(self, response: object) -> None:
+        """Read a response like `record_response`, and keep none of its content."""
         with guarded("record_response", self.callsite.runtime.counters):
             self.record_reading(self._read(response))
 
@@ -156,7 +165,7 @@ class LlmInvocation(ActiveInvocation):
         limits = self.callsite.runtime.limits
         limited = limits is not None and limits.count_tokens
         if self.span is not None or limited or self._listeners:
-            self.record_response(response)
+            self.note_response(response)
         elif not self.ended_ns:
             self._unread = response
 
@@ -374,7 +383,7 @@ class LlmInvocation(ActiveInvocation):
         listeners = () if self.ended_ns else self._listeners
         try:
             if result is not None:
-                self.record_response(result)
+                self.note_response(result)
         finally:  # a Ctrl-C while it is read is the user's, and must not leave the call open
             limits = self.callsite.runtime.limits
             if limits is not None and not self.ended_ns:
