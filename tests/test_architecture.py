@@ -174,9 +174,9 @@ def test_one_broad_except() -> None:
 
 
 def test_modules_are_short() -> None:
-    """Few modules are over 400 lines, and none over 580."""
+    """Few modules are over 400 lines, and none over 620."""
     long = {name_of(path): len(path.read_text().splitlines()) for path in MODULES}
-    assert {name: lines for name, lines in long.items() if lines > 580} == {}
+    assert {name: lines for name, lines in long.items() if lines > 620} == {}
     over = {name: lines for name, lines in long.items() if lines > 400}
     assert len(over) <= 10, over
 
