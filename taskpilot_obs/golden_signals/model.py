@@ -124,6 +124,8 @@ class GoldenSignals(_Frozen):
     """Percent of finished runs with at least one policy violation."""
     runs_with_violations: Ratio
     workflows: Mapping[str, WorkflowSignals]
+    history_s: float | None = None
+    """Seconds of history that a Prometheus server has for the figures; None where no server was asked."""
     notes: tuple[str, ...] = ()
     """In words: why a figure is missing, or what it does not cover."""
 
