@@ -5,10 +5,11 @@ cd "$(dirname "$0")/.."
 
 missing=""
 for package in prometheus:promtool prometheus-alertmanager:amtool docker-compose:docker-compose \
-    chromium:chromium; do
+    victoria-metrics:victoria-metrics chromium:chromium; do
     command -v "${package#*:}" >/dev/null || missing="$missing ${package%%:*}"
 done
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
+command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         export DEBIAN_FRONTEND=noninteractive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import logging
 import threading
 from contextlib import ExitStack
@@ -90,6 +91,10 @@ def get_recorder() -> Recorder:
             if _default.parts is None:
                 configure()
     return _default
+
+
+# Pickled functions and handlers record where they are unpickled.
+copyreg.pickle(Recorder, lambda _: (get_recorder, ()))
 
 
 def running_recorder() -> Recorder | None:
@@ -206,6 +211,7 @@ def _metrics(settings: Settings, recorder: Recorder, counters: InternalCounters)
         return None
     return PrometheusExporter(
         settings.registry,
+        namespace=settings.namespace,
         service=settings.service,
         service_version=settings.service_version,
         version=library_version(),
@@ -273,10 +279,17 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
         undo.callback(getattr(log, "shutdown", lambda _timeout_s: None), 0.0)
         found.insert(0, (AUDIT_LOG, log))
     if settings.store is not None:
+        from taskpilot_obs.settings import UNKNOWN_SERVICE
         from taskpilot_obs.store.exporter import StoreExporter
 
         every, days = settings.store_aggregate_every_s, settings.store_retention_days
-        store = StoreExporter(settings.store, aggregate_every_s=every, retention_days=days)
+        store = StoreExporter(
+            settings.store,
+            aggregate_every_s=every,
+            retention_days=days,
+            service=settings.service if settings.service != UNKNOWN_SERVICE else None,
+            environment=settings.environment,
+        )
         undo.callback(store.shutdown, 0.0)
         found.append(("store", store))
     return [

@@ -10,13 +10,14 @@ import typer
 from taskpilot_obs._support.assets import RULES, SETTINGS, observability_dir
 from taskpilot_obs.cli._output import say
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
-from taskpilot_obs.rules.folders import differing, write
+from taskpilot_obs.rules.folders import Target, differing, write
 from taskpilot_obs.rules.settings import Settings, load_settings
 
 SettingsFile = Annotated[
     Path | None, typer.Option("--settings", help="Settings file; without it, the shipped settings.", show_default=False)
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder that the rules are written to.")]
+For = Annotated[Target, typer.Option("--target", help="What will load the files.")]
 Folder = Annotated[
     Path | None, typer.Option("--dir", help="Folder of rules; without it, the shipped one.", show_default=False)
 ]
@@ -30,11 +31,14 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="rules")
 
 
-def render(out: Out, *, settings: SettingsFile = None) -> None:
-    """Write the rule files that the settings ask for."""
+def render(out: Out, *, settings: SettingsFile = None, target: For = Target.PROMETHEUS) -> None:
+    """Write the rule files that the settings ask for.
+
+    Targets: prometheus (and Thanos), victoriametrics (vmalert), mimir (mimirtool), kubernetes (PrometheusRule objects).
+    """
     found = _settings(settings)
     try:
-        written = write(found, out)
+        written = write(found, out, target)
     except OSError as problem:
         raise typer.BadParameter(str(problem), param_hint="--out") from problem
     say(f"{len(written)} files written to {out}")

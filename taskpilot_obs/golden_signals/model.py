@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
@@ -126,6 +127,8 @@ class GoldenSignals(_Frozen):
     workflows: Mapping[str, WorkflowSignals]
     history_s: float | None = None
     """Seconds of history that a Prometheus server has for the figures; None where no server was asked."""
+    incomplete_before: datetime | None = None
+    """A telemetry store has deleted records before this moment by age; `notes` say which. None: all are counted."""
     notes: tuple[str, ...] = ()
     """In words: why a figure is missing, or what it does not cover."""
 
