@@ -11,6 +11,7 @@ from taskpilot_obs._support.assets import RULES, SETTINGS, observability_dir
 from taskpilot_obs.cli._output import say
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.rules.folders import Target, differing, write
+from taskpilot_obs.rules.listing import alerts_table
 from taskpilot_obs.rules.settings import Settings, load_settings
 
 SettingsFile = Annotated[
@@ -24,10 +25,11 @@ Folder = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command and its two verbs."""
+    """Add the command and its verbs."""
     group = typer.Typer(help="Recording and alert rules for Prometheus.", no_args_is_help=True)
     group.command(name="render")(render)
     group.command(name="check")(check)
+    group.command(name="list")(list_alerts)
     app.add_typer(group, name="rules")
 
 
@@ -54,6 +56,11 @@ def check(*, settings: SettingsFile = None, folder: Folder = None) -> None:
     if wrong:
         raise typer.Exit(1)
     say(f"the rules in {where} are those of the settings")
+
+
+def list_alerts(*, settings: SettingsFile = None) -> None:
+    """Print the alerts that the settings ask for, as a table of Markdown."""
+    typer.echo(alerts_table(_settings(settings)), nl=False)
 
 
 def _settings(path: Path | None) -> Settings:
