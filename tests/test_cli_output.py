@@ -54,7 +54,18 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     now = datetime.now(UTC)
     for number, named in enumerate((*HOSTILE, *FORMULAS, LONG)):
         moment = now - timedelta(minutes=number)
-        exporter.export([llm_call(moment, cost=Decimal("0.000048"), tenant=named, agent=named, response_model=named)])
+        exporter.export(
+            [
+                llm_call(
+                    moment,
+                    cost=Decimal("0.000048"),
+                    tenant=named,
+                    agent=named,
+                    request_model=named,
+                    response_model=named,
+                )
+            ]
+        )
     exporter.export([llm_call(now, cost=Decimal("123456.78"), tenant="big", agent="big")])
     exporter.shutdown(1.0)
     return where
