@@ -138,7 +138,7 @@ class Stream:
         )
 
     def _is_placeholder(self, usage: Usage) -> bool:
-        """Whether nothing was counted: zeros for both, or one that is stated for the output (not left over of a total)."""
+        """Whether nothing was counted: zeros for both, or one that is stated for the output."""
         if usage.output_tokens:
             return False
         return not usage.input_tokens or first(self._stated, *_STATED_OUTPUTS) == 0
