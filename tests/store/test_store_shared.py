@@ -174,7 +174,7 @@ def test_an_error_names_what_is_missing(server: Server) -> None:
         store.close()
 
 
-SECRET = "S3CR3T"  # noqa: S105  nobody's
+SECRET = "S3CR3T"  # noqa: S105  a pretended one
 SPELT = (
     f"postgresql+psycopg://u@127.0.0.1:1/db?password={SECRET}",
     f"postgresql+psycopg://u:p@{SECRET}@127.0.0.1:1/db",
