@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from taskpilot_obs._recording.llm_invocation import LlmInvocation
-from taskpilot_obs._recording.statuses import register_status
-from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.config import get_recorder
+from taskpilot_obs.integration import LlmInvocation, guarded, register_status
 from taskpilot_obs.records import SUCCESS, Operation, Status
 from taskpilot_obs_langchain import answers, middleware, models, streams
 from taskpilot_obs_langchain.breakpoints import hear_graphs
 from taskpilot_obs_langchain.chains import PLUMBING, ROOT, Kind, agent_name, is_own_node, is_pause, kind_of
 from taskpilot_obs_langchain.opening import Opener
+from taskpilot_obs_langchain.run_config import note_config
 from taskpilot_obs_langchain.runs import Entry, Link, close, end_beneath, link, mark_left, note, runs_of, take
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.outputs import LLMResult
 
-    from taskpilot_obs._recording.recorder import Recorder
+    from taskpilot_obs.integration import Recorder
 
 _WORKFLOW: Final = Operation.WORKFLOW
 
@@ -47,6 +46,8 @@ class ObservabilityHandler(BaseCallbackHandler):
         root: what the outermost run is. By default a workflow, or an agent where it is a `create_agent` graph; within a
             `@observe_workflow` or another run of ours it is no run of its own, unless you say here what it is.
         name: of the outermost run, where its own (`RunnableSequence`, `LangGraph`) says little.
+        nodes: names of the agents that a graph's nodes are, where they differ from the nodes' own; None leaves a node
+            out, as `{"tools": None}` does for a `ToolNode`, whose tools then belong to the run above.
         recorder: where to record; the default recorder when left out.
 
     Raises:
@@ -69,6 +70,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         *,
         root: Literal["workflow", "agent"] | None = None,
         name: str | None = None,
+        nodes: Mapping[str, str | None] | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         if root not in {None, "workflow", "agent"}:
@@ -77,6 +79,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         self._runs = runs_of(self._recorder)
         self._root = {None: None, "workflow": Operation.WORKFLOW, "agent": Operation.AGENT}[root]
         self._name = name
+        self._nodes = dict(nodes or {})
         self._open = Opener(self._recorder)
         self._guard = guarded("langchain", self._recorder.counters)
         self._silent = self._runs.silent
@@ -86,7 +89,7 @@ class ObservabilityHandler(BaseCallbackHandler):
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         """A pickled handler, or a model that holds one, records by the default recorder of the process it reaches."""
         root: Any = None if self._root is None else self._root.value.removeprefix("invoke_")
-        return partial(ObservabilityHandler, root=root, name=self._name), ()
+        return partial(ObservabilityHandler, root=root, name=self._name, nodes=self._nodes), ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ObservabilityHandler:
         """A model that is copied with the handler in it goes on recording where it did."""
@@ -124,7 +127,13 @@ class ObservabilityHandler(BaseCallbackHandler):
             if kind is PLUMBING:
                 return
             self._begin_chain(entry, kind, called, metadata)
-            if entry.mine and entry.run is not None and (type(inputs) is str or self._recorder.redactor is not None):
+            if entry.mine:
+                note_config(entry.run, metadata, tags)
+            if (
+                entry.mine
+                and entry.run is not None
+                and (type(inputs) is str or self._recorder.runtime.redactor is not None)
+            ):
                 entry.run.set_input(inputs)  # of anything but text only the content is of interest, where it is wanted
 
     def _begin_chain(self, entry: Entry, kind: Kind, called: str, metadata: Mapping[str, Any] | None) -> None:
@@ -136,7 +145,9 @@ class ObservabilityHandler(BaseCallbackHandler):
         elif kind is Kind.STEP:
             entry.hook = middleware.hook_of(called)
         elif kind is Kind.AGENT:
-            self._open.run(entry, Operation.AGENT, called)
+            named = self._nodes.get(called, called)
+            if named is not None:
+                self._open.run(entry, Operation.AGENT, named)
         else:
             entry.graph = True
             if is_own_node(called, entry.above):
@@ -214,7 +225,7 @@ class ObservabilityHandler(BaseCallbackHandler):
                         call.leave_unpriced()
                     elif (said.get("invocation_params") or models.NOTHING).get("cached_content"):
                         call.note_dropped("input_audio_tokens", "input_image_tokens")
-                if self._recorder.redactor is not None:
+                if self._recorder.runtime.redactor is not None:
                     call.set_input(models.plain(messages[0]))
 
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **said: Any) -> None:
@@ -231,6 +242,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         settings = serialized.get("kwargs") if serialized else None
         call = self._open.call(entry, said, settings if type(settings) is dict else models.NOTHING)
         self._silent[entry.key] = call
+        note_config(call, said.get("metadata"), said.get("tags"))
         return call
 
     def _note(self, said: Mapping[str, Any]) -> Entry | None:
@@ -325,7 +337,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         """It has found something, or nothing."""
         entry = take(self._runs, run_id)
         if entry is not None and entry.mine and entry.run is not None:
-            found = [document.page_content for document in documents] if self._recorder.redactor else None
+            found = [document.page_content for document in documents] if self._recorder.runtime.redactor else None
             entry.run.end(SUCCESS, found)
 
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -337,6 +349,7 @@ class ObservabilityHandler(BaseCallbackHandler):
             entry = self._note(said)
             if entry is not None:
                 self._open.tool(entry, said.get("name") or _name_in(serialized), kind, said.get("tool_call_id"))
+                note_config(entry.run, said.get("metadata"), said.get("tags"))
                 if entry.run is not None:
                     entry.run.set_input(asked)
 
