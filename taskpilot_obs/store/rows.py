@@ -49,6 +49,8 @@ _UNKNOWN_SOURCE: Final = Source()
 MAX_TEXT: Final = 256
 """Longest name or identifier that is stored."""
 MAX_MESSAGE: Final = 2_000
+FEEDBACK_COMMENT: Final = "feedback_comment"
+"""Attribute of a verdict that holds its comment, which whoever records it has redacted."""
 _DIGEST: Final = 16
 MAX_TOKENS: Final = 10**12
 """A provider's claim beyond this is nonsense, and would make sums overflow."""
@@ -227,7 +229,7 @@ def _feedback(feedback: Feedback, source: Source) -> Row:
         stored_text(said("variant")),
         *source,
         stored_text(origin.session),
-        None,
+        _message(said(FEEDBACK_COMMENT)),
         stored_text(said("experiment_unit")),
     )
 
@@ -325,8 +327,8 @@ def named_in(codec: str, text: str) -> str:
     return text
 
 
-def _message(value: str | None) -> str | None:
-    return None if value is None else _takable(value)[:MAX_MESSAGE]
+def _message(value: Any) -> str | None:
+    return None if not isinstance(value, str) else _takable(value)[:MAX_MESSAGE]
 
 
 def _encodable(text: str) -> bool:
