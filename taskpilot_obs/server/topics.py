@@ -1,7 +1,7 @@
 """Further topics of the server: modules beside this one that add routes and pages when they are there.
 
 Such a module has `rest`, an `APIRouter` with the prefix `/v1` and `ProblemRoute` whose routes take `Reading`, and
-`pages`, a tuple of `Shown`. It is mounted under the same access as everything else, in `create_app()` and in `router()`.
+`pages`, a tuple of `Shown`. It is mounted under the same access as everything else, in `create_app()` and `router()`.
 """
 
 from __future__ import annotations
