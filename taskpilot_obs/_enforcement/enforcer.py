@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -11,19 +12,25 @@ from weakref import WeakKeyDictionary
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import RefusedError
-from taskpilot_obs.records import Operation, Origin, Stage
+from taskpilot_obs.records import CheckResult, DecisionKind, Operation, Origin, Stage, Verdict
 from taskpilot_obs.safety import checks as running
 from taskpilot_obs.safety.subjects import NO_ARGUMENTS, Subject
 from taskpilot_obs.safety.texts import texts_in
+from taskpilot_obs.semconv import INTERNAL_ERRORS
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.callsite import Host
     from taskpilot_obs._recording.invocation import ActiveInvocation
     from taskpilot_obs._recording.recorder import Recorder
+    from taskpilot_obs._recording.spans import LiveSpan
     from taskpilot_obs.budgets.admission import AdmissionController
     from taskpilot_obs.records import Record
     from taskpilot_obs.safety.checks import Checks, Outcome, Ready
 
+logger = logging.getLogger("taskpilot_obs")
+
+BYPASSED = "bypassed"
+"""Where decisions are counted that could not be enforced (`taskpilot_obs_internal_errors_total`)."""
 _LONGEST_REASON = 1_000
 _redact: Callable[[str], str] | None = None
 
@@ -99,13 +106,13 @@ class Enforcer:
 
     def ask_too_late(self, run: ActiveInvocation, result: object) -> None:
         """About a stream that is out already: what would have been withheld is recorded, and cannot be."""
-        ready = tuple(check._replace(refuses_at=()) for check in self.at(Stage.OUTPUT))
+        ready = tuple(check.where_nothing_stops(Stage.OUTPUT) for check in self.at(Stage.OUTPUT))
         if ready:
             self._ask(run, ready, Stage.OUTPUT, self._answer(run, result))
 
     async def ask_too_late_async(self, run: ActiveInvocation, result: object) -> None:
         """About an asynchronous stream that is out already."""
-        ready = tuple(check._replace(refuses_at=()) for check in self.at(Stage.OUTPUT))
+        ready = tuple(check.where_nothing_stops(Stage.OUTPUT) for check in self.at(Stage.OUTPUT))
         if ready:
             await self._ask_async(run, ready, Stage.OUTPUT, self._answer(run, result))
 
@@ -162,8 +169,13 @@ def check_input(
         RefusedError: a check in enforce mode refused, or an asynchronous check cannot be awaited here. Do not call the
             tool or the model; end the run with `fail(error)`.
     """
-    if run.callsite.host.enabled:
-        _enforcer_of(run).ask_in(run, *_as_call(content, arguments))
+    host = run.callsite.host
+    if host.enabled:
+        args, kwargs = _as_call(content, arguments)
+        if isinstance(run, LlmInvocation) and host.limits is not None and host.limits.budgets is not None:
+            for budget in host.limits.budgets.bypass_in_event_loop(run, args, kwargs):
+                note_bypass(host, "budget", budget, "its store cannot be asked in an event loop that must go on")
+        _enforcer_of(run).ask_in(run, args, kwargs)
 
 
 async def check_input_async(
@@ -273,11 +285,51 @@ def origin_of(run: ActiveInvocation) -> Origin:
 
 def report(run: ActiveInvocation, stage: Stage, outcomes: list[Outcome], *, goes_on: bool) -> None:
     """Hand the outcomes over, and raise the refusal if there is one."""
-    run.callsite.host.pipeline.put(
-        _Report(run, stage, [each if each.reason is None else _safe(each) for each in outcomes])
-    )
+    host = run.callsite.host
+    safe = [each if each.reason is None else _safe(each) for each in outcomes]
+    host.pipeline.put(_Report(run, stage, safe))
+    if run.span is not None:
+        with guarded("span", host.counters):
+            _add_events(run.span, stage, safe)
+    for outcome in safe:
+        if outcome.check.is_bypassed and outcome.result is CheckResult.BYPASSED:
+            note_bypass(host, outcome.check.kind.value, outcome.check.name, "its answer came when the work was done")
     if not goes_on:
         raise running.refusal(outcomes[-1], stage, run.request_id)
+
+
+def _add_events(span: LiveSpan, stage: Stage, outcomes: Sequence[Outcome]) -> None:
+    """Show violations of policies, and what guardrails decided, as events of the run's span."""
+    for outcome in outcomes:
+        check = outcome.check
+        if check.kind is DecisionKind.GUARDRAIL or outcome.verdict is not Verdict.ALLOW:
+            span.add_decision(
+                kind=check.kind,
+                name=check.name,
+                verdict=outcome.verdict,
+                result=outcome.result,
+                stage=stage,
+                severity=outcome.severity,
+                reason=outcome.reason,
+            )
+
+
+_told: set[tuple[str, str]] = set()
+
+
+def note_bypass(host: Host, kind: str, name: str, why: str) -> None:
+    """Count that a check in enforce mode could not refuse, and log it once.
+
+    Args:
+        host: the recorder.
+        kind: `policy`, `guardrail` or `budget`.
+        name: of the check.
+        why: the reason, for the log.
+    """
+    host.counters.add(INTERNAL_ERRORS, (BYPASSED,))
+    if (kind, name) not in _told:
+        _told.add((kind, name))
+        logger.warning("taskpilot_obs: %s %r in enforce mode was bypassed: %s", kind, name, why)
 
 
 def _safe(outcome: Outcome) -> Outcome:

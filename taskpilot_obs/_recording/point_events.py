@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from taskpilot_obs._recording.invocation import ActiveInvocation
+    from taskpilot_obs._recording.spans import LiveSpan
     from taskpilot_obs._recording.verdicts import Verdicts
     from taskpilot_obs.records import AttributeValue, Record
 
@@ -175,22 +176,25 @@ class Reporter(Host):
         if reason is not None:
             reason = plain_text(reason) if self.redactor is None else self.redactor.text(plain_text(reason))
         outcome = CheckResult.PASSED if ruling is Verdict.ALLOW else CheckResult.WOULD_BLOCK
-        self.report(
-            Decision(
-                DecisionKind(kind),
-                plain_text(name),
-                ruling,
-                CheckResult(result) if result is not None else outcome,
-                self.origin(),
-                self._time(),
-                reason,
-                Severity(severity),
-                Stage(stage) if stage is not None else None,
-                None if tool is None else plain_text(tool),
-                duration_seconds if isinstance(duration_seconds, int | float) else None,
-                self.fit(self.readable("record_decision", attributes)),
-            )
+        decision = Decision(
+            DecisionKind(kind),
+            plain_text(name),
+            ruling,
+            CheckResult(result) if result is not None else outcome,
+            self.origin(),
+            self._time(),
+            reason,
+            Severity(severity),
+            Stage(stage) if stage is not None else None,
+            None if tool is None else plain_text(tool),
+            duration_seconds if isinstance(duration_seconds, int | float) else None,
+            self.fit(self.readable("record_decision", attributes)),
         )
+        self.report(decision)
+        running = context.current_invocation()
+        if running is not None and running.span is not None:
+            with guarded("span", self.counters):
+                _show(running.span, decision)
 
     def record_audit_event(self, event: str, **attributes: AttributeValue) -> None:
         """Write an event of the application's (task created, approved, …) to the audit log, with the request ID."""
@@ -241,3 +245,17 @@ class Reporter(Host):
 
     def _time(self) -> int:
         return self.clock.unix_ns(self.now()) if self.enabled else time.time_ns()
+
+
+def _show(span: LiveSpan, decision: Decision) -> None:
+    """Show a violation, and what a guardrail decided, as an event of the span of the run that it is about."""
+    if decision.kind is DecisionKind.GUARDRAIL or decision.verdict is not Verdict.ALLOW:
+        span.add_decision(
+            kind=decision.kind,
+            name=decision.name,
+            verdict=decision.verdict,
+            result=decision.result,
+            stage=decision.stage,
+            severity=decision.severity,
+            reason=decision.reason,
+        )

@@ -36,6 +36,7 @@ _RENEWALS: Final = 3
 """How often a reservation is renewed within its length."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_PRICE: Final = "no price is known for the model"
+_NO_WAIT: Final = "the store of the budgets cannot be asked in an event loop that must go on"
 _NO_STORE: Final = "the store of the budgets cannot be asked"
 
 
@@ -170,6 +171,26 @@ class AdmissionController:
                 " `async with track_llm(…)`, or decorate the coroutine function with @observe_llm"
             )
         self.admit(admitted)
+
+    def bypass_in_event_loop(
+        self, run: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]
+    ) -> list[str]:
+        """Let a call pass where asking the store would block an event loop that cannot wait.
+
+        Returns:
+            The budgets in enforce mode that were not asked, each with a decision `bypassed`; the call is booked.
+        """
+        if not self.ledger.blocking or not _in_event_loop():
+            return []
+        admitted = self._admitted(run, args, kwargs)
+        if admitted is None:
+            return []
+        request, names = admitted.request, []
+        with guarded(COMPONENT, self.counters):
+            for line in self._lines_of(request, self.enforced)[0]:
+                self.emit(failure_of(line, request.origin, request.at_unix_ns, _NO_WAIT, refused=False))
+                names.append(line.budget.name)
+        return names
 
     async def before_async(self, run: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
         """Reserve for a call that begins in an event loop, which goes on meanwhile."""

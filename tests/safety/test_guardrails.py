@@ -289,7 +289,7 @@ def test_what_a_plain_function_returns_lazily_is_checked_when_it_ends(seen: Any,
     assert asyncio.run(main()) == ["how rude"]
     assert list(agent(words())) == ["how rude"]
     assert [run.status for run in seen] == [Status.BLOCKED, Status.SUCCESS, Status.SUCCESS]
-    assert Counter(each.result for each in decisions) == {CheckResult.BLOCKED: 1, CheckResult.WOULD_BLOCK: 2}
+    assert Counter(each.result for each in decisions) == {CheckResult.BLOCKED: 1, CheckResult.BYPASSED: 2}
 
 
 async def judge(subject: Any) -> Any:
@@ -515,7 +515,7 @@ def test_recorder_wide_checks_that_came_later_do_what_they_can() -> None:
     ):
         assert plain("hello") == "x"
         assert list(stream("hello")) == ["how", "rude"]
-        assert [each.result.value for each in decisions] == ["bypassed", "passed", "bypassed", "would_block"]
+        assert [each.result.value for each in decisions] == ["bypassed", "passed", "bypassed", "bypassed"]
 
 
 def test_wrong_configuration_changes_nothing(recorder: Any) -> None:
