@@ -20,7 +20,7 @@ app.mount("/metrics", metrics_app())
 async def answer(question: str) -> str:
     """What the service is for."""
     if "?" not in question:
-        raise ValueError("this is no question")
+        raise ValueError("a question ends with a question mark")
     return f"42, to: {question}"
 
 

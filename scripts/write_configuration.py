@@ -30,6 +30,7 @@ EXAMPLES: Final = {
     "enabled": "False",
     "service": '"support-bot"',
     "service_version": '"1.4.2"',
+    "environment": '"production"',
     "audit_log": '"logs/audit.jsonl"',
     "audit_max_bytes": "50_000_000",
     "audit_max_age": '"12h"',

@@ -273,10 +273,17 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
         undo.callback(getattr(log, "shutdown", lambda _timeout_s: None), 0.0)
         found.insert(0, (AUDIT_LOG, log))
     if settings.store is not None:
+        from taskpilot_obs.settings import UNKNOWN_SERVICE
         from taskpilot_obs.store.exporter import StoreExporter
 
         every, days = settings.store_aggregate_every_s, settings.store_retention_days
-        store = StoreExporter(settings.store, aggregate_every_s=every, retention_days=days)
+        store = StoreExporter(
+            settings.store,
+            aggregate_every_s=every,
+            retention_days=days,
+            service=settings.service if settings.service != UNKNOWN_SERVICE else None,
+            environment=settings.environment,
+        )
         undo.callback(store.shutdown, 0.0)
         found.append(("store", store))
     return [

@@ -20,10 +20,10 @@ PACKAGE = ROOT / "taskpilot_obs"
 LAYERS = {
     0: "records semconv exceptions _support.function_kinds _support.assets _support.ids _support.clock _recording.statuses figures charts _support.sketch",  # noqa: E501  one line a layer
     1: "_support.kubernetes _recording.context _support.guarded _support.counters _recording.rollups providers usage pricing safety _recording.verdicts executors rules _support.calendar",  # noqa: E501  one line a layer
-    2: "_recording.spans _recording.callsite _recording.snapshots _recording.invocation _recording.finalized _recording.llm_invocation _recording.llm_outcome exporters _pipeline.pipeline audit store budgets _pipeline.batched",  # noqa: E501  one line a layer
+    2: "genai_spans _recording.spans _recording.callsite _recording.snapshots _recording.invocation _recording.finalized _recording.llm_invocation _recording.llm_outcome _recording.model_argument exporters _pipeline.pipeline audit store budgets _pipeline.batched",  # noqa: E501  one line a layer
     3: "_recording.point_events _recording.recorder _enforcement.enforcer stats compare golden_signals settings log_context",  # noqa: E501  one line a layer
     4: "config testing",
-    5: "_api.decorators _recording.unfinished _recording.generators _enforcement.wrappers _api.blocks _api.events exposition gunicorn doctor integration",  # noqa: E501  one line a layer
+    5: "_api.decorators _recording.unfinished _recording.sdk_streams _recording.generators _enforcement.wrappers _api.blocks _api.events exposition gunicorn doctor integration",  # noqa: E501  one line a layer
     6: "__init__ cli demo server",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}

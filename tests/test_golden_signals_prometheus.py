@@ -49,7 +49,7 @@ SHIPPED_RECORDS = {
     "job:llm_cost_usd",
     "job:policy_violations",
 }
-KINDS = {"workflow_duration_seconds": "histogram", "process_start_time_seconds": "gauge", RECORDED: "gauge"}
+KINDS = {"workflow_duration_seconds": "histogram", "taskpilot_obs_start_time_seconds": "gauge", RECORDED: "gauge"}
 
 
 class History:
@@ -94,7 +94,7 @@ def fleet() -> History:
     history = History()
     for instance in ("a", "b"):
         where = f'job="agents",instance="{instance}"'
-        history.grow("process_start_time_seconds", where, lambda _: history.now - 90_000)
+        history.grow("taskpilot_obs_start_time_seconds", where, lambda _: history.now - 90_000)
         runs = f'{where},workflow="handle"'
         history.grow("workflow_runs_total", f'{runs},status="success"', steadily(3420))
         history.grow("workflow_runs_total", f'{runs},status="error"', steadily(180))

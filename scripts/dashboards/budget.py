@@ -36,7 +36,7 @@ _NOW: tuple[Panel, ...] = (
         no_value=_NONE,
     ),
     stats(
-        "Begins anew in",
+        "Resets in",
         "Until the present period ends, in the budget's own time zone. A total has no end.",
         Query(f"{_fullest(semconv.BUDGET_RESETS)} - time()", _LEGEND, instant=True),
         unit=SECONDS,

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar,
 from taskpilot_obs._enforcement.enforcer import Enforcer
 from taskpilot_obs._enforcement.wrappers import CheckOptions, Place, Work, gated, place, refuse_unfit
 from taskpilot_obs._recording import context
-from taskpilot_obs._recording.callsite import Callsite
+from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
 from taskpilot_obs._recording.finalized import FinalizedInvocation
 from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
 from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.model_argument import ModelArgument, model_argument
+from taskpilot_obs._recording.sdk_streams import follow_stream
+from taskpilot_obs._recording.statuses import Expected
 from taskpilot_obs._recording.unfinished import follow, is_unfinished
 from taskpilot_obs._support.function_kinds import of_the_kind_of
 from taskpilot_obs.config import get_recorder
+from taskpilot_obs.providers.names import infer_provider
 from taskpilot_obs.records import SUCCESS, Operation
 
 if TYPE_CHECKING:
@@ -53,6 +57,7 @@ def observe_workflow(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_workflow(
@@ -62,6 +67,7 @@ def observe_workflow(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a workflow: a task as its users see it.
@@ -75,6 +81,8 @@ def observe_workflow(
         name: the same by keyword.
         recorder: where to record; the default recorder when left out.
         attributes: for spans and audit log, of every call.
+        expected: exceptions that are outcomes like others (`NotFound`), as classes or as a function of the exception:
+            the run is a success, and the exception passes.
         checks: `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call; and `budget`:
             what the LLM calls beneath may cost. See `CheckOptions`.
 
@@ -84,7 +92,9 @@ def observe_workflow(
             or the attributes are no mapping.
         ConfigurationError: something is no check, or an option is wrong.
     """
-    return _observe(Operation.WORKFLOW, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(
+        Operation.WORKFLOW, target if name is None else name, recorder, attributes, place(**checks), expected
+    )
 
 
 @overload
@@ -95,6 +105,7 @@ def observe_agent(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_agent(
@@ -104,10 +115,11 @@ def observe_agent(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a run of an agent; arguments as for `observe_workflow`."""
-    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, place(**checks), expected)
 
 
 @overload
@@ -118,6 +130,7 @@ def observe_tool(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_tool(
@@ -127,10 +140,11 @@ def observe_tool(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a tool call of the agent that runs; arguments as for `observe_workflow`."""
-    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, place(**checks))
+    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, place(**checks), expected)
 
 
 @overload
@@ -143,6 +157,7 @@ def observe_llm(
     operation: str = Operation.CHAT,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_llm(
@@ -154,6 +169,7 @@ def observe_llm(
     operation: str = Operation.CHAT,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function that returns a provider's response, and read usage and model from it.
@@ -162,11 +178,13 @@ def observe_llm(
 
     Args:
         target: the function, when bare.
-        model: the model asked for; where it is left out, the response says.
+        model: the model asked for; where it is left out, the function's argument `model`, `model_name` or `model_id`
+            names it, or else the response.
         provider: who serves it; inferred from the model when left out.
         operation: `chat` or `embeddings`.
         recorder: where to record; the default recorder when left out.
         attributes: for spans and audit log, of every call.
+        expected: as for `observe_workflow`.
         checks: as for `observe_workflow`.
 
     Raises:
@@ -182,16 +200,32 @@ def observe_llm(
         raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
 
     _refuse_odd(attributes)
-    callsite = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+    shared = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+    callsite = shared.expecting(expected)
 
     def decorate(function: Any) -> Any:
-        return _decorate(function, Spot(used, callsite, LlmInvocation), here)
+        argument = model_argument(function) if model is None else None
+        site = callsite if argument is None else _finding(callsite, argument, attributes)
+        return _decorate(function, Spot(used, site, LlmInvocation), here)
 
     return decorate if target is None else decorate(target)
 
 
+def _finding(callsite: LlmCallsite, argument: ModelArgument, attributes: Mapping[str, object] | None) -> LlmCallsite:
+    """The place of a function that takes its model as an argument."""
+    provider = callsite.provider or infer_provider(argument.default)
+    own = LlmCallsite(callsite.host, callsite.operation, argument.default, provider, attributes or {})
+    own.find_model, own.expected = argument.find, callsite.expected
+    return own
+
+
 def _observe(
-    operation: Operation, target: Any, recorder: Recorder | None, attributes: Mapping[str, object] | None, here: Place
+    operation: Operation,
+    target: Any,
+    recorder: Recorder | None,
+    attributes: Mapping[str, object] | None,
+    here: Place,
+    expected: Expected | None,
 ) -> Any:
     used = recorder or get_recorder()
     name = target if isinstance(target, str) else None
@@ -204,7 +238,7 @@ def _observe(
         used.declare(operation, label)
         if here.budget is not None:
             used.watch(_scoped(here.budget, operation, label))
-        callsite = Callsite(used, operation, label, attributes or {})
+        callsite = Callsite(used, operation, label, attributes or {}).expecting(expected)
         callsite.checks = here.checks
         return _decorate(function, Spot(used, callsite, _class_for(function)), here)
 
@@ -287,6 +321,8 @@ def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot
             result = (checked if recorder.gated else usual)(*args, **kwargs)
             if result is not None and is_unfinished(result):
                 return cast(R, follow(run, result))
+            if new is LlmInvocation and follow_stream(cast(LlmInvocation, run), result):
+                return result
             run.end(SUCCESS, result)
         except BaseException as error:  # of the function, or a Ctrl-C that falls on its end
             run.fail(error)
@@ -313,6 +349,8 @@ def _wrap_coroutine(
             result = await (checked if recorder.gated else usual)(*args, **kwargs)
             if result is not None and is_unfinished(result):
                 return cast(R, follow(run, result))
+            if new is LlmInvocation and follow_stream(cast(LlmInvocation, run), result):
+                return result
             run.end(SUCCESS, result)
         except BaseException as error:
             run.fail(error)

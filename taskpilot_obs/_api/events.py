@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taskpilot_obs._recording.finalized import abandon_open_runs
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.records import DecisionKind, Operation, Severity, Stage, Status
 
@@ -132,5 +133,9 @@ def flush(timeout: float = 5.0) -> bool:
 
 
 def shutdown(timeout: float | None = None) -> bool:
-    """Write what can be written within `timeout` seconds (5 by default) and stop; recording ends here."""
+    """Write what can be written within `timeout` seconds (5 by default) and stop; recording ends here.
+
+    Runs that have not ended by then are recorded as `abandoned`.
+    """
+    abandon_open_runs(get_recorder())
     return get_recorder().shutdown(timeout)

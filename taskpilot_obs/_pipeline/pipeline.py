@@ -450,8 +450,18 @@ def _nothing() -> None:
 _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 
 
+_before_exit: list[Callable[[], None]] = []
+
+
+def before_exit(action: Callable[[], None]) -> None:
+    """Run `action` when the process ends, before what is queued is written. It must not raise."""
+    _before_exit.append(action)
+
+
 def _at_exit() -> None:
     interrupt, timeout_s = None, None
+    for action in _before_exit:
+        action()
     for pipeline in list(_pipelines):
         try:
             pipeline.shutdown(timeout_s)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from copy import copy
+from typing import TYPE_CHECKING, Protocol, Self
 
 from taskpilot_obs._recording.spans import span_kind
+from taskpilot_obs._recording.statuses import Expected, expectation
 from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, Operation, clean_attributes
 from taskpilot_obs.semconv import Attr
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from taskpilot_obs._enforcement.enforcer import Limits
     from taskpilot_obs._pipeline.pipeline import Pipeline
     from taskpilot_obs._recording.llm_invocation import LlmInvocation
+    from taskpilot_obs._recording.model_argument import FindModel
     from taskpilot_obs._recording.spans import Tracing
     from taskpilot_obs._support.clock import Clock
     from taskpilot_obs._support.counters import InternalCounters
@@ -93,6 +96,7 @@ class Callsite:
     __slots__ = (
         "attributes",
         "checks",
+        "expected",
         "host",
         "is_agent",
         "is_inner",
@@ -120,6 +124,8 @@ class Callsite:
         """Nearest workflow and agent of a run with nothing above it."""
         self.attributes = host.fit(attributes)
         self.checks: Checks | None = None
+        self.expected: Callable[[BaseException], bool] | None = None
+        """Tells whether an exception is an outcome like others: its run is a success."""
         self.span_name = f"{operation.value} {name}" if name else operation.value
         self.span_kind = span_kind(operation)
         self.span_attributes: dict[str, AttributeValue] = {Attr.OPERATION: operation.value}
@@ -127,6 +133,18 @@ class Callsite:
         if key is not None:
             self.span_attributes[key] = name
         self.span_attributes.update({Attr.USER_PREFIX + key: value for key, value in self.attributes.items()})
+
+    def expecting(self, expected: Expected | None) -> Self:
+        """The same callsite, where these exceptions count as success.
+
+        Raises:
+            TypeError: `expected` is neither classes of exceptions nor a function.
+        """
+        if expected is None:
+            return self
+        own = copy(self)
+        own.expected = expectation(expected)
+        return own
 
 
 class LlmCallsite(Callsite):
@@ -140,7 +158,7 @@ class LlmCallsite(Callsite):
         attributes: for spans and audit log.
     """
 
-    __slots__ = ("canonical_model", "model", "priced", "provider")
+    __slots__ = ("canonical_model", "find_model", "model", "priced", "provider")
 
     def __init__(
         self,
@@ -155,6 +173,8 @@ class LlmCallsite(Callsite):
         self.canonical_model: str | None = None
         """The model's one name, from the first call on."""
         self.provider = provider
+        self.find_model: FindModel | None = None
+        """Finds the model among the arguments of a decorated function."""
         self.priced = False
         """Whether the price table was in memory at an earlier call: it stays there."""
         if provider is not None:

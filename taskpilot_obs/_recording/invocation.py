@@ -217,11 +217,12 @@ class ActiveInvocation(Freezing):
         """
         if self.ended_ns:
             return
-        host = self.callsite.host
+        host, expected = self.callsite.host, self.callsite.expected
         status = Status.ERROR
         try:
             with guarded("classify", host.counters):
-                status, error_type = classify(type(error))
+                is_expected = expected is not None and expected(error)
+                status, error_type = (SUCCESS, "") if is_expected else classify(type(error))
                 if status in BAD:
                     details = self._note()
                     details.error_type = error_type

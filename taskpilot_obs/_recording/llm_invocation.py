@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 from taskpilot_obs._recording.context import current_admitted
 from taskpilot_obs._recording.finalized import FinalizedInvocation
 from taskpilot_obs._recording.llm_outcome import (
+    ask_for,
     canonical_model_of,
     in_event_loop,
     is_unbilled,
@@ -38,7 +39,6 @@ T = TypeVar("T")
 _admitted = current_admitted.get
 
 FROM_CALLER = "caller"
-NOTHING_DROPPED: frozenset[str] = frozenset()
 RESPONSE_ERROR = "response_error"
 """The `error_type` of a call that was answered, with an error."""
 _FIELDS = frozenset(Usage._fields)
@@ -70,7 +70,10 @@ class LlmInvocation(FinalizedInvocation):
         kwargs: Mapping[str, object] = NO_ATTRIBUTES,
     ) -> Self:
         """Begin at a place where a model is called, and stay attached until the end."""
-        self._prepare(cast("LlmCallsite", callsite))
+        here = cast("LlmCallsite", callsite)
+        self._prepare(here)
+        if here.find_model is not None:
+            ask_for(self, here, here.find_model(args, kwargs))
         super().enter(callsite, parent, args, kwargs)
         if callsite.host.llm_listeners:
             self._tell_listeners(callsite.host.llm_listeners)
@@ -91,6 +94,13 @@ class LlmInvocation(FinalizedInvocation):
             with guarded("llm_listener", self.callsite.host.counters):
                 listener.llm_began(self)
 
+    def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        """Note what a function was called with, the model among it."""
+        super().set_arguments(args, kwargs)
+        here = cast("LlmCallsite", self.callsite)
+        if here.find_model is not None:
+            ask_for(self, here, here.find_model(args, kwargs))
+
     def _prepare(self, here: LlmCallsite) -> None:
         if not here.priced and here.host.enabled:
             prices = here.host.prices
@@ -98,7 +108,7 @@ class LlmInvocation(FinalizedInvocation):
             here.priced = prices.ready
         self.admitted: Admitted | None = None if here.host.limits is None else _admitted()
         self.provider = here.provider
-        self.request_model = here.model
+        self.request_model: str | None = here.model
         self.response_model: str | None = None
         self.response_id: str | None = None
         self.finish_reasons: tuple[str, ...] = ()
@@ -111,10 +121,8 @@ class LlmInvocation(FinalizedInvocation):
         self.stated_cost: Decimal | None = None
         self.table_cost: Decimal | None = None
         self.price_gap: str | None = None
-        self.billed_by: str | None = None
-        """The provider that the answer's own ID proves, where the caller stated another one."""
-        self.dropped: frozenset[str] = NOTHING_DROPPED
-        """Details of the usage that a framework may have left out."""
+        self.billed_by: str | None = None  # the provider that the answer's own ID proves
+        self.dropped: frozenset[str] = frozenset()  # details of the usage that a framework may have left out
         self._answered = False
         self._refused = False
         self._listeners = ()
@@ -155,10 +163,7 @@ class LlmInvocation(FinalizedInvocation):
             self._note_reading(reading)
 
     def note_dropped(self, *details: str) -> None:
-        """State which details of the usage, by the fields of `Usage`, a framework does not hand on.
-
-        Where one of them has a price of its own, the cost of the call counts as partial.
-        """
+        """State which fields of `Usage` a framework drops: where one has a price of its own, the cost is partial."""
         self.dropped = self.dropped.union(details)
 
     def note_gap(self, gap: str) -> None:
@@ -212,10 +217,7 @@ class LlmInvocation(FinalizedInvocation):
         reading = self._read(usage)
         if reading.usage is None:
             raise ValueError(f"usage: nothing that states tokens, but an object of type {type(usage).__name__}")
-        self.usage, self.usage_inconsistent = reading.usage, reading.inconsistent
-        self.service_tier = reading.service_tier or self.service_tier
-        self.stated_cost = reading.cost if reading.cost is not None else self.stated_cost
-        self.price_gap = reading.gap or self.price_gap
+        self._note_reading(reading)
 
     def record_model(self, model: str | None) -> None:
         """Note the model that answered, where the response does not say; None, or no text at all, changes nothing."""

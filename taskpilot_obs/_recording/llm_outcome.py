@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs.providers.errors import is_stated_refusal
+from taskpilot_obs.providers.names import infer_provider
 from taskpilot_obs.records import Status
 from taskpilot_obs.semconv import Attr
 
@@ -64,6 +65,14 @@ def is_unbilled(call: LlmInvocation, *, refused: bool) -> bool:
         return False
     stated = call.stated_error
     return refused or call.status is Status.BLOCKED or (stated is not None and is_stated_refusal(stated))
+
+
+def ask_for(call: LlmInvocation, here: LlmCallsite, model: str | None) -> None:
+    """Note the model that a call's arguments name, and the provider that it tells where the callsite states none."""
+    if model is not None and model != here.model:
+        call.request_model = model
+        if here.provider == infer_provider(here.model):
+            call.provider = infer_provider(model)
 
 
 def canonical_model_of(here: LlmCallsite, asked: str | None, answered: str | None) -> str | None:

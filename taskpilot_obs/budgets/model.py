@@ -322,10 +322,11 @@ def _key_of(split: Mapping[str, str]) -> str:
     size = _bytes_of(key)
     if size is not None and size <= _LONGEST_KEY:
         return key
-    return json.dumps({name: _digested(value) for name, value in split.items()})
+    return json.dumps({name: digested(value) for name, value in split.items()})
 
 
-def _digested(value: str) -> str:
+def digested(value: str) -> str:
+    """The value of a scope key where the values themselves are too long."""
     digest = sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return f"{value.encode('ascii', 'replace').decode()[:32]}~{digest}"
 

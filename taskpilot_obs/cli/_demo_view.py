@@ -99,7 +99,7 @@ def _cost(line: Line) -> Text:
 
 
 def closing_view(audit_log: Path, program: str, *, failure: Exception | None = None) -> RenderableType:
-    """Where the audit log is, three records of it, and what to do next; before it a failure that the user can mend."""
+    """Where the audit log is, three of its records, and what to do next; above them a failure that the user can fix."""
     records = _telling(tail(audit_log, _LOOK_BACK))
     request_id = records[-1].get(Field.REQUEST_ID, "") if records else ""
     return Group(

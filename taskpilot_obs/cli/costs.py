@@ -19,6 +19,7 @@ from taskpilot_obs.cli._store_options import (
     Tenant,
     explained,
     one_format,
+    say_incomplete,
 )
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 from taskpilot_obs.figures import count, percent, share, usd
@@ -95,6 +96,7 @@ def _show(found: CostBreakdown) -> None:
     for group, shares in _groups(found):
         say("")
         show(_shares(f"by {group}", shares))
+    say_incomplete(found.incomplete_before)
 
 
 def _shares(title: str, shares: dict[str, CostShare]) -> RenderableType:

@@ -71,8 +71,8 @@ def signals(  # noqa: PLR0913  a command line has as many options as it has
 ) -> None:
     """Print the five golden signals and their evidence.
 
-    Exit code: 0 healthy, 1 warning, 2 critical, 3 no evidence, 4 the source cannot be read. Wrong usage exits with 2
-    and says so on standard error.
+    Exit code: 0 healthy, 1 warning, 2 critical, 3 no evidence, 4 the source cannot be read. Wrong usage exits
+    with 2 and an explanation on standard error.
     """
     _refuse_contradictions(url, over, prometheus, window, job)
     try:
