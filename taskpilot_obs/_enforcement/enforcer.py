@@ -62,7 +62,7 @@ class Enforcer:
         """What is asked at a stage."""
         general = self._host.checks
         own = () if self.own is None else self.own.at(stage)
-        return own if general is None else general.at(stage) + own
+        return in_force(self._host, own if general is None else general.at(stage) + own)
 
     def ask_in(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Before the work."""
@@ -151,6 +151,16 @@ class Enforcer:
         else:
             goes_on = await running.run_async(ready, subject, outcomes, self._host.counters)
         report(run, stage, outcomes, goes_on=goes_on)
+
+
+def in_force(host: Host, checks: tuple[Ready, ...]) -> tuple[Ready, ...]:
+    """The checks as the recorder's switches have them.
+
+    Without `enforcement` none refuses; without recording only those are asked that may refuse.
+    """
+    if not host.enforcing:
+        checks = tuple(check._replace(refuses_at=()) for check in checks)
+    return checks if host.recording else tuple(check for check in checks if check.refuses_at)
 
 
 def check_input(
@@ -439,9 +449,9 @@ class TokenLimits:
         run = call.parent
         while run is not None:
             own = run.callsite.checks
-            if own is not None and (checks := own.of_tokens(stage)):
+            if own is not None and (checks := in_force(self._host, own.of_tokens(stage))):
                 yield run, checks
             top, run = run, run.parent
         general = self._host.checks
-        if general is not None and (checks := general.of_tokens(stage)):
+        if general is not None and (checks := in_force(self._host, general.of_tokens(stage))):
             yield top, checks

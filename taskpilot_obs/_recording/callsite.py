@@ -81,6 +81,10 @@ class Host:
     """Who wants to know of LLM calls as they begin and end."""
     gated: bool = False
     """Whether checks other than a place's own are asked."""
+    recording: bool = True
+    """Whether what happens is recorded. Without, runs begin and end only for the checks that may refuse them."""
+    enforcing: bool = True
+    """Whether checks in enforce mode refuse."""
 
     def fit(self, attributes: Mapping[str, object]) -> Attributes:
         """A user's attributes as they may be kept: plain values, and where content is captured, without secrets."""

@@ -107,7 +107,8 @@ class Recorder(Reporter):
             self.redactor, self.verdicts = parts.redactor, parts.verdicts
             self.trace_with(parts.tracing)
             self.now, self.pipeline = parts.clock.now, parts.pipeline
-            self.enabled = parts.settings.enabled
+            self.recording, self.enforcing = parts.settings.enabled, parts.settings.enforcement
+            self.enabled = self.recording
             self.checks = parts.checks
             for operation, name in self._declared:
                 self._tell(operation, name)
@@ -141,6 +142,14 @@ class Recorder(Reporter):
             from taskpilot_obs._enforcement.enforcer import configure_limits
 
             configure_limits(self, tuple(self._expected.values()))
+        self.enabled = self.recording or (self.enforcing and self._may_refuse())
+
+    def _may_refuse(self) -> bool:
+        """Whether anything is in enforce mode: turning the recording off must not let pass what was refused."""
+        budgets = None if self.parts is None else self.parts.budgets
+        general = () if self.checks is None else (self.checks,)
+        checks = (check for several in (*self._expected.values(), *general) for check in several.all)
+        return (budgets is not None and bool(budgets.enforced)) or any(check.refuses_at for check in checks)
 
     def watch(self, budget: Budget) -> None:
         """Watch a budget besides those of the configuration, now and after every `configure()`.

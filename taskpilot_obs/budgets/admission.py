@@ -96,9 +96,12 @@ class AdmissionController:
         deps: clock, prices and where decisions go.
         ledger: where budgets are kept.
         reservation_s: how long a reservation lasts that its process does not renew.
+        enforcing: whether budgets in `enforce` mode refuse; without, they are treated as `shadow`.
     """
 
-    def __init__(self, deps: BudgetDeps, ledger: Ledger, *, reservation_s: float = RESERVATION_S) -> None:
+    def __init__(
+        self, deps: BudgetDeps, ledger: Ledger, *, reservation_s: float = RESERVATION_S, enforcing: bool = True
+    ) -> None:
         self._clock, self._prices, self.counters, self.emit = deps
         self.ledger = ledger
         self.budgets: tuple[Budget, ...] = ()
@@ -115,6 +118,7 @@ class AdmissionController:
         self._reservation = timedelta(seconds=reservation_s)
         self.renew_every_s = reservation_s / _RENEWALS
         self._renew_at = _EPOCH
+        self._enforcing = enforcing
 
     def add(self, budget: Budget) -> None:
         """Watch one more budget; an equal one again changes nothing.
@@ -127,8 +131,9 @@ class AdmissionController:
             raise ConfigurationError(f"budgets: two of the name {budget.name!r}; a name stands for one limit")
         if same is None:
             self.budgets = (*self.budgets, budget)
-            self.enforced = tuple(each for each in self.budgets if each.action == "enforce")
-            self.shadows = tuple(each for each in self.budgets if each.action == "shadow")
+            refusing = [each for each in self.budgets if each.action == "enforce"]
+            self.enforced = tuple(refusing) if self._enforcing else ()
+            self.shadows = tuple(each for each in self.budgets if each not in self.enforced and each.action != "alert")
 
     @property
     def asks(self) -> bool:

@@ -527,11 +527,44 @@ def test_wrong_configuration_changes_nothing(recorder: Any) -> None:
     assert recorder.checks is None
 
 
-def test_disabled_recorder_asks_nothing() -> None:
-    """`enabled=False` makes a decorator a pass-through, its checks too."""
+@pytest.mark.parametrize("own", [True, False])
+def test_turning_the_recording_off_leaves_enforcement_on(own: Any) -> None:
+    """What was refused stays refused, without a record of it; only `enforcement=False` lets it pass."""
+    places: Any = {"policies": [WORDS], "mode": "enforce"}
+    for enforcement in (True, False):
+        options: Any = {} if own else places
+        with fresh_recorder(enabled=False, enforcement=enforcement, **options) as recorder:
+            with capture_records(Decision, recorder) as decisions, capture_invocations(recorder) as seen:
+                agent, _ = make("plain", "x", **(places if own else {}))
+                if enforcement:
+                    with pytest.raises(PolicyViolationError):
+                        agent("delete")
+                else:
+                    assert agent("delete") == "x"
+                assert agent("fine") == "x"
+            assert enforcement or (list(decisions), list(seen)) == ([], [])
+            assert sample(recorder, "policy_violations_total") is None
+
+
+def test_what_only_monitors_is_not_asked_while_nothing_is_recorded() -> None:
+    """Its answer would go nowhere."""
+    asked: list[str] = []
+
+    def watch(subject: Any) -> None:
+        asked.append(subject.text)
+
     with fresh_recorder(enabled=False):
+        agent, _ = make("plain", "x", policies=[check_with(WORDS, mode="enforce"), check_with(watch, mode="monitor")])
+        assert agent("fine") == "x"
+        assert asked == []
+
+
+def test_without_enforcement_what_would_be_refused_is_recorded() -> None:
+    """The switch of an operator who must let everything pass, and wants to see it."""
+    with fresh_recorder(enforcement=False) as recorder, capture_records(Decision, recorder) as decisions:
         agent, _ = make("plain", "x", policies=[WORDS], mode="enforce")
         assert agent("delete") == "x"
+        assert [each.result for each in decisions] == [CheckResult.WOULD_BLOCK]
 
 
 def test_series_exist_before_the_first_decision(recorder: Any) -> None:
