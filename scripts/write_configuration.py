@@ -44,6 +44,7 @@ EXAMPLES: Final = {
     "queue_capacity": "10_000",
     "exit_timeout_s": "2.0",
     "prometheus": "False",
+    "namespace": '"acme"',
     "registry": "CollectorRegistry()",
     "tracing": "False",
     "tracer_provider": "TracerProvider()",

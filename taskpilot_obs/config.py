@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import logging
 import threading
 from contextlib import ExitStack
@@ -90,6 +91,10 @@ def get_recorder() -> Recorder:
             if _default.parts is None:
                 configure()
     return _default
+
+
+# Pickled functions and handlers record where they are unpickled.
+copyreg.pickle(Recorder, lambda _: (get_recorder, ()))
 
 
 def running_recorder() -> Recorder | None:
@@ -206,6 +211,7 @@ def _metrics(settings: Settings, recorder: Recorder, counters: InternalCounters)
         return None
     return PrometheusExporter(
         settings.registry,
+        namespace=settings.namespace,
         service=settings.service,
         service_version=settings.service_version,
         version=library_version(),

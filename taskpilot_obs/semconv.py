@@ -455,6 +455,7 @@ class Field:
     CACHED: Final = "cached"
     FIRST_TOKEN_MS: Final = "time_to_first_token_ms"  # noqa: S105  no password
     COST: Final = "cost_usd"
+    PRICE_GAP: Final = "price_gap"
     TENANT_ID: Final = "tenant_id"
     USER_ID: Final = "user_id"
     SESSION_ID: Final = "session_id"

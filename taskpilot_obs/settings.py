@@ -94,6 +94,8 @@ class Settings(BaseModel):
 
     prometheus: bool = True
     """Whether metrics are kept."""
+    namespace: Annotated[str, Field(pattern=r"^([a-zA-Z_][a-zA-Z0-9_]*)?$", max_length=100)] = ""
+    """Prefix of every metric family: `acme` makes `acme_llm_cost_usd_total`. The settings of the rules have it too."""
     registry: Annotated[Any, _having("register", "collect")] = None
     """The `prometheus_client.CollectorRegistry` of the metrics. None uses the default registry."""
     tracing: bool = True
@@ -237,6 +239,7 @@ class Options(TypedDict, total=False):
     queue_capacity: int
     exit_timeout_s: float
     prometheus: bool
+    namespace: str
     registry: Any
     tracing: bool
     tracer_provider: Any

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar, Unpack, overload
+from weakref import WeakSet
 
 from prometheus_client import CollectorRegistry  # noqa: TID251  a test's metrics live in a registry of their own
 
@@ -92,12 +93,13 @@ def fresh_recorder(*, clock: Clock | None = None, **options: Unpack[Options]) ->
     registry = options.pop("registry", None) or CollectorRegistry()
     settings = Settings.resolve({**options, "registry": registry})
     parts = build(settings, recorder, clock=clock)
+    limiting, recorder.limiting = recorder.limiting, WeakSet()
     before, listeners = recorder.swap(parts), recorder.llm_listeners
     recorder.llm_listeners = ()
     try:
         yield recorder
     finally:
-        recorder.llm_listeners = listeners
+        recorder.llm_listeners, recorder.limiting = listeners, limiting
         if before is not None:
             recorder.swap(before)
         parts.pipeline.shutdown()

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "taskpilot_obs"
 
 LAYERS = {
-    0: "records semconv exceptions _support.function_kinds _support.assets _support.ids _support.clock _recording.statuses figures charts _support.sketch",  # noqa: E501  one line a layer
+    0: "records semconv exceptions _support.wrapping _support.assets _support.ids _support.clock _recording.statuses figures charts _support.sketch",  # noqa: E501  one line a layer
     1: "_support.kubernetes _recording.context _support.guarded _support.counters _recording.rollups providers usage pricing safety _recording.verdicts executors rules _support.calendar",  # noqa: E501  one line a layer
     2: "genai_spans _recording.spans _recording.callsite _recording.snapshots _recording.invocation _recording.finalized _recording.llm_invocation _recording.llm_outcome _recording.model_argument exporters _pipeline.pipeline audit store budgets _pipeline.batched",  # noqa: E501  one line a layer
     3: "_recording.point_events _recording.recorder _enforcement.enforcer stats compare golden_signals settings log_context",  # noqa: E501  one line a layer

@@ -362,9 +362,9 @@ def test_an_output_that_is_out_already_is_reported_and_not_refused() -> None:
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_without_checks_nothing_is_asked(enabled: bool) -> None:
-    """A recorder without policies and budgets, or that is off, decides nothing."""
+    """A recorder without policies and budgets, or that neither records nor enforces, decides nothing."""
     checks = [] if enabled else [DenyTools(["search"])]
-    with configured(enabled=enabled, policies=checks, mode="enforce") as (recorder, _, decisions):
+    with configured(enabled=enabled, enforcement=enabled, policies=checks, mode="enforce") as (recorder, _, decisions):
         run = recorder.start("execute_tool", "search")
         check_input(run, "x")
         check_output(run, "y")

@@ -224,7 +224,13 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
         Child((work.model, work.provider, "cache_read"), 400 * work.runs, 400 * work.runs) for work in WORK[::2]
     ],
     semconv.LLM_COST: _llm_cost,
+    semconv.LLM_BILLABLE: lambda: _per_model(CALLS_PER_RUN, CALLS_PER_RUN),
     semconv.LLM_UNPRICED: _unpriced,
+    semconv.LLM_PARTIALLY_PRICED: lambda: [
+        Child((work.model, work.provider, semconv.PriceGap.SERVER_TOOLS), 0.02, 0.02, declared=False)
+        for work in WORK[:1]
+    ],
+    semconv.LLM_PRICE_MISMATCHES: lambda: _per_model(0.002, 0.002),
     semconv.LLM_USAGE_MISSING: lambda: _per_model(0.01, 0.05),
     semconv.LLM_USAGE_INCONSISTENT: lambda: _per_model(0.004, 0.004),
     semconv.LLM_ERRORS: _llm_errors,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from types import coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskpilot_obs._enforcement.enforcer import Enforcer
@@ -19,7 +20,7 @@ from taskpilot_obs._recording.model_argument import ModelArgument, model_argumen
 from taskpilot_obs._recording.sdk_streams import follow_stream
 from taskpilot_obs._recording.statuses import Expected
 from taskpilot_obs._recording.unfinished import follow, is_unfinished
-from taskpilot_obs._support.function_kinds import of_the_kind_of
+from taskpilot_obs._support.wrapping import of_the_kind_of, wraps
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.providers.names import infer_provider
 from taskpilot_obs.records import SUCCESS, Operation
@@ -151,8 +152,8 @@ def observe_tool(
 def observe_llm(function: F, /) -> F: ...
 @overload
 def observe_llm(
-    *,
     model: str | None = None,
+    *,
     provider: str | None = None,
     operation: str = Operation.CHAT,
     recorder: Recorder | None = None,
@@ -177,8 +178,8 @@ def observe_llm(
     A function that yields is read as a stream: time to first token, last usage.
 
     Args:
-        target: the function, when bare.
-        model: the model asked for; where it is left out, the function's argument `model`, `model_name` or `model_id`
+        target: the function (when bare), or the model asked for.
+        model: the same by keyword; where it is left out, the function's argument `model`, `model_name` or `model_id`
             names it, or else the response.
         provider: who serves it; inferred from the model when left out.
         operation: `chat` or `embeddings`.
@@ -192,6 +193,8 @@ def observe_llm(
         ValueError: the operation is no LLM call.
         ConfigurationError: something is no check, or an option is wrong.
     """
+    if isinstance(target, str):
+        target, model = None, model or target
     used = recorder or get_recorder()
     here = place(**checks)
     if here.budget is not None:
@@ -298,7 +301,8 @@ def _wrap(function: Callable[..., Any], spot: Spot, here: Place) -> Any:
     if here.checks is not None:
         recorder.expect(here.checks)
     checked = gated(function, kind, Enforcer(recorder, here.checks, function), buffer=here.buffer)
-    work = Work(function if here.checks is None else checked, checked)
+    usual, refuses = (function, False) if here.checks is None else (checked, here.checks.refuse)
+    work = Work(usual, checked, refuses)
     if inspect.iscoroutinefunction(kind):
         return _wrap_coroutine(function, work, spot)
     if inspect.isasyncgenfunction(kind):
@@ -309,12 +313,12 @@ def _wrap(function: Callable[..., Any], spot: Spot, here: Place) -> Any:
 
 
 def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot) -> Callable[P, R]:
-    usual, checked = work
+    usual, checked, refuses = work
     recorder, callsite, new = spot
 
-    @functools.wraps(function)
+    @wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not recorder.enabled:
+        if not recorder.enabled and not (refuses and recorder.enforcing):
             return function(*args, **kwargs)
         run = new().enter(callsite, context.current_invocation(), args, kwargs)
         try:
@@ -337,11 +341,11 @@ def _wrap_coroutine(
     work: Work[Callable[P, Coroutine[Any, Any, R]]],
     spot: Spot,
 ) -> Callable[P, Coroutine[Any, Any, R]]:
-    usual, checked = work
+    usual, checked, refuses = work
     recorder, callsite, new = spot
 
-    @functools.wraps(function)
-    async def awaited(run: ActiveInvocation, *args: P.args, **kwargs: P.kwargs) -> R:
+    @wraps(function)
+    async def awaited(run: ActiveInvocation, /, *args: P.args, **kwargs: P.kwargs) -> R:
         run.begin()
         run.resume()
         request = bind(run)
@@ -360,11 +364,11 @@ def _wrap_coroutine(
         return result
 
     def observed(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        if not recorder.enabled:
+        if not recorder.enabled and not (refuses and recorder.enforcing):
             return function(*args, **kwargs)
         return awaited(_called(new, callsite, args, kwargs), *args, **kwargs)
 
-    return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
+    return wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
 def _wrap_generator(
@@ -372,21 +376,26 @@ def _wrap_generator(
     work: Work[Callable[P, Generator[Any, Any, R]]],
     spot: Spot,
 ) -> Callable[P, Generator[Any, Any, R]]:
-    usual, checked = work
+    usual, checked, refuses = work
     recorder, callsite, new = spot
 
-    @functools.wraps(function)
+    @wraps(function)
     def stepped(run: ActiveInvocation, inner: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
         run.begin()
         return (yield from drive(run, inner))
 
+    kind = _kind_of(function)
+    can_be_awaited = kind.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE
+    steps: Any = coroutine(stepped) if can_be_awaited else stepped
+
     def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
-        if not recorder.enabled:
+        if not recorder.enabled and not (refuses and recorder.enforcing):
             return function(*args, **kwargs)
         run = _called(new, callsite, args, kwargs)
-        return stepped(run, _stream_of(run, checked if recorder.gated else usual, args, kwargs))
+        stream: Generator[Any, Any, R] = steps(run, _stream_of(run, checked if recorder.gated else usual, args, kwargs))
+        return stream
 
-    return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
+    return wraps(function)(of_the_kind_of(kind, observed))
 
 
 def _wrap_async_generator(
@@ -394,21 +403,21 @@ def _wrap_async_generator(
     work: Work[Callable[P, AsyncGenerator[Any, Any]]],
     spot: Spot,
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
-    usual, checked = work
+    usual, checked, refuses = work
     recorder, callsite, new = spot
 
     def begun(run: ActiveInvocation, inner: AsyncGenerator[Any, Any]) -> tuple[Any, AsyncGenerator[Any, Any]]:
         return run.begin(), inner
 
-    stepped = functools.wraps(function)(wrap_async_generator(begun))
+    stepped = wraps(function)(wrap_async_generator(begun))
 
     def observed(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
-        if not recorder.enabled:
+        if not recorder.enabled and not (refuses and recorder.enforcing):
             return function(*args, **kwargs)
         run = _called(new, callsite, args, kwargs)
         return stepped(run, _stream_of(run, checked if recorder.gated else usual, args, kwargs))
 
-    return functools.wraps(function)(of_the_kind_of(_kind_of(function), observed))
+    return wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
 def _called(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from taskpilot_obs._recording.spans import span_kind
 from taskpilot_obs._recording.statuses import Expected, expectation
@@ -137,6 +137,16 @@ class Callsite:
         if key is not None:
             self.span_attributes[key] = name
         self.span_attributes.update({Attr.USER_PREFIX + key: value for key, value in self.attributes.items()})
+
+    def __getstate__(self) -> dict[str, object]:
+        """For pickle: a read-only mapping cannot be pickled, and the recorder becomes the default one elsewhere."""
+        slots = [name for each in type(self).__mro__ for name in getattr(each, "__slots__", ())]
+        return {name: getattr(self, name) for name in slots} | {"attributes": dict(self.attributes)}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self.attributes = clean_attributes(self.attributes)
 
     def expecting(self, expected: Expected | None) -> Self:
         """The same callsite, where these exceptions count as success.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
+from weakref import WeakSet
 
 from taskpilot_obs._recording import context
 from taskpilot_obs._recording.callsite import Callsite, Declares, LlmCallsite
@@ -86,6 +87,8 @@ class Recorder(Reporter):
         self._callsites: dict[tuple[Operation, str], Callsite] = {}
         self._llm_callsites: dict[tuple[str, str | None, str | None], LlmCallsite] = {}
         self._expected: dict[object, Checks] = {}
+        self.limiting: WeakSet[Checks] = WeakSet()
+        """The limits of tokens of decorated functions: they need the LLM calls beneath."""
         self.own_budgets: tuple[Budget, ...] = ()
         """Those that were attached to decorated functions."""
         self.redactor = None
@@ -136,6 +139,7 @@ class Recorder(Reporter):
     def expect(self, *checks: Checks) -> None:
         """Expect decisions of these checks, besides those of the configuration."""
         self._expected.update((each.key, each) for each in checks)
+        self.limiting.update(each for each in checks if each.count_tokens and each.refuse)
         self.gated = False
         budgets = self.parts is not None and self.parts.budgets is not None
         if self._expected or self.checks is not None or budgets or self.limits is not None:
@@ -145,11 +149,13 @@ class Recorder(Reporter):
         self.enabled = self.recording or (self.enforcing and self._may_refuse())
 
     def _may_refuse(self) -> bool:
-        """Whether anything is in enforce mode: turning the recording off must not let pass what was refused."""
+        """Whether anything that concerns every run is in enforce mode; functions know of their own checks.
+
+        Turning the recording off must not let pass what was refused.
+        """
         budgets = None if self.parts is None else self.parts.budgets
-        general = () if self.checks is None else (self.checks,)
-        checks = (check for several in (*self._expected.values(), *general) for check in several.all)
-        return (budgets is not None and bool(budgets.enforced)) or any(check.refuses_at for check in checks)
+        general = self.checks is not None and self.checks.refuse
+        return general or bool(self.limiting) or (budgets is not None and bool(budgets.enforced))
 
     def watch(self, budget: Budget) -> None:
         """Watch a budget besides those of the configuration, now and after every `configure()`.

@@ -75,7 +75,7 @@ class Checks:
         ConfigurationError: something is no check, or an option is wrong.
     """
 
-    __slots__ = ("_at", "_of_tokens", "all")
+    __slots__ = ("__weakref__", "_at", "_of_tokens", "all")
 
     def __init__(self, policies: Iterable[Any] = (), guardrails: Iterable[Any] = (), mode: Mode = "monitor") -> None:
         as_mode(mode)
@@ -95,6 +95,11 @@ class Checks:
     def of_tokens(self, stage: Stage) -> tuple[Ready, ...]:
         """The checks before or after each LLM call beneath."""
         return self._of_tokens[stage]
+
+    @property
+    def refuse(self) -> bool:
+        """Whether one of them is in enforce mode."""
+        return any(check.refuses_at for check in self.all)
 
     @property
     def key(self) -> object:

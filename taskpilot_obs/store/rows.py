@@ -5,6 +5,7 @@ A row holds only what JSON can hold, so that it can wait in a file; times are mi
 
 from __future__ import annotations
 
+from decimal import Decimal
 from hashlib import sha256
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -31,7 +32,7 @@ from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from decimal import Decimal
+
 
 Row = tuple[str | int | float | bool | None, ...]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -90,6 +91,11 @@ class ObservabilityHandler(BaseCallbackHandler):
         LangChain asks only while it handles an exception of a handler.
         """
         return isinstance(sys.exception(), RefusedError)
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        """A pickled handler, or a model that holds one, records by the default recorder of the process it reaches."""
+        root: Any = None if self._root is None else self._root.value.removeprefix("invoke_")
+        return partial(ObservabilityHandler, root=root, name=self._name), ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ObservabilityHandler:
         """A model that is copied with the handler in it goes on recording where it did."""
@@ -216,8 +222,11 @@ class ObservabilityHandler(BaseCallbackHandler):
             call = self._begin_call(serialized, said)
             if call is not None and messages:
                 call.input_length = models.length_of(messages[0])
-                if call.provider in models.DROPS_MODALITIES and models.has_media(call.request_model, messages[0]):
-                    call.leave_unpriced()
+                if call.provider in models.DROPS_MODALITIES:
+                    if models.has_media(call.request_model, messages[0]):
+                        call.leave_unpriced()
+                    elif (said.get("invocation_params") or models.NOTHING).get("cached_content"):
+                        call.note_dropped("input_audio_tokens", "input_image_tokens")
                 if self._recorder.redactor is not None:
                     call.set_input(models.plain(messages[0]))
         if self._recorder.gated:
