@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.safety.redaction import Redactor
     from taskpilot_obs.settings import Options, Settings
 
+_logger = logging.getLogger("taskpilot_obs")
 AUDIT_LOG = "audit_log"
 """Name of the audit log among the exporters."""
 
@@ -89,8 +90,21 @@ def get_recorder() -> Recorder:
     if _default.parts is None:
         with _lock:
             if _default.parts is None:
-                configure()
+                _configure_at_first_use()
     return _default
+
+
+def _configure_at_first_use() -> None:
+    """Configure from the environment, without failing the import of a module that decorates its functions.
+
+    Raises:
+        ConfigurationError: more is wrong than the metrics of the environment.
+    """
+    try:
+        configure()
+    except ConfigurationError as error:
+        configure(prometheus=False)
+        _logger.error("taskpilot_obs: no metrics are exported until configure() succeeds: %s", error)  # noqa: TRY400  it says all
 
 
 # Pickled functions and handlers record where they are unpickled.

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "taskpilot_obs"
 LAYERS = {
     0: "records semconv exceptions _support.wrapping _support.assets _support.ids _support.clock _recording.statuses figures charts _support.sketch",  # noqa: E501  one line a layer
     1: "_support.kubernetes _recording.context _support.guarded _support.counters _recording.rollups providers usage pricing safety _recording.verdicts executors rules _support.calendar",  # noqa: E501  one line a layer
-    2: "genai_spans _recording.spans _recording.callsite _recording.snapshots _recording.invocation _recording.finalized _recording.llm_invocation _recording.llm_outcome _recording.model_argument exporters _pipeline.pipeline audit store budgets _pipeline.batched",  # noqa: E501  one line a layer
+    2: "genai_spans _recording.spans _recording.content _recording.callsite _recording.snapshots _recording.invocation _recording.finalized _recording.llm_invocation _recording.llm_outcome _recording.model_argument exporters _pipeline.pipeline _pipeline.lifecycle audit store budgets _pipeline.batched",  # noqa: E501  one line a layer
     3: "_recording.point_events _recording.recorder _enforcement.enforcer stats compare golden_signals settings log_context",  # noqa: E501  one line a layer
     4: "config testing",
     5: "_api.decorators _recording.unfinished _recording.sdk_streams _recording.generators _enforcement.wrappers _api.blocks _api.events exposition gunicorn doctor integration",  # noqa: E501  one line a layer
@@ -106,6 +106,7 @@ def test_metric_names_stand_in_semconv_alone() -> None:
 def test_one_broad_except() -> None:
     """`except Exception` stands at the boundaries that are named here, and nowhere else."""
     allowed = {"_support.guarded": 1, "_pipeline.batched": 2, "_recording.generators": 3, "_api.decorators": 2}
+    allowed["golden_signals.http"] = 1  # hands on what the thread that asks raised
     found: dict[str, int] = {}
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):

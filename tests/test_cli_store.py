@@ -64,7 +64,7 @@ def test_stats_are_a_table(url: str) -> None:
     """Overall figures, groups and errors, with names shown as they are."""
     result = run("stats", "--store", url)
     assert result.exit_code == 0
-    for expected in ("80.0 %", "gpt-4o-2024-08-06", "[red]|<b>", "rate_limit", "$2.01"):
+    for expected in ("80.0 %", "gpt-4o", "[red]|<b>", "rate_limit", "$2.01"):
         assert expected in result.output
 
 

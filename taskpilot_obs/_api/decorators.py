@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from copy import copy
 from types import coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
@@ -12,6 +13,7 @@ from taskpilot_obs._enforcement.enforcer import Enforcer
 from taskpilot_obs._enforcement.wrappers import CheckOptions, Place, Work, gated, place, refuse_unfit
 from taskpilot_obs._recording import context
 from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
+from taskpilot_obs._recording.content import Parameters
 from taskpilot_obs._recording.finalized import FinalizedInvocation
 from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
 from taskpilot_obs._recording.invocation import ActiveInvocation
@@ -209,7 +211,7 @@ def observe_llm(
     def decorate(function: Any) -> Any:
         argument = model_argument(function) if model is None else None
         site = callsite if argument is None else _finding(callsite, argument, attributes)
-        return _decorate(function, Spot(used, site, LlmInvocation), here)
+        return _decorate(function, Spot(used, copy(site), LlmInvocation), here)
 
     return decorate if target is None else decorate(target)
 
@@ -295,6 +297,7 @@ def _kind_of(function: Any) -> Any:
 
 def _wrap(function: Callable[..., Any], spot: Spot, here: Place) -> Any:
     kind, recorder = _kind_of(function), spot.recorder
+    spot.callsite.parameters = Parameters.of(function)
     for checks in (recorder.checks, here.checks):
         if checks is not None:
             refuse_unfit(function, kind, checks, buffer=here.buffer)

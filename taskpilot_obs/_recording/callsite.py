@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from taskpilot_obs._recording.content import UNKNOWN, input_messages
 from taskpilot_obs._recording.spans import span_kind
 from taskpilot_obs._recording.statuses import Expected, expectation
 from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, Operation, clean_attributes
@@ -108,6 +109,7 @@ class Callsite:
         "is_workflow",
         "name",
         "operation",
+        "parameters",
         "root_lineage",
         "span_attributes",
         "span_kind",
@@ -128,6 +130,8 @@ class Callsite:
         """Nearest workflow and agent of a run with nothing above it."""
         self.attributes = host.fit(attributes)
         self.checks: Checks | None = None
+        self.parameters = UNKNOWN
+        """What the function that is called there names its arguments."""
         self.expected: Callable[[BaseException], bool] | None = None
         """Tells whether an exception is an outcome like others: its run is a success."""
         self.span_name = f"{operation.value} {name}" if name else operation.value
@@ -159,6 +163,11 @@ class Callsite:
         own = copy(self)
         own.expected = expectation(expected)
         return own
+
+    @property
+    def shows_messages(self) -> bool:
+        """Whether spans show what goes in and comes out as messages: all but those of tools."""
+        return self.host.tracing is not None and not self.is_tool
 
 
 class LlmCallsite(Callsite):
@@ -207,19 +216,41 @@ _NAME_ATTRIBUTES = {
 class Details:
     """What most invocations have nothing of."""
 
-    __slots__ = ("attributes", "error_message", "error_type", "input_text", "output_text")
+    __slots__ = (
+        "attributes",
+        "error_message",
+        "error_type",
+        "input_messages",
+        "input_text",
+        "output_stated",
+        "output_text",
+    )
 
     def __init__(self) -> None:
         self.attributes: Attributes = NO_ATTRIBUTES
         self.error_type: str | None = None
         self.error_message: str | None = None
         self.input_text: str | None = None
+        self.input_messages: str | None = None
+        """What went in, in the form of OpenTelemetry; for the span."""
         self.output_text: str | None = None
+        self.output_stated = False
+        """Whether the application said what came out: that wins over what is observed."""
+
+    def keep_input(self, value: object, redactor: Redactor, *, as_messages: bool) -> None:
+        """Keep what went in, redacted; as messages too, where a span will show them."""
+        self.input_text = redactor.value(value)
+        self.input_messages = input_messages(value, redactor.text) if as_messages else None
+
+    def input_attributes(self) -> dict[str, AttributeValue]:
+        """What went in, for the span; nothing where content is not captured."""
+        kept = {Attr.INPUT_TEXT: self.input_text, Attr.INPUT_MESSAGES: self.input_messages}
+        return {key: text for key, text in kept.items() if text is not None}
 
     def keep_text(self, item: str, limit: int) -> None:
         """Keep what a stream says, a little beyond what will be shown, for the redactor to see whole."""
         kept = self.output_text or ""
-        if len(kept) < limit:
+        if len(kept) < limit and not self.output_stated:
             self.output_text = kept + item
 
 

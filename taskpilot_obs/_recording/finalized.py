@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
-from taskpilot_obs._pipeline.pipeline import before_exit
+from taskpilot_obs._pipeline.lifecycle import before_exit
 from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs.records import Status
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from taskpilot_obs._recording import spans
 from taskpilot_obs._recording.callsite import Callsite, Details, Host, text_length
+from taskpilot_obs._recording.content import output_messages, text_of
 from taskpilot_obs._recording.context import current_running, current_scope
 from taskpilot_obs._recording.rollups import sum_of
 from taskpilot_obs._recording.snapshots import BEGUN, LOST, Freezing
@@ -139,7 +140,7 @@ class ActiveInvocation(Freezing):
         if self.ended_ns:
             return
         if result is not None:
-            self.set_output(result)
+            self.observe_output(result)
         host = self.callsite.host
         now, pipeline = host.now, host.pipeline
         self.ended_ns = at_ns or now()
@@ -364,11 +365,26 @@ class ActiveInvocation(Freezing):
         redactor = self.callsite.host.redactor
         if redactor is not None:
             with guarded("capture", self.callsite.host.counters):
-                text = self._note().input_text = redactor.value(value)
-                self._set_on_span(Attr.INPUT_TEXT, text)
+                details = self._note()
+                details.keep_input(value, redactor, as_messages=self.callsite.shows_messages)
+                for key, text in details.input_attributes().items():
+                    self._set_on_span(key, text)
 
     def set_output(self, value: object) -> None:
-        """Note what came out: its length, and the redacted text when content capture is on."""
+        """Note what came out: its length, and the redacted text when content capture is on.
+
+        What is stated here wins over what a decorated function returns or a stream yields.
+        """
+        if self.ended_ns:
+            return
+        self._note().output_stated = False
+        self.observe_output(value)
+        self._note().output_stated = True
+
+    def observe_output(self, value: object) -> None:
+        """Note what came out, unless the application has stated it."""
+        if self.details is not None and self.details.output_stated:
+            return
         if type(value) is str:
             self.output_length = len(value)
         redactor = self.callsite.host.redactor
@@ -376,6 +392,9 @@ class ActiveInvocation(Freezing):
             with guarded("capture", self.callsite.host.counters):
                 text = self._note().output_text = redactor.value(value)
                 self._set_on_span(Attr.OUTPUT_TEXT, text)
+                if self.span is not None and self.callsite.shows_messages:
+                    reasons = getattr(self, "finish_reasons", ())
+                    self._set_on_span(Attr.OUTPUT_MESSAGES, output_messages(value, redactor.text, reasons) or "[]")
 
     # --- what decorators and drivers call ----------------------------------------------------------------------------
 
@@ -385,15 +404,18 @@ class ActiveInvocation(Freezing):
         redactor = self.callsite.host.redactor
         if redactor is not None:
             with guarded("capture", self.callsite.host.counters):
-                self._note().input_text = redactor.value({"args": args, "kwargs": kwargs} if kwargs else args)
+                arguments = self.callsite.parameters.bind(args, kwargs)
+                if arguments:
+                    self._note().keep_input(arguments, redactor, as_messages=self.callsite.shows_messages)
 
     def note_item(self, item: object) -> None:
         """Note one item of a stream."""
         if type(item) is str:
             self.output_length = (self.output_length or 0) + len(item)
-            redactor = self.callsite.host.redactor
-            if redactor is not None:
-                self._note().keep_text(item, 2 * redactor.max_length)
+        redactor = self.callsite.host.redactor
+        if redactor is not None and item is not None:
+            with guarded("capture", self.callsite.host.counters):
+                self._note().keep_text(text_of(item), 2 * redactor.max_length)
 
     def finish_stream(self, result: object) -> None:
         """End as `success` what was streamed."""
@@ -411,13 +433,13 @@ class ActiveInvocation(Freezing):
         text = self.details.output_text if self.details is not None else None
         if text is not None:
             length = self.output_length
-            self.set_output(text)
+            self.observe_output(text)
             self.output_length = length
 
     # --- the span ----------------------------------------------------------------------------------------------------
 
     def _start_attributes(self) -> dict[str, AttributeValue]:
-        attributes, scope, details = self.callsite.span_attributes.copy(), self.scope, self.details
+        attributes, scope = self.callsite.span_attributes.copy(), self.scope
         if scope is None:
             attributes[_REQUEST_ID] = self.request_id
         else:
@@ -430,8 +452,8 @@ class ActiveInvocation(Freezing):
                 attributes[Attr.CONVERSATION_ID] = session
             if free:
                 attributes.update({Attr.USER_PREFIX + name: value for name, value in free.items()})
-        if details is not None and details.input_text is not None:
-            attributes[Attr.INPUT_TEXT] = details.input_text
+        if self.details is not None:
+            attributes.update(self.details.input_attributes())
         return attributes
 
     def _begin_thoroughly(self, host: Host) -> None:

@@ -138,7 +138,16 @@ class LlmInvocation(FinalizedInvocation):
     # --- what the caller says ----------------------------------------------------------------------------------------
 
     def record_response(self, response: object) -> None:
-        """Read usage, model and finish reasons from a provider's response: an SDK's object, a dict, a message."""
+        """Read usage, model and finish reasons from a provider's response: an SDK's object, a dict, a message.
+
+        Where content is captured, the response is kept as what came out.
+        """
+        self.note_response(response)
+        if not self.ended_ns and self.callsite.host.redactor is not None:
+            self.observe_output(response)
+
+    def note_response(self, response: object) -> None:
+        """Read a response like `record_response`, and keep none of its content."""
         with guarded("record_response", self.callsite.host.counters):
             self.record_reading(self._read(response))
 
@@ -153,7 +162,7 @@ class LlmInvocation(FinalizedInvocation):
         host = self.callsite.host
         limited = host.limits is not None and host.limits.tokens is not None
         if self.span is not None or limited or self._listeners:
-            self.record_response(response)
+            self.note_response(response)
         elif not self.ended_ns:
             self._unread = response
 
@@ -375,7 +384,7 @@ class LlmInvocation(FinalizedInvocation):
         listeners = () if self.ended_ns else self._listeners
         try:
             if result is not None:
-                self.record_response(result)
+                self.note_response(result)
         finally:  # a Ctrl-C while it is read is the user's, and must not leave the call open
             limits = self.callsite.host.limits
             if limits is not None and not self.ended_ns:

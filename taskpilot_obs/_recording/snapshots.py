@@ -154,6 +154,9 @@ class Freezing:
         rollup = None if totals is None else totals.frozen()
         if details.attributes:
             begun = begun._replace(attributes=clean_attributes({**begun.attributes, **details.attributes}))
+        if begun.input_length != self.input_length or begun.input_text != details.input_text:
+            # `set_input` came after the start was frozen.
+            begun = begun._replace(input_length=self.input_length, input_text=details.input_text)
         brought = (details.error_type, details.error_message, self.output_length, details.output_text, rollup)
         return _new_invocation(Invocation, how + begun + brought + llm_call)
 

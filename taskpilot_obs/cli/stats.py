@@ -62,8 +62,8 @@ def stats(  # noqa: PLR0913  a command line has as many options as it has
         found = get_stats(
             period,
             store=store,
-            tenant=tenant,
-            user=user,
+            tenant_id=tenant,
+            user_id=user,
             agent=agent,
             workflow=workflow,
             model=model,

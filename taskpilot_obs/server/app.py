@@ -11,22 +11,23 @@ from http import HTTPStatus
 from importlib.util import find_spec
 from typing import Any, Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.config import library_version
+from taskpilot_obs.exporters.prometheus.server import ServerMetrics
 from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.pricing import PriceTable
-from taskpilot_obs.server.access import Doorkeeper, bound
+from taskpilot_obs.server.access import Doorkeeper, Reading, bound
 from taskpilot_obs.server.examples import with_examples
 from taskpilot_obs.server.health import golden, probes
 from taskpilot_obs.server.login import login_router
-from taskpilot_obs.server.problems import as_problem, problem_response
+from taskpilot_obs.server.problems import Problem, ProblemRoute, as_problem, problem_response
 from taskpilot_obs.server.rest import rest
 from taskpilot_obs.server.routers import services_for
-from taskpilot_obs.server.security import HEADERS, SecurityHeaders
+from taskpilot_obs.server.security import HEADERS, Counted, SecurityHeaders
 from taskpilot_obs.server.services import Links, Services
 from taskpilot_obs.server.tokens import TokenFile
 from taskpilot_obs.server.trace_buffer import TraceBuffer
@@ -85,10 +86,12 @@ def create_app(
         redoc_url=None,
         lifespan=_closing(closing),
     )
-    _mount(app, services, doorkeeper)
+    metrics = ServerMetrics()
+    _mount(app, services, doorkeeper, metrics)
     buffer = _mount_ingest(app, services, doorkeeper)
     if buffer is not None:
         closing.callback(buffer.close)
+        metrics.watch_spans(buffer.counted)
     app.add_exception_handler(HTTPException, _answer_problem)
     app.add_exception_handler(Exception, _answer_crash)
     draw = app.openapi
@@ -96,18 +99,34 @@ def create_app(
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_headers=["Authorization"])
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(Counted, metrics=metrics)
     return app
 
 
-def _mount(app: FastAPI, services: Services, doorkeeper: Doorkeeper) -> None:
+def _mount(app: FastAPI, services: Services, doorkeeper: Doorkeeper, metrics: ServerMetrics) -> None:
     inside = [bound(services, doorkeeper.who)]
     app.include_router(rest, dependencies=inside)
     app.include_router(feedback_routes(into_store(services.store)), dependencies=inside)
     app.include_router(golden, dependencies=inside)
+    app.include_router(_metrics_router(metrics), dependencies=inside)
     app.include_router(probes, dependencies=[bound(services, _anyone)])
     callsite = Callsite(services, doorkeeper)
     app.include_router(site_router(callsite))
     app.include_router(login_router(callsite))
+
+
+def _metrics_router(metrics: ServerMetrics) -> APIRouter:
+    routes = APIRouter(route_class=ProblemRoute, include_in_schema=False)
+
+    @routes.get("/metrics")
+    def exposition(http: Request, ask: Reading) -> Response:
+        """The server's own metrics; for tokens of every tenant, because they count everyone's requests."""
+        if ask.principal.tenant is not None:
+            raise Problem(HTTPStatus.FORBIDDEN, "metrics count every tenant's requests; use a token of every tenant")
+        body, kind = metrics.render(http.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": kind})
+
+    return routes
 
 
 async def _anyone() -> None:

@@ -100,6 +100,10 @@ class TraceBuffer:
             for key in due:
                 self._release(key)
 
+    def counted(self) -> dict[str, int]:
+        """What became of the spans so far, by name."""
+        return self.counts._asdict()
+
     def close(self) -> None:
         """Write what waits, as far as it has come, and stop."""
         self._stopped.set()

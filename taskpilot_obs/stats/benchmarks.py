@@ -107,18 +107,18 @@ def get_benchmark_summaries(
     return tuple(sorted(_grouped(store, start, end, filters, group_by), key=_most_calls_first))
 
 
-def get_providers(*, store: str | Store | None = None, tenant: str | None = None) -> tuple[ProviderSeen, ...]:
+def get_providers(*, store: str | Store | None = None, tenant_id: str | None = None) -> tuple[ProviderSeen, ...]:
     """The providers that the store has calls of, by name.
 
     Args:
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
-        tenant: only providers that this tenant called; None for all.
+        tenant_id: only providers that this tenant called; None for all.
 
     Raises:
         ConfigurationError: no store is named.
         StoreError: the store is missing or cannot be used.
     """
-    asked = filters_of({"tenant": tenant})
+    asked = filters_of({"tenant_id": tenant_id})
     with opened(store) as opened_store, opened_store.reading() as connection:
         found = providers_seen(connection, asked.organization_id)
     return tuple(ProviderSeen(**seen._asdict()) for seen in found)

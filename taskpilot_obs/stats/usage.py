@@ -41,8 +41,8 @@ def get_stats(
         period: a length of time until now ("1h", "24h", "7d", "30d", a `timedelta`), or (start, end).
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
         now: the present; for tests.
-        asked: only calls with this value of `tenant`, `user`, `session`, `agent`, `workflow`, `model`, `provider`,
-            `prompt_name`, `service`, `environment`, `request_id`, `step_id`, `task_id`, `workflow_run_id`,
+        asked: only calls with this value of `tenant_id`, `user_id`, `session_id`, `agent`, `workflow`, `model`,
+            `provider`, `prompt_name`, `service`, `environment`, `request_id`, `step_id`, `task_id`, `workflow_run_id`,
             `thought_id`, `experiment` or `variant`; `__none__` stands for calls that have none.
 
     Raises:
@@ -54,7 +54,7 @@ def get_stats(
 
 
 def get_tenant_stats(
-    tenant: str, period: Period = "24h", *, store: str | Store | None = None, now: datetime | None = None
+    tenant_id: str, period: Period = "24h", *, store: str | Store | None = None, now: datetime | None = None
 ) -> TenantStats:
     """How the LLM calls of one tenant went; nothing in it comes from another tenant. Arguments as in `get_stats`.
 
@@ -62,10 +62,10 @@ def get_tenant_stats(
         ConfigurationError: no tenant, a period that cannot be read, or no store is named.
         StoreError: the store is missing or cannot be used.
     """
-    if not tenant:
-        raise ConfigurationError("tenant: given nothing; it must be the name of a tenant")
+    if not tenant_id:
+        raise ConfigurationError("tenant_id: given nothing; it must be the name of a tenant")
     start, end = bounds(period, now)
-    return TenantStats(tenant=tenant, **dict(_stats(start, end, filters_of({"tenant": tenant}), store)))
+    return TenantStats(tenant=tenant_id, **dict(_stats(start, end, filters_of({"tenant_id": tenant_id}), store)))
 
 
 def get_tenants_report(
@@ -73,7 +73,7 @@ def get_tenants_report(
     *,
     store: str | Store | None = None,
     now: datetime | None = None,
-    tenant: str | None = None,
+    tenant_id: str | None = None,
     limit: int | None = None,
 ) -> TenantsReport:
     """What every tenant used, in falling order of cost; calls without a tenant are those of `__none__`.
@@ -82,7 +82,7 @@ def get_tenants_report(
         period: as in `get_stats`.
         store: as in `get_stats`.
         now: as in `get_stats`.
-        tenant: leave out all others.
+        tenant_id: leave out all others.
         limit: list this many tenants; None: all.
 
     Raises:
@@ -92,7 +92,7 @@ def get_tenants_report(
     if limit is not None and limit < 1:
         raise ConfigurationError(f"limit: given {limit!r}; it must be a positive number, or None for all")
     start, end = bounds(period, now)
-    with asked_of(store, start, end, filters_of({"tenant": tenant})) as question:
+    with asked_of(store, start, end, filters_of({"tenant_id": tenant_id})) as question:
         planned = question.plan(_TENANT)
         counts = totals(question.connection, planned, question.filters, By(_TENANT))
         largest = sorted(counts, key=lambda key: (-counts[key].cost, key[0] or NONE))[:limit]

@@ -104,7 +104,7 @@ def test_spans_of_a_trace_become_a_tree(store: Store, client: tuple[TestClient, 
     body = wire(agents_at_work()).SerializeToString()
     answer = asked.post("/v1/traces", content=body, headers={**PROTOBUF, **bearer(tokens["writer"])})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-protobuf")
-    tree = get_run_tree(TRACE, store=store, tenant="acme")
+    tree = get_run_tree(TRACE, store=store, tenant_id="acme")
     assert tree is not None
     assert [(step.depth, step.operation, step.name) for step in tree.steps] == [
         (0, "invoke_workflow", "triage"),

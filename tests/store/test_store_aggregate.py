@@ -344,7 +344,7 @@ def test_what_cannot_be_told_any_more_is_said(store: Store) -> None:
     prune({"llm_call_telemetry": 30}, store=store, now=NOON)
     asked = (NOON - 60 * DAY, NOON + HOUR)
     assert get_stats(asked, store=store).incomplete_before is None
-    told = get_stats(asked, store=store, user="ann")
+    told = get_stats(asked, store=store, user_id="ann")
     assert (told.requests, told.incomplete_before) == (1, NOON - 30 * DAY)
     torn = get_stats((NOON - 40 * DAY + HOUR / 2, NOON), store=store)
     assert torn.incomplete_before == NOON - 40 * DAY + HOUR

@@ -158,7 +158,7 @@ def test_the_tree_of_a_request(store: Store) -> None:
     assert (tree.input_tokens, tree.status, tree.duration_ms) == (2_000, "success", 4_000.0)
     assert [line.policy for line in tree.decisions] == ["no-secrets"]
     assert [line.correct for line in tree.feedback] == [False]
-    assert get_run_tree("r1", store=store, tenant="globex") is None
+    assert get_run_tree("r1", store=store, tenant_id="globex") is None
     assert get_run_tree("nothing", store=store) is None
 
 
@@ -251,7 +251,7 @@ def test_providers_are_known_by_their_first_and_last_call(store: Store) -> None:
         ("openai", 2, NOON - 2 * HOUR, NOON),
     ]
     aggregate_summaries("hourly", store=store, now=NOON + HOUR)
-    assert [seen.provider for seen in get_providers(store=store, tenant="acme")] == ["openai"]
+    assert [seen.provider for seen in get_providers(store=store, tenant_id="acme")] == ["openai"]
 
 
 def correctness(store: Store, tenant: str | None = None) -> tuple[float | None, float]:
