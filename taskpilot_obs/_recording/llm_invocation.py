@@ -351,13 +351,9 @@ class LlmInvocation(FinalizedInvocation):
                 self.open_stream()
             if self._reader is not None and self._reader.feed(item) and not self.first_token_ns:
                 self.first_token()
-            self.note_streamed(item)
+            if self.admitted is not None:
+                self.admitted.streamed.note(item)
         super().note_item(item)
-
-    def note_streamed(self, item: object) -> None:
-        """Count the text of an item for budgets: a reader who leaves costs what was streamed."""
-        if self.admitted is not None:
-            self.admitted.streamed.note(item)
 
     def droppable(self) -> bool:
         """Whether the queue may drop it: not the end of a call for which budgets hold a reservation."""

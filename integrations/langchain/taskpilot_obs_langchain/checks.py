@@ -97,8 +97,8 @@ def _answer_of(entry: Entry, output: object) -> object:
 def note_token(runs: Runs, run_id: UUID, token: object) -> None:
     """Count a token of a stream for the budgets: a reader may leave before its usage is stated."""
     entry = runs.get(run_id.int)
-    if type(entry) is Entry and isinstance(entry.run, LlmInvocation):
-        entry.run.note_streamed(token)
+    if type(entry) is Entry and isinstance(entry.run, LlmInvocation) and entry.run.admitted is not None:
+        entry.run.admitted.streamed.note(token)
 
 
 def after_call(call: LlmInvocation, response: LLMResult) -> None:
