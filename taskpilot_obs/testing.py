@@ -93,15 +93,15 @@ def fresh_recorder(*, clock: Clock | None = None, **options: Unpack[Options]) ->
     registry = options.pop("registry", None) or CollectorRegistry()
     settings = Settings.resolve({**options, "registry": registry})
     parts = build(settings, recorder, clock=clock)
-    limiting, recorder.limiting = recorder.limiting, WeakSet()
-    before, listeners = recorder.swap(parts), recorder.llm_listeners
-    recorder.llm_listeners = ()
+    limiting, recorder.wiring.limiting = recorder.wiring.limiting, WeakSet()
+    before, listeners = recorder.wiring.swap(parts), recorder.runtime.llm_listeners
+    recorder.runtime.llm_listeners = ()
     try:
         yield recorder
     finally:
-        recorder.llm_listeners, recorder.limiting = listeners, limiting
+        recorder.runtime.llm_listeners, recorder.wiring.limiting = listeners, limiting
         if before is not None:
-            recorder.swap(before)
+            recorder.wiring.swap(before)
         parts.pipeline.shutdown()
 
 

@@ -6,14 +6,20 @@ import atexit
 import os
 import sys
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskpilot_obs._pipeline.pipeline import Pipeline
 
-pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+class Lasting(Protocol):
+    """What has to be told that the process ends: a pipeline."""
+
+    def shutdown(self, timeout_s: float | None = None) -> bool:
+        """Write what can be written in the time given."""
+
+
+pipelines: weakref.WeakSet[Lasting] = weakref.WeakSet()
 
 
 _before_exit: list[Callable[[], None]] = []

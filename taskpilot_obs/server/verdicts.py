@@ -93,4 +93,4 @@ def into_recorder(feedback: Feedback) -> None:
     """Hand each verdict to the default recorder: metrics, audit log, and the store that this process writes to."""
     from taskpilot_obs.config import get_recorder
 
-    get_recorder().report(feedback)
+    get_recorder().emit(feedback)

@@ -98,7 +98,7 @@ def note_token(runs: Runs, run_id: UUID, token: object) -> None:
     """Count a token of a stream for the budgets: a reader may leave before its usage is stated."""
     entry = runs.get(run_id.int)
     if type(entry) is Entry and isinstance(entry.run, LlmInvocation) and entry.run.admitted is not None:
-        entry.run.admitted.streamed.note(token)
+        entry.run.admitted.note_streamed(token)
 
 
 def after_call(call: LlmInvocation, response: LLMResult) -> None:

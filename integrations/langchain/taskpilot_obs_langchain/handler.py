@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from taskpilot_obs._recording.llm_invocation import LlmInvocation
-from taskpilot_obs._recording.statuses import register_status
-from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.config import get_recorder
-from taskpilot_obs.exceptions import RefusedError
+from taskpilot_obs.integration import LlmInvocation, RefusedError, guarded, register_status
 from taskpilot_obs.records import SUCCESS, Operation, Status
 from taskpilot_obs_langchain import answers, checks, middleware, models, streams
 from taskpilot_obs_langchain.breakpoints import hear_graphs
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.outputs import LLMResult
 
-    from taskpilot_obs._recording.recorder import Recorder
+    from taskpilot_obs.integration import Recorder
 
 _WORKFLOW: Final = Operation.WORKFLOW
 
@@ -140,9 +137,13 @@ class ObservabilityHandler(BaseCallbackHandler):
             self._begin_chain(entry, kind, called, metadata)
             if entry.mine:
                 note_config(entry.run, metadata, tags)
-            if entry.mine and entry.run is not None and (type(inputs) is str or self._recorder.redactor is not None):
+            if (
+                entry.mine
+                and entry.run is not None
+                and (type(inputs) is str or self._recorder.runtime.redactor is not None)
+            ):
                 entry.run.set_input(inputs)  # of anything but text only the content is of interest, where it is wanted
-        if self._recorder.gated:
+        if self._recorder.runtime.asks_checks:
             checks.before(self, self._runs, run_id, inputs)
 
     def _begin_chain(self, entry: Entry, kind: Kind, called: str, metadata: Mapping[str, Any] | None) -> None:
@@ -171,7 +172,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         entry = self._runs.pop(run_id.int, None)
         if type(entry) is not Entry:
             return
-        if self._recorder.gated and not entry.paused:
+        if self._recorder.runtime.asks_checks and not entry.paused:
             checks.after(self._runs, entry, outputs, released="inputs" in kwargs)
         with self._guard:
             close(self._runs, entry)
@@ -236,9 +237,9 @@ class ObservabilityHandler(BaseCallbackHandler):
                         call.leave_unpriced()
                     elif (said.get("invocation_params") or models.NOTHING).get("cached_content"):
                         call.note_dropped("input_audio_tokens", "input_image_tokens")
-                if self._recorder.redactor is not None:
+                if self._recorder.runtime.redactor is not None:
                     call.set_input(models.plain(messages[0]))
-        if self._recorder.gated:
+        if self._recorder.runtime.asks_checks:
             checks.before_call(self, self._runs, said, messages)
 
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **said: Any) -> None:
@@ -247,7 +248,7 @@ class ObservabilityHandler(BaseCallbackHandler):
             call = self._begin_call(serialized, said)
             if call is not None and prompts:
                 call.set_input(prompts[0])
-        if self._recorder.gated:
+        if self._recorder.runtime.asks_checks:
             checks.before_call(self, self._runs, said, prompts)
 
     def _begin_call(self, serialized: Mapping[str, Any] | None, said: Mapping[str, Any]) -> LlmInvocation | None:
@@ -283,7 +284,7 @@ class ObservabilityHandler(BaseCallbackHandler):
                 call.first_token()
                 streams.look(self._runs, run_id.int, chunk)
                 return
-        if self._recorder.limits is not None:
+        if self._recorder.runtime.limits is not None:
             checks.note_token(self._runs, run_id, token)
         if not token or self._stated:
             streams.look(self._runs, run_id.int, chunk)
@@ -304,7 +305,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         close(self._runs, entry)
         with self._guard:
             answers.note_answer(entry.run, response, cacheable=entry.cacheable, repeated=repeated)
-        if self._recorder.gated:
+        if self._recorder.runtime.asks_checks:
             checks.after_call(entry.run, response)
         entry.run.end(Status.ABANDONED if entry.left else SUCCESS)
 
@@ -329,7 +330,7 @@ class ObservabilityHandler(BaseCallbackHandler):
     def on_tool_start(self, serialized: dict[str, Any], input_str: str, **said: Any) -> None:
         """A tool is called."""
         self._begin_tool("function", serialized, input_str, said)
-        if self._recorder.gated:
+        if self._recorder.runtime.asks_checks:
             checks.before_tool(self, self._runs, input_str, said)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -339,7 +340,7 @@ class ObservabilityHandler(BaseCallbackHandler):
             return
         with self._guard:
             entry.run.set_output(getattr(output, "content", output))
-        if self._recorder.gated:
+        if self._recorder.runtime.asks_checks:
             checks.after_tool(entry.run, output)
         entry.run.end(Status.ERROR if getattr(output, "status", None) == "error" else Status.SUCCESS)
 
@@ -355,15 +356,15 @@ class ObservabilityHandler(BaseCallbackHandler):
     def on_retriever_start(self, serialized: dict[str, Any], query: str, **said: Any) -> None:
         """A retriever is asked."""
         self._begin_tool("datastore", serialized, query, said)
-        if self._recorder.gated:
+        if self._recorder.runtime.asks_checks:
             checks.before_tool(self, self._runs, query, said)
 
     def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
         """It has found something, or nothing."""
         entry = take(self._runs, run_id)
         if entry is not None and entry.mine and entry.run is not None:
-            found = [document.page_content for document in documents] if self._recorder.redactor else None
-            if self._recorder.gated:
+            found = [document.page_content for document in documents] if self._recorder.runtime.redactor else None
+            if self._recorder.runtime.asks_checks:
                 checks.after_tool(entry.run, documents)
             entry.run.end(SUCCESS, found)
 
