@@ -41,6 +41,13 @@ class Decorator(Protocol):
         """Instrument the function."""
 
 
+class Assigning(Protocol):
+    """An experiment, as decorators use it."""
+
+    def assigned(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Assign each call of the function."""
+
+
 class Spot(NamedTuple):
     """Where the calls of a function are recorded."""
 
@@ -59,6 +66,7 @@ def observe_workflow(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_workflow(
@@ -69,6 +77,7 @@ def observe_workflow(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a workflow: a task as its users see it.
@@ -84,6 +93,7 @@ def observe_workflow(
         attributes: for spans and audit log, of every call.
         expected: exceptions that are outcomes like others (`NotFound`), as classes or as a function of the exception:
             the run is a success, and the exception passes.
+        experiment: a `taskpilot_obs.compare.Experiment`: each call is assigned a variant by its request context.
         checks: `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call; and `budget`:
             what the LLM calls beneath may cost. See `CheckOptions`.
 
@@ -94,7 +104,13 @@ def observe_workflow(
         ConfigurationError: something is no check, or an option is wrong.
     """
     return _observe(
-        Operation.WORKFLOW, target if name is None else name, recorder, attributes, place(**checks), expected
+        Operation.WORKFLOW,
+        target if name is None else name,
+        recorder,
+        attributes,
+        place(**checks),
+        expected,
+        experiment,
     )
 
 
@@ -107,6 +123,7 @@ def observe_agent(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_agent(
@@ -117,10 +134,13 @@ def observe_agent(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a run of an agent; arguments as for `observe_workflow`."""
-    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, place(**checks), expected)
+    return _observe(
+        Operation.AGENT, target if name is None else name, recorder, attributes, place(**checks), expected, experiment
+    )
 
 
 @overload
@@ -132,6 +152,7 @@ def observe_tool(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_tool(
@@ -142,10 +163,13 @@ def observe_tool(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a tool call of the agent that runs; arguments as for `observe_workflow`."""
-    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, place(**checks), expected)
+    return _observe(
+        Operation.TOOL, target if name is None else name, recorder, attributes, place(**checks), expected, experiment
+    )
 
 
 @overload
@@ -229,6 +253,7 @@ def _observe(
     attributes: Mapping[str, object] | None,
     here: Place,
     expected: Expected | None,
+    experiment: Assigning | None,
 ) -> Any:
     used = recorder or get_recorder()
     name = target if isinstance(target, str) else None
@@ -243,7 +268,8 @@ def _observe(
             used.watch(_scoped(here.budget, operation, label))
         callsite = Callsite(used, operation, label, attributes or {}).expecting(expected)
         callsite.checks = here.checks
-        return _decorate(function, Spot(used, callsite, _class_for(function)), here)
+        observed = _decorate(function, Spot(used, callsite, _class_for(function)), here)
+        return observed if experiment is None else experiment.assigned(observed)
 
     return decorate if target is None or name is not None else decorate(target)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from taskpilot_obs._recording.invocation import ActiveInvocation
     from taskpilot_obs._recording.verdicts import Verdicts
-    from taskpilot_obs.records import AttributeValue, Record
+    from taskpilot_obs.records import Attributes, AttributeValue, Record
 
 
 class _Report:
@@ -83,9 +83,16 @@ class Reporter(Host):
                 revision=False,
                 origin=origin,
                 time_unix_ns=self._time(),
-                attributes=self.fit(self.readable("record_feedback", attributes)),
+                attributes=self.fit(
+                    {**self._of_the_request(rated, origin), **self.readable("record_feedback", attributes)}
+                ),
             )
         )
+
+    def _of_the_request(self, rated: object, origin: Origin) -> Attributes:
+        """What the request's context says of it, such as its variant; nothing where another request is rated."""
+        scope = current_scope.get()
+        return NO_ATTRIBUTES if scope is None or rated != origin.request_id else scope.attributes
 
     def record_policy_violation(
         self,
