@@ -19,7 +19,8 @@ from taskpilot_obs._api.events import (
     record_policy_violation,
     shutdown,
 )
-from taskpilot_obs._recording.context import current_run, get_request_id, request_context, with_context
+from taskpilot_obs._recording.context import get_request_id, request_context, with_context
+from taskpilot_obs._recording.invocation import current_run
 from taskpilot_obs.config import configure, get_recorder
 from taskpilot_obs.log_context import LogContextFilter
 from taskpilot_obs.usage import Usage

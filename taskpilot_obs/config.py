@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from taskpilot_obs._pipeline.batched import Batched, CallableExporter, Exporter
 from taskpilot_obs._pipeline.pipeline import Pipeline
-from taskpilot_obs._recording.recorder import Components, Recorder
+from taskpilot_obs._recording.components import Components
+from taskpilot_obs._recording.point_events import Verdicts
+from taskpilot_obs._recording.recorder import Recorder
+from taskpilot_obs._recording.runtime import RecorderRuntime
 from taskpilot_obs._recording.spans import Tracing, installed_provider
-from taskpilot_obs._recording.verdicts import Verdicts
 from taskpilot_obs._support.clock import Clock
 from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.exceptions import ConfigurationError
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.safety.redaction import Redactor
     from taskpilot_obs.settings import Options, Settings
 
+_logger = logging.getLogger("taskpilot_obs")
 AUDIT_LOG = "audit_log"
 """Name of the audit log among the exporters."""
 
@@ -72,7 +75,7 @@ def configure(**options: Unpack[Options]) -> Recorder:
             if before is not None:
                 before.pipeline.resume()
             raise
-        _default.install(parts)
+        _default.wiring.install(parts)
     return _default
 
 
@@ -89,12 +92,30 @@ def get_recorder() -> Recorder:
     if _default.parts is None:
         with _lock:
             if _default.parts is None:
-                configure()
+                _configure_at_first_use()
     return _default
+
+
+def _default_runtime() -> RecorderRuntime:
+    return get_recorder().runtime
+
+
+def _configure_at_first_use() -> None:
+    """Configure from the environment, without failing the import of a module that decorates its functions.
+
+    Raises:
+        ConfigurationError: more is wrong than the metrics of the environment.
+    """
+    try:
+        configure()
+    except ConfigurationError as error:
+        configure(prometheus=False)
+        _logger.error("taskpilot_obs: no metrics are exported until configure() succeeds: %s", error)  # noqa: TRY400  it says all
 
 
 # Pickled functions and handlers record where they are unpickled.
 copyreg.pickle(Recorder, lambda _: (get_recorder, ()))
+copyreg.pickle(RecorderRuntime, lambda _: (_default_runtime, ()))
 
 
 def running_recorder() -> Recorder | None:
@@ -107,7 +128,7 @@ def build_recorder(**options: Unpack[Options]) -> Recorder:
     from taskpilot_obs.settings import Settings
 
     recorder = Recorder()
-    recorder.install(build(Settings.resolve(options), recorder))
+    recorder.wiring.install(build(Settings.resolve(options), recorder))
     return recorder
 
 
@@ -164,6 +185,7 @@ def _build(
         tracing=tracing,
         checks=checks,
         budgets=None if budgets is None else budgets.admission,
+        settler=None if budgets is None else budgets.settler,
     )
 
 
@@ -193,10 +215,10 @@ class _Poll:
         parts = self._recorder.parts
         if parts is None or parts.clock is not self._clock:
             return
-        if self._recorder.tracing is None:
-            self._recorder.trace_with(_tracing(self._settings))
-        if parts.budgets is not None and parts.budgets.settler is not None:
-            parts.budgets.settler.tick()
+        if self._recorder.runtime.tracing is None:
+            self._recorder.runtime.trace_with(_tracing(self._settings))
+        if parts.settler is not None:
+            parts.settler.tick()
 
 
 def _tracing(settings: Settings) -> Tracing | None:
@@ -227,13 +249,13 @@ def _budgets(
     metrics: PrometheusExporter | None,
     before: Components | None,
 ) -> Assembly | None:
-    if not (settings.budgets or settings.budget_store or settings.on_budget_alert or recorder.own_budgets):
+    if not (settings.budgets or settings.budget_store or settings.on_budget_alert or recorder.wiring.own_budgets):
         return None
     from taskpilot_obs.budgets.admission import BudgetDeps
     from taskpilot_obs.budgets.assembly import assemble
 
     last = None if before is None else before.budgets
-    return assemble(settings, BudgetDeps(*means, recorder.report), metrics, recorder.own_budgets, last)
+    return assemble(settings, BudgetDeps(*means, recorder.emit), metrics, recorder.wiring.own_budgets, last)
 
 
 def _checks(settings: Settings) -> Checks | None:

@@ -43,24 +43,30 @@ application (`KeyboardInterrupt`, `CancelledError`).
 from __future__ import annotations
 
 from taskpilot_obs._enforcement.enforcer import check_input, check_input_async, check_output, check_output_async
-from taskpilot_obs._recording.callsite import Callsite, LlmCallsite, LlmListener
-from taskpilot_obs._recording.context import Scope, add_current_resolver, current_run, current_scope
-from taskpilot_obs._recording.finalized import FinalizedInvocation
-from taskpilot_obs._recording.invocation import ActiveInvocation, Step
-from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
+from taskpilot_obs._recording.context import request_context
+from taskpilot_obs._recording.invocation import (
+    ActiveInvocation,
+    Step,
+    add_current_resolver,
+    current_run,
+    current_running,
+    remove_current_resolver,
+)
+from taskpilot_obs._recording.llm_invocation import LlmInvocation, LlmListener
 from taskpilot_obs._recording.recorder import CURRENT, Recorder
+from taskpilot_obs._recording.scope import current_scope
 from taskpilot_obs._recording.spans import SpanIds
 from taskpilot_obs._recording.statuses import register_status
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.exceptions import RefusedError
-from taskpilot_obs.records import Operation, Stage, Status
+from taskpilot_obs.records import Operation, Scope, Stage, Status
 
 __all__ = [
     "CURRENT",
     "ActiveInvocation",
     "Callsite",
-    "FinalizedInvocation",
     "LlmCallsite",
     "LlmInvocation",
     "LlmListener",
@@ -78,8 +84,11 @@ __all__ = [
     "check_output",
     "check_output_async",
     "current_run",
+    "current_running",
     "current_scope",
     "get_recorder",
     "guarded",
     "register_status",
+    "remove_current_resolver",
+    "request_context",
 ]

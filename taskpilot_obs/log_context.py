@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from taskpilot_obs._recording import context
 from taskpilot_obs._recording.context import get_request_id
+from taskpilot_obs._recording.invocation import current_run
 from taskpilot_obs._recording.spans import current_ids
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.semconv import Field
@@ -22,7 +22,7 @@ class LogContextFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Stamp the record."""
         with guarded("log_context"):
-            running = context.current_invocation()
+            running = current_run()
             ids = running.span_ids if running is not None and running.span is not None else current_ids()
             for name, value in (
                 (Field.REQUEST_ID, get_request_id()),

@@ -206,6 +206,16 @@ class Rollup(NamedTuple):
     violations: int = 0
 
 
+class Scope(NamedTuple):
+    """What `request_context` sets: who asks, on whose behalf."""
+
+    request_id: str
+    tenant: str | None = None
+    user: str | None = None
+    session: str | None = None
+    attributes: Attributes = NO_ATTRIBUTES
+
+
 class Origin(NamedTuple):
     """Where a record comes from: the identifiers that tie logs, spans and metrics of one request together."""
 

@@ -92,14 +92,14 @@ def fresh_recorder(*, clock: Clock | None = None, **options: Unpack[Options]) ->
     registry = options.pop("registry", None) or CollectorRegistry()
     settings = Settings.resolve({**options, "registry": registry})
     parts = build(settings, recorder, clock=clock)
-    before, listeners = recorder.swap(parts), recorder.llm_listeners
-    recorder.llm_listeners = ()
+    before, listeners = recorder.wiring.swap(parts), recorder.runtime.llm_listeners
+    recorder.runtime.llm_listeners = ()
     try:
         yield recorder
     finally:
-        recorder.llm_listeners = listeners
+        recorder.runtime.llm_listeners = listeners
         if before is not None:
-            recorder.swap(before)
+            recorder.wiring.swap(before)
         parts.pipeline.shutdown()
 
 

@@ -9,8 +9,9 @@ import hypothesis
 import pytest
 from opentelemetry import context as otel_context
 
-from taskpilot_obs._recording.context import current_running, current_scope
+from taskpilot_obs._recording.invocation import current_running
 from taskpilot_obs._recording.recorder import Recorder
+from taskpilot_obs._recording.scope import current_scope
 from taskpilot_obs._support.guarded import forget_causes
 from taskpilot_obs.records import Invocation
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder

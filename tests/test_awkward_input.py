@@ -22,8 +22,9 @@ from taskpilot_obs import (
     track_llm,
     track_tool,
 )
-from taskpilot_obs._recording.context import current_invocation, get_request_id
+from taskpilot_obs._recording.context import get_request_id
 from taskpilot_obs._recording.generators import drive
+from taskpilot_obs._recording.invocation import current_run
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Decision, Operation, Status
@@ -111,7 +112,7 @@ def test_detaching_twice_is_harmless() -> None:
         run.detach(step)
         run.detach(step)
         run.stop()
-    assert current_invocation() is None
+    assert current_run() is None
 
 
 async def _enter(call: Tracked[Any]) -> None:
@@ -127,7 +128,7 @@ def test_a_block_entered_again_is_another_run() -> None:
             with agent, call:
                 pass
             asyncio.run(_enter(call))
-            assert current_invocation() is None
+            assert current_run() is None
             assert get_request_id() is None
         with track_tool("search"):
             pass
@@ -153,7 +154,7 @@ def test_a_call_interrupted_while_its_response_is_read_ends() -> None:
         with pytest.raises(KeyboardInterrupt):
             ask()
         assert [run.status for run in seen] == [Status.SUCCESS]
-        assert current_invocation() is None
+        assert current_run() is None
 
 
 class _Closing(Generator[int, None, int]):

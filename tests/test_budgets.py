@@ -80,7 +80,7 @@ def reserved(recorder: Recorder, name: str = "team") -> float:
 def no_decorated_budgets(recorder: Recorder) -> Iterator[None]:
     """What is attached to a decorated function stays for good; not so here."""
     yield
-    recorder.own_budgets = ()
+    recorder.wiring.own_budgets = ()
 
 
 def at(*utc_now: int, zone: str = "UTC") -> datetime:
@@ -425,7 +425,7 @@ def test_a_new_period_has_the_whole_limit() -> None:
             running.record_usage(input_tokens=40_000, output_tokens=2_000)
         assert spent(recorder) == 0
         value = recorder.registry.get_sample_value  # type: ignore[union-attr]
-        settler = recorder.parts.budgets.settler  # type: ignore[union-attr]
+        settler = recorder.parts.settler  # type: ignore[union-attr]
         assert settler is not None
         settler._refreshed -= 2  # seconds: it looks once in a while
         settler.tick()
@@ -697,7 +697,7 @@ def test_a_reservation_whose_call_nobody_records_counts_as_spent() -> None:
         with pytest.raises(RuntimeError), Reservation(recorder, model=MODEL, kwargs=stated):
             raise RuntimeError
         recorder.drain()
-        recorder.parts.budgets.settler.tick()  # type: ignore[union-attr]
+        recorder.parts.settler.tick()  # type: ignore[union-attr]
         assert (spent(recorder), reserved(recorder)) == (0.12, 0)
 
 
@@ -740,7 +740,7 @@ def test_an_abandoned_call_gives_back_what_it_did_not_take() -> None:
     """A call that is dropped without an end is settled when it is collected."""
     with fresh_recorder(budgets=[enforced()]) as recorder:
         live = recorder.start_llm(model=MODEL)
-        recorder.limits.before(live, (), {"input_tokens": 40_000, "max_tokens": 2_000})  # type: ignore[union-attr]
+        recorder.runtime.limits.before(live, (), {"input_tokens": 40_000, "max_tokens": 2_000})  # type: ignore[union-attr]
         live.set_cost("0.01")
         del live
         gc.collect()
@@ -789,7 +789,7 @@ def test_alerts_of_a_process_that_ends_are_not_lost() -> None:
 def test_alert_budgets_ask_no_caller_anything() -> None:
     """No hook, no reservation: the hot path is what it is without budgets."""
     recorder = build_recorder(budgets=[Budget("team", limit_usd=1)], registry=CollectorRegistry())  # nobody's checks
-    assert (recorder.limits, recorder.gated) == (None, False)
+    assert (recorder.runtime.limits, recorder.runtime.asks_checks) == (None, False)
     call(recorder)
     assert spent(recorder) == 0.12
     recorder.shutdown()
@@ -946,7 +946,7 @@ def test_a_record_that_cannot_be_booked_costs_no_other() -> None:
         record_llm_call(model=MODEL, cost="0.01")
         recorder.drain()
         strange = seen[0]._replace(cost=Decimal("NaN"))
-        settler = recorder.parts.budgets.settler  # type: ignore[union-attr]
+        settler = recorder.parts.settler  # type: ignore[union-attr]
         assert settler is not None
         settler.export([strange, seen[0], strange, seen[0]])
         assert spent(recorder) == 0.03

@@ -288,11 +288,11 @@ def test_the_budget_of_a_function_is_for_its_name_whatever_that_is(recorder: Rec
     """A name with wildcards is no pattern for other agents."""
     observe_agent("Why?", budget=Budget("why", limit_usd=1))(print)
     try:
-        (budget,) = recorder.own_budgets
+        (budget,) = recorder.wiring.own_budgets
         assert budget.scope_key(CallScope(agent="Why?")) == ""
         assert budget.scope_key(CallScope(agent="Whys")) is None
     finally:
-        recorder.own_budgets = ()
+        recorder.wiring.own_budgets = ()
 
 
 def test_a_synchronous_block_in_an_event_loop_says_what_to_write_instead(tmp_path: Path) -> None:

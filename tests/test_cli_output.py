@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from taskpilot_obs import cli
 from taskpilot_obs.cli._tables import Column, FittedTable, Kind
 from taskpilot_obs.cli._text import csv_cell, escaped_json, printable
 from taskpilot_obs.figures import ms, percent, seconds, usd
@@ -146,6 +147,14 @@ def test_no_cell_is_a_formula(text: str) -> None:
 def test_numbers_stay_numbers(value: object, cell: str) -> None:
     """A negative number is no formula, and money has no exponent."""
     assert csv_cell(value) == cell
+
+
+def test_commands_print_through_one_module() -> None:
+    """No command has a console or a `print` of its own, so that nothing reaches a terminal unchecked."""
+    folder = Path(cli.__file__).parent
+    free = {"__init__.py", "_output.py", "_program.py", "_demo_view.py"}  # they print what is ours, or a picture
+    own = re.compile(r"(?<![\w.])(?:print|Console)\((?!as_markdown)|typer\.echo\(")
+    assert [path.name for path in folder.glob("*.py") if path.name not in free and own.search(path.read_text())] == []
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------

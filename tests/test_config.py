@@ -33,7 +33,7 @@ def _restore(recorder: Recorder) -> Iterator[None]:
     before = recorder.parts
     assert before is not None
     yield
-    recorder.install(before)
+    recorder.wiring.install(before)
 
 
 def test_options_are_the_settings() -> None:
@@ -265,7 +265,7 @@ def test_redaction_is_checked_while_nothing_is_captured(options: Any, said: str,
 
 def test_right_redaction_captures_nothing_by_itself() -> None:
     """Options of redaction alone do not switch capture on."""
-    assert build_recorder(redaction_skip=["email"], prometheus=False).redactor is None
+    assert build_recorder(redaction_skip=["email"], prometheus=False).runtime.redactor is None
 
 
 def test_the_environment_configures_the_default_recorder() -> None:

@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskpilot_obs import LogContextFilter, get_request_id, observe_agent, request_context, track_workflow, with_context
-from taskpilot_obs._recording import context
-from taskpilot_obs._recording.context import current_scope
-from taskpilot_obs._recording.invocation import ActiveInvocation
+from taskpilot_obs._recording.invocation import ActiveInvocation, add_current_resolver, current
 from taskpilot_obs._recording.recorder import Recorder
+from taskpilot_obs._recording.scope import current_scope
 from taskpilot_obs._support.ids import REQUEST_ID, accepted_request_id
 from taskpilot_obs.executors import ContextThreadPoolExecutor
 from taskpilot_obs.records import Invocation
@@ -160,7 +159,7 @@ def test_a_thread_without_context_starts_a_request_of_its_own(seen: Captured[Inv
 
 def test_an_integration_may_say_what_runs_here(monkeypatch: pytest.MonkeyPatch, recorder: Recorder) -> None:
     """Where a framework keeps context by itself, what its integration finds is the parent; one builds on another."""
-    monkeypatch.setattr(context, "current_invocation", context.current_invocation)
+    monkeypatch.setattr(current, "_resolvers", current._resolvers)
     framework: list[ActiveInvocation] = []
     told: list[ActiveInvocation | None] = []
 
@@ -171,8 +170,8 @@ def test_an_integration_may_say_what_runs_here(monkeypatch: pytest.MonkeyPatch, 
         told.append(known)
         return known
 
-    context.add_current_resolver(find)
-    context.add_current_resolver(listen)
+    add_current_resolver(find)
+    add_current_resolver(listen)
     assert recorder.start("invoke_agent", "alone").parent is None
     root = recorder.start("invoke_workflow", "w", parent=None)
     framework.append(root)

@@ -14,9 +14,9 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 from taskpilot_obs import observe_agent, track_agent, track_llm
-from taskpilot_obs._recording.context import current_running
+from taskpilot_obs._recording.invocation import ActiveInvocation, current_running
 from taskpilot_obs._recording.recorder import Recorder
-from taskpilot_obs._recording.snapshots import Freezing
+from taskpilot_obs._recording.snapshots import end_of, start_of
 from taskpilot_obs.exporters.prometheus.exporter import PrometheusExporter
 from taskpilot_obs.exporters.window import RollingWindow, _Tier
 from taskpilot_obs.records import Invocation, Record, Started, Status
@@ -76,9 +76,9 @@ def counted(recorder: Recorder, name: str) -> float:
 @pytest.mark.parametrize(
     "code",
     [
-        Freezing.freeze.__code__,
-        Freezing._freeze_start.__code__,
-        Freezing._freeze_end.__code__,
+        ActiveInvocation.freeze.__code__,
+        start_of.__code__,
+        end_of.__code__,
         RollingWindow._count_rest.__code__,
         _Tier.add.__code__,
         PrometheusExporter._finish.__code__,
@@ -192,17 +192,17 @@ def test_ctrl_c_while_a_budget_is_asked(seen: Captured[Invocation], recorder: Re
     class Asking:
         tokens = None
 
-        def before(self, *_: object) -> None:
+        def before_block(self, *_: object) -> None:
             raise KeyboardInterrupt
 
         def after(self, _: object) -> None: ...
 
-    recorder.limits = Asking()  # type: ignore[assignment]  # the Ctrl-C is the point
+    recorder.runtime.limits = Asking()  # type: ignore[assignment]  # the Ctrl-C is the point
     block = track_llm(model="gpt-4o")
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt), block:
             pytest.fail("it was not allowed")
-    recorder.limits = None
+    recorder.runtime.limits = None
     with block:
         pass
     assert [call.status for call in seen] == [Status.CANCELLED, Status.CANCELLED, Status.SUCCESS]

@@ -37,12 +37,11 @@ from taskpilot_obs import (
     track_workflow,
 )
 from taskpilot_obs._api.blocks import Tracked
-from taskpilot_obs._recording import recorder as module
-from taskpilot_obs._recording.context import current_running
-from taskpilot_obs._recording.invocation import ActiveInvocation
+from taskpilot_obs._recording.callsite import _MAX_CALLSITES
+from taskpilot_obs._recording.invocation import ActiveInvocation, current_running
+from taskpilot_obs._recording.point_events import MAX_RATED
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs._recording.statuses import classify, register_status
-from taskpilot_obs._recording.verdicts import MAX_RATED
 from taskpilot_obs._support.clock import Clock
 from taskpilot_obs.exceptions import PolicyViolationError
 from taskpilot_obs.records import (
@@ -555,11 +554,11 @@ def test_steps_in_foreign_contexts_are_harmless(recorder: Recorder) -> None:
     assert recorder.origin().invocation_id == run.invocation_id
     run.detach(step)
     run.detach(contextvars.copy_context().run(run.attach))
-    run.leave()
-    contextvars.copy_context().run(run.resume)
-    run.leave()
+    run.detach()
+    contextvars.copy_context().run(run.reattach)
+    run.detach()
     run.stop()
-    run.resume()
+    run.reattach()
     assert recorder.origin().invocation_id is None
 
 
@@ -576,11 +575,11 @@ def test_a_run_stands_for_its_records_once(recorder: Recorder, seen: Captured[In
 
 def test_places_with_names_made_at_run_time_are_not_kept(recorder: Recorder) -> None:
     """The memory of shared places is bounded, of models too."""
-    for number in range(module._MAX_SITES + 10):
+    for number in range(_MAX_CALLSITES + 10):
         recorder.callsite(Operation.AGENT, f"agent-{number}")
         recorder.llm_callsite(model=f"model-{number}", provider="p")
-    assert len(recorder._callsites) <= module._MAX_SITES
-    assert len(recorder._llm_callsites) <= module._MAX_SITES
+    assert len(recorder._callsites._inner) <= _MAX_CALLSITES
+    assert len(recorder._callsites._llm) <= _MAX_CALLSITES
 
 
 def test_point_events_are_bounded_like_runs(recorder: Recorder) -> None:

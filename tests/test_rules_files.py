@@ -22,6 +22,7 @@ from taskpilot_obs import semconv
 from taskpilot_obs._pipeline.batched import Batched
 from taskpilot_obs._support.assets import RULES, SETTINGS
 from taskpilot_obs.rules.folders import differing, folders, render
+from taskpilot_obs.rules.listing import with_table
 from taskpilot_obs.rules.model import CRITICAL, NONE, WARNING, Alert, AlertKind
 from taskpilot_obs.rules.settings import Settings, load_settings
 
@@ -361,6 +362,38 @@ def test_runbooks_have_no_heading_without_an_alert() -> None:
     for folder in FOLDERS:
         headings = re.findall(r"^## (\S+)$", (SHIPPED / RULES / folder / "runbook.md").read_text(), re.MULTILINE)
         assert headings == [alert.name for name, alert in ALERTS if name == folder]
+
+
+def test_the_page_lists_every_alert_as_it_is() -> None:
+    """docs/alerts.md holds the table that `taskpilot-obs rules list` prints; all budget alerts are in it."""
+    page = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
+    assert page == with_table(page, Settings())
+    assert all(f"[{alert.name}]" in page for _, alert in ALERTS)
+
+
+def test_a_page_without_marks_is_refused() -> None:
+    """A page that has no place for the table is an error, not a page without it."""
+    with pytest.raises(ValueError, match="lacks"):
+        with_table("# Alerts", Settings())
+
+
+LABELS = {metric.name: set(metric.labels) for metric in semconv.METRICS}
+
+
+@pytest.mark.parametrize(("folder", "alert"), ALERTS, ids=[alert.name for _, alert in ALERTS])
+def test_runbook_queries_look_at_what_fired(folder: str, alert: Alert) -> None:
+    """Each query selects by those labels of the alert that its series have, and shows a series that was just born."""
+    text = (SHIPPED / RULES / folder / "runbook.md").read_text()
+    section = text.partition(f"\n## {alert.name}\n")[2].partition("\n## ")[0]
+    (silence,) = re.findall(rf"alertname={alert.name}((?: [a-z]+=[A-Z]+)*) --duration", section)
+    mine = dict(re.findall(r" ([a-z]+)=([A-Z]+)", silence))
+    for query in re.findall(r"```promql\n(.*?)```", section, re.DOTALL):
+        for selector in selectors(query.strip()):
+            name = (selector.name or "").removesuffix("_bucket")
+            chosen = {matcher.name for matcher in selector.matchers.matchers}
+            wanted = set(mine) & (LABELS[name] | {"job"}) if name in LABELS else set(mine) & {"job"}
+            assert wanted <= chosen, query
+        assert not re.search(r"increase\(\w+_total", query), query
 
 
 def test_rendering_is_deterministic() -> None:

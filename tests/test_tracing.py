@@ -331,7 +331,7 @@ def test_without_a_provider_there_are_no_spans(seen: Captured[Invocation], recor
     with track_agent("a") as run:
         assert run.span is None
     assert installed_provider() is None
-    assert recorder.tracing is None
+    assert recorder.runtime.tracing is None
     assert seen[0].trace_id is None
 
 
@@ -348,7 +348,7 @@ def test_a_provider_that_comes_late_is_noticed(
             pass
         with fresh_recorder(tracing=False) as off:
             off.pipeline._poll()
-            assert off.tracing is None
+            assert off.runtime.tracing is None
     assert list(by_name(exporter)) == ["invoke_agent late"]
 
 

@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from taskpilot_obs._recording import context
-from taskpilot_obs._recording.context import current_running
-from taskpilot_obs._recording.finalized import FinalizedInvocation
-from taskpilot_obs._recording.invocation import ActiveInvocation
+from taskpilot_obs._recording.invocation import ActiveInvocation, current_run, current_running
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.statuses import Expected
 from taskpilot_obs.config import get_recorder
@@ -31,22 +28,22 @@ class Tracked(Generic[I_co]):
     An exception of the block ends it with the status that the exception stands for, and goes on.
     """
 
-    __slots__ = ("_new", "_runs", "_site", "_stated")
+    __slots__ = ("_callsite", "_new", "_runs", "_stated")
 
     def __init__(self, new: type[I_co], callsite: Callsite, stated: Mapping[str, int | None] = NO_STATEMENT) -> None:
         self._new = new
-        self._site = callsite
+        self._callsite = callsite
         self._stated = stated
         self._runs: list[I_co] = []
         """Those in progress: a block may be entered again, in a loop, within itself, in other threads and tasks."""
 
     def _begin(self) -> I_co:
-        callsite, new = self._site, self._new
-        run = (
-            new().enter(callsite, context.current_invocation())
-            if callsite.host.enabled
-            else new().at(callsite, None).begin()
-        )
+        callsite, new = self._callsite, self._new
+        run = new(callsite, current_run())
+        if callsite.runtime.enabled:
+            run.start_current()
+        else:
+            run.start()
         self._runs.append(run)
         return run
 
@@ -61,11 +58,11 @@ class Tracked(Generic[I_co]):
 
     def __enter__(self) -> I_co:
         run = self._begin()
-        host = self._site.host
-        if not host.enabled or host.limits is None or not isinstance(run, LlmInvocation):
+        runtime = self._callsite.runtime
+        if not runtime.enabled or runtime.limits is None or not isinstance(run, LlmInvocation):
             return run
         try:
-            host.limits.before_block(run, self._stated)
+            runtime.limits.before_block(run, self._stated)
         except BaseException as error:
             self._end().fail(error)
             raise
@@ -82,11 +79,11 @@ class Tracked(Generic[I_co]):
 
     async def __aenter__(self) -> I_co:
         run = self._begin()
-        host = self._site.host
-        if not host.enabled or host.limits is None or not isinstance(run, LlmInvocation):
+        runtime = self._callsite.runtime
+        if not runtime.enabled or runtime.limits is None or not isinstance(run, LlmInvocation):
             return run
         try:
-            await host.limits.before_async(run, (), self._stated)
+            await runtime.limits.before_async(run, (), self._stated)
         except BaseException as error:
             self._end().fail(error)
             raise
@@ -119,7 +116,7 @@ def track_workflow(
         TypeError: `expected` is neither classes of exceptions nor a function.
     """
     callsite = (recorder or get_recorder()).callsite(Operation.WORKFLOW, name, attributes)
-    return Tracked(FinalizedInvocation, callsite.expecting(expected))
+    return Tracked(ActiveInvocation, callsite.expecting(expected))
 
 
 def track_agent(
@@ -132,7 +129,7 @@ def track_agent(
 ) -> Tracked[ActiveInvocation]:
     """Record a block of code as a run of an agent; arguments as for `track_workflow`."""
     callsite = (recorder or get_recorder()).callsite(Operation.AGENT, name, attributes)
-    return Tracked(FinalizedInvocation, callsite.expecting(expected))
+    return Tracked(ActiveInvocation, callsite.expecting(expected))
 
 
 def track_tool(
@@ -145,7 +142,7 @@ def track_tool(
 ) -> Tracked[ActiveInvocation]:
     """Record a block of code as a tool call of the agent that runs; arguments as for `track_workflow`."""
     callsite = (recorder or get_recorder()).callsite(Operation.TOOL, name, attributes)
-    return Tracked(FinalizedInvocation, callsite.expecting(expected))
+    return Tracked(ActiveInvocation, callsite.expecting(expected))
 
 
 def track_llm(

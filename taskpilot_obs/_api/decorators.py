@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from copy import copy
 from types import coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskpilot_obs._enforcement.enforcer import Enforcer
-from taskpilot_obs._enforcement.wrappers import CheckOptions, Place, Work, gated, place, refuse_unfit
-from taskpilot_obs._recording import context
+from taskpilot_obs._enforcement.wrappers import CheckOptions, SettledOptions, Work, refuse_unfit, settle, with_checks
 from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
-from taskpilot_obs._recording.finalized import FinalizedInvocation
+from taskpilot_obs._recording.content import Parameters
 from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
-from taskpilot_obs._recording.invocation import ActiveInvocation
+from taskpilot_obs._recording.invocation import ActiveInvocation, current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.model_argument import ModelArgument, model_argument
 from taskpilot_obs._recording.sdk_streams import follow_stream
@@ -48,13 +48,12 @@ class Assigning(Protocol):
         """Assign each call of the function."""
 
 
-class Spot(NamedTuple):
-    """Where the calls of a function are recorded."""
+class RunFactory(NamedTuple):
+    """What makes the runs of a function: where they begin, and which kind they are."""
 
-    recorder: Recorder
     callsite: Callsite
-    new: type[ActiveInvocation]
-    """The class of its invocations: of a run, of a run that may vanish, of an LLM call."""
+    new: Callable[[Any, ActiveInvocation | None], ActiveInvocation]
+    """`ActiveInvocation` or `LlmInvocation`."""
 
 
 @overload
@@ -108,7 +107,7 @@ def observe_workflow(
         target if name is None else name,
         recorder,
         attributes,
-        place(**checks),
+        settle(**checks),
         expected,
         experiment,
     )
@@ -139,7 +138,7 @@ def observe_agent(
 ) -> Any:
     """Record every call of a function as a run of an agent; arguments as for `observe_workflow`."""
     return _observe(
-        Operation.AGENT, target if name is None else name, recorder, attributes, place(**checks), expected, experiment
+        Operation.AGENT, target if name is None else name, recorder, attributes, settle(**checks), expected, experiment
     )
 
 
@@ -168,7 +167,7 @@ def observe_tool(
 ) -> Any:
     """Record every call of a function as a tool call of the agent that runs; arguments as for `observe_workflow`."""
     return _observe(
-        Operation.TOOL, target if name is None else name, recorder, attributes, place(**checks), expected, experiment
+        Operation.TOOL, target if name is None else name, recorder, attributes, settle(**checks), expected, experiment
     )
 
 
@@ -220,20 +219,20 @@ def observe_llm(
     if isinstance(target, str):
         target, model = None, model or target
     used = recorder or get_recorder()
-    here = place(**checks)
-    if here.budget is not None:
+    options = settle(**checks)
+    if options.budget is not None:
         raise TypeError("a budget belongs to an agent or a workflow, or into configure(budgets=…)")
-    if here.checks is not None and here.checks.count_tokens:
+    if options.checks is not None and options.checks.count_tokens:
         raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
 
-    _refuse_odd(attributes)
+    _require_mapping(attributes)
     shared = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
     callsite = shared.expecting(expected)
 
     def decorate(function: Any) -> Any:
         argument = model_argument(function) if model is None else None
         site = callsite if argument is None else _finding(callsite, argument, attributes)
-        return _decorate(function, Spot(used, site, LlmInvocation), here)
+        return _decorate(function, used, RunFactory(copy(site), LlmInvocation), options)
 
     return decorate if target is None else decorate(target)
 
@@ -241,7 +240,7 @@ def observe_llm(
 def _finding(callsite: LlmCallsite, argument: ModelArgument, attributes: Mapping[str, object] | None) -> LlmCallsite:
     """The place of a function that takes its model as an argument."""
     provider = callsite.provider or infer_provider(argument.default)
-    own = LlmCallsite(callsite.host, callsite.operation, argument.default, provider, attributes or {})
+    own = LlmCallsite(callsite.runtime, callsite.operation, argument.default, provider, attributes or {})
     own.find_model, own.expected = argument.find, callsite.expected
     return own
 
@@ -251,7 +250,7 @@ def _observe(
     target: Any,
     recorder: Recorder | None,
     attributes: Mapping[str, object] | None,
-    here: Place,
+    options: SettledOptions,
     expected: Expected | None,
     experiment: Assigning | None,
 ) -> Any:
@@ -259,22 +258,22 @@ def _observe(
     name = target if isinstance(target, str) else None
     if name is not None and not name.strip():
         raise ValueError("the name is empty: give one, or leave it out for the function's own")
-    _refuse_odd(attributes)
+    _require_mapping(attributes)
 
     def decorate(function: Any) -> Any:
         label = name or default_name(function)
-        used.declare(operation, label)
-        if here.budget is not None:
-            used.watch(_scoped(here.budget, operation, label))
-        callsite = Callsite(used, operation, label, attributes or {}).expecting(expected)
-        callsite.checks = here.checks
-        observed = _decorate(function, Spot(used, callsite, _class_for(function)), here)
+        used.wiring.declare(operation, label)
+        if options.budget is not None:
+            used.wiring.watch(_scoped(options.budget, operation, label))
+        callsite = Callsite(used.runtime, operation, label, attributes or {}).expecting(expected)
+        callsite.checks = options.checks
+        observed = _decorate(function, used, RunFactory(callsite, ActiveInvocation), options)
         return observed if experiment is None else experiment.assigned(observed)
 
     return decorate if target is None or name is not None else decorate(target)
 
 
-def _refuse_odd(attributes: object) -> None:
+def _require_mapping(attributes: object) -> None:
     if attributes is not None and not hasattr(attributes, "items"):
         raise TypeError(f'attributes: given {type(attributes).__name__}; give a mapping, as {{"step_id": "plan"}}')
 
@@ -286,11 +285,6 @@ def _scoped(budget: Budget, operation: Operation, name: str) -> Budget:
     return budget.within("agent" if operation is Operation.AGENT else "workflow", name)
 
 
-def _class_for(function: Any) -> type[ActiveInvocation]:
-    """An asynchronous generator that no event loop closes ends unnoticed; whatever else is called ends by itself."""
-    return FinalizedInvocation if inspect.isasyncgenfunction(_kind_of(function)) else ActiveInvocation
-
-
 def default_name(function: Any) -> str:
     """`__qualname__` after the last `<locals>.`; of a partial that of its function, of an object that of its class."""
     while isinstance(function, functools.partial):
@@ -300,16 +294,16 @@ def default_name(function: Any) -> str:
     return str(name).rpartition("<locals>.")[2]
 
 
-def _decorate(function: Any, spot: Spot, here: Place) -> Any:
+def _decorate(function: Any, recorder: Recorder, runs: RunFactory, options: SettledOptions) -> Any:
     if inspect.isclass(function):
         raise TypeError(
             f"{function.__qualname__} is a class: decorate the method that works, say {function.__qualname__}.run"
         )
     if isinstance(function, classmethod | staticmethod):
-        return type(function)(_decorate(function.__func__, spot, here))
+        return type(function)(_decorate(function.__func__, recorder, runs, options))
     if not callable(function):
         raise TypeError(f"expected a function to decorate, got {type(function).__name__}")
-    return _wrap(function, spot, here)
+    return _wrap(function, recorder, runs, options)
 
 
 def _kind_of(function: Any) -> Any:
@@ -319,35 +313,37 @@ def _kind_of(function: Any) -> Any:
     return function if inspect.isroutine(function) else type(function).__call__
 
 
-def _wrap(function: Callable[..., Any], spot: Spot, here: Place) -> Any:
-    kind, recorder = _kind_of(function), spot.recorder
-    for checks in (recorder.checks, here.checks):
+def _wrap(function: Callable[..., Any], recorder: Recorder, runs: RunFactory, options: SettledOptions) -> Any:
+    kind = _kind_of(function)
+    runs.callsite.parameters = Parameters.of(function)
+    for checks in (recorder.runtime.checks, options.checks):
         if checks is not None:
-            refuse_unfit(function, kind, checks, buffer=here.buffer)
-    if here.checks is not None:
-        recorder.expect(here.checks)
-    checked = gated(function, kind, Enforcer(recorder, here.checks, function), buffer=here.buffer)
-    work = Work(function if here.checks is None else checked, checked)
+            refuse_unfit(function, kind, checks, buffer=options.buffer)
+    if options.checks is not None:
+        recorder.wiring.expect(options.checks)
+    checked = with_checks(function, kind, Enforcer(recorder.runtime, options.checks, function), buffer=options.buffer)
+    work = Work(function if options.checks is None else checked, checked)
     if inspect.iscoroutinefunction(kind):
-        return _wrap_coroutine(function, work, spot)
+        return _wrap_coroutine(function, work, runs)
     if inspect.isasyncgenfunction(kind):
-        return _wrap_async_generator(function, work, spot)
+        return _wrap_async_generator(function, work, runs)
     if inspect.isgeneratorfunction(kind):
-        return _wrap_generator(function, work, spot)
-    return _wrap_plain(function, work, spot)
+        return _wrap_generator(function, work, runs)
+    return _wrap_plain(function, work, runs)
 
 
-def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot) -> Callable[P, R]:
+def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], runs: RunFactory) -> Callable[P, R]:
     usual, checked = work
-    recorder, callsite, new = spot
+    callsite, new = runs
+    runtime = callsite.runtime
 
     @wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not recorder.enabled:
+        if not runtime.enabled:
             return function(*args, **kwargs)
-        run = new().enter(callsite, context.current_invocation(), args, kwargs)
+        run = new(callsite, current_run()).start_current(args, kwargs)
         try:
-            result = (checked if recorder.gated else usual)(*args, **kwargs)
+            result = (checked if runtime.asks_checks else usual)(*args, **kwargs)
             if result is not None and is_unfinished(result):
                 return cast(R, follow(run, result))
             if new is LlmInvocation and follow_stream(cast(LlmInvocation, run), result):
@@ -364,18 +360,19 @@ def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], spot: Spot
 def _wrap_coroutine(
     function: Callable[P, Coroutine[Any, Any, R]],
     work: Work[Callable[P, Coroutine[Any, Any, R]]],
-    spot: Spot,
+    runs: RunFactory,
 ) -> Callable[P, Coroutine[Any, Any, R]]:
     usual, checked = work
-    recorder, callsite, new = spot
+    callsite, new = runs
+    runtime = callsite.runtime
 
     @wraps(function)
     async def awaited(run: ActiveInvocation, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        run.begin()
-        run.resume()
+        run.start()
+        run.reattach()
         request = bind(run)
         try:
-            result = await (checked if recorder.gated else usual)(*args, **kwargs)
+            result = await (checked if runtime.asks_checks else usual)(*args, **kwargs)
             if result is not None and is_unfinished(result):
                 return cast(R, follow(run, result))
             if new is LlmInvocation and follow_stream(cast(LlmInvocation, run), result):
@@ -389,9 +386,9 @@ def _wrap_coroutine(
         return result
 
     def observed(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        if not recorder.enabled:
+        if not runtime.enabled:
             return function(*args, **kwargs)
-        return awaited(_called(new, callsite, args, kwargs), *args, **kwargs)
+        return awaited(_called(runs, args, kwargs), *args, **kwargs)
 
     return wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
@@ -399,14 +396,14 @@ def _wrap_coroutine(
 def _wrap_generator(
     function: Callable[P, Generator[Any, Any, R]],
     work: Work[Callable[P, Generator[Any, Any, R]]],
-    spot: Spot,
+    runs: RunFactory,
 ) -> Callable[P, Generator[Any, Any, R]]:
     usual, checked = work
-    recorder, callsite, new = spot
+    runtime = runs.callsite.runtime
 
     @wraps(function)
     def stepped(run: ActiveInvocation, inner: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
-        run.begin()
+        run.start()
         return (yield from drive(run, inner))
 
     kind = _kind_of(function)
@@ -414,10 +411,12 @@ def _wrap_generator(
     steps: Any = coroutine(stepped) if can_be_awaited else stepped
 
     def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
-        if not recorder.enabled:
+        if not runtime.enabled:
             return function(*args, **kwargs)
-        run = _called(new, callsite, args, kwargs)
-        stream: Generator[Any, Any, R] = steps(run, _stream_of(run, checked if recorder.gated else usual, args, kwargs))
+        run = _called(runs, args, kwargs)
+        stream: Generator[Any, Any, R] = steps(
+            run, _stream_of(run, checked if runtime.asks_checks else usual, args, kwargs)
+        )
         return stream
 
     return wraps(function)(of_the_kind_of(kind, observed))
@@ -426,30 +425,28 @@ def _wrap_generator(
 def _wrap_async_generator(
     function: Callable[P, AsyncGenerator[Any, Any]],
     work: Work[Callable[P, AsyncGenerator[Any, Any]]],
-    spot: Spot,
+    runs: RunFactory,
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
     usual, checked = work
-    recorder, callsite, new = spot
+    runtime = runs.callsite.runtime
 
     def begun(run: ActiveInvocation, inner: AsyncGenerator[Any, Any]) -> tuple[Any, AsyncGenerator[Any, Any]]:
-        return run.begin(), inner
+        return run.start(), inner
 
     stepped = wraps(function)(wrap_async_generator(begun))
 
     def observed(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
-        if not recorder.enabled:
+        if not runtime.enabled:
             return function(*args, **kwargs)
-        run = _called(new, callsite, args, kwargs)
-        return stepped(run, _stream_of(run, checked if recorder.gated else usual, args, kwargs))
+        run = _called(runs, args, kwargs)
+        return stepped(run, _stream_of(run, checked if runtime.asks_checks else usual, args, kwargs))
 
     return wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
-def _called(
-    new: type[ActiveInvocation], callsite: Callsite, args: tuple[object, ...], kwargs: Mapping[str, object]
-) -> ActiveInvocation:
+def _called(runs: RunFactory, args: tuple[object, ...], kwargs: Mapping[str, object]) -> ActiveInvocation:
     """The run of work that has been called and not begun: its parent, request and tenant are those of this moment."""
-    run = new().at(callsite, context.current_invocation())
+    run = runs.new(runs.callsite, current_run())
     if args or kwargs:
         run.set_arguments(args, kwargs)
     return run
@@ -460,5 +457,5 @@ def _stream_of(run: ActiveInvocation, function: Callable[..., R], args: Any, kwa
     try:
         return function(*args, **kwargs)
     except BaseException as error:
-        run.begin().fail(error)
+        run.start().fail(error)
         raise

@@ -1,135 +1,63 @@
-"""Point events on the default recorder: what happened, without a beginning and an end."""
+"""Point events of the default recorder: `taskpilot_obs.record_feedback(…)` is `get_recorder().record_feedback(…)`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+import inspect
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from taskpilot_obs._recording.finalized import abandon_open_runs
+from taskpilot_obs._recording.open_runs import abandon_open_runs
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.config import get_recorder
-from taskpilot_obs.records import DecisionKind, Operation, Severity, Stage, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from decimal import Decimal
+    from collections.abc import Callable
 
-    from taskpilot_obs.records import AttributeValue, CheckResult, Verdict
+    from taskpilot_obs.records import AttributeValue
 
-
-def record_feedback(
-    request_id: str | None = None, *, correct: bool, attributes: Mapping[str, object] | None = None
-) -> None:
-    """Record a user's word on a request: was the answer right?
-
-    Counted once per request ID (the last 50,000 rated of this process); the opposite verdict later is a revision.
-
-    Args:
-        request_id: the request; the current one when left out.
-        correct: whether the user confirms it.
-        attributes: for the audit log.
-    """
-    get_recorder().record_feedback(request_id, correct=correct, attributes=attributes)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def record_policy_violation(
-    policy: str,
-    *,
-    reason: str | None = None,
-    severity: Severity | str = Severity.MEDIUM,
-    blocked: bool = False,
-    tool: str | None = None,
-    attributes: Mapping[str, object] | None = None,
-) -> None:
-    """Record one violation that a check of the application's own found; see `Recorder.record_policy_violation`."""
-    get_recorder().record_policy_violation(
-        policy, reason=reason, severity=severity, blocked=blocked, tool=tool, attributes=attributes
-    )
+def _of_default_recorder(method: Callable[Concatenate[Recorder, P], R]) -> Callable[P, R]:
+    """A method of the default recorder as a function, with its documentation and its types."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return method(get_recorder(), *args, **kwargs)
+
+    signature = inspect.signature(method)
+    parameters = list(signature.parameters.values())[1:]
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by `inspect`
+    call.__module__, call.__qualname__ = __name__, method.__name__
+    del call.__wrapped__  # the method takes one argument more
+    return call
 
 
-def record_guardrail_block(
-    guardrail: str,
-    *,
-    stage: Stage | str = Stage.INPUT,
-    reason: str | None = None,
-    duration_seconds: float | None = None,
-    attributes: Mapping[str, object] | None = None,
-) -> None:
-    """Record that a guardrail of the application's own really blocked; see `Recorder.record_guardrail_block`."""
-    get_recorder().record_guardrail_block(
-        guardrail, stage=stage, reason=reason, duration_seconds=duration_seconds, attributes=attributes
-    )
-
-
-def record_decision(  # noqa: PLR0913  what an auditor asks about a decision
-    name: str,
-    verdict: Verdict | str,
-    *,
-    kind: DecisionKind | str = DecisionKind.POLICY,
-    result: CheckResult | str | None = None,
-    stage: Stage | str | None = None,
-    reason: str | None = None,
-    severity: Severity | str = Severity.MEDIUM,
-    tool: str | None = None,
-    duration_seconds: float | None = None,
-    attributes: Mapping[str, object] | None = None,
-) -> None:
-    """Record the decision of a policy or guardrail that lives elsewhere; see `Recorder.record_decision`."""
-    get_recorder().record_decision(
-        name,
-        verdict,
-        kind=kind,
-        result=result,
-        stage=stage,
-        reason=reason,
-        severity=severity,
-        tool=tool,
-        duration_seconds=duration_seconds,
-        attributes=attributes,
-    )
-
-
-def record_llm_call(  # noqa: PLR0913  one argument for each thing that can be known after the fact
-    *,
-    model: str | None,
-    provider: str | None = None,
-    status: Status | str = Status.SUCCESS,
-    duration_seconds: float = 0.0,
-    usage: object = None,
-    cached: bool | None = None,
-    cost: Decimal | float | str | None = None,
-    response_model: str | None = None,
-    operation: Operation | str = Operation.CHAT,
-    service_tier: str | None = None,
-    attributes: Mapping[str, object] | None = None,
-) -> None:
-    """Record an LLM call that is over already; see `Recorder.record_llm_call`."""
-    get_recorder().record_llm_call(
-        model=model,
-        provider=provider,
-        status=status,
-        duration_seconds=duration_seconds,
-        usage=usage,
-        cached=cached,
-        cost=cost,
-        response_model=response_model,
-        operation=operation,
-        service_tier=service_tier,
-        attributes=attributes,
-    )
+record_feedback = _of_default_recorder(Recorder.record_feedback)
+"""Record a user's verdict on a request; arguments as for `Recorder.record_feedback`."""
+record_policy_violation = _of_default_recorder(Recorder.record_policy_violation)
+"""Record one violation that the application's own check found; arguments as for `Recorder.record_policy_violation`."""
+record_guardrail_block = _of_default_recorder(Recorder.record_guardrail_block)
+"""Record that the application's own guardrail blocked; arguments as for `Recorder.record_guardrail_block`."""
+record_decision = _of_default_recorder(Recorder.record_decision)
+"""Record a decision that was made elsewhere; arguments as for `Recorder.record_decision`."""
+record_llm_call = _of_default_recorder(Recorder.record_llm_call)
+"""Record an LLM call that is over already; arguments as for `Recorder.record_llm_call`."""
+record_cache_size = _of_default_recorder(Recorder.record_cache_size)
+"""Set how many entries an application's cache holds; arguments as for `Recorder.record_cache_size`."""
+flush = _of_default_recorder(Recorder.flush)
+"""Wait until everything recorded so far is written; arguments as for `Recorder.flush`."""
 
 
 def record_audit_event(event: str, **attributes: AttributeValue) -> None:
-    """Write an event of the application's (task created, approved, …) to the audit log, with the request ID."""
+    """Write an application event (task created, approved, …) to the audit log, with the request ID.
+
+    Args:
+        event: what happened.
+        attributes: what else is to be known of it.
+    """
     get_recorder().record_audit_event(event, **attributes)
-
-
-def record_cache_size(cache: str, entries: int) -> None:
-    """Set how many entries a cache of the application's holds."""
-    get_recorder().record_cache_size(cache, entries)
-
-
-def flush(timeout: float = 5.0) -> bool:
-    """Wait until everything recorded so far is written by every exporter; False when `timeout` seconds pass first."""
-    return get_recorder().flush(timeout)
 
 
 def shutdown(timeout: float | None = None) -> bool:
@@ -137,5 +65,6 @@ def shutdown(timeout: float | None = None) -> bool:
 
     Runs that have not ended by then are recorded as `abandoned`.
     """
-    abandon_open_runs(get_recorder())
-    return get_recorder().shutdown(timeout)
+    recorder = get_recorder()
+    abandon_open_runs(recorder.runtime)
+    return recorder.shutdown(timeout)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from threading import Lock
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.point_events import origin_of
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import RefusedError
-from taskpilot_obs.records import Operation, Origin, Stage
+from taskpilot_obs.records import Operation, Stage
 from taskpilot_obs.safety import checks as running
 from taskpilot_obs.safety.subjects import NO_ARGUMENTS, Subject
 from taskpilot_obs.safety.texts import texts_in
 
 if TYPE_CHECKING:
-    from taskpilot_obs._recording.callsite import Host
     from taskpilot_obs._recording.invocation import ActiveInvocation
-    from taskpilot_obs._recording.recorder import Recorder
-    from taskpilot_obs.budgets.admission import AdmissionController
+    from taskpilot_obs._recording.runtime import RecorderRuntime
     from taskpilot_obs.records import Record
     from taskpilot_obs.safety.checks import Checks, Outcome, Ready
 
@@ -38,28 +35,30 @@ class Enforcer:
     Each method asks the checks of a stage, reports what came of it, and raises the refusal of a check in enforce mode.
 
     Args:
-        host: the recorder.
+        runtime: of the recorder.
         own: the checks that were attached to the place; None where there are none.
         function: what is called there, for the names of its arguments; None where they are given by name.
     """
 
-    __slots__ = ("_defaults", "_host", "_is_method", "_names", "own")
+    __slots__ = ("_defaults", "_is_method", "_names", "_runtime", "own")
 
-    def __init__(self, host: Host, own: Checks | None, function: Callable[..., Any] | None = None) -> None:
-        self._host = host
+    def __init__(
+        self, runtime: RecorderRuntime, own: Checks | None, function: Callable[..., Any] | None = None
+    ) -> None:
+        self._runtime = runtime
         self.own = own
         self._names, self._defaults = ((), {}) if function is None else _parameters(function)
         self._is_method = self._names[:1] in (("self",), ("cls",))
 
     def at(self, stage: Stage) -> tuple[Ready, ...]:
         """What is asked at a stage."""
-        general = self._host.checks
+        general = self._runtime.checks
         own = () if self.own is None else self.own.at(stage)
         return own if general is None else general.at(stage) + own
 
     def ask_in(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Before the work."""
-        limits = self._host.limits
+        limits = self._runtime.limits
         if limits is not None and isinstance(run, LlmInvocation):
             limits.before(run, args, kwargs)
         ready = self.at(Stage.INPUT)
@@ -68,7 +67,7 @@ class Enforcer:
 
     async def ask_in_async(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Before asynchronous work."""
-        limits = self._host.limits
+        limits = self._runtime.limits
         if limits is not None and isinstance(run, LlmInvocation):
             await limits.before_async(run, args, kwargs)
         ready = self.at(Stage.INPUT)
@@ -113,18 +112,18 @@ class Enforcer:
         self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]
     ) -> Subject | None:
         """What goes in; None if it cannot be read."""
-        with guarded(running.WHERE, self._host.counters):
+        with guarded(running.WHERE, self._runtime.counters):
             arguments = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
             said = texts_in((*args, *kwargs.values()), machine=self._is_method and bool(args))
-            return _about(run, Stage.INPUT, "\n".join(said), arguments)
+            return subject_of(run, Stage.INPUT, "\n".join(said), arguments)
         return None
 
     def _answer(self, run: ActiveInvocation, result: object) -> Subject | None:
         """What comes out; None if it cannot be read."""
-        with guarded(running.WHERE, self._host.counters):
+        with guarded(running.WHERE, self._runtime.counters):
             pieces = isinstance(result, Streamed)
             said = ("" if pieces else "\n").join(texts_in((result,), keys=not pieces))
-            return _about(run, Stage.OUTPUT, said, NO_ARGUMENTS)
+            return subject_of(run, Stage.OUTPUT, said, NO_ARGUMENTS)
         return None
 
     def _ask(self, run: ActiveInvocation, ready: Sequence[Ready], stage: Stage, subject: Subject | None) -> None:
@@ -132,7 +131,7 @@ class Enforcer:
         if subject is None:
             goes_on = running.fail_all(ready, outcomes)
         else:
-            goes_on = running.run(ready, subject, outcomes, self._host.counters)
+            goes_on = running.run(ready, subject, outcomes, self._runtime.counters)
         report(run, stage, outcomes, goes_on=goes_on)
 
     async def _ask_async(
@@ -142,7 +141,7 @@ class Enforcer:
         if subject is None:
             goes_on = running.fail_all(ready, outcomes)
         else:
-            goes_on = await running.run_async(ready, subject, outcomes, self._host.counters)
+            goes_on = await running.run_async(ready, subject, outcomes, self._runtime.counters)
         report(run, stage, outcomes, goes_on=goes_on)
 
 
@@ -162,7 +161,7 @@ def check_input(
         RefusedError: a check in enforce mode refused, or an asynchronous check cannot be awaited here. Do not call the
             tool or the model; end the run with `fail(error)`.
     """
-    if run.callsite.host.enabled:
+    if run.callsite.runtime.enabled:
         _enforcer_of(run).ask_in(run, *_as_call(content, arguments))
 
 
@@ -170,7 +169,7 @@ async def check_input_async(
     run: ActiveInvocation, content: object = None, *, arguments: Mapping[str, object] = NO_ARGUMENTS
 ) -> None:
     """Like `check_input`, awaiting asynchronous checks."""
-    if run.callsite.host.enabled:
+    if run.callsite.runtime.enabled:
         await _enforcer_of(run).ask_in_async(run, *_as_call(content, arguments))
 
 
@@ -187,26 +186,27 @@ def check_output(run: ActiveInvocation, result: object, *, released: bool = Fals
         RefusedError: a check in enforce mode withholds the result. End the run with `fail(error)`.
     """
     enforcer = _enforcer_of(run)
-    if run.callsite.host.enabled:
+    if run.callsite.runtime.enabled:
         (enforcer.ask_too_late if released else enforcer.ask_out)(run, result)
 
 
 async def check_output_async(run: ActiveInvocation, result: object, *, released: bool = False) -> None:
     """Like `check_output`, awaiting asynchronous checks."""
     enforcer = _enforcer_of(run)
-    if run.callsite.host.enabled:
+    if run.callsite.runtime.enabled:
         await (enforcer.ask_too_late_async if released else enforcer.ask_out_async)(run, result)
 
 
 def _enforcer_of(run: ActiveInvocation) -> Enforcer:
-    return Enforcer(run.callsite.host, run.callsite.checks)
+    return Enforcer(run.callsite.runtime, run.callsite.checks)
 
 
 def _as_call(content: object, arguments: Mapping[str, object]) -> tuple[tuple[object, ...], Mapping[str, object]]:
     return (() if content is None else (content,)), arguments
 
 
-def _about(run: ActiveInvocation, stage: Stage, text: str, arguments: Mapping[str, object]) -> Subject:
+def subject_of(run: ActiveInvocation, stage: Stage, text: str, arguments: Mapping[str, object]) -> Subject:
+    """What a check is asked about."""
     return Subject(run.operation, stage, text, _tool_of(run), arguments, run.agent, run.workflow, run.request_id)
 
 
@@ -215,7 +215,7 @@ def _note_withheld(run: ActiveInvocation, result: object) -> None:
     if not isinstance(run, LlmInvocation):
         return
     if not isinstance(result, Streamed):
-        run.record_response(result)
+        run.note_response(result)
         return
     for item in result:
         run.note_item(item)
@@ -246,15 +246,15 @@ class _Report:
         self.run = run
         self.stage = stage
         self.outcomes = outcomes
-        self.at_ns = run.callsite.host.now()
+        self.at_ns = run.callsite.runtime.now()
 
     def droppable(self) -> bool:
         return True
 
     def freeze(self, records: list[Record]) -> None:
         run, stage = self.run, self.stage
-        time_unix_ns = run.callsite.host.clock.unix_ns(self.at_ns)
-        origin, tool = origin_of(run), _tool_of(run)
+        time_unix_ns = run.callsite.runtime.clock.unix_ns(self.at_ns)
+        origin, tool = origin_of(run, run.scope), _tool_of(run)
         decisions = [running.as_decision(outcome, stage, tool, origin, time_unix_ns) for outcome in self.outcomes]
         for decision in decisions:
             if decision.is_violation:
@@ -262,18 +262,9 @@ class _Report:
         records.extend(decisions)
 
 
-def origin_of(run: ActiveInvocation) -> Origin:
-    """Where a run stands; for the drainer."""
-    scope = run.scope
-    tenant, user, session = (None, None, None) if scope is None else scope[1:4]
-    return Origin(
-        run.request_id, run.invocation_id, None, run.workflow, run.agent, *run.span_ids, tenant, user, session
-    )
-
-
 def report(run: ActiveInvocation, stage: Stage, outcomes: list[Outcome], *, goes_on: bool) -> None:
     """Hand the outcomes over, and raise the refusal if there is one."""
-    run.callsite.host.pipeline.put(
+    run.callsite.runtime.pipeline.put(
         _Report(run, stage, [each if each.reason is None else _safe(each) for each in outcomes])
     )
     if not goes_on:
@@ -288,108 +279,3 @@ def _safe(outcome: Outcome) -> Outcome:
 
         _redact = Redactor(max_length=_LONGEST_REASON).text
     return outcome._replace(reason=_redact(str(outcome.reason)))
-
-
-def configure_limits(recorder: Recorder, expected: Sequence[Checks]) -> None:
-    """Let the series of these checks exist at 0; count tokens and ask budgets where one of them wants it."""
-    parts = recorder.parts
-    expected = expected if recorder.checks is None else (*expected, recorder.checks)
-    if parts is not None and parts.declares is not None and parts.settings.enabled:
-        with guarded("declare", parts.counters):
-            for check in (check for checks in expected for check in checks.all):
-                parts.declares.declare_check(check.kind, check.name, check.stages)
-    tokens = None if recorder.limits is None else recorder.limits.tokens
-    if tokens is None and any(checks.count_tokens for checks in expected):
-        tokens = TokenLimits(recorder)
-    budgets = None if parts is None or parts.budgets is None or not parts.budgets.asks else parts.budgets
-    recorder.limits = None if tokens is None and budgets is None else Limits(tokens, budgets)
-    recorder.gated = recorder.checks is not None or recorder.limits is not None
-
-
-class Limits:
-    """What is asked about LLM calls alone: limits of tokens, and budgets; one a recorder.
-
-    Args:
-        tokens: the limits of tokens of runs.
-        budgets: the budgets that may refuse.
-    """
-
-    __slots__ = ("budgets", "tokens")
-
-    def __init__(self, tokens: TokenLimits | None, budgets: AdmissionController | None) -> None:
-        self.tokens = tokens
-        self.budgets = budgets
-
-    def before(self, call: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
-        """Ask before an LLM call; raises the refusal of what is in enforce mode."""
-        if self.tokens is not None:
-            self.tokens.before(call)
-        if self.budgets is not None:
-            self.budgets.before(call, args, kwargs)
-
-    def before_block(self, call: LlmInvocation, stated: Mapping[str, object]) -> None:
-        """Ask before a `with` block that makes an LLM call; raises likewise."""
-        if self.tokens is not None:
-            self.tokens.before(call)
-        if self.budgets is not None:
-            self.budgets.before_block(call, stated)
-
-    async def before_async(self, call: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
-        """The same, in an event loop that goes on while a store is asked."""
-        if self.tokens is not None:
-            self.tokens.before(call)
-        if self.budgets is not None:
-            await self.budgets.before_async(call, args, kwargs)
-
-    def after(self, call: LlmInvocation) -> None:
-        """Count what an LLM call took; budgets learn it from its record."""
-        if self.tokens is not None:
-            self.tokens.after(call)
-
-
-class TokenLimits:
-    """How many tokens the LLM calls beneath each run with a token policy have taken; one a recorder."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._taken: WeakKeyDictionary[ActiveInvocation, int] = WeakKeyDictionary()
-        self._lock = Lock()
-
-    def before(self, call: LlmInvocation) -> None:
-        """Ask before an LLM call; raises the refusal of a check in enforce mode."""
-        for run, checks in self._watched(call, Stage.INPUT):
-            with self._lock:
-                taken = self._taken.get(run, 0)
-            self._ask(call, checks, _about(call, Stage.INPUT, "", NO_ARGUMENTS)._replace(tokens_so_far=taken))
-
-    def after(self, call: LlmInvocation) -> None:
-        """Count what an LLM call took, and ask; nothing is withheld."""
-        usage = call.usage
-        tokens = 0 if usage is None or call.cached else (usage.input_tokens or 0) + (usage.output_tokens or 0)
-        if not tokens:
-            return
-        with guarded(running.WHERE, self._host.counters):
-            for run, checks in self._watched(call, Stage.OUTPUT):
-                with self._lock:
-                    taken = self._taken[run] = self._taken.get(run, 0) + tokens
-                subject = _about(call, Stage.OUTPUT, "", NO_ARGUMENTS)
-                subject = subject._replace(tokens_so_far=taken, call_tokens=tokens)
-                self._ask(call, [check._replace(refuses_at=()) for check in checks], subject)
-
-    def _ask(self, call: LlmInvocation, checks: Sequence[Ready], subject: Subject) -> None:
-        outcomes: list[Outcome] = []
-        goes_on = running.run(checks, subject, outcomes, self._host.counters)
-        report(call, subject.stage, outcomes, goes_on=goes_on)
-
-    def _watched(self, call: LlmInvocation, stage: Stage) -> Iterator[tuple[ActiveInvocation, tuple[Ready, ...]]]:
-        """The runs above the call with a token policy of their own, and the task for those of the recorder."""
-        top: ActiveInvocation = call
-        run = call.parent
-        while run is not None:
-            own = run.callsite.checks
-            if own is not None and (checks := own.of_tokens(stage)):
-                yield run, checks
-            top, run = run, run.parent
-        general = self._host.checks
-        if general is not None and (checks := general.of_tokens(stage)):
-            yield top, checks

@@ -8,8 +8,8 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeVar
 
 from taskpilot_obs._enforcement.enforcer import Streamed
-from taskpilot_obs._recording.context import current_running
 from taskpilot_obs._recording.generators import wrap_async_generator
+from taskpilot_obs._recording.invocation import current_running
 from taskpilot_obs.records import Stage
 from taskpilot_obs.safety.checks import Checks
 from taskpilot_obs.safety.guardrails import Mode
@@ -35,7 +35,7 @@ class CheckOptions(TypedDict, total=False):
     """For agents and workflows: what the LLM calls beneath them may cost."""
 
 
-class Place(NamedTuple):
+class SettledOptions(NamedTuple):
     """The options, settled."""
 
     checks: Checks | None
@@ -50,48 +50,48 @@ class Work(NamedTuple, Generic[C]):
     """What is called for an observed function."""
 
     usual: C
-    """With the checks of the place."""
+    """With the checks of the callsite."""
     checked: C
     """With those of the recorder too."""
 
 
-def place(
+def settle(
     *,
     policies: Sequence[Any] = (),
     guardrails: Sequence[Any] = (),
     mode: Mode = "monitor",
     buffer: bool = False,
     budget: Budget | None = None,
-) -> Place:
-    """Settle the options of a place.
+) -> SettledOptions:
+    """Settle the options of a callsite.
 
     Raises:
         ConfigurationError: something is no check, or an option is wrong.
     """
     checks = Checks(policies, guardrails, mode)
-    return Place(checks if checks.all else None, buffer, budget)
+    return SettledOptions(checks if checks.all else None, buffer, budget)
 
 
-def gated(
-    function: Callable[..., Any], kind: Callable[..., Any], gate: Enforcer, *, buffer: bool
+def with_checks(
+    function: Callable[..., Any], kind: Callable[..., Any], enforcer: Enforcer, *, buffer: bool
 ) -> Callable[..., Any]:
-    """The function with the checks of the gate; it must be called while its run is the current one.
+    """The function with its checks; it must be called while its run is the current one.
 
     Args:
         function: what is called.
         kind: the function whose flags tell which kind it is.
-        gate: its checks.
+        enforcer: its checks.
         buffer: whether a stream is held back until its end, so that it can be withheld.
     """
     if inspect.iscoroutinefunction(kind):
-        return _coroutine(function, gate)
+        return _coroutine(function, enforcer)
     if inspect.isasyncgenfunction(kind):
         return lambda *args, **kwargs: _AsyncStream(
-            lambda: function(*args, **kwargs), gate, call=(args, kwargs), buffer=buffer
+            lambda: function(*args, **kwargs), enforcer, call=(args, kwargs), buffer=buffer
         )
     if inspect.isgeneratorfunction(kind):
-        return _generator(function, gate, buffer=buffer)
-    return _plain(function, gate)
+        return _generator(function, enforcer, buffer=buffer)
+    return _plain(function, enforcer)
 
 
 def refuse_unfit(function: Callable[..., Any], kind: Callable[..., Any], checks: Checks, *, buffer: bool) -> None:
@@ -121,61 +121,61 @@ def _current() -> ActiveInvocation:
     return current_running.get()  # type: ignore[return-value]  # the decorator has just set it
 
 
-def _plain(function: Callable[..., Any], gate: Enforcer) -> Callable[..., Any]:
+def _plain(function: Callable[..., Any], enforcer: Enforcer) -> Callable[..., Any]:
     def asked(*args: Any, **kwargs: Any) -> Any:
         run = _current()
-        gate.ask_in(run, args, kwargs)
+        enforcer.ask_in(run, args, kwargs)
         result = function(*args, **kwargs)
         if isinstance(result, CoroutineType):
-            return _awaited(result, gate, run)
+            return _awaited(result, enforcer, run)
         if isinstance(result, GeneratorType):
-            return _released(result, gate, run, buffer=False)
+            return _released(result, enforcer, run, buffer=False)
         if isinstance(result, AsyncGeneratorType):
-            return wrap_async_generator(lambda: (None, _AsyncStream(lambda: result, gate, run)))()
-        gate.ask_out(run, result)
+            return wrap_async_generator(lambda: (None, _AsyncStream(lambda: result, enforcer, run)))()
+        enforcer.ask_out(run, result)
         return result
 
     return asked
 
 
-async def _awaited(awaitable: Awaitable[Any], gate: Enforcer, run: ActiveInvocation) -> Any:
+async def _awaited(awaitable: Awaitable[Any], enforcer: Enforcer, run: ActiveInvocation) -> Any:
     result = await awaitable
-    await gate.ask_out_async(run, result)
+    await enforcer.ask_out_async(run, result)
     return result
 
 
-def _coroutine(function: Callable[..., Any], gate: Enforcer) -> Callable[..., Any]:
+def _coroutine(function: Callable[..., Any], enforcer: Enforcer) -> Callable[..., Any]:
     async def asked(*args: Any, **kwargs: Any) -> Any:
         run = _current()
-        await gate.ask_in_async(run, args, kwargs)
-        return await _awaited(function(*args, **kwargs), gate, run)
+        await enforcer.ask_in_async(run, args, kwargs)
+        return await _awaited(function(*args, **kwargs), enforcer, run)
 
     return asked
 
 
-def _generator(function: Callable[..., Any], gate: Enforcer, *, buffer: bool) -> Callable[..., Any]:
+def _generator(function: Callable[..., Any], enforcer: Enforcer, *, buffer: bool) -> Callable[..., Any]:
     def asked(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         run = _current()
-        gate.ask_in(run, args, kwargs)
-        return (yield from _released(function(*args, **kwargs), gate, run, buffer=buffer))
+        enforcer.ask_in(run, args, kwargs)
+        return (yield from _released(function(*args, **kwargs), enforcer, run, buffer=buffer))
 
     return asked
 
 
 def _released(
-    inner: Generator[Any, Any, Any], gate: Enforcer, run: ActiveInvocation, *, buffer: bool
+    inner: Generator[Any, Any, Any], enforcer: Enforcer, run: ActiveInvocation, *, buffer: bool
 ) -> Generator[Any, Any, Any]:
     """Pass a stream on: behind its checks when it is held back, otherwise ahead of them."""
     items = Streamed()
-    if not gate.at(Stage.OUTPUT):
+    if not enforcer.at(Stage.OUTPUT):
         return (yield from inner)
     if buffer:
         result = _drain(inner, items)
-        gate.ask_out(run, items)
+        enforcer.ask_out(run, items)
         yield from items
         return result
     result = yield from _Overheard(inner, items)
-    gate.ask_too_late(run, items)
+    enforcer.ask_too_late(run, items)
     return result
 
 
@@ -214,14 +214,14 @@ class _AsyncStream(AsyncGenerator[Any, Any]):
     def __init__(
         self,
         start: Callable[[], AsyncGenerator[Any, Any]],
-        gate: Enforcer,
+        enforcer: Enforcer,
         run: ActiveInvocation | None = None,
         call: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
         *,
         buffer: bool = False,
     ) -> None:
         self._start = start
-        self._gate = gate
+        self._enforcer = enforcer
         self._run = run
         self._call = call
         self._buffer = buffer
@@ -232,11 +232,11 @@ class _AsyncStream(AsyncGenerator[Any, Any]):
     async def _begin(self) -> AsyncGenerator[Any, Any]:
         run = self._run = self._run or _current()
         if self._call is not None:
-            await self._gate.ask_in_async(run, *self._call)
+            await self._enforcer.ask_in_async(run, *self._call)
         inner = self._inner = self._start()
-        if self._buffer and self._gate.at(Stage.OUTPUT):
+        if self._buffer and self._enforcer.at(Stage.OUTPUT):
             self._items.extend([item async for item in inner])
-            await self._gate.ask_out_async(run, self._items)
+            await self._enforcer.ask_out_async(run, self._items)
             self._released = iter(self._items)
         return inner
 
@@ -250,7 +250,7 @@ class _AsyncStream(AsyncGenerator[Any, Any]):
             item = await getattr(inner, advance)(*args)
         except StopAsyncIteration:
             if self._run is not None:
-                await self._gate.ask_too_late_async(self._run, self._items)
+                await self._enforcer.ask_too_late_async(self._run, self._items)
             raise
         self._items.append(item)
         return item

@@ -1,131 +1,81 @@
-"""What an invocation belongs to: its recorder, and the place in the code where it begins."""
+"""Callsites: the instrumented places of an application. What all runs of one share is worked out once."""
 
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
+from taskpilot_obs._recording.content import UNKNOWN
 from taskpilot_obs._recording.spans import span_kind
 from taskpilot_obs._recording.statuses import Expected, expectation
-from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, Operation, clean_attributes
+from taskpilot_obs._support.bounded import BoundedDict
+from taskpilot_obs.providers.names import canonical, infer_provider
+from taskpilot_obs.records import LLM_OPERATIONS, AttributeValue, Operation, clean_attributes, plain_text
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
-    from taskpilot_obs._enforcement.enforcer import Limits
-    from taskpilot_obs._pipeline.pipeline import Pipeline
-    from taskpilot_obs._recording.llm_invocation import LlmInvocation
     from taskpilot_obs._recording.model_argument import FindModel
-    from taskpilot_obs._recording.spans import Tracing
-    from taskpilot_obs._support.clock import Clock
-    from taskpilot_obs._support.counters import InternalCounters
-    from taskpilot_obs._support.guarded import guarded
-    from taskpilot_obs.pricing import PriceTable
-    from taskpilot_obs.records import DecisionKind, Stage
+    from taskpilot_obs._recording.runtime import RecorderRuntime
     from taskpilot_obs.safety.checks import Checks
-    from taskpilot_obs.safety.redaction import Redactor
-    from taskpilot_obs.semconv import Metric
 
-
-class Declares(Protocol):
-    """An exporter that wants to know names before their first run."""
-
-    def declare(self, operation: Operation, name: str) -> None:
-        """Expect runs of this name."""
-
-    def declare_check(self, kind: DecisionKind, name: str, stages: Iterable[Stage]) -> None:
-        """Expect decisions of this check."""
-
-    def book(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:
-        """Add to a counter that no record stands for."""
-
-    def set_gauge(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
-        """Set a gauge that no record stands for."""
-
-
-class LlmListener(Protocol):
-    """Learns when LLM calls begin and end, on the thread that runs them.
-
-    Both methods must return at once and must not block: an abandoned call ends in a finalizer, which may run anywhere.
-    Append to a `collections.deque`, or look something up. What they raise is counted and logged.
-    """
-
-    def llm_began(self, run: LlmInvocation, /) -> None:
-        """An LLM call has begun."""
-
-    def llm_ended(self, run: LlmInvocation, /) -> None:
-        """It has ended; usage, response ID and status are known as far as they ever will be."""
-
-
-class Host:
-    """What an invocation needs of its recorder; the recorder is the only subclass."""
-
-    enabled: bool
-    now: Callable[[], int]
-    pipeline: Pipeline
-    clock: Clock
-    counters: InternalCounters
-    guard_span: guarded
-    """Keeps a failure of the tracer from the user; made once, for it stands in the hot path."""
-    tracing: Tracing | None
-    redactor: Redactor | None
-    thorough: bool = False
-    """Whether calls are traced or their content is captured: one question of the hot path in place of two."""
-    prices: PriceTable
-    checks: Checks | None = None
-    """Policies and guardrails of every place."""
-    limits: Limits | None = None
-    """Where any place or the recorder limits tokens, or a budget may refuse."""
-    llm_listeners: tuple[LlmListener, ...] = ()
-    """Who wants to know of LLM calls as they begin and end."""
-    gated: bool = False
-    """Whether checks other than a place's own are asked."""
-
-    def fit(self, attributes: Mapping[str, object]) -> Attributes:
-        """A user's attributes as they may be kept: plain values, and where content is captured, without secrets."""
-        plain = clean_attributes(attributes)
-        if self.redactor is None or not plain:
-            return plain
-        return clean_attributes(self.redactor.attributes(plain))
+_MAX_CALLSITES: Final = 4_000
+"""How many callsites a recorder remembers; names that an application makes at run time must not be kept for ever."""
+_NAME_ATTRIBUTES = {
+    Operation.WORKFLOW: Attr.WORKFLOW_NAME,
+    Operation.AGENT: Attr.AGENT_NAME,
+    Operation.TOOL: Attr.TOOL_NAME,
+}
 
 
 class Callsite:
-    """A place that is instrumented: what all invocations begun there share, worked out once."""
+    """A place in the application where runs begin.
+
+    Args:
+        runtime: of the recorder that its runs belong to.
+        operation: what is done there.
+        name: of the workflow, agent, tool or model.
+        attributes: for spans and audit log, of every run.
+    """
 
     __slots__ = (
         "attributes",
         "checks",
         "expected",
-        "host",
         "is_agent",
         "is_inner",
         "is_tool",
         "is_workflow",
         "name",
         "operation",
+        "parameters",
         "root_lineage",
+        "runtime",
         "span_attributes",
         "span_kind",
         "span_name",
     )
 
-    def __init__(self, host: Host, operation: Operation, name: str, attributes: Mapping[str, object]) -> None:
-        self.host = host
+    def __init__(
+        self, runtime: RecorderRuntime, operation: Operation, name: str, attributes: Mapping[str, object]
+    ) -> None:
+        self.runtime = runtime
         self.operation = operation
         self.name = name
         self.is_workflow = operation is Operation.WORKFLOW
         self.is_agent = operation is Operation.AGENT
         self.is_tool = operation is Operation.TOOL
         self.is_inner = self.is_workflow or self.is_agent
-        """Whether its runs are nodes of the tree: what counts for those above are the leaves, tool and LLM calls."""
-        is_task = self.is_workflow or self.is_agent
-        self.root_lineage = (name if is_task else None, name if self.is_agent else None)
+        """Whether its runs are nodes of the tree. Only the leaves, tool and LLM calls, count in the roll-ups above."""
+        self.root_lineage = (name if self.is_inner else None, name if self.is_agent else None)
         """Nearest workflow and agent of a run with nothing above it."""
-        self.attributes = host.fit(attributes)
+        self.attributes = runtime.fit(attributes)
         self.checks: Checks | None = None
+        self.parameters = UNKNOWN
+        """What the function that is called there names its arguments."""
         self.expected: Callable[[BaseException], bool] | None = None
-        """Tells whether an exception is an outcome like others: its run is a success."""
+        """Tells whether an exception is an expected outcome: its run is a success."""
         self.span_name = f"{operation.value} {name}" if name else operation.value
         self.span_kind = span_kind(operation)
         self.span_attributes: dict[str, AttributeValue] = {Attr.OPERATION: operation.value}
@@ -133,6 +83,11 @@ class Callsite:
         if key is not None:
             self.span_attributes[key] = name
         self.span_attributes.update({Attr.USER_PREFIX + key: value for key, value in self.attributes.items()})
+
+    @property
+    def shows_messages(self) -> bool:
+        """Whether spans show what goes in and comes out as messages: all but those of tools."""
+        return self.runtime.tracing is not None and not self.is_tool
 
     def __getstate__(self) -> dict[str, object]:
         """For pickle: a read-only mapping cannot be pickled, and the recorder becomes the default one elsewhere."""
@@ -161,30 +116,30 @@ class LlmCallsite(Callsite):
     """A place where a model is called.
 
     Args:
-        host: the recorder.
+        runtime: of the recorder that its calls belong to.
         operation: `chat` or `embeddings`.
         model: the model asked for.
         provider: who serves it.
-        attributes: for spans and audit log.
+        attributes: for spans and audit log, of every call.
     """
 
     __slots__ = ("canonical_model", "find_model", "model", "priced", "provider")
 
     def __init__(
         self,
-        host: Host,
+        runtime: RecorderRuntime,
         operation: Operation,
         model: str | None,
         provider: str | None,
         attributes: Mapping[str, object],
     ) -> None:
-        super().__init__(host, operation, model or "", attributes)
+        super().__init__(runtime, operation, model or "", attributes)
         self.model = model
+        self.find_model: FindModel | None = None
+        """Finds the model among the arguments of a decorated function."""
         self.canonical_model: str | None = None
         """The model's one name, from the first call on."""
         self.provider = provider
-        self.find_model: FindModel | None = None
-        """Finds the model among the arguments of a decorated function."""
         self.priced = False
         """Whether the price table was in memory at an earlier call: it stays there."""
         if provider is not None:
@@ -193,42 +148,71 @@ class LlmCallsite(Callsite):
             self.span_attributes[Attr.REQUEST_MODEL] = model
 
 
-_NAME_ATTRIBUTES = {
-    Operation.WORKFLOW: Attr.WORKFLOW_NAME,
-    Operation.AGENT: Attr.AGENT_NAME,
-    Operation.TOOL: Attr.TOOL_NAME,
-}
+class Callsites:
+    """The callsites of one recorder, shared by all runs of a name without attributes of their own."""
+
+    def __init__(self, runtime: RecorderRuntime) -> None:
+        self._runtime = runtime
+        self._inner: BoundedDict[tuple[Operation, str], Callsite] = BoundedDict(_MAX_CALLSITES)
+        self._llm: BoundedDict[tuple[str, str | None, str | None], LlmCallsite] = BoundedDict(_MAX_CALLSITES)
+
+    def get(self, operation: Operation, name: str, attributes: Mapping[str, object] | None) -> Callsite:
+        """The callsite of a workflow, an agent or a tool."""
+        attributes = self._runtime.checked_attributes("start", attributes)
+        if attributes:
+            return Callsite(self._runtime, operation, name, attributes)
+        found = self._inner.get((operation, name))
+        if found is None:
+            found = self._inner[operation, name] = Callsite(self._runtime, operation, name, {})
+        return found
+
+    def get_llm(
+        self,
+        operation: Operation | str,
+        model: str | None,
+        provider: str | None,
+        attributes: Mapping[str, object] | None,
+    ) -> LlmCallsite:
+        """The callsite of a model.
+
+        Raises:
+            ValueError: the operation is not an LLM call.
+        """
+        if not (model is None or type(model) is str):
+            model = plain_text(model)
+        if not (provider is None or type(provider) is str):
+            provider = plain_text(provider)
+        key = (operation, model, provider)
+        attributes = self._runtime.checked_attributes("start_llm", attributes)
+        found = None if attributes else self._llm.get(key)
+        if found is not None:
+            return found
+        served_by = canonical(provider) if provider is not None else infer_provider(model)
+        made = LlmCallsite(self._runtime, llm_operation(operation), model, served_by, attributes)
+        if not attributes:
+            self._llm[key] = made
+        return made
 
 
-class Details:
-    """What most invocations have nothing of."""
+def inner_operation(operation: Operation | str) -> Operation:
+    """The operation of a run that is not an LLM call.
 
-    __slots__ = ("attributes", "error_message", "error_type", "input_text", "output_text")
-
-    def __init__(self) -> None:
-        self.attributes: Attributes = NO_ATTRIBUTES
-        self.error_type: str | None = None
-        self.error_message: str | None = None
-        self.input_text: str | None = None
-        self.output_text: str | None = None
-
-    def keep_text(self, item: str, limit: int) -> None:
-        """Keep what a stream says, a little beyond what will be shown, for the redactor to see whole."""
-        kept = self.output_text or ""
-        if len(kept) < limit:
-            self.output_text = kept + item
-
-
-NO_DETAILS = Details()
-
-
-def text_length(args: tuple[object, ...], kwargs: Mapping[str, object]) -> int | None:
-    """How many characters of text a function was called with; None where no argument is text.
-
-    By exact type: a subclass may have a `__len__` of its own.
+    Raises:
+        ValueError: it is one, or unknown.
     """
-    length = None
-    for value in (*args, *kwargs.values()) if kwargs else args:
-        if type(value) is str:
-            length = len(value) if length is None else length + len(value)
-    return length
+    kind = Operation(operation)
+    if kind in LLM_OPERATIONS:
+        raise ValueError(f"{kind.value!r} is an LLM call: begin it with start_llm(provider=…, model=…)")
+    return kind
+
+
+def llm_operation(operation: Operation | str) -> Operation:
+    """The operation of an LLM call.
+
+    Raises:
+        ValueError: it is not one, or unknown.
+    """
+    kind = Operation(operation)
+    if kind not in LLM_OPERATIONS:
+        raise ValueError(f"{kind.value!r} is no LLM call: begin it with start(operation, name)")
+    return kind

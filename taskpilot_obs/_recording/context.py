@@ -6,20 +6,21 @@ import asyncio
 import functools
 import inspect
 from contextlib import ContextDecorator
-from contextvars import ContextVar, Token, copy_context
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Self, TypeVar, cast
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
+from taskpilot_obs._recording.invocation import current_run
+from taskpilot_obs._recording.scope import current_scope, restore
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs._support.ids import accepted_request_id, new_request_id
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue, clean_attributes, plain_text
+from taskpilot_obs.records import AttributeValue, Scope, clean_attributes, plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextvars import Token
     from types import TracebackType
 
-    from taskpilot_obs._recording.invocation import ActiveInvocation as Running
-    from taskpilot_obs.budgets.admission import Admitted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,43 +36,12 @@ _LOST_IN_A_THREAD = (
 )
 
 
-class Scope(NamedTuple):
-    """What `request_context` sets: who asks, on whose behalf."""
-
-    request_id: str
-    tenant: str | None = None
-    user: str | None = None
-    session: str | None = None
-    attributes: Attributes = NO_ATTRIBUTES
-
-
-current_scope: ContextVar[Scope | None] = ContextVar("taskpilot_obs_scope", default=None)
-current_running: ContextVar[Running | None] = ContextVar("taskpilot_obs_invocation", default=None)
-current_admitted: ContextVar[Admitted | None] = ContextVar("taskpilot_obs_admitted", default=None)
-"""What budgets reserved for the call that the code around is about to make."""
-
-current_invocation: Callable[[], Running | None] = current_running.get
-"""The invocation that runs here. Call it through the module: `add_current_resolver` rebinds it."""
-
-
-def add_current_resolver(find: Callable[[Running | None], Running | None]) -> None:
-    """Let an integration say what runs here, where its framework keeps context by itself.
-
-    Args:
-        find: takes what is known to run here and returns the innermost: that, or what the framework knows of. It must
-            be cheap, and must not raise.
-    """
-    global current_invocation  # noqa: PLW0603  bound once for each framework; a test of a list would cost every call
-    before = current_invocation
-    current_invocation = lambda: find(before())  # noqa: E731  the variable is the point
-
-
 def scope_around() -> Scope:
     """The request that this code works for; a new one where there is none."""
     scope = current_scope.get()
     if scope is not None:
         return scope
-    running = current_invocation()
+    running = current_run()
     return (running and running.scope) or Scope(running.request_id if running else new_request_id())
 
 
@@ -175,29 +145,12 @@ def _not_these(given: Iterable[str]) -> str:
     return f"request_context() takes {instead}: statistics and budgets by it miss a free attribute"
 
 
-def restore(variable: ContextVar[T], token: Token[T]) -> bool:
-    """Reset a context variable; False where the token belongs to another context, which then keeps what it has."""
-    try:
-        variable.reset(token)
-    except ValueError:
-        return False
-    return True
-
-
-def current_run() -> Running | None:
-    """The run that this code is part of, or None outside of any.
-
-    Inside a decorated function, a `track_*` block or a framework with an integration, it is the innermost run.
-    """
-    return current_invocation()
-
-
 def get_request_id() -> str | None:
     """The ID of the request that this code works for, or None outside of any."""
     scope = current_scope.get()
     if scope is not None:
         return scope.request_id
-    running = current_invocation()
+    running = current_run()
     return running.request_id if running is not None else None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from taskpilot_obs._recording.context import current_scope, restore
+from taskpilot_obs._recording.scope import current_scope, restore
 from taskpilot_obs._recording.statuses import classify
 from taskpilot_obs.records import Status
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
     from contextvars import Token
 
-    from taskpilot_obs._recording.context import Scope
     from taskpilot_obs._recording.invocation import ActiveInvocation
+    from taskpilot_obs.records import Scope
 
 R = TypeVar("R")
 

@@ -1,4 +1,4 @@
-"""An operation that runs: what is noted on the caller's thread, and how the drainer freezes it.
+"""A run: what is noted of an operation on the caller's thread, and how the drainer makes records of it.
 
 The caller pays for two clock readings, one context variable and two appends of this object. Everything else
 (identifiers as text, prices, roll-ups, the frozen records) is worked out by the drainer from what was noted here.
@@ -6,17 +6,20 @@ The caller pays for two clock readings, one context variable and two appends of 
 
 from __future__ import annotations
 
+import sys
 from contextvars import Token
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from taskpilot_obs._recording import spans
-from taskpilot_obs._recording.callsite import Callsite, Details, Host, text_length
-from taskpilot_obs._recording.context import current_running, current_scope
-from taskpilot_obs._recording.rollups import sum_of
-from taskpilot_obs._recording.snapshots import BEGUN, LOST, Freezing
-from taskpilot_obs._recording.spans import AdoptedSpan, LiveSpan
+from taskpilot_obs._recording.content import output_messages, text_of
+from taskpilot_obs._recording.details import Details, text_length
+from taskpilot_obs._recording.rollups import Totals, sum_of
+from taskpilot_obs._recording.scope import current_scope
+from taskpilot_obs._recording.snapshots import NO_LLM_CALL, end_of, start_of
+from taskpilot_obs._recording.span_attributes import start_attributes, write_outcome
 from taskpilot_obs._recording.statuses import classify
 from taskpilot_obs._support import ids
+from taskpilot_obs._support.current import Current
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.records import (
     BAD,
@@ -30,106 +33,155 @@ from taskpilot_obs.records import (
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from taskpilot_obs._pipeline.pipeline import Pipeline
-    from taskpilot_obs._recording.spans import SpanIds
+    from taskpilot_obs._recording.callsite import Callsite
+    from taskpilot_obs._recording.runtime import RecorderRuntime
+    from taskpilot_obs._recording.spans import AdoptedSpan, LiveSpan, SpanIds
+    from taskpilot_obs.records import Invocation, Record, Scope, Started
 
 Step = tuple[Token["ActiveInvocation | None"], Token[Any] | None]
 """What `ActiveInvocation.attach` returns, for `detach`."""
-_REQUEST_ID = Attr.REQUEST_ID
-_scope, _current = current_scope.get, current_running.get
-_make_current, _make_last_current = current_running.set, current_running.reset
-"""Bound once: a method of an imported object is looked up, and bound, in each call."""
+
+LOST, UNSEEN, BEGUN, DONE = range(-1, 3)
+"""What the drainer has seen of a run; `LOST`: its start was dropped, so its end will bring both records."""
+
+current: Current[ActiveInvocation] = Current("taskpilot_obs_invocation")
+current_running = current.variable
+# Bound once: these are looked up in each call, and a method of an imported object is bound each time.
+_scope: Final = current_scope.get
+_get_current, _make_current, _make_last_current = current_running.get, current_running.set, current_running.reset
 
 
-class ActiveInvocation(Freezing):
-    """One operation that runs. Made by a `Recorder`; ended once by `stop` or `fail`, and harmlessly again.
+def current_run() -> ActiveInvocation | None:
+    """The run that this code is part of, or None outside of any.
 
-    Slots are set where they are first needed, not all at birth: that is a third of what a call costs. `parent` is the
-    invocation around this one until the drainer has noted it; then only the nearest ancestor that still runs, so that
-    tasks that respawn tasks build no chain.
+    Inside a decorated function, a `track_*` block or a framework with an integration, it is the innermost run.
+    """
+    return current.get()
+
+
+def add_current_resolver(find: Callable[[ActiveInvocation | None], ActiveInvocation | None]) -> None:
+    """Let an integration find the current run where its framework keeps context by itself.
+
+    Args:
+        find: takes the run that is known to be current and returns the innermost: that one, or one that the framework
+            knows of. It is asked for each run that starts, so it has to be cheap, and must not raise.
+    """
+    current.add_resolver(find)
+
+
+def remove_current_resolver(find: Callable[[ActiveInvocation | None], ActiveInvocation | None]) -> None:
+    """Ask it no more."""
+    current.remove_resolver(find)
+
+
+class ActiveInvocation:
+    """An operation that runs. Made by a `Recorder`; ended once by `stop` or `fail`, and harmlessly again.
+
+    A run whose last reference goes before its end is recorded as `abandoned`.
+
+    Args:
+        callsite: where it begins.
+        parent: the run around it. Once the drainer has noted this one, only the nearest ancestor that still runs, so
+            that tasks that respawn tasks build no chain.
     """
 
-    __slots__ = ("__weakref__", "_token")
+    __slots__ = (
+        "__weakref__",
+        "_step",
+        "begun",
+        "callsite",
+        "details",
+        "ended_ns",
+        "input_length",
+        "number",
+        "output_length",
+        "parent",
+        "scope",
+        "span",
+        "stage",
+        "started_ns",
+        "status",
+        "totals",
+    )
 
-    def at(self, callsite: Callsite, parent: ActiveInvocation | None) -> Self:
-        """Stand at a place, beneath a parent; not yet begun. In place of a constructor, which costs twice a call."""
+    # Set where they are first known: each slot that the constructor fills is paid for in each call.
+    begun: Started
+    status: Status
+
+    def __init__(self, callsite: Callsite, parent: ActiveInvocation | None) -> None:
+        self.started_ns = self.ended_ns = self.stage = 0
         self.callsite = callsite
-        self.parent = parent
+        self.parent: ActiveInvocation | None = parent
         self.number = next(ids.numbers)
         scope = _scope()
-        self.scope = parent.scope if scope is None and parent is not None else scope
-        self.ended_ns = self.stage = 0
-        self.details = self.span = self.input_length = self.output_length = None
-        self._token: Token[ActiveInvocation | None] | None = None
-        return self
+        self.scope: Scope | None = parent.scope if scope is None and parent is not None else scope
+        self.details: Details | None = None
+        self.span: LiveSpan | None = None
+        self.totals: Totals | None = None
+        self.input_length: int | None = None
+        self.output_length: int | None = None
+        self._step: Step | None = None
 
-    # --- begin and end -----------------------------------------------------------------------------------------------
+    def __del__(self) -> None:
+        if not self.is_open or sys.is_finalizing():
+            return
+        self._step = None  # a finalizer runs in whatever context there is
+        self.end(Status.ABANDONED)
 
-    def begin(self) -> Self:
+    # --- start and end -----------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
         """Start the clock, open the span and announce the start. Called once, by whoever made it."""
-        host = self.callsite.host
-        if not host.enabled:
+        runtime = self.callsite.runtime
+        if not runtime.enabled:
             self.ended_ns = 1
             return self
-        if host.thorough:
-            host.guard_span.call(self._begin_thoroughly, host)
-        self.started_ns = host.now()
-        pipeline = host.pipeline
-        queue = pipeline.queue
-        if len(queue) < pipeline.high_water:
-            queue.append(self)
-        else:
-            self._announce(pipeline)
-        return self
-
-    def _announce(self, pipeline: Pipeline) -> None:
-        """Put where there may be no room; a Ctrl-C while that takes its time ends what had hardly begun."""
+        if runtime.needs_slow_path:
+            runtime.guard_span.call(self._open, runtime)
+        self.started_ns = runtime.now()
         try:
-            pipeline.put(self)
-        except BaseException as error:
+            runtime.pipeline.put(self)
+        except BaseException as error:  # a Ctrl-C while the queue is full: the run ends where it has hardly begun
             self.fail(error)
             raise
+        return self
 
-    def enter(
-        self,
-        callsite: Callsite,
-        parent: ActiveInvocation | None,
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] = NO_ATTRIBUTES,
-    ) -> Self:
-        """Begin at a place, with these arguments, and stay attached until the end.
-
-        The hot path: `at`, `set_arguments`, `begin`, `attach` and `Pipeline.put` in one frame. The caller has asked
-        whether the recorder is enabled.
-        """
-        self.callsite = callsite
-        self.parent = parent
-        self.number = next(ids.numbers)
-        scope = _scope()
-        self.scope = parent.scope if scope is None and parent is not None else scope
-        self.ended_ns = self.stage = 0
-        self.details = self.span = self.input_length = self.output_length = None
+    def start_current(self, args: tuple[object, ...] = (), kwargs: Mapping[str, object] = NO_ATTRIBUTES) -> Self:
+        """Start with these arguments, and stay the current run until the end. The recorder must be enabled."""
         if args or kwargs:
             self.set_arguments(args, kwargs)
-        host = callsite.host
-        if host.thorough:
-            host.guard_span.call(self._begin_thoroughly, host)
-            if self.span is not None:
-                self.span.enter()
-        self._token = _make_current(self)
-        now, pipeline = host.now, host.pipeline
-        self.started_ns = now()
-        queue = pipeline.queue
-        if len(queue) < pipeline.high_water:
-            queue.append(self)
-        else:
-            self._announce(pipeline)
+        runtime = self.callsite.runtime
+        if runtime.needs_slow_path:
+            runtime.guard_span.call(self._open, runtime)
+        self._step = self.attach()
+        self.started_ns = runtime.now()
+        try:
+            runtime.pipeline.put(self)
+        except BaseException as error:  # as in `start`
+            self.fail(error)
+            raise
+        return self
+
+    def adopt(self, started_unix_ns: int | None, span: AdoptedSpan | None) -> Self:
+        """Announce a run that began elsewhere; called once, by whoever made it, in place of `start`.
+
+        Args:
+            started_unix_ns: when it began, in nanoseconds since the Unix epoch; now when None.
+            span: the span that stands for it already.
+        """
+        runtime = self.callsite.runtime
+        if not runtime.enabled:
+            self.ended_ns = 1
+            return self
+        self.span = span
+        self.started_ns = self._ticks(started_unix_ns) or runtime.now()
+        runtime.pipeline.put(self)
         return self
 
     def end(self, status: Status, result: object = None, *, at_ns: int = 0) -> None:
-        """End with a given status. The other half of the hot path.
+        """End with a given status.
 
         Args:
             status: how it ended.
@@ -139,30 +191,17 @@ class ActiveInvocation(Freezing):
         if self.ended_ns:
             return
         if result is not None:
-            self.set_output(result)
-        host = self.callsite.host
-        now, pipeline = host.now, host.pipeline
-        self.ended_ns = at_ns or now()
+            self.observe_output(result)
+        runtime = self.callsite.runtime
+        self.ended_ns = at_ns or runtime.now()
         self.status = status
         try:
-            token = self._token
-            if token is not None:
-                self._token = None
-                try:
-                    _make_last_current(token)
-                except ValueError:  # another context than it was entered in
-                    pass
-                else:
-                    if self.span is not None:
-                        self.span.leave()
+            if self._step is not None:
+                self.detach()
             if self.span is not None:
-                host.guard_span.call(self._close_span, self.span)
+                runtime.guard_span.call(self._close_span, self.span)
         finally:  # a Ctrl-C while a span processor takes its time must not keep the record
-            queue = pipeline.queue
-            if len(queue) < pipeline.high_water:
-                queue.append(self)
-            else:
-                pipeline.put(self)
+            runtime.pipeline.put(self)
 
     def stop(self, *, at_unix_ns: int | None = None) -> None:
         """End as `success`.
@@ -171,6 +210,30 @@ class ActiveInvocation(Freezing):
             at_unix_ns: when it ended, in nanoseconds since the Unix epoch; now when left out.
         """
         self.end(SUCCESS, at_ns=self._ticks(at_unix_ns))
+
+    def fail(self, error: BaseException, *, at_unix_ns: int | None = None) -> None:
+        """End with the status that the exception stands for (`error`, `timeout`, `blocked`, `cancelled`, …).
+
+        Args:
+            error: the exception that ended it.
+            at_unix_ns: when it ended, in nanoseconds since the Unix epoch; now when left out.
+        """
+        if self.ended_ns:
+            return
+        runtime, expected = self.callsite.runtime, self.callsite.expected
+        status = Status.ERROR
+        try:
+            with guarded("classify", runtime.counters):
+                is_expected = expected is not None and expected(error)
+                status, error_type = (SUCCESS, "") if is_expected else classify(type(error))
+                if status in BAD:
+                    details = self._note()
+                    details.error_type = error_type
+                    self._note_error(error)
+                    if runtime.redactor is not None:
+                        details.error_message = runtime.redactor.value(error)
+        finally:
+            self.end(status, at_ns=self._ticks(at_unix_ns))
 
     def end_as(
         self,
@@ -195,73 +258,41 @@ class ActiveInvocation(Freezing):
         if self.ended_ns:
             return
         if error_type is not None and outcome in BAD:
-            with guarded("classify", self.callsite.host.counters):
+            with guarded("classify", self.callsite.runtime.counters):
                 self._note_stated_error(error_type, error_message)
         self.end(outcome, at_ns=self._ticks(at_unix_ns))
 
     def _note_stated_error(self, error_type: str, message: str | None) -> None:
-        details, redactor = self._note(), self.callsite.host.redactor
+        details, redactor = self._note(), self.callsite.runtime.redactor
         details.error_type = error_type
         if message is not None and redactor is not None:
             details.error_message = redactor.text(message)
 
     def _ticks(self, unix_ns: int | None) -> int:
-        return 0 if unix_ns is None else self.callsite.host.clock.ticks(unix_ns)
-
-    def fail(self, error: BaseException, *, at_unix_ns: int | None = None) -> None:
-        """End with the status that the exception stands for (`error`, `timeout`, `blocked`, `cancelled`, …).
-
-        Args:
-            error: the exception that ended it.
-            at_unix_ns: when it ended, in nanoseconds since the Unix epoch; now when left out.
-        """
-        if self.ended_ns:
-            return
-        host, expected = self.callsite.host, self.callsite.expected
-        status = Status.ERROR
-        try:
-            with guarded("classify", host.counters):
-                is_expected = expected is not None and expected(error)
-                status, error_type = (SUCCESS, "") if is_expected else classify(type(error))
-                if status in BAD:
-                    details = self._note()
-                    details.error_type = error_type
-                    self._note_error(error)
-                    if host.redactor is not None:
-                        details.error_message = host.redactor.value(error)
-        finally:
-            self.end(status, at_ns=self._ticks(at_unix_ns))
-
-    def adopt(self, started_unix_ns: int | None, span: AdoptedSpan | None) -> Self:
-        """Announce a run that began elsewhere; called once, by whoever made it, in place of `begin`.
-
-        Args:
-            started_unix_ns: when it began, in nanoseconds since the Unix epoch; now when None.
-            span: the span that stands for it already.
-        """
-        host = self.callsite.host
-        if not host.enabled:
-            self.ended_ns = 1
-            return self
-        self.span = span
-        self.started_ns = self._ticks(started_unix_ns) or host.now()
-        self._announce(host.pipeline)
-        return self
+        return 0 if unix_ns is None else self.callsite.runtime.clock.ticks(unix_ns)
 
     def end_after_the_fact(self, status: Status) -> None:
         """End what was never announced: the drainer makes both records of it. Has no span."""
         self.stage = LOST
         self.end(status)
 
-    # --- the present context -----------------------------------------------------------------------------------------
+    # --- the current context -----------------------------------------------------------------------------------------
 
     def attach(self) -> Step:
-        """Make this the current invocation (and its span the current span) until `detach`."""
+        """Make this the current run (and its span the current span) until `detach`."""
         span = self.span
         return _make_current(self), None if span is None else span.attach()
 
-    def detach(self, step: Step) -> None:
-        """Undo `attach`. In a foreign context (a framework that ends elsewhere what it began) nothing happens."""
+    def detach(self, step: Step | None = None) -> None:
+        """Undo `attach`. In a foreign context (a framework that ends elsewhere what it began) nothing happens.
+
+        Args:
+            step: what `attach` returned; left out, what `start_current` or `reattach` attached.
+        """
+        if step is None:
+            step, self._step = self._step, None
+        if step is None:
+            return
         running, span = step
         try:
             _make_last_current(running)
@@ -270,37 +301,12 @@ class ActiveInvocation(Freezing):
         if span is not None:
             spans.detach(span)
 
-    def leave(self) -> None:
-        """Undo what `enter` or `resume` attached; the invocation goes on."""
-        token = self._token
-        if token is None:
-            return
-        self._token = None
-        try:
-            _make_last_current(token)
-        except ValueError:  # another context than it was entered in
-            return
-        if self.span is not None:
-            self.span.leave()
+    def reattach(self) -> None:
+        """Make this the current run again, until its end."""
+        if not self.ended_ns:
+            self._step = self.attach()
 
-    def resume(self) -> None:
-        """Attach again until the end."""
-        if self.ended_ns:
-            return
-        self._token = _make_current(self)
-        if self.span is not None:
-            self.span.enter()
-
-    # --- what a caller may add while it runs -------------------------------------------------------------------------
-
-    def _note(self) -> Details:
-        details = self.details
-        if details is None:
-            details = self.details = Details()
-        return details
-
-    def _note_error(self, error: BaseException) -> None:
-        """What a kind of operation wants to know of the exception besides its class."""
+    # --- who it is ---------------------------------------------------------------------------------------------------
 
     @property
     def operation(self) -> Operation:
@@ -315,7 +321,7 @@ class ActiveInvocation(Freezing):
     @property
     def invocation_id(self) -> str:
         """The identifier that this run's records share."""
-        return ids.text_of(self.number)
+        return self.begun.invocation_id if self.stage >= BEGUN else ids.text_of(self.number)
 
     @property
     def request_id(self) -> str:
@@ -347,12 +353,38 @@ class ActiveInvocation(Freezing):
         """Whether it has ended."""
         return self.ended_ns != 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has started and not ended."""
+        return self.started_ns != 0 and not self.ended_ns
+
+    def lineage(self) -> tuple[str | None, str | None]:
+        """The nearest workflow and agent. A task stands as its own workflow."""
+        parent, callsite = self.parent, self.callsite
+        if self.stage >= BEGUN:
+            return self.begun.workflow, self.begun.agent
+        if parent is None:
+            return callsite.root_lineage
+        workflow, agent = parent.lineage()
+        if callsite.is_agent:
+            return workflow if workflow is not None or agent is not None else callsite.name, callsite.name
+        return (callsite.name if callsite.is_workflow else workflow), agent
+
+    def is_task(self) -> bool:
+        """Whether this run is a task: a workflow, or an agent with neither workflow nor agent above it."""
+        callsite, parent = self.callsite, self.parent
+        if self.stage >= BEGUN:
+            return self.begun.is_task
+        return callsite.is_workflow or (callsite.is_agent and (parent is None or parent.lineage() == (None, None)))
+
+    # --- what a caller may add while it runs -------------------------------------------------------------------------
+
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         """Add an attribute for the span and the audit log; never a metric label."""
         if self.ended_ns:
             return
         details = self._note()
-        fitting = self.callsite.host.fit({key: value})
+        fitting = self.callsite.runtime.fit({key: value})
         details.attributes = clean_attributes({**details.attributes, **fitting})
         for name, plain in fitting.items():
             self._set_on_span(Attr.USER_PREFIX + name, plain)
@@ -361,39 +393,63 @@ class ActiveInvocation(Freezing):
         """Note what went in: its length, and the redacted text when content capture is on."""
         if type(value) is str:
             self.input_length = len(value)
-        redactor = self.callsite.host.redactor
-        if redactor is not None:
-            with guarded("capture", self.callsite.host.counters):
-                text = self._note().input_text = redactor.value(value)
-                self._set_on_span(Attr.INPUT_TEXT, text)
-
-    def set_output(self, value: object) -> None:
-        """Note what came out: its length, and the redacted text when content capture is on."""
-        if type(value) is str:
-            self.output_length = len(value)
-        redactor = self.callsite.host.redactor
-        if redactor is not None:
-            with guarded("capture", self.callsite.host.counters):
-                text = self._note().output_text = redactor.value(value)
-                self._set_on_span(Attr.OUTPUT_TEXT, text)
-
-    # --- what decorators and drivers call ----------------------------------------------------------------------------
+        if self._keep_input(value) and self.details is not None:
+            for key, text in self.details.input_attributes().items():
+                self._set_on_span(key, text)
 
     def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Note what a function was called with: how much text, and the redacted arguments when content is captured."""
         self.input_length = text_length(args, kwargs)
-        redactor = self.callsite.host.redactor
+        if self.callsite.runtime.redactor is not None:
+            arguments = self.callsite.parameters.bind(args, kwargs)
+            if arguments:
+                self._keep_input(arguments)
+
+    def _keep_input(self, value: object) -> bool:
+        runtime = self.callsite.runtime
+        if runtime.redactor is None:
+            return False
+        with guarded("capture", runtime.counters):
+            self._note().keep_input(value, runtime.redactor, as_messages=self.callsite.shows_messages)
+            return True
+        return False
+
+    def set_output(self, value: object) -> None:
+        """Note what came out: its length, and the redacted text when content capture is on.
+
+        What is stated here wins over what a decorated function returns or a stream yields.
+        """
+        if self.ended_ns:
+            return
+        self._note().output_stated = False
+        self.observe_output(value)
+        self._note().output_stated = True
+
+    def observe_output(self, value: object) -> None:
+        """Note what came out, unless the application has stated it."""
+        if self.details is not None and self.details.output_stated:
+            return
+        if type(value) is str:
+            self.output_length = len(value)
+        runtime = self.callsite.runtime
+        redactor = runtime.redactor
         if redactor is not None:
-            with guarded("capture", self.callsite.host.counters):
-                self._note().input_text = redactor.value({"args": args, "kwargs": kwargs} if kwargs else args)
+            with guarded("capture", runtime.counters):
+                text = self._note().output_text = redactor.value(value)
+                self._set_on_span(Attr.OUTPUT_TEXT, text)
+                if self.span is not None and self.callsite.shows_messages:
+                    reasons = getattr(self, "finish_reasons", ())
+                    self._set_on_span(Attr.OUTPUT_MESSAGES, output_messages(value, redactor.text, reasons) or "[]")
 
     def note_item(self, item: object) -> None:
         """Note one item of a stream."""
         if type(item) is str:
             self.output_length = (self.output_length or 0) + len(item)
-            redactor = self.callsite.host.redactor
-            if redactor is not None:
-                self._note().keep_text(item, 2 * redactor.max_length)
+        runtime = self.callsite.runtime
+        redactor = runtime.redactor
+        if redactor is not None and item is not None:
+            with guarded("capture", runtime.counters):
+                self._note().keep_text(text_of(item), 2 * redactor.max_length)
 
     def finish_stream(self, result: object) -> None:
         """End as `success` what was streamed."""
@@ -411,40 +467,32 @@ class ActiveInvocation(Freezing):
         text = self.details.output_text if self.details is not None else None
         if text is not None:
             length = self.output_length
-            self.set_output(text)
+            self.observe_output(text)
             self.output_length = length
+
+    def _note(self) -> Details:
+        details = self.details
+        if details is None:
+            details = self.details = Details()
+        return details
+
+    def _note_error(self, error: BaseException) -> None:
+        """Overridden where a kind of operation learns more from the exception than its class."""
 
     # --- the span ----------------------------------------------------------------------------------------------------
 
-    def _start_attributes(self) -> dict[str, AttributeValue]:
-        attributes, scope, details = self.callsite.span_attributes.copy(), self.scope, self.details
-        if scope is None:
-            attributes[_REQUEST_ID] = self.request_id
-        else:
-            attributes[_REQUEST_ID], tenant, user, session, free = scope
-            if tenant is not None:
-                attributes[Attr.TENANT_ID] = tenant
-            if user is not None:
-                attributes[Attr.USER_ID] = user
-            if session is not None:
-                attributes[Attr.CONVERSATION_ID] = session
-            if free:
-                attributes.update({Attr.USER_PREFIX + name: value for name, value in free.items()})
-        if details is not None and details.input_text is not None:
-            attributes[Attr.INPUT_TEXT] = details.input_text
-        return attributes
-
-    def _begin_thoroughly(self, host: Host) -> None:
+    def _open(self, runtime: RecorderRuntime) -> None:
         """Fit the request's attributes to be kept, on the caller's thread, and open the span."""
-        scope, tracing = self.scope, host.tracing
-        if host.redactor is not None and scope is not None and scope.attributes:
+        scope, tracing = self.scope, runtime.tracing
+        if runtime.redactor is not None and scope is not None and scope.attributes:
             self.scope = scope._replace(attributes=NO_ATTRIBUTES)  # should redaction fail
-            self.scope = scope._replace(attributes=host.fit(scope.attributes))
+            self.scope = scope._replace(attributes=runtime.fit(scope.attributes))
         if tracing is not None:
             callsite, parent = self.callsite, self.parent
-            explicit = parent.span if parent is not None and parent is not _current() else None
+            explicit = parent.span if parent is not None and parent is not _get_current() else None
             above = None if explicit is None else explicit.context
-            self.span = tracing.start(callsite.span_name, above, callsite.span_kind, self._start_attributes())
+            attributes = start_attributes(callsite, self.scope, self.request_id, self.details)
+            self.span = tracing.start(callsite.span_name, above, callsite.span_kind, attributes)
 
     def _close_span(self, live: LiveSpan) -> None:
         uneventful = live.below is None and self.details is None and self.status is SUCCESS
@@ -454,12 +502,7 @@ class ActiveInvocation(Freezing):
         live.end()
 
     def _write_outcome(self, live: LiveSpan) -> None:
-        if self.status is not SUCCESS:
-            live.set(Attr.STATUS, self.status.value)
-        details = self.details
-        if details is not None and details.error_type is not None:
-            live.set(Attr.ERROR_TYPE, details.error_type)
-            live.set_failed(details.error_type, details.error_message)
+        write_outcome(live, self.status, self.details)
         if live.below and not self.callsite.is_tool:
             live.set_all(sum_of(live.below).as_attributes())
 
@@ -470,14 +513,87 @@ class ActiveInvocation(Freezing):
         above = self.parent
         while above is not None and above.ended_ns:
             above = above.parent
-        if above is None or above.span is None or not above.span.recording:
-            return
-        totals = sum_of(live.below)
-        self._add_own(totals)
-        if totals:
-            above.span.add_below(totals)
+        if above is not None and above.span is not None and above.span.recording:
+            totals = sum_of(live.below)
+            self._add_own(totals)
+            if totals:
+                above.span.add_below(totals)
 
     def _set_on_span(self, key: str, value: AttributeValue) -> None:
         if self.span is not None:
-            with guarded("span.attribute", self.callsite.host.counters):
+            with guarded("span.attribute", self.callsite.runtime.counters):
                 self.span.set(key, value)
+
+    # --- the drainer's side: nothing below runs on the caller's thread -----------------------------------------------
+
+    def droppable(self) -> bool:
+        """A start may be dropped (its end then brings both records); an end only if its start was."""
+        if not self.ended_ns:
+            self.stage = LOST
+        return self.stage == LOST
+
+    def freeze(self, records: list[Record]) -> None:
+        """Add the records that this run stands for: `Started` when first seen, `Invocation` when seen again."""
+        stage = self.stage
+        if stage == BEGUN:
+            # A run that goes on was interrupted behind its start; one begun before a fork is the parent's to end.
+            if not self.ended_ns or self.number < ids.first_number:
+                return
+            done = self._freeze_end()
+            if self.parent is not None:
+                self._fold()
+            self.stage = DONE
+            records.append(done)
+            return
+        if stage == DONE or self.number < ids.first_number:
+            return
+        self.begun = begun = self._freeze_start()
+        if stage == UNSEEN:  # otherwise, what ran beneath may have been added already
+            self.totals = None
+        if self.parent is not None:
+            self._forget_ended_ancestors()
+        self.stage = BEGUN
+        records.append(begun)
+        if stage != UNSEEN:
+            self.freeze(records)
+
+    def _freeze_start(self) -> Started:
+        return start_of(self, None, None)
+
+    def _freeze_end(self, llm_call: tuple[object, ...] = NO_LLM_CALL) -> Invocation:
+        return end_of(self, llm_call)
+
+    def _forget_ended_ancestors(self) -> ActiveInvocation | None:
+        """Refer only to the nearest ancestor whose end the drainer has not seen."""
+        above = self.parent
+        while above is not None and above.stage == DONE:
+            above = above.parent
+        self.parent = above
+        return above
+
+    def _fold(self) -> None:
+        """Add this run to the nearest ancestor that has not been frozen as ended."""
+        above = self._forget_ended_ancestors()
+        if above is None or (self.totals is None and self.callsite.is_inner):
+            return
+        totals = above.own_totals()
+        if self.totals is not None:
+            totals.add(self.totals)
+        self._add_own(totals)
+
+    def own_totals(self) -> Totals:
+        """The sum of what happened beneath."""
+        if self.totals is None:
+            self.totals = Totals()
+        return self.totals
+
+    def add_violation(self) -> None:
+        """Note a policy violation for the roll-up."""
+        run = self if self.stage != DONE else self._forget_ended_ancestors()
+        if run is not None:
+            run.own_totals().violations += 1
+
+    def _add_own(self, totals: Totals) -> None:
+        """Add what this run itself is: one tool call, or one LLM call."""
+        if self.callsite.is_tool:
+            totals.tool_calls += 1

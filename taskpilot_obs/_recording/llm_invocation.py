@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
-from taskpilot_obs._recording.context import current_admitted
-from taskpilot_obs._recording.finalized import FinalizedInvocation
+from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_outcome import (
     ask_for,
     canonical_model_of,
@@ -16,6 +15,8 @@ from taskpilot_obs._recording.llm_outcome import (
     outcome_attributes,
     parse_amount,
 )
+from taskpilot_obs._recording.scope import current_admitted
+from taskpilot_obs._recording.snapshots import start_of
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.providers.errors import error_category, is_refused, stated_category
 from taskpilot_obs.providers.names import canonical
@@ -27,11 +28,10 @@ from taskpilot_obs.usage.values import NOTHING_STATED, Stated, StatedError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 
-    from taskpilot_obs._recording.callsite import Callsite, LlmCallsite, LlmListener
-    from taskpilot_obs._recording.invocation import ActiveInvocation
+    from taskpilot_obs._recording.callsite import LlmCallsite
     from taskpilot_obs._recording.rollups import Totals
+    from taskpilot_obs._recording.scope import Admitted
     from taskpilot_obs._recording.spans import LiveSpan
-    from taskpilot_obs.budgets.admission import Admitted
     from taskpilot_obs.records import Invocation, Started
     from taskpilot_obs.usage import Reading
 
@@ -44,7 +44,21 @@ RESPONSE_ERROR = "response_error"
 _FIELDS = frozenset(Usage._fields)
 
 
-class LlmInvocation(FinalizedInvocation):
+class LlmListener(Protocol):
+    """Learns when LLM calls begin and end, on the thread that runs them.
+
+    Both methods must return at once and must not block: an abandoned call ends in a finalizer, which may run anywhere.
+    Append to a `collections.deque`, or look something up. What they raise is counted and logged.
+    """
+
+    def llm_began(self, run: LlmInvocation, /) -> None:
+        """An LLM call has begun."""
+
+    def llm_ended(self, run: LlmInvocation, /) -> None:
+        """It has ended; usage, response ID and status are known as far as they ever will be."""
+
+
+class LlmInvocation(ActiveInvocation):
     """One LLM call. Nothing here raises: what cannot be read stays unknown and is counted."""
 
     __slots__ = (
@@ -57,58 +71,18 @@ class LlmInvocation(FinalizedInvocation):
 
     _listeners: tuple[LlmListener, ...]
 
-    def at(self, callsite: Callsite, parent: ActiveInvocation | None) -> Self:
-        """Stand at a place where a model is called. Starts loading the price table, off this thread."""
-        self._prepare(cast("LlmCallsite", callsite))
-        return super().at(callsite, parent)
+    callsite: LlmCallsite
 
-    def enter(
-        self,
-        callsite: Callsite,
-        parent: ActiveInvocation | None,
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] = NO_ATTRIBUTES,
-    ) -> Self:
-        """Begin at a place where a model is called, and stay attached until the end."""
-        here = cast("LlmCallsite", callsite)
-        self._prepare(here)
-        if here.find_model is not None:
-            ask_for(self, here, here.find_model(args, kwargs))
-        super().enter(callsite, parent, args, kwargs)
-        if callsite.host.llm_listeners:
-            self._tell_listeners(callsite.host.llm_listeners)
-        return self
-
-    def begin(self) -> Self:
-        """Start the clock, open the span and announce the start."""
-        super().begin()
-        host = self.callsite.host
-        if host.llm_listeners and not self.ended_ns:
-            self._tell_listeners(host.llm_listeners)
-        return self
-
-    def _tell_listeners(self, listeners: tuple[LlmListener, ...]) -> None:
-        """Announce the call to those that watch LLM calls; the same ones learn of its end."""
-        self._listeners = listeners
-        for listener in listeners:
-            with guarded("llm_listener", self.callsite.host.counters):
-                listener.llm_began(self)
-
-    def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-        """Note what a function was called with, the model among it."""
-        super().set_arguments(args, kwargs)
-        here = cast("LlmCallsite", self.callsite)
-        if here.find_model is not None:
-            ask_for(self, here, here.find_model(args, kwargs))
-
-    def _prepare(self, here: LlmCallsite) -> None:
-        if not here.priced and here.host.enabled:
-            prices = here.host.prices
-            prices.warm_up()
-            here.priced = prices.ready
-        self.admitted: Admitted | None = None if here.host.limits is None else _admitted()
-        self.provider = here.provider
-        self.request_model: str | None = here.model
+    def __init__(self, callsite: LlmCallsite, parent: ActiveInvocation | None) -> None:
+        super().__init__(callsite, parent)
+        runtime = callsite.runtime
+        if not callsite.priced and runtime.enabled:
+            prices = runtime.prices
+            prices.warm_up()  # loads the price table, off this thread
+            callsite.priced = prices.ready
+        self.admitted: Admitted | None = None if runtime.limits is None else _admitted()
+        self.provider = callsite.provider
+        self.request_model: str | None = callsite.model
         self.response_model: str | None = None
         self.response_id: str | None = None
         self.finish_reasons: tuple[str, ...] = ()
@@ -135,25 +109,63 @@ class LlmInvocation(FinalizedInvocation):
         self.retries = 0
         self.error_category: str | None = None
 
+    def start(self) -> Self:
+        """Start the clock, open the span and announce the start."""
+        super().start()
+        self._tell_listeners()
+        return self
+
+    def start_current(self, args: tuple[object, ...] = (), kwargs: Mapping[str, object] = NO_ATTRIBUTES) -> Self:
+        """Start with these arguments, and stay the current run until the end. The recorder must be enabled."""
+        super().start_current(args, kwargs)
+        self._tell_listeners()
+        return self
+
+    def _tell_listeners(self) -> None:
+        """Announce the call to those that watch LLM calls; the same ones learn of its end."""
+        listeners = self.callsite.runtime.llm_listeners
+        if not listeners or self.ended_ns:
+            return
+        self._listeners = listeners
+        for listener in listeners:
+            with guarded("llm_listener", self.callsite.runtime.counters):
+                listener.llm_began(self)
+
+    def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        """Note what a function was called with, the model among it."""
+        super().set_arguments(args, kwargs)
+        callsite = self.callsite
+        if callsite.find_model is not None:
+            ask_for(self, callsite, callsite.find_model(args, kwargs))
+
     # --- what the caller says ----------------------------------------------------------------------------------------
 
     def record_response(self, response: object) -> None:
-        """Read usage, model and finish reasons from a provider's response: an SDK's object, a dict, a message."""
-        with guarded("record_response", self.callsite.host.counters):
+        """Read usage, model and finish reasons from a provider's response: an SDK's object, a dict, a message.
+
+        Where content is captured, the response is kept as what came out.
+        """
+        self.note_response(response)
+        if not self.ended_ns and self.callsite.runtime.redactor is not None:
+            self.observe_output(response)
+
+    def note_response(self, response: object) -> None:
+        """Read a response like `record_response`, and keep none of its content."""
+        with guarded("record_response", self.callsite.runtime.counters):
             self.record_reading(self._read(response))
 
     def _read(self, response: object) -> Reading:
-        return read_response(response, provider=self.provider, counters=self.callsite.host.counters)
+        return read_response(response, provider=self.provider, counters=self.callsite.runtime.counters)
 
     def read_later(self, response: object) -> None:
         """Like `record_response`, off this thread where neither a span nor a limit of tokens needs it now.
 
         For what nobody will change meanwhile; it is kept until then.
         """
-        host = self.callsite.host
-        limited = host.limits is not None and host.limits.tokens is not None
+        limits = self.callsite.runtime.limits
+        limited = limits is not None and limits.count_tokens
         if self.span is not None or limited or self._listeners:
-            self.record_response(response)
+            self.note_response(response)
         elif not self.ended_ns:
             self._unread = response
 
@@ -203,7 +215,7 @@ class LlmInvocation(FinalizedInvocation):
         if self.ended_ns:
             return
         self.record_answer(service_tier=service_tier)
-        with guarded("record_usage", self.callsite.host.counters):
+        with guarded("record_usage", self.callsite.runtime.counters):
             if usage is None:
                 self.usage, self.usage_inconsistent = from_counts(**counts)
             elif isinstance(usage, Usage):
@@ -230,14 +242,14 @@ class LlmInvocation(FinalizedInvocation):
         Anything but a bool counts by its truth, as what `cache.get(key)` found does; it is not kept.
         """
         if not self.ended_ns:
-            with guarded("set_cached", self.callsite.host.counters):
+            with guarded("set_cached", self.callsite.runtime.counters):
                 self.cached = bool(cached)
 
     def set_cost(self, usd: Decimal | float | str) -> None:
         """State the cost in USD; it wins over the price table. What is no amount (negative, NaN) is counted only."""
         if self.ended_ns:
             return
-        with guarded("set_cost", self.callsite.host.counters):
+        with guarded("set_cost", self.callsite.runtime.counters):
             self.cost, self.cost_source, self._priced = parse_amount(usd), FROM_CALLER, True
 
     def leave_unpriced(self) -> None:
@@ -295,7 +307,7 @@ class LlmInvocation(FinalizedInvocation):
             at_unix_ns: when, in nanoseconds since the Unix epoch; now when left out.
         """
         if not self.first_token_ns and not self.ended_ns:
-            self.first_token_ns = self._ticks(at_unix_ns) or self.callsite.host.now()
+            self.first_token_ns = self._ticks(at_unix_ns) or self.callsite.runtime.now()
             self.streaming = True
 
     def retry(self) -> None:
@@ -333,17 +345,17 @@ class LlmInvocation(FinalizedInvocation):
     def open_stream(self) -> None:
         """Expect a stream; until it has ended, leaving the call means to abandon it."""
         self.streaming = True
-        self._reader = StreamReader(self.provider, self.callsite.host.counters)
+        self._reader = StreamReader(self.provider, self.callsite.runtime.counters)
 
     def note_item(self, item: object) -> None:
         """Read one event of a stream."""
-        with guarded("stream.event", self.callsite.host.counters):
+        with guarded("stream.event", self.callsite.runtime.counters):
             if self._reader is None:
                 self.open_stream()
             if self._reader is not None and self._reader.feed(item) and not self.first_token_ns:
                 self.first_token()
             if self.admitted is not None:
-                self.admitted.streamed.note(item)
+                self.admitted.note_streamed(item)
         super().note_item(item)
 
     def droppable(self) -> bool:
@@ -363,7 +375,7 @@ class LlmInvocation(FinalizedInvocation):
     def _close_stream(self) -> None:
         reader, self._reader = self._reader, None
         if reader is not None:
-            with guarded("stream.end", self.callsite.host.counters):
+            with guarded("stream.end", self.callsite.runtime.counters):
                 self.record_reading(reader.reading())
 
     def end(self, status: Status, result: object = None, *, at_ns: int = 0) -> None:
@@ -371,14 +383,14 @@ class LlmInvocation(FinalizedInvocation):
         listeners = () if self.ended_ns else self._listeners
         try:
             if result is not None:
-                self.record_response(result)
+                self.note_response(result)
         finally:  # a Ctrl-C while it is read is the user's, and must not leave the call open
-            limits = self.callsite.host.limits
+            limits = self.callsite.runtime.limits
             if limits is not None and not self.ended_ns:
                 limits.after(self)
             super().end(self._as_answered(status), result, at_ns=at_ns)
         for listener in listeners:
-            with guarded("llm_listener", self.callsite.host.counters):
+            with guarded("llm_listener", self.callsite.runtime.counters):
                 listener.llm_ended(self)
 
     def _as_answered(self, status: Status) -> Status:
@@ -414,7 +426,7 @@ class LlmInvocation(FinalizedInvocation):
         if self.cached:
             return None
         if not self._priced:
-            host = self.callsite.host
+            host = self.callsite.runtime
             with guarded("price", host.counters):
                 stated = NOTHING_STATED
                 if self.stated_cost is not None or self.price_gap is not None or self.dropped:
@@ -432,7 +444,7 @@ class LlmInvocation(FinalizedInvocation):
         return self.cost
 
     def _note_error(self, error: BaseException) -> None:
-        counters = self.callsite.host.counters
+        counters = self.callsite.runtime.counters
         self.error_category = error_category(error, counters)
         if self.usage is None:
             found = read_failure(error, provider=self.provider, counters=counters)
@@ -450,7 +462,7 @@ class LlmInvocation(FinalizedInvocation):
 
     def _may_price_here(self) -> bool:
         """Whether this thread may work out the price: never while an event loop would wait for the table to load."""
-        return self._priced or self.callsite.host.prices.ready or not in_event_loop()
+        return self._priced or self.callsite.runtime.prices.ready or not in_event_loop()
 
     def _add_own(self, totals: Totals) -> None:
         if self.cached:
@@ -459,12 +471,12 @@ class LlmInvocation(FinalizedInvocation):
             refused = self.usage is None and self._is_refused()
             totals.add_llm_call(self.usage, self.cost, priced=self.cost is not None or refused)
 
-    def _freeze_start(self, model: str | None = None, provider: str | None = None) -> Started:
-        return super()._freeze_start(model or self.request_model, provider or self.provider)
+    def _freeze_start(self) -> Started:
+        return start_of(self, self.request_model, self.provider)
 
     def _freeze_end(self, llm_call: tuple[object, ...] = ()) -> Invocation:
         if self._unread is not None:
-            with guarded("record_response", self.callsite.host.counters):
+            with guarded("record_response", self.callsite.runtime.counters):
                 self._note_reading(self._read(self._unread))
                 self.status = self._as_answered(self.status)
             self._unread = None
@@ -487,7 +499,7 @@ class LlmInvocation(FinalizedInvocation):
             self._is_refused(),
             None if hit or self.cost is None else self.price_gap,
             None if hit else self.table_cost,
-            canonical_model_of(cast("LlmCallsite", self.callsite), self.request_model, self.response_model),
+            canonical_model_of(self.callsite, self.request_model, self.response_model),
             None if self.admitted is None else self.admitted.reservation_id,
         )
         return super()._freeze_end(llm_call)

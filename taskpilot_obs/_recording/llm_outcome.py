@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from taskpilot_obs.providers.errors import is_stated_refusal
 from taskpilot_obs.providers.names import infer_provider
@@ -13,8 +13,8 @@ from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.callsite import LlmCallsite
-    from taskpilot_obs._recording.llm_invocation import LlmInvocation
-    from taskpilot_obs.records import AttributeValue
+    from taskpilot_obs.records import AttributeValue, Usage
+    from taskpilot_obs.usage.values import StatedError
 
 _USAGE_ATTRIBUTES: Final = (
     Attr.INPUT_TOKENS,
@@ -31,7 +31,24 @@ _NOT_PROVEN: Final = frozenset({Status.SUCCESS, Status.CANCELLED, Status.ABANDON
 """Statuses that do not tell whether the provider worked for the call."""
 
 
-def outcome_attributes(call: LlmInvocation, cost: Decimal | None) -> dict[str, AttributeValue | tuple[str, ...]]:
+class AnsweredCall(Protocol):
+    """What the attributes of a call are made of: an `LlmInvocation`."""
+
+    usage: Usage | None
+    cached: bool | None
+    response_model: str | None
+    response_id: str | None
+    finish_reasons: tuple[str, ...]
+    streaming: bool
+    started_ns: int
+    first_token_ns: int
+    request_model: str | None
+    provider: str | None
+    stated_error: StatedError | None
+    status: Status
+
+
+def outcome_attributes(call: AnsweredCall, cost: Decimal | None) -> dict[str, AttributeValue | tuple[str, ...]]:
     """The span attributes of a call that ends: usage, model, first token, cost and finish reasons."""
     attributes: dict[str, AttributeValue | tuple[str, ...]] = {}
     if call.usage is not None and not call.cached:
@@ -54,7 +71,7 @@ def outcome_attributes(call: LlmInvocation, cost: Decimal | None) -> dict[str, A
     return attributes
 
 
-def is_unbilled(call: LlmInvocation, *, refused: bool) -> bool:
+def is_unbilled(call: AnsweredCall, *, refused: bool) -> bool:
     """Whether a call that was not answered is free: it was refused before a first token.
 
     Args:
@@ -67,7 +84,7 @@ def is_unbilled(call: LlmInvocation, *, refused: bool) -> bool:
     return refused or call.status is Status.BLOCKED or (stated is not None and is_stated_refusal(stated))
 
 
-def ask_for(call: LlmInvocation, here: LlmCallsite, model: str | None) -> None:
+def ask_for(call: AnsweredCall, here: LlmCallsite, model: str | None) -> None:
     """Note the model that a call's arguments name, and the provider that it tells where the callsite states none."""
     if model is not None and model != here.model:
         call.request_model = model
@@ -79,10 +96,10 @@ def canonical_model_of(here: LlmCallsite, asked: str | None, answered: str | Non
     """The one name of the model asked for, or else of the one that answered."""
     if asked is not None and asked == here.model:
         if here.canonical_model is None:
-            here.canonical_model = here.host.prices.canonical_model(asked)
+            here.canonical_model = here.runtime.prices.canonical_model(asked)
         return here.canonical_model
     named = asked or answered
-    return None if named is None else here.host.prices.canonical_model(named)
+    return None if named is None else here.runtime.prices.canonical_model(named)
 
 
 def in_event_loop() -> bool:

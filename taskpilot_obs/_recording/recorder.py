@@ -1,25 +1,34 @@
-"""The recorder: begins invocations and takes point events. Everything else goes through it."""
+"""The recorder: begins runs and takes point events. Everything else goes through it."""
 
 from __future__ import annotations
 
 import threading
+import time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
-from taskpilot_obs._recording import context
-from taskpilot_obs._recording.callsite import Callsite, Declares, LlmCallsite
-from taskpilot_obs._recording.finalized import FinalizedInvocation
-from taskpilot_obs._recording.invocation import ActiveInvocation
+from taskpilot_obs._recording.callsite import Callsites, inner_operation, llm_operation
+from taskpilot_obs._recording.invocation import ActiveInvocation, current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
-from taskpilot_obs._recording.point_events import Reporter
+from taskpilot_obs._recording.point_events import PointEvent, origin_of
+from taskpilot_obs._recording.runtime import RecorderRuntime
+from taskpilot_obs._recording.scope import current_scope, of_the_request
 from taskpilot_obs._recording.spans import AdoptedSpan
+from taskpilot_obs._recording.wiring import Wiring
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.providers.names import canonical, infer_provider
 from taskpilot_obs.records import (
-    LLM_OPERATIONS,
+    AuditEvent,
+    CacheSize,
+    CheckResult,
+    Decision,
+    DecisionKind,
+    Feedback,
     Operation,
+    Severity,
+    Stage,
     Status,
+    Verdict,
     plain_text,
 )
 
@@ -30,144 +39,44 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry  # noqa: TID251  the type of an argument that is passed through
 
     from taskpilot_obs._pipeline.pipeline import Pipeline
-    from taskpilot_obs._recording.callsite import LlmListener
-    from taskpilot_obs._recording.context import Scope
-    from taskpilot_obs._recording.spans import Tracing
-    from taskpilot_obs._recording.verdicts import Verdicts
-    from taskpilot_obs._support.clock import Clock
+    from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
+    from taskpilot_obs._recording.components import Components
+    from taskpilot_obs._recording.llm_invocation import LlmListener
     from taskpilot_obs._support.counters import InternalCounters
-    from taskpilot_obs.budgets.admission import AdmissionController
-    from taskpilot_obs.budgets.model import Budget
     from taskpilot_obs.exporters.window import RollingWindow
-    from taskpilot_obs.pricing import PriceTable
-    from taskpilot_obs.safety.checks import Checks
-    from taskpilot_obs.safety.redaction import Redactor
+    from taskpilot_obs.records import AttributeValue, Origin, Record, Scope
     from taskpilot_obs.settings import Settings
 
-_MAX_SITES = 4_000
 _MAX_LISTENERS = 16
 _MAX_SECONDS = 10**9
 
 CURRENT: Final = "current"
-"""As a parent: the invocation that runs in the present context."""
+"""As a parent: the run that is current where the new one starts."""
 R = TypeVar("R", bound=ActiveInvocation)
 Parent = ActiveInvocation | Literal["current"] | None
 
 
-class Components(NamedTuple):
-    """What a recorder is made of; `config.build` makes it from settings."""
-
-    settings: Settings
-    pipeline: Pipeline
-    counters: InternalCounters
-    clock: Clock
-    prices: PriceTable
-    window: RollingWindow
-    verdicts: Verdicts
-    registry: CollectorRegistry | None
-    declares: Declares | None
-    redactor: Redactor | None
-    tracing: Tracing | None
-    checks: Checks | None = None
-    budgets: AdmissionController | None = None
-
-
-class Recorder(Reporter):
-    """Records invocations and events into one pipeline.
+class Recorder:
+    """Records runs and events into one pipeline.
 
     Make one with `taskpilot_obs.config.build_recorder`, or use the default one that decorators share (`get_recorder`).
     """
 
     def __init__(self) -> None:
-        self.enabled = False
-        self.parts: Components | None = None
+        self.runtime = RecorderRuntime()
+        """What its runs read."""
+        self.wiring = Wiring(self.runtime, self.emit)
+        """What it is made of, and what it has been told to expect."""
+        self._callsites = Callsites(self.runtime)
         self._lock = threading.Lock()
-        self._declared: dict[tuple[Operation, str], None] = {}
-        self._callsites: dict[tuple[Operation, str], Callsite] = {}
-        self._llm_callsites: dict[tuple[str, str | None, str | None], LlmCallsite] = {}
-        self._expected: dict[object, Checks] = {}
-        self.own_budgets: tuple[Budget, ...] = ()
-        """Those that were attached to decorated functions."""
-        self.redactor = None
-        self.trace_with(None)
 
-    def install(self, parts: Components) -> None:
-        """Use these parts from now on; what the parts before them have queued is written by their exporters."""
-        before = self.swap(parts)
-        if before is not None and before.pipeline is not parts.pipeline:
-            before.pipeline.hand_over(parts.pipeline)
+    # --- runs --------------------------------------------------------------------------------------------------------
 
-    def swap(self, parts: Components) -> Components | None:
-        """Use these parts from now on; returns the parts before them, which stay alive."""
-        with self._lock:
-            before = self.parts
-            self.parts = parts
-            self.clock, self.counters, self.prices = parts.clock, parts.counters, parts.prices
-            self.guard_span = guarded("span", parts.counters)
-            self.redactor, self.verdicts = parts.redactor, parts.verdicts
-            self.trace_with(parts.tracing)
-            self.now, self.pipeline = parts.clock.now, parts.pipeline
-            self.enabled = parts.settings.enabled
-            self.checks = parts.checks
-            for operation, name in self._declared:
-                self._tell(operation, name)
-            self.expect()
-        return before
-
-    def trace_with(self, tracing: Tracing | None) -> None:
-        """Open spans there from now on; None opens none."""
-        self.tracing = tracing
-        self.thorough = tracing is not None or self.redactor is not None
-
-    # --- invocations -------------------------------------------------------------------------------------------------
-
-    def declare(self, operation: Operation, name: str) -> None:
-        """Expect runs of this name: its series exist at 0 before the first, which makes the first one visible."""
-        self._declared[operation, name] = None
-        self._tell(operation, name)
-
-    def _tell(self, operation: Operation, name: str) -> None:
-        parts = self.parts
-        if parts is not None and parts.declares is not None and parts.settings.enabled:
-            with guarded("declare", parts.counters):
-                parts.declares.declare(operation, name)
-
-    def expect(self, *checks: Checks) -> None:
-        """Expect decisions of these checks, besides those of the configuration."""
-        self._expected.update((each.key, each) for each in checks)
-        self.gated = False
-        budgets = self.parts is not None and self.parts.budgets is not None
-        if self._expected or self.checks is not None or budgets or self.limits is not None:
-            from taskpilot_obs._enforcement.enforcer import configure_limits
-
-            configure_limits(self, tuple(self._expected.values()))
-
-    def watch(self, budget: Budget) -> None:
-        """Watch a budget besides those of the configuration, now and after every `configure()`.
-
-        Raises:
-            ConfigurationError: another budget has its name.
-        """
-        from taskpilot_obs.budgets.assembly import attached
-
-        with self._lock:
-            if self.parts is not None:
-                self.parts = self.parts._replace(budgets=attached(self, self.parts, budget))
-            if budget not in self.own_budgets:
-                self.own_budgets = (*self.own_budgets, budget)
-            self.expect()
-
-    def callsite(self, operation: Operation, name: str, attributes: Mapping[str, object] | None = None) -> Callsite:
-        """The place `name`; shared when it has no attributes of its own."""
-        attributes = self.readable("start", attributes)
-        if attributes:
-            return Callsite(self, operation, name, attributes)
-        found = self._callsites.get((operation, name))
-        if found is None:
-            if len(self._callsites) >= _MAX_SITES:
-                self._callsites.clear()
-            found = self._callsites[operation, name] = Callsite(self, operation, name, {})
-        return found
+    def callsite(
+        self, operation: Operation | str, name: str, attributes: Mapping[str, object] | None = None
+    ) -> Callsite:
+        """The callsite of a name; shared when it has no attributes of its own."""
+        return self._callsites.get(inner_operation(operation), name, attributes)
 
     def llm_callsite(
         self,
@@ -177,28 +86,12 @@ class Recorder(Reporter):
         operation: Operation | str = Operation.CHAT,
         attributes: Mapping[str, object] | None = None,
     ) -> LlmCallsite:
-        """The place where `model` is called; shared when it has no attributes of its own.
+        """The callsite of a model; shared when it has no attributes of its own.
 
         Raises:
-            ValueError: the operation is no LLM call.
+            ValueError: the operation is not an LLM call.
         """
-        if not (model is None or type(model) is str):
-            model = plain_text(model)
-        if not (provider is None or type(provider) is str):
-            provider = plain_text(provider)
-        key = (operation, model, provider)
-        attributes = self.readable("start_llm", attributes)
-        found = None if attributes else self._llm_callsites.get(key)
-        if found is not None:
-            return found
-        kind = _llm_operation(operation)
-        served_by = canonical(provider) if provider is not None else infer_provider(model)
-        callsite = LlmCallsite(self, kind, model, served_by, attributes)
-        if not attributes:
-            if len(self._llm_callsites) >= _MAX_SITES:
-                self._llm_callsites.clear()
-            self._llm_callsites[key] = callsite
-        return callsite
+        return self._callsites.get_llm(operation, model, provider, attributes)
 
     def start(
         self,
@@ -208,7 +101,7 @@ class Recorder(Reporter):
         parent: Parent = CURRENT,
         attributes: Mapping[str, object] | None = None,
     ) -> ActiveInvocation:
-        """Begin an operation that is no LLM call; end it with `stop()` or `fail(error)`.
+        """Begin an operation other than an LLM call; end it with `stop()` or `fail(error)`.
 
         It does not become the current invocation: `attach()` and `detach()` do that, step by step.
 
@@ -221,8 +114,8 @@ class Recorder(Reporter):
         Raises:
             ValueError: the operation is unknown, or an LLM call (use `start_llm`).
         """
-        kind = _inner_operation(operation)
-        return FinalizedInvocation().at(self.callsite(kind, name, attributes), resolve(parent)).begin()
+        callsite = self._callsites.get(inner_operation(operation), name, attributes)
+        return ActiveInvocation(callsite, resolve(parent)).start()
 
     def start_llm(
         self,
@@ -243,11 +136,11 @@ class Recorder(Reporter):
             attributes: for span and audit log.
 
         Raises:
-            ValueError: the operation is no LLM call.
+            ValueError: the operation is not an LLM call.
         """
         return self.new_llm(
             model=model, provider=provider, operation=operation, parent=parent, attributes=attributes
-        ).begin()
+        ).start()
 
     def new_llm(
         self,
@@ -259,8 +152,8 @@ class Recorder(Reporter):
         attributes: Mapping[str, object] | None = None,
     ) -> LlmInvocation:
         """An LLM call, not yet begun."""
-        callsite = self.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
-        return LlmInvocation().at(callsite, resolve(parent))
+        callsite = self._callsites.get_llm(operation, model, provider, attributes)
+        return LlmInvocation(callsite, resolve(parent))
 
     def adopt(
         self,
@@ -289,7 +182,8 @@ class Recorder(Reporter):
         Raises:
             ValueError: the operation is unknown, or an LLM call (use `adopt_llm`).
         """
-        run = FinalizedInvocation().at(self.callsite(_inner_operation(operation), name, attributes), resolve(parent))
+        callsite = self._callsites.get(inner_operation(operation), name, attributes)
+        run = ActiveInvocation(callsite, resolve(parent))
         return _adopted(run, start_unix_ns, span_context, scope)
 
     def adopt_llm(
@@ -317,7 +211,7 @@ class Recorder(Reporter):
             attributes: for the audit log.
 
         Raises:
-            ValueError: the operation is no LLM call.
+            ValueError: the operation is not an LLM call.
         """
         call = self.new_llm(model=model, provider=provider, operation=operation, parent=parent, attributes=attributes)
         return _adopted(call, start_unix_ns, span_context, scope)
@@ -329,18 +223,18 @@ class Recorder(Reporter):
             ConfigurationError: there are 16 already, so something adds them again and again.
         """
         with self._lock:
-            if listener in self.llm_listeners:
+            if listener in self.runtime.llm_listeners:
                 return
-            if len(self.llm_listeners) >= _MAX_LISTENERS:
+            if len(self.runtime.llm_listeners) >= _MAX_LISTENERS:
                 raise ConfigurationError(
                     f"there are {_MAX_LISTENERS} LLM listeners already: remove those that are done"
                 )
-            self.llm_listeners = (*self.llm_listeners, listener)
+            self.runtime.llm_listeners = (*self.runtime.llm_listeners, listener)
 
     def remove_llm_listener(self, listener: LlmListener) -> None:
         """Tell it no more; it still learns the end of calls that it saw begin."""
         with self._lock:
-            self.llm_listeners = tuple(each for each in self.llm_listeners if each is not listener)
+            self.runtime.llm_listeners = tuple(each for each in self.runtime.llm_listeners if each is not listener)
 
     def record_llm_call(  # noqa: PLR0913  one argument for each thing that can be known after the fact
         self,
@@ -375,13 +269,13 @@ class Recorder(Reporter):
         Raises:
             ValueError: status or operation is unknown.
         """
-        outcome, kind = Status(status), _llm_operation(operation)
+        outcome, kind = Status(status), llm_operation(operation)
         if not self.enabled:
             return
         with guarded("record_llm_call", self.counters):
-            known = self.readable("record_llm_call", attributes)
+            known = self.runtime.checked_attributes("record_llm_call", attributes)
             call = self.new_llm(model=model, provider=provider, operation=kind, attributes=known)
-            call.started_ns = self.now()
+            call.started_ns = self.runtime.now()
             with guarded("record_llm_call", self.counters):
                 call.started_ns -= _nanoseconds(duration_seconds)
             if usage is not None:
@@ -392,6 +286,171 @@ class Recorder(Reporter):
                 call.set_cached(cached)
             call.record_answer(model=response_model, service_tier=service_tier)
             call.end_after_the_fact(outcome)
+
+    # --- point events ------------------------------------------------------------------------------------------------
+
+    def record_feedback(
+        self, request_id: str | None = None, *, correct: bool, attributes: Mapping[str, object] | None = None
+    ) -> None:
+        """Record a user's verdict on a request: was the answer right?
+
+        Counted once per request ID (the last 50,000 rated of this process); the opposite verdict later is a revision.
+
+        Args:
+            request_id: the request; the current one when left out.
+            correct: whether the user confirms it.
+            attributes: for the audit log.
+        """
+        origin = self.origin()
+        rated = request_id if request_id is not None else origin.request_id
+        given = self.runtime.checked_attributes("record_feedback", attributes)
+        self.emit(
+            Feedback(
+                "" if rated is None else plain_text(rated),
+                bool(correct),
+                revision=False,
+                origin=origin,
+                time_unix_ns=self._unix_ns(),
+                attributes=self.runtime.fit({**of_the_request(rated, origin), **given}),
+            )
+        )
+
+    def record_policy_violation(
+        self,
+        policy: str,
+        *,
+        reason: str | None = None,
+        severity: Severity | str = Severity.MEDIUM,
+        blocked: bool = False,
+        tool: str | None = None,
+        attributes: Mapping[str, object] | None = None,
+    ) -> None:
+        """Record one violation that the application's own check found.
+
+        Args:
+            policy: its name; a metric label, so of a bounded set.
+            reason: for the audit log.
+            severity: low, medium, high or critical.
+            blocked: whether the work was refused.
+            tool: the tool whose call violated it.
+            attributes: for the audit log.
+
+        Raises:
+            ValueError: the severity is unknown.
+        """
+        result = CheckResult.BLOCKED if blocked else CheckResult.WOULD_BLOCK
+        self.record_decision(
+            policy, Verdict.DENY, result=result, reason=reason, severity=severity, tool=tool, attributes=attributes
+        )
+
+    def record_guardrail_block(
+        self,
+        guardrail: str,
+        *,
+        stage: Stage | str = Stage.INPUT,
+        reason: str | None = None,
+        duration_seconds: float | None = None,
+        attributes: Mapping[str, object] | None = None,
+    ) -> None:
+        """Record that the application's own guardrail blocked an input or an output.
+
+        Args:
+            guardrail: its name; a metric label, so of a bounded set.
+            stage: input or output.
+            reason: for the audit log.
+            duration_seconds: how long the check took.
+            attributes: for the audit log.
+
+        Raises:
+            ValueError: the stage is unknown.
+        """
+        self.record_decision(
+            guardrail,
+            Verdict.DENY,
+            kind=DecisionKind.GUARDRAIL,
+            result=CheckResult.BLOCKED,
+            stage=stage,
+            reason=reason,
+            duration_seconds=duration_seconds,
+            attributes=attributes,
+        )
+
+    def record_decision(  # noqa: PLR0913  what an auditor asks about a decision
+        self,
+        name: str,
+        verdict: Verdict | str,
+        *,
+        kind: DecisionKind | str = DecisionKind.POLICY,
+        result: CheckResult | str | None = None,
+        stage: Stage | str | None = None,
+        reason: str | None = None,
+        severity: Severity | str = Severity.MEDIUM,
+        tool: str | None = None,
+        duration_seconds: float | None = None,
+        attributes: Mapping[str, object] | None = None,
+    ) -> None:
+        """Record the decision of a policy or guardrail that lives elsewhere.
+
+        Args:
+            name: of the policy or guardrail.
+            verdict: allow, deny or require_approval.
+            kind: policy, guardrail or budget.
+            result: what came of it; by default `passed` for allow and `would_block` otherwise.
+            stage: input or output.
+            reason: for the audit log.
+            severity: of a violation.
+            tool: the tool whose call was decided about.
+            duration_seconds: how long the check took.
+            attributes: for the audit log.
+
+        Raises:
+            ValueError: verdict, kind, result, stage or severity is unknown.
+        """
+        ruling = Verdict(verdict)
+        if reason is not None:
+            reason = (
+                plain_text(reason) if self.runtime.redactor is None else self.runtime.redactor.text(plain_text(reason))
+            )
+        outcome = CheckResult.PASSED if ruling is Verdict.ALLOW else CheckResult.WOULD_BLOCK
+        self.emit(
+            Decision(
+                DecisionKind(kind),
+                plain_text(name),
+                ruling,
+                CheckResult(result) if result is not None else outcome,
+                self.origin(),
+                self._unix_ns(),
+                reason,
+                Severity(severity),
+                Stage(stage) if stage is not None else None,
+                None if tool is None else plain_text(tool),
+                duration_seconds if isinstance(duration_seconds, int | float) else None,
+                self.runtime.fit(self.runtime.checked_attributes("record_decision", attributes)),
+            )
+        )
+
+    def record_audit_event(self, event: str, **attributes: AttributeValue) -> None:
+        """Write an application event (task created, approved, …) to the audit log, with the request ID."""
+        self.emit(AuditEvent(plain_text(event), self.origin(), self._unix_ns(), self.runtime.fit(attributes)))
+
+    def record_cache_size(self, cache: str, entries: int) -> None:
+        """Set how many entries an application's cache holds; anything but a number is counted as an internal error."""
+        with guarded("record_cache_size", self.counters):
+            self.emit(CacheSize(plain_text(cache), max(0, int(entries)), self._unix_ns()))
+
+    def emit(self, record: Record) -> None:
+        """Hand over a finished point event; it belongs to the current run."""
+        if self.runtime.enabled:
+            parts = self._parts()
+            parts.pipeline.put(PointEvent(record, current_run(), parts.verdicts))
+
+    def origin(self) -> Origin:
+        """The identifiers of what runs here: request, run, agent, trace."""
+        return origin_of(current_run(), current_scope.get())
+
+    def _unix_ns(self) -> int:
+        runtime = self.runtime
+        return runtime.clock.unix_ns(runtime.now()) if runtime.enabled else time.time_ns()
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -412,8 +471,28 @@ class Recorder(Reporter):
 
     def _parts(self) -> Components:
         if self.parts is None:
-            raise RuntimeError("this recorder has no parts yet: call taskpilot_obs.configure() or get_recorder()")
+            raise RuntimeError("this recorder has no components yet: call taskpilot_obs.configure() or get_recorder()")
         return self.parts
+
+    @property
+    def parts(self) -> Components | None:
+        """What it is made of; None before the first `configure`."""
+        return self.wiring.components
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is recorded."""
+        return self.runtime.enabled
+
+    @property
+    def counters(self) -> InternalCounters:
+        """What the library counts about itself; for `guarded`."""
+        return self.runtime.counters
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Where records go."""
+        return self._parts().pipeline
 
     def drain(self) -> None:
         """Bring metrics and window up to date with everything recorded so far."""
@@ -428,31 +507,17 @@ class Recorder(Reporter):
         return self._parts().pipeline.shutdown(timeout)
 
 
-def _inner_operation(operation: Operation | str) -> Operation:
-    kind = Operation(operation)
-    if kind in LLM_OPERATIONS:
-        raise ValueError(f"{kind.value!r} is an LLM call: begin it with start_llm(provider=…, model=…)")
-    return kind
-
-
 def _adopted(run: R, start_unix_ns: int | None, span_context: SpanContext | None, scope: Scope | None) -> R:
     if scope is not None:
         run.scope = scope
     return run.adopt(start_unix_ns, None if span_context is None else AdoptedSpan(span_context))
 
 
-def _llm_operation(operation: Operation | str) -> Operation:
-    kind = Operation(operation)
-    if kind not in LLM_OPERATIONS:
-        raise ValueError(f"{kind.value!r} is no LLM call: begin it with start(operation, name)")
-    return kind
-
-
 def _nanoseconds(seconds: float) -> int:
-    """A duration that may be none (NaN, infinite, negative: then 0); raises for what is no number."""
+    """A duration in nanoseconds; 0 where it is NaN, infinite or negative."""
     return int(seconds * 1e9) if 0 < seconds < _MAX_SECONDS else 0
 
 
 def resolve(parent: Parent) -> ActiveInvocation | None:
-    """The parent that is meant."""
-    return context.current_invocation() if isinstance(parent, str) else parent
+    """The run that `CURRENT`, a run or None stands for."""
+    return current_run() if isinstance(parent, str) else parent

@@ -10,7 +10,6 @@ import logging
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
-from taskpilot_obs._recording.finalized import watch
 from taskpilot_obs._recording.generators import drive, wrap_async_generator
 
 if TYPE_CHECKING:
@@ -38,8 +37,7 @@ def follow_stream(call: LlmInvocation, result: object) -> bool:
         inner = getattr(result, name, None)
         followed = _followed(call, inner)
         if followed is not None and _replaced(result, name, followed):
-            call.leave()
-            watch(call)
+            call.detach()
             call.open_stream()
             return True
     _report(type(result))

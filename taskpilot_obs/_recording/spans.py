@@ -6,7 +6,7 @@ nothing here runs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -67,9 +67,9 @@ class Tracing:
 
         The attributes are there at its creation, so that samplers see them.
         """
-        present = otel_context.get_current()
-        span = self._start_span(name, present if above is None else above, kind, attributes)
-        return LiveSpan().of(span, present)
+        around = otel_context.get_current()
+        span = self._start_span(name, around if above is None else above, kind, attributes)
+        return LiveSpan(span, around)
 
 
 def span_kind(operation: Operation) -> trace.SpanKind:
@@ -78,22 +78,23 @@ def span_kind(operation: Operation) -> trace.SpanKind:
 
 
 class LiveSpan:
-    """The span of an invocation that runs, and where it is attached.
+    """The span of an active run.
 
-    Once ended, it keeps the identifiers only: records wait for the drainer, and should not keep spans alive.
+    Once ended, it keeps the identifiers only, because records that wait for the drainer must not keep spans alive.
+
+    Args:
+        span: the span.
+        around: the context in which it began.
     """
 
-    __slots__ = ("_context", "_identity", "_span", "_token", "below")
+    __slots__ = ("_context", "_identity", "_span", "below")
 
-    def of(self, span: Span, present: Context) -> Self:
-        """Follow this span, in this context. In place of a constructor, which costs twice a call."""
+    def __init__(self, span: Span, around: Context) -> None:
         self._span = span
-        self._context = trace.set_span_in_context(span, present)
-        self._token: Token[Context] | None = None
+        self._context = trace.set_span_in_context(span, around)
         self._identity: trace.SpanContext | None = None
         self.below: list[Totals] | None = None
         """What the operations beneath took; only of a recording span."""
-        return self
 
     @property
     def recording(self) -> bool:
@@ -104,16 +105,6 @@ class LiveSpan:
     def ids(self) -> SpanIds:
         """Its identifiers."""
         return ids_of(self._identity or self._span.get_span_context())
-
-    def enter(self) -> None:
-        """Make it the current span until `leave`."""
-        self._token = otel_context.attach(self._context)
-
-    def leave(self) -> None:
-        """Undo `enter`; only in the same context (elsewhere OpenTelemetry would log an error)."""
-        token, self._token = self._token, None
-        if token is not None:
-            otel_context.detach(token)
 
     def attach(self) -> Token[Context] | None:
         """Make it the current span for one step, until `detach`; None where there is nothing to undo."""
@@ -167,13 +158,7 @@ class AdoptedSpan(LiveSpan):
     __slots__ = ()
 
     def __init__(self, identity: trace.SpanContext) -> None:
-        self.of(trace.NonRecordingSpan(identity), otel_context.get_current())
-
-    def enter(self) -> None:
-        """Leave the current span as it is: the framework makes its own span current."""
-
-    def leave(self) -> None:
-        """Undo nothing."""
+        super().__init__(trace.NonRecordingSpan(identity), otel_context.get_current())
 
     def attach(self) -> Token[Context] | None:
         """Leave the current span as it is."""

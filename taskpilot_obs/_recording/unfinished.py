@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Awaitable, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from taskpilot_obs._recording.finalized import watch
 from taskpilot_obs._recording.generators import drive, wrap_async_generator
 from taskpilot_obs.records import SUCCESS
 
@@ -62,8 +61,7 @@ def follow(run: ActiveInvocation, result: Any) -> Any:
     Returns:
         A coroutine or generator in its place, or the very response, whose body is now followed.
     """
-    run.leave()
-    watch(run)
+    run.detach()
     if isinstance(result, CoroutineType):
         return _await(run, result)
     if isinstance(result, GeneratorType):
@@ -101,7 +99,7 @@ async def _steps_async(body: Any) -> AsyncGenerator[Any, None]:
 
 
 async def _await(run: ActiveInvocation, awaitable: Awaitable[R]) -> R:
-    run.resume()
+    run.reattach()
     try:
         result = await awaitable
         run.end(SUCCESS, result)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.llm_invocation import LlmInvocation
     from taskpilot_obs._support.clock import Clock
     from taskpilot_obs._support.counters import InternalCounters
-    from taskpilot_obs.budgets.settlement import Settler
     from taskpilot_obs.pricing import PriceTable
     from taskpilot_obs.records import Record
 
@@ -72,6 +71,10 @@ class Admitted:
         self.assumed_for: str | None = None
         """The call within the block that was booked by estimate: the reservation is for one."""
 
+    def note_streamed(self, item: object) -> None:
+        """Note one item of the call's stream, for an estimate if its usage never comes."""
+        self.streamed.note(item)
+
     @property
     def reservation_id(self) -> str:
         """Names the reservation, in the ledger and on the call's record."""
@@ -110,7 +113,6 @@ class AdmissionController:
         """Books the calls that have ended and wait in a queue; set by the owner of the queue."""
         self.end_later: Callable[[str, bool], object] = lambda _reservation_id, _billed: None
         """Ends a reservation behind what waits in a queue; set by the owner of the queue."""
-        self.settler: Settler | None = None
         self._reservation = timedelta(seconds=reservation_s)
         self.renew_every_s = reservation_s / _RENEWALS
         self._renew_at = _EPOCH

@@ -15,13 +15,14 @@ from taskpilot_obs.budgets.settlement import LedgerWorker, ReservationEnd, Settl
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from taskpilot_obs._pipeline.batched import Exporter
     from taskpilot_obs._pipeline.pipeline import Pipeline
-    from taskpilot_obs._recording.recorder import Components, Recorder
+    from taskpilot_obs._recording.components import Components
     from taskpilot_obs.budgets.model import Budget
     from taskpilot_obs.budgets.settlement import Gauges
+    from taskpilot_obs.records import Record
     from taskpilot_obs.settings import Settings
     from taskpilot_obs.store.engine import Store
 
@@ -84,7 +85,7 @@ def assemble(
         raise
     if before is not None and before.ledger.is_same(admission.ledger):
         admission.held = before.held
-    settler = admission.settler = Settler(admission, gauges)
+    settler = Settler(admission, gauges)
     batched = _alerts(settings, deps)
     if admission.ledger.blocking:
         batched = [LedgerWorker(settler, name=LEDGER, counters=deps.counters), *batched]
@@ -129,20 +130,29 @@ def _store(settings: Settings) -> Store | None:
     return store
 
 
-def attached(recorder: Recorder, parts: Components, budget: Budget) -> AdmissionController | None:
-    """Watch one more budget in running parts; None where nothing is recorded."""
+def attached(parts: Components, budget: Budget, emit: Callable[[Record], None]) -> Components:
+    """Watch one more budget in running components; returns them with it.
+
+    Args:
+        parts: the components of a recorder.
+        budget: the budget.
+        emit: takes the decisions of budgets.
+
+    Raises:
+        ConfigurationError: another budget has its name.
+    """
     admission = parts.budgets
     if admission is None:
-        deps = BudgetDeps(parts.clock, parts.prices, parts.counters, recorder.report)
+        deps = BudgetDeps(parts.clock, parts.prices, parts.counters, emit)
         made = assemble(parts.settings, deps, parts.declares, (budget,), None)
         if made is None:
-            return None
+            return parts
         for name, exporter in made.in_memory.items():
             parts.pipeline.add(name, exporter)
         parts.pipeline.add_batched(*made.batched)
         made.connect(parts.pipeline)
-        return made.admission
+        return parts._replace(budgets=made.admission, settler=made.settler)
     admission.add(budget)
-    if admission.settler is not None:
-        admission.settler.introduce()
-    return admission
+    if parts.settler is not None:
+        parts.settler.introduce()
+    return parts

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from taskpilot_obs._support.calendar import calendar_period, zone_of
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.providers.names import canonical
+from taskpilot_obs.providers.names import canonical, canonical_model
 from taskpilot_obs.semconv import NONE
 
 Period = Literal["day", "week", "month", "total", "minute", "hour"]
@@ -69,6 +69,12 @@ class CallScope(NamedTuple):
     user: str | None = None
     answered_by: str | None = None
     """The model that answered."""
+
+    @property
+    def model_name(self) -> str | None:
+        """The one name of the model asked for, or else of the one that answered."""
+        named = self.model or self.answered_by
+        return None if named is None else canonical_model(named)
 
 
 class _WrongOptionError(ValueError):
@@ -260,10 +266,10 @@ class Budget:
         """Under which account of the ledger a call is booked; None where it is out of scope."""
         split: dict[str, str] = {}
         for key, wanted in self.scope.items():
-            value = getattr(call, key)
+            value = call.model_name if key == "model" else getattr(call, key)
             if wanted == EACH:
-                split[key] = value or call.answered_by or NONE if key == "model" else value or NONE
-            elif not (_fits(value, wanted) or (key == "model" and _fits(call.answered_by, wanted))):
+                split[key] = value or NONE
+            elif not (_fits(value, wanted) or (key == "model" and _fits_model(call, wanted))):
                 return None
         return _key_of(split) if split else ""
 
@@ -329,6 +335,15 @@ def digested(value: str) -> str:
     """The value of a scope key where the values themselves are too long."""
     digest = sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return f"{value.encode('ascii', 'replace').decode()[:32]}~{digest}"
+
+
+def _fits_model(call: CallScope, wanted: str) -> bool:
+    """Whether a model is meant, in any spelling: as asked for, as answered, or under its one name."""
+    return any(
+        _fits(name, each)
+        for name in (call.model, call.answered_by, call.model_name)
+        for each in (wanted, canonical_model(wanted))
+    )
 
 
 def _fits(value: str | None, wanted: str) -> bool:

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs._recording import context
-from taskpilot_obs._recording.context import current_admitted, current_scope, restore
+from taskpilot_obs._recording.invocation import current_run
+from taskpilot_obs._recording.scope import current_admitted, current_scope, restore
 from taskpilot_obs._recording.statuses import classify
 from taskpilot_obs._support.ids import new_request_id
 from taskpilot_obs.budgets.admission import AdmissionRequest, Admitted
@@ -56,13 +56,17 @@ class Reservation:
         self._step: AbstractContextManager[None] = nullcontext()
 
     def _admission(self) -> AdmissionController | None:
-        limits = self._recorder.limits
-        if limits is None or not self._recorder.enabled or current_admitted.get() is not None:
+        if not self._recorder.enabled or current_admitted.get() is not None:
             return None
-        return limits.budgets
+        return self._budgets()
+
+    def _budgets(self) -> AdmissionController | None:
+        """The recorder's budgets, where one of them may refuse."""
+        parts = self._recorder.parts
+        return parts.budgets if parts is not None and parts.budgets is not None and parts.budgets.asks else None
 
     def _request(self, admission: AdmissionController) -> AdmissionRequest:
-        running, scope = context.current_invocation(), current_scope.get()
+        running, scope = current_run(), current_scope.get()
         if scope is None and running is not None:
             scope = running.scope
         workflow, agent = (None, None) if running is None else running.lineage()
@@ -104,11 +108,11 @@ class Reservation:
 
     def _record(self, refusal: RefusedError) -> None:
         """Record the call that was refused; what would have recorded it has not begun."""
-        parent = context.current_invocation()
+        parent = current_run()
         call = self._recorder.new_llm(model=self._model, provider=self._provider, parent=parent)
         if parent is not None and parent.scope is not None:
             call.scope = parent.scope
-        call.begin()
+        call.start()
         call.fail(refusal)
 
     @contextmanager
@@ -135,7 +139,7 @@ class Reservation:
             error: what ended the block; where it says that the provider refused, nothing counts as spent.
         """
         admitted, self._admitted = self._admitted, None
-        admission = self._recorder.limits and self._recorder.limits.budgets
+        admission = self._budgets()
         if admitted is not None and admission:
             billed = error is None or classify(type(error))[0] not in _UNBILLED
             admission.end_later(admitted.reservation_id, billed)

@@ -16,4 +16,4 @@ def main() -> None:
         sys.exit(2)
     from taskpilot_obs.cli._program import run
 
-    run()
+    run(__path__, __name__)

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from io import TextIOWrapper
 from pkgutil import iter_modules
@@ -15,7 +15,6 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-import taskpilot_obs.cli as commands
 from taskpilot_obs.cli._text import printable, printable_lines
 
 CANNOT_WRITE = 1
@@ -46,8 +45,13 @@ def _printable_errors() -> Iterator[None]:
         raise
 
 
-def run() -> None:
-    """Run the program; exits 1 with a sentence, not a traceback, when a file or the output cannot be used."""
+def run(folder: Iterable[str], package: str) -> None:
+    """Run the program; exits 1 with a sentence, not a traceback, when a file or the output cannot be used.
+
+    Args:
+        folder: where the commands are: each module without an underscore is one.
+        package: the package of that folder.
+    """
     _survive_any_character()
     program = typer.Typer(
         name="taskpilot-obs",
@@ -58,9 +62,9 @@ def run() -> None:
         pretty_exceptions_enable=False,
     )
     program.callback()(taskpilot_obs)
-    for module in sorted(iter_modules(commands.__path__), key=lambda found: found.name):
+    for module in sorted(iter_modules(folder), key=lambda found: found.name):
         if not module.name.startswith("_"):
-            import_module(f"{commands.__name__}.{module.name}").register(program)
+            import_module(f"{package}.{module.name}").register(program)
     try:
         try:
             program()

@@ -125,6 +125,8 @@ class GoldenSignals(_Frozen):
     """Percent of finished runs with at least one policy violation."""
     runs_with_violations: Ratio
     workflows: Mapping[str, WorkflowSignals]
+    history_s: float | None = None
+    """Seconds of history that a Prometheus server has for the figures; None where no server was asked."""
     incomplete_before: datetime | None = None
     """A telemetry store has deleted records before this moment by age; `notes` say which. None: all are counted."""
     notes: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Links
-from taskpilot_obs.rules.promql import DIRECT_S, Scope, seconds, slices
+from taskpilot_obs.rules.promql import DIRECT_S, Dialect, Scope, seconds, slices
 from taskpilot_obs.semconv import CALL_BUCKETS, FIRST_TOKEN_BUCKETS, RUN_BUCKETS, WORKFLOW_BUCKETS
 
 LOOK_BACK_S: Final = 300
@@ -271,6 +271,7 @@ class Settings(_Section):
         pydantic.ValidationError: a value is not allowed, or an alert could never fire.
     """
 
+    dialect: Dialect = Dialect.PROMETHEUS
     selector: str = ""
     keep_labels: tuple[Annotated[str, AfterValidator(_label)], ...] = ("job",)
     windows: tuple[Duration, ...] = _GOLDEN_WINDOWS
@@ -339,7 +340,7 @@ class Settings(_Section):
     @property
     def scope(self) -> Scope:
         """Which series the rules look at."""
-        return Scope(", ".join(part.strip() for part in _split(self.selector)), self.keep_labels)
+        return Scope(", ".join(part.strip() for part in _split(self.selector)), self.keep_labels, self.dialect)
 
     @property
     def links(self) -> Links:

@@ -44,7 +44,7 @@ class StoreExporter:
         retention_days: delete rows older than this in the background, for all tables or by table (see `prune`);
             None keeps everything.
         service: the name that rows are stored under, to tell apart what shares a store.
-        environment: likewise, as in "production".
+        environment: the environment that rows are stored under, as in "production".
 
     Raises:
         ConfigurationError: an option is wrong.
@@ -77,8 +77,10 @@ class StoreExporter:
         self._wake = threading.Event()
         self.store = Store(url, create=True)
         self._maintenance = Maintenance(self.store, aggregate_every_s, retention_days)
-        self._spool_options = (Path(spool_dir or default_directory(self.store.target.key)), spool_max_bytes)
+        self._spool_options = (spool_dir, spool_max_bytes)
         self._begin()
+        if self._spool is not None:
+            self._spool.check()
         if not self.store.is_sqlite:
             try:
                 self.store.require_usable()
@@ -92,10 +94,14 @@ class StoreExporter:
     def _begin(self) -> None:
         self._process = os.getpid()
         self._writer = Writer(self.store)
-        self._spool = None if self.store.is_sqlite else Spool(*self._spool_options)
+        self._spool = None if self.store.is_sqlite else self._new_spool()
         self._replayer: threading.Thread | None = None
         self._closed = False
         self._first = True
+
+    def _new_spool(self) -> Spool:
+        directory, max_bytes = self._spool_options
+        return Spool(Path(directory or default_directory(self.store.target.key)), max_bytes)
 
     def _renew_after_fork(self) -> None:
         if self._process == os.getpid():
@@ -195,12 +201,18 @@ class StoreExporter:
         log_failure("exporter store", error)
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until what waits on disk is written; False where the server is still away when the time is up."""
+        """Wait until what waits on disk is written, what processes that ended left there included.
+
+        Returns:
+            False where the server is still away when the time is up.
+        """
         self._renew_after_fork()
         deadline = time.monotonic() + timeout_s
-        while self._spool is not None and self._spool.pending:
-            if time.monotonic() > deadline:
+        while self._spool is not None and (self._spool.pending or self._spool.left_behind()):
+            if time.monotonic() > deadline or self._closed:
                 return False
+            with self._lock:
+                self._start_replayer(self._spool)
             self._wake.set()
             time.sleep(FIRST_RETRY_S / 2)
         return True

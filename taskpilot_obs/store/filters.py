@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import or_
 
 from taskpilot_obs.exceptions import StoreVersionError
+from taskpilot_obs.providers.names import canonical, canonical_model
 from taskpilot_obs.store.rollups import Rollup, rollup_for
 from taskpilot_obs.store.tables import LLM_CALLS, columns_of
 
@@ -39,8 +40,13 @@ class Filters(NamedTuple):
 
     @property
     def asked(self) -> dict[str, str]:
-        """The values that are asked for, by column."""
-        return {name: value for name, value in self._asdict().items() if value is not None}
+        """The values that are asked for, by column: models and providers under their one name, as rows have them."""
+        asked = {name: value for name, value in self._asdict().items() if value is not None}
+        if self.model_name:
+            asked["model_name"] = canonical_model(self.model_name)
+        if self.provider:
+            asked["provider"] = canonical(self.provider)
+        return asked
 
     def rollup(self, dimensions: Iterable[str], version: str) -> Rollup | None:
         """The roll-up that answers, grouped by these dimensions; None: rows alone.

@@ -18,7 +18,7 @@ from taskpilot_obs.store.failures import BUSY_TIMEOUT_S
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-    from taskpilot_obs.store.engine import Store
+    from taskpilot_obs.store.opened import OpenStore
     from taskpilot_obs.store.urls import Target
 
 _WAL_RETRY_S: Final = 0.02
@@ -70,7 +70,7 @@ def identity_of(path: Path) -> FileIdentity | None:
     return found.st_dev, found.st_ino
 
 
-def use_wal(store: Store) -> None:
+def use_wal(store: OpenStore) -> None:
     """Let readers and one writer work side by side. Every process that opens the file at the same moment tries.
 
     Raises:
@@ -88,7 +88,7 @@ def use_wal(store: Store) -> None:
             time.sleep(_WAL_RETRY_S)
 
 
-def scrub(store: Store) -> None:
+def scrub(store: OpenStore) -> None:
     """Write deleted rows out of the journal, so that their bytes are gone from the disk; another reader may keep some.
 
     Raises:

@@ -17,7 +17,7 @@ from taskpilot_obs.store import on_postgresql
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from taskpilot_obs.store.engine import Store
+    from taskpilot_obs.store.opened import OpenStore
 
 REVISIONS: Final = ("0001", "0002", "0003", "0004")
 """Every version of the tables that this code knows, oldest first."""
@@ -82,7 +82,7 @@ def refuse_newer(found: Version | None, store: str) -> None:
         )
 
 
-def upgrade(store: Store) -> None:
+def upgrade(store: OpenStore) -> None:
     """Bring the tables to the version of this code; harmless where they have it, and from several processes at once.
 
     Raises:
@@ -105,7 +105,7 @@ def upgrade(store: Store) -> None:
     store.require_current()
 
 
-def downgrade(store: Store, number: str) -> None:
+def downgrade(store: OpenStore, number: str) -> None:
     """Take the tables back to an older version; what only the newer one has is lost, summaries and sums are kept.
 
     Args:
@@ -133,7 +133,7 @@ def downgrade(store: Store, number: str) -> None:
     store.forget_version()
 
 
-def _lock(connection: Connection, store: Store) -> None:
+def _lock(connection: Connection, store: OpenStore) -> None:
     if not store.is_sqlite:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": on_postgresql.UPGRADE_LOCK})
 
@@ -150,7 +150,7 @@ def _state_min_code(connection: Connection, min_code: str) -> None:
     connection.execute(text(f"UPDATE {VERSION_TABLE} SET min_code = :code"), {"code": min_code})  # noqa: S608  a constant
 
 
-def _alembic(connection: Connection, store: Store) -> Any:
+def _alembic(connection: Connection, store: OpenStore) -> Any:
     from alembic.config import Config
 
     config = Config(attributes={"connection": connection, "schema": store.target.schema})

@@ -524,7 +524,7 @@ def test_wrong_configuration_changes_nothing(recorder: Any) -> None:
         configure(policies=[3])
     with pytest.raises(ConfigurationError, match="mode"):
         configure(mode=NO_MODE)
-    assert recorder.checks is None
+    assert recorder.runtime.checks is None
 
 
 def test_disabled_recorder_asks_nothing() -> None:

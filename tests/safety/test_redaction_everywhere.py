@@ -142,4 +142,4 @@ def test_own_rules_and_skipped_kinds_are_configured(recorder: Any) -> None:
         given: Any = {**options, **wrong}
         with pytest.raises(ConfigurationError, match=r"rules|skip"):
             configure(**given)
-    assert recorder.redactor is None
+    assert recorder.runtime.redactor is None

@@ -53,7 +53,7 @@ def test_example(capsys: Any) -> None:
     """The example runs offline and shows each way of being refused."""
     with fresh_recorder():
         runpy.run_path(str(ROOT / "examples" / "safety.py"), run_name="__main__")
-        assert get_recorder().checks is None
+        assert get_recorder().runtime.checks is None
     said = capsys.readouterr().out
     assert "policy 'deny_words' refused: contains a denied word" in said
     assert "guardrail 'no_promises' blocked the output" in said

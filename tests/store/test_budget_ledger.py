@@ -180,11 +180,11 @@ def test_a_process_without_budgets_asks_the_store_nothing(store: Store, url: str
     recorder = recorder_on(url)
     assert recorder.parts is not None
     assert recorder.parts.budgets is not None
-    settler = recorder.parts.budgets.settler
+    settler = recorder.parts.settler
     assert settler is not None
     settler.refresh()
     assert balance(store, budget(), at)[1] == PICO // 4
-    recorder.watch(budget())
+    recorder.wiring.watch(budget())
     settler.refresh()
     assert balance(store, budget(), at)[1] == 0
     recorder.shutdown()
@@ -368,7 +368,7 @@ def test_the_store_of_an_exporter_keeps_the_budgets_too(url: str) -> None:
         at = datetime.now(UTC)
         account = Account("team", "", team.window(at).start)
         ledger.settle([Charge(ReservationLine(team, account, team.window(at), PICO // 2))], at)
-        settler = recorder.parts.budgets.settler  # type: ignore[union-attr]
+        settler = recorder.parts.settler  # type: ignore[union-attr]
         assert settler is not None
         settler.refresh()
         value = recorder.registry.get_sample_value  # type: ignore[union-attr]
@@ -379,14 +379,14 @@ def test_a_decorators_budget_is_kept_in_the_store_of_an_exporter(url: str) -> No
     """Though it came after the configuration that names the store."""
     with fresh_recorder(exporters=[StoreExporter(url)]) as recorder:
         try:
-            recorder.watch(budget())
+            recorder.wiring.watch(budget())
             with track_llm(recorder=recorder, **CALL) as run_:
                 run_.set_cost("0.12")
             assert recorder.flush()
             (status,) = budget_status([budget()], store=url)
             assert float(status.spent) == 0.12
         finally:
-            recorder.own_budgets = ()
+            recorder.wiring.own_budgets = ()
 
 
 def test_an_event_loop_goes_on_while_the_store_is_asked(tmp_path: Path) -> None:

@@ -38,13 +38,12 @@ from taskpilot_obs import (
     track_workflow,
     with_context,
 )
-from taskpilot_obs._recording.context import Scope
 from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.exposition import MetricsApp, MetricsServer, metrics_app, start_metrics_server
 from taskpilot_obs.golden_signals import GoldenSignals
-from taskpilot_obs.records import Invocation
+from taskpilot_obs.records import Invocation, Scope
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from taskpilot_obs_langchain.own_usage import adds_nothing
 if TYPE_CHECKING:
     from langchain_core.outputs import LLMResult
 
-    from taskpilot_obs._recording.llm_invocation import LlmInvocation
+    from taskpilot_obs.integration import LlmInvocation
 
 Said = dict[str, Any]
 
@@ -74,7 +74,7 @@ def note_answer(
     if generation is None:
         return
     call.output_length = len(generation.text)
-    if call.callsite.host.redactor is not None:
+    if call.callsite.runtime.redactor is not None:
         call.set_output(generation.text if message is None else plain([message]))
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from langchain_core.tracers.context import register_configure_hook
 
-from taskpilot_obs._recording.context import restore
 from taskpilot_obs_langchain.handler import ObservabilityHandler
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-    from taskpilot_obs._recording.recorder import Recorder
+    from taskpilot_obs.integration import Recorder
 
 M = TypeVar("M", bound="BaseChatModel")
 
@@ -41,7 +40,8 @@ def observe_langchain(
     try:
         yield handler
     finally:
-        restore(_attached, token)
+        with suppress(ValueError):  # another context than it was entered in
+            _attached.reset(token)
 
 
 def with_stream_usage(model: M) -> M:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from langchain.agents.middleware import ModelRequest, ModelResponse
     from langchain_core.language_models import BaseChatModel
 
-    from taskpilot_obs._recording.recorder import Recorder
+    from taskpilot_obs.integration import Recorder
 
 
 class BudgetMiddleware(AgentMiddleware):

@@ -20,7 +20,7 @@ from taskpilot_obs.budgets.reservation import Reservation
 from taskpilot_obs_langchain.models import asked_for
 
 if TYPE_CHECKING:
-    from taskpilot_obs._recording.recorder import Recorder
+    from taskpilot_obs.integration import Recorder
 
 M = TypeVar("M", bound=BaseChatModel)
 

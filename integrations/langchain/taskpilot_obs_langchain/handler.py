@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from taskpilot_obs._recording.llm_invocation import LlmInvocation
-from taskpilot_obs._recording.statuses import register_status
-from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.config import get_recorder
+from taskpilot_obs.integration import LlmInvocation, guarded, register_status
 from taskpilot_obs.records import SUCCESS, Operation, Status
 from taskpilot_obs_langchain import answers, middleware, models, streams
 from taskpilot_obs_langchain.breakpoints import hear_graphs
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.outputs import LLMResult
 
-    from taskpilot_obs._recording.recorder import Recorder
+    from taskpilot_obs.integration import Recorder
 
 _WORKFLOW: Final = Operation.WORKFLOW
 
@@ -131,7 +129,11 @@ class ObservabilityHandler(BaseCallbackHandler):
             self._begin_chain(entry, kind, called, metadata)
             if entry.mine:
                 note_config(entry.run, metadata, tags)
-            if entry.mine and entry.run is not None and (type(inputs) is str or self._recorder.redactor is not None):
+            if (
+                entry.mine
+                and entry.run is not None
+                and (type(inputs) is str or self._recorder.runtime.redactor is not None)
+            ):
                 entry.run.set_input(inputs)  # of anything but text only the content is of interest, where it is wanted
 
     def _begin_chain(self, entry: Entry, kind: Kind, called: str, metadata: Mapping[str, Any] | None) -> None:
@@ -223,7 +225,7 @@ class ObservabilityHandler(BaseCallbackHandler):
                         call.leave_unpriced()
                     elif (said.get("invocation_params") or models.NOTHING).get("cached_content"):
                         call.note_dropped("input_audio_tokens", "input_image_tokens")
-                if self._recorder.redactor is not None:
+                if self._recorder.runtime.redactor is not None:
                     call.set_input(models.plain(messages[0]))
 
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **said: Any) -> None:
@@ -335,7 +337,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         """It has found something, or nothing."""
         entry = take(self._runs, run_id)
         if entry is not None and entry.mine and entry.run is not None:
-            found = [document.page_content for document in documents] if self._recorder.redactor else None
+            found = [document.page_content for document in documents] if self._recorder.runtime.redactor else None
             entry.run.end(SUCCESS, found)
 
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from taskpilot_obs.records import CheckResult, DecisionKind, Stage, Verdict
 
 if TYPE_CHECKING:
-    from taskpilot_obs._recording.recorder import Recorder
+    from taskpilot_obs.integration import Recorder
 
 _PII: Final = "PIIMiddleware"
 _LIMITS: Final = frozenset({"ModelCallLimitMiddleware", "ToolCallLimitMiddleware"})

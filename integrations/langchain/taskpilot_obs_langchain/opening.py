@@ -9,23 +9,28 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from langchain_core.callbacks.manager import handle_event
 from langchain_core.globals import get_llm_cache
 
-from taskpilot_obs._recording import context
-from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
-from taskpilot_obs._recording.context import current_running, current_scope, request_context
-from taskpilot_obs._recording.finalized import FinalizedInvocation
-from taskpilot_obs._recording.invocation import ActiveInvocation
-from taskpilot_obs._recording.llm_invocation import LlmInvocation
-from taskpilot_obs.records import Operation
+from taskpilot_obs.integration import (
+    ActiveInvocation,
+    Callsite,
+    LlmCallsite,
+    LlmInvocation,
+    Operation,
+    current_run,
+    current_running,
+    current_scope,
+    request_context,
+)
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs_langchain import models
 from taskpilot_obs_langchain.runs import Entry, innermost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from taskpilot_obs._recording.recorder import Recorder
+    from taskpilot_obs.integration import Recorder
 
 R = TypeVar("R", bound=ActiveInvocation)
+C = TypeVar("C", bound=Callsite)
 
 _running: Final = current_running.get
 _MAX_SITES: Final = 4_000
@@ -55,13 +60,13 @@ class Opener:
             if len(self._callsites) >= _MAX_SITES:
                 self._callsites.clear()
             callsite = self._callsites[operation, name] = self._recorder.callsite(operation, name)
-        run = self._begin(entry, FinalizedInvocation(), callsite)
+        run = self._begin(entry, ActiveInvocation, callsite)
         if run.span is not None and _by_one_call():
             entry.step = run.attach()
 
     def tool(self, entry: Entry, name: str, kind: str, call_id: object) -> None:
         """Begin a tool call; `kind` is `function` or `datastore`."""
-        run = self._begin(entry, FinalizedInvocation(), self._tool_site(name, kind))
+        run = self._begin(entry, ActiveInvocation, self._tool_site(name, kind))
         if run.span is None:
             return
         if isinstance(call_id, str):
@@ -87,7 +92,7 @@ class Opener:
             callsite = None
         if callsite is None:
             callsite = self._model_site(metadata, said.get("invocation_params") or models.NOTHING, settings)
-        call = self._begin(entry, LlmInvocation(), callsite)
+        call = self._begin(entry, LlmInvocation, callsite)
         own_cache = settings.get("cache")
         entry.cacheable = own_cache is not False and (get_llm_cache() is not None or models.is_cache(own_cache))
         if call.span is not None and said.get("batch_size", 1) == 1 and _by_one_call():
@@ -99,7 +104,7 @@ class Opener:
 
         LangGraph's thread is the session, where the request context names none.
         """
-        entry.run = context.current_invocation()
+        entry.run = current_run()
         thread = metadata.get("thread_id") if metadata else None
         if not isinstance(thread, str | int):
             return
@@ -109,16 +114,16 @@ class Opener:
         with request_context(session_id=str(thread)) as named:
             entry.scopes = scope, named
 
-    def _begin(self, entry: Entry, made: R, callsite: Callsite) -> R:
+    def _begin(self, entry: Entry, new: Callable[[C, ActiveInvocation | None], R], callsite: C) -> R:
         """Begin it, and note that the run is this invocation."""
         parent, running = entry.run, _running()
         if entry.above is not None and (running is not None or parent is None or parent.ended_ns):
             parent = innermost(running, parent)
-        run = made.at(callsite, parent)
+        run = new(callsite, parent)
         scopes = entry.scopes
         if scopes is not None and current_scope.get() is scopes[0]:
             run.scope = scopes[1]
-        run.begin()
+        run.start()
         entry.run, entry.mine = run, True
         entry.open[entry.key] = entry
         return run
@@ -135,7 +140,7 @@ class Opener:
                 self._models.clear()
             shared = self._recorder.llm_callsite(model=asked.model, provider=asked.provider_name)
             callsite = self._models[key] = LlmCallsite(
-                self._recorder, shared.operation, shared.model, shared.provider, {}
+                self._recorder.runtime, shared.operation, shared.model, shared.provider, {}
             )
             callsite.span_attributes.update(options)
         return callsite
@@ -145,7 +150,7 @@ class Opener:
         if callsite is None:
             if len(self._tools) >= _MAX_SITES:
                 self._tools.clear()
-            callsite = self._tools[name, kind] = Callsite(self._recorder, Operation.TOOL, name, {})
+            callsite = self._tools[name, kind] = Callsite(self._recorder.runtime, Operation.TOOL, name, {})
             callsite.span_attributes[Attr.TOOL_TYPE] = kind
         return callsite
 

@@ -13,15 +13,12 @@ from uuid import UUID
 
 from langchain_core.runnables.config import var_child_runnable_config
 
-from taskpilot_obs._recording import context
+from taskpilot_obs.integration import add_current_resolver
 
 if TYPE_CHECKING:
     from langchain_core.messages.ai import UsageMetadata
 
-    from taskpilot_obs._recording.context import Scope
-    from taskpilot_obs._recording.invocation import ActiveInvocation, Step
-    from taskpilot_obs._recording.llm_invocation import LlmInvocation
-    from taskpilot_obs._recording.recorder import Recorder
+    from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, Recorder, Scope, Step
     from taskpilot_obs_langchain.middleware import Hook
 
 
@@ -240,4 +237,4 @@ def _ask_langchain(known: ActiveInvocation | None) -> ActiveInvocation | None:
     return known
 
 
-context.add_current_resolver(_ask_langchain)
+add_current_resolver(_ask_langchain)

@@ -50,8 +50,8 @@ def spent(recorder: Recorder) -> tuple[float, float]:
     assert recorder.parts is not None
     control = recorder.parts.budgets
     assert control is not None
-    assert control.settler is not None
-    control.settler.tick()
+    assert recorder.parts.settler is not None
+    recorder.parts.settler.tick()
     (status,) = statuses(control.budgets, control.ledger, control.utc_now())
     return float(status.spent), float(status.reserved)
 

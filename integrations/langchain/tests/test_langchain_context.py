@@ -26,8 +26,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from taskpilot_obs_langchain import ObservabilityHandler, observe_langchain
 
 from taskpilot_obs import get_request_id, observe_tool
-from taskpilot_obs._recording.context import current_invocation, current_running, current_scope
+from taskpilot_obs._recording.invocation import current_run, current_running
 from taskpilot_obs._recording.recorder import Recorder
+from taskpilot_obs._recording.scope import current_scope
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.testing import fresh_recorder
 
@@ -76,7 +77,7 @@ def traced(spans: Spans, caplog: pytest.LogCaptureFixture) -> Iterator[Recorder]
 
 def nothing_is_current() -> None:
     assert trace.get_current_span() is trace.INVALID_SPAN
-    assert (current_running.get(), current_scope.get(), current_invocation(), get_request_id()) == (
+    assert (current_running.get(), current_scope.get(), current_run(), get_request_id()) == (
         None,
         None,
         None,
@@ -143,7 +144,7 @@ def test_a_langchain_context_without_a_run_runs_nothing(spans: Spans) -> None:
 
     @observe_tool
     def look() -> str | None:
-        run = current_invocation()
+        run = current_run()
         return None if run is None else run.name
 
     with set_config_context(config()) as inside:

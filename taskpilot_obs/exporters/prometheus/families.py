@@ -338,7 +338,13 @@ def _require_directory() -> None:
             f"{VARIABLE} is {path!r}, which is no directory: create it before the service starts, "
             "and empty it between runs"
         )
-    mark_namespace(Path(path))
+    try:
+        mark_namespace(Path(path))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{VARIABLE} is {path!r}, which this process cannot write to ({error.strerror}): "
+            "give it a directory of its own, with the right to write for the user that runs the service"
+        ) from error
 
 
 def _each(method: str) -> Callable[[], None]:

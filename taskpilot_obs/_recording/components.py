@@ -1,0 +1,61 @@
+"""What a recorder is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client import CollectorRegistry  # noqa: TID251  the type of an argument that is passed through
+
+    from taskpilot_obs._pipeline.pipeline import Pipeline
+    from taskpilot_obs._recording.point_events import Verdicts
+    from taskpilot_obs._recording.spans import Tracing
+    from taskpilot_obs._support.clock import Clock
+    from taskpilot_obs._support.counters import InternalCounters
+    from taskpilot_obs.budgets.admission import AdmissionController
+    from taskpilot_obs.budgets.settlement import Settler
+    from taskpilot_obs.exporters.window import RollingWindow
+    from taskpilot_obs.pricing import PriceTable
+    from taskpilot_obs.records import DecisionKind, Operation, Stage
+    from taskpilot_obs.safety.checks import Checks
+    from taskpilot_obs.safety.redaction import Redactor
+    from taskpilot_obs.semconv import Metric
+    from taskpilot_obs.settings import Settings
+
+
+class Declares(Protocol):
+    """An exporter that creates series before the first run, so that the first one is visible as an increase."""
+
+    def declare(self, operation: Operation, name: str) -> None:
+        """Expect runs of this name."""
+
+    def declare_check(self, kind: DecisionKind, name: str, stages: Iterable[Stage]) -> None:
+        """Expect decisions of this check."""
+
+    def book(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:
+        """Add to a counter that no record stands for."""
+
+    def set_gauge(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
+        """Set a gauge that no record stands for."""
+
+
+class Components(NamedTuple):
+    """What a recorder is made of; `config.build` makes it from settings."""
+
+    settings: Settings
+    pipeline: Pipeline
+    counters: InternalCounters
+    clock: Clock
+    prices: PriceTable
+    window: RollingWindow
+    verdicts: Verdicts
+    registry: CollectorRegistry | None
+    declares: Declares | None
+    redactor: Redactor | None
+    tracing: Tracing | None
+    checks: Checks | None = None
+    budgets: AdmissionController | None = None
+    settler: Settler | None = None
+    """Books what calls took; there where budgets are."""

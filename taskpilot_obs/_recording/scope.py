@@ -1,0 +1,45 @@
+"""The request that code works for: the context variable behind `request_context`."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from taskpilot_obs.records import NO_ATTRIBUTES
+
+if TYPE_CHECKING:
+    from taskpilot_obs.records import Attributes, Origin, Scope
+
+T = TypeVar("T")
+
+current_scope: ContextVar[Scope | None] = ContextVar("taskpilot_obs_scope", default=None)
+
+
+class Admitted(Protocol):
+    """What budgets reserved for a call."""
+
+    @property
+    def reservation_id(self) -> str:
+        """Names the reservation, on the call's record too."""
+
+    def note_streamed(self, item: object) -> None:
+        """Note one item of the call's stream, for an estimate if its usage never comes."""
+
+
+current_admitted: ContextVar[Admitted | None] = ContextVar("taskpilot_obs_admitted", default=None)
+"""What budgets reserved for the call that the code around is about to make."""
+
+
+def restore(variable: ContextVar[T], token: Token[T]) -> bool:
+    """Reset a context variable; False where the token belongs to another context, which then keeps what it has."""
+    try:
+        variable.reset(token)
+    except ValueError:
+        return False
+    return True
+
+
+def of_the_request(request_id: object, origin: Origin) -> Attributes:
+    """What the context says of a request, such as its variant; nothing where another request is meant."""
+    scope = current_scope.get()
+    return NO_ATTRIBUTES if scope is None or request_id != origin.request_id else scope.attributes

@@ -1,0 +1,39 @@
+"""The current thing of a context: a context variable, and what frameworks with context of their own know of it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class Current(Generic[T]):
+    """A context variable that resolvers may answer for.
+
+    Args:
+        name: of the context variable.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.variable: ContextVar[T | None] = ContextVar(name, default=None)
+        self._resolvers: tuple[Callable[[T | None], T | None], ...] = ()
+
+    def get(self) -> T | None:
+        """What is current, as the innermost of those who know says."""
+        found = self.variable.get()
+        for resolve in self._resolvers:
+            found = resolve(found)
+        return found
+
+    def add_resolver(self, resolve: Callable[[T | None], T | None]) -> None:
+        """Ask this function, too; the same one again changes nothing."""
+        if resolve not in self._resolvers:
+            self._resolvers = (*self._resolvers, resolve)
+
+    def remove_resolver(self, resolve: Callable[[T | None], T | None]) -> None:
+        """Ask it no more."""
+        self._resolvers = tuple(each for each in self._resolvers if each is not resolve)
