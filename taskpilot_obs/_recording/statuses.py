@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs.exceptions import RefusedError
 from taskpilot_obs.records import Status
 
@@ -16,7 +17,8 @@ _BY_NAME = {
     "builtins.TimeoutError": Status.TIMEOUT,
 }
 _TIMEOUT_SUFFIXES = ("Timeout", "TimeoutError", "TimeoutException")
-_known: dict[type[BaseException], tuple[Status, str]] = {}
+_known: BoundedDict[type[BaseException], tuple[Status, str]] = BoundedDict(_MAX_CLASSES)
+"""Bounded, because classes that are made at run time must not be kept for ever."""
 
 
 def register_status(class_name: str, status: Status) -> None:
@@ -36,8 +38,6 @@ def classify(kind: type[BaseException]) -> tuple[Status, str]:
     """Status, and the name for `error.type`: qualified with the module, builtins bare (as OpenTelemetry does)."""
     found = _known.get(kind)
     if found is None:
-        if len(_known) >= _MAX_CLASSES:  # classes made at run time must not be kept for ever
-            _known.clear()
         found = _known[kind] = (_status(kind), error_type(kind))
     return found
 

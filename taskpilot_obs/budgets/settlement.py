@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -14,6 +12,7 @@ from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Final, Protocol
 
 from taskpilot_obs import semconv
+from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs._support.guarded import guarded, log_failure, run_to_completion
 from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController
 from taskpilot_obs.budgets.alerts import alerts_of
@@ -82,7 +81,7 @@ class Settler:
         self._refreshed = time.monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        _settlers.add(self)
+        renew_in_child(self)
         self.introduce()
         if admission.ledger.blocking:
             self._start()
@@ -167,7 +166,7 @@ class Settler:
             logger.error("taskpilot_obs: %d bookings of budgets are lost: their store is away", len(self._outbox))
         self._admission.ledger.close()
 
-    def renew(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: what waits, and what is held, is the parent's to book."""
         self._lock = threading.RLock()
         self._outbox.renew()
@@ -288,14 +287,3 @@ def _scope_of(record: Invocation) -> CallScope:
         record.user,
         record.response_model,
     )
-
-
-_settlers: weakref.WeakSet[Settler] = weakref.WeakSet()
-
-
-def _renew_all() -> None:
-    for settler in list(_settlers):
-        settler.renew()
-
-
-os.register_at_fork(after_in_child=_renew_all)
