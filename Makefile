@@ -29,6 +29,7 @@ soak: $(VENV)/.dev ## a million runs with a blocked exporter; writes docs/soak.m
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/prose.py
 
 types: $(VENV)/.dev
 	$(BIN)/mypy

@@ -109,7 +109,7 @@ def ask(store: Store, bars: tuple[float, float]) -> None:
     """The same questions without summaries and with."""
     questions: tuple[tuple[str, Callable[[], object]], ...] = (
         ("get_stats(30d)", lambda: get_stats("30d", store=store, now=NOW)),
-        ("get_stats(30d, tenant)", lambda: get_stats("30d", store=store, now=NOW, tenant="tenant-7")),
+        ("get_stats(30d, tenant)", lambda: get_stats("30d", store=store, now=NOW, tenant_id="tenant-7")),
         ("get_cost_breakdown(30d)", lambda: get_cost_breakdown("30d", store=store, now=NOW)),
         ("get_tenants_report(30d)", lambda: get_tenants_report("30d", store=store, now=NOW)),
     )

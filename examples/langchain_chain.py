@@ -13,7 +13,7 @@ from taskpilot_obs.testing import capture_invocations
 
 
 class FakeModel(GenericFakeChatModel):
-    """Says what it is told to say. In your service: ChatOpenAI(model="gpt-4o-mini")."""
+    """Answers with a fixed text. In your service: ChatOpenAI(model="gpt-4o-mini")."""
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return LangSmithParams(ls_provider="openai", ls_model_name="gpt-4o-mini")

@@ -15,7 +15,7 @@ from taskpilot_obs.testing import capture_invocations
 
 
 class ScriptedModel(BaseChatModel):
-    """Streams what it is told to say. In your service: ChatAnthropic(model="claude-sonnet-4-5")."""
+    """Streams a fixed text. In your service: ChatAnthropic(model="claude-sonnet-4-5")."""
 
     script: list[list[AIMessageChunk]]
 

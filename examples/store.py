@@ -34,7 +34,7 @@ def main() -> None:
         print(f"cost known for {stats.cost_coverage:.0%} of them, p95 {stats.latency.p95_ms:.0f} ms")
         for tenant in get_tenants_report("1h").tenants:
             print(f"  {tenant.tenant}: {tenant.requests} calls, {tenant.percent:.0f} % of the money")
-        print("user-1 alone:", get_stats("1h", user="user-1").requests, "calls")
+        print("user-1 alone:", get_stats("1h", user_id="user-1").requests, "calls")
 
         print(aggregate_summaries("daily"), "hours and days summed up; the answer stays the same:")
         now = datetime.now(UTC)

@@ -11,7 +11,7 @@ rm -f .coverage .coverage.*
 # nothing that no other does. Nor is anything cut short that is only slow because it is measured.
 "$bin/coverage" run "$bin/pytest" -n 2 --dist loadfile -m "not full" -o timeout=900 -o faulthandler_timeout=0 \
     --ignore=tests/production/test_state_machine.py "$@"
-# A process that was killed while it saved leaves a file that cannot be read; coverage says so and takes the others.
+# A process that was killed while it saved leaves a file that cannot be read; coverage warns and takes the others.
 "$bin/coverage" combine -q
 rm -f .coverage.*
 "$bin/coverage" report --fail-under=99.5 --precision=2

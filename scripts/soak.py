@@ -67,12 +67,12 @@ class Sink:
 
 @observe_agent("planner")
 def agent(_text: str) -> str:
-    """What is observed."""
+    """The function that is observed."""
     return "done"
 
 
 def bare(_text: str) -> str:
-    """The same, not observed."""
+    """The function without observation, to compare with."""
     return "done"
 
 
@@ -255,9 +255,11 @@ def page(soaked: Measured, waited: Measured) -> str:
     ]
     return "\n".join(
         [
-            "# The last soak",
+            "# What a million runs leave behind",
             "",
-            "Written by `make soak`. Do not edit.",
+            "A soak test runs for long, to find what grows. `make soak` writes this page.",
+            "Memory and series do not grow with runs, tenants or requests, every record is exported or counted,",
+            "and callers wait for microseconds even at saturation.",
             "",
             f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {os.cpu_count()} cores.",
             "",
@@ -271,7 +273,7 @@ def page(soaked: Measured, waited: Measured) -> str:
             "| --- | --: |",
             *rows,
             "",
-            "## What callers wait",
+            "## How long callers wait",
             "",
             f"Milliseconds. {THREADS} threads; a loop's lag is how late a task wakes beside one that calls.",
             "",

@@ -8,6 +8,7 @@ bin="$PWD/.venv/bin"
 echo "== lint"
 "$bin/ruff" check .
 "$bin/ruff" format --check .
+"$bin/python" scripts/prose.py
 
 echo "== site"
 NO_MKDOCS_2_WARNING=1 "$bin/mkdocs" build --strict --quiet
@@ -25,7 +26,7 @@ trap '"$bin/pip" install -q --disable-pip-version-check --no-deps -e .' EXIT
 marks="not full"
 [ -z "${TASKPILOT_OBS_FULL:-}" ] || marks=""
 # The script, not `-m pytest`: that would put the checkout before the wheel.
-# Two processes, as most tests wait for servers and children; a file stays in one, for its tests share what they start.
+# Two processes, because most tests wait for servers and children; a file stays in one, where its tests share servers.
 workers="-n 2 --dist loadfile"
 # shellcheck disable=SC2086  a list of options
 "$bin/pytest" $workers -m "$marks" "$@"

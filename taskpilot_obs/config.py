@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import logging
 import threading
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from taskpilot_obs._pipeline.pipeline import Pipeline
 from taskpilot_obs._recording.components import Components
 from taskpilot_obs._recording.point_events import Verdicts
 from taskpilot_obs._recording.recorder import Recorder
+from taskpilot_obs._recording.runtime import RecorderRuntime
 from taskpilot_obs._recording.spans import Tracing, installed_provider
 from taskpilot_obs._support.clock import Clock
 from taskpilot_obs._support.counters import InternalCounters
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.safety.redaction import Redactor
     from taskpilot_obs.settings import Options, Settings
 
+_logger = logging.getLogger("taskpilot_obs")
 AUDIT_LOG = "audit_log"
 """Name of the audit log among the exporters."""
 
@@ -89,8 +92,35 @@ def get_recorder() -> Recorder:
     if _default.parts is None:
         with _lock:
             if _default.parts is None:
-                configure()
+                _configure_at_first_use()
     return _default
+
+
+def _default_runtime() -> RecorderRuntime:
+    return get_recorder().runtime
+
+
+def _configure_at_first_use() -> None:
+    """Configure from the environment, without failing the import of a module that decorates its functions.
+
+    Raises:
+        ConfigurationError: more is wrong than the metrics of the environment.
+    """
+    try:
+        configure()
+    except ConfigurationError as error:
+        configure(prometheus=False)
+        _logger.error("taskpilot_obs: no metrics are exported until configure() succeeds: %s", error)  # noqa: TRY400  it says all
+
+
+# Pickled functions and handlers record where they are unpickled.
+copyreg.pickle(Recorder, lambda _: (get_recorder, ()))
+copyreg.pickle(RecorderRuntime, lambda _: (_default_runtime, ()))
+
+
+def running_recorder() -> Recorder | None:
+    """The default recorder where it is configured; None otherwise, and nothing is configured by asking."""
+    return None if _default.parts is None else _default
 
 
 def build_recorder(**options: Unpack[Options]) -> Recorder:
@@ -203,6 +233,7 @@ def _metrics(settings: Settings, recorder: Recorder, counters: InternalCounters)
         return None
     return PrometheusExporter(
         settings.registry,
+        namespace=settings.namespace,
         service=settings.service,
         service_version=settings.service_version,
         version=library_version(),
@@ -270,10 +301,17 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
         undo.callback(getattr(log, "shutdown", lambda _timeout_s: None), 0.0)
         found.insert(0, (AUDIT_LOG, log))
     if settings.store is not None:
+        from taskpilot_obs.settings import UNKNOWN_SERVICE
         from taskpilot_obs.store.exporter import StoreExporter
 
         every, days = settings.store_aggregate_every_s, settings.store_retention_days
-        store = StoreExporter(settings.store, aggregate_every_s=every, retention_days=days)
+        store = StoreExporter(
+            settings.store,
+            aggregate_every_s=every,
+            retention_days=days,
+            service=settings.service if settings.service != UNKNOWN_SERVICE else None,
+            environment=settings.environment,
+        )
         undo.callback(store.shutdown, 0.0)
         found.append(("store", store))
     return [

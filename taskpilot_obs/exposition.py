@@ -7,15 +7,19 @@ format carries exemplars), and in multi-process mode (PROMETHEUS_MULTIPROC_DIR) 
 from __future__ import annotations
 
 import asyncio
+import gzip
+import os
+import re
 import socket
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qs
 
-from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.scrape import render
@@ -36,6 +40,8 @@ PATHS = ("/metrics", "/")
 """What `start_metrics_server` answers; the apps answer whatever path they are mounted at."""
 STALLED_AFTER_S = 10.0
 _PLAIN_TEXT = "text/plain; charset=utf-8"
+_VARIES = ("Vary", "Accept, Accept-Encoding")
+_ZIPPED = (("Content-Encoding", "gzip"), _VARIES)
 
 
 class _Answer(NamedTuple):
@@ -52,13 +58,34 @@ def _answer(status: HTTPStatus, body: bytes, content_type: str, *headers: tuple[
     return _Answer(status, (("Content-Type", content_type), ("Content-Length", str(len(body))), *headers), body)
 
 
-def _respond(method: str, accept: str, registry: CollectorRegistry | None) -> _Answer:
+class _Request(NamedTuple):
+    """What matters of a request, whoever serves it."""
+
+    method: str
+    accept: str = ""
+    accept_encoding: str = ""
+    query: str = ""
+
+
+def _respond(request: _Request, registry: CollectorRegistry | None) -> _Answer:
+    method, accept = request.method, request.accept
     if method not in METHODS:
         return _say(HTTPStatus.METHOD_NOT_ALLOWED, "use GET or HEAD\n", ("Allow", ", ".join(METHODS)))
     with guarded("exposition"):
-        body, content_type = render(registry, accept)
-        return _answer(HTTPStatus.OK, body, content_type)
+        body, content_type = render(registry, accept, parse_qs(request.query).get("name[]", ()))
+        if _takes_gzip(request.accept_encoding):
+            return _answer(HTTPStatus.OK, gzip.compress(body, mtime=0), content_type, *_ZIPPED)
+        return _answer(HTTPStatus.OK, body, content_type, _VARIES)
     return _say(HTTPStatus.INTERNAL_SERVER_ERROR, "a collector of this registry failed; see the log\n")
+
+
+def _takes_gzip(accept_encoding: str) -> bool:
+    """Whether a client takes gzip: `gzip;q=0` says that it does not."""
+    for given in accept_encoding.lower().split(","):
+        name, *parameters = (part.strip() for part in given.split(";"))
+        if name == "gzip":
+            return not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
+    return False
 
 
 class MetricsApp:
@@ -74,11 +101,16 @@ class MetricsApp:
         if scope["type"] != "http":
             return
         method = scope["method"]
-        accept = b",".join(value for name, value in scope["headers"] if name.lower() == b"accept").decode("latin-1")
-        answer = await asyncio.to_thread(_respond, method, accept, self._registry)
+        accept, encoding = (_header(scope, name) for name in (b"accept", b"accept-encoding"))
+        request = _Request(method, accept, encoding, scope.get("query_string", b"").decode("latin-1"))
+        answer = await asyncio.to_thread(_respond, request, self._registry)
         headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in answer.headers]
         await send({"type": "http.response.start", "status": answer.status.value, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    return b",".join(value for name, value in scope["headers"] if name.lower() == wanted).decode("latin-1")
 
 
 async def _live(receive: Receive, send: Send) -> None:
@@ -109,7 +141,13 @@ def metrics_wsgi_app(
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
-        answer = _respond(method, environ.get("HTTP_ACCEPT", ""), registry)
+        request = _Request(
+            method,
+            environ.get("HTTP_ACCEPT", ""),
+            environ.get("HTTP_ACCEPT_ENCODING", ""),
+            environ.get("QUERY_STRING", ""),
+        )
+        answer = _respond(request, registry)
         start_response(f"{answer.status.value} {answer.status.phrase}", list(answer.headers))
         return [b"" if method == "HEAD" else answer.body]
 
@@ -122,8 +160,10 @@ class _Handler(BaseHTTPRequestHandler):
     server: _HttpServer
 
     def _serve(self) -> None:
-        if self.path.partition("?")[0] in PATHS:
-            answer = _respond(self.command, self.headers.get("Accept", ""), self.server.registry)
+        path, _, query = self.path.partition("?")
+        if path in PATHS:
+            accept, encoding = self.headers.get("Accept", ""), self.headers.get("Accept-Encoding", "")
+            answer = _respond(_Request(self.command, accept, encoding, query), self.server.registry)
         else:
             answer = _say(HTTPStatus.NOT_FOUND, f"metrics are at {PATHS[0]}\n")
         # What a method that is refused may have sent along is not read: without it the connection is of no more use.
@@ -182,7 +222,7 @@ class MetricsServer:
             target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="taskpilot_obs-metrics", daemon=True
         )
         self._thread.start()
-        renew_in_child(self)
+        _servers.add(self)
 
     def close(self) -> None:
         """Stop listening. Harmless when repeated."""
@@ -225,3 +265,14 @@ def start_metrics_server(
             "Give an IP address of this host and a free port from 1 to 65535, or 0 for any free port"
         ) from error
     return MetricsServer(server)
+
+
+_servers: weakref.WeakSet[MetricsServer] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for server in list(_servers):
+        server.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

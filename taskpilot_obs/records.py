@@ -315,6 +315,8 @@ class Invocation(NamedTuple):
     """What the price table makes of a call whose provider stated the cost, for comparison."""
     canonical_model: str | None = None
     """The one name of the model that was asked for, or else of the one that answered."""
+    reservation_id: str | None = None
+    """What budgets reserved for the call, before it was made; it ends with this record."""
 
     @property
     def model(self) -> str | None:

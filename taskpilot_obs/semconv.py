@@ -81,7 +81,7 @@ ERROR_CATEGORIES: Final = (
     "other",
 )
 VERDICTS: Final = ("correct", "incorrect")
-PERIODS: Final = ("day", "week", "month", "total")
+PERIODS: Final = ("day", "week", "month", "total", "minute", "hour")
 
 
 class PriceGap:
@@ -326,6 +326,9 @@ BUDGET_SPENT = _gauge(
 BUDGET_RESERVED = _gauge(
     "llm_budget_reserved_usd", "Reserved for calls in progress, in USD.", Label.BUDGET, Label.PERIOD
 )
+BUDGET_ASSUMED = _gauge(
+    "llm_budget_assumed_usd", "Spent of a budget that is an estimate, in USD.", Label.BUDGET, Label.PERIOD
+)
 BUDGET_USED_RATIO = _gauge(
     "llm_budget_used_ratio", "Share of a budget that is spent, 1 = all.", Label.BUDGET, Label.PERIOD
 )
@@ -451,6 +454,7 @@ class Field:
     CACHED: Final = "cached"
     FIRST_TOKEN_MS: Final = "time_to_first_token_ms"  # noqa: S105  no password
     COST: Final = "cost_usd"
+    PRICE_GAP: Final = "price_gap"
     TENANT_ID: Final = "tenant_id"
     USER_ID: Final = "user_id"
     SESSION_ID: Final = "session_id"

@@ -9,7 +9,7 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypedDict
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
@@ -46,6 +46,9 @@ def _having(*methods: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+UNKNOWN_SERVICE: Final = "unknown_service"
+
+
 class Settings(BaseModel):
     """Every option of the library; `configure()` takes the same names.
 
@@ -56,10 +59,12 @@ class Settings(BaseModel):
 
     enabled: bool = True
     """Whether runs are recorded. False makes every decorator and context manager a pass-through."""
-    service: Annotated[str, Field(min_length=1, max_length=200)] = "unknown_service"
+    service: Annotated[str, Field(min_length=1, max_length=200)] = UNKNOWN_SERVICE
     """Name of the service, on audit records and in `taskpilot_obs_info`; falls back to `OTEL_SERVICE_NAME`."""
     service_version: Annotated[str, Field(max_length=200)] = ""
     """Version of the service. Dashboards show a change of it as a deployment."""
+    environment: Annotated[str, Field(max_length=200)] = ""
+    """Where the service runs, as in `production`: the telemetry store keeps it beside each call and run."""
 
     audit_log: Path | logging.Logger | None = None
     """Path of the audit log, `"stdout"`, or a logger of yours. None writes no audit log."""
@@ -87,6 +92,8 @@ class Settings(BaseModel):
 
     prometheus: bool = True
     """Whether metrics are kept."""
+    namespace: Annotated[str, Field(pattern=r"^([a-zA-Z_][a-zA-Z0-9_]*)?$", max_length=100)] = ""
+    """Prefix of every metric family: `acme` makes `acme_llm_cost_usd_total`. The settings of the rules have it too."""
     registry: Annotated[Any, _having("register", "collect")] = None
     """The `prometheus_client.CollectorRegistry` of the metrics. None uses the default registry."""
     tracing: bool = True
@@ -216,6 +223,7 @@ class Options(TypedDict, total=False):
     enabled: bool
     service: str
     service_version: str
+    environment: str
     audit_log: str | os.PathLike[str] | logging.Logger | None
     audit_max_bytes: int
     audit_max_age: timedelta | float | str
@@ -228,6 +236,7 @@ class Options(TypedDict, total=False):
     queue_capacity: int
     exit_timeout_s: float
     prometheus: bool
+    namespace: str
     registry: Any
     tracing: bool
     tracer_provider: Any

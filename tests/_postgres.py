@@ -36,7 +36,8 @@ def _program(name: str) -> str:
     return path
 
 
-def _user() -> str | None:
+def server_user() -> str | None:
+    """Whose processes the servers are; None: the same user's as the tests."""
     return "postgres" if os.geteuid() == 0 else None
 
 
@@ -46,7 +47,7 @@ class Server:
     def __init__(self, home: Path, *, durable: bool) -> None:
         self.home = home
         self.data = home / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self._durable = durable
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -57,7 +58,7 @@ class Server:
     def create(self) -> None:
         """Make the data directory."""
         command = [_program("initdb"), "-D", str(self.data), "-A", "trust", "-U", "tester", "-E", "UTF8", "--locale=C"]
-        subprocess.run(command, check=True, capture_output=True, user=_user())
+        subprocess.run(command, check=True, capture_output=True, user=server_user())
 
     def start(self) -> None:
         """Start, and wait until it answers."""
@@ -67,7 +68,7 @@ class Server:
         command = [_program("postgres"), "-D", str(self.data)]
         command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.home / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, user=_user())
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, user=server_user())
         self._wait()
 
     def _wait(self) -> None:
@@ -93,7 +94,8 @@ class Server:
         self._process = None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -108,7 +110,7 @@ def postgres_server(*, durable: bool = False) -> Iterator[Server]:
     """
     _program("initdb")
     home = Path(tempfile.mkdtemp(prefix="postgres-"))
-    user = _user()
+    user = server_user()
     if user is not None:
         entry = pwd.getpwnam(user)
         os.chown(home, entry.pw_uid, entry.pw_gid)

@@ -7,6 +7,7 @@ hand; nothing of the renderer is asked for them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -38,6 +39,8 @@ REQUIRED: dict[AlertKind, frozenset[Case]] = {
     AlertKind.EVENT: frozenset({Case.FIRES, Case.FIRST_EVENT, Case.HEALTHY, Case.RESOLVES, Case.RESET}),
     AlertKind.TELEMETRY: frozenset({Case.FIRES, Case.FIRST_EVENT, Case.HEALTHY, Case.RESOLVES, Case.RESET}),
     # A gauge or a missing series: nothing to reset; too little evidence means that it does not last.
+    AlertKind.META: frozenset({Case.FIRES, Case.HEALTHY, Case.RESOLVES}),
+    AlertKind.HEARTBEAT: frozenset({Case.FIRES}),
     AlertKind.ABSENCE: frozenset({Case.FIRES, Case.THIN, Case.HEALTHY, Case.RESOLVES}),
 }
 """The cases that each kind of alert must have."""
@@ -125,9 +128,29 @@ def tests_text(folder: str, scenarios: Sequence[Scenario], groups: Sequence[str]
     )
 
 
+_TARGET = re.compile(r'(?:^|[{,])(job|instance)="([^"]*)"')
+
+
+def _known(folder: str, series: dict[str, str]) -> dict[str, str]:
+    """What every target has beside the series of a scenario: processes that began with it, and jobs that are old."""
+    targets = [dict(_TARGET.findall(name)) for name in series]
+    began = {
+        f'taskpilot_obs_start_time_seconds{{job="{target["job"]}",instance="{target["instance"]}"}}': "0+0x10000"
+        for target in targets
+        if len(target) == 2 and not any(name.startswith(("taskpilot_obs_start_time_seconds", "up{")) for name in series)
+    }
+    seen = {
+        f'job:taskpilot_obs_first_seen:timestamp_seconds{{job="{target["job"]}"}}': "-8000000+0x10000"
+        for target in targets
+        if "job" in target and folder != "telemetry"
+    }
+    return began | seen
+
+
 def _test(folder: str, scenario: Scenario) -> str:
+    given = scenario.series | _known(folder, scenario.series)
     series = "".join(
-        f"      - series: {_quoted(name)}\n        values: {_quoted(text)}\n" for name, text in scenario.series.items()
+        f"      - series: {_quoted(name)}\n        values: {_quoted(text)}\n" for name, text in given.items()
     )
     checks = "".join(_checks(folder, check) for check in scenario.checks)
     return (

@@ -12,13 +12,14 @@ ACTIVE = f"agent_active_runs{{{AGENT}}}"
 INFO = f'taskpilot_obs_info{{{ONE},version="1",service="shop",service_version="7"}}'
 DURATION = "agent_run_duration_seconds"
 
+LOOPING = "TaskpilotAgentLooping"
 FAILING, SLOW, STUCK, SILENT = (
     "TaskpilotAgentFailing",
     "TaskpilotAgentSlow",
     "TaskpilotAgentStuck",
     "TaskpilotAgentSilent",
 )
-EVIDENCE = "over the shortest of 1h, 6h, 1d with at least 10"
+EVIDENCE = "over the shortest of 5m, 1h, 6h, 1d with at least 10"
 
 
 def _fired(name: str, signal: str, summary: str, description: str) -> tuple[Fired]:
@@ -44,6 +45,23 @@ def slow(value: str) -> tuple[Fired]:
         f"Agent planner of shop is slow, p95 is {value} (above 30 s)",
         f"1 of 20 runs of this agent takes {value} or longer, {EVIDENCE} runs.",
     )
+
+
+def looping(count: int) -> tuple[Fired]:
+    """Runs with too many tool calls."""
+    return _fired(
+        LOOPING,
+        "agent_looping",
+        f"Agent planner of shop loops: {count} runs made more than 80 tool calls in the last hour",
+        f"{count} runs of this agent that ended in the last hour made more than 80 tool calls each. They may have"
+        " succeeded; each call costs time, and most cost money.",
+    )
+
+
+def calls(modest: str, many: str) -> dict[str, str]:
+    """Runs with up to 80 tool calls and all runs, as counters."""
+    name = f"agent_run_tool_calls_bucket{{{AGENT},le="
+    return {f'{name}"80.0"}}': modest, f'{name}"+Inf"}}': many}
 
 
 def stuck(count: int) -> tuple[Fired]:
@@ -86,8 +104,8 @@ SCENARIOS = (
     ),
     Scenario(
         Case.THIN,
-        "9 runs, all failed",
-        {OK: steady(0, 120), BAD: then(steady(0, 60), ramp((1, 9)), steady(9, 50))},
+        "2 of 10 runs fail",
+        {OK: then(steady(0, 60), steady(8, 60)), BAD: then(steady(0, 60), steady(2, 60))},
         (At("1h50m", quiet=(FAILING,)),),
     ),
     Scenario(
@@ -181,6 +199,36 @@ SCENARIOS = (
             INFO: steady(1, DAY * 2),
         },
         (At("28h", quiet=(SILENT,)), At("32h10m", silent(12))),
+    ),
+    Scenario(
+        Case.FIRES,
+        "two of twelve runs make 250 tool calls",
+        calls(then(steady(0, 30), steady(10, 60)), then(steady(0, 30), steady(12, 60))),
+        (At("40m", looping(2)),),
+    ),
+    Scenario(
+        Case.FIRST_EVENT,
+        "the first run of an agent makes 250 tool calls",
+        calls(then(absent(30), steady(0, 60)), then(absent(30), steady(1, 60))),
+        (At("40m", looping(1)),),
+    ),
+    Scenario(
+        Case.HEALTHY,
+        "no run makes more than 80 tool calls",
+        calls(ramp((5, 120)), ramp((5, 120))),
+        (At("2h", quiet=(LOOPING,)),),
+    ),
+    Scenario(
+        Case.RESOLVES,
+        "an hour after the last loop",
+        calls(then(steady(0, 30), steady(10, 90)), then(steady(0, 30), steady(11, 90))),
+        (At("40m", looping(1)), At("1h50m", quiet=(LOOPING,))),
+    ),
+    Scenario(
+        Case.RESET,
+        "the process restarts after loops",
+        calls(then(steady(10, 70), steady(0, 30)), then(steady(20, 70), steady(0, 30))),
+        (At("1h30m", quiet=(LOOPING,)),),
     ),
     Scenario(
         Case.THIN,

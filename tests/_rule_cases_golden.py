@@ -12,7 +12,7 @@ TASK = "workflow checkout of shop"
 COST = f'llm_cost_usd_total{{{ONE},agent="planner",model="m1",provider="acme"}}'
 VIOLATION = f'policy_violations_total{{{RUN},agent="planner",policy="pii",severity="high"}}'
 CORRECT, WRONG = f'llm_feedback_total{{{ONE},verdict="correct"}}', f'llm_feedback_total{{{ONE},verdict="incorrect"}}'
-EVIDENCE = "over the shortest of 1h, 6h, 1d with at least 10"
+EVIDENCE = "over the shortest of 5m, 1h, 6h, 1d with at least 10"
 COUNTING = "Errors, timeouts and blocked runs count against it; cancelled, abandoned and interrupted ones do not."
 
 SUCCESS = ("TaskpilotSuccessRateLow", "TaskpilotSuccessRateCritical")
@@ -157,8 +157,8 @@ SUCCESS_RATE = (
     ),
     Scenario(
         Case.THIN,
-        "9 runs, all failed",
-        {OK: steady(0, 120), BAD: then(steady(0, 60), ramp((1, 8), start=1), steady(9, 50))},
+        "2 of 10 runs fail",
+        {OK: then(steady(0, 60), steady(8, 60)), BAD: then(steady(0, 60), steady(2, 60))},
         (At("1h50m", quiet=SUCCESS),),
     ),
     Scenario(Case.HEALTHY, "98 of 100 runs succeed", runs(98, 2, 120), (At("2h", quiet=SUCCESS),)),
@@ -346,8 +346,8 @@ POLICIES = (
     ),
     Scenario(
         Case.FIRST_EVENT,
-        "twenty runs and the first violation ever",
-        {OK: then(steady(0, 30), steady(20, 30)), BAD: steady(0, 60), VIOLATION: then(absent(30), steady(1, 30))},
+        "sixty runs and the first three violations ever",
+        {OK: then(steady(0, 30), steady(60, 30)), BAD: steady(0, 60), VIOLATION: then(absent(30), steady(3, 30))},
         (At("1h", violations("5%")),),
     ),
     Scenario(

@@ -16,7 +16,7 @@ BILLABLE = f"llm_billable_requests_total{{{MODEL}}}"
 HITS = f'llm_cache_hits_total{{{ONE},agent="planner",model="m1"}}'
 MISSES = f'llm_cache_misses_total{{{ONE},agent="planner",model="m1"}}'
 COST = f"llm_cost_usd_total{{{CALL}}}"
-EVIDENCE = "over the shortest of 1h, 6h, 1d with at least 20"
+EVIDENCE = "over the shortest of 5m, 1h, 6h, 1d with at least 20"
 DURATION, FIRST_TOKEN = "llm_request_duration_seconds", "llm_time_to_first_token_seconds"
 
 ERRORS, FAILING = "TaskpilotLLMErrorRateHigh", "TaskpilotLLMProviderFailing"
@@ -274,8 +274,8 @@ FAILURES = (
     ),
     Scenario(
         Case.THIN,
-        "19 calls, all failed",
-        {OK: steady(0, 120), BAD: then(steady(0, 60), ramp((1, 19)), steady(19, 40))},
+        "2 of 20 calls fail",
+        {OK: then(steady(0, 60), steady(18, 60)), BAD: then(steady(0, 60), steady(2, 60))},
         (At("1h50m", quiet=(ERRORS, FAILING)),),
     ),
     Scenario(Case.HEALTHY, "5 of 1,000 calls fail", calls(995, 5, 120), (At("2h", quiet=(ERRORS, FAILING)),)),
@@ -386,8 +386,65 @@ SPENDING = (
     ),
 )
 
+PROMPT_CACHE = "TaskpilotLLMPromptCacheFell"
+
+
+def fell(value: str) -> tuple[Fired]:
+    """The provider's prompt cache answers less than before."""
+    return (
+        _one(
+            PROMPT_CACHE,
+            "llm_prompt_cache",
+            {"model": "m1", "provider": "acme"},
+            f"Prompt cache answers only {value} of the input: m1 (acme) for shop",
+            f"{value} of the input tokens of m1 (acme) for shop were read from the provider's prompt cache in the last"
+            " hour, less than 50% of the share of the day before. The same work costs more.",
+        ),
+    )
+
+
+def prompts(*phases: tuple[float, int], calls: float = 10) -> dict[str, str]:
+    """So many calls a minute of 1,000 tokens; (tokens a minute that are read from the cache, minutes)."""
+    minutes = sum(length for _, length in phases)
+    return {
+        f'llm_tokens_total{{{CALL},token_type="input"}}': ramp((1000 * calls, minutes)),
+        f'llm_token_details_total{{{MODEL},detail="cache_read"}}': ramp(*phases),
+        f'{DURATION}_bucket{{{MODEL},le="+Inf"}}': ramp((calls, minutes)),
+    }
+
+
+PROMPT_CACHES = (
+    Scenario(
+        Case.FIRES,
+        "the share falls from 60 % to 10 %",
+        prompts((6000, DAY + 70), (1000, 80)),
+        (At("26h20m", fell("10%")),),
+    ),
+    Scenario(
+        Case.THIN,
+        "a call every ten minutes",
+        prompts((60, DAY + 70), (10, 80), calls=0.1),
+        (At("26h20m", quiet=(PROMPT_CACHE,)),),
+    ),
+    Scenario(Case.HEALTHY, "a steady share", prompts((6000, DAY + 150)), (At("26h20m", quiet=(PROMPT_CACHE,)),)),
+    Scenario(Case.HEALTHY, "caching was never used", prompts((0, DAY + 150)), (At("26h20m", quiet=(PROMPT_CACHE,)),)),
+    Scenario(
+        Case.RESOLVES,
+        "an hour with the usual share",
+        prompts((6000, DAY + 70), (1000, 80), (6000, 80)),
+        (At("26h20m", fell("10%")), At("27h40m", quiet=(PROMPT_CACHE,))),
+    ),
+    Scenario(
+        Case.RESET,
+        "the process restarts",
+        {name: then(*[values] * 2) for name, values in prompts((6000, DAY)).items()},
+        (At("25h", quiet=(PROMPT_CACHE,)), At("26h", quiet=(PROMPT_CACHE,))),
+    ),
+)
+
 SCENARIOS = (
     *FAILURES,
+    *PROMPT_CACHES,
     *share(LIMITED, rate_limited("8%"), "rate limits", 2, 8),
     *share(RETRIES, retried("25%"), "retries", 5, 25),
     *share(UNPRICED, unpriced("8%"), "unpriced calls", 2, 8),

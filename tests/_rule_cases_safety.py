@@ -91,7 +91,7 @@ def broken(value: str) -> tuple[Fired]:
             {"severity": "warning", "signal": "guardrail_errors", "job": "shop", "guardrail": "pii"},
             f"Guardrail pii of shop fails in {value} of its checks (above 1%)",
             f"{value} of the checks of this guardrail raised an error,"
-            " over the shortest of 1h, 6h, 1d with at least 10 checks.",
+            " over the shortest of 5m, 1h, 6h, 1d with at least 10 checks.",
         ),
     )
 
@@ -193,14 +193,14 @@ GUARDRAILS = (
     ),
     Scenario(
         Case.FIRST_EVENT,
-        "the first error ever, in twenty checks",
-        {check("passed"): then(steady(0, 30), steady(19, 30)), check("error"): then(absent(30), steady(1, 30))},
+        "the first three errors ever, in sixty checks",
+        {check("passed"): then(steady(0, 30), steady(57, 30)), check("error"): then(absent(30), steady(3, 30))},
         (At("1h", broken("5%")),),
     ),
     Scenario(
         Case.THIN,
-        "9 checks, all failed",
-        {check("error"): then(steady(0, 60), ramp((1, 9)), steady(9, 50))},
+        "2 of 10 checks fail",
+        {check("passed"): then(steady(0, 60), steady(8, 60)), check("error"): then(steady(0, 60), steady(2, 60))},
         (At("1h50m", quiet=(BROKEN,)),),
     ),
     Scenario(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _rule_cases import At, Case, Fired, Scenario, absent, steady, then
+from _rule_cases import At, Case, Fired, Scenario, absent, ramp, steady, then
 
 FOLDER = "telemetry"
 ONE = 'job="shop",instance="shop-1:9464"'
@@ -13,8 +13,9 @@ DROPPED, EXPORT, INTERNAL, OVERFLOW = (
     "TaskpilotLabelOverflow",
 )
 QUEUE, DOWN, ABSENT = "TaskpilotQueueNearlyFull", "TaskpilotTargetDown", "TaskpilotTelemetryAbsent"
+LONG_AGO = -100_000.0
 UP = f"up{{{ONE}}}"
-INFO = f'taskpilot_obs_info{{{ONE},version="1",service="shop",service_version="7"}}'
+INFO = f"taskpilot_obs_start_time_seconds{{{ONE}}}"
 QUEUE_SIZE = f'taskpilot_obs_queue_size{{{ONE},exporter="audit_log"}}'
 
 
@@ -99,28 +100,79 @@ def down(count: int) -> tuple[Fired]:
         Fired(
             DOWN,
             FOLDER,
-            {"severity": "critical", "signal": "target", "job": "shop"},
+            {"severity": "warning", "signal": "target", "job": "shop"},
             f"{count} processes of shop cannot be scraped",
             f"Prometheus has not reached {count} processes of shop for 5m. Their runs are invisible.",
         ),
     )
 
 
+SERVICE = "TaskpilotServiceDown"
+SERVICE_DOWN = Fired(
+    SERVICE,
+    FOLDER,
+    {"severity": "critical", "signal": "target", "job": "shop"},
+    "66.67% of the processes of shop cannot be scraped",
+    "Prometheus has not reached 66.67% of the processes of shop for 5m. None of the alerts on its runs can be believed"
+    " meanwhile.",
+)
 NOBODY = Fired(
     ABSENT,
     FOLDER,
     {"severity": "critical", "signal": "absent"},
     "No telemetry arrives from any service",
-    "No scraped target has taskpilot_obs_info: nothing reports now, for 5m. None of the other alerts can fire"
-    " meanwhile.",
+    "No scraped target has taskpilot_obs_start_time_seconds: nothing reports now, for 5m. None of the other alerts can"
+    " fire meanwhile.",
 )
 GONE = Fired(
     ABSENT,
     FOLDER,
     {"severity": "critical", "signal": "absent", "job": "shop"},
     "No telemetry arrives from shop",
-    "shop reported within the last day and nothing reports now, for 5m. None of the other alerts can fire meanwhile.",
+    "shop should report and nothing reports now, for 5m. None of the other alerts can fire meanwhile.",
 )
+
+
+ALIVE = Fired(
+    "TaskpilotWatchdog",
+    FOLDER,
+    {"severity": "none", "signal": "watchdog"},
+    "Alerting works: this alert always fires",
+    "Send it to a service that raises an alarm when it stops. Then Prometheus, its rules or Alertmanager have stopped,"
+    " and no other alert can arrive.",
+)
+STOPPED = "TaskpilotRecordingsStopped"
+LAST = (
+    'prometheus_rule_group_last_evaluation_timestamp_seconds{job="prometheus",rule_group="r.yml;taskpilot-agents-runs"}'
+)
+
+
+def stopped(value: str) -> tuple[Fired]:
+    """A group of recording rules stands still."""
+    return (
+        Fired(
+            STOPPED,
+            FOLDER,
+            {"severity": "critical", "signal": "recordings", "job": "prometheus"},
+            f"Recording rules stand still: prometheus ({value})",
+            "Recording rules have not been evaluated lately, or record nothing of a service that is scraped. The alerts"
+            " that read them see nothing.",
+        ),
+    )
+
+
+def meta(series: str, fired: Fired) -> tuple[Scenario, ...]:
+    """The cases of an alert on a counter of Prometheus or Alertmanager."""
+    return (
+        Scenario(Case.FIRES, "four failures", {series: then(steady(0, 30), steady(4, 30))}, (At("40m", (fired,)),)),
+        Scenario(Case.HEALTHY, "no failure", {series: steady(7, 60)}, (At("1h", quiet=(fired.alert,)),)),
+        Scenario(
+            Case.RESOLVES,
+            "a quarter of an hour after the failures",
+            {series: then(steady(0, 30), steady(4, 40))},
+            (At("40m", (fired,)), At("55m", quiet=(fired.alert,))),
+        ),
+    )
 
 
 def events(series: str, one: tuple[Fired], three: tuple[Fired]) -> tuple[Scenario, ...]:
@@ -220,13 +272,96 @@ SCENARIOS = (
         },
         (At("35m", down(1), (ABSENT,)), At("45m", quiet=(DOWN, ABSENT))),
     ),
+    Scenario(
+        Case.FIRES,
+        "two of three processes no longer answer",
+        {
+            UP.replace("shop-1", name): then(steady(1, 20), steady(value, 30))
+            for name, value in (("shop-1", 0), ("shop-2", 0), ("shop-3", 1))
+        }
+        | {INFO.replace("shop-1", name): steady(1, 60) for name in ("shop-1", "shop-2", "shop-3")},
+        (At("40m", (SERVICE_DOWN,)),),
+    ),
+    Scenario(
+        Case.THIN,
+        "all processes are away for three minutes",
+        {UP: then(steady(1, 23), steady(0, 3), steady(1, 20)), INFO: steady(1, 60)},
+        (At("25m", quiet=(SERVICE,)), At("30m", quiet=(SERVICE,))),
+    ),
+    Scenario(
+        Case.HEALTHY,
+        "one of three processes no longer answers",
+        {
+            UP.replace("shop-1", name): then(steady(1, 20), steady(value, 30))
+            for name, value in (("shop-1", 0), ("shop-2", 1), ("shop-3", 1))
+        }
+        | {INFO.replace("shop-1", name): steady(1, 60) for name in ("shop-1", "shop-2", "shop-3")},
+        (At("40m", quiet=(SERVICE,)),),
+    ),
+    Scenario(
+        Case.RESOLVES,
+        "the only process answers again",
+        {UP: then(steady(1, 20), steady(0, 20), steady(1, 20)), INFO: steady(1, 60)},
+        (
+            At(
+                "35m",
+                (
+                    SERVICE_DOWN._replace(
+                        summary=SERVICE_DOWN.summary.replace("66.67", "100"),
+                        description=SERVICE_DOWN.description.replace("66.67", "100"),
+                    ),
+                ),
+            ),
+            At("45m", quiet=(SERVICE,)),
+        ),
+    ),
+    Scenario(
+        Case.HEALTHY,
+        "a job that a clock starts has ended",
+        {UP: then(absent(20), steady(1, 10), "stale"), INFO: then(absent(20), steady(1_200, 10), "stale")},
+        (At("40m", quiet=(ABSENT, SERVICE, DOWN)),),
+    ),
+    Scenario(Case.FIRES, "whatever happens", {}, (At("10m", (ALIVE,)),)),
+    *meta(
+        'prometheus_rule_evaluation_failures_total{job="prometheus",rule_group="r.yml;taskpilot-llm-cost"}',
+        Fired(
+            "TaskpilotRulesFailing",
+            FOLDER,
+            {"severity": "warning", "signal": "rules", "job": "prometheus", "rule_group": "r.yml;taskpilot-llm-cost"},
+            "Rules fail: 4 evaluations in 15m, group r.yml;taskpilot-llm-cost",
+            "4 evaluations of rules of this group failed in the last 15m. What they record or alert on is missing.",
+        ),
+    ),
+    *meta(
+        'alertmanager_notifications_failed_total{job="alertmanager",integration="slack"}',
+        Fired(
+            "TaskpilotNotificationsFailing",
+            FOLDER,
+            {"severity": "warning", "signal": "notifications", "job": "alertmanager", "integration": "slack"},
+            "4 notifications failed in 15m: slack",
+            "4 notifications were not delivered in the last 15m. Another receiver has to bring this one.",
+        ),
+    ),
+    Scenario(
+        Case.FIRES,
+        "a group stands still for 20 minutes",
+        {LAST: then(ramp((60, 20)), steady(1_200, 20))},
+        (At("40m", stopped("1200")),),
+    ),
+    Scenario(Case.HEALTHY, "every group is evaluated", {LAST: ramp((60, 60))}, (At("40m", quiet=(STOPPED,)),)),
+    Scenario(
+        Case.RESOLVES,
+        "a group goes on",
+        {LAST: then(ramp((60, 20)), steady(1_200, 19), ramp((60, 30), start=2_400))},
+        (At("35m", stopped("900")), At("50m", quiet=(STOPPED,))),
+    ),
     Scenario(Case.FIRES, "nothing was ever scraped", {}, (At("10m", (NOBODY,)),)),
     Scenario(
         Case.FIRES,
         "a service is no longer among the targets, another is",
         {
             UP: then(steady(1, 20), "stale"),
-            INFO: then(steady(1, 20), "stale"),
+            INFO: then(steady(LONG_AGO, 20), "stale"),
             UP.replace("shop", "other"): steady(1, 60),
             INFO.replace("shop", "other"): steady(1, 60),
         },

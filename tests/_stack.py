@@ -24,7 +24,7 @@ from _webhook import Webhook, receiving
 from taskpilot_obs._support.assets import export_assets
 from taskpilot_obs.semconv import WORKFLOW_BUCKETS
 
-FAST_RULES = "evaluation_interval: 1s\nlasting: 2s\n"
+FAST_RULES = "evaluation_interval: 1s\nlasting: 2s\nlasting_critical: 1s\n"
 FAST_PROMETHEUS = {
     "scrape_interval: 15s": "scrape_interval: 500ms",
     "evaluation_interval: 1m": "evaluation_interval: 1s",
@@ -139,8 +139,11 @@ def _history(path: Path, now: int) -> None:
     moments = range(now - 2 * HOUR_S, now - GONE_S, STEP_S)
     target = f'job="{JOB}",instance="10.0.0.7:9464"'
     run = f'{target},workflow="{SUPPORT}"'
-    lines = ["# TYPE process_start_time_seconds gauge"]
-    lines += [f"process_start_time_seconds{{{target}}} {moments[0]} {moment}" for moment in moments]
+    start = "taskpilot_obs_start_time_seconds"
+    lines = [f"# TYPE {start} gauge"]
+    lines += [f"{start}{{{target}}} {moments[0]} {moment}" for moment in moments]
+    seen = "job:taskpilot_obs_first_seen:timestamp_seconds"
+    lines += [f"# TYPE {seen} gauge", f'{seen}{{job="{JOB}"}} {now - 40 * DAY_S} {moments[-1]}']
     lines += ["# TYPE workflow_runs counter"]
     for status, share in (("success", 0.995), ("error", 0.005)):
         lines += _growing(f'workflow_runs_total{{{run},status="{status}"}}', share, moments)

@@ -56,7 +56,7 @@ def llm_call(at: datetime = NOON, **given: Any) -> Invocation:
         "usage": Usage(1_000, 200, 100, None, None, None, None, 50, None),
         "cost": Decimal("0.0105"),
         "cost_source": "price_table",
-        "request_model": "gpt-4o",
+        "request_model": given.get("response_model", "gpt-4o-2024-08-06"),  # the one that rows are grouped by
         "response_model": "gpt-4o-2024-08-06",
         "provider": "openai",
         "tenant": "acme",
@@ -101,13 +101,13 @@ def denial(at: datetime = NOON) -> Decision:
     )
 
 
-def new_database(server: Server) -> str:
+def new_database(server: Server, encoding: str = "UTF8") -> str:
     """The URL of an empty database of its own."""
     name = f"t{next(_numbers)}"
     engine = create_engine(server.url(), isolation_level="AUTOCOMMIT")
     try:
         with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
+            connection.execute(text(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0"))
     finally:
         engine.dispose()
     return server.url(name)

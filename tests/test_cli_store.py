@@ -20,11 +20,11 @@ from _stored import llm_call, new_database, sqlite_url, store_at
 from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
-from taskpilot_obs.cli import aggregate, costs, db, report, stats, tenants
+from taskpilot_obs.cli import aggregate, costs, db, doctor, erase, report, stats, tenants
 from taskpilot_obs.records import Status
 from taskpilot_obs.stats import write_report
 from taskpilot_obs.store import StoreExporter
-from taskpilot_obs.store.engine import REVISIONS
+from taskpilot_obs.store.versions import REVISIONS
 
 HOUR = timedelta(hours=1)
 
@@ -50,7 +50,7 @@ def url(tmp_path: Path) -> str:
 def run(*arguments: str) -> Result:
     """Run a command as the terminal would, in a wide one."""
     app = typer.Typer()
-    for module in (aggregate, costs, db, report, stats, tenants):
+    for module in (aggregate, costs, db, doctor, erase, report, stats, tenants):
         module.register(app)
     return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", "NO_COLOR": "1"})
 
@@ -64,7 +64,7 @@ def test_stats_are_a_table(url: str) -> None:
     """Overall figures, groups and errors, with names shown as they are."""
     result = run("stats", "--store", url)
     assert result.exit_code == 0
-    for expected in ("80.0 %", "gpt-4o-2024-08-06", "[red]|<b>", "rate_limit", "$2.01"):
+    for expected in ("80.0 %", "gpt-4o", "[red]|<b>", "rate_limit", "$2.01"):
         assert expected in result.output
 
 
@@ -239,3 +239,59 @@ def test_importing_the_library_does_not_import_sqlalchemy() -> None:
     """Only what uses the store pays for it."""
     code = "import sys, taskpilot_obs; assert not {'sqlalchemy', 'alembic', 'psycopg'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_tenant_is_erased_from_the_terminal(url: str) -> None:
+    """A dry run counts, the real one erases; what is left is an exit code of its own."""
+    counted = run("erase", "--store", url, "--tenant", "t1", "--dry-run")
+    assert (counted.exit_code, "2 rows of llm_call_telemetry would be erased" in counted.output) == (0, True)
+    done = run("erase", "--store", url, "--tenant", "t1", "--json")
+    assert json.loads(done.output)["erased"]["llm_call_telemetry"] == 2
+    assert "t1" not in run("tenants", "--store", url, "--csv").output
+    run("aggregate", "--store", url, "--retention-days", "30")
+    left = run("erase", "--store", url, "--user", "ann")
+    assert (left.exit_code, "out of reach: records in llm_usage_summaries" in left.output) == (1, True)
+    for wrong in ([], ["--user", "a", "--tenant", "b"], ["--user", ""]):
+        assert run("erase", "--store", url, *wrong).exit_code == 2
+
+
+def test_retention_is_given_by_table(url: str) -> None:
+    """`--retention TABLE=DAYS` counts first with --dry-run; what is no number of days is wrong usage, in a sentence."""
+    counted = run("aggregate", "--store", url, "--retention", "llm_call_telemetry=30", "--dry-run")
+    assert "1 rows of llm_call_telemetry would be deleted" in counted.output
+    done = run("aggregate", "--store", url, "--retention", "llm_call_telemetry=30", "--json")
+    assert json.loads(done.output)["deleted"] == {"llm_call_telemetry": 1}
+    for wrong in ("llm_call_telemetry=inf", "llm_call_telemetry=1e12", "llm_call_telemetry", "no_table=3"):
+        refused = run("aggregate", "--store", url, "--retention", wrong)
+        assert (refused.exit_code, "Traceback" in refused.output) == (2, False)
+    for arguments in (["stats", "--period", "999999999d"], ["aggregate", "--lookback-hours", "inf"]):
+        refused = run(*arguments, "--store", url)
+        assert (refused.exit_code, refused.exception.__class__) == (2, SystemExit)
+
+
+def test_the_tables_are_repaired_rebuilt_and_taken_back(url: str) -> None:
+    """Each says what it did; going back and forth keeps every figure."""
+    before = run("stats", "--store", url, "--json").output
+    assert "no mark is beyond" in run("db", "repair", "--store", url).output
+    assert "hours and days summed up" in run("db", "rebuild-summaries", "--store", url).output
+    assert "version 0003" in run("db", "downgrade", "0003", "--store", url).output
+    assert run("db", "check", "--store", url).exit_code == 1
+    assert json.loads(run("stats", "--store", url, "--json").output)["cost_usd"] == json.loads(before)["cost_usd"]
+    assert run("db", "upgrade", "--store", url).exit_code == 0
+
+
+def test_the_largest_tenants_are_said_to_be_some(url: str) -> None:
+    """`--limit` lists the largest, and the title says of how many."""
+    assert "the 2 largest of 4" in run("tenants", "--store", url, "--period", "60d", "--limit", "2").output
+    assert len(rows(run("tenants", "--store", url, "--period", "60d", "--limit", "3", "--csv").output)) == 3
+
+
+def test_the_doctor_looks_at_a_store(url: str, tmp_path: Path) -> None:
+    """Version, tables, encoding, rights, summaries, size and clock; a store that is missing is a problem."""
+    result = run("doctor", "--store", url, "--json")
+    found = {finding["text"]: finding["level"] for finding in json.loads(result.output)}
+    assert result.exit_code == 0
+    assert [level for text, level in found.items() if "not summed up" in text] == ["warning"]
+    assert sorted(found.values()) == ["ok"] * 6 + ["warning"]
+    missing = run("doctor", "--store", sqlite_url(tmp_path / "none"))
+    assert (missing.exit_code, "there is no telemetry store" in missing.output) == (1, True)

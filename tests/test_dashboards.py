@@ -373,7 +373,13 @@ def test_every_family_is_on_a_dashboard() -> None:
         metric.name for metric in METRICS if not {metric.name, f"{metric.name}_bucket", f"{metric.name}_count"} & shown
     }
     # The start time is for the rules; the other new ones get their panels with the next dashboards.
-    known = {"llm_token_details_total", "llm_cache_size", "agent_run_llm_calls", "agent_run_tool_calls"}
+    known = {
+        "llm_token_details_total",
+        "llm_cache_size",
+        "llm_price_mismatches_total",
+        "agent_run_llm_calls",
+        "agent_run_tool_calls",
+    }
     assert missing <= {*known, "taskpilot_obs_start_time_seconds"}
 
 

@@ -197,7 +197,7 @@ def test_the_command_shows_the_signals_and_the_audit_log(kind: str, tmp_path: Pa
     """/metrics answers while it runs; at the end come the signals, the audit log and commands that work."""
     arguments = ["--decorators"] if kind == "decorators" else []
     with running(tmp_path, "--seconds", "1", "--svg", "demo.svg", *arguments) as process:
-        assert 'llm_requests_total{agent="PlannerAgent",model="gpt-4o-2024-08-06"' in metrics_of(process)
+        assert 'llm_requests_total{agent="PlannerAgent",model="gpt-4o"' in metrics_of(process)
         shown, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     for text in ("success rate", "30/30 requests", "policy violations", "claude-sonnet-4-5", "no price", ".demo/audit"):
@@ -360,7 +360,7 @@ def test_live_asks_the_real_client(provider: str, monkeypatch: pytest.MonkeyPatc
     assert [(run.agent, run.status) for run in calls] == [
         (agent, Status.SUCCESS) for agent in ("PlannerAgent", "ReviewerAgent", "ExecutorAgent")
     ]
-    assert {(run.model, run.cost) for run in calls} == {("gpt-4o-mini-2024-07-18", Decimal("0.0000525"))}
+    assert {(run.response_model, run.cost) for run in calls} == {("gpt-4o-mini-2024-07-18", Decimal("0.0000525"))}
 
 
 def test_live_keeps_the_providers_refusal(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:

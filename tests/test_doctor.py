@@ -78,7 +78,7 @@ def test_the_directory_of_many_processes(tmp_path: Path) -> None:
     assert directory().level is Level.OK
     for number in range(environment_checks.MANY_DEAD + 1):
         (values / f"counter_{2**22 + number}.db").touch()
-    assert "no more" in directory().text
+    assert "have ended" in directory().text
     (values / "taskpilot_obs.namespace-1").touch()
     assert "empty it between runs" in directory().remedy
 
@@ -218,7 +218,7 @@ def test_what_the_library_says_about_itself() -> None:
             }
     assert found["dropped records"].level is Level.PROBLEM
     assert "exporter_1 did not get" in found["dropped records"].text
-    assert "mend its target" in found["dropped records"].remedy
+    assert "fix its target" in found["dropped records"].remedy
     assert found["unpriced models"].text == "1 LLM calls have no known cost: nobody-knows (1)"
     assert "those calls stated no usage" in found["unpriced models"].remedy
     assert set(found) == {"dropped records", "exporters", "internal errors", "label overflow", "unpriced models"}
@@ -295,10 +295,10 @@ def test_prometheus_answers_of_every_kind() -> None:
             ("versions", Level.WARNING),
         ]
         replies["time"] = {"result": [0, "soon"]}
-        assert "does not tell its time" in look("prometheus", prometheus=url)[0].text
+        assert "does not report its time" in look("prometheus", prometheus=url)[0].text
     for body in (b"hello", b"[]"):
         with answering(always(body)) as url:
-            assert "is no Prometheus server" in look("prometheus", prometheus=url)[0].text
+            assert "is not a Prometheus server" in look("prometheus", prometheus=url)[0].text
 
 
 def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 import pytest
+import typer
 from _http import Reply, answering
 from _servers import prometheus_server, require_binary
+from typer.testing import CliRunner
 
+from taskpilot_obs import golden_signals
+from taskpilot_obs.cli.signals import register
 from taskpilot_obs.exceptions import ConfigurationError, RulesNotLoadedError, SourceError
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.prometheus.reading import Registry
@@ -49,7 +53,7 @@ SHIPPED_RECORDS = {
     "job:llm_cost_usd",
     "job:policy_violations",
 }
-KINDS = {"workflow_duration_seconds": "histogram", "process_start_time_seconds": "gauge", RECORDED: "gauge"}
+KINDS = {"workflow_duration_seconds": "histogram", "taskpilot_obs_start_time_seconds": "gauge", RECORDED: "gauge"}
 
 
 class History:
@@ -94,7 +98,7 @@ def fleet() -> History:
     history = History()
     for instance in ("a", "b"):
         where = f'job="agents",instance="{instance}"'
-        history.grow("process_start_time_seconds", where, lambda _: history.now - 90_000)
+        history.grow("taskpilot_obs_start_time_seconds", where, lambda _: history.now - 90_000)
         runs = f'{where},workflow="handle"'
         history.grow("workflow_runs_total", f'{runs},status="success"', steadily(3420))
         history.grow("workflow_runs_total", f'{runs},status="error"', steadily(180))
@@ -146,10 +150,10 @@ def test_a_window_over_all_replicas(server: str, window: str) -> None:
     assert result.workflows["report"].success_rate == 100.0
 
 
-def recorded(prometheus: Server, count: Count, window: str) -> dict[str, float]:
+def recorded(url: str, count: Count, window: str) -> dict[str, float]:
     """What a recording rule holds, once it has been evaluated."""
     deadline = time.monotonic() + 30
-    while not (samples := prometheus.query(count.record(window), count.series)) and time.monotonic() < deadline:
+    while not (samples := Server(url).query(count.record(window), count.series)) and time.monotonic() < deadline:
         time.sleep(0.2)
     return {str(sorted(sample.labels.items())): sample.value for sample in samples}
 
@@ -160,8 +164,8 @@ def test_the_shipped_rules_record_what_is_asked_for(server: str) -> None:
     records = prometheus.records()
     for count in (count for count in COUNTS if count.recorded in SHIPPED_RECORDS):
         assert {count.record(window) for window in ("5m", "30m", "1h", "6h", "1d", "3d")} <= records
-        held = recorded(prometheus, count, "1h")
-        direct = prometheus.query(count.expression("1h", SCOPE), count.series)
+        held = recorded(server, count, "1h")
+        direct = Server(server).query(count.expression("1h", SCOPE), count.series)
         expected = {str(sorted(sample.labels.items())): sample.value for sample in direct if sample.value}
         assert {labels: value for labels, value in held.items() if value} == pytest.approx(expected, rel=0.02)
 
@@ -172,14 +176,67 @@ def test_a_long_window_is_read_from_its_record_once_that_covers_it(server: str) 
     What replicas had counted before the server first saw them is not taken for new either.
     """
     assert signals_from_prometheus(server, "2h", job="recorded").cost_usd == 7.5
-    assert recorded(Server(server), COUNTS[4], "6h")
+    assert recorded(server, COUNTS[4], "6h")
     assert signals_from_prometheus(server, "6h", job="agents").cost_usd == pytest.approx(2 * 342 * 3, rel=0.02)
 
 
-def test_one_workflow_and_every_job(server: str) -> None:
-    """A workflow can be asked for alone; without a job, all jobs count."""
-    assert signals_from_prometheus(server, "1h", workflow="report").success_rate == 100.0
-    assert signals_from_prometheus(server, "1h").user_confirmed_correctness_percent == 100.0
+def test_several_services_are_not_added_up(server: str) -> None:
+    """Without a job, a server that knows several services is refused with their names; each can be asked for alone."""
+    with pytest.raises(ConfigurationError, match=r"several services \(agents, other\)"):
+        signals_from_prometheus(server, "1h")
+    with pytest.raises(ConfigurationError, match="several services"):
+        golden_signals("1h", prometheus=server)
+    assert golden_signals("1h", prometheus=server, job="agents", workflow="report").success_rate == 100.0
+    assert signals_from_prometheus(server, "1h", job="other").user_confirmed_correctness_percent == 100.0
+
+
+def test_an_answer_says_how_much_history_it_rests_on(server: str) -> None:
+    """Three hours of samples cover an hour and not a week: `history_s` says so, and a note."""
+    hour = signals_from_prometheus(server, "1h", job="agents")
+    assert hour.history_s == pytest.approx(3_600, rel=0.05)
+    assert not any("minutes that were asked for" in note for note in hour.notes)
+    week = signals_from_prometheus(server, "7d", job="agents")
+    assert week.history_s is not None
+    assert week.history_s <= HISTORY_S + 60 * 7
+    assert any("of the 1.01e+04 minutes that were asked for" in note for note in week.notes)
+    assert signals_from_prometheus(server, job="agents").history_s == pytest.approx(90_000, rel=0.01)
+
+
+def test_all_figures_rest_on_one_instant() -> None:
+    """Every question to a server carries the time that the server had at the first one."""
+    asked: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> Reply:
+        path = unquote_plus(handler.path)
+        asked.append(path)
+        if "/rules" in path:
+            rule = {"name": "job:llm_cost_usd:increase1h"}
+            return 200, "application/json", json.dumps({"data": {"groups": [{"rules": [rule]}]}}).encode()
+        result = [1.0, "1234.5"] if "query=time" in path else []
+        return 200, "application/json", json.dumps({"data": {"result": result}}).encode()
+
+    with answering(answer) as url:
+        signals_from_prometheus(url, "1h", job="shop")
+    questions = [path for path in asked if "/query?" in path and "query=time()" not in path]
+    assert len(questions) > len(COUNTS)
+    assert all("time=1234.5" in path for path in questions)
+
+
+def test_every_job_of_a_server_gets_its_line(server: str) -> None:
+    """`signals --all-jobs` prints each job with its figures, and exits with the code of the worst."""
+    app = typer.Typer()
+    register(app)
+    arguments = ["--prometheus", server, "--all-jobs", "--window", "1h"]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "160", "NO_COLOR": "1"})
+    lines = [line for line in result.output.splitlines() if "agents" in line or "other" in line]
+    assert len(lines) == 2, result.output
+    assert "warning" in lines[0]
+    assert "insufficient_data" in lines[1]
+    assert result.exit_code == 1
+
+
+def test_unknown_names_are_no_data(server: str) -> None:
+    """A job that the server does not know is a signal without data."""
     assert signals_from_prometheus(server, "1h", job='no "such" job').status == "insufficient_data"
 
 
@@ -215,7 +272,8 @@ def test_without_a_window_the_counters_as_they_stand(tmp_path: Path) -> None:
             while not (result := signals_from_prometheus(url)).runs.total and time.monotonic() < deadline:
                 time.sleep(0.2)
     own = signals_from_registry(registry)
-    assert result == own.model_copy(update={"scope": "fleet"})
+    assert result == own.model_copy(update={"scope": "fleet", "history_s": result.history_s})
+    assert result.history_s
 
 
 RULES_ANSWER = {"groups": [{"name": "g", "rules": [{"name": COUNTS[0].record("5m")}]}]}

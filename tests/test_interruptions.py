@@ -192,7 +192,7 @@ def test_ctrl_c_while_a_budget_is_asked(seen: Captured[Invocation], recorder: Re
     class Asking:
         tokens = None
 
-        def before(self, *_: object) -> None:
+        def before_block(self, *_: object) -> None:
             raise KeyboardInterrupt
 
         def after(self, _: object) -> None: ...

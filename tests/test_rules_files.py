@@ -22,7 +22,8 @@ from taskpilot_obs import semconv
 from taskpilot_obs._pipeline.batched import Batched
 from taskpilot_obs._support.assets import RULES, SETTINGS
 from taskpilot_obs.rules.folders import differing, folders, render
-from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert
+from taskpilot_obs.rules.listing import with_table
+from taskpilot_obs.rules.model import CRITICAL, NONE, WARNING, Alert, AlertKind
 from taskpilot_obs.rules.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,15 @@ FROM_PROMETHEUS: dict[str, set[str]] = {
     "up": set(),
     "scrape_duration_seconds": set(),
     "process_start_time_seconds": set(),
+    "prometheus_rule_evaluation_failures_total": {"rule_group"},
+    "prometheus_rule_group_last_evaluation_timestamp_seconds": {"rule_group"},
+    "prometheus_rule_group_last_duration_seconds": {"rule_group"},
+    "prometheus_rule_group_iterations_missed_total": {"rule_group"},
+    "prometheus_notifications_dropped_total": set(),
+    "prometheus_notifications_queue_length": set(),
+    "prometheus_notifications_alertmanagers_discovered": set(),
+    "alertmanager_notifications_failed_total": {"integration"},
+    "ALERTS": {"alertname"},
 }
 """Series that are scraped beside ours, with the labels that they have of their own."""
 TARGET_LABELS = {"job", "instance"}
@@ -82,7 +92,7 @@ def test_the_shipped_settings_are_the_defaults() -> None:
     given = yaml.safe_load((SHIPPED / SETTINGS).read_text())
     assert load_settings(SHIPPED / SETTINGS) == Settings()
     assert set(given) == set(Settings.model_fields)
-    for section in ("slo", "agents", "llm", "safety", "budget", "telemetry"):
+    for section in ("slo", "agents", "llm", "safety", "budget", "telemetry", "evidence"):
         assert set(given[section]) == set(type(getattr(Settings(), section)).model_fields)
 
 
@@ -138,7 +148,7 @@ def test_a_critical_alert_has_the_labels_by_which_it_silences_its_warning() -> N
     pairs: dict[str, set[str]] = {}
     for _, alert in ALERTS:
         pairs.setdefault(alert.signal, set()).add(alert.severity)
-    assert sum(len(severities) == 2 for severities in pairs.values()) == 9
+    assert sum(len(severities) == 2 for severities in pairs.values()) == 10
     assert {"signal", "job", "workflow", "provider", "budget"} <= equal
     assert "severity" not in equal
 
@@ -166,7 +176,7 @@ def test_a_case_proves_what_its_name_says(folder: str, alert: Alert) -> None:
         if scenario.case is Case.RESOLVES and True in states:
             assert states[-1] is False, scenario.title
     proven = {s.case for s in SCENARIOS[folder] if any(alert.name == f.alert for c in s.checks for f in c.fired)}
-    assert {Case.FIRES, Case.RESOLVES} <= proven
+    assert {Case.FIRES, Case.RESOLVES} & REQUIRED[alert.kind] <= proven
 
 
 FIRST_EVENTS = {
@@ -205,15 +215,15 @@ def test_every_alert_is_complete(folder: str, alert: Alert) -> None:
     """An alert has a severity, a signal, a one-line summary, a description with values, and both links."""
     rule = next(rule for rule in rules() if rule.get("alert") == alert.name)
     labels, annotations = rule["labels"], rule["annotations"]
-    assert labels["severity"] in {CRITICAL, WARNING}
+    assert labels["severity"] in ({NONE} if alert.kind is AlertKind.HEARTBEAT else {CRITICAL, WARNING})
     assert labels["signal"]
     assert set(annotations) == {"summary", "description", "runbook_url", "dashboard_url"}
     assert "\n" not in annotations["summary"]
     assert annotations["runbook_url"].endswith(f"/{folder}/runbook.md#{alert.name.lower()}")
     assert annotations["dashboard_url"].endswith(f"/taskpilot-{folder.replace('_', '-')}")
-    if alert.name != "TaskpilotTelemetryAbsent":
+    if alert.name not in {"TaskpilotTelemetryAbsent", "TaskpilotWatchdog"}:
         assert "$value" in annotations["summary"]
-        assert "$value" in annotations["description"]
+        assert "$value" in annotations["description"] or alert.kind is AlertKind.META
 
 
 # Names
@@ -352,6 +362,38 @@ def test_runbooks_have_no_heading_without_an_alert() -> None:
     for folder in FOLDERS:
         headings = re.findall(r"^## (\S+)$", (SHIPPED / RULES / folder / "runbook.md").read_text(), re.MULTILINE)
         assert headings == [alert.name for name, alert in ALERTS if name == folder]
+
+
+def test_the_page_lists_every_alert_as_it_is() -> None:
+    """docs/alerts.md holds the table that `taskpilot-obs rules list` prints; all budget alerts are in it."""
+    page = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
+    assert page == with_table(page, Settings())
+    assert all(f"[{alert.name}]" in page for _, alert in ALERTS)
+
+
+def test_a_page_without_marks_is_refused() -> None:
+    """A page that has no place for the table is an error, not a page without it."""
+    with pytest.raises(ValueError, match="lacks"):
+        with_table("# Alerts", Settings())
+
+
+LABELS = {metric.name: set(metric.labels) for metric in semconv.METRICS}
+
+
+@pytest.mark.parametrize(("folder", "alert"), ALERTS, ids=[alert.name for _, alert in ALERTS])
+def test_runbook_queries_look_at_what_fired(folder: str, alert: Alert) -> None:
+    """Each query selects by those labels of the alert that its series have, and shows a series that was just born."""
+    text = (SHIPPED / RULES / folder / "runbook.md").read_text()
+    section = text.partition(f"\n## {alert.name}\n")[2].partition("\n## ")[0]
+    (silence,) = re.findall(rf"alertname={alert.name}((?: [a-z]+=[A-Z]+)*) --duration", section)
+    mine = dict(re.findall(r" ([a-z]+)=([A-Z]+)", silence))
+    for query in re.findall(r"```promql\n(.*?)```", section, re.DOTALL):
+        for selector in selectors(query.strip()):
+            name = (selector.name or "").removesuffix("_bucket")
+            chosen = {matcher.name for matcher in selector.matchers.matchers}
+            wanted = set(mine) & (LABELS[name] | {"job"}) if name in LABELS else set(mine) & {"job"}
+            assert wanted <= chosen, query
+        assert not re.search(r"increase\(\w+_total", query), query
 
 
 def test_rendering_is_deterministic() -> None:

@@ -36,7 +36,7 @@ _NOW: tuple[Panel, ...] = (
         no_value=_NONE,
     ),
     stats(
-        "Begins anew in",
+        "Resets in",
         "Until the present period ends, in the budget's own time zone. A total has no end.",
         Query(f"{_fullest(semconv.BUDGET_RESETS)} - time()", _LEGEND, instant=True),
         unit=SECONDS,
@@ -73,10 +73,11 @@ _OVER_TIME: tuple[Panel, ...] = (
         no_value="No budget, or the recording rules are not loaded",
     ),
     lines(
-        "Set aside for calls in progress",
-        "USD reserved and not yet settled. What stays up without traffic was left by a process that died; it is freed "
-        "when it expires.",
-        Query(_fullest(semconv.BUDGET_RESERVED), _LEGEND),
+        "Reserved and booked by estimate",
+        "USD reserved for calls in progress, and the part of the spent money that is an estimate because the calls' "
+        "cost is unknown. Reservations that stay without traffic were left by a process that died; they expire.",
+        Query(_fullest(semconv.BUDGET_RESERVED), f"{_LEGEND} reserved"),
+        Query(_fullest(semconv.BUDGET_ASSUMED), f"{_LEGEND} estimated"),
         unit=USD,
         no_value="No budget in USD is configured",
     ),

@@ -195,7 +195,7 @@ _EVIDENCE: tuple[Panel, ...] = (
 _TRENDS: tuple[Panel, ...] = (
     lines(
         "Runs per minute, by how they ended",
-        "A wall of red that replaces green is an outage; all colours gone is no traffic.",
+        "A wall of red that replaces green is an outage; without any colour there was no traffic.",
         Query(per_minute(_select(semconv.WORKFLOW_RUNS), Label.STATUS), "{{status}}"),
         unit=PER_MINUTE,
         no_value=_NO_RUNS,

@@ -41,6 +41,9 @@ def _hit_rate() -> str:
     return f"100 * ({events(_HITS)} or vector(0)) / ({lookups} > 0)"
 
 
+_NOT_IN_FULL = " + ".join(
+    f"({events(_BY_MODEL(metric))} or vector(0))" for metric in (semconv.LLM_UNPRICED, semconv.LLM_PARTIALLY_PRICED)
+)
 _NOW: tuple[Panel, ...] = (
     stat(
         "Requests",
@@ -95,9 +98,9 @@ _NOW: tuple[Panel, ...] = (
     ),
     stat(
         "Unpriced share",
-        "Calls whose cost is unknown: no price for the model, or no usage from the provider. Every cost on this page "
-        "leaves them out. The agent filter does not apply.",
-        share(events(_BY_MODEL(semconv.LLM_UNPRICED)), events(_BY_MODEL(semconv.LLM_REQUESTS))),
+        "Calls whose cost is unknown or incomplete, of those that may cost something: no price for the model, no usage "
+        "from the provider, or fees that the tokens do not tell. The agent filter does not apply.",
+        share(_NOT_IN_FULL, events(_BY_MODEL(semconv.LLM_BILLABLE))),
         unit=PERCENT,
         decimals=1,
         steps=at_most(1, 5),

@@ -1,7 +1,7 @@
 """What a dashboard is made of, as frozen values, and how it becomes the JSON that Grafana loads.
 
 The shape is Grafana's classic dashboard model (schema version 42). Panels flow from left to right on the 24 columns;
-nobody computes a position by hand.
+positions are never computed by hand.
 """
 
 from __future__ import annotations

@@ -224,7 +224,13 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
         Child((work.model, work.provider, "cache_read"), 400 * work.runs, 400 * work.runs) for work in WORK[::2]
     ],
     semconv.LLM_COST: _llm_cost,
+    semconv.LLM_BILLABLE: lambda: _per_model(CALLS_PER_RUN, CALLS_PER_RUN),
     semconv.LLM_UNPRICED: _unpriced,
+    semconv.LLM_PARTIALLY_PRICED: lambda: [
+        Child((work.model, work.provider, semconv.PriceGap.SERVER_TOOLS), 0.02, 0.02, declared=False)
+        for work in WORK[:1]
+    ],
+    semconv.LLM_PRICE_MISMATCHES: lambda: _per_model(0.002, 0.002),
     semconv.LLM_USAGE_MISSING: lambda: _per_model(0.01, 0.05),
     semconv.LLM_USAGE_INCONSISTENT: lambda: _per_model(0.004, 0.004),
     semconv.LLM_ERRORS: _llm_errors,
@@ -248,6 +254,7 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
     semconv.FEEDBACK_REVISIONS: lambda: [Child(("correct",), 0.03, 0.02), Child(("incorrect",), 0.03, 0.05)],
     semconv.BUDGET_LIMIT: lambda: [Child(("research", "day"), 80, 80, is_money=True)],
     semconv.BUDGET_SPENT: lambda: [Child(("research", "day"), 40, 61, is_money=True)],
+    semconv.BUDGET_ASSUMED: lambda: [Child(("research", "day"), 0.05, 0.3, is_money=True)],
     semconv.BUDGET_RESERVED: lambda: [Child(("research", "day"), 0.4, 1.2, is_money=True)],
     semconv.BUDGET_USED_RATIO: lambda: [Child(("research", "day"), 0.5, 0.76, is_money=True)],
     semconv.BUDGET_RESETS: lambda: [Child(("research", "day"), 4e9, 4e9)],

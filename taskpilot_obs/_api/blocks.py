@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from taskpilot_obs._recording.invocation import ActiveInvocation, current_run, current_running
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.statuses import Expected
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.records import Operation
 
@@ -61,7 +62,7 @@ class Tracked(Generic[I_co]):
         if not runtime.enabled or runtime.limits is None or not isinstance(run, LlmInvocation):
             return run
         try:
-            runtime.limits.before(run, (), self._stated)
+            runtime.limits.before_block(run, self._stated)
         except BaseException as error:
             self._end().fail(error)
             raise
@@ -95,7 +96,12 @@ class Tracked(Generic[I_co]):
 
 
 def track_workflow(
-    name: str, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+    name: str,
+    /,
+    *,
+    recorder: Recorder | None = None,
+    attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
 ) -> Tracked[ActiveInvocation]:
     """Record a block of code as a workflow: a task as its users see it.
 
@@ -103,22 +109,40 @@ def track_workflow(
         name: of the workflow; a metric label, so of a bounded set.
         recorder: where to record; the default recorder when left out.
         attributes: for span and audit log.
+        expected: exceptions that are outcomes like others, as classes or as a function of the exception: the run is a
+            success, and the exception passes.
+
+    Raises:
+        TypeError: `expected` is neither classes of exceptions nor a function.
     """
-    return Tracked(ActiveInvocation, (recorder or get_recorder()).callsite(Operation.WORKFLOW, name, attributes))
+    callsite = (recorder or get_recorder()).callsite(Operation.WORKFLOW, name, attributes)
+    return Tracked(ActiveInvocation, callsite.expecting(expected))
 
 
 def track_agent(
-    name: str, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+    name: str,
+    /,
+    *,
+    recorder: Recorder | None = None,
+    attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
 ) -> Tracked[ActiveInvocation]:
     """Record a block of code as a run of an agent; arguments as for `track_workflow`."""
-    return Tracked(ActiveInvocation, (recorder or get_recorder()).callsite(Operation.AGENT, name, attributes))
+    callsite = (recorder or get_recorder()).callsite(Operation.AGENT, name, attributes)
+    return Tracked(ActiveInvocation, callsite.expecting(expected))
 
 
 def track_tool(
-    name: str, /, *, recorder: Recorder | None = None, attributes: Mapping[str, object] | None = None
+    name: str,
+    /,
+    *,
+    recorder: Recorder | None = None,
+    attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
 ) -> Tracked[ActiveInvocation]:
     """Record a block of code as a tool call of the agent that runs; arguments as for `track_workflow`."""
-    return Tracked(ActiveInvocation, (recorder or get_recorder()).callsite(Operation.TOOL, name, attributes))
+    callsite = (recorder or get_recorder()).callsite(Operation.TOOL, name, attributes)
+    return Tracked(ActiveInvocation, callsite.expecting(expected))
 
 
 def track_llm(
@@ -130,6 +154,7 @@ def track_llm(
     max_output_tokens: int | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
 ) -> Tracked[LlmInvocation]:
     """Record a block of code as an LLM call; say on what it yields what came of it.
 
@@ -144,12 +169,14 @@ def track_llm(
         max_output_tokens: the longest answer that is asked for, likewise; by default what the budget assumes.
         recorder: where to record; the default recorder when left out.
         attributes: for span and audit log.
+        expected: as for `track_workflow`.
 
     Raises:
         ValueError: the operation is no LLM call.
     """
     used = recorder or get_recorder()
-    callsite = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+    shared = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+    callsite = shared.expecting(expected)
     if input_tokens is None and max_output_tokens is None:
         return Tracked(LlmInvocation, callsite)
     return Tracked(LlmInvocation, callsite, {"input_tokens": input_tokens, "max_output_tokens": max_output_tokens})

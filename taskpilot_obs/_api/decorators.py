@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
-from dataclasses import replace
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from copy import copy
+from types import coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskpilot_obs._enforcement.enforcer import Enforcer
 from taskpilot_obs._enforcement.wrappers import CheckOptions, SettledOptions, Work, refuse_unfit, settle, with_checks
-from taskpilot_obs._recording.callsite import Callsite
-from taskpilot_obs._recording.generators import drive, wrap_async_generator
+from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
+from taskpilot_obs._recording.content import Parameters
+from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
 from taskpilot_obs._recording.invocation import ActiveInvocation, current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.model_argument import ModelArgument, model_argument
+from taskpilot_obs._recording.sdk_streams import follow_stream
+from taskpilot_obs._recording.statuses import Expected
+from taskpilot_obs._recording.unfinished import follow, is_unfinished
+from taskpilot_obs._support.wrapping import of_the_kind_of, wraps
 from taskpilot_obs.config import get_recorder
+from taskpilot_obs.providers.names import infer_provider
 from taskpilot_obs.records import SUCCESS, Operation
 
 if TYPE_CHECKING:
@@ -25,9 +32,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
-
-_LAZY = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
-"""What a plain function may return that is only beginning: it is followed to its end."""
 
 
 class Decorator(Protocol):
@@ -53,6 +57,7 @@ def observe_workflow(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_workflow(
@@ -62,6 +67,7 @@ def observe_workflow(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a workflow: a task as its users see it.
@@ -75,6 +81,8 @@ def observe_workflow(
         name: the same by keyword.
         recorder: where to record; the default recorder when left out.
         attributes: for spans and audit log, of every call.
+        expected: exceptions that are outcomes like others (`NotFound`), as classes or as a function of the exception:
+            the run is a success, and the exception passes.
         checks: `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call; and `budget`:
             what the LLM calls beneath may cost. See `CheckOptions`.
 
@@ -84,7 +92,9 @@ def observe_workflow(
             or the attributes are no mapping.
         ConfigurationError: something is no check, or an option is wrong.
     """
-    return _observe(Operation.WORKFLOW, target if name is None else name, recorder, attributes, settle(**checks))
+    return _observe(
+        Operation.WORKFLOW, target if name is None else name, recorder, attributes, settle(**checks), expected
+    )
 
 
 @overload
@@ -95,6 +105,7 @@ def observe_agent(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_agent(
@@ -104,10 +115,11 @@ def observe_agent(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a run of an agent; arguments as for `observe_workflow`."""
-    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, settle(**checks))
+    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, settle(**checks), expected)
 
 
 @overload
@@ -118,6 +130,7 @@ def observe_tool(
     *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_tool(
@@ -127,22 +140,24 @@ def observe_tool(
     name: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a tool call of the agent that runs; arguments as for `observe_workflow`."""
-    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, settle(**checks))
+    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, settle(**checks), expected)
 
 
 @overload
 def observe_llm(function: F, /) -> F: ...
 @overload
 def observe_llm(
-    *,
     model: str | None = None,
+    *,
     provider: str | None = None,
     operation: str = Operation.CHAT,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_llm(
@@ -154,6 +169,7 @@ def observe_llm(
     operation: str = Operation.CHAT,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function that returns a provider's response, and read usage and model from it.
@@ -161,12 +177,14 @@ def observe_llm(
     A function that yields is read as a stream: time to first token, last usage.
 
     Args:
-        target: the function, when bare.
-        model: the model asked for; where it is left out, the response says.
+        target: the function (when bare), or the model asked for.
+        model: the same by keyword; where it is left out, the function's argument `model`, `model_name` or `model_id`
+            names it, or else the response.
         provider: who serves it; inferred from the model when left out.
         operation: `chat` or `embeddings`.
         recorder: where to record; the default recorder when left out.
         attributes: for spans and audit log, of every call.
+        expected: as for `observe_workflow`.
         checks: as for `observe_workflow`.
 
     Raises:
@@ -174,6 +192,8 @@ def observe_llm(
         ValueError: the operation is no LLM call.
         ConfigurationError: something is no check, or an option is wrong.
     """
+    if isinstance(target, str):
+        target, model = None, model or target
     used = recorder or get_recorder()
     options = settle(**checks)
     if options.budget is not None:
@@ -182,12 +202,23 @@ def observe_llm(
         raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
 
     _require_mapping(attributes)
-    callsite = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+    shared = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
+    callsite = shared.expecting(expected)
 
     def decorate(function: Any) -> Any:
-        return _decorate(function, used, RunFactory(callsite, LlmInvocation), options)
+        argument = model_argument(function) if model is None else None
+        site = callsite if argument is None else _finding(callsite, argument, attributes)
+        return _decorate(function, used, RunFactory(copy(site), LlmInvocation), options)
 
     return decorate if target is None else decorate(target)
+
+
+def _finding(callsite: LlmCallsite, argument: ModelArgument, attributes: Mapping[str, object] | None) -> LlmCallsite:
+    """The place of a function that takes its model as an argument."""
+    provider = callsite.provider or infer_provider(argument.default)
+    own = LlmCallsite(callsite.runtime, callsite.operation, argument.default, provider, attributes or {})
+    own.find_model, own.expected = argument.find, callsite.expected
+    return own
 
 
 def _observe(
@@ -196,6 +227,7 @@ def _observe(
     recorder: Recorder | None,
     attributes: Mapping[str, object] | None,
     options: SettledOptions,
+    expected: Expected | None,
 ) -> Any:
     used = recorder or get_recorder()
     name = target if isinstance(target, str) else None
@@ -208,7 +240,7 @@ def _observe(
         used.wiring.declare(operation, label)
         if options.budget is not None:
             used.wiring.watch(_scoped(options.budget, operation, label))
-        callsite = Callsite(used.runtime, operation, label, attributes or {})
+        callsite = Callsite(used.runtime, operation, label, attributes or {}).expecting(expected)
         callsite.checks = options.checks
         return _decorate(function, used, RunFactory(callsite, ActiveInvocation), options)
 
@@ -224,8 +256,7 @@ def _scoped(budget: Budget, operation: Operation, name: str) -> Budget:
     """The budget, for the LLM calls of this agent or workflow unless it says otherwise."""
     if operation not in (Operation.AGENT, Operation.WORKFLOW):
         raise TypeError(f"a budget belongs to an agent or a workflow, or into configure(budgets=…), not to {name!r}")
-    key = "agent" if operation is Operation.AGENT else "workflow"
-    return budget if key in budget.scope else replace(budget, scope={**budget.scope, key: name})
+    return budget.within("agent" if operation is Operation.AGENT else "workflow", name)
 
 
 def default_name(function: Any) -> str:
@@ -258,6 +289,7 @@ def _kind_of(function: Any) -> Any:
 
 def _wrap(function: Callable[..., Any], recorder: Recorder, runs: RunFactory, options: SettledOptions) -> Any:
     kind = _kind_of(function)
+    runs.callsite.parameters = Parameters.of(function)
     for checks in (recorder.runtime.checks, options.checks):
         if checks is not None:
             refuse_unfit(function, kind, checks, buffer=options.buffer)
@@ -279,15 +311,17 @@ def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], runs: RunF
     callsite, new = runs
     runtime = callsite.runtime
 
-    @functools.wraps(function)
+    @wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not runtime.enabled:
             return function(*args, **kwargs)
         run = new(callsite, current_run()).start_current(args, kwargs)
         try:
             result = (checked if runtime.asks_checks else usual)(*args, **kwargs)
-            if result is not None and type(result) in _LAZY:
-                return cast(R, _follow(run, result))
+            if result is not None and is_unfinished(result):
+                return cast(R, follow(run, result))
+            if new is LlmInvocation and follow_stream(cast(LlmInvocation, run), result):
+                return result
             run.end(SUCCESS, result)
         except BaseException as error:  # of the function, or a Ctrl-C that falls on its end
             run.fail(error)
@@ -306,20 +340,31 @@ def _wrap_coroutine(
     callsite, new = runs
     runtime = callsite.runtime
 
-    @functools.wraps(function)
-    async def observed(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not runtime.enabled:
-            return await function(*args, **kwargs)
-        run = new(callsite, current_run()).start_current(args, kwargs)
+    @wraps(function)
+    async def awaited(run: ActiveInvocation, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        run.start()
+        run.reattach()
+        request = bind(run)
         try:
             result = await (checked if runtime.asks_checks else usual)(*args, **kwargs)
+            if result is not None and is_unfinished(result):
+                return cast(R, follow(run, result))
+            if new is LlmInvocation and follow_stream(cast(LlmInvocation, run), result):
+                return result
             run.end(SUCCESS, result)
         except BaseException as error:
             run.fail(error)
             raise
+        finally:
+            unbind(request)
         return result
 
-    return observed
+    def observed(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        if not runtime.enabled:
+            return function(*args, **kwargs)
+        return awaited(_called(runs, args, kwargs), *args, **kwargs)
+
+    return wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
 def _wrap_generator(
@@ -328,25 +373,27 @@ def _wrap_generator(
     runs: RunFactory,
 ) -> Callable[P, Generator[Any, Any, R]]:
     usual, checked = work
-    callsite, new = runs
-    runtime = callsite.runtime
+    runtime = runs.callsite.runtime
 
-    @functools.wraps(function)
-    def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
-        if not runtime.enabled:
-            return (yield from function(*args, **kwargs))
-        run = new(callsite, current_run())
-        if args or kwargs:
-            run.set_arguments(args, kwargs)
+    @wraps(function)
+    def stepped(run: ActiveInvocation, inner: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
         run.start()
-        try:
-            inner = (checked if runtime.asks_checks else usual)(*args, **kwargs)
-        except BaseException as error:  # arguments that do not fit
-            run.fail(error)
-            raise
         return (yield from drive(run, inner))
 
-    return observed
+    kind = _kind_of(function)
+    can_be_awaited = kind.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE
+    steps: Any = coroutine(stepped) if can_be_awaited else stepped
+
+    def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
+        if not runtime.enabled:
+            return function(*args, **kwargs)
+        run = _called(runs, args, kwargs)
+        stream: Generator[Any, Any, R] = steps(
+            run, _stream_of(run, checked if runtime.asks_checks else usual, args, kwargs)
+        )
+        return stream
+
+    return wraps(function)(of_the_kind_of(kind, observed))
 
 
 def _wrap_async_generator(
@@ -355,41 +402,34 @@ def _wrap_async_generator(
     runs: RunFactory,
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
     usual, checked = work
-    callsite, new = runs
-    runtime = callsite.runtime
+    runtime = runs.callsite.runtime
 
-    def prepare(*args: P.args, **kwargs: P.kwargs) -> tuple[ActiveInvocation | None, AsyncGenerator[Any, Any]]:
+    def begun(run: ActiveInvocation, inner: AsyncGenerator[Any, Any]) -> tuple[Any, AsyncGenerator[Any, Any]]:
+        return run.start(), inner
+
+    stepped = wraps(function)(wrap_async_generator(begun))
+
+    def observed(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
         if not runtime.enabled:
-            return None, function(*args, **kwargs)
-        run = new(callsite, current_run())
-        if args or kwargs:
-            run.set_arguments(args, kwargs)
-        run.start()
-        try:
-            return run, (checked if runtime.asks_checks else usual)(*args, **kwargs)
-        except BaseException as error:  # arguments that do not fit
-            run.fail(error)
-            raise
+            return function(*args, **kwargs)
+        run = _called(runs, args, kwargs)
+        return stepped(run, _stream_of(run, checked if runtime.asks_checks else usual, args, kwargs))
 
-    return functools.wraps(function)(wrap_async_generator(prepare))
+    return wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
 
-def _follow(run: ActiveInvocation, lazy: Any) -> Any:
-    """Go on with what a plain function returned, which has hardly begun, and end the run with it."""
-    run.detach()
-    if isinstance(lazy, CoroutineType):
-        return _await(run, lazy)
-    if isinstance(lazy, GeneratorType):
-        return drive(run, lazy)
-    return wrap_async_generator(lambda: (run, lazy))()
+def _called(runs: RunFactory, args: tuple[object, ...], kwargs: Mapping[str, object]) -> ActiveInvocation:
+    """The run of work that has been called and not begun: its parent, request and tenant are those of this moment."""
+    run = runs.new(runs.callsite, current_run())
+    if args or kwargs:
+        run.set_arguments(args, kwargs)
+    return run
 
 
-async def _await(run: ActiveInvocation, awaitable: Awaitable[R]) -> R:
-    run.reattach()
+def _stream_of(run: ActiveInvocation, function: Callable[..., R], args: Any, kwargs: Any) -> R:
+    """The generator; arguments that do not fit are a run that failed at once."""
     try:
-        result = await awaitable
-        run.end(SUCCESS, result)
+        return function(*args, **kwargs)
     except BaseException as error:
-        run.fail(error)
+        run.start().fail(error)
         raise
-    return result

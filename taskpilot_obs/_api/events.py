@@ -6,6 +6,7 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
+from taskpilot_obs._recording.open_runs import abandon_open_runs
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.config import get_recorder
 
@@ -47,8 +48,6 @@ record_cache_size = _of_default_recorder(Recorder.record_cache_size)
 """Set how many entries an application's cache holds; arguments as for `Recorder.record_cache_size`."""
 flush = _of_default_recorder(Recorder.flush)
 """Wait until everything recorded so far is written; arguments as for `Recorder.flush`."""
-shutdown = _of_default_recorder(Recorder.shutdown)
-"""Write what can be written in the time given, and stop; arguments as for `Recorder.shutdown`."""
 
 
 def record_audit_event(event: str, **attributes: AttributeValue) -> None:
@@ -59,3 +58,13 @@ def record_audit_event(event: str, **attributes: AttributeValue) -> None:
         attributes: what else is to be known of it.
     """
     get_recorder().record_audit_event(event, **attributes)
+
+
+def shutdown(timeout: float | None = None) -> bool:
+    """Write what can be written within `timeout` seconds (5 by default) and stop; recording ends here.
+
+    Runs that have not ended by then are recorded as `abandoned`.
+    """
+    recorder = get_recorder()
+    abandon_open_runs(recorder.runtime)
+    return recorder.shutdown(timeout)

@@ -215,7 +215,7 @@ def _note_withheld(run: ActiveInvocation, result: object) -> None:
     if not isinstance(run, LlmInvocation):
         return
     if not isinstance(result, Streamed):
-        run.record_response(result)
+        run.note_response(result)
         return
     for item in result:
         run.note_item(item)

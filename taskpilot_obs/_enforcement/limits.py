@@ -83,6 +83,13 @@ class LlmLimits:
         if self.budgets is not None:
             await self.budgets.before_async(call, args, kwargs)
 
+    def before_block(self, call: LlmInvocation, stated: Mapping[str, object]) -> None:
+        """Ask before a `with` block that makes an LLM call; raises likewise."""
+        if self.tokens is not None:
+            self.tokens.before(call)
+        if self.budgets is not None:
+            self.budgets.before_block(call, stated)
+
     def after(self, call: LlmInvocation) -> None:
         """Count what an LLM call took; budgets learn it from its record."""
         if self.tokens is not None:

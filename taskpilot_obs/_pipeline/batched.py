@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs.exceptions import restored
 from taskpilot_obs.records import Invocation, Record
-from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
+from taskpilot_obs.semconv import EXPORT_ERRORS, INTERNAL_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -152,6 +152,10 @@ class Batched:
         self._queue: deque[Record] = deque()
         self._wake = WakeSignal()
         self._idle = IdleEvent()
+        self._ended = IdleEvent()
+        """Whether the worker has nothing more to do, its exporter's `shutdown` included."""
+        self._close_by: float | None = None
+        """Until when the worker's last act, the exporter's `shutdown`, may take; None where it is not asked for."""
         self._worker: threading.Thread | None = None
         self._stopping = False
         self._given_up = False
@@ -204,10 +208,14 @@ class Batched:
         """Start the worker where it does not run yet; False where the interpreter ends and no thread may be started."""
         if self._worker is not None:
             return True
+        if not is_current_lock(self._taking):
+            self._taking, self._wake = threading.Lock(), WakeSignal()
+        self._ended.clear()
         worker = threading.Thread(target=self._run, name=f"taskpilot_obs-{self.name}", daemon=True)
         try:
             worker.start()
         except RuntimeError:
+            self._ended.set()
             return False
         self._worker = worker
         return True
@@ -229,20 +237,35 @@ class Batched:
                 continue
             self._write(self._take())
         self._idle.set()
+        self._close_exporter()
+        self._ended.set()
 
-    def _take(self) -> list[Record]:
+    def _close_exporter(self) -> None:
+        """Shut the exporter down, on the worker: foreign code that does not return must not keep the process."""
+        close_by, shutdown = self._close_by, getattr(self.exporter, "shutdown", None)
+        if close_by is None or shutdown is None:
+            return
+        self._close_by = None
+        try:
+            shutdown(max(0.0, close_by - time.monotonic()))
+        except BaseException as error:  # noqa: BLE001  as in `_write`
+            self._counters.add(INTERNAL_ERRORS, (f"shutdown {self.name}",))
+            log_failure(f"shutdown {self.name}", error)
+
+    def _take(self) -> tuple[Record, ...]:
+        """The next batch; a tuple, because exporters are foreign code, and one that emptied it would lose records."""
         with self._taking:
-            batch = [self._queue.popleft() for _ in range(min(BATCH_SIZE, len(self._queue)))]
+            batch = tuple([self._queue.popleft() for _ in range(min(BATCH_SIZE, len(self._queue)))])
             self._in_flight = len(batch)
             return batch
 
-    def _write(self, batch: list[Record]) -> None:
+    def _write(self, batch: tuple[Record, ...]) -> None:
         written, began = len(batch), time.monotonic()
         try:
             self.exporter.export(batch)
         except PartialExportError as error:
-            written = min(max(0, error.written), len(batch))
-            self._failed(error.__cause__ or error)
+            written = _count_stated(error, len(batch))
+            self._failed(error if error.__cause__ is None else error.__cause__)
         except BaseException as error:  # noqa: BLE001  the worker's own boundary: it must count what was lost, and go on
             written = 0
             self._failed(error)
@@ -289,12 +312,26 @@ class Batched:
             timeout_s: how long to wait.
             close: whether to shut the exporter itself down as well.
         """
-        deadline = time.monotonic() + timeout_s
+        self._close_by = time.monotonic() + timeout_s if close else None
         self._stopping = True
         self._wake.ring()
-        finished = self._idle.wait(timeout_s) if self._worker is not None else True
+        if self._worker is None:
+            self._close_exporter()
+        finished = self._ended.wait(timeout_s)
         self.count_left()
-        shutdown = getattr(self.exporter, "shutdown", None)
-        if finished and close and shutdown is not None:
-            shutdown(max(0.0, deadline - time.monotonic()))
         return finished
+
+
+def _count_stated(error: PartialExportError, total: int) -> int:
+    """How many of a batch a `PartialExportError` states as written; 0 where it states no number of records."""
+    written = getattr(error, "written", None)
+    return min(max(0, written), total) if isinstance(written, int) and not isinstance(written, bool) else 0
+
+
+def is_current_lock(lock: object) -> bool:
+    """Whether `threading.Lock` still makes such locks.
+
+    gevent and eventlet replace it when they patch, which may be after a lock was made (`gunicorn -k gevent --preload`).
+    A greenlet that waits for a lock of the former kind keeps all others from running, for ever.
+    """
+    return type(lock) is type(threading.Lock())

@@ -7,16 +7,14 @@ reads drains first, so that reads see writes.
 
 from __future__ import annotations
 
-import atexit
-import os
-import sys
 import threading
 import time
-import weakref
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from taskpilot_obs._pipeline.batched import WakeSignal
+from taskpilot_obs._pipeline.batched import WakeSignal, is_current_lock
+from taskpilot_obs._pipeline.lifecycle import pipelines, shut_down_with_child
 from taskpilot_obs._support.guarded import guarded, run_to_completion
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
 
@@ -46,6 +44,9 @@ way meanwhile."""
 BREATH_S = 0.0002
 """The drainer's pause after each chunk: without it the drainer keeps the interpreter lock from an event loop."""
 EXIT_TIMEOUT_S = 5.0
+_LAST_DRAIN_S = 0.1
+_SETTLE = 1_024
+"""Counts of drops after a shutdown that wait until one caller passes them on."""
 
 
 class Item(Protocol):
@@ -93,7 +94,7 @@ class Pipeline:
         self._paused = False
         self._successor: Pipeline | None = None
         self._reset()
-        _pipelines.add(self)
+        pipelines.add(self)
 
     def _reset(self) -> None:
         self.queue: deque[Item] = deque()
@@ -155,13 +156,13 @@ class Pipeline:
     def _make_room(self) -> None:
         if self._drainer is None:
             self._start()
-        elif any(exporter.must_wait for exporter in self._blocking):
+        elif self._blocking and (len(self.queue) >= 2 * self._capacity or self._must_wait()):
             self._wait_for_room()
         elif len(self.queue) >= self.high_water:
             self._help()
 
     def _put_bounded(self, item: Item) -> None:
-        if len(self.queue) >= 2 * self._capacity and item.droppable():
+        if len(self.queue) >= 2 * self._capacity and not self._blocking and item.droppable():
             self._count_dropped(1, DropReason.QUEUE_FULL)
             return
         self.queue.append(item)
@@ -171,24 +172,41 @@ class Pipeline:
             self._successor.put(item)
         else:
             self._count_dropped(1, DropReason.SHUTDOWN)
+            if self._counters.pending >= _SETTLE and self._lock.acquire(blocking=False):
+                try:  # no drainer takes the counts any more, and they must not pile up
+                    self._pass_counters_on()
+                finally:
+                    self._lock.release()
 
     def _start(self) -> None:
         try:
             self._unstarted.pop()
         except IndexError:
             return
+        if not is_current_lock(self._lock):
+            self._lock, self._wake = threading.Lock(), WakeSignal()
         self.high_water = self._capacity
-        _shut_down_with_child()
+        shut_down_with_child()
         thread = threading.Thread(target=self._run, name="taskpilot_obs-drainer", daemon=True)
         self._drainer = thread
         with guarded("drainer.start", self._counters):  # no thread may be started while the interpreter ends
             thread.start()
 
+    def _must_wait(self) -> bool:
+        return any(exporter.must_wait for exporter in self._blocking)
+
     def _wait_for_room(self) -> None:
         if threading.current_thread().name.startswith("taskpilot_obs-"):
             return
-        while any(exporter.must_wait for exporter in self._blocking):
+        while self._must_wait():
             time.sleep(0.001)
+        self._wait_for_drainer()
+
+    def _wait_for_drainer(self) -> None:
+        """Where the user chose to wait rather than to lose records, wait for room in this queue as well."""
+        me = threading.get_ident()
+        while len(self.queue) >= 2 * self._capacity and not (self._closed or self._paused or self._owner == me):
+            self._help()
 
     def _help(self) -> None:
         if self._should_pace():
@@ -252,29 +270,41 @@ class Pipeline:
         """Process everything that was put before this call. Returns at once on a thread that is draining already."""
         self._drain(READ_PATIENCE_S)
 
-    def _drain(self, patience_s: float) -> None:
+    def _drain(self, patience_s: float, deadline: float | None = None) -> None:
+        """Process what waits now.
+
+        Args:
+            patience_s: how long exporters that are catching up get time for it.
+            deadline: when to stop all the same, on the monotonic clock: at the exit producers may never stop.
+        """
         me = threading.get_ident()
         if self._owner == me:
             return
         held: list[bool] = []
         try:
             # One call of C takes the lock and notes it: a Ctrl-C in between would leave it held for good.
-            held.extend(map(self._lock.acquire, (True,), (DRAIN_TIMEOUT_S,)))
+            timeout_s = DRAIN_TIMEOUT_S if deadline is None else max(0.0, deadline - time.monotonic())
+            held.extend(map(self._lock.acquire, (True,), (min(DRAIN_TIMEOUT_S, timeout_s),)))
             if held[0]:
                 self._owner = me
-                self._process_all(time.monotonic() + patience_s)
-                self._process(len(self.queue))  # ends that came when the first round let go of forgotten runs
+                self._process_all(time.monotonic() + patience_s, deadline)
+                if deadline is None:
+                    self._process(len(self.queue))  # ends that came when the first round let go of forgotten runs
+                else:
+                    self._process_all(0.0, deadline)
         finally:
             if held and held[0]:
                 self._owner = 0
                 self._lock.release()
 
-    def _process_all(self, patient_until: float) -> None:
+    def _process_all(self, patient_until: float, deadline: float | None = None) -> None:
         """What waits now, in chunks: exporters that do I/O get time to catch up in between, as long as there is any."""
         left = len(self.queue)
         while left > 0:
             self._process(min(left, DRAIN_CHUNK))
             left -= DRAIN_CHUNK
+            if deadline is not None and time.monotonic() > deadline:
+                return
             while any(exporter.is_catching_up for exporter in self.batched) and time.monotonic() < patient_until:
                 time.sleep(BREATH_S)
 
@@ -293,6 +323,9 @@ class Pipeline:
         finally:  # what a Ctrl-C interrupts waits for the next time; what is frozen would be lost
             if records:
                 self._export(records)
+        self._pass_counters_on()
+
+    def _pass_counters_on(self) -> None:
         if self._on_counters is not None:
             with guarded("self_telemetry", self._counters):
                 self._on_counters(self._counters, self)
@@ -311,11 +344,12 @@ class Pipeline:
 
     def _export(self, records: list[Record]) -> None:
         in_memory, batched = iter(tuple(self._in_memory.items())), iter(self.batched)
-        run_to_completion(lambda: self._feed(in_memory, batched, records))
+        batch = tuple(records)
+        run_to_completion(lambda: self._feed(in_memory, batched, batch))
         self._adjust_high_water()
 
     def _feed(
-        self, in_memory: Iterator[tuple[str, Exporter]], batched: Iterator[Batched], records: list[Record]
+        self, in_memory: Iterator[tuple[str, Exporter]], batched: Iterator[Batched], records: Sequence[Record]
     ) -> None:
         """Feed those that are left."""
         for name, exporter in in_memory:
@@ -324,7 +358,7 @@ class Pipeline:
             with guarded(each.name, self._counters):
                 each.export(records)
 
-    def _feed_in_memory(self, name: str, exporter: Exporter, records: list[Record]) -> None:
+    def _feed_in_memory(self, name: str, exporter: Exporter, records: Sequence[Record]) -> None:
         failed = True
         try:
             with guarded(name, self._counters):
@@ -372,16 +406,16 @@ class Pipeline:
             return True
         timeout_s = self.exit_timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
-        self._drain(timeout_s)
+        self._drain(timeout_s, deadline)
         for exporter in self.batched:
             if exporter.reports:
                 with guarded(f"flush {exporter.name}", self._counters):
                     exporter.flush(max(0.0, deadline - time.monotonic()))
-        self.drain()
+        self._drain(0.0, deadline)
         self._closed = True
         self.high_water = 0
         self._wake.ring()
-        self.drain()
+        self._drain(0.0, deadline)
         done = True
         try:
             for exporter in self.batched:
@@ -395,11 +429,22 @@ class Pipeline:
                 getattr(in_memory, "shutdown", _nothing)()
         return done
 
+    def _drop_queue(self) -> None:
+        """Count as dropped what the time did not suffice for, at an exit beside producers that never stop."""
+        dropped = 0
+        with suppress(IndexError):
+            while True:
+                self.queue.popleft()
+                dropped += 1
+        if dropped:
+            self._count_dropped(dropped, DropReason.SHUTDOWN)
+
     def _count_left(self) -> None:
-        self.drain()  # whoever exports at this moment has done so by then
+        self._drain(0.0, time.monotonic() + _LAST_DRAIN_S)  # an export of this moment has ended by then
         for exporter in self.batched:
             exporter.count_left()
-        self.drain()
+        self._drop_queue()
+        self._drain(0.0, time.monotonic() + _LAST_DRAIN_S)
 
     def pause(self) -> None:
         """Write what is queued, then keep what comes until `resume` or `hand_over`."""
@@ -445,45 +490,3 @@ class Pipeline:
 
 def _nothing() -> None:
     """What an exporter without a `shutdown` does."""
-
-
-_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
-
-
-def _at_exit() -> None:
-    interrupt, timeout_s = None, None
-    for pipeline in list(_pipelines):
-        try:
-            pipeline.shutdown(timeout_s)
-        except KeyboardInterrupt as error:  # whoever waits for the exit has had enough
-            interrupt, timeout_s = error, 0.0
-            pipeline.shutdown(timeout_s)
-    if interrupt is not None:
-        raise interrupt
-
-
-def _shut_down_with_child() -> None:
-    """A child of `multiprocessing` ends without the interpreter's exit handlers, but runs finalizers of its own."""
-    running = sys.modules.get("multiprocessing.process")
-    util = sys.modules.get("multiprocessing.util")
-    if running is not None and util is not None and running.parent_process() is not None:
-        util.Finalize(None, _at_exit, exitpriority=_AFTER_THE_USERS)
-
-
-_AFTER_THE_USERS = -100
-
-
-def _each(method: str) -> Callable[[], None]:
-    def call() -> None:
-        for pipeline in list(_pipelines):
-            getattr(pipeline, method)()
-
-    return call
-
-
-atexit.register(_at_exit)
-os.register_at_fork(
-    before=_each("_before_fork"),
-    after_in_parent=_each("_after_fork_in_parent"),
-    after_in_child=_each("_after_fork_in_child"),
-)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from copy import copy
+from typing import TYPE_CHECKING, Any, Final, Self
 
+from taskpilot_obs._recording.content import UNKNOWN
 from taskpilot_obs._recording.spans import span_kind
+from taskpilot_obs._recording.statuses import Expected, expectation
 from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs.providers.names import canonical, infer_provider
-from taskpilot_obs.records import LLM_OPERATIONS, AttributeValue, Operation, plain_text
+from taskpilot_obs.records import LLM_OPERATIONS, AttributeValue, Operation, clean_attributes, plain_text
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from taskpilot_obs._recording.model_argument import FindModel
     from taskpilot_obs._recording.runtime import RecorderRuntime
     from taskpilot_obs.safety.checks import Checks
 
@@ -38,12 +42,14 @@ class Callsite:
     __slots__ = (
         "attributes",
         "checks",
+        "expected",
         "is_agent",
         "is_inner",
         "is_tool",
         "is_workflow",
         "name",
         "operation",
+        "parameters",
         "root_lineage",
         "runtime",
         "span_attributes",
@@ -66,6 +72,10 @@ class Callsite:
         """Nearest workflow and agent of a run with nothing above it."""
         self.attributes = runtime.fit(attributes)
         self.checks: Checks | None = None
+        self.parameters = UNKNOWN
+        """What the function that is called there names its arguments."""
+        self.expected: Callable[[BaseException], bool] | None = None
+        """Tells whether an exception is an expected outcome: its run is a success."""
         self.span_name = f"{operation.value} {name}" if name else operation.value
         self.span_kind = span_kind(operation)
         self.span_attributes: dict[str, AttributeValue] = {Attr.OPERATION: operation.value}
@@ -73,6 +83,33 @@ class Callsite:
         if key is not None:
             self.span_attributes[key] = name
         self.span_attributes.update({Attr.USER_PREFIX + key: value for key, value in self.attributes.items()})
+
+    @property
+    def shows_messages(self) -> bool:
+        """Whether spans show what goes in and comes out as messages: all but those of tools."""
+        return self.runtime.tracing is not None and not self.is_tool
+
+    def __getstate__(self) -> dict[str, object]:
+        """For pickle: a read-only mapping cannot be pickled, and the recorder becomes the default one elsewhere."""
+        slots = [name for each in type(self).__mro__ for name in getattr(each, "__slots__", ())]
+        return {name: getattr(self, name) for name in slots} | {"attributes": dict(self.attributes)}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self.attributes = clean_attributes(self.attributes)
+
+    def expecting(self, expected: Expected | None) -> Self:
+        """The same callsite, where these exceptions count as success.
+
+        Raises:
+            TypeError: `expected` is neither classes of exceptions nor a function.
+        """
+        if expected is None:
+            return self
+        own = copy(self)
+        own.expected = expectation(expected)
+        return own
 
 
 class LlmCallsite(Callsite):
@@ -86,7 +123,7 @@ class LlmCallsite(Callsite):
         attributes: for spans and audit log, of every call.
     """
 
-    __slots__ = ("canonical_model", "model", "priced", "provider")
+    __slots__ = ("canonical_model", "find_model", "model", "priced", "provider")
 
     def __init__(
         self,
@@ -98,6 +135,8 @@ class LlmCallsite(Callsite):
     ) -> None:
         super().__init__(runtime, operation, model or "", attributes)
         self.model = model
+        self.find_model: FindModel | None = None
+        """Finds the model among the arguments of a decorated function."""
         self.canonical_model: str | None = None
         """The model's one name, from the first call on."""
         self.provider = provider

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from contextlib import ContextDecorator
@@ -27,6 +28,12 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 _MEANT = {"tenant": "tenant_id", "user": "user_id", "session": "session_id"}
 """What is close to an identity's name and would be a free attribute: statistics by tenant would lose it in silence."""
+
+
+_LOST_IN_A_THREAD = (
+    "request_context() was entered in a thread and left in another context: what ran between did not see it. A web "
+    "framework runs a dependency that is a plain `def` in a thread: write it as `async def`"
+)
 
 
 class request_context(ContextDecorator):  # noqa: N801  used as a statement, like `contextlib.suppress`
@@ -59,7 +66,7 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
             log_failure("request_context", ConfigurationError(_not_these(attributes)))
         self._own = (tenant_id, user_id, session_id)
         self._attributes = attributes
-        self._tokens: list[Token[Scope | None]] = []
+        self._tokens: list[tuple[Token[Scope | None], bool]] = []
 
     def _scope(self) -> Scope:
         outer = current_scope.get()
@@ -102,13 +109,15 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
 
     def __enter__(self) -> Scope:
         scope = self._scope()
-        self._tokens.append(current_scope.set(scope))
+        self._tokens.append((current_scope.set(scope), _in_event_loop()))
         return scope
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        restore(current_scope, self._tokens.pop())
+        token, in_event_loop = self._tokens.pop()
+        if not restore(current_scope, token) and not in_event_loop:
+            log_failure("request_context", ConfigurationError(_LOST_IN_A_THREAD))
 
     async def __aenter__(self) -> Scope:
         return self.__enter__()
@@ -117,6 +126,11 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self.__exit__(kind, error, trace)
+
+
+def _in_event_loop() -> bool:
+    # The public `get_running_loop` raises where there is none, which costs ten times as much.
+    return asyncio._get_running_loop() is not None  # noqa: SLF001
 
 
 def _not_these(given: Iterable[str]) -> str:

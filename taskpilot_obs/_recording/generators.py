@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from taskpilot_obs._recording.scope import current_scope, restore
 from taskpilot_obs._recording.statuses import classify
 from taskpilot_obs.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
+    from contextvars import Token
 
     from taskpilot_obs._recording.invocation import ActiveInvocation
+    from taskpilot_obs.records import Scope
 
 R = TypeVar("R")
 
@@ -53,14 +56,26 @@ class _Returned(Exception):  # noqa: N818  it reports an end, no error
         super().__init__()
 
 
+def bind(run: ActiveInvocation) -> Token[Scope | None] | None:
+    """Let what runs now work for the request that called `run`; None where it does already."""
+    return None if run.scope is current_scope.get() else current_scope.set(run.scope)
+
+
+def unbind(request: Token[Scope | None] | None) -> None:
+    """Undo `bind`."""
+    if request is not None:
+        restore(current_scope, request)
+
+
 def _step(run: ActiveInvocation, advance: Callable[..., Any], *args: Any) -> Any:
-    step = run.attach()
+    step, request = run.attach(), bind(run)
     try:
         return advance(*args)
     except StopIteration as end:
         raise _Returned(end.value) from None
     finally:
         run.detach(step)
+        unbind(request)
 
 
 def wrap_async_generator(  # noqa: C901  the protocol of PEP 525, whole
@@ -103,8 +118,9 @@ def wrap_async_generator(  # noqa: C901  the protocol of PEP 525, whole
 async def _step_async(run: ActiveInvocation | None, advance: Callable[..., Any], *args: Any) -> Any:
     if run is None:
         return await advance(*args)
-    step = run.attach()
+    step, request = run.attach(), bind(run)
     try:
         return await advance(*args)
     finally:
         run.detach(step)
+        unbind(request)

@@ -11,7 +11,8 @@ from contextvars import Token
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from taskpilot_obs._recording import spans
-from taskpilot_obs._recording.content import Details, text_length
+from taskpilot_obs._recording.content import output_messages, text_of
+from taskpilot_obs._recording.details import Details, text_length
 from taskpilot_obs._recording.rollups import Totals, sum_of
 from taskpilot_obs._recording.scope import current_scope
 from taskpilot_obs._recording.snapshots import NO_LLM_CALL, end_of, start_of
@@ -124,7 +125,7 @@ class ActiveInvocation:
         self._step: Step | None = None
 
     def __del__(self) -> None:
-        if not self.started_ns or self.ended_ns or sys.is_finalizing():
+        if not self.is_open or sys.is_finalizing():
             return
         self._step = None  # a finalizer runs in whatever context there is
         self.end(Status.ABANDONED)
@@ -190,7 +191,7 @@ class ActiveInvocation:
         if self.ended_ns:
             return
         if result is not None:
-            self.set_output(result)
+            self.observe_output(result)
         runtime = self.callsite.runtime
         self.ended_ns = at_ns or runtime.now()
         self.status = status
@@ -219,11 +220,12 @@ class ActiveInvocation:
         """
         if self.ended_ns:
             return
-        runtime = self.callsite.runtime
+        runtime, expected = self.callsite.runtime, self.callsite.expected
         status = Status.ERROR
         try:
             with guarded("classify", runtime.counters):
-                status, error_type = classify(type(error))
+                is_expected = expected is not None and expected(error)
+                status, error_type = (SUCCESS, "") if is_expected else classify(type(error))
                 if status in BAD:
                     details = self._note()
                     details.error_type = error_type
@@ -351,6 +353,11 @@ class ActiveInvocation:
         """Whether it has ended."""
         return self.ended_ns != 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has started and not ended."""
+        return self.started_ns != 0 and not self.ended_ns
+
     def lineage(self) -> tuple[str | None, str | None]:
         """The nearest workflow and agent. A task stands as its own workflow."""
         parent, callsite = self.parent, self.callsite
@@ -386,42 +393,63 @@ class ActiveInvocation:
         """Note what went in: its length, and the redacted text when content capture is on."""
         if type(value) is str:
             self.input_length = len(value)
-        text = self._captured(value)
-        if text is not None:
-            self._note().input_text = text
-            self._set_on_span(Attr.INPUT_TEXT, text)
-
-    def set_output(self, value: object) -> None:
-        """Note what came out: its length, and the redacted text when content capture is on."""
-        if type(value) is str:
-            self.output_length = len(value)
-        text = self._captured(value)
-        if text is not None:
-            self._note().output_text = text
-            self._set_on_span(Attr.OUTPUT_TEXT, text)
+        if self._keep_input(value) and self.details is not None:
+            for key, text in self.details.input_attributes().items():
+                self._set_on_span(key, text)
 
     def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Note what a function was called with: how much text, and the redacted arguments when content is captured."""
         self.input_length = text_length(args, kwargs)
-        text = self._captured({"args": args, "kwargs": kwargs} if kwargs else args)
-        if text is not None:
-            self._note().input_text = text
+        if self.callsite.runtime.redactor is not None:
+            arguments = self.callsite.parameters.bind(args, kwargs)
+            if arguments:
+                self._keep_input(arguments)
 
-    def _captured(self, value: object) -> str | None:
-        """The redacted text of a value; None where content is not captured, or the value cannot be read."""
+    def _keep_input(self, value: object) -> bool:
         runtime = self.callsite.runtime
-        if runtime.redactor is not None:
+        if runtime.redactor is None:
+            return False
+        with guarded("capture", runtime.counters):
+            self._note().keep_input(value, runtime.redactor, as_messages=self.callsite.shows_messages)
+            return True
+        return False
+
+    def set_output(self, value: object) -> None:
+        """Note what came out: its length, and the redacted text when content capture is on.
+
+        What is stated here wins over what a decorated function returns or a stream yields.
+        """
+        if self.ended_ns:
+            return
+        self._note().output_stated = False
+        self.observe_output(value)
+        self._note().output_stated = True
+
+    def observe_output(self, value: object) -> None:
+        """Note what came out, unless the application has stated it."""
+        if self.details is not None and self.details.output_stated:
+            return
+        if type(value) is str:
+            self.output_length = len(value)
+        runtime = self.callsite.runtime
+        redactor = runtime.redactor
+        if redactor is not None:
             with guarded("capture", runtime.counters):
-                return runtime.redactor.value(value)
-        return None
+                text = self._note().output_text = redactor.value(value)
+                self._set_on_span(Attr.OUTPUT_TEXT, text)
+                if self.span is not None and self.callsite.shows_messages:
+                    reasons = getattr(self, "finish_reasons", ())
+                    self._set_on_span(Attr.OUTPUT_MESSAGES, output_messages(value, redactor.text, reasons) or "[]")
 
     def note_item(self, item: object) -> None:
         """Note one item of a stream."""
         if type(item) is str:
             self.output_length = (self.output_length or 0) + len(item)
-            redactor = self.callsite.runtime.redactor
-            if redactor is not None:
-                self._note().keep_text(item, 2 * redactor.max_length)
+        runtime = self.callsite.runtime
+        redactor = runtime.redactor
+        if redactor is not None and item is not None:
+            with guarded("capture", runtime.counters):
+                self._note().keep_text(text_of(item), 2 * redactor.max_length)
 
     def finish_stream(self, result: object) -> None:
         """End as `success` what was streamed."""
@@ -439,7 +467,7 @@ class ActiveInvocation:
         text = self.details.output_text if self.details is not None else None
         if text is not None:
             length = self.output_length
-            self.set_output(text)
+            self.observe_output(text)
             self.output_length = length
 
     def _note(self) -> Details:

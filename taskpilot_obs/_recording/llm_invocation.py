@@ -7,10 +7,18 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from taskpilot_obs._recording.invocation import ActiveInvocation
-from taskpilot_obs._recording.llm_outcome import canonical_model_of, in_event_loop, outcome_attributes, parse_amount
+from taskpilot_obs._recording.llm_outcome import (
+    ask_for,
+    canonical_model_of,
+    in_event_loop,
+    is_unbilled,
+    outcome_attributes,
+    parse_amount,
+)
+from taskpilot_obs._recording.scope import current_admitted
 from taskpilot_obs._recording.snapshots import start_of
 from taskpilot_obs._support.guarded import guarded
-from taskpilot_obs.providers.errors import error_category, is_refused, is_stated_refusal, stated_category
+from taskpilot_obs.providers.errors import error_category, is_refused, stated_category
 from taskpilot_obs.providers.names import canonical
 from taskpilot_obs.records import NO_ATTRIBUTES, Status, plain_text
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
@@ -22,16 +30,15 @@ if TYPE_CHECKING:
 
     from taskpilot_obs._recording.callsite import LlmCallsite
     from taskpilot_obs._recording.rollups import Totals
+    from taskpilot_obs._recording.scope import Admitted
     from taskpilot_obs._recording.spans import LiveSpan
     from taskpilot_obs.records import Invocation, Started
     from taskpilot_obs.usage import Reading
 
 T = TypeVar("T")
+_admitted = current_admitted.get
 
 FROM_CALLER = "caller"
-NOTHING_DROPPED: frozenset[str] = frozenset()
-_NOT_PROVEN = frozenset({Status.SUCCESS, Status.CANCELLED, Status.ABANDONED, Status.INTERRUPTED})
-"""Statuses that do not tell whether the provider worked for the call."""
 RESPONSE_ERROR = "response_error"
 """The `error_type` of a call that was answered, with an error."""
 _FIELDS = frozenset(Usage._fields)
@@ -55,33 +62,11 @@ class LlmInvocation(ActiveInvocation):
     """One LLM call. Nothing here raises: what cannot be read stays unknown and is counted."""
 
     __slots__ = (
-        "_answered",
-        "_listeners",
-        "_priced",
-        "_reader",
-        "_refused",
-        "_unread",
-        "billed_by",
-        "cached",
-        "cost",
-        "cost_source",
-        "dropped",
-        "error_category",
-        "finish_reasons",
-        "first_token_ns",
-        "price_gap",
-        "provider",
-        "request_model",
-        "response_id",
-        "response_model",
-        "retries",
-        "service_tier",
-        "stated_cost",
-        "stated_error",
-        "streaming",
-        "table_cost",
-        "usage",
-        "usage_inconsistent",
+        *("_answered", "_listeners", "_priced", "_reader", "_refused", "_unread", "admitted"),
+        *("billed_by", "cached", "cost", "cost_source", "dropped", "error_category", "finish_reasons"),
+        *("first_token_ns", "price_gap", "provider", "request_model", "response_id", "response_model"),
+        *("retries", "service_tier", "stated_cost", "stated_error", "streaming", "table_cost", "usage"),
+        *("usage_inconsistent",),
     )
 
     _listeners: tuple[LlmListener, ...]
@@ -95,8 +80,9 @@ class LlmInvocation(ActiveInvocation):
             prices = runtime.prices
             prices.warm_up()  # loads the price table, off this thread
             callsite.priced = prices.ready
+        self.admitted: Admitted | None = None if runtime.limits is None else _admitted()
         self.provider = callsite.provider
-        self.request_model = callsite.model
+        self.request_model: str | None = callsite.model
         self.response_model: str | None = None
         self.response_id: str | None = None
         self.finish_reasons: tuple[str, ...] = ()
@@ -109,10 +95,8 @@ class LlmInvocation(ActiveInvocation):
         self.stated_cost: Decimal | None = None
         self.table_cost: Decimal | None = None
         self.price_gap: str | None = None
-        self.billed_by: str | None = None
-        """The provider that the answer's own ID proves, where the caller stated another one."""
-        self.dropped: frozenset[str] = NOTHING_DROPPED
-        """Details of the usage that a framework may have left out."""
+        self.billed_by: str | None = None  # the provider that the answer's own ID proves
+        self.dropped: frozenset[str] = frozenset()  # details of the usage that a framework may have left out
         self._answered = False
         self._refused = False
         self._listeners = ()
@@ -147,10 +131,26 @@ class LlmInvocation(ActiveInvocation):
             with guarded("llm_listener", self.callsite.runtime.counters):
                 listener.llm_began(self)
 
+    def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        """Note what a function was called with, the model among it."""
+        super().set_arguments(args, kwargs)
+        callsite = self.callsite
+        if callsite.find_model is not None:
+            ask_for(self, callsite, callsite.find_model(args, kwargs))
+
     # --- what the caller says ----------------------------------------------------------------------------------------
 
     def record_response(self, response: object) -> None:
-        """Read usage, model and finish reasons from a provider's response: an SDK's object, a dict, a message."""
+        """Read usage, model and finish reasons from a provider's response: an SDK's object, a dict, a message.
+
+        Where content is captured, the response is kept as what came out.
+        """
+        self.note_response(response)
+        if not self.ended_ns and self.callsite.runtime.redactor is not None:
+            self.observe_output(response)
+
+    def note_response(self, response: object) -> None:
+        """Read a response like `record_response`, and keep none of its content."""
         with guarded("record_response", self.callsite.runtime.counters):
             self.record_reading(self._read(response))
 
@@ -165,7 +165,7 @@ class LlmInvocation(ActiveInvocation):
         limits = self.callsite.runtime.limits
         limited = limits is not None and limits.count_tokens
         if self.span is not None or limited or self._listeners:
-            self.record_response(response)
+            self.note_response(response)
         elif not self.ended_ns:
             self._unread = response
 
@@ -175,10 +175,7 @@ class LlmInvocation(ActiveInvocation):
             self._note_reading(reading)
 
     def note_dropped(self, *details: str) -> None:
-        """State which details of the usage, by the fields of `Usage`, a framework does not hand on.
-
-        Where one of them has a price of its own, the cost of the call counts as partial.
-        """
+        """State which fields of `Usage` a framework drops: where one has a price of its own, the cost is partial."""
         self.dropped = self.dropped.union(details)
 
     def note_gap(self, gap: str) -> None:
@@ -232,10 +229,7 @@ class LlmInvocation(ActiveInvocation):
         reading = self._read(usage)
         if reading.usage is None:
             raise ValueError(f"usage: nothing that states tokens, but an object of type {type(usage).__name__}")
-        self.usage, self.usage_inconsistent = reading.usage, reading.inconsistent
-        self.service_tier = reading.service_tier or self.service_tier
-        self.stated_cost = reading.cost if reading.cost is not None else self.stated_cost
-        self.price_gap = reading.gap or self.price_gap
+        self._note_reading(reading)
 
     def record_model(self, model: str | None) -> None:
         """Note the model that answered, where the response does not say; None, or no text at all, changes nothing."""
@@ -360,7 +354,13 @@ class LlmInvocation(ActiveInvocation):
                 self.open_stream()
             if self._reader is not None and self._reader.feed(item) and not self.first_token_ns:
                 self.first_token()
+            if self.admitted is not None:
+                self.admitted.note_streamed(item)
         super().note_item(item)
+
+    def droppable(self) -> bool:
+        """Whether the queue may drop it: not the end of a call for which budgets hold a reservation."""
+        return super().droppable() and (self.admitted is None or not self.ended_ns)
 
     def finish_stream(self, result: object) -> None:
         """End as `success`, with the usage that the stream stated."""
@@ -383,7 +383,7 @@ class LlmInvocation(ActiveInvocation):
         listeners = () if self.ended_ns else self._listeners
         try:
             if result is not None:
-                self.record_response(result)
+                self.note_response(result)
         finally:  # a Ctrl-C while it is read is the user's, and must not leave the call open
             limits = self.callsite.runtime.limits
             if limits is not None and not self.ended_ns:
@@ -454,10 +454,7 @@ class LlmInvocation(ActiveInvocation):
 
     def _is_refused(self) -> bool:
         """Whether nothing is billed: the call failed before an answer or a first token, and was refused."""
-        if self._answered or self.first_token_ns or self.status in _NOT_PROVEN:
-            return False
-        stated = self.stated_error
-        return self._refused or self.status is Status.BLOCKED or (stated is not None and is_stated_refusal(stated))
+        return not self._answered and is_unbilled(self, refused=self._refused)
 
     def _write_outcome(self, live: LiveSpan) -> None:
         super()._write_outcome(live)
@@ -503,5 +500,6 @@ class LlmInvocation(ActiveInvocation):
             None if hit or self.cost is None else self.price_gap,
             None if hit else self.table_cost,
             canonical_model_of(self.callsite, self.request_model, self.response_model),
+            None if self.admitted is None else self.admitted.reservation_id,
         )
         return super()._freeze_end(llm_call)

@@ -6,11 +6,15 @@ import sys
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Final, Protocol
 
+from taskpilot_obs.providers.errors import is_stated_refusal
+from taskpilot_obs.providers.names import infer_provider
+from taskpilot_obs.records import Status
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.callsite import LlmCallsite
     from taskpilot_obs.records import AttributeValue, Usage
+    from taskpilot_obs.usage.values import StatedError
 
 _USAGE_ATTRIBUTES: Final = (
     Attr.INPUT_TOKENS,
@@ -23,6 +27,8 @@ _USAGE_ATTRIBUTES: Final = (
     Attr.REASONING_TOKENS,
 )
 """Of the fields of `Usage`, in its order."""
+_NOT_PROVEN: Final = frozenset({Status.SUCCESS, Status.CANCELLED, Status.ABANDONED, Status.INTERRUPTED})
+"""Statuses that do not tell whether the provider worked for the call."""
 
 
 class AnsweredCall(Protocol):
@@ -36,6 +42,10 @@ class AnsweredCall(Protocol):
     streaming: bool
     started_ns: int
     first_token_ns: int
+    request_model: str | None
+    provider: str | None
+    stated_error: StatedError | None
+    status: Status
 
 
 def outcome_attributes(call: AnsweredCall, cost: Decimal | None) -> dict[str, AttributeValue | tuple[str, ...]]:
@@ -59,6 +69,27 @@ def outcome_attributes(call: AnsweredCall, cost: Decimal | None) -> dict[str, At
     if call.finish_reasons:
         attributes[Attr.RESPONSE_FINISH_REASONS] = call.finish_reasons
     return attributes
+
+
+def is_unbilled(call: AnsweredCall, *, refused: bool) -> bool:
+    """Whether a call that was not answered is free: it was refused before a first token.
+
+    Args:
+        call: one that has ended.
+        refused: whether its exception is a refusal of the provider.
+    """
+    if call.first_token_ns or call.status in _NOT_PROVEN:
+        return False
+    stated = call.stated_error
+    return refused or call.status is Status.BLOCKED or (stated is not None and is_stated_refusal(stated))
+
+
+def ask_for(call: AnsweredCall, here: LlmCallsite, model: str | None) -> None:
+    """Note the model that a call's arguments name, and the provider that it tells where the callsite states none."""
+    if model is not None and model != here.model:
+        call.request_model = model
+        if here.provider == infer_provider(here.model):
+            call.provider = infer_provider(model)
 
 
 def canonical_model_of(here: LlmCallsite, asked: str | None, answered: str | None) -> str | None:

@@ -31,6 +31,9 @@ class CallLimits(Protocol):
     def before(self, call: Any, args: Sequence[object], kwargs: Mapping[str, object], /) -> None:
         """Ask before a call; raises the refusal of what is in enforce mode."""
 
+    def before_block(self, call: Any, stated: Mapping[str, object], /) -> None:
+        """Ask before a block that makes a call; raises likewise."""
+
     async def before_async(self, call: Any, args: Sequence[object], kwargs: Mapping[str, object], /) -> None:
         """Like `before`, in an event loop."""
 

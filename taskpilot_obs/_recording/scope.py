@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from taskpilot_obs.records import Scope
@@ -11,6 +11,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 current_scope: ContextVar[Scope | None] = ContextVar("taskpilot_obs_scope", default=None)
+
+
+class Admitted(Protocol):
+    """What budgets reserved for a call."""
+
+    @property
+    def reservation_id(self) -> str:
+        """Names the reservation, on the call's record too."""
+
+    def note_streamed(self, item: object) -> None:
+        """Note one item of the call's stream, for an estimate if its usage never comes."""
+
+
+current_admitted: ContextVar[Admitted | None] = ContextVar("taskpilot_obs_admitted", default=None)
+"""What budgets reserved for the call that the code around is about to make."""
 
 
 def restore(variable: ContextVar[T], token: Token[T]) -> bool:

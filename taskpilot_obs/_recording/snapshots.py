@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from taskpilot_obs._recording.content import NO_DETAILS
+from taskpilot_obs._recording.details import NO_DETAILS
 from taskpilot_obs._support import ids
 from taskpilot_obs.records import Invocation, Started, clean_attributes
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from taskpilot_obs._recording.callsite import Callsite
-    from taskpilot_obs._recording.content import Details
+    from taskpilot_obs._recording.details import Details
     from taskpilot_obs._recording.rollups import Totals
     from taskpilot_obs._recording.spans import LiveSpan
     from taskpilot_obs.records import Scope, Status
@@ -121,6 +121,9 @@ def end_of(run: Run, llm_call: tuple[object, ...] = NO_LLM_CALL) -> Invocation:
     took_ns = run.ended_ns - run.started_ns
     how = (run.status, took_ns / 1e9 if took_ns > 0 else 0.0)
     rollup = None if totals is None else totals.frozen()
+    if begun.input_length != run.input_length or begun.input_text != details.input_text:
+        # `set_input` came after the start was frozen.
+        begun = begun._replace(input_length=run.input_length, input_text=details.input_text)
     if details.attributes:
         begun = begun._replace(attributes=clean_attributes({**begun.attributes, **details.attributes}))
     brought = (details.error_type, details.error_message, run.output_length, details.output_text, rollup)

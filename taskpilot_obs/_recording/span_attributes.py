@@ -9,7 +9,7 @@ from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.callsite import Callsite
-    from taskpilot_obs._recording.content import Details
+    from taskpilot_obs._recording.details import Details
     from taskpilot_obs._recording.spans import LiveSpan
     from taskpilot_obs.records import AttributeValue, Scope, Status
 
@@ -37,8 +37,8 @@ def start_attributes(
             attributes[Attr.CONVERSATION_ID] = session
         if free:
             attributes.update({Attr.USER_PREFIX + name: value for name, value in free.items()})
-    if details is not None and details.input_text is not None:
-        attributes[Attr.INPUT_TEXT] = details.input_text
+    if details is not None:
+        attributes.update(details.input_attributes())
     return attributes
 
 

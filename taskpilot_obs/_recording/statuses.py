@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from taskpilot_obs._support.bounded import BoundedDict
+from collections.abc import Callable
+
 from taskpilot_obs.exceptions import RefusedError
 from taskpilot_obs.records import Status
+
+Expected = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+"""What `expected=` takes: exception classes, or a function that tells whether an exception is an expected outcome."""
 
 _MAX_CLASSES = 2_000
 _BY_NAME = {
@@ -15,16 +19,41 @@ _BY_NAME = {
     "concurrent.futures._base.CancelledError": Status.CANCELLED,
     "trio.Cancelled": Status.CANCELLED,
     "builtins.TimeoutError": Status.TIMEOUT,
+    # Control flow of task queues, servers and frameworks, which decorated functions meet without any integration.
+    "greenlet.GreenletExit": Status.CANCELLED,
+    "starlette.requests.ClientDisconnect": Status.CANCELLED,
+    "werkzeug.exceptions.ClientDisconnected": Status.CANCELLED,
+    "django.core.exceptions.RequestAborted": Status.CANCELLED,
+    "celery.exceptions.Retry": Status.INTERRUPTED,
+    "celery.exceptions.Ignore": Status.CANCELLED,
+    "celery.exceptions.Reject": Status.CANCELLED,
+    "celery.exceptions.TaskRevokedError": Status.CANCELLED,
+    "billiard.exceptions.SoftTimeLimitExceeded": Status.TIMEOUT,
+    "billiard.exceptions.TimeLimitExceeded": Status.TIMEOUT,
+    "billiard.exceptions.Terminated": Status.CANCELLED,
+    "dramatiq.errors.Retry": Status.INTERRUPTED,
+    "dramatiq.middleware.time_limit.TimeLimitExceeded": Status.TIMEOUT,
+    "dramatiq.middleware.shutdown.Shutdown": Status.CANCELLED,
+    "huey.exceptions.RetryTask": Status.INTERRUPTED,
+    "huey.exceptions.CancelExecution": Status.CANCELLED,
+    "agents.exceptions.MaxTurnsExceeded": Status.BLOCKED,
+    "agents.exceptions.InputGuardrailTripwireTriggered": Status.BLOCKED,
+    "agents.exceptions.OutputGuardrailTripwireTriggered": Status.BLOCKED,
+    "agents.exceptions.ToolInputGuardrailTripwireTriggered": Status.BLOCKED,
+    "agents.exceptions.ToolOutputGuardrailTripwireTriggered": Status.BLOCKED,
+    "pydantic_ai.exceptions.UsageLimitExceeded": Status.BLOCKED,
+    "pydantic_ai.exceptions.ModelRetry": Status.INTERRUPTED,
+    "pydantic_ai.exceptions.CallDeferred": Status.INTERRUPTED,
+    "pydantic_ai.exceptions.ApprovalRequired": Status.INTERRUPTED,
 }
 _TIMEOUT_SUFFIXES = ("Timeout", "TimeoutError", "TimeoutException")
-_known: BoundedDict[type[BaseException], tuple[Status, str]] = BoundedDict(_MAX_CLASSES)
-"""Bounded, because classes that are made at run time must not be kept for ever."""
+_known: dict[type[BaseException], tuple[Status, str]] = {}
 
 
 def register_status(class_name: str, status: Status) -> None:
     """Let an exception class, and all that derive from it, end operations with this status.
 
-    For integrations: a framework's control flow (LangGraph's interrupts and handoffs) is no error.
+    Use it where a framework raises to steer its own control flow: a hand-over, a retry, a pause for a human.
 
     Args:
         class_name: module and qualified name, so that the framework need not be imported.
@@ -38,6 +67,8 @@ def classify(kind: type[BaseException]) -> tuple[Status, str]:
     """Status, and the name for `error.type`: qualified with the module, builtins bare (as OpenTelemetry does)."""
     found = _known.get(kind)
     if found is None:
+        if len(_known) >= _MAX_CLASSES:  # classes made at run time must not be kept for ever
+            _known.clear()
         found = _known[kind] = (_status(kind), error_type(kind))
     return found
 
@@ -57,3 +88,24 @@ def _status(kind: type[BaseException]) -> Status:
         if ancestor.__name__.endswith(_TIMEOUT_SUFFIXES):
             return Status.TIMEOUT
     return Status.ERROR
+
+
+def expectation(given: Expected | None) -> Callable[[BaseException], bool] | None:
+    """The function that tells whether an exception is expected; None where none is.
+
+    Args:
+        given: what a user passed as `expected=`.
+
+    Raises:
+        TypeError: it is neither an exception class, nor a tuple of them, nor a function.
+    """
+    if given is None:
+        return None
+    classes = given if isinstance(given, tuple) else (given,)
+    if all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
+        return lambda error: isinstance(error, classes)  # type: ignore[arg-type]  # classes, as was just asked
+    if callable(given) and not isinstance(given, type):
+        return given
+    raise TypeError(
+        f"expected: given {given!r}; give exception classes, or a function of an exception that returns a bool"
+    )

@@ -13,6 +13,7 @@ RULES: Final = Path("prometheus", "rules")
 """The folder of rules below the shipped tree."""
 SETTINGS: Final = Path("prometheus", "slo.yml")
 """The settings that the shipped rules were rendered from."""
+_READABLE: Final = 0o644
 
 
 def observability_dir() -> Path:
@@ -68,5 +69,22 @@ def _differs(source: Path, target: Path) -> bool:
 
 
 def _copy(source: Path, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copyfile(source, target))
+    make_readable_folder(target.parent)
+    shutil.copyfile(source, target)
+    target.chmod(_READABLE | (source.stat().st_mode & 0o111))
+    return target
+
+
+def make_readable_folder(folder: Path) -> None:
+    """Make a folder and its missing parents readable by everybody, whatever the umask: servers run as other users."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir()
+        each.chmod(0o755)
+
+
+def write_readable(target: Path, text: str) -> None:
+    """Write a file that everybody may read, whatever the umask: servers run as other users."""
+    make_readable_folder(target.parent)
+    target.write_text(text, encoding="utf-8")
+    target.chmod(_READABLE)

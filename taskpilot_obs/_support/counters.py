@@ -25,6 +25,11 @@ class InternalCounters:
         """Count `amount` more of `metric` with these label values."""
         self._pending.append((metric, labels, amount))
 
+    @property
+    def pending(self) -> int:
+        """How many counts wait to be taken."""
+        return len(self._pending)
+
     def take(self) -> Counter[tuple[Metric, tuple[str, ...]]]:
         """What came since the last time."""
         taken: Counter[tuple[Metric, tuple[str, ...]]] = Counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from taskpilot_obs._support.bounded import BoundedDict
@@ -89,7 +90,8 @@ def log_failure(where: str, error: BaseException) -> None:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     said = f": {error}" if isinstance(error, ConfigurationError | StoreError) else ""
-    logger.error("taskpilot_obs: %s failed with %s%s%s", where, type(error).__qualname__, place, said)
+    with suppress(Exception):  # a logging handler of the application's that fails must not cost us a thread
+        logger.error("taskpilot_obs: %s failed with %s%s%s", where, type(error).__qualname__, place, said)
 
 
 def forget_causes() -> None:

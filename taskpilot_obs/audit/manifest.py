@@ -93,7 +93,7 @@ def append_rest(path: Path, source: BinaryIO, start: int) -> None:
     """
     source.seek(start)
     file = open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    with os.fdopen(file, "wb") as target:
+    with open(file, "wb") as target:  # noqa: PTH123  a descriptor
         shutil.copyfileobj(source, target, _COPY)
         target.write(b"\n")
         target.flush()

@@ -209,6 +209,8 @@ def _end_row(record: Invocation) -> Row:
     more = None
     if record.attributes or rollup is not None or record.error_message or record.input_text or record.output_text:
         more = _more(_rare_fields(record))
+    elif record.price_gap is not None:
+        more = {Field.PRICE_GAP: record.price_gap}
     values = (*_END_VALUES(record), milliseconds(duration_s), *llm, more)
     return _END_KEY(record), record.start_unix_ns + int(duration_s * _NS), values
 
@@ -225,6 +227,7 @@ def _rare_fields(record: Invocation) -> Fields:
         Field.ERROR_MESSAGE: record.error_message,
         Field.INPUT: record.input_text,
         Field.OUTPUT: record.output_text,
+        Field.PRICE_GAP: record.price_gap,
         **({} if record.rollup is None else _rollup_fields(record.rollup)),
         Field.ATTRIBUTES: record.attributes or None,
     }

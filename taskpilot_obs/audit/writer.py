@@ -267,7 +267,7 @@ class Writer:
 
     def _mend(self) -> bytes:
         """Move a torn last line to the file for such; returns the last whole line."""
-        with os.fdopen(self._file, "rb", closefd=False) as file:
+        with open(self._file, "rb", closefd=False) as file:  # not `os.fdopen`, which eventlet replaces: it would close
             line, end = last_line(file, self._size)
             if end < self._size:
                 manifest.append_rest(self._log.torn, file, end)

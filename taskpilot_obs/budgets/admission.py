@@ -1,4 +1,4 @@
-"""Budgets at work: asked before an LLM call, booked after it."""
+"""Asked before an LLM call: has every budget room for it, and what is reserved while it runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs._support.guarded import guarded, log_failure
-from taskpilot_obs.budgets.alerts import failure_of, refusal_of
-from taskpilot_obs.budgets.estimates import CallEstimate, estimate_call
-from taskpilot_obs.budgets.ledger import Account, Charge, Ledger, Refusal, ReservationLine
+from taskpilot_obs.budgets.alerts import exhausted_by, failure_of, refusal_of
+from taskpilot_obs.budgets.estimates import CallEstimate, StreamEstimate, estimate_call
+from taskpilot_obs.budgets.ledger import Account, Charge, Ledger, Refusal, ReservationLine, reservation_key
 from taskpilot_obs.budgets.model import Budget, CallScope, Windows, to_pico_usd
 from taskpilot_obs.exceptions import (
     BudgetExceededError,
@@ -19,7 +19,7 @@ from taskpilot_obs.exceptions import (
     RefusedError,
     StoreError,
 )
-from taskpilot_obs.records import Origin
+from taskpilot_obs.records import Origin, Usage
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.llm_invocation import LlmInvocation
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 COMPONENT: Final = "budgets"
 RESERVATION_S: Final = 900.0
-"""How long a reservation lasts that nobody settles: its process is dead, or its record was lost."""
+"""How long a reservation lasts that its process does not renew."""
+_RENEWALS: Final = 3
+"""How often a reservation is renewed within its length."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_PRICE: Final = "no price is known for the model"
 _NO_STORE: Final = "the store of the budgets cannot be asked"
@@ -44,6 +46,39 @@ class AdmissionRequest(NamedTuple):
     estimate: CallEstimate
     origin: Origin
     at_unix_ns: int
+
+
+class Admitted:
+    """A call that was admitted: what is reserved for it, and what it has streamed so far.
+
+    Args:
+        request: the question.
+        is_block: whether the reservation ends with a block of code, in which calls are recorded, rather than with the
+            record of one call.
+    """
+
+    __slots__ = ("assumed_for", "is_block", "is_cancelled", "is_recorded", "lines", "request", "streamed")
+
+    def __init__(self, request: AdmissionRequest, *, is_block: bool = False) -> None:
+        self.request = request
+        self.is_block = is_block
+        self.lines: tuple[ReservationLine, ...] = ()
+        self.streamed = StreamEstimate()
+        self.is_cancelled = False
+        """Whether the call was given up before it was made; a thread may still be reserving for it."""
+        self.is_recorded = False
+        """Whether a call within the block was recorded."""
+        self.assumed_for: str | None = None
+        """The call within the block that was booked by estimate: the reservation is for one."""
+
+    def note_streamed(self, item: object) -> None:
+        """Note one item of the call's stream, for an estimate if its usage never comes."""
+        self.streamed.note(item)
+
+    @property
+    def reservation_id(self) -> str:
+        """Names the reservation, in the ledger and on the call's record."""
+        return self.request.reservation_id
 
 
 class BudgetDeps(NamedTuple):
@@ -60,26 +95,30 @@ class AdmissionController:
     """The budgets of one recorder.
 
     Args:
-        means: clock, prices and where decisions go.
+        deps: clock, prices and where decisions go.
         ledger: where budgets are kept.
-        reservation_s: how long a reservation lasts that nobody settles.
+        reservation_s: how long a reservation lasts that its process does not renew.
     """
 
-    def __init__(self, means: BudgetDeps, ledger: Ledger, *, reservation_s: float = RESERVATION_S) -> None:
-        self._clock, self._prices, self.counters, self.emit = means
+    def __init__(self, deps: BudgetDeps, ledger: Ledger, *, reservation_s: float = RESERVATION_S) -> None:
+        self._clock, self._prices, self.counters, self.emit = deps
         self.ledger = ledger
         self.budgets: tuple[Budget, ...] = ()
         self.enforced: tuple[Budget, ...] = ()
         self.shadows: tuple[Budget, ...] = ()
         self.windows = Windows()
-        self.held: dict[str, tuple[ReservationLine, ...]] = {}
-        """What calls of this process hold, until their end is booked."""
+        self.held: dict[str, Admitted] = {}
+        """The reservations of this process, until the end of their calls is booked."""
         self.catch_up: Callable[[], object] = lambda: None
-        """Books what has ended and waits in a queue; set by whoever owns the queue."""
+        """Books the calls that have ended and wait in a queue; set by the owner of the queue."""
+        self.end_later: Callable[[str, bool], object] = lambda _reservation_id, _billed: None
+        """Ends a reservation behind what waits in a queue; set by the owner of the queue."""
         self._reservation = timedelta(seconds=reservation_s)
+        self.renew_every_s = reservation_s / _RENEWALS
+        self._renew_at = _EPOCH
 
     def add(self, budget: Budget) -> None:
-        """Watch one more budget; the same one again changes nothing.
+        """Watch one more budget; an equal one again changes nothing.
 
         Raises:
             ConfigurationError: another budget has its name.
@@ -112,21 +151,46 @@ class AdmissionController:
 
         Raises:
             BudgetExceededError: a budget in `enforce` mode has no room for it.
-            BudgetUnavailableError: one that is closed then cannot ask its store, or knows no price.
+            BudgetUnavailableError: a budget that is closed in this case cannot ask its store, or knows no price.
         """
-        request = None
-        with guarded(COMPONENT, self.counters):
-            request = self._request(run, args, kwargs)
-        if request is not None and request.reservation_id not in self.held:
-            self.ask(request)
+        admitted = self._admitted(run, args, kwargs)
+        if admitted is not None:
+            self.admit(admitted)
+
+    def before_block(self, run: LlmInvocation, stated: Mapping[str, object]) -> None:
+        """Reserve for a `with` block, which must not wait for a store in an event loop.
+
+        Raises:
+            ConfigurationError: it would; the message says what to write instead.
+        """
+        admitted = self._admitted(run, (), stated)
+        if admitted is None:
+            return
+        if self.ledger.blocking and _in_event_loop() and self._concerns(admitted, self.enforced):
+            raise ConfigurationError(
+                "`with track_llm(…)` in a coroutine would block its event loop while the budgets' store is asked: write"
+                " `async with track_llm(…)`, or decorate the coroutine function with @observe_llm"
+            )
+        self.admit(admitted)
 
     async def before_async(self, run: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
-        """The same, in an event loop that goes on meanwhile."""
-        request = None
+        """Reserve for a call that begins in an event loop, which goes on meanwhile."""
+        admitted = self._admitted(run, args, kwargs)
+        if admitted is None:
+            return
+        try:
+            await self.admit_async(admitted)
+        except asyncio.CancelledError:
+            run.admitted = None
+            raise
+
+    def _admitted(self, run: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> Admitted | None:
+        """What is to be reserved for a call; None where a block around it has done so, and where it cannot be read."""
+        if run.admitted is not None:
+            return None
         with guarded(COMPONENT, self.counters):
-            request = self._request(run, args, kwargs)
-        if request is not None and request.reservation_id not in self.held:
-            await self.ask_async(request)
+            run.admitted = Admitted(self._request(run, args, kwargs))
+        return run.admitted
 
     def _request(self, run: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> AdmissionRequest:
         scope = run.scope
@@ -136,51 +200,62 @@ class AdmissionController:
         origin = Origin(run.request_id, run.invocation_id, None, workflow, agent, *run.span_ids, tenant, user, session)
         return AdmissionRequest(run.invocation_id, call, estimate_call(args, kwargs), origin, self.now())
 
-    def ask(self, request: AdmissionRequest) -> None:
-        """Reserve, or raise the refusal. See `before`."""
+    def _concerns(self, admitted: Admitted, budgets: Sequence[Budget]) -> bool:
+        return any(budget.scope_key(admitted.request.call) is not None for budget in budgets)
+
+    def admit(self, admitted: Admitted) -> None:
+        """Reserve for a call, or raise the refusal. See `before`."""
         error: RefusedError | None = None
         with guarded(COMPONENT, self.counters):
-            error = self._judge(request)
+            error = self._judge(admitted)
         if error is not None:
             raise error
 
-    async def ask_async(self, request: AdmissionRequest) -> None:
-        """The same, in an event loop: whatever may wait does so in a thread."""
-        if self.ledger.blocking or not self._prices.ready or not self._has_room(request):
-            await asyncio.to_thread(self.ask, request)
+    async def admit_async(self, admitted: Admitted) -> None:
+        """Reserve for a call in an event loop: what may wait does so in a thread."""
+        if not self.ledger.blocking and self._prices.ready and self._has_room(admitted):
+            return
+        try:
+            await asyncio.to_thread(self.admit, admitted)
+        except asyncio.CancelledError:
+            # The call is never made. If the thread has reserved by now, this gives it back; otherwise the thread does.
+            admitted.is_cancelled = True
+            self.end_later(admitted.reservation_id, False)  # noqa: FBT003  not billed
+            raise
 
-    def _has_room(self, request: AdmissionRequest) -> bool:
-        """Reserve where that takes no wait; whether it is done."""
+    def _has_room(self, admitted: Admitted) -> bool:
+        """Reserve where that takes no wait; returns whether it is done."""
         with guarded(COMPONENT, self.counters):
-            lines, unpriced = self._lines_of(request, self.enforced)
-            if not unpriced and self._reserve(request, lines) is None:
-                self._ask_shadows(request)
+            lines, unpriced = self._lines_of(admitted.request, self.enforced)
+            if not unpriced and self._reserve(admitted, lines) is None:
+                self._ask_shadows(admitted)
                 return True
         return False
 
-    def _judge(self, request: AdmissionRequest) -> RefusedError | None:
+    def _judge(self, admitted: Admitted) -> RefusedError | None:
+        request = admitted.request
         lines, unpriced = self._lines_of(request, self.enforced)
         for line in unpriced:
             error = self._unjudged(line, request, _NO_PRICE, line.budget.when_unpriced)
             if error is not None:
                 return error
         try:
-            refusal = self._reserve(request, lines)
-            if refusal is not None and not refusal.is_final:
-                self.catch_up()
-                refusal = self._reserve(request, lines)
+            refusal = self._reserve(admitted, lines)
+            if refusal is not None and not (refusal.is_final and self.ledger.blocking):
+                self.catch_up()  # what has ended may make room, and the refusal states present figures
+                refusal = self._reserve(admitted, lines)
         except StoreError as failure:
             log_failure(COMPONENT, failure)
             return self._without_store(request, lines)
         if refusal is not None:
             return self._refusal_error(request, refusal)
-        self._ask_shadows(request)
+        self._ask_shadows(admitted)
         return None
 
     def _lines_of(
         self, request: AdmissionRequest, budgets: Sequence[Budget]
     ) -> tuple[list[ReservationLine], list[ReservationLine]]:
-        """What the call may take of each budget that it falls under; and those of them where nobody knows."""
+        """What the call may take from each budget that it falls under; and the lines whose amount is unknown."""
         lines: list[ReservationLine] = []
         unpriced: list[ReservationLine] = []
         for budget in budgets:
@@ -188,18 +263,22 @@ class AdmissionController:
             if scope_key is None:
                 continue
             window = self.windows.at(budget, request.at_unix_ns)
-            amount = self._amount(budget, request)
-            lines.append(ReservationLine(budget, Account(budget.name, scope_key, window.start), window, amount or 0))
+            usage = request.estimate.usage(budget.max_output_tokens)
+            amount = self._amount(budget, request, usage)
+            account = Account(budget.name, scope_key, window.start)
+            lines.append(ReservationLine(budget, account, window, amount or 0))
             if amount is None:
                 unpriced.append(lines[-1])
         return lines, unpriced
 
-    def _amount(self, budget: Budget, request: AdmissionRequest) -> int | None:
-        """What a call may take at most; None where nobody knows the price."""
+    def _amount(self, budget: Budget, request: AdmissionRequest, usage: Usage) -> int | None:
+        """What a call with this usage takes; None where its price is unknown."""
+        if budget.unit == "requests":
+            return 1
         if budget.unit == "tokens":
-            return request.estimate.tokens(budget.max_output_tokens)
+            return (usage.input_tokens or 0) + (usage.output_tokens or 0)
         price = self._prices.price(
-            request.estimate.usage(budget.max_output_tokens),
+            usage,
             provider=request.call.provider,
             request_model=request.call.model,
             response_model=None,
@@ -207,33 +286,45 @@ class AdmissionController:
         )
         return None if price.cost is None else to_pico_usd(price.cost)
 
-    def _reserve(self, request: AdmissionRequest, lines: Sequence[ReservationLine]) -> Refusal | None:
+    def left_amount(self, admitted: Admitted, line: ReservationLine) -> int:
+        """What a call took whose reader has left: its input, and the part of the answer that was streamed."""
+        usage = Usage(admitted.request.estimate.input_tokens, admitted.streamed.tokens)
+        amount = self._amount(line.budget, admitted.request, usage)
+        return line.amount if amount is None else amount
+
+    def _reserve(self, admitted: Admitted, lines: Sequence[ReservationLine]) -> Refusal | None:
         if not lines:
             return None
-        now = utc_from_unix_ns(request.at_unix_ns)
-        self.held[request.reservation_id] = (*self.held.get(request.reservation_id, ()), *lines)
+        if not self.ledger.blocking:
+            self.renew()
+        request = admitted.request
+        now, before = utc_from_unix_ns(request.at_unix_ns), admitted.lines
+        admitted.lines = (*before, *lines)
+        self.held[request.reservation_id] = admitted
         try:
             refusal = self.ledger.reserve(request.reservation_id, lines, now, now + self._reservation)
         except StoreError:
-            self._forget(request.reservation_id, lines)
+            self._forget(admitted, before)
             raise
         if refusal is not None:
-            self._forget(request.reservation_id, lines)
-        elif request.reservation_id not in self.held:  # cancelled meanwhile, and booked already
+            self._forget(admitted, before)
+        elif admitted.is_cancelled or request.reservation_id not in self.held:
+            self.held.pop(request.reservation_id, None)
             self.ledger.settle([Charge(line._replace(amount=0), request.reservation_id) for line in lines], now)
         return refusal
 
-    def _forget(self, reservation_id: str, lines: Sequence[ReservationLine]) -> None:
-        rest = tuple(line for line in self.held.pop(reservation_id, ()) if line not in lines)
-        if rest:
-            self.held[reservation_id] = rest
+    def _forget(self, admitted: Admitted, lines: tuple[ReservationLine, ...]) -> None:
+        admitted.lines = lines
+        if not lines:
+            self.held.pop(admitted.reservation_id, None)
 
-    def _ask_shadows(self, request: AdmissionRequest) -> None:
-        """Each for itself: what one of them would refuse takes nothing from the others."""
+    def _ask_shadows(self, admitted: Admitted) -> None:
+        """Ask each shadow budget by itself: what one of them would refuse takes nothing from the others."""
+        request = admitted.request
         for budget in self.shadows:
             lines, _ = self._lines_of(request, (budget,))
             try:
-                refusal = self._reserve(request, lines)
+                refusal = self._reserve(admitted, lines)
             except StoreError as failure:
                 log_failure(COMPONENT, failure)
                 continue
@@ -242,16 +333,23 @@ class AdmissionController:
 
     def _refusal_error(self, request: AdmissionRequest, refusal: Refusal) -> BudgetExceededError:
         line, balance = refusal
-        budget = line.budget
+        budget, resets_at = line.budget, line.window.end
         self.emit(refusal_of(refusal, request.origin, request.at_unix_ns, refused=True))
         with guarded(COMPONENT, self.counters):
-            self.ledger.count_refusal(line.account)
+            if self.ledger.count_refusal(line.account, budget.exhausted_permille if refusal.could_fit else 0):
+                self.emit(exhausted_by(refusal, request.at_unix_ns))
+        waits = None if resets_at is None else (resets_at - utc_from_unix_ns(request.at_unix_ns)).total_seconds()
         return BudgetExceededError(
             budget.name,
             limit=budget.amount(budget.limit),
             spent=budget.amount(balance.spent),
             reserved=budget.amount(balance.reserved),
-            resets_at=line.window.end,
+            resets_at=resets_at,
+            needed=budget.amount(line.amount),
+            unit=budget.unit,
+            tenant=request.call.tenant,
+            scope=budget.scope_of(line.account.scope_key),
+            retry_after_s=waits if budget.is_rate else None,
             request_id=request.origin.request_id,
         )
 
@@ -265,14 +363,42 @@ class AdmissionController:
     def _unjudged(
         self, line: ReservationLine, request: AdmissionRequest, reason: str, when: str
     ) -> RefusedError | None:
-        """A call that cannot be judged passes, or is refused where the budget is closed then."""
+        """A call that cannot be judged passes, or is refused where the budget is closed in this case."""
         refused = when == "closed" and line.budget.action == "enforce"
         self.emit(failure_of(line, request.origin, request.at_unix_ns, reason, refused=refused))
         return (
             BudgetUnavailableError(line.budget.name, reason, request_id=request.origin.request_id) if refused else None
         )
 
+    # --- while calls run ---------------------------------------------------------------------------------------------
+
+    def renew(self) -> None:
+        """Renew the reservations of calls that still run, when it is time: only a dead process' reservations expire.
+
+        Raises:
+            StoreError: the ledger cannot be reached.
+        """
+        now = self.utc_now()
+        if now < self._renew_at:
+            return
+        keys = [
+            reservation_key(reservation_id, line.budget.name)
+            for reservation_id, admitted in self.held.copy().items()
+            for line in admitted.lines
+        ]
+        if keys:
+            self.ledger.renew(keys, now + self._reservation)
+        self._renew_at = now + self._reservation / _RENEWALS
+
 
 def utc_from_unix_ns(unix_ns: int) -> datetime:
     """The time so many nanoseconds after the Unix epoch, in UTC."""
     return _EPOCH + timedelta(microseconds=unix_ns // 1_000)
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,13 +1,15 @@
-"""What a budget says: alerts at its thresholds, and the decisions that the audit log keeps."""
+"""Alerts of budgets at their thresholds, and the decisions that the audit log keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs.budgets.ledger import Balance, Refusal, ReservationLine, Settled
+from taskpilot_obs.budgets.model import ALL
 from taskpilot_obs.records import AttributeValue, CheckResult, Decision, DecisionKind, Origin, Stage, Verdict
 from taskpilot_obs.semconv import Label
 
@@ -23,10 +25,14 @@ _UNIT: Final = "unit"
 _SCOPE: Final = "scope_key"
 _START: Final = "period_start"
 _RESETS: Final = "resets_at"
+_REFUSED: Final = "refused"
+_SCOPED: Final = "scope."
+_TENANT: Final = "tenant"
+_NO_SCOPE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class BudgetAlert(NamedTuple):
-    """A budget has reached a threshold; said once in a period, over all processes that share a store."""
+    """A budget has reached a threshold; given once in a period, over all processes that share a store."""
 
     budget: str
     threshold: float
@@ -40,24 +46,43 @@ class BudgetAlert(NamedTuple):
     resets_at: datetime | None
     scope_key: str
     """Whose limit it is, where the budget is split by tenant, user, …: JSON; else empty."""
+    scope: Mapping[str, str] = _NO_SCOPE
+    """What the budget is scoped to: the fixed names of its scope, and those that it is split by."""
+    tenant: str | None = None
+    """The tenant whose limit it is, where the budget is scoped to one or split by tenant."""
+    refused: bool = False
+    """Whether the limit counts as reached because a call was refused for lack of room."""
 
 
 def alerts_of(settled: Settled, time_unix_ns: int) -> list[Decision]:
-    """A decision for each threshold that a booking crossed."""
-    line = settled.line
+    """A decision for each threshold that a charge crossed."""
     return [
-        Decision(
-            DecisionKind.BUDGET,
-            line.budget.name,
-            Verdict.ALLOW,
-            CheckResult.PASSED,
-            Origin(),
-            time_unix_ns,
-            f"{permille / 10:g} % of the limit is spent",
-            attributes={**_figures(line, settled.balance), _THRESHOLD: permille / 1_000},
-        )
+        _alert(settled.line, settled.balance, permille, f"{permille / 10:g} % of the limit is spent", time_unix_ns)
         for permille in settled.crossed
     ]
+
+
+def exhausted_by(refusal: Refusal, time_unix_ns: int) -> Decision:
+    """The decision about a budget that refuses calls for lack of room: it counts as used up, though some is left."""
+    decision = _alert(refusal.line, refusal.balance, ALL, "calls are refused for lack of room", time_unix_ns)
+    return decision._replace(attributes={**decision.attributes, _REFUSED: True})
+
+
+def _alert(line: ReservationLine, balance: Balance, permille: int, reason: str, time_unix_ns: int) -> Decision:
+    return Decision(
+        DecisionKind.BUDGET,
+        line.budget.name,
+        Verdict.ALLOW,
+        CheckResult.PASSED,
+        Origin(tenant=_tenant_of(line)),
+        time_unix_ns,
+        reason,
+        attributes={**_figures(line, balance), _THRESHOLD: permille / ALL},
+    )
+
+
+def _tenant_of(line: ReservationLine) -> str | None:
+    return line.budget.scope_of(line.account.scope_key).get(_TENANT)
 
 
 def refusal_of(refusal: Refusal, origin: Origin, time_unix_ns: int, *, refused: bool) -> Decision:
@@ -87,7 +112,7 @@ def failure_of(line: ReservationLine, origin: Origin, time_unix_ns: int, reason:
         time_unix_ns,
         reason,
         stage=Stage.INPUT,
-        attributes={Label.PERIOD: line.budget.period},
+        attributes={Label.PERIOD: line.budget.period, **_scoped(line)},
     )
 
 
@@ -106,7 +131,12 @@ def _figures(line: ReservationLine, balance: Balance) -> dict[str, AttributeValu
         figures[_RESETS] = window.end.isoformat()
     if line.account.scope_key:
         figures[_SCOPE] = line.account.scope_key
-    return figures
+    return figures | _scoped(line)
+
+
+def _scoped(line: ReservationLine) -> dict[str, AttributeValue]:
+    """What the budget is scoped to, a field for each: `scope.tenant`, `scope.model`, …"""
+    return {_SCOPED + key: name for key, name in line.budget.scope_of(line.account.scope_key).items()}
 
 
 def read_alert(record: Record) -> BudgetAlert | None:
@@ -116,6 +146,7 @@ def read_alert(record: Record) -> BudgetAlert | None:
     said = {key: str(value) for key, value in record.attributes.items()}
     if _THRESHOLD not in said:
         return None
+    scope = {key.removeprefix(_SCOPED): value for key, value in said.items() if key.startswith(_SCOPED)}
     return BudgetAlert(
         record.name,
         float(said[_THRESHOLD]),
@@ -126,11 +157,14 @@ def read_alert(record: Record) -> BudgetAlert | None:
         datetime.fromisoformat(said[_START]),
         datetime.fromisoformat(said[_RESETS]) if _RESETS in said else None,
         said.get(_SCOPE, ""),
+        scope,
+        scope.get(_TENANT),
+        _REFUSED in said,
     )
 
 
 class AlertExporter:
-    """Calls a function with each alert; put it behind `Batched`, for the function may do I/O."""
+    """Calls a function with each alert; put it behind `Batched`, because the function may do I/O."""
 
     def __init__(self, function: Callable[[BudgetAlert], object]) -> None:
         self._function = function

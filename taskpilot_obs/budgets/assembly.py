@@ -1,4 +1,4 @@
-"""Puts budgets into a recorder: control before calls, the book behind them, and the ledger that both use."""
+"""Puts budgets into a recorder: admission before calls, settlement behind them, and the ledger that both use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskpilot_obs.budgets.admission import AdmissionController, BudgetDeps
 from taskpilot_obs.budgets.alerts import AlertExporter
 from taskpilot_obs.budgets.files import as_budgets
 from taskpilot_obs.budgets.ledger import Ledger, MemoryLedger
-from taskpilot_obs.budgets.settlement import Settler
+from taskpilot_obs.budgets.settlement import LedgerWorker, ReservationEnd, Settler
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from taskpilot_obs.store.engine import Store
 
 BUDGETS = "budgets"
-"""Name of the book among the exporters."""
+"""Name of the settler among the exporters."""
+LEDGER = "budget_ledger"
+"""Name of the worker that writes to a ledger with a store."""
 ALERTS = "budget_alerts"
 
 
@@ -40,20 +42,23 @@ class Assembly(NamedTuple):
     batched: list[Batched]
 
     def connect(self, pipeline: Pipeline) -> None:
-        """Let a refusal look at what has ended and waits in the pipeline first."""
+        """Let a refusal wait for what has ended and is still queued."""
 
         def catch_up() -> None:
             pipeline.drain()
             for batched in self.batched:
-                if batched.exporter is self.settler:
+                if isinstance(batched, LedgerWorker):
                     batched.flush(1.0)
 
-        self.admission.catch_up = catch_up
+        def end_later(reservation_id: str, billed: bool) -> None:  # noqa: FBT001  one place calls it
+            pipeline.put(ReservationEnd(self.settler, reservation_id, billed=billed))
+
+        self.admission.catch_up, self.admission.end_later = catch_up, end_later
 
 
 def assemble(
     settings: Settings,
-    means: BudgetDeps,
+    deps: BudgetDeps,
     gauges: Gauges | None,
     own: Sequence[Budget],
     before: AdmissionController | None,
@@ -61,8 +66,9 @@ def assemble(
     """The budgets of a configuration and of decorated functions; None where there are none.
 
     Raises:
-        ConfigurationError: what is no budget, two of one name, a file that is wrong, or an alert hook that is none.
-        StoreError: the store that is to keep them cannot be used, and it is not merely away.
+        ConfigurationError: an object that is not a budget, two budgets of one name, a wrong file, or an alert hook that
+            cannot be called.
+        StoreError: the store that is to keep them cannot be used, for another reason than that it does not answer now.
     """
     if settings.on_budget_alert is not None and not callable(settings.on_budget_alert):
         kind = type(settings.on_budget_alert).__name__
@@ -70,27 +76,26 @@ def assemble(
     budgets = [budget for given in settings.budgets for budget in as_budgets(given)]
     if not settings.enabled or not (budgets or own or settings.budget_store):
         return None
-    admission = AdmissionController(means, _ledger(settings, before), reservation_s=settings.budget_reservation_s)
+    admission = AdmissionController(deps, _ledger(settings, before), reservation_s=settings.budget_reservation_s)
     try:
         for budget in (*budgets, *own):
             admission.add(budget)
     except ConfigurationError:
         admission.ledger.close()
         raise
-    if before is not None and before.ledger is admission.ledger:
+    if before is not None and before.ledger.is_same(admission.ledger):
         admission.held = before.held
     settler = Settler(admission, gauges)
-    batched = _alerts(settings, means)
-    if not admission.ledger.blocking:
-        return Assembly(admission, settler, {BUDGETS: settler}, batched)
-    behind = Batched(settler, name=BUDGETS, counters=means.counters, capacity=settings.queue_capacity)
-    return Assembly(admission, settler, {}, [behind, *batched])
+    batched = _alerts(settings, deps)
+    if admission.ledger.blocking:
+        batched = [LedgerWorker(settler, name=LEDGER, counters=deps.counters), *batched]
+    return Assembly(admission, settler, {BUDGETS: settler}, batched)
 
 
-def _alerts(settings: Settings, means: BudgetDeps) -> list[Batched]:
+def _alerts(settings: Settings, deps: BudgetDeps) -> list[Batched]:
     if settings.on_budget_alert is None:
         return []
-    return [Batched(AlertExporter(settings.on_budget_alert), name=ALERTS, counters=means.counters)]
+    return [Batched(AlertExporter(settings.on_budget_alert), name=ALERTS, counters=deps.counters)]
 
 
 def _ledger(settings: Settings, before: AdmissionController | None) -> Ledger:
@@ -138,8 +143,8 @@ def attached(parts: Components, budget: Budget, emit: Callable[[Record], None]) 
     """
     admission = parts.budgets
     if admission is None:
-        means = BudgetDeps(parts.clock, parts.prices, parts.counters, emit)
-        made = assemble(parts.settings, means, parts.declares, (budget,), None)
+        deps = BudgetDeps(parts.clock, parts.prices, parts.counters, emit)
+        made = assemble(parts.settings, deps, parts.declares, (budget,), None)
         if made is None:
             return parts
         for name, exporter in made.in_memory.items():

@@ -20,6 +20,13 @@ BYTES_PER_TOKEN: Final = 3
 _MAX_DEPTH: Final = 6
 _MAX_ITEMS: Final = 10_000
 _OPTIONS: Final = frozenset({"model", "provider", *MAX_OUTPUT})
+_MAX_STREAM_DEPTH: Final = 8
+_SPOKEN: Final = (
+    *("choices", "delta", "message", "candidates", "output", "content", "content_block", "parts", "text"),
+    *("tool_calls", "tool_call_chunks", "function", "functionCall", "arguments", "args", "partial_json", "input"),
+    *("thinking", "reasoning", "reasoning_content", "reasoning_text", "refusal", "bytes"),
+)
+"""Under which keys and attributes a provider's chunks hold what the model wrote."""
 _HOLDERS: Final = ("content", "text", "messages", "parts")
 
 
@@ -28,15 +35,31 @@ class CallEstimate(NamedTuple):
 
     input_tokens: int
     max_output_tokens: int | None
-    """None where the call does not say."""
-
-    def tokens(self, default_output: int) -> int:
-        """Input and longest answer together."""
-        return self.input_tokens + (default_output if self.max_output_tokens is None else self.max_output_tokens)
+    """None where the call does not state its longest answer."""
 
     def usage(self, default_output: int) -> Usage:
-        """The same as a usage, to be priced."""
+        """Input and longest answer, as a usage that can be priced."""
         return Usage(self.input_tokens, default_output if self.max_output_tokens is None else self.max_output_tokens)
+
+
+class StreamEstimate:
+    """How many tokens a stream has brought so far, estimated from its text."""
+
+    __slots__ = ("_bytes", "_items")
+
+    def __init__(self) -> None:
+        self._bytes = self._items = 0
+
+    @property
+    def tokens(self) -> int:
+        """At least one for each item with text."""
+        return max(self._items, -(-self._bytes // BYTES_PER_TOKEN))
+
+    def note(self, item: object) -> None:
+        """Count the text of one item: a string, a provider's chunk, a message."""
+        size = _spoken(item, 0)
+        self._bytes += size
+        self._items += size > 0
 
 
 def estimate_call(args: Iterable[object], kwargs: Mapping[str, object]) -> CallEstimate:
@@ -64,6 +87,19 @@ def _length(values: Iterable[object], depth: int) -> int:
         else:
             total += _length((_held(value, name) for name in _HOLDERS), depth + 1)
     return total
+
+
+def _spoken(value: object, depth: int) -> int:
+    """Bytes of the text that a model has written in an item of a stream; identifiers and names do not count."""
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "surrogatepass"))
+    if value is None or depth >= _MAX_STREAM_DEPTH or isinstance(value, int | float | bytes | type):
+        return 0
+    if isinstance(value, Mapping):
+        return sum(_spoken(value.get(name), depth + 1) for name in _SPOKEN)
+    if isinstance(value, list | tuple):
+        return sum(_spoken(each, depth + 1) for each in value)
+    return sum(_spoken(_held(value, name), depth + 1) for name in _SPOKEN)
 
 
 def _held(value: object, name: str) -> object:

@@ -13,7 +13,7 @@ from taskpilot_obs.budgets.model import Budget
 from taskpilot_obs.exceptions import ConfigurationError
 
 _OPTIONS: Final = (
-    *("name", "limit_usd", "limit_tokens", "period", "timezone", "scope", "thresholds", "action"),
+    *("name", "limit_usd", "limit_tokens", "limit_requests", "period", "timezone", "scope", "thresholds", "action"),
     *("when_store_down", "when_unpriced", "max_output_tokens"),
 )
 

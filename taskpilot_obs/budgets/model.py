@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from fnmatch import fnmatchcase
 from hashlib import sha256
-from typing import Final, Literal, NamedTuple, NoReturn
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
+
+from pydantic import ConfigDict, PlainValidator, ValidationError
+from pydantic.dataclasses import dataclass
 
 from taskpilot_obs._support.calendar import calendar_period, zone_of
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.providers.names import canonical
-from taskpilot_obs.semconv import NONE, PERIODS
+from taskpilot_obs.providers.names import canonical, canonical_model
+from taskpilot_obs.semconv import NONE
 
-Period = Literal["day", "week", "month", "total"]
+Period = Literal["day", "week", "month", "total", "minute", "hour"]
 Action = Literal["alert", "shadow", "enforce"]
 WhenDown = Literal["open", "closed"]
-Unit = Literal["usd", "tokens"]
+Unit = Literal["usd", "tokens", "requests"]
 
-ACTIONS: Final = ("alert", "shadow", "enforce")
-WHEN_DOWN: Final = ("open", "closed")
 SCOPES: Final = ("tenant", "agent", "workflow", "model", "provider", "user")
 THRESHOLDS: Final = (0.5, 0.75, 0.9, 1.0)
 EACH: Final = "*"
 """As a value of a scope: each tenant (user, …) has the limit for itself."""
 SMALLEST_USD: Final = Decimal("1e-12")
-"""Amounts are whole numbers of the smallest unit: 1e-12 USD, or one token."""
+"""Amounts are whole numbers of the smallest unit: 1e-12 USD, one token, or one request."""
 LARGEST_USD: Final = 9_000_000_000
 LARGEST_TOKENS: Final = 10**18
+ALL: Final = 1_000
+"""The whole limit, in thousandths."""
 _LONGEST_NAME: Final = 200
 _LONGEST_KEY: Final = 1_500
 """Bytes: beside the longest name it fits into an index of PostgreSQL, which takes 2,700."""
 _LEAST_SHARE: Final = 0.001
 _LARGEST_SHARE: Final = 10
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_RATES: Final = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
+_ESCAPED: Final = re.compile(r"\\([*?\\])")
+_WILDCARD: Final = re.compile(r"(?<!\\)(?:\\\\)*[*?]")
+_PIECES: Final = re.compile(r"\\[*?\\]|[*?]|.", re.DOTALL)
+
+T = TypeVar("T")
 
 
 class Window(NamedTuple):
@@ -60,115 +70,184 @@ class CallScope(NamedTuple):
     answered_by: str | None = None
     """The model that answered."""
 
+    @property
+    def model_name(self) -> str | None:
+        """The one name of the model asked for, or else of the one that answered."""
+        named = self.model or self.answered_by
+        return None if named is None else canonical_model(named)
 
-@dataclass(frozen=True, slots=True)
+
+class _WrongOptionError(ValueError):
+    """An option of a budget that is not allowed."""
+
+    def __init__(self, given: object, allowed: str) -> None:
+        self.given = given
+        self.allowed = allowed
+        super().__init__(f"given {given!r}; allowed is {allowed}")
+
+
+def _as_name(given: object) -> str:
+    if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_NAME or not _is_storable(given):
+        raise _WrongOptionError(given, f"a name of 1 to {_LONGEST_NAME} characters that UTF-8 can encode, without NUL")
+    return given
+
+
+def _as_usd(given: object) -> Any:
+    try:
+        amount = Decimal(str(given))
+    except InvalidOperation:
+        amount = Decimal(-1)
+    if given is not None and (not amount.is_finite() or not SMALLEST_USD <= amount <= LARGEST_USD):
+        raise _WrongOptionError(given, f"an amount above 0 and up to {LARGEST_USD}")
+    return given
+
+
+def _as_count(given: object) -> int:
+    if not isinstance(given, int) or isinstance(given, bool) or not 0 < given <= LARGEST_TOKENS:
+        raise _WrongOptionError(given, "a whole number above 0")
+    return given
+
+
+def _as_count_or_none(given: object) -> int | None:
+    return None if given is None else _as_count(given)
+
+
+def _as_zone(given: Any) -> str:
+    zone_of(given)
+    return str(given)
+
+
+def _as_scope(given: object) -> Mapping[str, str]:
+    if not isinstance(given, Mapping):
+        raise _WrongOptionError(given, f"a mapping of {', '.join(SCOPES)} to names")
+    for key, value in given.items():
+        if key not in SCOPES or not isinstance(value, str) or not value:
+            raise _WrongOptionError({key: value}, f"text under {', '.join(SCOPES)}")
+    ordered = {key: given[key] for key in SCOPES if key in given}
+    if "provider" in ordered and not _is_pattern(ordered["provider"]):
+        ordered["provider"] = canonical(ordered["provider"])
+    return ordered
+
+
+def _as_thresholds(given: object) -> Sequence[float]:
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise _WrongOptionError(given, "a list of shares of the limit")
+    for share in given:
+        if not isinstance(share, int | float) or not _LEAST_SHARE <= share <= _LARGEST_SHARE:
+            raise _WrongOptionError(share, f"shares of the limit from {_LEAST_SHARE} to {_LARGEST_SHARE}")
+    return given
+
+
+def _refusing(kind: type[T]) -> type[T]:
+    """Have a class's constructor raise `ConfigurationError` in place of pydantic's error."""
+    validate: Callable[..., None] = kind.__init__
+
+    @functools.wraps(validate)
+    def __init__(self: T, *args: object, **options: object) -> None:  # noqa: N807  it replaces the constructor
+        try:
+            validate(self, *args, **options)
+        except ValidationError as error:
+            name = repr(args[0] if args else options.get("name"))
+            raise ConfigurationError(f"budget {name}: {_in_words(error)}") from None
+
+    kind.__init__ = __init__  # type: ignore[assignment,method-assign]  # of the same signature
+    return kind
+
+
+def _in_words(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors(include_url=False):
+        option = ".".join(str(part) for part in problem["loc"])
+        raised = problem.get("ctx", {}).get("error")
+        if problem["type"] == "literal_error":
+            allowed = problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+            problems.append(f"{option}: given {problem['input']!r}; allowed is {allowed}")
+        elif raised is not None:
+            problems.append(f"{option}: {raised}" if isinstance(raised, _WrongOptionError) else str(raised))
+        else:
+            unknown = problem["type"] == "unexpected_keyword_argument"
+            problems.append(f"unknown option {option!r}" if unknown else f"{option}: {problem['msg']}")
+    return "; ".join(problems)
+
+
+Count = Annotated[int, PlainValidator(_as_count)]
+CountOrNone = Annotated[int | None, PlainValidator(_as_count_or_none)]
+
+
+@_refusing
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class Budget:
-    """How much LLM calls may cost, or how many tokens they may take, in a period.
+    """How much LLM calls may cost, how many tokens they may take, or how many there may be, in a period.
 
     Args:
         name: of the budget; a metric label, so of a bounded set.
-        limit_usd: the limit in USD; give this or `limit_tokens`.
+        limit_usd: the limit in USD; give this, `limit_tokens` or `limit_requests`.
         limit_tokens: the limit in tokens, input and output together.
-        period: `day`, `week` (ISO, from Monday) or `month` of the calendar in `timezone`, or `total`, which never ends.
+        limit_requests: the limit in calls.
+        period: `day`, `week` (ISO, from Monday) or `month` of the calendar in `timezone`; `minute` or `hour` for rates;
+            or `total`, which never ends.
         timezone: an IANA name such as "Europe/Berlin".
         scope: which calls count: `{"tenant": "acme", "model": "gpt-4o*"}`. Keys are tenant, agent (the nearest),
-            workflow, model, provider and user; values are names or patterns with `*` and `?`. The value "*" gives each
-            tenant (user, …) the limit for itself. Without a scope every call counts.
+            workflow, model, provider and user. Values are names, or patterns with `*` (any text) and `?` (any
+            character); behind a backslash these are characters like any other. The value "*" gives each tenant (user,
+            …) the limit for itself. Without a scope every call counts.
         thresholds: shares of the limit at which an alert is given, once each in a period.
-        action: `alert` tells; `enforce` refuses a call that has no room; `shadow` records what `enforce` would refuse.
+        action: `alert` alerts only; `enforce` refuses a call that has no room; `shadow` records what `enforce` would
+            refuse.
         when_store_down: what `enforce` does while the store cannot be asked: `open` lets calls pass, `closed` refuses
             them.
-        when_unpriced: what `enforce` does with a call whose price nobody knows, likewise; for limits in USD.
+        when_unpriced: what `enforce` does with a call whose price is unknown, likewise; for limits in USD.
         max_output_tokens: what is reserved for the answer of a call that does not state its own maximum.
 
     Raises:
         ConfigurationError: an option is wrong; the message says what was given and what is allowed.
     """
 
-    name: str
+    name: Annotated[str, PlainValidator(_as_name)]
     _: KW_ONLY
-    limit_usd: Decimal | float | str | None = None
-    limit_tokens: int | None = None
+    limit_usd: Annotated[Decimal | float | str | None, PlainValidator(_as_usd)] = None
+    limit_tokens: CountOrNone = None
+    limit_requests: CountOrNone = None
     period: Period = "day"
-    timezone: str = "UTC"
-    scope: Mapping[str, str] = field(default_factory=dict)
-    thresholds: Sequence[float] = THRESHOLDS
+    timezone: Annotated[str, PlainValidator(_as_zone)] = "UTC"
+    scope: Annotated[Mapping[str, str], PlainValidator(_as_scope)] = field(default_factory=dict)
+    thresholds: Annotated[Sequence[float], PlainValidator(_as_thresholds)] = THRESHOLDS
     action: Action = "alert"
     when_store_down: WhenDown = "open"
     when_unpriced: WhenDown = "open"
-    max_output_tokens: int = 4_096
+    max_output_tokens: Count = 4_096
     limit: int = field(init=False, repr=False)
     """In the smallest unit."""
     permilles: tuple[int, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        name: object = self.name
-        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME or not _is_storable(name):
-            raise ConfigurationError(
-                f"budget: given the name {name!r}; it must be 1 to {_LONGEST_NAME} letters that UTF-8 has, and no NUL"
-            )
-        self._one_of("period", PERIODS)
-        self._one_of("action", ACTIONS)
-        self._one_of("when_store_down", WHEN_DOWN)
-        self._one_of("when_unpriced", WHEN_DOWN)
-        zone_of(self.timezone)
-        if not _is_whole(self.max_output_tokens, LARGEST_TOKENS):
-            self._refuse("max_output_tokens", self.max_output_tokens, "a whole number above 0")
-        object.__setattr__(self, "limit", self._limit())
-        object.__setattr__(self, "permilles", self._permilles())
-        object.__setattr__(self, "scope", self._scope())
-
-    def _refuse(self, option: str, given: object, allowed: str) -> NoReturn:
-        raise ConfigurationError(f"budget {self.name!r}: {option}: given {given!r}; allowed is {allowed}")
-
-    def _one_of(self, option: str, allowed: Sequence[str]) -> None:
-        if getattr(self, option) not in allowed:
-            self._refuse(option, getattr(self, option), ", ".join(allowed))
-
-    def _limit(self) -> int:
-        if (self.limit_usd is None) == (self.limit_tokens is None):
-            raise ConfigurationError(f"budget {self.name!r}: give limit_usd or limit_tokens, and not both")
-        if self.limit_tokens is not None:
-            if not _is_whole(self.limit_tokens, LARGEST_TOKENS):
-                self._refuse("limit_tokens", self.limit_tokens, "a whole number above 0")
-            return self.limit_tokens
-        try:
-            amount = Decimal(str(self.limit_usd))
-        except InvalidOperation:
-            amount = Decimal(-1)
-        if not amount.is_finite() or not SMALLEST_USD <= amount <= LARGEST_USD:
-            self._refuse("limit_usd", self.limit_usd, f"an amount above 0 and up to {LARGEST_USD}")
-        return to_pico_usd(amount)
-
-    def _permilles(self) -> tuple[int, ...]:
-        shares: object = self.thresholds
-        if not isinstance(shares, Sequence) or isinstance(shares, str):
-            self._refuse("thresholds", shares, "a list of shares of the limit")
-        for share in shares:
-            if not isinstance(share, int | float) or not _LEAST_SHARE <= share <= _LARGEST_SHARE:
-                self._refuse("thresholds", share, f"shares of the limit from {_LEAST_SHARE} to {_LARGEST_SHARE}")
-        return tuple(sorted({round(share * 1_000) for share in self.thresholds}))
-
-    def _scope(self) -> Mapping[str, str]:
-        stated: object = self.scope
-        if not isinstance(stated, Mapping):
-            self._refuse("scope", stated, f"a mapping of {', '.join(SCOPES)} to names")
-        for key, value in stated.items():
-            if key not in SCOPES or not isinstance(value, str) or not value:
-                self._refuse("scope", {key: value}, f"text under {', '.join(SCOPES)}")
-        ordered = {key: self.scope[key] for key in SCOPES if key in self.scope}
-        if "provider" in ordered and not set("*?") & set(ordered["provider"]):
-            ordered["provider"] = canonical(ordered["provider"])
-        return ordered
+        limits = [each for each in (self.limit_usd, self.limit_tokens, self.limit_requests) if each is not None]
+        if len(limits) != 1:
+            raise ConfigurationError("give limit_usd or limit_tokens (or limit_requests), and not both")
+        limit = to_pico_usd(Decimal(str(self.limit_usd))) if self.limit_usd is not None else int(limits[0])
+        object.__setattr__(self, "limit", limit)
+        object.__setattr__(self, "permilles", tuple(sorted({round(share * ALL) for share in self.thresholds})))
 
     @property
     def unit(self) -> Unit:
         """What the limit counts."""
-        return "usd" if self.limit_tokens is None else "tokens"
+        if self.limit_usd is not None:
+            return "usd"
+        return "tokens" if self.limit_tokens is not None else "requests"
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether it limits a rate, so that a refused call may be tried again soon."""
+        return self.period in _RATES
+
+    @property
+    def exhausted_permille(self) -> int:
+        """The threshold that a call refused for lack of room reaches; 0 where the budget alerts at none."""
+        return ALL if ALL in self.permilles else 0
 
     def amount(self, units: int) -> Decimal:
-        """An amount of the smallest unit, in USD or tokens."""
-        if self.unit == "tokens":
+        """An amount of the smallest unit, in USD, tokens or requests."""
+        if self.unit != "usd":
             return Decimal(units)
         usd = SMALLEST_USD * units
         return usd.to_integral_value() if usd == usd.to_integral_value() else usd.normalize()
@@ -177,27 +256,66 @@ class Budget:
         """The period that holds a moment."""
         if self.period == "total":
             return Window(_EPOCH, None)
+        if self.period == "minute" or self.period == "hour":  # noqa: PLR1714  mypy narrows each comparison
+            length = _RATES[self.period]
+            start = at - (at - _EPOCH) % length
+            return Window(start, start + length)
         return Window(*calendar_period(self.period, at, self.timezone))
 
     def scope_key(self, call: CallScope) -> str | None:
-        """Under which line of the ledger a call is booked; None where it is out of scope."""
+        """Under which account of the ledger a call is booked; None where it is out of scope."""
         split: dict[str, str] = {}
         for key, wanted in self.scope.items():
-            value = getattr(call, key)
+            value = call.model_name if key == "model" else getattr(call, key)
             if wanted == EACH:
-                split[key] = value or call.answered_by or NONE if key == "model" else value or NONE
-            elif not (_fits(value, wanted) or (key == "model" and _fits(call.answered_by, wanted))):
+                split[key] = value or NONE
+            elif not (_fits(value, wanted) or (key == "model" and _fits_model(call, wanted))):
                 return None
         return _key_of(split) if split else ""
 
+    def scope_of(self, scope_key: str) -> dict[str, str]:
+        """Whose limit an account is: the fixed names of the scope, and those that the budget is split by."""
+        fixed = {key: _ESCAPED.sub(r"\1", name) for key, name in self.scope.items() if not _is_pattern(name)}
+        return fixed | split_of(scope_key)
+
+    def within(self, key: str, name: str) -> Budget:
+        """This budget, for the calls of one agent or workflow, unless its scope names one."""
+        if key in self.scope:
+            return self
+        return replace(self, scope={**self.scope, key: literal(name)})
+
+
+def split_of(scope_key: str) -> dict[str, str]:
+    """What an account is split by: `{"tenant": "acme"}`; empty where the budget is not split."""
+    return {key: value for key, value in json.loads(scope_key).items() if value != NONE} if scope_key else {}
+
+
+def literal(name: str) -> str:
+    """A name as it is written in a scope, where `*` and `?` are patterns."""
+    return re.sub(r"([*?\\])", r"\\\1", name)
+
+
+def _is_pattern(wanted: str) -> bool:
+    return _WILDCARD.search(wanted) is not None
+
+
+@functools.lru_cache(maxsize=1_000)
+def _matcher(wanted: str) -> Callable[[str], object]:
+    """What tells whether a name is meant by a value of a scope."""
+    if not _is_pattern(wanted):
+        name = _ESCAPED.sub(r"\1", wanted)
+        return lambda value: value in (name, wanted)
+    pieces = [{"*": ".*", "?": "."}.get(piece) or re.escape(piece[-1]) for piece in _PIECES.findall(wanted)]
+    return re.compile("".join(pieces), re.DOTALL).fullmatch
+
 
 def _is_storable(name: str) -> bool:
-    """Whether every store takes it: one that does not would keep all others from being booked."""
+    """Whether every store accepts it: a name that one refuses would keep the other budgets from being booked."""
     return "\x00" not in name and _bytes_of(name) is not None
 
 
 def _bytes_of(text: str) -> int | None:
-    """How long it is in UTF-8; None where it holds half a surrogate pair."""
+    """Its length in UTF-8; None where it holds half of a surrogate pair."""
     try:
         return len(text.encode())
     except UnicodeEncodeError:
@@ -205,25 +323,31 @@ def _bytes_of(text: str) -> int | None:
 
 
 def _key_of(split: Mapping[str, str]) -> str:
-    """As people read it; who is named as no index takes it stands under a digest, and holds up nobody else."""
+    """Readable JSON; values too long for an index are replaced by a digest, so one bad name cannot block the others."""
     key = json.dumps(split, ensure_ascii=False)
     size = _bytes_of(key)
     if size is not None and size <= _LONGEST_KEY:
         return key
-    return json.dumps({name: _digested(value) for name, value in split.items()})
+    return json.dumps({name: digested(value) for name, value in split.items()})
 
 
-def _digested(value: str) -> str:
+def digested(value: str) -> str:
+    """The value of a scope key where the values themselves are too long."""
     digest = sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return f"{value.encode('ascii', 'replace').decode()[:32]}~{digest}"
 
 
-def _is_whole(given: object, largest: int) -> bool:
-    return isinstance(given, int) and not isinstance(given, bool) and 0 < given <= largest
+def _fits_model(call: CallScope, wanted: str) -> bool:
+    """Whether a model is meant, in any spelling: as asked for, as answered, or under its one name."""
+    return any(
+        _fits(name, each)
+        for name in (call.model, call.answered_by, call.model_name)
+        for each in (wanted, canonical_model(wanted))
+    )
 
 
 def _fits(value: str | None, wanted: str) -> bool:
-    return value is not None and (value == wanted or fnmatchcase(value, wanted))
+    return value is not None and bool(_matcher(wanted)(value))
 
 
 def to_pico_usd(usd: Decimal) -> int:
@@ -247,5 +371,5 @@ class Windows:
         return window
 
 
-def _ns(utc_now: datetime | None) -> int:
-    return 1 << 63 if utc_now is None else (utc_now - _EPOCH) // timedelta(microseconds=1) * 1_000
+def _ns(moment: datetime | None) -> int:
+    return 1 << 63 if moment is None else (moment - _EPOCH) // timedelta(microseconds=1) * 1_000

@@ -1,4 +1,4 @@
-"""Bookings on their way to a ledger: each is booked once, whatever fails, is interrupted or loses its answer."""
+"""Charges on their way to a ledger: each is booked once, whatever fails, is interrupted or loses its answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _AT_ONCE: Final = 1_000
 
 
 class _Batch:
-    """Bookings that are handed over together, and again as they are until it is known what became of them."""
+    """Charges that are handed over together, and again unchanged until the ledger has answered."""
 
     __slots__ = ("charges", "idempotency_key", "refusal", "untold")
 
@@ -30,14 +30,14 @@ class _Batch:
         self.idempotency_key = idempotency_key
         self.charges = charges
         self.untold: deque[Settled] | None = None
-        """What the ledger answered, as far as nobody was told; None: no answer yet."""
+        """The part of the ledger's answer that was not passed on yet; None: no answer."""
         self.refusal: StoreError | None = None
 
 
 class Outbox:
-    """Hands bookings to the ledger of a control, and tells what became of them. Not safe for threads.
+    """Hands charges to the ledger, and passes its answers on. One thread sends at a time; any thread may put.
 
-    What a Ctrl-C interrupts is continued by the next call: bookings go from one place to the next in one call of C.
+    An interrupted `send` is continued by the next one, because charges move from one place to the next in one C call.
     """
 
     def __init__(self, admission: AdmissionController, tell: Callable[[Settled], None]) -> None:
@@ -46,22 +46,22 @@ class Outbox:
         self.renew()
 
     def renew(self) -> None:
-        """In a forked child: what waits is the parent's to book, and its name as well."""
+        """In a forked child: what waits is the parent's to book, and so is the writer's name."""
         self._writer = secrets.token_hex(16)
         self._numbers = count(1)
         self._waiting: deque[Charge] = deque()
         self._batches: list[_Batch] = []
-        """At work: one, or one for each budget where the ledger refused them together."""
+        """In progress: one, or one for each budget where the ledger refused them together."""
 
     def __len__(self) -> int:
         return len(self._waiting) + sum(len(batch.charges) for batch in self._batches)
 
     def put(self, charges: Iterable[Charge]) -> None:
-        """Let these wait. An iterator that is put twice is put once."""
+        """Add charges. An iterator that is put again goes on where it was interrupted."""
         self._waiting.extend(charges)
 
     def send(self) -> None:
-        """Book what waits. What cannot be booked now goes on waiting."""
+        """Book what waits. What cannot be booked now keeps waiting."""
         try:
             while self._begun():
                 for batch in self._batches:
@@ -74,7 +74,7 @@ class Outbox:
         self._limit_waiting()
 
     def _begun(self) -> bool:
-        """Whether there is something to do: what was handed over before comes first, unchanged."""
+        """Whether there is something to do; what was handed over before comes first, unchanged."""
         if any(batch.charges for batch in self._batches):
             return True
         if not self._waiting:
@@ -105,10 +105,10 @@ class Outbox:
             batch.untold.popleft()
 
     def _ended(self) -> bool:
-        """Whether to go on: not where everything is refused, for then the store is broken, and all goes on waiting.
+        """Whether to go on; not where everything is refused, because then the store is broken.
 
-        What is refused together is tried again, each budget for itself: one that the store refuses keeps no other from
-        being booked. What is refused beside others is lost, and counted.
+        Charges that are refused together are tried again budget by budget, so that one budget that the store refuses
+        does not keep the others from being booked. What is refused beside others is lost, and counted.
         """
         refused = [batch for batch in self._batches if batch.refusal is not None]
         if len(refused) < len(self._batches):

@@ -1,4 +1,4 @@
-"""A reservation for a call that somebody else records: a framework's handler, say, which cannot refuse by itself."""
+"""A reservation for a block of code whose call is recorded elsewhere, such as by a framework's callback handler."""
 
 from __future__ import annotations
 
@@ -7,46 +7,29 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs._recording.context import request_context
 from taskpilot_obs._recording.invocation import current_run
-from taskpilot_obs._recording.scope import current_scope
+from taskpilot_obs._recording.scope import current_admitted, current_scope, restore
 from taskpilot_obs._recording.statuses import classify
 from taskpilot_obs._support.ids import new_request_id
-from taskpilot_obs.budgets.admission import AdmissionRequest
+from taskpilot_obs.budgets.admission import AdmissionRequest, Admitted
 from taskpilot_obs.budgets.estimates import estimate_call
 from taskpilot_obs.budgets.model import CallScope
-from taskpilot_obs.budgets.settlement import RESERVATION
+from taskpilot_obs.exceptions import RefusedError
 from taskpilot_obs.providers.names import canonical, infer_provider
 from taskpilot_obs.records import Status
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.recorder import Recorder
     from taskpilot_obs.budgets.admission import AdmissionController
-    from taskpilot_obs.budgets.settlement import Settler
-    from taskpilot_obs.records import Record
 
 _UNBILLED: Final = frozenset({Status.ERROR, Status.BLOCKED})
-
-
-class _Ended:
-    """The end of a reservation, behind the records of its call in the queue."""
-
-    def __init__(self, settler: Settler, reservation_id: str, *, billed: bool) -> None:
-        self._settler = settler
-        self._id = reservation_id
-        self._billed = billed
-
-    def droppable(self) -> bool:
-        return False  # what was set aside would count neither as spent nor as free
-
-    def freeze(self, _records: list[Record]) -> None:
-        self._settler.end_unrecorded(self._id, billed=self._billed)
 
 
 class Reservation:
     """Reserve for one LLM call while a block runs, `with` or `async with`; the block makes the call.
 
-    What the call took is booked when its record comes. Where none comes, what was set aside counts as spent.
+    The record of the call carries the reservation's ID, and its cost is booked when it comes. Where no call is
+    recorded, what was reserved counts as spent. A refused call is recorded as `blocked`.
 
     Args:
         recorder: whose budgets.
@@ -66,17 +49,16 @@ class Reservation:
         kwargs: Mapping[str, object] | None = None,
     ) -> None:
         self._recorder = recorder
-        self._about = (model, canonical(provider) if provider else infer_provider(model))
+        self._model = model
+        self._provider = canonical(provider) if provider else infer_provider(model)
         self._arguments = (args, kwargs or {})
-        self._id = new_request_id()
-        self._made = False
+        self._admitted: Admitted | None = None
         self._step: AbstractContextManager[None] = nullcontext()
 
     def _admission(self) -> AdmissionController | None:
-        budgets, scope = self._budgets(), current_scope.get()
-        if not self._recorder.enabled or (scope is not None and RESERVATION in scope.attributes):
+        if not self._recorder.enabled or current_admitted.get() is not None:
             return None
-        return budgets
+        return self._budgets()
 
     def _budgets(self) -> AdmissionController | None:
         """The recorder's budgets, where one of them may refuse."""
@@ -89,47 +71,82 @@ class Reservation:
             scope = running.scope
         workflow, agent = (None, None) if running is None else running.lineage()
         tenant, user = (None, None) if scope is None else (scope.tenant, scope.user)
-        model, provider = self._about
-        call = CallScope(tenant, agent, workflow, model, provider, user)
-        return AdmissionRequest(
-            self._id, call, estimate_call(*self._arguments), self._recorder.origin(), admission.now()
-        )
+        call = CallScope(tenant, agent, workflow, self._model, self._provider, user)
+        estimate, origin = estimate_call(*self._arguments), self._recorder.origin()
+        return AdmissionRequest(new_request_id(), call, estimate, origin, admission.now())
 
     def reserve(self) -> None:
-        """Reserve; within another reservation nothing, for that one is made for the call.
+        """Reserve; within another reservation nothing, because that one is made for the call.
 
         Raises:
             BudgetExceededError: a budget in `enforce` mode has no room.
-            BudgetUnavailableError: one that is closed then cannot judge.
+            BudgetUnavailableError: a budget that is closed in this case cannot judge.
         """
         admission = self._admission()
-        if admission is not None:
-            admission.ask(self._request(admission))
-            self._made = True
+        if admission is None:
+            return
+        admitted = Admitted(self._request(admission), is_block=True)
+        try:
+            admission.admit(admitted)
+        except RefusedError as error:
+            self._record(error)
+            raise
+        self._admitted = admitted
 
     async def reserve_async(self) -> None:
-        """The same, in an event loop that goes on meanwhile."""
+        """Reserve in an event loop, which goes on meanwhile. See `reserve`."""
         admission = self._admission()
-        if admission is not None:
-            await admission.ask_async(self._request(admission))
-            self._made = True
+        if admission is None:
+            return
+        admitted = Admitted(self._request(admission), is_block=True)
+        try:
+            await admission.admit_async(admitted)
+        except RefusedError as error:
+            self._record(error)
+            raise
+        self._admitted = admitted
+
+    def _record(self, refusal: RefusedError) -> None:
+        """Record the call that was refused; what would have recorded it has not begun."""
+        parent = current_run()
+        call = self._recorder.new_llm(model=self._model, provider=self._provider, parent=parent)
+        if parent is not None and parent.scope is not None:
+            call.scope = parent.scope
+        call.start()
+        call.fail(refusal)
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Let what begins here be known as the call; a stream is stepped through in several of these."""
-        if not self._made:
+        """Let the call that begins here carry the reservation; a stream is stepped through in several of these."""
+        if self._admitted is None:
             yield
             return
-        with request_context(**{RESERVATION: self._id}):
+        token = current_admitted.set(self._admitted)
+        try:
             yield
+        finally:
+            restore(current_admitted, token)
+
+    def note_item(self, item: object) -> None:
+        """Count the text of one item of a stream: what a reader costs who leaves it."""
+        if self._admitted is not None:
+            self._admitted.streamed.note(item)
 
     def end(self, error: BaseException | None = None) -> None:
-        """The call is over, or it failed; later calls of this change nothing."""
-        parts = self._recorder.parts
-        if self._made and parts is not None and parts.settler is not None:
+        """End the reservation; later calls change nothing.
+
+        Args:
+            error: what ended the block; where it says that the provider refused, nothing counts as spent.
+        """
+        admitted, self._admitted = self._admitted, None
+        admission = self._budgets()
+        if admitted is not None and admission:
             billed = error is None or classify(type(error))[0] not in _UNBILLED
-            self._recorder.pipeline.put(_Ended(parts.settler, self._id, billed=billed))
-        self._made = False
+            admission.end_later(admitted.reservation_id, billed)
+
+    def __del__(self) -> None:
+        if getattr(self, "_admitted", None) is not None:
+            self.end()
 
     def __enter__(self) -> None:
         self.reserve()

@@ -1,10 +1,17 @@
-"""Books what finished LLM calls took, gives the alerts, and shows where budgets stand. Never on a caller's thread."""
+"""Books what finished LLM calls took, gives the alerts, and exposes the figures of budgets. Runs in the drainer.
+
+Records and the ends of reservations travel in one queue, the pipeline's, so that a call's record comes before the end
+of its reservation. Charges then wait in the outbox. A ledger in memory takes them at once; one with a store gets them
+from a worker, so that the drainer never waits for a database.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -12,31 +19,32 @@ from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Final, Protocol
 
 from taskpilot_obs import semconv
-from taskpilot_obs._support.fork import renew_in_child
+from taskpilot_obs._pipeline.batched import Batched
 from taskpilot_obs._support.guarded import guarded, log_failure, run_to_completion
-from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController
+from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController, Admitted
 from taskpilot_obs.budgets.alerts import alerts_of
 from taskpilot_obs.budgets.ledger import Account, Balance, Charge, ReservationLine, Settled
 from taskpilot_obs.budgets.model import CallScope, to_pico_usd
 from taskpilot_obs.budgets.outbox import Outbox
 from taskpilot_obs.exceptions import StoreError
-from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Pricing
+from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Pricing, Status
 
 if TYPE_CHECKING:
+    from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.budgets.model import Budget
     from taskpilot_obs.records import Record
     from taskpilot_obs.semconv import Metric
 
 logger = logging.getLogger("taskpilot_obs")
 
-RESERVATION: Final = "budget_reservation"
-"""The attribute of a call whose reservation was made by somebody else, who knew that it would come."""
 REFRESH_S: Final = 5.0
 """How often the figures of a shared ledger are read again: other processes spend as well."""
+_LEFT: Final = frozenset({Status.ABANDONED, Status.CANCELLED})
+"""How a stream ends whose reader has left."""
 
 
 class Gauges(Protocol):
-    """Where the figures of budgets are shown."""
+    """Where the figures of budgets are exposed."""
 
     def set_gauge(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
         """Set one."""
@@ -45,43 +53,62 @@ class Gauges(Protocol):
         """Add to a counter."""
 
 
-class _Finished:
-    """The finished calls of a batch on their way to the outbox; what is set is not set again."""
+class _Batch:
+    """One batch on its way to the outbox; what is set is not set again, so that an interrupted batch can go on."""
 
-    __slots__ = ("calls", "charges", "lines", "reservation_ids", "unrecorded")
+    __slots__ = ("charges", "ended", "settled")
 
     def __init__(self) -> None:
-        self.calls: list[Invocation] = []
-        self.unrecorded: list[tuple[str, bool]] = []
-        """Reservations whose calls are over, and whether they count as billed."""
-        self.reservation_ids: Iterator[str] | None = None
-        self.lines: list[tuple[ReservationLine, ...]] = []
-        """What was set aside for each call, and then for each that nobody recorded."""
+        self.ended: list[tuple[str, bool]] = []
+        """Reservations of blocks that are over, and whether their calls count as billed."""
         self.charges: Iterator[Charge] | None = None
+        self.settled: list[str] = []
+        """Reservations that end with these charges."""
+
+
+class ReservationEnd:
+    """The end of a reservation that no record ends, behind the records of its calls in the pipeline's queue.
+
+    Args:
+        settler: where the reservation is settled.
+        reservation_id: names it.
+        billed: whether what was reserved counts as spent where no call was recorded.
+    """
+
+    def __init__(self, settler: Settler, reservation_id: str, *, billed: bool) -> None:
+        self._settler = settler
+        self._id = reservation_id
+        self._billed = billed
+
+    def droppable(self) -> bool:
+        """Never: what was reserved would stay reserved."""
+        return False
+
+    def freeze(self, records: list[Record]) -> None:
+        """End it, behind the calls whose records the drainer holds."""
+        self._settler.end_block(self._id, records, billed=self._billed)
 
 
 class Settler:
-    """The exporter that settles finished calls.
+    """The exporter that settles finished calls, in the drainer.
 
-    In memory where the ledger is of this process; behind `Batched` where the ledger has a store, which is also read
-    again every few seconds, on a thread of its own.
+    Where the ledger has a store, a worker (`LedgerWorker`) sends the charges, and a thread reads the figures again
+    every few seconds.
     """
-
-    reports = True
-    """Booking makes records of its own: alerts."""
 
     def __init__(self, admission: AdmissionController, gauges: Gauges | None) -> None:
         self._admission = admission
         self._gauges = gauges
-        self._outbox = Outbox(admission, self._tell)
-        self._given_up: deque[tuple[str, bool]] = deque()
+        self.outbox = Outbox(admission, self._tell)
+        self._ended: deque[tuple[str, bool]] = deque()
         self._tops: dict[str, tuple[datetime, Balance]] = {}
         """Of each budget the account that is nearest to its limit."""
-        self._lock = threading.RLock()
+        self._sending = threading.RLock()
+        """Held while the outbox is sent. The drainer never takes it where the ledger does I/O."""
         self._refreshed = time.monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        renew_in_child(self)
+        _settlers.add(self)
         self.introduce()
         if admission.ledger.blocking:
             self._start()
@@ -98,7 +125,7 @@ class Settler:
         thread = threading.Thread(target=self._run, name="taskpilot_obs-budgets", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the interpreter ends: nobody reads the figures any more
+        except RuntimeError:  # the interpreter ends: nothing reads the figures any more
             return
         self._thread = thread
 
@@ -106,94 +133,93 @@ class Settler:
         while True:
             with guarded(COMPONENT, self._admission.counters):
                 self.refresh()
-            if self._stop.wait(REFRESH_S):
+            if self._stop.wait(min(REFRESH_S, self._admission.renew_every_s)):
                 return
 
     # --- what the pipeline calls -------------------------------------------------------------------------------------
 
     def export(self, batch: Sequence[Record], /) -> None:
-        """Book the finished LLM calls of a batch. What cannot be booked now waits, and is tried again."""
-        finished = _Finished()
-        run_to_completion(lambda: self._export(batch, finished))
+        """Turn the finished LLM calls of a batch into charges. What cannot be booked now waits, and is tried again."""
+        state, ended = _Batch(), len(self._ended)
+        run_to_completion(lambda: self._settle(batch, state, ended))
 
-    def _export(self, batch: Sequence[Record], finished: _Finished) -> None:
+    def _settle(self, batch: Sequence[Record], state: _Batch, ended: int) -> None:
+        """From the batch into the outbox. Each step can be done again: a move is one call of C."""
         if self._thread is None and self._admission.ledger.blocking:
             self._start()
-        with self._lock:
-            self._take(batch, finished)
-            self._outbox.send()
+        state.ended.extend(starmap(self._ended.popleft, repeat((), min(ended - len(state.ended), len(self._ended)))))
+        if state.charges is None:
+            state.charges = iter(self._charges_of(batch, state))
+        self.outbox.put(state.charges)
+        for reservation_id in state.settled:
+            self._admission.held.pop(reservation_id, None)
+        if not self._admission.ledger.blocking:
+            self.send()
 
-    def _take(self, batch: Sequence[Record], finished: _Finished) -> None:
-        """From the batch into the outbox. Done again it goes on: a move is one call of C, which no Ctrl-C can halve."""
-        admission = self._admission
-        if finished.reservation_ids is None:
-            finished.calls = [
-                each for each in batch if isinstance(each, Invocation) and each.operation in LLM_OPERATIONS
-            ]
-            finished.unrecorded.extend(starmap(self._given_up.popleft, repeat((), len(self._given_up))))
-            reservation_ids = [
-                *map(_reservation_id_of, finished.calls),
-                *(reservation_id for reservation_id, _ in finished.unrecorded),
-            ]
-            finished.reservation_ids = iter(reservation_ids)
-        finished.lines.extend(map(admission.held.pop, finished.reservation_ids, repeat(())))
-        if finished.charges is None:
-            finished.charges = iter(self._charges_of(finished))
-        self._outbox.put(finished.charges)
+    def send(self) -> bool:
+        """Book what waits; returns False where some of it cannot be booked now."""
+        with self._sending:
+            self.outbox.send()
+            return not self.outbox
 
     def tick(self) -> None:
-        """Between batches, from the drainer: a new period begins, and reservations end, though no call does."""
-        if self._given_up and not self._admission.ledger.blocking:
-            self.export(())
+        """Between batches: a new period begins, and reservations end, though no call does."""
         if time.monotonic() - self._refreshed > 1.0 and not self._admission.ledger.blocking:
             self._refreshed = time.monotonic()
             self.refresh()
 
-    def flush(self, timeout_s: float) -> bool:
-        """Book what waits; False where the store is away."""
-        del timeout_s
-        with self._lock:
-            self._outbox.send()
-            return not self._outbox
-
-    def shutdown(self, timeout_s: float = 0.0) -> None:
-        """Book what can be booked, and read no more."""
+    def stop(self, timeout_s: float) -> None:
+        """Read the figures no more."""
         self._stop.set()
-        if self._thread is not None:
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
-        self.flush(timeout_s)
-        if self._outbox:
-            logger.error("taskpilot_obs: %d bookings of budgets are lost: their store is away", len(self._outbox))
+
+    def shutdown(self) -> None:
+        """Count what could not be booked as lost, and close the ledger."""
+        self.stop(0.0)
+        self.export(())
+        if not self._admission.ledger.blocking:
+            self.send()
+        lost = len(self.outbox)
+        if lost:
+            self._admission.counters.add(semconv.INTERNAL_ERRORS, (COMPONENT,), lost)
+            logger.error("taskpilot_obs: lost %d budget charges: store unreachable", lost)
         self._admission.ledger.close()
 
-    def after_fork(self) -> None:
-        """In a forked child: what waits, and what is held, is the parent's to book."""
-        self._lock = threading.RLock()
-        self._outbox.renew()
-        self._given_up.clear()
+    def renew(self) -> None:
+        """In a forked child: what waits, and what is reserved, is the parent's to book."""
+        self._sending = threading.RLock()
+        self.outbox.renew()
+        self._ended.clear()
         self._admission.held.clear()
         self._stop = threading.Event()
         self._thread = None
 
-    # --- booking -----------------------------------------------------------------------------------------------------
+    # --- charges -----------------------------------------------------------------------------------------------------
 
-    def _charges_of(self, finished: _Finished) -> list[Charge]:
+    def _charges_of(self, batch: Sequence[Record], state: _Batch) -> list[Charge]:
+        """The charges of a batch. Changes nothing that a second try would find changed."""
         guard = guarded(COMPONENT, self._admission.counters)
         found: list[Charge] = []
-        lines = iter(finished.lines)
-        for record, held in zip(finished.calls, lines, strict=False):
-            with guard:
-                found += self._charges(record, held)
-        for (reservation_id, billed), held in zip(finished.unrecorded, lines, strict=True):
-            found += [Charge(line if billed else line._replace(amount=0), reservation_id) for line in held]
+        settled: dict[str, None] = {}
+        for record in batch:
+            if isinstance(record, Invocation) and record.operation in LLM_OPERATIONS:
+                with guard:
+                    found += self._charges(record, settled)
+        for reservation_id, billed in state.ended:
+            admitted = self._admission.held.get(reservation_id)
+            if admitted is not None and reservation_id not in settled:
+                settled[reservation_id] = None
+                found += self._end_of(admitted, billed=billed)
+        state.settled = list(settled)
         return found
 
-    def _charges(self, record: Invocation, held: Sequence[ReservationLine]) -> list[Charge]:
-        admission = self._admission
-        reservation_id = _reservation_id_of(record)
-        charges = [Charge(line._replace(amount=self._taken(record, line)), reservation_id) for line in held]
+    def _charges(self, record: Invocation, settled: dict[str, None]) -> list[Charge]:
+        admission, own = self._admission, record.reservation_id
+        admitted = None if own is None or own in settled else admission.held.get(own)
+        charges = [] if admitted is None else self._reserved_charges(record, admitted, settled)
         call = _scope_of(record)
-        reserved = {line.budget.name for line in held}
+        reserved = () if admitted is None else {line.budget.name for line in admitted.lines}
         for budget in admission.budgets:
             amount = actual_amount(record, budget) if budget.name not in reserved else None
             scope_key = budget.scope_key(call) if amount else None
@@ -203,43 +229,78 @@ class Settler:
                 charges.append(Charge(ReservationLine(budget, account, window, amount)))
         return charges
 
-    def _taken(self, record: Invocation, line: ReservationLine) -> int:
-        """What a call took; where nobody knows, what was set aside for it, for it may well have been billed."""
-        amount = actual_amount(record, line.budget)
-        return line.amount if amount is None else amount
+    def _reserved_charges(self, record: Invocation, admitted: Admitted, settled: dict[str, None]) -> list[Charge]:
+        """What a call took from the budgets that hold a reservation for it."""
+        ends: str | None = admitted.reservation_id
+        if admitted.is_block:
+            admitted.is_recorded, ends = True, None
+        else:
+            settled[admitted.reservation_id] = None
+        return [self._charge(record, admitted, line, ends) for line in admitted.lines]
 
-    def end_unrecorded(self, reservation_id: str, *, billed: bool) -> None:
-        """A reservation whose call is over. Where no record of it comes, what was set aside counts as spent."""
-        self._given_up.append((reservation_id, billed))
+    def _charge(self, record: Invocation, admitted: Admitted, line: ReservationLine, ends: str | None) -> Charge:
+        """The amount that a call took; where it is unknown, an estimate, because the call may well have been billed."""
+        amount = actual_amount(record, line.budget)
+        if amount is not None:
+            return Charge(line._replace(amount=amount), ends)
+        if admitted.assumed_for is None:
+            admitted.assumed_for = record.invocation_id
+        if admitted.assumed_for != record.invocation_id:
+            return Charge(line._replace(amount=0), ends)
+        if record.status in _LEFT and record.streaming:
+            return Charge(line._replace(amount=self._admission.left_amount(admitted, line)), ends, is_assumed=True)
+        return Charge(line, ends, is_assumed=True)
+
+    def _end_of(self, admitted: Admitted, *, billed: bool) -> list[Charge]:
+        """The end of a block's reservation: what was reserved counts as spent where no call was recorded."""
+        assumed = billed and not admitted.is_recorded
+        amounts = [line.amount if assumed else 0 for line in admitted.lines]
+        return [
+            Charge(line._replace(amount=amount), admitted.reservation_id, assumed)
+            for line, amount in zip(admitted.lines, amounts, strict=True)
+        ]
+
+    def end_block(self, reservation_id: str, records: Sequence[Record], *, billed: bool) -> None:
+        """End the reservation of a block. Called by the drainer, behind the records of the block's calls.
+
+        Args:
+            reservation_id: of the block.
+            records: what the drainer holds and is about to export, maybe those of the block's calls.
+            billed: whether what was reserved counts as spent where no call was recorded.
+        """
+        self._ended.append((reservation_id, billed))
+        if not records:
+            self.export(())
 
     def _tell(self, settled: Settled) -> None:
         self._show_if_top(settled.line.budget, settled.line.account, settled.balance)
         for decision in alerts_of(settled, self._admission.now()):
             self._admission.emit(decision)
 
-    # --- showing -----------------------------------------------------------------------------------------------------
+    # --- figures -----------------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """End what expired, write what waits, and show where every budget stands now."""
+        """Renew what runs, end what has expired, write what waits, and expose the figures of every budget."""
         admission = self._admission
         if not admission.budgets:
             return
         now = admission.now()
         try:
+            admission.renew()
             admission.ledger.release_expired(admission.utc_now())
             starts = {budget.name: admission.windows.at(budget, now).start for budget in admission.budgets}
             found = admission.ledger.read(admission.budgets, list(set(starts.values())))
         except StoreError as error:
             log_failure(COMPONENT, error)
             return
-        with self._lock:
+        with self._sending:
             self._tops = {}
             for budget in admission.budgets:
                 self._show_if_top(budget, Account(budget.name, "", starts[budget.name]), Balance())
                 for account, balance in found.items():
                     if account.budget == budget.name:
                         self._show_if_top(budget, account, balance)
-            self._outbox.send()
+            self.outbox.send()
 
     def _show_if_top(self, budget: Budget, account: Account, balance: Balance) -> None:
         start, top = self._tops.get(budget.name, (account.period_start, balance))
@@ -258,11 +319,54 @@ class Settler:
         if budget.unit == "usd":
             gauges.set_gauge(semconv.BUDGET_LIMIT, labels, float(budget.amount(budget.limit)))
             gauges.set_gauge(semconv.BUDGET_SPENT, labels, float(budget.amount(balance.spent)))
+            gauges.set_gauge(semconv.BUDGET_ASSUMED, labels, float(budget.amount(balance.assumed)))
             gauges.set_gauge(semconv.BUDGET_RESERVED, labels, float(budget.amount(balance.reserved)))
 
 
+class _Sender:
+    """Writes the charges that wait, on the worker's thread."""
+
+    reports = True
+    """Booking makes records of its own: alerts."""
+
+    def __init__(self, settler: Settler) -> None:
+        self._settler = settler
+
+    def export(self, _batch: Sequence[Record], /) -> None:
+        """Write what waits."""
+        self._settler.send()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Write what waits; False where the store is unreachable."""
+        del timeout_s
+        return self._settler.send()
+
+    def shutdown(self, timeout_s: float) -> None:
+        """Stop the thread that reads the figures; the settler closes the ledger."""
+        self._settler.stop(timeout_s)
+
+
+class LedgerWorker(Batched):
+    """The worker that sends charges to a ledger with a store.
+
+    Charges wait in the outbox, which the settler fills, and are never dropped; what is queued here only wakes the
+    worker.
+    """
+
+    def __init__(self, settler: Settler, *, name: str, counters: InternalCounters) -> None:
+        super().__init__(_Sender(settler), name=name, counters=counters)
+        self.settler = settler
+
+    def export(self, batch: Sequence[Record], /) -> None:
+        """Wake the worker where charges wait; the settler has seen the batch by then."""
+        if self.settler.outbox and not self.backlog:
+            super().export(batch[:1])
+
+
 def actual_amount(record: Invocation, budget: Budget) -> int | None:
-    """What a finished call took, in a budget's smallest unit; None where nobody knows."""
+    """What a finished call took, in a budget's smallest unit; None where it is unknown."""
+    if budget.unit == "requests":
+        return 0 if record.status is Status.BLOCKED or record.cached else 1
     if budget.unit == "usd":
         if record.cost is not None:
             return to_pico_usd(record.cost)
@@ -271,10 +375,6 @@ def actual_amount(record: Invocation, budget: Budget) -> int | None:
     if usage is None:
         return 0 if record.pricing is Pricing.FREE else None
     return (usage.input_tokens or 0) + (usage.output_tokens or 0)
-
-
-def _reservation_id_of(record: Invocation) -> str:
-    return str(record.attributes.get(RESERVATION, record.invocation_id))
 
 
 def _scope_of(record: Invocation) -> CallScope:
@@ -287,3 +387,14 @@ def _scope_of(record: Invocation) -> CallScope:
         record.user,
         record.response_model,
     )
+
+
+_settlers: weakref.WeakSet[Settler] = weakref.WeakSet()
+
+
+def _renew_all() -> None:
+    for settler in list(_settlers):
+        settler.renew()
+
+
+os.register_at_fork(after_in_child=_renew_all)

@@ -1,4 +1,4 @@
-"""Where budgets stand: used, left, when they begin anew, and where their period will end at this rate."""
+"""The state of budgets: spent, left, when they reset, and what they will have spent by then at this rate."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taskpilot_obs.budgets.ledger import Balance
 from taskpilot_obs.budgets.model import Budget, Window
+from taskpilot_obs.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
+    from taskpilot_obs._recording.recorder import Recorder
+    from taskpilot_obs.budgets.admission import AdmissionController
     from taskpilot_obs.budgets.ledger import Ledger
     from taskpilot_obs.store.engine import Store
 
 
 class BudgetStatus(NamedTuple):
-    """One line of the ledger in its present period. Amounts are in `unit`."""
+    """One account of the ledger in its present period. Amounts are in `unit`."""
 
     budget: str
     scope_key: str
     """Whose limit it is, where the budget is split by tenant, user, …: JSON; else empty."""
     unit: str
-    """`usd` or `tokens`."""
+    """`usd`, `tokens` or `requests`."""
     period: str
     action: str
     limit: Decimal
@@ -38,10 +41,14 @@ class BudgetStatus(NamedTuple):
     resets_at: datetime | None
     projected: Decimal | None
     """Spent at the end of the period if it goes on like this; None for `total`, and in the first minute."""
+    assumed: Decimal
+    """The part of `spent` that was booked by estimate, because the calls' cost is unknown."""
+    tenant: str | None
+    """The tenant whose limit it is, where the budget is scoped to one or split by tenant."""
 
 
 def statuses(budgets: Sequence[Budget], ledger: Ledger, at: datetime) -> list[BudgetStatus]:
-    """Where these budgets stand, in the order given.
+    """The state of these budgets, in the order given.
 
     Raises:
         StoreError: the ledger cannot be reached.
@@ -79,6 +86,8 @@ def _status(budget: Budget, window: Window, scope_key: str, balance: Balance, at
         balance.refusals,
         window.end,
         _projected(budget, window, balance, at),
+        budget.amount(balance.assumed),
+        budget.scope_of(scope_key).get("tenant"),
     )
 
 
@@ -92,21 +101,42 @@ def _projected(budget: Budget, window: Window, balance: Balance, at: datetime) -
 
 
 def budget_status(
-    budgets: Sequence[Budget], *, store: str | Store | None = None, at: datetime | None = None
+    budgets: Sequence[Budget] | None = None,
+    *,
+    store: str | Store | None = None,
+    recorder: Recorder | None = None,
+    at: datetime | None = None,
 ) -> list[BudgetStatus]:
-    """Where budgets stand in a telemetry store.
+    """The state of budgets: those of this process, or those of a telemetry store.
 
     Args:
-        budgets: the ones to look at.
-        store: its URL, or one that is open; by default the one that this process fills, else `TASKPILOT_OBS_STORE`.
+        budgets: the ones to look at; by default those that the recorder watches.
+        store: the URL of a store, or an open one. By default the ledger that the recorder's budgets are kept in (this
+            process' memory, or its store); where it has none, the store that this process fills, else
+            `TASKPILOT_OBS_STORE`.
+        recorder: whose budgets; the default recorder when left out.
         at: the moment whose periods are meant; now by default.
 
     Raises:
-        ConfigurationError: no store is named anywhere.
-        StoreError: it is missing, or cannot be used.
+        ConfigurationError: no budgets are given or watched, or there is neither a ledger nor a store.
+        StoreError: the store is missing, or cannot be used.
     """
+    admission = _running(recorder)
+    wanted = admission.budgets if budgets is None and admission is not None else budgets
+    if wanted is None:
+        raise ConfigurationError("budgets: none given, and none are configured in this process")
+    if store is None and admission is not None:
+        admission.catch_up()
+        return statuses(wanted, admission.ledger, at or admission.utc_now())
     from taskpilot_obs.store.access import opened
     from taskpilot_obs.store.budget_ledger import StoreLedger
 
     with opened(store) as used:
-        return statuses(budgets, StoreLedger(used), at or datetime.now(UTC))
+        return statuses(wanted, StoreLedger(used), at or datetime.now(UTC))
+
+
+def _running(recorder: Recorder | None) -> AdmissionController | None:
+    from taskpilot_obs.config import running_recorder
+
+    used = recorder or running_recorder()
+    return None if used is None or used.parts is None else used.parts.budgets

@@ -99,7 +99,7 @@ def _cost(line: Line) -> Text:
 
 
 def closing_view(audit_log: Path, program: str, *, failure: Exception | None = None) -> RenderableType:
-    """Where the audit log is, three records of it, and what to do next; before it a failure that the user can mend."""
+    """Where the audit log is, three of its records, and what to do next; above them a failure that the user can fix."""
     records = _telling(tail(audit_log, _LOOK_BACK))
     request_id = records[-1].get(Field.REQUEST_ID, "") if records else ""
     return Group(
@@ -113,7 +113,7 @@ def closing_view(audit_log: Path, program: str, *, failure: Exception | None = N
         Text("\nWhat to do next:"),
         *_command("is its chain of records whole?", f"{program} audit verify {audit_log}"),
         *_command("that request, in order", f"{program} audit query {audit_log} --request-id {request_id}"),
-        *_command("keep the service up", f"{program} demo --serve --port 9464"),
+        *_command("keep the service up, with pages in the browser", f"{program} demo --serve --port 9464"),
         *_command("meanwhile, in another terminal: the five signals from /metrics", f"{program} signals --over 10s"),
         *_command("rules, dashboards and server configuration", f"{program} export-assets observability-assets"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -35,6 +36,30 @@ _WORKFLOWS: Final = (
     Column("cost per success", rank=1),
     whole_column("status"),
 )
+
+
+_JOBS: Final = (
+    name_column("job"),
+    Column("runs"),
+    *(Column(wording.label) for wording in WORDINGS),
+    Column("history, minutes", rank=2),
+    whole_column("status"),
+)
+
+
+def jobs_view(every: Mapping[str, GoldenSignals]) -> RenderableType:
+    """One line for each job: the five figures, how much history they rest on, and how they are."""
+    rows = (
+        (
+            job,
+            count(signals.runs.total),
+            *(figure_text(wording, getattr(signals, wording.field)) for wording in WORDINGS),
+            "" if signals.history_s is None else count(signals.history_s / 60),
+            _status(signals.status),
+        )
+        for job, signals in every.items()
+    )
+    return FittedTable("Golden signals by job", _JOBS, rows, more="--json")
 
 
 def signals_view(signals: GoldenSignals) -> RenderableType:

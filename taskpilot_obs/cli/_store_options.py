@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Annotated, Final
 
 import typer
 
-from taskpilot_obs.cli._output import complain
+from taskpilot_obs.cli._output import complain, say
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError, StoreError
 
 CANNOT_READ: Final = 4
@@ -29,6 +30,9 @@ Workflow = Annotated[str | None, typer.Option("--workflow", help="Only calls of 
 Model = Annotated[str | None, typer.Option("--model", help="Only calls to this model.")]
 Provider = Annotated[str | None, typer.Option("--provider", help="Only calls to this provider.")]
 Prompt = Annotated[str | None, typer.Option("--prompt", help="Only calls with this prompt_name.")]
+Service = Annotated[str | None, typer.Option("--service", help="Only calls of this service.")]
+Environment = Annotated[str | None, typer.Option("--environment", help="Only calls of this environment.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="List only the largest.  [default: all]")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON. Amounts of money are strings, so that they stay exact.")
 ]
@@ -48,6 +52,12 @@ def explained() -> Iterator[None]:
     except StoreError as error:
         complain(error)
         raise typer.Exit(CANNOT_READ) from error
+
+
+def say_incomplete(moment: datetime | None) -> None:
+    """Tell from when on the figures above are complete, where they are not."""
+    if moment is not None:
+        say(f"calls before {moment:%Y-%m-%d %H:%M} UTC were deleted by age and are not counted")
 
 
 def one_format(*, as_json: bool, as_csv: bool) -> None:

@@ -21,14 +21,14 @@ ESSENTIAL: Final = 0
 """The weight of a column that is never left out."""
 
 Cell = object
-"""Anything, made printable; or a `Text` of ours, which carries a colour and is drawn as it is."""
+"""Anything, made printable; or a `Text`, which carries a colour and is drawn as it is."""
 
 
 class Kind(Enum):
     """How a column may be narrowed."""
 
     NAME = "name"
-    """Wraps, at any character if need be."""
+    """Wraps, at any character if necessary."""
     FIGURE = "figure"
     """A number with its unit, to the right; stays whole."""
     WHOLE = "whole"

@@ -22,7 +22,7 @@ def printable(value: object) -> str:
 
 
 def printable_lines(value: object) -> str:
-    """Like `printable`, for messages of ours that may hold several lines."""
+    """Like `printable`, for the program's own messages, which may have several lines."""
     return "\n".join(map(printable, str(value).split("\n")))
 
 

@@ -1,4 +1,4 @@
-"""`taskpilot-obs budgets`: what is used of each budget, what is left, when it begins anew, and where it leads."""
+"""`taskpilot-obs budgets`: what each budget has spent and left, when it resets, and what it will have spent by then."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def budgets(*, file: File, store: StoreUrl = None, as_json: AsJson = False, as_csv: AsCsv = False) -> None:
-    """Print where budgets stand in the telemetry store: used, left, reset, projection."""
+    """Print the state of budgets in the telemetry store: spent, assumed, left, reset, projection."""
     one_format(as_json=as_json, as_csv=as_csv)
     with explained():
         from taskpilot_obs.budgets import budget_status, load_budgets
@@ -70,6 +70,7 @@ _COLUMNS = (
     Column("limit"),
     Column("used"),
     Column("of limit"),
+    Column("assumed", rank=6),
     Column("reserved", rank=3),
     Column("left", rank=1),
     Column("projected", rank=5),
@@ -81,7 +82,7 @@ def _row(status: BudgetStatus) -> tuple[str, ...]:
     def shown(amount: Decimal | None) -> str:
         if amount is None:
             return "-"
-        return usd(amount) if status.unit == "usd" else f"{count(float(amount))} tokens"
+        return usd(amount) if status.unit == "usd" else f"{count(float(amount))} {status.unit}"
 
     whose = f"{status.budget} {status.scope_key}" if status.scope_key else status.budget
     return (
@@ -91,6 +92,7 @@ def _row(status: BudgetStatus) -> tuple[str, ...]:
         shown(status.limit),
         shown(status.spent),
         percent(100 * status.used_ratio),
+        shown(status.assumed),
         shown(status.reserved),
         shown(status.left),
         shown(status.projected),

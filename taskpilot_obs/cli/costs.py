@@ -19,6 +19,7 @@ from taskpilot_obs.cli._store_options import (
     Tenant,
     explained,
     one_format,
+    say_incomplete,
 )
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 from taskpilot_obs.figures import count, percent, share, usd
@@ -64,7 +65,7 @@ def costs(  # noqa: PLR0913  a command line has as many options as it has
             return
         from taskpilot_obs.stats import get_cost_breakdown
 
-        found = get_cost_breakdown(period, store=store, tenant=tenant)
+        found = get_cost_breakdown(period, store=store, tenant_id=tenant)
     if as_json:
         print_json(found.model_dump_json(indent=2))
     elif as_csv:
@@ -95,6 +96,7 @@ def _show(found: CostBreakdown) -> None:
     for group, shares in _groups(found):
         say("")
         show(_shares(f"by {group}", shares))
+    say_incomplete(found.incomplete_before)
 
 
 def _shares(title: str, shares: dict[str, CostShare]) -> RenderableType:
@@ -121,9 +123,9 @@ def _watch(
     looked = 0
     with opened(store) as opened_store, Live(console=console(), auto_refresh=False) as live:
         while True:
-            rate = get_cost_rate(window, store=opened_store, tenant=tenant)
-            day = get_cost_summary("day", timezone, store=opened_store, tenant=tenant)
-            month = get_cost_summary("month", timezone, store=opened_store, tenant=tenant)
+            rate = get_cost_rate(window, store=opened_store, tenant_id=tenant)
+            day = get_cost_summary("day", timezone, store=opened_store, tenant_id=tenant)
+            month = get_cost_summary("month", timezone, store=opened_store, tenant_id=tenant)
             live.update(_monitor(rate, day, month), refresh=True)
             looked += 1
             if looked == times:

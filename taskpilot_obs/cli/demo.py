@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Final
@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     *,
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="For how long requests arrive.")] = 18.0,
-    serve: Annotated[bool, typer.Option("--serve", help="Go on until Ctrl-C.")] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="Go on until Ctrl-C, and serve the pages.")] = False,
     live: Annotated[
         bool, typer.Option("--live", help="Ask the real provider of OPENAI_API_KEY or ANTHROPIC_API_KEY: costs money.")
     ] = False,
@@ -54,7 +54,9 @@ def demo(
     spend = Spend()
     try:
         service = choose(decorators=decorators, live=live)
-        configure(service="taskpilot-demo", audit_log=audit_log, exporters=[spend])
+        directory.mkdir(parents=True, exist_ok=True)
+        store = f"sqlite:///{directory / 'telemetry.db'}" if serve else None
+        configure(service="taskpilot-demo", audit_log=audit_log, exporters=[spend], store=store)
         server = start_metrics_server(port)
     except (ConfigurationError, MissingExtraError) as problem:
         raise typer.BadParameter(str(problem)) from problem
@@ -71,13 +73,33 @@ def demo(
     terminal = console()
     opening = heading(service.description, server.url)
     terminal.print(opening)
-    with server, suppress(KeyboardInterrupt), Live(console=terminal, auto_refresh=False) as screen:
+    with (
+        server,
+        _pages(store) as pages,
+        suppress(KeyboardInterrupt),
+        Live(console=terminal, auto_refresh=False) as screen,
+    ):
+        if pages is not None:
+            terminal.print(f"pages: {pages}/", highlight=False)
         asyncio.run(_watch(load, lambda: screen.update(live_view(frame()), refresh=True)))
     flush()
     closing = closing_view(audit_log, program(), failure=load.last_failure if live else None)
     terminal.print(closing, crop=False)
     if svg is not None:
         svg.write_text(picture(opening, live_view(frame()), closing, title="make demo"), encoding="utf-8")
+
+
+@contextmanager
+def _pages(store: str | None) -> Iterator[str | None]:
+    """Serve the pages over the demo's store, to this machine alone; yields their address."""
+    if store is None:
+        yield None
+        return
+    from taskpilot_obs.server import create_app
+    from taskpilot_obs.server.running import in_background
+
+    with in_background(create_app(store=store)) as address:
+        yield address
 
 
 async def _watch(load: Load, draw: Callable[[], None]) -> None:

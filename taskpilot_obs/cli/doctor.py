@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from taskpilot_obs.cli._output import console, print_json
+from taskpilot_obs.cli._store_options import explained
 from taskpilot_obs.cli._text import printable
 from taskpilot_obs.doctor import Finding, Level, diagnose
 from taskpilot_obs.exceptions import ConfigurationError
@@ -23,12 +24,13 @@ def register(app: typer.Typer) -> None:
     app.command(name="doctor")(doctor)
 
 
-def doctor(
+def doctor(  # noqa: PLR0913  a command line has as many options as it has
     *,
     url: Annotated[
         str | None, typer.Option("--url", help="A running /metrics, such as http://127.0.0.1:9464/metrics.")
     ] = None,
     prometheus: Annotated[str | None, typer.Option("--prometheus", help="Base URL of a Prometheus server.")] = None,
+    store: Annotated[str | None, typer.Option("--store", help="URL of a telemetry store.")] = None,
     workers: Annotated[
         int | None,
         typer.Option("--workers", min=1, help="How many processes serve; by default read from WEB_CONCURRENCY."),
@@ -48,16 +50,19 @@ def doctor(
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one request may take.")] = TIMEOUT_S,
 ) -> None:
-    """Check a running /metrics (--url), a Prometheus server (--prometheus), or else the environment of this shell.
+    """Check /metrics (--url), a Prometheus server (--prometheus), a store (--store), or else this shell's environment.
 
     Exit code: 0 no problem, 1 a problem (with --strict also a warning), 2 wrong usage.
     """
-    here = environment if environment is not None else url is None and prometheus is None
+    here = environment if environment is not None else url is None and prometheus is None and store is None
     if workers is not None and not here:
         raise typer.BadParameter("--workers is checked against the environment of this shell: add --environment")
     try:
         access = Access(bearer_token=_token(bearer_token_file), timeout_s=timeout)
-        found = diagnose(metrics_url=url, prometheus=prometheus, workers=workers, access=access, environment=here)
+        with explained():
+            found = diagnose(
+                metrics_url=url, prometheus=prometheus, store=store, workers=workers, access=access, environment=here
+            )
     except ConfigurationError as error:
         raise typer.BadParameter(str(error)) from error
     if as_json:

@@ -10,31 +10,37 @@ import typer
 from taskpilot_obs._support.assets import RULES, SETTINGS, observability_dir
 from taskpilot_obs.cli._output import say
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
-from taskpilot_obs.rules.folders import differing, write
+from taskpilot_obs.rules.folders import Target, differing, write
+from taskpilot_obs.rules.listing import alerts_table
 from taskpilot_obs.rules.settings import Settings, load_settings
 
 SettingsFile = Annotated[
     Path | None, typer.Option("--settings", help="Settings file; without it, the shipped settings.", show_default=False)
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder that the rules are written to.")]
+For = Annotated[Target, typer.Option("--target", help="What will load the files.")]
 Folder = Annotated[
     Path | None, typer.Option("--dir", help="Folder of rules; without it, the shipped one.", show_default=False)
 ]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command and its two verbs."""
+    """Add the command and its verbs."""
     group = typer.Typer(help="Recording and alert rules for Prometheus.", no_args_is_help=True)
     group.command(name="render")(render)
     group.command(name="check")(check)
+    group.command(name="list")(list_alerts)
     app.add_typer(group, name="rules")
 
 
-def render(out: Out, *, settings: SettingsFile = None) -> None:
-    """Write the rule files that the settings ask for."""
+def render(out: Out, *, settings: SettingsFile = None, target: For = Target.PROMETHEUS) -> None:
+    """Write the rule files that the settings ask for.
+
+    Targets: prometheus (and Thanos), victoriametrics (vmalert), mimir (mimirtool), kubernetes (PrometheusRule objects).
+    """
     found = _settings(settings)
     try:
-        written = write(found, out)
+        written = write(found, out, target)
     except OSError as problem:
         raise typer.BadParameter(str(problem), param_hint="--out") from problem
     say(f"{len(written)} files written to {out}")
@@ -50,6 +56,11 @@ def check(*, settings: SettingsFile = None, folder: Folder = None) -> None:
     if wrong:
         raise typer.Exit(1)
     say(f"the rules in {where} are those of the settings")
+
+
+def list_alerts(*, settings: SettingsFile = None) -> None:
+    """Print the alerts that the settings ask for, as a table of Markdown."""
+    typer.echo(alerts_table(_settings(settings)), nl=False)
 
 
 def _settings(path: Path | None) -> Settings:

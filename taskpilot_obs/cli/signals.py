@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Annotated, Final
 import typer
 
 from taskpilot_obs.cli._output import complain, print_json, show, working
-from taskpilot_obs.cli._signals_table import signals_view
+from taskpilot_obs.cli._signals_table import jobs_view, signals_view
 from taskpilot_obs.exceptions import ConfigurationError, SourceError
-from taskpilot_obs.golden_signals.from_prometheus import signals_from_prometheus
+from taskpilot_obs.golden_signals.from_prometheus import signals_from_prometheus, signals_of_all_jobs
 from taskpilot_obs.golden_signals.from_url import signals_from_url
 from taskpilot_obs.golden_signals.http import TIMEOUT_S, Access
 from taskpilot_obs.golden_signals.model import GoldenSignals, SignalStatus
@@ -41,6 +42,7 @@ Window = Annotated[
 ]
 Workflow = Annotated[str | None, typer.Option("--workflow", help="This workflow alone.")]
 Job = Annotated[str | None, typer.Option("--job", help="This scrape job of the server alone.")]
+AllJobs = Annotated[bool, typer.Option("--all-jobs", help="One line for each scrape job of the server.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the model as JSON.")]
 TokenFile = Annotated[Path | None, typer.Option("--bearer-token-file", help="File that holds a bearer token.")]
 User = Annotated[
@@ -63,6 +65,7 @@ def signals(  # noqa: PLR0913  a command line has as many options as it has
     window: Window = None,
     workflow: Workflow = None,
     job: Job = None,
+    all_jobs: AllJobs = False,
     as_json: AsJson = False,
     bearer_token_file: TokenFile = None,
     user: User = None,
@@ -71,12 +74,18 @@ def signals(  # noqa: PLR0913  a command line has as many options as it has
 ) -> None:
     """Print the five golden signals and their evidence.
 
-    Exit code: 0 healthy, 1 warning, 2 critical, 3 no evidence, 4 the source cannot be read. Wrong usage exits with 2
-    and says so on standard error.
+    Exit code: 0 healthy, 1 warning, 2 critical, 3 no evidence, 4 the source cannot be read; with --all-jobs the
+    worst of all jobs. Wrong usage exits with 2 and an explanation on standard error.
     """
     _refuse_contradictions(url, over, prometheus, window, job)
+    if all_jobs and (prometheus is None or job is not None):
+        raise typer.BadParameter("--all-jobs needs --prometheus, and no --job")
     try:
         access = _access(bearer_token_file, user, ca_file, timeout)
+        if prometheus is not None and all_jobs:
+            every = signals_of_all_jobs(prometheus, window or DEFAULT_WINDOW, workflow=workflow, access=access)
+            _show_all(every, as_json=as_json)
+            raise typer.Exit(max((EXIT_CODES[each.status] for each in every.values()), key=_GRAVITY.index, default=3))
         if prometheus is not None:
             found = signals_from_prometheus(
                 prometheus, window or DEFAULT_WINDOW, workflow=workflow, job=job, access=access
@@ -120,6 +129,17 @@ def _token(path: Path) -> str:
 def _waiting(over: str | None) -> AbstractContextManager[object]:
     """A spinner on a terminal, because the command is silent for as long as the user asked for."""
     return nullcontext() if over is None else working(f"waiting {over} between two scrapes")
+
+
+_GRAVITY: Final = (0, 3, 1, 2)
+"""Exit codes from the least to the worst: no evidence is worse than healthy and better than a warning."""
+
+
+def _show_all(every: dict[str, GoldenSignals], *, as_json: bool) -> None:
+    if as_json:
+        print_json(json.dumps({job: found.model_dump(mode="json") for job, found in every.items()}, indent=2))
+    else:
+        show(jobs_view(every))
 
 
 def _show(found: GoldenSignals, *, as_json: bool) -> None:

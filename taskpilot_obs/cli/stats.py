@@ -6,23 +6,25 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import typer
-from rich.text import Text
 
 from taskpilot_obs.cli._output import print_csv, print_json, show
 from taskpilot_obs.cli._store_options import (
     Agent,
     AsCsv,
     AsJson,
+    Environment,
     Model,
     Period,
     Prompt,
     Provider,
+    Service,
     StoreUrl,
     Tenant,
     User,
     Workflow,
     explained,
     one_format,
+    say_incomplete,
 )
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
 from taskpilot_obs.figures import count, ms, percent, share, usd
@@ -47,6 +49,8 @@ def stats(  # noqa: PLR0913  a command line has as many options as it has
     model: Model = None,
     provider: Provider = None,
     prompt: Prompt = None,
+    service: Service = None,
+    environment: Environment = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -58,13 +62,15 @@ def stats(  # noqa: PLR0913  a command line has as many options as it has
         found = get_stats(
             period,
             store=store,
-            tenant=tenant,
-            user=user,
+            tenant_id=tenant,
+            user_id=user,
             agent=agent,
             workflow=workflow,
             model=model,
             provider=provider,
             prompt_name=prompt,
+            service=service,
+            environment=environment,
         )
     if as_json:
         print_json(found.model_dump_json(indent=2))
@@ -134,8 +140,7 @@ def _show(found: Stats) -> None:
     if found.errors_by_type:
         failures = ((kind, count(calls)) for kind, calls in found.errors_by_type.items())
         show(FittedTable("\nfailures", (name_column("type"), Column("calls")), failures))
-    if found.incomplete_before is not None:
-        show(Text(f"rows before {found.incomplete_before:%Y-%m-%d %H:%M} UTC were deleted and are not counted"))
+    say_incomplete(found.incomplete_before)
 
 
 def _row(group: tuple[str, str, CallStats]) -> tuple[str, ...]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import typer
 
 from taskpilot_obs.cli._output import print_csv, print_json, show
-from taskpilot_obs.cli._store_options import AsCsv, AsJson, Period, StoreUrl, explained, one_format
+from taskpilot_obs.cli._store_options import (
+    AsCsv,
+    AsJson,
+    Limit,
+    Period,
+    StoreUrl,
+    explained,
+    one_format,
+    say_incomplete,
+)
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 from taskpilot_obs.figures import count, ms, percent, usd
 
@@ -24,13 +33,20 @@ def register(app: typer.Typer) -> None:
     app.command(name="tenants")(tenants)
 
 
-def tenants(*, store: StoreUrl = None, period: Period = "30d", as_json: AsJson = False, as_csv: AsCsv = False) -> None:
+def tenants(
+    *,
+    store: StoreUrl = None,
+    period: Period = "30d",
+    limit: Limit = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
     """Print the requests, tokens and cost of each tenant, highest cost first."""
     one_format(as_json=as_json, as_csv=as_csv)
     with explained():
         from taskpilot_obs.stats import get_tenants_report
 
-        found = get_tenants_report(period, store=store)
+        found = get_tenants_report(period, store=store, limit=limit)
     if as_json:
         print_json(found.model_dump_json(indent=2))
     elif as_csv:
@@ -55,4 +71,7 @@ def tenants(*, store: StoreUrl = None, period: Period = "30d", as_json: AsJson =
             for t in found.tenants
         )
         title = f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC, {usd(found.cost_usd)} in total"
+        if len(found.tenants) < found.tenants_total:
+            title += f"; the {len(found.tenants)} largest of {found.tenants_total:,}"
         show(FittedTable(title, _COLUMNS, rows, more="--csv"))
+        say_incomplete(found.incomplete_before)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from taskpilot_obs.cli._output import say
 from taskpilot_obs.cli._output import show as show_table
 from taskpilot_obs.cli._store_options import explained
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
@@ -37,7 +38,7 @@ def create(
 ) -> None:
     """Make a token and print it, once: the file keeps a digest only."""
     with explained():
-        print(create_token(file, name, _role(role), tenant))
+        say(create_token(file, name, _role(role), tenant))
 
 
 def show(*, file: File = Path("tokens.toml")) -> None:

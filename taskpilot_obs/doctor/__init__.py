@@ -1,4 +1,4 @@
-"""Checks of an environment, a running `/metrics` and a Prometheus server: what is wrong, and how to fix it."""
+"""Checks of an environment, `/metrics`, a Prometheus server and a telemetry store: what is wrong, how to fix it."""
 
 from __future__ import annotations
 
@@ -22,27 +22,34 @@ def diagnose(
     *,
     metrics_url: str | None = None,
     prometheus: str | None = None,
+    store: str | None = None,
     workers: int | None = None,
     access: Access | None = None,
     environ: Mapping[str, str] | None = None,
     environment: bool = True,
 ) -> list[Finding]:
-    """Check the environment of a service, its running `/metrics` and a Prometheus server.
+    """Check the environment of a service, its running `/metrics`, a Prometheus server and a telemetry store.
 
     Args:
         metrics_url: A running `/metrics`.
         prometheus: Base URL of a Prometheus server.
+        store: URL of a telemetry store.
         workers: How many processes serve; None reads WEB_CONCURRENCY or GUNICORN_CMD_ARGS.
         access: Credentials, certificates and time limit for both URLs.
         environ: The environment that the service is started with; None is the environment of this process.
         environment: False leaves the environment out, for a service that runs somewhere else.
 
     Raises:
-        ConfigurationError: A URL is no http(s) URL.
+        ConfigurationError: A URL does not begin with http:// or https://, or names no store.
+        MissingExtraError: The extra of the store is not installed.
     """
     found = check_environment(os.environ if environ is None else environ, workers) if environment else []
     if metrics_url is not None:
         found += check_endpoint(metrics_url, access)
     if prometheus is not None:
         found += check_server(prometheus, access)
+    if store is not None:
+        from taskpilot_obs.doctor.store import check_store
+
+        found += check_store(store)
     return found

@@ -1,4 +1,4 @@
-"""A running `/metrics`: whether it answers for all processes, and what the library says about itself there."""
+"""Checks of a running `/metrics`: whether it answers for all processes, and what the library reports about itself."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from taskpilot_obs.golden_signals.http import Access
 
 SCRAPES: Final = 6
-"""How often it is asked: with several processes behind one port, another one answers sooner or later."""
+"""How many scrapes: with several processes behind one port, another one answers sooner or later."""
 _SHOWN: Final = 5
 _PROCESS_START: Final = "process_start_time_seconds"
 _MEND: Final[dict[str, str]] = {
     DropReason.QUEUE_FULL: "make the exporter faster, raise queue_capacity, or let callers wait: on_full='block'",
-    DropReason.EXPORT_FAILED: "see the log for why the exporter failed, and mend its target",
+    DropReason.EXPORT_FAILED: "see the log for why the exporter failed, and fix its target",
     DropReason.SHUTDOWN: "raise exit_timeout_s, or flush before the end",
 }
 
 
 def check_endpoint(url: str, access: Access | None) -> list[Finding]:
-    """Scrape a few times, and read what it says."""
+    """Scrape a few times and check the answers."""
     try:
         scrapes = [parse_text(*get(url, access, accept=ACCEPT)) for _ in range(SCRAPES)]
     except SourceError as error:

@@ -26,7 +26,7 @@ _ENDPOINTS: Final = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTE
 
 
 def check_environment(environ: Mapping[str, str], workers: int | None) -> list[Finding]:
-    """Everything that can be told without a running service."""
+    """Check everything that needs no running service."""
     found = [*_versions(), _workers(environ, workers)]
     if environ.get(VARIABLE):
         found.append(_directory(Path(environ[VARIABLE])))
@@ -93,7 +93,7 @@ def _number_of_workers(environ: Mapping[str, str]) -> int:
 def _directory(path: Path) -> Finding:
     check = "multi-process directory"
     if not path.is_dir():
-        return problem(check, f"{VARIABLE} is {str(path)!r}, which is no directory", "create it before the start")
+        return problem(check, f"{VARIABLE} is {str(path)!r}, which is not a directory", "create it before the start")
     if not os.access(path, os.W_OK | os.X_OK):
         return problem(check, f"{path} may not be written", "give it to the user that the service runs as")
     if len(namespaces(path)) > 1:
@@ -106,7 +106,7 @@ def _directory(path: Path) -> Finding:
     if dead > MANY_DEAD:
         return warning(
             check,
-            f"{path} holds files of {dead} processes that are no more",
+            f"{path} holds files of {dead} processes that have ended",
             "scrape by taskpilot_obs.exposition, or use the hooks of taskpilot_obs.gunicorn: both add them up",
         )
     return ok(check, f"{path} may be written")
@@ -125,7 +125,9 @@ def _audit_log(settings: Settings) -> Finding:
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        return problem(check, f"{target}: {folder} may not be written", "choose another path, or give the folder away")
+        return problem(
+            check, f"{target}: {folder} may not be written", "choose another path, or change the owner of the folder"
+        )
     if target.exists() and not os.access(target, os.W_OK):
         return problem(check, f"{target} may not be written", "give it to the user that the service runs as")
     room = shutil.disk_usage(folder).free

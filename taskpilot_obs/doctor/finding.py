@@ -1,4 +1,4 @@
-"""What a check says."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 
 class Level(StrEnum):
-    """How bad it is."""
+    """How serious a finding is."""
 
     OK = "ok"
     WARNING = "warning"
-    """Something is not seen, or less than it could be."""
+    """Something is not visible, or less than it could be."""
     PROBLEM = "problem"
     """Something is wrong or lost."""
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     check: str
     level: Level
@@ -27,12 +27,12 @@ class Finding(NamedTuple):
 
 
 def ok(check: str, text: str) -> Finding:
-    """All is well."""
+    """Nothing to do."""
     return Finding(check, Level.OK, text)
 
 
 def warning(check: str, text: str, remedy: str) -> Finding:
-    """Something is not seen."""
+    """Something is not visible."""
     return Finding(check, Level.WARNING, text, remedy)
 
 

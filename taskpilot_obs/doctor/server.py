@@ -1,4 +1,4 @@
-"""A Prometheus server: whether it scrapes this library, has its rules, and tells the same time."""
+"""Checks of a Prometheus server: whether it scrapes this library, has its rules, and agrees on the time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHOWN: Final = 5
 
 
 def check_server(url: str, access: Access | None) -> list[Finding]:
-    """Ask it for its rules, its time and what it scrapes."""
+    """Check its rules, its clock and what it scrapes."""
     api = f"{url.rstrip('/')}/api/v1"
     try:
         return [*_rules(_ask(f"{api}/rules", access)), *_clock(api, access), *_scraped(api, access)]
@@ -37,10 +37,10 @@ def _ask(url: str, access: Access | None) -> Mapping[str, object]:
     try:
         answer = json.loads(text)
     except ValueError as error:
-        raise SourceError(f"{url.partition('?')[0]} is no Prometheus server: it does not answer JSON") from error
+        raise SourceError(f"{url.partition('?')[0]} is not a Prometheus server: it does not answer JSON") from error
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, dict):
-        raise SourceError(f"{url.partition('?')[0]} is no Prometheus server: its answer has no data")
+        raise SourceError(f"{url.partition('?')[0]} is not a Prometheus server: its answer has no data")
     return data
 
 
@@ -84,7 +84,7 @@ def _rules(answer: Mapping[str, object]) -> Iterator[Finding]:
     ]
     if failing:
         yield problem(
-            "rules", f"{len(failing)} rules fail; {failing[0]}", "render them anew: `taskpilot-obs rules render`"
+            "rules", f"{len(failing)} rules fail; {failing[0]}", "render them again: `taskpilot-obs rules render`"
         )
 
 
@@ -98,11 +98,11 @@ def _clock(api: str, access: Access | None) -> Iterator[Finding]:
     try:
         there = float(str(result[1])) if isinstance(result, list) else float("nan")
     except (ValueError, IndexError) as error:
-        raise SourceError(f"{api} does not tell its time") from error
+        raise SourceError(f"{api} does not report its time") from error
     skew = there - here
     if abs(skew) > SKEW_S:
         text = f"its clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this host's"
-        yield problem("clock", text, "let both hosts keep time (NTP): rates and alerts would be off")
+        yield problem("clock", text, "synchronise both clocks (NTP), because rates and alerts depend on them")
     else:
         yield ok("clock", f"within {SKEW_S:g} s of this host's")
 

@@ -105,7 +105,8 @@ def rate(name: str, figure: float | None, limits: Thresholds) -> SignalStatus:
 def _task_figures(tasks: TaskEvidence, overall: OverallEvidence | None) -> Figures:
     success = proportion(tasks.succeeded, tasks.counted)
     latency = None if tasks.p95_s is None else tasks.p95_s * MILLISECONDS
-    cost = Ratio(numerator=tasks.cost_usd, denominator=tasks.succeeded)
+    paid = tasks.succeeded if tasks.paid_successes is None else tasks.paid_successes
+    cost = Ratio(numerator=tasks.cost_usd, denominator=paid)
     return {
         "success_rate": (_percent(success), success),
         "p95_latency_ms": (latency, Ratio(numerator=None, denominator=tasks.durations)),
@@ -118,7 +119,8 @@ def _overall_figures(tasks: TaskEvidence, overall: OverallEvidence | None) -> Fi
         nothing = Ratio(numerator=0, denominator=0)
         return dict.fromkeys(("user_confirmed_correctness_percent", "policy_violation_rate_percent"), (None, nothing))
     correctness = proportion(overall.correct, overall.correct + overall.incorrect)
-    violations = Ratio(numerator=overall.violations, denominator=tasks.counted)
+    checked = tasks.counted if overall.checked_runs is None else overall.checked_runs
+    violations = Ratio(numerator=overall.violations, denominator=checked)
     return {
         "user_confirmed_correctness_percent": (_percent(correctness), correctness),
         "policy_violation_rate_percent": (_percent(violations), violations),

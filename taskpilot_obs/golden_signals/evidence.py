@@ -37,6 +37,8 @@ class TaskEvidence(NamedTuple):
     """How many durations `p95_s` rests on."""
     cost_usd: float = 0.0
     runs_with_violations: float = 0
+    paid_successes: float | None = None
+    """Successes in the time that `cost_usd` covers, where that is shorter; None: all of them."""
 
     @property
     def total(self) -> float:
@@ -69,6 +71,8 @@ class OverallEvidence(NamedTuple):
     correct: float = 0
     incorrect: float = 0
     partly_priced_calls: float = 0
+    checked_runs: float | None = None
+    """Counted runs in the time that `violations` covers, where that is shorter; None: all of them."""
 
     @property
     def coverage(self) -> float | None:

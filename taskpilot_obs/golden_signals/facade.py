@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.store import Store
 
 
-def golden_signals(
+def golden_signals(  # noqa: PLR0913  each source has a name of its own
     window: timedelta | str | None = None,
     *,
     workflow: str | None = None,
@@ -26,6 +26,7 @@ def golden_signals(
     recorder: Recorder | None = None,
     registry: Registry | None = None,
     prometheus: str | None = None,
+    job: str | None = None,
     access: Access | None = None,
     store: str | Store | None = None,
 ) -> GoldenSignals:
@@ -44,6 +45,7 @@ def golden_signals(
         recorder: whose records to read; None for the default one.
         registry: read this Prometheus registry instead of the recorder's; it holds no past, so it takes no window.
         prometheus: base URL of a Prometheus server that has the recording rules of this library.
+        job: scrape job of that server to speak of; may be left out where it knows one only.
         access: credentials, certificates and time limit for that server.
         store: URL of a telemetry store, or one that is open; any window, or all that it holds.
 
@@ -56,8 +58,8 @@ def golden_signals(
     recorder = get_recorder() if recorder is None else recorder
     thresholds = recorder.settings.thresholds if thresholds is None else thresholds
     if store is not None:
-        if prometheus is not None or registry is not None or access is not None:
-            raise ConfigurationError("store: given together with prometheus, registry or access; drop one")
+        if prometheus is not None or registry is not None or access is not None or job is not None:
+            raise ConfigurationError("store: given together with prometheus, job, registry or access; drop one")
         from taskpilot_obs.golden_signals.from_store import signals_from_store
 
         recorder.flush()
@@ -65,7 +67,11 @@ def golden_signals(
     if prometheus is not None:
         from taskpilot_obs.golden_signals.from_prometheus import signals_from_prometheus
 
-        return signals_from_prometheus(prometheus, window, workflow=workflow, thresholds=thresholds, access=access)
+        return signals_from_prometheus(
+            prometheus, window, workflow=workflow, job=job, thresholds=thresholds, access=access
+        )
+    if job is not None:
+        raise ConfigurationError("job: given without prometheus=URL, the only source that knows scrape jobs")
     if access is not None:
         raise ConfigurationError("access: given without prometheus=URL, the only source that takes credentials")
     if registry is not None and window is not None:

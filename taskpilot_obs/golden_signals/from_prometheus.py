@@ -7,13 +7,14 @@ recording rules cover their records are read; for others the same expression is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from math import isfinite
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
-from taskpilot_obs.exceptions import RulesNotLoadedError, SourceError
+from taskpilot_obs.exceptions import ConfigurationError, RulesNotLoadedError, SourceError
 from taskpilot_obs.exporters.prometheus.reading import Sample
 from taskpilot_obs.golden_signals.assess import assess
 from taskpilot_obs.golden_signals.durations import parse_window
@@ -28,8 +29,10 @@ from taskpilot_obs.semconv import (
     LLM_BILLABLE,
     LLM_COST,
     LLM_PARTIALLY_PRICED,
+    LLM_REQUESTS,
     LLM_UNPRICED,
     POLICY_VIOLATIONS,
+    START_TIME,
     WORKFLOW_COST,
     WORKFLOW_RUNS,
     WORKFLOW_VIOLATION_RUNS,
@@ -85,13 +88,46 @@ def signals_from_prometheus(
     thresholds: Thresholds | None = None,
     access: Access | None = None,
 ) -> GoldenSignals:
-    """The golden signals over every replica that a Prometheus server scrapes.
+    """The golden signals of one service over every replica that a Prometheus server scrapes.
+
+    All figures rest on the same instant, that of the server. `history_s` of the result says how much of the window the
+    server knows.
 
     Args:
         url: base URL of the server, with its path prefix if it has one.
         window: how far back, such as "1h"; None: the counters as they stand, each since its process started.
         workflow: speak of this workflow alone.
-        job: speak of this scrape job alone; None: of all.
+        job: the scrape job to speak of; may be left out where the server knows one only.
+        thresholds: bounds of healthy and warning; None for the defaults.
+        access: credentials, certificates and time limit.
+
+    Raises:
+        ConfigurationError: the URL or the window is not readable, or the server knows several jobs and none is named.
+        RulesNotLoadedError: the server answers, but the recording rules of this library are not loaded.
+        SourceError: the server cannot be reached, refuses, or answers something else.
+    """
+    length = None if window is None else parse_window(window)
+    server = Server(url, access)
+    records = server.records()
+    if job is None:
+        _require_one(server.jobs(length))
+    return _signals(server, records, length, job, (workflow, thresholds))
+
+
+def signals_of_all_jobs(
+    url: str,
+    window: timedelta | str | None = None,
+    *,
+    workflow: str | None = None,
+    thresholds: Thresholds | None = None,
+    access: Access | None = None,
+) -> dict[str, GoldenSignals]:
+    """The golden signals of each service that a Prometheus server knows, by its scrape job, at one instant.
+
+    Args:
+        url: base URL of the server, with its path prefix if it has one.
+        window: how far back, such as "1h"; None: the counters as they stand, each since its process started.
+        workflow: speak of this workflow alone.
         thresholds: bounds of healthy and warning; None for the defaults.
         access: credentials, certificates and time limit.
 
@@ -103,15 +139,50 @@ def signals_from_prometheus(
     length = None if window is None else parse_window(window)
     server = Server(url, access)
     records = server.records()
+    return {job: _signals(server, records, length, job, (workflow, thresholds)) for job in server.jobs(length)}
+
+
+def _signals(
+    server: Server,
+    records: frozenset[str],
+    length: timedelta | None,
+    job: str | None,
+    asked: tuple[str | None, Thresholds | None],
+) -> GoldenSignals:
+    workflow, thresholds = asked
     scope = Scope("" if job is None else f"{JOB}={json.dumps(job)}", (JOB,))  # PromQL escapes strings as JSON does
     samples = [sample for count in COUNTS for sample in _counted(server, count, _promql(length), scope, records)]
-    return assess(
+    signals = assess(
         evidence_from_exposition(exposition(samples)),
         scope="fleet",
         window_s=None if length is None else length.total_seconds(),
         workflow=workflow,
         thresholds=thresholds,
     )
+    return _with_history(signals, server.history_s(length, scope))
+
+
+def _require_one(jobs: Sequence[str]) -> None:
+    if len(jobs) > 1:
+        raise ConfigurationError(
+            f"job: the server knows several services ({', '.join(jobs)}), whose figures say nothing together; name one"
+        )
+
+
+def _with_history(signals: GoldenSignals, history_s: float | None) -> GoldenSignals:
+    """The signals with how much history they rest on, and a note where it is less than was asked for."""
+    window_s = signals.window_s
+    if history_s is None or window_s is None or history_s >= _ENOUGH * window_s:
+        return signals.model_copy(update={"history_s": history_s})
+    note = f"the server knows {history_s / 60:.3g} of the {window_s / 60:.3g} minutes that were asked for"
+    return signals.model_copy(update={"history_s": history_s, "notes": (*signals.notes, note)})
+
+
+_ENOUGH: Final = 0.95
+"""Share of a window that counts as all of it: the first scrape in it is not at its very beginning."""
+_STEPS: Final = 60
+"""In so many parts of a window the server looks for the first sample."""
+_OURS: Final = f'__name__=~"{WORKFLOW_RUNS.name}|{LLM_REQUESTS.name}|{FEEDBACK.name}|{START_TIME.name}"'
 
 
 class Server:
@@ -125,6 +196,44 @@ class Server:
     def __init__(self, url: str, access: Access | None = None) -> None:
         self._api = f"{url.rstrip('/')}/api/v1"
         self._access = access
+        self._at: str | None = None
+
+    @property
+    def at(self) -> str:
+        """The instant that every question is about: the server's time at the first of them, in seconds."""
+        if self._at is None:
+            result = self._ask("query", query="time()").get("result")
+            scalar = isinstance(result, list) and len(result) == 2 and isinstance(result[1], str)  # noqa: PLR2004  time and value
+            self._at = result[1] if isinstance(result, list) and scalar else f"{time.time()}"
+        return self._at
+
+    def jobs(self, length: timedelta | None) -> list[str]:
+        """The scrape jobs that have series of this library, now or within the window.
+
+        Raises:
+            SourceError: see `signals_from_prometheus`.
+        """
+        window = "5m" if length is None else f"{max(300, round(length.total_seconds()))}s"
+        asked = f"group by ({JOB}) (last_over_time({{{_OURS}}}[{window}]))"
+        result = self._ask("query", query=asked, time=self.at).get("result")
+        metrics = [entry.get("metric") for entry in _mappings(result)]
+        return sorted(str(labels[JOB]) for labels in metrics if isinstance(labels, dict) and JOB in labels)
+
+    def history_s(self, length: timedelta | None, scope: Scope) -> float | None:
+        """How many seconds of the window, or since the oldest process began, the server knows; None if nothing.
+
+        Raises:
+            SourceError: see `signals_from_prometheus`.
+        """
+        if length is None:
+            asked = f"{self.at} - min({scope.select(START_TIME.name)})"
+        else:
+            length_s = max(_STEPS, round(length.total_seconds()))
+            ours = f"{{{_OURS}, {scope.matchers}}}" if scope.matchers else f"{{{_OURS}}}"
+            first = f"min_over_time(min(timestamp({ours}))[{length_s}s:{length_s // _STEPS}s])"
+            asked = f"{self.at} - {first}"
+        found = self.query(asked, START_TIME.name)
+        return max(0.0, found[0].value) if found else None
 
     def records(self) -> frozenset[str]:
         """Names of the loaded recording rules of the golden signals.
@@ -147,7 +256,7 @@ class Server:
 
     def query(self, expression: str, name: str) -> list[Sample]:
         """The vector that an expression gives now, as samples of this name."""
-        result = self._ask("query", query=expression).get("result")
+        result = self._ask("query", query=expression, time=self.at).get("result")
         return [_sample(entry, name) for entry in _mappings(result)]
 
     def _ask(self, path: str, **parameters: str) -> Mapping[str, object]:

@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs.golden_signals.assess import assess
 from taskpilot_obs.golden_signals.durations import parse_window
-from taskpilot_obs.golden_signals.evidence import QUANTILE, Evidence, OverallEvidence, TaskEvidence, Verdicts
+from taskpilot_obs.golden_signals.evidence import QUANTILE, Evidence, OverallEvidence, TaskEvidence
 from taskpilot_obs.golden_signals.model import GoldenSignals
 from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.records import Status
 from taskpilot_obs.store import Store
-from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.queries import Counts, Filters, totals
+from taskpilot_obs.store.counts import Counts
+from taskpilot_obs.store.filters import Filters
+from taskpilot_obs.store.marks import aware, deleted_from
+from taskpilot_obs.store.queries import totals
+from taskpilot_obs.store.questions import Question, asked_of
 from taskpilot_obs.store.rows import stored_text
-from taskpilot_obs.store.segments import plan
 from taskpilot_obs.store.sketch import quantiles
-from taskpilot_obs.store.tasks import Tasks, Told, tasks, told
+from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, VIOLATIONS
+from taskpilot_obs.store.tasks import Tasks, denials, statuses, tasks, verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,24 +57,79 @@ def signals_from_store(
         ConfigurationError: the window cannot be read, or no store is named.
         StoreError: the store is missing or cannot be used.
     """
-    end = now or datetime.now(UTC)
+    end = aware(now)
     length = None if window is None else parse_window(window)
-    evidence = evidence_from_store(_FIRST if length is None else end - length, end, store=store, tenant=tenant)
+    try:
+        start = _FIRST if length is None else max(_FIRST, end - length)
+    except OverflowError:
+        start = _FIRST
+    found = evidence_from_store(start, end, store=store, tenant=tenant)
     window_s = None if length is None else length.total_seconds()
-    return assess(evidence, scope="store", window_s=window_s, workflow=workflow, thresholds=thresholds)
+    signals = assess(found.evidence, scope="store", window_s=window_s, workflow=workflow, thresholds=thresholds)
+    notes = tuple(f"{what} before {since:%Y-%m-%d %H:%M} UTC were deleted by age" for what, since in found.missing)
+    since = max((since for _, since in found.missing), default=None)
+    return signals.model_copy(update={"incomplete_before": since, "notes": (*signals.notes, *notes)})
+
+
+class Found(NamedTuple):
+    """What a store knows, and what it does not know any more."""
+
+    evidence: Evidence
+    missing: tuple[tuple[str, datetime], ...]
+    """What was deleted, and from when on it is there."""
 
 
 def evidence_from_store(
     start: datetime, end: datetime, *, store: str | Store | None = None, tenant: str | None = None
-) -> Evidence:
-    """What a telemetry store knows of [start, end), in one snapshot; of one tenant, or of all."""
+) -> Found:
+    """What a telemetry store knows of [start, end), in one snapshot; of one tenant, or of all.
+
+    Figures that are divided by one another come from one stretch of time: costs and violations are counted from when on
+    the runs are there that they are divided by.
+    """
     owner = stored_text(tenant)
-    with opened(store) as opened_store, opened_store.reading() as connection:
-        found = tasks(connection, start, end, owner)
-        said = told(connection, start, end, owner)
-        segments = plan(connection, start, end).segments
-        calls = totals(connection, segments, Filters(organization_id=owner)).get((), Counts())
-    return Evidence(_all_tasks(found.values(), calls), _overall(calls, said), _by_name(found))
+    with asked_of(store, start, end, Filters(organization_id=owner)) as question:
+        connection = question.connection
+        runs = deleted_from(connection, AGENT_RUNS.name).missing_in(start, end)
+        of_runs = question.since(runs or start)
+        denied = deleted_from(connection, VIOLATIONS.name).missing_in(of_runs.start, end)
+        rated = deleted_from(connection, FEEDBACK.name).missing_in(start, end)
+        found = tasks(connection, of_runs.start, end, owner)
+        paid, calls = _paid(of_runs)
+        whole = _all_tasks(found.values(), calls)._replace(paid_successes=paid.succeeded)
+        overall = _overall(of_runs.since(denied or of_runs.start), calls)
+        ratings = verdicts(connection, rated or start, end, owner)
+        overall = overall._replace(correct=ratings.get(True, 0), incorrect=ratings.get(False, 0))
+        missing = {"runs": runs, "calls": question.plan().incomplete_before, "violations": denied, "ratings": rated}
+    return Found(
+        Evidence(whole, overall, _by_name(found)),
+        tuple((what, since) for what, since in missing.items() if since is not None),
+    )
+
+
+def _paid(question: Question) -> tuple[TaskEvidence, Counts]:
+    """The calls of a stretch of time, as far as they are there, and the runs since then."""
+    planned = question.plan()
+    if planned.incomplete_before is not None:
+        question = question.since(planned.incomplete_before)
+        planned = question.plan()
+    calls = totals(question.connection, planned, question.filters).get((), Counts())
+    return _runs(question), calls
+
+
+def _runs(question: Question) -> TaskEvidence:
+    tenant = question.filters.organization_id
+    return TaskEvidence(runs=statuses(question.connection, question.start, question.end, tenant))
+
+
+def _overall(question: Question, calls: Counts) -> OverallEvidence:
+    return OverallEvidence(
+        calls.billable,
+        calls.unpriced,
+        denials(question.connection, question.start, question.end, question.filters.organization_id),
+        checked_runs=_runs(question).counted,
+        partly_priced_calls=calls.partly_priced,
+    )
 
 
 def _by_name(found: Mapping[str, Tasks]) -> dict[str, TaskEvidence]:
@@ -101,18 +159,6 @@ def _all_tasks(found: Iterable[Tasks], calls: Counts) -> TaskEvidence:
         durations=durations.total(),
         cost_usd=float(calls.cost),
         runs_with_violations=violated,
-    )
-
-
-def _overall(calls: Counts, said: Told) -> OverallEvidence:
-    verdicts = Verdicts(
-        first_correct=said.feedback.get((True, False), 0),
-        first_incorrect=said.feedback.get((False, False), 0),
-        revised_to_correct=said.feedback.get((True, True), 0),
-        revised_to_incorrect=said.feedback.get((False, True), 0),
-    )
-    return OverallEvidence(
-        calls.requests - calls.cache_hits, calls.unpriced, said.violations, verdicts.correct, verdicts.incorrect
     )
 
 

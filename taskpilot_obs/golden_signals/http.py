@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ssl
+import threading
 import time
 from base64 import b64encode
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
 from taskpilot_obs.exceptions import ConfigurationError, SourceError
 
+T = TypeVar("T")
 TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 64 * 1024 * 1024
 _CHUNK: Final = 65_536
@@ -72,12 +76,39 @@ def get(url: str, access: Access | None = None, *, accept: str = "*/*") -> tuple
     """
     access = access or Access()
     shown = checked_url(url)
-    deadline = time.monotonic() + access.timeout_s
     request = Request(url, headers={"Accept": accept, **access.headers()})  # noqa: S310  checked_url admits http(s) only
     handlers = [HTTPSHandler(context=_tls(access))] if shown.startswith("https:") else []
     opener = build_opener(_SameOrigin, *handlers)
+    return _in_time(access.timeout_s, shown, lambda: _answer(opener, request, access.timeout_s, shown))
+
+
+def _in_time(timeout_s: float, shown: str, ask: Callable[[], T]) -> T:
+    """What `ask` returns or raises, within the time for the whole request.
+
+    A socket's timeout bounds each read and no more: a server that sends a byte a second, be it of a header, would keep
+    the caller for ever. So a thread asks, and is left alone when the time is up.
+    """
+    answer: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:  # noqa: BLE001  raised where the answer is waited for
+            answer.set_exception(error)
+
+    threading.Thread(target=work, name="taskpilot_obs-http", daemon=True).start()
     try:
-        with opener.open(request, timeout=access.timeout_s) as response:
+        return answer.result(timeout_s)
+    except TimeoutError:
+        if answer.done():
+            raise
+        raise SourceError(f"{shown} did not answer within {timeout_s:g} s") from None
+
+
+def _answer(opener: OpenerDirector, request: Request, timeout_s: float, shown: str) -> tuple[str, str]:
+    deadline = time.monotonic() + timeout_s
+    try:
+        with opener.open(request, timeout=timeout_s) as response:
             body = _read(response, deadline, shown)
             return body.decode("utf-8"), response.headers.get("Content-Type", "")
     except HTTPError as error:
@@ -131,7 +162,7 @@ def _tls(access: Access) -> ssl.SSLContext:
 
 def _read(response: HTTPResponse, deadline: float, shown: str) -> bytes:
     body = bytearray()
-    while chunk := response.read(_CHUNK):
+    while chunk := response.read1(_CHUNK):  # what is there, without waiting for more
         body += chunk
         if len(body) > MAX_BYTES:
             raise SourceError(f"{shown} answered more than {MAX_BYTES // 1024**2} MiB")

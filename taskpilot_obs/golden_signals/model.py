@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
@@ -124,6 +125,10 @@ class GoldenSignals(_Frozen):
     """Percent of finished runs with at least one policy violation."""
     runs_with_violations: Ratio
     workflows: Mapping[str, WorkflowSignals]
+    history_s: float | None = None
+    """Seconds of history that a Prometheus server has for the figures; None where no server was asked."""
+    incomplete_before: datetime | None = None
+    """A telemetry store has deleted records before this moment by age; `notes` say which. None: all are counted."""
     notes: tuple[str, ...] = ()
     """In words: why a figure is missing, or what it does not cover."""
 

@@ -255,7 +255,7 @@ def _has_room(detail: str, usage: Usage) -> bool:
     whole = usage.cache_write_tokens if detail == "cache_write_1h_tokens" else usage[detail.startswith("output")]
     if detail == "reasoning_tokens":
         whole = usage.output_tokens
-    return bool(whole) and not getattr(usage, detail)
+    return bool(whole) and getattr(usage, detail) is None
 
 
 def counts_by_kind(usage: Usage) -> dict[str, int]:

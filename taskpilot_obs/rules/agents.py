@@ -6,10 +6,11 @@ from typing import Final
 
 from taskpilot_obs import semconv
 from taskpilot_obs.records import COUNTED, Status
+from taskpilot_obs.rules.evidence import Watched, recent_value, stated
 from taskpilot_obs.rules.model import WARNING, Alert, AlertKind, Recording, RuleGroup
-from taskpilot_obs.rules.promql import INSTANCE, Count, bucket, matcher, number, quantile, ratio, recent
+from taskpilot_obs.rules.promql import INSTANCE, Count, bucket, matcher, number, quantile, ratio, slower
 from taskpilot_obs.rules.settings import Settings
-from taskpilot_obs.rules.wording import AGENT, PERCENT, SECONDS, WHOLE, evidence, percent
+from taskpilot_obs.rules.wording import AGENT, PERCENT, SECONDS, WHOLE, percent
 from taskpilot_obs.semconv import Label
 
 SHORT: Final = ("5m", "1h")
@@ -30,6 +31,12 @@ ALL_RUNS: Final = Count("agent", "agent_runs", _BY_AGENT, semconv.AGENT_RUNS.nam
 BUCKETS: Final = Count(
     "agent", "agent_run_duration_seconds_bucket", (*_BY_AGENT, "le"), f"{semconv.AGENT_DURATION.name}_bucket"
 )
+LLM_CALLS: Final = Count(
+    "agent", "agent_run_llm_calls_bucket", (*_BY_AGENT, "le"), f"{semconv.AGENT_LLM_CALLS.name}_bucket"
+)
+TOOL_CALLS: Final = Count(
+    "agent", "agent_run_tool_calls_bucket", (*_BY_AGENT, "le"), f"{semconv.AGENT_TOOL_CALLS.name}_bucket"
+)
 CALLS: Final = Count("tool", "agent_tool_calls_counted", (*_BY_AGENT, Label.TOOL), semconv.TOOL_CALLS.name, (_COUNTED,))
 FAILED_CALLS: Final = Count(
     "tool",
@@ -43,7 +50,12 @@ FAILED_CALLS: Final = Count(
 
 def groups(settings: Settings) -> tuple[RuleGroup, ...]:
     """Recording rules of the folder `agents`."""
-    parts = {"runs": _runs(settings), "latency": _latency(settings), "tools": _tools(settings)}
+    parts = {
+        "runs": _runs(settings),
+        "latency": _latency(settings),
+        "tools": _tools(settings),
+        "calls": [rule for count in (LLM_CALLS, TOOL_CALLS) for rule in count.rules(settings.scope, SHORT)],
+    }
     return tuple(
         RuleGroup(f"taskpilot-agents-{name}", settings.evaluation_interval, tuple(rules))
         for name, rules in parts.items()
@@ -54,8 +66,8 @@ def _runs(settings: Settings) -> list[Recording]:
     windows = settings.fine_windows
     rules = [rule for count in (RUNS, GOOD_RUNS, ALL_RUNS) for rule in count.rules(settings.scope, windows)]
     rules += [Recording(_success(window), ratio(GOOD_RUNS.over(window), RUNS.over(window))) for window in windows]
-    values = [(_success(window), RUNS.over(window)) for window in settings.recent_windows]
-    return [*rules, Recording("agent:agent_runs:success_ratio_recent", recent(values, settings.agents.min_events))]
+    value = recent_value(settings, _success, RUNS.over, settings.agents.min_events)
+    return [*rules, Recording("agent:agent_runs:success_ratio_recent", value)]
 
 
 def _success(window: str) -> str:
@@ -66,9 +78,12 @@ def _latency(settings: Settings) -> list[Recording]:
     windows = settings.fine_windows
     rules = BUCKETS.rules(settings.scope, windows)
     rules += [Recording(_p95(window), quantile(0.95, BUCKETS.over(window))) for window in windows]
-    values = [(_p95(window), bucket(BUCKETS.over(window), "+Inf")) for window in settings.recent_windows]
-    minimum = settings.agents.min_events
-    return [*rules, Recording("agent:agent_run_duration_seconds:p95_recent", recent(values, minimum))]
+    value = recent_value(settings, _p95, _finished, settings.agents.min_events)
+    return [*rules, Recording("agent:agent_run_duration_seconds:p95_recent", value)]
+
+
+def _finished(window: str) -> str:
+    return bucket(BUCKETS.over(window), "+Inf")
 
 
 def _p95(window: str) -> str:
@@ -88,13 +103,28 @@ def _tools(settings: Settings) -> list[Recording]:
 def alerts(settings: Settings) -> tuple[Alert, ...]:
     """Alerts of the folder `agents`."""
     limits = settings.agents
-    known = evidence(settings.recent_windows, limits.min_events, "counted runs")
+    known = stated(settings.recent_windows, settings, limits.min_events, "counted runs")
+    runs = Watched(
+        "agent:agent_runs:success_ratio_recent",
+        _success,
+        RUNS.over,
+        lambda window: f"({RUNS.over(window)} - {GOOD_RUNS.over(window)})",
+        limits.min_events,
+        outright=True,
+    )
+    durations = Watched(
+        "agent:agent_run_duration_seconds:p95_recent",
+        _p95,
+        _finished,
+        lambda window: slower(BUCKETS.over(window), limits.p95_seconds, semconv.RUN_BUCKETS),
+        limits.min_events,
+    )
     failing = Alert(
         "TaskpilotAgentFailing",
         AlertKind.RATIO,
         WARNING,
         "agent_success_rate",
-        f"agent:agent_runs:success_ratio_recent < {number(limits.success_percent / 100)}",
+        runs.holds(f"< {number(limits.success_percent / 100)}", settings.evidence),
         f"{AGENT} succeeds in only {PERCENT} of its runs (below {percent(limits.success_percent)})",
         f"{PERCENT} of the runs of this agent succeeded {known}.",
         settings.lasting,
@@ -104,13 +134,27 @@ def alerts(settings: Settings) -> tuple[Alert, ...]:
         AlertKind.LATENCY,
         WARNING,
         "agent_latency",
-        f"agent:agent_run_duration_seconds:p95_recent > {number(limits.p95_seconds)}",
+        durations.holds(f"> {number(limits.p95_seconds)}", settings.evidence),
         f"{AGENT} is slow, p95 is {SECONDS} (above {limits.p95_seconds:.12g} s)",
         f"1 of 20 runs of this agent takes {SECONDS} or longer,"
-        f" {evidence(settings.recent_windows, limits.min_events, 'runs')}.",
+        f" {stated(settings.recent_windows, settings, limits.min_events, 'runs')}.",
         settings.lasting,
     )
-    return (failing, slow, _stuck(settings), _silent(settings))
+    return (failing, slow, _looping(settings), _stuck(settings), _silent(settings))
+
+
+def _looping(settings: Settings) -> Alert:
+    limit = settings.agents.loop_tool_calls
+    return Alert(
+        "TaskpilotAgentLooping",
+        AlertKind.EVENT,
+        WARNING,
+        "agent_looping",
+        f"{slower(TOOL_CALLS.over('1h'), limit, semconv.CALL_BUCKETS)} > 0.5",
+        f"{AGENT} loops: {WHOLE} runs made more than {limit:g} tool calls in the last hour",
+        f"{WHOLE} runs of this agent that ended in the last hour made more than {limit:g} tool calls each. They may"
+        " have succeeded; each call costs time, and most cost money.",
+    )
 
 
 def _stuck(settings: Settings) -> Alert:

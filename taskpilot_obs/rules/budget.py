@@ -16,7 +16,7 @@ BUDGET: Final = "Budget {{ $labels.budget }} ({{ $labels.period }}) of {{ $label
 USED: Final = "budget:llm_budget_used:ratio"
 RESETS: Final = "budget:llm_budget_resets:timestamp_seconds"
 PROJECTED: Final = "budget:llm_budget_used:ratio_projected"
-REFUSALS: Final = Count("budget", "llm_budget_refusals", _LABELS, semconv.BUDGET_REFUSALS.name)
+REFUSALS: Final = Count("budget", "llm_budget_refusals", _LABELS, semconv.BUDGET_REFUSALS.name, every=True)
 
 
 def groups(settings: Settings) -> tuple[RuleGroup, ...]:

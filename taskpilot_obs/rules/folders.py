@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
+from textwrap import indent
 from typing import Final
 
 from taskpilot_obs.rules import agents, budget, golden_alerts, golden_signals, llm, llm_alerts, safety, telemetry
-from taskpilot_obs.rules.model import RuleFolder, alerts_text, recording_text
+from taskpilot_obs.rules.model import HEADER, RuleFolder, alerts_text, recording_text
+from taskpilot_obs.rules.promql import Dialect
 from taskpilot_obs.rules.settings import Settings
 
 RECORDING_FILE: Final = "recording.yml"
@@ -38,24 +41,61 @@ def folders(settings: Settings) -> tuple[RuleFolder, ...]:
     )
 
 
-def render(settings: Settings) -> dict[str, str]:
-    """Text of every rule file, by its path below the folder of rules, such as `llm/alerts.yml`."""
+class Target(StrEnum):
+    """What loads the rules."""
+
+    PROMETHEUS = "prometheus"
+    """Also Thanos: files named under `rule_files`."""
+    VICTORIAMETRICS = "victoriametrics"
+    """vmalert: the same files in its own PromQL."""
+    MIMIR = "mimir"
+    """mimirtool: files with a namespace."""
+    KUBERNETES = "kubernetes"
+    """The Prometheus operator: PrometheusRule objects."""
+
+
+def render(settings: Settings, target: Target = Target.PROMETHEUS) -> dict[str, str]:
+    """Text of every rule file, by its path below the folder of rules, such as `llm/alerts.yml`.
+
+    Args:
+        settings: what to render.
+        target: what will load the files.
+    """
+    if target is Target.VICTORIAMETRICS:
+        settings = settings.model_copy(update={"dialect": Dialect.VICTORIAMETRICS})
     files = {}
     for folder in folders(settings):
         files[f"{folder.name}/{RECORDING_FILE}"] = recording_text(folder)
         files[f"{folder.name}/{ALERTS_FILE}"] = alerts_text(folder, settings.links, settings.evaluation_interval)
-    return files
+    return {name: _packed(name, text, target) for name, text in files.items()}
 
 
-def write(settings: Settings, target: Path) -> list[Path]:
-    """Write the rule files below `target`, making folders as needed; other files there are left alone.
+def _packed(name: str, text: str, target: Target) -> str:
+    """The text of a rule file in the form that its target loads."""
+    title = f"taskpilot-{name.removesuffix('.yml').replace('/', '-').replace('_', '-')}"
+    groups = text.removeprefix(HEADER)
+    if target is Target.MIMIR:
+        return f"{HEADER}namespace: {title}\n{groups}"
+    if target is Target.KUBERNETES:
+        head = f"apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: {title}\nspec:\n"
+        return HEADER + head + indent(groups, "  ")
+    return text
+
+
+def write(settings: Settings, folder: Path, target: Target = Target.PROMETHEUS) -> list[Path]:
+    """Write the rule files below a folder, making folders as needed; other files there are left alone.
+
+    Args:
+        settings: what to render.
+        folder: where to write.
+        target: what will load the files.
 
     Raises:
         OSError: a file or folder cannot be written.
     """
     written = []
-    for name, text in render(settings).items():
-        path = target / name
+    for name, text in render(settings, target).items():
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         written.append(path)

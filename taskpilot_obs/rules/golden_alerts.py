@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
-from taskpilot_obs.rules.golden_signals import LATENCY, LEVELS, SUCCESS, Level
+from taskpilot_obs.rules.evidence import VERDICTS, Watched, stated
+from taskpilot_obs.rules.golden_signals import FEEDBACK, LATENCY, LEVELS, SUCCESS, Level
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
 from taskpilot_obs.rules.promql import bucket, number
 from taskpilot_obs.rules.settings import Above, Below, Settings
@@ -17,16 +20,14 @@ class _Threshold(NamedTuple):
     names: tuple[str, str]
     kind: AlertKind
     signal: str
-    series: str
-    """The recorded recent value without its level."""
-    levels: tuple[str, ...]
+    watched: Callable[[float], Sequence[Watched]]
+    """By threshold: the recorded values, from the finest level to the coarsest."""
     summary: str
     """With `{limit}` where the threshold stands."""
     detail: str
 
 
-_BOTH: Final = ("workflow", "job")
-_JOB: Final = ("job",)
+_OVERALL: Final = LEVELS[-1]
 
 
 def alerts(settings: Settings) -> tuple[Alert, ...]:
@@ -44,11 +45,20 @@ def _success(settings: Settings) -> list[Alert]:
         ("TaskpilotSuccessRateLow", "TaskpilotSuccessRateCritical"),
         AlertKind.RATIO,
         "success_rate",
-        "workflow_runs:success_ratio_recent",
-        _BOTH,
+        lambda _: [
+            Watched(
+                f"{level.name}:workflow_runs:success_ratio_recent",
+                level.success_ratio,
+                level.counted.over,
+                level.failed,
+                success.min_events,
+                outright=True,
+            )
+            for level in LEVELS
+        ],
         f"Only {PERCENT} of runs succeed: {TASK} (below {{limit}})",
         f"{PERCENT} of the runs of {TASK} succeeded"
-        f" {evidence(settings.recent_windows, success.min_events, 'counted runs')}."
+        f" {stated(settings.recent_windows, settings, success.min_events, 'counted runs')}."
         " Errors, timeouts and blocked runs count against it; cancelled, abandoned and interrupted ones do not.",
     )
     return _below(settings, shared, success)
@@ -60,11 +70,19 @@ def _latency(settings: Settings) -> list[Alert]:
         ("TaskpilotLatencyHigh", "TaskpilotLatencyCritical"),
         AlertKind.LATENCY,
         "p95_latency",
-        "workflow_duration_seconds:p95_recent",
-        _BOTH,
+        lambda threshold: [
+            Watched(
+                f"{level.name}:workflow_duration_seconds:p95_recent",
+                level.p95,
+                level.finished,
+                partial(level.slower, threshold=threshold),
+                latency.min_events,
+            )
+            for level in LEVELS
+        ],
         f"Runs are slow, p95 is {SECONDS}: {TASK} (above {{limit}})",
         f"1 of 20 runs of {TASK} takes {SECONDS} or longer,"
-        f" {evidence(settings.recent_windows, latency.min_events, 'runs')}, whatever"
+        f" {stated(settings.recent_windows, settings, latency.min_events, 'runs')}, whatever"
         " their status.",
     )
     return _above(settings, shared, latency, 1, "{:.12g} s")
@@ -76,11 +94,18 @@ def _cost(settings: Settings) -> list[Alert]:
         ("TaskpilotTaskCostHigh", "TaskpilotTaskCostCritical"),
         AlertKind.SPEND,
         "cost_per_task",
-        "workflow_runs:cost_per_success_usd_recent",
-        _JOB,
+        lambda _: [
+            Watched(
+                "job:workflow_runs:cost_per_success_usd_recent",
+                _OVERALL.cost_per_success,
+                _OVERALL.success.over,
+                _OVERALL.success.over,
+                cost.min_events,
+            )
+        ],
         f"A successful task costs {USD}: {{{{ $labels.job }}}} (above {{limit}})",
         f"All LLM calls of {{{{ $labels.job }}}} together cost {USD} per run that succeeded,"
-        f" {evidence(settings.recent_windows, cost.min_events, 'counted runs')}. Failed runs cost too: a low"
+        f" {stated(settings.recent_windows, settings, cost.min_events, 'counted runs')}. Failed runs cost too: a low"
         " success rate raises"
         " this figure.",
     )
@@ -93,8 +118,18 @@ def _correctness(settings: Settings) -> list[Alert]:
         ("TaskpilotCorrectnessLow", "TaskpilotCorrectnessCritical"),
         AlertKind.RATIO,
         "correctness",
-        "llm_feedback:correct_ratio_recent",
-        _JOB,
+        lambda _: [
+            Watched(
+                "job:llm_feedback:correct_ratio_recent",
+                lambda window: f"{FEEDBACK}{window}",
+                lambda window: f"job:llm_feedback_judged:increase{window}",
+                lambda window: (
+                    f"(job:llm_feedback_judged:increase{window} - job:llm_feedback_correct:increase{window})"
+                ),
+                correct.min_events,
+                windows=VERDICTS,
+            )
+        ],
         f"Users confirm only {PERCENT} of answers: {{{{ $labels.job }}}} (below {{limit}})",
         f"{PERCENT} of the answers of {{{{ $labels.job }}}} that users judged were correct,"
         f" {evidence(settings.recent_feedback_windows, correct.min_events, 'verdicts')}.",
@@ -108,11 +143,18 @@ def _violations(settings: Settings) -> list[Alert]:
         ("TaskpilotPolicyViolationRateHigh", "TaskpilotPolicyViolationRateCritical"),
         AlertKind.RATIO,
         "policy_violation_rate",
-        "policy_violations:per_run_ratio_recent",
-        _JOB,
+        lambda _: [
+            Watched(
+                "job:policy_violations:per_run_ratio_recent",
+                _OVERALL.violation_ratio,
+                _OVERALL.counted.over,
+                _OVERALL.violations.over,
+                violations.min_events,
+            )
+        ],
         f"Policy violations reach {PERCENT} of runs: {{{{ $labels.job }}}} (above {{limit}})",
         f"Policies denied {PERCENT} as often as {{{{ $labels.job }}}} finished a counted run,"
-        f" {evidence(settings.recent_windows, violations.min_events, 'counted runs')}. Denials count in monitor"
+        f" {stated(settings.recent_windows, settings, violations.min_events, 'counted runs')}. Denials count in monitor"
         " and in enforce mode.",
     )
     return _above(settings, shared, violations, 100, "{:.12g}%")
@@ -120,20 +162,23 @@ def _violations(settings: Settings) -> list[Alert]:
 
 def _below(settings: Settings, shared: _Threshold, limits: Below) -> list[Alert]:
     return [
-        _threshold(settings, shared, index, f"< {number(limit / 100)}", percent(limit))
+        _threshold(settings, shared, index, ("<", limit / 100), percent(limit))
         for index, limit in enumerate((limits.warning, limits.critical))
     ]
 
 
 def _above(settings: Settings, shared: _Threshold, limits: Above, scale: int, unit: str) -> list[Alert]:
     return [
-        _threshold(settings, shared, index, f"> {number(limit / scale)}", unit.format(limit) if unit else usd(limit))
+        _threshold(settings, shared, index, (">", limit / scale), unit.format(limit) if unit else usd(limit))
         for index, limit in enumerate((limits.warning, limits.critical))
     ]
 
 
-def _threshold(settings: Settings, shared: _Threshold, index: int, condition: str, limit: str) -> Alert:
-    parts = [f"{level}:{shared.series} {condition}" for level in shared.levels]
+def _threshold(settings: Settings, shared: _Threshold, index: int, condition: tuple[str, float], limit: str) -> Alert:
+    operator, threshold = condition
+    parts = [
+        watched.holds(f"{operator} {number(threshold)}", settings.evidence) for watched in shared.watched(threshold)
+    ]
     return Alert(
         name=shared.names[index],
         kind=shared.kind,
@@ -142,13 +187,15 @@ def _threshold(settings: Settings, shared: _Threshold, index: int, condition: st
         expr=_levels(settings, parts),
         summary=shared.summary.replace("{limit}", limit),
         description=shared.detail,
-        wait=settings.lasting,
+        wait=(settings.lasting, settings.lasting_critical)[index],
     )
 
 
 def _levels(settings: Settings, parts: list[str]) -> str:
     """The overall alert speaks only where no workflow's does."""
-    return f"\nor on ({settings.scope.by()})\n".join(parts)
+    if len(parts) == 1:
+        return parts[0]
+    return f"\nor on ({settings.scope.by()})\n".join(f"(\n{part}\n)" for part in parts)
 
 
 def _burns(settings: Settings) -> list[Alert]:
@@ -194,4 +241,17 @@ def _burn_expr(settings: Settings, level: Level, slo: str, severity: str) -> str
             f" and {level.burn_rate(slo, pair.short)} > {rate}"
             f" and {events} >= {settings.slo.min_events})"
         )
-    return "(\n" + "\n  or\n".join(conditions) + "\n)"
+    now, least = _burning(settings, level, slo), settings.evidence.min_bad
+    acquitting = level.counted.over("5m") if slo == SUCCESS else level.finished("5m")
+    return (
+        "(\n" + "\n  or\n".join(conditions) + "\n)\n"
+        f"and {now('1h')} >= {least - 1} and {now('6h')} >= {least}\n"
+        f"unless ({acquitting} >= {settings.evidence.acquitting_events} unless {level.burn_rate(slo, '5m')} > 1)"
+    )
+
+
+def _burning(settings: Settings, level: Level, slo: str) -> Callable[[str], str]:
+    """Expression of the runs that used up error budget in a window."""
+    if slo == SUCCESS:
+        return level.failed
+    return partial(level.slower, threshold=settings.slo.latency.threshold_seconds)

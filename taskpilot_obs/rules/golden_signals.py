@@ -7,8 +7,9 @@ from typing import Final, NamedTuple
 
 from taskpilot_obs import semconv
 from taskpilot_obs.records import COUNTED, Status
+from taskpilot_obs.rules.evidence import history_share, known_for, recent_value
 from taskpilot_obs.rules.model import Recording, RuleGroup
-from taskpilot_obs.rules.promql import Count, bucket, matcher, number, quantile, ratio, recent
+from taskpilot_obs.rules.promql import Count, bucket, matcher, number, quantile, ratio, recent, slower
 from taskpilot_obs.rules.settings import Settings
 from taskpilot_obs.semconv import Label
 
@@ -48,6 +49,18 @@ class Level(NamedTuple):
         if self.name == JOB:
             return Count(JOB, name, ("le",), source=f"{WORKFLOW}:{name}")
         return Count(WORKFLOW, name, (*self.labels, "le"), name)
+
+    def finished(self, window: str) -> str:
+        """Expression of how many durations were observed in a window."""
+        return bucket(self.buckets.over(window), "+Inf")
+
+    def slower(self, window: str, threshold: float) -> str:
+        """Expression of how many runs took longer than a threshold, or than the bound below it."""
+        return slower(self.buckets.over(window), threshold, semconv.WORKFLOW_BUCKETS)
+
+    def failed(self, window: str) -> str:
+        """Expression of how many counted runs did not succeed."""
+        return f"({self.counted.over(window)} - {self.success.over(window)})"
 
     @property
     def cost(self) -> Count:
@@ -134,7 +147,7 @@ def _runs(settings: Settings) -> list[Recording]:
 
 
 def _recent(settings: Settings, level: Level, value: Callable[[str], str], min_events: int) -> str:
-    return recent([(value(window), level.counted.over(window)) for window in settings.recent_windows], min_events)
+    return recent_value(settings, value, level.counted.over, min_events)
 
 
 def _latency(settings: Settings) -> list[Recording]:
@@ -145,13 +158,8 @@ def _latency(settings: Settings) -> list[Recording]:
         for window in settings.all_windows:
             rules.append(Recording(level.p95(window), quantile(0.95, level.buckets.over(window))))
             rules.append(Recording(level.slow_ratio(window), _slow(level.buckets.over(window), threshold)))
-        values = [(level.p95(window), bucket(level.buckets.over(window), "+Inf")) for window in settings.recent_windows]
-        rules.append(
-            Recording(
-                f"{level.name}:workflow_duration_seconds:p95_recent",
-                recent(values, settings.p95_latency_seconds.min_events),
-            )
-        )
+        value = recent_value(settings, level.p95, level.finished, settings.p95_latency_seconds.min_events)
+        rules.append(Recording(f"{level.name}:workflow_duration_seconds:p95_recent", value))
     return rules
 
 
@@ -192,9 +200,9 @@ def _correctness(settings: Settings) -> list[Recording]:
         rules.append(
             Recording(f"{FEEDBACK}{window}", ratio(f"job:llm_feedback_correct:increase{window}", judged.over(window)))
         )
-    values = [(f"{FEEDBACK}{window}", judged.over(window)) for window in settings.recent_feedback_windows]
     minimum = settings.user_confirmed_correctness_percent.min_events
-    return [*rules, Recording("job:llm_feedback:correct_ratio_recent", recent(values, minimum))]
+    values = [(f"{FEEDBACK}{window}", judged.over(window), minimum) for window in settings.recent_feedback_windows]
+    return [*rules, Recording("job:llm_feedback:correct_ratio_recent", recent(values))]
 
 
 def _verdicts(name: str, metric: str, verdict: str) -> Count:
@@ -235,7 +243,10 @@ def _slo(settings: Settings) -> list[Recording]:
         for slo, percent in objectives.items():
             budget = number((100 - percent) / 100)
             rules += [
-                Recording(level.burn_rate(slo, window), f"({_bad(level, slo, window)})\n/ {budget}")
+                Recording(
+                    level.burn_rate(slo, window),
+                    f"({_bad(level, slo, window)})\n/ {budget}\nand {known_for(settings.scope, window)}",
+                )
                 for window in settings.all_windows
             ]
             rules.append(Recording(f"{level.name}:slo_{slo}:{PERIOD_SERIES}", _left(settings, level, slo, budget)))
@@ -252,4 +263,5 @@ def _left(settings: Settings, level: Level, slo: str, budget: str) -> str:
         bad = f"1 -\n{ratio(level.success.over(period), level.counted.over(period))}"
     else:
         bad = _slow(level.buckets.over(period), settings.slo.latency.threshold_seconds)
-    return f"1 - (\n{bad}\n) / {budget}"
+    # A young service has used as much of the period's budget as it would have at this traffic over the whole period.
+    return f"1 - (\n{bad}\n) / {budget}\n* {history_share(settings.scope, period)}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from taskpilot_obs import semconv
 from taskpilot_obs.records import COUNTED, Status
+from taskpilot_obs.rules.evidence import recent_value
 from taskpilot_obs.rules.model import Recording, RuleGroup
-from taskpilot_obs.rules.promql import Count, bucket, matcher, quantile, ratio, recent, seconds
+from taskpilot_obs.rules.promql import Count, bucket, matcher, quantile, ratio, seconds
 from taskpilot_obs.rules.settings import Settings
 from taskpilot_obs.semconv import Label
 
@@ -90,11 +92,18 @@ def _requests(settings: Settings, levels: Sequence[str]) -> list[Recording]:
 
 
 def _recent_errors(settings: Settings) -> Recording:
-    values = [
-        (f"provider:llm_requests:error_ratio_rate{window}", requests_counted("provider").over(window))
-        for window in settings.recent_windows
-    ]
-    return Recording("provider:llm_requests:error_ratio_recent", recent(values, settings.llm.min_events))
+    value = recent_value(settings, error_ratio, requests_counted("provider").over, settings.llm.min_events)
+    return Recording("provider:llm_requests:error_ratio_recent", value)
+
+
+def error_ratio(window: str) -> str:
+    """Name of the share of a provider's calls that fail, over a window."""
+    return f"provider:llm_requests:error_ratio_rate{window}"
+
+
+def calls_timed(name: str, window: str) -> str:
+    """Expression of how many calls a latency histogram holds in a window."""
+    return bucket(f"model:{name}_bucket:increase{window}", "+Inf")
 
 
 def _latency(settings: Settings, name: str, metric: str, alerted: str) -> list[Recording]:
@@ -106,11 +115,13 @@ def _latency(settings: Settings, name: str, metric: str, alerted: str) -> list[R
             for share, label in _QUANTILES
             if label == alerted or window in SHORT
         ]
-    values = [
-        (f"model:{name}:{alerted}_rate{window}", bucket(buckets.over(window), "+Inf"))
-        for window in settings.recent_windows
-    ]
-    return [*rules, Recording(f"model:{name}:{alerted}_recent", recent(values, settings.llm.min_events))]
+    value = recent_value(
+        settings,
+        lambda window: f"model:{name}:{alerted}_rate{window}",
+        partial(calls_timed, name),
+        settings.llm.min_events,
+    )
+    return [*rules, Recording(f"model:{name}:{alerted}_recent", value)]
 
 
 def _tokens(settings: Settings) -> list[Recording]:
@@ -119,7 +130,25 @@ def _tokens(settings: Settings) -> list[Recording]:
         count = _count(level, "llm_tokens", (*labels, Label.TOKEN_TYPE), semconv.LLM_TOKENS.name)
         rules += count.rules(settings.scope, SHORT)
         rules += _rates(count, level)
-    return rules
+    return [*rules, *_prompt_cache(settings)]
+
+
+def _prompt_cache(settings: Settings) -> list[Recording]:
+    """How much of the input the providers read from their prompt caches."""
+    read = Count(
+        "model",
+        "llm_cache_read_tokens",
+        _MODEL,
+        semconv.LLM_TOKEN_DETAILS.name,
+        (matcher(Label.DETAIL, "cache_read"),),
+        zero_of="model:llm_input_tokens",
+    )
+    given = Count("model", "llm_input_tokens", _MODEL, semconv.LLM_TOKENS.name, (matcher(Label.TOKEN_TYPE, "input"),))
+    rules = [rule for count in (given, read) for rule in count.rules(settings.scope, settings.fine_windows)]
+    return rules + [
+        Recording(f"model:llm_prompt_cache:read_ratio_rate{window}", ratio(read.over(window), given.over(window)))
+        for window in settings.fine_windows
+    ]
 
 
 def _cost(settings: Settings) -> list[Recording]:
@@ -154,11 +183,13 @@ def _cache(settings: Settings, levels: Sequence[str]) -> list[Recording]:
 
 
 def _recent_hits(settings: Settings) -> Recording:
-    values = [
-        (f"agent:llm_cache:hit_ratio_rate{window}", f"agent:llm_cache_lookups:increase{window}")
-        for window in settings.recent_windows
-    ]
-    return Recording("agent:llm_cache:hit_ratio_recent", recent(values, settings.llm.min_events))
+    value = recent_value(
+        settings,
+        lambda window: f"agent:llm_cache:hit_ratio_rate{window}",
+        lambda window: f"agent:llm_cache_lookups:increase{window}",
+        settings.llm.min_events,
+    )
+    return Recording("agent:llm_cache:hit_ratio_recent", value)
 
 
 def _hit_ratio(settings: Settings, level: str, labels: tuple[str, ...], window: str) -> list[Recording]:
@@ -180,11 +211,11 @@ def _quality(settings: Settings) -> list[Recording]:
     rules = []
     rules += _share(settings, "provider", "llm_rate_limited", semconv.LLM_ERRORS.name, limited)
     rules += _share(settings, "provider", "llm_retries", semconv.LLM_RETRIES.name)
-    rules += _BILLABLE.rules(settings.scope, settings.fine_windows)
-    rules += _share(settings, "job", "llm_unpriced_requests", semconv.LLM_UNPRICED.name, of=_BILLABLE)
-    rules += _share(settings, "job", "llm_partially_priced_requests", semconv.LLM_PARTIALLY_PRICED.name, of=_BILLABLE)
+    rules += BILLABLE.rules(settings.scope, settings.fine_windows)
+    rules += _share(settings, "job", "llm_unpriced_requests", semconv.LLM_UNPRICED.name, of=BILLABLE)
+    rules += _share(settings, "job", "llm_partially_priced_requests", semconv.LLM_PARTIALLY_PRICED.name, of=BILLABLE)
     rules += [_coverage(window) for window in settings.fine_windows]
-    rules += _share(settings, "job", "llm_usage_missing", semconv.LLM_USAGE_MISSING.name, of=_BILLABLE)
+    rules += _share(settings, "job", "llm_usage_missing", semconv.LLM_USAGE_MISSING.name, of=BILLABLE)
     for name, metric in (
         ("llm_unpriced_requests", semconv.LLM_UNPRICED.name),
         ("llm_partially_priced_requests", semconv.LLM_PARTIALLY_PRICED.name),
@@ -194,7 +225,7 @@ def _quality(settings: Settings) -> list[Recording]:
     return rules
 
 
-_BILLABLE: Final = Count("job", "llm_billable_requests", (), semconv.LLM_BILLABLE.name)
+BILLABLE: Final = Count("job", "llm_billable_requests", (), semconv.LLM_BILLABLE.name)
 """Calls that may cost something: the whole that shares of unknown and incomplete costs are taken of."""
 
 
@@ -216,5 +247,7 @@ def _share(
         Recording(f"{level}:{name}:ratio_rate{window}", ratio(events.over(window), whole.over(window)))
         for window in windows
     ]
-    values = [(f"{level}:{name}:ratio_rate{window}", whole.over(window)) for window in settings.recent_windows]
-    return [*rules, Recording(f"{level}:{name}:ratio_recent", recent(values, settings.llm.min_events))]
+    value = recent_value(
+        settings, lambda window: f"{level}:{name}:ratio_rate{window}", whole.over, settings.llm.min_events
+    )
+    return [*rules, Recording(f"{level}:{name}:ratio_recent", value)]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from typing import Final, NamedTuple
 
+from taskpilot_obs.rules.evidence import Watched, known_for, stated
+from taskpilot_obs.rules.llm import BILLABLE, calls_timed, requests_counted, requests_failed
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
-from taskpilot_obs.rules.promql import number
+from taskpilot_obs.rules.promql import number, slower
 from taskpilot_obs.rules.settings import Settings
-from taskpilot_obs.rules.wording import MODEL, OF_JOB, PERCENT, PROVIDER, SECONDS, USD, evidence, percent, usd
+from taskpilot_obs.rules.wording import MODEL, OF_JOB, PERCENT, PROVIDER, SECONDS, USD, percent, usd
+from taskpilot_obs.semconv import FIRST_TOKEN_BUCKETS, RUN_BUCKETS
 
-_COST = "provider:llm_cost_usd:increase1h"
+_COST: Final = "provider:llm_cost_usd:increase1h"
+DAY_AND_HOUR_S: Final = 90_000
+"""History that a comparison of the last hour with the day before it needs."""
 
 
 class _Recent(NamedTuple):
@@ -18,18 +25,25 @@ class _Recent(NamedTuple):
     name: str
     kind: AlertKind
     signal: str
-    series: str
+    watched: Watched
     condition: str
     summary: str
     description: str
     severity: str = WARNING
+    wait: str | None = None
+    """None: as long as the settings say for the severity."""
 
 
 def alerts(settings: Settings) -> tuple[Alert, ...]:
     """Alerts of the folder `llm`."""
-    known = evidence(settings.recent_windows, settings.llm.min_events, "calls")
+    known = stated(settings.recent_windows, settings, settings.llm.min_events, "calls")
     watched = [*_errors(settings, known), *_latency(settings, known), *_economy(settings, known)]
-    return (*(_alert(settings, item) for item in watched), _cost_per_hour(settings), _cost_spike(settings))
+    return (
+        *(_alert(settings, item) for item in watched),
+        _prompt_cache(settings),
+        _cost_per_hour(settings),
+        _cost_spike(settings),
+    )
 
 
 def _alert(settings: Settings, item: _Recent) -> Alert:
@@ -38,23 +52,36 @@ def _alert(settings: Settings, item: _Recent) -> Alert:
         item.kind,
         item.severity,
         item.signal,
-        f"{item.series} {item.condition}",
+        item.watched.holds(item.condition, settings.evidence),
         item.summary,
         item.description,
-        settings.lasting,
+        settings.lasting if item.wait is None else item.wait,
+    )
+
+
+def _share(settings: Settings, level: str, name: str, value: str = "ratio") -> Watched:
+    """A share of the calls, at one level."""
+    return Watched(
+        f"{level}:{name}:{value}_recent",
+        lambda window: f"{level}:{name}:{value}_rate{window}",
+        requests_counted(level).over,
+        lambda window: f"{level}:{name}:increase{window}",
+        settings.llm.min_events,
     )
 
 
 def _errors(settings: Settings, known: str) -> list[_Recent]:
     limits = settings.llm
-    series = "provider:llm_requests:error_ratio_recent"
+    calls = _share(settings, "provider", "llm_requests", "error_ratio")._replace(
+        bad=requests_failed("provider").over, outright=True
+    )
     failed = f"{PERCENT} of the calls to {PROVIDER} ended as error or timeout, {known}."
     return [
         _Recent(
             "TaskpilotLLMErrorRateHigh",
             AlertKind.RATIO,
             "llm_error_rate",
-            series,
+            calls,
             f"> {number(limits.error_percent / 100)}",
             f"LLM calls fail: {PERCENT} at {PROVIDER} (above {percent(limits.error_percent)})",
             failed,
@@ -63,18 +90,20 @@ def _errors(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMProviderFailing",
             AlertKind.RATIO,
             "llm_error_rate",
-            series,
+            calls,
             f"> {number(limits.provider_error_percent / 100)}",
             f"LLM provider is failing: {PERCENT} of calls at {PROVIDER} (above"
             f" {percent(limits.provider_error_percent)})",
             failed,
             CRITICAL,
+            # No wait: it has to be there before the alerts that it explains, so that it can silence them.
+            "",
         ),
         _Recent(
             "TaskpilotLLMRateLimited",
             AlertKind.RATIO,
             "llm_rate_limits",
-            "provider:llm_rate_limited:ratio_recent",
+            _share(settings, "provider", "llm_rate_limited"),
             f"> {number(limits.rate_limited_percent / 100)}",
             f"Rate limits refuse {PERCENT} of LLM calls at {PROVIDER} (above {percent(limits.rate_limited_percent)})",
             f"{PERCENT} of the calls to {PROVIDER} failed with a rate limit, {known}.",
@@ -83,13 +112,23 @@ def _errors(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMRetriesHigh",
             AlertKind.RATIO,
             "llm_retries",
-            "provider:llm_retries:ratio_recent",
+            _share(settings, "provider", "llm_retries"),
             f"> {number(limits.retries_percent / 100)}",
             f"LLM calls are retried: {PERCENT} at {PROVIDER} (above {percent(limits.retries_percent)})",
             f"Retries amount to {PERCENT} of the calls to {PROVIDER}, {known}. Each one is paid for in time, many"
             " in money.",
         ),
     ]
+
+
+def _timed(settings: Settings, name: str, quantile: str, threshold: float, bounds: Sequence[float]) -> Watched:
+    return Watched(
+        f"model:{name}:{quantile}_recent",
+        lambda window: f"model:{name}:{quantile}_rate{window}",
+        partial(calls_timed, name),
+        lambda window: slower(f"model:{name}_bucket:increase{window}", threshold, bounds),
+        settings.llm.min_events,
+    )
 
 
 def _latency(settings: Settings, known: str) -> list[_Recent]:
@@ -99,7 +138,7 @@ def _latency(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMSlow",
             AlertKind.LATENCY,
             "llm_latency",
-            "model:llm_request_duration_seconds:p99_recent",
+            _timed(settings, "llm_request_duration_seconds", "p99", limits.p99_seconds, RUN_BUCKETS),
             f"> {number(limits.p99_seconds)}",
             f"LLM calls are slow, p99 is {SECONDS}: {MODEL} (above {limits.p99_seconds:.12g} s)",
             f"1 of 100 calls to {MODEL} takes {SECONDS} or longer to the last token, {known}.",
@@ -108,7 +147,13 @@ def _latency(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMFirstTokenSlow",
             AlertKind.LATENCY,
             "llm_first_token",
-            "model:llm_time_to_first_token_seconds:p95_recent",
+            _timed(
+                settings,
+                "llm_time_to_first_token_seconds",
+                "p95",
+                limits.first_token_p95_seconds,
+                FIRST_TOKEN_BUCKETS,
+            ),
             f"> {number(limits.first_token_p95_seconds)}",
             f"First tokens come late, p95 is {SECONDS}: {MODEL} (above {limits.first_token_p95_seconds:.12g} s)",
             f"1 of 20 streamed calls to {MODEL} waits {SECONDS} or longer for its first token,"
@@ -124,7 +169,13 @@ def _economy(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMCacheHitRateLow",
             AlertKind.RATIO,
             "llm_cache",
-            "agent:llm_cache:hit_ratio_recent",
+            Watched(
+                "agent:llm_cache:hit_ratio_recent",
+                lambda window: f"agent:llm_cache:hit_ratio_rate{window}",
+                lambda window: f"agent:llm_cache_lookups:increase{window}",
+                lambda window: f"agent:llm_cache_misses:increase{window}",
+                limits.min_events,
+            ),
             f"< {number(limits.cache_hit_percent / 100)}",
             f"Cache answers only {PERCENT} of LLM calls: agent {{{{ $labels.agent }}}} of {OF_JOB}"
             f" (below {percent(limits.cache_hit_percent)})",
@@ -134,7 +185,7 @@ def _economy(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMUnpricedShareHigh",
             AlertKind.RATIO,
             "llm_unpriced",
-            "job:llm_unpriced_requests:ratio_recent",
+            _share(settings, "job", "llm_unpriced_requests")._replace(total=BILLABLE.over),
             f"> {number(limits.unpriced_percent / 100)}",
             f"Cost is unknown for {PERCENT} of LLM calls: {OF_JOB} (above {percent(limits.unpriced_percent)})",
             f"{PERCENT} of the LLM calls of {OF_JOB} have no price, {known}. Every cost figure is too low by"
@@ -144,7 +195,7 @@ def _economy(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMUsageMissing",
             AlertKind.RATIO,
             "llm_usage",
-            "job:llm_usage_missing:ratio_recent",
+            _share(settings, "job", "llm_usage_missing")._replace(total=BILLABLE.over),
             f"> {number(limits.usage_missing_percent / 100)}",
             f"Token usage is missing for {PERCENT} of LLM calls: {OF_JOB} (above"
             f" {percent(limits.usage_missing_percent)})",
@@ -152,6 +203,28 @@ def _economy(settings: Settings, known: str) -> list[_Recent]:
             " Their tokens and cost are counted nowhere.",
         ),
     ]
+
+
+def _prompt_cache(settings: Settings) -> Alert:
+    limits = settings.llm
+    share = "model:llm_prompt_cache:read_ratio_rate"
+    left = number(1 - limits.prompt_cache_drop_percent / 100)
+    calls = 'sum without (le) (model:llm_request_duration_seconds_bucket:increase1h{le="+Inf"})'
+    return Alert(
+        "TaskpilotLLMPromptCacheFell",
+        AlertKind.RATIO,
+        WARNING,
+        "llm_prompt_cache",
+        f"{share}1h < {left} * ({share}1d offset 1h > {number(limits.prompt_cache_min_percent / 100)})\n"
+        f"and {calls} >= {limits.min_events}\n"
+        f"unless {share}5m >= {left} * {share}1d offset 1h\n"
+        f"and {known_for(settings.scope, DAY_AND_HOUR_S)}",
+        f"Prompt cache answers only {PERCENT} of the input: {MODEL}",
+        f"{PERCENT} of the input tokens of {MODEL} were read from the provider's prompt cache in the last hour, less"
+        f" than {number(100 - limits.prompt_cache_drop_percent)}% of the share of the day before. The same work costs"
+        " more.",
+        settings.lasting,
+    )
 
 
 def _cost_per_hour(settings: Settings) -> Alert:
@@ -178,7 +251,8 @@ def _cost_spike(settings: Settings) -> Alert:
         AlertKind.SPEND,
         WARNING,
         "llm_cost_spike",
-        f"{total} > {number(limits.spike_min_usd)}\nand\n{total} > {number(limits.spike_factor)} *\n  {usual}",
+        f"{total} > {number(limits.spike_min_usd)}\nand\n{total} > {number(limits.spike_factor)} *\n  {usual}\n"
+        f"and {known_for(settings.scope, '3d')}",
         f"LLM cost spike: {USD} in the last hour, over {number(limits.spike_factor)} times the usual: {OF_JOB}",
         f"The LLM calls of {OF_JOB} cost {USD} in the last hour, more than {number(limits.spike_factor)} times"
         " the mean of the"

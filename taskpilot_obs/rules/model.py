@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+NONE: Final = "none"
 WARNING: Final = "warning"
 CRITICAL: Final = "critical"
 
@@ -24,6 +25,8 @@ class AlertKind(StrEnum):
     EVENT = "event"
     ABSENCE = "absence"
     TELEMETRY = "telemetry"
+    META = "meta"
+    HEARTBEAT = "heartbeat"
 
 
 class Recording(NamedTuple):

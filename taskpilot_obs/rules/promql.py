@@ -1,12 +1,13 @@
 """The few shapes of PromQL that the rules are made of.
 
-Counters are turned into counts of events per window ("increases"). Three things are done once, here, and nowhere else:
+Counters are turned into counts of events per window ("increases"). Three things are done here and nowhere else:
 
-* A series that is born at 1 has `increase()` = 0, so its first event would not count. What a series held when it was
-  born within the window is therefore added. A series only counts as born if its process was not already running, and
-  unseen, before the window: otherwise a gap in scraping would pass the whole history of a process for new events.
+* `increase()` of a series that is born at 1 is 0, so its first event would not count. A series counts as born when a
+  target that was scraped before the window did not have it then, or when its process began within the window. Both are
+  read from `taskpilot_obs_start_time_seconds`, which every exposition of the library has: a series that returns after
+  a failed scrape, or a process that Prometheus adopts while it runs, brings no events.
 * Windows above an hour are added up from recorded results of shorter ones (`increase6h` = `increase2h` of now, of 2 h
-  ago and of 4 h ago). No rule ever reads days of raw samples, and a missing slice counts as no events.
+  ago and of 4 h ago). No rule reads days of raw samples, and a missing slice counts as no events.
 * Ratios divide sums, and have no value where nothing happened.
 """
 
@@ -14,15 +15,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 from taskpilot_obs._support.durations import UNITS, parse_duration
 from taskpilot_obs.rules.model import Recording
+from taskpilot_obs.semconv import START_TIME
 
 INSTANCE: Final = "instance"
 """The label that Prometheus gives to each process; rules drop it."""
 DIRECT_S: Final = 3600
 """Longest window that is read from raw samples, in seconds."""
+KNOWN: Final = "2h"
+"""How far before a window a series or a target is looked for: longer than any gap that is to go unnoticed."""
 MAX_SLICES: Final = 12
 """Most slices that one longer window is added up from."""
 
@@ -63,12 +68,20 @@ def number(value: float) -> str:
     return format(value, ".12g")
 
 
+class Dialect(StrEnum):
+    """Whose PromQL the rules are written in."""
+
+    PROMETHEUS = "prometheus"
+    VICTORIAMETRICS = "victoriametrics"
+
+
 class Scope(NamedTuple):
     """Which series the rules look at and which labels of the target they keep."""
 
     matchers: str
     """Label matchers for every raw series, such as `namespace="prod"`; may be empty."""
     keep: tuple[str, ...]
+    dialect: Dialect = Dialect.PROMETHEUS
 
     def by(self, *labels: str) -> str:
         """A label list that begins with the kept ones."""
@@ -79,20 +92,59 @@ class Scope(NamedTuple):
         given = ", ".join(part for part in (self.matchers, *matchers) if part)
         return f"{metric}{{{given}}}" if given else metric
 
-    def increase(self, selector: str, window: str, *labels: str) -> str:
-        """Events within the window, the first one of a new series included."""
-        start = "process_start_time_seconds"
+    def increase(self, selector: str, window: str, *labels: str, every: bool = False) -> str:
+        """Events within the window, the first one of a new series included.
+
+        Args:
+            selector: the raw counters.
+            window: how far back, as a PromQL duration.
+            labels: what to sum by, beside the kept labels of the target.
+            every: count events that happened while Prometheus could not scrape, too, when it first sees them. For
+                rare events of which each one matters; it reads two hours more of each series.
+        """
+        # VictoriaMetrics' own increase() guesses whether a new series began at 0; this one leaves that to us.
+        exact = self.dialect is Dialect.VICTORIAMETRICS
+        function = "increase_prometheus" if exact else "increase"
+        born = self._unseen(selector, window) if every or exact else self._born(selector, window)
         return (
             f"sum by ({self.by(*labels)}) (\n"
-            f"  increase({selector}[{window}])\n"
+            f"  {function}({selector}[{window}])\n"
             f"  or\n"
             f"  label_replace(\n"
-            f"    min_over_time({selector}[{window}]) unless {selector} offset {window}\n"
-            f"    unless on ({self.by(INSTANCE)})\n"
-            f"    ({start} < time() - {seconds(window)} unless {start} offset {window}),\n"
+            f"{born},\n"
             f'    "born", "yes", "", ""\n'
             f"  )\n"
             f")"
+        )
+
+    def _born(self, selector: str, window: str) -> str:
+        start = self.select(START_TIME.name)
+        return (
+            f"    (min_over_time({selector}[{window}]) unless {selector} offset {window})\n"
+            f"    and on ({self.by(INSTANCE)})\n"
+            f"    ({start} offset {window} or max_over_time({start}[{window}]) >= time() - {seconds(window)})"
+        )
+
+    def _unseen(self, selector: str, window: str) -> str:
+        """What the first sample in the window holds beyond the last one before it."""
+        start, target = self.select(START_TIME.name), self.by(INSTANCE)
+        first = f"min_over_time({selector}[{window}])"
+        before = f"last_over_time({selector}[{KNOWN}] offset {window})"
+        return (
+            f"    {first} - {before} >= 0\n"
+            f"    or\n"
+            # Less than before and no reset since: the process was replaced while it could not be scraped.
+            f"    {first} and {before} unless resets({selector}[{window}]) > 0\n"
+            f"    or\n"
+            f"    {first} unless {before} and on ({target})\n"
+            f"    (last_over_time({start}[{KNOWN}] offset {window})"
+            f" or max_over_time({start}[{window}]) >= time() - {seconds(window)})\n"
+            f"    or\n"
+            # Scraped less often than its target: it is younger than the first scrape of an adopted process.
+            f"    {first} unless {before} and (\n"
+            f"      count_over_time({selector}[{window}])\n"
+            f"      < on ({target}) group_left () count_over_time({start}[{window}])\n"
+            f"    )"
         )
 
 
@@ -107,6 +159,8 @@ class Count(NamedTuple):
     matchers: tuple[str, ...] = ()
     source: str = ""
     """A count of a finer level, as `level:name`, to sum instead of raw series."""
+    every: bool = False
+    """Whether events that happened while Prometheus could not scrape must count too; see `Scope.increase`."""
     zero_of: str = ""
     """A count that proves that these events could have happened, as `level:name`: where it is, 0 instead of nothing."""
 
@@ -129,7 +183,7 @@ class Count(NamedTuple):
             return self._added_up(scope, window, windows)
         if self.source:
             return f"sum by ({scope.by(*self.labels)}) ({self.source}:increase{window})"
-        return scope.increase(scope.select(self.metric, *self.matchers), window, *self.labels)
+        return scope.increase(scope.select(self.metric, *self.matchers), window, *self.labels, every=self.every)
 
     def _added_up(self, scope: Scope, window: str, windows: Sequence[str]) -> str:
         shorter, times = slices(window, windows)
@@ -166,16 +220,22 @@ def bucket(buckets: str, bound: float | str) -> str:
     return f"sum without (le) ({buckets}{{{le}}})"
 
 
+def slower(buckets: str, threshold: float, bounds: Sequence[float]) -> str:
+    """How many observations were above `threshold`, or above the largest bound below it, from counted buckets."""
+    bound = max((each for each in bounds if each <= threshold), default=bounds[0])
+    return f"({bucket(buckets, '+Inf')} - {bucket(buckets, bound)})"
+
+
 def matcher(label: str, *values: str) -> str:
     """A label matcher for any of some plain values."""
     return f'{label}="{values[0]}"' if len(values) == 1 else f'{label}=~"{"|".join(values)}"'
 
 
-def recent(values: Sequence[tuple[str, str]], min_events: int) -> str:
+def recent(values: Sequence[tuple[str, str, int]]) -> str:
     """The value over the shortest window that has enough events behind it.
 
     Args:
-        values: (series of the value, expression of its events), from the shortest window to the longest.
-        min_events: how many events a window needs before its value is believed.
+        values: (series of the value, expression of its events, how many it takes to believe the value), from the
+            shortest window to the longest.
     """
-    return "\nor\n".join(f"({value} and {events} >= {min_events})" for value, events in values)
+    return "\nor\n".join(f"({value} and {events} >= {least})" for value, events, least in values)

@@ -6,10 +6,11 @@ from typing import Final
 
 from taskpilot_obs import semconv
 from taskpilot_obs.records import CheckResult, Severity
+from taskpilot_obs.rules.evidence import Watched, known_for, recent_value, stated
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind, Recording, RuleGroup
-from taskpilot_obs.rules.promql import Count, matcher, number, ratio, recent
+from taskpilot_obs.rules.promql import Count, matcher, number, ratio
 from taskpilot_obs.rules.settings import Settings
-from taskpilot_obs.rules.wording import OF_JOB, PERCENT, WHOLE, evidence, percent
+from taskpilot_obs.rules.wording import OF_JOB, PERCENT, WHOLE, percent
 from taskpilot_obs.semconv import Label
 
 _BY_POLICY: Final = (Label.POLICY,)
@@ -19,9 +20,14 @@ _CHECKS: Final = semconv.GUARDRAIL_CHECKS.name
 POLICY: Final = "Policy {{ $labels.policy }} of {{ $labels.job }}"
 GUARDRAIL: Final = "Guardrail {{ $labels.guardrail }} of {{ $labels.job }}"
 
-VIOLATIONS: Final = Count("policy", "policy_violations", _BY_POLICY, _VIOLATIONS)
+VIOLATIONS: Final = Count("policy", "policy_violations", _BY_POLICY, _VIOLATIONS, every=True)
 GRAVE: Final = Count(
-    "policy", "policy_violations_critical", _BY_POLICY, _VIOLATIONS, (matcher(Label.SEVERITY, Severity.CRITICAL),)
+    "policy",
+    "policy_violations_critical",
+    _BY_POLICY,
+    _VIOLATIONS,
+    (matcher(Label.SEVERITY, Severity.CRITICAL),),
+    every=True,
 )
 CHECKS: Final = Count("guardrail", "guardrail_checks", _BY_GUARDRAIL, _CHECKS)
 FAILED_CHECKS: Final = Count(
@@ -33,7 +39,12 @@ FAILED_CHECKS: Final = Count(
     zero_of="guardrail:guardrail_checks",
 )
 BYPASSED: Final = Count(
-    "guardrail", "guardrail_checks_bypassed", _BY_GUARDRAIL, _CHECKS, (matcher(Label.RESULT, CheckResult.BYPASSED),)
+    "guardrail",
+    "guardrail_checks_bypassed",
+    _BY_GUARDRAIL,
+    _CHECKS,
+    (matcher(Label.RESULT, CheckResult.BYPASSED),),
+    every=True,
 )
 BLOCKS: Final = Count("guardrail", "guardrail_blocks", (*_BY_GUARDRAIL, Label.STAGE), semconv.GUARDRAIL_BLOCKS.name)
 
@@ -56,9 +67,8 @@ def _guardrails(settings: Settings) -> list[Recording]:
     rules = [rule for count in (CHECKS, FAILED_CHECKS) for rule in count.rules(settings.scope, windows)]
     rules += BYPASSED.rules(settings.scope, ("1h",)) + BLOCKS.rules(settings.scope, ("5m", "1h"))
     rules += [Recording(_errors(window), ratio(FAILED_CHECKS.over(window), CHECKS.over(window))) for window in windows]
-    values = [(_errors(window), CHECKS.over(window)) for window in settings.recent_windows]
-    minimum = settings.safety.guardrail_min_checks
-    return [*rules, Recording("guardrail:guardrail_checks:error_ratio_recent", recent(values, minimum))]
+    value = recent_value(settings, _errors, CHECKS.over, settings.safety.guardrail_min_checks)
+    return [*rules, Recording("guardrail:guardrail_checks:error_ratio_recent", value)]
 
 
 def _errors(window: str) -> str:
@@ -107,7 +117,8 @@ def _surge(settings: Settings) -> Alert:
         AlertKind.RATIO,
         WARNING,
         "violation_surge",
-        f"{hour} >= {limits.surge_min_violations}\nand\n{hour} > {number(limits.surge_factor)} * {usual}",
+        f"{hour} >= {limits.surge_min_violations}\nand\n{hour} > {number(limits.surge_factor)} * {usual}\n"
+        f"and {known_for(settings.scope, 90_000)}",
         f"{POLICY} denies far more than usual: {WHOLE} times in the last hour",
         f"{POLICY} denied {WHOLE} times in the last hour, more than {number(limits.surge_factor)} times the"
         " hourly mean of the"
@@ -118,14 +129,22 @@ def _surge(settings: Settings) -> Alert:
 
 def _failing(settings: Settings) -> Alert:
     limits = settings.safety
+    checks = Watched(
+        "guardrail:guardrail_checks:error_ratio_recent",
+        _errors,
+        CHECKS.over,
+        FAILED_CHECKS.over,
+        limits.guardrail_min_checks,
+        outright=True,
+    )
     return Alert(
         "TaskpilotGuardrailErrors",
         AlertKind.RATIO,
         WARNING,
         "guardrail_errors",
-        f"guardrail:guardrail_checks:error_ratio_recent > {number(limits.guardrail_error_percent / 100)}",
+        checks.holds(f"> {number(limits.guardrail_error_percent / 100)}", settings.evidence),
         f"{GUARDRAIL} fails in {PERCENT} of its checks (above {percent(limits.guardrail_error_percent)})",
         f"{PERCENT} of the checks of this guardrail raised an error,"
-        f" {evidence(settings.recent_windows, limits.guardrail_min_checks, 'checks')}.",
+        f" {stated(settings.recent_windows, settings, limits.guardrail_min_checks, 'checks')}.",
         settings.lasting,
     )

@@ -14,9 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from taskpilot_obs._support.config_files import load_config_file
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Links
-from taskpilot_obs.rules.promql import DIRECT_S, Scope, seconds, slices
-from taskpilot_obs.semconv import FIRST_TOKEN_BUCKETS, RUN_BUCKETS, WORKFLOW_BUCKETS
+from taskpilot_obs.rules.promql import DIRECT_S, Dialect, Scope, seconds, slices
+from taskpilot_obs.semconv import CALL_BUCKETS, FIRST_TOKEN_BUCKETS, RUN_BUCKETS, WORKFLOW_BUCKETS
 
+LOOK_BACK_S: Final = 300
+"""How long Prometheus takes a sample for current (`--query.lookback-delta`)."""
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _MATCHER: Final = re.compile(r'[a-zA-Z_][a-zA-Z0-9_]*(=|!=|=~|!~)"(?:[^"\\\n]|\\.)*"')
 
@@ -182,6 +184,15 @@ class Slo(_Section):
         return self
 
 
+class Evidence(_Section):
+    """How many events an alert on a share or a quantile takes."""
+
+    fast_window: Duration = "5m"
+    fast_min_events: Events = 200
+    min_bad: Annotated[int, Field(ge=2)] = 3
+    acquitting_events: Events = 20
+
+
 class Agents(_Section):
     """Thresholds per agent."""
 
@@ -190,6 +201,14 @@ class Agents(_Section):
     min_events: Events = 10
     stuck_after: Duration = "30m"
     silent_min_runs: Events = 10
+    loop_tool_calls: float = 80
+
+    @model_validator(mode="after")
+    def _on_a_bound(self) -> Self:
+        if self.loop_tool_calls not in CALL_BUCKETS:
+            bounds = ", ".join(f"{bound:g}" for bound in CALL_BUCKETS)
+            raise ValueError(f"loop_tool_calls {self.loop_tool_calls:g} is no bucket bound; choose one of {bounds}")
+        return self
 
 
 class Llm(_Section):
@@ -208,6 +227,8 @@ class Llm(_Section):
     cost_per_hour_usd: Usd = 5
     spike_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3
     spike_min_usd: Usd = 1
+    prompt_cache_drop_percent: Percent = 50
+    prompt_cache_min_percent: Percent = 10
 
 
 class Safety(_Section):
@@ -236,6 +257,8 @@ class Telemetry(_Section):
     queue_capacity: Events = 65_536
     queue_percent: Percent = 80
     down_for: Duration = "5m"
+    down_percent: Percent = 50
+    long_lived: Duration = "6h"
     expected_jobs: tuple[Annotated[str, AfterValidator(_job)], ...] = ()
 
 
@@ -249,6 +272,7 @@ class Settings(_Section):
         pydantic.ValidationError: a value is not allowed, or an alert could never fire.
     """
 
+    dialect: Dialect = Dialect.PROMETHEUS
     selector: str = ""
     keep_labels: tuple[Annotated[str, AfterValidator(_label)], ...] = ("job",)
     windows: tuple[Duration, ...] = _GOLDEN_WINDOWS
@@ -256,6 +280,7 @@ class Settings(_Section):
     recent_feedback_windows: tuple[Duration, ...] = ("1h", "6h", "1d", "3d")
     evaluation_interval: Duration = "1m"
     lasting: Duration = "5m"
+    lasting_critical: Duration = "1m"
     runbook_base_url: Url = "https://github.com/taskpilot-obs/taskpilot-obs/blob/main/observability/prometheus/rules"
     dashboard_base_url: Url = "http://localhost:3000/d"
 
@@ -265,6 +290,7 @@ class Settings(_Section):
     user_confirmed_correctness_percent: Below = Below(warning=90, critical=70)
     policy_violation_rate_percent: Above = Above(warning=1, critical=2)
     slo: Slo = Slo()
+    evidence: Evidence = Evidence()
     agents: Agents = Agents()
     llm: Llm = Llm()
     safety: Safety = Safety()
@@ -281,6 +307,11 @@ class Settings(_Section):
             raise ValueError("windows, recent_windows and recent_feedback_windows need at least one window each")
         if seconds(self.telemetry.window) > DIRECT_S:
             raise ValueError("telemetry.window must be at most 1h")
+        if seconds(self.evaluation_interval) > LOOK_BACK_S // 2:
+            raise ValueError(
+                f"evaluation_interval {self.evaluation_interval} is too long: Prometheus forgets a recorded result"
+                " after 5m, so rules that read it would find nothing; use 2m or less"
+            )
         for window in (*self.all_windows, self.slo.period):
             if seconds(window) > DIRECT_S:
                 slices(window, self.all_windows)
@@ -290,22 +321,27 @@ class Settings(_Section):
     def all_windows(self) -> tuple[str, ...]:
         """Every window that the golden signals are recorded over, shortest first."""
         burn = (window for pair in self.slo.burn for window in (pair.short, pair.long))
-        used = {*self.windows, *self.recent_windows, *self.recent_feedback_windows, *burn}
+        used = {*self.windows, *self.recent_windows, *self.recent_feedback_windows, *burn, *self._judging_windows}
         return tuple(sorted(used, key=lambda window: (seconds(window), window)))
+
+    @property
+    def _judging_windows(self) -> set[str]:
+        """The windows by which alerts tell whether something still goes on."""
+        return {self.evidence.fast_window, "5m", "1h", "6h", "1d"}
 
     @property
     def fine_windows(self) -> tuple[str, ...]:
         """The windows of the rules per agent, model, provider and policy, shortest first."""
         return tuple(
             sorted(
-                {"5m", "1h", "6h", "1d", *self.recent_windows, *_needed(self)}, key=lambda item: (seconds(item), item)
+                {*self._judging_windows, *self.recent_windows, *_needed(self)}, key=lambda item: (seconds(item), item)
             )
         )
 
     @property
     def scope(self) -> Scope:
         """Which series the rules look at."""
-        return Scope(", ".join(part.strip() for part in _split(self.selector)), self.keep_labels)
+        return Scope(", ".join(part.strip() for part in _split(self.selector)), self.keep_labels, self.dialect)
 
     @property
     def links(self) -> Links:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from taskpilot_obs import semconv
-from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind, RuleGroup
-from taskpilot_obs.rules.promql import INSTANCE, Count, matcher, number
+from taskpilot_obs.rules.evidence import FIRST_SEEN
+from taskpilot_obs.rules.model import CRITICAL, NONE, WARNING, Alert, AlertKind, Recording, RuleGroup
+from taskpilot_obs.rules.promql import INSTANCE, Count, matcher, number, seconds
 from taskpilot_obs.rules.settings import Settings
 from taskpilot_obs.rules.wording import OF_JOB, PERCENT, WHOLE, percent
 from taskpilot_obs.semconv import Label
@@ -15,18 +16,45 @@ _EXPORTER: Final = "Exporter {{ $labels.exporter }} of {{ $labels.job }}"
 
 RECORDS: Final = Count("exporter", "taskpilot_obs_records", (Label.EXPORTER,), semconv.RECORDS.name)
 DROPPED: Final = Count(
-    "exporter", "taskpilot_obs_records_dropped", (Label.EXPORTER, Label.REASON), semconv.RECORDS_DROPPED.name
+    "exporter",
+    "taskpilot_obs_records_dropped",
+    (Label.EXPORTER, Label.REASON),
+    semconv.RECORDS_DROPPED.name,
+    every=True,
 )
-ERRORS: Final = Count("exporter", "taskpilot_obs_export_errors", (Label.EXPORTER,), semconv.EXPORT_ERRORS.name)
-INTERNAL: Final = Count("where", "taskpilot_obs_internal_errors", (Label.WHERE,), semconv.INTERNAL_ERRORS.name)
-OVERFLOW: Final = Count("metric", "taskpilot_obs_label_overflow", (Label.METRIC,), semconv.LABEL_OVERFLOW.name)
+ERRORS: Final = Count(
+    "exporter", "taskpilot_obs_export_errors", (Label.EXPORTER,), semconv.EXPORT_ERRORS.name, every=True
+)
+INTERNAL: Final = Count(
+    "where", "taskpilot_obs_internal_errors", (Label.WHERE,), semconv.INTERNAL_ERRORS.name, every=True
+)
+OVERFLOW: Final = Count(
+    "metric", "taskpilot_obs_label_overflow", (Label.METRIC,), semconv.LABEL_OVERFLOW.name, every=True
+)
+
+
+PROCESSES: Final = "job:taskpilot_obs_processes:count"
+UPTIME: Final = "job:taskpilot_obs_uptime:seconds"
 
 
 def groups(settings: Settings) -> tuple[RuleGroup, ...]:
     """Recording rules of the folder `telemetry`."""
     counts = (RECORDS, DROPPED, ERRORS, INTERNAL, OVERFLOW)
     rules = [rule for count in counts for rule in count.rules(settings.scope, (settings.telemetry.window,))]
-    return (RuleGroup("taskpilot-telemetry", settings.evaluation_interval, tuple(rules)),)
+    return (RuleGroup("taskpilot-telemetry", settings.evaluation_interval, (*_presence(settings), *rules)),)
+
+
+def _presence(settings: Settings) -> list[Recording]:
+    """How many processes of each job are scraped, how long the oldest has lived, and since when the job is known."""
+    scope = settings.scope
+    kept, start = scope.by(), scope.select(semconv.START_TIME.name)
+    # A rule that reads its own last result: what was known two days ago and never since is forgotten.
+    known = f"min by ({kept}) (last_over_time({FIRST_SEEN}[2d]))\nor\nmin by ({kept}) (0 * {start} + time())"
+    return [
+        Recording(PROCESSES, f"count by ({kept}) ({start})"),
+        Recording(UPTIME, f"max by ({kept}) (time() - {start})"),
+        Recording(FIRST_SEEN, known),
+    ]
 
 
 def alerts(settings: Settings) -> tuple[Alert, ...]:
@@ -70,8 +98,9 @@ def alerts(settings: Settings) -> tuple[Alert, ...]:
             " Sums stay exact, names beyond the bound cannot be told apart.",
         ),
         _queue(settings),
-        _down(settings),
+        *_down(settings),
         _absent(settings),
+        *_meta(settings),
     )
 
 
@@ -99,7 +128,7 @@ def _queue(settings: Settings) -> Alert:
 
 def _known(settings: Settings) -> str:
     """Processes that spoke to us within the last day."""
-    return f"last_over_time({settings.scope.select(semconv.INFO.name)}[1d])"
+    return f"last_over_time({settings.scope.select(semconv.START_TIME.name)}[1d])"
 
 
 def _down_targets(settings: Settings) -> str:
@@ -107,41 +136,120 @@ def _down_targets(settings: Settings) -> str:
     return f"{up} == 0 and on ({settings.scope.by(INSTANCE)}) {_known(settings)}"
 
 
-def _down(settings: Settings) -> Alert:
+def _down(settings: Settings) -> tuple[Alert, Alert]:
     limits = settings.telemetry
-    return Alert(
-        "TaskpilotTargetDown",
-        AlertKind.ABSENCE,
-        CRITICAL,
-        "target",
-        f"count by ({settings.scope.by()}) ({_down_targets(settings)})",
-        f"{WHOLE} processes of {OF_JOB} cannot be scraped",
-        f"Prometheus has not reached {WHOLE} processes of {OF_JOB} for {limits.down_for}. Their runs are invisible.",
-        limits.down_for,
+    kept = settings.scope.by()
+    down = f"count by ({kept}) ({_down_targets(settings)})"
+    known = (
+        f"count by ({kept}) ({settings.scope.select('up')} and on ({settings.scope.by(INSTANCE)}) {_known(settings)})"
+    )
+    some = f"{WHOLE} processes of {OF_JOB} cannot be scraped"
+    return (
+        Alert(
+            "TaskpilotTargetDown",
+            AlertKind.ABSENCE,
+            WARNING,
+            "target",
+            down,
+            some,
+            f"Prometheus has not reached {WHOLE} processes of {OF_JOB} for {limits.down_for}. Their runs are"
+            " invisible.",
+            limits.down_for,
+        ),
+        Alert(
+            "TaskpilotServiceDown",
+            AlertKind.ABSENCE,
+            CRITICAL,
+            "target",
+            f"{down} / {known} > {number(limits.down_percent / 100)}",
+            f"{PERCENT} of the processes of {OF_JOB} cannot be scraped",
+            f"Prometheus has not reached {PERCENT} of the processes of {OF_JOB} for {limits.down_for}. None of the"
+            " alerts on its runs can be believed meanwhile.",
+            limits.down_for,
+        ),
     )
 
 
 def _absent(settings: Settings) -> Alert:
     limits = settings.telemetry
     scope = settings.scope
-    info = semconv.INFO.name
-    down = f"({_down_targets(settings)})"
-    parts = [
-        f"absent({scope.select(info, matcher('job', job))}) unless on (job) {down}" for job in limits.expected_jobs
-    ] or [f"absent({scope.select(info)}) unless on () {down}"]
-    kept = scope.by()
-    seen = f"count by ({kept}) ({_known(settings)})"
-    parts.append(f"{seen}\nunless on ({kept}) {scope.select(info)}\nunless on ({kept}) {down}")
-    expr = "\nor\n".join(parts)
+    start = semconv.START_TIME.name
+    kept, down = scope.by(), f"({_down_targets(settings)})"
+    if limits.expected_jobs:
+        parts = [
+            f"absent({scope.select(start, matcher('job', job))}) unless on (job) {down}" for job in limits.expected_jobs
+        ]
+    else:
+        # A job that never lived for long is started by a clock, and ends.
+        lived = f"max_over_time({UPTIME}[1d]) > {seconds(limits.long_lived)}"
+        parts = [
+            f"absent(last_over_time({scope.select(start)}[1d])) unless on () ({_down_targets(settings)})",
+            f"count by ({kept}) ({lived})\nunless on ({kept}) {scope.select(start)}\nunless on ({kept}) {down}",
+        ]
     return Alert(
         "TaskpilotTelemetryAbsent",
         AlertKind.ABSENCE,
         CRITICAL,
         "absent",
-        expr,
+        "\nor\n".join(parts),
         "No telemetry arrives from {{ with $labels.job }}{{ . }}{{ else }}any service{{ end }}",
-        "{{ with $labels.job }}{{ . }} reported within the last day and{{ else }}No scraped target has"
-        f" {info}:{{{{ end }}}} nothing reports now, for {limits.down_for}. None of the other alerts can fire"
+        "{{ with $labels.job }}{{ . }} should report and{{ else }}No scraped target has"
+        f" {start}:{{{{ end }}}} nothing reports now, for {limits.down_for}. None of the other alerts can fire"
         " meanwhile.",
         limits.down_for,
+    )
+
+
+def _meta(settings: Settings) -> tuple[Alert, ...]:
+    """Whether the alerts themselves work: a heartbeat, rules that fail or stand still, notifications that fail."""
+    groups = 'rule_group=~".*taskpilot-.*"'
+    last = f"prometheus_rule_group_last_evaluation_timestamp_seconds{{{groups}}}"
+    late = 5 * seconds(settings.evaluation_interval)
+    return (
+        Alert(
+            "TaskpilotWatchdog",
+            AlertKind.HEARTBEAT,
+            NONE,
+            "watchdog",
+            "vector(1)",
+            "Alerting works: this alert always fires",
+            "Send it to a service that raises an alarm when it stops. Then Prometheus, its rules or Alertmanager have"
+            " stopped, and no other alert can arrive.",
+        ),
+        Alert(
+            "TaskpilotRulesFailing",
+            AlertKind.META,
+            WARNING,
+            "rules",
+            f"sum by (job, rule_group) (increase(prometheus_rule_evaluation_failures_total{{{groups}}}[15m])) > 0",
+            f"Rules fail: {WHOLE} evaluations in 15m, group {{{{ $labels.rule_group }}}}",
+            f"{WHOLE} evaluations of rules of this group failed in the last 15m. What they record or alert on is"
+            " missing.",
+        ),
+        Alert(
+            "TaskpilotRecordingsStopped",
+            AlertKind.META,
+            CRITICAL,
+            "recordings",
+            f"min by (job) (time() - {last} > {late})\n"
+            f"or\n"
+            f"count by ({settings.scope.by()}) ({settings.scope.select(semconv.START_TIME.name)})\n"
+            f"unless on ({settings.scope.by()}) {PROCESSES}",
+            f"Recording rules stand still: {OF_JOB} ({WHOLE})",
+            "Recording rules have not been evaluated lately, or record nothing of a service that is scraped. The alerts"
+            " that read them see nothing.",
+            settings.lasting,
+        ),
+        Alert(
+            "TaskpilotNotificationsFailing",
+            AlertKind.META,
+            WARNING,
+            "notifications",
+            "sum by (job, integration) (increase(alertmanager_notifications_failed_total[15m])) > 0\n"
+            "or\n"
+            "sum by (job) (increase(prometheus_notifications_dropped_total[15m])) > 0",
+            f"{WHOLE} notifications failed in 15m:"
+            " {{ with $labels.integration }}{{ . }}{{ else }}Prometheus to Alertmanager{{ end }}",
+            f"{WHOLE} notifications were not delivered in the last 15m. Another receiver has to bring this one.",
+        ),
     )

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs._support.guarded import guarded
@@ -21,6 +22,7 @@ from taskpilot_obs.safety import assignments, credentials, personal
 from taskpilot_obs.safety.rendering import render
 from taskpilot_obs.safety.secret_keys import hides
 from taskpilot_obs.safety.source import Source, Span
+from taskpilot_obs.safety.texts import texts_in
 
 if TYPE_CHECKING:
     from taskpilot_obs._support.counters import InternalCounters
@@ -56,6 +58,7 @@ _FINDERS: Final[tuple[tuple[Callable[[Source], Iterator[Span]], frozenset[str]],
 _KIND_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _LOOKAHEAD = 1_024
 """Characters beyond the cut that are read, so that a secret which the cut goes through is still recognised."""
+_MAX_CHUNKS = 10_000
 _DIGEST_CHARS = 12
 
 
@@ -137,8 +140,20 @@ class Redactor:
         Values under keys like `password` are hidden whatever they are. Cycles, deep nesting and what is huge are cut.
         """
         with self._guard:
-            return self.text(value if isinstance(value, str) else render(value, self._max_length + _LOOKAHEAD))
+            if not isinstance(value, str):
+                value = render(self._mended(value), self._max_length + _LOOKAHEAD)
+            return self.text(value)
         return UNREADABLE
+
+    def _mended(self, value: object) -> object:
+        """The value; of a list of texts (the chunks of a stream) their sum, where a secret is split over several."""
+        if not isinstance(value, list | tuple) or not 1 < len(value) <= _MAX_CHUNKS:
+            return value
+        pieces = ["".join(texts_in((item,), keys=False)) for item in value]
+        joined = "".join(pieces)[: self._max_length + _LOOKAHEAD]
+        ends = set(accumulate(map(len, pieces)))
+        is_split = any(start < end < stop for start, stop, _ in self._spans(joined) for end in ends)
+        return [self.text("".join(pieces))] if is_split else value
 
     def attributes(self, attributes: Attributes, /) -> dict[str, AttributeValue]:
         """A user's attributes fit to be stored; numbers and booleans are kept as they are. Never raises."""

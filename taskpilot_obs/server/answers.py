@@ -12,7 +12,7 @@ from decimal import Decimal
 from enum import Enum
 from functools import cache, reduce
 from operator import or_
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, create_model
 
@@ -32,7 +32,7 @@ def answer_model(model: type[BaseModel]) -> type[BaseModel]:
         if _is_money(field.annotation):
             fields[name + TWIN] = (float | None if type(None) in get_args(field.annotation) else float, Field())
     for name, computed in model.model_computed_fields.items():
-        fields[name] = (computed.return_type, Field())
+        fields[name] = (get_type_hints(computed.wrapped_property.fget)["return"], Field())
     made = create_model(
         f"{model.__name__}Answer",
         __config__=ConfigDict(extra="forbid"),
@@ -45,8 +45,7 @@ def answer_model(model: type[BaseModel]) -> type[BaseModel]:
 def answer(value: Any) -> Any:
     """A value of the library as plain JSON."""
     if isinstance(value, BaseModel):
-        names = [*type(value).model_fields, *type(value).model_computed_fields]
-        return _object((name, getattr(value, name)) for name in names)
+        return _object(value)
     if isinstance(value, Mapping):
         return {str(key): answer(held) for key, held in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
@@ -56,18 +55,20 @@ def answer(value: Any) -> Any:
     return _plain(value)
 
 
-def money_object(pairs: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping of fields as an object of JSON, money with its twin."""
-    return _object(pairs.items())
-
-
-def _object(pairs: Any) -> dict[str, Any]:
+def _object(value: BaseModel) -> dict[str, Any]:
+    money = _money_fields(type(value))
     found: dict[str, Any] = {}
-    for name, value in pairs:
-        found[name] = answer(value)
-        if isinstance(value, Decimal):
-            found[name + TWIN] = float(value)
+    for name in (*type(value).model_fields, *type(value).model_computed_fields):
+        held = getattr(value, name)
+        found[name] = answer(held)
+        if name in money:
+            found[name + TWIN] = None if held is None else float(held)
     return found
+
+
+@cache
+def _money_fields(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(name for name, field in model.model_fields.items() if _is_money(field.annotation))
 
 
 def _plain(value: Any) -> Any:

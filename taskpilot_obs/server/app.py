@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
+from importlib.util import find_spec
 from typing import Any, Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.config import library_version
+from taskpilot_obs.exporters.prometheus.server import ServerMetrics
 from taskpilot_obs.golden_signals.thresholds import Thresholds
-from taskpilot_obs.server.access import Doorkeeper, bound
+from taskpilot_obs.pricing import PriceTable
+from taskpilot_obs.server.access import Doorkeeper, Reading, bound
+from taskpilot_obs.server.examples import with_examples
 from taskpilot_obs.server.health import golden, probes
 from taskpilot_obs.server.login import login_router
-from taskpilot_obs.server.problems import as_problem, problem_response
+from taskpilot_obs.server.problems import Problem, ProblemRoute, as_problem, problem_response
 from taskpilot_obs.server.rest import rest
 from taskpilot_obs.server.routers import services_for
-from taskpilot_obs.server.security import HEADERS, SecurityHeaders
+from taskpilot_obs.server.security import HEADERS, Counted, SecurityHeaders
 from taskpilot_obs.server.services import Links, Services
 from taskpilot_obs.server.tokens import TokenFile
+from taskpilot_obs.server.trace_buffer import TraceBuffer
 from taskpilot_obs.server.verdicts import feedback_routes, into_store
 from taskpilot_obs.server.web import Callsite, site_router
 from taskpilot_obs.store import Store
+from taskpilot_obs.store.rows import rows_of
+from taskpilot_obs.store.writer import Writer
 
 _DESCRIPTION: Final = (
     "Questions about LLM agents, answered from a telemetry store. Times are ISO 8601 in UTC; money is text with up to "
@@ -68,46 +75,84 @@ def create_app(
     services = services_for(store, budgets=budgets, thresholds=thresholds, prometheus=prometheus, links=links)
     if now is not None:
         services = replace(services, now=now)
+    closing = ExitStack()
+    if isinstance(store, str):
+        closing.callback(services.store.close)
     app = FastAPI(
         title="taskpilot-obs",
         version=library_version(),
         description=_DESCRIPTION,
         docs_url=None,  # Swagger's page would load its scripts from another host
         redoc_url=None,
-        lifespan=_closing(services.store if isinstance(store, str) else None),
+        lifespan=_closing(closing),
     )
-    _mount(app, services, doorkeeper)
+    metrics = ServerMetrics()
+    _mount(app, services, doorkeeper, metrics)
+    buffer = _mount_ingest(app, services, doorkeeper)
+    if buffer is not None:
+        closing.callback(buffer.close)
+        metrics.watch_spans(buffer.counted)
     app.add_exception_handler(HTTPException, _answer_problem)
     app.add_exception_handler(Exception, _answer_crash)
+    draw = app.openapi
+    app.openapi = lambda: with_examples(draw())  # type: ignore[method-assign]  # FastAPI documents this way
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_headers=["Authorization"])
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(Counted, metrics=metrics)
     return app
 
 
-def _mount(app: FastAPI, services: Services, doorkeeper: Doorkeeper) -> None:
+def _mount(app: FastAPI, services: Services, doorkeeper: Doorkeeper, metrics: ServerMetrics) -> None:
     inside = [bound(services, doorkeeper.who)]
     app.include_router(rest, dependencies=inside)
     app.include_router(feedback_routes(into_store(services.store)), dependencies=inside)
     app.include_router(golden, dependencies=inside)
+    app.include_router(_metrics_router(metrics), dependencies=inside)
     app.include_router(probes, dependencies=[bound(services, _anyone)])
     callsite = Callsite(services, doorkeeper)
     app.include_router(site_router(callsite))
     app.include_router(login_router(callsite))
 
 
+def _metrics_router(metrics: ServerMetrics) -> APIRouter:
+    routes = APIRouter(route_class=ProblemRoute, include_in_schema=False)
+
+    @routes.get("/metrics")
+    def exposition(http: Request, ask: Reading) -> Response:
+        """The server's own metrics; for tokens of every tenant, because they count everyone's requests."""
+        if ask.principal.tenant is not None:
+            raise Problem(HTTPStatus.FORBIDDEN, "metrics count every tenant's requests; use a token of every tenant")
+        body, kind = metrics.render(http.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": kind})
+
+    return routes
+
+
 async def _anyone() -> None:
     """Probes are open to everyone."""
 
 
-def _closing(store: Store | None) -> Callable[[FastAPI], Any]:
+def _mount_ingest(app: FastAPI, services: Services, doorkeeper: Doorkeeper) -> TraceBuffer | None:
+    """`POST /v1/traces`, where the extra `otlp` is installed."""
+    if find_spec("google.protobuf") is None or find_spec("opentelemetry.proto") is None:
+        return None
+    from taskpilot_obs.server.otlp import otlp_routes
+
+    store = services.store
+    buffer = TraceBuffer(lambda runs: Writer(store).write(rows_of(runs)), PriceTable())
+    app.include_router(otlp_routes(buffer), dependencies=[bound(services, doorkeeper.who)])
+    app.state.taskpilot_obs_traces = buffer
+    return buffer
+
+
+def _closing(stack: ExitStack) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            if store is not None:
-                store.close()
+            stack.close()
 
     return lifespan
 

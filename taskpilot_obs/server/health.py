@@ -11,23 +11,17 @@ from fastapi.responses import JSONResponse
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs.exceptions import SourceError, StoreError
 from taskpilot_obs.golden_signals.http import Access, get
-from taskpilot_obs.golden_signals.model import GoldenSignals, SignalStatus
+from taskpilot_obs.golden_signals.model import SignalStatus
 from taskpilot_obs.server import params
 from taskpilot_obs.server.access import Reading, services_of
 from taskpilot_obs.server.answers import answer
-from taskpilot_obs.server.caching import Cached
 from taskpilot_obs.server.examples import EXAMPLES
 from taskpilot_obs.server.problems import PROBLEMS, ProblemRoute
 from taskpilot_obs.server.services import Services
 from taskpilot_obs.server.shapes import GoldenHealth, Health
 
 State = Literal["ok", "unavailable"]
-READY_S: Final = 1.0
-"""How long an answer of the store, and of Prometheus, is good."""
-GOLDEN_S: Final = 5.0
 _PROBE_S: Final = 2.0
-_READY: Final[Cached[dict[str, State]]] = Cached(READY_S)
-_GOLDEN: Final[Cached[GoldenSignals]] = Cached(GOLDEN_S)
 _FIGURES: Final = tuple(GoldenHealth.model_fields)
 
 probes = APIRouter(prefix="/health", route_class=ProblemRoute)
@@ -55,7 +49,7 @@ async def live(_: Annotated[params.Query, Query()]) -> JSONResponse:
 )
 def ready(_: Annotated[params.Query, Query()], services: Annotated[Services, Depends(services_of)]) -> JSONResponse:
     """Whether the store, and Prometheus where it is configured, can be asked; asked at most once a second."""
-    parts = _READY.get(id(services), lambda: _parts(services))
+    parts = services.readiness.get("parts", lambda: _parts(services))
     works = all(state == "ok" for state in parts.values())
     status = HTTPStatus.OK if works else HTTPStatus.SERVICE_UNAVAILABLE
     return JSONResponse({"status": "ok" if works else "unavailable", **parts}, status)
@@ -75,8 +69,8 @@ def golden_health(query: Annotated[params.HealthQuery, Query()], ask: Reading) -
 
     Worked out at most once in five seconds, however many probes ask.
     """
-    key = (id(ask.services), ask.principal.tenant, query.window, query.workflow)
-    signals = _GOLDEN.get(key, lambda: ask.signals(query.window, query.workflow))
+    key = (ask.principal.tenant, query.window, query.workflow)
+    signals = ask.services.health.get(key, lambda: ask.signals(query.window, query.workflow))
     fails = {SignalStatus.CRITICAL, SignalStatus.WARNING} if query.strict == "1" else {SignalStatus.CRITICAL}
     status = HTTPStatus.SERVICE_UNAVAILABLE if signals.status in fails else HTTPStatus.OK
     return JSONResponse({name: answer(getattr(signals, name)) for name in _FIGURES}, status)

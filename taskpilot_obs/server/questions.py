@@ -122,7 +122,7 @@ class Questions:
 
     def providers(self) -> tuple[ProviderSeen, ...]:
         """Which providers there are."""
-        return get_providers(store=self.services.store, tenant=self.tenant())
+        return get_providers(store=self.services.store, tenant_id=self.tenant())
 
     def stats(self, period: Period, asked: Asked) -> Stats:
         """How the calls of a stretch of time went."""
@@ -150,7 +150,7 @@ class Questions:
 
     def tenants(self, period: Period) -> TenantsReport:
         """What each tenant used; a principal of one tenant sees itself."""
-        return get_tenants_report(period, store=self.services.store, now=self.now, tenant=self.tenant())
+        return get_tenants_report(period, store=self.services.store, now=self.now, tenant_id=self.tenant())
 
     def budgets(self) -> list[BudgetStatus]:
         """Where budgets stand; a principal of one tenant sees the lines that are about it alone."""
@@ -204,7 +204,7 @@ class Questions:
         Raises:
             Problem: 404 where there is none, or where it is another tenant's.
         """
-        found = get_run_tree(request_id, store=self.services.store, tenant=self.tenant())
+        found = get_run_tree(request_id, store=self.services.store, tenant_id=self.tenant())
         if found is None:
             raise Problem(HTTPStatus.NOT_FOUND, "the store has no request of this ID")
         return found

@@ -9,11 +9,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from taskpilot_obs.budgets.status import BudgetStatus
 from taskpilot_obs.golden_signals.model import GoldenSignals
 from taskpilot_obs.server import cursors, params
 from taskpilot_obs.server.access import Reading
-from taskpilot_obs.server.answers import answer, answer_model, money_object
+from taskpilot_obs.server.answers import answer, answer_model
 from taskpilot_obs.server.examples import EXAMPLES
 from taskpilot_obs.server.problems import PROBLEMS, ProblemRoute
 from taskpilot_obs.server.shapes import BudgetLine, CallsPage
@@ -98,7 +97,7 @@ def tenants(query: Annotated[params.TenantsQuery, Query()], ask: Reading) -> JSO
 @_get("/budgets", BudgetLine, many=True)
 def budgets(_: Annotated[params.Query, Query()], ask: Reading) -> JSONResponse:
     """Where the configured budgets stand in their present periods."""
-    return JSONResponse([_budget(status) for status in ask.budgets()], headers={"Cache-Control": "no-store"})
+    return _json([BudgetLine(**status._asdict()) for status in ask.budgets()])
 
 
 @_get("/golden-signals", GoldenSignals)
@@ -113,7 +112,3 @@ def golden_signals(query: Annotated[params.SignalsQuery, Query()], ask: Reading)
 def runs(request_id: RequestId, _: Annotated[params.Query, Query()], ask: Reading) -> JSONResponse:
     """The tree of one request: workflow, agents, tools and LLM calls, with what was decided and said about it."""
     return _json(ask.run_tree(request_id))
-
-
-def _budget(status: BudgetStatus) -> dict[str, Any]:
-    return money_object(status._asdict())

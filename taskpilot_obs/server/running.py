@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.store.access import STORE_VARIABLE
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
 _KEEP_ALIVE_S: Final = 30
 _STOP_WITHIN_S: Final = 10
+_START_WITHIN_S: Final = 20.0
+_POLL_S: Final = 0.02
 
 
 def store_url(given: str | None) -> str:
@@ -46,6 +51,32 @@ def listening(host: str, port: int) -> socket.socket:
     return made
 
 
+@contextmanager
+def in_background(app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Serve from a thread until the end of the block; yields the address.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on, or the application does not start.
+        MissingExtraError: uvicorn is not installed.
+    """
+    with listening(host, port) as made:
+        server = _server(app)
+        thread = threading.Thread(
+            target=server.run, kwargs={"sockets": [made]}, name="taskpilot_obs-server", daemon=True
+        )
+        thread.start()
+        deadline = time.monotonic() + _START_WITHIN_S
+        while not server.started:
+            if not thread.is_alive() or time.monotonic() > deadline:
+                raise ConfigurationError("the server did not start; its log says why")
+            time.sleep(_POLL_S)
+        try:
+            yield _address(host, made)
+        finally:
+            server.should_exit = True
+            thread.join(_STOP_WITHIN_S)
+
+
 def run(app: FastAPI, host: str, port: int, *, tell: Callable[[str], object]) -> None:
     """Serve until SIGINT or SIGTERM.
 
@@ -59,6 +90,13 @@ def run(app: FastAPI, host: str, port: int, *, tell: Callable[[str], object]) ->
         ConfigurationError: the address cannot be listened on.
         MissingExtraError: uvicorn is not installed.
     """
+    server = _server(app)
+    with listening(host, port) as made:
+        tell(f"serving {_address(host, made)}/")
+        server.run(sockets=[made])
+
+
+def _server(app: FastAPI) -> Any:
     try:
         import uvicorn
     except ImportError as error:
@@ -71,7 +109,9 @@ def run(app: FastAPI, host: str, port: int, *, tell: Callable[[str], object]) ->
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_STOP_WITHIN_S,
     )
-    with listening(host, port) as made:
-        shown = f"[{host}]" if ":" in host else host
-        tell(f"serving http://{shown}:{made.getsockname()[1]}/")
-        uvicorn.Server(config).run(sockets=[made])
+    return uvicorn.Server(config)
+
+
+def _address(host: str, made: socket.socket) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{made.getsockname()[1]}"

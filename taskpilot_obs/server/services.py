@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 from urllib.parse import quote
 
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals.http import checked_url
+from taskpilot_obs.golden_signals.model import GoldenSignals
 from taskpilot_obs.golden_signals.thresholds import Thresholds
+from taskpilot_obs.server.caching import Cached
 from taskpilot_obs.store import Store
+
+READY_S: Final = 1.0
+"""How long an answer of the store, and of Prometheus, to a probe is good."""
+GOLDEN_S: Final = 5.0
+"""How long golden signals are good for a probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +64,5 @@ class Services:
     prometheus: str | None = None
     links: Links = field(default_factory=Links)
     now: Callable[[], datetime] = _now
+    readiness: Cached[Mapping[str, str]] = field(default_factory=lambda: Cached(READY_S))
+    health: Cached[GoldenSignals] = field(default_factory=lambda: Cached(GOLDEN_S))

@@ -25,7 +25,7 @@ from taskpilot_obs.server.blocks import Page, as_csv, as_json, tables
 from taskpilot_obs.server.pages import benchmarks, budgets, calls, costs, overview, request, tenants
 from taskpilot_obs.server.pages.query import PageQuery
 from taskpilot_obs.server.principal import Principal
-from taskpilot_obs.server.problems import Problem, as_problem
+from taskpilot_obs.server.problems import Problem, as_problem, problem_response
 from taskpilot_obs.server.questions import Questions
 from taskpilot_obs.server.services import Services
 
@@ -207,7 +207,10 @@ def site_router(callsite: Callsite) -> APIRouter:
 
 def _add(routes: APIRouter, path: str, answer: Callable[[Shown, Request], Any], shown: Shown) -> None:
     async def endpoint(http: Request) -> Response:
-        found: Response = await answer(shown, http)
+        try:
+            found: Response = await answer(shown, http)
+        except (HTTPException, RequestValidationError, ConfigurationError, StoreError) as error:
+            return problem_response(as_problem(error) or HTTPException(HTTPStatus.INTERNAL_SERVER_ERROR.value))
         return found
 
     routes.add_route(path, endpoint, methods=["GET", "HEAD"])

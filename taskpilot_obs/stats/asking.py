@@ -5,36 +5,60 @@ from __future__ import annotations
 from typing import TypedDict
 
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.store.queries import Filters
+from taskpilot_obs.semconv import NONE
+from taskpilot_obs.store.filters import Filters
 from taskpilot_obs.store.rows import stored_text
 
 
 class Asked(TypedDict, total=False):
-    """The values that a question can be narrowed to."""
+    """The values that a question can be narrowed to: None for any, `__none__` for calls that have none."""
 
-    tenant: str | None
-    user: str | None
+    tenant_id: str | None
+    user_id: str | None
+    session_id: str | None
     agent: str | None
     workflow: str | None
     model: str | None
     provider: str | None
     prompt_name: str | None
+    service: str | None
+    environment: str | None
+    request_id: str | None
+    step_id: str | None
+    task_id: str | None
+    workflow_run_id: str | None
+    thought_id: str | None
+    experiment: str | None
+    variant: str | None
+    tenant: str | None
+    """The name of `tenant_id` in version 0.1, which is still accepted."""
+    user: str | None
+    """The name of `user_id` in version 0.1, which is still accepted."""
+    session: str | None
+    """Another name of `session_id`."""
 
 
-_COLUMNS = {"tenant": "organization_id", "user": "user_id", "model": "model_name"}
+_COLUMNS = {"tenant_id": "organization_id", "model": "model_name"}
+_RENAMED = {"tenant": "tenant_id", "user": "user_id", "session": "session_id"}
 
 
 def filters_of(asked: Asked) -> Filters:
-    """The same in the words of the tables.
+    """The filters in the words of the tables.
 
     Raises:
-        ConfigurationError: something else is asked, or by an empty name: that would not mean everything.
+        ConfigurationError: A filter is unknown, given twice, or empty, which would not mean everything.
     """
     values: dict[str, str | None] = {}
     for name, value in asked.items():
         if name not in Asked.__annotations__:
-            raise ConfigurationError(f"given {name}=; allowed are {', '.join(Asked.__annotations__)}")
+            allowed = (each for each in Asked.__annotations__ if each not in _RENAMED)
+            raise ConfigurationError(f"given {name}=; allowed are {', '.join(allowed)}")
         if value == "":
-            raise ConfigurationError(f"{name}: given nothing; give a name, or None for all")
-        values[_COLUMNS.get(name, name)] = stored_text(value)
+            raise ConfigurationError(f"{name}: given nothing; give a name, {NONE} for calls without, or None for all")
+        present = _RENAMED.get(name, name)
+        column = _COLUMNS.get(present, present)
+        if value is not None and values.get(column) is not None:
+            raise ConfigurationError(f"given {present}= and its former name {name}=; give {present}= only")
+        if value is not None:
+            values[column] = "" if value == NONE else stored_text(value)
     return Filters(**values)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal, Unpack, get_args
 
@@ -16,9 +15,13 @@ from taskpilot_obs.stats.model import Frozen, Usd
 from taskpilot_obs.stats.reading import Period, bounds, coverage, stats_of
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.queries import Counts, Filters, bins, totals
+from taskpilot_obs.store.counts import Counts
+from taskpilot_obs.store.filters import Filters
+from taskpilot_obs.store.queries import By, bins, totals
+from taskpilot_obs.store.questions import asked_of
 from taskpilot_obs.store.seen import providers_seen
-from taskpilot_obs.store.segments import DAY, floor_day, plan
+from taskpilot_obs.store.segments import DAY
+from taskpilot_obs.store.tables import EPOCH
 
 GroupBy = Literal["provider", "model", "prompt", "day"]
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
@@ -99,25 +102,23 @@ def get_benchmark_summaries(
         raise ConfigurationError(f"group_by: given {group_by!r}; allowed are {', '.join(get_args(GroupBy))}")
     start, end = bounds(period, now)
     filters = filters_of(asked)
-    with opened(store) as opened_store:
-        if group_by == "day":
-            return tuple(_by_day(opened_store, start, end, filters))
-        found = _grouped(opened_store, start, end, filters, group_by)
-    return tuple(sorted(found, key=_most_calls_first))
+    if group_by == "day":
+        return _by_day(store, start, end, filters)
+    return tuple(sorted(_grouped(store, start, end, filters, group_by), key=_most_calls_first))
 
 
-def get_providers(*, store: str | Store | None = None, tenant: str | None = None) -> tuple[ProviderSeen, ...]:
+def get_providers(*, store: str | Store | None = None, tenant_id: str | None = None) -> tuple[ProviderSeen, ...]:
     """The providers that the store has calls of, by name.
 
     Args:
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
-        tenant: only providers that this tenant called; None for all.
+        tenant_id: only providers that this tenant called; None for all.
 
     Raises:
         ConfigurationError: no store is named.
         StoreError: the store is missing or cannot be used.
     """
-    asked = filters_of({"tenant": tenant})
+    asked = filters_of({"tenant_id": tenant_id})
     with opened(store) as opened_store, opened_store.reading() as connection:
         found = providers_seen(connection, asked.organization_id)
     return tuple(ProviderSeen(**seen._asdict()) for seen in found)
@@ -128,28 +129,35 @@ def _most_calls_first(line: BenchmarkSummary) -> tuple[int, str, str, str]:
 
 
 def _grouped(
-    store: Store, start: datetime, end: datetime, filters: Filters, group_by: GroupBy
+    store: Store | str | None, start: datetime, end: datetime, filters: Filters, group_by: GroupBy
 ) -> list[BenchmarkSummary]:
     dimensions = GROUPS[group_by]
-    with store.reading() as connection:
-        segments = plan(connection, start, end, rows_only=filters.rows_only).segments
-        counts = totals(connection, segments, filters, dimensions)
-        durations = bins(connection, segments, filters, dimensions)
+    with asked_of(store, start, end, filters) as question:
+        planned = question.plan(dimensions)
+        counts = totals(question.connection, planned, filters, By(dimensions))
+        durations = bins(question.connection, planned, filters, By(dimensions))
     return [
         _summary(dict(zip(dimensions, key, strict=True)), count, durations.latency[key], durations.first_token[key])
         for key, count in counts.items()
     ]
 
 
-def _by_day(store: Store, start: datetime, end: datetime, filters: Filters) -> Iterator[BenchmarkSummary]:
+def _by_day(
+    store: Store | str | None, start: datetime, end: datetime, filters: Filters
+) -> tuple[BenchmarkSummary, ...]:
     if (end - start) / DAY > MOST_DAYS:
         raise ConfigurationError(f"group_by: given 'day' for more than {MOST_DAYS} days; ask for a shorter period")
-    first = floor_day(start)
-    while first < end:
-        part = (max(first, start), min(first + timedelta(days=1), end))
-        for line in _grouped(store, *part, filters, "day"):
-            yield line.model_copy(update={"day": first})
-        first += DAY
+    by = By((), DAY)
+    with asked_of(store, start, end, filters) as question:
+        planned = question.plan((), DAY)
+        counts = totals(question.connection, planned, filters, by)
+        durations = bins(question.connection, planned, filters, by)
+    return tuple(
+        _summary({}, counts[key], durations.latency[key], durations.first_token[key]).model_copy(
+            update={"day": EPOCH + key[0] * DAY}
+        )
+        for key in sorted(counts)
+    )
 
 
 def _summary(key: dict[str, str], counts: Counts, latency: Counter[int], first_token: Counter[int]) -> BenchmarkSummary:

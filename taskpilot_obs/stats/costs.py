@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple, Unpack
 
 from taskpilot_obs._support.calendar import Calendar, CalendarPeriod, calendar_period
 from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import CostBreakdown, CostShare, CostSummary
-from taskpilot_obs.stats.reading import Period, bounds, counts_by, share_of, shares, whole
+from taskpilot_obs.stats.reading import (
+    DIMENSIONS,
+    Period,
+    bounds,
+    counts_by,
+    latest,
+    share_of,
+    shares,
+    whole,
+)
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.queries import Counts, Filters, Key, totals
-from taskpilot_obs.store.segments import plan
+from taskpilot_obs.store.counts import Counts
+from taskpilot_obs.store.filters import Filters
+from taskpilot_obs.store.marks import aware
+from taskpilot_obs.store.queries import By, Key, totals
+from taskpilot_obs.store.questions import Question, asked_of
 
-DIMENSIONS: Final = ("provider", "model_name", "agent")
 _TENANT: Final = ("organization_id",)
 _EARLIEST: Final = Decimal("0.01")
 """Share of a period that must have passed before it is projected to its end."""
@@ -38,6 +49,11 @@ class _Spent(NamedTuple):
             "by_agent": shares(counts_by(self.by_series, 2), cost),
             "by_tenant": shares(counts_by(self.by_tenant, 0), cost),
         }
+
+
+class _Cost(NamedTuple):
+    amount: Decimal
+    incomplete_before: datetime | None
 
 
 def get_cost_breakdown(
@@ -82,7 +98,7 @@ def get_cost_summary(
         ConfigurationError: another period, an unknown zone, or no store is named.
         StoreError: the store is missing or cannot be used.
     """
-    at = (now or datetime.now(UTC)).astimezone(UTC)
+    at = aware(now)
     current = calendar_period(period, at, timezone)
     before = _before(period, current, timezone)
     filters = filters_of(asked)
@@ -92,6 +108,7 @@ def get_cost_summary(
         to_date = min(before.start + (at - current.start), before.end)
         earlier_to_date = _cost(opened_store, Calendar(before.start, to_date), filters)
     cost = spent.total.cost
+    is_comparable = spent.incomplete_before is None and earlier_to_date.incomplete_before is None
     return CostSummary(
         **dict(share_of(spent.total, cost)),
         period=period,
@@ -99,13 +116,18 @@ def get_cost_summary(
         start=current.start,
         end=current.end,
         now=at,
-        previous_cost_usd=earlier,
-        previous_to_date_usd=earlier_to_date,
-        change_percent=float(100 * (cost - earlier_to_date) / earlier_to_date) if earlier_to_date else None,
+        previous_cost_usd=earlier.amount,
+        previous_to_date_usd=earlier_to_date.amount,
+        change_percent=_change(cost, earlier_to_date.amount) if is_comparable else None,
         projected_cost_usd=_projected(cost, current, at),
         **spent.groups(),
         incomplete_before=spent.incomplete_before,
+        previous_incomplete_before=earlier.incomplete_before,
     )
+
+
+def _change(cost: Decimal, before: Decimal) -> float | None:
+    return float(100 * (cost - before) / before) if before else None
 
 
 def _before(period: CalendarPeriod, current: Calendar, timezone: str) -> Calendar:
@@ -117,21 +139,23 @@ def _projected(cost: Decimal, current: Calendar, at: datetime) -> Decimal | None
     return cost / passed if passed >= _EARLIEST else None
 
 
-def _spent(store: Store, when: Calendar, filters: Filters) -> _Spent:
+def _spent(store: Store | str | None, when: Calendar, filters: Filters) -> _Spent:
     if when.start >= when.end:
         return _Spent({}, {}, None)
-    with store.reading() as connection:
-        planned = plan(connection, when.start, when.end, rows_only=filters.rows_only)
-        return _Spent(
-            totals(connection, planned.segments, filters, DIMENSIONS),
-            totals(connection, planned.segments, filters, _TENANT),
-            planned.incomplete_before,
-        )
+    with asked_of(store, when.start, when.end, filters) as question:
+        by_series, series_since = _sums(question, DIMENSIONS)
+        by_tenant, tenants_since = _sums(question, _TENANT)
+    return _Spent(by_series, by_tenant, latest(series_since, tenants_since))
 
 
-def _cost(store: Store, when: Calendar, filters: Filters) -> Decimal:
+def _sums(question: Question, dimensions: tuple[str, ...]) -> tuple[dict[Key, Counts], datetime | None]:
+    planned = question.plan(dimensions)
+    return totals(question.connection, planned, question.filters, By(dimensions)), planned.incomplete_before
+
+
+def _cost(store: Store, when: Calendar, filters: Filters) -> _Cost:
     if when.start >= when.end:
-        return Decimal(0)
-    with store.reading() as connection:
-        segments = plan(connection, when.start, when.end, rows_only=filters.rows_only).segments
-        return whole(totals(connection, segments, filters).values()).cost
+        return _Cost(Decimal(0), None)
+    with asked_of(store, when.start, when.end, filters) as question:
+        found, incomplete_before = _sums(question, ())
+    return _Cost(whole(found.values()).cost, incomplete_before)

@@ -85,8 +85,7 @@ class Stats(CallStats):
     errors_by_type: Mapping[str, int]
     """Failures by category, or by class where an error has no category."""
     incomplete_before: datetime | None
-    """Rows before this moment were deleted by age, and summaries cannot tell users or workflows apart; None: all is
-    there."""
+    """Calls before this moment were deleted by age, and no summary tells them; None: the answer is complete."""
 
 
 class TenantStats(Stats):
@@ -117,6 +116,7 @@ class CostBreakdown(CostShare):
     by_agent: Mapping[str, CostShare]
     by_tenant: Mapping[str, CostShare]
     incomplete_before: datetime | None
+    """As in `Stats`."""
 
 
 class TenantUsage(CostShare):
@@ -129,12 +129,17 @@ class TenantUsage(CostShare):
 
 
 class TenantsReport(Frozen):
-    """Every tenant of a stretch of time, in falling order of cost."""
+    """The tenants of a stretch of time, in falling order of cost."""
 
     start: datetime
     end: datetime
     cost_usd: Usd
+    """Of all tenants, also of those that are not listed."""
+    tenants_total: int
+    """How many tenants there are; a limit lists fewer."""
     tenants: tuple[TenantUsage, ...]
+    incomplete_before: datetime | None
+    """As in `Stats`."""
 
 
 class CostSummary(CostShare):
@@ -151,7 +156,7 @@ class CostSummary(CostShare):
     previous_to_date_usd: Usd
     """Of the period before, up to the same time since its start."""
     change_percent: float | None
-    """Of the cost against `previous_to_date_usd`; None where nothing was spent then."""
+    """Of the cost against `previous_to_date_usd`; None where nothing was spent then, or either is incomplete."""
     projected_cost_usd: Usd | None
     """At the end of the period, if spending goes on at its present rate; None in the first hundredth of it."""
     by_provider: Mapping[str, CostShare]
@@ -159,3 +164,6 @@ class CostSummary(CostShare):
     by_agent: Mapping[str, CostShare]
     by_tenant: Mapping[str, CostShare]
     incomplete_before: datetime | None
+    """As in `Stats`."""
+    previous_incomplete_before: datetime | None
+    """Likewise, of the period before."""

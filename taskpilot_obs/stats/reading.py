@@ -6,16 +6,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals.durations import parse_window
+from taskpilot_obs.golden_signals.evidence import coverage as share_covered
 from taskpilot_obs.semconv import NONE
 from taskpilot_obs.stats.model import CallStats, CostShare, Durations, FirstToken, Tokens
-from taskpilot_obs.store.queries import Bins, Counts, Key
+from taskpilot_obs.store.counts import Counts
+from taskpilot_obs.store.marks import aware
+from taskpilot_obs.store.queries import Bins, Key
 from taskpilot_obs.store.sketch import quantiles
 
 Period = str | timedelta | tuple[datetime, datetime]
+StatsFields = dict[str, Any]
+DIMENSIONS: Final = ("provider", "model_name", "agent")
 QUANTILES: Final = (0.5, 0.95, 0.99)
 _PERCENT: Final = 100
 _EMPTY: Final = Counts()
@@ -28,14 +33,23 @@ def bounds(period: Period, now: datetime | None = None) -> tuple[datetime, datet
         ConfigurationError: it cannot be read, is empty, or has a time without zone.
     """
     if not isinstance(period, tuple):
-        end = now or datetime.now(UTC)
-        return end - parse_window(period), end
+        end = aware(now)
+        length = parse_window(period)
+        try:
+            return end - length, end
+        except OverflowError as error:
+            raise ConfigurationError(f"period: given {period!r}; that is before the calendar begins") from error
     start, end = period
     if start.tzinfo is None or end.tzinfo is None:
         raise ConfigurationError(f"period: given {period!r}; both times need a time zone")
     if start >= end:
         raise ConfigurationError(f"period: given {period!r}; it must end after it begins")
     return start.astimezone(UTC), end.astimezone(UTC)
+
+
+def latest(*moments: datetime | None) -> datetime | None:
+    """The latest of the moments before which parts of an answer are incomplete."""
+    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def stats_of(counts: Counts, latency: Mapping[int, int], first_token: Mapping[int, int]) -> CallStats:
@@ -71,9 +85,8 @@ def tokens_of(counts: Counts) -> Tokens:
 
 
 def coverage(counts: Counts) -> float | None:
-    """The share of calls with a known price."""
-    answered = counts.priced + counts.unpriced
-    return counts.priced / answered if answered else None
+    """The share of calls whose cost is known in full, among those that may cost something."""
+    return share_covered(counts.billable, counts.unpriced, counts.partly_priced)
 
 
 def share_of(counts: Counts, whole: Decimal) -> CostShare:
@@ -92,6 +105,22 @@ def shares(groups: Mapping[str, Counts], whole: Decimal) -> dict[str, CostShare]
     """Every group's part of the money, in falling order of cost."""
     found = {name: share_of(counts, whole) for name, counts in groups.items()}
     return dict(sorted(found.items(), key=lambda item: (-item[1].cost_usd, item[0])))
+
+
+def stats_from(
+    counts: Mapping[Key, Counts], durations: Bins, failed: Mapping[str, int], incomplete_before: datetime | None
+) -> StatsFields:
+    """Everything that statistics hold but their stretch of time, from sums by provider, model and agent."""
+    overall = stats_of(whole(counts.values()), all_bins(durations.latency), all_bins(durations.first_token))
+    by_provider, by_model, by_agent = (stats_by(counts, durations, position) for position in range(len(DIMENSIONS)))
+    return {
+        **dict(overall),
+        "by_provider": by_provider,
+        "by_model": by_model,
+        "by_agent": by_agent,
+        "errors_by_type": dict(Counter(failed).most_common()),
+        "incomplete_before": incomplete_before,
+    }
 
 
 def stats_by(totals: Mapping[Key, Counts], bins: Bins, position: int) -> dict[str, CallStats]:

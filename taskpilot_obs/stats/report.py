@@ -14,12 +14,14 @@ from taskpilot_obs.charts import STYLE, Chart, Series, bars, blocks
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.figures import count, ms, percent, share, usd
 from taskpilot_obs.stats.costs import get_cost_breakdown
-from taskpilot_obs.stats.model import CostShare, Stats
-from taskpilot_obs.stats.reading import Period, bounds
-from taskpilot_obs.stats.series import get_series
+from taskpilot_obs.stats.model import CostBreakdown, CostShare, Stats, TenantsReport
+from taskpilot_obs.stats.reading import Period, bounds, latest
+from taskpilot_obs.stats.series import Point, get_points
 from taskpilot_obs.stats.usage import get_stats, get_tenants_report
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.access import opened
+from taskpilot_obs.store.questions import asked_of
+from taskpilot_obs.store.sketch import quantiles
 
 TOP: Final = 15
 _STYLE: Final = (
@@ -46,6 +48,15 @@ class Report(NamedTuple):
     facts: Table
     plots: tuple[Chart, ...]
     tables: tuple[Table, ...]
+    incomplete_before: datetime | None
+
+    @property
+    def span(self) -> str:
+        """The stretch of time, and how much of it the figures cover."""
+        span = f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC"
+        if self.incomplete_before is None:
+            return span
+        return f"{span}; calls before {self.incomplete_before:%Y-%m-%d %H:%M} UTC were deleted by age"
 
 
 def write_report(
@@ -83,49 +94,36 @@ def write_report(
 def _report(period: tuple[datetime, datetime], store: Store) -> Report:
     whole = get_stats(period, store=store)
     money = get_cost_breakdown(period, store=store)
-    tenants = get_tenants_report(period, store=store).tenants
-    return Report(
-        *period,
-        _facts(whole),
-        _plots(get_series(period, store=store)),
-        (
-            Table(
-                "Models",
-                ("model", "requests", "success", "p95", "cost", "of all"),
-                tuple(
-                    (
-                        name,
-                        f"{stats.requests:,}",
-                        percent(stats.success_rate),
-                        ms(stats.latency.p95_ms),
-                        *_share(share),
-                    )
-                    for name, share in islice(money.by_model.items(), TOP)
-                    for stats in (whole.by_model[name],)
-                ),
-            ),
-            Table(
-                "Agents",
-                ("agent", "requests", "cost", "of all"),
-                tuple(
-                    (name, f"{share.requests:,}", *_share(share)) for name, share in islice(money.by_agent.items(), TOP)
-                ),
-            ),
-            Table(
-                "Tenants",
-                ("tenant", "requests", "success", "p95", "cost", "of all"),
-                tuple(
-                    (line.tenant, f"{line.requests:,}", percent(line.success_rate), ms(line.p95_ms), *_share(line))
-                    for line in tenants[:TOP]
-                ),
-            ),
-            Table(
-                "Errors",
-                ("type", "failures"),
-                tuple((name, f"{amount:,}") for name, amount in islice(whole.errors_by_type.items(), TOP)),
-            ),
-        ),
+    tenants = get_tenants_report(period, store=store, limit=TOP)
+    with asked_of(store, *period) as question:
+        points = get_points(question)
+    since = latest(whole.incomplete_before, money.incomplete_before, tenants.incomplete_before)
+    return Report(*period, _facts(whole), _plots(points), _tables(whole, money, tenants), since)
+
+
+def _tables(whole: Stats, money: CostBreakdown, tenants: TenantsReport) -> tuple[Table, ...]:
+    models = [
+        (name, f"{stats.requests:,}", percent(stats.success_rate), ms(stats.latency.p95_ms), *_share(share))
+        for name, share in islice(money.by_model.items(), TOP)
+        for stats in (whole.by_model[name],)
+    ]
+    agents = [(name, f"{share.requests:,}", *_share(share)) for name, share in islice(money.by_agent.items(), TOP)]
+    tenant_lines = [
+        (line.tenant, f"{line.requests:,}", percent(line.success_rate), ms(line.p95_ms), *_share(line))
+        for line in tenants.tenants
+    ]
+    failures = [(name, f"{amount:,}") for name, amount in islice(whole.errors_by_type.items(), TOP)]
+    head = ("requests", "success", "p95", "cost", "of all")
+    return (
+        Table(_title("Models", len(money.by_model)), ("model", *head), tuple(models)),
+        Table(_title("Agents", len(money.by_agent)), ("agent", "requests", "cost", "of all"), tuple(agents)),
+        Table(_title("Tenants", tenants.tenants_total), ("tenant", *head), tuple(tenant_lines)),
+        Table(_title("Errors", len(whole.errors_by_type)), ("type", "failures"), tuple(failures)),
     )
+
+
+def _title(what: str, of: int) -> str:
+    return what if of <= TOP else f"{what}: the {TOP} largest of {of:,}"
 
 
 def _facts(stats: Stats) -> Table:
@@ -141,21 +139,21 @@ def _facts(stats: Stats) -> Table:
     return Table("Summary", ("", ""), lines)
 
 
-def _plots(points: Sequence[Stats]) -> tuple[Chart, ...]:
+def _plots(points: Sequence[Point]) -> tuple[Chart, ...]:
     labels = tuple(f"{point.start:%Y-%m-%d %H:%M}" for point in points)
 
     def chart(title: str, values: Iterable[float | None], shown: Callable[[float], str]) -> Chart:
         return Chart(title, labels, (Series(title, tuple(values)),), shown)
 
     return (
-        chart("Spend", (float(point.cost_usd) for point in points), usd),
-        chart("Latency, p95", (point.latency.p95_ms for point in points), ms),
-        chart("Failures", (float(point.failures) for point in points), count),
+        chart("Spend", (float(point.counts.cost) for point in points), usd),
+        chart("Latency, p95", (quantiles(point.latency, 0.95)[0] for point in points), ms),
+        chart("Failures", (float(point.counts.failures) for point in points), count),
     )
 
 
 def _markdown(report: Report) -> str:
-    parts = [f"# LLM usage\n\n{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC\n"]
+    parts = [f"# LLM usage\n\n{report.span}\n"]
     parts.append(_markdown_table(report.facts))
     parts += [
         f"## {plot.title}\n\n`{blocks(values)}` up to {plot.shown(max(value or 0.0 for value in values))}\n"
@@ -178,8 +176,7 @@ def _cell(text: str) -> str:
 
 
 def _html(report: Report) -> str:
-    span = f"{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC"
-    body = [f"<h1>LLM usage</h1><p>{span}</p>", _html_table(report.facts)]
+    body = [f"<h1>LLM usage</h1><p>{report.span}</p>", _html_table(report.facts)]
     body += [bars(plot) for plot in report.plots]
     body += [_html_table(table) for table in report.tables if table.lines]
     return (

@@ -96,13 +96,13 @@ class RunTree(Frozen):
     """Whether the store holds more steps than are listed."""
 
 
-def get_run_tree(request_id: str, *, store: str | Store | None = None, tenant: str | None = None) -> RunTree | None:
+def get_run_tree(request_id: str, *, store: str | Store | None = None, tenant_id: str | None = None) -> RunTree | None:
     """Everything that the store holds of one request; None where it holds nothing.
 
     Args:
         request_id: of the request.
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
-        tenant: only what belongs to this tenant; None for all.
+        tenant_id: only what belongs to this tenant; None for all.
 
     Raises:
         ConfigurationError: no request ID, or no store is named.
@@ -112,7 +112,7 @@ def get_run_tree(request_id: str, *, store: str | Store | None = None, tenant: s
     if not stored:
         raise ConfigurationError("request_id: given nothing; give the ID of a request")
     with opened(store) as opened_store, opened_store.reading() as connection:
-        rows = request_rows(connection, stored, stored_text(tenant), MOST_STEPS)
+        rows = request_rows(connection, stored, stored_text(tenant_id), MOST_STEPS)
     return _tree(stored, rows) if any(rows) else None
 
 

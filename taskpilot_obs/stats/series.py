@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final, Unpack
+from math import ceil
+from typing import Final, NamedTuple, TypeVar, Unpack
 
-from taskpilot_obs.stats.asking import Asked
+from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.costs import get_cost_breakdown
 from taskpilot_obs.stats.model import CostShare, Frozen, Stats, Usd
-from taskpilot_obs.stats.reading import Period, bounds
-from taskpilot_obs.stats.usage import get_stats
+from taskpilot_obs.stats.reading import DIMENSIONS, Period, bounds, stats_from
 from taskpilot_obs.store import Store
-from taskpilot_obs.store.access import opened
+from taskpilot_obs.store.counts import Counts
+from taskpilot_obs.store.queries import Bins, By, Key, bins, errors, totals
+from taskpilot_obs.store.questions import Question, asked_of
 from taskpilot_obs.store.tables import EPOCH
 
+T = TypeVar("T")
 _STEPS: Final = (timedelta(minutes=1), timedelta(minutes=5), timedelta(hours=1), timedelta(days=1), timedelta(days=7))
 _MOST_POINTS: Final = 48
 _DAY_S: Final = 86_400
@@ -34,6 +38,8 @@ class CostRate(Frozen):
     """At this rate, in 30 days."""
     cost_coverage: float | None
     by_provider: Mapping[str, CostShare]
+    incomplete_before: datetime | None
+    """As in `Stats`."""
 
 
 def get_series(
@@ -41,22 +47,76 @@ def get_series(
 ) -> tuple[Stats, ...]:
     """The same statistics for each of at most 48 stretches of a longer one, oldest first; the first may be cut off.
 
-    Steps are of a minute, five, an hour, a day or a week, on the clock of UTC. Arguments as in `get_stats`.
+    Steps are of a minute, five, an hour, a day or some weeks, on the clock of UTC. Arguments as in `get_stats`.
 
     Raises:
         ConfigurationError: the period cannot be read, or no store is named.
         StoreError: the store is missing or cannot be used.
     """
     start, end = bounds(period, now)
-    step = next((step for step in _STEPS if (end - start) / step <= _MOST_POINTS), _STEPS[-1])
-    edges = [start]
-    following = EPOCH + ((start - EPOCH) // step + 1) * step
-    while following < end:
-        edges.append(following)
-        following += step
-    with opened(store) as opened_store:
-        pairs = zip(edges, [*edges[1:], end], strict=True)
-        return tuple(get_stats(pair, store=opened_store, **asked) for pair in pairs)
+    step, filters = step_of(start, end), filters_of(asked)
+    by = By(DIMENSIONS, step)
+    with asked_of(store, start, end, filters) as question:
+        planned = question.plan(DIMENSIONS, step)
+        counts = _by_step(totals(question.connection, planned, filters, by))
+        durations = bins(question.connection, planned, filters, by)
+        failed = _by_step(errors(question.connection, planned, filters, By((), step)))
+    latency, first_token = _by_step(durations.latency), _by_step(durations.first_token)
+    points = []
+    for number, left, right in steps(start, end, step):
+        bins_there = Bins(latency.get(number, {}), first_token.get(number, {}))
+        told = stats_from(
+            counts.get(number, {}),
+            bins_there,
+            failed.get(number, {}).get((), Counter()),
+            missing_in(planned.incomplete_before, left, right),
+        )
+        points.append(Stats(start=left, end=right, **told))
+    return tuple(points)
+
+
+class Point(NamedTuple):
+    """The calls of one step as a whole."""
+
+    start: datetime
+    counts: Counts
+    latency: Counter[int]
+
+
+def get_points(question: Question) -> list[Point]:
+    """What `get_series` tells, without its groups: as fast with thousands of models as with one."""
+    step = step_of(question.start, question.end)
+    planned, by = question.plan((), step), By((), step)
+    counts = totals(question.connection, planned, question.filters, by)
+    latency = bins(question.connection, planned, question.filters, by).latency
+    return [
+        Point(left, counts.get((number,), Counts()), latency.get((number,), Counter()))
+        for number, left, _ in steps(question.start, question.end, step)
+    ]
+
+
+def step_of(start: datetime, end: datetime) -> timedelta:
+    """The length of the steps that a stretch of time is divided into."""
+    fitting = (step for step in _STEPS if (end - start) / step <= _MOST_POINTS)
+    return next(fitting, None) or _STEPS[-1] * ceil((end - start) / _STEPS[-1] / _MOST_POINTS)
+
+
+def steps(start: datetime, end: datetime, step: timedelta) -> Iterator[tuple[int, datetime, datetime]]:
+    """The steps of [start, end): their numbers since the epoch, and where they begin and end."""
+    for number in range((start - EPOCH) // step, -((EPOCH - end) // step)):
+        yield number, max(start, EPOCH + number * step), min(end, EPOCH + (number + 1) * step)
+
+
+def missing_in(incomplete_before: datetime | None, start: datetime, end: datetime) -> datetime | None:
+    """What a step lacks of an answer that is incomplete before a moment."""
+    return min(incomplete_before, end) if incomplete_before is not None and incomplete_before > start else None
+
+
+def _by_step(found: Mapping[Key, T]) -> dict[int, dict[Key, T]]:
+    divided: dict[int, dict[Key, T]] = defaultdict(dict)
+    for (number, *key), value in found.items():
+        divided[number][tuple(key)] = value
+    return divided
 
 
 def get_cost_rate(
@@ -80,4 +140,5 @@ def get_cost_rate(
         per_month_usd=per_day * _MONTH_DAYS,
         cost_coverage=spent.cost_coverage,
         by_provider=spent.by_provider,
+        incomplete_before=spent.incomplete_before,
     )

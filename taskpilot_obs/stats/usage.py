@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
+from decimal import Decimal
 from typing import Final, Unpack
 
 from taskpilot_obs.exceptions import ConfigurationError
@@ -10,21 +12,24 @@ from taskpilot_obs.semconv import NONE
 from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import Stats, TenantsReport, TenantStats, TenantUsage
 from taskpilot_obs.stats.reading import (
+    DIMENSIONS,
     Period,
-    all_bins,
     bounds,
     share_of,
-    stats_by,
+    stats_from,
     stats_of,
-    tokens_of,
     whole,
 )
 from taskpilot_obs.store import Store
-from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.queries import Filters, bins, errors, totals
-from taskpilot_obs.store.segments import plan
+from taskpilot_obs.store.counts import Counts
+from taskpilot_obs.store.filters import Filters
+from taskpilot_obs.store.queries import By, Key, bins, errors, totals
+from taskpilot_obs.store.questions import Question, asked_of
+from taskpilot_obs.store.segments import Plan
 
-DIMENSIONS: Final = ("provider", "model_name", "agent")
+_TENANT: Final = ("organization_id",)
+_FEW: Final = 100
+"""So many tenants are looked up one by one; more are read in one pass."""
 
 
 def get_stats(
@@ -36,7 +41,9 @@ def get_stats(
         period: a length of time until now ("1h", "24h", "7d", "30d", a `timedelta`), or (start, end).
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
         now: the present; for tests.
-        asked: `tenant`, `user`, `agent`, `workflow`, `model`, `provider`, `prompt_name`: only calls with this value.
+        asked: only calls with this value of `tenant_id`, `user_id`, `session_id`, `agent`, `workflow`, `model`,
+            `provider`, `prompt_name`, `service`, `environment`, `request_id`, `step_id`, `task_id`, `workflow_run_id`,
+            `thought_id`, `experiment` or `variant`; `__none__` stands for calls that have none.
 
     Raises:
         ConfigurationError: the period cannot be read, or no store is named.
@@ -47,7 +54,7 @@ def get_stats(
 
 
 def get_tenant_stats(
-    tenant: str, period: Period = "24h", *, store: str | Store | None = None, now: datetime | None = None
+    tenant_id: str, period: Period = "24h", *, store: str | Store | None = None, now: datetime | None = None
 ) -> TenantStats:
     """How the LLM calls of one tenant went; nothing in it comes from another tenant. Arguments as in `get_stats`.
 
@@ -55,10 +62,10 @@ def get_tenant_stats(
         ConfigurationError: no tenant, a period that cannot be read, or no store is named.
         StoreError: the store is missing or cannot be used.
     """
-    if not tenant:
-        raise ConfigurationError("tenant: given nothing; it must be the name of a tenant")
+    if not tenant_id:
+        raise ConfigurationError("tenant_id: given nothing; it must be the name of a tenant")
     start, end = bounds(period, now)
-    return TenantStats(tenant=tenant, **dict(_stats(start, end, filters_of({"tenant": tenant}), store)))
+    return TenantStats(tenant=tenant_id, **dict(_stats(start, end, filters_of({"tenant_id": tenant_id}), store)))
 
 
 def get_tenants_report(
@@ -66,52 +73,65 @@ def get_tenants_report(
     *,
     store: str | Store | None = None,
     now: datetime | None = None,
-    tenant: str | None = None,
+    tenant_id: str | None = None,
+    limit: int | None = None,
 ) -> TenantsReport:
     """What every tenant used, in falling order of cost; calls without a tenant are those of `__none__`.
 
-    Arguments as in `get_stats`; `tenant` leaves out all others.
+    Args:
+        period: as in `get_stats`.
+        store: as in `get_stats`.
+        now: as in `get_stats`.
+        tenant_id: leave out all others.
+        limit: list this many tenants; None: all.
 
     Raises:
-        ConfigurationError: the period cannot be read, or no store is named.
+        ConfigurationError: the period cannot be read, the limit is not positive, or no store is named.
         StoreError: the store is missing or cannot be used.
     """
+    if limit is not None and limit < 1:
+        raise ConfigurationError(f"limit: given {limit!r}; it must be a positive number, or None for all")
     start, end = bounds(period, now)
-    filters = filters_of({"tenant": tenant})
-    with opened(store) as opened_store, opened_store.reading() as connection:
-        segments = plan(connection, start, end).segments
-        counts = totals(connection, segments, filters, ("organization_id",))
-        latency = bins(connection, segments, filters, ("organization_id",)).latency
+    with asked_of(store, start, end, filters_of({"tenant_id": tenant_id})) as question:
+        planned = question.plan(_TENANT)
+        counts = totals(question.connection, planned, question.filters, By(_TENANT))
+        largest = sorted(counts, key=lambda key: (-counts[key].cost, key[0] or NONE))[:limit]
+        latency = _latency_of(question, planned, largest if len(largest) < len(counts) else None)
     cost = whole(counts.values()).cost
-    lines = [
-        TenantUsage(
-            tenant=key[0] or NONE,
-            success_rate=(stats := stats_of(count, latency[key], {})).success_rate,
-            tokens=tokens_of(count),
-            p95_ms=stats.latency.p95_ms,
-            **dict(share_of(count, cost)),
-        )
-        for key, count in counts.items()
-    ]
-    lines.sort(key=lambda line: (-line.cost_usd, line.tenant))
-    return TenantsReport(start=start, end=end, cost_usd=cost, tenants=tuple(lines))
+    return TenantsReport(
+        start=start,
+        end=end,
+        cost_usd=cost,
+        tenants_total=len(counts),
+        tenants=tuple(_usage_of(key, counts[key], latency.get(key, Counter()), cost) for key in largest),
+        incomplete_before=planned.incomplete_before,
+    )
+
+
+def _latency_of(question: Question, planned: Plan, tenants: list[Key] | None) -> dict[Key, Counter[int]]:
+    """The durations of some tenants, one by one where they are few; None: of all."""
+    if tenants is None or len(tenants) > _FEW:
+        return bins(question.connection, planned, question.filters, By(_TENANT)).latency
+    one_by_one = ((key, bins(question.connection, planned, Filters(organization_id=key[0])).latency) for key in tenants)
+    return {key: found[()] for key, found in one_by_one if () in found}
+
+
+def _usage_of(key: Key, counts: Counts, latency: Counter[int], cost: Decimal) -> TenantUsage:
+    stats = stats_of(counts, latency, {})
+    return TenantUsage(
+        tenant=key[0] or NONE,
+        success_rate=stats.success_rate,
+        tokens=stats.tokens,
+        p95_ms=stats.latency.p95_ms,
+        **dict(share_of(counts, cost)),
+    )
 
 
 def _stats(start: datetime, end: datetime, filters: Filters, store: str | Store | None) -> Stats:
-    with opened(store) as opened_store, opened_store.reading() as connection:
-        planned = plan(connection, start, end, rows_only=filters.rows_only)
-        counts = totals(connection, planned.segments, filters, DIMENSIONS)
-        durations = bins(connection, planned.segments, filters, DIMENSIONS)
-        failed = errors(connection, planned.segments, filters)
-    overall = stats_of(whole(counts.values()), all_bins(durations.latency), all_bins(durations.first_token))
-    by_provider, by_model, by_agent = (stats_by(counts, durations, position) for position in range(len(DIMENSIONS)))
-    return Stats(
-        **dict(overall),
-        start=start,
-        end=end,
-        by_provider=by_provider,
-        by_model=by_model,
-        by_agent=by_agent,
-        errors_by_type=dict(failed[()].most_common()) if () in failed else {},
-        incomplete_before=planned.incomplete_before,
-    )
+    by = By(DIMENSIONS)
+    with asked_of(store, start, end, filters) as question:
+        planned = question.plan(DIMENSIONS)
+        counts = totals(question.connection, planned, filters, by)
+        durations = bins(question.connection, planned, filters, by)
+        failed = errors(question.connection, planned, filters).get((), Counter())
+    return Stats(start=start, end=end, **stats_from(counts, durations, failed, planned.incomplete_before))

@@ -12,9 +12,23 @@ from taskpilot_obs.exceptions import MissingExtraError
 if find_spec("sqlalchemy") is None or find_spec("alembic") is None:
     raise MissingExtraError("the telemetry store", "store")
 
-from taskpilot_obs.store.aggregate import aggregate_summaries
-from taskpilot_obs.store.engine import Store, upgrade
+from taskpilot_obs.store.aggregate import aggregate_summaries, rebuild_summaries
+from taskpilot_obs.store.engine import Store
+from taskpilot_obs.store.erase import Erasure, erase
 from taskpilot_obs.store.exporter import StoreExporter
+from taskpilot_obs.store.repair import repair
 from taskpilot_obs.store.retention import prune
+from taskpilot_obs.store.versions import downgrade, upgrade
 
-__all__ = ["Store", "StoreExporter", "aggregate_summaries", "prune", "upgrade"]
+__all__ = [
+    "Erasure",
+    "Store",
+    "StoreExporter",
+    "aggregate_summaries",
+    "downgrade",
+    "erase",
+    "prune",
+    "rebuild_summaries",
+    "repair",
+    "upgrade",
+]

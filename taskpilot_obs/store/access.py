@@ -55,5 +55,5 @@ def opened(store: str | Store | None, *, create: bool = False, any_version: bool
 
 
 def _check(store: Store, *, any_version: bool) -> None:
-    if not (store.is_current or any_version):
-        store.require_current()
+    if not (store.is_usable or any_version):
+        store.require_usable()

@@ -3,34 +3,40 @@
 Any number of processes may do it at any time. Each period goes through three steps, of which only the first and the
 last write, and briefly: claim the marks that writers left (later writers leave new ones), add up one snapshot, and
 put the result in place of the old one as long as the claim stands: some lines at a time, and the claim goes with the
-last of them. Until then the period is read from what it was added up from.
+last of them. Until then the period is read from what it was added up from. Lines whose rows are gone are deleted.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, or_, select, update
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store.access import opened
+from taskpilot_obs.store.counts import Counts
+from taskpilot_obs.store.filters import Filters
+from taskpilot_obs.store.marks import aware, deleted_from
 from taskpilot_obs.store.money import MOST_NANO
-from taskpilot_obs.store.queries import Filters, bins, errors, totals
-from taskpilot_obs.store.segments import DAY, HOUR, Segment, floor_day, floor_hour, pruned_before
+from taskpilot_obs.store.queries import By, Key, bins, errors, totals
+from taskpilot_obs.store.rollups import FULL, ROLLUPS, SUMMARY_DIMENSIONS, Rollup, is_worth_it
+from taskpilot_obs.store.segments import DAY, HOUR, Plan, Segment, floor_day, floor_hour
 from taskpilot_obs.store.sketch import encode
-from taskpilot_obs.store.tables import SUMMARIES, SUMMARY_WORK, to_microseconds
+from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK, to_microseconds
 from taskpilot_obs.store.writer import mark_changed
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import ColumnElement, Connection
 
     from taskpilot_obs.store.engine import Store
 
 SummaryPeriod = Literal["hourly", "daily"]
-DIMENSIONS: Final = ("organization_id", "provider", "model_name", "agent", "prompt_name")
 _LENGTHS: Final = {"hourly": HOUR, "daily": DAY}
 _EVERYTHING: Final = Filters()
 _FIRST_LINES: Final = 100
@@ -46,6 +52,7 @@ _PUT: Final = f"""
     INSERT INTO {SUMMARIES.name} ({", ".join(_COLUMNS)}) VALUES ({{}})
     ON CONFLICT ({", ".join(_KEYS)}) DO UPDATE SET {_NEW}
 """  # noqa: S608  nothing in it comes from outside
+_TAKE: Final = f"DELETE FROM {SUMMARIES.name} WHERE {{}}"  # noqa: S608  as above
 _work = SUMMARY_WORK.c
 
 
@@ -71,8 +78,8 @@ def aggregate_summaries(
         How many hours and days were summed up.
 
     Raises:
-        ConfigurationError: another period, or a lookback that is not positive.
-        StoreError: the store cannot be used.
+        ConfigurationError: another period, a lookback that is not positive, or a time without zone.
+        StoreError: the store cannot be used; `StoreVersionError` where its tables are older than this code.
     """
     if period not in _LENGTHS:
         raise ConfigurationError(f"period: given {period!r}; allowed are 'hourly' and 'daily'")
@@ -80,8 +87,9 @@ def aggregate_summaries(
         raise ConfigurationError(f"lookback_hours: given {lookback_hours!r}; it must be positive, or None")
     since = None
     if lookback_hours is not None:
-        since = floor_hour((now or datetime.now(UTC)) - timedelta(hours=lookback_hours))
+        since = floor_hour(_ago(aware(now), lookback_hours))
     with opened(store) as opened_store:
+        opened_store.require_current()
         done = sum(_sum_up(opened_store, "hourly", start) for start in _changed(opened_store, "hourly", since))
         if period == "daily":
             first_day = floor_day(since) if since else None
@@ -89,12 +97,19 @@ def aggregate_summaries(
     return done
 
 
+def _ago(now: datetime, hours: float) -> datetime:
+    try:
+        return now - timedelta(hours=hours)
+    except (OverflowError, ValueError) as error:
+        raise ConfigurationError(f"lookback_hours: given {hours!r}; that is before the calendar begins") from error
+
+
 def _changed(store: Store, period: SummaryPeriod, since: datetime | None) -> list[datetime]:
-    query = select(_work.period_start).where(_work.period == period).distinct().order_by(_work.period_start)
+    query = select(_work.period_start).where(_work.period == period, _work.lacking.is_(None))
     if since is not None:
         query = query.where(_work.period_start >= since)
     with store.reading() as connection:
-        return list(connection.execute(query).scalars())
+        return list(connection.execute(query.distinct().order_by(_work.period_start)).scalars())
 
 
 def _sum_up(store: Store, period: SummaryPeriod, start: datetime) -> bool:
@@ -102,73 +117,102 @@ def _sum_up(store: Store, period: SummaryPeriod, start: datetime) -> bool:
     claim = _claim(store, period, start)
     if claim is None:
         return False
-    segment = Segment("rows" if period == "hourly" else "hourly", start, start + _LENGTHS[period])
     with store.reading() as connection:
-        lines = _lines(connection, segment, period)
-    return _replaced(store, claim, period, start, [_values(line, store) for line in lines])
+        made = _hour(connection, start) if period == "hourly" else _day(connection, start)
+        lines = [_values(line, store) for line in made.lines]
+        stale = _keys_there(connection, store, period, start) - {line[: len(_KEYS)] for line in lines}
+    return _replaced(store, _Replacement(claim, period, start, made.lacking), lines, sorted(stale))
 
 
-def _replaced(store: Store, claim: int, period: SummaryPeriod, start: datetime, lines: list[tuple[Any, ...]]) -> bool:
-    """Put these lines in place, in transactions of some milliseconds; False where another process has claimed anew.
-
-    That one saw at least as much as this one, and puts a line for each that is there already.
-    """
-    done, amount = 0, _FIRST_LINES
-    while True:
-        with store.writing() as connection:
-            began = time.perf_counter()
-            is_last = done + amount >= len(lines)
-            if not (_given_up(connection, claim) if is_last else _stands(connection, claim)):
-                return False
-            _put(connection, lines[done : done + amount])
-            if is_last:
-                if period == "hourly":
-                    mark_changed(connection, "daily", [floor_day(start)])
-                return True
-        took = time.perf_counter() - began
-        done += amount
-        amount = max(_LEAST_LINES, min(2 * amount, int(amount * _TARGET_S / took)))
-        time.sleep(_PAUSES * took)
+# --- adding up -------------------------------------------------------------------------------------------------------
 
 
-def _given_up(connection: Connection, claim: int) -> bool:
-    return connection.execute(delete(SUMMARY_WORK).where(_work.work_id == claim)).rowcount > 0
+class _Sums(NamedTuple):
+    """What a line of the summaries holds."""
+
+    counts: Counts
+    latency: Counter[int]
+    first_token: Counter[int]
+    errors: Counter[str]
 
 
-def _stands(connection: Connection, claim: int) -> bool:
-    """Whether nobody has claimed anew, and nobody can before this transaction ends."""
-    held = select(_work.work_id).where(_work.work_id == claim).with_for_update()
-    return connection.execute(held).first() is not None
+class _Made(NamedTuple):
+    """The lines of one period."""
+
+    lines: list[dict[str, Any]]
+    lacking: int
+    """The roll-ups that are not made, as bits; see `rollups`."""
 
 
-def _claim(store: Store, period: SummaryPeriod, start: datetime) -> int | None:
-    """Take over every mark of a period; None where its rows were pruned: what comes so late is not counted."""
-    with store.writing() as connection:
-        connection.execute(delete(SUMMARY_WORK).where(_work.period == period, _work.period_start == start))
-        pruned = pruned_before(connection)
-        if period == "hourly" and pruned is not None and start < pruned:
-            return None
-        claim = insert(SUMMARY_WORK).values(period=period, period_start=start, claimed=True)
-        number: int = connection.execute(claim.returning(_work.work_id)).scalar_one()
-    return number
+def _hour(connection: Connection, start: datetime) -> _Made:
+    """Every roll-up, from rows."""
+    full = _summed(connection, Plan((Segment("rows", start, start + HOUR),)), FULL)
+    return _chosen("hourly", start, {rollup: _narrowed(full, rollup) for rollup in ROLLUPS}, 0)
 
 
-def _lines(connection: Connection, segment: Segment, period: SummaryPeriod) -> list[dict[str, Any]]:
-    counts = totals(connection, [segment], _EVERYTHING, DIMENSIONS)
-    latency = bins(connection, [segment], _EVERYTHING, DIMENSIONS)
-    failed = errors(connection, [segment], _EVERYTHING, DIMENSIONS)
-    return [
-        {
-            "period": period,
-            "period_start": segment.start,
-            **dict(zip(DIMENSIONS, key, strict=True)),
-            **count._replace(cost_nano=min(count.cost_nano, MOST_NANO))._asdict(),
-            "latency_sketch": encode(latency.latency[key]),
-            "ttft_sketch": encode(latency.first_token[key]) or None,
-            "errors": json.dumps(failed[key], sort_keys=True) if key in failed else None,
-        }
+def _day(connection: Connection, start: datetime) -> _Made:
+    """Each roll-up from its hours, where none of them lacks it."""
+    query = select(_work.lacking).where(
+        _work.period == "hourly", _work.period_start >= start, _work.period_start < start + DAY
+    )
+    lacking = 0
+    for bits in connection.execute(query.where(_work.lacking.is_not(None))).scalars():
+        lacking |= bits
+    hours = (Segment("hourly", start, start + DAY),)
+    there = [rollup for rollup in ROLLUPS if not rollup.bit & lacking]
+    sums = {rollup: _summed(connection, Plan(hours, rollup=rollup), rollup) for rollup in there}
+    return _chosen("daily", start, sums, lacking)
+
+
+def _summed(connection: Connection, plan: Plan, rollup: Rollup) -> dict[Key, _Sums]:
+    by = By(rollup.dimensions)
+    counts = totals(connection, plan, _EVERYTHING, by)
+    found = bins(connection, plan, _EVERYTHING, by)
+    failed = errors(connection, plan, _EVERYTHING, by)
+    return {
+        key: _Sums(count, found.latency[key], found.first_token[key], failed.get(key, Counter()))
         for key, count in counts.items()
-    ]
+    }
+
+
+def _narrowed(full: dict[Key, _Sums], rollup: Rollup) -> dict[Key, _Sums]:
+    if rollup is FULL:
+        return full
+    positions = [FULL.dimensions.index(name) for name in rollup.dimensions]
+    found: dict[Key, _Sums] = {}
+    for key, sums in full.items():
+        narrow = tuple(key[position] for position in positions)
+        held = found.setdefault(narrow, _Sums(Counts(), Counter(), Counter(), Counter()))
+        held.latency.update(sums.latency)
+        held.first_token.update(sums.first_token)
+        held.errors.update(sums.errors)
+        found[narrow] = held._replace(counts=held.counts.plus(sums.counts))
+    return found
+
+
+def _chosen(period: SummaryPeriod, start: datetime, sums: dict[Rollup, dict[Key, _Sums]], lacking: int) -> _Made:
+    lines: list[dict[str, Any]] = []
+    for rollup, held in sums.items():
+        if is_worth_it(rollup, len(held), sum(each.counts.requests for each in held.values())):
+            lines.extend(_lines(rollup, period, start, held))
+        else:
+            lacking |= rollup.bit
+    return _Made(lines, lacking)
+
+
+def _lines(rollup: Rollup, period: SummaryPeriod, start: datetime, sums: dict[Key, _Sums]) -> Iterator[dict[str, Any]]:
+    nothing = dict.fromkeys(SUMMARY_DIMENSIONS, "")
+    for key, (counts, latency, first_token, failed) in sums.items():
+        yield {
+            "period": rollup.period(period),
+            "period_start": start,
+            **nothing,
+            **dict(zip(rollup.dimensions, key, strict=True)),
+            **counts._replace(cost_nano=min(counts.cost_nano, MOST_NANO))._asdict(),
+            "latency_sketch": encode(latency),
+            "ttft_sketch": encode(first_token) or None,
+            "errors": json.dumps(failed, sort_keys=True) if failed else None,
+        }
 
 
 def _values(line: dict[str, Any], store: Store) -> tuple[Any, ...]:
@@ -177,7 +221,173 @@ def _values(line: dict[str, Any], store: Store) -> tuple[Any, ...]:
     return tuple(start if name == "period_start" else line[name] for name in _COLUMNS)
 
 
+def _keys_there(connection: Connection, store: Store, period: SummaryPeriod, start: datetime) -> set[tuple[Any, ...]]:
+    """The lines that stand for the period now, by their keys."""
+    keys = [SUMMARIES.c[name] for name in _KEYS]
+    periods = [rollup.period(period) for rollup in ROLLUPS]
+    query = select(*keys).where(SUMMARIES.c.period.in_(periods), SUMMARIES.c.period_start == start)
+    moment = to_microseconds(start) if store.is_sqlite else start
+    at = _KEYS.index("period_start")
+    return {(*line[:at], moment, *line[at + 1 :]) for line in connection.execute(query)}
+
+
+# --- putting in place ------------------------------------------------------------------------------------------------
+
+
+class _Replacement(NamedTuple):
+    """What is put in place of what."""
+
+    claim: int
+    period: SummaryPeriod
+    start: datetime
+    lacking: int
+
+
+def _replaced(
+    store: Store, made: _Replacement, lines: Sequence[tuple[Any, ...]], stale: Sequence[tuple[Any, ...]]
+) -> bool:
+    """Put lines in place and delete stale ones, in transactions of some milliseconds; False where it was overtaken.
+
+    Another process has claimed the period anew then, saw what is there now, and puts all that belongs there.
+    """
+    todo = [*((_take, key) for key in stale), *((_put, line) for line in lines)]
+    done, amount = 0, _FIRST_LINES
+    while True:
+        with store.writing() as connection:
+            began = time.perf_counter()
+            is_last = done + amount >= len(todo)
+            if not (_given_up(connection, made) if is_last else _stands(connection, made.claim)):
+                return False
+            for act in (_take, _put):
+                act(connection, [values for which, values in todo[done : done + amount] if which is act])
+            if is_last:
+                if made.period == "hourly":
+                    mark_changed(connection, "daily", [floor_day(made.start)])
+                return True
+        took = time.perf_counter() - began
+        done += amount
+        amount = max(_LEAST_LINES, min(2 * amount, int(amount * _TARGET_S / took)))
+        time.sleep(_PAUSES * took)
+
+
+def _given_up(connection: Connection, made: _Replacement) -> bool:
+    """End the claim; what stays of it says which roll-ups the period lacks."""
+    mine = _work.work_id == made.claim
+    if made.lacking:
+        ended = update(SUMMARY_WORK).where(mine).values(lacking=made.lacking)
+        return connection.execute(ended).rowcount > 0
+    return connection.execute(delete(SUMMARY_WORK).where(mine)).rowcount > 0
+
+
+def _stands(connection: Connection, claim: int) -> bool:
+    """Whether no other process has claimed anew, and none can before this transaction ends."""
+    held = select(_work.work_id).where(_work.work_id == claim).with_for_update()
+    return connection.execute(held).first() is not None
+
+
+def _claim(store: Store, period: SummaryPeriod, start: datetime) -> int | None:
+    """Take over every mark of a period; None where its rows or its summaries were deleted by age."""
+    mine = (_work.period == period, _work.period_start == start)
+    with store.writing() as connection:
+        if _is_deleted(connection, period, start):
+            connection.execute(delete(SUMMARY_WORK).where(*mine, _work.lacking.is_(None)))
+            return None
+        connection.execute(delete(SUMMARY_WORK).where(*mine))
+        claim = insert(SUMMARY_WORK).values(period=period, period_start=start, claimed=True)
+        number: int = connection.execute(claim.returning(_work.work_id)).scalar_one()
+    return number
+
+
+def _is_deleted(connection: Connection, period: SummaryPeriod, start: datetime) -> bool:
+    tables = (LLM_CALLS, SUMMARIES) if period == "hourly" else (SUMMARIES,)
+    marks = (deleted_from(connection, table.name).before for table in tables)
+    return any(mark is not None and start < mark for mark in marks)
+
+
 def _put(connection: Connection, lines: list[tuple[Any, ...]]) -> None:
     if lines:
-        place = "?" if connection.dialect.name == "sqlite" else "%s"
+        place = _place(connection)
         connection.exec_driver_sql(_PUT.format(", ".join([place] * len(_COLUMNS))), lines)
+
+
+def _take(connection: Connection, keys: list[tuple[Any, ...]]) -> None:
+    if keys:
+        place = _place(connection)
+        connection.exec_driver_sql(_TAKE.format(" AND ".join(f"{name} = {place}" for name in _KEYS)), keys)
+
+
+def _place(connection: Connection) -> str:
+    return "?" if connection.dialect.name == "sqlite" else "%s"
+
+
+# --- anew ------------------------------------------------------------------------------------------------------------
+
+
+def rebuild_summaries(*, store: str | Store | None = None) -> int:
+    """Sum up again every hour whose rows are there, after rows were deleted or changed by hand.
+
+    Hours whose rows were deleted by age keep their summaries. Answers come from rows until an hour is done.
+
+    Args:
+        store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
+
+    Returns:
+        How many hours and days were summed up.
+
+    Raises:
+        StoreError: the store cannot be used.
+    """
+    with opened(store) as opened_store:
+        opened_store.require_current()
+        mark_all_changed(opened_store)
+        return aggregate_summaries("daily", None, store=opened_store)
+
+
+def mark_all_changed(store: Store) -> None:
+    """Note that every hour has to be summed up whose rows are there, or were there and were deleted by hand."""
+    with store.reading() as connection:
+        kept = deleted_from(connection, LLM_CALLS.name).before
+        moments = {floor_hour(moment) for moment in _hours(connection)}
+    hours = sorted(hour for hour in moments if kept is None or hour >= kept)
+    for first in range(0, len(hours), _FIRST_LINES):
+        with store.writing() as connection:
+            mark_changed(connection, "hourly", hours[first : first + _FIRST_LINES])
+
+
+def _hours(connection: Connection) -> Iterator[datetime]:
+    """The hours that have rows or summaries."""
+    moment, moments = None, LLM_CALLS.c.created_at
+    while True:  # from hour to hour by the index, whatever the number of rows
+        query = select(moments).order_by(moments).limit(1)
+        if moment is not None:
+            query = query.where(moments >= floor_hour(moment) + HOUR)
+        moment = connection.execute(query).scalar_one_or_none()
+        if moment is None:
+            break
+        yield moment
+    summary = SUMMARIES.c
+    of_hours = or_(*(summary.period == rollup.period("hourly") for rollup in ROLLUPS))
+    yield from connection.execute(select(summary.period_start).where(of_hours).distinct()).scalars()
+
+
+def sum_up_without_rows(store: Store, start: datetime, without: ColumnElement[bool]) -> None:
+    """Delete some full lines of an hour whose rows are gone, and add up the other roll-ups from the full lines left.
+
+    Where the full roll-up was not made, the sums without names stay as they are.
+
+    Raises:
+        StoreError: the database failed.
+    """
+    summary = SUMMARIES.c
+    hour = Plan((Segment("hourly", start, start + HOUR),))
+    with store.writing() as connection:
+        mine = (summary.period_start == start, summary.period.like("hourly%"))
+        connection.execute(delete(SUMMARIES).where(*mine, without))
+        full = _summed(connection, hour, FULL)
+        lacking = select(_work.lacking).where(_work.period == "hourly", _work.period_start == start)
+        bits = connection.execute(lacking.where(_work.lacking.is_not(None))).scalars().first() or 0
+        if not bits & FULL.bit:
+            connection.execute(delete(SUMMARIES).where(*mine, summary.period != "hourly"))
+            there = {rollup: _narrowed(full, rollup) for rollup in ROLLUPS[1:] if not rollup.bit & bits}
+            _put(connection, [_values(line, store) for line in _chosen("hourly", start, there, 0).lines])
+        mark_changed(connection, "daily", [floor_day(start)])

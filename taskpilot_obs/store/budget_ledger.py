@@ -27,7 +27,7 @@ from taskpilot_obs.budgets.ledger import (
 )
 from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.store.budget_writers import begun, crossed_before, keep_crossed
-from taskpilot_obs.store.tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
+from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, delete, select, text, update
 
-from taskpilot_obs.store.tables import BUDGET_WRITERS
+from taskpilot_obs.store.ledger_tables import BUDGET_WRITERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import and_, or_, select
 
+from taskpilot_obs.store.filters import Filters, rows_where
 from taskpilot_obs.store.money import from_decimal, to_decimal
-from taskpilot_obs.store.queries import Filters
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIONS
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def request_rows(connection: Connection, request_id: str, tenant: str | None, li
 
 def _conditions(question: CallQuestion) -> list[ColumnElement[bool]]:
     call = LLM_CALLS.c
-    named = {**question.filters._asdict(), **question.exact}
-    found = [call[name] == value for name, value in named.items() if value is not None]
+    found = [*rows_where(question.filters.asked), *(call[name] == value for name, value in question.exact.items())]
     if question.start is not None:
         found.append(call.created_at >= question.start)
     if question.end is not None:

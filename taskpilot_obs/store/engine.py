@@ -3,99 +3,83 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
 
-from taskpilot_obs.exceptions import (
-    ConfigurationError,
-    MissingExtraError,
-    StoreError,
-    StoreUnavailableError,
-    StoreVersionError,
+from taskpilot_obs.exceptions import StoreError, StoreUnavailableError, StoreVersionError
+from taskpilot_obs.store import on_postgresql, on_sqlite
+from taskpilot_obs.store.failures import explained
+from taskpilot_obs.store.urls import parsed
+from taskpilot_obs.store.versions import (
+    OLDEST_USABLE,
+    REVISIONS,
+    Version,
+    read_version,
+    refuse_newer,
+    upgrade,
 )
-from taskpilot_obs.store.failures import BUSY_TIMEOUT_S, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import URL, Connection, Engine
+    from sqlalchemy import Connection
     from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-REVISIONS: Final = ("0001", "0002", "0003")
-"""Every version of the tables that this code knows, oldest first."""
-_DRIVERS: Final = {
-    "sqlite": "sqlite",
-    "sqlite+pysqlite": "sqlite",
-    "postgresql": "postgresql",
-    "postgres": "postgresql",
-    "postgresql+psycopg": "postgresql",
-}
-_UPGRADE_LOCK: Final = 7_465_706_421
-"""Names the advisory lock under which PostgreSQL's tables are upgraded."""
-_WAL_RETRY_S: Final = 0.02
-_SETTINGS: Final = {
-    "synchronous": "NORMAL",  # with a write-ahead log, a loss of power costs the last transactions and no more
-    "cache_size": -32_768,  # KiB: random identifiers touch many pages of an index in each batch
-    "wal_autocheckpoint": 8_000,  # pages: the same pages change in every batch, and are copied back less often
-}
 _inherited: Final[list[Pool]] = []
 """Keeps a parent's connections from the garbage collector, which would close them: SQLite must not be closed there."""
-_CONNECT: Final[dict[str, Any]] = {
-    "connect_timeout": 5,
-    "application_name": "taskpilot-obs",
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-}
 
 
 class Store:
     """A telemetry store: where it is, and how to read and write it. Threads may share one; a fork must renew it.
 
     Args:
-        url: `sqlite:///telemetry.db` or `postgresql+psycopg://user:password@host/database`.
-        create: make and upgrade the file of a SQLite store; without, one that is missing is an error.
+        url: `sqlite:///telemetry.db` or `postgresql+psycopg://user:password@host/database`. Options follow a `?`:
+            `mode=ro` for SQLite; for PostgreSQL those of libpq, `schema=` and `prepared_statements=off`.
+        create: make and upgrade the file of a SQLite store; without, a missing file is an error and no file is changed.
 
     Raises:
-        ConfigurationError: the URL names no file, or a database that is not supported.
+        ConfigurationError: the URL names no file, another database, or an option that has no effect.
         MissingExtraError: the driver of the database is not installed.
         StoreVersionError: a newer version wrote the store.
         StoreError: the file is missing, unreadable or no database.
     """
 
     def __init__(self, url: str, *, create: bool = False) -> None:
-        self.url = _checked(url)
-        self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.is_current = False
-        """Whether its tables were seen to be of this code's version."""
-        if self.is_sqlite and not create and not Path(str(self.url.database)).exists():
+        self.target = parsed(url)
+        self.url = self.target.url
+        self.is_sqlite = self.target.is_sqlite
+        self.generation = 0
+        """Grows when the file of a SQLite store was replaced: what was learned from the file before is void."""
+        self._version: str | None = None
+        self._create = create and not self.target.read_only
+        self._closed = False
+        self._process = os.getpid()
+        self._path = Path(str(self.url.database)).absolute()
+        if self.is_sqlite and not self._create and not self._path.exists():
             raise StoreError(
                 f"there is no telemetry store at {self}: nothing was written to it yet, or the path is wrong"
             )
-        self._closed = False
-        self._process = os.getpid()
-        self.engine = _sqlite(self.url) if self.is_sqlite else _postgresql(self.url)
+        self.engine = (on_sqlite if self.is_sqlite else on_postgresql).make_engine(self.target)
         event.listen(self.engine, "checkin", self._returned)
+        self._file: on_sqlite.FileIdentity | None = None
         if self.is_sqlite:
             self._prepare()
 
     def __str__(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        return self.target.name
 
     def _prepare(self) -> None:
         """SQLite is created and upgraded by itself; the first process does it, others wait."""
         try:
-            _create_file(Path(str(self.url.database)))
-            self.is_current = self.version() == REVISIONS[-1]
-            if not self.is_current:
-                self._use_wal()
+            if self._create:
+                on_sqlite.create_file(self._path)
+            self._file = on_sqlite.identity_of(self._path)
+            if self.version() != REVISIONS[-1] and self._create and not self.is_current:
+                on_sqlite.use_wal(self)
                 upgrade(self)
         except OSError as error:
             self.close()
@@ -104,21 +88,29 @@ class Store:
             self.close()
             raise
 
-    def _use_wal(self) -> None:
-        """Let readers and one writer work side by side. Every process that comes at the same moment tries."""
-        deadline = time.monotonic() + BUSY_TIMEOUT_S
-        while True:
-            try:
-                with self._mapped(), closing(self.engine.raw_connection()) as connection:
-                    connection.cursor().execute("PRAGMA journal_mode=WAL")
-                    return
-            except StoreUnavailableError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(_WAL_RETRY_S)
+    def _follow_file(self) -> None:
+        """Notice that another file took the place of a SQLite store: writes to the old one would be lost.
+
+        Raises:
+            StoreUnavailableError: the file is gone, and this store may not make one.
+        """
+        if self._file is None or (found := on_sqlite.identity_of(self._path)) == self._file:
+            return
+        if found is None and not self._create:
+            raise StoreUnavailableError(f"the file of the telemetry store {self} is gone")
+        self._file = None  # preparing it reads and writes, and must not come here again
+        self._version = None
+        self.generation += 1
+        self.engine.dispose()
+        self._prepare()
 
     @contextmanager
-    def _mapped(self) -> Iterator[None]:
+    def mapped(self) -> Iterator[None]:
+        """Turn a failure of the database into an error of the store.
+
+        Raises:
+            StoreError: the database failed; `StoreUnavailableError` where it may work later.
+        """
         try:
             yield
         except (SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error) as error:
@@ -131,7 +123,8 @@ class Store:
         Raises:
             StoreError: the database failed; `StoreUnavailableError` where it may work later.
         """
-        with self._mapped(), self.engine.connect() as connection:
+        self._follow_file()
+        with self.mapped(), self.engine.connect() as connection:
             if not self.is_sqlite:
                 connection = connection.execution_options(  # noqa: PLW2901  SQLAlchemy's way to set them
                     isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -144,43 +137,87 @@ class Store:
         """A connection in one transaction that is committed at the end; on SQLite the only one that writes.
 
         Raises:
-            StoreError: the database failed; `StoreUnavailableError` where it may work later.
+            StoreError: the database failed, or the URL says `mode=ro`; `StoreUnavailableError` where it may work later.
         """
-        with self._mapped(), self.engine.connect() as connection:
-            connection.execution_options(taskpilot_obs_immediate=True)
+        if self.target.read_only:
+            raise StoreError(f"the telemetry store {self} was opened with mode=ro: it can be read, and not written")
+        self._follow_file()
+        with self.mapped(), self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection.execution_options(taskpilot_obs_immediate=True)
+            else:  # whatever the role's defaults are
+                connection.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=False)
             with connection.begin():
                 yield connection
+
+    # --- version -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the tables were seen to be those of this code's version, or of a newer one that it may use."""
+        return self._version == REVISIONS[-1]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the tables were seen to be of a version that this code reads and writes."""
+        return self._version is not None
+
+    @property
+    def known_version(self) -> str:
+        """As which version this code uses the tables; looked up where it is not known yet.
+
+        Raises:
+            StoreVersionError: it can use them as none.
+        """
+        if self._version is None:
+            self.require_usable()
+        return self._version or REVISIONS[-1]
+
+    def forget_version(self) -> None:
+        """Look the version up anew at the next occasion."""
+        self._version = None
 
     def version(self) -> str | None:
         """The version of the tables; None for a database without them.
 
         Raises:
-            StoreVersionError: a newer version of the library wrote it.
+            StoreVersionError: a newer version of the library wrote it, and does not allow this one.
         """
+        found = self._find_version()
+        return None if found is None else found.number
+
+    def _find_version(self) -> Version | None:
         with self.reading() as connection:
-            found = _version(connection)
-        if found is not None and found not in REVISIONS:
-            raise StoreVersionError(
-                f"the telemetry store {self} has version {found!r}, this code knows up to {REVISIONS[-1]!r}: "
-                "upgrade taskpilot-obs to the version that wrote it, or give another store"
-            )
+            found = read_version(connection, self.target.schema)
+        self._version = None if found is None else found.usable_as
+        refuse_newer(found, str(self))
         return found
 
-    def require_current(self) -> None:
-        """Refuse a store whose tables are missing, older or newer than this code.
+    def require_usable(self) -> None:
+        """Refuse a store that this code can neither read nor write: its tables are missing, too old or too new.
 
         Raises:
             StoreVersionError: with what to do.
         """
-        found = self.version()
-        self.is_current = found == REVISIONS[-1]
-        if not self.is_current:
-            state = (
-                "has no tables yet" if found is None else f"has version {found!r}, this code needs {REVISIONS[-1]!r}"
-            )
+        self._require(OLDEST_USABLE)
+
+    def require_current(self) -> None:
+        """Refuse a store whose tables are missing, older than this code, or too new for it.
+
+        Raises:
+            StoreVersionError: with what to do.
+        """
+        self._require(REVISIONS[-1])
+
+    def _require(self, oldest: str) -> None:
+        found = self._find_version()
+        if found is None or self._version is None or self._version < oldest:
+            state = "has no tables yet" if found is None else f"has version {found.number!r}, this needs {oldest!r}"
             raise StoreVersionError(
                 f"the telemetry store {self} {state}: run `taskpilot-obs db upgrade --store URL` once"
             )
+
+    # --- life --------------------------------------------------------------------------------------------------------
 
     def renew(self) -> None:
         """In a forked child, leave alone the connections that a parent process opened; it goes on using them."""
@@ -192,7 +229,7 @@ class Store:
         self.engine.dispose(close=False)
 
     def close(self) -> None:
-        """Close every connection that nobody uses, and each of the others as soon as its user is done with it."""
+        """Close every connection that is not in use, and each of the others as soon as its user is done with it."""
         self.renew()
         self._closed = True
         self.engine.dispose()
@@ -201,113 +238,3 @@ class Store:
         """The pool that it comes back to is given up by then, and would leave it to the garbage collector."""
         if self._closed:
             entry.close()
-
-
-def upgrade(store: Store) -> None:
-    """Bring the tables to the version of this code; harmless where they have it, and from several processes at once.
-
-    Raises:
-        StoreVersionError: they are newer.
-        StoreError: the database failed, or does not allow it.
-    """
-    from alembic import command
-
-    with store.writing() as connection:
-        if not store.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _UPGRADE_LOCK})
-        found = _version(connection)
-        if found != REVISIONS[-1] and (found is None or found in REVISIONS):
-            command.upgrade(_alembic(connection), "head")
-    store.require_current()
-
-
-def differences(store: Store) -> list[str]:
-    """What differs between the tables in the database and those that this code expects; empty is right."""
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-
-    from taskpilot_obs.store.tables import SQLITE_SUMS, metadata
-
-    with store.reading() as connection:
-        context = MigrationContext.configure(connection, opts={"include_object": _is_ours, "compare_type": False})
-        found = compare_metadata(context, metadata)
-    # An index of SQLite's alone is no lack of PostgreSQL's.
-    return [str(difference) for difference in found if store.is_sqlite or SQLITE_SUMS not in str(difference)]
-
-
-def _is_ours(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:  # noqa: FBT001  Alembic's signature
-    """Leave out other people's tables, and the column that the database works out for readers."""
-    from taskpilot_obs.store.tables import metadata
-
-    if not reflected or compare_to is not None:
-        return True
-    return name in metadata.tables if kind == "table" else name != "cost" and item.table.name in metadata.tables
-
-
-def _alembic(connection: Connection) -> Any:
-    from alembic.config import Config
-
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-    return config
-
-
-def _version(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
-    return found
-
-
-def _checked(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, AttributeError, ValueError) as error:
-        raise ConfigurationError(
-            "store: given something that is no URL; allowed are sqlite:///FILE and "
-            "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
-        ) from error
-    backend = _DRIVERS.get(parsed.drivername)
-    if backend is None:
-        raise ConfigurationError(
-            f"store: given {parsed.drivername}://…; allowed are sqlite:///FILE and "
-            "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
-        )
-    if backend == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
-    if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
-        raise ConfigurationError("store: a SQLite store needs the path of a file, as in sqlite:///telemetry.db")
-    return parsed
-
-
-def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})
-
-    @event.listens_for(engine, "connect")
-    def _connected(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None  # the driver's own transactions would begin too late to read a snapshot
-        for setting, value in _SETTINGS.items():
-            connection.execute(f"PRAGMA {setting}={value}")
-
-    @event.listens_for(engine, "begin")
-    def _begun(connection: Connection) -> None:
-        immediate = connection.get_execution_options().get("taskpilot_obs_immediate", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-    return engine
-
-
-def _postgresql(url: URL) -> Engine:
-    arguments = {name: value for name, value in _CONNECT.items() if name not in url.query}
-    try:
-        return create_engine(
-            url, pool_size=2, max_overflow=6, pool_pre_ping=True, hide_parameters=True, connect_args=arguments
-        )
-    except (ImportError, NoSuchModuleError) as error:
-        raise MissingExtraError("a telemetry store on PostgreSQL", "postgres") from error
-
-
-def _create_file(path: Path) -> None:
-    """With rights for its owner only; SQLite gives its journals the rights of the file. One that is there stays."""
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

@@ -15,7 +15,7 @@ from taskpilot_obs.store.access import filled
 from taskpilot_obs.store.background import Maintenance, checked_interval
 from taskpilot_obs.store.engine import Store
 from taskpilot_obs.store.retention import checked_retention
-from taskpilot_obs.store.rows import rows_of
+from taskpilot_obs.store.rows import Source, rows_of, stored_text
 from taskpilot_obs.store.spool import DEFAULT_MAX_BYTES, Spool, default_directory
 from taskpilot_obs.store.writer import Writer
 
@@ -43,6 +43,8 @@ class StoreExporter:
         aggregate_every_s: sum up hours and days in the background this often; None: not here.
         retention_days: delete rows older than this in the background, for all tables or by table (see `prune`);
             None keeps everything.
+        service: the name that rows are stored under, to tell apart what shares a store.
+        environment: likewise, as in "production".
 
     Raises:
         ConfigurationError: an option is wrong.
@@ -59,6 +61,8 @@ class StoreExporter:
         spool_max_bytes: int = DEFAULT_MAX_BYTES,
         aggregate_every_s: float | None = None,
         retention_days: float | Mapping[str, float] | None = None,
+        service: str | None = None,
+        environment: str | None = None,
     ) -> None:
         if spool_max_bytes < 1:
             raise ConfigurationError(
@@ -66,17 +70,20 @@ class StoreExporter:
             )
         checked_interval(aggregate_every_s)
         checked_retention(retention_days)
+        self.source = Source(stored_text(service or None), stored_text(environment or None))
         self.lost = 0
         """Batches that the database refused for good when they were replayed."""
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self.store = Store(url, create=True)
         self._maintenance = Maintenance(self.store, aggregate_every_s, retention_days)
-        self._spool_options = (Path(spool_dir or default_directory(str(self.store))), spool_max_bytes)
+        self._spool_options = (spool_dir, spool_max_bytes)
         self._begin()
+        if self._spool is not None:
+            self._spool.check()
         if not self.store.is_sqlite:
             try:
-                self.store.require_current()
+                self.store.require_usable()
             except StoreUnavailableError as error:
                 log_failure("exporter store", error)
             except StoreError:
@@ -87,10 +94,14 @@ class StoreExporter:
     def _begin(self) -> None:
         self._process = os.getpid()
         self._writer = Writer(self.store)
-        self._spool = None if self.store.is_sqlite else Spool(*self._spool_options)
+        self._spool = None if self.store.is_sqlite else self._new_spool()
         self._replayer: threading.Thread | None = None
         self._closed = False
         self._first = True
+
+    def _new_spool(self) -> Spool:
+        directory, max_bytes = self._spool_options
+        return Spool(Path(directory or default_directory(self.store.target.key)), max_bytes)
 
     def _renew_after_fork(self) -> None:
         if self._process == os.getpid():
@@ -108,7 +119,7 @@ class StoreExporter:
             StoreError: it could be neither written nor kept; the batch is lost and the caller counts it.
         """
         self._renew_after_fork()
-        rows = rows_of(batch)
+        rows = rows_of(batch, self.source)
         if not rows:
             return
         self._maintenance.start()
@@ -144,9 +155,9 @@ class StoreExporter:
 
     def _write(self, rows: Rows) -> None:
         """Write, once the tables are known to be those of this code: a server that was away may have got others."""
-        if not self.store.is_current:
+        if not self.store.is_usable:
             try:
-                self.store.require_current()
+                self.store.require_usable()
             except StoreVersionError as error:
                 raise StoreUnavailableError(str(error)) from error  # the rows wait for `db upgrade`, or for newer code
         self._writer.write(rows)
@@ -190,12 +201,18 @@ class StoreExporter:
         log_failure("exporter store", error)
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until what waits on disk is written; False where the server is still away when the time is up."""
+        """Wait until what waits on disk is written, what processes that ended left there included.
+
+        Returns:
+            False where the server is still away when the time is up.
+        """
         self._renew_after_fork()
         deadline = time.monotonic() + timeout_s
-        while self._spool is not None and self._spool.pending:
-            if time.monotonic() > deadline:
+        while self._spool is not None and (self._spool.pending or self._spool.left_behind()):
+            if time.monotonic() > deadline or self._closed:
                 return False
+            with self._lock:
+                self._start_replayer(self._spool)
             self._wake.set()
             time.sleep(FIRST_RETRY_S / 2)
         return True

@@ -23,6 +23,37 @@ _SQLITE_CAUSES: Final = (
 )
 _LIMIT_EXCEEDED: Final = "54"
 """The class of PostgreSQL's codes for what is too large for it, as a value for an index: no second try makes it fit."""
+_STATES: Final = {
+    "28P01": "the password is wrong",
+    "28000": "the server does not let this user in",
+    "3D000": "the server has no such database",
+    "53300": "the server has no connection left",
+    "55P03": "another session has held a lock for too long",
+    "57014": "a statement took longer than the server allows",
+    "57P03": "the server is starting or stopping",
+    "25006": "the server, or this user, may only read",
+    "42P01": "a table is missing: run `taskpilot-obs db check`",
+    "0A000": "a pooler or the server lacks a feature",
+}
+_NO_RIGHT: Final = "42501"
+_CONNECTING: Final = (
+    ("password authentication failed", _STATES["28P01"]),
+    ("no password supplied", "the URL has no password, and the server wants one"),
+    ("no pg_hba.conf entry", _STATES["28000"]),
+    ("role", "the server has no such user"),
+    ("database", _STATES["3D000"]),
+    ("too many", _STATES["53300"]),
+    ("connection refused", "no server listens there"),
+    ("name or service not known", "the host is unknown"),
+    ("failed to resolve", "the host is unknown"),
+    ("no such file or directory", "there is no such socket"),
+    ("timeout expired", "the server did not answer in time"),
+    ("connection timeout", "the server did not answer in time"),
+    ("starting up", _STATES["57P03"]),
+    ("shutting down", _STATES["57P03"]),
+    ("ssl", "the server and this client do not agree on TLS"),
+)
+"""What a server or the driver says before there is a connection, which has no code; the first that fits."""
 _BROKEN: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 
@@ -36,8 +67,19 @@ def explained(error: Exception, store: str) -> StoreError:
     too_much = state is not None and state.startswith(_LIMIT_EXCEEDED)
     if kinds & {"DataError", "IntegrityError"} or too_much or isinstance(original, SQLAlchemyError):
         return StoreError(f"the telemetry store {store} refused a statement: {type(original).__name__}")
-    reason = state or type(original).__name__
-    return StoreUnavailableError(f"the telemetry store {store} does not answer, or refuses ({reason})")
+    return StoreUnavailableError(f"the telemetry store {store} cannot be used: {_reason(original, state)}")
+
+
+def _reason(error: BaseException | None, state: str | None) -> str:
+    """Which server, database or right is missing. The driver's own text may name a user, and is not repeated."""
+    if state == _NO_RIGHT:
+        said = getattr(getattr(error, "diag", None), "message_primary", None)
+        return f"{said or 'a right is missing'} (docs/store.md lists the rights that each role needs)"
+    if state is not None:
+        return _STATES.get(state, f"the database refuses or does not answer ({state})")
+    text = str(error).lower()
+    known = (words for part, words in _CONNECTING if part in text)
+    return next(known, f"it does not answer ({type(error).__name__})")
 
 
 def _explained_sqlite(error: sqlite3.Error, store: str) -> StoreError:

@@ -1,4 +1,8 @@
-"""Sums over LLM calls, from rows or from summaries, by the same dimensions and in the same shape."""
+"""Sums over LLM calls, from rows or from summaries, by the same dimensions and in the same shape.
+
+A key of an answer holds the values of the dimensions ("" for none). Where an answer is divided into steps of time, the
+number of the step, counted from the Unix epoch, comes first.
+"""
 
 from __future__ import annotations
 
@@ -6,88 +10,47 @@ import json
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import Integer, and_, cast, func, or_, select, text, type_coerce
+from sqlalchemy import Integer, and_, cast, func, literal_column, or_, select, text, type_coerce
 
-from taskpilot_obs.store.money import to_decimal
+from taskpilot_obs.records import Pricing
+from taskpilot_obs.store.counts import Counts, counts_of, wide_sum
+from taskpilot_obs.store.filters import Filters, rows_where
+from taskpilot_obs.store.rows import PRICING
 from taskpilot_obs.store.segments import DAY
 from taskpilot_obs.store.sketch import decode
-from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, SUMMARIES
+from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, MICROSECOND, NEWEST, SUMMARIES, columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from decimal import Decimal
+    from datetime import timedelta
 
     from sqlalchemy import ColumnElement, Connection
 
-    from taskpilot_obs.store.segments import Segment
+    from taskpilot_obs.store.segments import Plan
 
-Key = tuple[str, ...]
+Key = tuple[Any, ...]
 _SERIES_DIMENSIONS: Final = frozenset({"provider", "model_name", "agent"})
 _FETCH: Final = 20_000
-_HALF: Final = 1 << 32
+_MOST_PARTS: Final = 50
+"""So many series are looked up one by one in SQLite's index of sums; more are read in one pass."""
+_call = LLM_CALLS.c
 
 
-class Filters(NamedTuple):
-    """Which calls are asked about; None for all."""
+class By(NamedTuple):
+    """How an answer is grouped."""
 
-    organization_id: str | None = None
-    user_id: str | None = None
-    agent: str | None = None
-    workflow: str | None = None
-    model_name: str | None = None
-    provider: str | None = None
-    prompt_name: str | None = None
-
-    @property
-    def rows_only(self) -> bool:
-        """Whether summaries cannot answer."""
-        return self.user_id is not None or self.workflow is not None
+    dimensions: tuple[str, ...] = ()
+    step: timedelta | None = None
+    """Length of the steps of time; None: not by time."""
 
 
-class Counts(NamedTuple):
-    """What a group of LLM calls adds up to."""
-
-    requests: int = 0
-    successes: int = 0
-    failures: int = 0
-    priced: int = 0
-    """Calls with a known cost."""
-    cache_hits: int = 0
-    """Calls that the application's own cache answered; they cost nothing."""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
-    cost_nano: int = 0
-    cost_rest: int = 0
-    latency_total_ms: float = 0.0
-
-    @property
-    def cost(self) -> Decimal:
-        """In USD, exact."""
-        return to_decimal(self.cost_nano, self.cost_rest)
-
-    @property
-    def unpriced(self) -> int:
-        """Calls whose cost nobody knows."""
-        return self.requests - self.cache_hits - self.priced
-
-    def plus(self, other: Counts) -> Counts:
-        """The sum, field by field."""
-        return Counts(*map(_add, self, other))
+_WHOLE: Final = By()
 
 
-def _add(mine: float, theirs: float) -> Any:
-    return mine + theirs
-
-
-def totals(
-    connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str] = ()
-) -> dict[Key, Counts]:
-    """What the calls of these stretches of time add up to, by the values of the dimensions ("" for none)."""
+def totals(connection: Connection, plan: Plan, filters: Filters, by: By = _WHOLE) -> dict[Key, Counts]:
+    """What the calls of a plan add up to, by step and by the values of the dimensions."""
     found: dict[Key, Counts] = {}
-    for key, counts in _totals(connection, segments, filters, dimensions):
+    for key, counts in _totals(connection, plan, filters, by):
         if not counts.requests:
             continue  # a sum over nothing
         known = found.get(key)
@@ -95,26 +58,38 @@ def totals(
     return found
 
 
-def _totals(
-    connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str]
-) -> Iterator[tuple[Key, Counts]]:
-    for groups in _row_groups(connection, segments, filters, dimensions):
-        query = select(*groups.columns, *_row_sums(connection)).where(groups.where).group_by(*groups.columns)
+def _totals(connection: Connection, plan: Plan, filters: Filters, by: By) -> Iterator[tuple[Key, Counts]]:
+    for groups in _row_groups(connection, plan, filters, by):
+        query = select(*groups.columns, *_row_sums(connection, plan)).where(groups.where).group_by(*groups.columns)
         for line in connection.execute(query):
             requests, counted, successes, *sums = line[len(groups.columns) :]
             key = groups.key_of(line[: len(groups.columns)])
-            yield key, _counts((requests, successes, counted - (successes or 0), *sums))
-    where = _summaries_where(segments, filters)
+            yield key, counts_of((requests, successes, counted - (successes or 0), *sums))
+    where = _summaries_where(plan, filters)
     if where is not None:
-        columns = [SUMMARIES.c[name] for name in dimensions]
-        sums = [func.sum(SUMMARIES.c[name]) for name in Counts._fields]
+        columns = _summary_columns(connection, by)
+        there = columns_of(SUMMARIES, plan.version)
+        sums = [func.sum(SUMMARIES.c[name]) if name in there else literal_column("0") for name in Counts._fields]
         money = Counts._fields.index("cost_nano")
         sums[money : money + 1] = wide_sum(SUMMARIES.c.cost_nano)
         for line in connection.execute(select(*columns, *sums).where(where).group_by(*columns)):
-            yield tuple(line[: len(columns)]), _counts(line[len(columns) :])
+            yield tuple(line[: len(columns)]), counts_of(line[len(columns) :])
 
 
-_Part = tuple[Key | None, "ColumnElement[bool]"]
+def _step_of(connection: Connection, moment: Any, step: timedelta) -> Any:
+    """The number of the step that holds a moment. Written out, so that what is selected and grouped is one text."""
+    if connection.dialect.name == "sqlite":
+        return literal_column(f"{moment} / {step // MICROSECOND}", Integer)
+    seconds = int(step.total_seconds())
+    return literal_column(f"CAST(floor(extract(epoch FROM {moment}) / {seconds}) AS bigint)", Integer)
+
+
+def _summary_columns(connection: Connection, by: By) -> list[Any]:
+    columns: list[Any] = [SUMMARIES.c[name] for name in by.dimensions]
+    return columns if by.step is None else [_step_of(connection, SUMMARIES.c.period_start, by.step), *columns]
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
 
 
 class _Groups(NamedTuple):
@@ -123,46 +98,52 @@ class _Groups(NamedTuple):
     where: ColumnElement[bool]
     columns: list[Any]
     key_of: Callable[[Sequence[Any]], Key]
-    parts: list[_Part]
-    """The same rows as `where`, in parts that are fast to group further: those of one key, or all with None."""
+    parts: Mapping[Key, ColumnElement[bool]] | None
+    """The same rows as `where`, in parts of one key that are fast to group further; None: in one pass."""
 
 
-def _row_groups(
-    connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str]
-) -> Iterator[_Groups]:
+def _row_groups(connection: Connection, plan: Plan, filters: Filters, by: By) -> Iterator[_Groups]:
     """How to group the rows among the segments.
 
     Provider, model and agent are grouped by the number of their combination: one integer instead of three texts. For
     long segments SQLite has an index which holds all that is summed up, so that it neither sorts nor looks at the rows;
     it serves one combination after the other.
     """
-    asked = _asked(filters)
-    by_series = _SERIES_DIMENSIONS.issuperset(dimensions)
-    keys = _series(connection, dimensions, {}) if by_series else {}
+    asked = filters.asked
+    stepped = [] if by.step is None else [_step_of(connection, _call.created_at, by.step)]
+    by_series = _SERIES_DIMENSIONS.issuperset(by.dimensions)
+    keys = _series(connection, by.dimensions, {}) if by_series else {}
     indexed = by_series and connection.dialect.name == "sqlite" and _SERIES_DIMENSIONS.issuperset(asked)
-    chosen = _series(connection, dimensions, asked) if indexed and asked else keys
-    for segment in segments:
+    chosen = _series(connection, by.dimensions, asked) if indexed and asked else keys
+    for segment in plan.segments:
         if segment.source != "rows":
             continue
         times = and_(_call.created_at >= segment.start, _call.created_at < segment.end)
-        where = and_(times, *(_call[name] == value for name, value in asked.items()))
+        where = and_(times, *rows_where(asked))
         if indexed and segment.end - segment.start >= DAY:
-            parts: list[_Part] = [(key, and_(times, _call.series_id == number)) for number, key in chosen.items()]
-            yield _Groups(and_(times, _call.series_id.in_(chosen)), [_call.series_id], _named(keys), parts)
+            within = and_(times, _call.series_id.in_(chosen))
+            parts = None if stepped or len(chosen) > _MOST_PARTS else _parts(chosen, times)
+            yield _Groups(within, [*stepped, _call.series_id], _named(keys), parts)
         elif by_series:
             # The sum keeps SQLite from reading the whole of that index for the sake of its order.
-            yield _Groups(where, [_call.series_id + 0], _named(keys), [(None, where)])
+            yield _Groups(where, [*stepped, _call.series_id + 0], _named(keys), None)
         else:
-            columns = [func.coalesce(_call[name], "") for name in dimensions]
-            yield _Groups(where, columns, tuple, [(None, where)])
+            columns = [func.coalesce(_call[name], "") for name in by.dimensions]
+            yield _Groups(where, [*stepped, *columns], tuple, None)
+
+
+def _parts(chosen: Mapping[int, Key], times: ColumnElement[bool]) -> dict[Key, ColumnElement[bool]]:
+    numbers: dict[Key, list[int]] = defaultdict(list)
+    for number, key in chosen.items():
+        numbers[key].append(number)
+    return {key: and_(times, _call.series_id.in_(held)) for key, held in numbers.items()}
 
 
 def _named(keys: Mapping[int, Key]) -> Callable[[Sequence[Any]], Key]:
-    return lambda values: keys[values[0]]
+    def key_of(values: Sequence[Any]) -> Key:
+        return (*values[:-1], *keys[values[-1]])
 
-
-def _asked(filters: Filters) -> dict[str, str]:
-    return {name: value for name, value in filters._asdict().items() if value is not None}
+    return key_of
 
 
 def _series(connection: Connection, dimensions: Sequence[str], asked: Mapping[str, str]) -> dict[int, Key]:
@@ -173,18 +154,7 @@ def _series(connection: Connection, dimensions: Sequence[str], asked: Mapping[st
     return {line[0]: tuple(line[1:]) for line in found}
 
 
-def _counts(values: Sequence[Any]) -> Counts:
-    """SQL's sums: NULL where there was nothing, and decimals on PostgreSQL."""
-    *whole, high, low, rest, latency = (value or 0 for value in values)
-    return Counts(*map(int, whole))._replace(
-        cost_nano=joined(high, low), cost_rest=int(rest), latency_total_ms=float(latency)
-    )
-
-
-_call = LLM_CALLS.c
-
-
-def _row_sums(connection: Connection) -> list[Any]:
+def _row_sums(connection: Connection, plan: Plan) -> list[Any]:
     """In the order of `Counts`, but for the failures: before the successes, all calls that succeeded or failed."""
     number = type_coerce if connection.dialect.name == "sqlite" else cast
     return [
@@ -200,68 +170,75 @@ def _row_sums(connection: Connection) -> list[Any]:
         func.sum(_call.cache_write_tokens),
         *wide_sum(_call.cost_nano),
         func.sum(_call.cost_rest),
+        *_pricing(plan),
         func.sum(_call.latency_ms),
     ]
 
 
-def wide_sum(column: ColumnElement[int]) -> tuple[Any, Any]:
-    """A sum in two, for `joined`: SQLite's own ends at 64 bits, where a few absurd costs would end every answer."""
-    return func.sum(column // _HALF), func.sum(column % _HALF)
+def _pricing(plan: Plan) -> tuple[Any, Any]:
+    """How many calls were refused, and how many have a cost that lacks something."""
+    if plan.version < NEWEST:
+        return literal_column("0"), literal_column("0")
+    is_free = and_(_call.pricing == PRICING[Pricing.FREE], or_(_call.cached.is_(None), _call.cached.is_(False)))
+    return func.count().filter(is_free), func.count().filter(_call.pricing == PRICING[Pricing.PARTIAL])
 
 
-def joined(high: int | Decimal | None, low: int | Decimal | None) -> int:
-    """What the two parts of a `wide_sum` stand for."""
-    return int(high or 0) * _HALF + int(low or 0)
-
-
-def _summaries_where(segments: Sequence[Segment], filters: Filters) -> ColumnElement[bool] | None:
+def _summaries_where(plan: Plan, filters: Filters) -> ColumnElement[bool] | None:
     summary = SUMMARIES.c
     times = [
         and_(
-            summary.period == segment.source,
+            summary.period == plan.rollup.period(segment.source),
             summary.period_start >= segment.start,
             summary.period_start < segment.end,
         )
-        for segment in segments
+        for segment in plan.segments
         if segment.source != "rows"
     ]
-    if not times or filters.rows_only:
+    if not times:
         return None
-    named = [summary[name] == value for name, value in _asked(filters).items()]
-    return and_(or_(*times), *named)
+    return and_(or_(*times), *(summary[name] == value for name, value in filters.asked.items()))
+
+
+# --- durations and failures ------------------------------------------------------------------------------------------
 
 
 class Bins(NamedTuple):
-    """Durations by bin of the sketch, by the values of the dimensions."""
+    """Durations by bin of the sketch, by step and by the values of the dimensions."""
 
     latency: dict[Key, Counter[int]]
     first_token: dict[Key, Counter[int]]
 
 
-def bins(connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str] = ()) -> Bins:
-    """How the durations of the calls of these stretches of time are distributed."""
+def bins(connection: Connection, plan: Plan, filters: Filters, by: By = _WHOLE) -> Bins:
+    """How the durations of the calls of a plan are distributed."""
     found = Bins(defaultdict(Counter), defaultdict(Counter))
-    for groups in _row_groups(connection, segments, filters, dimensions):
-        for key, where in groups.parts:
-            columns = groups.columns if key is None else []
-            for into, number in zip(found, (_call.latency_bin, _call.ttft_bin), strict=True):
-                query = select(*columns, number, func.count()).where(where, number.is_not(None))
-                for line in connection.execute(query.group_by(*columns, number)):
-                    into[groups.key_of(line[:-2]) if key is None else key][line[-2]] += line[-1]
-    _add_sketches(connection, segments, filters, dimensions, found)
+    for groups in _row_groups(connection, plan, filters, by):
+        for into, number in zip(found, (_call.latency_bin, _call.ttft_bin), strict=True):
+            _add_bins(connection, groups, number, into)
+    _add_sketches(connection, plan, filters, by, found)
     return found
 
 
-def _add_sketches(
-    connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str], found: Bins
-) -> None:
-    where = _summaries_where(segments, filters)
+def _add_bins(connection: Connection, groups: _Groups, number: Any, into: dict[Key, Counter[int]]) -> None:
+    if groups.parts is None:
+        query = select(*groups.columns, number, func.count()).where(groups.where, number.is_not(None))
+        for line in connection.execute(query.group_by(*groups.columns, number)):
+            into[groups.key_of(line[:-2])][line[-2]] += line[-1]
+        return
+    for key, where in groups.parts.items():
+        found = select(number, func.count()).where(where, number.is_not(None)).group_by(number)
+        for line in connection.execute(found):
+            into[key][line[0]] += line[1]
+
+
+def _add_sketches(connection: Connection, plan: Plan, filters: Filters, by: By, found: Bins) -> None:
+    where = _summaries_where(plan, filters)
     if where is None:
         return
-    columns = [SUMMARIES.c[name] for name in dimensions]
+    columns = _summary_columns(connection, by)
     query = select(*columns, SUMMARIES.c.latency_sketch, SUMMARIES.c.ttft_sketch).where(where)
     sketches: tuple[dict[Key, list[bytes]], ...] = (defaultdict(list), defaultdict(list))
-    for line in connection.execution_options(yield_per=_FETCH).execute(query):
+    for line in connection.execute(query.execution_options(yield_per=_FETCH)):
         key = tuple(line[:-2])
         sketches[0][key].append(line[-2])
         if line[-1]:
@@ -271,29 +248,27 @@ def _add_sketches(
             into[key].update(decode(parts))
 
 
-def errors(
-    connection: Connection, segments: Sequence[Segment], filters: Filters, dimensions: Sequence[str] = ()
-) -> dict[Key, Counter[str]]:
+def errors(connection: Connection, plan: Plan, filters: Filters, by: By = _WHOLE) -> dict[Key, Counter[str]]:
     """How many calls failed, by type of error: the category, or else the class, or else the status."""
     found: dict[Key, Counter[str]] = defaultdict(Counter)
     times = [
         and_(_call.created_at >= segment.start, _call.created_at < segment.end)
-        for segment in segments
+        for segment in plan.segments
         if segment.source == "rows"
     ]
     if times:
-        columns = [func.coalesce(_call[name], "") for name in dimensions]
+        columns = [] if by.step is None else [_step_of(connection, _call.created_at, by.step)]
+        columns += [func.coalesce(_call[name], "") for name in by.dimensions]
         kind = func.coalesce(_call.error_category, _call.error_type, _call.status)
-        named = [_call[name] == value for name, value in _asked(filters).items()]
         # As text: SQLite uses the index of failures only for the very condition that it was made with.
-        query = select(*columns, kind, func.count()).where(or_(*times), *named, text("NOT success"))
+        query = select(*columns, kind, func.count()).where(or_(*times), *rows_where(filters.asked), text("NOT success"))
         for line in connection.execute(query.group_by(*columns, kind)):
             found[tuple(line[:-2])][line[-2]] += line[-1]
-    where = _summaries_where(segments, filters)
+    where = _summaries_where(plan, filters)
     if where is not None:
-        told = select(*(SUMMARIES.c[name] for name in dimensions), SUMMARIES.c.errors).where(
+        told = select(*_summary_columns(connection, by), SUMMARIES.c.errors).where(
             where, SUMMARIES.c.errors.is_not(None)
         )
-        for line in connection.execution_options(yield_per=_FETCH).execute(told):
+        for line in connection.execute(told.execution_options(yield_per=_FETCH)):
             found[tuple(line[:-1])].update(json.loads(line[-1]))
     return found

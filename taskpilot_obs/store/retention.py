@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import delete, literal_column, select
+from sqlalchemy import and_, delete, func, literal_column, or_, select
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.aggregate import aggregate_summaries
-from taskpilot_obs.store.segments import changed_before, set_pruned_before
+from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER
+from taskpilot_obs.store.marks import (
+    aware,
+    check_clock,
+    deleted_from,
+    mark_deleted,
+    moment_of,
+    newest_and_oldest,
+    server_clock,
+)
+from taskpilot_obs.store.segments import DAY, HOUR, first_changed, floor_day, floor_hour
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, SUMMARIES, VIOLATIONS
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnClause, Table
+    from sqlalchemy import ColumnElement, Connection, Table
 
     from taskpilot_obs.store.engine import Store
 
 ROW_TABLES: Final = {table.name: table for table in (LLM_CALLS, AGENT_RUNS, FEEDBACK, VIOLATIONS)}
-TABLES: Final = {**ROW_TABLES, SUMMARIES.name: SUMMARIES}
+TABLES: Final = {**ROW_TABLES, SUMMARIES.name: SUMMARIES, BUDGET_LEDGER.name: BUDGET_LEDGER}
+MOST_DAYS: Final = 36_500.0
 _FIRST_ROWS: Final = 200
 _MOST_ROWS: Final = 5_000
 _TARGET_S: Final = 0.010
 """How long one transaction of deletions should hold the lock: well below the 50 ms that a writer may have to wait."""
+_LENGTHS: Final = {"week": timedelta(days=8), "month": timedelta(days=32)}
+_LONGEST_OTHER: Final = timedelta(days=2)
+"""How long a line of the budget ledger counts after its period began; a budget without period is kept for ever."""
 
 
 def checked_retention(retention_days: float | Mapping[str, float] | None) -> dict[str, float]:
@@ -41,64 +55,132 @@ def checked_retention(retention_days: float | Mapping[str, float] | None) -> dic
     for name, days in retention_days.items():
         if name not in TABLES:
             raise ConfigurationError(f"retention_days: there is no table {name!r}; allowed are {', '.join(TABLES)}")
-        if not days > 0:
-            raise ConfigurationError(f"retention_days: given {days!r} for {name}; it must be a positive number of days")
+        if not 0 < days <= MOST_DAYS:
+            raise ConfigurationError(
+                f"retention_days: given {days!r} for {name}; it must be a positive number of days up to {MOST_DAYS:g}"
+            )
     return dict(retention_days)
 
 
 def prune(
-    retention_days: float | Mapping[str, float], *, store: str | Store | None = None, now: datetime | None = None
+    retention_days: float | Mapping[str, float],
+    *,
+    store: str | Store | None = None,
+    now: datetime | None = None,
+    dry_run: bool = False,
 ) -> dict[str, int]:
     """Delete rows older than so many days. Calls are summed up before they go; summaries stay unless they are named.
 
-    Whole hours are deleted, in transactions of some milliseconds. Several processes may do it at once.
+    Whole hours are deleted (of summaries, whole days), in transactions of some milliseconds. Several processes may do
+    it at once. Lines of the budget ledger go after their period has ended; those of budgets without a period stay.
 
     Args:
         retention_days: days for all tables of rows, or by table: `{"llm_call_telemetry": 30, "agent_runs": 90}`.
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
         now: the present; for tests.
+        dry_run: count what would be deleted, and change nothing.
 
     Returns:
         How many rows of each table were deleted.
 
     Raises:
-        ConfigurationError: a table that does not exist, or an age that is not positive.
-        StoreError: the store cannot be used.
+        ConfigurationError: a table that does not exist, an age that is not positive, or a time without zone.
+        StoreError: the store cannot be used, or the clock of this process is far from both the server's and the newest
+            row: nothing is deleted then.
     """
     ages = checked_retention(retention_days)
-    present = now or datetime.now(UTC)
+    present = aware(now)
     deleted = {}
     with opened(store) as opened_store:
+        opened_store.require_current()
         for name, days in ages.items():
-            cutoff = (present - timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
-            if TABLES[name] is LLM_CALLS and not _ready(opened_store, cutoff):
-                continue
-            deleted[name] = _delete_before(opened_store, TABLES[name], cutoff)
+            aged = _aged(opened_store, TABLES[name], present, timedelta(days=days))
+            if dry_run:
+                deleted[name] = _count(opened_store, aged)
+            else:
+                aged = _announced(opened_store, aged)
+                deleted[name] = _delete(opened_store, aged)
     return deleted
 
 
-def _ready(store: Store, cutoff: datetime) -> bool:
-    """Sum up all that is about to go, and mark it as gone; False where another process writes there at this moment."""
-    aggregate_summaries("hourly", lookback_hours=None, store=store)
+class _Aged(NamedTuple):
+    """The rows of a table that have reached their age."""
+
+    table: Table
+    cutoff: datetime
+
+    @property
+    def where(self) -> ColumnElement[bool]:
+        """Which rows they are."""
+        moment = moment_of(self.table)
+        if self.table is not BUDGET_LEDGER:
+            return and_(moment < self.cutoff)
+        line = BUDGET_LEDGER.c
+        ended = [
+            *(and_(line.period == name, line.period_start < self.cutoff - long) for name, long in _LENGTHS.items()),
+            and_(line.period.not_in([*_LENGTHS, "total"]), line.period_start < self.cutoff - _LONGEST_OTHER),
+        ]
+        return and_(moment < self.cutoff, or_(*ended), line.reserved_units == 0, line.reserved_rest == 0)
+
+
+def _aged(store: Store, table: Table, present: datetime, age: timedelta) -> _Aged:
+    with store.reading() as connection:
+        newest, _ = newest_and_oldest(connection, table)
+        clock = server_clock(connection)
+        check_clock(present, clock, newest)
+    floor, whole = (floor_day, DAY) if table is SUMMARIES else (floor_hour, HOUR)
+    # Never beyond the clock of the server, nor the hour of the newest row: new rows must not count as deleted ones.
+    last = floor(clock) if newest is None else min(floor(clock), floor(newest) + whole)
+    return _Aged(table, min(floor(present - age), last))
+
+
+def _count(store: Store, aged: _Aged) -> int:
+    with store.reading() as connection:
+        query = select(func.count()).select_from(aged.table).where(aged.where)
+        found: int = connection.execute(query).scalar_one()
+    return found
+
+
+def _announced(store: Store, aged: _Aged) -> _Aged:
+    """Mark what is about to be deleted; calls are summed up first, and stay from the first hour on that is not."""
+    if aged.table is BUDGET_LEDGER:
+        return aged
+    if aged.table is LLM_CALLS:
+        aggregate_summaries("hourly", lookback_hours=None, store=store)
     with store.writing() as connection:
-        if changed_before(connection, cutoff):
-            return False
-        set_pruned_before(connection, LLM_CALLS.name, cutoff)
-    return True
+        if aged.table is LLM_CALLS:
+            changed = first_changed(connection, deleted_from(connection, LLM_CALLS.name).before, aged.cutoff)
+            aged = aged._replace(cutoff=aged.cutoff if changed is None else changed)
+        _, oldest = newest_and_oldest(connection, aged.table)
+        if oldest is not None and oldest < aged.cutoff:
+            mark_deleted(connection, aged.table, aged.cutoff, oldest)
+    return aged
 
 
-def _delete_before(store: Store, table: Table, cutoff: datetime) -> int:
-    moment = table.c.period_start if table is SUMMARIES else table.c.created_at
-    row: ColumnClause[Any] = literal_column("rowid" if store.is_sqlite else "ctid")
+def _delete(store: Store, aged: _Aged) -> int:
+    return delete_in_small_steps(store, aged.table, aged.where)
+
+
+def delete_in_small_steps(store: Store, table: Table, where: ColumnElement[bool]) -> int:
+    """Delete rows in transactions of some milliseconds, with as much time for writers in between; how many there were.
+
+    Raises:
+        StoreError: the database failed; what was deleted before stays deleted.
+    """
     deleted, rows = 0, _FIRST_ROWS
     while True:
         started = time.perf_counter()
         with store.writing() as connection:
-            some = select(row).select_from(table).where(moment < cutoff).limit(rows)
-            gone = connection.execute(delete(table).where(row.in_(some))).rowcount
+            gone = _delete_some(connection, table, where, rows)
         took = time.perf_counter() - started
         deleted += gone
         if gone < rows:
             return deleted
         rows = max(_FIRST_ROWS // 4, min(_MOST_ROWS, int(rows * _TARGET_S / max(took, 1e-4))))
         time.sleep(took)  # as long for the writers as for the deletions
+
+
+def _delete_some(connection: Connection, table: Table, where: ColumnElement[bool], rows: int) -> int:
+    row: Any = literal_column("rowid" if connection.dialect.name == "sqlite" else "ctid")
+    some = select(row).select_from(table).where(where).limit(rows)
+    return connection.execute(delete(table).where(row.in_(some))).rowcount

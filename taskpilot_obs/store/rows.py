@@ -5,6 +5,7 @@ A row holds only what JSON can hold, so that it can wait in a file; times are mi
 
 from __future__ import annotations
 
+from decimal import Decimal
 from hashlib import sha256
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,6 +18,7 @@ from taskpilot_obs.records import (
     DecisionKind,
     Feedback,
     Invocation,
+    Pricing,
     Record,
     Rollup,
     Status,
@@ -30,9 +32,19 @@ from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from decimal import Decimal
+
 
 Row = tuple[str | int | float | bool | None, ...]
+
+
+class Source(NamedTuple):
+    """Who writes."""
+
+    service: str | None = None
+    environment: str | None = None
+
+
+_UNKNOWN_SOURCE: Final = Source()
 
 MAX_TEXT: Final = 256
 """Longest name or identifier that is stored."""
@@ -54,6 +66,9 @@ SUCCESS: Final[dict[Status, bool | None]] = {
 }
 """How a status counts in the success rate; None where it does not."""
 
+PRICING: Final = {Pricing.FREE: 0, Pricing.PRICED: 1, Pricing.PARTIAL: 2, Pricing.UNPRICED: 3}
+"""What a row says about its cost; NULL in rows of older versions."""
+
 _NO_USAGE: Final = Usage()
 _NO_ROLLUP: Final = Rollup()
 _NO_MONEY: Final = (None, None)
@@ -71,23 +86,28 @@ class Rows(NamedTuple):
         return any(self)
 
 
-def rows_of(records: Iterable[Record]) -> Rows:
-    """The rows of a batch; records that the store does not keep have none."""
+def rows_of(records: Iterable[Record], source: Source = _UNKNOWN_SOURCE) -> Rows:
+    """The rows of a batch; records that the store does not keep have none.
+
+    Args:
+        records: of any kind.
+        source: the service and environment that they are stored under.
+    """
     rows = Rows([], [], [], [])
     for record in records:
         if isinstance(record, Invocation):
             if record.operation in LLM_OPERATIONS:
-                rows.llm_calls.append(_llm_call(record))
+                rows.llm_calls.append(_llm_call(record, source))
             else:
-                rows.runs.append(_run(record))
+                rows.runs.append(_run(record, source))
         elif isinstance(record, Feedback):
-            rows.feedback.append(_feedback(record))
+            rows.feedback.append(_feedback(record, source))
         elif isinstance(record, Decision) and record.kind is DecisionKind.POLICY and record.verdict is Verdict.DENY:
-            rows.violations.append(_violation(record))
+            rows.violations.append(_violation(record, source))
     return rows
 
 
-def _llm_call(call: Invocation) -> Row:
+def _llm_call(call: Invocation, source: Source) -> Row:
     said = call.attributes.get
     usage = call.usage or _NO_USAGE
     latency_ms = _milliseconds(call.duration_s)
@@ -135,10 +155,19 @@ def _llm_call(call: Invocation) -> Row:
         call.error_category,
         _message(call.error_message),
         *_texts(said("experiment"), said("variant")),
+        *source,
+        call.operation.value,
+        *_texts(call.request_model, call.response_model, said("service_tier")),
+        None if call.pricing is None else PRICING[call.pricing],
+        call.price_gap,
+        call.retries,
+        call.input_length,
+        call.output_length,
+        *_texts(call.span_id, said("prompt_hash"), said("experiment_unit")),
     )
 
 
-def _run(run: Invocation) -> Row:
+def _run(run: Invocation, source: Source) -> Row:
     said = run.attributes.get
     below = run.rollup or _NO_ROLLUP
     duration_ms = _milliseconds(run.duration_s)
@@ -173,10 +202,15 @@ def _run(run: Invocation) -> Row:
         stored_text(said("task_id")),
         stored_text(said("experiment")),
         stored_text(said("variant")),
+        *source,
+        *_texts(said("workflow_run_id"), said("thought_id"), said("prompt_name")),
+        run.input_length,
+        run.output_length,
+        *_texts(run.span_id, said("experiment_unit")),
     )
 
 
-def _feedback(feedback: Feedback) -> Row:
+def _feedback(feedback: Feedback, source: Source) -> Row:
     said, origin = feedback.attributes.get, feedback.origin
     return (
         feedback.time_unix_ns // _NS_PER_US,
@@ -191,10 +225,14 @@ def _feedback(feedback: Feedback) -> Row:
         stored_text(said("prompt_name")),
         stored_text(said("experiment")),
         stored_text(said("variant")),
+        *source,
+        stored_text(origin.session),
+        None,
+        stored_text(said("experiment_unit")),
     )
 
 
-def _violation(denial: Decision) -> Row:
+def _violation(denial: Decision, source: Source) -> Row:
     origin = denial.origin
     return (
         denial.time_unix_ns // _NS_PER_US,
@@ -208,6 +246,8 @@ def _violation(denial: Decision) -> Row:
         stored_text(denial.tool),
         stored_text(origin.tenant if origin.tenant is not None else denial.attributes.get("organization_id")),
         stored_text(origin.user),
+        *source,
+        *_texts(origin.session, origin.invocation_id, origin.trace_id),
     )
 
 
@@ -273,6 +313,16 @@ def stored_text(value: Any) -> str | None:
         return text
     digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
     return f"{_takable(text)[: MAX_TEXT - _DIGEST - 1]}~{digest}"
+
+
+def named_in(codec: str, text: str) -> str:
+    """A name as a database of that encoding keeps it: what it lacks is replaced by a digest of the whole."""
+    try:
+        text.encode(codec)
+    except UnicodeEncodeError:
+        digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+        return f"{text.encode(codec, 'replace').decode(codec)[: MAX_TEXT - _DIGEST - 1]}~{digest}"
+    return text
 
 
 def _message(value: str | None) -> str | None:

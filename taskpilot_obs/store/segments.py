@@ -1,7 +1,8 @@
 """Which part of a stretch of time is read from rows, and which from summaries.
 
 A summary is used only where nothing was written since it was made: writers mark the hour of every row in the same
-transaction (`llm_summary_work`), so that rows and summaries always give the same answer.
+transaction (`llm_summary_work`), so that rows and summaries always give the same answer. Where rows were deleted by
+age, summaries answer; where summaries were deleted sooner, rows do; where neither is left, the plan says so.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from sqlalchemy import exists, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import exists, null, select
 
-from taskpilot_obs.store.tables import LLM_CALLS, STATE, SUMMARIES, SUMMARY_WORK
+from taskpilot_obs.store.marks import Deleted, deleted_from
+from taskpilot_obs.store.rollups import FULL, SERIES, Rollup
+from taskpilot_obs.store.tables import LLM_CALLS, NEWEST, SUMMARIES, SUMMARY_WORK
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection
 
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
 _MOST_SEGMENTS: Final = 60
-"""Beyond, a query would have more conditions than reading all rows costs."""
+"""Beyond, a query would have more conditions than reading a few more rows costs."""
 
 Source = Literal["rows", "hourly", "daily"]
 
@@ -38,8 +42,34 @@ class Plan(NamedTuple):
     """How a question is answered."""
 
     segments: tuple[Segment, ...]
-    incomplete_before: datetime | None
-    """Rows before this moment were deleted, and summaries cannot answer the question there; None: all is there."""
+    incomplete_before: datetime | None = None
+    """The answer lacks calls before this moment, which were deleted by age; None: it is complete."""
+    rollup: Rollup = FULL
+    """Of the segments that are read from summaries."""
+    version: str = NEWEST
+    """Of the tables."""
+
+
+class _Kept(NamedTuple):
+    """What retention has left."""
+
+    rows: Deleted
+    sums: Deleted
+
+    def has_rows(self, moment: datetime) -> bool:
+        return self.rows.before is None or moment >= self.rows.before
+
+    def has_sums(self, moment: datetime) -> bool:
+        return self.sums.before is None or moment >= self.sums.before
+
+
+class _Marks(NamedTuple):
+    """Hours and days that no line of the summaries tells, or an outdated one."""
+
+    hours: set[datetime]
+    days: set[datetime]
+    lost: set[datetime]
+    """Hours whose rows are deleted, and whose roll-up was not made."""
 
 
 def floor_hour(moment: datetime) -> datetime:
@@ -52,53 +82,57 @@ def floor_day(moment: datetime) -> datetime:
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def plan(connection: Connection, start: datetime, end: datetime, *, rows_only: bool = False) -> Plan:
+def plan(
+    connection: Connection,
+    start: datetime,
+    end: datetime,
+    rollup: Rollup | None,
+    version: str,
+    *,
+    step: timedelta | None = None,
+) -> Plan:
     """Divide [start, end) so that as much as possible comes from summaries, and the answer is exact.
 
     Args:
         connection: one snapshot, for this and for the queries that follow.
         start: in UTC.
         end: in UTC.
-        rows_only: the question is about something that summaries do not tell apart (a user, a workflow).
+        rollup: what summaries have to tell apart; None: rows alone answer.
+        version: of the tables.
+        step: length of the steps that the answer is divided into, on the clock of UTC; None: it is not.
     """
-    pruned = pruned_before(connection)
-    if rows_only:
-        missing = pruned if pruned is not None and pruned > start and _had_calls(connection, start, pruned) else None
-        return Plan((Segment("rows", start, end),), missing)
-    segments = _merged(_cut(connection, start, end, pruned))
-    if len(segments) > _MOST_SEGMENTS:
-        segments = _merged(_cut_coarse(start, end, pruned))
-    torn = pruned is not None and start < pruned and floor_hour(start) != start
-    return Plan(segments, _next_hour(start) if torn and _had_calls(connection, floor_hour(start), start) else None)
+    if step is not None and step < HOUR:
+        rollup = None
+    kept = _Kept(deleted_from(connection, LLM_CALLS.name), deleted_from(connection, SUMMARIES.name))
+    if rollup is None:
+        rows = _clipped([Segment("rows", start, end)], kept)
+        return Plan(rows, kept.rows.missing_in(start, end), version=version)
+    marks = _marks(connection, start, end, rollup, kept, version)
+    segments = [_left(piece, kept) for piece in _cut(start, end, marks, kept)]
+    if step is not None and step < DAY:
+        segments = [each._replace(source="hourly") if each.source == "daily" else each for each in segments]
+    joined = _few(_merged(segments), kept)
+    return Plan(_clipped(joined, kept), _missing(connection, start, end, marks, kept), rollup, version)
 
 
-def _next_hour(moment: datetime) -> datetime:
-    return floor_hour(moment) + HOUR
-
-
-def _cut(connection: Connection, start: datetime, end: datetime, pruned: datetime | None) -> list[Segment]:
-    hours = _changed(connection, "hourly", start - HOUR, end)
-    days = _changed(connection, "daily", start - DAY, end)
-    if pruned is not None:
-        hours = {hour for hour in hours if hour >= pruned}
-    days |= {floor_day(hour) for hour in hours}
-    edges = sorted(
-        {start, end, *_aligned(start, end), *hours, *(hour + HOUR for hour in hours)} | _day_edges(start, end, days)
-    )
-    edges = [edge for edge in edges if start <= edge <= end]
-    return [Segment(_source(left, right, hours, days), left, right) for left, right in pairwise(edges)]
+def _cut(start: datetime, end: datetime, marks: _Marks, kept: _Kept) -> list[Segment]:
+    days = marks.days | {floor_day(hour) for hour in marks.hours}
+    edges = {start, end, *_aligned(start, end), *marks.hours, *(hour + HOUR for hour in marks.hours)}
+    edges |= {edge for day in days for edge in (day, day + DAY)}
+    edges |= {each.before for each in kept if each.before is not None}
+    inside = sorted(edge for edge in edges if start <= edge <= end)
+    return [Segment(_source(left, right, marks.hours, days), left, right) for left, right in pairwise(inside)]
 
 
 def _aligned(start: datetime, end: datetime) -> set[datetime]:
     """Where whole hours and whole days begin and end."""
-    first_hour = start if floor_hour(start) == start else _next_hour(start)
-    first_day = start if floor_day(start) == start else floor_day(start) + DAY
+    first_hour, first_day = _ceil_hour(start), start if floor_day(start) == start else floor_day(start) + DAY
     edges = {first_hour, floor_hour(end)} if first_hour <= floor_hour(end) else set()
     return edges | ({first_day, floor_day(end)} if first_day <= floor_day(end) else set())
 
 
-def _day_edges(start: datetime, end: datetime, days: set[datetime]) -> set[datetime]:
-    return {edge for day in days for edge in (day, day + DAY) if start <= edge <= end}
+def _ceil_hour(moment: datetime) -> datetime:
+    return moment if floor_hour(moment) == moment else floor_hour(moment) + HOUR
 
 
 def _source(left: datetime, right: datetime, hours: set[datetime], days: set[datetime]) -> Source:
@@ -108,14 +142,33 @@ def _source(left: datetime, right: datetime, hours: set[datetime], days: set[dat
     return "daily" if whole_days and left not in days else "hourly"
 
 
-def _cut_coarse(start: datetime, end: datetime, pruned: datetime | None) -> list[Segment]:
-    if pruned is None or pruned <= start:
-        return [Segment("rows", start, end)]
-    first = start if floor_hour(start) == start else _next_hour(start)
-    return [Segment("hourly", first, min(pruned, end)), Segment("rows", min(pruned, end), end)]
+def _left(piece: Segment, kept: _Kept) -> Segment:
+    """The piece, read from rows where its summaries were deleted."""
+    return piece if kept.has_sums(piece.start) else piece._replace(source="rows")
 
 
-def _merged(segments: list[Segment]) -> tuple[Segment, ...]:
+def _clipped(segments: Iterable[Segment], kept: _Kept) -> tuple[Segment, ...]:
+    """Leave out rows that were deleted, and those that arrived for deleted hours: they are in no sum."""
+    first = kept.rows.before
+    if first is None:
+        return tuple(segments)
+    clipped = (each._replace(start=max(each.start, first)) if each.source == "rows" else each for each in segments)
+    return tuple(each for each in clipped if each.start < each.end)
+
+
+def _few(segments: tuple[Segment, ...], kept: _Kept) -> tuple[Segment, ...]:
+    """Read ever longer stretches between rows from rows too, until there are few enough pieces."""
+    shortest = HOUR
+    while len(segments) > _MOST_SEGMENTS and shortest < 512 * DAY:
+        segments = _merged(
+            each._replace(source="rows") if each.end - each.start <= shortest and kept.has_rows(each.start) else each
+            for each in segments
+        )
+        shortest *= 2
+    return segments
+
+
+def _merged(segments: Iterable[Segment]) -> tuple[Segment, ...]:
     """Join neighbours that are read from the same source."""
     merged: list[Segment] = []
     for segment in segments:
@@ -128,43 +181,54 @@ def _merged(segments: list[Segment]) -> tuple[Segment, ...]:
     return tuple(merged)
 
 
-def _changed(connection: Connection, period: str, start: datetime, end: datetime) -> set[datetime]:
-    work = SUMMARY_WORK.c
-    query = select(work.period_start).where(work.period == period, work.period_start > start, work.period_start < end)
-    return set(connection.execute(query.distinct()).scalars())
+# --- what is missing -------------------------------------------------------------------------------------------------
 
 
-def changed_before(connection: Connection, moment: datetime) -> bool:
-    """Whether an hour before this moment has to be summed up."""
-    work = SUMMARY_WORK.c
-    pruned = pruned_before(connection)
-    query = select(work.work_id).where(work.period == "hourly", work.period_start < moment)
-    if pruned is not None:
-        query = query.where(work.period_start >= pruned)
-    return connection.execute(query.limit(1)).first() is not None
+def _missing(connection: Connection, start: datetime, end: datetime, marks: _Marks, kept: _Kept) -> datetime | None:
+    """From when on the answer is complete: neither rows nor summaries tell what was before."""
+    gone = kept.rows.missing_in(start, end)
+    if gone is None:
+        return None
+    found = [min(hour + HOUR, end) for hour in marks.lost]
+    if kept.sums.before is not None and start < kept.sums.before:
+        found.append(min(gone, kept.sums.before))
+    first, last = floor_hour(start), floor_hour(end)
+    if first != start and not kept.has_rows(first) and _had_calls(connection, first):
+        found.append(min(first + HOUR, end))
+    if last != end and not kept.has_rows(last) and _had_calls(connection, last):
+        found.append(end)
+    return max(found, default=None)
 
 
-def _had_calls(connection: Connection, start: datetime, end: datetime) -> bool:
+def _had_calls(connection: Connection, hour: datetime) -> bool:
     summary = SUMMARIES.c
-    some = exists().where(summary.period == "hourly", summary.period_start >= start, summary.period_start < end)
+    some = exists().where(
+        summary.period.in_([SERIES.period("hourly"), FULL.period("hourly")]), summary.period_start == hour
+    )
     return bool(connection.execute(select(some)).scalar_one())
 
 
-def pruned_before(connection: Connection) -> datetime | None:
-    """Up to when rows of LLM calls were deleted; None: never."""
-    query = select(STATE.c.value).where(STATE.c.key == _key(LLM_CALLS.name))
-    return connection.execute(query).scalar_one_or_none()
+def _marks(connection: Connection, start: datetime, end: datetime, rollup: Rollup, kept: _Kept, version: str) -> _Marks:
+    work = SUMMARY_WORK.c
+    lacking = work.lacking if version >= "0004" else null()
+    query = select(work.period, work.period_start, lacking).where(work.period_start > start - DAY)
+    found = _Marks(set(), set(), set())
+    for period, moment, lacks in connection.execute(query.where(work.period_start < end)):
+        if lacks is not None and not lacks & rollup.bit:
+            continue
+        if period == "daily":
+            found.days.add(moment)
+        elif moment > start - HOUR and kept.has_rows(moment):
+            found.hours.add(moment)
+        elif moment > start - HOUR and lacks is not None:  # a row that came for a deleted hour changes no summary
+            found.lost.add(moment)
+    return found
 
 
-def set_pruned_before(connection: Connection, table: str, moment: datetime) -> None:
-    """Note that rows before this moment are about to be deleted, for good."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    put = dialect.insert(STATE).values(key=_key(table), value=moment)
-    later = put.on_conflict_do_update(
-        index_elements=[STATE.c.key], set_={"value": put.excluded.value}, where=STATE.c.value < put.excluded.value
-    )
-    connection.execute(later)
-
-
-def _key(table: str) -> str:
-    return f"pruned_before:{table}"
+def first_changed(connection: Connection, since: datetime | None, before: datetime) -> datetime | None:
+    """The first hour before a moment that has to be summed up before its rows may go."""
+    work = SUMMARY_WORK.c
+    query = select(work.period_start).where(work.period == "hourly", work.period_start < before, work.lacking.is_(None))
+    if since is not None:
+        query = query.where(work.period_start >= since)
+    return connection.execute(query.order_by(work.period_start).limit(1)).scalar_one_or_none()

@@ -17,6 +17,8 @@ from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from taskpilot_obs._support.sketch import nearest_rank
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -65,7 +67,7 @@ def decode(sketches: Iterable[bytes]) -> Counter[int]:
 
 
 def quantiles(bins: Mapping[int, int], *fractions: float) -> tuple[float | None, ...]:
-    """The quantiles in milliseconds, each within half a percent of the value at rank floor(q * (n - 1)).
+    """The quantiles in milliseconds, each within half a percent of the value at its nearest rank.
 
     None for every fraction where there is nothing to rank.
     """
@@ -73,7 +75,7 @@ def quantiles(bins: Mapping[int, int], *fractions: float) -> tuple[float | None,
     if not total:
         return (None,) * len(fractions)
     ordered = sorted(bins.items())
-    return tuple(_value_at(ordered, math.floor(fraction * (total - 1))) for fraction in fractions)
+    return tuple(_value_at(ordered, nearest_rank(fraction, total)) for fraction in fractions)
 
 
 def _value_at(ordered: list[tuple[int, int]], rank: int) -> float:

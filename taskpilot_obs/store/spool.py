@@ -7,6 +7,7 @@ A line survives the end of the process as soon as `append` returns; a loss of po
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -16,7 +17,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from taskpilot_obs.exceptions import StoreError, StoreUnavailableError
+from taskpilot_obs._support.guarded import logger
+from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.store.rows import FEEDBACK_COLUMNS, LLM_COLUMNS, RUN_COLUMNS, VIOLATION_COLUMNS, Row, Rows
 
 if TYPE_CHECKING:
@@ -27,8 +29,18 @@ _COLUMNS: Final = (LLM_COLUMNS, RUN_COLUMNS, FEEDBACK_COLUMNS, VIOLATION_COLUMNS
 
 
 def default_directory(store: str) -> Path:
-    """A folder of its own for each store, under `$XDG_STATE_HOME` or `~/.local/state`."""
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    """A folder of its own for each store, under `$XDG_STATE_HOME` or `~/.local/state`.
+
+    Raises:
+        ConfigurationError: this user has no home directory.
+    """
+    try:
+        state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    except RuntimeError as error:  # neither $HOME nor an entry of this user in the password database
+        raise ConfigurationError(
+            "this user has no home directory to keep waiting records in while the database is away: "
+            "give StoreExporter spool_dir=, or set XDG_STATE_HOME"
+        ) from error
     return Path(state) / "taskpilot-obs" / "spool" / sha256(store.encode()).hexdigest()[:16]
 
 
@@ -72,19 +84,50 @@ class Spool:
             raise StoreError(f"the spool {self.directory} cannot be written: {error.strerror}") from error
 
     def _write(self, file: BinaryIO, line: bytes) -> None:
+        """Write a line whole or not at all: a nearly full disk takes a part of what it is given, without an error."""
+        file.seek(self._written)
+        left = memoryview(line)
         try:
-            file.seek(self._written)
-            file.write(line)
+            while left:
+                left = left[file.write(left) :]
         except OSError:
             file.truncate(self._written)
             raise
         self._written += len(line)
 
+    def check(self) -> None:
+        """Log a warning where this process cannot write to the spool: it loses records while the server is away."""
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            is_fit = os.access(self.directory, os.W_OK | os.X_OK)
+            reason = "" if is_fit else os.strerror(errno.EACCES)
+        except OSError as error:
+            is_fit, reason = False, error.strerror or str(error)
+        if not is_fit:
+            logger.warning(
+                "taskpilot_obs: the spool %s cannot be written (%s): records are lost while the database is away; give "
+                "StoreExporter another spool_dir=",
+                self.directory,
+                reason,
+            )
+
+    def left_behind(self) -> bool:
+        """Whether processes that have ended left rows."""
+        return any(self._is_abandoned(path) for path in self._orphans())
+
+    def _is_abandoned(self, path: Path) -> bool:
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return os.fstat(file.fileno()).st_size > 0
+        except OSError:  # its process lives, or it is gone
+            return False
+
     def _create(self) -> BinaryIO:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return os.fdopen(descriptor, "r+b", buffering=0)
+        return open(descriptor, "r+b", buffering=0)  # noqa: PTH123  a descriptor
 
     def _used(self) -> int:
         """Bytes that wait in all files; one that is taken away meanwhile counts nothing."""
@@ -137,7 +180,7 @@ class Spool:
                 path.unlink()
 
     def _lines(self, file: BinaryIO, start: int) -> Iterator[bytes]:
-        with os.fdopen(os.dup(file.fileno()), "rb") as reader:
+        with open(os.dup(file.fileno()), "rb") as reader:  # noqa: PTH123  a descriptor
             reader.seek(start)
             for line in reader:
                 if not line.endswith(b"\n"):

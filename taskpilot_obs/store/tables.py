@@ -4,7 +4,8 @@ The migrations draw them; a test compares both. Times are UTC: `TIMESTAMP WITH T
 since the Unix epoch on SQLite. Money is two integers (see `money`), beside which the database itself shows a readable
 `cost`. A dimension that is unknown is the empty text in tables that group by it, and NULL in rows.
 
-Numbers stand first in a row: SQLite reads a row up to the column that is asked for.
+Numbers stand first in a row: SQLite reads a row up to the column that is asked for. A column that a later version added
+carries that version, so that this code can also use tables that lack it.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeEngine
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def to_microseconds(moment: datetime) -> int:
     """Microseconds since the Unix epoch of an aware time; exact, unlike `datetime.timestamp`."""
-    return (moment - EPOCH) // _MICROSECOND
+    return (moment - EPOCH) // MICROSECOND
 
 
 def from_microseconds(microseconds: int) -> datetime:
@@ -74,8 +75,30 @@ BIG_ID: Final = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows by itself in a column of type INTEGER only."""
 
 
+NEWEST: Final = "0004"
+"""The version of the tables as they are written here."""
+SINCE: Final = "since"
+"""In a column's `info`: the version of the tables that added it; without, the first."""
+
+
+def added(name: str, kind: type[TypeEngine[Any]] | TypeEngine[Any], since: str = NEWEST) -> Column[Any]:
+    """A column that a later version of the tables added; NULL in rows that were written before."""
+    return Column(name, kind, info={SINCE: since})
+
+
+def columns_of(table: Table, version: str) -> tuple[str, ...]:
+    """The columns that a table has in this version, in order."""
+    return tuple(column.name for column in table.columns if column.info.get(SINCE, "") <= version)
+
+
 def _money() -> list[Column[Any]]:
     return [Column("cost_nano", BigInteger), Column("cost_rest", SmallInteger)]
+
+
+def _where_stated(name: str, column: str) -> Index:
+    """An index by an identifier and time that takes no room for rows without it."""
+    stated = text(f"{column} IS NOT NULL")
+    return Index(name, column, "created_at", sqlite_where=stated, postgresql_where=stated)
 
 
 LLM_SERIES = Table(
@@ -136,10 +159,27 @@ LLM_CALLS = Table(
     Column("error_message", Text),
     Column("experiment", Text),
     Column("variant", Text),
+    added("service", Text),
+    added("environment", Text),
+    added("operation", Text),
+    added("request_model", Text),  # as the caller spelt it; `model_name` is the canonical name
+    added("response_model", Text),  # as the provider spelt it
+    added("service_tier", Text),
+    added("pricing", SmallInteger),  # what is known of the cost, see `rows.PRICING`
+    added("partial_reason", Text),  # why the cost is known to lack something; NULL: it is whole, or unknown
+    added("retries", Integer),
+    added("input_length", BigInteger),
+    added("output_length", BigInteger),
+    added("span_id", Text),
+    added("prompt_hash", Text),
+    added("experiment_unit", Text),  # the user or session that an experiment assigned to its variant
     Index("ix_llm_call_telemetry_time", "created_at"),
     Index("ix_llm_call_telemetry_tenant_time", "organization_id", "created_at"),
     Index("ix_llm_call_telemetry_provider_time", "provider", "created_at"),
     Index("ix_llm_call_telemetry_request", "request_id"),
+    _where_stated("ix_llm_call_telemetry_user_time", "user_id"),
+    _where_stated("ix_llm_call_telemetry_task_time", "task_id"),
+    _where_stated("ix_llm_call_telemetry_workflow_run_time", "workflow_run_id"),
     Index(
         SQLITE_SUMS,
         "series_id",
@@ -156,6 +196,7 @@ LLM_CALLS = Table(
         "cost_nano",
         "cost_rest",
         "latency_ms",
+        "pricing",
     ),
     Index(
         "ix_llm_call_telemetry_failures",
@@ -198,7 +239,17 @@ AGENT_RUNS = Table(
     Column("task_id", Text),
     Column("experiment", Text),
     Column("variant", Text),
+    added("service", Text),
+    added("environment", Text),
+    added("workflow_run_id", Text),
+    added("thought_id", Text),
+    added("prompt_name", Text),
+    added("input_length", BigInteger),
+    added("output_length", BigInteger),
+    added("span_id", Text),
+    added("experiment_unit", Text),
     Index("ix_agent_runs_time", "created_at"),
+    _where_stated("ix_agent_runs_user_time", "user_id"),
     Index("ix_agent_runs_tenant_time", "organization_id", "created_at"),
     Index("ix_agent_runs_request", "request_id"),
     Index("ix_agent_runs_tasks", "created_at", sqlite_where=text("is_task"), postgresql_where=text("is_task")),
@@ -219,7 +270,14 @@ FEEDBACK = Table(
     Column("prompt_name", Text),
     Column("experiment", Text),
     Column("variant", Text),
+    added("service", Text),
+    added("environment", Text),
+    added("session_id", Text),
+    added("comment", Text),  # redacted
+    added("experiment_unit", Text),
     Index("ix_user_feedback_time", "created_at"),
+    _where_stated("ix_user_feedback_user_time", "user_id"),
+    _where_stated("ix_user_feedback_tenant_time", "organization_id"),
     Index("ix_user_feedback_request", "request_id"),
 )
 
@@ -237,20 +295,29 @@ VIOLATIONS = Table(
     Column("tool", Text),
     Column("organization_id", Text),
     Column("user_id", Text),
+    added("service", Text),
+    added("environment", Text),
+    added("session_id", Text),
+    added("run_id", Text),  # of the run that the policy refused, or watched
+    added("trace_id", Text),
     Index("ix_policy_violations_time", "created_at"),
+    _where_stated("ix_policy_violations_user_time", "user_id"),
+    _where_stated("ix_policy_violations_tenant_time", "organization_id"),
 )
 """Denials by policies: what the golden signal counts, inside a run or not."""
 
 SUMMARIES = Table(
     "llm_usage_summaries",
     metadata,
-    Column("period", Text, primary_key=True),  # hourly | daily
+    Column("period", Text, primary_key=True),  # hourly | daily, alone or with the roll-up (see `rollups`)
     Column("period_start", UtcTime, primary_key=True),
     Column("organization_id", Text, primary_key=True),
     Column("provider", Text, primary_key=True),
     Column("model_name", Text, primary_key=True),
     Column("agent", Text, primary_key=True),
     Column("prompt_name", Text, primary_key=True),
+    Column("service", Text, primary_key=True, info={SINCE: NEWEST}),
+    Column("environment", Text, primary_key=True, info={SINCE: NEWEST}),
     Column("requests", BigInteger, nullable=False),
     Column("successes", BigInteger, nullable=False),
     Column("failures", BigInteger, nullable=False),
@@ -263,6 +330,8 @@ SUMMARIES = Table(
     Column("cache_write_tokens", BigInteger, nullable=False),
     Column("cost_nano", BigInteger, nullable=False),
     Column("cost_rest", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False, server_default="0", info={SINCE: NEWEST}),
+    Column("partly_priced", BigInteger, nullable=False, server_default="0", info={SINCE: NEWEST}),
     Column("latency_total_ms", Float(53), nullable=False),
     Column("latency_sketch", LargeBinary, nullable=False),
     Column("ttft_sketch", LargeBinary),
@@ -277,6 +346,7 @@ SUMMARY_WORK = Table(
     Column("period", Text, nullable=False),
     Column("period_start", UtcTime, nullable=False),
     Column("claimed", Boolean, nullable=False),
+    added("lacking", SmallInteger),  # roll-ups that are not made for this period (see `rollups`), else NULL
     Index("ix_llm_summary_work", "period", "period_start"),
     sqlite_autoincrement=True,  # a number that was deleted must not come back: whoever summed up deletes by number
 )
@@ -289,54 +359,4 @@ STATE = Table(
     Column("key", Text, primary_key=True),
     Column("value", UtcTime, nullable=False),
 )
-"""Marks that all processes share: up to when which table was pruned."""
-
-BUDGET_LEDGER = Table(
-    "budget_ledger",
-    metadata,
-    Column("budget", Text, primary_key=True),
-    Column(
-        "scope_key", Text, primary_key=True
-    ),  # the values that a budget per tenant, user, … was split by; else empty
-    Column("period_start", UtcTime, primary_key=True),
-    Column("period", Text, nullable=False),  # day | week | month | total
-    Column("unit", Text, nullable=False),  # usd | tokens
-    Column("spent_units", BigInteger, nullable=False),  # billionths of a USD, or tokens
-    Column(
-        "spent_rest", BigInteger, nullable=False
-    ),  # trillionths of a USD on top; not folded, so that adding is enough
-    Column("reserved_units", BigInteger, nullable=False),
-    Column("reserved_rest", BigInteger, nullable=False),
-    Column("refusals", BigInteger, nullable=False),
-    Column("alerted_permille", Integer, nullable=False),  # the highest threshold that was alerted in this period
-    Column("updated_at", UtcTime, nullable=False),
-    # the part of spent_* that was booked by estimate, because nothing states what the call cost
-    Column("assumed_units", BigInteger, nullable=False, server_default="0"),
-    Column("assumed_rest", BigInteger, nullable=False, server_default="0"),
-)
-
-BUDGET_RESERVATIONS = Table(
-    "budget_reservations",
-    metadata,
-    Column("reservation_id", Text, primary_key=True),
-    Column("budget", Text, nullable=False),
-    Column("scope_key", Text, nullable=False),
-    Column("period_start", UtcTime, nullable=False),
-    Column("units", BigInteger, nullable=False),
-    Column("rest", BigInteger, nullable=False),
-    Column("created_at", UtcTime, nullable=False),
-    Column("expires_at", UtcTime, nullable=False),
-    Index("ix_budget_reservations_budget", "budget", "scope_key", "period_start"),
-    Index("ix_budget_reservations_expiry", "expires_at"),
-)
-"""What calls in progress hold of a ledger's `reserved_*`; what a dead process held is released when it expires."""
-
-BUDGET_WRITERS = Table(
-    "budget_writers",
-    metadata,
-    Column("writer", Text, primary_key=True),
-    Column("batch", BigInteger, nullable=False),  # the number of the bookings that it handed over last
-    Column("crossed", Text),  # JSON: the thresholds that these crossed, by account in their order
-    Column("booked_at", UtcTime, nullable=False),  # without an index: PostgreSQL then changes the row in its place
-)
-"""What each process booked last: bookings whose answer was lost come again, and are known by their number."""
+"""Marks that all processes share: from when on and up to when rows of which table were deleted."""

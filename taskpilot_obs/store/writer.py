@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from taskpilot_obs.store.rows import FEEDBACK_COLUMNS, LLM_COLUMNS, RUN_COLUMNS, VIOLATION_COLUMNS, Row, Rows
+from taskpilot_obs.store import on_postgresql
+from taskpilot_obs.store.rows import LLM_COLUMNS, Row, Rows, named_in
 from taskpilot_obs.store.tables import (
     AGENT_RUNS,
     FEEDBACK,
@@ -16,6 +18,7 @@ from taskpilot_obs.store.tables import (
     LLM_SERIES,
     SUMMARY_WORK,
     VIOLATIONS,
+    columns_of,
     from_microseconds,
 )
 from taskpilot_obs.store.verdicts import revised
@@ -43,11 +46,9 @@ class Writer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._series: dict[Series, int] = {}
-        columns = ("series_id", *LLM_COLUMNS)
-        self._insert_call = _Insert(store, LLM_CALLS, columns)
-        self._insert_run = _Insert(store, AGENT_RUNS, RUN_COLUMNS)
-        self._insert_feedback = _Insert(store, FEEDBACK, FEEDBACK_COLUMNS)
-        self._insert_violation = _Insert(store, VIOLATIONS, VIOLATION_COLUMNS)
+        self._inserts: tuple[_Insert, ...] | None = None
+        self._codec: str | None = None
+        self._generation = store.generation
 
     def write(self, rows: Rows) -> None:
         """Write the rows of a batch, all or none; those that the store has already stay as they are.
@@ -55,18 +56,39 @@ class Writer:
         Raises:
             StoreError: the database failed; `StoreUnavailableError` where it may work later.
         """
+        inserts = self._learned()
+        if self._codec is not None:
+            rows = Rows(*([_in_codec(row, self._codec) for row in part] for part in rows))
         keys = [*map(_SERIES, rows.llm_calls)]
         self._number(set(keys))
+        if self._store.generation != self._generation:  # the file was replaced at this very moment
+            self.write(rows)
+            return
         series = self._series
         calls = [(series[key], *row) for key, row in zip(keys, rows.llm_calls, strict=True)]
         hours = {moment - moment % HOUR_US for moment in map(_MOMENT, rows.llm_calls)}
         with self._store.writing() as connection:
-            self._insert_call(connection, calls)
-            self._insert_run(connection, rows.runs)
-            self._insert_feedback(connection, revised(connection, rows.feedback))
-            self._insert_violation(connection, rows.violations)
+            parts = (calls, rows.runs, revised(connection, rows.feedback), rows.violations)
+            for into, part in zip(inserts, parts, strict=True):
+                into(connection, part)
             if hours:
                 mark_changed(connection, "hourly", [*map(from_microseconds, sorted(hours))])
+
+    def _learned(self) -> tuple[_Insert, ...]:
+        """What the database is like: asked once, and anew where its file was replaced."""
+        if self._inserts is None or self._store.generation != self._generation:
+            self._generation = self._store.generation
+            self._series.clear()
+            version = self._store.known_version
+            with self._store.reading() as connection:
+                is_sqlite = self._store.is_sqlite
+                kind: type[_Insert] = _SqliteInsert if is_sqlite else _CopyInsert
+                if not is_sqlite:
+                    self._codec = on_postgresql.codec_of(on_postgresql.server_encoding(connection))
+                    if not on_postgresql.may_use_temporary_tables(connection):
+                        kind = _PlainInsert
+            self._inserts = tuple(kind(table, version) for table in _TABLES)
+        return self._inserts
 
     def _number(self, keys: set[Series]) -> None:
         """Learn the numbers of series, in a transaction of their own: a number that is rolled back must not be kept."""
@@ -104,44 +126,92 @@ def mark_changed(connection: Connection, period: str, starts: Sequence[datetime]
         connection.execute(insert(SUMMARY_WORK), new)
 
 
-class _Insert:
-    """The fastest way to add rows and leave alone those that are there already.
+def _in_codec(row: Row, codec: str) -> Row:
+    """The row with names that the encoding of the database can hold."""
+    return tuple(named_in(codec, value) if isinstance(value, str) else value for value in row)
 
-    SQLite takes them one by one through a prepared statement. PostgreSQL takes a COPY into a temporary table, which is
-    four times as fast as INSERTs, and moves them from there.
+
+class _Insert(ABC):
+    """Adds rows to a table, and leaves alone those that are there already.
+
+    Args:
+        table: where to.
+        version: of the tables; columns that they lack are left out.
     """
 
-    def __init__(self, store: Store, table: Table, columns: tuple[str, ...]) -> None:
-        names = ", ".join(columns)
-        self._is_sqlite = store.is_sqlite
+    def __init__(self, table: Table, version: str) -> None:
+        columns = columns_of(table, version)
+        every = tuple(column.name for column in table.columns)
+        self._fit = None if columns == every else itemgetter(*map(every.index, columns))
         self._time = columns.index("created_at")
-        if self._is_sqlite:
-            source = f"VALUES ({', '.join('?' * len(columns))})"
-            self._sql = f"INSERT INTO {table.name} ({names}) {source} ON CONFLICT DO NOTHING"
-            return
-        batch = f"taskpilot_obs_batch_{table.name}"
-        some = f"SELECT {names} FROM"
-        self._draw = (
-            f"CREATE TEMPORARY TABLE IF NOT EXISTS {batch} ON COMMIT DELETE ROWS AS {some} {table.name} LIMIT 0"
-        )
-        self._copy = f"COPY {batch} ({names}) FROM STDIN"
-        self._sql = f"INSERT INTO {table.name} ({names}) {some} {batch} ON CONFLICT DO NOTHING"
+        self._prepare(table.name, columns)
 
     def __call__(self, connection: Connection, rows: Sequence[Row]) -> None:
-        if not rows:
-            return
-        if self._is_sqlite:
-            connection.exec_driver_sql(self._sql, list(rows))
-            return
+        """Add the rows."""
+        if rows:
+            self._add(connection, rows if self._fit is None else [*map(self._fit, rows)])
+
+    def _with_time(self, row: Row) -> list[Any]:
+        values: list[Any] = list(row)
+        values[self._time] = from_microseconds(values[self._time])
+        return values
+
+    @abstractmethod
+    def _prepare(self, table: str, columns: tuple[str, ...]) -> None: ...
+
+    @abstractmethod
+    def _add(self, connection: Connection, rows: Sequence[Row]) -> None: ...
+
+
+class _SqliteInsert(_Insert):
+    """One by one, through a prepared statement."""
+
+    def _prepare(self, table: str, columns: tuple[str, ...]) -> None:
+        self._sql = _insert_values(table, columns, "?")
+
+    def _add(self, connection: Connection, rows: Sequence[Row]) -> None:
+        connection.exec_driver_sql(self._sql, list(rows))
+
+
+class _PlainInsert(_Insert):
+    """For a PostgreSQL role without the right to make temporary tables."""
+
+    def _prepare(self, table: str, columns: tuple[str, ...]) -> None:
+        self._sql = _insert_values(table, columns, "%s")
+
+    def _add(self, connection: Connection, rows: Sequence[Row]) -> None:
+        connection.exec_driver_sql(self._sql, [tuple(self._with_time(row)) for row in rows])
+
+
+class _CopyInsert(_Insert):
+    """A COPY into a temporary table, and from there: four times as fast as INSERTs.
+
+    The table lasts for one transaction, because behind a pooler another client may get the connection next.
+    """
+
+    def _prepare(self, table: str, columns: tuple[str, ...]) -> None:
+        names, batch = ", ".join(columns), f"taskpilot_obs_batch_{table}"
+        some = f"SELECT {names} FROM"
+        self._batch = batch
+        self._lasting = f"CREATE TEMPORARY TABLE IF NOT EXISTS {batch} ON COMMIT DELETE ROWS AS {some} {table} LIMIT 0"
+        self._passing = f"CREATE TEMPORARY TABLE {batch} ON COMMIT DROP AS {some} {table} LIMIT 0"
+        self._copy = f"COPY {batch} ({names}) FROM STDIN"
+        self._sql = f"INSERT INTO {table} ({names}) {some} {batch} ON CONFLICT DO NOTHING"
+
+    def _add(self, connection: Connection, rows: Sequence[Row]) -> None:
         cursor: Any = connection.connection.cursor()
-        cursor.execute(self._draw)
+        cursor.execute(self._passing if on_postgresql.behind_pooler(connection) else self._lasting)
         with cursor.copy(self._copy) as copy:
             for row in rows:
                 copy.write_row(self._with_time(row))
         cursor.execute(self._sql)
         cursor.close()
 
-    def _with_time(self, row: Row) -> list[Any]:
-        values: list[Any] = list(row)
-        values[self._time] = from_microseconds(values[self._time])
-        return values
+
+def _insert_values(table: str, columns: tuple[str, ...], place: str) -> str:
+    places = ", ".join([place] * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608  names of ours
+
+
+_TABLES: Final = (LLM_CALLS, AGENT_RUNS, FEEDBACK, VIOLATIONS)
+"""In the order of `Rows`."""

@@ -715,6 +715,7 @@ def test_promtool_has_nothing_to_say_about_the_names(
     for metric in (
         semconv.BUDGET_LIMIT,
         semconv.BUDGET_SPENT,
+        semconv.BUDGET_ASSUMED,
         semconv.BUDGET_RESERVED,
         semconv.BUDGET_USED_RATIO,
         semconv.BUDGET_RESETS,

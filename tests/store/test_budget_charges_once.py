@@ -25,7 +25,7 @@ from taskpilot_obs.exceptions import StoreUnavailableError
 from taskpilot_obs.store import Store, upgrade
 from taskpilot_obs.store.budget_ledger import StoreLedger
 from taskpilot_obs.store.budget_writers import KEPT, begun
-from taskpilot_obs.store.tables import BUDGET_WRITERS
+from taskpilot_obs.store.ledger_tables import BUDGET_WRITERS
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 TEAM = Budget("team", limit_usd=1)

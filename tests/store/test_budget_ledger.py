@@ -503,7 +503,7 @@ def test_what_a_store_that_stays_away_loses_is_said(
         recorder.record_llm_call(model="gpt-4o", cost="0.1")
     recorder.flush(2)
     recorder.shutdown()
-    assert "1 bookings of budgets are lost" in caplog.text
+    assert "lost 1 budget charges" in caplog.text
 
 
 def test_calls_after_the_fact_are_booked_in_a_store(url: str) -> None:

@@ -19,8 +19,6 @@ from _stored import NOON, llm_call, new_database, run_processes, sqlite_url, sto
 from sqlalchemy import text
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
-from taskpilot_obs.budgets import Budget
-from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, ReservationLine
 from taskpilot_obs.exceptions import (
     ConfigurationError,
     MissingExtraError,
@@ -29,11 +27,11 @@ from taskpilot_obs.exceptions import (
     StoreVersionError,
 )
 from taskpilot_obs.stats import get_stats
-from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, engine, prune, upgrade
-from taskpilot_obs.store.budget_ledger import StoreLedger
-from taskpilot_obs.store.engine import REVISIONS, differences
+from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, on_sqlite, prune, upgrade, versions
+from taskpilot_obs.store.differences import differences
 from taskpilot_obs.store.rows import rows_of
-from taskpilot_obs.store.tables import BUDGET_LEDGER, BUDGET_RESERVATIONS, UtcTime
+from taskpilot_obs.store.tables import UtcTime
+from taskpilot_obs.store.versions import REVISIONS
 from taskpilot_obs.store.writer import Writer
 
 
@@ -49,7 +47,7 @@ def test_the_known_versions_are_those_of_the_migrations() -> None:
     from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", str(Path(engine.__file__).with_name("migrations")))
+    config.set_main_option("script_location", str(Path(versions.__file__).with_name("migrations")))
     walked = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
     assert tuple(reversed(walked)) == REVISIONS
 
@@ -69,54 +67,10 @@ def test_upgrading_twice_changes_nothing(store: Store) -> None:
         assert connection.execute(text("SELECT count(*) FROM llm_call_telemetry")).scalar_one() == 1
 
 
-@pytest.mark.parametrize("old", REVISIONS[:-1])
-def test_a_store_of_an_older_version_keeps_what_it_holds(url: str, old: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Upgraded, it has the tables of this code, and the rows and the budgets' money that it had."""
-    from alembic import command
-
-    head = command.upgrade
-    with monkeypatch.context() as before:
-        before.setattr(engine, "REVISIONS", REVISIONS[: REVISIONS.index(old) + 1])
-        before.setattr(command, "upgrade", lambda config, _: head(config, old))
-        store = Store(url, create=True)
-        upgrade(store)
-        assert store.version() == old
-    Writer(store).write(rows_of([llm_call()]))
-    team = Budget("team", limit_usd=1)
-    window = team.window(NOON)
-    held = ReservationLine(team, Account("team", "", window.start), window, 250_000_000_000)
-    _hold_as_then(store, held)
-    if not store.is_sqlite:
-        with pytest.raises(StoreVersionError, match="taskpilot-obs db upgrade"):
-            store.require_current()
-        upgrade(store)
-    store.close()
-    with store_at(url) as upgraded:
-        assert upgraded.version() == REVISIONS[-1]
-        assert differences(upgraded) == []
-        StoreLedger(upgraded).settle([Charge(held, "a")], NOON, IdempotencyKey("one", 1))
-        (balance,) = StoreLedger(upgraded).read([team], [window.start]).values()
-        assert (balance.spent, balance.reserved) == (held.amount, 0)
-        assert get_stats((NOON - timedelta(hours=1), NOON + timedelta(hours=1)), store=upgraded).requests == 1
-
-
-def _hold_as_then(store: Store, held: ReservationLine) -> None:
-    """Reserve as the first version did, which knew none of the columns that came later."""
-    units = held.amount // 1_000
-    where = {**held.account._asdict(), "updated_at": NOON}
-    zeros = dict.fromkeys(("spent_units", "spent_rest", "reserved_rest", "refusals", "alerted_permille"), 0)
-    line = {**where, **zeros, "period": "day", "unit": "usd", "reserved_units": units}
-    times = {"created_at": NOON, "expires_at": NOON + timedelta(hours=1)}
-    held_line = {**held.account._asdict(), **times, "reservation_id": "a/team", "units": units, "rest": 0}
-    with store.writing() as connection:
-        connection.execute(BUDGET_LEDGER.insert().values(line))
-        connection.execute(BUDGET_RESERVATIONS.insert().values(held_line))
-
-
 def test_a_store_of_a_newer_version_is_refused_with_what_to_do(store: Store, url: str) -> None:
     """Code that is too old neither reads nor writes, and says which way out there is."""
     with store.writing() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(text("UPDATE taskpilot_obs_version SET version_num = '9999', min_code = '9999'"))
     acts: tuple[Callable[[], object], ...] = (
         store.version,
         store.require_current,
@@ -232,11 +186,11 @@ def test_a_file_in_use_is_turned_to_its_log_when_it_is_free(tmp_path: Path, monk
     other.execute("CREATE TABLE theirs (x)")
     other.execute("BEGIN")
     other.execute("SELECT count(*) FROM theirs").fetchall()
-    monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(on_sqlite, "BUSY_TIMEOUT_S", 0.05)
     with pytest.raises(StoreUnavailableError, match="held its lock"):
         Store(sqlite_url(tmp_path), create=True)
-    monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 30.0)
-    monkeypatch.setattr(engine, "_SETTINGS", {"busy_timeout": 10})
+    monkeypatch.setattr(on_sqlite, "BUSY_TIMEOUT_S", 30.0)
+    monkeypatch.setattr(on_sqlite, "_SETTINGS", {"busy_timeout": 10})
     threading.Timer(0.2, other.rollback).start()
     with store_at(sqlite_url(tmp_path)) as store:
         assert store.version() == REVISIONS[-1]

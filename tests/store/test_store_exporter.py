@@ -25,8 +25,8 @@ from taskpilot_obs.records import Invocation
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED
 from taskpilot_obs.stats import get_stats
 from taskpilot_obs.store import Store, StoreExporter
-from taskpilot_obs.store.engine import REVISIONS
 from taskpilot_obs.store.tables import metadata
+from taskpilot_obs.store.versions import REVISIONS
 from taskpilot_obs.testing import fresh_recorder
 
 CENT = Decimal("0.01")
@@ -303,7 +303,8 @@ def test_rows_wait_for_the_tables_of_a_server_that_was_away(mortal: Server, tmp_
 
 def _set_version(store: Store, version: str) -> None:
     with store.writing() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+        update = text("UPDATE taskpilot_obs_version SET version_num = :version, min_code = :version")
+        connection.execute(update, {"version": version})
 
 
 def test_a_full_spool_drops_and_counts(mortal: Server, tmp_path: Path) -> None:

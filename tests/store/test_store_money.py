@@ -14,9 +14,9 @@ from sqlalchemy import delete, text
 from taskpilot_obs.records import Rollup
 from taskpilot_obs.store import Store, aggregate_summaries
 from taskpilot_obs.store.money import LIMIT_USD, Money, from_decimal, to_decimal
-from taskpilot_obs.store.queries import Filters, totals
+from taskpilot_obs.store.queries import totals
+from taskpilot_obs.store.questions import asked_of
 from taskpilot_obs.store.rows import rows_of
-from taskpilot_obs.store.segments import plan
 from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES
 from taskpilot_obs.store.tasks import tasks
 from taskpilot_obs.store.writer import Writer
@@ -65,9 +65,8 @@ def test_sums_are_exact_in_the_database(store: Store, sums: list[Decimal]) -> No
 
 
 def _cost(store: Store) -> Decimal:
-    with store.reading() as connection:
-        planned = plan(connection, NOON - timedelta(days=2), NOON + timedelta(days=2))
-        return totals(connection, planned.segments, Filters())[()].cost
+    with asked_of(store, NOON - timedelta(days=2), NOON + timedelta(days=2)) as question:
+        return totals(question.connection, question.plan(), question.filters)[()].cost
 
 
 def test_people_read_a_cost_in_usd(store: Store) -> None:

@@ -158,7 +158,7 @@ def test_the_tree_of_a_request(store: Store) -> None:
     assert (tree.input_tokens, tree.status, tree.duration_ms) == (2_000, "success", 4_000.0)
     assert [line.policy for line in tree.decisions] == ["no-secrets"]
     assert [line.correct for line in tree.feedback] == [False]
-    assert get_run_tree("r1", store=store, tenant="globex") is None
+    assert get_run_tree("r1", store=store, tenant_id="globex") is None
     assert get_run_tree("nothing", store=store) is None
 
 
@@ -251,7 +251,7 @@ def test_providers_are_known_by_their_first_and_last_call(store: Store) -> None:
         ("openai", 2, NOON - 2 * HOUR, NOON),
     ]
     aggregate_summaries("hourly", store=store, now=NOON + HOUR)
-    assert [seen.provider for seen in get_providers(store=store, tenant="acme")] == ["openai"]
+    assert [seen.provider for seen in get_providers(store=store, tenant_id="acme")] == ["openai"]
 
 
 def correctness(store: Store, tenant: str | None = None) -> tuple[float | None, float]:
@@ -267,9 +267,9 @@ def test_verdicts_of_many_processes_are_one_a_request(store: Store) -> None:
         [("a", True), ("a", True), ("b", False), ("a", False), ("b", True), ("b", True), ("c", True)]
     ):
         fill(store, said(request, correct, second=number))
-    assert correctness(store) == (200 / 3, 3)
+    assert correctness(store) == pytest.approx((200 / 3, 3))
     fill(store, said("a", correct=True, second=0))  # a word from before the last one, which arrived late
-    assert correctness(store) == (200 / 3, 3)
+    assert correctness(store) == pytest.approx((200 / 3, 3))
 
 
 def test_verdicts_of_one_batch_revise_each_other(store: Store) -> None:

@@ -35,8 +35,8 @@ def test_merging_is_joining_bytes(first: dict[int, int], second: dict[int, int])
 
 @given(st.lists(durations, min_size=1, max_size=300), st.floats(0, 1))
 def test_quantiles_are_those_of_the_sorted_values(values: list[float], fraction: float) -> None:
-    """A quantile is within half a percent of the value at rank floor(q * (n - 1))."""
-    exact = sorted(values)[math.floor(fraction * (len(values) - 1))]
+    """A quantile is within half a percent of the smallest value that at least q of all do not exceed."""
+    exact = sorted(values)[max(0, math.ceil(round(fraction * len(values), 9)) - 1)]
     (found,) = quantiles(Counter(map(bin_of, values)), fraction)
     assert found == pytest.approx(exact, rel=RELATIVE_ACCURACY * 1.0101)
 

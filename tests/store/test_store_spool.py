@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,42 @@ def test_what_was_not_written_goes_on_waiting(tmp_path: Path) -> None:
     spool.replay(second.write, lost=second.lose)
     assert (first.names, second.names) == (["a", "b"], ["c", "d", "e"])
     spool.close()
+
+
+SHORT_WRITES = """
+import resource, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:]
+from test_store_spool import Written, batch
+from taskpilot_obs.exceptions import StoreError
+from taskpilot_obs.store.spool import Spool, _encode
+spool, written, kept = Spool(Path("spool")), Written(), []
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+size = 5 * len(_encode(batch("call-00"))) - 10
+for number in range(12):
+    if number == 8:
+        size = 1_000_000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    name = f"call-{number:02d}"
+    try:
+        spool.append(batch(name))
+        kept.append(name)
+    except StoreError:
+        pass
+spool.replay(written.write, lost=written.lose)
+assert written.names == kept, (len(written.names), len(kept))
+assert 4 < len(kept) < 12, len(kept)
+assert (written.lost, spool.torn) == (0, 0)
+"""
+
+
+def test_a_write_that_the_disk_takes_by_half(tmp_path: Path) -> None:
+    """Where the disk takes a part of a batch, the batch is refused, and what was accepted comes back."""
+    folder = Path(__file__).parent
+    command = [sys.executable, "-c", SHORT_WRITES, str(folder), str(folder.parent)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_batch_that_is_refused_for_good_does_not_block_the_rest(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from taskpilot_obs.usage import Reading, Usage
+from taskpilot_obs_langchain.dropped import answering_model_is_unknown, note_dropped, without_zeros
 from taskpilot_obs_langchain.models import plain
 from taskpilot_obs_langchain.own_usage import adds_nothing
 
@@ -63,7 +64,11 @@ def note_answer(
         call.set_cached(cached=False)
     said = said_by(message, streamed=streamed)
     if said is not None:
-        said["usage_metadata"] = corrected(call, said, repeated)
+        said["usage_metadata"] = without_zeros(corrected(call, said, repeated), message)
+        if answering_model_is_unknown(call, message, streamed=streamed):
+            said["response_metadata"].pop("model_name")
+            said["response_metadata"].pop("model", None)
+    note_dropped(call, message, streamed=streamed)
     if said is None or call.span is None or call.provider is None or not _read_now(call, said):
         call.read_later(response if said is None else said)
     if generation is None:
@@ -88,9 +93,11 @@ def note_partial_answer(
     """Keep the usage that a stream had stated before it broke; what the error itself brought is not looked at."""
     if response is None or not response.generations or not response.generations[0]:
         return
-    said = said_by(getattr(response.generations[0][0], "message", None), streamed=True)
+    message = getattr(response.generations[0][0], "message", None)
+    said = said_by(message, streamed=True)
     if said is not None:
         said["usage_metadata"] = corrected(call, said, repeated)
+        note_dropped(call, message, streamed=True)
         call.record_response(said)
 
 

@@ -73,6 +73,7 @@ def _class_for(kind: type[Any], recorder: Recorder | None) -> type[Any]:
                 while True:
                     with held.step():
                         chunk = await anext(inner)
+                    held.note_item(chunk)
                     yield chunk
             except StopAsyncIteration:
                 held.end()
@@ -96,6 +97,7 @@ def _stepped(inner: Iterator[Any], held: Reservation) -> Iterator[Any]:
         while True:
             with held.step():
                 chunk = next(inner)
+            held.note_item(chunk)
             yield chunk
     except StopIteration:
         held.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -13,6 +14,7 @@ from taskpilot_obs_langchain import answers, middleware, models, streams
 from taskpilot_obs_langchain.breakpoints import hear_graphs
 from taskpilot_obs_langchain.chains import PLUMBING, ROOT, Kind, agent_name, is_own_node, is_pause, kind_of
 from taskpilot_obs_langchain.opening import Opener
+from taskpilot_obs_langchain.run_config import note_config
 from taskpilot_obs_langchain.runs import Entry, Link, close, end_beneath, link, mark_left, note, runs_of, take
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class ObservabilityHandler(BaseCallbackHandler):
         root: what the outermost run is. By default a workflow, or an agent where it is a `create_agent` graph; within a
             `@observe_workflow` or another run of ours it is no run of its own, unless you say here what it is.
         name: of the outermost run, where its own (`RunnableSequence`, `LangGraph`) says little.
+        nodes: names of the agents that a graph's nodes are, where they differ from the nodes' own; None leaves a node
+            out, as `{"tools": None}` does for a `ToolNode`, whose tools then belong to the run above.
         recorder: where to record; the default recorder when left out.
 
     Raises:
@@ -66,6 +70,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         *,
         root: Literal["workflow", "agent"] | None = None,
         name: str | None = None,
+        nodes: Mapping[str, str | None] | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         if root not in {None, "workflow", "agent"}:
@@ -74,11 +79,17 @@ class ObservabilityHandler(BaseCallbackHandler):
         self._runs = runs_of(self._recorder)
         self._root = {None: None, "workflow": Operation.WORKFLOW, "agent": Operation.AGENT}[root]
         self._name = name
+        self._nodes = dict(nodes or {})
         self._open = Opener(self._recorder)
         self._guard = guarded("langchain", self._recorder.counters)
         self._silent = self._runs.silent
         self._hears_graphs = False
         self._stated = self._runs.stated
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        """A pickled handler, or a model that holds one, records by the default recorder of the process it reaches."""
+        root: Any = None if self._root is None else self._root.value.removeprefix("invoke_")
+        return partial(ObservabilityHandler, root=root, name=self._name, nodes=self._nodes), ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ObservabilityHandler:
         """A model that is copied with the handler in it goes on recording where it did."""
@@ -116,6 +127,8 @@ class ObservabilityHandler(BaseCallbackHandler):
             if kind is PLUMBING:
                 return
             self._begin_chain(entry, kind, called, metadata)
+            if entry.mine:
+                note_config(entry.run, metadata, tags)
             if (
                 entry.mine
                 and entry.run is not None
@@ -132,7 +145,9 @@ class ObservabilityHandler(BaseCallbackHandler):
         elif kind is Kind.STEP:
             entry.hook = middleware.hook_of(called)
         elif kind is Kind.AGENT:
-            self._open.run(entry, Operation.AGENT, called)
+            named = self._nodes.get(called, called)
+            if named is not None:
+                self._open.run(entry, Operation.AGENT, named)
         else:
             entry.graph = True
             if is_own_node(called, entry.above):
@@ -205,8 +220,11 @@ class ObservabilityHandler(BaseCallbackHandler):
             call = self._begin_call(serialized, said)
             if call is not None and messages:
                 call.input_length = models.length_of(messages[0])
-                if call.provider in models.DROPS_MODALITIES and models.has_media(call.request_model, messages[0]):
-                    call.leave_unpriced()
+                if call.provider in models.DROPS_MODALITIES:
+                    if models.has_media(call.request_model, messages[0]):
+                        call.leave_unpriced()
+                    elif (said.get("invocation_params") or models.NOTHING).get("cached_content"):
+                        call.note_dropped("input_audio_tokens", "input_image_tokens")
                 if self._recorder.runtime.redactor is not None:
                     call.set_input(models.plain(messages[0]))
 
@@ -224,6 +242,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         settings = serialized.get("kwargs") if serialized else None
         call = self._open.call(entry, said, settings if type(settings) is dict else models.NOTHING)
         self._silent[entry.key] = call
+        note_config(call, said.get("metadata"), said.get("tags"))
         return call
 
     def _note(self, said: Mapping[str, Any]) -> Entry | None:
@@ -330,6 +349,7 @@ class ObservabilityHandler(BaseCallbackHandler):
             entry = self._note(said)
             if entry is not None:
                 self._open.tool(entry, said.get("name") or _name_in(serialized), kind, said.get("tool_call_id"))
+                note_config(entry.run, said.get("metadata"), said.get("tags"))
                 if entry.run is not None:
                     entry.run.set_input(asked)
 

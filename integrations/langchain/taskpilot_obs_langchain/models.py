@@ -42,6 +42,8 @@ _SERVED_BY_VENDOR: Final = frozenset(
     {"ai21", "anthropic", "aws.bedrock", "cohere", "gcp.gemini", "mistral_ai", "openai", "perplexity", "writer", "x_ai"}
 )
 _SOUND: Final = frozenset({"audio", "video", "input_audio"})
+_FILES: Final = frozenset({"media", "file"})
+_VIDEO_HOSTS: Final = ("youtube.com/", "youtu.be/")
 _MAKES_MEDIA: Final = ("image", "native-audio", "live")
 """In the names of Google's models that answer with more than text."""
 DROPS_MODALITIES: Final = frozenset({"gcp.gemini", "gcp.vertex_ai"})
@@ -149,8 +151,29 @@ def has_sound(messages: Sequence[BaseMessage]) -> bool:
 def _is_sound(part: object) -> bool:
     if not isinstance(part, Mapping):
         return False
+    if part.get("type") in _SOUND:
+        return True
     media_type = part.get("mime_type")
-    return part.get("type") in _SOUND or (isinstance(media_type, str) and media_type.partition("/")[0] in _SOUND)
+    if isinstance(media_type, str):
+        return media_type.partition("/")[0] in _SOUND
+    address = _address_of(part)
+    if address is None:
+        return False
+    if address.startswith("data:"):
+        return address[len("data:") :].partition("/")[0] in _SOUND
+    # A file of Google's without a type may be anything; a page of YouTube's is a video.
+    return part.get("type") in _FILES or any(host in address for host in _VIDEO_HOSTS)
+
+
+def _address_of(part: Mapping[str, Any]) -> str | None:
+    """Where a part's content is, in the spellings of LangChain, OpenAI and Google."""
+    for key in ("file_uri", "fileUri", "url", "image_url", "file_data", "data"):
+        found = part.get(key)
+        if isinstance(found, Mapping):
+            found = found.get("url") or found.get("file_uri") or found.get("fileUri")
+        if isinstance(found, str):
+            return found
+    return None
 
 
 def plain(messages: Sequence[BaseMessage]) -> list[dict[str, object]]:

@@ -54,13 +54,14 @@ class PrometheusExporter:
         self,
         registry: CollectorRegistry | None = None,
         *,
+        namespace: str = "",
         service: str = "",
         service_version: str = "",
         version: str = "",
         drain: Callable[[], None] | None = None,
         counters: InternalCounters | None = None,
     ) -> None:
-        self._families = families_of(registry)
+        self._families = families_of(registry, namespace)
         self._drain = drain
         self._counters = counters
         self._runs = Runs(self._families)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -63,6 +64,9 @@ class Level:
     def __init__(self, gauges: tuple[Gauge, ...]) -> None:
         self.gauges = gauges
         self.change = 0
+
+
+logger = logging.getLogger("taskpilot_obs")
 
 
 class Family(Generic[M]):
@@ -139,7 +143,8 @@ class Families:
     them between two batches, never in the middle of one.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, namespace: str = "") -> None:
+        self._namespace = namespace
         self.admission = Admission()
         self.sources: weakref.WeakSet[Drainable] = weakref.WeakSet()
         self.active: dict[str, Level] = {}
@@ -153,13 +158,15 @@ class Families:
         self.gauge(semconv.START_TIME).child().set(time.time())
         self._held_for_fork = 0
         self._reset()
+        _unregister_earlier_import(registry)
         try:
             registry.register(self)
         except ValueError as error:
             raise ConfigurationError(
-                f"the registry already has a metric named like one of this library's ({error}): "
-                "rename yours, or give configure() a registry of its own"
+                f"the registry already has a metric named like one of this library's ({error}): rename yours, "
+                "put a prefix before ours with configure(namespace=…), or give configure() a registry of its own"
             ) from error
+        registry.__dict__.setdefault(_MARK, []).append(self)
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
@@ -233,14 +240,16 @@ class Families:
     def _create(self, metric: Metric) -> Counter | Gauge | BulkHistogram:
         name, text, labels = metric.name, metric.help, metric.labels
         if metric.kind is Kind.COUNTER:
-            counter = Counter(name, text, labels, registry=None)
+            counter = Counter(name, text, labels, namespace=self._namespace, registry=None)
             self._counters[name] = Family(metric, counter, self)
             return counter
         if metric.kind is Kind.HISTOGRAM:
-            histogram = BulkHistogram(name, text, labels, registry=None, buckets=metric.buckets)
+            histogram = BulkHistogram(
+                name, text, labels, namespace=self._namespace, registry=None, buckets=metric.buckets
+            )
             self._histograms[name] = Family(metric, histogram, self)
             return histogram
-        gauge = Gauge(name, text, labels, registry=None, multiprocess_mode=_mode(metric))
+        gauge = Gauge(name, text, labels, namespace=self._namespace, registry=None, multiprocess_mode=_mode(metric))
         self._gauges[name] = Family(metric, gauge, self)
         return gauge
 
@@ -270,30 +279,54 @@ def _mode(metric: Metric) -> Literal["livesum", "livemax", "min"]:
     return "livesum" if metric in _SUMMED_GAUGES else "livemax"
 
 
-_shared: weakref.WeakKeyDictionary[CollectorRegistry, Families] = weakref.WeakKeyDictionary()
+_MARK = "taskpilot_obs_families"
+"""The attribute of a registry that holds our collectors in it, where a second import of this module finds them."""
+
+
+def _unregister_earlier_import(registry: CollectorRegistry) -> None:
+    """Take out what an earlier import of this module registered: a reloading server imports everything again."""
+    found = registry.__dict__.get(_MARK, ())
+    for earlier in [each for each in found if type(each) is not Families]:
+        logger.warning("taskpilot_obs was imported a second time: its metrics begin again at 0")
+        registry.unregister(earlier)
+        found.remove(earlier)
+
+
+_shared: weakref.WeakKeyDictionary[CollectorRegistry, dict[str, Families]] = weakref.WeakKeyDictionary()
 _shared_lock = threading.Lock()
+namespaces: set[str] = set()
+"""Prefixes that this process has put before its families."""
 
 
-def families_of(registry: CollectorRegistry | None = None) -> Families:
+def _all() -> list[Families]:
+    return [families for named in list(_shared.values()) for families in named.values()]
+
+
+def families_of(registry: CollectorRegistry | None = None, namespace: str = "") -> Families:
     """The families in a registry (default: prometheus_client's own), created at the first call.
+
+    Args:
+        registry: where they live.
+        namespace: the prefix of every name, without the underscore that follows it; empty for none.
 
     Raises:
         ConfigurationError: the registry has a metric of the same name, or PROMETHEUS_MULTIPROC_DIR is no directory.
     """
     registry = REGISTRY if registry is None else registry
     with _shared_lock:
-        families = _shared.get(registry)
-        if families is None:
+        named = _shared.setdefault(registry, {})
+        if namespace not in named:
             if MULTIPROCESS:
                 _require_directory()
-            families = _shared[registry] = Families(registry)
-        return families
+            named[namespace] = Families(registry, namespace)
+            namespaces.add(namespace)
+        return named[namespace]
 
 
 def drain_all() -> None:
     """Book everything that was handed over so far, for any registry of this process."""
     with _shared_lock:
-        every = list(_shared.values())
+        every = _all()
     for families in every:
         families.drain()
 
@@ -305,12 +338,18 @@ def _require_directory() -> None:
             f"{VARIABLE} is {path!r}, which is no directory: create it before the service starts, "
             "and empty it between runs"
         )
-    mark_namespace(Path(path))
+    try:
+        mark_namespace(Path(path))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{VARIABLE} is {path!r}, which this process cannot write to ({error.strerror}): "
+            "give it a directory of its own, with the right to write for the user that runs the service"
+        ) from error
 
 
 def _each(method: str) -> Callable[[], None]:
     def call() -> None:
-        for families in list(_shared.values()):
+        for families in _all():
             getattr(families, method)()
 
     return call

@@ -13,11 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families as plain_fam
 
 from taskpilot_obs.exceptions import SourceError
 from taskpilot_obs.exporters.prometheus.scrape import source
+from taskpilot_obs.semconv import INFO, METRICS
 
 Registry = CollectorRegistry
 """For those who pass a registry on without speaking prometheus_client."""
 ACCEPT: Final = f"{CONTENT_TYPE_LATEST.split(';')[0]};version=0.0.4"
 """What to ask a `/metrics` endpoint for."""
+_SUFFIXES: Final = ("", "_bucket", "_count", "_sum", "_created")
+_OURS: Final = frozenset(metric.name + suffix for metric in METRICS for suffix in _SUFFIXES)
 _OPEN_METRICS: Final = "application/openmetrics-text"
 
 
@@ -69,7 +72,15 @@ def parse_text(text: str, content_type: str = "") -> list[Sample]:
 
 
 def _flat(families: Iterable[_Family]) -> Iterator[Sample]:
-    for family in families:
-        for sample in family.samples:
-            if isfinite(sample.value):
-                yield Sample(sample.name, sample.labels, float(sample.value))
+    """Finite samples, by the names of the contract: what `configure(namespace=…)` put before them is taken off."""
+    raw = [sample for family in families for sample in family.samples if isfinite(sample.value)]
+    prefixes = {sample.name.removesuffix(INFO.name) for sample in raw if sample.name.endswith(f"_{INFO.name}")}
+    for sample in raw:
+        yield Sample(_without(prefixes, sample.name), sample.labels, float(sample.value))
+
+
+def _without(prefixes: Iterable[str], name: str) -> str:
+    for prefix in prefixes:
+        if name.startswith(prefix) and name.removeprefix(prefix) in _OURS:
+            return name.removeprefix(prefix)
+    return name

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS, drain_all
+from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS, drain_all, namespaces
 from taskpilot_obs.exporters.prometheus.multiprocess import workers
 from taskpilot_obs.semconv import METRICS, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from prometheus_client.metrics_core import Metric
 
@@ -49,18 +49,44 @@ class _WithoutCreated:
 
     def collect(self) -> Iterable[Metric]:
         for metric in self._inner.collect():
-            if metric.name in _OURS:
+            if _is_ours(metric.name):
                 metric.samples = [sample for sample in metric.samples if not sample.name.endswith(_CREATED)]
             yield metric
 
 
-def render(registry: CollectorRegistry | None = None, accept: str = "") -> tuple[bytes, str]:
+def _is_ours(name: str) -> bool:
+    return name in _OURS or any(name.removeprefix(f"{namespace}_") in _OURS for namespace in namespaces)
+
+
+class _Selected:
+    """Some families, by the names of their samples, as `?name[]=` asks for them."""
+
+    def __init__(self, inner: Source, names: Collection[str]) -> None:
+        self._inner = inner
+        self._names = frozenset(names)
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._inner.collect():
+            metric.samples = [sample for sample in metric.samples if sample.name in self._names]
+            if metric.samples:
+                yield metric
+
+
+def render(
+    registry: CollectorRegistry | None = None, accept: str = "", names: Collection[str] = ()
+) -> tuple[bytes, str]:
     """The exposition and its content type, in the format that an `Accept` header asks for.
 
     OpenMetrics, which Prometheus asks for and which alone carries exemplars, or else the classic text format.
+
+    Args:
+        registry: what to read; default is prometheus_client's own.
+        accept: the header.
+        names: the names of the samples that are asked for; all when empty.
     """
     try:
         encoder, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # a version that cannot be compared
         encoder, content_type = choose_encoder("")
-    return encoder(_WithoutCreated(source(registry))), content_type
+    everything = _WithoutCreated(source(registry))
+    return encoder(_Selected(everything, names) if names else everything), content_type

@@ -25,7 +25,7 @@ NAMES: Final = {
     "p95_latency_ms": "Latency, p95",
     "cost_per_successful_task_usd": "Cost per successful task",
     "user_confirmed_correctness_percent": "Confirmed correct",
-    "policy_violation_rate_percent": "Policy violations per 100 tasks",
+    "policy_violation_rate_percent": "Policy violations",
 }
 
 
@@ -123,7 +123,8 @@ def _wrong_now(ask: Questions, day: Stats) -> Iterator[Notice]:
         elif status.projected is not None and status.projected > status.limit:
             yield Notice("warn", f"Budget {whose}: at this rate its {status.period} ends over its limit", "/budgets")
     if day.cost_coverage is not None and day.cost_coverage < 1:
-        names = [name for name, part in day.by_model.items() if (part.cost_coverage or 0.0) < 1]
+        parts = sorted(day.by_model.items(), key=lambda item: item[1].cost_coverage or 0.0)
+        names = [name for name, part in parts if (part.cost_coverage or 0.0) < 1]
         listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")  # noqa: PLR2004
         yield Notice("warn", f"{figures.share(1 - day.cost_coverage)} of calls have no known price: {listed}", "/costs")
     for name, part in day.by_provider.items():

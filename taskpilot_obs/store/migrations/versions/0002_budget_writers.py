@@ -24,3 +24,8 @@ def upgrade() -> None:
         sa.Column("booked_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("writer"),
     )
+
+
+def downgrade() -> None:
+    """Drop it."""
+    op.drop_table("budget_writers")

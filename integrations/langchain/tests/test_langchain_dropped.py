@@ -1,0 +1,112 @@
+"""What LangChain's packages drop is never booked as complete: each way is partial, and the documented table is true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
+from taskpilot_obs_langchain import ObservabilityHandler
+from taskpilot_obs_langchain.dropped import WAYS, Way
+
+from taskpilot_obs.records import Invocation, Pricing
+from taskpilot_obs.testing import Captured
+
+DOCS = Path(__file__).parents[3] / "docs" / "langchain.md"
+LS = {
+    "anthropic": ("anthropic", "claude-sonnet-4-5"),
+    "aws.bedrock": ("amazon_bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0"),
+    "mistral_ai": ("mistral", "voxtral-small-latest"),
+    "deepseek": ("deepseek", "deepseek-chat"),
+    "moonshotai": ("moonshot", "kimi-k2-0905-preview"),
+    "together": ("together", "moonshotai/Kimi-K2-Instruct-0905"),
+    "databricks": ("databricks", "claude-sonnet-4-5"),
+    "litellm": ("litellm", "anthropic/claude-sonnet-4-5"),
+    "groq": ("groq", "moonshotai/kimi-k2-instruct-0905"),
+    "fireworks": ("fireworks", "accounts/fireworks/models/kimi-k2-instruct-0905"),
+    "perplexity": ("perplexity", "sonar-pro"),
+    "x_ai": ("xai", "grok-4-fast"),
+    "openrouter": ("openrouter", "anthropic/claude-sonnet-4.5"),
+    "deepinfra": ("deepinfra", "moonshotai/Kimi-K2-Instruct-0905"),
+}
+
+
+def answer(way: Way, usage: dict[str, Any], *, content: Any = "Yes.", **about: Any) -> None:
+    """One call as LangChain announces it, answered with this usage."""
+    handler, run_id = ObservabilityHandler(), uuid4()
+    provider, model = LS[way.providers[0]]
+    metadata = {"ls_provider": provider, "ls_model_name": model}
+    handler.on_chat_model_start({}, [[HumanMessage("hi")]], run_id=run_id, metadata=metadata)
+    if way.streamed:
+        handler.on_llm_new_token("Y", run_id=run_id, chunk=ChatGenerationChunk(message=AIMessageChunk(content="Y")))
+    message = AIMessage(content, usage_metadata=usage, response_metadata={"model_name": model, **about})
+    handler.on_llm_end(LLMResult(generations=[[ChatGeneration(message=message)]]), run_id=run_id)
+
+
+def label(way: Way) -> str:
+    return f"{way.model_class} at {way.providers[0]}, {'streamed' if way.streamed else 'whole'}"
+
+
+@pytest.mark.parametrize("way", WAYS, ids=label)
+def test_what_a_package_drops_is_not_booked_as_complete(way: Way, seen: Captured[Invocation]) -> None:
+    """Where a number that has its own price is dropped, the call is partial or has no price; never fully priced."""
+    written = {"cache_creation": 40} if way.dropped == ("cache_write_1h_tokens",) else {}
+    usage = {"input_tokens": 100, "output_tokens": 5, "total_tokens": 105, "input_token_details": written}
+    answer(way, usage)
+    (run,) = seen
+    assert run.usage is not None
+    assert run.usage[:2] == (100, 5)
+    assert run.pricing in (Pricing.PARTIAL, Pricing.UNPRICED)
+
+
+def test_what_is_handed_on_is_complete(seen: Captured[Invocation]) -> None:
+    """A stream that states its cache reads, or wrote nothing into the cache, is priced in full."""
+    usage = {"input_tokens": 100, "output_tokens": 5, "total_tokens": 105}
+    answer(WAYS[0], usage | {"input_token_details": {"cache_read": 60, "cache_creation": 0}})
+    deepseek = next(way for way in WAYS if way.providers == ("deepseek",))
+    answer(deepseek, usage | {"input_token_details": {"cache_read": 60}})
+    assert [(run.pricing, run.price_gap) for run in seen] == [(Pricing.PRICED, None)] * 2
+
+
+def test_a_zero_beside_an_answer_is_unknown(seen: Captured[Invocation]) -> None:
+    """LangChain's 0 stands where the provider stated nothing: an answer takes tokens, so the usage is missing."""
+    usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    answer(WAYS[0], usage)
+    answer(WAYS[0], {"input_tokens": 10, "output_tokens": 0, "total_tokens": 10})
+    nothing, half = seen
+    assert (nothing.is_usage_missing, nothing.pricing) == (True, Pricing.UNPRICED)
+    assert (half.usage and half.usage.output_tokens, half.pricing) == (None, Pricing.UNPRICED)
+
+
+def test_blocks_of_an_answer_tell_what_is_billed_besides(seen: Captured[Invocation]) -> None:
+    """A server's tool, or a fallback to another model, is seen in the content where the usage is not handed on."""
+    usage = {"input_tokens": 100, "output_tokens": 5, "total_tokens": 105, "input_token_details": {"cache_read": 0}}
+    for block in ({"type": "server_tool_use", "name": "web_search"}, {"type": "fallback"}):
+        answer(WAYS[0], usage, content=[block, {"type": "text", "text": "Yes."}])
+    assert [run.price_gap for run in seen] == ["server_tools", "other_model"]
+
+
+def test_mistral_does_not_name_the_model_that_answered(seen: Captured[Invocation]) -> None:
+    """ChatMistralAI repeats the requested model in whole answers, so the answering one stays unknown."""
+    mistral = next(way for way in WAYS if way.providers == ("mistral_ai",))._replace(streamed=False)
+    answer(mistral, {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}, model_provider="mistralai")
+    (run,) = seen
+    assert (run.response_model, run.model) == (None, "voxtral-small-latest")
+
+
+def table() -> str:
+    """The table of the documentation."""
+    lines = ["| class | provider | way | dropped |", "| --- | --- | --- | --- |"]
+    for way in WAYS:
+        dropped = [f"`{name}`" for name in way.dropped] + ["the cost"] * way.cost_dropped
+        mode = "streamed" if way.streamed else "whole"
+        lines.append(f"| `{way.model_class}` | {', '.join(way.providers)} | {mode} | {', '.join(dropped)} |")
+    return "\n".join(lines)
+
+
+def test_the_documented_table_is_that_of_the_ways() -> None:
+    """`docs/langchain.md` lists what is dropped, as these tests prove it."""
+    assert table() in DOCS.read_text(encoding="utf-8"), table()

@@ -1,0 +1,71 @@
+"""What happens to every pipeline when the process ends or forks."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import weakref
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Lasting(Protocol):
+    """What has to be told that the process ends: a pipeline."""
+
+    def shutdown(self, timeout_s: float | None = None) -> bool:
+        """Write what can be written in the time given."""
+
+
+pipelines: weakref.WeakSet[Lasting] = weakref.WeakSet()
+
+
+_before_exit: list[Callable[[], None]] = []
+
+
+def before_exit(action: Callable[[], None]) -> None:
+    """Run `action` when the process ends, before what is queued is written. It must not raise."""
+    _before_exit.append(action)
+
+
+def _at_exit() -> None:
+    interrupt, timeout_s = None, None
+    for action in _before_exit:
+        action()
+    for pipeline in list(pipelines):
+        try:
+            pipeline.shutdown(timeout_s)
+        except KeyboardInterrupt as error:  # whoever waits for the exit has had enough
+            interrupt, timeout_s = error, 0.0
+            pipeline.shutdown(timeout_s)
+    if interrupt is not None:
+        raise interrupt
+
+
+def shut_down_with_child() -> None:
+    """A child of `multiprocessing` ends without the interpreter's exit handlers, but runs finalizers of its own."""
+    running = sys.modules.get("multiprocessing.process")
+    util = sys.modules.get("multiprocessing.util")
+    if running is not None and util is not None and running.parent_process() is not None:
+        util.Finalize(None, _at_exit, exitpriority=_AFTER_THE_USERS)
+
+
+_AFTER_THE_USERS = -100
+
+
+def _each(method: str) -> Callable[[], None]:
+    def call() -> None:
+        for pipeline in list(pipelines):
+            getattr(pipeline, method)()
+
+    return call
+
+
+atexit.register(_at_exit)
+os.register_at_fork(
+    before=_each("_before_fork"),
+    after_in_parent=_each("_after_fork_in_parent"),
+    after_in_child=_each("_after_fork_in_child"),
+)

@@ -1,0 +1,330 @@
+"""Finished spans of OpenTelemetry's GenAI conventions as invocations, whoever recorded them.
+
+Knows no SDK and no wire format: whoever has spans states them as `FinishedSpan`. Both names of an attribute are read
+where the conventions renamed it. Usage is read from LLM spans alone, because spans of agents repeat the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, NamedTuple
+
+from taskpilot_obs.providers.errors import stated_category
+from taskpilot_obs.providers.names import canonical, canonical_model, infer_provider
+from taskpilot_obs.records import (
+    LLM_OPERATIONS,
+    Invocation,
+    Operation,
+    Rollup,
+    Status,
+    Usage,
+    clean_attributes,
+)
+from taskpilot_obs.semconv import Attr
+from taskpilot_obs.usage.values import StatedError, from_counts
+
+_OPERATIONS: Final = {
+    "chat": Operation.CHAT,
+    "generate_content": Operation.CHAT,
+    "text_completion": Operation.CHAT,
+    "embeddings": Operation.EMBEDDINGS,
+    "execute_tool": Operation.TOOL,
+    "invoke_agent": Operation.AGENT,
+    "invoke_workflow": Operation.WORKFLOW,
+}
+_NAMES: Final = {
+    Operation.TOOL: Attr.TOOL_NAME,
+    Operation.AGENT: Attr.AGENT_NAME,
+    Operation.WORKFLOW: Attr.WORKFLOW_NAME,
+}
+_COUNTS: Final = {
+    "input_tokens": (Attr.INPUT_TOKENS, "gen_ai.usage.prompt_tokens"),
+    "output_tokens": (Attr.OUTPUT_TOKENS, "gen_ai.usage.completion_tokens"),
+    "cache_read_tokens": (Attr.CACHE_READ_TOKENS,),
+    "cache_write_tokens": (Attr.CACHE_WRITE_TOKENS, "gen_ai.usage.cache_creation.input_tokens"),
+    "reasoning_tokens": (Attr.REASONING_TOKENS,),
+}
+"""Fields of `Usage`, and what they are called on spans, today's name first."""
+_TIMEOUTS: Final = ("Timeout", "TimeoutError", "TimeoutException")
+_CANCELLED: Final = frozenset({"CancelledError", "KeyboardInterrupt", "SystemExit"})
+_NS_PER_S: Final = 1_000_000_000
+_DEEPEST: Final = 1_000
+"""Spans above one that are looked at; what lies higher, or in a circle of parents, is not found."""
+
+
+class FinishedSpan(NamedTuple):
+    """One span that has ended, without its SDK or its wire format."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    name: str
+    start_unix_ns: int
+    end_unix_ns: int
+    attributes: Mapping[str, Any]
+    is_error: bool = False
+
+
+class Above(NamedTuple):
+    """What a span inherits from those above it."""
+
+    invocation_id: str | None = None
+    operation: Operation | None = None
+    workflow: str | None = None
+    agent: str | None = None
+    request_id: str | None = None
+    user: str | None = None
+    session: str | None = None
+
+
+def operation_of(span: FinishedSpan) -> Operation | None:
+    """What a span stands for; None for one that is not of the conventions."""
+    return _OPERATIONS.get(str(span.attributes.get(Attr.OPERATION, "")))
+
+
+def identifier(span: FinishedSpan) -> str:
+    """The ID of a span's invocation: stable, so that a span that is sent twice is one row."""
+    return f"{span.trace_id}{span.span_id}"
+
+
+def read_span(span: FinishedSpan, above: Above) -> Invocation | None:
+    """One span as an invocation, without cost and roll-up; None for a span that is not of the conventions."""
+    operation = operation_of(span)
+    if operation is None:
+        return None
+    said = span.attributes.get
+    is_llm = operation in LLM_OPERATIONS
+    usage, inconsistent = _usage(span) if is_llm else (None, False)
+    request_model, response_model = _text(said(Attr.REQUEST_MODEL)), _text(said(Attr.RESPONSE_MODEL))
+    name = _name(span, operation)
+    error_type = _text(said("error.type"))
+    status = _status(span, error_type)
+    model = request_model or response_model
+    return Invocation(
+        status=status,
+        duration_s=max(0, span.end_unix_ns - span.start_unix_ns) / _NS_PER_S,
+        operation=operation,
+        name=name,
+        request_id=_text(said(Attr.REQUEST_ID)) or above.request_id or span.trace_id,
+        invocation_id=identifier(span),
+        parent_id=above.invocation_id,
+        workflow=name if operation is Operation.WORKFLOW else above.workflow,
+        agent=name if operation is Operation.AGENT else _agent(span, above),
+        start_unix_ns=span.start_unix_ns,
+        trace_id=span.trace_id,
+        span_id=span.span_id,
+        sampled=True,
+        tenant=_text(said(Attr.TENANT_ID)),
+        user=_text(said(Attr.USER_ID)) or above.user,
+        session=_text(said(Attr.SESSION_ID)) or _text(said(Attr.CONVERSATION_ID)) or above.session,
+        request_model=request_model if is_llm else None,
+        provider=_provider(span, model) if is_llm else None,
+        attributes=clean_attributes(_own_attributes(span)),
+        is_task=_is_task(operation, above),
+        error_type=error_type,
+        error_category=_category(span, status, error_type) if is_llm else None,
+        usage=usage,
+        usage_inconsistent=inconsistent,
+        cost=_cost(said(Attr.COST)) if is_llm else None,
+        cost_source="caller" if is_llm and _cost(said(Attr.COST)) is not None else None,
+        response_model=response_model if is_llm else None,
+        streaming=said(Attr.REQUEST_STREAM) is True,
+        cached=said(Attr.CACHED) if isinstance(said(Attr.CACHED), bool) else None,
+        ttft_s=_seconds(said(Attr.RESPONSE_FIRST_CHUNK)) if is_llm else None,
+        canonical_model=canonical_model(model) if is_llm and model else None,
+    )
+
+
+class SpansRead(NamedTuple):
+    """What the spans of a trace came to."""
+
+    runs: dict[str, Invocation]
+    """By span ID."""
+    above: dict[str, Above]
+    """What each span hands down, by span ID; those that are not of the conventions too."""
+
+
+def read_spans(spans: Iterable[FinishedSpan], known: Mapping[str, Above] | None = None) -> SpansRead:
+    """The invocations of one trace by span ID, each beneath its nearest ancestor of the conventions.
+
+    An LLM span beneath an LLM span is the same call, seen by a framework and by the client that it uses: the outer one
+    stays, with the usage of the inner one where it has none. Agents and workflows add up what lies beneath them.
+
+    Args:
+        spans: finished spans of one trace, in any order.
+        known: what spans that were read earlier hand down, by span ID.
+    """
+    by_id = {span.span_id: span for span in spans}
+    found: dict[str, Invocation] = {}
+    above: dict[str, Above] = dict(known or {})
+    for span in by_id.values():
+        for one in _from_the_top(span, by_id, above):
+            handed = above.get(one.parent_id or "", Above())
+            read = read_span(one, handed)
+            if read is not None and read.operation in LLM_OPERATIONS and handed.operation in LLM_OPERATIONS:
+                _fold(found, one, read, by_id)
+                read = None
+            if read is not None:
+                found[one.span_id] = read
+            above[one.span_id] = handed if read is None else below(read)
+    return SpansRead(_rolled_up(found), above)
+
+
+def below(run: Invocation) -> Above:
+    """What an invocation hands down to the spans beneath it."""
+    return Above(run.invocation_id, run.operation, run.workflow, run.agent, run.request_id, run.user, run.session)
+
+
+def _from_the_top(
+    span: FinishedSpan, by_id: Mapping[str, FinishedSpan], done: Mapping[str, Above]
+) -> Iterator[FinishedSpan]:
+    """The spans above one that are not read yet, the highest first, and then itself."""
+    chain: list[FinishedSpan] = []
+    seen: set[str] = set()
+    at: FinishedSpan | None = span
+    while at is not None and at.span_id not in done and at.span_id not in seen and len(chain) < _DEEPEST:
+        chain.append(at)
+        seen.add(at.span_id)
+        at = by_id.get(at.parent_id or "")
+    yield from reversed(chain)
+
+
+def _fold(
+    found: dict[str, Invocation], span: FinishedSpan, inner: Invocation, by_id: Mapping[str, FinishedSpan]
+) -> None:
+    at = by_id.get(span.parent_id or "")
+    for _ in range(_DEEPEST):
+        if at is None:
+            return
+        outer = found.get(at.span_id)
+        if outer is not None:
+            missing = {
+                name: getattr(inner, name)
+                for name in ("usage", "response_model", "provider", "ttft_s", "cost", "cost_source")
+                if getattr(outer, name) is None
+            }
+            found[at.span_id] = outer._replace(**missing)
+            return
+        at = by_id.get(at.parent_id or "")
+
+
+def _rolled_up(found: Mapping[str, Invocation]) -> dict[str, Invocation]:
+    by_invocation = {run.invocation_id: key for key, run in found.items()}
+    sums = {key: Rollup() for key, run in found.items() if run.operation in (Operation.AGENT, Operation.WORKFLOW)}
+    for run in found.values():
+        share = _share(run)
+        parent = by_invocation.get(run.parent_id or "")
+        for _ in range(_DEEPEST):
+            if parent is None or share is None:
+                break
+            if parent in sums:
+                sums[parent] = _added(sums[parent], share)
+            parent = by_invocation.get(found[parent].parent_id or "")
+    return {key: run._replace(rollup=sums[key]) if key in sums else run for key, run in found.items()}
+
+
+def _share(run: Invocation) -> Rollup | None:
+    if run.operation is Operation.TOOL:
+        return Rollup(tool_calls=1)
+    if run.operation not in LLM_OPERATIONS:
+        return None
+    usage = run.usage or Usage()
+    return Rollup(
+        usage.input_tokens or 0,
+        usage.output_tokens or 0,
+        run.cost or Decimal(0),
+        llm_calls=1,
+        unpriced_calls=int(run.cost is None and not run.cached),
+    )
+
+
+def _added(one: Rollup, other: Rollup) -> Rollup:
+    return one._replace(
+        input_tokens=one.input_tokens + other.input_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+        cost=one.cost + other.cost,
+        llm_calls=one.llm_calls + other.llm_calls,
+        unpriced_calls=one.unpriced_calls + other.unpriced_calls,
+        tool_calls=one.tool_calls + other.tool_calls,
+    )
+
+
+def _name(span: FinishedSpan, operation: Operation) -> str:
+    stated = _text(span.attributes.get(_NAMES[operation])) if operation in _NAMES else None
+    given = str(span.attributes.get(Attr.OPERATION, ""))
+    return stated or span.name.removeprefix(f"{given} ") or given
+
+
+def _agent(span: FinishedSpan, above: Above) -> str | None:
+    return above.agent or _text(span.attributes.get(Attr.AGENT_NAME))
+
+
+def _is_task(operation: Operation, above: Above) -> bool:
+    if operation is Operation.WORKFLOW:
+        return True
+    return operation is Operation.AGENT and above.workflow is None and above.agent is None
+
+
+def _status(span: FinishedSpan, error_type: str | None) -> Status:
+    stated = span.attributes.get(Attr.STATUS)
+    if isinstance(stated, str) and stated in {status.value for status in Status}:
+        return Status(stated)
+    if not span.is_error and error_type is None:
+        return Status.SUCCESS
+    kind = (error_type or "").rpartition(".")[2]
+    if kind in _CANCELLED:
+        return Status.CANCELLED
+    return Status.TIMEOUT if kind.endswith(_TIMEOUTS) or kind == "timeout" else Status.ERROR
+
+
+def _category(span: FinishedSpan, status: Status, error_type: str | None) -> str | None:
+    if status is Status.SUCCESS:
+        return None
+    if status is Status.TIMEOUT:
+        return "timeout"
+    code = span.attributes.get("http.response.status_code")
+    return stated_category(StatedError(code if isinstance(code, int) else None, error_type or ""))
+
+
+def _provider(span: FinishedSpan, model: str | None) -> str | None:
+    stated = _text(span.attributes.get(Attr.PROVIDER)) or _text(span.attributes.get("gen_ai.system"))
+    return canonical(stated) if stated else infer_provider(model)
+
+
+def _usage(span: FinishedSpan) -> tuple[Usage | None, bool]:
+    counts = {
+        field: next((span.attributes[name] for name in names if name in span.attributes), None)
+        for field, names in _COUNTS.items()
+    }
+    if all(value is None for value in counts.values()):
+        return None, False
+    return from_counts(**counts)
+
+
+def _own_attributes(span: FinishedSpan) -> dict[str, object]:
+    found = {
+        name.removeprefix(Attr.USER_PREFIX): value
+        for name, value in span.attributes.items()
+        if name.startswith(Attr.USER_PREFIX)
+    }
+    prompt = _text(span.attributes.get("gen_ai.prompt.name"))
+    return {**found, **({"prompt_name": prompt} if prompt else {})}
+
+
+def _cost(value: object) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() and amount >= 0 else None
+
+
+def _seconds(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

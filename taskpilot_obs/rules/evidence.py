@@ -1,0 +1,88 @@
+"""When a threshold alert may speak: on enough events, bad ones among them, and only while they go on.
+
+A value over "the shortest window with enough events" alone would fire again at night, when less traffic makes the
+window longer until it reaches an incident that is over. So an alert needs bad events in the last hour as well, and a
+good value over the last minutes acquits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from taskpilot_obs.rules.promql import Scope, recent, seconds
+from taskpilot_obs.rules.settings import Evidence, Settings
+from taskpilot_obs.rules.wording import evidence
+
+FIRST_SEEN = "job:taskpilot_obs_first_seen:timestamp_seconds"
+"""Recorded with the telemetry: since when the rules know a job."""
+
+
+class Windows(NamedTuple):
+    """The windows that an alert looks at besides that of its value."""
+
+    acquitting: str
+    recent: str
+    longer: str
+
+
+RUNS = Windows("5m", "1h", "6h")
+"""For whatever happens with each run."""
+VERDICTS = Windows("1h", "6h", "1d")
+"""For feedback of users, which is rarer."""
+
+
+class Watched(NamedTuple):
+    """A recorded value and the events that it rests on."""
+
+    value: str
+    """Record of the value over the shortest window with enough events."""
+    over: Callable[[str], str]
+    """Record of the value over one window."""
+    total: Callable[[str], str]
+    """Expression of all events in a window."""
+    bad: Callable[[str], str]
+    """Expression of the bad ones."""
+    min_events: int
+    outright: bool = False
+    """Whether events that are all bad suffice, however few (two at least)."""
+    windows: Windows = RUNS
+
+    def holds(self, condition: str, needed: Evidence) -> str:
+        """The value where it meets the condition, on enough bad events, and still.
+
+        Args:
+            condition: a comparison, such as `< 0.9`.
+            needed: how many events it takes.
+        """
+        acquitting, now, longer = self.windows
+        bad, total, least = self.bad(now), self.total(now), needed.min_bad
+        few = f"{bad} >= {least - 1} and {total} < {self.min_events} and {self.bad(longer)} >= {least}"
+        enough = f"{self.value} {condition}\n  and ({bad} >= {least} or {few})"
+        if self.outright:
+            enough += f"\n  or\n  {self.over(now)} {condition} and {bad} >= {least - 1} and {bad} >= 0.99 * {total}"
+        acquitted = f"{self.total(acquitting)} >= {needed.acquitting_events}"
+        return f"(\n  {enough}\n)\nunless\n({acquitted} unless {self.over(acquitting)} {condition})"
+
+
+def recent_value(settings: Settings, value: Callable[[str], str], events: Callable[[str], str], min_events: int) -> str:
+    """The value over the shortest window with enough events; the first of them, minutes long, needs more."""
+    fast = (settings.evidence.fast_window, max(settings.evidence.fast_min_events, min_events))
+    windows = [fast, *((window, min_events) for window in settings.recent_windows)]
+    return recent([(value(window), events(window), least) for window, least in windows])
+
+
+def known_for(scope: Scope, window: str | int) -> str:
+    """Right side of an `and`: jobs that the rules have known for that long (a duration, or seconds)."""
+    length = window if isinstance(window, int) else seconds(window)
+    return f"on ({scope.by()}) (time() - {FIRST_SEEN} >= {length})"
+
+
+def history_share(scope: Scope, period: str) -> str:
+    """How much of a period the rules have known each job, 0 to 1, to multiply by."""
+    return f"on ({scope.by()}) group_left () clamp_max((time() - {FIRST_SEEN}) / {seconds(period)}, 1)"
+
+
+def stated(windows: Sequence[str], settings: Settings, min_events: int, what: str) -> str:
+    """Which window a recent value speaks of, for descriptions."""
+    return evidence((settings.evidence.fast_window, *windows), min_events, what)

@@ -1,0 +1,217 @@
+"""Erasing one user or one tenant: rows, summaries, feedback, budgets and what waits in the spool.
+
+Rows go in transactions of some milliseconds that also mark their hours, so that every statistic is that of what is
+left, at once and after summing up. What cannot be taken out is listed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import delete, func, literal, literal_column, or_, select
+
+from taskpilot_obs.budgets.model import digested
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.store import on_sqlite
+from taskpilot_obs.store.access import opened
+from taskpilot_obs.store.aggregate import aggregate_summaries, sum_up_without_rows
+from taskpilot_obs.store.erase_files import Leftover, in_audit_log, in_spool
+from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
+from taskpilot_obs.store.marks import deleted_from
+from taskpilot_obs.store.retention import delete_in_small_steps
+from taskpilot_obs.store.rows import stored_text
+from taskpilot_obs.store.segments import floor_hour
+from taskpilot_obs.store.spool import default_directory
+from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, SUMMARIES, VIOLATIONS
+from taskpilot_obs.store.writer import mark_changed
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from sqlalchemy import ColumnElement, Connection, Table
+
+    from taskpilot_obs.store.engine import Store
+
+_OTHER_ROWS: Final = (AGENT_RUNS, FEEDBACK, VIOLATIONS)
+_LEDGERS: Final = (BUDGET_RESERVATIONS, BUDGET_LEDGER)
+_FIRST_ROWS: Final = 100
+_MOST_ROWS: Final = 2_000
+_TARGET_S: Final = 0.010
+SPOOL: Final = "spool"
+
+
+class Erasure(NamedTuple):
+    """What was erased, or would be."""
+
+    erased: dict[str, int]
+    """How many rows of each table; under `spool`, rows that waited on the disk of this machine."""
+    out_of_reach: tuple[Leftover, ...]
+    """Where records of the subject are left, and what to do about them."""
+
+
+class Subject(NamedTuple):
+    """Whose records are erased."""
+
+    column: str
+    value: str
+    scope: str
+    """The key of budget scopes that names it."""
+    given: str
+    """The name as the application spells it."""
+
+    def of(self, table: Table) -> ColumnElement[bool]:
+        """The subject's rows of a table."""
+        return table.c[self.column] == self.value
+
+    def in_ledger(self, table: Table) -> ColumnElement[bool]:
+        """The lines of budgets that are split by the subject. `LIKE` would take `Ann` for `ann` on SQLite."""
+        named = (json.dumps({self.scope: name}, ensure_ascii=False)[1:-1] for name in (self.given, self.value))
+        hashed = json.dumps({self.scope: digested(self.given)})[1:-1]
+        return or_(*(func.replace(table.c.scope_key, part, "") != table.c.scope_key for part in {*named, hashed}))
+
+
+def erase(
+    *,
+    user: str | None = None,
+    tenant: str | None = None,
+    store: str | Store | None = None,
+    spool_dir: str | PathLike[str] | None = None,
+    audit_log: str | PathLike[str] | None = None,
+    dry_run: bool = False,
+) -> Erasure:
+    """Erase every record of one user or of one tenant, as `docs/privacy.md` describes.
+
+    Writers wait for some milliseconds at most. Records that arrive later are stored as before.
+
+    Args:
+        user: as in `request_context(user_id=…)`; give this or `tenant`.
+        tenant: as in `request_context(tenant_id=…)`.
+        store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
+        spool_dir: where records of this machine wait, if not in the default folder.
+        audit_log: an audit log to look through; its records cannot be taken out, and are listed.
+        dry_run: count what would be erased, and change nothing.
+
+    Raises:
+        ConfigurationError: neither or both are given, an empty name, or no store is named.
+        StoreError: the store cannot be used; what was erased before stays erased.
+    """
+    subject = _subject(user, tenant)
+    with opened(store) as opened_store:
+        opened_store.require_current()
+        folder = spool_dir or default_directory(opened_store.target.key)
+        spooled, left = (0, ()) if opened_store.is_sqlite else in_spool(folder, subject, dry_run=dry_run)
+        erased = {SPOOL: spooled, **(_counted if dry_run else _erased)(opened_store, subject)}
+        sums = _kept_sums(opened_store, subject)
+    logged = () if audit_log is None else in_audit_log(audit_log, subject)
+    return Erasure(erased, (*left, *sums, *logged))
+
+
+def _subject(user: str | None, tenant: str | None) -> Subject:
+    if (user is None) == (tenant is None):
+        raise ConfigurationError("erase: give either a user or a tenant")
+    column, scope, given = ("user_id", "user", user) if tenant is None else ("organization_id", "tenant", tenant)
+    value = stored_text(given)
+    if not given or not value:
+        raise ConfigurationError(f"erase: given an empty {scope}; give the name that the records have")
+    return Subject(column, value, scope, given)
+
+
+def _counted(store: Store, subject: Subject) -> dict[str, int]:
+    found: dict[str, int] = {}
+    with store.reading() as connection:
+        for table, where in _what(subject):
+            found[table.name] = connection.execute(select(func.count()).select_from(table).where(where)).scalar_one()
+    return found
+
+
+def _what(subject: Subject) -> list[tuple[Table, ColumnElement[bool]]]:
+    rows = [(table, subject.of(table)) for table in (LLM_CALLS, *_OTHER_ROWS)]
+    rows += [(SUMMARIES, subject.of(SUMMARIES))] if subject.column in SUMMARIES.c else []
+    return [*rows, *((table, subject.in_ledger(table)) for table in _LEDGERS)]
+
+
+def _erased(store: Store, subject: Subject) -> dict[str, int]:
+    lines = _counted(store, subject).get(SUMMARIES.name)
+    _overwrite(store, "ON")
+    try:
+        found = {LLM_CALLS.name: _erase_calls(store, subject)}
+        for table in _OTHER_ROWS:
+            found[table.name] = delete_in_small_steps(store, table, subject.of(table))
+        if lines is not None:
+            _erase_sums(store, subject)
+            found[SUMMARIES.name] = lines
+        for table in _LEDGERS:
+            found[table.name] = delete_in_small_steps(store, table, subject.in_ledger(table))
+        aggregate_summaries("daily", None, store=store)
+    finally:
+        _overwrite(store, "OFF")
+    if store.is_sqlite:
+        on_sqlite.scrub(store)
+    return found
+
+
+def _overwrite(store: Store, state: str) -> None:
+    """Whether SQLite overwrites with zeros what it deletes."""
+    if store.is_sqlite:
+        with store.writing() as connection:
+            connection.exec_driver_sql(f"PRAGMA secure_delete={state}")
+
+
+def _erase_calls(store: Store, subject: Subject) -> int:
+    erased, rows = 0, _FIRST_ROWS
+    while True:
+        started = time.perf_counter()
+        with store.writing() as connection:
+            gone = _erase_some(connection, subject, rows)
+        took = time.perf_counter() - started
+        erased += gone
+        if gone < rows:
+            return erased
+        rows = max(_FIRST_ROWS // 4, min(_MOST_ROWS, int(rows * _TARGET_S / max(took, 1e-4))))
+        time.sleep(took)
+
+
+def _erase_some(connection: Connection, subject: Subject, rows: int) -> int:
+    """Delete some calls, and note in the same transaction that their hours have changed."""
+    row: Any = literal_column("rowid" if connection.dialect.name == "sqlite" else "ctid")
+    some = select(row).select_from(LLM_CALLS).where(subject.of(LLM_CALLS)).order_by(LLM_CALLS.c.created_at).limit(rows)
+    gone = delete(LLM_CALLS).where(row.in_(some)).returning(LLM_CALLS.c.created_at)
+    moments = connection.execute(gone).scalars().all()
+    hours = sorted({floor_hour(moment) for moment in moments})
+    if hours:
+        mark_changed(connection, "hourly", hours)
+    return len(moments)
+
+
+def _erase_sums(store: Store, subject: Subject) -> None:
+    """Take a tenant out of the hours whose rows were deleted by age, and mark the others."""
+    summary = SUMMARIES.c
+    hourly = select(summary.period_start).where(subject.of(SUMMARIES), summary.period.in_(["hourly", "hourly.tenants"]))
+    with store.reading() as connection:
+        hours = sorted(connection.execute(hourly.distinct()).scalars())
+        kept = deleted_from(connection, LLM_CALLS.name).before
+    for hour in hours:
+        if kept is not None and hour < kept:
+            sum_up_without_rows(store, hour, subject.of(SUMMARIES))
+        else:
+            with store.writing() as connection:
+                mark_changed(connection, "hourly", [hour])
+    days = select(literal(1)).where(subject.of(SUMMARIES))
+    with store.reading() as connection:
+        is_left = connection.execute(days.limit(1)).first() is not None
+    if is_left:  # days whose hours were deleted sooner, and lines that summing up replaces
+        delete_in_small_steps(store, SUMMARIES, subject.of(SUMMARIES))
+
+
+def _kept_sums(store: Store, subject: Subject) -> tuple[Leftover, ...]:
+    """Sums without names that old calls of a user are still part of."""
+    if subject.column in SUMMARIES.c:
+        return ()
+    with store.reading() as connection:
+        gone = deleted_from(connection, LLM_CALLS.name)
+    if gone.before is None:
+        return ()
+    why = f"sums of hours before {gone.before:%Y-%m-%d %H:%M} UTC, whose calls were deleted by age; they name no user"
+    return (Leftover(SUMMARIES.name, None, why),)

@@ -1,0 +1,247 @@
+"""Who writes, roll-ups beside the full summaries, benchmark runs, and indexes to find and erase one subject.
+
+Only columns, tables and indexes are added, all of which may be empty: code of the versions before reads and writes these tables
+too. Its own summing up is refused by the database, because the key of the summaries has two more columns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+MOMENT = sa.BigInteger().with_variant(TIMESTAMP(timezone=True), "postgresql")
+ADDED = {
+    "llm_call_telemetry": (
+        *(("service", sa.Text()), ("environment", sa.Text()), ("operation", sa.Text())),
+        *(("request_model", sa.Text()), ("response_model", sa.Text()), ("service_tier", sa.Text())),
+        *(("pricing", sa.SmallInteger()), ("partial_reason", sa.Text()), ("retries", sa.Integer())),
+        *(("input_length", sa.BigInteger()), ("output_length", sa.BigInteger())),
+        *(("span_id", sa.Text()), ("prompt_hash", sa.Text()), ("experiment_unit", sa.Text())),
+    ),
+    "agent_runs": (
+        *(("service", sa.Text()), ("environment", sa.Text())),
+        *(("workflow_run_id", sa.Text()), ("thought_id", sa.Text()), ("prompt_name", sa.Text())),
+        *(("input_length", sa.BigInteger()), ("output_length", sa.BigInteger())),
+        *(("span_id", sa.Text()), ("experiment_unit", sa.Text())),
+    ),
+    "user_feedback": (
+        *(("service", sa.Text()), ("environment", sa.Text()), ("session_id", sa.Text())),
+        *(("comment", sa.Text()), ("experiment_unit", sa.Text())),
+    ),
+    "policy_violations": (
+        *(("service", sa.Text()), ("environment", sa.Text())),
+        *(("session_id", sa.Text()), ("run_id", sa.Text()), ("trace_id", sa.Text())),
+    ),
+    "llm_summary_work": (("lacking", sa.SmallInteger()),),
+    "budget_ledger": (("limit_units", sa.BigInteger()), ("limit_rest", sa.BigInteger())),
+}
+INDEXES = (
+    ("ix_llm_call_telemetry_user_time", "llm_call_telemetry", "user_id"),
+    ("ix_llm_call_telemetry_task_time", "llm_call_telemetry", "task_id"),
+    ("ix_llm_call_telemetry_workflow_run_time", "llm_call_telemetry", "workflow_run_id"),
+    ("ix_agent_runs_user_time", "agent_runs", "user_id"),
+    ("ix_user_feedback_user_time", "user_feedback", "user_id"),
+    ("ix_user_feedback_tenant_time", "user_feedback", "organization_id"),
+    ("ix_policy_violations_user_time", "policy_violations", "user_id"),
+    ("ix_policy_violations_tenant_time", "policy_violations", "organization_id"),
+)
+SUMMARIES = "llm_usage_summaries"
+OLD_KEY = ("period", "period_start", "organization_id", "provider", "model_name", "agent", "prompt_name")
+NEW_KEY = (*OLD_KEY, "service", "environment")
+SUMS = (
+    *("requests", "successes", "failures", "priced", "cache_hits", "input_tokens", "output_tokens"),
+    *("reasoning_tokens", "cached_tokens", "cache_write_tokens", "cost_nano", "cost_rest"),
+)
+ADDED_SUMS = ("refused", "partly_priced")
+REST = ("latency_total_ms", "latency_sketch", "ttft_sketch", "errors")
+SUMMED = (
+    *("series_id", "created_at", "latency_bin", "ttft_bin", "success", "cached", "input_tokens"),
+    *("output_tokens", "reasoning_tokens", "cached_tokens", "cache_write_tokens"),
+    *("cost_nano", "cost_rest", "latency_ms"),
+)
+_LARGEST = 9_000_000_000 * 10**9
+
+
+def _on_postgresql() -> bool:
+    return op.get_bind().dialect.name == "postgresql"
+
+
+def upgrade() -> None:
+    """Add."""
+    for table, columns in ADDED.items():
+        for name, kind in columns:
+            op.add_column(table, sa.Column(name, kind))
+    for name, table, column in INDEXES:
+        stated = sa.text(f"{column} IS NOT NULL")
+        op.create_index(name, table, [column, "created_at"], sqlite_where=stated, postgresql_where=stated)
+    _sums_index("pricing")
+    _widen_summaries()
+    _put(_merged(("organization_id",), ".tenants"))
+    _put(_merged(("provider", "model_name", "agent"), ".series"))
+    _benchmarks()
+
+
+def downgrade() -> None:
+    """Take away what was added; summaries of services and environments become one line again."""
+    op.drop_table("benchmark_calls")
+    op.drop_table("benchmark_runs")
+    _narrow_summaries()
+    _sums_index()
+    for name, table, _ in INDEXES:
+        op.drop_index(name, table)
+    # Periods without full summaries are read from rows: an unclaimed mark is what older code understands.
+    op.execute(sa.text("UPDATE llm_summary_work SET claimed = false WHERE lacking IS NOT NULL"))
+    for table, columns in ADDED.items():
+        for name, _ in columns:
+            op.drop_column(table, name)
+
+
+def _sums_index(*more: str) -> None:
+    """Draw SQLite's index of all that is summed up anew."""
+    if _on_postgresql():
+        return
+    op.drop_index("ix_llm_call_telemetry_sums", "llm_call_telemetry")
+    op.create_index("ix_llm_call_telemetry_sums", "llm_call_telemetry", [*SUMMED, *more])
+
+
+def _widen_summaries() -> None:
+    if _on_postgresql():
+        for name in ADDED_SUMS:
+            op.add_column(SUMMARIES, sa.Column(name, sa.BigInteger(), nullable=False, server_default="0"))
+        for name in ("service", "environment"):
+            op.add_column(SUMMARIES, sa.Column(name, sa.Text(), nullable=False, server_default=""))
+        op.execute(sa.text(f"ALTER TABLE {SUMMARIES} DROP CONSTRAINT {SUMMARIES}_pkey"))
+        op.create_primary_key(f"{SUMMARIES}_pkey", SUMMARIES, list(NEW_KEY))
+        return
+    names = ", ".join((*OLD_KEY, *SUMS, *REST))
+    _redraw(NEW_KEY)
+    op.execute(sa.text(f"INSERT INTO {SUMMARIES} ({names}) SELECT {names} FROM {SUMMARIES}_old"))  # noqa: S608  constants
+    op.drop_table(f"{SUMMARIES}_old")
+    _index()
+
+
+def _narrow_summaries() -> None:
+    lines = _merged(OLD_KEY[2:])
+    if _on_postgresql():
+        op.execute(sa.text(f"DELETE FROM {SUMMARIES}"))  # noqa: S608  a constant
+        op.execute(sa.text(f"ALTER TABLE {SUMMARIES} DROP CONSTRAINT {SUMMARIES}_pkey"))
+        for name in ("service", "environment", *ADDED_SUMS):
+            op.drop_column(SUMMARIES, name)
+        op.create_primary_key(f"{SUMMARIES}_pkey", SUMMARIES, list(OLD_KEY))
+    else:
+        _redraw(OLD_KEY)
+        op.drop_table(f"{SUMMARIES}_old")
+        _index()
+    _put(lines)
+
+
+def _put(lines: list[dict[str, Any]]) -> None:
+    names = (*OLD_KEY, *SUMS, *REST)
+    insert = f"INSERT INTO {SUMMARIES} ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})"  # noqa: S608  constants
+    if lines:
+        op.get_bind().execute(sa.text(insert), lines)
+
+
+def _merged(dimensions: tuple[str, ...], suffix: str = "") -> list[dict[str, Any]]:
+    """The full summaries, added up by these dimensions alone."""
+    names = (*OLD_KEY, *SUMS, *REST)
+    query = f"SELECT {', '.join(names)} FROM {SUMMARIES} WHERE period IN ('hourly', 'daily')"  # noqa: S608  constants
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in op.get_bind().execute(sa.text(query)):
+        line = dict(zip(names, row, strict=True))
+        line |= {name: "" for name in OLD_KEY[2:] if name not in dimensions}
+        line["period"] += suffix
+        key = tuple(line[name] for name in OLD_KEY)
+        found[key] = _sum(found[key], line) if key in found else line
+    return list(found.values())
+
+
+def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    added = {name: one[name] + other[name] for name in (*SUMS, "latency_total_ms")}
+    added["cost_nano"] = min(added["cost_nano"], _LARGEST)
+    for name in ("latency_sketch", "ttft_sketch"):  # two sketches merge by joining their bytes
+        added[name] = bytes(one[name] or b"") + bytes(other[name] or b"") or (None if name == "ttft_sketch" else b"")
+    failures = Counter(json.loads(one["errors"] or "{}")) + Counter(json.loads(other["errors"] or "{}"))
+    added["errors"] = json.dumps(failures, sort_keys=True) if failures else None
+    return {**one, **added}
+
+
+def _redraw(key: tuple[str, ...]) -> None:
+    """SQLite cannot change a key: make the table anew, beside the old one."""
+    op.drop_index("ix_llm_usage_summaries_tenant_time", SUMMARIES)
+    op.rename_table(SUMMARIES, f"{SUMMARIES}_old")
+    start = sa.Column("period_start", MOMENT, nullable=False)
+    texts = [sa.Column(name, sa.Text(), nullable=False) for name in OLD_KEY if name != "period_start"]
+    if key == NEW_KEY:
+        texts += [sa.Column(name, sa.Text(), nullable=False, server_default="") for name in ("service", "environment")]
+    added: list[sa.Column[int]] = []
+    if key == NEW_KEY:
+        added = [sa.Column(name, sa.BigInteger(), nullable=False, server_default="0") for name in ADDED_SUMS]
+    op.create_table(
+        SUMMARIES,
+        texts[0],
+        start,
+        *texts[1:],
+        *(sa.Column(name, sa.BigInteger(), nullable=False) for name in SUMS),
+        *added,
+        sa.Column("cost", sa.Numeric(24, 12), sa.Computed("cost_nano * 0.000000001 + cost_rest * 0.000000000001")),
+        sa.Column("latency_total_ms", sa.Float(53), nullable=False),
+        sa.Column("latency_sketch", sa.LargeBinary(), nullable=False),
+        sa.Column("ttft_sketch", sa.LargeBinary()),
+        sa.Column("errors", sa.Text()),
+        sa.PrimaryKeyConstraint(*key),
+    )
+
+
+def _index() -> None:
+    op.create_index(
+        "ix_llm_usage_summaries_tenant_time", SUMMARIES, ["organization_id", "period", "period_start"], unique=False
+    )
+
+
+def _benchmarks() -> None:
+    op.create_table(
+        "benchmark_runs",
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("finished_at", MOMENT),
+        sa.Column("name", sa.Text()),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("service", sa.Text()),
+        sa.Column("environment", sa.Text()),
+        sa.Column("seed", sa.BigInteger()),
+        sa.Column("settings", sa.Text()),
+        sa.Column("summary", sa.Text()),
+        sa.PrimaryKeyConstraint("run_id"),
+    )
+    op.create_index("ix_benchmark_runs_time", "benchmark_runs", ["created_at"])
+    op.create_table(
+        "benchmark_calls",
+        sa.Column("call_id", sa.Text(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("arm", sa.Text(), nullable=False),
+        *(sa.Column(name, sa.Text()) for name in ("provider", "model_name", "task", "item")),
+        sa.Column("iteration", sa.Integer(), nullable=False),
+        sa.Column("warm_up", sa.Boolean(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        *(sa.Column(name, sa.Boolean()) for name in ("success", "correct")),
+        *(sa.Column(name, sa.Float(53)) for name in ("latency_ms", "time_to_first_token_ms", "lag_ms")),
+        *(sa.Column(f"{name}_tokens", sa.BigInteger()) for name in ("input", "output", "reasoning", "cached")),
+        sa.Column("cost_nano", sa.BigInteger()),
+        sa.Column("cost_rest", sa.SmallInteger()),
+        sa.Column("retries", sa.Integer()),
+        *(sa.Column(name, sa.Text()) for name in ("error_type", "error_category", "prompt_hash", "telemetry_id")),
+        sa.PrimaryKeyConstraint("call_id"),
+    )
+    op.create_index("ix_benchmark_calls_run", "benchmark_calls", ["run_id", "created_at"])

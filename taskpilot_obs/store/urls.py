@@ -1,0 +1,134 @@
+"""Reading a store's URL: what is allowed, what the driver gets, and what may be printed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+_DRIVERS: Final = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+    "postgresql+psycopg": "postgresql",
+}
+_ALLOWED: Final = "allowed are sqlite:///FILE and postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+_SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_SWITCH: Final = {"1": True, "on": True, "true": True, "0": False, "off": False, "false": False}
+_OURS: Final = frozenset({"schema", "prepared_statements"})
+
+_PINNED: Final = frozenset({"client_encoding", "options"})
+"""Options of the driver that the store sets by itself: another value would change what is stored or read."""
+
+
+class Target(NamedTuple):
+    """A store's URL, taken apart."""
+
+    url: URL
+    """Without options and without secrets beside the password."""
+    name: str
+    """Scheme, host, port and database: all of the URL that messages and logs may show."""
+    options: dict[str, str]
+    """For the driver, secrets included."""
+    schema: str | None = None
+    """The PostgreSQL schema that holds the tables; None: the first one of the search path."""
+    prepared_statements: bool | None = None
+    """Whether the driver may prepare statements; None: found out when a connection is made."""
+    read_only: bool = False
+    key: str = ""
+    """Tells stores apart, for folders named after a digest of it; not to be printed."""
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the store is a file of SQLite."""
+        return self.url.get_backend_name() == "sqlite"
+
+
+def parsed(url: str) -> Target:
+    """Take a store's URL apart.
+
+    Raises:
+        ConfigurationError: the URL cannot be read, names another database or an option that has no effect. The message
+            never repeats the URL, which may hold a password.
+        MissingExtraError: the driver of the database is not installed.
+    """
+    try:
+        found = make_url(url)
+        backend = _DRIVERS.get(found.drivername)
+    except (ArgumentError, AttributeError, ValueError, TypeError):
+        raise ConfigurationError(f"store: given something that is no URL; {_ALLOWED}") from None
+    if backend is None:
+        raise ConfigurationError(f"store: given {found.drivername}://…; {_ALLOWED}")
+    query = {key: value if isinstance(value, str) else value[-1] for key, value in found.query.items()}
+    if backend == "postgresql":
+        found = found.set(drivername="postgresql+psycopg")
+    bare = found.set(query={})
+    target = _sqlite(bare, query) if backend == "sqlite" else _postgresql(bare, query)
+    return target._replace(key=found.render_as_string(hide_password=True))
+
+
+def _sqlite(url: URL, query: dict[str, str]) -> Target:
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ConfigurationError("store: a SQLite store needs the path of a file, as in sqlite:///telemetry.db")
+    mode = query.pop("mode", "rwc")
+    if mode not in {"ro", "rw", "rwc"}:
+        raise ConfigurationError("store: the option mode= of a SQLite URL takes ro, rw or rwc")
+    if query:
+        raise ConfigurationError(f"store: a SQLite URL takes the option mode=, and not {', '.join(sorted(query))}")
+    return Target(url, f"sqlite:///{url.database}", {}, read_only=mode == "ro")
+
+
+def _postgresql(url: URL, query: dict[str, str]) -> Target:
+    if url.host is not None and "@" in url.host:
+        raise ConfigurationError(
+            "store: the user or the password of the URL holds an @; write it as %40, and a / or : as %2F or %3A"
+        )
+    schema, prepared = query.pop("schema", None), query.pop("prepared_statements", None)
+    _check_options(query)
+    if schema is not None and not _SCHEMA.fullmatch(schema):
+        raise ConfigurationError("store: schema= takes the name of a schema in lower case, as in schema=telemetry")
+    if prepared is not None and prepared.lower() not in _SWITCH:
+        raise ConfigurationError("store: prepared_statements= takes on or off")
+    return Target(
+        url,
+        _shown(url, query),
+        query,
+        schema,
+        None if prepared is None else _SWITCH[prepared.lower()],
+    )
+
+
+def _check_options(query: dict[str, str]) -> None:
+    """Refuse an option that the driver does not know: it would be an error at the first connection."""
+    pinned = sorted(_PINNED & query.keys())
+    if pinned:
+        raise ConfigurationError(f"store: the store sets {', '.join(pinned)} by itself; leave it out of the URL")
+    unknown = sorted(query.keys() - _known_options())
+    if unknown:
+        raise ConfigurationError(
+            f"store: PostgreSQL has no option {', '.join(unknown)}; allowed are those of libpq (sslmode, host, …) "
+            f"and {', '.join(sorted(_OURS))}"
+        )
+
+
+def _known_options() -> frozenset[str]:
+    try:
+        from psycopg import pq
+    except ImportError as error:
+        raise MissingExtraError("a telemetry store on PostgreSQL", "postgres") from error
+    return frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults())
+
+
+def _shown(url: URL, query: dict[str, str]) -> str:
+    host = url.host or query.get("host") or ""
+    port = url.port or query.get("port")
+    database = url.database or query.get("dbname") or ""
+    return f"postgresql+psycopg://{host}{f':{port}' if port else ''}/{database}"

@@ -1,0 +1,255 @@
+"""A store over years, against brute force: whatever is done to it, each answer is right or says what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import pytest
+from _stored import NOON, llm_call
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete
+
+from taskpilot_obs.exceptions import StoreError
+from taskpilot_obs.stats import get_cost_breakdown, get_series, get_stats, get_tenants_report
+from taskpilot_obs.store import Store, aggregate_summaries, downgrade, erase, prune, rebuild_summaries, upgrade
+from taskpilot_obs.store.ledger_tables import ALL_TABLES
+from taskpilot_obs.store.marks import deleted_from
+from taskpilot_obs.store.rows import Source, rows_of
+from taskpilot_obs.store.writer import Writer
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+FIRST = NOON - 12 * DAY
+TENANTS = ("acme", "umbrella", None)
+USERS = ("ann", "bob")
+MODELS = ("m-1", "m-2")
+SERVICES = ("billing", "search")
+
+
+class Call(NamedTuple):
+    """A call as the model knows it."""
+
+    at: datetime
+    tenant: str | None
+    user: str
+    model: str
+    service: str
+    cost: Decimal
+
+
+class Model:
+    """What a store should hold: every call that was taken, until it is erased."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.deleted_before: datetime | None = None
+        """Rows before are deleted; sums may tell them."""
+        self.now = NOON
+
+    def has_rows(self, moment: datetime) -> bool:
+        return self.deleted_before is None or moment >= self.deleted_before
+
+    def told(self, start: datetime, end: datetime, **asked: str) -> tuple[int, Decimal]:
+        """How many calls of a stretch of time have these values, and what they cost."""
+        found = [
+            call
+            for call in self.calls
+            if start <= call.at < end
+            and all((getattr(call, name) or "__none__") == value for name, value in asked.items())
+        ]
+        return len(found), sum((call.cost for call in found), Decimal(0))
+
+
+Act = Callable[[Store, Model], None]
+
+
+def write(calls: list[Call]) -> Act:
+    """Calls of any age, also of hours that are deleted: those are in no sum."""
+
+    def act(store: Store, model: Model) -> None:
+        writer = Writer(store)
+        for call in calls:
+            made = llm_call(call.at, tenant=call.tenant, user=call.user, response_model=call.model, cost=call.cost)
+            writer.write(rows_of([made], Source(call.service)))
+            if model.has_rows(call.at.replace(minute=0, second=0, microsecond=0)):
+                model.calls.append(call)
+
+    return act
+
+
+def sum_up(period: Any) -> Act:
+    def act(store: Store, _: Model) -> None:
+        aggregate_summaries(period, None, store=store)
+
+    return act
+
+
+def forget(table: str, days: float) -> Act:
+    def act(store: Store, model: Model) -> None:
+        prune({table: days}, store=store, now=model.now)
+        with store.reading() as connection:
+            model.deleted_before = deleted_from(connection, "llm_call_telemetry").before
+
+    return act
+
+
+def step_clock(hours: int) -> Act:
+    def act(_: Store, model: Model) -> None:
+        model.now += hours * HOUR
+
+    return act
+
+
+def forget_by_a_wrong_clock(store: Store, model: Model) -> None:
+    """A year ahead of everything that is known: refused, and nothing changes."""
+    if model.calls:
+        with pytest.raises(StoreError, match="nothing was deleted"):
+            prune({"llm_call_telemetry": 1}, store=store, now=NOON + 4_000 * DAY)
+
+
+def erase_user(user: str) -> Act:
+    def act(store: Store, model: Model) -> None:
+        erase(user=user, store=store)
+        model.calls = [call for call in model.calls if call.user != user or not model.has_rows(call.at)]
+
+    return act
+
+
+def erase_tenant(tenant: str) -> Act:
+    def act(store: Store, model: Model) -> None:
+        erase(tenant=tenant, store=store)
+        model.calls = [call for call in model.calls if call.tenant != tenant]
+
+    return act
+
+
+def go_back_and_forth(store: Store, _: Model) -> None:
+    """Sums of services are one line then, and cannot be told apart after; sum up again what is there."""
+    downgrade(store, "0003")
+    upgrade(store)
+    rebuild_summaries(store=store)
+
+
+made_calls = st.builds(
+    Call,
+    st.integers(0, 12 * 48).map(lambda half_hours: FIRST + half_hours * HOUR / 2),
+    st.sampled_from(TENANTS),
+    st.sampled_from(USERS),
+    st.sampled_from(MODELS),
+    st.sampled_from(SERVICES),
+    st.decimals(0, 100, places=12),
+)
+acts = st.one_of(
+    st.lists(made_calls, min_size=1, max_size=12).map(write),
+    st.sampled_from(["hourly", "daily"]).map(sum_up),
+    st.builds(
+        forget, st.sampled_from(["llm_call_telemetry", "llm_usage_summaries"]), st.sampled_from([1.0, 3.5, 7.0, 10.0])
+    ),
+    st.sampled_from([-30, 5, 49]).map(step_clock),
+    st.just(forget_by_a_wrong_clock),
+    st.sampled_from(USERS).map(erase_user),
+    st.sampled_from(["acme", "umbrella"]).map(erase_tenant),
+)
+edges = st.tuples(st.integers(0, 26 * 12), st.integers(1, 26 * 12)).map(
+    lambda pair: (FIRST - DAY + pair[0] * HOUR, FIRST - DAY + (pair[0] + pair[1]) * HOUR + HOUR / 4)
+)
+
+
+def check(store: Store, model: Model, start: datetime, end: datetime) -> None:
+    """Every statistic is the one of brute force, from when on it says that it is complete."""
+    questions: list[dict[str, Any]] = [{}, *({"tenant": tenant or "__none__"} for tenant in TENANTS)]
+    questions += [{"user": "ann"}, {"model": "m-1"}, {"service": "billing"}, {"tenant": "acme", "model": "m-2"}]
+    for asked in questions:
+        found = get_stats((start, end), store=store, **asked)
+        since = found.incomplete_before
+        if since is not None:
+            assert model.deleted_before is not None
+            assert start < since <= min(end, model.deleted_before)
+            if since == end:
+                continue
+            found = get_stats((since, end), store=store, **asked)
+            assert found.incomplete_before is None
+        assert (found.requests, found.cost_usd) == model.told(since or start, end, **asked), asked
+    _check_groups(store, model, start, end)
+
+
+def _check_groups(store: Store, model: Model, start: datetime, end: datetime) -> None:
+    report = get_tenants_report((start, end), store=store)
+    since = report.incomplete_before or start
+    if since < end:
+        report = get_tenants_report((since, end), store=store)
+        told = {line.tenant: (line.requests, line.cost_usd) for line in report.tenants}
+        expected = {tenant or "__none__": model.told(since, end, tenant=tenant or "__none__") for tenant in TENANTS}
+        assert told == {tenant: figures for tenant, figures in expected.items() if figures[0]}
+    points = get_series((start, end), store=store)
+    for point in points:
+        if point.incomplete_before is None:
+            assert (point.requests, point.cost_usd) == model.told(point.start, point.end)
+    money = get_cost_breakdown((start, end), store=store)
+    if money.incomplete_before is None:
+        assert money.cost_usd == model.told(start, end)[1] == sum(part.cost_usd for part in money.by_tenant.values())
+
+
+def clear(store: Store) -> None:
+    with store.writing() as connection:
+        for table in ALL_TABLES:
+            if table.name != "llm_series":
+                connection.execute(delete(table))
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+def _play(store: Store, steps: list[Act], asked: tuple[datetime, datetime]) -> None:
+    clear(store)
+    model = Model()
+    for act in steps:
+        act(store, model)
+    check(store, model, *asked)
+    aggregate_summaries("daily", None, store=store)
+    check(store, model, *asked)
+    check(store, model, FIRST - 40 * DAY, NOON + 40 * DAY)
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@_settings(40)
+@given(steps=st.lists(acts, min_size=2, max_size=9), asked=edges)
+def test_a_file_is_right_or_says_what_it_lacks(
+    store: Store, steps: list[Act], asked: tuple[datetime, datetime]
+) -> None:
+    """Writes, late writes, sums, deletions, clocks and erasures in any order: SQLite answers as brute force does."""
+    _play(store, steps, asked)
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@_settings(10)
+@given(steps=st.lists(acts, min_size=2, max_size=9), asked=edges)
+def test_a_server_is_right_or_says_what_it_lacks(
+    store: Store, steps: list[Act], asked: tuple[datetime, datetime]
+) -> None:
+    """The same on PostgreSQL."""
+    _play(store, steps, asked)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
+@_settings(150)
+@given(
+    steps=st.lists(st.one_of(acts, st.just(go_back_and_forth)), min_size=3, max_size=14),
+    asked=edges,
+)
+def test_a_store_of_years_is_right_or_says_what_it_lacks(
+    store: Store, steps: list[Act], asked: tuple[datetime, datetime]
+) -> None:
+    """Longer lives, with downgrades and upgrades between."""
+    _play(store, steps, asked)

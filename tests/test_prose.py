@@ -1,0 +1,80 @@
+"""The lint for prose: it finds each phrase, in the files that it covers, and shows a better form."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "scripts" / "prose.py"
+
+
+def load() -> ModuleType:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("prose", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["prose"] = module  # a NamedTuple asks for the module of its annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+PROSE = load()
+FOUND = {  # prose: an example of each pattern
+    "What is no amount is not counted. what is no amount": "what is no",  # prose: example
+    "It is read by nobody.": "nobody",  # prose: example
+    "Whom to ask: whoever called.": "whoever",  # prose: example
+    "An object of the application's is kept.": "of the application's",  # prose: example
+    "The same, for coroutines.": "The same",  # prose: example
+    "Closed. Likewise the file.": "Likewise",  # prose: example
+    "The log says so.": "says so",  # prose: example
+    "It is told by the log.": "told by",  # prose: example
+    "Feedback is a word on a request.": "a word on",  # prose: example
+    "It waits, for it is full.": ", for it",  # prose: example
+    "Made if need be.": "if need be",  # prose: example
+    "It begins anew.": "anew",  # prose: example
+    "See how to mend it.": "mend",  # prose: example
+    "A thread of ours ends.": "of ours",  # prose: example
+    "The error goes no further.": "goes no further",  # prose: example
+    "This is no mapping.": "is no mapping",  # prose: example
+    "The rule wherein it stands.": "wherein",  # prose: example
+}
+
+
+@pytest.mark.parametrize("text", FOUND)
+def test_a_phrase_is_found_where_it_is_read(text: str, tmp_path: Path) -> None:
+    """In a page, a comment, a docstring and a message; not in a name, and not where a reason keeps it."""
+    code = f'"""{text}"""\n\nvalue = 1  # {text}\nraise ValueError("{text}")\n'
+    for name, content, times in (("page.md", f"{text}\n", 1), ("code.py", code, 3)):
+        (tmp_path / name).write_text(content)
+        found = [hit.phrase.lstrip(".:; ") for hit in PROSE.hits_in(tmp_path / name)]
+        assert found.count(FOUND[text]) == times, found
+        (tmp_path / name).write_text("".join(f"{line}  # prose: quoted\n" for line in content.splitlines()))
+        assert list(PROSE.hits_in(tmp_path / name)) == []
+
+
+def test_every_pattern_has_an_example() -> None:
+    """A pattern that no text matches is a mistake."""
+    assert len(FOUND) == len(PROSE.BETTER)
+
+
+@pytest.mark.parametrize(
+    "text", ["There is no store.", "It is no longer asked.", "The same request comes again.", "nobody_knows"]
+)
+def test_plain_sentences_pass(text: str, tmp_path: Path) -> None:
+    """Ordinary English is not touched."""
+    (tmp_path / "page.md").write_text(text)
+    assert list(PROSE.hits_in(tmp_path / "page.md")) == []
+
+
+def test_what_is_rewritten_stays_so() -> None:
+    """The covered files have no such phrase, and the list of pending ones names files that exist."""
+    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert [name for name in (*PROSE.PENDING, *PROSE.DONE) if not (ROOT / name).exists()] == []
