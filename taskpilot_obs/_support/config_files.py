@@ -28,23 +28,31 @@ def load_config_file(
         MissingExtraError: the file is YAML, and PyYAML is not installed.
     """
     named = f"{what} {str(path)!r}"
+    is_yaml = extra is not None and path.suffix.lower() in _YAML
+    if is_yaml:
+        _require_yaml(named, str(extra))
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{named} cannot be read: {error}") from error
-    if extra is not None and path.suffix.lower() in _YAML:
-        return _parse_yaml(content, named, extra)
+    if is_yaml:
+        return _parse_yaml(content, named)
     try:
         return tomllib.loads(content, parse_float=parse_float)
     except (tomllib.TOMLDecodeError, ArithmeticError) as error:
         raise ConfigurationError(f"{named} is not TOML: {error}") from error
 
 
-def _parse_yaml(content: str, named: str, extra: str) -> Any:
+def _require_yaml(named: str, extra: str) -> None:
     try:
-        import yaml
+        import yaml  # noqa: F401  whether it is there
     except ImportError as error:
         raise MissingExtraError(f"The {named} in YAML", extra) from error
+
+
+def _parse_yaml(content: str, named: str) -> Any:
+    import yaml
+
     try:
         return yaml.safe_load(content)
     except yaml.YAMLError as error:

@@ -19,7 +19,7 @@ def parse_duration(text: str) -> timedelta:
     Raises:
         ValueError: it is written otherwise, or is longer than Python can count.
     """
-    if not _WHOLE.fullmatch(str(text).strip()):
+    if not _WHOLE.fullmatch(str(text)):
         raise ValueError(f"given {text!r}; allowed is {EXPECTED}")
     try:
         return timedelta(seconds=sum(int(number) * UNITS[unit] for number, unit in _PART.findall(text)))

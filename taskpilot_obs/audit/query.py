@@ -64,7 +64,7 @@ def parse_duration(text: str) -> timedelta:
         AuditLogError: it is written otherwise.
     """
     try:
-        return durations.parse_duration(text)
+        return durations.parse_duration(text.strip())
     except ValueError as error:
         raise AuditLogError(f"duration: {error}") from None
 
