@@ -169,6 +169,8 @@ EXAMPLES: Final[dict[str, Any]] = {
         **_TIMES,
         "cost_usd": "0.126",
         "cost_usd_float": 0.126,
+        "tenants_total": 1,
+        "incomplete_before": None,
         "tenants": [
             {**_SHARE, "tenant": "acme", "success_rate": 91.66666666666667, "tokens": _TOKENS, "p95_ms": 1480.0}
         ],
@@ -195,6 +197,9 @@ EXAMPLES: Final[dict[str, Any]] = {
             "resets_at": "2026-03-11T00:00:00Z",
             "projected": "5",
             "projected_float": 5.0,
+            "assumed": "0",
+            "assumed_float": 0.0,
+            "tenant": None,
         }
     ],
     "/golden-signals": {

@@ -37,6 +37,9 @@ class BudgetLine(Frozen):
     refusals: int
     resets_at: datetime | None
     projected: Usd | None
+    assumed: Usd
+    """The part of `spent` that was booked by estimate."""
+    tenant: str | None
 
 
 class Verdict(Frozen):

@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 
 from taskpilot_obs._support.config_files import load_config_file
 from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.semconv import NONE
 from taskpilot_obs.server.principal import EVERY_TENANT, ROLES, Principal, Role
 
 PREFIX: Final = "tpo_"
@@ -161,7 +162,7 @@ def _check_entry(name: object, role: object, tenant: object) -> None:
         raise ConfigurationError(f"token: name: given {name!r}; allowed are 1 to 100 letters, digits and _.@+-")
     if role not in ROLES:
         raise ConfigurationError(f"token {name!r}: role: given {role!r}; allowed are {', '.join(ROLES)}")
-    if not isinstance(tenant, str) or not tenant or not tenant.isprintable():
+    if not isinstance(tenant, str) or not tenant or tenant == NONE or not tenant.isprintable():
         raise ConfigurationError(f"token {name!r}: tenant: given {tenant!r}; give its name, or * for every tenant")
 
 

@@ -20,7 +20,7 @@ from taskpilot_obs.server.principal import Principal
 from taskpilot_obs.server.problems import PROBLEMS, ProblemRoute
 from taskpilot_obs.server.shapes import Accepted, Verdict
 from taskpilot_obs.store import Store
-from taskpilot_obs.store.rows import rows_of
+from taskpilot_obs.store.rows import FEEDBACK_COMMENT, rows_of
 from taskpilot_obs.store.writer import Writer
 
 Keep = Callable[[Feedback], None]
@@ -63,7 +63,7 @@ def feedback_of(verdict: Verdict, writer: Principal, idempotency_key: str | None
     """The record of a verdict; its comment is redacted here."""
     attributes = {}
     if verdict.comment is not None:
-        attributes["comment"] = _REDACTOR.text(verdict.comment)
+        attributes[FEEDBACK_COMMENT] = _REDACTOR.text(verdict.comment)
     if idempotency_key is not None:
         attributes["feedback_id"] = _identifier(writer, idempotency_key)
     return Feedback(

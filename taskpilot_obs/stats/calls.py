@@ -128,15 +128,15 @@ def get_calls(
         None if after is None else (after.created_at, after.telemetry_id),
     )
     with opened(store) as opened_store, opened_store.reading() as connection:
-        lines = newest_calls(connection, question, limit + 1)
+        lines = newest_calls(connection, question, limit + 1, opened_store.known_version)
     calls = tuple(call_of(line) for line in lines[:limit])
     more = len(lines) > limit
     return CallPage(calls=calls, next=CallPosition(calls[-1].created_at, calls[-1].telemetry_id) if more else None)
 
 
 def call_of(line: Line) -> Call:
-    """A row as a model; columns that the model does not have are left out."""
-    return Call(**{name: line[name] for name in Call.model_fields})
+    """A row as a model; what the version of the tables does not keep is unknown."""
+    return Call(**{name: line.get(name) for name in Call.model_fields})
 
 
 def _checked_exact(exact: Mapping[str, str]) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def get_run_tree(request_id: str, *, store: str | Store | None = None, tenant_id
     if not stored:
         raise ConfigurationError("request_id: given nothing; give the ID of a request")
     with opened(store) as opened_store, opened_store.reading() as connection:
-        rows = request_rows(connection, stored, stored_text(tenant_id), MOST_STEPS)
+        rows = request_rows(connection, stored, stored_text(tenant_id), MOST_STEPS, opened_store.known_version)
     return _tree(stored, rows) if any(rows) else None
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import and_, or_, select
 
 from taskpilot_obs.store.filters import Filters, rows_where
 from taskpilot_obs.store.money import from_decimal, to_decimal
-from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIONS
+from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIONS, columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,14 +51,14 @@ class RequestRows(NamedTuple):
     decisions: list[Line]
 
 
-def newest_calls(connection: Connection, question: CallQuestion, limit: int) -> list[Line]:
+def newest_calls(connection: Connection, question: CallQuestion, limit: int, version: str) -> list[Line]:
     """At most `limit` calls, newest first; calls of one microsecond are ordered by ID."""
-    query = _selected(LLM_CALLS).where(*_conditions(question))
+    query = _selected(LLM_CALLS, version).where(*_conditions(question))
     newest_first = (LLM_CALLS.c.created_at.desc(), LLM_CALLS.c.telemetry_id.desc())
     return _lines(connection, query.order_by(*newest_first).limit(limit))
 
 
-def request_rows(connection: Connection, request_id: str, tenant: str | None, limit: int) -> RequestRows:
+def request_rows(connection: Connection, request_id: str, tenant: str | None, limit: int, version: str) -> RequestRows:
     """The runs, LLM calls, verdicts and denials of one request, oldest first, each at most `limit`.
 
     Args:
@@ -66,9 +66,11 @@ def request_rows(connection: Connection, request_id: str, tenant: str | None, li
         request_id: of the request.
         tenant: only rows of this tenant; None for all.
         limit: how many rows of each table to read.
+        version: of the tables; columns that it lacks are left out.
     """
     runs, calls, feedback = (
-        _of_request(connection, table, request_id, tenant, limit) for table in (AGENT_RUNS, LLM_CALLS, FEEDBACK)
+        _of_request(connection, table, (request_id, tenant), limit, version)
+        for table in (AGENT_RUNS, LLM_CALLS, FEEDBACK)
     )
     times = [line["created_at"] for line in (*runs, *calls)]
     if not times:
@@ -76,9 +78,8 @@ def request_rows(connection: Connection, request_id: str, tenant: str | None, li
     near = and_(
         VIOLATIONS.c.created_at >= min(times) - DECISION_MARGIN, VIOLATIONS.c.created_at <= max(times) + DECISION_MARGIN
     )
-    return RequestRows(
-        runs, calls, feedback, _of_request(connection, VIOLATIONS, request_id, tenant, limit, also=(near,))
-    )
+    denied = _of_request(connection, VIOLATIONS, (request_id, tenant), limit, version, also=(near,))
+    return RequestRows(runs, calls, feedback, denied)
 
 
 def _conditions(question: CallQuestion) -> list[ColumnElement[bool]]:
@@ -106,21 +107,22 @@ def _at_least(cost: Decimal) -> ColumnElement[bool]:
 def _of_request(
     connection: Connection,
     table: Table,
-    request_id: str,
-    tenant: str | None,
+    whose: tuple[str, str | None],
     limit: int,
+    version: str,
     *,
     also: Sequence[ColumnElement[bool]] = (),
 ) -> list[Line]:
-    query = _selected(table).where(table.c.request_id == request_id, *also)
+    request_id, tenant = whose
+    query = _selected(table, version).where(table.c.request_id == request_id, *also)
     if tenant is not None:
         query = query.where(table.c.organization_id == tenant)
     identifier = next(iter(table.primary_key.columns))
     return _lines(connection, query.order_by(table.c.created_at, identifier).limit(limit))
 
 
-def _selected(table: Table) -> Any:
-    kept = [column for column in table.columns if column.name not in INTERNAL | CONTENT]
+def _selected(table: Table, version: str) -> Any:
+    kept = [table.c[name] for name in columns_of(table, version) if name not in INTERNAL | CONTENT]
     return select(*kept, *(table.c[name] for name in ("cost_nano", "cost_rest") if name in table.c))
 
 

@@ -49,6 +49,8 @@ _UNKNOWN_SOURCE: Final = Source()
 MAX_TEXT: Final = 256
 """Longest name or identifier that is stored."""
 MAX_MESSAGE: Final = 2_000
+FEEDBACK_COMMENT: Final = "feedback_comment"
+"""Attribute of a verdict that holds its comment, which the caller it has redacted."""
 _DIGEST: Final = 16
 MAX_TOKENS: Final = 10**12
 """A provider's claim beyond this is nonsense, and would make sums overflow."""
@@ -227,7 +229,7 @@ def _feedback(feedback: Feedback, source: Source) -> Row:
         stored_text(said("variant")),
         *source,
         stored_text(origin.session),
-        None,
+        _message(said(FEEDBACK_COMMENT)),
         stored_text(said("experiment_unit")),
     )
 
@@ -262,7 +264,7 @@ def _tenant(invocation: Invocation) -> Any:
 
 
 def _milliseconds(seconds: float) -> float:
-    """What is no duration (negative, NaN) is 0; `max` first, for it returns its first argument where one is NaN."""
+    """A negative duration, or NaN, is 0; `max` comes first because it returns its first argument where one is NaN."""
     return min(max(0.0, seconds * 1_000.0), MAX_MS)
 
 
@@ -278,7 +280,7 @@ def _tokens(amount: int | None) -> int | None:
 
 
 def _money(cost: Decimal | None) -> Money | tuple[None, None]:
-    """NULL where nobody knows: a cost that is no number, or that no column can hold, is unknown too."""
+    """NULL if unknown; NaN, and an amount that no column can hold, are unknown too."""
     if cost is None:
         return _NO_MONEY
     try:
@@ -325,8 +327,8 @@ def named_in(codec: str, text: str) -> str:
     return text
 
 
-def _message(value: str | None) -> str | None:
-    return None if value is None else _takable(value)[:MAX_MESSAGE]
+def _message(value: Any) -> str | None:
+    return None if not isinstance(value, str) else _takable(value)[:MAX_MESSAGE]
 
 
 def _encodable(text: str) -> bool:

@@ -27,6 +27,8 @@ _LOCK_SPACE: Final = 746_570
 class _Last(NamedTuple):
     correct: bool
     created_at: datetime
+    feedback_id: str | None = None
+    """None for one that is not written yet."""
 
 
 def revised(connection: Connection, rows: Sequence[Row]) -> list[Row]:
@@ -52,7 +54,10 @@ def revised(connection: Connection, rows: Sequence[Row]) -> list[Row]:
             last[key] = _last(connection, *key)
         before = last[key]
         if before is not None and row[_AT["request_id"]]:
-            if before.correct == said.correct or before.created_at > said.created_at:
+            if before.created_at > said.created_at:
+                continue
+            if before.correct == said.correct:
+                _comment(connection, before, row)
                 continue
             row = _replaced(row, "revision", value=True)
         last[key] = said
@@ -72,12 +77,20 @@ def _last(connection: Connection, request: object, tenant: object) -> _Last | No
     verdict = FEEDBACK.c
     owner = verdict.organization_id.is_(None) if tenant is None else verdict.organization_id == tenant
     newest = (
-        select(verdict.correct, verdict.created_at)
+        select(verdict.correct, verdict.created_at, verdict.feedback_id)
         .where(verdict.request_id == request, owner)
         .order_by(verdict.created_at.desc())
     )
     found = connection.execute(newest.limit(1)).first()
     return None if found is None else _Last(*found)
+
+
+def _comment(connection: Connection, last: _Last, row: Row) -> None:
+    """Keep what was added to a verdict that stays as it is."""
+    comment = row[_AT["comment"]]
+    if comment is not None and last.feedback_id is not None:
+        own = FEEDBACK.c.feedback_id == last.feedback_id
+        connection.execute(FEEDBACK.update().where(own).values(comment=comment))
 
 
 def _with_tenant(connection: Connection, row: Row) -> Row:

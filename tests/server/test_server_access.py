@@ -75,6 +75,7 @@ def test_a_token_is_kept_as_a_digest_in_a_file_of_its_owner(tmp_path: Path) -> N
         (("a", "king", "acme"), "allowed are viewer, writer, admin"),
         (("a", "viewer", ""), "give its name, or \\* for every tenant"),
         (("a", "viewer", "a\nb"), "tenant"),
+        (("a", "viewer", "__none__"), "tenant"),
     ],
 )
 def test_a_wrong_token_entry_is_refused(tmp_path: Path, given: tuple[Any, ...], message: str) -> None:

@@ -133,7 +133,13 @@ def test_wrong_feedback_is_refused(store: Store, body: Any) -> None:
 def test_a_comment_is_redacted_before_it_is_kept(store: Store, tmp_path: Path) -> None:
     """An address in it reaches neither the rows nor the file."""
     body = {"request_id": "r1", "correct": True, "comment": "mail jane.doe@example.com about it"}
-    assert local(create_app(store=store)).post("/v1/feedback", json=body).status_code == 202
+    asked = local(create_app(store=store))
+    assert asked.post("/v1/feedback", json=body).status_code == 202
+    (line,) = asked.get("/v1/runs/r1").json()["feedback"]
+    assert line["comment"].startswith("mail ")
+    assert asked.post("/v1/feedback", json={**body, "comment": "still right"}).status_code == 202
+    (line,) = asked.get("/v1/runs/r1").json()["feedback"]
+    assert line["comment"] == "still right"
     store.close()
     written = b"".join(file.read_bytes() for file in tmp_path.glob("telemetry.db*"))
     assert b"jane.doe@example.com" not in written
