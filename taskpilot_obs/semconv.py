@@ -432,6 +432,7 @@ class Attr:
     OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
     ERROR_TYPE: Final = "error.type"
     EXCEPTION_TYPE: Final = "exception.type"
+    DECISION: Final = "taskpilot.decision"
     EXCEPTION_MESSAGE: Final = "exception.message"
 
     REQUEST_ID: Final = "taskpilot.request.id"

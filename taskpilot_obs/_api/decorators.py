@@ -322,7 +322,8 @@ def _wrap(function: Callable[..., Any], recorder: Recorder, runs: RunFactory, op
     if options.checks is not None:
         recorder.wiring.expect(options.checks)
     checked = with_checks(function, kind, Enforcer(recorder.runtime, options.checks, function), buffer=options.buffer)
-    work = Work(function if options.checks is None else checked, checked)
+    usual, refuses = (function, False) if options.checks is None else (checked, options.checks.refuse)
+    work = Work(usual, checked, refuses)
     if inspect.iscoroutinefunction(kind):
         return _wrap_coroutine(function, work, runs)
     if inspect.isasyncgenfunction(kind):
@@ -333,13 +334,13 @@ def _wrap(function: Callable[..., Any], recorder: Recorder, runs: RunFactory, op
 
 
 def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], runs: RunFactory) -> Callable[P, R]:
-    usual, checked = work
+    usual, checked, refuses = work
     callsite, new = runs
     runtime = callsite.runtime
 
     @wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not runtime.enabled:
+        if not runtime.enabled and not (refuses and runtime.enforcing):
             return function(*args, **kwargs)
         run = new(callsite, current_run()).start_current(args, kwargs)
         try:
@@ -362,7 +363,7 @@ def _wrap_coroutine(
     work: Work[Callable[P, Coroutine[Any, Any, R]]],
     runs: RunFactory,
 ) -> Callable[P, Coroutine[Any, Any, R]]:
-    usual, checked = work
+    usual, checked, refuses = work
     callsite, new = runs
     runtime = callsite.runtime
 
@@ -386,7 +387,7 @@ def _wrap_coroutine(
         return result
 
     def observed(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        if not runtime.enabled:
+        if not runtime.enabled and not (refuses and runtime.enforcing):
             return function(*args, **kwargs)
         return awaited(_called(runs, args, kwargs), *args, **kwargs)
 
@@ -398,7 +399,7 @@ def _wrap_generator(
     work: Work[Callable[P, Generator[Any, Any, R]]],
     runs: RunFactory,
 ) -> Callable[P, Generator[Any, Any, R]]:
-    usual, checked = work
+    usual, checked, refuses = work
     runtime = runs.callsite.runtime
 
     @wraps(function)
@@ -411,7 +412,7 @@ def _wrap_generator(
     steps: Any = coroutine(stepped) if can_be_awaited else stepped
 
     def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
-        if not runtime.enabled:
+        if not runtime.enabled and not (refuses and runtime.enforcing):
             return function(*args, **kwargs)
         run = _called(runs, args, kwargs)
         stream: Generator[Any, Any, R] = steps(
@@ -427,7 +428,7 @@ def _wrap_async_generator(
     work: Work[Callable[P, AsyncGenerator[Any, Any]]],
     runs: RunFactory,
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
-    usual, checked = work
+    usual, checked, refuses = work
     runtime = runs.callsite.runtime
 
     def begun(run: ActiveInvocation, inner: AsyncGenerator[Any, Any]) -> tuple[Any, AsyncGenerator[Any, Any]]:
@@ -436,7 +437,7 @@ def _wrap_async_generator(
     stepped = wraps(function)(wrap_async_generator(begun))
 
     def observed(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
-        if not runtime.enabled:
+        if not runtime.enabled and not (refuses and runtime.enforcing):
             return function(*args, **kwargs)
         run = _called(runs, args, kwargs)
         return stepped(run, _stream_of(run, checked if runtime.asks_checks else usual, args, kwargs))
