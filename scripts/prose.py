@@ -64,6 +64,12 @@ PENDING: Final = (
 DONE: Final = (
     *(f"taskpilot_obs/{folder}" for folder in ("cli", "demo", "doctor", "figures.py", "settings.py")),
     "taskpilot_obs/golden_signals/wording.py",
+    "taskpilot_obs/golden_signals/from_store.py",
+    "taskpilot_obs/stats",
+    "taskpilot_obs/store",
+    "docs/store.md",
+    "docs/statistics.md",
+    "docs/privacy.md",
 )
 """Parts of a pending folder that are rewritten, and stay so."""
 KEPT: Final = "# prose:"

@@ -56,7 +56,7 @@ def llm_call(at: datetime = NOON, **given: Any) -> Invocation:
         "usage": Usage(1_000, 200, 100, None, None, None, None, 50, None),
         "cost": Decimal("0.0105"),
         "cost_source": "price_table",
-        "request_model": given.get("response_model", "gpt-4o-2024-08-06"),  # the one that rows are grouped by
+        "request_model": given.get("response_model", "gpt-4o"),  # the one that rows are grouped by
         "response_model": "gpt-4o-2024-08-06",
         "provider": "openai",
         "tenant": "acme",

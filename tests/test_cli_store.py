@@ -82,7 +82,7 @@ def test_stats_are_csv(url: str) -> None:
 
 
 def test_what_was_pruned_is_said(url: str) -> None:
-    """A question about a user beyond the kept rows says so."""
+    """A question about a user beyond the kept rows reports what it lacks."""
     assert run("aggregate", "--store", url, "--retention-days", "0.08").exit_code == 0
     assert "were deleted and are not counted" in run("stats", "--store", url, "--user", "ann").output
 
@@ -256,7 +256,7 @@ def test_a_tenant_is_erased_from_the_terminal(url: str) -> None:
 
 
 def test_retention_is_given_by_table(url: str) -> None:
-    """`--retention TABLE=DAYS` counts first with --dry-run; what is no number of days is wrong usage, in a sentence."""
+    """`--retention TABLE=DAYS` counts first with --dry-run; another text is wrong usage, in a sentence."""
     counted = run("aggregate", "--store", url, "--retention", "llm_call_telemetry=30", "--dry-run")
     assert "1 rows of llm_call_telemetry would be deleted" in counted.output
     done = run("aggregate", "--store", url, "--retention", "llm_call_telemetry=30", "--json")

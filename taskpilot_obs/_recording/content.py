@@ -41,7 +41,8 @@ class Parameters(NamedTuple):
             return UNKNOWN
         names = tuple(each.name for each in parameters if each.kind in _POSITIONAL)
         rest = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), "args")
-        skips_first = names[:1] in (("self",), ("cls",))
+        # Of a method of a built-in type (`str.upper`) the first argument is what it works on.
+        skips_first = names[:1] in (("self",), ("cls",)) and inspect.isfunction(inspect.unwrap(function))
         return cls(names[skips_first:], rest, skips_first)
 
     def bind(self, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, object]:

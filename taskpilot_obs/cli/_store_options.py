@@ -57,7 +57,7 @@ def explained() -> Iterator[None]:
 def say_incomplete(moment: datetime | None) -> None:
     """Tell from when on the figures above are complete, where they are not."""
     if moment is not None:
-        say(f"calls before {moment:%Y-%m-%d %H:%M} UTC were deleted by age and are not counted")
+        say(f"calls before {moment:%Y-%m-%d %H:%M} UTC were deleted and are not counted")
 
 
 def one_format(*, as_json: bool, as_csv: bool) -> None:

@@ -1,4 +1,4 @@
-"""The users of the demo: they come when they like, wait or do not, and some say whether the answer was right."""
+"""The simulated users of the demo: they arrive at random, may hang up, and some rate the answer."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 PER_SECOND: Final = 30.0
 _PATIENCE_S: Final = 0.25
-"""How long somebody waits who hangs up."""
+"""Seconds after which an impatient user hangs up."""
 _ENOUGH_PIECES: Final = 3
-"""How much somebody reads who stops reading."""
+"""How much of a stream is read by a user who stops early."""
 
 
 class Load:
-    """Requests that arrive at random times, each served in a task of its own.
+    """Requests that arrive at random times, each served in its own task.
 
     Attributes:
         arrived: how many have come.
@@ -41,7 +41,7 @@ class Load:
         self._dice = random.Random(11)  # noqa: S311  a story, not a secret
 
     async def run(self) -> None:
-        """Until every request is over."""
+        """Run until every request has ended."""
         async with asyncio.TaskGroup() as visitors:
             for request in self._requests:
                 visitors.create_task(self._visit(request))
@@ -70,7 +70,7 @@ class Load:
                 record_feedback(correct=request.rating)
 
     async def _read(self, request: Request) -> bool:
-        """Whether the answer was read to its end."""
+        """Return whether the answer was read to its end."""
         answer = cast(AsyncGenerator[str, None], self._service.handle(request.wish))
         async with aclosing(answer):
             number = 0

@@ -1,4 +1,4 @@
-"""Pretend providers: they answer in the shapes of the real ones, take their time, and fail as they do."""
+"""Simulated providers, which answer in the formats of real ones, with their latencies and failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.demo.script import Reply
 
 _FIRST_TOKEN_SHARE = 0.35
-"""The part of a streamed answer's time that passes before its first token."""
+"""Share of a streamed answer's time before its first token."""
 
 
 class ProviderError(Exception):
@@ -30,12 +30,12 @@ class ProviderError(Exception):
 
 
 def expected_reply(agent: str) -> Reply:
-    """What the provider of this agent will answer to the request that the code works for."""
+    """The scripted answer of an agent's provider to the current request."""
     return reply_to(current_request.get(), agent)
 
 
 async def complete(agent: str, *, on_retry: Callable[[], None]) -> dict[str, Any]:
-    """Answer at once, in the shape of OpenAI's chat completions.
+    """Answer in the format of OpenAI's chat completions.
 
     Raises:
         ProviderError: no attempt succeeded.
@@ -59,7 +59,7 @@ async def complete(agent: str, *, on_retry: Callable[[], None]) -> dict[str, Any
 
 
 async def stream(agent: str) -> AsyncIterator[dict[str, Any]]:
-    """Answer piece by piece, in the shape of Anthropic's stream of events. Nobody tries a stream again.
+    """Answer as Anthropic's stream of events. A stream is not retried.
 
     Raises:
         ProviderError: it failed.
@@ -79,7 +79,7 @@ async def stream(agent: str) -> AsyncIterator[dict[str, Any]]:
 
 
 async def attempts(reply: Reply) -> AsyncIterator[int]:
-    """The numbers of the attempts that fail and are followed by another.
+    """Numbers of the attempts that fail and are retried.
 
     Raises:
         ProviderError: the last attempt failed too.
@@ -91,14 +91,14 @@ async def attempts(reply: Reply) -> AsyncIterator[int]:
 
 
 async def _fail(reply: Reply) -> None:
-    """End the last attempt, where it fails."""
+    """Raise if the last attempt fails."""
     if reply.error_status is not None:
         await asyncio.sleep(reply.latency_s / 4)
         raise ProviderError(reply.error_status)
 
 
 async def pieces(reply: Reply) -> AsyncIterator[str]:
-    """The answer's words over the answer's time."""
+    """Yield the words of the answer, spread over its duration."""
     words = reply.text.split()
     await asyncio.sleep(reply.latency_s * _FIRST_TOKEN_SHARE)
     for word in words:

@@ -1,4 +1,4 @@
-"""The service: planner, reviewer and executor as plain coroutines with decorators, on pretend providers."""
+"""The service: planner, reviewer and executor as decorated coroutines that call simulated providers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from taskpilot_obs.exceptions import RefusedError
 
 
 class Service(NamedTuple):
-    """Something that handles requests."""
+    """A service that handles requests."""
 
     description: str
     handle: Callable[[str], AsyncIterator[str]]
-    """Takes a wish, streams the answer."""
+    """Takes a request and streams the answer."""
     failures: tuple[type[Exception], ...]
-    """What it is expected to raise now and then."""
+    """Exceptions that it raises on purpose."""
 
 
 FAILURES = (RefusedError, TimeoutError, provider.ProviderError)
@@ -28,19 +28,19 @@ FAILURES = (RefusedError, TimeoutError, provider.ProviderError)
 
 @observe_agent(PLANNER, guardrails=[no_injection], mode="enforce")
 async def plan(wish: str) -> str:
-    """Say which steps the wish takes."""
+    """Return the steps that the request needs."""
     return await _ask(PLANNER, wish)
 
 
 @observe_agent(REVIEWER)
 async def review(draft: str) -> str:
-    """Say what is wrong with the plan."""
+    """Return what is wrong with the plan."""
     return await _ask(REVIEWER, draft)
 
 
 @observe_agent(EXECUTOR)
 async def execute(wish: str, _notes: str) -> AsyncIterator[str]:
-    """Do it, and tell the user word by word."""
+    """Execute the plan and stream the answer."""
     await act(wish)
     expected = provider.expected_reply(EXECUTOR)
     async with track_llm(provider=expected.provider, model=expected.asked_model) as call:
@@ -51,7 +51,7 @@ async def execute(wish: str, _notes: str) -> AsyncIterator[str]:
 
 @observe_workflow(WORKFLOW)
 async def handle(wish: str) -> AsyncIterator[str]:
-    """Plan, review, execute."""
+    """Plan, review and execute a request."""
     notes = await review(await plan(wish))
     async for piece in execute(wish, notes):
         yield piece
@@ -70,5 +70,5 @@ def _text(response: dict[str, Any]) -> str:
 
 
 def decorated_service() -> Service:
-    """The service that needs nothing but this library."""
+    """Build the service that needs only this library."""
     return Service("planner, reviewer and executor with decorators", handle, FAILURES)

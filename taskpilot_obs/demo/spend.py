@@ -1,4 +1,4 @@
-"""What the LLM calls cost, by agent and model: an exporter of one's own, as `configure(exporters=[…])` takes it."""
+"""Cost of LLM calls by agent and model: an example of an exporter for `configure(exporters=[…])`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from taskpilot_obs.records import LLM_OPERATIONS, Invocation
 
 
 class Line(NamedTuple):
-    """All LLM calls of one agent with one model."""
+    """Totals of the LLM calls of one agent with one model."""
 
     calls: int = 0
     input_tokens: int = 0
@@ -19,7 +19,7 @@ class Line(NamedTuple):
 
 
 class Spend:
-    """Adds up finished LLM calls. Called from one thread of the library; read from any."""
+    """Adds up finished LLM calls. One thread of the library writes; any thread may read."""
 
     def __init__(self) -> None:
         self._lines: dict[tuple[str, str], Line] = {}
@@ -40,6 +40,6 @@ class Spend:
         )
 
     def lines(self) -> list[tuple[str, str, Line]]:
-        """Agent, model asked for and sums, the most expensive first."""
+        """Return agent, requested model and totals, most expensive first."""
         found = [(agent, model, line) for (agent, model), line in dict(self._lines).items()]
         return sorted(found, key=lambda entry: (-entry[2].cost, entry[0], entry[1]))

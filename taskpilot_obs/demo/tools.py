@@ -1,4 +1,4 @@
-"""The tools of the demo's executor, with the policies that watch over them."""
+"""Tools of the demo's executor, with their policies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ inside_recipients = DenyTools({"send_email": _is_outside}, name="inside_recipien
 
 @observe_tool("search_board")
 async def search_board(query: str) -> int:
-    """How many items of the board fit; gives up after a while."""
+    """Count matching items on the board; may time out."""
     is_stuck = current_request.get().fate is Fate.TOOL_TIMEOUT
     async with asyncio.timeout(SEARCH_TIMEOUT_S):
         await asyncio.sleep(2 * SEARCH_TIMEOUT_S if is_stuck else 0.03)
@@ -50,13 +50,13 @@ async def delete_project(name: str) -> str:
 
 @observe_tool("send_email", policies=[inside_recipients])
 async def send_email(to: str, text: str) -> str:
-    """Send an e-mail; the policy notes recipients outside, and lets it happen."""
+    """Send an e-mail; the policy records external recipients without refusing."""
     await asyncio.sleep(0.02)
     return f"sent {len(text)} characters to {to}"
 
 
 async def act(wish: str) -> str:
-    """Do what the request asks for.
+    """Execute the tool that the request needs.
 
     Raises:
         PolicyViolationError: it asks for what is forbidden.

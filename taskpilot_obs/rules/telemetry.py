@@ -204,7 +204,7 @@ def _meta(settings: Settings) -> tuple[Alert, ...]:
     """Whether the alerts themselves work: a heartbeat, rules that fail or stand still, notifications that fail."""
     groups = 'rule_group=~".*taskpilot-.*"'
     last = f"prometheus_rule_group_last_evaluation_timestamp_seconds{{{groups}}}"
-    late = 5 * seconds(settings.evaluation_interval)
+    late = max(300, 5 * seconds(settings.evaluation_interval))
     return (
         Alert(
             "TaskpilotWatchdog",

@@ -166,4 +166,4 @@ class CostSummary(CostShare):
     incomplete_before: datetime | None
     """As in `Stats`."""
     previous_incomplete_before: datetime | None
-    """Likewise, of the period before."""
+    """`incomplete_before` of the period before."""

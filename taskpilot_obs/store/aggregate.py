@@ -248,7 +248,7 @@ def _replaced(
 ) -> bool:
     """Put lines in place and delete stale ones, in transactions of some milliseconds; False where it was overtaken.
 
-    Another process has claimed the period anew then, saw what is there now, and puts all that belongs there.
+    Another process has claimed the period then, saw what is there now, and puts all that belongs there.
     """
     todo = [*((_take, key) for key in stale), *((_put, line) for line in lines)]
     done, amount = 0, _FIRST_LINES
@@ -280,7 +280,7 @@ def _given_up(connection: Connection, made: _Replacement) -> bool:
 
 
 def _stands(connection: Connection, claim: int) -> bool:
-    """Whether no other process has claimed anew, and none can before this transaction ends."""
+    """Whether no other process has claimed it since, and none can before this transaction ends."""
     held = select(_work.work_id).where(_work.work_id == claim).with_for_update()
     return connection.execute(held).first() is not None
 
@@ -320,7 +320,7 @@ def _place(connection: Connection) -> str:
     return "?" if connection.dialect.name == "sqlite" else "%s"
 
 
-# --- anew ------------------------------------------------------------------------------------------------------------
+# --- again -----------------------------------------------------------------------------------------------------------
 
 
 def rebuild_summaries(*, store: str | Store | None = None) -> int:

@@ -98,7 +98,7 @@ class StoreLedger:
 
     Args:
         store: where they are kept; its tables must be current.
-        owned: whether nobody else uses this object, so that `close` closes it.
+        owned: whether `close` closes the store; it stays open where other objects use it.
     """
 
     blocking = True
@@ -121,7 +121,7 @@ class StoreLedger:
         return isinstance(other, StoreLedger) and other.database == self.database
 
     def close(self) -> None:
-        """Close the store, where nobody else uses it."""
+        """Close the store, if this ledger owns it."""
         if self._owned:
             self._store.close()
 
@@ -320,13 +320,13 @@ class StoreLedger:
         return Settled(line, balance, crossed)
 
     def release_expired(self, now: datetime) -> int:
-        """End the reservations that nobody settled in time; how many there were.
+        """End the reservations that were not settled in time; returns how many.
 
         Raises:
             StoreError: the store cannot be used.
         """
         due = select(_R.reservation_id).where(_R.expires_at <= now).order_by(_R.reservation_id).limit(_AT_ONCE)
-        with self._renewed().reading() as connection:  # most of the time nothing is due, and nobody need wait
+        with self._renewed().reading() as connection:  # most of the time nothing is due, and no writer has to wait
             if connection.execute(due.limit(1)).first() is None:
                 return 0
         with self._renewed().writing() as connection:

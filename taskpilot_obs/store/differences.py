@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def differences(store: Store) -> list[str]:
     """Every difference in tables, columns, types, NULLs, primary and unique keys, and indexes; empty is right.
 
-    Tables of other applications, and columns and indexes that somebody added, are no difference.
+    Tables of other applications, and columns and indexes that were added, are left out.
 
     Raises:
         StoreError: the database failed.

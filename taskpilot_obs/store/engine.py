@@ -1,4 +1,4 @@
-"""Opening a store: one file of SQLite, or a PostgreSQL database; the same tables, and one version."""
+"""Opening a store: one file of SQLite, or a PostgreSQL database, with one set of tables and one version."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class Store:
         return self._version or REVISIONS[-1]
 
     def forget_version(self) -> None:
-        """Look the version up anew at the next occasion."""
+        """Look the version up again at the next use."""
         self._version = None
 
     def version(self) -> str | None:

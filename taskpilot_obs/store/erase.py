@@ -1,7 +1,7 @@
 """Erasing one user or one tenant: rows, summaries, feedback, budgets and what waits in the spool.
 
 Rows go in transactions of some milliseconds that also mark their hours, so that every statistic is that of what is
-left, at once and after summing up. What cannot be taken out is listed.
+left, before and after the next summing up. What cannot be taken out is listed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from taskpilot_obs.budgets.model import digested
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store import on_sqlite
 from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.aggregate import aggregate_summaries, sum_up_without_rows
+from taskpilot_obs.store.aggregate import sum_up_without_rows
 from taskpilot_obs.store.erase_files import Leftover, in_audit_log, in_spool
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
 from taskpilot_obs.store.marks import deleted_from
@@ -83,7 +83,8 @@ def erase(
 ) -> Erasure:
     """Erase every record of one user or of one tenant, as `docs/privacy.md` describes.
 
-    Writers wait for some milliseconds at most. Records that arrive later are stored as before.
+    Writers wait for some milliseconds at most. Records that arrive later are stored as before. Answers come from rows
+    for the hours that changed, until they are summed up again.
 
     Args:
         user: as in `request_context(user_id=…)`; give this or `tenant`.
@@ -144,7 +145,6 @@ def _erased(store: Store, subject: Subject) -> dict[str, int]:
             found[SUMMARIES.name] = lines
         for table in _LEDGERS:
             found[table.name] = delete_in_small_steps(store, table, subject.in_ledger(table))
-        aggregate_summaries("daily", None, store=store)
     finally:
         _overwrite(store, "OFF")
     if store.is_sqlite:

@@ -44,7 +44,7 @@ class StoreExporter:
         retention_days: delete rows older than this in the background, for all tables or by table (see `prune`);
             None keeps everything.
         service: the name that rows are stored under, to tell apart what shares a store.
-        environment: likewise, as in "production".
+        environment: the environment that rows are stored under, as in "production".
 
     Raises:
         ConfigurationError: an option is wrong.

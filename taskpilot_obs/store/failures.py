@@ -18,7 +18,7 @@ _SQLITE_CAUSES: Final = (
     (sqlite3.SQLITE_READONLY, "its file or folder may not be written to"),
     (sqlite3.SQLITE_CANTOPEN, "its file cannot be opened: look at the folder and its rights"),
     (sqlite3.SQLITE_IOERR, "the disk failed, or is full"),
-    (sqlite3.SQLITE_NOTADB, "its file is no SQLite database: move it away, and a new one is made"),
+    (sqlite3.SQLITE_NOTADB, "its file is not a SQLite database: move it away, and a new one is made"),
     (sqlite3.SQLITE_CORRUPT, "its file is damaged: restore a backup or move it away, and a new one is made"),
 )
 _LIMIT_EXCEEDED: Final = "54"

@@ -50,7 +50,7 @@ MAX_TEXT: Final = 256
 """Longest name or identifier that is stored."""
 MAX_MESSAGE: Final = 2_000
 FEEDBACK_COMMENT: Final = "feedback_comment"
-"""Attribute of a verdict that holds its comment, which whoever records it has redacted."""
+"""Attribute of a verdict that holds its comment, redacted by the code that records it."""
 _DIGEST: Final = 16
 MAX_TOKENS: Final = 10**12
 """A provider's claim beyond this is nonsense, and would make sums overflow."""
@@ -264,7 +264,7 @@ def _tenant(invocation: Invocation) -> Any:
 
 
 def _milliseconds(seconds: float) -> float:
-    """What is no duration (negative, NaN) is 0; `max` first, for it returns its first argument where one is NaN."""
+    """A negative duration, or NaN, is 0; `max` comes first because it returns its first argument where one is NaN."""
     return min(max(0.0, seconds * 1_000.0), MAX_MS)
 
 
@@ -280,7 +280,7 @@ def _tokens(amount: int | None) -> int | None:
 
 
 def _money(cost: Decimal | None) -> Money | tuple[None, None]:
-    """NULL where nobody knows: a cost that is no number, or that no column can hold, is unknown too."""
+    """NULL if unknown; NaN, and an amount that no column can hold, are unknown too."""
     if cost is None:
         return _NO_MONEY
     try:

@@ -2,7 +2,7 @@
 
 A summary is used only where nothing was written since it was made: writers mark the hour of every row in the same
 transaction (`llm_summary_work`), so that rows and summaries always give the same answer. Where rows were deleted by
-age, summaries answer; where summaries were deleted sooner, rows do; where neither is left, the plan says so.
+age, summaries answer; where summaries were deleted sooner, rows do; where neither is left, the plan carries the moment.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def plan(
     """Divide [start, end) so that as much as possible comes from summaries, and the answer is exact.
 
     Args:
-        connection: one snapshot, for this and for the queries that follow.
+        connection: one snapshot that the queries of the answer share.
         start: in UTC.
         end: in UTC.
         rollup: what summaries have to tell apart; None: rows alone answer.

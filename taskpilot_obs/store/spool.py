@@ -142,7 +142,7 @@ class Spool:
 
         Args:
             write: writes one batch.
-            lost: told of a batch that the database refuses for good; it is skipped.
+            lost: called with the error of a batch that the database refuses for good, which is skipped.
 
         Raises:
             StoreUnavailableError: the database is still away; what was not written goes on waiting.

@@ -348,10 +348,10 @@ SUMMARY_WORK = Table(
     Column("claimed", Boolean, nullable=False),
     added("lacking", SmallInteger),  # roll-ups that are not made for this period (see `rollups`), else NULL
     Index("ix_llm_summary_work", "period", "period_start"),
-    sqlite_autoincrement=True,  # a number that was deleted must not come back: whoever summed up deletes by number
+    sqlite_autoincrement=True,  # a number that was deleted must not come back, because claims are deleted by number
 )
 """Which hours and days changed since they were summed up. Writers look for a line and add one where there is none, so
-they never wait for each other. Whoever sums up claims a line first, which makes later writers add another."""
+they never wait for each other. A process that sums up claims a line first, which makes later writers add another."""
 
 STATE = Table(
     "store_state",

@@ -64,7 +64,7 @@ def parsed(url: str) -> Target:
         found = make_url(url)
         backend = _DRIVERS.get(found.drivername)
     except (ArgumentError, AttributeError, ValueError, TypeError):
-        raise ConfigurationError(f"store: given something that is no URL; {_ALLOWED}") from None
+        raise ConfigurationError(f"store: given something that is not a URL; {_ALLOWED}") from None
     if backend is None:
         raise ConfigurationError(f"store: given {found.drivername}://…; {_ALLOWED}")
     query = {key: value if isinstance(value, str) else value[-1] for key, value in found.query.items()}

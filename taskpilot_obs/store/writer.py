@@ -75,7 +75,7 @@ class Writer:
                 mark_changed(connection, "hourly", [*map(from_microseconds, sorted(hours))])
 
     def _learned(self) -> tuple[_Insert, ...]:
-        """What the database is like: asked once, and anew where its file was replaced."""
+        """What the database is like: asked once, and again where its file was replaced."""
         if self._inserts is None or self._store.generation != self._generation:
             self._generation = self._store.generation
             self._series.clear()
@@ -210,7 +210,7 @@ class _CopyInsert(_Insert):
 
 def _insert_values(table: str, columns: tuple[str, ...], place: str) -> str:
     places = ", ".join([place] * len(columns))
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608  names of ours
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608  our names
 
 
 _TABLES: Final = (LLM_CALLS, AGENT_RUNS, FEEDBACK, VIOLATIONS)

@@ -31,6 +31,7 @@ from taskpilot_obs.usage.shapes import (
 from taskpilot_obs.usage.shapes.base import TTL_KEYS, StatedCost
 from taskpilot_obs.usage.values import Reading, StatedError, count, from_counts, without_placeholders
 
+_STATED_OUTPUTS: Final = ("output_tokens", "completion_tokens", "outputTokens", "candidatesTokenCount", "eval_count")
 _DEPTH: Final = 3
 _NAMED_WITHIN: Final = 3
 """Events in which a stream names its model; Azure's first one has other things to say."""
@@ -119,7 +120,7 @@ class Stream:
             gap = gap_of(self._stated, self._model, counter_at(provider, self._model)) or gap
         if usage is not None and self._placeholder:
             usage = usage._replace(output_tokens=None, reasoning_tokens=None)
-        if usage is not None and not usage.output_tokens and not self._embedding and self._has_answer():
+        if usage is not None and self._is_placeholder(usage) and not self._embedding and self._has_answer():
             usage = without_placeholders(usage)
         return Reading(
             None if self._cached else usage,
@@ -135,6 +136,12 @@ class Stream:
             (gap if self._cost is None else self._cost.gap) if usage is not None or self._cost is not None else None,
             self._billed_by,
         )
+
+    def _is_placeholder(self, usage: Usage) -> bool:
+        """Whether nothing was counted: zeros for both, or one that is stated for the output."""
+        if usage.output_tokens:
+            return False
+        return not usage.input_tokens or first(self._stated, *_STATED_OUTPUTS) == 0
 
     def _has_answer(self) -> bool:
         return self._content or has_answer(self._last)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sqlite3
 import threading
 import time
@@ -12,12 +14,16 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import typer
 from _postgres import Server
 from _stored import NOON, denial, llm_call, new_database, sqlite_url, store_at, task, verdict
 from sqlalchemy import func, inspect, select, text
+from typer.testing import CliRunner
 
+from taskpilot_obs import record_llm_call, request_context, track_workflow
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets.ledger import Account, Charge, ReservationLine
+from taskpilot_obs.cli import erase as erase_command
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Origin
 from taskpilot_obs.stats import get_stats, get_tenant_stats, get_tenants_report
@@ -28,6 +34,7 @@ from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.spool import Spool
 from taskpilot_obs.store.tables import LLM_CALLS
 from taskpilot_obs.store.writer import Writer
+from taskpilot_obs.testing import fresh_recorder
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -196,3 +203,27 @@ def _indexes(store: Store) -> list[dict[str, object]]:
     with store.reading() as connection:
         connection.execute(text("SELECT 1"))
         return [dict(index) for index in inspect(connection).get_indexes(LLM_CALLS.name)]
+
+
+def test_the_page_on_privacy_is_carried_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of docs/privacy.md erase a user and a tenant, and list the records of the audit log."""
+    page = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text()
+    section = page[page.index("## Erasing a subject") :]
+    block = section[section.index("```sh\n") + 6 :]
+    commands = [shlex.split(line, comments=True)[1:] for line in block[: block.index("```")].splitlines()]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TASKPILOT_OBS_STORE", sqlite_url(tmp_path))
+    with fresh_recorder(store=sqlite_url(tmp_path), audit_log="audit.jsonl") as recorder:
+        for user, tenant in (("u-17", "acme"), ("u-18", "acme"), ("u-17", "umbrella"), ("u-19", "umbrella")):
+            with request_context(user_id=user, tenant_id=tenant), track_workflow("answer"):
+                record_llm_call(provider="openai", model="gpt-4o", usage={"input_tokens": 10, "output_tokens": 5})
+        assert recorder.flush()
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    erase_command.register(app)
+    results = [CliRunner().invoke(app, command) for command in commands]
+    assert [result.exit_code for result in results] == [0, 1, 0]
+    assert "2 rows of llm_call_telemetry would be erased" in results[0].output
+    assert all(re.search(r"\d+ records in \S*audit\.jsonl", result.output.replace("\n", "")) for result in results[:2])
+    assert [line.tenant for line in get_tenants_report("1h", store=sqlite_url(tmp_path)).tenants] == ["umbrella"]
+    assert get_stats("1h", store=sqlite_url(tmp_path), user="u-17").requests == 0

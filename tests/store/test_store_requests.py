@@ -150,9 +150,9 @@ def test_the_tree_of_a_request(store: Store) -> None:
     assert [(step.depth, step.operation, step.name) for step in tree.steps] == [
         (0, "invoke_workflow", "triage"),
         (1, "invoke_agent", "planner"),
-        (2, "chat", "gpt-4o-2024-08-06"),
+        (2, "chat", "gpt-4o"),
         (2, "execute_tool", "search"),
-        (0, "chat", "gpt-4o-2024-08-06"),
+        (0, "chat", "gpt-4o"),
     ]
     assert (tree.llm_calls, tree.tool_calls, tree.unpriced_calls, tree.cost) == (2, 1, 1, Decimal("0.0105"))
     assert (tree.input_tokens, tree.status, tree.duration_ms) == (2_000, "success", 4_000.0)

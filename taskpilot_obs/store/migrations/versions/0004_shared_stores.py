@@ -107,7 +107,7 @@ def downgrade() -> None:
 
 
 def _sums_index(*more: str) -> None:
-    """Draw SQLite's index of all that is summed up anew."""
+    """Replace SQLite's index of all that is summed up."""
     if _on_postgresql():
         return
     op.drop_index("ix_llm_call_telemetry_sums", "llm_call_telemetry")
@@ -177,7 +177,7 @@ def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def _redraw(key: tuple[str, ...]) -> None:
-    """SQLite cannot change a key: make the table anew, beside the old one."""
+    """SQLite cannot change a key: make a new table beside the old one."""
     op.drop_index("ix_llm_usage_summaries_tenant_time", SUMMARIES)
     op.rename_table(SUMMARIES, f"{SUMMARIES}_old")
     start = sa.Column("period_start", MOMENT, nullable=False)
