@@ -38,7 +38,7 @@ def _rounds(uids: Sequence[str]) -> list[list[str]]:
     waiting = {name for expr in shown for name in _rules_in(substituted(expr))}
     while waiting:
         name = waiting.pop()
-        needed[name] = _rules_in(str(_RULES[name]["expr"]))
+        needed[name] = _rules_in(str(_RULES[name]["expr"])) - {name}  # one rule reads its own last result
         waiting |= needed[name] - set(needed)
     return _layers(needed)
 

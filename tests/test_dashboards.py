@@ -35,6 +35,7 @@ UIDS = {
     "taskpilot-agents",
     "taskpilot-safety",
     "taskpilot-budget",
+    "taskpilot-experiments",
     "taskpilot-telemetry",
 }
 TARGET_LABELS = {"job", "instance"}

@@ -20,6 +20,7 @@ _HOME: dict[str, Metric] = {
     Label.AGENT: semconv.AGENT_RUNS,
     Label.MODEL: semconv.LLM_REQUESTS,
     Label.PROVIDER: semconv.LLM_REQUESTS,
+    Label.EXPERIMENT: semconv.EXPERIMENT_RUNS,
 }
 """Which family knows all values of a label."""
 

@@ -193,7 +193,9 @@ def test_every_answer_is_what_openapi_says(url: str) -> None:
             Draft202012Validator(schema).validate(content["example"])
             assert told.get("description"), path
             if method == "get":
-                Draft202012Validator(schema).validate(get(url, path.replace("{request_id}", "acme-1")))
+                answer = httpx.get(url + path.replace("{request_id}", "acme-1"))
+                assert answer.status_code == 200 or path == "/health/golden"  # these signals are critical
+                Draft202012Validator(schema).validate(answer.json())
                 seen += 1
     assert seen >= 12
 
