@@ -28,6 +28,7 @@ GROUPS: Final = {
 """The first option of each group, in the order of `Settings`."""
 EXAMPLES: Final = {
     "enabled": "False",
+    "enforcement": "False",
     "service": '"support-bot"',
     "service_version": '"1.4.2"',
     "environment": '"production"',

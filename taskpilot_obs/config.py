@@ -152,7 +152,7 @@ def _build(
     prices = _price_table(settings)
     batched = _batched(settings, counters, undo)
     metrics = _metrics(settings, recorder, counters)
-    in_memory: dict[str, Exporter] = {"window": window}
+    in_memory: dict[str, Exporter] = {"window": window} if settings.enabled else {}
     if metrics is not None:
         in_memory["prometheus"] = metrics
     tracing = _tracing(settings)
@@ -280,7 +280,7 @@ def _redactor(settings: Settings, counters: InternalCounters) -> Redactor | None
         max_length=settings.capture_max_length,
         counters=counters,
     )
-    return redactor if settings.capture_content else None
+    return redactor if settings.capture_content and settings.enabled else None
 
 
 def _secret(key: SecretStr | None) -> bytes | None:

@@ -58,7 +58,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
 
     enabled: bool = True
-    """Whether runs are recorded. False makes every decorator and context manager a pass-through."""
+    """Whether runs are recorded. Without, decorators and blocks pass through, but what is in enforce mode refuses."""
+    enforcement: bool = True
+    """Whether checks and budgets in enforce mode refuse. Without, they record what they would refuse."""
     service: Annotated[str, Field(min_length=1, max_length=200)] = UNKNOWN_SERVICE
     """Name of the service, on audit records and in `taskpilot_obs_info`; falls back to `OTEL_SERVICE_NAME`."""
     service_version: Annotated[str, Field(max_length=200)] = ""
@@ -221,6 +223,7 @@ class Options(TypedDict, total=False):
     """The options of `configure()`, for type checkers; described at `Settings`, whose fields they are."""
 
     enabled: bool
+    enforcement: bool
     service: str
     service_version: str
     environment: str

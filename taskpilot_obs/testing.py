@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar, Unpack, overload
+from weakref import WeakSet
 
 from prometheus_client import CollectorRegistry  # noqa: TID251  a test's metrics live in a registry of their own
 
@@ -92,12 +93,13 @@ def fresh_recorder(*, clock: Clock | None = None, **options: Unpack[Options]) ->
     registry = options.pop("registry", None) or CollectorRegistry()
     settings = Settings.resolve({**options, "registry": registry})
     parts = build(settings, recorder, clock=clock)
+    limiting, recorder.wiring.limiting = recorder.wiring.limiting, WeakSet()
     before, listeners = recorder.wiring.swap(parts), recorder.runtime.llm_listeners
     recorder.runtime.llm_listeners = ()
     try:
         yield recorder
     finally:
-        recorder.runtime.llm_listeners = listeners
+        recorder.runtime.llm_listeners, recorder.wiring.limiting = listeners, limiting
         if before is not None:
             recorder.wiring.swap(before)
         parts.pipeline.shutdown()

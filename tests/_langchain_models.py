@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 USAGE = UsageMetadata(input_tokens=150, output_tokens=50, total_tokens=200)
@@ -55,7 +57,13 @@ class Model(BaseChatModel):
         answer = self._next()
         for word in str(answer.content).split(" "):
             yield ChatGenerationChunk(message=AIMessageChunk(content=word))
-        last = AIMessageChunk(content="", usage_metadata=USAGE, response_metadata=answer.response_metadata)
+        wanted = [
+            ToolCallChunk(name=each["name"], args=json.dumps(each["args"]), id=each["id"], index=number)
+            for number, each in enumerate(answer.tool_calls)
+        ]
+        last = AIMessageChunk(
+            content="", usage_metadata=USAGE, response_metadata=answer.response_metadata, tool_call_chunks=wanted
+        )
         yield ChatGenerationChunk(message=last)
 
     async def _astream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:

@@ -228,8 +228,8 @@ def test_files_hold_the_same_budgets_as_code(tmp_path: Path, name: str, text: st
     ("name", "text", "told"),
     [
         ("b.toml", "budgets = 1", "one list, `budgets`"),
-        ("b.toml", "x = [", "is no TOML"),
-        ("b.yaml", "a: [", "is no YAML"),
+        ("b.toml", "x = [", "is not TOML"),
+        ("b.yaml", "a: [", "is not YAML"),
         ("b.yaml", "budgets: [7]", "a budget is a table"),
         ("b.yaml", "budgets: [{limit_usd: 1}]", "a budget without a name"),
         ("b.yaml", "budgets: [{name: a, limit: 1}]", "unknown option 'limit'"),
@@ -487,10 +487,20 @@ def test_a_model_without_a_price_passes_or_not_as_was_chosen(when: Any) -> None:
         assert [each.result for each in decisions] == [expected]
 
 
-def test_a_disabled_recorder_refuses_nothing() -> None:
-    """Decorators and context managers are pass-throughs then, budgets too."""
-    with fresh_recorder(budgets=[enforced("0.01")], enabled=False) as recorder:
+def test_a_disabled_recorder_still_refuses() -> None:
+    """Turning the recording off opens no budget that is closed; `enforcement=False` does, and records nothing."""
+    with fresh_recorder(budgets=[enforced("0.2")], enabled=False) as recorder:
         call(recorder)
+        with pytest.raises(BudgetExceededError):
+            call(recorder)
+    with fresh_recorder(budgets=[enforced("0.01")], enabled=False, enforcement=False) as recorder:
+        call(recorder)
+        assert recorder.enabled is False
+    with fresh_recorder(budgets=[enforced("0.01")], enforcement=False) as recorder:
+        with capture_records(Decision, recorder) as decisions:
+            call(recorder)
+            assert [each.result for each in decisions if each.stage] == [CheckResult.WOULD_BLOCK]
+        assert spent(recorder) == 0.12
 
 
 def test_a_budget_that_cannot_read_a_call_lets_it_pass() -> None:
@@ -618,8 +628,8 @@ def test_a_decorators_budget_alerts_like_any_other() -> None:
 
 
 def test_a_decorators_budget_waits_for_a_recorder_that_is_enabled() -> None:
-    """While nothing is recorded nothing is limited."""
-    with fresh_recorder(enabled=False) as recorder:
+    """While nothing is recorded and nothing enforced, nothing is limited."""
+    with fresh_recorder(enabled=False, enforcement=False) as recorder:
 
         @observe_agent("Waiting", recorder=recorder, budget=Budget("waiting", limit_usd="0.01", action="enforce"))
         def waiting() -> None:

@@ -348,7 +348,7 @@ def test_asynchronous_checks_are_awaited() -> None:
 
 
 def test_an_output_that_is_out_already_is_reported_and_not_refused() -> None:
-    """What a stream has released cannot be withheld: the decision says `would_block`."""
+    """What a stream has released cannot be withheld: the decision is `bypassed`."""
     checks = [check_with(lambda _: False, name="no", stages=("output",))]
     with configured(policies=checks, mode="enforce") as (recorder, _, decisions):
         run = recorder.start("invoke_agent", "Planner")
@@ -357,14 +357,14 @@ def test_an_output_that_is_out_already_is_reported_and_not_refused() -> None:
         with pytest.raises(PolicyViolationError):
             check_output(run, "not out")
         run.stop()
-        assert [each.result for each in decisions] == [CheckResult.WOULD_BLOCK] * 2 + [CheckResult.BLOCKED]
+        assert [each.result for each in decisions] == [CheckResult.BYPASSED] * 2 + [CheckResult.BLOCKED]
 
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_without_checks_nothing_is_asked(enabled: bool) -> None:
-    """A recorder without policies and budgets, or that is off, decides nothing."""
+    """A recorder without policies and budgets, or that neither records nor enforces, decides nothing."""
     checks = [] if enabled else [DenyTools(["search"])]
-    with configured(enabled=enabled, policies=checks, mode="enforce") as (recorder, _, decisions):
+    with configured(enabled=enabled, enforcement=enabled, policies=checks, mode="enforce") as (recorder, _, decisions):
         run = recorder.start("execute_tool", "search")
         check_input(run, "x")
         check_output(run, "y")

@@ -41,6 +41,13 @@ class Decorator(Protocol):
         """Instrument the function."""
 
 
+class Assigning(Protocol):
+    """An experiment, as decorators use it."""
+
+    def assigned(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Assign each call of the function."""
+
+
 class RunFactory(NamedTuple):
     """What makes the runs of a function: where they begin, and which kind they are."""
 
@@ -58,6 +65,7 @@ def observe_workflow(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_workflow(
@@ -68,6 +76,7 @@ def observe_workflow(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a workflow: a task as its users see it.
@@ -83,6 +92,7 @@ def observe_workflow(
         attributes: for spans and audit log, of every call.
         expected: exceptions that are outcomes like others (`NotFound`), as classes or as a function of the exception:
             the run is a success, and the exception passes.
+        experiment: a `taskpilot_obs.compare.Experiment`: each call is assigned a variant by its request context.
         checks: `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call; and `budget`:
             what the LLM calls beneath may cost. See `CheckOptions`.
 
@@ -93,7 +103,13 @@ def observe_workflow(
         ConfigurationError: something is no check, or an option is wrong.
     """
     return _observe(
-        Operation.WORKFLOW, target if name is None else name, recorder, attributes, settle(**checks), expected
+        Operation.WORKFLOW,
+        target if name is None else name,
+        recorder,
+        attributes,
+        settle(**checks),
+        expected,
+        experiment,
     )
 
 
@@ -106,6 +122,7 @@ def observe_agent(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_agent(
@@ -116,10 +133,13 @@ def observe_agent(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a run of an agent; arguments as for `observe_workflow`."""
-    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, settle(**checks), expected)
+    return _observe(
+        Operation.AGENT, target if name is None else name, recorder, attributes, settle(**checks), expected, experiment
+    )
 
 
 @overload
@@ -131,6 +151,7 @@ def observe_tool(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_tool(
@@ -141,10 +162,13 @@ def observe_tool(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a tool call of the agent that runs; arguments as for `observe_workflow`."""
-    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, settle(**checks), expected)
+    return _observe(
+        Operation.TOOL, target if name is None else name, recorder, attributes, settle(**checks), expected, experiment
+    )
 
 
 @overload
@@ -228,6 +252,7 @@ def _observe(
     attributes: Mapping[str, object] | None,
     options: SettledOptions,
     expected: Expected | None,
+    experiment: Assigning | None,
 ) -> Any:
     used = recorder or get_recorder()
     name = target if isinstance(target, str) else None
@@ -242,7 +267,8 @@ def _observe(
             used.wiring.watch(_scoped(options.budget, operation, label))
         callsite = Callsite(used.runtime, operation, label, attributes or {}).expecting(expected)
         callsite.checks = options.checks
-        return _decorate(function, used, RunFactory(callsite, ActiveInvocation), options)
+        observed = _decorate(function, used, RunFactory(callsite, ActiveInvocation), options)
+        return observed if experiment is None else experiment.assigned(observed)
 
     return decorate if target is None or name is not None else decorate(target)
 
@@ -296,7 +322,8 @@ def _wrap(function: Callable[..., Any], recorder: Recorder, runs: RunFactory, op
     if options.checks is not None:
         recorder.wiring.expect(options.checks)
     checked = with_checks(function, kind, Enforcer(recorder.runtime, options.checks, function), buffer=options.buffer)
-    work = Work(function if options.checks is None else checked, checked)
+    usual, refuses = (function, False) if options.checks is None else (checked, options.checks.refuse)
+    work = Work(usual, checked, refuses)
     if inspect.iscoroutinefunction(kind):
         return _wrap_coroutine(function, work, runs)
     if inspect.isasyncgenfunction(kind):
@@ -307,13 +334,13 @@ def _wrap(function: Callable[..., Any], recorder: Recorder, runs: RunFactory, op
 
 
 def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], runs: RunFactory) -> Callable[P, R]:
-    usual, checked = work
+    usual, checked, refuses = work
     callsite, new = runs
     runtime = callsite.runtime
 
     @wraps(function)
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not runtime.enabled:
+        if not runtime.enabled and not (refuses and runtime.enforcing):
             return function(*args, **kwargs)
         run = new(callsite, current_run()).start_current(args, kwargs)
         try:
@@ -336,7 +363,7 @@ def _wrap_coroutine(
     work: Work[Callable[P, Coroutine[Any, Any, R]]],
     runs: RunFactory,
 ) -> Callable[P, Coroutine[Any, Any, R]]:
-    usual, checked = work
+    usual, checked, refuses = work
     callsite, new = runs
     runtime = callsite.runtime
 
@@ -360,7 +387,7 @@ def _wrap_coroutine(
         return result
 
     def observed(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        if not runtime.enabled:
+        if not runtime.enabled and not (refuses and runtime.enforcing):
             return function(*args, **kwargs)
         return awaited(_called(runs, args, kwargs), *args, **kwargs)
 
@@ -372,7 +399,7 @@ def _wrap_generator(
     work: Work[Callable[P, Generator[Any, Any, R]]],
     runs: RunFactory,
 ) -> Callable[P, Generator[Any, Any, R]]:
-    usual, checked = work
+    usual, checked, refuses = work
     runtime = runs.callsite.runtime
 
     @wraps(function)
@@ -385,7 +412,7 @@ def _wrap_generator(
     steps: Any = coroutine(stepped) if can_be_awaited else stepped
 
     def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
-        if not runtime.enabled:
+        if not runtime.enabled and not (refuses and runtime.enforcing):
             return function(*args, **kwargs)
         run = _called(runs, args, kwargs)
         stream: Generator[Any, Any, R] = steps(
@@ -401,7 +428,7 @@ def _wrap_async_generator(
     work: Work[Callable[P, AsyncGenerator[Any, Any]]],
     runs: RunFactory,
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
-    usual, checked = work
+    usual, checked, refuses = work
     runtime = runs.callsite.runtime
 
     def begun(run: ActiveInvocation, inner: AsyncGenerator[Any, Any]) -> tuple[Any, AsyncGenerator[Any, Any]]:
@@ -410,7 +437,7 @@ def _wrap_async_generator(
     stepped = wraps(function)(wrap_async_generator(begun))
 
     def observed(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
-        if not runtime.enabled:
+        if not runtime.enabled and not (refuses and runtime.enforcing):
             return function(*args, **kwargs)
         run = _called(runs, args, kwargs)
         return stepped(run, _stream_of(run, checked if runtime.asks_checks else usual, args, kwargs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +11,23 @@ from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.point_events import origin_of
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import RefusedError
-from taskpilot_obs.records import Operation, Stage
+from taskpilot_obs.records import CheckResult, DecisionKind, Operation, Stage, Verdict
 from taskpilot_obs.safety import checks as running
 from taskpilot_obs.safety.subjects import NO_ARGUMENTS, Subject
 from taskpilot_obs.safety.texts import texts_in
+from taskpilot_obs.semconv import INTERNAL_ERRORS
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.invocation import ActiveInvocation
     from taskpilot_obs._recording.runtime import RecorderRuntime
+    from taskpilot_obs._recording.spans import LiveSpan
     from taskpilot_obs.records import Record
     from taskpilot_obs.safety.checks import Checks, Outcome, Ready
 
+logger = logging.getLogger("taskpilot_obs")
+
+BYPASSED = "bypassed"
+"""Where decisions are counted that could not be enforced (`taskpilot_obs_internal_errors_total`)."""
 _LONGEST_REASON = 1_000
 _redact: Callable[[str], str] | None = None
 
@@ -54,7 +61,7 @@ class Enforcer:
         """What is asked at a stage."""
         general = self._runtime.checks
         own = () if self.own is None else self.own.at(stage)
-        return own if general is None else general.at(stage) + own
+        return in_force(self._runtime, own if general is None else general.at(stage) + own)
 
     def ask_in(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Before the work."""
@@ -98,13 +105,13 @@ class Enforcer:
 
     def ask_too_late(self, run: ActiveInvocation, result: object) -> None:
         """About a stream that is out already: what would have been withheld is recorded, and cannot be."""
-        ready = tuple(check._replace(refuses_at=()) for check in self.at(Stage.OUTPUT))
+        ready = tuple(check.where_nothing_stops(Stage.OUTPUT) for check in self.at(Stage.OUTPUT))
         if ready:
             self._ask(run, ready, Stage.OUTPUT, self._answer(run, result))
 
     async def ask_too_late_async(self, run: ActiveInvocation, result: object) -> None:
         """About an asynchronous stream that is out already."""
-        ready = tuple(check._replace(refuses_at=()) for check in self.at(Stage.OUTPUT))
+        ready = tuple(check.where_nothing_stops(Stage.OUTPUT) for check in self.at(Stage.OUTPUT))
         if ready:
             await self._ask_async(run, ready, Stage.OUTPUT, self._answer(run, result))
 
@@ -145,6 +152,16 @@ class Enforcer:
         report(run, stage, outcomes, goes_on=goes_on)
 
 
+def in_force(runtime: RecorderRuntime, checks: tuple[Ready, ...]) -> tuple[Ready, ...]:
+    """The checks as the recorder's switches have them.
+
+    Without `enforcement` none refuses; without recording only those are asked that may refuse.
+    """
+    if not runtime.enforcing:
+        checks = tuple(check._replace(refuses_at=()) for check in checks)
+    return checks if runtime.recording else tuple(check for check in checks if check.refuses_at)
+
+
 def check_input(
     run: ActiveInvocation, content: object = None, *, arguments: Mapping[str, object] = NO_ARGUMENTS
 ) -> None:
@@ -161,8 +178,13 @@ def check_input(
         RefusedError: a check in enforce mode refused, or an asynchronous check cannot be awaited here. Do not call the
             tool or the model; end the run with `fail(error)`.
     """
-    if run.callsite.runtime.enabled:
-        _enforcer_of(run).ask_in(run, *_as_call(content, arguments))
+    runtime = run.callsite.runtime
+    if runtime.enabled:
+        args, kwargs = _as_call(content, arguments)
+        if isinstance(run, LlmInvocation) and runtime.limits is not None and runtime.limits.budgets is not None:
+            for budget in runtime.limits.budgets.bypass_in_event_loop(run, args, kwargs):
+                note_bypass(runtime, "budget", budget, "its store cannot be asked in an event loop that must go on")
+        _enforcer_of(run).ask_in(run, args, kwargs)
 
 
 async def check_input_async(
@@ -264,11 +286,51 @@ class _Report:
 
 def report(run: ActiveInvocation, stage: Stage, outcomes: list[Outcome], *, goes_on: bool) -> None:
     """Hand the outcomes over, and raise the refusal if there is one."""
-    run.callsite.runtime.pipeline.put(
-        _Report(run, stage, [each if each.reason is None else _safe(each) for each in outcomes])
-    )
+    runtime = run.callsite.runtime
+    safe = [each if each.reason is None else _safe(each) for each in outcomes]
+    runtime.pipeline.put(_Report(run, stage, safe))
+    if run.span is not None:
+        with guarded("span", runtime.counters):
+            _add_events(run.span, stage, safe)
+    for outcome in safe:
+        if outcome.check.is_bypassed and outcome.result is CheckResult.BYPASSED:
+            note_bypass(runtime, outcome.check.kind.value, outcome.check.name, "its answer came when the work was done")
     if not goes_on:
         raise running.refusal(outcomes[-1], stage, run.request_id)
+
+
+def _add_events(span: LiveSpan, stage: Stage, outcomes: Sequence[Outcome]) -> None:
+    """Show violations of policies, and what guardrails decided, as events of the run's span."""
+    for outcome in outcomes:
+        check = outcome.check
+        if check.kind is DecisionKind.GUARDRAIL or outcome.verdict is not Verdict.ALLOW:
+            span.add_decision(
+                kind=check.kind,
+                name=check.name,
+                verdict=outcome.verdict,
+                result=outcome.result,
+                stage=stage,
+                severity=outcome.severity,
+                reason=outcome.reason,
+            )
+
+
+_told: set[tuple[str, str]] = set()
+
+
+def note_bypass(runtime: RecorderRuntime, kind: str, name: str, why: str) -> None:
+    """Count that a check in enforce mode could not refuse, and log it once.
+
+    Args:
+        runtime: of the recorder.
+        kind: `policy`, `guardrail` or `budget`.
+        name: of the check.
+        why: the reason, for the log.
+    """
+    runtime.counters.add(INTERNAL_ERRORS, (BYPASSED,))
+    if (kind, name) not in _told:
+        _told.add((kind, name))
+        logger.warning("taskpilot_obs: %s %r in enforce mode was bypassed: %s", kind, name, why)
 
 
 def _safe(outcome: Outcome) -> Outcome:

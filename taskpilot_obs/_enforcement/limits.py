@@ -6,7 +6,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from taskpilot_obs._enforcement.enforcer import report, subject_of
+from taskpilot_obs._enforcement.enforcer import in_force, report, subject_of
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.records import Stage
 from taskpilot_obs.safety import checks as running
@@ -136,9 +136,9 @@ class TokenLimits:
         run = call.parent
         while run is not None:
             own = run.callsite.checks
-            if own is not None and (checks := own.of_tokens(stage)):
+            if own is not None and (checks := in_force(self._runtime, own.of_tokens(stage))):
                 yield run, checks
             top, run = run, run.parent
         general = self._runtime.checks
-        if general is not None and (checks := general.of_tokens(stage)):
+        if general is not None and (checks := in_force(self._runtime, general.of_tokens(stage))):
             yield top, checks

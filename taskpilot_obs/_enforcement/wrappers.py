@@ -53,6 +53,8 @@ class Work(NamedTuple, Generic[C]):
     """With the checks of the callsite."""
     checked: C
     """With those of the recorder too."""
+    refuses: bool
+    """Whether a check of the place is in enforce mode: it is asked even while nothing is recorded."""
 
 
 def settle(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from taskpilot_obs._recording.invocation import current_run
 from taskpilot_obs._recording.spans import current_ids
-from taskpilot_obs.records import Decision, Feedback, Origin
+from taskpilot_obs.records import Decision, DecisionKind, Feedback, Origin, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,3 +93,20 @@ def origin_of(run: ActiveInvocation | None, scope: Scope | None) -> Origin:
     return Origin(
         request_id, run.invocation_id, None, workflow, agent, trace_id, span_id, sampled, tenant, user, session
     )
+
+
+def show_decision(decision: Decision) -> None:
+    """Show a violation, and what a guardrail decided, as an event of the span of the run that it is about."""
+    running = current_run()
+    if running is None or running.span is None:
+        return
+    if decision.kind is DecisionKind.GUARDRAIL or decision.verdict is not Verdict.ALLOW:
+        running.span.add_decision(
+            kind=decision.kind,
+            name=decision.name,
+            verdict=decision.verdict,
+            result=decision.result,
+            stage=decision.stage,
+            severity=decision.severity,
+            reason=decision.reason,
+        )

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from taskpilot_obs._recording.callsite import Callsites, inner_operation, llm_operation
 from taskpilot_obs._recording.invocation import ActiveInvocation, current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
-from taskpilot_obs._recording.point_events import PointEvent, origin_of
+from taskpilot_obs._recording.point_events import PointEvent, origin_of, show_decision
 from taskpilot_obs._recording.runtime import RecorderRuntime
-from taskpilot_obs._recording.scope import current_scope
+from taskpilot_obs._recording.scope import current_scope, of_the_request
 from taskpilot_obs._recording.spans import AdoptedSpan
 from taskpilot_obs._recording.wiring import Wiring
 from taskpilot_obs._support.guarded import guarded
@@ -303,6 +303,7 @@ class Recorder:
         """
         origin = self.origin()
         rated = request_id if request_id is not None else origin.request_id
+        given = self.runtime.checked_attributes("record_feedback", attributes)
         self.emit(
             Feedback(
                 "" if rated is None else plain_text(rated),
@@ -310,7 +311,7 @@ class Recorder:
                 revision=False,
                 origin=origin,
                 time_unix_ns=self._unix_ns(),
-                attributes=self.runtime.fit(self.runtime.checked_attributes("record_feedback", attributes)),
+                attributes=self.runtime.fit({**of_the_request(rated, origin), **given}),
             )
         )
 
@@ -411,22 +412,23 @@ class Recorder:
                 plain_text(reason) if self.runtime.redactor is None else self.runtime.redactor.text(plain_text(reason))
             )
         outcome = CheckResult.PASSED if ruling is Verdict.ALLOW else CheckResult.WOULD_BLOCK
-        self.emit(
-            Decision(
-                DecisionKind(kind),
-                plain_text(name),
-                ruling,
-                CheckResult(result) if result is not None else outcome,
-                self.origin(),
-                self._unix_ns(),
-                reason,
-                Severity(severity),
-                Stage(stage) if stage is not None else None,
-                None if tool is None else plain_text(tool),
-                duration_seconds if isinstance(duration_seconds, int | float) else None,
-                self.runtime.fit(self.runtime.checked_attributes("record_decision", attributes)),
-            )
+        decision = Decision(
+            DecisionKind(kind),
+            plain_text(name),
+            ruling,
+            CheckResult(result) if result is not None else outcome,
+            self.origin(),
+            self._unix_ns(),
+            reason,
+            Severity(severity),
+            Stage(stage) if stage is not None else None,
+            None if tool is None else plain_text(tool),
+            duration_seconds if isinstance(duration_seconds, int | float) else None,
+            self.runtime.fit(self.runtime.checked_attributes("record_decision", attributes)),
         )
+        self.emit(decision)
+        with guarded("span", self.counters):
+            show_decision(decision)
 
     def record_audit_event(self, event: str, **attributes: AttributeValue) -> None:
         """Write an application event (task created, approved, …) to the audit log, with the request ID."""

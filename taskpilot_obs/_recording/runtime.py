@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 class CallLimits(Protocol):
     """What is asked around LLM calls: limits of tokens, and budgets. A call is an `LlmInvocation`."""
 
+    budgets: Any
+    """The budgets that may refuse, or None."""
+
     @property
     def count_tokens(self) -> bool:
         """Whether the usage of a call is needed at its end."""
@@ -64,6 +67,10 @@ class RecorderRuntime:
         """Set where a callsite or the recorder limits tokens, or a budget may refuse."""
         self.asks_checks = False
         """Whether checks other than a callsite's own are asked."""
+        self.recording = True
+        """Whether what happens is recorded. Without, runs begin and end only for the checks that may refuse them."""
+        self.enforcing = True
+        """Whether checks in enforce mode refuse."""
         self.llm_listeners: tuple[Any, ...] = ()
         """Objects that want to know when LLM calls begin and end (`LlmListener`)."""
 

@@ -126,6 +126,11 @@ class LiveSpan:
             attributes[Attr.EXCEPTION_MESSAGE] = message
         self._span.add_event("exception", attributes)
 
+    def add_decision(self, **fields: str | None) -> None:
+        """Add an event for the decision of a check, with these fields as `taskpilot.decision.*`."""
+        attributes = {f"{Attr.DECISION}.{name}": str(value) for name, value in fields.items() if value is not None}
+        self._span.add_event(Attr.DECISION, attributes)
+
     def end(self) -> None:
         """End it."""
         span = self._span

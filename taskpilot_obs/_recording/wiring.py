@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from taskpilot_obs._enforcement.limits import declare_checks, limits_for
 from taskpilot_obs._support.guarded import guarded
@@ -32,6 +33,8 @@ class Wiring:
         self._lock = threading.Lock()
         self._declared: dict[tuple[Operation, str], None] = {}
         self._expected: dict[object, Checks] = {}
+        self.limiting: WeakSet[Checks] = WeakSet()
+        """The limits of tokens of decorated functions: they need the LLM calls beneath."""
         self.components: Components | None = None
         self.own_budgets: tuple[Budget, ...] = ()
         """Those that were attached to decorated functions."""
@@ -52,7 +55,8 @@ class Wiring:
             runtime.redactor = components.redactor
             runtime.trace_with(components.tracing)
             runtime.now, runtime.pipeline = components.clock.now, components.pipeline
-            runtime.enabled = components.settings.enabled
+            runtime.enabled = runtime.recording = components.settings.enabled
+            runtime.enforcing = components.settings.enforcement
             runtime.checks = components.checks
             for operation, name in self._declared:
                 self._tell(operation, name)
@@ -80,6 +84,18 @@ class Wiring:
         budgets = None if components is None or components.budgets is None else components.budgets
         runtime.limits = limits_for(runtime, expected, budgets)
         runtime.asks_checks = runtime.checks is not None or runtime.limits is not None
+        self.limiting.update(each for each in checks if each.count_tokens and each.refuse)
+        runtime.enabled = runtime.recording or (runtime.enforcing and self._may_refuse())
+
+    def _may_refuse(self) -> bool:
+        """Whether anything that concerns every run is in enforce mode; functions know of their own checks.
+
+        Turning the recording off must not let pass what was refused.
+        """
+        general, components = self._runtime.checks, self.components
+        budgets = None if components is None else components.budgets
+        refuses = general is not None and general.refuse
+        return refuses or bool(self.limiting) or (budgets is not None and bool(budgets.enforced))
 
     def watch(self, budget: Budget) -> None:
         """Watch a budget besides those of the configuration, now and after every `configure()`.

@@ -35,6 +35,7 @@ _RENEWALS: Final = 3
 """How often a reservation is renewed within its length."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_PRICE: Final = "no price is known for the model"
+_NO_WAIT: Final = "the store of the budgets cannot be asked in an event loop that must go on"
 _NO_STORE: Final = "the store of the budgets cannot be asked"
 
 
@@ -98,9 +99,12 @@ class AdmissionController:
         deps: clock, prices and where decisions go.
         ledger: where budgets are kept.
         reservation_s: how long a reservation lasts that its process does not renew.
+        enforcing: whether budgets in `enforce` mode refuse; without, they are treated as `shadow`.
     """
 
-    def __init__(self, deps: BudgetDeps, ledger: Ledger, *, reservation_s: float = RESERVATION_S) -> None:
+    def __init__(
+        self, deps: BudgetDeps, ledger: Ledger, *, reservation_s: float = RESERVATION_S, enforcing: bool = True
+    ) -> None:
         self._clock, self._prices, self.counters, self.emit = deps
         self.ledger = ledger
         self.budgets: tuple[Budget, ...] = ()
@@ -116,6 +120,7 @@ class AdmissionController:
         self._reservation = timedelta(seconds=reservation_s)
         self.renew_every_s = reservation_s / _RENEWALS
         self._renew_at = _EPOCH
+        self._enforcing = enforcing
 
     def add(self, budget: Budget) -> None:
         """Watch one more budget; an equal one again changes nothing.
@@ -128,8 +133,9 @@ class AdmissionController:
             raise ConfigurationError(f"budgets: two of the name {budget.name!r}; a name stands for one limit")
         if same is None:
             self.budgets = (*self.budgets, budget)
-            self.enforced = tuple(each for each in self.budgets if each.action == "enforce")
-            self.shadows = tuple(each for each in self.budgets if each.action == "shadow")
+            refusing = [each for each in self.budgets if each.action == "enforce"]
+            self.enforced = tuple(refusing) if self._enforcing else ()
+            self.shadows = tuple(each for each in self.budgets if each not in self.enforced and each.action != "alert")
 
     @property
     def asks(self) -> bool:
@@ -172,6 +178,26 @@ class AdmissionController:
                 " `async with track_llm(…)`, or decorate the coroutine function with @observe_llm"
             )
         self.admit(admitted)
+
+    def bypass_in_event_loop(
+        self, run: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]
+    ) -> list[str]:
+        """Let a call pass where asking the store would block an event loop that cannot wait.
+
+        Returns:
+            The budgets in enforce mode that were not asked, each with a decision `bypassed`; the call is booked.
+        """
+        if not self.ledger.blocking or not _in_event_loop():
+            return []
+        admitted = self._admitted(run, args, kwargs)
+        if admitted is None:
+            return []
+        request, names = admitted.request, []
+        with guarded(COMPONENT, self.counters):
+            for line in self._lines_of(request, self.enforced)[0]:
+                self.emit(failure_of(line, request.origin, request.at_unix_ns, _NO_WAIT, refused=False))
+                names.append(line.budget.name)
+        return names
 
     async def before_async(self, run: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
         """Reserve for a call that begins in an event loop, which goes on meanwhile."""

@@ -73,12 +73,19 @@ def assemble(
     if settings.on_budget_alert is not None and not callable(settings.on_budget_alert):
         kind = type(settings.on_budget_alert).__name__
         raise ConfigurationError(f"on_budget_alert: given an object of type {kind}; allowed is a function")
-    budgets = [budget for given in settings.budgets for budget in as_budgets(given)]
-    if not settings.enabled or not (budgets or own or settings.budget_store):
+    budgets = [*(budget for given in settings.budgets for budget in as_budgets(given)), *own]
+    if not settings.enabled:  # what is in enforce mode stays in force
+        budgets = [budget for budget in budgets if budget.action == "enforce" and settings.enforcement]
+    if not (budgets or (settings.enabled and settings.budget_store)):
         return None
-    admission = AdmissionController(deps, _ledger(settings, before), reservation_s=settings.budget_reservation_s)
+    admission = AdmissionController(
+        deps,
+        _ledger(settings, before),
+        reservation_s=settings.budget_reservation_s,
+        enforcing=settings.enforcement,
+    )
     try:
-        for budget in (*budgets, *own):
+        for budget in budgets:
             admission.add(budget)
     except ConfigurationError:
         admission.ledger.close()

@@ -39,6 +39,12 @@ class Ready(NamedTuple):
     is_async: bool
     counts_tokens: bool
     """Whether it is asked about the LLM calls beneath a run, and not about the run."""
+    is_bypassed: bool = False
+    """Whether it would refuse, but is asked where the work cannot be stopped any more."""
+
+    def where_nothing_stops(self, stage: Stage) -> Ready:
+        """The check for a path that cannot refuse: what an enforced check denies there is `bypassed`."""
+        return self._replace(refuses_at=(), is_bypassed=stage in self.refuses_at)
 
 
 class Outcome(NamedTuple):
@@ -69,7 +75,7 @@ class Checks:
         ConfigurationError: something is no check, or an option is wrong.
     """
 
-    __slots__ = ("_at", "_of_tokens", "all")
+    __slots__ = ("__weakref__", "_at", "_of_tokens", "all")
 
     def __init__(self, policies: Iterable[Any] = (), guardrails: Iterable[Any] = (), mode: Mode = "monitor") -> None:
         as_mode(mode)
@@ -89,6 +95,11 @@ class Checks:
     def of_tokens(self, stage: Stage) -> tuple[Ready, ...]:
         """The checks before or after each LLM call beneath."""
         return self._of_tokens[stage]
+
+    @property
+    def refuse(self) -> bool:
+        """Whether one of them is in enforce mode."""
+        return any(check.refuses_at for check in self.all)
 
     @property
     def key(self) -> object:
@@ -218,7 +229,8 @@ def _judge(check: Ready, stage: Stage, answer: object, duration_s: float) -> Out
     verdict, reason, severity = _read(answer)
     if verdict is Verdict.ALLOW:
         return Outcome(check, verdict, CheckResult.PASSED, reason, check.severity, duration_s)
-    result = CheckResult.BLOCKED if stage in check.refuses_at else CheckResult.WOULD_BLOCK
+    result = CheckResult.BYPASSED if check.is_bypassed else CheckResult.WOULD_BLOCK
+    result = CheckResult.BLOCKED if stage in check.refuses_at else result
     return Outcome(check, verdict, result, reason, severity or check.severity, duration_s)
 
 

@@ -289,7 +289,7 @@ def test_what_a_plain_function_returns_lazily_is_checked_when_it_ends(seen: Any,
     assert asyncio.run(main()) == ["how rude"]
     assert list(agent(words())) == ["how rude"]
     assert [run.status for run in seen] == [Status.BLOCKED, Status.SUCCESS, Status.SUCCESS]
-    assert Counter(each.result for each in decisions) == {CheckResult.BLOCKED: 1, CheckResult.WOULD_BLOCK: 2}
+    assert Counter(each.result for each in decisions) == {CheckResult.BLOCKED: 1, CheckResult.BYPASSED: 2}
 
 
 async def judge(subject: Any) -> Any:
@@ -515,7 +515,7 @@ def test_recorder_wide_checks_that_came_later_do_what_they_can() -> None:
     ):
         assert plain("hello") == "x"
         assert list(stream("hello")) == ["how", "rude"]
-        assert [each.result.value for each in decisions] == ["bypassed", "passed", "bypassed", "would_block"]
+        assert [each.result.value for each in decisions] == ["bypassed", "passed", "bypassed", "bypassed"]
 
 
 def test_wrong_configuration_changes_nothing(recorder: Any) -> None:
@@ -527,11 +527,44 @@ def test_wrong_configuration_changes_nothing(recorder: Any) -> None:
     assert recorder.runtime.checks is None
 
 
-def test_disabled_recorder_asks_nothing() -> None:
-    """`enabled=False` makes a decorator a pass-through, its checks too."""
+@pytest.mark.parametrize("own", [True, False])
+def test_turning_the_recording_off_leaves_enforcement_on(own: Any) -> None:
+    """What was refused stays refused, without a record of it; only `enforcement=False` lets it pass."""
+    places: Any = {"policies": [WORDS], "mode": "enforce"}
+    for enforcement in (True, False):
+        options: Any = {} if own else places
+        with fresh_recorder(enabled=False, enforcement=enforcement, **options) as recorder:
+            with capture_records(Decision, recorder) as decisions, capture_invocations(recorder) as seen:
+                agent, _ = make("plain", "x", **(places if own else {}))
+                if enforcement:
+                    with pytest.raises(PolicyViolationError):
+                        agent("delete")
+                else:
+                    assert agent("delete") == "x"
+                assert agent("fine") == "x"
+            assert enforcement or (list(decisions), list(seen)) == ([], [])
+            assert sample(recorder, "policy_violations_total") is None
+
+
+def test_what_only_monitors_is_not_asked_while_nothing_is_recorded() -> None:
+    """Its answer would go nowhere."""
+    asked: list[str] = []
+
+    def watch(subject: Any) -> None:
+        asked.append(subject.text)
+
     with fresh_recorder(enabled=False):
+        agent, _ = make("plain", "x", policies=[check_with(WORDS, mode="enforce"), check_with(watch, mode="monitor")])
+        assert agent("fine") == "x"
+        assert asked == []
+
+
+def test_without_enforcement_what_would_be_refused_is_recorded() -> None:
+    """The switch of an operator who must let everything pass, and wants to see it."""
+    with fresh_recorder(enforcement=False) as recorder, capture_records(Decision, recorder) as decisions:
         agent, _ = make("plain", "x", policies=[WORDS], mode="enforce")
         assert agent("delete") == "x"
+        assert [each.result for each in decisions] == [CheckResult.WOULD_BLOCK]
 
 
 def test_series_exist_before_the_first_decision(recorder: Any) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from langchain_core.callbacks import BaseCallbackHandler
 
 from taskpilot_obs.config import get_recorder
-from taskpilot_obs.integration import LlmInvocation, guarded, register_status
+from taskpilot_obs.integration import LlmInvocation, RefusedError, guarded, register_status
 from taskpilot_obs.records import SUCCESS, Operation, Status
-from taskpilot_obs_langchain import answers, middleware, models, streams
+from taskpilot_obs_langchain import answers, checks, middleware, models, streams
 from taskpilot_obs_langchain.breakpoints import hear_graphs
 from taskpilot_obs_langchain.chains import PLUMBING, ROOT, Kind, agent_name, is_own_node, is_pause, kind_of
 from taskpilot_obs_langchain.opening import Opener
@@ -55,7 +56,6 @@ class ObservabilityHandler(BaseCallbackHandler):
     """
 
     run_inline = True  # in order, on the event loop's thread: nothing here waits
-    raise_error = False
     # Plain attributes: LangChain asks before every event, and a property costs as much as the event.
     ignore_llm = False
     ignore_chain = False
@@ -85,6 +85,14 @@ class ObservabilityHandler(BaseCallbackHandler):
         self._silent = self._runs.silent
         self._hears_graphs = False
         self._stated = self._runs.stated
+
+    @property
+    def raise_error(self) -> bool:  # type: ignore[override]  # LangChain's is a plain attribute
+        """Whether LangChain lets the exception pass that it handles now: a refusal, and nothing else.
+
+        LangChain asks only while it handles an exception of a handler.
+        """
+        return isinstance(sys.exception(), RefusedError)
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         """A pickled handler, or a model that holds one, records by the default recorder of the process it reaches."""
@@ -135,6 +143,8 @@ class ObservabilityHandler(BaseCallbackHandler):
                 and (type(inputs) is str or self._recorder.runtime.redactor is not None)
             ):
                 entry.run.set_input(inputs)  # of anything but text only the content is of interest, where it is wanted
+        if self._recorder.runtime.asks_checks:
+            checks.before(self, self._runs, run_id, inputs)
 
     def _begin_chain(self, entry: Entry, kind: Kind, called: str, metadata: Mapping[str, Any] | None) -> None:
         if entry.above is None:
@@ -162,6 +172,8 @@ class ObservabilityHandler(BaseCallbackHandler):
         entry = self._runs.pop(run_id.int, None)
         if type(entry) is not Entry:
             return
+        if self._recorder.runtime.asks_checks and not entry.paused:
+            checks.after(self._runs, entry, outputs, released="inputs" in kwargs)
         with self._guard:
             close(self._runs, entry)
             if entry.hook is not None:
@@ -227,6 +239,8 @@ class ObservabilityHandler(BaseCallbackHandler):
                         call.note_dropped("input_audio_tokens", "input_image_tokens")
                 if self._recorder.runtime.redactor is not None:
                     call.set_input(models.plain(messages[0]))
+        if self._recorder.runtime.asks_checks:
+            checks.before_call(self, self._runs, said, messages)
 
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **said: Any) -> None:
         """A model that completes text is called."""
@@ -234,6 +248,8 @@ class ObservabilityHandler(BaseCallbackHandler):
             call = self._begin_call(serialized, said)
             if call is not None and prompts:
                 call.set_input(prompts[0])
+        if self._recorder.runtime.asks_checks:
+            checks.before_call(self, self._runs, said, prompts)
 
     def _begin_call(self, serialized: Mapping[str, Any] | None, said: Mapping[str, Any]) -> LlmInvocation | None:
         entry = self._note(said)
@@ -258,7 +274,7 @@ class ObservabilityHandler(BaseCallbackHandler):
     def on_llm_new_token(
         self, token: Any, *, run_id: UUID, chunk: Any = None, parent_run_id: Any = None, tags: Any = None, **kwargs: Any
     ) -> None:
-        """A token comes; only the first is of interest, for the usage is on the whole message.
+        """A token comes; only the first is of interest, because the usage is on the whole message.
 
         Everything that LangChain passes is named: gathering it would cost more than the rest.
         """
@@ -268,6 +284,8 @@ class ObservabilityHandler(BaseCallbackHandler):
                 call.first_token()
                 streams.look(self._runs, run_id.int, chunk)
                 return
+        if self._recorder.runtime.limits is not None:
+            checks.note_token(self._runs, run_id, token)
         if not token or self._stated:
             streams.look(self._runs, run_id.int, chunk)
 
@@ -287,6 +305,8 @@ class ObservabilityHandler(BaseCallbackHandler):
         close(self._runs, entry)
         with self._guard:
             answers.note_answer(entry.run, response, cacheable=entry.cacheable, repeated=repeated)
+        if self._recorder.runtime.asks_checks:
+            checks.after_call(entry.run, response)
         entry.run.end(Status.ABANDONED if entry.left else SUCCESS)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -310,6 +330,8 @@ class ObservabilityHandler(BaseCallbackHandler):
     def on_tool_start(self, serialized: dict[str, Any], input_str: str, **said: Any) -> None:
         """A tool is called."""
         self._begin_tool("function", serialized, input_str, said)
+        if self._recorder.runtime.asks_checks:
+            checks.before_tool(self, self._runs, input_str, said)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """It returns; a message with an error instead of a result is the tool's way to fail."""
@@ -318,6 +340,8 @@ class ObservabilityHandler(BaseCallbackHandler):
             return
         with self._guard:
             entry.run.set_output(getattr(output, "content", output))
+        if self._recorder.runtime.asks_checks:
+            checks.after_tool(entry.run, output)
         entry.run.end(Status.ERROR if getattr(output, "status", None) == "error" else Status.SUCCESS)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -332,12 +356,16 @@ class ObservabilityHandler(BaseCallbackHandler):
     def on_retriever_start(self, serialized: dict[str, Any], query: str, **said: Any) -> None:
         """A retriever is asked."""
         self._begin_tool("datastore", serialized, query, said)
+        if self._recorder.runtime.asks_checks:
+            checks.before_tool(self, self._runs, query, said)
 
     def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
         """It has found something, or nothing."""
         entry = take(self._runs, run_id)
         if entry is not None and entry.mine and entry.run is not None:
             found = [document.page_content for document in documents] if self._recorder.runtime.redactor else None
+            if self._recorder.runtime.asks_checks:
+                checks.after_tool(entry.run, documents)
             entry.run.end(SUCCESS, found)
 
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:

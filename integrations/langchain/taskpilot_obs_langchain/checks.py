@@ -1,0 +1,120 @@
+"""Policies, guardrails, token limits and budgets that are configured for everything, asked about LangChain's runs.
+
+A refusal is raised from the callback: LangChain lets it pass to the caller (`raise_error`), and has not called the tool
+or the model by then. It reports no end of a run whose start was refused, so the run ends here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from taskpilot_obs.integration import LlmInvocation, RefusedError, check_input, check_output
+from taskpilot_obs_langchain.runs import Entry, close, take
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from langchain_core.outputs import LLMResult
+
+    from taskpilot_obs.integration import ActiveInvocation
+    from taskpilot_obs_langchain.runs import Runs
+
+_NO_ARGUMENTS: Final[Mapping[str, object]] = {}
+
+
+def before(
+    handler: object, runs: Runs, run_id: UUID, content: object, arguments: Mapping[str, object] = _NO_ARGUMENTS
+) -> None:
+    """Ask before a run does its work.
+
+    Args:
+        handler: who was told of it; another handler that is told as well asks nothing.
+        runs: where the run is known.
+        run_id: LangChain's identifier of it.
+        content: what goes in.
+        arguments: the arguments of a call by name.
+
+    Raises:
+        RefusedError: a check in enforce mode refused; the run has ended as `blocked`.
+    """
+    entry = runs.get(run_id.int)
+    if type(entry) is not Entry or entry.owner is not handler or not entry.mine or entry.run is None:
+        return
+    try:
+        check_input(entry.run, content, arguments=arguments)
+    except RefusedError as error:
+        take(runs, run_id)
+        entry.run.fail(error)
+        raise
+
+
+def before_call(handler: object, runs: Runs, said: Mapping[str, Any], content: object) -> None:
+    """Ask before a model is called; its longest answer is stated for budgets. See `before`."""
+    longest = (said.get("metadata") or _NO_ARGUMENTS).get("ls_max_tokens")
+    before(handler, runs, said["run_id"], content, _NO_ARGUMENTS if longest is None else {"max_tokens": longest})
+
+
+def before_tool(handler: object, runs: Runs, asked: str, said: Mapping[str, Any]) -> None:
+    """Ask before a tool or a retriever is called, by its arguments where LangChain states them. See `before`."""
+    arguments = said.get("inputs")
+    if isinstance(arguments, Mapping):
+        before(handler, runs, said["run_id"], None, {str(name): value for name, value in arguments.items()})
+    else:
+        before(handler, runs, said["run_id"], asked)
+
+
+def after(runs: Runs, entry: Entry, output: object, *, released: bool) -> None:
+    """Ask about what a chain or a graph produced, before its caller gets it.
+
+    Args:
+        runs: where the run is known.
+        entry: the run.
+        output: what came out.
+        released: whether it was streamed, so that nothing can be withheld.
+
+    Raises:
+        RefusedError: a check in enforce mode withholds it; the run has ended as `blocked`.
+    """
+    run = entry.run
+    if not entry.mine or run is None or run.ended:
+        return
+    try:
+        check_output(run, _answer_of(entry, output), released=released)
+    except RefusedError as error:
+        close(runs, entry)
+        run.fail(error)
+        raise
+
+
+def _answer_of(entry: Entry, output: object) -> object:
+    """What a run says: of a graph's state, which holds what went in as well, the last message."""
+    messages = output.get("messages") if isinstance(output, Mapping) else None
+    whole = entry.above is None or entry.graph
+    return messages[-1] if whole and isinstance(messages, list) and messages else output
+
+
+def note_token(runs: Runs, run_id: UUID, token: object) -> None:
+    """Count a token of a stream for the budgets: a reader may leave before its usage is stated."""
+    entry = runs.get(run_id.int)
+    if type(entry) is Entry and isinstance(entry.run, LlmInvocation) and entry.run.admitted is not None:
+        entry.run.admitted.note_streamed(token)
+
+
+def after_call(call: LlmInvocation, response: LLMResult) -> None:
+    """Ask about a model's answer; one that was streamed is out already. See `after`."""
+    answers = [getattr(each, "message", each) for several in response.generations for each in several]
+    _withhold(call, [getattr(each, "content", None) or getattr(each, "text", None) for each in answers], call.streaming)
+
+
+def after_tool(run: ActiveInvocation, output: object) -> None:
+    """Ask about what a tool or a retriever returned. See `after`."""
+    _withhold(run, getattr(output, "content", output), released=False)
+
+
+def _withhold(run: ActiveInvocation, output: object, released: bool) -> None:  # noqa: FBT001  one place reads it
+    try:
+        check_output(run, output, released=released)
+    except RefusedError as error:
+        run.fail(error)
+        raise
