@@ -162,7 +162,8 @@ def test_a_websocket_is_a_request(seen: Captured[Invocation]) -> None:
     """A WebSocket is bound like a request, and its handshake is answered with the request ID."""
     with TestClient(application()).websocket_connect("/socket", headers={"X-Request-ID": "req-4"}) as socket:
         assert socket.receive_text() == "req-4"
-        assert dict(socket.extra_headers or [])[b"x-request-id"] == b"req-4"
+        headers: Any = socket.extra_headers
+        assert dict(headers)[b"x-request-id"] == b"req-4"
 
 
 def test_baggage_is_believed_only_where_it_is_asked_for(seen: Captured[Invocation]) -> None:
