@@ -53,8 +53,8 @@ def fill(url: str, amount: int) -> None:
     for batch in calls(amount):
         store.export(batch)
     store.shutdown(30.0)
-    aggregate_summaries("hourly", store=url)
-    aggregate_summaries("daily", store=url)
+    aggregate_summaries("hourly", None, store=url)
+    aggregate_summaries("daily", None, store=url)
 
 
 @contextmanager
@@ -226,8 +226,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2_000, help="how many before the memory is looked at")
     parser.add_argument("--seconds", type=float, default=10.0, help="of load")
     parser.add_argument("--engine", choices=("sqlite", "postgresql", "both"), default="both")
+    parser.add_argument("--calls", type=int, default=100_000, help="how many the store holds")
     arguments = parser.parse_args()
-    amount = 1_000_000 if arguments.full else 100_000
+    amount = 1_000_000 if arguments.full else arguments.calls
     if arguments.engine != "postgresql":
         with tempfile.TemporaryDirectory() as folder:
             print("SQLite")

@@ -47,6 +47,8 @@ class Label:
     VERSION: Final = "version"
     SERVICE: Final = "service"
     SERVICE_VERSION: Final = "service_version"
+    EXPERIMENT: Final = "experiment"
+    VARIANT: Final = "variant"
 
 
 LABEL_BOUNDS: Final[dict[str, int]] = {
@@ -61,6 +63,8 @@ LABEL_BOUNDS: Final[dict[str, int]] = {
     Label.BUDGET: 100,
     Label.EXPORTER: 30,
     Label.WHERE: 100,
+    Label.EXPERIMENT: 50,
+    Label.VARIANT: 20,
 }
 """How many names a label admits; the rest folds into `__other__`. Labels not listed have a fixed set of values."""
 MAX_CHILDREN: Final = 2_000
@@ -364,6 +368,34 @@ INFO = _gauge(
 START_TIME = _gauge(
     "taskpilot_obs_start_time_seconds",
     "When the counters of this exposition began at 0, in seconds since the Unix epoch; of workers, the first's.",
+)
+
+EXPERIMENT_RUNS = _counter(
+    "experiment_runs_total",
+    "Finished tasks of an experiment, by the variant that they were assigned and how they ended.",
+    Label.EXPERIMENT,
+    Label.VARIANT,
+    Label.STATUS,
+)
+EXPERIMENT_DURATION = _histogram(
+    "experiment_duration_seconds",
+    "Duration of a task of an experiment, whatever its status.",
+    WORKFLOW_BUCKETS,
+    Label.EXPERIMENT,
+    Label.VARIANT,
+)
+EXPERIMENT_COST = _counter(
+    "experiment_cost_usd_total",
+    "USD spent on the LLM calls of an experiment with a known price; a part of llm_cost_usd_total.",
+    Label.EXPERIMENT,
+    Label.VARIANT,
+)
+EXPERIMENT_FEEDBACK = _counter(
+    "experiment_feedback_total",
+    "Verdicts of users on requests of an experiment, given while the experiment was in their context.",
+    Label.EXPERIMENT,
+    Label.VARIANT,
+    Label.VERDICT,
 )
 
 METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

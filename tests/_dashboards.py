@@ -19,7 +19,15 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "observability" / "grafana" / "dashboards"
 RULES = ROOT / "observability" / "prometheus" / "rules"
 
-EVERYTHING = {"job": ".+", "instance": ".+", "workflow": ".+", "agent": ".+", "model": ".+", "provider": ".+"}
+EVERYTHING = {
+    "job": ".+",
+    "instance": ".+",
+    "workflow": ".+",
+    "agent": ".+",
+    "model": ".+",
+    "provider": ".+",
+    "experiment": ".+",
+}
 """What Grafana puts in for a variable on "All"."""
 
 

@@ -132,6 +132,49 @@ def test_the_top_is_imported_by_itself_alone() -> None:
             assert not taken, f"{name} imports {taken}"
 
 
+REFERENCE = {
+    match[1]
+    for page in (ROOT / "docs" / "reference").glob("*.md")
+    for match in re.finditer(r"^::: (taskpilot_obs[.\w]*)", page.read_text(), re.MULTILINE)
+}
+"""What is public: the modules that the API reference documents. Adding a page there makes a module public."""
+ALSO_PUBLIC = {
+    "taskpilot_obs.audit.manifest",
+    "taskpilot_obs.budgets.reservation",
+    "taskpilot_obs.config",
+    "taskpilot_obs.exporters.json_logging",
+    "taskpilot_obs.golden_signals.http",
+    "taskpilot_obs.log_context",
+    "taskpilot_obs.providers.names",
+    "taskpilot_obs.server",
+    "taskpilot_obs.usage",
+}
+"""Modules that integrations, examples or pages name, and that have no page of the reference yet."""
+_IMPORT = re.compile(r"^\s*(?:from|import) (taskpilot_obs(?:\.\w+)*)(?: import|$)", re.MULTILINE)
+OUTSIDE = [
+    *sorted(ROOT.glob("integrations/*/taskpilot_obs_*/**/*.py")),
+    *sorted(ROOT.glob("integrations/*/example*.py")),
+    *sorted(ROOT.glob("examples/*.py")),
+    *sorted(ROOT.glob("docs/*.md")),
+    ROOT / "README.md",
+]
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_integrations_examples_and_pages_use_public_names(path: Path) -> None:
+    """What lives outside of the library imports public modules only, for types and lazily as well."""
+    imported = set(_IMPORT.findall(path.read_text()))
+    assert imported <= REFERENCE | ALSO_PUBLIC, f"not public: {sorted(imported - REFERENCE - ALSO_PUBLIC)}"
+
+
+def test_public_modules_exist_and_have_no_underscore() -> None:
+    """Each public module is there, and none of them is an implementation detail."""
+    for name in REFERENCE | ALSO_PUBLIC:
+        if name.split(".")[0] == "taskpilot_obs":
+            assert name == "taskpilot_obs" or name in DOTTED, name
+            assert "._" not in name, name
+
+
 DEMO_OF_A_FRAMEWORK = "demo.graph"
 """The one module that speaks to a framework through its integration; the demo imports it where both are installed."""
 

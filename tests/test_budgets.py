@@ -228,8 +228,8 @@ def test_files_hold_the_same_budgets_as_code(tmp_path: Path, name: str, text: st
     ("name", "text", "told"),
     [
         ("b.toml", "budgets = 1", "one list, `budgets`"),
-        ("b.toml", "x = [", "is no TOML"),
-        ("b.yaml", "a: [", "is no YAML"),
+        ("b.toml", "x = [", "is not TOML"),
+        ("b.yaml", "a: [", "is not YAML"),
         ("b.yaml", "budgets: [7]", "a budget is a table"),
         ("b.yaml", "budgets: [{limit_usd: 1}]", "a budget without a name"),
         ("b.yaml", "budgets: [{name: a, limit: 1}]", "unknown option 'limit'"),

@@ -351,8 +351,8 @@ WRONG_FILES = [
         '[[prices]]\nmodel = "m"\ninput = 1\noutput = 1\nouput = 2',
         r"ouput, given 2.*allowed are model, input",
     ),
-    ("p.toml", "= 3", "is no TOML"),
-    ("p.yaml", "a: [", "is no YAML"),
+    ("p.toml", "= 3", "is not TOML"),
+    ("p.yaml", "a: [", "is not YAML"),
     ("p.yaml", "- 1", "holds list"),
     ("missing.toml", None, "cannot be read"),
 ]

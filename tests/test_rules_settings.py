@@ -35,7 +35,7 @@ from taskpilot_obs.semconv import WORKFLOW_BUCKETS
         ({"slo": {"latency": {"threshold_seconds": 3}}}, "no bucket bound"),
         ({"slo": {"burn": [{"long": "5m", "short": "1h", "rate": 2, "severity": "critical"}]}}, "must be shorter"),
         ({"slo": {"burn": [{"long": "1h", "short": "5m", "rate": 2, "severity": "critical"}]}}, "of severity warning"),
-        ({"windows": ["5m", "7h30m"]}, "no duration"),
+        ({"windows": ["5m", "7h30m"]}, "not a window"),
         ({"windows": ["5m", "61m"]}, "no whole multiple"),
         ({"windows": []}, "at least one window"),
         ({"telemetry": {"window": "2h"}}, "at most 1h"),
@@ -77,7 +77,7 @@ def test_a_settings_file_may_hold_what_it_changes_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("windows: [5m", "cannot be read as YAML"),
+        ("windows: [5m", "is not YAML"),
         ("- a list\n", "mapping of settings, not a list"),
         ("llm: {cost_per_hour_usd: -1}\n", "llm.cost_per_hour_usd"),
         ("windows: []\n", "settings: Value error, windows"),

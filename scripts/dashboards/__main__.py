@@ -7,10 +7,21 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.dashboards import agents, audit_view, budget, golden_signals, lint, llm, safety, sample, telemetry
+from scripts.dashboards import (
+    agents,
+    audit_view,
+    budget,
+    experiments,
+    golden_signals,
+    lint,
+    llm,
+    safety,
+    sample,
+    telemetry,
+)
 
 COMMITTED = Path(__file__).resolve().parents[2] / "observability"
-DASHBOARDS = tuple(module.DASHBOARD for module in (golden_signals, llm, agents, safety, budget, telemetry))
+DASHBOARDS = tuple(module.DASHBOARD for module in (golden_signals, llm, agents, safety, budget, experiments, telemetry))
 
 
 def build(out: Path) -> None:

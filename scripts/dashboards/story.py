@@ -204,6 +204,10 @@ def _feedback() -> Iterator[Child]:
 _AGENTS = tuple(work.agent for work in WORK)
 _EXPORTERS = ("prometheus", "window", "audit_log")
 
+_EXPERIMENT = "planner-prompt"
+_VARIANTS = (("v1", 0.04), ("v2", 0.02))
+"""Variants, and the share of their tasks that fails."""
+
 _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
     semconv.WORKFLOW_RUNS: _workflow_runs,
     semconv.WORKFLOW_DURATION: _workflow_seconds,
@@ -252,6 +256,20 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
     ],
     semconv.FEEDBACK: _feedback,
     semconv.FEEDBACK_REVISIONS: lambda: [Child(("correct",), 0.03, 0.02), Child(("incorrect",), 0.03, 0.05)],
+    semconv.EXPERIMENT_RUNS: lambda: [
+        Child((_EXPERIMENT, variant, status), rate, rate)
+        for variant, failing in _VARIANTS
+        for status, rate in ((Status.SUCCESS, 1 - failing), (Status.ERROR, failing))
+    ],
+    semconv.EXPERIMENT_DURATION: lambda: [
+        Child((_EXPERIMENT, variant), 1, 1, 1.2 + 10 * failing, 1.2 + 10 * failing) for variant, failing in _VARIANTS
+    ],
+    semconv.EXPERIMENT_COST: lambda: [Child((_EXPERIMENT, variant), 0.02, 0.02) for variant, _ in _VARIANTS],
+    semconv.EXPERIMENT_FEEDBACK: lambda: [
+        Child((_EXPERIMENT, variant, verdict), rate, rate)
+        for variant, failing in _VARIANTS
+        for verdict, rate in (("correct", 0.1 - failing), ("incorrect", failing / 2))
+    ],
     semconv.BUDGET_LIMIT: lambda: [Child(("research", "day"), 80, 80, is_money=True)],
     semconv.BUDGET_SPENT: lambda: [Child(("research", "day"), 40, 61, is_money=True)],
     semconv.BUDGET_ASSUMED: lambda: [Child(("research", "day"), 0.05, 0.3, is_money=True)],
@@ -265,7 +283,6 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
     semconv.INTERNAL_ERRORS: lambda: _rare(0.02, 0.02, ("exporters.audit_log",)),
     semconv.LABEL_OVERFLOW: lambda: _rare(0.02, 0.02, (semconv.AGENT_RUNS.name,)),
     semconv.QUEUE_SIZE: lambda: [Child((exporter,), 12, 90) for exporter in _EXPORTERS],
-    semconv.START_TIME: lambda: [Child((), 1.7e9, 1.7e9)],
     semconv.AGENT_LLM_CALLS: lambda: [Child((w.agent,), 2 * w.runs, 2 * w.runs, 4.0, 4.0) for w in WORK],
     semconv.AGENT_TOOL_CALLS: lambda: [Child((w.agent,), 2 * w.runs, 2 * w.runs, 3.0, 3.0) for w in WORK],
 }

@@ -41,6 +41,13 @@ class Decorator(Protocol):
         """Instrument the function."""
 
 
+class Assigning(Protocol):
+    """An experiment, as decorators use it."""
+
+    def assigned(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Assign each call of the function."""
+
+
 class RunFactory(NamedTuple):
     """What makes the runs of a function: where they begin, and which kind they are."""
 
@@ -58,6 +65,7 @@ def observe_workflow(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_workflow(
@@ -68,6 +76,7 @@ def observe_workflow(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a workflow: a task as its users see it.
@@ -83,6 +92,7 @@ def observe_workflow(
         attributes: for spans and audit log, of every call.
         expected: exceptions that are outcomes like others (`NotFound`), as classes or as a function of the exception:
             the run is a success, and the exception passes.
+        experiment: a `taskpilot_obs.compare.Experiment`: each call is assigned a variant by its request context.
         checks: `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call; and `budget`:
             what the LLM calls beneath may cost. See `CheckOptions`.
 
@@ -93,7 +103,13 @@ def observe_workflow(
         ConfigurationError: something is no check, or an option is wrong.
     """
     return _observe(
-        Operation.WORKFLOW, target if name is None else name, recorder, attributes, settle(**checks), expected
+        Operation.WORKFLOW,
+        target if name is None else name,
+        recorder,
+        attributes,
+        settle(**checks),
+        expected,
+        experiment,
     )
 
 
@@ -106,6 +122,7 @@ def observe_agent(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_agent(
@@ -116,10 +133,13 @@ def observe_agent(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a run of an agent; arguments as for `observe_workflow`."""
-    return _observe(Operation.AGENT, target if name is None else name, recorder, attributes, settle(**checks), expected)
+    return _observe(
+        Operation.AGENT, target if name is None else name, recorder, attributes, settle(**checks), expected, experiment
+    )
 
 
 @overload
@@ -131,6 +151,7 @@ def observe_tool(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Decorator: ...
 def observe_tool(
@@ -141,10 +162,13 @@ def observe_tool(
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    experiment: Assigning | None = None,
     **checks: Unpack[CheckOptions],
 ) -> Any:
     """Record every call of a function as a tool call of the agent that runs; arguments as for `observe_workflow`."""
-    return _observe(Operation.TOOL, target if name is None else name, recorder, attributes, settle(**checks), expected)
+    return _observe(
+        Operation.TOOL, target if name is None else name, recorder, attributes, settle(**checks), expected, experiment
+    )
 
 
 @overload
@@ -228,6 +252,7 @@ def _observe(
     attributes: Mapping[str, object] | None,
     options: SettledOptions,
     expected: Expected | None,
+    experiment: Assigning | None,
 ) -> Any:
     used = recorder or get_recorder()
     name = target if isinstance(target, str) else None
@@ -242,7 +267,8 @@ def _observe(
             used.wiring.watch(_scoped(options.budget, operation, label))
         callsite = Callsite(used.runtime, operation, label, attributes or {}).expecting(expected)
         callsite.checks = options.checks
-        return _decorate(function, used, RunFactory(callsite, ActiveInvocation), options)
+        observed = _decorate(function, used, RunFactory(callsite, ActiveInvocation), options)
+        return observed if experiment is None else experiment.assigned(observed)
 
     return decorate if target is None or name is not None else decorate(target)
 

@@ -36,6 +36,15 @@ _LOST_IN_A_THREAD = (
 )
 
 
+def scope_around() -> Scope:
+    """The request that this code works for; a new one where there is none."""
+    scope = current_scope.get()
+    if scope is not None:
+        return scope
+    running = current_run()
+    return (running and running.scope) or Scope(running.request_id if running else new_request_id())
+
+
 class request_context(ContextDecorator):  # noqa: N801  used as a statement, like `contextlib.suppress`
     """Bind a request's identity to everything that runs inside, `with` or `async with`.
 
@@ -69,10 +78,7 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         self._tokens: list[tuple[Token[Scope | None], bool]] = []
 
     def _scope(self) -> Scope:
-        outer = current_scope.get()
-        if outer is None:
-            running = current_run()
-            outer = (running and running.scope) or Scope(running.request_id if running else new_request_id())
+        outer = scope_around()
         tenant, user, session = [None if given is None else plain_text(given) for given in self._own]
         return Scope(
             outer.request_id if self._request_id is None else accepted_request_id(self._request_id),

@@ -12,7 +12,7 @@ from taskpilot_obs._recording.invocation import ActiveInvocation, current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.point_events import PointEvent, origin_of, show_decision
 from taskpilot_obs._recording.runtime import RecorderRuntime
-from taskpilot_obs._recording.scope import current_scope
+from taskpilot_obs._recording.scope import current_scope, of_the_request
 from taskpilot_obs._recording.spans import AdoptedSpan
 from taskpilot_obs._recording.wiring import Wiring
 from taskpilot_obs._support.guarded import guarded
@@ -303,6 +303,7 @@ class Recorder:
         """
         origin = self.origin()
         rated = request_id if request_id is not None else origin.request_id
+        given = self.runtime.checked_attributes("record_feedback", attributes)
         self.emit(
             Feedback(
                 "" if rated is None else plain_text(rated),
@@ -310,7 +311,7 @@ class Recorder:
                 revision=False,
                 origin=origin,
                 time_unix_ns=self._unix_ns(),
-                attributes=self.runtime.fit(self.runtime.checked_attributes("record_feedback", attributes)),
+                attributes=self.runtime.fit({**of_the_request(rated, origin), **given}),
             )
         )
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from taskpilot_obs.records import NO_ATTRIBUTES
+
 if TYPE_CHECKING:
-    from taskpilot_obs.records import Scope
+    from taskpilot_obs.records import Attributes, Origin, Scope
 
 T = TypeVar("T")
 
@@ -35,3 +37,9 @@ def restore(variable: ContextVar[T], token: Token[T]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def of_the_request(request_id: object, origin: Origin) -> Attributes:
+    """What the context says of a request, such as its variant; nothing where another request is meant."""
+    scope = current_scope.get()
+    return NO_ATTRIBUTES if scope is None or request_id != origin.request_id else scope.attributes

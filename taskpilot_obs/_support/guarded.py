@@ -8,6 +8,7 @@ import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
+from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.semconv import INTERNAL_ERRORS
 
@@ -23,10 +24,10 @@ logger = logging.getLogger("taskpilot_obs")
 
 LOG_INTERVAL_S = 60.0
 _MAX_CAUSES = 1_000
-_last_logged: dict[tuple[str, type[BaseException]], float] = {}
+_last_logged: BoundedDict[tuple[str, type[BaseException]], float] = BoundedDict(_MAX_CAUSES)
 
 
-class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", tally):`
+class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", counters):`
     """Keep an `Exception` of ours from the user: count it under `where`, log it at most once a minute per cause.
 
     What is no `Exception` (KeyboardInterrupt, SystemExit, CancelledError) passes: it is addressed to the user's code.
@@ -64,9 +65,9 @@ class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", t
 
 
 def run_to_completion(action: Callable[[], object]) -> None:
-    """Act, and where a Ctrl-C (or what a signal's handler raises) interrupts it, once more before that goes on.
+    """Run `action`; if it is interrupted (a Ctrl-C, an exception of a signal handler), run it again, then re-raise.
 
-    The action has to continue behind what was interrupted.
+    The action must be able to go on from where it was interrupted.
     """
     try:
         action()
@@ -85,8 +86,6 @@ def log_failure(where: str, error: BaseException) -> None:
     now = time.monotonic()
     if now - _last_logged.get(cause, -LOG_INTERVAL_S) < LOG_INTERVAL_S:
         return
-    if len(_last_logged) >= _MAX_CAUSES:
-        _last_logged.clear()
     _last_logged[cause] = now
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

@@ -17,6 +17,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs.semconv import Field
 
 Value = str | int | float | bool | Decimal | Mapping[str, "Value"] | None
@@ -65,8 +66,8 @@ class Layout:
         self._repeating = repeating
         self._varying = varying
         self._max_string = max_string
-        self._texts: dict[Key, str] = {}
-        self._plans: dict[tuple[type, ...], _Plan] = {}
+        self._texts: BoundedDict[Key, str] = BoundedDict(_MAX_CACHED)
+        self._plans: BoundedDict[tuple[type, ...], _Plan] = BoundedDict(_MAX_CACHED)
 
     def text(self, key: Key, time_unix_ns: int, values: tuple[Value, ...]) -> str:
         """The record as JSON without its closing brace, so that the chain can add its own fields."""
@@ -92,14 +93,10 @@ class Layout:
     def _keep_text(self, key: Key) -> str:
         text = members(self._repeating(key), self._max_string)
         if len(text) <= _MAX_KEPT:  # a name of megabytes is not worth the memory
-            if len(self._texts) >= _MAX_CACHED:
-                self._texts.clear()
             self._texts[key] = text
         return text
 
     def _keep_plan(self, shape: tuple[type, ...]) -> _Plan:
-        if len(self._plans) >= _MAX_CACHED:
-            self._plans.clear()
         plan = self._plans[shape] = _plan(self._varying, shape)
         return plan
 

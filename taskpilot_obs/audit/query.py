@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import json
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from taskpilot_obs._support import durations
 from taskpilot_obs.audit.access import open_to_read
 from taskpilot_obs.audit.files import Chain, find_logs, lines
 from taskpilot_obs.audit.manifest import parse_line
@@ -20,8 +20,6 @@ from taskpilot_obs.semconv import Field
 
 Entry = dict[str, Any]
 """A record as it was parsed; numbers with a fraction are `Decimal`, so that money keeps its digits."""
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DURATION = re.compile(r"(\d{1,9})([smhdw])")
 
 
 class Filter(NamedTuple):
@@ -60,15 +58,15 @@ def tail(path: Path | str, count: int) -> list[Entry]:
 
 
 def parse_duration(text: str) -> timedelta:
-    """`90s`, `15m`, `1h`, `180d` or `2w`.
+    """`90s`, `15m`, `1h30m`, `180d` or `2w`.
 
     Raises:
-        AuditLogError: it is none of these.
+        AuditLogError: it is written otherwise.
     """
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise AuditLogError(f"duration {text!r}: a number and one of {', '.join(_UNITS)} is expected, for example 1h")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    try:
+        return durations.parse_duration(text.strip())
+    except ValueError as error:
+        raise AuditLogError(f"duration: {error}") from None
 
 
 def _matching(chain: Chain, wanted: Filter) -> Iterator[Entry]:

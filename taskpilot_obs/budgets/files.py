@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from taskpilot_obs._support.config_files import load_config_file
 from taskpilot_obs.budgets.model import Budget
-from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+from taskpilot_obs.exceptions import ConfigurationError
 
-_YAML: Final = frozenset({".yaml", ".yml"})
 _OPTIONS: Final = (
     *("name", "limit_usd", "limit_tokens", "limit_requests", "period", "timezone", "scope", "thresholds", "action"),
     *("when_store_down", "when_unpriced", "max_output_tokens"),
@@ -27,11 +26,7 @@ def load_budgets(path: str | os.PathLike[str]) -> tuple[Budget, ...]:
         MissingExtraError: a YAML file, without the extra `rules`.
     """
     file = Path(path)
-    try:
-        content = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"budget file {str(file)!r} cannot be read: {error}") from error
-    stated = _parse_yaml(file, content) if file.suffix.lower() in _YAML else _parse_toml(file, content)
+    stated = load_config_file(file, "budget file", extra="rules", parse_float=_number)
     entries = stated.get("budgets") if isinstance(stated, Mapping) else None
     if not isinstance(stated, Mapping) or not isinstance(entries, list) or set(stated) != {"budgets"}:
         raise ConfigurationError(f"budget file {str(file)!r}: it must hold one list, `budgets`, and nothing else")
@@ -51,27 +46,9 @@ def _budget(file: Path, entry: object) -> Budget:
         raise ConfigurationError(f"budget file {str(file)!r}: {error}") from error
 
 
-def _parse_toml(file: Path, content: str) -> Any:
-    try:
-        return tomllib.loads(content, parse_float=_number)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"budget file {str(file)!r} is no TOML: {error}") from error
-
-
 def _number(text: str) -> float | Decimal:
     """A share as a float; what floats cannot say exactly stays as it was written."""
     return float(text) if Decimal(str(float(text))) == Decimal(text.replace("_", "")) else Decimal(text)
-
-
-def _parse_yaml(file: Path, content: str) -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingExtraError("A budget file in YAML", "rules") from error
-    try:
-        return yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"budget file {str(file)!r} is no YAML: {error}") from error
 
 
 def as_budgets(given: object) -> tuple[Budget, ...]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
+from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs._support.guarded import run_to_completion
 from taskpilot_obs.budgets.model import Budget, Window
 
@@ -180,10 +179,10 @@ class MemoryLedger:
         self._held: OrderedDict[str, _HeldAmount] = OrderedDict()
         self._answered: tuple[IdempotencyKey | None, list[Settled]] = (None, [])
         """The last charges that had a key, and the answer to them."""
-        self.renew_lock()
-        _ledgers.add(self)
+        self.after_fork()
+        renew_in_child(self)
 
-    def renew_lock(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: keep the parent's figures, with a new lock."""
         self._lock = threading.Lock()
 
@@ -333,14 +332,3 @@ class MemoryLedger:
 
     def close(self) -> None:
         """Nothing is open."""
-
-
-_ledgers: weakref.WeakSet[MemoryLedger] = weakref.WeakSet()
-
-
-def _renew_all() -> None:
-    for ledger in list(_ledgers):
-        ledger.renew_lock()
-
-
-os.register_at_fork(after_in_child=_renew_all)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from typing import TYPE_CHECKING
 
 from taskpilot_obs._pipeline.batched import PartialExportError
+from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs.audit.access import UnfitFileError
 from taskpilot_obs.audit.files import log_at
 from taskpilot_obs.audit.rows import AuditLines
@@ -74,7 +74,7 @@ class AuditLogExporter:
                 f"audit log {str(path)!r} cannot be written ({error.strerror or error}): "
                 "choose a path in a folder that this process may write to, with room on its disk, or free it"
             ) from error
-        _exporters.add(self)
+        renew_in_child(self)
 
     def _open(self) -> Writer:
         return Writer(
@@ -183,13 +183,3 @@ def checked(options: AuditOptions) -> AuditOptions:
 _MIN_KEY = 16
 _MIN_FILE = 4_096
 _MIN_STRING = 64
-_exporters: weakref.WeakSet[AuditLogExporter] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for exporter in list(_exporters):
-        exporter.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -12,9 +12,7 @@ read cannot deadlock.
 
 from __future__ import annotations
 
-import os
 import time
-import weakref
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +21,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
+from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs._support.guarded import run_to_completion
 from taskpilot_obs._support.sketch import Sketch
 from taskpilot_obs.exceptions import ConfigurationError
@@ -229,13 +228,17 @@ class RollingWindow:
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
         self.clear()
-        _windows.add(self)
+        renew_in_child(self)
 
     def clear(self) -> None:
         """Forget everything: a child process starts with a window of its own."""
         self._fine = _Tier(_FINE_NS, _FINE_SLICES)
         self._coarse = _Tier(_COARSE_NS, _COARSE_SLICES)
         self._names: set[str] = set()
+
+    def after_fork(self) -> None:
+        """Forget what the parent process did."""
+        self.clear()
 
     def export(self, batch: Sequence[Record], /) -> None:
         """Count a batch of records."""
@@ -314,15 +317,3 @@ def _time_of(record: Record) -> int | None:
 def _end(start_unix_ns: int, duration_s: float) -> int:
     """When it ended; a duration that is no number says nothing about that."""
     return start_unix_ns + int(duration_s * NANOSECONDS) if 0 <= duration_s < _FOREVER else start_unix_ns
-
-
-_windows: weakref.WeakSet[RollingWindow] = weakref.WeakSet()
-
-
-def _clear_in_child() -> None:
-    """What the parent did is not the child's."""
-    for window in list(_windows):
-        window.clear()
-
-
-os.register_at_fork(after_in_child=_clear_in_child)

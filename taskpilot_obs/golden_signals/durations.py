@@ -1,16 +1,11 @@
-"""Windows of time as people write them."""
+"""Windows of time."""
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
-from typing import Final
 
+from taskpilot_obs._support.durations import EXPECTED, parse_duration
 from taskpilot_obs.exceptions import ConfigurationError
-
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_WINDOW: Final = re.compile(r"(?:\d{1,9}[wdhms])+", re.ASCII)
-_PART: Final = re.compile(r"(\d+)([wdhms])", re.ASCII)
 
 
 def parse_window(window: timedelta | str) -> timedelta:
@@ -19,15 +14,10 @@ def parse_window(window: timedelta | str) -> timedelta:
     Raises:
         ConfigurationError: it is written otherwise, or not longer than 0.
     """
-    length = window if isinstance(window, timedelta) else _parsed(window)
+    try:
+        length = window if isinstance(window, timedelta) else parse_duration(window)
+    except ValueError:
+        raise ConfigurationError(f"window: given {window!r}; allowed are a timedelta, or {EXPECTED}") from None
     if length <= timedelta(0):
         raise ConfigurationError(f"window: given {window!r}; it must be longer than 0")
     return length
-
-
-def _parsed(text: str) -> timedelta:
-    if not _WINDOW.fullmatch(str(text)):
-        raise ConfigurationError(
-            f"window: given {text!r}; allowed are a timedelta, or a number with a unit of s, m, h, d or w such as '15m'"
-        )
-    return timedelta(seconds=sum(int(number) * _SECONDS[unit] for number, unit in _PART.findall(text)))

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+from taskpilot_obs._support.config_files import load_config_file
+from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.pricing.cards import Card, Rate
 
 Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 _MAX_SHOWN: Final = 60
-_YAML: Final = frozenset({".yaml", ".yml"})
 _KINDS: Final = {
     "input": "input_tokens",
     "output": "output_tokens",
@@ -82,35 +81,15 @@ def load_prices(path: str | os.PathLike[str]) -> PriceFile:
         MissingExtraError: a YAML file, without the extra `prices`.
     """
     file = Path(path)
-    try:
-        content = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"price file {str(file)!r} cannot be read: {error}") from error
-    stated = _parse_yaml(file, content) if file.suffix.lower() in _YAML else _parse_toml(file, content)
+    stated = load_config_file(file, "price file", extra="prices", parse_float=Decimal)
+    if stated is None:  # an empty YAML file
+        stated = {}
     if not isinstance(stated, Mapping):
         raise ConfigurationError(f"price file {str(file)!r} holds {type(stated).__name__}, not `aliases` and `prices`")
     try:
         return PriceFile.model_validate(dict(stated))
     except ValidationError as error:
         raise ConfigurationError(f"price file {str(file)!r}: {_explain(error)}") from error
-
-
-def _parse_toml(file: Path, content: str) -> Any:
-    try:
-        return tomllib.loads(content, parse_float=Decimal)
-    except (tomllib.TOMLDecodeError, ArithmeticError) as error:
-        raise ConfigurationError(f"price file {str(file)!r} is no TOML: {error}") from error
-
-
-def _parse_yaml(file: Path, content: str) -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingExtraError("A price file in YAML", "prices") from error
-    try:
-        return yaml.safe_load(content) or {}
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"price file {str(file)!r} is no YAML: {error}") from error
 
 
 def _explain(error: ValidationError) -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
+from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.pricing import library
@@ -103,7 +104,7 @@ class PriceTable:
         self._aliases = {name.lower(): target for name, target in (aliases or {}).items()}
         self._targets = frozenset(self._aliases.values())
         self._own = _by_model(own_prices)
-        self._entries: dict[Key, _Entry | None] = {}
+        self._entries: BoundedDict[Key, _Entry | None] = BoundedDict(_MAX_CARDS)
         self._warned: set[tuple[str | None, str, str | None]] = set()
         self._lock = threading.Lock()
 
@@ -227,8 +228,6 @@ class PriceTable:
             if entry is None and not quiet:
                 self._warn(key)
         with self._lock:
-            if len(self._entries) >= _MAX_CARDS:
-                self._entries.clear()
             self._entries[key] = entry
         return entry
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from taskpilot_obs._support.durations import UNITS, parse_duration
 from taskpilot_obs.rules.model import Recording
 from taskpilot_obs.semconv import START_TIME
 
@@ -30,20 +31,19 @@ KNOWN: Final = "2h"
 MAX_SLICES: Final = 12
 """Most slices that one longer window is added up from."""
 
-_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_DURATION: Final = re.compile(r"([1-9][0-9]*)([smhdw])")
+_ONE_UNIT: Final = re.compile(r"[1-9][0-9]*[smhdw]")
+"""What names a window: it becomes part of the name of a recording rule."""
 
 
 def seconds(duration: str) -> int:
-    """Length of a Prometheus duration of one unit, such as `30m`, in seconds.
+    """Length of a window of one unit, such as `30m`, in seconds.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is written otherwise.
     """
-    match = _DURATION.fullmatch(duration)
-    if match is None:
-        raise ValueError(f"{duration!r} is no duration: write a whole number and one of s, m, h, d, w, such as 30m")
-    return int(match[1]) * _UNIT_S[match[2]]
+    if _ONE_UNIT.fullmatch(duration) is None:
+        raise ValueError(f"{duration!r} is not a window: write a whole number and one of s, m, h, d, w, such as 30m")
+    return int(parse_duration(duration).total_seconds())
 
 
 def slices(window: str, windows: Sequence[str]) -> tuple[str, int]:
@@ -197,8 +197,8 @@ class Count(NamedTuple):
 def _offset(length_s: int) -> str:
     if not length_s:
         return ""
-    unit = next(unit for unit in ("d", "h", "m", "s") if length_s % _UNIT_S[unit] == 0)
-    return f" offset {length_s // _UNIT_S[unit]}{unit}"
+    unit = next(unit for unit in ("d", "h", "m", "s") if length_s % UNITS[unit] == 0)
+    return f" offset {length_s // UNITS[unit]}{unit}"
 
 
 def ratio(good: str, total: str) -> str:

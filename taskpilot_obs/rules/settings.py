@@ -11,7 +11,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+from taskpilot_obs._support.config_files import load_config_file
+from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Links
 from taskpilot_obs.rules.promql import DIRECT_S, Dialect, Scope, seconds, slices
 from taskpilot_obs.semconv import CALL_BUCKETS, FIRST_TOKEN_BUCKETS, RUN_BUCKETS, WORKFLOW_BUCKETS
@@ -372,14 +373,7 @@ def load_settings(path: Path) -> Settings:
         ConfigurationError: the file is missing, is no YAML mapping, or a value is not allowed; the message says which.
         MissingExtraError: PyYAML is not installed.
     """
-    try:
-        import yaml
-    except ImportError as missing:
-        raise MissingExtraError(f"reading {path}", "rules") from missing
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise ConfigurationError(f"{path} cannot be read as YAML: {problem}") from problem
+    data = load_config_file(path, "rules settings", extra="rules")
     if data is not None and not isinstance(data, dict):
         raise ConfigurationError(f"{path} must hold a mapping of settings, not a {type(data).__name__}")
     try:

@@ -18,11 +18,11 @@ import re
 import secrets
 import threading
 import time
-import tomllib
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from taskpilot_obs._support.config_files import load_config_file
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.semconv import NONE
 from taskpilot_obs.server.principal import EVERY_TENANT, ROLES, Principal, Role
@@ -167,12 +167,7 @@ def _check_entry(name: object, role: object, tenant: object) -> None:
 
 
 def _read(path: Path) -> tuple[tuple[Token, ...], bytes | None]:
-    try:
-        stated = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"token file {str(path)!r} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"token file {str(path)!r} is not TOML: {error}") from error
+    stated = load_config_file(path, "token file")
     unknown = sorted(set(stated) - {"token", "session_key"})
     entries, key = stated.get("token", []), stated.get("session_key")
     if unknown or not isinstance(entries, list) or not (key is None or isinstance(key, str)):

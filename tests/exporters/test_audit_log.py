@@ -20,6 +20,7 @@ from _audit import event, finished, llm_call, read, samples, started, whole
 
 from taskpilot_obs._pipeline.batched import Exporter, PartialExportError
 from taskpilot_obs._support.counters import InternalCounters
+from taskpilot_obs._support.fork import _renew as _after_fork
 from taskpilot_obs.audit.chain import GENESIS
 from taskpilot_obs.audit.files import log_at
 from taskpilot_obs.audit.lock import is_locked
@@ -27,7 +28,7 @@ from taskpilot_obs.audit.manifest import Anchor, read_anchors, read_notes
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.exporters.audit_log import AuditLogExporter, _after_fork
+from taskpilot_obs.exporters.audit_log import AuditLogExporter
 from taskpilot_obs.records import Operation
 
 KEY = b"0123456789abcdef"
@@ -453,7 +454,8 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from _audit import event
 from taskpilot_obs.audit.writer import AuditOptions
-from taskpilot_obs.exporters.audit_log import AuditLogExporter, _after_fork
+from taskpilot_obs._support.fork import _renew as _after_fork
+from taskpilot_obs.exporters.audit_log import AuditLogExporter
 exporter = AuditLogExporter({str(log)!r}, AuditOptions(max_bytes=20_000))
 print("open", flush=True)
 sys.stdin.readline()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from taskpilot_obs.semconv import PriceGap
 
 if TYPE_CHECKING:
-    from taskpilot_obs._recording.llm_invocation import LlmInvocation
+    from taskpilot_obs.integration import LlmInvocation
 
 
 class Way(NamedTuple):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from taskpilot_obs import semconv
 from taskpilot_obs._support.guarded import guarded, run_to_completion
 from taskpilot_obs.exporters.prometheus.checks import book_decision, book_feedback
+from taskpilot_obs.exporters.prometheus.experiments import EXPERIMENT, book_run, book_verdict
 from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS, families_of
 from taskpilot_obs.exporters.prometheus.labels import clean
 from taskpilot_obs.exporters.prometheus.llm_calls import LlmCalls
@@ -122,12 +123,15 @@ class PrometheusExporter:
                     llm_calls.end(sums, record)
                 else:
                     runs.end(sums, record)
+                if EXPERIMENT in record.attributes:
+                    book_run(sums, record)
             elif isinstance(record, Started):
                 runs.start(sums, record)
             elif isinstance(record, Decision):
                 book_decision(sums, record)
             elif isinstance(record, Feedback):
                 book_feedback(sums, record)
+                book_verdict(sums, record)
             elif isinstance(record, CacheSize):
                 self._families.gauge(semconv.LLM_CACHE_SIZE).child(clean(record.cache)).set(record.entries)
 

@@ -7,6 +7,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from taskpilot_obs import semconv
+from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs.exporters.prometheus.families import Level
 from taskpilot_obs.exporters.prometheus.sums import End, exemplar_of
 from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Operation, Started, Status
@@ -35,8 +36,8 @@ class Runs:
     def __init__(self, families: Families) -> None:
         self._families = families
         self._active = families.active
-        self._starts: dict[_Key, Level] = {}
-        self._ends: dict[_EndKey, End] = {}
+        self._starts: BoundedDict[_Key, Level] = BoundedDict(_MAX_CACHED)
+        self._ends: BoundedDict[_EndKey, End] = BoundedDict(_MAX_CACHED)
 
     def start(self, sums: Sums, run: Started) -> None:
         """Raise the gauges of a run; what was raised is kept until the run ends."""
@@ -92,8 +93,6 @@ class Runs:
             gauges.append(families.gauge(semconv.WORKFLOW_ACTIVE).child(name))
         found = Level(tuple(gauges))
         if families.changed == changed:
-            if len(self._starts) >= _MAX_CACHED:
-                self._starts.clear()
             self._starts[key] = found
         return found
 
@@ -117,8 +116,6 @@ class Runs:
             found.cost = families.counter(semconv.WORKFLOW_COST).child(name, status)
             found.violations = families.counter(semconv.WORKFLOW_VIOLATION_RUNS).child(name)
         if families.changed == changed:
-            if len(self._ends) >= _MAX_CACHED:
-                self._ends.clear()
             self._ends[key] = found
         return found
 
