@@ -50,7 +50,7 @@ MAX_TEXT: Final = 256
 """Longest name or identifier that is stored."""
 MAX_MESSAGE: Final = 2_000
 FEEDBACK_COMMENT: Final = "feedback_comment"
-"""Attribute of a verdict that holds its comment, which the caller it has redacted."""
+"""Attribute of a verdict that holds its comment, redacted by the code that records it."""
 _DIGEST: Final = 16
 MAX_TOKENS: Final = 10**12
 """A provider's claim beyond this is nonsense, and would make sums overflow."""
