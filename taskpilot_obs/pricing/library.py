@@ -5,6 +5,7 @@ The only module that speaks to the library. It takes a third of a second to impo
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from taskpilot_obs._support.guarded import guarded
+from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs.pricing.cards import KINDS, Card, Priced, Rate, Tier, counts_by_kind
 from taskpilot_obs.records import Usage
 from taskpilot_obs.usage.values import from_counts
@@ -60,6 +61,7 @@ class _State:
         self.lock = threading.Lock()
         self.library: Library | None = None
         self.helper: threading.Thread | None = None
+        self.is_ending = False
 
 
 class Library:
@@ -240,8 +242,16 @@ def start_loading() -> None:
 
 
 def _load_in_background() -> None:
-    with guarded("price_table"):
+    try:
         load()
+    except Exception as error:  # noqa: BLE001  the thread's own boundary
+        if not _state.is_ending:  # an import that the end of the interpreter cuts off fails in any way
+            log_failure("price_table", error)
+
+
+@atexit.register
+def _note_the_end() -> None:
+    _state.is_ending = True
 
 
 def _moment(unix_ns: int) -> datetime:

@@ -119,11 +119,18 @@ def counted(usage: Usage | None, fields: dict[str, str]) -> dict[str, int | None
 
 
 def test_totals_equal_what_the_provider_stated(replayed: Pairs) -> None:
-    """Input and output of every answer are those that the provider stated; where it stated none they are unknown."""
+    """Input and output of every answer are those that the provider stated; where it stated none they are unknown.
+
+    LangChain writes 0 where Google states no count for the answer: such an output is unknown too.
+    """
     for exchange, run in answered(replayed):
         truth = exchange["truth"]
         expected = truth and {name: truth[name] for name in TOTALS}
-        assert counted(run.usage, TOTALS) == expected, exchange["index"]
+        found = counted(run.usage, TOTALS)
+        if "gemini-no-candidatesTokenCount" in exchange["oddities"] and found and expected:
+            assert found.pop("output_total") is None, exchange["index"]
+            del expected["output_total"]
+        assert found == expected, exchange["index"]
 
 
 def test_details_equal_what_the_provider_stated_or_langchain_drops_them(replayed: Pairs) -> None:
