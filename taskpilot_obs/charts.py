@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 WIDTH, HEIGHT = 720, 160
 COLOURS: Final = 8
 """How many series have a colour of their own; the last one is for all others."""
+_LEAST: Final = 1e-12
+"""What is smaller than the smallest amount of money is nothing."""
 _NICE: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 _GAP: Final = 0.12
 """Share of a bar's room that stays empty."""
@@ -115,7 +117,7 @@ def strip(start: float, end: float, colour: int, title: str) -> str:
 
 def axis_end(highest: float) -> float:
     """The end of an axis that holds this value: 1, 2, 2.5 or 5 times a power of ten."""
-    if highest <= 0:
+    if highest < _LEAST:
         return 1.0
     power = 10.0 ** floor(log10(highest))
     return next(step * power for step in _NICE if step * power >= highest * (1 - 1e-9))

@@ -227,7 +227,7 @@ HOURS = (
         faults=(Fault(Kind.CRITICAL_VIOLATION, 3 * HOUR + 20, 0.5),),
     ),
     scenario("six deployments", 720, lives=restarting(60, 180, 300, 420, 540, 660, count=2)),
-    scenario("a constant rate of denials from the start", 600, faults=(Fault(Kind.DENIALS, 0, ALWAYS, 0.004),)),
+    scenario("a constant rate of denials from the start", 6_000, faults=(Fault(Kind.DENIALS, 0, ALWAYS, 0.004),)),
     scenario("ordinary failures at 10 an hour", 10, failing=0.01),
     scenario("gaps of many lengths", 720, gaps=(Gap(2 * HOUR, 1), Gap(4 * HOUR, 3), Gap(6 * HOUR, 60, server=True))),
     scenario(

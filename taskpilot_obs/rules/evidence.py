@@ -8,6 +8,7 @@ good value over the last minutes acquits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import NamedTuple
 
 from taskpilot_obs.rules.promql import Scope, recent, seconds
@@ -47,6 +48,8 @@ class Watched(NamedTuple):
     outright: bool = False
     """Whether events that are all bad suffice, however few (two at least)."""
     windows: Windows = RUNS
+    share: float = 0.1
+    """The smallest share of bad events that an alert on the value speaks of: a small one takes many events to see."""
 
     def holds(self, condition: str, needed: Evidence) -> str:
         """The value where it meets the condition, on enough bad events, and still.
@@ -61,13 +64,23 @@ class Watched(NamedTuple):
         enough = f"{self.value} {condition}\n  and ({bad} >= {least} or {few})"
         if self.outright:
             enough += f"\n  or\n  {self.over(now)} {condition} and {bad} >= {least - 1} and {bad} >= 0.99 * {total}"
-        acquitted = f"{self.total(acquitting)} >= {needed.acquitting_events}"
+        acquitted = f"{self.total(acquitting)} >= {max(needed.acquitting_events, ceil(3 / self.share))}"
         return f"(\n  {enough}\n)\nunless\n({acquitted} unless {self.over(acquitting)} {condition})"
 
 
-def recent_value(settings: Settings, value: Callable[[str], str], events: Callable[[str], str], min_events: int) -> str:
-    """The value over the shortest window with enough events; the first of them, minutes long, needs more."""
-    fast = (settings.evidence.fast_window, max(settings.evidence.fast_min_events, min_events))
+def recent_value(
+    settings: Settings, value: Callable[[str], str], events: Callable[[str], str], min_events: int, share: float = 0.1
+) -> str:
+    """The value over the shortest window with enough events; the first of them, minutes long, needs more.
+
+    Args:
+        settings: the windows, and how many events the first takes at least.
+        value: record of the value over a window.
+        events: expression of the events in a window.
+        min_events: how many events the other windows take.
+        share: the smallest share of bad events that an alert speaks of; the first window must hold 20 such events.
+    """
+    fast = (settings.evidence.fast_window, max(settings.evidence.fast_min_events, min_events, ceil(20 / share)))
     windows = [fast, *((window, min_events) for window in settings.recent_windows)]
     return recent([(value(window), events(window), least) for window, least in windows])
 

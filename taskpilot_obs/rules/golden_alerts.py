@@ -150,6 +150,7 @@ def _violations(settings: Settings) -> list[Alert]:
                 _OVERALL.counted.over,
                 _OVERALL.violations.over,
                 violations.min_events,
+                share=min(1.0, violations.warning / 100),
             )
         ],
         f"Policy violations reach {PERCENT} of runs: {{{{ $labels.job }}}} (above {{limit}})",

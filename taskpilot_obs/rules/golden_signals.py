@@ -146,8 +146,8 @@ def _runs(settings: Settings) -> list[Recording]:
     return rules
 
 
-def _recent(settings: Settings, level: Level, value: Callable[[str], str], min_events: int) -> str:
-    return recent_value(settings, value, level.counted.over, min_events)
+def _recent(settings: Settings, level: Level, value: Callable[[str], str], min_events: int, share: float = 0.1) -> str:
+    return recent_value(settings, value, level.counted.over, min_events, share)
 
 
 def _latency(settings: Settings) -> list[Recording]:
@@ -217,6 +217,7 @@ def _correct(counts: Sequence[Count], window: str) -> str:
 
 
 def _violations(settings: Settings) -> list[Recording]:
+    limits = settings.policy_violation_rate_percent
     rules = []
     for level in LEVELS:
         rules += level.violations.rules(settings.scope, settings.all_windows)
@@ -227,7 +228,7 @@ def _violations(settings: Settings) -> list[Recording]:
         rules.append(
             Recording(
                 f"{level.name}:policy_violations:per_run_ratio_recent",
-                _recent(settings, level, level.violation_ratio, settings.policy_violation_rate_percent.min_events),
+                _recent(settings, level, level.violation_ratio, limits.min_events, min(1.0, limits.warning / 100)),
             )
         )
     return rules

@@ -92,7 +92,9 @@ def _requests(settings: Settings, levels: Sequence[str]) -> list[Recording]:
 
 
 def _recent_errors(settings: Settings) -> Recording:
-    value = recent_value(settings, error_ratio, requests_counted("provider").over, settings.llm.min_events)
+    limits = settings.llm
+    calls, share = requests_counted("provider").over, limits.error_percent / 100
+    value = recent_value(settings, error_ratio, calls, limits.min_events, share)
     return Recording("provider:llm_requests:error_ratio_recent", value)
 
 

@@ -67,7 +67,8 @@ def _guardrails(settings: Settings) -> list[Recording]:
     rules = [rule for count in (CHECKS, FAILED_CHECKS) for rule in count.rules(settings.scope, windows)]
     rules += BYPASSED.rules(settings.scope, ("1h",)) + BLOCKS.rules(settings.scope, ("5m", "1h"))
     rules += [Recording(_errors(window), ratio(FAILED_CHECKS.over(window), CHECKS.over(window))) for window in windows]
-    value = recent_value(settings, _errors, CHECKS.over, settings.safety.guardrail_min_checks)
+    share = settings.safety.guardrail_error_percent / 100
+    value = recent_value(settings, _errors, CHECKS.over, settings.safety.guardrail_min_checks, share)
     return [*rules, Recording("guardrail:guardrail_checks:error_ratio_recent", value)]
 
 

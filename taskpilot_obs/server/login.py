@@ -22,17 +22,17 @@ from taskpilot_obs.server.sessions import COOKIE, LASTS_S
 from taskpilot_obs.server.shapes import Verdict
 from taskpilot_obs.server.tokens import digest_of
 from taskpilot_obs.server.verdicts import feedback_of, into_store
-from taskpilot_obs.server.web import Callsite, base_of
+from taskpilot_obs.server.web import Site, base_of
 
 LOGIN_COOKIE: Final = "taskpilot_obs_login"
 _LOGIN_LASTS_S: Final = 600
 _PAGE: Final = Page("Log in", "", ())
 
 
-def login_router(callsite: Callsite) -> APIRouter:
+def login_router(site: Site) -> APIRouter:
     """`/login`, `/logout` and the verdict of a request's page."""
     routes = APIRouter(include_in_schema=False)
-    forms = _Forms(callsite)
+    forms = _Forms(site)
     routes.add_route("/login", forms.show, methods=["GET", "HEAD"])
     routes.add_route("/login", forms.login, methods=["POST"])
     routes.add_route("/logout", forms.logout, methods=["POST"])
@@ -43,10 +43,10 @@ def login_router(callsite: Callsite) -> APIRouter:
 class _Forms:
     """What browsers post."""
 
-    def __init__(self, callsite: Callsite) -> None:
-        self._site = callsite
-        self._door = callsite.doorkeeper
-        self._keep = into_store(callsite.services.store)
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._door = site.doorkeeper
+        self._keep = into_store(site.services.store)
 
     async def show(self, http: Request) -> Response:
         """The form; without tokens there is nobody to log in."""
@@ -137,9 +137,9 @@ async def _fields(http: Request) -> dict[str, str]:
 
 
 def _is_own_site(http: Request) -> bool:
-    callsite = http.headers.get("sec-fetch-site")
-    if callsite is not None:
-        return callsite in ("same-origin", "none")
+    site = http.headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
     origin = http.headers.get("origin")
     return origin is None or host_of(origin.partition("://")[2]) == host_of(http.headers.get("host", ""))
 

@@ -14,6 +14,7 @@ from taskpilot_obs.server.health import golden, probes
 from taskpilot_obs.server.problems import ProblemRoute
 from taskpilot_obs.server.rest import rest
 from taskpilot_obs.server.services import Links, Services
+from taskpilot_obs.server.topics import topics
 from taskpilot_obs.server.verdicts import feedback_routes, into_recorder, into_store
 from taskpilot_obs.store import Store
 
@@ -41,7 +42,8 @@ def router(
         StoreError: the store is missing or cannot be used.
     """
     services = services_for(store, budgets=budgets, thresholds=thresholds, prometheus=prometheus)
-    return _bound(services, who, rest, feedback_routes(into_store(services.store)))
+    own = [topic.rest for topic in topics()]
+    return _bound(services, who, rest, feedback_routes(into_store(services.store)), *own)
 
 
 def feedback_router(*, who: Who, store: str | Store | None = None) -> APIRouter:

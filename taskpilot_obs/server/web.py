@@ -80,7 +80,7 @@ _TEMPLATES: Final = Environment(
 
 
 @dataclass(frozen=True, slots=True)
-class Callsite:
+class Site:
     """Renders pages for the application that `create_app` makes.
 
     Args:
@@ -180,15 +180,15 @@ class Callsite:
         return HTMLResponse(text, status.value, headers=headers)
 
 
-def site_router(callsite: Callsite) -> APIRouter:
+def site_router(site: Site) -> APIRouter:
     """Every page, and the files that they load."""
     routes = APIRouter(include_in_schema=False)
-    for shown in (*callsite.pages, REQUEST):
+    for shown in (*site.pages, REQUEST):
         path = "/overview" if shown.path == "/" else shown.path
-        _add(routes, f"{path}.json", callsite.json, shown)
-        _add(routes, f"{path}.csv", callsite.csv, shown)
-    for shown in (*callsite.pages, REQUEST):
-        _add(routes, shown.path, callsite.html, shown)
+        _add(routes, f"{path}.json", site.json, shown)
+        _add(routes, f"{path}.csv", site.csv, shown)
+    for shown in (*site.pages, REQUEST):
+        _add(routes, shown.path, site.html, shown)
 
     async def static(name: str) -> Response:
         """A file of ours."""
