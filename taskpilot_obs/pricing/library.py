@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from taskpilot_obs._support.guarded import log_failure
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.pricing.cards import KINDS, Card, Priced, Rate, Tier, counts_by_kind
 from taskpilot_obs.records import Usage
 from taskpilot_obs.usage.values import from_counts
@@ -241,12 +241,20 @@ def start_loading() -> None:
         _state.helper = None
 
 
+class _UntilTheEnd(guarded):
+    """An import that the end of the interpreter cuts off fails in any way, and is no failure to tell of."""
+
+    __slots__ = ()
+
+    def caught(self, error: Exception) -> None:
+        """Log a failure, unless the process ends."""
+        if not _state.is_ending:
+            super().caught(error)
+
+
 def _load_in_background() -> None:
-    try:
+    with _UntilTheEnd("price_table"):
         load()
-    except Exception as error:  # noqa: BLE001  the thread's own boundary
-        if not _state.is_ending:  # an import that the end of the interpreter cuts off fails in any way
-            log_failure("price_table", error)
 
 
 @atexit.register
