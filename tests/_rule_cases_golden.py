@@ -373,7 +373,7 @@ POLICIES = (
             OK: then(absent(30), ramp((10, 60), start=90_000)),
             BAD: then(absent(30), steady(0, 60)),
             VIOLATION: then(absent(30), steady(1000, 60)),
-            f"process_start_time_seconds{{{ONE}}}": then(absent(30), steady(-604_800, 60)),
+            f"taskpilot_obs_start_time_seconds{{{ONE}}}": then(absent(30), steady(-604_800, 60)),
         },
         (At("45m", quiet=VIOLATIONS), At("1h20m", quiet=VIOLATIONS)),
     ),

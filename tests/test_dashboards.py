@@ -27,7 +27,7 @@ from _dashboards import (
     targets,
 )
 
-from taskpilot_obs.semconv import METRICS, Kind
+from taskpilot_obs.semconv import METRICS, START_TIME, Kind
 
 UIDS = {
     "taskpilot-golden-signals",
@@ -44,9 +44,8 @@ FOREIGN = {
     "scrape_duration_seconds": TARGET_LABELS,
     "scrape_samples_scraped": TARGET_LABELS,
     "ALERTS": {"alertname", "alertstate", "severity", *TARGET_LABELS},
-    "process_start_time_seconds": TARGET_LABELS,
 }
-"""Series that Prometheus makes by itself, and one of the client's process collector."""
+"""Series that Prometheus makes by itself."""
 
 ALL = dashboards()
 TARGETS = targets()
@@ -130,6 +129,96 @@ def test_a_panel_without_data_says_so_in_words(dashboard: dict[str, Any], panel:
     words = panel["fieldConfig"]["defaults"]["noValue"]
     assert re.fullmatch(r"[A-Z][A-Za-z24 ,():-]+", words)
     assert " " in words
+
+
+_THRESHOLD_COLOURS = {"green", "orange", "red"}
+
+
+def _neutral(mapping: dict[str, Any]) -> bool:
+    found = mapping["options"]
+    return bool(found.get("match") == "null+nan" and found["result"]["color"] not in _THRESHOLD_COLOURS)
+
+
+@pytest.mark.parametrize(("dashboard", "panel"), PANELS, ids=lambda part: part.get("uid") or part["title"])
+def test_no_data_is_neutral_and_a_count_without_thresholds_is_too(
+    dashboard: dict[str, Any], panel: dict[str, Any]
+) -> None:
+    """A missing value never has the colour of a threshold, and a plain count has none at all."""
+    defaults = panel["fieldConfig"]["defaults"]
+    assert any(_neutral(mapping) for mapping in defaults["mappings"])
+    if panel["type"] == "stat" and len(defaults["thresholds"]["steps"]) == 1:
+        assert defaults["color"] == {"fixedColor": "text", "mode": "fixed"}
+
+
+@pytest.mark.parametrize(
+    "panel", [panel for _, panel in PANELS if panel["type"] == "table"], ids=lambda panel: panel["title"]
+)
+def test_empty_cells_of_tables_are_empty(panel: dict[str, Any]) -> None:
+    """The sentence for "no data" fills no cell, and an empty cell has no colour."""
+    first, *others = panel["fieldConfig"]["overrides"]
+    assert first["matcher"] == {"id": "byRegexp", "options": "/.*/"}
+    assert {"id": "noValue", "value": ""} in first["properties"]
+    for override in others:
+        properties = {item["id"]: item["value"] for item in override["properties"]}
+        if "thresholds" in properties:
+            assert properties["mappings"][0]["options"]["result"]["color"] == "transparent"
+
+
+@pytest.mark.parametrize(
+    "panel", [panel for _, panel in PANELS if panel["type"] == "timeseries"], ids=lambda panel: panel["title"]
+)
+def test_legends_begin_with_the_largest_last_value(panel: dict[str, Any]) -> None:
+    """What matters now stands on top, and where names are open-ended the legend has the height of the panel."""
+    legend = panel["options"]["legend"]
+    assert (legend["sortBy"], legend["sortDesc"], legend["calcs"][0]) == ("Last *", True, "lastNotNull")
+    open_ended = any("{{agent}}" in target["legendFormat"] for target in panel["targets"])
+    assert not open_ended or legend["placement"] == "right"
+
+
+def test_a_status_has_the_same_colour_on_every_panel() -> None:
+    """Where a line is named by its status alone, success is green and error is red."""
+    by_status = [panel for _, panel in PANELS if any(t["legendFormat"] == "{{status}}" for t in panel["targets"])]
+    assert len(by_status) >= 3
+    for panel in by_status:
+        fixed = {
+            override["matcher"]["options"]: override["properties"][0]["value"]["fixedColor"]
+            for override in panel["fieldConfig"]["overrides"]
+        }
+        assert (fixed["success"], fixed["error"]) == ("green", "red")
+
+
+@pytest.mark.parametrize("dashboard", ALL, ids=lambda dashboard: dashboard["uid"])
+def test_a_dashboard_shows_one_service_unless_more_are_chosen(dashboard: dict[str, Any]) -> None:
+    """The first job is chosen at the start, because an average over unrelated services means nothing."""
+    job = _variable(dashboard, "job")
+    assert job["includeAll"] is False
+    assert job["current"] == {}
+
+
+def test_links_lead_to_dashboards_and_keep_what_was_chosen() -> None:
+    """Each link names a dashboard that exists and takes job, instance, data source and time range along."""
+    links = [link for _, panel in PANELS for link in panel.get("links", [])]
+    links += [
+        link
+        for _, panel in PANELS
+        for override in panel["fieldConfig"]["overrides"]
+        for item in override["properties"]
+        if item["id"] == "links"
+        for link in item["value"]
+    ]
+    assert len(links) >= 7
+    for link in links:
+        uid, _, query = link["url"].removeprefix("/d/").partition("?")
+        assert uid in UIDS
+        for part in ("${job:queryparam}", "${instance:queryparam}", "${datasource:queryparam}", "${__url_time_range}"):
+            assert part in query
+
+
+def test_a_figure_over_a_day_says_so_in_its_title() -> None:
+    """A window of its own stands in the title, because the row around it speaks of the time range."""
+    for _, panel in PANELS:
+        if any("[24h]" in target["expr"] for target in panel["targets"]):
+            assert "last 24 hours" in panel["title"]
 
 
 def test_marks_on_the_time_axis_are_deployments_process_starts_and_alerts() -> None:
@@ -359,7 +448,7 @@ def _check_grouping(tree: Any, known: dict[str, set[str]]) -> None:
         made = {"team"} if any(_is_label_replace(inner) for inner in nodes(node.expr)) else set()
         for name in names:
             # The start of a process only says which series to leave out; its labels do not reach the sum.
-            if name in known and name != "process_start_time_seconds":
+            if name in known and name != START_TIME.name:
                 assert set(node.modifier.labels) <= known[name] | made, (name, node.modifier.labels)
 
 
@@ -373,15 +462,7 @@ def test_every_family_is_on_a_dashboard() -> None:
     missing = {
         metric.name for metric in METRICS if not {metric.name, f"{metric.name}_bucket", f"{metric.name}_count"} & shown
     }
-    # The start time is for the rules; the other new ones get their panels with the next dashboards.
-    known = {
-        "llm_token_details_total",
-        "llm_cache_size",
-        "llm_price_mismatches_total",
-        "agent_run_llm_calls",
-        "agent_run_tool_calls",
-    }
-    assert missing <= {*known, "taskpilot_obs_start_time_seconds"}
+    assert missing == set()
 
 
 def test_the_alerts_of_the_sample_are_alerts_of_the_rules(tmp_path: Path) -> None:

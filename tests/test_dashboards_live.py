@@ -125,11 +125,11 @@ llm_feedback_revisions_total{{verdict="correct",job="j",instance="i"}} 0 {start}
 llm_feedback_revisions_total{{verdict="correct",job="j",instance="i"}} 1 {end}
 llm_feedback_revisions_total{{verdict="incorrect",job="j",instance="i"}} 0 {start}
 llm_feedback_revisions_total{{verdict="incorrect",job="j",instance="i"}} 3 {end}
-# TYPE process_start_time_seconds gauge
-process_start_time_seconds{{job="j",instance="i"}} {start} {start}
-process_start_time_seconds{{job="j",instance="i"}} {start} {end}
-process_start_time_seconds{{job="old",instance="o"}} 1 {middle}
-process_start_time_seconds{{job="old",instance="o"}} 1 {end}
+# TYPE taskpilot_obs_start_time_seconds gauge
+taskpilot_obs_start_time_seconds{{job="j",instance="i"}} {start} {start}
+taskpilot_obs_start_time_seconds{{job="j",instance="i"}} {start} {end}
+taskpilot_obs_start_time_seconds{{job="old",instance="o"}} 1 {middle}
+taskpilot_obs_start_time_seconds{{job="old",instance="o"}} 1 {end}
 # TYPE policy_violations counter
 policy_violations_total{{workflow="w",agent="a",policy="p",severity="high",job="old",instance="o"}} 500 {middle}
 policy_violations_total{{workflow="w",agent="a",policy="p",severity="high",job="old",instance="o"}} 500 {end}

@@ -31,6 +31,10 @@ _TOOL_CALLS = _select(semconv.TOOL_CALLS)
 _TOOLS_FAILED = _select(semconv.TOOL_CALLS, status=BAD_STATUSES)
 _TOOLS_COUNTED = _select(semconv.TOOL_CALLS, status=COUNTED_STATUSES)
 _COST = _select(semconv.LLM_COST)
+_LLM_CALLS_A_RUN = _select(semconv.AGENT_LLM_CALLS, "_bucket")
+_TOOL_CALLS_A_RUN = _select(semconv.AGENT_TOOL_CALLS, "_bucket")
+_LOOP_STEPS = ((None, "green"), (80.0, "orange"))
+"""Where the alert on agents that loop begins."""
 _NO_RUNS = "No agent runs in this time range"
 _NO_TOOLS = "No tool calls in this time range"
 _FAILURE_STEPS = ((None, "green"), (5.0, "orange"), (10.0, "red"))
@@ -52,9 +56,11 @@ _TABLE = table(
     Column("p95", quantile(0.95, _BUCKETS, RANGE, Label.AGENT), SECONDS, decimals=2),
     Column("Active now", total(_ACTIVE, Label.AGENT), COUNT),
     Column("Tool calls", whole(events(_TOOL_CALLS, by=Label.AGENT)), COUNT),
+    Column("Tool calls a run, p95", quantile(0.95, _TOOL_CALLS_A_RUN, RANGE, Label.AGENT), COUNT, _LOOP_STEPS, 0),
     Column("LLM cost", events(_COST, by=Label.AGENT), USD, decimals=2),
     no_value=_NO_RUNS,
     height=9,
+    below="taskpilot-llm",
 )
 
 _COMPARED: tuple[Panel, ...] = (
@@ -111,6 +117,26 @@ _COMPARED: tuple[Panel, ...] = (
     ),
 )
 
+_WITHIN_A_RUN: tuple[Panel, ...] = (
+    lines(
+        "LLM calls per run, p95 by agent",
+        "Calls beneath one run, those of nested agents included. It grows where an agent corrects itself again and "
+        "again, and each round costs more than the one before.",
+        Query(quantile(0.95, _LLM_CALLS_A_RUN, by=Label.AGENT), "{{agent}}"),
+        unit=COUNT,
+        no_value=_NO_RUNS,
+    ),
+    lines(
+        "Tool calls per run, p95 by agent",
+        "Calls beneath one run, those of nested agents included. An agent that loops stands out here although each of "
+        "its calls succeeds. Dashed: where the alert begins.",
+        Query(quantile(0.95, _TOOL_CALLS_A_RUN, by=Label.AGENT), "{{agent}}"),
+        unit=COUNT,
+        steps=_LOOP_STEPS,
+        no_value=_NO_RUNS,
+    ),
+)
+
 _ONE_AGENT: tuple[Panel, ...] = (
     lines(
         "Runs per minute, by how they ended",
@@ -160,6 +186,7 @@ DASHBOARD = Dashboard(
     rows=(
         Row("All agents", (_TABLE,)),
         Row("Compared", _COMPARED),
+        Row("Within a run", _WITHIN_A_RUN),
         # Collapsed, because Grafana asks nothing for a closed row: with 200 agents an open one would ask 1,000 queries.
         Row("Agent: $agent", _ONE_AGENT, repeat=Label.AGENT, collapsed=True),
     ),

@@ -29,7 +29,8 @@ def variables(*labels: str) -> tuple[Variable, ...]:
     """The filters of a dashboard: job and instance, which every dashboard has, and these labels."""
     info = semconv.INFO.name
     return (
-        Variable("job", "Job", f"label_values({info}, job)"),
+        # No "All": figures over unrelated services would be averages of nothing that exists.
+        Variable("job", "Job", f"label_values({info}, job)", has_all=False),
         Variable("instance", "Instance", f'label_values({info}{{job=~"$job"}}, instance)'),
         *(
             Variable(label, label.capitalize(), f"label_values({_HOME[label].name}{{{TARGET_FILTER}}}, {label})")
@@ -56,7 +57,7 @@ def marks() -> tuple[Annotation, ...]:
         ),
         Annotation(
             "Process starts",
-            f"process_start_time_seconds{{{TARGET_FILTER}}} * 1000",
+            f"{semconv.START_TIME.name}{{{TARGET_FILTER}}} * 1000",
             "purple",
             "{{instance}} started",
             "Counters of this process began at 0 here.",

@@ -90,6 +90,7 @@ _SIGNALS: tuple[Panel, ...] = (
         unit=PERCENT,
         decimals=1,
         steps=common.SUCCESS_RATE_STEPS,
+        below="taskpilot-agents",
         no_value=_NO_RUNS,
         width=5,
         height=5,
@@ -101,6 +102,7 @@ _SIGNALS: tuple[Panel, ...] = (
         unit=SECONDS,
         decimals=2,
         steps=common.P95_STEPS,
+        below="taskpilot-agents",
         no_value=_NO_RUNS,
         width=5,
         height=5,
@@ -114,6 +116,7 @@ _SIGNALS: tuple[Panel, ...] = (
         unit=USD,
         decimals=3,
         steps=common.COST_STEPS,
+        below="taskpilot-llm",
         no_value="No successful run, or no price",
         width=5,
         height=5,
@@ -138,6 +141,7 @@ _SIGNALS: tuple[Panel, ...] = (
         unit=PERCENT,
         decimals=2,
         steps=common.VIOLATION_STEPS,
+        below="taskpilot-safety",
         no_value=_NO_RUNS,
         width=4,
         height=5,
@@ -295,6 +299,7 @@ _BY_WORKFLOW = table(
     Column("Cost per success", _cost_per_success_by_workflow(), USD, common.COST_STEPS, 3),
     Column("Violations per 100 runs", _violation_rate(Label.WORKFLOW), PERCENT, common.VIOLATION_STEPS, 2),
     no_value=_NO_RUNS,
+    below="taskpilot-safety",
 )
 
 DASHBOARD = Dashboard(

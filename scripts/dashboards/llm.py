@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from scripts.dashboards import common
 from scripts.dashboards.model import Dashboard, Panel, Query, Row
-from scripts.dashboards.panels import COUNT, PER_MINUTE, PERCENT, SECONDS, USD, at_least, at_most, lines, pie, stat
+from scripts.dashboards.panels import (
+    COUNT,
+    PER_MINUTE,
+    PERCENT,
+    SECONDS,
+    USD,
+    at_least,
+    at_most,
+    bars,
+    lines,
+    never,
+    pie,
+    stat,
+)
 from scripts.dashboards.promql import (
     COUNTED_STATUSES,
     DAY,
@@ -30,8 +43,11 @@ _FAILURES = _select(semconv.LLM_REQUESTS, status=f"{Status.ERROR}|{Status.TIMEOU
 _HITS = _select(semconv.LLM_CACHE_HITS)
 _MISSES = _select(semconv.LLM_CACHE_MISSES)
 _COST = _select(semconv.LLM_COST)
+_MISMATCHES = _select(semconv.LLM_PRICE_MISMATCHES)
 _BY_MODEL = Selector((Label.MODEL, Label.PROVIDER))
 """For shares of two families of which one does not know the agent: both must be cut alike."""
+_CACHE_READ = _BY_MODEL(semconv.LLM_TOKEN_DETAILS, detail="cache_read")
+_INPUT = _BY_MODEL(semconv.LLM_TOKENS, **{Label.TOKEN_TYPE: "input"})
 _TEAM_COST = f'label_replace({events(_COST, RANGE, Label.AGENT)}, "team", "$1", "{Label.AGENT}", "([^.]+).*")'
 _NO_CALLS = "No LLM calls in this time range"
 
@@ -72,15 +88,6 @@ _NOW: tuple[Panel, ...] = (
         no_value=_NO_CALLS,
     ),
     stat(
-        "Cost, last 24 hours",
-        "USD of the calls with a known price in the last 24 hours, whatever the time range. See the unpriced share "
-        "for what is missing.",
-        events(_COST, DAY),
-        unit=USD,
-        decimals=2,
-        no_value="No priced call in 24 hours",
-    ),
-    stat(
         "Cache-hit rate",
         "Look-ups that the application's own cache answered. Orange below 30 %.",
         _hit_rate(),
@@ -115,9 +122,65 @@ _NOW: tuple[Panel, ...] = (
         steps=((None, "green"), (10, "orange")),
         no_value=_NO_CALLS,
     ),
+    stat(
+        "Input read from the prompt cache",
+        "Share of the input tokens that the provider read from its own cache, at a fraction of the price. The agent "
+        "filter does not apply.",
+        share(events(_CACHE_READ), events(_INPUT)),
+        unit=PERCENT,
+        decimals=1,
+        no_value="No usage stated in this time range",
+    ),
+    stat(
+        "Price mismatches",
+        "Calls whose provider stated a cost that differs from the price table's by more than 1 %. Healthy is none: "
+        "update the prices. The agent filter does not apply.",
+        whole(events(_MISMATCHES)),
+        unit=COUNT,
+        steps=never(),
+        no_value="None recorded",
+    ),
+)
+
+_DAY: tuple[Panel, ...] = (
+    stat(
+        "Cost, last 24 hours",
+        "USD of the calls with a known price in the last 24 hours, whatever the time range. Orange from half of what "
+        "the alert on spend allows over a day ($5 an hour), red from all of it. See the unpriced share for what is "
+        "missing.",
+        events(_COST, DAY),
+        unit=USD,
+        decimals=2,
+        steps=at_most(60, 120),
+        no_value="No priced call in 24 hours",
+        width=8,
+        height=9,
+        below="taskpilot-budget",
+    ),
+    bars(
+        "Cost by model, last 24 hours",
+        "USD in the last 24 hours, whatever the time range, the dearest model on top.",
+        Query(f"sort_desc({events(_COST, DAY, Label.MODEL)})", "{{model}}", instant=True),
+        unit=USD,
+        width=16,
+        no_value="No priced call in 24 hours",
+    ),
 )
 
 _FAILING: tuple[Panel, ...] = (
+    lines(
+        "Success rate by model",
+        "Calls that succeeded, of the counted ones. A model that falls alone has a fault of its own; several of one "
+        "provider are its outage.",
+        Query(
+            share(events_per_step(_SUCCESSES, Label.MODEL), events_per_step(_COUNTED, Label.MODEL), Label.MODEL),
+            "{{model}}",
+        ),
+        unit=PERCENT,
+        steps=at_least(99, 95),
+        bounds=(None, 100),
+        no_value=_NO_CALLS,
+    ),
     lines(
         "Error rate by provider",
         "Failed and timed-out calls, of the counted ones. One line that rises alone is that provider's outage.",
@@ -203,6 +266,32 @@ _TRAFFIC: tuple[Panel, ...] = (
         stacked=True,
         no_value="No cache look-ups recorded",
     ),
+    lines(
+        "Entries in the application's caches",
+        "A cache that grows without end fills the memory; one that stays empty saves nothing.",
+        Query(total(_select(semconv.LLM_CACHE_SIZE), Label.CACHE), "{{cache}}"),
+        unit=COUNT,
+        no_value="No cache states its size",
+    ),
+    lines(
+        "Input read from the prompt cache, by model",
+        "Share of the input tokens. A fall after a deployment means that the beginning of the prompt now differs from "
+        "call to call: the same work costs more.",
+        Query(
+            share(events_per_step(_CACHE_READ, Label.MODEL), events_per_step(_INPUT, Label.MODEL), Label.MODEL),
+            "{{model}}",
+        ),
+        unit=PERCENT,
+        no_value="No usage stated in this time range",
+    ),
+    lines(
+        "Prompt-cache reads per minute, by model",
+        "Input tokens that the provider read from its own cache. They are part of the tokens above, not more of them.",
+        Query(per_minute(_CACHE_READ, Label.MODEL), "{{model}}"),
+        unit=COUNT,
+        stacked=True,
+        no_value="No prompt-cache read recorded",
+    ),
 )
 
 _MONEY: tuple[Panel, ...] = (
@@ -233,6 +322,7 @@ DASHBOARD = Dashboard(
     variables=common.variables(Label.AGENT, Label.MODEL, Label.PROVIDER),
     rows=(
         Row("Over the time range", _NOW),
+        Row("The last 24 hours, whatever the time range", _DAY),
         Row("What fails", _FAILING),
         Row("Speed", _SPEED),
         Row("Traffic", _TRAFFIC),

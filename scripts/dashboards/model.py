@@ -18,6 +18,14 @@ TAG = "taskpilot"
 
 Step = tuple[float | None, str]
 
+NEUTRAL = "#5a6068"
+"""Grey: no data is neither good nor bad."""
+_NO_DATA_IS_NEUTRAL: Json = {
+    "options": {"match": "null+nan", "result": {"color": NEUTRAL, "index": 0}},
+    "type": "special",
+}
+"""Without this, a missing value has the base colour of the thresholds: green or red."""
+
 
 @dataclass(frozen=True)
 class Query:
@@ -63,6 +71,8 @@ class Panel:
     overrides: tuple[Json, ...] = ()
     transformations: tuple[Json, ...] = ()
     bounds: tuple[float | None, float | None] = (None, None)
+    below: str = ""
+    """UID of the dashboard that shows more of this."""
 
     def to_json(self, panel_id: int, position: Json) -> Json:
         """As Grafana's panel, at a position of the grid."""
@@ -77,6 +87,8 @@ class Panel:
             "title": self.title,
             "type": self.kind,
         }
+        if self.below:
+            panel["links"] = [{"title": "Look closer", "url": closer(self.below)}]
         if self.transformations:
             panel["transformations"] = list(self.transformations)
         return panel
@@ -84,8 +96,9 @@ class Panel:
     def _defaults(self) -> Json:
         steps: Sequence[Step] = self.steps or ((None, "text"),)
         defaults: Json = {
-            "color": {"mode": "thresholds" if self.steps and self.kind == "stat" else "palette-classic"},
+            "color": self._colour(),
             "custom": dict(self.custom),
+            "mappings": [_NO_DATA_IS_NEUTRAL],
             "noValue": self.no_value,
             "thresholds": {
                 "mode": "absolute",
@@ -98,6 +111,20 @@ class Panel:
         return defaults | {
             name: value for name, value in zip(("min", "max"), self.bounds, strict=True) if value is not None
         }
+
+    def _colour(self) -> Json:
+        if self.kind not in _FIGURES:
+            return {"mode": "palette-classic"}
+        return {"mode": "thresholds"} if self.steps else {"fixedColor": "text", "mode": "fixed"}
+
+
+_FIGURES = ("stat", "table")
+
+
+def closer(uid: str, *variables: str) -> str:
+    """The address of another dashboard with the time range, the data source and the variables of this one."""
+    kept = [f"${{{name}:queryparam}}" for name in ("datasource", "job", "instance", *variables)]
+    return "&".join((f"/d/{uid}?${{__url_time_range}}", *kept))
 
 
 @dataclass(frozen=True)
@@ -117,15 +144,17 @@ class Variable:
     name: str
     title: str
     query: str
+    has_all: bool = True
+    """Whether it begins with "All"; otherwise with its first value."""
 
     def to_json(self) -> Json:
         """As Grafana's query variable."""
         return {
             "allValue": ".+",
-            "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
+            "current": {"selected": True, "text": ["All"], "value": ["$__all"]} if self.has_all else {},
             "datasource": DATASOURCE,
             "definition": self.query,
-            "includeAll": True,
+            "includeAll": self.has_all,
             "label": self.title,
             "multi": True,
             "name": self.name,
@@ -243,13 +272,19 @@ def _placed(rows: Sequence[Row]) -> Iterator[Json]:
 
 
 def _flowed(panels: Sequence[Panel], top: int, first_id: int) -> tuple[list[Json], int]:
-    """Panels side by side until a line of the grid is full, then the next line below the tallest."""
+    """Panels side by side until a line of the grid is full, then the next line below the tallest.
+
+    The last panel of a line takes the width that is left.
+    """
     placed: list[Json] = []
     left, line_height = 0, 0
     for offset, panel in enumerate(panels):
-        if left + panel.width > GRID_COLUMNS:
-            top, left, line_height = top + line_height, 0, 0
-        position: Json = {"h": panel.height, "w": panel.width, "x": left, "y": top}
+        following = panels[offset + 1].width if offset + 1 < len(panels) else GRID_COLUMNS
+        ends_the_line = left + panel.width + following > GRID_COLUMNS
+        width = GRID_COLUMNS - left if ends_the_line else panel.width
+        position: Json = {"h": panel.height, "w": width, "x": left, "y": top}
         placed.append(panel.to_json(first_id + offset, position))
-        left, line_height = left + panel.width, max(line_height, panel.height)
-    return placed, top + line_height
+        left, line_height = left + width, max(line_height, panel.height)
+        if ends_the_line:
+            top, left, line_height = top + line_height, 0, 0
+    return placed, top

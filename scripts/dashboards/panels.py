@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scripts.dashboards.model import Json, Panel, Query, Step
+from scripts.dashboards.model import GRID_COLUMNS, Json, Panel, Query, Step, closer
+from taskpilot_obs.semconv import FIXED_VALUES, Label
 
 USD = "currencyUSD"
 SECONDS = "s"
@@ -45,8 +48,9 @@ def stat(  # noqa: PLR0913 - a panel's knobs; all but four have a default
     decimals: int | None = None,
     width: int = 6,
     height: int = 4,
+    below: str = "",
 ) -> Panel:
-    """One figure, coloured by its thresholds."""
+    """One figure, coloured by its thresholds; without thresholds it is neutral."""
     return stats(
         title,
         description,
@@ -57,10 +61,11 @@ def stat(  # noqa: PLR0913 - a panel's knobs; all but four have a default
         decimals=decimals,
         width=width,
         height=height,
+        below=below,
     )
 
 
-def stats(
+def stats(  # noqa: PLR0913 - as above
     title: str,
     description: str,
     *queries: Query,
@@ -70,6 +75,7 @@ def stats(
     decimals: int | None = None,
     width: int = 6,
     height: int = 4,
+    below: str = "",
 ) -> Panel:
     """Several figures, one a query, each named by its legend."""
     return Panel(
@@ -83,6 +89,7 @@ def stats(
         height=height,
         decimals=decimals,
         steps=steps,
+        below=below,
         options={
             "colorMode": "background" if steps else "value",
             "graphMode": "none",
@@ -102,10 +109,14 @@ def lines(  # noqa: PLR0913 - as above
     steps: Steps = (),
     stacked: bool = False,
     width: int = 8,
-    height: int = 8,
     bounds: tuple[float | None, float | None] = (0, None),
+    below: str = "",
 ) -> Panel:
-    """Lines over time; thresholds are drawn as dashed lines, `bounds` are those of the axis."""
+    """Lines over time; thresholds are drawn as dashed lines, `bounds` are those of the axis.
+
+    Where names are open-ended (agents, models, tools), the legend stands at the side and has room for a dozen.
+    """
+    many = any(_open_ended(query) for query in queries)
     custom: Json = {
         "drawStyle": "line",
         "fillOpacity": 40 if stacked else 8,
@@ -122,19 +133,87 @@ def lines(  # noqa: PLR0913 - as above
         queries,
         unit,
         no_value,
-        width=width,
-        height=height,
+        width=max(width, GRID_COLUMNS // 2) if many else width,
+        height=9,
         steps=steps,
         bounds=bounds,
         custom=custom,
+        overrides=tuple(_meanings(queries)),
+        below=below,
         options={
             "legend": {
                 "calcs": ["lastNotNull", "max"],
                 "displayMode": "table",
-                "placement": "bottom",
+                "placement": "right" if many else "bottom",
                 "showLegend": True,
+                "sortBy": "Last *",
+                "sortDesc": True,
             },
             "tooltip": {"mode": "multi", "sort": "desc"},
+        },
+    )
+
+
+_PLACEHOLDER = re.compile(r"{{(\w+)}}")
+_FEW = (*FIXED_VALUES, Label.BUDGET, Label.EXPORTER, Label.PROVIDER, "job")
+"""Labels with few values."""
+_MEANINGS: dict[str, dict[str, str]] = {
+    Label.STATUS: {
+        "success": "green",
+        "error": "red",
+        "timeout": "orange",
+        "blocked": "purple",
+        "cancelled": "#8e8e8e",
+        "abandoned": "#6e6e6e",
+        "interrupted": "#b0b0b0",
+    },
+    Label.SEVERITY: {"critical": "dark-red", "high": "red", "medium": "orange", "low": "yellow"},
+    Label.RESULT: {
+        "passed": "green",
+        "blocked": "purple",
+        "would_block": "blue",
+        "bypassed": "orange",
+        "error": "red",
+    },
+    Label.ERROR_TYPE: {"rate_limit": "orange", "timeout": "yellow", "server": "red", "connection": "purple"},
+}
+"""Colours that mean the same on every panel."""
+
+
+def _open_ended(query: Query) -> bool:
+    return any(label not in _FEW for label in _PLACEHOLDER.findall(query.legend))
+
+
+def _meanings(queries: tuple[Query, ...]) -> Iterator[Json]:
+    """A fixed colour for each value of a label that has a meaning, where a line is named by that label alone."""
+    for query in queries:
+        named = _PLACEHOLDER.fullmatch(query.legend)
+        for value, colour in _MEANINGS.get(named[1], {}).items() if named else ():
+            fixed: Json = {"id": "color", "value": {"fixedColor": colour, "mode": "fixed"}}
+            yield {"matcher": {"id": "byName", "options": value}, "properties": [fixed]}
+
+
+def bars(title: str, description: str, query: Query, *, unit: str, no_value: str, width: int = 8) -> Panel:
+    """One bar for each series, the longest on top."""
+    return Panel(
+        "bargauge",
+        title,
+        description,
+        (query,),
+        unit,
+        no_value,
+        width=width,
+        height=9,
+        decimals=2,
+        bounds=(0, None),
+        options={
+            "displayMode": "basic",
+            "minVizHeight": 16,
+            "orientation": "horizontal",
+            "reduceOptions": _LAST,
+            "showUnfilled": True,
+            "sizing": "auto",
+            "valueMode": "color",
         },
     )
 
@@ -149,6 +228,7 @@ def pie(title: str, description: str, query: Query, *, unit: str, no_value: str,
         unit,
         no_value,
         width=width,
+        height=9,
         options={
             "displayLabels": ["name", "percent"],
             "legend": {
@@ -174,6 +254,7 @@ def heatmap(title: str, description: str, expr: str, *, no_value: str, width: in
         SECONDS,
         no_value,
         width=width,
+        height=9,
         options={
             "calculate": False,
             "cellGap": 1,
@@ -207,6 +288,7 @@ class Column:
         if self.steps:
             steps = [{"color": colour, "value": value} for value, colour in self.steps]
             properties += [
+                {"id": "mappings", "value": [_EMPTY_HAS_NO_COLOUR]},
                 {"id": "thresholds", "value": {"mode": "absolute", "steps": steps}},
                 {"id": "color", "value": {"mode": "thresholds"}},
                 {"id": "custom.cellOptions", "value": {"type": "color-background"}},
@@ -214,10 +296,28 @@ class Column:
         return {"matcher": {"id": "byName", "options": self.name}, "properties": properties}
 
 
+_EMPTY_HAS_NO_COLOUR: Json = {
+    "options": {"match": "null+nan", "result": {"color": "transparent", "index": 0}},
+    "type": "special",
+}
+_EMPTY_STAYS_EMPTY: Json = {
+    "matcher": {"id": "byRegexp", "options": "/.*/"},
+    "properties": [{"id": "noValue", "value": ""}],
+}
+"""The sentence for "no data" belongs to a table without lines, not to each of its empty cells."""
+
+
 def table(
-    title: str, description: str, key: str, *columns: Column, no_value: str, width: int = 24, height: int = 8
+    title: str,
+    description: str,
+    key: str,
+    *columns: Column,
+    no_value: str,
+    width: int = 24,
+    height: int = 8,
+    below: str = "",
 ) -> Panel:
-    """One line per value of the label `key`, one column per query."""
+    """One line per value of the label `key`, one column per query; `below` is where a line leads to."""
     queries = tuple(Query(column.expr, instant=True, format="table") for column in columns)
     names: Json = {f"Value #{chr(ord('A') + index)}": column.name for index, column in enumerate(columns)}
     return Panel(
@@ -231,7 +331,7 @@ def table(
         height=height,
         custom={"align": "auto", "filterable": True},
         options={"cellHeight": "sm", "showHeader": True, "sortBy": [{"desc": True, "displayName": columns[0].name}]},
-        overrides=tuple(column.override() for column in columns),
+        overrides=(_EMPTY_STAYS_EMPTY, _leads(key, below), *(column.override() for column in columns)),
         transformations=(
             {"id": "merge", "options": {}},
             {
@@ -240,6 +340,14 @@ def table(
             },
         ),
     )
+
+
+def _leads(key: str, below: str) -> Json:
+    """The first column, as a link to the dashboard below with that value chosen."""
+    name = key.capitalize()
+    url = f"{closer(below)}&var-{key}=${{__value.raw:percentencode}}"
+    links: Json = {"id": "links", "value": [{"title": "Look closer", "url": url}] if below else []}
+    return {"matcher": {"id": "byName", "options": name}, "properties": [links]}
 
 
 def label_table(
@@ -257,7 +365,7 @@ def label_table(
         width=width,
         custom={"align": "auto", "filterable": True},
         options={"cellHeight": "sm", "showHeader": True, "sortBy": [{"desc": False, "displayName": first}]},
-        overrides=(_SEVERITY_COLOURS,),
+        overrides=(_EMPTY_STAYS_EMPTY, _SEVERITY_COLOURS),
         transformations=(
             {
                 "id": "organize",

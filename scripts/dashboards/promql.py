@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from taskpilot_obs.records import BAD, COUNTED, Status
-from taskpilot_obs.semconv import Metric
+from taskpilot_obs.semconv import START_TIME, Metric
 
 TARGET_FILTER = 'job=~"$job", instance=~"$instance"'
 RULE_FILTER = 'job=~"$job"'
@@ -59,13 +59,13 @@ def total(inner: str, by: str = "") -> str:
 def events(series: str, window: str = RANGE, by: str = "") -> str:
     """How many events a counter saw in the window, those included that a series was born with.
 
-    A series that is born at 1 has `increase` 0, so what it was born with is added where it did not exist a window ago.
-    Not so where the process is older than the window and only its scraping began within it: what it counted before is
-    no event of this window. The recording rules count in the same way.
+    A series that is born at 1 has `increase` 0, so what it was born with is added where its target was scraped before
+    the window and did not have it, or where its process began within the window. What an older process counted before
+    its scraping began is no event of this window. The recording rules count in the same way.
     """
-    started = f"process_start_time_seconds{{{TARGET_FILTER}}}"
-    known_late = f"({started} < time() - {_SECONDS[window]} unless {started} offset {window})"
-    born = f"min_over_time({series}[{window}]) unless {series} offset {window} unless on (job, instance) {known_late}"
+    started = f"{START_TIME.name}{{{TARGET_FILTER}}}"
+    known = f"({started} offset {window} or max_over_time({started}[{window}]) >= time() - {_SECONDS[window]})"
+    born = f"(min_over_time({series}[{window}]) unless {series} offset {window}) and on (job, instance) {known}"
     return total(f'increase({series}[{window}]) or label_replace({born}, "born", "yes", "", "")', by)
 
 

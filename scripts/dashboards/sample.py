@@ -18,13 +18,15 @@ from typing import NamedTuple
 
 from scripts.dashboards import story
 from scripts.dashboards.story import Child
-from taskpilot_obs.semconv import INFO, METRICS, Kind, Metric
+from taskpilot_obs.rules.evidence import FIRST_SEEN
+from taskpilot_obs.semconv import INFO, METRICS, START_TIME, Kind, Metric
 
 STEP_S = 30
 DEPLOYED_BEFORE_END_S = 55 * 60
 STORM_BEFORE_END_S = 50 * 60
 RAMP_S = 300
 SIGMA = 0.55
+KNOWN_DAYS = 40
 JOB = "taskpilot"
 INSTANCES = {"app-1:8000": 0.55, "app-2:8000": 0.45}
 """Each replica's share of the traffic."""
@@ -49,7 +51,9 @@ def write(path: Path, *, end: int, hours: float) -> None:
         for metric in METRICS:
             out.writelines(_family(metric, moments))
         for name, value in _SCRAPE.items():
+            out.write(f"# TYPE {name} gauge\n")
             out.writelines(_by_instance(name, moments, value))
+        out.writelines(_first_seen(moments))
         out.writelines(_alerts(moments))
         out.write("# EOF\n")
 
@@ -75,6 +79,9 @@ def _family(metric: Metric, moments: list[Moment]) -> Iterator[str]:
     yield f"# TYPE {metric.name.removesuffix('_total')} {metric.kind}\n"
     if metric == INFO:
         yield from _info(moments)
+        return
+    if metric == START_TIME:
+        yield from _by_instance(metric.name, moments, lambda moment: moment.started)
         return
     for instance, part in INSTANCES.items():
         for child in story.children(metric):
@@ -149,10 +156,16 @@ _SCRAPE: dict[str, Callable[[Moment], float]] = {
 
 
 def _by_instance(name: str, moments: list[Moment], value: Callable[[Moment], float]) -> Iterator[str]:
-    yield f"# TYPE {name} gauge\n"
     for instance in INSTANCES:
         labels = _labels((), instance)
         yield from (f"{name}{{{labels}}} {value(moment):.10g} {moment.time}\n" for moment in moments)
+
+
+def _first_seen(moments: list[Moment]) -> Iterator[str]:
+    """The rule that reads its own last result: a service that the rules have known for longer than any window."""
+    known = moments[0].time - KNOWN_DAYS * 86_400
+    yield f"# TYPE {FIRST_SEEN} gauge\n"
+    yield from (f'{FIRST_SEEN}{{job="{JOB}"}} {known} {moment.time}\n' for moment in moments)
 
 
 def _alerts(moments: list[Moment]) -> Iterator[str]:

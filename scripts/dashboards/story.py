@@ -283,7 +283,6 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
     semconv.INTERNAL_ERRORS: lambda: _rare(0.02, 0.02, ("exporters.audit_log",)),
     semconv.LABEL_OVERFLOW: lambda: _rare(0.02, 0.02, (semconv.AGENT_RUNS.name,)),
     semconv.QUEUE_SIZE: lambda: [Child((exporter,), 12, 90) for exporter in _EXPORTERS],
-    semconv.START_TIME: lambda: [Child((), 1.7e9, 1.7e9)],
     semconv.AGENT_LLM_CALLS: lambda: [Child((w.agent,), 2 * w.runs, 2 * w.runs, 4.0, 4.0) for w in WORK],
     semconv.AGENT_TOOL_CALLS: lambda: [Child((w.agent,), 2 * w.runs, 2 * w.runs, 3.0, 3.0) for w in WORK],
 }

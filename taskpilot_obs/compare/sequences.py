@@ -39,6 +39,10 @@ class Moments(NamedTuple):
     squares: float = 0.0
     cubes: float = 0.0
 
+    def times(self, factor: int) -> Moments:
+        """The sums over these observations, each seen `factor` times."""
+        return Moments(self.n * factor, self.total * factor, self.squares * factor, self.cubes * factor)
+
     @property
     def mean(self) -> float:
         """The mean; not defined without an observation."""

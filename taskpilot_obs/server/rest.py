@@ -15,6 +15,7 @@ from taskpilot_obs.server.access import Reading
 from taskpilot_obs.server.answers import answer, answer_model
 from taskpilot_obs.server.examples import EXAMPLES
 from taskpilot_obs.server.problems import PROBLEMS, ProblemRoute
+from taskpilot_obs.server.questions import Questions
 from taskpilot_obs.server.shapes import BudgetLine, CallsPage
 from taskpilot_obs.stats import (
     BenchmarkSummary,
@@ -46,10 +47,17 @@ def _json(value: Any) -> JSONResponse:
     return JSONResponse(answer(value), headers={"Cache-Control": "no-store"})
 
 
+def _shared(ask: Questions, http: Request, make: Callable[[], Any]) -> Response:
+    """An answer that everyone of the same tenant shares who asks the same within a second."""
+    key = (ask.principal.tenant, http.url.path, http.url.query)
+    body = ask.services.answers.get(key, lambda: bytes(_json(make()).body))
+    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
 @_get("/benchmarks/summaries", BenchmarkSummary, many=True)
-def summaries(query: Annotated[params.SummariesQuery, Query()], ask: Reading) -> JSONResponse:
+def summaries(query: Annotated[params.SummariesQuery, Query()], ask: Reading, http: Request) -> Response:
     """Providers, models, prompts or days side by side: success, latency, tokens and cost."""
-    return _json(ask.summaries(query))
+    return _shared(ask, http, lambda: ask.summaries(query))
 
 
 @_get("/benchmarks/traces", CallsPage)
@@ -68,30 +76,30 @@ def traces(query: Annotated[params.TracesQuery, Query()], ask: Reading, request:
 
 
 @_get("/benchmarks/providers", ProviderSeen, many=True)
-def providers(_: Annotated[params.Query, Query()], ask: Reading) -> JSONResponse:
+def providers(_: Annotated[params.Query, Query()], ask: Reading, http: Request) -> Response:
     """The providers that there are calls of, with the first and the last one."""
-    return _json(ask.providers())
+    return _shared(ask, http, ask.providers)
 
 
 @_get("/stats", Stats)
-def stats(query: Annotated[params.StatsQuery, Query()], ask: Reading) -> JSONResponse:
+def stats(query: Annotated[params.StatsQuery, Query()], ask: Reading, http: Request) -> Response:
     """Calls, success, tokens, cost and latency of a stretch of time, by provider, model and agent; by default 24 h."""
-    return _json(ask.stats(query.span(ask.now, STATS_PERIOD), query.asked()))
+    return _shared(ask, http, lambda: ask.stats(query.span(ask.now, STATS_PERIOD), query.asked()))
 
 
 @_get("/costs", CostBreakdown, CostSummary)
-def costs(query: Annotated[params.CostsQuery, Query()], ask: Reading) -> JSONResponse:
+def costs(query: Annotated[params.CostsQuery, Query()], ask: Reading, http: Request) -> Response:
     """Where the money went; by default in 30 days.
 
     With `period=day`, `week` or `month` it is that of the calendar so far, against the one before, with a projection.
     """
-    return _json(ask.costs(query, COSTS_PERIOD))
+    return _shared(ask, http, lambda: ask.costs(query, COSTS_PERIOD))
 
 
 @_get("/tenants", TenantsReport)
-def tenants(query: Annotated[params.TenantsQuery, Query()], ask: Reading) -> JSONResponse:
+def tenants(query: Annotated[params.TenantsQuery, Query()], ask: Reading, http: Request) -> Response:
     """What each tenant used, in falling order of cost; by default in 30 days."""
-    return _json(ask.tenants(query.span(ask.now, COSTS_PERIOD)))
+    return _shared(ask, http, lambda: ask.tenants(query.span(ask.now, COSTS_PERIOD)))
 
 
 @_get("/budgets", BudgetLine, many=True)
@@ -101,11 +109,11 @@ def budgets(_: Annotated[params.Query, Query()], ask: Reading) -> JSONResponse:
 
 
 @_get("/golden-signals", GoldenSignals)
-def golden_signals(query: Annotated[params.SignalsQuery, Query()], ask: Reading) -> JSONResponse:
+def golden_signals(query: Annotated[params.SignalsQuery, Query()], ask: Reading, http: Request) -> Response:
     """The five golden signals with their evidence."""
     if query.source == "prometheus":
-        return _json(ask.signals_of_the_fleet(query.window, query.workflow))
-    return _json(ask.signals(query.window, query.workflow, query.tenant))
+        return _shared(ask, http, lambda: ask.signals_of_the_fleet(query.window, query.workflow))
+    return _shared(ask, http, lambda: ask.signals(query.window, query.workflow, query.tenant))
 
 
 @_get("/runs/{request_id}", RunTree)

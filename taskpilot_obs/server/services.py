@@ -16,6 +16,8 @@ from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.server.caching import Cached
 from taskpilot_obs.store import Store
 
+ANSWER_S: Final = 1.0
+"""How long a sum of the REST API is good, so that many readers of one question cost as much as one."""
 READY_S: Final = 1.0
 """How long an answer of the store, and of Prometheus, to a probe is good."""
 GOLDEN_S: Final = 5.0
@@ -64,5 +66,6 @@ class Services:
     prometheus: str | None = None
     links: Links = field(default_factory=Links)
     now: Callable[[], datetime] = _now
+    answers: Cached[bytes] = field(default_factory=lambda: Cached(ANSWER_S))
     readiness: Cached[Mapping[str, str]] = field(default_factory=lambda: Cached(READY_S))
     health: Cached[GoldenSignals] = field(default_factory=lambda: Cached(GOLDEN_S))

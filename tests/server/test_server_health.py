@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from taskpilot_obs.golden_signals.from_store import signals_from_store
 from taskpilot_obs.records import Status
 from taskpilot_obs.server import Principal, create_app, feedback_router, health_router, router
-from taskpilot_obs.stats import get_run_tree
+from taskpilot_obs.stats import get_run_tree, get_stats
 from taskpilot_obs.store import Store
 
 
@@ -67,6 +67,19 @@ def test_readiness_looks_at_prometheus_where_it_is_configured(store: Store) -> N
         "store": "ok",
         "prometheus": "unavailable",
     }
+
+
+def test_many_readers_of_one_question_cost_as_much_as_one(store: Store) -> None:
+    """Within a second, for one tenant; another question is asked for itself."""
+    fill(store, requests_of("acme", 1))
+    asked = local(create_app(store=store, now=present))
+    with mock.patch("taskpilot_obs.server.questions.get_stats", wraps=get_stats) as answered:
+        bodies = {asked.get("/v1/stats").content for _ in range(20)}
+        assert len(bodies) == 1
+        assert answered.call_count <= 2  # a slow machine may take longer than a second
+        before = answered.call_count
+        asked.get("/v1/stats?provider=openai")
+        assert answered.call_count == before + 1
 
 
 def verdicts(store: Store) -> tuple[float | None, float]:

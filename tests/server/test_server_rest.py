@@ -161,8 +161,9 @@ def test_summaries_and_rows_answer_alike(url: str, full: Store) -> None:
     before = [get(url, question) for question in questions]
     aggregate_summaries("hourly", store=full, now=PRESENT + timedelta(hours=2))
     aggregate_summaries("daily", store=full, now=PRESENT + timedelta(days=2))
-    for question, earlier in zip(questions, before, strict=True):
-        assert _rounded(get(url, question)) == _rounded(earlier), question
+    with serving(create_app(store=full, budgets=BUDGETS, now=present)) as fresh:  # which holds no answer of before
+        for question, earlier in zip(questions, before, strict=True):
+            assert _rounded(get(fresh, question)) == _rounded(earlier), question
 
 
 def _rounded(value: Any) -> Any:

@@ -1,0 +1,158 @@
+"""`taskpilot-obs compare`: groups of calls side by side, or the variants of an experiment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taskpilot_obs.cli._output import print_json, say, show
+from taskpilot_obs.cli._store_options import AsJson, Period, StoreUrl, Tenant, explained, say_incomplete
+from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.figures import UNKNOWN, count, ms, percent, share, usd
+
+if TYPE_CHECKING:
+    from taskpilot_obs.compare import Arm, ComparedGroup, Comparison, Effect, VariantsReport
+
+By = Annotated[str, typer.Option("--by", help="model, provider, prompt_name, agent or variant.")]
+Within = Annotated[str | None, typer.Option("--within", help="The work that must be the same: prompt_name or agent.")]
+Name = Annotated[str | None, typer.Option("--experiment", help="Compare the variants of this experiment instead.")]
+Shares = Annotated[
+    list[str] | None,
+    typer.Option("--share", help="VARIANT=SHARE as it was planned, the control first; equal shares by default."),
+]
+Primary = Annotated[str, typer.Option("--primary", help="The measure that decides: success, cost, p95, correctness, …")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="compare")(compare)
+
+
+def compare(  # noqa: PLR0913  a command line has as many options as it has
+    *,
+    by: By = "model",
+    within: Within = None,
+    experiment: Name = None,
+    share: Shares = None,
+    primary: Primary = "success",
+    store: StoreUrl = None,
+    period: Period = "30d",
+    tenant: Tenant = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare models, providers, prompts or agents, or the variants of an experiment, with what is certain of it."""
+    with explained():
+        found = (
+            _groups(by, within, period, store, tenant)
+            if experiment is None
+            else _variants(experiment, share, primary, period, store)
+        )
+    if as_json:
+        print_json(found.model_dump_json(indent=2))
+    elif experiment is None:
+        _show_groups(found)  # type: ignore[arg-type]  # which of the two it is follows from the option
+    else:
+        _show_variants(found)  # type: ignore[arg-type]  # likewise
+
+
+def _groups(by: str, within: str | None, period: str, store: str | None, tenant: str | None) -> Comparison:
+    from taskpilot_obs.compare import compare as ask
+
+    return ask(by, period, within=within, store=store, tenant_id=tenant)  # type: ignore[arg-type]  # it checks them
+
+
+def _variants(name: str, shares: list[str] | None, primary: str, period: str, store: str | None) -> VariantsReport:
+    from taskpilot_obs.compare import compare_variants
+
+    planned = dict(map(_share, shares)) if shares else None
+    return compare_variants(name, period, shares=planned, primary=primary, store=store)  # type: ignore[arg-type]
+
+
+def _share(text: str) -> tuple[str, float]:
+    name, _, value = text.rpartition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise typer.BadParameter(f"given {text!r}; write VARIANT=SHARE, such as v2=0.5", param_hint="--share") from None
+
+
+def _show_groups(found: Comparison) -> None:
+    columns = (
+        name_column(found.by),
+        Column("rank"),
+        Column("requests"),
+        Column("success"),
+        Column("p50", rank=2),
+        Column("p95"),
+        Column("first token", rank=3),
+        Column("per call"),
+        Column("per success", rank=1),
+        Column("priced", rank=2),
+    )
+    show(FittedTable(f"LLM calls by {found.by}", columns, map(_group_cells, found.groups)))
+    unranked = [group.name for group in found.groups if group.not_comparable]
+    if unranked:
+        say(f"not ranked, because no other group did the same work ({found.within}): {', '.join(unranked[:5])}")
+    say_incomplete(found.incomplete_before)
+
+
+def _group_cells(group: ComparedGroup) -> tuple[object, ...]:
+    between = group.success_interval
+    rate = percent(group.success_rate)
+    success = rate if between is None else f"{rate} ({between.low:.1f} to {between.high:.1f})"
+    return (
+        group.name,
+        UNKNOWN if group.rank is None else group.rank,
+        count(group.requests),
+        success,
+        ms(group.p50_ms),
+        ms(group.p95_ms),
+        ms(group.first_token_p50_ms),
+        usd(group.cost_per_call_usd),
+        usd(group.cost_per_success_usd),
+        share(group.cost_coverage),
+    )
+
+
+def _show_variants(found: VariantsReport) -> None:
+    arms = (
+        name_column("variant"),
+        Column("units"),
+        Column("tasks"),
+        Column("success"),
+        Column("per task"),
+        Column("p95"),
+        Column("correct", rank=1),
+    )
+    show(FittedTable(f"Variants of {found.experiment}", arms, map(_arm_cells, found.arms)))
+    effects = (
+        name_column("measure"),
+        name_column("variant"),
+        Column("difference"),
+        Column("between"),
+        Column("verdict"),
+    )
+    lines = [(effect.measure, effect.variant, *_effect_cells(effect)) for effect in found.effects]
+    show(FittedTable(f"Differences from {found.control}", effects, lines))
+    say(found.conclusion)
+    say_incomplete(found.incomplete_before)
+
+
+def _arm_cells(arm: Arm) -> tuple[object, ...]:
+    return (
+        arm.variant,
+        count(arm.units),
+        count(arm.tasks),
+        share(arm.success),
+        usd(arm.cost),
+        ms(arm.p95),
+        share(arm.correctness),
+    )
+
+
+def _effect_cells(effect: Effect) -> tuple[object, ...]:
+    if effect.difference is None:
+        return (UNKNOWN, UNKNOWN, effect.verdict)
+    between = UNKNOWN if effect.low is None or effect.high is None else f"{effect.low:.4g} to {effect.high:.4g}"
+    return (f"{effect.difference:+.4g}", between, effect.verdict)

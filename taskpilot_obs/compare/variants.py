@@ -1,0 +1,351 @@
+"""Which variant of an experiment is better, and how certain that is, at whatever moment one looks."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from math import isclose
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
+
+from scipy.optimize import brentq
+from scipy.stats import false_discovery_control
+
+from taskpilot_obs.compare.experiment import Experiment, Measure
+from taskpilot_obs.compare.intervals import CONFIDENCE, Interval
+from taskpilot_obs.compare.sequences import (
+    Moments,
+    mean_difference_sequence,
+    moments_of,
+    proportion_sequence,
+    quantile_sequence,
+    sample_ratio_p_value,
+)
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.stats.model import Frozen
+from taskpilot_obs.stats.reading import Period, bounds
+from taskpilot_obs.store.experiments import UnitRuns, UnitVerdicts, runs_by_unit, verdicts_by_unit
+from taskpilot_obs.store.questions import asked_of
+
+if TYPE_CHECKING:
+    from taskpilot_obs.store import Store
+
+Verdict = Literal["better", "worse", "not enough evidence", "blocked"]
+
+BROKEN_BELOW: Final = 0.001
+"""Below this p-value the sizes of the arms contradict the planned shares, and nothing else is believed."""
+_MORE_IS_BETTER: Final = frozenset({"success", "correctness"})
+_QUANTILES: Final[dict[str, float]] = {"p50": 0.5, "p95": 0.95}
+_MOST_GROWTH: Final = 4_096
+"""How many times the present evidence is looked ahead; what needs more is not worth a number."""
+_SURE: Final = 1 - 1e-9
+
+
+class Arm(Frozen):
+    """One variant: how much was seen of it, and what it came to. None is unknown."""
+
+    variant: str
+    share: float
+    """The planned share of the units."""
+    units: int
+    """Users, sessions, tenants or requests that were assigned."""
+    tasks: int
+    success: float | None
+    """The mean over units of each unit's success rate, 0 to 1."""
+    cost: float | None
+    """The mean over units of each unit's cost of a task in USD, of units whose calls all have a known cost."""
+    p50: float | None
+    """The median over units of each unit's mean duration, in milliseconds."""
+    p95: float | None
+    """The 95th percentile over units of each unit's mean duration, in milliseconds."""
+    correctness: float | None
+    """The mean over units of each unit's share of confirmed answers, 0 to 1."""
+    tokens: float | None
+    violations: float | None
+    """The mean over units of each unit's share of tasks with a policy violation, 0 to 1."""
+    cost_coverage: float | None
+    """The share of units whose calls all have a known cost."""
+
+
+class Effect(Frozen):
+    """How one variant differs from the control by one measure."""
+
+    measure: str
+    variant: str
+    difference: float | None
+    """Of the variant from the control."""
+    low: float | None
+    high: float | None
+    """The interval of the difference; it holds at every look. None where too little was seen."""
+    relative: float | None
+    """The difference, divided by the control's value."""
+    p_value: float | None
+    """At every look; for secondary measures after the control of false discoveries."""
+    verdict: Verdict
+    more_units: int | None
+    """About how many more units would decide, if the difference is what it looks like; None where it is not known."""
+
+
+class VariantsReport(Frozen):
+    """What an experiment says so far."""
+
+    experiment: str
+    start: datetime
+    end: datetime
+    control: str
+    primary: Effect | None
+    """The effect of the one variant beside the control, or of the best of several, by the primary measure."""
+    arms: tuple[Arm, ...]
+    effects: tuple[Effect, ...]
+    sample_ratio_p_value: float
+    blocked: str | None
+    """Why no verdict is given; None where nothing stands against it."""
+    incomplete_before: datetime | None
+
+    @property
+    def conclusion(self) -> str:
+        """The result in one sentence."""
+        if self.blocked is not None:
+            return f"No verdict: {self.blocked}"
+        if self.primary is None:
+            return "No verdict: no task of the experiment was recorded in this period"
+        effect = self.primary
+        if effect.verdict in ("better", "worse"):
+            return f"{effect.variant} is {effect.verdict} than {self.control} by {effect.measure}"
+        more = "" if effect.more_units is None else f"; about {effect.more_units:,} more units may decide"
+        return f"Not enough evidence that {effect.variant} differs from {self.control} by {effect.measure}{more}"
+
+
+class _Evidence(NamedTuple):
+    """The observations of one arm by one measure, one for each unit."""
+
+    values: Sequence[float]
+
+    @property
+    def moments(self) -> Moments:
+        return moments_of(self.values)
+
+
+def compare_variants(
+    experiment: Experiment | str,
+    period: Period = "30d",
+    *,
+    shares: Mapping[str, float] | None = None,
+    primary: Measure = "success",
+    secondary: Sequence[Measure] = ("cost", "p95", "correctness"),
+    store: str | Store | None = None,
+    now: datetime | None = None,
+) -> VariantsReport:
+    """Compare the variants of an experiment with its control.
+
+    Every interval and p-value holds at every look together, so the report may be read as often as one likes. The unit
+    of analysis is the assigned unit, not the task.
+
+    Args:
+        experiment: the experiment, or its name.
+        period: which tasks, as in `get_stats`.
+        shares: the planned shares by variant, the control first, where only the name is given; equal by default.
+        primary: the measure that decides, where only the name is given.
+        secondary: the measures beside it, where only the name is given.
+        store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
+        now: the present; for tests.
+
+    Raises:
+        ConfigurationError: the period, a measure or the shares cannot be used, or no store is named.
+        StoreError: the store is missing or cannot be used.
+    """
+    start, end = bounds(period, now)
+    name = experiment if isinstance(experiment, str) else experiment.name
+    with asked_of(store, start, end) as question:
+        runs = list(runs_by_unit(question.connection, name, start, end))
+        verdicts = list(verdicts_by_unit(question.connection, name, start, end))
+        incomplete = question.plan().incomplete_before
+    if isinstance(experiment, Experiment):
+        shares, primary, secondary = experiment.variants, experiment.primary, experiment.secondary
+    planned = dict(shares) if shares else _equal_shares(runs)
+    for measure in (primary, *secondary):
+        if measure not in get_args(Measure):
+            raise ConfigurationError(f"given the measure {measure!r}; allowed are {', '.join(get_args(Measure))}")
+    if planned and not isclose(sum(planned.values()), 1.0, abs_tol=1e-9):
+        raise ConfigurationError(f"shares: they add up to {sum(planned.values()):g}; they must add up to 1")
+    return _report(name, (start, end), planned, (primary, *secondary), runs, verdicts, incomplete)
+
+
+def _equal_shares(runs: Iterable[UnitRuns]) -> dict[str, float]:
+    variants = sorted({unit.variant for unit in runs})
+    return {variant: 1 / len(variants) for variant in variants}
+
+
+def _report(
+    name: str,
+    period: tuple[datetime, datetime],
+    planned: Mapping[str, float],
+    measures: Sequence[str],
+    runs: Sequence[UnitRuns],
+    verdicts: Sequence[UnitVerdicts],
+    incomplete: datetime | None,
+) -> VariantsReport:
+    evidence = _evidence(runs, verdicts)
+    units = Counter(unit.variant for unit in runs)
+    ratio = sample_ratio_p_value([units[each] for each in planned], list(planned.values())) if planned else 1.0
+    blocked = _blocked(ratio, planned, units)
+    control = next(iter(planned), "")
+    others = [variant for variant in planned if variant != control]
+    found = [_effect(measure, each, evidence, control) for measure in measures for each in others]
+    effects = tuple(_judged(found, measures[0], blocked=blocked is not None))
+    return VariantsReport(
+        experiment=name,
+        start=period[0],
+        end=period[1],
+        control=control,
+        primary=_leading([each for each in effects if each.measure == measures[0]]),
+        arms=tuple(_arm(variant, planned[variant], runs, evidence) for variant in planned),
+        effects=effects,
+        sample_ratio_p_value=ratio,
+        blocked=blocked,
+        incomplete_before=incomplete,
+    )
+
+
+def _blocked(ratio: float, planned: Mapping[str, float], units: Counter[str]) -> str | None:
+    unknown = sorted(set(units) - set(planned))
+    if unknown:
+        return f"there are tasks of variants that were not planned: {', '.join(unknown)}"
+    if ratio < BROKEN_BELOW:
+        return (
+            f"the sizes of the arms contradict the planned shares (p = {ratio:.2g}): assignment or recording is broken"
+        )
+    return None
+
+
+def _evidence(runs: Iterable[UnitRuns], verdicts: Iterable[UnitVerdicts]) -> dict[tuple[str, str], _Evidence]:
+    """One value a unit, by measure and variant."""
+    values: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for unit in runs:
+        if unit.counted:
+            values["success", unit.variant].append(unit.successes / unit.counted)
+        if not unit.unpriced:
+            values["cost", unit.variant].append(unit.cost_usd / unit.tasks)
+        values["duration", unit.variant].append(unit.duration_ms / unit.tasks)
+        values["tokens", unit.variant].append(unit.tokens / unit.tasks)
+        values["violations", unit.variant].append(unit.violating / unit.tasks)
+    for each in verdicts:
+        values["correctness", each.variant].append(each.correct / each.verdicts)
+    return {key: _Evidence(found) for key, found in values.items()}
+
+
+_NOTHING: Final = _Evidence(())
+
+
+def _seen(evidence: Mapping[tuple[str, str], _Evidence], measure: str, variant: str) -> _Evidence:
+    return evidence.get(("duration" if measure in _QUANTILES else measure, variant), _NOTHING)
+
+
+def _arm(variant: str, share: float, runs: Iterable[UnitRuns], evidence: Mapping[tuple[str, str], _Evidence]) -> Arm:
+    own = [unit for unit in runs if unit.variant == variant]
+    values = {measure: _value(measure, _seen(evidence, measure, variant)) for measure in get_args(Measure)}
+    priced = sum(1 for unit in own if not unit.unpriced)
+    return Arm(
+        variant=variant,
+        share=share,
+        units=len(own),
+        tasks=sum(unit.tasks for unit in own),
+        cost_coverage=priced / len(own) if own else None,
+        **values,
+    )
+
+
+def _value(measure: str, seen: _Evidence) -> float | None:
+    if not seen.values:
+        return None
+    if measure in _QUANTILES:
+        ordered = sorted(seen.values)
+        return ordered[min(len(ordered) - 1, int(_QUANTILES[measure] * len(ordered)))]
+    return sum(seen.values) / len(seen.values)
+
+
+def _effect(measure: str, variant: str, evidence: Mapping[tuple[str, str], _Evidence], control: str) -> Effect:
+    own, base = _seen(evidence, measure, variant), _seen(evidence, measure, control)
+    mine, theirs = _value(measure, own), _value(measure, base)
+    difference = None if mine is None or theirs is None else mine - theirs
+    sequence = _sequence(measure, own, base)
+    interval = sequence(CONFIDENCE)
+    return Effect(
+        measure=measure,
+        variant=variant,
+        difference=difference,
+        low=None if interval is None else interval.low,
+        high=None if interval is None else interval.high,
+        relative=difference / theirs if difference is not None and theirs else None,
+        p_value=_p_value(sequence),
+        verdict="not enough evidence",
+        more_units=_more_units(measure, own, base) if difference else None,
+    )
+
+
+def _sequence(measure: str, own: _Evidence, base: _Evidence, growth: int = 1) -> Callable[[float], Interval | None]:
+    """The interval of the difference at a confidence, if there were `growth` times as many of these observations."""
+    if measure in _QUANTILES:
+        counts = [{value: n * growth for value, n in Counter(each.values).items()} for each in (own, base)]
+        return lambda confidence: _apart(
+            *(quantile_sequence(each, _QUANTILES[measure], confidence=(1 + confidence) / 2) for each in counts)
+        )
+    mine, theirs = own.moments.times(growth), base.moments.times(growth)
+    if measure in ("cost", "tokens"):
+        return lambda confidence: mean_difference_sequence(mine, theirs, confidence=confidence)
+    return lambda confidence: _apart(
+        *(proportion_sequence(each.total, each.n, confidence=(1 + confidence) / 2) for each in (mine, theirs))
+    )
+
+
+def _apart(own: Interval | None, base: Interval | None) -> Interval | None:
+    """The difference of two values, each within its interval: both hold together with half of the error each."""
+    return None if own is None or base is None else Interval(own.low - base.high, own.high - base.low)
+
+
+def _excludes_zero(interval: Interval | None) -> bool:
+    return interval is not None and not interval.contains(0.0)
+
+
+def _p_value(sequence: Callable[[float], Interval | None]) -> float | None:
+    """The smallest error at which the interval excludes no difference."""
+    if sequence(0.5) is None:
+        return None
+    if not _excludes_zero(sequence(0.5)):
+        return 1.0
+    if _excludes_zero(sequence(_SURE)):
+        return 1 - _SURE
+    edge = brentq(lambda confidence: 1.0 if _excludes_zero(sequence(confidence)) else -1.0, 0.5, _SURE, xtol=1e-6)
+    return float(1 - edge)
+
+
+def _more_units(measure: str, own: _Evidence, base: _Evidence) -> int | None:
+    """About how many more units would decide: the evidence, repeated until it does."""
+    growth = 1
+    while growth <= _MOST_GROWTH:
+        if _excludes_zero(_sequence(measure, own, base, growth)(CONFIDENCE)):
+            return (growth - 1) * (len(own.values) + len(base.values))
+        growth *= 2
+    return None
+
+
+def _judged(effects: Sequence[Effect], primary: str, *, blocked: bool) -> Iterable[Effect]:
+    """The effects with their verdicts: the primary measure by itself, the others as the many that they are."""
+    secondary = [each for each in effects if each.measure != primary and each.p_value is not None]
+    adjusted = iter(false_discovery_control([each.p_value for each in secondary]) if secondary else ())
+    for each in effects:
+        p_value = float(next(adjusted)) if each in secondary else each.p_value
+        yield each.model_copy(update={"p_value": p_value, "verdict": _verdict(each, p_value, blocked=blocked)})
+
+
+def _verdict(effect: Effect, p_value: float | None, *, blocked: bool) -> Verdict:
+    if blocked:
+        return "blocked"
+    if p_value is None or p_value >= 1 - CONFIDENCE or not effect.difference:
+        return "not enough evidence"
+    return "better" if (effect.difference > 0) == (effect.measure in _MORE_IS_BETTER) else "worse"
+
+
+def _leading(effects: Sequence[Effect]) -> Effect | None:
+    """The effect with the strongest evidence."""
+    return min(effects, key=lambda each: 1.0 if each.p_value is None else each.p_value, default=None)

@@ -1,0 +1,150 @@
+"""Experiments in a real store: what differs is found, and what does not differ is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from taskpilot_obs import get_recorder, record_feedback, record_llm_call, request_context, track_workflow
+from taskpilot_obs.compare import Experiment, compare_variants
+from taskpilot_obs.compare.variants import VariantsReport, _effect, _Evidence, _judged
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.testing import fresh_recorder
+
+PROMPTS = Experiment("planner-prompt", {"v1": 0.5, "v2": 0.5}, secondary=("cost", "p95", "correctness"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[str]:
+    url = f"sqlite:///{tmp_path / 'telemetry.db'}"
+    with fresh_recorder(store=url):
+        yield url
+
+
+def run_users(users: int, failing: dict[str, float], cost: dict[str, str], seed: int = 1, header: str = "") -> None:
+    """Let users run tasks, each variant with its own share of failures and its own cost."""
+    random = Random(seed)
+    for number in range(users):
+        with PROMPTS.assign(f"user-{number}", header=header or None) as variant:
+            for _ in range(random.randint(1, 3)):
+                with request_context(request_id=f"r-{number}-{random.random()}"):
+                    with track_workflow("plan") as run:
+                        record_llm_call(model="gpt-4o-mini", cost=cost[variant])
+                        if random.random() < failing[variant]:
+                            run.end_as("error")
+                    if random.random() < 0.3:
+                        record_feedback(correct=random.random() > failing[variant])
+    assert get_recorder().flush(30)
+
+
+def effect_of(report: VariantsReport, measure: str) -> tuple[str, float | None]:
+    (found,) = [each for each in report.effects if each.measure == measure]
+    return found.verdict, found.difference
+
+
+def test_a_difference_is_found_with_its_direction(store: str) -> None:
+    """A variant that fails less and costs more is better by success, worse by cost, and the sentence says so."""
+    run_users(600, {"v1": 0.5, "v2": 0.05}, {"v1": "0.01", "v2": "0.02"})
+    report = compare_variants(PROMPTS, store=store)
+    assert report.conclusion == "v2 is better than v1 by success"
+    assert effect_of(report, "success")[0] == "better"
+    verdict, difference = effect_of(report, "cost")
+    assert verdict == "worse"
+    assert difference == pytest.approx(0.01)
+    assert {arm.variant: arm.units for arm in report.arms}["v1"] + report.arms[1].units == 600
+    assert all(arm.cost_coverage == 1.0 for arm in report.arms)
+    primary = report.primary
+    assert primary is not None
+    assert primary.low is not None
+    assert primary.low > 0
+    assert primary.relative == pytest.approx(primary.difference / report.arms[0].success)  # type: ignore[operator]
+    assert effect_of(report, "correctness")[0] in ("better", "not enough evidence")
+
+
+def test_no_difference_is_no_verdict(store: str) -> None:
+    """Equal variants are not told apart, and the report says about how much more would decide."""
+    run_users(200, {"v1": 0.2, "v2": 0.2}, {"v1": "0.01", "v2": "0.01"})
+    report = compare_variants(PROMPTS, store=store)
+    assert {each.verdict for each in report.effects} == {"not enough evidence"}
+    assert report.conclusion.startswith("Not enough evidence that v2 differs from v1 by success")
+
+
+def test_a_broken_assignment_blocks_the_verdict(store: str) -> None:
+    """Where everybody got one variant, no difference is believed, however large."""
+    run_users(150, {"v1": 0.5, "v2": 0.0}, {"v1": "0.01", "v2": "0.02"}, header="planner-prompt=v2")
+    report = compare_variants(PROMPTS, store=store)
+    assert report.sample_ratio_p_value < 0.001
+    assert {each.verdict for each in report.effects} <= {"blocked"}
+    assert "contradict the planned shares" in report.conclusion
+
+
+def test_unknown_costs_are_no_free_ones(store: str) -> None:
+    """Units with an unpriced call are left out of the mean cost, and the coverage says how many."""
+    with PROMPTS.assign("user-1"), track_workflow("plan"):
+        record_llm_call(model="unknown-model", usage={"input_tokens": 10, "output_tokens": 1})
+    get_recorder().flush(30)
+    report = compare_variants(PROMPTS, store=store)
+    arm = next(each for each in report.arms if each.units)
+    assert (arm.cost, arm.cost_coverage) == (None, 0.0)
+
+
+def test_an_experiment_by_its_name_has_equal_shares(store: str) -> None:
+    """A name alone is compared as it was seen; measures and shares can be given."""
+    run_users(60, {"v1": 0.2, "v2": 0.2}, {"v1": "0.01", "v2": "0.01"})
+    report = compare_variants("planner-prompt", store=store)
+    assert [arm.share for arm in report.arms] == [0.5, 0.5]
+    weighted = compare_variants(
+        "planner-prompt", shares={"v2": 0.3, "v1": 0.7}, primary="p95", secondary=(), store=store
+    )
+    assert (weighted.control, {each.measure for each in weighted.effects}) == ("v2", {"p95"})
+
+
+def test_nothing_recorded_is_no_verdict(store: str) -> None:
+    """An unknown experiment has no arms and says that there was nothing."""
+    with track_workflow("other"):
+        pass
+    get_recorder().flush(30)
+    report = compare_variants("unknown", store=store)
+    assert (report.arms, report.primary) == ((), None)
+    assert "no task of the experiment" in report.conclusion
+
+
+def test_the_period_is_kept(store: str) -> None:
+    """Tasks before the period are not in it."""
+    run_users(20, {"v1": 0.2, "v2": 0.2}, {"v1": "0.01", "v2": "0.01"})
+    later = datetime.now(UTC) + timedelta(hours=2)
+    assert compare_variants(PROMPTS, "1h", store=store, now=later).primary is not None
+    assert sum(arm.units for arm in compare_variants(PROMPTS, "1h", store=store, now=later).arms) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"primary": "luck"}, "measure 'luck'"), ({"shares": {"v1": 0.5, "v2": 0.4}}, "add up to 0.9")],
+)
+def test_a_wrong_question_is_refused(store: str, options: dict[str, object], message: str) -> None:
+    """The error says what is allowed."""
+    with track_workflow("other"):
+        pass
+    get_recorder().flush(30)
+    with pytest.raises(ConfigurationError, match=message):
+        compare_variants("planner-prompt", store=store, **options)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_peeking_at_equal_variants_finds_nothing_in_95_of_100_series() -> None:
+    """A/A tests, looked at again and again by two measures, end in a false verdict in at most 5 % of the series."""
+    random, wrong = Random(5), 0
+    series, looks = 100, [*range(10, 100, 30), *range(100, 500, 100)]
+    for _ in range(series):
+        rates = {arm: [float(random.random() < 0.9) for _ in range(500)] for arm in ("a", "b")}
+        wrong += any(_differs(rates, look) for look in looks)
+    assert wrong / series <= 0.05
+
+
+def _differs(rates: dict[str, list[float]], look: int) -> bool:
+    evidence = {("success", arm): _Evidence(values[:look]) for arm, values in rates.items()}
+    (effect,) = _judged([_effect("success", "b", evidence, "a")], "success", blocked=False)
+    return effect.verdict != "not enough evidence"
