@@ -1,8 +1,8 @@
 """Results that are still to be produced: coroutines, generators, and web responses with a streamed body.
 
 A run that returns such a result lasts until its last step, because work, cost and failure happen then. Responses
-are recognised by the attribute that holds their body, so that no framework is imported: `body_iterator` of Starlette, FastAPI
-and sse-starlette, `response` of Werkzeug, Flask and Quart, `streaming_content` of Django.
+are recognised by the attribute that holds their body, so that no framework is imported: `body_iterator` of Starlette,
+FastAPI and sse-starlette, `response` of Werkzeug, Flask and Quart, `streaming_content` of Django.
 """
 
 from __future__ import annotations
