@@ -1,15 +1,16 @@
-"""Read finished spans of OpenTelemetry's GenAI conventions, from any instrumentation, as invocations.
+"""Converts finished spans of the GenAI conventions to invocations; `genai_dialects` reads their attributes.
 
-Knows no SDK and no wire format: callers convert their spans to `FinishedSpan`. Both names of an attribute are read
-where the conventions renamed it. Usage is read from LLM spans alone, because spans of agents repeat the sum.
+Knows no SDK and no wire format: callers convert spans to `FinishedSpan`. Usage is read from LLM spans alone, because spans of
+agents repeat the sum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+from taskpilot_obs import genai_dialects as dialects
 from taskpilot_obs.providers.errors import stated_category
 from taskpilot_obs.providers.names import canonical, canonical_model, infer_provider
 from taskpilot_obs.records import (
@@ -24,30 +25,6 @@ from taskpilot_obs.records import (
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.usage.values import StatedError, from_counts
 
-_OPERATIONS: Final = {
-    "chat": Operation.CHAT,
-    "generate_content": Operation.CHAT,
-    "text_completion": Operation.CHAT,
-    "embeddings": Operation.EMBEDDINGS,
-    "execute_tool": Operation.TOOL,
-    "invoke_agent": Operation.AGENT,
-    "invoke_workflow": Operation.WORKFLOW,
-}
-_NAMES: Final = {
-    Operation.TOOL: Attr.TOOL_NAME,
-    Operation.AGENT: Attr.AGENT_NAME,
-    Operation.WORKFLOW: Attr.WORKFLOW_NAME,
-}
-_COUNTS: Final = {
-    "input_tokens": (Attr.INPUT_TOKENS, "gen_ai.usage.prompt_tokens"),
-    "output_tokens": (Attr.OUTPUT_TOKENS, "gen_ai.usage.completion_tokens"),
-    "cache_read_tokens": (Attr.CACHE_READ_TOKENS,),
-    "cache_write_tokens": (Attr.CACHE_WRITE_TOKENS, "gen_ai.usage.cache_creation.input_tokens"),
-    "reasoning_tokens": (Attr.REASONING_TOKENS,),
-}
-"""Fields of `Usage`, and what they are called on spans, today's name first."""
-_TIMEOUTS: Final = ("Timeout", "TimeoutError", "TimeoutException")
-_CANCELLED: Final = frozenset({"CancelledError", "KeyboardInterrupt", "SystemExit"})
 _NS_PER_S: Final = 1_000_000_000
 _DEEPEST: Final = 1_000
 """How many ancestors of a span are searched; this also ends the search when parents form a cycle."""
@@ -64,6 +41,8 @@ class FinishedSpan(NamedTuple):
     end_unix_ns: int
     attributes: Mapping[str, Any]
     is_error: bool = False
+    scope: str = ""
+    """Name of the instrumentation scope."""
 
 
 class Above(NamedTuple):
@@ -80,7 +59,8 @@ class Above(NamedTuple):
 
 def operation_of(span: FinishedSpan) -> Operation | None:
     """What a span stands for; None for one that is not of the conventions."""
-    return _OPERATIONS.get(str(span.attributes.get(Attr.OPERATION, "")))
+    kind = dialects.kind_of(span.name, span.attributes, span.scope)
+    return None if kind is None else kind.operation
 
 
 def identifier(span: FinishedSpan) -> str:
@@ -90,14 +70,16 @@ def identifier(span: FinishedSpan) -> str:
 
 def read_span(span: FinishedSpan, above: Above) -> Invocation | None:
     """One span as an invocation, without cost and roll-up; None for a span that is not of the conventions."""
-    operation = operation_of(span)
-    if operation is None:
+    kind = dialects.kind_of(span.name, span.attributes, span.scope)
+    if kind is None:
         return None
+    operation, name = kind
     said = span.attributes.get
     is_llm = operation in LLM_OPERATIONS
     usage, inconsistent = _usage(span) if is_llm else (None, False)
-    request_model, response_model = _text(said(Attr.REQUEST_MODEL)), _text(said(Attr.RESPONSE_MODEL))
-    name = _name(span, operation)
+    request_model = dialects.request_model_of(span.name, span.attributes)
+    response_model = dialects.response_model_of(span.attributes)
+    cost = dialects.cost_of(span.attributes) if is_llm else None
     error_type = _text(said("error.type"))
     status = _status(span, error_type)
     model = request_model or response_model
@@ -117,7 +99,7 @@ def read_span(span: FinishedSpan, above: Above) -> Invocation | None:
         sampled=True,
         tenant=_text(said(Attr.TENANT_ID)),
         user=_text(said(Attr.USER_ID)) or above.user,
-        session=_text(said(Attr.SESSION_ID)) or _text(said(Attr.CONVERSATION_ID)) or above.session,
+        session=_text(said(Attr.SESSION_ID)) or dialects.conversation_of(span.attributes) or above.session,
         request_model=request_model if is_llm else None,
         provider=_provider(span, model) if is_llm else None,
         attributes=clean_attributes(_own_attributes(span)),
@@ -126,12 +108,12 @@ def read_span(span: FinishedSpan, above: Above) -> Invocation | None:
         error_category=_category(span, status, error_type) if is_llm else None,
         usage=usage,
         usage_inconsistent=inconsistent,
-        cost=_cost(said(Attr.COST)) if is_llm else None,
-        cost_source="caller" if is_llm and _cost(said(Attr.COST)) is not None else None,
+        cost=cost,
+        cost_source=None if cost is None else "caller",
         response_model=response_model if is_llm else None,
-        streaming=said(Attr.REQUEST_STREAM) is True,
+        streaming=dialects.is_streamed(span.attributes),
         cached=said(Attr.CACHED) if isinstance(said(Attr.CACHED), bool) else None,
-        ttft_s=_seconds(said(Attr.RESPONSE_FIRST_CHUNK)) if is_llm else None,
+        ttft_s=dialects.first_token_s(span.attributes, span.scope) if is_llm else None,
         canonical_model=canonical_model(model) if is_llm and model else None,
     )
 
@@ -250,12 +232,6 @@ def _added(one: Rollup, other: Rollup) -> Rollup:
     )
 
 
-def _name(span: FinishedSpan, operation: Operation) -> str:
-    stated = _text(span.attributes.get(_NAMES[operation])) if operation in _NAMES else None
-    given = str(span.attributes.get(Attr.OPERATION, ""))
-    return stated or span.name.removeprefix(f"{given} ") or given
-
-
 def _agent(span: FinishedSpan, above: Above) -> str | None:
     return above.agent or _text(span.attributes.get(Attr.AGENT_NAME))
 
@@ -270,12 +246,7 @@ def _status(span: FinishedSpan, error_type: str | None) -> Status:
     stated = span.attributes.get(Attr.STATUS)
     if isinstance(stated, str) and stated in {status.value for status in Status}:
         return Status(stated)
-    if not span.is_error and error_type is None:
-        return Status.SUCCESS
-    kind = (error_type or "").rpartition(".")[2]
-    if kind in _CANCELLED:
-        return Status.CANCELLED
-    return Status.TIMEOUT if kind.endswith(_TIMEOUTS) or kind == "timeout" else Status.ERROR
+    return dialects.status_of(error_type, is_error=span.is_error)
 
 
 def _category(span: FinishedSpan, status: Status, error_type: str | None) -> str | None:
@@ -288,18 +259,13 @@ def _category(span: FinishedSpan, status: Status, error_type: str | None) -> str
 
 
 def _provider(span: FinishedSpan, model: str | None) -> str | None:
-    stated = _text(span.attributes.get(Attr.PROVIDER)) or _text(span.attributes.get("gen_ai.system"))
+    stated = dialects.provider_of(span.attributes)
     return canonical(stated) if stated else infer_provider(model)
 
 
 def _usage(span: FinishedSpan) -> tuple[Usage | None, bool]:
-    counts = {
-        field: next((span.attributes[name] for name in names if name in span.attributes), None)
-        for field, names in _COUNTS.items()
-    }
-    if all(value is None for value in counts.values()):
-        return None, False
-    return from_counts(**counts)
+    counts = dialects.counts_of(span.attributes)
+    return from_counts(**counts) if counts else (None, False)
 
 
 def _own_attributes(span: FinishedSpan) -> dict[str, object]:
@@ -310,20 +276,6 @@ def _own_attributes(span: FinishedSpan) -> dict[str, object]:
     }
     prompt = _text(span.attributes.get("gen_ai.prompt.name"))
     return {**found, **({"prompt_name": prompt} if prompt else {})}
-
-
-def _cost(value: object) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        amount = Decimal(str(value))
-    except InvalidOperation:
-        return None
-    return amount if amount.is_finite() and amount >= 0 else None
-
-
-def _seconds(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _text(value: object) -> str | None:

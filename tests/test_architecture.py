@@ -143,6 +143,7 @@ ALSO_PUBLIC = {
     "taskpilot_obs.budgets.reservation",
     "taskpilot_obs.config",
     "taskpilot_obs.exporters.json_logging",
+    "taskpilot_obs.genai_dialects",
     "taskpilot_obs.golden_signals.http",
     "taskpilot_obs.log_context",
     "taskpilot_obs.providers.names",

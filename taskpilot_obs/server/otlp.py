@@ -108,10 +108,11 @@ def _with_base64_ids(body: bytes) -> str:
 def _spans(request: Any) -> Iterator[FinishedSpan]:
     for resource in request.resource_spans:
         for scope in resource.scope_spans:
-            yield from (_span(span) for span in scope.spans if span.trace_id and span.span_id)
+            name = scope.scope.name
+            yield from (_span(span, name) for span in scope.spans if span.trace_id and span.span_id)
 
 
-def _span(span: Span) -> FinishedSpan:
+def _span(span: Span, scope: str) -> FinishedSpan:
     return FinishedSpan(
         span.trace_id.hex(),
         span.span_id.hex(),
@@ -121,6 +122,7 @@ def _span(span: Span) -> FinishedSpan:
         span.end_time_unix_nano,
         dict(map(_attribute, span.attributes)),
         span.status.code == Status.STATUS_CODE_ERROR,
+        scope,
     )
 
 

@@ -1,0 +1,79 @@
+"""The live spans of this process as a tree, and the runs that some of them stand for."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from opentelemetry.sdk.trace import ReadableSpan
+
+from taskpilot_obs.genai_dialects import Kind, kind_of
+from taskpilot_obs.integration import ActiveInvocation, Scope
+from taskpilot_obs.records import LLM_OPERATIONS
+
+MOST_LIVE: Final = 10_000
+"""Live spans that are kept; past it the oldest is forgotten."""
+
+
+class Node:
+    """A live span."""
+
+    __slots__ = ("around", "ended", "fault", "folded", "lent", "parent", "root", "run", "scope", "span", "took")
+
+    def __init__(
+        self, span: ReadableSpan, parent: Node | None, around: ActiveInvocation | None, scope: Scope | None
+    ) -> None:
+        self.span = span
+        self.parent = parent
+        self.root: Node = self if parent is None else parent.root
+        self.around = around
+        """The run that was current when the span began, without those of spans."""
+        self.scope = scope
+        self.run: ActiveInvocation | None = None
+        self.folded = False
+        """Whether it repeats the run above."""
+        self.lent = False
+        """Whether something beneath has given its usage to the call above."""
+        self.took: dict[str, object] = {}
+        """The usage that the same call stated beneath."""
+        self.ended = False
+        self.fault = sys.exc_info()[1]
+        """What was being handled when it began, and is none of its own."""
+
+    def kind(self) -> Kind | None:
+        """What it stands for, as far as its attributes are set."""
+        scope = self.span.instrumentation_scope
+        return kind_of(self.span.name, self.span.attributes or {}, "" if scope is None else scope.name)
+
+    def begins_beneath_a_run(self) -> bool:
+        """Whether a run began between the parent's span and this one: a decorated function that was called there."""
+        if self.around is None:
+            return False
+        return self.parent is None or not is_at_or_above(self.around, self.parent.around)
+
+    def forget_plumbing(self) -> None:
+        """Refer to no ancestor that has ended without a run, so that tasks that start tasks build no chain."""
+        while (above := self.parent) is not None and above.ended and above.run is None:
+            if self.begins_beneath_a_run():
+                self.parent = None
+            else:
+                self.parent, self.around = above.parent, above.around
+
+    def llm_above(self) -> Node | None:
+        """The span above that stands for the same LLM call; a decorated function between makes it another one."""
+        at = self
+        while at.parent is not None and not at.begins_beneath_a_run():
+            at = at.parent
+            kind = at.kind()
+            if kind is not None:
+                return at if kind.operation in LLM_OPERATIONS and not at.ended else None
+        return None
+
+
+def is_at_or_above(run: ActiveInvocation, other: ActiveInvocation | None) -> bool:
+    """Whether a run is another one or an ancestor of it."""
+    while other is not None:
+        if other is run:
+            return True
+        other = other.parent
+    return False

@@ -1,0 +1,208 @@
+"""A model provider on loopback that speaks OpenAI's and Anthropic's protocols, for the real clients and frameworks.
+
+Each answer took 100 input tokens (40 of them cached) and 20 output tokens (8 of them reasoning, at OpenAI). The first
+turn with tools calls the first tool; the turn behind a tool's result answers in text. Words in the messages: `FAIL`
+answers 500, `SLOW` takes a quarter of a second, or that long between the pieces of a stream.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+PAUSE_S = 0.25
+TEXT = ["It ", "is ", "sunny."]
+ARGUMENTS = '{"city": "Paris"}'
+_numbers = itertools.count(1)
+
+
+class Provider(ThreadingHTTPServer):
+    """The server; `calls` are the paths that were asked for."""
+
+    request_queue_size = 128
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.calls: list[str] = []
+
+    @property
+    def url(self) -> str:
+        """Its base URL; OpenAI's clients want `/v1` behind it."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes is part of the tests."""
+
+
+@contextmanager
+def serving() -> Iterator[Provider]:
+    """A provider that runs for the block."""
+    server = Provider()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Provider
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)))
+        path = self.path.partition("?")[0]
+        self.server.calls.append(path)
+        asked = json.dumps(body.get("messages") or body.get("input") or "")
+        if "FAIL" in asked:
+            self._answer({"error": {"message": "boom", "type": "server_error"}}, 500)
+            return
+        slow = "SLOW" in asked
+        if slow and not body.get("stream"):
+            time.sleep(PAUSE_S)
+        answers = {"/v1/chat/completions": chat, "/v1/responses": responses, "/v1/messages": messages}
+        answer = answers[path](body, had_tool(asked))
+        if body.get("stream"):
+            self._stream(answer, slow, done=path.endswith("completions"))
+        else:
+            self._answer(answer[-1])
+
+    def _answer(self, document: dict[str, Any], code: int = 200) -> None:
+        content = json.dumps(document).encode()
+        self.send_response(code)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _stream(self, answer: list[dict[str, Any]], slow: bool, *, done: bool) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        for event in answer[:-1]:
+            kind = f"event: {event['type']}\n" if "type" in event else ""
+            self.wfile.write(f"{kind}data: {json.dumps(event)}\n\n".encode())
+            self.wfile.flush()
+            if slow:
+                time.sleep(PAUSE_S)
+        if done:
+            self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+
+def had_tool(asked: str) -> bool:
+    """Whether a tool has answered already."""
+    return any(mark in asked for mark in ('"role": "tool"', "function_call_output", "tool_result"))
+
+
+def first_tool(body: dict[str, Any], had: bool) -> str | None:
+    """The tool to call, None where the answer is a text."""
+    if had or not body.get("tools"):
+        return None
+    tool = body["tools"][0]
+    return str(tool.get("name") or tool["function"]["name"])
+
+
+def chat(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
+    """OpenAI's chat completions: the events of a stream, and the whole answer."""
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 20,
+        "total_tokens": 120,
+        "prompt_tokens_details": {"cached_tokens": 40},
+        "completion_tokens_details": {"reasoning_tokens": 8},
+    }
+    base = {"id": f"chatcmpl-{next(_numbers)}", "created": 1, "model": f"{body['model']}-2024-07-18"}
+    tool = first_tool(body, had)
+    call = {"id": "call_1", "type": "function", "function": {"name": tool, "arguments": ARGUMENTS}}
+    pieces: list[dict[str, Any]] = [{"tool_calls": [{**call, "index": 0}]}] if tool else [{"content": w} for w in TEXT]
+    deltas = [{"role": "assistant", "content": ""}, *pieces, {}]
+    chunks: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}]} for delta in deltas
+    ]
+    if (body.get("stream_options") or {}).get("include_usage"):
+        chunks.append({"choices": [], "usage": usage})
+    said = {"content": None, "tool_calls": [call]} if tool else {"content": "".join(TEXT)}
+    reason = "tool_calls" if tool else "stop"
+    choice = {"index": 0, "message": {"role": "assistant", **said}, "finish_reason": reason, "logprobs": None}
+    whole = {**base, "object": "chat.completion", "choices": [choice], "usage": usage}
+    return [*({**base, "object": "chat.completion.chunk", **chunk} for chunk in chunks), whole]
+
+
+def responses(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
+    """OpenAI's responses."""
+    tool = first_tool(body, had)
+    text = {"type": "output_text", "text": "".join(TEXT), "annotations": []}
+    out: dict[str, Any] = {"type": "message", "id": "msg_1", "role": "assistant", "content": [text]}
+    if tool:
+        out = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": tool, "arguments": ARGUMENTS}
+    usage = {
+        "input_tokens": 100,
+        "input_tokens_details": {"cached_tokens": 40},
+        "output_tokens": 20,
+        "output_tokens_details": {"reasoning_tokens": 8},
+        "total_tokens": 120,
+    }
+    base: dict[str, Any] = {
+        "id": f"resp_{next(_numbers)}",
+        "object": "response",
+        "created_at": 1.0,
+        "tools": [],
+        "tool_choice": "auto",
+    }
+    base |= {"model": f"{body['model']}-2024-07-18", "parallel_tool_calls": True, "error": None}
+    whole: dict[str, Any] = {**base, "status": "completed", "output": [{**out, "status": "completed"}], "usage": usage}
+    begun = {**base, "status": "in_progress", "output": []}
+    events = [
+        {"type": "response.created", "sequence_number": 0, "response": begun},
+        {"type": "response.output_item.done", "sequence_number": 1, "output_index": 0, "item": whole["output"][0]},
+        {"type": "response.completed", "sequence_number": 2, "response": whole},
+    ]
+    return [*events, whole]
+
+
+def messages(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
+    """Anthropic's messages, without reasoning."""
+    tool = first_tool(body, had)
+    block: dict[str, Any] = {"type": "text", "text": "".join(TEXT)}
+    if tool:
+        block = {"type": "tool_use", "id": "toolu_1", "name": tool, "input": json.loads(ARGUMENTS)}
+    usage = {"input_tokens": 60, "cache_read_input_tokens": 40, "cache_creation_input_tokens": 0, "output_tokens": 20}
+    whole = {
+        "id": f"msg_{next(_numbers)}",
+        "type": "message",
+        "role": "assistant",
+        "model": body["model"],
+        "content": [block],
+        "stop_reason": "tool_use" if tool else "end_turn",
+        "stop_sequence": None,
+        "usage": usage,
+    }
+    begun = {**whole, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": begun},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": w}} for w in TEXT),
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": {"output_tokens": 20},
+        },
+        {"type": "message_stop"},
+    ]
+    return [*events, whole]
