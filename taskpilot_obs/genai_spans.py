@@ -1,7 +1,7 @@
 """Converts finished spans of the GenAI conventions to invocations; `genai_dialects` reads their attributes.
 
-Knows no SDK and no wire format: callers convert spans to `FinishedSpan`. Usage is read from LLM spans alone, because spans of
-agents repeat the sum.
+Knows no SDK and no wire format: callers convert spans to `FinishedSpan`. Usage is read from LLM spans alone, because
+spans of agents repeat the sum.
 """
 
 from __future__ import annotations
