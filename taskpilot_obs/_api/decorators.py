@@ -446,13 +446,8 @@ def _wrap_async_generator(
 
 
 def _called(runs: RunFactory, args: tuple[object, ...], kwargs: Mapping[str, object]) -> ActiveInvocation:
-<<<<<<< HEAD
     """Create the run at the call, before the work begins, with the caller's parent, request and tenant."""
-    run = runs.new(runs.callsite, current_run())
-=======
-    """The run of work that has been called and not begun: its parent, request and tenant are those of this moment."""
     run = runs.new(runs.callsite, current.get())
->>>>>>> main
     if args or kwargs:
         run.set_arguments(args, kwargs)
     return run

@@ -132,11 +132,7 @@ class ActiveInvocation:
     def __del__(self) -> None:
         if self.ended_ns or not self.started_ns or sys.is_finalizing():
             return
-<<<<<<< HEAD
-        self._step = None  # a finalizer runs in an arbitrary context
-=======
-        self._token = None  # a finalizer runs in whatever context there is
->>>>>>> main
+        self._token = None  # a finalizer runs in an arbitrary context
         self.end(Status.ABANDONED)
 
     # --- start and end -----------------------------------------------------------------------------------------------
@@ -304,19 +300,9 @@ class ActiveInvocation:
             if self._token is not None:
                 self._leave()
             return
-<<<<<<< HEAD
-        running, span = step
-        try:
-            _make_last_current(running)
-        except (ValueError, RuntimeError):  # another context, or already detached
-            return
-        if span is not None:
-            spans.detach(span)
-=======
         running, span_token = step
         if restore(current_running, running) and span_token is not None:
             spans.detach(span_token)
->>>>>>> main
 
     def reattach(self) -> None:
         """Make this the current run again, until its end."""
@@ -334,7 +320,7 @@ class ActiveInvocation:
         token, self._token = self._token, None
         try:
             _make_last_current(token)  # type: ignore[arg-type]  # called where there is one
-        except (ValueError, RuntimeError):  # another context, or undone already
+        except (ValueError, RuntimeError):  # another context, or already detached
             return
         if self.span is not None and self._span_token is not None:
             spans.detach(self._span_token)

@@ -31,11 +31,7 @@ current_admitted: ContextVar[Admitted | None] = ContextVar("taskpilot_obs_admitt
 
 
 def restore(variable: ContextVar[T], token: Token[T]) -> bool:
-<<<<<<< HEAD
-    """Reset a context variable; return False if the token belongs to another context, which is unchanged."""
-=======
     """Reset a context variable; False where the token belongs to another context or was used, and nothing changes."""
->>>>>>> main
     try:
         variable.reset(token)
     except (ValueError, RuntimeError):

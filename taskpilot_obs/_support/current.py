@@ -24,19 +24,12 @@ class Current(Generic[T]):
         self._resolvers: tuple[Callable[[T | None], T | None], ...] = ()
 
     def get(self) -> T | None:
-<<<<<<< HEAD
         """Return the current object: the innermost of those that the variable and the resolvers know."""
-        found = self.variable.get()
-        for resolve in self._resolvers:
-            found = resolve(found)
-=======
-        """What is current, as the innermost of those who know says."""
         known = self._known
         found = known()
         if self._resolvers:
             for resolve in self._resolvers:
                 found = resolve(found)
->>>>>>> main
         return found
 
     def add_resolver(self, resolve: Callable[[T | None], T | None]) -> None:
