@@ -170,7 +170,13 @@ def test_a_stream_of_anthropic_does_not_repeat_what_costs_more(
     options: dict[str, Any], gap: str | None, seen: Captured[Invocation]
 ) -> None:
     """What was asked for, and is nowhere in a streamed answer of ChatAnthropic, makes its cost partial."""
-    start: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "content": [], "model": "claude-sonnet-4-5"}
+    start: dict[str, Any] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "content": [],
+        "model": "claude-sonnet-4-5",
+    }
     start |= {"stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 10, "output_tokens": 1}}
     said = [
         {"type": "message_start", "message": start},
