@@ -88,4 +88,4 @@ def test_budgets_equal_the_calls(kind: str, tmp_path: Path) -> None:
         with fresh_recorder(budgets=[team], budget_store=url):
             (status,) = budget_status([team])
     assert status.spent == PROCESSES * sum(map(cost, range(each)), Decimal(0))
-    assert (status.reserved, status.refusals, status.assumed) == (0, 0, 0)
+    assert status.refusals == status.reserved == status.assumed == 0
