@@ -13,7 +13,8 @@ from _audit import SPAN, TRACE, decision, event, finished, llm_call, samples, st
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskpilot_obs.audit.encoding import Layout, clean_value, rfc3339, to_json
+from taskpilot_obs._support.timestamps import rfc3339
+from taskpilot_obs.audit.encoding import Layout, clean_value, to_json
 from taskpilot_obs.audit.rows import AuditLines, audit_text
 from taskpilot_obs.records import BAD, CacheSize, Feedback, Operation, Origin, Record, Rollup, Status, Verdict
 from taskpilot_obs.semconv import Field

@@ -6,6 +6,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from taskpilot_obs._support.timestamps import utc_text
 from taskpilot_obs.audit.access import open_to_read
 from taskpilot_obs.audit.chain import ChainTip, Digest, digest_with
 from taskpilot_obs.audit.files import Chain, Log, find_logs, last_head, last_line
@@ -34,7 +35,7 @@ def prune(path: Path | str, keep: timedelta, *, key: bytes | None = None) -> lis
     """
     if keep < timedelta(0):
         raise AuditLogError(f"keep {keep}: it must not be negative")
-    cutoff = (datetime.now(UTC) - keep).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    cutoff = utc_text(datetime.now(UTC) - keep)
     digest = None if key is None else digest_with(key)
     removed: list[Path] = []
     for log in find_logs(path):
@@ -100,6 +101,6 @@ def retain(chain: Chain, keep_segments: int, digest: Digest | None) -> None:
 
 def note(chain: Chain, event: str, segment: Path, head: ChainTip, digest: Digest | None) -> None:
     """Write a line into the manifest, down to the disk: what it says must not be lost when the segment is."""
-    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    now = utc_text(datetime.now(UTC))
     entry = Note(event, chain.name, segment.name, head.seq, head.hash, now)
     append(chain.log.manifest, sealed_note(entry, digest), sync=True)

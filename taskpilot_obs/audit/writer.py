@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from taskpilot_obs._support.guarded import guarded, logger
 from taskpilot_obs._support.hooks import settled
+from taskpilot_obs._support.timestamps import rfc3339, unix_seconds
 from taskpilot_obs.audit import manifest
 from taskpilot_obs.audit.access import UnfitFileError, open_own, open_to_read
 from taskpilot_obs.audit.chain import GENESIS, ChainTip, check_line, digest_with, head_of, links, seal
-from taskpilot_obs.audit.encoding import MAX_STRING, rfc3339
+from taskpilot_obs.audit.encoding import MAX_STRING
 from taskpilot_obs.audit.files import MAX_LINE, Chain, Log, head_before, last_head, last_line, segment_stamp
 from taskpilot_obs.audit.lock import same_file, take_lock
 from taskpilot_obs.audit.prune import note, retain
@@ -387,6 +388,6 @@ def _born(chain: Chain) -> float:
     try:
         with open_to_read(chain.path) as file:
             record = manifest.parse_line(file.readline(MAX_LINE)) or {}
-        return datetime.fromisoformat(record[Field.TIMESTAMP]).timestamp()
+        return unix_seconds(record[Field.TIMESTAMP])
     except (OSError, ValueError, LookupError, TypeError):
         return time.time()

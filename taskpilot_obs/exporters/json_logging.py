@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
 from taskpilot_obs._pipeline.batched import PartialExportError
-from taskpilot_obs.audit.encoding import MAX_STRING, Fields, Value, clean_fields, rfc3339, to_json
+from taskpilot_obs._support.timestamps import rfc3339, unix_seconds
+from taskpilot_obs.audit.encoding import MAX_STRING, Fields, Value, clean_fields, to_json
 from taskpilot_obs.audit.rows import AuditLines
 from taskpilot_obs.exporters.audit_log import UNFIT
 from taskpilot_obs.semconv import Field
@@ -174,7 +174,7 @@ def _log_records(
 def _log_record(fields: Fields, name: str) -> logging.LogRecord:
     level = logging.getLevelNamesMapping()[str(fields[Field.LEVEL])]
     line = logging.LogRecord(name, level, "", 0, str(fields[Field.MESSAGE]), None, None)
-    event_time = datetime.fromisoformat(str(fields[Field.TIMESTAMP])).timestamp()
+    event_time = unix_seconds(str(fields[Field.TIMESTAMP]))
     line.created, line.msecs = event_time, event_time % 1 * 1000
     vars(line).update({field: _plain(value) for field, value in fields.items() if field != Field.MESSAGE})
     setattr(line, _AUDIT_FIELDS, fields)

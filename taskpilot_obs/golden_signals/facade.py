@@ -58,24 +58,52 @@ def golden_signals(  # noqa: PLR0913  each source has a name of its own
     recorder = get_recorder() if recorder is None else recorder
     thresholds = recorder.settings.thresholds if thresholds is None else thresholds
     if store is not None:
-        if prometheus is not None or registry is not None or access is not None or job is not None:
-            raise ConfigurationError("store: given together with prometheus, job, registry or access; drop one")
-        from taskpilot_obs.golden_signals.from_store import signals_from_store
-
-        recorder.flush()
-        return signals_from_store(window, store=store, workflow=workflow, thresholds=thresholds)
+        _refuse_beside_a_store(prometheus, registry, access, job)
+        return _signals_in_store(recorder, store, window, workflow, thresholds)
     if prometheus is not None:
         from taskpilot_obs.golden_signals.from_prometheus import signals_from_prometheus
 
         return signals_from_prometheus(
             prometheus, window, workflow=workflow, job=job, thresholds=thresholds, access=access
         )
+    _refuse_without_server(window, registry=registry, job=job, access=access)
+    return _signals_here(recorder, registry, window, workflow, thresholds)
+
+
+def _refuse_beside_a_store(*others: object) -> None:
+    if any(other is not None for other in others):
+        raise ConfigurationError("store: given together with prometheus, job, registry or access; drop one")
+
+
+def _signals_in_store(
+    recorder: Recorder, store: str | Store, window: timedelta | str | None, workflow: str | None, thresholds: Thresholds
+) -> GoldenSignals:
+    from taskpilot_obs.golden_signals.from_store import signals_from_store
+
+    recorder.flush()
+    return signals_from_store(window, store=store, workflow=workflow, thresholds=thresholds)
+
+
+def _refuse_without_server(
+    window: timedelta | str | None, *, registry: Registry | None, job: str | None, access: Access | None
+) -> None:
+    """Refuse what only a Prometheus server can answer."""
     if job is not None:
         raise ConfigurationError("job: given without prometheus=URL, the only source that knows scrape jobs")
     if access is not None:
         raise ConfigurationError("access: given without prometheus=URL, the only source that takes credentials")
     if registry is not None and window is not None:
         raise ConfigurationError("registry: given together with a window, but a registry holds no past; drop one")
+
+
+def _signals_here(
+    recorder: Recorder,
+    registry: Registry | None,
+    window: timedelta | str | None,
+    workflow: str | None,
+    thresholds: Thresholds,
+) -> GoldenSignals:
+    """The signals of this process, or of the workers that share its Prometheus files."""
     from taskpilot_obs.golden_signals.from_exposition import signals_from_registry
     from taskpilot_obs.golden_signals.from_window import signals_from_window
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, values
 
 from taskpilot_obs import semconv
+from taskpilot_obs._support.fork import call_in_child
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram
@@ -367,4 +368,4 @@ os.register_at_fork(
     after_in_parent=_each("after_fork_in_parent"),
     after_in_child=_each("after_fork_in_child"),
 )
-os.register_at_fork(after_in_child=_renew_locks)
+call_in_child(_renew_locks)
