@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._support.event_loops import in_event_loop
 from taskpilot_obs._support.guarded import guarded, log_failure
 from taskpilot_obs.budgets.alerts import exhausted_by, failure_of, refusal_of
 from taskpilot_obs.budgets.estimates import CallEstimate, StreamEstimate, estimate_call
@@ -172,7 +173,7 @@ class AdmissionController:
         admitted = self._admitted(run, (), stated)
         if admitted is None:
             return
-        if self.ledger.blocking and _in_event_loop() and self._concerns(admitted, self.enforced):
+        if self.ledger.blocking and in_event_loop() and self._concerns(admitted, self.enforced):
             raise ConfigurationError(
                 "`with track_llm(…)` in a coroutine would block its event loop while the budgets' store is asked: write"
                 " `async with track_llm(…)`, or decorate the coroutine function with @observe_llm"
@@ -187,7 +188,7 @@ class AdmissionController:
         Returns:
             The budgets in enforce mode that were not asked, each with a decision `bypassed`; the call is booked.
         """
-        if not self.ledger.blocking or not _in_event_loop():
+        if not self.ledger.blocking or not in_event_loop():
             return []
         admitted = self._admitted(run, args, kwargs)
         if admitted is None:
@@ -420,11 +421,3 @@ class AdmissionController:
 def utc_from_unix_ns(unix_ns: int) -> datetime:
     """The time so many nanoseconds after the Unix epoch, in UTC."""
     return _EPOCH + timedelta(microseconds=unix_ns // 1_000)
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
