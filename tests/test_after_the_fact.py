@@ -228,11 +228,12 @@ def test_a_measured_time_to_the_first_token(seen: Captured[Invocation]) -> None:
 def test_a_running_call_tells_its_cost(seen: Captured[Invocation]) -> None:
     """`call.usage` and `call.cost_usd` are at hand as soon as the usage is, and do not fix the cost before it."""
     with track_llm(model="gpt-4o") as call:
-        assert call.cost_usd is None
+        costs = [call.cost_usd]
         call.record_usage(150, 50)
+        costs.append(call.cost_usd)
         assert call.usage == Usage(150, 50)
-        known = call.cost_usd
-    assert (known, seen[0].cost) == (Decimal("0.000875"), Decimal("0.000875"))
+    assert costs == [None, Decimal("0.000875")]
+    assert seen[0].cost == Decimal("0.000875")
 
 
 def test_what_ended_yesterday_is_booked_then(seen: Captured[Invocation]) -> None:
