@@ -55,8 +55,12 @@ def test_what_the_page_tells_to_write_runs(tmp_path: Path) -> None:
     script = PRELUDE + "".join(f"{code}\n" for code in python)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
-        cwd=tmp_path, env={**os.environ, "TASKPILOT_OBS_STORE": "sqlite:///telemetry.db"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env={**os.environ, "TASKPILOT_OBS_STORE": "sqlite:///telemetry.db"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
