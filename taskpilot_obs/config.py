@@ -18,6 +18,7 @@ from taskpilot_obs._recording.runtime import RecorderRuntime
 from taskpilot_obs._recording.spans import Tracing, installed_provider
 from taskpilot_obs._support.clock import Clock
 from taskpilot_obs._support.counters import InternalCounters
+from taskpilot_obs._support.hooks import refuse_generator
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.window import RollingWindow
@@ -322,8 +323,10 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
 
 def _as_exporter(given: Any) -> Exporter:
     if isinstance(given, Exporter):
+        refuse_generator("exporters", given.export)
         return given
     if callable(given):
+        refuse_generator("exporters", given)
         return CallableExporter(given)
     raise ConfigurationError(
         f"exporters: given an object of type {type(given).__name__}; allowed is one with export(batch), or a function"
@@ -336,6 +339,7 @@ def _audit_log(settings: Settings, counters: InternalCounters) -> Exporter:
     from taskpilot_obs.exporters.json_logging import LoggerExporter, StdoutExporter
     from taskpilot_obs.settings import STDOUT
 
+    refuse_generator("audit_on_anchor", settings.audit_on_anchor)
     target = settings.audit_log or Path(STDOUT)
     if isinstance(target, logging.Logger):
         return LoggerExporter(target, service=settings.service)

@@ -14,7 +14,7 @@ from taskpilot_obs._enforcement.wrappers import CheckOptions, SettledOptions, Wo
 from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
 from taskpilot_obs._recording.content import Parameters
 from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
-from taskpilot_obs._recording.invocation import ActiveInvocation, current_run
+from taskpilot_obs._recording.invocation import ActiveInvocation, current
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.model_argument import ModelArgument, model_argument
 from taskpilot_obs._recording.sdk_streams import follow_stream
@@ -342,7 +342,7 @@ def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], runs: RunF
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not runtime.enabled and not (refuses and runtime.enforcing):
             return function(*args, **kwargs)
-        run = new(callsite, current_run()).start_current(args, kwargs)
+        run = new(callsite, current.get()).start_current(args, kwargs)
         try:
             result = (checked if runtime.asks_checks else usual)(*args, **kwargs)
             if result is not None and is_unfinished(result):
@@ -367,10 +367,9 @@ def _wrap_coroutine(
     callsite, new = runs
     runtime = callsite.runtime
 
-    @wraps(function)
-    async def awaited(run: ActiveInvocation, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        run.start()
-        run.reattach()
+    @functools.wraps(function)
+    async def awaited(run: ActiveInvocation, args: Any, kwargs: Any) -> R:
+        run.start_current(args, kwargs)
         request = bind(run)
         try:
             result = await (checked if runtime.asks_checks else usual)(*args, **kwargs)
@@ -383,13 +382,14 @@ def _wrap_coroutine(
             run.fail(error)
             raise
         finally:
-            unbind(request)
+            if request is not None:
+                unbind(request)
         return result
 
     def observed(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         if not runtime.enabled and not (refuses and runtime.enforcing):
             return function(*args, **kwargs)
-        return awaited(_called(runs, args, kwargs), *args, **kwargs)
+        return awaited(new(callsite, current.get()), args, kwargs)
 
     return wraps(function)(of_the_kind_of(_kind_of(function), observed))
 
@@ -447,7 +447,7 @@ def _wrap_async_generator(
 
 def _called(runs: RunFactory, args: tuple[object, ...], kwargs: Mapping[str, object]) -> ActiveInvocation:
     """The run of work that has been called and not begun: its parent, request and tenant are those of this moment."""
-    run = runs.new(runs.callsite, current_run())
+    run = runs.new(runs.callsite, current.get())
     if args or kwargs:
         run.set_arguments(args, kwargs)
     return run

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from taskpilot_obs._support.guarded import log_failure
+from taskpilot_obs._support.hooks import settled
 from taskpilot_obs.exceptions import restored
 from taskpilot_obs.records import Invocation, Record
 from taskpilot_obs.semconv import EXPORT_ERRORS, INTERNAL_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
@@ -29,14 +30,14 @@ nature waits for the interpreter that long."""
 
 @runtime_checkable
 class Exporter(Protocol):
-    """Anything with `export(batch)`.
+    """Anything with `export(batch)`, a plain or a coroutine function.
 
     An exporter may also have `flush(timeout_s: float) -> bool` (everything handed over so far has been written) and
     `shutdown(timeout_s: float) -> None`. It runs on a thread of the library's, never on the caller's, one batch at a
     time and in order; what it raises is counted and logged, and reaches neither the user's code nor other exporters.
     """
 
-    def export(self, batch: Sequence[Record], /) -> None:
+    def export(self, batch: Sequence[Record], /) -> object:
         """Take a batch of finished records."""
 
 
@@ -56,7 +57,7 @@ class PartialExportError(Exception):
 
 
 class CallableExporter:
-    """A plain function as an exporter: called with each finished `Invocation`."""
+    """A function, plain or coroutine function, as an exporter: called with each finished `Invocation`."""
 
     def __init__(self, function: Callable[[Invocation], object]) -> None:
         self._function = function
@@ -67,7 +68,7 @@ class CallableExporter:
         for record in batch:
             if isinstance(record, Invocation):
                 try:
-                    self._function(record)
+                    settled(self._function(record))
                 except Exception as error:  # noqa: BLE001  a user's function; the failure is raised for the whole batch
                     failure = error
                     continue
@@ -247,7 +248,7 @@ class Batched:
             return
         self._close_by = None
         try:
-            shutdown(max(0.0, close_by - time.monotonic()))
+            settled(shutdown(max(0.0, close_by - time.monotonic())))
         except BaseException as error:  # noqa: BLE001  as in `_write`
             self._counters.add(INTERNAL_ERRORS, (f"shutdown {self.name}",))
             log_failure(f"shutdown {self.name}", error)
@@ -262,7 +263,7 @@ class Batched:
     def _write(self, batch: tuple[Record, ...]) -> None:
         written, began = len(batch), time.monotonic()
         try:
-            self.exporter.export(batch)
+            settled(self.exporter.export(batch))
         except PartialExportError as error:
             written = _count_stated(error, len(batch))
             self._failed(error if error.__cause__ is None else error.__cause__)
@@ -303,7 +304,7 @@ class Batched:
         if not self._idle.wait(timeout_s):
             return False
         flush = getattr(self.exporter, "flush", None)
-        return flush is None or flush(max(0.0, deadline - time.monotonic())) is not False
+        return flush is None or settled(flush(max(0.0, deadline - time.monotonic()))) is not False
 
     def shutdown(self, timeout_s: float, *, close: bool = True) -> bool:
         """Write what can be written in the time given, count what is left as dropped, and stop the worker.

@@ -14,7 +14,7 @@ from taskpilot_obs._recording import spans
 from taskpilot_obs._recording.content import output_messages, text_of
 from taskpilot_obs._recording.details import Details, text_length
 from taskpilot_obs._recording.rollups import Totals, sum_of
-from taskpilot_obs._recording.scope import current_scope
+from taskpilot_obs._recording.scope import current_scope, restore
 from taskpilot_obs._recording.snapshots import NO_LLM_CALL, end_of, start_of
 from taskpilot_obs._recording.span_attributes import start_attributes, write_outcome
 from taskpilot_obs._recording.statuses import classify
@@ -89,7 +89,8 @@ class ActiveInvocation:
 
     __slots__ = (
         "__weakref__",
-        "_step",
+        "_span_token",
+        "_token",
         "begun",
         "callsite",
         "details",
@@ -108,26 +109,30 @@ class ActiveInvocation:
 
     # Set where they are first known: each slot that the constructor fills is paid for in each call.
     begun: Started
+    details: Details | None
+    input_length: int | None
+    output_length: int | None
+    parent: ActiveInvocation | None
+    scope: Scope | None
+    span: LiveSpan | None
     status: Status
+    totals: Totals | None
+    _token: Token[ActiveInvocation | None] | None
+    _span_token: Token[Any] | None
 
     def __init__(self, callsite: Callsite, parent: ActiveInvocation | None) -> None:
         self.started_ns = self.ended_ns = self.stage = 0
         self.callsite = callsite
-        self.parent: ActiveInvocation | None = parent
+        self.parent = parent
         self.number = next(ids.numbers)
         scope = _scope()
-        self.scope: Scope | None = parent.scope if scope is None and parent is not None else scope
-        self.details: Details | None = None
-        self.span: LiveSpan | None = None
-        self.totals: Totals | None = None
-        self.input_length: int | None = None
-        self.output_length: int | None = None
-        self._step: Step | None = None
+        self.scope = parent.scope if scope is None and parent is not None else scope
+        self.details = self.span = self.totals = self.input_length = self.output_length = self._token = None
 
     def __del__(self) -> None:
-        if not self.is_open or sys.is_finalizing():
+        if self.ended_ns or not self.started_ns or sys.is_finalizing():
             return
-        self._step = None  # a finalizer runs in whatever context there is
+        self._token = None  # a finalizer runs in whatever context there is
         self.end(Status.ABANDONED)
 
     # --- start and end -----------------------------------------------------------------------------------------------
@@ -155,8 +160,9 @@ class ActiveInvocation:
         runtime = self.callsite.runtime
         if runtime.needs_slow_path:
             runtime.guard_span.call(self._open, runtime)
-        self._step = self.attach()
-        self.started_ns = runtime.now()
+        self._enter()
+        now = runtime.now  # read first: calling an attribute that is no method takes the interpreter's slow path
+        self.started_ns = now()
         try:
             runtime.pipeline.put(self)
         except BaseException as error:  # as in `start`
@@ -180,7 +186,7 @@ class ActiveInvocation:
         runtime.pipeline.put(self)
         return self
 
-    def end(self, status: Status, result: object = None, *, at_ns: int = 0) -> None:
+    def end(self, status: Status, result: object = None, at_ns: int = 0) -> None:
         """End with a given status.
 
         Args:
@@ -193,11 +199,12 @@ class ActiveInvocation:
         if result is not None:
             self.observe_output(result)
         runtime = self.callsite.runtime
-        self.ended_ns = at_ns or runtime.now()
+        now = runtime.now  # as in `start_current`
+        self.ended_ns = at_ns or now()
         self.status = status
         try:
-            if self._step is not None:
-                self.detach()
+            if self._token is not None:
+                self._leave()
             if self.span is not None:
                 runtime.guard_span.call(self._close_span, self.span)
         finally:  # a Ctrl-C while a span processor takes its time must not keep the record
@@ -290,21 +297,33 @@ class ActiveInvocation:
             step: what `attach` returned; left out, what `start_current` or `reattach` attached.
         """
         if step is None:
-            step, self._step = self._step, None
-        if step is None:
+            if self._token is not None:
+                self._leave()
             return
-        running, span = step
-        try:
-            _make_last_current(running)
-        except (ValueError, RuntimeError):  # another context, or undone already
-            return
-        if span is not None:
-            spans.detach(span)
+        running, span_token = step
+        if restore(current_running, running) and span_token is not None:
+            spans.detach(span_token)
 
     def reattach(self) -> None:
         """Make this the current run again, until its end."""
         if not self.ended_ns:
-            self._step = self.attach()
+            self._enter()
+
+    def _enter(self) -> None:
+        """Attach until the end. Two slots in place of a `Step`: a tuple would cost each call a tenth."""
+        self._token = _make_current(self)
+        if self.span is not None:
+            self._span_token = self.span.attach()
+
+    def _leave(self) -> None:
+        """Undo `_enter`."""
+        token, self._token = self._token, None
+        try:
+            _make_last_current(token)  # type: ignore[arg-type]  # called where there is one
+        except (ValueError, RuntimeError):  # another context, or undone already
+            return
+        if self.span is not None and self._span_token is not None:
+            spans.detach(self._span_token)
 
     # --- who it is ---------------------------------------------------------------------------------------------------
 

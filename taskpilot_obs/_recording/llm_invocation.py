@@ -378,7 +378,7 @@ class LlmInvocation(ActiveInvocation):
             with guarded("stream.end", self.callsite.runtime.counters):
                 self.record_reading(reader.reading())
 
-    def end(self, status: Status, result: object = None, *, at_ns: int = 0) -> None:
+    def end(self, status: Status, result: object = None, at_ns: int = 0) -> None:
         """End with a given status and the provider's response, and count the tokens where they are limited."""
         listeners = () if self.ended_ns else self._listeners
         try:

@@ -31,10 +31,10 @@ current_admitted: ContextVar[Admitted | None] = ContextVar("taskpilot_obs_admitt
 
 
 def restore(variable: ContextVar[T], token: Token[T]) -> bool:
-    """Reset a context variable; False where the token belongs to another context, which then keeps what it has."""
+    """Reset a context variable; False where the token belongs to another context or was used, and nothing changes."""
     try:
         variable.reset(token)
-    except ValueError:
+    except (ValueError, RuntimeError):
         return False
     return True
 

@@ -121,7 +121,7 @@ def end_of(run: Run, llm_call: tuple[object, ...] = NO_LLM_CALL) -> Invocation:
     took_ns = run.ended_ns - run.started_ns
     how = (run.status, took_ns / 1e9 if took_ns > 0 else 0.0)
     rollup = None if totals is None else totals.frozen()
-    if begun.input_length != run.input_length or begun.input_text != details.input_text:
+    if begun.input_length is not run.input_length or begun.input_text is not details.input_text:
         # `set_input` came after the start was frozen.
         begun = begun._replace(input_length=run.input_length, input_text=details.input_text)
     if details.attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,13 +20,16 @@ class Current(Generic[T]):
 
     def __init__(self, name: str) -> None:
         self.variable: ContextVar[T | None] = ContextVar(name, default=None)
+        self._known: Final = self.variable.get
         self._resolvers: tuple[Callable[[T | None], T | None], ...] = ()
 
     def get(self) -> T | None:
         """What is current, as the innermost of those who know says."""
-        found = self.variable.get()
-        for resolve in self._resolvers:
-            found = resolve(found)
+        known = self._known
+        found = known()
+        if self._resolvers:
+            for resolve in self._resolvers:
+                found = resolve(found)
         return found
 
     def add_resolver(self, resolve: Callable[[T | None], T | None]) -> None:
