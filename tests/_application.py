@@ -49,6 +49,7 @@ from taskpilot_obs import (
     request_context,
     track_llm,
 )
+from taskpilot_obs._pipeline.batched import PartialExportError
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.compare import Experiment
 from taskpilot_obs.exceptions import BudgetExceededError, RefusedError
@@ -82,6 +83,24 @@ class UnreliableLedger:
         """Fail, or do nothing."""
         if any(isinstance(record, AuditEvent) and record.event == "ledger.breaks" for record in batch):
             raise OSError("the ledger is read-only")
+
+
+class HesitantLedger:
+    """An exporter that writes everything, and complains whenever a certain event is among the records."""
+
+    def export(self, batch: Sequence[Record], /) -> None:
+        """Complain, or do nothing."""
+        if any(isinstance(record, AuditEvent) and record.event == "ledger.hesitates" for record in batch):
+            raise PartialExportError(len(batch)) from OSError("written, but not confirmed")
+
+
+class Unreadable:
+    """An answer of a provider that nothing can be read of."""
+
+    @property
+    def usage(self) -> object:
+        """Raises, as what is generated lazily may."""
+        raise ValueError("not yet decoded")
 
 
 class PretendModel(BaseChatModel):
@@ -150,7 +169,7 @@ configure(
     service="assistant",
     service_version="2.4.0",
     tracer_provider=PROVIDER,
-    exporters=[UnreliableLedger()],
+    exporters=[UnreliableLedger(), HesitantLedger()],
     budgets=[
         Budget("team", limit_usd=1_000, period="month"),
         Budget("trial", limit_usd="0.000001", period="total", action="enforce", scope={"user": "trial"}),
@@ -389,6 +408,9 @@ def rare_events(number: int) -> None:
     for cache in range(CACHES):
         record_cache_size(f"cache-{cache}", number)
     record_audit_event("ledger.breaks")
+    record_audit_event("ledger.hesitates")
+    with track_llm(model="gpt-4o-mini", provider="openai") as call:
+        call.record_response(Unreadable())
     with (
         request_context(user_id="trial"),
         contextlib.suppress(BudgetExceededError),

@@ -80,7 +80,7 @@ def _scrape(recorder: Recorder, scrapes: Scrapes, scrape: tuple[float, bool], st
 def _go_on(recorder: Recorder, step: int, later: Mapping[int, Mapping[str, float]]) -> None:
     last = max(later)
     for name, values in recorder.values.items():
-        value = float(values[-1][0])
+        value = next(float(text) for text, _ in reversed(values) if text not in {STALE, "_"})
         for index in range(last + 1):
             value += later.get(index, {}).get(name, 0.0)
             recorder.put(name, step + index, f"{value:.12g}")
