@@ -18,11 +18,13 @@ class RecordAll(Sampler):
 
     def __init__(self, inner: Sampler) -> None:
         self.inner = inner
+        self.active = True
+        """Whether it does anything; tracers keep their sampler, so it cannot be taken away from them."""
 
     def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
         """Ask the inner sampler, and turn DROP into RECORD_ONLY."""
         result = self.inner.should_sample(*args, **kwargs)
-        if result.decision is not Decision.DROP:
+        if result.decision is not Decision.DROP or not self.active:
             return result
         return SamplingResult(Decision.RECORD_ONLY, result.attributes, result.trace_state)
 
