@@ -15,7 +15,7 @@ from taskpilot_obs.records import CheckResult, Severity, Stage, Status, Verdict
 NONE: Final = "__none__"
 """A label without a value (an empty label vanishes from the exposition)."""
 OTHER: Final = "__other__"
-"""Where names beyond a label's bound are folded, so that sums over the label stay exact."""
+"""The value that replaces names beyond a label's bound, so that sums over the label stay exact."""
 
 
 class Label:
@@ -293,7 +293,7 @@ LLM_CACHE_HITS = _counter(
 LLM_CACHE_MISSES = _counter(
     "llm_cache_misses_total", "LLM calls that the application's own cache could not answer.", Label.AGENT, Label.MODEL
 )
-LLM_CACHE_SIZE = _gauge("llm_cache_size", "Entries in a cache of the application's.", Label.CACHE)
+LLM_CACHE_SIZE = _gauge("llm_cache_size", "Entries in a cache of the application.", Label.CACHE)
 
 POLICY_VIOLATIONS = _counter(
     "policy_violations_total",
@@ -507,7 +507,7 @@ class Field:
     LOGGER: Final = "logger"
     EXCEPTION: Final = "exception"
     ATTRIBUTES: Final = "attributes"
-    """A user's own attributes: one object under this key, so that no attribute can pass for a field of ours."""
+    """A user's own attributes: one object under this key, so that none can be mistaken for a field of the library."""
     SEQ: Final = "seq"
     PREV_HASH: Final = "prev_hash"
     HASH: Final = "hash"

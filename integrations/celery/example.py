@@ -8,7 +8,7 @@ from __future__ import annotations
 from celery import Celery
 from taskpilot_obs_celery import install
 
-from taskpilot_obs import golden_signals, observe_agent
+from taskpilot_obs import golden_signals, observe_agent, request_context
 
 app = Celery("example")
 app.conf.task_always_eager = True
@@ -28,5 +28,6 @@ def summarise_later(text: str) -> str:
 
 
 if __name__ == "__main__":
-    print(summarise_later.delay("a long text that nobody has time to read").get())
+    with request_context("req-1", tenant_id="acme"):
+        print(summarise_later.delay("a long text that nobody has time to read").get())
     print("success rate:", golden_signals().success_rate)

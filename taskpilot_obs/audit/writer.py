@@ -16,6 +16,7 @@ from platform import node
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from taskpilot_obs._support.guarded import guarded, logger
+from taskpilot_obs._support.hooks import settled
 from taskpilot_obs.audit import manifest
 from taskpilot_obs.audit.access import UnfitFileError, open_own, open_to_read
 from taskpilot_obs.audit.chain import GENESIS, ChainTip, check_line, digest_with, head_of, links, seal
@@ -338,7 +339,7 @@ class Writer:
             self._anchored = self._head
         if self._on_anchor is not None:
             with guarded("audit_log.on_anchor", self._counters):
-                self._on_anchor(anchor)
+                settled(self._on_anchor(anchor))
 
     def sync(self) -> None:
         """Bring what was written to the disk.

@@ -8,6 +8,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._support.hooks import settled
 from taskpilot_obs.budgets.ledger import Balance, Refusal, ReservationLine, Settled
 from taskpilot_obs.budgets.model import ALL
 from taskpilot_obs.records import AttributeValue, CheckResult, Decision, DecisionKind, Origin, Stage, Verdict
@@ -174,4 +175,4 @@ class AlertExporter:
         for record in batch:
             alert = read_alert(record)
             if alert is not None:
-                self._function(alert)
+                settled(self._function(alert))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskpilot_obs._pipeline.batched import Batched
 from taskpilot_obs._support.guarded import log_failure
+from taskpilot_obs._support.hooks import refuse_generator
 from taskpilot_obs.budgets.admission import AdmissionController, BudgetDeps
 from taskpilot_obs.budgets.alerts import AlertExporter
 from taskpilot_obs.budgets.files import as_budgets
@@ -73,6 +74,7 @@ def assemble(
     if settings.on_budget_alert is not None and not callable(settings.on_budget_alert):
         kind = type(settings.on_budget_alert).__name__
         raise ConfigurationError(f"on_budget_alert: given an object of type {kind}; allowed is a function")
+    refuse_generator("on_budget_alert", settings.on_budget_alert)
     budgets = [*(budget for given in settings.budgets for budget in as_budgets(given)), *own]
     if not settings.enabled:  # what is in enforce mode stays in force
         budgets = [budget for budget in budgets if budget.action == "enforce" and settings.enforcement]

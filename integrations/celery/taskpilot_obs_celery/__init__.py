@@ -1,14 +1,21 @@
-"""taskpilot-obs in Celery's workers: what a child of the prefork pool recorded is written before it ends."""
+"""taskpilot-obs in Celery: tasks work for the request that sent them, and are recorded as workflows.
+
+What a child of the prefork pool recorded is written before it ends.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import signals
 
 import taskpilot_obs
+from taskpilot_obs_celery.tasks import carry_requests, follow_tasks
+
+if TYPE_CHECKING:
+    from taskpilot_obs.integration import Recorder
 
 __all__ = ["install"]
 
@@ -18,17 +25,22 @@ _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 _PATIENCE_S = 5.0
 
 
-def install(timeout: float = _PATIENCE_S) -> None:
+def install(timeout: float = _PATIENCE_S, *, workflows: bool = True, recorder: Recorder | None = None) -> None:
     """Connect to Celery's signals; call it once, in the module of the Celery app. Harmless when repeated.
 
     Args:
         timeout: seconds that a child which ends may spend on writing.
+        workflows: whether each task is recorded as a workflow of its name. False where the functions inside are
+            decorated as workflows already.
+        recorder: records the tasks; the default recorder when left out.
     """
 
     def write(**_: Any) -> None:
         # A child ends by `os._exit`, which runs no exit handlers: this is the last that it does.
         taskpilot_obs.shutdown(timeout)
 
+    carry_requests()
+    follow_tasks(recorder, workflows=workflows)
     signals.worker_process_shutdown.connect(write, weak=False, dispatch_uid="taskpilot_obs.write")
     signals.worker_init.connect(_warn, weak=False, dispatch_uid="taskpilot_obs.warn")
 

@@ -109,7 +109,7 @@ def test_recycled_children_write_what_they_recorded(tmp_path: Path) -> None:
         assert len(list((tmp_path / "values").glob("*.db"))) < 4 * (CHILDREN + 4)
     lines = [line for path in (tmp_path / "audit").glob("*.jsonl") for line in path.read_text().splitlines()]
     ends = [record["invocation_id"] for record in map(json.loads, lines) if record.get("status")]
-    assert len(ends) == len(set(ends)) == TASKS
+    assert len(ends) == len(set(ends)) == 2 * TASKS  # the task's run, and the agent's inside
     assert len(list((tmp_path / "audit").glob("*.jsonl"))) > TASKS // RECYCLED_AFTER
 
 
