@@ -102,9 +102,9 @@ def _recorded_exception(span: ReadableSpan) -> object:
 
 def _is_named(error: BaseException, error_type: str | None) -> bool:
     """Whether a span's error is this exception, or what it wraps, and not another one that passes by."""
-    if error_type is None:
-        return True
-    name = error_type.rpartition(".")[2]
+    name = (error_type or "").rpartition(".")[2]
+    if not name[:1].isupper():
+        return True  # no class: a code such as `server_error` or 500
     return any(name == type(each).__name__ for each in _causes(error))
 
 

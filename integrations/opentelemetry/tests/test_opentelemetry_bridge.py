@@ -355,8 +355,9 @@ def test_record_all_passes_on_what_the_sampler_says() -> None:
     """Its description names the inner sampler, and a remote parent that was not sampled stays so."""
     sampler = RecordAll(ALWAYS_OFF)
     assert sampler.get_description() == "RecordAll(AlwaysOffSampler)"
-    with Bridged(sampler=sampler).span("x") as span:
+    with Bridged(sampler=sampler).span("x", {"asked": "before the start"}) as span:
         assert span.is_recording()
+        assert span.attributes["asked"] == "before the start"
         assert not span.get_span_context().trace_flags.sampled
 
 

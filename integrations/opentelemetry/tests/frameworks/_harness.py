@@ -59,7 +59,7 @@ def rows(runs: Sequence[Invocation]) -> list[dict[str, Any]]:
     return [row(run, names) for run in sorted(runs, key=lambda run: run.start_unix_ns)]
 
 
-def play(scenario: Scenario, server: Provider) -> dict[str, Any]:
+def play(scenario: Scenario, server: Provider, loop: asyncio.Runner) -> dict[str, Any]:
     """Run one scenario."""
     server.calls.clear()
     raised = None
@@ -69,8 +69,8 @@ def play(scenario: Scenario, server: Provider) -> dict[str, Any]:
             return await scenario()
 
         try:
-            asyncio.run(run())
-        except BaseException as error:  # noqa: BLE001  what the application sees is part of the result
+            loop.run(run())
+        except BaseException as error:
             raised = type(error).__name__
         gc.collect()
         found = rows(list(seen))
@@ -87,7 +87,8 @@ def main(name: str) -> None:
         os.environ.update(ANTHROPIC_API_KEY="x", ANTHROPIC_BASE_URL=server.url)
         instrument(name, *BESIDE.get(name, ()))
         scenarios: dict[str, Scenario] = import_module(f"{name}_scenarios").SCENARIOS
-        print(json.dumps({key: play(scenario, server) for key, scenario in scenarios.items()}))
+        with asyncio.Runner() as loop:  # one loop, because clients keep connections
+            print(json.dumps({key: play(scenario, server, loop) for key, scenario in scenarios.items()}))
 
 
 if __name__ == "__main__":

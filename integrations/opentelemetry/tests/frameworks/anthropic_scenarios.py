@@ -18,10 +18,10 @@ async def call(text: str = "hi") -> None:
 
 async def stream() -> None:
     """A stream that is read to its end."""
-    async with anthropic.AsyncAnthropic() as client:
-        async with client.messages.stream(messages=[{"role": "user", "content": "hi"}], **ASK) as events:
-            async for _ in events:
-                pass
+    asked = [{"role": "user", "content": "hi"}]
+    async with anthropic.AsyncAnthropic() as client, client.messages.stream(messages=asked, **ASK) as events:
+        async for _ in events:
+            pass
 
 
 async def crowd() -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import openai
+from langchain.agents import create_agent
 from langchain_openai import ChatOpenAI
 from taskpilot_obs_langchain import ObservabilityHandler
-
-from langchain.agents import create_agent
 
 CONFIG = {"callbacks": [ObservabilityHandler()]}
 
 
-def get_weather(city: str) -> str:  # noqa: ARG001  the model's argument
+def get_weather(city: str) -> str:
     """The weather."""
     return "sunny"
 

@@ -18,7 +18,7 @@ def lookup() -> str:
     return "sunny"
 
 
-def get_weather(city: str) -> str:  # noqa: ARG001  the model's argument
+def get_weather(city: str) -> str:
     """The weather."""
     return lookup()
 
