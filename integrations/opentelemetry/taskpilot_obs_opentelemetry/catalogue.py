@@ -69,14 +69,7 @@ CATALOGUE: Final = (
             "opentelemetry-instrumentation-openai",
         ),
     ),
-    Target(
-        "openai_agents",
-        "openai-agents",
-        instrumentors=(
-            "opentelemetry-instrumentation-genai-openai-agents",
-            "openinference-instrumentation-openai-agents",
-        ),
-    ),
+    Target("openai_agents", "openai-agents", by_hand="call observe() of taskpilot_obs_openai_agents"),
     Target(
         "pydantic_ai",
         "pydantic-ai-slim",
