@@ -28,5 +28,5 @@ def summarise_later(text: str) -> str:
 
 
 if __name__ == "__main__":
-    print(summarise_later.delay("a long text that nobody has time to read").get())
+    print(summarise_later.delay("a long text that takes hours to read").get())
     print("success rate:", golden_signals().success_rate)
