@@ -1,10 +1,10 @@
-"""From the fields of an audit record to one line of JSON, fast.
+"""Encodes the fields of an audit record as one line of JSON, fast.
 
-A record comes in two parts. What repeats from call to call (names, status, …) is a key: its JSON text is built once and
-kept. What varies (identifiers, durations, …) goes through a template that is kept per *shape*, that is per combination
+A record has two parts. Fields that repeat from call to call (names, status, …) form a key, whose JSON text is cached.
+Fields that vary (identifiers, durations, …) fill a template, which is cached per *shape*, that is per combination
 of types: which fields are None, which are text. The text is ASCII: control characters, U+2028 and everything else that
-a reader might take for the end of a line are escaped. One C call over all strings of a record tells whether any of them
-needs an escape.
+a reader might take for the end of a line are escaped. One C call over all strings of a record decides whether any of
+them needs escaping.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _INT_BITS = 64
 _WHOLE = frozenset(
     (Field.INPUT_LENGTH, Field.OUTPUT_LENGTH, Field.INPUT_TOKENS, Field.OUTPUT_TOKENS, Field.TOTAL_TOKENS)
 )
-"""Fields that are whole numbers: a NaN, or text, in one of them costs the record and never breaks a line."""
+"""Fields that are whole numbers: with a NaN or text in one of them, the record is lost but no line is broken."""
 
 
 MORE = "*"
-"""Stands, in the varying fields of a layout, for a mapping of fields that only few records have."""
+"""Placeholder in the varying fields of a layout for a mapping of fields that only few records have."""
 
 
 class _Plan(NamedTuple):
-    """How to write the varying fields of one shape."""
+    """The template for the varying fields of one shape."""
 
     template: str
     strings: Callable[[tuple[Value, ...]], tuple[str, ...]]
@@ -92,7 +92,7 @@ class Layout:
 
     def _keep_text(self, key: Key) -> str:
         text = members(self._repeating(key), self._max_string)
-        if len(text) <= _MAX_KEPT:  # a name of megabytes is not worth the memory
+        if len(text) <= _MAX_KEPT:  # huge names are not cached, to save memory
             self._texts[key] = text
         return text
 
@@ -118,7 +118,7 @@ def _plan(names: tuple[str, ...], shape: tuple[type, ...]) -> _Plan:
 
 
 def _picker(indexes: list[int]) -> Callable[[tuple[Value, ...]], tuple[Any, ...]]:
-    """Picks the values at these places, always as a tuple."""
+    """Return a function that picks the values at these indexes, always as a tuple."""
     if len(indexes) > 1:
         return itemgetter(*indexes)
     if indexes:
@@ -128,13 +128,13 @@ def _picker(indexes: list[int]) -> Callable[[tuple[Value, ...]], tuple[Any, ...]
 
 
 def members(fields: Value, max_string: int) -> str:
-    """The members of a JSON object as text, without its braces; fields that are None are left out."""
+    """Encode the members of a JSON object without its braces; fields that are None are left out."""
     cleaned = clean_fields(fields, max_string) if isinstance(fields, Mapping) else {}
     return ",".join([f"{quoted(name)}:{_json(value)}" for name, value in cleaned.items()])
 
 
 def to_json(fields: Mapping[str, Value], max_string: int = MAX_STRING) -> str:
-    """A whole JSON object on one line of ASCII."""
+    """Encode a JSON object on one line of ASCII."""
     return "{" + members(fields, max_string) + "}"
 
 
@@ -149,7 +149,7 @@ def _json(value: Value) -> str:
 
 
 def clean_fields(fields: Mapping[str, Value], max_string: int) -> Fields:
-    """Plain JSON values only, without None; calls no code of the values' own classes."""
+    """Convert fields to plain JSON values without None, without calling code of the values' classes."""
     return {
         clean_text(name, max_string): clean_value(value, max_string)
         for name, value in fields.items()
@@ -158,7 +158,7 @@ def clean_fields(fields: Mapping[str, Value], max_string: int) -> Fields:
 
 
 def clean_value(value: object, max_string: int) -> Value:
-    """What JSON can say of a value: NaN and infinities become text, a foreign object the name of its class."""
+    """Convert a value to JSON: NaN and infinities become text, other objects the name of their class."""
     if isinstance(value, str):
         return clean_text(value, max_string)
     if isinstance(value, int):
@@ -173,7 +173,7 @@ def clean_value(value: object, max_string: int) -> Value:
 
 
 def clean_text(text: object, max_string: int) -> str:
-    """Cut what is too long, with a mark that says so, and replace lone surrogates, which many readers refuse."""
+    """Cut long text, with a mark at the cut, and replace lone surrogates, which many readers reject."""
     if not isinstance(text, str):
         return f"<{type(text).__qualname__}>"
     if len(text) > max_string:
@@ -186,7 +186,7 @@ _second: tuple[int, str] = (-1, "")
 
 
 def rfc3339(unix_ns: int) -> str:
-    """RFC 3339 in UTC with microseconds: `2026-11-21T09:30:00.000001Z`."""
+    """Format a time as RFC 3339 in UTC with microseconds: `2026-11-21T09:30:00.000001Z`."""
     global _second  # noqa: PLW0603  the last second's text, which most lines share
     if type(unix_ns) is not int:
         raise TypeError(f"a time: expected whole nanoseconds, got {type(unix_ns).__name__}")

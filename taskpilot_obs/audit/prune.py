@@ -1,4 +1,4 @@
-"""Retention: whole old segments go, and the manifest says so, so that the chain still verifies."""
+"""Retention: removes whole old segments, and records it in the manifest, so that the chain still verifies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taskpilot_obs.semconv import Field
 def prune(path: Path | str, keep: timedelta, *, key: bytes | None = None) -> list[Path]:
     """Remove whole closed segments whose last record is older than `keep`, oldest first.
 
-    The file that is being written stays. The chain of a process that is gone goes as a whole once all of it is old.
+    The current file is kept. The chain of a process that has ended is removed as a whole when all of it is old.
 
     Args:
         path: the log's `.jsonl` file, or a folder of logs.
@@ -29,7 +29,7 @@ def prune(path: Path | str, keep: timedelta, *, key: bytes | None = None) -> lis
         The files that were removed.
 
     Raises:
-        AuditLogError: there is no log, it has a key that was not given, or an old segment ends with what is no record.
+        AuditLogError: there is no log, it has a key that was not given, or an old segment does not end with a record.
         OSError: a file could not be removed.
     """
     if keep < timedelta(0):
@@ -66,19 +66,19 @@ def _prune_chain(chain: Chain, cutoff: str, digest: Digest | None) -> list[Path]
 
 
 def _last_time(path: Path) -> str:
-    """The time of a file's last record; of an empty file, the end of time, so that it stays."""
+    """The time of a file's last record; for an empty file the latest possible time, so that it is kept."""
     with open_to_read(path) as file:
         line, _ = last_line(file, file.seek(0, os.SEEK_END))
     if not line:
         return "~"
     record = parse_line(line)
     if record is None or Field.TIMESTAMP not in record:
-        raise AuditLogError(f"{path}: its last line is no audit record; verify the log before it is pruned")
+        raise AuditLogError(f"{path}: its last line is not an audit record; verify the log before it is pruned")
     return str(record[Field.TIMESTAMP])
 
 
 def prune_segment(chain: Chain, segment: Path, digest: Digest | None) -> None:
-    """Note in the manifest that a segment goes, then remove it.
+    """Record in the manifest that a segment is pruned, then remove it.
 
     Raises:
         AuditLogError: it does not end with a sealed record.
@@ -86,7 +86,7 @@ def prune_segment(chain: Chain, segment: Path, digest: Digest | None) -> None:
     """
     head = last_head(segment)
     if head is None:
-        raise AuditLogError(f"{segment}: its last line is no audit record; verify the log before it is pruned")
+        raise AuditLogError(f"{segment}: its last line is not an audit record; verify the log before it is pruned")
     note(chain, PRUNE, segment, head, digest)
     segment.unlink()
 
@@ -99,7 +99,7 @@ def retain(chain: Chain, keep_segments: int, digest: Digest | None) -> None:
 
 
 def note(chain: Chain, event: str, segment: Path, head: ChainTip, digest: Digest | None) -> None:
-    """Write a line into the manifest, down to the disk: what it says must not be lost when the segment is."""
+    """Add a line to the manifest and sync it to disk, before the segment is removed."""
     now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     entry = Note(event, chain.name, segment.name, head.seq, head.hash, now)
     append(chain.log.manifest, sealed_note(entry, digest), sync=True)

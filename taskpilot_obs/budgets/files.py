@@ -22,7 +22,7 @@ def load_budgets(path: str | os.PathLike[str]) -> tuple[Budget, ...]:
     """The budgets of a file: a list `budgets` of tables with the options of `Budget`.
 
     Raises:
-        ConfigurationError: the file cannot be read, is no TOML or YAML, or an option is wrong; the message names it.
+        ConfigurationError: the file cannot be read, is not TOML or YAML, or an option is wrong; the message names it.
         MissingExtraError: a YAML file, without the extra `rules`.
     """
     file = Path(path)

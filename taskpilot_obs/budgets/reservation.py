@@ -32,11 +32,11 @@ class Reservation:
     recorded, what was reserved counts as spent. A refused call is recorded as `blocked`.
 
     Args:
-        recorder: whose budgets.
+        recorder: the recorder whose budgets apply.
         model: the model asked for.
         provider: who serves it; inferred from the model when left out.
-        args: what the call is made with: its text is measured.
-        kwargs: likewise; `max_tokens` and its likes state the longest answer, `input_tokens` the input.
+        args: positional arguments of the call, whose text is measured.
+        kwargs: keyword arguments; `max_tokens` and similar ones state the longest answer, `input_tokens` the input.
     """
 
     def __init__(

@@ -99,7 +99,7 @@ class Verdicts(NamedTuple):
 
     @property
     def judged(self) -> float:
-        """Requests that were rated; a revision rates none anew."""
+        """Number of rated requests; a revision does not count again."""
         return self.first_correct + self.first_incorrect
 
     @property

@@ -125,7 +125,7 @@ def signals_from_exposition(
     """The golden signals since the start, from the text of a `/metrics` answer.
 
     Raises:
-        SourceError: the text is no exposition.
+        SourceError: the text is not an exposition.
     """
     from taskpilot_obs.exporters.prometheus.reading import parse_text
 

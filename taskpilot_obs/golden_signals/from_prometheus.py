@@ -264,9 +264,9 @@ class Server:
         try:
             answer = json.loads(text)
         except ValueError as error:
-            raise SourceError(f"{self._api} is no Prometheus server: it does not answer JSON ({error})") from error
+            raise SourceError(f"{self._api} is not a Prometheus server: it does not answer JSON ({error})") from error
         if not isinstance(answer, dict) or not isinstance(answer.get("data"), dict):
-            raise SourceError(f"{self._api} is no Prometheus server: its answer has no data")
+            raise SourceError(f"{self._api} is not a Prometheus server: its answer has no data")
         return dict(answer["data"])
 
 

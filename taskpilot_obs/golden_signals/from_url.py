@@ -18,7 +18,7 @@ def scrape(url: str, access: Access | None = None) -> Exposition:
     """The series behind the signals at a `/metrics` URL.
 
     Raises:
-        ConfigurationError: the URL is no http(s) URL.
+        ConfigurationError: the URL is not an http(s) URL.
         SourceError: it cannot be reached, or answers something else.
     """
     from taskpilot_obs.exporters.prometheus.reading import ACCEPT, parse_text

@@ -31,7 +31,7 @@ class Interval(NamedTuple):
 
 
 class _Frozen(BaseModel):
-    # Computed fields stand in the JSON; reading it back computes them anew. Built at first use, not at import.
+    # Computed fields are in the JSON, and computed again when it is read back. Built at first use, not at import.
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 

@@ -123,7 +123,7 @@ def host_of(header: str) -> str:
 
 
 def bound(services: Services | None, who: Who) -> Any:
-    """A dependency for routers: it finds out who asks, before any route of theirs runs."""
+    """A dependency for routers that authenticates the caller before any of their routes runs."""
 
     async def bind(request: Request, principal: Any = Depends(who)) -> None:  # noqa: B008  FastAPI's way for a local one
         setattr(request.state, _STATE, principal)

@@ -49,7 +49,7 @@ class _Forms:
         self._keep = into_store(site.services.store)
 
     async def show(self, http: Request) -> Response:
-        """The form; without tokens there is nobody to log in."""
+        """Show the form; without tokens there is no login."""
         if self._door.tokens is None:
             return RedirectResponse(f"{base_of(http)}/", HTTPStatus.SEE_OTHER)
         return self._form(http, _local_path(http.query_params.get("next")))
@@ -73,7 +73,7 @@ class _Forms:
         return shown
 
     async def login(self, http: Request) -> Response:
-        """Open a session for whoever shows a right token."""
+        """Open a session for a caller with a valid token."""
         try:
             fields = await _fields(http)
             nonce = http.cookies.get(LOGIN_COOKIE, "")

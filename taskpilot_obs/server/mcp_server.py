@@ -103,7 +103,7 @@ class Tools:
         return self._answered(lambda ask: ask.summaries(params.SummariesQuery(group_by=group_by)))
 
     def budgets(self) -> str:
-        """Where the budgets stand: limit, spent, left, when they begin anew, and where they will end at this rate."""
+        """The budgets: limit, spent, left, when the next period begins, and the forecast at the current rate."""
         return self._answered(lambda ask: [BudgetLine(**status._asdict()) for status in ask.budgets()])
 
     def calls(self, status: str | None = None, model: str | None = None, agent: str | None = None) -> str:

@@ -94,7 +94,9 @@ class Times(Query):
 
     period: PeriodText | None = Field(None, description="A length of time until now: 15m, 24h, 7d.")
     start: Moment | None = Field(None, description="A date or a time with its zone.")
-    end: Moment | None = Field(None, description="Likewise; a date is included, a time is not. Default: now.")
+    end: Moment | None = Field(
+        None, description="A date, which is included, or a time with its zone, which is not. Default: now."
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Times:
@@ -164,7 +166,9 @@ class BenchmarkFilters(Query):
     model: Name | None = Field(None, examples=["gpt-4o"])
     prompt_name: Name | None = Field(None, examples=["plan"])
     start_date: Moment | None = Field(None, description="A date or a time with its zone.")
-    end_date: Moment | None = Field(None, description="Likewise; a date is included. Default: now.")
+    end_date: Moment | None = Field(
+        None, description="A date, which is included, or a time with its zone. Default: now."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> BenchmarkFilters:

@@ -10,7 +10,7 @@ EVERY_TENANT: Final = "*"
 
 
 class Principal(NamedTuple):
-    """The owner of a token, or whoever the application says is asking."""
+    """The authenticated caller: the owner of a token, or the person whom the application names."""
 
     name: str
     role: Role

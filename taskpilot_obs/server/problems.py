@@ -27,7 +27,7 @@ class Problem(HTTPException):
 
     Args:
         status: the HTTP status.
-        detail: a sentence for whoever reads it.
+        detail: a sentence that explains the problem.
         headers: further headers.
         errors: what was wrong with which parameter.
     """

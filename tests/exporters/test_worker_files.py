@@ -208,7 +208,7 @@ def test_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SourceError, match="cannot be locked"):
         collected(tmp_path / "gone")
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
-    with pytest.raises(SourceError, match="is set no more"):
+    with pytest.raises(SourceError, match="is not set any more"):
         workers()
 
 

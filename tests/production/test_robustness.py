@@ -357,7 +357,7 @@ assert a() == 1
 """
 
 
-@pytest.mark.parametrize(("folder", "reason"), [("missing", "is no directory"), ("/proc/self", "cannot write to")])
+@pytest.mark.parametrize(("folder", "reason"), [("missing", "is not a directory"), ("/proc/self", "cannot write to")])
 def test_a_directory_of_metrics_that_cannot_be_used(
     folder: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
