@@ -62,7 +62,7 @@ class Sink:
         self.act(batch)
 
 
-class Unfriendly(Exception):  # noqa: N818  it is no error to be named
+class Unfriendly(Exception):  # noqa: N818  the name is not that of an error
     """Refuses every question."""
 
     def __bool__(self) -> bool:
