@@ -1,7 +1,7 @@
 """Encodes the fields of an audit record as one line of JSON, fast.
 
-A record comes in two parts. What repeats from call to call (names, status, …) is a key: its JSON text is built once and
-kept. What varies (identifiers, durations, …) is written field by field. The text is ASCII: control characters, U+2028
+A record has two parts. Fields that repeat from call to call (names, status, …) form a key, whose JSON text is cached.
+Fields that vary (identifiers, durations, …) are written one by one. The text is ASCII: control characters, U+2028
 and everything else that a reader might take for the end of a line are escaped.
 """
 
