@@ -1,4 +1,4 @@
-"""A Model Context Protocol server: an agent asks what agents do and cost; read-only, with the REST API's tokens."""
+"""A read-only Model Context Protocol server about what agents do and cost, with the REST API's tokens."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _MOST_CALLS = 50
 
 
 def mcp_server(services: Services, principal: Principal) -> MCPServer:
-    """The server, whose tools answer what this principal may know.
+    """Build the server, whose tools answer what this principal may read.
 
     Args:
         services: what the answers are made from.
-        principal: who asks; all tools answer for it, because one client speaks over one pair of pipes.
+        principal: the caller; all tools answer for it, because one client uses one pair of pipes.
 
     Raises:
         ConfigurationError: the principal may not read.
@@ -58,7 +58,7 @@ def mcp_server(services: Services, principal: Principal) -> MCPServer:
 
 
 class Tools:
-    """What can be asked. The docstrings are read by models.
+    """The tools. Models read their docstrings.
 
     Args:
         services: what the answers are made from.

@@ -37,7 +37,7 @@ class _IngestRoute(ProblemRoute):
 
 
 def otlp_routes(buffer: TraceBuffer) -> APIRouter:
-    """`POST /v1/traces`, which hands spans to `buffer`."""
+    """Build `POST /v1/traces`, which passes spans to `buffer`."""
     routes = APIRouter(prefix="/v1", route_class=_IngestRoute, responses=PROBLEMS)
 
     @routes.post("/traces", include_in_schema=False)
