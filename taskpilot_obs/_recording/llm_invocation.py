@@ -20,9 +20,10 @@ from taskpilot_obs._recording.snapshots import start_of
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.providers.errors import error_category, is_refused, stated_category
 from taskpilot_obs.providers.names import canonical
-from taskpilot_obs.records import NO_ATTRIBUTES, Status, plain_text
+from taskpilot_obs.records import NO_ATTRIBUTES, Operation, Status, plain_text
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
 from taskpilot_obs.usage.failures import read_failure
+from taskpilot_obs.usage.read import embedding_usage
 from taskpilot_obs.usage.values import NOTHING_STATED, Stated, StatedError
 
 if TYPE_CHECKING:
@@ -227,6 +228,8 @@ class LlmInvocation(ActiveInvocation):
 
     def _note_stated(self, usage: object) -> None:
         reading = self._read(usage)
+        if reading.usage is None and self.operation is Operation.EMBEDDINGS:
+            reading = reading._replace(usage=embedding_usage(usage))
         if reading.usage is None:
             raise ValueError(f"usage: given an object of type {type(usage).__name__}, which states no tokens")
         self._note_reading(reading)
