@@ -1,7 +1,7 @@
-"""Encodes the fields of an audit record as one line of JSON, fast.
+"""From the fields of an audit record to one line of JSON, fast.
 
-A record has two parts. Fields that repeat from call to call (names, status, …) form a key, whose JSON text is cached.
-Fields that vary (identifiers, durations, …) are written one by one. The text is ASCII: control characters, U+2028
+A record comes in two parts. What repeats from call to call (names, status, …) is a key: its JSON text is built once and
+kept. What varies (identifiers, durations, …) is written field by field. The text is ASCII: control characters, U+2028
 and everything else that a reader might take for the end of a line are escaped.
 """
 
@@ -47,11 +47,11 @@ _WHOLE = frozenset(
     f',"{name}":'
     for name in (Field.INPUT_LENGTH, Field.OUTPUT_LENGTH, Field.INPUT_TOKENS, Field.OUTPUT_TOKENS, Field.TOTAL_TOKENS)
 )
-"""Fields that are whole numbers: with a NaN or text in one of them, the record is lost but no line is broken."""
+"""Fields that are whole numbers: a NaN, or text, in one of them costs the record and never breaks a line."""
 
 
 MORE = "*"
-"""Placeholder in the varying fields of a layout for a mapping of fields that only few records have."""
+"""Stands, in the varying fields of a layout, for a mapping of fields that only few records have."""
 
 
 class Layout:
@@ -85,7 +85,7 @@ class Layout:
 
     def _keep_text(self, key: Key) -> str:
         text = members(self._repeating(key), self._max_string)
-        if len(text) <= _MAX_KEPT:  # huge names are not cached, to save memory
+        if len(text) <= _MAX_KEPT:  # a name of megabytes is not worth the memory
             self._texts[key] = text
         return text
 
@@ -137,13 +137,13 @@ def _varying(lead: str, value: Value, max_string: int) -> str:
 
 
 def members(fields: Value, max_string: int) -> str:
-    """Encode the members of a JSON object without its braces; fields that are None are left out."""
+    """The members of a JSON object as text, without its braces; fields that are None are left out."""
     cleaned = clean_fields(fields, max_string) if isinstance(fields, Mapping) else {}
     return ",".join([f"{quoted(name)}:{_json(value)}" for name, value in cleaned.items()])
 
 
 def to_json(fields: Mapping[str, Value], max_string: int = MAX_STRING) -> str:
-    """Encode a JSON object on one line of ASCII."""
+    """A whole JSON object on one line of ASCII."""
     return "{" + members(fields, max_string) + "}"
 
 
@@ -158,7 +158,7 @@ def _json(value: Value) -> str:
 
 
 def clean_fields(fields: Mapping[str, Value], max_string: int) -> Fields:
-    """Convert fields to plain JSON values without None, without calling code of the values' classes."""
+    """Plain JSON values only, without None; calls no code of the values' own classes."""
     return {
         clean_text(name, max_string): clean_value(value, max_string)
         for name, value in fields.items()
@@ -167,7 +167,7 @@ def clean_fields(fields: Mapping[str, Value], max_string: int) -> Fields:
 
 
 def clean_value(value: object, max_string: int) -> Value:
-    """Convert a value to JSON: NaN and infinities become text, other objects the name of their class."""
+    """What JSON can say of a value: NaN and infinities become text, a foreign object the name of its class."""
     if isinstance(value, str):
         return clean_text(value, max_string)
     if isinstance(value, int):
@@ -182,7 +182,7 @@ def clean_value(value: object, max_string: int) -> Value:
 
 
 def clean_text(text: object, max_string: int) -> str:
-    """Cut long text, with a mark at the cut, and replace lone surrogates, which many readers reject."""
+    """Cut what is too long, with a mark, and replace lone surrogates, which many readers refuse."""
     if not isinstance(text, str):
         return f"<{type(text).__qualname__}>"
     if len(text) > max_string:
@@ -195,7 +195,7 @@ _second: tuple[int, str] = (-1, "")
 
 
 def rfc3339(unix_ns: int) -> str:
-    """Format a time as Format a time as RFC 3339 in UTC with microseconds: `2026-11-21T09:30:00.000001Z`."""
+    """RFC 3339 in UTC with microseconds: `2026-11-21T09:30:00.000001Z`."""
     global _second  # noqa: PLW0603  the last second's text, which most lines share
     if type(unix_ns) is not int:
         raise TypeError(f"a time: expected whole nanoseconds, got {type(unix_ns).__name__}")

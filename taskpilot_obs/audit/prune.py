@@ -1,4 +1,4 @@
-"""Retention: removes whole old segments, and records it in the manifest, so that the chain still verifies."""
+"""Retention: whole old segments go, and the manifest records it, so that the chain still verifies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taskpilot_obs.semconv import Field
 def prune(path: Path | str, keep: timedelta, *, key: bytes | None = None) -> list[Path]:
     """Remove whole closed segments whose last record is older than `keep`, oldest first.
 
-    The current file is kept. The chain of a process that has ended is removed as a whole when all of it is old.
+    The file that is being written stays. The chain of a process that is gone goes as a whole once all of it is old.
 
     Args:
         path: the log's `.jsonl` file, or a folder of logs.
@@ -66,7 +66,7 @@ def _prune_chain(chain: Chain, cutoff: str, digest: Digest | None) -> list[Path]
 
 
 def _last_time(path: Path) -> str:
-    """The time of a file's last record; for an empty file the latest possible time, so that it is kept."""
+    """The time of a file's last record; of an empty file, the end of time, so that it stays."""
     with open_to_read(path) as file:
         line, _ = last_line(file, file.seek(0, os.SEEK_END))
     if not line:
@@ -78,7 +78,7 @@ def _last_time(path: Path) -> str:
 
 
 def prune_segment(chain: Chain, segment: Path, digest: Digest | None) -> None:
-    """Record in the manifest that a segment is pruned, then remove it.
+    """Note in the manifest that a segment goes, then remove it.
 
     Raises:
         AuditLogError: it does not end with a sealed record.
@@ -99,7 +99,7 @@ def retain(chain: Chain, keep_segments: int, digest: Digest | None) -> None:
 
 
 def note(chain: Chain, event: str, segment: Path, head: ChainTip, digest: Digest | None) -> None:
-    """Add a line to the manifest and sync it to disk, before the segment is removed."""
+    """Write a line into the manifest, down to the disk: what it says must not be lost when the segment is."""
     now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     entry = Note(event, chain.name, segment.name, head.seq, head.hash, now)
     append(chain.log.manifest, sealed_note(entry, digest), sync=True)

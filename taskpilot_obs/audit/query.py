@@ -1,4 +1,4 @@
-"""Reads the records of an audit log over all segments and writers, in order of time."""
+"""Read an audit log: its records over all segments and writers, in the order of their times."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from taskpilot_obs.exceptions import AuditLogError
 from taskpilot_obs.semconv import Field
 
 Entry = dict[str, Any]
-"""A parsed record; numbers with a fraction are `Decimal`, so that money keeps its digits."""
+"""A record as it was parsed; numbers with a fraction are `Decimal`, so that money keeps its digits."""
 
 
 class Filter(NamedTuple):
-    """Conditions on records: every field that is not None must match."""
+    """Which records are wanted: all of what is not None."""
 
     request_id: str | None = None
     agent: str | None = None
@@ -36,7 +36,7 @@ class Filter(NamedTuple):
 
 
 def query(path: Path | str, wanted: Filter = Filter()) -> Iterator[Entry]:  # noqa: B008  a named tuple is immutable
-    """Yield the records that match, by time; other lines are skipped (`verify` reports them).
+    """The records that match, by time; other lines are passed over (`verify` names them).
 
     Raises:
         AuditLogError: there is no log.
@@ -61,7 +61,7 @@ def parse_duration(text: str) -> timedelta:
     """`90s`, `15m`, `1h30m`, `180d` or `2w`.
 
     Raises:
-        AuditLogError: the text is not a duration.
+        AuditLogError: it is written otherwise.
     """
     try:
         return durations.parse_duration(text.strip())
@@ -85,7 +85,7 @@ def _matching(chain: Chain, wanted: Filter) -> Iterator[Entry]:
 
 
 def _stamp(moment: datetime | None) -> str | None:
-    """Format a time like those of the records, which sort as text."""
+    """In the form of the records' own times, which sort as text."""
     if moment is None:
         return None
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

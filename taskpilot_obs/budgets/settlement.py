@@ -1,4 +1,4 @@
-"""Charges budgets with finished LLM calls, emits alerts, and exposes the budgets' figures. Runs in the drainer.
+"""Books what finished LLM calls took, gives the alerts, and exposes the figures of budgets. Runs in the drainer.
 
 Records and the ends of reservations travel in one queue, the pipeline's, so that a call's record comes before the end
 of its reservation. Charges then wait in the outbox. A ledger in memory takes them at once; one with a store gets them
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("taskpilot_obs")
 
 REFRESH_S: Final = 5.0
-"""How often the figures of a shared ledger are read again, because other processes spend too."""
+"""How often the figures of a shared ledger are read again: other processes spend as well."""
 _LEFT: Final = frozenset({Status.ABANDONED, Status.CANCELLED})
-"""The status of a stream whose reader has left."""
+"""How a stream ends whose reader has left."""
 
 
 class Gauges(Protocol):
-    """The exporter of the budgets' figures."""
+    """Where the figures of budgets are exposed."""
 
     def set_gauge(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
         """Set one."""
@@ -81,7 +81,7 @@ class ReservationEnd:
         self._billed = billed
 
     def droppable(self) -> bool:
-        """Never, because the amount would stay reserved."""
+        """Never: what was reserved would stay reserved."""
         return False
 
     def freeze(self, records: list[Record]) -> None:
@@ -114,7 +114,7 @@ class Settler:
             self._start()
 
     def introduce(self) -> None:
-        """Create the series of every budget before its first call."""
+        """Let the series of every budget exist before its first call."""
         for budget in self._admission.budgets:
             if self._gauges is not None:
                 self._gauges.book(semconv.BUDGET_REFUSALS, (budget.name, budget.period), 0)
@@ -139,7 +139,7 @@ class Settler:
     # --- what the pipeline calls -------------------------------------------------------------------------------------
 
     def export(self, batch: Sequence[Record], /) -> None:
-        """Turn the finished LLM calls of a batch into charges. Charges that fail now are retried."""
+        """Turn the finished LLM calls of a batch into charges. What cannot be booked now waits, and is tried again."""
         state, ended = _Batch(), len(self._ended)
         run_to_completion(lambda: self._settle(batch, state, ended))
 
@@ -157,7 +157,7 @@ class Settler:
             self.send()
 
     def send(self) -> bool:
-        """Send waiting charges; return False if some of them fail now."""
+        """Book what waits; returns False where some of it cannot be booked now."""
         with self._sending:
             self.outbox.send()
             return not self.outbox
@@ -169,13 +169,13 @@ class Settler:
             self.refresh()
 
     def stop(self, timeout_s: float) -> None:
-        """Stop reading the figures."""
+        """Read the figures no more."""
         self._stop.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
     def shutdown(self) -> None:
-        """Count unsent charges as lost, and close the ledger."""
+        """Count what could not be booked as lost, and close the ledger."""
         self.stop(0.0)
         self.export(())
         if not self._admission.ledger.blocking:
@@ -187,7 +187,7 @@ class Settler:
         self._admission.ledger.close()
 
     def renew(self) -> None:
-        """In a forked child, drop charges and reservations, which the parent settles."""
+        """In a forked child: what waits, and what is reserved, is the parent's to book."""
         self._sending = threading.RLock()
         self.outbox.renew()
         self._ended.clear()
@@ -365,7 +365,7 @@ class LedgerWorker(Batched):
 
 
 def actual_amount(record: Invocation, budget: Budget) -> int | None:
-    """What a finished call took, in a budget's smallest unit; None if unknown."""
+    """What a finished call took, in a budget's smallest unit; None where it is unknown."""
     if budget.unit == "requests":
         return 0 if record.status is Status.BLOCKED or record.cached else 1
     if budget.unit == "usd":

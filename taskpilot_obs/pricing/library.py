@@ -242,7 +242,7 @@ def start_loading() -> None:
 
 
 class _UntilTheEnd(guarded):
-    """An import that the end of the interpreter cuts off fails in any way, and is no failure to tell of."""
+    """An import that the end of the interpreter interrupts may fail in any way, which is not reported."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Canonical names of providers and models, whatever frameworks call them, and the vendor that a model implies.
+"""Names of providers: one canonical name for each, whatever a framework calls it, and the vendor that a model tells.
 
 Canonical names are the values of OpenTelemetry's `gen_ai.provider.name` where it has one, otherwise the vendor's own.
 They are what the metric label `provider` holds.
@@ -95,7 +95,7 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
 _CANONICAL: Final = {alias: name for name, aliases in _ALIASES.items() for alias in (name, *aliases)}
 
 GATEWAYS: Final = frozenset({"litellm", "litellm_proxy", "portkey", "helicone", "gateway", "pydantic-ai-gateway"})
-"""Gateways that forward a call to the vendor named by the model, at that vendor's price."""
+"""These pass a call on to the vendor that the model's name tells, at that vendor's price."""
 
 _BEDROCK_MODEL: Final = re.compile(
     r"(?:(?:us|eu|apac|jp|au|ca|sa|me|af|global|us-gov)\.)?"
@@ -125,25 +125,25 @@ _BEDROCK_VERSION: Final = re.compile(r"-v\d+(?::\d+)?(?::\d+k)?$")
 _PATHS: Final = ("models/", "publishers/", "projects/", "arn:", "tunedmodels/")
 _NO_ALIASES: Final[Mapping[str, str]] = MappingProxyType({})
 _OLLAMA_TAG: Final = re.compile(r"\d|latest$|instruct$|text$")
-"""The tag after the colon of `mistral:7b`, which is a size or a variant, not a model."""
+"""What follows the colon of `mistral:7b` is a size or a variant, not a model."""
 
 
 def canonical(provider: str) -> str:
-    """Return the canonical name of a provider: `azure` is `azure.ai.openai`, `xai` is `x_ai`; unknown ones are kept."""
+    """The one name of a provider: `azure` and `azure_openai` are `azure.ai.openai`, `xai` is `x_ai`; others stay."""
     name = provider.strip().lower()
     return _CANONICAL.get(name) or _CANONICAL.get(name.replace("-", "_"), name)
 
 
 def known(name: str) -> str | None:
-    """Return the canonical name, or None for an unknown name."""
+    """The canonical name, or None for a name that this module does not know."""
     name = name.strip().lower()
     return _CANONICAL.get(name) or (name if name in GATEWAYS else None)
 
 
 def split_model(model: str) -> tuple[str | None, str]:
-    """Split a known provider from `openai/gpt-4o` or `openai:gpt-4o`; return (None, model) if there is none.
+    """Take a known provider off the front of `openai/gpt-4o` or `openai:gpt-4o`; (None, model) where there is none.
 
-    Similar prefixes are kept: `meta-llama/Llama-4`, `ft:gpt-4o-mini:acme::x`, `gpt-oss:20b`.
+    What only looks like one stays: `meta-llama/Llama-4`, `ft:gpt-4o-mini:acme::x`, `gpt-oss:20b`.
     """
     for separator in ("/", ":"):
         vendor, _, rest = model.partition(separator)
@@ -154,14 +154,14 @@ def split_model(model: str) -> tuple[str | None, str]:
 
 
 def canonical_model(model: str, aliases: Mapping[str, str] = _NO_ALIASES) -> str:
-    """Return the canonical name of a model: `openai/gpt-4o`, `openai:gpt-4o` and `GPT-4o` are `gpt-4o`.
+    """The one name of a model: `openai/gpt-4o`, `openai:gpt-4o` and `GPT-4o` are `gpt-4o`.
 
-    A known provider prefix is removed, as are the path, region and version that Vertex and Bedrock add to a name. A
-    fine-tuned model keeps the part that decides its price (`ft:gpt-4o-mini-2024-07-18`), without the owner.
+    A known provider is taken off the front, and with it the path, region and version that Vertex and Bedrock put around
+    a name. A fine-tuned model keeps what its price depends on (`ft:gpt-4o-mini-2024-07-18`), without the owner's part.
 
     Args:
-        model: the model, in any spelling.
-        aliases: the user's own names, in lower case -> models.
+        model: in any spelling.
+        aliases: the user's own names -> models, with the names in lower case.
     """
     name = model.strip()
     name = aliases.get(name.lower(), name)
@@ -181,7 +181,7 @@ def canonical_model(model: str, aliases: Mapping[str, str] = _NO_ALIASES) -> str
 
 
 def infer_provider(model: str | None) -> str | None:
-    """Return the provider that a model implies; None if several serve it (`llama`, `gpt-oss`) or it is unknown."""
+    """The provider that a model's name tells; None where several serve it (`llama`, `gpt-oss`) or it is unknown."""
     if not model or not isinstance(model, str):
         return None
     vendor, rest = split_model(model)
