@@ -161,7 +161,7 @@ def canonical_model(model: str, aliases: Mapping[str, str] = _NO_ALIASES) -> str
 
     Args:
         model: in any spelling.
-        aliases: the user's own names -> models, with the names in lower case.
+        aliases: names of the user's own -> models, with the names in lower case.
     """
     name = model.strip()
     name = aliases.get(name.lower(), name)
@@ -181,7 +181,7 @@ def canonical_model(model: str, aliases: Mapping[str, str] = _NO_ALIASES) -> str
 
 
 def infer_provider(model: str | None) -> str | None:
-    """The provider that a model's name tells; None where several serve it (`llama`, `gpt-oss`) or it is unknown."""
+    """The provider that a model's name tells; None where several serve it (`llama`, `gpt-oss`) or nobody knows it."""
     if not model or not isinstance(model, str):
         return None
     vendor, rest = split_model(model)

@@ -64,7 +64,7 @@ class Asked(NamedTuple):
 
     @property
     def provider_name(self) -> str | None:
-        """The provider's one name; None if it is unknown.
+        """The provider's one name; None where nobody can tell.
 
         A class of models that states no provider is called by its own name: then the model's name says more.
         """
@@ -78,7 +78,7 @@ class Asked(NamedTuple):
 def _served_at(base_url: str, model: str | None) -> str | None:
     """Who answers an OpenAI client that has an address of its own.
 
-    At an unknown address (a gateway, a user's own server), a model that only its vendor serves is billed
+    At an address that nobody knows (a gateway, a server of the user's), a model that only its vendor serves is billed
     as the vendor's. One with open weights has as many prices as places: that of its maker would be a guess.
     """
     host = urlsplit(base_url).hostname or ""
