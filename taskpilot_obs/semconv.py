@@ -112,6 +112,7 @@ class DropReason:
     SHUTDOWN: Final = "shutdown"
 
 
+DROP_REASONS: Final = (DropReason.QUEUE_FULL, DropReason.EXPORT_FAILED, DropReason.SHUTDOWN)
 FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
     Label.STATUS: tuple(Status),
     Label.TOKEN_TYPE: TOKEN_TYPES,
@@ -123,9 +124,17 @@ FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
     Label.RESULT: tuple(CheckResult),
     Label.VERDICT: VERDICTS,
     Label.PERIOD: PERIODS,
-    Label.REASON: (DropReason.QUEUE_FULL, DropReason.EXPORT_FAILED, DropReason.SHUTDOWN, *PRICE_GAPS),
+    Label.REASON: (*DROP_REASONS, *PRICE_GAPS),
 }
 """The values of each label that is bounded by nature."""
+
+
+def fixed_values(family: str, label: str) -> tuple[str, ...]:
+    """The values of a label that is bounded by nature, in one family: each has reasons of its own."""
+    if label == Label.REASON:
+        return PRICE_GAPS if family == LLM_PARTIALLY_PRICED.name else DROP_REASONS
+    return FIXED_VALUES.get(label, ())
+
 
 RUN_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Agents, LLM calls and tools, in seconds. 2 and 5 are bounds because the alerts ask about them."""

@@ -21,6 +21,19 @@ from _recorded import Exchange
 _STREAM = "text/event-stream"
 
 
+def exchange(said: Any) -> Exchange:
+    """A body, or the events of a stream, as recorded exchanges are kept."""
+    streaming = isinstance(said, list)
+    events = [f"event: {one.get('type', 'x')}\ndata: {json.dumps(one)}\n\n" for one in said] if streaming else []
+    return {
+        "status": 200,
+        "mode": "sse" if streaming else "json",
+        "response_content_type": None if streaming else "application/json",
+        "response_body": "".join(events) if streaming else json.dumps(said),
+        "response_body_b64": None,
+    }
+
+
 class ReplayServer:
     """Serves while its block lasts.
 
@@ -94,7 +107,7 @@ class _Answer(BaseHTTPRequestHandler):
 def _body(exchange: Exchange, *, as_events: bool) -> tuple[bytes, str]:
     raw = exchange["response_body_b64"]
     body = base64.b64decode(raw) if raw else (exchange["response_body"] or "").encode("utf-8", "surrogatepass")
-    if exchange["mode"] == "jsonarray" and as_events:  # the same chunks, as a client of today asks for them
+    if exchange["mode"] == "jsonarray" and as_events:  # the chunks in the format that current clients request
         chunks = json.loads(body)
         return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks), _STREAM
     if exchange["mode"] == "sse":

@@ -171,8 +171,8 @@ def test_legends_begin_with_the_largest_last_value(panel: dict[str, Any]) -> Non
     """What matters now stands on top, and where names are open-ended the legend has the height of the panel."""
     legend = panel["options"]["legend"]
     assert (legend["sortBy"], legend["sortDesc"], legend["calcs"][0]) == ("Last *", True, "lastNotNull")
-    open_ended = any("{{agent}}" in target["legendFormat"] for target in panel["targets"])
-    assert not open_ended or legend["placement"] == "right"
+    named_by_labels = any("{{" in target["legendFormat"] for target in panel["targets"])
+    assert not named_by_labels or legend["placement"] == "right"
 
 
 def test_a_status_has_the_same_colour_on_every_panel() -> None:
@@ -378,7 +378,7 @@ def test_figures_over_the_whole_range_are_instant() -> None:
 
 @pytest.mark.parametrize("label", ["job", "instance"])
 def test_target_job_and_instance_rules(label: str) -> None:
-    """Every selector is filtered by job and instance; rules and alerts speak for all replicas and say so in `.lint`."""
+    """Every selector is filtered by job and instance; rules and alerts cover all replicas, as `.lint` declares."""
     for dashboard, panel, expr in _panel_targets():
         for selector in selectors(substituted(expr, variables=AS_WRITTEN)):
             matchers = {(matcher.name, str(matcher.op), matcher.value) for matcher in selector.matchers.matchers}
@@ -457,7 +457,7 @@ def _is_label_replace(node: Any) -> bool:
 
 
 def test_every_family_is_on_a_dashboard() -> None:
-    """Nothing is measured that nobody can see."""
+    """Every metric is shown somewhere."""
     shown = {selector.name for target in TARGETS for selector in selectors(substituted(target.expr))}
     missing = {
         metric.name for metric in METRICS if not {metric.name, f"{metric.name}_bucket", f"{metric.name}_count"} & shown

@@ -14,7 +14,7 @@ from urllib.parse import unquote, unquote_plus
 import pytest
 import typer
 from _http import Reply, answering
-from _servers import prometheus_server, require_binary
+from _servers import prometheus_server, require_binary, shipped_rules
 from typer.testing import CliRunner
 
 from taskpilot_obs import golden_signals
@@ -32,19 +32,9 @@ from taskpilot_obs.semconv import WORKFLOW_BUCKETS
 
 STEP_S = 15
 HISTORY_S = 3 * 3600
-SHIPPED = Path(__file__).parents[1] / "observability" / "prometheus" / "rules"
 RECORDED = "job:llm_cost_usd:increase2h"
 SCOPE = Scope("", ("job",))
 SECRET = "s3cret"  # noqa: S105  a made-up one
-
-
-def shipped_rules(folder: Path) -> Path:
-    """The shipped recording rules, evaluated every two seconds instead of once a minute."""
-    for rules in sorted(SHIPPED.glob("*/recording.yml")):
-        text = rules.read_text(encoding="utf-8")
-        assert "interval: 1m" in text
-        (folder / f"{rules.parent.name}.yml").write_text(text.replace("interval: 1m", "interval: 2s"), encoding="utf-8")
-    return folder
 
 
 SHIPPED_RECORDS = {
@@ -191,7 +181,7 @@ def test_several_services_are_not_added_up(server: str) -> None:
 
 
 def test_an_answer_says_how_much_history_it_rests_on(server: str) -> None:
-    """Three hours of samples cover an hour and not a week: `history_s` says so, and a note."""
+    """Three hours of samples cover an hour and not a week: `history_s` and a note report it."""
     hour = signals_from_prometheus(server, "1h", job="agents")
     assert hour.history_s == pytest.approx(3_600, rel=0.05)
     assert not any("minutes that were asked for" in note for note in hour.notes)
@@ -241,7 +231,7 @@ def test_unknown_names_are_no_data(server: str) -> None:
 
 
 def test_without_the_rules_the_error_says_what_to_load() -> None:
-    """A server that has no rules of ours is a RulesNotLoadedError that says how to load them."""
+    """A server without the library's rules is a RulesNotLoadedError that says how to load them."""
     with prometheus_server() as url, pytest.raises(RulesNotLoadedError, match="export-assets"):
         signals_from_prometheus(url, "1h")
 

@@ -35,10 +35,28 @@ class Exporter(Protocol):
     An exporter may also have `flush(timeout_s: float) -> bool` (everything handed over so far has been written) and
     `shutdown(timeout_s: float) -> None`. It runs on a thread of the library, never on the caller's, one batch at a
     time and in order; what it raises is counted and logged, and reaches neither the user's code nor other exporters.
+
+    An exporter that keeps records for later has `set_account(account)`, which gets an `Account` before the first batch.
     """
 
     def export(self, batch: Sequence[Record], /) -> object:
         """Take a batch of finished records."""
+
+
+class Account(Protocol):
+    """What an exporter reports about records that it keeps for later: until settled, they are neither written nor lost.
+
+    What still waits at a shutdown counts as written, because it is safe outside of the process.
+    """
+
+    def waits(self, records: int, /) -> None:
+        """So many records of the batch at hand are kept for later."""
+
+    def settles(self, records: int, /, *, is_written: bool) -> None:
+        """So many records that waited are written now, or refused for good."""
+
+    def loses(self, records: int, /) -> None:
+        """So many records that an earlier process left are refused for good."""
 
 
 class PartialExportError(Exception):
@@ -148,6 +166,9 @@ class Batched:
         """Whether the exporter produces records itself, which other exporters must get."""
         self._counters = counters
         self._reset()
+        set_account = getattr(exporter, "set_account", None)
+        if set_account is not None:
+            set_account(self)
 
     def _reset(self) -> None:
         self._queue: deque[Record] = deque()
@@ -161,6 +182,10 @@ class Batched:
         self._stopping = False
         self._given_up = False
         self._in_flight = 0
+        self._waiting = 0
+        """How many records the exporter keeps for later: neither written nor lost yet."""
+        self._batch_waits = 0
+        """How many of them are of the batch at hand."""
         self._batch_s = self._wrote_at = 0.0
         self._taking = threading.Lock()
         """Held by the worker while it takes a batch or records its end, and by `shutdown` while it counts the rest."""
@@ -274,18 +299,40 @@ class Batched:
         self._batch_s = self._wrote_at - began
         with self._taking:
             self._in_flight = 0
+            waits, self._batch_waits = self._batch_waits, 0
             if self._given_up:  # counted as dropped already, because it was unknown whether this export would end
                 return
-            self._counters.add(RECORDS, (self.name,), written)
+            self._counters.add(RECORDS, (self.name,), max(0, written - waits))
             if written < len(batch):
                 self._drop(len(batch) - written, DropReason.EXPORT_FAILED)
 
+    def waits(self, records: int, /) -> None:
+        """See `Account`. Called by the exporter within `export`."""
+        with self._taking:
+            self._waiting += records
+            self._batch_waits += records
+
+    def settles(self, records: int, /, *, is_written: bool) -> None:
+        """See `Account`. Called by the exporter, on any thread."""
+        with self._taking:
+            settled = min(records, self._waiting)  # a shutdown has counted the rest
+            self._waiting -= settled
+            if is_written:
+                self._counters.add(RECORDS, (self.name,), settled)
+            else:
+                self._drop(settled, DropReason.EXPORT_FAILED)
+
+    def loses(self, records: int, /) -> None:
+        """See `Account`. Called by the exporter, on any thread."""
+        self._drop(records, DropReason.EXPORT_FAILED)
+
     def count_left(self) -> None:
-        """Count as dropped the queued records and the batch of an exporter that does not return."""
+        """Count as dropped the queued records and the batch of an exporter that does not return; what waits is kept."""
         with self._taking:
             self._given_up = self._given_up or self._in_flight > 0
-            left = len(self._queue) + self._in_flight
-            self._in_flight = 0
+            left = len(self._queue) + self._in_flight - self._batch_waits
+            self._counters.add(RECORDS, (self.name,), self._waiting)
+            self._in_flight = self._batch_waits = self._waiting = 0
             self._queue.clear()
             if left:
                 self._drop(left, DropReason.SHUTDOWN)

@@ -50,7 +50,7 @@ def signals_from_window(
 
 
 def evidence_from_slice(totals: Slice) -> Evidence:
-    """What the counts of a stretch of time prove."""
+    """Convert the counts of a stretch of time to evidence."""
     workflows = {name: _workflow(counts) for name, counts in totals.workflows.items()}
     verdicts = Verdicts(
         first_correct=totals.feedback.get((True, False), 0),
@@ -91,4 +91,5 @@ def _workflow(counts: WorkflowCounts) -> TaskEvidence:
         durations=cumulative[-1],
         cost_usd=float(counts.cost),
         runs_with_violations=counts.runs_with_violations,
+        p95_is_interpolated=True,
     )

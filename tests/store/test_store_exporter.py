@@ -54,7 +54,7 @@ def test_a_batch_is_written_to_its_tables(exporter: StoreExporter) -> None:
 
 
 def test_a_call_is_written_once(exporter: StoreExporter) -> None:
-    """The same invocation, handed over again in the same batch or later, stays one row as it was."""
+    """An invocation exported again, in one batch or later, stays one unchanged row."""
     call = llm_call(cost=CENT)
     exporter.export([call, call])
     exporter.export([call._replace(cost=Decimal(5)), llm_call(cost=CENT)])
@@ -158,7 +158,7 @@ def _drops(exporter: StoreExporter, batch: list[Invocation]) -> InternalCounters
 
 
 def test_a_file_that_became_read_only_drops_and_counts(tmp_path: Path) -> None:
-    """A batch that cannot be written is counted as dropped, raises a clear error, and hurts nobody."""
+    """A batch that cannot be written is counted as dropped, raises a clear error, and affects no other exporter."""
     exporter = StoreExporter(sqlite_url(tmp_path))
     with closing(sqlite3.connect(tmp_path / "telemetry.db")) as other:
         other.execute("PRAGMA user_version = 1")
@@ -206,7 +206,7 @@ def test_a_locked_file_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_is_never_released_is_an_error(tmp_path: Path) -> None:
-    """A lock held for longer than the timeout is an error that says so."""
+    """A lock held for longer than the timeout is an error that names the lock."""
     exporter = StoreExporter(sqlite_url(tmp_path))
     with exporter.store.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA busy_timeout = 50")
@@ -305,6 +305,51 @@ def _set_version(store: Store, version: str) -> None:
     with store.writing() as connection:
         update = text("UPDATE taskpilot_obs_version SET version_num = :version, min_code = :version")
         connection.execute(update, {"version": version})
+
+
+def test_records_that_are_refused_later_count_as_dropped(mortal: Server, tmp_path: Path) -> None:
+    """What waits on disk counts as written once it is in the store, and as dropped where the database refuses it."""
+    url = new_database(mortal)
+    counters = InternalCounters()
+    with store_at(url) as store:
+        mortal.stop()
+        try:
+            batched = Batched(StoreExporter(url, spool_dir=tmp_path), name="store", counters=counters)
+            for calls in ([llm_call(), llm_call()], [llm_call(status="refused")] * 3):
+                batched.export(calls)
+                assert not batched.flush(0.3)
+            counters.take()
+            assert counters.totals[RECORDS, ("store",)] == 0
+        finally:
+            mortal.start()
+        with store.writing() as connection:
+            check = "ALTER TABLE llm_call_telemetry ADD CONSTRAINT no_refused CHECK (status <> 'refused')"
+            connection.execute(text(check))
+        assert batched.flush(30.0)
+        counters.take()
+        assert count(store) == 2
+    assert counters.totals[RECORDS, ("store",)] == 2
+    assert counters.totals[RECORDS_DROPPED, ("store", "export_failed")] == 3
+    batched.shutdown(5.0)
+
+
+def test_what_waits_when_the_process_ends_is_kept_and_counts_as_written(mortal: Server, tmp_path: Path) -> None:
+    """A shutdown while the server is away leaves accounts that add up: what the disk keeps was not dropped."""
+    url = new_database(mortal)
+    counters = InternalCounters()
+    with store_at(url):
+        pass
+    mortal.stop()
+    try:
+        batched = Batched(StoreExporter(url, spool_dir=tmp_path), name="store", counters=counters)
+        batched.export([llm_call()] * 4)
+        assert not batched.flush(0.3)
+        batched.shutdown(10.0)
+    finally:
+        mortal.start()
+    counters.take()
+    assert counters.totals[RECORDS, ("store",)] == 4
+    assert not any(amount for (metric, _), amount in counters.totals.items() if metric is RECORDS_DROPPED)
 
 
 def test_a_full_spool_drops_and_counts(mortal: Server, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.integration import LlmInvocation, RefusedError, guarded, register_status
 from taskpilot_obs.records import SUCCESS, Operation, Status
-from taskpilot_obs_langchain import answers, checks, middleware, models, streams
+from taskpilot_obs_langchain import answers, checks, dropped, middleware, models, streams
 from taskpilot_obs_langchain.breakpoints import hear_graphs
 from taskpilot_obs_langchain.chains import PLUMBING, ROOT, Kind, agent_name, is_own_node, is_pause, kind_of
 from taskpilot_obs_langchain.opening import Opener
@@ -44,9 +44,9 @@ class ObservabilityHandler(BaseCallbackHandler):
     One handler serves any number of concurrent runs, synchronous and asynchronous. It never raises into a chain.
 
     Args:
-        root: what the outermost run is. By default a workflow, or an agent where it is a `create_agent` graph; within a
-            `@observe_workflow` or another run of ours it is no run of its own, unless you say here what it is.
-        name: of the outermost run, where its own (`RunnableSequence`, `LangGraph`) says little.
+        root: the kind of the outermost run. By default a workflow, or an agent for a `create_agent` graph; within a
+            `@observe_workflow` or another recorded run it is not a separate run, unless you declare its kind here.
+        name: a name for the outermost run, if its own (`RunnableSequence`, `LangGraph`) is too general.
         nodes: names of the agents that a graph's nodes are, where they differ from the nodes' own; None leaves a node
             out, as `{"tools": None}` does for a `ToolNode`, whose tools then belong to the run above.
         recorder: where to record; the default recorder when left out.
@@ -256,7 +256,10 @@ class ObservabilityHandler(BaseCallbackHandler):
         if entry is None:
             return None
         settings = serialized.get("kwargs") if serialized else None
-        call = self._open.call(entry, said, settings if type(settings) is dict else models.NOTHING)
+        settings = settings if type(settings) is dict else models.NOTHING
+        call = self._open.call(entry, said, settings)
+        if call.provider == dropped.ANTHROPIC:
+            entry.gap = dropped.gap_asked_for(said.get("invocation_params") or models.NOTHING, settings)
         self._silent[entry.key] = call
         note_config(call, said.get("metadata"), said.get("tags"))
         return call
@@ -303,6 +306,8 @@ class ObservabilityHandler(BaseCallbackHandler):
             return
         repeated = streams.repeated(self._runs, entry.key) if self._stated else None
         close(self._runs, entry)
+        if entry.gap is not None:
+            dropped.note_asked(entry.run, entry.gap)
         with self._guard:
             answers.note_answer(entry.run, response, cacheable=entry.cacheable, repeated=repeated)
         if self._recorder.runtime.asks_checks:
@@ -310,11 +315,13 @@ class ObservabilityHandler(BaseCallbackHandler):
         entry.run.end(Status.ABANDONED if entry.left else SUCCESS)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """A model has failed, or nobody reads its stream any more."""
+        """A model has failed, or its stream was left."""
         repeated = streams.repeated(self._runs, run_id.int)
         entry = take(self._runs, run_id)
         if entry is None or not isinstance(entry.run, LlmInvocation):
             return
+        if entry.gap is not None:
+            dropped.note_asked(entry.run, entry.gap)
         with self._guard:
             answers.note_partial_answer(entry.run, kwargs.get("response"), repeated)
         entry.run.fail(error)

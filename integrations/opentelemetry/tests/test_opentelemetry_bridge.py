@@ -306,7 +306,7 @@ def test_a_task_that_outlives_its_root(bridged: Bridged, seen: Captured[Invocati
 
 
 def test_memory_is_bounded(bridged: Bridged) -> None:
-    """Spans that nobody ends are forgotten, the oldest first."""
+    """Spans that are never ended are dropped, the oldest first."""
     started = [bridged.tracer.start_span("invoke_agent x") for _ in range(MOST_LIVE + 100)]
     assert bridged.bridge.live == MOST_LIVE
     for span in started:
