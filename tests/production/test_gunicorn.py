@@ -110,7 +110,8 @@ def wait_until(ready: Callable[[], bool], server: subprocess.Popen[bytes]) -> No
 
 
 @pytest.mark.parametrize(
-    ("worker", "app"), [("sync", "wsgi"), ("gthread", "wsgi"), ("uvicorn_worker.UvicornWorker", "asgi")]
+    ("worker", "app"),
+    [("sync", "wsgi"), ("gthread", "wsgi"), ("gevent", "wsgi"), ("uvicorn_worker.UvicornWorker", "asgi")],
 )
 @pytest.mark.parametrize("preload", [False, True], ids=["each-loads", "preload"])
 def test_counters_never_go_back_and_are_exact(tmp_path: Path, worker: str, app: str, preload: bool) -> None:
