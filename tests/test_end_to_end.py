@@ -370,7 +370,9 @@ def test_a_healthy_service_fires_no_alert_of_its_signals(healthy: Stage) -> None
     [
         "TaskpilotAgentSilent",
         "TaskpilotCriticalPolicyViolation",
+        "TaskpilotExporterErrors",
         "TaskpilotGuardrailBypassed",
+        "TaskpilotInternalErrors",
         "TaskpilotLabelOverflow",
         "TaskpilotRecordsDropped",
         "TaskpilotTokenLimitViolations",
@@ -381,8 +383,16 @@ def test_single_events_are_told(healthy: Stage, name: str) -> None:
     delivery = healthy.stack.webhook.wait_for(name, "firing")
     assert delivery.labels["job"] == JOB
     assert delivery.receiver == {"critical": "on-call", "warning": "team"}[delivery.labels["severity"]]
-    if name == "TaskpilotAgentSilent":
-        assert delivery.labels["agent"] == SILENT_AGENT
+    for label, value in NOT_SILENCED.get(name, {}).items():
+        assert delivery.labels[label] == value
+
+
+NOT_SILENCED = {
+    "TaskpilotAgentSilent": {"agent": SILENT_AGENT},
+    "TaskpilotExporterErrors": {"exporter": "exporter_2"},
+    "TaskpilotInternalErrors": {"where": "usage"},
+}
+"""What is delivered. The exporter that loses records, and the guardrail that fails, silence theirs."""
 
 
 def test_an_outage_reaches_the_engineer_on_call(outage: Outage) -> None:

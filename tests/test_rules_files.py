@@ -401,6 +401,7 @@ def test_rendering_is_deterministic() -> None:
     assert render(Settings()) == render(Settings.model_validate(Settings().model_dump()))
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_alert_does_what_its_cases_say(folder: str, verdicts: dict[str, subprocess.Popen[str]]) -> None:
     """`promtool test rules`: alerts fire, stay silent, resolve, survive resets, and say exactly what was expected."""

@@ -278,11 +278,6 @@ class ActiveInvocation:
     def _ticks(self, unix_ns: int | None) -> int:
         return 0 if unix_ns is None else self.callsite.runtime.clock.ticks(unix_ns)
 
-    def end_after_the_fact(self, status: Status) -> None:
-        """End a run that was never announced and has no span; the drainer makes both of its records."""
-        self.stage = LOST
-        self.end(status)
-
     # --- the current context -----------------------------------------------------------------------------------------
 
     def attach(self) -> Step:
