@@ -23,8 +23,11 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.window import RollingWindow
 from taskpilot_obs.pricing import PriceTable
+from taskpilot_obs.providers.names import set_alias_source
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic import SecretStr
 
     from taskpilot_obs.budgets.assembly import Assembly
@@ -95,6 +98,14 @@ def get_recorder() -> Recorder:
             if _default.parts is None:
                 _configure_at_first_use()
     return _default
+
+
+def _aliases() -> Mapping[str, str]:
+    """The aliases of models that filters and budgets know: those of the default recorder, once it is configured."""
+    return {} if _default.parts is None else _default.runtime.prices.aliases
+
+
+set_alias_source(_aliases)
 
 
 def _default_runtime() -> RecorderRuntime:

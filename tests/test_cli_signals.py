@@ -91,7 +91,7 @@ def test_the_table_shows_figures_with_their_evidence(url: str) -> None:
     shown = words(run("--url", url).output)
     assert "Golden signals all workers since the start" in shown
     assert "success rate 99.0 % 94.6 to 99.8 % 99 of 100 counted runs healthy" in shown
-    assert "p95 latency 475 ms 100 tasks healthy" in shown
+    assert "p95 latency 475 ms 100 tasks interpolated healthy" in shown
     assert "cost per success $0.02 $1.98 / 99 successful tasks healthy" in shown
     assert "confirmed correct 95.0 % 76.4 to 99.1 % 19 of 20 rated healthy" in shown
     assert "policy violations 1.0 % 1 in 100 counted runs healthy" in shown

@@ -13,11 +13,13 @@ from _http import answering
 from _servers import prometheus_server, shipped_rules
 
 from taskpilot_obs import golden_signals, track_llm, track_workflow
+from taskpilot_obs.budgets import Budget, budget_status
 from taskpilot_obs.exporters.prometheus.scrape import render
 from taskpilot_obs.golden_signals import GoldenSignals
 from taskpilot_obs.golden_signals.from_exposition import signals_from_registry
 from taskpilot_obs.golden_signals.from_prometheus import signals_from_prometheus
 from taskpilot_obs.semconv import WORKFLOW_BUCKETS, PriceGap
+from taskpilot_obs.stats import get_stats
 from taskpilot_obs.testing import FixedClock, fresh_recorder
 
 DURATIONS = [*(0.02 * n for n in range(1, 18)), 1.5, 3.0, 7.0]
@@ -92,3 +94,17 @@ def test_every_surface_says_the_same(tmp_path: Path) -> None:
     assert not found["process"].p95_is_interpolated
     assert not found["store"].p95_is_interpolated
     assert "interpolated" in str(found["promql"])
+
+
+def test_an_alias_names_its_model_everywhere(tmp_path: Path) -> None:
+    """A model's alias in the configuration, and the model itself, are one in filters of the store and in budgets."""
+    store = f"sqlite:///{tmp_path / 'telemetry.db'}"
+    scoped = Budget("deployment", limit_usd=1, scope={"model": "gpt-4o"})
+    with fresh_recorder(store=store, model_aliases={"our-deployment": "gpt-4o"}, budgets=[scoped]) as recorder:
+        with track_llm(model="Our-Deployment", provider="openai") as call:
+            call.record_usage(input_tokens=10, output_tokens=1)
+        assert recorder.flush()
+        found = [get_stats("1h", store=store, model=name).requests for name in ("our-deployment", "gpt-4o")]
+        (status,) = budget_status([scoped])
+    assert found == [1, 1]
+    assert status.spent == Decimal("0.000035")

@@ -559,3 +559,21 @@ def test_lists() -> None:
     assert listed["gemini-2.5-pro"].rates[0].tiers[0].above == 200_000
     assert table.list_models("no-such-provider", at_unix_ns=NOW) == []
     assert {"aws.bedrock", "azure.ai.openai", "openai", "x_ai"} <= set(table.list_providers())
+
+
+@pytest.mark.parametrize(
+    ("provider", "asked", "answered"),
+    [
+        (
+            "aws.bedrock",
+            "anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "arn:aws:bedrock:eu-west-1:1:provisioned-model/abc",
+        ),
+        ("gcp.vertex_ai", "gemini-2.5-flash", "projects/1/locations/europe-west4/endpoints/77"),
+        ("gcp.vertex_ai", "gemini-2.5-flash", "1234567890"),
+    ],
+)
+def test_an_id_that_only_the_request_prices(provider: str, asked: str, answered: str) -> None:
+    """Where the answer names a deployment by its ID, the model asked for has the price; at a router it has none."""
+    assert price(provider, asked, answered).cost == price(provider, asked).cost is not None
+    assert price("openrouter", "openai/gpt-4o", answered).cost is None

@@ -124,6 +124,11 @@ class PriceTable:
         merged = {name: target for file in read for name, target in file.aliases.items()}
         return cls({**merged, **(aliases or {})}, [price for file in read for price in file.prices])
 
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Names of models of the user's own, in lower case, and what they stand for."""
+        return self._aliases
+
     def canonical_model(self, model: str) -> str:
         """Return the canonical name of a model under these aliases, which metric labels and filters use."""
         return canonical_model(model, self._aliases)

@@ -7,7 +7,7 @@ They are what the metric label `provider` holds.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -153,7 +153,15 @@ def split_model(model: str) -> tuple[str | None, str]:
     return None, model
 
 
-def canonical_model(model: str, aliases: Mapping[str, str] = _NO_ALIASES) -> str:
+_alias_sources: Final[list[Callable[[], Mapping[str, str]]]] = []
+
+
+def set_alias_source(source: Callable[[], Mapping[str, str]]) -> None:
+    """Let `canonical_model` apply the aliases that this function returns, where it is given none."""
+    _alias_sources[:] = [source]
+
+
+def canonical_model(model: str, aliases: Mapping[str, str] | None = None) -> str:
     """The one name of a model: `openai/gpt-4o`, `openai:gpt-4o` and `GPT-4o` are `gpt-4o`.
 
     A known provider is taken off the front, and with it the path, region and version that Vertex and Bedrock put around
@@ -161,8 +169,10 @@ def canonical_model(model: str, aliases: Mapping[str, str] = _NO_ALIASES) -> str
 
     Args:
         model: in any spelling.
-        aliases: names of the user's own -> models, with the names in lower case.
+        aliases: names of the user's own -> models, with the names in lower case; by default those of the configuration.
     """
+    if aliases is None:
+        aliases = _alias_sources[0]() if _alias_sources else _NO_ALIASES
     name = model.strip()
     name = aliases.get(name.lower(), name)
     vendor, rest = split_model(name)

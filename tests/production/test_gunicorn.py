@@ -51,7 +51,8 @@ def total(series: Series, name: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("worker", "app"), [("sync", "wsgi"), ("gthread", "wsgi"), ("uvicorn_worker.UvicornWorker", "asgi")]
+    ("worker", "app"),
+    [("sync", "wsgi"), ("gthread", "wsgi"), ("gevent", "wsgi"), ("uvicorn_worker.UvicornWorker", "asgi")],
 )
 @pytest.mark.parametrize("preload", [False, True], ids=["each-loads", "preload"])
 def test_counters_never_go_back_and_are_exact(tmp_path: Path, worker: str, app: str, preload: bool) -> None:

@@ -278,6 +278,34 @@ def test_gevent_that_patches_late(tmp_path: Path) -> None:
     assert (int(lines), float(rate)) == (400, 100.0)
 
 
+GEVENT_CALLED = """
+import taskpilot_obs as t
+t.configure(service="g", audit_log="logs/audit.jsonl")
+@t.observe_workflow("first")
+def first(): return 1
+assert first() == 1
+assert t.flush(10)
+from gevent import monkey; monkey.patch_all()
+import gevent
+@t.observe_workflow("w")
+def w(x):
+    gevent.sleep(0.001)
+    return x
+jobs = [gevent.spawn(w, n) for n in range(200)]
+assert [job.get(timeout=30) for job in jobs] == list(range(200))
+gevent.sleep(0.3)
+assert t.flush(10)
+print(sum(1 for _ in open("logs/audit.jsonl")), t.golden_signals("15m").success_rate)
+t.shutdown()
+"""
+
+
+def test_gevent_that_patches_after_the_first_call(tmp_path: Path) -> None:
+    """Where calls were recorded before the patch, by threads that still run, the application goes on all the same."""
+    lines, rate = run(GEVENT_CALLED, tmp_path).split()
+    assert (int(lines), float(rate)) == (402, 100.0)
+
+
 EVENTLET = """
 import warnings; warnings.simplefilter("ignore")
 import eventlet; eventlet.monkey_patch()

@@ -225,6 +225,19 @@ def test_no_generated_text_takes_more_than_linear_time() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_no_generated_megabyte_takes_more_than_linear_time() -> None:
+    """The same holds for 1 MB of every family, against a quarter of that."""
+    redactor = Redactor(max_length=10**7)
+    slow = [
+        piece
+        for piece in FAMILIES
+        if all(cost(redactor, piece, 1_000_000) > 9 * max(cost(redactor, piece, 250_000), 0.002) for _ in range(3))
+    ]
+    assert slow == []
+
+
+@pytest.mark.full
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join))
 def test_no_mixture_takes_more_than_linear_time(piece: str) -> None:
     """The same holds for a quarter of a megabyte of any mixture of names and notations."""

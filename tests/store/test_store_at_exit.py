@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
-from _stored import llm_call, store_at
+from _postgres import postgres_server
+from _stored import llm_call, new_database, store_at
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
@@ -45,3 +48,36 @@ def test_budgets_of_a_process_that_ends_are_made(url: str) -> None:
         assert recorder.shutdown()
         (status,) = budget_status([team], store=url)
     assert status.spent == 0
+
+
+SHORT_LIVED = """
+import sys
+from taskpilot_obs import configure, flush, record_llm_call, shutdown
+from taskpilot_obs.store import StoreExporter
+configure(exporters=[StoreExporter(sys.argv[1], spool_dir="spool")])
+for _ in range(int(sys.argv[2])):
+    record_llm_call(model="gpt-4o", usage={"input_tokens": 1, "output_tokens": 1})
+print(flush(float(sys.argv[3])))
+shutdown(1)
+"""
+
+
+def short_lived(url: str, folder: Path, calls: int, within_s: float) -> str:
+    """What a process that records so many calls says of its flush."""
+    command = [sys.executable, "-c", SHORT_LIVED, url, str(calls), str(within_s)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=True).stdout.strip()
+
+
+def test_a_short_lived_process_writes_what_another_one_left(tmp_path: Path) -> None:
+    """What a process left on disk while the server was away is in the store when the next one's flush returns."""
+    with postgres_server() as server:
+        url = new_database(server)
+        with store_at(url):
+            pass
+        server.stop()
+        assert short_lived(url, tmp_path, 5, 0.5) == "False"
+        server.start()
+        assert short_lived(url, tmp_path, 1, 60) == "True"
+        with store_at(url) as store, store.reading() as connection:
+            assert connection.execute(text("SELECT count(*) FROM llm_call_telemetry")).scalar_one() == 6
+    assert list((tmp_path / "spool").iterdir()) == []
