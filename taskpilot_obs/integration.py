@@ -27,6 +27,10 @@ ended do nothing.
 `recorder.adopt_llm(…)` take the parent, the time of the start and the span that exists already, and `stop`, `fail` and
 `end_as` the time of the end.
 
+**Where a client sends requests to models** (a provider's SDK), `call_model` and `call_model_async` do all of it around
+one function that sends: checks and budgets before, the record, streams to their end, and no second record where another
+layer records the call.
+
 **Where two layers see the same LLM call**, `recorder.add_llm_listener(…)` tells you of the calls that others record.
 
 **Where a framework keeps context by itself**, `add_current_resolver(find)` lets decorators and `track_*` blocks find
@@ -43,6 +47,13 @@ application (`KeyboardInterrupt`, `CancelledError`).
 from __future__ import annotations
 
 from taskpilot_obs._enforcement.enforcer import check_input, check_input_async, check_output, check_output_async
+from taskpilot_obs._enforcement.model_calls import (
+    ModelRequest,
+    call_model,
+    call_model_async,
+    count_attempt,
+    expect_calls,
+)
 from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
 from taskpilot_obs._recording.context import request_context
 from taskpilot_obs._recording.invocation import (
@@ -70,6 +81,7 @@ __all__ = [
     "LlmCallsite",
     "LlmInvocation",
     "LlmListener",
+    "ModelRequest",
     "Operation",
     "Recorder",
     "RefusedError",
@@ -79,13 +91,17 @@ __all__ = [
     "Status",
     "Step",
     "add_current_resolver",
+    "call_model",
+    "call_model_async",
     "check_input",
     "check_input_async",
     "check_output",
     "check_output_async",
+    "count_attempt",
     "current_run",
     "current_running",
     "current_scope",
+    "expect_calls",
     "get_recorder",
     "guarded",
     "register_status",
