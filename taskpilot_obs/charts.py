@@ -1,8 +1,8 @@
-"""Charts as SVG, drawn by the program that has the figures: no script, no font and no style of anyone else is needed.
+"""Charts as inline SVG, rendered on the server: they need no script, no font and no third-party style sheet.
 
 A chart is an image with a label (`role="img"`), and every bar has its value as a tooltip. Axis labels are HTML beside
-the image, so that they stay readable where a narrow screen squeezes it. Whoever shows a chart puts its figures as a
-table beside it, and `STYLE` into a style sheet.
+the image, so that they stay readable where a narrow screen squeezes it. Pages that show a chart include its
+figures as a table and `STYLE` in a style sheet.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 
 WIDTH, HEIGHT = 720, 160
 COLOURS: Final = 8
-"""How many series have a colour of their own; the last one is for all others."""
+"""Number of colours; the last one is shared by all further series."""
 _LEAST: Final = 1e-12
-"""What is smaller than the smallest amount of money is nothing."""
+"""Values below the smallest amount of money are drawn as nothing."""
 _NICE: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 _GAP: Final = 0.12
 """Share of a bar's room that stays empty."""
@@ -61,10 +61,10 @@ class Chart(NamedTuple):
 
     title: str
     labels: Sequence[str]
-    """Of the stretches of time, oldest first."""
+    """One per stretch of time, oldest first."""
     series: Sequence[Series]
     shown: Callable[[float], str]
-    """How a value reads, with its unit."""
+    """Formats a value, with its unit."""
     moments: Sequence[datetime] = ()
     """When each stretch of time begins, for readers who see it in their own zone."""
 

@@ -63,7 +63,7 @@ def configure(**options: Unpack[Options]) -> Recorder:
         ConfigurationError: an option is unknown or wrong, or a file cannot be written; nothing has changed then.
         MissingExtraError: an option needs an optional package.
     """
-    from taskpilot_obs.settings import Settings  # pydantic's models take their time: at first use
+    from taskpilot_obs.settings import Settings  # lazy, because building pydantic's models is slow
 
     settings = Settings.resolve(options)
     with _lock:
@@ -81,7 +81,7 @@ def configure(**options: Unpack[Options]) -> Recorder:
 
 
 def _release(pipeline: Pipeline) -> None:
-    """Pause, and let go of the audit log's file, which its successor may want; a later batch would open it again."""
+    """Pause, and close the audit log's file, because its successor may open the same one; a later batch reopens it."""
     pipeline.pause()
     for batched in pipeline.batched:
         if batched.name == AUDIT_LOG:
@@ -120,12 +120,12 @@ copyreg.pickle(RecorderRuntime, lambda _: (_default_runtime, ()))
 
 
 def running_recorder() -> Recorder | None:
-    """The default recorder where it is configured; None otherwise, and nothing is configured by asking."""
+    """Return the default recorder if it is configured, else None; the call itself configures nothing."""
     return None if _default.parts is None else _default
 
 
 def build_recorder(**options: Unpack[Options]) -> Recorder:
-    """A recorder of its own, apart from the default one; options as for `configure`."""
+    """Build a recorder that is independent of the default one; options as for `configure`."""
     from taskpilot_obs.settings import Settings
 
     recorder = Recorder()
@@ -136,7 +136,7 @@ def build_recorder(**options: Unpack[Options]) -> Recorder:
 def build(
     settings: Settings, recorder: Recorder, *, clock: Clock | None = None, before: Components | None = None
 ) -> Components:
-    """Make a recorder's parts; window and verdicts go on from those before. Where one is refused, all are closed."""
+    """Build a recorder's components, keeping the previous window and verdicts. If one fails, close all of them."""
     with ExitStack() as undo:
         parts = _build(settings, recorder, clock or Clock(), before, undo)
         undo.pop_all()
@@ -160,7 +160,7 @@ def _build(
     budgets = _budgets(settings, recorder, (clock, prices, counters), metrics, before)
     if budgets is not None:
         in_memory.update(budgets.in_memory)
-        batched = [*budgets.batched, *batched]  # first to end: a store among the others is open until then
+        batched = [*budgets.batched, *batched]  # closed first, because it may use a store, which is closed later
     pipeline = Pipeline(
         in_memory,
         batched,
@@ -204,7 +204,7 @@ class _Booking:
 
 
 class _Poll:
-    """What the drainer looks after between batches: the clock's anchor, and a tracer provider that came late."""
+    """What the drainer renews between batches: the clock's anchor, and a tracer provider that was set late."""
 
     def __init__(self, settings: Settings, recorder: Recorder, clock: Clock) -> None:
         self._settings = settings
@@ -268,7 +268,7 @@ def _checks(settings: Settings) -> Checks | None:
 
 
 def _redactor(settings: Settings, counters: InternalCounters) -> Redactor | None:
-    """What redacts captured content; made to see that its options are right even while nothing is captured."""
+    """Build the redactor of captured content, also while capture is off, so that wrong options are reported."""
     stated = settings.redaction_rules or settings.redaction_skip or settings.redaction_key is not None
     if not (settings.capture_content or stated):
         return None

@@ -3,11 +3,11 @@
 TaskpilotError
 ├── ConfigurationError (ValueError)      an option is wrong: raised when the object is made, never later
 ├── MissingExtraError (ImportError)      an optional package is needed; the message names the extra
-├── RefusedError                         asked for by name: a check in `enforce` mode said no
+├── RefusedError                         a check in `enforce` mode refused the work
 │   ├── PolicyViolationError
 │   ├── GuardrailBlockedError
 │   ├── BudgetExceededError
-│   └── BudgetUnavailableError            nobody can say whether the budget has room, and it is closed then
+│   └── BudgetUnavailableError            whether the budget has room is unknown, and it fails closed
 ├── SourceError                          golden signals could not be read from where they were asked
 │   └── RulesNotLoadedError              the Prometheus server answers, but the recording rules are not there
 ├── AuditLogError                        an audit log is unreadable or fails verification
@@ -73,7 +73,7 @@ class RefusedError(TaskpilotError):
 
 
 class PolicyViolationError(RefusedError):
-    """A policy denied the input or the tool call, or asks for an approval that nobody gave."""
+    """A policy denied the input or the tool call, or requires an approval that was not given."""
 
     def __init__(self, policy: str, reason: str | None, *, request_id: str | None = None) -> None:
         self.policy = policy
@@ -148,7 +148,7 @@ class BudgetExceededError(RefusedError):
 
 
 class BudgetUnavailableError(RefusedError):
-    """A budget in `enforce` mode cannot judge a call, and is closed then: its store is away, or no price known."""
+    """A budget in `enforce` mode fails closed because its store is unreachable or the call has no known price."""
 
     def __init__(self, budget: str, reason: str, *, request_id: str | None = None) -> None:
         self.budget = budget

@@ -1,4 +1,4 @@
-"""An executor that carries the request context along."""
+"""An executor that propagates the request context to its threads."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ T = TypeVar("T")
 
 
 class ContextThreadPoolExecutor(ThreadPoolExecutor):
-    """A `ThreadPoolExecutor` whose tasks see the context of whoever submits them."""
+    """A `ThreadPoolExecutor` whose tasks run in a copy of the submitter's context."""
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Like `ThreadPoolExecutor.submit`, in a copy of the caller's context."""
+        """Like `ThreadPoolExecutor.submit`, in a copy of the current context."""
         return super().submit(functools.partial(copy_context().run, function, *args, **kwargs))

@@ -1,7 +1,7 @@
 """Serve `/metrics`: as an ASGI app, as a WSGI app, or from a thread of its own.
 
-All three book what was handed over so far before they answer, speak OpenMetrics to a client that asks for it (only that
-format carries exemplars), and in multi-process mode (PROMETHEUS_MULTIPROC_DIR) answer for all workers.
+All three drain the pipeline before they answer, serve OpenMetrics to clients that accept it (only that format carries
+exemplars), and report all workers in multi-process mode (PROMETHEUS_MULTIPROC_DIR).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 METHODS = ("GET", "HEAD")
 PATHS = ("/metrics", "/")
-"""What `start_metrics_server` answers; the apps answer whatever path they are mounted at."""
+"""Paths that `start_metrics_server` serves; the apps serve any path at which they are mounted."""
 STALLED_AFTER_S = 10.0
 _PLAIN_TEXT = "text/plain; charset=utf-8"
 _VARIES = ("Vary", "Accept, Accept-Encoding")
@@ -59,7 +59,7 @@ def _answer(status: HTTPStatus, body: bytes, content_type: str, *headers: tuple[
 
 
 class _Request(NamedTuple):
-    """What matters of a request, whoever serves it."""
+    """The parts of a request that matter here, for ASGI and WSGI alike."""
 
     method: str
     accept: str = ""
@@ -80,7 +80,7 @@ def _respond(request: _Request, registry: CollectorRegistry | None) -> _Answer:
 
 
 def _takes_gzip(accept_encoding: str) -> bool:
-    """Whether a client takes gzip: `gzip;q=0` says that it does not."""
+    """Whether a client takes gzip: `gzip;q=0` refuses it."""
     for given in accept_encoding.lower().split(","):
         name, *parameters = (part.strip() for part in given.split(";"))
         if name == "gzip":
@@ -95,7 +95,7 @@ class MetricsApp:
         self._registry = registry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; the metrics are rendered on a thread, so the event loop goes on."""
+        """Answer one request; a thread renders the metrics, so the event loop is not blocked."""
         if scope["type"] == "lifespan":
             await _live(receive, send)
         if scope["type"] != "http":
@@ -122,7 +122,7 @@ async def _live(receive: Receive, send: Send) -> None:
 
 
 def metrics_app(registry: CollectorRegistry | None = None) -> MetricsApp:
-    """An ASGI application that serves the metrics at whatever path it is mounted.
+    """Return an ASGI application that serves the metrics at any path at which it is mounted.
 
     Args:
         registry: what to serve; default is prometheus_client's own.
@@ -133,7 +133,7 @@ def metrics_app(registry: CollectorRegistry | None = None) -> MetricsApp:
 def metrics_wsgi_app(
     registry: CollectorRegistry | None = None,
 ) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
-    """A WSGI application that serves the metrics at whatever path it is mounted.
+    """Return a WSGI application that serves the metrics at any path at which it is mounted.
 
     Args:
         registry: what to serve; default is prometheus_client's own.
@@ -166,11 +166,11 @@ class _Handler(BaseHTTPRequestHandler):
             answer = _respond(_Request(self.command, accept, encoding, query), self.server.registry)
         else:
             answer = _say(HTTPStatus.NOT_FOUND, f"metrics are at {PATHS[0]}\n")
-        # What a method that is refused may have sent along is not read: without it the connection is of no more use.
+        # The body of a refused method is not read, so the connection cannot be reused.
         self.close_connection = self.close_connection or self.command not in METHODS
         try:
             self._send(answer)
-        except OSError:  # the client went away; it knows
+        except OSError:  # the client disconnected
             self.close_connection = True
 
     def _send(self, answer: _Answer) -> None:
@@ -184,11 +184,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815  the base's names
 
     def version_string(self) -> str:
-        """Who answers; the version of the interpreter is nobody's business."""
+        """Name the server without the interpreter's version, which would help an attacker."""
         return "taskpilot-obs"
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base's name
-        """A scrape every few seconds is not worth a log line."""
+        """Log nothing, because scrapes arrive every few seconds."""
 
 
 class _HttpServer(ThreadingMixIn, TCPServer):
@@ -202,14 +202,14 @@ class _HttpServer(ThreadingMixIn, TCPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away in the middle is no news."""
+        """Ignore a client that disconnects in the middle of a response."""
 
 
 class MetricsServer:
     """A running `/metrics` server; also a context manager that closes it.
 
     Attributes:
-        port: the port that it listens on.
+        port: the port on which it listens.
         url: where the metrics are.
     """
 
@@ -225,14 +225,14 @@ class MetricsServer:
         _servers.add(self)
 
     def close(self) -> None:
-        """Stop listening. Harmless when repeated."""
+        """Stop listening. Repeated calls do nothing."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
 
     def after_fork(self) -> None:
-        """Let go of the parent's socket: a child that outlives its parent would keep the port."""
+        """Close the parent's socket; otherwise a child that outlives its parent keeps the port."""
         self._server.server_close()
 
     def __enter__(self) -> Self:
@@ -250,7 +250,7 @@ def start_metrics_server(
     """Serve `/metrics` from a daemon thread.
 
     Args:
-        port: 0 takes any free one; `.port` of the result says which.
+        port: 0 takes any free port; `.port` of the result is the one taken.
         addr: an IP address; the default is reachable from this host only.
         registry: what to serve; default is prometheus_client's own.
 

@@ -1,7 +1,7 @@
-"""Finished spans of the GenAI conventions as invocations; `genai_dialects` reads their attributes.
+"""Converts finished spans of the GenAI conventions to invocations; `genai_dialects` reads their attributes.
 
-Knows no SDK and no wire format: spans come as `FinishedSpan`. Usage is read from LLM spans alone, because spans of
-agents repeat the sum.
+Knows no SDK and no wire format: callers convert spans to `FinishedSpan`. Usage is read from LLM spans alone, because
+spans of agents repeat the sum.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from taskpilot_obs.usage.values import StatedError, from_counts
 
 _NS_PER_S: Final = 1_000_000_000
 _DEEPEST: Final = 1_000
-"""Spans above one that are looked at; what lies higher, or in a circle of parents, is not found."""
+"""How many ancestors of a span are searched; this also ends the search when parents form a cycle."""
 
 
 class FinishedSpan(NamedTuple):
@@ -119,12 +119,12 @@ def read_span(span: FinishedSpan, above: Above) -> Invocation | None:
 
 
 class SpansRead(NamedTuple):
-    """What the spans of a trace came to."""
+    """The result of reading the spans of a trace."""
 
     runs: dict[str, Invocation]
     """By span ID."""
     above: dict[str, Above]
-    """What each span hands down, by span ID; those that are not of the conventions too."""
+    """What each span passes to its children, by span ID, including spans outside the conventions."""
 
 
 def read_spans(spans: Iterable[FinishedSpan], known: Mapping[str, Above] | None = None) -> SpansRead:
@@ -135,7 +135,7 @@ def read_spans(spans: Iterable[FinishedSpan], known: Mapping[str, Above] | None 
 
     Args:
         spans: finished spans of one trace, in any order.
-        known: what spans that were read earlier hand down, by span ID.
+        known: what spans that were read earlier pass to their children, by span ID.
     """
     by_id = {span.span_id: span for span in spans}
     found: dict[str, Invocation] = {}
@@ -154,14 +154,14 @@ def read_spans(spans: Iterable[FinishedSpan], known: Mapping[str, Above] | None 
 
 
 def below(run: Invocation) -> Above:
-    """What an invocation hands down to the spans beneath it."""
+    """What an invocation passes to the spans beneath it."""
     return Above(run.invocation_id, run.operation, run.workflow, run.agent, run.request_id, run.user, run.session)
 
 
 def _from_the_top(
     span: FinishedSpan, by_id: Mapping[str, FinishedSpan], done: Mapping[str, Above]
 ) -> Iterator[FinishedSpan]:
-    """The spans above one that are not read yet, the highest first, and then itself."""
+    """The unread ancestors of a span, the highest first, then the span itself."""
     chain: list[FinishedSpan] = []
     seen: set[str] = set()
     at: FinishedSpan | None = span

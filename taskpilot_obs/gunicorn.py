@@ -16,7 +16,7 @@ from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, compact
 if TYPE_CHECKING:
 
     class Config(Protocol):
-        """The part of gunicorn's configuration that counts here."""
+        """The part of gunicorn's configuration that the hooks read."""
 
         workers: int
 
@@ -36,7 +36,7 @@ logger = logging.getLogger("taskpilot_obs")
 
 
 def post_fork(server: Server, worker: Worker) -> None:
-    """Say once, at the start, when several workers keep their metrics apart. The fork itself needs no hook."""
+    """Warn once, at the start, if several workers keep separate metrics. The fork itself needs no hook."""
     if worker.age == 1 and server.cfg.workers > 1 and not os.environ.get(VARIABLE):
         logger.warning(
             "gunicorn runs %d workers, and each keeps its own metrics: a scrape sees one of them at random. "
@@ -47,8 +47,8 @@ def post_fork(server: Server, worker: Worker) -> None:
 
 
 def child_exit(server: Server, worker: Worker) -> None:  # noqa: ARG001  gunicorn calls it so
-    """Add the files of a worker that has ended up with those before; its gauges of runs in progress go."""
+    """Merge the metric files of a worker that has ended into those of earlier ones, without its gauges."""
     directory = os.environ.get(VARIABLE)
     if directory:
-        with guarded("gunicorn.child_exit"):  # the next scrape that can will do it
+        with guarded("gunicorn.child_exit"):  # the next scrape that takes the lock merges the files
             compact(Path(directory), worker.pid)

@@ -1,6 +1,6 @@
-"""The door for integrations, and for people with a framework of their own.
+"""The public interface for integrations and for custom frameworks.
 
-Everything here may be built upon: names are added in minor versions and removed or changed in major ones only.
+This module is stable: names are added in minor versions and removed or changed in major ones only.
 `docs/extending.md` shows each of them at work.
 
 **Where a framework calls you before and after the work**, start a run, make it current while the work runs, and end it
@@ -23,24 +23,24 @@ once::
 A run whose last reference goes before it has ended is recorded as `abandoned`. `fail` and `stop` on a run that has
 ended do nothing.
 
-**Where a framework tells you afterwards**, by spans or events, adopt what it did: `recorder.adopt(…)` and
-`recorder.adopt_llm(…)` take the parent, the time of the start and the span that exists already, and `stop`, `fail` and
-`end_as` the time of the end.
+**Where a framework reports work after the fact**, by spans or events, adopt it: `recorder.adopt(…)` and
+`recorder.adopt_llm(…)` take the parent, the start time and the existing span; `stop`, `fail` and `end_as` take the end
+time.
 
 **Where a client sends requests to models** (a provider's SDK), `call_model` and `call_model_async` do all of it around
 one function that sends: checks and budgets before, the record, streams to their end, and no second record where another
 layer records the call.
 
-**Where two layers see the same LLM call**, `recorder.add_llm_listener(…)` tells you of the calls that others record.
+**Where two layers see the same LLM call**, `recorder.add_llm_listener(…)` reports the calls that others record.
 
 **Where a framework keeps context by itself**, `add_current_resolver(find)` lets decorators and `track_*` blocks find
 the run that they belong to.
 
-**Where a framework raises what is no failure** (a hand-over, a pause for a human), `register_status(class_name,
-status)` says how runs end by it.
+**Where a framework raises exceptions that are not failures** (a hand-over, a pause for a human),
+`register_status(class_name, status)` declares the status of runs that they end.
 
-Failures of your adapter are not the application's: wrap its own work in `with guarded("my_framework",
-recorder.counters):`, which counts and logs an exception, and lets nothing through but what is addressed to the
+Failures of your adapter must not reach the application: wrap its own work in `with guarded("my_framework",
+recorder.counters):`, which counts and logs an exception, and re-raises only what is addressed to the
 application (`KeyboardInterrupt`, `CancelledError`).
 """
 

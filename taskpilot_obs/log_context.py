@@ -1,4 +1,4 @@
-"""The application's own log records, stamped with what ties them to audit records and spans."""
+"""Adds request and trace IDs to the application's log records, to match audit records and spans."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class LogContextFilter(logging.Filter):
     """Stamps records with `request_id`, `trace_id`, `span_id`, `workflow` and `agent`; lets every record pass.
 
     Add it to a handler (a logger's own filters do not see what its children log):
-    `handler.addFilter(LogContextFilter())`. Values that there are none of are empty text, so that a format string may
-    name them. What a record bears already under one of these names stays.
+    `handler.addFilter(LogContextFilter())`. Missing values are empty text, so that a format string may
+    name them. Attributes that a record already has are kept.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -1,7 +1,7 @@
 """The vocabulary of the library, as frozen values.
 
-Everything that crosses a layer is one of these named tuples: a caller's thread hands over what happened, the drainer
-freezes it into a `Record`, exporters read it. A named tuple is immutable, typed and costs a fifth of a frozen
+Layers exchange only these named tuples: the caller's thread hands over a run, the drainer freezes it into a
+`Record`, and exporters read it. A named tuple is immutable, typed and costs a fifth of a frozen
 dataclass to build, which matters at one or two a call.
 
 Units: seconds (`_s`), nanoseconds since the Unix epoch (`_unix_ns`), USD (`Decimal`), tokens, characters.
@@ -39,7 +39,7 @@ def plain_text(value: object) -> str:
     """An identifier or a name as text: numbers and UUIDs are written out, anything else is named by its type."""
     if isinstance(value, str):
         return value if type(value) is str else str.__str__(value)
-    from uuid import UUID  # whoever has one has imported it
+    from uuid import UUID  # a value of this type exists only if its module was imported
 
     return str(value) if type(value) in (int, UUID) else _name_of_type(value)
 
@@ -49,11 +49,11 @@ def _name_of_type(value: object) -> str:
 
 
 class _Words(StrEnum):
-    """One word of a few; any other is refused with those that are allowed."""
+    """A string enumeration; the error for any other value lists the allowed ones."""
 
     @classmethod
     def _missing_(cls, value: object) -> Never:
-        raise ValueError(f"{value!r} is no {cls.__name__}; allowed are {', '.join(cls)}")
+        raise ValueError(f"{value!r} is not a valid {cls.__name__}; allowed are {', '.join(cls)}")
 
 
 class Usage(NamedTuple):
@@ -91,14 +91,14 @@ class Usage(NamedTuple):
         """Return the usage that a provider's response states, or None where it states none. Never raises.
 
         Args:
-            response: what `taskpilot_obs.usage.read_response` takes.
-            provider: who answered, in any spelling; without it the shape is recognised.
+            response: any response that `taskpilot_obs.usage.read_response` takes.
+            provider: the provider, in any spelling; by default recognised by the shape of the response.
         """
         return _usage_readers[0](response, provider)
 
 
 _usage_readers: list[Callable[[object, str | None], Usage | None]] = []
-"""What `Usage.read` calls; `taskpilot_obs.usage` puts it here, so that records import no reader."""
+"""The function that `Usage.read` calls, installed by `taskpilot_obs.usage` so that records import no reader."""
 
 
 def install_usage_reader(read: Callable[[object, str | None], Usage | None]) -> None:
@@ -132,7 +132,7 @@ class Status(_Words):
 
 
 SUCCESS: Final = Status.SUCCESS
-"""For the hot path: a member of an enumeration takes as long to look up as a clock to read."""
+"""For the hot path, because looking up an enumeration's member takes as long as reading a clock."""
 GOOD = frozenset({SUCCESS})
 BAD = frozenset({Status.ERROR, Status.TIMEOUT, Status.BLOCKED})
 COUNTED = GOOD | BAD
@@ -142,7 +142,7 @@ _TOLERANCE = Decimal("0.01")
 
 
 class Pricing(_Words):
-    """What is known of an LLM call's cost."""
+    """How much is known about the cost of an LLM call."""
 
     PRICED = "priced"
     PARTIAL = "partial"
@@ -153,7 +153,7 @@ class Pricing(_Words):
 
 
 class Severity(_Words):
-    """How grave a policy violation is."""
+    """The severity of a policy violation."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -162,7 +162,7 @@ class Severity(_Words):
 
 
 class Verdict(_Words):
-    """What a policy says about a text or a tool call."""
+    """A policy's decision about a text or a tool call."""
 
     ALLOW = "allow"
     DENY = "deny"
@@ -170,7 +170,7 @@ class Verdict(_Words):
 
 
 class CheckResult(_Words):
-    """What came of one check; the first two of every check, the rest of guardrails and of checks that failed."""
+    """The result of one check: the first two for every check, the others for guardrails and failed checks."""
 
     PASSED = "passed"
     BLOCKED = "blocked"
@@ -207,7 +207,7 @@ class Rollup(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """What `request_context` sets: who asks, on whose behalf."""
+    """The values that `request_context` sets: request, user, session, tenant and so on."""
 
     request_id: str
     tenant: str | None = None
@@ -261,7 +261,7 @@ class Started(NamedTuple):
 
 
 class Invocation(NamedTuple):
-    """One finished operation: how it ended, all of its `Started` in the same order, and what only its end brought."""
+    """One finished operation: the fields of its `Started` in the same order, and those known only at its end."""
 
     status: Status
     duration_s: float
@@ -293,13 +293,13 @@ class Invocation(NamedTuple):
     output_text: str | None = None
     rollup: Rollup | None = None
     error_category: str | None = None
-    """For LLM calls, as all that follows: one of `semconv.ERROR_CATEGORIES`."""
+    """For LLM calls only, like all fields below: one of `semconv.ERROR_CATEGORIES`."""
     usage: Usage | None = None
     usage_inconsistent: bool = False
     cost: Decimal | None = None
-    """USD; None means that nobody knows."""
+    """USD; None means unknown."""
     cost_source: str | None = None
-    """`price_table`, `own_price`, `provider` (who stated it with the answer), `caller` or None."""
+    """`price_table`, `own_price`, `provider` (stated in the response), `caller` or None."""
     response_model: str | None = None
     streaming: bool = False
     cached: bool | None = None
@@ -312,11 +312,11 @@ class Invocation(NamedTuple):
     price_gap: str | None = None
     """Why the cost is known to be incomplete: one of `semconv.PRICE_GAPS`."""
     table_cost: Decimal | None = None
-    """What the price table makes of a call whose provider stated the cost, for comparison."""
+    """The cost by the price table of a call whose provider stated one, for comparison."""
     canonical_model: str | None = None
     """The one name of the model that was asked for, or else of the one that answered."""
     reservation_id: str | None = None
-    """What budgets reserved for the call, before it was made; it ends with this record."""
+    """The budget reservation made before the call; this record settles it."""
 
     @property
     def model(self) -> str | None:
@@ -325,7 +325,7 @@ class Invocation(NamedTuple):
 
     @property
     def pricing(self) -> Pricing | None:
-        """What is known of the cost; None for what is not an LLM call."""
+        """How much is known about the cost; None for operations other than LLM calls."""
         if self.operation not in LLM_OPERATIONS:
             return None
         if self.cached:
@@ -347,7 +347,7 @@ class Invocation(NamedTuple):
 
     @property
     def is_usage_missing(self) -> bool:
-        """Whether this is an LLM call that may have been billed, and whose usage nobody stated."""
+        """Whether this is an LLM call that may have been billed but whose usage is unknown."""
         return self._has_no_usage and self.pricing not in (None, Pricing.FREE)
 
     @property
@@ -385,7 +385,7 @@ class Decision(NamedTuple):
 
 
 class Feedback(NamedTuple):
-    """A user's word on one request. `revision` says that it replaces the opposite verdict given before."""
+    """A user's verdict on one request. With `revision` it replaces the opposite verdict given before."""
 
     request_id: str
     correct: bool
@@ -405,7 +405,7 @@ class AuditEvent(NamedTuple):
 
 
 class CacheSize(NamedTuple):
-    """How many entries a cache of the application's holds."""
+    """How many entries a cache of the application holds."""
 
     cache: str
     entries: int

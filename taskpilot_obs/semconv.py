@@ -15,7 +15,7 @@ from taskpilot_obs.records import CheckResult, Severity, Stage, Status, Verdict
 NONE: Final = "__none__"
 """A label without a value (an empty label vanishes from the exposition)."""
 OTHER: Final = "__other__"
-"""Where names beyond a label's bound are folded, so that sums over the label stay exact."""
+"""The value that replaces names beyond a label's bound, so that sums over the label stay exact."""
 
 
 class Label:
@@ -112,6 +112,7 @@ class DropReason:
     SHUTDOWN: Final = "shutdown"
 
 
+DROP_REASONS: Final = (DropReason.QUEUE_FULL, DropReason.EXPORT_FAILED, DropReason.SHUTDOWN)
 FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
     Label.STATUS: tuple(Status),
     Label.TOKEN_TYPE: TOKEN_TYPES,
@@ -123,9 +124,17 @@ FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
     Label.RESULT: tuple(CheckResult),
     Label.VERDICT: VERDICTS,
     Label.PERIOD: PERIODS,
-    Label.REASON: (DropReason.QUEUE_FULL, DropReason.EXPORT_FAILED, DropReason.SHUTDOWN, *PRICE_GAPS),
+    Label.REASON: (*DROP_REASONS, *PRICE_GAPS),
 }
 """The values of each label that is bounded by nature."""
+
+
+def fixed_values(family: str, label: str) -> tuple[str, ...]:
+    """The values of a label that is bounded by nature, in one family: each has reasons of its own."""
+    if label == Label.REASON:
+        return PRICE_GAPS if family == LLM_PARTIALLY_PRICED.name else DROP_REASONS
+    return FIXED_VALUES.get(label, ())
+
 
 RUN_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Agents, LLM calls and tools, in seconds. 2 and 5 are bounds because the alerts ask about them."""
@@ -293,7 +302,7 @@ LLM_CACHE_HITS = _counter(
 LLM_CACHE_MISSES = _counter(
     "llm_cache_misses_total", "LLM calls that the application's own cache could not answer.", Label.AGENT, Label.MODEL
 )
-LLM_CACHE_SIZE = _gauge("llm_cache_size", "Entries in a cache of the application's.", Label.CACHE)
+LLM_CACHE_SIZE = _gauge("llm_cache_size", "Entries in a cache of the application.", Label.CACHE)
 
 POLICY_VIOLATIONS = _counter(
     "policy_violations_total",
@@ -507,7 +516,7 @@ class Field:
     LOGGER: Final = "logger"
     EXCEPTION: Final = "exception"
     ATTRIBUTES: Final = "attributes"
-    """A user's own attributes: one object under this key, so that no attribute can pass for a field of ours."""
+    """A user's own attributes: one object under this key, so that none can be mistaken for a field of the library."""
     SEQ: Final = "seq"
     PREV_HASH: Final = "prev_hash"
     HASH: Final = "hash"

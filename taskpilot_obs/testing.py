@@ -1,4 +1,4 @@
-"""What users need to test their own instrumented code.
+"""Helpers for testing instrumented code.
 
 with capture_invocations() as seen:
     handle("create a task")
@@ -29,7 +29,7 @@ _numbers = count(1)
 
 
 class Captured(Sequence[R]):
-    """Records as they come; reading drains first, so that everything recorded so far is there."""
+    """Captured records; reading drains the pipeline first, so that everything recorded so far is included."""
 
     def __init__(self, kind: type[R], drain: Callable[[], None]) -> None:
         self._kind = kind
@@ -37,7 +37,7 @@ class Captured(Sequence[R]):
         self._records: list[R] = []
 
     def export(self, batch: Sequence[Record], /) -> None:
-        """Keep those of the kind that is wanted."""
+        """Keep the records of the wanted kind."""
         self._records.extend(record for record in batch if isinstance(record, self._kind))
 
     @overload
@@ -59,7 +59,7 @@ def capture_records(kind: type[R], recorder: Recorder | None = None) -> Iterator
 
     Args:
         kind: the record class.
-        recorder: whose; the default recorder when left out.
+        recorder: the recorder to observe; by default the default recorder.
     """
     used = recorder or get_recorder()
     captured = Captured(kind, used.drain)
@@ -83,10 +83,10 @@ def capture_invocations(recorder: Recorder | None = None) -> Iterator[Captured[I
 def fresh_recorder(*, clock: Clock | None = None, **options: Unpack[Options]) -> Iterator[Recorder]:
     """Give the default recorder fresh parts for a block: no counts, no window, a Prometheus registry of its own.
 
-    Decorated functions record into them; afterwards the parts before are back, untouched. Options as for `configure`.
+    Decorated functions record into them; afterwards the previous parts are restored. Options as for `configure`.
 
     Args:
-        clock: a `FixedClock`, say.
+        clock: for example a `FixedClock`.
         options: see `Settings`.
     """
     recorder = get_recorder()
@@ -106,7 +106,7 @@ def fresh_recorder(*, clock: Clock | None = None, **options: Unpack[Options]) ->
 
 
 class FixedClock(Clock):
-    """A clock that stands still until it is told to go on.
+    """A clock that stands still until `advance` is called.
 
     Args:
         unix_ns: the wall-clock time at which it stands, in nanoseconds since the epoch.
@@ -122,8 +122,8 @@ class FixedClock(Clock):
         return self._time
 
     def refresh(self) -> None:
-        """Nothing to renew."""
+        """Do nothing: a fixed clock has no anchor to renew."""
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Move the clock forward by `seconds`."""
         self._time += int(seconds * 1e9)

@@ -21,6 +21,19 @@ from _recorded import Exchange
 _STREAM = "text/event-stream"
 
 
+def exchange(said: Any) -> Exchange:
+    """A body, or the events of a stream, as recorded exchanges are kept."""
+    streaming = isinstance(said, list)
+    events = [f"event: {one.get('type', 'x')}\ndata: {json.dumps(one)}\n\n" for one in said] if streaming else []
+    return {
+        "status": 200,
+        "mode": "sse" if streaming else "json",
+        "response_content_type": None if streaming else "application/json",
+        "response_body": "".join(events) if streaming else json.dumps(said),
+        "response_body_b64": None,
+    }
+
+
 class ReplayServer:
     """Serves while its block lasts.
 

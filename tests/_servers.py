@@ -25,6 +25,16 @@ STOP_WITHIN_S = 20.0
 PROMETHEUS_BINARIES = ("prometheus",)
 ALERTMANAGER_BINARIES = ("prometheus-alertmanager", "alertmanager")
 _PORT_TRIES = 3
+SHIPPED = Path(__file__).parents[1] / "observability" / "prometheus" / "rules"
+
+
+def shipped_rules(folder: Path) -> Path:
+    """The shipped recording rules, evaluated every two seconds instead of once a minute."""
+    for rules in sorted(SHIPPED.glob("*/recording.yml")):
+        text = rules.read_text(encoding="utf-8")
+        assert "interval: 1m" in text
+        (folder / f"{rules.parent.name}.yml").write_text(text.replace("interval: 1m", "interval: 2s"), encoding="utf-8")
+    return folder
 
 
 def require_binary(*names: str) -> str:

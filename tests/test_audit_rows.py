@@ -300,16 +300,13 @@ def test_threads_that_share_the_lines_of_a_log() -> None:
 
 
 def test_caches_are_bounded() -> None:
-    """Ten thousand names or shapes do not grow the memory of a layout without bound."""
+    """Ten thousand names do not grow the memory of a layout without bound."""
     layout = Layout(lambda key: {"level": key[0]}, ("a", "b"))
     for number in range(10_000):
-        layout.text((str(number),), 0, (None, "b"))
+        layout.text((str(number),), 0, (None,) * 8, (None, "b"))
     assert len(layout._texts) <= 4_096
-    layout.text(("x" * 10_000,), 0, (None, "b"))
+    layout.text(("x" * 10_000,), 0, (None,) * 8, (None, "b"))
     assert ("x" * 10_000,) not in layout._texts
-    for number in range(5_000):
-        layout.text(("x",), 0, (type(f"Text{number}", (str,), {})("a"), "b"))
-    assert len(layout._plans) <= 4_096
 
 
 @given(st.integers(min_value=0, max_value=4_102_444_800 * 10**9))

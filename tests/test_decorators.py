@@ -534,8 +534,8 @@ def test_observe_llm_reads_a_stream(seen: Captured[Invocation]) -> None:
 
 
 def test_observe_llm_refuses_other_operations() -> None:
-    """An operation that is no LLM call is refused when the function is decorated."""
-    with pytest.raises(ValueError, match="is no LLM call"):
+    """An operation other than an LLM call is refused when the function is decorated."""
+    with pytest.raises(ValueError, match="is not an LLM call"):
         observe_llm(operation="execute_tool")
 
 

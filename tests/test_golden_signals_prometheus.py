@@ -14,7 +14,7 @@ from urllib.parse import unquote, unquote_plus
 import pytest
 import typer
 from _http import Reply, answering
-from _servers import prometheus_server, require_binary
+from _servers import prometheus_server, require_binary, shipped_rules
 from typer.testing import CliRunner
 
 from taskpilot_obs import golden_signals
@@ -32,19 +32,9 @@ from taskpilot_obs.semconv import WORKFLOW_BUCKETS
 
 STEP_S = 15
 HISTORY_S = 3 * 3600
-SHIPPED = Path(__file__).parents[1] / "observability" / "prometheus" / "rules"
 RECORDED = "job:llm_cost_usd:increase2h"
 SCOPE = Scope("", ("job",))
 SECRET = "s3cret"  # noqa: S105  a made-up one
-
-
-def shipped_rules(folder: Path) -> Path:
-    """The shipped recording rules, evaluated every two seconds instead of once a minute."""
-    for rules in sorted(SHIPPED.glob("*/recording.yml")):
-        text = rules.read_text(encoding="utf-8")
-        assert "interval: 1m" in text
-        (folder / f"{rules.parent.name}.yml").write_text(text.replace("interval: 1m", "interval: 2s"), encoding="utf-8")
-    return folder
 
 
 SHIPPED_RECORDS = {

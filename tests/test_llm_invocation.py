@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -302,3 +303,13 @@ def test_usage_that_does_not_tell_the_cost(seen: Captured[Invocation]) -> None:
     unpriced, priced = seen
     assert (unpriced.usage, unpriced.cost, unpriced.is_unpriced) == (priced.usage, None, True)
     assert priced.cost == Decimal("0.000875")
+
+
+def test_embeddings_whose_usage_is_a_total_alone(seen: Captured[Invocation]) -> None:
+    """All tokens of an embeddings call are input, so `total_tokens` alone is enough for it."""
+    for usage in ({"total_tokens": 12}, SimpleNamespace(total_tokens=12)):
+        with track_llm(model="text-embedding-3-small", operation=Operation.EMBEDDINGS) as call:
+            call.record_usage(usage)
+    with track_llm(model="gpt-4o-mini") as call:
+        call.record_usage({"total_tokens": 12})
+    assert [run.usage for run in seen] == [Usage(12, 0), Usage(12, 0), None]

@@ -95,7 +95,7 @@ def test_start_refuses_what_it_cannot_begin(recorder: Recorder) -> None:
         recorder.start("dance", "x")
     with pytest.raises(ValueError, match="start_llm"):
         recorder.start("chat", "x")
-    with pytest.raises(ValueError, match="is no LLM call"):
+    with pytest.raises(ValueError, match="is not an LLM call"):
         recorder.start_llm(model="m", operation="invoke_agent")
 
 
@@ -317,7 +317,7 @@ def test_words_outside_of_the_vocabulary_are_refused() -> None:
         record_guardrail_block("g", stage="middle")
     with pytest.raises(ValueError, match="perhaps"):
         record_decision("p", "perhaps")
-    with pytest.raises(ValueError, match="'great' is no Status; allowed are success, error, timeout"):
+    with pytest.raises(ValueError, match="'great' is not a valid Status; allowed are success, error, timeout"):
         record_llm_call(model="m", status="great")
 
 

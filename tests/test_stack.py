@@ -310,7 +310,8 @@ def test_grafana_prometheus_and_the_rules_agree_on_paths_and_intervals() -> None
         assert list((STACK / "prometheus").glob(path)), pattern
     assert mounts["/etc/prometheus/targets"] == "./prometheus/targets-compose"
     assert _targets(config["alerting"]["alertmanagers"]) == ["alertmanager:9093"]
-    (application,) = _targets(config["scrape_configs"])
+    found = {each["job_name"]: each for each in config["scrape_configs"]}
+    (application,) = _targets([found["taskpilot"]])
     host, _ = application.split(":")
     assert f"{host}:host-gateway" in SERVICES["prometheus"]["extra_hosts"]
 

@@ -33,8 +33,10 @@ from taskpilot_obs import (
 )
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs._recording.spans import installed_provider
+from taskpilot_obs.exceptions import PolicyViolationError
 from taskpilot_obs.records import Decision as DecisionRecord
 from taskpilot_obs.records import Invocation, Status
+from taskpilot_obs.safety import DenyWords, Subject
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
 
@@ -187,6 +189,39 @@ def test_errors_on_spans_tell_the_type_and_nothing_else(traced: Recorder, export
     assert attributes(span)[Attr.ERROR_TYPE] == "ValueError"
     assert [event.name for event in span.events] == ["exception"]
     assert "secret" not in span.to_json()
+
+
+def test_decisions_are_events_of_the_run_that_they_are_about(traced: Recorder, exporter: InMemorySpanExporter) -> None:
+    """Violations and what guardrails decide are events of the run's span; a policy that allows is none."""
+
+    def short(subject: Subject) -> bool:
+        return len(subject.text) < 10
+
+    policies = [DenyWords(["bomb"]), DenyWords(["quiet"], name="other")]
+
+    @observe_agent("monitored", policies=policies, guardrails=[short], mode="monitor")
+    def monitored(question: str) -> str:
+        return question
+
+    @observe_agent("enforced", policies=policies, mode="enforce")
+    def enforced(question: str) -> str:
+        return question
+
+    monitored("a bomb")
+    with pytest.raises(PolicyViolationError):
+        enforced("a bomb")
+    spans = by_name(exporter)
+    keys = [f"taskpilot.decision.{name}" for name in ("kind", "name", "verdict", "result", "stage")]
+
+    def decisions(name: str) -> list[list[object]]:
+        events = spans[name].events
+        return [[(event.attributes or {})[key] for key in keys] for event in events if event.name == Attr.DECISION]
+
+    assert decisions("invoke_agent monitored") == [
+        ["policy", "deny_words", "deny", "would_block", "input"],
+        ["guardrail", "short", "allow", "passed", "input"],
+    ]
+    assert decisions("invoke_agent enforced") == [["policy", "deny_words", "deny", "blocked", "input"]]
 
 
 def test_messages_come_redacted_when_capture_is_on(provider: TracerProvider, exporter: InMemorySpanExporter) -> None:

@@ -54,11 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sampling.add_argument("file", type=Path)
     sampling.add_argument("--end", type=int, required=True, help="Unix time of the last sample")
     sampling.add_argument("--hours", type=float, default=3)
+    sampling.add_argument("--job", default=sample.JOB)
+    sampling.add_argument("--pace", type=float, default=1, help="part of the usual traffic")
     given = parser.parse_args(arguments)
     if given.command == "build":
         build(given.out)
     else:
-        sample.write(given.file, end=given.end, hours=given.hours)
+        sample.write(given.file, end=given.end, hours=given.hours, job=given.job, pace=given.pace)
 
 
 if __name__ == "__main__":

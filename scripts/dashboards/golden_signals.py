@@ -92,7 +92,7 @@ _SIGNALS: tuple[Panel, ...] = (
         steps=common.SUCCESS_RATE_STEPS,
         below="taskpilot-agents",
         no_value=_NO_RUNS,
-        width=5,
+        width=4,
         height=5,
     ),
     stat(
@@ -104,7 +104,7 @@ _SIGNALS: tuple[Panel, ...] = (
         steps=common.P95_STEPS,
         below="taskpilot-agents",
         no_value=_NO_RUNS,
-        width=5,
+        width=4,
         height=5,
     ),
     stat(
@@ -118,7 +118,7 @@ _SIGNALS: tuple[Panel, ...] = (
         steps=common.COST_STEPS,
         below="taskpilot-llm",
         no_value="No successful run, or no price",
-        width=5,
+        width=6,
         height=5,
     ),
     stat(
@@ -130,7 +130,7 @@ _SIGNALS: tuple[Panel, ...] = (
         decimals=1,
         steps=common.CORRECTNESS_STEPS,
         no_value="No feedback in this time range",
-        width=5,
+        width=6,
         height=5,
     ),
     stat(
@@ -155,7 +155,7 @@ _EVIDENCE: tuple[Panel, ...] = (
         whole(events(_COUNTED)),
         unit=COUNT,
         no_value="No runs",
-        width=5,
+        width=4,
         height=3,
     ),
     stat(
@@ -164,7 +164,7 @@ _EVIDENCE: tuple[Panel, ...] = (
         whole(events(_select(semconv.WORKFLOW_DURATION, "_count"))),
         unit=COUNT,
         no_value="No runs",
-        width=5,
+        width=4,
         height=3,
     ),
     stat(
@@ -173,7 +173,7 @@ _EVIDENCE: tuple[Panel, ...] = (
         whole(events(_ALL_WORKFLOWS(semconv.WORKFLOW_RUNS, status=Status.SUCCESS))),
         unit=COUNT,
         no_value="No runs",
-        width=5,
+        width=6,
         height=3,
     ),
     stat(
@@ -182,7 +182,7 @@ _EVIDENCE: tuple[Panel, ...] = (
         whole(_all_verdicts()),
         unit=COUNT,
         no_value="No feedback",
-        width=5,
+        width=6,
         height=3,
     ),
     stat(
@@ -257,7 +257,7 @@ _WHAT_IS_WRONG: tuple[Panel, ...] = (
         hide=("__name__", "alertstate", "instance", "signal"),
         first="severity",
         no_value="No alert is firing (if the rules are loaded)",
-        width=11,
+        width=12,
     ),
     stats(
         "Error budget left, 30 days",
@@ -270,7 +270,7 @@ _WHAT_IS_WRONG: tuple[Panel, ...] = (
         steps=((None, "red"), (0, "orange"), (0.25, "green")),
         no_value=_NO_RULES,
         width=4,
-        height=8,
+        height=9,
     ),
     lines(
         "Burn rate of the error budget (all workflows)",
@@ -284,7 +284,7 @@ _WHAT_IS_WRONG: tuple[Panel, ...] = (
         unit=PLAIN,
         steps=((None, "green"), (1, "orange"), (14.4, "red")),
         no_value=_NO_RULES,
-        width=9,
+        width=8,
     ),
 )
 

@@ -15,7 +15,6 @@ from scripts.dashboards.panels import (
     bars,
     lines,
     never,
-    pie,
     stat,
 )
 from scripts.dashboards.promql import (
@@ -102,6 +101,7 @@ _NOW: tuple[Panel, ...] = (
         total(_select(semconv.LLM_ACTIVE)),
         unit=COUNT,
         no_value="No LLM call yet",
+        width=5,
     ),
     stat(
         "Unpriced share",
@@ -112,6 +112,7 @@ _NOW: tuple[Panel, ...] = (
         decimals=1,
         steps=at_most(1, 5),
         no_value=_NO_CALLS,
+        width=5,
     ),
     stat(
         "Retries per 100 calls",
@@ -121,6 +122,7 @@ _NOW: tuple[Panel, ...] = (
         decimals=1,
         steps=((None, "green"), (10, "orange")),
         no_value=_NO_CALLS,
+        width=5,
     ),
     stat(
         "Input read from the prompt cache",
@@ -130,6 +132,7 @@ _NOW: tuple[Panel, ...] = (
         unit=PERCENT,
         decimals=1,
         no_value="No usage stated in this time range",
+        width=5,
     ),
     stat(
         "Price mismatches",
@@ -139,6 +142,7 @@ _NOW: tuple[Panel, ...] = (
         unit=COUNT,
         steps=never(),
         no_value="None recorded",
+        width=4,
     ),
 )
 
@@ -304,11 +308,11 @@ _MONEY: tuple[Panel, ...] = (
         width=12,
         no_value="No priced call in this time range",
     ),
-    pie(
+    bars(
         "Cost by team",
         "The team is what stands before the first dot of an agent's name: research.planner belongs to research. "
         "An agent without a dot is a team of its own.",
-        Query(f"sum by (team) ({_TEAM_COST})", "{{team}}", instant=True),
+        Query(f"sort_desc(sum by (team) ({_TEAM_COST}))", "{{team}}", instant=True),
         unit=USD,
         width=12,
         no_value="No priced call in this time range",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scripts.dashboards.model import GRID_COLUMNS, Json, Panel, Query, Step, closer
-from taskpilot_obs.semconv import FIXED_VALUES, Label
+from taskpilot_obs.semconv import Label
 
 USD = "currencyUSD"
 SECONDS = "s"
@@ -18,6 +18,10 @@ PER_MINUTE = "cpm"
 PLAIN = "none"
 
 Steps = tuple[Step, ...]
+
+LINES_HEIGHT = 9
+FEW_LINES = 3
+"""How many names a legend below the lines has room for."""
 
 _LAST: Json = {"calcs": ["lastNotNull"], "fields": "", "values": False}
 
@@ -95,7 +99,7 @@ def stats(  # noqa: PLR0913 - as above
             "graphMode": "none",
             "justifyMode": "center",
             "reduceOptions": _LAST,
-            "textMode": "value_and_name" if len(queries) > 1 else "value",
+            "textMode": "value_and_name" if len(queries) > 1 or queries[0].legend else "value",
         },
     )
 
@@ -108,15 +112,15 @@ def lines(  # noqa: PLR0913 - as above
     no_value: str,
     steps: Steps = (),
     stacked: bool = False,
-    width: int = 8,
+    width: int = GRID_COLUMNS // 2,
     bounds: tuple[float | None, float | None] = (0, None),
     below: str = "",
 ) -> Panel:
     """Lines over time; thresholds are drawn as dashed lines, `bounds` are those of the axis.
 
-    Where names are open-ended (agents, models, tools), the legend stands at the side and has room for a dozen.
+    The legend stands at the side, where it has room for a dozen names, unless there are only a few.
     """
-    many = any(_open_ended(query) for query in queries)
+    few = len(queries) <= FEW_LINES and not any(_PLACEHOLDER.search(query.legend) for query in queries)
     custom: Json = {
         "drawStyle": "line",
         "fillOpacity": 40 if stacked else 8,
@@ -133,8 +137,8 @@ def lines(  # noqa: PLR0913 - as above
         queries,
         unit,
         no_value,
-        width=max(width, GRID_COLUMNS // 2) if many else width,
-        height=9,
+        width=width,
+        height=LINES_HEIGHT,
         steps=steps,
         bounds=bounds,
         custom=custom,
@@ -144,7 +148,7 @@ def lines(  # noqa: PLR0913 - as above
             "legend": {
                 "calcs": ["lastNotNull", "max"],
                 "displayMode": "table",
-                "placement": "right" if many else "bottom",
+                "placement": "bottom" if few else "right",
                 "showLegend": True,
                 "sortBy": "Last *",
                 "sortDesc": True,
@@ -155,8 +159,6 @@ def lines(  # noqa: PLR0913 - as above
 
 
 _PLACEHOLDER = re.compile(r"{{(\w+)}}")
-_FEW = (*FIXED_VALUES, Label.BUDGET, Label.EXPORTER, Label.PROVIDER, "job")
-"""Labels with few values."""
 _MEANINGS: dict[str, dict[str, str]] = {
     Label.STATUS: {
         "success": "green",
@@ -180,10 +182,6 @@ _MEANINGS: dict[str, dict[str, str]] = {
 """Colours that mean the same on every panel."""
 
 
-def _open_ended(query: Query) -> bool:
-    return any(label not in _FEW for label in _PLACEHOLDER.findall(query.legend))
-
-
 def _meanings(queries: tuple[Query, ...]) -> Iterator[Json]:
     """A fixed colour for each value of a label that has a meaning, where a line is named by that label alone."""
     for query in queries:
@@ -203,7 +201,7 @@ def bars(title: str, description: str, query: Query, *, unit: str, no_value: str
         unit,
         no_value,
         width=width,
-        height=9,
+        height=LINES_HEIGHT,
         decimals=2,
         bounds=(0, None),
         options={
@@ -218,33 +216,7 @@ def bars(title: str, description: str, query: Query, *, unit: str, no_value: str
     )
 
 
-def pie(title: str, description: str, query: Query, *, unit: str, no_value: str, width: int = 8) -> Panel:
-    """Shares of a whole over the time range."""
-    return Panel(
-        "piechart",
-        title,
-        description,
-        (query,),
-        unit,
-        no_value,
-        width=width,
-        height=9,
-        options={
-            "displayLabels": ["name", "percent"],
-            "legend": {
-                "displayMode": "table",
-                "placement": "right",
-                "showLegend": True,
-                "values": ["value", "percent"],
-            },
-            "pieType": "donut",
-            "reduceOptions": _LAST,
-            "tooltip": {"mode": "single", "sort": "none"},
-        },
-    )
-
-
-def heatmap(title: str, description: str, expr: str, *, no_value: str, width: int = 8) -> Panel:
+def heatmap(title: str, description: str, expr: str, *, no_value: str, width: int = GRID_COLUMNS // 2) -> Panel:
     """How a duration is distributed over time, with exemplars that lead to traces."""
     return Panel(
         "heatmap",
@@ -254,7 +226,7 @@ def heatmap(title: str, description: str, expr: str, *, no_value: str, width: in
         SECONDS,
         no_value,
         width=width,
-        height=9,
+        height=LINES_HEIGHT,
         options={
             "calculate": False,
             "cellGap": 1,
@@ -363,9 +335,10 @@ def label_table(
         PLAIN,
         no_value,
         width=width,
+        height=LINES_HEIGHT,
         custom={"align": "auto", "filterable": True},
         options={"cellHeight": "sm", "showHeader": True, "sortBy": [{"desc": False, "displayName": first}]},
-        overrides=(_EMPTY_STAYS_EMPTY, _SEVERITY_COLOURS),
+        overrides=(_EMPTY_STAYS_EMPTY, _SEVERITY_COLOURS, _WIDE_NAMES),
         transformations=(
             {
                 "id": "organize",
@@ -375,6 +348,10 @@ def label_table(
     )
 
 
+_WIDE_NAMES: Json = {
+    "matcher": {"id": "byName", "options": "alertname"},
+    "properties": [{"id": "custom.width", "value": 260}],
+}
 _SEVERITY_COLOURS: Json = {
     "matcher": {"id": "byName", "options": "severity"},
     "properties": [
@@ -388,5 +365,6 @@ _SEVERITY_COLOURS: Json = {
             ],
         },
         {"id": "custom.cellOptions", "value": {"type": "color-background"}},
+        {"id": "custom.width", "value": 80},
     ],
 }

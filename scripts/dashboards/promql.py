@@ -61,7 +61,7 @@ def events(series: str, window: str = RANGE, by: str = "") -> str:
 
     A series that is born at 1 has `increase` 0, so what it was born with is added where its target was scraped before
     the window and did not have it, or where its process began within the window. What an older process counted before
-    its scraping began is no event of this window. The recording rules count in the same way.
+    its scraping began happened earlier and does not count. The recording rules count in the same way.
     """
     started = f"{START_TIME.name}{{{TARGET_FILTER}}}"
     known = f"({started} offset {window} or max_over_time({started}[{window}]) >= time() - {_SECONDS[window]})"

@@ -19,13 +19,14 @@ from typing import NamedTuple
 from scripts.dashboards import story
 from scripts.dashboards.story import Child
 from taskpilot_obs.rules.evidence import FIRST_SEEN
-from taskpilot_obs.semconv import INFO, METRICS, START_TIME, Kind, Metric
+from taskpilot_obs.semconv import BUDGET_RESETS, INFO, METRICS, START_TIME, Kind, Metric
 
 STEP_S = 30
 DEPLOYED_BEFORE_END_S = 55 * 60
 STORM_BEFORE_END_S = 50 * 60
 RAMP_S = 300
 SIGMA = 0.55
+DAY_S = 86_400
 KNOWN_DAYS = 40
 JOB = "taskpilot"
 INSTANCES = {"app-1:8000": 0.55, "app-2:8000": 0.45}
@@ -44,21 +45,25 @@ class Moment(NamedTuple):
     started: int
 
 
-def write(path: Path, *, end: int, hours: float) -> None:
-    """Write all samples up to the Unix time `end`."""
-    moments = _moments(end, hours)
+def write(path: Path, *, end: int, hours: float, job: str = JOB, pace: float = 1) -> None:
+    """Write all samples up to the Unix time `end`, of a service with this name and this part of the usual traffic."""
+    own = f'job="{job}"'
     with path.open("w", encoding="utf-8") as out:
-        for metric in METRICS:
-            out.writelines(_family(metric, moments))
-        for name, value in _SCRAPE.items():
-            out.write(f"# TYPE {name} gauge\n")
-            out.writelines(_by_instance(name, moments, value))
-        out.writelines(_first_seen(moments))
-        out.writelines(_alerts(moments))
-        out.write("# EOF\n")
+        out.writelines(line.replace(f'job="{JOB}"', own) for line in _lines(_moments(end, hours, pace)))
 
 
-def _moments(end: int, hours: float) -> list[Moment]:
+def _lines(moments: list[Moment]) -> Iterator[str]:
+    for metric in METRICS:
+        yield from _family(metric, moments)
+    for name, value in _SCRAPE.items():
+        yield f"# TYPE {name} gauge\n"
+        yield from _by_instance(name, moments, value)
+    yield from _first_seen(moments)
+    yield from _alerts(moments)
+    yield "# EOF\n"
+
+
+def _moments(end: int, hours: float, pace: float) -> list[Moment]:
     noise = random.Random(7)  # noqa: S311 - the same data every time
     start = end - int(hours * 3600)
     deployed = end - DEPLOYED_BEFORE_END_S
@@ -68,7 +73,7 @@ def _moments(end: int, hours: float) -> list[Moment]:
         if deployed <= now < deployed + STEP_S:
             calm = stormy = 0.0
         storm = min(1.0, max(0.0, (now - (end - STORM_BEFORE_END_S)) / RAMP_S))
-        traffic = noise.uniform(0.75, 1.25) * STEP_S / 60
+        traffic = pace * noise.uniform(0.75, 1.25) * STEP_S / 60
         calm, stormy = calm + traffic * (1 - storm), stormy + traffic * storm
         new = now >= deployed
         moments.append(Moment(now, calm, stormy, storm, VERSIONS[new], deployed if new else start))
@@ -105,7 +110,12 @@ def _counter(metric: Metric, labels: str, child: Child, part: float, moments: li
 
 def _gauge(metric: Metric, labels: str, child: Child, part: float, moments: list[Moment]) -> Iterator[str]:
     for moment in moments:
-        value = part * (child.calm + (child.storm - child.calm) * moment.storm)
+        if metric == BUDGET_RESETS:
+            yield f"{metric.name}{{{labels}}} {moment.time - moment.time % DAY_S + DAY_S} {moment.time}\n"
+            continue
+        # Replicas share a budget: each states the whole of it.
+        own = 1 if metric.name.startswith("llm_budget_") else part
+        value = own * (child.calm + (child.storm - child.calm) * moment.storm)
         shown = f"{value:.4f}" if child.is_money else f"{value:.0f}"
         yield f"{metric.name}{{{labels}}} {shown} {moment.time}\n"
 
@@ -163,7 +173,7 @@ def _by_instance(name: str, moments: list[Moment], value: Callable[[Moment], flo
 
 def _first_seen(moments: list[Moment]) -> Iterator[str]:
     """The rule that reads its own last result: a service that the rules have known for longer than any window."""
-    known = moments[0].time - KNOWN_DAYS * 86_400
+    known = moments[0].time - KNOWN_DAYS * DAY_S
     yield f"# TYPE {FIRST_SEEN} gauge\n"
     yield from (f'{FIRST_SEEN}{{job="{JOB}"}} {known} {moment.time}\n' for moment in moments)
 

@@ -1,4 +1,4 @@
-"""`track_workflow`, `track_agent`, `track_tool`, `track_llm`: the same as the decorators, for a block of code."""
+"""`track_workflow`, `track_agent`, `track_tool`, `track_llm`: the decorators' counterparts for a block of code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ I_co = TypeVar("I_co", bound=ActiveInvocation, covariant=True)
 class Tracked(Generic[I_co]):
     """A context manager, `with` and `async with`, that yields the running invocation and ends it.
 
-    An exception of the block ends it with the status that the exception stands for, and goes on.
+    An exception of the block decides the run's status and is re-raised.
     """
 
     __slots__ = ("_callsite", "_new", "_runs", "_stated")
@@ -35,7 +35,7 @@ class Tracked(Generic[I_co]):
         self._callsite = callsite
         self._stated = stated
         self._runs: list[I_co] = []
-        """Those in progress: a block may be entered again, in a loop, within itself, in other threads and tasks."""
+        """Runs in progress. A block may be entered repeatedly: in a loop, recursively, in other threads and tasks."""
 
     def _begin(self) -> I_co:
         callsite, new = self._callsite, self._new
@@ -48,11 +48,11 @@ class Tracked(Generic[I_co]):
         return run
 
     def _end(self) -> I_co:
-        """The run whose block ends: the one that is current here, if it is one of these."""
+        """The run whose block ends: the current run, if it belongs to this block."""
         runs, here = self._runs, cast("I_co", current_running.get())
         try:
             runs.remove(here)
-        except ValueError:  # left in another context than it was entered in, or nothing is recorded
+        except ValueError:  # exited in another context than it was entered in, or recording is off
             return runs.pop()
         return here
 
@@ -156,7 +156,7 @@ def track_llm(
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
 ) -> Tracked[LlmInvocation]:
-    """Record a block of code as an LLM call; say on what it yields what came of it.
+    """Record a block of code as an LLM call; report its outcome on the run that it yields.
 
     `record_response(response)` or `record_usage(input_tokens=…, output_tokens=…)`, `stream(events)`, `set_cached(…)`,
     `set_cost(…)`, `first_token()`, `retry()`.
@@ -166,13 +166,13 @@ def track_llm(
         provider: who serves it; inferred from the model when left out.
         operation: `chat` or `embeddings`.
         input_tokens: how long the prompt is, for budgets that reserve before the call.
-        max_output_tokens: the longest answer that is asked for, likewise; by default what the budget assumes.
+        max_output_tokens: the longest answer asked for, also for budgets; by default what the budget assumes.
         recorder: where to record; the default recorder when left out.
         attributes: for span and audit log.
         expected: as for `track_workflow`.
 
     Raises:
-        ValueError: the operation is no LLM call.
+        ValueError: the operation is not an LLM call.
     """
     used = recorder or get_recorder()
     shared = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)

@@ -35,7 +35,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Decorator(Protocol):
-    """What `observe_agent("Name")` returns: it gives back a function of the same type."""
+    """What `observe_agent("Name")` returns: a decorator that keeps the function's type."""
 
     def __call__(self, function: F, /) -> F:
         """Instrument the function."""
@@ -49,7 +49,7 @@ class Assigning(Protocol):
 
 
 class RunFactory(NamedTuple):
-    """What makes the runs of a function: where they begin, and which kind they are."""
+    """Makes the runs of a function from its callsite and their kind."""
 
     callsite: Callsite
     new: Callable[[Any, ActiveInvocation | None], ActiveInvocation]
@@ -83,7 +83,7 @@ def observe_workflow(
 
     Works bare and with arguments, on functions, coroutine functions, generators, async generators, methods,
     classmethods, staticmethods, partials and callable objects. What it returns has the kind, the signature and the type
-    of what it was given.
+    of the function.
 
     Args:
         target: the function (when bare), or the workflow's name; by default the function's own.
@@ -99,8 +99,8 @@ def observe_workflow(
     Raises:
         TypeError: what is decorated is a class, or not callable, or its checks cannot do their work on it: an
             asynchronous check on a synchronous function, an enforced check of the output of a stream without `buffer`;
-            or the attributes are no mapping.
-        ConfigurationError: something is no check, or an option is wrong.
+            or the attributes are not a mapping.
+        ConfigurationError: something is not a check, or an option is wrong.
     """
     return _observe(
         Operation.WORKFLOW,
@@ -213,8 +213,8 @@ def observe_llm(
 
     Raises:
         TypeError: as for `observe_workflow`.
-        ValueError: the operation is no LLM call.
-        ConfigurationError: something is no check, or an option is wrong.
+        ValueError: the operation is not an LLM call.
+        ConfigurationError: something is not a check, or an option is wrong.
     """
     if isinstance(target, str):
         target, model = None, model or target
@@ -238,7 +238,7 @@ def observe_llm(
 
 
 def _finding(callsite: LlmCallsite, argument: ModelArgument, attributes: Mapping[str, object] | None) -> LlmCallsite:
-    """The place of a function that takes its model as an argument."""
+    """The callsite of a function that takes its model as an argument."""
     provider = callsite.provider or infer_provider(argument.default)
     own = LlmCallsite(callsite.runtime, callsite.operation, argument.default, provider, attributes or {})
     own.find_model, own.expected = argument.find, callsite.expected
@@ -279,7 +279,7 @@ def _require_mapping(attributes: object) -> None:
 
 
 def _scoped(budget: Budget, operation: Operation, name: str) -> Budget:
-    """The budget, for the LLM calls of this agent or workflow unless it says otherwise."""
+    """The budget, limited to the LLM calls of this agent or workflow unless it declares another scope."""
     if operation not in (Operation.AGENT, Operation.WORKFLOW):
         raise TypeError(f"a budget belongs to an agent or a workflow, or into configure(budgets=…), not to {name!r}")
     return budget.within("agent" if operation is Operation.AGENT else "workflow", name)
@@ -307,7 +307,7 @@ def _decorate(function: Any, recorder: Recorder, runs: RunFactory, options: Sett
 
 
 def _kind_of(function: Any) -> Any:
-    """The function whose flags tell the kind: of a partial its function, of an object its `__call__`."""
+    """The function whose flags declare the kind: that of a partial, `__call__` of an object."""
     while isinstance(function, functools.partial):
         function = function.func
     return function if inspect.isroutine(function) else type(function).__call__
@@ -350,7 +350,7 @@ def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], runs: RunF
             if new is LlmInvocation and follow_stream(cast(LlmInvocation, run), result):
                 return result
             run.end(SUCCESS, result)
-        except BaseException as error:  # of the function, or a Ctrl-C that falls on its end
+        except BaseException as error:  # raised by the function, or a Ctrl-C that arrives at its end
             run.fail(error)
             raise
         return result
@@ -446,7 +446,7 @@ def _wrap_async_generator(
 
 
 def _called(runs: RunFactory, args: tuple[object, ...], kwargs: Mapping[str, object]) -> ActiveInvocation:
-    """The run of work that has been called and not begun: its parent, request and tenant are those of this moment."""
+    """Create the run at the call, before the work begins, with the caller's parent, request and tenant."""
     run = runs.new(runs.callsite, current.get())
     if args or kwargs:
         run.set_arguments(args, kwargs)
@@ -454,7 +454,7 @@ def _called(runs: RunFactory, args: tuple[object, ...], kwargs: Mapping[str, obj
 
 
 def _stream_of(run: ActiveInvocation, function: Callable[..., R], args: Any, kwargs: Any) -> R:
-    """The generator; arguments that do not fit are a run that failed at once."""
+    """Make the generator; arguments that do not fit the signature are recorded as a failed run."""
     try:
         return function(*args, **kwargs)
     except BaseException as error:

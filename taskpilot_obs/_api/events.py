@@ -30,22 +30,22 @@ def _of_default_recorder(method: Callable[Concatenate[Recorder, P], R]) -> Calla
     parameters = list(signature.parameters.values())[1:]
     call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by `inspect`
     call.__module__, call.__qualname__ = __name__, method.__name__
-    del call.__wrapped__  # the method takes one argument more
+    del call.__wrapped__  # the method also takes `self`
     return call
 
 
 record_feedback = _of_default_recorder(Recorder.record_feedback)
 """Record a user's verdict on a request; arguments as for `Recorder.record_feedback`."""
 record_policy_violation = _of_default_recorder(Recorder.record_policy_violation)
-"""Record one violation that the application's own check found; arguments as for `Recorder.record_policy_violation`."""
+"""Record one violation found by a check of the application; arguments as for `Recorder.record_policy_violation`."""
 record_guardrail_block = _of_default_recorder(Recorder.record_guardrail_block)
-"""Record that the application's own guardrail blocked; arguments as for `Recorder.record_guardrail_block`."""
+"""Record that a guardrail of the application blocked; arguments as for `Recorder.record_guardrail_block`."""
 record_decision = _of_default_recorder(Recorder.record_decision)
 """Record a decision that was made elsewhere; arguments as for `Recorder.record_decision`."""
 record_llm_call = _of_default_recorder(Recorder.record_llm_call)
 """Record an LLM call that is over already; arguments as for `Recorder.record_llm_call`."""
 record_cache_size = _of_default_recorder(Recorder.record_cache_size)
-"""Set how many entries an application's cache holds; arguments as for `Recorder.record_cache_size`."""
+"""Set how many entries a cache of the application holds; arguments as for `Recorder.record_cache_size`."""
 flush = _of_default_recorder(Recorder.flush)
 """Wait until everything recorded so far is written; arguments as for `Recorder.flush`."""
 
@@ -55,13 +55,13 @@ def record_audit_event(event: str, **attributes: AttributeValue) -> None:
 
     Args:
         event: what happened.
-        attributes: what else is to be known of it.
+        attributes: further details, as scalars.
     """
     get_recorder().record_audit_event(event, **attributes)
 
 
 def shutdown(timeout: float | None = None) -> bool:
-    """Write what can be written within `timeout` seconds (5 by default) and stop; recording ends here.
+    """Stop recording, and write queued records for at most `timeout` seconds (default 5).
 
     Runs that have not ended by then are recorded as `abandoned`.
     """

@@ -1,4 +1,4 @@
-"""Where checks meet runs: asked before the work of a place and after it, reported as decisions of the run."""
+"""Runs checks before and after the work of a callsite, and reports their results as decisions of the run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("taskpilot_obs")
 
 BYPASSED = "bypassed"
-"""Where decisions are counted that could not be enforced (`taskpilot_obs_internal_errors_total`)."""
+"""The component that counts decisions that could not be enforced (`taskpilot_obs_internal_errors_total`)."""
 _LONGEST_REASON = 1_000
 _redact: Callable[[str], str] | None = None
 
@@ -37,14 +37,14 @@ class Streamed(list[Any]):
 
 
 class Enforcer:
-    """The checks of one place, those of its recorder before its own.
+    """The checks of one callsite: those of its recorder, then its own.
 
-    Each method asks the checks of a stage, reports what came of it, and raises the refusal of a check in enforce mode.
+    Each method runs the checks of a stage, reports the results, and raises the refusal of a check in enforce mode.
 
     Args:
         runtime: of the recorder.
-        own: the checks that were attached to the place; None where there are none.
-        function: what is called there, for the names of its arguments; None where they are given by name.
+        own: the checks attached to the callsite; None if there are none.
+        function: the function called there, to name its arguments; None if arguments are passed by name.
     """
 
     __slots__ = ("_defaults", "_is_method", "_names", "_runtime", "own")
@@ -58,13 +58,13 @@ class Enforcer:
         self._is_method = self._names[:1] in (("self",), ("cls",))
 
     def at(self, stage: Stage) -> tuple[Ready, ...]:
-        """What is asked at a stage."""
+        """The checks of a stage."""
         general = self._runtime.checks
         own = () if self.own is None else self.own.at(stage)
         return in_force(self._runtime, own if general is None else general.at(stage) + own)
 
     def ask_in(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-        """Before the work."""
+        """Check the input, before the work."""
         limits = self._runtime.limits
         if limits is not None and isinstance(run, LlmInvocation):
             limits.before(run, args, kwargs)
@@ -73,7 +73,7 @@ class Enforcer:
             self._ask(run, ready, Stage.INPUT, self._question(run, args, kwargs))
 
     async def ask_in_async(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-        """Before asynchronous work."""
+        """Check the input, before asynchronous work."""
         limits = self._runtime.limits
         if limits is not None and isinstance(run, LlmInvocation):
             await limits.before_async(run, args, kwargs)
@@ -82,7 +82,7 @@ class Enforcer:
             await self._ask_async(run, ready, Stage.INPUT, self._question(run, args, kwargs))
 
     def ask_out(self, run: ActiveInvocation, result: object) -> None:
-        """After the work, before its result is handed out."""
+        """Check the output, before the result is returned."""
         ready = self.at(Stage.OUTPUT)
         if not ready:
             return
@@ -93,7 +93,7 @@ class Enforcer:
             raise
 
     async def ask_out_async(self, run: ActiveInvocation, result: object) -> None:
-        """After asynchronous work, before its result is handed out."""
+        """Check the output of asynchronous work, before the result is returned."""
         ready = self.at(Stage.OUTPUT)
         if not ready:
             return
@@ -104,13 +104,13 @@ class Enforcer:
             raise
 
     def ask_too_late(self, run: ActiveInvocation, result: object) -> None:
-        """About a stream that is out already: what would have been withheld is recorded, and cannot be."""
+        """Check a stream that has been yielded: refusals are recorded, but nothing can be withheld."""
         ready = tuple(check.where_nothing_stops(Stage.OUTPUT) for check in self.at(Stage.OUTPUT))
         if ready:
             self._ask(run, ready, Stage.OUTPUT, self._answer(run, result))
 
     async def ask_too_late_async(self, run: ActiveInvocation, result: object) -> None:
-        """About an asynchronous stream that is out already."""
+        """Check an asynchronous stream that has been yielded."""
         ready = tuple(check.where_nothing_stops(Stage.OUTPUT) for check in self.at(Stage.OUTPUT))
         if ready:
             await self._ask_async(run, ready, Stage.OUTPUT, self._answer(run, result))
@@ -118,7 +118,7 @@ class Enforcer:
     def _question(
         self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]
     ) -> Subject | None:
-        """What goes in; None if it cannot be read."""
+        """The input to check; None if it cannot be read."""
         with guarded(running.WHERE, self._runtime.counters):
             arguments = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
             said = texts_in((*args, *kwargs.values()), machine=self._is_method and bool(args))
@@ -126,7 +126,7 @@ class Enforcer:
         return None
 
     def _answer(self, run: ActiveInvocation, result: object) -> Subject | None:
-        """What comes out; None if it cannot be read."""
+        """The output to check; None if it cannot be read."""
         with guarded(running.WHERE, self._runtime.counters):
             pieces = isinstance(result, Streamed)
             said = ("" if pieces else "\n").join(texts_in((result,), keys=not pieces))
@@ -153,9 +153,9 @@ class Enforcer:
 
 
 def in_force(runtime: RecorderRuntime, checks: tuple[Ready, ...]) -> tuple[Ready, ...]:
-    """The checks as the recorder's switches have them.
+    """The checks that apply under the recorder's switches.
 
-    Without `enforcement` none refuses; without recording only those are asked that may refuse.
+    Without `enforcement` no check refuses; without recording only checks that may refuse run.
     """
     if not runtime.enforcing:
         checks = tuple(check._replace(refuses_at=()) for check in checks)
@@ -165,13 +165,13 @@ def in_force(runtime: RecorderRuntime, checks: tuple[Ready, ...]) -> tuple[Ready
 def check_input(
     run: ActiveInvocation, content: object = None, *, arguments: Mapping[str, object] = NO_ARGUMENTS
 ) -> None:
-    """Ask the configured policies, guardrails, token limits and budgets before a run does its work.
+    """Run the configured policies, guardrails, token limits and budgets before a run does its work.
 
-    Each answer is recorded as a decision of the run.
+    Each result is recorded as a decision of the run.
 
     Args:
         run: the run that is about to work: a tool call, an agent, an LLM call.
-        content: what it is given: a text, messages, any nesting of them.
+        content: its input: a text, messages, or any nesting of them.
         arguments: a tool's arguments by name.
 
     Raises:
@@ -183,7 +183,7 @@ def check_input(
         args, kwargs = _as_call(content, arguments)
         if isinstance(run, LlmInvocation) and runtime.limits is not None and runtime.limits.budgets is not None:
             for budget in runtime.limits.budgets.bypass_in_event_loop(run, args, kwargs):
-                note_bypass(runtime, "budget", budget, "its store cannot be asked in an event loop that must go on")
+                note_bypass(runtime, "budget", budget, "its store cannot be queried without blocking the event loop")
         _enforcer_of(run).ask_in(run, args, kwargs)
 
 
@@ -196,13 +196,13 @@ async def check_input_async(
 
 
 def check_output(run: ActiveInvocation, result: object, *, released: bool = False) -> None:
-    """Ask the configured policies and guardrails about what a run produced, before it is handed out.
+    """Run the configured policies and guardrails on what a run produced, before it is returned.
 
     Args:
         run: the run, which has not ended.
-        result: what came out: a text, messages, a response.
-        released: whether the result has been handed out already, as a stream's has: what would have been withheld is
-            recorded, and nothing is raised.
+        result: its output: a text, messages, a response.
+        released: whether the result has already left, as a stream's has: refusals are recorded, and nothing is
+            raised.
 
     Raises:
         RefusedError: a check in enforce mode withholds the result. End the run with `fail(error)`.
@@ -228,12 +228,12 @@ def _as_call(content: object, arguments: Mapping[str, object]) -> tuple[tuple[ob
 
 
 def subject_of(run: ActiveInvocation, stage: Stage, text: str, arguments: Mapping[str, object]) -> Subject:
-    """What a check is asked about."""
+    """Build the subject of a check."""
     return Subject(run.operation, stage, text, _tool_of(run), arguments, run.agent, run.workflow, run.request_id)
 
 
 def _note_withheld(run: ActiveInvocation, result: object) -> None:
-    """An LLM call whose answer is withheld has taken its tokens all the same."""
+    """Read the usage of an LLM call whose answer is withheld, because its tokens are billed anyway."""
     if not isinstance(run, LlmInvocation):
         return
     if not isinstance(result, Streamed):
@@ -248,7 +248,7 @@ def _tool_of(run: ActiveInvocation) -> str | None:
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str, object]]:
-    """Names of positional parameters, and the defaults of all, as far as the function tells."""
+    """Names of positional parameters, and the defaults of all, as far as the signature is known."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # a built-in without a signature
@@ -260,7 +260,7 @@ def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str
 
 
 class _Report:
-    """The outcomes of the checks of one stage, on their way to the drainer."""
+    """The outcomes of one stage's checks, queued for the drainer."""
 
     __slots__ = ("at_ns", "outcomes", "run", "stage")
 
@@ -285,7 +285,7 @@ class _Report:
 
 
 def report(run: ActiveInvocation, stage: Stage, outcomes: list[Outcome], *, goes_on: bool) -> None:
-    """Hand the outcomes over, and raise the refusal if there is one."""
+    """Queue the outcomes, and raise the refusal if there is one."""
     runtime = run.callsite.runtime
     safe = [each if each.reason is None else _safe(each) for each in outcomes]
     runtime.pipeline.put(_Report(run, stage, safe))
@@ -294,13 +294,13 @@ def report(run: ActiveInvocation, stage: Stage, outcomes: list[Outcome], *, goes
             _add_events(run.span, stage, safe)
     for outcome in safe:
         if outcome.check.is_bypassed and outcome.result is CheckResult.BYPASSED:
-            note_bypass(runtime, outcome.check.kind.value, outcome.check.name, "its answer came when the work was done")
+            note_bypass(runtime, outcome.check.kind.value, outcome.check.name, "its answer arrived after the work")
     if not goes_on:
         raise running.refusal(outcomes[-1], stage, run.request_id)
 
 
 def _add_events(span: LiveSpan, stage: Stage, outcomes: Sequence[Outcome]) -> None:
-    """Show violations of policies, and what guardrails decided, as events of the run's span."""
+    """Add policy violations and guardrail decisions to the run's span as events."""
     for outcome in outcomes:
         check = outcome.check
         if check.kind is DecisionKind.GUARDRAIL or outcome.verdict is not Verdict.ALLOW:
@@ -334,7 +334,7 @@ def note_bypass(runtime: RecorderRuntime, kind: str, name: str, why: str) -> Non
 
 
 def _safe(outcome: Outcome) -> Outcome:
-    """The outcome with a reason that is fit to be stored: a check of the user's may quote what was said."""
+    """The outcome with its reason redacted, because a user's check may quote the content that it saw."""
     global _redact  # noqa: PLW0603  made when first needed: its patterns take 20 ms to compile
     if _redact is None:
         from taskpilot_obs.safety.redaction import Redactor

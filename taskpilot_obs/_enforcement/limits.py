@@ -1,4 +1,4 @@
-"""What is asked about LLM calls alone: limits of tokens, and budgets."""
+"""Checks of LLM calls only: token limits and budgets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def declare_checks(expected: Sequence[Checks], declares: Declares, counters: InternalCounters) -> None:
-    """Let the series of these checks exist at 0."""
+    """Create the series of these checks at 0."""
     with guarded("declare", counters):
         for check in (check for checks in expected for check in checks.all):
             declares.declare_check(check.kind, check.name, check.stages)
@@ -35,10 +35,10 @@ def declare_checks(expected: Sequence[Checks], declares: Declares, counters: Int
 def limits_for(
     runtime: RecorderRuntime, expected: Sequence[Checks], budgets: AdmissionController | None
 ) -> LlmLimits | None:
-    """What is to be asked about each LLM call; None where nothing is.
+    """The checks of each LLM call; None if there are none.
 
     Args:
-        runtime: of the recorder; its limits so far keep their counts.
+        runtime: the recorder's runtime; its existing limits keep their counts.
         expected: all checks, of which some may limit tokens.
         budgets: the recorder's budgets.
     """
@@ -51,10 +51,10 @@ def limits_for(
 
 
 class LlmLimits:
-    """What is asked about LLM calls alone: limits of tokens, and budgets; one a recorder.
+    """Checks of LLM calls only: token limits and budgets. Each recorder has one.
 
     Args:
-        tokens: the limits of tokens of runs.
+        tokens: the token limits of runs.
         budgets: the budgets that may refuse.
     """
 
@@ -70,34 +70,34 @@ class LlmLimits:
         return self.tokens is not None
 
     def before(self, call: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
-        """Ask before an LLM call; raises the refusal of what is in enforce mode."""
+        """Check before an LLM call; raises the refusal of a check in enforce mode."""
         if self.tokens is not None:
             self.tokens.before(call)
         if self.budgets is not None:
             self.budgets.before(call, args, kwargs)
 
     async def before_async(self, call: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
-        """The same, in an event loop that goes on while a store is asked."""
+        """Like `before`, without blocking the event loop while a store is queried."""
         if self.tokens is not None:
             self.tokens.before(call)
         if self.budgets is not None:
             await self.budgets.before_async(call, args, kwargs)
 
     def before_block(self, call: LlmInvocation, stated: Mapping[str, object]) -> None:
-        """Ask before a `with` block that makes an LLM call; raises likewise."""
+        """Check before a `with` block that makes an LLM call; raises like `before`."""
         if self.tokens is not None:
             self.tokens.before(call)
         if self.budgets is not None:
             self.budgets.before_block(call, stated)
 
     def after(self, call: LlmInvocation) -> None:
-        """Count what an LLM call took; budgets learn it from its record."""
+        """Count the tokens of an LLM call; budgets read them from its record."""
         if self.tokens is not None:
             self.tokens.after(call)
 
 
 class TokenLimits:
-    """How many tokens the LLM calls beneath each run with a token policy have taken; one a recorder."""
+    """Tokens taken by the LLM calls beneath each run with a token policy. Each recorder has one."""
 
     def __init__(self, runtime: RecorderRuntime) -> None:
         self._runtime = runtime
@@ -105,14 +105,14 @@ class TokenLimits:
         self._lock = Lock()
 
     def before(self, call: LlmInvocation) -> None:
-        """Ask before an LLM call; raises the refusal of a check in enforce mode."""
+        """Check before an LLM call; raises the refusal of a check in enforce mode."""
         for run, checks in self._watched(call, Stage.INPUT):
             with self._lock:
                 taken = self._taken.get(run, 0)
             self._ask(call, checks, subject_of(call, Stage.INPUT, "", NO_ARGUMENTS)._replace(tokens_so_far=taken))
 
     def after(self, call: LlmInvocation) -> None:
-        """Count what an LLM call took, and ask; nothing is withheld."""
+        """Count the tokens of an LLM call, then check; nothing is withheld."""
         usage = call.usage
         tokens = 0 if usage is None or call.cached else (usage.input_tokens or 0) + (usage.output_tokens or 0)
         if not tokens:

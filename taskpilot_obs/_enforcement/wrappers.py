@@ -1,4 +1,4 @@
-"""A function with its checks: asked before it is called and before its result is handed out. One form per kind."""
+"""Wrap a function with its checks, which run before the call and before its result is returned. One form per kind."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class CheckOptions(TypedDict, total=False):
-    """What decorators take about checks."""
+    """The options of decorators that concern checks."""
 
     policies: Sequence[Any]
     """Policies: objects with `check(subject)`, functions of a subject, or those with options (`check_with`)."""
     guardrails: Sequence[Any]
-    """Guardrails, likewise."""
+    """Guardrails, in the same forms as policies."""
     mode: Mode
-    """`monitor` (default) records what would be refused, `enforce` refuses it."""
+    """`monitor` (default) records what it would refuse, `enforce` refuses it."""
     buffer: bool
     """Whether a stream is held back until its end, so that its output can be withheld."""
     budget: Budget | None
@@ -36,7 +36,7 @@ class CheckOptions(TypedDict, total=False):
 
 
 class SettledOptions(NamedTuple):
-    """The options, settled."""
+    """`CheckOptions` after validation."""
 
     checks: Checks | None
     buffer: bool
@@ -47,14 +47,14 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 class Work(NamedTuple, Generic[C]):
-    """What is called for an observed function."""
+    """The callables behind an observed function."""
 
     usual: C
     """With the checks of the callsite."""
     checked: C
     """With those of the recorder too."""
     refuses: bool
-    """Whether a check of the place is in enforce mode: it is asked even while nothing is recorded."""
+    """Whether a check of the callsite is in enforce mode: it runs even while recording is off."""
 
 
 def settle(
@@ -65,10 +65,10 @@ def settle(
     buffer: bool = False,
     budget: Budget | None = None,
 ) -> SettledOptions:
-    """Settle the options of a callsite.
+    """Validate the check options of a callsite.
 
     Raises:
-        ConfigurationError: something is no check, or an option is wrong.
+        ConfigurationError: something is not a check, or an option is wrong.
     """
     checks = Checks(policies, guardrails, mode)
     return SettledOptions(checks if checks.all else None, buffer, budget)
@@ -80,8 +80,8 @@ def with_checks(
     """The function with its checks; it must be called while its run is the current one.
 
     Args:
-        function: what is called.
-        kind: the function whose flags tell which kind it is.
+        function: the function to call.
+        kind: the function whose flags declare its kind.
         enforcer: its checks.
         buffer: whether a stream is held back until its end, so that it can be withheld.
     """
@@ -97,11 +97,11 @@ def with_checks(
 
 
 def refuse_unfit(function: Callable[..., Any], kind: Callable[..., Any], checks: Checks, *, buffer: bool) -> None:
-    """Refuse checks that cannot do their work on such a function.
+    """Raise for checks that cannot work on such a function.
 
     Raises:
-        TypeError: a check is asynchronous and the function is not, or an output is to be withheld that has been
-            yielded by then.
+        TypeError: a check is asynchronous and the function is not, or it withholds output that
+            has already been yielded.
     """
     name = getattr(function, "__qualname__", repr(function))
     is_stream = inspect.isgeneratorfunction(kind) or inspect.isasyncgenfunction(kind)
@@ -167,7 +167,7 @@ def _generator(function: Callable[..., Any], enforcer: Enforcer, *, buffer: bool
 def _released(
     inner: Generator[Any, Any, Any], enforcer: Enforcer, run: ActiveInvocation, *, buffer: bool
 ) -> Generator[Any, Any, Any]:
-    """Pass a stream on: behind its checks when it is held back, otherwise ahead of them."""
+    """Yield a stream: after its checks if it is buffered, before them otherwise."""
     items = Streamed()
     if not enforcer.at(Stage.OUTPUT):
         return (yield from inner)
@@ -205,7 +205,7 @@ def _drain(inner: Generator[Any, Any, Any], items: Streamed) -> Any:
 
 
 class _Overheard(Generator[Any, Any, Any]):
-    """A generator whose items are noted as they pass."""
+    """A generator that collects its items as they pass."""
 
     def __init__(self, inner: Generator[Any, Any, Any], items: Streamed) -> None:
         self._inner = inner

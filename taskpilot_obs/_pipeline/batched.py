@@ -1,4 +1,4 @@
-"""The seam between the pipeline and whoever wants the records."""
+"""The interface of exporters, and the worker that runs one that does I/O."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ POLL_S = 0.1
 BATCH_SIZE = 1_024
 _LOOK_S = 0.0005
 QUICK_S = 1.0
-"""An exporter that writes a batch within this time is worth giving way to: on a busy machine, one that is quick by
-nature waits for the interpreter that long."""
+"""The drainer pauses for an exporter that writes a batch within this time: on a busy machine even a fast exporter waits
+that long for the interpreter."""
 
 
 @runtime_checkable
@@ -33,19 +33,37 @@ class Exporter(Protocol):
     """Anything with `export(batch)`, a plain or a coroutine function.
 
     An exporter may also have `flush(timeout_s: float) -> bool` (everything handed over so far has been written) and
-    `shutdown(timeout_s: float) -> None`. It runs on a thread of the library's, never on the caller's, one batch at a
+    `shutdown(timeout_s: float) -> None`. It runs on a thread of the library, never on the caller's, one batch at a
     time and in order; what it raises is counted and logged, and reaches neither the user's code nor other exporters.
+
+    An exporter that keeps records for later has `set_account(account)`, which gets an `Account` before the first batch.
     """
 
     def export(self, batch: Sequence[Record], /) -> object:
         """Take a batch of finished records."""
 
 
+class Account(Protocol):
+    """What an exporter reports about records that it keeps for later: until settled, they are neither written nor lost.
+
+    What still waits at a shutdown counts as written, because it is safe outside of the process.
+    """
+
+    def waits(self, records: int, /) -> None:
+        """So many records of the batch at hand are kept for later."""
+
+    def settles(self, records: int, /, *, is_written: bool) -> None:
+        """So many records that waited are written now, or refused for good."""
+
+    def loses(self, records: int, /) -> None:
+        """So many records that an earlier process left are refused for good."""
+
+
 class PartialExportError(Exception):
     """An exporter wrote only the first part of a batch.
 
     Args:
-        written: how many records of the batch are safe; the rest is counted as dropped.
+        written: how many records of the batch were written; the rest is counted as dropped.
     """
 
     def __init__(self, written: int) -> None:
@@ -63,7 +81,7 @@ class CallableExporter:
         self._function = function
 
     def export(self, batch: Sequence[Record], /) -> None:
-        """Call the function; a call that raises costs that one record."""
+        """Call the function with each invocation; a call that raises loses only that record."""
         done, failure = 0, None
         for record in batch:
             if isinstance(record, Invocation):
@@ -78,10 +96,10 @@ class CallableExporter:
 
 
 class WakeSignal:
-    """Wakes the one thread that waits for it.
+    """Wakes the one thread that waits.
 
-    Each step is one call of C: a Ctrl-C in `threading.Event`, which is written in Python, can leave its lock held, and
-    whoever asks for it next waits for ever.
+    Each step is a single C call, because a Ctrl-C inside `threading.Event`, which is written in Python, can leave its
+    lock held, and the next caller would wait for ever.
     """
 
     def __init__(self) -> None:
@@ -89,31 +107,31 @@ class WakeSignal:
         self._silent.acquire()
 
     def ring(self) -> None:
-        """End the wait, or the next one; from any thread, and again without effect."""
-        with suppress(RuntimeError):  # it rings already
+        """End the current or the next wait. Callable from any thread; repeated calls do nothing."""
+        with suppress(RuntimeError):  # it is ringing already
             self._silent.release()
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until it rings, or the time is up."""
+        """Wait until it rings or `timeout_s` has passed."""
         self._silent.acquire(timeout=timeout_s)
 
 
 class IdleEvent:
-    """Up or down; for few who wait, and without a lock for the same reason."""
+    """An event for few waiters; it takes no Python lock, for the reason that `WakeSignal` gives."""
 
     def __init__(self) -> None:
         self.is_up = True
 
     def set(self) -> None:
-        """Put it up."""
+        """Set the event."""
         self.is_up = True
 
     def clear(self) -> None:
-        """Take it down."""
+        """Clear the event."""
         self.is_up = False
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it is up; False when the time is up first."""
+        """Wait until the event is set; return False on a timeout."""
         deadline = time.monotonic() + timeout_s
         while not self.is_up and time.monotonic() < deadline:
             time.sleep(_LOOK_S)
@@ -124,11 +142,11 @@ class Batched:
     """An exporter that does I/O, behind a worker thread and a bounded queue of its own.
 
     Args:
-        exporter: who gets the batches.
+        exporter: the exporter that gets the batches.
         name: its label in the self-telemetry.
         counters: where records, drops and errors are counted.
-        capacity: how many records may wait. Past it, records for this exporter are dropped and counted, or, with
-            `on_full="block"`, whoever records waits.
+        capacity: how many records may wait. Beyond it, records for this exporter are dropped and counted, or, with
+            `on_full="block"`, callers wait.
     """
 
     def __init__(
@@ -145,9 +163,12 @@ class Batched:
         self.capacity = capacity
         self.on_full = on_full
         self.reports = bool(getattr(exporter, "reports", False))
-        """Whether its work makes records of its own, which other exporters are to get."""
+        """Whether the exporter produces records itself, which other exporters must get."""
         self._counters = counters
         self._reset()
+        set_account = getattr(exporter, "set_account", None)
+        if set_account is not None:
+            set_account(self)
 
     def _reset(self) -> None:
         self._queue: deque[Record] = deque()
@@ -156,17 +177,21 @@ class Batched:
         self._ended = IdleEvent()
         """Whether the worker has nothing more to do, its exporter's `shutdown` included."""
         self._close_by: float | None = None
-        """Until when the worker's last act, the exporter's `shutdown`, may take; None where it is not asked for."""
+        """Deadline of the worker's last step, the exporter's `shutdown`; None if it is not requested."""
         self._worker: threading.Thread | None = None
         self._stopping = False
         self._given_up = False
         self._in_flight = 0
+        self._waiting = 0
+        """How many records the exporter keeps for later: neither written nor lost yet."""
+        self._batch_waits = 0
+        """How many of them are of the batch at hand."""
         self._batch_s = self._wrote_at = 0.0
         self._taking = threading.Lock()
-        """Held by the worker while it takes a batch or notes its end, and by a shutdown that counts what is left."""
+        """Held by the worker while it takes a batch or records its end, and by `shutdown` while it counts the rest."""
 
     def after_fork(self) -> None:
-        """Start anew in a forked child: the parent writes what was queued before."""
+        """Start with an empty queue in a forked child, because the parent writes what was queued before."""
         self._reset()
 
     @property
@@ -176,14 +201,14 @@ class Batched:
 
     @property
     def must_wait(self) -> bool:
-        """Whether callers have to wait for this exporter, as its user chose."""
+        """Whether callers wait for this exporter while its queue is full (`on_full="block"`)."""
         return self.on_full == "block" and len(self._queue) >= self.capacity and not self._stopping
 
     @property
     def is_catching_up(self) -> bool:
-        """Whether it is nearly full, and quick enough to make room soon if it is let.
+        """Whether the queue is nearly full, and the exporter fast enough to make room soon.
 
-        One that hangs or is slow by nature is not waited for: its queue fills, and then its records are dropped.
+        Exporters that hang or are slow get no pause: their queues fill up, and then their records are dropped.
         """
         if len(self._queue) <= self.capacity * 3 // 4 or self._stopping:
             return False
@@ -206,7 +231,7 @@ class Batched:
             self._write_here()
 
     def start(self) -> bool:
-        """Start the worker where it does not run yet; False where the interpreter ends and no thread may be started."""
+        """Start the worker if it is not running; return False if the interpreter is ending and forbids new threads."""
         if self._worker is not None:
             return True
         if not is_current_lock(self._taking):
@@ -231,7 +256,7 @@ class Batched:
         while not (self._stopping and not queue):
             if not queue:
                 self._idle.set()
-                if queue:  # the drainer came in between
+                if queue:  # the drainer started it meanwhile
                     self._idle.clear()
                     continue
                 self._wake.wait(POLL_S)
@@ -242,7 +267,7 @@ class Batched:
         self._ended.set()
 
     def _close_exporter(self) -> None:
-        """Shut the exporter down, on the worker: foreign code that does not return must not keep the process."""
+        """Shut the exporter down on the worker thread, so that one that never returns cannot block the exit."""
         close_by, shutdown = self._close_by, getattr(self.exporter, "shutdown", None)
         if close_by is None or shutdown is None:
             return
@@ -254,7 +279,7 @@ class Batched:
             log_failure(f"shutdown {self.name}", error)
 
     def _take(self) -> tuple[Record, ...]:
-        """The next batch; a tuple, because exporters are foreign code, and one that emptied it would lose records."""
+        """The next batch, as a tuple, because an exporter that emptied a list would lose records."""
         with self._taking:
             batch = tuple([self._queue.popleft() for _ in range(min(BATCH_SIZE, len(self._queue)))])
             self._in_flight = len(batch)
@@ -274,18 +299,40 @@ class Batched:
         self._batch_s = self._wrote_at - began
         with self._taking:
             self._in_flight = 0
-            if self._given_up:  # counted as dropped already, for nobody knew whether it would ever end
+            waits, self._batch_waits = self._batch_waits, 0
+            if self._given_up:  # counted as dropped already, because it was unknown whether this export would end
                 return
-            self._counters.add(RECORDS, (self.name,), written)
+            self._counters.add(RECORDS, (self.name,), max(0, written - waits))
             if written < len(batch):
                 self._drop(len(batch) - written, DropReason.EXPORT_FAILED)
 
+    def waits(self, records: int, /) -> None:
+        """See `Account`. Called by the exporter within `export`."""
+        with self._taking:
+            self._waiting += records
+            self._batch_waits += records
+
+    def settles(self, records: int, /, *, is_written: bool) -> None:
+        """See `Account`. Called by the exporter, on any thread."""
+        with self._taking:
+            settled = min(records, self._waiting)  # a shutdown has counted the rest
+            self._waiting -= settled
+            if is_written:
+                self._counters.add(RECORDS, (self.name,), settled)
+            else:
+                self._drop(settled, DropReason.EXPORT_FAILED)
+
+    def loses(self, records: int, /) -> None:
+        """See `Account`. Called by the exporter, on any thread."""
+        self._drop(records, DropReason.EXPORT_FAILED)
+
     def count_left(self) -> None:
-        """Count as dropped what is queued, and what an exporter has that does not return."""
+        """Count as dropped the queued records and the batch of an exporter that does not return; what waits is kept."""
         with self._taking:
             self._given_up = self._given_up or self._in_flight > 0
-            left = len(self._queue) + self._in_flight
-            self._in_flight = 0
+            left = len(self._queue) + self._in_flight - self._batch_waits
+            self._counters.add(RECORDS, (self.name,), self._waiting)
+            self._in_flight = self._batch_waits = self._waiting = 0
             self._queue.clear()
             if left:
                 self._drop(left, DropReason.SHUTDOWN)
@@ -298,7 +345,7 @@ class Batched:
         self._counters.add(RECORDS_DROPPED, (self.name, reason), amount)
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until everything queued so far is written; False when the time is up first."""
+        """Wait until everything queued so far is written; return False on a timeout."""
         deadline = time.monotonic() + timeout_s
         self._wake.ring()
         if not self._idle.wait(timeout_s):
@@ -307,7 +354,7 @@ class Batched:
         return flush is None or settled(flush(max(0.0, deadline - time.monotonic()))) is not False
 
     def shutdown(self, timeout_s: float, *, close: bool = True) -> bool:
-        """Write what can be written in the time given, count what is left as dropped, and stop the worker.
+        """Write queued records for at most `timeout_s`, count the rest as dropped, and stop the worker.
 
         Args:
             timeout_s: how long to wait.
@@ -324,15 +371,15 @@ class Batched:
 
 
 def _count_stated(error: PartialExportError, total: int) -> int:
-    """How many of a batch a `PartialExportError` states as written; 0 where it states no number of records."""
+    """How many records a `PartialExportError` reports as written; 0 if its number is invalid."""
     written = getattr(error, "written", None)
     return min(max(0, written), total) if isinstance(written, int) and not isinstance(written, bool) else 0
 
 
 def is_current_lock(lock: object) -> bool:
-    """Whether `threading.Lock` still makes such locks.
+    """Whether `threading.Lock` still makes locks of this type.
 
     gevent and eventlet replace it when they patch, which may be after a lock was made (`gunicorn -k gevent --preload`).
-    A greenlet that waits for a lock of the former kind keeps all others from running, for ever.
+    A greenlet that waits for an unpatched lock blocks all others for ever.
     """
     return type(lock) is type(threading.Lock())

@@ -1,4 +1,4 @@
-"""What happens to every pipeline when the process ends or forks."""
+"""Shuts pipelines down when the process ends, also in children of `multiprocessing`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Lasting(Protocol):
-    """What has to be told that the process ends: a pipeline."""
+    """An object that must be shut down when the process ends: a pipeline."""
 
     def shutdown(self, timeout_s: float | None = None) -> bool:
-        """Write what can be written in the time given."""
+        """Write queued records for at most `timeout_s` seconds."""
 
 
 pipelines: weakref.WeakSet[Lasting] = weakref.WeakSet()
@@ -26,7 +26,7 @@ _before_exit: list[Callable[[], None]] = []
 
 
 def before_exit(action: Callable[[], None]) -> None:
-    """Run `action` when the process ends, before what is queued is written. It must not raise."""
+    """Run `action` at the end of the process, before queued records are written. It must not raise."""
     _before_exit.append(action)
 
 
@@ -37,7 +37,7 @@ def _at_exit() -> None:
     for pipeline in list(pipelines):
         try:
             pipeline.shutdown(timeout_s)
-        except KeyboardInterrupt as error:  # whoever waits for the exit has had enough
+        except KeyboardInterrupt as error:  # a second Ctrl-C: the user does not want to wait for the rest
             interrupt, timeout_s = error, 0.0
             pipeline.shutdown(timeout_s)
     if interrupt is not None:
@@ -45,7 +45,7 @@ def _at_exit() -> None:
 
 
 def shut_down_with_child() -> None:
-    """A child of `multiprocessing` ends without the interpreter's exit handlers, but runs finalizers of its own."""
+    """Register a finalizer, because children of `multiprocessing` skip the interpreter's exit handlers."""
     running = sys.modules.get("multiprocessing.process")
     util = sys.modules.get("multiprocessing.util")
     if running is not None and util is not None and running.parent_process() is not None:

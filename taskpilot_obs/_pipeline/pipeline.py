@@ -1,8 +1,8 @@
-"""The bounded hand-off between callers and exporters.
+"""The bounded queue between callers and exporters.
 
-A caller appends one object and goes on. One polling daemon thread a process freezes the objects into records, feeds the
-in-memory exporters itself (metrics, window) and hands batches to those that do I/O, each behind its own worker. Whoever
-reads drains first, so that reads see writes.
+A caller appends one object and continues. One polling daemon thread per process, the drainer, freezes the objects into
+records, feeds the in-memory exporters (metrics, window) itself, and passes batches to the exporters that do I/O, each
+behind its own worker. Readers drain first, so that reads see earlier writes.
 """
 
 from __future__ import annotations
@@ -28,46 +28,46 @@ if TYPE_CHECKING:
 CAPACITY = 65_536
 POLL_S = 0.05
 HELP = 64
-"""How many records a caller helps with when the queue is at its high-water mark."""
+"""How many records a caller processes when the queue is at its high-water mark."""
 HELP_WAIT_S = 0.0005
-"""How long such a caller gives way: to whoever is draining, or to an exporter that is catching up."""
+"""How long such a caller waits for the draining thread, or for an exporter that is catching up."""
 READ_PATIENCE_S = 0.25
-"""How long a reader that finds a flood gives exporters that are catching up, before they have to drop."""
+"""How long a reader with a full queue waits for exporters that are catching up before they drop records."""
 DRAIN_CHUNK = 1_024
 DRAIN_TIMEOUT_S = 5.0
-"""A reader that cannot get the lock by then (a signal handler that interrupted the drain) reads what there is."""
+"""A reader that cannot take the lock in time (a signal handler that interrupted the drain) reads current values."""
 CHUNK = 128
-"""How many records the drainer takes at a time: a third of a millisecond."""
+"""How many records the drainer takes at a time: about a third of a millisecond of work."""
 LARGE_CHUNK = 8_192
-"""The same while the queue is more than half full: each batch costs some 30 µs besides its records, and callers give
-way meanwhile."""
+"""The chunk while the queue is more than half full: a batch costs about 30 µs besides its records, during which callers
+wait."""
 BREATH_S = 0.0002
-"""The drainer's pause after each chunk: without it the drainer keeps the interpreter lock from an event loop."""
+"""The drainer's pause after each chunk: without it an event loop could not get the interpreter lock."""
 EXIT_TIMEOUT_S = 5.0
 _LAST_DRAIN_S = 0.1
 _SETTLE = 1_024
-"""Counts of drops after a shutdown that wait until one caller passes them on."""
+"""After a shutdown, how many counts of drops collect before a caller takes them."""
 
 
 class Item(Protocol):
-    """What callers put: something that the drainer can freeze."""
+    """An object that callers queue and the drainer freezes into records."""
 
     def freeze(self, records: list[Record], /) -> None:
-        """Add the records that this object stands for now; called by the drainer, once per `put`."""
+        """Append this object's records; the drainer calls it once per `put`."""
 
     def droppable(self) -> bool:
-        """Whether the pipeline may drop it. An end whose start was taken may not be: its gauge must settle."""
+        """Whether the pipeline may drop it. Not an end whose start was taken, because its gauge must go down."""
 
 
 class Pipeline:
     """Queue, drainer and exporters of one recorder.
 
     Args:
-        in_memory: name -> exporter that only computes; runs in the drainer, and in callers that read or help.
+        in_memory: name -> exporter that only computes; runs in the drainer, and in callers that read or help draining.
         batched: exporters that do I/O, each behind its own worker.
-        counters: what the library counts about itself; `on_counters` passes it on after each batch.
-        capacity: high-water mark. At it callers help; at twice that, records are dropped and counted. An end whose
-            start was taken is always taken, so the true bound is twice the capacity plus the runs in progress.
+        counters: what the library counts about itself; `on_counters` exports it after each batch.
+        capacity: high-water mark. At it callers help draining; at twice that, records are dropped and counted. An end
+            whose start was taken is never dropped, so the true bound is twice the capacity plus the runs in progress.
     """
 
     def __init__(
@@ -98,32 +98,32 @@ class Pipeline:
 
     def _reset(self) -> None:
         self.queue: deque[Item] = deque()
-        """What waits. Read, like `high_water`, by the hot path, which appends by itself while there is room."""
+        """Waiting items. The hot path reads it and `high_water`, and appends directly while there is room."""
         self._lock = threading.Lock()
         self._owner = 0
         self._flusher = 0
         self._held_for_fork = 0
         self._drainer: threading.Thread | None = None
         self._unstarted = deque([None])
-        """Whoever takes its one item starts the drainer; taking is atomic, and waits for nobody."""
+        """The thread that pops its one item starts the drainer; popping is atomic and needs no lock."""
         self._wake = WakeSignal()
         self.high_water = 0
         """0 until the drainer runs, so that the first `put` takes the slow path, which starts it."""
 
     def add(self, name: str, exporter: Exporter) -> None:
-        """Feed one more in-memory exporter from now on."""
+        """Add an in-memory exporter, which gets all records from now on."""
         self.drain()
         with self._lock:
             self._in_memory[name] = exporter
 
     def add_batched(self, *batched: Batched) -> None:
-        """Feed these from now on, ahead of the others: what they record reaches those."""
+        """Add exporters ahead of the existing ones, so that records that they produce reach those too."""
         self.drain()
         with self._lock:
             self.batched = (*batched, *self.batched)
 
     def remove(self, name: str) -> None:
-        """Feed it no more."""
+        """Remove an in-memory exporter."""
         self.drain()
         with self._lock:
             self._in_memory.pop(name, None)
@@ -134,7 +134,7 @@ class Pipeline:
         return len(self.queue)
 
     def put(self, item: Item) -> None:
-        """Hand over; never blocks on a lock, so that finalizers and signal handlers may call it."""
+        """Queue an item; never blocks on a lock, so finalizers and signal handlers may call it."""
         queue = self.queue
         if len(queue) >= self.high_water:
             self._put_slowly(item)
@@ -150,7 +150,7 @@ class Pipeline:
             return
         try:
             self._make_room()
-        finally:  # a Ctrl-C that cuts the waiting short must not cost the record
+        finally:  # a Ctrl-C that ends the waiting must not lose the record
             self._put_bounded(item)
 
     def _make_room(self) -> None:
@@ -173,7 +173,7 @@ class Pipeline:
         else:
             self._count_dropped(1, DropReason.SHUTDOWN)
             if self._counters.pending >= _SETTLE and self._lock.acquire(blocking=False):
-                try:  # no drainer takes the counts any more, and they must not pile up
+                try:  # the drainer has ended, so callers must take the counts to keep them bounded
                     self._pass_counters_on()
                 finally:
                     self._lock.release()
@@ -189,7 +189,7 @@ class Pipeline:
         shut_down_with_child()
         thread = threading.Thread(target=self._run, name="taskpilot_obs-drainer", daemon=True)
         self._drainer = thread
-        with guarded("drainer.start", self._counters):  # no thread may be started while the interpreter ends
+        with guarded("drainer.start", self._counters):  # threads cannot be started while the interpreter ends
             thread.start()
 
     def _must_wait(self) -> bool:
@@ -203,7 +203,7 @@ class Pipeline:
         self._wait_for_drainer()
 
     def _wait_for_drainer(self) -> None:
-        """Where the user chose to wait rather than to lose records, wait for room in this queue as well."""
+        """Wait for room in this queue too, if the user chose to wait rather than to lose records."""
         me = threading.get_ident()
         while len(self.queue) >= 2 * self._capacity and not (self._closed or self._paused or self._owner == me):
             self._help()
@@ -224,7 +224,7 @@ class Pipeline:
                 self._lock.release()
 
     def _should_pace(self) -> bool:
-        """Whether to leave the interpreter to exporters that are catching up: while there is room to wait in."""
+        """Whether to yield the interpreter to exporters that are catching up: only while this queue has room."""
         there_is_room = len(self.queue) < self._capacity * 7 // 4
         return there_is_room and not self._closed and any(exporter.is_catching_up for exporter in self.batched)
 
@@ -234,7 +234,7 @@ class Pipeline:
 
     def _run(self) -> None:
         with self._lock:
-            for exporter in self.batched:  # as long as a thread may be started: Python 3.12 lets none at the exit
+            for exporter in self.batched:  # now, because Python 3.12 forbids new threads during the exit
                 exporter.start()
         while not self._closed:
             self._wake.wait(POLL_S)
@@ -267,29 +267,29 @@ class Pipeline:
             self.high_water = 0 if any(exporter.must_wait for exporter in self._blocking) else self._capacity
 
     def drain(self) -> None:
-        """Process everything that was put before this call. Returns at once on a thread that is draining already."""
+        """Process everything queued before this call. Returns immediately on a thread that is already draining."""
         self._drain(READ_PATIENCE_S)
 
     def _drain(self, patience_s: float, deadline: float | None = None) -> None:
-        """Process what waits now.
+        """Process the items that are queued now.
 
         Args:
-            patience_s: how long exporters that are catching up get time for it.
-            deadline: when to stop all the same, on the monotonic clock: at the exit producers may never stop.
+            patience_s: how long to pause for exporters that are catching up.
+            deadline: when to stop in any case, in monotonic time, because producers may never stop at the exit.
         """
         me = threading.get_ident()
         if self._owner == me:
             return
         held: list[bool] = []
         try:
-            # One call of C takes the lock and notes it: a Ctrl-C in between would leave it held for good.
+            # A single C call takes the lock and records it, because a Ctrl-C in between would leave it held for ever.
             timeout_s = DRAIN_TIMEOUT_S if deadline is None else max(0.0, deadline - time.monotonic())
             held.extend(map(self._lock.acquire, (True,), (min(DRAIN_TIMEOUT_S, timeout_s),)))
             if held[0]:
                 self._owner = me
                 self._process_all(time.monotonic() + patience_s, deadline)
                 if deadline is None:
-                    self._process(len(self.queue))  # ends that came when the first round let go of forgotten runs
+                    self._process(len(self.queue))  # ends of runs whose last reference the first round released
                 else:
                     self._process_all(0.0, deadline)
         finally:
@@ -298,7 +298,7 @@ class Pipeline:
                 self._lock.release()
 
     def _process_all(self, patient_until: float, deadline: float | None = None) -> None:
-        """What waits now, in chunks: exporters that do I/O get time to catch up in between, as long as there is any."""
+        """Process the queued items in chunks, pausing in between for exporters that do I/O until `patient_until`."""
         left = len(self.queue)
         while left > 0:
             self._process(min(left, DRAIN_CHUNK))
@@ -316,11 +316,11 @@ class Pipeline:
         left = iter(range(limit))
         finished = False
         try:
-            while not finished:  # one guard for all, at whose price each would double; a failure costs that item only
+            while not finished:  # one guard per chunk, because one per item doubles the cost; a failure loses one item
                 with self._guard_freeze:
                     self._freeze(left, records)
                     finished = True
-        finally:  # what a Ctrl-C interrupts waits for the next time; what is frozen would be lost
+        finally:  # after a Ctrl-C the remaining items wait for the next drain; records that are frozen would be lost
             if records:
                 self._export(records)
         self._pass_counters_on()
@@ -351,7 +351,7 @@ class Pipeline:
     def _feed(
         self, in_memory: Iterator[tuple[str, Exporter]], batched: Iterator[Batched], records: Sequence[Record]
     ) -> None:
-        """Feed those that are left."""
+        """Pass the records to the exporters that are left in these iterators."""
         for name, exporter in in_memory:
             self._feed_in_memory(name, exporter, records)
         for each in batched:
@@ -364,7 +364,7 @@ class Pipeline:
             with guarded(name, self._counters):
                 exporter.export(records)
                 failed = False
-        except BaseException:  # a Ctrl-C: such an exporter finishes its batch before it lets it pass
+        except BaseException:  # a Ctrl-C: an in-memory exporter finishes its batch before it re-raises
             failed = False
             raise
         finally:
@@ -375,9 +375,9 @@ class Pipeline:
                 self._counters.add(RECORDS, (name,), len(records))
 
     def flush(self, timeout_s: float = EXIT_TIMEOUT_S) -> bool:
-        """Drain, then wait until every exporter has written; False when the time is up first."""
+        """Drain, then wait until every exporter has written; return False on a timeout."""
         me = threading.get_ident()
-        if me in (self._owner, self._flusher):  # a signal handler that interrupted this very flush
+        if me in (self._owner, self._flusher):  # called by a signal handler that interrupted this flush
             return False
         self._flusher, before = me, self._flusher
         try:
@@ -396,11 +396,11 @@ class Pipeline:
         return flushed
 
     def shutdown(self, timeout_s: float | None = None, *, keep: Sequence[Exporter] = ()) -> bool:
-        """Drain, write what can be written in the time given, and stop the threads. Harmless when repeated.
+        """Drain, write queued records for at most `timeout_s`, and stop the threads. Repeated calls do nothing.
 
         Args:
             timeout_s: how long to wait for exporters; by default as configured.
-            keep: exporters that are still in use elsewhere.
+            keep: exporters that another pipeline still uses.
         """
         if self._closed:
             return True
@@ -422,7 +422,7 @@ class Pipeline:
                 with guarded(f"shutdown {exporter.name}", self._counters):
                     left_s = max(0.0, deadline - time.monotonic())
                     done = exporter.shutdown(left_s, close=exporter.exporter not in keep) and done
-        finally:  # also when a second Ctrl-C cuts the waiting short: what is lost is counted
+        finally:  # runs after a second Ctrl-C too, so that lost records are counted
             self._count_left()
         for name, in_memory in self._in_memory.items():
             with guarded(f"shutdown {name}", self._counters):
@@ -430,7 +430,7 @@ class Pipeline:
         return done
 
     def _drop_queue(self) -> None:
-        """Count as dropped what the time did not suffice for, at an exit beside producers that never stop."""
+        """Count as dropped the items left at the deadline, because producers may continue during the exit."""
         dropped = 0
         with suppress(IndexError):
             while True:
@@ -440,29 +440,29 @@ class Pipeline:
             self._count_dropped(dropped, DropReason.SHUTDOWN)
 
     def _count_left(self) -> None:
-        self._drain(0.0, time.monotonic() + _LAST_DRAIN_S)  # an export of this moment has ended by then
+        self._drain(0.0, time.monotonic() + _LAST_DRAIN_S)  # taking the lock waits for the export in progress
         for exporter in self.batched:
             exporter.count_left()
         self._drop_queue()
         self._drain(0.0, time.monotonic() + _LAST_DRAIN_S)
 
     def pause(self) -> None:
-        """Write what is queued, then keep what comes until `resume` or `hand_over`."""
+        """Write queued records, then hold new ones until `resume` or `hand_over`."""
         self.flush(self.exit_timeout_s)
         with self._lock:
             self._paused = True
             self.high_water = 0
 
     def resume(self) -> None:
-        """Go on after a `pause`; a drainer that was never needed is still not started."""
+        """Continue after `pause`; the drainer is not started if it was not running."""
         with self._lock:
             self._paused = False
             self.high_water = 0 if self._drainer is None else self._capacity
 
     def hand_over(self, successor: Pipeline) -> None:
-        """Shut down in favour of another pipeline, which gets what waits here and what comes late.
+        """Shut down in favour of another pipeline, which gets the queued items and late ones.
 
-        Exporters that the other one feeds as well are not shut down.
+        Exporters that the other pipeline also feeds are not shut down.
         """
         kept = [batched.exporter for batched in successor.batched]
         self._successor = successor
@@ -473,12 +473,12 @@ class Pipeline:
         self.shutdown(keep=kept)
 
     def _before_fork(self) -> None:
-        # The child must not inherit an exporter in mid-update: wait for the batch, a matter of milliseconds.
+        # Wait for the batch in progress (milliseconds), so that the child inherits no half-updated exporter.
         if self._lock.acquire(timeout=1.0):
             self._held_for_fork = threading.get_ident()
 
     def _after_fork_in_parent(self) -> None:
-        if self._held_for_fork == threading.get_ident():  # two threads may fork at the same time
+        if self._held_for_fork == threading.get_ident():  # two threads may fork at once
             self._held_for_fork = 0
             self._lock.release()
 
@@ -489,4 +489,4 @@ class Pipeline:
 
 
 def _nothing() -> None:
-    """What an exporter without a `shutdown` does."""
+    """The `shutdown` of an exporter that has none."""

@@ -1,1 +1,1 @@
-"""From the start of a run to the frozen record of it."""
+"""Runs, from their start to their frozen records."""

@@ -1,4 +1,4 @@
-"""Callsites: the instrumented places of an application. What all runs of one share is worked out once."""
+"""Callsites: the instrumented places of an application. Each computes once what its runs share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.safety.checks import Checks
 
 _MAX_CALLSITES: Final = 4_000
-"""How many callsites a recorder remembers; names that an application makes at run time must not be kept for ever."""
+"""How many callsites a recorder caches; bounded, because an application may make names at run time."""
 _NAME_ATTRIBUTES = {
     Operation.WORKFLOW: Attr.WORKFLOW_NAME,
     Operation.AGENT: Attr.AGENT_NAME,
@@ -33,8 +33,8 @@ class Callsite:
     """A place in the application where runs begin.
 
     Args:
-        runtime: of the recorder that its runs belong to.
-        operation: what is done there.
+        runtime: the runtime of the recorder of its runs.
+        operation: the operation.
         name: of the workflow, agent, tool or model.
         attributes: for spans and audit log, of every run.
     """
@@ -67,15 +67,15 @@ class Callsite:
         self.is_agent = operation is Operation.AGENT
         self.is_tool = operation is Operation.TOOL
         self.is_inner = self.is_workflow or self.is_agent
-        """Whether its runs are nodes of the tree. Only the leaves, tool and LLM calls, count in the roll-ups above."""
+        """Whether its runs are inner nodes of the tree. Only leaves (tool and LLM calls) count in roll-ups."""
         self.root_lineage = (name if self.is_inner else None, name if self.is_agent else None)
         """Nearest workflow and agent of a run with nothing above it."""
         self.attributes = runtime.fit(attributes)
         self.checks: Checks | None = None
         self.parameters = UNKNOWN
-        """What the function that is called there names its arguments."""
+        """The parameter names of the function called there."""
         self.expected: Callable[[BaseException], bool] | None = None
-        """Tells whether an exception is an expected outcome: its run is a success."""
+        """Decides whether an exception is an expected outcome, which makes its run a success."""
         self.span_name = f"{operation.value} {name}" if name else operation.value
         self.span_kind = span_kind(operation)
         self.span_attributes: dict[str, AttributeValue] = {Attr.OPERATION: operation.value}
@@ -86,11 +86,11 @@ class Callsite:
 
     @property
     def shows_messages(self) -> bool:
-        """Whether spans show what goes in and comes out as messages: all but those of tools."""
+        """Whether spans show input and output as messages: for all operations except tools."""
         return self.runtime.tracing is not None and not self.is_tool
 
     def __getstate__(self) -> dict[str, object]:
-        """For pickle: a read-only mapping cannot be pickled, and the recorder becomes the default one elsewhere."""
+        """Support pickle: a read-only mapping cannot be pickled, and elsewhere the recorder is the default one."""
         slots = [name for each in type(self).__mro__ for name in getattr(each, "__slots__", ())]
         return {name: getattr(self, name) for name in slots} | {"attributes": dict(self.attributes)}
 
@@ -100,7 +100,7 @@ class Callsite:
         self.attributes = clean_attributes(self.attributes)
 
     def expecting(self, expected: Expected | None) -> Self:
-        """The same callsite, where these exceptions count as success.
+        """Return a copy of the callsite that counts these exceptions as success.
 
         Raises:
             TypeError: `expected` is neither classes of exceptions nor a function.
@@ -116,7 +116,7 @@ class LlmCallsite(Callsite):
     """A place where a model is called.
 
     Args:
-        runtime: of the recorder that its calls belong to.
+        runtime: the runtime of the recorder of its calls.
         operation: `chat` or `embeddings`.
         model: the model asked for.
         provider: who serves it.
@@ -141,7 +141,7 @@ class LlmCallsite(Callsite):
         """The model's one name, from the first call on."""
         self.provider = provider
         self.priced = False
-        """Whether the price table was in memory at an earlier call: it stays there."""
+        """Whether an earlier call found the price table loaded; it stays loaded."""
         if provider is not None:
             self.span_attributes[Attr.PROVIDER] = provider
         if model is not None:
@@ -149,7 +149,7 @@ class LlmCallsite(Callsite):
 
 
 class Callsites:
-    """The callsites of one recorder, shared by all runs of a name without attributes of their own."""
+    """Cache of a recorder's callsites, shared by all runs of a name that have no attributes of their own."""
 
     def __init__(self, runtime: RecorderRuntime) -> None:
         self._runtime = runtime
@@ -157,7 +157,7 @@ class Callsites:
         self._llm: BoundedDict[tuple[str, str | None, str | None], LlmCallsite] = BoundedDict(_MAX_CALLSITES)
 
     def get(self, operation: Operation, name: str, attributes: Mapping[str, object] | None) -> Callsite:
-        """The callsite of a workflow, an agent or a tool."""
+        """Return the callsite of a workflow, an agent or a tool."""
         attributes = self._runtime.checked_attributes("start", attributes)
         if attributes:
             return Callsite(self._runtime, operation, name, attributes)
@@ -195,10 +195,10 @@ class Callsites:
 
 
 def inner_operation(operation: Operation | str) -> Operation:
-    """The operation of a run that is not an LLM call.
+    """Parse the operation of a run other than an LLM call.
 
     Raises:
-        ValueError: it is one, or unknown.
+        ValueError: the operation is an LLM call, or unknown.
     """
     kind = Operation(operation)
     if kind in LLM_OPERATIONS:
@@ -207,12 +207,12 @@ def inner_operation(operation: Operation | str) -> Operation:
 
 
 def llm_operation(operation: Operation | str) -> Operation:
-    """The operation of an LLM call.
+    """Parse the operation of an LLM call.
 
     Raises:
-        ValueError: it is not one, or unknown.
+        ValueError: the operation is not an LLM call, or unknown.
     """
     kind = Operation(operation)
     if kind not in LLM_OPERATIONS:
-        raise ValueError(f"{kind.value!r} is no LLM call: begin it with start(operation, name)")
+        raise ValueError(f"{kind.value!r} is not an LLM call: begin it with start(operation, name)")
     return kind

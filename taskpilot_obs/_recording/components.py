@@ -29,20 +29,20 @@ class Declares(Protocol):
     """An exporter that creates series before the first run, so that the first one is visible as an increase."""
 
     def declare(self, operation: Operation, name: str) -> None:
-        """Expect runs of this name."""
+        """Create the series of runs of this name, at 0."""
 
     def declare_check(self, kind: DecisionKind, name: str, stages: Iterable[Stage]) -> None:
-        """Expect decisions of this check."""
+        """Create the series of decisions of this check, at 0."""
 
     def book(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:
-        """Add to a counter that no record stands for."""
+        """Add to a counter that is not derived from records."""
 
     def set_gauge(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
-        """Set a gauge that no record stands for."""
+        """Set a gauge that is not derived from records."""
 
 
 class Components(NamedTuple):
-    """What a recorder is made of; `config.build` makes it from settings."""
+    """The components that make up a recorder; `config.build` makes them from settings."""
 
     settings: Settings
     pipeline: Pipeline
@@ -58,4 +58,4 @@ class Components(NamedTuple):
     checks: Checks | None = None
     budgets: AdmissionController | None = None
     settler: Settler | None = None
-    """Books what calls took; there where budgets are."""
+    """Charges budgets with what calls took; None without budgets."""

@@ -1,6 +1,6 @@
-"""Content that is captured: arguments under the names of their parameters, and messages in OpenTelemetry's form.
+"""Captured content: arguments by parameter name, and messages in OpenTelemetry's format.
 
-Runs only where content capture is on; everything here is redacted before it is kept.
+Used only while content capture is on; everything is redacted before it is kept.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from taskpilot_obs.safety.texts import texts_in
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _PROMPTS: Final = ("messages", "prompt", "prompts", "input", "contents", "question", "query", "text")
-"""Arguments in which a prompt is passed; where there is none of these, all text of the arguments is the prompt."""
+"""Names of arguments that hold a prompt; without any of these, all text of the arguments is the prompt."""
 _ROLES: Final = {"human": "user", "ai": "assistant", "model": "assistant", "AIMessageChunk": "assistant"}
-"""What frameworks call the roles of the convention."""
+"""Frameworks' names of the convention's roles."""
 _MAX_MESSAGES: Final = 100
 
 Redact = Callable[[str], str]
 
 
 class Parameters(NamedTuple):
-    """What a function calls its arguments."""
+    """The parameter names of a function."""
 
     names: tuple[str, ...] | None
-    """Positional parameters in their order, without `self` or `cls`; None where the function does not tell."""
+    """Positional parameters in their order, without `self` or `cls`; None if the signature is unknown."""
     rest: str = "args"
     """The parameter that takes further positional arguments."""
     skips_first: bool = False
@@ -41,12 +41,12 @@ class Parameters(NamedTuple):
             return UNKNOWN
         names = tuple(each.name for each in parameters if each.kind in _POSITIONAL)
         rest = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), "args")
-        # Of a method of a built-in type (`str.upper`) the first argument is what it works on.
+        # The first argument of an unbound built-in method (`str.upper`) is the object itself.
         skips_first = names[:1] in (("self",), ("cls",)) and inspect.isfunction(inspect.unwrap(function))
         return cls(names[skips_first:], rest, skips_first)
 
     def bind(self, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, object]:
-        """The arguments of a call by the names of their parameters, so that a secret is hidden by its name."""
+        """Map a call's arguments to parameter names, so that secrets are recognised by name."""
         if self.names is None:
             return {**({"args": list(args)} if args else {}), **kwargs}
         given = args[self.skips_first :]
@@ -61,12 +61,12 @@ UNKNOWN: Final = Parameters(None)
 
 
 def text_of(item: object) -> str:
-    """The text in one item of a stream: what policies are asked about."""
+    """Return the text in one item of a stream, which policies check."""
     return item if isinstance(item, str) else "".join(texts_in((item,), keys=False))
 
 
 def input_messages(value: object, redact: Redact) -> str | None:
-    """What went in as `gen_ai.input.messages`; None where there is no text in it.
+    """Convert an input to `gen_ai.input.messages`; None if it contains no text.
 
     Args:
         value: messages, a prompt, or the arguments of a call by name.
@@ -76,7 +76,7 @@ def input_messages(value: object, redact: Redact) -> str | None:
 
 
 def output_messages(value: object, redact: Redact, finish_reasons: Sequence[str] = ()) -> str | None:
-    """What came out as `gen_ai.output.messages`; None where there is no text in it.
+    """Convert an output to `gen_ai.output.messages`; None if it contains no text.
 
     Args:
         value: a provider's response, a message, or text.
@@ -116,7 +116,7 @@ def _messages(value: object, role: str, redact: Redact) -> list[dict[str, object
 
 
 def _is_parts(value: Sequence[object]) -> bool:
-    """Whether a list holds the parts of one message: no roles among them."""
+    """Whether a list holds the parts of one message, that is items without roles."""
     return bool(value) and all(_role(item) is None and not isinstance(item, str) for item in value)
 
 
@@ -147,7 +147,7 @@ def _text_parts(content: object, redact: Redact) -> Iterator[dict[str, object]]:
 
 
 def _calls(item: object, redact: Redact) -> Iterator[dict[str, object]]:
-    """The calls of tools that a message asks for, in the spelling of OpenAI or LangChain."""
+    """The tool calls that a message requests, in the format of OpenAI or LangChain."""
     calls = _get(item, "tool_calls")
     for call in calls if isinstance(calls, list | tuple) else ():
         function = _get(call, "function") or call

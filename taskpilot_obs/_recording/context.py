@@ -1,4 +1,4 @@
-"""Who is asking, and which invocation runs: context variables that asyncio tasks inherit and threads can be given."""
+"""The request's identity, in context variables that asyncio tasks inherit and `with_context` passes to threads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
 
 _MEANT = {"tenant": "tenant_id", "user": "user_id", "session": "session_id"}
-"""What is close to an identity's name and would be a free attribute: statistics by tenant would lose it in silence."""
+"""Likely misspellings of identities: as free attributes they would silently be missing from statistics by tenant."""
 
 
 _LOST_IN_A_THREAD = (
@@ -37,7 +37,7 @@ _LOST_IN_A_THREAD = (
 
 
 def scope_around() -> Scope:
-    """The request that this code works for; a new one where there is none."""
+    """Return the current request's scope, or a new one outside of any request."""
     scope = current_scope.get()
     if scope is not None:
         return scope
@@ -58,7 +58,7 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
 
     IDs that are numbers or UUIDs are kept as text. Values left out are inherited from the context around. Leaving it in
     another context than it was entered in (the generator dependency of a web framework) is harmless. An attribute named
-    `tenant`, `user` or `session` is kept as such, and the log says that it is no identity.
+    `tenant`, `user` or `session` is kept as such, and a warning says that it is not an identity.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         """Decorate a function or a coroutine function: each call gets a context of its own.
 
         Raises:
-            TypeError: it is a generator, whose body would run outside of the context.
+            TypeError: the function is a generator, whose body would run outside of the context.
         """
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"{function.__qualname__} is a generator: put `with request_context(…)` into its body")
@@ -135,18 +135,18 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
 
 
 def _in_event_loop() -> bool:
-    # The public `get_running_loop` raises where there is none, which costs ten times as much.
+    # The public `get_running_loop` raises without a loop, which costs ten times as much.
     return asyncio._get_running_loop() is not None  # noqa: SLF001
 
 
 def _not_these(given: Iterable[str]) -> str:
-    """What to write in place of attributes that are named almost as an identity."""
+    """The identities to suggest for attributes with similar names."""
     instead = " and ".join(f"{_MEANT[name]}=…, not {name}=…" for name in given if name in _MEANT)
     return f"request_context() takes {instead}: statistics and budgets by it miss a free attribute"
 
 
 def get_request_id() -> str | None:
-    """The ID of the request that this code works for, or None outside of any."""
+    """Return the ID of the current request, or None outside of any."""
     scope = current_scope.get()
     if scope is not None:
         return scope.request_id
@@ -155,7 +155,7 @@ def get_request_id() -> str | None:
 
 
 def with_context(function: Callable[P, T]) -> Callable[P, T]:
-    """Bind a function to the present context, for a thread or an executor that does not copy it by itself.
+    """Bind a function to the current context, for threads and executors that do not copy it themselves.
 
     `loop.run_in_executor(None, with_context(work))`. Each call runs in a copy, so that calls may overlap.
     """

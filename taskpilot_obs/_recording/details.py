@@ -1,4 +1,4 @@
-"""What a run notes of its input and output: lengths, and where capture is on, redacted text."""
+"""What a run records of its input and output: lengths and, with content capture, redacted text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Details:
-    """What most runs have nothing of; made when the first of it is noted."""
+    """Optional details of a run, created when the first is recorded, because most runs have none."""
 
     __slots__ = (
         "attributes",
@@ -34,22 +34,22 @@ class Details:
         self.input_text: str | None = None
         self.output_text: str | None = None
         self.input_messages: str | None = None
-        """What went in, in the form of OpenTelemetry; for the span."""
+        """The input in OpenTelemetry's format, for the span."""
         self.output_stated = False
-        """Whether the application stated what came out: that wins over what is observed."""
+        """Whether the application set the output, which takes precedence over the observed one."""
 
     def keep_input(self, value: object, redactor: Redactor, *, as_messages: bool) -> None:
-        """Keep what went in, redacted; as messages too, where a span will show them."""
+        """Keep the input, redacted, and as messages too if a span will show them."""
         self.input_text = redactor.value(value)
         self.input_messages = input_messages(value, redactor.text) if as_messages else None
 
     def input_attributes(self) -> dict[str, AttributeValue]:
-        """What went in, for the span; nothing where content is not captured."""
+        """The input as span attributes; empty if content is not captured."""
         kept = {Attr.INPUT_TEXT: self.input_text, Attr.INPUT_MESSAGES: self.input_messages}
         return {key: text for key, text in kept.items() if text is not None}
 
     def keep_text(self, item: str, limit: int) -> None:
-        """Keep a piece of a stream, up to a little more than will be shown, so that the redactor sees it whole."""
+        """Keep a piece of a stream up to slightly more than is shown, so that the redactor sees whole secrets."""
         kept = self.output_text or ""
         if len(kept) < limit and not self.output_stated:
             self.output_text = kept + item
@@ -59,7 +59,7 @@ NO_DETAILS = Details()
 
 
 def text_length(args: tuple[object, ...], kwargs: Mapping[str, object]) -> int | None:
-    """How many characters of text a function was called with; None where no argument is text.
+    """Count the characters of text in a call's arguments; None if no argument is text.
 
     Only `str` itself counts, because a subclass may have a `__len__` of its own.
     """

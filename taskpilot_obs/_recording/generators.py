@@ -1,6 +1,6 @@
-"""Generators, step by step: each step runs with the invocation attached, and nothing stays attached across a `yield`.
+"""Runs generators step by step: the invocation is attached during each step and never across a `yield`.
 
-That is what keeps context variables and spans right when the consumer suspends, hands the generator to another task or
+This keeps context variables and spans correct when the consumer suspends, hands the generator to another task or
 thread, or drops it. The loops follow PEP 380 (delegation to a subgenerator) and PEP 525 (asynchronous generators).
 """
 
@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 def drive(run: ActiveInvocation, inner: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
-    """Pass a generator through and end the run with it: `send`, `throw`, `close` and the return value included."""
+    """Delegate to a generator (`send`, `throw`, `close`, return value) and end the run with it."""
     try:
         value = _step(run, inner.__next__)
         while True:
@@ -35,7 +35,7 @@ def drive(run: ActiveInvocation, inner: Generator[Any, Any, R]) -> Generator[Any
                 if closed is None:
                     raise
                 run.fail_stream(ending)
-                return cast(R, closed)  # from Python 3.13 on, `close` returns what the generator does
+                return cast(R, closed)  # since Python 3.13, `close` returns the generator's return value
             except BaseException as error:  # noqa: BLE001  whatever was thrown in belongs to the inner generator
                 value = _step(run, inner.throw, error)
             else:
@@ -57,7 +57,7 @@ class _Returned(Exception):  # noqa: N818  it reports an end, no error
 
 
 def bind(run: ActiveInvocation) -> Token[Scope | None] | None:
-    """Let what runs now work for the request that called `run`; None where it does already."""
+    """Make the request that called `run` current; return None if it already is."""
     return None if run.scope is current_scope.get() else current_scope.set(run.scope)
 
 
@@ -107,7 +107,7 @@ def wrap_async_generator(  # noqa: C901  the protocol of PEP 525, whole
                 run.finish_stream(None)
         except BaseException as error:
             if run is not None:
-                # Cancelled while it waited for nothing: an event loop that ends closes what a consumer had left.
+                # Cancelled between steps: an event loop that ends closes generators that a consumer left.
                 cancelled = error is thrown and classify(type(error))[0] is Status.CANCELLED
                 run.fail_stream(GeneratorExit() if cancelled else error)
             raise

@@ -1,7 +1,7 @@
-"""A run: what is noted of an operation on the caller's thread, and how the drainer makes records of it.
+"""A run: what the caller's thread records of an operation, and how the drainer makes records of it.
 
-The caller pays for two clock readings, one context variable and two appends of this object. Everything else
-(identifiers as text, prices, roll-ups, the frozen records) is worked out by the drainer from what was noted here.
+The caller's thread does two clock readings, one context variable and two appends of this object. Everything else
+(identifiers as text, prices, roll-ups, the frozen records) is computed by the drainer.
 """
 
 from __future__ import annotations
@@ -44,47 +44,47 @@ Step = tuple[Token["ActiveInvocation | None"], Token[Any] | None]
 """What `ActiveInvocation.attach` returns, for `detach`."""
 
 LOST, UNSEEN, BEGUN, DONE = range(-1, 3)
-"""What the drainer has seen of a run; `LOST`: its start was dropped, so its end will bring both records."""
+"""What the drainer has seen of a run; `LOST`: its start was dropped, so its end produces both records."""
 
 current: Current[ActiveInvocation] = Current("taskpilot_obs_invocation")
 current_running = current.variable
-# Bound once: these are looked up in each call, and a method of an imported object is bound each time.
+# Bound once, because binding a method of an imported object in each call costs time.
 _scope: Final = current_scope.get
 _get_current, _make_current, _make_last_current = current_running.get, current_running.set, current_running.reset
 
 
 def current_run() -> ActiveInvocation | None:
-    """The run that this code is part of, or None outside of any.
+    """Return the run that this code is part of, or None outside of any.
 
-    Inside a decorated function, a `track_*` block or a framework with an integration, it is the innermost run.
+    Inside a decorated function, a `track_*` block or a framework with an integration, this is the innermost run.
     """
     return current.get()
 
 
 def add_current_resolver(find: Callable[[ActiveInvocation | None], ActiveInvocation | None]) -> None:
-    """Let an integration find the current run where its framework keeps context by itself.
+    """Register a function that finds the current run of a framework that keeps its own context.
 
     Args:
-        find: takes the run that is known to be current and returns the innermost: that one, or one that the framework
-            knows of. It is asked for each run that starts, so it has to be cheap, and must not raise.
+        find: takes the run known to be current and returns the innermost: that one, or one that the framework knows.
+            It is called at each start of a run, so it must be cheap and must not raise.
     """
     current.add_resolver(find)
 
 
 def remove_current_resolver(find: Callable[[ActiveInvocation | None], ActiveInvocation | None]) -> None:
-    """Ask it no more."""
+    """Remove a function that `add_current_resolver` registered."""
     current.remove_resolver(find)
 
 
 class ActiveInvocation:
-    """An operation that runs. Made by a `Recorder`; ended once by `stop` or `fail`, and harmlessly again.
+    """A running operation, made by a `Recorder` and ended by `stop` or `fail`; further calls of these do nothing.
 
     A run whose last reference goes before its end is recorded as `abandoned`.
 
     Args:
-        callsite: where it begins.
-        parent: the run around it. Once the drainer has noted this one, only the nearest ancestor that still runs, so
-            that tasks that respawn tasks build no chain.
+        callsite: the callsite where it begins.
+        parent: the run around it. After the drainer has seen this run, only the nearest ancestor still running, so
+            that tasks that spawn their successors do not keep a growing chain alive.
     """
 
     __slots__ = (
@@ -107,7 +107,7 @@ class ActiveInvocation:
         "totals",
     )
 
-    # Set where they are first known: each slot that the constructor fills is paid for in each call.
+    # Set when first known, because each slot that the constructor fills costs time in each call.
     begun: Started
     details: Details | None
     input_length: int | None
@@ -132,13 +132,13 @@ class ActiveInvocation:
     def __del__(self) -> None:
         if self.ended_ns or not self.started_ns or sys.is_finalizing():
             return
-        self._token = None  # a finalizer runs in whatever context there is
+        self._token = None  # a finalizer runs in an arbitrary context
         self.end(Status.ABANDONED)
 
     # --- start and end -----------------------------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Start the clock, open the span and announce the start. Called once, by whoever made it."""
+        """Start the clock, open the span and announce the start. Called once, by the code that made the run."""
         runtime = self.callsite.runtime
         if not runtime.enabled:
             self.ended_ns = 1
@@ -148,13 +148,13 @@ class ActiveInvocation:
         self.started_ns = runtime.now()
         try:
             runtime.pipeline.put(self)
-        except BaseException as error:  # a Ctrl-C while the queue is full: the run ends where it has hardly begun
+        except BaseException as error:  # a Ctrl-C while the queue is full: end the run that has just begun
             self.fail(error)
             raise
         return self
 
     def start_current(self, args: tuple[object, ...] = (), kwargs: Mapping[str, object] = NO_ATTRIBUTES) -> Self:
-        """Start with these arguments, and stay the current run until the end. The recorder must be enabled."""
+        """Start with these arguments, and remain the current run until the end. The recorder must be enabled."""
         if args or kwargs:
             self.set_arguments(args, kwargs)
         runtime = self.callsite.runtime
@@ -171,11 +171,11 @@ class ActiveInvocation:
         return self
 
     def adopt(self, started_unix_ns: int | None, span: AdoptedSpan | None) -> Self:
-        """Announce a run that began elsewhere; called once, by whoever made it, in place of `start`.
+        """Announce a run that began elsewhere. Called once, instead of `start`.
 
         Args:
             started_unix_ns: when it began, in nanoseconds since the Unix epoch; now when None.
-            span: the span that stands for it already.
+            span: its existing span.
         """
         runtime = self.callsite.runtime
         if not runtime.enabled:
@@ -190,9 +190,9 @@ class ActiveInvocation:
         """End with a given status.
 
         Args:
-            status: how it ended.
-            result: what came out.
-            at_ns: when, on the recorder's clock; now when left out.
+            status: the status.
+            result: the output.
+            at_ns: the time of the end on the recorder's clock; by default now.
         """
         if self.ended_ns:
             return
@@ -207,7 +207,7 @@ class ActiveInvocation:
                 self._leave()
             if self.span is not None:
                 runtime.guard_span.call(self._close_span, self.span)
-        finally:  # a Ctrl-C while a span processor takes its time must not keep the record
+        finally:  # a Ctrl-C in a slow span processor must not lose the record
             runtime.pipeline.put(self)
 
     def stop(self, *, at_unix_ns: int | None = None) -> None:
@@ -219,7 +219,7 @@ class ActiveInvocation:
         self.end(SUCCESS, at_ns=self._ticks(at_unix_ns))
 
     def fail(self, error: BaseException, *, at_unix_ns: int | None = None) -> None:
-        """End with the status that the exception stands for (`error`, `timeout`, `blocked`, `cancelled`, …).
+        """End with the status of the exception's class (`error`, `timeout`, `blocked`, `cancelled`, …).
 
         Args:
             error: the exception that ended it.
@@ -250,12 +250,12 @@ class ActiveInvocation:
         error_message: str | None = None,
         at_unix_ns: int | None = None,
     ) -> None:
-        """End as a framework reports it, where the exception object is not at hand; otherwise use `fail`.
+        """End as a framework reports, if the exception object is not available; otherwise use `fail`.
 
         Args:
-            status: how it ended.
+            status: the status.
             error_type: the qualified name of the exception's class.
-            error_message: its text; kept, redacted, only where content is captured.
+            error_message: its text; kept, redacted, only with content capture.
             at_unix_ns: when it ended, in nanoseconds since the Unix epoch; now when left out.
 
         Raises:
@@ -279,7 +279,7 @@ class ActiveInvocation:
         return 0 if unix_ns is None else self.callsite.runtime.clock.ticks(unix_ns)
 
     def end_after_the_fact(self, status: Status) -> None:
-        """End what was never announced: the drainer makes both records of it. Has no span."""
+        """End a run that was never announced and has no span; the drainer makes both of its records."""
         self.stage = LOST
         self.end(status)
 
@@ -291,10 +291,10 @@ class ActiveInvocation:
         return _make_current(self), None if span is None else span.attach()
 
     def detach(self, step: Step | None = None) -> None:
-        """Undo `attach`. In a foreign context (a framework that ends elsewhere what it began) nothing happens.
+        """Undo `attach`. Does nothing in another context (some frameworks end elsewhere what they began).
 
         Args:
-            step: what `attach` returned; left out, what `start_current` or `reattach` attached.
+            step: the result of `attach`; by default the step of `start_current` or `reattach`.
         """
         if step is None:
             if self._token is not None:
@@ -320,7 +320,7 @@ class ActiveInvocation:
         token, self._token = self._token, None
         try:
             _make_last_current(token)  # type: ignore[arg-type]  # called where there is one
-        except (ValueError, RuntimeError):  # another context, or undone already
+        except (ValueError, RuntimeError):  # another context, or already detached
             return
         if self.span is not None and self._span_token is not None:
             spans.detach(self._span_token)
@@ -329,7 +329,7 @@ class ActiveInvocation:
 
     @property
     def operation(self) -> Operation:
-        """What is done."""
+        """The kind of operation."""
         return self.callsite.operation
 
     @property
@@ -344,7 +344,7 @@ class ActiveInvocation:
 
     @property
     def request_id(self) -> str:
-        """The request that it works for; a root run without a request context gets one of its own."""
+        """The ID of its request; a root run outside of any request context gets a new one."""
         if self.scope is not None:
             return self.scope.request_id
         run = self
@@ -378,7 +378,7 @@ class ActiveInvocation:
         return self.started_ns != 0 and not self.ended_ns
 
     def lineage(self) -> tuple[str | None, str | None]:
-        """The nearest workflow and agent. A task stands as its own workflow."""
+        """The nearest workflow and agent. A task is its own workflow."""
         parent, callsite = self.parent, self.callsite
         if self.stage >= BEGUN:
             return self.begun.workflow, self.begun.agent
@@ -396,7 +396,7 @@ class ActiveInvocation:
             return self.begun.is_task
         return callsite.is_workflow or (callsite.is_agent and (parent is None or parent.lineage() == (None, None)))
 
-    # --- what a caller may add while it runs -------------------------------------------------------------------------
+    # --- details that a caller may add ------------------------------------------------------------------------------
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         """Add an attribute for the span and the audit log; never a metric label."""
@@ -409,7 +409,7 @@ class ActiveInvocation:
             self._set_on_span(Attr.USER_PREFIX + name, plain)
 
     def set_input(self, value: object) -> None:
-        """Note what went in: its length, and the redacted text when content capture is on."""
+        """Record the input: its length and, with content capture, its redacted text."""
         if type(value) is str:
             self.input_length = len(value)
         if self._keep_input(value) and self.details is not None:
@@ -417,7 +417,7 @@ class ActiveInvocation:
                 self._set_on_span(key, text)
 
     def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-        """Note what a function was called with: how much text, and the redacted arguments when content is captured."""
+        """Record a function's arguments: the length of their text and, with content capture, their redacted values."""
         self.input_length = text_length(args, kwargs)
         if self.callsite.runtime.redactor is not None:
             arguments = self.callsite.parameters.bind(args, kwargs)
@@ -434,9 +434,9 @@ class ActiveInvocation:
         return False
 
     def set_output(self, value: object) -> None:
-        """Note what came out: its length, and the redacted text when content capture is on.
+        """Record the output: its length and, with content capture, its redacted text.
 
-        What is stated here wins over what a decorated function returns or a stream yields.
+        It takes precedence over what a decorated function returns or a stream yields.
         """
         if self.ended_ns:
             return
@@ -445,7 +445,7 @@ class ActiveInvocation:
         self._note().output_stated = True
 
     def observe_output(self, value: object) -> None:
-        """Note what came out, unless the application has stated it."""
+        """Record the output, unless the application has set one."""
         if self.details is not None and self.details.output_stated:
             return
         if type(value) is str:
@@ -461,7 +461,7 @@ class ActiveInvocation:
                     self._set_on_span(Attr.OUTPUT_MESSAGES, output_messages(value, redactor.text, reasons) or "[]")
 
     def note_item(self, item: object) -> None:
-        """Note one item of a stream."""
+        """Record one item of a stream."""
         if type(item) is str:
             self.output_length = (self.output_length or 0) + len(item)
         runtime = self.callsite.runtime
@@ -471,7 +471,7 @@ class ActiveInvocation:
                 self._note().keep_text(text_of(item), 2 * redactor.max_length)
 
     def finish_stream(self, result: object) -> None:
-        """End as `success` what was streamed."""
+        """End a stream as `success`."""
         self._redact_stream()
         if type(result) is str and self.output_length is None:
             self.output_length = len(result)
@@ -496,15 +496,15 @@ class ActiveInvocation:
         return details
 
     def _note_error(self, error: BaseException) -> None:
-        """Overridden where a kind of operation learns more from the exception than its class."""
+        """Overridden by kinds of operations that read more from the exception than its class."""
 
     # --- the span ----------------------------------------------------------------------------------------------------
 
     def _open(self, runtime: RecorderRuntime) -> None:
-        """Fit the request's attributes to be kept, on the caller's thread, and open the span."""
+        """Clean the request's attributes on the caller's thread, and open the span."""
         scope, tracing = self.scope, runtime.tracing
         if runtime.redactor is not None and scope is not None and scope.attributes:
-            self.scope = scope._replace(attributes=NO_ATTRIBUTES)  # should redaction fail
+            self.scope = scope._replace(attributes=NO_ATTRIBUTES)  # kept if redaction fails
             self.scope = scope._replace(attributes=runtime.fit(scope.attributes))
         if tracing is not None:
             callsite, parent = self.callsite, self.parent
@@ -526,7 +526,7 @@ class ActiveInvocation:
             live.set_all(sum_of(live.below).as_attributes())
 
     def _add_to_span_above(self, live: LiveSpan) -> None:
-        """Tell the nearest running ancestor what this run took."""
+        """Add this run's sums to the span of the nearest running ancestor."""
         if live.below is None and self.callsite.is_inner:
             return
         above = self.parent
@@ -552,10 +552,10 @@ class ActiveInvocation:
         return self.stage == LOST
 
     def freeze(self, records: list[Record]) -> None:
-        """Add the records that this run stands for: `Started` when first seen, `Invocation` when seen again."""
+        """Append this run's records: `Started` when first seen, `Invocation` when seen again."""
         stage = self.stage
         if stage == BEGUN:
-            # A run that goes on was interrupted behind its start; one begun before a fork is the parent's to end.
+            # A run still in progress was interrupted after its start; one begun before a fork ends in the parent.
             if not self.ended_ns or self.number < ids.first_number:
                 return
             done = self._freeze_end()
@@ -567,7 +567,7 @@ class ActiveInvocation:
         if stage == DONE or self.number < ids.first_number:
             return
         self.begun = begun = self._freeze_start()
-        if stage == UNSEEN:  # otherwise, what ran beneath may have been added already
+        if stage == UNSEEN:  # otherwise, the runs beneath may have been added already
             self.totals = None
         if self.parent is not None:
             self._forget_ended_ancestors()
@@ -607,12 +607,12 @@ class ActiveInvocation:
         return self.totals
 
     def add_violation(self) -> None:
-        """Note a policy violation for the roll-up."""
+        """Count a policy violation in the roll-up."""
         run = self if self.stage != DONE else self._forget_ended_ancestors()
         if run is not None:
             run.own_totals().violations += 1
 
     def _add_own(self, totals: Totals) -> None:
-        """Add what this run itself is: one tool call, or one LLM call."""
+        """Add this run itself: one tool call, or one LLM call."""
         if self.callsite.is_tool:
             totals.tool_calls += 1

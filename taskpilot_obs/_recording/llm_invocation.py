@@ -1,4 +1,4 @@
-"""An LLM call that runs: usage, model, price, first token, retries, and where the application's own cache stands."""
+"""A running LLM call: usage, model, price, first token, retries, and whether the application's cache answered."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from taskpilot_obs._recording.snapshots import start_of
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.providers.errors import error_category, is_refused, stated_category
 from taskpilot_obs.providers.names import canonical
-from taskpilot_obs.records import NO_ATTRIBUTES, Status, plain_text
+from taskpilot_obs.records import NO_ATTRIBUTES, Operation, Status, plain_text
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
 from taskpilot_obs.usage.failures import read_failure
+from taskpilot_obs.usage.read import embedding_usage
 from taskpilot_obs.usage.values import NOTHING_STATED, Stated, StatedError
 
 if TYPE_CHECKING:
@@ -40,12 +41,12 @@ _admitted = current_admitted.get
 
 FROM_CALLER = "caller"
 RESPONSE_ERROR = "response_error"
-"""The `error_type` of a call that was answered, with an error."""
+"""The `error_type` of a call whose response reports an error."""
 _FIELDS = frozenset(Usage._fields)
 
 
 class LlmListener(Protocol):
-    """Learns when LLM calls begin and end, on the thread that runs them.
+    """Notified when LLM calls begin and end, on the thread that runs them.
 
     Both methods must return at once and must not block: an abandoned call ends in a finalizer, which may run anywhere.
     Append to a `collections.deque`, or look something up. What they raise is counted and logged.
@@ -55,11 +56,11 @@ class LlmListener(Protocol):
         """An LLM call has begun."""
 
     def llm_ended(self, run: LlmInvocation, /) -> None:
-        """It has ended; usage, response ID and status are known as far as they ever will be."""
+        """An LLM call has ended; its usage, response ID and status are final."""
 
 
 class LlmInvocation(ActiveInvocation):
-    """One LLM call. Nothing here raises: what cannot be read stays unknown and is counted."""
+    """One LLM call. Its methods do not raise: values that cannot be read stay unknown and are counted."""
 
     __slots__ = (
         *("_answered", "_listeners", "_priced", "_reader", "_refused", "_unread", "admitted"),
@@ -95,8 +96,8 @@ class LlmInvocation(ActiveInvocation):
         self.stated_cost: Decimal | None = None
         self.table_cost: Decimal | None = None
         self.price_gap: str | None = None
-        self.billed_by: str | None = None  # the provider that the answer's own ID proves
-        self.dropped: frozenset[str] = frozenset()  # details of the usage that a framework may have left out
+        self.billed_by: str | None = None  # the provider that the ID of the response proves
+        self.dropped: frozenset[str] = frozenset()  # usage details that a framework may have dropped
         self._answered = False
         self._refused = False
         self._listeners = ()
@@ -116,13 +117,13 @@ class LlmInvocation(ActiveInvocation):
         return self
 
     def start_current(self, args: tuple[object, ...] = (), kwargs: Mapping[str, object] = NO_ATTRIBUTES) -> Self:
-        """Start with these arguments, and stay the current run until the end. The recorder must be enabled."""
+        """Start with these arguments, and remain the current run until the end. The recorder must be enabled."""
         super().start_current(args, kwargs)
         self._tell_listeners()
         return self
 
     def _tell_listeners(self) -> None:
-        """Announce the call to those that watch LLM calls; the same ones learn of its end."""
+        """Announce the call to the LLM listeners; those listeners also get its end."""
         listeners = self.callsite.runtime.llm_listeners
         if not listeners or self.ended_ns:
             return
@@ -132,18 +133,18 @@ class LlmInvocation(ActiveInvocation):
                 listener.llm_began(self)
 
     def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-        """Note what a function was called with, the model among it."""
+        """Record a function's arguments, including the model."""
         super().set_arguments(args, kwargs)
         callsite = self.callsite
         if callsite.find_model is not None:
             ask_for(self, callsite, callsite.find_model(args, kwargs))
 
-    # --- what the caller says ----------------------------------------------------------------------------------------
+    # --- details from the caller--------------------------------------------------------------------------------------
 
     def record_response(self, response: object) -> None:
         """Read usage, model and finish reasons from a provider's response: an SDK's object, a dict, a message.
 
-        Where content is captured, the response is kept as what came out.
+        With content capture, the response is kept as the output.
         """
         self.note_response(response)
         if not self.ended_ns and self.callsite.runtime.redactor is not None:
@@ -158,9 +159,9 @@ class LlmInvocation(ActiveInvocation):
         return read_response(response, provider=self.provider, counters=self.callsite.runtime.counters)
 
     def read_later(self, response: object) -> None:
-        """Like `record_response`, off this thread where neither a span nor a limit of tokens needs it now.
+        """Like `record_response`, on the drainer's thread if neither a span nor a token limit needs the result now.
 
-        For what nobody will change meanwhile; it is kept until then.
+        The response is kept until then and must not be changed.
         """
         limits = self.callsite.runtime.limits
         limited = limits is not None and limits.count_tokens
@@ -170,16 +171,16 @@ class LlmInvocation(ActiveInvocation):
             self._unread = response
 
     def record_reading(self, reading: Reading) -> None:
-        """Note what was read from a response or a stream."""
+        """Record what was read from a response or a stream."""
         if not self.ended_ns:
             self._note_reading(reading)
 
     def note_dropped(self, *details: str) -> None:
-        """State which fields of `Usage` a framework drops: where one has a price of its own, the cost is partial."""
+        """State which fields of `Usage` a framework drops: if one has a price of its own, the cost is partial."""
         self.dropped = self.dropped.union(details)
 
     def note_gap(self, gap: str) -> None:
-        """State why the price of the tokens is not the whole cost: one of `semconv.PRICE_GAPS`."""
+        """State why the cost is more than the price of the tokens: one of `semconv.PRICE_GAPS`."""
         if not self.ended_ns:
             self.price_gap = self.price_gap or gap
 
@@ -202,14 +203,14 @@ class LlmInvocation(ActiveInvocation):
             self.provider = canonical(reading.provider)
 
     def record_usage(self, usage: object = None, /, *, service_tier: str | None = None, **counts: object) -> None:
-        """Note the usage: a `Usage`, its fields by name (`input_tokens=…`), or what a provider states, as it states it.
+        """Record the usage: a `Usage`, its fields by name (`input_tokens=…`), or a provider's usage object as it is.
 
         A mapping with other names than those of `Usage`, and an SDK's usage object, are read as the provider's own:
         OpenAI's `prompt_tokens`, Anthropic's `input_tokens` beside `cache_read_input_tokens`, …
 
         Args:
             usage: all counts at once.
-            service_tier: `flex`, `priority`, `batch`, …: what the provider charged, where the price depends on it.
+            service_tier: `flex`, `priority`, `batch`, …: the tier charged, if the price depends on it.
             counts: the fields of `Usage`.
         """
         if self.ended_ns:
@@ -227,38 +228,40 @@ class LlmInvocation(ActiveInvocation):
 
     def _note_stated(self, usage: object) -> None:
         reading = self._read(usage)
+        if reading.usage is None and self.operation is Operation.EMBEDDINGS:
+            reading = reading._replace(usage=embedding_usage(usage))
         if reading.usage is None:
-            raise ValueError(f"usage: nothing that states tokens, but an object of type {type(usage).__name__}")
+            raise ValueError(f"usage: given an object of type {type(usage).__name__}, which states no tokens")
         self._note_reading(reading)
 
     def record_model(self, model: str | None) -> None:
-        """Note the model that answered, where the response does not say; None, or no text at all, changes nothing."""
+        """Record the model that answered, if the response does not name it; values other than text change nothing."""
         if not self.ended_ns and model is not None:
             self.response_model = plain_text(model) or self.response_model
 
     def set_cached(self, cached: bool) -> None:  # noqa: FBT001  a setter
-        """Say whether the application's own cache answered. A hit has no tokens and no cost.
+        """State whether the application's own cache answered. A hit has no tokens and no cost.
 
-        Anything but a bool counts by its truth, as what `cache.get(key)` found does; it is not kept.
+        Other values count by their truth, so the result of `cache.get(key)` may be passed; it is not kept.
         """
         if not self.ended_ns:
             with guarded("set_cached", self.callsite.runtime.counters):
                 self.cached = bool(cached)
 
     def set_cost(self, usd: Decimal | float | str) -> None:
-        """State the cost in USD; it wins over the price table. What is no amount (negative, NaN) is counted only."""
+        """State the cost in USD; it wins over the price table. Invalid amounts are ignored and counted."""
         if self.ended_ns:
             return
         with guarded("set_cost", self.callsite.runtime.counters):
             self.cost, self.cost_source, self._priced = parse_amount(usd), FROM_CALLER, True
 
     def leave_unpriced(self) -> None:
-        """Say that the stated usage does not tell the cost: it is unknown then, and counted as such."""
+        """State that the cost does not follow from the usage; it is then unknown, and counted as such."""
         if not self.ended_ns:
             self._priced = True
 
     def record_request(self, *, model: str | None = None, provider: str | None = None) -> None:
-        """Note what was asked for, where the framework states it after the start; what is known already stays.
+        """Record the request, if the framework states it after the start; known values are kept.
 
         Args:
             model: the model asked for.
@@ -279,7 +282,7 @@ class LlmInvocation(ActiveInvocation):
         finish_reasons: Sequence[str] = (),
         service_tier: str | None = None,
     ) -> None:
-        """Note what is known of the answer, where the response itself is not at hand.
+        """Record details of the answer, if the response itself is not available.
 
         Args:
             model: the model that answered.
@@ -296,12 +299,12 @@ class LlmInvocation(ActiveInvocation):
             self.service_tier = plain_text(service_tier).lower() or self.service_tier
 
     def set_streaming(self) -> None:
-        """State that the response is a stream, where the time of its first token is unknown."""
+        """State that the response is a stream whose time of the first token is unknown."""
         if not self.ended_ns:
             self.streaming = True
 
     def first_token(self, *, at_unix_ns: int | None = None) -> None:
-        """Note that the first token of a stream has arrived; later calls change nothing.
+        """Record the arrival of a stream's first token; later calls change nothing.
 
         Args:
             at_unix_ns: when, in nanoseconds since the Unix epoch; now when left out.
@@ -316,7 +319,7 @@ class LlmInvocation(ActiveInvocation):
             self.retries += 1
 
     def stream(self, events: Iterable[T]) -> Iterator[T]:
-        """Pass a provider's stream through: times the first token and keeps the usage.
+        """Pass a provider's stream through, time its first token and read its usage.
 
         The call ends with the stream: as `abandoned` when the consumer stops reading, as failed when the stream does.
         """
@@ -331,7 +334,7 @@ class LlmInvocation(ActiveInvocation):
         self.finish_stream(None)
 
     async def astream(self, events: AsyncIterable[T]) -> AsyncIterator[T]:
-        """The same as `stream`, for an asynchronous one."""
+        """Like `stream`, for an asynchronous stream."""
         self.open_stream()
         try:
             async for event in events:
@@ -343,7 +346,7 @@ class LlmInvocation(ActiveInvocation):
         self.finish_stream(None)
 
     def open_stream(self) -> None:
-        """Expect a stream; until it has ended, leaving the call means to abandon it."""
+        """Expect a stream; leaving the call before the stream has ended abandons it."""
         self.streaming = True
         self._reader = StreamReader(self.provider, self.callsite.runtime.counters)
 
@@ -368,7 +371,7 @@ class LlmInvocation(ActiveInvocation):
         super().finish_stream(result)
 
     def fail_stream(self, error: BaseException) -> None:
-        """End with the exception that ended the stream, and the usage seen before it."""
+        """End with the exception of the stream, and the usage read before it."""
         self._close_stream()
         super().fail_stream(error)
 
@@ -379,12 +382,12 @@ class LlmInvocation(ActiveInvocation):
                 self.record_reading(reader.reading())
 
     def end(self, status: Status, result: object = None, at_ns: int = 0) -> None:
-        """End with a given status and the provider's response, and count the tokens where they are limited."""
+        """End with a given status and the provider's response, and count the tokens if they are limited."""
         listeners = () if self.ended_ns else self._listeners
         try:
             if result is not None:
                 self.note_response(result)
-        finally:  # a Ctrl-C while it is read is the user's, and must not leave the call open
+        finally:  # a Ctrl-C during the reading must pass, and must not leave the call open
             limits = self.callsite.runtime.limits
             if limits is not None and not self.ended_ns:
                 limits.after(self)
@@ -394,7 +397,7 @@ class LlmInvocation(ActiveInvocation):
                 listener.llm_ended(self)
 
     def _as_answered(self, status: Status) -> Status:
-        """The status, unless the answer was an error: gateways send one with HTTP status 200."""
+        """The status, or `error` if the response reports one: gateways send errors with HTTP status 200."""
         error = self.stated_error
         if error is None or status is not Status.SUCCESS:
             return status
@@ -403,12 +406,12 @@ class LlmInvocation(ActiveInvocation):
         return Status.ERROR
 
     def fail(self, error: BaseException, *, at_unix_ns: int | None = None) -> None:
-        """End with the status that the exception stands for, and the usage that a stream stated before it."""
+        """End with the status of the exception's class, and the usage that a stream stated before it."""
         self._close_stream()
         super().fail(error, at_unix_ns=at_unix_ns)
 
     def stop(self, *, at_unix_ns: int | None = None) -> None:
-        """End as `success`; as `abandoned` where a stream was left before its end."""
+        """End as `success`, or as `abandoned` if a stream was left before its end."""
         if self._reader is None:
             super().stop(at_unix_ns=at_unix_ns)
             return
@@ -419,10 +422,10 @@ class LlmInvocation(ActiveInvocation):
         super()._note_stated_error(error_type, message)
         self.error_category = stated_category(StatedError(code=error_type, message=message or ""))
 
-    # --- what follows from it ----------------------------------------------------------------------------------------
+    # --- price and refusal -------------------------------------------------------------------------------------------
 
     def price(self) -> Decimal | None:
-        """The cost in USD as far as it is known, worked out once; None for a cache hit and where nobody knows."""
+        """Return the cost in USD, computed once; None for a cache hit and if it is unknown."""
         if self.cached:
             return None
         if not self._priced:
@@ -440,7 +443,7 @@ class LlmInvocation(ActiveInvocation):
                     service_tier=self.service_tier,
                     stated=stated,
                 )
-            self._priced = True  # last, for what a Ctrl-C interrupts is done again
+            self._priced = True  # set last, because an interrupted computation is repeated
         return self.cost
 
     def _note_error(self, error: BaseException) -> None:
@@ -453,7 +456,7 @@ class LlmInvocation(ActiveInvocation):
         self._refused = is_refused(error, counters)
 
     def _is_refused(self) -> bool:
-        """Whether nothing is billed: the call failed before an answer or a first token, and was refused."""
+        """Whether the call is not billed because it was refused before an answer or a first token."""
         return not self._answered and is_unbilled(self, refused=self._refused)
 
     def _write_outcome(self, live: LiveSpan) -> None:
@@ -461,7 +464,7 @@ class LlmInvocation(ActiveInvocation):
         live.set_all(outcome_attributes(self, self.price() if self._may_price_here() else self.cost))
 
     def _may_price_here(self) -> bool:
-        """Whether this thread may work out the price: never while an event loop would wait for the table to load."""
+        """Whether this thread may compute the price: not if an event loop would wait for the table to load."""
         return self._priced or self.callsite.runtime.prices.ready or not in_event_loop()
 
     def _add_own(self, totals: Totals) -> None:

@@ -1,4 +1,4 @@
-"""What follows from a finished LLM call: its span attributes, its model's one name, its stated cost."""
+"""Results of a finished LLM call: its span attributes, its canonical model name, its stated cost."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _USAGE_ATTRIBUTES: Final = (
     None,
     Attr.REASONING_TOKENS,
 )
-"""Of the fields of `Usage`, in its order."""
+"""The span attributes of the fields of `Usage`, in their order."""
 _NOT_PROVEN: Final = frozenset({Status.SUCCESS, Status.CANCELLED, Status.ABANDONED, Status.INTERRUPTED})
-"""Statuses that do not tell whether the provider worked for the call."""
+"""Statuses from which it is unknown whether the provider did any work."""
 
 
 class AnsweredCall(Protocol):
-    """What the attributes of a call are made of: an `LlmInvocation`."""
+    """The values that the attributes are made of: an `LlmInvocation`."""
 
     usage: Usage | None
     cached: bool | None
@@ -72,10 +72,10 @@ def outcome_attributes(call: AnsweredCall, cost: Decimal | None) -> dict[str, At
 
 
 def is_unbilled(call: AnsweredCall, *, refused: bool) -> bool:
-    """Whether a call that was not answered is free: it was refused before a first token.
+    """Whether an unanswered call is free because it was refused before a first token.
 
     Args:
-        call: one that has ended.
+        call: a call that has ended.
         refused: whether its exception is a refusal of the provider.
     """
     if call.first_token_ns or call.status in _NOT_PROVEN:
@@ -85,7 +85,7 @@ def is_unbilled(call: AnsweredCall, *, refused: bool) -> bool:
 
 
 def ask_for(call: AnsweredCall, here: LlmCallsite, model: str | None) -> None:
-    """Note the model that a call's arguments name, and the provider that it tells where the callsite states none."""
+    """Record the model named in a call's arguments, and its provider if the callsite states none."""
     if model is not None and model != here.model:
         call.request_model = model
         if here.provider == infer_provider(here.model):
@@ -93,7 +93,7 @@ def ask_for(call: AnsweredCall, here: LlmCallsite, model: str | None) -> None:
 
 
 def canonical_model_of(here: LlmCallsite, asked: str | None, answered: str | None) -> str | None:
-    """The one name of the model asked for, or else of the one that answered."""
+    """Return the canonical name of the model asked for, or else of the one that answered."""
     if asked is not None and asked == here.model:
         if here.canonical_model is None:
             here.canonical_model = here.runtime.prices.canonical_model(asked)
@@ -104,7 +104,7 @@ def canonical_model_of(here: LlmCallsite, asked: str | None, answered: str | Non
 
 def in_event_loop() -> bool:
     """Whether this thread runs an event loop now."""
-    asyncio = sys.modules.get("asyncio")  # where nothing has imported it, no loop runs
+    asyncio = sys.modules.get("asyncio")  # without an import of asyncio, no loop runs
     if asyncio is None:
         return False
     try:
@@ -115,10 +115,10 @@ def in_event_loop() -> bool:
 
 
 def parse_amount(usd: Decimal | float | str) -> Decimal:
-    """An amount in USD.
+    """Parse an amount in USD.
 
     Raises:
-        ValueError: it is not a finite amount of 0 or more.
+        ValueError: the value is not a finite amount of 0 or more.
     """
     try:
         amount = Decimal(str(usd))

@@ -11,11 +11,11 @@ FindModel = Callable[[tuple[object, ...], Mapping[str, object]], str | None]
 
 
 class ModelArgument(NamedTuple):
-    """Where a function takes its model."""
+    """The argument in which a function takes its model."""
 
     name: str
     position: int | None
-    """Among the positional arguments; None where it is taken by name only."""
+    """Index among the positional arguments; None for a keyword-only argument."""
     default: str | None
 
     def find(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str | None:
@@ -27,7 +27,7 @@ class ModelArgument(NamedTuple):
 
 
 def model_argument(function: Callable[..., Any]) -> ModelArgument | None:
-    """The argument of a function that names the model; None where it has none."""
+    """Find the argument of a function that names the model; None if there is none."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Runs that nothing will end any more, because the process ends."""
+"""Ends runs that are still open when the process ends."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def abandon_open_runs(runtime: RecorderRuntime | None = None) -> None:
-    """End what still runs as `abandoned`.
+    """End all open runs as `abandoned`.
 
     Args:
-        runtime: of the recorder whose runs are meant; those of all recorders when left out.
+        runtime: the runtime of the recorder whose runs to end; by default the runs of all recorders.
 
-    Runs are found by a walk over all objects, once in the life of a process: a list of them would cost every call.
+    Runs are found by walking all objects once per process, because keeping a list would slow every call.
     """
     for each in gc.get_objects():
-        # By type: `isinstance` asks proxies for their `__class__`, which is the application's code.
+        # `type`, because `isinstance` reads `__class__` of proxies, which runs the application's code
         if issubclass(type(each), ActiveInvocation) and each.is_open and runtime in (None, each.callsite.runtime):
             each.end(Status.ABANDONED)
 

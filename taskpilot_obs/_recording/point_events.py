@@ -1,4 +1,4 @@
-"""Point events: what happened, without a beginning and an end."""
+"""Point events: records without a duration, such as feedback and decisions."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class PointEvent:
     """A point event on its way to the drainer.
 
     Args:
-        record: what happened.
-        run: the run that it happened in.
+        record: the event.
+        run: the run in which it happened.
         verdicts: the users' verdicts so far.
     """
 
@@ -36,11 +36,11 @@ class PointEvent:
         self._verdicts = verdicts
 
     def droppable(self) -> bool:
-        """A point event may be dropped, and is counted then."""
+        """Point events may be dropped, which is counted."""
         return True
 
     def freeze(self, records: list[Record]) -> None:
-        """Add the records that it stands for: feedback that repeats a verdict stands for none."""
+        """Append its record; feedback that repeats a verdict has none."""
         record = self._record
         if isinstance(record, Feedback):
             records.extend(self._verdicts.revise(record))
@@ -51,9 +51,9 @@ class PointEvent:
 
 
 class Verdicts:
-    """The last verdict of users on each of the requests rated last: counted once, and revised by the opposite one.
+    """The last verdict on each recently rated request: counted once, revised by the opposite verdict.
 
-    Belongs to the drainer.
+    Used by the drainer only.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Verdicts:
         return len(self._rated)
 
     def revise(self, feedback: Feedback) -> Sequence[Feedback]:
-        """What a verdict adds to those before it: itself, itself as a revision, or nothing."""
+        """Return what a verdict adds to earlier ones: itself, itself as a revision, or nothing."""
         rated, request_id = self._rated, feedback.request_id
         if not request_id:  # feedback without a request ID cannot be revised
             return (feedback,)
@@ -77,7 +77,7 @@ class Verdicts:
 
 
 def origin_of(run: ActiveInvocation | None, scope: Scope | None) -> Origin:
-    """The identifiers that a record carries.
+    """Return the identifiers that a record carries.
 
     Args:
         run: the run that it belongs to.
@@ -96,7 +96,7 @@ def origin_of(run: ActiveInvocation | None, scope: Scope | None) -> Origin:
 
 
 def show_decision(decision: Decision) -> None:
-    """Show a violation, and what a guardrail decided, as an event of the span of the run that it is about."""
+    """Add a violation or a guardrail's decision to the span of its run as an event."""
     running = current_run()
     if running is None or running.span is None:
         return

@@ -1,4 +1,4 @@
-"""The recorder: begins runs and takes point events. Everything else goes through it."""
+"""The recorder, which begins runs and takes point events."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _MAX_LISTENERS = 16
 _MAX_SECONDS = 10**9
 
 CURRENT: Final = "current"
-"""As a parent: the run that is current where the new one starts."""
+"""As `parent`: the run that is current when the new one starts."""
 R = TypeVar("R", bound=ActiveInvocation)
 Parent = ActiveInvocation | Literal["current"] | None
 
@@ -64,9 +64,9 @@ class Recorder:
 
     def __init__(self) -> None:
         self.runtime = RecorderRuntime()
-        """What its runs read."""
+        """The state that its runs read."""
         self.wiring = Wiring(self.runtime, self.emit)
-        """What it is made of, and what it has been told to expect."""
+        """Its components, and the names and checks that callsites declared."""
         self._callsites = Callsites(self.runtime)
         self._lock = threading.Lock()
 
@@ -75,7 +75,7 @@ class Recorder:
     def callsite(
         self, operation: Operation | str, name: str, attributes: Mapping[str, object] | None = None
     ) -> Callsite:
-        """The callsite of a name; shared when it has no attributes of its own."""
+        """Return the callsite of a name; shared if it has no attributes of its own."""
         return self._callsites.get(inner_operation(operation), name, attributes)
 
     def llm_callsite(
@@ -86,7 +86,7 @@ class Recorder:
         operation: Operation | str = Operation.CHAT,
         attributes: Mapping[str, object] | None = None,
     ) -> LlmCallsite:
-        """The callsite of a model; shared when it has no attributes of its own.
+        """Return the callsite of a model; shared if it has no attributes of its own.
 
         Raises:
             ValueError: the operation is not an LLM call.
@@ -151,7 +151,7 @@ class Recorder:
         parent: Parent = CURRENT,
         attributes: Mapping[str, object] | None = None,
     ) -> LlmInvocation:
-        """An LLM call, not yet begun."""
+        """Make an LLM call that has not begun."""
         callsite = self._callsites.get_llm(operation, model, provider, attributes)
         return LlmInvocation(callsite, resolve(parent))
 
@@ -166,7 +166,7 @@ class Recorder:
         scope: Scope | None = None,
         attributes: Mapping[str, object] | None = None,
     ) -> ActiveInvocation:
-        """Record an operation that a framework began, perhaps some time ago, and that has a span of the framework's.
+        """Record an operation that a framework began, perhaps some time ago, and for which it opened a span.
 
         No span is opened. End it with `stop`, `fail` or `end_as`, each of which takes the time of the end.
 
@@ -175,7 +175,7 @@ class Recorder:
             name: of the workflow, agent or tool.
             parent: the run that it belongs to; None for a root.
             start_unix_ns: when it began, in nanoseconds since the Unix epoch; now when left out.
-            span_context: the OpenTelemetry span that stands for it already; records carry its identifiers.
+            span_context: its existing OpenTelemetry span; records carry the span's identifiers.
             scope: the request that it works for (`current_scope.get()` at its start); the current one when left out.
             attributes: for the audit log.
 
@@ -198,10 +198,10 @@ class Recorder:
         scope: Scope | None = None,
         attributes: Mapping[str, object] | None = None,
     ) -> LlmInvocation:
-        """Record an LLM call that a framework began; listeners (`add_llm_listener`) do not learn of it.
+        """Record an LLM call that a framework began; listeners (`add_llm_listener`) are not notified.
 
         Args:
-            model: the model asked for; `record_request` adds it where it is learnt later.
+            model: the model asked for; `record_request` sets it if it becomes known later.
             provider: who serves it; inferred from the model when left out.
             operation: `chat` or `embeddings`.
             parent: as for `adopt`.
@@ -217,10 +217,10 @@ class Recorder:
         return _adopted(call, start_unix_ns, span_context, scope)
 
     def add_llm_listener(self, listener: LlmListener) -> None:
-        """Tell an object when LLM calls of this recorder begin and end; costs nothing while there is none.
+        """Notify an object when LLM calls of this recorder begin and end; without listeners this costs nothing.
 
         Raises:
-            ConfigurationError: there are 16 already, so something adds them again and again.
+            ConfigurationError: there are already 16, so something probably adds them repeatedly.
         """
         with self._lock:
             if listener in self.runtime.llm_listeners:
@@ -232,7 +232,7 @@ class Recorder:
             self.runtime.llm_listeners = (*self.runtime.llm_listeners, listener)
 
     def remove_llm_listener(self, listener: LlmListener) -> None:
-        """Tell it no more; it still learns the end of calls that it saw begin."""
+        """Remove a listener; it still gets the end of calls whose start it got."""
         with self._lock:
             self.runtime.llm_listeners = tuple(each for each in self.runtime.llm_listeners if each is not listener)
 
@@ -251,7 +251,7 @@ class Recorder:
         service_tier: str | None = None,
         attributes: Mapping[str, object] | None = None,
     ) -> None:
-        """Record an LLM call that is over already; it has no span.
+        """Record an LLM call that has already ended; it gets no span.
 
         Args:
             model: the model asked for.
@@ -325,7 +325,7 @@ class Recorder:
         tool: str | None = None,
         attributes: Mapping[str, object] | None = None,
     ) -> None:
-        """Record one violation that the application's own check found.
+        """Record one violation found by a check of the application.
 
         Args:
             policy: its name; a metric label, so of a bounded set.
@@ -352,7 +352,7 @@ class Recorder:
         duration_seconds: float | None = None,
         attributes: Mapping[str, object] | None = None,
     ) -> None:
-        """Record that the application's own guardrail blocked an input or an output.
+        """Record that a guardrail of the application blocked an input or an output.
 
         Args:
             guardrail: its name; a metric label, so of a bounded set.
@@ -389,17 +389,17 @@ class Recorder:
         duration_seconds: float | None = None,
         attributes: Mapping[str, object] | None = None,
     ) -> None:
-        """Record the decision of a policy or guardrail that lives elsewhere.
+        """Record the decision of a policy or guardrail that is not attached to the library.
 
         Args:
             name: of the policy or guardrail.
             verdict: allow, deny or require_approval.
             kind: policy, guardrail or budget.
-            result: what came of it; by default `passed` for allow and `would_block` otherwise.
+            result: the result; by default `passed` for allow and `would_block` otherwise.
             stage: input or output.
             reason: for the audit log.
             severity: of a violation.
-            tool: the tool whose call was decided about.
+            tool: the tool whose call was judged.
             duration_seconds: how long the check took.
             attributes: for the audit log.
 
@@ -435,18 +435,18 @@ class Recorder:
         self.emit(AuditEvent(plain_text(event), self.origin(), self._unix_ns(), self.runtime.fit(attributes)))
 
     def record_cache_size(self, cache: str, entries: int) -> None:
-        """Set how many entries an application's cache holds; anything but a number is counted as an internal error."""
+        """Set how many entries a cache of the application holds; other values count as an internal error."""
         with guarded("record_cache_size", self.counters):
             self.emit(CacheSize(plain_text(cache), max(0, int(entries)), self._unix_ns()))
 
     def emit(self, record: Record) -> None:
-        """Hand over a finished point event; it belongs to the current run."""
+        """Queue a point event; it belongs to the current run."""
         if self.runtime.enabled:
             parts = self._parts()
             parts.pipeline.put(PointEvent(record, current_run(), parts.verdicts))
 
     def origin(self) -> Origin:
-        """The identifiers of what runs here: request, run, agent, trace."""
+        """The identifiers of the current request, run, agent and trace."""
         return origin_of(current_run(), current_scope.get())
 
     def _unix_ns(self) -> int:
@@ -462,7 +462,7 @@ class Recorder:
 
     @property
     def registry(self) -> CollectorRegistry | None:
-        """The Prometheus registry that the metrics live in; None is prometheus_client's own."""
+        """The Prometheus registry of the metrics; None is prometheus_client's own."""
         return self._parts().registry
 
     @property
@@ -477,7 +477,7 @@ class Recorder:
 
     @property
     def parts(self) -> Components | None:
-        """What it is made of; None before the first `configure`."""
+        """Its components; None before the first `configure`."""
         return self.wiring.components
 
     @property
@@ -492,7 +492,7 @@ class Recorder:
 
     @property
     def pipeline(self) -> Pipeline:
-        """Where records go."""
+        """The pipeline that takes the records."""
         return self._parts().pipeline
 
     def drain(self) -> None:
@@ -504,7 +504,7 @@ class Recorder:
         return self._parts().pipeline.flush(timeout)
 
     def shutdown(self, timeout: float | None = None) -> bool:
-        """Write what can be written within `timeout` seconds (5 by default) and stop; recording ends here."""
+        """Stop recording, and write queued records for at most `timeout` seconds (default 5)."""
         return self._parts().pipeline.shutdown(timeout)
 
 
@@ -520,5 +520,5 @@ def _nanoseconds(seconds: float) -> int:
 
 
 def resolve(parent: Parent) -> ActiveInvocation | None:
-    """The run that `CURRENT`, a run or None stands for."""
+    """Return the run that a `parent` argument (`CURRENT`, a run or None) means."""
     return current_run() if isinstance(parent, str) else parent

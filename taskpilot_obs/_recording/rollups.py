@@ -1,4 +1,4 @@
-"""Running sums of what happens beneath an agent or a workflow."""
+"""Running sums of the calls beneath an agent or a workflow."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Totals:
         self.violations += other.violations
 
     def add_llm_call(self, usage: Usage | None, cost: Decimal | None, *, priced: bool) -> None:
-        """Add one LLM call; `priced` says whether its cost is known, or known to be nothing."""
+        """Add one LLM call; `priced` means that its cost is known, or known to be zero."""
         self.llm_calls += 1
         self.unpriced_calls += not priced
         if usage is not None:
@@ -54,7 +54,7 @@ class Totals:
             self.cost += cost
 
     def frozen(self) -> Rollup:
-        """The sum as it stands."""
+        """Return the current sums as a `Rollup`."""
         return Rollup(
             self.input_tokens,
             self.output_tokens,
@@ -66,7 +66,7 @@ class Totals:
         )
 
     def as_attributes(self) -> dict[str, AttributeValue]:
-        """The sum as span attributes; without a cost where no call's is known."""
+        """Return the sums as span attributes; without a cost if no call's cost is known."""
         attributes: dict[str, AttributeValue] = {
             Attr.ROLLUP_INPUT_TOKENS: self.input_tokens,
             Attr.ROLLUP_OUTPUT_TOKENS: self.output_tokens,
@@ -79,7 +79,7 @@ class Totals:
 
 
 def sum_of(parts: Sequence[Totals] | None) -> Totals:
-    """All of them added up; where there is one, that one."""
+    """Return the sum of all; a single one is returned as it is."""
     if not parts:
         return Totals()
     if len(parts) == 1:

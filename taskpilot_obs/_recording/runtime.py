@@ -1,4 +1,4 @@
-"""What the runs of one recorder share: its clock, its pipeline, and what is asked or opened around each run."""
+"""What the runs of one recorder share: its clock, its pipeline, its checks and its tracing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class CallLimits(Protocol):
-    """What is asked around LLM calls: limits of tokens, and budgets. A call is an `LlmInvocation`."""
+    """Checks around LLM calls: token limits and budgets. A call is an `LlmInvocation`."""
 
     budgets: Any
     """The budgets that may refuse, or None."""
@@ -32,20 +32,20 @@ class CallLimits(Protocol):
         """Whether the usage of a call is needed at its end."""
 
     def before(self, call: Any, args: Sequence[object], kwargs: Mapping[str, object], /) -> None:
-        """Ask before a call; raises the refusal of what is in enforce mode."""
+        """Check before a call; raises the refusal of a check in enforce mode."""
 
     def before_block(self, call: Any, stated: Mapping[str, object], /) -> None:
-        """Ask before a block that makes a call; raises likewise."""
+        """Check before a block that makes a call; raises like `before`."""
 
     async def before_async(self, call: Any, args: Sequence[object], kwargs: Mapping[str, object], /) -> None:
         """Like `before`, in an event loop."""
 
     def after(self, call: Any, /) -> None:
-        """Count what a call took."""
+        """Count the tokens of a call."""
 
 
 class RecorderRuntime:
-    """What the runs of one recorder read. The recorder alone writes it, when it is configured."""
+    """The state that the runs of one recorder read. Only the recorder writes it, in `configure`."""
 
     pipeline: Pipeline
     prices: PriceTable
@@ -56,38 +56,38 @@ class RecorderRuntime:
         self.now: Callable[[], int] = self.clock.now
         self.counters = InternalCounters()
         self.guard_span = guarded("span", self.counters)
-        """Keeps a failure of the tracer from the user; made once, because each traced call needs it twice."""
+        """Suppresses failures of the tracer; made once, because each traced call uses it twice."""
         self.tracing: Tracing | None = None
         self.redactor: Redactor | None = None
         self.needs_slow_path = False
-        """Whether calls are traced or their content is captured: one question for each call in place of two."""
+        """Whether calls are traced or their content captured: one test per call instead of two."""
         self.checks: Checks | None = None
-        """The configured policies and guardrails, asked at every callsite."""
+        """The configured policies and guardrails, which run at every callsite."""
         self.limits: CallLimits | None = None
-        """Set where a callsite or the recorder limits tokens, or a budget may refuse."""
+        """Set if a callsite or the recorder limits tokens, or a budget may refuse."""
         self.asks_checks = False
-        """Whether checks other than a callsite's own are asked."""
+        """Whether checks other than a callsite's own run."""
         self.recording = True
-        """Whether what happens is recorded. Without, runs begin and end only for the checks that may refuse them."""
+        """Whether runs are recorded. If not, runs begin and end only for checks that may refuse them."""
         self.enforcing = True
         """Whether checks in enforce mode refuse."""
         self.llm_listeners: tuple[Any, ...] = ()
-        """Objects that want to know when LLM calls begin and end (`LlmListener`)."""
+        """Objects notified when LLM calls begin and end (`LlmListener`)."""
 
     def trace_with(self, tracing: Tracing | None) -> None:
-        """Open spans there from now on; None opens none."""
+        """Open spans with this tracing from now on; None opens none."""
         self.tracing = tracing
         self.needs_slow_path = tracing is not None or self.redactor is not None
 
     def fit(self, attributes: Mapping[str, object]) -> Attributes:
-        """A user's attributes as they may be kept: plain values, and where content is captured, without secrets."""
+        """Clean a user's attributes: plain values only and, with content capture, without secrets."""
         plain = clean_attributes(attributes)
         if self.redactor is None or not plain:
             return plain
         return clean_attributes(self.redactor.attributes(plain))
 
     def checked_attributes(self, where: str, attributes: Mapping[str, object] | None) -> Mapping[str, object]:
-        """The attributes that `where` was given; anything but a mapping is dropped and counted."""
+        """Return the attributes given to `where`; anything but a mapping is dropped and counted."""
         if attributes is None or type(attributes) is dict:
             return attributes or NO_ATTRIBUTES
         with guarded(where, self.counters):

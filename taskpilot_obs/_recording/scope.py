@@ -1,4 +1,4 @@
-"""The request that code works for: the context variable behind `request_context`."""
+"""The scope of the current request: the context variable behind `request_context`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ current_scope: ContextVar[Scope | None] = ContextVar("taskpilot_obs_scope", defa
 
 
 class Admitted(Protocol):
-    """What budgets reserved for a call."""
+    """A budget reservation for a call."""
 
     @property
     def reservation_id(self) -> str:
-        """Names the reservation, on the call's record too."""
+        """The ID of the reservation, which the call's record carries too."""
 
     def note_streamed(self, item: object) -> None:
-        """Note one item of the call's stream, for an estimate if its usage never comes."""
+        """Record one item of the call's stream, for an estimate if its usage is never stated."""
 
 
 current_admitted: ContextVar[Admitted | None] = ContextVar("taskpilot_obs_admitted", default=None)
-"""What budgets reserved for the call that the code around is about to make."""
+"""The reservation for the call that the surrounding code is about to make."""
 
 
 def restore(variable: ContextVar[T], token: Token[T]) -> bool:
@@ -40,6 +40,6 @@ def restore(variable: ContextVar[T], token: Token[T]) -> bool:
 
 
 def of_the_request(request_id: object, origin: Origin) -> Attributes:
-    """What the context says of a request, such as its variant; nothing where another request is meant."""
+    """Return the context's attributes of a request, such as its variant; empty for another request."""
     scope = current_scope.get()
     return NO_ATTRIBUTES if scope is None or request_id != origin.request_id else scope.attributes

@@ -1,7 +1,7 @@
-"""Streams of provider SDKs that a decorated function returns: objects of their own, with a generator inside.
+"""Follows the stream objects of provider SDKs, which have a generator inside, that a decorated function returns.
 
-The caller gets the very object that the SDK made. What passes through its generator is read, so that the call ends with
-the stream. A stream of another make is reported once, and its call has no usage.
+The caller gets the SDK's own object. The items of its generator are read as they pass, so that the call ends with the
+stream. Unknown stream types are reported once, and their calls have no usage.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger("taskpilot_obs")
 
 _INNER: Final = ("_iterator", "_raw_stream", "completion_stream", "generator")
-"""Where the SDKs of OpenAI, Groq and Anthropic, LiteLLM and Mistral keep the generator of a stream."""
+"""Attributes in which the SDKs of OpenAI, Groq, Anthropic, LiteLLM and Mistral keep a stream's generator."""
 _STEPS: Final = ("__next__", "__anext__")
 _MAX_REPORTED: Final = 100
 _reported: set[type] = set()
 
 
 def follow_stream(call: LlmInvocation, result: object, checked: Callable[[Any], Any] | None = None) -> bool:
-    """Go on with the stream that a function returned, and end the call with it; False for what is not a stream.
+    """Follow the stream that a function returned, and end the call with it; return False for other results.
 
     Args:
-        call: the current call; it is left here, and ends with the stream.
-        result: what the function returned; its generator is replaced by one that passes everything on.
+        call: the current call; it is detached here, and ends with the stream.
+        result: the function's result; its generator is replaced by one that delegates to it.
         checked: puts checks around the generator.
     """
     if not any(hasattr(type(result), step) for step in _STEPS):

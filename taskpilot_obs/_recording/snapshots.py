@@ -1,8 +1,8 @@
-"""From a run to the frozen records that travel.
+"""Makes the frozen records of a run.
 
-The records are made by position, past their own constructors: by keyword, or by `_replace`, named tuples take two to
-five times as long, and this happens twice for each call (`benchmarks/bench_core.py`, process CPU). A test holds the
-positions to the fields.
+The records are made by position, bypassing their constructors: by keyword, or by `_replace`, named tuples take two to
+five times as long, and this happens twice for each call (`benchmarks/bench_core.py`, process CPU). A test checks that
+the positions match the fields.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _new_invocation: Callable[[type[Invocation], tuple[Any, ...]], Invocation] = tup
 
 
 class Run(Protocol):
-    """What records are made of: an `ActiveInvocation`."""
+    """The values that records are made of: an `ActiveInvocation`."""
 
     scope: Scope | None
     number: int
@@ -47,7 +47,7 @@ class Run(Protocol):
 
     @property
     def callsite(self) -> Callsite:
-        """Where it began."""
+        """The callsite where it began."""
 
     @property
     def parent(self) -> Run | None:
@@ -55,11 +55,11 @@ class Run(Protocol):
 
     @property
     def request_id(self) -> str:
-        """The request that it works for."""
+        """The ID of its request."""
 
     @property
     def invocation_id(self) -> str:
-        """The identifier that its records share."""
+        """The ID that its records share."""
 
     def lineage(self) -> tuple[str | None, str | None]:
         """The nearest workflow and agent."""
@@ -69,7 +69,7 @@ class Run(Protocol):
 
 
 def start_of(run: Run, model: str | None, provider: str | None) -> Started:
-    """What is known of a run at its start. Its parent was frozen before it, because the queue keeps the order."""
+    """Make the record of a run's start. Its parent was frozen before it, because the queue keeps the order."""
     callsite, scope, parent, details, span = run.callsite, run.scope, run.parent, run.details, run.span
     invocation_id = ids.text_of(run.number)
     tenant = user = session = None
@@ -116,7 +116,7 @@ def start_of(run: Run, model: str | None, provider: str | None) -> Started:
 
 
 def end_of(run: Run, llm_call: tuple[object, ...] = NO_LLM_CALL) -> Invocation:
-    """A finished run: how it ended, its start, what only its end brought, and what only LLM calls have."""
+    """Make the record of a finished run: status, the fields of its start, those of its end, those of LLM calls."""
     begun, details, totals = run.begun, run.details or NO_DETAILS, run.totals
     took_ns = run.ended_ns - run.started_ns
     how = (run.status, took_ns / 1e9 if took_ns > 0 else 0.0)

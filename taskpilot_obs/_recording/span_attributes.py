@@ -1,4 +1,4 @@
-"""What a run writes on its span, when it starts and when it ends."""
+"""The attributes that a run sets on its span, at its start and at its end."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def start_attributes(
     callsite: Callsite, scope: Scope | None, request_id: str, details: Details | None
 ) -> dict[str, AttributeValue]:
-    """The attributes that a span has when it is created, so that samplers see them.
+    """Return the attributes with which a span is created, so that samplers see them.
 
     Args:
-        callsite: where the run begins.
-        scope: the request that it works for.
+        callsite: the callsite of the run.
+        scope: the scope of its request.
         request_id: the request's identifier, which a run outside of any request has too.
-        details: what has been noted of its input.
+        details: what is recorded of its input.
     """
     attributes = callsite.span_attributes.copy()
     attributes[Attr.REQUEST_ID] = request_id
@@ -43,7 +43,7 @@ def start_attributes(
 
 
 def write_outcome(live: LiveSpan, status: Status, details: Details | None) -> None:
-    """Write how the run ended; a success needs no attribute."""
+    """Set the status and the error; a success needs no attribute."""
     if status is not SUCCESS:
         live.set(Attr.STATUS, status.value)
     if details is not None and details.error_type is not None:

@@ -1,4 +1,4 @@
-"""The live OpenTelemetry span of an active invocation. The only module that speaks OpenTelemetry.
+"""The live OpenTelemetry span of an active invocation. The only module here that uses OpenTelemetry.
 
 Only the API is used: the application's SDK, exporter and sampler decide. With no provider there is no `Tracing`, and
 nothing here runs.
@@ -31,7 +31,7 @@ _KINDS = {Operation.CHAT: trace.SpanKind.CLIENT, Operation.EMBEDDINGS: trace.Spa
 
 
 class SpanIds(NamedTuple):
-    """The identifiers of a span, as logs and exemplars spell them."""
+    """The IDs of a span, in the format of logs and exemplars."""
 
     trace_id: str | None = None
     span_id: str | None = None
@@ -43,16 +43,16 @@ NO_CONTEXT = otel_context.Context()
 
 
 def installed_provider() -> TracerProvider | None:
-    """The application's tracer provider, or None while it has none that could record."""
+    """Return the application's tracer provider, or None while it has none that records."""
     provider = trace.get_tracer_provider()
     return None if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider) else provider
 
 
 class Tracing:
-    """Starts and ends spans with one tracer, asked for once.
+    """Starts and ends spans with one tracer.
 
     Args:
-        provider: where spans go.
+        provider: the tracer provider.
         version: this library's, as instrumentation scope version.
     """
 
@@ -65,7 +65,7 @@ class Tracing:
     ) -> LiveSpan:
         """Start a span beneath the current one, or beneath that of `above`.
 
-        The attributes are there at its creation, so that samplers see them.
+        The attributes are set at creation, so that samplers see them.
         """
         around = otel_context.get_current()
         span = self._start_span(name, around if above is None else above, kind, attributes)
@@ -73,7 +73,7 @@ class Tracing:
 
 
 def span_kind(operation: Operation) -> trace.SpanKind:
-    """CLIENT for what a provider does, INTERNAL for the rest."""
+    """CLIENT for calls of a provider, INTERNAL for the rest."""
     return _KINDS.get(operation, trace.SpanKind.INTERNAL)
 
 
@@ -84,7 +84,7 @@ class LiveSpan:
 
     Args:
         span: the span.
-        around: the context in which it began.
+        around: the context in which the span began.
     """
 
     __slots__ = ("_context", "_identity", "_span", "below")
@@ -94,20 +94,20 @@ class LiveSpan:
         self._context = trace.set_span_in_context(span, around)
         self._identity: trace.SpanContext | None = None
         self.below: list[Totals] | None = None
-        """What the operations beneath took; only of a recording span."""
+        """The sums of the operations beneath; only for a recording span."""
 
     @property
     def recording(self) -> bool:
-        """Whether it takes attributes: it was sampled, and has not ended."""
+        """Whether it accepts attributes: it was sampled, and has not ended."""
         return self._span.is_recording()
 
     @property
     def ids(self) -> SpanIds:
-        """Its identifiers."""
+        """The trace ID and span ID."""
         return ids_of(self._identity or self._span.get_span_context())
 
     def attach(self) -> Token[Context] | None:
-        """Make it the current span for one step, until `detach`; None where there is nothing to undo."""
+        """Make it the current span until `detach`; return None if there is nothing to undo."""
         return otel_context.attach(self._context)
 
     def set(self, key: str, value: AttributeValue) -> None:
@@ -132,7 +132,7 @@ class LiveSpan:
         self._span.add_event(Attr.DECISION, attributes)
 
     def end(self) -> None:
-        """End it."""
+        """End the span."""
         span = self._span
         span.end()
         self._span = trace.INVALID_SPAN
@@ -141,20 +141,20 @@ class LiveSpan:
 
     @property
     def context(self) -> Context:
-        """The context in which it is the current span: the parent for others, also after its end."""
+        """The context in which it is the current span, to start children in, also after its end."""
         if self._identity is None:
             return self._context
         return trace.set_span_in_context(trace.NonRecordingSpan(self._identity))
 
     def add_below(self, totals: Totals) -> None:
-        """Note what an operation beneath took; a list, because appending needs no lock."""
+        """Add the sums of an operation beneath to a list, because appending needs no lock."""
         if self.below is None:
             self.below = []
         self.below.append(totals)
 
 
 class AdoptedSpan(LiveSpan):
-    """A span that a framework opened and will end. Records carry its identifiers; nothing is written to it.
+    """A span that a framework opened and will end. Records carry its IDs; it is never modified.
 
     Args:
         identity: the span's context.
@@ -171,17 +171,17 @@ class AdoptedSpan(LiveSpan):
 
 
 def detach(token: Token[Context]) -> None:
-    """Undo `LiveSpan.attach`, in the context where it was done (elsewhere OpenTelemetry would log an error)."""
+    """Undo `LiveSpan.attach` in its own context only, because elsewhere OpenTelemetry logs an error."""
     otel_context.detach(token)
 
 
 def ids_of(identity: trace.SpanContext) -> SpanIds:
-    """A span's identifiers, in lower-case hex; empty for the invalid span."""
+    """Return a span's IDs in lower-case hex; empty for the invalid span."""
     if not identity.is_valid:
         return NO_SPAN
     return SpanIds(f"{identity.trace_id:032x}", f"{identity.span_id:016x}", identity.trace_flags.sampled)
 
 
 def current_ids() -> SpanIds:
-    """The identifiers of whatever span is current, the application's own included."""
+    """Return the IDs of the current span, which may be the application's own."""
     return ids_of(trace.get_current_span().get_span_context())

@@ -1,4 +1,4 @@
-"""What an exception says about the operation that it ended: status and class name, worked out once per class."""
+"""The status and the `error.type` of an exception, computed once per class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from taskpilot_obs.exceptions import RefusedError
 from taskpilot_obs.records import Status
 
 Expected = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
-"""What `expected=` takes: exception classes, or a function that tells whether an exception is an expected outcome."""
+"""Accepted by `expected=`: exception classes, or a function that decides whether an exception is expected."""
 
 _MAX_CLASSES = 2_000
 _BY_NAME = {
@@ -19,7 +19,7 @@ _BY_NAME = {
     "concurrent.futures._base.CancelledError": Status.CANCELLED,
     "trio.Cancelled": Status.CANCELLED,
     "builtins.TimeoutError": Status.TIMEOUT,
-    # Control flow of task queues, servers and frameworks, which decorated functions meet without any integration.
+    # Control-flow exceptions of task queues, servers and frameworks that may pass through decorated functions.
     "greenlet.GreenletExit": Status.CANCELLED,
     "starlette.requests.ClientDisconnect": Status.CANCELLED,
     "werkzeug.exceptions.ClientDisconnected": Status.CANCELLED,
@@ -51,12 +51,12 @@ _known: dict[type[BaseException], tuple[Status, str]] = {}
 
 
 def register_status(class_name: str, status: Status) -> None:
-    """Let an exception class, and all that derive from it, end operations with this status.
+    """Register the status with which an exception class and its subclasses end operations.
 
     Use it where a framework raises to steer its own control flow: a hand-over, a retry, a pause for a human.
 
     Args:
-        class_name: module and qualified name, so that the framework need not be imported.
+        class_name: module and qualified name, so that the framework is not imported.
         status: how the operation ended.
     """
     _BY_NAME[class_name] = status
@@ -64,7 +64,7 @@ def register_status(class_name: str, status: Status) -> None:
 
 
 def classify(kind: type[BaseException]) -> tuple[Status, str]:
-    """Status, and the name for `error.type`: qualified with the module, builtins bare (as OpenTelemetry does)."""
+    """Return the status and the `error.type`: qualified with the module, or bare for builtins, as in OpenTelemetry."""
     found = _known.get(kind)
     if found is None:
         if len(_known) >= _MAX_CLASSES:  # classes made at run time must not be kept for ever
@@ -74,7 +74,7 @@ def classify(kind: type[BaseException]) -> tuple[Status, str]:
 
 
 def error_type(kind: type[BaseException]) -> str:
-    """`openai.RateLimitError`, `ValueError`."""
+    """Return the `error.type` of a class: `openai.RateLimitError`, `ValueError`."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -91,13 +91,13 @@ def _status(kind: type[BaseException]) -> Status:
 
 
 def expectation(given: Expected | None) -> Callable[[BaseException], bool] | None:
-    """The function that tells whether an exception is expected; None where none is.
+    """Return the function that decides whether an exception is expected; None if none is.
 
     Args:
-        given: what a user passed as `expected=`.
+        given: the value of `expected=`.
 
     Raises:
-        TypeError: it is neither an exception class, nor a tuple of them, nor a function.
+        TypeError: the value is neither an exception class, nor a tuple of them, nor a function.
     """
     if given is None:
         return None

@@ -1,8 +1,8 @@
-"""Results that are only beginning: coroutines, generators, and responses of web frameworks with a streamed body.
+"""Results that are still to be produced: coroutines, generators, and web responses with a streamed body.
 
-A run that returns one goes on until its last step, because the work, its cost and its failure come then. Responses are
-known by the attribute that holds their body, so that no framework is imported: `body_iterator` of Starlette, FastAPI
-and sse-starlette, `response` of Werkzeug, Flask and Quart, `streaming_content` of Django.
+A run that returns such a result lasts until its last step, because work, cost and failure happen then. Responses
+are recognised by the attribute that holds their body, so that no framework is imported: `body_iterator` of Starlette,
+FastAPI and sse-starlette, `response` of Werkzeug, Flask and Quart, `streaming_content` of Django.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 _LAZY: Final = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 _PLAIN: Final = frozenset({str, dict, list, tuple, int, float, bool, bytes, set})
-"""Results of these very classes are finished; asking them first keeps them cheap."""
+"""Results of exactly these classes are finished; tested first, because they are the common case."""
 
 
 def is_unfinished(result: object) -> bool:
-    """Whether a result is a coroutine, a generator, or a response whose body is still to be made."""
+    """Whether a result is a coroutine, a generator, or a response with a streamed body."""
     kind = type(result)
     return kind not in _PLAIN and (kind in _LAZY or _body_attribute(result) is not None)
 
 
 def _body_attribute(result: object) -> str | None:
-    """The attribute that holds a streamed body; None where there is none. Runs no code of the object's class."""
+    """The attribute that holds a streamed body, or None. Runs no code of the object's class."""
     try:
         own = object.__getattribute__(result, "__dict__")
     except AttributeError:
@@ -52,14 +52,14 @@ def _is_iterator(body: object) -> bool:
 
 
 def follow(run: ActiveInvocation, result: Any) -> Any:
-    """Go on with a result that is only beginning, and end the run with its last step.
+    """Follow an unfinished result, and end the run with its last step.
 
     Args:
         run: the run that returned it, current until now.
-        result: what `is_unfinished` said yes to.
+        result: a result for which `is_unfinished` is true.
 
     Returns:
-        A coroutine or generator in its place, or the very response, whose body is now followed.
+        A coroutine or generator in its place, or the response itself, whose body is now followed.
     """
     run.detach()
     if isinstance(result, CoroutineType):
@@ -80,7 +80,7 @@ def _followed_body(run: ActiveInvocation, body: Any) -> Any:
 
 
 def _steps(body: Any) -> Generator[Any, Any, None]:
-    """Any iterable as a generator, which passes its closing on."""
+    """Iterate any iterable as a generator that closes it."""
     try:
         yield from body
     finally:
@@ -89,7 +89,7 @@ def _steps(body: Any) -> Generator[Any, Any, None]:
 
 
 async def _steps_async(body: Any) -> AsyncGenerator[Any, None]:
-    """Any asynchronous iterable as a generator, which passes its closing on."""
+    """Iterate any asynchronous iterable as a generator that closes it."""
     try:
         async for item in body:
             yield item

@@ -1,4 +1,4 @@
-"""What a recorder is made of now, and what callsites have told it to expect, which outlives every `configure`."""
+"""A recorder's components, and the names and checks that callsites declared, which survive `configure`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Wiring:
-    """Puts components into a runtime, and tells them what to expect.
+    """Installs components in a runtime, and declares the expected names and checks to them.
 
     Args:
         runtime: what the recorder's runs read.
-        emit: takes the decisions of budgets.
+        emit: called with the decisions of budgets.
     """
 
     def __init__(self, runtime: RecorderRuntime, emit: Callable[[Record], None]) -> None:
@@ -34,19 +34,19 @@ class Wiring:
         self._declared: dict[tuple[Operation, str], None] = {}
         self._expected: dict[object, Checks] = {}
         self.limiting: WeakSet[Checks] = WeakSet()
-        """The limits of tokens of decorated functions: they need the LLM calls beneath."""
+        """Token limits of decorated functions, which count the LLM calls beneath."""
         self.components: Components | None = None
         self.own_budgets: tuple[Budget, ...] = ()
-        """Those that were attached to decorated functions."""
+        """Budgets attached to decorated functions."""
 
     def install(self, components: Components) -> None:
-        """Use these from now on; what those before them have queued is written by their exporters."""
+        """Install new components; the exporters of the previous ones write what those have queued."""
         before = self.swap(components)
         if before is not None and before.pipeline is not components.pipeline:
             before.pipeline.hand_over(components.pipeline)
 
     def swap(self, components: Components) -> Components | None:
-        """Use these from now on; returns those before them, which stay alive."""
+        """Install new components and return the previous ones, which stay alive."""
         runtime = self._runtime
         with self._lock:
             before, self.components = self.components, components
@@ -64,7 +64,7 @@ class Wiring:
         return before
 
     def declare(self, operation: Operation, name: str) -> None:
-        """Expect runs of this name: its series exist at 0 before the first, which makes the first one visible."""
+        """Create the series of this name at 0, so that its first run is visible as an increase."""
         self._declared[operation, name] = None
         self._tell(operation, name)
 
@@ -75,7 +75,7 @@ class Wiring:
                 components.declares.declare(operation, name)
 
     def expect(self, *checks: Checks) -> None:
-        """Expect decisions of these checks, besides those of the configuration."""
+        """Create the series of these checks, in addition to the configured ones."""
         runtime, components = self._runtime, self.components
         self._expected.update((each.key, each) for each in checks)
         expected = [*self._expected.values(), *([] if runtime.checks is None else [runtime.checks])]
@@ -88,9 +88,9 @@ class Wiring:
         runtime.enabled = runtime.recording or (runtime.enforcing and self._may_refuse())
 
     def _may_refuse(self) -> bool:
-        """Whether anything that concerns every run is in enforce mode; functions know of their own checks.
+        """Whether a check of every run is in enforce mode; functions know their own checks.
 
-        Turning the recording off must not let pass what was refused.
+        Turning recording off must not let refused work pass.
         """
         general, components = self._runtime.checks, self.components
         budgets = None if components is None else components.budgets
@@ -98,7 +98,7 @@ class Wiring:
         return refuses or bool(self.limiting) or (budgets is not None and bool(budgets.enforced))
 
     def watch(self, budget: Budget) -> None:
-        """Watch a budget besides those of the configuration, now and after every `configure()`.
+        """Watch a budget in addition to the configured ones, now and after every `configure()`.
 
         Raises:
             ConfigurationError: another budget has its name.

@@ -1,4 +1,4 @@
-"""Finds and copies what is shipped beside the library: rules, dashboards, configuration of the servers around it."""
+"""Finds and copies the shipped assets: rules, dashboards, and configuration for Prometheus, Grafana and others."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _READABLE: Final = 0o644
 
 
 def observability_dir() -> Path:
-    """The shipped tree: within the installed package, or the folder of the checkout.
+    """Return the folder of shipped assets: in the installed package, or in the checkout.
 
     Raises:
-        ConfigurationError: neither is there.
+        ConfigurationError: neither exists.
     """
     for candidate in (_PACKAGE / "_observability", _PACKAGE.parent / "observability"):
         if (candidate / SETTINGS).is_file():
@@ -31,18 +31,18 @@ def observability_dir() -> Path:
 
 
 def export_assets(target: Path, *, overwrite: bool = False) -> list[Path]:
-    """Copy the shipped tree into a folder, which is made if need be.
+    """Copy the shipped assets into a folder, which is created if missing.
 
     Args:
         target: the folder.
-        overwrite: replace files that are there and differ; files that are not ours are never touched.
+        overwrite: replace shipped files that exist and differ; other files are never touched.
 
     Returns:
         The files that were written, in order.
 
     Raises:
-        ConfigurationError: `target` is a file, or holds a changed file of ours and `overwrite` is false; then nothing
-            is written.
+        ConfigurationError: `target` is a file, or contains a changed shipped file and `overwrite` is false; then
+            nothing is written.
         OSError: a file cannot be written.
     """
     if target.exists() and not target.is_dir():
@@ -59,7 +59,7 @@ def export_assets(target: Path, *, overwrite: bool = False) -> list[Path]:
 
 
 def prometheus_lines(target: Path) -> str:
-    """What an existing `prometheus.yml` needs in order to load the rules that were exported to `target`."""
+    """Return the lines that make a `prometheus.yml` load the rules exported to `target`."""
     folders = sorted({path.parent for path in (target / RULES).resolve().glob("*/alerts.yml")})
     return "rule_files:\n" + "".join(f"  - {folder}/[ar]*.yml\n" for folder in folders)
 
@@ -76,7 +76,7 @@ def _copy(source: Path, target: Path) -> Path:
 
 
 def make_readable_folder(folder: Path) -> None:
-    """Make a folder and its missing parents readable by everybody, whatever the umask: servers run as other users."""
+    """Create a folder and its missing parents, world-readable despite the umask: servers run as other users."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
         each.mkdir()
@@ -84,7 +84,7 @@ def make_readable_folder(folder: Path) -> None:
 
 
 def write_readable(target: Path, text: str) -> None:
-    """Write a file that everybody may read, whatever the umask: servers run as other users."""
+    """Write a world-readable file despite the umask, because servers run as other users."""
     make_readable_folder(target.parent)
     target.write_text(text, encoding="utf-8")
     target.chmod(_READABLE)

@@ -9,9 +9,9 @@ V = TypeVar("V")
 
 
 class BoundedDict(dict[K, V]):
-    """A cache that is emptied when it is full, so that keys made at run time (model names, classes) are not kept.
+    """A cache that is cleared when full, so that keys made at run time (model names, classes) do not accumulate.
 
-    Emptying costs a rebuild of what is in use, and needs no order of use, which would cost every look-up.
+    Clearing makes entries in use be rebuilt, but avoids tracking recency, which would slow every look-up.
 
     Args:
         limit: how many entries it holds at most.

@@ -1,4 +1,4 @@
-"""Days, ISO weeks and months in a time zone, right over both changes of the clocks."""
+"""Days, ISO weeks and months in a time zone, correct across both clock changes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Calendar(NamedTuple):
 
 
 def zone_of(name: str) -> tzinfo:
-    """The time zone of that name, such as "Europe/Berlin".
+    """Return the time zone of a name such as "Europe/Berlin".
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: there is no such zone.
     """
     if name == "UTC":
         return UTC
@@ -35,12 +35,12 @@ def zone_of(name: str) -> tzinfo:
 
 
 def calendar_period(period: CalendarPeriod, at: datetime, timezone: str = "UTC") -> Calendar:
-    """The day, ISO week (from Monday) or month of that zone's calendar that holds a moment.
+    """Return the day, ISO week (from Monday) or month that contains a moment, in a zone's calendar.
 
     A day has 23, 24 or 25 hours where the clocks change.
 
     Raises:
-        ConfigurationError: another period, an unknown zone, or a time without zone.
+        ConfigurationError: the period or the zone is unknown, or the time has no zone.
     """
     zone = zone_of(timezone)
     if at.tzinfo is None:
@@ -60,5 +60,5 @@ def calendar_period(period: CalendarPeriod, at: datetime, timezone: str = "UTC")
 
 
 def _midnight(day: date, zone: tzinfo) -> datetime:
-    """The first moment of a day; where the clocks skip midnight, the moment at which they do."""
+    """The first moment of a day; if the clocks skip midnight, the moment of the change."""
     return datetime.combine(day, time(), zone).astimezone(UTC)

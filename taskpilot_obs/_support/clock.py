@@ -12,7 +12,7 @@ _REANCHOR_NS = 10_000_000_000
 
 
 class Clock:
-    """Nanoseconds that never run backwards, and the wall-clock time that they stand for.
+    """A monotonic clock in nanoseconds, and its conversion to wall-clock time.
 
     The anchor is renewed every ten seconds, off the hot path, so that a stepped or slewed wall clock shows in
     timestamps but never in a duration.

@@ -1,4 +1,4 @@
-"""Configuration files in TOML or YAML: read once, and refused with the name of the file."""
+"""Reads configuration files in TOML or YAML; errors name the file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _YAML: Final = frozenset({".yaml", ".yml"})
 def load_config_file(
     path: Path, what: str, *, extra: str | None = None, parse_float: Callable[[str], Any] = float
 ) -> Any:
-    """What a file states: YAML where its name ends in `.yaml` or `.yml`, else TOML.
+    """Read a file as YAML if its name ends in `.yaml` or `.yml`, else as TOML.
 
     Args:
         path: the file.
         what: what it is, for messages: "budget file".
-        extra: the extra that brings PyYAML; None where YAML is not read.
-        parse_float: reads a TOML number that is not whole.
+        extra: the extra that installs PyYAML; None if YAML is not accepted.
+        parse_float: parses TOML floats.
 
     Raises:
         ConfigurationError: the file cannot be read, or is not TOML or YAML.

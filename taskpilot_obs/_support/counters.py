@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class InternalCounters:
-    """Counts that are added anywhere and taken by the drainer.
+    """Counters that any thread adds to and the drainer takes.
 
     `add` only appends to a deque, so that a finalizer or a signal handler may call it at any moment. `take` and
     `totals` belong to the drainer, under the pipeline's lock.
@@ -19,7 +19,7 @@ class InternalCounters:
     def __init__(self) -> None:
         self._pending: deque[tuple[Metric, tuple[str, ...], int]] = deque()
         self.totals: Counter[tuple[Metric, tuple[str, ...]]] = Counter()
-        """Everything that was ever taken, for reading after a drain."""
+        """Sums of all counts ever taken, to be read after a drain."""
 
     def add(self, metric: Metric, labels: tuple[str, ...], amount: int = 1) -> None:
         """Count `amount` more of `metric` with these label values."""
@@ -31,7 +31,7 @@ class InternalCounters:
         return len(self._pending)
 
     def take(self) -> Counter[tuple[Metric, tuple[str, ...]]]:
-        """What came since the last time."""
+        """Return the counts added since the last call."""
         taken: Counter[tuple[Metric, tuple[str, ...]]] = Counter()
         pending = self._pending
         while pending:

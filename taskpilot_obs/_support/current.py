@@ -1,4 +1,4 @@
-"""The current thing of a context: a context variable, and what frameworks with context of their own know of it."""
+"""The current object of a context, from a context variable and from frameworks that keep their own context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Current(Generic[T]):
-    """A context variable that resolvers may answer for.
+    """A context variable with resolvers that may override it.
 
     Args:
         name: of the context variable.
@@ -24,7 +24,7 @@ class Current(Generic[T]):
         self._resolvers: tuple[Callable[[T | None], T | None], ...] = ()
 
     def get(self) -> T | None:
-        """What is current, as the innermost of those who know says."""
+        """Return the current object: the innermost of those that the variable and the resolvers know."""
         known = self._known
         found = known()
         if self._resolvers:
@@ -33,10 +33,10 @@ class Current(Generic[T]):
         return found
 
     def add_resolver(self, resolve: Callable[[T | None], T | None]) -> None:
-        """Ask this function, too; the same one again changes nothing."""
+        """Add a resolver; adding it again changes nothing."""
         if resolve not in self._resolvers:
             self._resolvers = (*self._resolvers, resolve)
 
     def remove_resolver(self, resolve: Callable[[T | None], T | None]) -> None:
-        """Ask it no more."""
+        """Remove a resolver."""
         self._resolvers = tuple(each for each in self._resolvers if each is not resolve)

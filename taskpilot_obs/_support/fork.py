@@ -1,4 +1,4 @@
-"""What is renewed in a forked child: locks that another thread may hold, queues that the parent writes."""
+"""Renews state in forked children: locks that another thread may hold, queues that the parent writes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Protocol
 
 
 class Renewable(Protocol):
-    """Something that a forked child must not share with its parent."""
+    """An object that a forked child must not share with its parent."""
 
     def after_fork(self) -> None:
-        """Start anew, in the child."""
+        """Reset the object, in the child."""
 
 
 _renewables: weakref.WeakSet[Renewable] = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""The one broad except of the library: our failures are ours, counted and logged, and never the user's."""
+"""The broad `except` at the library's edges: it counts and logs our failures, and never raises them to users."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _last_logged: BoundedDict[tuple[str, type[BaseException]], float] = BoundedDict(
 
 
 class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", counters):`
-    """Keep an `Exception` of ours from the user: count it under `where`, log it at most once a minute per cause.
+    """Suppress an `Exception` of the library: count it under `where`, log it at most once a minute per cause.
 
-    What is no `Exception` (KeyboardInterrupt, SystemExit, CancelledError) passes: it is addressed to the user's code.
+    Other exceptions (KeyboardInterrupt, SystemExit, CancelledError) pass, because they concern the user's code.
     """
 
     __slots__ = ("_counters", "_where")
@@ -40,7 +40,7 @@ class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", c
         self._counters = counters
 
     def __enter__(self) -> None:
-        """Nothing to prepare."""
+        """Enter the block; nothing has to be prepared."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
@@ -57,7 +57,7 @@ class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", c
         log_failure(self._where, error)
 
     def call(self, function: Callable[[T], object], argument: T) -> None:
-        """Call a function guarded, at half the price of the `with` statement; for the hot path."""
+        """Call a function guarded, at half the cost of the `with` statement; for the hot path."""
         try:
             function(argument)
         except Exception as error:  # noqa: BLE001  this is the one
@@ -77,10 +77,10 @@ def run_to_completion(action: Callable[[], object]) -> None:
 
 
 def log_failure(where: str, error: BaseException) -> None:
-    """Log a failure of ours, at most once a minute per place and class of error.
+    """Log a failure of the library, at most once a minute per component and class of error.
 
-    The error's own text stays out: it may hold what the user's agents were told. Not so that of a store or of an option
-    that is wrong, which is ours and says what to do.
+    The error's text is left out because it may quote prompts, except for errors of stores and options: the library
+    wrote those, and they explain what to do.
     """
     cause = (where, type(error))
     now = time.monotonic()
@@ -90,10 +90,10 @@ def log_failure(where: str, error: BaseException) -> None:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     said = f": {error}" if isinstance(error, ConfigurationError | StoreError) else ""
-    with suppress(Exception):  # a logging handler of the application's that fails must not cost us a thread
+    with suppress(Exception):  # a failing logging handler of the application must not end a thread of the library
         logger.error("taskpilot_obs: %s failed with %s%s%s", where, type(error).__qualname__, place, said)
 
 
 def forget_causes() -> None:
-    """Let every cause be logged again; for tests."""
+    """Reset the limits, so that every cause is logged again; for tests."""
     _last_logged.clear()

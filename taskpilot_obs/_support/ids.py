@@ -1,7 +1,7 @@
-"""Identifiers: an invocation carries one small integer, which becomes text only where somebody reads it.
+"""Identifiers: an invocation carries one integer, which is formatted as text only when it is read.
 
-`uuid4` costs more than all the rest of a call. Here the low bits count, the high bits say which random prefix belongs
-to them; a forked child gets a prefix of its own, and what was begun before the fork keeps the old one.
+`uuid4` would cost more than the rest of a call. Here the low bits are a counter, and the high bits select a random
+prefix. A forked child gets its own prefix; invocations begun before the fork keep the old one.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from itertools import count
 _COUNTER_BITS = 40
 _DIGITS = _COUNTER_BITS // 4
 _prefixes = [""]
-"""From 1 on, so that every number is longer than its counter, and `hex` pads that with zeros."""
+"""Keys start at 1, so that `hex` never drops the leading zeros of the counter."""
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
-"""What an inbound request ID must match whole: unreserved URL characters (RFC 3986), so that it is safe in any log."""
+"""Full-match pattern of inbound request IDs: unreserved URL characters (RFC 3986), which are safe in any log."""
 
 
 numbers = count()
-"""Numbers that no other invocation of this process, or of its forks, has. Take one by `next(ids.numbers)`, which is
-faster than a bound method; a fork renews it."""
+"""Numbers unique in this process and its forks. Take one by `next(ids.numbers)`, which is faster than a bound method; a
+fork replaces it."""
 
 
 first_number = 0
-"""The least that this process gives; what is below was begun before the fork."""
+"""The lowest number of this process; invocations below it were begun before the fork."""
 
 
 def _renew() -> None:

@@ -21,12 +21,12 @@ _CAMEL: Final = re.compile(r"_([a-z])")
 
 
 class Placement(NamedTuple):
-    """Where the objects go.
+    """The namespace and the labels of the generated objects.
 
     Args:
         namespace: the namespace of every object.
-        labels: added to rules, monitors and routes, because an operator selects them by labels: those of the Helm chart
-            kube-prometheus-stack have `release: <its release>`.
+        labels: added to rules, monitors and routes, because an operator selects them by labels: the Helm chart
+            kube-prometheus-stack selects `release: <its release>`.
     """
 
     namespace: str = "monitoring"
@@ -34,10 +34,10 @@ class Placement(NamedTuple):
 
 
 def manifests(source: Path, placement: Placement) -> dict[str, Object]:
-    """The objects, by the names of their files.
+    """Build the objects, keyed by file name.
 
     Args:
-        source: the shipped tree, or an exported copy with rules of its own.
+        source: the shipped assets, or an exported copy with rules of its own.
         placement: where the objects go.
 
     Raises:
@@ -63,7 +63,7 @@ def export_manifests(target: Path, placement: Placement, *, overwrite: bool = Fa
     """Write the objects to a folder, one file each, with a kustomization that lists them.
 
     Args:
-        target: the folder, which is made if need be.
+        target: the folder, which is created if missing.
         placement: where the objects go.
         overwrite: replace files that differ.
 
@@ -110,9 +110,9 @@ def _rules(source: Path, placement: Placement) -> dict[str, Object]:
 
 
 def _monitor(kind: str, endpoints: str, placement: Placement) -> Object:
-    """What finds the application: pods or services with the label, wherever they are."""
+    """A PodMonitor or ServiceMonitor for pods or services with the label, in any namespace."""
     spec = {
-        "jobLabel": "app.kubernetes.io/name",  # one job a service, as the rules group by `job`
+        "jobLabel": "app.kubernetes.io/name",  # one job per service, because the rules group by `job`
         "namespaceSelector": {"any": True},
         "selector": {"matchLabels": SCRAPED},
         endpoints: [{"port": PORT, "path": "/metrics", "interval": "15s"}],

@@ -25,9 +25,9 @@ _LAST_BUCKET: Final = ceil(log(_LONGEST_S) * _PER_LOG)
 
 
 def nearest_rank(q: float, total: int) -> int:
-    """The rank of a quantile among `total` sorted observations, counted from 0: the one rule of every surface.
+    """Return the rank of a quantile among `total` sorted observations, from 0; every report uses this rule.
 
-    It is that of the smallest observation that at least the share `q` of all do not exceed. So one slow run of ten is
+    It is the smallest observation that at least the share `q` of all do not exceed. So one slow run of ten is
     their 95th percentile, and of twenty it is not.
     """
     # Rounded, because 0.07 * 100 is a hair above 7.
@@ -43,7 +43,7 @@ class Sketch:
         self.counts: dict[int, int] = {}
 
     def add(self, durations: Iterable[float]) -> None:
-        """Count durations in seconds; what is not a positive number counts as the shortest."""
+        """Count durations in seconds; values that are not positive count as the shortest."""
         buckets = [
             ceil(log(seconds) * _PER_LOG)
             if _SHORTEST_S <= seconds <= _LONGEST_S

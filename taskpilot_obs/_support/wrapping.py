@@ -14,14 +14,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def of_the_kind_of(kind: Any, wrapper: F) -> F:
-    """A plain function that `inspect` and frameworks take for a coroutine function, generator function and so on.
+    """Return a plain function that `inspect` and frameworks treat as a function of the given kind.
 
-    The body of a generator or coroutine function runs at its first step, perhaps in another request. Who called it is
-    known at the call only, so the wrapper has to be a plain function. Since Python 3.11 the flags of a code object tell
+    The body of a generator or coroutine function runs at its first step, perhaps in another request. The caller is
+    known only at the call, so the wrapper has to be a plain function. Since Python 3.11 the flags of a code object tell
     its kind and an instruction of the code makes the generator, so a plain function may carry the flags.
 
     Args:
-        kind: the function whose kind the wrapper shall have.
+        kind: the function whose kind the wrapper imitates.
         wrapper: what runs at the call and returns the coroutine or generator.
     """
     code = wrapper.__code__
@@ -33,7 +33,7 @@ def of_the_kind_of(kind: Any, wrapper: F) -> F:
 
 
 def wraps(function: Callable[..., Any]) -> Callable[[F], F]:
-    """`functools.wraps`, and what it leaves out: defaults, the signature for old readers, methods such as `cache_info`.
+    """`functools.wraps`, plus what it omits: defaults, the signature for `getfullargspec`, methods like `cache_info`.
 
     Args:
         function: what is wrapped: a function, a partial, or an object with `__call__`, as `lru_cache` and Celery make.
@@ -56,13 +56,13 @@ def _state_signature(wrapper: Any, function: Any) -> None:
     """Keep the signature where `inspect.getfullargspec` looks, which does not follow `__wrapped__`."""
     try:
         wrapper.__signature__ = inspect.signature(function)
-    except (TypeError, ValueError, NameError):  # a built-in without one, or an annotation that is not defined yet
+    except (TypeError, ValueError, NameError):  # a built-in without a signature, or an undefined annotation
         return
 
 
 def _hand_on_methods(wrapper: Any, function: Any) -> None:
-    """Give the wrapper the public methods of the object that it wraps; no property is read."""
-    kind = function.__class__  # of what a lazy proxy stands for, as Celery makes them
+    """Copy the public methods of the wrapped object to the wrapper; properties are not read."""
+    kind = function.__class__  # the class behind a lazy proxy, as Celery makes them
     for name in dir(kind):
         if name.startswith("__") or hasattr(wrapper, name):
             continue

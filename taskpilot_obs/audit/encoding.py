@@ -1,10 +1,8 @@
 """From the fields of an audit record to one line of JSON, fast.
 
 A record comes in two parts. What repeats from call to call (names, status, …) is a key: its JSON text is built once and
-kept. What varies (identifiers, durations, …) goes through a template that is kept per *shape*, that is per combination
-of types: which fields are None, which are text. The text is ASCII: control characters, U+2028 and everything else that
-a reader might take for the end of a line are escaped. One C call over all strings of a record tells whether any of them
-needs an escape.
+kept. What varies (identifiers, durations, …) is written field by field. The text is ASCII: control characters, U+2028
+and everything else that a reader might take for the end of a line are escaped.
 """
 
 from __future__ import annotations
@@ -14,8 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from json.encoder import encode_basestring_ascii as quoted
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs.semconv import Field
@@ -31,8 +28,24 @@ _MAX_KEPT = 2_048
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_SAFE = 1e308
 _INT_BITS = 64
+Ids = tuple[str | None, ...]
+"""Request, invocation, parent, trace, span, tenant, user and session ID of a record."""
+ID_FIELDS = (
+    Field.REQUEST_ID,
+    Field.INVOCATION_ID,
+    Field.PARENT_ID,
+    Field.TRACE_ID,
+    Field.SPAN_ID,
+    Field.TENANT_ID,
+    Field.USER_ID,
+    Field.SESSION_ID,
+)
+_ID_LEADS = tuple(f',"{name}":' for name in ID_FIELDS)
+_REQUEST, _INVOCATION, _PARENT, _TRACE, _SPAN, _TENANT, _USER, _SESSION = _ID_LEADS
+_START = f'{{"{Field.TIMESTAMP}":"'
 _WHOLE = frozenset(
-    (Field.INPUT_LENGTH, Field.OUTPUT_LENGTH, Field.INPUT_TOKENS, Field.OUTPUT_TOKENS, Field.TOTAL_TOKENS)
+    f',"{name}":'
+    for name in (Field.INPUT_LENGTH, Field.OUTPUT_LENGTH, Field.INPUT_TOKENS, Field.OUTPUT_TOKENS, Field.TOTAL_TOKENS)
 )
 """Fields that are whole numbers: a NaN, or text, in one of them costs the record and never breaks a line."""
 
@@ -41,22 +54,13 @@ MORE = "*"
 """Stands, in the varying fields of a layout, for a mapping of fields that only few records have."""
 
 
-class _Plan(NamedTuple):
-    """How to write the varying fields of one shape."""
-
-    template: str
-    strings: Callable[[tuple[Value, ...]], tuple[str, ...]]
-    numbers: Callable[[tuple[Value, ...]], tuple[float | Decimal, ...]]
-    others: tuple[int, ...]
-
-
 class Layout:
     """Writes one kind of record.
 
     Args:
         repeating: builds the fields that repeat from call to call, from a record's key.
-        varying: names of the fields that differ from call to call, in the order of a record's values: text, finite
-            numbers, None, and last (`MORE`) a mapping of fields that only few records have.
+        varying: names of the fields that differ from call to call, besides the identifiers, in the order of a record's
+            values: text, finite numbers, None, and last (`MORE`) a mapping of fields that only few records have.
         max_string: how many characters of one string are kept.
     """
 
@@ -64,31 +68,20 @@ class Layout:
         self, repeating: Callable[[Key], Fields], varying: tuple[str, ...], max_string: int = MAX_STRING
     ) -> None:
         self._repeating = repeating
-        self._varying = varying
+        self._leads = tuple("," if name == MORE else f',"{name}":' for name in varying)
         self._max_string = max_string
         self._texts: BoundedDict[Key, str] = BoundedDict(_MAX_CACHED)
-        self._plans: BoundedDict[tuple[type, ...], _Plan] = BoundedDict(_MAX_CACHED)
 
-    def text(self, key: Key, time_unix_ns: int, values: tuple[Value, ...]) -> str:
+    def text(self, key: Key, time_unix_ns: int, ids: Ids, values: tuple[Value, ...]) -> str:
         """The record as JSON without its closing brace, so that the chain can add its own fields."""
-        max_string = self._max_string
         repeating = self._texts.get(key)
         if repeating is None:
             repeating = self._keep_text(key)
-        shape = tuple(map(type, values))
-        plan = self._plans.get(shape)
-        if plan is None:
-            plan = self._keep_plan(shape)
-        template, strings_of, numbers_of, indexes = plan
-        strings = strings_of(values)
-        joined = "".join(strings)
-        if len(joined) > max_string or len(quoted(joined)) != len(joined) + 2:
-            strings = tuple(quoted(clean_text(text, max_string))[1:-1] for text in strings)
-        head = (rfc3339(time_unix_ns), repeating)
-        if indexes:
-            others = tuple([members(values[index], max_string) for index in indexes])
-            return template % (head + strings + numbers_of(values) + others)
-        return template % (head + strings + numbers_of(values))
+        text = f'{_START}{rfc3339(time_unix_ns)}",{repeating}{_ids_text(ids, self._max_string)}'
+        for lead, value in zip(self._leads, values):  # noqa: B905  a `strict` costs as much as the loop
+            if value is not None:
+                text += lead + _varying(lead, value, self._max_string)
+        return text
 
     def _keep_text(self, key: Key) -> str:
         text = members(self._repeating(key), self._max_string)
@@ -96,35 +89,51 @@ class Layout:
             self._texts[key] = text
         return text
 
-    def _keep_plan(self, shape: tuple[type, ...]) -> _Plan:
-        plan = self._plans[shape] = _plan(self._varying, shape)
-        return plan
+
+def _ids_text(ids: Ids, max_string: int) -> str:
+    """The identifiers that a record has: written out, because a loop over eight fields costs as much as the rest."""
+    request_id, invocation_id, parent_id, trace_id, span_id, tenant, user, session = ids
+    text = ""
+    if request_id is not None:
+        text = f"{_REQUEST}{quoted(request_id)}"
+    if invocation_id is not None:
+        text += f"{_INVOCATION}{quoted(invocation_id)}"
+    if parent_id is not None:
+        text += f"{_PARENT}{quoted(parent_id)}"
+    if trace_id is not None:
+        text += f"{_TRACE}{quoted(trace_id)}"
+    if span_id is not None:
+        text += f"{_SPAN}{quoted(span_id)}"
+    if tenant is not None:
+        text += f"{_TENANT}{quoted(tenant)}"
+    if user is not None:
+        text += f"{_USER}{quoted(user)}"
+    if session is not None:
+        text += f"{_SESSION}{quoted(session)}"
+    if len(text) <= max_string and "\\u" not in text:
+        return text
+    stated = zip(_ID_LEADS, ids, strict=True)  # something is too long, or may be half a character
+    return "".join([lead + quoted(clean_text(value, max_string)) for lead, value in stated if value is not None])
 
 
-def _plan(names: tuple[str, ...], shape: tuple[type, ...]) -> _Plan:
-    strings = [index for index, kind in enumerate(shape) if issubclass(kind, str)]
-    numbers = [index for index, kind in enumerate(shape) if kind in (int, float, Decimal)]
-    others = [index for index, kind in enumerate(shape) if issubclass(kind, Mapping)]
-    known = {*strings, *numbers, *others}
-    for index, (name, kind) in enumerate(zip(names, shape, strict=True)):
-        if kind is not type(None) and (index not in known or (name in _WHOLE and kind is not int)):
-            expected = "a whole number" if name in _WHOLE else "text, a number or a mapping"
-            raise TypeError(f"{name}: expected {expected}, got {kind.__name__}")
-    parts = [f'{{"{Field.TIMESTAMP}":"%s",%s']
-    parts += [f'"{names[index]}":"%s"' for index in strings]
-    parts += [f'"{names[index]}":%s' for index in numbers]
-    parts += ["%s" for _ in others]
-    return _Plan(",".join(parts), _picker(strings), _picker(numbers), tuple(others))
+def _varying(lead: str, value: Value, max_string: int) -> str:
+    """A value as JSON; of a mapping, its members.
 
-
-def _picker(indexes: list[int]) -> Callable[[tuple[Value, ...]], tuple[Any, ...]]:
-    """Picks the values at these places, always as a tuple."""
-    if len(indexes) > 1:
-        return itemgetter(*indexes)
-    if indexes:
-        only = indexes[0]
-        return lambda values: (values[only],)
-    return lambda _: ()
+    Raises:
+        TypeError: it is neither text, a number nor a mapping, or no whole number where one is expected.
+    """
+    kind = type(value)
+    if lead in _WHOLE:
+        if kind is not int:
+            raise TypeError(f"{lead[2:-2]}: expected a whole number, got {kind.__name__}")
+        return str(value)
+    if kind is float or kind is int or kind is Decimal:
+        return str(value)
+    if isinstance(value, str):
+        return quoted(clean_text(value, max_string))
+    if isinstance(value, Mapping):
+        return members(value, max_string)
+    raise TypeError(f"{lead[2:-2]}: expected text, a number or a mapping, got {kind.__name__}")
 
 
 def members(fields: Value, max_string: int) -> str:

@@ -13,7 +13,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from taskpilot_obs.audit.encoding import MAX_STRING, MORE, Fields, Key, Layout, Value
+from taskpilot_obs.audit.encoding import MAX_STRING, MORE, Fields, Ids, Key, Layout, Value
 from taskpilot_obs.records import (
     BAD,
     LLM_OPERATIONS,
@@ -35,8 +35,8 @@ from taskpilot_obs.records import (
 )
 from taskpilot_obs.semconv import Event, Field, LogType
 
-Row = tuple[Key, int, tuple[Value, ...]]
-"""An audit record that is not yet a line: what repeats, time in ns since the epoch, what varies."""
+Row = tuple[Key, int, Ids, tuple[Value, ...]]
+"""An audit record that is not yet a line: what repeats, time in ns since the epoch, identifiers, what else varies."""
 
 
 def audit_text(record: Record, service: str = "", max_string: int = MAX_STRING) -> str | None:
@@ -107,16 +107,6 @@ def _common(log_type: str, event: str, said: str, service: str) -> Fields:
     }
 
 
-_IDS = (
-    Field.REQUEST_ID,
-    Field.INVOCATION_ID,
-    Field.PARENT_ID,
-    Field.TRACE_ID,
-    Field.SPAN_ID,
-    Field.TENANT_ID,
-    Field.USER_ID,
-    Field.SESSION_ID,
-)
 _ID_COLUMNS = ("request_id", "invocation_id", "parent_id", "trace_id", "span_id", "tenant", "user", "session")
 
 
@@ -141,8 +131,8 @@ _OUTCOMES = {
     Operation.EMBEDDINGS: (Event.LLM_CALL, "Embeddings"),
 }
 _START_KEY = _columns(Started, "operation", "name", "workflow", "agent")
-_START_VALUES = _columns(Started, *_ID_COLUMNS, "input_length")
-_START_VARYING = (*_IDS, Field.INPUT_LENGTH, MORE)
+_START_IDS = _columns(Started, *_ID_COLUMNS)
+_START_VARYING = (Field.INPUT_LENGTH, MORE)
 
 
 def _start_fields(service: str, key: Key) -> Fields:
@@ -161,7 +151,7 @@ def _start_row(record: Started) -> Row | None:
     more = None
     if record.input_text or record.attributes:
         more = _more({Field.INPUT: record.input_text, Field.ATTRIBUTES: record.attributes or None})
-    return _START_KEY(record), record.start_unix_ns, (*_START_VALUES(record), more)
+    return _START_KEY(record), record.start_unix_ns, _START_IDS(record), (record.input_length, more)
 
 
 class _EndKey(NamedTuple):
@@ -179,9 +169,10 @@ class _EndKey(NamedTuple):
 
 
 _END_KEY = _columns(Invocation, *_EndKey._fields)
-_END_VALUES = _columns(Invocation, *_ID_COLUMNS, "input_length", "output_length")
+_END_IDS = _columns(Invocation, *_ID_COLUMNS)
+_END_SIZES = _columns(Invocation, "input_length", "output_length")
 _LLM_FIELDS = (Field.FIRST_TOKEN_MS, Field.INPUT_TOKENS, Field.OUTPUT_TOKENS, Field.TOTAL_TOKENS, Field.COST)
-_END_VARYING = (*_IDS, Field.INPUT_LENGTH, Field.OUTPUT_LENGTH, Field.DURATION_MS, *_LLM_FIELDS, MORE)
+_END_VARYING = (Field.INPUT_LENGTH, Field.OUTPUT_LENGTH, Field.DURATION_MS, *_LLM_FIELDS, MORE)
 _NO_LLM_CALL = (None,) * len(_LLM_FIELDS)
 
 
@@ -211,8 +202,8 @@ def _end_row(record: Invocation) -> Row:
         more = _more(_rare_fields(record))
     elif record.price_gap is not None:
         more = {Field.PRICE_GAP: record.price_gap}
-    values = (*_END_VALUES(record), milliseconds(duration_s), *llm, more)
-    return _END_KEY(record), record.start_unix_ns + int(duration_s * _NS), values
+    values = (*_END_SIZES(record), milliseconds(duration_s), *llm, more)
+    return _END_KEY(record), record.start_unix_ns + int(duration_s * _NS), _END_IDS(record), values
 
 
 def _llm_values(record: Invocation) -> tuple[Value, ...]:
@@ -260,7 +251,7 @@ _DECISIONS = {
     DecisionKind.GUARDRAIL: (Event.GUARDRAIL_CHECK, Field.GUARDRAIL),
     DecisionKind.BUDGET: (Event.BUDGET_DECISION, Field.BUDGET),
 }
-_ORIGIN_VALUES = _columns(Origin, *_ID_COLUMNS)
+_ORIGIN_IDS = _columns(Origin, *_ID_COLUMNS)
 
 
 class _DecisionKey(NamedTuple):
@@ -276,7 +267,7 @@ class _DecisionKey(NamedTuple):
 
 
 _DECISION_KEY = _columns(Decision, *_DecisionKey._fields[2:])
-_DECISION_VARYING = (*_IDS, Field.REASON, Field.DURATION_MS, MORE)
+_DECISION_VARYING = (Field.REASON, Field.DURATION_MS, MORE)
 
 
 def _decision_fields(service: str, key: Key) -> Fields:
@@ -301,11 +292,11 @@ def _decision_row(record: Decision) -> Row:
     origin = record.origin
     key = (origin.workflow, origin.agent, *_DECISION_KEY(record))
     more = _more({Field.ATTRIBUTES: record.attributes or None})
-    values = (*_ORIGIN_VALUES(origin), record.reason, milliseconds(record.duration_s), more)
-    return key, record.time_unix_ns, values
+    values = (record.reason, milliseconds(record.duration_s), more)
+    return key, record.time_unix_ns, _ORIGIN_IDS(origin), values
 
 
-_EVENT_VARYING = (*_IDS, MORE)
+_EVENT_VARYING = (MORE,)
 
 
 def _event_fields(service: str, key: Key) -> Fields:
@@ -316,7 +307,7 @@ def _event_fields(service: str, key: Key) -> Fields:
 def _event_row(record: AuditEvent) -> Row:
     origin = record.origin
     more = _more({Field.ATTRIBUTES: record.attributes or None})
-    return (record.event, origin.workflow, origin.agent), record.time_unix_ns, (*_ORIGIN_VALUES(origin), more)
+    return (record.event, origin.workflow, origin.agent), record.time_unix_ns, _ORIGIN_IDS(origin), (more,)
 
 
 def _feedback_row(record: Feedback) -> Row:
@@ -324,7 +315,7 @@ def _feedback_row(record: Feedback) -> Row:
     more: Fields = {Field.CORRECT: record.correct, Field.REVISION: record.revision}
     if record.attributes:
         more[Field.ATTRIBUTES] = record.attributes
-    return (Event.FEEDBACK, origin.workflow, origin.agent), record.time_unix_ns, (*_ORIGIN_VALUES(origin), more)
+    return (Event.FEEDBACK, origin.workflow, origin.agent), record.time_unix_ns, _ORIGIN_IDS(origin), (more,)
 
 
 _KINDS: dict[type, tuple[Callable[[Any], Row | None], Callable[[str, Key], Fields], tuple[str, ...]]] = {

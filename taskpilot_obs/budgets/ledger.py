@@ -127,6 +127,9 @@ class Ledger(Protocol):
     def release_expired(self, now: datetime) -> int:
         """End the reservations that were neither settled nor renewed in time; returns how many."""
 
+    def forget_rates(self, now: datetime) -> int:
+        """Delete lines of budgets by the minute and the hour on which nothing is booked any more; returns how many."""
+
     def count_refusal(self, account: Account, exhausted: int = 0) -> bool:
         """Count a refused call.
 
@@ -296,6 +299,10 @@ class MemoryLedger:
             self._held.pop(key, None)
         if answered is not None:
             self._answered = answered
+
+    def forget_rates(self, now: datetime) -> int:  # noqa: ARG002  as `Ledger` has it
+        """Nothing: `release_expired` forgets them with all other periods."""
+        return 0
 
     def release_expired(self, now: datetime) -> int:
         """End the reservations that have expired, and forget periods that ended a day ago (an hour for short ones)."""

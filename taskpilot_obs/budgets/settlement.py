@@ -288,6 +288,7 @@ class Settler:
         try:
             admission.renew()
             admission.ledger.release_expired(admission.utc_now())
+            admission.ledger.forget_rates(admission.utc_now())
             starts = {budget.name: admission.windows.at(budget, now).start for budget in admission.budgets}
             found = admission.ledger.read(admission.budgets, list(set(starts.values())))
         except StoreError as error:

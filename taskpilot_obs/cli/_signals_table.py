@@ -80,7 +80,9 @@ def _five(signals: GoldenSignals) -> FittedTable:
                 wording.label,
                 figure_text(wording, getattr(signals, wording.field)),
                 _interval(behind.interval),
-                evidence_text(wording, behind.numerator, behind.denominator),
+                evidence_text(
+                    wording, behind.numerator, behind.denominator, is_interpolated=signals.p95_is_interpolated
+                ),
                 _status(behind.status),
             )
         )

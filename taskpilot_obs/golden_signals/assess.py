@@ -68,6 +68,7 @@ def assess(
         unpriced_llm_calls=None if overall is None else overall.unpriced_calls,
         runs_with_violations_percent=_percent(violated),
         runs_with_violations=violated,
+        p95_is_interpolated=tasks.p95_is_interpolated,
         workflows={name: _workflow_signals(workflows[name], limits) for name in sorted(workflows)},
         notes=tuple(_notes(tasks, overall, workflow)),
     )
@@ -170,6 +171,7 @@ def _workflow_signals(tasks: TaskEvidence, limits: Thresholds) -> WorkflowSignal
         runs=_runs(tasks),
         cost_usd=tasks.cost_usd,
         runs_with_violations_percent=_percent(proportion(tasks.runs_with_violations, tasks.total)),
+        p95_is_interpolated=tasks.p95_is_interpolated,
     )
 
 

@@ -39,6 +39,8 @@ class TaskEvidence(NamedTuple):
     runs_with_violations: float = 0
     paid_successes: float | None = None
     """Successes in the time that `cost_usd` covers, where that is shorter; None: all of them."""
+    p95_is_interpolated: bool = False
+    """Whether `p95_s` lies somewhere in the histogram bucket of the exact one, which is not known."""
 
     @property
     def total(self) -> float:

@@ -214,6 +214,7 @@ class _Tally:
             durations=self.buckets.get(inf, 0.0),
             cost_usd=self.cost,
             runs_with_violations=self.runs_with_violations,
+            p95_is_interpolated=True,
         )
 
 

@@ -91,4 +91,5 @@ def _workflow(counts: WorkflowCounts) -> TaskEvidence:
         durations=cumulative[-1],
         cost_usd=float(counts.cost),
         runs_with_violations=counts.runs_with_violations,
+        p95_is_interpolated=True,
     )

@@ -85,6 +85,8 @@ class WorkflowSignals(_Frozen):
     runs: Runs
     cost_usd: float
     runs_with_violations_percent: float | None
+    p95_is_interpolated: bool = False
+    """Whether the p95 lies somewhere in the histogram bucket of the exact one, which is not known."""
 
 
 class GoldenSignals(_Frozen):
@@ -129,6 +131,8 @@ class GoldenSignals(_Frozen):
     """Seconds of history that a Prometheus server has for the figures; None where no server was asked."""
     incomplete_before: datetime | None = None
     """A telemetry store has deleted records before this moment by age; `notes` say which. None: all are counted."""
+    p95_is_interpolated: bool = False
+    """Whether the p95 lies somewhere in the histogram bucket of the exact one, which is not known."""
     notes: tuple[str, ...] = ()
     """In words: why a figure is missing, or what it does not cover."""
 
@@ -142,4 +146,7 @@ class GoldenSignals(_Frozen):
     def _row(self, wording: Wording) -> tuple[str, ...]:
         behind = self.evidence[wording.field]
         figure = figure_text(wording, getattr(self, wording.field))
-        return wording.label, figure, evidence_text(wording, behind.numerator, behind.denominator), behind.status
+        rests_on = evidence_text(
+            wording, behind.numerator, behind.denominator, is_interpolated=self.p95_is_interpolated
+        )
+        return wording.label, figure, rests_on, behind.status

@@ -48,13 +48,16 @@ def figure_text(wording: Wording, figure: float | None) -> str:
     return NOTHING if figure is None else wording.figure(figure)
 
 
-def evidence_text(wording: Wording, numerator: float | None, denominator: float) -> str:
-    """The counts behind a figure; empty without any."""
+def evidence_text(
+    wording: Wording, numerator: float | None, denominator: float, *, is_interpolated: bool = False
+) -> str:
+    """The counts behind a figure, and whether a quantile is interpolated; empty without any."""
     if denominator <= 0 and not numerator:
         return ""
     top = numerator or 0.0
     text = wording.evidence.format(numerator=count(top), denominator=count(denominator), cost=usd(top))
-    return text.removesuffix("s") if count(denominator) == "1" else text
+    text = text.removesuffix("s") if count(denominator) == "1" else text
+    return f"{text}, interpolated" if is_interpolated and wording.field == "p95_latency_ms" else text
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> str:

@@ -5,6 +5,7 @@ The only module that speaks to the library. It takes a third of a second to impo
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Iterator
@@ -60,6 +61,7 @@ class _State:
         self.lock = threading.Lock()
         self.library: Library | None = None
         self.helper: threading.Thread | None = None
+        self.is_ending = False
 
 
 class Library:
@@ -239,9 +241,25 @@ def start_loading() -> None:
         _state.helper = None
 
 
+class _UntilTheEnd(guarded):
+    """An import that the end of the interpreter cuts off fails in any way, and is no failure to tell of."""
+
+    __slots__ = ()
+
+    def caught(self, error: Exception) -> None:
+        """Log a failure, unless the process ends."""
+        if not _state.is_ending:
+            super().caught(error)
+
+
 def _load_in_background() -> None:
-    with guarded("price_table"):
+    with _UntilTheEnd("price_table"):
         load()
+
+
+@atexit.register
+def _note_the_end() -> None:
+    _state.is_ending = True
 
 
 def _moment(unix_ns: int) -> datetime:

@@ -72,7 +72,7 @@ class Checks:
         mode: `monitor` or `enforce`, for those without a mode of their own.
 
     Raises:
-        ConfigurationError: something is no check, or an option is wrong.
+        ConfigurationError: something is not a check, or an option is wrong.
     """
 
     __slots__ = ("__weakref__", "_at", "_of_tokens", "all")

@@ -26,6 +26,7 @@ from taskpilot_obs.budgets.ledger import (
     reservation_key,
 )
 from taskpilot_obs.exceptions import StoreError
+from taskpilot_obs.store.budget_rates import forget_rates
 from taskpilot_obs.store.budget_writers import begun, crossed_before, keep_crossed
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
 
@@ -318,6 +319,14 @@ class StoreLedger:
             connection.execute(update(BUDGET_LEDGER).where(*_is(line.account)).values(alerted_permille=crossed[-1]))
             balance = balance._replace(alerted=crossed[-1])
         return Settled(line, balance, crossed)
+
+    def forget_rates(self, now: datetime) -> int:
+        """Delete old lines of budgets by the minute and by the hour; returns how many.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        return forget_rates(self._renewed(), now)
 
     def release_expired(self, now: datetime) -> int:
         """End the reservations that were not settled in time; returns how many.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from os import PathLike
 
+    from taskpilot_obs._pipeline.batched import Account
     from taskpilot_obs.records import Record
     from taskpilot_obs.store.rows import Rows
 
@@ -73,6 +74,7 @@ class StoreExporter:
         self.source = Source(stored_text(service or None), stored_text(environment or None))
         self.lost = 0
         """Batches that the database refused for good when they were replayed."""
+        self._account: Account | None = None
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self.store = Store(url, create=True)
@@ -112,6 +114,10 @@ class StoreExporter:
         self.store.renew()
         self._begin()
 
+    def set_account(self, account: Account) -> None:
+        """Report records that wait in the spool, and what becomes of them, to `account`."""
+        self._account = account
+
     def export(self, batch: Sequence[Record], /) -> None:
         """Write a batch, or let it wait on disk while a server is away.
 
@@ -128,15 +134,17 @@ class StoreExporter:
                 if self._spool is None:
                     self._writer.write(rows)
                 else:
-                    self._write_or_spool(self._spool, rows)
+                    self._write_or_spool(self._spool, rows, len(batch))
             finally:
                 if self._closed:  # a shutdown did not wait for this batch any longer
                     self._let_go()
 
-    def _write_or_spool(self, spool: Spool, rows: Rows) -> None:
+    def _write_or_spool(self, spool: Spool, rows: Rows, records: int) -> None:
         if self._written(spool, rows):
             return
-        spool.append(rows)
+        spool.append(rows, records)
+        if self._account is not None:
+            self._account.waits(records)
         self._start_replayer(spool)
 
     def _written(self, spool: Spool, rows: Rows) -> bool:
@@ -190,11 +198,19 @@ class StoreExporter:
     def _replayed(self, spool: Spool) -> bool:
         """Whether everything that waited is written now."""
         try:
-            spool.replay(self._write, lost=self._lose)
+            spool.replay(self._write, lost=self._lose, settled=self._settle)
         except StoreError as error:
             log_failure("exporter store", error)
             return False
         return True
+
+    def _settle(self, records: int, is_written: bool, is_own: bool) -> None:  # noqa: FBT001  as `Spool.replay` calls it
+        if self._account is None:
+            return
+        if is_own:
+            self._account.settles(records, is_written=is_written)
+        elif not is_written:
+            self._account.loses(records)
 
     def _lose(self, error: StoreError) -> None:
         self.lost += 1

@@ -15,7 +15,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from taskpilot_obs._support.guarded import logger
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
@@ -23,6 +23,10 @@ from taskpilot_obs.store.rows import FEEDBACK_COLUMNS, LLM_COLUMNS, RUN_COLUMNS,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    Settled = Callable[[int, bool, bool], None]
+    """Called with the number of records of a batch, whether it was written (else refused), and whether this process
+    recorded it (else an earlier one)."""
 
 DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 _COLUMNS: Final = (LLM_COLUMNS, RUN_COLUMNS, FEEDBACK_COLUMNS, VIOLATION_COLUMNS)
@@ -67,13 +71,17 @@ class Spool:
         """Whether rows of this process wait."""
         return self._read < self._written
 
-    def append(self, rows: Rows) -> None:
+    def append(self, rows: Rows, records: int = 0) -> None:
         """Let the rows of one batch wait, all or none.
+
+        Args:
+            rows: of the batch.
+            records: how many records they were made of, for the accounts.
 
         Raises:
             StoreError: the spool is full, or the disk refuses.
         """
-        line = _encode(rows)
+        line = _encode(rows, records)
         try:
             if self._used() + len(line) > self.max_bytes:
                 raise StoreError(f"the spool {self.directory} is full ({self.max_bytes} bytes)")
@@ -137,22 +145,30 @@ class Spool:
                 total += path.stat().st_size
         return total
 
-    def replay(self, write: Callable[[Rows], None], *, lost: Callable[[StoreError], None]) -> None:
+    def replay(
+        self,
+        write: Callable[[Rows], None],
+        *,
+        lost: Callable[[StoreError], None],
+        settled: Settled = lambda *_: None,
+    ) -> None:
         """Write what waits: first what dead processes left, oldest first, then the lines of this one, in order.
 
         Args:
             write: writes one batch.
             lost: called with the error of a batch that the database refuses for good, which is skipped.
+            settled: called when a batch waits no more.
 
         Raises:
             StoreUnavailableError: the database is still away; what was not written goes on waiting.
         """
         for path in self._orphans():
-            self._adopt(path, write, lost)
+            self._adopt(path, _Delivery(write, lost, settled, is_own=False))
         if self._file is None:
             return
+        deliver = _Delivery(write, lost, settled, is_own=True)
         for line in self._lines(self._file, self._read):
-            _deliver(line, write, lost)
+            deliver(line)
             self._read += len(line)
         self._file.truncate(0)
         self._read = self._written = 0
@@ -164,7 +180,7 @@ class Spool:
                 found.append((path.stat().st_mtime_ns, path))
         return [path for _, path in sorted(found) if path != self._path]
 
-    def _adopt(self, path: Path, write: Callable[[Rows], None], lost: Callable[[StoreError], None]) -> None:
+    def _adopt(self, path: Path, deliver: _Delivery) -> None:
         try:
             file = path.open("r+b", buffering=0)
         except FileNotFoundError:
@@ -176,7 +192,7 @@ class Spool:
                 return  # its process lives
             if os.fstat(file.fileno()).st_nlink:
                 for line in self._lines(file, 0):
-                    _deliver(line, write, lost)
+                    deliver(line)
                 path.unlink()
 
     def _lines(self, file: BinaryIO, start: int) -> Iterator[bytes]:
@@ -203,28 +219,53 @@ class Spool:
         self._read = self._written = 0
 
 
-def _deliver(line: bytes, write: Callable[[Rows], None], lost: Callable[[StoreError], None]) -> None:
-    try:
-        write(_decode(line))
-    except StoreUnavailableError:
-        raise
-    except StoreError as error:
-        lost(error)
+class _Delivery(NamedTuple):
+    """How the lines of one file are written."""
+
+    write: Callable[[Rows], None]
+    lost: Callable[[StoreError], None]
+    settled: Settled
+    is_own: bool
+
+    def __call__(self, line: bytes) -> None:
+        records, is_written = 1, True  # a damaged line counts as one
+        try:
+            parts = _parsed(line)
+            records = parts.get("records", 1)
+            self.write(_decode(parts))
+        except StoreUnavailableError:
+            raise
+        except StoreError as error:
+            is_written = False
+            self.lost(error)
+        self.settled(records, is_written, self.is_own)
 
 
-def _encode(rows: Rows) -> bytes:
+def _encode(rows: Rows, records: int = 0) -> bytes:
     parts = [{"columns": columns, "rows": part} for columns, part in zip(_COLUMNS, rows, strict=True)]
-    return json.dumps(dict(zip(Rows._fields, parts, strict=True)), separators=(",", ":")).encode() + b"\n"
+    line = {"records": records, **dict(zip(Rows._fields, parts, strict=True))}
+    return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
-def _decode(line: bytes) -> Rows:
+def _parsed(line: bytes) -> dict[str, Any]:
+    """The fields of a line.
+
+    Raises:
+        StoreError: the line is damaged.
+    """
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise StoreError("a line of the spool is damaged") from error
+
+
+def _decode(parts: dict[str, Any]) -> Rows:
     """The rows of a line, also of one that a version with other columns wrote.
 
     Raises:
         StoreError: the line is damaged.
     """
     try:
-        parts = json.loads(line)
         return Rows(*(_fit(parts[name], columns) for name, columns in zip(Rows._fields, _COLUMNS, strict=True)))
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError("a line of the spool is damaged") from error

@@ -197,6 +197,18 @@ def billed_by(response_id: str | None) -> str | None:
     )
 
 
+def is_batch_status(body: Fields) -> bool:
+    """Whether a body states how a whole batch (OpenAI, Mistral, Gemini, Vertex) stands: its lines are booked apart."""
+    name = text(body.get("name")) or ""
+    return body.get("object") == "batch" or name.startswith("batches/") or "/batchPredictionJobs/" in name
+
+
+def is_batch_line(body: Fields) -> bool:
+    """Whether a body is a line of Gemini's batch results, which has the key that the request was given."""
+    keyed = body.get("key") is not None or inner(body, "metadata").get("key") is not None
+    return keyed and first(inner(body, "response"), "usageMetadata", "usage_metadata") is not None
+
+
 def used_tools(output: object) -> bool:
     """Whether the items of a response are uses of tools that the provider bills apart from the tokens."""
     return any(item.get("type") in _BILLED_TOOLS for item in items(output))

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.records import Usage, install_usage_reader
+from taskpilot_obs.usage.fields import fields
 from taskpilot_obs.usage.langchain import read_result
+from taskpilot_obs.usage.shapes import read_embedding_counts
 from taskpilot_obs.usage.streams import Stream
 from taskpilot_obs.usage.values import UNREAD, Reading
 
@@ -38,6 +40,12 @@ def read_response(
         stream.feed_all(response)
         return stream.reading()
     return UNREAD
+
+
+def embedding_usage(stated: object) -> Usage | None:
+    """The usage that an embeddings call states alone, of which some providers give the total only; None where none."""
+    found = fields(stated)
+    return None if found is None else read_embedding_counts(found)[0]
 
 
 class StreamReader:

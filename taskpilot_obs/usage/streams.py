@@ -168,8 +168,9 @@ class Stream:
         return found
 
     def _note(self, event: object, found: Fields) -> None:
-        if found.get("object") == "batch":
-            return  # the sum of a whole batch, whose lines are booked one by one
+        if envelopes.is_batch_status(found):
+            return
+        self._batch = self._batch or envelopes.is_batch_line(found)
         usage = self._enter(found, _DEPTH)
         if usage is None:
             return

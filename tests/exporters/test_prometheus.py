@@ -698,7 +698,13 @@ def everything() -> list[Record]:
         Feedback("req-1", True, False, ORIGIN, 1),
         Feedback("req-1", False, True, ORIGIN, 1),
         CacheSize("answers", 1, 1),
+        ended("assigned", is_task=True, attributes=_ASSIGNED),
+        llm(cost=Decimal(1), attributes=_ASSIGNED),
+        Feedback("req-2", True, False, ORIGIN, 1, _ASSIGNED),
     ]
+
+
+_ASSIGNED = {"experiment": "planner-prompt", "variant": "v2"}
 
 
 @pytest.mark.parametrize("expose", [lambda registry: render(registry)[0], generate_latest])

@@ -19,11 +19,13 @@ from _postgres import Server, postgres_server
 from _stored import new_database, sqlite_url
 from hypothesis import HealthCheck, given, settings
 from prometheus_client import CollectorRegistry
+from sqlalchemy import text
 
 from taskpilot_obs import record_llm_call, request_context, track_llm
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget, BudgetAlert, budget_status
-from taskpilot_obs.budgets.ledger import Account, Charge, ReservationLine
+from taskpilot_obs.budgets.ledger import Account, Charge, ReservationLine, reservation_key
+from taskpilot_obs.budgets.model import Period
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import BudgetExceededError, BudgetUnavailableError, StoreError
 from taskpilot_obs.records import CheckResult, Decision
@@ -45,6 +47,11 @@ def budget(limit: str = "0.45", **options: Any) -> Budget:
 def line(of: Budget, usd: str) -> ReservationLine:
     window = of.window(NOW)
     return ReservationLine(of, Account(of.name, "", window.start), window, int(Decimal(usd) * PICO))
+
+
+def line_of(of: Budget, at: datetime) -> ReservationLine:
+    window = of.window(at)
+    return ReservationLine(of, Account(of.name, "", window.start), window, PICO)
 
 
 def balance(store: Store, of: Budget, at: datetime = NOW) -> tuple[int, ...]:
@@ -105,6 +112,36 @@ def test_what_expired_is_given_back_once(store: Store) -> None:
     assert ledger.release_expired(later) == 0
     ledger.settle([Charge(line(team, "0.12"), "a")], later)
     assert balance(store, team)[:2] == (120_000_000_000, 450_000_000_000)
+
+
+def test_old_minutes_and_hours_are_forgotten(store: Store) -> None:
+    """Lines of rate budgets go once nothing is booked on them any more; days stay, and so does what is reserved."""
+    ledger = StoreLedger(store)
+    periods: tuple[Period, ...] = ("minute", "hour", "day")
+    days = len({(NOW - timedelta(hours=13 * age)).date() for age in range(3)})
+    for period in periods:
+        rate = Budget(period, limit_usd=9, period=period)
+        for age in range(3):
+            ledger.settle([Charge(line_of(rate, NOW - timedelta(hours=13 * age)))], NOW)
+    held = line_of(Budget("held", limit_usd=9, period="minute"), NOW - timedelta(days=3))
+    assert ledger.reserve("x", [held], NOW, NOW + LIFE) is None
+    assert [ledger.forget_rates(NOW), ledger.forget_rates(NOW)] == [2 + 1, 0]
+    with store.reading() as connection:
+        left = connection.execute(text("SELECT budget, count(*) FROM budget_ledger GROUP BY budget")).all()
+    assert sorted(map(tuple, left)) == [("day", days), ("held", 1), ("hour", 2), ("minute", 1)]
+
+
+def test_a_running_calls_reservation_lasts_and_a_dead_ones_expires(store: Store) -> None:
+    """What a process renews is not given back when its first time is up; what it does not renew is."""
+    ledger, team = StoreLedger(store), budget()
+    for reservation_id in ("runs", "dead"):
+        assert ledger.reserve(reservation_id, [line(team, "0.2")], NOW, NOW + LIFE) is None
+    ledger.renew([reservation_key("runs", team.name), reservation_key("ended", team.name)], NOW + 3 * LIFE)
+    assert [ledger.release_expired(NOW + 2 * LIFE) for _ in range(2)] == [1, 0]
+    assert balance(store, team)[:2] == (0, 200_000_000_000)
+    refusal = ledger.reserve("other", [line(team, "0.3")], NOW + 2 * LIFE, NOW + 4 * LIFE)
+    assert refusal is not None
+    assert ledger.release_expired(NOW + 3 * LIFE) == 1
 
 
 def test_a_booking_of_another_line_gives_the_reservation_back_where_it_was(store: Store) -> None:

@@ -307,6 +307,51 @@ def _set_version(store: Store, version: str) -> None:
         connection.execute(update, {"version": version})
 
 
+def test_records_that_are_refused_later_count_as_dropped(mortal: Server, tmp_path: Path) -> None:
+    """What waits on disk counts as written once it is in the store, and as dropped where the database refuses it."""
+    url = new_database(mortal)
+    counters = InternalCounters()
+    with store_at(url) as store:
+        mortal.stop()
+        try:
+            batched = Batched(StoreExporter(url, spool_dir=tmp_path), name="store", counters=counters)
+            for calls in ([llm_call(), llm_call()], [llm_call(status="refused")] * 3):
+                batched.export(calls)
+                assert not batched.flush(0.3)
+            counters.take()
+            assert counters.totals[RECORDS, ("store",)] == 0
+        finally:
+            mortal.start()
+        with store.writing() as connection:
+            check = "ALTER TABLE llm_call_telemetry ADD CONSTRAINT no_refused CHECK (status <> 'refused')"
+            connection.execute(text(check))
+        assert batched.flush(30.0)
+        counters.take()
+        assert count(store) == 2
+    assert counters.totals[RECORDS, ("store",)] == 2
+    assert counters.totals[RECORDS_DROPPED, ("store", "export_failed")] == 3
+    batched.shutdown(5.0)
+
+
+def test_what_waits_when_the_process_ends_is_kept_and_counts_as_written(mortal: Server, tmp_path: Path) -> None:
+    """A shutdown while the server is away leaves accounts that add up: what the disk keeps was not dropped."""
+    url = new_database(mortal)
+    counters = InternalCounters()
+    with store_at(url):
+        pass
+    mortal.stop()
+    try:
+        batched = Batched(StoreExporter(url, spool_dir=tmp_path), name="store", counters=counters)
+        batched.export([llm_call()] * 4)
+        assert not batched.flush(0.3)
+        batched.shutdown(10.0)
+    finally:
+        mortal.start()
+    counters.take()
+    assert counters.totals[RECORDS, ("store",)] == 4
+    assert not any(amount for (metric, _), amount in counters.totals.items() if metric is RECORDS_DROPPED)
+
+
 def test_a_full_spool_drops_and_counts(mortal: Server, tmp_path: Path) -> None:
     """While the server is away, what the spool cannot take is an error that is counted; the rest waits."""
     url = new_database(mortal)

@@ -14,7 +14,7 @@ from _stored import llm_call, task
 
 from taskpilot_obs.exceptions import StoreError, StoreUnavailableError
 from taskpilot_obs.store.rows import LLM_COLUMNS, Rows, rows_of
-from taskpilot_obs.store.spool import Spool, default_directory
+from taskpilot_obs.store.spool import Spool, _Delivery, default_directory
 
 
 class Written:
@@ -240,5 +240,7 @@ def test_closing_in_a_forked_child_leaves_the_parent_s_file(tmp_path: Path) -> N
 def test_a_file_that_another_process_took_is_no_concern(tmp_path: Path) -> None:
     """Where two processes take over the same file, one of them finds it gone."""
     written = Written()
-    Spool(tmp_path)._adopt(tmp_path / "gone.jsonl", written.write, written.lose)
+    Spool(tmp_path)._adopt(
+        tmp_path / "gone.jsonl", _Delivery(written.write, written.lose, lambda *_: None, is_own=False)
+    )
     assert written.names == []

@@ -62,6 +62,38 @@ _BILLED_BLOCKS: Final = frozenset(
     }
 )
 _MISTRAL: Final = "mistral_ai"
+ANTHROPIC: Final = "anthropic"
+_NO_SURCHARGE: Final = (None, "", "global", "standard")
+
+
+def gap_asked_for(params: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
+    """What a request to Anthropic asks for that costs more than its tokens: one of `semconv.PRICE_GAPS`, or None.
+
+    ChatAnthropic's streams hand on neither the place nor the speed of the answer, nor which models its steps ran on.
+
+    Args:
+        params: the model's `invocation_params`.
+        settings: the model's fields, as LangChain serialises them.
+    """
+    asked = {**_spread(settings), **_spread(params)}
+    if asked.get("fallbacks"):
+        return PriceGap.OTHER_MODEL
+    if any(asked.get(name) not in _NO_SURCHARGE for name in ("inference_geo", "speed")):
+        return PriceGap.SURCHARGE
+    edits = (asked.get("context_management") or {}).get("edits") or ()
+    return PriceGap.DETAILS_DROPPED if any("compact" in str(edit.get("type")) for edit in edits) else None
+
+
+def _spread(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with those that pass through the classes of LangChain and of the SDK unnamed."""
+    through = {**options, **(options.get("model_kwargs") or {})}
+    return {**through, **(through.get("extra_body") or {})}
+
+
+def note_asked(call: LlmInvocation, gap: str) -> None:
+    """Note what was asked for where the answer came as a stream; a whole answer states what it was given."""
+    if call.first_token_ns:
+        call.note_gap(gap)
 
 
 def note_dropped(call: LlmInvocation, message: object, *, streamed: bool) -> None:

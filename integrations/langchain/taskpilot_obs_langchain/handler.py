@@ -11,7 +11,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.integration import LlmInvocation, RefusedError, guarded, register_status
 from taskpilot_obs.records import SUCCESS, Operation, Status
-from taskpilot_obs_langchain import answers, checks, middleware, models, streams
+from taskpilot_obs_langchain import answers, checks, dropped, middleware, models, streams
 from taskpilot_obs_langchain.breakpoints import hear_graphs
 from taskpilot_obs_langchain.chains import PLUMBING, ROOT, Kind, agent_name, is_own_node, is_pause, kind_of
 from taskpilot_obs_langchain.opening import Opener
@@ -256,7 +256,10 @@ class ObservabilityHandler(BaseCallbackHandler):
         if entry is None:
             return None
         settings = serialized.get("kwargs") if serialized else None
-        call = self._open.call(entry, said, settings if type(settings) is dict else models.NOTHING)
+        settings = settings if type(settings) is dict else models.NOTHING
+        call = self._open.call(entry, said, settings)
+        if call.provider == dropped.ANTHROPIC:
+            entry.gap = dropped.gap_asked_for(said.get("invocation_params") or models.NOTHING, settings)
         self._silent[entry.key] = call
         note_config(call, said.get("metadata"), said.get("tags"))
         return call
@@ -303,6 +306,8 @@ class ObservabilityHandler(BaseCallbackHandler):
             return
         repeated = streams.repeated(self._runs, entry.key) if self._stated else None
         close(self._runs, entry)
+        if entry.gap is not None:
+            dropped.note_asked(entry.run, entry.gap)
         with self._guard:
             answers.note_answer(entry.run, response, cacheable=entry.cacheable, repeated=repeated)
         if self._recorder.runtime.asks_checks:
@@ -315,6 +320,8 @@ class ObservabilityHandler(BaseCallbackHandler):
         entry = take(self._runs, run_id)
         if entry is None or not isinstance(entry.run, LlmInvocation):
             return
+        if entry.gap is not None:
+            dropped.note_asked(entry.run, entry.gap)
         with self._guard:
             answers.note_partial_answer(entry.run, kwargs.get("response"), repeated)
         entry.run.fail(error)

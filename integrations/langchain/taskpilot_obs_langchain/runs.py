@@ -53,6 +53,7 @@ class Entry(weakref.ref[UUID]):
     __slots__ = (
         "above",
         "cacheable",
+        "gap",
         "graph",
         "hook",
         "key",
@@ -86,6 +87,8 @@ class Entry(weakref.ref[UUID]):
     """Whether the consumer of the stream that this run is part of has stopped reading."""
     cacheable: bool
     """Whether LangChain looks the call up in a cache of its own."""
+    gap: str | None
+    """What the request asks for that costs more than its tokens, and that a streamed answer does not repeat."""
     graph: bool
     """Whether it is the graph of an agent, whose nodes are no agents of their own."""
     hook: Hook | None
@@ -145,7 +148,7 @@ def note(runs: Runs, owner: object, run_id: UUID, under: Link | Entry | None) ->
     entry = Entry(run_id, runs.forget)
     entry.key, entry.owner, entry.under = key, owner, under
     entry.mine = entry.paused = entry.left = entry.graph = entry.cacheable = False
-    entry.hook = entry.step = None
+    entry.hook = entry.step = entry.gap = None
     if under is None:
         entry.above = entry.run = entry.scopes = None
         entry.open = {}

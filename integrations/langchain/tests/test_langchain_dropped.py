@@ -7,15 +7,27 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from _replay import ReplayServer, exchange
+from langchain_anthropic import ChatAnthropic
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
+from pydantic import SecretStr
 from taskpilot_obs_langchain import ObservabilityHandler
 from taskpilot_obs_langchain.dropped import WAYS, Way
 
 from taskpilot_obs.records import Invocation, Pricing
 from taskpilot_obs.testing import Captured
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the SDKs' own, about their own
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # of pydantic, about bodies that models outgrew
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of clients that LangChain keeps open
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # the same, when they are collected
+]
+
 DOCS = Path(__file__).parents[3] / "docs" / "langchain.md"
+KEY = SecretStr("none")
+BETA = ["context-management-2025-06-27"]
 LS = {
     "anthropic": ("anthropic", "claude-sonnet-4-5"),
     "aws.bedrock": ("amazon_bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0"),
@@ -95,6 +107,97 @@ def test_mistral_does_not_name_the_model_that_answered(seen: Captured[Invocation
     answer(mistral, {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}, model_provider="mistralai")
     (run,) = seen
     assert (run.response_model, run.model) == (None, "voxtral-small-latest")
+
+
+MISTRAL = {"id": "m", "created": 1, "model": "mistral-large-2512"}
+MISTRAL_USAGE = {
+    "prompt_tokens": 100,
+    "completion_tokens": 5,
+    "total_tokens": 105,
+    "prompt_tokens_details": {"cached_tokens": 64},
+}
+
+
+def through_mistral(said: Any) -> None:
+    """One call of LangChain's client of Mistral to a server that says this."""
+    client: Any = pytest.importorskip("langchain_mistralai")
+    with ReplayServer([exchange(said)]) as server:
+        model = client.ChatMistralAI(
+            model_name="mistral-large-latest", api_key=KEY, base_url=server.url(0), max_retries=1
+        )
+        config: Any = {"callbacks": [ObservabilityHandler()]}
+        if isinstance(said, list):
+            list(model.stream("hello", config))
+        else:
+            model.invoke("hello", config)
+
+
+def test_mistral_over_http(seen: Captured[Invocation]) -> None:
+    """ChatMistralAI's whole answers are priced with what was cached; its streams lose that, and are partial."""
+    message = {"role": "assistant", "content": "Yes."}
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    through_mistral({**MISTRAL, "object": "chat.completion", "choices": choices, "usage": MISTRAL_USAGE})
+    deltas = (
+        [{"index": 0, "delta": message, "finish_reason": None}],
+        [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+    )
+    chunks = [{**MISTRAL, "object": "chat.completion.chunk", "choices": delta} for delta in deltas]
+    through_mistral([chunks[0], {**chunks[1], "usage": MISTRAL_USAGE}])
+    whole, streamed = seen
+    assert [(run.usage and run.usage[:3], run.response_model) for run in seen] == [
+        ((100, 5, 64), None),
+        ((100, 5, None), "mistral-large-2512"),
+    ]
+    assert (whole.pricing, whole.price_gap) == (Pricing.PRICED, None)
+    assert (streamed.pricing, streamed.price_gap) == (Pricing.PARTIAL, "details_dropped")
+
+
+ASKED: dict[str, tuple[dict[str, Any], str | None]] = {
+    "a place": ({"inference_geo": "us"}, "surcharge"),
+    "any place": ({"inference_geo": "global"}, None),
+    "a speed": ({"model_kwargs": {"extra_body": {"speed": "fast"}}}, "surcharge"),
+    "other models": ({"model_kwargs": {"extra_body": {"fallbacks": ["claude-haiku-4-5"]}}}, "other_model"),
+    "compactions": (
+        {"betas": BETA, "context_management": {"edits": [{"type": "compact_20260112"}]}},
+        "details_dropped",
+    ),
+    "edits without a bill": ({"betas": BETA, "context_management": {"edits": [{"type": "clear_tool_uses"}]}}, None),
+}
+
+
+@pytest.mark.parametrize(("options", "gap"), ASKED.values(), ids=ASKED)
+def test_a_stream_of_anthropic_does_not_repeat_what_costs_more(
+    options: dict[str, Any], gap: str | None, seen: Captured[Invocation]
+) -> None:
+    """What was asked for, and is nowhere in a streamed answer of ChatAnthropic, makes its cost partial."""
+    start: dict[str, Any] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "content": [],
+        "model": "claude-sonnet-4-5",
+    }
+    start |= {"stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 10, "output_tokens": 1}}
+    said = [
+        {"type": "message_start", "message": start},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Yes."}},
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": {"input_tokens": 10, "output_tokens": 5},
+        },
+        {"type": "message_stop"},
+    ]
+    with ReplayServer([exchange(said)]) as server:
+        named: Any = {"model": "claude-sonnet-4-5", "api_key": KEY, "base_url": server.url(0), "max_retries": 0}
+        model = ChatAnthropic(**named, **options)
+        list(model.stream("hello", {"callbacks": [ObservabilityHandler()]}))
+    (run,) = seen
+    assert run.usage is not None
+    assert run.usage[:2] == (10, 5)
+    assert (run.pricing, run.price_gap) == (Pricing.PRICED if gap is None else Pricing.PARTIAL, gap)
 
 
 def table() -> str:

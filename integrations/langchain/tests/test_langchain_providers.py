@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from taskpilot_obs_langchain import ObservabilityHandler, answers, models
 
 from taskpilot_obs._recording.recorder import Recorder
-from taskpilot_obs.records import Invocation, Status
+from taskpilot_obs.records import Invocation, Pricing, Status
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 from taskpilot_obs.usage import Usage, read_response
 
@@ -119,11 +119,18 @@ def counted(usage: Usage | None, fields: dict[str, str]) -> dict[str, int | None
 
 
 def test_totals_equal_what_the_provider_stated(replayed: Pairs) -> None:
-    """Input and output of every answer are those that the provider stated; where it stated none they are unknown."""
+    """Input and output of every answer are those that the provider stated; where it stated none they are unknown.
+
+    LangChain writes 0 where Google states no count for the answer: such an output is unknown too.
+    """
     for exchange, run in answered(replayed):
         truth = exchange["truth"]
         expected = truth and {name: truth[name] for name in TOTALS}
-        assert counted(run.usage, TOTALS) == expected, exchange["index"]
+        found = counted(run.usage, TOTALS)
+        if "gemini-no-candidatesTokenCount" in exchange["oddities"] and found and expected:
+            assert found.pop("output_total") is None, exchange["index"]
+            del expected["output_total"]
+        assert found == expected, exchange["index"]
 
 
 def test_details_equal_what_the_provider_stated_or_langchain_drops_them(replayed: Pairs) -> None:
@@ -323,9 +330,39 @@ def test_sound_that_google_counts_as_text_has_no_cost(seen: Captured[Invocation]
     assert [run.usage and run.usage.input_tokens for run in seen] == [100, 100, 100]
 
 
-def handler_call(handler: ObservabilityHandler, prompt: HumanMessage, metadata: dict[str, Any], usage: Any) -> None:
+def handler_call(
+    handler: ObservabilityHandler, prompt: HumanMessage, metadata: dict[str, Any], usage: Any, **asked: Any
+) -> None:
     """One call as LangChain tells it."""
     run_id = uuid4()
-    handler.on_chat_model_start({}, [[prompt]], run_id=run_id, metadata=metadata)
+    handler.on_chat_model_start({}, [[prompt]], run_id=run_id, metadata=metadata, **asked)
     message = AIMessage("Yes.", usage_metadata=usage, response_metadata={"model_name": metadata["ls_model_name"]})
     handler.on_llm_end(LLMResult(generations=[[ChatGeneration(message=message)]]), run_id=run_id)
+
+
+MEDIA: dict[str, dict[str, Any]] = {
+    "audio by data URI": {"type": "input_audio", "data": "data:audio/wav;base64,AAAA"},
+    "audio in a URL of an image": {"type": "image_url", "image_url": {"url": "data:audio/mp3;base64,AAAA"}},
+    "video by file URI": {"type": "media", "file_uri": "https://generativelanguage.googleapis.com/v1beta/files/a"},
+    "video by file URI and type": {"type": "media", "mime_type": "video/mp4", "file_uri": "gs://bucket/a.mp4"},
+    "YouTube": {"type": "media", "file_uri": "https://www.youtube.com/watch?v=a"},
+    "YouTube in short": {"type": "image_url", "image_url": "https://youtu.be/a"},
+}
+
+
+@pytest.mark.parametrize("part", MEDIA.values(), ids=MEDIA)
+def test_sound_is_seen_however_it_is_passed(part: dict[str, Any], seen: Captured[Invocation]) -> None:
+    """Audio and video, by content, by file or by page, have no price where Google's package counts them as text."""
+    metadata = {"ls_provider": "google_genai", "ls_model_name": "gemini-2.5-flash"}
+    usage = {"input_tokens": 100, "output_tokens": 5, "total_tokens": 105}
+    handler_call(ObservabilityHandler(), HumanMessage([{"type": "text", "text": "What?"}, part]), metadata, usage)
+    assert [(run.cost, run.pricing) for run in seen] == [(None, Pricing.UNPRICED)]
+
+
+def test_cached_content_may_hold_sound(seen: Captured[Invocation]) -> None:
+    """What Google keeps in its cache may be audio, so a call that asks for it is partially priced."""
+    usage = {"input_tokens": 100, "output_tokens": 5, "total_tokens": 105, "input_token_details": {"cache_read": 90}}
+    metadata = {"ls_provider": "google_genai", "ls_model_name": "gemini-2.5-flash"}
+    asked = {"invocation_params": {"cached_content": "cachedContents/a"}}
+    handler_call(ObservabilityHandler(), HumanMessage("What?"), metadata, usage, **asked)
+    assert [(run.pricing, run.price_gap) for run in seen] == [(Pricing.PARTIAL, "details_dropped")]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from _recorded import Exchange
-from _replay import ReplayServer
+from _replay import ReplayServer, exchange
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_anthropic import ChatAnthropic
@@ -36,19 +34,6 @@ pytestmark = [
 
 KEY = SecretStr("none")
 STOP = [{"index": 0, "message": {"role": "assistant", "content": "Yes."}, "finish_reason": "stop"}]
-
-
-def exchange(said: Any) -> Exchange:
-    """A body, or the events of a stream, as recorded exchanges are kept."""
-    streaming = isinstance(said, list)
-    events = [f"event: {one.get('type', 'x')}\ndata: {json.dumps(one)}\n\n" for one in said] if streaming else []
-    return {
-        "status": 200,
-        "mode": "sse" if streaming else "json",
-        "response_content_type": None if streaming else "application/json",
-        "response_body": "".join(events) if streaming else json.dumps(said),
-        "response_body_b64": None,
-    }
 
 
 def counts(prompt: int, completion: int, **more: Any) -> dict[str, Any]:

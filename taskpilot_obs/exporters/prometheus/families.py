@@ -21,7 +21,7 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram
 from taskpilot_obs.exporters.prometheus.labels import Admission, clean
 from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, mark_namespace
-from taskpilot_obs.semconv import FIXED_VALUES, LABEL_BOUNDS, LABEL_OVERFLOW, METRICS, OTHER, Kind, Label, Metric
+from taskpilot_obs.semconv import LABEL_BOUNDS, LABEL_OVERFLOW, METRICS, OTHER, Kind, Label, Metric, fixed_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -82,8 +82,8 @@ class Family(Generic[M]):
         self._owner = owner
         together = tuple(label for label in metric.labels if label in BORN_TOGETHER)
         self._own = len(metric.labels) - len(together)
-        self._siblings = tuple(product(*(FIXED_VALUES[label] for label in together)))
-        kept = prod(len(FIXED_VALUES.get(label, ())) or 1 for label in metric.labels[: self._own])
+        self._siblings = tuple(product(*(fixed_values(metric.name, label) for label in together)))
+        kept = prod(len(fixed_values(metric.name, label)) or 1 for label in metric.labels[: self._own])
         self._room = semconv.MAX_CHILDREN // len(self._siblings) - kept
         self._groups: set[tuple[str, ...]] = set()
         self._children: dict[tuple[str, ...], M] = {}

@@ -1,0 +1,1 @@
+"""Writes the Helm chart from the rules, dashboards and Kubernetes objects that the library ships."""

@@ -1,0 +1,94 @@
+"""One data set, asked for on every surface: cost coverage and p95 are one definition each."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from decimal import Decimal
+from math import ceil, inf
+from pathlib import Path
+
+import pytest
+from _http import answering
+from _servers import prometheus_server, shipped_rules
+
+from taskpilot_obs import golden_signals, track_llm, track_workflow
+from taskpilot_obs.exporters.prometheus.scrape import render
+from taskpilot_obs.golden_signals import GoldenSignals
+from taskpilot_obs.golden_signals.from_exposition import signals_from_registry
+from taskpilot_obs.golden_signals.from_prometheus import signals_from_prometheus
+from taskpilot_obs.semconv import WORKFLOW_BUCKETS, PriceGap
+from taskpilot_obs.testing import FixedClock, fresh_recorder
+
+DURATIONS = [*(0.02 * n for n in range(1, 18)), 1.5, 3.0, 7.0]
+COVERAGE = 4 / 7
+"""Of seven calls that may cost something two are unpriced, one is partial; a refusal and a cache hit are free."""
+
+
+def call_models() -> None:
+    """Calls of every kind that coverage tells apart."""
+    for _ in range(4):
+        with track_llm(model="gpt-4o") as call:
+            call.record_usage(input_tokens=10, output_tokens=1)
+    with track_llm(model="no-such-model", provider="openai") as call:
+        call.record_usage(input_tokens=10, output_tokens=1)
+    with track_llm(model="gpt-4o"):
+        pass  # its usage never came
+    with track_llm(model="gpt-4o") as call:
+        call.record_usage(input_tokens=10, output_tokens=1)
+        call.note_gap(PriceGap.SERVER_TOOLS)
+    with suppress(ConnectionRefusedError), track_llm(model="gpt-4o"):
+        raise ConnectionRefusedError
+    with track_llm(model="gpt-4o") as call:
+        call.set_cached(cached=True)
+
+
+def surfaces(store: str, folder: Path) -> dict[str, GoldenSignals]:
+    """What the process, its exposition, the store and a Prometheus say."""
+    clock = FixedClock(time.time_ns() - 60 * 1_000_000_000)
+    with fresh_recorder(clock=clock, store=store) as recorder:
+        for duration in DURATIONS:
+            with track_workflow("handle"):
+                clock.advance(duration)
+        call_models()
+        assert recorder.flush()
+        assert recorder.registry is not None
+        page = render(recorder.registry)[0]
+        found = {
+            "process": golden_signals("15m"),
+            "exposition": signals_from_registry(recorder.registry),
+            "store": golden_signals("1h", store=store),
+        }
+    with answering(lambda _: (200, "text/plain; version=0.0.4", page)) as target:
+        where = target.removeprefix("http://")
+        job = f"{{job_name: a, static_configs: [{{targets: ['{where}']}}]}}"
+        config = f"global: {{scrape_interval: 1s}}\nscrape_configs: [{job}]\n"
+        with prometheus_server(config, rules_dir=shipped_rules(folder)) as url:
+            deadline = time.monotonic() + 60
+            while not (said := signals_from_prometheus(url)).runs.total and time.monotonic() < deadline:
+                time.sleep(0.2)
+    return found | {"promql": said}
+
+
+def test_every_surface_says_the_same(tmp_path: Path) -> None:
+    """Coverage is equal everywhere; p95 is the exact one within 1 %, or says that it is interpolated in its bucket."""
+    exact = 1000 * sorted(DURATIONS)[ceil(0.95 * len(DURATIONS)) - 1]
+    lower = 1000 * max(bound for bound in (0.0, *WORKFLOW_BUCKETS) if 1000 * bound < exact)
+    upper = 1000 * min(bound for bound in (*WORKFLOW_BUCKETS, inf) if 1000 * bound >= exact)
+    found = surfaces(f"sqlite:///{tmp_path / 'telemetry.db'}", tmp_path)
+    assert {name: each.cost_coverage for name, each in found.items()} == dict.fromkeys(found, pytest.approx(COVERAGE))
+    assert {each.llm_calls for each in found.values()} == {7}
+    assert {each.cost_usd for each in found.values()} == {float(Decimal("0.000035") * 5)}
+    for name, signals in found.items():
+        only = signals.workflows["handle"]
+        for p95, interpolated in (
+            (signals.p95_latency_ms, signals.p95_is_interpolated),
+            (only.p95_latency_ms, only.p95_is_interpolated),
+        ):
+            assert p95 is not None
+            assert interpolated or p95 == pytest.approx(exact, rel=0.01), name
+            assert lower <= p95 <= upper, name
+    assert found["exposition"].p95_latency_ms == found["promql"].p95_latency_ms
+    assert not found["process"].p95_is_interpolated
+    assert not found["store"].p95_is_interpolated
+    assert "interpolated" in str(found["promql"])
