@@ -54,6 +54,7 @@ from taskpilot_obs._enforcement.model_calls import (
     count_attempt,
     expect_calls,
 )
+from taskpilot_obs._enforcement.sdk_clients import wrap_sdk_client
 from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
 from taskpilot_obs._recording.context import request_context
 from taskpilot_obs._recording.invocation import (
@@ -107,4 +108,5 @@ __all__ = [
     "register_status",
     "remove_current_resolver",
     "request_context",
+    "wrap_sdk_client",
 ]

@@ -67,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)))
         path = self.path.partition("?")[0]
         self.server.calls.append(path)
-        asked = json.dumps(body.get("messages") or body.get("input") or "")
+        asked = json.dumps(body.get("messages") or body.get("input") or body.get("contents") or "")
         if "FAIL" in asked:
             self._answer({"error": {"message": "boom", "type": "server_error"}}, 500)
             return
@@ -80,11 +80,21 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(PAUSE_S)
         answers = {"/v1/chat/completions": chat, "/v1/responses": responses, "/v1/messages": messages}
         answers["/v1/embeddings"] = embeddings
+        if ":" in path:
+            self._gemini(path, slow)
+            return
         answer = answers[path](body, had_tool(asked))
         if body.get("stream"):
             self._stream(answer, slow, done=path.endswith("completions"))
         else:
             self._answer(answer[-1])
+
+    def _gemini(self, path: str, slow: bool) -> None:
+        answer = gemini(path)
+        if ":stream" in path:
+            self._stream([answer, answer, answer], slow, done=False)
+        else:
+            self._answer(answer)
 
     def _answer(self, document: dict[str, Any], code: int = 200) -> None:
         content = json.dumps(document).encode()
@@ -180,6 +190,20 @@ def responses(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
         {"type": "response.completed", "sequence_number": 2, "response": whole},
     ]
     return [*events, whole]
+
+
+def gemini(path: str) -> dict[str, Any]:
+    """Gemini's content, whole or as each piece of a stream; and embeddings, without usage."""
+    if "mbed" in path:
+        return {"embeddings": [{"values": [0.1, 0.2]}]}
+    usage = {"promptTokenCount": 100, "cachedContentTokenCount": 40, "candidatesTokenCount": 12}
+    said = {"content": {"role": "model", "parts": [{"text": "".join(TEXT)}]}, "finishReason": "STOP", "index": 0}
+    return {
+        "candidates": [said],
+        "modelVersion": path.rpartition("/")[2].partition(":")[0],
+        "responseId": f"r-{next(_numbers)}",
+        "usageMetadata": {**usage, "thoughtsTokenCount": 8, "totalTokenCount": 120},
+    }
 
 
 def embeddings(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
