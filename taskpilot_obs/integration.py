@@ -25,7 +25,8 @@ ended do nothing.
 
 **Where a framework reports work after the fact**, by spans or events, adopt it: `recorder.adopt(…)` and
 `recorder.adopt_llm(…)` take the parent, the start time and the existing span; `stop`, `fail` and `end_as` take the end
-time.
+time. `recorder.record_llm_call(…)` and `recorder.record_run(…)` do it in one call, and return a `RecordedCall` or a
+`RecordedRun`.
 
 **Where a client sends requests to models** (a provider's SDK), `call_model` and `call_model_async` do all of it around
 one function that sends: checks and budgets before, the record, streams to their end, and no second record where another
@@ -55,6 +56,7 @@ from taskpilot_obs._enforcement.model_calls import (
     expect_calls,
 )
 from taskpilot_obs._enforcement.sdk_clients import wrap_sdk_client
+from taskpilot_obs._recording.after_the_fact import RecordedCall, RecordedRun
 from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
 from taskpilot_obs._recording.context import request_context
 from taskpilot_obs._recording.invocation import (
@@ -84,6 +86,8 @@ __all__ = [
     "LlmListener",
     "ModelRequest",
     "Operation",
+    "RecordedCall",
+    "RecordedRun",
     "Recorder",
     "RefusedError",
     "Scope",

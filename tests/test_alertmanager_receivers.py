@@ -136,7 +136,7 @@ def _directed(tmp_path: Path, url: str, smtp: str) -> Path:
     receivers["watchdog"]["webhook_configs"] = [{"url": f"{url}/dog"}]
     route = config["route"]
     route |= {"group_wait": "100ms", "group_interval": "200ms"}
-    route["routes"][-1] |= {"group_wait": "100ms", "continue": True}
+    route["routes"][-1] |= {"group_wait": "100ms", "continue": True, "routes": []}
     route["routes"].append({"receiver": "team", "matchers": []})
     config["templates"] = [str(SHIPPED / "templates" / "*.tmpl")]
     path = tmp_path / "alertmanager.yml"

@@ -77,7 +77,8 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         self._attributes = attributes
         self._tokens: list[tuple[Token[Scope | None], bool]] = []
 
-    def _scope(self) -> Scope:
+    def scope(self) -> Scope:
+        """The identity that it binds, over that of the context around."""
         outer = scope_around()
         tenant, user, session = [None if given is None else plain_text(given) for given in self._own]
         return Scope(
@@ -114,7 +115,7 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         return cast(F, inside)
 
     def __enter__(self) -> Scope:
-        scope = self._scope()
+        scope = self.scope()
         self._tokens.append((current_scope.set(scope), _in_event_loop()))
         return scope
 
@@ -132,6 +133,15 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self.__exit__(kind, error, trace)
+
+
+def stated_scope(
+    request_id: str | None, tenant_id: str | None, user_id: str | None, session_id: str | None
+) -> Scope | None:
+    """The request that a call states itself, over that of the context; None where it states nothing."""
+    if request_id is None and tenant_id is None and user_id is None and session_id is None:
+        return None
+    return request_context(request_id, tenant_id=tenant_id, user_id=user_id, session_id=session_id).scope()
 
 
 def _in_event_loop() -> bool:

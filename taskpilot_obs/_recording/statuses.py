@@ -90,6 +90,16 @@ def _status(kind: type[BaseException]) -> Status:
     return Status.ERROR
 
 
+def status_of_name(name: str) -> Status:
+    """The status that an exception stands for whose class is known by name only.
+
+    Args:
+        name: qualified with the module, builtins bare.
+    """
+    known = _BY_NAME.get(name) or _BY_NAME.get(f"builtins.{name}")
+    return known or (Status.TIMEOUT if name.endswith(_TIMEOUT_SUFFIXES) else Status.ERROR)
+
+
 def expectation(given: Expected | None) -> Callable[[BaseException], bool] | None:
     """Return the function that decides whether an exception is expected; None if none is.
 

@@ -182,7 +182,7 @@ def clean_value(value: object, max_string: int) -> Value:
 
 
 def clean_text(text: object, max_string: int) -> str:
-    """Cut what is too long, with a mark that says so, and replace lone surrogates, which many readers refuse."""
+    """Cut what is too long, with a mark, and replace lone surrogates, which many readers refuse."""
     if not isinstance(text, str):
         return f"<{type(text).__qualname__}>"
     if len(text) > max_string:

@@ -1,4 +1,4 @@
-"""Retention: whole old segments go, and the manifest says so, so that the chain still verifies."""
+"""Retention: whole old segments go, and the manifest records it, so that the chain still verifies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def prune(path: Path | str, keep: timedelta, *, key: bytes | None = None) -> lis
         The files that were removed.
 
     Raises:
-        AuditLogError: there is no log, it has a key that was not given, or an old segment ends with what is no record.
+        AuditLogError: there is no log, it has a key that was not given, or an old segment does not end with a record.
         OSError: a file could not be removed.
     """
     if keep < timedelta(0):
@@ -73,7 +73,7 @@ def _last_time(path: Path) -> str:
         return "~"
     record = parse_line(line)
     if record is None or Field.TIMESTAMP not in record:
-        raise AuditLogError(f"{path}: its last line is no audit record; verify the log before it is pruned")
+        raise AuditLogError(f"{path}: its last line is not an audit record; verify the log before it is pruned")
     return str(record[Field.TIMESTAMP])
 
 
@@ -86,7 +86,7 @@ def prune_segment(chain: Chain, segment: Path, digest: Digest | None) -> None:
     """
     head = last_head(segment)
     if head is None:
-        raise AuditLogError(f"{segment}: its last line is no audit record; verify the log before it is pruned")
+        raise AuditLogError(f"{segment}: its last line is not an audit record; verify the log before it is pruned")
     note(chain, PRUNE, segment, head, digest)
     segment.unlink()
 

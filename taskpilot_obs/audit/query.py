@@ -36,7 +36,7 @@ class Filter(NamedTuple):
 
 
 def query(path: Path | str, wanted: Filter = Filter()) -> Iterator[Entry]:  # noqa: B008  a named tuple is immutable
-    """The records that match, by time; lines that are no records are passed over (`verify` names them).
+    """The records that match, by time; other lines are passed over (`verify` names them).
 
     Raises:
         AuditLogError: there is no log.

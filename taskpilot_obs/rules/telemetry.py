@@ -1,4 +1,4 @@
-"""Rules of the library's own health, and of the scraping of it."""
+"""Rules about the health of the library, and about its scraping."""
 
 from __future__ import annotations
 
