@@ -28,6 +28,10 @@ ended do nothing.
 time. `recorder.record_llm_call(…)` and `recorder.record_run(…)` do it in one call, and return a `RecordedCall` or a
 `RecordedRun`.
 
+**Where a client sends requests to models** (a provider's SDK), `call_model` and `call_model_async` do all of it around
+one function that sends: checks and budgets before, the record, streams to their end, and no second record where another
+layer records the call.
+
 **Where two layers see the same LLM call**, `recorder.add_llm_listener(…)` reports the calls that others record.
 
 **Where a framework keeps context by itself**, `add_current_resolver(find)` lets decorators and `track_*` blocks find
@@ -44,6 +48,14 @@ application (`KeyboardInterrupt`, `CancelledError`).
 from __future__ import annotations
 
 from taskpilot_obs._enforcement.enforcer import check_input, check_input_async, check_output, check_output_async
+from taskpilot_obs._enforcement.model_calls import (
+    ModelRequest,
+    call_model,
+    call_model_async,
+    count_attempt,
+    expect_calls,
+)
+from taskpilot_obs._enforcement.sdk_clients import wrap_sdk_client
 from taskpilot_obs._recording.after_the_fact import RecordedCall, RecordedRun
 from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
 from taskpilot_obs._recording.context import request_context
@@ -72,6 +84,7 @@ __all__ = [
     "LlmCallsite",
     "LlmInvocation",
     "LlmListener",
+    "ModelRequest",
     "Operation",
     "RecordedCall",
     "RecordedRun",
@@ -83,16 +96,21 @@ __all__ = [
     "Status",
     "Step",
     "add_current_resolver",
+    "call_model",
+    "call_model_async",
     "check_input",
     "check_input_async",
     "check_output",
     "check_output_async",
+    "count_attempt",
     "current_run",
     "current_running",
     "current_scope",
+    "expect_calls",
     "get_recorder",
     "guarded",
     "register_status",
     "remove_current_resolver",
     "request_context",
+    "wrap_sdk_client",
 ]

@@ -2,7 +2,7 @@
 
 Each answer took 100 input tokens (40 of them cached) and 20 output tokens (8 of them reasoning, at OpenAI). The first
 turn with tools calls the first tool; the turn behind a tool's result answers in text. Words in the messages: `FAIL`
-answers 500, `SLOW` takes a quarter of a second, or that long between the pieces of a stream.
+answers 500, `RATE` 429 at the first time, `SLOW` takes a quarter of a second, or that long between pieces of a stream.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Provider(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.calls: list[str] = []
+        self.limited: set[str] = set()
 
     @property
     def url(self) -> str:
@@ -66,24 +67,40 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)))
         path = self.path.partition("?")[0]
         self.server.calls.append(path)
-        asked = json.dumps(body.get("messages") or body.get("input") or "")
+        asked = json.dumps(body.get("messages") or body.get("input") or body.get("contents") or "")
         if "FAIL" in asked:
             self._answer({"error": {"message": "boom", "type": "server_error"}}, 500)
+            return
+        if "RATE" in asked and asked not in self.server.limited:
+            self.server.limited.add(asked)
+            self._answer({"error": {"message": "slow down", "type": "rate_limit_error"}}, 429)
             return
         slow = "SLOW" in asked
         if slow and not body.get("stream"):
             time.sleep(PAUSE_S)
         answers = {"/v1/chat/completions": chat, "/v1/responses": responses, "/v1/messages": messages}
+        answers["/v1/embeddings"] = embeddings
+        if ":" in path:
+            self._gemini(path, slow)
+            return
         answer = answers[path](body, had_tool(asked))
         if body.get("stream"):
             self._stream(answer, slow, done=path.endswith("completions"))
         else:
             self._answer(answer[-1])
 
+    def _gemini(self, path: str, slow: bool) -> None:
+        answer = gemini(path)
+        if ":stream" in path:
+            self._stream([answer, answer, answer], slow, done=False)
+        else:
+            self._answer(answer)
+
     def _answer(self, document: dict[str, Any], code: int = 200) -> None:
         content = json.dumps(document).encode()
         self.send_response(code)
         self.send_header("content-type", "application/json")
+        self.send_header("retry-after-ms", "1")
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -173,6 +190,27 @@ def responses(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
         {"type": "response.completed", "sequence_number": 2, "response": whole},
     ]
     return [*events, whole]
+
+
+def gemini(path: str) -> dict[str, Any]:
+    """Gemini's content, whole or as each piece of a stream; and embeddings, without usage."""
+    if "mbed" in path:
+        return {"embeddings": [{"values": [0.1, 0.2]}]}
+    usage = {"promptTokenCount": 100, "cachedContentTokenCount": 40, "candidatesTokenCount": 12}
+    said = {"content": {"role": "model", "parts": [{"text": "".join(TEXT)}]}, "finishReason": "STOP", "index": 0}
+    return {
+        "candidates": [said],
+        "modelVersion": path.rpartition("/")[2].partition(":")[0],
+        "responseId": f"r-{next(_numbers)}",
+        "usageMetadata": {**usage, "thoughtsTokenCount": 8, "totalTokenCount": 120},
+    }
+
+
+def embeddings(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
+    """OpenAI's embeddings: 7 tokens."""
+    data = [{"object": "embedding", "index": 0, "embedding": [0.1, 0.2]}]
+    usage = {"prompt_tokens": 7, "total_tokens": 7}
+    return [{"object": "list", "model": body["model"], "data": data, "usage": usage}]
 
 
 def messages(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:

@@ -178,7 +178,7 @@ def test_an_llm_call_is_not_adopted_as_something_else(recorder: Recorder) -> Non
     """`adopt` refuses LLM operations, `adopt_llm` everything else."""
     with pytest.raises(ValueError, match="LLM call"):
         recorder.adopt("chat", "gpt-4o-mini")
-    with pytest.raises(ValueError, match="no LLM call"):
+    with pytest.raises(ValueError, match="not an LLM call"):
         recorder.adopt_llm(model="gpt-4o-mini", operation="invoke_agent")
 
 

@@ -181,6 +181,21 @@ def _released(
     return result
 
 
+def watched(inner: Any, enforcer: Enforcer, run: ActiveInvocation) -> Any:
+    """A generator, asynchronous or not, whose items are checked as they pass; the very object without checks.
+
+    Args:
+        inner: yields what has been handed out by the time that checks see it.
+        enforcer: the checks.
+        run: the run that the items are of.
+    """
+    if not enforcer.at(Stage.OUTPUT):
+        return inner
+    if isinstance(inner, GeneratorType):
+        return _released(inner, enforcer, run, buffer=False)
+    return _AsyncStream(lambda: inner, enforcer, run)
+
+
 def _drain(inner: Generator[Any, Any, Any], items: Streamed) -> Any:
     while True:
         try:

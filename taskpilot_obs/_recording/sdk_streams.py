@@ -11,8 +11,11 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 from taskpilot_obs._recording.generators import drive, wrap_async_generator
+from taskpilot_obs._recording.invocation import current_running
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from taskpilot_obs._recording.llm_invocation import LlmInvocation
 
 logger = logging.getLogger("taskpilot_obs")
@@ -24,32 +27,69 @@ _MAX_REPORTED: Final = 100
 _reported: set[type] = set()
 
 
-def follow_stream(call: LlmInvocation, result: object) -> bool:
+def follow_stream(call: LlmInvocation, result: object, checked: Callable[[Any], Any] | None = None) -> bool:
     """Follow the stream that a function returned, and end the call with it; return False for other results.
 
     Args:
         call: the current call; it is detached here, and ends with the stream.
         result: the function's result; its generator is replaced by one that delegates to it.
+        checked: puts checks around the generator.
     """
     if not any(hasattr(type(result), step) for step in _STEPS):
         return False
     for name in _INNER:
         inner = getattr(result, name, None)
-        followed = _followed(call, inner)
+        followed = _followed(call, inner, checked)
         if followed is not None and _replaced(result, name, followed):
             call.detach()
             call.open_stream()
+            _end_when_closed(call, getattr(result, "response", None))
             return True
     _report(type(result))
     return False
 
 
-def _followed(call: LlmInvocation, inner: Any) -> Any:
-    if isinstance(inner, GeneratorType):
-        return drive(call, inner)
-    if isinstance(inner, AsyncGeneratorType):
-        return wrap_async_generator(lambda: (call, inner))()
-    return None
+def _followed(call: LlmInvocation, inner: Any, checked: Callable[[Any], Any] | None) -> Any:
+    if not isinstance(inner, GeneratorType | AsyncGeneratorType):
+        return None
+    steps: Any = inner if checked is None else checked(inner)
+    return drive(call, steps) if isinstance(inner, GeneratorType) else wrap_async_generator(lambda: (call, steps))()
+
+
+def _end_when_closed(call: LlmInvocation, response: Any) -> None:
+    """Let the call end when the HTTP response is closed before the stream's end.
+
+    The SDKs' streams refer to themselves, so one that is left would end with the next garbage collection.
+    """
+    for name, closing in (("close", _closing), ("aclose", _closing_async)):
+        original = getattr(response, name, None)
+        if callable(original):
+            _replaced(response, name, closing(call, original))
+
+
+def _closing(call: LlmInvocation, original: Callable[[], object]) -> Callable[[], object]:
+    def close() -> object:
+        try:
+            return original()
+        finally:
+            _leave(call)
+
+    return close
+
+
+def _closing_async(call: LlmInvocation, original: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+    async def aclose() -> object:
+        try:
+            return await original()
+        finally:
+            _leave(call)
+
+    return aclose
+
+
+def _leave(call: LlmInvocation) -> None:
+    if current_running.get() is not call:  # otherwise a step of the stream closes it, at its end
+        call.fail_stream(GeneratorExit())
 
 
 def _replaced(result: object, name: str, followed: object) -> bool:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import urlsplit
 
 _ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "ai21": ("ai21_labs", "ai21labs"),
@@ -203,3 +204,57 @@ def infer_provider(model: str | None) -> str | None:
     if _BEDROCK_MODEL.match(name) or name.startswith("arn:aws:bedrock:"):
         return "aws.bedrock"
     return next((provider for pattern, provider in _MODELS if pattern.match(name)), None)
+
+
+_HOSTS: Final = (
+    ("api.openai.com", "openai"),
+    ("openai.azure.com", "azure.ai.openai"),
+    ("services.ai.azure.com", "azure.ai.inference"),
+    ("api.anthropic.com", "anthropic"),
+    ("generativelanguage.googleapis.com", "gcp.gemini"),
+    ("aiplatform.googleapis.com", "gcp.vertex_ai"),
+    ("amazonaws.com", "aws.bedrock"),
+    ("api.cerebras.ai", "cerebras"),
+    ("api.cohere.com", "cohere"),
+    ("api.deepseek.com", "deepseek"),
+    ("api.fireworks.ai", "fireworks"),
+    ("api.groq.com", "groq"),
+    ("api.mistral.ai", "mistral_ai"),
+    ("api.moonshot.ai", "moonshotai"),
+    ("api.perplexity.ai", "perplexity"),
+    ("api.together.xyz", "together"),
+    ("api.x.ai", "x_ai"),
+    ("api.z.ai", "zai"),
+    ("integrate.api.nvidia.com", "nvidia"),
+    ("openrouter.ai", "openrouter"),
+    ("router.huggingface.co", "huggingface"),
+)
+"""Who serves OpenAI's protocol where."""
+_SERVED_BY_VENDOR: Final = frozenset(
+    {"ai21", "anthropic", "aws.bedrock", "cohere", "gcp.gemini", "mistral_ai", "openai", "perplexity", "writer", "x_ai"}
+)
+_COMPATIBLE: Final = "openai_compatible"
+
+
+def provider_at(base_url: str, model: str | None) -> str | None:
+    """Who answers a client of OpenAI's protocol that has an address of its own.
+
+    At an unknown address (a gateway, a server of the user's), a model that only its vendor serves is billed as the
+    vendor's. One with open weights has as many prices as places: its maker's would be a guess, so it is
+    `openai_compatible`.
+
+    Args:
+        base_url: the address.
+        model: the model asked for.
+
+    Returns:
+        The provider's name, None where neither address nor model tell it.
+    """
+    host = urlsplit(base_url).hostname or ""
+    for ending, name in _HOSTS:
+        if host == ending or host.endswith("." + ending):
+            return name
+    vendor = infer_provider((model or "").rpartition("/")[2])
+    if vendor in _SERVED_BY_VENDOR:
+        return vendor
+    return None if infer_provider(model) is None else _COMPATIBLE

@@ -14,9 +14,9 @@ from taskpilot_obs_celery import install
 
 from taskpilot_obs import configure, get_request_id, observe_agent, request_context, track_llm
 from taskpilot_obs.budgets import Budget
-from taskpilot_obs.integration import Recorder, current_scope
+from taskpilot_obs.integration import current_scope
 from taskpilot_obs.records import Invocation
-from taskpilot_obs.testing import Captured
+from taskpilot_obs.testing import Captured, capture_invocations
 
 numbers = itertools.count()
 
@@ -149,7 +149,7 @@ def test_eager_tasks_nest_in_the_caller(app: Celery, seen: Captured[Invocation])
     assert (below.name, below.parent_id) == ("shop.inner", above.invocation_id)
 
 
-def test_a_tenants_budget_refuses_its_tasks(app: Celery, recorder: Recorder, seen: Captured[Invocation]) -> None:
+def test_a_tenants_budget_refuses_its_tasks(app: Celery) -> None:
     """The budget of the tenant that sent the task is asked in the worker, and another tenant's goes on."""
     configure(budgets=[Budget("each tenant", limit_requests=1, period="day", scope={"tenant": "*"}, action="enforce")])
 
@@ -159,7 +159,7 @@ def test_a_tenants_budget_refuses_its_tasks(app: Celery, recorder: Recorder, see
         return "done"
 
     task = work(app, asking)
-    with start_worker(app, perform_ping_check=False, pool="solo"):
+    with capture_invocations() as seen, start_worker(app, perform_ping_check=False, pool="solo"):
         sent = []
         for tenant in ("acme", "acme", "globex"):
             with request_context(tenant_id=tenant):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
-from taskpilot_obs.providers.names import canonical, infer_provider, known
+from taskpilot_obs.providers.names import canonical, infer_provider, known, provider_at
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
@@ -14,33 +13,6 @@ if TYPE_CHECKING:
 
 _MODEL_KEYS: Final = ("model", "model_name", "model_id", "deployment_name", "azure_deployment")
 _OPENAI: Final = "openai"
-_HOSTS: Final = (
-    ("api.openai.com", "openai"),
-    ("openai.azure.com", "azure.ai.openai"),
-    ("services.ai.azure.com", "azure.ai.inference"),
-    ("api.anthropic.com", "anthropic"),
-    ("generativelanguage.googleapis.com", "gcp.gemini"),
-    ("aiplatform.googleapis.com", "gcp.vertex_ai"),
-    ("amazonaws.com", "aws.bedrock"),
-    ("api.cerebras.ai", "cerebras"),
-    ("api.cohere.com", "cohere"),
-    ("api.deepseek.com", "deepseek"),
-    ("api.fireworks.ai", "fireworks"),
-    ("api.groq.com", "groq"),
-    ("api.mistral.ai", "mistral_ai"),
-    ("api.moonshot.ai", "moonshotai"),
-    ("api.perplexity.ai", "perplexity"),
-    ("api.together.xyz", "together"),
-    ("api.x.ai", "x_ai"),
-    ("api.z.ai", "zai"),
-    ("integrate.api.nvidia.com", "nvidia"),
-    ("openrouter.ai", "openrouter"),
-    ("router.huggingface.co", "huggingface"),
-)
-"""Who serves OpenAI's protocol where."""
-_SERVED_BY_VENDOR: Final = frozenset(
-    {"ai21", "anthropic", "aws.bedrock", "cohere", "gcp.gemini", "mistral_ai", "openai", "perplexity", "writer", "x_ai"}
-)
 _SOUND: Final = frozenset({"audio", "video", "input_audio"})
 _FILES: Final = frozenset({"media", "file"})
 _VIDEO_HOSTS: Final = ("youtube.com/", "youtu.be/")
@@ -48,7 +20,6 @@ _MAKES_MEDIA: Final = ("image", "native-audio", "live")
 """In the names of Google's models that answer with more than text."""
 DROPS_MODALITIES: Final = frozenset({"gcp.gemini", "gcp.vertex_ai"})
 """Providers whose LangChain package does not hand on how many tokens were audio or image, which cost more."""
-_COMPATIBLE: Final = "openai_compatible"
 NOTHING: Final[dict[str, Any]] = {}
 _OPTIONS: Final = (("ls_temperature", Attr.REQUEST_TEMPERATURE), ("ls_max_tokens", Attr.REQUEST_MAX_TOKENS))
 
@@ -71,24 +42,8 @@ class Asked(NamedTuple):
         if self.provider is None:
             return infer_provider(self.model)
         if self.base_url is not None and self.provider == _OPENAI:
-            return _served_at(self.base_url, self.model)
+            return provider_at(self.base_url, self.model)
         return known(self.provider) or infer_provider(self.model) or canonical(self.provider)
-
-
-def _served_at(base_url: str, model: str | None) -> str | None:
-    """Who answers an OpenAI client that has an address of its own.
-
-    At an address that nobody knows (a gateway, a server of the user's), a model that only its vendor serves is billed
-    as the vendor's. One with open weights has as many prices as places: that of its maker would be a guess.
-    """
-    host = urlsplit(base_url).hostname or ""
-    for ending, name in _HOSTS:
-        if host == ending or host.endswith("." + ending):
-            return name
-    vendor = infer_provider((model or "").rpartition("/")[2])
-    if vendor in _SERVED_BY_VENDOR:
-        return vendor
-    return None if infer_provider(model) is None else _COMPATIBLE
 
 
 def asked_for(metadata: Mapping[str, Any], params: Mapping[str, Any], settings: Mapping[str, Any]) -> Asked:

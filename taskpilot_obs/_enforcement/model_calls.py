@@ -1,0 +1,208 @@
+"""Calls of models through the client of a provider's SDK: asked about first, recorded once, streams followed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import isawaitable
+from types import AsyncGeneratorType, GeneratorType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from weakref import ref
+
+from taskpilot_obs._enforcement.enforcer import (
+    Enforcer,
+    check_input,
+    check_input_async,
+    check_output,
+    check_output_async,
+)
+from taskpilot_obs._enforcement.wrappers import watched
+from taskpilot_obs._recording.generators import drive, wrap_async_generator
+from taskpilot_obs._recording.invocation import current_run
+from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.sdk_streams import follow_stream
+from taskpilot_obs._support.guarded import guarded
+from taskpilot_obs.records import NO_ATTRIBUTES, Operation, Status
+
+if TYPE_CHECKING:
+    from taskpilot_obs._recording.invocation import ActiveInvocation
+    from taskpilot_obs._recording.recorder import Recorder
+
+R = TypeVar("R")
+
+
+class ModelRequest(NamedTuple):
+    """What a client is about to ask a model."""
+
+    model: str | None
+    provider: str | None = None
+    """Who serves it; inferred from the model when None."""
+    operation: Operation = Operation.CHAT
+    content: object = None
+    """What the model is given: a text, messages, any nesting of them."""
+    arguments: Mapping[str, object] = NO_ATTRIBUTES
+    """What else an estimate of the cost needs: `max_tokens` and its likes."""
+
+
+def _itself(answer: object) -> object:
+    return answer
+
+
+def expect_calls(recorder: Recorder) -> None:
+    """Watch for LLM calls that other layers record, from now on; for a client that will use `call_model`."""
+    recorder.add_llm_listener(_others)
+
+
+def call_model(
+    recorder: Recorder, request: ModelRequest, send: Callable[[], R], read: Callable[[R], object] = _itself
+) -> R:
+    """Send a request to a model, record the call, and follow its stream.
+
+    A call that another layer records already (`@observe_llm`, `track_llm`, LangChain's handler, an agent framework) is
+    sent, and not recorded again.
+
+    Args:
+        recorder: records it.
+        request: what is asked.
+        send: sends the request. It is not called where a check refuses.
+        read: finds the model's answer, or the stream of it, in the result; None where it cannot be read.
+
+    Returns:
+        What `send` returned; a generator is replaced by one that passes everything on.
+
+    Raises:
+        RefusedError: a policy, guardrail or budget in enforce mode refused.
+    """
+    run = _begin(recorder, request)
+    if run is None:
+        return send()
+    try:
+        check_input(run, request.content, arguments=request.arguments)
+        result = send()
+        answer = _read(run, read, result)
+        stream = _streamed(run, answer)
+        if stream is None:
+            check_output(run, answer)
+    except BaseException as error:
+        run.fail(error)
+        raise
+    return _handed_out(run, result, answer, stream)
+
+
+async def call_model_async(
+    recorder: Recorder,
+    request: ModelRequest,
+    send: Callable[[], Awaitable[R]],
+    read: Callable[[R], object] = _itself,
+) -> R:
+    """Like `call_model`, for an asynchronous client; `read` may be asynchronous too."""
+    run = _begin(recorder, request)
+    if run is None:
+        return await send()
+    try:
+        await check_input_async(run, request.content, arguments=request.arguments)
+        result = await send()
+        answer = _read(run, read, result)
+        if isawaitable(answer):
+            answer = await answer
+        stream = _streamed(run, answer)
+        if stream is None:
+            await check_output_async(run, answer)
+    except BaseException as error:
+        run.fail(error)
+        raise
+    return _handed_out(run, result, answer, stream)
+
+
+def _handed_out(run: LlmInvocation, result: R, answer: object, stream: Any) -> R:
+    """End the call, unless a stream goes on; return what the application gets."""
+    if stream is None:
+        run.end(Status.SUCCESS, answer)
+        return result
+    return result if stream is answer else cast(R, stream)
+
+
+def count_attempt() -> None:
+    """Note that the client sends the request of the current call again; for a hook that runs once per attempt."""
+    run = current_run()
+    if isinstance(run, LlmInvocation):
+        run.retry()
+
+
+def _begin(recorder: Recorder, request: ModelRequest) -> LlmInvocation | None:
+    """Begin the call, current until its end; None where it is recorded already, or nothing is."""
+    above = current_run()
+    if not recorder.enabled or (isinstance(above, LlmInvocation) and above.is_open):
+        return None
+    expect_calls(recorder)
+    if _others.claim(request.model, above):
+        return None
+    run = recorder.new_llm(model=request.model, provider=request.provider, operation=request.operation, parent=above)
+    _others.ignore(run)
+    run.start().reattach()
+    with guarded("model_call", recorder.counters):
+        run.set_input(request.content)
+    return run
+
+
+def _read(run: LlmInvocation, read: Callable[[Any], object], result: object) -> object:
+    with guarded("model_call", run.callsite.runtime.counters):
+        return read(result)
+    return None
+
+
+def _streamed(run: LlmInvocation, result: Any) -> Any:
+    """What to hand out in place of a stream, which ends the call; None for what is not a stream."""
+    enforcer = Enforcer(run.callsite.runtime, run.callsite.checks)
+
+    def checked(inner: Any) -> Any:
+        return watched(inner, enforcer, run)
+
+    if isinstance(result, GeneratorType | AsyncGeneratorType):
+        run.detach()
+        run.open_stream()
+        inner = checked(result)
+        return drive(run, inner) if isinstance(result, GeneratorType) else wrap_async_generator(lambda: (run, inner))()
+    return result if follow_stream(run, result, checked) else None
+
+
+class _Others:
+    """The open LLM calls that others record: a client beneath them sends their request, and records nothing.
+
+    Asynchronous callbacks (LangChain's) make nothing current in the context of the client. So a client asks here too:
+    a call of its model beneath its parent, which no other client has claimed, is the one whose request it sends.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Plain dicts and sets, whose single operations are atomic: a call may end in a finalizer, which must not wait.
+        self._open: dict[int, ref[LlmInvocation]] = {}
+        self._own: set[int] = set()
+
+    def ignore(self, run: LlmInvocation) -> None:
+        """Expect no client beneath a call, because a client records it."""
+        self._own.add(run.number)
+
+    def claim(self, model: str | None, parent: ActiveInvocation | None) -> bool:
+        """Whether an open call stands for a client's request; no other request will be told so."""
+        if not self._open:
+            return False
+        with self._lock:
+            for number, reference in list(self._open.items()):
+                run = reference()
+                if run is not None and run.is_open and run.request_model == model and run.parent is parent:
+                    return self._open.pop(number, None) is not None
+        return False
+
+    def llm_began(self, run: LlmInvocation, /) -> None:
+        """Note a call of another recorder of calls."""
+        if run.number not in self._own:
+            self._open[run.number] = ref(run)
+
+    def llm_ended(self, run: LlmInvocation, /) -> None:
+        """Forget it."""
+        self._open.pop(run.number, None)
+        self._own.discard(run.number)
+
+
+_others = _Others()
