@@ -71,7 +71,7 @@ def test_the_commands_exist(command: str) -> None:
 
 
 def test_the_metrics_and_alerts_exist() -> None:
-    """Each metric on a right-hand side is a family of ours, and each alert one of the rules."""
+    """Each metric on a right-hand side is a family of this library, and each alert one of the rules."""
     families = {metric.name for metric in semconv.METRICS}
     assert {name.split("{")[0] for name in NAMES} - families == set()
     alerts = {
