@@ -36,7 +36,7 @@ class Stage(NamedTuple):
     here: dict[str, Any]
     """The golden signals of the last five minutes, in the process."""
     fleet: dict[str, Any]
-    """The same, from Prometheus."""
+    """The value in Prometheus."""
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """An instant vector at the end of the stage."""

@@ -79,10 +79,10 @@ def render(settings: Settings, target: Target = Target.PROMETHEUS) -> dict[str, 
     for folder in folders(settings):
         files[f"{folder.name}/{RECORDING_FILE}"] = recording_text(folder)
         files[f"{folder.name}/{ALERTS_FILE}"] = alerts_text(folder, settings.links, settings.evaluation_interval)
-    return {name: _packed(name, text, target) for name, text in files.items()}
+    return {name: pack(name, text, target) for name, text in files.items()}
 
 
-def _packed(name: str, text: str, target: Target) -> str:
+def pack(name: str, text: str, target: Target) -> str:
     """The text of a rule file in the form that its target loads."""
     title = f"taskpilot-{name.removesuffix('.yml').replace('/', '-').replace('_', '-')}"
     groups = text.removeprefix(HEADER)

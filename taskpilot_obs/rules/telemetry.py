@@ -1,4 +1,4 @@
-"""Rules of the library's own health, and of the scraping of it."""
+"""Rules about the health of the library, and about its scraping."""
 
 from __future__ import annotations
 
@@ -200,22 +200,25 @@ def _absent(settings: Settings) -> Alert:
     )
 
 
+_WATCHDOG = Alert(
+    "TaskpilotWatchdog",
+    AlertKind.HEARTBEAT,
+    NONE,
+    "watchdog",
+    "vector(1)",
+    "Alerting works: this alert always fires",
+    "Send it to a service that raises an alarm when it stops. Then Prometheus, its rules or Alertmanager have"
+    " stopped, and no other alert can arrive.",
+)
+
+
 def _meta(settings: Settings) -> tuple[Alert, ...]:
     """Whether the alerts themselves work: a heartbeat, rules that fail or stand still, notifications that fail."""
     groups = 'rule_group=~".*taskpilot-.*"'
     last = f"prometheus_rule_group_last_evaluation_timestamp_seconds{{{groups}}}"
     late = max(300, 5 * seconds(settings.evaluation_interval))
     return (
-        Alert(
-            "TaskpilotWatchdog",
-            AlertKind.HEARTBEAT,
-            NONE,
-            "watchdog",
-            "vector(1)",
-            "Alerting works: this alert always fires",
-            "Send it to a service that raises an alarm when it stops. Then Prometheus, its rules or Alertmanager have"
-            " stopped, and no other alert can arrive.",
-        ),
+        _WATCHDOG,
         Alert(
             "TaskpilotRulesFailing",
             AlertKind.META,
