@@ -275,6 +275,7 @@ class Settings(_Section):
     """
 
     dialect: Dialect = Dialect.PROMETHEUS
+    namespace: Annotated[str, Field(pattern=r"^([a-zA-Z_][a-zA-Z0-9_]*)?$", max_length=100)] = ""
     selector: str = ""
     keep_labels: tuple[Annotated[str, AfterValidator(_label)], ...] = ("job",)
     windows: tuple[Duration, ...] = _GOLDEN_WINDOWS
@@ -343,7 +344,8 @@ class Settings(_Section):
     @property
     def scope(self) -> Scope:
         """Which series the rules look at."""
-        return Scope(", ".join(part.strip() for part in _split(self.selector)), self.keep_labels, self.dialect)
+        matchers = ", ".join(part.strip() for part in _split(self.selector))
+        return Scope(matchers, self.keep_labels, self.dialect, self.namespace)
 
     @property
     def links(self) -> Links:

@@ -194,8 +194,8 @@ def _absent(settings: Settings) -> Alert:
         "\nor\n".join(parts),
         "No telemetry arrives from {{ with $labels.job }}{{ . }}{{ else }}any service{{ end }}",
         "{{ with $labels.job }}{{ . }} should report and{{ else }}No scraped target has"
-        f" {start}:{{{{ end }}}} nothing reports now, for {limits.down_for}. None of the other alerts can fire"
-        " meanwhile.",
+        f" {scope.name(start)}:{{{{ end }}}} nothing reports now, for {limits.down_for}. None of the other alerts can"
+        " fire meanwhile.",
         limits.down_for,
     )
 
