@@ -77,7 +77,7 @@ class ProviderDownError(Exception):
 
 
 class UnreliableLedger:
-    """An exporter of the application's own, which fails whenever a certain event is among the records."""
+    """An exporter of the application, which fails whenever a certain event is among the records."""
 
     def export(self, batch: Sequence[Record], /) -> None:
         """Fail, or do nothing."""
@@ -359,7 +359,7 @@ EVERY_TENTH = {0: "streamed", 3: "cached", 7: "retried"}
 
 
 def run(function: Callable[[str], str], fate: str, status: str) -> None:
-    """One task; whoever knows the fate knows the status."""
+    """One task, whose fate decides its status."""
     with contextlib.suppress(*EXPECTED_FAILURES):
         function(fate)
     with _counting:
@@ -378,7 +378,7 @@ def leisurely(number: int) -> None:
 
 @observe_workflow(SUPPORT)
 def timed(fate: str) -> str:
-    """The same task, with the waiting in it."""
+    """The task with a waiting step."""
     time.sleep(random.Random(time.monotonic_ns()).lognormvariate(-4, 0.8))
     triage(fate)
     return answer(fate)
@@ -400,7 +400,7 @@ def healthy(rounds: int, pause_s: float) -> None:
 
 
 def rare_events(number: int) -> None:
-    """What is no run of a task: a change of mind, sizes of caches, a broken ledger, a task that is cancelled."""
+    """Records other than a task's run: a change of mind, sizes of caches, a broken ledger, a task that is cancelled."""
     with request_context(request_id=f"revised-{number}"):
         for correct in (False, True, False, True):
             record_feedback(correct=correct)

@@ -588,7 +588,7 @@ FLUSH_S: Final = 300
 
 
 def _silenced(alert: Fingerprint, moments: Sequence[set[Fingerprint]], every_s: float) -> bool:
-    """Whether nobody is told of an alert that fires at all these moments."""
+    """Whether an alert that fires at all these moments is not delivered."""
     states = [_inhibited(alert, moment) for moment in moments]
     if not states[0]:
         return False

@@ -267,7 +267,7 @@ def grouping(query: str) -> set[str]:
 
 
 def check_names(query: str, recorded: set[str]) -> None:
-    """Fails when a query names a series or a label that nobody writes."""
+    """Fails when a query names a series or a label that is never written."""
     known = families()
     labels = set(TARGET_LABELS | RULE_LABELS)
     for selector in selectors(query):

@@ -161,7 +161,7 @@ class ActiveInvocation:
         if runtime.needs_slow_path:
             runtime.guard_span.call(self._open, runtime)
         self._enter()
-        now = runtime.now  # read first: calling an attribute that is no method takes the interpreter's slow path
+        now = runtime.now  # read first: calling an attribute that is not a method takes the slow path
         self.started_ns = now()
         try:
             runtime.pipeline.put(self)

@@ -10,13 +10,13 @@ from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_outcome import (
     ask_for,
     canonical_model_of,
-    in_event_loop,
     is_unbilled,
     outcome_attributes,
     parse_amount,
 )
 from taskpilot_obs._recording.scope import current_admitted
 from taskpilot_obs._recording.snapshots import start_of
+from taskpilot_obs._support.event_loops import in_event_loop
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.providers.errors import error_category, is_refused, stated_category
 from taskpilot_obs.providers.names import canonical

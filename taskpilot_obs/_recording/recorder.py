@@ -508,10 +508,6 @@ class Recorder:
             ValueError: verdict, kind, result, stage or severity is unknown.
         """
         ruling = Verdict(verdict)
-        if reason is not None:
-            reason = (
-                plain_text(reason) if self.runtime.redactor is None else self.runtime.redactor.text(plain_text(reason))
-            )
         outcome = CheckResult.PASSED if ruling is Verdict.ALLOW else CheckResult.WOULD_BLOCK
         decision = Decision(
             DecisionKind(kind),
@@ -520,7 +516,7 @@ class Recorder:
             CheckResult(result) if result is not None else outcome,
             self.origin(),
             self._unix_ns(),
-            reason,
+            None if reason is None else self._redacted(reason),
             Severity(severity),
             Stage(stage) if stage is not None else None,
             None if tool is None else plain_text(tool),
@@ -530,6 +526,10 @@ class Recorder:
         self.emit(decision)
         with guarded("span", self.counters):
             show_decision(decision)
+
+    def _redacted(self, text: object) -> str:
+        redactor = self.runtime.redactor
+        return plain_text(text) if redactor is None else redactor.text(plain_text(text))
 
     def record_audit_event(self, event: str, **attributes: AttributeValue) -> None:
         """Write an application event (task created, approved, …) to the audit log, with the request ID."""

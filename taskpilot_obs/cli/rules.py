@@ -71,7 +71,7 @@ def check(*, settings: SettingsFile = None, folder: Folder = None) -> None:
 
 def list_alerts(*, settings: SettingsFile = None) -> None:
     """Print the alerts that the settings ask for, as a table of Markdown."""
-    typer.echo(alerts_table(_settings(settings)), nl=False)
+    say(alerts_table(_settings(settings)).rstrip("\n"))
 
 
 def _settings(path: Path | None) -> Settings:

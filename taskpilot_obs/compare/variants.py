@@ -87,7 +87,7 @@ class Effect(Frozen):
 
 
 class VariantsReport(Frozen):
-    """What an experiment says so far."""
+    """The results of an experiment so far."""
 
     experiment: str
     start: datetime

@@ -1,4 +1,4 @@
-"""Prices: (provider, model, usage, time) -> USD, or openly unknown."""
+"""Prices: (provider, model, usage, time) -> USD, or None if unknown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Own prices are models, which take 40 ms to import: at first use, for most have none."""
+    """Import own prices at first use, because pydantic models take 40 ms to import and most users have none."""
     if name in {"OwnPrice", "PriceFile", "load_prices"}:
         from taskpilot_obs.pricing import own
 
