@@ -33,6 +33,7 @@ from taskpilot_obs import *
 from taskpilot_obs.budgets import Budget, budget_status
 from taskpilot_obs.compare import Experiment
 from taskpilot_obs.exposition import metrics_app, start_metrics_server
+from taskpilot_obs.pricing import cost_of
 from taskpilot_obs.stats import *
 from taskpilot_obs.store import aggregate_summaries
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taskpilot_obs.pricing.asking import cost_of
 from taskpilot_obs.pricing.cards import Rate
 from taskpilot_obs.pricing.table import FROM_OWN, FROM_TABLE, Explanation, Listed, Price, PriceTable
 
@@ -20,6 +21,7 @@ __all__ = [
     "PriceFile",
     "PriceTable",
     "Rate",
+    "cost_of",
     "load_prices",
 ]
 

@@ -14,7 +14,7 @@ from taskpilot_obs.server.cursors import LONGEST
 from taskpilot_obs.stats.asking import Asked
 from taskpilot_obs.stats.benchmarks import GroupBy
 from taskpilot_obs.stats.calls import MOST_CALLS
-from taskpilot_obs.stats.reading import Period
+from taskpilot_obs.stats.periods import Period
 
 _FIRST_YEAR, _LAST_YEAR = 1971, 2199
 _LONGEST_PERIOD: Final = timedelta(days=3_660)

@@ -44,7 +44,7 @@ from taskpilot_obs.stats import (
 )
 from taskpilot_obs.stats.asking import Asked
 from taskpilot_obs.stats.benchmarks import GroupBy
-from taskpilot_obs.stats.reading import Period
+from taskpilot_obs.stats.periods import Period
 
 SUMMARIES_PERIOD: Final = "30d"
 
