@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full test-load coverage soak bench lint types docs site clean
+.PHONY: demo test test-full test-frameworks test-load coverage soak bench lint types docs site clean
 
 demo: $(VENV)/.demo ## run the demo service: no key, no network
 	$(BIN)/taskpilot-obs demo $(ARGS)
@@ -13,6 +13,9 @@ test: ## set up everything, then lint, types and every test
 
 test-full: ## the long ones as well
 	TASKPILOT_OBS_FULL=1 scripts/test.sh
+
+test-frameworks: ## real frameworks, each in an environment of its own; writes docs/frameworks-results.md
+	scripts/test_frameworks.sh $(ARGS)
 
 test-load: $(VENV)/.dev ## the suite three times in a row beside a load of 12
 	scripts/under_load.sh $(ARGS)

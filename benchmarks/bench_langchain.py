@@ -5,7 +5,7 @@
 W4 invokes `prompt | model | StrOutputParser()`; W5 streams it, 100 chunks. The handler that does nothing shows what
 LangChain itself takes to call any handler; "spans by hand" makes the two spans of such a run and nothing else. All are
 measured in turns, in one run, for figures of different runs on a busy machine cannot be compared. What is measured is
-the processor time of the caller's thread. "SDK" is OpenTelemetry's, with the batch processor and an exporter that
+the processor time of the calling thread. "SDK" is OpenTelemetry's, with the batch processor and an exporter that
 discards; "all by hand" makes the same spans and counts, times and logs each run besides, which is what ours does.
 """
 

@@ -122,7 +122,7 @@ def program(name: str) -> str:
 
 def ask(url: str) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """An answer of Prometheus."""
-    with urlopen(url, timeout=10) as answer:  # noqa: S310  a loopback address of ours
+    with urlopen(url, timeout=10) as answer:  # noqa: S310  our own loopback address
         found: dict[str, dict[str, list[dict[str, Any]]]] = json.load(answer)
     return found
 

@@ -174,7 +174,7 @@ class Writer(threading.Thread):
         self.stop = threading.Event()
 
     def run(self) -> None:
-        """Write until told to stop."""
+        """Write until the stop event is set."""
         batches, began = calls(10_000_000), time.perf_counter()
         while not self.stop.is_set():
             batch = next(batches)

@@ -1,4 +1,4 @@
-"""Every test of an integration gets fresh parts of the default recorder, as the library's own tests do."""  # noqa: INP001  test folders are no packages
+"""Every test of an integration gets fresh parts of the default recorder, as the library's own tests do."""  # noqa: INP001  test folders are not packages
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-BEFORE = '"integrations/langchain/taskpilot_obs_langchain",\n'
 
 README = """# taskpilot-obs for {name}
 
@@ -153,7 +152,7 @@ def test_a_refused_tool_does_not_run() -> None:
 
 
 def make(name: str, root: Path = ROOT) -> list[Path]:
-    """Write the folder of an integration, and list its package in `pyproject.toml`.
+    """Write the folder of an integration, and name it in `pyproject.toml`: its package, its extra, its types.
 
     Args:
         name: the framework's import name.
@@ -163,7 +162,7 @@ def make(name: str, root: Path = ROOT) -> list[Path]:
         The files that were written.
 
     Raises:
-        ValueError: the name is not an import name.
+        ValueError: the name is not an import name, or `pyproject.toml` lacks a list that it belongs into.
         FileExistsError: there is such a folder already.
     """
     if not NAME.fullmatch(name):
@@ -183,15 +182,23 @@ def make(name: str, root: Path = ROOT) -> list[Path]:
     for path, text in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.format(name=name, title=name.capitalize()), encoding="utf-8")
-    _list_package(root / "pyproject.toml", name)
+    _name_in(root / "pyproject.toml", name)
     return list(contents)
 
 
-def _list_package(pyproject: Path, name: str) -> None:
+def _name_in(pyproject: Path, name: str) -> None:
+    """Add lines behind those of the LangChain integration, which is in every list."""
     text = pyproject.read_text(encoding="utf-8")
-    line = f'"integrations/{name}/taskpilot_obs_{name}",\n'
-    if line not in text:
-        pyproject.write_text(text.replace(BEFORE, f"{BEFORE}    {line}", 1), encoding="utf-8")
+    for known, line in (
+        ('    "integrations/langchain/taskpilot_obs_langchain",', f'    "integrations/{name}/taskpilot_obs_{name}",'),
+        ('    "integrations/langchain",', f'    "integrations/{name}",'),
+        ('langchain = ["langchain-core>=1.0"]', f'{name} = ["{name}"]'),
+    ):
+        if known not in text:
+            raise ValueError(f"{pyproject}: the line {known.strip()} is missing, behind which {name} is listed")
+        if line not in text.splitlines():
+            text = text.replace(f"{known}\n", f"{known}\n{line}\n", 1)
+    pyproject.write_text(text, encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
@@ -206,7 +213,7 @@ def main(arguments: list[str]) -> int:
         return 2
     for path in made:
         print(path.relative_to(ROOT))
-    print("next: its package in mypy_path and in the extras of pyproject.toml, a line in integrations/README.md")
+    print("next: the least version in its extra in pyproject.toml, a line in integrations/README.md")
     return 0
 
 

@@ -17,6 +17,7 @@ from taskpilot_obs._api.events import (
     record_guardrail_block,
     record_llm_call,
     record_policy_violation,
+    record_run,
     shutdown,
 )
 from taskpilot_obs._recording.context import get_request_id, request_context, with_context
@@ -47,6 +48,7 @@ __all__ = [
     "record_guardrail_block",
     "record_llm_call",
     "record_policy_violation",
+    "record_run",
     "request_context",
     "shutdown",
     "track_agent",

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import os
 import re
 import socket
 import threading
-import weakref
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -20,6 +18,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs
 
+from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.scrape import render
@@ -222,7 +221,7 @@ class MetricsServer:
             target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="taskpilot_obs-metrics", daemon=True
         )
         self._thread.start()
-        _servers.add(self)
+        renew_in_child(self)
 
     def close(self) -> None:
         """Stop listening. Repeated calls do nothing."""
@@ -265,14 +264,3 @@ def start_metrics_server(
             "Give an IP address of this host and a free port from 1 to 65535, or 0 for any free port"
         ) from error
     return MetricsServer(server)
-
-
-_servers: weakref.WeakSet[MetricsServer] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for server in list(_servers):
-        server.after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -25,7 +25,8 @@ ended do nothing.
 
 **Where a framework reports work after the fact**, by spans or events, adopt it: `recorder.adopt(…)` and
 `recorder.adopt_llm(…)` take the parent, the start time and the existing span; `stop`, `fail` and `end_as` take the end
-time.
+time. `recorder.record_llm_call(…)` and `recorder.record_run(…)` do it in one call, and return a `RecordedCall` or a
+`RecordedRun`.
 
 **Where two layers see the same LLM call**, `recorder.add_llm_listener(…)` reports the calls that others record.
 
@@ -43,6 +44,7 @@ application (`KeyboardInterrupt`, `CancelledError`).
 from __future__ import annotations
 
 from taskpilot_obs._enforcement.enforcer import check_input, check_input_async, check_output, check_output_async
+from taskpilot_obs._recording.after_the_fact import RecordedCall, RecordedRun
 from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
 from taskpilot_obs._recording.context import request_context
 from taskpilot_obs._recording.invocation import (
@@ -71,6 +73,8 @@ __all__ = [
     "LlmInvocation",
     "LlmListener",
     "Operation",
+    "RecordedCall",
+    "RecordedRun",
     "Recorder",
     "RefusedError",
     "Scope",

@@ -74,7 +74,7 @@ _BAGGAGE: Final = (Attr.REQUEST_ID, Attr.TENANT_ID, Attr.USER_ID, Attr.SESSION_I
 
 
 class ReceivedRequest:
-    """A request that has arrived: `with` it, code works for it, and its spans are part of the caller's trace.
+    """A request that has arrived: code inside `with` belongs to it, and its spans join the trace of the caller.
 
     It may be entered again and again, but not within itself: step by step around a streamed body.
 

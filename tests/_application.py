@@ -49,7 +49,9 @@ from taskpilot_obs import (
     request_context,
     track_llm,
 )
+from taskpilot_obs._pipeline.batched import PartialExportError
 from taskpilot_obs.budgets import Budget
+from taskpilot_obs.compare import Experiment
 from taskpilot_obs.exceptions import BudgetExceededError, RefusedError
 from taskpilot_obs.exposition import start_metrics_server
 from taskpilot_obs.records import AuditEvent, Record
@@ -75,12 +77,30 @@ class ProviderDownError(Exception):
 
 
 class UnreliableLedger:
-    """An exporter of the application's own, which fails whenever a certain event is among the records."""
+    """An exporter of the application, which fails whenever a certain event is among the records."""
 
     def export(self, batch: Sequence[Record], /) -> None:
         """Fail, or do nothing."""
         if any(isinstance(record, AuditEvent) and record.event == "ledger.breaks" for record in batch):
             raise OSError("the ledger is read-only")
+
+
+class HesitantLedger:
+    """An exporter that writes everything, and complains whenever a certain event is among the records."""
+
+    def export(self, batch: Sequence[Record], /) -> None:
+        """Complain, or do nothing."""
+        if any(isinstance(record, AuditEvent) and record.event == "ledger.hesitates" for record in batch):
+            raise PartialExportError(len(batch)) from OSError("written, but not confirmed")
+
+
+class Unreadable:
+    """An answer of a provider that nothing can be read of."""
+
+    @property
+    def usage(self) -> object:
+        """Raises, as what is generated lazily may."""
+        raise ValueError("not yet decoded")
 
 
 class PretendModel(BaseChatModel):
@@ -141,6 +161,7 @@ def judge(subject: Subject) -> bool:
     return "borderline" not in subject.text
 
 
+WORDING = Experiment("wording", {"plain": 0.5, "warm": 0.5})
 SPANS = InMemorySpanExporter()
 PROVIDER = TracerProvider(sampler=ParentBased(TraceIdRatioBased(SAMPLED)))
 PROVIDER.add_span_processor(SimpleSpanProcessor(SPANS))
@@ -148,7 +169,7 @@ configure(
     service="assistant",
     service_version="2.4.0",
     tracer_provider=PROVIDER,
-    exporters=[UnreliableLedger()],
+    exporters=[UnreliableLedger(), HesitantLedger()],
     budgets=[
         Budget("team", limit_usd=1_000, period="month"),
         Budget("trial", limit_usd="0.000001", period="total", action="enforce", scope={"user": "trial"}),
@@ -166,6 +187,8 @@ def complete(fate: str) -> dict[str, Any]:
     usage: dict[str, Any] = {"prompt_tokens": 800, "completion_tokens": 90, "total_tokens": 890}
     if fate == "inconsistent usage":
         usage["prompt_tokens_details"] = {"cached_tokens": 5_000}
+    if fate == "dearer than listed":
+        usage["cost"] = 0.5
     answer = {"object": "chat.completion", "model": "gpt-4o-2024-08-06", "choices": [], "usage": usage}
     if fate == "no usage":
         del answer["usage"]
@@ -173,9 +196,11 @@ def complete(fate: str) -> dict[str, Any]:
 
 
 @observe_llm(model="claude-sonnet-4-5", provider="anthropic")
-def stream() -> Iterator[dict[str, Any]]:
-    """A streamed answer in the shape of Anthropic's events."""
-    usage = {"input_tokens": 700, "output_tokens": 1}
+def stream(fate: str) -> Iterator[dict[str, Any]]:
+    """A streamed answer in the shape of Anthropic's events; searches of the web are billed besides the tokens."""
+    usage: dict[str, Any] = {"input_tokens": 700, "output_tokens": 1}
+    if fate == "web search":
+        usage["server_tool_use"] = {"web_search_requests": 1}
     yield {"type": "message_start", "message": {"type": "message", "model": "claude-sonnet-4-5", "usage": usage}}
     time.sleep(0.01)
     yield {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hello"}}
@@ -217,8 +242,8 @@ def update_board(fate: str) -> str:
 def triage(fate: str) -> str:
     """Decide what to do: one or two calls of a provider and a tool."""
     match fate:
-        case "streamed":
-            list(stream())
+        case "streamed" | "web search":
+            list(stream(fate))
         case "unpriced" | "retried" | "cached":
             call_by_hand(fate)
         case "tokens":
@@ -308,6 +333,8 @@ OUTCOMES: tuple[tuple[Callable[[str], str], str, str], ...] = (
     (support, "tokens", "success"),
     (support, "no usage", "success"),
     (support, "inconsistent usage", "success"),
+    (support, "dearer than listed", "success"),
+    (support, "web search", "success"),
     (support, "frowned", "success"),
     (support, "borderline", "success"),
     (support, "judge down", "success"),
@@ -332,7 +359,7 @@ EVERY_TENTH = {0: "streamed", 3: "cached", 7: "retried"}
 
 
 def run(function: Callable[[str], str], fate: str, status: str) -> None:
-    """One task; whoever knows the fate knows the status."""
+    """One task, whose fate decides its status."""
     with contextlib.suppress(*EXPECTED_FAILURES):
         function(fate)
     with _counting:
@@ -341,7 +368,7 @@ def run(function: Callable[[str], str], fate: str, status: str) -> None:
 
 def leisurely(number: int) -> None:
     """A request that takes its time, and a verdict about it; every twentieth is wrong."""
-    with request_context(request_id=f"request-{number}"):
+    with request_context(request_id=f"request-{number}"), WORDING.assign(f"user-{number % 7}"):
         run(timed, EVERY_TENTH.get(number % 10, ""), "success")
         correct = number % 20 != 0
         record_feedback(correct=correct)
@@ -351,7 +378,7 @@ def leisurely(number: int) -> None:
 
 @observe_workflow(SUPPORT)
 def timed(fate: str) -> str:
-    """The same task, with the waiting in it."""
+    """The task with a waiting step."""
     time.sleep(random.Random(time.monotonic_ns()).lognormvariate(-4, 0.8))
     triage(fate)
     return answer(fate)
@@ -373,7 +400,7 @@ def healthy(rounds: int, pause_s: float) -> None:
 
 
 def rare_events(number: int) -> None:
-    """What is no run of a task: a change of mind, sizes of caches, a broken ledger, a task that is cancelled."""
+    """Records other than a task's run: a change of mind, sizes of caches, a broken ledger, a task that is cancelled."""
     with request_context(request_id=f"revised-{number}"):
         for correct in (False, True, False, True):
             record_feedback(correct=correct)
@@ -381,6 +408,9 @@ def rare_events(number: int) -> None:
     for cache in range(CACHES):
         record_cache_size(f"cache-{cache}", number)
     record_audit_event("ledger.breaks")
+    record_audit_event("ledger.hesitates")
+    with track_llm(model="gpt-4o-mini", provider="openai") as call:
+        call.record_response(Unreadable())
     with (
         request_context(user_id="trial"),
         contextlib.suppress(BudgetExceededError),

@@ -155,7 +155,7 @@ class AuditFull(Fault):
 
 
 class AuditReadOnly(Fault):
-    """The folder loses its right to write; root, whom that does not stop, becomes nobody first."""
+    """The folder loses its right to write; root, who could still write, drops its rights first."""
 
     def prepare(self, options: dict[str, Any]) -> None:
         options["audit_max_bytes"] = 50_000  # a new segment needs the folder
@@ -318,7 +318,7 @@ class ClockSteps(Fault):
 
 
 class ExitAtOnce(Fault):
-    """The process ends with full queues: each batch takes a while, and nobody waits before the end."""
+    """The process ends with full queues: each batch takes a while, and nothing is flushed before the end."""
 
     def begin(self) -> None:
         self.scene.sink.before = lambda: time.sleep(0.3)
@@ -356,7 +356,7 @@ class SigIntTwice(Fault):
 
 
 class LoopClosed(Fault):
-    """Event loops are closed while streams are open; nobody ends these, nor their generators."""
+    """Event loops are closed while streams are open, and neither these nor their generators are ended."""
 
     def begin(self) -> None:
         for _ in range(50):
@@ -374,7 +374,7 @@ class LoopClosed(Fault):
 
 @observe_agent("streamer")
 async def stream() -> AsyncGenerator[int]:
-    """A stream that nobody reads to its end."""
+    """A stream that is not read to its end."""
     yield 1
     yield 2
 

@@ -47,7 +47,7 @@ async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def asgi_flushing(scope: Scope, receive: Receive, send: Send) -> None:
-    """The same, which flushes at its shutdown: uvicorn raises SIGTERM again after it, and that ends the process."""
+    """The application, flushing at its shutdown: uvicorn raises SIGTERM again after it, and that ends the process."""
     if scope["type"] != "lifespan":
         await asgi(scope, receive, send)
         return

@@ -26,7 +26,7 @@ def exchanges() -> list[Exchange]:
 
 
 def events_of(exchange: Exchange) -> list[Any]:
-    """What a client hands on: the decoded body, or the events of the stream; text where it is no JSON."""
+    """What a client hands on: the decoded body, or the events of the stream; text if it is not JSON."""
     raw = exchange["response_body_b64"]
     body = base64.b64decode(raw) if raw else (exchange["response_body"] or "").encode("utf-8", "surrogatepass")
     mode = exchange["mode"]

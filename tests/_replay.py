@@ -107,7 +107,7 @@ class _Answer(BaseHTTPRequestHandler):
 def _body(exchange: Exchange, *, as_events: bool) -> tuple[bytes, str]:
     raw = exchange["response_body_b64"]
     body = base64.b64decode(raw) if raw else (exchange["response_body"] or "").encode("utf-8", "surrogatepass")
-    if exchange["mode"] == "jsonarray" and as_events:  # the same chunks, as a client of today asks for them
+    if exchange["mode"] == "jsonarray" and as_events:  # the chunks in the format that current clients request
         chunks = json.loads(body)
         return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks), _STREAM
     if exchange["mode"] == "sse":

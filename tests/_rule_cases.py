@@ -101,7 +101,7 @@ def absent(minutes: int) -> str:
 
 
 def then(*parts: str) -> str:
-    """Phases in turn; a counter that begins anew has been reset."""
+    """Phases in turn; a counter that starts again has been reset."""
     return " ".join(parts)
 
 

@@ -98,7 +98,7 @@ SCENARIOS = (
     ),
     Scenario(
         Case.FIRST_EVENT,
-        "an agent that nobody declared ends its first ten runs as errors",
+        "an undeclared agent ends its first ten runs as errors",
         {BAD: then(absent(20), steady(10, 20))},
         (At("40m", failing("0%")),),
     ),

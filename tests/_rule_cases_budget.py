@@ -80,8 +80,8 @@ def refused(count: int) -> tuple[Fired]:
             FOLDER,
             labels("warning", "budget_refusals"),
             f"Budget team (day) of shop refused {count} calls in the last hour",
-            f"Budget team (day) of shop had no room for {count} LLM calls in the last hour. They were not made: whoever"
-            " asked got an error.",
+            f"Budget team (day) of shop had no room for {count} LLM calls in the last hour. They were not made: callers"
+            " got an error.",
         ),
     )
 

@@ -151,7 +151,7 @@ SUCCESS_RATE = (
     ),
     Scenario(
         Case.FIRST_EVENT,
-        "a workflow that nobody declared ends its first twelve runs as errors",
+        "an undeclared workflow ends its first twelve runs as errors",
         {BAD: then(absent(20), steady(12, 20))},
         (At("40m", success("0%")),),
     ),
@@ -262,7 +262,7 @@ COSTS = (
     ),
     Scenario(
         Case.FIRST_EVENT,
-        "the first calls to a model that nobody used before cost 6 USD",
+        "the first calls to a new model cost 6 USD",
         {OK: then(steady(0, 30), steady(10, 30)), BAD: steady(0, 60), COST: then(absent(30), steady(6, 30))},
         (At("50m", task_cost("$0.60")),),
     ),

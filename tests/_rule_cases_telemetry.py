@@ -259,7 +259,7 @@ SCENARIOS = (
     ),
     Scenario(
         Case.HEALTHY,
-        "the service answers, and a target that is none of ours does not",
+        "the service answers, and a foreign target does not",
         {UP: steady(1, 60), INFO: steady(1, 60), 'up{job="database",instance="db:9187"}': steady(0, 60)},
         (At("40m", quiet=(DOWN, ABSENT)),),
     ),

@@ -50,7 +50,7 @@ def require_binary(*names: str) -> str:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
+    """A loopback port without a listener at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -68,7 +68,7 @@ def prometheus_server(
 
     Args:
         config: text of a `prometheus.yml`, or the path of one (taken as it stands, relative globs included).
-        rules_dir: every `*.yml` below it that is no promtool test is loaded; only with `config` as text.
+        rules_dir: every `*.yml` below it except promtool tests is loaded; only with `config` as text.
         data_dir: an existing data directory, such as blocks made by `promtool tsdb create-blocks-from`.
         extra_args: further flags.
     """

@@ -307,7 +307,7 @@ class _Process:
         yield from self.gauges.items()
 
 
-class _Recorder:
+class Recorder:
     """Values of series, run-length encoded as they come."""
 
     def __init__(self) -> None:
@@ -329,13 +329,13 @@ class _Recorder:
 
 def _series(service: Service, steps: int, step_s: int) -> dict[str, str]:
     """Every series of a service in promtool's notation."""
-    found = _Recorder()
+    found = Recorder()
     for number, lives in enumerate(service.lives):
         _replica(service, number, lives, (steps, step_s), found)
-    return {name: _notation(values) for name, values in found.values.items()}
+    return {name: notation(values) for name, values in found.values.items()}
 
 
-def _replica(service: Service, number: int, lives: tuple[Life, ...], grid: tuple[int, int], found: _Recorder) -> None:
+def _replica(service: Service, number: int, lives: tuple[Life, ...], grid: tuple[int, int], found: Recorder) -> None:
     steps, step_s = grid
     target = f'job="{service.job}",instance="10.0.0.{number}:9464"'
     shuffled = random.Random(f"{service.job}/{service.seed}/{number}")
@@ -373,7 +373,8 @@ def _applies(gap: Gap, replica: int, minute: float) -> bool:
     return gap.start <= minute < gap.start + gap.minutes and gap.replica in {None, replica}
 
 
-def _notation(values: Values) -> str:
+def notation(values: Values) -> str:
+    """The values of a series as promtool reads them."""
     parts = []
     for value, times in values:
         if value == "_":
@@ -484,7 +485,7 @@ def simulate(
     series = {name: text for service in services for name, text in _series(service, steps, step_s).items()}
     every = judged_every_s or evaluation_s
     times = [float(second) for second in range(0, int(minutes * 60) + 1, every)]
-    asked = [('ALERTS{alertstate="firing"}', time) for time in times]
+    asked = [(FIRING, time) for time in times]
     asked += [(query, 60 * minute) for query, moments in (queries or {}).items() for minute in moments]
     answers = _promtool(folder, series, asked, step_s, evaluation_s)
     outcomes = {service.job: Outcome() for service in services}
@@ -502,6 +503,23 @@ def simulate(
     return outcomes
 
 
+def judged(folder: Path, series: Mapping[str, str], *, minutes: float, step_s: int, evaluation_s: int = 60) -> Outcome:
+    """What fires over series that are given as they are.
+
+    Args:
+        folder: where promtool's files are written.
+        series: names with labels, and values in promtool's notation.
+        minutes: how long.
+        step_s: time between two scrapes.
+        evaluation_s: time between two evaluations.
+    """
+    times = [float(second) for second in range(0, int(minutes * 60) + 1, evaluation_s)]
+    asked = [(FIRING, time) for time in times]
+    answers = _promtool(folder, series, asked, step_s, evaluation_s)
+    return Outcome(list(_episodes([_firing(answers[question]) for question in asked], times)))
+
+
+FIRING: Final = 'ALERTS{alertstate="firing"}'
 Sample = tuple[dict[str, str], float]
 _SAMPLE = re.compile(r'\{((?:[^{}"]|"(?:[^"\\]|\\.)*")*)\} (\S+?)(?:,|\s|$)')
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -570,7 +588,7 @@ FLUSH_S: Final = 300
 
 
 def _silenced(alert: Fingerprint, moments: Sequence[set[Fingerprint]], every_s: float) -> bool:
-    """Whether nobody is told of an alert that fires at all these moments."""
+    """Whether an alert that fires at all these moments is not delivered."""
     states = [_inhibited(alert, moment) for moment in moments]
     if not states[0]:
         return False

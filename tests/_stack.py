@@ -32,6 +32,7 @@ FAST_PROMETHEUS = {
 FAST_ALERTMANAGER = {
     "group_wait: 30s": "group_wait: 3s",
     "group_wait: 10s": "group_wait: 1s",
+    "group_wait: 1m": "group_wait: 3s",
     "group_interval: 5m": "group_interval: 2s",
 }
 JOB = "taskpilot"
@@ -66,14 +67,14 @@ def running_stack(folder: Path) -> Iterator[Stack]:
     rules = folder / "prometheus" / "rules"
     render(folder / "fast.yml", rules)
     began = time.time()
-    _history(folder / "history.om", int(began))
+    write_history(folder / "history.om", int(began))
     back_fill(folder / "history.om", folder / "data")
     with (
         running_application() as application,
         receiving() as webhook,
-        alertmanager_server(_alertmanager_config(folder, webhook)) as alertmanager,
+        alertmanager_server(alertmanager_config(folder, webhook)) as alertmanager,
         prometheus_server(
-            _prometheus_config(folder, application.address, alertmanager), data_dir=folder / "data"
+            prometheus_config(folder, application.address, alertmanager), data_dir=folder / "data"
         ) as prometheus,
     ):
         yield Stack(application, prometheus, alertmanager, webhook, rules, began)
@@ -106,7 +107,8 @@ def _replaced(text: str, replacements: dict[str, str]) -> str:
     return text
 
 
-def _prometheus_config(folder: Path, application: str, alertmanager: str) -> Path:
+def prometheus_config(folder: Path, application: str, alertmanager: str) -> Path:
+    """Write the addresses and the pace into the exported prometheus.yml; returns its path."""
     path = folder / "prometheus" / "prometheus.yml"
     path.write_text(_replaced(path.read_text(encoding="utf-8"), FAST_PROMETHEUS), encoding="utf-8")
     targets = folder / "prometheus" / "targets"
@@ -119,7 +121,8 @@ def _prometheus_config(folder: Path, application: str, alertmanager: str) -> Pat
     return path
 
 
-def _alertmanager_config(folder: Path, webhook: Webhook) -> Path:
+def alertmanager_config(folder: Path, webhook: Webhook) -> Path:
+    """Give the exported alertmanager.yml the receiver and the pace; returns its path."""
     path = folder / "alertmanager" / "alertmanager.yml"
     hook = f"    webhook_configs: [{{url: '{webhook.url}', send_resolved: true}}]\n"
     receivers = {f"  - name: {name}\n": f"  - name: {name}\n{hook}" for name in ("on-call", "team")}
@@ -130,7 +133,7 @@ def _alertmanager_config(folder: Path, webhook: Webhook) -> Path:
 # --- what Prometheus knew before -------------------------------------------------------------------------------------
 
 
-def _history(path: Path, now: int) -> None:
+def write_history(path: Path, now: int) -> None:
     """Blocks for an hour of a healthy deployment that is gone, and for an agent that was busy at this time yesterday.
 
     The first gives the windows of an hour, of which the alerts speak, something to be about. The second is a recorded

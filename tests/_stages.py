@@ -36,7 +36,7 @@ class Stage(NamedTuple):
     here: dict[str, Any]
     """The golden signals of the last five minutes, in the process."""
     fleet: dict[str, Any]
-    """The same, from Prometheus."""
+    """The value in Prometheus."""
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """An instant vector at the end of the stage."""
@@ -68,7 +68,9 @@ def ended(stack: Stack, told: dict[str, Any]) -> Stage:
     until(lambda: _evaluated_after(stack, scraped + FRESH_S), "an evaluation of every rule")
     here = stack.application.ask("signals", window=WINDOW)
     fleet = golden_signals(WINDOW, prometheus=stack.prometheus).model_dump(mode="json")
-    return Stage(stack, time.time(), told, tuple(stack.webhook.deliveries), here, fleet)
+    # At a scrape that succeeded: on a loaded machine the next one may fail, and then nothing is there at that moment.
+    at = until(lambda: _scraped_after(stack, scraped), "another scrape")
+    return Stage(stack, at, told, tuple(stack.webhook.deliveries), here, fleet)
 
 
 def _scraped_after(stack: Stack, moment: float) -> float | None:

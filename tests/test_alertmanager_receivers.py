@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socketserver
 import threading
 import time
@@ -30,7 +31,7 @@ def uncommented() -> dict[str, Any]:
     """The shipped configuration with its example receivers in force."""
     lines = (SHIPPED / "alertmanager.yml").read_text(encoding="utf-8").splitlines()
     head = lines.index("receivers:")
-    receivers = [line.replace("    # ", "    ", 1) for line in lines[head:] if not line.startswith("    # A Teams")]
+    receivers = [line.replace("    # ", "    ", 1) for line in lines[head:] if not re.match(r"    # [A-Z]", line)]
     config: dict[str, Any] = yaml.safe_load("\n".join([*lines[:head], *receivers]))
     return config
 
@@ -109,7 +110,7 @@ def _sent(tmp_path: Path, workflows: tuple[str, ...]) -> tuple[dict[str, list[di
             headers = {"Content-Type": "application/json"}
             with urlopen(Request(f"{alertmanager}/api/v2/alerts", data=alerts, headers=headers), timeout=10):
                 pass
-            _until(lambda: {"/pagerduty", "/slack", "/alerts"} <= set(bodies) and mails.mails)  # type: ignore[attr-defined]  # see above
+            _until(lambda: {"/pagerduty", "/slack", "/teams", "/alerts"} <= set(bodies) and mails.mails)  # type: ignore[attr-defined]  # see above
         return bodies, list(mails.mails)  # type: ignore[attr-defined]  # see above
 
 
@@ -129,6 +130,7 @@ def _directed(tmp_path: Path, url: str, smtp: str) -> Path:
     pagerduty |= {"routing_key_file": str(tmp_path / "pagerduty"), "url": f"{url}/pagerduty"}
     slack["api_url_file"] = str(tmp_path / "slack")
     receivers["team"]["webhook_configs"][0]["url"] = f"{url}/alerts"
+    receivers["team"]["slack_configs"].append(_as_slack(receivers["team"].pop("msteamsv2_configs"), f"{url}/teams"))
     (mail,) = receivers["team"]["email_configs"]
     mail |= {"smarthost": smtp, "require_tls": False}
     del mail["auth_username"], mail["auth_password_file"]
@@ -136,12 +138,20 @@ def _directed(tmp_path: Path, url: str, smtp: str) -> Path:
     receivers["watchdog"]["webhook_configs"] = [{"url": f"{url}/dog"}]
     route = config["route"]
     route |= {"group_wait": "100ms", "group_interval": "200ms"}
-    route["routes"][-1] |= {"group_wait": "100ms", "continue": True}
+    route["routes"][-1] |= {"group_wait": "100ms", "continue": True, "routes": []}
     route["routes"].append({"receiver": "team", "matchers": []})
     config["templates"] = [str(SHIPPED / "templates" / "*.tmpl")]
     path = tmp_path / "alertmanager.yml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return path
+
+
+def _as_slack(teams: list[dict[str, Any]], url: str) -> dict[str, Any]:
+    """The title and the text of the Teams receiver, for an Alertmanager that is older than that receiver (0.28)."""
+    (config,) = teams
+    assert config.pop("webhook_url_file") == f"{SECRETS}teams"
+    assert set(config) == {"title", "text", "send_resolved"}
+    return {**config, "api_url": url, "channel": "#teams"}
 
 
 def _until(condition: Callable[[], object]) -> None:
@@ -153,7 +163,7 @@ def _until(condition: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("workflows", [ONE, TWO], ids=["one alert", "two grouped alerts"])
 def test_no_receiver_gets_an_empty_summary(tmp_path: Path, workflows: tuple[str, ...]) -> None:
-    """PagerDuty, Slack, a webhook (Teams) and e-mail get a title and every summary, also when alerts are grouped."""
+    """PagerDuty, Slack, Teams, a webhook and e-mail get a title and every summary, also when alerts are grouped."""
     bodies, mails = _sent(tmp_path, workflows)
     summaries = [_alert(workflow)["annotations"]["summary"] for workflow in workflows]
     title = summaries[0] if len(workflows) == 1 else "TaskpilotSuccessRateCritical of shop: 2 firing"
@@ -164,9 +174,10 @@ def test_no_receiver_gets_an_empty_summary(tmp_path: Path, workflows: tuple[str,
         "https://example.com/runbook.md#taskpilotsuccessratecritical",
         "http://localhost:3000/d/taskpilot-golden-signals",
     ]
-    (attachment,) = bodies["/slack"][-1]["attachments"]
-    assert attachment["title"] == title
-    assert all(summary in attachment["text"] for summary in summaries)
+    for path in ("/slack", "/teams"):
+        (attachment,) = bodies[path][-1]["attachments"]
+        assert attachment["title"] == title
+        assert all(summary in attachment["text"] for summary in summaries)
     assert [alert["annotations"]["summary"] for alert in bodies["/alerts"][-1]["alerts"]] == summaries
     mail = message_from_string(mails[-1], policy=default)
     assert mail["Subject"] == title

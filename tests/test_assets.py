@@ -1,4 +1,4 @@
-"""The shipped files: found, copied, and named to whoever has a Prometheus already."""
+"""The shipped files are found and copied, and the lines for an existing Prometheus name them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_files_that_were_changed_are_kept_unless_told_otherwise(tmp_path: Path) 
 
 
 def test_a_target_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    """The error says so."""
+    """The error names the missing files."""
     path = tmp_path / "file"
     path.write_text("")
     with pytest.raises(ConfigurationError, match="is a file"):

@@ -44,7 +44,7 @@ def kill_rounds(log: Path, rounds: int) -> None:
         assert report.last_seq >= records, "what was written once stays"
         records = report.last_seq
         AuditLogExporter(log).shutdown(1.0)
-        assert whole(log).last_seq == records, "opening it again mends it and goes on"
+        assert whole(log).last_seq == records, "opening it again repairs it and continues"
     assert records > rounds * 100
     assert [path.name for path in log.parent.glob("audit.*.*.jsonl")] == [], "the lock died with its process"
 
@@ -57,5 +57,5 @@ def test_kill(tmp_path: Path) -> None:
 @pytest.mark.full
 @pytest.mark.timeout(1_800)
 def test_kill_a_hundred_times(tmp_path: Path) -> None:
-    """The same, a hundred times."""
+    """A hundred kills in a row."""
     kill_rounds(tmp_path / "audit.jsonl", 100)

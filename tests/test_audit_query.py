@@ -68,7 +68,7 @@ def test_filters(log: Path) -> None:
     assert len(ids(query(log, Filter(agent="Other")))) == 20
     assert ids(query(log, Filter(agent="Other", status="success"))) == []
     assert len(ids(query(log, Filter(log_type="error", event="agent.output", tenant_id="acme")))) == 20
-    assert ids(query(log, Filter(event="s1"))) == [], "the value of another field is no match"
+    assert ids(query(log, Filter(event="s1"))) == [], "the value of another field does not match"
     start = datetime.fromtimestamp(START_NS / 1e9, UTC)
     hour = timedelta(hours=1)
     chosen = Filter(since=start + timedelta(seconds=3), until=start + timedelta(seconds=5))

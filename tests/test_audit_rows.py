@@ -13,7 +13,8 @@ from _audit import SPAN, TRACE, decision, event, finished, llm_call, samples, st
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskpilot_obs.audit.encoding import Layout, clean_value, rfc3339, to_json
+from taskpilot_obs._support.timestamps import rfc3339
+from taskpilot_obs.audit.encoding import Layout, clean_value, to_json
 from taskpilot_obs.audit.rows import AuditLines, audit_text
 from taskpilot_obs.records import BAD, CacheSize, Feedback, Operation, Origin, Record, Rollup, Status, Verdict
 from taskpilot_obs.semconv import Field
@@ -170,14 +171,14 @@ def test_content_when_it_is_captured() -> None:
 
 
 def test_cost_that_nobody_knows() -> None:
-    """A roll-up without any priced call has no cost, and an infinite or undefined cost is no number."""
+    """A roll-up without any priced call has no cost, and an infinite or undefined cost is not written as a number."""
     assert "cost_usd" not in fields(finished(rollup=Rollup(1, 1, Decimal(0), 2, 2)))
     assert "cost_usd" not in parsed(llm_call(cost=Decimal("NaN")))
 
 
 @pytest.mark.parametrize("duration", [math.nan, 1e300])
 def test_a_duration_that_is_none(duration: float) -> None:
-    """A latency that is no finite duration is left out."""
+    """A latency that is not a finite duration is left out."""
     assert "duration_ms" not in parsed(decision(duration_s=duration))
     assert "duration_ms" not in parsed(decision(duration_s=None))
 
@@ -209,7 +210,7 @@ def test_one_line_for_any_input(attributes: dict[str, Any], name: str, reason: s
 
 @given(st.dictionaries(st.sampled_from(sorted(KNOWN)), st.text(max_size=9), min_size=1))
 def test_no_field_can_be_injected(attributes: dict[str, str]) -> None:
-    """An attribute named like a field of ours stays beneath `attributes`, and changes no field."""
+    """An attribute named like a field of the library stays beneath `attributes`, and changes no field."""
     plain, injected = parsed(event()), parsed(event()._replace(attributes=attributes))
     assert injected.pop("attributes") == attributes
     assert injected == plain
@@ -230,7 +231,7 @@ def test_lone_surrogate() -> None:
 
 
 def test_long_strings_are_cut_with_a_mark() -> None:
-    """A string of 10 MB is cut to the configured length, and says so."""
+    """A string of 10 MB is cut to the configured length, and marked."""
     found = parsed(finished(output_text="x" * 10_000_000, user="y" * 300), max_string=200)
     assert found["output"].endswith("[cut: 10000000 characters]")
     assert len(found["output"]) == len(found["user_id"]) == 200
@@ -263,7 +264,7 @@ def test_value_of_a_foreign_type_in_a_field_of_ours() -> None:
 
 @pytest.mark.parametrize("length", ["1", '1,"forged":2', 1.5, math.nan, Decimal(1), [1]])
 def test_length_that_is_no_number(length: Any) -> None:
-    """A record made by hand cannot smuggle JSON into a line: a length that is no whole number is refused."""
+    """A record made by hand cannot smuggle JSON into a line: a length that is not a whole number is refused."""
     for record in (started(input_length=length), finished(input_length=length), finished(output_length=length)):
         with pytest.raises((TypeError, ValueError)):
             audit_text(record)

@@ -62,7 +62,7 @@ def events(log: Path) -> list[str]:
     return [record.get("event", "") for record in query(log)]
 
 
-# --- last lines that are none of ours --------------------------------------------------------------------------------
+# --- foreign last lines -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", FOREIGN)

@@ -160,7 +160,7 @@ def test_every_mutation_is_found(closed: Path, mutation: Mutation, seed: int) ->
 @settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(MUTATIONS), st.integers(min_value=0))
 def test_every_mutation_is_found_ten_thousand_times(closed: Path, mutation: Mutation, seed: int) -> None:
-    """The same, ten thousand times."""
+    """Ten thousand random changes."""
     assert_found(closed, mutation, seed)
 
 
@@ -418,7 +418,7 @@ def test_fault_accepts_what_seal_writes() -> None:
 
 
 def test_segments_that_begin_with_no_record(tmp_path: Path) -> None:
-    """A segment whose first line is no record is the first thing that is named."""
+    """A segment whose first line is not a record is the first reported problem."""
     log = write(tmp_path / "audit.jsonl", 100, AuditOptions(max_bytes=8_192))
     third = sorted(tmp_path.glob("audit.jsonl.*"))[2]
     third.write_bytes(b"x" + third.read_bytes()[1:])

@@ -78,7 +78,7 @@ class Bare:
 
 @pytest.mark.parametrize(("given", "kept"), [(5, "5"), ([], "<list>"), (Bare(), "<Bare>"), (b"x", "<bytes>")])
 def test_a_provider_or_model_that_is_no_text_is_named_by_one(seen: Captured[Invocation], given: Any, kept: str) -> None:
-    """A provider or model that is no text raises nothing and loses no call."""
+    """A provider or model that is not text raises nothing and loses no call."""
     record_llm_call(model="gpt-4o", provider=given)
     record_llm_call(model=given)
     with track_llm(model=given, provider=given) as call:
@@ -107,7 +107,7 @@ class Spoilt(UserDict[str, object]):
 
 @pytest.mark.parametrize("given", [3, 0, "step", ["step"], [("step", "plan")], Unreadable(), Spoilt(step="plan")])
 def test_attributes_of_no_use_cost_nothing_else(given: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Attributes that are no mapping, or cannot be read, are dropped, counted and logged; what happened is recorded."""
+    """Attributes that are not a mapping, or cannot be read, are dropped, counted and logged; the run is kept."""
     with (
         fresh_recorder() as recorder,
         capture_invocations() as calls,
@@ -129,7 +129,7 @@ def test_attributes_of_no_use_cost_nothing_else(given: Any, caplog: pytest.LogCa
 
 @pytest.mark.parametrize("given", [3, 0, "step", Unreadable(), Spoilt(step="plan")])
 def test_attributes_of_no_use_stop_no_block(given: Any) -> None:
-    """A block whose attributes are no mapping runs, and is recorded without them; so is an LLM call."""
+    """A block whose attributes are not a mapping runs, and is recorded without them; so is an LLM call."""
     with fresh_recorder() as recorder, capture_invocations() as seen:
         with (
             track_workflow("w", attributes=given),
@@ -147,7 +147,7 @@ def test_attributes_of_no_use_stop_no_block(given: Any) -> None:
 
 @pytest.mark.parametrize("decorate", [observe_workflow, observe_agent, observe_tool])
 def test_a_decorator_refuses_attributes_that_are_no_mapping(decorate: Any) -> None:
-    """Where a function is decorated, attributes that are no mapping are refused, with what to give instead."""
+    """Where a function is decorated, attributes that are not a mapping are refused, with what to give instead."""
     with pytest.raises(TypeError, match="attributes: given int; give a mapping"):
         decorate("a", attributes=3)
     with pytest.raises(TypeError, match="attributes: given list; give a mapping"):
@@ -166,7 +166,7 @@ def test_attributes_of_any_mapping_are_kept() -> None:
 
 @pytest.mark.parametrize("seconds", ["long", None, timedelta(seconds=2), 1e308, 10**400])
 def test_a_call_with_a_duration_of_no_use_is_booked(seen: Captured[Invocation], seconds: Any) -> None:
-    """Tokens and cost of a call are booked although nobody can make a duration of what was given."""
+    """Tokens and cost of a call are booked although its duration is invalid."""
     record_llm_call(model="gpt-4o", duration_seconds=seconds, usage=Usage(150, 50))
     (run,) = seen
     assert (run.cost, run.duration_s < 1) == (Decimal("0.000875"), True)
@@ -210,7 +210,7 @@ def test_a_model_that_nobody_names_is_none(seen: Captured[Invocation], model: An
 
 @pytest.mark.parametrize("entries", ["many", None, math.nan, math.inf, [], 1j, Unreadable()])
 def test_a_cache_size_that_is_no_number_is_counted(recorder: Recorder, entries: Any) -> None:
-    """A cache size that is no number is dropped, counted and logged."""
+    """A cache size that is not a number is dropped, counted and logged."""
     with Sizes(recorder) as sizes:
         record_cache_size("answers", entries)
         record_cache_size("answers", 3)
@@ -250,7 +250,7 @@ class Sizes(list[int]):
     ],
 )
 def test_a_providers_usage_is_read_as_it_is(seen: Captured[Invocation], given: Any, usage: Usage | None) -> None:
-    """The usage of a call after the fact, or told to a running one, may be in the provider's own shape."""
+    """The usage passed to a running call, or after the fact, may have the provider's own shape."""
     record_llm_call(model="gpt-4o", usage=given)
     with track_llm(model="gpt-4o") as call:
         call.record_usage(given)
@@ -369,7 +369,7 @@ def test_a_body_that_is_an_error_is_a_failed_call(
     ],
 )
 def test_an_answer_that_speaks_of_an_error_is_none(seen: Captured[Invocation], body: Any) -> None:
-    """What is no error of a provider's does not fail a call."""
+    """Values that are not errors of a provider do not fail a call."""
     with track_llm(model="gpt-4o") as call:
         call.record_response(body)
     assert (seen[0].status, seen[0].error_category, seen[0].error_type) == (Status.SUCCESS, None, None)

@@ -70,7 +70,7 @@ def test_an_id_that_is_no_text_is_kept_as_text(given: Any, kept: str, tmp_path: 
 
 @pytest.mark.parametrize("name", ["tenant", "user", "session"])
 def test_an_identity_without_its_ending_is_kept_and_told(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """`tenant=` is an attribute, that statistics miss: the log says so, and what to write; the request goes on."""
+    """`tenant=` is an attribute, that statistics miss: the log names it and what to write; the request continues."""
     with request_context("req-1", plan="gold", **{name: "acme"}) as scope:
         assert scope.attributes == {"plan": "gold", name: "acme"}
     (said,) = caplog.messages
@@ -94,7 +94,7 @@ def test_a_decision_of_awkward_values_costs_no_other_record(tmp_path: Path) -> N
 
 
 def test_a_name_or_parent_of_no_use_raises_and_leaves_no_noise() -> None:
-    """A wrong argument of `start` is an error of the caller's; the invocation that never began ends in silence."""
+    """A wrong argument of `start` is an error of the caller; the invocation that never began ends in silence."""
     wrong: Any = ["no", "name"]
     with fresh_recorder() as recorder:
         with pytest.raises(TypeError):

@@ -297,7 +297,7 @@ def is_read_alternately(wrap: Wrap) -> Statuses:
 
 
 def talking_later(log: list[object]) -> Callable[[], AsyncGenerator[int, object]]:
-    """The same, asynchronously."""
+    """The asynchronous form."""
 
     async def generator() -> AsyncGenerator[int, object]:
         try:

@@ -219,7 +219,7 @@ def test_an_answer_proves_who_bills_it(seen: Captured[Invocation]) -> None:
 
 
 def test_zeros_beside_an_answer_are_unknown() -> None:
-    """Placeholders of a framework are no counts; an empty answer may have taken 0 tokens."""
+    """Placeholders of a framework do not count; an empty answer may have taken 0 tokens."""
     zero = {"input_tokens": 0, "output_tokens": 0}
     assert read_response({"output": [{"type": "message", "content": [{"text": "long"}]}], "usage": zero}).usage is None
     assert read_response({"output": [], "usage": zero}).usage == Usage(0, 0)

@@ -670,7 +670,7 @@ def test_a_decorators_budget_survives_configure() -> None:
 
 @pytest.mark.parametrize("decorator", [observe_tool, observe_llm])
 def test_a_budget_stands_on_agents_and_workflows_only(decorator: Any) -> None:
-    """A tool makes no LLM call, and a single call is no budget."""
+    """A tool makes no LLM call, and a single call cannot have a budget."""
     with pytest.raises(TypeError, match="belongs to an agent or a workflow"):
         decorator(budget=enforced())(lambda: None)
 
@@ -715,7 +715,7 @@ def test_a_reservation_ends_though_the_queue_is_full() -> None:
     """Records that find no room are dropped and counted; what was set aside does not stay reserved for that."""
     with fresh_recorder(budgets=[enforced()], queue_capacity=64) as recorder:
         held = Reservation(recorder, model=MODEL, kwargs={"input_tokens": 40_000, "max_tokens": 2_000})
-        with recorder.pipeline._lock, held:  # nobody makes room
+        with recorder.pipeline._lock, held:  # no thread makes room
             while len(recorder.pipeline.queue) < 2 * 64:
                 recorder.record_audit_event("full")
         assert amounts(recorder) == (0.12, 0)
@@ -761,7 +761,7 @@ def test_an_abandoned_call_gives_back_what_it_did_not_take() -> None:
 
 
 def test_each_threshold_is_alerted_once_in_a_period() -> None:
-    """In order, with a decision of the audit log each; anew in the next period."""
+    """In order, with a decision of the audit log each; again in the next period."""
     alerts: list[BudgetAlert] = []
     clock = FixedClock()
     budget = Budget("team", limit_usd=1)
@@ -798,7 +798,7 @@ def test_alerts_of_a_process_that_ends_are_not_lost() -> None:
 
 def test_alert_budgets_ask_no_caller_anything() -> None:
     """No hook, no reservation: the hot path is what it is without budgets."""
-    recorder = build_recorder(budgets=[Budget("team", limit_usd=1)], registry=CollectorRegistry())  # nobody's checks
+    recorder = build_recorder(budgets=[Budget("team", limit_usd=1)], registry=CollectorRegistry())  # no checks
     assert (recorder.runtime.limits, recorder.runtime.asks_checks) == (None, False)
     call(recorder)
     assert spent(recorder) == 0.12

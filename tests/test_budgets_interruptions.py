@@ -42,7 +42,7 @@ def amounts(recorder: Recorder) -> dict[str, tuple[float, float]]:
 
 
 def calls(recorder: Recorder) -> None:
-    """Three that reserve, of which nobody records one; and two that are recorded after the fact: 0.57 USD."""
+    """Three that reserve, of which one is not recorded; and two that are recorded after the fact: 0.57 USD."""
     with track_llm(recorder=recorder, **CALL) as running:
         running.record_usage(input_tokens=40_000, output_tokens=2_000)
     with Reservation(recorder, model="gpt-4o", kwargs={"input_tokens": 40_000, "max_tokens": 2_000}):
@@ -70,7 +70,7 @@ def calls(recorder: Recorder) -> None:
     ids=lambda functions: functions[0].__qualname__,
 )
 def test_a_batch_that_is_interrupted_is_booked_to_its_end(functions: tuple[Callable[..., Any], ...]) -> None:
-    """Ctrl-C at any line of it goes on to whoever reads; the sums are exact, and each threshold is told."""
+    """Ctrl-C at any line is raised to the reader; the sums are exact, and each threshold is reported."""
     press, balance = Press(*functions), 0
     while balance == 0 or press.pressed:
         balance += 1

@@ -285,7 +285,7 @@ def test_names_in_a_scope_are_literal_but_for_two_wildcards(scope: str, name: st
 
 
 def test_the_budget_of_a_function_is_for_its_name_whatever_that_is(recorder: Recorder) -> None:
-    """A name with wildcards is no pattern for other agents."""
+    """A name with wildcards does not match other agents."""
     observe_agent("Why?", budget=Budget("why", limit_usd=1))(print)
     try:
         (budget,) = recorder.wiring.own_budgets

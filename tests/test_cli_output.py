@@ -145,7 +145,7 @@ def test_no_cell_is_a_formula(text: str) -> None:
 
 @pytest.mark.parametrize(("value", "cell"), [(-5, "-5"), (Decimal("-7.5E-7"), "-0.00000075"), (None, ""), (0.5, "0.5")])
 def test_numbers_stay_numbers(value: object, cell: str) -> None:
-    """A negative number is no formula, and money has no exponent."""
+    """A negative number is not taken for a formula, and money has no exponent."""
     assert csv_cell(value) == cell
 
 

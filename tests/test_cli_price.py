@@ -82,7 +82,7 @@ def test_an_unknown_model_exits_1_with_what_helps() -> None:
 
 
 def test_tokens_without_a_price_are_told() -> None:
-    """An embedding model has no price for output: the cost is unknown, and the command says so."""
+    """An embedding model has no price for output: the command reports an unknown cost."""
     assert run("text-embedding-3-small", "--input", "5", "--output", "5").stdout.startswith("unknown: ")
     told = json.loads(run("text-embedding-3-small", "--input", "5", "--output", "5", "--json").stdout)
     assert told["cost_usd"] is None

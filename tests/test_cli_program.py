@@ -53,7 +53,7 @@ def test_commands_do_not_need_the_settings_of_a_service(command: str, tmp_path: 
     ],
 )
 def test_output_that_cannot_be_written_is_a_clear_error(command: str, tmp_path: Path) -> None:
-    """Where the disk is full every command says so in a sentence and exits with 1."""
+    """Where the disk is full every command reports it in a sentence and exits with 1."""
     if not FULL.exists():
         pytest.skip("needs /dev/full")
     log = tmp_path / "audit.jsonl"

@@ -101,7 +101,7 @@ def test_the_table_shows_figures_with_their_evidence(url: str) -> None:
 
 
 def test_no_evidence_is_said_in_words(page: Page, url: str) -> None:
-    """Where there is no evidence the table says so, and shows no 0."""
+    """Without evidence the table reports that, and shows no 0."""
     page.texts = [""]
     shown = words(run("--url", url).output)
     assert "success rate no data insufficient_data" in shown
@@ -109,7 +109,7 @@ def test_no_evidence_is_said_in_words(page: Page, url: str) -> None:
 
 
 def test_one_workflow(url: str) -> None:
-    """With --workflow the figures are that workflow's, and the headline says so."""
+    """With --workflow the figures are that workflow's, and the headline names it."""
     shown = words(run("--url", url, "--workflow", "handle").output)
     assert "since the start workflow handle" in shown
     assert "By workflow" not in shown

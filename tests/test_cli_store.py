@@ -113,7 +113,7 @@ def test_money_has_no_exponent(tmp_path: Path) -> None:
 
 
 def test_costs_can_be_watched(url: str) -> None:
-    """A live monitor shows rate, pace and projection, and stops when it was told to."""
+    """A live monitor shows rate, pace and projection, and stops at its time limit."""
     result = run("costs", "--store", url, "--watch", "0.1", "--times", "2", "--window", "24h")
     assert result.exit_code == 0
     assert "this month" in result.output
@@ -129,7 +129,7 @@ def test_tenants_are_listed(url: str) -> None:
 
 @pytest.mark.parametrize("kind", ["html", "md"])
 def test_a_report_is_one_private_file(url: str, tmp_path: Path, kind: str) -> None:
-    """Plots and tables in one file for its owner, in which a name is no markup."""
+    """Plots and tables in one file for its owner, in which names are escaped."""
     target = tmp_path / f"report.{kind}"
     target.write_text("old")
     assert run("report", str(target), "--store", url, "--period", "24h").exit_code == 0

@@ -125,7 +125,7 @@ def test_settings_survive_the_round_trip(options: dict[str, Any]) -> None:
 
 
 def test_configure_again_loses_nothing(tmp_path: Path) -> None:
-    """Replacing the configuration writes what was queued, and whoever still runs ends in the new one."""
+    """Replacing the configuration writes what was queued, and runs in progress end in the new one."""
     first: list[Invocation] = []
     second: list[Invocation] = []
     registry = CollectorRegistry()
@@ -182,7 +182,7 @@ def test_a_configuration_that_fails_changes_nothing(tmp_path: Path) -> None:
 def test_an_audit_log_to_a_logger_and_to_stdout(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The audit log can go to a logger of the application's, or to standard output."""
+    """The audit log can go to a logger of the application, or to standard output."""
     logger = logging.getLogger("app.audit")
     logger.setLevel(logging.INFO)
     configure(audit_log=logger, registry=CollectorRegistry())
@@ -284,7 +284,7 @@ def test_the_environment_configures_the_default_recorder() -> None:
 
 
 def test_the_version_of_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Imported from a checkout that is not installed, the version says so."""
+    """Imported from a checkout that is not installed, the version states that."""
 
     def missing(_name: str) -> str:
         raise PackageNotFoundError

@@ -51,7 +51,7 @@ def test_every_option_is_described(name: str) -> None:
         "TracerProvider": TracerProvider,
     }
     assert name in WRITER.EXAMPLES, "add an example to scripts/write_configuration.py"
-    Settings.resolve({name: eval(WRITER.EXAMPLES[name], names)}, {})  # noqa: S307  an example of ours
+    Settings.resolve({name: eval(WRITER.EXAMPLES[name], names)}, {})  # noqa: S307  our own example
 
 
 @pytest.mark.parametrize("name", sorted(set(Settings.model_fields) - NOT_FROM_ENVIRONMENT))

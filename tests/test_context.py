@@ -69,7 +69,7 @@ def test_inbound_ids_are_taken_only_when_well_formed(candidate: str) -> None:
 
 
 def test_newlines_and_other_types_are_no_ids() -> None:
-    """A trailing newline, and what is no text, is replaced."""
+    """A trailing newline is replaced, and so are values other than text."""
     assert accepted_request_id("abc\n") != "abc\n"
     assert REQUEST_ID.fullmatch(accepted_request_id(17))
 
@@ -100,7 +100,7 @@ def test_as_a_decorator_and_asynchronously() -> None:
 
 
 def test_attribute_values_that_are_no_plain_values_are_named_by_type() -> None:
-    """An attribute that is no text, number or truth value is never called or kept: its type stands for it."""
+    """An attribute that is not text, a number or a bool is never called or kept: its type replaces it."""
 
     class Hostile:
         def __str__(self) -> str:

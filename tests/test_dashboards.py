@@ -378,7 +378,7 @@ def test_figures_over_the_whole_range_are_instant() -> None:
 
 @pytest.mark.parametrize("label", ["job", "instance"])
 def test_target_job_and_instance_rules(label: str) -> None:
-    """Every selector is filtered by job and instance; rules and alerts speak for all replicas and say so in `.lint`."""
+    """Every selector is filtered by job and instance; rules and alerts cover all replicas, as `.lint` declares."""
     for dashboard, panel, expr in _panel_targets():
         for selector in selectors(substituted(expr, variables=AS_WRITTEN)):
             matchers = {(matcher.name, str(matcher.op), matcher.value) for matcher in selector.matchers.matchers}
@@ -457,7 +457,7 @@ def _is_label_replace(node: Any) -> bool:
 
 
 def test_every_family_is_on_a_dashboard() -> None:
-    """Nothing is measured that nobody can see."""
+    """Every metric is shown somewhere."""
     shown = {selector.name for target in TARGETS for selector in selectors(substituted(target.expr))}
     missing = {
         metric.name for metric in METRICS if not {metric.name, f"{metric.name}_bucket", f"{metric.name}_count"} & shown

@@ -161,7 +161,7 @@ def test_plain_function_that_returns_generators_is_followed(seen: Captured[Invoc
 
 
 def test_other_results_are_the_same_object() -> None:
-    """What is no coroutine and no generator comes back as the same object."""
+    """Results other than coroutines and generators come back as the same object."""
     thing = object()
     assert observe_agent("same")(lambda: thing)() is thing
 
@@ -179,7 +179,7 @@ def test_decorating_what_is_not_callable() -> None:
 
 
 def test_exceptions_are_the_same_object(seen: Captured[Invocation]) -> None:
-    """The user's exception arrives as it was raised, also one that is no Exception."""
+    """The user's exception arrives as it was raised, also a BaseException."""
     for error, status in ((ValueError("no"), Status.ERROR), (KeyboardInterrupt(), Status.CANCELLED)):
 
         def fail(error: BaseException = error) -> None:
@@ -253,7 +253,7 @@ def test_a_generator_is_timed_from_first_step_to_its_end(seen: Captured[Invocati
 
 
 def test_a_generator_never_iterated_records_nothing(seen: Captured[Invocation], recorder: Recorder) -> None:
-    """A generator that nobody begins leaves no record and no active run."""
+    """A generator that is never started leaves no record and no active run."""
     generator(3)
     async_generator(3)
     gc.collect()
@@ -389,7 +389,7 @@ def test_an_async_generator_without_an_event_loop_is_abandoned_when_it_goes(seen
 
 
 def test_a_coroutine_never_awaited_after_a_plain_call_is_abandoned(seen: Captured[Invocation]) -> None:
-    """What a plain function only began, and nobody went on with, ends as abandoned."""
+    """An unfinished result of a plain function that is never continued ends as abandoned."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # "never awaited" is what this is about
         lazy = observe_agent("lazy")(lambda: coroutine.__wrapped__("x"))()  # type: ignore[attr-defined]

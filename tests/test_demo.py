@@ -230,7 +230,7 @@ def test_serve_goes_on_until_ctrl_c(tmp_path: Path) -> None:
 
 
 def test_the_closing_report_without_a_refusal(tmp_path: Path) -> None:
-    """Where nothing was refused the last three records are shown; a failure that the user can mend comes first."""
+    """Where nothing was refused the last three records are shown; a failure that the user can fix comes first."""
     with fresh_recorder(audit_log=tmp_path / "audit.jsonl") as recorder:
         for number in range(4):
             recorder.record_audit_event(f"event.{number}")
@@ -265,7 +265,7 @@ def test_wrong_usage_exits_2(arguments: list[str], reason: str, monkeypatch: pyt
 
 
 def test_without_langgraph_the_decorators_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where LangGraph is not installed the demo says so and goes on without it."""
+    """Without LangGraph the demo reports that and continues."""
     monkeypatch.setitem(sys.modules, "langgraph", None)
     service = choose()
     assert service.handle is decorated_service().handle

@@ -341,7 +341,7 @@ def test_a_service_is_judged_by_its_own_answers(recorder: Recorder) -> None:
 
 
 def test_a_url_that_is_none() -> None:
-    """A URL that is no URL is refused, not diagnosed."""
+    """An invalid URL is refused, not diagnosed."""
     with pytest.raises(ConfigurationError):
         diagnose(metrics_url="nonsense", environ={})
 

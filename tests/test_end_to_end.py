@@ -360,7 +360,7 @@ def test_a_window_reaches_back_beyond_the_process(healthy: Stage, recovery: Stag
 
 
 def test_a_healthy_service_fires_no_alert_of_its_signals(healthy: Stage) -> None:
-    """Ordinary failures of an ordinary service wake nobody up."""
+    """Ordinary failures of an ordinary service page no one."""
     signals = {name for pair in CRITICAL.items() for name in pair}
     assert [delivery.name for delivery in healthy.delivered if delivery.name in signals] == []
 
@@ -370,7 +370,9 @@ def test_a_healthy_service_fires_no_alert_of_its_signals(healthy: Stage) -> None
     [
         "TaskpilotAgentSilent",
         "TaskpilotCriticalPolicyViolation",
+        "TaskpilotExporterErrors",
         "TaskpilotGuardrailBypassed",
+        "TaskpilotInternalErrors",
         "TaskpilotLabelOverflow",
         "TaskpilotRecordsDropped",
         "TaskpilotTokenLimitViolations",
@@ -381,8 +383,16 @@ def test_single_events_are_told(healthy: Stage, name: str) -> None:
     delivery = healthy.stack.webhook.wait_for(name, "firing")
     assert delivery.labels["job"] == JOB
     assert delivery.receiver == {"critical": "on-call", "warning": "team"}[delivery.labels["severity"]]
-    if name == "TaskpilotAgentSilent":
-        assert delivery.labels["agent"] == SILENT_AGENT
+    for label, value in NOT_SILENCED.get(name, {}).items():
+        assert delivery.labels[label] == value
+
+
+NOT_SILENCED = {
+    "TaskpilotAgentSilent": {"agent": SILENT_AGENT},
+    "TaskpilotExporterErrors": {"exporter": "exporter_2"},
+    "TaskpilotInternalErrors": {"where": "usage"},
+}
+"""What is delivered. The exporter that loses records, and the guardrail that fails, silence theirs."""
 
 
 def test_an_outage_reaches_the_engineer_on_call(outage: Outage) -> None:
@@ -432,7 +442,7 @@ def test_links_of_what_was_delivered_lead_somewhere(outage: Outage) -> None:
 
 @pytest.mark.parametrize(("critical", "lesser"), CRITICAL.items())
 def test_the_critical_alert_silences_the_lesser_one(outage: Outage, critical: str, lesser: str) -> None:
-    """The warning of the same condition is active, held back by the critical alert, and was delivered to nobody."""
+    """The warning of the same condition is active, held back by the critical alert, and was not delivered."""
     stack = outage.stage.stack
     firing = {alert["fingerprint"] for alert in outage.alerts if alert["labels"]["alertname"] == critical}
     (held_back,) = (alert for alert in outage.alerts if alert["labels"]["alertname"] == lesser)
@@ -444,7 +454,7 @@ def test_the_critical_alert_silences_the_lesser_one(outage: Outage, critical: st
 
 @pytest.mark.parametrize("critical", CRITICAL)
 def test_alerts_resolve_after_recovery(recovery: Stage, critical: str) -> None:
-    """Once requests succeed again, whoever was called is told so, and nothing of it stays active."""
+    """Once requests succeed again, the receivers of the alert are notified, and no alert stays active."""
     assert critical in {delivery.name for delivery in recovery.delivered if delivery.status == "resolved"}
     assert recovery.query(f'ALERTS{{alertname="{critical}"}}') == []
     assert alerts(recovery.stack, critical) == []

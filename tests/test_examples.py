@@ -23,7 +23,7 @@ def test_example(path: Path, tmp_path: Path) -> None:
     if path.name == "example.py" and find_spec(path.parent.name) is None:
         pytest.skip(f"{path.parent.name}, the framework of this integration, is not installed")
     environ = {name: value for name, value in os.environ.items() if name not in KEYS}
-    # Nothing answers there: whoever asks the network fails instead of passing by luck.
+    # Nothing answers there: an example that uses the network fails instead of passing by luck.
     offline = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(
         [sys.executable, "-W", "error", str(path)],

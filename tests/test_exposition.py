@@ -99,7 +99,7 @@ def test_openmetrics_is_negotiated_and_carries_exemplars(registry: CollectorRegi
 
 
 def test_our_created_series_are_left_out_and_the_users_are_not(registry: CollectorRegistry) -> None:
-    """`_created` series of this library are not exposed; those of the application's own counters are."""
+    """`_created` series of this library are not exposed; those of the application are."""
     Counter("orders_total", "Orders.", registry=registry)
     with start_metrics_server(0, registry=registry) as server:
         _, _, body = fetch(server.url)

@@ -132,7 +132,7 @@ def test_arguments_that_contradict_each_other_are_refused() -> None:
 
 
 def test_a_prometheus_server() -> None:
-    """With `prometheus` the server is asked; without the rules, the error says so."""
+    """With `prometheus` the server is asked; without the rules, the error names them."""
     with prometheus_server() as url, pytest.raises(RulesNotLoadedError):
         golden_signals("1h", prometheus=url)
     with answering(lambda _: (500, "text/plain", b"broken")) as url, pytest.raises(SourceError, match="broken"):

@@ -176,7 +176,7 @@ def test_an_exposition_without_our_metrics_is_no_evidence() -> None:
 
 @pytest.mark.parametrize("text", ["<html>login</html>", "workflow_runs_total{workflow= 1", "workflow_runs_total x"])
 def test_what_is_no_exposition_is_an_error(text: str) -> None:
-    """A page that is no exposition is a SourceError, not an empty result."""
+    """A page that is not an exposition is a SourceError, not an empty result."""
     with pytest.raises(SourceError, match="not an exposition"):
         signals_from_exposition(text)
 
@@ -214,7 +214,7 @@ def test_a_restart_between_two_scrapes_counts_what_is_new() -> None:
 
 
 def test_a_series_that_vanished_means_a_restart() -> None:
-    """A workflow that is no longer there was lost by a restart, so that everything else counts anew."""
+    """A workflow that is no longer there was lost by a restart, so that everything else counts again."""
     before = scraped(filled(task("old", Status.SUCCESS, 1, Decimal(0), 0), RUN))
     after = scraped(filled(RUN))
     assert evidence_from_exposition(increase(before, after)).tasks.succeeded == 1

@@ -90,7 +90,7 @@ def test_the_five_formulas() -> None:
 
 
 def test_runs_without_a_success_have_no_cost_per_success() -> None:
-    """Where no run succeeded the success rate is a real 0, and the cost per success None; a note says so."""
+    """Where no run succeeded the success rate is a real 0, and the cost per success None; a note explains it."""
     result = signals(ran(error=3, cost=1.5), OverallEvidence(llm_calls=3))
     assert result.success_rate == 0.0
     assert result.cost_per_successful_task_usd is None
@@ -241,7 +241,7 @@ def test_no_evidence_of_any_shape_gives_nonsense(
 
 
 def test_the_latest_verdict_counts() -> None:
-    """A revision moves a rating to its new side; one whose first verdict lies before the window rates nothing anew."""
+    """A revision moves a rating to its new side; one whose first verdict lies before the window counts no rating."""
     assert (Verdicts(10, 5, 1, 3).correct, Verdicts(10, 5, 1, 3).incorrect) == (8, 7)
     assert (Verdicts(0, 0, 2, 0).correct, Verdicts(0, 0, 2, 0).incorrect) == (0, 0)
     assert (Verdicts(1, 1, 2, 0).correct, Verdicts(1, 1, 0, 2).correct) == (2, 0)

@@ -181,7 +181,7 @@ def test_several_services_are_not_added_up(server: str) -> None:
 
 
 def test_an_answer_says_how_much_history_it_rests_on(server: str) -> None:
-    """Three hours of samples cover an hour and not a week: `history_s` says so, and a note."""
+    """Three hours of samples cover an hour and not a week: `history_s` and a note report it."""
     hour = signals_from_prometheus(server, "1h", job="agents")
     assert hour.history_s == pytest.approx(3_600, rel=0.05)
     assert not any("minutes that were asked for" in note for note in hour.notes)
@@ -231,7 +231,7 @@ def test_unknown_names_are_no_data(server: str) -> None:
 
 
 def test_without_the_rules_the_error_says_what_to_load() -> None:
-    """A server that has no rules of ours is a RulesNotLoadedError that says how to load them."""
+    """A server without the library's rules is a RulesNotLoadedError that says how to load them."""
     with prometheus_server() as url, pytest.raises(RulesNotLoadedError, match="export-assets"):
         signals_from_prometheus(url, "1h")
 

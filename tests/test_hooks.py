@@ -112,7 +112,7 @@ def test_an_exporter_with_coroutine_methods_is_awaited() -> None:
 
 
 def test_a_coroutine_that_fails_is_counted_as_lost() -> None:
-    """An exporter whose coroutine raises has written nothing, and the accounts say so."""
+    """An exporter whose coroutine raises has written nothing, and the counters report that."""
 
     class Failing:
         async def export(self, batch: Sequence[Record], /) -> None:

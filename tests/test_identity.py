@@ -1,4 +1,4 @@
-"""Whose work it is: request, tenant and parent are those of the call, whoever takes the steps, wherever."""
+"""Whose work it is: request, tenant and parent are those of the call, wherever its steps run."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_lazy_work_belongs_to_the_request_that_called_it(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lazy_work_called_outside_of_a_request_is_a_request_of_its_own(seen: Sequence[Invocation], kind: str) -> None:
-    """The request of whoever reads it does not take it over."""
+    """A stream keeps its request when a reader has another one."""
     call, read = KINDS[kind]
     work = call()
     with request_context(request_id="reader", tenant_id="other"):
@@ -255,7 +255,7 @@ def _django_async() -> Any:
 
 
 def test_a_finished_response_ends_its_run_at_once(seen: Sequence[Invocation]) -> None:
-    """A response with a whole body is no stream."""
+    """A response with a whole body is not a stream."""
     with Flask(__name__).app_context():
         route = observe_workflow("whole")(_whole)
         assert route().get_data(as_text=True) == "whole"
@@ -316,7 +316,7 @@ def test_a_client_that_leaves_abandons_the_task(seen: Sequence[Invocation]) -> N
 
 
 def test_a_lookalike_is_left_alone(seen: Sequence[Invocation]) -> None:
-    """An object that answers every attribute, and one with a body that is no iterator, are results like others."""
+    """An object that answers every attribute, and one whose body is not an iterator, are results like others."""
     from unittest.mock import MagicMock
 
     for result in (MagicMock(), type("Odd", (), {"is_streamed": True})()):

@@ -1,4 +1,4 @@
-"""Ctrl-C, and whatever else a signal's handler raises, in the midst of the library's own work."""
+"""Ctrl-C, and other exceptions of a signal handler, in the middle of work of the library."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def counted(recorder: Recorder, name: str) -> float:
 def test_a_read_that_is_interrupted_loses_nothing(
     press: Callable[[CodeType, int], None], code: CodeType, lines: int
 ) -> None:
-    """Ctrl-C in a drain goes on to whoever reads, and each record reaches each exporter once all the same."""
+    """Ctrl-C in a drain is raised to the reader, and each record reaches each exporter once all the same."""
     kept = Keeping()
     with fresh_recorder(exporters=[kept]) as recorder:
         agent()
@@ -227,7 +227,7 @@ def test_ctrl_c_in_one_exporter_keeps_nothing_from_the_others() -> None:
         pipeline = recorder.pipeline
         pipeline.add("first", first)
         pipeline.add("second", second)
-        pipeline.high_water, pipeline._drainer = 1_000, threading.current_thread()  # nobody else drains
+        pipeline.high_water, pipeline._drainer = 1_000, threading.current_thread()  # no other thread drains
         agent()
         with pytest.raises(KeyboardInterrupt):
             recorder.drain()

@@ -143,7 +143,7 @@ CASES = [
     (named("ContextOverflowError", openai.OpenAIError), "context_length"),
     (named("LengthFinishReasonError"), "context_length"),
     (OutputParserException("quota exceeded, says the model"), "other"),
-    (ValueError("timeout while talking to nobody"), "other"),
+    (ValueError("timeout while talking to a colleague"), "other"),
     (KeyError("rate_limit"), "other"),
     (FileNotFoundError("x"), "other"),
     (ModuleNotFoundError("x"), "other"),
@@ -172,7 +172,7 @@ class HostileError(Exception):
 
 
 class StrangeTimeoutError(HostileError):
-    """The same, with a name that would tell."""
+    """A subclass with a name that would identify it."""
 
 
 def test_a_hostile_exception_is_other() -> None:
@@ -182,7 +182,7 @@ def test_a_hostile_exception_is_other() -> None:
 
 
 def test_strange_attributes_say_nothing() -> None:
-    """Statuses that are none, codes that are no text and bodies that are no mapping are passed over."""
+    """Invalid statuses, codes other than text and bodies other than mappings are ignored."""
     assert error_category(named("RateLimitError", status_code=True, code=[], body="x", response=3)) == "rate_limit"
     assert error_category(named("X", status_code=99, status=7_000)) == "other"
     assert error_category(named("X", status_code=200)) == "other"

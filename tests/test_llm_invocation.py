@@ -87,7 +87,7 @@ def test_a_stated_cost_wins(seen: Captured[Invocation]) -> None:
 def test_what_is_no_amount_is_counted_and_not_taken(
     seen: Captured[Invocation], recorder: Recorder, amount: Any
 ) -> None:
-    """A cost that is no amount is refused without an exception; the table's stands."""
+    """An invalid cost is ignored without an exception; the table's is kept."""
     with track_llm(model="gpt-4o") as call:
         call.record_usage(input_tokens=150, output_tokens=50)
         call.set_cost(amount)
@@ -248,7 +248,7 @@ def test_a_call_after_the_fact(seen: Captured[Invocation], recorder: Recorder) -
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
 def test_a_duration_that_is_none_loses_no_call(seen: Captured[Invocation], seconds: float) -> None:
-    """A call whose duration is no duration is recorded, with none."""
+    """A call with an invalid duration is recorded without one."""
     record_llm_call(model="gpt-4o", status="error", duration_seconds=seconds)
     assert seen[0].status is Status.ERROR
     assert seen[0].duration_s < 1
@@ -293,7 +293,7 @@ def test_a_repeated_answer_out_of_a_frameworks_cache(seen: Captured[Invocation])
 
 
 def test_usage_that_does_not_tell_the_cost(seen: Captured[Invocation]) -> None:
-    """A call that is left unpriced keeps its tokens and counts as unpriced; after the end nobody can say so."""
+    """A call that is left unpriced keeps its tokens and counts as unpriced; after the end it cannot be changed."""
     with track_llm(model="gpt-4o") as call:
         call.record_usage(input_tokens=150, output_tokens=50)
         call.leave_unpriced()

@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,16 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_new_integration_passes_its_tests_and_its_example_runs(root: Path) -> None:
-    """Tests and example of a folder that was just made end well, and its package is listed for the wheel."""
+    """Tests and example of a new folder end well, and `pyproject.toml` names its package, extra and types."""
     made = make("somework", root)
     assert all(path.exists() for path in made)
-    assert '"integrations/somework/taskpilot_obs_somework"' in (root / "pyproject.toml").read_text()
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    assert (
+        "integrations/somework/taskpilot_obs_somework"
+        in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    )
+    assert project["project"]["optional-dependencies"]["somework"] == ["somework"]
+    assert "integrations/somework" in project["tool"]["mypy"]["mypy_path"]
     folder = root / "integrations" / "somework"
     paths = os.pathsep.join([str(folder), str(ROOT / "tests"), str(ROOT)])
     env = {**os.environ, "PYTHONPATH": paths}

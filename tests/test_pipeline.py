@@ -53,7 +53,7 @@ class Item:
 
 
 class Listing:
-    """Keeps what it gets; may be told to fail, to wait, or to write only a part."""
+    """Keeps what it gets; may be set to fail, to wait, or to write only a part."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -134,7 +134,7 @@ def test_the_drainer_polls_by_itself() -> None:
 
 
 def test_a_record_that_cannot_be_frozen_costs_only_itself(caplog: pytest.LogCaptureFixture) -> None:
-    """A failure of ours is counted once an event, logged once, and the other records are exported."""
+    """A failure of the library is counted once per event, logged once, and the other records are exported."""
     memory = Listing()
     pipeline, counters = make({"memory": memory})
     for number in range(10):
@@ -252,7 +252,7 @@ def test_blocking_makes_the_caller_wait_and_loses_nothing() -> None:
 
 
 def test_callers_help_at_the_high_water_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the drainer sleeps, a full queue is worked off by whoever adds to it; nothing is dropped."""
+    """While the drainer sleeps, callers that add to a full queue drain it; nothing is dropped."""
     monkeypatch.setattr("taskpilot_obs._pipeline.pipeline.POLL_S", 3_600.0)
     memory = Listing()
     pipeline, counters = make({"memory": memory}, capacity=64)
@@ -265,7 +265,7 @@ def test_callers_help_at_the_high_water_mark(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_past_twice_the_capacity_records_are_dropped_and_counted() -> None:
-    """While nobody can drain, the queue stays bounded and every lost record is counted for each exporter."""
+    """While no thread can drain, the queue stays bounded and every lost record is counted for each exporter."""
     memory, other = Listing(), Listing()
     pipeline, counters = make({"memory": memory}, [("other", other, {})], capacity=64)
     pipeline.put(Item())
@@ -561,7 +561,7 @@ def test_where_no_thread_may_be_started_the_caller_writes(monkeypatch: pytest.Mo
 
 
 def test_a_hanging_exporter_does_not_keep_the_process(tmp_path: Path) -> None:
-    """A process with an exporter that never returns ends within its exit timeout, without a word on stderr."""
+    """A process with an exporter that never returns ends within its exit timeout, with an empty stderr."""
     begun = time.monotonic()
     done = run_script("""
         import time

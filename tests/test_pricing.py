@@ -87,7 +87,7 @@ def test_models_are_found_under_all_their_names(
 UNPRICED = [
     ("openai", None, None),
     ("openai", "no-such-model", None),
-    ("openai", "gpt-4o", "no-such-model"),  # a router answered with something that nobody knows
+    ("openai", "gpt-4o", "no-such-model"),  # a router answered with an unknown model
     ("openai", "gpt-4", "gpt-4-turbo-of-acme"),
     ("azure", "my-deployment", None),
     ("ollama", "gpt-4o", None),
@@ -137,7 +137,7 @@ def test_some_models_are_cheaper_at_night() -> None:
 
 
 def test_service_tiers() -> None:
-    """Flex costs half, priority twice; standard tiers and names that nobody knows cost the standard price."""
+    """Flex costs half, priority twice; standard tiers and unknown names cost the standard price."""
     costs = {
         tier: price("openai", "gpt-5", tier=tier).cost for tier in (None, "default", "flex", "PRIORITY", "batch", "?")
     }
@@ -297,7 +297,7 @@ def test_own_prices_know_details() -> None:
 
 
 def test_the_same_price_twice_is_refused() -> None:
-    """Two prices for one model, provider and day: nobody could say which holds."""
+    """Two prices for one model, provider and day are ambiguous."""
     with pytest.raises(ConfigurationError, match=r"two own prices for model 'GPT-4o'.*'openai'.*leave one"):
         PriceTable(own_prices=[own("gpt-4o", 1, provider="openai"), own("GPT-4o", 2, provider="openai")])
 
@@ -412,7 +412,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCa
 
 
 def test_threads_get_the_same_price() -> None:
-    """Many threads that ask at once for models nobody has asked for yet all get the right answer."""
+    """Many threads that ask at once for models not yet looked up all get the right answer."""
     table = PriceTable()
     found: list[Price] = []
 
@@ -478,7 +478,7 @@ def run(script: str) -> str:
 
 
 def test_the_table_is_loaded_late_and_by_one_helper() -> None:
-    """Importing loads no prices; `warm_up` starts one daemon thread however often it is called; `ready` says so."""
+    """Importing loads no prices; `warm_up` starts one daemon thread in any number of calls; `ready` reports it."""
     output = run(
         """
         import sys, threading, time

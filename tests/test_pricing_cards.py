@@ -225,7 +225,7 @@ def test_a_side_without_a_price_need_not_be_known() -> None:
 
 
 def test_contradictory_details_are_cut_down() -> None:
-    """A usage that nobody cleaned is priced as the readers would have read it."""
+    """A usage that was not cleaned is priced as the readers would have read it."""
     assert Card(GPT_4O).cost(Usage(100, 0, 400), 0) == Card(GPT_4O).cost(Usage(100, 0, 100), 0)
 
 
@@ -243,7 +243,7 @@ def test_nothing_costs_a_plain_zero() -> None:
 
 
 def test_the_callers_decimal_context_changes_nothing() -> None:
-    """Precision and traps of the caller's context do not reach the price."""
+    """Precision and traps of the decimal context do not affect the price."""
     with localcontext():
         getcontext().prec = 2
         getcontext().traps[Inexact] = True
@@ -260,7 +260,7 @@ def test_a_million_calls_add_up_exactly() -> None:
 
 
 def test_overlaps_are_as_small_as_they_can_be() -> None:
-    """Where nobody says what of the audio was cached, none was, unless the details would not fit."""
+    """Audio that is not stated as cached counts as uncached, unless the details would not fit."""
     roomy = counts_by_kind(Usage(100, 0, 40, input_audio_tokens=40))
     tight = counts_by_kind(Usage(100, 0, 80, input_audio_tokens=40, input_image_tokens=10))
     assert (roomy["cache_audio_read_tokens"], roomy["cache_image_read_tokens"]) == (0, 0)
@@ -270,7 +270,7 @@ def test_overlaps_are_as_small_as_they_can_be() -> None:
 
 
 def test_details_that_cannot_be_told_apart_leave_the_cost_unknown() -> None:
-    """Audio, reads and writes that together exceed the input overlap in a way that nobody states: no figure then."""
+    """Audio, reads and writes that together exceed the input overlap in an unstated way: there is no figure then."""
     rates = [Rate(kind, Decimal(1)) for kind in ("input_tokens", "output_tokens", "cache_read_tokens")]
     rates += [
         Rate(kind, Decimal(1)) for kind in ("cache_write_tokens", "input_audio_tokens", "cache_audio_read_tokens")

@@ -31,7 +31,7 @@ from taskpilot_obs.providers.names import canonical, infer_provider, split_model
     ],
 )
 def test_canonical_names(given: str, expected: str) -> None:
-    """LangChain's, the SDKs' and OpenTelemetry's spellings come to one; a name that nobody knows stays."""
+    """LangChain's, the SDKs' and OpenTelemetry's spellings come to one; an unknown name is kept."""
     assert canonical(given) == expected
     assert canonical(canonical(given)) == expected
 

@@ -172,7 +172,7 @@ def _mocked() -> MagicMock:
 
 
 def test_a_mock_names_no_provider() -> None:
-    """A `MagicMock` answers every question; its answers are no provider, no model and no usage."""
+    """A `MagicMock` answers every question; its answers are not taken for provider, model or usage."""
     with capture_invocations() as seen:
         observe_llm(MagicMock(return_value=MagicMock()))()
         observe_llm(_mocked)()
@@ -257,7 +257,7 @@ def test_a_namespace_that_prometheus_refuses_is_refused(namespace: str) -> None:
 
 
 def test_a_clash_of_names_says_what_to_do() -> None:
-    """A metric of the application's with one of our names is an error at `configure()`, which a namespace solves."""
+    """A metric of the application with one of our names is an error at `configure()`, which a namespace solves."""
     registry = CollectorRegistry()
     Counter("llm_requests", "Mine.", registry=registry)
     with pytest.raises(ConfigurationError, match="namespace="), fresh_recorder(registry=registry):

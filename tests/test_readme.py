@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 RUN = (
+    *("coding-agents", "troubleshooting"),
     *("content", "embeddings", "extending", "fastapi", "frameworks", "quickstart", "statuses", "testing", "threads"),
     *("tokens-and-cost", "tracing"),
 )

@@ -100,7 +100,7 @@ def test_start_refuses_what_it_cannot_begin(recorder: Recorder) -> None:
 
 
 def test_a_run_that_is_never_ended_does_not_leak(recorder: Recorder, seen: Captured[Invocation]) -> None:
-    """Runs that nobody ends are closed as abandoned when they are forgotten; the gauges settle."""
+    """Runs that are never ended are closed as abandoned when they are forgotten; the gauges settle."""
     for _ in range(1000):
         recorder.start("invoke_agent", "forgotten")
     gc.collect()
@@ -169,7 +169,7 @@ def test_a_context_manager_left_elsewhere_is_harmless(
 
 
 def test_one_block_in_many_tasks_and_threads(seen: Captured[Invocation]) -> None:
-    """A block that several tasks or threads share ends the run of whoever leaves it, and leaves none current."""
+    """A block that several tasks or threads share ends the run of the one that leaves it, and leaves none current."""
     block = track_agent("shared")
 
     async def stay(seconds: float) -> ActiveInvocation:
@@ -583,7 +583,7 @@ def test_places_with_names_made_at_run_time_are_not_kept(recorder: Recorder) -> 
 
 
 def test_point_events_are_bounded_like_runs(recorder: Recorder) -> None:
-    """While nobody can drain, events past twice the capacity are dropped and counted to the unit."""
+    """While no thread can drain, events past twice the capacity are dropped and counted to the unit."""
     with fresh_recorder(queue_capacity=64) as small, capture_records(AuditEvent, small) as events:
         with small.pipeline._lock:
             for _ in range(1_000):
@@ -651,7 +651,7 @@ def test_a_run_whose_start_was_dropped_knows_what_its_calls_took() -> None:
 
 
 def test_runs_past_twice_the_capacity_are_dropped_whole(recorder: Recorder) -> None:
-    """While nobody can drain, a run is recorded whole or not at all, and each record that is lost is counted."""
+    """While no thread can drain, a run is recorded whole or not at all, and each record that is lost is counted."""
     with (
         fresh_recorder(queue_capacity=64) as small,
         capture_records(Started, small) as begun,

@@ -269,7 +269,7 @@ def grouping(query: str) -> set[str]:
 
 
 def check_names(query: str, recorded: set[str]) -> None:
-    """Fails when a query names a series or a label that nobody writes."""
+    """Fails when a query names a series or a label that is never written."""
     known = families()
     labels = set(TARGET_LABELS | RULE_LABELS)
     for selector in selectors(query):
@@ -403,6 +403,7 @@ def test_rendering_is_deterministic() -> None:
     assert render(Settings()) == render(Settings.model_validate(Settings().model_dump()))
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_alert_does_what_its_cases_say(folder: str, verdicts: dict[str, subprocess.Popen[str]]) -> None:
     """`promtool test rules`: alerts fire, stay silent, resolve, survive resets, and say exactly what was expected."""

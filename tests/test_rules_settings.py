@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import yaml
 from _servers import require_binary
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+from taskpilot_obs.exporters.prometheus.families import families_of
 from taskpilot_obs.rules.folders import differing, render, write
 from taskpilot_obs.rules.promql import seconds, slices
 from taskpilot_obs.rules.settings import Settings, load_settings
-from taskpilot_obs.semconv import WORKFLOW_BUCKETS
+from taskpilot_obs.semconv import START_TIME, WORKFLOW_BUCKETS
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,7 @@ from taskpilot_obs.semconv import WORKFLOW_BUCKETS
         ({"selector": "namespace=prod"}, "must be label matchers"),
         ({"safety": {"token_policies": ["a b"]}}, "letters, digits"),
         ({"dashboard_base_url": "grafana/"}, "must begin with http"),
+        ({"namespace": "acme-"}, "should match pattern"),
         ({"colour": "red"}, "Extra inputs"),
     ],
 )
@@ -209,3 +213,103 @@ def test_the_rendered_text_is_yaml_and_means_what_was_written(changed: Settings)
                 assert rule["expr"].strip()
                 if name.endswith("alerts.yml"):
                     assert rule["annotations"]["runbook_url"].startswith(changed.runbook_base_url)
+
+
+def _annotations(rendered: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Annotations of every alert, by its name."""
+    groups = [group for text in rendered.values() for group in yaml.safe_load(text)["groups"]]
+    return {rule["alert"]: rule["annotations"] for group in groups for rule in group["rules"] if "alert" in rule}
+
+
+def _raw_names(rendered: dict[str, str]) -> set[str]:
+    """Every series that the rules read and do not record themselves."""
+    groups = [group for text in rendered.values() for group in yaml.safe_load(text)["groups"]]
+    text = "\n".join(re.sub(r'"[^"]*"', '""', rule["expr"]) for group in groups for rule in group["rules"])
+    return set(re.findall(r"(?<![\w:])([a-z]\w*)(?=[{\[])", text))
+
+
+def test_a_namespace_stands_before_every_family_and_nothing_else() -> None:
+    """With `namespace: acme` the rules read what `configure(namespace="acme")` exposes, and record the same names."""
+    plain, prefixed = render(Settings()), render(Settings(namespace="acme"))
+    foreign = {name for name in _raw_names(plain) if name == "up" or name.startswith(("prometheus_", "alertmanager_"))}
+    ours = _raw_names(plain) - foreign
+    assert {"workflow_runs_total", "taskpilot_obs_start_time_seconds", "llm_cost_usd_total"} <= ours
+    assert _raw_names(prefixed) == foreign | {f"acme_{name}" for name in ours}
+    records = [re.findall(r"record: (\S+)", "".join(each.values())) for each in (plain, prefixed)]
+    assert records[0] == records[1]
+
+
+def test_the_names_are_those_that_a_namespace_exposes() -> None:
+    """A family of an exporter with a namespace has the very name that the rules of that namespace select."""
+    registry = CollectorRegistry()
+    families_of(registry, "acme")
+    exposed = {family.name for family in registry.collect()}
+    scope = Settings(namespace="acme").scope
+    assert scope.select(START_TIME.name) in exposed
+    assert scope.select("up") == "up"
+
+
+def test_alerts_name_the_labels_that_are_kept() -> None:
+    """With `keep_labels: [job, tenant]` every summary and description names the tenant, wherever an alert has one."""
+    known = _annotations(render(Settings(keep_labels=("job", "tenant"))))
+    named = "{{ with $labels.tenant }}, tenant {{ . }}{{ end }}"
+    for name, texts in known.items():
+        if name != "TaskpilotWatchdog":
+            assert named in texts["summary"], name
+            assert named in texts["description"], name
+
+
+def test_a_page_for_one_tenant_names_it(tmp_path: Path) -> None:
+    """In promtool: records that one tenant's service loses fire an alert whose summary ends with that tenant."""
+    write(Settings(keep_labels=("job", "tenant")), tmp_path)
+    target = 'job="shop",tenant="acme",instance="a"'
+    labels = {"job": "shop", "tenant": "acme", "exporter": "audit", "reason": "queue_full"}
+    named = {**labels, "severity": "critical", "signal": "records_dropped"}
+    (rule,) = [
+        rule
+        for group in yaml.safe_load((tmp_path / "telemetry" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+        for rule in group["rules"]
+        if rule["alert"] == "TaskpilotRecordsDropped"
+    ]
+    summary = "Exporter audit of shop, tenant acme lost 5 records in 15m (queue_full)"
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {
+                "series": f'taskpilot_obs_records_dropped_total{{{target},exporter="audit",reason="queue_full"}}',
+                "values": "0x20 5x10",
+            },
+            {"series": f"taskpilot_obs_start_time_seconds{{{target}}}", "values": "0x30"},
+        ],
+        "promql_expr_test": [
+            {
+                "expr": 'count by (tenant) (ALERTS{alertname="TaskpilotRecordsDropped"})',
+                "eval_time": "25m",
+                "exp_samples": [{"labels": '{tenant="acme"}', "value": 1}],
+            }
+        ],
+        "alert_rule_test": [
+            {
+                "eval_time": "25m",
+                "alertname": "TaskpilotRecordsDropped",
+                "exp_alerts": [
+                    {
+                        "exp_labels": named,
+                        "exp_annotations": {
+                            **rule["annotations"],
+                            "summary": summary,
+                            "description": "Exporter audit of shop, tenant acme did not get 5 records in the last"
+                            " 15m, reason queue_full. What it writes is incomplete by them.",
+                        },
+                    }
+                ],
+            }
+        ],
+    }
+    files = [str(tmp_path / "telemetry" / name) for name in ("recording.yml", "alerts.yml")]
+    (tmp_path / "tests.yml").write_text(
+        yaml.safe_dump({"rule_files": files, "evaluation_interval": "1m", "tests": [test]})
+    )
+    command = [require_binary("promtool"), "test", "rules", str(tmp_path / "tests.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

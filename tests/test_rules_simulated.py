@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from _scenarios import FAST, FAST_MINUTES, FINE, FINE_MINUTES, HOURS, HOURS_MINUTES, Fires, Scenario, ordinary
-from _simulator import ALWAYS, DAY, Episode, Outcome, simulate
+from _simulator import ALWAYS, DAY, HOUR, Episode, Fault, Kind, Outcome, Service, simulate
 
 pytestmark = pytest.mark.timeout(600)
 SAID_ALWAYS = "TaskpilotWatchdog"
@@ -49,6 +49,15 @@ def test_what_fires_within_minutes(scenario: Scenario) -> None:
 def test_what_fires_within_hours(hours: dict[str, Outcome], scenario: Scenario) -> None:
     """Over half a day, with a night in it, exactly the alerts of the scenario reach somebody, and none comes back."""
     _compare(scenario, hours[scenario.service.job])
+
+
+def test_a_total_outage_at_two_runs_an_hour_pages_within_65_minutes(tmp_path: Path) -> None:
+    """With a run every half an hour, the engineer is called at most 65 minutes after all runs began to fail, once."""
+    began = 2 * HOUR
+    service = Service("two", 2, even=True, failing=0.0, faults=(Fault(Kind.BUG, began, 2 * HOUR),))
+    outcome = simulate(tmp_path, [service], minutes=began + 70, evaluation_s=120)["two"]
+    ((_, start, _),) = outcome.pages
+    assert began < start <= began + 65
 
 
 def _compare(scenario: Scenario, outcome: Outcome) -> None:

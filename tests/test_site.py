@@ -47,7 +47,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    """A page that no menu leads to is found by nobody."""
+    """Every page is in the menu."""
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = re.findall(r"^ +- (\S+\.md)$", text, re.MULTILINE)
     assert sorted(set(listed) - {"changelog.md", "contributing.md"}) == PAGES
@@ -68,7 +68,7 @@ def test_every_public_name_is_documented(module: str) -> None:
 
 
 def documented(module: object, name: str) -> bool:
-    """Whether a name, and its methods if it is a class of ours, have docstrings."""
+    """Whether a name, and its methods if it is a class of the library, have docstrings."""
     found = getattr(module, name)
     if not (inspect.isclass(found) or inspect.isroutine(found)):
         return True  # a value: its comment stands in the source

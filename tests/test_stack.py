@@ -441,7 +441,7 @@ def test_saved_searches_name_fields_and_values_of_the_audit_log() -> None:
 
 
 def test_the_guide_names_only_attributes_and_fields_that_exist() -> None:
-    """docs/finding-things.md sends nobody after an attribute, a field or an event that is never written."""
+    """docs/finding-things.md names no attribute, field or event that is never written."""
     text = (ROOT / "docs" / "finding-things.md").read_text(encoding="utf-8")
     attributes = {value for name, value in vars(Attr).items() if name.isupper()}
     named = set(re.findall(r"\b((?:gen_ai|taskpilot)\.[a-z_.]+[a-z_])", text)) - {"taskpilot.attributes"}

@@ -258,7 +258,7 @@ def test_messages_come_redacted_when_capture_is_on(provider: TracerProvider, exp
 def test_what_is_no_failure_leaves_the_span_unset(
     traced: Recorder, exporter: InMemorySpanExporter, error: BaseException, status: Status
 ) -> None:
-    """A cancelled or abandoned run is no failed span; its status stands as an attribute."""
+    """The span of a cancelled or abandoned run is not failed; its status stands as an attribute."""
     run = traced.start("invoke_agent", "a")
     run.fail(error)
     span = by_name(exporter)["invoke_agent a"]
@@ -267,7 +267,7 @@ def test_what_is_no_failure_leaves_the_span_unset(
 
 
 def test_other_spans_nest_beneath(traced: Recorder, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
-    """A span of the application's own, made inside, is a child of ours, also in the steps of a generator."""
+    """A span that the application makes inside is a child of the run's span, also in the steps of a generator."""
     tracer = provider.get_tracer("app")
 
     @observe_agent("stream")
@@ -459,7 +459,7 @@ def test_what_a_response_says_stands_on_the_span(traced: Recorder, exporter: InM
 
 
 def test_a_cache_hit_on_a_span(traced: Recorder, exporter: InMemorySpanExporter) -> None:
-    """A call that the application's cache answered says so on its span, without tokens and cost."""
+    """A call that the application's cache answered reports it on its span, without tokens and cost."""
     with track_agent("a"), track_llm(model="gpt-4o") as call:
         call.record_usage(input_tokens=150, output_tokens=50)
         call.set_cached(True)
@@ -491,7 +491,7 @@ def test_an_event_loop_never_waits_for_the_price_table(
 def test_where_no_event_loop_runs_a_span_waits_for_its_cost(
     traced: Recorder, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch, imported: bool
 ) -> None:
-    """Outside of an event loop, also where nobody has imported asyncio, a span has its cost from the first call on."""
+    """Outside of an event loop, also if asyncio is not imported, a span has its cost from the first call on."""
     monkeypatch.setattr("taskpilot_obs.pricing.library.start_loading", lambda: None)
     monkeypatch.setattr("taskpilot_obs.pricing.library._state.library", None)
     with track_llm(model="gpt-4o") as call:

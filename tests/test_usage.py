@@ -317,9 +317,9 @@ NO_USAGE: dict[str, Any] = {
     "a rerank, which has no tokens to generate": {"data": [{"relevance_score": 0.7}], "usage": {"total_tokens": 57}},
     "a usage that says nothing": {"usage": {"prompt_tokens": None, "completion_tokens": None}},
     "an agent's messages, each booked when it came": {"messages": [{"usage_metadata": {"input_tokens": 1}}]},
-    "JSON that is no object": "[1, 2]",
+    "JSON that is not an object": "[1, 2]",
     "broken JSON": '{"usage": ',
-    "tokens that are no counts": {"tokens": [1, 2, 3]},
+    "tokens that are not counts": {"tokens": [1, 2, 3]},
 }
 
 

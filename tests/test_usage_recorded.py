@@ -160,7 +160,7 @@ def test_costs_at_the_time_of_the_call_differ_only_where_a_price_changed() -> No
 
 
 def test_no_usage_has_no_cost() -> None:
-    """An exchange without usage costs nobody knows what: never 0."""
+    """The cost of an exchange without usage is unknown, never 0."""
     table = PriceTable()
     for exchange in exchanges():
         if truth_of(exchange) is None and not excepted(exchange):

@@ -33,7 +33,7 @@ STREAMS: dict[str, tuple[list[Any], Usage | None]] = {
         [chunk(""), chunk("hi"), chunk(finish="stop", usage=None), chunk(usage=counts(10, 2))],
         Usage(10, 2),
     ),
-    "OpenAI: nobody asked for the usage": ([chunk("hi"), chunk(finish="stop")], None),
+    "OpenAI: the usage was not requested": ([chunk("hi"), chunk(finish="stop")], None),
     "DeepSeek: every chunk has the counts so far": (
         [chunk("a", usage=counts(10, 1)), chunk("b", usage=counts(10, 2)), chunk("c", usage=counts(10, 3))],
         Usage(10, 3),
@@ -173,7 +173,7 @@ STREAMS: dict[str, tuple[list[Any], Usage | None]] = {
         ],
         Usage(3, 2),
     ),
-    "an event stream that nobody decoded": (
+    "an event stream that was not decoded": (
         [
             "event: x",
             "data: " + json.dumps(chunk("hi")),

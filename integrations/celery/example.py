@@ -29,5 +29,5 @@ def summarise_later(text: str) -> str:
 
 if __name__ == "__main__":
     with request_context("req-1", tenant_id="acme"):
-        print(summarise_later.delay("a long text that nobody has time to read").get())
+        print(summarise_later.delay("a long text that takes hours to read").get())
     print("success rate:", golden_signals().success_rate)

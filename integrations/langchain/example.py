@@ -13,7 +13,7 @@ from taskpilot_obs.testing import capture_invocations
 
 
 class FakeModel(GenericFakeChatModel):
-    """Says what it is told to say. In your service: ChatAnthropic(model="claude-sonnet-4-5")."""
+    """Returns a fixed answer. In your service: ChatAnthropic(model="claude-sonnet-4-5")."""
 
     def _get_ls_params(self, *_: Any, **__: Any) -> LangSmithParams:
         return LangSmithParams(ls_provider="anthropic", ls_model_name="claude-sonnet-4-5")

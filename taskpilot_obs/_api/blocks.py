@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
+from taskpilot_obs._recording.context import stated_scope
 from taskpilot_obs._recording.invocation import ActiveInvocation, current_run, current_running
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.statuses import Expected
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.recorder import Recorder
 
 NO_STATEMENT: Mapping[str, int | None] = MappingProxyType({})
+Identity = tuple[str | None, str | None, str | None, str | None]
+NOT_STATED: Final[Identity] = (None, None, None, None)
+"""Request, tenant, user and session, where a block states none: those of the context count."""
 I_co = TypeVar("I_co", bound=ActiveInvocation, covariant=True)
 
 
@@ -28,18 +32,27 @@ class Tracked(Generic[I_co]):
     An exception of the block decides the run's status and is re-raised.
     """
 
-    __slots__ = ("_callsite", "_new", "_runs", "_stated")
+    __slots__ = ("_callsite", "_identity", "_new", "_runs", "_stated")
 
-    def __init__(self, new: type[I_co], callsite: Callsite, stated: Mapping[str, int | None] = NO_STATEMENT) -> None:
+    def __init__(
+        self,
+        new: type[I_co],
+        callsite: Callsite,
+        stated: Mapping[str, int | None] = NO_STATEMENT,
+        identity: Identity = NOT_STATED,
+    ) -> None:
         self._new = new
         self._callsite = callsite
         self._stated = stated
+        self._identity = identity
         self._runs: list[I_co] = []
         """Runs in progress. A block may be entered repeatedly: in a loop, recursively, in other threads and tasks."""
 
     def _begin(self) -> I_co:
         callsite, new = self._callsite, self._new
         run = new(callsite, current_run())
+        if self._identity is not NOT_STATED:
+            run.scope = stated_scope(*self._identity)
         if callsite.runtime.enabled:
             run.start_current()
         else:
@@ -145,21 +158,25 @@ def track_tool(
     return Tracked(ActiveInvocation, callsite.expecting(expected))
 
 
-def track_llm(
+def track_llm(  # noqa: PLR0913  what a call may state before it is made
     *,
     model: str | None = None,
     provider: str | None = None,
     operation: str = Operation.CHAT,
     input_tokens: int | None = None,
     max_output_tokens: int | None = None,
+    request_id: str | None = None,
+    tenant_id: str | None = None,
+    user_id: str | None = None,
+    session_id: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
 ) -> Tracked[LlmInvocation]:
     """Record a block of code as an LLM call; report its outcome on the run that it yields.
 
-    `record_response(response)` or `record_usage(input_tokens=…, output_tokens=…)`, `stream(events)`, `set_cached(…)`,
-    `set_cost(…)`, `first_token()`, `retry()`.
+    `record_response(response)` or `record_usage(input_tokens, output_tokens)`, `stream(events)`, `set_cached(…)`,
+    `set_cost(…)`, `first_token()`, `first_token_after(seconds)`, `retry()`.
 
     Args:
         model: the model asked for.
@@ -167,6 +184,10 @@ def track_llm(
         operation: `chat` or `embeddings`.
         input_tokens: how long the prompt is, for budgets that reserve before the call.
         max_output_tokens: the longest answer asked for, also for budgets; by default what the budget assumes.
+        request_id: the request that this call works for; that of the context when left out, as for the next three.
+        tenant_id: the customer.
+        user_id: the user.
+        session_id: the conversation.
         recorder: where to record; the default recorder when left out.
         attributes: for span and audit log.
         expected: as for `track_workflow`.
@@ -177,6 +198,8 @@ def track_llm(
     used = recorder or get_recorder()
     shared = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
     callsite = shared.expecting(expected)
-    if input_tokens is None and max_output_tokens is None:
-        return Tracked(LlmInvocation, callsite)
-    return Tracked(LlmInvocation, callsite, {"input_tokens": input_tokens, "max_output_tokens": max_output_tokens})
+    stated = NO_STATEMENT
+    if input_tokens is not None or max_output_tokens is not None:
+        stated = {"input_tokens": input_tokens, "max_output_tokens": max_output_tokens}
+    given = (request_id, tenant_id, user_id, session_id)
+    return Tracked(LlmInvocation, callsite, stated, NOT_STATED if given == NOT_STATED else given)

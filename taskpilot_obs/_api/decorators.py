@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
-from types import coroutine
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from taskpilot_obs._enforcement.enforcer import Enforcer
-from taskpilot_obs._enforcement.wrappers import CheckOptions, SettledOptions, Work, refuse_unfit, settle, with_checks
+from taskpilot_obs._api.wrapped_functions import RunFactory, decorate_with
+from taskpilot_obs._enforcement.wrappers import CheckOptions, SettledOptions, settle
 from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
-from taskpilot_obs._recording.content import Parameters
-from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
-from taskpilot_obs._recording.invocation import ActiveInvocation, current
+from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.model_argument import ModelArgument, model_argument
-from taskpilot_obs._recording.sdk_streams import follow_stream
 from taskpilot_obs._recording.statuses import Expected
-from taskpilot_obs._recording.unfinished import follow, is_unfinished
-from taskpilot_obs._support.wrapping import of_the_kind_of, wraps
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.providers.names import infer_provider
-from taskpilot_obs.records import SUCCESS, Operation
+from taskpilot_obs.records import Operation
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.recorder import Recorder
@@ -46,14 +39,6 @@ class Assigning(Protocol):
 
     def assigned(self, function: Callable[P, R]) -> Callable[P, R]:
         """Assign each call of the function."""
-
-
-class RunFactory(NamedTuple):
-    """Makes the runs of a function from its callsite and their kind."""
-
-    callsite: Callsite
-    new: Callable[[Any, ActiveInvocation | None], ActiveInvocation]
-    """`ActiveInvocation` or `LlmInvocation`."""
 
 
 @overload
@@ -224,7 +209,6 @@ def observe_llm(
         raise TypeError("a budget belongs to an agent or a workflow, or into configure(budgets=…)")
     if options.checks is not None and options.checks.count_tokens:
         raise TypeError("a limit of tokens counts the LLM calls beneath a run: attach it to a workflow or an agent")
-
     _require_mapping(attributes)
     shared = used.llm_callsite(model=model, provider=provider, operation=operation, attributes=attributes)
     callsite = shared.expecting(expected)
@@ -232,7 +216,7 @@ def observe_llm(
     def decorate(function: Any) -> Any:
         argument = model_argument(function) if model is None else None
         site = callsite if argument is None else _finding(callsite, argument, attributes)
-        return _decorate(function, used, RunFactory(copy(site), LlmInvocation), options)
+        return decorate_with(function, used, RunFactory(copy(site), LlmInvocation), options)
 
     return decorate if target is None else decorate(target)
 
@@ -267,7 +251,7 @@ def _observe(
             used.wiring.watch(_scoped(options.budget, operation, label))
         callsite = Callsite(used.runtime, operation, label, attributes or {}).expecting(expected)
         callsite.checks = options.checks
-        observed = _decorate(function, used, RunFactory(callsite, ActiveInvocation), options)
+        observed = decorate_with(function, used, RunFactory(callsite, ActiveInvocation), options)
         return observed if experiment is None else experiment.assigned(observed)
 
     return decorate if target is None or name is not None else decorate(target)
@@ -292,171 +276,3 @@ def default_name(function: Any) -> str:
     function = getattr(function, "__func__", function)
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     return str(name).rpartition("<locals>.")[2]
-
-
-def _decorate(function: Any, recorder: Recorder, runs: RunFactory, options: SettledOptions) -> Any:
-    if inspect.isclass(function):
-        raise TypeError(
-            f"{function.__qualname__} is a class: decorate the method that works, say {function.__qualname__}.run"
-        )
-    if isinstance(function, classmethod | staticmethod):
-        return type(function)(_decorate(function.__func__, recorder, runs, options))
-    if not callable(function):
-        raise TypeError(f"expected a function to decorate, got {type(function).__name__}")
-    return _wrap(function, recorder, runs, options)
-
-
-def _kind_of(function: Any) -> Any:
-    """The function whose flags declare the kind: that of a partial, `__call__` of an object."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function if inspect.isroutine(function) else type(function).__call__
-
-
-def _wrap(function: Callable[..., Any], recorder: Recorder, runs: RunFactory, options: SettledOptions) -> Any:
-    kind = _kind_of(function)
-    runs.callsite.parameters = Parameters.of(function)
-    for checks in (recorder.runtime.checks, options.checks):
-        if checks is not None:
-            refuse_unfit(function, kind, checks, buffer=options.buffer)
-    if options.checks is not None:
-        recorder.wiring.expect(options.checks)
-    checked = with_checks(function, kind, Enforcer(recorder.runtime, options.checks, function), buffer=options.buffer)
-    usual, refuses = (function, False) if options.checks is None else (checked, options.checks.refuse)
-    work = Work(usual, checked, refuses)
-    if inspect.iscoroutinefunction(kind):
-        return _wrap_coroutine(function, work, runs)
-    if inspect.isasyncgenfunction(kind):
-        return _wrap_async_generator(function, work, runs)
-    if inspect.isgeneratorfunction(kind):
-        return _wrap_generator(function, work, runs)
-    return _wrap_plain(function, work, runs)
-
-
-def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], runs: RunFactory) -> Callable[P, R]:
-    usual, checked, refuses = work
-    callsite, new = runs
-    runtime = callsite.runtime
-
-    @wraps(function)
-    def observed(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not runtime.enabled and not (refuses and runtime.enforcing):
-            return function(*args, **kwargs)
-        run = new(callsite, current.get()).start_current(args, kwargs)
-        try:
-            result = (checked if runtime.asks_checks else usual)(*args, **kwargs)
-            if result is not None and is_unfinished(result):
-                return cast(R, follow(run, result))
-            if new is LlmInvocation and follow_stream(cast(LlmInvocation, run), result):
-                return result
-            run.end(SUCCESS, result)
-        except BaseException as error:  # raised by the function, or a Ctrl-C that arrives at its end
-            run.fail(error)
-            raise
-        return result
-
-    return observed
-
-
-def _wrap_coroutine(
-    function: Callable[P, Coroutine[Any, Any, R]],
-    work: Work[Callable[P, Coroutine[Any, Any, R]]],
-    runs: RunFactory,
-) -> Callable[P, Coroutine[Any, Any, R]]:
-    usual, checked, refuses = work
-    callsite, new = runs
-    runtime = callsite.runtime
-
-    @functools.wraps(function)
-    async def awaited(run: ActiveInvocation, args: Any, kwargs: Any) -> R:
-        run.start_current(args, kwargs)
-        request = bind(run)
-        try:
-            result = await (checked if runtime.asks_checks else usual)(*args, **kwargs)
-            if result is not None and is_unfinished(result):
-                return cast(R, follow(run, result))
-            if new is LlmInvocation and follow_stream(cast(LlmInvocation, run), result):
-                return result
-            run.end(SUCCESS, result)
-        except BaseException as error:
-            run.fail(error)
-            raise
-        finally:
-            if request is not None:
-                unbind(request)
-        return result
-
-    def observed(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        if not runtime.enabled and not (refuses and runtime.enforcing):
-            return function(*args, **kwargs)
-        return awaited(new(callsite, current.get()), args, kwargs)
-
-    return wraps(function)(of_the_kind_of(_kind_of(function), observed))
-
-
-def _wrap_generator(
-    function: Callable[P, Generator[Any, Any, R]],
-    work: Work[Callable[P, Generator[Any, Any, R]]],
-    runs: RunFactory,
-) -> Callable[P, Generator[Any, Any, R]]:
-    usual, checked, refuses = work
-    runtime = runs.callsite.runtime
-
-    @wraps(function)
-    def stepped(run: ActiveInvocation, inner: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
-        run.start()
-        return (yield from drive(run, inner))
-
-    kind = _kind_of(function)
-    can_be_awaited = kind.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE
-    steps: Any = coroutine(stepped) if can_be_awaited else stepped
-
-    def observed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
-        if not runtime.enabled and not (refuses and runtime.enforcing):
-            return function(*args, **kwargs)
-        run = _called(runs, args, kwargs)
-        stream: Generator[Any, Any, R] = steps(
-            run, _stream_of(run, checked if runtime.asks_checks else usual, args, kwargs)
-        )
-        return stream
-
-    return wraps(function)(of_the_kind_of(kind, observed))
-
-
-def _wrap_async_generator(
-    function: Callable[P, AsyncGenerator[Any, Any]],
-    work: Work[Callable[P, AsyncGenerator[Any, Any]]],
-    runs: RunFactory,
-) -> Callable[P, AsyncGenerator[Any, Any]]:
-    usual, checked, refuses = work
-    runtime = runs.callsite.runtime
-
-    def begun(run: ActiveInvocation, inner: AsyncGenerator[Any, Any]) -> tuple[Any, AsyncGenerator[Any, Any]]:
-        return run.start(), inner
-
-    stepped = wraps(function)(wrap_async_generator(begun))
-
-    def observed(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
-        if not runtime.enabled and not (refuses and runtime.enforcing):
-            return function(*args, **kwargs)
-        run = _called(runs, args, kwargs)
-        return stepped(run, _stream_of(run, checked if runtime.asks_checks else usual, args, kwargs))
-
-    return wraps(function)(of_the_kind_of(_kind_of(function), observed))
-
-
-def _called(runs: RunFactory, args: tuple[object, ...], kwargs: Mapping[str, object]) -> ActiveInvocation:
-    """Create the run at the call, before the work begins, with the caller's parent, request and tenant."""
-    run = runs.new(runs.callsite, current.get())
-    if args or kwargs:
-        run.set_arguments(args, kwargs)
-    return run
-
-
-def _stream_of(run: ActiveInvocation, function: Callable[..., R], args: Any, kwargs: Any) -> R:
-    """Make the generator; arguments that do not fit the signature are recorded as a failed run."""
-    try:
-        return function(*args, **kwargs)
-    except BaseException as error:
-        run.start().fail(error)
-        raise

@@ -44,6 +44,8 @@ record_decision = _of_default_recorder(Recorder.record_decision)
 """Record a decision that was made elsewhere; arguments as for `Recorder.record_decision`."""
 record_llm_call = _of_default_recorder(Recorder.record_llm_call)
 """Record an LLM call that is over already; arguments as for `Recorder.record_llm_call`."""
+record_run = _of_default_recorder(Recorder.record_run)
+"""Record a workflow, agent run or tool call that is over already; arguments as for `Recorder.record_run`."""
 record_cache_size = _of_default_recorder(Recorder.record_cache_size)
 """Set how many entries a cache of the application holds; arguments as for `Recorder.record_cache_size`."""
 flush = _of_default_recorder(Recorder.flush)

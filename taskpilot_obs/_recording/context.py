@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 from contextlib import ContextDecorator
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from taskpilot_obs._recording.invocation import current_run
 from taskpilot_obs._recording.scope import current_scope, restore
+from taskpilot_obs._support.event_loops import in_event_loop
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs._support.ids import accepted_request_id, new_request_id
 from taskpilot_obs.exceptions import ConfigurationError
@@ -77,7 +77,8 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         self._attributes = attributes
         self._tokens: list[tuple[Token[Scope | None], bool]] = []
 
-    def _scope(self) -> Scope:
+    def scope(self) -> Scope:
+        """The identity that it binds, over that of the context around."""
         outer = scope_around()
         tenant, user, session = [None if given is None else plain_text(given) for given in self._own]
         return Scope(
@@ -114,8 +115,8 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         return cast(F, inside)
 
     def __enter__(self) -> Scope:
-        scope = self._scope()
-        self._tokens.append((current_scope.set(scope), _in_event_loop()))
+        scope = self.scope()
+        self._tokens.append((current_scope.set(scope), in_event_loop()))
         return scope
 
     def __exit__(
@@ -134,9 +135,13 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         self.__exit__(kind, error, trace)
 
 
-def _in_event_loop() -> bool:
-    # The public `get_running_loop` raises without a loop, which costs ten times as much.
-    return asyncio._get_running_loop() is not None  # noqa: SLF001
+def stated_scope(
+    request_id: str | None, tenant_id: str | None, user_id: str | None, session_id: str | None
+) -> Scope | None:
+    """The request that a call states itself, over that of the context; None where it states nothing."""
+    if request_id is None and tenant_id is None and user_id is None and session_id is None:
+        return None
+    return request_context(request_id, tenant_id=tenant_id, user_id=user_id, session_id=session_id).scope()
 
 
 def _not_these(given: Iterable[str]) -> str:

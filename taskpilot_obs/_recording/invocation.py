@@ -161,7 +161,7 @@ class ActiveInvocation:
         if runtime.needs_slow_path:
             runtime.guard_span.call(self._open, runtime)
         self._enter()
-        now = runtime.now  # read first: calling an attribute that is no method takes the interpreter's slow path
+        now = runtime.now  # read first: calling an attribute that is not a method takes the slow path
         self.started_ns = now()
         try:
             runtime.pipeline.put(self)
@@ -277,11 +277,6 @@ class ActiveInvocation:
 
     def _ticks(self, unix_ns: int | None) -> int:
         return 0 if unix_ns is None else self.callsite.runtime.clock.ticks(unix_ns)
-
-    def end_after_the_fact(self, status: Status) -> None:
-        """End a run that was never announced and has no span; the drainer makes both of its records."""
-        self.stage = LOST
-        self.end(status)
 
     # --- the current context -----------------------------------------------------------------------------------------
 

@@ -10,13 +10,13 @@ from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_outcome import (
     ask_for,
     canonical_model_of,
-    in_event_loop,
     is_unbilled,
     outcome_attributes,
     parse_amount,
 )
 from taskpilot_obs._recording.scope import current_admitted
 from taskpilot_obs._recording.snapshots import start_of
+from taskpilot_obs._support.event_loops import in_event_loop
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.providers.errors import error_category, is_refused, stated_category
 from taskpilot_obs.providers.names import canonical
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _admitted = current_admitted.get
 
+_MAX_SECONDS = 10**9
 FROM_CALLER = "caller"
 RESPONSE_ERROR = "response_error"
 """The `error_type` of a call whose response reports an error."""
@@ -202,20 +203,41 @@ class LlmInvocation(ActiveInvocation):
         if self.provider is None and reading.provider is not None:
             self.provider = canonical(reading.provider)
 
-    def record_usage(self, usage: object = None, /, *, service_tier: str | None = None, **counts: object) -> None:
-        """Record the usage: a `Usage`, its fields by name (`input_tokens=…`), or a provider's usage object as it is.
+    def record_usage(
+        self,
+        usage: object = None,
+        output_tokens: object = None,
+        /,
+        *,
+        service_tier: str | None = None,
+        **counts: object,
+    ) -> None:
+        """Record the usage: `record_usage(150, 50)`, fields of `Usage` by name, or a provider's usage object as it is.
 
         A mapping with other names than those of `Usage`, and an SDK's usage object, are read as the provider's own:
         OpenAI's `prompt_tokens`, Anthropic's `input_tokens` beside `cache_read_input_tokens`, …
 
         Args:
-            usage: all counts at once.
+            usage: all counts at once; a number is the input tokens.
+            output_tokens: beside a number of input tokens, the output tokens.
             service_tier: `flex`, `priority`, `batch`, …: the tier charged, if the price depends on it.
             counts: the fields of `Usage`.
         """
         if self.ended_ns:
             return
         self.record_answer(service_tier=service_tier)
+        if output_tokens is None and not isinstance(usage, int | float | Decimal):
+            self.note_usage(usage, counts)
+            return
+        with guarded("record_usage", self.callsite.runtime.counters):
+            if not (usage is None or isinstance(usage, int | float | Decimal)):
+                raise ValueError("record_usage: a usage, or input and output tokens as numbers, but not both")
+            numbers = {"input_tokens": usage, "output_tokens": output_tokens}
+            stated = {name: tokens for name, tokens in numbers.items() if tokens is not None}
+            self.usage, self.usage_inconsistent = from_counts(**{**counts, **stated})
+
+    def note_usage(self, usage: object, counts: Mapping[str, object] = NO_ATTRIBUTES) -> None:
+        """Note all counts at once, as `record_usage` does; without them, the fields by name."""
         with guarded("record_usage", self.callsite.runtime.counters):
             if usage is None:
                 self.usage, self.usage_inconsistent = from_counts(**counts)
@@ -312,6 +334,20 @@ class LlmInvocation(ActiveInvocation):
         if not self.first_token_ns and not self.ended_ns:
             self.first_token_ns = self._ticks(at_unix_ns) or self.callsite.runtime.now()
             self.streaming = True
+
+    def first_token_after(self, seconds: float) -> None:
+        """State the time to the first token where you have measured it; it wins over `first_token()`.
+
+        Args:
+            seconds: from the start of the call. Invalid ones (negative, NaN) are counted as internal errors.
+        """
+        if self.ended_ns:
+            return
+        self.streaming = True
+        with guarded("first_token_after", self.callsite.runtime.counters):
+            if not 0 <= seconds < _MAX_SECONDS:
+                raise ValueError(f"first_token_after: {seconds!r} is not a duration in seconds")
+            self.first_token_ns = self.started_ns + int(seconds * 1e9)
 
     def retry(self) -> None:
         """Count an attempt beyond the first."""
@@ -445,6 +481,16 @@ class LlmInvocation(ActiveInvocation):
                 )
             self._priced = True  # set last, because an interrupted computation is repeated
         return self.cost
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """The cost in USD, once the usage is noted; None while it is unknown, and for a hit of a cache.
+
+        Before the end of the call, and before its usage is noted, it is not worked out.
+        """
+        if self.usage is None and not self._priced and not self.ended_ns:
+            return None
+        return self.price()
 
     def _note_error(self, error: BaseException) -> None:
         counters = self.callsite.runtime.counters

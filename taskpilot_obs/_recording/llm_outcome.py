@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -100,18 +99,6 @@ def canonical_model_of(here: LlmCallsite, asked: str | None, answered: str | Non
         return here.canonical_model
     named = asked or answered
     return None if named is None else here.runtime.prices.canonical_model(named)
-
-
-def in_event_loop() -> bool:
-    """Whether this thread runs an event loop now."""
-    asyncio = sys.modules.get("asyncio")  # without an import of asyncio, no loop runs
-    if asyncio is None:
-        return False
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def parse_amount(usd: Decimal | float | str) -> Decimal:

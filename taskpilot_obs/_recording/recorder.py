@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
+from taskpilot_obs._recording.after_the_fact import (
+    Facts,
+    RecordedCall,
+    RecordedRun,
+    StatedCall,
+    StatedRun,
+    finish,
+    note_answer,
+    prepare,
+)
 from taskpilot_obs._recording.callsite import Callsites, inner_operation, llm_operation
+from taskpilot_obs._recording.context import stated_scope
 from taskpilot_obs._recording.invocation import ActiveInvocation, current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.point_events import PointEvent, origin_of, show_decision
@@ -33,7 +43,9 @@ from taskpilot_obs.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from decimal import Decimal
 
     from opentelemetry.trace import SpanContext  # noqa: TID251  the type of an argument that is passed through
     from prometheus_client import CollectorRegistry  # noqa: TID251  the type of an argument that is passed through
@@ -48,7 +60,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.settings import Settings
 
 _MAX_LISTENERS = 16
-_MAX_SECONDS = 10**9
+_KINDS = {"workflow": Operation.WORKFLOW, "agent": Operation.AGENT, "tool": Operation.TOOL}
 
 CURRENT: Final = "current"
 """As `parent`: the run that is current when the new one starts."""
@@ -241,7 +253,7 @@ class Recorder:
         *,
         model: str | None,
         provider: str | None = None,
-        status: Status | str = Status.SUCCESS,
+        status: Status | str | None = None,
         duration_seconds: float = 0.0,
         usage: object = None,
         cached: bool | None = None,
@@ -250,13 +262,28 @@ class Recorder:
         operation: Operation | str = Operation.CHAT,
         service_tier: str | None = None,
         attributes: Mapping[str, object] | None = None,
-    ) -> None:
-        """Record an LLM call that has already ended; it gets no span.
+        agent: str | None = None,
+        workflow: str | None = None,
+        request_id: str | None = None,
+        tenant_id: str | None = None,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        ended_at: datetime | float | None = None,
+        error: BaseException | None = None,
+        error_type: str | None = None,
+        error_message: str | None = None,
+        time_to_first_token: float | None = None,
+        streaming: bool = False,
+        retries: int = 0,
+        response_id: str | None = None,
+        finish_reasons: Sequence[str] = (),
+    ) -> RecordedCall:
+        """Record an LLM call that has already ended; it gets no span, and needs no run around it.
 
         Args:
             model: the model asked for.
             provider: who served it; inferred from the model when left out.
-            status: how it ended.
+            status: how it ended; left out, what the error stands for, and `success` without an error.
             duration_seconds: how long it took.
             usage: a `Usage`, its fields as a mapping, or the provider's own usage object or dict.
             cached: whether the application's own cache answered; None where it has none.
@@ -265,27 +292,101 @@ class Recorder:
             operation: `chat` or `embeddings`.
             service_tier: `flex`, `priority`, `batch`, … as the provider charged it.
             attributes: for the audit log.
+            agent: the agent that asked, for labels and reports; no run of it is booked.
+            workflow: the workflow that it belonged to, also for labels and reports.
+            request_id: the request; that of the context when left out, as for the three that follow.
+            tenant_id: the customer.
+            user_id: the user.
+            session_id: the conversation.
+            ended_at: when it ended, as a `datetime` (without a zone: local time) or in seconds since the Unix epoch;
+                now when left out.
+            error: the exception that ended it: status, class and category follow from it.
+            error_type: the qualified name of its class, where the exception is not at hand.
+            error_message: its text; kept, redacted, only where content is captured.
+            time_to_first_token: in seconds, for a stream.
+            streaming: whether the answer was a stream.
+            retries: attempts beyond the first.
+            response_id: the provider's identifier of the response.
+            finish_reasons: why the model stopped, one for each choice.
+
+        Returns:
+            What was booked: usage, cost and where the cost comes from, request ID.
 
         Raises:
             ValueError: status or operation is unknown.
         """
-        outcome, kind = Status(status), llm_operation(operation)
+        outcome, kind = None if status is None else Status(status), llm_operation(operation)
         if not self.enabled:
-            return
+            return RecordedCall(None)
+        call = None
         with guarded("record_llm_call", self.counters):
             known = self.runtime.checked_attributes("record_llm_call", attributes)
-            call = self.new_llm(model=model, provider=provider, operation=kind, attributes=known)
-            call.started_ns = self.runtime.now()
-            with guarded("record_llm_call", self.counters):
-                call.started_ns -= _nanoseconds(duration_seconds)
-            if usage is not None:
-                call.record_usage(usage)
-            if cost is not None:
-                call.set_cost(cost)
-            if cached is not None:
-                call.set_cached(cached)
-            call.record_answer(model=response_model, service_tier=service_tier)
-            call.end_after_the_fact(outcome)
+            scope = stated_scope(request_id, tenant_id, user_id, session_id)
+            facts = Facts(outcome, duration_seconds, ended_at, error, error_type, error_message, agent, workflow, scope)
+            call = StatedCall(self._callsites.get_llm(kind, model, provider, known), current_run())
+            ended_ns = prepare(call, facts)
+            note_answer(call, usage, cost, cached, time_to_first_token, retries, streaming=streaming)
+            call.record_answer(
+                model=response_model, response_id=response_id, finish_reasons=finish_reasons, service_tier=service_tier
+            )
+            finish(call, facts, ended_ns)
+        return RecordedCall(call)
+
+    def record_run(  # noqa: PLR0913  one argument for each thing that can be known after the fact
+        self,
+        kind: Operation | str,
+        name: str,
+        status: Status | str | None = None,
+        duration_seconds: float = 0.0,
+        *,
+        agent: str | None = None,
+        workflow: str | None = None,
+        request_id: str | None = None,
+        tenant_id: str | None = None,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        ended_at: datetime | float | None = None,
+        error: BaseException | None = None,
+        error_type: str | None = None,
+        error_message: str | None = None,
+        attributes: Mapping[str, object] | None = None,
+    ) -> RecordedRun:
+        """Record a workflow, an agent's run or a tool call that has already ended; it gets no span.
+
+        Args:
+            kind: `workflow`, `agent` or `tool`.
+            name: of the workflow, agent or tool; a metric label, so of a bounded set.
+            status: as for `record_llm_call`.
+            duration_seconds: how long it took.
+            agent: the agent that a tool, or an agent beneath it, worked for.
+            workflow: the workflow that it belonged to.
+            request_id: as for `record_llm_call`, like all that follow.
+            tenant_id: the customer.
+            user_id: the user.
+            session_id: the conversation.
+            ended_at: when it ended.
+            error: the exception that ended it.
+            error_type: the qualified name of its class.
+            error_message: its text.
+            attributes: for the audit log.
+
+        Returns:
+            What was booked: request ID, invocation ID and status.
+
+        Raises:
+            ValueError: kind or status is unknown, or the kind is an LLM call (use `record_llm_call`).
+        """
+        operation = inner_operation(_KINDS.get(kind, kind))
+        outcome = None if status is None else Status(status)
+        if not self.enabled:
+            return RecordedRun(None)
+        run = None
+        with guarded("record_run", self.counters):
+            scope = stated_scope(request_id, tenant_id, user_id, session_id)
+            facts = Facts(outcome, duration_seconds, ended_at, error, error_type, error_message, agent, workflow, scope)
+            run = StatedRun(self._callsites.get(operation, plain_text(name), attributes), current_run())
+            finish(run, facts, prepare(run, facts))
+        return RecordedRun(run)
 
     # --- point events ------------------------------------------------------------------------------------------------
 
@@ -407,10 +508,6 @@ class Recorder:
             ValueError: verdict, kind, result, stage or severity is unknown.
         """
         ruling = Verdict(verdict)
-        if reason is not None:
-            reason = (
-                plain_text(reason) if self.runtime.redactor is None else self.runtime.redactor.text(plain_text(reason))
-            )
         outcome = CheckResult.PASSED if ruling is Verdict.ALLOW else CheckResult.WOULD_BLOCK
         decision = Decision(
             DecisionKind(kind),
@@ -419,7 +516,7 @@ class Recorder:
             CheckResult(result) if result is not None else outcome,
             self.origin(),
             self._unix_ns(),
-            reason,
+            None if reason is None else self._redacted(reason),
             Severity(severity),
             Stage(stage) if stage is not None else None,
             None if tool is None else plain_text(tool),
@@ -429,6 +526,10 @@ class Recorder:
         self.emit(decision)
         with guarded("span", self.counters):
             show_decision(decision)
+
+    def _redacted(self, text: object) -> str:
+        redactor = self.runtime.redactor
+        return plain_text(text) if redactor is None else redactor.text(plain_text(text))
 
     def record_audit_event(self, event: str, **attributes: AttributeValue) -> None:
         """Write an application event (task created, approved, …) to the audit log, with the request ID."""
@@ -512,11 +613,6 @@ def _adopted(run: R, start_unix_ns: int | None, span_context: SpanContext | None
     if scope is not None:
         run.scope = scope
     return run.adopt(start_unix_ns, None if span_context is None else AdoptedSpan(span_context))
-
-
-def _nanoseconds(seconds: float) -> int:
-    """A duration in nanoseconds; 0 where it is NaN, infinite or negative."""
-    return int(seconds * 1e9) if 0 < seconds < _MAX_SECONDS else 0
 
 
 def resolve(parent: Parent) -> ActiveInvocation | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs.exceptions import RefusedError
 from taskpilot_obs.records import Status
 
@@ -47,7 +48,7 @@ _BY_NAME = {
     "pydantic_ai.exceptions.ApprovalRequired": Status.INTERRUPTED,
 }
 _TIMEOUT_SUFFIXES = ("Timeout", "TimeoutError", "TimeoutException")
-_known: dict[type[BaseException], tuple[Status, str]] = {}
+_known: BoundedDict[type[BaseException], tuple[Status, str]] = BoundedDict(_MAX_CLASSES)
 
 
 def register_status(class_name: str, status: Status) -> None:
@@ -67,8 +68,6 @@ def classify(kind: type[BaseException]) -> tuple[Status, str]:
     """Return the status and the `error.type`: qualified with the module, or bare for builtins, as in OpenTelemetry."""
     found = _known.get(kind)
     if found is None:
-        if len(_known) >= _MAX_CLASSES:  # classes made at run time must not be kept for ever
-            _known.clear()
         found = _known[kind] = (_status(kind), error_type(kind))
     return found
 
@@ -88,6 +87,16 @@ def _status(kind: type[BaseException]) -> Status:
         if ancestor.__name__.endswith(_TIMEOUT_SUFFIXES):
             return Status.TIMEOUT
     return Status.ERROR
+
+
+def status_of_name(name: str) -> Status:
+    """The status that an exception stands for whose class is known by name only.
+
+    Args:
+        name: qualified with the module, builtins bare.
+    """
+    known = _BY_NAME.get(name) or _BY_NAME.get(f"builtins.{name}")
+    return known or (Status.TIMEOUT if name.endswith(_TIMEOUT_SUFFIXES) else Status.ERROR)
 
 
 def expectation(given: Expected | None) -> Callable[[BaseException], bool] | None:

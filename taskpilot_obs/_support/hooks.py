@@ -6,12 +6,12 @@ could only do nothing, such as a generator function, is refused when it is confi
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import threading
 from collections.abc import Awaitable
 from typing import Any, Final
 
+from taskpilot_obs._support.event_loops import in_event_loop
 from taskpilot_obs.exceptions import ConfigurationError
 
 TIMEOUT_S: Final = 30.0
@@ -30,15 +30,16 @@ def settled(result: Any, timeout_s: float = TIMEOUT_S) -> Any:
     """
     if not inspect.isawaitable(result):
         return result
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(_within(result, timeout_s))
-    return _on_a_thread(result, timeout_s)
+    return _on_a_thread(result, timeout_s) if in_event_loop() else _run(result, timeout_s)
 
 
-async def _within(awaitable: Awaitable[Any], timeout_s: float) -> Any:
-    return await asyncio.wait_for(awaitable, timeout_s)
+def _run(awaitable: Awaitable[Any], timeout_s: float) -> Any:
+    import asyncio  # loaded where a hook is a coroutine only
+
+    async def within() -> Any:
+        return await asyncio.wait_for(awaitable, timeout_s)
+
+    return asyncio.run(within())
 
 
 def _on_a_thread(awaitable: Awaitable[Any], timeout_s: float) -> Any:
@@ -48,7 +49,7 @@ def _on_a_thread(awaitable: Awaitable[Any], timeout_s: float) -> Any:
 
     def work() -> None:
         try:
-            found.append(asyncio.run(_within(awaitable, timeout_s)))
+            found.append(_run(awaitable, timeout_s))
         except BaseException as error:  # noqa: BLE001  it is raised again on the thread that waits
             failed.append(error)
 

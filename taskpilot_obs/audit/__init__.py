@@ -1,1 +1,1 @@
-"""The audit log: what it says of each record, its hash chain, its files, and how to check and read them."""
+"""The audit log: the fields of each record, the hash chain, the files, verification and queries."""

@@ -1,7 +1,7 @@
-"""Opening the files of an audit log: regular files of this user's, which others cannot write, and no symbolic link.
+"""Opens the files of an audit log: only regular files of this user that others cannot write, and no symbolic links.
 
-An audit log often lies in a folder that several users share. A link or a prepared file that stands in its place must
-not make this process append to a file of somebody else's choice, nor hand the records to another user.
+An audit log is often in a folder that several users share. A link or a prepared file in its place must not make this
+process append to a file that another user chose, nor disclose the records to another user.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _GZIP = b"\x1f\x8b"
 
 
 class UnfitFileError(OSError):
-    """A file in the log's place is not one that this process may write its records to."""
+    """A file at the log's path is unsafe for this process to write to."""
 
 
 class DamagedFileError(OSError):
@@ -28,15 +28,15 @@ class DamagedFileError(OSError):
 
 
 def open_own(path: Path, flags: int) -> int:
-    """Open a file of the log for writing, without following a link; made with mode 0600 where `flags` say so.
+    """Open a file of the log for writing, without following a link; with `O_CREAT` it is created with mode 0600.
 
     Args:
         path: the file.
         flags: as for `os.open`.
 
     Raises:
-        UnfitFileError: it is a link or no regular file, belongs to another user, or others may write or read it.
-        OSError: it cannot be opened.
+        UnfitFileError: the file is a link, is not regular, belongs to another user, or others may write or read it.
+        OSError: the file cannot be opened.
     """
     try:
         file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, FILE_MODE)
@@ -67,7 +67,7 @@ def _unfit(path: Path, reason: str) -> UnfitFileError:
 
 
 def is_regular(path: Path) -> bool:
-    """Whether a regular file stands there; a link to one does not count."""
+    """Whether the path is a regular file, not a link to one."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:
@@ -82,7 +82,7 @@ def open_to_read(path: Path) -> BinaryIO:
     """
     file = path.open("rb") if is_regular(path) else None
     if file is None:
-        path.lstat()  # raises FileNotFoundError, which readers expect of a file that was removed meanwhile
+        path.lstat()  # raises FileNotFoundError, which readers expect for files removed meanwhile
         raise _unfit(
             path, "is a symbolic link, which is not followed" if path.is_symlink() else "is not a regular file"
         )

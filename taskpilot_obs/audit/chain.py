@@ -1,8 +1,8 @@
-"""The hash chain: what makes a change to a written record show.
+"""The hash chain, which reveals changes to written records.
 
 A line is the record's JSON, then `,"seq":N,"prev_hash":"…","hash":"…"}`. The hash is SHA-256, or HMAC-SHA-256 under
-the user's key, over the previous record's hash and every byte of the line before `,"hash":"`. All of it is compared
-byte for byte; no line is parsed to verify it, so that even an escape that is spelt in another way is found.
+the user's key, over the previous record's hash and every byte of the line before `,"hash":"`. Lines are
+compared byte for byte and not parsed, so that even a differently spelt escape is found.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from taskpilot_obs.semconv import Field
 HASH_LENGTH = 64
 _SEAL_LENGTH = len(f',"{Field.HASH}":""}}') + HASH_LENGTH
 _LONGEST_LINKS = 128
-"""Bytes of a line before its hash that hold its number and the hash before it."""
+"""Bytes of a line before its hash that hold its number and the previous hash."""
 _LINKS = re.compile(
     rb'.*,"%b":(\d{1,19}),"%b":"([0-9a-f]{64})"' % (Field.SEQ.encode(), Field.PREV_HASH.encode()), re.DOTALL
 )
 
 
 class Hashed(Protocol):
-    """What a hash function makes of a message."""
+    """The result of a hash function."""
 
     def hexdigest(self) -> str:
         """The hash in hexadecimal digits."""
@@ -42,17 +42,17 @@ class ChainTip(NamedTuple):
 
 
 GENESIS = ChainTip(0, "0" * HASH_LENGTH)
-"""What the first record of a chain follows."""
+"""The tip before the first record of a chain."""
 
 
 def digest_with(key: bytes | None) -> Digest:
-    """The hash function of a chain: SHA-256, or HMAC-SHA-256 when there is a key."""
+    """Return the hash function of a chain: SHA-256, or HMAC-SHA-256 with a key."""
     if key is None:
         return hashlib.sha256
     keyed = hmac.new(key, digestmod="sha256")
 
     def digest(message: bytes) -> Hashed:
-        each = keyed.copy()  # spares the key's own two blocks, a third of the time
+        each = keyed.copy()  # copying saves hashing the key's two blocks, a third of the time
         each.update(message)
         return each
 
@@ -77,7 +77,7 @@ def seal(text: str, seq: int, previous: str, digest: Digest) -> tuple[str, str]:
 
 
 def check_line(line: bytes, head: ChainTip, digest: Digest) -> tuple[str | None, ChainTip]:
-    """What is wrong with the line that follows `head` (None: nothing), and the head after it."""
+    """Check the line after `head`; return what is wrong with it (None: nothing) and the head after it."""
     body, suffix = line[: -_SEAL_LENGTH - 1], line[-_SEAL_LENGTH - 1 :]
     sealed = digest(head.hash.encode("ascii") + body).hexdigest()
     seq = head.seq + 1
@@ -102,7 +102,7 @@ def _explain(line: bytes, head: ChainTip, digest: Digest) -> str:
 
 
 def links(line: bytes) -> tuple[ChainTip, str] | None:
-    """What a whole line says of itself: the head that it follows and its own hash; None if it is no sealed record."""
+    """Parse the head that a line follows and the line's own hash; None if the line is not a sealed record."""
     body, suffix = line[-_SEAL_LENGTH - 1 - _LONGEST_LINKS : -_SEAL_LENGTH - 1], line[-_SEAL_LENGTH - 1 :]
     match = _LINKS.fullmatch(body)
     if match is None or not suffix.startswith(b',"hash":"') or not suffix.endswith(b'"}\n'):
@@ -111,6 +111,6 @@ def links(line: bytes) -> tuple[ChainTip, str] | None:
 
 
 def head_of(line: bytes) -> ChainTip | None:
-    """The head that a whole line makes, taken at its word; None if it is not a sealed record."""
+    """Return the head that a line states, without verifying it; None if it is not a sealed record."""
     found = links(line)
     return None if found is None else ChainTip(found[0].seq + 1, found[1])

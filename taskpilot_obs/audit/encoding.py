@@ -8,13 +8,13 @@ and everything else that a reader might take for the end of a line are escaped.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from taskpilot_obs._support.bounded import BoundedDict
+from taskpilot_obs._support.timestamps import rfc3339
 from taskpilot_obs.semconv import Field
 
 Value = str | int | float | bool | Decimal | Mapping[str, "Value"] | None
@@ -182,26 +182,10 @@ def clean_value(value: object, max_string: int) -> Value:
 
 
 def clean_text(text: object, max_string: int) -> str:
-    """Cut what is too long, with a mark that says so, and replace lone surrogates, which many readers refuse."""
+    """Cut what is too long, with a mark, and replace lone surrogates, which many readers refuse."""
     if not isinstance(text, str):
         return f"<{type(text).__qualname__}>"
     if len(text) > max_string:
         mark = f"[cut: {len(text)} characters]"
         text = text[: max_string - len(mark)] + mark
     return str(text) if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
-
-
-_second: tuple[int, str] = (-1, "")
-
-
-def rfc3339(unix_ns: int) -> str:
-    """RFC 3339 in UTC with microseconds: `2026-11-21T09:30:00.000001Z`."""
-    global _second  # noqa: PLW0603  the last second's text, which most lines share
-    if type(unix_ns) is not int:
-        raise TypeError(f"a time: expected whole nanoseconds, got {type(unix_ns).__name__}")
-    second, rest = divmod(unix_ns, 1_000_000_000)
-    known, text = _second
-    if known != second:
-        text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        _second = (second, text)
-    return text + str(1_000_000 + rest // 1000)[1:] + "Z"  # a format specification takes twice as long

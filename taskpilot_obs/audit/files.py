@@ -1,15 +1,15 @@
-"""The files of an audit log, and what their names say.
+"""The files of an audit log, and the meaning of their names.
 
 audit.jsonl                               written now, by the process that holds the log's lock
 audit.jsonl.20261121T093000.000001Z       a closed segment of it; the names sort by time
 audit.<host>.<pid>.jsonl                  written by any other process: a chain of its own
 audit.recovered.1.jsonl                   the chain that follows a file which could not be continued
 audit.anchors, audit.<host>.<pid>.anchors the heads of each chain; the writer locks this file
-audit.manifest                            segments that were closed, and those that were lawfully pruned
+audit.manifest                            closed segments, and those pruned by retention
 audit.torn                                halves of last lines that killed processes left
 
-Only names with our own time stamp are segments, which retention may remove. What others made of a file (`audit.jsonl.1`
-of logrotate, a compressed segment, a backup) is read where its records are in no other file, and never removed.
+Only names with the library's time stamp are segments, which retention may remove. Files made by others (`audit.jsonl.1`
+of logrotate, a compressed segment, a backup) are read if their records are in no other file, and never removed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from taskpilot_obs.exceptions import AuditLogError, ConfigurationError
 
 SUFFIX = ".jsonl"
 MAX_LINE = 64 * 2**20
-"""A longer line is none of ours; a bound keeps reading in constant memory."""
+"""Longer lines are not from this library; the bound keeps memory constant while reading."""
 _TAIL_BLOCK = 65_536
 _STAMP = re.compile(r"\d{8}T\d{6}\.\d{6}Z1*")
 _NAME = re.compile(r"(?P<stem>.+?)(?P<writer>\.[A-Za-z0-9-]+\.\d+(?:-\d+)?)?(?:\.jsonl(?P<stamp>\..+)?|\.anchors)")
@@ -43,12 +43,12 @@ class Log(NamedTuple):
 
     @property
     def manifest(self) -> Path:
-        """Where closed and pruned segments are noted."""
+        """The file that lists closed and pruned segments."""
         return self.folder / f"{self.stem}.manifest"
 
     @property
     def torn(self) -> Path:
-        """Where halves of lines go."""
+        """The file that collects incomplete lines."""
         return self.folder / f"{self.stem}.torn"
 
     def chain(self, writer: str = "") -> Chain:
@@ -61,7 +61,7 @@ class Log(NamedTuple):
         return match is not None and match["stem"] == self.stem
 
     def chains(self) -> list[Chain]:
-        """Every chain of which a file is there, the lock owner's first."""
+        """All chains with at least one file, the lock owner's first."""
         writers = set()
         for name in _names(self.folder):
             match = _NAME.fullmatch(name)
@@ -100,13 +100,13 @@ class Chain(NamedTuple):
         return [path for _, path in _in_order(self._beside(_is_segment))]
 
     def is_segment(self, path: Path) -> bool:
-        """Whether the file bears a name that this library gave to a closed segment of this chain."""
+        """Whether the file has the name of a closed segment of this chain."""
         return _is_segment(path.name, self)
 
     def files(self) -> list[Path]:
         """Every file to read, in the order of their first records; the one being written, if there is one, is last.
 
-        Files that others renamed, copied or compressed are among them where no other file has their records.
+        These include files that others renamed, copied or compressed, if no other file has their records.
         """
         ours = _in_order(self._beside(_is_segment))
         others = _in_order(self._beside(_is_foreign))
@@ -123,7 +123,7 @@ def log_at(path: Path | str) -> Log:
     """The log that is written to this path.
 
     Raises:
-        ConfigurationError: the name does not end in `.jsonl`, which is how its segments are told from all else.
+        ConfigurationError: the name does not end in `.jsonl`, by which its segments are recognised.
     """
     path = Path(path)
     if path.suffix != SUFFIX or not path.stem:
@@ -163,7 +163,7 @@ def find_logs(path: Path | str) -> list[Log]:
 
 
 def segment_stamp(now: datetime, chain: Chain) -> str:
-    """The end of a new segment's name; later than every one before it, even when the clock stepped back."""
+    """The suffix of a new segment's name, later than all existing ones even if the clock stepped back."""
     stamp = now.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     last = max(
         (name[len(chain.name) + 1 :] for name in _names(chain.log.folder) if _is_segment(name, chain)), default=""
@@ -182,7 +182,7 @@ def _is_foreign(name: str, chain: Chain) -> bool:
 
 
 def _in_order(paths: list[Path]) -> list[tuple[int, Path]]:
-    """The regular files among them with the number of their first record, by that number."""
+    """The regular files with the number of their first record, sorted by it."""
     return sorted((_first_seq(path), path) for path in paths if is_regular(path))
 
 
@@ -193,7 +193,7 @@ def _span(first: int, path: Path) -> tuple[int, int]:
 
 
 def _not_covered(found: list[tuple[int, Path]], spans: list[tuple[int, int]]) -> list[tuple[int, Path]]:
-    """The files of sealed records that begin in none of these spans, one for each beginning."""
+    """The files of sealed records that start outside of these spans, one for each start."""
     chosen: dict[int, Path] = {}
     for first, path in found:
         if first >= 0 and not any(start <= first < end for start, end in spans):
@@ -209,7 +209,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _first_seq(path: Path) -> int:
-    """How many records precede a file's first one; -1 where its first line is none: verification begins with it."""
+    """How many records precede a file's first one; -1 if its first line is not a record: it is verified first."""
     try:
         with open_to_read(path) as file:
             found = links(file.readline(MAX_LINE))
@@ -246,7 +246,7 @@ def last_line(file: BinaryIO, end: int) -> tuple[bytes, int]:
 
 
 def _behind_line_feed(file: BinaryIO, end: int) -> int:
-    """Where the line begins that `end` lies in."""
+    """Return the start of the line that contains `end`."""
     while end > 0:
         start = max(0, end - _TAIL_BLOCK)
         file.seek(start)
@@ -258,7 +258,7 @@ def _behind_line_feed(file: BinaryIO, end: int) -> int:
 
 
 def last_head(path: Path) -> ChainTip | None:
-    """The head that a file ends with; None if it is empty, missing, or ends with what is not a sealed record."""
+    """The head at the end of a file; None if the file is empty or missing, or its last line is not a sealed record."""
     if not is_regular(path):
         return None
     try:
@@ -269,7 +269,7 @@ def last_head(path: Path) -> ChainTip | None:
 
 
 def head_before(chain: Chain) -> ChainTip:
-    """The head of the newest file that was closed, by us or by others, which the file written now follows."""
+    """The head of the newest closed file (also one that others closed), which the current file follows."""
     for path in reversed([path for path in chain.files() if path != chain.path]):
         head = last_head(path)
         if head is not None:

@@ -1,4 +1,4 @@
-"""One writer a chain: the lock on a chain's anchor file."""
+"""The lock on a chain's anchor file, which allows one writer per chain."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from taskpilot_obs.exceptions import ConfigurationError
 
 
 def take_lock(path: Path) -> int | None:
-    """Open a file and lock it until it is closed; None where another process, or another writer here, has the lock.
+    """Open a file and lock it until it is closed; None if another process or writer has the lock.
 
     Raises:
-        OSError: the file cannot be opened, or is not fit to be written to.
+        OSError: the file cannot be opened, or is unsafe to write to.
         ConfigurationError: this operating system has no such locks.
     """
     try:

@@ -1,4 +1,4 @@
-"""What lies beside an audit log: anchors (the heads that a chain had) and the manifest (what was closed and pruned)."""
+"""The files beside an audit log: anchors (earlier heads of a chain) and the manifest (closed and pruned segments)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taskpilot_obs.audit.files import MAX_LINE
 
 
 class Anchor(NamedTuple):
-    """A head that a chain had. Kept elsewhere, it proves that no record up to it was cut away or rewritten."""
+    """An earlier head of a chain. Stored elsewhere, it proves that no record up to it was removed or rewritten."""
 
     chain: str
     """Name of the chain's file, without a folder."""
@@ -25,7 +25,7 @@ class Anchor(NamedTuple):
     time: str
     """When it was taken: RFC 3339, UTC."""
     closed: bool = False
-    """Whether the writer ended here in good order."""
+    """Whether the writer shut down in order here."""
 
     @property
     def head(self) -> ChainTip:
@@ -66,7 +66,7 @@ def append(path: Path, entry: NamedTuple, *, sync: bool = False) -> None:
 
 
 def append_line(path: Path, line: bytes, *, sync: bool = False) -> None:
-    """Add a line. What a killed or failed writer left of one before is ended first: readers skip it.
+    """Add a line, after ending an incomplete one that a killed writer left, which readers skip.
 
     Raises:
         OSError: it could not be written, or the file is not fit to be written to.
@@ -86,7 +86,7 @@ def append_line(path: Path, line: bytes, *, sync: bool = False) -> None:
 
 
 def append_rest(path: Path, source: BinaryIO, start: int) -> None:
-    """Add what another file holds from `start` on, as one line, down to the disk; in constant memory.
+    """Append another file's content from `start` on as one line, synced to disk, in constant memory.
 
     Raises:
         OSError: it could not be written, or the file is not fit to be written to.
@@ -118,7 +118,7 @@ def read_notes(path: Path) -> Iterator[Note]:
 
 
 def _entries(path: Path, limit: int | None) -> Iterator[dict[str, object]]:
-    """The JSON objects of a file, one a line. Torn lines are skipped: they prove nothing and excuse nothing."""
+    """The JSON objects of a file, one per line. Incomplete lines are skipped, because they prove nothing."""
     left = limit
     try:
         file = open_to_read(path)
@@ -150,7 +150,7 @@ def sealed_note(note: Note, digest: Digest | None) -> Note:
 
 
 def is_genuine(note: Note, digest: Digest | None) -> bool:
-    """Whether a note was written by a holder of the key; always true where the log has none."""
+    """Whether a note was written with the key; always true if the log has no key."""
     return digest is None or note.mac == _mac(note, digest)
 
 

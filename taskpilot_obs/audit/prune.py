@@ -1,4 +1,4 @@
-"""Retention: whole old segments go, and the manifest says so, so that the chain still verifies."""
+"""Retention: whole old segments go, and the manifest records it, so that the chain still verifies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from taskpilot_obs._support.timestamps import utc_text
 from taskpilot_obs.audit.access import open_to_read
 from taskpilot_obs.audit.chain import ChainTip, Digest, digest_with
 from taskpilot_obs.audit.files import Chain, Log, find_logs, last_head, last_line
@@ -29,12 +30,12 @@ def prune(path: Path | str, keep: timedelta, *, key: bytes | None = None) -> lis
         The files that were removed.
 
     Raises:
-        AuditLogError: there is no log, it has a key that was not given, or an old segment ends with what is no record.
+        AuditLogError: there is no log, it has a key that was not given, or an old segment does not end with a record.
         OSError: a file could not be removed.
     """
     if keep < timedelta(0):
         raise AuditLogError(f"keep {keep}: it must not be negative")
-    cutoff = (datetime.now(UTC) - keep).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    cutoff = utc_text(datetime.now(UTC) - keep)
     digest = None if key is None else digest_with(key)
     removed: list[Path] = []
     for log in find_logs(path):
@@ -73,7 +74,7 @@ def _last_time(path: Path) -> str:
         return "~"
     record = parse_line(line)
     if record is None or Field.TIMESTAMP not in record:
-        raise AuditLogError(f"{path}: its last line is no audit record; verify the log before it is pruned")
+        raise AuditLogError(f"{path}: its last line is not an audit record; verify the log before it is pruned")
     return str(record[Field.TIMESTAMP])
 
 
@@ -86,7 +87,7 @@ def prune_segment(chain: Chain, segment: Path, digest: Digest | None) -> None:
     """
     head = last_head(segment)
     if head is None:
-        raise AuditLogError(f"{segment}: its last line is no audit record; verify the log before it is pruned")
+        raise AuditLogError(f"{segment}: its last line is not an audit record; verify the log before it is pruned")
     note(chain, PRUNE, segment, head, digest)
     segment.unlink()
 
@@ -100,6 +101,6 @@ def retain(chain: Chain, keep_segments: int, digest: Digest | None) -> None:
 
 def note(chain: Chain, event: str, segment: Path, head: ChainTip, digest: Digest | None) -> None:
     """Write a line into the manifest, down to the disk: what it says must not be lost when the segment is."""
-    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    now = utc_text(datetime.now(UTC))
     entry = Note(event, chain.name, segment.name, head.seq, head.hash, now)
     append(chain.log.manifest, sealed_note(entry, digest), sync=True)

@@ -6,12 +6,13 @@ import heapq
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from taskpilot_obs._support import durations
+from taskpilot_obs._support.timestamps import utc_text
 from taskpilot_obs.audit.access import open_to_read
 from taskpilot_obs.audit.files import Chain, find_logs, lines
 from taskpilot_obs.audit.manifest import parse_line
@@ -36,7 +37,7 @@ class Filter(NamedTuple):
 
 
 def query(path: Path | str, wanted: Filter = Filter()) -> Iterator[Entry]:  # noqa: B008  a named tuple is immutable
-    """The records that match, by time; lines that are no records are passed over (`verify` names them).
+    """The records that match, by time; other lines are passed over (`verify` names them).
 
     Raises:
         AuditLogError: there is no log.
@@ -86,9 +87,7 @@ def _matching(chain: Chain, wanted: Filter) -> Iterator[Entry]:
 
 def _stamp(moment: datetime | None) -> str | None:
     """In the form of the records' own times, which sort as text."""
-    if moment is None:
-        return None
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return None if moment is None else utc_text(moment)
 
 
 def _parsed(found: Iterable[bytes]) -> Iterator[Entry]:

@@ -1,7 +1,7 @@
-"""What the audit log says about each record: the one place where records become audit fields.
+"""Converts records to the fields of the audit log.
 
-Each kind of record has three parts: a key of what repeats from call to call (names, status), the fields made from that
-key, and the values that differ from call to call. `Layout` writes them.
+Each kind of record has three parts: a key of repeating values (names, status), the fields made from that key, and the
+values that differ from call to call. `Layout` writes them.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def audit_text(record: Record, service: str = "", max_string: int = MAX_STRING) 
 
 
 class AuditLines:
-    """Writes records as lines of the audit log; keeps what repeats from line to line.
+    """Encodes records as lines of the audit log, and caches the parts that repeat.
 
     Args:
         service: name of the service, for the field `service`.
-        max_string: how many characters of one string are kept; what is cut carries a mark.
+        max_string: how many characters of one string are kept; cut strings are marked.
     """
 
     def __init__(self, service: str = "", max_string: int = MAX_STRING) -> None:
@@ -68,7 +68,7 @@ class AuditLines:
         return None if found is None else layout.text(*found)
 
     def fields(self, record: Record) -> Fields | None:
-        """The audit record as a dictionary; a number that a float does not hold to the digit is a `Decimal`."""
+        """The audit record as a dictionary; a number that a float does not represent exactly is a `Decimal`."""
         text = self.text(record)
         if text is None:
             return None
@@ -77,7 +77,7 @@ class AuditLines:
 
 
 def _number(text: str) -> int | float | Decimal:
-    """A number with every digit: money needs more than a float has."""
+    """Parse a number with all digits, because money needs more than a float has."""
     if len(text) <= _SHORT and text.lstrip("-").isdigit():
         return int(text)
     number = float(text)
@@ -90,7 +90,7 @@ _NS = 1_000_000_000
 
 
 def milliseconds(seconds: float | None) -> float | None:
-    """Milliseconds, to the microsecond; None for a value that is no duration."""
+    """Convert to milliseconds, rounded to microseconds; None for an invalid duration."""
     if seconds is None:
         return None
     return round(seconds * 1e3, 3) if -_MAX_SECONDS < seconds < _MAX_SECONDS else None
@@ -111,12 +111,12 @@ _ID_COLUMNS = ("request_id", "invocation_id", "parent_id", "trace_id", "span_id"
 
 
 def _columns(kind: type[Decision | Invocation | Origin | Started], *names: str) -> Callable[[Any], tuple[Any, ...]]:
-    """Reads these fields of a named tuple in one call; reading them one by one would cost most of a row."""
+    """Read fields of a named tuple in one call, because reading them one by one would take most of the row's time."""
     return itemgetter(*map(kind._fields.index, names))
 
 
 def _more(fields: Fields) -> Fields | None:
-    """The fields that few records have; None where this record has none."""
+    """The rare fields of a record; None if it has none."""
     return {name: value for name, value in fields.items() if value is not None} or None
 
 
@@ -145,7 +145,7 @@ def _start_fields(service: str, key: Key) -> Fields:
 
 
 def _start_row(record: Started) -> Row | None:
-    """Only workflows and agents have a line for their start."""
+    """Make the row of a start, which only workflows and agents have."""
     if record.operation not in _INPUT_EVENTS:
         return None
     more = None

@@ -1,4 +1,4 @@
-"""Walk the chains of an audit log and name the first record that is not what was written."""
+"""Verifies the chains of an audit log and reports the first record that is not as written."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Problem(NamedTuple):
 
     file: str
     line: int | None
-    """Line in the file, from 1; None where the trouble is with a whole file."""
+    """Line in the file, from 1; None if the problem concerns the whole file."""
     seq: int | None
-    """Number of the record that is expected there."""
+    """Number of the expected record."""
     reason: str
 
     def __str__(self) -> str:
@@ -32,37 +32,37 @@ class Problem(NamedTuple):
 
 
 class ChainReport(NamedTuple):
-    """What came of one chain."""
+    """The result of verifying one chain."""
 
     chain: str
     """The file that its writer writes to."""
     records: int
-    """Whole records that follow each other, up to the end or the first problem."""
+    """Number of consecutive valid records, up to the end or the first problem."""
     first_seq: int | None
     last_seq: int
     last_hash: str
     anchors: int
-    """How many anchors agree."""
+    """How many anchors match."""
     problem: Problem | None = None
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is wrong with it."""
+        """Whether it has no problem."""
         return self.problem is None
 
 
 def verify(path: Path | str, *, key: bytes | None = None, anchors: Iterable[Anchor] = ()) -> list[ChainReport]:
     """Check every chain of an audit log, in constant memory.
 
-    It finds a record that was changed, deleted, swapped, duplicated or forged, a segment that is missing without having
-    been pruned, and a tail that was cut off before the last anchor. Whoever can write the log and what lies beside it
-    can cut the tail together with anchors and manifest, and without a key forge all of it. Only `anchors` that were
-    kept elsewhere find that.
+    It finds changed, deleted, swapped, duplicated and forged records, segments that are missing without having been
+    pruned, and a tail that was cut off before the last anchor. A person who can write the log and the files beside it
+    can cut the tail together with anchors and manifest, and without a key forge all of it. Only `anchors` stored
+    elsewhere reveal that.
 
     Args:
         path: the log's `.jsonl` file, or a folder of logs.
         key: the key that the log is written with, if it has one.
-        anchors: anchors that were kept elsewhere, oldest first for each chain.
+        anchors: anchors stored elsewhere, oldest first for each chain.
 
     Returns:
         A report for each chain; the log is whole when all of them are.
@@ -87,7 +87,7 @@ def verify(path: Path | str, *, key: bytes | None = None, anchors: Iterable[Anch
 
 
 class _Manifest:
-    """What the manifest of a log knows and excuses."""
+    """The manifest of a log: closed segments, and pruned ones, which may be missing."""
 
     def __init__(self, log: Log, digest: Digest | None) -> None:
         self.started: set[str] = set()
@@ -109,11 +109,11 @@ class _Manifest:
                     self.gone.add(note.chain)
 
     def may_follow(self, chain: str, head: ChainTip) -> bool:
-        """Whether a segment that ended with this head was lawfully removed."""
+        """Whether a segment that ended with this head was removed by retention."""
         return head in self._pruned.get(chain, ())
 
     def last_pruned(self, chain: str) -> ChainTip:
-        """The newest record that was lawfully removed."""
+        """The newest record that retention removed."""
         return max(self._pruned.get(chain, ()), default=GENESIS, key=lambda head: head.seq)
 
 
@@ -123,7 +123,7 @@ def _missing(log: Log, name: str) -> ChainReport:
 
 
 def _heads_that_others_saw(log: Log) -> list[Anchor]:
-    """The heads named in the first records of further processes' chains: anchors that lie in other files."""
+    """Heads named in the first records of other processes' chains, which serve as anchors."""
     seen = []
     for chain in log.chains():
         if not chain.writer:
@@ -143,7 +143,7 @@ def _head_seen(line: bytes) -> list[Anchor]:
         said = record[Field.ATTRIBUTES]
         return [Anchor(str(said["chain"]), int(said["head_seq"]), str(said["head_hash"]), record[Field.TIMESTAMP])]
     except (ValueError, LookupError, TypeError):
-        return []  # the walk over that chain says what is wrong with it
+        return []  # the walk over that chain reports its problem
 
 
 class _Walk:
@@ -177,7 +177,7 @@ class _Walk:
         return self._end()
 
     def _name(self, path: Path) -> Problem | None:
-        """Whether a segment bears the name under which its last record was closed."""
+        """Whether a segment has the name under which it was closed."""
         if not self._chain.is_segment(path):
             return None
         is_in_order, self._name_before = self._name_before < path.name, path.name
@@ -202,7 +202,7 @@ class _Walk:
             reason, after = check_line(line, head, digest)
             if reason is not None and not line.endswith(b"\n"):
                 if is_locked(self._chain.anchors) or self._is_copy(Path(file.name)):
-                    return None  # its writer is at it, or was when the copy was made
+                    return None  # a writer is at work, or was when the copy was made
                 reason = "half a line: a writer was killed here, or the end was cut"
             if reason is None and not head.seq and self._chain.writer and not _head_seen(line):
                 reason = "a further process' chain begins with chain.start: this was copied here from another"
@@ -216,7 +216,7 @@ class _Walk:
         return None
 
     def _start(self, line: bytes) -> ChainTip:
-        """What the first record there is has to follow: nothing, or what was lawfully pruned."""
+        """Determine what the first record must follow: nothing, or a pruned segment."""
         found = links(line)
         lawful = found is not None and self._manifest.may_follow(self._chain.name, found[0])
         head = found[0] if found is not None and lawful else GENESIS
@@ -225,7 +225,7 @@ class _Walk:
         return head
 
     def _continue(self, line: bytes) -> ChainTip:
-        """What the first record of a further file has to follow: the one before, or what was lawfully pruned."""
+        """Determine what the first record of another file must follow: the previous record, or a pruned segment."""
         found = links(line)
         if found is None or found[0] == self._head or not self._manifest.may_follow(self._chain.name, found[0]):
             return self._head
@@ -233,7 +233,7 @@ class _Walk:
         return found[0]
 
     def _is_copy(self, path: Path) -> bool:
-        """Whether a file is somebody else's copy of a file of the chain."""
+        """Whether a file is a copy, made by others, of a file of the chain."""
         return path != self._chain.path and not self._chain.is_segment(path)
 
     def _skip_anchors(self, head: ChainTip) -> None:

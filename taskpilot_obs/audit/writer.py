@@ -1,7 +1,7 @@
-"""The one writer of a chain: holds its lock, seals, writes, rotates, and mends what a killed process left.
+"""The writer of a chain: holds its lock, seals, writes, rotates, and repairs what a killed process left.
 
-A chain that cannot be continued (its file ends with something that is no record under the key) is left as it is, for
-`verify` to name the line. Records go to a new chain then, whose first record says which file it follows and why.
+A chain that cannot be continued (its file does not end with a record under the key) is left unchanged, so that `verify`
+can report the line. Records then go to a new chain, whose first record states which file it follows and why.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from taskpilot_obs._support.guarded import guarded, logger
 from taskpilot_obs._support.hooks import settled
+from taskpilot_obs._support.timestamps import rfc3339, unix_seconds
 from taskpilot_obs.audit import manifest
 from taskpilot_obs.audit.access import UnfitFileError, open_own, open_to_read
 from taskpilot_obs.audit.chain import GENESIS, ChainTip, check_line, digest_with, head_of, links, seal
-from taskpilot_obs.audit.encoding import MAX_STRING, rfc3339
+from taskpilot_obs.audit.encoding import MAX_STRING
 from taskpilot_obs.audit.files import MAX_LINE, Chain, Log, head_before, last_head, last_line, segment_stamp
 from taskpilot_obs.audit.lock import same_file, take_lock
 from taskpilot_obs.audit.prune import note, retain
@@ -38,42 +39,42 @@ FOLDER_MODE = 0o700
 _MAX_WRITERS = 100
 _RECOVERED = "recovered"
 _CHUNK = 98_304
-"""Lines are written in pieces: each write gives the interpreter lock away; memory for larger ones is fetched anew."""
+"""Bytes written at a time: each write releases the interpreter lock, and larger buffers need new memory each time."""
 
 
 class AuditOptions(NamedTuple):
-    """How an audit log is kept."""
+    """The options of an audit log."""
 
     key: bytes | None = None
-    """Key of the hash chain (HMAC-SHA-256). Without it whoever can write the file can recompute the chain."""
+    """Key of the hash chain (HMAC-SHA-256). Without it anyone who can write the file can recompute the chain."""
     max_bytes: int = 64 * 2**20
-    """A file that would pass this size is closed, and another begun."""
+    """A file that would exceed this size is closed, and a new one begun."""
     max_age_s: float = 86_400.0
-    """So is one whose first record is older than this, in seconds, when the next record comes."""
+    """A file whose first record is older than this, in seconds, is closed before the next record."""
     keep_segments: int | None = None
     """How many closed files to keep for each writer; None keeps all (`taskpilot-obs audit prune` removes by age)."""
     durability: Literal["flush", "fsync"] = "flush"
-    """`flush`: handed to the operating system, safe when the process is killed. `fsync`: on disk, batch by batch."""
+    """`flush`: passed to the operating system, safe if the process is killed. `fsync`: on disk after each batch."""
     anchor_every: int = 1_000
-    """After how many records the head of the chain is written to the anchor file."""
+    """Records between two writes of the chain's head to the anchor file."""
     max_string: int = MAX_STRING
     """How many characters of one string are kept."""
 
 
 class Writer:
-    """Appends to the log's own file, or, where another process has the lock, to one of its own.
+    """Appends to the log's main file, or to a separate file if another process has the lock.
 
     Args:
-        log: where.
-        options: how.
-        service: for the record that begins the chain of a further process.
+        log: the log.
+        options: its options.
+        service: name of the service, for the first record of another process' chain.
         counters: where a failing rotation, anchor or callable is counted.
-        on_anchor: gets each anchor, for example to send it elsewhere.
+        on_anchor: called with each anchor, for example to send it elsewhere.
 
     Raises:
-        OSError: the folder or a file cannot be made or written.
-        UnfitFileError: a file in the log's place is a link, belongs to another user, or others may write or read it.
-        ConfigurationError: this process writes the log too many times already.
+        OSError: the folder or a file cannot be created or written.
+        UnfitFileError: a file at the log's path is a link, belongs to another user, or others may write or read it.
+        ConfigurationError: this process already has too many writers of the log.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Writer:
         self._head = self._anchored = GENESIS
         self._was_open = False
         self.written = 0
-        """How many records of the callers' were written, in all."""
+        """Total number of callers' records written."""
         self._open()
 
     @property
@@ -110,8 +111,8 @@ class Writer:
         """Seal and write records.
 
         Raises:
-            OSError: some were not written: `written` says how far it came. No half of a line stays behind.
-            ConfigurationError: the file had to be opened again, and this process writes the log too many times.
+            OSError: some were not written; `written` counts those that were. No incomplete line is left.
+            ConfigurationError: the file had to be reopened, and this process already has too many writers of the log.
         """
         self._renew()
         lines: list[str] = []
@@ -128,7 +129,7 @@ class Writer:
                 if self._size + waiting > max_bytes and self._size:
                     with guarded("audit_log.rotate", self._counters):
                         self._rotate()
-                    max_bytes += self._size  # where that failed, not again for every line
+                    max_bytes += self._size  # if that failed, do not retry for every line
                 room = min(_CHUNK, max_bytes - self._size)
             lines.append(line)
         self._write(lines)
@@ -154,7 +155,7 @@ class Writer:
                 self.written += len(lines)
 
     def _keep_whole(self, lines: list[str], done: int) -> list[str]:
-        """The lines that were written whole; the half of one that was not is cut off."""
+        """Count the completely written lines, and cut off an incomplete one."""
         whole, count = 0, 0
         while whole + len(lines[count]) <= done:
             whole, count = whole + len(lines[count]), count + 1
@@ -162,11 +163,11 @@ class Writer:
             try:
                 os.ftruncate(self._file, self._size + whole)
             except OSError:
-                self._close_file()  # opening it again moves the half line away
+                self._close_file()  # reopening moves the incomplete line away
         return lines[:count]
 
     def _renew(self) -> None:
-        """Notice that the file was rotated, cut or removed by someone else; rotate it when it is old."""
+        """Detect that the file was rotated, cut or removed by others; rotate it if it is old."""
         if self._is_stale():
             self._open()
         elif self._size and time.time() - self._born >= self._options.max_age_s:
@@ -182,7 +183,7 @@ class Writer:
         )
 
     def _open(self) -> None:
-        """Take a chain that can be continued, or begin one; move a torn last line away, and find the head."""
+        """Take a chain that can be continued, or begin one; move an incomplete last line away, and find the head."""
         self._close_file()
         self._log.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         if self._lock >= 0 and same_file(self._lock, self._chain.anchors):
@@ -196,10 +197,10 @@ class Writer:
         self._was_open = True
 
     def _take_chain(self, problem: str | None) -> None:
-        """Take the first chain that is free and whole: the log's own, or one that follows it.
+        """Take the first unlocked, intact chain: the log's own, or one that follows it.
 
         Args:
-            problem: why the chain that this writer had cannot be continued.
+            problem: why this writer's previous chain cannot be continued.
         """
         for number in range(_MAX_WRITERS):
             chain = self._log.chain(_writer_name(number, is_recovery=problem is not None))
@@ -212,7 +213,7 @@ class Writer:
         )
 
     def _try(self, chain: Chain, problem: str | None) -> str | None:
-        """Take this chain; returns why it cannot be continued, "" where another writer has it, None on success."""
+        """Take this chain; return why it cannot be continued, "" if another writer has it, None on success."""
         try:
             lock = take_lock(chain.anchors)
             if lock is None:
@@ -234,11 +235,11 @@ class Writer:
         return refusal
 
     def _go_on(self, known: ChainTip | None, problem: str | None = None) -> str | None:
-        """Open the file of the chain and find its head; returns why it cannot be continued.
+        """Open the file of the chain and find its head; return why it cannot be continued, or None.
 
         Args:
-            known: the head, where this writer has had the chain all along.
-            problem: why this chain follows another, for its first record.
+            known: the head, if this writer has held the chain before.
+            problem: why this chain follows another; stated in its first record.
         """
         try:
             self._open_file(os.O_CREAT)
@@ -267,8 +268,8 @@ class Writer:
         self._born = _born(self._chain) if self._size else time.time()
 
     def _mend(self) -> bytes:
-        """Move a torn last line to the file for such; returns the last whole line."""
-        with open(self._file, "rb", closefd=False) as file:  # not `os.fdopen`, which eventlet replaces: it would close
+        """Move an incomplete last line to the `.torn` file; return the last whole line."""
+        with open(self._file, "rb", closefd=False) as file:  # not `os.fdopen`: eventlet's version would close it
             line, end = last_line(file, self._size)
             if end < self._size:
                 manifest.append_rest(self._log.torn, file, end)
@@ -277,7 +278,7 @@ class Writer:
         return line
 
     def _find_head(self, line: bytes) -> ChainTip | None:
-        """The head that the next record follows; None where the line is not a record under this key."""
+        """The head that the next record follows; None if the line is not a record under this key."""
         if not line:
             pruned = [
                 ChainTip(entry.seq, entry.hash)
@@ -291,7 +292,7 @@ class Writer:
         return ChainTip(found[0].seq + 1, found[1])
 
     def _last_anchor(self) -> ChainTip:
-        """How far the anchors go; says so in the application's log when they go beyond the records."""
+        """Return the last anchored record; log a warning if anchors go beyond the records."""
         last = deque(manifest.read_anchors(self._chain.anchors), maxlen=1)
         if last and last[0].seq > self._head.seq:
             logger.warning(
@@ -303,7 +304,7 @@ class Writer:
         return min(last[0].head, self._head) if last else GENESIS
 
     def _begin(self, problem: str | None) -> None:
-        """Note that the chain exists; one beside the log's own begins with a record that ties it to the log."""
+        """Record that the chain exists; a separate chain begins with a record that links it to the log."""
         note(self._chain, manifest.START, self._chain.path, GENESIS, self._note_digest)
         if not self._chain.writer:
             return
@@ -318,7 +319,7 @@ class Writer:
         self.written -= 1
 
     def _rotate(self) -> None:
-        """Close the file under a name of its own and begin another; the chain goes on."""
+        """Close the file under a segment name and begin a new one; the chain continues."""
         path = self._chain.path
         closed = path.with_name(f"{path.name}.{segment_stamp(datetime.now(UTC), self._chain)}")
         path.rename(closed)
@@ -342,26 +343,26 @@ class Writer:
                 settled(self._on_anchor(anchor))
 
     def sync(self) -> None:
-        """Bring what was written to the disk.
+        """Sync written lines to the disk.
 
         Raises:
-            OSError: the disk refused.
+            OSError: the disk failed.
         """
         if self._file >= 0:
             os.fsync(self._file)
 
     def close(self) -> None:
-        """Write the last anchor and let go of the chain."""
+        """Write the last anchor and release the chain."""
         self._anchor(closed=True)
         self.abandon()
 
     def abandon(self) -> None:
-        """Close the files and no more: what a forked child does with those of its parent."""
+        """Only close the files, as a forked child does with those of its parent."""
         self._close_file()
         self._release()
 
     def _close_file(self) -> None:
-        file, self._file = self._file, -1  # in this order: a fork in between must not close a number twice
+        file, self._file = self._file, -1  # in this order, because a fork in between must not close a descriptor twice
         if file >= 0:
             os.close(file)
 
@@ -372,7 +373,7 @@ class Writer:
 
 
 def _writer_name(number: int, *, is_recovery: bool) -> str:
-    """The name of the chain to try next: the log's own, one that follows a damaged one, or one of this process."""
+    """The name of the next chain to try: the log's own, a successor of a damaged one, or one of this process."""
     if number == 0:
         return ""
     if is_recovery:
@@ -383,10 +384,10 @@ def _writer_name(number: int, *, is_recovery: bool) -> str:
 
 
 def _born(chain: Chain) -> float:
-    """When a file's first record was written, in Unix seconds; now, if it does not say."""
+    """When a file's first record was written, in Unix seconds; now if it is unknown."""
     try:
         with open_to_read(chain.path) as file:
             record = manifest.parse_line(file.readline(MAX_LINE)) or {}
-        return datetime.fromisoformat(record[Field.TIMESTAMP]).timestamp()
+        return unix_seconds(record[Field.TIMESTAMP])
     except (OSError, ValueError, LookupError, TypeError):
         return time.time()

@@ -1,4 +1,4 @@
-"""Asked before an LLM call: has every budget room for it, and what is reserved while it runs."""
+"""Admits LLM calls: checks that every budget has room, and reserves amounts while the call runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._support.event_loops import in_event_loop
 from taskpilot_obs._support.guarded import guarded, log_failure
 from taskpilot_obs.budgets.alerts import exhausted_by, failure_of, refusal_of
 from taskpilot_obs.budgets.estimates import CallEstimate, StreamEstimate, estimate_call
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 COMPONENT: Final = "budgets"
 RESERVATION_S: Final = 900.0
-"""How long a reservation lasts that its process does not renew."""
+"""How long a reservation lasts unless its process renews it."""
 _RENEWALS: Final = 3
-"""How often a reservation is renewed within its length."""
+"""How many times a reservation is renewed within its duration."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_PRICE: Final = "no price is known for the model"
 _NO_WAIT: Final = "the store of the budgets cannot be asked in an event loop that must go on"
@@ -40,7 +41,7 @@ _NO_STORE: Final = "the store of the budgets cannot be asked"
 
 
 class AdmissionRequest(NamedTuple):
-    """One question: may this call start?"""
+    """A request to start a call."""
 
     reservation_id: str
     call: CallScope
@@ -50,7 +51,7 @@ class AdmissionRequest(NamedTuple):
 
 
 class Admitted:
-    """A call that was admitted: what is reserved for it, and what it has streamed so far.
+    """An admitted call: its reservation, and an estimate of what it has streamed so far.
 
     Args:
         request: the question.
@@ -66,19 +67,19 @@ class Admitted:
         self.lines: tuple[ReservationLine, ...] = ()
         self.streamed = StreamEstimate()
         self.is_cancelled = False
-        """Whether the call was given up before it was made; a thread may still be reserving for it."""
+        """Whether the call was cancelled before it was made; a thread may still be reserving for it."""
         self.is_recorded = False
         """Whether a call within the block was recorded."""
         self.assumed_for: str | None = None
-        """The call within the block that was booked by estimate: the reservation is for one."""
+        """The call in the block that was charged by estimate, because the reservation is for one call."""
 
     def note_streamed(self, item: object) -> None:
-        """Note one item of the call's stream, for an estimate if its usage never comes."""
+        """Record one item of the call's stream, for an estimate if its usage is never stated."""
         self.streamed.note(item)
 
     @property
     def reservation_id(self) -> str:
-        """Names the reservation, in the ledger and on the call's record."""
+        """The ID of the reservation, in the ledger and on the call's record."""
         return self.request.reservation_id
 
 
@@ -89,15 +90,15 @@ class BudgetDeps(NamedTuple):
     prices: PriceTable
     counters: InternalCounters
     emit: Callable[[Record], None]
-    """Takes decisions."""
+    """Called with each decision."""
 
 
 class AdmissionController:
     """The budgets of one recorder.
 
     Args:
-        deps: clock, prices and where decisions go.
-        ledger: where budgets are kept.
+        deps: clock, prices and the receiver of decisions.
+        ledger: the ledger of the budgets.
         reservation_s: how long a reservation lasts that its process does not renew.
         enforcing: whether budgets in `enforce` mode refuse; without, they are treated as `shadow`.
     """
@@ -112,18 +113,18 @@ class AdmissionController:
         self.shadows: tuple[Budget, ...] = ()
         self.windows = Windows()
         self.held: dict[str, Admitted] = {}
-        """The reservations of this process, until the end of their calls is booked."""
+        """The reservations of this process, until their calls are charged."""
         self.catch_up: Callable[[], object] = lambda: None
-        """Books the calls that have ended and wait in a queue; set by the owner of the queue."""
+        """Charges ended calls that wait in a queue; set by the owner of the queue."""
         self.end_later: Callable[[str, bool], object] = lambda _reservation_id, _billed: None
-        """Ends a reservation behind what waits in a queue; set by the owner of the queue."""
+        """Ends a reservation after the items in a queue; set by the owner of the queue."""
         self._reservation = timedelta(seconds=reservation_s)
         self.renew_every_s = reservation_s / _RENEWALS
         self._renew_at = _EPOCH
         self._enforcing = enforcing
 
     def add(self, budget: Budget) -> None:
-        """Watch one more budget; an equal one again changes nothing.
+        """Add a budget; adding an equal one again changes nothing.
 
         Raises:
             ConfigurationError: another budget has its name.
@@ -139,7 +140,7 @@ class AdmissionController:
 
     @property
     def asks(self) -> bool:
-        """Whether calls must be asked about; alert budgets cost the caller nothing."""
+        """Whether calls must be admitted; budgets that only alert cost the caller nothing."""
         return bool(self.enforced or self.shadows)
 
     def now(self) -> int:
@@ -167,12 +168,12 @@ class AdmissionController:
         """Reserve for a `with` block, which must not wait for a store in an event loop.
 
         Raises:
-            ConfigurationError: it would; the message says what to write instead.
+            ConfigurationError: the block would block the event loop; the message names the alternatives.
         """
         admitted = self._admitted(run, (), stated)
         if admitted is None:
             return
-        if self.ledger.blocking and _in_event_loop() and self._concerns(admitted, self.enforced):
+        if self.ledger.blocking and in_event_loop() and self._concerns(admitted, self.enforced):
             raise ConfigurationError(
                 "`with track_llm(…)` in a coroutine would block its event loop while the budgets' store is asked: write"
                 " `async with track_llm(…)`, or decorate the coroutine function with @observe_llm"
@@ -182,12 +183,12 @@ class AdmissionController:
     def bypass_in_event_loop(
         self, run: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]
     ) -> list[str]:
-        """Let a call pass where asking the store would block an event loop that cannot wait.
+        """Let a call pass if querying the store would block an event loop.
 
         Returns:
-            The budgets in enforce mode that were not asked, each with a decision `bypassed`; the call is booked.
+            The budgets in enforce mode that were skipped, each with a decision `bypassed`; the call is charged.
         """
-        if not self.ledger.blocking or not _in_event_loop():
+        if not self.ledger.blocking or not in_event_loop():
             return []
         admitted = self._admitted(run, args, kwargs)
         if admitted is None:
@@ -211,7 +212,7 @@ class AdmissionController:
             raise
 
     def _admitted(self, run: LlmInvocation, args: Sequence[object], kwargs: Mapping[str, object]) -> Admitted | None:
-        """What is to be reserved for a call; None where a block around it has done so, and where it cannot be read."""
+        """What to reserve for a call; None if a block around it already did, or if it cannot be read."""
         if run.admitted is not None:
             return None
         with guarded(COMPONENT, self.counters):
@@ -238,7 +239,7 @@ class AdmissionController:
             raise error
 
     async def admit_async(self, admitted: Admitted) -> None:
-        """Reserve for a call in an event loop: what may wait does so in a thread."""
+        """Reserve for a call in an event loop: steps that may wait run in a thread."""
         if not self.ledger.blocking and self._prices.ready and self._has_room(admitted):
             return
         try:
@@ -250,7 +251,7 @@ class AdmissionController:
             raise
 
     def _has_room(self, admitted: Admitted) -> bool:
-        """Reserve where that takes no wait; returns whether it is done."""
+        """Reserve if that needs no waiting; return whether it is done."""
         with guarded(COMPONENT, self.counters):
             lines, unpriced = self._lines_of(admitted.request, self.enforced)
             if not unpriced and self._reserve(admitted, lines) is None:
@@ -268,7 +269,7 @@ class AdmissionController:
         try:
             refusal = self._reserve(admitted, lines)
             if refusal is not None and not (refusal.is_final and self.ledger.blocking):
-                self.catch_up()  # what has ended may make room, and the refusal states present figures
+                self.catch_up()  # ended calls may make room, and the refusal reports current figures
                 refusal = self._reserve(admitted, lines)
         except StoreError as failure:
             log_failure(COMPONENT, failure)
@@ -281,7 +282,7 @@ class AdmissionController:
     def _lines_of(
         self, request: AdmissionRequest, budgets: Sequence[Budget]
     ) -> tuple[list[ReservationLine], list[ReservationLine]]:
-        """What the call may take from each budget that it falls under; and the lines whose amount is unknown."""
+        """What the call may take from each matching budget, and the lines with an unknown amount."""
         lines: list[ReservationLine] = []
         unpriced: list[ReservationLine] = []
         for budget in budgets:
@@ -298,7 +299,7 @@ class AdmissionController:
         return lines, unpriced
 
     def _amount(self, budget: Budget, request: AdmissionRequest, usage: Usage) -> int | None:
-        """What a call with this usage takes; None where its price is unknown."""
+        """What a call with this usage takes; None if its price is unknown."""
         if budget.unit == "requests":
             return 1
         if budget.unit == "tokens":
@@ -313,7 +314,7 @@ class AdmissionController:
         return None if price.cost is None else to_pico_usd(price.cost)
 
     def left_amount(self, admitted: Admitted, line: ReservationLine) -> int:
-        """What a call took whose reader has left: its input, and the part of the answer that was streamed."""
+        """What a call took if its reader left: its input, and the streamed part of the answer."""
         usage = Usage(admitted.request.estimate.input_tokens, admitted.streamed.tokens)
         amount = self._amount(line.budget, admitted.request, usage)
         return line.amount if amount is None else amount
@@ -345,7 +346,7 @@ class AdmissionController:
             self.held.pop(admitted.reservation_id, None)
 
     def _ask_shadows(self, admitted: Admitted) -> None:
-        """Ask each shadow budget by itself: what one of them would refuse takes nothing from the others."""
+        """Check each shadow budget separately, because a refusal by one must not affect the others."""
         request = admitted.request
         for budget in self.shadows:
             lines, _ = self._lines_of(request, (budget,))
@@ -389,7 +390,7 @@ class AdmissionController:
     def _unjudged(
         self, line: ReservationLine, request: AdmissionRequest, reason: str, when: str
     ) -> RefusedError | None:
-        """A call that cannot be judged passes, or is refused where the budget is closed in this case."""
+        """Let a call that cannot be judged pass, or refuse it if the budget fails closed in this case."""
         refused = when == "closed" and line.budget.action == "enforce"
         self.emit(failure_of(line, request.origin, request.at_unix_ns, reason, refused=refused))
         return (
@@ -399,7 +400,7 @@ class AdmissionController:
     # --- while calls run ---------------------------------------------------------------------------------------------
 
     def renew(self) -> None:
-        """Renew the reservations of calls that still run, when it is time: only a dead process' reservations expire.
+        """Renew the reservations of running calls when due, so that only those of a dead process expire.
 
         Raises:
             StoreError: the ledger cannot be reached.
@@ -418,13 +419,5 @@ class AdmissionController:
 
 
 def utc_from_unix_ns(unix_ns: int) -> datetime:
-    """The time so many nanoseconds after the Unix epoch, in UTC."""
+    """Convert nanoseconds since the Unix epoch to a time in UTC."""
     return _EPOCH + timedelta(microseconds=unix_ns // 1_000)
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -33,7 +33,7 @@ _NO_SCOPE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class BudgetAlert(NamedTuple):
-    """A budget has reached a threshold; given once in a period, over all processes that share a store."""
+    """A budget has reached a threshold; sent once per period, by one of the processes that share a store."""
 
     budget: str
     threshold: float
@@ -64,7 +64,7 @@ def alerts_of(settled: Settled, time_unix_ns: int) -> list[Decision]:
 
 
 def exhausted_by(refusal: Refusal, time_unix_ns: int) -> Decision:
-    """The decision about a budget that refuses calls for lack of room: it counts as used up, though some is left."""
+    """The decision about a budget that refuses calls for lack of room: it counts as exhausted, though some is left."""
     decision = _alert(refusal.line, refusal.balance, ALL, "calls are refused for lack of room", time_unix_ns)
     return decision._replace(attributes={**decision.attributes, _REFUSED: True})
 
@@ -118,7 +118,7 @@ def failure_of(line: ReservationLine, origin: Origin, time_unix_ns: int, reason:
 
 
 def _figures(line: ReservationLine, balance: Balance) -> dict[str, AttributeValue]:
-    """Amounts as text, so that they stay exact."""
+    """Amounts as text, to keep them exact."""
     budget, window = line.budget, line.window
     figures: dict[str, AttributeValue] = {
         Label.PERIOD: budget.period,
@@ -136,12 +136,12 @@ def _figures(line: ReservationLine, balance: Balance) -> dict[str, AttributeValu
 
 
 def _scoped(line: ReservationLine) -> dict[str, AttributeValue]:
-    """What the budget is scoped to, a field for each: `scope.tenant`, `scope.model`, …"""
+    """The scope of the budget, with a field for each part: `scope.tenant`, `scope.model`, …"""
     return {_SCOPED + key: name for key, name in line.budget.scope_of(line.account.scope_key).items()}
 
 
 def read_alert(record: Record) -> BudgetAlert | None:
-    """The alert that a record is; None for any other."""
+    """Convert a record to an alert; None for other records."""
     if not isinstance(record, Decision) or record.kind is not DecisionKind.BUDGET:
         return None
     said = {key: str(value) for key, value in record.attributes.items()}

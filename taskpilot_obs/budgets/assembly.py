@@ -1,4 +1,4 @@
-"""Puts budgets into a recorder: admission before calls, settlement behind them, and the ledger that both use."""
+"""Assembles a recorder's budgets: admission before calls, settlement after them, and their common ledger."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Assembly(NamedTuple):
     batched: list[Batched]
 
     def connect(self, pipeline: Pipeline) -> None:
-        """Let a refusal wait for what has ended and is still queued."""
+        """Make refusals wait for ended calls that are still queued."""
 
         def catch_up() -> None:
             pipeline.drain()
@@ -64,19 +64,19 @@ def assemble(
     own: Sequence[Budget],
     before: AdmissionController | None,
 ) -> Assembly | None:
-    """The budgets of a configuration and of decorated functions; None where there are none.
+    """Assemble the budgets of a configuration and of decorated functions; None if there are none.
 
     Raises:
         ConfigurationError: an object that is not a budget, two budgets of one name, a wrong file, or an alert hook that
             cannot be called.
-        StoreError: the store that is to keep them cannot be used, for another reason than that it does not answer now.
+        StoreError: their store cannot be used, for another reason than being unreachable now.
     """
     if settings.on_budget_alert is not None and not callable(settings.on_budget_alert):
         kind = type(settings.on_budget_alert).__name__
         raise ConfigurationError(f"on_budget_alert: given an object of type {kind}; allowed is a function")
     refuse_generator("on_budget_alert", settings.on_budget_alert)
     budgets = [*(budget for given in settings.budgets for budget in as_budgets(given)), *own]
-    if not settings.enabled:  # what is in enforce mode stays in force
+    if not settings.enabled:  # budgets in enforce mode stay in force
         budgets = [budget for budget in budgets if budget.action == "enforce" and settings.enforcement]
     if not (budgets or (settings.enabled and settings.budget_store)):
         return None
@@ -119,7 +119,7 @@ def _ledger(settings: Settings, before: AdmissionController | None) -> Ledger:
 
 
 def _store(settings: Settings) -> Store | None:
-    """The store that is named, or that an exporter fills."""
+    """The configured store, or the one that an exporter fills."""
     url = settings.budget_store or settings.store
     if url is None:
         module: Any = sys.modules.get("taskpilot_obs.store.exporter")
@@ -140,12 +140,12 @@ def _store(settings: Settings) -> Store | None:
 
 
 def attached(parts: Components, budget: Budget, emit: Callable[[Record], None]) -> Components:
-    """Watch one more budget in running components; returns them with it.
+    """Add a budget to running components, and return them.
 
     Args:
         parts: the components of a recorder.
         budget: the budget.
-        emit: takes the decisions of budgets.
+        emit: called with the decisions of budgets.
 
     Raises:
         ConfigurationError: another budget has its name.

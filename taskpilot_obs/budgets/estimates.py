@@ -1,4 +1,4 @@
-"""What a call may take at most: its input, known or estimated, and the longest answer that it asks for."""
+"""Estimates the most that a call may take: its input, known or estimated, and its longest answer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MAX_OUTPUT: Final = (
     *("max_output_tokens", "max_completion_tokens", "max_tokens"),
     *("maxOutputTokens", "max_tokens_to_sample"),
 )
-"""How the providers' clients call the limit of an answer."""
+"""Names of the limit of an answer in providers' clients."""
 BYTES_PER_TOKEN: Final = 3
-"""English text has four to five bytes a token, Chinese and code about three: an estimate that is rather too high."""
+"""English text has four to five bytes per token, Chinese and code about three, so the estimate is rather high."""
 _MAX_DEPTH: Final = 6
 _MAX_ITEMS: Final = 10_000
 _OPTIONS: Final = frozenset({"model", "provider", *MAX_OUTPUT})
@@ -26,12 +26,12 @@ _SPOKEN: Final = (
     *("tool_calls", "tool_call_chunks", "function", "functionCall", "arguments", "args", "partial_json", "input"),
     *("thinking", "reasoning", "reasoning_content", "reasoning_text", "refusal", "bytes"),
 )
-"""Under which keys and attributes a provider's chunks hold what the model wrote."""
+"""Keys and attributes of providers' chunks that hold generated text."""
 _HOLDERS: Final = ("content", "text", "messages", "parts")
 
 
 class CallEstimate(NamedTuple):
-    """What a call is expected to take."""
+    """The expected usage of a call."""
 
     input_tokens: int
     max_output_tokens: int | None
@@ -43,7 +43,7 @@ class CallEstimate(NamedTuple):
 
 
 class StreamEstimate:
-    """How many tokens a stream has brought so far, estimated from its text."""
+    """The tokens of a stream so far, estimated from its text."""
 
     __slots__ = ("_bytes", "_items")
 
@@ -63,7 +63,7 @@ class StreamEstimate:
 
 
 def estimate_call(args: Iterable[object], kwargs: Mapping[str, object]) -> CallEstimate:
-    """Read a plan from a call's arguments: `input_tokens` and `max_tokens` where they are stated, else the text."""
+    """Estimate a call from its arguments: from `input_tokens` and `max_tokens` if stated, else from the text."""
     stated = count(kwargs.get(INPUT_TOKENS))
     if stated is None:
         texts = (*args, *(value for key, value in kwargs.items() if key not in _OPTIONS))

@@ -19,11 +19,11 @@ _OPTIONS: Final = (
 
 
 def load_budgets(path: str | os.PathLike[str]) -> tuple[Budget, ...]:
-    """The budgets of a file: a list `budgets` of tables with the options of `Budget`.
+    """Load the budgets of a file, a list `budgets` of tables with the options of `Budget`.
 
     Raises:
-        ConfigurationError: the file cannot be read, is no TOML or YAML, or an option is wrong; the message names it.
-        MissingExtraError: a YAML file, without the extra `rules`.
+        ConfigurationError: the file cannot be read, is not TOML or YAML, or an option is wrong; the message names it.
+        MissingExtraError: the file is YAML, and the extra `rules` is not installed.
     """
     file = Path(path)
     stated = load_config_file(file, "budget file", extra="rules", parse_float=_number)
@@ -47,12 +47,12 @@ def _budget(file: Path, entry: object) -> Budget:
 
 
 def _number(text: str) -> float | Decimal:
-    """A share as a float; what floats cannot say exactly stays as it was written."""
+    """Parse a share as a float; numbers that floats cannot represent stay as written."""
     return float(text) if Decimal(str(float(text))) == Decimal(text.replace("_", "")) else Decimal(text)
 
 
 def as_budgets(given: object) -> tuple[Budget, ...]:
-    """Budgets from what `configure(budgets=…)` was given: `Budget` objects and paths of files.
+    """Read the argument of `configure(budgets=…)`: `Budget` objects and paths of files.
 
     Raises:
         ConfigurationError: something else, or a file is wrong.

@@ -1,4 +1,4 @@
-"""What is spent and reserved of each budget, and the ledger that one process keeps in memory."""
+"""Defines the ledger of spent and reserved amounts, and the ledger in the memory of one process."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Balance(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """The line that has no room, and the account's figures at that moment."""
+    """The line without room, and the account's figures at that moment."""
 
     line: ReservationLine
     balance: Balance
@@ -64,7 +64,7 @@ class Refusal(NamedTuple):
 
 
 class Charge(NamedTuple):
-    """What a call took from one budget."""
+    """The amount that a call took from one budget."""
 
     line: ReservationLine
     reservation_id: str | None = None
@@ -74,7 +74,7 @@ class Charge(NamedTuple):
 
 
 class IdempotencyKey(NamedTuple):
-    """Names charges that are handed over together, so that a ledger recognises them when they come again."""
+    """Identifies a group of charges, so that a ledger recognises a repetition."""
 
     writer: str
     """Unique to the process, and to each fork of it."""
@@ -91,7 +91,7 @@ class Settled(NamedTuple):
 
 
 class Ledger(Protocol):
-    """Where budgets are kept. Every method is atomic across threads, and across processes where it has a store."""
+    """Keeps the amounts of budgets. Every method is atomic across threads and, with a store, across processes."""
 
     blocking: bool
     """Whether it does I/O, so that an event loop must not wait for it."""
@@ -99,7 +99,7 @@ class Ledger(Protocol):
     def reserve(
         self, reservation_id: str, lines: Sequence[ReservationLine], now: datetime, expires_at: datetime
     ) -> Refusal | None:
-        """Reserve all of these amounts, or none where one has no room.
+        """Reserve all of these amounts, or none if one has no room.
 
         Raises:
             StoreError: the ledger cannot be reached.
@@ -115,9 +115,9 @@ class Ledger(Protocol):
     def settle(
         self, charges: Sequence[Charge], now: datetime, idempotency_key: IdempotencyKey | None = None
     ) -> list[Settled]:
-        """Book what calls took and end their reservations.
+        """Charge what calls took, and end their reservations.
 
-        Charges that come again under the same key are booked once and get the same answer.
+        Charges that are repeated under a key are applied once and get the first answer.
 
         Raises:
             StoreUnavailableError: the ledger cannot be reached, or its answer was lost: all may be booked, or none.
@@ -148,7 +148,7 @@ class Ledger(Protocol):
         """Whether another ledger object keeps the same figures."""
 
     def close(self) -> None:
-        """Release what it has opened."""
+        """Close the connections that it opened."""
 
 
 def reservation_key(reservation_id: str, budget: str) -> str:
@@ -157,7 +157,7 @@ def reservation_key(reservation_id: str, budget: str) -> str:
 
 
 def crossed_by(budget: Budget, balance: Balance) -> tuple[int, ...]:
-    """The thresholds that are reached and were not alerted yet."""
+    """The reached thresholds without an alert so far."""
     reached = balance.spent * 1_000 // budget.limit
     return tuple(each for each in budget.permilles if balance.alerted < each <= reached)
 
@@ -169,7 +169,7 @@ class _HeldAmount(NamedTuple):
 
 
 class MemoryLedger:
-    """The ledger of one process: it ends with the process, and other processes do not see it.
+    """A ledger in memory: it ends with the process, and other processes do not see it.
 
     Every process then has the whole limit for itself.
     """
@@ -338,4 +338,4 @@ class MemoryLedger:
         return other is self
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing, because nothing is open."""

@@ -28,7 +28,7 @@ Unit = Literal["usd", "tokens", "requests"]
 SCOPES: Final = ("tenant", "agent", "workflow", "model", "provider", "user")
 THRESHOLDS: Final = (0.5, 0.75, 0.9, 1.0)
 EACH: Final = "*"
-"""As a value of a scope: each tenant (user, …) has the limit for itself."""
+"""As a value of a scope: each tenant (user, …) has its own limit."""
 SMALLEST_USD: Final = Decimal("1e-12")
 """Amounts are whole numbers of the smallest unit: 1e-12 USD, one token, or one request."""
 LARGEST_USD: Final = 9_000_000_000
@@ -57,7 +57,7 @@ class Window(NamedTuple):
 
 
 class CallScope(NamedTuple):
-    """What a budget may be scoped by."""
+    """The properties of a call that a budget's scope may match."""
 
     tenant: str | None = None
     agent: str | None = None
@@ -139,7 +139,7 @@ def _as_thresholds(given: object) -> Sequence[float]:
 
 
 def _refusing(kind: type[T]) -> type[T]:
-    """Have a class's constructor raise `ConfigurationError` in place of pydantic's error."""
+    """Make a class's constructor raise `ConfigurationError` instead of pydantic's error."""
     validate: Callable[..., None] = kind.__init__
 
     @functools.wraps(validate)
@@ -194,13 +194,13 @@ class Budget:
         thresholds: shares of the limit at which an alert is given, once each in a period.
         action: `alert` alerts only; `enforce` refuses a call that has no room; `shadow` records what `enforce` would
             refuse.
-        when_store_down: what `enforce` does while the store cannot be asked: `open` lets calls pass, `closed` refuses
+        when_store_down: what `enforce` does while the store is unreachable: `open` lets calls pass, `closed` refuses
             them.
-        when_unpriced: what `enforce` does with a call whose price is unknown, likewise; for limits in USD.
+        when_unpriced: what `enforce` does with a call whose price is unknown: `open` or `closed`; for limits in USD.
         max_output_tokens: what is reserved for the answer of a call that does not state its own maximum.
 
     Raises:
-        ConfigurationError: an option is wrong; the message says what was given and what is allowed.
+        ConfigurationError: an option is wrong; the message names it, what was given and what is allowed.
     """
 
     name: Annotated[str, PlainValidator(_as_name)]
@@ -242,7 +242,7 @@ class Budget:
 
     @property
     def exhausted_permille(self) -> int:
-        """The threshold that a call refused for lack of room reaches; 0 where the budget alerts at none."""
+        """The threshold reached when a call is refused for lack of room; 0 if the budget has none."""
         return ALL if ALL in self.permilles else 0
 
     def amount(self, units: int) -> Decimal:
@@ -263,7 +263,7 @@ class Budget:
         return Window(*calendar_period(self.period, at, self.timezone))
 
     def scope_key(self, call: CallScope) -> str | None:
-        """Under which account of the ledger a call is booked; None where it is out of scope."""
+        """The key of the ledger's account for a call; None if the call is out of scope."""
         split: dict[str, str] = {}
         for key, wanted in self.scope.items():
             value = call.model_name if key == "model" else getattr(call, key)
@@ -274,7 +274,7 @@ class Budget:
         return _key_of(split) if split else ""
 
     def scope_of(self, scope_key: str) -> dict[str, str]:
-        """Whose limit an account is: the fixed names of the scope, and those that the budget is split by."""
+        """The scope of an account: the fixed names, and those by which the budget is split."""
         fixed = {key: _ESCAPED.sub(r"\1", name) for key, name in self.scope.items() if not _is_pattern(name)}
         return fixed | split_of(scope_key)
 
@@ -286,7 +286,7 @@ class Budget:
 
 
 def split_of(scope_key: str) -> dict[str, str]:
-    """What an account is split by: `{"tenant": "acme"}`; empty where the budget is not split."""
+    """The split of an account, such as `{"tenant": "acme"}`; empty if the budget is not split."""
     return {key: value for key, value in json.loads(scope_key).items() if value != NONE} if scope_key else {}
 
 
@@ -301,7 +301,7 @@ def _is_pattern(wanted: str) -> bool:
 
 @functools.lru_cache(maxsize=1_000)
 def _matcher(wanted: str) -> Callable[[str], object]:
-    """What tells whether a name is meant by a value of a scope."""
+    """Return a function that matches names against a value of a scope."""
     if not _is_pattern(wanted):
         name = _ESCAPED.sub(r"\1", wanted)
         return lambda value: value in (name, wanted)
@@ -310,12 +310,12 @@ def _matcher(wanted: str) -> Callable[[str], object]:
 
 
 def _is_storable(name: str) -> bool:
-    """Whether every store accepts it: a name that one refuses would keep the other budgets from being booked."""
+    """Whether every store accepts a name; a rejected one would block the charges of other budgets."""
     return "\x00" not in name and _bytes_of(name) is not None
 
 
 def _bytes_of(text: str) -> int | None:
-    """Its length in UTF-8; None where it holds half of a surrogate pair."""
+    """The length of a text in UTF-8; None if it contains a lone surrogate."""
     try:
         return len(text.encode())
     except UnicodeEncodeError:
@@ -338,7 +338,7 @@ def digested(value: str) -> str:
 
 
 def _fits_model(call: CallScope, wanted: str) -> bool:
-    """Whether a model is meant, in any spelling: as asked for, as answered, or under its one name."""
+    """Whether a call's model matches: as asked for, as answered, or by its canonical name."""
     return any(
         _fits(name, each)
         for name in (call.model, call.answered_by, call.model_name)
@@ -351,12 +351,12 @@ def _fits(value: str | None, wanted: str) -> bool:
 
 
 def to_pico_usd(usd: Decimal) -> int:
-    """An amount of USD in whole 1e-12 USD."""
+    """Convert an amount of USD to whole 1e-12 USD."""
     return int((usd / SMALLEST_USD).to_integral_value())
 
 
 class Windows:
-    """The periods that hold one moment after another; worked out when one ends, not for each call."""
+    """Caches the current period of each budget, which is computed when one ends and not for each call."""
 
     def __init__(self) -> None:
         self._windows: dict[str, tuple[int, int, Window]] = {}

@@ -1,4 +1,4 @@
-"""Charges on their way to a ledger: each is booked once, whatever fails, is interrupted or loses its answer."""
+"""Sends charges to a ledger exactly once, despite failures, interruptions and lost answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _AT_ONCE: Final = 1_000
 
 
 class _Batch:
-    """Charges that are handed over together, and again unchanged until the ledger has answered."""
+    """Charges that are sent together, and repeated unchanged until the ledger has answered."""
 
     __slots__ = ("charges", "idempotency_key", "refusal", "untold")
 
@@ -35,9 +35,9 @@ class _Batch:
 
 
 class Outbox:
-    """Hands charges to the ledger, and passes its answers on. One thread sends at a time; any thread may put.
+    """Sends charges to the ledger, and passes its answers on. One thread sends at a time; any thread may put.
 
-    An interrupted `send` is continued by the next one, because charges move from one place to the next in one C call.
+    The next `send` continues an interrupted one, because each move of charges is a single C call.
     """
 
     def __init__(self, admission: AdmissionController, tell: Callable[[Settled], None]) -> None:
@@ -46,7 +46,7 @@ class Outbox:
         self.renew()
 
     def renew(self) -> None:
-        """In a forked child: what waits is the parent's to book, and so is the writer's name."""
+        """In a forked child, drop waiting charges, which the parent sends, and take a new writer ID."""
         self._writer = secrets.token_hex(16)
         self._numbers = count(1)
         self._waiting: deque[Charge] = deque()
@@ -57,11 +57,11 @@ class Outbox:
         return len(self._waiting) + sum(len(batch.charges) for batch in self._batches)
 
     def put(self, charges: Iterable[Charge]) -> None:
-        """Add charges. An iterator that is put again goes on where it was interrupted."""
+        """Add charges. An interrupted iterator may be put again, and continues."""
         self._waiting.extend(charges)
 
     def send(self) -> None:
-        """Book what waits. What cannot be booked now keeps waiting."""
+        """Send the waiting charges. Those that fail now keep waiting."""
         try:
             while self._begun():
                 for batch in self._batches:
@@ -130,7 +130,7 @@ class Outbox:
         if len(self._waiting) <= _MAX_WAITING:
             return
         sums: dict[tuple[Account, bool], Charge] = {}
-        for _ in range(len(self._waiting)):  # in place, because others append meanwhile
+        for _ in range(len(self._waiting)):  # in place, because other threads append meanwhile
             line, _, is_assumed = self._waiting.popleft()
             known = sums.get((line.account, is_assumed))
             amount = line.amount + (0 if known is None else known.line.amount)

@@ -28,15 +28,15 @@ _UNBILLED: Final = frozenset({Status.ERROR, Status.BLOCKED})
 class Reservation:
     """Reserve for one LLM call while a block runs, `with` or `async with`; the block makes the call.
 
-    The record of the call carries the reservation's ID, and its cost is booked when it comes. Where no call is
-    recorded, what was reserved counts as spent. A refused call is recorded as `blocked`.
+    The record of the call carries the reservation's ID, and its cost is charged when it is known. If no call is
+    recorded, the reserved amount counts as spent. A refused call is recorded as `blocked`.
 
     Args:
-        recorder: whose budgets.
+        recorder: the recorder whose budgets apply.
         model: the model asked for.
         provider: who serves it; inferred from the model when left out.
-        args: what the call is made with: its text is measured.
-        kwargs: likewise; `max_tokens` and its likes state the longest answer, `input_tokens` the input.
+        args: positional arguments of the call, whose text is measured.
+        kwargs: keyword arguments; `max_tokens` and similar ones state the longest answer, `input_tokens` the input.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Reservation:
         self._admitted = admitted
 
     async def reserve_async(self) -> None:
-        """Reserve in an event loop, which goes on meanwhile. See `reserve`."""
+        """Reserve without blocking the event loop. See `reserve`."""
         admission = self._admission()
         if admission is None:
             return
@@ -107,7 +107,7 @@ class Reservation:
         self._admitted = admitted
 
     def _record(self, refusal: RefusedError) -> None:
-        """Record the call that was refused; what would have recorded it has not begun."""
+        """Record the refused call, because its own recording has not begun."""
         parent = current_run()
         call = self._recorder.new_llm(model=self._model, provider=self._provider, parent=parent)
         if parent is not None and parent.scope is not None:
@@ -136,7 +136,7 @@ class Reservation:
         """End the reservation; later calls change nothing.
 
         Args:
-            error: what ended the block; where it says that the provider refused, nothing counts as spent.
+            error: the exception that ended the block; if the provider refused the call, nothing counts as spent.
         """
         admitted, self._admitted = self._admitted, None
         admission = self._budgets()

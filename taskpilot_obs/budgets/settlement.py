@@ -8,10 +8,8 @@ from a worker, so that the drainer never waits for a database.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from taskpilot_obs import semconv
 from taskpilot_obs._pipeline.batched import Batched
+from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs._support.guarded import guarded, log_failure, run_to_completion
 from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController, Admitted
 from taskpilot_obs.budgets.alerts import alerts_of
@@ -108,7 +107,7 @@ class Settler:
         self._refreshed = time.monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        _settlers.add(self)
+        renew_in_child(self)
         self.introduce()
         if admission.ledger.blocking:
             self._start()
@@ -186,7 +185,7 @@ class Settler:
             logger.error("taskpilot_obs: lost %d budget charges: store unreachable", lost)
         self._admission.ledger.close()
 
-    def renew(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: what waits, and what is reserved, is the parent's to book."""
         self._sending = threading.RLock()
         self.outbox.renew()
@@ -388,14 +387,3 @@ def _scope_of(record: Invocation) -> CallScope:
         record.user,
         record.response_model,
     )
-
-
-_settlers: weakref.WeakSet[Settler] = weakref.WeakSet()
-
-
-def _renew_all() -> None:
-    for settler in list(_settlers):
-        settler.renew()
-
-
-os.register_at_fork(after_in_child=_renew_all)

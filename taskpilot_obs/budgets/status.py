@@ -1,4 +1,4 @@
-"""The state of budgets: spent, left, when they reset, and what they will have spent by then at this rate."""
+"""The state of budgets: spent, left, when they reset, and the projected spending until then."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BudgetStatus(NamedTuple):
     used_ratio: float
     """Spent share of the limit; 1 is all of it."""
     excess: Decimal
-    """How far the period is over its limit: by as much calls took more than was estimated."""
+    """How far the period is over its limit, because calls took more than was estimated."""
     refusals: int
     resets_at: datetime | None
     projected: Decimal | None

@@ -22,7 +22,9 @@ StoreUrl = Annotated[
         help="URL of the store: sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE.",
     ),
 ]
-Period = Annotated[str, typer.Option("--period", help="How far back to look: 1h, 24h, 7d, 30d.")]
+Period = Annotated[str, typer.Option("--period", help="How far back to look: 1h, 24h, 30d; or today, 2026-11.")]
+From = Annotated[str | None, typer.Option("--from", help="Begin there, instead of --period: 2026-11-01.")]
+To = Annotated[str | None, typer.Option("--to", help="End before this: 2026-12-01.  [default: now]")]
 Tenant = Annotated[str | None, typer.Option("--tenant", help="Only calls of this tenant.")]
 User = Annotated[str | None, typer.Option("--user", help="Only calls of this user.")]
 Agent = Annotated[str | None, typer.Option("--agent", help="Only calls of this agent.")]
@@ -37,6 +39,11 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON. Amounts of money are strings, so that they stay exact.")
 ]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")]
+
+
+def period_of(period: str, start: str | None, end: str | None) -> str | tuple[str | None, str | None]:
+    """The period that the options mean: from and to where one of them is given."""
+    return period if start is None and end is None else (start, end)
 
 
 @contextmanager

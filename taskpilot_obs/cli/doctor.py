@@ -61,7 +61,13 @@ def doctor(  # noqa: PLR0913  a command line has as many options as it has
         access = Access(bearer_token=_token(bearer_token_file), timeout_s=timeout)
         with explained():
             found = diagnose(
-                metrics_url=url, prometheus=prometheus, store=store, workers=workers, access=access, environment=here
+                metrics_url=url,
+                prometheus=prometheus,
+                store=store,
+                workers=workers,
+                access=access,
+                environment=here,
+                integrations=here,
             )
     except ConfigurationError as error:
         raise typer.BadParameter(str(error)) from error

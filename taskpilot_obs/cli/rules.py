@@ -10,6 +10,7 @@ import typer
 from taskpilot_obs._support.assets import RULES, SETTINGS, observability_dir
 from taskpilot_obs.cli._output import say
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+from taskpilot_obs.rules.aliases import write_aliases
 from taskpilot_obs.rules.folders import Target, differing, write
 from taskpilot_obs.rules.listing import alerts_table
 from taskpilot_obs.rules.settings import Settings, load_settings
@@ -19,6 +20,10 @@ SettingsFile = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder that the rules are written to.")]
 For = Annotated[Target, typer.Option("--target", help="What will load the files.")]
+Aliases = Annotated[
+    Path | None,
+    typer.Option("--aliases", help="File of old metric names and their expressions, YAML or TOML.", show_default=False),
+]
 Folder = Annotated[
     Path | None, typer.Option("--dir", help="Folder of rules; without it, the shipped one.", show_default=False)
 ]
@@ -33,14 +38,20 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="rules")
 
 
-def render(out: Out, *, settings: SettingsFile = None, target: For = Target.PROMETHEUS) -> None:
-    """Write the rule files that the settings ask for.
+def render(
+    out: Out, *, settings: SettingsFile = None, target: For = Target.PROMETHEUS, aliases: Aliases = None
+) -> None:
+    """Write the rule files that the settings ask for, and with --aliases recording rules under old names.
 
     Targets: prometheus (and Thanos), victoriametrics (vmalert), mimir (mimirtool), kubernetes (PrometheusRule objects).
     """
     found = _settings(settings)
     try:
         written = write(found, out, target)
+        if aliases is not None:
+            written.append(write_aliases(aliases, found, out, target))
+    except (ConfigurationError, MissingExtraError) as problem:
+        raise typer.BadParameter(str(problem), param_hint="--aliases") from problem
     except OSError as problem:
         raise typer.BadParameter(str(problem), param_hint="--out") from problem
     say(f"{len(written)} files written to {out}")
@@ -60,7 +71,7 @@ def check(*, settings: SettingsFile = None, folder: Folder = None) -> None:
 
 def list_alerts(*, settings: SettingsFile = None) -> None:
     """Print the alerts that the settings ask for, as a table of Markdown."""
-    typer.echo(alerts_table(_settings(settings)), nl=False)
+    say(alerts_table(_settings(settings)).rstrip("\n"))
 
 
 def _settings(path: Path | None) -> Settings:

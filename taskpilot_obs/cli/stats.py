@@ -13,6 +13,7 @@ from taskpilot_obs.cli._store_options import (
     AsCsv,
     AsJson,
     Environment,
+    From,
     Model,
     Period,
     Prompt,
@@ -20,10 +21,12 @@ from taskpilot_obs.cli._store_options import (
     Service,
     StoreUrl,
     Tenant,
+    To,
     User,
     Workflow,
     explained,
     one_format,
+    period_of,
     say_incomplete,
 )
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
@@ -42,6 +45,8 @@ def stats(  # noqa: PLR0913  a command line has as many options as it has
     *,
     store: StoreUrl = None,
     period: Period = "24h",
+    start: From = None,
+    end: To = None,
     tenant: Tenant = None,
     user: User = None,
     agent: Agent = None,
@@ -60,7 +65,7 @@ def stats(  # noqa: PLR0913  a command line has as many options as it has
         from taskpilot_obs.stats import get_stats
 
         found = get_stats(
-            period,
+            period_of(period, start, end),
             store=store,
             tenant_id=tenant,
             user_id=user,

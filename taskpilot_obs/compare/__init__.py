@@ -1,4 +1,4 @@
-"""Which model, prompt or provider is better, what it would have cost, and how certain that is."""
+"""Compares models, prompts and providers: which is better, at what cost, and with what certainty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A/B tests: which variant a unit gets, and under which name its runs are counted."""
+"""A/B tests: assigns variants to units, and labels their runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Unit = Literal["user", "session", "tenant", "request"]
 Measure = Literal["success", "cost", "p50", "p95", "correctness", "tokens", "violations"]
-"""What variants are compared by."""
+"""The measures by which variants are compared."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,7 +61,7 @@ class Assignment:
 
 
 class Experiment:
-    """An experiment with weighted variants; each unit gets the same variant in every process, for good.
+    """An experiment with weighted variants; each unit permanently gets one variant, in every process.
 
     The variant follows from a hash of the experiment's name and the unit's ID, so it needs no store and no network.
     Assigned runs carry the attributes `experiment`, `variant` and `experiment_unit` (a hash of the ID).
@@ -69,9 +69,9 @@ class Experiment:
     Args:
         name: of the experiment: a metric label, and what the assignment hashes. A new name is a new assignment.
         variants: the share of each variant; the shares add up to 1. The first one is the control.
-        unit: what is assigned: a user (default), a session, a tenant or a single request.
+        unit: the unit of assignment: a user (default), a session, a tenant or a single request.
         primary: the one measure that decides.
-        secondary: measures that are reported beside it, with the number of them taken into account.
+        secondary: further reported measures; intervals are corrected for their number.
 
     Raises:
         ConfigurationError: a name is empty or too long, there are fewer than two variants, the shares do not add up to
@@ -121,7 +121,7 @@ class Experiment:
         for end, variant in self._ends:
             if bucket < end:
                 return variant
-        return self._ends[-1][1]  # the shares add up to a little less than 1
+        return self._ends[-1][1]  # the shares may add up to slightly less than 1
 
     def _bucket(self, unit_id: str) -> int:
         hashed = self._hash.copy()

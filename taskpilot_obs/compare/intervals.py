@@ -1,7 +1,7 @@
 """Intervals for one look at a fixed number of observations.
 
-They hold at the sample size that was decided on beforehand, as in a benchmark run. A page or a report that people look
-at again and again needs the intervals of `sequences`, which hold at every look.
+They hold at the sample size that was decided on beforehand, as in a benchmark run. A page or a report that people read
+repeatedly needs the intervals of `sequences`, which hold at every look.
 """
 
 from __future__ import annotations

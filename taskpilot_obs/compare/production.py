@@ -12,7 +12,8 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.semconv import NONE
 from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import Frozen, Usd
-from taskpilot_obs.stats.reading import Period, bounds, coverage, stats_of
+from taskpilot_obs.stats.periods import Period, bounds
+from taskpilot_obs.stats.reading import coverage, stats_of
 from taskpilot_obs.store.counts import Counts
 from taskpilot_obs.store.queries import By, bins, totals
 from taskpilot_obs.store.questions import asked_of

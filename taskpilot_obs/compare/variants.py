@@ -23,7 +23,7 @@ from taskpilot_obs.compare.sequences import (
 )
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.stats.model import Frozen
-from taskpilot_obs.stats.reading import Period, bounds
+from taskpilot_obs.stats.periods import Period, bounds
 from taskpilot_obs.store.experiments import UnitRuns, UnitVerdicts, runs_by_unit, verdicts_by_unit
 from taskpilot_obs.store.questions import asked_of
 
@@ -87,7 +87,7 @@ class Effect(Frozen):
 
 
 class VariantsReport(Frozen):
-    """What an experiment says so far."""
+    """The results of an experiment so far."""
 
     experiment: str
     start: datetime

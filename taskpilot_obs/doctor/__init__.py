@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from taskpilot_obs.doctor.endpoint import check_endpoint
-from taskpilot_obs.doctor.environment import check_environment
+from taskpilot_obs.doctor.environment import check_environment, check_integrations
 from taskpilot_obs.doctor.finding import Finding, Level
 from taskpilot_obs.doctor.server import check_server
 
@@ -27,6 +27,7 @@ def diagnose(
     access: Access | None = None,
     environ: Mapping[str, str] | None = None,
     environment: bool = True,
+    integrations: bool = False,
 ) -> list[Finding]:
     """Check the environment of a service, its running `/metrics`, a Prometheus server and a telemetry store.
 
@@ -38,12 +39,15 @@ def diagnose(
         access: Credentials, certificates and time limit for both URLs.
         environ: The environment that the service is started with; None is the environment of this process.
         environment: False leaves the environment out, for a service that runs somewhere else.
+        integrations: True adds which SDKs and frameworks are installed here, and whether they can be observed.
 
     Raises:
         ConfigurationError: A URL does not begin with http:// or https://, or names no store.
         MissingExtraError: The extra of the store is not installed.
     """
     found = check_environment(os.environ if environ is None else environ, workers) if environment else []
+    if integrations:
+        found += check_integrations()
     if metrics_url is not None:
         found += check_endpoint(metrics_url, access)
     if prometheus is not None:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, entry_points, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, dead_proce
 from taskpilot_obs.settings import ENV_PREFIX, STDOUT, Settings
 
 DISTRIBUTION: Final = "taskpilot-obs"
+INTEGRATIONS: Final = "taskpilot_obs.doctor"
 LITTLE_ROOM_BYTES: Final = 500_000_000
 MANY_DEAD: Final = 64
 _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*>=\s*([0-9.]+)")
@@ -36,6 +37,21 @@ def check_environment(environ: Mapping[str, str], workers: int | None) -> list[F
         remedy = f"correct or unset the {ENV_PREFIX}… variable that is named"
         return [*found, problem("settings", f"the environment does not make a configuration: {error}", remedy)]
     return [*found, ok("settings", f"service {settings.service!r}"), _audit_log(settings), _tracing(settings, environ)]
+
+
+def check_integrations() -> list[Finding]:
+    """Ask the integrations what they find: each declares a function under the entry point group `taskpilot_obs.doctor`.
+
+    An integration whose extra is not installed has nothing to say.
+    """
+    found: list[Finding] = []
+    for point in entry_points(group=INTEGRATIONS):
+        try:
+            check = point.load()
+        except ImportError:
+            continue
+        found += check()
+    return found
 
 
 # --- versions --------------------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""Where finished records go: Prometheus, the audit log, the rolling window, a user's own object."""
+"""Exporters of finished records: Prometheus, the audit log, the rolling window, log records."""

@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from taskpilot_obs.records import Record
 
 UNFIT = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What building a line out of a broken record may raise; it costs that record only."""
+"""Exceptions that formatting a broken record may raise; only that record is lost."""
 
 
 class AuditLogExporter:
-    """Writes what the audit log says of each record, one JSON object a line.
+    """Writes one JSON line to the audit log for each record.
 
     One process owns `path`; any other that writes to the same log, a forked child included, gets a file of its own
-    beside it (`audit.<host>.<pid>.jsonl`). Where a file cannot be continued, a new chain begins in
-    `audit.recovered.1.jsonl`. New files have mode 0600, a folder that is missing is made with 0700. Symbolic links are
-    not followed.
+    beside it (`audit.<host>.<pid>.jsonl`). If a file cannot be continued, a new chain begins in
+    `audit.recovered.1.jsonl`. New files have mode 0600, and missing folders are created with 0700. Symbolic links
+    are not followed.
 
     Args:
         path: the file; its name ends in `.jsonl`.
         options: key, rotation, retention, durability, anchors.
         service: name of the service, in each record.
         counters: where a failing rotation, anchor or `on_anchor` is counted.
-        on_anchor: called with each anchor on the thread that writes, to keep it where the log's writer cannot reach.
+        on_anchor: called with each anchor on the writing thread, to store it where the log's writer has no access.
 
     Raises:
         ConfigurationError: an option is wrong, or the file cannot be written.
@@ -83,7 +83,7 @@ class AuditLogExporter:
 
     @property
     def path(self) -> str:
-        """The file that this process writes."""
+        """The path of the file that this process writes."""
         with self._lock:
             return self._log.chain().path.as_posix() if self._writer is None else self._writer.path
 
@@ -91,7 +91,7 @@ class AuditLogExporter:
         """Write a batch.
 
         Raises:
-            PartialExportError: a record was unfit, or the disk refused; says how many of the batch are safe.
+            PartialExportError: a record was invalid, or the disk failed; it reports how many records were written.
         """
         texts, unfit, cause = self._texts(batch)
         with self._lock:
@@ -100,7 +100,7 @@ class AuditLogExporter:
             raise PartialExportError(len(batch) - unfit - missing) from cause
 
     def _append(self, texts: list[str]) -> tuple[int, Exception | None]:
-        """How many lines could not be written, and why."""
+        """Append lines; return how many could not be written, and why."""
         before = after = 0
         try:
             writer = self._writer if self._writer is not None and self._pid == os.getpid() else self._reopen()
@@ -122,7 +122,7 @@ class AuditLogExporter:
         return self._writer
 
     def _texts(self, batch: Sequence[Record]) -> tuple[list[str], int, Exception | None]:
-        """The records' lines, how many were unfit, and why the last of these was."""
+        """Return the records' lines, how many records were invalid, and the last error."""
         texts: list[str] = []
         lost, cause = 0, None
         text_of = self._lines.text
@@ -137,21 +137,21 @@ class AuditLogExporter:
         return texts, lost, cause
 
     def flush(self, timeout_s: float) -> bool:  # noqa: ARG002  writing does not wait; the disk takes what it takes
-        """With `durability="fsync"`, bring everything to the disk; else it is with the operating system already."""
+        """With `durability="fsync"`, sync the file to disk; otherwise the operating system already has the lines."""
         with self._lock:
             if self._writer is not None and self._options.durability == "fsync":
                 self._writer.sync()
         return True
 
     def shutdown(self, timeout_s: float) -> None:  # noqa: ARG002  the same
-        """Write the last anchor and let go of the file; a later batch would open it again."""
+        """Write the last anchor and close the file; a later batch reopens it."""
         with self._lock:
             if self._writer is not None and self._pid == os.getpid():
                 self._writer.close()
             self._writer = None
 
     def after_fork(self) -> None:
-        """In a forked child, let go of the parent's file and lock; the first record opens a file of its own."""
+        """In a forked child, drop the parent's file and lock; the first record opens a new file."""
         self._lock = threading.Lock()
         if self._writer is not None:
             self._writer.abandon()
@@ -159,10 +159,10 @@ class AuditLogExporter:
 
 
 def checked(options: AuditOptions) -> AuditOptions:
-    """The options, if they make sense.
+    """Validate the options and return them.
 
     Raises:
-        ConfigurationError: one does not; says which, what was given and what is allowed.
+        ConfigurationError: an option is wrong; the message names it, what was given and what is allowed.
     """
     rules = {
         "key": (options.key is None or len(options.key) >= _MIN_KEY, f"at least {_MIN_KEY} random bytes, or None"),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
 from taskpilot_obs._pipeline.batched import PartialExportError
-from taskpilot_obs.audit.encoding import MAX_STRING, Fields, Value, clean_fields, rfc3339, to_json
+from taskpilot_obs._support.timestamps import rfc3339, unix_seconds
+from taskpilot_obs.audit.encoding import MAX_STRING, Fields, Value, clean_fields, to_json
 from taskpilot_obs.audit.rows import AuditLines
 from taskpilot_obs.exporters.audit_log import UNFIT
 from taskpilot_obs.semconv import Field
@@ -33,18 +33,18 @@ STAMPED = (
     Field.USER_ID,
     Field.SESSION_ID,
 )
-"""What a filter of the library's may have put on a log record of the application's."""
+"""Attributes that `LogContextFilter` adds to log records of the application."""
 _AUDIT_FIELDS = "_audit_fields"
-"""Attribute of a log record that holds an audit record. Formatters leave what begins with an underscore alone."""
+"""Attribute of a log record that holds an audit record. Formatters ignore names that begin with an underscore."""
 
 
 class JsonLogFormatter(JsonFormatter):
-    """One line of JSON for each of the application's log records, in the shape of the audit log.
+    """Formats each log record of the application as one line of JSON, like those of the audit log.
 
-    Fields: timestamp (UTC, microseconds, `Z`), level, logger, message, service, what `LogContextFilter` stamped on the
-    record (request_id, trace_id, span_id, workflow, agent), exception. Whatever else the application passes as `extra`
-    or as a dictionary lies under `attributes`, so that it cannot pass for one of these. The audit records of a
-    `LoggerExporter` come out with exactly the fields that they have in the audit log.
+    Fields: timestamp (UTC, microseconds, `Z`), level, logger, message, service, what `LogContextFilter` added to the
+    record (request_id, trace_id, span_id, workflow, agent), exception. Everything else that the application passes as
+    `extra` or as a dictionary is put under `attributes`, so that it cannot imitate one of these. The audit records of a
+    `LoggerExporter` have exactly the fields that they have in the audit log.
 
     Args:
         service: name of the service.
@@ -82,7 +82,7 @@ class JsonLogFormatter(JsonFormatter):
         }
 
     def jsonify_log_record(self, log_data: Fields) -> str:
-        """One line of ASCII, whatever is in it; a number keeps its digits."""
+        """Serialise a record as one line of ASCII; numbers keep their digits."""
         return to_json(log_data, self._max_string)
 
 
@@ -92,7 +92,7 @@ class StdoutExporter:
     There is no hash chain: a stream has no file to verify.
 
     Args:
-        stream: where to; None looks `sys.stdout` up for each batch, so that redirection works.
+        stream: the stream; None looks up `sys.stdout` for each batch, so that redirection works.
         service: name of the service, in each record.
         max_string: how many characters of one string are kept.
     """
@@ -107,8 +107,8 @@ class StdoutExporter:
 
         Raises:
             PartialExportError: a record was unfit.
-            OSError: the stream refused (a broken pipe).
-            ValueError: the stream is closed, or there is none.
+            OSError: the stream failed (a broken pipe).
+            ValueError: the stream is closed or missing.
         """
         stream: TextIO | None = self._stream if self._stream is not None else sys.stdout
         if stream is None:
@@ -122,14 +122,14 @@ class StdoutExporter:
 
 
 class LoggerExporter:
-    """Hands audit records to a logger, whose handlers and formatters are the user's own.
+    """Passes audit records to a logger, whose handlers and formatters the user configures.
 
-    The message is the record's `message`, its level the record's, its time that of the event; all other fields are
-    attributes of the log record, as if passed as `extra`. With `JsonLogFormatter` on a handler the line is that of
-    the audit log, without a chain.
+    Message and level are the audit record's, the time is that of the event, and all other fields are attributes of
+    the log record, as if passed as `extra`. A handler with `JsonLogFormatter` writes the line of the audit log, without
+    a chain.
 
     Args:
-        logger: which; the logger `taskpilot_obs.audit` unless told otherwise.
+        logger: the logger; by default `taskpilot_obs.audit`.
         service: name of the service, in each record.
         max_string: how many characters of one string are kept.
     """
@@ -157,7 +157,7 @@ class LoggerExporter:
 def _log_records(
     batch: Sequence[Record], lines_of: AuditLines, name: str = LOGGER_NAME
 ) -> tuple[list[logging.LogRecord], int, Exception | None]:
-    """The log records of a batch, how many records were unfit, and why the last of these was."""
+    """Return the log records of a batch, how many records were invalid, and the last error."""
     lines: list[logging.LogRecord] = []
     unfit, cause = 0, None
     for record in batch:
@@ -174,7 +174,7 @@ def _log_records(
 def _log_record(fields: Fields, name: str) -> logging.LogRecord:
     level = logging.getLevelNamesMapping()[str(fields[Field.LEVEL])]
     line = logging.LogRecord(name, level, "", 0, str(fields[Field.MESSAGE]), None, None)
-    event_time = datetime.fromisoformat(str(fields[Field.TIMESTAMP])).timestamp()
+    event_time = unix_seconds(str(fields[Field.TIMESTAMP]))
     line.created, line.msecs = event_time, event_time % 1 * 1000
     vars(line).update({field: _plain(value) for field, value in fields.items() if field != Field.MESSAGE})
     setattr(line, _AUDIT_FIELDS, fields)
@@ -182,5 +182,5 @@ def _log_record(fields: Fields, name: str) -> logging.LogRecord:
 
 
 def _plain(value: Value) -> Value:
-    """Money as a float, for formatters that know no decimals; its shortest form has the same digits."""
+    """Convert money to a float, because formatters may not support decimals; the digits stay the same."""
     return float(value) if isinstance(value, Decimal) else value

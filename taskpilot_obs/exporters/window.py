@@ -1,13 +1,12 @@
-"""The last 24 hours of this process in bounded memory: what the golden signals of a window are computed from.
+"""The last 24 hours of this process in bounded memory, from which golden signals of a window are computed.
 
 Runs, calls, decisions and feedback are counted in slices of time: 10 s each for the last 15 minutes, 5 min each for the
-last 24 hours. A window is the slices that it touches, so it is rounded up to whole slices, and its real length is part
-of the answer. One quantile sketch a slice covers all tasks; a single workflow has bucket counts only, and names beyond
-the bound of the label fold into `__other__`, which bounds the memory.
+last 24 hours. A window is rounded up to whole slices, and the result reports its real length. Each slice has one
+quantile sketch for all tasks; single workflows have bucket counts only, and names beyond the label's bound become
+`__other__`, which bounds the memory.
 
-There is no lock. The pipeline lets one thread at a time export; a slice that a reader can reach is never changed again
-but replaced, so a reader sees each slice as it was after some whole batch, and a finalizer that runs in the midst of a
-read cannot deadlock.
+There is no lock. Only one thread exports at a time, and slices that a reader can reach are replaced, not changed. So a
+reader sees each slice as it was after a whole batch, and a finalizer that runs during a read cannot deadlock.
 """
 
 from __future__ import annotations
@@ -52,24 +51,24 @@ _FOREVER: Final = float("inf")
 
 
 class WorkflowCounts:
-    """What one workflow did in a slice of time."""
+    """Counts of one workflow in a slice of time."""
 
     __slots__ = ("buckets", "cost", "runs", "runs_with_violations")
 
     def __init__(self) -> None:
         self.runs: dict[Status, int] = {}
         self.buckets: dict[int, int] = {}
-        """Runs by index into `WORKFLOW_BUCKETS`; one past the end for longer ones."""
+        """Runs by index into `WORKFLOW_BUCKETS`; the last index counts longer runs."""
         self.cost = _ZERO
         self.runs_with_violations = 0
 
     def add(self, status: Status, durations: Sequence[float]) -> None:
-        """Count runs that ended so, by how long they took in seconds."""
+        """Count runs with a status, by duration in seconds."""
         self.runs = _sum(self.runs, {status: len(durations)})
         self.buckets = _sum(self.buckets, Counter(map(_bucket_of, durations)))
 
     def add_rollup(self, rollup: Rollup) -> None:
-        """Count what a run's calls took."""
+        """Add the cost and calls of one run."""
         self.cost += rollup.cost
         self.runs_with_violations += rollup.violations > 0
 
@@ -84,7 +83,7 @@ class WorkflowCounts:
 
 
 class Slice:
-    """What happened in a stretch of time."""
+    """Counts of a stretch of time."""
 
     __slots__ = (
         "cost",
@@ -110,12 +109,12 @@ class Slice:
         """Verdicts of users, by (correct, revision)."""
 
     def add_tasks(self, name: str, status: Status, durations: Sequence[float]) -> None:
-        """Count finished tasks of this name that ended so."""
+        """Count finished tasks of a name with a status."""
         self.durations.add(durations)
         self._workflow(name).add(status, durations)
 
     def add_rollup(self, name: str, rollup: Rollup) -> None:
-        """Count what the calls of one task of this name took."""
+        """Add the cost and calls of one task of this name."""
         self._workflow(name).add_rollup(rollup)
 
     def _workflow(self, name: str) -> WorkflowCounts:
@@ -125,7 +124,7 @@ class Slice:
         return counts
 
     def add_llm_call(self, call: Invocation) -> None:
-        """Count one finished LLM call, unless it costs nothing: cached or refused."""
+        """Count one finished LLM call, unless it is free because it was cached or refused."""
         pricing = call.pricing
         if pricing is Pricing.FREE:
             return
@@ -141,7 +140,7 @@ class Slice:
         self.feedback[key] = self.feedback.get(key, 0) + 1
 
     def merge(self, other: Slice) -> None:
-        """Add what another holds; the other is shared from now on and must not change."""
+        """Add another slice, which is shared from now on and must not change."""
         workflows = self.workflows
         for name, theirs in other.workflows.items():
             mine = workflows.get(name)
@@ -176,7 +175,7 @@ def _sum(mine: dict[_Key, int], theirs: Mapping[_Key, int]) -> dict[_Key, int]:
 
 
 class Reading(NamedTuple):
-    """What happened from `start_unix_ns` to `end_unix_ns`."""
+    """The counts from `start_unix_ns` to `end_unix_ns`."""
 
     start_unix_ns: int
     end_unix_ns: int
@@ -184,7 +183,7 @@ class Reading(NamedTuple):
 
 
 class _Tier:
-    """Slices of one length: the current one and the `limit` before it."""
+    """Slices of one length: the current one and up to `limit` earlier ones."""
 
     def __init__(self, slice_ns: int, limit: int) -> None:
         self.slice_ns = slice_ns
@@ -202,7 +201,7 @@ class _Tier:
             self._tidy(current)
 
     def _tidy(self, current: int) -> None:
-        """Forget what is too old, and fold what a clock that was set back left in the future into the present."""
+        """Drop old slices, and merge slices in the future (the clock was set back) into the current one."""
         for index in list(self.slices):
             if index < current - self.limit:
                 del self.slices[index]
@@ -231,13 +230,13 @@ class RollingWindow:
         renew_in_child(self)
 
     def clear(self) -> None:
-        """Forget everything: a child process starts with a window of its own."""
+        """Drop all counts: a child process starts with an empty window."""
         self._fine = _Tier(_FINE_NS, _FINE_SLICES)
         self._coarse = _Tier(_COARSE_NS, _COARSE_SLICES)
         self._names: set[str] = set()
 
     def after_fork(self) -> None:
-        """Forget what the parent process did."""
+        """Drop the counts of the parent process."""
         self.clear()
 
     def export(self, batch: Sequence[Record], /) -> None:
@@ -250,13 +249,13 @@ class RollingWindow:
         tasks: defaultdict[tuple[int, str, Status], list[float]] = defaultdict(list)
         names, index, end_of_slice = self._names, 0, 0
         for record in batch:
-            if isinstance(record, Started):  # half of all
+            if isinstance(record, Started):  # half of all records
                 continue
             if isinstance(record, Invocation) and record.is_task:
                 name, seconds = record.name, record.duration_s
                 name = name if name in names else self._admitted(name)
                 ended = record.start_unix_ns + seconds * NANOSECONDS
-                if not end_of_slice - _FINE_NS <= ended < end_of_slice:  # most share the slice of the one before
+                if not end_of_slice - _FINE_NS <= ended < end_of_slice:  # most share the previous one's slice
                     index = _end(record.start_unix_ns, seconds) // _FINE_NS
                     end_of_slice = (index + 1) * _FINE_NS
                 tasks[index, name, record.status].append(seconds)
@@ -277,7 +276,7 @@ class RollingWindow:
             self._coarse.add(index * _FINE_NS, delta, now)
 
     def read(self, window: timedelta) -> Reading:
-        """The sums of the slices that this window touches, up to now. Any thread may ask.
+        """Return the sums of the slices in this window, up to now. Callable from any thread.
 
         Raises:
             ConfigurationError: the window is not positive, or longer than 24 hours.
@@ -306,7 +305,7 @@ class RollingWindow:
 
 
 def _time_of(record: Record) -> int | None:
-    """When the record counts; None for records that no signal is made of."""
+    """The time at which a record counts; None for records that no signal uses."""
     if isinstance(record, Invocation):
         return _end(record.start_unix_ns, record.duration_s) if record.operation in LLM_OPERATIONS else None
     if isinstance(record, Decision | Feedback):
@@ -315,5 +314,5 @@ def _time_of(record: Record) -> int | None:
 
 
 def _end(start_unix_ns: int, duration_s: float) -> int:
-    """When it ended; a duration that is no number says nothing about that."""
+    """The time of the end, or of the start if the duration is invalid."""
     return start_unix_ns + int(duration_s * NANOSECONDS) if 0 <= duration_s < _FOREVER else start_unix_ns

@@ -1,7 +1,7 @@
 """The five golden signals: what they are, and how each surface is read.
 
-`evidence` is what a surface knows, `assess` is the one definition of the signals, and each `from_*` module turns one
-surface into evidence: this process' rolling window, an exposition (a registry, the files of a multi-process
+`evidence` defines the input counts, `assess` defines the signals, and each `from_*` module reads evidence from one
+source: this process' rolling window, an exposition (a registry, the files of a multi-process
 deployment, a `/metrics` URL), a Prometheus server.
 """
 

@@ -1,4 +1,4 @@
-"""From evidence to golden signals: the one definition that every surface shares."""
+"""Computes golden signals from evidence, with one definition for every source."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def assess(
 
     Args:
         evidence: counts of one surface.
-        scope: whose counts they are.
+        scope: the processes that the counts cover.
         window_s: seconds that they cover; None since the start.
-        workflow: speak of this workflow alone; what cannot be attributed to one is then None.
+        workflow: report only this workflow; signals that cannot be attributed to one are then None.
         thresholds: bounds of healthy and warning; None for the defaults.
     """
     limits = thresholds or Thresholds()
@@ -88,12 +88,12 @@ def wilson(successes: float, total: float) -> Interval:
 
 def proportion(part: float, whole: float) -> Ratio:
     """A part of a whole, with its interval where there is a whole."""
-    # Two extrapolated counts of a server may leave a part a hair above its whole.
+    # Two counts that a server extrapolated may leave a part slightly above its whole.
     return Ratio(numerator=part, denominator=whole, interval=wilson(min(part, whole), whole) if whole >= 1 else None)
 
 
 def rate(name: str, figure: float | None, limits: Thresholds) -> SignalStatus:
-    """What a figure of this signal means under the thresholds."""
+    """Rate a figure of this signal by the thresholds."""
     if figure is None:
         return SignalStatus.INSUFFICIENT_DATA
     bounds: Limits = getattr(limits, name)

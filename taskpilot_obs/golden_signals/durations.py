@@ -12,7 +12,7 @@ def parse_window(window: timedelta | str) -> timedelta:
     """A window as a length of time: a `timedelta`, or text such as "60s", "15m", "1h30m", "3d".
 
     Raises:
-        ConfigurationError: it is written otherwise, or not longer than 0.
+        ConfigurationError: the text is not a duration, or is not longer than 0.
     """
     try:
         length = window if isinstance(window, timedelta) else parse_duration(window)

@@ -1,4 +1,4 @@
-"""What the golden signals are computed from, whichever surface it was read on."""
+"""The counts from which golden signals are computed, from any source."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class TaskEvidence(NamedTuple):
 
     @property
     def counted(self) -> float:
-        """Runs that prove something: those of a status in the success rate."""
+        """Runs with a status that counts in the success rate."""
         return sum(self.runs.get(status, 0) for status in COUNTED)
 
 
 class OverallEvidence(NamedTuple):
-    """What cannot be attributed to one workflow."""
+    """Counts that cannot be attributed to one workflow."""
 
     llm_calls: float = 0
     """LLM calls that may cost something: neither answered by the application's cache nor refused."""
@@ -83,7 +83,7 @@ class OverallEvidence(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """All that one surface knows of a stretch of time."""
+    """The counts of one source for a stretch of time."""
 
     tasks: TaskEvidence
     """All tasks; its cost is that of every LLM call, inside a task or not."""
@@ -101,7 +101,7 @@ class Verdicts(NamedTuple):
 
     @property
     def judged(self) -> float:
-        """Requests that were rated; a revision rates none anew."""
+        """Number of rated requests; a revision does not count again."""
         return self.first_correct + self.first_incorrect
 
     @property

@@ -1,7 +1,7 @@
 """Golden signals from an exposition: since the start from one, of a stretch of time from two.
 
-An exposition is what `/metrics` shows: the samples of a registry, of all workers of a multi-process deployment, or the
-text that a URL answers.
+An exposition is the content of `/metrics`: the samples of a registry, of all workers of a multi-process deployment, or
+the text that a URL answers.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ Exposition = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def exposition(samples: Iterable[Sample]) -> Exposition:
-    """The series that the signals need; a series that occurs twice adds up."""
+    """Return the series that the signals need; repeated series are summed."""
     series: defaultdict[tuple[str, frozenset[tuple[str, str]]], float] = defaultdict(float)
     for sample in samples:
         if sample.name in _SERIES or sample.name == _PROCESS_START:
@@ -78,10 +78,10 @@ def exposition(samples: Iterable[Sample]) -> Exposition:
 
 
 def increase(before: Exposition, after: Exposition) -> Exposition:
-    """What was counted between two expositions of one process or deployment.
+    """Compute the growth between two expositions of one process or deployment.
 
-    Counters only grow and are never taken back. Where one fell or vanished, or the process start changed, the process
-    was restarted in between, so that everything in the second exposition is new.
+    Counters never go down. If one fell or vanished, or the process start changed, the process was restarted in between,
+    so everything in the second exposition is new.
     """
     if any(_restarted(series, value, after) for series, value in before.items()):
         return after
@@ -94,7 +94,7 @@ def signals_from_samples(
     workflow: str | None = None,
     thresholds: Thresholds | None = None,
 ) -> GoldenSignals:
-    """The golden signals since the start of whatever these samples were read from."""
+    """Compute the golden signals since the start of the processes that these samples come from."""
     evidence = evidence_from_exposition(exposition(samples))
     return assess(evidence, scope="workers", workflow=workflow, thresholds=thresholds)
 
@@ -125,7 +125,7 @@ def signals_from_exposition(
     """The golden signals since the start, from the text of a `/metrics` answer.
 
     Raises:
-        SourceError: the text is no exposition.
+        SourceError: the text is not an exposition.
     """
     from taskpilot_obs.exporters.prometheus.reading import parse_text
 
@@ -133,10 +133,10 @@ def signals_from_exposition(
 
 
 def evidence_from_exposition(series: Exposition) -> Evidence:
-    """What the series of an exposition prove.
+    """Read the evidence in the series of an exposition.
 
     Raises:
-        SourceError: families of the same names, but not those of this library.
+        SourceError: families have the library's names but other labels.
     """
     try:
         return _evidence(series)

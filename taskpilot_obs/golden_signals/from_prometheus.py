@@ -1,7 +1,7 @@
 """Golden signals of a fleet, from the Prometheus server that scrapes it.
 
-Counts are asked for, not ratios, so that the definition stays the one of `assess`. For a window that the shipped
-recording rules cover their records are read; for others the same expression is evaluated by the server.
+The queries return counts, not ratios, because `assess` defines the signals. For windows of the shipped recording rules
+their records are read; for others the server evaluates the expression.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from taskpilot_obs.semconv import (
 )
 
 JOB: Final = "job"
-"""The label that a server gives to what it scrapes; recording rules keep it."""
+"""The label that a server adds to scraped series; recording rules keep it."""
 
 
 class Count(NamedTuple):
@@ -170,7 +170,7 @@ def _require_one(jobs: Sequence[str]) -> None:
 
 
 def _with_history(signals: GoldenSignals, history_s: float | None) -> GoldenSignals:
-    """The signals with how much history they rest on, and a note where it is less than was asked for."""
+    """Return the signals with their length of history, and a note if it is shorter than the window."""
     window_s = signals.window_s
     if history_s is None or window_s is None or history_s >= _ENOUGH * window_s:
         return signals.model_copy(update={"history_s": history_s})
@@ -181,7 +181,7 @@ def _with_history(signals: GoldenSignals, history_s: float | None) -> GoldenSign
 _ENOUGH: Final = 0.95
 """Share of a window that counts as all of it: the first scrape in it is not at its very beginning."""
 _STEPS: Final = 60
-"""In so many parts of a window the server looks for the first sample."""
+"""Number of steps in a window in which the server searches for the first sample."""
 _OURS: Final = f'__name__=~"{WORKFLOW_RUNS.name}|{LLM_REQUESTS.name}|{FEEDBACK.name}|{START_TIME.name}"'
 
 
@@ -200,7 +200,7 @@ class Server:
 
     @property
     def at(self) -> str:
-        """The instant that every question is about: the server's time at the first of them, in seconds."""
+        """The instant of all queries: the server's time at the first of them, in seconds."""
         if self._at is None:
             result = self._ask("query", query="time()").get("result")
             scalar = isinstance(result, list) and len(result) == 2 and isinstance(result[1], str)  # noqa: PLR2004  time and value
@@ -264,9 +264,9 @@ class Server:
         try:
             answer = json.loads(text)
         except ValueError as error:
-            raise SourceError(f"{self._api} is no Prometheus server: it does not answer JSON ({error})") from error
+            raise SourceError(f"{self._api} is not a Prometheus server: it does not answer JSON ({error})") from error
         if not isinstance(answer, dict) or not isinstance(answer.get("data"), dict):
-            raise SourceError(f"{self._api} is no Prometheus server: its answer has no data")
+            raise SourceError(f"{self._api} is not a Prometheus server: its answer has no data")
         return dict(answer["data"])
 
 
@@ -277,12 +277,12 @@ def _counted(server: Server, count: Count, window: str | None, scope: Scope, rec
         recorded = server.query(_recorded(count.record(window), window, scope), count.series)
         if recorded:
             return recorded
-    # No such record, or not one that covers the window yet.
+    # There is no such record, or it does not cover the window yet.
     return server.query(count.expression(window, scope), count.series)
 
 
 def _recorded(record: str, window: str, scope: Scope) -> str:
-    """The recorded count, where it covers the window.
+    """Return the recorded count, if it covers the window.
 
     Long windows are recorded as sums of earlier records, which fall short until the rules have run for that long.
     """
@@ -293,7 +293,7 @@ def _recorded(record: str, window: str, scope: Scope) -> str:
 
 
 def _promql(length: timedelta | None) -> str | None:
-    """A length of time as PromQL writes it, in its largest whole unit, which is how records are named."""
+    """Format a duration in PromQL in its largest whole unit, as in the names of records."""
     if length is None:
         return None
     length_s = max(1, round(length.total_seconds()))

@@ -18,8 +18,8 @@ def scrape(url: str, access: Access | None = None) -> Exposition:
     """The series behind the signals at a `/metrics` URL.
 
     Raises:
-        ConfigurationError: the URL is no http(s) URL.
-        SourceError: it cannot be reached, or answers something else.
+        ConfigurationError: the URL is not an http(s) URL.
+        SourceError: the endpoint cannot be reached, or answers something else.
     """
     from taskpilot_obs.exporters.prometheus.reading import ACCEPT, parse_text
 
@@ -39,7 +39,7 @@ def signals_from_url(
 
     Args:
         url: of the endpoint, `http://…` or `https://…`.
-        over: scrape twice, this far apart, and tell what happened in between; None: since the start.
+        over: scrape twice, this far apart, and report the time in between; None: since the start.
         workflow: speak of this workflow alone.
         thresholds: bounds of healthy and warning; None for the defaults.
         access: credentials, certificates and time limit.

@@ -50,7 +50,7 @@ def signals_from_window(
 
 
 def evidence_from_slice(totals: Slice) -> Evidence:
-    """What the counts of a stretch of time prove."""
+    """Convert the counts of a stretch of time to evidence."""
     workflows = {name: _workflow(counts) for name, counts in totals.workflows.items()}
     verdicts = Verdicts(
         first_correct=totals.feedback.get((True, False), 0),

@@ -56,7 +56,7 @@ class Access:
             raise ConfigurationError(f"timeout_s: given {self.timeout_s}; it must be above 0")
 
     def headers(self) -> dict[str, str]:
-        """The header that proves who asks; empty without credentials."""
+        """The header with the credentials; empty without any."""
         if self.bearer_token is not None:
             return {"Authorization": f"Bearer {self.bearer_token}"}
         if self.username is not None:
@@ -66,9 +66,9 @@ class Access:
 
 
 def get(url: str, access: Access | None = None, *, accept: str = "*/*") -> tuple[str, str]:
-    """The body and the content type that a URL answers.
+    """Request a URL, and return the body and the content type.
 
-    Redirects to another origin are refused: they would carry the credentials elsewhere.
+    Redirects to another origin are refused, because they would send the credentials elsewhere.
 
     Raises:
         ConfigurationError: the URL is not http(s), has no host or carries credentials.
@@ -83,10 +83,10 @@ def get(url: str, access: Access | None = None, *, accept: str = "*/*") -> tuple
 
 
 def _in_time(timeout_s: float, shown: str, ask: Callable[[], T]) -> T:
-    """What `ask` returns or raises, within the time for the whole request.
+    """Call `ask` within the time for the whole request.
 
-    A socket's timeout bounds each read and no more: a server that sends a byte a second, be it of a header, would keep
-    the caller for ever. So a thread asks, and is left alone when the time is up.
+    A socket's timeout only bounds each read, so a server that sends one byte a second would block the caller for ever.
+    So a thread calls `ask`, and is abandoned when the time is up.
     """
     answer: Future[T] = Future()
 
@@ -121,7 +121,7 @@ def _answer(opener: OpenerDirector, request: Request, timeout_s: float, shown: s
 
 
 def checked_url(url: str) -> str:
-    """The URL as it may be shown, without its query.
+    """Return the URL without its query, for messages.
 
     Raises:
         ConfigurationError: see `get`.
@@ -162,7 +162,7 @@ def _tls(access: Access) -> ssl.SSLContext:
 
 def _read(response: HTTPResponse, deadline: float, shown: str) -> bytes:
     body = bytearray()
-    while chunk := response.read1(_CHUNK):  # what is there, without waiting for more
+    while chunk := response.read1(_CHUNK):  # read the available bytes without waiting for more
         body += chunk
         if len(body) > MAX_BYTES:
             raise SourceError(f"{shown} answered more than {MAX_BYTES // 1024**2} MiB")

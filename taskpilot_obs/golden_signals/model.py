@@ -1,4 +1,4 @@
-"""The golden signals as a caller gets them: five figures, and beside them what each one rests on."""
+"""The golden signals that callers get: five figures with their evidence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Scope = Literal["process", "workers", "fleet", "store"]
 
 
 class SignalStatus(StrEnum):
-    """What a figure means under the thresholds."""
+    """The rating of a figure by the thresholds."""
 
     HEALTHY = "healthy"
     WARNING = "warning"
@@ -31,12 +31,12 @@ class Interval(NamedTuple):
 
 
 class _Frozen(BaseModel):
-    # Computed fields stand in the JSON; reading it back computes them anew. Built at first use, not at import.
+    # Computed fields are in the JSON, and computed again when it is read back. Built at first use, not at import.
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Ratio(_Frozen):
-    """What a figure was divided from. Counts may be fractions where a Prometheus server extrapolates them."""
+    """Numerator and denominator of a figure. Counts may be fractions where a Prometheus server extrapolates them."""
 
     numerator: float | None
     """None for a quantile, which divides nothing."""
@@ -46,7 +46,7 @@ class Ratio(_Frozen):
 
 
 class SignalEvidence(Ratio):
-    """What one golden signal rests on, and what it means."""
+    """The evidence of one golden signal, and its rating."""
 
     status: SignalStatus
 
@@ -76,7 +76,7 @@ class Runs(_Frozen):
 
 
 class WorkflowSignals(_Frozen):
-    """The signals that can be told per workflow. Units as in `GoldenSignals`."""
+    """The signals that are available per workflow. Units as in `GoldenSignals`."""
 
     success_rate: float | None
     p95_latency_ms: float | None
@@ -109,12 +109,12 @@ class GoldenSignals(_Frozen):
     status: SignalStatus
     """The worst signal that has evidence; `insufficient_data` only where there was no run."""
     scope: Scope
-    """`process`: this process; `workers`: every worker behind one exposition; `fleet`: every replica; `store`: whatever
-    writes to the telemetry store."""
+    """`process`: this process; `workers`: every worker behind one exposition; `fleet`: every replica; `store`: all
+    processes that write to the telemetry store."""
     window_s: float | None
     """Seconds that the figures cover, after rounding up; None: since the start."""
     workflow: str | None
-    """The one workflow that was asked for."""
+    """The requested workflow; None for all."""
     runs: Runs
     evidence: Mapping[str, SignalEvidence]
     """By the name of the signal."""
@@ -134,7 +134,7 @@ class GoldenSignals(_Frozen):
     p95_is_interpolated: bool = False
     """Whether the p95 lies somewhere in the histogram bucket of the exact one, which is not known."""
     notes: tuple[str, ...] = ()
-    """In words: why a figure is missing, or what it does not cover."""
+    """Sentences that explain why a figure is missing, or what it does not cover."""
 
     def __str__(self) -> str:
         """A table of the five figures with the counts behind them; `repr()` has every field."""

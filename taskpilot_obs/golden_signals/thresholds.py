@@ -1,4 +1,4 @@
-"""Where a golden signal stops being healthy, as configuration."""
+"""The configurable thresholds of the golden signals."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Prices: (provider, model, usage, time) -> USD, or openly unknown."""
+"""Prices: (provider, model, usage, time) -> USD, or None if unknown."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taskpilot_obs.pricing.asking import cost_of
 from taskpilot_obs.pricing.cards import Rate
 from taskpilot_obs.pricing.table import FROM_OWN, FROM_TABLE, Explanation, Listed, Price, PriceTable
 
@@ -20,12 +21,13 @@ __all__ = [
     "PriceFile",
     "PriceTable",
     "Rate",
+    "cost_of",
     "load_prices",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Own prices are models, which take 40 ms to import: at first use, for most have none."""
+    """Import own prices at first use, because pydantic models take 40 ms to import and most users have none."""
     if name in {"OwnPrice", "PriceFile", "load_prices"}:
         from taskpilot_obs.pricing import own
 

@@ -3,7 +3,7 @@
 A price table names a rate for some kinds of tokens, and kinds contain each other (audio that was read from the cache is
 input, audio and a cache read). Each token is billed once, at the most specific rate that has a price. So a card keeps
 integers, in the smallest power of ten of a USD that its rates need, and only the result becomes a `Decimal`: exact, and
-independent of the caller's decimal context.
+independent of the thread's decimal context.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KINDS: Final[dict[str, frozenset[str]]] = {
     "output_audio_tokens": frozenset({"output", "audio"}),
     "output_image_tokens": frozenset({"output", "image"}),
 }
-"""The kinds of tokens that a `Usage` can tell apart, by genai-prices' names, with what makes each of them special."""
+"""The kinds of tokens that a `Usage` distinguishes, by genai-prices' names, with their properties."""
 _ORDER: Final = tuple(KINDS)
 PLAIN: Final = frozenset(
     {"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"}
@@ -38,13 +38,13 @@ PLAIN: Final = frozenset(
 PER_MILLION: Final = -6
 _EXACT: Final = Context(prec=60)
 _times: Final = _EXACT.multiply
-"""Exact whatever the caller's own context is, and it takes integers as they are."""
+"""Multiplies exactly, independent of the decimal context of the thread, and accepts integers."""
 _BOTH: Final = (True, True)
 _NOTHING: Final = Decimal(0)
 
 
 class Tier(NamedTuple):
-    """A rate that holds for the whole request once its input exceeds `above` tokens."""
+    """A rate for the whole request if its input exceeds `above` tokens."""
 
     above: int
     rate: Decimal
@@ -58,21 +58,21 @@ class Rate(NamedTuple):
     tiers: tuple[Tier, ...] = ()
 
     def at(self, input_tokens: int) -> Decimal:
-        """The rate of a request with that many input tokens."""
+        """Return the rate of a request with this many input tokens."""
         reached = [tier.rate for tier in self.tiers if input_tokens > tier.above]
         return reached[-1] if reached else self.base
 
 
 class Priced(Protocol):
-    """What a model costs, as far as it is known."""
+    """A model with known prices."""
 
     @property
     def rates(self) -> tuple[Rate, ...]:
-        """The rates, for whoever wants to see them."""
+        """Return the rates, for display."""
         ...
 
     def cost(self, usage: Usage, at_unix_ns: int) -> Decimal | None:
-        """USD for this usage at this time; None where the usage does not say enough, or the rates do not cover it."""
+        """Return USD for this usage at this time; None if a needed count is unknown or the rates do not cover it."""
         ...
 
     def tells_apart(self, details: frozenset[str], usage: Usage) -> bool:
@@ -87,7 +87,7 @@ class _Step(NamedTuple):
     input: int
     output: int
     read: int
-    """What a cache read costs more than the input that it is (mostly negative); likewise below."""
+    """The price of a cache read minus that of input (mostly negative); the fields below are differences too."""
     write: int
     write_1h: int
     by_kind: tuple[int, ...]
@@ -95,12 +95,12 @@ class _Step(NamedTuple):
 
 
 class Card:
-    """The rates of one model, at one service tier, for as long as they do not change.
+    """The rates of one model at one service tier, while they do not change.
 
     Args:
-        rates: what each kind of token costs; kinds without a rate cost what contains them does.
-        per_request: USD for each request, whatever its tokens.
-        sound_costs_more: whether audio cannot cost what text does, so that without a rate of its own it is unknown.
+        rates: the rate of each kind of token; kinds without one cost as much as the kind that contains them.
+        per_request: USD for each request, independent of its tokens.
+        sound_costs_more: whether audio costs more than text, so that its price is unknown without a rate of its own.
     """
 
     __slots__ = (
@@ -146,7 +146,7 @@ class Card:
         self._limit = self._steps[-2].above if len(self._steps) > 1 else MAX_TOKENS
 
     def cost(self, usage: Usage, at_unix_ns: int) -> Decimal | None:
-        """USD for this usage; None where a side with a price is unknown, or tokens have no price."""
+        """Return USD for this usage; None if a priced side is unknown, or tokens have no price."""
         given, generated, read, write, _, write_1h, audio, reasoning, spoken, image, drawn, _ = usage
         if type(given) is not int or type(generated) is not int:
             return self._partial(usage, at_unix_ns)
@@ -181,18 +181,18 @@ class Card:
         return next(step for step in self._steps if given > step.above or step.above < 0)
 
     def _unusual(self, usage: Usage, total: int, at_unix_ns: int) -> Decimal | None:
-        """What is told apart after the sum: numbers that are none, nothing to bill, a side without a price."""
+        """Handle cases after the sum: invalid numbers, nothing to bill, a side without a price."""
         if min(usage.input_tokens or 0, usage.output_tokens or 0) < 0:
             return self._cleaned(usage, at_unix_ns)
         return None if self._gives_away(usage) else self._usd(total)
 
     def _gives_away(self, usage: Usage) -> bool:
-        """Whether there are tokens on a side that has no price, on a price list that is not a free model's."""
+        """Whether there are tokens on a side without a price, although the model is not free."""
         sides = zip((usage.input_tokens, usage.output_tokens), self._sides, strict=True)
         return not self._free and any(tokens and not priced for tokens, priced in sides)
 
     def _partial(self, usage: Usage, at_unix_ns: int) -> Decimal | None:
-        """An unknown side matters only where it has a price: embeddings have no output to bill."""
+        """Price a usage with an unknown side, which matters only if it has a price: embeddings have no output."""
         cleaned, _ = from_counts(**usage._asdict())
         sides = (cleaned.input_tokens, cleaned.output_tokens)
         unknown = any(tokens is None and priced for tokens, priced in zip(sides, self._sides, strict=True))
@@ -201,12 +201,12 @@ class Card:
         return self.cost(cleaned._replace(input_tokens=sides[0] or 0, output_tokens=sides[1] or 0), at_unix_ns)
 
     def _cleaned(self, usage: Usage, at_unix_ns: int) -> Decimal | None:
-        """Counts that contradict each other are cut down first, as the readers do."""
+        """Price a usage whose counts contradict each other, after limiting them as the readers do."""
         cleaned, _ = from_counts(**usage._asdict())
         return None if cleaned == usage else self.cost(cleaned, at_unix_ns)
 
     def _by_kind(self, usage: Usage, step: _Step) -> Decimal | None:
-        """The general way, for audio, images and reasoning with rates of their own."""
+        """The general computation, for audio, images and reasoning with rates of their own."""
         if self._gives_away(usage):
             return None
         counts = counts_by_kind(usage)
@@ -219,7 +219,7 @@ class Card:
         return self._usd(sum(left * rate for left, rate in zip(alone, step.by_kind, strict=True)) + self._fixed)
 
     def _usd(self, total: int) -> Decimal:
-        """An amount in the card's unit; nothing is 0, and not as many zeros as the unit has places."""
+        """Convert an amount from the card's unit; zero is plain 0, without the unit's decimal places."""
         return _times(total, self._quantum) if total else _NOTHING
 
     def _step(self, above: int, exponent: int) -> _Step:
@@ -247,11 +247,11 @@ _RATES_OF: Final = {
     "output_image_tokens": ("output_image_tokens", "output_tokens"),
     "reasoning_tokens": ("output_reasoning_tokens", "output_tokens"),
 }
-"""Details that a framework can leave out, with their rate and the one that is taken instead."""
+"""Details that a framework can omit, with their rate and the rate used instead."""
 
 
 def _has_room(detail: str, usage: Usage) -> bool:
-    """Whether some of the tokens that are stated may have been this detail."""
+    """Whether some of the stated tokens may belong to this detail."""
     whole = usage.cache_write_tokens if detail == "cache_write_1h_tokens" else usage[detail.startswith("output")]
     if detail == "reasoning_tokens":
         whole = usage.output_tokens
@@ -259,10 +259,10 @@ def _has_room(detail: str, usage: Usage) -> bool:
 
 
 def counts_by_kind(usage: Usage) -> dict[str, int]:
-    """The counts of a usage under the price table's names, with the overlaps that the table needs and nobody states.
+    """Return a usage's counts under the price table's names, with the overlaps that the table needs and providers omit.
 
-    What is both read from the cache and audio (or image) is as much as must be for the details to fit into the input:
-    where a provider does not say, no audio is taken for cached.
+    The overlap of cache reads and audio (or images) is the minimum for the details to fit into the input: unless a
+    provider states otherwise, audio counts as uncached.
     """
     counts = {
         "input_tokens": usage.input_tokens or 0,

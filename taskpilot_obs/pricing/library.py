@@ -1,6 +1,6 @@
-"""The price table: genai-prices, loaded at most once, late, and where possible by a helper thread.
+"""The price table of genai-prices, loaded at most once, on first use, and by a helper thread if possible.
 
-The only module that speaks to the library. It takes a third of a second to import, which no event loop should wait for.
+The only module that uses the library. It takes a third of a second to import, which no event loop should wait for.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _TABLE_IDS: Final = {
     "mistral_ai": "mistral",
     "x_ai": "x-ai",
 }
-"""The table's ids where they differ from the canonical names; its own matching takes Azure for OpenAI."""
+"""The table's provider IDs that differ from canonical names; the table's own matching confuses Azure with OpenAI."""
 _PRICED_APART: Final = frozenset({"batch", "fast", "flex", "priority", "provisioned_throughput", "reserved", "scale"})
-"""Tiers with prices, or contracts, of their own: where the table has none for one, its standard price is not it."""
+"""Tiers with prices or contracts of their own: if the table lacks such a price, the standard price is not used."""
 _AT_STANDARD_PRICE: Final = frozenset({("groq", "flex"), ("google", "flex")})
-"""Groq bills its flex tier so. Google's is cheaper, which no table knows: the published price tables agree on the
-standard price there, an upper bound."""
+"""Tiers billed at the standard price. Groq's flex tier is; Google's is cheaper, but the published price tables all
+state the standard price, which is an upper bound."""
 _SELL_OPENAIS: Final = frozenset({"openai", "azure"})
 _STANDARD_TIERS: Final = frozenset({"", "default", "standard", "auto", "on_demand", "standard_only"})
 
@@ -76,15 +76,15 @@ class Library:
         self._types = types
         self._registry = units._get_registry()  # noqa: SLF001  the units have no public door, and their factors are needed
         self.source = f"genai-prices {version('genai-prices')}"
-        self.find("openai", "gpt-4o")  # the first look-up builds the library's own indexes
+        self.find("openai", "gpt-4o")  # the first look-up builds the library's indexes
 
     @property
     def snapshot(self) -> DataSnapshot:
-        """The prices now in use; the user may have let the library update them."""
+        """The current prices, which the user may have let the library update."""
         return self._snapshots.get_snapshot()
 
     def find(self, provider: str, model: str) -> Found | None:
-        """A provider's model by canonical name; None where the table does not have it."""
+        """Find a provider's model by canonical name; None if the table lacks it."""
         table_id = self.table_id(provider)
         if table_id is None:
             return None
@@ -94,27 +94,27 @@ class Library:
             return None
 
     def table_id(self, provider: str) -> str | None:
-        """The table's id of a provider, matched exactly; None where it has none."""
+        """Return the table's ID of a provider, matched exactly, or None."""
         wanted = _TABLE_IDS.get(provider, provider)
         return next((known.id for known in self.snapshot.providers if known.id == wanted), None)
 
     def provider_ids(self) -> tuple[str, ...]:
-        """Every provider of the table, by the canonical name where there is one."""
+        """Return every provider of the table, by canonical name if there is one."""
         names = {table_id: name for name, table_id in reversed(_TABLE_IDS.items())}
         return tuple(sorted(names.get(known.id, known.id) for known in self.snapshot.providers))
 
     def models(self, provider: str) -> Iterator[Found]:
-        """All models of a provider."""
+        """Return all models of a provider."""
         table_id = self.table_id(provider)
         for known in self.snapshot.providers:
             if known.id == table_id:
                 yield from (Found(known, model) for model in known.models)
 
     def card(self, found: Found, service_tier: str | None, at_unix_ns: int) -> Priced | None:
-        """The rates in force at this time; None for a model that is not billed by tokens, or not at this tier."""
+        """Return the rates at this time; None if the model is not billed by tokens, or not at this tier."""
         context = price_context(service_tier)
         if context and not any(found.model is model for model in found.provider.models):
-            context = {}  # another provider's price list stands in, and its tiers do not
+            context = {}  # the prices are another provider's, whose tiers do not apply
         moment = _moment(at_unix_ns)
         prices = found.model.get_prices(moment, context)
         rates = self._rates(prices)
@@ -127,7 +127,7 @@ class Library:
         return Card(rates, self._per_request(prices), sound_costs_more=bool(rates) and _is_openais(found))
 
     def _rates(self, prices: types.ModelPrice) -> tuple[Rate, ...] | None:
-        """The rates for the kinds of tokens that a usage tells apart; None where only the library knows how to bill."""
+        """The rates of the kinds of tokens in a usage; None if only the library can bill the model."""
         if type(prices) is not self._types.ModelPrice:
             return None
         rates = []
@@ -160,7 +160,7 @@ class Library:
     def calculate(
         self, found: Found, usage: Usage, context: Mapping[str, str], at_unix_ns: int
     ) -> types.PriceCalculation:
-        """What the library itself makes of it: exact, and a hundred times slower than a card."""
+        """Return the library's own price: exact, and a hundred times slower than a card."""
         with localcontext():
             return found.model.calc_price(
                 self._types.Usage(**counts_by_kind(usage)),
@@ -180,11 +180,11 @@ class LibraryCard:
         self._context = context
 
     def tells_apart(self, details: frozenset[str], usage: Usage) -> bool:  # noqa: ARG002  as `Priced` has it
-        """Only the library knows how details are billed here, so any may matter."""
+        """Return True for any detail, because only the library knows how it is billed."""
         return bool(details)
 
     def cost(self, usage: Usage, at_unix_ns: int) -> Decimal | None:
-        """USD for this usage; None where a total is unknown, or the library refuses the numbers."""
+        """Return USD for this usage; None if a total is unknown, or the library refuses the numbers."""
         cleaned, _ = from_counts(**usage._asdict())
         if cleaned.input_tokens is None or cleaned.output_tokens is None:
             return None
@@ -195,7 +195,7 @@ class LibraryCard:
 
 
 def _is_openais(found: Found) -> bool:
-    """Whether OpenAI makes the model: its audio costs many times what its text does, and not every list says so."""
+    """Whether the model is OpenAI's, whose audio costs far more than text although some price lists omit that."""
     return found.provider.id in _SELL_OPENAIS or found.model.id.startswith("openai/")
 
 
@@ -206,7 +206,7 @@ def _lacks(found: Found, service_tier: str | None) -> bool:
 
 
 def price_context(service_tier: str | None) -> dict[str, str]:
-    """The library's context for a service tier; the empty one for what is billed at standard rates."""
+    """Return the library's context for a service tier; empty for tiers billed at standard rates."""
     tier = (service_tier or "").lower()
     if tier in _STANDARD_TIERS:
         return {}
@@ -216,12 +216,12 @@ def price_context(service_tier: str | None) -> dict[str, str]:
 
 
 def loaded() -> Library | None:
-    """The table, if it is in memory already."""
+    """Return the table if it is loaded, else None."""
     return _state.library
 
 
 def load() -> Library:
-    """The table; waits for the import, whoever runs it."""
+    """Return the table, after waiting for the import on this or another thread."""
     with _state.lock:
         if _state.library is None:
             _state.library = Library()
@@ -229,7 +229,7 @@ def load() -> Library:
 
 
 def start_loading() -> None:
-    """Let a daemon thread load the table; does nothing where one does, or did."""
+    """Load the table in a daemon thread, unless that has already begun."""
     helper = _state.helper
     if _state.library is not None or (helper is not None and helper.is_alive()):
         return
@@ -237,12 +237,12 @@ def start_loading() -> None:
     _state.helper = helper
     try:
         helper.start()
-    except RuntimeError:  # the interpreter shuts down: whoever needs a price loads the table himself
+    except RuntimeError:  # the interpreter is shutting down: the first call that needs a price loads the table
         _state.helper = None
 
 
 class _UntilTheEnd(guarded):
-    """An import that the end of the interpreter cuts off fails in any way, and is no failure to tell of."""
+    """An import that the end of the interpreter interrupts may fail in any way, which is not reported."""
 
     __slots__ = ()
 
@@ -268,7 +268,7 @@ def _moment(unix_ns: int) -> datetime:
 
 _state: Final = _State()
 if hasattr(os, "register_at_fork"):
-    # A fork in the middle of an import would leave the child waiting for a module that no thread of its own loads.
+    # After a fork during the import, the child would wait for a module that none of its threads loads.
     os.register_at_fork(
         before=_state.lock.acquire, after_in_parent=_state.lock.release, after_in_child=_state.lock.release
     )

@@ -1,4 +1,4 @@
-"""Own prices and model aliases, from code or from TOML and YAML files; they win over the price table."""
+"""Own prices and model aliases, from code or from TOML and YAML files; they take precedence over the price table."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _KINDS: Final = {
 
 
 class OwnPrice(BaseModel):
-    """What you pay for a model, in USD per 1,000,000 tokens. Kinds without a rate cost what input or output costs."""
+    """The price that you pay for a model, in USD per 1,000,000 tokens. Kinds without a rate cost as input or output."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Name
-    """As the provider names it, or as you ask for it; dated snapshots of it cost the same."""
+    """The provider's name of the model, or the name that you request; it also covers dated snapshots."""
     input: Usd
     output: Usd
     provider: Name | None = None
-    """Only at this provider; without it at any."""
+    """The provider to which the price applies; None for any."""
     effective_from: date | None = None
-    """First day (UTC) on which it holds; without it always. Of several the latest that has begun holds."""
+    """First day (UTC) of the price; None for always. Of several prices, the latest that has begun applies."""
     cache_read: Usd | None = None
     cache_write: Usd | None = None
     cache_write_1h: Usd | None = None
@@ -50,10 +50,10 @@ class OwnPrice(BaseModel):
     reasoning: Usd | None = None
     output_audio: Usd | None = None
     per_request: Usd = Decimal(0)
-    """USD for each request, whatever its tokens."""
+    """USD for each request, independent of its tokens."""
 
     def card(self) -> Card:
-        """The rates, ready to price calls."""
+        """Return the rates as a card."""
         stated = {kind: getattr(self, field) for field, kind in _KINDS.items()}
         rates = {kind: rate for kind, rate in stated.items() if rate is not None}
         if "cache_write_1h_tokens" in rates:
@@ -69,16 +69,16 @@ class PriceFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     aliases: dict[Name, Name] = {}
-    """Your names of models (Azure deployments, gateways') -> names in the price table, `gpt-4o` or `azure/gpt-4o`."""
+    """Your names of models (Azure deployments, gateways) -> names in the price table, `gpt-4o` or `azure/gpt-4o`."""
     prices: tuple[OwnPrice, ...] = ()
 
 
 def load_prices(path: str | os.PathLike[str]) -> PriceFile:
-    """Own prices and aliases from a TOML or YAML file.
+    """Load own prices and aliases from a TOML or YAML file.
 
     Raises:
-        ConfigurationError: the file cannot be read, is no TOML or YAML, or a field is wrong; the message names it.
-        MissingExtraError: a YAML file, without the extra `prices`.
+        ConfigurationError: the file cannot be read, is not TOML or YAML, or a field is wrong; the message names it.
+        MissingExtraError: the file is YAML, and the extra `prices` is not installed.
     """
     file = Path(path)
     stated = load_config_file(file, "price file", extra="prices", parse_float=Decimal)
@@ -93,7 +93,7 @@ def load_prices(path: str | os.PathLike[str]) -> PriceFile:
 
 
 def _explain(error: ValidationError) -> str:
-    """Which field, what was given, what is allowed; for each that is wrong."""
+    """Describe each wrong field: what was given and what is allowed."""
     wrong = []
     for one in error.errors():
         field = ".".join(str(part) for part in one["loc"])
@@ -105,6 +105,6 @@ def _explain(error: ValidationError) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value for a message; shortened, for it may be the whole table of a file of another kind."""
+    """Shorten a value for a message, because it may be the whole content of another kind of file."""
     text = repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

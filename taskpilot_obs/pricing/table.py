@@ -1,4 +1,4 @@
-"""What an LLM call costs: own prices first, then the price table; by the model that answered; or openly unknown."""
+"""The cost of an LLM call by the model that answered: from own prices, then the price table, else unknown."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OPAQUE: Final = re.compile(
     r"|^(?:[a-z]+[-_])?[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}$",
     re.IGNORECASE,
 )
-"""IDs of deployments, which name no model."""
+"""IDs of deployments, which do not name a model."""
 _ROUTERS: Final = GATEWAYS | {None, "openrouter", "openai_compatible", "huggingface"}
 _MAX_CARDS: Final = 4_096
 _MAX_WARNED: Final = 1_000
@@ -46,19 +46,19 @@ Key = tuple[str | None, str | None, str | None, str | None, int]
 
 
 class Price(NamedTuple):
-    """A cost in USD, and where it comes from; both None where it is unknown."""
+    """A cost in USD and its source; both are None if it is unknown."""
 
     cost: Decimal | None
     source: str | None
     gap: str | None = None
     """Why the cost is known to be incomplete: one of `semconv.PRICE_GAPS`."""
     table_cost: Decimal | None = None
-    """What the price table makes of a call whose provider stated the cost."""
+    """The cost by the price table of a call whose provider stated one."""
 
 
 UNKNOWN: Final = Price(None, None)
 _price: Final = tuple.__new__
-"""Builds a named tuple in half the time that its own constructor takes."""
+"""Builds a named tuple in half the time of its constructor."""
 
 
 class Explanation(NamedTuple):
@@ -66,22 +66,22 @@ class Explanation(NamedTuple):
 
     cost: Decimal | None
     source: str
-    """Name and version of the price table, or what your own price says of itself."""
+    """Name and version of the price table, or a description of your own price."""
     provider: str
     model: str
-    """As the price list names it."""
+    """The price list's name of the model."""
     rates: tuple[Rate, ...]
 
 
 class Listed(NamedTuple):
-    """One model of a price list, with the rates now in force; no rates for what is not billed by tokens."""
+    """One model of a price list, with its current rates; without rates if it is not billed by tokens."""
 
     model: str
     rates: tuple[Rate, ...]
 
 
 class _Entry(NamedTuple):
-    """What was found for a call, kept for the calls after it."""
+    """The prices found for a call, cached for later calls."""
 
     card: Priced
     source: str
@@ -90,14 +90,14 @@ class _Entry(NamedTuple):
 
 
 class PriceTable:
-    """Prices of models. Thread-safe; `price` never raises, and `ready` says whether it would wait for the table.
+    """Prices of models. Thread-safe. `price` never raises; `ready` reports whether it would wait for the table.
 
     Args:
         aliases: your names of models -> names in the price table (`"my-deployment": "azure/gpt-4o"`).
-        own_prices: your prices, which win over the table's.
+        own_prices: your prices, which take precedence over the table's.
 
     Raises:
-        ConfigurationError: two own prices for the same model, provider and day.
+        ConfigurationError: two own prices have the same model, provider and day.
     """
 
     def __init__(self, aliases: Mapping[str, str] | None = None, own_prices: Sequence[OwnPrice] = ()) -> None:
@@ -112,10 +112,10 @@ class PriceTable:
     def load(
         cls, files: Iterable[str | os.PathLike[str]] = (), *, aliases: Mapping[str, str] | None = None
     ) -> PriceTable:
-        """A table with the own prices and aliases of these files; `aliases` win over those in the files.
+        """Return a table with the prices and aliases of these files; `aliases` take precedence over the files'.
 
         Raises:
-            ConfigurationError: a file is wrong; the message says where.
+            ConfigurationError: a file is wrong; the message names the place.
             MissingExtraError: a YAML file, without the extra `prices`.
         """
         from taskpilot_obs.pricing.own import load_prices
@@ -125,16 +125,16 @@ class PriceTable:
         return cls({**merged, **(aliases or {})}, [price for file in read for price in file.prices])
 
     def canonical_model(self, model: str) -> str:
-        """The one name of a model, by these aliases: the label of metrics, and what filters compare with."""
+        """Return the canonical name of a model under these aliases, which metric labels and filters use."""
         return canonical_model(model, self._aliases)
 
     @property
     def ready(self) -> bool:
-        """Whether the price table is in memory; until then the first `price` waits for it (about 0.3 s)."""
+        """Whether the price table is loaded; if not, the first `price` waits for it (about 0.3 s)."""
         return library.loaded() is not None
 
     def warm_up(self) -> None:
-        """Have the price table loaded by a helper thread. Cheap to call again."""
+        """Load the price table in a helper thread. Repeated calls are cheap."""
         library.start_loading()
 
     def price(
@@ -148,11 +148,11 @@ class PriceTable:
         service_tier: str | None = None,
         stated: Stated = NOTHING_STATED,
     ) -> Price:
-        """The cost of a call in USD at the prices in force at its time; unknown where usage or price are.
+        """Return the cost of a call in USD at the prices of its time; unknown if usage or price are unknown.
 
-        Own prices go before a cost that the provider states, and that goes before the price table. A call is priced by
-        the model that answered; by the one that was asked for only where the response names none, names a dated
-        snapshot of it, or an ID of a deployment. A model without a price is logged once.
+        Own prices take precedence over a cost that the provider states, and that over the price table. A call is priced
+        by the model that answered, or by the requested one if the response names none, a dated snapshot of it, or the
+        ID of a deployment. A model without a price is logged once.
 
         Args:
             usage: the tokens; None where they are unknown.
@@ -161,7 +161,7 @@ class PriceTable:
             response_model: the model that answered.
             at_unix_ns: when the call began.
             service_tier: `flex`, `priority`, `batch`, … as the provider states it.
-            stated: what else is known of the cost.
+            stated: what else is known about the cost.
         """
         found = self._by_tokens(usage, (provider, response_model, request_model, service_tier), at_unix_ns, stated)
         if stated.cost is None or found.source == FROM_OWN:
@@ -169,7 +169,7 @@ class PriceTable:
         return Price(stated.cost, FROM_PROVIDER, stated.gap, found.cost)
 
     def _by_tokens(self, usage: Usage | None, named: tuple[str | None, ...], at_unix_ns: int, stated: Stated) -> Price:
-        """The cost at own prices, or else at those of the table."""
+        """Return the cost at own prices, or else at those of the table."""
         if usage is None:
             return UNKNOWN
         try:
@@ -177,13 +177,13 @@ class PriceTable:
             entry = self._entries[key]
         except KeyError:
             entry = self._look_up(key, at_unix_ns, quiet=stated.cost is not None)
-        except TypeError:  # not the types that were asked for
+        except TypeError:  # arguments of other types
             return UNKNOWN
         if entry is None:
             return UNKNOWN
         try:
             cost = entry.card.cost(usage, at_unix_ns)
-        except (TypeError, ValueError, ArithmeticError, AttributeError):  # no `Usage`, or one that holds no numbers
+        except (TypeError, ValueError, ArithmeticError, AttributeError):  # not a `Usage`, or one without numbers
             return UNKNOWN
         if cost is None:
             return UNKNOWN
@@ -201,7 +201,7 @@ class PriceTable:
         at_unix_ns: int,
         service_tier: str | None = None,
     ) -> Explanation | None:
-        """The cost of a usage with the rates and their source; None for a model without a price."""
+        """Return the cost of a usage with the rates and their source; None if the model has no price."""
         entry = self._find((provider, None, model, service_tier, at_unix_ns // library.SLOT_NS), at_unix_ns)
         if entry is None:
             return None
@@ -210,13 +210,13 @@ class PriceTable:
         return Explanation(cost, source, entry.provider, entry.model, entry.card.rates)
 
     def list_models(self, provider: str, *, at_unix_ns: int) -> list[Listed]:
-        """The price table's list for a provider, at a time; empty for a provider that it does not have."""
+        """Return the price table's models of a provider at a time; empty for an unknown provider."""
         table = library.load()
         found = [(one, table.card(one, None, at_unix_ns)) for one in table.models(canonical(provider))]
         return [Listed(one.model.id, card.rates if card is not None else ()) for one, card in found]
 
     def list_providers(self) -> tuple[str, ...]:
-        """The providers that the price table knows."""
+        """Return the providers in the price table."""
         return library.load().provider_ids()
 
     # --- finding ------------------------------------------------------------------------------------------------------
@@ -249,11 +249,11 @@ class PriceTable:
         return None
 
     def _named(self, model: str | None) -> str | None:
-        """The name under which to look: an alias' target, or the name itself."""
+        """The name to look up: an alias' target, or the name itself."""
         return self._aliases.get(model.lower(), model) if model else None
 
     def _own_price(self, provider: str | None, response: str | None, request: str | None, day: date) -> OwnPrice | None:
-        """The own price for the model that answered; for the one asked for where that is the same, or your own name."""
+        """The own price of the model that answered, or of the requested one if that is the same or your own name."""
         if not self._own:
             return None
         names = [response] if response is not None else []
@@ -269,14 +269,14 @@ class PriceTable:
         return None
 
     def _stands_for(self, provider: str | None, request: str, response: str) -> bool:
-        """Whether a requested name tells the price of what answered: a snapshot of it, or no vendor's name at all."""
+        """Whether the requested name prices the answer: it names a snapshot's model, or is not a vendor's name."""
         if _same_model(request, response):
             return True
         table = library.load()
         return all(table.find(*reading) is None for reading in _readings(table, provider, request, aliased=False))
 
     def _warn(self, key: Key) -> None:
-        """Say once that a model has no price."""
+        """Warn once that a model has no price."""
         provider, response, request, tier, _ = key
         model = response or request
         seen = (provider, model or "", tier)
@@ -315,7 +315,7 @@ def _by_model(own_prices: Sequence[OwnPrice]) -> dict[str, tuple[OwnPrice, ...]]
 
 
 def _in_force(prices: Sequence[OwnPrice], provider: str | None, day: date) -> OwnPrice | None:
-    """The latest price that has begun; one for the provider goes before one for all."""
+    """The latest price that has begun; a provider's own price precedes one for all providers."""
     begun = [price for price in prices if price.effective_from is None or price.effective_from <= day]
     for wanted in (provider, None):
         found = next((price for price in begun if price.provider == wanted), None)
@@ -330,28 +330,28 @@ def _in_order(provider: str | None, response: str | None, request: str | None) -
         yield from (request,) if request is not None else ()
         return
     if request is not None and provider == "aws.bedrock" and response in request:
-        yield request  # Bedrock's id says the region too, and regions differ in price
+        yield request  # Bedrock's ID includes the region, and prices differ by region
     yield response
     if request is not None and (_same_model(request, response) or _names_nothing(provider, response)):
         yield request
 
 
 def _names_nothing(provider: str | None, response: str) -> bool:
-    """Whether a response states the ID of a deployment in place of a model.
+    """Whether a response states a deployment's ID instead of a model.
 
-    Not from a router, whose answer may be another vendor's model.
+    Never for a router, because its answer may come from another vendor's model.
     """
     return provider not in _ROUTERS and _OPAQUE.search(response) is not None
 
 
 def _same_model(request: str, response: str) -> bool:
-    """Whether the response's model is a dated snapshot of the requested one; OpenRouter also turns the words around."""
+    """Whether the response's model is a dated snapshot of the requested one; OpenRouter also reorders the words."""
     asked, answered = (_DATE.sub("", split_model(name)[1].lower()) for name in (request, response))
     return sorted(_WORDS.split(asked)) == sorted(_WORDS.split(answered))
 
 
 def _readings(table: library.Library, provider: str | None, name: str, *, aliased: bool) -> Iterator[tuple[str, str]]:
-    """The (provider, model) that a name may mean at a provider, best first."""
+    """The (provider, model) pairs that a name may mean at a provider, best first."""
     vendor, rest = split_model(name)
     if aliased and vendor is not None and vendor not in GATEWAYS:
         yield vendor, rest
@@ -364,7 +364,7 @@ def _readings(table: library.Library, provider: str | None, name: str, *, aliase
             yield provider, rest
         if name.startswith(("models/", "publishers/", "projects/", "arn:")):
             yield provider, last
-    if unlisted or provider == "openai":  # anybody's model may stand behind OpenAI's interface
+    if unlisted or provider == "openai":  # any vendor's model may be served behind OpenAI's interface
         while vendor in GATEWAYS:
             vendor, rest = split_model(rest)
         inferred = vendor or infer_provider(rest)

@@ -1,1 +1,1 @@
-"""How providers spell things: their names (`names`) and their errors (`errors`)."""
+"""Provider-specific spellings: names of providers and models (`names`), and errors (`errors`)."""

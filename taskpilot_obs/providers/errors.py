@@ -1,6 +1,6 @@
-"""Why an LLM call failed, as one of a few words that a metric can carry; and whether it was refused, so costs nothing.
+"""Classifies failed LLM calls: a category for a metric label, and whether the call was refused and so costs nothing.
 
-No SDK is imported: the names of the classes over the MRO, the HTTP status and the provider's own error code say enough.
+No SDK is imported: the class names in the MRO, the HTTP status and the provider's error code suffice.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _DECISIVE: Final = _patterns(
         ";out of credits?;(?:no|any) credits;not enough credits;payment required"
     ),
 )
-"""What providers report as a bad request, or as something else, and what says better what it is."""
+"""Texts that identify the category although providers report a bad request or another error."""
 _CODES: Final = _patterns(
     re.IGNORECASE,
     rate_limit="rate_limit;ratelimit;quota;too_?many_?requests;throttl;resource_exhausted;overloaded;capacity;billing;budget",
@@ -93,22 +93,22 @@ _BROKEN: Final = re.compile(
     "ConnectionReset|ConnectionAborted|BrokenPipe|BrokenResource|EndOfStream|ReadError|WriteError|ReadTimeout|WriteTimeout"
     "|ProtocolError|ServerDisconnected|IncompleteRead|ChunkedEncoding|ConnectionClosed|(?<!Connect)(?<!Pool)Timeout"
 )
-"""A connection that was there: the provider may have worked for the call."""
+"""Established connections that broke: the provider may have processed the call."""
 _NOT_SENT: Final = re.compile(
     "ConnectError|ConnectTimeout|ConnectionTimeout|PoolTimeout|ConnectionRefused|gaierror|NameResolution|NewConnection"
     "|ClientConnector|EndpointConnection|ProxyError|SSLError|ConnectionError$|InvalidURL|UnsupportedProtocol"
     "|LocalProtocol|ParamValidation"
 )
-"""No connection, or nothing to send over it."""
+"""No connection, or nothing was sent over it."""
 _REFUSING_CLASSES: Final = frozenset({"rate_limit", "auth"})
 _REFUSING_WORDS: Final = frozenset({"rate_limit", "auth", "bad_request", "context_length"})
 _UNDECIDED: Final = frozenset({408, 499})
-"""The client gave up, or was told so: the provider may have worked for the call."""
+"""Timeouts and cancellations: the provider may have processed the call."""
 _MAX_CAUSES: Final = 8
 _HTTP: Final = range(100, 600)
 _STATUSES: Final[dict[int, str]] = {
     401: "auth",
-    402: "rate_limit",  # out of credit, which others report as a 400, 403 or 429
+    402: "rate_limit",  # out of credit; other providers report it as 400, 403 or 429
     403: "auth",
     408: "timeout",
     413: "context_length",
@@ -121,11 +121,11 @@ _STATUSES: Final[dict[int, str]] = {
 
 
 def error_category(exc: BaseException, counters: InternalCounters | None = None) -> str:
-    """One of `semconv.ERROR_CATEGORIES` for an exception of a call; `other` for what is no provider's failure.
+    """One of `semconv.ERROR_CATEGORIES` for an exception of a call; `other` if the provider did not fail.
 
-    The provider's words decide where they are specific (`context_length_exceeded` comes as a 400), then the status;
-    where that says no more than that the request was bad, or is missing, the provider's code and the class names do.
-    Never raises, whatever the exception does when it is looked at; that is counted in `counters`
+    Specific texts of the provider decide first (`context_length_exceeded` comes as a 400), then the status. If the
+    status is missing or only means a bad request, the provider's code and the class names decide.
+    Never raises, even if reading the exception fails; that is counted in `counters`
     (`taskpilot_obs_internal_errors_total{where="error_category"}`).
     """
     with guarded("error_category", counters):
@@ -134,10 +134,10 @@ def error_category(exc: BaseException, counters: InternalCounters | None = None)
 
 
 def is_refused(exc: BaseException, counters: InternalCounters | None = None) -> bool:
-    """Whether an exception proves that the provider did no work for the call: it refused it, or was never reached.
+    """Whether an exception proves that the provider did not process the call: it refused it, or was not reached.
 
-    That is a status 4xx other than 408, a rate limit, an authentication failure, or no connection. Whatever else fails
-    (5xx, a connection that broke, an exception of the application's code) may have been billed.
+    That is a status 4xx other than 408, a rate limit, an authentication failure, or no connection. All other failures
+    (5xx, a connection that broke, an exception in application code) may have been billed.
     """
     with guarded("is_refused", counters):
         return _is_refused(causes_of(exc))
@@ -152,7 +152,7 @@ def is_stated_refusal(error: StatedError) -> bool:
 
 
 def causes_of(exc: BaseException) -> list[BaseException]:
-    """An exception and what caused it, the outermost first; bounded, for causes can form a circle."""
+    """Yield an exception and its causes, the outermost first; bounded, because causes can form a cycle."""
     chain: list[BaseException] = []
     cause: BaseException | None = exc
     while cause is not None and len(chain) < _MAX_CAUSES and not any(cause is known for known in chain):
@@ -165,7 +165,7 @@ def _is_refused(chain: list[BaseException]) -> bool:
     status = next((status for exc in chain if (status := _status(exc)) is not None), None)
     if status is not None:
         return _refuses(status)
-    for exc in reversed(chain):  # the innermost knows best
+    for exc in reversed(chain):  # the innermost is the most specific
         for cls in type(exc).__mro__:
             if _NOT_SENT.search(cls.__name__):
                 return True
@@ -179,7 +179,7 @@ def _refuses(status: int) -> bool:
 
 
 def stated_category(error: StatedError) -> str:
-    """The same for an error that came with HTTP status 200, as gateways and streams state them."""
+    """Like `error_category`, for an error that came with HTTP status 200, as gateways and streams send them."""
     return _decide(None, _from_status(error.status), error.code, error.message[:_MAX_TEXT])
 
 
@@ -187,13 +187,13 @@ def _category(exc: BaseException) -> str:
     by_class = _match(_CLASSES, *(cls.__name__ for cls in type(exc).__mro__))
     by_status, code = _from_status(_status(exc)), _code(exc)
     if by_class is None and by_status is None and not code:
-        return _OTHER  # not a provider's exception: what its text says is the application's
+        return _OTHER  # not a provider's exception: its text belongs to the application
     return _decide(by_class, by_status, code, _text(exc))
 
 
 def _decide(by_class: str | None, by_status: str | None, code: str, message: str) -> str:
     by_code = _match(_CODES, code)
-    decisive = _match(_DECISIVE, code, "" if by_code == _RATE_LIMIT else message)  # limits speak of tokens, too
+    decisive = _match(_DECISIVE, code, "" if by_code == _RATE_LIMIT else message)  # rate limits mention tokens too
     if decisive is not None:
         return decisive
     if by_status not in (None, _BAD_REQUEST):
@@ -202,7 +202,7 @@ def _decide(by_class: str | None, by_status: str | None, code: str, message: str
 
 
 def _match(patterns: Patterns, *texts: str) -> str | None:
-    """The first category, in the order of the texts and then of the patterns."""
+    """Return the first category that matches, by the order of the texts, then of the patterns."""
     for text in texts:
         for category, pattern in patterns:
             if pattern.search(text):
@@ -217,7 +217,7 @@ def _from_status(status: int | None) -> str | None:
 
 
 def _status(exc: BaseException) -> int | None:
-    """The HTTP status, wherever the SDK keeps it: httpx, openai, google, aiohttp, requests, botocore."""
+    """The HTTP status, as kept by httpx, openai, google, aiohttp, requests or botocore."""
     response = getattr(exc, "response", None)
     places = (
         getattr(exc, "status_code", None),
@@ -234,7 +234,7 @@ def _status(exc: BaseException) -> int | None:
 
 
 def _code(exc: BaseException) -> str:
-    """The provider's own codes of the error; empty where there are none."""
+    """The provider's error codes; empty if there are none."""
     body = _body(exc)
     places = (
         getattr(exc, "code", None),
@@ -252,7 +252,7 @@ def _code(exc: BaseException) -> str:
 
 
 def _body(exc: BaseException) -> object:
-    """The provider's words: an SDK keeps them as the body, LangChain raises a ValueError of them."""
+    """The provider's error body: SDKs keep it on the exception, LangChain raises it as a ValueError."""
     body = getattr(exc, "body", None)
     if body is None and len(exc.args) == 1 and isinstance(exc.args[0], Mapping):
         return exc.args[0]
@@ -260,11 +260,11 @@ def _body(exc: BaseException) -> object:
 
 
 def _text(exc: BaseException) -> str:
-    """What the error says, shortened; it is looked through, and goes nowhere."""
+    """The error's text, shortened; it is only searched and never stored."""
     body = _body(exc)
     message = _at(body, "error", "message") or _at(body, "message") or getattr(exc, "message", None)
     if not isinstance(message, str) or isinstance(body, str):
-        message = f"{exc} {body}" if isinstance(body, str) else str(exc)  # xAI's body is no more than a text
+        message = f"{exc} {body}" if isinstance(body, str) else str(exc)  # xAI's body is a plain text
     return message[:_MAX_TEXT]
 
 

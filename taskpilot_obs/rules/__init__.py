@@ -1,5 +1,5 @@
 """The alert and recording rules that Prometheus loads, rendered from one settings file.
 
-It serves `taskpilot-obs rules render` and the tests; of the library itself only golden signals of a Prometheus server
-import it, for its shapes of PromQL (`promql`), so that both ask the same.
+It serves `taskpilot-obs rules render` and the tests. In the library only the golden signals of a Prometheus server
+import it, to share its PromQL expressions (`promql`).
 """

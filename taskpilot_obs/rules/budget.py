@@ -46,8 +46,7 @@ def alerts(settings: Settings) -> tuple[Alert, ...]:
             "budget_refusals",
             f"{REFUSALS.over('1h')} > 0",
             f"{BUDGET} refused {WHOLE} calls in the last hour",
-            f"{BUDGET} had no room for {WHOLE} LLM calls in the last hour. They were not made: whoever asked got an"
-            " error.",
+            f"{BUDGET} had no room for {WHOLE} LLM calls in the last hour. They were not made: callers got an error.",
         ),
     )
 

@@ -8,9 +8,10 @@ from textwrap import indent
 from typing import Final
 
 from taskpilot_obs.rules import agents, budget, golden_alerts, golden_signals, llm, llm_alerts, safety, telemetry
-from taskpilot_obs.rules.model import HEADER, RuleFolder, alerts_text, recording_text
+from taskpilot_obs.rules.model import HEADER, Alert, AlertKind, RuleFolder, alerts_text, recording_text
 from taskpilot_obs.rules.promql import Dialect
 from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.wording import naming
 
 RECORDING_FILE: Final = "recording.yml"
 ALERTS_FILE: Final = "alerts.yml"
@@ -29,7 +30,7 @@ DASHBOARDS: Final[dict[str, str]] = {
 def folders(settings: Settings) -> tuple[RuleFolder, ...]:
     """All rules, by folder."""
     return tuple(
-        RuleFolder(name, DASHBOARDS[name], module.groups(settings), alerting.alerts(settings))
+        RuleFolder(name, DASHBOARDS[name], module.groups(settings), _named(alerting.alerts(settings), settings))
         for name, module, alerting in (
             ("golden_signals", golden_signals, golden_alerts),
             ("agents", agents, agents),
@@ -38,6 +39,17 @@ def folders(settings: Settings) -> tuple[RuleFolder, ...]:
             ("budget", budget, budget),
             ("telemetry", telemetry, telemetry),
         )
+    )
+
+
+def _named(alerts: tuple[Alert, ...], settings: Settings) -> tuple[Alert, ...]:
+    """The alerts with the kept labels in their texts; where only `job` is kept, as they are."""
+    kept = [label for label in settings.keep_labels if label != "job"]
+    return tuple(
+        each
+        if each.kind is AlertKind.HEARTBEAT
+        else each._replace(summary=naming(each.summary, kept), description=naming(each.description, kept))
+        for each in alerts
     )
 
 
@@ -67,10 +79,10 @@ def render(settings: Settings, target: Target = Target.PROMETHEUS) -> dict[str, 
     for folder in folders(settings):
         files[f"{folder.name}/{RECORDING_FILE}"] = recording_text(folder)
         files[f"{folder.name}/{ALERTS_FILE}"] = alerts_text(folder, settings.links, settings.evaluation_interval)
-    return {name: _packed(name, text, target) for name, text in files.items()}
+    return {name: pack(name, text, target) for name, text in files.items()}
 
 
-def _packed(name: str, text: str, target: Target) -> str:
+def pack(name: str, text: str, target: Target) -> str:
     """The text of a rule file in the form that its target loads."""
     title = f"taskpilot-{name.removesuffix('.yml').replace('/', '-').replace('_', '-')}"
     groups = text.removeprefix(HEADER)

@@ -75,6 +75,10 @@ class Dialect(StrEnum):
     VICTORIAMETRICS = "victoriametrics"
 
 
+FOREIGN: Final = frozenset({"up"})
+"""Series that rules select and that are Prometheus' own: `namespace` stands before all others."""
+
+
 class Scope(NamedTuple):
     """Which series the rules look at and which labels of the target they keep."""
 
@@ -82,15 +86,22 @@ class Scope(NamedTuple):
     """Label matchers for every raw series, such as `namespace="prod"`; may be empty."""
     keep: tuple[str, ...]
     dialect: Dialect = Dialect.PROMETHEUS
+    namespace: str = ""
+    """What `configure(namespace=…)` puts before every family."""
 
     def by(self, *labels: str) -> str:
         """A label list that begins with the kept ones."""
         return ", ".join((*self.keep, *labels))
 
     def select(self, metric: str, *matchers: str) -> str:
-        """A selector of raw series."""
+        """A selector of raw series, by the name that the contract gives them."""
         given = ", ".join(part for part in (self.matchers, *matchers) if part)
-        return f"{metric}{{{given}}}" if given else metric
+        name = self.name(metric)
+        return f"{name}{{{given}}}" if given else name
+
+    def name(self, metric: str) -> str:
+        """The name under which a family is exposed."""
+        return f"{self.namespace}_{metric}" if self.namespace and metric not in FOREIGN else metric
 
     def increase(self, selector: str, window: str, *labels: str, every: bool = False) -> str:
         """Events within the window, the first one of a new series included.

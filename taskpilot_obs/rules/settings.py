@@ -30,7 +30,7 @@ def _duration(value: str) -> str:
 
 def _label(value: str) -> str:
     if not _LABEL.fullmatch(value):
-        raise ValueError(f"{value!r} is no label name")
+        raise ValueError(f"{value!r} is not a label name")
     return value
 
 
@@ -48,7 +48,7 @@ def _name(value: str) -> str:
 
 def _job(value: str) -> str:
     if not re.fullmatch(r'[^"\\\n]+', value):
-        raise ValueError(f"{value!r} is no job name: quotes, backslashes and line breaks are not allowed")
+        raise ValueError(f"{value!r} is not a job name: quotes, backslashes and line breaks are not allowed")
     return value
 
 
@@ -155,7 +155,9 @@ class LatencyObjective(_Section):
     def _on_a_bound(self) -> Self:
         if self.threshold_seconds not in WORKFLOW_BUCKETS:
             bounds = ", ".join(f"{bound:g}" for bound in WORKFLOW_BUCKETS)
-            raise ValueError(f"threshold_seconds {self.threshold_seconds:g} is no bucket bound; choose one of {bounds}")
+            raise ValueError(
+                f"threshold_seconds {self.threshold_seconds:g} is not a bucket bound; choose one of {bounds}"
+            )
         return self
 
 
@@ -207,7 +209,7 @@ class Agents(_Section):
     def _on_a_bound(self) -> Self:
         if self.loop_tool_calls not in CALL_BUCKETS:
             bounds = ", ".join(f"{bound:g}" for bound in CALL_BUCKETS)
-            raise ValueError(f"loop_tool_calls {self.loop_tool_calls:g} is no bucket bound; choose one of {bounds}")
+            raise ValueError(f"loop_tool_calls {self.loop_tool_calls:g} is not a bucket bound; choose one of {bounds}")
         return self
 
 
@@ -251,7 +253,7 @@ class Budget(_Section):
 
 
 class Telemetry(_Section):
-    """Thresholds of the library's own health."""
+    """Thresholds for the health of the library itself."""
 
     window: Duration = "15m"
     queue_capacity: Events = 65_536
@@ -273,6 +275,7 @@ class Settings(_Section):
     """
 
     dialect: Dialect = Dialect.PROMETHEUS
+    namespace: Annotated[str, Field(pattern=r"^([a-zA-Z_][a-zA-Z0-9_]*)?$", max_length=100)] = ""
     selector: str = ""
     keep_labels: tuple[Annotated[str, AfterValidator(_label)], ...] = ("job",)
     windows: tuple[Duration, ...] = _GOLDEN_WINDOWS
@@ -341,7 +344,8 @@ class Settings(_Section):
     @property
     def scope(self) -> Scope:
         """Which series the rules look at."""
-        return Scope(", ".join(part.strip() for part in _split(self.selector)), self.keep_labels, self.dialect)
+        matchers = ", ".join(part.strip() for part in _split(self.selector))
+        return Scope(matchers, self.keep_labels, self.dialect, self.namespace)
 
     @property
     def links(self) -> Links:
@@ -370,7 +374,7 @@ def load_settings(path: Path) -> Settings:
     """The settings in a YAML file; what it leaves out has its default.
 
     Raises:
-        ConfigurationError: the file is missing, is no YAML mapping, or a value is not allowed; the message says which.
+        ConfigurationError: the file is missing, is not a YAML mapping, or a value is not allowed; the message names it.
         MissingExtraError: PyYAML is not installed.
     """
     data = load_config_file(path, "rules settings", extra="rules")

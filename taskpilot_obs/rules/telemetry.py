@@ -1,4 +1,4 @@
-"""Rules of the library's own health, and of the scraping of it."""
+"""Rules about the health of the library, and about its scraping."""
 
 from __future__ import annotations
 
@@ -194,10 +194,22 @@ def _absent(settings: Settings) -> Alert:
         "\nor\n".join(parts),
         "No telemetry arrives from {{ with $labels.job }}{{ . }}{{ else }}any service{{ end }}",
         "{{ with $labels.job }}{{ . }} should report and{{ else }}No scraped target has"
-        f" {start}:{{{{ end }}}} nothing reports now, for {limits.down_for}. None of the other alerts can fire"
-        " meanwhile.",
+        f" {scope.name(start)}:{{{{ end }}}} nothing reports now, for {limits.down_for}. None of the other alerts can"
+        " fire meanwhile.",
         limits.down_for,
     )
+
+
+_WATCHDOG = Alert(
+    "TaskpilotWatchdog",
+    AlertKind.HEARTBEAT,
+    NONE,
+    "watchdog",
+    "vector(1)",
+    "Alerting works: this alert always fires",
+    "Send it to a service that raises an alarm when it stops. Then Prometheus, its rules or Alertmanager have"
+    " stopped, and no other alert can arrive.",
+)
 
 
 def _meta(settings: Settings) -> tuple[Alert, ...]:
@@ -206,16 +218,7 @@ def _meta(settings: Settings) -> tuple[Alert, ...]:
     last = f"prometheus_rule_group_last_evaluation_timestamp_seconds{{{groups}}}"
     late = max(300, 5 * seconds(settings.evaluation_interval))
     return (
-        Alert(
-            "TaskpilotWatchdog",
-            AlertKind.HEARTBEAT,
-            NONE,
-            "watchdog",
-            "vector(1)",
-            "Alerting works: this alert always fires",
-            "Send it to a service that raises an alarm when it stops. Then Prometheus, its rules or Alertmanager have"
-            " stopped, and no other alert can arrive.",
-        ),
+        _WATCHDOG,
         Alert(
             "TaskpilotRulesFailing",
             AlertKind.META,

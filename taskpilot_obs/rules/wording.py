@@ -18,6 +18,17 @@ PROVIDER: Final = "{{ $labels.provider }} for {{ $labels.job }}"
 MODEL: Final = "{{ $labels.model }} ({{ $labels.provider }}) for {{ $labels.job }}"
 
 
+def naming(text: str, labels: Sequence[str]) -> str:
+    """A text that names a job, with other labels of the target behind it wherever an alert has them.
+
+    Args:
+        text: of an annotation.
+        labels: the kept labels besides `job`, such as a tenant's.
+    """
+    behind = "".join(f"{{{{ with $labels.{label} }}}}, {label} {{{{ . }}}}{{{{ end }}}}" for label in labels)
+    return text.replace(OF_JOB, OF_JOB + behind) if OF_JOB in text else text + behind
+
+
 def percent(share: float) -> str:
     """A threshold in percent."""
     return f"{share:.12g}%"

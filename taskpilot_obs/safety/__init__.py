@@ -1,4 +1,4 @@
-"""Policies, guardrails and redaction: what may be asked, said and done, and what of it may be stored."""
+"""Policies and guardrails, which check inputs, outputs and tool calls, and the redaction of stored content."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import policies and redaction when they are first asked for: their patterns take 20 ms to compile."""
+    """Import policies and redaction on first use, because their patterns take 20 ms to compile."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = "redaction" if name in {"Redactor", "Rule"} else "policies"

@@ -1,8 +1,8 @@
-"""Where a text assigns something to a secret name: in code, JSON, YAML, XML, query strings, options, transcripts.
+"""Finds values assigned to secret names: in code, JSON, YAML, XML, query strings, options, transcripts.
 
-Which names are secret is decided by the table that mappings are hidden by (`secret_keys`). Linear in the text: names
-are found by `bytes.find` and looked at in a bounded window, and each pattern looks at a bounded stretch or at what no
-other occurrence looks at again. In doubt too much is hidden, not too little.
+The table `secret_keys` decides which names are secret, as for mappings. The time is linear in the text: `bytes.find`
+finds names, a bounded window is examined around each, and patterns read a bounded stretch or text that no other
+occurrence reads again. In doubt too much is hidden instead of too little.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SECRET: Final = "secret"  # noqa: S105  names a kind
 _ASSIGNS = re.compile(rb"""(?:\\{0,8}+["'`])?+[ \t]{0,8}+(?:=>|:=|[:=])[ \t]{0,8}+""")
 _SPACE = re.compile(rb"[ \t]{1,8}+")
 _GAP = rb"(?:[ \t\r\n]|\\{1,8}[nrt]){0,80}+"
-"""White space, also as JSON within JSON spells it."""
+"""White space, also as escaped by JSON within JSON."""
 _NEXT_ITEM = re.compile(rb"""\\{0,8}+["']%b,%b(?=\\{0,8}+["'])""" % (_GAP, _GAP))
 _VALUE_KEYS = rb"(?:value|val|content|data|default)"
 _ITS_VALUE = re.compile(
@@ -38,7 +38,7 @@ _NAME_REST = re.compile(rb"[a-z0-9_.-]{0,%d}+" % NAME_LENGTH)
 _MAY_FOLLOW = frozenset(b"=:\"'\\`>, \t<")
 _NUMBERS_ARE_SECRET = ("pass", "pwd", "pin", "cvv", "cvc", "ssn", "passcode", "password", "passwd", "passphrase")
 _LONG_ENOUGH = {"sig": 16}
-"""Characters that a value needs, where the name is short and common (`?design=blue&sig=2`)."""
+"""Minimum length of a value if its name is short and common (`?design=blue&sig=2`)."""
 _FIRST_OF_A_PAIR = re.compile(rb"""[(\[][ \t\r\n]{0,80}\\{0,8}["']$""")
 _QUOTED_OPTION = re.compile(rb"""\\{0,8}["']$""")
 _TAG = re.compile(rb"(?:<(?:[a-z0-9_.-]{1,40}:)?|<[^<>]{1,160}(?:name|key|id)\s{0,8}=\s{0,8}\\{0,8}[\"'])$")
@@ -57,9 +57,9 @@ _VALUES = {
     b"cookie": re.compile(r"""[^\r\n"'`]*+"""),
 }
 _MAX_VALUE = 4_096
-"""Characters in which the end of a quoted or bracketed value is looked for."""
+"""Characters searched for the end of a quoted or bracketed value."""
 _OPTION = 30
-"""Characters in which a command line's `--…password` is looked for."""
+"""Characters searched for a command line's `--…password`."""
 _BRACKETS = re.compile(r"[][{}]")
 _NO_VALUE = re.compile(r"(?:null|none|true|false|nil|undefined|\[redacted:[^\n]*+)?+[.,;)\]}\\]*+", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,7}(?:\.\d{1,20})?+(?:e[+-]?\d{1,3})?+[.,;)\]}\\]*+", re.IGNORECASE)
@@ -71,11 +71,11 @@ _LINE_STARTS = re.compile(r"""[\r\n"']|\\n""")
 _ANOTHER_KEY = re.compile(r"""["']?[\w.-]{1,80}+["']?[ \t]{0,8}+[:=](?:\s|\\|$)""")
 _STATEMENT = re.compile(r"[ \t]*+(?:if|elif|while|for|with|def|class|match|case|except|lambda)\b")
 _LINE_BEFORE = 200
-"""Characters in which the beginning of a key's line is looked for."""
+"""Characters searched for the beginning of a key's line."""
 
 
 def assignments(source: Source) -> Iterator[Span]:
-    """What stands under a secret name, in any of the usual notations, or is given to an option like it."""
+    """Find the values under secret names, in any common notation, and of options with such names."""
     text, lower = source.text, source.lower
     if not ("=" in text or ":" in text or "--" in text or "<" in text or '",' in text or "'," in text):
         return
@@ -89,13 +89,13 @@ def assignments(source: Source) -> Iterator[Span]:
                 start = _start_of_name(lower, at, done, hint)
                 for begin, stop in _values(source, start, end):
                     yield begin, stop, SECRET
-                    end = max(end, stop)  # what is hidden is not looked at again: each character counts once
+                    end = max(end, stop)  # hidden text is skipped, so each character is examined once
             done = end
             at = lower.find(hint, end)
 
 
 def end_of_name(lower: bytes, start: int) -> int:
-    """Where the name ends that `start` lies in; a dot or dash at its end is none of it."""
+    """Return the end of the name around `start`, without a trailing dot or dash."""
     found = _NAME_REST.match(lower, start)
     end = found.end() if found is not None else start
     while end > start and lower[end - 1] in b".-":
@@ -114,7 +114,7 @@ def _start_of_name(lower: bytes, at: int, done: int, hint: bytes) -> int:
 
 
 def _values(source: Source, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The values that belong to the name from `start` to `end`, if it is a secret one."""
+    """The values of the name from `start` to `end`, if it is secret."""
     text, lower = source.text, source.lower
     name = text[start:end]
     if not is_secret_key(name):
@@ -150,14 +150,14 @@ def _is_option(before: bytes, name: bytes) -> bool:
 
 
 def _is_harmless(text: str, start: int, end: int, name: str) -> bool:
-    """Whether a value is nothing, a marker of ours, or a number that is not secret (`token: 5`)."""
+    """Whether a value is empty, a redaction marker, or a number that is not secret (`token: 5`)."""
     if _NO_VALUE.fullmatch(text, start, end) or end - start < _LONG_ENOUGH.get(name, 0):
         return True
     return not name.endswith(_NUMBERS_ARE_SECRET) and _NUMBER.fullmatch(text, start, end) is not None
 
 
 def _value_after(text: str, key: int, found: re.Match[bytes], name: bytes) -> tuple[int, int]:
-    """Where the value begins and ends, without its quotes; an empty stretch where there is none."""
+    """The span of the value without its quotes; an empty span if there is none."""
     start = found.end()
     if found.re is _ELEMENT:
         stop = text.find("]]>" if found[0].endswith(b"<![cdata[") else "<", start, start + _MAX_VALUE)
@@ -170,12 +170,12 @@ def _value_after(text: str, key: int, found: re.Match[bytes], name: bytes) -> tu
 
 
 def _plain_value(name: bytes) -> re.Pattern[str]:
-    """What a value without quotes consists of: of a header several words."""
+    """The pattern of a value without quotes, which in a header spans several words."""
     return next((pattern for word, pattern in _VALUES.items() if word in name), _WORD)
 
 
 def _enclosed(text: str, start: int) -> tuple[int, int] | None:
-    """The value from its opening quote or bracket on; None where there is none."""
+    """The span of a quoted or bracketed value, or None."""
     opening = _OPENING.match(text, start)
     if opening is not None:
         closing = _closing_quote(text, opening.end(), opening[0])
@@ -186,7 +186,7 @@ def _enclosed(text: str, start: int) -> tuple[int, int] | None:
 
 
 def _on_the_next_line(text: str, key: int, line: re.Match[str]) -> tuple[int, int]:
-    """The value that stands on the line below its key: indented beneath a key alone on its line, or a single word."""
+    """The span of a value on the line below its key: indented below a key alone on its line, or a single word."""
     start = line.end()
     enclosed = _enclosed(text, start)
     if enclosed is not None:
@@ -204,7 +204,7 @@ def _on_the_next_line(text: str, key: int, line: re.Match[str]) -> tuple[int, in
 
 
 def _closing_quote(text: str, start: int, quote: str) -> int:
-    """Where the quote comes again, not counting those that a backslash escapes; -1 if it does not."""
+    """The index of the closing quote, ignoring escaped ones; -1 if there is none."""
     limit = start + _MAX_VALUE
     closing = text.find(quote, start, limit)
     while closing > start and text[closing - 1] == "\\" and not quote.startswith("\\"):
@@ -213,7 +213,7 @@ def _closing_quote(text: str, start: int, quote: str) -> int:
 
 
 def _closing_bracket(text: str, start: int) -> int:
-    """Behind the bracket that closes the one at `start`; the end of what is looked at if there is none."""
+    """The index after the closing bracket; the end of the searched stretch if there is none."""
     depth = 0
     for bracket in _BRACKETS.finditer(text, start, start + _MAX_VALUE):
         depth += 1 if bracket[0] in "{[" else -1

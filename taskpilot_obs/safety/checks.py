@@ -1,4 +1,4 @@
-"""Running checks: in order, timed, in their mode, with failures of the checks themselves kept from the caller."""
+"""Runs checks in order, times them, applies their modes, and keeps failures of the checks from the caller."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 _ALLOW: Final = Verdict.ALLOW
 _PASSED: Final = CheckResult.PASSED
 WHERE: Final = "check"
-"""Where failures of checks are counted (`taskpilot_obs_internal_errors_total`)."""
+"""The component under which failures of checks are counted (`taskpilot_obs_internal_errors_total`)."""
 
 
 class Ready(NamedTuple):
-    """A check with every option settled."""
+    """A check with validated options."""
 
     kind: DecisionKind
     name: str
@@ -33,22 +33,22 @@ class Ready(NamedTuple):
     severity: Severity
     stages: tuple[Stage, ...]
     refuses_at: tuple[Stage, ...]
-    """Where its no is enforced; none in monitor mode."""
+    """The stages at which it refuses; empty in monitor mode."""
     fails_open: bool
     timeout_s: float | None
     is_async: bool
     counts_tokens: bool
-    """Whether it is asked about the LLM calls beneath a run, and not about the run."""
+    """Whether it checks the LLM calls beneath a run instead of the run."""
     is_bypassed: bool = False
-    """Whether it would refuse, but is asked where the work cannot be stopped any more."""
+    """Whether it would refuse, but runs when the work cannot be stopped any more."""
 
     def where_nothing_stops(self, stage: Stage) -> Ready:
-        """The check for a path that cannot refuse: what an enforced check denies there is `bypassed`."""
+        """The check on a path that cannot refuse, where denials of an enforced check are recorded as `bypassed`."""
         return self._replace(refuses_at=(), is_bypassed=stage in self.refuses_at)
 
 
 class Outcome(NamedTuple):
-    """What came of one check; a `Decision` is made of it off the caller's thread."""
+    """The outcome of one check, from which the drainer makes a `Decision`."""
 
     check: Ready
     verdict: Verdict
@@ -59,17 +59,17 @@ class Outcome(NamedTuple):
 
     @property
     def refuses(self) -> bool:
-        """Whether the work must not go on."""
+        """Whether the work must stop."""
         return self.result is CheckResult.BLOCKED or (self.result is CheckResult.ERROR and bool(self.check.refuses_at))
 
 
 class Checks:
-    """The policies and guardrails of one place, in the order in which they are asked: policies first.
+    """The policies and guardrails of one callsite, in the order in which they run: policies first.
 
     Args:
         policies: objects with `check(subject)`, functions of a subject, or those with options (`check_with`).
-        guardrails: likewise.
-        mode: `monitor` or `enforce`, for those without a mode of their own.
+        guardrails: guardrails, in the same forms.
+        mode: `monitor` or `enforce`, for checks without a mode of their own.
 
     Raises:
         ConfigurationError: something is not a check, or an option is wrong.
@@ -103,7 +103,7 @@ class Checks:
 
     @property
     def key(self) -> object:
-        """Equal for checks of the same names in the same places."""
+        """A key that is equal for checks with equal names, kinds and stages."""
         return tuple((check.kind, check.name, check.stages) for check in self.all)
 
     @property
@@ -112,11 +112,11 @@ class Checks:
         return any(self._of_tokens.values())
 
     def names_of_async(self) -> list[str]:
-        """Which checks can only be asked by asynchronous code."""
+        """Names of the checks that only asynchronous code can run."""
         return [check.name for check in self.all if check.is_async]
 
     def names_that_withhold(self) -> list[str]:
-        """Which checks withhold an output."""
+        """Names of the checks that withhold an output."""
         return [check.name for check in self.at(Stage.OUTPUT) if Stage.OUTPUT in check.refuses_at]
 
 
@@ -159,11 +159,11 @@ def _name_of(check: Any) -> Any:
 
 
 def run(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], counters: InternalCounters | None) -> bool:
-    """Ask each check, until one refuses; whether the work may go on. What came of each is appended to `outcomes`."""
+    """Run the checks until one refuses; return whether the work may continue. Outcomes are appended to `outcomes`."""
     done = 0
     while done < len(checks):
         since = perf_counter()
-        with guarded(WHERE, counters):  # one for all of them, begun again only behind a check that failed
+        with guarded(WHERE, counters):  # one guard for all checks, entered again only after a check that failed
             while done < len(checks):
                 check = checks[done]
                 answer = check.ask(subject)
@@ -184,7 +184,7 @@ def run(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], coun
 async def run_async(
     checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], counters: InternalCounters | None
 ) -> bool:
-    """The same as `run`, awaiting the answers that need it, each within its timeout."""
+    """Like `run`, but await asynchronous checks, each within its timeout."""
     done = 0
     while done < len(checks):
         since = perf_counter()
@@ -209,7 +209,7 @@ async def run_async(
 
 
 def _is_yes(answer: object) -> bool:
-    """Whether it is one of the usual answers that let the work go on."""
+    """Whether it is one of the common answers that let the work continue."""
     return answer is ALLOW or answer is None or answer is True or answer is PASSED
 
 
@@ -223,7 +223,7 @@ async def _in_time(answer: Awaitable[object], timeout_s: float | None) -> object
 
 
 def _judge(check: Ready, stage: Stage, answer: object, duration_s: float) -> Outcome:
-    """What an answer means; an answer of a kind that no check gives is a failure of the check."""
+    """Interpret an answer; one of an unknown type is a failure of the check."""
     if _is_yes(answer):
         return Outcome(check, _ALLOW, _PASSED, None, check.severity, duration_s)
     verdict, reason, severity = _read(answer)
@@ -250,14 +250,14 @@ def _read(answer: object) -> tuple[Verdict, str | None, Severity | None]:
 
 
 def _failure(check: Ready, duration_s: float) -> Outcome:
-    """What it means that a check failed. Closed, it leaves the question open: that is no violation."""
+    """The outcome of a failed check. With `closed` it refuses, but that does not count as a violation."""
     if check.fails_open:
         return Outcome(check, Verdict.ALLOW, CheckResult.BYPASSED, "the check failed", check.severity, duration_s)
     return Outcome(check, Verdict.REQUIRE_APPROVAL, CheckResult.ERROR, "the check failed", check.severity, duration_s)
 
 
 def fail_all(checks: Sequence[Ready], outcomes: list[Outcome]) -> bool:
-    """What it means that the checks could not be asked, because what they are about could not be read."""
+    """Let all checks fail, because the subject could not be read."""
     outcomes.extend(_failure(check, 0.0) for check in checks)
     refusing = [outcome for outcome in outcomes if outcome.refuses]
     del outcomes[len(outcomes) - len(refusing) if refusing else len(outcomes) :]
@@ -266,14 +266,14 @@ def fail_all(checks: Sequence[Ready], outcomes: list[Outcome]) -> bool:
 
 
 def refusal(outcome: Outcome, stage: Stage, request_id: str | None) -> RefusedError:
-    """The exception that says so."""
+    """The exception that reports the refusal."""
     if outcome.check.kind is DecisionKind.GUARDRAIL:
         return GuardrailBlockedError(outcome.check.name, stage.value, outcome.reason, request_id=request_id)
     return PolicyViolationError(outcome.check.name, outcome.reason, request_id=request_id)
 
 
 def as_decision(outcome: Outcome, stage: Stage, tool: str | None, origin: Origin, time_unix_ns: int) -> Decision:
-    """The record that travels; for the drainer."""
+    """Make the record, on the drainer's thread."""
     return Decision(
         outcome.check.kind,
         outcome.check.name,

@@ -1,7 +1,7 @@
-"""Where secrets lie in a text by their own shape: keys of providers, tokens, private keys, links that carry a secret.
+"""Finds secrets by their format: keys of providers, tokens, private keys, links that contain a secret.
 
-Each finder takes time linear in the text whatever the text is: literals are found by `bytes.find`, and patterns are
-applied only there, with possessive or bounded repeats. In doubt too much is hidden, not too little.
+Each finder takes time linear in any text: `bytes.find` finds literals, and patterns are applied only there, with
+possessive or bounded repeats. In doubt too much is hidden instead of too little.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _AT_A_WORD_START = {
     "NRAK PMAK ATATT3 ATCTT3": r"[\w-]{16,}+",  # New Relic, Postman, Atlassian
 }
 _DOTTED = {"SG. ya29. hvs. hvb. hvr.": r"[\w-]{16,}+"}  # SendGrid, Google, Vault
-"""How keys begin and how they go on. The dot of a dotted one is none of a token's characters."""
+"""How keys begin and continue. The dot of a dotted prefix is not a token character."""
 _OF_A_WORD = "[A-Za-z0-9]"
 _BY_RARITY = "QZJXVKYWqjzxvkywBGFPMHgpUhmTIuLSCnN_lODRrA28193475E-toidsceabf60."
-"""What a prefix may consist of, as rare as it is in prose, hexadecimal numbers and identifiers, the rarest first."""
+"""The characters of prefixes, ordered by rarity in prose, hexadecimal numbers and identifiers, the rarest first."""
 
 
 def _keys(kinds: dict[str, str]) -> str:
@@ -56,7 +56,7 @@ def _keys(kinds: dict[str, str]) -> str:
 
 
 def _beginnings() -> re.Pattern[str]:
-    """A pattern that finds each prefix by its rarest character, for which a scan stops seldom."""
+    """A pattern that finds each prefix by its rarest character, at which a scan rarely stops."""
     behind: dict[str, list[str]] = {}
     for kinds in (_UNMISTAKABLE, _AT_A_WORD_START, _DOTTED):
         for prefix in " ".join(kinds).split():
@@ -73,11 +73,11 @@ _DOTTED_PREFIX = 5
 _BEGINNING = _beginnings()
 _TOKENS = table(b" ", t=LETTERS + DIGITS + b"_-")
 _LONG_TOKEN = b"t" * 16
-"""No provider's key is shorter."""
+"""The length of the shortest provider's key."""
 _HEX_DIGITS = re.compile(r"[0-9A-Fa-f-]*+")
-"""No key is without other characters; trace IDs, UUIDs and long numbers are."""
+"""Every key has other characters too, unlike trace IDs, UUIDs and long numbers."""
 _CLOSE = 32
-"""Characters. Where long tokens stand so close, one look at the rest of the text takes less time than one at each."""
+"""Characters. If long tokens are this close, one search of the rest of the text is faster than one per token."""
 _TOKEN_TAIL = re.compile(r"[\w.~+/=-]*+", re.ASCII)
 _JWT = re.compile(r"eyJ[\w-]*+((?<=[\w-]{11})(?:\.[\w-]*+){1,4}+)?+", re.ASCII)
 _BEARER = re.compile(r"bearer\s{1,8}+([\w.~+/=-]{8,}+)", re.ASCII | re.IGNORECASE)
@@ -109,7 +109,7 @@ _LONG_USER = 16
 
 
 def provider_keys(source: Source) -> Iterator[Span]:
-    """Keys that their providers mark by a prefix."""
+    """Find keys that providers mark by a prefix."""
     text = source.text
     tokens = source.ascii.translate(_TOKENS)
     for begin, limit in _stretches(tokens):
@@ -124,7 +124,7 @@ def provider_keys(source: Source) -> Iterator[Span]:
 
 
 def _stretches(tokens: bytes) -> Iterator[tuple[int, int]]:
-    """Where keys may begin: at each long token or just before it; from where two of them stand close by, anywhere."""
+    """Where keys may begin: at or just before each long token; once two are close together, anywhere."""
     start = tokens.find(_LONG_TOKEN)
     while start >= 0:
         end = tokens.find(b" ", start)
@@ -143,7 +143,7 @@ def _keys_in(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def web_tokens(source: Source) -> Iterator[Span]:
-    """JSON web tokens, signed or encrypted, and what follows `Bearer`."""
+    """Find JSON web tokens, signed or encrypted, and tokens after `Bearer`."""
     text = source.text
     at = text.find("eyJ") if text.rfind("eyJ") >= 0 else -1
     while at >= 0:
@@ -161,7 +161,7 @@ def web_tokens(source: Source) -> Iterator[Span]:
 
 
 def private_keys(source: Source) -> Iterator[Span]:
-    """Private keys in PEM or PGP armour, or in PuTTY's; one whose end is missing reaches to the end of the text."""
+    """Private keys in PEM or PGP armour, or in PuTTY's; one without an end extends to the end of the text."""
     text = source.text
     at = text.find("-----BEGIN ") if text.rfind("-----BEGIN ") >= 0 else -1
     while at >= 0:
@@ -182,7 +182,7 @@ def private_keys(source: Source) -> Iterator[Span]:
 
 
 def links(source: Source) -> Iterator[Span]:
-    """Web hooks that anyone may post to who knows their URL, and the signatures of links that were signed."""
+    """Find web hooks whose URL is enough to post to them, and the signatures of signed links."""
     text = source.text
     for at in source.occurrences(b"hook"):
         hook = _HOOK.match(text, at)
@@ -202,15 +202,15 @@ def _signatures(source: Source, name: bytes) -> Iterator[Span]:
     while at >= 0:
         start = end = at + len(name)
         before = text[max(0, at - 6) : at]
-        if not before[-1:].isalnum() or before.endswith("\\u0026"):  # how some write `&` in JSON
+        if not before[-1:].isalnum() or before.endswith("\\u0026"):  # an escaped `&` in JSON
             end = end_of(_SIGNATURE, text, start)
             if end > start:
                 yield start, end, SECRET
-        at = lower.find(name, end)  # behind the signature, so that no character is looked at twice
+        at = lower.find(name, end)  # after the signature, so that no character is read twice
 
 
 def curl_users(source: Source) -> Iterator[Span]:
-    """Passwords that are given to `curl` with `-u user:password`, in a command or a list of arguments."""
+    """Find passwords passed to `curl` with `-u user:password`, in a command or a list of arguments."""
     if b"curl" not in source.lower:
         return
     for option in (b"-u", b"-user"):
@@ -223,7 +223,7 @@ def curl_users(source: Source) -> Iterator[Span]:
 
 
 def connection_strings(source: Source) -> Iterator[Span]:
-    """URLs that carry a password or a token before the host."""
+    """Find URLs with a password or a token before the host."""
     text = source.text
     if "@" not in text or text.rfind("://") < 0:
         return

@@ -1,4 +1,4 @@
-"""Guardrails: checks of what goes into an agent and what comes out, and options for single checks."""
+"""Options for single checks: mode, stages, failure behaviour and timeout."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from taskpilot_obs.safety.options import Stages, as_name, as_stages, one_of
 Mode = Literal["monitor", "enforce"]
 """`monitor` records what would be refused; `enforce` refuses it."""
 OnError = Literal["open", "closed"]
-"""What a check that fails means: the work goes on (`open`), or is refused as far as the mode refuses (`closed`)."""
+"""The effect of a failed check: the work continues (`open`), or is refused in enforce mode (`closed`)."""
 
 _MODES: tuple[Mode, ...] = ("monitor", "enforce")
 _ON_ERROR: tuple[OnError, ...] = ("open", "closed")
 
 
 class Check(NamedTuple):
-    """A policy or guardrail with options of its own; goes wherever a policy or guardrail goes.
+    """A policy or guardrail with options of its own, accepted wherever a policy or guardrail is.
 
-    Left at None, an option comes from the check itself, then from where it is attached.
+    An option that is None comes from the check itself, then from the place where it is attached.
     """
 
     check: Any
@@ -29,14 +29,14 @@ class Check(NamedTuple):
     name: str | None = None
     """A metric label, so of a bounded set."""
     severity: Severity | None = None
-    """Of a policy's violations."""
+    """The severity of a policy's violations."""
     stages: tuple[Stage, ...] | None = None
-    """Where it is asked."""
+    """The stages at which it runs."""
     mode: Mode | None = None
     on_error: OnError | None = None
     """By default `open` in monitor mode and `closed` in enforce mode."""
     timeout_s: float | None = None
-    """Seconds that an asynchronous check may take; past them it has failed."""
+    """Seconds that an asynchronous check may take; after that it counts as failed."""
 
 
 def check_with(
@@ -68,7 +68,7 @@ def check_with(
 
 
 def as_mode(given: str) -> Mode:
-    """A mode, or a ConfigurationError that names the allowed ones."""
+    """Parse a mode; a ConfigurationError names the allowed ones."""
     for mode in _MODES:
         if given == mode:
             return mode
@@ -76,7 +76,7 @@ def as_mode(given: str) -> Mode:
 
 
 def as_on_error(given: str) -> OnError:
-    """What a failing check means, or a ConfigurationError that names the allowed words."""
+    """Parse an `on_error` value; a ConfigurationError names the allowed ones."""
     for on_error in _ON_ERROR:
         if given == on_error:
             return on_error

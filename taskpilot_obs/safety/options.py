@@ -18,7 +18,7 @@ Stages = Collection[Stage | str]
 
 
 def one_of(kind: type[E], option: str, given: str) -> E:
-    """The given word as a member of `kind`, or a ConfigurationError that names the allowed ones."""
+    """Parse a member of `kind`; a ConfigurationError names the allowed ones."""
     try:
         return kind(given)
     except ValueError:
@@ -27,7 +27,7 @@ def one_of(kind: type[E], option: str, given: str) -> E:
 
 
 def as_stages(given: Stages | Stage | str) -> tuple[Stage, ...]:
-    """One stage or several, without doubles."""
+    """Parse one stage or several, without duplicates."""
     several = (given,) if isinstance(given, str) else tuple(given)
     if not several:
         raise ConfigurationError("stages: expected input, output or both, got none")
@@ -35,14 +35,14 @@ def as_stages(given: Stages | Stage | str) -> tuple[Stage, ...]:
 
 
 def as_name(given: object) -> str:
-    """A name for a metric label."""
+    """Validate a name for a metric label."""
     if not isinstance(given, str) or not given.strip() or len(given) > _LONGEST_NAME:
         raise ConfigurationError(f"name: expected 1 to {_LONGEST_NAME} characters, got {given!r}")
     return given
 
 
 def as_words(option: str, given: Iterable[object]) -> tuple[str, ...]:
-    """At least one text, none of them blank."""
+    """Validate a list of at least one text, none of them blank."""
     words = (given,) if isinstance(given, str) else tuple(given)
     found = tuple(word for word in words if isinstance(word, str) and word.strip())
     if not found or len(found) != len(words):
@@ -51,14 +51,14 @@ def as_words(option: str, given: Iterable[object]) -> tuple[str, ...]:
 
 
 def positive(option: str, given: object) -> int:
-    """A whole number above 0."""
+    """Validate a whole number above 0."""
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise ConfigurationError(f"{option}: expected a whole number from 1, got {given!r}")
     return given
 
 
 class Named:
-    """What the shipped policies have in common: a name, the severity of their denials, where they are asked."""
+    """Base of the shipped policies: a name, the severity of denials, and the stages."""
 
     __slots__ = ("name", "severity", "stages")
 

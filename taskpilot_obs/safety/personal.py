@@ -1,6 +1,6 @@
-"""Where personal and payment data lie in a text: e-mail addresses, payment cards, bank accounts.
+"""Finds personal and payment data: e-mail addresses, payment cards, bank accounts.
 
-Numbers count only with a right checksum, so that order numbers, UUIDs and trace IDs survive. Linear in the text.
+Numbers count only with a valid checksum, so that order numbers, UUIDs and trace IDs are kept. Linear in the text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _IMAGE_AT_SCALE = re.compile(r"@[0-9](?:\.[0-9])?x\.(?:png|jpe?g|gif|webp|svg|av
 
 
 def emails(source: Source) -> Iterator[Span]:
-    """E-mail addresses, international ones too; not `image@2x.png`, nor `git@…`, which is nobody's."""
+    """E-mail addresses, international ones too; not `image@2x.png`, nor `git@…`, which names a service."""
     text = source.text
     if "@" not in text:
         return
@@ -106,7 +106,7 @@ def _grouped_cards(source: Source, beginning: bytes) -> Iterator[Span]:
 
 
 def is_card(digits: bytes) -> bool:
-    """Whether some issuer gives out such numbers and the checksum is right."""
+    """Whether an issuer assigns such numbers and the checksum is valid."""
     return _ISSUED.fullmatch(digits) is not None and _is_right(digits)
 
 
@@ -116,7 +116,7 @@ def _is_right(digits: bytes) -> bool:
 
 
 def _in_longer(source: Source, start: int, end: int) -> bool:
-    """Whether the digits belong to something longer, whose parts may well pass for a card's."""
+    """Whether the digits are part of a longer number, which may contain a valid card number by chance."""
     return _in_hex(source, start, end) or _in_uuid(source.text, start, end)
 
 

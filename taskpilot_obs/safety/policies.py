@@ -1,4 +1,4 @@
-"""The policies that come with the library. Each is made once, checks its options then, and serves all threads."""
+"""The shipped policies. Each validates its options when it is made, and may be shared by threads."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from taskpilot_obs.safety.words import DenyWords
 __all__ = ["AllowTools", "DenyPattern", "DenyTools", "DenyWords", "MaxInputLength", "MaxTokens", "RequireApproval"]
 
 Predicate = Callable[[Mapping[str, object]], bool]
-"""Says of the arguments of a tool call, by name, whether a rule applies to them."""
+"""Takes a tool call's arguments by name, and returns whether a rule applies to them."""
 Tools = Collection[str] | Mapping[str, Predicate | None]
 
 
 class DenyPattern(Named):
-    """Denies text in which one of these patterns is found, in time linear in the text whatever the pattern.
+    """Denies text that matches one of these patterns, in time linear in the text for any pattern.
 
-    Patterns are in RE2 syntax: that of `re` without look-around and back-references.
+    Patterns use RE2 syntax, which is that of `re` without look-around and back-references.
 
     Args:
         patterns: one or several.
@@ -30,7 +30,7 @@ class DenyPattern(Named):
         stages: where it is asked: input, output or both.
 
     Raises:
-        ConfigurationError: an option is not as described, or RE2 does not take the pattern.
+        ConfigurationError: an option is not as described, or RE2 rejects the pattern.
         MissingExtraError: google-re2 is not installed (extra `safety`).
     """
 
@@ -69,7 +69,7 @@ def _linear(pattern: str) -> Any:
 
 
 class _ToolPolicy(Named):
-    """Policies about tool calls, for some agents or for all."""
+    """Base of the policies of tool calls, for some agents or for all."""
 
     __slots__ = ("_agents", "_tools")
 
@@ -86,7 +86,7 @@ class _ToolPolicy(Named):
         return subject.tool is not None and (self._agents is None or subject.agent in self._agents)
 
     def _applies(self, subject: Subject) -> bool:
-        """Whether the tool is one of the named ones, and the call's arguments are meant."""
+        """Whether the call's tool is listed and its predicate matches the arguments."""
         if subject.tool not in self._tools:
             return False
         predicate = self._tools[subject.tool]
@@ -216,10 +216,10 @@ class MaxInputLength(Named):
 
 
 class MaxTokens(Named):
-    """Denies a run more than so many tokens, all LLM calls beneath it taken together.
+    """Limits the tokens of a run, summed over all LLM calls beneath it.
 
     Attached to a workflow or an agent, it counts each of its runs; attached to a recorder, each task. The LLM call that
-    passes the limit is the one violation of the run; what it brought is not withheld, for its tokens are spent. Later
+    exceeds the limit is the run's one violation. Its answer is not withheld, because its tokens are spent. Later
     LLM calls of the run require an approval: in enforce mode they are refused.
 
     Args:

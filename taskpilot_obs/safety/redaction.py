@@ -1,8 +1,8 @@
-"""The one gate for text that is stored: secrets and personal data become markers before it leaves the caller's thread.
+"""Redacts text before it is stored: secrets and personal data become markers on the caller's thread.
 
 Why the patterns are our own: at 1 KB of agent text depii 0.3 took 2,091 µs, scrubadub 2.0 1,226 µs (and brings
-scikit-learn), detect-secrets 1.5 5,387 µs, Presidio needs a language model; the gate may cost 30. depii and scrubadub
-passed connection strings or bearer tokens through, and none of them hides half a secret at a cut.
+scikit-learn), detect-secrets 1.5 5,387 µs, Presidio needs a language model; the limit here is 30. depii and scrubadub
+passed connection strings or bearer tokens through, and none of them hides a secret that truncation cuts in half.
 
 What it does not do: find names, postal addresses or secrets without a known shape; undo base64 or URL escapes.
 """
@@ -39,9 +39,9 @@ KINDS: Final = (
     personal.IBAN,
     personal.EMAIL,
 )
-"""What is found without a rule of the user's. Where two overlap, the earlier one names the marker."""
+"""The built-in kinds of secrets. If two overlap, the first one in this order names the marker."""
 UNREADABLE: Final = "[REDACTED:unreadable]"
-"""What stands for a value that could not be looked at: its `__str__` raised, or a user's rule did."""
+"""Replaces a value that could not be read because its `__str__` or a user's rule raised."""
 
 _FINDERS: Final[tuple[tuple[Callable[[Source], Iterator[Span]], frozenset[str]], ...]] = (
     (credentials.private_keys, frozenset({credentials.PRIVATE_KEY})),
@@ -57,17 +57,17 @@ _FINDERS: Final[tuple[tuple[Callable[[Source], Iterator[Span]], frozenset[str]],
 )
 _KIND_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _LOOKAHEAD = 1_024
-"""Characters beyond the cut that are read, so that a secret which the cut goes through is still recognised."""
+"""Characters read beyond the cut, so that a secret across the cut is still recognised."""
 _MAX_CHUNKS = 10_000
 _DIGEST_CHARS = 12
 
 
 class Rule(NamedTuple):
-    """A kind of secret of the user's own.
+    """A user-defined kind of secret.
 
     Args:
         kind: names the marker: `employee` becomes `[REDACTED:employee]`.
-        find: gives `(start, end)` of each occurrence in a text. If it raises, the whole text is withheld.
+        find: yields `(start, end)` of each occurrence in a text. If it raises, the whole text is withheld.
     """
 
     kind: str
@@ -75,23 +75,23 @@ class Rule(NamedTuple):
 
     @classmethod
     def pattern(cls, kind: str, pattern: re.Pattern[str]) -> Rule:
-        """A rule from a compiled pattern, of `re` or of `re2`.
+        """Make a rule from a compiled pattern of `re` or `re2`.
 
-        With `re`, take care that it cannot backtrack without bound: it runs on the thread of the observed call.
+        A pattern of `re` must not backtrack without bound, because it runs on the thread of the observed call.
         """
         return cls(kind, lambda text: (match.span() for match in pattern.finditer(text)))
 
 
 class Redactor:
-    """Makes text and values fit to be stored. Immutable; one serves all threads.
+    """Redacts text and values. Immutable, and may be shared by threads.
 
     Args:
-        rules: kinds of the user's own, which are looked for beside the built-in `KINDS`.
-        skip: built-in kinds that may be shown, for example `{"email"}`.
+        rules: user-defined kinds, in addition to the built-in `KINDS`.
+        skip: built-in kinds that are not redacted, for example `{"email"}`.
         hmac_key: when given, each marker carries 12 hex digits of HMAC-SHA-256 over kind and match,
-            `[REDACTED:email:5d41402abc4b]`: occurrences can be matched, and guessed only by who has the key.
-        max_length: characters of a text or value that are kept; the rest is cut and `[TRUNCATED]` stands for it. A
-            secret that the cut would go through is hidden as a whole.
+            `[REDACTED:email:5d41402abc4b]`: equal values can be recognised, but guessed only with the key.
+        max_length: characters of a text or value that are kept; `[TRUNCATED]` replaces the rest. A secret across
+            the cut is hidden as a whole.
         counters: counts values that could not be read (`taskpilot_obs_internal_errors_total{where="redaction"}`).
 
     Raises:
@@ -125,7 +125,7 @@ class Redactor:
         return self._max_length
 
     def text(self, text: str, /) -> str:
-        """The text without its secrets, cut to `max_length`. Never raises."""
+        """Return the text without its secrets, cut to `max_length`. Never raises."""
         with self._guard:
             whole = str.__str__(text)
             cut = self._max_length
@@ -135,9 +135,9 @@ class Redactor:
         return UNREADABLE
 
     def value(self, value: object, /) -> str:
-        """Any value as text that is fit to be stored: strings as they are, all else like JSON. Never raises.
+        """Convert any value to redacted text: strings as they are, other values like JSON. Never raises.
 
-        Values under keys like `password` are hidden whatever they are. Cycles, deep nesting and what is huge are cut.
+        Values under keys like `password` are always hidden. Cycles, deep nesting and huge values are cut.
         """
         with self._guard:
             if not isinstance(value, str):
@@ -146,7 +146,7 @@ class Redactor:
         return UNREADABLE
 
     def _mended(self, value: object) -> object:
-        """The value; of a list of texts (the chunks of a stream) their sum, where a secret is split over several."""
+        """Join a list of texts (the chunks of a stream), because a secret may be split over several."""
         if not isinstance(value, list | tuple) or not 1 < len(value) <= _MAX_CHUNKS:
             return value
         pieces = ["".join(texts_in((item,), keys=False)) for item in value]
@@ -156,7 +156,7 @@ class Redactor:
         return [self.text("".join(pieces))] if is_split else value
 
     def attributes(self, attributes: Attributes, /) -> dict[str, AttributeValue]:
-        """A user's attributes fit to be stored; numbers and booleans are kept as they are. Never raises."""
+        """Redact a user's attributes; numbers and booleans are kept as they are. Never raises."""
         return {self.text(key): self._attribute(key, value) for key, value in attributes.items()}
 
     def _attribute(self, key: str, value: AttributeValue) -> AttributeValue:
@@ -170,7 +170,7 @@ class Redactor:
         return self.text(value)
 
     def marker(self, kind: str, match: str) -> str:
-        """What stands in place of a match."""
+        """Return the marker that replaces a match."""
         if self._key is None:
             return self._markers.get(kind) or f"[REDACTED:{kind}]"
         said = f"{kind}\0{match}".encode("utf-8", "surrogatepass")
@@ -178,7 +178,7 @@ class Redactor:
         return f"[REDACTED:{kind}:{digest}]"
 
     def _redact(self, text: str, cut: int) -> str:
-        """The first `cut` characters with markers in place of secrets; one across the cut becomes a marker too."""
+        """Return the first `cut` characters with markers for secrets, including one across the cut."""
         spans = self._spans(text)
         if not spans:
             return text[:cut]
@@ -195,7 +195,7 @@ class Redactor:
         return "".join(parts)
 
     def _spans(self, text: str) -> list[Span]:
-        """What must be hidden, in order, overlaps merged."""
+        """The spans to hide, in order, with overlaps merged."""
         source = Source.of(text)
         found = [span for find in self._finders for span in find(source)]
         if self._skip:

@@ -1,4 +1,4 @@
-"""Any value as text like JSON, within a bound of length, depth and time; secrets under their keys left out.
+"""Renders any value as text like JSON, with bounded length, depth and time, without values under secret keys.
 
 A key and its value may stand in a mapping, in a pair (`("password", "x")`, a list of headers), in an object that names
 both (`{"name": "password", "value": "x"}`) or in a list of options (`["--password", "x"]`).
@@ -21,7 +21,7 @@ _BIG = 10**100
 
 
 def render(value: object, limit: int) -> str:
-    """The value as text, the first `limit` characters or a few more. Raises what the value's own methods raise."""
+    """Render the first `limit` characters of a value, or slightly more. Exceptions of the value's methods pass."""
     parts: list[str] = []
     room = limit
     for part in _parts(value, limit, set(), 0):
@@ -67,13 +67,13 @@ def _compound(value: object, limit: int, above: set[int], depth: int) -> Iterato
 def _members(
     named: str | None, fields: Iterable[tuple[object, object]], limit: int, above: set[int], depth: int
 ) -> Iterator[str]:
-    """The members of an object.
+    """Render the members of an object.
 
     Args:
         named: the secret name that the object's own `value` belongs to.
         fields: names and values.
         limit: as for `render`.
-        above: what this object stands in.
+        above: the objects that contain this one.
         depth: how deep.
     """
     yield "{"
@@ -88,7 +88,7 @@ def _members(
 
 
 def _items(value: Iterable[object], limit: int, above: set[int], depth: int) -> Iterator[str]:
-    """The items of a list; the one after an option like `--password`, or after the name in a pair, is hidden."""
+    """Render the items of a list; an item after an option like `--password`, or after a secret name, is hidden."""
     is_pair = isinstance(value, Sequence) and len(value) == 2  # noqa: PLR2004  a pair
     secret: str | None = None
     yield "["
@@ -126,9 +126,9 @@ _LONGEST_KEY: Final = 1_000
 
 
 def _name_of(value: object) -> str:
-    """What stands for an object: the text of an exception, and of the standard library's values; else only its type.
+    """The text of an exception or of a value of the standard library; for other objects only the type.
 
-    The `repr` of an application's object is not called: it may hold a customer, or ask a database.
+    The `repr` of application objects is not called, because it may contain customer data or query a database.
     """
     kind = type(value)
     if isinstance(value, BaseException | type) or kind.__module__.partition(".")[0] in sys.stdlib_module_names:

@@ -1,6 +1,6 @@
-"""The one table of names under which a value is secret, for mappings, arguments, options, headers and plain text.
+"""The table of names whose values are secret, for mappings, arguments, options, headers and plain text.
 
-What a mapping hides under a key, text hides after the same key in every notation, because both ask `is_secret_key`.
+Mappings and text hide the values of the same keys, because both use `is_secret_key`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ ANYWHERE: Final = (
     *("password", "passwd", "passphrase", "passcode", "apikey", "credential", "authorization", "privatekey"),
     *("secretkey", "servicekey", "sharedkey", "subscriptionkey", "secretaccess"),
 )
-"""Parts of a name, without its separators, that make it secret wherever they stand."""
+"""Parts of a name, without separators, that make it secret at any position."""
 ENDING: Final = (
     *("secret", "secrets", "token", "accesskey", "accountkey", "signingkey", "encryptionkey", "masterkey", "authkey"),
     *("cookie", "cookies", "pwd"),
@@ -25,19 +25,19 @@ HINTS: Final = (
     *(b"passw", b"passp", b"passc", b"pass", b"pwd", b"secret", b"token", b"key", b"credential", b"authoriz"),
     *(b"cookie", b"cvv", b"cvc", b"pin", b"sig", b"ssn"),
 )
-"""Every secret name holds one of these; they are what a text is searched for."""
+"""Every secret name contains one of these, for which texts are searched."""
 NAME_LENGTH: Final = 80
-"""Characters of a name that are looked at."""
+"""Characters of a name that are examined."""
 
 _LONGEST = 200
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 _PASS_AT_THE_END = re.compile(r"[_-](?i:pass)|[a-z0-9]Pass")
 _MAX_COUNT = 10_000_000
-"""A longer number under `token` is one, not a count of them."""
+"""A longer number under `token` is a token, not a count of tokens."""
 
 
 def is_secret_key(key: str) -> bool:
-    """Whether what stands under this key is secret by its name: `password`, `client_secret`, `X-API-Key`, …"""
+    """Whether the name of a key makes its value secret: `password`, `client_secret`, `X-API-Key`, …"""
     return _is_secret(key[-_LONGEST:])
 
 
@@ -50,7 +50,7 @@ def _is_secret(key: str) -> bool:
 
 
 def hides(key: str, value: object) -> bool:
-    """Whether a value may not be shown under its key; nothing, and a number or price of tokens, may."""
+    """Whether a value must be hidden under its key; empty values, and counts or prices of tokens, may be shown."""
     if value is None or isinstance(value, bool) or not is_secret_key(key):
         return False
     return not (isinstance(value, int | float) and key.lower().endswith("token") and abs(value) < _MAX_COUNT)

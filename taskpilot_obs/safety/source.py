@@ -1,6 +1,6 @@
-"""One text, seen four ways, so that looking for secrets in it costs a few scans in C instead of a regex per secret.
+"""A text in four views, so that finding secrets takes a few scans in C instead of a regex per kind of secret.
 
-What is seldom there is looked for by `rfind` where the order does not matter: it takes CPython a third of the time of
+Rare strings are searched with `rfind` if the order does not matter, because CPython needs a third of the time of
 `find`.
 Every view has one byte per character, so offsets found in a view are offsets into the text.
 """
@@ -30,8 +30,7 @@ _SHAPE = table(b" ", a=LETTERS, d=DIGITS)
 
 
 Span = tuple[int, int, str]
-"""Where something begins and ends that must not be shown, and what kind it is. A plain tuple: they are made by the
-dozen."""
+"""Start, end and kind of text to hide. A plain tuple, because many are made."""
 
 
 class Source(NamedTuple):
@@ -51,7 +50,7 @@ class Source(NamedTuple):
         return cls(text, data, data.lower(), data.translate(_SHAPE))
 
     def occurrences(self, needle: bytes) -> Iterator[int]:
-        """Where the needle (in lower case) begins, whatever its case in the text; the last first."""
+        """Yield where the lower-case needle begins, ignoring case, the last occurrence first."""
         at = self.lower.rfind(needle)
         while at >= 0:
             yield at
@@ -59,6 +58,6 @@ class Source(NamedTuple):
 
 
 def end_of(pattern: re.Pattern[str], text: str, start: int) -> int:
-    """Where the match at `start` ends; `start` itself where there is none."""
+    """Return the end of the match at `start`, or `start` if there is none."""
     match = pattern.match(text, start)
     return match.end() if match is not None else start

@@ -1,7 +1,7 @@
-"""What checks are asked about, and what they may answer.
+"""The subject of checks, and their answers.
 
-A policy answers with a `Ruling`, a guardrail with a `Finding`: small values about one question. The record that
-travels to metrics and audit log, with who, when and what came of it, is a `Decision`; checks do not make it.
+A policy returns a `Ruling`, a guardrail a `Finding`, about one subject. The library turns them into `Decision` records
+for metrics and the audit log, with origin, time and result.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ NO_ARGUMENTS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 class Subject(NamedTuple):
-    """One question to a check: may this go in, or may this come out?"""
+    """What a check judges: the input or the output of a run."""
 
     operation: Operation
     stage: Stage
     text: str = ""
-    """All text that goes in (the strings among the arguments, those of messages included), or that comes out."""
+    """All text of the input (strings among the arguments, including those of messages), or of the output."""
     tool: str | None = None
-    """The tool that is called; None unless `operation` is a tool call."""
+    """The called tool; None unless `operation` is a tool call."""
     arguments: Mapping[str, object] = NO_ARGUMENTS
     """The arguments of the call by name; empty at the output."""
     agent: str | None = None
     workflow: str | None = None
     request_id: str | None = None
     tokens_so_far: int = 0
-    """Tokens that the LLM calls of the run have taken, this one included at its output; for LLM calls only."""
+    """Tokens of the run's LLM calls so far, including this one at its output; for LLM calls only."""
     call_tokens: int = 0
     """Tokens that this LLM call took; at its output only."""
 
 
 class Ruling(NamedTuple):
-    """What a policy says about a subject."""
+    """A policy's answer about a subject."""
 
     verdict: Verdict
     reason: str | None = None
-    """For the audit log and the exception. Name the rule, not what was said: the text may be confidential."""
+    """For the audit log and the exception. Name the rule and do not quote the text, which may be confidential."""
     severity: Severity | None = None
-    """None: the policy's own."""
+    """None uses the policy's severity."""
 
 
 class Finding(NamedTuple):
-    """What a guardrail says about a subject."""
+    """A guardrail's answer about a subject."""
 
     blocked: bool
     reason: str | None = None
@@ -57,17 +57,17 @@ PASSED: Final = Finding(blocked=False)
 
 
 def deny(reason: str | None = None, *, severity: Severity | str | None = None) -> Ruling:
-    """A policy's no."""
+    """Return a policy's denial."""
     return Ruling(Verdict.DENY, reason, None if severity is None else Severity(severity))
 
 
 def require_approval(reason: str | None = None) -> Ruling:
-    """A policy's "only if a person says so"."""
+    """Return a policy's demand for a person's approval."""
     return Ruling(Verdict.REQUIRE_APPROVAL, reason)
 
 
 def blocked(reason: str | None = None) -> Finding:
-    """A guardrail's no."""
+    """Return a guardrail's block."""
     return Finding(blocked=True, reason=reason)
 
 
@@ -80,7 +80,7 @@ GuardrailAnswer = Finding | bool | None
 class Policy(Protocol):
     """Anything with `check(subject)`; a plain function of a subject is a policy too.
 
-    It may also have `name` (by default its class's), `severity` of its denials, and `stages` where it is asked (by
+    It may also have `name` (by default its class's), `severity` of its denials, and `stages` at which it runs (by
     default the input only).
     """
 
@@ -91,7 +91,7 @@ class Policy(Protocol):
 class Guardrail(Protocol):
     """Anything with `check(subject)`; a plain function of a subject is a guardrail too.
 
-    It may also have `name` (by default its class's) and `stages` where it is asked (by default the input only).
+    It may also have `name` (by default its class's) and `stages` at which it runs (by default the input only).
     """
 
     def check(self, subject: Subject, /) -> GuardrailAnswer | Awaitable[GuardrailAnswer]:

@@ -1,4 +1,4 @@
-"""The text that checks are shown: what arguments and results hold, in lists, dicts, messages, models and objects."""
+"""Collects the text for checks from arguments and results: lists, dicts, messages, models and objects."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Final
 _MAX_DEPTH = 8
 _MAX_TEXTS = 10_000
 _MAX_ATTRIBUTES = 200
-"""Attributes of plain objects that are looked at for one question: a client or an agent may lead to a whole program."""
+"""Maximum attributes of plain objects read per subject, because a client or an agent may refer to a whole program."""
 _MAX_BYTES = 1_000_000
 _TEXT_ATTRIBUTES = ("content", "text", "message", "choices")
-"""Where messages and responses of providers and frameworks hold their text."""
+"""Attributes in which messages and responses of providers and frameworks hold text."""
 _FRAMING: Final = frozenset({"content", "messages", "role", "text", "type"})
-"""Keys that make a dict a message: nobody says anything by them."""
+"""Keys that mark a dict as a message and hold no content."""
 _HOLDERS: Final = (types.SimpleNamespace, argparse.Namespace, collections.UserString)
-"""The standard library's objects that hold what the application puts in; the others are machinery."""
+"""Types of the standard library that hold application values; its other types are machinery."""
 
 
 def texts_in(values: Sequence[object], *, keys: bool = True, machine: bool = False) -> list[str]:
@@ -29,7 +29,7 @@ def texts_in(values: Sequence[object], *, keys: bool = True, machine: bool = Fal
     Args:
         values: the arguments, or a result alone.
         keys: whether the keys of dicts are text as well; not where pieces of one text are put together.
-        machine: whether the first value is what works (`self`) rather than what is said: its attributes stay out.
+        machine: whether the first value is the working object (`self`), whose attributes are left out.
     """
     found: list[str] = []
     for place, value in enumerate(values):
@@ -44,7 +44,7 @@ def texts_in(values: Sequence[object], *, keys: bool = True, machine: bool = Fal
 
 
 class _Walk:
-    """One way through a value, which ends: in depth, at what it has come through, and after so many attributes."""
+    """One walk through a value, bounded by depth, by visited objects and by the number of attributes."""
 
     __slots__ = ("_above", "_attributes", "_keys")
 
@@ -79,7 +79,7 @@ class _Walk:
             yield from self._held_by(value)
 
     def _held_by(self, value: object) -> Iterator[object]:
-        """What an object holds: a message its content, any other model or dataclass its fields, or its attributes."""
+        """The values of an object: the content of a message, the fields of a model or dataclass, or its attributes."""
         stated = [getattr(value, name, None) for name in _TEXT_ATTRIBUTES]
         telling = [held for held in stated if held is not None and not callable(held)]
         if telling:

@@ -1,4 +1,4 @@
-"""Denied words, in any script: whole where words are spaced, anywhere where they are not."""
+"""Finds denied words in any script: as whole words, or anywhere in scripts without spaces."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _INVISIBLE = dict.fromkeys(
         *range(0xE0000, 0xE0200),  # tags, more variation selectors
     )
 )
-"""Unicode's default-ignorable characters: nobody sees them in the middle of a word."""
+"""Unicode's default-ignorable characters, which are invisible in the middle of a word."""
 _FEW = 10
-"""Words. Up to so many, looking for each costs less than taking the text apart."""
+"""Up to this number of words, searching for each is faster than splitting the text."""
 _DENIED_WORD = Ruling(Verdict.DENY, "contains a denied word")
 _UNSPACED = (
     *("CJK", "IDEOGRAPHIC", "BOPOMOFO", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR"),
@@ -49,7 +49,7 @@ def _words_with_marks() -> re.Pattern[str]:
 
 
 def fold(text: str) -> str:
-    """The text as words are compared: compatibility forms and case folded, invisible characters left out."""
+    """Normalise text for comparison: fold compatibility forms and case, and drop invisible characters."""
     if text.isascii():
         return text.lower()
     folded = unicodedata.normalize("NFKC", text.translate(_INVISIBLE)).casefold()
@@ -68,7 +68,7 @@ class DenyWords(Named):
     space may stand. Words of scripts without spaces are found wherever they stand.
 
     Args:
-        words: what is denied.
+        words: the denied words.
         name: of the policy; a metric label.
         severity: of a violation: low, medium, high or critical.
         stages: where it is asked: input, output or both.

@@ -1,7 +1,7 @@
 """An optional server over the telemetry store: REST API, pages, feedback, health (extra `server`).
 
 `create_app()` is a whole application, which `taskpilot-obs serve` runs; `router()`, `health_router()` and
-`feedback_router()` are for an application of one's own. Applications do not need any of them to record.
+`feedback_router()` are for mounting in an existing application. Recording needs none of them.
 """
 
 from __future__ import annotations

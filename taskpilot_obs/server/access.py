@@ -1,4 +1,4 @@
-"""Who asks: from a bearer token, a browser's session, or the application that the router is mounted in."""
+"""Authenticates callers by a bearer token, a browser's session, or the application that mounts the router."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.server.tokens import TokenFile
 
 Who = Callable[..., Any]
-"""A FastAPI dependency that says who asks, or raises an `HTTPException`."""
+"""A FastAPI dependency that returns the caller, or raises an `HTTPException`."""
 LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER: Final = "X-CSRF-Token"
@@ -30,10 +30,10 @@ _SERVICES: Final = "taskpilot_obs_services"
 
 
 class Doorkeeper:
-    """Says who asks, for the application that `create_app` makes.
+    """Authenticates callers of the application that `create_app` makes.
 
     Args:
-        tokens: whom to let in; None lets in everyone on this machine, and no one else.
+        tokens: the accepted tokens; None admits all callers on this machine, and no others.
     """
 
     def __init__(self, tokens: TokenFile | None) -> None:
@@ -60,10 +60,10 @@ class Doorkeeper:
         return found
 
     def principal_of(self, token: str, request: Request) -> Principal:
-        """Whose token this is.
+        """Return the owner of a token.
 
-        A right one is taken even from an address that sent wrong ones: it cannot be guessed, and clients behind one
-        proxy must not be able to lock each other out.
+        A valid token is accepted even from an address that sent wrong ones: it cannot be guessed, and clients behind
+        one proxy must not lock each other out.
 
         Raises:
             Problem: 401, or 429 after five wrong ones within a minute.
@@ -84,12 +84,12 @@ class Doorkeeper:
         return None if cookie is None or self.sessions is None else self.sessions.principal(cookie)
 
     def csrf(self, request: Request) -> str:
-        """What a form of this session carries; empty where there is no session to protect."""
+        """Return the CSRF token for forms of this session; empty without a session."""
         cookie = request.cookies.get(COOKIE)
         return "" if cookie is None or self.sessions is None else self.sessions.csrf(cookie)
 
     def has_csrf(self, request: Request, given: str) -> bool:
-        """Whether a form carries what the page of this session gave it."""
+        """Whether a form carries the CSRF token of this session."""
         wanted = self.csrf(request)
         return bool(wanted) and hmac.compare_digest(wanted.encode(), given.encode("utf-8", "replace"))
 
@@ -99,7 +99,7 @@ def _unauthorized(detail: str) -> Problem:
 
 
 def _local(request: Request) -> Principal:
-    """Without tokens: this machine alone. The name in `Host` keeps other people's pages from asking in its stead."""
+    """Admit only this machine when there are no tokens. Checking `Host` stops foreign pages from sending requests."""
     address = request.client.host if request.client else ""
     if not is_loopback(address):
         raise Problem(HTTPStatus.FORBIDDEN, "without a token file this server answers its own machine only")
@@ -123,7 +123,7 @@ def host_of(header: str) -> str:
 
 
 def bound(services: Services | None, who: Who) -> Any:
-    """A dependency for routers: it finds out who asks, before any route of theirs runs."""
+    """A dependency for routers that authenticates the caller before any of their routes runs."""
 
     async def bind(request: Request, principal: Any = Depends(who)) -> None:  # noqa: B008  FastAPI's way for a local one
         setattr(request.state, _STATE, principal)
@@ -133,10 +133,10 @@ def bound(services: Services | None, who: Who) -> Any:
 
 
 async def reading(request: Request) -> Questions:
-    """The questions that the principal may ask.
+    """Return the queries that the principal may make.
 
     Raises:
-        Problem: 403 where it may not read.
+        Problem: 403 if it may not read.
     """
     principal: Principal = getattr(request.state, _STATE)
     if not principal.may_read:
@@ -145,10 +145,10 @@ async def reading(request: Request) -> Questions:
 
 
 async def writing(request: Request) -> Principal:
-    """The principal, if it may write.
+    """Return the principal, if it may write.
 
     Raises:
-        Problem: 403 where it may not.
+        Problem: 403 if it may not.
     """
     principal: Principal = getattr(request.state, _STATE)
     if not principal.may_write:
@@ -157,7 +157,7 @@ async def writing(request: Request) -> Principal:
 
 
 async def services_of(request: Request) -> Services:
-    """What the router works with."""
+    """Return the services of the router."""
     found: Services = getattr(request.state, _SERVICES)
     return found
 

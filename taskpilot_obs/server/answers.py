@@ -24,7 +24,7 @@ MoneyText = Annotated[
 
 @cache
 def answer_model(model: type[BaseModel]) -> type[BaseModel]:
-    """The schema of a model's answer, for OpenAPI and for who validates answers."""
+    """Return the schema of a model's answer, for OpenAPI and for clients that validate answers."""
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         hint = _hint(field.annotation, is_money=_is_money(field.annotation))
@@ -43,7 +43,7 @@ def answer_model(model: type[BaseModel]) -> type[BaseModel]:
 
 
 def answer(value: Any) -> Any:
-    """A value of the library as plain JSON."""
+    """Convert a value of the library to plain JSON."""
     if isinstance(value, BaseModel):
         return _object(value)
     if isinstance(value, Mapping):

@@ -60,12 +60,12 @@ def create_app(
 
     Args:
         store: the URL of a telemetry store, or one that is open; one that is opened here is closed at shutdown.
-        tokens: a token file (`taskpilot-obs token create`); None answers this machine alone, to everyone on it.
+        tokens: a token file (`taskpilot-obs token create`); None answers all callers on this machine, and no others.
         prometheus: base URL of a Prometheus server with this library's rules.
-        budgets: those whose state is shown.
+        budgets: the budgets to show.
         thresholds: bounds of the golden signals; None for the defaults.
-        links: where a request's page leads on to.
-        cors_origins: other sites whose pages may ask with a token.
+        links: links on a request's page.
+        cors_origins: other sites whose pages may send requests with a token.
         now: the present; for tests.
 
     Raises:
@@ -168,7 +168,7 @@ async def _answer_problem(_: Request, error: Exception) -> Response:
 
 
 async def _answer_crash(_: Request, __: Exception) -> Response:
-    """The log has the trace; the answer has none."""
+    """Answer a crash without the stack trace, which is in the log."""
     detail = "the server failed; its log says why"
-    # Starlette answers a crash from outside of every middleware, so the headers are added here.
+    # Starlette answers a crash outside of every middleware, so the headers are added here.
     return problem_response(HTTPException(HTTPStatus.INTERNAL_SERVER_ERROR.value, detail, dict(HEADERS)))

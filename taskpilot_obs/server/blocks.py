@@ -1,4 +1,4 @@
-"""What pages are made of: tables, charts, signals and notices. A page is built once, and shown as HTML, JSON or CSV."""
+"""The blocks of pages: tables, charts, signals and notices. A page is built once, and shown as HTML, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Cell(NamedTuple):
 
     @property
     def short(self) -> str:
-        """The text, cut in its middle where it is too long for a column."""
+        """The text, shortened in the middle if it is too long for a column."""
         if len(self.text) <= _LONG_NAME:
             return self.text
         return f"{self.text[: _LONG_NAME // 2]}…{self.text[-_LONG_NAME // 3 :]}"

@@ -15,10 +15,10 @@ MAX_BODY_BYTES: Final = 64 * 1024
 
 
 def limited(request: Request, limit: int) -> Request:
-    """The request, whose body cannot be read beyond `limit` bytes.
+    """Return the request with a body that cannot be read beyond `limit` bytes.
 
     Raises:
-        HTTPException: 413, at once where the length is stated, else from the read that goes beyond the limit.
+        HTTPException: 413, immediately if the stated length is too large, else from the read that exceeds the limit.
     """
     stated = request.headers.get("content-length", "")
     if stated.isdigit() and int(stated[:20]) > limit:

@@ -1,4 +1,4 @@
-"""Answers that are worked out once for everyone who asks within a moment, so that probes cost nothing."""
+"""Caches answers for a short time, so that many requests for one answer cost as much as one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _MOST: Final = 256
 
 
 class Cached(Generic[T]):
-    """Keeps answers for a time. Threads that ask for the same one wait for the first of them.
+    """Caches answers for a time. Threads that request one answer wait for the first of them.
 
     Args:
-        lasts_s: for how long an answer is good.
+        lasts_s: how long an answer is valid.
         clock: monotonic seconds; for tests.
     """
 
@@ -27,7 +27,7 @@ class Cached(Generic[T]):
         self._held: dict[Hashable, tuple[float, T]] = {}
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The answer that is held, or a new one. What `make` raises is not kept."""
+        """Return the cached answer, or a new one. Exceptions of `make` are not cached."""
         with self._lock:
             if len(self._locks) >= _MOST and key not in self._locks:
                 self._locks.clear()

@@ -1,4 +1,4 @@
-"""Opaque cursors: where a page ended, tied to the filters that it was asked with."""
+"""Opaque cursors: the end of a page, bound to the filters of its request."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def encode(position: CallPosition, filters: Mapping[str, object]) -> str:
 
 
 def decode(cursor: str, filters: Mapping[str, object]) -> CallPosition:
-    """Where the page before ended.
+    """Return the end of the previous page.
 
     Raises:
-        ConfigurationError: no cursor of this server, or one that belongs to other filters.
+        ConfigurationError: the cursor is not from this server, or belongs to other filters.
     """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)

@@ -25,9 +25,9 @@ _PROBE_S: Final = 2.0
 _FIGURES: Final = tuple(GoldenHealth.model_fields)
 
 probes = APIRouter(prefix="/health", route_class=ProblemRoute)
-"""Open to everyone: they say nothing but that the server works."""
+"""Open to everyone, because they only report that the server works."""
 golden = APIRouter(prefix="/health", route_class=ProblemRoute, responses=PROBLEMS)
-"""For who may read: figures are figures of someone's agents."""
+"""Only for callers that may read, because the figures are confidential."""
 
 
 def _example(path: str) -> dict[str, Any]:

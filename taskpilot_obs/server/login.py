@@ -49,7 +49,7 @@ class _Forms:
         self._keep = into_store(site.services.store)
 
     async def show(self, http: Request) -> Response:
-        """The form; without tokens there is nobody to log in."""
+        """Show the form; without tokens there is no login."""
         if self._door.tokens is None:
             return RedirectResponse(f"{base_of(http)}/", HTTPStatus.SEE_OTHER)
         return self._form(http, _local_path(http.query_params.get("next")))
@@ -73,7 +73,7 @@ class _Forms:
         return shown
 
     async def login(self, http: Request) -> Response:
-        """Open a session for whoever shows a right token."""
+        """Open a session for a caller with a valid token."""
         try:
             fields = await _fields(http)
             nonce = http.cookies.get(LOGIN_COOKIE, "")
@@ -92,7 +92,7 @@ class _Forms:
         return answer
 
     async def logout(self, http: Request) -> Response:
-        """Forget the session."""
+        """End the session."""
         try:
             self._check(http, await _fields(http))
         except HTTPException as error:
@@ -102,7 +102,7 @@ class _Forms:
         return answer
 
     async def feedback(self, http: Request) -> Response:
-        """Keep a verdict that was given on a request's page."""
+        """Record a verdict from a request's page."""
         request_id = str(http.path_params["request_id"])
         try:
             fields = await _fields(http)
@@ -120,7 +120,7 @@ class _Forms:
         return RedirectResponse(f"{base_of(http)}/requests/{quote(request_id, safe='')}", HTTPStatus.SEE_OTHER)
 
     def _check(self, http: Request, fields: Mapping[str, str]) -> None:
-        """Refuse what another site's page sent in the reader's name."""
+        """Refuse requests that another site's page sends in the user's name."""
         if not _is_own_site(http):
             raise Problem(HTTPStatus.FORBIDDEN, "the form came from another site")
         if self._door.tokens is not None and not self._door.has_csrf(http, fields.get("csrf", "")):
@@ -145,7 +145,7 @@ def _is_own_site(http: Request) -> bool:
 
 
 def _local_path(given: str | None) -> str:
-    """Where to go after the login: a page of this server, and never another site."""
+    """The target after the login: a page of this server, never another site."""
     if not given or not given.startswith("/") or given.startswith(("//", "/\\")) or not given.isprintable():
         return "/"
     return given

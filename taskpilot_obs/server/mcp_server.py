@@ -1,4 +1,4 @@
-"""A Model Context Protocol server: an agent asks what agents do and cost; read-only, with the REST API's tokens."""
+"""A read-only Model Context Protocol server about what agents do and cost, with the REST API's tokens."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _MOST_CALLS = 50
 
 
 def mcp_server(services: Services, principal: Principal) -> MCPServer:
-    """The server, whose tools answer what this principal may know.
+    """Build the server, whose tools answer what this principal may read.
 
     Args:
         services: what the answers are made from.
-        principal: who asks; all tools answer for it, because one client speaks over one pair of pipes.
+        principal: the caller; all tools answer for it, because one client uses one pair of pipes.
 
     Raises:
         ConfigurationError: the principal may not read.
@@ -58,7 +58,7 @@ def mcp_server(services: Services, principal: Principal) -> MCPServer:
 
 
 class Tools:
-    """What can be asked. The docstrings are read by models.
+    """The tools. Models read their docstrings.
 
     Args:
         services: what the answers are made from.
@@ -103,7 +103,7 @@ class Tools:
         return self._answered(lambda ask: ask.summaries(params.SummariesQuery(group_by=group_by)))
 
     def budgets(self) -> str:
-        """Where the budgets stand: limit, spent, left, when they begin anew, and where they will end at this rate."""
+        """The budgets: limit, spent, left, when the next period begins, and the forecast at the current rate."""
         return self._answered(lambda ask: [BudgetLine(**status._asdict()) for status in ask.budgets()])
 
     def calls(self, status: str | None = None, model: str | None = None, agent: str | None = None) -> str:

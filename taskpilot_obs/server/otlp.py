@@ -37,7 +37,7 @@ class _IngestRoute(ProblemRoute):
 
 
 def otlp_routes(buffer: TraceBuffer) -> APIRouter:
-    """`POST /v1/traces`, which hands spans to `buffer`."""
+    """Build `POST /v1/traces`, which passes spans to `buffer`."""
     routes = APIRouter(prefix="/v1", route_class=_IngestRoute, responses=PROBLEMS)
 
     @routes.post("/traces", include_in_schema=False)
@@ -131,6 +131,6 @@ def _attribute(pair: KeyValue) -> tuple[str, Any]:
 
 
 def _value(value: AnyValue) -> Any:
-    """A plain value; lists and maps are left to who needs them, and no reader of ours does."""
+    """Convert a scalar value; lists and maps become None, because no reader uses them."""
     kind = value.WhichOneof("value")
     return getattr(value, kind) if kind in ("string_value", "bool_value", "int_value", "double_value") else None

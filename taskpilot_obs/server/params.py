@@ -1,4 +1,4 @@
-"""What a question may be asked with. Unknown parameters are refused, so that a typing error is not a wider question."""
+"""Parameters of requests. Unknown ones are refused, so that a typing error does not widen a query."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskpilot_obs.server.cursors import LONGEST
 from taskpilot_obs.stats.asking import Asked
 from taskpilot_obs.stats.benchmarks import GroupBy
 from taskpilot_obs.stats.calls import MOST_CALLS
-from taskpilot_obs.stats.reading import Period
+from taskpilot_obs.stats.periods import Period
 
 _FIRST_YEAR, _LAST_YEAR = 1971, 2199
 _LONGEST_PERIOD: Final = timedelta(days=3_660)
@@ -42,14 +42,14 @@ def moment(text: str, *, end: bool = False) -> datetime:
     """A date or a time of ISO 8601. A date is midnight in UTC; as an end it is included, to its last moment.
 
     Raises:
-        ValueError: it cannot be read, has no time zone, or lies in no year that a store could hold.
+        ValueError: the text is not a time, has no time zone, or is in a year that no store can hold.
     """
     try:
         is_date = len(text) == len("2026-01-31")
         found = (
             datetime.combine(date.fromisoformat(text), time(), UTC)
             if is_date
-            else datetime.fromisoformat(text.replace(" ", "+"))  # a plus that was not escaped in the URL
+            else datetime.fromisoformat(text.replace(" ", "+"))  # an unescaped plus in the URL
         )
     except ValueError:
         raise ValueError(
@@ -94,7 +94,9 @@ class Times(Query):
 
     period: PeriodText | None = Field(None, description="A length of time until now: 15m, 24h, 7d.")
     start: Moment | None = Field(None, description="A date or a time with its zone.")
-    end: Moment | None = Field(None, description="Likewise; a date is included, a time is not. Default: now.")
+    end: Moment | None = Field(
+        None, description="A date, which is included, or a time with its zone, which is not. Default: now."
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Times:
@@ -164,7 +166,9 @@ class BenchmarkFilters(Query):
     model: Name | None = Field(None, examples=["gpt-4o"])
     prompt_name: Name | None = Field(None, examples=["plan"])
     start_date: Moment | None = Field(None, description="A date or a time with its zone.")
-    end_date: Moment | None = Field(None, description="Likewise; a date is included. Default: now.")
+    end_date: Moment | None = Field(
+        None, description="A date, which is included, or a time with its zone. Default: now."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> BenchmarkFilters:
@@ -212,7 +216,7 @@ class TracesQuery(BenchmarkFilters):
         return {name: str(value) for name, value in named.items() if value is not None}
 
     def narrowing(self) -> dict[str, object]:
-        """What a cursor belongs to: everything but the page itself."""
+        """The filters to which a cursor is bound: everything but the page itself."""
         return self.model_dump(exclude={"limit", "cursor"}, exclude_none=True)
 
 

@@ -1,4 +1,4 @@
-"""Who asks, and what they may do."""
+"""The authenticated caller, and its permissions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EVERY_TENANT: Final = "*"
 
 
 class Principal(NamedTuple):
-    """The owner of a token, or whoever the application says is asking."""
+    """The authenticated caller: the owner of a token, or the person whom the application names."""
 
     name: str
     role: Role
@@ -20,14 +20,14 @@ class Principal(NamedTuple):
 
     @property
     def may_read(self) -> bool:
-        """Whether answers and pages are open to it."""
+        """Whether it may read answers and pages."""
         return self.role != "writer"
 
     @property
     def may_write(self) -> bool:
-        """Whether feedback and spans are taken from it."""
+        """Whether it may send feedback and spans."""
         return self.role != "viewer"
 
 
 LOCAL: Final = Principal("local", "admin", None)
-"""Whoever works on this machine, where no token file is given."""
+"""Any caller on this machine, if there is no token file."""

@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457): what was wrong, and what is allowed. No trace of the program leaves it."""
+"""Errors as problem documents (RFC 9457): what was wrong, and what is allowed, without stack traces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taskpilot_obs.server.bodies import MAX_BODY_BYTES, limited
 
 MEDIA_TYPE: Final = "application/problem+json"
 _LONGEST: Final = 300
-"""Characters of a value that is repeated to who sent it."""
+"""Maximum characters of a value that is repeated in a message."""
 
 
 class Problem(HTTPException):
@@ -27,7 +27,7 @@ class Problem(HTTPException):
 
     Args:
         status: the HTTP status.
-        detail: a sentence for whoever reads it.
+        detail: a sentence that explains the problem.
         headers: further headers.
         errors: what was wrong with which parameter.
     """
@@ -72,7 +72,7 @@ def problem_response(error: HTTPException) -> Response:
 
 
 def as_problem(error: Exception) -> HTTPException | None:
-    """What to answer to an error of the library; None for any other."""
+    """Convert an error of the library to a problem; None for other errors."""
     if isinstance(error, HTTPException):
         return error
     if isinstance(error, RequestValidationError):

@@ -1,7 +1,6 @@
-"""Every question that the server answers, asked for one principal: the only way from a route to the store.
+"""All queries of the server, made for one principal: the only path from a route to the store.
 
-A principal of one tenant gets answers that are made from rows of this tenant alone. That it is so for every route is
-decided here, once.
+A principal of one tenant gets answers from rows of this tenant only, which is enforced here for all routes.
 """
 
 from __future__ import annotations
@@ -45,17 +44,17 @@ from taskpilot_obs.stats import (
 )
 from taskpilot_obs.stats.asking import Asked
 from taskpilot_obs.stats.benchmarks import GroupBy
-from taskpilot_obs.stats.reading import Period
+from taskpilot_obs.stats.periods import Period
 
 SUMMARIES_PERIOD: Final = "30d"
 
 
 class Questions:
-    """The questions of one principal.
+    """The queries of one principal.
 
     Args:
         services: what the answers are made from.
-        principal: who asks.
+        principal: the caller.
     """
 
     def __init__(self, services: Services, principal: Principal) -> None:
@@ -64,10 +63,10 @@ class Questions:
         self.now: datetime = services.now()
 
     def tenant(self, asked: str | None = None) -> str | None:
-        """The tenant that an answer may be about; None for all of them.
+        """Return the tenant that an answer may cover; None for all.
 
         Raises:
-            Problem: 403, where the token is of one tenant and the request names any.
+            Problem: 403, if the token belongs to one tenant and the request names any.
         """
         if self.principal.tenant is None:
             return asked
@@ -129,7 +128,7 @@ class Questions:
         return get_stats(period, store=self.services.store, now=self.now, **self._narrowed(asked))
 
     def series(self, period: Period, asked: Asked) -> tuple[Stats, ...]:
-        """The same over time."""
+        """The statistics over time."""
         return get_series(period, store=self.services.store, now=self.now, **self._narrowed(asked))
 
     def costs(self, query: CostsQuery, default: str) -> CostBreakdown | CostSummary:
@@ -184,7 +183,7 @@ class Questions:
         )
 
     def signals_of_the_fleet(self, window: str, workflow: str | None) -> GoldenSignals:
-        """The same from the Prometheus server, which cannot tell tenants apart.
+        """The golden signals from the Prometheus server, which cannot distinguish tenants.
 
         Raises:
             Problem: 403 for a principal of one tenant; 404 where no server is configured.
@@ -199,10 +198,10 @@ class Questions:
         return signals_from_prometheus(self.services.prometheus, window, workflow=workflow, thresholds=thresholds)
 
     def run_tree(self, request_id: str) -> RunTree:
-        """Everything of one request.
+        """Return all records of one request.
 
         Raises:
-            Problem: 404 where there is none, or where it is another tenant's.
+            Problem: 404 if there is none, or if it belongs to another tenant.
         """
         found = get_run_tree(request_id, store=self.services.store, tenant_id=self.tenant())
         if found is None:

@@ -1,4 +1,4 @@
-"""How many wrong tokens an address may send."""
+"""Limits how many wrong tokens an address may send."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WrongTokens:
         self._seen: OrderedDict[str, deque[float]] = OrderedDict()
 
     def note(self, address: str) -> int | None:
-        """Count one; returns after how many seconds the next may come, None where it may come at once."""
+        """Count one; return the seconds until the next is allowed, or None if it is allowed now."""
         now = self._clock()
         with self._lock:
             times = self._seen.setdefault(address, deque(maxlen=WRONG_A_MINUTE))

@@ -1,4 +1,4 @@
-"""Routers for an application of one's own, under its own authentication."""
+"""Routers for mounting in an existing application, under its own authentication."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def router(
         store: the URL of a telemetry store, or one that is open.
         who: a FastAPI dependency that returns a `Principal`, or raises an `HTTPException`: it decides what the caller
             may do, and which tenant's data it sees.
-        budgets: those whose state `/v1/budgets` tells.
+        budgets: the budgets that `/v1/budgets` reports.
         thresholds: bounds of the golden signals; None for the defaults.
         prometheus: base URL of a Prometheus server with this library's rules.
 
@@ -69,7 +69,7 @@ def health_router(
 
     Args:
         store: the URL of a telemetry store, or one that is open.
-        who: a FastAPI dependency that returns a `Principal`; asked by `/health/golden` alone.
+        who: a FastAPI dependency that returns a `Principal`; used by `/health/golden` only.
         thresholds: bounds of the golden signals; None for the defaults.
         prometheus: base URL of a Prometheus server, which has to be ready too.
 
@@ -114,7 +114,7 @@ def _opened(store: str | Store) -> Store:
 
 
 async def _anyone() -> None:
-    """A probe says nothing that had to be kept from anyone."""
+    """Admit everyone, because probes disclose nothing confidential."""
 
 
 def _bound(services: Services | None, who: Who, *routers: APIRouter) -> APIRouter:

@@ -23,10 +23,10 @@ _POLL_S: Final = 0.02
 
 
 def store_url(given: str | None) -> str:
-    """The store that is meant.
+    """Return the store's URL.
 
     Raises:
-        ConfigurationError: none is named.
+        ConfigurationError: no store is named.
     """
     found = given or os.environ.get(STORE_VARIABLE)
     if not found:
@@ -35,7 +35,7 @@ def store_url(given: str | None) -> str:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens, so that the port is known before the first request.
+    """Return a listening socket, so that the port is known before the first request.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
@@ -84,7 +84,7 @@ def run(app: FastAPI, host: str, port: int, *, tell: Callable[[str], object]) ->
         app: the application.
         host: address to listen on.
         port: 0 takes any free one.
-        tell: gets the address, once, when the socket listens.
+        tell: called once with the address, when the socket listens.
 
     Raises:
         ConfigurationError: the address cannot be listened on.

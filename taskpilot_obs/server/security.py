@@ -1,4 +1,4 @@
-"""What every answer passes through: headers that it carries, and the server's own metrics."""
+"""Middleware for every answer: security headers, and the server's own metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server works with: its store, where else it may look, and the present."""
+"""The services of a server: its store, Prometheus, budgets, links and clock."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from taskpilot_obs.server.caching import Cached
 from taskpilot_obs.store import Store
 
 ANSWER_S: Final = 1.0
-"""How long a sum of the REST API is good, so that many readers of one question cost as much as one."""
+"""How long an answer of the REST API is cached, so that many readers of one query cost as much as one."""
 READY_S: Final = 1.0
-"""How long an answer of the store, and of Prometheus, to a probe is good."""
+"""How long the results of probing the store and Prometheus are cached."""
 GOLDEN_S: Final = 5.0
-"""How long golden signals are good for a probe."""
+"""How long golden signals are cached for probes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Where the page of a request leads on to.
+    """Links on the page of a request.
 
     Args:
         trace: URL of a trace, with `{trace_id}`: `https://jaeger.example/trace/{trace_id}`.
         dashboard: URL of a dashboard: `https://grafana.example/d/taskpilot-llm`.
 
     Raises:
-        ConfigurationError: one is not an http(s) URL.
+        ConfigurationError: a link is not an http(s) URL.
     """
 
     _: KW_ONLY
@@ -48,7 +48,7 @@ class Links:
             raise ConfigurationError(f"links: trace: given {self.trace!r}; the URL must hold {{trace_id}}")
 
     def trace_url(self, trace_id: str) -> str | None:
-        """Where this trace is shown; None where no URL is configured."""
+        """Return the URL of a trace; None if none is configured."""
         return None if self.trace is None else self.trace.replace("{trace_id}", quote(trace_id, safe=""))
 
 
@@ -58,7 +58,7 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What every answer is made from; shared by all requests."""
+    """The sources of all answers, shared by all requests."""
 
     store: Store
     budgets: Sequence[Budget] = ()

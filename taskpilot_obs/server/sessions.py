@@ -1,4 +1,4 @@
-"""Browsers' sessions: a signed cookie that names a token. Any replica takes it, because no server remembers it."""
+"""Browsers' sessions: a signed cookie that names a token. Any replica accepts it, because no server stores it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LONGEST: Final = 2_000
 
 
 class Sessions:
-    """Opens and checks sessions. One ends with its time, with its token, or with the key of the token file.
+    """Opens and checks sessions. A session ends by time, with its token, or with the key of the token file.
 
     Args:
-        tokens: whose sessions.
+        tokens: the token file of the sessions.
     """
 
     def __init__(self, tokens: TokenFile) -> None:
@@ -33,14 +33,14 @@ class Sessions:
 
         Args:
             principal: who logged in.
-            digest: of the token that was shown.
+            digest: the digest of the token.
         """
         stated = json.dumps([principal.name, digest, int(time.time()) + LASTS_S])
         payload = urlsafe_b64encode(stated.encode()).decode()
         return f"{payload}.{self._sign('session', payload)}"
 
     def principal(self, cookie: str) -> Principal | None:
-        """Whose session this is; None where it is over, or was not opened here."""
+        """Return the owner of a session; None if it has ended or is invalid."""
         payload, _, signature = cookie[:_LONGEST].partition(".")
         if not hmac.compare_digest(self._sign("session", payload).encode(), signature.encode("utf-8", "replace")):
             return None
@@ -51,7 +51,7 @@ class Sessions:
         return self._tokens.named(name, digest) if time.time() < ends else None
 
     def csrf(self, cookie: str) -> str:
-        """What forms of this session carry, so that no other site's form can act in its name."""
+        """Return the CSRF token for forms of this session, so that other sites' forms are refused."""
         return self._sign("csrf", cookie)
 
     def _sign(self, purpose: str, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Answers that are no model of the library."""
+"""Response models that the library itself does not define."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bearer tokens in a TOML file, of which only digests are kept.
+"""Bearer tokens in a TOML file that stores only their digests.
 
 session_key = "…"          # signs the cookies of browsers
 
@@ -28,13 +28,13 @@ from taskpilot_obs.semconv import NONE
 from taskpilot_obs.server.principal import EVERY_TENANT, ROLES, Principal, Role
 
 PREFIX: Final = "tpo_"
-"""Lets scanners for leaked secrets recognise a token."""
+"""The prefix by which secret scanners recognise a token."""
 _BYTES: Final = 32
 _NAME: Final = re.compile(r"[\w.@+-]{1,100}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _OTHERS_MAY: Final = 0o077
 RELOAD_S: Final = 1.0
-"""How long a change of the file may go unnoticed."""
+"""Maximum time until a change of the file takes effect."""
 
 
 class Token(NamedTuple):
@@ -51,7 +51,7 @@ class TokenFile:
         path: the file; its owner alone should have access to it.
 
     Raises:
-        ConfigurationError: it cannot be read, or is wrong; the message says where.
+        ConfigurationError: the file cannot be read, or is wrong; the message names the place.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -63,7 +63,7 @@ class TokenFile:
         self._looked_at = time.monotonic()
 
     def find(self, token: str) -> Principal | None:
-        """Whose token this is. Takes as long for a wrong one as for a right one."""
+        """Return the owner of a token. Wrong tokens take as long as valid ones."""
         self._refresh()
         digest = digest_of(token)
         found = None
@@ -82,7 +82,7 @@ class TokenFile:
 
     @property
     def session_key(self) -> bytes:
-        """Signs sessions; of the file, so that every replica takes them, else of this process alone."""
+        """The key that signs sessions: that of the file, which all replicas share, or one of this process."""
         return self._key or self._random_key
 
     def _refresh(self) -> None:
@@ -105,7 +105,7 @@ class TokenFile:
 
 
 def digest_of(token: str) -> str:
-    """What the file keeps of a token. The tokens are random, so that a slow hash would add nothing."""
+    """Return the digest of a token. Tokens are random, so a slow hash would add nothing."""
     return sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -114,7 +114,7 @@ def create_token(path: str | os.PathLike[str], name: str, role: Role, tenant: st
 
     Args:
         path: the token file.
-        name: whose it is: letters, digits and `_.@+-`.
+        name: the owner: letters, digits and `_.@+-`.
         role: viewer, writer or admin.
         tenant: the tenant that it sees and writes for; `*` for every tenant.
 
@@ -134,7 +134,7 @@ def create_token(path: str | os.PathLike[str], name: str, role: Role, tenant: st
 
 
 def revoke_token(path: str | os.PathLike[str], name: str) -> None:
-    """Take a token out of a file; a running server refuses it within a second.
+    """Remove a token from a file; a running server refuses it within a second.
 
     Raises:
         ConfigurationError: the file has no token of this name, or is wrong.
@@ -149,7 +149,7 @@ def revoke_token(path: str | os.PathLike[str], name: str) -> None:
 
 
 def list_tokens(path: str | os.PathLike[str]) -> list[Principal]:
-    """Whose tokens a file holds.
+    """List the tokens of a file.
 
     Raises:
         ConfigurationError: the file cannot be read, or is wrong.

@@ -95,7 +95,7 @@ class Site:
     pages: tuple[Shown, ...] = PAGES
 
     async def html(self, shown: Shown, http: Request) -> Response:
-        """The page for a browser; whoever has no session is sent to the login."""
+        """Serve the page to a browser; without a session it is redirected to the login."""
         principal: Principal | None = None
         try:
             principal = await self.doorkeeper.who(http)
@@ -191,7 +191,7 @@ def site_router(site: Site) -> APIRouter:
         _add(routes, shown.path, site.html, shown)
 
     async def static(name: str) -> Response:
-        """A file of ours."""
+        """Serve a static file of the library."""
         if name not in STATIC:
             raise Problem(HTTPStatus.NOT_FOUND, "there is no such file")
         return Response(STATIC[name], media_type=_TYPES[Path(name).suffix], headers={"Cache-Control": _A_DAY})

@@ -12,7 +12,8 @@ from taskpilot_obs.golden_signals.assess import wilson
 from taskpilot_obs.golden_signals.model import Interval
 from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import Frozen, Usd
-from taskpilot_obs.stats.reading import Period, bounds, coverage, stats_of
+from taskpilot_obs.stats.periods import Period, bounds
+from taskpilot_obs.stats.reading import coverage, stats_of
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.counts import Counts

@@ -11,7 +11,7 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Status
 from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import Frozen, Usd
-from taskpilot_obs.stats.reading import Period, bounds
+from taskpilot_obs.stats.periods import Period, bounds
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.calls import CallQuestion, Line, newest_calls

@@ -9,10 +9,9 @@ from typing import Final, NamedTuple, Unpack
 from taskpilot_obs._support.calendar import Calendar, CalendarPeriod, calendar_period
 from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import CostBreakdown, CostShare, CostSummary
+from taskpilot_obs.stats.periods import Period, bounds
 from taskpilot_obs.stats.reading import (
     DIMENSIONS,
-    Period,
-    bounds,
     counts_by,
     latest,
     share_of,

@@ -4,47 +4,22 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.golden_signals.durations import parse_window
 from taskpilot_obs.golden_signals.evidence import coverage as share_covered
 from taskpilot_obs.semconv import NONE
 from taskpilot_obs.stats.model import CallStats, CostShare, Durations, FirstToken, Tokens
 from taskpilot_obs.store.counts import Counts
-from taskpilot_obs.store.marks import aware
 from taskpilot_obs.store.queries import Bins, Key
 from taskpilot_obs.store.sketch import quantiles
 
-Period = str | timedelta | tuple[datetime, datetime]
 StatsFields = dict[str, Any]
 DIMENSIONS: Final = ("provider", "model_name", "agent")
 QUANTILES: Final = (0.5, 0.95, 0.99)
 _PERCENT: Final = 100
 _EMPTY: Final = Counts()
-
-
-def bounds(period: Period, now: datetime | None = None) -> tuple[datetime, datetime]:
-    """The stretch of time that is meant: until now, or between two times. In UTC.
-
-    Raises:
-        ConfigurationError: it cannot be read, is empty, or has a time without zone.
-    """
-    if not isinstance(period, tuple):
-        end = aware(now)
-        length = parse_window(period)
-        try:
-            return end - length, end
-        except OverflowError as error:
-            raise ConfigurationError(f"period: given {period!r}; that is before the calendar begins") from error
-    start, end = period
-    if start.tzinfo is None or end.tzinfo is None:
-        raise ConfigurationError(f"period: given {period!r}; both times need a time zone")
-    if start >= end:
-        raise ConfigurationError(f"period: given {period!r}; it must end after it begins")
-    return start.astimezone(UTC), end.astimezone(UTC)
 
 
 def latest(*moments: datetime | None) -> datetime | None:

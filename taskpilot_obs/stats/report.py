@@ -15,7 +15,8 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.figures import count, ms, percent, share, usd
 from taskpilot_obs.stats.costs import get_cost_breakdown
 from taskpilot_obs.stats.model import CostBreakdown, CostShare, Stats, TenantsReport
-from taskpilot_obs.stats.reading import Period, bounds, latest
+from taskpilot_obs.stats.periods import Period, bounds
+from taskpilot_obs.stats.reading import latest
 from taskpilot_obs.stats.series import Point, get_points
 from taskpilot_obs.stats.usage import get_stats, get_tenants_report
 from taskpilot_obs.store import Store

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple, TypeVar, Unpack
 from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.costs import get_cost_breakdown
 from taskpilot_obs.stats.model import CostShare, Frozen, Stats, Usd
-from taskpilot_obs.stats.reading import DIMENSIONS, Period, bounds, stats_from
+from taskpilot_obs.stats.periods import Period, bounds
+from taskpilot_obs.stats.reading import DIMENSIONS, stats_from
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.counts import Counts
 from taskpilot_obs.store.queries import Bins, By, Key, bins, errors, totals

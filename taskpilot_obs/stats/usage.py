@@ -11,10 +11,9 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.semconv import NONE
 from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import Stats, TenantsReport, TenantStats, TenantUsage
+from taskpilot_obs.stats.periods import Period, bounds
 from taskpilot_obs.stats.reading import (
     DIMENSIONS,
-    Period,
-    bounds,
     share_of,
     stats_from,
     stats_of,

@@ -1,7 +1,7 @@
 """Readers of what providers state about token usage: one call for a whole response, one object for a stream.
 
-`values` holds what is read, `read` and `streams` put it together, `envelopes` and `content` know bodies and events,
-`fields` looks into any object, and `shapes` has one file for each way to state counts.
+`values` defines the results, `read` and `streams` produce them, `envelopes` and `content` interpret bodies and events,
+`fields` reads any object, and `shapes` has one file for each format of counts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether an event of a stream carries something that the model generated: the first that does is the first token."""
+"""Detects generated content in events of a stream; the first event with content is the first token."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def has_content(event: Fields) -> bool:
 
 
 def has_answer(body: Fields) -> bool:
-    """Whether a whole response, or an event, carries something that the model generated."""
+    """Whether a whole response, or an event, carries generated content."""
     if has_content(body):
         return True
     outputs = (part for key in _OUTPUTS for part in items(body.get(key)))

@@ -1,4 +1,4 @@
-"""What surrounds a usage object: bodies and events, what carries them, and where they keep what."""
+"""Interprets the envelopes of usage objects: bodies, events, and their transports and wrappers."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ TIER_KEYS: Final = ("service_tier", "serviceTier")
 PROVIDER_KEYS: Final = ("model_provider", "provider_name")
 CHOICE_KEYS: Final = ("choices", "candidates", "results", "outputs")
 FEEDBACK_KEYS: Final = ("promptFeedback", "prompt_feedback")
-"""Where Gemini says why it did not even begin."""
+"""Keys under which Gemini states why it generated nothing."""
 _BESIDE_ERROR: Final = frozenset({"error", "error_type", "status", "code", "type", "detail", "message", "request_id"})
 _NOT_STATED: Final = StatedError()
 _HTTP_ERRORS: Final = range(400, 600)
 EMBEDDING_KEYS: Final = ("embeddings", "embedding", "embeddingsByType", "predictions")
 
 _LONGEST_BODY: Final = 1_000_000
-"""Characters or bytes of a text that are decoded on the caller's thread; a longer one is an answer, and no body."""
+"""Maximum length of a text that is decoded on the caller's thread; longer texts are answers, not bodies."""
 BATCH_KEYS: Final = ("custom_id", "recordId", "processed_time")
-"""Keys of a line of a batch's results: OpenAI, Anthropic and Mistral; Bedrock; Vertex."""
+"""Keys of a line of batch results: OpenAI, Anthropic and Mistral; Bedrock; Vertex."""
 _BILLED_TOOLS: Final = frozenset(
     {
         "web_search_call",
@@ -67,10 +67,10 @@ _ASKED_FOR: Final = tuple(
 
 
 def opened(event: object) -> Fields | None:
-    """The fields of a body or an event, out of what carries it.
+    """Return the fields of a body or an event, unwrapped from its transport.
 
-    That is JSON text, a line of a stream, an event with its data (of Mistral's SDK, of a client of event streams), or
-    Bedrock's chunk.
+    Transports are JSON text, a line of a stream, an event object with data (Mistral's SDK, clients of event streams),
+    and Bedrock's chunk.
     """
     found = fields(event)
     if found is None:
@@ -82,7 +82,7 @@ def opened(event: object) -> Fields | None:
     carrier = (fields(chunk) or NOTHING) if chunk is not None else found
     payload = carrier.get("bytes")
     if payload is None:
-        return carrier if carrier.get("choices") is not None else found  # OpenAI's stream helper hands on its chunks
+        return carrier if carrier.get("choices") is not None else found  # OpenAI's stream helper wraps its chunks
     if isinstance(payload, str):
         payload = _from_base64(payload)
     return (_decoded(payload) if isinstance(payload, (bytes, bytearray)) else None) or found
@@ -98,7 +98,7 @@ def _from_base64(payload: str) -> bytes | None:
 
 
 def _decoded(payload: str | bytes | bytearray) -> Fields | None:
-    """The object in a JSON text or in a `data:` line; None for any other text, and for one too long to be looked at."""
+    """Decode a JSON text or a `data:` line; None for any other text, and for texts that are too long."""
     if len(payload) > _LONGEST_BODY:
         return None
     if isinstance(payload, (bytes, bytearray)):
@@ -113,14 +113,14 @@ def _decoded(payload: str | bytes | bytearray) -> Fields | None:
 
 
 def is_framing(line: str) -> bool:
-    """Whether a text is the framing of an event stream rather than a piece of an answer."""
+    """Whether a text is framing of an event stream instead of a piece of an answer."""
     return line.startswith(("data:", "event:", "id:", "retry:", ":"))
 
 
 def events_of(response: object) -> Iterable[object]:
-    """A response as events: a list is that of a stream, a text with many lines too, and all else is one event.
+    """Split a response into events: a list or a text with many lines is a stream, anything else is one event.
 
-    A list of finished messages is no response: each was booked when it came, and agents hand them on again and again.
+    A list of finished messages is not a response: each was recorded on arrival, and agents pass them on repeatedly.
     """
     if isinstance(response, (str, bytes, bytearray)) and opened(response) is None:
         return _lines(response)
@@ -130,7 +130,7 @@ def events_of(response: object) -> Iterable[object]:
 
 
 def _lines(text: str | bytes | bytearray) -> Iterable[object]:
-    """The lines of a text that may be a stream; none where no object begins in it, or it is too long to be read."""
+    """The lines of a text that may be a stream; empty if it contains no object, or is too long."""
     if len(text) > _LONGEST_BODY:
         return ()
     begun = "{" in text if isinstance(text, str) else b"{" in text
@@ -142,28 +142,28 @@ def _finished_message(event: object) -> bool:
 
 
 def is_chunk(event: object) -> bool:
-    """Whether this is one of LangChain's message chunks, whose counts are made to be added up."""
+    """Whether this is a message chunk of LangChain, whose counts are increments."""
     if type(event) is dict:
         return event.get("type") == "AIMessageChunk"
     return type(event).__name__.endswith("MessageChunk")
 
 
 def entries(layer: Fields) -> Iterable[tuple[str, Any]]:
-    """The names and values of a layer; of an object with properties, those that anybody here asks for."""
+    """The names and values of a layer; for an object with properties, only those that the readers use."""
     if isinstance(layer, dict):
         return layer.items()
     return [(key, layer.get(key)) for key in _ASKED_FOR]
 
 
 def wrapped(value: object) -> Fields | None:
-    """What a wrapper holds; of LangChain's generations the first, for the others of one call repeat its usage."""
+    """The content of a wrapper; of LangChain's generations the first, because the others of a call repeat its usage."""
     while isinstance(value, (list, tuple)) and value:
         value = value[0]
     return fields(value)
 
 
 def are_embeddings(data: object) -> bool:
-    """Whether the `data` of a list object are embeddings, which have no output to count."""
+    """Whether the `data` of a list object are embeddings, which have no output tokens."""
     return isinstance(data, (list, tuple)) and bool(data) and (fields(data[0]) or NOTHING).get("embedding") is not None
 
 
@@ -171,8 +171,8 @@ _NO_SUCH_KEY: Final = "taskpilot_obs_no_such_key"
 
 
 def proven_by(layer: Fields) -> str | None:
-    """The provider that a body proves: by a key that only one writes, or by its looks."""
-    if layer.get(_NO_SUCH_KEY) is not None:  # a mock answers every question, and proves nothing
+    """The provider that a body proves by a key that only one provider writes, or by its structure."""
+    if layer.get(_NO_SUCH_KEY) is not None:  # a mock has every attribute, and proves nothing
         return None
     for key, provider in PROOFS.items():
         if layer.get(key) is not None:
@@ -185,13 +185,13 @@ def proven_by(layer: Fields) -> str | None:
 
 
 def id_of(value: object) -> str | None:
-    """An id that comes from the provider; LangChain gives messages its own."""
+    """The ID if it comes from the provider, because LangChain gives messages IDs of its own."""
     name = text(value)
     return None if name is None or name.startswith(_OWN_IDS) else name
 
 
 def billed_by(response_id: str | None) -> str | None:
-    """The provider that an ID proves: Anthropic's models state in it that Bedrock or Vertex serves them."""
+    """The provider that an ID proves: IDs of Anthropic's models state if Bedrock or Vertex serves them."""
     return (
         None if response_id is None else next((name for start, name in _BILLERS if response_id.startswith(start)), None)
     )
@@ -210,24 +210,24 @@ def is_batch_line(body: Fields) -> bool:
 
 
 def used_tools(output: object) -> bool:
-    """Whether the items of a response are uses of tools that the provider bills apart from the tokens."""
+    """Whether items of a response are uses of tools that the provider bills separately from tokens."""
     return any(item.get("type") in _BILLED_TOOLS for item in items(output))
 
 
 def searched(choices: object) -> bool:
-    """Whether Gemini grounded an answer by searches, which it bills by their number."""
+    """Whether Gemini grounded an answer by searches, which it bills per search."""
     grounds = (inner(choice, "groundingMetadata", "grounding_metadata") for choice in items(choices))
     return any(first(ground, "webSearchQueries", "web_search_queries") for ground in grounds)
 
 
 def tier_of(value: object) -> str | None:
-    """A service tier, which Bedrock wraps in an object."""
+    """Read a service tier, which Bedrock wraps in an object."""
     tier = text(value) or text((fields(value) or NOTHING).get("type"))
     return tier.lower() if tier is not None else None
 
 
 def error_of(layer: Fields) -> StatedError | None:
-    """The error that a layer states: under `error` as an object (or as text beside nothing else), or by its type."""
+    """The error that a layer states: under `error` as an object (or as the only text), or by its type."""
     stated = layer.get("error")
     if stated is None and layer.get("type") == "error":
         stated = layer
@@ -236,7 +236,7 @@ def error_of(layer: Fields) -> StatedError | None:
         return StatedError(message=stated) if alone and stated else None
     body = fields(stated)
     within = None if body is None else fields(body.get("error"))
-    body = body if within is None else within  # Anthropic's error, and a batch's within its result
+    body = body if within is None else within  # Anthropic's error, or a batch line's error in its result
     if body is None:
         return None
     numbers = (body.get(key) for key in ("code", "status", "status_code", "http_status"))
@@ -250,13 +250,13 @@ def error_of(layer: Fields) -> StatedError | None:
 
 
 def reasons_of(choices: object) -> tuple[str, ...]:
-    """Why the generation ended, one reason a choice."""
+    """The finish reasons, one per choice."""
     stated = (text(first(choice, *REASON_KEYS)) for choice in items(choices))
     return tuple(reason for reason in stated if reason is not None)
 
 
 def ends_choice(choices: object) -> bool:
-    """Whether a chunk of OpenAI's says that a choice has ended."""
+    """Whether a chunk of OpenAI ends a choice."""
     if not isinstance(choices, (list, tuple)):
         return False
     return any((fields(choice) or NOTHING).get("finish_reason") is not None for choice in choices)

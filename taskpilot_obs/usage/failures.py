@@ -1,4 +1,4 @@
-"""Usage that an exception carries: the call was answered and billed, and something failed afterwards."""
+"""Reads usage from exceptions of calls that were answered and billed, and failed afterwards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from taskpilot_obs._support.counters import InternalCounters
 
 _CARRIERS: Final = (
-    "total_usage",  # instructor: all of its attempts together
+    "total_usage",  # instructor: the sum of all attempts
     "completion",  # OpenAI: LengthFinishReasonError
     "last_completion",  # instructor
     "response",
@@ -24,7 +24,7 @@ _CARRIERS: Final = (
     "llm_output",
 )
 _CONTENT: Final = "_content"
-"""Where the responses of httpx and requests keep a body that was read."""
+"""Attributes in which responses of httpx and requests keep a body that was read."""
 _FIRST_FAILURE: Final = 400
 _MAX_GROUP: Final = 8
 
@@ -32,15 +32,15 @@ _MAX_GROUP: Final = 8
 def read_failure(
     error: BaseException, *, provider: str | None = None, counters: InternalCounters | None = None
 ) -> Reading:
-    """Read what an exception, or one that caused it, carries of a provider's answer.
+    """Read the provider's response that an exception or one of its causes carries.
 
     Args:
         error: what the call raised.
-        provider: who answered, in any spelling; without it the shape is recognised.
+        provider: the provider, in any spelling; by default recognised by the shape.
         counters: counts what could not be read (`taskpilot_obs_internal_errors_total{where="usage"}`).
 
     Returns:
-        The first answer that states usage; where none does, a reading without usage. Never raises.
+        The first response that states usage, or else a reading without usage. Never raises.
     """
     with guarded("usage", counters):
         for answer in _answers(error):
@@ -66,7 +66,7 @@ def _with_members(error: BaseException) -> Iterator[BaseException]:
 
 
 def _bodies(found: object) -> Iterator[object]:
-    """What is looked at: an SDK's object, a decoded body; of an HTTP response the body, unless it is a refusal."""
+    """The bodies to read: an SDK's object, a decoded body, or the body of an HTTP response that is not a refusal."""
     status = getattr(found, "status_code", None)
     if isinstance(status, int):
         content = getattr(found, "__dict__", {}).get(_CONTENT)

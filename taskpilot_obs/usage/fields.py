@@ -1,4 +1,4 @@
-"""Looking into whatever an SDK returns: dicts, pydantic models, dataclasses, protobuf wrappers. No SDK is imported."""
+"""Reads fields of SDK results: dicts, pydantic models, dataclasses, protobuf wrappers. No SDK is imported."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, Final, Protocol
 
 
 class Fields(Protocol):
-    """Named values, absent ones None."""
+    """Named values; absent ones are None."""
 
     def get(self, key: str, /) -> Any:
-        """The value under `key`."""
+        """Return the value under `key`."""
         ...
 
 
@@ -23,7 +23,7 @@ class Attributes:
         self._value = value
 
     def get(self, key: str, /) -> Any:
-        """The attribute `key`, None where there is none."""
+        """Return the attribute `key`, or None."""
         return getattr(self._value, key, None)
 
 
@@ -61,11 +61,11 @@ _TELLING: Final = frozenset(
         "usage_metadata",
     }
 )
-"""An object that keeps one of these in its `__dict__` keeps the others there too; the rest have properties."""
+"""If an object has one of these in its `__dict__`, it has the others there too; other objects use properties."""
 
 
 def fields(value: object) -> Fields | None:
-    """The named values of an object; None for what has none (text, numbers, lists)."""
+    """The named values of an object; None for values without fields (text, numbers, lists)."""
     if type(value) is dict:
         return value
     if value is None or isinstance(value, _SCALARS):
@@ -80,12 +80,12 @@ def fields(value: object) -> Fields | None:
 
 
 def answers_anything(layer: Fields) -> bool:
-    """Whether it has a value under any name: mocks and lazy proxies have, each with as many more beneath it."""
+    """Whether an object has every attribute, as mocks and lazy proxies do, which would nest without end."""
     return type(layer) is Attributes and layer.get("_taskpilot_obs_asks_for_a_name_that_nobody_has") is not None
 
 
 def inner(outer: Fields, *keys: str) -> Fields:
-    """The first of the named values that has fields itself; no fields where there is none."""
+    """Return the fields of the first named value that has any; otherwise no fields."""
     for key in keys:
         value = outer.get(key)
         if value is not None:
@@ -96,7 +96,7 @@ def inner(outer: Fields, *keys: str) -> Fields:
 
 
 def first(outer: Fields, *keys: str) -> Any:
-    """The first of the named values that is not None."""
+    """Return the first of the named values that is not None."""
     for key in keys:
         value = outer.get(key)
         if value is not None:
@@ -105,7 +105,7 @@ def first(outer: Fields, *keys: str) -> Any:
 
 
 def text(value: object) -> str | None:
-    """`value` where it is a text that is not empty; the value of an enum of texts."""
+    """Return a non-empty text or the value of a string enum, else None."""
     if type(value) is str:
         return value or None
     if value is None or isinstance(value, (int, float, list, dict)):
@@ -115,7 +115,7 @@ def text(value: object) -> str | None:
 
 
 def items(value: object) -> list[Fields]:
-    """The elements of a list that have fields."""
+    """Return the elements of a list that have fields."""
     if not isinstance(value, (list, tuple)):
         return []
     return [found for element in value if (found := fields(element)) is not None]

@@ -1,4 +1,4 @@
-"""Reading usage: one call for a whole response, one object for a stream."""
+"""Reads usage: `read_response` for a whole response, `StreamReader` for a stream."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def read_response(
     Args:
         response: a decoded body, the SDK's own object, a LangChain message or `LLMResult`, a usage object alone, or the
             list of all events of a stream.
-        provider: who answered, in any spelling; without it the shape is recognised.
+        provider: the provider, in any spelling; by default recognised by the shape.
         counters: counts what could not be read (`taskpilot_obs_internal_errors_total{where="usage"}`).
 
     Returns:
-        What was found. `usage` is None where the response states none. Never raises, whatever is passed.
+        A reading, whose `usage` is None if the response states none. Never raises, whatever is passed.
     """
     with guarded(_WHERE, counters):
         short = read_result(response, provider)
@@ -49,10 +49,10 @@ def embedding_usage(stated: object) -> Usage | None:
 
 
 class StreamReader:
-    """Reads a stream of a provider's events as they pass, and keeps what the provider said last.
+    """Reads a provider's events as they pass, and keeps the last statement of each value.
 
-    Counts of later events replace those of earlier ones, for providers repeat or correct them; only LangChain's chunks,
-    which are made to be added up, are added.
+    Later counts replace earlier ones, because providers repeat or correct them; only the counts of LangChain's chunks,
+    which are increments, are added.
     """
 
     __slots__ = ("_guard", "_stream")
@@ -62,13 +62,13 @@ class StreamReader:
         self._guard = guarded(_WHERE, counters)
 
     def feed(self, event: object) -> bool:
-        """Take the next event; whether it carries generated content (the first that does is the first token)."""
+        """Read the next event; return whether it carries generated content (the first that does is the first token)."""
         with self._guard:
             return self._stream.feed(event)
         return False
 
     def reading(self) -> Reading:
-        """What the stream has said so far."""
+        """Return what the stream has stated so far."""
         with self._guard:
             return self._stream.reading()
         return UNREAD

@@ -1,4 +1,4 @@
-"""Putting a response together from its events; a whole response is a stream of one."""
+"""Combines a response from its events; a whole response is a stream of one event."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from taskpilot_obs.usage.values import Reading, StatedError, count, from_counts,
 _STATED_OUTPUTS: Final = ("output_tokens", "completion_tokens", "outputTokens", "candidatesTokenCount", "eval_count")
 _DEPTH: Final = 3
 _NAMED_WITHIN: Final = 3
-"""Events in which a stream names its model; Azure's first one has other things to say."""
+"""Events in which a stream names its model; Azure's first event does not."""
 
 
 class Stream:
-    """What the events so far have said. Raises whatever a hostile object raises: the callers are guarded."""
+    """What the events so far have stated. Errors of hostile objects pass, because the callers are guarded."""
 
     __slots__ = (
         "_added",
@@ -76,12 +76,12 @@ class Stream:
         self._inconsistent = False
         self._embedding = False
         self._failed = False
-        """Whether the layer that is looked at may hold an error."""
+        """Whether the current layer may hold an error."""
         self._error: StatedError | None = None
         self._batch = False
         self._cached = False
         self._placeholder = False
-        """Whether the output stated so far is what Anthropic's `message_start` puts there before any is generated."""
+        """Whether the output stated so far is the placeholder of Anthropic's `message_start`."""
         self._seen = 0
         self._billed_by: str | None = None
         self._cost: StatedCost | None = None
@@ -91,12 +91,12 @@ class Stream:
         self._last: Fields = NOTHING
 
     def feed_all(self, response: object) -> None:
-        """Take a whole response, or the list of a stream's events."""
+        """Read a whole response, or the list of a stream's events."""
         for event in envelopes.events_of(response):
             self._take(event)
 
     def feed(self, event: object) -> bool:
-        """Take one event; whether it carries generated content."""
+        """Read one event; return whether it carries generated content."""
         found = self._take(event)
         if found is not None:
             carries = has_content(found)
@@ -106,7 +106,7 @@ class Stream:
         return carries
 
     def reading(self) -> Reading:
-        """The sum of it."""
+        """Return the combined reading."""
         provider = self._given or self._billed_by or self._proven or providers.infer_provider(self._model)
         usage, inconsistent, tier, gap = self._added, self._inconsistent, None, self._gap
         if self._stated is not NOTHING:
@@ -138,7 +138,7 @@ class Stream:
         )
 
     def _is_placeholder(self, usage: Usage) -> bool:
-        """Whether nothing was counted: zeros for both, or one that is stated for the output."""
+        """Whether nothing was counted: both counts are zero, or the output is a stated placeholder."""
         if usage.output_tokens:
             return False
         return not usage.input_tokens or first(self._stated, *_STATED_OUTPUTS) == 0
@@ -147,7 +147,7 @@ class Stream:
         return self._content or has_answer(self._last)
 
     def _take(self, event: object) -> Fields | None:
-        """Note what an event says; its fields, None where it has none."""
+        """Read an event; return its fields, or None if it has none."""
         if isinstance(event, Usage):
             self._added, self._inconsistent = from_counts(**event._asdict())
             return NOTHING
@@ -182,7 +182,7 @@ class Stream:
             self._stated = _merged(self._stated, usage)
 
     def _enter(self, layer: Fields, depth: int) -> Fields | None:
-        """Note what a layer of an event says, then what it wraps; its usage object, the outermost first."""
+        """Read a layer of an event, then the layers in it; return the outermost usage object."""
         for key, value in envelopes.entries(layer):
             note = _NOTES.get(key) if value is not None else None
             if note is not None:
@@ -202,7 +202,7 @@ class Stream:
         return usage
 
     def _usage_in(self, layer: Fields) -> Fields | None:
-        """The usage object that a layer keeps, or is."""
+        """The usage object that a layer contains, or the layer itself if it is one."""
         for key in USAGE_KEYS:
             value = layer.get(key)
             usage = fields(value) if value is not None else None
@@ -215,11 +215,11 @@ class Stream:
 
     def _is_usage(self, usage: Fields) -> bool:
         if usage.get("total_cost") == 0:
-            self._cached = True  # LangChain's own mark for an answer out of its cache
+            self._cached = True  # LangChain's mark of an answer from its cache
         return shape_of(usage) is not None or (self._embedding and usage.get("total_tokens") is not None)
 
     def _add(self, usage: Fields) -> None:
-        """Add a LangChain chunk, unless it repeats the input: then it holds the counts so far, and replaces them."""
+        """Add a LangChain chunk, unless it repeats the input: its counts are then cumulative."""
         new, inconsistent = read_counts(usage)
         self._inconsistent = self._inconsistent or inconsistent
         self._tier = self._tier or named_tier(usage)
@@ -232,31 +232,31 @@ class Stream:
         summed = (mine if other is None else (mine or 0) + other for mine, other in zip(old, new, strict=True))
         self._added = Usage(*summed)
 
-    # --- one method for each thing that a layer can say ---------------------------------------------------------------
+    # --- one method for each key that a layer can have ----------------------------------------------------------------
 
     def note_model(self, value: object) -> None:
-        """The first model named."""
+        """Keep the first model named."""
         if self._model is None:
             self._model = text(value)
 
     def note_id(self, value: object) -> None:
-        """The first id that is the provider's."""
+        """Keep the first ID of the provider."""
         if self._id is None:
             self._id = envelopes.id_of(value)
             self._billed_by = self._billed_by or envelopes.billed_by(self._id)
 
     def note_tier(self, value: object) -> None:
-        """The last tier named."""
+        """Keep the last tier named."""
         self._tier = envelopes.tier_of(value) or self._tier
 
     def note_reason(self, value: object) -> None:
-        """Why the answer ended."""
+        """Keep the finish reason."""
         reason = text(value)
         if reason is not None:
             self._reasons = (reason,)
 
     def note_choices(self, value: object) -> None:
-        """Why each choice ended."""
+        """Read the finish reason of each choice."""
         self._reasons = envelopes.reasons_of(value) or self._reasons
         if envelopes.searched(value) or envelopes.used_tools(value):
             self._gap = PriceGap.SERVER_TOOLS
@@ -264,56 +264,56 @@ class Stream:
             self._error = envelopes.error_of(envelopes.wrapped(value) or NOTHING) or self._error
 
     def note_output(self, value: object) -> None:
-        """The items of a response of OpenAI's or xAI's: some are uses of tools that are billed apart."""
+        """Read the items of a response of OpenAI or xAI: some are uses of separately billed tools."""
         if envelopes.used_tools(value):
             self._gap = PriceGap.SERVER_TOOLS
 
     def note_block(self, value: object) -> None:
-        """A content block of Anthropic's: one marks where a fallback model takes over."""
+        """Read a content block of Anthropic: one type marks the switch to a fallback model."""
         block = fields(value) or NOTHING
         if block.get("type") == "fallback":
             self._gap = PriceGap.OTHER_MODEL
             self._model = text(inner(block, "to").get("model")) or self._model
 
     def note_incomplete(self, value: object) -> None:
-        """Why a response of OpenAI's was cut."""
+        """Read why a response of OpenAI is incomplete."""
         self.note_reason((fields(value) or NOTHING).get("reason"))
 
     def note_error(self, value: object) -> None:
-        """An error in a body with status 200."""
+        """Read an error in a body with status 200."""
         if value:
             self._reasons = ("error",)
             self._failed = True
 
     def note_type(self, value: object) -> None:
-        """What an event is: OpenAI says there that it is an error."""
+        """Read an event's type, by which OpenAI marks errors."""
         if value == "error":
             self._reasons = ("error",)
             self._failed = True
 
     def note_feedback(self, value: object) -> None:
-        """Why Gemini did not begin to answer."""
+        """Read why Gemini generated nothing."""
         reason = first(fields(value) or NOTHING, "blockReason", "block_reason")
         if reason is not None:
             self.note_reason(reason)
 
     def note_batch(self, value: object) -> None:
-        """A line of a batch's results, as OpenAI and Anthropic write them: at the batch's price."""
+        """Read a line of batch results of OpenAI or Anthropic, which is billed at the batch price."""
         if value:
             self._batch = True
 
     def note_provider(self, value: object) -> None:
-        """Who answered."""
+        """Read the provider."""
         name = text(value)
         if name is not None:
             self._proven = providers.canonical(name)
 
     def note_embeddings(self, _value: object) -> None:
-        """Vectors: nothing is generated."""
+        """Mark the response as embeddings: nothing is generated."""
         self._embedding = True
 
     def note_data(self, value: object) -> None:
-        """A list, perhaps of vectors."""
+        """Read a list, which may contain embeddings."""
         self._embedding = self._embedding or envelopes.are_embeddings(value)
 
 
@@ -338,7 +338,7 @@ _NOTES: Final[dict[str, Callable[[Stream, object], None]]] = {
 
 
 def _tells(event: Fields) -> bool:
-    """Whether an event may say more than another piece of the answer; asked once a token, so it looks and reads not."""
+    """Whether an event may state more than generated text; called for each token, so it only tests for keys."""
     get = event.get
     for key in EVENT_KEYS:
         if get(key):
@@ -355,13 +355,13 @@ def _tells(event: Fields) -> bool:
 
 
 def _merged(old: Fields, new: Fields) -> Fields:
-    """`new` over `old`: providers repeat and correct their counts, and may leave one out of the last event."""
+    """Merge `new` over `old`: providers repeat and correct counts, and may omit some from the last event."""
     if old is NOTHING or not isinstance(old, dict) or not isinstance(new, dict):
         return new
     merged = {**old, **{key: value for key, value in new.items() if value is not None}}
     split, written = merged.get("cache_creation"), count(merged.get("cache_creation_input_tokens"))
     if split is not None and written is not None and new.get("cache_creation") is None and _exceeds(split, written):
-        del merged["cache_creation"]  # Anthropic's last event corrects the total, and does not split it again
+        del merged["cache_creation"]  # Anthropic's last event corrects the total without repeating the split
     return merged
 
 

@@ -8,53 +8,53 @@ from typing import Final, NamedTuple
 from taskpilot_obs.records import Usage
 
 MAX_TOKENS: Final = 10**12
-"""A count beyond a trillion tokens in one call is a mistake, and is refused like a negative one."""
+"""A count beyond a trillion tokens in one call is an error, and is rejected like a negative one."""
 
 
 class StatedError(NamedTuple):
     """An error in a response that came with HTTP status 200, in the provider's words."""
 
     status: int | None = None
-    """The HTTP status that it would have had, where the body says so."""
+    """The HTTP status that the body states for the error."""
     code: str = ""
-    """The provider's codes and types, empty where it states none."""
+    """The provider's codes and types; empty if it states none."""
     message: str = ""
 
 
 class Reading(NamedTuple):
-    """What a response says about itself."""
+    """What a response states."""
 
     usage: Usage | None = None
     model: str | None = None
     """The model that answered, in the provider's spelling."""
     provider: str | None = None
-    """Canonical name: the one that the caller gave, or else the one that the response proves."""
+    """Canonical name of the provider that the caller gave, or else that the response proves."""
     service_tier: str | None = None
     response_id: str | None = None
     finish_reasons: tuple[str, ...] = ()
     inconsistent: bool = False
-    """Some of the numbers contradicted each other, or were none; what is wrong was cut down or left out."""
+    """Whether numbers were contradictory or invalid; wrong ones were reduced or left out."""
     cached: bool = False
     """A framework's own cache repeated an earlier answer: nothing was billed, and `usage` is None."""
     error: StatedError | None = None
-    """What went wrong, where the body or the last event of a stream is an error or holds one."""
+    """The error, if the body or the last event of a stream is or contains one."""
     cost: Decimal | None = None
-    """What the call cost in USD, as the provider states it."""
+    """The cost in USD that the provider states."""
     gap: str | None = None
     """Why the price of the tokens is not the whole cost: one of `semconv.PRICE_GAPS`."""
     billed_by: str | None = None
-    """The provider that the response's own ID proves, whoever the caller says that it asked."""
+    """The provider that the response's ID proves, regardless of the one that the caller states."""
 
 
 class Stated(NamedTuple):
-    """What is known of a call's cost besides its tokens."""
+    """What is known about a call's cost besides its tokens."""
 
     cost: Decimal | None = None
     """In USD, as the provider states it."""
     gap: str | None = None
-    """Why that, or the price of the tokens, is not the whole cost."""
+    """Why the cost is more than that, or than the price of the tokens."""
     dropped: frozenset[str] = frozenset()
-    """Details of the usage that a framework may have left out, by the fields of `Usage`."""
+    """Fields of `Usage` that a framework may have dropped."""
 
 
 UNREAD: Final = Reading()
@@ -69,13 +69,13 @@ _DETAILS: Final = (
     ("output_tokens", ("reasoning_tokens",)),
     ("output_tokens", ("output_audio_tokens", "output_image_tokens")),
 )
-"""Each total with details that exclude each other: together they cannot exceed it."""
+"""Each total, with mutually exclusive details, whose sum cannot exceed it."""
 
 
 def count(value: object) -> int | None:
-    """`value` as a number of tokens; None for what is none (negative, fractional, NaN, infinite, text, bool).
+    """Parse a number of tokens; None for anything else (negative, fractional, NaN, infinite, text, bool).
 
-    Only the built-in number types are asked, through their own methods, so that nothing a caller passes can raise.
+    Only built-in number types are accepted, and read by the built-in methods, so that no value can raise.
     """
     if type(value) is int:
         number = value
@@ -97,10 +97,10 @@ def count(value: object) -> int | None:
 
 
 def from_counts(**numbers: object) -> tuple[Usage, bool]:
-    """A `Usage` from numbers that nobody has checked, and whether something was wrong with them.
+    """Build a `Usage` from unchecked numbers; return it and whether any of them was wrong.
 
-    What is no count (negative, fractional, NaN, text, a name that `Usage` does not have) is unknown; details that
-    exceed their total are cut down to it. Never raises, never gives a negative number.
+    Invalid counts (negative, fractional, NaN, text, a name that `Usage` does not have) are unknown; details that
+    exceed their total are reduced to it. Never raises, and never returns a negative number.
     """
     counts = dict.fromkeys(Usage._fields)
     refused = False
@@ -113,7 +113,7 @@ def from_counts(**numbers: object) -> tuple[Usage, bool]:
         counts = {name: counts[name] for name in Usage._fields}
     parts = (counts["cache_write_5m_tokens"] or 0) + (counts["cache_write_1h_tokens"] or 0)
     if parts and not counts["cache_write_tokens"]:
-        counts["cache_write_tokens"] = parts  # LangChain says 0 where the split holds the number
+        counts["cache_write_tokens"] = parts  # LangChain states 0 if the split holds the number
     clamped = False
     for total, details in _DETAILS:
         if counts[details[0]] or counts[details[-1]]:
@@ -122,9 +122,9 @@ def from_counts(**numbers: object) -> tuple[Usage, bool]:
 
 
 def without_placeholders(usage: Usage) -> Usage | None:
-    """The usage of a non-empty answer, without the zeros that stand where nobody counted; None if nothing is left.
+    """Remove the zeros that stand for unknown counts from the usage of a non-empty answer; None if nothing is left.
 
-    An answer takes tokens. Frameworks that get no usage from a provider fill in 0.
+    An answer takes tokens, but frameworks that get no usage from a provider fill in 0.
     """
     if not usage.input_tokens:
         return None
@@ -132,7 +132,7 @@ def without_placeholders(usage: Usage) -> Usage | None:
 
 
 def _fit(counts: dict[str, int | None], total: str, details: tuple[str, ...]) -> bool:
-    """Cut `details` down until they fit into `total`; whether that was needed."""
+    """Reduce `details` until they fit into `total`; return whether that was necessary."""
     room = counts[total]
     if room is None:
         return False

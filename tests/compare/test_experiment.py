@@ -48,7 +48,7 @@ def test_a_unit_keeps_its_variant(unit: str) -> None:
 
 
 def test_shares_are_kept_and_experiments_are_independent() -> None:
-    """Units fall as the shares say, and another experiment's name shuffles them anew."""
+    """Units fall as the shares say, and another experiment's name shuffles them again."""
     weighted = Experiment("weighted", {"a": 0.2, "b": 0.3, "c": 0.5})
     found = Counter(weighted.variant_of(str(number)) for number in range(UNITS))
     assert sample_ratio_p_value([found[name] for name in weighted.variants], [0.2, 0.3, 0.5]) > 0.001

@@ -47,7 +47,7 @@ def effect_of(report: VariantsReport, measure: str) -> tuple[str, float | None]:
 
 
 def test_a_difference_is_found_with_its_direction(store: str) -> None:
-    """A variant that fails less and costs more is better by success, worse by cost, and the sentence says so."""
+    """A variant that fails less and costs more is better by success, worse by cost, and the sentence states both."""
     run_users(600, {"v1": 0.5, "v2": 0.05}, {"v1": "0.01", "v2": "0.02"})
     report = compare_variants(PROMPTS, store=store)
     assert report.conclusion == "v2 is better than v1 by success"

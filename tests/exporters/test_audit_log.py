@@ -288,7 +288,7 @@ def test_rotation_by_someone_else(log: Path) -> None:
 
 
 def test_removed_file_and_folder(log: Path) -> None:
-    """A removed file is made anew and its loss is found; a removed folder begins a new log."""
+    """A removed file is created again and its loss is found; a removed folder begins a new log."""
     exporter = AuditLogExporter(log)
     exporter.export([event("a")])
     log.unlink()
@@ -302,7 +302,7 @@ def test_removed_file_and_folder(log: Path) -> None:
 
 
 def test_removed_lock(log: Path) -> None:
-    """When the anchor file, which bears the lock, is removed, the writer takes the lock anew and goes on."""
+    """When the anchor file, which bears the lock, is removed, the writer takes the lock again and continues."""
     exporter = AuditLogExporter(log)
     exporter.export([event("a")])
     log.with_suffix(".anchors").unlink()
@@ -497,7 +497,7 @@ def test_fork(log: Path) -> None:
 
 
 def test_what_a_child_lets_go_of(log: Path) -> None:
-    """In a child the parent's files are closed and its lock is not taken over; the next record opens anew."""
+    """In a child the parent's files are closed and its lock is not taken over; the next record opens a new file."""
     exporter = AuditLogExporter(log)
     exporter.export([event("a")])
     for hook in (exporter.after_fork, exporter.after_fork, _after_fork):
@@ -609,7 +609,7 @@ def test_a_failing_callable(log: Path) -> None:
 
 
 def test_a_log_that_is_shorter_than_its_anchors(log: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Opening a log that was cut says so in the application's log, and verification keeps saying so."""
+    """Opening a log that was cut logs a warning, and verification reports it each time."""
     exporter = AuditLogExporter(log)
     exporter.export([event()] * 3)
     exporter.shutdown(1.0)

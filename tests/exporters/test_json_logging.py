@@ -26,7 +26,7 @@ CHAIN = ("seq", "prev_hash", "hash")
 
 @pytest.fixture
 def lines() -> Iterator[tuple[logging.Logger, io.StringIO]]:
-    """A logger of the application's and what its handler wrote."""
+    """A logger of the application, and what its handler wrote."""
     logger, stream = logging.getLogger("app.audit"), io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLogFormatter("svc"))
@@ -168,7 +168,7 @@ def test_a_closed_stdout_is_counted() -> None:
 
 
 def test_stdout_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a process has no standard output at all, the batch is lost with an error that says so."""
+    """Where a process has no standard output at all, the batch is lost with an error that explains it."""
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(ValueError, match="no standard output"):
         StdoutExporter().export([event()])

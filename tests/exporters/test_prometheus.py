@@ -318,7 +318,7 @@ def test_feedback_and_its_revisions_are_counted_apart(scrape: Scrape) -> None:
 
 
 def test_a_cache_says_its_size_and_an_audit_event_adds_nothing(scrape: Scrape) -> None:
-    """The last size of a cache stands; audit events are no metric."""
+    """The last size of a cache stands; audit events have no metric."""
     scrape.export(CacheSize("answers", 10, 1), AuditEvent("task_created", ORIGIN, 1), CacheSize("answers", 7, 2))
     assert scrape("llm_cache_size", cache="answers") == 7
 

@@ -31,7 +31,7 @@ for number in range(int(sys.argv[1])):
 exporter.export([start("still running")])
 """
 WAIT = """
-os.write(1, b"counted\\n")  # at once: two processes say so
+os.write(1, b"counted\\n")  # one write, because two processes print it
 sys.stdin.read()
 """
 FORKING = (
@@ -129,7 +129,7 @@ def test_the_counters_of_workers_began_with_the_first(tmp_path: Path) -> None:
 
 
 def test_runs_of_a_dead_worker_leave_the_gauges(tmp_path: Path) -> None:
-    """The gauges of a process that is no more are gone, though nobody has said so; its counters stay."""
+    """The gauges of a process that ended without a report are gone; its counters stay."""
     with living(tmp_path, 2, WORKER + WAIT) as process:
         assert scraped(tmp_path)["agent_active_runs", "planner"] == 1
         process.kill()

@@ -183,7 +183,7 @@ def test_odd_durations_are_counted_not_raised(odd: float) -> None:
 @pytest.mark.parametrize("odd", [-1.0, float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("operation", [Operation.WORKFLOW, Operation.CHAT])
 def test_a_record_with_an_odd_duration_costs_no_other_its_count(odd: float, operation: Operation) -> None:
-    """A record made by hand whose duration is no number counts when it began, and so do those beside it."""
+    """A record made by hand whose duration is not a number counts when it began, and so do those beside it."""
     window = RollingWindow(Clock())
     fine = invocation(NOW, operation=operation, is_task=operation is Operation.WORKFLOW)
     window.export([fine, fine._replace(duration_s=odd, start_unix_ns=NOW), fine])

@@ -1,4 +1,4 @@
-"""The files of many processes: added up so that no counter goes back, whoever dies when."""
+"""The files of many processes, merged so that no counter goes down, whichever process dies when."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_each_kind_is_combined_in_its_own_way(directory: Path) -> None:
 
 
 def test_a_process_that_was_waited_for(directory: Path) -> None:
-    """`compact` takes the word of whoever waited for a process, and adds to what is there."""
+    """`compact` trusts the caller that the process has ended, and adds to existing totals."""
     write(directory, "counter", "dead", {"c": 4})
     write(directory, "counter", os.getpid(), {"c": 1})
     path = write(directory, "counter", NEVER, {"c": 2, "d": 1})
@@ -127,7 +127,7 @@ def test_other_identifiers_are_left_alone(directory: Path) -> None:
 
 
 def test_a_file_that_was_opened_a_moment_ago(directory: Path) -> None:
-    """A file that is still empty is no error."""
+    """A file that is still empty causes no error."""
     (directory / f"counter_{os.getpid()}.db").touch()
     (directory / f"counter_{NEVER}.db").touch()
     write(directory, "counter", NEVER + 1, {"c": 2})
@@ -135,7 +135,7 @@ def test_a_file_that_was_opened_a_moment_ago(directory: Path) -> None:
 
 
 def test_what_a_killed_compaction_leaves(directory: Path) -> None:
-    """What was killed before its commit is done anew; what was killed after it is finished; nothing counts twice."""
+    """A merge killed before its commit is repeated, one killed after it is finished; nothing counts twice."""
     write(directory, "counter", NEVER, {"c": 2}).rename(directory / f"counter_{NEVER}.db.claimed")
     write(directory, "counter", "dead", {"c": 9}).rename(directory / "counter_dead.db.new")
     assert collected(directory) == {"c": 2}
@@ -208,7 +208,7 @@ def test_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SourceError, match="cannot be locked"):
         collected(tmp_path / "gone")
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
-    with pytest.raises(SourceError, match="is set no more"):
+    with pytest.raises(SourceError, match="is not set any more"):
         workers()
 
 

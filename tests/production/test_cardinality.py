@@ -12,7 +12,7 @@ AGENTS, MODELS = 50_000, 10_000
 
 
 def test_names_without_end(recorder: Recorder) -> None:
-    """50,000 names of agents and 10,000 of models nobody knows: series within the declared bounds, sums exact."""
+    """50,000 names of agents and 10,000 of unknown models: series within the declared bounds, sums exact."""
     for number in range(AGENTS):
         with track_agent(f"agent-{number}"):
             if number < MODELS:

@@ -33,7 +33,7 @@ LOSES = {
 }
 """Where a fault must cost records: a test in which nothing broke would prove nothing."""
 MAY_FAIL_INSIDE = {"audit_read_only", "audit_removed", "memory_errors"}
-"""Faults that also count as failures of the library's own: a file that cannot be rotated, an exporter in memory."""
+"""Faults that also count as internal errors: a file that cannot be rotated, an exporter in memory."""
 CUT_SHORT = {"sigterm", "sigint_twice", "loop_closed", "exit_at_once"}
 
 

@@ -129,7 +129,7 @@ def test_verification_of_any_bytes(tmp_path: Path, lines: list[bytes]) -> None:
 @EXAMPLES
 @given(st.dictionaries(st.sampled_from(("seq", "prev_hash", "hash", "timestamp", "event")), ANYTHING))
 def test_verification_of_any_record(tmp_path: Path, record: dict[str, Any]) -> None:
-    """A line with the right fields and any values in them is no record of the chain."""
+    """A line with the right fields and arbitrary values is not a record of the chain."""
     log = tmp_path / "audit.jsonl"
     log.write_text(json.dumps(record, default=repr) + "\n")
     with suppress(AuditLogError):

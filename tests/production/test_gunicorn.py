@@ -8,43 +8,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from _gunicorn import TESTS, WORKERS, get, gunicorn, is_ready, wait_until
 from _servers import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from taskpilot_obs.exporters.prometheus.multiprocess import Workers
 from taskpilot_obs.gunicorn import child_exit, post_fork
 
-TESTS = Path(__file__).parent.parent
-WORKERS, REQUESTS, SCRAPES, CLIENTS = 4, 2_000, 40, 8
+REQUESTS, SCRAPES, CLIENTS = 2_000, 40, 8
 RECYCLED_AFTER = 160
 KINDS = 4
 """Files of a process: counters, histograms and two modes of gauges."""
-CONFIG = """
-from taskpilot_obs.exporters.prometheus.multiprocess import Workers
-from taskpilot_obs.gunicorn import child_exit, post_fork
-"""
-
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def get(port: int, path: str) -> str:
-    connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request("GET", path, headers={"Connection": "close"})
-        answer = connection.getresponse()
-        body = answer.read().decode()
-    finally:
-        connection.close()
-    assert answer.status == 200, body
-    return body
 
 
 def answered(port: int, path: str = "/") -> str:
@@ -70,45 +50,6 @@ def total(series: Series, name: str) -> float:
     return sum(value for (sample, _), value in series.items() if sample == name)
 
 
-@contextmanager
-def gunicorn(home: Path, *options: str, directory: bool = True, app: str = "wsgi") -> Iterator[int]:
-    """A running gunicorn; what it says is in `log` beneath home."""
-    port = free_port()
-    (home / "conf.py").write_text(CONFIG)
-    (home / "values").mkdir()
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
-        "RAN": str(home / "ran"),
-    }
-    if directory:
-        environment["PROMETHEUS_MULTIPROC_DIR"] = str(home / "values")
-    command = [sys.executable, "-m", "gunicorn", "-c", str(home / "conf.py"), f"--bind=127.0.0.1:{port}"]
-    command += [f"--workers={WORKERS}", "--no-control-socket", *options, f"_observed_app:{app}"]
-    with (home / "log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, cwd=home, stdout=log, stderr=log)
-        try:
-            wait_until(lambda: is_ready(port), server)
-            yield port
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait(60)
-
-
-def is_ready(port: int) -> bool:
-    try:
-        return bool(get(port, "/metrics"))
-    except OSError:
-        return False
-
-
-def wait_until(ready: Callable[[], bool], server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while not ready():
-        assert server.poll() is None, "gunicorn has ended"
-        assert time.monotonic() < deadline, "gunicorn does not answer"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize(
     ("worker", "app"), [("sync", "wsgi"), ("gthread", "wsgi"), ("uvicorn_worker.UvicornWorker", "asgi")]
 )
@@ -118,7 +59,8 @@ def test_counters_never_go_back_and_are_exact(tmp_path: Path, worker: str, app: 
     options = [f"--worker-class={worker}", f"--max-requests={RECYCLED_AFTER}", "--max-requests-jitter=40"]
     options += ["--threads=4"] if worker == "gthread" else []
     options += ["--preload"] if preload else []
-    with gunicorn(tmp_path, *options, app=app) as port, ThreadPoolExecutor(CLIENTS) as pool:
+    served = gunicorn(tmp_path, *options, app=f"_observed_app:{app}", variables={"RAN": str(tmp_path / "ran")})
+    with served as port, ThreadPoolExecutor(CLIENTS) as pool:
         answers: list[str] = []
         before = scrape(port)
         for _ in range(SCRAPES):
@@ -145,7 +87,8 @@ def test_counters_never_go_back_and_are_exact(tmp_path: Path, worker: str, app: 
 
 def test_without_a_directory_it_says_so_once(tmp_path: Path) -> None:
     """Several workers without PROMETHEUS_MULTIPROC_DIR: one warning at the start, which says what to set."""
-    with gunicorn(tmp_path, directory=False) as port:
+    served = gunicorn(tmp_path, app="_observed_app:wsgi", directory=False, variables={"RAN": str(tmp_path / "ran")})
+    with served as port:
         get(port, "/")
     said = [line for line in (tmp_path / "log").read_text().splitlines() if "keeps its own metrics" in line]
     assert len(said) == 1

@@ -62,7 +62,7 @@ class Sink:
         self.act(batch)
 
 
-class Unfriendly(Exception):  # noqa: N818  it is no error to be named
+class Unfriendly(Exception):  # noqa: N818  the name is not that of an error
     """Refuses every question."""
 
     def __bool__(self) -> bool:
@@ -357,7 +357,7 @@ assert a() == 1
 """
 
 
-@pytest.mark.parametrize(("folder", "reason"), [("missing", "is no directory"), ("/proc/self", "cannot write to")])
+@pytest.mark.parametrize(("folder", "reason"), [("missing", "is not a directory"), ("/proc/self", "cannot write to")])
 def test_a_directory_of_metrics_that_cannot_be_used(
     folder: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,7 +134,7 @@ def test_checks_after_several_failures_are_still_asked() -> None:
 
 
 def test_an_answer_of_no_known_kind_is_a_failure() -> None:
-    """Text, say, is no answer: it does not count as a yes."""
+    """Text, for example, is not an answer: it does not count as a yes."""
     assert both(lambda _: "no", mode="enforce")[1][0].result is CheckResult.ERROR
 
 
@@ -287,7 +287,7 @@ def test_the_record_that_travels() -> None:
     ],
 )
 def test_wrong_checks_are_refused_at_construction(make: Any, said: Any) -> None:
-    """What is no check, and a wrong option, is refused when the checks are attached."""
+    """Invalid checks and wrong options are refused when the checks are attached."""
     with pytest.raises(ConfigurationError, match=said):
         make()
 

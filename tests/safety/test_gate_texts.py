@@ -121,12 +121,12 @@ def test_of_a_message_its_content_is_checked_and_nothing_else() -> None:
     ids=lambda asked: type(asked).__name__,
 )
 def test_what_works_is_not_what_is_said(asked: Any) -> None:
-    """Private attributes, loggers, functions, classes and an object that holds itself are no reason to refuse."""
+    """Private attributes, loggers, functions, classes and an object that holds itself are not refused."""
     assert plan(asked).startswith("planned")
 
 
 def test_the_object_of_a_method_is_not_asked() -> None:
-    """What an agent object is told to do is not what it is asked; what it is asked is looked at."""
+    """The instructions of an agent object are not its input; only the input is checked."""
     assert Asker().ask("keep it") == "asked keep it"
     with pytest.raises(PolicyViolationError):
         Asker().ask("delete it")

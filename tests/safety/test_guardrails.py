@@ -335,7 +335,7 @@ def test_withholding_what_is_yielded_is_refused_at_decoration(kind: Any) -> None
 )
 @pytest.mark.parametrize("decorator", [observe_workflow, observe_agent, observe_tool])
 def test_wrong_options_are_refused_at_decoration(decorator: Any, options: Any, error: Any) -> None:
-    """What is no check, an unknown mode and an unknown option are refused when a function is decorated."""
+    """Invalid checks, unknown modes and unknown options are refused when a function is decorated."""
     with pytest.raises(error):
         decorator("X", **options)
 
@@ -376,7 +376,7 @@ def test_tool_policies_see_the_arguments_by_name(seen: Any, decisions: Any) -> N
 
 
 def test_approval_of_a_tool_call(seen: Any) -> None:
-    """A tool that needs an approval is refused without one, which is no violation, and runs with it."""
+    """A tool that needs an approval is refused without one, which is not a violation, and runs with it."""
     granted = set()
     policy = RequireApproval(["pay"], approved=lambda subject: subject.arguments["to"] in granted)
 
@@ -437,7 +437,7 @@ class Unreadable:
 def test_what_cannot_be_read_is_as_if_the_checks_had_failed(
     seen: Any, decisions: Any, kind: Any, mode: Any, on_error: Any, allowed: Any
 ) -> None:
-    """Arguments that cannot be read are no pass: the checks have failed, with what `on_error` says of that."""
+    """Arguments that cannot be read do not pass: the checks have failed, with the effect of `on_error`."""
     agent, _ = make(
         kind,
         "x",
@@ -598,7 +598,7 @@ def task(calls: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("where", ["workflow", "recorder"])
 def test_tokens_of_a_task(seen: Any, decisions: Any, where: Any) -> None:
-    """Passing the limit is one violation; in monitor mode all calls are made, and each task is counted anew."""
+    """Passing the limit is one violation; in monitor mode all calls are made, and each task is counted separately."""
     limit: Any = {"policies": [MaxTokens(100)]}
     run = task([60, 60, 60], **(limit if where == "workflow" else {}))
     if where == "recorder":

@@ -187,7 +187,7 @@ def test_marker_stands_exactly_where_the_secret_stood(text: Any, shown: Any) -> 
 
 
 def test_private_key_without_an_end_is_hidden_to_the_end() -> None:
-    """Half a private key is as good as a whole one for whoever finds it, so nothing of it is left."""
+    """Half a private key is as useful as a whole one to an attacker, so nothing of it is left."""
     assert plain.text("key:\n" + PEM[:60]) == "key:\n[REDACTED:private_key]"
     assert plain.text(PEM + " tail") == "[REDACTED:private_key] tail"
     assert plain.text(PEM[:-3] + " tail") == "[REDACTED:private_key]"
@@ -294,7 +294,7 @@ def test_linear_engine_serves_as_a_rule() -> None:
 
 
 def test_rule_that_raises_withholds_the_text(caplog: Any) -> None:
-    """A rule of the user's that fails shows nothing rather than too much, and is counted and logged."""
+    """A failing user-defined rule shows nothing instead of too much, and is counted and logged."""
     forget_causes()
     counters = InternalCounters()
 
@@ -325,7 +325,7 @@ def test_wrong_options_are_refused_at_construction(options: Any, said: Any) -> N
 
 @pytest.mark.parametrize("rule", ["email", Rule("Has Space", lambda _: ()), Rule("x", NOT_CALLABLE)])
 def test_wrong_rules_are_refused_at_construction(rule: Any) -> None:
-    """A rule that is no rule, or whose kind could not stand in a marker, is refused."""
+    """An object that is not a rule, or a rule whose kind does not fit into a marker, is refused."""
     with pytest.raises(ConfigurationError, match="rule"):
         Redactor(rule)
 

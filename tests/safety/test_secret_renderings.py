@@ -213,7 +213,7 @@ def cost(redactor: Redactor, piece: str, size: int) -> float:
 def test_no_generated_text_takes_more_than_linear_time() -> None:
     """Four times the text takes about four times as long, for every family of a name and a notation repeated.
 
-    What is quadratic takes sixteen times as long; a family is tried anew before it counts, for the machine may be busy.
+    A quadratic family takes sixteen times as long; it is tried again before it counts, because the machine may be busy.
     """
     redactor = Redactor(max_length=10**7)
     slow = [

@@ -44,7 +44,7 @@ AROUND = st.text(" abcé\n.,", max_size=20)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(secret=SECRETS, before=AROUND, after=AROUND)
 def test_a_secret_planted_anywhere_is_found_nowhere(tmp_path: Path, secret: str, before: str, after: str) -> None:
-    """Whatever field a secret is planted in, its bytes are in no audit line, span, metric or log record of ours."""
+    """Whatever field a secret is planted in, its bytes are in no audit line, span, metric or log record."""
     text = f"{before} {secret} {after}"
     path = tmp_path / f"audit{abs(hash(text))}.jsonl"
     spans, provider, logged = InMemorySpanExporter(), TracerProvider(), io.StringIO()

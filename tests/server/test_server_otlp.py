@@ -153,7 +153,7 @@ def _json(request: ExportTraceServiceRequest) -> bytes:
 
 
 def test_only_writers_send(client: tuple[TestClient, dict[str, str]]) -> None:
-    """A viewer is refused, and whoever has no token."""
+    """A viewer is refused, and so is a caller without a token."""
     asked, tokens = client
     body = wire(agents_at_work()).SerializeToString()
     assert asked.post("/v1/traces", content=body, headers={**PROTOBUF, **bearer(tokens["acme"])}).status_code == 403

@@ -275,7 +275,7 @@ def test_a_store_that_went_away_is_a_503_without_a_word_on_why(tmp_path: Any) ->
         store.engine.dispose()
         for path in tmp_path.iterdir():
             path.unlink()
-        (tmp_path / "gone.db").write_text("this is no database at all, and never was one" * 100)
+        (tmp_path / "gone.db").write_text("this text cannot be a database, and never was one" * 100)
         found = httpx.get(f"{url}/v1/stats")
         assert found.status_code == 503
         assert str(tmp_path) not in found.text

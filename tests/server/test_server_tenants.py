@@ -105,7 +105,7 @@ def paths(pair: Pair) -> list[str]:
 
 
 def test_every_route_answers_as_if_there_were_no_other_tenant(pair: Pair) -> None:
-    """With the defaults: the same bytes, whether the store holds another tenant or not."""
+    """With the defaults, equal bytes whether the store holds another tenant or not."""
     for path in paths(pair):
         for request_id in ("acme-1", "globex-1", "nothing"):
             found = pair.ask(path.replace("{request_id}", request_id), {})

@@ -59,7 +59,7 @@ def url(url: str) -> str:
 
 
 def test_bookings_that_come_again_are_booked_once(store: Store) -> None:
-    """The second time changes nothing, and says the same: the threshold that nobody heard of is told."""
+    """The repeated call changes nothing and returns an equal result, with the threshold that was not reported."""
     ledger, other = StoreLedger(store), StoreLedger(store)
     assert ledger.reserve("a", [line("0.3")], NOW, NOW + timedelta(hours=1)) is None
     charges = [Charge(line("0.3"), "a"), Charge(line("0.25"))]
@@ -196,7 +196,7 @@ class Line:
         return False
 
     def _lose(self, data: bytes, booked: threading.Event) -> bool:
-        """The server says that it has committed: nobody hears it."""
+        """The server's confirmation of the commit is lost."""
         if b"COMMIT\x00" not in data or not booked.is_set():
             return False
         booked.clear()

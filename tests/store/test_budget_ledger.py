@@ -261,7 +261,7 @@ def test_a_tenant_of_any_name_is_booked_and_holds_up_nobody(store: Store, url: s
 
 
 def test_tokens_beyond_any_column_fill_their_line(store: Store) -> None:
-    """A nonsense of a provider's is no error of the database."""
+    """Invalid values from a provider cause no error of the database."""
     ledger, tokens = StoreLedger(store), Budget("tokens", limit_tokens=10**18)
     absurd = ReservationLine(tokens, Account("tokens", "", tokens.window(NOW).start), tokens.window(NOW), 10**30)
     for _ in range(2):

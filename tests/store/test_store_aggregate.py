@@ -1,4 +1,4 @@
-"""Summing up and pruning: answers stay the same, whoever does it and whenever."""
+"""Aggregation and pruning do not change answers, whichever process does it and whenever."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def clear(store: Store) -> None:
 def answers(store: Store, start: datetime, end: datetime, *, roughly: bool = False) -> list[dict[str, object]]:
     """What is said about a stretch of time, overall and narrowed down.
 
-    Roughly: means compare equal to what differs by the rounding of floats, for they are added in another order.
+    Roughly: means compare equal to what differs by the rounding of floats, because they are added in another order.
     """
     asked: list[dict[str, str]] = [
         {},

@@ -44,7 +44,7 @@ def connections() -> Iterator[list[Any]]:
 
 
 def still_open(connections: list[Any]) -> list[Any]:
-    """Those of them that nobody closed."""
+    """The connections that were not closed."""
     return [each for each in connections if not _is_closed(each)]
 
 
@@ -95,7 +95,7 @@ def _in_a_child(act: Callable[[], object]) -> list[str]:
 
 @forks
 def test_a_child_leaves_the_connections_of_its_parent_alone(store: Store) -> None:
-    """They are not closed behind the parent's back, by whoever uses the store or by the garbage collector."""
+    """The parent's connections are not closed by the child's use of the store or by the garbage collector."""
     store.version()
 
     def use() -> None:
@@ -175,7 +175,7 @@ def test_a_shutdown_that_waits_no_longer_leaves_nothing_open(
 def test_a_configuration_that_is_refused_leaves_nothing_open(
     tmp_path: Path, connections: list[Any], wrong: dict[str, Any]
 ) -> None:
-    """Neither the store, nor the one of its budgets, nor the audit log; no question goes to a store that nobody has."""
+    """Neither the store, nor the one of its budgets, nor the audit log; no query goes to a missing store."""
     log = tmp_path / "audit.jsonl"
     options = Options(store=sqlite_url(tmp_path), audit_log=log)
     with pytest.raises(ConfigurationError):

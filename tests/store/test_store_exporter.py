@@ -54,7 +54,7 @@ def test_a_batch_is_written_to_its_tables(exporter: StoreExporter) -> None:
 
 
 def test_a_call_is_written_once(exporter: StoreExporter) -> None:
-    """The same invocation, handed over again in the same batch or later, stays one row as it was."""
+    """An invocation exported again, in one batch or later, stays one unchanged row."""
     call = llm_call(cost=CENT)
     exporter.export([call, call])
     exporter.export([call._replace(cost=Decimal(5)), llm_call(cost=CENT)])
@@ -158,7 +158,7 @@ def _drops(exporter: StoreExporter, batch: list[Invocation]) -> InternalCounters
 
 
 def test_a_file_that_became_read_only_drops_and_counts(tmp_path: Path) -> None:
-    """A batch that cannot be written is counted as dropped, raises a clear error, and hurts nobody."""
+    """A batch that cannot be written is counted as dropped, raises a clear error, and affects no other exporter."""
     exporter = StoreExporter(sqlite_url(tmp_path))
     with closing(sqlite3.connect(tmp_path / "telemetry.db")) as other:
         other.execute("PRAGMA user_version = 1")
@@ -206,7 +206,7 @@ def test_a_locked_file_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_is_never_released_is_an_error(tmp_path: Path) -> None:
-    """A lock held for longer than the timeout is an error that says so."""
+    """A lock held for longer than the timeout is an error that names the lock."""
     exporter = StoreExporter(sqlite_url(tmp_path))
     with exporter.store.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA busy_timeout = 50")

@@ -40,7 +40,7 @@ def test_the_columns_add_up_apart(sums: list[Decimal]) -> None:
 
 @pytest.mark.parametrize("amount", ["NaN", "Infinity", str(LIMIT_USD + 1)])
 def test_what_no_column_holds_is_refused(amount: str) -> None:
-    """An amount that is no number, or too large, is an error and no other amount."""
+    """An amount that is not a number, or too large, is an error and not stored as another amount."""
     with pytest.raises(ValueError, match="an amount of USD"):
         from_decimal(Decimal(amount))
 

@@ -75,7 +75,7 @@ def test_a_page_stays_where_it_is_while_calls_arrive(store: Store) -> None:
 
 
 def test_calls_are_found_by_each_of_their_values(store: Store) -> None:
-    """A filter keeps exactly the calls that have the value, and unknown cost is no cost above any bound."""
+    """A filter keeps exactly the calls that have the value, and an unknown cost is above no bound."""
     one = llm_call(cost=Decimal("0.5"), session="s1", attributes={"prompt_name": "plan", "step_id": "a"})
     other = llm_call(
         cost=Decimal("0.000000000001"), tenant="globex", agent="reviewer", provider="anthropic", attributes={}

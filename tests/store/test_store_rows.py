@@ -128,7 +128,7 @@ def test_the_application_s_own_cache_costs_nothing() -> None:
 
 @pytest.mark.parametrize("cost", [Decimal("NaN"), Decimal("Infinity"), Decimal(10**10)])
 def test_a_cost_that_no_column_holds_is_unknown(cost: Decimal) -> None:
-    """What is no amount of money is not booked as one."""
+    """Invalid amounts of money are not stored."""
     assert call_row(cost=cost)["cost_nano"] is None
 
 

@@ -108,7 +108,7 @@ def test_a_write_that_the_disk_takes_by_half(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_is_refused_for_good_does_not_block_the_rest(tmp_path: Path) -> None:
-    """A batch that the database will never take is told of and skipped."""
+    """A batch that the database can never store is reported and skipped."""
     spool, written = Spool(tmp_path), Written(refuse="b")
     for name in "abc":
         spool.append(batch(name))
@@ -161,7 +161,7 @@ def test_a_line_of_another_version_is_fitted(tmp_path: Path) -> None:
 
 
 def test_the_size_is_bounded_over_all_files(tmp_path: Path) -> None:
-    """A batch that would pass the bound is refused whole, whoever filled the folder."""
+    """A batch that would pass the bound is refused whole, whichever process filled the folder."""
     other, spool = Spool(tmp_path, 3_000), Spool(tmp_path, 3_000)
     other.append(batch("a"))
     with pytest.raises(StoreError, match="full"):

@@ -30,6 +30,7 @@ from taskpilot_obs import (
     record_guardrail_block,
     record_llm_call,
     record_policy_violation,
+    record_run,
     request_context,
     shutdown,
     track_agent,
@@ -38,6 +39,7 @@ from taskpilot_obs import (
     track_workflow,
     with_context,
 )
+from taskpilot_obs._recording.after_the_fact import RecordedCall, RecordedRun
 from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.recorder import Recorder
@@ -170,6 +172,11 @@ async def context_managers() -> None:
         assert_type(call.stream([1, 2]), Iterator[int])
         assert_type(call.astream(async_iterator(1)), AsyncIterator[int])
         call.set_cost(Decimal("0.01"))
+        call.record_usage(150, 50)
+        call.first_token_after(0.5)
+        assert_type(call.cost_usd, Decimal | None)
+    track_llm(tenant_id="t", user_id="u", session_id="s", request_id="r")
+    track_llm(tenant=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     with request_context(request_id="r", tenant_id="t", step_id="plan") as scope:
         assert_type(scope, Scope)
     async with request_context(user_id="u") as scope:
@@ -185,7 +192,12 @@ def point_events() -> None:
     assert_type(record_policy_violation("pii", severity="high", blocked=True, tool="send"), None)
     assert_type(record_guardrail_block("toxicity", stage="output", duration_seconds=0.1), None)
     assert_type(record_decision("pii", "deny", kind="policy", result="blocked"), None)
-    assert_type(record_llm_call(model="gpt-4o", usage=Usage(input_tokens=1), cost="0.01"), None)
+    call = record_llm_call(model="gpt-4o", usage=Usage(input_tokens=1), cost="0.01", agent="Planner", tenant_id="t")
+    assert_type(call, RecordedCall)
+    assert_type(call.cost, Decimal | None)
+    assert_type(call.usage, Usage | None)
+    assert_type(record_run("agent", "Planner", "success", 2.5, ended_at=0.0), RecordedRun)
+    record_run("agent")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     assert_type(record_audit_event("task.created", task_id="7"), None)
     assert_type(record_cache_size("answers", 10), None)
     record_feedback("r", True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -110,7 +110,7 @@ def test_each_attempt_is_a_run(app: Celery, seen: Captured[Invocation]) -> None:
 def test_the_exception_decides_the_status(
     app: Celery, seen: Captured[Invocation], error: Exception, status: str
 ) -> None:
-    """A task fails as its exception says; what Celery's `throws` expects is no failure."""
+    """A task fails as its exception says; what Celery's `throws` expects is not a failure."""
 
     def failing() -> None:
         raise error
@@ -173,7 +173,7 @@ def test_a_tenants_budget_refuses_its_tasks(app: Celery, recorder: Recorder, see
 
 
 def test_tasks_need_not_be_workflows(app: Celery, seen: Captured[Invocation]) -> None:
-    """With `workflows=False`, a task is no run, and its request travels all the same."""
+    """With `workflows=False`, a task is not a run, but its request is passed on."""
     for name in ("begin", "end"):
         for signal in (signals.task_prerun, signals.task_postrun):
             signal.disconnect(dispatch_uid=f"taskpilot_obs.{name}")

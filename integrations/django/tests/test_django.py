@@ -183,7 +183,7 @@ def test_asynchronous_bodies_work_for_the_request() -> None:
 
 
 def test_a_reader_who_leaves_ends_the_run(seen: Captured[Invocation]) -> None:
-    """The server closes a response that nobody reads on: the run has ended then, as abandoned."""
+    """The server closes a response that is not read further, which ends the run as abandoned."""
     answer = ask("stream", {"X-Request-ID": "gone"})
     next(answer.streaming_content)
     answer.close()

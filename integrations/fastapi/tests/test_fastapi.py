@@ -215,7 +215,7 @@ def test_concurrent_requests_keep_apart(seen: Captured[Invocation]) -> None:
 
 
 def test_a_reader_who_leaves_ends_the_run(seen: Captured[Invocation]) -> None:
-    """Under uvicorn, a client that disconnects in the middle of a body ends the run, which is no success."""
+    """Under uvicorn, a client that disconnects in the middle of a body ends the run, which is not a success."""
     with serving(application()) as url:
         with httpx.stream("GET", f"{url}/stream?words=100000&pause_s=0.01", headers={"X-Request-ID": "gone"}) as answer:
             assert next(answer.iter_text())

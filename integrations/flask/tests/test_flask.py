@@ -113,7 +113,7 @@ def test_streamed_bodies_work_for_the_request(seen: Captured[Invocation]) -> Non
 
 
 def test_a_reader_who_leaves_ends_the_run(seen: Captured[Invocation]) -> None:
-    """The server closes a body that nobody reads on: the run has ended then, as abandoned."""
+    """The server closes a body that is not read further, which ends the run as abandoned."""
     answer = application().test_client().get("/stream?words=100", headers={"X-Request-ID": "gone"}, buffered=False)
     body = answer.iter_encoded()
     assert next(body) == b"gone "

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def hear_graphs(handler: BaseCallbackHandler) -> bool:
-    """Have a handler told of interrupts; False where there is no LangGraph, or none that tells (before 1.2)."""
+    """Notify a handler of interrupts; return False without a LangGraph that reports them (1.2 or later)."""
     told = getattr(sys.modules.get("langgraph.callbacks"), "GraphCallbackHandler", None)
     if told is None:
         return False

@@ -1,4 +1,4 @@
-"""Budgets for agents of `create_agent`. Apart from `budgets`, for it needs the package `langchain` beside its core."""
+"""Budgets for agents of `create_agent`. Separate from `budgets`, because it needs the package `langchain`."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ ROOT: Final = Kind.ROOT
 
 
 def kind_of(name: str, tags: Sequence[str] | None, metadata: Mapping[str, Any], above: Entry | None) -> Kind:
-    """What a run is, told by what LangChain and LangGraph say of it when it begins."""
+    """The kind of a run, recognised by what LangChain and LangGraph state at its start."""
     if "ls_integration" not in metadata and "langgraph_node" not in metadata:
         return Kind.ROOT if above is None else Kind.PLUMBING
     of_agent = metadata.get("ls_integration") == _AGENT_GRAPH

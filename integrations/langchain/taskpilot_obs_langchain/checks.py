@@ -29,7 +29,7 @@ def before(
     """Ask before a run does its work.
 
     Args:
-        handler: who was told of it; another handler that is told as well asks nothing.
+        handler: the first handler notified of it; other handlers run no checks.
         runs: where the run is known.
         run_id: LangChain's identifier of it.
         content: what goes in.

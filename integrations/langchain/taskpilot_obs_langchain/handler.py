@@ -44,9 +44,9 @@ class ObservabilityHandler(BaseCallbackHandler):
     One handler serves any number of concurrent runs, synchronous and asynchronous. It never raises into a chain.
 
     Args:
-        root: what the outermost run is. By default a workflow, or an agent where it is a `create_agent` graph; within a
-            `@observe_workflow` or another run of ours it is no run of its own, unless you say here what it is.
-        name: of the outermost run, where its own (`RunnableSequence`, `LangGraph`) says little.
+        root: the kind of the outermost run. By default a workflow, or an agent for a `create_agent` graph; within a
+            `@observe_workflow` or another recorded run it is not a separate run, unless you declare its kind here.
+        name: a name for the outermost run, if its own (`RunnableSequence`, `LangGraph`) is too general.
         nodes: names of the agents that a graph's nodes are, where they differ from the nodes' own; None leaves a node
             out, as `{"tools": None}` does for a `ToolNode`, whose tools then belong to the run above.
         recorder: where to record; the default recorder when left out.
@@ -315,7 +315,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         entry.run.end(Status.ABANDONED if entry.left else SUCCESS)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """A model has failed, or nobody reads its stream any more."""
+        """A model has failed, or its stream was left."""
         repeated = streams.repeated(self._runs, run_id.int)
         entry = take(self._runs, run_id)
         if entry is None or not isinstance(entry.run, LlmInvocation):

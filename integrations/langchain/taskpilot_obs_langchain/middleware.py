@@ -1,4 +1,4 @@
-"""The verdicts of LangChain's own guardrails, told by how their nodes end.
+"""The verdicts of LangChain's own guardrails, recognised by how their nodes end.
 
 | middleware | decision |
 | --- | --- |
@@ -45,7 +45,7 @@ def hook_of(node: str) -> Hook | None:
 
 
 def report(recorder: Recorder, hook: Hook, outcome: object) -> None:
-    """Record what a guardrail's node decided, told by what it raised or changed in the agent's state."""
+    """Record what a guardrail's node decided, recognised by what it raised or changed in the agent's state."""
     if isinstance(outcome, BaseException):
         _report_error(recorder, hook, outcome)
     else:

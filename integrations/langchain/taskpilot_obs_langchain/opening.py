@@ -158,8 +158,8 @@ class Opener:
 def _by_one_call() -> bool:
     """Whether the function that began the run will also end it, in one go and in this context.
 
-    Only then may a span become the current one. Generators and coroutines are suspended in between, and whoever runs
-    meanwhile, or afterwards, would find it; LangChain ends what a coroutine began in another context. A batch begins
+    Only then may a span become the current one. Generators and coroutines are suspended in between, and code that runs
+    meanwhile, or afterwards, would see it; LangChain ends what a coroutine began in another context. A batch begins
     several runs before it ends the first.
     """
     if sys._getframe(_DISPATCH).f_code is not handle_event.__code__:  # noqa: SLF001  nothing else tells who calls

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.integration import ActiveInvocation
 
 METADATA: Final = "langchain.metadata."
-"""Before each key of `metadata`, so that it cannot be taken for an attribute of the application's own."""
+"""Prefix of each key of `metadata`, so that it cannot be taken for an attribute of the application."""
 TAGS: Final = "langchain.tags"
 """All tags, with commas between: an attribute is one plain value."""
 _FRAMEWORKS_OWN: Final = ("langgraph_", "ls_", "lc_", "checkpoint_", "__", "lc:")

@@ -1,8 +1,8 @@
 """What is known of LangChain's runs while they last: which invocation each is, or is beneath.
 
 An entry lives as long as LangChain's own run: it is a weak reference to the run's ID, which LangChain's run manager
-holds. A stream that nobody reads to its end, a task that is dropped, a callback that never comes: when the manager
-goes, the entry goes, and the invocation closes itself as abandoned. Nothing has to be swept, nothing can pile up.
+holds. After a stream that is not read to its end, a dropped task or a missing callback, the entry disappears with
+the manager, and the invocation ends as abandoned. So nothing has to be swept, and nothing accumulates.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Entry(weakref.ref[UUID]):
     gap: str | None
     """What the request asks for that costs more than its tokens, and that a streamed answer does not repeat."""
     graph: bool
-    """Whether it is the graph of an agent, whose nodes are no agents of their own."""
+    """Whether it is the graph of an agent, whose nodes are not agents themselves."""
     hook: Hook | None
     scopes: tuple[Scope | None, Scope] | None
     """The request context that was found, and the one that replaces it because LangGraph names the conversation."""
@@ -108,7 +108,7 @@ class Runs(dict[int, Entry | Link]):
         """What the chunks of streams have stated of usage, from the first that did."""
 
     def forget(self, gone: weakref.ref[UUID]) -> None:
-        """Drop a run whose ID nobody holds any more."""
+        """Drop a run whose ID is no longer referenced."""
         if isinstance(gone, Entry | Link) and self.get(gone.key) is gone:
             del self[gone.key]
             if isinstance(gone, Entry):
@@ -160,7 +160,7 @@ def note(runs: Runs, owner: object, run_id: UUID, under: Link | Entry | None) ->
 
 
 def take(runs: Runs, run_id: UUID) -> Entry | None:
-    """Forget a run that ends, and hand it out; None for plumbing, and for one that nobody saw begin."""
+    """Remove and return a run that ends; None for plumbing, and for a run whose start was not seen."""
     entry = runs.pop(run_id.int, None)
     if type(entry) is not Entry:
         return None
@@ -179,7 +179,7 @@ def close(runs: Runs, entry: Entry) -> None:
 
 
 def end_beneath(runs: Runs, entry: Entry | Link, error: BaseException) -> None:
-    """End what is still open beneath a run that was cancelled or abandoned: LangChain may never say so itself."""
+    """End the open runs beneath a cancelled or abandoned one, because LangChain may never report their end."""
     for below in open_beneath(entry):
         runs.pop(below.key, None)
         runs.silent.pop(below.key, None)

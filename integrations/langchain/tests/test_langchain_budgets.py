@@ -181,7 +181,7 @@ def test_an_agents_middleware_stops_it_at_its_limit(*, asynchronous: bool) -> No
 
 
 def test_a_budgeted_model_in_an_agent_with_the_middleware_is_asked_once() -> None:
-    """One reservation a call, whoever asks."""
+    """One reservation per call, whether model or middleware asks."""
     with fresh_recorder(budgets=[team("1")]) as recorder:
         agent = create_agent(budgeted(Model()), [], middleware=[BudgetMiddleware()])
         agent.invoke({"messages": [("user", "hi")]}, handled())  # type: ignore[call-overload]

@@ -90,7 +90,7 @@ def config(**more: Any) -> Any:
 
 
 def chain(spans: Spans, *steps: Any) -> Any:
-    """A chain whose model, and whose steps, make spans of the application's own."""
+    """A chain whose model and steps make spans of the application."""
 
     class Client(Model):
         def _generate(self, *given: Any, **more: Any) -> Any:
@@ -153,7 +153,7 @@ def test_a_langchain_context_without_a_run_runs_nothing(spans: Spans) -> None:
 
 
 def test_a_users_span_between_two_runs_stays_between(spans: Spans) -> None:
-    """A span of the application's around a chain within a chain is between the two in the trace."""
+    """A span of the application around a chain within a chain is between the two in the trace."""
 
     def inner(what: str) -> str:
         with spans.tracer.start_as_current_span("between"):
@@ -220,7 +220,7 @@ def test_the_thread_is_the_conversation(spans: Spans) -> None:
 
 
 def test_within_a_users_span_all_is_one_trace(spans: Spans) -> None:
-    """Beneath a span of the application's, every run of a chain belongs to its trace, in both worlds."""
+    """Beneath a span of the application, every run of a chain belongs to its trace, in both worlds."""
 
     async def run() -> None:
         with spans.tracer.start_as_current_span("request"):

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the SDKs' own, about their own
     pytest.mark.filterwarnings("ignore::UserWarning"),  # of pydantic, about bodies that models outgrew
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of clients that LangChain keeps open
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # the same, when they are collected
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # raised when they are collected
 ]
 
 DOCS = Path(__file__).parents[3] / "docs" / "langchain.md"

@@ -212,7 +212,7 @@ def test_an_answer_is_withheld_and_a_stream_is_bypassed(caplog: pytest.LogCaptur
 
 
 def test_the_answer_of_a_tool_and_of_a_graph_is_asked_about() -> None:
-    """A question that holds the word is no answer with it."""
+    """A question that contains the word is not an answer with it."""
 
     @tool
     def tell() -> str:
@@ -289,7 +289,7 @@ class Failing(BaseCallbackHandler):
 
 
 def test_only_refusals_pass_from_a_callback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fault of ours, or of another handler, stays in LangChain's log."""
+    """A fault of this handler, or of another, stays in LangChain's log."""
     handler = ObservabilityHandler()
     monkeypatch.setattr(handler._open, "call", lambda *_: 1 / 0)
     with fresh_recorder(policies=[DenyWords(["forbidden"])], mode="enforce"):

@@ -169,11 +169,11 @@ def test_a_model_that_completes_text_is_an_llm_call(seen: Seen) -> None:
     assert seen[0].input_length == 5
 
 
-# --- within runs of ours ----------------------------------------------------------------------------------------------
+# --- within recorded runs ---------------------------------------------------------------------------------------------
 
 
 def test_within_a_workflow_the_chain_is_no_second_task(seen: Seen) -> None:
-    """Beneath a decorated workflow or agent the chain's root is plumbing: its call belongs to the nearest of ours."""
+    """Beneath a decorated workflow or agent the chain's root is plumbing: its call belongs to the nearest run."""
 
     @observe_agent("Writer")
     def write() -> str:
@@ -203,7 +203,7 @@ def test_within_a_workflow_the_caller_may_still_say(seen: Seen) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_decorated_functions_within_a_chain_belong_to_it(seen: Seen, way: str) -> None:
-    """A function of ours that a chain calls is beneath the chain, and a chain that it calls is beneath the function."""
+    """A decorated function that a chain calls is beneath the chain, and a chain that it calls is beneath it."""
 
     @observe_agent("Inner")
     def inner(what: str) -> str:
@@ -411,7 +411,7 @@ def test_an_asynchronous_stream_that_is_left_is_abandoned(seen: Seen) -> None:
 
 
 def test_a_cancelled_task_is_cancelled(seen: Seen) -> None:
-    """Cancelling the asyncio task cancels the task of ours and the call beneath it."""
+    """Cancelling the asyncio task cancels the recorded task and the call beneath it."""
 
     async def cancel() -> None:
         running = asyncio.create_task(chain(Model(hangs=True)).ainvoke({"what": "hello"}, config()))
@@ -446,7 +446,7 @@ def test_a_run_that_never_ends_leaves_nothing(seen: Seen) -> None:
 
 
 def test_ends_without_a_start_are_harmless(seen: Seen, caplog: pytest.LogCaptureFixture) -> None:
-    """Ends of runs that nobody saw begin, ends after ends, tokens of nobody: nothing is recorded, raised or logged."""
+    """Ends without a start, repeated ends, tokens of unknown runs: nothing is recorded, raised or logged."""
     handler, run_id, nothing = ObservabilityHandler(), uuid4(), LLMResult(generations=[])
     for _ in range(2):
         handler.on_chain_end({}, run_id=run_id)
@@ -468,7 +468,7 @@ def test_ends_without_a_start_are_harmless(seen: Seen, caplog: pytest.LogCapture
 
 
 def test_an_unknown_parent_makes_a_root(seen: Seen) -> None:
-    """A run whose parent nobody saw begin stands for itself."""
+    """A run whose parent was not seen is a root."""
     handler, parent_id, run_id = ObservabilityHandler(), uuid4(), uuid4()
     handler.on_chain_start(None, {}, run_id=run_id, parent_run_id=parent_id, name="one")
     handler.on_chain_end({}, run_id=run_id)
@@ -562,7 +562,7 @@ def test_usage_stated_before_a_failure_is_kept(seen: Seen) -> None:
 
 
 def test_beneath_a_decorated_function_in_a_chain_all_belongs_to_it(seen: Seen) -> None:
-    """However deep functions of ours stand in a chain's step, what runs beneath the innermost belongs to that one."""
+    """However deep decorated functions are in a chain's step, runs beneath the innermost belong to that one."""
 
     @observe_agent("Innermost")
     def innermost() -> str:
@@ -578,7 +578,7 @@ def test_beneath_a_decorated_function_in_a_chain_all_belongs_to_it(seen: Seen) -
 
 
 def test_work_that_outlives_its_chain_stands_alone(seen: Seen) -> None:
-    """A thread that goes on after the chain has ended begins tasks of its own, as do chains that nobody observes."""
+    """A thread that goes on after the chain has ended begins tasks of its own, as do unobserved chains."""
     waiting, ended = threading.Event(), threading.Thread()
 
     @observe_agent("Late")

@@ -224,7 +224,7 @@ def test_the_session_of_the_request_goes_before_the_thread(seen: Seen) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_tools_see_request_and_agent(seen: Seen, way: Any) -> None:
-    """A tool that a graph calls sees the request, and what it calls of ours is beneath it."""
+    """A tool that a graph calls sees the request, and the recorded runs that it calls are beneath it."""
     saw: list[str | None] = []
 
     @observe_tool("lookup")
@@ -277,7 +277,7 @@ def test_an_interrupt_interrupts_up_to_the_root(seen: Seen, way: Any) -> None:
     assert [status for _, _, status in told(seen)[2:]] == ["success", "success"]
 
 
-@pytest.mark.skipif(find_spec("langgraph.callbacks") is None, reason="this LangGraph tells nobody of breakpoints")
+@pytest.mark.skipif(find_spec("langgraph.callbacks") is None, reason="this LangGraph does not report breakpoints")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("breakpoints", [{"interrupt_before": ["second"]}, {"interrupt_after": ["first"]}])
 def test_a_breakpoint_interrupts_the_graph(seen: Seen, way: Any, breakpoints: Any) -> None:
@@ -494,7 +494,7 @@ def test_a_human_is_asked_for_approval(seen: Seen, decisions: Captured[Decision]
 def test_other_exceptions_in_a_guardrails_node_are_no_decisions(
     decisions: Captured[Decision], recorder: Recorder
 ) -> None:
-    """What a guardrail's node raises besides its own verdicts is no verdict; strange interrupts name no tool."""
+    """Other exceptions of a guardrail's node are not verdicts; strange interrupts name no tool."""
     for name in ("PIIMiddleware[email].before_model", "HumanInTheLoopMiddleware.after_model"):
         hook = middleware.hook_of(name)
         assert hook is not None
@@ -505,7 +505,7 @@ def test_other_exceptions_in_a_guardrails_node_are_no_decisions(
 
 
 def test_a_lambda_in_a_graph_is_plumbing(seen: Seen) -> None:
-    """A runnable within a node is no agent."""
+    """A runnable within a node is not an agent."""
     graph(node=RunnableLambda(lambda state: {"messages": [Model().invoke("hello")]})).invoke(ASK, config(thread="t"))
     assert told(seen) == [
         ("chat", "gpt-4o-mini", "success"),

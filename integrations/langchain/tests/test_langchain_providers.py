@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the SDKs' own, about their own
     pytest.mark.filterwarnings("ignore::UserWarning"),  # of pydantic, about recorded bodies that models outgrew
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of clients that LangChain keeps open
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # the same, when they are collected
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # raised when they are collected
 ]
 
 Pairs = list[tuple[Exchange, Invocation]]
@@ -143,7 +143,7 @@ def test_details_equal_what_the_provider_stated_or_langchain_drops_them(replayed
 
 
 def test_costs_equal_the_agreed_price_or_are_unknown(replayed: Pairs) -> None:
-    """An agreed cost is met within a thousandth; a model with open weights at an address nobody knows costs unknown.
+    """An agreed cost is met within a thousandth; a model with open weights at an unknown address has an unknown cost.
 
     One exception cannot be seen from the answer: audio that Google's package counts as text. It is seen in the prompt.
     """
@@ -243,7 +243,7 @@ def test_a_broken_stream_keeps_what_it_had_stated(
     ],
 )
 def test_an_openai_client_is_billed_by_whom_it_talks_to(base_url: str | None, model: str, provider: str | None) -> None:
-    """The address says who serves; at an address that nobody knows, only a vendor's own model says it."""
+    """The address names the provider; at an unknown address, only a vendor's own model does."""
     said = {"ls_provider": "openai", "ls_model_name": model}
     assert models.asked_for(said, {}, {"openai_api_base": base_url}).provider_name == provider
 
@@ -307,7 +307,7 @@ def test_the_quick_reader_agrees_on_any_answer(usage: Any, about: Any, name: Any
     ],
 )
 def test_the_quick_reader_leaves_what_does_not_fit(details: Any) -> None:
-    """Details of other kinds, that are no counts, or that are more than the whole, are for the general reader."""
+    """Details of other kinds, invalid counts, or more than the whole are left to the general reader."""
     usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, **details}
     assert answers.quick_reading({"usage_metadata": usage, "response_metadata": {}, "id": None}) is None
 

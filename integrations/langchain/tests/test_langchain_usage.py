@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the SDKs' own, about their own
     pytest.mark.filterwarnings("ignore::UserWarning"),  # of pydantic, about bodies that models outgrew
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of clients that LangChain keeps open
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # the same, when they are collected
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # raised when they are collected
 ]
 
 KEY = SecretStr("none")
@@ -55,7 +55,7 @@ def body(model: str, **usage: Any) -> dict[str, Any]:
 
 
 def through_openai(said: Any, model: str = "m") -> None:
-    """One call of LangChain's OpenAI client to whoever says this."""
+    """One call of LangChain's OpenAI client to a server that answers this."""
     with ReplayServer([exchange(said)]) as server:
         client = ChatOpenAI(model=model, api_key=KEY, base_url=f"{server.url(0)}/v1", max_retries=0)
         config: Any = {"callbacks": [ObservabilityHandler()]}
@@ -68,7 +68,7 @@ def through_openai(said: Any, model: str = "m") -> None:
 LAST = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": counts(12, 3)}
 REPEATED: dict[str, list[dict[str, Any]]] = {
     "the counts so far, with each chunk": [chunk(text, usage=counts(12, n)) for n, text in enumerate("abc", 1)],
-    "the same, and once more at the end": [
+    "the counts so far, and once more at the end": [
         *(chunk(text, usage=counts(12, n)) for n, text in enumerate("abc", 1)),
         LAST,
     ],
@@ -100,7 +100,7 @@ def test_a_gateway_is_asked_for_usage_only_on_request(recorder: Recorder) -> Non
 
 
 def test_two_handlers_see_a_chunk_once(seen: Captured[Invocation]) -> None:
-    """A chunk that two handlers of one recorder are told of is no repetition."""
+    """A chunk that two handlers of one recorder receive is not a repetition."""
     additive = [
         AIMessageChunk(content="a", usage_metadata=lc(10, 1)),
         AIMessageChunk(content="", usage_metadata=lc(0, 7)),

@@ -39,7 +39,7 @@ define subflow mask
 
 
 class FakeModel:
-    """Says yes to what is about passwords; raises or waits when it is told to."""
+    """Says yes to texts about passwords; raises or waits if it is set to."""
 
     model_name = "fake"
     provider_name = "fake"

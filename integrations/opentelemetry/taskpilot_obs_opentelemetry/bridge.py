@@ -25,7 +25,7 @@ from taskpilot_obs.integration import (
 )
 from taskpilot_obs.records import LLM_OPERATIONS
 from taskpilot_obs_opentelemetry.claims import Call, NativeCalls, number_of
-from taskpilot_obs_opentelemetry.outcomes import Outcome, end_with, outcome_of, write_answer
+from taskpilot_obs_opentelemetry.outcomes import Outcome, end_with, outcome_of, write_answer, write_stream
 from taskpilot_obs_opentelemetry.tree import MOST_LIVE, Node, is_at_or_above
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["GenAiBridge"]
 
 OUR_SCOPE: Final = "taskpilot_obs"
-_NS_PER_S: Final = 1_000_000_000
 
 
 class GenAiBridge(SpanProcessor):
@@ -53,6 +52,7 @@ class GenAiBridge(SpanProcessor):
         self._recorder = get_recorder() if recorder is None else recorder
         self._ignored = ignore | {OUR_SCOPE}
         self._live: dict[int, Node] = {}
+        self._closed = False
         self._making = threading.RLock()
         self._asking = threading.local()
         self.native = NativeCalls()
@@ -83,7 +83,8 @@ class GenAiBridge(SpanProcessor):
                 self._end(node, outcome_of(span, node.fault), span.end_time or span.start_time or 0)
 
     def shutdown(self) -> None:
-        """Record what is held, and listen no more."""
+        """Record what is held, and listen no more; providers cannot let go of a processor."""
+        self._closed = True
         self._recorder.remove_llm_listener(self.native)
         remove_current_resolver(self._innermost)
         self.native.release_all()
@@ -96,7 +97,8 @@ class GenAiBridge(SpanProcessor):
     # --- the tree ----------------------------------------------------------------------------------------------------
 
     def _note(self, span: Span) -> None:
-        if span.instrumentation_scope is not None and span.instrumentation_scope.name in self._ignored:
+        scope = span.instrumentation_scope
+        if self._closed or (scope is not None and scope.name in self._ignored):
             return
         parent = None if span.parent is None else self._live.get(span.parent.span_id)
         if parent is not None:
@@ -192,6 +194,7 @@ class GenAiBridge(SpanProcessor):
             self.folded += 1
             if above.usage is None and not node.lent and dialects.counts_of(attributes):
                 write_answer(above, node.span, node.took)
+            write_stream(above, node.span)
             return
         call = Call(
             number_of(above),
@@ -212,6 +215,7 @@ class GenAiBridge(SpanProcessor):
         self.folded += 1
         node.folded = True
         counts = dialects.counts_of(node.span.attributes or {})
+        outer.beneath = node.beneath or node.span if outer.beneath is None else outer.beneath
         if node.lent or not counts:
             outer.lent |= node.lent
             return
@@ -239,4 +243,7 @@ class GenAiBridge(SpanProcessor):
                 scope=node.scope,
             )
             write_answer(call, node.span, node.took)
+            write_stream(call, node.span)
+            if node.beneath is not None:
+                write_stream(call, node.beneath)
             end_with(call, outcome, at_unix_ns)

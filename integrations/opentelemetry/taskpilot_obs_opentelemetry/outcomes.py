@@ -65,7 +65,6 @@ def write_answer(call: LlmInvocation, span: ReadableSpan, took: Mapping[str, obj
         took: the usage that an inner layer stated; the span's own wins.
     """
     attributes = span.attributes or {}
-    scope = "" if span.instrumentation_scope is None else span.instrumentation_scope.name
     counts = dialects.counts_of(attributes) or took
     if counts:
         call.record_usage(**counts)
@@ -77,6 +76,12 @@ def write_answer(call: LlmInvocation, span: ReadableSpan, took: Mapping[str, obj
         response_id=dialects.response_id_of(attributes),
         finish_reasons=dialects.finish_reasons_of(attributes),
     )
+
+
+def write_stream(call: LlmInvocation, span: ReadableSpan) -> None:
+    """Note what an LLM span states of a stream; what is known already stays."""
+    attributes = span.attributes or {}
+    scope = "" if span.instrumentation_scope is None else span.instrumentation_scope.name
     if dialects.is_streamed(attributes):
         call.set_streaming()
     first = dialects.first_token_s(attributes, scope)
@@ -97,9 +102,9 @@ def _recorded_exception(span: ReadableSpan) -> object:
 
 def _is_named(error: BaseException, error_type: str | None) -> bool:
     """Whether a span's error is this exception, or what it wraps, and not another one that passes by."""
-    if error_type is None:
-        return True
-    name = error_type.rpartition(".")[2]
+    name = (error_type or "").rpartition(".")[2]
+    if not name[:1].isupper():
+        return True  # no class: a code such as `server_error` or 500
     return any(name == type(each).__name__ for each in _causes(error))
 
 

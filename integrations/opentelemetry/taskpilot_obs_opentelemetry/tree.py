@@ -18,7 +18,20 @@ MOST_LIVE: Final = 10_000
 class Node:
     """A live span."""
 
-    __slots__ = ("around", "ended", "fault", "folded", "lent", "parent", "root", "run", "scope", "span", "took")
+    __slots__ = (
+        "around",
+        "beneath",
+        "ended",
+        "fault",
+        "folded",
+        "lent",
+        "parent",
+        "root",
+        "run",
+        "scope",
+        "span",
+        "took",
+    )
 
     def __init__(
         self, span: ReadableSpan, parent: Node | None, around: ActiveInvocation | None, scope: Scope | None
@@ -36,6 +49,8 @@ class Node:
         """Whether something beneath has given its usage to the call above."""
         self.took: dict[str, object] = {}
         """The usage that the same call stated beneath."""
+        self.beneath: ReadableSpan | None = None
+        """The span of an inner layer of the same call: it may know of a stream what this one does not state."""
         self.ended = False
         self.fault = sys.exc_info()[1]
         """What was being handled when it began, and is none of its own."""

@@ -306,7 +306,7 @@ def test_a_task_that_outlives_its_root(bridged: Bridged, seen: Captured[Invocati
 
 
 def test_memory_is_bounded(bridged: Bridged) -> None:
-    """Spans that nobody ends are forgotten, the oldest first."""
+    """Spans that are never ended are dropped, the oldest first."""
     started = [bridged.tracer.start_span("invoke_agent x") for _ in range(MOST_LIVE + 100)]
     assert bridged.bridge.live == MOST_LIVE
     for span in started:
@@ -355,8 +355,9 @@ def test_record_all_passes_on_what_the_sampler_says() -> None:
     """Its description names the inner sampler, and a remote parent that was not sampled stays so."""
     sampler = RecordAll(ALWAYS_OFF)
     assert sampler.get_description() == "RecordAll(AlwaysOffSampler)"
-    with Bridged(sampler=sampler).span("x") as span:
+    with Bridged(sampler=sampler).span("x", {"asked": "before the start"}) as span:
         assert span.is_recording()
+        assert span.attributes["asked"] == "before the start"
         assert not span.get_span_context().trace_flags.sampled
 
 

@@ -1,4 +1,4 @@
-"""Everything that speaks to prometheus_client: the exporter, the families it feeds, and what a scrape reads."""
+"""The code that uses prometheus_client: the exporter, its metric families, and the rendering of a scrape."""
 
 from taskpilot_obs.exporters.prometheus.exporter import PrometheusExporter
 

@@ -1,4 +1,4 @@
-"""What decisions of policies, guardrails and budgets, and users' feedback, add to their families."""
+"""Counts decisions of policies, guardrails and budgets, and users' feedback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def book_decision(sums: Sums, decision: Decision) -> None:
-    """Book one decision in the families of its kind."""
+    """Count one decision in the families of its kind."""
     match decision.kind:
         case DecisionKind.POLICY:
             _book_policy(sums, decision)
@@ -27,7 +27,7 @@ def book_decision(sums: Sums, decision: Decision) -> None:
 def _book_policy(sums: Sums, decision: Decision) -> None:
     sums.add(semconv.POLICY_DECISIONS, 1, decision.name, decision.verdict)
     place = (decision.origin.workflow or NONE, decision.origin.agent or NONE, decision.name, decision.severity)
-    # A policy allows many times before it first denies: the series is at 0 by then, and the first denial shows.
+    # A policy usually allows before it first denies: the series then exists at 0, so the first denial is visible.
     sums.families.counter(semconv.POLICY_VIOLATIONS).touch(*place)
     if decision.verdict is Verdict.DENY:
         sums.add(semconv.POLICY_VIOLATIONS, 1, *place)
@@ -52,6 +52,6 @@ def _book_budget(sums: Sums, decision: Decision) -> None:
 
 
 def book_feedback(sums: Sums, feedback: Feedback) -> None:
-    """Book a first verdict, or one that replaces the opposite one under the new verdict."""
+    """Count a first verdict, or a revision under its new verdict."""
     metric = semconv.FEEDBACK_REVISIONS if feedback.revision else semconv.FEEDBACK
     sums.add(metric, 1, VERDICTS[0] if feedback.correct else VERDICTS[1])

@@ -1,4 +1,4 @@
-"""Books what belongs to an experiment, by the variant that the request was assigned.
+"""Counts the runs and verdicts of an experiment by the variant assigned to the request.
 
 A run knows its experiment by two attributes, which `Experiment.assign` puts into the request's context.
 """

@@ -37,18 +37,18 @@ _WHERE = "prometheus"
 
 
 class PrometheusExporter:
-    """Books records in the families of a registry. In memory only; the pipeline calls it, one batch at a time.
+    """Counts records in the families of a registry. In memory only; the pipeline calls it with one batch at a time.
 
     Args:
         registry: default is prometheus_client's own. Exporters of one registry share its families.
         service: name of the observed service, for `taskpilot_obs_info`.
         service_version: its version, for `taskpilot_obs_info`.
         version: version of this library, for `taskpilot_obs_info`.
-        drain: called before each scrape of the registry: books everything handed over so far.
-        counters: counts records that could not be booked.
+        drain: called before each scrape of the registry, to export everything recorded so far.
+        counters: counts records that could not be exported.
 
     Raises:
-        ConfigurationError: the registry has a metric of the same name, or PROMETHEUS_MULTIPROC_DIR is no directory.
+        ConfigurationError: the registry has a metric of the same name, or PROMETHEUS_MULTIPROC_DIR is not a directory.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class PrometheusExporter:
             self._families.counter(metric).touch()
 
     def drain(self) -> None:
-        """Book everything handed over so far; a failure to do so is counted and does not stop the scrape."""
+        """Export everything recorded so far; a failure is counted and does not stop the scrape."""
         if self._drain is not None:
             with guarded("prometheus.drain", self._counters):
                 self._drain()
 
     def shutdown(self, timeout_s: float = 0.0) -> None:  # noqa: ARG002  nothing here takes time
-        """Drain no more, and take back `taskpilot_obs_info`. What was counted stays in the registry."""
+        """Stop draining, and remove `taskpilot_obs_info`. Counted values stay in the registry."""
         self._drain = None
         self._families.sources.discard(self)
         others = list(self._families.sources)
@@ -95,7 +95,7 @@ class PrometheusExporter:
     # --- records -----------------------------------------------------------------------------------------------------
 
     def export(self, batch: Sequence[Record], /) -> None:
-        """Book a batch. A record that cannot be booked is counted, and the others are booked all the same."""
+        """Export a batch. A record that fails is counted as an internal error, and the others are exported anyway."""
         self._families.run(lambda: self._book_all(batch))
 
     def _book_all(self, batch: Sequence[Record]) -> None:
@@ -107,7 +107,7 @@ class PrometheusExporter:
         self._finish(self._sums.book)
 
     def _finish(self, action: Callable[[], None]) -> None:
-        """Act until it is done, at the price of one guard: the action goes on behind the item that failed."""
+        """Repeat the action until it finishes, with one guard: each repetition continues after the item that failed."""
         finished = False
         while not finished:
             with guarded(_WHERE, self._counters):
@@ -135,19 +135,19 @@ class PrometheusExporter:
             elif isinstance(record, CacheSize):
                 self._families.gauge(semconv.LLM_CACHE_SIZE).child(clean(record.cache)).set(record.entries)
 
-    # --- names that are known before their first run -----------------------------------------------------------------
+    # --- names known before their first run --------------------------------------------------------------------------
 
     def declare(self, operation: Operation, name: str) -> None:
-        """Admit a decorated or configured name, and create its series at 0.
+        """Register a decorated or configured name, and create its series at 0.
 
-        An agent gets its `agent_*` series; those of `workflow_*` come with its first start as a task, for most agents
-        never run as one. A tool's calls stand under the agent `__none__` until an agent starts it. An LLM call's model
-        is known only when it ends, so nothing can be declared for it.
+        An agent gets its `agent_*` series; its `workflow_*` series are created at its first start as a task, because
+        most agents never run as one. A tool's calls have the agent `__none__` until an agent starts it. The model of
+        an LLM call is known only at its end, so nothing can be declared for it.
         """
         self._families.run_aside(lambda: self._runs.declare(operation, name))
 
     def declare_check(self, kind: DecisionKind, name: str, stages: Iterable[Stage] = tuple(Stage)) -> None:
-        """Admit the name of a policy or guardrail, and create its series at 0, for a guardrail at these stages."""
+        """Register the name of a policy or guardrail, and create its series at 0; a guardrail's at these stages."""
         self._families.run_aside(lambda: self._declare_check(kind, name, stages))
 
     def _declare_check(self, kind: DecisionKind, name: str, stages: Iterable[Stage]) -> None:
@@ -159,10 +159,10 @@ class PrometheusExporter:
             for stage in stages:
                 families.counter(semconv.GUARDRAIL_CHECKS).touch(name, stage)
 
-    # --- what others count -------------------------------------------------------------------------------------------
+    # --- other counters ----------------------------------------------------------------------------------------------
 
     def book(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:
-        """Add to a counter of the contract that no record stands for: self-telemetry, budgets."""
+        """Add to a counter of the contract that is not derived from records: self-telemetry, budgets."""
         self._families.run(lambda: self._count(metric, labels, amount))
 
     def _count(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:
@@ -172,9 +172,9 @@ class PrometheusExporter:
         self._families.counter(metric).child(*labels).inc(amount)
 
     def set_gauge(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
-        """Set a gauge of the contract that no record stands for."""
+        """Set a gauge of the contract that is not derived from records."""
         self._families.run(lambda: self._families.gauge(metric).child(*labels).set(value))
 
     def set_queue_size(self, exporter: str, size: int) -> None:
-        """Say how many records wait for an exporter."""
+        """Set the gauge of records that wait for an exporter."""
         self.set_gauge(semconv.QUEUE_SIZE, (exporter,), size)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, values
 
 from taskpilot_obs import semconv
+from taskpilot_obs._support.fork import call_in_child
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Collected
 
     class Drainable(Protocol):
-        """Whatever holds records that a scrape should see."""
+        """A pipeline whose queued records a scrape should include."""
 
         def drain(self) -> None:
             """Book everything handed over so far."""
@@ -39,12 +40,12 @@ if TYPE_CHECKING:
 M = TypeVar("M", Counter, Gauge, BulkHistogram)
 
 MULTIPROCESS: bool = getattr(values.ValueClass, "_multiprocess", False)
-"""Whether prometheus_client keeps its values in files; it decides so once, when it is imported."""
+"""Whether prometheus_client keeps its values in files, which it decides once, when it is imported."""
 BORN_TOGETHER = frozenset(
     {Label.STATUS, Label.TOKEN_TYPE, Label.DECISION, Label.RESULT, Label.ERROR_TYPE, Label.VERDICT, Label.REASON}
 )
-"""Labels whose values are all created, at 0, with the first: a series that is born at 1 has `increase()` = 0, and the
-first failure would be invisible. They stand last among the labels of a family."""
+"""Labels whose values are all created together, at 0, because a series that starts at 1 has `increase()` = 0, which
+would hide the first failure. They are the last labels of a family."""
 _SUMMED_GAUGES = frozenset(
     {
         semconv.WORKFLOW_ACTIVE,
@@ -57,7 +58,7 @@ _SUMMED_GAUGES = frozenset(
 
 
 class Level:
-    """The gauges that show runs of one kind in progress, and by how much they are to move."""
+    """The gauges of runs of one kind in progress, and the change to apply to them."""
 
     __slots__ = ("change", "gauges")
 
@@ -72,8 +73,8 @@ logger = logging.getLogger("taskpilot_obs")
 class Family(Generic[M]):
     """One metric family, and its children by label values.
 
-    At most `semconv.MAX_CHILDREN` combinations exist. Past them the bounded labels of a new combination fold into
-    `__other__`; what is folded once stays folded, for nothing is ever given up.
+    At most `semconv.MAX_CHILDREN` combinations exist. Beyond that, the bounded labels of a new combination become
+    `__other__` for good, because admitted combinations are never removed.
     """
 
     def __init__(self, metric: Metric, collector: M, owner: Families) -> None:
@@ -89,7 +90,7 @@ class Family(Generic[M]):
         self._children: dict[tuple[str, ...], M] = {}
 
     def child(self, *label_values: str) -> M:
-        """The child for these values of all labels; counted as overflow if they must be folded."""
+        """Return the child for the values of all labels; values that must be folded count as overflow."""
         child = self._children.get(label_values)
         return self._resolve(label_values) if child is None else child
 
@@ -99,7 +100,7 @@ class Family(Generic[M]):
             self._admit(label_values)
 
     def forget(self, *label_values: str) -> None:
-        """Take back one child; prometheus_client cannot in multi-process mode, and says so with a warning."""
+        """Remove one child; in multi-process mode prometheus_client cannot, and warns."""
         labels = self._admit(label_values)
         self._collector.remove(*labels)
         self._children.pop(labels, None)
@@ -130,17 +131,17 @@ class Family(Generic[M]):
         if group in self._groups:
             return
         self._groups.add(group)
-        if not self.metric.labels:  # prometheus_client has created the one child already
+        if not self.metric.labels:  # prometheus_client has already created the only child
             return
         for sibling in self._siblings:
             self._collector.labels(*group, *sibling)
 
 
 class Families:
-    """Every family of the contract in one registry, with what its exporters share.
+    """All families of the contract in one registry, and the state that its exporters share.
 
-    It is the one collector that the registry knows: a scrape, of all families or of some, drains first and then sees
-    them between two batches, never in the middle of one.
+    It is the only collector in the registry: a scrape, of all families or of some, drains first and reads them between
+    two batches, never in the middle of one.
     """
 
     def __init__(self, registry: CollectorRegistry, namespace: str = "") -> None:
@@ -148,9 +149,9 @@ class Families:
         self.admission = Admission()
         self.sources: weakref.WeakSet[Drainable] = weakref.WeakSet()
         self.active: dict[str, Level] = {}
-        """Gauges that a run in progress has raised, by invocation ID: only what was raised is ever lowered."""
+        """Gauges raised by a run in progress, by invocation ID, so that only raised gauges are lowered."""
         self.changed = 0
-        """How often label values had to be changed; whoever caches by raw names looks whether it moved."""
+        """How often label values were changed; caches by raw names compare it before and after."""
         self._counters: dict[str, Family[Counter]] = {}
         self._gauges: dict[str, Family[Gauge]] = {}
         self._histograms: dict[str, Family[BulkHistogram]] = {}
@@ -175,10 +176,10 @@ class Families:
         self._late: deque[Callable[[], None]] = deque()
 
     def run(self, action: Callable[[], None]) -> None:
-        """Act on the families while nobody else does.
+        """Run an action while no other thread changes the families.
 
         A signal handler or a finalizer may interrupt this thread in the middle of another action, while it holds a
-        lock of prometheus_client's: then the action waits in a queue and is done right after that one.
+        lock of prometheus_client: the action is then queued and runs right after that one.
         """
         me = threading.get_ident()
         if self._owner == me:
@@ -195,42 +196,42 @@ class Families:
                 self._owner = 0
 
     def run_aside(self, action: Callable[[], None]) -> None:
-        """The same for what the pipeline's lock does not cover: a fork waits for it.
+        """Like `run`, for actions that the pipeline's lock does not cover: a fork waits for them.
 
-        Otherwise the child could inherit a lock of prometheus_client's that nobody will ever release.
+        Otherwise the child could inherit a lock of prometheus_client that is never released.
         """
         with self._aside:
             self.run(action)
 
     def drain(self) -> None:
-        """Book everything that was handed over so far."""
+        """Export everything recorded so far."""
         for source in list(self.sources):
             source.drain()
 
     def describe(self) -> Iterable[Collected]:
-        """Names and types, so that the registry notices a clash; without this method, registering would drain."""
+        """Return names and types for the registry to detect clashes; without this method, registering would drain."""
         return [family for collector in self._collectors for family in collector.describe()]
 
     def collect(self) -> Iterable[Collected]:
-        """All families, after everything handed over so far has been booked."""
+        """Return all families, after a drain."""
         self.drain()
         collected: list[Collected] = []
         self.run_aside(lambda: collected.extend(chain.from_iterable(each.collect() for each in self._collectors)))
         return collected
 
     def before_fork(self) -> None:
-        """Wait for a scrape or a declaration to end, a matter of milliseconds."""
+        """Wait for a scrape or a declaration in progress (milliseconds)."""
         if self._aside.acquire(timeout=1.0):
             self._held_for_fork = threading.get_ident()
 
     def after_fork_in_parent(self) -> None:
-        """Let scrapes go on."""
-        if self._held_for_fork == threading.get_ident():  # two threads may fork at the same time
+        """Allow scrapes again."""
+        if self._held_for_fork == threading.get_ident():  # two threads may fork at once
             self._held_for_fork = 0
             self._aside.release()
 
     def after_fork_in_child(self) -> None:
-        """Forget who held what in the parent, and what runs there; its files keep other processes' values apart."""
+        """Reset locks and gauges of runs in the parent; prometheus_client's files keep values by process."""
         self._reset()
         if not MULTIPROCESS:
             for gauge in chain.from_iterable(level.gauges for level in self.active.values()):
@@ -254,37 +255,37 @@ class Families:
         return gauge
 
     def counter(self, metric: Metric) -> Family[Counter]:
-        """The family of a counter of the contract."""
+        """Return the family of a counter of the contract."""
         return self._counters[metric.name]
 
     def gauge(self, metric: Metric) -> Family[Gauge]:
-        """The family of a gauge of the contract."""
+        """Return the family of a gauge of the contract."""
         return self._gauges[metric.name]
 
     def histogram(self, metric: Metric) -> Family[BulkHistogram]:
-        """The family of a histogram of the contract."""
+        """Return the family of a histogram of the contract."""
         return self._histograms[metric.name]
 
     def count_changed(self, metric: Metric, *, folded: bool) -> None:
-        """Note that label values were changed, and count it where they were folded."""
+        """Record that label values were changed, and count folded ones as overflow."""
         self.changed += 1
         if folded:
             self.counter(LABEL_OVERFLOW).child(metric.name).inc()
 
 
 def _mode(metric: Metric) -> Literal["livesum", "livemax", "min"]:
-    """How worker processes' values of a gauge become one."""
-    if metric is semconv.START_TIME:  # dead workers' counts stay in the sums, so their start counts too
+    """How the values of a gauge from several workers are combined."""
+    if metric is semconv.START_TIME:  # dead workers' counts stay in the sums, so their start times do too
         return "min"
     return "livesum" if metric in _SUMMED_GAUGES else "livemax"
 
 
 _MARK = "taskpilot_obs_families"
-"""The attribute of a registry that holds our collectors in it, where a second import of this module finds them."""
+"""The attribute of a registry that holds our collectors, so that a second import of this module finds them."""
 
 
 def _unregister_earlier_import(registry: CollectorRegistry) -> None:
-    """Take out what an earlier import of this module registered: a reloading server imports everything again."""
+    """Unregister collectors of an earlier import of this module, because a reloading server imports all again."""
     found = registry.__dict__.get(_MARK, ())
     for earlier in [each for each in found if type(each) is not Families]:
         logger.warning("taskpilot_obs was imported a second time: its metrics begin again at 0")
@@ -295,7 +296,7 @@ def _unregister_earlier_import(registry: CollectorRegistry) -> None:
 _shared: weakref.WeakKeyDictionary[CollectorRegistry, dict[str, Families]] = weakref.WeakKeyDictionary()
 _shared_lock = threading.Lock()
 namespaces: set[str] = set()
-"""Prefixes that this process has put before its families."""
+"""Prefixes of families that this process has used."""
 
 
 def _all() -> list[Families]:
@@ -303,14 +304,14 @@ def _all() -> list[Families]:
 
 
 def families_of(registry: CollectorRegistry | None = None, namespace: str = "") -> Families:
-    """The families in a registry (default: prometheus_client's own), created at the first call.
+    """Return the families of a registry (default: prometheus_client's own), created at the first call.
 
     Args:
-        registry: where they live.
+        registry: the registry.
         namespace: the prefix of every name, without the underscore that follows it; empty for none.
 
     Raises:
-        ConfigurationError: the registry has a metric of the same name, or PROMETHEUS_MULTIPROC_DIR is no directory.
+        ConfigurationError: the registry has a metric of the same name, or PROMETHEUS_MULTIPROC_DIR is not a directory.
     """
     registry = REGISTRY if registry is None else registry
     with _shared_lock:
@@ -324,7 +325,7 @@ def families_of(registry: CollectorRegistry | None = None, namespace: str = "") 
 
 
 def drain_all() -> None:
-    """Book everything that was handed over so far, for any registry of this process."""
+    """Export everything recorded so far, to all registries of this process."""
     with _shared_lock:
         every = _all()
     for families in every:
@@ -335,7 +336,7 @@ def _require_directory() -> None:
     path = os.environ.get(VARIABLE, "")
     if not os.path.isdir(path):  # noqa: PTH112  "" must not become "."
         raise ConfigurationError(
-            f"{VARIABLE} is {path!r}, which is no directory: create it before the service starts, "
+            f"{VARIABLE} is {path!r}, which is not a directory: create it before the service starts, "
             "and empty it between runs"
         )
     try:
@@ -358,7 +359,7 @@ def _each(method: str) -> Callable[[], None]:
 def _renew_locks() -> None:
     global _shared_lock  # noqa: PLW0603  another thread may have held it at the fork
     _shared_lock = threading.Lock()
-    for registry in list(_shared):  # the same holds for these, and prometheus_client does not renew them
+    for registry in list(_shared):  # prometheus_client does not renew these locks either
         registry._lock = threading.Lock()  # noqa: SLF001  it offers no other way
 
 
@@ -367,4 +368,4 @@ os.register_at_fork(
     after_in_parent=_each("after_fork_in_parent"),
     after_in_child=_each("after_fork_in_child"),
 )
-os.register_at_fork(after_in_child=_renew_locks)
+call_in_child(_renew_locks)

@@ -1,4 +1,4 @@
-"""A histogram that takes many observations at once, which prometheus_client has no public way for."""
+"""A histogram that takes many observations at once, for which prometheus_client has no public API."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class BulkHistogram(Histogram):
-    """prometheus_client's histogram; where a batch of runs ends, one lock for each bucket does for all of them.
+    """prometheus_client's histogram, with one lock per bucket for a whole batch of observations.
 
     `observe_all` moves the same cells as `Histogram.observe`, which takes two locks and a walk over the bounds for each
-    value: more than half of what a run would cost here. A test holds the two to each other.
+    value: more than half of what a run would cost here. A test checks that both give the same result.
     """
 
     def observe_all(self, values: Sequence[float]) -> None:

@@ -1,18 +1,18 @@
-"""Label values: made fit for the exposition, and kept to the bounds of `semconv.LABEL_BOUNDS`."""
+"""Label values: cleaned for the exposition, and limited by `semconv.LABEL_BOUNDS`."""
 
 from __future__ import annotations
 
 from taskpilot_obs.semconv import FIXED_VALUES, LABEL_BOUNDS, NONE, OTHER
 
 LONGEST_VALUE = 200
-"""Characters of a label value; what is longer is cut, and ends in an ellipsis."""
+"""Maximum characters of a label value; longer ones are cut and end in an ellipsis."""
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\ufffd")
 
 
 def clean(value: object) -> str:
-    """Any value as text that every exposition format can carry; nothing of the value's own code is run.
+    """Convert any value to text that is valid in every exposition format, without running the value's code.
 
-    None and "" become `__none__`, what is no string is named by its type, lone surrogates and control characters are
+    None and "" become `__none__`, other types become the type's name, and lone surrogates and control characters are
     replaced.
     """
     if type(value) is str and 0 < len(value) <= LONGEST_VALUE and value.isprintable():
@@ -30,13 +30,13 @@ def clean(value: object) -> str:
 
 
 class Admission:
-    """Which names a label admits: the first that come, for good. One per registry, shared by all its families."""
+    """The names admitted as values of a label: the first ones, for good. One per registry, shared by its families."""
 
     def __init__(self) -> None:
         self._admitted: dict[str, set[str]] = {label: {NONE, OTHER} for label in LABEL_BOUNDS}
 
     def admit(self, label: str, value: str) -> str:
-        """The value itself, or `__other__` when the label is full or has a fixed set without it."""
+        """Return the value, or `__other__` if the label is full or has a fixed set without it."""
         names = self._admitted.get(label)
         if names is None:
             fixed = FIXED_VALUES.get(label)

@@ -1,4 +1,4 @@
-"""What one finished LLM call adds to the `llm_*` families."""
+"""Counts finished LLM calls in the `llm_*` families."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _KNOWN_FROM_THE_FIRST_CALL = (
     semconv.LLM_RETRIES,
     semconv.LLM_PRICE_MISMATCHES,
 )
-"""Created at 0 with a model's first call, so that a ratio over them is 0 and not absent."""
+"""Created at 0 at a model's first call, so that ratios over them are 0 instead of absent."""
 
 
 class LlmCalls:
-    """Books LLM calls. As with runs, children are remembered by raw names where no label had to be changed."""
+    """Counts LLM calls. As in `Runs`, children are cached by raw names if no label value was changed."""
 
     def __init__(self, families: Families) -> None:
         self._families = families
         self._ends: dict[tuple[str, str, str, Status], End] = {}
 
     def end(self, sums: Sums, done: Invocation) -> None:
-        """Book a call: request and duration always; tokens and cost unless the application's cache answered."""
+        """Count a call: request and duration always; tokens and cost unless the application's cache answered."""
         agent, model, provider = done.agent or NONE, done.model or NONE, done.provider or NONE
         key = (agent, model, provider, done.status)
         end = self._ends.get(key)
@@ -97,7 +97,7 @@ def _book_usage(sums: Sums, done: Invocation, agent: str, model: str, provider: 
 
 
 def _book_pricing(sums: Sums, done: Invocation, model: str, provider: str) -> None:
-    """Count what is known of the cost: coverage is made of these."""
+    """Count how much is known about the cost; cost coverage is computed from these."""
     pricing = done.pricing
     if pricing is not Pricing.FREE:
         sums.add(semconv.LLM_BILLABLE, 1, model, provider)

@@ -1,4 +1,4 @@
-"""What many processes count, as one: the values in the files of PROMETHEUS_MULTIPROC_DIR, added up by series."""
+"""The metrics of many processes: the values in the files of PROMETHEUS_MULTIPROC_DIR, summed by series."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Workers:
-    """All processes that share the directory, living and dead, as something to collect from.
+    """A collector of all processes, living and dead, that share the directory.
 
     prometheus_client's own collector reads the same files. It adds floats in the order in which the directory lists
-    them, so that a sum may lose its last digit when a file comes or goes, which Prometheus takes for a restart.
+    them, so a sum may change in its last digit when a file comes or goes, which Prometheus takes for a restart.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def collect(self) -> list[Metric]:
-        """Every family that any process has.
+        """Return the families of all processes.
 
         Raises:
             SourceError: the directory is gone, or another process keeps it locked.
@@ -53,14 +53,14 @@ class Workers:
 
 
 def workers() -> Workers:
-    """Those that share the directory that the environment names.
+    """Return the collector of the directory that the environment names.
 
     Raises:
-        SourceError: it names none.
+        SourceError: the environment names no directory.
     """
     name = os.environ.get(VARIABLE)
     if not name:
-        raise SourceError(f"{VARIABLE} was set when this process started, and is set no more")
+        raise SourceError(f"{VARIABLE} was set when this process started, but is not set any more")
     return Workers(Path(name))
 
 
@@ -88,7 +88,7 @@ def _families(kind: str, values: Iterable[tuple[str, float]]) -> Iterator[Metric
 
 
 def _add_buckets(family: Metric, labels: dict[str, str], counts: dict[float, float]) -> None:
-    """Files hold what fell into each bucket; an exposition holds what fell into it or any below."""
+    """Add cumulative buckets: files count each bucket separately, an exposition adds all lower ones."""
     total = 0.0
     for bound, count in sorted(counts.items()):
         total += count

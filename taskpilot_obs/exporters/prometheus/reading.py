@@ -1,4 +1,4 @@
-"""Reading expositions back: the samples of a registry, of a multi-process deployment, or of `/metrics` text."""
+"""Reads expositions: the samples of a registry, of a multi-process deployment, or of `/metrics` text."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from taskpilot_obs.exporters.prometheus.scrape import source
 from taskpilot_obs.semconv import INFO, METRICS
 
 Registry = CollectorRegistry
-"""For those who pass a registry on without speaking prometheus_client."""
+"""For modules that pass a registry on without importing prometheus_client."""
 ACCEPT: Final = f"{CONTENT_TYPE_LATEST.split(';')[0]};version=0.0.4"
-"""What to ask a `/metrics` endpoint for."""
+"""The `Accept` header for a `/metrics` endpoint."""
 _SUFFIXES: Final = ("", "_bucket", "_count", "_sum", "_created")
 _OURS: Final = frozenset(metric.name + suffix for metric in METRICS for suffix in _SUFFIXES)
 _OPEN_METRICS: Final = "application/openmetrics-text"
@@ -47,22 +47,22 @@ class _Family(Protocol):
 
 
 def samples(registry: Registry | None = None) -> Iterator[Sample]:
-    """Every finite sample of a registry (default: prometheus_client's own), after draining.
+    """Return every finite sample of a registry (default: prometheus_client's own), after draining.
 
-    In multi-process mode those of all workers, live and dead, together.
+    In multi-process mode these include all workers, live and dead.
     """
     return _flat(source(registry).collect())
 
 
 def parse_text(text: str, content_type: str = "") -> list[Sample]:
-    """Every finite sample of a `/metrics` answer.
+    """Parse every finite sample of a `/metrics` response.
 
     Args:
         text: the body, in Prometheus' text format or in OpenMetrics.
-        content_type: the header of the answer, which says which of the two it is.
+        content_type: the header of the response, which states the format.
 
     Raises:
-        SourceError: the text is neither.
+        SourceError: the text has neither format.
     """
     parse = open_metrics_families if content_type.startswith(_OPEN_METRICS) else plain_families
     try:
@@ -72,7 +72,7 @@ def parse_text(text: str, content_type: str = "") -> list[Sample]:
 
 
 def _flat(families: Iterable[_Family]) -> Iterator[Sample]:
-    """Finite samples, by the names of the contract: what `configure(namespace=…)` put before them is taken off."""
+    """Return finite samples under the contract's names, without the prefix of `configure(namespace=…)`."""
     raw = [sample for family in families for sample in family.samples if isfinite(sample.value)]
     prefixes = {sample.name.removesuffix(INFO.name) for sample in raw if sample.name.endswith(f"_{INFO.name}")}
     for sample in raw:

@@ -1,4 +1,4 @@
-"""What the start and the end of a workflow, agent or tool add: the hot path, so its children are resolved once."""
+"""Counts starts and ends of workflows, agents and tools. This is the hot path, so children are resolved once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MAX_CACHED = 4_096
 
 
 class Runs:
-    """Books runs. Children are remembered by raw names only where no label had to be changed, so memory is bounded."""
+    """Counts runs. Children are cached by raw names only if no label value was changed, which bounds the memory."""
 
     def __init__(self, families: Families) -> None:
         self._families = families
@@ -40,7 +40,7 @@ class Runs:
         self._ends: BoundedDict[_EndKey, End] = BoundedDict(_MAX_CACHED)
 
     def start(self, sums: Sums, run: Started) -> None:
-        """Raise the gauges of a run; what was raised is kept until the run ends."""
+        """Raise the gauges of a run, and remember them until the run ends."""
         key = _START_KEY(run)
         level = self._starts.get(key)
         if level is None:
@@ -55,7 +55,7 @@ class Runs:
         return Level((self._families.gauge(semconv.LLM_ACTIVE).child(run.agent or NONE, run.provider or NONE),))
 
     def settle(self, sums: Sums, done: Invocation) -> None:
-        """Lower the gauges that the start of this run has raised."""
+        """Lower the gauges that the start of this run raised."""
         level = self._active.pop(done.invocation_id, None)
         if level is not None:
             if not level.change:
@@ -63,7 +63,7 @@ class Runs:
             level.change -= 1
 
     def end(self, sums: Sums, done: Invocation) -> None:
-        """Book the end of a workflow, agent or tool."""
+        """Count the end of a workflow, agent or tool."""
         key = _END_KEY(done)
         end = self._ends.get(key)
         if end is None:
@@ -79,7 +79,7 @@ class Runs:
                 sums.move(end.violations, 1)
 
     def _resolve_start(self, key: _Key) -> Level:
-        """Find a run's gauges, and create its other series at 0 while it still runs."""
+        """Find a run's gauges, and create its other series at 0 while it is running."""
         operation, name, agent, is_task = key
         families, changed = self._families, self._families.changed
         gauges: list[Gauge] = []

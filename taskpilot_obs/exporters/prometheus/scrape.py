@@ -1,4 +1,4 @@
-"""What a scrape reads: the registry in one process, every worker's files in many; drained first."""
+"""Renders a scrape: of the registry, or of all workers' files in multi-process mode, after a drain."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _OURS = frozenset(
 
 
 class Source(Protocol):
-    """Whatever has metrics."""
+    """An object from which metrics are collected."""
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics as they stand."""
+        """Return the current metrics."""
 
 
 def source(registry: CollectorRegistry | None = None) -> Source:
-    """What to collect from so that everything handed over so far is seen.
+    """Return the object to collect from, so that everything recorded so far is included.
 
     In one process the registry drains by itself. In multi-process mode it is the files of all workers, whatever the
     registry: the values live there, and other workers' records are at most 250 ms behind.
@@ -42,7 +42,7 @@ def source(registry: CollectorRegistry | None = None) -> Source:
 
 
 class _WithoutCreated:
-    """Leaves out the `_created` series of this library's families: they double the counters, and say nothing here."""
+    """Omits the `_created` series of this library's families, which double the counters without use."""
 
     def __init__(self, inner: Source) -> None:
         self._inner = inner
@@ -59,7 +59,7 @@ def _is_ours(name: str) -> bool:
 
 
 class _Selected:
-    """Some families, by the names of their samples, as `?name[]=` asks for them."""
+    """The families selected by sample names, as in `?name[]=`."""
 
     def __init__(self, inner: Source, names: Collection[str]) -> None:
         self._inner = inner
@@ -75,18 +75,18 @@ class _Selected:
 def render(
     registry: CollectorRegistry | None = None, accept: str = "", names: Collection[str] = ()
 ) -> tuple[bytes, str]:
-    """The exposition and its content type, in the format that an `Accept` header asks for.
+    """Render the exposition, and return it with its content type, as an `Accept` header requests.
 
-    OpenMetrics, which Prometheus asks for and which alone carries exemplars, or else the classic text format.
+    The format is OpenMetrics (the only one with exemplars) if requested, as by Prometheus, else the classic text.
 
     Args:
         registry: what to read; default is prometheus_client's own.
         accept: the header.
-        names: the names of the samples that are asked for; all when empty.
+        names: the names of the requested samples; empty for all.
     """
     try:
         encoder, content_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # a version that cannot be compared
+    except (TypeError, ValueError):  # a prometheus_client version that does not parse
         encoder, content_type = choose_encoder("")
     everything = _WithoutCreated(source(registry))
     return encoder(_Selected(everything, names) if names else everything), content_type

@@ -1,4 +1,4 @@
-"""What a server counts about itself: requests, their time, and what became of spans."""
+"""The server's metrics about itself: requests, their duration, and the outcome of received spans."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 
 
 class ServerMetrics:
-    """The metrics of one server, in a registry of their own: an application that mounts it keeps its own apart."""
+    """The metrics of one server, in a separate registry, so that an application that mounts it keeps its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -40,11 +40,11 @@ class ServerMetrics:
         self._seconds.labels(route).observe(seconds)
 
     def watch_spans(self, counts: Callable[[], Mapping[str, int]]) -> None:
-        """Show what became of spans; `counts` tells it when the metrics are read."""
+        """Export the outcome of spans; `counts` is called when the metrics are read."""
         self.registry.register(_Spans(counts))
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The exposition and its content type."""
+        """Render the exposition, and return it with its content type."""
         return render(self.registry, accept)
 
 
@@ -53,7 +53,7 @@ class _Spans:
         self._counts = counts
 
     def collect(self) -> Iterable[Metric]:
-        """The counts as they stand."""
+        """Return the current counts."""
         help_text = "Spans that the server took: received, ignored, written, late; and traces that were torn."
         family = CounterMetricFamily(SPANS, help_text, labels=("result",))
         for result, amount in self._counts().items():

@@ -1,4 +1,4 @@
-"""What one batch adds up to: counters and gauges are moved once a batch, not once a record."""
+"""The sums of a batch: counters and gauges change once per batch, not once per record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FOREVER = float("inf")
 
 
 class End:
-    """The children that the end of a run moves, and what such ends have brought that is not booked yet."""
+    """The children that ends of one kind of run change, and the pending changes."""
 
     __slots__ = ("calls", "cost", "counters", "durations", "llm_calls", "runs", "seconds", "tool_calls", "violations")
 
@@ -34,7 +34,7 @@ class End:
         self.cost: Counter | None = None
         self.violations: Counter | None = None
         self.calls: tuple[BulkHistogram, BulkHistogram] | None = None
-        """Of an agent: LLM calls and tool calls beneath a run."""
+        """For agents: LLM calls and tool calls beneath a run."""
         self.runs = 0
         self.seconds: list[float] = []
         """Durations without an exemplar."""
@@ -42,12 +42,12 @@ class End:
         self.tool_calls: list[float] = []
 
     def add_calls(self, rollup: Rollup | None) -> None:
-        """Note how many calls one run has made; without a roll-up it has made none."""
+        """Add the number of calls of one run; without a roll-up it made none."""
         self.llm_calls.append(0 if rollup is None else rollup.llm_calls)
         self.tool_calls.append(0 if rollup is None else rollup.tool_calls)
 
     def book(self) -> None:
-        """Move the children, and begin anew."""
+        """Apply the pending changes to the children, and reset."""
         runs, self.runs = self.runs, 0
         seconds, self.seconds = self.seconds, []
         for counter in self.counters:
@@ -66,17 +66,17 @@ class End:
 
 
 class Sums:
-    """Increments until they are booked. Costs add up in `Decimal` and become a float once: no cent is lost to rounding.
+    """Pending increments. Costs are summed in `Decimal` and converted to float once, to avoid rounding errors.
 
-    It lives on from batch to batch: what a Ctrl-C leaves unbooked is booked with the next.
+    It is kept between batches, so that changes that a Ctrl-C left pending are applied with the next batch.
     """
 
     def __init__(self, families: Families) -> None:
         self.families = families
         self.levels: list[Level] = []
-        """Those whose `change` is not 0 any more."""
+        """Levels with a pending change."""
         self.ends: list[End] = []
-        """Those with `runs`."""
+        """Ends with pending `runs`."""
         self._amounts: dict[Counter, int | Decimal] = {}
 
     def add(self, metric: Metric, amount: int | Decimal, *labels: str) -> None:
@@ -87,11 +87,11 @@ class Sums:
             self.move(self.families.counter(metric).child(*labels), amount)
 
     def move(self, child: Counter, amount: int | Decimal) -> None:
-        """Add to a counter that is bound already."""
+        """Add to a counter's child."""
         self._amounts[child] = self._amounts.get(child, 0) + amount
 
     def end(self, end: End, seconds: float, exemplar: Exemplar | None) -> None:
-        """Count one end; a duration that is negative, infinite or not a number would spoil the sum for good."""
+        """Count one end; invalid durations (negative, infinite, NaN) are ignored, as they would corrupt the sum."""
         if not end.runs:
             self.ends.append(end)
         end.runs += 1
@@ -104,7 +104,7 @@ class Sums:
                 histogram.observe(seconds, exemplar)
 
     def book(self) -> None:
-        """Move every child by what it adds up to, each once: what fails is not tried again."""
+        """Apply every pending change exactly once: a failed one is not repeated."""
         while self.levels:
             level = self.levels.pop()
             change, level.change = level.change, 0
@@ -119,13 +119,13 @@ class Sums:
 
     @staticmethod
     def observe(histogram: BulkHistogram, seconds: float, exemplar: Exemplar | None) -> None:
-        """Observe a duration at once; one that is negative, infinite or not a number would spoil the sum for good."""
+        """Observe a duration now, except invalid ones (negative, infinite, NaN), which would corrupt the sum."""
         if 0 <= seconds < _FOREVER:
             histogram.observe(seconds, exemplar)
 
 
 def exemplar_of(done: Invocation) -> Exemplar | None:
-    """Trace and span of a sampled run; None where they would not be kept or would not be valid."""
+    """Trace and span ID of a sampled run; None if they would not be stored or would be invalid."""
     if not done.sampled or MULTIPROCESS:
         return None
     trace_id, span_id = done.trace_id, done.span_id

@@ -1,9 +1,9 @@
-"""The files of PROMETHEUS_MULTIPROC_DIR: read whole, and compacted when their processes are gone.
+"""Reads the files of PROMETHEUS_MULTIPROC_DIR, and compacts those of processes that have ended.
 
 prometheus_client gives each process files of its own and never removes those of counters, so a service that recycles
-its workers reads more files with every scrape. Here the files of dead processes are added up into one of each kind.
-Scrapes and compaction take turns under one file lock. A compaction is committed by one rename; one that was
-interrupted is finished, or undone, by whoever takes the lock next. So no counter ever goes back.
+its workers reads more files with every scrape. Here the files of dead processes are merged into one of each kind.
+Scrapes and compaction exclude each other by a file lock. A compaction is committed by one rename; the next process that
+takes the lock finishes or undoes an interrupted one. So counters never go down.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 LOCK_NAME: Final = "taskpilot_obs.lock"
 COMMIT_NAME: Final = "taskpilot_obs.committed"
 LOCK_TIMEOUT_S: Final = 10.0
-"""As long as Prometheus waits for a scrape by default."""
+"""Prometheus' default scrape timeout."""
 TOTALS: Final = "dead"
-"""Stands where the process ID does, in the names of the files that dead processes' values are added up in."""
+"""Replaces the process ID in the names of the files with the merged values of dead processes."""
 _CLAIMED: Final = ".claimed"
 _NEW: Final = ".new"
 _PER_PROCESS: Final = re.compile(r"(?P<kind>[a-z]+(?:_[a-z]+)?)_(?P<pid>\d+)\.db")
@@ -37,11 +37,11 @@ _NAMESPACE: Final = "taskpilot_obs.namespace-"
 _POLL_S: Final = 0.005
 
 Entry = tuple[float, float]
-"""A value and when it was set (seconds since the epoch; only `mostrecent` gauges tell)."""
+"""A value and when it was set (seconds since the epoch; only for `mostrecent` gauges)."""
 
 
 def exact_sum(values: Iterable[float]) -> float:
-    """The sum, rounded once: the order of the files, which may change, does not move it by the last digit."""
+    """The sum, rounded once, so that it does not depend on the order of the files."""
     every = list(values)
     try:
         return math.fsum(every)
@@ -50,7 +50,7 @@ def exact_sum(values: Iterable[float]) -> float:
 
 
 def never_less(values: Iterable[float]) -> float:
-    """The sum, rounded up where it cannot be kept exactly: what replaces its parts must not be less than they were."""
+    """The sum, rounded up if inexact, because the merged value must not be less than its parts were."""
     every = list(values)
     total = exact_sum(every)
     if math.isfinite(total) and exact_sum([*every, -total]) > 0:
@@ -65,19 +65,19 @@ _COMBINED: Final[dict[str, Callable[[list[Entry]], Entry]]] = {
     "gauge_min": lambda entries: (min(value for value, _ in entries), 0.0),
     "gauge_mostrecent": lambda entries: max(entries, key=lambda entry: entry[1]),
 }
-"""How values of several dead processes become one, by kind of file. Gauges of mode `all` keep a file a process, for
-the process is part of what they say; those of `live…` modes go with their process."""
+"""How the values of dead processes are merged, by kind of file. Gauges of mode `all` keep one file per process, because
+the process is part of their meaning; those of `live…` modes are removed with their process."""
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Nobody else of this library's reads or compacts the directory during the block.
+    """Hold the directory's lock: no other process of this library reads or compacts it during the block.
 
     Raises:
         SourceError: another process kept the lock for ten seconds, or the lock cannot be opened.
     """
     try:
-        # Readable by all: the process that compacts may run as another user than those that scrape.
+        # World-readable, because the process that compacts may run as another user than those that scrape.
         file = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CREAT, 0o644)
     except OSError as error:
         raise SourceError(f"{VARIABLE}={str(directory)!r} cannot be locked: {error.strerror or error}") from error
@@ -86,7 +86,7 @@ def locked(directory: Path) -> Iterator[None]:
         _recover(directory)
         yield
     finally:
-        fcntl.flock(file, fcntl.LOCK_UN)  # a child that was forked meanwhile holds the file too, and must not the lock
+        fcntl.flock(file, fcntl.LOCK_UN)  # unlocked explicitly, because a child forked meanwhile also holds the file
         os.close(file)
 
 
@@ -107,16 +107,16 @@ def _take(file: int, directory: Path) -> None:
 
 
 def files_of(directory: Path) -> dict[str, list[Path]]:
-    """The files that hold values, by kind (`counter`, `gauge_livesum`, …). The lock is held."""
+    """Return the value files by kind (`counter`, `gauge_livesum`, …). The caller holds the lock."""
     found: defaultdict[str, list[Path]] = defaultdict(list)
     for path in directory.glob("*.db"):
-        if path.stat().st_size:  # one that was opened a moment ago is empty, and cannot be read yet
+        if path.stat().st_size:  # a newly opened file is still empty and cannot be read
             found[path.stem.rpartition("_")[0]].append(path)
     return found
 
 
 def read(path: Path) -> Iterator[tuple[str, float, float]]:
-    """Key, value and time of each value in a file."""
+    """Read key, value and time of each value in a file."""
     for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]  # it has no types
         yield key, value, timestamp
 
@@ -125,21 +125,21 @@ def read(path: Path) -> Iterator[tuple[str, float, float]]:
 
 
 def compact(directory: Path, dead: int) -> None:
-    """Add up the files of a process that has ended, for whoever has waited for it.
+    """Merge the files of a process that has ended and been waited for.
 
     Raises:
-        SourceError: the lock could not be taken.
-        OSError: a file could not be written; nothing is lost then.
+        SourceError: the lock was not available.
+        OSError: a file could not be written; no value is lost.
     """
     with locked(directory):
         _compact(directory, _claim(directory, {dead}))
 
 
 def sweep(directory: Path) -> None:
-    """Add up the files of all processes that are no more. The lock is held.
+    """Merge the files of all processes that have ended. The caller holds the lock.
 
-    Only where every process that wrote into the directory is visible from here: one in another container has a process
-    ID that says nothing in this one.
+    Only if every process that wrote into the directory is visible from here: process IDs of another container mean
+    nothing in this one.
     """
     if namespaces(directory) == [_namespace_name()]:
         gone = dead_processes(directory)
@@ -148,24 +148,24 @@ def sweep(directory: Path) -> None:
 
 
 def mark_namespace(directory: Path) -> None:
-    """Note from where the process IDs of this process and its children are seen."""
+    """Record the PID namespace of this process and its children."""
     (directory / _namespace_name()).touch(mode=0o644)
 
 
 def namespaces(directory: Path) -> list[str]:
-    """From where the processes that wrote into the directory were seen."""
+    """Return the PID namespaces of the processes that wrote into the directory."""
     return sorted(path.name for path in directory.glob(f"{_NAMESPACE}*"))
 
 
 def dead_processes(directory: Path) -> set[int]:
-    """Process IDs in the directory that no process has, as far as can be seen from here."""
+    """Return process IDs in the directory without a visible process."""
     return {pid for _, pid in _owners(directory) if not _lives(pid)}
 
 
 def _namespace_name() -> str:
     try:
         name = Path("/proc/self/ns/pid").readlink().name
-    except OSError:  # no Linux: there is but one
+    except OSError:  # not Linux: there is only one
         name = "0"
     return _NAMESPACE + re.sub(r"\D", "", name)
 
@@ -182,13 +182,13 @@ def _lives(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # the process belongs to another user
         return True
     return True
 
 
 def _claim(directory: Path, pids: set[int]) -> list[Path]:
-    """Take files out of reach of a new process that may get the same ID; gauges of `live…` modes are removed."""
+    """Rename files so that a new process with a reused ID cannot open them; gauges of `live…` modes are removed."""
     claimed = []
     for path, pid in list(_owners(directory)):
         if pid in pids and path.name.startswith("gauge_live"):
@@ -199,13 +199,13 @@ def _claim(directory: Path, pids: set[int]) -> list[Path]:
 
 
 def _unclaim_if_alive(claimed: Path) -> bool:
-    """Give a file back to a process that got the ID of a dead one and opened the file before it was claimed."""
+    """Return a file to a process that reused a dead one's ID and opened the file before it was claimed."""
     original = claimed.with_name(claimed.name.removesuffix(_CLAIMED))
     if not _lives(int(original.stem.rpartition("_")[2])):
         return False
     try:
         original.hardlink_to(claimed)
-    except FileExistsError:  # it has made one of its own: then nobody uses this one
+    except FileExistsError:  # the process has created a new file, so this one is unused
         return False
     claimed.unlink()
     return True
@@ -243,7 +243,7 @@ def _write(totals: Path, combined: Callable[[list[Entry]], Entry], sources: list
 
 
 def _finish(directory: Path) -> None:
-    """Put what is committed in place of what it was made of."""
+    """Replace the merged files by the committed result."""
     for new in directory.glob(f"*.db{_NEW}"):
         new.replace(new.with_name(new.name.removesuffix(_NEW)))
     for claimed in directory.glob(f"*{_CLAIMED}"):
@@ -252,7 +252,7 @@ def _finish(directory: Path) -> None:
 
 
 def _recover(directory: Path) -> None:
-    """Finish a compaction that was killed after it was committed; do one that was killed before all over again."""
+    """Finish an interrupted compaction if it was committed; otherwise undo and repeat it."""
     if (directory / COMMIT_NAME).exists():
         _finish(directory)
         return

@@ -1,8 +1,8 @@
-"""The shapes in which providers state counts, one file each, and the tables that are made from their list.
+"""The formats ("shapes") in which providers state counts, one file each, and the tables built from their list.
 
 | shape | input states | output states |
 | --- | --- | --- |
-| OpenAI chat and what imitates it | all | all, but for xAI, Perplexity, Gemini: reasoning outside |
+| OpenAI chat and its imitators | all | all, except for xAI, Perplexity, Gemini: reasoning outside |
 | OpenAI responses, LangChain, pydantic-ai, OpenTelemetry | all | all |
 | Anthropic | uncached only; cache reads and writes outside | all |
 | Bedrock | uncached only; cache reads and writes outside | all |
@@ -65,16 +65,16 @@ SHAPES: Final[tuple[Shape, ...]] = (
     openrouter.SHAPE,
     deepinfra.SHAPE,
 )
-"""Every shape. Where a usage object carries the marks of several, the first of them reads it."""
+"""All shapes. If a usage object has the marks of several, the first of them reads it."""
 
 
 def _keys(*texts: str) -> tuple[str, ...]:
-    """The keys in these texts, each once, in their order."""
+    """Return the distinct keys in these texts, in order."""
     return tuple(dict.fromkeys(" ".join(texts).split()))
 
 
 USAGE_KEYS: Final = _keys("usage usage_metadata usageMetadata token_usage", *(shape.usage_keys for shape in SHAPES))
-"""Keys under which a body keeps its usage object, the most telling first."""
+"""Keys under which a body keeps its usage object, the most specific first."""
 WRAPPERS: Final = _keys(
     "response message delta body metadata x_groq messageStop", *(shape.wrappers for shape in SHAPES)
 )
@@ -83,7 +83,7 @@ EVENT_KEYS: Final = _keys(*(shape.event_keys for shape in SHAPES))
 EVENT_TYPES: Final = frozenset(_keys(*(shape.event_types for shape in SHAPES)))
 PROOFS: Final = {key: provider for shape in SHAPES for key, provider in shape.proofs.items()}
 MARKS: Final = {mark: rank for rank, shape in reversed([*enumerate(SHAPES)]) for mark in shape.marks.split()}
-"""Each mark with the rank of the first shape that carries it."""
+"""Each mark, with the rank of the first shape that has it."""
 _ELSEWHERE: Final = tuple(shape.elsewhere for shape in SHAPES if shape.elsewhere is not None)
 _GAPS: Final = tuple(shape.gap for shape in SHAPES if shape.gap is not None)
 _MODEL_GAPS: Final = {word: gap for shape in SHAPES for word, gap in shape.model_gaps.items()}
@@ -107,7 +107,7 @@ _BESIDE: Final = _beside()
 
 
 def read_counts(usage: Fields, provider: str | None = None) -> tuple[Usage | None, bool]:
-    """Read a usage object: the usage, None where no shape fits or nothing is stated; and whether it is inconsistent."""
+    """Read a usage object; return the usage (None if no shape fits or nothing is stated), and if it is inconsistent."""
     shape = shape_of(usage)
     if shape is None or shape.read is None:
         return None, False
@@ -121,7 +121,7 @@ def read_counts(usage: Fields, provider: str | None = None) -> tuple[Usage | Non
 
 
 def read_embedding_counts(usage: Fields) -> tuple[Usage | None, bool]:
-    """Read the usage object of embeddings: all is input, and nothing is generated."""
+    """Read the usage object of embeddings: all tokens are input."""
     found, inconsistent = read_counts(usage)
     if found is None:
         stated = usage.get("total_tokens")
@@ -131,27 +131,27 @@ def read_embedding_counts(usage: Fields) -> tuple[Usage | None, bool]:
 
 
 def counter_of(model: str | None) -> str | None:
-    """Whose way of counting a model's name tells, whatever provider the caller stated, where that is not OpenAI's."""
+    """The vendor whose way of counting a model's name implies, regardless of the stated provider, if not OpenAI's."""
     return next((vendor for word, vendor in _COUNT_APART if word in model), None) if model else None
 
 
 def counter_at(provider: str | None, model: str | None) -> str | None:
-    """Whose way of counting a gap is judged by: Azure answers for Grok in a way of its own."""
+    """The vendor by whose way of counting a gap is judged: Azure counts differently for Grok."""
     return "azure-grok" if provider is not None and provider.startswith("azure.") and "grok" in (model or "") else None
 
 
 def contradicts(usage: Fields, found: Usage) -> bool:
-    """Whether the total that a usage object states is another number than its parts add up to."""
+    """Whether the stated total of a usage object differs from the sum of its parts."""
     stated, whole = count(first(usage, *_TOTALS)), found.total_tokens
     if stated is None or whole is None or stated == whole:
         return False
     beside = (found.reasoning_tokens or 0, (found.cache_read_tokens or 0) + (found.cache_write_tokens or 0))
-    # Perplexity's total lacks the reasoning beside the output, that of older Bedrock lacks what was cached.
+    # Perplexity's total omits separately counted reasoning, and that of older Bedrock omits cached tokens.
     return all(stated + part != whole for part in beside)
 
 
 def shape_of(usage: Fields) -> Shape | None:
-    """The shape of a usage object; None where it carries the marks of none."""
+    """Return the shape of a usage object; None if it has no shape's marks."""
     marks = usage if isinstance(usage, dict) else MARKS
     best = _UNKNOWN
     for mark in marks:
@@ -162,12 +162,12 @@ def shape_of(usage: Fields) -> Shape | None:
 
 
 def usage_elsewhere(layer: Fields) -> Fields | None:
-    """Counts that a layer keeps outside of a usage object: Bedrock's headers, Vertex' embeddings, Moonshot's choice."""
+    """Return counts outside of a usage object: Bedrock's headers, Vertex' embeddings, Moonshot's choice."""
     return next((found for find in _ELSEWHERE if (found := find(layer)) is not None), None)
 
 
 def named_tier(usage: Fields) -> str | None:
-    """The service tier that a usage object names, or that LangChain wrote into the names of the details."""
+    """Return the service tier that a usage object names, or that LangChain put into the names of details."""
     if text(usage.get("speed")) == "fast":
         return "fast"
     stated = text(first(usage, "service_tier", "serviceTier", "service_tier_used"))
@@ -184,7 +184,7 @@ def named_tier(usage: Fields) -> str | None:
 
 
 def gap_of(usage: Fields, model: str | None, counter: str | None) -> str | None:
-    """Why the price of the tokens is not the whole cost: one of `semconv.PRICE_GAPS`, None where it is."""
+    """Return why the cost is more than the price of the tokens: one of `semconv.PRICE_GAPS`, or None."""
     found = next((found for gap in _GAPS if (found := gap(usage, counter)) is not None), None)
     if found is None and model is not None:
         name = model.lower()
@@ -193,5 +193,5 @@ def gap_of(usage: Fields, model: str | None, counter: str | None) -> str | None:
 
 
 def stated_cost(usage: Fields) -> StatedCost | None:
-    """What the provider states that the call cost, None where it states nothing."""
+    """Return the cost that the provider states, or None."""
     return next((found for cost in _COSTS if (found := cost(usage)) is not None), None)

@@ -1,6 +1,6 @@
 """Anthropic's messages: `input_tokens` is the uncached part; cache reads and writes are added.
 
-`message_start` states a placeholder for the output, `message_delta` counts so far. A compaction is billed and stands in
+`message_start` states a placeholder for the output, `message_delta` cumulative counts. A compaction is billed but is in
 no total; other iterations may run on another model.
 """
 
@@ -19,7 +19,7 @@ _ANYWHERE: Final = frozenset({"", "global", "not_available", "none"})
 
 
 def read(usage: Fields, provider: str | None) -> Counts:
-    """Counts of a message, with those of compactions."""
+    """Read the counts of a message, including those of compactions."""
     if inner(usage, "input_tokens_details", "input_token_details") is not NOTHING:
         return inclusive.read(usage, provider)
     counts = _call(usage)
@@ -56,7 +56,7 @@ def _gap(usage: Fields, _counter: str | None) -> str | None:
     tools = inner(usage, "server_tool_use")
     if any(count(tools.get(name)) for name in _BILLED_BY_USE):
         return PriceGap.SERVER_TOOLS
-    # Inference in one country costs more than anywhere.
+    # Inference restricted to one country costs more.
     geo = text(usage.get("inference_geo"))
     return None if geo is None or geo in _ANYWHERE else PriceGap.SURCHARGE
 

@@ -1,4 +1,4 @@
-"""Azure answers as OpenAI does; what its filters made of the prompt tells it apart."""
+"""Azure responds like OpenAI; the results of its prompt filters identify it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a shape is: how one provider, or a family of them, states usage; and the arithmetic that readers share."""
+"""Defines a shape (how a provider, or a family of them, states usage), and arithmetic shared by the readers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskpilot_obs.usage.values import count
 Counts = dict[str, Any]
 Reader = Callable[[Fields, "str | None"], Counts]
 Gap = Callable[[Fields, "str | None"], "str | None"]
-"""From a usage object, and whose way of counting it follows, to one of `semconv.PRICE_GAPS` or None."""
+"""Maps a usage object, and the vendor whose way of counting it follows, to one of `semconv.PRICE_GAPS` or None."""
 
 TIERS: Final = ("flex", "priority")
 TTL_KEYS: Final = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
@@ -21,15 +21,15 @@ _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class StatedCost(NamedTuple):
-    """What a provider states that a call cost."""
+    """The cost that a provider states for a call."""
 
     usd: Decimal
     gap: str | None = None
-    """Why that is not all of it."""
+    """Why the cost is incomplete."""
 
 
 def amount(value: object) -> Decimal | None:
-    """`value` as an amount in USD; None for what is not one (negative, NaN, infinite, text, bool)."""
+    """Parse an amount in USD; None for anything else (negative, NaN, infinite, text, bool)."""
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         return None
     usd = Decimal(str(value))
@@ -37,20 +37,20 @@ def amount(value: object) -> Decimal | None:
 
 
 class Shape(NamedTuple):
-    """One way to state usage. Every table of keys that the readers use is made from the list of shapes.
+    """One format of usage. All tables of keys that the readers use are built from the list of shapes.
 
     The strings hold keys, separated by blanks.
     """
 
     name: str
     read: Reader | None = None
-    """From a usage object to the arguments of `from_counts`: inclusive totals, subset details."""
+    """Maps a usage object to the arguments of `from_counts`: inclusive totals, subset details."""
     marks: str = ""
-    """Keys of a usage object that mark this shape; where several shapes match, the first in the list is taken."""
+    """Keys of a usage object that mark this shape; if several shapes match, the first in the list is used."""
     usage_keys: str = ""
     """Keys under which a body keeps its usage object."""
     wrappers: str = ""
-    """Keys under which a body or an event keeps another one that may state usage."""
+    """Keys under which a body or an event wraps another one that may state usage."""
     event_keys: str = ""
     """Keys of a stream's event that may state more than generated text."""
     event_types: str = ""
@@ -58,21 +58,21 @@ class Shape(NamedTuple):
     proofs: Mapping[str, str] = _EMPTY
     """Keys of a body that only one provider writes, and that provider."""
     beside: Mapping[str, tuple[str, ...]] = _EMPTY
-    """Details that an imitator of OpenAI states beside the totals: the field of `Usage`, and the keys."""
+    """Details that an imitator of OpenAI states beside the totals: field of `Usage` -> keys."""
     counts_apart: tuple[str, str] | None = None
-    """A word in the names of models that count reasoning apart from the output, and whose way of counting that is."""
+    """A word in the names of models that count reasoning separately from output, and the vendor that counts so."""
     elsewhere: Callable[[Fields], Fields | None] | None = None
-    """Finds counts that a body keeps outside of a usage object."""
+    """Finds counts that a body states outside of a usage object."""
     gap: Gap | None = None
-    """Why the price of the tokens is not the whole cost, judged by a usage object."""
+    """Decides from a usage object why the cost is more than the price of the tokens."""
     model_gaps: Mapping[str, str] = _EMPTY
     """Words in the names of models whose calls cost more than their tokens, and why."""
     cost: Callable[[Fields], StatedCost | None] | None = None
-    """What the call cost, where the usage object states that."""
+    """Reads the cost, if the usage object states it."""
 
 
 def with_tiers(*names: str) -> tuple[str, ...]:
-    """Spellings of a detail, which a service tier may precede (`flex_cache_read`)."""
+    """Return the spellings of a detail, with and without a service tier (`flex_cache_read`)."""
     return tuple(prefix + name for prefix in ("", *(f"{tier}_" for tier in TIERS)) for name in names)
 
 
@@ -84,7 +84,7 @@ def is_stated(value: object) -> bool:
 
 
 def plus(base: object, *added: object) -> object:
-    """`base` with what is counted outside of it; a base that is not a count is returned as it is, to be refused."""
+    """Add counts outside of `base` to it; an invalid base is returned as it is, to be rejected later."""
     total = count(base)
     if total is None:
         return base
@@ -95,7 +95,7 @@ def plus(base: object, *added: object) -> object:
 
 
 def rest(total: object, *parts: object) -> int | None:
-    """What the parts leave over of `total`; None where one of them is unknown."""
+    """Return `total` minus the parts; None if one of them is unknown."""
     left = count(total)
     for part in parts:
         known = count(part)
@@ -106,13 +106,13 @@ def rest(total: object, *parts: object) -> int | None:
 
 
 def ttl_split(created: object) -> Counts:
-    """The 5 minutes' and 1 hour's parts of cache writes, as Anthropic and its imitators state them."""
+    """Return the 5-minute and 1-hour parts of cache writes, as Anthropic and its imitators state them."""
     split = fields(created) or NOTHING
     return {"cache_write_5m_tokens": split.get(TTL_KEYS[0]), "cache_write_1h_tokens": split.get(TTL_KEYS[1])}
 
 
 def modality(usage: Fields, keys: tuple[str, ...], wanted: frozenset[str]) -> int | None:
-    """The sum over one modality, which the API names, the SDK makes an enum, and protobuf a number; None if absent."""
+    """The sum over one modality, which is text in the API, an enum in the SDK, a number in protobuf; None if absent."""
     stated = [
         count(first(part, "tokenCount", "token_count", "tokens")) or 0
         for key in keys

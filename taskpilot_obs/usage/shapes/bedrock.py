@@ -19,7 +19,7 @@ _HEADER_COUNTS: Final = {
 
 
 def read(usage: Fields, _provider: str | None) -> Counts:
-    """Counts of Converse, and of the metrics that end an invocation's stream."""
+    """Read the counts of Converse, and of the metrics at the end of an invocation's stream."""
     cached = first(usage, "cacheReadInputTokens", "cacheReadInputTokenCount")
     written = first(usage, "cacheWriteInputTokens", "cacheWriteInputTokenCount")
     by_ttl = {text(part.get("ttl")): part.get("inputTokens") for part in items(usage.get("cacheDetails"))}
@@ -40,7 +40,7 @@ def _read_titan(usage: Fields, _provider: str | None) -> Counts:
 
 
 def _in_the_headers(layer: Fields) -> Fields | None:
-    """The only place where `invoke_model` states the counts of every model."""
+    """Read the headers, the only place where `invoke_model` states the counts of every model."""
     headers = inner(inner(layer, "ResponseMetadata"), "HTTPHeaders")
     if headers is NOTHING:
         return None

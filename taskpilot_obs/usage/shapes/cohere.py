@@ -1,4 +1,4 @@
-"""Cohere: billed units, not the tokens consumed; the latter only where no units are stated."""
+"""Cohere: billed units, or the tokens consumed if no units are stated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from taskpilot_obs.usage.shapes.base import Counts, Shape
 
 
 def read(usage: Fields, _provider: str | None) -> Counts:
-    """Counts of a chat or of embeddings."""
+    """Read the counts of a chat or of embeddings."""
     billed = inner(usage, "billed_units")
     if billed.get("input_tokens") is None and billed.get("output_tokens") is None:
         billed = inner(usage, "tokens")
@@ -23,4 +23,4 @@ SHAPE = Shape(
     event_types="message-end stream-end",
 )
 CONSUMED = Shape("cohere_consumed", read, marks="tokens")
-"""A usage object without billed units; its one mark is so common a word that most other shapes go first."""
+"""A usage object without billed units; its only mark is a common word, so most other shapes precede it."""

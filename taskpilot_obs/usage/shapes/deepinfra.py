@@ -1,4 +1,4 @@
-"""DeepInfra imitates OpenAI, and states what the call cost as `estimated_cost`."""
+"""DeepInfra imitates OpenAI, and states the cost of the call as `estimated_cost`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from taskpilot_obs.usage.shapes.base import Shape, StatedCost, amount
 
 
 def cost(usage: Fields) -> StatedCost | None:
-    """What DeepInfra charges; the name is its own, the amount is that of the bill."""
+    """Read the cost; despite the key's name, the amount is the billed one."""
     stated = amount(usage.get("estimated_cost"))
     return None if stated is None else StatedCost(stated)
 

@@ -1,4 +1,4 @@
-"""DeepSeek states usage as OpenAI does, and cache reads beside the totals."""
+"""DeepSeek states usage like OpenAI, and cache reads beside the totals."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Gemini and Vertex: the prompt includes what was cached; tool use and thoughts are counted outside and added.
+"""Gemini and Vertex: the prompt includes cached tokens; tool use and thoughts are counted outside and added.
 
-Counts are cumulative over a stream's chunks. Llama on Bedrock spells its counts alike.
+Counts are cumulative over a stream's chunks. Llama on Bedrock uses some of these keys.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CACHED: Final = ("cacheTokensDetails", "cache_tokens_details", "cached_tokens_b
 
 
 def read(usage: Fields, _provider: str | None) -> Counts:
-    """Counts of `generateContent`, of the live API and of interactions."""
+    """Read the counts of `generateContent`, of the live API and of interactions."""
     prompt = first(usage, "promptTokenCount", "prompt_token_count", "total_input_tokens")
     tools = first(usage, "toolUsePromptTokenCount", "tool_use_prompt_token_count", "total_tool_use_tokens")
     thoughts = first(usage, "thoughtsTokenCount", "thoughts_token_count", "total_thought_tokens")
@@ -63,7 +63,7 @@ def read(usage: Fields, _provider: str | None) -> Counts:
 
 
 def _in_the_statistics(layer: Fields) -> Fields | None:
-    """Embeddings of Vertex state their counts one by one."""
+    """Read the counts of Vertex embeddings, which are stated for each embedding."""
     predictions = layer.get("predictions")
     if predictions is not None:
         return _sum_of([inner(one, "embeddings") for one in items(predictions)])

@@ -1,4 +1,4 @@
-"""Hugging Face's text generation inference: the prompt as a length, or as the list of its tokens."""
+"""Hugging Face's text generation inference: the prompt is stated as a length, or as the list of its tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from taskpilot_obs.usage.shapes.base import Counts, Shape
 
 
 def read(usage: Fields, _provider: str | None) -> Counts:
-    """Counts of a text generation."""
+    """Read the counts of a text generation."""
     prefill = usage.get("prefill")
     given = usage.get("input_length")
     return {

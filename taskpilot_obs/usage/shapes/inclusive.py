@@ -1,7 +1,7 @@
 """Inclusive totals named `input_tokens` and `output_tokens`.
 
-OpenAI's responses, LangChain's `usage_metadata`, pydantic-ai, agent-framework, genai-prices and OpenTelemetry state
-usage so. LangChain writes a service tier into the names of details (`flex_cache_read`).
+OpenAI's responses, LangChain's `usage_metadata`, pydantic-ai, agent-framework, genai-prices and OpenTelemetry use
+this shape. LangChain writes a service tier into the names of details (`flex_cache_read`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _IMAGE: Final = with_tiers("image", "image_tokens")
 
 
 def read(usage: Fields, provider: str | None) -> Counts:
-    """Counts from inclusive totals with details beneath or beside them."""
+    """Read inclusive totals with details beneath or beside them."""
     ins = inner(usage, "input_token_details", "input_tokens_details", "prompt_tokens_details")
     outs = inner(usage, "output_token_details", "output_tokens_details", "details")
     given = first(usage, "input_tokens", "input_token_count")
@@ -54,7 +54,7 @@ def _input_details(ins: Fields) -> Counts:
 
 
 def _add_what_stands_apart(counts: Counts, total: object, provider: str | None) -> None:
-    """Add reasoning that LangChain's OpenAI client copied beside the output, from providers that count it apart."""
+    """Add reasoning that LangChain's OpenAI client copied from providers that count it separately from the output."""
     generated, left = count(counts["output_tokens"]), rest(total, counts["input_tokens"])
     thought = count(counts.get("reasoning_tokens"))
     if generated is None or left is None:
@@ -62,11 +62,11 @@ def _add_what_stands_apart(counts: Counts, total: object, provider: str | None) 
     if thought and (left == generated + thought or (left == generated and provider == "perplexity")):
         counts["output_tokens"] = generated + thought
     elif left > generated and provider is not None and provider.startswith("gcp."):
-        counts["output_tokens"] = None  # thoughts, or the prompts of tools: the total alone does not tell
+        counts["output_tokens"] = None  # thoughts, or tool prompts: the total alone does not distinguish them
 
 
 def _beside(usage: Fields) -> Counts:
-    """Details beside the totals: pydantic-ai, agent-framework, OpenTelemetry's and genai-prices' names."""
+    """Read details beside the totals, by the names of pydantic-ai, agent-framework, OpenTelemetry and genai-prices."""
     return {
         "cache_read_tokens": first(usage, "cache_read_tokens", "cache_read_input_token_count"),
         "cache_write_tokens": first(usage, "cache_write_tokens", "cache_creation_input_token_count"),

@@ -1,6 +1,6 @@
-"""Mistral imitates OpenAI; seconds of audio and what connectors read are billed on their own.
+"""Mistral imitates OpenAI; seconds of audio and text read by connectors are billed separately.
 
-Its `num_cached_tokens` was never billed for less.
+Tokens in its `num_cached_tokens` are billed at the full price.
 """
 
 from __future__ import annotations

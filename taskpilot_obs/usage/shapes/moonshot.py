@@ -1,4 +1,4 @@
-"""Moonshot and Together state usage as OpenAI does, and cache reads beside the totals."""
+"""Moonshot and Together state usage like OpenAI, and cache reads beside the totals."""
 
 from __future__ import annotations
 

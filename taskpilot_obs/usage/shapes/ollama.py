@@ -7,7 +7,7 @@ from taskpilot_obs.usage.shapes.base import Counts, Shape
 
 
 def read(usage: Fields, _provider: str | None) -> Counts:
-    """Counts of a chat, a generation or embeddings."""
+    """Read the counts of a chat, a generation or embeddings."""
     return {"input_tokens": usage.get("prompt_eval_count"), "output_tokens": usage.get("eval_count")}
 
 

@@ -1,6 +1,6 @@
-"""Chat completions of OpenAI, and of the many that imitate them: input and output are inclusive.
+"""Chat completions of OpenAI and its many imitators: input and output are inclusive.
 
-xAI, Perplexity and Gemini leave reasoning out of `completion_tokens` behind this interface; the total tells.
+Behind this interface xAI, Perplexity and Gemini omit reasoning from `completion_tokens`; the total reveals it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from taskpilot_obs.usage.values import count
 
 
 def read(usage: Fields, provider: str | None) -> Counts:
-    """Counts of a chat completion; details that imitators state beside the totals are added from the list of shapes."""
+    """Read the counts of a chat completion; the list of shapes names details that imitators state beside the totals."""
     ins = inner(usage, "prompt_tokens_details", "prompt_token_details", "input_tokens_details")
     outs = inner(usage, "completion_tokens_details", "completion_token_details", "output_tokens_details")
     reasoning = outs.get("reasoning_tokens")
@@ -37,7 +37,7 @@ def read(usage: Fields, provider: str | None) -> Counts:
 
 
 def _generated(usage: Fields, reasoning: object, provider: str | None) -> object:
-    """Every generated token, also where a provider leaves its reasoning out of them."""
+    """All generated tokens, including reasoning that some providers count separately."""
     stated, left = usage.get("completion_tokens"), rest(usage.get("total_tokens"), usage.get("prompt_tokens"))
     beside = count(usage.get("reasoning_tokens"))
     if stated is None or (left == stated and not beside):
@@ -46,16 +46,16 @@ def _generated(usage: Fields, reasoning: object, provider: str | None) -> object
     if known is None:
         return stated
     if thought and (left == known + thought or (left is None and provider == "x_ai")):
-        return known + thought  # xAI: the total proves that reasoning is not within
+        return known + thought  # xAI: the total proves that the output excludes reasoning
     if beside and (beside > known or (left == known and provider == "perplexity")):
         return known + beside  # Perplexity's deep research: not even in the total
     if provider is not None and provider.startswith("gcp.") and left is not None and left > known:
-        return left  # Gemini behind OpenAI's interface: thoughts are in the total only
+        return left  # Gemini behind OpenAI's interface: only the total includes thoughts
     return stated
 
 
 def _in_the_choice(layer: Fields) -> Fields | None:
-    """Moonshot's streams keep the usage in the choice."""
+    """Read the usage in the choice, where Moonshot's streams state it."""
     choices = layer.get("choices")
     return None if choices is None else fields((items(choices)[:1] or [NOTHING])[0].get("usage"))
 

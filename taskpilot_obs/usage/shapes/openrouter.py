@@ -1,6 +1,6 @@
-"""OpenRouter imitates OpenAI, and states what the call cost: its own charge, and what the provider behind it takes.
+"""OpenRouter imitates OpenAI, and states the cost: its own charge, and that of the provider behind it.
 
-With a key of the caller's own (`is_byok`), the charge is OpenRouter's fee only, and the provider bills the rest.
+With the caller's own key (`is_byok`), the charge is OpenRouter's fee only, and the provider bills the rest.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from taskpilot_obs.usage.shapes.base import Shape, StatedCost, amount
 
 
 def cost(usage: Fields) -> StatedCost | None:
-    """The charge, and upstream's on top where the caller's own key pays that."""
+    """Read the charge, plus the upstream provider's if the caller's own key pays that."""
     charged = amount(usage.get("cost"))
     if charged is None:
         return None

@@ -1,6 +1,6 @@
-"""Perplexity imitates OpenAI, bills each request and search besides the tokens, and states the cost of all of it.
+"""Perplexity imitates OpenAI, bills each request and search in addition to tokens, and states the total cost.
 
-Deep research counts reasoning and citations beside the output, and bills both.
+Deep research counts reasoning and citations separately from the output, and bills both.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from taskpilot_obs.usage.shapes.base import Shape, StatedCost, amount
 
 
 def cost(usage: Fields) -> StatedCost | None:
-    """What Perplexity charges, requests and searches included."""
+    """Read the total cost, including requests and searches."""
     stated = amount(inner(usage, "cost").get("total_cost"))
     return None if stated is None else StatedCost(stated)
 

@@ -1,4 +1,4 @@
-"""xAI imitates OpenAI, but leaves reasoning out of the output; its own SDK has another name for cache reads.
+"""xAI imitates OpenAI, but excludes reasoning from the output; its SDK has another name for cache reads.
 
 It states the cost of a call in ticks, of which 10,000,000,000 are a USD. Server-side tools are billed by use.
 """
@@ -17,7 +17,7 @@ _USD_PER_TICK: Final = Decimal(1).scaleb(-10)
 
 
 def cost(usage: Fields) -> StatedCost | None:
-    """What xAI charges, its tools included."""
+    """Read the cost, including tools."""
     ticks = amount(usage.get("cost_in_usd_ticks"))
     return None if ticks is None else StatedCost(ticks * _USD_PER_TICK)
 

@@ -1,0 +1,204 @@
+"""A tracing processor: traces are workflows, their spans are agents, tools and LLM calls."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final
+
+from agents import TracingProcessor, add_trace_processor, set_trace_processors
+
+from taskpilot_obs.integration import (
+    ActiveInvocation,
+    LlmInvocation,
+    Recorder,
+    RefusedError,
+    Status,
+    Step,
+    current_run,
+    get_recorder,
+    guarded,
+)
+from taskpilot_obs.records import CheckResult, DecisionKind, Verdict
+
+__all__ = ["ObservabilityProcessor", "observe"]
+
+logger = logging.getLogger("taskpilot_obs")
+
+_WHERE: Final = "openai_agents"
+
+
+def observe(*, recorder: Recorder | None = None, replace: bool = False) -> ObservabilityProcessor:
+    """Record every run of the SDK in this process.
+
+    Args:
+        recorder: where to; the default one when left out.
+        replace: remove the other processors, the SDK's own among them, which sends traces to OpenAI.
+    """
+    processor = ObservabilityProcessor(recorder)
+    if replace:
+        set_trace_processors([processor])
+        logger.info("openai_agents: other trace processors are replaced: no traces are sent to OpenAI")
+    else:
+        add_trace_processor(processor)
+        logger.info("openai_agents: the SDK's own trace processor stays, and may send traces to OpenAI")
+    return processor
+
+
+class _Trace:
+    """What is open of one trace."""
+
+    def __init__(self, run: ActiveInvocation) -> None:
+        self.run = run
+        self.step: Step = run.attach()
+        self.above: dict[str, ActiveInvocation] = {}
+        """The run at or above each open span."""
+        self.open: dict[str, tuple[ActiveInvocation, Step]] = {}
+        self.fault: BaseException | None = None
+        self.error: str | None = None
+
+
+class ObservabilityProcessor(TracingProcessor):  # type: ignore[misc]  # the SDK may be missing where types are checked
+    """Turns the SDK's spans into runs. It is called synchronously, in the context of the work.
+
+    Args:
+        recorder: where to; the default one when left out.
+    """
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        self._given = recorder
+        self._traces: dict[str, _Trace] = {}
+
+    @property
+    def open(self) -> int:
+        """How many traces have not ended."""
+        return len(self._traces)
+
+    @property
+    def _recorder(self) -> Recorder:
+        return get_recorder() if self._given is None else self._given
+
+    # --- the SDK's side ----------------------------------------------------------------------------------------------
+
+    def on_trace_start(self, trace: Any) -> None:
+        """Begin a workflow."""
+        with guarded(_WHERE, self._recorder.counters):
+            self._traces[trace.trace_id] = _Trace(self._recorder.start("invoke_workflow", trace.name))
+
+    def on_trace_end(self, trace: Any) -> None:
+        """End it as its last agent ended: the SDK does not state how a trace ends."""
+        with guarded(_WHERE, self._recorder.counters):
+            known = self._traces.pop(trace.trace_id, None)
+            if known is not None:
+                known.run.detach(known.step)
+                for run, _ in reversed(known.open.values()):
+                    run.end_as(Status.ABANDONED)
+                _end(known.run, sys.exc_info()[1] or known.fault, known.error)
+
+    def on_span_start(self, span: Any) -> None:
+        """Begin a run where the span stands for one."""
+        with guarded(_WHERE, self._recorder.counters):
+            known = self._traces.get(span.trace_id)
+            if known is not None:
+                self._begin(known, span, known.above.get(span.parent_id or "") or _innermost(known.run))
+
+    def on_span_end(self, span: Any) -> None:
+        """End its run."""
+        with guarded(_WHERE, self._recorder.counters):
+            known = self._traces.get(span.trace_id)
+            if known is not None:
+                self._finish(known, span)
+
+    def shutdown(self) -> None:
+        """Nothing of its own to write; runs that are open end as abandoned."""
+        self._traces.clear()
+
+    def force_flush(self) -> None:
+        """Wait until what was recorded is written."""
+        self._recorder.flush()
+
+    # --- runs --------------------------------------------------------------------------------------------------------
+
+    def _begin(self, known: _Trace, span: Any, above: ActiveInvocation) -> None:
+        run = self._run_for(span.span_data, above)
+        known.above[span.span_id] = above if run is None else run
+        if run is not None:
+            known.open[span.span_id] = (run, run.attach())
+
+    def _run_for(self, data: Any, above: ActiveInvocation) -> ActiveInvocation | None:
+        if data.type == "agent":
+            return self._recorder.start("invoke_agent", data.name, parent=above)
+        if data.type == "function":
+            return self._recorder.start("execute_tool", data.name, parent=above)
+        if data.type == "generation":
+            return self._recorder.start_llm(model=data.model, parent=above)
+        if data.type == "response":
+            return self._recorder.start_llm(model=None, provider="openai", parent=above)
+        return None
+
+    def _finish(self, known: _Trace, span: Any) -> None:
+        data, error = span.span_data, sys.exc_info()[1]
+        above = known.above.pop(span.span_id, known.run)
+        opened = known.open.pop(span.span_id, None)
+        if opened is None:
+            self._note_event(data, above)
+            return
+        run, step = opened
+        run.detach(step)
+        stated = None if error is not None or not span.error else "agents.exceptions.AgentsException"
+        if isinstance(run, LlmInvocation):
+            _write_answer(run, data)
+            if error is None and stated is None and not _is_answered(data):
+                run.end_as(Status.CANCELLED)
+        _end(run, error, stated)
+        if data.type == "agent":
+            known.fault, known.error = error, stated
+
+    def _note_event(self, data: Any, run: ActiveInvocation) -> None:
+        """Note a hand-off as an attribute of the agent that hands over, and a guardrail as a decision."""
+        if data.type == "handoff" and data.to_agent is not None:
+            run.set_attribute("handoff", data.to_agent)
+        elif data.type == "guardrail":
+            step = run.attach()
+            try:
+                self._recorder.record_decision(
+                    data.name,
+                    Verdict.DENY if data.triggered else Verdict.ALLOW,
+                    kind=DecisionKind.GUARDRAIL,
+                    result=CheckResult.BLOCKED if data.triggered else CheckResult.PASSED,
+                )
+            finally:
+                run.detach(step)
+
+
+def _innermost(workflow: ActiveInvocation) -> ActiveInvocation:
+    return current_run() or workflow
+
+
+def _is_answered(data: Any) -> bool:
+    """Whether a model answered: a span without an answer and without an error was cancelled."""
+    return data.response is not None if data.type == "response" else bool(data.output or data.usage)
+
+
+def _write_answer(run: LlmInvocation, data: Any) -> None:
+    if data.type == "response":
+        if data.response is not None:
+            run.record_request(model=data.response.model)
+            run.record_response(data.response)
+    elif data.usage:
+        run.record_usage(data.usage)
+
+
+def _end(run: ActiveInvocation, error: BaseException | None, stated: str | None) -> None:
+    if error is not None:
+        run.fail(_refusal(error) or error)
+    elif stated is not None:
+        run.end_as(Status.ERROR, error_type=stated)
+    else:
+        run.stop()
+
+
+def _refusal(error: BaseException) -> RefusedError | None:
+    """What a hook raised: the SDK wraps it into a `UserError`."""
+    cause = error.__cause__
+    return cause if isinstance(cause, RefusedError) else None

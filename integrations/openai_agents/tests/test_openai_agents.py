@@ -1,0 +1,172 @@
+"""The real OpenAI Agents SDK against a provider on loopback: records, ends of every kind, enforcement."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+from _provider import Provider, serving
+
+from taskpilot_obs import observe_tool
+from taskpilot_obs.exceptions import RefusedError
+from taskpilot_obs.integration import Recorder
+from taskpilot_obs.records import Decision, Invocation
+from taskpilot_obs.safety import DenyTools
+from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
+
+if find_spec("agents") is None:
+    assert not os.environ.get("CI"), "openai-agents is not installed"
+    pytest.skip("openai-agents is NOT INSTALLED: install the dependency group `test`", allow_module_level=True)
+
+import agents
+from openai import AsyncOpenAI
+from taskpilot_obs_openai_agents import ObservabilityHooks, ObservabilityProcessor, observe
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def processor(recorder: Recorder) -> Iterator[ObservabilityProcessor]:
+    made = observe(replace=True)
+    yield made
+    agents.set_trace_processors([])
+    assert made.open == 0
+
+
+ran: list[str] = []
+
+
+@observe_tool
+def lookup() -> str:
+    return "sunny"
+
+
+@agents.function_tool  # type: ignore[untyped-decorator]  # the SDK may be missing where types are checked
+def get_weather(city: str) -> str:
+    """The weather."""
+    ran.append(city)
+    return lookup()
+
+
+async def work(provider: Provider, text: str = "hi", *, kind: str = "chat", hooks: Any = None, **options: Any) -> Any:
+    """Run an agent with one tool."""
+    async with AsyncOpenAI(api_key="x", base_url=f"{provider.url}/v1", max_retries=0) as client:
+        models = {"chat": agents.OpenAIChatCompletionsModel, "responses": agents.OpenAIResponsesModel}
+        model = models[kind]("gpt-4o-mini", client)
+        given = {"tools": [get_weather], **options}
+        if "handoffs" in given:
+            given["handoffs"] = [agents.Agent(name=name, model=model) for name in given["handoffs"]]
+        return await agents.Runner.run(agents.Agent(name="Planner", model=model, **given), text, hooks=hooks)
+
+
+def table(seen: Captured[Invocation]) -> list[tuple[str, str | None, str]]:
+    """Name, parent and status of each run, in the order of the starts."""
+    runs = sorted(seen, key=lambda run: run.start_unix_ns)
+    names = {run.invocation_id: run.name for run in runs}
+    return [(run.name, names.get(run.parent_id or ""), run.status.value) for run in runs]
+
+
+@pytest.mark.parametrize("kind", ["chat", "responses"])
+def test_a_run(provider: Provider, seen: Captured[Invocation], kind: str) -> None:
+    """A trace is the workflow; agent, calls, tool and what is decorated beneath it stand where they belong."""
+    asyncio.run(work(provider, kind=kind))
+    found = table(seen)
+    assert [(name or "gpt-4o-mini", above) for name, above, _ in found] == [  # a response names its model at its end
+        ("Agent workflow", None),
+        ("Planner", "Agent workflow"),
+        ("gpt-4o-mini", "Planner"),
+        ("get_weather", "Planner"),
+        ("lookup", "get_weather"),
+        ("gpt-4o-mini", "Planner"),
+    ]
+    assert {status for _, _, status in found} == {"success"}
+    for call in seen:
+        if call.usage is None:
+            continue
+        assert (*call.usage[:2], call.usage.cache_read_tokens, call.usage.reasoning_tokens) == (100, 20, 40, 8)
+        assert call.request_model is not None
+        assert call.cost is not None
+    workflow = next(run for run in seen if run.name == "Agent workflow")
+    assert workflow.rollup is not None
+    assert (workflow.rollup.llm_calls, workflow.rollup.input_tokens) == (2, 200)
+
+
+def test_failed(provider: Provider, seen: Captured[Invocation]) -> None:
+    """A failed call fails its agent and its workflow, each with the class of the exception."""
+    with pytest.raises(Exception, match="boom"):
+        asyncio.run(work(provider, "FAIL", tools=[]))
+    assert [status for _, _, status in table(seen)] == ["error"] * 3
+    assert {run.error_type for run in seen} == {"openai.InternalServerError"}
+
+
+def test_cancelled(provider: Provider, seen: Captured[Invocation]) -> None:
+    """A cancelled task leaves nothing open, and nothing of it is a success."""
+
+    async def cancel() -> None:
+        task = asyncio.create_task(work(provider, "SLOW", tools=[]))
+        while len(provider.calls) == before:  # noqa: ASYNC110  the request is on its way
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    before = len(provider.calls)
+    asyncio.run(cancel())
+    assert {status for _, _, status in table(seen)} == {"cancelled"}
+
+
+def test_concurrent_runs(provider: Provider, seen: Captured[Invocation]) -> None:
+    """Ten runs at once: twenty calls, each beneath its own agent."""
+
+    async def crowd() -> None:
+        await asyncio.gather(*(work(provider) for _ in range(10)))
+
+    asyncio.run(crowd())
+    calls = [run for run in seen if run.usage]
+    assert len(calls) == 20
+    assert sorted(run.rollup.llm_calls for run in seen if run.name == "Planner" and run.rollup) == [2] * 10
+
+
+def test_a_guardrail_is_a_decision(provider: Provider, recorder: Recorder, seen: Captured[Invocation]) -> None:
+    """A tripped guardrail is a decision of the agent, and blocks it."""
+
+    @agents.input_guardrail  # type: ignore[untyped-decorator]
+    async def polite(context: Any, agent: Any, given: Any) -> Any:
+        return agents.GuardrailFunctionOutput(output_info=None, tripwire_triggered="rude" in str(given))
+
+    with capture_records(Decision, recorder=recorder) as decisions:
+        asyncio.run(work(provider, input_guardrails=[polite]))
+        with pytest.raises(agents.InputGuardrailTripwireTriggered):
+            asyncio.run(work(provider, "rude", input_guardrails=[polite]))
+    assert [(one.name, one.verdict.value, one.result.value) for one in decisions] == [
+        ("polite", "allow", "passed"),
+        ("polite", "deny", "blocked"),
+    ]
+
+
+def test_a_refused_tool_does_not_run(provider: Provider) -> None:
+    """A policy in enforce mode refuses before the tool runs; tool, agent and workflow are blocked."""
+    ran.clear()
+    with fresh_recorder(policies=[DenyTools(["get_weather"])], mode="enforce") as fresh:
+        with capture_invocations(fresh) as seen, pytest.raises(agents.UserError) as raised:
+            asyncio.run(work(provider, hooks=ObservabilityHooks()))
+        found = {run.name: run.status.value for run in seen}
+    assert isinstance(raised.value.__cause__, RefusedError)
+    assert ran == []
+    assert (found["get_weather"], found["Planner"], found["Agent workflow"]) == ("blocked",) * 3
+
+
+def test_checks_that_pass(provider: Provider) -> None:
+    """Hooks change nothing where nothing refuses."""
+    ran.clear()
+    with fresh_recorder(policies=[DenyTools(["other"])], mode="enforce"):
+        result = asyncio.run(work(provider, hooks=ObservabilityHooks()))
+    assert (result.final_output, ran) == ("It is sunny.", ["Paris"])

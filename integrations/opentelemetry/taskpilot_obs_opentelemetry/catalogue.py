@@ -1,0 +1,92 @@
+"""What can be observed through spans, and how each is turned on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+
+class Target(NamedTuple):
+    """An SDK or framework."""
+
+    name: str
+    distribution: str
+    native_from: tuple[int, ...] | None = None
+    """The version from which it states spans by itself, unasked."""
+    switch: Callable[[], None] | None = None
+    """Turns on the spans that it has, without content."""
+    switch_off: Callable[[], None] | None = None
+    instrumentors: tuple[str, ...] = ()
+    """Distributions that instrument it, the best first."""
+    by_hand: str = ""
+    """What the application has to do itself."""
+    refused_from: tuple[int, ...] | None = None
+    """The version from which the instrumentors do nothing, in silence."""
+
+
+def _pydantic_ai(on: object) -> None:
+    from pydantic_ai import Agent
+    from pydantic_ai.models.instrumented import InstrumentationSettings
+
+    Agent.instrument_all(InstrumentationSettings(include_content=False) if on else False)
+
+
+CATALOGUE: Final = (
+    Target("ag2", "ag2", by_hand="give each agent a TelemetryMiddleware(agent_name=…, capture_content=False)"),
+    Target("agent_framework", "agent-framework-core", native_from=(1,)),
+    Target(
+        "anthropic", "anthropic", native_from=(2,), instrumentors=("opentelemetry-instrumentation-genai-anthropic",)
+    ),
+    Target("autogen", "autogen-agentchat", native_from=(0, 7)),
+    Target("crewai", "crewai", instrumentors=("openinference-instrumentation-crewai",)),
+    Target(
+        "dspy",
+        "dspy",
+        instrumentors=("opentelemetry-instrumentation-genai-dspy", "openinference-instrumentation-dspy"),
+    ),
+    Target("google_adk", "google-adk", native_from=(2,)),
+    Target(
+        "google_genai",
+        "google-genai",
+        instrumentors=("opentelemetry-instrumentation-google-genai",),
+        refused_from=(3,),
+    ),
+    Target("haystack", "haystack-ai", by_hand="its tracer states no usage: decorate the pipeline's components"),
+    Target("langchain", "langchain-core", by_hand="pass callbacks=[ObservabilityHandler()] of taskpilot_obs_langchain"),
+    Target("litellm", "litellm", by_hand="decorate the functions that call it"),
+    Target(
+        "llama_index",
+        "llama-index-core",
+        instrumentors=("opentelemetry-instrumentation-genai-llama-index",),
+    ),
+    Target("mcp", "mcp", native_from=(2,)),
+    Target(
+        "openai",
+        "openai",
+        instrumentors=(
+            "opentelemetry-instrumentation-genai-openai",
+            "openinference-instrumentation-openai",
+            "opentelemetry-instrumentation-openai",
+        ),
+    ),
+    Target("openai_agents", "openai-agents", by_hand="call observe() of taskpilot_obs_openai_agents"),
+    Target(
+        "pydantic_ai",
+        "pydantic-ai-slim",
+        switch=lambda: _pydantic_ai(on=True),
+        switch_off=lambda: _pydantic_ai(on=False),
+    ),
+    Target(
+        "smolagents",
+        "smolagents",
+        instrumentors=("openinference-instrumentation-smolagents", "opentelemetry-instrumentation-genai-smolagents"),
+    ),
+    Target("strands", "strands-agents", native_from=(1,)),
+)
+
+NO_CONTENT: Final = {
+    "OPENINFERENCE_HIDE_INPUTS": "true",
+    "OPENINFERENCE_HIDE_OUTPUTS": "true",
+    "TRACELOOP_TRACE_CONTENT": "false",
+}
+"""Environment variables that keep prompts and answers out of spans, for instrumentors that would put them there."""

@@ -1,0 +1,134 @@
+"""Turn on what is installed, and record what it states."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.integration import Recorder
+from taskpilot_obs_opentelemetry.bridge import GenAiBridge
+from taskpilot_obs_opentelemetry.catalogue import NO_CONTENT, Target
+from taskpilot_obs_opentelemetry.sampling import RecordAll
+from taskpilot_obs_opentelemetry.surveying import (
+    Observed,
+    State,
+    chosen,
+    instrumentor_of,
+    load_instrumentor,
+    look_at,
+)
+
+__all__ = ["instrument", "uninstrument"]
+
+logger = logging.getLogger("taskpilot_obs")
+_lock = threading.Lock()
+
+
+class _Installed:
+    """What `instrument` has set up in this process."""
+
+    def __init__(self) -> None:
+        self.bridge: GenAiBridge | None = None
+        self.sampler: RecordAll | None = None
+        self.undo: dict[str, Callable[[], object]] = {}
+
+
+_installed = _Installed()
+
+
+def instrument(*names: str, recorder: Recorder | None = None) -> tuple[Observed, ...]:
+    """Observe every supported SDK and framework that is installed, or those that are named. Harmless when repeated.
+
+    Sets up a tracer provider that exports nothing where there is none; otherwise joins the application's, whose
+    exporters go on to get what its sampler chooses. Call it behind the application's own setup of OpenTelemetry, and
+    before the first call. Content stays out of spans.
+
+    Args:
+        names: such as `openai` or `pydantic_ai`; all when left out.
+        recorder: where to; the default one when left out.
+
+    Returns:
+        What is on now, and what could not be done and why; it is logged as well.
+
+    Raises:
+        ConfigurationError: a name is unknown, or the tracer provider takes no span processors.
+    """
+    targets = chosen(names)
+    with _lock:
+        _attach(recorder)
+        for variable, value in NO_CONTENT.items():
+            os.environ.setdefault(variable, value)
+        done = [_turn_on(target) for target in targets]
+    found = tuple(one for one in done if names or one.state is not State.MISSING)
+    for one in found:
+        logger.log(logging.INFO if one.state in (State.ON, State.BY_HAND) else logging.WARNING, "instrument: %s", one)
+    return found
+
+
+def uninstrument() -> None:
+    """Undo what `instrument` did; a tracer provider that it set stays, without a bridge. Harmless when repeated."""
+    with _lock:
+        for undo in _installed.undo.values():
+            undo()
+        _installed.undo.clear()
+        if _installed.bridge is not None:
+            _installed.bridge.shutdown()
+        if _installed.sampler is not None:
+            _installed.sampler.active = False
+        _installed.bridge = _installed.sampler = None
+
+
+def _attach(recorder: Recorder | None) -> None:
+    if _installed.bridge is not None:
+        return
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider):
+        provider = TracerProvider(sampler=ALWAYS_OFF)
+        trace.set_tracer_provider(provider)
+    if not isinstance(provider, TracerProvider):
+        kind = type(provider).__name__
+        raise ConfigurationError(
+            f"the tracer provider is a {kind}, and takes no span processors: use OpenTelemetry's SDK"
+        )
+    if isinstance(provider.sampler, RecordAll):
+        provider.sampler.active = True
+    else:
+        provider.sampler = RecordAll(provider.sampler)
+        _installed.sampler = provider.sampler
+    _installed.bridge = GenAiBridge(recorder)
+    provider.add_span_processor(_installed.bridge)
+
+
+def _turn_on(target: Target) -> Observed:
+    found = look_at(target)
+    if target.name in _installed.undo:
+        return found._replace(state=State.ON)
+    if found.state is not State.AVAILABLE:
+        return found
+    try:
+        _installed.undo[target.name] = _switched(target)
+    except Exception as error:  # noqa: BLE001  one package that does not fit must not keep the others from being seen
+        return found._replace(state=State.REFUSED, text=f"{found.text}: {type(error).__name__}: {error}")
+    return found._replace(state=State.ON)
+
+
+def _switched(target: Target) -> Callable[[], object]:
+    """Turn a target on; returns what turns it off."""
+    if target.switch is not None and target.switch_off is not None:
+        target.switch()
+        return target.switch_off
+    name = instrumentor_of(target)
+    if name is None:
+        raise LookupError("its instrumentor has gone")
+    made: Any = load_instrumentor(name)()
+    made.instrument(raise_exception_on_conflict=True)  # otherwise a conflict is logged, and nothing recorded
+    undo: Callable[[], object] = made.uninstrument
+    return undo

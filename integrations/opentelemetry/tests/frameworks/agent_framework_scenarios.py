@@ -1,0 +1,56 @@
+"""Microsoft Agent Framework."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from _harness import cancelled
+from agent_framework import Agent
+from agent_framework.openai import OpenAIChatCompletionClient
+
+from taskpilot_obs import observe_tool, observe_workflow
+
+
+@observe_tool
+def lookup() -> str:
+    """Something decorated beneath the framework's tool."""
+    return "sunny"
+
+
+def get_weather(city: str) -> str:
+    """The weather."""
+    return lookup()
+
+
+def agent(name: str = "Planner", tools: tuple[Any, ...] = (get_weather,)) -> Any:
+    """An agent with one tool."""
+    return Agent(OpenAIChatCompletionClient(model="gpt-4o-mini"), "You plan.", name=name, tools=list(tools))
+
+
+async def stream() -> None:
+    """A streamed run that is read to its end."""
+    async for _ in agent().run("hi", stream=True):
+        pass
+
+
+@observe_workflow(name="outer")
+async def nested() -> None:
+    """Beneath a decorated workflow, an agent as the tool of another."""
+    inner = agent("Researcher", ())
+    await agent(tools=(inner.as_tool(name="research", description="r", arg_name="city"),)).run("hi")
+
+
+async def crowd() -> None:
+    """Ten runs at once: twenty calls, seen by the framework and by OpenAI's instrumentor."""
+    await asyncio.gather(*(agent().run("hi") for _ in range(10)))
+
+
+SCENARIOS = {
+    "ok": lambda: agent().run("hi"),
+    "stream": stream,
+    "fail": lambda: agent(tools=()).run("FAIL"),
+    "cancel": lambda: cancelled(agent(tools=()).run("SLOW")),
+    "nested": nested,
+    "crowd": crowd,
+}

@@ -1,0 +1,145 @@
+"""`instrument()` finds and turns on what is installed, says what it could not do, and undoes it; `run` and `doctor`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from taskpilot_obs.exceptions import ConfigurationError
+
+ROOT = Path(__file__).parents[3]
+SETUP = """
+import openai
+from _provider import serving
+from taskpilot_obs.testing import capture_invocations
+from taskpilot_obs_opentelemetry import State, instrument, uninstrument
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+def ask(url):
+    with openai.OpenAI(api_key="x", base_url=f"{url}/v1") as client:
+        client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "secret"}])
+"""
+
+
+def alone(code: str, *command: str, **environ: str) -> str:
+    """Run code in a process of its own, because instrumentation is global to one; returns what it prints."""
+    paths = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    given = [*command, sys.executable, "-W", "ignore", "-c", SETUP + code]
+    environ = {**os.environ, "PYTHONPATH": paths, **environ}
+    done = subprocess.run(given, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_one_line_observes_a_client() -> None:
+    """After `instrument()` the calls of an SDK are recorded, without content; after `uninstrument()` they are not."""
+    shown = alone("""
+with serving() as server, capture_invocations() as seen:
+    found = instrument("openai")
+    assert instrument("openai") == found
+    spans = []
+    class Keep:
+        def on_start(self, span, parent_context=None): pass
+        def _on_ending(self, span): pass
+        def on_end(self, span): spans.append(span)
+        def shutdown(self): pass
+    trace.get_tracer_provider().add_span_processor(Keep())
+    ask(server.url)
+    assert "secret" not in str([(span.attributes, span.events) for span in spans])
+    uninstrument()
+    uninstrument()
+    ask(server.url)
+    instrument("openai")
+    ask(server.url)
+    runs = [(run.name, run.usage.input_tokens, run.usage.cache_read_tokens, str(run.cost)) for run in seen]
+print([str(one) for one in found], runs)
+""")
+    call = "('gpt-4o-mini', 100, 40, '0.000024000')"
+    assert shown.startswith("['openai 3.")
+    assert "on, by opentelemetry-instrumentation-genai-openai" in shown
+    assert shown.rstrip().endswith(f"[{call}, {call}]")
+
+
+def test_it_joins_the_provider_of_the_application() -> None:
+    """Exporters go on to get the sample; all calls are recorded. A provider without processors is refused."""
+    shown = alone("""
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+exporter = InMemorySpanExporter()
+provider = TracerProvider(sampler=ALWAYS_OFF)
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+with serving() as server, capture_invocations() as seen:
+    instrument("openai")
+    ask(server.url)
+    uninstrument()
+    print(len(seen), len(exporter.get_finished_spans()), provider.sampler.active)
+""")
+    assert shown.split() == ["1", "0", "False"]
+
+
+def test_what_cannot_be_done_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """Unknown names are refused, known ones that are not installed are named, those that need an action say which."""
+    from taskpilot_obs_opentelemetry import State, instrument, survey, uninstrument
+
+    with pytest.raises(ConfigurationError, match="unknown: opnai; known are ag2, agent_framework"):
+        instrument("opnai")
+    by_name = {one.name: one for one in survey("crewai", "google_genai", "langchain", "anthropic")}
+    assert by_name["crewai"].state is State.MISSING
+    assert str(by_name["crewai"]) == "crewai: missing, crewai is not installed"
+    assert by_name["google_genai"].state is State.REFUSED
+    assert "does nothing from version 3 on, in silence" in by_name["google_genai"].text
+    assert by_name["langchain"].state is State.BY_HAND
+    assert by_name["anthropic"].state is State.ON
+    with caplog.at_level(logging.INFO, "taskpilot_obs"):
+        shown = alone("print([str(one) for one in instrument('google_genai')])")
+        uninstrument()
+    assert "refused, opentelemetry-instrumentation-google-genai does nothing" in shown
+
+
+def test_an_application_is_observed_without_a_changed_line() -> None:
+    """`taskpilot-obs run -- python app.py`; the application's exit code and output are its own."""
+    shown = alone(
+        """
+with serving() as server, capture_invocations() as seen:
+    ask(server.url)
+    print([(run.name, run.usage.output_tokens) for run in seen])
+""",
+        str(Path(sys.executable).parent / "taskpilot-obs"),
+        "run",
+        "--only",
+        "openai",
+        "--",
+    )
+    assert shown.strip() == "[('gpt-4o-mini', 20)]"
+
+
+def test_a_program_that_does_not_exist() -> None:
+    """`run` says which word is not a program, and exits with 2."""
+    command = [str(Path(sys.executable).parent / "taskpilot-obs"), "run", "--", "no-such-program"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "'no-such-program' is not a program" in done.stderr
+
+
+def test_doctor_reports_what_can_be_observed() -> None:
+    """One finding for each SDK or framework that is installed, with what to do."""
+    from typer import Typer
+
+    from taskpilot_obs.cli.doctor import register
+
+    app = Typer()
+    register(app)
+    findings = json.loads(CliRunner().invoke(app, ["--json"]).stdout)
+    about = {one["text"].partition(" ")[0]: one for one in findings if one["check"] == "observed"}
+    assert about["anthropic"]["level"] == "ok"
+    assert about["google_genai"]["level"] == "warning"
+    assert "taskpilot-obs run -- python" in about["openai"]["remedy"]

@@ -1,0 +1,229 @@
+"""Runs that are over already, as `record_llm_call` and `record_run` report them: one record each, and no span."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from taskpilot_obs._recording.invocation import BEGUN, LOST, ActiveInvocation
+from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._recording.statuses import error_type, status_of_name
+from taskpilot_obs._support.guarded import guarded
+from taskpilot_obs.records import Status, plain_text
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from taskpilot_obs.records import Scope, Started, Usage
+
+MAX_SECONDS: Final = 10**9
+NOT_STATED: Final = (None, None)
+
+
+class Facts(NamedTuple):
+    """What is known of any run that is over."""
+
+    status: Status | None = None
+    """How it ended; None where the error tells, or means success."""
+    duration_seconds: float = 0.0
+    ended_at: datetime | float | None = None
+    error: BaseException | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    agent: str | None = None
+    workflow: str | None = None
+    scope: Scope | None = None
+    """The request that it worked for; None where the context tells."""
+
+
+class _Stated(ActiveInvocation):
+    """A run whose workflow and agent may be stated, because no run around it tells them."""
+
+    __slots__ = ()
+
+    stated: tuple[str | None, str | None]
+
+    def lineage(self) -> tuple[str | None, str | None]:
+        """The stated workflow and agent; what is left out comes from the context."""
+        workflow, agent = super().lineage()
+        if self.stage >= BEGUN:
+            return workflow, agent
+        stated_workflow, stated_agent = self.stated
+        agent = agent if stated_agent is None or self.callsite.is_agent else stated_agent
+        if stated_workflow is not None and not self.callsite.is_workflow:
+            return stated_workflow, agent
+        is_new_task = stated_agent is not None and self.parent is None and not self.callsite.is_inner
+        return stated_agent if is_new_task else workflow, agent
+
+    def is_task(self) -> bool:
+        """Whether it is a task: not an agent for which a workflow or an agent above is stated."""
+        return super().is_task() and (self.callsite.is_workflow or self.stated == NOT_STATED)
+
+    def _freeze_start(self) -> Started:
+        begun = super()._freeze_start()
+        if self.stated == NOT_STATED:
+            return begun
+        workflow, agent = self.lineage()
+        return begun._replace(workflow=workflow, agent=agent, is_task=self.is_task())
+
+
+class StatedRun(_Stated):
+    """A workflow, agent or tool call that is over."""
+
+    __slots__ = ("stated",)
+
+
+class StatedCall(_Stated, LlmInvocation):
+    """An LLM call that is over."""
+
+    __slots__ = ("stated",)
+
+
+class RecordedRun:
+    """What was booked of a run: who it is, and how it ended.
+
+    Args:
+        run: the run; None where nothing is recorded (`enabled=False`).
+    """
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: ActiveInvocation | None) -> None:
+        self._run = run
+
+    @property
+    def request_id(self) -> str | None:
+        """The request that it is booked under, for feedback; None where nothing is recorded."""
+        return None if self._run is None else self._run.request_id
+
+    @property
+    def invocation_id(self) -> str | None:
+        """The identifier of its records; None where nothing is recorded."""
+        return None if self._run is None else self._run.invocation_id
+
+    @property
+    def status(self) -> Status | None:
+        """How it ended; None where nothing is recorded."""
+        return None if self._run is None else self._run.status
+
+
+class RecordedCall(RecordedRun):
+    """What was booked of an LLM call: its usage and its cost, worked out when asked for.
+
+    Args:
+        call: the call; None where nothing is recorded (`enabled=False`).
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: LlmInvocation | None) -> None:
+        super().__init__(call)
+        self._call = call
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens; None where they are unknown, and for a hit of a cache of the application."""
+        return None if self._call is None or self._call.cached else self._call.usage
+
+    @property
+    def cost(self) -> Decimal | None:
+        """The cost in USD; None where it is unknown, and for a hit. The first one asked for loads the price table."""
+        return None if self._call is None else self._call.price()
+
+    @property
+    def cost_source(self) -> str | None:
+        """Where the cost comes from: `price_table`, `own_price`, `provider` or `caller`; None without a cost."""
+        return self._call.cost_source if self._call is not None and self.cost is not None else None
+
+    @property
+    def error_category(self) -> str | None:
+        """One of `semconv.ERROR_CATEGORIES` where the call failed."""
+        return None if self._call is None else self._call.error_category
+
+
+def prepare(run: StatedRun | StatedCall, facts: Facts) -> int:
+    """Note what a run belonged to, what it worked for and when it began.
+
+    Args:
+        run: made, and not begun.
+        facts: what is known of it.
+
+    Returns:
+        When it ended, on the recorder's clock. Times that cannot be read are counted, and it ends now.
+    """
+    workflow, agent = facts.workflow, facts.agent
+    run.stated = (None if workflow is None else plain_text(workflow), None if agent is None else plain_text(agent))
+    if facts.scope is not None:
+        run.scope = facts.scope
+    runtime = run.callsite.runtime
+    ended_ns = runtime.now()
+    if facts.ended_at is not None:
+        with guarded("ended_at", runtime.counters):
+            ended_ns = runtime.clock.ticks(_unix_ns(facts.ended_at))
+    run.stage = LOST  # never announced: its end brings both of its records
+    run.started_ns = ended_ns
+    with guarded("duration_seconds", runtime.counters):
+        run.started_ns -= nanoseconds(facts.duration_seconds)
+    return ended_ns
+
+
+def finish(run: StatedRun | StatedCall, facts: Facts, ended_ns: int) -> None:
+    """End a run with the outcome that is stated.
+
+    Args:
+        run: prepared.
+        facts: what is known of it.
+        ended_ns: what `prepare` returned.
+    """
+    at_unix_ns = run.callsite.runtime.clock.unix_ns(ended_ns)
+    if facts.error is not None and facts.status is None:
+        run.fail(facts.error, at_unix_ns=at_unix_ns)
+        return
+    name = facts.error_type if facts.error is None else error_type(type(facts.error))
+    status = facts.status or (Status.SUCCESS if name is None else status_of_name(name))
+    run.end_as(status, error_type=name, error_message=facts.error_message, at_unix_ns=at_unix_ns)
+
+
+def note_answer(
+    call: LlmInvocation,
+    usage: object,
+    cost: Decimal | float | str | None,
+    cached: bool | None,  # noqa: FBT001  one of many facts, passed on
+    time_to_first_token: float | None,
+    retries: int,
+    *,
+    streaming: bool,
+) -> None:
+    """Note what is known of the answer of a call that is over.
+
+    Args:
+        call: prepared.
+        usage: what `record_usage` takes as a whole.
+        cost: in USD.
+        cached: whether the application's own cache answered.
+        time_to_first_token: in seconds from the start.
+        retries: attempts beyond the first.
+        streaming: whether the answer was a stream.
+    """
+    if usage is not None:
+        call.note_usage(usage)
+    if cost is not None:
+        call.set_cost(cost)
+    if cached is not None:
+        call.set_cached(cached)
+    if streaming:
+        call.set_streaming()
+    if time_to_first_token is not None:
+        call.first_token_after(time_to_first_token)
+    with guarded("retries", call.callsite.runtime.counters):
+        call.retries = max(0, int(retries))
+
+
+def _unix_ns(moment: datetime | float) -> int:
+    seconds = moment.timestamp() if isinstance(moment, datetime) else moment
+    return int(seconds * 1e9)
+
+
+def nanoseconds(seconds: float) -> int:
+    """A duration in nanoseconds; 0 where it is NaN, infinite or negative."""
+    return int(seconds * 1e9) if 0 < seconds < MAX_SECONDS else 0

@@ -1,0 +1,111 @@
+"""`taskpilot-obs calls`: single LLM calls, newest first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taskpilot_obs.cli._output import print_csv, print_json, show
+from taskpilot_obs.cli._store_options import (
+    Agent,
+    AsCsv,
+    AsJson,
+    From,
+    Model,
+    Period,
+    Provider,
+    StoreUrl,
+    Tenant,
+    To,
+    User,
+    Workflow,
+    explained,
+    one_format,
+    period_of,
+)
+from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
+from taskpilot_obs.figures import count, ms, usd
+
+if TYPE_CHECKING:
+    from taskpilot_obs.stats import Call
+
+Most = Annotated[int, typer.Option("--limit", min=1, max=1_000, help="Most calls to list.")]
+WithStatus = Annotated[str | None, typer.Option("--status", help="Only calls that ended like this: error, timeout, …")]
+
+_COLUMNS = (
+    whole_column("ended (UTC)"),
+    name_column("model"),
+    Column("status"),
+    Column("agent", rank=3),
+    Column("tokens", rank=2),
+    Column("cost"),
+    Column("took", rank=1),
+    whole_column("request"),
+)
+_FIGURES = (
+    *("created_at", "request_id", "provider", "model_name", "status", "error_type", "agent", "workflow"),
+    *("organization_id", "user_id", "input_tokens", "output_tokens", "cost", "cost_source", "latency_ms"),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="calls")(calls)
+
+
+def calls(  # noqa: PLR0913  a command line has as many options as it has
+    *,
+    store: StoreUrl = None,
+    period: Period = "24h",
+    start: From = None,
+    end: To = None,
+    tenant: Tenant = None,
+    user: User = None,
+    agent: Agent = None,
+    workflow: Workflow = None,
+    model: Model = None,
+    provider: Provider = None,
+    status: WithStatus = None,
+    limit: Most = 50,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Print single LLM calls, newest first, with the request that each belongs to."""
+    one_format(as_json=as_json, as_csv=as_csv)
+    with explained():
+        from taskpilot_obs.stats import get_calls
+
+        found = get_calls(
+            period_of(period, start, end),
+            store=store,
+            limit=limit,
+            exact={} if status is None else {"status": status},
+            tenant_id=tenant,
+            user_id=user,
+            agent=agent,
+            workflow=workflow,
+            model=model,
+            provider=provider,
+        )
+    if as_json:
+        print_json(found.model_dump_json(indent=2))
+    elif as_csv:
+        print_csv(_FIGURES, (tuple(getattr(call, name) for name in _FIGURES) for call in found.calls))
+    else:
+        title = f"{len(found.calls)} calls" + (", more with --limit" if found.next is not None else "")
+        show(FittedTable(title, _COLUMNS, map(_row, found.calls), more="--csv"))
+
+
+def _row(call: Call) -> tuple[str, ...]:
+    tokens = None if call.input_tokens is None else call.input_tokens + (call.output_tokens or 0)
+    return (
+        f"{call.created_at:%m-%d %H:%M:%S}",
+        call.model_name or "-",
+        call.status,
+        call.agent or "-",
+        "-" if tokens is None else count(tokens),
+        "-" if call.cost is None else usd(call.cost),
+        ms(call.latency_ms),
+        call.request_id,
+    )

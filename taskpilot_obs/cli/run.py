@@ -1,0 +1,56 @@
+"""`taskpilot-obs run`: start an application that is observed without a changed line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from importlib.metadata import entry_points
+from typing import Annotated, Final
+
+import typer
+
+from taskpilot_obs.exceptions import MissingExtraError
+
+AUTOLOAD: Final = "taskpilot_obs.autoload"
+"""Entry points that name a folder for PYTHONPATH, with a `sitecustomize` that observes the process."""
+NAMES: Final = "TASKPILOT_OBS_INSTRUMENT"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="run", context_settings={"ignore_unknown_options": True})(run)
+
+
+def run(
+    command: Annotated[list[str], typer.Argument(help="The command, such as: python app.py.", show_default=False)],
+    *,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Observe this SDK or framework alone; repeatable.")
+    ] = None,
+) -> None:
+    """Start a Python application and observe the SDKs and frameworks that it uses: `run -- python app.py`.
+
+    An application that sets up OpenTelemetry by itself calls `instrument()` behind that instead.
+
+    Exit code: that of the application, or 2 for wrong usage.
+    """
+    program = shutil.which(command[0])
+    if program is None:
+        raise typer.BadParameter(f"{command[0]!r} is not a program on PATH")
+    environ = dict(os.environ)
+    environ["PYTHONPATH"] = os.pathsep.join([*_folders(), *filter(None, [environ.get("PYTHONPATH")])])
+    if only:
+        environ[NAMES] = ",".join(only)
+    sys.stdout.flush()
+    os.execve(program, command, environ)  # noqa: S606  the command that the user gives, without a shell
+
+
+def _folders() -> list[str]:
+    try:
+        found = [str(point.load()) for point in entry_points(group=AUTOLOAD)]
+    except ImportError as error:
+        raise MissingExtraError("taskpilot-obs run", "otel") from error
+    if not found:
+        raise MissingExtraError("taskpilot-obs run", "otel")
+    return found
