@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
+from urllib.parse import quote_plus
 
 from taskpilot_obs.rules.model import AlertKind
 
@@ -176,12 +177,17 @@ def _check(time: str, alert: str, fired: Sequence[Fired]) -> str:
     return head + "        exp_alerts:\n" + "".join(_expected(item) for item in fired)
 
 
+def _chosen(item: Fired) -> str:
+    """The job in the link to a dashboard."""
+    return quote_plus(item.labels.get("job", ""))
+
+
 def _expected(item: Fired) -> str:
     annotations = {
         "summary": item.summary,
         "description": item.description,
         "runbook_url": f"{RUNBOOKS}/{item.folder}/runbook.md#{item.alert.lower()}",
-        "dashboard_url": f"{DASHBOARDS}/taskpilot-{item.folder.replace('_', '-')}",
+        "dashboard_url": f"{DASHBOARDS}/taskpilot-{item.folder.replace('_', '-')}?var-job={_chosen(item)}",
     }
     labels = "".join(f"              {name}: {_quoted(value)}\n" for name, value in item.labels.items())
     texts = "".join(f"              {name}: {_quoted(value)}\n" for name, value in annotations.items())

@@ -435,7 +435,9 @@ def test_links_of_what_was_delivered_lead_somewhere(outage: Outage) -> None:
         folder, _, anchor = delivery.annotations["runbook_url"].rpartition("/rules/")[2].partition("/runbook.md#")
         headings = re.findall(r"^#+ (.+)$", (RULES / folder / "runbook.md").read_text(encoding="utf-8"), re.MULTILINE)
         assert anchor in {heading.lower() for heading in headings}
-        assert delivery.annotations["dashboard_url"].rpartition("/")[2] in uids
+        uid, _, chosen = delivery.annotations["dashboard_url"].rpartition("/")[2].partition("?var-job=")
+        assert uid in uids
+        assert chosen == delivery.labels.get("job", "")
 
 
 @pytest.mark.parametrize(("critical", "lesser"), CRITICAL.items())

@@ -220,7 +220,9 @@ def test_every_alert_is_complete(folder: str, alert: Alert) -> None:
     assert set(annotations) == {"summary", "description", "runbook_url", "dashboard_url"}
     assert "\n" not in annotations["summary"]
     assert annotations["runbook_url"].endswith(f"/{folder}/runbook.md#{alert.name.lower()}")
-    assert annotations["dashboard_url"].endswith(f"/taskpilot-{folder.replace('_', '-')}")
+    dashboard, _, chosen = annotations["dashboard_url"].partition("?")
+    assert dashboard.endswith(f"/taskpilot-{folder.replace('_', '-')}")
+    assert chosen == "var-job={{ $labels.job | urlquery }}"
     if alert.name not in {"TaskpilotTelemetryAbsent", "TaskpilotWatchdog"}:
         assert "$value" in annotations["summary"]
         assert "$value" in annotations["description"] or alert.kind is AlertKind.META

@@ -269,7 +269,7 @@ _WHAT_IS_WRONG: tuple[Panel, ...] = (
         decimals=0,
         steps=((None, "red"), (0, "orange"), (0.25, "green")),
         no_value=_NO_RULES,
-        width=4,
+        width=12,
         height=9,
     ),
     lines(
@@ -284,7 +284,7 @@ _WHAT_IS_WRONG: tuple[Panel, ...] = (
         unit=PLAIN,
         steps=((None, "green"), (1, "orange"), (14.4, "red")),
         no_value=_NO_RULES,
-        width=8,
+        width=24,
     ),
 )
 

@@ -92,7 +92,7 @@ def alerts_text(folder: RuleFolder, links: Links, interval: str) -> str:
 def _links(folder: RuleFolder, links: Links) -> list[tuple[str, str]]:
     return [
         ("runbook_url", f"{links.runbooks}/{folder.name}/runbook.md"),
-        ("dashboard_url", f"{links.dashboards}/{folder.dashboard}"),
+        ("dashboard_url", f"{links.dashboards}/{folder.dashboard}?var-job={{{{ $labels.job | urlquery }}}}"),
     ]
 
 
