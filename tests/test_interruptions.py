@@ -91,7 +91,7 @@ def test_a_read_that_is_interrupted_loses_nothing(
 ) -> None:
     """Ctrl-C in a drain is raised to the reader, and each record reaches each exporter once all the same."""
     kept = Keeping()
-    gc.collect()  # what a Ctrl-C of an earlier test left open is abandoned now, and is no record of this recorder
+    gc.collect()  # what a Ctrl-C of an earlier test left open is abandoned now, and does not reach this recorder
     with fresh_recorder(exporters=[kept]) as recorder:
         agent()
         recorder.drain()

@@ -22,7 +22,7 @@ def rfc3339(unix_ns: int) -> str:
 
 
 def utc_text(moment: datetime) -> str:
-    """The same form, from a `datetime` with a time zone."""
+    """The timestamp, written from a `datetime` with a time zone."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

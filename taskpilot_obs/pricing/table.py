@@ -126,7 +126,7 @@ class PriceTable:
 
     @property
     def aliases(self) -> Mapping[str, str]:
-        """Names of models of the user's own, in lower case, and what they stand for."""
+        """The configured aliases of models, in lower case, and what they stand for."""
         return self._aliases
 
     def canonical_model(self, model: str) -> str:

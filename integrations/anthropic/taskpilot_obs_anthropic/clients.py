@@ -32,7 +32,7 @@ def wrap(client: C, *, recorder: Recorder | None = None) -> C:
         The very client.
 
     Raises:
-        ConfigurationError: it is no client of Anthropic's SDK.
+        ConfigurationError: the object is not a client of Anthropic's SDK.
     """
     if not isinstance(client, SyncAPIClient | AsyncAPIClient):
         raise ConfigurationError(f"wrap() takes a client of the anthropic package, got {type(client).__name__}")

@@ -78,7 +78,7 @@ def test_streams_and_helpers_are_one_call_each(client: Anthropic, seen: Captured
 
 
 def test_a_stream_that_is_left_is_abandoned(client: Anthropic, seen: Captured[Invocation]) -> None:
-    """A stream that is not read to its end is no success, with a helper or without."""
+    """A stream that is not read to its end is not a success, with a helper or without."""
     with client.messages.create(**asking("SLOW"), stream=True) as stream:
         next(iter(stream))
     with client.messages.stream(**asking("SLOW")) as events:
@@ -143,7 +143,7 @@ def test_a_budget_refuses_before_the_request(provider: Provider) -> None:
 
 
 def test_clouds_and_other_clients(client: Anthropic, seen: Captured[Invocation]) -> None:
-    """Bedrock's client names its provider; wrapped twice, a call is recorded once; what is no client is refused."""
+    """Bedrock's client names its provider; wrapped twice, a call is recorded once; another object is refused."""
     assert wrap(client) is client
     client.messages.create(**asking())
     keys: Any = {"aws_access_key": "a", "aws_secret_key": "s", "aws_region": "eu-west-1"}

@@ -37,7 +37,7 @@ def wrap(client: Client, *, recorder: Recorder | None = None) -> Client:
         The very client.
 
     Raises:
-        ConfigurationError: it is no client of Google's SDK.
+        ConfigurationError: the object is not a client of Google's SDK.
     """
     if not isinstance(client, Client):
         raise ConfigurationError(f"wrap() takes a client of the google-genai package, got {type(client).__name__}")

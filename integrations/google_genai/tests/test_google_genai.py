@@ -102,7 +102,7 @@ def test_asynchronous_calls(provider: Provider, seen: Captured[Invocation]) -> N
 
 
 def test_recorded_once_and_wrapped_once(client: Client, seen: Captured[Invocation]) -> None:
-    """Beneath `track_llm` there is one record; wrapped twice, too; what is no client is refused."""
+    """Beneath `track_llm` there is one record; wrapped twice, too; another object is refused."""
     assert wrap(client) is client
     with track_llm(provider="google", model=MODEL) as call:
         call.record_response(client.models.generate_content(model=MODEL, contents="hello"))

@@ -38,7 +38,7 @@ def wrap(client: C, *, recorder: Recorder | None = None) -> C:
         The very client.
 
     Raises:
-        ConfigurationError: it is no client of OpenAI's SDK.
+        ConfigurationError: the object is not a client of OpenAI's SDK.
     """
     if not isinstance(client, OpenAI | AsyncOpenAI):
         raise ConfigurationError(f"wrap() takes a client of the openai package, got {type(client).__name__}")

@@ -86,7 +86,7 @@ class Weather(BaseModel):
 
 def test_helpers_are_one_call_each(client: OpenAI, seen: Captured[Invocation]) -> None:
     """`parse`, `stream` and the raw responses are recorded once, with their usage."""
-    with pytest.raises(ValueError, match="validation error"):  # the provider's answer is no JSON
+    with pytest.raises(ValueError, match="validation error"):  # the provider's answer is not JSON
         client.chat.completions.parse(model=MODEL, messages=said(), response_format=Weather)
     options: Any = {"stream_options": {"include_usage": True}}
     with client.chat.completions.stream(model=MODEL, messages=said(), **options) as stream:
@@ -120,7 +120,7 @@ def test_a_stream_is_followed_to_its_end(client: OpenAI, seen: Captured[Invocati
 
 
 def test_a_stream_that_is_left_is_abandoned(client: OpenAI, seen: Captured[Invocation]) -> None:
-    """A stream that is not read to its end is no success."""
+    """A stream that is not read to its end is not a success."""
     stream = client.chat.completions.create(model=MODEL, messages=said("SLOW"), stream=True)
     next(stream)
     stream.close()
@@ -261,7 +261,7 @@ def test_guardrails_see_what_goes_in_and_out(provider: Provider) -> None:
 
 
 def test_azure_and_other_addresses(provider: Provider, seen: Captured[Invocation]) -> None:
-    """The provider is who serves the model: told by the client's address, or by the model at an unknown one."""
+    """The provider is who serves the model: named by the client's address, or by the model at an unknown one."""
     azure = wrap(AzureOpenAI(api_key="k", api_version="2024-10-21", azure_endpoint="https://acme.openai.azure.com"))
     with OpenAI(api_key="k", base_url=f"{provider.url}/v1") as made:
         wrap(made).chat.completions.create(model="llama-3.3-70b", messages=said())
