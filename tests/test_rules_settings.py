@@ -297,6 +297,9 @@ def test_a_page_for_one_tenant_names_it(tmp_path: Path) -> None:
                         "exp_labels": named,
                         "exp_annotations": {
                             **rule["annotations"],
+                            "dashboard_url": rule["annotations"]["dashboard_url"].replace(
+                                "{{ $labels.job | urlquery }}", "shop"
+                            ),
                             "summary": summary,
                             "description": "Exporter audit of shop, tenant acme did not get 5 records in the last"
                             " 15m, reason queue_full. What it writes is incomplete by them.",

@@ -13,7 +13,7 @@ from taskpilot_obs._enforcement.wrappers import SettledOptions, Work, refuse_unf
 from taskpilot_obs._recording.callsite import Callsite
 from taskpilot_obs._recording.content import Parameters
 from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
-from taskpilot_obs._recording.invocation import ActiveInvocation, current
+from taskpilot_obs._recording.invocation import ActiveInvocation, current, current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.sdk_streams import follow_stream
 from taskpilot_obs._recording.unfinished import follow, is_unfinished
@@ -94,7 +94,8 @@ def _wrap_plain(function: Callable[P, R], work: Work[Callable[P, R]], runs: RunF
     def observed(*args: P.args, **kwargs: P.kwargs) -> R:
         if not runtime.enabled and not (refuses and runtime.enforcing):
             return function(*args, **kwargs)
-        run = new(callsite, current.get()).start_current(args, kwargs)
+        # By a function: cloudpickle takes wrappers by value, and cannot take a context variable.
+        run = new(callsite, current_run()).start_current(args, kwargs)
         try:
             result = (checked if runtime.asks_checks else usual)(*args, **kwargs)
             if result is not None and is_unfinished(result):
@@ -141,7 +142,7 @@ def _wrap_coroutine(
     def observed(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         if not runtime.enabled and not (refuses and runtime.enforcing):
             return function(*args, **kwargs)
-        return awaited(new(callsite, current.get()), args, kwargs)
+        return awaited(new(callsite, current_run()), args, kwargs)
 
     return wraps(function)(of_the_kind_of(_kind_of(function), observed))
 

@@ -154,7 +154,7 @@ def test_a_password_is_never_shown(server: Server) -> None:
 def test_a_file_that_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
     """The error names the file and the way out; the file stays as it is."""
     (tmp_path / "telemetry.db").write_bytes(b"not a database at all" * 100)
-    with pytest.raises(StoreError, match="no SQLite database: move it away"):
+    with pytest.raises(StoreError, match="not a SQLite database: move it away"):
         Store(sqlite_url(tmp_path), create=True)
     assert (tmp_path / "telemetry.db").read_bytes().startswith(b"not a database")
 

@@ -56,7 +56,7 @@ def test_a_call_is_stored_with_all_that_is_known_of_it(store: Store) -> None:
     assert row["created_at"] == NOON
     assert (row["telemetry_id"], row["request_id"]) == (call.invocation_id, call.request_id)
     assert (row["organization_id"], row["user_id"], row["session_id"]) == ("acme", "ann", "s-1")
-    assert (row["provider"], row["model_name"], row["agent"]) == ("openai", "gpt-4o-2024-08-06", "planner")
+    assert (row["provider"], row["model_name"], row["agent"]) == ("openai", "gpt-4o", "planner")
     assert (row["input_tokens"], row["output_tokens"], row["total_tokens"]) == (1000, 200, 1200)
     assert (row["cached_tokens"], row["reasoning_tokens"], row["cache_write_tokens"]) == (100, 50, None)
     assert (row["latency_ms"], row["time_to_first_token_ms"]) == (500.0, 200.0)
