@@ -130,7 +130,7 @@ def test_nothing_is_left_on_the_disk(tmp_path: Path) -> None:
         assert get_stats(ALL, store=store).requests == 50
 
 
-@pytest.mark.skip(reason="open fault: found on the merged tree, not mended yet; it leaves a file open")
+@pytest.mark.skip(reason="open fault: found on the merged tree, not fixed yet; it leaves a file open")
 def test_what_waits_in_the_spool_is_erased(server: Server, tmp_path: Path) -> None:
     """Rows that a dead process left are taken out; those of a living one are listed with their number."""
     url = new_database(server)
