@@ -130,7 +130,7 @@ def _store(settings: Settings) -> Store | None:
     store = Store(url, create=True)
     if not store.is_sqlite:
         try:
-            store.require_current()
+            store.require_usable()
         except StoreUnavailableError as error:
             log_failure(BUDGETS, error)
         except StoreError:

@@ -85,7 +85,7 @@ def _parts(services: Services) -> dict[str, State]:
 
 def _store_state(services: Services) -> State:
     try:
-        services.store.require_current()
+        services.store.require_usable()
     except StoreError as error:
         log_failure("server", error)
         return "unavailable"

@@ -92,14 +92,19 @@ def get_tenants_report(
         raise ConfigurationError(f"limit: given {limit!r}; it must be a positive number, or None for all")
     start, end = bounds(period, now)
     with asked_of(store, start, end, filters_of({"tenant_id": tenant_id})) as question:
-        planned = question.plan(_TENANT)
-        counts = totals(question.connection, planned, question.filters, By(_TENANT))
-        largest = sorted(counts, key=lambda key: (-counts[key].cost, key[0] or NONE))[:limit]
-        latency = _latency_of(question, planned, largest if len(largest) < len(counts) else None)
+        return tenants_report(question, limit)
+
+
+def tenants_report(question: Question, limit: int | None) -> TenantsReport:
+    """What the tenants of a question used, the largest first."""
+    planned = question.plan(_TENANT)
+    counts = totals(question.connection, planned, question.filters, By(_TENANT))
+    largest = sorted(counts, key=lambda key: (-counts[key].cost, key[0] or NONE))[:limit]
+    latency = _latency_of(question, planned, largest if len(largest) < len(counts) else None)
     cost = whole(counts.values()).cost
     return TenantsReport(
-        start=start,
-        end=end,
+        start=question.start,
+        end=question.end,
         cost_usd=cost,
         tenants_total=len(counts),
         tenants=tuple(_usage_of(key, counts[key], latency.get(key, Counter()), cost) for key in largest),
@@ -127,10 +132,16 @@ def _usage_of(key: Key, counts: Counts, latency: Counter[int], cost: Decimal) ->
 
 
 def _stats(start: datetime, end: datetime, filters: Filters, store: str | Store | None) -> Stats:
-    by = By(DIMENSIONS)
     with asked_of(store, start, end, filters) as question:
-        planned = question.plan(DIMENSIONS)
-        counts = totals(question.connection, planned, filters, by)
-        durations = bins(question.connection, planned, filters, by)
-        failed = errors(question.connection, planned, filters).get((), Counter())
-    return Stats(start=start, end=end, **stats_from(counts, durations, failed, planned.incomplete_before))
+        return stats_and_counts(question)[0]
+
+
+def stats_and_counts(question: Question) -> tuple[Stats, dict[Key, Counts]]:
+    """The statistics of a question, and what they were made of: sums by provider, model and agent."""
+    by, filters = By(DIMENSIONS), question.filters
+    planned = question.plan(DIMENSIONS)
+    counts = totals(question.connection, planned, filters, by)
+    durations = bins(question.connection, planned, filters, by)
+    failed = errors(question.connection, planned, filters).get((), Counter())
+    told = stats_from(counts, durations, failed, planned.incomplete_before)
+    return Stats(start=question.start, end=question.end, **told), counts

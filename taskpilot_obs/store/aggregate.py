@@ -14,13 +14,13 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import delete, func, insert, or_, select, update
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.counts import Counts
 from taskpilot_obs.store.filters import Filters
-from taskpilot_obs.store.marks import aware, deleted_from
+from taskpilot_obs.store.marks import aware, deleted_from, server_clock
 from taskpilot_obs.store.money import MOST_NANO
 from taskpilot_obs.store.queries import By, Key, bins, errors, totals
 from taskpilot_obs.store.rollups import FULL, ROLLUPS, SUMMARY_DIMENSIONS, Rollup, is_worth_it
@@ -151,7 +151,7 @@ def _hour(connection: Connection, start: datetime) -> _Made:
 
 
 def _day(connection: Connection, start: datetime) -> _Made:
-    """Each roll-up from its hours, where none of them lacks it."""
+    """Each roll-up from its hours; where one of them lacks it, from rows, if a whole day of them is worth it."""
     query = select(_work.lacking).where(
         _work.period == "hourly", _work.period_start >= start, _work.period_start < start + DAY
     )
@@ -161,7 +161,29 @@ def _day(connection: Connection, start: datetime) -> _Made:
     hours = (Segment("hourly", start, start + DAY),)
     there = [rollup for rollup in ROLLUPS if not rollup.bit & lacking]
     sums = {rollup: _summed(connection, Plan(hours, rollup=rollup), rollup) for rollup in there}
+    rows = (Segment("rows", start, start + DAY),)
+    if lacking and _has_every_row(connection, start):
+        for rollup in ROLLUPS:
+            if rollup.bit & lacking and _is_worth_it(connection, start, rollup):
+                sums[rollup] = _summed(connection, Plan(rows), rollup)
+                lacking &= ~rollup.bit
     return _chosen("daily", start, sums, lacking)
+
+
+def _has_every_row(connection: Connection, day: datetime) -> bool:
+    """Whether the day is over, and none of its rows was deleted by age."""
+    deleted = deleted_from(connection, LLM_CALLS.name).before
+    return server_clock(connection) >= day + DAY and (deleted is None or day >= deleted)
+
+
+def _is_worth_it(connection: Connection, day: datetime, rollup: Rollup) -> bool:
+    """Counted by the database: adding up in vain takes as long as adding up."""
+    calls = LLM_CALLS.c
+    mine = (calls.created_at >= day, calls.created_at < day + DAY)
+    groups = select(*(calls[name] for name in rollup.dimensions)).where(*mine).distinct().subquery()
+    lines = connection.execute(select(func.count()).select_from(groups)).scalar_one()
+    rows = connection.execute(select(func.count()).select_from(LLM_CALLS).where(*mine)).scalar_one()
+    return is_worth_it(rollup, lines, rows)
 
 
 def _summed(connection: Connection, plan: Plan, rollup: Rollup) -> dict[Key, _Sums]:

@@ -11,9 +11,9 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, case, delete, select, text, update
+from sqlalchemy import Integer, bindparam, delete, literal_column, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from taskpilot_obs.budgets.ledger import (
@@ -27,9 +27,21 @@ from taskpilot_obs.budgets.ledger import (
 )
 from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.store.budget_limits import RENEWED, contradictions, note_limits, noted_limits
+from taskpilot_obs.store.budget_lines import (
+    FIGURES,
+    Total,
+    balance_of,
+    full_at_most,
+    is_account,
+    new_line,
+    other_unit,
+    split_amount,
+    sums_of,
+)
 from taskpilot_obs.store.budget_rates import forget_rates
 from taskpilot_obs.store.budget_writers import begun, crossed_before, keep_crossed
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
+from taskpilot_obs.store.tables import columns_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -41,10 +53,6 @@ if TYPE_CHECKING:
 
 _AT_ONCE: Final = 1_000
 """Reservations that one transaction renews or releases."""
-_REST: Final = 1_000
-"""Amounts in USD are split: whole billionths, and trillionths on top."""
-_MOST_UNITS: Final = 9_200_000_000_000_000_000
-"""What a column holds. A line that is full stays full: one absurd call must not keep the next from being booked."""
 _L = BUDGET_LEDGER.c
 _R = BUDGET_RESERVATIONS.c
 _THIS_LINE: Final = "budget = :budget AND scope_key = :scope_key AND period_start = :period_start"
@@ -83,23 +91,13 @@ _CASTS: Final = (
     .replace(":scope_key", "CAST(:scope_key AS text)")
 )
 _ADD_AND_HOLD: Final = _typed(f"WITH added AS ({_ADD} RETURNING 1) {_HOLD} SELECT {_CASTS} FROM added")  # noqa: S608  nothing in it comes from outside
-_BALANCE: Final = (
-    _L.spent_units,
-    _L.spent_rest,
-    _L.reserved_units,
-    _L.reserved_rest,
-    _L.alerted_permille,
-    _L.refusals,
-    _L.assumed_units,
-    _L.assumed_rest,
-)
 
 
 class StoreLedger:
     """Budgets in a telemetry store, shared by every process that uses it.
 
     Args:
-        store: where they are kept; its tables must be current.
+        store: where they are kept; its tables may be of any version that this code uses.
         owned: whether `close` closes the store; it stays open where other objects use it.
     """
 
@@ -119,6 +117,16 @@ class StoreLedger:
             self._store.renew()
             self._process = os.getpid()
         return self._store
+
+    def _there(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The values of columns that the tables have: those of the version before lack some."""
+        columns = columns_of(BUDGET_LEDGER, self._store.known_version)
+        return {name: value for name, value in values.items() if name in columns}
+
+    def _figures(self) -> list[Any]:
+        """The columns of a balance, 0 where the tables lack one."""
+        columns = columns_of(BUDGET_LEDGER, self._store.known_version)
+        return [column if column.name in columns else literal_column("0", Integer) for column in FIGURES]
 
     def is_same(self, other: Ledger) -> bool:
         """Whether the other one is kept in the same database."""
@@ -171,8 +179,8 @@ class StoreLedger:
         self, connection: Connection, reservation_id: str, line: ReservationLine, now: datetime, expires_at: datetime
     ) -> bool:
         budget = line.budget
-        units, rest = _split(budget, line.amount)
-        limit_units, limit_rest = _split(budget, budget.limit)
+        units, rest = split_amount(budget, line.amount)
+        limit_units, limit_rest = split_amount(budget, budget.limit)
         values = {
             **line.account._asdict(),
             "reservation_id": reservation_key(reservation_id, budget.name),
@@ -197,17 +205,18 @@ class StoreLedger:
             return False
         with self._renewed().writing() as connection:
             for line in lines:
-                connection.execute(self._insert(BUDGET_LEDGER).values(_new(line, now)).on_conflict_do_nothing())
+                new = self._insert(BUDGET_LEDGER).values(self._there(new_line(line, now)))
+                connection.execute(new.on_conflict_do_nothing())
         return True
 
     def _balance(self, line: ReservationLine) -> Balance | None:
         with self._renewed().reading() as connection:
-            row = connection.execute(select(_L.unit, *_BALANCE).where(*_is(line.account))).one_or_none()
+            row = connection.execute(select(_L.unit, *self._figures()).where(*is_account(line.account))).one_or_none()
         if row is None:
             return None
         if row[0] != line.budget.unit:
-            raise StoreError(_other_unit(line.budget, row[0]))
-        return _balance_of(line.budget, row[1:])
+            raise StoreError(other_unit(line.budget, row[0]))
+        return balance_of(line.budget, row[1:])
 
     def count_refusal(self, account: Account, exhausted: int = 0) -> bool:
         """Count a refused call; returns whether the threshold had not been alerted in the period.
@@ -215,8 +224,8 @@ class StoreLedger:
         Raises:
             StoreError: the store cannot be used.
         """
-        counted = update(BUDGET_LEDGER).where(*_is(account)).values(refusals=_L.refusals + 1)
-        alerted = update(BUDGET_LEDGER).where(*_is(account), _L.alerted_permille < exhausted)
+        counted = update(BUDGET_LEDGER).where(*is_account(account)).values(refusals=_L.refusals + 1)
+        alerted = update(BUDGET_LEDGER).where(*is_account(account), _L.alerted_permille < exhausted)
         with self._renewed().writing() as connection:
             connection.execute(counted)
             return connection.execute(alerted.values(alerted_permille=exhausted)).rowcount > 0
@@ -249,7 +258,7 @@ class StoreLedger:
         """
         if not charges:
             return []
-        sums = _sums(charges)
+        sums = sums_of(charges)
         lines = [sums[account] for account in sorted(sums)]
         ended = sorted(
             reservation_key(each.reservation_id, each.line.budget.name)
@@ -272,9 +281,10 @@ class StoreLedger:
     ) -> list[Settled]:
         """What was booked is not booked again; who asks did not hear which thresholds it crossed."""
         crossed = crossed_before(connection, idempotency_key, len(lines))
-        balances = [connection.execute(select(*_BALANCE).where(*_is(line.account))).one() for line in lines]
+        figures = select(*self._figures())
+        balances = [connection.execute(figures.where(*is_account(line.account))).one() for line in lines]
         return [
-            Settled(line, _balance_of(line.budget, balance), each)
+            Settled(line, balance_of(line.budget, balance), each)
             for line, balance, each in zip(lines, balances, crossed, strict=True)
         ]
 
@@ -292,36 +302,39 @@ class StoreLedger:
 
     def _give_back(self, connection: Connection, account: Account, units: int, rest: int) -> None:
         less = {"reserved_units": _L.reserved_units - units, "reserved_rest": _L.reserved_rest - rest}
-        connection.execute(update(BUDGET_LEDGER).where(*_is(account)).values(less))
+        connection.execute(update(BUDGET_LEDGER).where(*is_account(account)).values(less))
 
-    def _charged(self, connection: Connection, total: _Total, released: tuple[int, int], now: datetime) -> Settled:
+    def _charged(self, connection: Connection, total: Total, released: tuple[int, int], now: datetime) -> Settled:
         line = total.line
-        units, rest = _split(line.budget, line.amount)
-        assumed = _split(line.budget, total.assumed)
+        units, rest = split_amount(line.budget, line.amount)
+        assumed = split_amount(line.budget, total.assumed)
         amounts = {"spent_units": units, "spent_rest": rest, "assumed_units": assumed[0], "assumed_rest": assumed[1]}
-        limit = dict(zip(("limit_units", "limit_rest"), _split(line.budget, line.budget.limit), strict=True))
-        insert = self._insert(BUDGET_LEDGER).values({**_new(line, now), **amounts, **limit})
+        limit = dict(zip(("limit_units", "limit_rest"), split_amount(line.budget, line.budget.limit), strict=True))
+        changed = {
+            "spent_units": full_at_most(_L.spent_units, units),
+            "spent_rest": _L.spent_rest + rest,
+            "assumed_units": full_at_most(_L.assumed_units, assumed[0]),
+            "assumed_rest": _L.assumed_rest + assumed[1],
+            "reserved_units": _L.reserved_units - released[0],
+            "reserved_rest": _L.reserved_rest - released[1],
+            "updated_at": now,
+            **limit,
+        }
+        insert = self._insert(BUDGET_LEDGER).values(self._there({**new_line(line, now), **amounts, **limit}))
         added = insert.on_conflict_do_update(
             index_elements=[_L.budget, _L.scope_key, _L.period_start],
-            set_={
-                "spent_units": _full_at_most(_L.spent_units, units),
-                "spent_rest": _L.spent_rest + rest,
-                "assumed_units": _full_at_most(_L.assumed_units, assumed[0]),
-                "assumed_rest": _L.assumed_rest + assumed[1],
-                "reserved_units": _L.reserved_units - released[0],
-                "reserved_rest": _L.reserved_rest - released[1],
-                "updated_at": now,
-                **limit,
-            },
+            set_=self._there(changed),
             where=_L.unit == line.budget.unit,
-        ).returning(*_BALANCE)
+        ).returning(*self._figures())
         row = connection.execute(added).one_or_none()
         if row is None:
-            raise StoreError(_other_unit(line.budget, "another unit"))
-        balance = _balance_of(line.budget, row)
+            raise StoreError(other_unit(line.budget, "another unit"))
+        balance = balance_of(line.budget, row)
         crossed = crossed_by(line.budget, balance)
         if crossed:
-            connection.execute(update(BUDGET_LEDGER).where(*_is(line.account)).values(alerted_permille=crossed[-1]))
+            connection.execute(
+                update(BUDGET_LEDGER).where(*is_account(line.account)).values(alerted_permille=crossed[-1])
+            )
             balance = balance._replace(alerted=crossed[-1])
         return Settled(line, balance, crossed)
 
@@ -372,58 +385,8 @@ class StoreLedger:
             StoreError: the store cannot be used.
         """
         by_name = {budget.name: budget for budget in budgets}
-        request = select(_L.budget, _L.scope_key, _L.period_start, *_BALANCE).where(
+        request = select(_L.budget, _L.scope_key, _L.period_start, *self._figures()).where(
             _L.budget.in_(list(by_name)), _L.period_start.in_(list(starts))
         )
         with self._renewed().reading() as connection:
-            return {Account(*row[:3]): _balance_of(by_name[row[0]], row[3:]) for row in connection.execute(request)}
-
-
-class _Total(NamedTuple):
-    """What the charges of one transaction add to an account."""
-
-    line: ReservationLine
-    assumed: int
-
-
-def _sums(charges: Sequence[Charge]) -> dict[Account, _Total]:
-    sums: dict[Account, _Total] = {}
-    for line, _, is_assumed in charges:
-        known, assumed = sums.get(line.account), line.amount if is_assumed else 0
-        if known is None:
-            sums[line.account] = _Total(line, assumed)
-        else:
-            amount = known.line.amount + line.amount
-            sums[line.account] = _Total(line._replace(amount=amount), known.assumed + assumed)
-    return sums
-
-
-def _full_at_most(column: Any, units: int) -> Any:
-    """The sum, or the largest value that the column holds."""
-    return case((column > _MOST_UNITS - units, _MOST_UNITS), else_=column + units)
-
-
-def _split(budget: Budget, amount: int) -> tuple[int, int]:
-    units, rest = divmod(amount, _REST) if budget.unit == "usd" else (amount, 0)
-    return min(units, _MOST_UNITS), rest
-
-
-def _balance_of(budget: Budget, row: Any) -> Balance:
-    factor = _REST if budget.unit == "usd" else 1
-    assumed = row[6] * factor + row[7]
-    return Balance(row[0] * factor + row[1], row[2] * factor + row[3], row[4], row[5], assumed)
-
-
-def _is(account: Account) -> tuple[Any, ...]:
-    return (_L.budget == account.budget, _L.scope_key == account.scope_key, _L.period_start == account.period_start)
-
-
-def _new(line: ReservationLine, now: datetime) -> dict[str, object]:
-    """A line on which nothing is booked."""
-    zeros = dict.fromkeys([column.key for column in (*_BALANCE,)], 0)
-    about = {"period": line.budget.period, "unit": line.budget.unit, "updated_at": now}
-    return {**line.account._asdict(), **about, **zeros}
-
-
-def _other_unit(budget: Budget, found: str) -> str:
-    return f"budget {budget.name!r} counts {budget.unit}, but the store has it in {found}: give it another name"
+            return {Account(*row[:3]): balance_of(by_name[row[0]], row[3:]) for row in connection.execute(request)}

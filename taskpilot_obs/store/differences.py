@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect
 
+from taskpilot_obs.store.index_builds import invalid_indexes
 from taskpilot_obs.store.ledger_tables import ALL_TABLES
 from taskpilot_obs.store.tables import SQLITE_SUMS
 
@@ -61,6 +62,7 @@ def _of_table(connection: Connection, found: Inspector, table: Table, schema: st
 
 
 def _of_indexes(connection: Connection, found: Inspector, table: Table, schema: str | None) -> Iterator[str]:
+    invalid = set() if connection.dialect.name == "sqlite" else invalid_indexes(connection, schema)
     indexes: dict[Any, Any] = {index["name"]: index for index in found.get_indexes(table.name, schema=schema)}
     for index in sorted(table.indexes, key=lambda index: str(index.name)):
         if index.name == SQLITE_SUMS and connection.dialect.name != "sqlite":
@@ -69,6 +71,8 @@ def _of_indexes(connection: Connection, found: Inspector, table: Table, schema: 
         wanted = [column.name for column in index.columns]
         if there is None:
             yield f"the index {index.name} is missing"
+        elif index.name in invalid:
+            yield f"the index {index.name} is not complete: its build was interrupted"
         elif there["column_names"] != wanted or bool(there["unique"]) != bool(index.unique):
             unique = "unique " if there["unique"] else ""
             columns = ", ".join(str(name) for name in there["column_names"])

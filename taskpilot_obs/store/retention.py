@@ -146,7 +146,7 @@ def _announced(store: Store, aged: _Aged) -> _Aged:
     if aged.table is BUDGET_LEDGER:
         return aged
     if aged.table is LLM_CALLS:
-        aggregate_summaries("hourly", lookback_hours=None, store=store)
+        aggregate_summaries("daily", lookback_hours=None, store=store)
     with store.writing() as connection:
         if aged.table is LLM_CALLS:
             changed = first_changed(connection, deleted_from(connection, LLM_CALLS.name).before, aged.cutoff)

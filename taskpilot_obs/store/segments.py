@@ -68,8 +68,31 @@ class _Marks(NamedTuple):
 
     hours: set[datetime]
     days: set[datetime]
+    """A day may have the line that one of its hours lacks."""
     lost: set[datetime]
     """Hours whose rows are deleted, and whose roll-up was not made."""
+
+    def outside(self, whole: _Whole) -> _Marks:
+        """Without the hours that the line of their day tells."""
+        hours, lost = ({hour for hour in some if not whole.has(floor_day(hour))} for some in (self.hours, self.lost))
+        return self._replace(hours=hours, lost=lost)
+
+
+class _Whole(NamedTuple):
+    """Days that one line of the summaries each tells."""
+
+    start: datetime
+    end: datetime
+    edges: frozenset[datetime]
+    """Moments up to which rows or summaries were deleted."""
+    without: set[datetime]
+    is_none: bool
+
+    def has(self, day: datetime) -> bool:
+        """Whether the day is one of them."""
+        if self.is_none or day in self.without or day < self.start or day + DAY > self.end:
+            return False
+        return not any(day < edge < day + DAY for edge in self.edges)
 
 
 def floor_hour(moment: datetime) -> datetime:
@@ -108,20 +131,20 @@ def plan(
         rows = _clipped([Segment("rows", start, end)], kept)
         return Plan(rows, kept.rows.missing_in(start, end), version=version)
     marks = _marks(connection, start, end, rollup, kept, version)
-    segments = [_left(piece, kept) for piece in _cut(start, end, marks, kept)]
-    if step is not None and step < DAY:
-        segments = [each._replace(source="hourly") if each.source == "daily" else each for each in segments]
+    edges = frozenset(each.before for each in kept if each.before is not None)
+    whole = _Whole(start, end, edges, marks.days, is_none=step is not None and step < DAY)
+    marks = marks.outside(whole)
+    segments = [_left(piece, kept) for piece in _cut(start, end, marks, whole)]
     joined = _few(_merged(segments), kept)
     return Plan(_clipped(joined, kept), _missing(connection, start, end, marks, kept), rollup, version)
 
 
-def _cut(start: datetime, end: datetime, marks: _Marks, kept: _Kept) -> list[Segment]:
-    days = marks.days | {floor_day(hour) for hour in marks.hours}
+def _cut(start: datetime, end: datetime, marks: _Marks, whole: _Whole) -> list[Segment]:
     edges = {start, end, *_aligned(start, end), *marks.hours, *(hour + HOUR for hour in marks.hours)}
-    edges |= {edge for day in days for edge in (day, day + DAY)}
-    edges |= {each.before for each in kept if each.before is not None}
+    days = marks.days | {floor_day(edge) for edge in whole.edges}
+    edges |= {edge for day in days for edge in (day, day + DAY)} | whole.edges
     inside = sorted(edge for edge in edges if start <= edge <= end)
-    return [Segment(_source(left, right, marks.hours, days), left, right) for left, right in pairwise(inside)]
+    return [Segment(_source(left, right, marks.hours, whole), left, right) for left, right in pairwise(inside)]
 
 
 def _aligned(start: datetime, end: datetime) -> set[datetime]:
@@ -135,11 +158,11 @@ def _ceil_hour(moment: datetime) -> datetime:
     return moment if floor_hour(moment) == moment else floor_hour(moment) + HOUR
 
 
-def _source(left: datetime, right: datetime, hours: set[datetime], days: set[datetime]) -> Source:
+def _source(left: datetime, right: datetime, hours: set[datetime], whole: _Whole) -> Source:
     if floor_hour(left) != left or floor_hour(right) != right or left in hours:
         return "rows"
     whole_days = floor_day(left) == left and floor_day(right) == right
-    return "daily" if whole_days and left not in days else "hourly"
+    return "daily" if whole_days and whole.has(left) else "hourly"
 
 
 def _left(piece: Segment, kept: _Kept) -> Segment:
@@ -218,8 +241,10 @@ def _marks(connection: Connection, start: datetime, end: datetime, rollup: Rollu
             continue
         if period == "daily":
             found.days.add(moment)
-        elif moment > start - HOUR and kept.has_rows(moment):
+        elif kept.has_rows(moment):
             found.hours.add(moment)
+            if lacks is None:
+                found.days.add(floor_day(moment))
         elif moment > start - HOUR and lacks is not None:  # a row that came for a deleted hour changes no summary
             found.lost.add(moment)
     return found

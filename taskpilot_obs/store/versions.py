@@ -13,6 +13,7 @@ from sqlalchemy import inspect, text
 
 from taskpilot_obs.exceptions import ConfigurationError, StoreVersionError
 from taskpilot_obs.store import on_postgresql
+from taskpilot_obs.store.index_builds import build_beforehand
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -91,6 +92,8 @@ def upgrade(store: OpenStore) -> None:
     """
     from alembic import command
 
+    if not store.is_sqlite:
+        build_beforehand(store)
     with store.writing() as connection:
         _lock(connection, store)
         if not store.is_sqlite:

@@ -16,7 +16,7 @@ from sqlalchemy import delete, func, select, text
 
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.records import Invocation, Status
-from taskpilot_obs.stats import Stats, get_stats
+from taskpilot_obs.stats import Stats, get_stats, get_tenant_stats, get_tenants_report
 from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, prune
 from taskpilot_obs.store.aggregate import _claim, _hour, _put, _replaced, _Replacement, _values
 from taskpilot_obs.store.background import Maintenance
@@ -325,6 +325,32 @@ def test_writers_and_sums_of_several_processes_agree(store: Store, url: str) -> 
 # Pruning
 
 
+def test_a_day_tells_what_its_hours_are_too_short_for(store: Store) -> None:
+    """With thousands of tenants of a call an hour the day alone has lines of tenants, and they outlive the rows."""
+    tenants, hours = 2_100, 3
+    for hour in range(hours):
+        calls = [llm_call(MIDNIGHT + hour * HOUR, tenant=f"t{n}", cost=Decimal(n)) for n in range(tenants)]
+        Writer(store).write(rows_of(calls))
+    Writer(store).write(rows_of([llm_call(MIDNIGHT + 2 * DAY)]))
+    day = (MIDNIGHT, MIDNIGHT + DAY)
+    before = get_tenants_report(day, store=store)
+    aggregate_summaries("daily", None, store=store)
+    with store.reading() as connection:
+        stored = select(SUMMARIES.c.period).where(SUMMARIES.c.period_start < MIDNIGHT + DAY)
+        periods = set(connection.execute(stored).scalars())
+    assert periods == {"hourly.series", "daily", "daily.series", "daily.tenants"}
+    for _ in range(2):
+        found = get_tenants_report(day, store=store)
+        assert (found.tenants, found.incomplete_before) == (before.tenants, None)
+        assert get_tenant_stats("t7", day, store=store).cost_usd == 7 * hours
+        half = get_tenants_report((MIDNIGHT, MIDNIGHT + 2 * HOUR), store=store)
+        prune({"llm_call_telemetry": 1}, store=store, now=MIDNIGHT + 3 * DAY)
+    assert half.incomplete_before is not None
+    Writer(store).write(rows_of([llm_call(MIDNIGHT + DAY)]))
+    aggregate_summaries("daily", None, store=store)
+    assert get_tenants_report(day, store=store).tenants == before.tenants
+
+
 def test_summaries_outlive_rows(store: Store) -> None:
     """Old rows go, are summed up before, and answers about their time stay what they were."""
     Writer(store).write(rows_of([llm_call(NOON - 40 * DAY + n * HOUR) for n in range(30)] + [llm_call(), task()]))
@@ -389,7 +415,7 @@ def test_each_table_has_an_age_of_its_own(store: Store) -> None:
     assert prune({"agent_runs": 7}, store=store, now=NOON) == {"agent_runs": 1}
     assert prune({"llm_call_telemetry": 7, "llm_usage_summaries": 7}, store=store, now=NOON) == {
         "llm_call_telemetry": 1,
-        "llm_usage_summaries": 3,  # the full roll-up, tenants and series
+        "llm_usage_summaries": 6,  # of an hour and of a day: the full roll-up, tenants and series
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -178,3 +180,52 @@ def test_the_check_sees_what_differs(store: Store) -> None:
         with store.writing() as connection:
             connection.execute(text(change))
         assert any(said in difference for difference in differences(store)), (change, differences(store))
+
+
+def test_an_upgrade_builds_its_indexes_beside_writers(server: Server) -> None:
+    """While the indexes wait for a transaction that is open, another writer goes on; a broken index is built anew."""
+    url = load("0002", server)
+    engine = create_engine(url, connect_args={"options": "-c lock_timeout=5s"})
+    columns = "(created_at, correct, revision, feedback_id, request_id)"
+    insert = text(f"INSERT INTO user_feedback {columns} VALUES (now(), true, false, :id, 'r')")  # noqa: S608  ours
+    building = "wait_event_type = 'Lock' AND query LIKE '%CONCURRENTLY%'"
+    waiting = text(f"SELECT count(*) FROM pg_stat_activity WHERE {building}")  # noqa: S608  ours
+    broken = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_agent_runs_user_time'::regclass"
+    store = Store(url)
+    with engine.connect() as open_writer, engine.connect() as other, ThreadPoolExecutor(1) as threads:
+        open_writer.execute(insert, {"id": "open"})
+        upgraded = threads.submit(upgrade, store)
+        deadline = time.monotonic() + 60.0
+        while not other.execute(waiting).scalar_one() and time.monotonic() < deadline:
+            other.rollback()
+            time.sleep(0.02)
+        other.execute(insert, {"id": "other"})
+        other.commit()
+        assert not upgraded.done()
+        open_writer.commit()
+        upgraded.result(60.0)
+    assert differences(store) == []
+    with engine.begin() as connection:  # as a build that was interrupted leaves it
+        connection.exec_driver_sql(broken)
+    (found,) = differences(store)
+    assert found == "agent_runs: the index ix_agent_runs_user_time is not complete: its build was interrupted"
+    upgrade(store)
+    assert differences(store) == []
+    engine.dispose()
+    store.close()
+
+
+def test_budgets_are_booked_on_the_tables_of_the_version_before(home: Path | Server) -> None:
+    """In a rolling upgrade, code that came before `db upgrade` books, reserves, refuses and reads."""
+    for version in RELEASED[1:]:
+        store = Store(load(version, home))
+        ledger, team = StoreLedger(store), Budget("rolling", limit_usd=1, action="enforce")
+        window = team.window(NOON)
+        line = ReservationLine(team, Account("rolling", "", window.start), window, 600_000_000_000)
+        assert ledger.reserve("a", [line], NOON, NOON + timedelta(minutes=1)) is None
+        assert ledger.reserve("b", [line], NOON, NOON + timedelta(minutes=1)) is not None
+        ledger.settle([Charge(line, "a", is_assumed=True)], NOON, IdempotencyKey("one", 1))
+        (balance,) = ledger.read([team], [window.start]).values()
+        assert (balance.spent, balance.reserved) == (line.amount, 0)
+        assert ledger.other_limits([team], NOON) == {}
+        store.close()

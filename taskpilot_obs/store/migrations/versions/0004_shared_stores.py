@@ -77,18 +77,19 @@ def _on_postgresql() -> bool:
 
 
 def upgrade() -> None:
-    """Add."""
-    for table, columns in ADDED.items():
-        for name, kind in columns:
-            op.add_column(table, sa.Column(name, kind))
-    for name, table, column in INDEXES:
-        stated = sa.text(f"{column} IS NOT NULL")
-        op.create_index(name, table, [column, "created_at"], sqlite_where=stated, postgresql_where=stated)
-    _sums_index("pricing")
+    """Add: what keeps writers out of their tables comes last."""
+    _benchmarks()
     _widen_summaries()
     _put(_merged(("organization_id",), ".tenants"))
     _put(_merged(("provider", "model_name", "agent"), ".series"))
-    _benchmarks()
+    for name, table, column in INDEXES:  # PostgreSQL has them already, see `index_builds`
+        stated = sa.text(f"{column} IS NOT NULL")
+        columns = [column, "created_at"]
+        op.create_index(name, table, columns, sqlite_where=stated, postgresql_where=stated, if_not_exists=True)
+    for table, added in ADDED.items():
+        for name, kind in added:
+            op.add_column(table, sa.Column(name, kind))
+    _sums_index("pricing")
 
 
 def downgrade() -> None:
@@ -132,11 +133,18 @@ def _widen_summaries() -> None:
 
 
 def _note_merged_services() -> None:
-    """Before which moment rows are gone: no later version can tell services and environments apart there."""
-    mark = "SELECT 'services_merged_before', value FROM store_state WHERE key = 'pruned_before:llm_call_telemetry'"
-    told = f"EXISTS (SELECT 1 FROM {SUMMARIES} WHERE service <> '' OR environment <> '')"  # noqa: S608  a constant
-    put = "ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-    op.execute(sa.text(f"INSERT INTO store_state (key, value) {mark} AND {told} {put}"))
+    """Before which moment no later version can tell services and environments apart, in rows or in sums of deleted ones."""
+    told = "service <> '' OR environment <> ''"
+    tick = "interval '1 microsecond'" if _on_postgresql() else "1"
+    rows = f"SELECT created_at + {tick} AS value FROM llm_call_telemetry WHERE {told} ORDER BY created_at DESC LIMIT 1"  # noqa: S608  constants
+    sums = (
+        "SELECT value FROM store_state WHERE key = 'pruned_before:llm_call_telemetry' "
+        f"AND EXISTS (SELECT 1 FROM {SUMMARIES} WHERE {told})"  # noqa: S608  constants
+    )
+    later = "CASE WHEN excluded.value > store_state.value THEN excluded.value ELSE store_state.value END"
+    for found in (rows, sums):
+        put = f"INSERT INTO store_state (key, value) SELECT 'services_merged_before', value FROM ({found}) AS found WHERE true"  # noqa: S608  constants
+        op.execute(sa.text(f"{put} ON CONFLICT (key) DO UPDATE SET value = {later}"))
 
 
 def _narrow_summaries() -> None:
