@@ -41,10 +41,23 @@ _LENGTHS: Final = {"hourly": HOUR, "daily": DAY}
 _EVERYTHING: Final = Filters()
 _FIRST_LINES: Final = 100
 _LEAST_LINES: Final = 25
-_TARGET_S: Final = 0.004
-"""How long one transaction should hold the lock, which a writer of SQLite waits for."""
-_PAUSES: Final = 3
-"""How many times as long the lock is left to writers: one that waits looks for it now and then only."""
+
+
+class _Pace(NamedTuple):
+    """How lines are put in place."""
+
+    target_s: float
+    """How long one transaction should last."""
+    pauses: float
+    """How many times as long the process waits after it."""
+
+
+_PACES: Final = {
+    # A writer of SQLite waits for the lock, and looks for it now and then only.
+    "sqlite": _Pace(0.004, 3.0),
+    # Writers of PostgreSQL touch other rows; a commit may take longer than what it writes.
+    "postgresql": _Pace(0.1, 0.1),
+}
 _COLUMNS: Final = tuple(column.name for column in SUMMARIES.columns)
 _KEYS: Final = tuple(column.name for column in SUMMARIES.primary_key)
 _NEW: Final = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name not in _KEYS)
@@ -273,7 +286,7 @@ def _replaced(
     Another process has claimed the period then, saw what is there now, and puts all that belongs there.
     """
     todo = [*((_take, key) for key in stale), *((_put, line) for line in lines)]
-    done, amount = 0, _FIRST_LINES
+    done, amount, pace = 0, _FIRST_LINES, _PACES[store.engine.dialect.name]
     while True:
         with store.writing() as connection:
             began = time.perf_counter()
@@ -288,8 +301,8 @@ def _replaced(
                 return True
         took = time.perf_counter() - began
         done += amount
-        amount = max(_LEAST_LINES, min(2 * amount, int(amount * _TARGET_S / took)))
-        time.sleep(_PAUSES * took)
+        amount = max(_LEAST_LINES, min(2 * amount, int(amount * pace.target_s / took)))
+        time.sleep(pace.pauses * took)
 
 
 def _given_up(connection: Connection, made: _Replacement) -> bool:

@@ -44,7 +44,8 @@ class Question(NamedTuple):
         merged = services_merged_before(self.connection)
         if merged is None or merged <= self.start:
             return planned
-        return planned._replace(incomplete_before=max(min(merged, self.end), planned.incomplete_before or merged))
+        told_apart = min(merged, self.end)
+        return planned._replace(incomplete_before=max(told_apart, planned.incomplete_before or told_apart))
 
     def since(self, start: datetime) -> Question:
         """The same question about what came from this moment on."""

@@ -183,7 +183,7 @@ def test_the_check_sees_what_differs(store: Store) -> None:
 
 
 def test_an_upgrade_builds_its_indexes_beside_writers(server: Server) -> None:
-    """While the indexes wait for a transaction that is open, another writer goes on; a broken index is built anew."""
+    """While the indexes wait for a transaction that is open, another writer goes on; a broken index is built again."""
     url = load("0002", server)
     engine = create_engine(url, connect_args={"options": "-c lock_timeout=5s"})
     columns = "(created_at, correct, revision, feedback_id, request_id)"
