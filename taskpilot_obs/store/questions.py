@@ -5,15 +5,17 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from taskpilot_obs.exceptions import StoreVersionError
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.filters import Filters
 from taskpilot_obs.store.segments import Plan, plan
+from taskpilot_obs.store.tables import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime, timedelta
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Table
 
     from taskpilot_obs.store.engine import Store
 
@@ -37,6 +39,18 @@ class Question(NamedTuple):
         """
         rollup = self.filters.rollup(dimensions, self.version)
         return plan(self.connection, self.start, self.end, rollup, self.version, step=step)
+
+    def needs(self, table: Table, column: str) -> None:
+        """Check that the store's tables have a column.
+
+        Raises:
+            StoreVersionError: they are of a version without it.
+        """
+        if column not in columns_of(table, self.version):
+            raise StoreVersionError(
+                f"the telemetry store has version {self.version!r}, whose {table.name} has no {column}: "
+                "run `taskpilot-obs db upgrade --store URL` once"
+            )
 
     def since(self, start: datetime) -> Question:
         """The same question about what came from this moment on."""
