@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs.exceptions import StoreVersionError
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.filters import Filters
+from taskpilot_obs.store.marks import services_merged_before
 from taskpilot_obs.store.segments import Plan, plan
 from taskpilot_obs.store.tables import columns_of
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.store.engine import Store
 
 _ALL: Filters = Filters()
+_SOURCE: Final = frozenset({"service", "environment"})
 
 
 class Question(NamedTuple):
@@ -38,7 +40,13 @@ class Question(NamedTuple):
             StoreVersionError: the tables have no column for a filter.
         """
         rollup = self.filters.rollup(dimensions, self.version)
-        return plan(self.connection, self.start, self.end, rollup, self.version, step=step)
+        planned = plan(self.connection, self.start, self.end, rollup, self.version, step=step)
+        if _SOURCE.isdisjoint({*self.filters.asked, *dimensions}):
+            return planned
+        merged = services_merged_before(self.connection)
+        if merged is None or merged <= self.start:
+            return planned
+        return planned._replace(incomplete_before=max(min(merged, self.end), planned.incomplete_before or merged))
 
     def needs(self, table: Table, column: str) -> None:
         """Check that the store's tables have a column.
