@@ -239,7 +239,8 @@ def postgresql(folder: Path) -> Iterator[str]:
     running = Server(home, durable=True)
     if not home.exists():
         home.mkdir()
-        shutil.chown(home, server_user())
+        if (user := server_user()) is not None:
+            shutil.chown(home, user)
         running.create()
     running.start()
     try:
