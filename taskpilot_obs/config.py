@@ -284,7 +284,8 @@ def _budgets(
     from taskpilot_obs.budgets.assembly import assemble
 
     last = None if before is None else before.budgets
-    return assemble(settings, BudgetDeps(*means, recorder.emit), metrics, recorder.wiring.own_budgets, last)
+    deps = BudgetDeps(*means, recorder.emit, settings.source)
+    return assemble(settings, deps, metrics, recorder.wiring.own_budgets, last)
 
 
 def _checks(settings: Settings) -> Checks | None:
@@ -330,7 +331,6 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
         undo.callback(getattr(log, "shutdown", lambda _timeout_s: None), 0.0)
         found.insert(0, (AUDIT_LOG, log))
     if settings.store is not None:
-        from taskpilot_obs.settings import UNKNOWN_SERVICE
         from taskpilot_obs.store.exporter import StoreExporter
 
         every, days = settings.store_aggregate_every_s, settings.store_retention_days
@@ -338,8 +338,7 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
             settings.store,
             aggregate_every_s=every,
             retention_days=days,
-            service=settings.service if settings.service != UNKNOWN_SERVICE else None,
-            environment=settings.environment,
+            **settings.source._asdict(),
         )
         undo.callback(store.shutdown, 0.0)
         found.append(("store", store))
