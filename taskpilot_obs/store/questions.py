@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.filters import Filters
+from taskpilot_obs.store.marks import services_merged_before
 from taskpilot_obs.store.segments import Plan, plan
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.store.engine import Store
 
 _ALL: Filters = Filters()
+_SOURCE: Final = frozenset({"service", "environment"})
 
 
 class Question(NamedTuple):
@@ -36,7 +38,13 @@ class Question(NamedTuple):
             StoreVersionError: the tables have no column for a filter.
         """
         rollup = self.filters.rollup(dimensions, self.version)
-        return plan(self.connection, self.start, self.end, rollup, self.version, step=step)
+        planned = plan(self.connection, self.start, self.end, rollup, self.version, step=step)
+        if _SOURCE.isdisjoint({*self.filters.asked, *dimensions}):
+            return planned
+        merged = services_merged_before(self.connection)
+        if merged is None or merged <= self.start:
+            return planned
+        return planned._replace(incomplete_before=max(min(merged, self.end), planned.incomplete_before or merged))
 
     def since(self, start: datetime) -> Question:
         """The same question about what came from this moment on."""
