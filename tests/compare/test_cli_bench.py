@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from taskpilot_obs.cli import bench as command
 from taskpilot_obs.testing import fresh_recorder

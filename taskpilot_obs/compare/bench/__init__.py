@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.compare.bench.benchmark import Result, Session, benchmark
 from taskpilot_obs.compare.bench.calls import Call
 from taskpilot_obs.compare.bench.figures import ArmReport, BenchmarkReport, Finding
 from taskpilot_obs.compare.bench.plan import Plan, made_plan
 from taskpilot_obs.compare.bench.runner import Outcome, Reporter
+from taskpilot_obs.compare.bench.session import Result, Session, benchmark
 from taskpilot_obs.compare.bench.tasks import Item, Task, load_task
 
 __all__ = [
