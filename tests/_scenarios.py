@@ -110,6 +110,7 @@ FINE = (
         "a budget refuses",
         7_200,
         Fires("TaskpilotBudgetAlmostGone", AT, AT + 4, AT + 22),
+        Fires("TaskpilotBudgetRefusals", AT, AT + 4),
         faults=(Fault(Kind.BUDGET, AT, 15),),
     ),
     scenario(
@@ -122,7 +123,8 @@ FINE = (
     scenario(
         "an outage while retries cope with a provider",
         7_200,
-        Fires("TaskpilotLLMProviderFailing", 0, 10),
+        # It accounts for the few runs that fail before and after, and not for those of the outage.
+        Fires("TaskpilotLLMProviderFailing", 0, 10, times=3),
         Fires("TaskpilotSuccessRateCritical", AT, AT + 4, AT + 22),
         faults=(Fault(Kind.FLAKY, 0, ALWAYS, 0.08), *OUTAGE),
     ),
