@@ -68,7 +68,7 @@ def _nearly_used(settings: Settings) -> Alert:
 
 
 def _almost_gone(settings: Settings) -> Alert:
-    """It has no `for`, which would begin anew when the label that says that runs fail comes or goes."""
+    """Without `for`, which would start over whenever the label that tells of failed runs comes or goes."""
     share, by = settings.budget.critical_percent, settings.scope.by()
     return Alert(
         "TaskpilotBudgetAlmostGone",

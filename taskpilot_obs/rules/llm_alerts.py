@@ -16,7 +16,7 @@ from taskpilot_obs.rules.wording import MODEL, OF_JOB, PERCENT, PROVIDER, SECOND
 from taskpilot_obs.semconv import FIRST_TOKEN_BUCKETS, RUN_BUCKETS, Label
 
 _COST: Final = "provider:llm_cost_usd:increase1h"
-_FAILED: Final = f"{PERCENT} of the calls to {PROVIDER} ended as error or timeout, {{known}}."
+_FAILED: Final = f"{PERCENT} of the calls to {PROVIDER} ended as error or timeout, "
 DAY_AND_HOUR_S: Final = 90_000
 """History that a comparison of the last hour with the day before it needs."""
 
@@ -95,7 +95,7 @@ def _provider_failing(settings: Settings, known: str) -> Alert:
             labels=(Label.PROVIDER,),
         ),
         f"LLM provider is failing: {PERCENT} of calls at {PROVIDER}",
-        f"{_FAILED.format(known=known)} Fires above {percent(limits.provider_error_percent)}, and above"
+        f"{_FAILED}{known}. Fires above {percent(limits.provider_error_percent)}, and above"
         f" {percent(limits.error_percent)} where runs fail by it.",
         # No wait: it has to be there before the alerts that it explains, so that it can silence them.
     )
@@ -111,7 +111,7 @@ def _errors(settings: Settings, known: str) -> list[_Recent]:
             _failed_calls(settings, "error_ratio"),
             f"> {number(limits.error_percent / 100)}",
             f"LLM calls fail: {PERCENT} at {PROVIDER} (above {percent(limits.error_percent)})",
-            _FAILED.format(known=known),
+            f"{_FAILED}{known}.",
         ),
         _Recent(
             "TaskpilotLLMRateLimited",
