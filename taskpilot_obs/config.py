@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copyreg
 import logging
+import os
 import threading
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -101,8 +103,23 @@ def get_recorder() -> Recorder:
 
 
 def _aliases() -> Mapping[str, str]:
-    """The aliases of models that filters and budgets know: those of the default recorder, once it is configured."""
-    return {} if _default.parts is None else _default.runtime.prices.aliases
+    """The aliases of models that filters and budgets know: the default recorder's, or the environment's without it.
+
+    Raises:
+        ConfigurationError: nothing is configured, and a price file that the environment names is wrong.
+    """
+    if _default.parts is not None:
+        return _default.runtime.prices.aliases
+    if not os.environ.get("TASKPILOT_OBS_PRICES"):
+        return {}
+    from taskpilot_obs.settings import price_files
+
+    return _aliases_in(price_files())
+
+
+@cache
+def _aliases_in(files: tuple[str, ...]) -> Mapping[str, str]:
+    return PriceTable.load(files).aliases
 
 
 set_alias_source(_aliases)
@@ -267,7 +284,8 @@ def _budgets(
     from taskpilot_obs.budgets.assembly import assemble
 
     last = None if before is None else before.budgets
-    return assemble(settings, BudgetDeps(*means, recorder.emit), metrics, recorder.wiring.own_budgets, last)
+    deps = BudgetDeps(*means, recorder.emit, settings.source)
+    return assemble(settings, deps, metrics, recorder.wiring.own_budgets, last)
 
 
 def _checks(settings: Settings) -> Checks | None:
@@ -313,7 +331,6 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
         undo.callback(getattr(log, "shutdown", lambda _timeout_s: None), 0.0)
         found.insert(0, (AUDIT_LOG, log))
     if settings.store is not None:
-        from taskpilot_obs.settings import UNKNOWN_SERVICE
         from taskpilot_obs.store.exporter import StoreExporter
 
         every, days = settings.store_aggregate_every_s, settings.store_retention_days
@@ -321,8 +338,7 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
             settings.store,
             aggregate_every_s=every,
             retention_days=days,
-            service=settings.service if settings.service != UNKNOWN_SERVICE else None,
-            environment=settings.environment,
+            **settings.source._asdict(),
         )
         undo.callback(store.shutdown, 0.0)
         found.append(("store", store))

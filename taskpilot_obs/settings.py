@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals.durations import parse_window
 from taskpilot_obs.golden_signals.thresholds import Thresholds
+from taskpilot_obs.records import Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,6 +147,11 @@ class Settings(BaseModel):
     thresholds: Thresholds = Thresholds()
     """Limits between healthy, warning and critical for the golden signals."""
 
+    @property
+    def source(self) -> Source:
+        """The service and the environment; None where they are not configured."""
+        return Source(self.service if self.service != UNKNOWN_SERVICE else None, self.environment or None)
+
     @classmethod
     def resolve(cls, options: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Self:
         """Settings from options given in code, the environment and the defaults, in that order of precedence.
@@ -187,6 +193,11 @@ def _from_environment(fields: Mapping[str, Any], environ: Mapping[str, str]) -> 
         if value and name not in NOT_FROM_ENVIRONMENT:  # empty is how compose files spell unset
             found[name] = _items(value, _LISTS[name]) if name in _LISTS else value
     return found
+
+
+def price_files() -> tuple[str, ...]:
+    """The price files that the environment names (`TASKPILOT_OBS_PRICES`)."""
+    return _items(os.environ.get(f"{ENV_PREFIX}PRICES", ""), _LISTS["prices"])
 
 
 def _items(value: str, separator: re.Pattern[str]) -> tuple[str, ...]:

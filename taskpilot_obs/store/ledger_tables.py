@@ -32,7 +32,7 @@ BUDGET_LEDGER = Table(
     # the part of spent_* that was booked by estimate, because nothing states what the call cost
     Column("assumed_units", BigInteger, nullable=False, server_default=_ZERO, info={SINCE: "0003"}),
     Column("assumed_rest", BigInteger, nullable=False, server_default=_ZERO, info={SINCE: "0003"}),
-    added("limit_units", BigInteger),  # the limit of the process that booked last, and of what it booked
+    added("limit_units", BigInteger),  # the limit of the process that booked last
     added("limit_rest", BigInteger),
 )
 
@@ -61,6 +61,9 @@ BUDGET_WRITERS = Table(
     Column("booked_at", UtcTime, nullable=False),  # without an index: PostgreSQL then changes the row in its place
 )
 """What each process booked last: bookings whose answer was lost come again, and are known by their number."""
+
+BENCHMARKS_SINCE: Final = "0004"
+"""The version of the tables that added those of the benchmark."""
 
 BENCHMARK_RUNS = Table(
     "benchmark_runs",

@@ -21,6 +21,7 @@ from taskpilot_obs.records import (
     Pricing,
     Record,
     Rollup,
+    Source,
     Status,
     Usage,
     Verdict,
@@ -35,13 +36,6 @@ if TYPE_CHECKING:
 
 
 Row = tuple[str | int | float | bool | None, ...]
-
-
-class Source(NamedTuple):
-    """Who writes."""
-
-    service: str | None = None
-    environment: str | None = None
 
 
 _UNKNOWN_SOURCE: Final = Source()
