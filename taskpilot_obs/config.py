@@ -19,6 +19,7 @@ from taskpilot_obs._recording.spans import Tracing, installed_provider
 from taskpilot_obs._support.clock import Clock
 from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs._support.hooks import refuse_generator
+from taskpilot_obs._telemetry.window import CallWindow
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.window import RollingWindow
@@ -167,6 +168,9 @@ def _build(
     in_memory: dict[str, Exporter] = {"window": window} if settings.enabled else {}
     if metrics is not None:
         in_memory["prometheus"] = metrics
+    calls = _call_window(settings, clock, before)
+    if calls is not None:
+        in_memory["stats"] = calls
     tracing = _tracing(settings)
     budgets = _budgets(settings, recorder, (clock, prices, counters), metrics, before)
     if budgets is not None:
@@ -198,7 +202,24 @@ def _build(
         checks=checks,
         budgets=None if budgets is None else budgets.admission,
         settler=None if budgets is None else budgets.settler,
+        calls=calls,
     )
+
+
+def _call_window(settings: Settings, clock: Clock, before: Components | None) -> CallWindow | None:
+    """The calls that this process holds for statistics, those before this configuration included."""
+    if settings.store is not None or not settings.stats_calls or not settings.enabled:
+        return None
+    window = CallWindow(
+        lambda: clock.unix_ns(clock.now()),
+        settings.stats_calls,
+        settings.stats_age,
+        service=_stated_service(settings) or "",
+        environment=settings.environment,
+    )
+    if before is not None and before.calls is not None:
+        window.take_over(before.calls)
+    return window
 
 
 class _Booking:
@@ -313,7 +334,6 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
         undo.callback(getattr(log, "shutdown", lambda _timeout_s: None), 0.0)
         found.insert(0, (AUDIT_LOG, log))
     if settings.store is not None:
-        from taskpilot_obs.settings import UNKNOWN_SERVICE
         from taskpilot_obs.store.exporter import StoreExporter
 
         every, days = settings.store_aggregate_every_s, settings.store_retention_days
@@ -321,7 +341,7 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
             settings.store,
             aggregate_every_s=every,
             retention_days=days,
-            service=settings.service if settings.service != UNKNOWN_SERVICE else None,
+            service=_stated_service(settings),
             environment=settings.environment,
         )
         undo.callback(store.shutdown, 0.0)
@@ -330,6 +350,13 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
         Batched(exporter, name=name, counters=counters, capacity=settings.queue_capacity, on_full=settings.on_full)
         for name, exporter in found
     ]
+
+
+def _stated_service(settings: Settings) -> str | None:
+    """The name of the service, where one is stated."""
+    from taskpilot_obs.settings import UNKNOWN_SERVICE
+
+    return settings.service if settings.service != UNKNOWN_SERVICE else None
 
 
 def _as_exporter(given: Any) -> Exporter:
