@@ -214,8 +214,7 @@ def _call_window(settings: Settings, clock: Clock, before: Components | None) ->
         lambda: clock.unix_ns(clock.now()),
         settings.stats_calls,
         settings.stats_age,
-        service=_stated_service(settings) or "",
-        environment=settings.environment,
+        settings.source,
     )
     if before is not None and before.calls is not None:
         window.take_over(before.calls)
@@ -288,7 +287,8 @@ def _budgets(
     from taskpilot_obs.budgets.assembly import assemble
 
     last = None if before is None else before.budgets
-    return assemble(settings, BudgetDeps(*means, recorder.emit), metrics, recorder.wiring.own_budgets, last)
+    deps = BudgetDeps(*means, recorder.emit, settings.source)
+    return assemble(settings, deps, metrics, recorder.wiring.own_budgets, last)
 
 
 def _checks(settings: Settings) -> Checks | None:
@@ -341,8 +341,7 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
             settings.store,
             aggregate_every_s=every,
             retention_days=days,
-            service=_stated_service(settings),
-            environment=settings.environment,
+            **settings.source._asdict(),
         )
         undo.callback(store.shutdown, 0.0)
         found.append(("store", store))
@@ -350,13 +349,6 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
         Batched(exporter, name=name, counters=counters, capacity=settings.queue_capacity, on_full=settings.on_full)
         for name, exporter in found
     ]
-
-
-def _stated_service(settings: Settings) -> str | None:
-    """The name of the service, where one is stated."""
-    from taskpilot_obs.settings import UNKNOWN_SERVICE
-
-    return settings.service if settings.service != UNKNOWN_SERVICE else None
 
 
 def _as_exporter(given: Any) -> Exporter:

@@ -216,6 +216,13 @@ class Scope(NamedTuple):
     attributes: Attributes = NO_ATTRIBUTES
 
 
+class Source(NamedTuple):
+    """The service and the environment of a process, as configured."""
+
+    service: str | None = None
+    environment: str | None = None
+
+
 class Origin(NamedTuple):
     """Where a record comes from: the identifiers that tie logs, spans and metrics of one request together."""
 

@@ -351,6 +351,12 @@ BUDGET_RESETS = _gauge(
     Label.BUDGET,
     Label.PERIOD,
 )
+BUDGET_OTHER_LIMITS = _gauge(
+    "llm_budget_other_limits",
+    "Other limits that processes keep under this budget's name in the same store; 0 is right.",
+    Label.BUDGET,
+    Label.PERIOD,
+)
 BUDGET_REFUSALS = _counter("llm_budget_refusals_total", "Calls that a budget refused.", Label.BUDGET, Label.PERIOD)
 
 RECORDS = _counter("taskpilot_obs_records_total", "Records handed to an exporter.", Label.EXPORTER)

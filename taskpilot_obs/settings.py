@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals.durations import parse_window
 from taskpilot_obs.golden_signals.thresholds import Thresholds
+from taskpilot_obs.records import Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -150,6 +151,11 @@ class Settings(BaseModel):
 
     thresholds: Thresholds = Thresholds()
     """Limits between healthy, warning and critical for the golden signals."""
+
+    @property
+    def source(self) -> Source:
+        """The service and the environment; None where they are not configured."""
+        return Source(self.service if self.service != UNKNOWN_SERVICE else None, self.environment or None)
 
     @classmethod
     def resolve(cls, options: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Self:

@@ -94,6 +94,14 @@ class Server:
         self._process = None
 
 
+def hand_over(home: Path) -> None:
+    """Give a folder to the user that the servers run as."""
+    user = server_user()
+    if user is not None:
+        entry = pwd.getpwnam(user)
+        os.chown(home, entry.pw_uid, entry.pw_gid)
+
+
 def free_port() -> int:
     """A port of the loopback that is free at this moment."""
     with socket.socket() as probe:
@@ -110,10 +118,7 @@ def postgres_server(*, durable: bool = False) -> Iterator[Server]:
     """
     _program("initdb")
     home = Path(tempfile.mkdtemp(prefix="postgres-"))
-    user = server_user()
-    if user is not None:
-        entry = pwd.getpwnam(user)
-        os.chown(home, entry.pw_uid, entry.pw_gid)
+    hand_over(home)
     server = Server(home, durable=durable)
     try:
         server.create()

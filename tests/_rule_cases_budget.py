@@ -7,11 +7,12 @@ from _rule_cases_safety import events
 
 FOLDER = "budget"
 TWO = ('job="shop",instance="shop-1:9464"', 'job="shop",instance="shop-2:9464"')
-NEARLY, GONE, RUNS_OUT, REFUSED = (
+NEARLY, GONE, RUNS_OUT, REFUSED, DIFFER = (
     "TaskpilotBudgetNearlyUsed",
     "TaskpilotBudgetAlmostGone",
     "TaskpilotBudgetRunsOut",
     "TaskpilotBudgetRefusals",
+    "TaskpilotBudgetLimitsDiffer",
 )
 OWN = 'budget="team",period="day"'
 DAY_S = 86_400
@@ -86,6 +87,23 @@ def refused(count: int) -> tuple[Fired]:
     )
 
 
+def differ(count: int) -> Fired:
+    """Other processes keep other limits under its name."""
+    return Fired(
+        DIFFER,
+        FOLDER,
+        labels("warning", "budget_limits"),
+        f"Budget team (day) of shop has {count} other limits in its store",
+        f"Processes keep {count} other limits under its name, and what is spent counts against all of them. Each"
+        " process alerts and refuses by its own.",
+    )
+
+
+def others(instance: int = 0) -> str:
+    """How many other limits one process sees."""
+    return f"llm_budget_other_limits{{{TWO[instance]},{OWN}}}"
+
+
 USED = (
     Scenario(
         Case.FIRES,
@@ -135,4 +153,26 @@ PROJECTED = (
     ),
 )
 
-SCENARIOS = (*USED, *PROJECTED, *events(refusals("team"), BLOCKED, refused(1), refused(3)))
+OTHER_LIMITS = (
+    Scenario(
+        Case.FIRES,
+        "two other limits beside the one of a process",
+        {others(0): steady(2, 30), others(1): steady(1, 30)},
+        (At("20m", (differ(2),)),),
+    ),
+    Scenario(
+        Case.THIN,
+        "a limit is changed within minutes, process by process",
+        {others(): then(steady(0, 20), steady(1, 3), steady(0, 20))},
+        (At("23m", quiet=(DIFFER,)),),
+    ),
+    Scenario(Case.HEALTHY, "one limit", {others(): steady(0, 60)}, (At("50m", quiet=(DIFFER,)),)),
+    Scenario(
+        Case.RESOLVES,
+        "the other process ends",
+        {others(): then(steady(1, 30), steady(0, 30))},
+        (At("20m", (differ(1),)), At("45m", quiet=(DIFFER,))),
+    ),
+)
+
+SCENARIOS = (*USED, *PROJECTED, *OTHER_LIMITS, *events(refusals("team"), BLOCKED, refused(1), refused(3)))

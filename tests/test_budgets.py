@@ -172,11 +172,16 @@ def test_a_total_never_ends() -> None:
         ({"tenant": "*"}, '{"tenant": "acme"}'),
         ({"user": "*", "tenant": "acme"}, '{"user": "__none__"}'),
         ({"model": "*"}, '{"model": "gpt-4o"}'),
+        ({"service": "billing", "environment": "prod*"}, ""),
+        ({"service": "search"}, None),
+        ({"service": "*", "tenant": "*"}, '{"tenant": "acme", "service": "billing"}'),
     ],
 )
 def test_a_scope_says_which_calls_count(scope: dict[str, str], key: str | None) -> None:
     """By name, by pattern, or each for itself; what the call does not say is a line of its own, not a way out."""
-    made = CallScope("acme", "planner", "triage", "gpt-4o", "openai", None, "gpt-4o-2024-08-06")
+    made = CallScope(
+        "acme", "planner", "triage", "gpt-4o", "openai", None, "gpt-4o-2024-08-06", "billing", "production"
+    )
     assert Budget("team", limit_usd=1, scope=scope).scope_key(made) == key
 
 

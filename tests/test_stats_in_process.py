@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskpilot_obs import configure, record_llm_call, request_context, track_llm
-from taskpilot_obs._telemetry.answers import By, Source
+from taskpilot_obs._telemetry.answers import By, CallSource
 from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs._telemetry.window import CallWindow
 from taskpilot_obs.exceptions import ConfigurationError
@@ -259,7 +259,7 @@ def calls(draw: st.DrawFn) -> Invocation:
     )
 
 
-def told(source: Source, by: By, filters: Filters) -> list[Any]:
+def told(source: CallSource, by: By, filters: Filters) -> list[Any]:
     """Everything that a source answers, in a comparable form."""
     with source.about(NOON - HOUR, NOON + HOUR / 2, filters) as answers:
         totals = {

@@ -81,6 +81,15 @@ _OVER_TIME: tuple[Panel, ...] = (
         unit=USD,
         no_value="No budget in USD is configured",
     ),
+    lines(
+        "Other limits under one name",
+        "How many other limits processes keep under the name of a budget in the same store. 0 is right: what is spent "
+        "counts against all of them, and each process refuses by its own.",
+        Query(_fullest(semconv.BUDGET_OTHER_LIMITS), _LEGEND),
+        unit=COUNT,
+        steps=((None, "green"), (1, "orange")),
+        no_value=_NONE,
+    ),
 )
 
 _MARKS: tuple[Annotation, ...] = (

@@ -292,6 +292,7 @@ class Pipeline:
                     self._process(len(self.queue))  # ends of runs whose last reference the first round released
                 else:
                     self._process_all(0.0, deadline)
+                    self._pass_counters_on()  # with an empty queue too: workers have counted since
         finally:
             if held and held[0]:
                 self._owner = 0

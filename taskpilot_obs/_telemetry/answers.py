@@ -60,7 +60,7 @@ class Answers(Protocol):
         """The moment before which an answer by these dimensions lacks calls; None: it is complete."""
 
 
-class Source(Protocol):
+class CallSource(Protocol):
     """Where calls are, open for the length of a few questions."""
 
     @property

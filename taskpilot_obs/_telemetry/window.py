@@ -31,12 +31,13 @@ from taskpilot_obs._telemetry.values import (
     texts,
     token_count,
 )
-from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Pricing, Record, Usage
+from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Pricing, Record, Source, Usage
 
 MAX_CALLS: Final = 10_000
 MAX_AGE: Final = timedelta(hours=24)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _NO_USAGE: Final = Usage()
+_NO_SOURCE: Final = Source()
 _FREE: Final = PRICING[Pricing.FREE]
 _PARTIAL: Final = PRICING[Pricing.PARTIAL]
 _SUMMED: Final = (
@@ -130,8 +131,7 @@ class CallWindow:
         clock: the time as nanoseconds since the Unix epoch.
         max_calls: how many calls it holds; older ones are forgotten.
         max_age: how long it holds a call after its end.
-        service: the service of this process, which a question may name.
-        environment: its environment, likewise.
+        source: the service and environment of this process, which a question may name.
     """
 
     def __init__(
@@ -139,14 +139,12 @@ class CallWindow:
         clock: Callable[[], int],
         max_calls: int = MAX_CALLS,
         max_age: timedelta = MAX_AGE,
-        *,
-        service: str = "",
-        environment: str = "",
+        source: Source = _NO_SOURCE,
     ) -> None:
         self._clock = clock
         self._max_calls = max_calls
         self._max_age = max_age
-        self._source = {"service": service, "environment": environment}
+        self._source = {name: value or "" for name, value in source._asdict().items()}
         self.clear()
         renew_in_child(self)
 
@@ -194,7 +192,7 @@ class CallWindow:
 
 
 class HeldCalls:
-    """The calls that a process held at one moment: a `Source`."""
+    """The calls that a process held at one moment: a `CallSource`."""
 
     def __init__(self, calls: Iterable[HeldCall], held: Held, source: Mapping[str, str]) -> None:
         self._calls = calls

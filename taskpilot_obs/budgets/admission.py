@@ -20,7 +20,7 @@ from taskpilot_obs.exceptions import (
     RefusedError,
     StoreError,
 )
-from taskpilot_obs.records import Origin, Usage
+from taskpilot_obs.records import Origin, Source, Usage
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.llm_invocation import LlmInvocation
@@ -91,6 +91,8 @@ class BudgetDeps(NamedTuple):
     counters: InternalCounters
     emit: Callable[[Record], None]
     """Called with each decision."""
+    source: Source = Source()
+    """Who makes the calls."""
 
 
 class AdmissionController:
@@ -106,7 +108,7 @@ class AdmissionController:
     def __init__(
         self, deps: BudgetDeps, ledger: Ledger, *, reservation_s: float = RESERVATION_S, enforcing: bool = True
     ) -> None:
-        self._clock, self._prices, self.counters, self.emit = deps
+        self._clock, self._prices, self.counters, self.emit, self.source = deps
         self.ledger = ledger
         self.budgets: tuple[Budget, ...] = ()
         self.enforced: tuple[Budget, ...] = ()
@@ -223,7 +225,7 @@ class AdmissionController:
         scope = run.scope
         tenant, user, session = (None, None, None) if scope is None else scope[1:4]
         workflow, agent = run.lineage()
-        call = CallScope(tenant, agent, workflow, run.request_model, run.provider, user)
+        call = CallScope(tenant, agent, workflow, run.request_model, run.provider, user, None, *self.source)
         origin = Origin(run.request_id, run.invocation_id, None, workflow, agent, *run.span_ids, tenant, user, session)
         return AdmissionRequest(run.invocation_id, call, estimate_call(args, kwargs), origin, self.now())
 

@@ -152,7 +152,7 @@ def attached(parts: Components, budget: Budget, emit: Callable[[Record], None]) 
     """
     admission = parts.budgets
     if admission is None:
-        deps = BudgetDeps(parts.clock, parts.prices, parts.counters, emit)
+        deps = BudgetDeps(parts.clock, parts.prices, parts.counters, emit, parts.settings.source)
         made = assemble(parts.settings, deps, parts.declares, (budget,), None)
         if made is None:
             return parts

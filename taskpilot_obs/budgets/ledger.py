@@ -144,6 +144,13 @@ class Ledger(Protocol):
     def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[Account, Balance]:
         """The accounts of these budgets in the periods that begin at these moments."""
 
+    def other_limits(self, budgets: Sequence[Budget], now: datetime) -> Mapping[str, tuple[str, ...]]:
+        """The limits, in words, that other processes keep under the names of these budgets.
+
+        Raises:
+            StoreError: the ledger cannot be reached.
+        """
+
     def is_same(self, other: Ledger) -> bool:
         """Whether another ledger object keeps the same figures."""
 
@@ -332,6 +339,10 @@ class MemoryLedger:
                 for account, balance in self._balances.items()
                 if account.budget in names and account.period_start in starts
             }
+
+    def other_limits(self, budgets: Sequence[Budget], now: datetime) -> Mapping[str, tuple[str, ...]]:  # noqa: ARG002  as `Ledger` has it
+        """None: no other process sees this ledger."""
+        return {}
 
     def is_same(self, other: Ledger) -> bool:
         """Whether it is this object."""

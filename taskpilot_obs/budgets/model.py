@@ -25,7 +25,7 @@ Action = Literal["alert", "shadow", "enforce"]
 WhenDown = Literal["open", "closed"]
 Unit = Literal["usd", "tokens", "requests"]
 
-SCOPES: Final = ("tenant", "agent", "workflow", "model", "provider", "user")
+SCOPES: Final = ("tenant", "agent", "workflow", "model", "provider", "user", "service", "environment")
 THRESHOLDS: Final = (0.5, 0.75, 0.9, 1.0)
 EACH: Final = "*"
 """As a value of a scope: each tenant (user, …) has its own limit."""
@@ -69,6 +69,10 @@ class CallScope(NamedTuple):
     user: str | None = None
     answered_by: str | None = None
     """The model that answered."""
+    service: str | None = None
+    """The service that makes the call, as configured."""
+    environment: str | None = None
+    """Where it runs, as configured."""
 
     @property
     def model_name(self) -> str | None:
@@ -188,9 +192,9 @@ class Budget:
             or `total`, which never ends.
         timezone: an IANA name such as "Europe/Berlin".
         scope: which calls count: `{"tenant": "acme", "model": "gpt-4o*"}`. Keys are tenant, agent (the nearest),
-            workflow, model, provider and user. Values are names, or patterns with `*` (any text) and `?` (any
-            character); behind a backslash these are characters like any other. The value "*" gives each tenant (user,
-            …) the limit for itself. Without a scope every call counts.
+            workflow, model, provider, user, and the service and environment of the process. Values are names, or
+            patterns with `*` (any text) and `?` (any character); behind a backslash these are characters like any
+            other. The value "*" gives each tenant (user, …) the limit for itself. Without a scope every call counts.
         thresholds: shares of the limit at which an alert is given, once each in a period.
         action: `alert` alerts only; `enforce` refuses a call that has no room; `shadow` records what `enforce` would
             refuse.

@@ -71,7 +71,7 @@ class Reservation:
             scope = running.scope
         workflow, agent = (None, None) if running is None else running.lineage()
         tenant, user = (None, None) if scope is None else (scope.tenant, scope.user)
-        call = CallScope(tenant, agent, workflow, self._model, self._provider, user)
+        call = CallScope(tenant, agent, workflow, self._model, self._provider, user, None, *admission.source)
         estimate, origin = estimate_call(*self._arguments), self._recorder.origin()
         return AdmissionRequest(new_request_id(), call, estimate, origin, admission.now())
 

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Final, Protocol
@@ -31,7 +31,7 @@ from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Pricing, Status
 if TYPE_CHECKING:
     from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.budgets.model import Budget
-    from taskpilot_obs.records import Record
+    from taskpilot_obs.records import Record, Source
     from taskpilot_obs.semconv import Metric
 
 logger = logging.getLogger("taskpilot_obs")
@@ -102,6 +102,8 @@ class Settler:
         self._ended: deque[tuple[str, bool]] = deque()
         self._tops: dict[str, tuple[datetime, Balance]] = {}
         """Of each budget the account that is nearest to its limit."""
+        self._other_limits: dict[str, tuple[str, ...]] = {}
+        """Of budgets that processes keep under different limits: those of the others."""
         self._sending = threading.RLock()
         """Held while the outbox is sent. The drainer never takes it where the ledger does I/O."""
         self._refreshed = time.monotonic()
@@ -217,7 +219,7 @@ class Settler:
         admission, own = self._admission, record.reservation_id
         admitted = None if own is None or own in settled else admission.held.get(own)
         charges = [] if admitted is None else self._reserved_charges(record, admitted, settled)
-        call = _scope_of(record)
+        call = _scope_of(record, admission.source)
         reserved = () if admitted is None else {line.budget.name for line in admitted.lines}
         for budget in admission.budgets:
             amount = actual_amount(record, budget) if budget.name not in reserved else None
@@ -287,12 +289,15 @@ class Settler:
         try:
             admission.renew()
             admission.ledger.release_expired(admission.utc_now())
-            admission.ledger.forget_rates(admission.utc_now())
+            if any(budget.is_rate for budget in admission.budgets):
+                admission.ledger.forget_rates(admission.utc_now())
             starts = {budget.name: admission.windows.at(budget, now).start for budget in admission.budgets}
             found = admission.ledger.read(admission.budgets, list(set(starts.values())))
+            others = admission.ledger.other_limits(admission.budgets, admission.utc_now())
         except StoreError as error:
             log_failure(COMPONENT, error)
             return
+        self._show_other_limits(others)
         with self._sending:
             self._tops = {}
             for budget in admission.budgets:
@@ -301,6 +306,21 @@ class Settler:
                     if account.budget == budget.name:
                         self._show_if_top(budget, account, balance)
             self.outbox.send()
+
+    def _show_other_limits(self, others: Mapping[str, tuple[str, ...]]) -> None:
+        """Two limits of one name share one account: each process refuses by its own."""
+        for budget in self._admission.budgets:
+            limits = others.get(budget.name, ())
+            if self._gauges is not None:
+                self._gauges.set_gauge(semconv.BUDGET_OTHER_LIMITS, (budget.name, budget.period), len(limits))
+            if limits and self._other_limits.get(budget.name) != limits:
+                logger.warning(
+                    "taskpilot_obs: the store of the budgets has %r with other limits too: %s; what is spent counts "
+                    "against all of them. Give each limit a name of its own",
+                    budget.name,
+                    ", ".join(limits),
+                )
+        self._other_limits = dict(others)
 
     def _show_if_top(self, budget: Budget, account: Account, balance: Balance) -> None:
         start, top = self._tops.get(budget.name, (account.period_start, balance))
@@ -377,7 +397,7 @@ def actual_amount(record: Invocation, budget: Budget) -> int | None:
     return (usage.input_tokens or 0) + (usage.output_tokens or 0)
 
 
-def _scope_of(record: Invocation) -> CallScope:
+def _scope_of(record: Invocation, source: Source) -> CallScope:
     return CallScope(
         record.tenant,
         record.agent,
@@ -386,4 +406,5 @@ def _scope_of(record: Invocation) -> CallScope:
         record.provider,
         record.user,
         record.response_model,
+        *source,
     )

@@ -31,7 +31,7 @@ def check_store(url: str) -> list[Finding]:
         found = health_of(url)
     except StoreError as error:
         return [problem(CHECK, str(error), "see docs/store.md")]
-    return [_version(found), _tables(found), _encoding(found), _rights(found), _lag(found), _size(found), _clock(found)]
+    return [check(found) for check in (_version, _tables, _encoding, _rights, _lag, _size, _clock, _budgets)]
 
 
 def _version(found: Health) -> Finding:
@@ -83,3 +83,11 @@ def _clock(found: Health) -> Finding:
         text = f"its newest row is of {found.newest:%Y-%m-%d %H:%M} UTC: the clock of a writer is ahead"
         return problem(CHECK, text, "correct the clock; then taskpilot-obs db repair")
     return ok(CHECK, "its clock and this host's agree")
+
+
+def _budgets(found: Health) -> Finding:
+    if not found.contradictory_limits:
+        return ok(CHECK, "no budget has two limits")
+    told = "; ".join(f"{name!r} has {' and '.join(limits)}" for name, limits in found.contradictory_limits.items())
+    remedy = "give each limit a name of its own, or scope it by service or environment"
+    return problem(CHECK, f"running processes share what is spent under different limits: budget {told}", remedy)

@@ -48,6 +48,7 @@ def alerts(settings: Settings) -> tuple[Alert, ...]:
             f"{BUDGET} refused {WHOLE} calls in the last hour",
             f"{BUDGET} had no room for {WHOLE} LLM calls in the last hour. They were not made: callers got an error.",
         ),
+        _other_limits(settings),
     )
 
 
@@ -60,6 +61,22 @@ def _used(settings: Settings, name: str, severity: str, share: float) -> Alert:
         f"{USED} > {number(share / 100)}",
         f"{BUDGET} is {PERCENT} spent (above {percent(share)})",
         f"{PERCENT} of the limit is spent. In enforce mode calls are refused once there is no room for them.",
+        settings.lasting,
+    )
+
+
+def _other_limits(settings: Settings) -> Alert:
+    scope = settings.scope
+    others = f"max by ({scope.by(*_LABELS)}) ({scope.select(semconv.BUDGET_OTHER_LIMITS.name)})"
+    return Alert(
+        "TaskpilotBudgetLimitsDiffer",
+        AlertKind.ABSENCE,
+        WARNING,
+        "budget_limits",
+        f"{others} > 0",
+        f"{BUDGET} has {WHOLE} other limits in its store",
+        f"Processes keep {WHOLE} other limits under its name, and what is spent counts against all of them. Each"
+        " process alerts and refuses by its own.",
         settings.lasting,
     )
 

@@ -25,7 +25,7 @@ from taskpilot_obs.stats.reading import (
 from taskpilot_obs.stats.sources import origin_of, source_of
 
 if TYPE_CHECKING:
-    from taskpilot_obs._telemetry.answers import Source
+    from taskpilot_obs._telemetry.answers import CallSource
     from taskpilot_obs.store import Store
 
 _TENANT: Final = ("organization_id",)
@@ -142,7 +142,7 @@ def _projected(cost: Decimal, current: Calendar, at: datetime) -> Decimal | None
     return cost / passed if passed >= _EARLIEST else None
 
 
-def _spent(source: Source, when: Calendar, filters: Filters) -> _Spent:
+def _spent(source: CallSource, when: Calendar, filters: Filters) -> _Spent:
     if when.start >= when.end:
         return _Spent({}, {}, None)
     by_series, by_tenant = By(DIMENSIONS), By(_TENANT)
@@ -151,7 +151,7 @@ def _spent(source: Source, when: Calendar, filters: Filters) -> _Spent:
         return _Spent(answers.totals(by_series), answers.totals(by_tenant), since)
 
 
-def _cost(source: Source, when: Calendar, filters: Filters) -> _Cost:
+def _cost(source: CallSource, when: Calendar, filters: Filters) -> _Cost:
     if when.start >= when.end:
         return _Cost(Decimal(0), None)
     with source.about(when.start, when.end, filters) as answers:

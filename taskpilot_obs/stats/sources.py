@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from taskpilot_obs._telemetry.answers import Answers, Source
+    from taskpilot_obs._telemetry.answers import Answers, CallSource
     from taskpilot_obs._telemetry.filters import Filters
     from taskpilot_obs.store import Store
 
 
 @contextmanager
-def source_of(store: str | Store | None) -> Iterator[Source]:
+def source_of(store: str | Store | None) -> Iterator[CallSource]:
     """The store that is named, or meant where none is named; without any, the calls that this process holds.
 
     Raises:
@@ -40,13 +40,13 @@ def source_of(store: str | Store | None) -> Iterator[Source]:
 @contextmanager
 def answers_of(
     store: str | Store | None, start: datetime, end: datetime, filters: Filters
-) -> Iterator[tuple[Answers, Source]]:
+) -> Iterator[tuple[Answers, CallSource]]:
     """The answers to one question, and where they come from; see `source_of`."""
     with source_of(store) as source, source.about(start, end, filters) as answers:
         yield answers, source
 
 
-def origin_of(source: Source) -> dict[str, Any]:
+def origin_of(source: CallSource) -> dict[str, Any]:
     """The fields of a model that state where its figures come from."""
     held = source.held
     if held is None:
@@ -57,7 +57,7 @@ def origin_of(source: Source) -> dict[str, Any]:
     return {"scope": "process", "window": window}
 
 
-def _held_here() -> Source | None:
+def _held_here() -> CallSource | None:
     recorder = running_recorder()
     parts = None if recorder is None else recorder.parts
     if recorder is None or parts is None or parts.calls is None:

@@ -26,6 +26,7 @@ from taskpilot_obs.budgets.ledger import (
     reservation_key,
 )
 from taskpilot_obs.exceptions import StoreError
+from taskpilot_obs.store.budget_limits import RENEWED, contradictions, note_limits, noted_limits
 from taskpilot_obs.store.budget_rates import forget_rates
 from taskpilot_obs.store.budget_writers import begun, crossed_before, keep_crossed
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
@@ -110,6 +111,8 @@ class StoreLedger:
         self._owned = owned
         self._process = os.getpid()
         self._insert: Any = sqlite.insert if store.is_sqlite else postgresql.insert
+        self._noted: tuple[Sequence[Budget], datetime] | None = None
+        """Which budgets' limits were noted, and when."""
 
     def _renewed(self) -> Store:
         if self._process != os.getpid():
@@ -296,7 +299,8 @@ class StoreLedger:
         units, rest = _split(line.budget, line.amount)
         assumed = _split(line.budget, total.assumed)
         amounts = {"spent_units": units, "spent_rest": rest, "assumed_units": assumed[0], "assumed_rest": assumed[1]}
-        insert = self._insert(BUDGET_LEDGER).values({**_new(line, now), **amounts})
+        limit = dict(zip(("limit_units", "limit_rest"), _split(line.budget, line.budget.limit), strict=True))
+        insert = self._insert(BUDGET_LEDGER).values({**_new(line, now), **amounts, **limit})
         added = insert.on_conflict_do_update(
             index_elements=[_L.budget, _L.scope_key, _L.period_start],
             set_={
@@ -307,6 +311,7 @@ class StoreLedger:
                 "reserved_units": _L.reserved_units - released[0],
                 "reserved_rest": _L.reserved_rest - released[1],
                 "updated_at": now,
+                **limit,
             },
             where=_L.unit == line.budget.unit,
         ).returning(*_BALANCE)
@@ -346,6 +351,19 @@ class StoreLedger:
         return len(found)
 
     # --- reading -----------------------------------------------------------------------------------------------------
+
+    def other_limits(self, budgets: Sequence[Budget], now: datetime) -> dict[str, tuple[str, ...]]:
+        """The limits that other processes keep under the names of these budgets; notes those of this one.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        store = self._renewed()
+        if self._noted is None or self._noted[0] != budgets or now - self._noted[1] >= RENEWED:
+            note_limits(store, budgets, now)
+            self._noted = (budgets, now)
+        with store.reading() as connection:
+            return contradictions(budgets, noted_limits(connection, now))
 
     def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[Account, Balance]:
         """The lines of these budgets in the periods that begin at these moments.

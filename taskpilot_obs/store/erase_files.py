@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 from taskpilot_obs.exceptions import StoreError
+from taskpilot_obs.store.rows import Rows
+from taskpilot_obs.store.spool import parsed_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,12 +86,17 @@ def _rewritten(file: BinaryIO, subject: Named, *, dry_run: bool) -> tuple[int, b
 
 
 def _without(file: BinaryIO, subject: Named) -> Iterator[tuple[int, bytes]]:
+    """Each line without the subject's rows, and how many it had.
+
+    A damaged line is never written to the store: it goes whole where it names the subject.
+    """
+    name = json.dumps(subject.value).encode()
     for line in file:
         try:
-            parts = json.loads(line)
-            found = sum(_take_out(part, subject) for part in parts.values())
-        except (ValueError, AttributeError, KeyError, TypeError):  # a torn line, which the replay counts
-            yield 0, line
+            parts = parsed_line(line)
+            found = sum(_take_out(parts[table], subject) for table in Rows._fields)
+        except StoreError:
+            yield (1, b"") if name in line else (0, line)
             continue
         yield found, json.dumps(parts, separators=(",", ":")).encode() + b"\n" if found else line
 

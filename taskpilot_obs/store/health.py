@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import func, select, text
 
 from taskpilot_obs.exceptions import StoreVersionError
+from taskpilot_obs.store.budget_limits import noted_limits
 from taskpilot_obs.store.differences import differences
 from taskpilot_obs.store.engine import Store
 from taskpilot_obs.store.ledger_tables import ALL_TABLES
@@ -38,6 +39,8 @@ class Health(NamedTuple):
     """How far the clock of this host is ahead of the server's."""
     newest: datetime | None
     """The newest call."""
+    contradictory_limits: dict[str, tuple[str, ...]]
+    """Budgets that running processes keep under several limits."""
 
 
 def health_of(url: str) -> Health:
@@ -77,6 +80,7 @@ def _looked_at(store: Store, connection: Connection, version: str, wrong: list[s
         deleted_from(connection, LLM_CALLS.name).before is not None,
         datetime.now(UTC) - server_clock(connection),
         newest,
+        {name: limits for name, limits in noted_limits(connection, datetime.now(UTC)).items() if len(limits) > 1},
     )
 
 

@@ -32,7 +32,7 @@ BUDGET_LEDGER = Table(
     # the part of spent_* that was booked by estimate, because nothing states what the call cost
     Column("assumed_units", BigInteger, nullable=False, server_default=_ZERO, info={SINCE: "0003"}),
     Column("assumed_rest", BigInteger, nullable=False, server_default=_ZERO, info={SINCE: "0003"}),
-    added("limit_units", BigInteger),  # the limit of the process that booked last, and of what it booked
+    added("limit_units", BigInteger),  # the limit of the process that booked last
     added("limit_rest", BigInteger),
 )
 

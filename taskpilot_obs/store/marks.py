@@ -22,6 +22,7 @@ FAR: Final = timedelta(days=14)
 """A clock that is further ahead of both the newest row and the server's clock is taken for wrong."""
 _BEFORE: Final = "pruned_before:"
 _SINCE: Final = "pruned_since:"
+_MERGED: Final = "services_merged_before"
 
 
 class Deleted(NamedTuple):
@@ -47,6 +48,13 @@ def deleted_from(connection: Connection, table: str) -> Deleted:
     query = select(STATE.c.key, STATE.c.value).where(STATE.c.key.in_([_BEFORE + table, _SINCE + table]))
     found = {line.key: line.value for line in connection.execute(query)}
     return Deleted(found.get(_SINCE + table), found.get(_BEFORE + table))
+
+
+def services_merged_before(connection: Connection) -> datetime | None:
+    """Before which moment no sum tells services and environments apart, because of a downgrade; None: all do."""
+    query = select(STATE.c.value).where(STATE.c.key == _MERGED)
+    found: datetime | None = connection.execute(query).scalar_one_or_none()
+    return found
 
 
 def mark_deleted(connection: Connection, table: Table, moment: datetime, oldest: datetime | None) -> None:

@@ -11,6 +11,7 @@ from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs.store import queries
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.filters import rollup_of
+from taskpilot_obs.store.marks import services_merged_before
 from taskpilot_obs.store.segments import Plan, plan
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _ALL: Filters = Filters()
 _FEW: Final = 100
 """So many keys are looked up one by one; more are read in one pass."""
+_SOURCE: Final = frozenset({"service", "environment"})
 
 
 class Question(NamedTuple):
@@ -43,7 +45,13 @@ class Question(NamedTuple):
             StoreVersionError: the tables have no column for a filter.
         """
         rollup = rollup_of(self.filters, dimensions, self.version)
-        return plan(self.connection, self.start, self.end, rollup, self.version, step=step)
+        planned = plan(self.connection, self.start, self.end, rollup, self.version, step=step)
+        if _SOURCE.isdisjoint({*self.filters.asked, *dimensions}):
+            return planned
+        merged = services_merged_before(self.connection)
+        if merged is None or merged <= self.start:
+            return planned
+        return planned._replace(incomplete_before=max(min(merged, self.end), planned.incomplete_before or merged))
 
     def since(self, start: datetime) -> Question:
         """The same question about what came from this moment on."""
@@ -89,7 +97,7 @@ class StoreAnswers:
 
 
 class StoreSource:
-    """A store that is open for a few questions: a `Source`."""
+    """A store that is open for a few questions: a `CallSource`."""
 
     held: Final = None
 

@@ -34,6 +34,7 @@ from taskpilot_obs.records import (
     Invocation,
     Record,
     Rollup,
+    Source,
     Usage,
     Verdict,
 )
@@ -43,13 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Row = tuple[str | int | float | bool | None, ...]
-
-
-class Source(NamedTuple):
-    """Who writes."""
-
-    service: str | None = None
-    environment: str | None = None
 
 
 _UNKNOWN_SOURCE: Final = Source()

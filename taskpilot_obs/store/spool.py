@@ -230,7 +230,7 @@ class _Delivery(NamedTuple):
     def __call__(self, line: bytes) -> None:
         records, is_written = 1, True  # a damaged line counts as one
         try:
-            parts = _parsed(line)
+            parts = parsed_line(line)
             records = parts.get("records", 1)
             self.write(_decode(parts))
         except StoreUnavailableError:
@@ -247,16 +247,21 @@ def _encode(rows: Rows, records: int = 0) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
-    """The fields of a line.
+def parsed_line(line: bytes) -> dict[str, Any]:
+    """The fields of a line: the columns and rows of each table, and the number of records.
 
     Raises:
         StoreError: the line is damaged.
     """
     try:
-        return dict(json.loads(line))
+        parts = dict(json.loads(line))
     except (ValueError, TypeError) as error:
         raise StoreError("a line of the spool is damaged") from error
+    for name in Rows._fields:
+        part = parts.get(name)
+        if not isinstance(part, dict) or not all(isinstance(part.get(each), list) for each in ("columns", "rows")):
+            raise StoreError(f"a line of the spool is damaged: it lacks {name}")
+    return parts
 
 
 def _decode(parts: dict[str, Any]) -> Rows:

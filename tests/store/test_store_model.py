@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from sqlalchemy import delete
 
 from taskpilot_obs.exceptions import StoreError
+from taskpilot_obs.records import Source
 from taskpilot_obs.stats import get_cost_breakdown, get_series, get_stats, get_tenants_report
 from taskpilot_obs.store import Store, aggregate_summaries, downgrade, erase, prune, rebuild_summaries, upgrade
 from taskpilot_obs.store.ledger_tables import ALL_TABLES
 from taskpilot_obs.store.marks import deleted_from
-from taskpilot_obs.store.rows import Source, rows_of
+from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.writer import Writer
 
 HOUR = timedelta(hours=1)

@@ -19,10 +19,11 @@ from sqlalchemy import create_engine, event, make_url, text
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets.ledger import Account, Charge, ReservationLine
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
+from taskpilot_obs.records import Source
 from taskpilot_obs.stats import get_series, get_stats, get_tenants_report, write_report
 from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, prune, upgrade
 from taskpilot_obs.store.budget_ledger import StoreLedger
-from taskpilot_obs.store.rows import Source, rows_of
+from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.writer import Writer
 
 HOUR = timedelta(hours=1)

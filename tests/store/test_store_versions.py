@@ -15,11 +15,12 @@ from sqlalchemy import create_engine, inspect, text
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, ReservationLine
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreVersionError
+from taskpilot_obs.records import Source
 from taskpilot_obs.stats import Stats, get_stats
 from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, downgrade, upgrade
 from taskpilot_obs.store.budget_ledger import StoreLedger
 from taskpilot_obs.store.differences import differences
-from taskpilot_obs.store.rows import Source, rows_of
+from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.versions import REVISIONS
 from taskpilot_obs.store.writer import Writer
 

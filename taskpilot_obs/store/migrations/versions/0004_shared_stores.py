@@ -95,6 +95,7 @@ def downgrade() -> None:
     """Take away what was added; summaries of services and environments become one line again."""
     op.drop_table("benchmark_calls")
     op.drop_table("benchmark_runs")
+    _note_merged_services()
     _narrow_summaries()
     _sums_index()
     for name, table, _ in INDEXES:
@@ -128,6 +129,14 @@ def _widen_summaries() -> None:
     op.execute(sa.text(f"INSERT INTO {SUMMARIES} ({names}) SELECT {names} FROM {SUMMARIES}_old"))  # noqa: S608  constants
     op.drop_table(f"{SUMMARIES}_old")
     _index()
+
+
+def _note_merged_services() -> None:
+    """Before which moment rows are gone: no later version can tell services and environments apart there."""
+    mark = "SELECT 'services_merged_before', value FROM store_state WHERE key = 'pruned_before:llm_call_telemetry'"
+    told = f"EXISTS (SELECT 1 FROM {SUMMARIES} WHERE service <> '' OR environment <> '')"  # noqa: S608  a constant
+    put = "ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+    op.execute(sa.text(f"INSERT INTO store_state (key, value) {mark} AND {told} {put}"))
 
 
 def _narrow_summaries() -> None:
