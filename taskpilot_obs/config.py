@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copyreg
 import logging
+import os
 import threading
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -102,8 +104,23 @@ def get_recorder() -> Recorder:
 
 
 def _aliases() -> Mapping[str, str]:
-    """The aliases of models that filters and budgets know: those of the default recorder, once it is configured."""
-    return {} if _default.parts is None else _default.runtime.prices.aliases
+    """The aliases of models that filters and budgets know: the default recorder's, or the environment's without it.
+
+    Raises:
+        ConfigurationError: nothing is configured, and a price file that the environment names is wrong.
+    """
+    if _default.parts is not None:
+        return _default.runtime.prices.aliases
+    if not os.environ.get("TASKPILOT_OBS_PRICES"):
+        return {}
+    from taskpilot_obs.settings import price_files
+
+    return _aliases_in(price_files())
+
+
+@cache
+def _aliases_in(files: tuple[str, ...]) -> Mapping[str, str]:
+    return PriceTable.load(files).aliases
 
 
 set_alias_source(_aliases)

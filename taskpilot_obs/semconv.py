@@ -124,16 +124,13 @@ FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
     Label.RESULT: tuple(CheckResult),
     Label.VERDICT: VERDICTS,
     Label.PERIOD: PERIODS,
-    Label.REASON: (*DROP_REASONS, *PRICE_GAPS),
 }
-"""The values of each label that is bounded by nature."""
+"""The values of each label that is bounded by nature, and means the same in every family."""
 
 
 def fixed_values(family: str, label: str) -> tuple[str, ...]:
-    """The values of a label that is bounded by nature, in one family: each has reasons of its own."""
-    if label == Label.REASON:
-        return PRICE_GAPS if family == LLM_PARTIALLY_PRICED.name else DROP_REASONS
-    return FIXED_VALUES.get(label, ())
+    """The values of a label that is bounded by nature, in one family; none if the label is not."""
+    return REASONS.get(family, ()) if label == Label.REASON else FIXED_VALUES.get(label, ())
 
 
 RUN_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -413,6 +410,11 @@ EXPERIMENT_FEEDBACK = _counter(
     Label.VERDICT,
 )
 
+REASONS: Final[dict[str, tuple[str, ...]]] = {
+    LLM_PARTIALLY_PRICED.name: PRICE_GAPS,
+    RECORDS_DROPPED.name: DROP_REASONS,
+}
+"""The values of the label `reason`, by family."""
 METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """The whole contract, in the order of definition."""
 

@@ -200,6 +200,11 @@ def _from_environment(fields: Mapping[str, Any], environ: Mapping[str, str]) -> 
     return found
 
 
+def price_files() -> tuple[str, ...]:
+    """The price files that the environment names (`TASKPILOT_OBS_PRICES`)."""
+    return _items(os.environ.get(f"{ENV_PREFIX}PRICES", ""), _LISTS["prices"])
+
+
 def _items(value: str, separator: re.Pattern[str]) -> tuple[str, ...]:
     return tuple(item for item in (part.strip() for part in separator.split(value)) if item)
 

@@ -8,7 +8,8 @@ from taskpilot_obs.compare.experiment import Experiment
 
 if TYPE_CHECKING:
     from taskpilot_obs.compare.production import ComparedGroup, Comparison, compare
-    from taskpilot_obs.compare.variants import Arm, Effect, VariantsReport, compare_variants
+    from taskpilot_obs.compare.report import Arm, Effect, VariantsReport
+    from taskpilot_obs.compare.variants import compare_variants
 
 __all__ = [
     "Arm",

@@ -30,10 +30,9 @@ from taskpilot_obs.server.routers import services_for
 from taskpilot_obs.server.security import HEADERS, Counted, SecurityHeaders
 from taskpilot_obs.server.services import Links, Services
 from taskpilot_obs.server.tokens import TokenFile
-from taskpilot_obs.server.topics import topics
 from taskpilot_obs.server.trace_buffer import TraceBuffer
 from taskpilot_obs.server.verdicts import feedback_routes, into_store
-from taskpilot_obs.server.web import PAGES, Site, site_router
+from taskpilot_obs.server.web import Site, site_router
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.writer import Writer
@@ -108,12 +107,10 @@ def _mount(app: FastAPI, services: Services, doorkeeper: Doorkeeper, metrics: Se
     inside = [bound(services, doorkeeper.who)]
     app.include_router(rest, dependencies=inside)
     app.include_router(feedback_routes(into_store(services.store)), dependencies=inside)
-    for topic in topics():
-        app.include_router(topic.rest, dependencies=inside)
     app.include_router(golden, dependencies=inside)
     app.include_router(_metrics_router(metrics), dependencies=inside)
     app.include_router(probes, dependencies=[bound(services, _anyone)])
-    site = Site(services, doorkeeper, pages=(*PAGES, *(page for topic in topics() for page in topic.pages)))
+    site = Site(services, doorkeeper)
     app.include_router(site_router(site))
     app.include_router(login_router(site))
 

@@ -13,9 +13,11 @@ from taskpilot_obs.stats.asynchronous import (
     aget_tenant_stats,
     aget_tenants_report,
 )
+from taskpilot_obs.stats.benchmark_runs import BenchmarkArm, BenchmarkRun, get_benchmark_runs
 from taskpilot_obs.stats.benchmarks import BenchmarkSummary, ProviderSeen, get_benchmark_summaries, get_providers
 from taskpilot_obs.stats.calls import Call, CallPage, CallPosition, get_calls
 from taskpilot_obs.stats.costs import get_cost_breakdown, get_cost_summary
+from taskpilot_obs.stats.experiments import ExperimentSeen, get_experiments
 from taskpilot_obs.stats.model import (
     CallStats,
     CostBreakdown,
@@ -35,6 +37,8 @@ from taskpilot_obs.stats.series import CostRate, get_cost_rate, get_series
 from taskpilot_obs.stats.usage import get_stats, get_tenant_stats, get_tenants_report
 
 __all__ = [
+    "BenchmarkArm",
+    "BenchmarkRun",
     "BenchmarkSummary",
     "Call",
     "CallPage",
@@ -45,6 +49,7 @@ __all__ = [
     "CostShare",
     "CostSummary",
     "Durations",
+    "ExperimentSeen",
     "FirstToken",
     "ProviderSeen",
     "RunTree",
@@ -59,11 +64,13 @@ __all__ = [
     "aget_stats",
     "aget_tenant_stats",
     "aget_tenants_report",
+    "get_benchmark_runs",
     "get_benchmark_summaries",
     "get_calls",
     "get_cost_breakdown",
     "get_cost_rate",
     "get_cost_summary",
+    "get_experiments",
     "get_providers",
     "get_run_tree",
     "get_series",

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs._telemetry.answers import WHOLE, Answers, Bins, By, Key
 from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs.exceptions import StoreVersionError
 from taskpilot_obs.store import queries
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.filters import rollup_of
 from taskpilot_obs.store.marks import services_merged_before
 from taskpilot_obs.store.segments import Plan, plan
+from taskpilot_obs.store.tables import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime, timedelta
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Table
 
     from taskpilot_obs._telemetry.counts import Counts
     from taskpilot_obs.store.engine import Store
@@ -52,6 +54,18 @@ class Question(NamedTuple):
         if merged is None or merged <= self.start:
             return planned
         return planned._replace(incomplete_before=max(min(merged, self.end), planned.incomplete_before or merged))
+
+    def needs(self, table: Table, column: str) -> None:
+        """Check that the store's tables have a column.
+
+        Raises:
+            StoreVersionError: they are of a version without it.
+        """
+        if column not in columns_of(table, self.version):
+            raise StoreVersionError(
+                f"the telemetry store has version {self.version!r}, whose {table.name} has no {column}: "
+                "run `taskpilot-obs db upgrade --store URL` once"
+            )
 
     def since(self, start: datetime) -> Question:
         """The same question about what came from this moment on."""
