@@ -55,6 +55,9 @@ class Kind(StrEnum):
     COLD = "the provider's prompt cache no longer answers"
     WRONG = "users reject answers"
     STUCK = "runs never end"
+    TIMEOUT = "the provider answers nothing for 20 s, and runs fail"
+    FLAKY = "calls fail, and retries cope"
+    BUDGET = "a budget is spent and refuses"
 
 
 class Fault(NamedTuple):
@@ -107,6 +110,8 @@ class Service:
     """Share of runs that a user judges."""
     price: float = 0.0001
     """USD a call."""
+    calls: int = 2
+    """LLM calls of a run; one that fails ends its run halfway."""
     even: bool = False
     """Runs come at equal distances; otherwise at random."""
     seed: int = 1
@@ -213,10 +218,13 @@ class _Process:
         if not runs:
             return
         count, agent = self.counts, f"{workflow}.agent"
-        provider = self._of(runs, self._share(Kind.PROVIDER, minute))
+        timeout = self._of(runs, self._share(Kind.TIMEOUT, minute))
+        provider = timeout + self._of(runs - timeout, self._share(Kind.PROVIDER, minute))
         limited = self._of(runs - provider, self._share(Kind.RATE_LIMIT, minute))
         left = runs - provider - limited
-        blocked = self._of(left, self._share(Kind.ATTACK, minute))
+        denied = self._of(left, self._share(Kind.ATTACK, minute))
+        refused = self._refused(left - denied, minute)
+        blocked = denied + refused
         bugs = self._of(left - blocked, max(self._share(Kind.BUG, minute), self.service.failing))
         if self._share(Kind.STUCK, minute):
             self.gauges[f'agent_active_runs{{agent="{agent}"}}'] += 1
@@ -226,30 +234,41 @@ class _Process:
             count[f'workflow_runs_total{{workflow="{workflow}",status="{status}"}}'] += ended
             count[f'agent_runs_total{{agent="{agent}",status="{status}"}}'] += ended
         self._llm(agent, runs, provider, limited, minute)
-        slow = self._of(runs, self._share(Kind.SLOW, minute))
+        slow = timeout + self._of(runs - timeout, self._share(Kind.SLOW, minute))
         self._durations("workflow_duration_seconds", f'workflow="{workflow}"', semconv.WORKFLOW_BUCKETS, runs, slow)
         self._durations("agent_run_duration_seconds", f'agent="{agent}"', semconv.RUN_BUCKETS, runs, slow)
         loops = self._of(runs, self._share(Kind.LOOP, minute))
         self._calls(agent, runs, loops)
-        denied = blocked + self._of(runs, self._share(Kind.DENIALS, minute))
+        denied += self._of(runs, self._share(Kind.DENIALS, minute))
         if denied:
             violation = f'workflow="{workflow}",agent="{agent}",policy="topic",severity="high"'
             count[f"policy_violations_total{{{violation}}}"] += denied
         self._checks(runs, minute)
         self._judged(runs, minute)
 
+    def _refused(self, runs: int, minute: float) -> int:
+        share = self._share(Kind.BUDGET, minute)
+        if not share and not any(fault.kind is Kind.BUDGET for fault in self.service.faults):
+            return 0
+        refused, budget = self._of(runs, share), 'budget="team",period="day"'
+        self.gauges[f"llm_budget_used_ratio{{{budget}}}"] = 1.0 if share else 0.6
+        self.counts[f"llm_budget_refusals_total{{{budget}}}"] += refused
+        return refused
+
     def _llm(self, agent: str, runs: int, provider: int, limited: int, minute: float) -> None:
         count = self.counts
         call = f'agent="{agent}",model="{MODEL}",provider="{PROVIDER}"'
         for status in semconv.FIXED_VALUES["status"]:
             count[f'llm_requests_total{{{call},status="{status}"}}'] += 0
-        good = 2 * runs - provider - limited
+        made, bad = self.service.calls * runs, provider + limited
+        flaky = self._of(made, self._share(Kind.FLAKY, minute))
+        good = made - bad * (self.service.calls - self.service.calls // 2)
         count[f'llm_requests_total{{{call},status="success"}}'] += good
-        count[f'llm_requests_total{{{call},status="error"}}'] += provider + limited
-        if provider or limited:
+        count[f'llm_requests_total{{{call},status="error"}}'] += bad + flaky
+        if bad or flaky:
             for category in semconv.ERROR_CATEGORIES:
                 count[f'llm_errors_total{{{call},error_type="{category}"}}'] += 0
-            count[f'llm_errors_total{{{call},error_type="server"}}'] += provider
+            count[f'llm_errors_total{{{call},error_type="server"}}'] += provider + flaky
             count[f'llm_errors_total{{{call},error_type="rate_limit"}}'] += limited
             count[f'llm_retries_total{{model="{MODEL}",provider="{PROVIDER}"}}'] += 2 * limited
         price = self.service.price * (3000 if self._share(Kind.DEAR, minute) else 1)

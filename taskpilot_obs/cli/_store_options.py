@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from taskpilot_obs._telemetry.stores import STORE_VARIABLE
 from taskpilot_obs.cli._output import complain, say
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError, StoreError
 
@@ -18,7 +19,7 @@ StoreUrl = Annotated[
     str | None,
     typer.Option(
         "--store",
-        envvar="TASKPILOT_OBS_STORE",
+        envvar=STORE_VARIABLE,
         help="URL of the store: sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE.",
     ),
 ]
@@ -44,6 +45,17 @@ AsCsv = Annotated[bool, typer.Option("--csv", help="Print comma-separated values
 def period_of(period: str, start: str | None, end: str | None) -> str | tuple[str | None, str | None]:
     """The period that the options mean: from and to where one of them is given."""
     return period if start is None and end is None else (start, end)
+
+
+def required(store: str | None) -> str:
+    """The store of a command, which holds no calls itself.
+
+    Raises:
+        ConfigurationError: none is named.
+    """
+    if not store:
+        raise ConfigurationError(f"store: none given and {STORE_VARIABLE} is not set; name one: sqlite:///telemetry.db")
+    return store
 
 
 @contextmanager

@@ -14,11 +14,15 @@ from taskpilot_obs.cli._output import console, print_csv, print_json, say, show
 from taskpilot_obs.cli._store_options import (
     AsCsv,
     AsJson,
+    From,
     Period,
     StoreUrl,
     Tenant,
+    To,
     explained,
     one_format,
+    period_of,
+    required,
     say_incomplete,
 )
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
@@ -47,6 +51,8 @@ def costs(  # noqa: PLR0913  a command line has as many options as it has
     *,
     store: StoreUrl = None,
     period: Period = "30d",
+    start: From = None,
+    end: To = None,
     tenant: Tenant = None,
     watch: Watch = None,
     times: Times = None,
@@ -61,11 +67,11 @@ def costs(  # noqa: PLR0913  a command line has as many options as it has
         raise typer.BadParameter("--watch draws on the terminal; leave out --json and --csv")
     with explained():
         if watch is not None:
-            _watch(watch, times, store=store, tenant=tenant, window=window, timezone=timezone)
+            _watch(watch, times, store=required(store), tenant=tenant, window=window, timezone=timezone)
             return
         from taskpilot_obs.stats import get_cost_breakdown
 
-        found = get_cost_breakdown(period, store=store, tenant_id=tenant)
+        found = get_cost_breakdown(period_of(period, start, end), store=required(store), tenant_id=tenant)
     if as_json:
         print_json(found.model_dump_json(indent=2))
     elif as_csv:

@@ -27,6 +27,7 @@ from taskpilot_obs.cli._store_options import (
     explained,
     one_format,
     period_of,
+    required,
     say_incomplete,
 )
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
@@ -66,7 +67,7 @@ def stats(  # noqa: PLR0913  a command line has as many options as it has
 
         found = get_stats(
             period_of(period, start, end),
-            store=store,
+            store=required(store),
             tenant_id=tenant,
             user_id=user,
             agent=agent,

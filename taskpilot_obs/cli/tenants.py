@@ -8,11 +8,15 @@ from taskpilot_obs.cli._output import print_csv, print_json, show
 from taskpilot_obs.cli._store_options import (
     AsCsv,
     AsJson,
+    From,
     Limit,
     Period,
     StoreUrl,
+    To,
     explained,
     one_format,
+    period_of,
+    required,
     say_incomplete,
 )
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
@@ -37,6 +41,8 @@ def tenants(
     *,
     store: StoreUrl = None,
     period: Period = "30d",
+    start: From = None,
+    end: To = None,
     limit: Limit = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -46,7 +52,7 @@ def tenants(
     with explained():
         from taskpilot_obs.stats import get_tenants_report
 
-        found = get_tenants_report(period, store=store, limit=limit)
+        found = get_tenants_report(period_of(period, start, end), store=required(store), limit=limit)
     if as_json:
         print_json(found.model_dump_json(indent=2))
     elif as_csv:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
+from taskpilot_obs._telemetry.answers import By, Key
+from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.semconv import NONE
 from taskpilot_obs.stats.asking import Asked, filters_of
@@ -19,33 +22,30 @@ from taskpilot_obs.stats.reading import (
     stats_of,
     whole,
 )
-from taskpilot_obs.store import Store
-from taskpilot_obs.store.counts import Counts
-from taskpilot_obs.store.filters import Filters
-from taskpilot_obs.store.queries import By, Key, bins, errors, totals
-from taskpilot_obs.store.questions import Question, asked_of
-from taskpilot_obs.store.segments import Plan
+from taskpilot_obs.stats.sources import answers_of, origin_of
+
+if TYPE_CHECKING:
+    from taskpilot_obs.store import Store
 
 _TENANT: Final = ("organization_id",)
-_FEW: Final = 100
-"""So many tenants are looked up one by one; more are read in one pass."""
 
 
 def get_stats(
     period: Period = "24h", *, store: str | Store | None = None, now: datetime | None = None, **asked: Unpack[Asked]
 ) -> Stats:
-    """How the LLM calls of a stretch of time went.
+    """How the LLM calls of a stretch of time went. Without a store, this process answers from the calls that it holds.
 
     Args:
         period: a length of time until now ("1h", "24h", "7d", "30d", a `timedelta`), or (start, end).
-        store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
+        store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`; without
+            any, the answer is of this process alone, and `window` states what it holds.
         now: the present; for tests.
         asked: only calls with this value of `tenant_id`, `user_id`, `session_id`, `agent`, `workflow`, `model`,
             `provider`, `prompt_name`, `service`, `environment`, `request_id`, `step_id`, `task_id`, `workflow_run_id`,
             `thought_id`, `experiment` or `variant`; `__none__` stands for calls that have none.
 
     Raises:
-        ConfigurationError: the period cannot be read, or no store is named.
+        ConfigurationError: the period cannot be read, or no store is named and this process holds no calls.
         StoreError: the store is missing or cannot be used.
     """
     start, end = bounds(period, now)
@@ -58,7 +58,7 @@ def get_tenant_stats(
     """How the LLM calls of one tenant went; nothing in it comes from another tenant. Arguments as in `get_stats`.
 
     Raises:
-        ConfigurationError: no tenant, a period that cannot be read, or no store is named.
+        ConfigurationError: no tenant, a period that cannot be read, or no store is named and no calls are held.
         StoreError: the store is missing or cannot be used.
     """
     if not tenant_id:
@@ -85,17 +85,19 @@ def get_tenants_report(
         limit: list this many tenants; None: all.
 
     Raises:
-        ConfigurationError: the period cannot be read, the limit is not positive, or no store is named.
+        ConfigurationError: the period cannot be read, the limit is not positive, or no store is named and no calls
+            are held.
         StoreError: the store is missing or cannot be used.
     """
     if limit is not None and limit < 1:
         raise ConfigurationError(f"limit: given {limit!r}; it must be a positive number, or None for all")
     start, end = bounds(period, now)
-    with asked_of(store, start, end, filters_of({"tenant_id": tenant_id})) as question:
-        planned = question.plan(_TENANT)
-        counts = totals(question.connection, planned, question.filters, By(_TENANT))
+    by = By(_TENANT)
+    with answers_of(store, start, end, filters_of({"tenant_id": tenant_id})) as (answers, source):
+        counts = answers.totals(by)
         largest = sorted(counts, key=lambda key: (-counts[key].cost, key[0] or NONE))[:limit]
-        latency = _latency_of(question, planned, largest if len(largest) < len(counts) else None)
+        latency = answers.bins(by, largest if len(largest) < len(counts) else None).latency
+        incomplete_before = answers.incomplete_before(by)
     cost = whole(counts.values()).cost
     return TenantsReport(
         start=start,
@@ -103,16 +105,9 @@ def get_tenants_report(
         cost_usd=cost,
         tenants_total=len(counts),
         tenants=tuple(_usage_of(key, counts[key], latency.get(key, Counter()), cost) for key in largest),
-        incomplete_before=planned.incomplete_before,
+        incomplete_before=incomplete_before,
+        **origin_of(source),
     )
-
-
-def _latency_of(question: Question, planned: Plan, tenants: list[Key] | None) -> dict[Key, Counter[int]]:
-    """The durations of some tenants, one by one where they are few; None: of all."""
-    if tenants is None or len(tenants) > _FEW:
-        return bins(question.connection, planned, question.filters, By(_TENANT)).latency
-    one_by_one = ((key, bins(question.connection, planned, Filters(organization_id=key[0])).latency) for key in tenants)
-    return {key: found[()] for key, found in one_by_one if () in found}
 
 
 def _usage_of(key: Key, counts: Counts, latency: Counter[int], cost: Decimal) -> TenantUsage:
@@ -128,9 +123,8 @@ def _usage_of(key: Key, counts: Counts, latency: Counter[int], cost: Decimal) ->
 
 def _stats(start: datetime, end: datetime, filters: Filters, store: str | Store | None) -> Stats:
     by = By(DIMENSIONS)
-    with asked_of(store, start, end, filters) as question:
-        planned = question.plan(DIMENSIONS)
-        counts = totals(question.connection, planned, filters, by)
-        durations = bins(question.connection, planned, filters, by)
-        failed = errors(question.connection, planned, filters).get((), Counter())
-    return Stats(start=start, end=end, **stats_from(counts, durations, failed, planned.incomplete_before))
+    with answers_of(store, start, end, filters) as (answers, source):
+        counts, durations = answers.totals(by), answers.bins(by)
+        failed = answers.errors().get((), Counter())
+        told = stats_from(counts, durations, failed, answers.incomplete_before(by))
+    return Stats(start=start, end=end, **told, **origin_of(source))

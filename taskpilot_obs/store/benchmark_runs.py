@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select, update
 
+from taskpilot_obs._telemetry.money import from_decimal
+from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.store.ledger_tables import BENCHMARK_CALLS, BENCHMARK_RUNS
-from taskpilot_obs.store.money import from_decimal
-from taskpilot_obs.store.rows import stored_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
