@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Unpack
 
+from taskpilot_obs._telemetry.money import from_decimal, to_decimal
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.pricing import FROM_OWN, Price, PriceTable
 from taskpilot_obs.records import Usage
@@ -15,7 +16,6 @@ from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import Frozen, Usd
 from taskpilot_obs.stats.periods import Period, bounds
 from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.money import from_decimal, to_decimal
 from taskpilot_obs.store.questions import asked_of
 from taskpilot_obs.store.repricing import FREE, UNPRICED, Correction, UsedCall, apply_corrections, used_calls
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, bindparam, literal_column, select, type_coerce, update
 
+from taskpilot_obs._telemetry.values import PRICING
 from taskpilot_obs.records import Pricing
 from taskpilot_obs.store.filters import rows_where
-from taskpilot_obs.store.rows import PRICING
 from taskpilot_obs.store.tables import LLM_CALLS, from_microseconds
 from taskpilot_obs.store.writer import HOUR_US, mark_changed
 

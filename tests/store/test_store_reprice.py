@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import typer
@@ -15,7 +16,7 @@ from sqlalchemy import select
 from typer.testing import CliRunner
 
 from taskpilot_obs.cli import reprice as command
-from taskpilot_obs.compare import reprice
+from taskpilot_obs.compare import Repriced, reprice
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.pricing import OwnPrice, PriceTable
 from taskpilot_obs.records import Invocation, Usage
@@ -80,12 +81,13 @@ def test_unchanged_prices_give_what_was_booked_to_the_last_digit(url: str) -> No
     """Without other prices, each group's repriced sum is the booked one, and both are what costs report."""
     write(url, month())
     for by in ("agent", "tenant", "model"):
-        found = reprice("30d", by=by, store=url, now=AFTER)  # type: ignore[arg-type]
+        found = reprice("30d", by=by, store=url, now=AFTER)
         assert len(found.groups) == {"agent": 3, "tenant": 2, "model": 4}[by]
         for group in (*found.groups, found.total):
             assert group.booked_usd is not None
             assert group.repriced_usd == group.booked_usd
-            assert (group.difference_usd, group.unknown_calls, group.unbooked_calls) == (0, 0, 0)
+            assert group.difference_usd == Decimal(0)
+            assert group.unknown_calls == group.unbooked_calls == 0
     total = get_cost_breakdown("30d", store=url, now=AFTER).cost_usd
     assert found.total.booked_usd == total
 
@@ -98,25 +100,29 @@ def test_as_another_model(url: str) -> None:
     )
     write(url, [*calls, unknown])
     found = reprice("30d", as_model="gpt-4o-mini", store=url, now=AFTER)
-    expected = sum(
-        (TABLE.explain("gpt-4o-mini", call.usage or Usage(), at_unix_ns=call.start_unix_ns).cost for call in calls),  # type: ignore[union-attr, misc]
-        Decimal(0),
-    )
+    expected = sum(map(as_mini, calls), Decimal(0))
     assert found.total.repriced_usd == expected
     assert (found.total.calls, found.total.unknown_calls, found.total.unbooked_calls) == (51, 1, 1)
-    assert found.total.difference_usd == expected - sum(call.cost or 0 for call in calls)
+    assert found.total.difference_usd == expected - sum((call.cost or Decimal(0) for call in calls), Decimal(0))
     sums = [_at(url, factor).total.repriced_usd for factor in (1, 3)]
     assert sums[0] is not None
     assert sums[1] == 3 * sums[0]
 
 
-def _at(url: str, factor: int):  # type: ignore[no-untyped-def]  # the report
+def as_mini(call: Invocation) -> Decimal:
+    found = TABLE.explain("gpt-4o-mini", call.usage or Usage(), at_unix_ns=call.start_unix_ns)
+    assert found is not None
+    assert found.cost is not None
+    return found.cost
+
+
+def _at(url: str, factor: int) -> Repriced:
     own = PriceTable(own_prices=[OwnPrice(model="mine", input=Decimal(factor), output=Decimal(4 * factor))])
     return reprice("30d", prices=own, as_model="mine", store=url, now=AFTER)
 
 
 def test_stated_costs_stand_unless_a_contract_covers_them(url: str) -> None:
-    """What a provider stated is no list price: it stands at unchanged prices, and an own price takes precedence."""
+    """What a provider stated does not come from a list: it stands, unless an own price is given."""
     stated = llm_call(
         NOON, provider="openai", request_model="gpt-4o", response_model="gpt-4o", canonical_model="gpt-4o",
         usage=Usage(1_000_000, 0), cost=Decimal("7.5"), cost_source="provider", agent="a",
@@ -158,14 +164,14 @@ def test_applying_books_what_was_unpriced_and_nothing_else(url: str) -> None:
     assert get_cost_breakdown("30d", store=url, now=AFTER).cost_usd == before + 2
 
 
-def _costs(url: str) -> dict[str, tuple[int | None, int | None, str]]:
+def _costs(url: str) -> dict[str, Any]:
     call = LLM_CALLS.c
     store = Store(url)
     with store.reading() as connection:
         found = connection.execute(select(call.telemetry_id, call.cost_nano, call.cost_rest, call.cost_source))
         rows = {line[0]: tuple(line[1:]) for line in found}
     store.close()
-    return rows  # type: ignore[return-value]  # three columns
+    return rows
 
 
 def test_wrong_questions_are_refused(url: str) -> None:
