@@ -411,9 +411,12 @@ _NAME = re.compile(r"[a-z_]+:[a-z_0-9]+:[a-z_0-9]+")
 
 
 @cache
-def alerting_rules() -> str:
-    """Every alert, and the recording rules that alerts rest on, as one rule file."""
+def alerting_rules(pages_only: bool = False) -> str:
+    """Every alert, or every critical one, and the recording rules that those rest on, as one rule file."""
     groups = [group for text in render(Settings()).values() for group in yaml.safe_load(text)["groups"]]
+    if pages_only:
+        for group in groups:
+            group["rules"] = [rule for rule in group["rules"] if "record" in rule or _pages(rule)]
     groups.sort(key=lambda group: group["name"].endswith("-alerts"))
     recordings = {rule["record"]: rule for group in groups for rule in group["rules"] if "record" in rule}
     needed: set[str] = set()
@@ -426,6 +429,13 @@ def alerting_rules() -> str:
         group["rules"] = [rule for rule in group["rules"] if "alert" in rule or rule["record"] in needed]
         group.pop("interval", None)
     return json.dumps({"groups": [group for group in groups if group["rules"]]})
+
+
+def _pages(alert: dict[str, Any]) -> bool:
+    """Whether an alert calls somebody. It then has to last no minute, because evaluations are further apart."""
+    if alert.get("for") == Settings().lasting_critical:
+        del alert["for"]
+    return bool(alert["labels"]["severity"] == "critical")
 
 
 # --- results ---------------------------------------------------------------------------------------------------------
@@ -488,6 +498,7 @@ def simulate(
     evaluation_s: int = 60,
     judged_every_s: int | None = None,
     queries: Mapping[str, Sequence[float]] | None = None,
+    pages_only: bool = False,
 ) -> dict[str, Outcome]:
     """What fires for each service.
 
@@ -499,6 +510,7 @@ def simulate(
         evaluation_s: time between two evaluations.
         judged_every_s: time between two looks at what fires; the default is every evaluation.
         queries: expressions and the minutes at which to ask them, by the label job of their results.
+        pages_only: leave out the warnings, which is faster; critical alerts fire the moment their condition holds.
     """
     steps = int(minutes * 60 / step_s) + 1
     series = {name: text for service in services for name, text in _series(service, steps, step_s).items()}
@@ -506,7 +518,7 @@ def simulate(
     times = [float(second) for second in range(0, int(minutes * 60) + 1, every)]
     asked = [(FIRING, time) for time in times]
     asked += [(query, 60 * minute) for query, moments in (queries or {}).items() for minute in moments]
-    answers = _promtool(folder, series, asked, step_s, evaluation_s)
+    answers = _promtool(folder, series, asked, step_s, evaluation_s, pages_only)
     outcomes = {service.job: Outcome() for service in services}
     firing = [_firing(answers[asked[0][0], time]) for time in times]
     for service in services:
@@ -545,11 +557,16 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 def _promtool(
-    folder: Path, series: Mapping[str, str], asked: Sequence[tuple[str, float]], step_s: int, evaluation_s: int
+    folder: Path,
+    series: Mapping[str, str],
+    asked: Sequence[tuple[str, float]],
+    step_s: int,
+    evaluation_s: int,
+    pages_only: bool = False,
 ) -> dict[tuple[str, float], list[Sample]]:
     """Answers of promtool: it tells them when they differ from what is expected, and nothing here expects the truth."""
-    rules = json.loads(alerting_rules())
-    (folder / "rules.yml").write_text(alerting_rules(), encoding="utf-8")
+    rules = json.loads(alerting_rules(pages_only))
+    (folder / "rules.yml").write_text(alerting_rules(pages_only), encoding="utf-8")
     impossible = [{"labels": '{impossible="yes"}', "value": 0}]
     tests = {
         "rule_files": ["rules.yml"],
