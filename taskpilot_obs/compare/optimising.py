@@ -39,7 +39,7 @@ Kind = Literal["cheaper model", "uncached prefix", "lost calls", "reasoning", "d
 MARGIN: Final = 0.02
 """A cheaper model is offered where its success is at most so much lower, with certainty."""
 LEAST_CALLS: Final = 50
-"""Fewer calls of a prompt on a model are no evidence."""
+"""Fewer calls of a prompt on a model prove nothing."""
 CACHEABLE: Final = 1_024
 """The shortest prompt, in tokens, that the large providers cache."""
 _RARELY: Final = 0.1

@@ -104,7 +104,7 @@ def test_prompts_whose_beginning_could_be_cached(url: str) -> None:
     )
     (saving,) = found(url, "uncached prefix")
     assert saving.subject == "long on gpt-4o"
-    assert (saving.low_usd, saving.high_usd) == (0, 100 * 4_000 * Decimal("1.25") / 1_000_000)
+    assert (saving.low_usd, saving.high_usd) == (Decimal(0), 100 * 4_000 * Decimal("1.25") / 1_000_000)
 
 
 def test_reasoning_for_short_answers(url: str) -> None:
@@ -129,7 +129,7 @@ def test_calls_that_gave_no_answer(url: str) -> None:
     write(url, [*booked, llm_call(NOON, cost=None, usage=None, **left), *calls(5)])
     (saving,) = found(url, "lost calls")
     assert saving.subject == "writer: abandoned"
-    assert (saving.estimate_usd, saving.low_usd, saving.high_usd) == (2, 0, Decimal("2.5"))
+    assert (saving.estimate_usd, saving.low_usd, saving.high_usd) == (Decimal(2), Decimal(0), Decimal("2.5"))
     assert "1 of them have no known cost" in saving.uncertainty
 
 
