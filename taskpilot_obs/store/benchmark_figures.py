@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Integer, case, cast, func, select
 
+from taskpilot_obs._telemetry.money import to_decimal
 from taskpilot_obs.store.ledger_tables import BENCHMARK_CALLS, BENCHMARK_RUNS
-from taskpilot_obs.store.money import to_decimal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Integer, and_, case, cast, func, or_, select
 
-from taskpilot_obs.store.money import to_decimal
+from taskpilot_obs._telemetry.money import to_decimal
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK
 
 if TYPE_CHECKING:
