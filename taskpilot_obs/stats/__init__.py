@@ -32,17 +32,21 @@ from taskpilot_obs.stats.model import (
     TenantStats,
     TenantUsage,
     Tokens,
+    UsersReport,
+    UserUsage,
 )
 from taskpilot_obs.stats.report import write_report
+from taskpilot_obs.stats.run_stats import AgentStats, RunStats, ToolStats, get_agent_stats, get_tool_stats
 from taskpilot_obs.stats.runs import RunTree, Step, get_run_tree
 from taskpilot_obs.stats.series import CostRate, get_cost_rate, get_series
-from taskpilot_obs.stats.usage import get_stats, get_tenant_stats, get_tenants_report
+from taskpilot_obs.stats.usage import get_stats, get_tenant_stats, get_tenants_report, get_users_report
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats.benchmark_runs import BenchmarkArm, BenchmarkRun, get_benchmark_runs
     from taskpilot_obs.stats.experiments import ExperimentSeen, get_experiments
 
 __all__ = [
+    "AgentStats",
     "BenchmarkArm",
     "BenchmarkRun",
     "BenchmarkSummary",
@@ -59,6 +63,7 @@ __all__ = [
     "FirstToken",
     "ProcessWindow",
     "ProviderSeen",
+    "RunStats",
     "RunTree",
     "Stats",
     "Step",
@@ -66,11 +71,15 @@ __all__ = [
     "TenantUsage",
     "TenantsReport",
     "Tokens",
+    "ToolStats",
+    "UserUsage",
+    "UsersReport",
     "aget_cost_breakdown",
     "aget_cost_summary",
     "aget_stats",
     "aget_tenant_stats",
     "aget_tenants_report",
+    "get_agent_stats",
     "get_benchmark_runs",
     "get_benchmark_summaries",
     "get_calls",
@@ -84,6 +93,8 @@ __all__ = [
     "get_stats",
     "get_tenant_stats",
     "get_tenants_report",
+    "get_tool_stats",
+    "get_users_report",
     "write_report",
 ]
 

@@ -152,6 +152,29 @@ class TenantUsage(CostShare):
     p95_ms: float | None
 
 
+class UserUsage(CostShare):
+    """One line of the report on users."""
+
+    user: str
+    success_rate: float | None
+    tokens: Tokens
+    p95_ms: float | None
+
+
+class UsersReport(Answer):
+    """The users of a stretch of time, in falling order of cost."""
+
+    start: datetime
+    end: datetime
+    cost_usd: Usd
+    """Of all users, also of those that are not listed."""
+    users_total: int
+    """How many users there are; a limit lists fewer."""
+    users: tuple[UserUsage, ...]
+    incomplete_before: datetime | None
+    """As in `Stats`."""
+
+
 class TenantsReport(Answer):
     """The tenants of a stretch of time, in falling order of cost."""
 

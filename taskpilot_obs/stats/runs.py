@@ -42,13 +42,15 @@ class Step(Frozen):
     """Of an LLM call itself; of a workflow or an agent all calls beneath."""
     output_tokens: int | None
     cost: Usd | None
-    """In USD, likewise."""
+    """In USD, likewise, of the calls with a known price."""
     provider: str | None = None
     agent: str | None = None
     workflow: str | None = None
     trace_id: str | None = None
     time_to_first_token_ms: float | None = None
     cached: bool | None = None
+    unpriced_calls: int = 0
+    """LLM calls without a known price, of or beneath this step: with any, `cost` is incomplete."""
 
 
 class DecisionLine(Frozen):
@@ -163,6 +165,7 @@ def _run_step(line: Line) -> Step:
         input_tokens=line["input_tokens"] if has_calls else None,
         output_tokens=line["output_tokens"] if has_calls else None,
         cost=line["cost"] if line["llm_calls"] > line["unpriced_calls"] else None,
+        unpriced_calls=line["unpriced_calls"],
         **_common(line, line["duration_ms"]),
     )
 

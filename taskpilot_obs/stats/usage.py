@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
-from taskpilot_obs._telemetry.answers import By, Key
+from taskpilot_obs._telemetry.answers import By
 from taskpilot_obs._telemetry.counts import Counts
 from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.semconv import NONE
 from taskpilot_obs.stats.asking import Asked, filters_of
-from taskpilot_obs.stats.model import Stats, TenantsReport, TenantStats, TenantUsage
+from taskpilot_obs.stats.model import Stats, TenantsReport, TenantStats, TenantUsage, UsersReport, UserUsage
 from taskpilot_obs.stats.periods import Period, bounds
 from taskpilot_obs.stats.reading import (
     DIMENSIONS,
@@ -26,8 +26,6 @@ from taskpilot_obs.stats.sources import answers_of, origin_of
 
 if TYPE_CHECKING:
     from taskpilot_obs.store import Store
-
-_TENANT: Final = ("organization_id",)
 
 
 def get_stats(
@@ -89,36 +87,72 @@ def get_tenants_report(
             are held.
         StoreError: the store is missing or cannot be used.
     """
+    start, end = bounds(period, now)
+    shares = _shares_by("organization_id", start, end, filters_of({"tenant_id": tenant_id}), store, limit)
+    lines = tuple(TenantUsage(tenant=name, **fields) for name, fields in shares.lines)
+    return TenantsReport(start=start, end=end, tenants_total=shares.total, tenants=lines, **shares.whole)
+
+
+def get_users_report(
+    period: Period = "30d",
+    *,
+    store: str | Store | None = None,
+    now: datetime | None = None,
+    limit: int | None = None,
+    **asked: Unpack[Asked],
+) -> UsersReport:
+    """What every user used, in falling order of cost; calls without a user are those of `__none__`.
+
+    Args:
+        period: as in `get_stats`.
+        store: as in `get_stats`.
+        now: as in `get_stats`.
+        limit: list this many users; None: all.
+        asked: only calls with this value, as in `get_stats`: `tenant_id="acme"` reports on the users of one tenant.
+
+    Raises:
+        ConfigurationError: an argument cannot be read, or no store is named and no calls are held.
+        StoreError: the store is missing or cannot be used.
+    """
+    start, end = bounds(period, now)
+    shares = _shares_by("user_id", start, end, filters_of(asked), store, limit)
+    lines = tuple(UserUsage(user=name, **fields) for name, fields in shares.lines)
+    return UsersReport(start=start, end=end, users_total=shares.total, users=lines, **shares.whole)
+
+
+class _Shares(NamedTuple):
+    """What tenants or users used."""
+
+    lines: list[tuple[str, dict[str, Any]]]
+    total: int
+    whole: dict[str, Any]
+    """Fields of the report about all of them."""
+
+
+def _shares_by(
+    column: str, start: datetime, end: datetime, filters: Filters, store: str | Store | None, limit: int | None
+) -> _Shares:
     if limit is not None and limit < 1:
         raise ConfigurationError(f"limit: given {limit!r}; it must be a positive number, or None for all")
-    start, end = bounds(period, now)
-    by = By(_TENANT)
-    with answers_of(store, start, end, filters_of({"tenant_id": tenant_id})) as (answers, source):
+    by = By((column,))
+    with answers_of(store, start, end, filters) as (answers, source):
         counts = answers.totals(by)
         largest = sorted(counts, key=lambda key: (-counts[key].cost, key[0] or NONE))[:limit]
         latency = answers.bins(by, largest if len(largest) < len(counts) else None).latency
         incomplete_before = answers.incomplete_before(by)
     cost = whole(counts.values()).cost
-    return TenantsReport(
-        start=start,
-        end=end,
-        cost_usd=cost,
-        tenants_total=len(counts),
-        tenants=tuple(_usage_of(key, counts[key], latency.get(key, Counter()), cost) for key in largest),
-        incomplete_before=incomplete_before,
-        **origin_of(source),
-    )
+    lines = [(key[0] or NONE, _usage_of(counts[key], latency.get(key, Counter()), cost)) for key in largest]
+    return _Shares(lines, len(counts), {"cost_usd": cost, "incomplete_before": incomplete_before, **origin_of(source)})
 
 
-def _usage_of(key: Key, counts: Counts, latency: Counter[int], cost: Decimal) -> TenantUsage:
+def _usage_of(counts: Counts, latency: Counter[int], cost: Decimal) -> dict[str, Any]:
     stats = stats_of(counts, latency, {})
-    return TenantUsage(
-        tenant=key[0] or NONE,
-        success_rate=stats.success_rate,
-        tokens=stats.tokens,
-        p95_ms=stats.latency.p95_ms,
+    return {
+        "success_rate": stats.success_rate,
+        "tokens": stats.tokens,
+        "p95_ms": stats.latency.p95_ms,
         **dict(share_of(counts, cost)),
-    )
+    }
 
 
 def _stats(start: datetime, end: datetime, filters: Filters, store: str | Store | None) -> Stats:
