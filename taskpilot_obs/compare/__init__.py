@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from taskpilot_obs.compare.experiment import Experiment
 
 if TYPE_CHECKING:
+    from taskpilot_obs.compare.optimising import Saving, Savings, optimise
     from taskpilot_obs.compare.production import ComparedGroup, Comparison, compare
     from taskpilot_obs.compare.report import Arm, Effect, VariantsReport
     from taskpilot_obs.compare.repricing import Repriced, RepricedGroup, reprice
@@ -21,9 +22,12 @@ __all__ = [
     "Experiment",
     "Repriced",
     "RepricedGroup",
+    "Saving",
+    "Savings",
     "VariantsReport",
     "compare",
     "compare_variants",
+    "optimise",
     "reprice",
 ]
 
@@ -35,6 +39,9 @@ _HOMES = {
     "Effect": "variants",
     "VariantsReport": "variants",
     "compare_variants": "variants",
+    "Saving": "optimising",
+    "Savings": "optimising",
+    "optimise": "optimising",
     "Repriced": "repricing",
     "RepricedGroup": "repricing",
     "reprice": "repricing",
