@@ -60,7 +60,7 @@ ALERTS = (
     {"alertname": "TaskpilotSuccessRateCritical", "severity": "critical", "workflow": "support"},
     {"alertname": "TaskpilotLatencyCritical", "severity": "critical", "workflow": "research"},
     {"alertname": "TaskpilotLatencyCritical", "severity": "critical", "workflow": "support"},
-    {"alertname": "TaskpilotLLMProviderFailing", "severity": "critical", "provider": STORMY},
+    {"alertname": "TaskpilotLLMProviderFailing", "severity": "critical", "provider": STORMY, "explains": "failed_runs"},
     {"alertname": "TaskpilotLLMRetriesHigh", "severity": "warning", "provider": STORMY},
 )
 
@@ -273,6 +273,7 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
     semconv.BUDGET_LIMIT: lambda: [Child(("research", "day"), 80, 80, is_money=True)],
     semconv.BUDGET_SPENT: lambda: [Child(("research", "day"), 40, 61, is_money=True)],
     semconv.BUDGET_ASSUMED: lambda: [Child(("research", "day"), 0.05, 0.3, is_money=True)],
+    semconv.BUDGET_OTHER_LIMITS: lambda: [Child(("research", "day"), 0, 0)],
     semconv.BUDGET_RESERVED: lambda: [Child(("research", "day"), 0.4, 1.2, is_money=True)],
     semconv.BUDGET_USED_RATIO: lambda: [Child(("research", "day"), 0.5, 0.76, is_money=True)],
     semconv.BUDGET_RESETS: lambda: [Child(("research", "day"), 4e9, 4e9)],
