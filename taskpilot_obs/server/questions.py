@@ -51,6 +51,7 @@ from taskpilot_obs.stats import (
 from taskpilot_obs.stats.asking import Asked
 from taskpilot_obs.stats.benchmarks import GroupBy
 from taskpilot_obs.stats.periods import Period, bounds
+from taskpilot_obs.stats.series import Spend, get_spend
 
 SUMMARIES_PERIOD: Final = "30d"
 MEASURES: Final[tuple[Measure, ...]] = ("success", "cost", "p95", "correctness")
@@ -138,6 +139,10 @@ class Questions:
     def series(self, period: Period, asked: Asked) -> tuple[Stats, ...]:
         """The statistics over time."""
         return get_series(period, store=self.services.store, now=self.now, **self._narrowed(asked))
+
+    def spend(self, period: Period, dimension: str, asked: Asked) -> tuple[Spend, ...]:
+        """The money over time, by one dimension."""
+        return get_spend(period, dimension, store=self.services.store, now=self.now, **self._narrowed(asked))
 
     def costs(self, query: CostsQuery, default: str) -> CostBreakdown | CostSummary:
         """Where the money went: in a stretch of time, or in the present day, week or month."""

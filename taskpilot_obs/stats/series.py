@@ -17,7 +17,7 @@ from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.costs import get_cost_breakdown
 from taskpilot_obs.stats.model import CostShare, Frozen, Stats, Usd
 from taskpilot_obs.stats.periods import Period, bounds
-from taskpilot_obs.stats.reading import DIMENSIONS, stats_from
+from taskpilot_obs.stats.reading import DIMENSIONS, counts_by, stats_from
 from taskpilot_obs.stats.sources import answers_of, origin_of
 
 if TYPE_CHECKING:
@@ -76,6 +76,47 @@ def get_series(
         )
         points.append(Stats(start=left, end=right, **told, **origin_of(source)))
     return tuple(points)
+
+
+class Spend(NamedTuple):
+    """What one step cost, by the names of one dimension."""
+
+    start: datetime
+    end: datetime
+    cost_usd: Mapping[str, Decimal]
+
+
+def get_spend(
+    period: Period,
+    dimension: str,
+    *,
+    store: str | Store | None = None,
+    now: datetime | None = None,
+    **asked: Unpack[Asked],
+) -> tuple[Spend, ...]:
+    """What the steps of `get_series` cost, by one dimension: no latencies are read for it.
+
+    Args:
+        period: as in `get_stats`.
+        dimension: `provider`, `model_name`, `agent` or `organization_id`.
+        store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
+        now: the present; for tests.
+        asked: only calls with this value.
+
+    Raises:
+        ConfigurationError: the period cannot be read, or no store is named and this process holds no calls.
+        StoreError: the store is missing or cannot be used.
+    """
+    start, end = bounds(period, now)
+    step, filters = step_of(start, end), filters_of(asked)
+    dimensions = DIMENSIONS if dimension in DIMENSIONS else (dimension,)
+    with answers_of(store, start, end, filters) as (answers, _source):
+        counts = _by_step(answers.totals(By(dimensions, step)))
+    place = dimensions.index(dimension)
+    return tuple(
+        Spend(left, right, {name: each.cost for name, each in counts_by(counts.get(number, {}), place).items()})
+        for number, left, right in steps(start, end, step)
+    )
 
 
 class Point(NamedTuple):

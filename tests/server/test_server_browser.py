@@ -190,6 +190,8 @@ def test_the_login_and_errors_are_sound(tmp_path: Path, watch: Any, axe: str) ->
             answer = page.goto(f"{url}/nope")
             assert answer is not None
             assert answer.status == 404
+            assert "there is nothing at this address" in page.get_by_role("alert").inner_text()
+            assert violations(page, axe) == []
         seen.complaints = [said for said in seen.complaints if "404" not in said]  # Chromium's word on the status
 
 

@@ -20,7 +20,8 @@ from taskpilot_obs.compare import compare_variants
 from taskpilot_obs.server import create_app
 from taskpilot_obs.server.answers import answer_model
 from taskpilot_obs.server.examples import EXAMPLES
-from taskpilot_obs.stats import get_benchmark_runs, get_calls, get_cost_breakdown, get_stats
+from taskpilot_obs.stats import get_benchmark_runs, get_calls, get_cost_breakdown, get_series, get_stats
+from taskpilot_obs.stats.series import get_spend
 from taskpilot_obs.store import Store, aggregate_summaries
 
 BUDGETS = [Budget("daily", limit_usd=10), Budget("tenants", limit_usd=1, scope={"tenant": "*"})]
@@ -348,3 +349,15 @@ def test_dates_are_days_of_the_stated_zone(url: str) -> None:
 def day_before(day: str) -> str:
     """The date before."""
     return (datetime.fromisoformat(day) - timedelta(days=1)).date().isoformat()
+
+
+def test_spend_over_time_is_that_of_the_series(full: Store) -> None:
+    """The chart's quick question gives the costs of `get_series`, step by step, and adds up by tenant too."""
+    points = get_series("24h", store=full, now=PRESENT)
+    by_model = get_spend("24h", "model_name", store=full, now=PRESENT)
+    told = [{name: part.cost_usd for name, part in point.by_model.items()} for point in points]
+    assert [(spend.start, spend.cost_usd) for spend in by_model] == [
+        (point.start, costs) for point, costs in zip(points, told, strict=True)
+    ]
+    by_tenant = get_spend("24h", "organization_id", store=full, now=PRESENT)
+    assert sum(sum(spend.cost_usd.values()) for spend in by_tenant) == sum(point.cost_usd for point in points)

@@ -21,6 +21,7 @@ _MODELS: Final = 5
 """How many of the dearest models are compared with others."""
 _WORTH: Final = Decimal("0.95")
 BY: Final = (("model", "Model"), ("provider", "Provider"), ("agent", "Agent"), ("tenant", "Tenant"))
+_COLUMNS: Final = {"model": "model_name", "provider": "provider", "agent": "agent", "tenant": "organization_id"}
 _PRICES: Final = PriceTable()
 
 
@@ -81,14 +82,9 @@ def _month(month: CostSummary) -> Facts:
 
 
 def _over_time(ask: Questions, query: CostsPageQuery) -> Drawing:
-    title = f"Spend by {query.by}"
-    if query.by == "tenant":
-        points = ask.series(query.over(ask.now), query.asked())
-        parts = [ask.breakdown((point.start, point.end), query.asked()).by_tenant for point in points]
-        return over_time(points, title, stacked(parts, lambda part: float(part.cost_usd)), figures.usd)
-    points = ask.series(query.over(ask.now), query.asked())
-    groups = [getattr(point, f"by_{query.by}") for point in points]
-    return over_time(points, title, stacked(groups, lambda part: float(part.cost_usd)), figures.usd)
+    points = ask.spend(query.over(ask.now), _COLUMNS[query.by], query.asked())
+    series = stacked([point.cost_usd for point in points], float)
+    return over_time(points, f"Spend by {query.by}", series, figures.usd)
 
 
 def _shares(spent: CostBreakdown, query: CostsPageQuery) -> Table:

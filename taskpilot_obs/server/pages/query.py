@@ -90,7 +90,11 @@ def _end(name: str, label: str, value: str | None) -> Field:
 def filter_fields(ask: Questions, query: Query, *names: str) -> list[Field]:
     """Text filters, and the tenant where the reader may choose one."""
     asked = [*names, *(["tenant"] if ask.principal.tenant is None else [])]
-    return [Field(name, name.replace("_", " ").capitalize(), str(getattr(query, name) or "")) for name in asked]
+    return [Field(name, _label(name), str(getattr(query, name) or "")) for name in asked]
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ").capitalize().replace(" id", " ID")
 
 
 def link(path: str, **parameters: object) -> str:

@@ -36,7 +36,7 @@ def build(ask: Questions, query: TenantsPageQuery) -> Page:
     )
     return Page(
         "Tenants",
-        "What each tenant used. `__none__` stands for calls without a tenant.",
+        "What each tenant used. __none__ stands for calls without a tenant.",
         [table],
         time_fields(query),
         link("/v1/tenants", **query.times),
