@@ -49,7 +49,7 @@ def state(
         name: which state, of `STATES`.
         uids: the dashboards.
         rule_hours: how far back rules are recorded.
-        past_hours: how far the data goes back before the time range; with less than a day, figures over a day are small.
+        past_hours: how far the data goes back before the time range; below 24, figures over a day are small.
     """
     end = int(time.time())
     with tempfile.TemporaryDirectory() as folder:
