@@ -108,8 +108,6 @@ def _llm_call(call: Invocation, source: Source) -> Row:
     usage = call.usage or _NO_USAGE
     latency_ms = _milliseconds(call.duration_s)
     first_ms = None if call.ttft_s is None else _milliseconds(call.ttft_s)
-    tokens_in, tokens_out = _tokens(usage.input_tokens), _tokens(usage.output_tokens)
-    total = None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0)
     return (
         _ended_us(call),
         SUCCESS[call.status],
@@ -117,12 +115,7 @@ def _llm_call(call: Invocation, source: Source) -> Row:
         call.streaming,
         bin_of(latency_ms),
         None if first_ms is None else bin_of(first_ms),
-        tokens_in,
-        tokens_out,
-        _tokens(usage.reasoning_tokens),
-        _tokens(usage.cache_read_tokens),
-        _tokens(usage.cache_write_tokens),
-        total,
+        *_token_counts(usage),
         *_money(None if call.cached else call.cost),
         _rounded(latency_ms),
         None if first_ms is None else _rounded(first_ms),
@@ -161,6 +154,13 @@ def _llm_call(call: Invocation, source: Source) -> Row:
         call.output_length,
         *_texts(call.span_id, said("prompt_hash"), said("experiment_unit")),
     )
+
+
+def _token_counts(usage: Usage) -> Row:
+    tokens_in, tokens_out = _tokens(usage.input_tokens), _tokens(usage.output_tokens)
+    total = None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0)
+    details = (usage.reasoning_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
+    return tokens_in, tokens_out, *map(_tokens, details), total
 
 
 def _run(run: Invocation, source: Source) -> Row:
