@@ -21,6 +21,7 @@ from taskpilot_obs._recording.spans import Tracing, installed_provider
 from taskpilot_obs._support.clock import Clock
 from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs._support.hooks import refuse_generator
+from taskpilot_obs._telemetry.window import CallWindow
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.window import RollingWindow
@@ -184,6 +185,9 @@ def _build(
     in_memory: dict[str, Exporter] = {"window": window} if settings.enabled else {}
     if metrics is not None:
         in_memory["prometheus"] = metrics
+    calls = _call_window(settings, clock, before)
+    if calls is not None:
+        in_memory["stats"] = calls
     tracing = _tracing(settings)
     budgets = _budgets(settings, recorder, (clock, prices, counters), metrics, before)
     if budgets is not None:
@@ -215,7 +219,23 @@ def _build(
         checks=checks,
         budgets=None if budgets is None else budgets.admission,
         settler=None if budgets is None else budgets.settler,
+        calls=calls,
     )
+
+
+def _call_window(settings: Settings, clock: Clock, before: Components | None) -> CallWindow | None:
+    """The calls that this process holds for statistics, those before this configuration included."""
+    if settings.store is not None or not settings.stats_calls or not settings.enabled:
+        return None
+    window = CallWindow(
+        lambda: clock.unix_ns(clock.now()),
+        settings.stats_calls,
+        settings.stats_age,
+        settings.source,
+    )
+    if before is not None and before.calls is not None:
+        window.take_over(before.calls)
+    return window
 
 
 class _Booking:

@@ -203,6 +203,7 @@ def test_metric_names_stand_in_semconv_alone() -> None:
 def test_one_broad_except() -> None:
     """`except Exception` stands at the boundaries that are named here, and nowhere else."""
     allowed = {"_support.guarded": 1, "_pipeline.batched": 2, "_recording.generators": 3, "_api.wrapped_functions": 2}
+    allowed["compare.bench.runner"] = 1  # what an arm of a benchmark raises is its result
     allowed["golden_signals.http"] = 1  # hands on what the thread that asks raised
     found: dict[str, int] = {}
     for path in MODULES:

@@ -60,7 +60,7 @@ ALERTS = (
     {"alertname": "TaskpilotSuccessRateCritical", "severity": "critical", "workflow": "support"},
     {"alertname": "TaskpilotLatencyCritical", "severity": "critical", "workflow": "research"},
     {"alertname": "TaskpilotLatencyCritical", "severity": "critical", "workflow": "support"},
-    {"alertname": "TaskpilotLLMProviderFailing", "severity": "critical", "provider": STORMY},
+    {"alertname": "TaskpilotLLMProviderFailing", "severity": "critical", "provider": STORMY, "explains": "failed_runs"},
     {"alertname": "TaskpilotLLMRetriesHigh", "severity": "warning", "provider": STORMY},
 )
 
@@ -273,6 +273,7 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
     semconv.BUDGET_LIMIT: lambda: [Child(("research", "day"), 80, 80, is_money=True)],
     semconv.BUDGET_SPENT: lambda: [Child(("research", "day"), 40, 61, is_money=True)],
     semconv.BUDGET_ASSUMED: lambda: [Child(("research", "day"), 0.05, 0.3, is_money=True)],
+    semconv.BUDGET_OTHER_LIMITS: lambda: [Child(("research", "day"), 0, 0)],
     semconv.BUDGET_RESERVED: lambda: [Child(("research", "day"), 0.4, 1.2, is_money=True)],
     semconv.BUDGET_USED_RATIO: lambda: [Child(("research", "day"), 0.5, 0.76, is_money=True)],
     semconv.BUDGET_RESETS: lambda: [Child(("research", "day"), 4e9, 4e9)],
@@ -283,6 +284,17 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
     semconv.INTERNAL_ERRORS: lambda: _rare(0.02, 0.02, ("exporters.audit_log",)),
     semconv.LABEL_OVERFLOW: lambda: _rare(0.02, 0.02, (semconv.AGENT_RUNS.name,)),
     semconv.QUEUE_SIZE: lambda: [Child((exporter,), 12, 90) for exporter in _EXPORTERS],
+    semconv.SERVER_REQUESTS: lambda: [
+        Child((route, "GET", code), rate, rate)
+        for route, code, rate in (("/", "200", 4), ("/v1/stats", "200", 9), ("/v1/stats", "422", 0.5))
+    ],
+    semconv.SERVER_DURATION: lambda: [
+        Child((route,), rate, rate, seconds, seconds)
+        for route, rate, seconds in (("/", 4, 0.12), ("/v1/stats", 9, 0.02))
+    ],
+    semconv.SERVER_SPANS: lambda: [
+        Child((result,), rate, rate) for result, rate in (("received", 40), ("written", 38))
+    ],
     semconv.AGENT_LLM_CALLS: lambda: [Child((w.agent,), 2 * w.runs, 2 * w.runs, 4.0, 4.0) for w in WORK],
     semconv.AGENT_TOOL_CALLS: lambda: [Child((w.agent,), 2 * w.runs, 2 * w.runs, 3.0, 3.0) for w in WORK],
 }

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from typing import Final
 
+from taskpilot_obs.exceptions import ConfigurationError
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROS = 1_000_000
 _THOUSANDS = tuple(f"{number:03}" for number in range(1_000))
 _second: tuple[int, str] = (-_MICROS, "")
@@ -47,3 +51,16 @@ def unix_seconds(text: str) -> float:
         ValueError: it is not a time.
     """
     return datetime.fromisoformat(text).timestamp()
+
+
+def aware(moment: datetime | None, name: str = "now") -> datetime:
+    """The moment in UTC, or the present.
+
+    Raises:
+        ConfigurationError: it has no time zone.
+    """
+    if moment is None:
+        return datetime.now(UTC)
+    if moment.tzinfo is None:
+        raise ConfigurationError(f"{name}: given {moment!r}; it needs a time zone")
+    return moment.astimezone(UTC)

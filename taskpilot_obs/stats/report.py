@@ -8,8 +8,9 @@ from datetime import datetime
 from html import escape
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._telemetry.sketch import quantiles
 from taskpilot_obs.charts import STYLE, Chart, Series, bars, blocks
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.figures import count, ms, percent, share, usd
@@ -19,10 +20,9 @@ from taskpilot_obs.stats.periods import Period, bounds
 from taskpilot_obs.stats.reading import latest
 from taskpilot_obs.stats.series import Point, get_points
 from taskpilot_obs.stats.usage import get_stats, get_tenants_report
-from taskpilot_obs.store import Store
-from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.questions import asked_of
-from taskpilot_obs.store.sketch import quantiles
+
+if TYPE_CHECKING:
+    from taskpilot_obs.store import Store
 
 TOP: Final = 15
 _STYLE: Final = (
@@ -84,6 +84,8 @@ def write_report(
     rendered = _KINDS.get(target.suffix.lower())
     if rendered is None:
         raise ConfigurationError(f"report: given {target.name!r}; the name must end in {' or '.join(_KINDS)}")
+    from taskpilot_obs.store.access import opened
+
     with opened(store) as opened_store:
         text = rendered(_report(bounds(period, now), opened_store))
     target.unlink(missing_ok=True)
@@ -96,10 +98,8 @@ def _report(period: tuple[datetime, datetime], store: Store) -> Report:
     whole = get_stats(period, store=store)
     money = get_cost_breakdown(period, store=store)
     tenants = get_tenants_report(period, store=store, limit=TOP)
-    with asked_of(store, *period) as question:
-        points = get_points(question)
     since = latest(whole.incomplete_before, money.incomplete_before, tenants.incomplete_before)
-    return Report(*period, _facts(whole), _plots(points), _tables(whole, money, tenants), since)
+    return Report(*period, _facts(whole), _plots(get_points(*period, store)), _tables(whole, money, tenants), since)
 
 
 def _tables(whole: Stats, money: CostBreakdown, tenants: TenantsReport) -> tuple[Table, ...]:

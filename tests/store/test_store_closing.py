@@ -20,12 +20,12 @@ from _stored import llm_call, new_database, sqlite_url, store_at
 from sqlalchemy import event, text
 from sqlalchemy.pool import Pool
 
+from taskpilot_obs._telemetry.stores import filled
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import ConfigurationError, StoreVersionError
 from taskpilot_obs.settings import Options
 from taskpilot_obs.store import Store, StoreExporter
-from taskpilot_obs.store.access import filled
 
 WITHIN_S = 30.0
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
