@@ -43,9 +43,7 @@ class ForkGate:
     def __init__(self) -> None:
         self._reset()
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(
-                before=self._before, after_in_parent=lambda: self._changed.release(), after_in_child=self._reset
-            )
+            os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._reset)
 
     def _reset(self) -> None:
         self._changed = threading.Condition()
@@ -71,6 +69,9 @@ class ForkGate:
         self._changed.acquire()  # until the fork is over, so that no thread goes inside meanwhile
         me = threading.get_ident()
         self._changed.wait_for(lambda: not self._inside.keys() - {me}, _PATIENCE_S)
+
+    def _after(self) -> None:
+        self._changed.release()
 
 
 def _renew() -> None:
