@@ -116,6 +116,9 @@ class AdmissionController:
         self.windows = Windows()
         self.held: dict[str, Admitted] = {}
         """The reservations of this process, until their calls are charged."""
+        self.is_closed = False
+        """Whether nothing settles calls any more, after a shutdown. Calls then reserve nothing: they are compared with
+        what was spent, or treated as while the store is away."""
         self.catch_up: Callable[[], object] = lambda: None
         """Charges ended calls that wait in a queue; set by the owner of the queue."""
         self.end_later: Callable[[str, bool], object] = lambda _reservation_id, _billed: None
@@ -268,6 +271,8 @@ class AdmissionController:
             error = self._unjudged(line, request, _NO_PRICE, line.budget.when_unpriced)
             if error is not None:
                 return error
+        if self.is_closed and self.ledger.blocking:
+            return self._without_store(request, lines)
         try:
             refusal = self._reserve(admitted, lines)
             if refusal is not None and not (refusal.is_final and self.ledger.blocking):
@@ -337,7 +342,7 @@ class AdmissionController:
             raise
         if refusal is not None:
             self._forget(admitted, before)
-        elif admitted.is_cancelled or request.reservation_id not in self.held:
+        elif admitted.is_cancelled or self.is_closed or request.reservation_id not in self.held:
             self.held.pop(request.reservation_id, None)
             self.ledger.settle([Charge(line._replace(amount=0), request.reservation_id) for line in lines], now)
         return refusal

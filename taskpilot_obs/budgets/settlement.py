@@ -177,6 +177,7 @@ class Settler:
 
     def shutdown(self) -> None:
         """Count what could not be booked as lost, and close the ledger."""
+        self._admission.is_closed = True
         self.stop(0.0)
         self.export(())
         if not self._admission.ledger.blocking:

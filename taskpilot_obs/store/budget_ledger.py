@@ -8,6 +8,7 @@ their rows in one order, reservations before lines, so that they wait for each o
 from __future__ import annotations
 
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from taskpilot_obs.store.engine import Store
 
 
+_RESERVING: Final = 2
+"""Threads of a process that reserve at the same moment. They wait for the row of their budget anyway, and each takes a
+connection, of which the worker that settles calls needs one."""
 _AT_ONCE: Final = 1_000
 """Reservations that one transaction renews or releases."""
 _REST: Final = 1_000
@@ -110,6 +114,7 @@ class StoreLedger:
         self.database = store.url
         self._owned = owned
         self._process = os.getpid()
+        self._reserving = threading.BoundedSemaphore(_RESERVING)
         self._insert: Any = sqlite.insert if store.is_sqlite else postgresql.insert
         self._noted: tuple[Sequence[Budget], datetime] | None = None
         """Which budgets' limits were noted, and when."""
@@ -117,6 +122,7 @@ class StoreLedger:
     def _renewed(self) -> Store:
         if self._process != os.getpid():
             self._store.renew()
+            self._reserving = threading.BoundedSemaphore(_RESERVING)
             self._process = os.getpid()
         return self._store
 
@@ -140,9 +146,11 @@ class StoreLedger:
             StoreError: the store cannot be used; `StoreUnavailableError` where it may work later.
         """
         ordered = sorted(lines, key=lambda line: line.account)
-        refusal = self._tried(reservation_id, ordered, now, expires_at)
-        if refusal is not None and not refusal.is_final and self.release_expired(now):
+        self._renewed()
+        with self._reserving:
             refusal = self._tried(reservation_id, ordered, now, expires_at)
+            if refusal is not None and not refusal.is_final and self.release_expired(now):
+                refusal = self._tried(reservation_id, ordered, now, expires_at)
         return refusal
 
     def _tried(
