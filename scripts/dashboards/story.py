@@ -285,6 +285,17 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
     semconv.INTERNAL_ERRORS: lambda: _rare(0, 0.1, ("exporters.audit_log",)),
     semconv.LABEL_OVERFLOW: lambda: _rare(0, 0.1, (semconv.AGENT_RUNS.name,)),
     semconv.QUEUE_SIZE: lambda: [Child((exporter,), 12, 90) for exporter in _EXPORTERS],
+    semconv.SERVER_REQUESTS: lambda: [
+        Child((route, "GET", code), rate, rate)
+        for route, code, rate in (("/", "200", 4), ("/v1/stats", "200", 9), ("/v1/stats", "422", 0.5))
+    ],
+    semconv.SERVER_DURATION: lambda: [
+        Child((route,), rate, rate, seconds, seconds)
+        for route, rate, seconds in (("/", 4, 0.12), ("/v1/stats", 9, 0.02))
+    ],
+    semconv.SERVER_SPANS: lambda: [
+        Child((result,), rate, rate) for result, rate in (("received", 40), ("written", 38))
+    ],
     semconv.AGENT_LLM_CALLS: lambda: [Child((w.agent,), 2 * w.runs, 2 * w.runs, 4.0, 4.0) for w in WORK],
     semconv.AGENT_TOOL_CALLS: lambda: [Child((w.agent,), 2 * w.runs, 2 * w.runs, 3.0, 3.0) for w in WORK],
 }

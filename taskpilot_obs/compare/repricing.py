@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Final, Literal, Unpack
 
 from taskpilot_obs._telemetry.money import from_decimal, to_decimal
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.pricing import FROM_OWN, Price, PriceTable
+from taskpilot_obs.pricing import FROM_OWN, PriceTable
+from taskpilot_obs.pricing.library import SLOT_NS, load
 from taskpilot_obs.records import Usage
 from taskpilot_obs.semconv import NONE
 from taskpilot_obs.stats.asking import Asked, filters_of
@@ -22,6 +23,7 @@ from taskpilot_obs.store.repricing import FREE, UNPRICED, Correction, UsedCall, 
 if TYPE_CHECKING:
     from os import PathLike
 
+    from taskpilot_obs.pricing.table import Entry
     from taskpilot_obs.store import Store
 
 RepriceBy = Literal["agent", "tenant", "prompt", "model", "provider", "workflow", "user"]
@@ -37,6 +39,7 @@ _COLUMNS: Final = {
 _STATED: Final = frozenset({"provider", "caller"})
 """Sources of a cost that no price list made: they stand, unless an own price is in force."""
 _AT_ONCE: Final = 1_000
+_PER_NANO: Final = 1_000
 _NS_PER_US: Final = 1_000
 _NS_PER_MS: Final = 1_000_000
 
@@ -117,53 +120,66 @@ class _Sums:
 
 
 def _usd(picos: int) -> Decimal:
-    return to_decimal(*divmod(picos, 1_000))
+    return to_decimal(*divmod(picos, _PER_NANO))
 
 
-class _Pricer(NamedTuple):
-    """Prices a call of the store."""
+class _Pricer:
+    """Prices calls of the store. It keeps the prices of every stretch of time, because rows come in no order of time.
 
-    table: PriceTable
-    as_model: str | None
-    at_ns: int | None
+    Args:
+        table: the prices.
+        as_model: the model that all calls are priced as; None for their own.
+        at_ns: the time whose prices are in force; None for the calls' own.
+    """
+
+    def __init__(self, table: PriceTable, as_model: str | None, at_ns: int | None) -> None:
+        self.table = table
+        self.as_model = as_model
+        self.at_ns = at_ns
+        self._known: dict[tuple[str | None, str | None, str | None, str | None, int], Entry | None] = {}
 
     def __call__(self, call: UsedCall) -> int | None:
         """Picodollars; None if unknown. A call that cost nothing (the application's cache, a refusal) still does."""
         if call.cached or call.pricing == FREE:
             return 0
-        found = self.price(call)
-        if self.as_model is None and call.cost_source in _STATED and found.source != FROM_OWN:
+        at_ns = self.at_ns
+        if at_ns is None:
+            at_ns = call.ended_us * _NS_PER_US - int(call.latency_ms * _NS_PER_MS)
+        entry = self._entry(call, at_ns)
+        if self.as_model is None and call.cost_source in _STATED and (entry is None or entry.source != FROM_OWN):
             return _booked(call)
-        if found.cost is None:
+        cost = None if entry is None else entry.card.cost(_usage(call), at_ns)
+        if cost is None:
             return None
-        nano, rest = from_decimal(found.cost)
-        return nano * 1_000 + rest
+        nano, rest = from_decimal(cost)
+        return nano * _PER_NANO + rest
 
-    def price(self, call: UsedCall) -> Price:
-        """The price of the call's usage."""
-        usage = Usage(
-            call.input_tokens,
-            call.output_tokens,
-            cache_read_tokens=call.cached_tokens,
-            cache_write_tokens=call.cache_write_tokens,
-            reasoning_tokens=call.reasoning_tokens,
-        )
-        began_ns = call.ended_us * _NS_PER_US - int(call.latency_ms * _NS_PER_MS)
-        named = (call.provider, call.request_model, call.response_model, call.service_tier)
-        provider, request, response, tier = (None, self.as_model, None, None) if self.as_model else named
-        return self.table.price(
-            usage,
-            provider=provider,
-            request_model=request,
-            response_model=response,
-            service_tier=tier,
-            at_unix_ns=began_ns if self.at_ns is None else self.at_ns,
-        )
+    def _entry(self, call: UsedCall, at_ns: int) -> Entry | None:
+        if self.as_model is None:
+            named = (call.provider, call.response_model, call.request_model, call.service_tier)
+        else:
+            named = (None, None, self.as_model, None)
+        key = (*named, at_ns // SLOT_NS)
+        try:
+            return self._known[key]
+        except KeyError:
+            entry = self._known[key] = self.table.find(named, at_ns)
+            return entry
+
+
+def _usage(call: UsedCall) -> Usage:
+    return Usage(
+        call.input_tokens,
+        call.output_tokens,
+        cache_read_tokens=call.cached_tokens,
+        cache_write_tokens=call.cache_write_tokens,
+        reasoning_tokens=call.reasoning_tokens,
+    )
 
 
 def _booked(call: UsedCall) -> int | None:
     if call.cost_nano is not None:
-        return call.cost_nano * 1_000 + (call.cost_rest or 0)
+        return call.cost_nano * _PER_NANO + (call.cost_rest or 0)
     return 0 if call.cached or call.pricing == FREE else None
 
 
@@ -244,14 +260,12 @@ def _add_up(
             sums[call.group] = _Sums()
             sums[call.group].add(booked, repriced)
         if correct is not None and booked is None and repriced is not None and call.pricing == UNPRICED:
-            correct(Correction(call.telemetry_id, call.ended_us, *divmod(repriced, 1_000)))
+            correct(Correction(call.telemetry_id, call.ended_us, *divmod(repriced, _PER_NANO)))
 
 
 def _apply(store: Store, found: Sequence[Correction], now: datetime | None) -> int:
-    from taskpilot_obs.pricing import library
-
     day = (now or datetime.now(UTC)).date()
-    source = f"repriced {day}: {library.load().source}"
+    source = f"repriced {day}: {load().source}"
     written = 0
     for part in _parts(found):
         with store.writing() as connection:

@@ -19,6 +19,7 @@ from taskpilot_obs.stats.asynchronous import (
 from taskpilot_obs.stats.benchmarks import BenchmarkSummary, ProviderSeen, get_benchmark_summaries, get_providers
 from taskpilot_obs.stats.calls import Call, CallPage, CallPosition, get_calls
 from taskpilot_obs.stats.costs import get_cost_breakdown, get_cost_summary
+from taskpilot_obs.stats.export import export_calls
 from taskpilot_obs.stats.model import (
     CallStats,
     CostBreakdown,
@@ -79,6 +80,7 @@ __all__ = [
     "aget_stats",
     "aget_tenant_stats",
     "aget_tenants_report",
+    "export_calls",
     "get_agent_stats",
     "get_benchmark_runs",
     "get_benchmark_summaries",
