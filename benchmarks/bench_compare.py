@@ -39,6 +39,7 @@ MODELS = (
     ("anthropic", "claude-sonnet-4-5"),
     ("gcp.gemini", "gemini-2.5-flash"),
 )
+MONTH_S = 30 * 86_400
 BATCH = 5_000
 ROUNDS = 3
 QUICK = Truth("pretend-swift", "openai", 0.05, 0.3, 1.0, 0.0)
@@ -53,7 +54,7 @@ def calls(number: int) -> Iterator[Invocation]:
         given = chance.randrange(50, 20_000)
         read = chance.randrange(given) if chance.random() < 0.3 else 0
         usage = Usage(given, chance.randrange(1, 2_000), cache_read_tokens=read)
-        start = END - timedelta(seconds=chance.random() * 86_400 * 30 + 60)
+        start = END - timedelta(seconds=MONTH_S * (1 - each / number) + 60)
         start_ns = int(start.timestamp()) * 10**9
         found = table.price(usage, provider=provider, request_model=model, response_model=model, at_unix_ns=start_ns)
         yield Invocation(
