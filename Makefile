@@ -42,7 +42,7 @@ docs: $(VENV)/.dev ## regenerate what is generated
 	$(BIN)/taskpilot-obs metrics --markdown > docs/metrics.md
 	$(BIN)/python scripts/write_configuration.py
 	$(BIN)/python -m scripts.dashboards build
-	$(BIN)/python -m scripts.chart
+	$(BIN)/python scripts/write_rules.py
 
 site: $(VENV)/.dev ## the documentation as a searchable site in build/site, readable without a network
 	$(BIN)/mkdocs build --strict

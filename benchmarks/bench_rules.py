@@ -1,9 +1,10 @@
 """How long a real Prometheus takes to evaluate each group of the shipped rules, over 200 agents and 10 models.
 
-Run: python benchmarks/bench_rules.py (needs `prometheus` and `promtool`; takes about six minutes)
+Run: python benchmarks/bench_rules.py (needs `prometheus` and `promtool`; takes about four minutes)
 
 An hour of scrapes, 15 s apart, is written as blocks for promtool, of a service with 100 workflows, 200 agents and 10
-models. Prometheus then evaluates the shipped files as they are; of three evaluations of a group the median is judged.
+models. Prometheus then evaluates the shipped rules, twice as often as usual to be done sooner; a group is judged by the
+median of three evaluations that follow a first one.
 A machine that does other work meanwhile shows it: nothing else should run.
 """
 
@@ -25,10 +26,12 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from taskpilot_obs import semconv
-from taskpilot_obs._support.assets import RULES, observability_dir
+from taskpilot_obs._support.assets import observability_dir
+from taskpilot_obs.rules.folders import write
+from taskpilot_obs.rules.settings import load_settings
 
 AGENTS, MODELS, WORKFLOWS = 200, 10, 100
-SCRAPE_S, SPAN_S, EVALUATIONS = 15, 3_900, 3
+SCRAPE_S, SPAN_S, EVALUATIONS, INTERVAL = 15, 3_900, 3, "30s"
 LIMIT_S = 1.0
 READY_S, EVALUATED_S = 60.0, 600.0
 AGENT_NAMES = [f"team{index % 8}.agent{index}" for index in range(AGENTS)]
@@ -132,7 +135,7 @@ def evaluated(url: str) -> list[dict[str, Any]]:
     seen: dict[str, dict[str, float]] = {}
     deadline = time.monotonic() + EVALUATED_S
     while time.monotonic() < deadline:
-        time.sleep(5)
+        time.sleep(2)
         try:
             groups = ask(f"{url}/api/v1/rules")["data"]["groups"]
         except (URLError, OSError):
@@ -146,7 +149,8 @@ def evaluated(url: str) -> list[dict[str, Any]]:
 
 def measure(home: Path) -> list[dict[str, Any]]:
     """Start Prometheus over the blocks, and wait for its figures."""
-    rules = sorted((observability_dir() / RULES).glob("*/[ar]*.yml"))
+    settings = load_settings(observability_dir() / "prometheus" / "slo.yml")
+    rules = write(settings.model_copy(update={"evaluation_interval": INTERVAL}), home / "rules")
     config = home / "prometheus.yml"
     config.write_text("rule_files:\n" + "".join(f"  - {path}\n" for path in rules), encoding="utf-8")
     with socket.socket() as probe:

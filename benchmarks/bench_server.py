@@ -9,16 +9,16 @@ installed, the first page in a browser where Chromium and Playwright are.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
@@ -30,10 +30,12 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from _postgres import postgres_server
+from _postgres import Server, server_user
+from sqlalchemy import select
 
 from benchmarks.bench_store import calls
 from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, upgrade
+from taskpilot_obs.store.tables import LLM_CALLS
 
 SUMMARIES_MS, TRACES_MS, PAGE_MS, PAGE_BYTES = 150, 50, 1_000, 150_000
 P99_MS, START_S, MEMORY_MB = 250, 1.5, 200
@@ -164,33 +166,39 @@ def many(address: str, pid: int, amount: int) -> None:
     tell(f"memory after {amount:,} requests", memory_mb(pid), MEMORY_MB, "MB")
 
 
-class Writer(threading.Thread):
-    """Writes calls at a steady rate, and counts what it wrote and what failed."""
+class Writer:
+    """A process that writes calls at a steady rate, and counts what it wrote and what failed."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(daemon=True)
-        self.store = StoreExporter(url)
-        self.written = self.failed = 0
-        self.stop = threading.Event()
+        spawning = multiprocessing.get_context("spawn")
+        self.stop = spawning.Event()
+        self.began = spawning.Event()
+        self.counts = spawning.Array("q", 2)
+        self.process = spawning.Process(target=write, args=(url, self.began, self.stop, self.counts))
 
-    def run(self) -> None:
-        """Write until the stop event is set."""
-        batches, began = calls(10_000_000), time.perf_counter()
-        while not self.stop.is_set():
-            batch = next(batches)
-            try:
-                self.store.export(batch)
-                self.written += len(batch)
-            except Exception as error:  # noqa: BLE001  a benchmark counts every failure
-                self.failed += len(batch)
-                print("  the writer failed:", error)
-            self.stop.wait(max(0.0, self.written / WRITES - (time.perf_counter() - began)))
+
+def write(url: str, began: Any, stop: Any, counts: Any) -> None:
+    """Write until the stop event is set; runs in a process of its own."""
+    store, batches = StoreExporter(url), calls(10_000_000)
+    store.export(next(batches))
+    began.set()
+    start = time.perf_counter()
+    while not stop.is_set():
+        batch = next(batches)
+        try:
+            store.export(batch)
+            counts[0] += len(batch)
+        except Exception as error:  # noqa: BLE001  a benchmark counts every failure
+            counts[1] += len(batch)
+            print("  the writer failed:", error)
+        stop.wait(max(0.0, counts[0] / WRITES - (time.perf_counter() - start)))
 
 
 def under_load(url: str, address: str, seconds: float) -> None:
     """100 requests a second from 50 readers, beside a writer at 5,000 calls a second."""
     writer = Writer(url)
-    writer.start()
+    writer.process.start()
+    writer.began.wait()
     slots = [time.perf_counter() + number / RATE for number in range(int(seconds * RATE))]
 
     def read(number: int) -> tuple[float, int]:
@@ -202,20 +210,59 @@ def under_load(url: str, address: str, seconds: float) -> None:
     with httpx.Client(base_url=address, limits=limits, timeout=60) as client, ThreadPoolExecutor(READERS) as readers:
         found = list(readers.map(read, range(len(slots))))
     writer.stop.set()
-    writer.join()
+    writer.process.join()
+    written, lost = writer.counts[0], writer.counts[1]
     times = sorted(took for took, _ in found)
     failed = sum(code >= 500 and code != 503 for _, code in found)
-    rate = writer.written / seconds
-    print(f"  {len(found):,} requests beside {rate:,.0f} calls/s written; {failed} failed, writer lost {writer.failed}")
+    rate = written / seconds
+    print(f"  {len(found):,} requests beside {rate:,.0f} calls/s written; {failed} failed, writer lost {lost}")
     tell("median under load", times[len(times) // 2], P99_MS, "ms")
     tell("p99 under load, from the time it was due", times[int(len(times) * 0.99)], P99_MS, "ms")
 
 
-def measured(url: str, amount: int, arguments: Any) -> None:
-    """All of it, on one engine."""
+def filled(url: str, amount: int) -> None:
+    """Fill a store, unless it was filled before."""
+    with closing(Store(url)) as store, store.reading() as connection:
+        if connection.execute(select(LLM_CALLS.c.telemetry_id).limit(1)).first() is not None:
+            return
     began = time.perf_counter()
     fill(url, amount)
     print(f"  {amount:,} calls written and summed up in {time.perf_counter() - began:.0f} s", flush=True)
+
+
+@contextmanager
+def sqlite(folder: Path) -> Iterator[str]:
+    """A store in a file; yields its URL."""
+    url = f"sqlite:///{folder}/telemetry.db"
+    with closing(Store(url, create=True)) as store:
+        upgrade(store)
+    yield url
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """A store on a PostgreSQL server whose files are in the folder; yields its URL."""
+    home = folder / "postgresql"
+    running = Server(home, durable=True)
+    if not home.exists():
+        home.mkdir()
+        if (user := server_user()) is not None:
+            shutil.chown(home, user)
+        running.create()
+    running.start()
+    try:
+        with closing(Store(running.url())) as store:
+            upgrade(store)
+        yield running.url()
+    finally:
+        running.stop()
+
+
+ENGINES: Final = {"sqlite": sqlite, "postgresql": postgresql}
+
+
+def measured(url: str, arguments: Any) -> None:
+    """All of it, on one engine."""
     with server(url) as (address, pid):
         questions(address)
         page(address)
@@ -224,26 +271,25 @@ def measured(url: str, amount: int, arguments: Any) -> None:
 
 
 def main() -> None:
-    """Both engines."""
+    """Both engines, or one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="a million calls")
     parser.add_argument("--requests", type=int, default=2_000, help="how many before the memory is looked at")
     parser.add_argument("--seconds", type=float, default=10.0, help="of load")
     parser.add_argument("--engine", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--calls", type=int, default=100_000, help="how many the store holds")
+    parser.add_argument("--data", type=Path, help="folder to keep the stores in; those that are there are used again")
+    parser.add_argument("--fill-only", action="store_true", help="fill the stores of --data and measure nothing")
     arguments = parser.parse_args()
-    amount = 1_000_000 if arguments.full else arguments.calls
-    if arguments.engine != "postgresql":
-        with tempfile.TemporaryDirectory() as folder:
-            print("SQLite")
-            measured(f"sqlite:///{folder}/telemetry.db", amount, arguments)
-    if arguments.engine != "sqlite":
-        with postgres_server(durable=True) as running:
-            print("PostgreSQL")
-            store = Store(running.url())
-            upgrade(store)
-            store.close()
-            measured(running.url(), amount, arguments)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.data or Path(temporary)
+        Path(folder).chmod(0o755)  # PostgreSQL runs as another user
+        for name in ENGINES if arguments.engine == "both" else (arguments.engine,):
+            print(name, flush=True)
+            with ENGINES[name](folder) as url:
+                filled(url, 1_000_000 if arguments.full else arguments.calls)
+                if not arguments.fill_only:
+                    measured(url, arguments)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,8 @@ EXAMPLES: Final = {
     "mode": '"enforce"',
     "store": '"sqlite:///telemetry.db"',
     "store_aggregate_every_s": "300",
+    "stats_age": '"12h"',
+    "stats_calls": "50_000",
     "store_retention_days": "30",
     "budgets": '["budgets.toml"]',
     "budget_store": '"postgresql+psycopg://obs@db/telemetry"',

@@ -103,6 +103,30 @@ def row_bar(bar: Bar, top: float, shown: Callable[[float], str], colour: int = 0
     return f'<svg class="strip" viewBox="0 0 {WIDTH} 12" preserveAspectRatio="none" aria-hidden="true">{body}</svg>'
 
 
+def difference_bar(value: float | None, low: float | None, high: float | None, reach: float, title: str) -> str:
+    """A difference with its interval around 0, for a cell of a table.
+
+    Args:
+        value: the difference; None draws the middle alone.
+        low: the low end of its interval; None where there is no interval.
+        high: its high end.
+        reach: the value at the right end of the axis, which reaches as far to the left.
+        title: shown on hover.
+    """
+    body = f'<line class="grid" x1="{WIDTH / 2:g}" x2="{WIDTH / 2:g}" y1="0" y2="12"/>'
+    if value is not None:
+        left, right = sorted((WIDTH / 2, _place(value, reach)))
+        shown = f'<rect class="c0" x="{left:.1f}" y="3" width="{max(right - left, 2.0):.1f}" height="6">'
+        body += f"{shown}<title>{escape(title)}</title></rect>"
+    if low is not None and high is not None:
+        body += f'<line class="whisker" x1="{_place(low, reach):.1f}" x2="{_place(high, reach):.1f}" y1="6" y2="6"/>'
+    return f'<svg class="strip" viewBox="0 0 {WIDTH} 12" preserveAspectRatio="none" aria-hidden="true">{body}</svg>'
+
+
+def _place(value: float, reach: float) -> float:
+    return WIDTH * (0.5 + 0.5 * min(1.0, max(-1.0, value / reach)))
+
+
 def strip(start: float, end: float, colour: int, title: str) -> str:
     """A bar of a waterfall: from `start` to `end`, as shares of the whole."""
     left = WIDTH * min(max(start, 0.0), 1.0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copyreg
 import logging
+import os
 import threading
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -19,6 +21,7 @@ from taskpilot_obs._recording.spans import Tracing, installed_provider
 from taskpilot_obs._support.clock import Clock
 from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs._support.hooks import refuse_generator
+from taskpilot_obs._telemetry.window import CallWindow
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.window import RollingWindow
@@ -80,6 +83,8 @@ def configure(**options: Unpack[Options]) -> Recorder:
                 before.pipeline.resume()
             raise
         _default.wiring.install(parts)
+    if settings.enabled:
+        parts.prices.warm_up()  # on a thread of its own, so that the first run has its cost on the span
     return _default
 
 
@@ -101,8 +106,23 @@ def get_recorder() -> Recorder:
 
 
 def _aliases() -> Mapping[str, str]:
-    """The aliases of models that filters and budgets know: those of the default recorder, once it is configured."""
-    return {} if _default.parts is None else _default.runtime.prices.aliases
+    """The aliases of models that filters and budgets know: the default recorder's, or the environment's without it.
+
+    Raises:
+        ConfigurationError: nothing is configured, and a price file that the environment names is wrong.
+    """
+    if _default.parts is not None:
+        return _default.runtime.prices.aliases
+    if not os.environ.get("TASKPILOT_OBS_PRICES"):
+        return {}
+    from taskpilot_obs.settings import price_files
+
+    return _aliases_in(price_files())
+
+
+@cache
+def _aliases_in(files: tuple[str, ...]) -> Mapping[str, str]:
+    return PriceTable.load(files).aliases
 
 
 set_alias_source(_aliases)
@@ -167,6 +187,9 @@ def _build(
     in_memory: dict[str, Exporter] = {"window": window} if settings.enabled else {}
     if metrics is not None:
         in_memory["prometheus"] = metrics
+    calls = _call_window(settings, clock, before)
+    if calls is not None:
+        in_memory["stats"] = calls
     tracing = _tracing(settings)
     budgets = _budgets(settings, recorder, (clock, prices, counters), metrics, before)
     if budgets is not None:
@@ -198,7 +221,17 @@ def _build(
         checks=checks,
         budgets=None if budgets is None else budgets.admission,
         settler=None if budgets is None else budgets.settler,
+        calls=calls,
     )
+
+
+def _call_window(settings: Settings, clock: Clock, before: Components | None) -> CallWindow | None:
+    """The calls that this process holds for statistics, those before this configuration included."""
+    if settings.store is not None or not settings.stats_calls or not settings.enabled:
+        return None
+    last = None if before is None else before.calls
+    bounds = (settings.stats_calls, settings.stats_age)
+    return CallWindow(lambda: clock.unix_ns(clock.now()), *bounds, settings.source, last)
 
 
 class _Booking:

@@ -27,7 +27,20 @@ E = TypeVar("E", bound=BaseException)
 
 
 class TaskpilotError(Exception):
-    """Base of every error that this library raises on purpose. It can be pickled, with all its fields."""
+    """Base of every error that this library raises on purpose.
+
+    Its fields survive pickling. `args` are the constructor's arguments as plain values, so that task queues which
+    rebuild exceptions from class and `args` (Celery, with JSON results) keep the fields too.
+    """
+
+    message: str | None = None
+    """What `str()` returns; None where `args` hold the message."""
+
+    def __str__(self) -> str:
+        return super().__str__() if self.message is None else self.message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return restored, (type(self), self.args, self.__dict__)
@@ -61,39 +74,45 @@ class MissingExtraError(TaskpilotError, ImportError):
     def __init__(self, feature: str, extra: str) -> None:
         self.feature = feature
         self.extra = extra
-        super().__init__(f"{feature} needs the extra {extra!r}: pip install 'taskpilot-obs[{extra}]'")
+        self.message = f"{feature} needs the extra {extra!r}: pip install 'taskpilot-obs[{extra}]'"
+        super().__init__(self.message)
+        self.args = (feature, extra)
 
 
 class RefusedError(TaskpilotError):
     """A check in `enforce` mode refused the work. Every run that it passes through ends as `blocked`."""
 
-    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+    def __init__(self, message: str, request_id: str | None = None) -> None:
         self.request_id = request_id
-        super().__init__(message)
+        self.message = message
+        super().__init__(message, request_id)
 
 
 class PolicyViolationError(RefusedError):
     """A policy denied the input or the tool call, or requires an approval that was not given."""
 
-    def __init__(self, policy: str, reason: str | None, *, request_id: str | None = None) -> None:
+    def __init__(self, policy: str, reason: str | None, request_id: str | None = None) -> None:
         self.policy = policy
         self.reason = reason
-        super().__init__(f"policy {policy!r} refused: {reason or 'no reason given'}", request_id=request_id)
+        super().__init__(f"policy {policy!r} refused: {reason or 'no reason given'}", request_id)
+        self.args = (policy, reason, request_id)
 
 
 class GuardrailBlockedError(RefusedError):
     """A guardrail blocked the input, or withheld the output."""
 
-    def __init__(self, guardrail: str, stage: str, reason: str | None, *, request_id: str | None = None) -> None:
+    def __init__(self, guardrail: str, stage: str, reason: str | None, request_id: str | None = None) -> None:
         self.guardrail = guardrail
         self.stage = stage
         self.reason = reason
-        message = f"guardrail {guardrail!r} blocked the {stage}: {reason or 'no reason given'}"
-        super().__init__(message, request_id=request_id)
+        super().__init__(f"guardrail {guardrail!r} blocked the {stage}: {reason or 'no reason given'}", request_id)
+        self.args = (guardrail, stage, reason, request_id)
 
 
 class BudgetExceededError(RefusedError):
     """A budget in `enforce` mode has no room for the call. Amounts are in `unit`.
+
+    Amounts and times are also taken as the strings that `args` hold.
 
     Args:
         budget: its name.
@@ -109,15 +128,14 @@ class BudgetExceededError(RefusedError):
         request_id: the request that was refused.
     """
 
-    def __init__(  # noqa: PLR0913  one argument for each field that a caller may read
+    def __init__(  # noqa: PLR0913, PLR0917  one argument for each field that a caller may read
         self,
         budget: str,
-        *,
-        limit: Decimal,
-        spent: Decimal,
-        reserved: Decimal,
-        resets_at: datetime | None,
-        needed: Decimal | None = None,
+        limit: Decimal | str,
+        spent: Decimal | str,
+        reserved: Decimal | str,
+        resets_at: datetime | str | None,
+        needed: Decimal | str | None = None,
         unit: str = "usd",
         tenant: str | None = None,
         scope: Mapping[str, str] | None = None,
@@ -125,16 +143,24 @@ class BudgetExceededError(RefusedError):
         request_id: str | None = None,
     ) -> None:
         self.budget = budget
-        self.limit = limit
-        self.spent = spent
-        self.reserved = reserved
-        self.resets_at = resets_at
-        self.needed = needed
+        self.limit = Decimal(limit)
+        self.spent = Decimal(spent)
+        self.reserved = Decimal(reserved)
+        self.resets_at = datetime.fromisoformat(resets_at) if isinstance(resets_at, str) else resets_at
+        self.needed = None if needed is None else Decimal(needed)
         self.unit = unit
         self.tenant = tenant
         self.scope = dict(scope or {})
         self.retry_after_s = retry_after_s
-        super().__init__(self._message(), request_id=request_id)
+        super().__init__(self._message(), request_id)
+        self.args = self._plain()
+
+    def _plain(self) -> tuple[object, ...]:
+        """The constructor's arguments, as values that JSON knows."""
+        resets_at = None if self.resets_at is None else self.resets_at.isoformat()
+        needed = None if self.needed is None else str(self.needed)
+        amounts = (str(self.limit), str(self.spent), str(self.reserved), resets_at, needed)
+        return (self.budget, *amounts, self.unit, self.tenant, self.scope, self.retry_after_s, self.request_id)
 
     def _message(self) -> str:
         whose = f" of {', '.join(f'{key} {value!r}' for key, value in self.scope.items())}" if self.scope else ""
@@ -150,10 +176,11 @@ class BudgetExceededError(RefusedError):
 class BudgetUnavailableError(RefusedError):
     """A budget in `enforce` mode fails closed because its store is unreachable or the call has no known price."""
 
-    def __init__(self, budget: str, reason: str, *, request_id: str | None = None) -> None:
+    def __init__(self, budget: str, reason: str, request_id: str | None = None) -> None:
         self.budget = budget
         self.reason = reason
-        super().__init__(f"budget {budget!r} cannot judge the call: {reason}", request_id=request_id)
+        super().__init__(f"budget {budget!r} cannot judge the call: {reason}", request_id)
+        self.args = (budget, reason, request_id)
 
 
 class SourceError(TaskpilotError):

@@ -39,6 +39,11 @@ def _cents_or_digits(amount: Decimal) -> str:
     return f"{whole}.{decimals.rstrip('0'):0<2}"
 
 
+def at_least(cost: str, *, unknown: int) -> str:
+    """A cost, marked where calls with an unknown cost are missing from it."""
+    return f"≥ {cost}" if unknown else cost
+
+
 def percent(figure: float | None) -> str:
     """A percentage with one decimal, such as `98.4 %`; almost none is `< 0.1 %`, and almost all is `> 99.9 %`."""
     if figure is None:

@@ -49,6 +49,9 @@ class Label:
     SERVICE_VERSION: Final = "service_version"
     EXPERIMENT: Final = "experiment"
     VARIANT: Final = "variant"
+    ROUTE: Final = "route"
+    METHOD: Final = "method"
+    STATUS_CODE: Final = "status_code"
 
 
 LABEL_BOUNDS: Final[dict[str, int]] = {
@@ -124,16 +127,13 @@ FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
     Label.RESULT: tuple(CheckResult),
     Label.VERDICT: VERDICTS,
     Label.PERIOD: PERIODS,
-    Label.REASON: (*DROP_REASONS, *PRICE_GAPS),
 }
-"""The values of each label that is bounded by nature."""
+"""The values of each label that is bounded by nature, and means the same in every family."""
 
 
 def fixed_values(family: str, label: str) -> tuple[str, ...]:
-    """The values of a label that is bounded by nature, in one family: each has reasons of its own."""
-    if label == Label.REASON:
-        return PRICE_GAPS if family == LLM_PARTIALLY_PRICED.name else DROP_REASONS
-    return FIXED_VALUES.get(label, ())
+    """The values of a label that is bounded by nature, in one family; none if the label is not."""
+    return REASONS.get(family, ()) if label == Label.REASON else FIXED_VALUES.get(label, ())
 
 
 RUN_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -413,8 +413,30 @@ EXPERIMENT_FEEDBACK = _counter(
     Label.VERDICT,
 )
 
+REASONS: Final[dict[str, tuple[str, ...]]] = {
+    LLM_PARTIALLY_PRICED.name: PRICE_GAPS,
+    RECORDS_DROPPED.name: DROP_REASONS,
+}
+"""The values of the label `reason`, by family."""
 METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """The whole contract, in the order of definition."""
+
+SERVER_REQUESTS: Final = _counter(
+    "taskpilot_obs_server_requests_total", "Answers of the server.", Label.ROUTE, Label.METHOD, Label.STATUS_CODE
+)
+SERVER_DURATION: Final = _histogram(
+    "taskpilot_obs_server_request_duration_seconds",
+    "Time from a request to the server until its answer.",
+    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+    Label.ROUTE,
+)
+SERVER_SPANS: Final = _counter(
+    "taskpilot_obs_server_spans_total",
+    "Spans that the server took: received, ignored, written, late; and traces that were torn.",
+    Label.RESULT,
+)
+SERVER_METRICS: Final = (SERVER_REQUESTS, SERVER_DURATION, SERVER_SPANS)
+"""What `taskpilot-obs serve` states of itself; applications have none of it, so the contract leaves it out."""
 
 
 class Attr:
@@ -489,6 +511,7 @@ class Field:
     PROVIDER: Final = "provider"
     STATUS: Final = "status"
     ERROR_TYPE: Final = "error_type"
+    ERROR_CATEGORY: Final = "error_category"
     ERROR_MESSAGE: Final = "error_message"
     DURATION_MS: Final = "duration_ms"
     INPUT_LENGTH: Final = "input_length"

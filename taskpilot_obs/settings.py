@@ -133,6 +133,11 @@ class Settings(BaseModel):
     """How often, in seconds, this process sums up the store by hours and days. None leaves it to others."""
     store_retention_days: Annotated[float, Field(gt=0)] | None = None
     """Age in days at which this process deletes rows of the store; summaries stay. None deletes nothing."""
+    stats_calls: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
+    """How many LLM calls this process holds in memory for statistics where no store is configured; about 1 KB each.
+    0 holds none."""
+    stats_age: Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))] = timedelta(days=1)
+    """How long this process holds such a call: a `timedelta`, seconds, or text such as `"12h"`."""
 
     budgets: tuple[Any, ...] = ()
     """Budgets: `Budget` objects, and TOML or YAML files of them (`taskpilot_obs.budgets`)."""
@@ -193,6 +198,11 @@ def _from_environment(fields: Mapping[str, Any], environ: Mapping[str, str]) -> 
         if value and name not in NOT_FROM_ENVIRONMENT:  # empty is how compose files spell unset
             found[name] = _items(value, _LISTS[name]) if name in _LISTS else value
     return found
+
+
+def price_files() -> tuple[str, ...]:
+    """The price files that the environment names (`TASKPILOT_OBS_PRICES`)."""
+    return _items(os.environ.get(f"{ENV_PREFIX}PRICES", ""), _LISTS["prices"])
 
 
 def _items(value: str, separator: re.Pattern[str]) -> tuple[str, ...]:
@@ -262,6 +272,8 @@ class Options(TypedDict, total=False):
     store: str | None
     store_aggregate_every_s: float | None
     store_retention_days: float | None
+    stats_calls: int
+    stats_age: timedelta | float | str
     budgets: Sequence[Any]
     budget_store: str | None
     budget_reservation_s: float

@@ -121,7 +121,7 @@ def tests_text(folder: str, scenarios: Sequence[Scenario], groups: Sequence[str]
     """
     tests = "".join(_test(folder, scenario) for scenario in scenarios)
     return (
-        "# Written by scripts/write_rule_tests.py from the cases in tests/. Run: promtool test rules tests.yml\n"
+        "# Written by scripts/write_rules.py from the cases in tests/. Run: promtool test rules tests.yml\n"
         "rule_files: [recording.yml, alerts.yml]\n"
         f"evaluation_interval: {interval}\n"
         f"group_eval_order: [{', '.join(groups)}]\n"

@@ -57,8 +57,9 @@ def gone(share: str) -> Fired:
         GONE,
         FOLDER,
         labels("critical", "budget_used"),
-        f"Budget team (day) of shop is {share} spent (above 90%)",
-        f"{share} of the limit is spent. In enforce mode calls are refused once there is no room for them.",
+        f"Budget team (day) of shop is {share} spent",
+        f"{share} of the limit is spent. In enforce mode calls are refused once there is no room for them. Fires above"
+        " 90%, and where runs fail because they are refused.",
     )
 
 

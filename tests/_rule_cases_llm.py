@@ -42,10 +42,26 @@ def errors(value: str) -> tuple[Fired, Fired]:
             FAILING,
             "llm_error_rate",
             labels,
-            f"LLM provider is failing: {value} of calls at acme for shop (above 5%)",
-            text,
+            f"LLM provider is failing: {value} of calls at acme for shop",
+            f"{text} Fires above 5%, and above 1% where runs fail by it.",
         ),
     )
+
+
+def explained(value: str) -> tuple[Fired, ...]:
+    """Calls to a provider fail, and runs by them."""
+    warning, failing = errors(value)
+    return warning, failing._replace(labels=failing.labels | {"explains": "failed_runs"})
+
+
+def runs_fail(in_an_hour: int, minutes: int) -> dict[str, str]:
+    """So many failed runs, recorded by another folder."""
+    return {
+        'workflow:workflow_runs:success_ratio_low{job="shop",workflow="support"}': steady(0.8, minutes),
+        'job:workflow_runs_failing:increase1h{job="shop"}': steady(in_an_hour, minutes),
+        'job:workflow_runs_failing:increase5m{job="shop"}': steady(in_an_hour / 12, minutes),
+        'job:workflow_runs_counted:increase5m{job="shop"}': steady(50, minutes),
+    }
 
 
 def rate_limited(value: str) -> tuple[Fired]:
@@ -265,6 +281,18 @@ FAILURES = (
         "2 of 100 calls fail, which is a warning only",
         calls(98, 2, 120),
         (At("2h", errors("2%")[:1], (FAILING,)),),
+    ),
+    Scenario(
+        Case.FIRES,
+        "2 of 100 calls fail, and runs by them",
+        calls(98, 2, 120) | runs_fail(120, 120),
+        (At("2h", explained("2%")),),
+    ),
+    Scenario(
+        Case.HEALTHY,
+        "2 of 100 calls fail, and more runs than calls",
+        calls(98, 2, 120) | runs_fail(180, 120),
+        (At("2h", quiet=(FAILING,)),),
     ),
     Scenario(
         Case.FIRST_EVENT,

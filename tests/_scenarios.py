@@ -65,6 +65,8 @@ FAST = (
         price=1e-9,
     ),
 )
+DENIED = Fault(Kind.DENIALS, 0, ALWAYS, 0.1)
+"""A policy that only reports, and does so all the time."""
 FINE = (
     scenario("healthy at 720 an hour", 720),
     scenario("healthy at 2 an hour", 2, even=True),
@@ -79,6 +81,52 @@ FINE = (
         7_200,
         Fires("TaskpilotLLMProviderFailing", AT, AT + 4, AT + 22),
         faults=(Fault(Kind.RATE_LIMIT, AT, 15, 0.3),),
+    ),
+    scenario(
+        "a failing provider and ten calls a run",
+        7_200,
+        Fires("TaskpilotLLMProviderFailing", AT, AT + 4, AT + 22),
+        faults=PROVIDER,
+        calls=10,
+        price=1e-6,
+    ),
+    scenario(
+        "rate limits refuse one of thirty calls",
+        7_200,
+        Fires("TaskpilotLLMProviderFailing", AT, AT + 4, AT + 22),
+        faults=(Fault(Kind.RATE_LIMIT, AT, 15, 0.3),),
+        calls=10,
+        price=1e-6,
+    ),
+    scenario(
+        "a provider times out at low traffic",
+        120,
+        Fires("TaskpilotLLMProviderFailing", AT, AT + 10),
+        faults=(Fault(Kind.TIMEOUT, AT, 15),),
+        calls=10,
+        price=1e-6,
+    ),
+    scenario(
+        "a budget refuses",
+        7_200,
+        Fires("TaskpilotBudgetAlmostGone", AT, AT + 4, AT + 22),
+        Fires("TaskpilotBudgetRefusals", AT, AT + 4),
+        faults=(Fault(Kind.BUDGET, AT, 15),),
+    ),
+    scenario(
+        "an outage while policies only report",
+        7_200,
+        Fires("TaskpilotPolicyViolationRateCritical", 0, 10),
+        Fires("TaskpilotSuccessRateCritical", AT, AT + 4, AT + 22),
+        faults=(DENIED, *OUTAGE),
+    ),
+    scenario(
+        "an outage while retries cope with a provider",
+        7_200,
+        # It accounts for the few runs that fail before and after, and not for those of the outage.
+        Fires("TaskpilotLLMProviderFailing", 0, 10, times=3),
+        Fires("TaskpilotSuccessRateCritical", AT, AT + 4, AT + 22),
+        faults=(Fault(Kind.FLAKY, 0, ALWAYS, 0.08), *OUTAGE),
     ),
     scenario("one failed scrape", 720, gaps=(Gap(AT, 1),)),
     scenario(

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 VARIABLE = "TASKPILOT_OBS_SCHEMAS"
 
@@ -18,3 +19,10 @@ def schema_file(name: str) -> Path:
     path = Path(folder) / name
     assert path.is_file(), f"{VARIABLE} is {folder}, which has no {name}"
     return path
+
+
+class OperatorLoader(yaml.SafeLoader):
+    """Reads the value `=` as text, where YAML 1.1 gives it a meaning of its own; matchers of the operator have it."""
+
+
+OperatorLoader.add_constructor("tag:yaml.org,2002:value", lambda loader, node: str(node.value))

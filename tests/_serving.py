@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -20,6 +21,7 @@ from taskpilot_obs.records import Feedback, Operation, Origin, Record, Rollup, S
 from taskpilot_obs.server.running import listening
 from taskpilot_obs.server.tokens import create_token
 from taskpilot_obs.store import Store
+from taskpilot_obs.store.ledger_tables import BENCHMARK_CALLS, BENCHMARK_RUNS
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.writer import Writer
 
@@ -94,7 +96,16 @@ def _request(tenant: str, request_id: str, at: datetime, chance: random.Random) 
     status = chance.choices([Status.SUCCESS, Status.ERROR], [9, 1])[0]
     shared: dict[str, Any] = {"request_id": request_id, "tenant": tenant, "workflow": f"{tenant}-flow"}
     names = {"agent": f"{tenant}-agent", "user": f"{tenant}-user"}
-    root = task(at, invocation_id=f"{request_id}/w", duration_s=3.0, status=status, name=f"{tenant}-flow", **shared)
+    tried = {"experiment": "plan-test", "variant": chance.choice(["v1", "v2"]), "experiment_unit": request_id[-1]}
+    root = task(
+        at,
+        invocation_id=f"{request_id}/w",
+        duration_s=3.0,
+        status=status,
+        name=f"{tenant}-flow",
+        attributes=tried,
+        **shared,
+    )
     agent = task(
         at - timedelta(seconds=0.5),
         invocation_id=f"{request_id}/a",
@@ -140,3 +151,54 @@ def _request(tenant: str, request_id: str, at: datetime, chance: random.Random) 
         request_id, chance.random() < 0.8, revision=False, origin=Origin(tenant=tenant), time_unix_ns=unix_ns(at)
     )
     return [root, agent, tool, *calls, *([denied] if chance.random() < 0.2 else []), said]
+
+
+ARMS = (("openai/gpt-4o", 700.0, 0.9), ("local/small", 150.0, 0.5))
+
+
+def benchmark_run(store: Store, run_id: str = "run-1", calls: int = 20) -> None:
+    """A finished run of the benchmark with two arms, one call of each to warm up."""
+    findings = [
+        {"measure": "correct answers", "best": ["openai/gpt-4o"], "worse": ["local/small"]},
+        {"measure": "success", "best": ["openai/gpt-4o", "local/small"], "worse": []},
+    ]
+    run = {
+        "run_id": run_id,
+        "created_at": PRESENT - timedelta(hours=1),
+        "finished_at": PRESENT - timedelta(minutes=50),
+        "name": "before the release",
+        "status": "finished",
+        "seed": 7,
+        "settings": json.dumps({"iterations": calls}),
+        "summary": json.dumps({"findings": findings}),
+    }
+    rows = [_benchmark_call(run_id, arm, number) for arm in ARMS for number in range(calls + 1)]
+    failed = {"status": "error", "success": False, "correct": None, "latency_ms": 1.0, "time_to_first_token_ms": 1.0}
+    rows.append({**rows[-1], **failed, "call_id": f"{run_id}/failed"})
+    with store.writing() as connection:
+        connection.execute(BENCHMARK_RUNS.insert(), run)
+        connection.execute(BENCHMARK_CALLS.insert(), rows)
+
+
+def _benchmark_call(run_id: str, arm: tuple[str, float, float], number: int) -> dict[str, Any]:
+    name, latency_ms, correct = arm
+    provider, _, model = name.partition("/")
+    return {
+        "call_id": f"{run_id}/{name}/{number}",
+        "run_id": run_id,
+        "created_at": PRESENT - timedelta(hours=1) + timedelta(seconds=number),
+        "arm": name,
+        "provider": provider,
+        "model_name": model,
+        "iteration": number,
+        "warm_up": number == 0,
+        "status": "success",
+        "success": True,
+        "correct": number / 20 <= correct,
+        "latency_ms": latency_ms + number if number else 60_000.0,
+        "time_to_first_token_ms": None if provider == "local" else 100.0 + number,
+        "input_tokens": 100,
+        "output_tokens": 20,
+        "cost_nano": None if provider == "local" else 1_000_000,
+        "cost_rest": None if provider == "local" else 0,
+    }

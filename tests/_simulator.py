@@ -55,6 +55,9 @@ class Kind(StrEnum):
     COLD = "the provider's prompt cache no longer answers"
     WRONG = "users reject answers"
     STUCK = "runs never end"
+    TIMEOUT = "the provider answers nothing for 20 s, and runs fail"
+    FLAKY = "calls fail, and retries cope"
+    BUDGET = "a budget is spent and refuses"
 
 
 class Fault(NamedTuple):
@@ -107,6 +110,8 @@ class Service:
     """Share of runs that a user judges."""
     price: float = 0.0001
     """USD a call."""
+    calls: int = 2
+    """LLM calls of a run; one that fails ends its run halfway."""
     even: bool = False
     """Runs come at equal distances; otherwise at random."""
     seed: int = 1
@@ -213,10 +218,13 @@ class _Process:
         if not runs:
             return
         count, agent = self.counts, f"{workflow}.agent"
-        provider = self._of(runs, self._share(Kind.PROVIDER, minute))
+        timeout = self._of(runs, self._share(Kind.TIMEOUT, minute))
+        provider = timeout + self._of(runs - timeout, self._share(Kind.PROVIDER, minute))
         limited = self._of(runs - provider, self._share(Kind.RATE_LIMIT, minute))
         left = runs - provider - limited
-        blocked = self._of(left, self._share(Kind.ATTACK, minute))
+        denied = self._of(left, self._share(Kind.ATTACK, minute))
+        refused = self._refused(left - denied, minute)
+        blocked = denied + refused
         bugs = self._of(left - blocked, max(self._share(Kind.BUG, minute), self.service.failing))
         if self._share(Kind.STUCK, minute):
             self.gauges[f'agent_active_runs{{agent="{agent}"}}'] += 1
@@ -226,30 +234,41 @@ class _Process:
             count[f'workflow_runs_total{{workflow="{workflow}",status="{status}"}}'] += ended
             count[f'agent_runs_total{{agent="{agent}",status="{status}"}}'] += ended
         self._llm(agent, runs, provider, limited, minute)
-        slow = self._of(runs, self._share(Kind.SLOW, minute))
+        slow = timeout + self._of(runs - timeout, self._share(Kind.SLOW, minute))
         self._durations("workflow_duration_seconds", f'workflow="{workflow}"', semconv.WORKFLOW_BUCKETS, runs, slow)
         self._durations("agent_run_duration_seconds", f'agent="{agent}"', semconv.RUN_BUCKETS, runs, slow)
         loops = self._of(runs, self._share(Kind.LOOP, minute))
         self._calls(agent, runs, loops)
-        denied = blocked + self._of(runs, self._share(Kind.DENIALS, minute))
+        denied += self._of(runs, self._share(Kind.DENIALS, minute))
         if denied:
             violation = f'workflow="{workflow}",agent="{agent}",policy="topic",severity="high"'
             count[f"policy_violations_total{{{violation}}}"] += denied
         self._checks(runs, minute)
         self._judged(runs, minute)
 
+    def _refused(self, runs: int, minute: float) -> int:
+        share = self._share(Kind.BUDGET, minute)
+        if not share and not any(fault.kind is Kind.BUDGET for fault in self.service.faults):
+            return 0
+        refused, budget = self._of(runs, share), 'budget="team",period="day"'
+        self.gauges[f"llm_budget_used_ratio{{{budget}}}"] = 1.0 if share else 0.6
+        self.counts[f"llm_budget_refusals_total{{{budget}}}"] += refused
+        return refused
+
     def _llm(self, agent: str, runs: int, provider: int, limited: int, minute: float) -> None:
         count = self.counts
         call = f'agent="{agent}",model="{MODEL}",provider="{PROVIDER}"'
         for status in semconv.FIXED_VALUES["status"]:
             count[f'llm_requests_total{{{call},status="{status}"}}'] += 0
-        good = 2 * runs - provider - limited
+        made, bad = self.service.calls * runs, provider + limited
+        flaky = self._of(made, self._share(Kind.FLAKY, minute))
+        good = made - bad * (self.service.calls - self.service.calls // 2)
         count[f'llm_requests_total{{{call},status="success"}}'] += good
-        count[f'llm_requests_total{{{call},status="error"}}'] += provider + limited
-        if provider or limited:
+        count[f'llm_requests_total{{{call},status="error"}}'] += bad + flaky
+        if bad or flaky:
             for category in semconv.ERROR_CATEGORIES:
                 count[f'llm_errors_total{{{call},error_type="{category}"}}'] += 0
-            count[f'llm_errors_total{{{call},error_type="server"}}'] += provider
+            count[f'llm_errors_total{{{call},error_type="server"}}'] += provider + flaky
             count[f'llm_errors_total{{{call},error_type="rate_limit"}}'] += limited
             count[f'llm_retries_total{{model="{MODEL}",provider="{PROVIDER}"}}'] += 2 * limited
         price = self.service.price * (3000 if self._share(Kind.DEAR, minute) else 1)
@@ -392,9 +411,12 @@ _NAME = re.compile(r"[a-z_]+:[a-z_0-9]+:[a-z_0-9]+")
 
 
 @cache
-def alerting_rules() -> str:
-    """Every alert, and the recording rules that alerts rest on, as one rule file."""
+def alerting_rules(pages_only: bool = False) -> str:
+    """Every alert, or every critical one, and the recording rules that those rest on, as one rule file."""
     groups = [group for text in render(Settings()).values() for group in yaml.safe_load(text)["groups"]]
+    if pages_only:
+        for group in groups:
+            group["rules"] = [rule for rule in group["rules"] if "record" in rule or _pages(rule)]
     groups.sort(key=lambda group: group["name"].endswith("-alerts"))
     recordings = {rule["record"]: rule for group in groups for rule in group["rules"] if "record" in rule}
     needed: set[str] = set()
@@ -407,6 +429,13 @@ def alerting_rules() -> str:
         group["rules"] = [rule for rule in group["rules"] if "alert" in rule or rule["record"] in needed]
         group.pop("interval", None)
     return json.dumps({"groups": [group for group in groups if group["rules"]]})
+
+
+def _pages(alert: dict[str, Any]) -> bool:
+    """Whether an alert calls somebody. It then has to last no minute, because evaluations are further apart."""
+    if alert.get("for") == Settings().lasting_critical:
+        del alert["for"]
+    return bool(alert["labels"]["severity"] == "critical")
 
 
 # --- results ---------------------------------------------------------------------------------------------------------
@@ -469,6 +498,7 @@ def simulate(
     evaluation_s: int = 60,
     judged_every_s: int | None = None,
     queries: Mapping[str, Sequence[float]] | None = None,
+    pages_only: bool = False,
 ) -> dict[str, Outcome]:
     """What fires for each service.
 
@@ -480,6 +510,7 @@ def simulate(
         evaluation_s: time between two evaluations.
         judged_every_s: time between two looks at what fires; the default is every evaluation.
         queries: expressions and the minutes at which to ask them, by the label job of their results.
+        pages_only: leave out the warnings, which is faster; critical alerts fire the moment their condition holds.
     """
     steps = int(minutes * 60 / step_s) + 1
     series = {name: text for service in services for name, text in _series(service, steps, step_s).items()}
@@ -487,7 +518,7 @@ def simulate(
     times = [float(second) for second in range(0, int(minutes * 60) + 1, every)]
     asked = [(FIRING, time) for time in times]
     asked += [(query, 60 * minute) for query, moments in (queries or {}).items() for minute in moments]
-    answers = _promtool(folder, series, asked, step_s, evaluation_s)
+    answers = _promtool(folder, series, asked, step_s, evaluation_s, pages_only)
     outcomes = {service.job: Outcome() for service in services}
     firing = [_firing(answers[asked[0][0], time]) for time in times]
     for service in services:
@@ -526,11 +557,16 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 def _promtool(
-    folder: Path, series: Mapping[str, str], asked: Sequence[tuple[str, float]], step_s: int, evaluation_s: int
+    folder: Path,
+    series: Mapping[str, str],
+    asked: Sequence[tuple[str, float]],
+    step_s: int,
+    evaluation_s: int,
+    pages_only: bool = False,
 ) -> dict[tuple[str, float], list[Sample]]:
     """Answers of promtool: it tells them when they differ from what is expected, and nothing here expects the truth."""
-    rules = json.loads(alerting_rules())
-    (folder / "rules.yml").write_text(alerting_rules(), encoding="utf-8")
+    rules = json.loads(alerting_rules(pages_only))
+    (folder / "rules.yml").write_text(alerting_rules(pages_only), encoding="utf-8")
     impossible = [{"labels": '{impossible="yes"}', "value": 0}]
     tests = {
         "rule_files": ["rules.yml"],

@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 from _http import Reply, answering
+from _schemas import OperatorLoader, schema_file
 from _servers import alertmanager_server
 
 SHIPPED = Path(__file__).resolve().parent.parent / "observability" / "alertmanager"
@@ -184,3 +185,16 @@ def test_no_receiver_gets_an_empty_summary(tmp_path: Path, workflows: tuple[str,
     text = mail.get_body(("plain",))
     assert text is not None
     assert all(summary in text.get_content() for summary in summaries)
+
+
+def test_the_teams_receiver_has_settings_that_alertmanager_knows() -> None:
+    """The operator's schema, which follows Alertmanager 0.28, has each setting of the Teams receiver."""
+    text = schema_file("alertmanagerconfigs.yaml").read_text(encoding="utf-8")
+    crd = yaml.load(text, OperatorLoader)  # noqa: S506  a safe loader
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    known = set(schema["receivers"]["items"]["properties"]["msteamsv2Configs"]["items"]["properties"])
+    (team,) = (receiver for receiver in uncommented()["receivers"] if receiver["name"] == "team")
+    (teams,) = team["msteamsv2_configs"]
+    assert teams.pop("webhook_url_file").startswith(SECRETS)
+    assert "webhookURL" in known
+    assert {re.sub(r"_(.)", lambda found: found[1].upper(), name) for name in teams} <= known

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskpilot_obs._support.timestamps import rfc3339
-from taskpilot_obs.audit.encoding import Layout, clean_value, to_json
+from taskpilot_obs.audit.encoding import IdsText, Layout, clean_value, to_json
 from taskpilot_obs.audit.rows import AuditLines, audit_text
 from taskpilot_obs.records import BAD, CacheSize, Feedback, Operation, Origin, Record, Rollup, Status, Verdict
 from taskpilot_obs.semconv import Field
@@ -111,6 +111,13 @@ def test_tool_call_that_fails() -> None:
     assert (found["tool"], found["agent"], found["status"]) == ("create_task", "Planner", "timeout")
     assert (found["log_type"], found["level"], found["message"]) == ("error", "ERROR", "[ERROR] create_task Tool")
     assert "streaming" not in found
+
+
+def test_a_failed_call_has_its_category() -> None:
+    """A failed LLM call is of a category, as in the metrics; other records have none."""
+    failed = llm_call()._replace(status=Status.ERROR, error_type="openai.RateLimitError", error_category="rate_limit")
+    assert (fields(failed)["error_type"], fields(failed)["error_category"]) == ("openai.RateLimitError", "rate_limit")
+    assert "error_category" not in fields(llm_call())
 
 
 @pytest.mark.parametrize("status", Status)
@@ -302,11 +309,13 @@ def test_threads_that_share_the_lines_of_a_log() -> None:
 
 def test_caches_are_bounded() -> None:
     """Ten thousand names do not grow the memory of a layout without bound."""
-    layout = Layout(lambda key: {"level": key[0]}, ("a", "b"))
+    layout = Layout(
+        lambda name: ((name,), 0, (None,) * 8, (None, "b")), lambda key: {"level": key[0]}, ("a", "b"), IdsText()
+    )
     for number in range(10_000):
-        layout.text((str(number),), 0, (None,) * 8, (None, "b"))
+        layout.text(str(number))
     assert len(layout._texts) <= 4_096
-    layout.text(("x" * 10_000,), 0, (None,) * 8, (None, "b"))
+    layout.text("x" * 10_000)
     assert ("x" * 10_000,) not in layout._texts
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2 as httpx
 import openai
 import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
 from openai.types.chat import ChatCompletion
 
 from taskpilot_obs import golden_signals, record_llm_call, track_llm
@@ -218,11 +221,51 @@ def test_an_answer_proves_who_bills_it(seen: Captured[Invocation]) -> None:
     assert read_response({**body, "id": "msg_vrtx_1"}, provider="anthropic").billed_by == "gcp.vertex_ai"
 
 
-def test_zeros_beside_an_answer_are_unknown() -> None:
-    """Placeholders of a framework do not count; an empty answer may have taken 0 tokens."""
-    zero = {"input_tokens": 0, "output_tokens": 0}
-    assert read_response({"output": [{"type": "message", "content": [{"text": "long"}]}], "usage": zero}).usage is None
-    assert read_response({"output": [], "usage": zero}).usage == Usage(0, 0)
+GEMINI: Any = {"candidates": [{"content": {"parts": [{"text": "long"}]}}]}
+ZEROS: dict[str, Any] = {
+    "OpenAI's responses": {
+        "output": [{"type": "message", "content": [{"text": "long"}]}],
+        "usage": {"input_tokens": 0, "output_tokens": 0},
+    },
+    "Bedrock": {"output": {"message": {"content": [{"text": "long"}]}}, "usage": {"inputTokens": 0, "outputTokens": 0}},
+    "Gemini": {**GEMINI, "usageMetadata": {"promptTokenCount": 0, "totalTokenCount": 0}},
+    "embeddings": {"data": [{"embedding": [0.1]}], "usage": {"prompt_tokens": 0, "total_tokens": 0}},
+    "LangChain": LLMResult(
+        generations=[
+            [
+                ChatGeneration(
+                    message=AIMessage("long", usage_metadata={"input_tokens": 0, "output_tokens": 0, "total_tokens": 0})
+                )
+            ]
+        ]
+    ),
+    "parts": SimpleNamespace(
+        parts=[SimpleNamespace(content="long")], usage=SimpleNamespace(input_tokens=0, output_tokens=0)
+    ),
+}
+
+
+@pytest.mark.parametrize("answer", ZEROS.values(), ids=ZEROS)
+def test_zeros_beside_an_answer_are_unknown(answer: object) -> None:
+    """Placeholders of a framework do not count, in whatever shape the answer comes."""
+    assert read_response(answer).usage is None
+
+
+def test_a_zero_of_one_side_is_unknown_alone() -> None:
+    """A count that stands beside a zero is kept, and the zero is unknown."""
+    gemini = {**GEMINI, "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 0, "totalTokenCount": 5}}
+    assert read_response(gemini).usage == Usage(5, None)
+    chat = {"choices": [{"message": {"content": "long"}}], "usage": {"prompt_tokens": 0, "completion_tokens": 6}}
+    assert read_response(chat).usage == Usage(None, 6)
+
+
+def test_zeros_that_can_be_true_stay() -> None:
+    """An empty answer may have taken 0 tokens, and a guardrail of Bedrock answers without the model."""
+    assert read_response({"output": [], "usage": {"input_tokens": 0, "output_tokens": 0}}).usage == Usage(0, 0)
+    blocked = {**ZEROS["Bedrock"], "stopReason": "guardrail_intervened"}
+    assert read_response(blocked).usage == Usage(0, 0)
+    free = {**GEMINI, "usageMetadata": {"promptTokenCount": 5, "totalTokenCount": 5}}  # Gemma: the total has no output
+    assert read_response(free).usage == Usage(5, 0)
 
 
 @pytest.mark.parametrize(

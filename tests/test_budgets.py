@@ -801,6 +801,35 @@ def test_alerts_of_a_process_that_ends_are_not_lost() -> None:
     assert [(alert.resets_at, alert.scope_key) for alert in alerts] == [(None, '{"tenant": "__none__"}')]
 
 
+def test_calls_after_a_shutdown_reserve_nothing() -> None:
+    """Nothing would settle them: a limit that is used up still refuses, and one with room is not used up by them."""
+    with fresh_recorder(budgets=[enforced("0.30")]) as recorder:
+        call(recorder)
+        recorder.shutdown()
+        for _ in range(10):
+            call(recorder)
+        assert amounts(recorder) == (0.12, 0)
+    with fresh_recorder(budgets=[enforced("0.20")]) as recorder:
+        call(recorder)
+        recorder.shutdown()
+        with pytest.raises(BudgetExceededError):
+            call(recorder)
+
+
+def test_calls_after_a_shutdown_pass_a_store_as_while_it_is_away(tmp_path: Path) -> None:
+    """The store is closed; `when_store_down` decides."""
+    url = f"sqlite:///{tmp_path / 'budgets.db'}"
+    with fresh_recorder(budgets=[enforced("0.30")], budget_store=url) as recorder:
+        call(recorder)
+        recorder.shutdown()
+        for _ in range(3):
+            call(recorder)
+    with fresh_recorder(budgets=[enforced("0.30", when_store_down="closed")], budget_store=url) as recorder:
+        recorder.shutdown()
+        with pytest.raises(BudgetUnavailableError):
+            call(recorder)
+
+
 def test_alert_budgets_ask_no_caller_anything() -> None:
     """No hook, no reservation: the hot path is what it is without budgets."""
     recorder = build_recorder(budgets=[Budget("team", limit_usd=1)], registry=CollectorRegistry())  # no checks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 import threading
 import time
@@ -28,6 +29,7 @@ from taskpilot_obs.exceptions import (
     GuardrailBlockedError,
     MissingExtraError,
     PolicyViolationError,
+    RefusedError,
     TaskpilotError,
 )
 from taskpilot_obs.records import CheckResult, Decision, Status
@@ -385,19 +387,30 @@ def test_processes_share_a_rate_by_their_store(tmp_path: Path) -> None:
 
 # --- exceptions -----------------------------------------------------------------------------------------------------
 
-MADE: dict[type[BaseException], BaseException] = {
-    type(error): error
-    for error in (
+
+def made(kind: type[BaseException]) -> BaseException:
+    """One with every field, where the class has fields."""
+    with_fields = (
         BudgetExceededError(
-            "team", limit=Decimal(1), spent=Decimal(1), reserved=Decimal(0), resets_at=None, request_id="r"
+            "team",
+            limit=Decimal("1.50"),
+            spent=Decimal(1),
+            reserved=Decimal(0),
+            resets_at=datetime(2026, 12, 1, tzinfo=UTC),
+            needed=Decimal("0.75"),
+            tenant="acme",
+            scope={"tenant": "acme"},
+            retry_after_s=3.5,
+            request_id="r",
         ),
+        RefusedError("no", request_id="r"),
         BudgetUnavailableError("team", "no price", request_id="r"),
         PolicyViolationError("words", "no", request_id="r"),
         GuardrailBlockedError("pii", "output", None, request_id="r"),
         MissingExtraError("It", "store"),
         PartialExportError(3),
     )
-}
+    return next((error for error in with_fields if type(error) is kind), None) or kind("told")
 
 
 def everything_raised() -> list[type[BaseException]]:
@@ -412,11 +425,19 @@ def everything_raised() -> list[type[BaseException]]:
 @pytest.mark.parametrize("kind", everything_raised())
 def test_every_exception_of_ours_survives_pickling_with_its_fields(kind: type[BaseException]) -> None:
     """Through process pools and task queues: class, message, arguments and attributes."""
-    error = MADE.get(kind) or kind("told")
+    error = made(kind)
     error.add_note("seen in a test")
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         back = pickle.loads(pickle.dumps(error, protocol))  # noqa: S301  our own
         assert (type(back), str(back), back.args, vars(back)) == (kind, str(error), error.args, vars(error))
+
+
+@pytest.mark.parametrize("kind", everything_raised())
+def test_every_exception_of_ours_is_rebuilt_from_its_class_and_json(kind: type[BaseException]) -> None:
+    """As Celery does with JSON results: the class is called with `args`, which JSON has carried."""
+    error = made(kind)
+    back = kind(*json.loads(json.dumps(error.args)))
+    assert (str(back), repr(back), back.args, vars(back)) == (str(error), repr(error), error.args, vars(error))
 
 
 def test_the_exceptions_that_are_tested_are_those_of_the_module() -> None:

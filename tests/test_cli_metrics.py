@@ -47,6 +47,14 @@ def test_json_holds_families_labels_and_buckets(app: typer.Typer) -> None:
     assert "timeout" in contract["labels"]["status"]["values"]
 
 
+def test_each_family_has_reasons_of_its_own(app: typer.Typer) -> None:
+    """The reasons of dropped records and of incomplete costs are listed apart."""
+    reasons = json.loads(CliRunner().invoke(app, ["--json"]).stdout)["labels"]["reason"]["values"]
+    assert reasons["taskpilot_obs_records_dropped_total"] == ["queue_full", "export_failed", "shutdown"]
+    assert "fees" in reasons["llm_partially_priced_requests_total"]
+    assert set(reasons) == {metric.name for metric in METRICS if "reason" in metric.labels}
+
+
 def test_two_formats_at_once_are_refused(app: typer.Typer) -> None:
     """Asking for Markdown and JSON together exits 2 and says what to do."""
     result = CliRunner().invoke(app, ["--json", "--markdown"])

@@ -287,11 +287,11 @@ def test_the_largest_tenants_are_said_to_be_some(url: str) -> None:
 
 
 def test_the_doctor_looks_at_a_store(url: str, tmp_path: Path) -> None:
-    """Version, tables, encoding, rights, summaries, size and clock; a store that is missing is a problem."""
+    """Version, tables, encoding, rights, summaries, size, budgets and clock; a store that is missing is a problem."""
     result = run("doctor", "--store", url, "--json")
     found = {finding["text"]: finding["level"] for finding in json.loads(result.output)}
     assert result.exit_code == 0
     assert [level for text, level in found.items() if "not summed up" in text] == ["warning"]
-    assert sorted(found.values()) == ["ok"] * 6 + ["warning"]
+    assert sorted(found.values()) == ["ok"] * 7 + ["warning"]
     missing = run("doctor", "--store", sqlite_url(tmp_path / "none"))
     assert (missing.exit_code, "there is no telemetry store" in missing.output) == (1, True)

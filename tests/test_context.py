@@ -172,8 +172,12 @@ def test_an_integration_may_say_what_runs_here(monkeypatch: pytest.MonkeyPatch, 
 
     add_current_resolver(find)
     add_current_resolver(listen)
-    assert recorder.start("invoke_agent", "alone").parent is None
+    alone = recorder.start("invoke_agent", "alone")
+    assert alone.parent is None
     root = recorder.start("invoke_workflow", "w", parent=None)
     framework.append(root)
-    assert recorder.start("invoke_agent", "a").parent is root
+    beneath = recorder.start("invoke_agent", "a")
+    assert beneath.parent is root
     assert told[-1] is root
+    for run in (alone, beneath, root):  # one that is left open ends when it is collected, in the middle of another test
+        run.stop()

@@ -27,7 +27,7 @@ from _dashboards import (
     targets,
 )
 
-from taskpilot_obs.semconv import METRICS, START_TIME, Kind
+from taskpilot_obs.semconv import METRICS, SERVER_METRICS, START_TIME, Kind
 
 UIDS = {
     "taskpilot-golden-signals",
@@ -55,7 +55,7 @@ PANELS = [(dashboard, panel) for dashboard in ALL for panel in panels(dashboard)
 def _contract() -> dict[str, set[str]]:
     """Every series name of the contract with its labels."""
     names: dict[str, set[str]] = {}
-    for metric in METRICS:
+    for metric in (*METRICS, *SERVER_METRICS):
         labels = {*metric.labels, *TARGET_LABELS}
         if metric.kind is Kind.HISTOGRAM:
             names |= {f"{metric.name}_bucket": labels | {"le"}}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from _schemas import OperatorLoader
 from _servers import require_binary
 
 from scripts.chart.files import CHART, SOURCE, texts
@@ -29,13 +30,6 @@ OTHER: dict[str, object] = {
 """Values that are chosen by hand, because a figure that is merely different would be refused."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads the value `=` of the operator's matchers as text."""
-
-
-_Loader.add_constructor("tag:yaml.org,2002:value", lambda loader, node: str(node.value))
-
-
 def _helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     tool = require_binary("helm", str(Path(sys.executable).with_name("helm")))
     return subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
@@ -44,7 +38,7 @@ def _helm(*arguments: str) -> subprocess.CompletedProcess[str]:
 def _rendered(*options: str) -> Objects:
     done = _helm("template", "release", str(CHART), "--namespace", "monitoring", *options)
     assert done.returncode == 0, done.stderr
-    found = [each for each in yaml.load_all(done.stdout, _Loader) if each]
+    found = [each for each in yaml.load_all(done.stdout, OperatorLoader) if each]
     return {(each["kind"], each["metadata"]["name"]): each for each in found}
 
 

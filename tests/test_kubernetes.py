@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from _schemas import schema_file
+from _schemas import OperatorLoader, schema_file
 from _servers import require_binary
 
 from taskpilot_obs._support import assets
@@ -25,13 +25,6 @@ PLACEMENT = Placement("observability", (("release", "prometheus"),))
 OBJECTS = manifests(SOURCE, PLACEMENT)
 DEFINED = ["PrometheusRule", "PodMonitor", "ServiceMonitor", "AlertmanagerConfig"]
 MIB = 1 << 20
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads the value `=` as text, where YAML 1.1 gives it a meaning of its own; matchers of the operator have it."""
-
-
-_Loader.add_constructor("tag:yaml.org,2002:value", lambda loader, node: str(node.value))
 
 
 def _closed(schema: Any) -> Any:
@@ -48,7 +41,7 @@ def _closed(schema: Any) -> Any:
 
 def _schema(kind: str, version: str) -> Any:
     text = schema_file(f"{kind.lower()}s.yaml").read_text(encoding="utf-8")
-    definition = yaml.load(text, _Loader)  # noqa: S506  a safe loader
+    definition = yaml.load(text, OperatorLoader)  # noqa: S506  a safe loader
     (found,) = [each for each in definition["spec"]["versions"] if each["name"] == version]
     schema = _closed(found["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object"}  # the server's own, of which a definition says nothing
@@ -124,7 +117,7 @@ def test_kustomize_builds_what_was_exported(exported: Path) -> None:
     tool = require_binary("kubectl", str(Path(sys.executable).with_name("kubectl")))
     done = subprocess.run([tool, "kustomize", exported], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    built = list(yaml.load_all(done.stdout, _Loader))
+    built = list(yaml.load_all(done.stdout, OperatorLoader))
     assert len(built) == len(OBJECTS) - 1
     assert {each["metadata"]["namespace"] for each in built} == {"observability"}
     assert all(each["metadata"]["labels"]["release"] == "prometheus" for each in built)

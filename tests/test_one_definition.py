@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from decimal import Decimal
@@ -108,3 +111,30 @@ def test_an_alias_names_its_model_everywhere(tmp_path: Path) -> None:
         (status,) = budget_status([scoped])
     assert found == [1, 1]
     assert status.spent == Decimal("0.000035")
+
+
+def test_commands_know_the_aliases_of_the_price_files_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--model` takes an alias in a process that configures nothing, and a wrong file is named."""
+    file, store = tmp_path / "prices.toml", f"sqlite:///{tmp_path / 'telemetry.db'}"
+    file.write_text('[aliases]\n"env-deployment" = "gpt-4o"\n')
+    with fresh_recorder(store=store, prices=[file]) as recorder:
+        with track_llm(model="env-deployment", provider="openai") as call:
+            call.record_usage(input_tokens=10, output_tokens=1)
+        assert recorder.flush()
+    asked = ("stats", "--store", store, "--model", "env-deployment", "--json")
+    assert json.loads(command(*asked).stdout)["requests"] == 0
+    monkeypatch.setenv("TASKPILOT_OBS_PRICES", str(file))
+    assert json.loads(command(*asked).stdout)["requests"] == 1
+    assert command("price", "env-deployment", "--input", "4").stdout.startswith("0.00001 USD")
+    monkeypatch.setenv("TASKPILOT_OBS_PRICES", str(tmp_path / "gone.toml"))
+    refused = command(*asked)
+    assert (refused.returncode, "gone.toml" in refused.stderr) == (2, True)
+    assert "Traceback" not in refused.stderr
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line, in a process of its own."""
+    program = [sys.executable, "-c", "from taskpilot_obs.cli import main; main()", *arguments]
+    return subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)

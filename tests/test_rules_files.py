@@ -106,7 +106,7 @@ def test_the_committed_unit_tests_are_those_of_the_cases() -> None:
     """Each tests.yml is what the cases say, byte for byte."""
     sys.path.insert(0, str(ROOT / "scripts"))
     try:
-        texts = import_module("write_rule_tests").texts()
+        texts = import_module("write_rules").texts()
     finally:
         sys.path.remove(str(ROOT / "scripts"))
     assert {name: (SHIPPED / RULES / name / "tests.yml").read_text() for name in FOLDERS} == texts

@@ -437,10 +437,9 @@ def test_the_asynchronous_twins_answer_the_same(store: Store) -> None:
 
 
 def test_the_store_of_this_process_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a name: the store that this process fills, else the one in the environment, else an error."""
+    """Without a name: the store that this process fills, else the one in the environment, else what it holds itself."""
     monkeypatch.delenv("TASKPILOT_OBS_STORE", raising=False)
-    with pytest.raises(ConfigurationError, match="TASKPILOT_OBS_STORE"):
-        get_stats("1h")
+    assert get_stats("1h").scope == "process"
     exporter = StoreExporter(sqlite_url(tmp_path))
     exporter.export([llm_call()])
     assert get_stats(AROUND).requests == 1

@@ -53,6 +53,33 @@ def test_control_flow_is_no_error(raised: type[BaseException], status: Status) -
     assert classify(type("Sub", (raised,), {}))[0] is status
 
 
+BY_NAME = {
+    "langgraph.errors.GraphInterrupt": Status.INTERRUPTED,
+    "langgraph.errors.ParentCommand": Status.INTERRUPTED,
+    "langgraph.errors.GraphRecursionError": Status.BLOCKED,
+    "agents.exceptions.MaxTurnsExceeded": Status.BLOCKED,
+    "agents.exceptions.ToolOutputGuardrailTripwireTriggered": Status.BLOCKED,
+    "agents.exceptions.ModelBehaviorError": Status.ERROR,
+    "pydantic_ai.exceptions.UsageLimitExceeded": Status.BLOCKED,
+    "pydantic_ai.exceptions.ConcurrencyLimitExceeded": Status.BLOCKED,
+    "pydantic_ai.exceptions.RunCancelled": Status.CANCELLED,
+    "pydantic_ai.exceptions.RunTimedOut": Status.TIMEOUT,
+    "pydantic_ai.exceptions.ModelRetry": Status.INTERRUPTED,
+    "pydantic_ai.exceptions.SkipToolExecution": Status.INTERRUPTED,
+    "pydantic_ai.exceptions.UnexpectedModelBehavior": Status.ERROR,
+    "uvicorn.protocols.utils.ClientDisconnected": Status.CANCELLED,
+    "gevent.timeout.Timeout": Status.TIMEOUT,
+    "celery.exceptions.MaxRetriesExceededError": Status.ERROR,
+}
+
+
+@pytest.mark.parametrize(("name", "status"), BY_NAME.items())
+def test_frameworks_have_these_exceptions(name: str, status: Status) -> None:
+    """The classes are where their names say, and end runs with their status, whether or not an integration is used."""
+    module, _, kind = name.rpartition(".")
+    assert classify(getattr(pytest.importorskip(module), kind))[0] is status
+
+
 class PauseForHuman(Exception):  # noqa: N818  control flow, no error
     pass
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from scripts.dashboards import story
 from scripts.dashboards.story import Child
 from taskpilot_obs.rules.evidence import FIRST_SEEN
-from taskpilot_obs.semconv import BUDGET_RESETS, INFO, METRICS, START_TIME, Kind, Metric
+from taskpilot_obs.semconv import BUDGET_RESETS, INFO, METRICS, SERVER_METRICS, START_TIME, Kind, Metric
 
 STEP_S = 30
 DEPLOYED_BEFORE_END_S = 55 * 60
@@ -53,7 +53,7 @@ def write(path: Path, *, end: int, hours: float, job: str = JOB, pace: float = 1
 
 
 def _lines(moments: list[Moment]) -> Iterator[str]:
-    for metric in METRICS:
+    for metric in (*METRICS, *SERVER_METRICS):
         yield from _family(metric, moments)
     for name, value in _SCRAPE.items():
         yield f"# TYPE {name} gauge\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scripts.dashboards import common
 from scripts.dashboards.model import Dashboard, Panel, Query, Row
 from scripts.dashboards.panels import COUNT, PER_MINUTE, PERCENT, SECONDS, label_table, lines, never, stat
-from scripts.dashboards.promql import TARGET_FILTER, Selector, events, per_minute, share, total, whole
+from scripts.dashboards.promql import TARGET_FILTER, Selector, events, per_minute, quantile, share, total, whole
 from taskpilot_obs import semconv
 from taskpilot_obs.semconv import Label
 
@@ -163,6 +163,35 @@ _OVERHEAD: tuple[Panel, ...] = (
     ),
 )
 
+_NO_SERVER = "No taskpilot-obs serve is scraped under this job"
+_SERVER: tuple[Panel, ...] = (
+    lines(
+        "Answers of the server per minute, by route and status code",
+        "What taskpilot-obs serve answers. Codes from 500 on are its own faults; 401 and 429 are wrong tokens.",
+        Query(
+            per_minute(_select(semconv.SERVER_REQUESTS), f"{Label.ROUTE}, {Label.STATUS_CODE}"),
+            "{{route}} {{status_code}}",
+        ),
+        unit=PER_MINUTE,
+        no_value=_NO_SERVER,
+    ),
+    lines(
+        "Time to an answer, p95, by route",
+        "Interpolated within a bucket. A slow page has a long period, or a store without fresh summaries.",
+        Query(quantile(0.95, _select(semconv.SERVER_DURATION, "_bucket"), by=Label.ROUTE), "{{route}}"),
+        unit=SECONDS,
+        no_value=_NO_SERVER,
+    ),
+    lines(
+        "Received spans per minute, by result",
+        "Spans of other languages. Late and torn ones are in no roll-up: send all spans of a trace to one replica.",
+        Query(per_minute(_select(semconv.SERVER_SPANS), Label.RESULT), "{{result}}"),
+        unit=PER_MINUTE,
+        no_value=_NO_SERVER,
+        width=24,
+    ),
+)
+
 DASHBOARD = Dashboard(
     uid="taskpilot-telemetry",
     title="taskpilot / Telemetry health",
@@ -172,6 +201,7 @@ DASHBOARD = Dashboard(
         Row("Can the other dashboards be believed?", _NOW),
         Row("Queues and losses", _LOSSES),
         Row("Overhead", _OVERHEAD),
+        Row("The server of pages and API", _SERVER),
     ),
     annotations=common.marks(),
 )

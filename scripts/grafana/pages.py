@@ -75,7 +75,12 @@ def _answered(panel: Mapping[str, Any], source: Source) -> dict[str, Any]:
         }
         for target in panel.get("targets", [])
     ]
-    return {**panel, "answers": answers, "step": source.step * 1000}
+    return {**panel, "title": _title(panel, source), "answers": answers, "step": source.step * 1000}
+
+
+def _title(panel: Mapping[str, Any], source: Source) -> str:
+    """A title with what the reader chose in place of its variables."""
+    return str(panel["title"]).replace("$agent", "All" if source.agent == EVERYTHING["agent"] else source.agent)
 
 
 def _marks(dashboard: Mapping[str, Any], source: Source) -> list[dict[str, Any]]:

@@ -68,7 +68,10 @@ class PartialExportError(Exception):
 
     def __init__(self, written: int) -> None:
         self.written = written
-        super().__init__(f"only {written} records of the batch were written")
+        super().__init__(written)
+
+    def __str__(self) -> str:
+        return f"only {self.written} records of the batch were written"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return restored, (type(self), self.args, self.__dict__)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.spans import Tracing
     from taskpilot_obs._support.clock import Clock
     from taskpilot_obs._support.counters import InternalCounters
+    from taskpilot_obs._telemetry.window import CallWindow
     from taskpilot_obs.budgets.admission import AdmissionController
     from taskpilot_obs.budgets.settlement import Settler
     from taskpilot_obs.exporters.window import RollingWindow
@@ -59,3 +60,5 @@ class Components(NamedTuple):
     budgets: AdmissionController | None = None
     settler: Settler | None = None
     """Charges budgets with what calls took; None without budgets."""
+    calls: CallWindow | None = None
+    """The latest LLM calls, which answer statistics; None where a telemetry store does, or none are held."""

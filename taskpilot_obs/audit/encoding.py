@@ -40,6 +40,8 @@ ID_FIELDS = (
     Field.USER_ID,
     Field.SESSION_ID,
 )
+Row = tuple[Key, int, Ids, tuple[Value, ...]]
+"""An audit record that is not yet a line: what repeats, time in ns since the epoch, identifiers, what else varies."""
 _ID_LEADS = tuple(f',"{name}":' for name in ID_FIELDS)
 _REQUEST, _INVOCATION, _PARENT, _TRACE, _SPAN, _TENANT, _USER, _SESSION = _ID_LEADS
 _START = f'{{"{Field.TIMESTAMP}":"'
@@ -54,31 +56,64 @@ MORE = "*"
 """Stands, in the varying fields of a layout, for a mapping of fields that only few records have."""
 
 
+class IdsText:
+    """Writes the identifiers of records, and keeps the last text, because an end mostly follows its start at once.
+
+    Args:
+        max_string: how many characters of one string are kept.
+    """
+
+    def __init__(self, max_string: int = MAX_STRING) -> None:
+        self.max_string = max_string
+        self._last: tuple[Ids | None, str] = (None, "")
+        """One value, because threads may share it."""
+
+    def of(self, ids: Ids) -> str:
+        """The identifiers that the record has, as members of its JSON object."""
+        known, text = self._last
+        if known != ids:
+            text = _ids_text(ids, self.max_string)
+            self._last = ids, text
+        return text
+
+
 class Layout:
     """Writes one kind of record.
 
     Args:
+        row: takes a record apart; None if the log has no line for it.
         repeating: builds the fields that repeat from call to call, from a record's key.
         varying: names of the fields that differ from call to call, besides the identifiers, in the order of a record's
-            values: text, finite numbers, None, and last (`MORE`) a mapping of fields that only few records have.
-        max_string: how many characters of one string are kept.
+            values: text, finite numbers, None, and (`MORE`) a mapping of fields that only few records have. A record
+            may leave out the last ones.
+        ids: writes the identifiers; layouts that share it reuse its text.
     """
 
     def __init__(
-        self, repeating: Callable[[Key], Fields], varying: tuple[str, ...], max_string: int = MAX_STRING
+        self,
+        row: Callable[[Any], Row | None],
+        repeating: Callable[[Key], Fields],
+        varying: tuple[str, ...],
+        ids: IdsText,
     ) -> None:
+        self._row = row
         self._repeating = repeating
         self._leads = tuple("," if name == MORE else f',"{name}":' for name in varying)
-        self._max_string = max_string
+        self._ids = ids
+        self._max_string = ids.max_string
         self._texts: BoundedDict[Key, str] = BoundedDict(_MAX_CACHED)
 
-    def text(self, key: Key, time_unix_ns: int, ids: Ids, values: tuple[Value, ...]) -> str:
+    def text(self, record: object) -> str | None:
         """The record as JSON without its closing brace, so that the chain can add its own fields."""
+        row = self._row(record)
+        if row is None:
+            return None
+        key, time_unix_ns, ids, values = row
         repeating = self._texts.get(key)
         if repeating is None:
             repeating = self._keep_text(key)
-        text = f'{_START}{rfc3339(time_unix_ns)}",{repeating}{_ids_text(ids, self._max_string)}'
-        for lead, value in zip(self._leads, values):  # noqa: B905  a `strict` costs as much as the loop
+        text = f'{_START}{rfc3339(time_unix_ns)}",{repeating}{self._ids.of(ids)}'
+        for lead, value in zip(self._leads, values):  # noqa: B905  a record may leave out the last values
             if value is not None:
                 text += lead + _varying(lead, value, self._max_string)
         return text
@@ -123,11 +158,11 @@ def _varying(lead: str, value: Value, max_string: int) -> str:
         TypeError: it is neither text, a number nor a mapping, or no whole number where one is expected.
     """
     kind = type(value)
-    if lead in _WHOLE:
-        if kind is not int:
-            raise TypeError(f"{lead[2:-2]}: expected a whole number, got {kind.__name__}")
+    if kind is int:
         return str(value)
-    if kind is float or kind is int or kind is Decimal:
+    if lead in _WHOLE:
+        raise TypeError(f"{lead[2:-2]}: expected a whole number, got {kind.__name__}")
+    if kind is float or kind is Decimal:
         return str(value)
     if isinstance(value, str):
         return quoted(clean_text(value, max_string))

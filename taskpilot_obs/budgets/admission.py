@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs._support.event_loops import in_event_loop
 from taskpilot_obs._support.guarded import guarded, log_failure
+from taskpilot_obs.budgets.admitted import AdmissionRequest, Admitted
 from taskpilot_obs.budgets.alerts import exhausted_by, failure_of, refusal_of
-from taskpilot_obs.budgets.estimates import CallEstimate, StreamEstimate, estimate_call
+from taskpilot_obs.budgets.estimates import estimate_call
 from taskpilot_obs.budgets.ledger import Account, Charge, Ledger, Refusal, ReservationLine, reservation_key
 from taskpilot_obs.budgets.model import Budget, CallScope, Windows, to_pico_usd
 from taskpilot_obs.exceptions import (
@@ -38,49 +39,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_PRICE: Final = "no price is known for the model"
 _NO_WAIT: Final = "the store of the budgets cannot be asked in an event loop that must go on"
 _NO_STORE: Final = "the store of the budgets cannot be asked"
-
-
-class AdmissionRequest(NamedTuple):
-    """A request to start a call."""
-
-    reservation_id: str
-    call: CallScope
-    estimate: CallEstimate
-    origin: Origin
-    at_unix_ns: int
-
-
-class Admitted:
-    """An admitted call: its reservation, and an estimate of what it has streamed so far.
-
-    Args:
-        request: the question.
-        is_block: whether the reservation ends with a block of code, in which calls are recorded, rather than with the
-            record of one call.
-    """
-
-    __slots__ = ("assumed_for", "is_block", "is_cancelled", "is_recorded", "lines", "request", "streamed")
-
-    def __init__(self, request: AdmissionRequest, *, is_block: bool = False) -> None:
-        self.request = request
-        self.is_block = is_block
-        self.lines: tuple[ReservationLine, ...] = ()
-        self.streamed = StreamEstimate()
-        self.is_cancelled = False
-        """Whether the call was cancelled before it was made; a thread may still be reserving for it."""
-        self.is_recorded = False
-        """Whether a call within the block was recorded."""
-        self.assumed_for: str | None = None
-        """The call in the block that was charged by estimate, because the reservation is for one call."""
-
-    def note_streamed(self, item: object) -> None:
-        """Record one item of the call's stream, for an estimate if its usage is never stated."""
-        self.streamed.note(item)
-
-    @property
-    def reservation_id(self) -> str:
-        """The ID of the reservation, in the ledger and on the call's record."""
-        return self.request.reservation_id
 
 
 class BudgetDeps(NamedTuple):
@@ -116,6 +74,9 @@ class AdmissionController:
         self.windows = Windows()
         self.held: dict[str, Admitted] = {}
         """The reservations of this process, until their calls are charged."""
+        self.is_closed = False
+        """Whether nothing settles calls any more, after a shutdown. Calls then reserve nothing: they are compared with
+        what was spent, or treated as while the store is away."""
         self.catch_up: Callable[[], object] = lambda: None
         """Charges ended calls that wait in a queue; set by the owner of the queue."""
         self.end_later: Callable[[str, bool], object] = lambda _reservation_id, _billed: None
@@ -268,6 +229,8 @@ class AdmissionController:
             error = self._unjudged(line, request, _NO_PRICE, line.budget.when_unpriced)
             if error is not None:
                 return error
+        if self.is_closed and self.ledger.blocking:
+            return self._without_store(request, lines)
         try:
             refusal = self._reserve(admitted, lines)
             if refusal is not None and not (refusal.is_final and self.ledger.blocking):
@@ -337,7 +300,7 @@ class AdmissionController:
             raise
         if refusal is not None:
             self._forget(admitted, before)
-        elif admitted.is_cancelled or request.reservation_id not in self.held:
+        elif admitted.is_cancelled or self.is_closed or request.reservation_id not in self.held:
             self.held.pop(request.reservation_id, None)
             self.ledger.settle([Charge(line._replace(amount=0), request.reservation_id) for line in lines], now)
         return refusal

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
+from taskpilot_obs._telemetry.stores import STORE_VARIABLE
 from taskpilot_obs.cli._output import complain, say
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError, StoreError
+
+if TYPE_CHECKING:
+    from taskpilot_obs.stats.asking import Asked
 
 CANNOT_READ: Final = 4
 
@@ -18,7 +22,7 @@ StoreUrl = Annotated[
     str | None,
     typer.Option(
         "--store",
-        envvar="TASKPILOT_OBS_STORE",
+        envvar=STORE_VARIABLE,
         help="URL of the store: sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE.",
     ),
 ]
@@ -34,6 +38,10 @@ Provider = Annotated[str | None, typer.Option("--provider", help="Only calls to 
 Prompt = Annotated[str | None, typer.Option("--prompt", help="Only calls with this prompt_name.")]
 Service = Annotated[str | None, typer.Option("--service", help="Only calls of this service.")]
 Environment = Annotated[str | None, typer.Option("--environment", help="Only calls of this environment.")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option("--where", help="Only with this value: --where step_id=7. May be repeated; the names are get_stats'."),
+]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="List only the largest.  [default: all]")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON. Amounts of money are strings, so that they stay exact.")
@@ -44,6 +52,32 @@ AsCsv = Annotated[bool, typer.Option("--csv", help="Print comma-separated values
 def period_of(period: str, start: str | None, end: str | None) -> str | tuple[str | None, str | None]:
     """The period that the options mean: from and to where one of them is given."""
     return period if start is None and end is None else (start, end)
+
+
+def asked_by(where: list[str] | None, **asked: str | None) -> Asked:
+    """The filters that the options mean.
+
+    Raises:
+        ConfigurationError: a text after `--where` names no filter and value, or one that is given already.
+    """
+    found = {name: value for name, value in asked.items() if value is not None}
+    for text in where or ():
+        name, separator, value = text.partition("=")
+        if not separator or not name or not value or name in found:
+            raise ConfigurationError(f"--where: given {text!r}; write a filter once, as in --where session_id=s-1")
+        found[name] = value
+    return cast("Asked", found)
+
+
+def required(store: str | None) -> str:
+    """The store of a command, which holds no calls itself.
+
+    Raises:
+        ConfigurationError: none is named.
+    """
+    if not store:
+        raise ConfigurationError(f"store: none given and {STORE_VARIABLE} is not set; name one: sqlite:///telemetry.db")
+    return store
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def compare(  # noqa: PLR0913  a command line has as many options as it has
         found = (
             _groups(by, within, period, store, tenant)
             if experiment is None
-            else _variants(experiment, share, primary, period, store)
+            else _variants(experiment, share, primary, period, store, tenant)
         )
     if as_json:
         print_json(found.model_dump_json(indent=2))
@@ -62,11 +62,20 @@ def _groups(by: str, within: str | None, period: str, store: str | None, tenant:
     return ask(by, period, within=within, store=store, tenant_id=tenant)  # type: ignore[arg-type]  # it checks them
 
 
-def _variants(name: str, shares: list[str] | None, primary: str, period: str, store: str | None) -> VariantsReport:
+def _variants(
+    name: str, shares: list[str] | None, primary: str, period: str, store: str | None, tenant: str | None
+) -> VariantsReport:
     from taskpilot_obs.compare import compare_variants
 
     planned = dict(map(_share, shares)) if shares else None
-    return compare_variants(name, period, shares=planned, primary=primary, store=store)  # type: ignore[arg-type]
+    return compare_variants(
+        name,
+        period,
+        shares=planned,
+        primary=primary,  # type: ignore[arg-type]  # it checks them
+        tenant_id=tenant,
+        store=store,
+    )
 
 
 def _share(text: str) -> tuple[str, float]:

@@ -14,11 +14,17 @@ from taskpilot_obs.cli._output import console, print_csv, print_json, say, show
 from taskpilot_obs.cli._store_options import (
     AsCsv,
     AsJson,
+    From,
     Period,
     StoreUrl,
     Tenant,
+    To,
+    Where,
+    asked_by,
     explained,
     one_format,
+    period_of,
+    required,
     say_incomplete,
 )
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
@@ -47,7 +53,10 @@ def costs(  # noqa: PLR0913  a command line has as many options as it has
     *,
     store: StoreUrl = None,
     period: Period = "30d",
+    start: From = None,
+    end: To = None,
     tenant: Tenant = None,
+    where: Where = None,
     watch: Watch = None,
     times: Times = None,
     window: Window = "15m",
@@ -57,15 +66,17 @@ def costs(  # noqa: PLR0913  a command line has as many options as it has
 ) -> None:
     """Print where the money went, by provider, model, agent and tenant; with --watch, where it goes now."""
     one_format(as_json=as_json, as_csv=as_csv)
-    if watch is not None and (as_json or as_csv):
-        raise typer.BadParameter("--watch draws on the terminal; leave out --json and --csv")
+    if watch is not None and (as_json or as_csv or where):
+        raise typer.BadParameter("--watch draws on the terminal; leave out --json, --csv and --where")
     with explained():
         if watch is not None:
-            _watch(watch, times, store=store, tenant=tenant, window=window, timezone=timezone)
+            _watch(watch, times, store=required(store), tenant=tenant, window=window, timezone=timezone)
             return
         from taskpilot_obs.stats import get_cost_breakdown
 
-        found = get_cost_breakdown(period, store=store, tenant_id=tenant)
+        found = get_cost_breakdown(
+            period_of(period, start, end), store=required(store), **asked_by(where, tenant_id=tenant)
+        )
     if as_json:
         print_json(found.model_dump_json(indent=2))
     elif as_csv:

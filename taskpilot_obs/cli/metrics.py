@@ -9,7 +9,7 @@ import typer
 
 from taskpilot_obs.cli._output import print_json, show
 from taskpilot_obs.cli._tables import FittedTable, name_column, whole_column
-from taskpilot_obs.semconv import FIXED_VALUES, LABEL_BOUNDS, MAX_CHILDREN, METRICS, NONE, OTHER
+from taskpilot_obs.semconv import FIXED_VALUES, LABEL_BOUNDS, MAX_CHILDREN, METRICS, NONE, OTHER, REASONS, Label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,7 +49,7 @@ def as_markdown() -> str:
         (f"`{metric.name}`", metric.kind, _code(metric.labels), metric.help, _numbers(metric.buckets))
         for metric in METRICS
     )
-    labels = ((f"`{label}`", *_values(label)) for label in _labels())
+    labels = (row for label in _labels() for row in _label_rows(label))
     return "\n".join(
         (
             _INTRODUCTION,
@@ -64,13 +64,23 @@ def as_markdown() -> str:
 
 def _labels() -> dict[str, dict[str, object]]:
     used = dict.fromkeys(label for metric in METRICS for label in metric.labels)
-    return {label: {"bound": LABEL_BOUNDS.get(label), "values": list(FIXED_VALUES.get(label, ()))} for label in used}
+    return {label: {"bound": LABEL_BOUNDS.get(label), "values": _values(label)} for label in used}
 
 
-def _values(label: str) -> tuple[str, str]:
+def _values(label: str) -> object:
+    """The values of a label: a list, or one for each family where they differ."""
+    if label == Label.REASON:
+        return {family: list(values) for family, values in REASONS.items()}
+    return list(FIXED_VALUES.get(label, ()))
+
+
+def _label_rows(label: str) -> Iterable[tuple[str, str, str]]:
+    if label == Label.REASON:
+        for family, values in REASONS.items():
+            yield f"`{label}` of `{family}`", str(len(values)), _code(values)
+        return
     fixed = FIXED_VALUES.get(label, ())
-    bound = LABEL_BOUNDS.get(label, len(fixed))
-    return str(bound or ""), _code(fixed)
+    yield f"`{label}`", str(LABEL_BOUNDS.get(label, len(fixed)) or ""), _code(fixed)
 
 
 def _code(names: Iterable[str]) -> str:

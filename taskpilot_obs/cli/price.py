@@ -14,6 +14,7 @@ import typer
 from taskpilot_obs.cli._output import complain, print_json, say
 from taskpilot_obs.exceptions import TaskpilotError
 from taskpilot_obs.pricing import Explanation, PriceTable, Rate
+from taskpilot_obs.settings import price_files
 from taskpilot_obs.usage import from_counts
 from taskpilot_obs.usage.values import MAX_TOKENS
 
@@ -39,7 +40,14 @@ At = Annotated[
     datetime | None,
     typer.Option("--at", help="Prices of that day (UTC) instead of today's.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
 ]
-Files = Annotated[list[Path] | None, typer.Option("--prices", help="Own prices and aliases, TOML or YAML; repeatable.")]
+Files = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--prices",
+        help="Own prices and aliases, TOML or YAML; repeatable. By default those of TASKPILOT_OBS_PRICES.",
+        show_default=False,
+    ),
+]
 ListOf = Annotated[str | None, typer.Option("--list", help="List the models of this provider with their rates.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -71,7 +79,7 @@ def price(  # noqa: PLR0913  a command line has as many options as it has
         raise typer.BadParameter("give a model, or --list PROVIDER; not both")
     at_unix_ns = int(at.replace(tzinfo=UTC).timestamp()) * 1_000_000_000 if at is not None else time.time_ns()
     try:
-        table = PriceTable.load(prices or ())
+        table = PriceTable.load(prices or price_files())
     except TaskpilotError as error:
         raise typer.BadParameter(str(error), param_hint="--prices") from error
     if list_of is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from taskpilot_obs.cli._output import say, working
-from taskpilot_obs.cli._store_options import Period, StoreUrl, explained
+from taskpilot_obs.cli._store_options import From, Period, StoreUrl, To, explained, period_of
 
 Output = Annotated[Path, typer.Argument(help="The file to write: it ends in .html or .md.")]
 
@@ -18,14 +18,16 @@ def register(app: typer.Typer) -> None:
     app.command(name="report")(report)
 
 
-def report(output: Output, *, store: StoreUrl = None, period: Period = "7d") -> None:
+def report(
+    output: Output, *, store: StoreUrl = None, period: Period = "7d", start: From = None, end: To = None
+) -> None:
     """Write a report on spend, latency, errors, top models, agents and tenants."""
     with explained():
         from taskpilot_obs.stats import write_report
 
         try:
             with working("writing the report"):
-                written = write_report(output, period, store=store)
+                written = write_report(output, period_of(period, start, end), store=store)
         except OSError as error:
             raise typer.BadParameter(f"{output} cannot be written: {error.strerror}") from error
     say(written)

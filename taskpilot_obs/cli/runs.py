@@ -9,7 +9,7 @@ import typer
 from taskpilot_obs.cli._output import complain, print_json, show
 from taskpilot_obs.cli._store_options import AsJson, StoreUrl, Tenant, explained
 from taskpilot_obs.cli._tables import Column, FittedTable, whole_column
-from taskpilot_obs.figures import ms, usd
+from taskpilot_obs.figures import at_least, ms, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import RunTree, Step
@@ -39,7 +39,7 @@ def runs(request_id: RequestId, *, store: StoreUrl = None, tenant: Tenant = None
 
 
 def _title(found: RunTree) -> str:
-    cost = "cost unknown" if found.cost is None else usd(found.cost)
+    cost = "cost unknown" if found.cost is None else at_least(usd(found.cost), unknown=found.unpriced_calls)
     return f"{found.request_id}: {found.status or '-'}, {found.llm_calls} LLM calls, {cost}"
 
 
@@ -48,6 +48,6 @@ def _row(step: Step) -> tuple[str, ...]:
         f"{'  ' * step.depth}{step.operation} {step.name or ''}".rstrip(),
         step.status,
         ms(step.duration_ms),
-        "-" if step.cost is None else usd(step.cost),
+        "-" if step.cost is None else at_least(usd(step.cost), unknown=step.unpriced_calls),
         step.error_type or "",
     )

@@ -23,10 +23,13 @@ from taskpilot_obs.cli._store_options import (
     Tenant,
     To,
     User,
+    Where,
     Workflow,
+    asked_by,
     explained,
     one_format,
     period_of,
+    required,
     say_incomplete,
 )
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
@@ -56,6 +59,7 @@ def stats(  # noqa: PLR0913  a command line has as many options as it has
     prompt: Prompt = None,
     service: Service = None,
     environment: Environment = None,
+    where: Where = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -66,16 +70,19 @@ def stats(  # noqa: PLR0913  a command line has as many options as it has
 
         found = get_stats(
             period_of(period, start, end),
-            store=store,
-            tenant_id=tenant,
-            user_id=user,
-            agent=agent,
-            workflow=workflow,
-            model=model,
-            provider=provider,
-            prompt_name=prompt,
-            service=service,
-            environment=environment,
+            store=required(store),
+            **asked_by(
+                where,
+                tenant_id=tenant,
+                user_id=user,
+                agent=agent,
+                workflow=workflow,
+                model=model,
+                provider=provider,
+                prompt_name=prompt,
+                service=service,
+                environment=environment,
+            ),
         )
     if as_json:
         print_json(found.model_dump_json(indent=2))

@@ -1,6 +1,9 @@
-"""`taskpilot-obs tenants`: what each tenant used."""
+"""`taskpilot-obs tenants` and `users`: what each of them used."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -8,18 +11,27 @@ from taskpilot_obs.cli._output import print_csv, print_json, show
 from taskpilot_obs.cli._store_options import (
     AsCsv,
     AsJson,
+    From,
     Limit,
     Period,
     StoreUrl,
+    Tenant,
+    To,
+    Where,
+    asked_by,
     explained,
     one_format,
+    period_of,
+    required,
     say_incomplete,
 )
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 from taskpilot_obs.figures import count, ms, percent, usd
 
+if TYPE_CHECKING:
+    from taskpilot_obs.stats import TenantsReport, TenantUsage, UsersReport, UserUsage
+
 _COLUMNS = (
-    name_column("tenant"),
     Column("requests"),
     Column("success"),
     Column("p95", rank=1),
@@ -29,14 +41,17 @@ _COLUMNS = (
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command(name="tenants")(tenants)
+    app.command(name="users")(users)
 
 
 def tenants(
     *,
     store: StoreUrl = None,
     period: Period = "30d",
+    start: From = None,
+    end: To = None,
     limit: Limit = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -46,32 +61,65 @@ def tenants(
     with explained():
         from taskpilot_obs.stats import get_tenants_report
 
-        found = get_tenants_report(period, store=store, limit=limit)
+        found = get_tenants_report(period_of(period, start, end), store=required(store), limit=limit)
+    lines = [(line.tenant, line) for line in found.tenants]
+    _print(found, "tenant", lines, found.tenants_total, as_json=as_json, as_csv=as_csv)
+
+
+def users(  # noqa: PLR0913  a command line has as many options as it has
+    *,
+    store: StoreUrl = None,
+    period: Period = "30d",
+    start: From = None,
+    end: To = None,
+    tenant: Tenant = None,
+    where: Where = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Print the requests, tokens and cost of each user, highest cost first."""
+    one_format(as_json=as_json, as_csv=as_csv)
+    with explained():
+        from taskpilot_obs.stats import get_users_report
+
+        asked = asked_by(where, tenant_id=tenant)
+        found = get_users_report(period_of(period, start, end), store=required(store), limit=limit, **asked)
+    lines = [(line.user, line) for line in found.users]
+    _print(found, "user", lines, found.users_total, as_json=as_json, as_csv=as_csv)
+
+
+_Lines = Sequence[tuple[str, "TenantUsage | UserUsage"]]
+
+
+def _print(
+    found: TenantsReport | UsersReport, what: str, lines: _Lines, total: int, *, as_json: bool, as_csv: bool
+) -> None:
     if as_json:
         print_json(found.model_dump_json(indent=2))
-    elif as_csv:
-        head = ("tenant", "requests", "success_rate", "input_tokens", "output_tokens", "cost_usd", "percent", "p95_ms")
-        print_csv(
-            head,
-            (
-                (t.tenant, t.requests, t.success_rate, t.tokens.input, t.tokens.output, t.cost_usd, t.percent, t.p95_ms)
-                for t in found.tenants
-            ),
-        )
-    else:
-        rows = (
-            (
-                t.tenant,
-                count(t.requests),
-                percent(t.success_rate),
-                ms(t.p95_ms),
-                usd(t.cost_usd),
-                percent(t.percent),
-            )
-            for t in found.tenants
-        )
-        title = f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC, {usd(found.cost_usd)} in total"
-        if len(found.tenants) < found.tenants_total:
-            title += f"; the {len(found.tenants)} largest of {found.tenants_total:,}"
-        show(FittedTable(title, _COLUMNS, rows, more="--csv"))
-        say_incomplete(found.incomplete_before)
+        return
+    if as_csv:
+        head = (what, "requests", "success_rate", "input_tokens", "output_tokens", "cost_usd", "percent", "p95_ms")
+        print_csv(head, ((name, *_values(line)) for name, line in lines))
+        return
+    title = f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC, {usd(found.cost_usd)} in total"
+    if len(lines) < total:
+        title += f"; the {len(lines)} largest of {total:,}"
+    show(FittedTable(title, (name_column(what), *_COLUMNS), (_row(name, line) for name, line in lines), more="--csv"))
+    say_incomplete(found.incomplete_before)
+
+
+def _values(line: TenantUsage | UserUsage) -> tuple[object, ...]:
+    tokens = line.tokens
+    return line.requests, line.success_rate, tokens.input, tokens.output, line.cost_usd, line.percent, line.p95_ms
+
+
+def _row(name: str, line: TenantUsage | UserUsage) -> tuple[str, ...]:
+    return (
+        name,
+        count(line.requests),
+        percent(line.success_rate),
+        ms(line.p95_ms),
+        usd(line.cost_usd),
+        percent(line.percent),
+    )

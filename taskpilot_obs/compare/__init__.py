@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from taskpilot_obs.compare.experiment import Experiment
 
 if TYPE_CHECKING:
+    from taskpilot_obs.compare.optimising import Saving, Savings, optimise
     from taskpilot_obs.compare.production import ComparedGroup, Comparison, compare
-    from taskpilot_obs.compare.variants import Arm, Effect, VariantsReport, compare_variants
+    from taskpilot_obs.compare.report import Arm, Effect, VariantsReport
+    from taskpilot_obs.compare.repricing import Repriced, RepricedGroup, reprice
+    from taskpilot_obs.compare.variants import compare_variants
 
 __all__ = [
     "Arm",
@@ -16,16 +20,37 @@ __all__ = [
     "Comparison",
     "Effect",
     "Experiment",
+    "Repriced",
+    "RepricedGroup",
+    "Saving",
+    "Savings",
     "VariantsReport",
     "compare",
     "compare_variants",
+    "optimise",
+    "reprice",
 ]
+
+_HOMES = {
+    "ComparedGroup": "production",
+    "Comparison": "production",
+    "compare": "production",
+    "Arm": "variants",
+    "Effect": "variants",
+    "VariantsReport": "variants",
+    "compare_variants": "variants",
+    "Saving": "optimising",
+    "Savings": "optimising",
+    "optimise": "optimising",
+    "Repriced": "repricing",
+    "RepricedGroup": "repricing",
+    "reprice": "repricing",
+}
+"""The module of each name that needs scipy or the store, and so is imported when it is first used."""
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs scipy and the store when it is first used: assigning variants needs neither."""
-    if name in __all__:
-        from taskpilot_obs.compare import production, variants
-
-        return getattr(production if hasattr(production, name) else variants, name)
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,12 +10,13 @@ from math import isclose, isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, get_args
 
+from taskpilot_obs._recording.attributes import plain_text
 from taskpilot_obs._recording.context import scope_around
 from taskpilot_obs._recording.scope import current_scope, restore
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs._support.wrapping import of_the_kind_of
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.records import Scope, plain_text
+from taskpilot_obs.records import Scope
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -115,7 +116,7 @@ class Experiment:
         Args:
             unit_id: the ID of the user, session, tenant or request.
         """
-        return self._variant_at(self._bucket(unit_id))
+        return self._variant_at(int.from_bytes(self._digest(unit_id)))
 
     def _variant_at(self, bucket: int) -> str:
         for end, variant in self._ends:
@@ -123,10 +124,10 @@ class Experiment:
                 return variant
         return self._ends[-1][1]  # the shares may add up to slightly less than 1
 
-    def _bucket(self, unit_id: str) -> int:
+    def _digest(self, unit_id: str) -> bytes:
         hashed = self._hash.copy()
         hashed.update(unit_id.encode("utf-8", "surrogatepass"))
-        return int.from_bytes(hashed.digest(), "big")
+        return hashed.digest()
 
     def assign(self, unit_id: str | None, *, header: str | None = None) -> Assignment:
         """Assign a unit, for everything that runs inside: `with experiment.assign(user_id) as variant`.
@@ -140,19 +141,19 @@ class Experiment:
         if unit_id is None:
             return Assignment(self.control, None)
         unit_id = plain_text(unit_id)
-        bucket = self._bucket(unit_id)
-        variant = (self._chosen(header) if header else None) or self._variant_at(bucket)
-        around = scope_around()
+        digest = self._digest(unit_id)
+        variant = (self._chosen(header) if header else None) or self._variant_at(int.from_bytes(digest))
+        around = current_scope.get() or scope_around()
         attributes = {
             **around.attributes,
             "experiment": self.name,
             "variant": variant,
-            "experiment_unit": f"{bucket:016x}",
+            "experiment_unit": digest.hex(),
         }
         fields: list[Any] = [*around]
         fields[self._position] = unit_id
         fields[-1] = MappingProxyType(attributes)
-        return Assignment(variant, Scope._make(fields))
+        return Assignment(variant, tuple.__new__(Scope, fields))
 
     def _chosen(self, header: str) -> str | None:
         for part in header.split(","):

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Unpack
 
+from taskpilot_obs._telemetry.answers import By
+from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.sketch import middle_of
 from taskpilot_obs.compare.intervals import Interval, newcombe, quantile_interval, wilson
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.semconv import NONE
@@ -14,10 +17,8 @@ from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import Frozen, Usd
 from taskpilot_obs.stats.periods import Period, bounds
 from taskpilot_obs.stats.reading import coverage, stats_of
-from taskpilot_obs.store.counts import Counts
-from taskpilot_obs.store.queries import By, bins, totals
+from taskpilot_obs.store.queries import bins, totals
 from taskpilot_obs.store.questions import asked_of
-from taskpilot_obs.store.sketch import middle_of
 
 if TYPE_CHECKING:
     from taskpilot_obs.store import Store

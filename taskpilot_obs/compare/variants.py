@@ -4,126 +4,62 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from math import isclose
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 from scipy.optimize import brentq
 from scipy.stats import false_discovery_control
 
 from taskpilot_obs.compare.experiment import Experiment, Measure
 from taskpilot_obs.compare.intervals import CONFIDENCE, Interval
+from taskpilot_obs.compare.report import Arm, Effect, VariantsReport, Verdict
 from taskpilot_obs.compare.sequences import (
     Moments,
     mean_difference_sequence,
+    mean_sequence,
     moments_of,
     proportion_sequence,
     quantile_sequence,
     sample_ratio_p_value,
 )
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.stats.model import Frozen
+from taskpilot_obs.golden_signals.model import Interval as Bounds
+from taskpilot_obs.stats.asking import filters_of
 from taskpilot_obs.stats.periods import Period, bounds
-from taskpilot_obs.store.experiments import UnitRuns, UnitVerdicts, runs_by_unit, verdicts_by_unit
+from taskpilot_obs.store.experiments import Tasks, UnitRuns, UnitVerdicts, runs_by_unit, verdicts_by_unit
 from taskpilot_obs.store.questions import asked_of
+from taskpilot_obs.store.tables import AGENT_RUNS
 
 if TYPE_CHECKING:
     from taskpilot_obs.store import Store
 
-Verdict = Literal["better", "worse", "not enough evidence", "blocked"]
-
 BROKEN_BELOW: Final = 0.001
 """Below this p-value the sizes of the arms contradict the planned shares, and nothing else is believed."""
 _MORE_IS_BETTER: Final = frozenset({"success", "correctness"})
+_UNBOUNDED: Final = frozenset({"cost", "tokens"})
 _QUANTILES: Final[dict[str, float]] = {"p50": 0.5, "p95": 0.95}
 _MOST_GROWTH: Final = 4_096
 """How many times the present evidence is looked ahead; what needs more is not worth a number."""
 _SURE: Final = 1 - 1e-9
 
 
-class Arm(Frozen):
-    """One variant: how much was seen of it, and what it came to. None is unknown."""
-
-    variant: str
-    share: float
-    """The planned share of the units."""
-    units: int
-    """Users, sessions, tenants or requests that were assigned."""
-    tasks: int
-    success: float | None
-    """The mean over units of each unit's success rate, 0 to 1."""
-    cost: float | None
-    """The mean over units of each unit's cost of a task in USD, of units whose calls all have a known cost."""
-    p50: float | None
-    """The median over units of each unit's mean duration, in milliseconds."""
-    p95: float | None
-    """The 95th percentile over units of each unit's mean duration, in milliseconds."""
-    correctness: float | None
-    """The mean over units of each unit's share of confirmed answers, 0 to 1."""
-    tokens: float | None
-    violations: float | None
-    """The mean over units of each unit's share of tasks with a policy violation, 0 to 1."""
-    cost_coverage: float | None
-    """The share of units whose calls all have a known cost."""
-
-
-class Effect(Frozen):
-    """How one variant differs from the control by one measure."""
-
-    measure: str
-    variant: str
-    difference: float | None
-    """Of the variant from the control."""
-    low: float | None
-    high: float | None
-    """The interval of the difference; it holds at every look. None where too little was seen."""
-    relative: float | None
-    """The difference, divided by the control's value."""
-    p_value: float | None
-    """At every look; for secondary measures after the control of false discoveries."""
-    verdict: Verdict
-    more_units: int | None
-    """About how many more units would decide, if the difference is what it looks like; None where it is not known."""
-
-
-class VariantsReport(Frozen):
-    """The results of an experiment so far."""
-
-    experiment: str
-    start: datetime
-    end: datetime
-    control: str
-    primary: Effect | None
-    """The effect of the one variant beside the control, or of the best of several, by the primary measure."""
-    arms: tuple[Arm, ...]
-    effects: tuple[Effect, ...]
-    sample_ratio_p_value: float
-    blocked: str | None
-    """Why no verdict is given; None where nothing stands against it."""
-    incomplete_before: datetime | None
-
-    @property
-    def conclusion(self) -> str:
-        """The result in one sentence."""
-        if self.blocked is not None:
-            return f"No verdict: {self.blocked}"
-        if self.primary is None:
-            return "No verdict: no task of the experiment was recorded in this period"
-        effect = self.primary
-        if effect.verdict in ("better", "worse"):
-            return f"{effect.variant} is {effect.verdict} than {self.control} by {effect.measure}"
-        more = "" if effect.more_units is None else f"; about {effect.more_units:,} more units may decide"
-        return f"Not enough evidence that {effect.variant} differs from {self.control} by {effect.measure}{more}"
-
-
-class _Evidence(NamedTuple):
+@dataclass(frozen=True)
+class _Evidence:
     """The observations of one arm by one measure, one for each unit."""
 
     values: Sequence[float]
 
-    @property
+    @cached_property
     def moments(self) -> Moments:
         return moments_of(self.values)
+
+    @cached_property
+    def counts(self) -> Mapping[float, int]:
+        """How often each value was observed, in rising order, which is quick to sort again."""
+        return dict(sorted(Counter(self.values).items()))
 
 
 def compare_variants(
@@ -133,6 +69,7 @@ def compare_variants(
     shares: Mapping[str, float] | None = None,
     primary: Measure = "success",
     secondary: Sequence[Measure] = ("cost", "p95", "correctness"),
+    tenant_id: str | None = None,
     store: str | Store | None = None,
     now: datetime | None = None,
 ) -> VariantsReport:
@@ -147,6 +84,7 @@ def compare_variants(
         shares: the planned shares by variant, the control first, where only the name is given; equal by default.
         primary: the measure that decides, where only the name is given.
         secondary: the measures beside it, where only the name is given.
+        tenant_id: only tasks and verdicts of this tenant; None for all.
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
         now: the present; for tests.
 
@@ -155,10 +93,13 @@ def compare_variants(
         StoreError: the store is missing or cannot be used.
     """
     start, end = bounds(period, now)
+    filters = filters_of({"tenant_id": tenant_id})
     name = experiment if isinstance(experiment, str) else experiment.name
-    with asked_of(store, start, end) as question:
-        runs = list(runs_by_unit(question.connection, name, start, end))
-        verdicts = list(verdicts_by_unit(question.connection, name, start, end))
+    with asked_of(store, start, end, filters) as question:
+        question.needs(AGENT_RUNS, "experiment_unit")
+        tasks = Tasks(name, start, end, filters.organization_id)
+        runs = list(runs_by_unit(question.connection, tasks))
+        verdicts = list(verdicts_by_unit(question.connection, tasks))
         incomplete = question.plan().incomplete_before
     if isinstance(experiment, Experiment):
         shares, primary, secondary = experiment.variants, experiment.primary, experiment.secondary
@@ -243,7 +184,8 @@ def _seen(evidence: Mapping[tuple[str, str], _Evidence], measure: str, variant: 
 
 def _arm(variant: str, share: float, runs: Iterable[UnitRuns], evidence: Mapping[tuple[str, str], _Evidence]) -> Arm:
     own = [unit for unit in runs if unit.variant == variant]
-    values = {measure: _value(measure, _seen(evidence, measure, variant)) for measure in get_args(Measure)}
+    seen = {measure: _seen(evidence, measure, variant) for measure in get_args(Measure)}
+    intervals = {measure: _interval(measure, each) for measure, each in seen.items()}
     priced = sum(1 for unit in own if not unit.unpriced)
     return Arm(
         variant=variant,
@@ -251,8 +193,19 @@ def _arm(variant: str, share: float, runs: Iterable[UnitRuns], evidence: Mapping
         units=len(own),
         tasks=sum(unit.tasks for unit in own),
         cost_coverage=priced / len(own) if own else None,
-        **values,
+        intervals={measure: Bounds(*found) for measure, found in intervals.items() if found is not None},
+        **{measure: _value(measure, each) for measure, each in seen.items()},
     )
+
+
+def _interval(measure: str, seen: _Evidence) -> Interval | None:
+    """The interval of one arm's value, which holds at every look."""
+    if not seen.values:
+        return None
+    if measure in _QUANTILES:
+        return quantile_sequence(seen.counts, _QUANTILES[measure])
+    moments = seen.moments
+    return mean_sequence(moments) if measure in _UNBOUNDED else proportion_sequence(moments.total, moments.n)
 
 
 def _value(measure: str, seen: _Evidence) -> float | None:
@@ -286,12 +239,12 @@ def _effect(measure: str, variant: str, evidence: Mapping[tuple[str, str], _Evid
 def _sequence(measure: str, own: _Evidence, base: _Evidence, growth: int = 1) -> Callable[[float], Interval | None]:
     """The interval of the difference at a confidence, if there were `growth` times as many of these observations."""
     if measure in _QUANTILES:
-        counts = [{value: n * growth for value, n in Counter(each.values).items()} for each in (own, base)]
+        counts = [{value: n * growth for value, n in each.counts.items()} for each in (own, base)]
         return lambda confidence: _apart(
             *(quantile_sequence(each, _QUANTILES[measure], confidence=(1 + confidence) / 2) for each in counts)
         )
     mine, theirs = own.moments.times(growth), base.moments.times(growth)
-    if measure in ("cost", "tokens"):
+    if measure in _UNBOUNDED:
         return lambda confidence: mean_difference_sequence(mine, theirs, confidence=confidence)
     return lambda confidence: _apart(
         *(proportion_sequence(each.total, each.n, confidence=(1 + confidence) / 2) for each in (mine, theirs))

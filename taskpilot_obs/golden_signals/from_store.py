@@ -7,6 +7,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._support.timestamps import aware
+from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs._telemetry.sketch import quantiles
+from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.golden_signals.assess import assess
 from taskpilot_obs.golden_signals.durations import parse_window
 from taskpilot_obs.golden_signals.evidence import QUANTILE, Evidence, OverallEvidence, TaskEvidence
@@ -14,13 +19,9 @@ from taskpilot_obs.golden_signals.model import GoldenSignals
 from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.records import Status
 from taskpilot_obs.store import Store
-from taskpilot_obs.store.counts import Counts
-from taskpilot_obs.store.filters import Filters
-from taskpilot_obs.store.marks import aware, deleted_from
+from taskpilot_obs.store.marks import deleted_from
 from taskpilot_obs.store.queries import totals
 from taskpilot_obs.store.questions import Question, asked_of
-from taskpilot_obs.store.rows import stored_text
-from taskpilot_obs.store.sketch import quantiles
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, VIOLATIONS
 from taskpilot_obs.store.tasks import Tasks, denials, statuses, tasks, verdicts
 

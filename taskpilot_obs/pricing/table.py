@@ -80,7 +80,7 @@ class Listed(NamedTuple):
     rates: tuple[Rate, ...]
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """The prices found for a call, cached for later calls."""
 
     card: Priced
@@ -104,7 +104,7 @@ class PriceTable:
         self._aliases = {name.lower(): target for name, target in (aliases or {}).items()}
         self._targets = frozenset(self._aliases.values())
         self._own = _by_model(own_prices)
-        self._entries: BoundedDict[Key, _Entry | None] = BoundedDict(_MAX_CARDS)
+        self._entries: BoundedDict[Key, Entry | None] = BoundedDict(_MAX_CARDS)
         self._warned: set[tuple[str | None, str, str | None]] = set()
         self._lock = threading.Lock()
 
@@ -197,6 +197,15 @@ class PriceTable:
             gap = PriceGap.DETAILS_DROPPED
         return _price(Price, (cost, entry.source, gap, None))
 
+    def find(self, named: tuple[str | None, str | None, str | None, str | None], at_unix_ns: int) -> Entry | None:
+        """Return the prices that cover calls for `library.SLOT_NS` around a time, for pricing many of them.
+
+        Args:
+            named: provider, answering model, requested model and service tier.
+            at_unix_ns: when the calls began.
+        """
+        return self._find((*named, at_unix_ns // library.SLOT_NS), at_unix_ns)
+
     def explain(
         self,
         model: str,
@@ -226,8 +235,8 @@ class PriceTable:
 
     # --- finding ------------------------------------------------------------------------------------------------------
 
-    def _look_up(self, key: Key, at_unix_ns: int, *, quiet: bool) -> _Entry | None:
-        entry: _Entry | None = None
+    def _look_up(self, key: Key, at_unix_ns: int, *, quiet: bool) -> Entry | None:
+        entry: Entry | None = None
         with guarded("price"):
             entry = self._find(key, at_unix_ns)
             if entry is None and not quiet:
@@ -236,21 +245,21 @@ class PriceTable:
             self._entries[key] = entry
         return entry
 
-    def _find(self, key: Key, at_unix_ns: int) -> _Entry | None:
+    def _find(self, key: Key, at_unix_ns: int) -> Entry | None:
         given, response_model, request_model, tier, _ = key
         provider = canonical(given) if given else None
         response, request = self._named(response_model), self._named(request_model)
         day = datetime.fromtimestamp(at_unix_ns // 1_000_000_000, tz=UTC).date()
         own = self._own_price(provider, response, request, day)
         if own is not None:
-            return _Entry(own.card(), FROM_OWN, provider or own.provider or "", own.model)
+            return Entry(own.card(), FROM_OWN, provider or own.provider or "", own.model)
         table = library.load()
         for name in _in_order(provider, response, request):
             for vendor, model in _readings(table, provider, name, aliased=name in self._targets):
                 found = table.find(vendor, model)
                 card = table.card(found, tier, at_unix_ns) if found is not None else None
                 if found is not None and card is not None:
-                    return _Entry(card, FROM_TABLE, vendor, found.model.id)
+                    return Entry(card, FROM_TABLE, vendor, found.model.id)
         return None
 
     def _named(self, model: str | None) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from taskpilot_obs import semconv
+from taskpilot_obs.rules import causes
+from taskpilot_obs.rules.golden_signals import LEVELS
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind, Recording, RuleGroup
 from taskpilot_obs.rules.promql import Count, number
 from taskpilot_obs.rules.settings import Settings
@@ -13,6 +15,7 @@ from taskpilot_obs.semconv import Label
 
 _LABELS: Final = (Label.BUDGET, Label.PERIOD)
 BUDGET: Final = "Budget {{ $labels.budget }} ({{ $labels.period }}) of {{ $labels.job }}"
+_SPENT: Final = f"{PERCENT} of the limit is spent. In enforce mode calls are refused"
 USED: Final = "budget:llm_budget_used:ratio"
 RESETS: Final = "budget:llm_budget_resets:timestamp_seconds"
 PROJECTED: Final = "budget:llm_budget_used:ratio_projected"
@@ -28,16 +31,15 @@ def groups(settings: Settings) -> tuple[RuleGroup, ...]:
     resets = Recording(RESETS, f"max by ({by}) ({scope.select(semconv.BUDGET_RESETS.name)})")
     left = f"({RESETS} - time())"
     projected = Recording(PROJECTED, f"{USED}\n+\nclamp_min(deriv({USED}[{window}]), 0) * {left}")
-    rules = (used, resets, projected, *REFUSALS.rules(scope, ("1h",)))
+    rules = (used, resets, projected, *REFUSALS.rules(scope, causes.windows(settings)))
     return (RuleGroup("taskpilot-budget", settings.evaluation_interval, rules),)
 
 
 def alerts(settings: Settings) -> tuple[Alert, ...]:
     """Alerts of the folder `budget`."""
-    limits = settings.budget
     return (
-        _used(settings, "TaskpilotBudgetNearlyUsed", WARNING, limits.warning_percent),
-        _used(settings, "TaskpilotBudgetAlmostGone", CRITICAL, limits.critical_percent),
+        _nearly_used(settings),
+        _almost_gone(settings),
         _projected(settings),
         Alert(
             "TaskpilotBudgetRefusals",
@@ -52,16 +54,40 @@ def alerts(settings: Settings) -> tuple[Alert, ...]:
     )
 
 
-def _used(settings: Settings, name: str, severity: str, share: float) -> Alert:
+def _nearly_used(settings: Settings) -> Alert:
+    share = settings.budget.warning_percent
     return Alert(
-        name,
+        "TaskpilotBudgetNearlyUsed",
         AlertKind.ABSENCE,
-        severity,
+        WARNING,
         "budget_used",
         f"{USED} > {number(share / 100)}",
         f"{BUDGET} is {PERCENT} spent (above {percent(share)})",
-        f"{PERCENT} of the limit is spent. In enforce mode calls are refused once there is no room for them.",
+        f"{_SPENT} once there is no room for them.",
         settings.lasting,
+    )
+
+
+def _almost_gone(settings: Settings) -> Alert:
+    """Without `for`, which would start over whenever the label that tells of failed runs comes or goes."""
+    share, by = settings.budget.critical_percent, settings.scope.by()
+    return Alert(
+        "TaskpilotBudgetAlmostGone",
+        AlertKind.ABSENCE,
+        CRITICAL,
+        "budget_used",
+        causes.explaining(
+            settings,
+            always=f"min_over_time({USED}[{settings.lasting}]) > {number(share / 100)}",
+            with_failing_runs=f"({USED} and {REFUSALS.over('1h')} > 0)",
+            explained=causes.explained(
+                settings, lambda window: f"sum by ({by}) ({REFUSALS.over(window)})", LEVELS[-1].blocked.over
+            ),
+            labels=_LABELS,
+        ),
+        f"{BUDGET} is {PERCENT} spent",
+        f"{_SPENT} once there is no room for them. Fires above {percent(share)}, and where runs fail because they are"
+        " refused.",
     )
 
 

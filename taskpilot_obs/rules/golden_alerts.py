@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
+from taskpilot_obs.rules import causes
 from taskpilot_obs.rules.evidence import VERDICTS, Watched, stated
-from taskpilot_obs.rules.golden_signals import FEEDBACK, LATENCY, LEVELS, SUCCESS, Level
+from taskpilot_obs.rules.golden_signals import FEEDBACK, LATENCY, LEVELS, SUCCESS, Level, by_level, watched_success
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
 from taskpilot_obs.rules.promql import bucket, number
 from taskpilot_obs.rules.settings import Above, Below, Settings
@@ -45,17 +46,7 @@ def _success(settings: Settings) -> list[Alert]:
         ("TaskpilotSuccessRateLow", "TaskpilotSuccessRateCritical"),
         AlertKind.RATIO,
         "success_rate",
-        lambda _: [
-            Watched(
-                f"{level.name}:workflow_runs:success_ratio_recent",
-                level.success_ratio,
-                level.counted.over,
-                level.failed,
-                success.min_events,
-                outright=True,
-            )
-            for level in LEVELS
-        ],
+        lambda _: [watched_success(settings, level) for level in LEVELS],
         f"Only {PERCENT} of runs succeed: {TASK} (below {{limit}})",
         f"{PERCENT} of the runs of {TASK} succeeded"
         f" {stated(settings.recent_windows, settings, success.min_events, 'counted runs')}."
@@ -158,7 +149,16 @@ def _violations(settings: Settings) -> list[Alert]:
         f" {stated(settings.recent_windows, settings, violations.min_events, 'counted runs')}. Denials count in monitor"
         " and in enforce mode.",
     )
-    return _above(settings, shared, violations, 100, "{:.12g}%")
+    high, critical = _above(settings, shared, violations, 100, "{:.12g}%")
+    return [high, critical._replace(expr=_refusing(settings, critical.expr))]
+
+
+def _refusing(settings: Settings, always: str) -> str:
+    """Denials by themselves, or as soon as runs fail because they are denied."""
+    windows = causes.windows(settings)
+    refused = " or ".join(f"{_OVERALL.violation_ratio(window)} > 0" for window in windows)
+    explained = causes.explained(settings, _OVERALL.violations.over, _OVERALL.blocked.over)
+    return causes.explaining(settings, always=always, with_failing_runs=f"({refused})", explained=explained)
 
 
 def _below(settings: Settings, shared: _Threshold, limits: Below) -> list[Alert]:
@@ -185,18 +185,11 @@ def _threshold(settings: Settings, shared: _Threshold, index: int, condition: tu
         kind=shared.kind,
         severity=(WARNING, CRITICAL)[index],
         signal=shared.signal,
-        expr=_levels(settings, parts),
+        expr=by_level(settings, parts),
         summary=shared.summary.replace("{limit}", limit),
         description=shared.detail,
         wait=(settings.lasting, settings.lasting_critical)[index],
     )
-
-
-def _levels(settings: Settings, parts: list[str]) -> str:
-    """The overall alert speaks only where no workflow's does."""
-    if len(parts) == 1:
-        return parts[0]
-    return f"\nor on ({settings.scope.by()})\n".join(f"(\n{part}\n)" for part in parts)
 
 
 def _burns(settings: Settings) -> list[Alert]:
@@ -220,7 +213,7 @@ def _burn(settings: Settings, slo: str, severity: str, name: str) -> Alert:
         kind=AlertKind.RATIO if slo == SUCCESS else AlertKind.LATENCY,
         severity=severity,
         signal=f"{slo}_budget",
-        expr=_levels(settings, [_burn_expr(settings, level, slo, severity) for level in LEVELS]),
+        expr=by_level(settings, [_burn_expr(settings, level, slo, severity) for level in LEVELS]),
         summary=f"Error budget ({slo}) burns {TIMES} times too fast: {TASK}",
         description=(
             f"Of {TASK}, {percent(100 - objective)} of the runs may {bad} over {settings.slo.period}; they do so"

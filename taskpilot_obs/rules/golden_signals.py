@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 
 from taskpilot_obs import semconv
 from taskpilot_obs.records import COUNTED, Status
-from taskpilot_obs.rules.evidence import history_share, known_for, recent_value
+from taskpilot_obs.rules import causes
+from taskpilot_obs.rules.evidence import Watched, history_share, known_for, recent_value
 from taskpilot_obs.rules.model import Recording, RuleGroup
 from taskpilot_obs.rules.promql import Count, bucket, matcher, number, quantile, ratio, recent, slower
 from taskpilot_obs.rules.settings import Settings
@@ -34,6 +35,13 @@ class Level(NamedTuple):
     def success(self) -> Count:
         """Runs that succeeded; 0 where runs were counted and none succeeded."""
         return self._runs("workflow_runs_success", Status.SUCCESS)._replace(
+            zero_of=f"{self.name}:workflow_runs_counted"
+        )
+
+    @property
+    def blocked(self) -> Count:
+        """Runs that a policy, a guardrail or a budget refused; 0 where runs were counted and none was refused."""
+        return self._runs("workflow_runs_blocked", Status.BLOCKED)._replace(
             zero_of=f"{self.name}:workflow_runs_counted"
         )
 
@@ -143,7 +151,43 @@ def _runs(settings: Settings) -> list[Recording]:
                 _recent(settings, level, level.success_ratio, settings.success_rate_percent.min_events),
             )
         )
-    return rules
+    return [*rules, *_failing(settings)]
+
+
+def watched_success(settings: Settings, level: Level) -> Watched:
+    """The success ratio, as alerts look at it."""
+    return Watched(
+        f"{level.name}:workflow_runs:success_ratio_recent",
+        level.success_ratio,
+        level.counted.over,
+        level.failed,
+        settings.success_rate_percent.min_events,
+        outright=True,
+    )
+
+
+def by_level(settings: Settings, parts: Sequence[str]) -> str:
+    """An expression a level, from the finest on; the overall one speaks only where no workflow's does."""
+    if len(parts) == 1:
+        return parts[0]
+    return f"\nor on ({settings.scope.by()})\n".join(f"(\n{part}\n)" for part in parts)
+
+
+def _failing(settings: Settings) -> list[Recording]:
+    """By what causes see whether they explain the runs that fail: which do, how many, how many were refused."""
+    warning = f"< {number(settings.success_rate_percent.warning / 100)}"
+    low = by_level(settings, [watched_success(settings, level).holds(warning, settings.evidence) for level in LEVELS])
+    windows, by = causes.windows(settings), settings.scope.by()
+    fine, overall = LEVELS
+    blocked = [rule for level in LEVELS for rule in level.blocked.rules(settings.scope, windows)]
+    failing = [
+        Recording(
+            causes.failing(window),
+            f"sum by ({by}) ({fine.failed(window)} and {causes.LOW})\nor\n{overall.failed(window)}",
+        )
+        for window in windows
+    ]
+    return [*blocked, Recording(causes.LOW, low), *failing]
 
 
 def _recent(settings: Settings, level: Level, value: Callable[[str], str], min_events: int, share: float = 0.1) -> str:

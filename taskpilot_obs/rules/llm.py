@@ -35,6 +35,8 @@ _SUMMED: Final = ("agent", "model", "provider", "job")
 _COARSE: Final = ("provider", "job")
 """Levels at which alerts look at requests, and so need longer windows."""
 _QUANTILES: Final = ((0.5, "p50"), (0.9, "p90"), (0.95, "p95"), (0.99, "p99"))
+_FAILING_PERCENT: Final = 5
+"""The smallest share of errors for which 400 calls in a few minutes suffice."""
 _RATE_LIMIT: Final = semconv.ERROR_CATEGORIES[0]
 
 
@@ -42,7 +44,7 @@ def groups(settings: Settings) -> tuple[RuleGroup, ...]:
     """Recording rules of the folder `llm`."""
     parts = {
         "requests": _requests(settings, (BASE,)),
-        "requests-by-level": [*_requests(settings, _SUMMED), _recent_errors(settings)],
+        "requests-by-level": [*_requests(settings, _SUMMED), *_recent_errors(settings)],
         "latency": _latency(settings, "llm_request_duration_seconds", semconv.LLM_DURATION.name, "p99"),
         "first-token": _latency(settings, "llm_time_to_first_token_seconds", semconv.LLM_FIRST_TOKEN.name, "p95"),
         "tokens": _tokens(settings),
@@ -91,11 +93,16 @@ def _requests(settings: Settings, levels: Sequence[str]) -> list[Recording]:
     return rules
 
 
-def _recent_errors(settings: Settings) -> Recording:
-    limits = settings.llm
-    calls, share = requests_counted("provider").over, limits.error_percent / 100
-    value = recent_value(settings, error_ratio, calls, limits.min_events, share)
-    return Recording("provider:llm_requests:error_ratio_recent", value)
+def _recent_errors(settings: Settings) -> list[Recording]:
+    """The larger a share is, the fewer calls it takes to see it, so that each threshold has a value of its own."""
+    limits, calls = settings.llm, requests_counted("provider").over
+    return [
+        Recording(
+            f"provider:llm_requests:{name}_recent",
+            recent_value(settings, error_ratio, calls, limits.min_events, percent / 100),
+        )
+        for name, percent in (("error_ratio", limits.error_percent), ("failing_ratio", _FAILING_PERCENT))
+    ]
 
 
 def error_ratio(window: str) -> str:

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
+from taskpilot_obs.rules import causes
 from taskpilot_obs.rules.evidence import Watched, known_for, stated
-from taskpilot_obs.rules.llm import BILLABLE, calls_timed, requests_counted, requests_failed
+from taskpilot_obs.rules.llm import BILLABLE, calls_timed, error_ratio, requests_counted, requests_failed
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
 from taskpilot_obs.rules.promql import number, slower
 from taskpilot_obs.rules.settings import Settings
 from taskpilot_obs.rules.wording import MODEL, OF_JOB, PERCENT, PROVIDER, SECONDS, USD, percent, usd
-from taskpilot_obs.semconv import FIRST_TOKEN_BUCKETS, RUN_BUCKETS
+from taskpilot_obs.semconv import FIRST_TOKEN_BUCKETS, RUN_BUCKETS, Label
 
 _COST: Final = "provider:llm_cost_usd:increase1h"
+_FAILED: Final = f"{PERCENT} of the calls to {PROVIDER} ended as error or timeout, "
 DAY_AND_HOUR_S: Final = 90_000
 """History that a comparison of the last hour with the day before it needs."""
 
@@ -29,16 +31,15 @@ class _Recent(NamedTuple):
     condition: str
     summary: str
     description: str
-    severity: str = WARNING
-    wait: str | None = None
-    """None: as long as the settings say for the severity."""
 
 
 def alerts(settings: Settings) -> tuple[Alert, ...]:
     """Alerts of the folder `llm`."""
     known = stated(settings.recent_windows, settings, settings.llm.min_events, "calls")
-    watched = [*_errors(settings, known), *_latency(settings, known), *_economy(settings, known)]
+    first, *watched = [*_errors(settings, known), *_latency(settings, known), *_economy(settings, known)]
     return (
+        _alert(settings, first),
+        _provider_failing(settings, known),
         *(_alert(settings, item) for item in watched),
         _prompt_cache(settings),
         _cost_per_hour(settings),
@@ -50,12 +51,12 @@ def _alert(settings: Settings, item: _Recent) -> Alert:
     return Alert(
         item.name,
         item.kind,
-        item.severity,
+        WARNING,
         item.signal,
         item.watched.holds(item.condition, settings.evidence),
         item.summary,
         item.description,
-        settings.lasting if item.wait is None else item.wait,
+        settings.lasting,
     )
 
 
@@ -70,34 +71,47 @@ def _share(settings: Settings, level: str, name: str, value: str = "ratio") -> W
     )
 
 
+def _failed_calls(settings: Settings, value: str) -> Watched:
+    """The share of a provider's calls that fail, over the window that `value` was recorded for."""
+    calls = _share(settings, "provider", "llm_requests", value)
+    return calls._replace(over=error_ratio, bad=requests_failed("provider").over, outright=True)
+
+
+def _provider_failing(settings: Settings, known: str) -> Alert:
+    limits = settings.llm
+    windows = causes.windows(settings)
+    some = " or ".join(f"{error_ratio(window)} > {number(limits.error_percent / 100)}" for window in windows)
+    always = f"> {number(limits.provider_error_percent / 100)}"
+    return Alert(
+        "TaskpilotLLMProviderFailing",
+        AlertKind.RATIO,
+        CRITICAL,
+        "llm_error_rate",
+        causes.explaining(
+            settings,
+            always=_failed_calls(settings, "failing_ratio").holds(always, settings.evidence),
+            with_failing_runs=f"({some})",
+            explained=causes.explained(settings, requests_failed("job").over),
+            labels=(Label.PROVIDER,),
+        ),
+        f"LLM provider is failing: {PERCENT} of calls at {PROVIDER}",
+        f"{_FAILED}{known}. Fires above {percent(limits.provider_error_percent)}, and above"
+        f" {percent(limits.error_percent)} where runs fail by it.",
+        # No wait: it has to be there before the alerts that it explains, so that it can silence them.
+    )
+
+
 def _errors(settings: Settings, known: str) -> list[_Recent]:
     limits = settings.llm
-    calls = _share(settings, "provider", "llm_requests", "error_ratio")._replace(
-        bad=requests_failed("provider").over, outright=True
-    )
-    failed = f"{PERCENT} of the calls to {PROVIDER} ended as error or timeout, {known}."
     return [
         _Recent(
             "TaskpilotLLMErrorRateHigh",
             AlertKind.RATIO,
             "llm_error_rate",
-            calls,
+            _failed_calls(settings, "error_ratio"),
             f"> {number(limits.error_percent / 100)}",
             f"LLM calls fail: {PERCENT} at {PROVIDER} (above {percent(limits.error_percent)})",
-            failed,
-        ),
-        _Recent(
-            "TaskpilotLLMProviderFailing",
-            AlertKind.RATIO,
-            "llm_error_rate",
-            calls,
-            f"> {number(limits.provider_error_percent / 100)}",
-            f"LLM provider is failing: {PERCENT} of calls at {PROVIDER} (above"
-            f" {percent(limits.provider_error_percent)})",
-            failed,
-            CRITICAL,
-            # No wait: it has to be there before the alerts that it explains, so that it can silence them.
-            "",
+            f"{_FAILED}{known}.",
         ),
         _Recent(
             "TaskpilotLLMRateLimited",

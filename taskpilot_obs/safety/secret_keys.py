@@ -19,11 +19,11 @@ ENDING: Final = (
     *("cookie", "cookies", "pwd"),
 )
 """Ends of secret names."""
-EXACTLY: Final = frozenset({"cvv", "cvc", "pass", "pin", "sig", "ssn"})
+EXACTLY: Final = frozenset({"auth", "bearer", "cvv", "cvc", "jwt", "otp", "pass", "pin", "sig", "ssn", "totp"})
 """Names that are secret as a whole."""
 HINTS: Final = (
     *(b"passw", b"passp", b"passc", b"pass", b"pwd", b"secret", b"token", b"key", b"credential", b"authoriz"),
-    *(b"cookie", b"cvv", b"cvc", b"pin", b"sig", b"ssn"),
+    *(b"cookie", b"cvv", b"cvc", b"pin", b"sig", b"ssn", b"auth", b"bearer", b"jwt", b"otp"),
 )
 """Every secret name contains one of these, for which texts are searched."""
 NAME_LENGTH: Final = 80

@@ -30,10 +30,9 @@ from taskpilot_obs.server.routers import services_for
 from taskpilot_obs.server.security import HEADERS, Counted, SecurityHeaders
 from taskpilot_obs.server.services import Links, Services
 from taskpilot_obs.server.tokens import TokenFile
-from taskpilot_obs.server.topics import topics
 from taskpilot_obs.server.trace_buffer import TraceBuffer
 from taskpilot_obs.server.verdicts import feedback_routes, into_store
-from taskpilot_obs.server.web import PAGES, Site, site_router
+from taskpilot_obs.server.web import Site, site_router
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.writer import Writer
@@ -88,12 +87,12 @@ def create_app(
         lifespan=_closing(closing),
     )
     metrics = ServerMetrics()
-    _mount(app, services, doorkeeper, metrics)
+    site = _mount(app, services, doorkeeper, metrics)
     buffer = _mount_ingest(app, services, doorkeeper)
     if buffer is not None:
         closing.callback(buffer.close)
         metrics.watch_spans(buffer.counted)
-    app.add_exception_handler(HTTPException, _answer_problem)
+    app.add_exception_handler(HTTPException, _answering_problems(site))
     app.add_exception_handler(Exception, _answer_crash)
     draw = app.openapi
     app.openapi = lambda: with_examples(draw())  # type: ignore[method-assign]  # FastAPI documents this way
@@ -104,18 +103,17 @@ def create_app(
     return app
 
 
-def _mount(app: FastAPI, services: Services, doorkeeper: Doorkeeper, metrics: ServerMetrics) -> None:
+def _mount(app: FastAPI, services: Services, doorkeeper: Doorkeeper, metrics: ServerMetrics) -> Site:
     inside = [bound(services, doorkeeper.who)]
     app.include_router(rest, dependencies=inside)
     app.include_router(feedback_routes(into_store(services.store)), dependencies=inside)
-    for topic in topics():
-        app.include_router(topic.rest, dependencies=inside)
     app.include_router(golden, dependencies=inside)
     app.include_router(_metrics_router(metrics), dependencies=inside)
     app.include_router(probes, dependencies=[bound(services, _anyone)])
-    site = Site(services, doorkeeper, pages=(*PAGES, *(page for topic in topics() for page in topic.pages)))
+    site = Site(services, doorkeeper)
     app.include_router(site_router(site))
     app.include_router(login_router(site))
+    return site
 
 
 def _metrics_router(metrics: ServerMetrics) -> APIRouter:
@@ -160,11 +158,19 @@ def _closing(stack: ExitStack) -> Callable[[FastAPI], Any]:
     return lifespan
 
 
-async def _answer_problem(_: Request, error: Exception) -> Response:
-    problem = as_problem(error)
-    if problem is None:
-        raise error
-    return problem_response(problem)
+def _answering_problems(site: Site) -> Callable[[Request, Exception], Any]:
+    """Answer errors of requests that met no route: browsers get a page, programs a document."""
+
+    async def handler(http: Request, error: Exception) -> Response:
+        problem = as_problem(error)
+        if problem is None:
+            raise error
+        if problem.status_code == HTTPStatus.NOT_FOUND and problem.detail == HTTPStatus.NOT_FOUND.phrase:
+            problem = Problem(HTTPStatus.NOT_FOUND, "there is nothing at this address")
+        is_for_people = "text/html" in http.headers.get("accept", "") and not http.url.path.startswith("/v1/")
+        return site.error(http, problem) if is_for_people else problem_response(problem)
+
+    return handler
 
 
 async def _answer_crash(_: Request, __: Exception) -> Response:

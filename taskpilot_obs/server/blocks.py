@@ -30,11 +30,13 @@ class Cell(NamedTuple):
     """`ok`, `warn` or `bad`; the text says it too."""
     drawing: Markup | None = None
     depth: int = 0
+    prose: bool = False
+    """A sentence, which is never shortened."""
 
     @property
     def short(self) -> str:
         """The text, shortened in the middle if it is too long for a column."""
-        if len(self.text) <= _LONG_NAME:
+        if self.prose or len(self.text) <= _LONG_NAME:
             return self.text
         return f"{self.text[: _LONG_NAME // 2]}…{self.text[-_LONG_NAME // 3 :]}"
 
@@ -137,6 +139,8 @@ class Field(NamedTuple):
     value: str
     options: Sequence[tuple[str, str]] = ()
     """Values and how they read; none for a text."""
+    kind: str = "text"
+    """`date` for a day of the calendar."""
 
 
 class Page(NamedTuple):

@@ -117,6 +117,53 @@ _STEP: Final = {
     "cached": None,
 }
 
+_BENCHMARK_ARM: Final = {
+    "arm": "openai/gpt-4o",
+    "provider": "openai",
+    "model_name": "gpt-4o",
+    "calls": 100,
+    "success_rate": 98.0,
+    "success_rate_interval": [93.0, 99.4],
+    "correct_rate": 91.0,
+    "p50_latency_ms": 790.0,
+    "p95_latency_ms": 1480.0,
+    "p50_time_to_first_token_ms": 210.0,
+    "input_tokens": 52000,
+    "output_tokens": 9100,
+    "cost": "0.221",
+    "cost_float": 0.221,
+    "cost_per_call": "0.00221",
+    "cost_per_call_float": 0.00221,
+    "cost_coverage": 1.0,
+}
+_ARM: Final = {
+    "variant": "v2",
+    "share": 0.5,
+    "units": 412,
+    "tasks": 1236,
+    "success": 0.962,
+    "cost": "0.0115",
+    "cost_float": 0.0115,
+    "p50": 790.0,
+    "p95": 1480.0,
+    "correctness": 0.91,
+    "tokens": 1500.0,
+    "violations": 0.0,
+    "cost_coverage": 1.0,
+    "intervals": {"success": [0.934, 0.981], "cost": [0.0109, 0.0121]},
+}
+_EFFECT: Final = {
+    "measure": "success",
+    "variant": "v2",
+    "difference": 0.041,
+    "low": 0.004,
+    "high": 0.078,
+    "relative": 0.0445,
+    "p_value": 0.021,
+    "verdict": "better",
+    "more_units": None,
+}
+
 EXAMPLES: Final[dict[str, Any]] = {
     "/benchmarks/summaries": [
         {
@@ -236,6 +283,45 @@ EXAMPLES: Final[dict[str, Any]] = {
         "decisions": [],
         "feedback": [{"created_at": "2026-03-10T13:00:00Z", "correct": True, "revision": False, "comment": None}],
         "truncated": False,
+    },
+    "/benchmark-runs": [
+        {
+            "run_id": "20260311T120000Z-7f3a",
+            "name": "before the release",
+            "status": "finished",
+            "created_at": "2026-03-11T12:00:00Z",
+            "finished_at": "2026-03-11T12:04:10Z",
+            "service": "taskpilot-bench",
+            "environment": None,
+            "seed": 7,
+            "settings": {"tasks": ["simple"], "iterations": 5},
+            "summary": {"findings": [{"measure": "success", "best": ["openai/gpt-4o"], "worse": ["local/small"]}]},
+            "arms": [_BENCHMARK_ARM],
+        }
+    ],
+    "/experiments": [
+        {
+            "experiment": "planner-prompt",
+            "variants": 2,
+            "units": 824,
+            "tasks": 2470,
+            "first_seen": "2026-03-01T08:00:00Z",
+            "last_seen": "2026-03-11T11:59:58Z",
+        }
+    ],
+    "/experiments/{name}": {
+        "experiment": "planner-prompt",
+        "start": "2026-02-09T12:00:00Z",
+        "end": "2026-03-11T12:00:00Z",
+        "control": "v1",
+        "primary": _EFFECT,
+        "arms": [{**_ARM, "variant": "v1", "success": 0.921}, _ARM],
+        "effects": [_EFFECT],
+        "sample_ratio_p_value": 1.0,
+        "blocked": None,
+        "incomplete_before": None,
+        "conclusion": "v2 is better than v1 by success",
+        "shares_stated": True,
     },
     "/feedback": {"request_id": "req-1", "correct": True, "status": "accepted"},
     "/health/live": {"status": "ok"},

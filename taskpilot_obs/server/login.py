@@ -36,7 +36,7 @@ def login_router(site: Site) -> APIRouter:
     routes.add_route("/login", forms.show, methods=["GET", "HEAD"])
     routes.add_route("/login", forms.login, methods=["POST"])
     routes.add_route("/logout", forms.logout, methods=["POST"])
-    routes.add_route("/requests/{request_id}/feedback", forms.feedback, methods=["POST"])
+    routes.add_route("/requests/{request_id:path}/feedback", forms.feedback, methods=["POST"])
     return routes
 
 

@@ -23,11 +23,12 @@ from taskpilot_obs.server.shapes import BudgetLine
 
 _INSTRUCTIONS = (
     "Answers about LLM agents from their telemetry: golden signals, statistics, costs in USD, budgets, single "
-    "calls and the steps of one request. Figures are null where nothing is known, never 0. "
+    "calls, experiments and the steps of one request. Figures are null where nothing is known, never 0. "
     "Periods are written 15m, 24h, 7d."
 )
 _READS_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 _MOST_CALLS = 50
+_EXPERIMENTS_PERIOD = "30d"
 
 
 def mcp_server(services: Services, principal: Principal) -> MCPServer:
@@ -51,6 +52,7 @@ def mcp_server(services: Services, principal: Principal) -> MCPServer:
         tools.benchmarks,
         tools.budgets,
         tools.calls,
+        tools.experiments,
         tools.request,
     ):
         server.tool(annotations=_READS_ONLY, structured_output=False)(cast(Callable[..., Any], tool))
@@ -111,13 +113,23 @@ class Tools:
         given = {"status": status, "model": model, "agent": agent, "limit": _MOST_CALLS}
         return self._answered(lambda ask: ask.calls(params.TracesQuery.model_validate(given), None).calls)
 
+    def experiments(self, name: str | None = None) -> str:
+        """The experiments (A/B tests) of the last 30 days; with a name how its variants compare, and how certainly."""
+        return self._answered(lambda ask: _experiments(ask, name))
+
     def request(self, request_id: str) -> str:
         """All steps of one request: workflow, agents, tools, LLM calls, denials by policies, feedback of the user."""
         return self._answered(lambda ask: ask.run_tree(request_id))
 
 
 def _signals(ask: Questions, query: params.SignalsQuery) -> Any:
-    return ask.signals(query.window, query.workflow)
+    return ask.signals(query.stretch(ask.now), query.workflow)
+
+
+def _experiments(ask: Questions, name: str | None) -> Any:
+    if name is None:
+        return ask.experiments(_EXPERIMENTS_PERIOD, None)
+    return ask.experiment(name, _EXPERIMENTS_PERIOD, params.ExperimentOptions.model_validate({}), None)
 
 
 def _stats(ask: Questions, query: params.StatsQuery) -> Any:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from math import isclose
 from typing import Annotated, Final, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from taskpilot_obs._support.calendar import zone_of
+from taskpilot_obs.compare.experiment import Measure
 from taskpilot_obs.golden_signals.durations import parse_window
 from taskpilot_obs.records import Status
 from taskpilot_obs.server.cursors import LONGEST
 from taskpilot_obs.stats.asking import Asked
+from taskpilot_obs.stats.benchmark_runs import MOST_RUNS
 from taskpilot_obs.stats.benchmarks import GroupBy
 from taskpilot_obs.stats.calls import MOST_CALLS
 from taskpilot_obs.stats.periods import Period
@@ -19,6 +22,7 @@ from taskpilot_obs.stats.periods import Period
 _FIRST_YEAR, _LAST_YEAR = 1971, 2199
 _LONGEST_PERIOD: Final = timedelta(days=3_660)
 _LONGEST_NAME: Final = 512
+_MOST_VARIANTS: Final = 50
 DAY: Final = timedelta(days=1)
 
 
@@ -38,20 +42,29 @@ def _moment_text(text: str) -> str:
     return text
 
 
-def moment(text: str, *, end: bool = False) -> datetime:
-    """A date or a time of ISO 8601. A date is midnight in UTC; as an end it is included, to its last moment.
+def is_date(text: str) -> bool:
+    """Whether a text is a date, as in 2026-01-31, in contrast to a time."""
+    return len(text) == len("2026-01-31")
+
+
+def moment(text: str, *, end: bool = False, zone: tzinfo = UTC) -> datetime:
+    """A date or a time of ISO 8601. A date is midnight of a zone; as an end it is included, to its last moment.
+
+    Args:
+        text: the date, or the time with its own zone.
+        end: whether it ends a stretch of time.
+        zone: whose midnight a date is.
 
     Raises:
         ValueError: the text is not a time, has no time zone, or is in a year that no store can hold.
     """
     try:
-        is_date = len(text) == len("2026-01-31")
         found = (
-            datetime.combine(date.fromisoformat(text), time(), UTC)
-            if is_date
+            datetime.combine(date.fromisoformat(text) + (DAY if end else timedelta()), time(), zone)
+            if is_date(text)
             else datetime.fromisoformat(text.replace(" ", "+"))  # an unescaped plus in the URL
         )
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(
             f"given {text!r}; allowed are a date (2026-01-31) and a time with its zone (2026-01-31T08:00:00Z)"
         ) from None
@@ -59,7 +72,7 @@ def moment(text: str, *, end: bool = False) -> datetime:
         raise ValueError(f"given {text!r}; a time needs its zone, as in {text}Z")
     if not _FIRST_YEAR <= found.year <= _LAST_YEAR:
         raise ValueError(f"given {text!r}; allowed are years from {_FIRST_YEAR} to {_LAST_YEAR}")
-    return (found + DAY if end and is_date else found).astimezone(UTC)
+    return found.astimezone(UTC)
 
 
 Name = Annotated[str, Field(min_length=1, max_length=_LONGEST_NAME)]
@@ -97,6 +110,9 @@ class Times(Query):
     end: Moment | None = Field(
         None, description="A date, which is included, or a time with its zone, which is not. Default: now."
     )
+    timezone: Annotated[str, AfterValidator(_zone), Field(max_length=100)] = Field(
+        "UTC", description="IANA name; whose midnight a date is.", examples=["Europe/Berlin"]
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Times:
@@ -108,9 +124,14 @@ class Times(Query):
 
     def span(self, now: datetime, default: str) -> Period:
         """The stretch of time in the words of the statistics."""
+        return self.given_span(now) or default
+
+    def given_span(self, now: datetime) -> Period | None:
+        """The stretch of time that was asked for; None where none was."""
         if self.start is None:
-            return self.period or default
-        return moment(self.start), now if self.end is None else moment(self.end, end=True)
+            return self.period
+        zone = zone_of(self.timezone)
+        return moment(self.start, zone=zone), now if self.end is None else moment(self.end, end=True, zone=zone)
 
 
 def _asked(query: Query) -> Asked:
@@ -127,9 +148,6 @@ class CostsQuery(StatsQuery):
     period: Annotated[str, AfterValidator(lambda text: text if text in CALENDAR else _period(text))] | None = Field(
         None, description="A length of time, or day, week or month of the calendar so far.", examples=["month"]
     )
-    timezone: Annotated[str, AfterValidator(_zone), Field(max_length=100)] = Field(
-        "UTC", description="IANA name; whose calendar is meant.", examples=["Europe/Berlin"]
-    )
 
 
 CALENDAR: Final = ("day", "week", "month")
@@ -139,15 +157,35 @@ class TimesOnly(Times):
     """For questions about every tenant."""
 
 
-class SignalsQuery(Query):
+SIGNALS_WINDOW: Final = "15m"
+
+
+class SignalsQuery(Times):
     """For the golden signals."""
 
-    window: PeriodText = Field("15m", description="How far back to look: 15m, 24h, 30d.")
+    window: PeriodText | None = Field(None, description="Another name of `period`; by default 15m.")
     workflow: Name | None = Field(None, description="This workflow alone.", examples=["triage"])
     tenant: Name | None = Field(None, description="For tokens of every tenant only.", examples=["acme"])
     source: Literal["store", "prometheus"] = Field(
         "store", description="`prometheus` answers for every replica, and to tokens of every tenant only."
     )
+
+    @model_validator(mode="after")
+    def _one_window(self) -> SignalsQuery:
+        if self.window is not None and (self.period is not None or self.start is not None):
+            raise ValueError("window excludes period, start and end; give one of them")
+        if self.source == "prometheus" and self.start is not None:
+            raise ValueError("source=prometheus answers about a window until now; leave out start and end")
+        return self
+
+    @property
+    def until_now(self) -> str:
+        """The window, where it ends now."""
+        return self.window or self.period or SIGNALS_WINDOW
+
+    def stretch(self, now: datetime) -> Period:
+        """The stretch of time that the signals speak of."""
+        return self.span(now, self.until_now)
 
 
 class HealthQuery(Query):
@@ -222,3 +260,62 @@ class TracesQuery(BenchmarkFilters):
 
 class TenantsQuery(TimesOnly):
     """For the tenants; a token of one tenant gets that one."""
+
+
+class RunsQuery(Times):
+    """For runs of the benchmark, newest first."""
+
+    limit: int = Field(20, ge=1, le=MOST_RUNS)
+
+
+class ExperimentsQuery(Times):
+    """For the experiments that there are."""
+
+    tenant: Name | None = Field(None, description="For tokens of every tenant only.", examples=["acme"])
+
+
+def shares_of(text: str) -> dict[str, float]:
+    """The planned shares of the variants, from `v1=0.9,v2=0.1`; the control stands first.
+
+    Raises:
+        ValueError: the text cannot be read.
+    """
+    found = {}
+    for part in text.split(","):
+        name, _, share = part.strip().rpartition("=")
+        try:
+            found[name] = float(share)
+        except ValueError:
+            found[name] = 0.0
+        if not name or not 0 < found[name] <= 1:
+            raise ValueError(f"given {text!r}; write VARIANT=SHARE,VARIANT=SHARE, as in v1=0.9,v2=0.1")
+    if len(found) > _MOST_VARIANTS or not isclose(sum(found.values()), 1.0, abs_tol=1e-9):
+        raise ValueError(f"given {text!r}; the shares of at most {_MOST_VARIANTS} variants add up to 1")
+    return found
+
+
+def _shares_text(text: str) -> str:
+    shares_of(text)
+    return text
+
+
+SharesText = Annotated[str, AfterValidator(_shares_text), Field(max_length=2_000)]
+
+
+class ExperimentOptions(Query):
+    """How an experiment is judged."""
+
+    primary: Measure = Field("success", description="The measure that decides.")
+    shares: SharesText | None = Field(
+        None,
+        description="The planned share of each variant, the control first; equal by default.",
+        examples=["v1=0.9,v2=0.1"],
+    )
+
+    def planned(self) -> dict[str, float] | None:
+        """The planned shares; None where none are stated."""
+        return None if self.shares is None else shares_of(self.shares)
+
+
+class ExperimentQuery(ExperimentsQuery, ExperimentOptions):
+    """For one experiment."""

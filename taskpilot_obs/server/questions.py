@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Final, cast
 
@@ -15,27 +15,33 @@ from taskpilot_obs._support.calendar import CalendarPeriod
 from taskpilot_obs.budgets import budget_status
 from taskpilot_obs.budgets.model import EACH, Budget
 from taskpilot_obs.budgets.status import BudgetStatus
-from taskpilot_obs.golden_signals.durations import parse_window
+from taskpilot_obs.compare.experiment import Measure
+from taskpilot_obs.exceptions import MissingExtraError
 from taskpilot_obs.golden_signals.from_store import signals_from_store
 from taskpilot_obs.golden_signals.model import GoldenSignals
-from taskpilot_obs.server.params import CALENDAR, CostsQuery, SummariesQuery, TracesQuery
+from taskpilot_obs.server.params import CALENDAR, CostsQuery, ExperimentOptions, SummariesQuery, TracesQuery
 from taskpilot_obs.server.principal import Principal
 from taskpilot_obs.server.problems import Problem
 from taskpilot_obs.server.services import Services
+from taskpilot_obs.server.shapes import ExperimentReport
 from taskpilot_obs.stats import (
+    BenchmarkRun,
     BenchmarkSummary,
     CallPage,
     CallPosition,
     CostBreakdown,
     CostSummary,
+    ExperimentSeen,
     ProviderSeen,
     RunTree,
     Stats,
     TenantsReport,
+    get_benchmark_runs,
     get_benchmark_summaries,
     get_calls,
     get_cost_breakdown,
     get_cost_summary,
+    get_experiments,
     get_providers,
     get_run_tree,
     get_series,
@@ -44,9 +50,12 @@ from taskpilot_obs.stats import (
 )
 from taskpilot_obs.stats.asking import Asked
 from taskpilot_obs.stats.benchmarks import GroupBy
-from taskpilot_obs.stats.periods import Period
+from taskpilot_obs.stats.periods import Period, bounds
+from taskpilot_obs.stats.series import Spend, get_spend
 
 SUMMARIES_PERIOD: Final = "30d"
+MEASURES: Final[tuple[Measure, ...]] = ("success", "cost", "p95", "correctness")
+"""By what variants are compared; one of them decides, unless another measure is asked for."""
 
 
 class Questions:
@@ -131,6 +140,10 @@ class Questions:
         """The statistics over time."""
         return get_series(period, store=self.services.store, now=self.now, **self._narrowed(asked))
 
+    def spend(self, period: Period, dimension: str, asked: Asked) -> tuple[Spend, ...]:
+        """The money over time, by one dimension."""
+        return get_spend(period, dimension, store=self.services.store, now=self.now, **self._narrowed(asked))
+
     def costs(self, query: CostsQuery, default: str) -> CostBreakdown | CostSummary:
         """Where the money went: in a stretch of time, or in the present day, week or month."""
         asked = self._narrowed(query.asked())
@@ -160,26 +173,26 @@ class Questions:
         named = {budget.name: budget for budget in self.services.budgets}
         return [status for status in found if _is_about(named[status.budget], status.scope_key, own)]
 
-    def signals(self, window: str, workflow: str | None, asked_tenant: str | None = None) -> GoldenSignals:
+    def signals(self, period: Period, workflow: str | None, asked_tenant: str | None = None) -> GoldenSignals:
         """The five golden signals, from the store."""
-        return signals_from_store(
-            window,
-            store=self.services.store,
-            workflow=workflow,
-            tenant=self.tenant(asked_tenant),
-            thresholds=self.services.thresholds,
-            now=self.now,
-        )
+        start, end = bounds(period, self.now)
+        return self._signals(end - start, end, workflow, asked_tenant)
 
-    def signals_before(self, window: str, workflow: str | None, asked_tenant: str | None = None) -> GoldenSignals:
-        """The golden signals of the window that ended where the present one begins."""
+    def signals_before(self, period: Period, workflow: str | None, asked_tenant: str | None = None) -> GoldenSignals:
+        """The golden signals of an equal stretch of time that ended where this one begins."""
+        start, end = bounds(period, self.now)
+        return self._signals(end - start, start, workflow, asked_tenant)
+
+    def _signals(
+        self, window: timedelta, end: datetime, workflow: str | None, asked_tenant: str | None
+    ) -> GoldenSignals:
         return signals_from_store(
             window,
             store=self.services.store,
             workflow=workflow,
             tenant=self.tenant(asked_tenant),
             thresholds=self.services.thresholds,
-            now=self.now - parse_window(window),
+            now=end,
         )
 
     def signals_of_the_fleet(self, window: str, workflow: str | None) -> GoldenSignals:
@@ -196,6 +209,56 @@ class Questions:
 
         thresholds = self.services.thresholds
         return signals_from_prometheus(self.services.prometheus, window, workflow=workflow, thresholds=thresholds)
+
+    def benchmark_runs(self, period: Period | None, limit: int) -> tuple[BenchmarkRun, ...]:
+        """Runs of the benchmark, which belong to no tenant.
+
+        Raises:
+            Problem: 403 for a principal of one tenant.
+        """
+        if self.principal.tenant is not None:
+            raise Problem(HTTPStatus.FORBIDDEN, "benchmark runs belong to no tenant; use a token of every tenant")
+        return get_benchmark_runs(period, limit=limit, store=self.services.store, now=self.now)
+
+    def experiments(self, period: Period, asked_tenant: str | None) -> tuple[ExperimentSeen, ...]:
+        """Which experiments there are."""
+        return get_experiments(period, tenant_id=self.tenant(asked_tenant), store=self.services.store, now=self.now)
+
+    def experiment(
+        self, name: str, period: Period, options: ExperimentOptions, asked_tenant: str | None
+    ) -> ExperimentReport:
+        """How the variants of an experiment compare; kept for some seconds, because it is a lot of work.
+
+        Raises:
+            Problem: 404 if there is no task of it; 501 where scipy is not installed.
+        """
+        tenant = self.tenant(asked_tenant)
+        key = (tenant, name, str(period), options.primary, options.shares)
+
+        def ask() -> ExperimentReport:
+            return self._compared(name, period, options, tenant)
+
+        return self.services.experiments.get(key, ask)
+
+    def _compared(self, name: str, period: Period, options: ExperimentOptions, tenant: str | None) -> ExperimentReport:
+        try:
+            from taskpilot_obs.compare.variants import compare_variants  # needs scipy, which takes long to import
+        except ImportError as error:
+            missing = MissingExtraError("comparing variants", "compare")
+            raise Problem(HTTPStatus.NOT_IMPLEMENTED, str(missing)) from error
+        report = compare_variants(
+            name,
+            period,
+            shares=options.planned(),
+            primary=options.primary,
+            secondary=[measure for measure in MEASURES if measure != options.primary],
+            tenant_id=tenant,
+            store=self.services.store,
+            now=self.now,
+        )
+        if not any(arm.tasks for arm in report.arms) and report.blocked is None:
+            raise Problem(HTTPStatus.NOT_FOUND, "the store has no task of this experiment in this time")
+        return ExperimentReport.of(report, shares_stated=options.shares is not None)
 
     def run_tree(self, request_id: str) -> RunTree:
         """Return all records of one request.

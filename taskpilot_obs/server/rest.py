@@ -16,21 +16,27 @@ from taskpilot_obs.server.answers import answer, answer_model
 from taskpilot_obs.server.examples import EXAMPLES
 from taskpilot_obs.server.problems import PROBLEMS, ProblemRoute
 from taskpilot_obs.server.questions import Questions
-from taskpilot_obs.server.shapes import BudgetLine, CallsPage
+from taskpilot_obs.server.shapes import BudgetLine, CallsPage, ExperimentReport
 from taskpilot_obs.stats import (
+    BenchmarkRun,
     BenchmarkSummary,
     CostBreakdown,
     CostSummary,
+    ExperimentSeen,
     ProviderSeen,
     RunTree,
     Stats,
     TenantsReport,
 )
 
+ANY: Final = ":path"
+"""After the name of a path's parameter: its value may hold slashes."""
 STATS_PERIOD: Final = "24h"
 COSTS_PERIOD: Final = "30d"
+EXPERIMENTS_PERIOD: Final = "30d"
 rest = APIRouter(prefix="/v1", route_class=ProblemRoute, responses=PROBLEMS)
 RequestId = Annotated[str, Path(min_length=1, max_length=512, description="ID of the request.", examples=["req-1"])]
+ExperimentName = Annotated[str, Path(min_length=1, max_length=512, examples=["planner-prompt"])]
 
 
 def _get(path: str, *models: type[BaseModel], many: bool = False) -> Callable[[Any], Any]:
@@ -39,7 +45,7 @@ def _get(path: str, *models: type[BaseModel], many: bool = False) -> Callable[[A
     for model in models[1:]:
         made = made | answer_model(model)
     schema = list[made] if many else made
-    example = {"content": {"application/json": {"example": EXAMPLES[path]}}}
+    example = {"content": {"application/json": {"example": EXAMPLES[path.replace(ANY, "")]}}}
     return rest.get(path, responses={200: {"model": schema, **example}}, response_class=JSONResponse)
 
 
@@ -112,11 +118,32 @@ def budgets(_: Annotated[params.Query, Query()], ask: Reading) -> JSONResponse:
 def golden_signals(query: Annotated[params.SignalsQuery, Query()], ask: Reading, http: Request) -> Response:
     """The five golden signals with their evidence."""
     if query.source == "prometheus":
-        return _shared(ask, http, lambda: ask.signals_of_the_fleet(query.window, query.workflow))
-    return _shared(ask, http, lambda: ask.signals(query.window, query.workflow, query.tenant))
+        return _shared(ask, http, lambda: ask.signals_of_the_fleet(query.until_now, query.workflow))
+    return _shared(ask, http, lambda: ask.signals(query.stretch(ask.now), query.workflow, query.tenant))
 
 
-@_get("/runs/{request_id}", RunTree)
+@_get("/runs/{request_id:path}", RunTree)
 def runs(request_id: RequestId, _: Annotated[params.Query, Query()], ask: Reading) -> JSONResponse:
     """The tree of one request: workflow, agents, tools and LLM calls, with what was decided and said about it."""
     return _json(ask.run_tree(request_id))
+
+
+@_get("/benchmark-runs", BenchmarkRun, many=True)
+def benchmark_runs(query: Annotated[params.RunsQuery, Query()], ask: Reading, http: Request) -> Response:
+    """Runs of the benchmark, newest first, each with its settings, the figures of its arms and its verdict."""
+    return _shared(ask, http, lambda: ask.benchmark_runs(query.given_span(ask.now), query.limit))
+
+
+@_get("/experiments", ExperimentSeen, many=True)
+def experiments(query: Annotated[params.ExperimentsQuery, Query()], ask: Reading, http: Request) -> Response:
+    """The experiments with tasks in a stretch of time, by default 30 days."""
+    return _shared(ask, http, lambda: ask.experiments(query.span(ask.now, EXPERIMENTS_PERIOD), query.tenant))
+
+
+@_get("/experiments/{name:path}", ExperimentReport)
+def experiment(
+    name: ExperimentName, query: Annotated[params.ExperimentQuery, Query()], ask: Reading, http: Request
+) -> Response:
+    """How the variants of an experiment compare with its control; its intervals hold however often one looks."""
+    period = query.span(ask.now, EXPERIMENTS_PERIOD)
+    return _shared(ask, http, lambda: ask.experiment(name, period, query, query.tenant))

@@ -14,7 +14,6 @@ from taskpilot_obs.server.health import golden, probes
 from taskpilot_obs.server.problems import ProblemRoute
 from taskpilot_obs.server.rest import rest
 from taskpilot_obs.server.services import Links, Services
-from taskpilot_obs.server.topics import topics
 from taskpilot_obs.server.verdicts import feedback_routes, into_recorder, into_store
 from taskpilot_obs.store import Store
 
@@ -42,8 +41,7 @@ def router(
         StoreError: the store is missing or cannot be used.
     """
     services = services_for(store, budgets=budgets, thresholds=thresholds, prometheus=prometheus)
-    own = [topic.rest for topic in topics()]
-    return _bound(services, who, rest, feedback_routes(into_store(services.store)), *own)
+    return _bound(services, who, rest, feedback_routes(into_store(services.store)))
 
 
 def feedback_router(*, who: Who, store: str | Store | None = None) -> APIRouter:

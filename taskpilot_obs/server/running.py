@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from taskpilot_obs._telemetry.stores import STORE_VARIABLE
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
-from taskpilot_obs.store.access import STORE_VARIABLE
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

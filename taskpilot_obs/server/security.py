@@ -87,5 +87,5 @@ class Counted:
         try:
             await self._app(scope, receive, sent)
         finally:
-            route = getattr(scope.get("route"), "path", "unknown")
+            route = getattr(scope.get("route"), "path_format", "unknown")
             self._metrics.count(route, scope["method"], status, time.perf_counter() - started)

@@ -14,12 +14,15 @@ from taskpilot_obs.golden_signals.http import checked_url
 from taskpilot_obs.golden_signals.model import GoldenSignals
 from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.server.caching import Cached
+from taskpilot_obs.server.shapes import ExperimentReport
 from taskpilot_obs.store import Store
 
 ANSWER_S: Final = 1.0
 """How long an answer of the REST API is cached, so that many readers of one query cost as much as one."""
 READY_S: Final = 1.0
 """How long the results of probing the store and Prometheus are cached."""
+EXPERIMENT_S: Final = 10.0
+"""How long the comparison of an experiment's variants is cached."""
 GOLDEN_S: Final = 5.0
 """How long golden signals are cached for probes."""
 
@@ -68,4 +71,5 @@ class Services:
     now: Callable[[], datetime] = _now
     answers: Cached[bytes] = field(default_factory=lambda: Cached(ANSWER_S))
     readiness: Cached[Mapping[str, str]] = field(default_factory=lambda: Cached(READY_S))
+    experiments: Cached[ExperimentReport] = field(default_factory=lambda: Cached(EXPERIMENT_S))
     health: Cached[GoldenSignals] = field(default_factory=lambda: Cached(GOLDEN_S))

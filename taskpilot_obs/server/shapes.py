@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from decimal import Decimal
+from typing import Final, Literal, Self
 
 from pydantic import Field
 
+from taskpilot_obs.compare.report import Arm, VariantsReport
 from taskpilot_obs.stats.calls import Call
 from taskpilot_obs.stats.model import Frozen, Usd
 
@@ -40,6 +42,39 @@ class BudgetLine(Frozen):
     assumed: Usd
     """The part of `spent` that was booked by estimate."""
     tenant: str | None
+
+
+class ExperimentArm(Arm):
+    """One variant, its cost as money is written everywhere."""
+
+    cost: Usd | None  # type: ignore[assignment]  # a statistic in the library, an amount in an answer
+    """The mean over units of each unit's cost of a task in USD, of units whose calls all have a known cost."""
+
+
+class ExperimentReport(VariantsReport):
+    """The results of an experiment so far; its intervals hold at every look."""
+
+    arms: tuple[ExperimentArm, ...]
+    shares_stated: bool
+    """Whether the planned shares were stated; else equal ones are assumed."""
+
+    @classmethod
+    def of(cls, report: VariantsReport, *, shares_stated: bool) -> Self:
+        """The same report as an answer.
+
+        Args:
+            report: of `compare_variants`.
+            shares_stated: whether the planned shares were stated.
+        """
+        arms = tuple(ExperimentArm(**{**dict(arm), "cost": _amount(arm.cost)}) for arm in report.arms)
+        return cls(**{**dict(report), "arms": arms}, shares_stated=shares_stated)
+
+
+_DECIMALS: Final = 12
+
+
+def _amount(cost: float | None) -> Decimal | None:
+    return None if cost is None else Decimal(str(round(cost, _DECIMALS)))
 
 
 class Verdict(Frozen):

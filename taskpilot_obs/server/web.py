@@ -22,7 +22,16 @@ from taskpilot_obs.charts import STYLE
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.server.access import Doorkeeper
 from taskpilot_obs.server.blocks import Page, as_csv, as_json, tables
-from taskpilot_obs.server.pages import benchmarks, budgets, calls, costs, overview, request, tenants
+from taskpilot_obs.server.pages import (
+    benchmarks,
+    budgets,
+    calls,
+    costs,
+    experiments,
+    overview,
+    request,
+    tenants,
+)
 from taskpilot_obs.server.pages.query import PageQuery
 from taskpilot_obs.server.principal import Principal
 from taskpilot_obs.server.problems import Problem, as_problem, problem_response
@@ -57,8 +66,13 @@ PAGES: Final = (
     Shown("/calls", "Calls", calls.CallsQuery, calls.build),
     Shown("/budgets", "Budgets", budgets.BudgetsQuery, budgets.build),
     Shown("/tenants", "Tenants", tenants.TenantsPageQuery, tenants.build),
+    Shown("/experiments", "Experiments", experiments.ExperimentsPageQuery, experiments.build),
 )
-REQUEST: Final = Shown("/requests/{request_id}", "Request", request.RequestQuery, request.build)
+DETAILS: Final = (
+    Shown("/requests/{request_id:path}", "Request", request.RequestQuery, request.build),
+    Shown("/experiments/{name:path}", "Experiment", experiments.ExperimentPageQuery, experiments.build_one),
+)
+"""Pages about one thing, which are not in the navigation."""
 
 
 def _static() -> dict[str, bytes]:
@@ -95,7 +109,9 @@ class Site:
     pages: tuple[Shown, ...] = PAGES
 
     async def html(self, shown: Shown, http: Request) -> Response:
-        """Serve the page to a browser; without a session it is redirected to the login."""
+        """Serve the page to a browser, which is sent to the login without a session; to programs its tables as JSON."""
+        if _wants_json(http):
+            return await self.json(shown, http)
         principal: Principal | None = None
         try:
             principal = await self.doorkeeper.who(http)
@@ -107,9 +123,7 @@ class Site:
                     f"{base_of(http)}/login?{urlencode({'next': _here(http)})}", HTTPStatus.SEE_OTHER
                 )
             return self.error(http, problem, principal)
-        here = (
-            shown.path if "{" not in shown.path else f"/requests/{quote(str(http.path_params['request_id']), safe='')}"
-        )
+        here = _path(shown, http)
         return self.render(
             "page.html",
             http,
@@ -183,11 +197,11 @@ class Site:
 def site_router(site: Site) -> APIRouter:
     """Every page, and the files that they load."""
     routes = APIRouter(include_in_schema=False)
-    for shown in (*site.pages, REQUEST):
+    for shown in (*site.pages, *DETAILS):
         path = "/overview" if shown.path == "/" else shown.path
         _add(routes, f"{path}.json", site.json, shown)
         _add(routes, f"{path}.csv", site.csv, shown)
-    for shown in (*site.pages, REQUEST):
+    for shown in (*site.pages, *DETAILS):
         _add(routes, shown.path, site.html, shown)
 
     async def static(name: str) -> Response:
@@ -219,6 +233,20 @@ def _add(routes: APIRouter, path: str, answer: Callable[[Shown, Request], Any], 
 def base_of(http: Request) -> str:
     """The path that the application is mounted under."""
     return str(http.scope.get("root_path", "")).rstrip("/")
+
+
+def _wants_json(http: Request) -> bool:
+    """Whether a program asks for the URL of a page: browsers accept HTML."""
+    accepted = http.headers.get("accept", "")
+    return "application/json" in accepted and "text/html" not in accepted
+
+
+def _path(shown: Shown, http: Request) -> str:
+    """The path of a page, its parameters filled in."""
+    path = shown.path
+    for name, value in http.path_params.items():
+        path = path.replace(f"{{{name}:path}}", quote(str(value), safe=""))
+    return path
 
 
 def _here(http: Request) -> str:

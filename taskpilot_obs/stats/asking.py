@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.semconv import NONE
-from taskpilot_obs.store.filters import Filters
-from taskpilot_obs.store.rows import stored_text
 
 
 class Asked(TypedDict, total=False):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final, Literal, Unpack, get_args
+from typing import TYPE_CHECKING, Final, Literal, Unpack, get_args
 
+from taskpilot_obs._telemetry.answers import By
+from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals.assess import wilson
 from taskpilot_obs.golden_signals.model import Interval
@@ -14,15 +17,11 @@ from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import Frozen, Usd
 from taskpilot_obs.stats.periods import Period, bounds
 from taskpilot_obs.stats.reading import coverage, stats_of
-from taskpilot_obs.store import Store
-from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.counts import Counts
-from taskpilot_obs.store.filters import Filters
-from taskpilot_obs.store.queries import By, bins, totals
-from taskpilot_obs.store.questions import asked_of
-from taskpilot_obs.store.seen import providers_seen
-from taskpilot_obs.store.segments import DAY
-from taskpilot_obs.store.tables import EPOCH
+from taskpilot_obs.stats.sources import answers_of
+
+if TYPE_CHECKING:
+    from taskpilot_obs.store import Store
+from taskpilot_obs._support.timestamps import EPOCH
 
 GroupBy = Literal["provider", "model", "prompt", "day"]
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
@@ -32,6 +31,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "day": (),
 }
 MOST_DAYS: Final = 400
+DAY: Final = timedelta(days=1)
 
 
 class BenchmarkSummary(Frozen):
@@ -119,6 +119,9 @@ def get_providers(*, store: str | Store | None = None, tenant_id: str | None = N
         ConfigurationError: no store is named.
         StoreError: the store is missing or cannot be used.
     """
+    from taskpilot_obs.store.access import opened
+    from taskpilot_obs.store.seen import providers_seen
+
     asked = filters_of({"tenant_id": tenant_id})
     with opened(store) as opened_store, opened_store.reading() as connection:
         found = providers_seen(connection, asked.organization_id)
@@ -133,12 +136,15 @@ def _grouped(
     store: Store | str | None, start: datetime, end: datetime, filters: Filters, group_by: GroupBy
 ) -> list[BenchmarkSummary]:
     dimensions = GROUPS[group_by]
-    with asked_of(store, start, end, filters) as question:
-        planned = question.plan(dimensions)
-        counts = totals(question.connection, planned, filters, By(dimensions))
-        durations = bins(question.connection, planned, filters, By(dimensions))
+    with answers_of(store, start, end, filters) as (answers, _source):
+        counts, durations = answers.totals(By(dimensions)), answers.bins(By(dimensions))
     return [
-        _summary(dict(zip(dimensions, key, strict=True)), count, durations.latency[key], durations.first_token[key])
+        _summary(
+            dict(zip(dimensions, key, strict=True)),
+            count,
+            durations.latency.get(key, Counter()),
+            durations.first_token.get(key, Counter()),
+        )
         for key, count in counts.items()
     ]
 
@@ -149,10 +155,8 @@ def _by_day(
     if (end - start) / DAY > MOST_DAYS:
         raise ConfigurationError(f"group_by: given 'day' for more than {MOST_DAYS} days; ask for a shorter period")
     by = By((), DAY)
-    with asked_of(store, start, end, filters) as question:
-        planned = question.plan((), DAY)
-        counts = totals(question.connection, planned, filters, by)
-        durations = bins(question.connection, planned, filters, by)
+    with answers_of(store, start, end, filters) as (answers, _source):
+        counts, durations = answers.totals(by), answers.bins(by)
     return tuple(
         _summary({}, counts[key], durations.latency[key], durations.first_token[key]).model_copy(
             update={"day": EPOCH + key[0] * DAY}

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack
 
+from taskpilot_obs._telemetry.money import LIMIT_USD
+from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Status
 from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import Frozen, Usd
 from taskpilot_obs.stats.periods import Period, bounds
-from taskpilot_obs.store import Store
-from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.calls import CallQuestion, Line, newest_calls
-from taskpilot_obs.store.money import LIMIT_USD
-from taskpilot_obs.store.rows import stored_text
+
+if TYPE_CHECKING:
+    from taskpilot_obs.store import Store
 
 MOST_CALLS: Final = 1_000
 """Most calls of one page."""
@@ -118,6 +118,9 @@ def get_calls(
     """
     if not 1 <= limit <= MOST_CALLS:
         raise ConfigurationError(f"limit: given {limit}; allowed is 1 to {MOST_CALLS}")
+    from taskpilot_obs.store.access import opened
+    from taskpilot_obs.store.calls import CallQuestion, newest_calls
+
     start, end = (None, None) if period is None else bounds(period, now)
     question = CallQuestion(
         filters_of(asked),
@@ -134,7 +137,7 @@ def get_calls(
     return CallPage(calls=calls, next=CallPosition(calls[-1].created_at, calls[-1].telemetry_id) if more else None)
 
 
-def call_of(line: Line) -> Call:
+def call_of(line: Mapping[str, Any]) -> Call:
     """A row as a model; what the version of the tables does not keep is unknown."""
     return Call(**{name: line.get(name) for name in Call.model_fields})
 

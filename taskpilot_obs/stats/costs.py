@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Final, NamedTuple, Unpack
 
 from taskpilot_obs._support.calendar import Calendar, CalendarPeriod, calendar_period
+from taskpilot_obs._support.timestamps import aware
+from taskpilot_obs._telemetry.answers import By, Key
+from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import CostBreakdown, CostShare, CostSummary
 from taskpilot_obs.stats.periods import Period, bounds
@@ -18,13 +22,11 @@ from taskpilot_obs.stats.reading import (
     shares,
     whole,
 )
-from taskpilot_obs.store import Store
-from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.counts import Counts
-from taskpilot_obs.store.filters import Filters
-from taskpilot_obs.store.marks import aware
-from taskpilot_obs.store.queries import By, Key, totals
-from taskpilot_obs.store.questions import Question, asked_of
+from taskpilot_obs.stats.sources import origin_of, source_of
+
+if TYPE_CHECKING:
+    from taskpilot_obs._telemetry.answers import CallSource
+    from taskpilot_obs.store import Store
 
 _TENANT: Final = ("organization_id",)
 _EARLIEST: Final = Decimal("0.01")
@@ -61,18 +63,19 @@ def get_cost_breakdown(
     """Where the money of a stretch of time went, by provider, model, agent and tenant. Arguments as in `get_stats`.
 
     Raises:
-        ConfigurationError: the period cannot be read, or no store is named.
+        ConfigurationError: the period cannot be read, or no store is named and this process holds no calls.
         StoreError: the store is missing or cannot be used.
     """
     start, end = bounds(period, now)
-    with opened(store) as opened_store:
-        spent = _spent(opened_store, Calendar(start, end), filters_of(asked))
+    with source_of(store) as source:
+        spent = _spent(source, Calendar(start, end), filters_of(asked))
     return CostBreakdown(
         **dict(share_of(spent.total, spent.total.cost)),
         start=start,
         end=end,
         **spent.groups(),
         incomplete_before=spent.incomplete_before,
+        **origin_of(source),
     )
 
 
@@ -94,18 +97,18 @@ def get_cost_summary(
         asked: `tenant`, `agent`, …: only calls with this value.
 
     Raises:
-        ConfigurationError: another period, an unknown zone, or no store is named.
+        ConfigurationError: another period, an unknown zone, or no store is named and this process holds no calls.
         StoreError: the store is missing or cannot be used.
     """
     at = aware(now)
     current = calendar_period(period, at, timezone)
     before = _before(period, current, timezone)
     filters = filters_of(asked)
-    with opened(store) as opened_store:
-        spent = _spent(opened_store, Calendar(current.start, at), filters)
-        earlier = _cost(opened_store, before, filters)
+    with source_of(store) as source:
+        spent = _spent(source, Calendar(current.start, at), filters)
+        earlier = _cost(source, before, filters)
         to_date = min(before.start + (at - current.start), before.end)
-        earlier_to_date = _cost(opened_store, Calendar(before.start, to_date), filters)
+        earlier_to_date = _cost(source, Calendar(before.start, to_date), filters)
     cost = spent.total.cost
     is_comparable = spent.incomplete_before is None and earlier_to_date.incomplete_before is None
     return CostSummary(
@@ -122,6 +125,7 @@ def get_cost_summary(
         **spent.groups(),
         incomplete_before=spent.incomplete_before,
         previous_incomplete_before=earlier.incomplete_before,
+        **origin_of(source),
     )
 
 
@@ -138,23 +142,17 @@ def _projected(cost: Decimal, current: Calendar, at: datetime) -> Decimal | None
     return cost / passed if passed >= _EARLIEST else None
 
 
-def _spent(store: Store | str | None, when: Calendar, filters: Filters) -> _Spent:
+def _spent(source: CallSource, when: Calendar, filters: Filters) -> _Spent:
     if when.start >= when.end:
         return _Spent({}, {}, None)
-    with asked_of(store, when.start, when.end, filters) as question:
-        by_series, series_since = _sums(question, DIMENSIONS)
-        by_tenant, tenants_since = _sums(question, _TENANT)
-    return _Spent(by_series, by_tenant, latest(series_since, tenants_since))
+    by_series, by_tenant = By(DIMENSIONS), By(_TENANT)
+    with source.about(when.start, when.end, filters) as answers:
+        since = latest(answers.incomplete_before(by_series), answers.incomplete_before(by_tenant))
+        return _Spent(answers.totals(by_series), answers.totals(by_tenant), since)
 
 
-def _sums(question: Question, dimensions: tuple[str, ...]) -> tuple[dict[Key, Counts], datetime | None]:
-    planned = question.plan(dimensions)
-    return totals(question.connection, planned, question.filters, By(dimensions)), planned.incomplete_before
-
-
-def _cost(store: Store, when: Calendar, filters: Filters) -> _Cost:
+def _cost(source: CallSource, when: Calendar, filters: Filters) -> _Cost:
     if when.start >= when.end:
         return _Cost(Decimal(0), None)
-    with asked_of(store, when.start, when.end, filters) as question:
-        found, incomplete_before = _sums(question, ())
-    return _Cost(whole(found.values()).cost, incomplete_before)
+    with source.about(when.start, when.end, filters) as answers:
+        return _Cost(whole(answers.totals().values()).cost, answers.incomplete_before())

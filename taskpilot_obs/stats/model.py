@@ -1,11 +1,11 @@
-"""What questions about the store are answered with. Nothing is rounded; money is `Decimal`, exact to 1e-12 USD."""
+"""What questions are answered with. Nothing is rounded; money is `Decimal`, exact to 1e-12 USD."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer
 
@@ -21,6 +21,28 @@ class Frozen(BaseModel):
     """What cannot be changed after it was told."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProcessWindow(Frozen):
+    """The calls that this process holds, which answer where no store is named."""
+
+    since: datetime
+    """Every call of this process that ended since then is held."""
+    calls: int
+    """How many calls are held, of any period."""
+    max_calls: int
+    """Of more calls, the oldest are forgotten (`stats_calls` of `configure`)."""
+    max_age_s: float
+    """Older calls are forgotten (`stats_age` of `configure`)."""
+
+
+class Answer(Frozen):
+    """What states where its figures come from."""
+
+    scope: Literal["store", "process"] = "store"
+    """`process`: no store is named, and the figures are those of this process alone."""
+    window: ProcessWindow | None = None
+    """What this process holds; None for an answer from a store."""
 
 
 class Tokens(Frozen):
@@ -74,7 +96,7 @@ class CallStats(Frozen):
     time_to_first_token: FirstToken
 
 
-class Stats(CallStats):
+class Stats(CallStats, Answer):
     """LLM calls in a stretch of time, [start, end)."""
 
     start: datetime
@@ -85,7 +107,9 @@ class Stats(CallStats):
     errors_by_type: Mapping[str, int]
     """Failures by category, or by class where an error has no category."""
     incomplete_before: datetime | None
-    """Calls before this moment were deleted by age, and no summary tells them; None: the answer is complete."""
+    """Calls before this moment were deleted by age, and no summary tells them; None: the answer is complete.
+
+    An answer from this process lacks the calls before `window.since`."""
 
 
 class TenantStats(Stats):
@@ -106,7 +130,7 @@ class CostShare(Frozen):
     cost_coverage: float | None
 
 
-class CostBreakdown(CostShare):
+class CostBreakdown(CostShare, Answer):
     """Where the money of a stretch of time went; each mapping is in falling order of cost."""
 
     start: datetime
@@ -128,7 +152,30 @@ class TenantUsage(CostShare):
     p95_ms: float | None
 
 
-class TenantsReport(Frozen):
+class UserUsage(CostShare):
+    """One line of the report on users."""
+
+    user: str
+    success_rate: float | None
+    tokens: Tokens
+    p95_ms: float | None
+
+
+class UsersReport(Answer):
+    """The users of a stretch of time, in falling order of cost."""
+
+    start: datetime
+    end: datetime
+    cost_usd: Usd
+    """Of all users, also of those that are not listed."""
+    users_total: int
+    """How many users there are; a limit lists fewer."""
+    users: tuple[UserUsage, ...]
+    incomplete_before: datetime | None
+    """As in `Stats`."""
+
+
+class TenantsReport(Answer):
     """The tenants of a stretch of time, in falling order of cost."""
 
     start: datetime
@@ -142,7 +189,7 @@ class TenantsReport(Frozen):
     """As in `Stats`."""
 
 
-class CostSummary(CostShare):
+class CostSummary(CostShare, Answer):
     """The money of the day, week or month of the calendar, so far."""
 
     period: str

@@ -6,9 +6,9 @@ import re
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
+from taskpilot_obs._support.timestamps import aware
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals.durations import parse_window
-from taskpilot_obs.store.marks import aware
 
 Moment = datetime | date | str
 """A time with a zone, or in ISO 8601. A date is its midnight in UTC."""

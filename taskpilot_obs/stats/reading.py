@@ -1,4 +1,4 @@
-"""From sums in the store to the models."""
+"""From sums to the models."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
+from taskpilot_obs._telemetry.answers import Bins, Key
+from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.sketch import quantiles
 from taskpilot_obs.golden_signals.evidence import coverage as share_covered
 from taskpilot_obs.semconv import NONE
 from taskpilot_obs.stats.model import CallStats, CostShare, Durations, FirstToken, Tokens
-from taskpilot_obs.store.counts import Counts
-from taskpilot_obs.store.queries import Bins, Key
-from taskpilot_obs.store.sketch import quantiles
 
 StatsFields = dict[str, Any]
 DIMENSIONS: Final = ("provider", "model_name", "agent")

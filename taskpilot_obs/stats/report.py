@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from html import escape
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._telemetry.sketch import quantiles
 from taskpilot_obs.charts import STYLE, Chart, Series, bars, blocks
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.figures import count, ms, percent, share, usd
-from taskpilot_obs.stats.model import CostShare, Stats, TenantsReport
+from taskpilot_obs.stats.costs import get_cost_breakdown
+from taskpilot_obs.stats.model import CostBreakdown, CostShare, Stats, TenantsReport
 from taskpilot_obs.stats.periods import Period, bounds
-from taskpilot_obs.stats.reading import DIMENSIONS, counts_by, latest, shares
+from taskpilot_obs.stats.reading import latest
 from taskpilot_obs.stats.series import Point, get_points
-from taskpilot_obs.stats.usage import stats_and_counts, tenants_report
-from taskpilot_obs.store import Store
-from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.counts import Counts
-from taskpilot_obs.store.queries import Key
-from taskpilot_obs.store.questions import asked_of
-from taskpilot_obs.store.sketch import quantiles
+from taskpilot_obs.stats.usage import get_stats, get_tenants_report
+
+if TYPE_CHECKING:
+    from taskpilot_obs.store import Store
 
 TOP: Final = 15
 _STYLE: Final = (
@@ -85,6 +84,8 @@ def write_report(
     rendered = _KINDS.get(target.suffix.lower())
     if rendered is None:
         raise ConfigurationError(f"report: given {target.name!r}; the name must end in {' or '.join(_KINDS)}")
+    from taskpilot_obs.store.access import opened
+
     with opened(store) as opened_store:
         text = rendered(_report(bounds(period, now), opened_store))
     target.unlink(missing_ok=True)
@@ -94,24 +95,20 @@ def write_report(
 
 
 def _report(period: tuple[datetime, datetime], store: Store) -> Report:
-    with asked_of(store, *period) as question:
-        whole, counts = stats_and_counts(question)
-        tenants = tenants_report(question, TOP)
-        points = get_points(question)
-    since = latest(whole.incomplete_before, tenants.incomplete_before)
-    return Report(*period, _facts(whole), _plots(points), _tables(whole, counts, tenants), since)
+    whole = get_stats(period, store=store)
+    money = get_cost_breakdown(period, store=store)
+    tenants = get_tenants_report(period, store=store, limit=TOP)
+    since = latest(whole.incomplete_before, money.incomplete_before, tenants.incomplete_before)
+    return Report(*period, _facts(whole), _plots(get_points(*period, store)), _tables(whole, money, tenants), since)
 
 
-def _tables(whole: Stats, counts: Mapping[Key, Counts], tenants: TenantsReport) -> tuple[Table, ...]:
-    by_model, by_agent = (
-        shares(counts_by(counts, DIMENSIONS.index(name)), whole.cost_usd) for name in ("model_name", "agent")
-    )
+def _tables(whole: Stats, money: CostBreakdown, tenants: TenantsReport) -> tuple[Table, ...]:
     models = [
         (name, f"{stats.requests:,}", percent(stats.success_rate), ms(stats.latency.p95_ms), *_share(share))
-        for name, share in islice(by_model.items(), TOP)
+        for name, share in islice(money.by_model.items(), TOP)
         for stats in (whole.by_model[name],)
     ]
-    agents = [(name, f"{share.requests:,}", *_share(share)) for name, share in islice(by_agent.items(), TOP)]
+    agents = [(name, f"{share.requests:,}", *_share(share)) for name, share in islice(money.by_agent.items(), TOP)]
     tenant_lines = [
         (line.tenant, f"{line.requests:,}", percent(line.success_rate), ms(line.p95_ms), *_share(line))
         for line in tenants.tenants
@@ -119,8 +116,8 @@ def _tables(whole: Stats, counts: Mapping[Key, Counts], tenants: TenantsReport) 
     failures = [(name, f"{amount:,}") for name, amount in islice(whole.errors_by_type.items(), TOP)]
     head = ("requests", "success", "p95", "cost", "of all")
     return (
-        Table(_title("Models", len(by_model)), ("model", *head), tuple(models)),
-        Table(_title("Agents", len(by_agent)), ("agent", "requests", "cost", "of all"), tuple(agents)),
+        Table(_title("Models", len(money.by_model)), ("model", *head), tuple(models)),
+        Table(_title("Agents", len(money.by_agent)), ("agent", "requests", "cost", "of all"), tuple(agents)),
         Table(_title("Tenants", tenants.tenants_total), ("tenant", *head), tuple(tenant_lines)),
         Table(_title("Errors", len(whole.errors_by_type)), ("type", "failures"), tuple(failures)),
     )

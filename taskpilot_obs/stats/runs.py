@@ -6,14 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.stats.model import Frozen, Usd
-from taskpilot_obs.store import Store
-from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.calls import Line, RequestRows, request_rows
-from taskpilot_obs.store.rows import stored_text
+
+if TYPE_CHECKING:
+    from taskpilot_obs.store import Store
+    from taskpilot_obs.store.calls import Line, RequestRows
 
 Model = TypeVar("Model", bound=Frozen)
 MOST_STEPS: Final = 2_000
@@ -41,13 +42,15 @@ class Step(Frozen):
     """Of an LLM call itself; of a workflow or an agent all calls beneath."""
     output_tokens: int | None
     cost: Usd | None
-    """In USD, likewise."""
+    """In USD, likewise, of the calls with a known price."""
     provider: str | None = None
     agent: str | None = None
     workflow: str | None = None
     trace_id: str | None = None
     time_to_first_token_ms: float | None = None
     cached: bool | None = None
+    unpriced_calls: int = 0
+    """LLM calls without a known price, of or beneath this step: with any, `cost` is incomplete."""
 
 
 class DecisionLine(Frozen):
@@ -111,6 +114,9 @@ def get_run_tree(request_id: str, *, store: str | Store | None = None, tenant_id
     stored = stored_text(request_id)
     if not stored:
         raise ConfigurationError("request_id: given nothing; give the ID of a request")
+    from taskpilot_obs.store.access import opened
+    from taskpilot_obs.store.calls import request_rows
+
     with opened(store) as opened_store, opened_store.reading() as connection:
         rows = request_rows(connection, stored, stored_text(tenant_id), MOST_STEPS, opened_store.known_version)
     return _tree(stored, rows) if any(rows) else None
@@ -159,6 +165,7 @@ def _run_step(line: Line) -> Step:
         input_tokens=line["input_tokens"] if has_calls else None,
         output_tokens=line["output_tokens"] if has_calls else None,
         cost=line["cost"] if line["llm_calls"] > line["unpriced_calls"] else None,
+        unpriced_calls=line["unpriced_calls"],
         **_common(line, line["duration_ms"]),
     )
 

@@ -7,18 +7,21 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from math import ceil
-from typing import Final, NamedTuple, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, Unpack
 
+from taskpilot_obs._support.timestamps import EPOCH
+from taskpilot_obs._telemetry.answers import Bins, By, Key
+from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.costs import get_cost_breakdown
 from taskpilot_obs.stats.model import CostShare, Frozen, Stats, Usd
 from taskpilot_obs.stats.periods import Period, bounds
-from taskpilot_obs.stats.reading import DIMENSIONS, stats_from
-from taskpilot_obs.store import Store
-from taskpilot_obs.store.counts import Counts
-from taskpilot_obs.store.queries import Bins, By, Key, bins, errors, totals
-from taskpilot_obs.store.questions import Question, asked_of
-from taskpilot_obs.store.tables import EPOCH
+from taskpilot_obs.stats.reading import DIMENSIONS, counts_by, stats_from
+from taskpilot_obs.stats.sources import answers_of, origin_of
+
+if TYPE_CHECKING:
+    from taskpilot_obs.store import Store
 
 T = TypeVar("T")
 _STEPS: Final = (timedelta(minutes=1), timedelta(minutes=5), timedelta(hours=1), timedelta(days=1), timedelta(days=7))
@@ -51,17 +54,16 @@ def get_series(
     Steps are of a minute, five, an hour, a day or some weeks, on the clock of UTC. Arguments as in `get_stats`.
 
     Raises:
-        ConfigurationError: the period cannot be read, or no store is named.
+        ConfigurationError: the period cannot be read, or no store is named and this process holds no calls.
         StoreError: the store is missing or cannot be used.
     """
     start, end = bounds(period, now)
     step, filters = step_of(start, end), filters_of(asked)
     by = By(DIMENSIONS, step)
-    with asked_of(store, start, end, filters) as question:
-        planned = question.plan(DIMENSIONS, step)
-        counts = _by_step(totals(question.connection, planned, filters, by))
-        durations = bins(question.connection, planned, filters, by)
-        failed = _by_step(errors(question.connection, planned, filters, By((), step)))
+    with answers_of(store, start, end, filters) as (answers, source):
+        counts, durations = _by_step(answers.totals(by)), answers.bins(by)
+        failed = _by_step(answers.errors(By((), step)))
+        incomplete_before = answers.incomplete_before(by)
     latency, first_token = _by_step(durations.latency), _by_step(durations.first_token)
     points = []
     for number, left, right in steps(start, end, step):
@@ -70,10 +72,51 @@ def get_series(
             counts.get(number, {}),
             bins_there,
             failed.get(number, {}).get((), Counter()),
-            missing_in(planned.incomplete_before, left, right),
+            missing_in(incomplete_before, left, right),
         )
-        points.append(Stats(start=left, end=right, **told))
+        points.append(Stats(start=left, end=right, **told, **origin_of(source)))
     return tuple(points)
+
+
+class Spend(NamedTuple):
+    """What one step cost, by the names of one dimension."""
+
+    start: datetime
+    end: datetime
+    cost_usd: Mapping[str, Decimal]
+
+
+def get_spend(
+    period: Period,
+    dimension: str,
+    *,
+    store: str | Store | None = None,
+    now: datetime | None = None,
+    **asked: Unpack[Asked],
+) -> tuple[Spend, ...]:
+    """What the steps of `get_series` cost, by one dimension: no latencies are read for it.
+
+    Args:
+        period: as in `get_stats`.
+        dimension: `provider`, `model_name`, `agent` or `organization_id`.
+        store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
+        now: the present; for tests.
+        asked: only calls with this value.
+
+    Raises:
+        ConfigurationError: the period cannot be read, or no store is named and this process holds no calls.
+        StoreError: the store is missing or cannot be used.
+    """
+    start, end = bounds(period, now)
+    step, filters = step_of(start, end), filters_of(asked)
+    dimensions = DIMENSIONS if dimension in DIMENSIONS else (dimension,)
+    with answers_of(store, start, end, filters) as (answers, _source):
+        counts = _by_step(answers.totals(By(dimensions, step)))
+    place = dimensions.index(dimension)
+    return tuple(
+        Spend(left, right, {name: each.cost for name, each in counts_by(counts.get(number, {}), place).items()})
+        for number, left, right in steps(start, end, step)
+    )
 
 
 class Point(NamedTuple):
@@ -84,15 +127,15 @@ class Point(NamedTuple):
     latency: Counter[int]
 
 
-def get_points(question: Question) -> list[Point]:
+def get_points(start: datetime, end: datetime, store: Store | None) -> list[Point]:
     """What `get_series` tells, without its groups: as fast with thousands of models as with one."""
-    step = step_of(question.start, question.end)
-    planned, by = question.plan((), step), By((), step)
-    counts = totals(question.connection, planned, question.filters, by)
-    latency = bins(question.connection, planned, question.filters, by).latency
+    step = step_of(start, end)
+    by = By((), step)
+    with answers_of(store, start, end, Filters()) as (answers, _source):
+        counts, latency = answers.totals(by), answers.bins(by).latency
     return [
         Point(left, counts.get((number,), Counts()), latency.get((number,), Counter()))
-        for number, left, _ in steps(question.start, question.end, step)
+        for number, left, _ in steps(start, end, step)
     ]
 
 
@@ -128,7 +171,7 @@ def get_cost_rate(
     Arguments as in `get_stats`.
 
     Raises:
-        ConfigurationError: the window cannot be read, or no store is named.
+        ConfigurationError: the window cannot be read, or no store is named and this process holds no calls.
         StoreError: the store is missing or cannot be used.
     """
     spent = get_cost_breakdown(window, store=store, now=now, **asked)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
+from taskpilot_obs._telemetry.answers import By
+from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.semconv import NONE
 from taskpilot_obs.stats.asking import Asked, filters_of
-from taskpilot_obs.stats.model import Stats, TenantsReport, TenantStats, TenantUsage
+from taskpilot_obs.stats.model import Stats, TenantsReport, TenantStats, TenantUsage, UsersReport, UserUsage
 from taskpilot_obs.stats.periods import Period, bounds
 from taskpilot_obs.stats.reading import (
     DIMENSIONS,
@@ -19,33 +22,28 @@ from taskpilot_obs.stats.reading import (
     stats_of,
     whole,
 )
-from taskpilot_obs.store import Store
-from taskpilot_obs.store.counts import Counts
-from taskpilot_obs.store.filters import Filters
-from taskpilot_obs.store.queries import By, Key, bins, errors, totals
-from taskpilot_obs.store.questions import Question, asked_of
-from taskpilot_obs.store.segments import Plan
+from taskpilot_obs.stats.sources import answers_of, origin_of
 
-_TENANT: Final = ("organization_id",)
-_FEW: Final = 100
-"""So many tenants are looked up one by one; more are read in one pass."""
+if TYPE_CHECKING:
+    from taskpilot_obs.store import Store
 
 
 def get_stats(
     period: Period = "24h", *, store: str | Store | None = None, now: datetime | None = None, **asked: Unpack[Asked]
 ) -> Stats:
-    """How the LLM calls of a stretch of time went.
+    """How the LLM calls of a stretch of time went. Without a store, this process answers from the calls that it holds.
 
     Args:
         period: a length of time until now ("1h", "24h", "7d", "30d", a `timedelta`), or (start, end).
-        store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
+        store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`; without
+            any, the answer is of this process alone, and `window` states what it holds.
         now: the present; for tests.
         asked: only calls with this value of `tenant_id`, `user_id`, `session_id`, `agent`, `workflow`, `model`,
             `provider`, `prompt_name`, `service`, `environment`, `request_id`, `step_id`, `task_id`, `workflow_run_id`,
             `thought_id`, `experiment` or `variant`; `__none__` stands for calls that have none.
 
     Raises:
-        ConfigurationError: the period cannot be read, or no store is named.
+        ConfigurationError: the period cannot be read, or no store is named and this process holds no calls.
         StoreError: the store is missing or cannot be used.
     """
     start, end = bounds(period, now)
@@ -58,7 +56,7 @@ def get_tenant_stats(
     """How the LLM calls of one tenant went; nothing in it comes from another tenant. Arguments as in `get_stats`.
 
     Raises:
-        ConfigurationError: no tenant, a period that cannot be read, or no store is named.
+        ConfigurationError: no tenant, a period that cannot be read, or no store is named and no calls are held.
         StoreError: the store is missing or cannot be used.
     """
     if not tenant_id:
@@ -85,63 +83,82 @@ def get_tenants_report(
         limit: list this many tenants; None: all.
 
     Raises:
-        ConfigurationError: the period cannot be read, the limit is not positive, or no store is named.
+        ConfigurationError: the period cannot be read, the limit is not positive, or no store is named and no calls
+            are held.
         StoreError: the store is missing or cannot be used.
     """
+    start, end = bounds(period, now)
+    shares = _shares_by("organization_id", start, end, filters_of({"tenant_id": tenant_id}), store, limit)
+    lines = tuple(TenantUsage(tenant=name, **fields) for name, fields in shares.lines)
+    return TenantsReport(start=start, end=end, tenants_total=shares.total, tenants=lines, **shares.whole)
+
+
+def get_users_report(
+    period: Period = "30d",
+    *,
+    store: str | Store | None = None,
+    now: datetime | None = None,
+    limit: int | None = None,
+    **asked: Unpack[Asked],
+) -> UsersReport:
+    """What every user used, in falling order of cost; calls without a user are those of `__none__`.
+
+    Args:
+        period: as in `get_stats`.
+        store: as in `get_stats`.
+        now: as in `get_stats`.
+        limit: list this many users; None: all.
+        asked: only calls with this value, as in `get_stats`: `tenant_id="acme"` reports on the users of one tenant.
+
+    Raises:
+        ConfigurationError: an argument cannot be read, or no store is named and no calls are held.
+        StoreError: the store is missing or cannot be used.
+    """
+    start, end = bounds(period, now)
+    shares = _shares_by("user_id", start, end, filters_of(asked), store, limit)
+    lines = tuple(UserUsage(user=name, **fields) for name, fields in shares.lines)
+    return UsersReport(start=start, end=end, users_total=shares.total, users=lines, **shares.whole)
+
+
+class _Shares(NamedTuple):
+    """What tenants or users used."""
+
+    lines: list[tuple[str, dict[str, Any]]]
+    total: int
+    whole: dict[str, Any]
+    """Fields of the report about all of them."""
+
+
+def _shares_by(
+    column: str, start: datetime, end: datetime, filters: Filters, store: str | Store | None, limit: int | None
+) -> _Shares:
     if limit is not None and limit < 1:
         raise ConfigurationError(f"limit: given {limit!r}; it must be a positive number, or None for all")
-    start, end = bounds(period, now)
-    with asked_of(store, start, end, filters_of({"tenant_id": tenant_id})) as question:
-        return tenants_report(question, limit)
-
-
-def tenants_report(question: Question, limit: int | None) -> TenantsReport:
-    """What the tenants of a question used, the largest first."""
-    planned = question.plan(_TENANT)
-    counts = totals(question.connection, planned, question.filters, By(_TENANT))
-    largest = sorted(counts, key=lambda key: (-counts[key].cost, key[0] or NONE))[:limit]
-    latency = _latency_of(question, planned, largest if len(largest) < len(counts) else None)
+    by = By((column,))
+    with answers_of(store, start, end, filters) as (answers, source):
+        counts = answers.totals(by)
+        largest = sorted(counts, key=lambda key: (-counts[key].cost, key[0] or NONE))[:limit]
+        latency = answers.bins(by, largest if len(largest) < len(counts) else None).latency
+        incomplete_before = answers.incomplete_before(by)
     cost = whole(counts.values()).cost
-    return TenantsReport(
-        start=question.start,
-        end=question.end,
-        cost_usd=cost,
-        tenants_total=len(counts),
-        tenants=tuple(_usage_of(key, counts[key], latency.get(key, Counter()), cost) for key in largest),
-        incomplete_before=planned.incomplete_before,
-    )
+    lines = [(key[0] or NONE, _usage_of(counts[key], latency.get(key, Counter()), cost)) for key in largest]
+    return _Shares(lines, len(counts), {"cost_usd": cost, "incomplete_before": incomplete_before, **origin_of(source)})
 
 
-def _latency_of(question: Question, planned: Plan, tenants: list[Key] | None) -> dict[Key, Counter[int]]:
-    """The durations of some tenants, one by one where they are few; None: of all."""
-    if tenants is None or len(tenants) > _FEW:
-        return bins(question.connection, planned, question.filters, By(_TENANT)).latency
-    one_by_one = ((key, bins(question.connection, planned, Filters(organization_id=key[0])).latency) for key in tenants)
-    return {key: found[()] for key, found in one_by_one if () in found}
-
-
-def _usage_of(key: Key, counts: Counts, latency: Counter[int], cost: Decimal) -> TenantUsage:
+def _usage_of(counts: Counts, latency: Counter[int], cost: Decimal) -> dict[str, Any]:
     stats = stats_of(counts, latency, {})
-    return TenantUsage(
-        tenant=key[0] or NONE,
-        success_rate=stats.success_rate,
-        tokens=stats.tokens,
-        p95_ms=stats.latency.p95_ms,
+    return {
+        "success_rate": stats.success_rate,
+        "tokens": stats.tokens,
+        "p95_ms": stats.latency.p95_ms,
         **dict(share_of(counts, cost)),
-    )
+    }
 
 
 def _stats(start: datetime, end: datetime, filters: Filters, store: str | Store | None) -> Stats:
-    with asked_of(store, start, end, filters) as question:
-        return stats_and_counts(question)[0]
-
-
-def stats_and_counts(question: Question) -> tuple[Stats, dict[Key, Counts]]:
-    """The statistics of a question, and what they were made of: sums by provider, model and agent."""
-    by, filters = By(DIMENSIONS), question.filters
-    planned = question.plan(DIMENSIONS)
-    counts = totals(question.connection, planned, filters, by)
-    durations = bins(question.connection, planned, filters, by)
-    failed = errors(question.connection, planned, filters).get((), Counter())
-    told = stats_from(counts, durations, failed, planned.incomplete_before)
-    return Stats(start=question.start, end=question.end, **told), counts
+    by = By(DIMENSIONS)
+    with answers_of(store, start, end, filters) as (answers, source):
+        counts, durations = answers.totals(by), answers.bins(by)
+        failed = answers.errors().get((), Counter())
+        told = stats_from(counts, durations, failed, answers.incomplete_before(by))
+    return Stats(start=start, end=end, **told, **origin_of(source))

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from taskpilot_obs._telemetry.stores import STORE_VARIABLE, store_of_this_process
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store.engine import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-STORE_VARIABLE: Final = "TASKPILOT_OBS_STORE"
-"""Environment variable with the URL of the store that is meant where none is named."""
-
-filled: weakref.WeakSet[Store] = weakref.WeakSet()
-"""The stores that exporters of this process write to."""
 
 
 @contextmanager
@@ -36,7 +29,7 @@ def opened(store: str | Store | None, *, create: bool = False, any_version: bool
         StoreError: it is missing, or cannot be used; `StoreVersionError` where its tables are of another version.
     """
     if store is None:
-        store = next(iter(filled), None) or os.environ.get(STORE_VARIABLE)
+        store = store_of_this_process()
     if not store:
         raise ConfigurationError(
             f"store: none given, none configured in this process and {STORE_VARIABLE} is not set; "

@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from sqlalchemy import delete, func, insert, or_, select, update
 
+from taskpilot_obs._support.timestamps import aware
+from taskpilot_obs._telemetry.answers import By, Key
+from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs._telemetry.money import MOST_NANO
+from taskpilot_obs._telemetry.sketch import encode
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.counts import Counts
-from taskpilot_obs.store.filters import Filters
-from taskpilot_obs.store.marks import aware, deleted_from, server_clock
-from taskpilot_obs.store.money import MOST_NANO
-from taskpilot_obs.store.queries import By, Key, bins, errors, totals
+from taskpilot_obs.store.marks import deleted_from, server_clock
+from taskpilot_obs.store.queries import bins, errors, totals
 from taskpilot_obs.store.rollups import FULL, ROLLUPS, SUMMARY_DIMENSIONS, Rollup, is_worth_it
 from taskpilot_obs.store.segments import DAY, HOUR, Plan, Segment, floor_day, floor_hour
-from taskpilot_obs.store.sketch import encode
 from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK, to_microseconds
 from taskpilot_obs.store.writer import mark_changed
 

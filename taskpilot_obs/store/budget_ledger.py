@@ -8,12 +8,13 @@ their rows in one order, reservations before lines, so that they wait for each o
 from __future__ import annotations
 
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Integer, bindparam, delete, literal_column, select, text, update
+from sqlalchemy import Integer, delete, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from taskpilot_obs.budgets.ledger import (
@@ -28,7 +29,6 @@ from taskpilot_obs.budgets.ledger import (
 from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.store.budget_limits import RENEWED, contradictions, note_limits, noted_limits
 from taskpilot_obs.store.budget_lines import (
-    FIGURES,
     Total,
     balance_of,
     full_at_most,
@@ -39,6 +39,7 @@ from taskpilot_obs.store.budget_lines import (
     sums_of,
 )
 from taskpilot_obs.store.budget_rates import forget_rates
+from taskpilot_obs.store.budget_statements import ADD_AND_HOLD, ADD_THEN, BALANCE, HOLD_THEN
 from taskpilot_obs.store.budget_writers import begun, crossed_before, keep_crossed
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
 from taskpilot_obs.store.tables import columns_of
@@ -51,46 +52,13 @@ if TYPE_CHECKING:
     from taskpilot_obs.store.engine import Store
 
 
+_RESERVING: Final = 2
+"""Threads of a process that reserve at the same moment. They wait for the row of their budget anyway, and each takes a
+connection, of which the worker that settles calls needs one."""
 _AT_ONCE: Final = 1_000
 """Reservations that one transaction renews or releases."""
 _L = BUDGET_LEDGER.c
 _R = BUDGET_RESERVATIONS.c
-_THIS_LINE: Final = "budget = :budget AND scope_key = :scope_key AND period_start = :period_start"
-_LEFT: Final = ":limit_units - spent_units - reserved_units - (spent_rest + reserved_rest + :rest) / 1000"
-_ROOM: Final = f"""
-    ({_LEFT} > :units OR ({_LEFT} = :units AND (spent_rest + reserved_rest + :rest) % 1000 <= :limit_rest))
-"""
-_ADD: Final = f"""
-    UPDATE budget_ledger
-    SET reserved_units = reserved_units + :units, reserved_rest = reserved_rest + :rest, updated_at = :now
-    WHERE {_THIS_LINE} AND unit = :unit AND {_ROOM}
-"""  # noqa: S608  nothing in it comes from outside
-_HOLD: Final = """
-    INSERT INTO budget_reservations
-        (reservation_id, budget, scope_key, period_start, units, rest, created_at, expires_at)
-"""
-_VALUES: Final = ":reservation_id, :budget, :scope_key, :period_start, :units, :rest, :now, :expires_at"
-
-
-def _typed(sql: str) -> Any:
-    """A statement whose times are converted as the tables' are."""
-    moments = [name for name in ("period_start", "now", "expires_at") if f":{name}" in sql]
-    return text(sql).bindparams(*(bindparam(name, type_=_L.updated_at.type) for name in moments))
-
-
-_ADD_THEN: Final = _typed(_ADD)
-_HOLD_THEN: Final = _typed(f"{_HOLD} VALUES ({_VALUES})")
-_CASTS: Final = (
-    _VALUES.replace(":units", "CAST(:units AS bigint)")
-    .replace(":rest", "CAST(:rest AS bigint)")
-    .replace(":now", "CAST(:now AS timestamptz)")
-    .replace(":expires_at", "CAST(:expires_at AS timestamptz)")
-    .replace(":period_start", "CAST(:period_start AS timestamptz)")
-    .replace(":reservation_id", "CAST(:reservation_id AS text)")
-    .replace(":budget", "CAST(:budget AS text)")
-    .replace(":scope_key", "CAST(:scope_key AS text)")
-)
-_ADD_AND_HOLD: Final = _typed(f"WITH added AS ({_ADD} RETURNING 1) {_HOLD} SELECT {_CASTS} FROM added")  # noqa: S608  nothing in it comes from outside
 
 
 class StoreLedger:
@@ -108,6 +76,7 @@ class StoreLedger:
         self.database = store.url
         self._owned = owned
         self._process = os.getpid()
+        self._reserving = threading.BoundedSemaphore(_RESERVING)
         self._insert: Any = sqlite.insert if store.is_sqlite else postgresql.insert
         self._noted: tuple[Sequence[Budget], datetime] | None = None
         """Which budgets' limits were noted, and when."""
@@ -115,6 +84,7 @@ class StoreLedger:
     def _renewed(self) -> Store:
         if self._process != os.getpid():
             self._store.renew()
+            self._reserving = threading.BoundedSemaphore(_RESERVING)
             self._process = os.getpid()
         return self._store
 
@@ -126,7 +96,7 @@ class StoreLedger:
     def _figures(self) -> list[Any]:
         """The columns of a balance, 0 where the tables lack one."""
         columns = columns_of(BUDGET_LEDGER, self._store.known_version)
-        return [column if column.name in columns else literal_column("0", Integer) for column in FIGURES]
+        return [column if column.name in columns else literal_column("0", Integer) for column in BALANCE]
 
     def is_same(self, other: Ledger) -> bool:
         """Whether the other one is kept in the same database."""
@@ -148,9 +118,11 @@ class StoreLedger:
             StoreError: the store cannot be used; `StoreUnavailableError` where it may work later.
         """
         ordered = sorted(lines, key=lambda line: line.account)
-        refusal = self._tried(reservation_id, ordered, now, expires_at)
-        if refusal is not None and not refusal.is_final and self.release_expired(now):
+        self._renewed()
+        with self._reserving:
             refusal = self._tried(reservation_id, ordered, now, expires_at)
+            if refusal is not None and not refusal.is_final and self.release_expired(now):
+                refusal = self._tried(reservation_id, ordered, now, expires_at)
         return refusal
 
     def _tried(
@@ -193,10 +165,10 @@ class StoreLedger:
             "expires_at": expires_at,
         }
         if not self._store.is_sqlite:
-            return connection.execute(_ADD_AND_HOLD, values).rowcount > 0
-        if not connection.execute(_ADD_THEN, values).rowcount:
+            return connection.execute(ADD_AND_HOLD, values).rowcount > 0
+        if not connection.execute(ADD_THEN, values).rowcount:
             return False
-        connection.execute(_HOLD_THEN, values)
+        connection.execute(HOLD_THEN, values)
         return True
 
     def _without_account(self, refused: ReservationLine, lines: Sequence[ReservationLine], now: datetime) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import case
 
 from taskpilot_obs.budgets.ledger import Account, Balance, ReservationLine
+from taskpilot_obs.store.budget_statements import BALANCE, MOST_UNITS, REST
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER
 
 if TYPE_CHECKING:
@@ -16,22 +17,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.budgets.ledger import Charge
     from taskpilot_obs.budgets.model import Budget
 
-_REST: Final = 1_000
-"""Amounts in USD are split: whole billionths, and trillionths on top."""
-_MOST_UNITS: Final = 9_200_000_000_000_000_000
-"""What a column holds. A line that is full stays full: one absurd call must not keep the next from being booked."""
 _L: Final = BUDGET_LEDGER.c
-FIGURES: Final = (
-    _L.spent_units,
-    _L.spent_rest,
-    _L.reserved_units,
-    _L.reserved_rest,
-    _L.alerted_permille,
-    _L.refusals,
-    _L.assumed_units,
-    _L.assumed_rest,
-)
-"""The columns of a `Balance`."""
 
 
 class Total(NamedTuple):
@@ -56,18 +42,18 @@ def sums_of(charges: Sequence[Charge]) -> dict[Account, Total]:
 
 def full_at_most(column: Any, units: int) -> Any:
     """The sum, or the largest value that the column holds."""
-    return case((column > _MOST_UNITS - units, _MOST_UNITS), else_=column + units)
+    return case((column > MOST_UNITS - units, MOST_UNITS), else_=column + units)
 
 
 def split_amount(budget: Budget, amount: int) -> tuple[int, int]:
     """An amount in the two columns of a ledger: units and rest, both as large as they may get."""
-    units, rest = divmod(amount, _REST) if budget.unit == "usd" else (amount, 0)
-    return min(units, _MOST_UNITS), rest
+    units, rest = divmod(amount, REST) if budget.unit == "usd" else (amount, 0)
+    return min(units, MOST_UNITS), rest
 
 
 def balance_of(budget: Budget, row: Any) -> Balance:
     """The figures of a row, in the budget's smallest unit."""
-    factor = _REST if budget.unit == "usd" else 1
+    factor = REST if budget.unit == "usd" else 1
     assumed = row[6] * factor + row[7]
     return Balance(row[0] * factor + row[1], row[2] * factor + row[3], row[4], row[5], assumed)
 
@@ -79,7 +65,7 @@ def is_account(account: Account) -> tuple[Any, ...]:
 
 def new_line(line: ReservationLine, now: datetime) -> dict[str, object]:
     """A line on which nothing is booked."""
-    zeros = dict.fromkeys([column.key for column in (*FIGURES,)], 0)
+    zeros = dict.fromkeys([column.key for column in (*BALANCE,)], 0)
     about = {"period": line.budget.period, "unit": line.budget.unit, "updated_at": now}
     return {**line.account._asdict(), **about, **zeros}
 

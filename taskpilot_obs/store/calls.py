@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import and_, or_, select
 
-from taskpilot_obs.store.filters import Filters, rows_where
-from taskpilot_obs.store.money import from_decimal, to_decimal
+from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs._telemetry.money import from_decimal, to_decimal
+from taskpilot_obs.store.filters import rows_where
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIONS, columns_of
 
 if TYPE_CHECKING:

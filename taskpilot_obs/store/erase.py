@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import delete, func, literal, literal_column, or_, select
 
+from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.budgets.model import digested
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store import on_sqlite
@@ -21,7 +22,6 @@ from taskpilot_obs.store.erase_files import Leftover, in_audit_log, in_spool
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
 from taskpilot_obs.store.marks import deleted_from
 from taskpilot_obs.store.retention import delete_in_small_steps
-from taskpilot_obs.store.rows import stored_text
 from taskpilot_obs.store.segments import floor_hour
 from taskpilot_obs.store.spool import default_directory
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, SUMMARIES, VIOLATIONS

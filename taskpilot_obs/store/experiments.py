@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Integer, and_, case, cast, func, select
+from sqlalchemy import Integer, and_, case, cast, func, or_, select
 
-from taskpilot_obs.store.money import to_decimal
+from taskpilot_obs._telemetry.money import to_decimal
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK
 
 if TYPE_CHECKING:
@@ -45,10 +45,31 @@ class UnitVerdicts(NamedTuple):
     correct: int
 
 
-def runs_by_unit(connection: Connection, name: str, start: datetime, end: datetime) -> Iterator[UnitRuns]:
-    """The tasks of an experiment in [start, end), by variant and unit; a task without a unit is a unit of its own."""
+class Tasks(NamedTuple):
+    """Which tasks and verdicts: those of one experiment in [start, end), of one tenant or of all."""
+
+    experiment: str
+    start: datetime
+    end: datetime
+    organization_id: str | None = None
+    """The empty text for those without a tenant; None for all."""
+
+
+class ExperimentRows(NamedTuple):
+    """One experiment, as far as tasks were recorded."""
+
+    experiment: str
+    variants: int
+    units: int
+    tasks: int
+    first_seen: datetime
+    last_seen: datetime
+
+
+def runs_by_unit(connection: Connection, asked: Tasks) -> Iterator[UnitRuns]:
+    """The tasks of an experiment by variant and unit; a task without a unit is a unit of its own."""
     run = AGENT_RUNS.c
-    unit = func.coalesce(run.experiment_unit, run.run_id)
+    unit = _unit_of_run()
     sums = (
         func.count(),
         func.count(run.success),
@@ -60,33 +81,56 @@ def runs_by_unit(connection: Connection, name: str, start: datetime, end: dateti
         func.sum(run.input_tokens + run.output_tokens),
         func.sum(case((run.violations > 0, 1), else_=0)),
     )
-    query = select(run.variant, *sums).where(_belongs(AGENT_RUNS, name, start, end), run.is_task)
+    query = select(run.variant, *sums).where(_belongs(AGENT_RUNS, asked), run.is_task)
     for variant, tasks, counted, good, ms, nano, rest, *others in _lines(connection, query.group_by(run.variant, unit)):
         cost = float(to_decimal(int(nano or 0), int(rest or 0)))
         yield UnitRuns(variant, tasks, counted, int(good or 0), float(ms or 0), cost, *map(int, others))
 
 
-def verdicts_by_unit(connection: Connection, name: str, start: datetime, end: datetime) -> Iterator[UnitVerdicts]:
-    """The verdicts of an experiment in [start, end), by variant and unit."""
+def verdicts_by_unit(connection: Connection, asked: Tasks) -> Iterator[UnitVerdicts]:
+    """The verdicts of an experiment by variant and unit."""
     given = FEEDBACK.c
     unit = func.coalesce(given.experiment_unit, given.request_id)
     query = select(given.variant, func.count(), func.sum(_number(given.correct)))
-    query = query.where(_belongs(FEEDBACK, name, start, end)).group_by(given.variant, unit)
+    query = query.where(_belongs(FEEDBACK, asked)).group_by(given.variant, unit)
     for variant, verdicts, correct in _lines(connection, query):
         yield UnitVerdicts(variant, verdicts, int(correct or 0))
 
 
-def names_seen(connection: Connection, start: datetime, end: datetime) -> list[str]:
-    """The experiments with tasks in [start, end), in alphabetical order."""
+def experiments_seen(
+    connection: Connection, start: datetime, end: datetime, tenant: str | None
+) -> list[ExperimentRows]:
+    """The experiments with tasks in [start, end), the most recent first; tenants as in `Tasks`."""
     run = AGENT_RUNS.c
-    query = select(run.experiment).where(run.created_at >= start, run.created_at < end, run.experiment.is_not(None))
-    return sorted(name for (name,) in connection.execute(query.distinct()))
+    last = func.max(run.created_at)
+    variants, units = func.count(run.variant.distinct()), func.count(_unit_of_run().distinct())
+    query = select(run.experiment, variants, units, func.count(), func.min(run.created_at), last)
+    query = query.where(
+        *_when(AGENT_RUNS, start, end), *_whose(AGENT_RUNS, tenant), run.is_task, run.variant.is_not(None)
+    )
+    query = query.where(run.experiment.is_not(None)).group_by(run.experiment).order_by(last.desc(), run.experiment)
+    return [ExperimentRows(*line) for line in connection.execute(query)]
 
 
-def _belongs(table: Table, name: str, start: datetime, end: datetime) -> ColumnElement[bool]:
+def _unit_of_run() -> ColumnElement[str]:
+    return func.coalesce(AGENT_RUNS.c.experiment_unit, AGENT_RUNS.c.run_id)
+
+
+def _belongs(table: Table, asked: Tasks) -> ColumnElement[bool]:
     column = table.c
-    times = and_(column.created_at >= start, column.created_at < end)
-    return and_(times, column.experiment == name, column.variant.is_not(None))
+    own = (column.experiment == asked.experiment, column.variant.is_not(None))
+    return and_(*_when(table, asked.start, asked.end), *_whose(table, asked.organization_id), *own)
+
+
+def _when(table: Table, start: datetime, end: datetime) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return table.c.created_at >= start, table.c.created_at < end
+
+
+def _whose(table: Table, tenant: str | None) -> tuple[ColumnElement[bool], ...]:
+    if tenant is None:
+        return ()
+    own = table.c.organization_id
+    return (own == tenant,) if tenant else (or_(own.is_(None), own == ""),)
 
 
 def _number(column: ColumnElement[bool]) -> ColumnElement[int]:

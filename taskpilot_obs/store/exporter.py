@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs._support.guarded import log_failure
+from taskpilot_obs._telemetry.stores import filled
+from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError, StoreVersionError
 from taskpilot_obs.records import Source
-from taskpilot_obs.store.access import filled
 from taskpilot_obs.store.background import Maintenance, checked_interval
 from taskpilot_obs.store.engine import Store
 from taskpilot_obs.store.retention import checked_retention
-from taskpilot_obs.store.rows import rows_of, stored_text
+from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.spool import DEFAULT_MAX_BYTES, Spool, default_directory
 from taskpilot_obs.store.writer import Writer
 

@@ -6,6 +6,7 @@ import sqlite3
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from taskpilot_obs.exceptions import StoreError, StoreUnavailableError
 
@@ -62,6 +63,8 @@ def explained(error: Exception, store: str) -> StoreError:
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, sqlite3.Error):
         return _explained_sqlite(original, store)
+    if isinstance(original, PoolTimeoutError):
+        return StoreUnavailableError(f"the telemetry store {store} cannot be used: its connections are all busy")
     kinds = {kind.__name__ for kind in type(original).__mro__}  # of a driver that may not be installed
     state = getattr(original, "sqlstate", None)
     too_much = state is not None and state.startswith(_LIMIT_EXCEEDED)

@@ -62,6 +62,9 @@ BUDGET_WRITERS = Table(
 )
 """What each process booked last: bookings whose answer was lost come again, and are known by their number."""
 
+BENCHMARKS_SINCE: Final = "0004"
+"""The version of the tables that added those of the benchmark."""
+
 BENCHMARK_RUNS = Table(
     "benchmark_runs",
     metadata,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from taskpilot_obs.exceptions import ConfigurationError, StoreError
+from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.store.tables import STATE
 
 if TYPE_CHECKING:
@@ -83,19 +83,6 @@ def _put(connection: Connection, key: str, value: datetime, when: str) -> None:
     connection.execute(
         put.on_conflict_do_update(index_elements=[STATE.c.key], set_={"value": put.excluded.value}, where=where)
     )
-
-
-def aware(moment: datetime | None, name: str = "now") -> datetime:
-    """The moment in UTC, or the present.
-
-    Raises:
-        ConfigurationError: it has no time zone.
-    """
-    if moment is None:
-        return datetime.now(UTC)
-    if moment.tzinfo is None:
-        raise ConfigurationError(f"{name}: given {moment!r}; it needs a time zone")
-    return moment.astimezone(UTC)
 
 
 def server_clock(connection: Connection) -> datetime:

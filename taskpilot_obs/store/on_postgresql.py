@@ -54,7 +54,7 @@ def make_engine(target: Target) -> Engine:
     arguments |= {"client_encoding": ENCODING, **target.options}
     try:
         engine = create_engine(
-            target.url, pool_size=2, max_overflow=6, pool_pre_ping=True, hide_parameters=True, connect_args=arguments
+            target.url, pool_size=3, max_overflow=5, pool_pre_ping=True, hide_parameters=True, connect_args=arguments
         )
     except (ImportError, NoSuchModuleError) as error:
         raise MissingExtraError("a telemetry store on PostgreSQL", "postgres") from error

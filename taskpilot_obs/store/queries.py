@@ -1,8 +1,4 @@
-"""Sums over LLM calls, from rows or from summaries, by the same dimensions and in the same shape.
-
-A key of an answer holds the values of the dimensions ("" for none). Where an answer is divided into steps of time, the
-number of the step, counted from the Unix epoch, comes first.
-"""
+"""Sums over LLM calls, from rows or from summaries, by the same dimensions and in the same shape."""
 
 from __future__ import annotations
 
@@ -12,13 +8,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Integer, and_, cast, func, literal_column, or_, select, text, type_coerce
 
+from taskpilot_obs._telemetry.answers import WHOLE, Bins, By, Key
+from taskpilot_obs._telemetry.counts import Counts, counts_of
+from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs._telemetry.sketch import decode
+from taskpilot_obs._telemetry.values import PRICING
 from taskpilot_obs.records import Pricing
-from taskpilot_obs.store.counts import Counts, counts_of, wide_sum
-from taskpilot_obs.store.filters import Filters, rows_where
-from taskpilot_obs.store.rows import PRICING
+from taskpilot_obs.store.filters import rows_where
 from taskpilot_obs.store.segments import DAY
-from taskpilot_obs.store.sketch import decode
 from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, MICROSECOND, NEWEST, SUMMARIES, columns_of
+from taskpilot_obs.store.wide import wide_sum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     from taskpilot_obs.store.segments import Plan
 
-Key = tuple[Any, ...]
 _SERIES_DIMENSIONS: Final = frozenset({"provider", "model_name", "agent"})
 _FETCH: Final = 20_000
 _MOST_PARTS: Final = 50
@@ -36,18 +34,7 @@ _MOST_PARTS: Final = 50
 _call = LLM_CALLS.c
 
 
-class By(NamedTuple):
-    """How an answer is grouped."""
-
-    dimensions: tuple[str, ...] = ()
-    step: timedelta | None = None
-    """Length of the steps of time; None: not by time."""
-
-
-_WHOLE: Final = By()
-
-
-def totals(connection: Connection, plan: Plan, filters: Filters, by: By = _WHOLE) -> dict[Key, Counts]:
+def totals(connection: Connection, plan: Plan, filters: Filters, by: By = WHOLE) -> dict[Key, Counts]:
     """What the calls of a plan add up to, by step and by the values of the dimensions."""
     found: dict[Key, Counts] = {}
     for key, counts in _totals(connection, plan, filters, by):
@@ -202,14 +189,7 @@ def _summaries_where(plan: Plan, filters: Filters) -> ColumnElement[bool] | None
 # --- durations and failures ------------------------------------------------------------------------------------------
 
 
-class Bins(NamedTuple):
-    """Durations by bin of the sketch, by step and by the values of the dimensions."""
-
-    latency: dict[Key, Counter[int]]
-    first_token: dict[Key, Counter[int]]
-
-
-def bins(connection: Connection, plan: Plan, filters: Filters, by: By = _WHOLE) -> Bins:
+def bins(connection: Connection, plan: Plan, filters: Filters, by: By = WHOLE) -> Bins:
     """How the durations of the calls of a plan are distributed."""
     found = Bins(defaultdict(Counter), defaultdict(Counter))
     for groups in _row_groups(connection, plan, filters, by):
@@ -248,7 +228,7 @@ def _add_sketches(connection: Connection, plan: Plan, filters: Filters, by: By, 
             into[key].update(decode(parts))
 
 
-def errors(connection: Connection, plan: Plan, filters: Filters, by: By = _WHOLE) -> dict[Key, Counter[str]]:
+def errors(connection: Connection, plan: Plan, filters: Filters, by: By = WHOLE) -> dict[Key, Counter[str]]:
     """How many calls failed, by type of error: the category, or else the class, or else the status."""
     found: dict[Key, Counter[str]] = defaultdict(Counter)
     times = [

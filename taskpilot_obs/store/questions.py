@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._telemetry.answers import WHOLE, Answers, Bins, By, Key
+from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs.exceptions import StoreVersionError
+from taskpilot_obs.store import queries
 from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.filters import Filters
+from taskpilot_obs.store.filters import rollup_of
 from taskpilot_obs.store.marks import services_merged_before
 from taskpilot_obs.store.segments import Plan, plan
+from taskpilot_obs.store.tables import columns_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime, timedelta
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Table
 
+    from taskpilot_obs._telemetry.counts import Counts
     from taskpilot_obs.store.engine import Store
 
 _ALL: Filters = Filters()
+_FEW: Final = 100
+"""So many keys are looked up one by one; more are read in one pass."""
 _SOURCE: Final = frozenset({"service", "environment"})
 
 
@@ -37,7 +46,7 @@ class Question(NamedTuple):
         Raises:
             StoreVersionError: the tables have no column for a filter.
         """
-        rollup = self.filters.rollup(dimensions, self.version)
+        rollup = rollup_of(self.filters, dimensions, self.version)
         planned = plan(self.connection, self.start, self.end, rollup, self.version, step=step)
         if _SOURCE.isdisjoint({*self.filters.asked, *dimensions}):
             return planned
@@ -47,9 +56,74 @@ class Question(NamedTuple):
         told_apart = min(merged, self.end)
         return planned._replace(incomplete_before=max(told_apart, planned.incomplete_before or told_apart))
 
+    def needs(self, table: Table, column: str) -> None:
+        """Check that the store's tables have a column.
+
+        Raises:
+            StoreVersionError: they are of a version without it.
+        """
+        if column not in columns_of(table, self.version):
+            raise StoreVersionError(
+                f"the telemetry store has version {self.version!r}, whose {table.name} has no {column}: "
+                "run `taskpilot-obs db upgrade --store URL` once"
+            )
+
     def since(self, start: datetime) -> Question:
         """The same question about what came from this moment on."""
         return self._replace(start=start)
+
+
+class StoreAnswers:
+    """The answers of a store to one question: `Answers`."""
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._plans: dict[By, Plan] = {}
+
+    def totals(self, by: By = WHOLE, /) -> dict[Key, Counts]:
+        """What the calls add up to."""
+        return queries.totals(self._question.connection, self._plan(by), self._question.filters, by)
+
+    def bins(self, by: By = WHOLE, /, keys: Sequence[Key] | None = None) -> Bins:
+        """How the durations of the calls are distributed."""
+        connection, filters = self._question.connection, self._question.filters
+        planned = self._plan(by)
+        if keys is None or len(keys) > _FEW:
+            return queries.bins(connection, planned, filters, by)
+        found = Bins({}, {})
+        for key in keys:
+            one = filters._replace(**dict(zip(by.dimensions, key, strict=True)))
+            for into, held in zip(found, queries.bins(connection, planned, one), strict=True):
+                into[key] = held.get((), Counter())
+        return found
+
+    def errors(self, by: By = WHOLE, /) -> dict[Key, Counter[str]]:
+        """How many calls failed, by type of error."""
+        return queries.errors(self._question.connection, self._plan(by), self._question.filters, by)
+
+    def incomplete_before(self, by: By = WHOLE, /) -> datetime | None:
+        """The moment before which calls were deleted by age, and no summary tells them."""
+        return self._plan(by).incomplete_before
+
+    def _plan(self, by: By) -> Plan:
+        if by not in self._plans:
+            self._plans[by] = self._question.plan(by.dimensions, by.step)
+        return self._plans[by]
+
+
+class StoreSource:
+    """A store that is open for a few questions: a `CallSource`."""
+
+    held: Final = None
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @contextmanager
+    def about(self, start: datetime, end: datetime, filters: Filters, /) -> Iterator[Answers]:
+        """Answers about the calls that ended in [start, end) and pass the filters, from one snapshot."""
+        with asked_of(self._store, start, end, filters) as question:
+            yield StoreAnswers(question)
 
 
 @contextmanager

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import func, select
 
+from taskpilot_obs._support.timestamps import EPOCH
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.aggregate import mark_all_changed
 from taskpilot_obs.store.marks import deleted_from, newest_and_oldest, set_back
 from taskpilot_obs.store.retention import ROW_TABLES
 from taskpilot_obs.store.rollups import SERIES
 from taskpilot_obs.store.segments import HOUR, floor_day, floor_hour
-from taskpilot_obs.store.tables import EPOCH, LLM_CALLS, SUMMARIES
+from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Table

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import and_, delete, func, literal_column, or_, select
 
+from taskpilot_obs._support.timestamps import aware
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.aggregate import aggregate_summaries
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER
 from taskpilot_obs.store.marks import (
-    aware,
     check_clock,
     deleted_from,
     mark_deleted,

@@ -32,7 +32,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeEngine
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+from taskpilot_obs._support.timestamps import EPOCH
+
 MICROSECOND: Final = timedelta(microseconds=1)
 
 

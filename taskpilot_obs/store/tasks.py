@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import and_, case, exists, func, or_, select, text
 
+from taskpilot_obs._telemetry.counts import joined
+from taskpilot_obs._telemetry.money import to_decimal
 from taskpilot_obs.records import Status
-from taskpilot_obs.store.counts import joined, wide_sum
-from taskpilot_obs.store.money import to_decimal
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, VIOLATIONS
+from taskpilot_obs.store.wide import wide_sum
 
 if TYPE_CHECKING:
     from datetime import datetime

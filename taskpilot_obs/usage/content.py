@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from taskpilot_obs.usage.fields import NOTHING, Fields, fields, inner, items
+from taskpilot_obs.usage.fields import NOTHING, Fields, fields, inner, items, wrapped
 
 _DELTA_ENDS: Final = (".delta", "_delta", "-delta", ".partial_image")
 _COHERE_CONTENT: Final = frozenset(
@@ -13,7 +13,10 @@ _COHERE_CONTENT: Final = frozenset(
 _DELTA_PARTS: Final = ("content", "tool_calls", "reasoning_content", "reasoning", "function_call", "refusal", "audio")
 _MESSAGE_PARTS: Final = ("content", "tool_call_chunks", "tool_calls", "thinking", "reasoning_content")
 _GEMINI_PARTS: Final = ("text", "functionCall", "function_call", "inlineData", "inline_data", "executableCode")
-_OUTPUTS: Final = ("output", "outputs", "steps", "raw_output")
+_OUTPUTS: Final = ("output", "outputs", "steps", "raw_output", "parts")
+_MESSAGE_TYPES: Final = frozenset({"AIMessageChunk", "ai", "message", "Generation", "ChatGeneration"})
+_HOLDERS: Final = ("output", "generations")
+"""What holds an answer's message: the body of Bedrock, the result of LangChain."""
 _TEXTS: Final = ("response", "text", "outputText", "generation", "completion", "contentBlockDelta", "token")
 
 
@@ -23,7 +26,7 @@ def has_content(event: Fields) -> bool:
     if choices is not None:
         return _choice_has_content(choices)
     kind = event.get("type") or event.get("event_type") or event.get("event")
-    if isinstance(kind, str) and kind not in ("AIMessageChunk", "ai", "message"):
+    if isinstance(kind, str) and kind not in _MESSAGE_TYPES:
         return _typed_has_content(kind, event)
     candidates = event.get("candidates")
     if candidates is not None:
@@ -41,7 +44,9 @@ def has_answer(body: Fields) -> bool:
     if has_content(body):
         return True
     outputs = (part for key in _OUTPUTS for part in items(body.get(key)))
-    return any(part.get(key) for part in outputs for key in ("content", "text", "arguments", "summary"))
+    if any(part.get(key) for part in outputs for key in ("content", "text", "arguments", "args", "summary")):
+        return True
+    return any(has_content(held) for key in _HOLDERS if (held := wrapped(body.get(key))) is not None)
 
 
 def _choice_has_content(choices: Any) -> bool:

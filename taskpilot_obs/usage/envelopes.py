@@ -155,13 +155,6 @@ def entries(layer: Fields) -> Iterable[tuple[str, Any]]:
     return [(key, layer.get(key)) for key in _ASKED_FOR]
 
 
-def wrapped(value: object) -> Fields | None:
-    """The content of a wrapper; of LangChain's generations the first, because the others of a call repeat its usage."""
-    while isinstance(value, (list, tuple)) and value:
-        value = value[0]
-    return fields(value)
-
-
 def are_embeddings(data: object) -> bool:
     """Whether the `data` of a list object are embeddings, which have no output tokens."""
     return isinstance(data, (list, tuple)) and bool(data) and (fields(data[0]) or NOTHING).get("embedding") is not None

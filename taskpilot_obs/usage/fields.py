@@ -114,6 +114,13 @@ def text(value: object) -> str | None:
     return str(content) if isinstance(content, str) and content else None
 
 
+def wrapped(value: object) -> Fields | None:
+    """The content of a wrapper; of LangChain's generations the first, because the others of a call repeat its usage."""
+    while isinstance(value, (list, tuple)) and value:
+        value = value[0]
+    return fields(value)
+
+
 def items(value: object) -> list[Fields]:
     """Return the elements of a list that have fields."""
     if not isinstance(value, (list, tuple)):

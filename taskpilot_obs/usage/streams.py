@@ -10,7 +10,7 @@ from taskpilot_obs.records import Usage
 from taskpilot_obs.semconv import PriceGap
 from taskpilot_obs.usage import envelopes
 from taskpilot_obs.usage.content import has_answer, has_content
-from taskpilot_obs.usage.fields import NOTHING, Fields, answers_anything, fields, first, inner, text
+from taskpilot_obs.usage.fields import NOTHING, Fields, answers_anything, fields, first, inner, text, wrapped
 from taskpilot_obs.usage.langchain import behind
 from taskpilot_obs.usage.shapes import (
     EVENT_KEYS,
@@ -32,6 +32,7 @@ from taskpilot_obs.usage.shapes.base import TTL_KEYS, StatedCost
 from taskpilot_obs.usage.values import Reading, StatedError, count, from_counts, without_placeholders
 
 _STATED_OUTPUTS: Final = ("output_tokens", "completion_tokens", "outputTokens", "candidatesTokenCount", "eval_count")
+_BLOCKED: Final = "guardrail_intervened"
 _DEPTH: Final = 3
 _NAMED_WITHIN: Final = 3
 """Events in which a stream names its model; Azure's first event does not."""
@@ -120,8 +121,8 @@ class Stream:
             gap = gap_of(self._stated, self._model, counter_at(provider, self._model)) or gap
         if usage is not None and self._placeholder:
             usage = usage._replace(output_tokens=None, reasoning_tokens=None)
-        if usage is not None and self._is_placeholder(usage) and not self._embedding and self._has_answer():
-            usage = without_placeholders(usage)
+        if usage is not None:
+            usage = self._without_placeholders(usage)
         return Reading(
             None if self._cached else usage,
             self._model,
@@ -137,11 +138,19 @@ class Stream:
             self._billed_by,
         )
 
-    def _is_placeholder(self, usage: Usage) -> bool:
-        """Whether nothing was counted: both counts are zero, or the output is a stated placeholder."""
-        if usage.output_tokens:
-            return False
-        return not usage.input_tokens or first(self._stated, *_STATED_OUTPUTS) == 0
+    def _without_placeholders(self, usage: Usage) -> Usage | None:
+        """The usage, without zeros that cannot be true.
+
+        A guardrail of Bedrock answers without the model, for nothing. Where Gemini states a total and no output, the
+        rest of the total is the output, and may be 0.
+        """
+        if (usage.input_tokens and usage.output_tokens) or _BLOCKED in self._reasons:
+            return usage
+        if self._embedding:
+            return usage if usage.input_tokens else None
+        if usage.input_tokens and first(self._stated, *_STATED_OUTPUTS) != 0:
+            return usage
+        return without_placeholders(usage) if self._has_answer() else usage
 
     def _has_answer(self) -> bool:
         return self._content or has_answer(self._last)
@@ -195,7 +204,7 @@ class Stream:
         usage = self._usage_in(layer)
         for key in WRAPPERS if depth and not answers_anything(layer) else ():
             value = layer.get(key)
-            content = envelopes.wrapped(value) if value and type(value) is not str else None
+            content = wrapped(value) if value and type(value) is not str else None
             if content is not None:
                 inside = self._enter(content, depth - 1)
                 usage = usage if usage is not None else inside
@@ -261,7 +270,7 @@ class Stream:
         if envelopes.searched(value) or envelopes.used_tools(value):
             self._gap = PriceGap.SERVER_TOOLS
         if "error" in self._reasons:  # OpenRouter: a vendor failed in the middle of its answer
-            self._error = envelopes.error_of(envelopes.wrapped(value) or NOTHING) or self._error
+            self._error = envelopes.error_of(wrapped(value) or NOTHING) or self._error
 
     def note_output(self, value: object) -> None:
         """Read the items of a response of OpenAI or xAI: some are uses of separately billed tools."""

@@ -124,11 +124,16 @@ def from_counts(**numbers: object) -> tuple[Usage, bool]:
 def without_placeholders(usage: Usage) -> Usage | None:
     """Remove the zeros that stand for unknown counts from the usage of a non-empty answer; None if nothing is left.
 
-    An answer takes tokens, but frameworks that get no usage from a provider fill in 0.
+    An answer takes tokens, and so does its prompt, but frameworks that get no usage from a provider fill in 0.
     """
-    if not usage.input_tokens:
+    if not usage.input_tokens and not usage.output_tokens:
         return None
-    return usage._replace(output_tokens=None, reasoning_tokens=None, output_audio_tokens=None, output_image_tokens=None)
+    if not usage.input_tokens:
+        return usage._replace(input_tokens=None, cache_read_tokens=None, cache_write_tokens=None)
+    if usage.output_tokens == 0:
+        usage = usage._replace(output_tokens=None, reasoning_tokens=None)
+        usage = usage._replace(output_audio_tokens=None, output_image_tokens=None)
+    return usage
 
 
 def _fit(counts: dict[str, int | None], total: str, details: tuple[str, ...]) -> bool:

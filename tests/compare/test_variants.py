@@ -10,8 +10,8 @@ from random import Random
 import pytest
 
 from taskpilot_obs import get_recorder, record_feedback, record_llm_call, request_context, track_workflow
-from taskpilot_obs.compare import Experiment, compare_variants
-from taskpilot_obs.compare.variants import VariantsReport, _effect, _Evidence, _judged
+from taskpilot_obs.compare import Experiment, VariantsReport, compare_variants
+from taskpilot_obs.compare.variants import _effect, _Evidence, _judged
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.testing import fresh_recorder
 

@@ -85,12 +85,18 @@ def test_admission_is_sticky_and_first_come() -> None:
     admission = Admission()
     bound = semconv.LABEL_BOUNDS["provider"]
     names = [f"p{number}" for number in range(bound + 5)]
+
+    def admit(label: str, value: str, family: str = "llm_requests_total") -> str:
+        return admission.admit(family, label, value)
+
     for _ in range(2):
-        assert [admission.admit("provider", name) for name in names] == names[:bound] + ["__other__"] * 5
-    assert admission.admit("provider", "__none__") == "__none__"
-    assert admission.admit("status", "success") == "success"
-    assert admission.admit("status", "splendid") == "__other__"
-    assert admission.admit("version", "1.2.3") == "1.2.3"
+        assert [admit("provider", name) for name in names] == names[:bound] + ["__other__"] * 5
+    assert admit("provider", "__none__") == "__none__"
+    assert admit("status", "success") == "success"
+    assert admit("status", "splendid") == "__other__"
+    assert admit("version", "1.2.3") == "1.2.3"
+    assert admit("reason", "fees", "llm_partially_priced_requests_total") == "fees"
+    assert admit("reason", "fees", "taskpilot_obs_records_dropped_total") == "__other__"
 
 
 def run(name: str, status: Status = Status.SUCCESS) -> Invocation:

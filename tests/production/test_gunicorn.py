@@ -50,14 +50,13 @@ def total(series: Series, name: str) -> float:
     return sum(value for (sample, _), value in series.items() if sample == name)
 
 
-@pytest.mark.xfail(reason="open fault: under gevent too few workers are recycled to show anything", strict=False)
 @pytest.mark.parametrize(
     ("worker", "app"),
     [("sync", "wsgi"), ("gthread", "wsgi"), ("gevent", "wsgi"), ("uvicorn_worker.UvicornWorker", "asgi")],
 )
 @pytest.mark.parametrize("preload", [False, True], ids=["each-loads", "preload"])
 def test_counters_never_go_back_and_are_exact(tmp_path: Path, worker: str, app: str, preload: bool) -> None:
-    """4 workers that are recycled, 2,000 requests, 40 scrapes: monotone counters, an exact sum, a bounded directory."""
+    """4 workers, each recycled: counters never go back between scrapes, sums are exact, the directory is bounded."""
     options = [f"--worker-class={worker}", f"--max-requests={RECYCLED_AFTER}", "--max-requests-jitter=40"]
     options += ["--threads=4"] if worker == "gthread" else []
     options += ["--preload"] if preload else []
@@ -65,7 +64,8 @@ def test_counters_never_go_back_and_are_exact(tmp_path: Path, worker: str, app: 
     with served as port, ThreadPoolExecutor(CLIENTS) as pool:
         answers: list[str] = []
         before = scrape(port)
-        for _ in range(SCRAPES):
+        # A worker under gevent ends up to a second after its last request, and serves all comers meanwhile.
+        while len(answers) < REQUESTS or (len(set(answers)) < 2 * WORKERS and len(answers) < 20 * REQUESTS):
             answers += pool.map(lambda _: answered(port), range(REQUESTS // SCRAPES))
             after = scrape(port)
             assert [key for key, value in before.items() if after.get(key, -1) < value] == []
@@ -75,14 +75,14 @@ def test_counters_never_go_back_and_are_exact(tmp_path: Path, worker: str, app: 
         signals = json.loads(answered(port, "/signals"))
         files = list((tmp_path / "values").glob("*.db"))
     ran = (tmp_path / "ran").stat().st_size
-    assert len(answers) == ran == REQUESTS
     assert len(set(answers)) >= 2 * WORKERS, "too few workers were recycled to show anything"
-    assert total(done, "agent_runs_total") == REQUESTS
-    assert total(done, "agent_run_duration_seconds_count") == REQUESTS
-    assert total(done, "workflow_runs_total") == REQUESTS
+    assert len(answers) == ran
+    assert total(done, "agent_runs_total") == ran
+    assert total(done, "agent_run_duration_seconds_count") == ran
+    assert total(done, "workflow_runs_total") == ran
     assert signals["scope"] == "workers"
     assert signals["success_rate"] == 100
-    assert signals["runs"]["success"] == REQUESTS
+    assert signals["runs"]["success"] == ran
     assert len(files) <= KINDS * (WORKERS + 4)  # the master, and workers that are just being replaced
     assert "Traceback" not in (tmp_path / "log").read_text()
 

@@ -15,8 +15,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from _serving import PRESENT, fill, present, requests_of, serving, tokens_in
+from _serving import PRESENT, benchmark_run, fill, present, requests_of, serving, tokens_in
 from _stored import llm_call, sqlite_url, store_at
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
@@ -27,6 +28,7 @@ from taskpilot_obs.server.web import PAGES
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 PATHS = [shown.path for shown in PAGES]
+DETAILS = ["/requests/acme-1", "/experiments/plan-test"]
 WIDTHS = [360, 768, 1_440]
 MOST_BYTES = 150_000
 HOSTILE = [
@@ -75,6 +77,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server over a store with two tenants."""
     with store_at(sqlite_url(tmp_path_factory.mktemp("store"))) as store:
         fill(store, [*requests_of("acme", 60), *requests_of("globex", 20, seed=2)])
+        benchmark_run(store)
         fill(store, [llm_call(PRESENT - timedelta(seconds=1), cost=None, response_model="new-model", request_id="odd")])
         with serving(create_app(store=store, budgets=BUDGETS, now=present)) as address:
             yield address
@@ -152,7 +155,7 @@ OTHERS = [(width, scheme) for width in WIDTHS for scheme in ("light", "dark") if
 def test_every_page_is_sound(url: str, watch: Any, axe: str, width: int, scheme: str) -> None:
     """No accessibility violation, no word on the console, no policy violation, no other host, nothing too wide."""
     seen = watch(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    for path in [*PATHS, "/requests/acme-1"]:
+    for path in [*PATHS, *DETAILS]:
         answer = seen.page.goto(url + path)
         assert answer is not None
         assert answer.status == 200, path
@@ -187,13 +190,15 @@ def test_the_login_and_errors_are_sound(tmp_path: Path, watch: Any, axe: str) ->
             answer = page.goto(f"{url}/nope")
             assert answer is not None
             assert answer.status == 404
+            assert "there is nothing at this address" in page.get_by_role("alert").inner_text()
+            assert violations(page, axe) == []
         seen.complaints = [said for said in seen.complaints if "404" not in said]  # Chromium's word on the status
 
 
 def test_a_page_weighs_little_and_is_there_soon(url: str, hostile_url: str, watch: Any) -> None:
     """Page, style, script and icon together stay below 150 KB over the wire, also with 1,000 models."""
     for address in (url, hostile_url):
-        for path in [*PATHS, "/requests/acme-1"]:
+        for path in [*PATHS, *DETAILS]:
             seen = watch()
             received: list[int] = []
             seen.page.on("requestfinished", lambda asked, into=received: into.append(asked.sizes()["responseBodySize"]))
@@ -235,7 +240,7 @@ def test_the_keyboard_reaches_and_operates_everything(url: str, watch: Any) -> N
         ".filter(one => !one.closest('details:not([open])') || one.tagName === 'SUMMARY').length"
     )
     reached = set()
-    for _ in range(wanted + 5):
+    for _ in range(2 * wanted):  # the parts of a date are places of their own
         page.keyboard.press("Tab")
         reached.add(
             page.evaluate("[...document.all].indexOf(document.activeElement) + ' ' + document.activeElement.tagName")
@@ -306,3 +311,28 @@ def test_hostile_names_and_a_thousand_models_break_no_layout(
     seen.page.goto(f"{hostile_url}/benchmarks")
     assert seen.page.locator("#table-benchmarks tbody tr").count() == 100
     assert "CSV has all" in seen.page.locator("#content").inner_text()
+
+
+def test_a_custom_stretch_of_time_is_in_the_url(url: str, watch: Any) -> None:
+    """Two dates take the place of the period, links keep them, and choosing a period lets go of them."""
+    seen = watch(viewport={"width": 1_440, "height": 900})
+    page: Page = seen.page
+    page.goto(f"{url}/benchmarks")
+    page.get_by_label("From").fill("2026-03-10")
+    page.get_by_label("To").fill("2026-03-10")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**/benchmarks?*start=2026-03-10&end=2026-03-10*")
+    assert "from 2026-03-10 to 2026-03-10" in page.locator("#table-benchmarks caption").inner_text()
+    assert "start=2026-03-10" in (page.locator("#table-benchmarks a").first.get_attribute("href") or "")
+    page.get_by_label("Period").select_option("24h")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**/benchmarks?period=24h&start=&end=*")
+    assert "in 24h" in page.locator("#table-benchmarks caption").inner_text()
+
+
+def test_programs_get_json_from_the_url_of_a_page(url: str) -> None:
+    """`Accept: application/json` answers with the tables, a browser's with the page."""
+    asked = httpx.get(f"{url}/experiments/plan-test", headers={"Accept": "application/json"})
+    assert [row["variant"] for row in asked.json()["tables"]["arms"]["rows"]] == ["v1", "v2"]
+    shown = httpx.get(f"{url}/experiments/plan-test", headers={"Accept": "text/html,application/json;q=0.9"})
+    assert shown.headers["content-type"].startswith("text/html")

@@ -7,18 +7,21 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
-from _serving import PRESENT, fill, present, requests_of, serving
-from _stored import llm_call, store_at
+from _serving import PRESENT, benchmark_run, fill, present, requests_of, serving
+from _stored import llm_call, store_at, task
 from pydantic import TypeAdapter
 
 from taskpilot_obs.budgets import Budget
+from taskpilot_obs.compare import compare_variants
 from taskpilot_obs.server import create_app
 from taskpilot_obs.server.answers import answer_model
 from taskpilot_obs.server.examples import EXAMPLES
-from taskpilot_obs.stats import get_calls, get_cost_breakdown, get_stats
+from taskpilot_obs.stats import get_benchmark_runs, get_calls, get_cost_breakdown, get_series, get_stats
+from taskpilot_obs.stats.series import get_spend
 from taskpilot_obs.store import Store, aggregate_summaries
 
 BUDGETS = [Budget("daily", limit_usd=10), Budget("tenants", limit_usd=1, scope={"tenant": "*"})]
@@ -41,6 +44,7 @@ def full(engine_url: str) -> Iterator[Store]:
                 )
             ],
         )
+        benchmark_run(store)
         yield store
 
 
@@ -194,7 +198,7 @@ def test_every_answer_is_what_openapi_says(url: str) -> None:
             Draft202012Validator(schema).validate(content["example"])
             assert told.get("description"), path
             if method == "get":
-                answer = httpx.get(url + path.replace("{request_id}", "acme-1"))
+                answer = httpx.get(url + path.replace("{request_id}", "acme-1").replace("{name}", "plan-test"))
                 assert answer.status_code == 200 or path == "/health/golden"  # these signals are critical
                 Draft202012Validator(schema).validate(answer.json())
                 seen += 1
@@ -280,3 +284,81 @@ def test_a_store_that_went_away_is_a_503_without_a_word_on_why(tmp_path: Any) ->
         assert found.status_code == 503
         assert str(tmp_path) not in found.text
         assert httpx.get(f"{url}/health/live").status_code == 200
+
+
+def test_benchmark_runs_with_the_figures_of_their_arms(url: str, full: Store) -> None:
+    """Calls to warm up are left out, failed ones are not correct, quantiles are exact and unknown is null."""
+    (run,) = get(url, "/v1/benchmark-runs")
+    assert (run["run_id"], run["status"], run["seed"]) == ("run-1", "finished", 7)
+    assert run["settings"] == {"iterations": 20}
+    assert run["summary"]["findings"][0]["best"] == ["openai/gpt-4o"]
+    local, openai = run["arms"]
+    assert [arm["arm"] for arm in run["arms"]] == ["local/small", "openai/gpt-4o"]
+    assert (local["calls"], local["success_rate"], local["correct_rate"]) == (21, 2_000 / 21, 1_000 / 21)
+    assert (local["p50_latency_ms"], local["p95_latency_ms"]) == (160.0, 169.0)
+    assert (openai["p50_latency_ms"], openai["p95_latency_ms"]) == (710.0, 719.0)
+    assert (openai["p50_time_to_first_token_ms"], local["p50_time_to_first_token_ms"]) == (110.0, None)
+    assert (openai["cost"], openai["cost_per_call"], openai["cost_coverage"]) == ("0.02", "0.001", 1.0)
+    assert (local["cost"], local["cost_per_call"], local["cost_coverage"]) == (None, None, 0.0)
+    assert get(url, "/v1/benchmark-runs", period="30m") == []
+    assert get_benchmark_runs(store=full, now=PRESENT)[0].run_id == "run-1"
+
+
+def test_experiments_by_name_and_their_comparison(url: str, full: Store) -> None:
+    """Which there are, with units and tasks; one of them as `compare_variants` gives it, money as text."""
+    (seen,) = get(url, "/v1/experiments")
+    assert (seen["experiment"], seen["variants"], seen["tasks"]) == ("plan-test", 2, 35)
+    assert get(url, "/v1/experiments", tenant="globex")[0]["tasks"] == 10
+    found = get(url, "/v1/experiments/plan-test")
+    report = compare_variants("plan-test", store=full, now=PRESENT)
+    assert found["conclusion"] == report.conclusion
+    assert found["sample_ratio_p_value"] == report.sample_ratio_p_value
+    assert not found["shares_stated"]
+    for told, arm in zip(found["arms"], report.arms, strict=True):
+        assert (told["variant"], told["units"], told["success"]) == (arm.variant, arm.units, arm.success)
+        assert told["cost_float"] == pytest.approx(arm.cost)
+        low, high = told["intervals"]["success"]
+        assert low <= told["success"] <= high
+    planned = get(url, "/v1/experiments/plan-test", shares="v2=0.5,v1=0.5", primary="cost")
+    assert (planned["control"], planned["effects"][0]["measure"]) == ("v2", "cost")
+    assert planned["shares_stated"]
+    assert httpx.get(f"{url}/v1/experiments/none").status_code == 404
+    assert httpx.get(f"{url}/v1/experiments/plan-test?shares=v1").status_code == 422
+
+
+def test_names_may_hold_slashes(url: str, full: Store) -> None:
+    """A request and an experiment are found by any name, in the API and on their pages."""
+    odd = {"experiment": "a/b?c", "variant": "v1", "experiment_unit": "1"}
+    fill(full, [task(PRESENT - timedelta(days=40), request_id="r/1?x", attributes=odd)])
+    assert get(url, f"/v1/runs/{quote('r/1?x', safe='')}")["request_id"] == "r/1?x"
+    assert get(url, f"/v1/experiments/{quote('a/b?c', safe='')}", period="50d")["experiment"] == "a/b?c"
+    for path in ("/requests/" + quote("r/1?x", safe=""), "/experiments/" + quote("a/b?c", safe="") + "?period=50d"):
+        assert httpx.get(url + path).status_code == 200
+
+
+def test_dates_are_days_of_the_stated_zone(url: str) -> None:
+    """`start=2026-03-10` begins at midnight in `timezone`, also for the golden signals."""
+    day = PRESENT.date().isoformat()
+    for path in ("/v1/stats", "/v1/costs", "/v1/tenants"):
+        assert get(url, path, start=day, timezone="Asia/Tokyo")["start"] == f"{day_before(day)}T15:00:00Z"
+    whole = get(url, "/v1/golden-signals", start=day, end=day)
+    assert whole["runs"]["total"] == get(url, "/v1/golden-signals", window="24h")["runs"]["total"]
+    assert get(url, "/v1/golden-signals", period="1m")["window_s"] == 60.0
+    assert httpx.get(f"{url}/v1/golden-signals?window=1h&period=1h").status_code == 422
+
+
+def day_before(day: str) -> str:
+    """The date before."""
+    return (datetime.fromisoformat(day) - timedelta(days=1)).date().isoformat()
+
+
+def test_spend_over_time_is_that_of_the_series(full: Store) -> None:
+    """The chart's quick question gives the costs of `get_series`, step by step, and adds up by tenant too."""
+    points = get_series("24h", store=full, now=PRESENT)
+    by_model = get_spend("24h", "model_name", store=full, now=PRESENT)
+    told = [{name: part.cost_usd for name, part in point.by_model.items()} for point in points]
+    assert [(spend.start, spend.cost_usd) for spend in by_model] == [
+        (point.start, costs) for point, costs in zip(points, told, strict=True)
+    ]
+    by_tenant = get_spend("24h", "organization_id", store=full, now=PRESENT)
+    assert sum(sum(spend.cost_usd.values()) for spend in by_tenant) == sum(point.cost_usd for point in points)

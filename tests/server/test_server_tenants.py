@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
-from _serving import bearer, fill, present, requests_of, serving, tokens_in
-from _stored import store_at
+from _serving import PRESENT, bearer, benchmark_run, fill, present, requests_of, serving, tokens_in
+from _stored import store_at, task
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ BUDGETS = [
     Budget("theirs", limit_usd=1, scope={"tenant": "globex"}),
     Budget("alike", limit_usd=1, scope={"tenant": "*me*"}),
 ]
+THEIR_TEST = {"experiment": "globex-test", "variant": "v1", "experiment_unit": "1"}
 NAMES = ["acme", "globex", "acme-agent", "globex-agent", "acme-flow", "globex-flow", "globex-prompt", "globex-user"]
 POOL: dict[str, list[str]] = {
     "tenant": ["acme", "globex", "*", "__none__"],
@@ -41,6 +43,9 @@ POOL: dict[str, list[str]] = {
     "by": ["model", "provider", "agent", "tenant"],
     "limit": ["1", "3", "1000", "0"],
     "min_cost": ["0", "0.005", "x"],
+    "run": ["run-1", "x"],
+    "primary": ["success", "cost", "p95", "x"],
+    "shares": ["v1=0.5,v2=0.5", "v1=0.9,globex=0.1", "v1=2", "x"],
     "request_id": ["acme-1", "globex-1", "nothing"],
     "table": ["calls", "tenants", "shares", "models", "steps"],
     "timezone": ["Europe/Berlin", "Mars/Olympus"],
@@ -87,6 +92,8 @@ def pair(engine_url: str, tmp_path_factory: pytest.TempPathFactory, request: pyt
         fill(beside, theirs)
         fill(beside, ours)
         fill(beside, requests_of("globex", 3, seed=6, spread_s=60 * 86_400))
+        fill(beside, [task(PRESENT - timedelta(minutes=1), tenant="globex", attributes=THEIR_TEST)])
+        benchmark_run(beside)
         first, second = (create_app(store=one, tokens=file, budgets=BUDGETS, now=present) for one in (alone, beside))
         yield Pair(first, second, tokens)
 
@@ -101,14 +108,20 @@ def paths(pair: Pair) -> list[str]:
         *shown,
         *[page + ending for page in pages for ending in (".json", ".csv")],
         "/requests/{request_id}",
+        *["/experiments/{name}" + ending for ending in ("", ".json", ".csv")],
     ]
+
+
+def filled_in(path: str, request_id: str = "acme-1", experiment: str = "plan-test") -> str:
+    """A path with its parameters."""
+    return path.replace("{request_id}", request_id).replace("{name}", experiment)
 
 
 def test_every_route_answers_as_if_there_were_no_other_tenant(pair: Pair) -> None:
     """With the defaults, equal bytes whether the store holds another tenant or not."""
     for path in paths(pair):
         for request_id in ("acme-1", "globex-1", "nothing"):
-            found = pair.ask(path.replace("{request_id}", request_id), {})
+            found = pair.ask(filled_in(path, request_id), {})
             assert "globex" not in found.text.replace("globex-1", ""), path
 
 
@@ -122,7 +135,8 @@ def test_no_filter_cursor_order_or_error_tells_of_another_tenant(pair: Pair, dat
     )
     parameters = {name: data.draw(st.sampled_from(POOL.get(name, NAMES)), label=name) for name in names}
     request_id = data.draw(st.sampled_from(["acme-1", "globex-1", "nothing"]))
-    found = pair.ask(path.replace("{request_id}", request_id), parameters)
+    experiment = data.draw(st.sampled_from(["plan-test", "globex-test", "nothing"]))
+    found = pair.ask(filled_in(path, request_id, experiment), parameters)
     assert found.status_code in (200, 403, 404, 422, 503)
 
 
@@ -159,6 +173,25 @@ def test_the_token_decides_the_tenant(pair: Pair) -> None:
     assert root.json()["requests"] == 18
 
 
+def test_experiments_are_told_by_the_own_tasks_alone(pair: Pair) -> None:
+    """An experiment that runs for two tenants has the units of the one who asks; another's has no name and no page."""
+    (own,) = pair.ask("/v1/experiments", {}).json()
+    assert (own["experiment"], own["tasks"]) == ("plan-test", 12)
+    assert sum(arm["tasks"] for arm in pair.ask("/v1/experiments/plan-test", {}).json()["arms"]) == 12
+    theirs = pair.beside.get("/v1/experiments/globex-test", headers=bearer(pair.tokens["globex"]))
+    assert theirs.status_code == 200
+    unknown = {pair.ask(f"/v1/experiments/{name}", {}).text for name in ("globex-test", "nothing")}
+    assert len(unknown) == 1
+
+
+def test_benchmark_runs_are_for_tokens_of_every_tenant(pair: Pair) -> None:
+    """They belong to no tenant, so a token of one is refused, whether there are runs or not."""
+    assert pair.ask("/v1/benchmark-runs", {}).status_code == 403
+    assert "run-1" not in pair.ask("/benchmarks", {"period": "30d"}).text
+    (run,) = pair.beside.get("/v1/benchmark-runs", headers=bearer(pair.tokens["root"])).json()
+    assert run["run_id"] == "run-1"
+
+
 def test_budgets_are_those_about_the_tenant_alone(pair: Pair) -> None:
     """Not those of everyone, of a pattern or of others."""
     found = pair.ask("/v1/budgets", {}).json()
@@ -192,7 +225,7 @@ def test_roles(pair: Pair) -> None:
 def test_without_a_token_nothing_is_told(pair: Pair) -> None:
     """Every route but the probes, the schema and the login: 401, or a way to the login for browsers."""
     for path in paths(pair):
-        found = pair.beside.get(path.replace("{request_id}", "acme-1"))
+        found = pair.beside.get(filled_in(path))
         if path in ("/health/live", "/health/ready"):
             assert set(found.json()) <= {"status", "store"}
         elif found.status_code == 303:

@@ -75,6 +75,41 @@ def recorder_on(url: str, *budgets: Budget) -> Recorder:
 # --- the ledger -----------------------------------------------------------------------------------------------------
 
 
+def test_threads_that_reserve_leave_a_connection_to_the_worker(server: Server) -> None:
+    """While sixteen calls of a process wait for their budget's row, what ended can be settled and read."""
+    store = Store(new_database(server), create=True)
+    upgrade(store)
+    ledger, team = StoreLedger(store), budget("1")
+    assert ledger.reserve("first", [line(team, "0.1")], NOW, NOW + LIFE) is None
+    started = threading.Barrier(17)
+
+    def reserve(number: int) -> None:
+        started.wait()
+        ledger.reserve(f"r{number}", [line(team, "0.01")], NOW, NOW + LIFE)
+
+    threads = [threading.Thread(target=reserve, args=(number,)) for number in range(16)]
+    with store.writing() as connection:
+        connection.execute(text("SELECT 1 FROM budget_ledger FOR UPDATE"))
+        for thread in threads:
+            thread.start()
+        started.wait()
+        while len(in_use := waiting(store)) < 2:  # those that may reserve wait for the row by now
+            time.sleep(0.01)
+        assert ledger.read([team], [team.window(NOW).start])
+        assert len(in_use) == 2
+    for thread in threads:
+        thread.join()
+    assert balance(store, team)[1] == int(Decimal("0.26") * PICO)
+    store.close()
+
+
+def waiting(store: Store) -> list[int]:
+    """The server's sessions that wait for a lock."""
+    with store.reading() as connection:
+        asked = text("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+        return list(connection.execute(asked).scalars())
+
+
 def test_reserve_settle_and_refuse(store: Store) -> None:
     """Amounts are exact to 1e-12 USD, and the refusal tells where the line stands."""
     ledger, team = StoreLedger(store), budget("1.000000000001")

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, text
 
+from taskpilot_obs._telemetry.money import LIMIT_USD, Money, from_decimal, to_decimal
 from taskpilot_obs.records import Rollup
 from taskpilot_obs.store import Store, aggregate_summaries
-from taskpilot_obs.store.money import LIMIT_USD, Money, from_decimal, to_decimal
 from taskpilot_obs.store.queries import totals
 from taskpilot_obs.store.questions import asked_of
 from taskpilot_obs.store.rows import rows_of

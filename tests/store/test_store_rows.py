@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+from taskpilot_obs._telemetry.values import MAX_TEXT, MAX_TOKENS, stored_text
 from taskpilot_obs.records import (
     AuditEvent,
     CheckResult,
@@ -26,7 +27,7 @@ from taskpilot_obs.records import (
     Verdict,
 )
 from taskpilot_obs.store import Store
-from taskpilot_obs.store.rows import LLM_COLUMNS, MAX_MESSAGE, MAX_TEXT, MAX_TOKENS, RUN_COLUMNS, rows_of, stored_text
+from taskpilot_obs.store.rows import LLM_COLUMNS, MAX_MESSAGE, RUN_COLUMNS, rows_of
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIONS, metadata, to_microseconds
 from taskpilot_obs.store.writer import Writer
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskpilot_obs.store.sketch import MAX_BIN, RELATIVE_ACCURACY, bin_of, decode, encode, middle_of, quantiles
+from taskpilot_obs._telemetry.sketch import MAX_BIN, RELATIVE_ACCURACY, bin_of, decode, encode, middle_of, quantiles
 
 durations = st.floats(min_value=0.001, max_value=86_400_000.0)
 counted = st.dictionaries(st.integers(0, MAX_BIN), st.integers(1, 10**9), max_size=40)

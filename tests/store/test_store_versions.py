@@ -173,7 +173,7 @@ def test_the_check_sees_what_differs(store: Store) -> None:
         "CREATE INDEX ux_llm_series ON llm_series (provider)": "llm_series: the index ux_llm_series is (provider)",
     }
     if not store.is_sqlite:
-        changes["ALTER TABLE llm_call_telemetry ALTER COLUMN latency_ms TYPE numeric"] = "the column latency_ms is"
+        changes["ALTER TABLE agent_runs ALTER COLUMN duration_ms TYPE numeric"] = "the column duration_ms is"
         changes["ALTER TABLE agent_runs ALTER COLUMN name DROP NOT NULL"] = "the column name allows NULL"
         changes["ALTER TABLE budget_writers DROP CONSTRAINT budget_writers_pkey"] = "the primary key is ()"
     for change, said in changes.items():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from taskpilot_obs_celery import install
 
 from taskpilot_obs import configure, get_request_id, observe_agent, request_context, track_llm
 from taskpilot_obs.budgets import Budget
+from taskpilot_obs.exceptions import BudgetExceededError
 from taskpilot_obs.integration import current_scope
 from taskpilot_obs.records import Invocation
 from taskpilot_obs.testing import Captured, capture_invocations
@@ -188,3 +191,27 @@ def test_tasks_need_not_be_workflows(app: Celery, seen: Captured[Invocation]) ->
             sent = task.delay()
         assert sent.get(timeout=30)[0] == "req-5"
     assert [run.name for run in seen] == ["Planner"]
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_a_refusal_reaches_whoever_waits_for_the_result(app: Celery, serializer: str) -> None:
+    """The client of a refused task gets our exception with its fields, whatever the result back end writes."""
+
+    def refused() -> None:
+        with track_llm(model="gpt-4o", input_tokens=10, max_output_tokens=1):
+            pass
+
+    app.conf.update(result_serializer=serializer, accept_content=["json", "pickle"])
+    task = work(app, refused)
+    configure(budgets=[Budget("team", limit_tokens=5, action="enforce", scope={"tenant": "*"})])
+    with (
+        start_worker(app, perform_ping_check=False, pool="solo"),
+        request_context("req-1", tenant_id="acme"),
+        pytest.raises(BudgetExceededError, match="needed 11 tokens") as caught,
+    ):
+        task.delay().get(timeout=30)
+    error = caught.value
+    assert (error.budget, error.limit, error.needed, error.unit) == ("team", Decimal(5), Decimal(11), "tokens")
+    assert (error.tenant, error.scope, error.request_id) == ("acme", {"tenant": "acme"}, "req-1")
+    assert error.resets_at is not None
+    assert error.resets_at > datetime.now(UTC)

@@ -69,6 +69,7 @@ def _class_for(kind: type[Any], recorder: Recorder | None) -> type[Any]:
             held = _held(self, args, kwargs, recorder)
             await held.reserve_async()
             inner = super().astream(*args, **kwargs)
+            failure: BaseException | None = None
             try:
                 while True:
                     with held.step():
@@ -76,12 +77,15 @@ def _class_for(kind: type[Any], recorder: Recorder | None) -> type[Any]:
                     held.note_item(chunk)
                     yield chunk
             except StopAsyncIteration:
-                held.end()
+                pass
             except BaseException as error:
-                held.end(error)
+                failure = error
                 raise
             finally:
-                await inner.aclose()
+                try:
+                    await inner.aclose()  # first, because it records a call whose reader leaves
+                finally:
+                    held.end(failure)
 
     Asking.__name__, Asking.__qualname__, Asking.__module__ = kind.__name__, kind.__qualname__, kind.__module__
     return Asking
@@ -93,6 +97,7 @@ def _stepped(inner: Iterator[Any], held: Reservation) -> Iterator[Any]:
     The reservation is known while the stream works, and not while its consumer does.
     """
     held.reserve()
+    failure: BaseException | None = None
     try:
         while True:
             with held.step():
@@ -100,12 +105,15 @@ def _stepped(inner: Iterator[Any], held: Reservation) -> Iterator[Any]:
             held.note_item(chunk)
             yield chunk
     except StopIteration:
-        held.end()
+        pass
     except BaseException as error:
-        held.end(error)
+        failure = error
         raise
     finally:
-        inner.close()  # type: ignore[attr-defined]  # a generator
+        try:
+            inner.close()  # type: ignore[attr-defined]  # a generator; first, because it records a call whose reader leaves
+        finally:
+            held.end(failure)
 
 
 def _held(model: Any, said: object, kwargs: dict[str, Any], recorder: Recorder | None) -> Reservation:

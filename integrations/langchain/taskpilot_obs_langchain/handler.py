@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _WORKFLOW: Final = Operation.WORKFLOW
 
-register_status("langgraph.errors.GraphBubbleUp", Status.INTERRUPTED)
 for _refusal in (
     "_redaction.PIIDetectionError",
     "model_call_limit.ModelCallLimitExceededError",

@@ -10,11 +10,13 @@ import pytest
 import taskpilot_obs_langchain
 from _langchain_models import Model, asks_for
 from langchain.agents import create_agent
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from pydantic import PrivateAttr
 from taskpilot_obs_langchain import BudgetMiddleware, ObservabilityHandler, budgeted
 
+from taskpilot_obs import get_recorder
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets.status import statuses
@@ -140,6 +142,37 @@ def test_a_stream_that_is_left_early_costs_its_input_and_what_was_streamed() -> 
         taken, reserved = spent(recorder)
         assert taken > 0
         assert reserved == 0
+
+
+class _Draining(BaseCallbackHandler):
+    """Lets the recorder's thread look while a call ends, at the moment when it is hardest."""
+
+    run_inline = True
+
+    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+        get_recorder().drain()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_stream_that_is_left_costs_the_same_whenever_the_drainer_looks(*, asynchronous: bool) -> None:
+    """The record of the call comes before the end of its reservation, which would count as spent without it."""
+    config: Any = {"callbacks": [_Draining(), ObservabilityHandler()]}
+
+    async def leave() -> None:
+        stream: Any = budgeted(Model(answers=("one two three",))).astream("hi", config)
+        await anext(stream)
+        await stream.aclose()
+
+    with fresh_recorder(budgets=[team("1")]) as recorder:
+        if asynchronous:
+            asyncio.run(leave())
+        else:
+            stream: Any = budgeted(Model(answers=("one two three",))).stream("hi", config)
+            next(stream)
+            stream.close()
+        taken, reserved = spent(recorder)
+    assert 0 < taken < COST / 10
+    assert reserved == 0
 
 
 @tool

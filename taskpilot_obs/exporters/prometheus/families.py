@@ -118,8 +118,8 @@ class Family(Generic[M]):
 
     def _admit(self, label_values: tuple[str, ...]) -> tuple[str, ...]:
         admit = self._owner.admission.admit
-        names = self.metric.labels
-        labels = tuple([admit(name, clean(value)) for name, value in zip(names, label_values, strict=False)])
+        family, names = self.metric.name, self.metric.labels
+        labels = tuple([admit(family, name, clean(value)) for name, value in zip(names, label_values, strict=False)])
         group, rest = labels[: self._own], labels[self._own :]
         if group not in self._groups:
             if len(self._groups) >= self._room:

@@ -26,3 +26,8 @@ class BulkHistogram(Histogram):
         self._sum.inc(sum(values))
         for index, count in counts.items():
             self._buckets[index].inc(count)
+
+    def observe_repeated(self, value: float, times: int) -> None:
+        """Observe one value several times."""
+        self._sum.inc(value * times)
+        self._buckets[bisect_left(self._upper_bounds, value)].inc(times)

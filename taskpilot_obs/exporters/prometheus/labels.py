@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.semconv import FIXED_VALUES, LABEL_BOUNDS, NONE, OTHER
+from taskpilot_obs.semconv import LABEL_BOUNDS, NONE, OTHER, fixed_values
 
 LONGEST_VALUE = 200
 """Maximum characters of a label value; longer ones are cut and end in an ellipsis."""
@@ -35,12 +35,12 @@ class Admission:
     def __init__(self) -> None:
         self._admitted: dict[str, set[str]] = {label: {NONE, OTHER} for label in LABEL_BOUNDS}
 
-    def admit(self, label: str, value: str) -> str:
-        """Return the value, or `__other__` if the label is full or has a fixed set without it."""
+    def admit(self, family: str, label: str, value: str) -> str:
+        """Return the value, or `__other__` if the label is full or has a fixed set without it in this family."""
         names = self._admitted.get(label)
         if names is None:
-            fixed = FIXED_VALUES.get(label)
-            return value if fixed is None or value in fixed or value == NONE else OTHER
+            fixed = fixed_values(family, label)
+            return value if not fixed or value in fixed or value == NONE else OTHER
         if value in names:
             return value
         if len(names) - 2 >= LABEL_BOUNDS[label]:

@@ -70,9 +70,11 @@ class Runs:
             end = self._resolve_end(key)
         sums.end(end, done.duration_s, exemplar_of(done) if done.sampled else None)
         rollup = done.rollup
+        if rollup is None:
+            return
         if end.calls is not None:
             end.add_calls(rollup)
-        if rollup is not None and end.cost is not None and end.violations is not None:
+        if end.cost is not None and end.violations is not None:
             if rollup.cost > 0:
                 sums.move(end.cost, rollup.cost)
             if rollup.violations:

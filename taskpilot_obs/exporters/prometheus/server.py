@@ -9,17 +9,13 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily
 
 from taskpilot_obs.exporters.prometheus.scrape import render
+from taskpilot_obs.semconv import SERVER_DURATION, SERVER_REQUESTS, SERVER_SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from prometheus_client.metrics_core import Metric
 
-REQUESTS: Final = "taskpilot_obs_server_requests_total"
-REQUEST_SECONDS: Final = "taskpilot_obs_server_request_duration_seconds"
-SPANS: Final = "taskpilot_obs_server_spans_total"
-"""Only `taskpilot-obs serve` has these families, so they are not among the contract's `semconv.METRICS`."""
-_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 
 
@@ -28,10 +24,11 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        labels = ("route", "method", "status_code")
-        self._requests = Counter(REQUESTS, "Answers of the server.", labels, registry=self.registry)
-        help_text = "Time from a request to the server until its answer."
-        self._seconds = Histogram(REQUEST_SECONDS, help_text, ("route",), buckets=_BUCKETS, registry=self.registry)
+        requests, seconds = SERVER_REQUESTS, SERVER_DURATION
+        self._requests = Counter(requests.name, requests.help, requests.labels, registry=self.registry)
+        self._seconds = Histogram(
+            seconds.name, seconds.help, seconds.labels, buckets=seconds.buckets, registry=self.registry
+        )
 
     def count(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answer. `route` is a path as it was declared, so that its values are bounded."""
@@ -54,8 +51,7 @@ class _Spans:
 
     def collect(self) -> Iterable[Metric]:
         """Return the current counts."""
-        help_text = "Spans that the server took: received, ignored, written, late; and traces that were torn."
-        family = CounterMetricFamily(SPANS, help_text, labels=("result",))
+        family = CounterMetricFamily(SERVER_SPANS.name, SERVER_SPANS.help, labels=SERVER_SPANS.labels)
         for result, amount in self._counts().items():
             family.add_metric([result], amount)
         yield family

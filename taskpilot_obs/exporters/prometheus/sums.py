@@ -39,12 +39,13 @@ class End:
         self.seconds: list[float] = []
         """Durations without an exemplar."""
         self.llm_calls: list[float] = []
+        """Of the runs with a roll-up."""
         self.tool_calls: list[float] = []
 
-    def add_calls(self, rollup: Rollup | None) -> None:
-        """Add the number of calls of one run; without a roll-up it made none."""
-        self.llm_calls.append(0 if rollup is None else rollup.llm_calls)
-        self.tool_calls.append(0 if rollup is None else rollup.tool_calls)
+    def add_calls(self, rollup: Rollup) -> None:
+        """Add the number of calls of one run; runs without a roll-up made none."""
+        self.llm_calls.append(rollup.llm_calls)
+        self.tool_calls.append(rollup.tool_calls)
 
     def book(self) -> None:
         """Apply the pending changes to the children, and reset."""
@@ -56,13 +57,16 @@ class End:
             for histogram in self.durations:
                 histogram.observe_all(seconds)
         if self.calls is not None:
-            self._book_calls(*self.calls)
+            self._book_calls(runs, *self.calls)
 
-    def _book_calls(self, llm: BulkHistogram, tool: BulkHistogram) -> None:
+    def _book_calls(self, runs: int, llm: BulkHistogram, tool: BulkHistogram) -> None:
         llm_calls, self.llm_calls = self.llm_calls, []
         tool_calls, self.tool_calls = self.tool_calls, []
-        llm.observe_all(llm_calls)
-        tool.observe_all(tool_calls)
+        for histogram, calls in ((llm, llm_calls), (tool, tool_calls)):
+            if calls:
+                histogram.observe_all(calls)
+            if runs > len(calls):
+                histogram.observe_repeated(0, runs - len(calls))
 
 
 class Sums:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from markupsafe import Markup
+from pydantic import Field as Option
 
 from taskpilot_obs import figures
 from taskpilot_obs.charts import Bar, axis_end, row_bar
 from taskpilot_obs.server.blocks import Block, Cell, Column, Field, Page, Table, figure, text
-from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, period_field
-from taskpilot_obs.server.params import PeriodText
+from taskpilot_obs.server.pages import benchmark_runs
+from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, time_fields
+from taskpilot_obs.server.params import Name, PeriodText
 from taskpilot_obs.server.questions import Questions
 from taskpilot_obs.stats import BenchmarkSummary
 
@@ -25,28 +27,31 @@ class BenchmarksQuery(FilteredQuery):
 
     period: PeriodText = "30d"
     group_by: Literal["provider", "model", "prompt", "day"] = "model"
+    run: Name | None = Option(None, description="ID of the benchmark run whose arms are shown.")
 
 
 def build(ask: Questions, query: BenchmarksQuery) -> Page:
     """A table with bars, and one for each of latency and cost."""
-    lines = ask.summaries_over(query.period, query.group_by, query.asked())
+    lines = ask.summaries_over(query.over(ask.now), query.group_by, query.asked())
     blocks: list[Block] = [_table(lines, query)]
-    if lines:
-        blocks += [
-            _bars(lines, query, "latency", "Latency, 95th percentile", lambda line: line.p95_latency_ms, figures.ms),
-            _bars(lines, query, "first-token", "Time to first token, p95", _first_token, figures.ms),
-            _bars(lines, query, "cost", "Cost per call", lambda line: _float(line.avg_cost), figures.usd),
-        ]
+    drawn = [
+        _bars(lines, query, "latency", "Latency, 95th percentile", lambda line: line.p95_latency_ms, figures.ms),
+        _bars(lines, query, "first-token", "Time to first token, p95", _first_token, figures.ms),
+        _bars(lines, query, "cost", "Cost per call", lambda line: _float(line.avg_cost), figures.usd),
+    ]
+    # CSV answers for a table that has nothing to draw, too.
+    blocks += [table for table in drawn if query.table or any(row[1].raw is not None for row in table.rows)]
+    blocks += benchmark_runs.blocks(ask, query.run, whole=query.table is not None)
     return Page(
         "Benchmarks",
         "Success, latency, tokens and cost side by side. Intervals are Wilson score intervals at 95 %.",
         blocks,
         [
-            period_field(query.period),
+            *time_fields(query),
             Field("group_by", "One line for each", query.group_by, GROUPS),
             *filter_fields(ask, query, "provider", "model", "prompt_name"),
         ],
-        link("/v1/benchmarks/summaries", group_by=query.group_by, tenant=query.tenant),
+        link("/v1/benchmarks/summaries", group_by=query.group_by, tenant=query.tenant, **query.dates()),
     )
 
 
@@ -68,7 +73,7 @@ def _table(lines: tuple[BenchmarkSummary, ...], query: BenchmarksQuery) -> Table
     note = f"The {TOP} with most calls of {len(lines):,}; CSV has all." if len(lines) > TOP else ""
     return Table(
         "benchmarks",
-        f"{len(lines):,} {dict(GROUPS)[query.group_by].lower()}{'' if len(lines) == 1 else 's'} in {query.period}",
+        f"{len(lines):,} {dict(GROUPS)[query.group_by].lower()}{'' if len(lines) == 1 else 's'} {query.spoken}",
         columns,
         [_row(line, query) for line in kept],
         empty="No calls in this time: choose a longer period, or take a filter away.",
@@ -80,7 +85,7 @@ def _row(line: BenchmarkSummary, query: BenchmarksQuery) -> list[Cell]:
     interval = line.success_rate_interval
     href = link(
         "/calls",
-        period=query.period,
+        **query.times,
         model=line.model_name,
         provider=line.provider,
         prompt_name=line.prompt_name,

@@ -11,8 +11,8 @@ from taskpilot_obs import figures
 from taskpilot_obs.records import Status
 from taskpilot_obs.server import cursors
 from taskpilot_obs.server.blocks import Cell, Column, Field, Page, Table, figure, moment, text
-from taskpilot_obs.server.pages.query import PageQuery, filter_fields, link, period_field
-from taskpilot_obs.server.params import Filters, Name, PeriodText
+from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, time_fields
+from taskpilot_obs.server.params import Name, PeriodText
 from taskpilot_obs.server.questions import Questions
 from taskpilot_obs.stats import Call
 
@@ -22,7 +22,7 @@ TONES: Final = {"success": "ok", "error": "bad", "timeout": "bad", "blocked": "w
 _STATUSES: Final = (("", "any"), *((status.value, status.value) for status in Status))
 
 
-class CallsQuery(PageQuery, Filters):
+class CallsQuery(FilteredQuery):
     """Which calls, and from where on."""
 
     period: PeriodText = Option("7d")
@@ -41,7 +41,7 @@ def build(ask: Questions, query: CallsQuery) -> Page:
     after = None if query.next is None else cursors.decode(query.next, query.narrowing())
     named = {"status": query.status, "request_id": query.request_id}
     page = ask.calls_over(
-        query.period,
+        query.over(ask.now),
         query.asked(),
         after=after,
         limit=CSV_ROWS if query.table else ROWS,
@@ -56,13 +56,13 @@ def build(ask: Questions, query: CallsQuery) -> Page:
         "Single LLM calls, newest first. A call leads to everything of its request.",
         [_table([*page.calls], older, query)],
         [
-            period_field(query.period),
+            *time_fields(query),
             Field("status", "Status", str(query.status or ""), _STATUSES),
             *filter_fields(
                 ask, query, "provider", "model", "agent", "workflow", "prompt_name", "user", "request_id", "min_cost"
             ),
         ],
-        link("/v1/benchmarks/traces", limit=ROWS, tenant=query.tenant),
+        link("/v1/benchmarks/traces", limit=ROWS, tenant=query.tenant, **query.dates()),
     )
 
 
@@ -74,7 +74,7 @@ def _table(calls: list[Call], older: str | None, query: CallsQuery) -> Table:
     texts = {"time", "request", "status", "model", "provider", "agent", "workflow", "tenant", "error"}
     return Table(
         "calls",
-        f"LLM calls of the last {query.period}",
+        f"LLM calls {query.spoken}",
         [Column(name, numeric=name not in texts) for name in head],
         [_row(call) for call in calls],
         empty="No call matches: choose a longer period, or take a filter away.",

@@ -10,7 +10,7 @@ from taskpilot_obs import figures
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.server.blocks import Block, Cell, Column, Drawing, Facts, Field, Notice, Page, Table, figure, text
 from taskpilot_obs.server.pages.groups import over_time, stacked
-from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, period_field
+from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, time_fields
 from taskpilot_obs.server.params import PeriodText
 from taskpilot_obs.server.questions import Questions
 from taskpilot_obs.stats import BenchmarkSummary, CostBreakdown, CostShare, CostSummary
@@ -21,6 +21,7 @@ _MODELS: Final = 5
 """How many of the dearest models are compared with others."""
 _WORTH: Final = Decimal("0.95")
 BY: Final = (("model", "Model"), ("provider", "Provider"), ("agent", "Agent"), ("tenant", "Tenant"))
+_COLUMNS: Final = {"model": "model_name", "provider": "provider", "agent": "agent", "tenant": "organization_id"}
 _PRICES: Final = PriceTable()
 
 
@@ -35,7 +36,7 @@ def build(ask: Questions, query: CostsPageQuery) -> Page:
     """The month so far, spend over time, shares, cheaper models."""
     asked = query.asked()
     month = ask.month(asked)
-    spent = ask.breakdown(query.period, asked)
+    spent = ask.breakdown(query.over(ask.now), asked)
     blocks: list[Block] = [_month(month)]
     if spent.cost_coverage is not None and spent.cost_coverage < 1:
         unpriced = figures.share(1 - spent.cost_coverage)
@@ -56,11 +57,11 @@ def build(ask: Questions, query: CostsPageQuery) -> Page:
         "What LLM calls cost, in USD. Calls without a known price are in no sum.",
         blocks,
         [
-            period_field(query.period),
+            *time_fields(query),
             Field("by", "Divided by", query.by, BY),
             *filter_fields(ask, query, "provider", "model", "agent"),
         ],
-        link("/v1/costs", period=query.period, tenant=query.tenant),
+        link("/v1/costs", **query.times, tenant=query.tenant),
     )
 
 
@@ -81,14 +82,9 @@ def _month(month: CostSummary) -> Facts:
 
 
 def _over_time(ask: Questions, query: CostsPageQuery) -> Drawing:
-    title = f"Spend by {query.by}"
-    if query.by == "tenant":
-        points = ask.series(query.period, query.asked())
-        parts = [ask.breakdown((point.start, point.end), query.asked()).by_tenant for point in points]
-        return over_time(points, title, stacked(parts, lambda part: float(part.cost_usd)), figures.usd)
-    points = ask.series(query.period, query.asked())
-    groups = [getattr(point, f"by_{query.by}") for point in points]
-    return over_time(points, title, stacked(groups, lambda part: float(part.cost_usd)), figures.usd)
+    points = ask.spend(query.over(ask.now), _COLUMNS[query.by], query.asked())
+    series = stacked([point.cost_usd for point in points], float)
+    return over_time(points, f"Spend by {query.by}", series, figures.usd)
 
 
 def _shares(spent: CostBreakdown, query: CostsPageQuery) -> Table:
@@ -98,9 +94,9 @@ def _shares(spent: CostBreakdown, query: CostsPageQuery) -> Table:
     head = (query.by, "cost", "share", "calls", "cost per call", "priced")
     rows = [
         (
-            text(name, link("/calls", period=query.period, **{query.by: name})),
+            text(name, link("/calls", **query.times, **{query.by: name})),
             _cost(part),
-            figure(figures.percent(part.percent), part.percent),
+            _share(part),
             figure(figures.count(part.requests), part.requests),
             figure(figures.usd(part.cost_per_request_usd), part.cost_per_request_usd),
             figure(figures.share(part.cost_coverage), part.cost_coverage),
@@ -110,7 +106,7 @@ def _shares(spent: CostBreakdown, query: CostsPageQuery) -> Table:
     note = f"The {TOP} dearest of {len(items):,}; CSV has all." if len(items) > TOP else ""
     return Table(
         "shares",
-        f"{figures.usd(spent.cost_usd)} in {query.period}, by {query.by}",
+        f"{figures.usd(spent.cost_usd)} {query.spoken}, by {query.by}",
         [Column(name, numeric=place > 0) for place, name in enumerate(head)],
         rows,
         empty="No calls in this time: choose a longer period, or take a filter away.",
@@ -124,8 +120,14 @@ def _cost(part: CostShare) -> Cell:
     return figure(figures.usd(cost), cost)
 
 
+def _share(part: CostShare) -> Cell:
+    """Which part of the whole that is; unknown as the cost is."""
+    percent = None if part.cost_coverage == 0 else part.percent
+    return figure(figures.percent(percent), percent)
+
+
 def _cheaper(ask: Questions, query: CostsPageQuery) -> Iterator[tuple[Cell, ...]]:
-    lines = ask.summaries_over(query.period, "model", query.asked())
+    lines = ask.summaries_over(query.over(ask.now), "model", query.asked())
     priced = [line for line in lines if line.total_cost and line.model_name and line.cost_coverage == 1]
     for line in sorted(priced, key=lambda line: -(line.total_cost or 0))[:_MODELS]:
         found = [(cost, other) for other in lines if (cost := _cost_with(line, other, ask)) is not None]

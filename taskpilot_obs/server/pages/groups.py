@@ -10,12 +10,15 @@ from taskpilot_obs import figures
 from taskpilot_obs.charts import Chart, Series, largest
 from taskpilot_obs.server.blocks import Drawing, drawn
 from taskpilot_obs.stats import CallStats, Stats
+from taskpilot_obs.stats.series import Spend
 
 T = TypeVar("T")
 _DAY: Final = timedelta(days=1)
 
 
-def over_time(points: Sequence[Stats], title: str, series: Iterable[Series], shown: Callable[[float], str]) -> Drawing:
+def over_time(
+    points: Sequence[Stats | Spend], title: str, series: Iterable[Series], shown: Callable[[float], str]
+) -> Drawing:
     """A chart with one bar, or one pile, for each point."""
     moments = [point.start for point in points]
     labels = [label_of(point.start, point.end) for point in points]

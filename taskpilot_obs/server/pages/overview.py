@@ -10,7 +10,7 @@ from taskpilot_obs.golden_signals.assess import wilson
 from taskpilot_obs.golden_signals.model import GoldenSignals, SignalEvidence, SignalStatus
 from taskpilot_obs.server.blocks import Block, Column, Heading, Notice, Page, Signal, Signals, Table, figure, text
 from taskpilot_obs.server.pages.groups import calls_chart, cost_chart, latency_chart
-from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, period_field
+from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, time_fields
 from taskpilot_obs.server.params import Name, PeriodText, SummariesQuery
 from taskpilot_obs.server.questions import Questions
 from taskpilot_obs.stats import BenchmarkSummary, Stats
@@ -38,19 +38,21 @@ class OverviewQuery(FilteredQuery):
 
 def build(ask: Questions, query: OverviewQuery) -> Page:
     """Signals, warnings, and the last 24 hours."""
-    signals = ask.signals(query.period, query.workflow, query.tenant)
-    before = ask.signals_before(query.period, query.workflow, query.tenant)
+    period = query.over(ask.now)
+    signals = ask.signals(period, query.workflow, query.tenant)
+    before = ask.signals_before(period, query.workflow, query.tenant)
     asked = query.asked()
-    day = ask.stats(_DAY, asked)
+    drawn = _DAY if query.start is None else period
+    day = ask.stats(drawn, asked)
     blocks: list[Block] = []
     if not signals.runs.total and not day.requests:
         blocks += _empty(ask)
-    blocks.append(_signals(signals, before, query.period))
+    blocks.append(_signals(signals, before, query))
     blocks.append(Heading("What needs attention"))
     blocks += [*_wrong_now(ask, day)] or [Notice("ok", "Nothing is wrong: budgets, prices and providers.")]
     if day.requests:
-        blocks.append(Heading("The last 24 hours"))
-        points = ask.series(_DAY, asked)
+        blocks.append(Heading("The last 24 hours" if query.start is None else query.spoken.capitalize()))
+        points = ask.series(drawn, asked)
         by_model = [point.by_model for point in points]
         blocks += [calls_chart(points), cost_chart(points, by_model, "Spend by model"), latency_chart(points)]
         blocks.append(_models(ask.summaries(SummariesQuery(tenant=query.tenant)), query.tenant))
@@ -58,8 +60,8 @@ def build(ask: Questions, query: OverviewQuery) -> Page:
         "Overview",
         "How the agents are doing: the golden signals, and what needs attention.",
         blocks,
-        [period_field(query.period), *filter_fields(ask, query, "workflow")],
-        link("/v1/golden-signals", window=query.period, workflow=query.workflow, tenant=query.tenant),
+        [*time_fields(query), *filter_fields(ask, query, "workflow")],
+        link("/v1/golden-signals", **query.times, workflow=query.workflow, tenant=query.tenant),
     )
 
 
@@ -72,18 +74,19 @@ def _empty(ask: Questions) -> list[Block]:
     ]
 
 
-def _signals(now: GoldenSignals, before: GoldenSignals, period: str) -> Signals:
+def _signals(now: GoldenSignals, before: GoldenSignals, query: OverviewQuery) -> Signals:
+    earlier = f"in the {query.period} before" if query.start is None else "in as long a time before"
     items = [
         Signal(
             title,
             shown(name, getattr(now, name)),
             now.evidence[name].status.value if name in now.evidence else SignalStatus.INSUFFICIENT_DATA.value,
             _evidence(name, now.evidence.get(name)),
-            _trend(name, getattr(now, name), getattr(before, name), period),
+            _trend(name, getattr(now, name), getattr(before, name), earlier),
         )
         for name, title in NAMES.items()
     ]
-    runs = f"{now.runs.total:,.0f} task{'' if now.runs.total == 1 else 's'} in {period}"
+    runs = f"{now.runs.total:,.0f} task{'' if now.runs.total == 1 else 's'} {query.spoken}"
     return Signals(f"Golden signals, {runs}", now.status.value, items, now.notes)
 
 
@@ -105,13 +108,13 @@ def _evidence(name: str, evidence: SignalEvidence | None) -> str:
     return f"{part} of {evidence.denominator:,.0f}{ends}"
 
 
-def _trend(name: str, now: float | None, before: float | None, period: str) -> str:
+def _trend(name: str, now: float | None, before: float | None, earlier: str) -> str:
     if now is None or before is None:
         return ""
     change = now - before
     if not round(change, 4):
-        return f"as in the {period} before"
-    return f"{'up' if change > 0 else 'down'} from {shown(name, before)} in the {period} before"
+        return f"as {earlier}"
+    return f"{'up' if change > 0 else 'down'} from {shown(name, before)} {earlier}"
 
 
 def _wrong_now(ask: Questions, day: Stats) -> Iterator[Notice]:

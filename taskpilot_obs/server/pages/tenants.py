@@ -6,7 +6,7 @@ from typing import Final
 
 from taskpilot_obs import figures
 from taskpilot_obs.server.blocks import Cell, Column, Page, Table, figure, text
-from taskpilot_obs.server.pages.query import PageQuery, link, period_field
+from taskpilot_obs.server.pages.query import TimedQuery, link, time_fields
 from taskpilot_obs.server.params import PeriodText
 from taskpilot_obs.server.questions import Questions
 from taskpilot_obs.stats import TenantUsage
@@ -14,7 +14,7 @@ from taskpilot_obs.stats import TenantUsage
 TOP: Final = 100
 
 
-class TenantsPageQuery(PageQuery):
+class TenantsPageQuery(TimedQuery):
     """Which stretch of time."""
 
     period: PeriodText = "30d"
@@ -22,7 +22,7 @@ class TenantsPageQuery(PageQuery):
 
 def build(ask: Questions, query: TenantsPageQuery) -> Page:
     """One line for each tenant, in falling order of cost."""
-    report = ask.tenants(query.period)
+    report = ask.tenants(query.over(ask.now))
     head = ("tenant", "cost", "share", "calls", "success", "p95", "tokens in", "tokens out", "priced")
     kept = report.tenants if query.table else report.tenants[:TOP]
     note = f"The {TOP} dearest of {len(report.tenants):,}; CSV has all." if len(report.tenants) > TOP else ""
@@ -30,25 +30,26 @@ def build(ask: Questions, query: TenantsPageQuery) -> Page:
         "tenants",
         f"{len(report.tenants):,} tenant{'' if len(report.tenants) == 1 else 's'}, {figures.usd(report.cost_usd)}",
         [Column(name, numeric=place > 0) for place, name in enumerate(head)],
-        [_row(line, query.period) for line in kept],
+        [_row(line, query) for line in kept],
         empty="No calls in this time: choose a longer period.",
         note=note,
     )
     return Page(
         "Tenants",
-        "What each tenant used. `__none__` stands for calls without a tenant.",
+        "What each tenant used. __none__ stands for calls without a tenant.",
         [table],
-        [period_field(query.period)],
-        link("/v1/tenants", period=query.period),
+        time_fields(query),
+        link("/v1/tenants", **query.times),
     )
 
 
-def _row(line: TenantUsage, period: str) -> list[Cell]:
-    cost = None if line.cost_coverage == 0 else line.cost_usd
+def _row(line: TenantUsage, query: TenantsPageQuery) -> list[Cell]:
+    unknown = line.cost_coverage == 0
+    cost, percent = (None, None) if unknown else (line.cost_usd, line.percent)
     return [
-        text(line.tenant, link("/calls", period=period, tenant=line.tenant)),
+        text(line.tenant, link("/calls", **query.times, tenant=line.tenant)),
         figure(figures.usd(cost), cost),
-        figure(figures.percent(line.percent), line.percent),
+        figure(figures.percent(percent), percent),
         figure(figures.count(line.requests), line.requests),
         figure(figures.percent(line.success_rate), line.success_rate),
         figure(figures.ms(line.p95_ms), line.p95_ms),

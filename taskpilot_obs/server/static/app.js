@@ -95,6 +95,11 @@
     }
   }
 
+  // A period takes the place of two dates, which win where both are sent.
+  document.querySelector("form.filters")?.addEventListener("change", (event) => {
+    if (event.target.name !== "period" || !event.target.value) return;
+    for (const name of ["start", "end"]) event.currentTarget.elements.namedItem(name).value = "";
+  });
   localise(document);
   enliven(document);
   const every = Number(document.body.dataset.refresh) * 1000;

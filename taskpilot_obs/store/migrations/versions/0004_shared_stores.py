@@ -1,6 +1,6 @@
-"""Who writes, roll-ups beside the full summaries, benchmark runs, and indexes to find and erase one subject.
+"""Who writes, roll-ups beside the full summaries, benchmark runs, indexes to find and erase one subject, and views.
 
-Only columns, tables and indexes are added, all of which may be empty: code of the versions before reads and writes these tables
+Only columns, tables, indexes and views are added, all of which may be empty: code of the versions before reads and writes these tables
 too. Its own summing up is refused by the database, because the key of the summaries has two more columns.
 """
 
@@ -90,10 +90,14 @@ def upgrade() -> None:
         for name, kind in added:
             op.add_column(table, sa.Column(name, kind))
     _sums_index("pricing")
+    for name, query in _views().items():
+        op.execute(sa.text(f"CREATE VIEW {name} AS {query}"))
 
 
 def downgrade() -> None:
     """Take away what was added; summaries of services and environments become one line again."""
+    for name in reversed(_views()):
+        op.execute(sa.text(f"DROP VIEW IF EXISTS {name}"))
     op.drop_table("benchmark_calls")
     op.drop_table("benchmark_runs")
     _note_merged_services()
@@ -262,3 +266,41 @@ def _benchmarks() -> None:
         sa.PrimaryKeyConstraint("call_id"),
     )
     op.create_index("ix_benchmark_calls_run", "benchmark_calls", ["run_id", "created_at"])
+
+
+def _views() -> dict[str, str]:
+    """Views for people and BI tools, with types that they know: times and days in UTC, USD, no value is NULL."""
+    ended = "created_at" if _on_postgresql() else "strftime('%Y-%m-%d %H:%M:%f', created_at / 1000000.0, 'unixepoch')"
+    day = (
+        "CAST(created_at AT TIME ZONE 'UTC' AS date)"
+        if _on_postgresql()
+        else "date(created_at / 1000000, 'unixepoch')"
+    )
+    return {
+        "v_llm_calls": f"""
+            SELECT {ended} AS ended_at, {day} AS day, telemetry_id, request_id, trace_id,
+                organization_id AS tenant, user_id, session_id, service, environment, workflow, agent, prompt_name,
+                step_id, task_id, workflow_run_id, thought_id, experiment, variant,
+                provider, model_name AS model, operation, status, success, error_type, error_category, retries,
+                streaming, cached, latency_ms, time_to_first_token_ms, input_tokens, output_tokens, reasoning_tokens,
+                cached_tokens, cache_write_tokens, total_tokens, cost AS cost_usd, cost_source
+            FROM llm_call_telemetry""",  # noqa: S608  constants
+        "v_daily_costs": """
+            SELECT day, tenant, provider, model, agent, count(*) AS requests,
+                sum(CASE WHEN success THEN 0 WHEN success IS NULL THEN 0 ELSE 1 END) AS failures,
+                sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+                sum(cost_usd) AS cost_usd, count(cost_usd) AS requests_with_known_cost
+            FROM v_llm_calls GROUP BY day, tenant, provider, model, agent""",
+        "v_daily_latency": """
+            SELECT day, provider, model, max(calls) AS requests, avg(latency_ms) AS mean_ms,
+                min(CASE WHEN 100 * place >= 50 * calls THEN latency_ms END) AS p50_ms,
+                min(CASE WHEN 100 * place >= 95 * calls THEN latency_ms END) AS p95_ms,
+                min(CASE WHEN 100 * place >= 99 * calls THEN latency_ms END) AS p99_ms
+            FROM (
+                SELECT day, provider, model, latency_ms,
+                    row_number() OVER (PARTITION BY day, provider, model ORDER BY latency_ms) AS place,
+                    count(*) OVER (PARTITION BY day, provider, model) AS calls
+                FROM v_llm_calls
+            ) AS ranked
+            GROUP BY day, provider, model""",
+    }

@@ -1,4 +1,4 @@
-"""Writes `tests.yml` beside the rules, from the cases in `tests/_rule_cases_*.py`."""
+"""Writes all that follows from the rules: the rule files, their unit tests, the table of docs/alerts.md, the chart."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from _rule_cases import tests_text  # noqa: E402  the folder of tests is put on the path above
 
-from taskpilot_obs.rules.folders import folders  # noqa: E402  the same
+from scripts.chart.files import CHART  # noqa: E402  the same
+from scripts.chart.files import write as write_chart  # noqa: E402  the same
+from taskpilot_obs.rules.folders import folders, write  # noqa: E402  the same
+from taskpilot_obs.rules.listing import with_table  # noqa: E402  the same
 from taskpilot_obs.rules.settings import Settings  # noqa: E402  the same
+
+RULES = ROOT / "observability" / "prometheus" / "rules"
+PAGE = ROOT / "docs" / "alerts.md"
 
 CASES = {
     "golden_signals": "_rule_cases_golden",
@@ -22,7 +28,6 @@ CASES = {
     "budget": "_rule_cases_budget",
     "telemetry": "_rule_cases_telemetry",
 }
-
 
 COARSE = {"golden_signals", "agents", "llm"}
 """Folders with many rules or long tests, evaluated every 10 minutes instead of 5 to keep their tests short."""
@@ -38,6 +43,14 @@ def texts() -> dict[str, str]:
     return found
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write every file."""
+    write(Settings(), RULES)
     for name, text in texts().items():
-        (ROOT / "observability" / "prometheus" / "rules" / name / "tests.yml").write_text(text, encoding="utf-8")
+        (RULES / name / "tests.yml").write_text(text, encoding="utf-8")
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), Settings()), encoding="utf-8")
+    write_chart(CHART)
+
+
+if __name__ == "__main__":
+    main()

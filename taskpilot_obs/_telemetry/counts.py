@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import func
-
-from taskpilot_obs.store.money import to_decimal
+from taskpilot_obs._telemetry.money import to_decimal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from decimal import Decimal
 
-    from sqlalchemy import ColumnElement
-
-_HALF: Final = 1 << 32
+HALF: Final = 1 << 32
+"""By which a `wide_sum` of the store is divided."""
 
 
 class Counts(NamedTuple):
@@ -76,11 +73,6 @@ def counts_of(values: Sequence[Any]) -> Counts:
     )
 
 
-def wide_sum(column: ColumnElement[int]) -> tuple[Any, Any]:
-    """A sum in two, for `joined`: SQLite's own ends at 64 bits, where a few absurd costs would end every answer."""
-    return func.sum(column // _HALF), func.sum(column % _HALF)
-
-
 def joined(high: int | Decimal | None, low: int | Decimal | None) -> int:
     """What the two parts of a `wide_sum` stand for."""
-    return int(high or 0) * _HALF + int(low or 0)
+    return int(high or 0) * HALF + int(low or 0)

@@ -1,0 +1,57 @@
+"""`taskpilot-obs export`: calls of the store as a file for spreadsheets, notebooks and FinOps tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from taskpilot_obs.cli._output import say, working
+from taskpilot_obs.cli._store_options import (
+    From,
+    Period,
+    StoreUrl,
+    Tenant,
+    To,
+    Where,
+    asked_by,
+    explained,
+    period_of,
+    required,
+)
+
+Output = Annotated[Path, typer.Argument(help="The file to write. A file that is there is replaced.")]
+AsFormat = Annotated[
+    Literal["csv", "parquet", "focus"] | None,
+    typer.Option("--format", help="csv or parquet: a line a call; focus: costs by day.  [default: as FILE ends]"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="export")(export)
+
+
+def export(
+    output: Output,
+    *,
+    format: AsFormat = None,  # noqa: A002  the name of the option
+    store: StoreUrl = None,
+    period: Period = "30d",
+    start: From = None,
+    end: To = None,
+    tenant: Tenant = None,
+    where: Where = None,
+) -> None:
+    """Write LLM calls as CSV or Parquet, or their costs in the columns of FOCUS, the FinOps specification."""
+    with explained():
+        from taskpilot_obs.stats import export_calls
+
+        span, asked = period_of(period, start, end), asked_by(where, tenant_id=tenant)
+        try:
+            with working("writing the calls"):
+                written = export_calls(output, span, format=format, store=required(store), **asked)
+        except OSError as error:
+            raise typer.BadParameter(f"{output} cannot be written: {error.strerror}") from error
+    say(f"{written:,} lines: {output}")

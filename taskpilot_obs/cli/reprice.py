@@ -1,0 +1,129 @@
+"""`taskpilot-obs reprice`: what the recorded usage would have cost at other prices."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taskpilot_obs.cli._output import print_csv, print_json, say, show
+from taskpilot_obs.cli._store_options import (
+    Agent,
+    AsCsv,
+    AsJson,
+    Model,
+    Prompt,
+    Provider,
+    StoreUrl,
+    Tenant,
+    explained,
+    one_format,
+)
+from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.figures import count, usd
+
+if TYPE_CHECKING:
+    from taskpilot_obs.compare.repricing import Repriced, RepricedGroup
+
+Since = Annotated[
+    str, typer.Option("--since", "--period", help="How far back to look: 1h, 24h, 30d; or today, 2026-11.")
+]
+AsModel = Annotated[str | None, typer.Option("--as-model", help="Price every call as this model.")]
+At = Annotated[str | None, typer.Option("--at", help="At the prices of this day, such as 2026-01-31.")]
+Prices = Annotated[list[Path] | None, typer.Option("--prices", help="A file of own prices, such as a contract's.")]
+By = Annotated[str, typer.Option("--by", help="agent, tenant, prompt, model, provider, workflow or user.")]
+Apply = Annotated[
+    bool, typer.Option("--apply", help="Write the cost of calls that were unpriced; a booked cost is never changed.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="reprice")(reprice)
+
+
+def reprice(  # noqa: PLR0913  a command line has as many options as it has
+    *,
+    store: StoreUrl = None,
+    since: Since = "30d",
+    as_model: AsModel = None,
+    at: At = None,
+    prices: Prices = None,
+    by: By = "agent",
+    apply: Apply = False,
+    tenant: Tenant = None,
+    agent: Agent = None,
+    model: Model = None,
+    provider: Provider = None,
+    prompt: Prompt = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Print what the recorded usage would have cost at another model's, day's or contract's prices."""
+    one_format(as_json=as_json, as_csv=as_csv)
+    with explained():
+        from taskpilot_obs.compare.repricing import reprice as ask
+
+        found = ask(
+            since, prices=prices, as_model=as_model, at=_day(at), by=by, apply=apply, store=store,  # type: ignore[arg-type]  # it checks `by`
+            tenant_id=tenant, agent=agent, model=model, provider=provider, prompt_name=prompt,
+        )  # fmt: skip
+    if as_json:
+        print_json(found.model_dump_json(indent=2))
+    elif as_csv:
+        print_csv((found.by, *_FIELDS), (_values(group) for group in found.groups))
+    else:
+        _show(found)
+
+
+_FIELDS = ("calls", "booked_usd", "unbooked_calls", "repriced_usd", "unknown_calls", "difference_usd")
+
+
+def _day(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        day = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"given {text!r}; write a day, such as 2026-01-31", param_hint="--at") from None
+    return day if day.tzinfo is not None else day.replace(tzinfo=UTC)
+
+
+def _values(group: RepricedGroup) -> tuple[object, ...]:
+    return (group.name, *(getattr(group, name) for name in _FIELDS))
+
+
+def _show(found: Repriced) -> None:
+    columns = (
+        name_column(found.by),
+        Column("calls", rank=1),
+        Column("booked"),
+        Column("repriced"),
+        Column("difference"),
+        Column("unbooked", rank=3),
+        Column("unknown", rank=2),
+    )
+    told = f" as {found.as_model}" if found.as_model else ""
+    show(FittedTable(f"Recorded usage{told}", columns, map(_cells, (*found.groups, found.total)), more="--json"))
+    if found.total.unknown_calls:
+        say(f"{found.total.unknown_calls:,} calls have no cost at these prices; they are in no sum of repriced")
+    if found.total.unbooked_calls and not found.applied:
+        say(f"{found.total.unbooked_calls:,} calls have no booked cost; --apply writes those that have a price now")
+    if found.applied:
+        say(f"the cost of {found.applied:,} calls was written; `taskpilot-obs aggregate` brings it into the summaries")
+    if found.as_model:
+        say("another model's tokenizer may count the same text differently")
+
+
+def _cells(group: RepricedGroup) -> tuple[object, ...]:
+    return (
+        group.name,
+        count(group.calls),
+        usd(group.booked_usd),
+        usd(group.repriced_usd),
+        usd(group.difference_usd),
+        count(group.unbooked_calls),
+        count(group.unknown_calls),
+    )

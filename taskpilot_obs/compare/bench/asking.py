@@ -1,0 +1,94 @@
+"""Asking an arm once, and measuring: pieces of an answer as they come, whole answers, coroutines, plain functions."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import copy_context
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from taskpilot_obs.compare.bench.arms import Arm, takes_max_tokens
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+
+class Heard(NamedTuple):
+    """An answer, and when its first piece came."""
+
+    text: str
+    first_at: float | None
+    """By `perf_counter`; None for an answer that came whole. Empty first pieces do not count."""
+
+
+def asker(arm: Arm, pool: Executor) -> Callable[[str, int], Any]:
+    """A coroutine function that asks an arm and returns what was `Heard`.
+
+    Args:
+        arm: whom to ask.
+        pool: runs plain functions, because they would hold up the event loop.
+    """
+    limited = takes_max_tokens(arm.ask)
+
+    def ask(prompt: str, max_tokens: int) -> Any:
+        return arm.ask(prompt, max_tokens=max_tokens) if limited else arm.ask(prompt)
+
+    if inspect.iscoroutinefunction(arm.ask) or inspect.isasyncgenfunction(arm.ask) or arm.close is not None:
+        return partial(_here, ask)
+    return partial(_in_thread, ask, pool)
+
+
+async def _here(ask: Callable[[str, int], Any], prompt: str, max_tokens: int) -> Heard:
+    return await _heard(ask(prompt, max_tokens))
+
+
+async def _in_thread(ask: Callable[[str, int], Any], pool: Executor, prompt: str, max_tokens: int) -> Heard:
+    context = copy_context()
+    loop = asyncio.get_running_loop()
+    found = await loop.run_in_executor(pool, context.run, _collected, partial(ask, prompt, max_tokens))
+    return found if isinstance(found, Heard) else await _heard(found)
+
+
+def _collected(ask: Callable[[], Any]) -> Any:
+    """What a plain function returns; an iterator is read in its own thread."""
+    found = ask()
+    if isinstance(found, Iterator):
+        pieces = _Pieces()
+        for piece in found:
+            pieces.add(piece)
+        return pieces.heard()
+    return found
+
+
+async def _heard(found: Any) -> Heard:
+    if inspect.isawaitable(found):
+        found = await found
+    if not isinstance(found, AsyncIterator):
+        return Heard(str(found), None)
+    pieces = _Pieces()
+    async for piece in found:
+        pieces.add(piece)
+    return pieces.heard()
+
+
+class _Pieces:
+    """Collects the pieces of an answer."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._first_at: float | None = None
+
+    def add(self, piece: object) -> None:
+        """Take the next piece; None and empty ones are not tokens."""
+        if not piece:
+            return
+        if self._first_at is None:
+            self._first_at = perf_counter()
+        self._pieces.append(str(piece))
+
+    def heard(self) -> Heard:
+        """All of them."""
+        return Heard("".join(self._pieces), self._first_at)

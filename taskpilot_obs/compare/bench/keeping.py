@@ -1,0 +1,120 @@
+"""Where a run is kept while it goes on: a folder, from which it can be resumed, and the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pydantic import ValidationError
+
+from taskpilot_obs.compare.bench.calls import Call
+from taskpilot_obs.compare.bench.plan import Plan
+from taskpilot_obs.compare.bench.runner import Reporter
+from taskpilot_obs.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from taskpilot_obs.compare.bench.figures import BenchmarkReport
+    from taskpilot_obs.store import Store
+
+PLAN: Final = "plan.json"
+CALLS: Final = "calls.jsonl"
+_PRIVATE: Final = 0o600
+
+
+class Folder(Reporter):
+    """The files of one run: `plan.json`, `calls.jsonl`, and the reports at its end. Only their owner reads them.
+
+    Args:
+        path: made where it is missing.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+
+    def write_plan(self, plan: Plan) -> None:
+        """Keep what the run does."""
+        self.write(PLAN, plan.model_dump_json(indent=2))
+
+    def read_plan(self) -> Plan:
+        """What the run of this folder does.
+
+        Raises:
+            ConfigurationError: the folder holds no run.
+        """
+        try:
+            return Plan.model_validate_json((self.path / PLAN).read_text(encoding="utf-8"))
+        except (OSError, ValidationError) as error:
+            raise ConfigurationError(f"{self.path} holds no benchmark run that could be resumed: {error}") from error
+
+    def read_calls(self) -> list[Call]:
+        """The calls that were complete. A line that was cut off by a crash is left out: its call is made again."""
+        file = self.path / CALLS
+        if not file.exists():
+            return []
+        lines = file.read_text(encoding="utf-8").split("\n")
+        return [Call.model_validate_json(line) for line in lines[:-1] if line]
+
+    def saved(self, calls: Sequence[Call]) -> None:
+        """Append calls."""
+        lines = "".join(f"{call.model_dump_json()}\n" for call in calls)
+        self._put(self.path / CALLS, os.O_APPEND, lines)
+
+    def write(self, name: str, text: str) -> None:
+        """Write one file of the folder."""
+        self._put(self.path / name, os.O_TRUNC, text)
+
+    @staticmethod
+    def _put(file: Path, flag: int, text: str) -> None:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | flag, _PRIVATE)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+            opened.write(text)
+
+
+class StoreKeeper(Reporter):
+    """Writes a run into `benchmark_runs` and `benchmark_calls`.
+
+    Args:
+        store: with tables of the newest version.
+        plan: what the run does.
+        service: under which it is stored.
+    """
+
+    def __init__(self, store: Store, plan: Plan, service: str) -> None:
+        from taskpilot_obs.store.benchmark_runs import begin_run
+
+        store.require_current()
+        self._store = store
+        self._run_id = plan.run_id
+        begin_run(
+            store,
+            plan.run_id,
+            created_at=plan.created_at,
+            name=plan.name,
+            service=service,
+            seed=plan.seed,
+            settings=plan.model_dump_json(),
+        )
+
+    def saved(self, calls: Sequence[Call]) -> None:
+        """Write calls."""
+        from taskpilot_obs.store.benchmark_runs import write_calls
+
+        write_calls(self._store, self._run_id, [call.model_dump() for call in calls])
+
+    def finish(self, report: BenchmarkReport) -> None:
+        """Write the result."""
+        from taskpilot_obs.store.benchmark_runs import finish_run
+
+        finish_run(
+            self._store,
+            self._run_id,
+            status=report.status,
+            finished_at=report.end_time,
+            summary=report.model_dump_json(),
+        )

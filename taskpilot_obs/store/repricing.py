@@ -1,0 +1,122 @@
+"""The LLM calls that are priced again, and writing the cost of those that had none."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import BigInteger, bindparam, literal_column, select, type_coerce, update
+
+from taskpilot_obs._telemetry.values import PRICING
+from taskpilot_obs.records import Pricing
+from taskpilot_obs.store.filters import rows_where
+from taskpilot_obs.store.tables import LLM_CALLS, from_microseconds
+from taskpilot_obs.store.writer import HOUR_US, mark_changed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import Connection
+
+    from taskpilot_obs.store.questions import Question
+
+_FETCH: Final = 20_000
+_call: Final = LLM_CALLS.c
+FREE: Final = PRICING[Pricing.FREE]
+UNPRICED: Final = PRICING[Pricing.UNPRICED]
+ADDED: Final = ("request_model", "response_model", "service_tier", "pricing", "partial_reason")
+"""Columns that the first versions of the tables lack."""
+
+
+class UsedCall(NamedTuple):
+    """What a row knows of a call's price."""
+
+    telemetry_id: str
+    group: str | None
+    ended_us: int
+    """In microseconds since the Unix epoch."""
+    latency_ms: float
+    provider: str | None
+    request_model: str | None
+    response_model: str | None
+    service_tier: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+    cached_tokens: int | None
+    cache_write_tokens: int | None
+    cost_nano: int | None
+    cost_rest: int | None
+    cost_source: str | None
+    cached: bool | None
+    pricing: int | None
+
+
+class Correction(NamedTuple):
+    """The cost of a call that had none."""
+
+    telemetry_id: str
+    ended_us: int
+    cost_nano: int
+    cost_rest: int
+
+
+def used_calls(question: Question, group: str) -> Iterator[UsedCall]:
+    """The rows of a question.
+
+    Args:
+        question: about calls.
+        group: the column by which they are grouped.
+
+    Raises:
+        StoreVersionError: the tables are too old to name the model that was asked for.
+    """
+    question.needs(LLM_CALLS, "request_model")
+    columns: Any = LLM_CALLS.c
+    query = select(
+        _call.telemetry_id, columns[group], _microseconds(question.connection), _call.latency_ms, _call.provider,
+        _call.request_model, _call.response_model, _call.service_tier, _call.input_tokens, _call.output_tokens,
+        _call.reasoning_tokens, _call.cached_tokens, _call.cache_write_tokens, _call.cost_nano, _call.cost_rest,
+        _call.cost_source, _call.cached, _call.pricing,
+    ).where(
+        _call.created_at >= question.start, _call.created_at < question.end, *rows_where(question.filters.asked)
+    )  # fmt: skip
+    for rows in question.connection.execution_options(yield_per=_FETCH).execute(query).partitions():
+        yield from map(UsedCall._make, rows)
+
+
+def _microseconds(connection: Connection) -> Any:
+    """The end of a call as an integer, which both engines hand over in a tenth of the time of a `datetime`."""
+    if connection.dialect.name == "sqlite":
+        return type_coerce(_call.created_at, BigInteger)
+    return literal_column("CAST(extract(epoch FROM llm_call_telemetry.created_at) * 1000000 AS bigint)", BigInteger)
+
+
+def apply_corrections(connection: Connection, corrections: Sequence[Correction], source: str) -> int:
+    """Write costs of calls that are still unpriced, and mark their hours to be summed up again; returns how many.
+
+    Args:
+        connection: that writes.
+        corrections: what to write.
+        source: where the costs come from: the column `cost_source`.
+    """
+    query = (
+        update(LLM_CALLS)
+        .where(_call.telemetry_id == bindparam("of_call"), _call.cost_nano.is_(None), _call.pricing == UNPRICED)
+        .values(
+            cost_nano=bindparam("nano"),
+            cost_rest=bindparam("rest"),
+            cost_source=source,
+            pricing=PRICING[Pricing.PRICED],
+        )
+    )
+    written = 0
+    hours: set[datetime] = set()
+    for each in corrections:
+        values = {"of_call": each.telemetry_id, "nano": each.cost_nano, "rest": each.cost_rest}
+        if connection.execute(query, values).rowcount:
+            written += 1
+            hours.add(from_microseconds(each.ended_us - each.ended_us % HOUR_US))
+    if hours:
+        mark_changed(connection, "hourly", sorted(hours))
+    return written
