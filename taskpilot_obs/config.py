@@ -83,6 +83,8 @@ def configure(**options: Unpack[Options]) -> Recorder:
                 before.pipeline.resume()
             raise
         _default.wiring.install(parts)
+    if settings.enabled:
+        parts.prices.warm_up()  # on a thread of its own, so that the first run has its cost on the span
     return _default
 
 
@@ -227,15 +229,9 @@ def _call_window(settings: Settings, clock: Clock, before: Components | None) ->
     """The calls that this process holds for statistics, those before this configuration included."""
     if settings.store is not None or not settings.stats_calls or not settings.enabled:
         return None
-    window = CallWindow(
-        lambda: clock.unix_ns(clock.now()),
-        settings.stats_calls,
-        settings.stats_age,
-        settings.source,
-    )
-    if before is not None and before.calls is not None:
-        window.take_over(before.calls)
-    return window
+    last = None if before is None else before.calls
+    bounds = (settings.stats_calls, settings.stats_age)
+    return CallWindow(lambda: clock.unix_ns(clock.now()), *bounds, settings.source, last)
 
 
 class _Booking:

@@ -511,6 +511,7 @@ class Field:
     PROVIDER: Final = "provider"
     STATUS: Final = "status"
     ERROR_TYPE: Final = "error_type"
+    ERROR_CATEGORY: Final = "error_category"
     ERROR_MESSAGE: Final = "error_message"
     DURATION_MS: Final = "duration_ms"
     INPUT_LENGTH: Final = "input_length"

@@ -113,6 +113,13 @@ def test_tool_call_that_fails() -> None:
     assert "streaming" not in found
 
 
+def test_a_failed_call_has_its_category() -> None:
+    """A failed LLM call is of a category, as in the metrics; other records have none."""
+    failed = llm_call()._replace(status=Status.ERROR, error_type="openai.RateLimitError", error_category="rate_limit")
+    assert (fields(failed)["error_type"], fields(failed)["error_category"]) == ("openai.RateLimitError", "rate_limit")
+    assert "error_category" not in fields(llm_call())
+
+
 @pytest.mark.parametrize("status", Status)
 def test_which_statuses_are_errors(status: Status) -> None:
     """Exactly the statuses that count against the success rate are of the type error."""

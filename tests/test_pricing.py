@@ -477,6 +477,24 @@ def run(script: str) -> str:
     return done.stdout
 
 
+def test_configuring_loads_the_table() -> None:
+    """`configure()` begins to load the prices, so that the first runs are priced; switched off, it does not."""
+    output = run(
+        """
+        import sys, threading
+        import taskpilot_obs
+        taskpilot_obs.configure(enabled=False)
+        assert not [t for t in threading.enumerate() if t.name == "taskpilot-obs-prices"]
+        recorder = taskpilot_obs.configure()
+        for helper in [t for t in threading.enumerate() if t.name == "taskpilot-obs-prices"]:
+            helper.join()
+        assert recorder.runtime.prices.ready
+        print("done")
+        """
+    )
+    assert output == "done\n"
+
+
 def test_the_table_is_loaded_late_and_by_one_helper() -> None:
     """Importing loads no prices; `warm_up` starts one daemon thread in any number of calls; `ready` reports it."""
     output = run(

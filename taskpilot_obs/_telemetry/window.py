@@ -132,6 +132,7 @@ class CallWindow:
         max_calls: how many calls it holds; older ones are forgotten.
         max_age: how long it holds a call after its end.
         source: the service and environment of this process, which a question may name.
+        before: the window that it continues.
     """
 
     def __init__(
@@ -140,12 +141,15 @@ class CallWindow:
         max_calls: int = MAX_CALLS,
         max_age: timedelta = MAX_AGE,
         source: Source = _NO_SOURCE,
+        before: CallWindow | None = None,
     ) -> None:
         self._clock = clock
         self._max_calls = max_calls
         self._max_age = max_age
         self._source = {name: value or "" for name, value in source._asdict().items()}
         self.clear()
+        if before is not None:
+            self._take_over(before)
         renew_in_child(self)
 
     def clear(self) -> None:
@@ -153,8 +157,7 @@ class CallWindow:
         self._calls: deque[HeldCall] = deque()
         self._since_us = self._now_us()
 
-    def take_over(self, other: CallWindow) -> None:
-        """Continue with the calls of another window."""
+    def _take_over(self, other: CallWindow) -> None:
         self._calls = other._calls.copy()
         self._since_us = other._since_us
         self._forget()

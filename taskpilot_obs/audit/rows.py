@@ -156,6 +156,7 @@ class _EndKey(NamedTuple):
     workflow: str | None
     agent: str | None
     error_type: str | None
+    error_category: str | None
     provider: str | None
     request_model: str | None
     response_model: str | None
@@ -184,6 +185,7 @@ def _end_fields(service: str, key: Key) -> Fields:
         Field.PROVIDER: end.provider,
         Field.STATUS: end.status,
         Field.ERROR_TYPE: end.error_type,
+        Field.ERROR_CATEGORY: end.error_category,
         Field.STREAMING: end.streaming if end.operation in LLM_OPERATIONS else end.streaming or None,
         Field.CACHED: end.cached,
     }

@@ -10,12 +10,13 @@ from math import isclose, isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, get_args
 
+from taskpilot_obs._recording.attributes import plain_text
 from taskpilot_obs._recording.context import scope_around
 from taskpilot_obs._recording.scope import current_scope, restore
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs._support.wrapping import of_the_kind_of
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.records import Scope, plain_text
+from taskpilot_obs.records import Scope
 
 if TYPE_CHECKING:
     from contextvars import Token

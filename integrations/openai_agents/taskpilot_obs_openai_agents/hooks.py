@@ -1,4 +1,4 @@
-"""Hooks of a run: policies, guardrails and budgets before agents and tools work, and before results are handed out."""
+"""Hooks of a run: policies and guardrails before agents and tools work, and before results are handed out."""
 
 from __future__ import annotations
 
