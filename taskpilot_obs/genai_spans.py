@@ -11,17 +11,10 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from taskpilot_obs import genai_dialects as dialects
+from taskpilot_obs._recording.attributes import clean_attributes
 from taskpilot_obs.providers.errors import stated_category
 from taskpilot_obs.providers.names import canonical, canonical_model, infer_provider
-from taskpilot_obs.records import (
-    LLM_OPERATIONS,
-    Invocation,
-    Operation,
-    Rollup,
-    Status,
-    Usage,
-    clean_attributes,
-)
+from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Operation, Rollup, Status, Usage
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.usage.values import StatedError, from_counts
 

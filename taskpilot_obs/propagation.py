@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from taskpilot_obs._recording import w3c
+from taskpilot_obs._recording.attributes import plain_text
 from taskpilot_obs._recording.invocation import current_run
 from taskpilot_obs._recording.scope import current_scope, restore
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs._support.ids import accepted_request_id
 from taskpilot_obs.config import get_recorder
-from taskpilot_obs.records import Scope, plain_text
+from taskpilot_obs.records import Scope
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._recording.attributes import plain_text
 from taskpilot_obs._recording.invocation import BEGUN, LOST, ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.statuses import error_type, status_of_name
 from taskpilot_obs._support.guarded import guarded
-from taskpilot_obs.records import Status, plain_text
+from taskpilot_obs.records import Status
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -5,12 +5,13 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from taskpilot_obs._recording.attributes import clean_attributes, plain_text
 from taskpilot_obs._recording.content import UNKNOWN
 from taskpilot_obs._recording.spans import span_kind
 from taskpilot_obs._recording.statuses import Expected, expectation
 from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs.providers.names import canonical, infer_provider
-from taskpilot_obs.records import LLM_OPERATIONS, AttributeValue, Operation, clean_attributes, plain_text
+from taskpilot_obs.records import LLM_OPERATIONS, AttributeValue, Operation
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:

@@ -8,13 +8,14 @@ from contextlib import ContextDecorator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
+from taskpilot_obs._recording.attributes import clean_attributes, plain_text
 from taskpilot_obs._recording.invocation import current_run
 from taskpilot_obs._recording.scope import current_scope, restore
 from taskpilot_obs._support.event_loops import in_event_loop
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs._support.ids import accepted_request_id, new_request_id
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.records import AttributeValue, Scope, clean_attributes, plain_text
+from taskpilot_obs.records import AttributeValue, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -11,6 +11,7 @@ from contextvars import Token
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from taskpilot_obs._recording import spans
+from taskpilot_obs._recording.attributes import clean_attributes
 from taskpilot_obs._recording.content import output_messages, text_of
 from taskpilot_obs._recording.details import Details, text_length
 from taskpilot_obs._recording.rollups import Totals, sum_of
@@ -21,15 +22,7 @@ from taskpilot_obs._recording.statuses import classify
 from taskpilot_obs._support import ids
 from taskpilot_obs._support.current import Current
 from taskpilot_obs._support.guarded import guarded
-from taskpilot_obs.records import (
-    BAD,
-    NO_ATTRIBUTES,
-    SUCCESS,
-    AttributeValue,
-    Operation,
-    Status,
-    clean_attributes,
-)
+from taskpilot_obs.records import BAD, NO_ATTRIBUTES, SUCCESS, AttributeValue, Operation, Status
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
+from taskpilot_obs._recording.attributes import plain_text
 from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_outcome import (
     ask_for,
@@ -20,7 +21,7 @@ from taskpilot_obs._support.event_loops import in_event_loop
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.providers.errors import error_category, is_refused, stated_category
 from taskpilot_obs.providers.names import canonical
-from taskpilot_obs.records import NO_ATTRIBUTES, Operation, Status, plain_text
+from taskpilot_obs.records import NO_ATTRIBUTES, Operation, Status
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
 from taskpilot_obs.usage.failures import read_failure
 from taskpilot_obs.usage.read import embedding_usage

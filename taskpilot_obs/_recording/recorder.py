@@ -16,6 +16,7 @@ from taskpilot_obs._recording.after_the_fact import (
     note_answer,
     prepare,
 )
+from taskpilot_obs._recording.attributes import plain_text
 from taskpilot_obs._recording.callsite import Callsites, inner_operation, llm_operation
 from taskpilot_obs._recording.context import stated_scope
 from taskpilot_obs._recording.invocation import ActiveInvocation, current_run
@@ -39,7 +40,6 @@ from taskpilot_obs.records import (
     Stage,
     Status,
     Verdict,
-    plain_text,
 )
 
 if TYPE_CHECKING:

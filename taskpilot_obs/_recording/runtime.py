@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from taskpilot_obs._recording.attributes import clean_attributes
 from taskpilot_obs._support.clock import Clock
 from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, clean_attributes
+from taskpilot_obs.records import NO_ATTRIBUTES, Attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from taskpilot_obs._recording.attributes import clean_attributes
 from taskpilot_obs._recording.details import NO_DETAILS
 from taskpilot_obs._support import ids
-from taskpilot_obs.records import Invocation, Started, clean_attributes
+from taskpilot_obs.records import Invocation, Started
 
 if TYPE_CHECKING:
     from collections.abc import Callable

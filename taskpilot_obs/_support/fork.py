@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
+
+_PATIENCE_S = 1.0
 
 
 class Renewable(Protocol):
@@ -27,6 +31,47 @@ def renew_in_child(renewable: Renewable) -> None:
 def call_in_child(function: Callable[[], object]) -> None:
     """Call a function in every forked child, before objects are renewed."""
     _functions.append(function)
+
+
+class ForkGate:
+    """Holds a fork back, for a second at most, while another thread is inside a C library that has locks of its own.
+
+    A child that is forked while a thread of its parent holds such a lock waits for it for ever. SQLite has some for
+    the whole process: for its memory and for the list of open files.
+    """
+
+    def __init__(self) -> None:
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._inside: dict[int, int] = {}
+        """How deep each thread is inside."""
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Use the library in this block."""
+        me = threading.get_ident()
+        with self._changed:
+            self._inside[me] = self._inside.get(me, 0) + 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside[me] = self._inside.get(me, 0) - 1
+                if self._inside[me] <= 0:
+                    del self._inside[me]
+                self._changed.notify_all()
+
+    def _before(self) -> None:
+        self._changed.acquire()  # until the fork is over, so that no thread goes inside meanwhile
+        me = threading.get_ident()
+        self._changed.wait_for(lambda: not self._inside.keys() - {me}, _PATIENCE_S)
+
+    def _after(self) -> None:
+        self._changed.release()
 
 
 def _renew() -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs._support.event_loops import in_event_loop
 from taskpilot_obs._support.guarded import guarded, log_failure
+from taskpilot_obs.budgets.admitted import AdmissionRequest, Admitted
 from taskpilot_obs.budgets.alerts import exhausted_by, failure_of, refusal_of
-from taskpilot_obs.budgets.estimates import CallEstimate, StreamEstimate, estimate_call
+from taskpilot_obs.budgets.estimates import estimate_call
 from taskpilot_obs.budgets.ledger import Account, Charge, Ledger, Refusal, ReservationLine, reservation_key
 from taskpilot_obs.budgets.model import Budget, CallScope, Windows, to_pico_usd
 from taskpilot_obs.exceptions import (
@@ -38,49 +39,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_PRICE: Final = "no price is known for the model"
 _NO_WAIT: Final = "the store of the budgets cannot be asked in an event loop that must go on"
 _NO_STORE: Final = "the store of the budgets cannot be asked"
-
-
-class AdmissionRequest(NamedTuple):
-    """A request to start a call."""
-
-    reservation_id: str
-    call: CallScope
-    estimate: CallEstimate
-    origin: Origin
-    at_unix_ns: int
-
-
-class Admitted:
-    """An admitted call: its reservation, and an estimate of what it has streamed so far.
-
-    Args:
-        request: the question.
-        is_block: whether the reservation ends with a block of code, in which calls are recorded, rather than with the
-            record of one call.
-    """
-
-    __slots__ = ("assumed_for", "is_block", "is_cancelled", "is_recorded", "lines", "request", "streamed")
-
-    def __init__(self, request: AdmissionRequest, *, is_block: bool = False) -> None:
-        self.request = request
-        self.is_block = is_block
-        self.lines: tuple[ReservationLine, ...] = ()
-        self.streamed = StreamEstimate()
-        self.is_cancelled = False
-        """Whether the call was cancelled before it was made; a thread may still be reserving for it."""
-        self.is_recorded = False
-        """Whether a call within the block was recorded."""
-        self.assumed_for: str | None = None
-        """The call in the block that was charged by estimate, because the reservation is for one call."""
-
-    def note_streamed(self, item: object) -> None:
-        """Record one item of the call's stream, for an estimate if its usage is never stated."""
-        self.streamed.note(item)
-
-    @property
-    def reservation_id(self) -> str:
-        """The ID of the reservation, in the ledger and on the call's record."""
-        return self.request.reservation_id
 
 
 class BudgetDeps(NamedTuple):

@@ -11,7 +11,7 @@ from taskpilot_obs._recording.invocation import current_run
 from taskpilot_obs._recording.scope import current_admitted, current_scope, restore
 from taskpilot_obs._recording.statuses import classify
 from taskpilot_obs._support.ids import new_request_id
-from taskpilot_obs.budgets.admission import AdmissionRequest, Admitted
+from taskpilot_obs.budgets.admitted import AdmissionRequest, Admitted
 from taskpilot_obs.budgets.estimates import estimate_call
 from taskpilot_obs.budgets.model import CallScope
 from taskpilot_obs.exceptions import RefusedError

@@ -20,7 +20,8 @@ from taskpilot_obs import semconv
 from taskpilot_obs._pipeline.batched import Batched
 from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs._support.guarded import guarded, log_failure, run_to_completion
-from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController, Admitted
+from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController
+from taskpilot_obs.budgets.admitted import Admitted
 from taskpilot_obs.budgets.alerts import alerts_of
 from taskpilot_obs.budgets.ledger import Account, Balance, Charge, ReservationLine, Settled
 from taskpilot_obs.budgets.model import CallScope, to_pico_usd

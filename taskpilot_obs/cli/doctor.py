@@ -54,7 +54,7 @@ def doctor(  # noqa: PLR0913  a command line has as many options as it has
 
     Exit code: 0 no problem, 1 a problem (with --strict also a warning), 2 wrong usage.
     """
-    here = environment if environment is not None else url is None and prometheus is None and store is None
+    here = environment if environment is not None else (url, prometheus, store) == (None, None, None)
     if workers is not None and not here:
         raise typer.BadParameter("--workers is checked against the environment of this shell: add --environment")
     try:
@@ -71,15 +71,15 @@ def doctor(  # noqa: PLR0913  a command line has as many options as it has
             )
     except ConfigurationError as error:
         raise typer.BadParameter(str(error)) from error
-    if as_json:
-        print_json(json.dumps([finding._asdict() for finding in found], indent=2))
-    else:
-        _show(found)
+    _show(found, as_json=as_json)
     bad = {Level.PROBLEM, Level.WARNING} if strict else {Level.PROBLEM}
     raise typer.Exit(1 if any(finding.level in bad for finding in found) else 0)
 
 
-def _show(found: list[Finding]) -> None:
+def _show(found: list[Finding], *, as_json: bool) -> None:
+    if as_json:
+        print_json(json.dumps([finding._asdict() for finding in found], indent=2))
+        return
     out = console()
     for finding in found:
         line = Text.assemble(

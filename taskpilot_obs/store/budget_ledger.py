@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, case, delete, select, text, update
+from sqlalchemy import case, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from taskpilot_obs.budgets.ledger import (
@@ -29,6 +29,7 @@ from taskpilot_obs.budgets.ledger import (
 from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.store.budget_limits import RENEWED, contradictions, note_limits, noted_limits
 from taskpilot_obs.store.budget_rates import forget_rates
+from taskpilot_obs.store.budget_statements import ADD_AND_HOLD, ADD_THEN, BALANCE, HOLD_THEN, MOST_UNITS, REST
 from taskpilot_obs.store.budget_writers import begun, crossed_before, keep_crossed
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
 
@@ -45,58 +46,8 @@ _RESERVING: Final = 2
 connection, of which the worker that settles calls needs one."""
 _AT_ONCE: Final = 1_000
 """Reservations that one transaction renews or releases."""
-_REST: Final = 1_000
-"""Amounts in USD are split: whole billionths, and trillionths on top."""
-_MOST_UNITS: Final = 9_200_000_000_000_000_000
-"""What a column holds. A line that is full stays full: one absurd call must not keep the next from being booked."""
 _L = BUDGET_LEDGER.c
 _R = BUDGET_RESERVATIONS.c
-_THIS_LINE: Final = "budget = :budget AND scope_key = :scope_key AND period_start = :period_start"
-_LEFT: Final = ":limit_units - spent_units - reserved_units - (spent_rest + reserved_rest + :rest) / 1000"
-_ROOM: Final = f"""
-    ({_LEFT} > :units OR ({_LEFT} = :units AND (spent_rest + reserved_rest + :rest) % 1000 <= :limit_rest))
-"""
-_ADD: Final = f"""
-    UPDATE budget_ledger
-    SET reserved_units = reserved_units + :units, reserved_rest = reserved_rest + :rest, updated_at = :now
-    WHERE {_THIS_LINE} AND unit = :unit AND {_ROOM}
-"""  # noqa: S608  nothing in it comes from outside
-_HOLD: Final = """
-    INSERT INTO budget_reservations
-        (reservation_id, budget, scope_key, period_start, units, rest, created_at, expires_at)
-"""
-_VALUES: Final = ":reservation_id, :budget, :scope_key, :period_start, :units, :rest, :now, :expires_at"
-
-
-def _typed(sql: str) -> Any:
-    """A statement whose times are converted as the tables' are."""
-    moments = [name for name in ("period_start", "now", "expires_at") if f":{name}" in sql]
-    return text(sql).bindparams(*(bindparam(name, type_=_L.updated_at.type) for name in moments))
-
-
-_ADD_THEN: Final = _typed(_ADD)
-_HOLD_THEN: Final = _typed(f"{_HOLD} VALUES ({_VALUES})")
-_CASTS: Final = (
-    _VALUES.replace(":units", "CAST(:units AS bigint)")
-    .replace(":rest", "CAST(:rest AS bigint)")
-    .replace(":now", "CAST(:now AS timestamptz)")
-    .replace(":expires_at", "CAST(:expires_at AS timestamptz)")
-    .replace(":period_start", "CAST(:period_start AS timestamptz)")
-    .replace(":reservation_id", "CAST(:reservation_id AS text)")
-    .replace(":budget", "CAST(:budget AS text)")
-    .replace(":scope_key", "CAST(:scope_key AS text)")
-)
-_ADD_AND_HOLD: Final = _typed(f"WITH added AS ({_ADD} RETURNING 1) {_HOLD} SELECT {_CASTS} FROM added")  # noqa: S608  nothing in it comes from outside
-_BALANCE: Final = (
-    _L.spent_units,
-    _L.spent_rest,
-    _L.reserved_units,
-    _L.reserved_rest,
-    _L.alerted_permille,
-    _L.refusals,
-    _L.assumed_units,
-    _L.assumed_rest,
-)
 
 
 class StoreLedger:
@@ -193,10 +144,10 @@ class StoreLedger:
             "expires_at": expires_at,
         }
         if not self._store.is_sqlite:
-            return connection.execute(_ADD_AND_HOLD, values).rowcount > 0
-        if not connection.execute(_ADD_THEN, values).rowcount:
+            return connection.execute(ADD_AND_HOLD, values).rowcount > 0
+        if not connection.execute(ADD_THEN, values).rowcount:
             return False
-        connection.execute(_HOLD_THEN, values)
+        connection.execute(HOLD_THEN, values)
         return True
 
     def _without_account(self, refused: ReservationLine, lines: Sequence[ReservationLine], now: datetime) -> bool:
@@ -210,7 +161,7 @@ class StoreLedger:
 
     def _balance(self, line: ReservationLine) -> Balance | None:
         with self._renewed().reading() as connection:
-            row = connection.execute(select(_L.unit, *_BALANCE).where(*_is(line.account))).one_or_none()
+            row = connection.execute(select(_L.unit, *BALANCE).where(*_is(line.account))).one_or_none()
         if row is None:
             return None
         if row[0] != line.budget.unit:
@@ -280,7 +231,7 @@ class StoreLedger:
     ) -> list[Settled]:
         """What was booked is not booked again; who asks did not hear which thresholds it crossed."""
         crossed = crossed_before(connection, idempotency_key, len(lines))
-        balances = [connection.execute(select(*_BALANCE).where(*_is(line.account))).one() for line in lines]
+        balances = [connection.execute(select(*BALANCE).where(*_is(line.account))).one() for line in lines]
         return [
             Settled(line, _balance_of(line.budget, balance), each)
             for line, balance, each in zip(lines, balances, crossed, strict=True)
@@ -322,7 +273,7 @@ class StoreLedger:
                 **limit,
             },
             where=_L.unit == line.budget.unit,
-        ).returning(*_BALANCE)
+        ).returning(*BALANCE)
         row = connection.execute(added).one_or_none()
         if row is None:
             raise StoreError(_other_unit(line.budget, "another unit"))
@@ -380,7 +331,7 @@ class StoreLedger:
             StoreError: the store cannot be used.
         """
         by_name = {budget.name: budget for budget in budgets}
-        request = select(_L.budget, _L.scope_key, _L.period_start, *_BALANCE).where(
+        request = select(_L.budget, _L.scope_key, _L.period_start, *BALANCE).where(
             _L.budget.in_(list(by_name)), _L.period_start.in_(list(starts))
         )
         with self._renewed().reading() as connection:
@@ -408,16 +359,16 @@ def _sums(charges: Sequence[Charge]) -> dict[Account, _Total]:
 
 def _full_at_most(column: Any, units: int) -> Any:
     """The sum, or the largest value that the column holds."""
-    return case((column > _MOST_UNITS - units, _MOST_UNITS), else_=column + units)
+    return case((column > MOST_UNITS - units, MOST_UNITS), else_=column + units)
 
 
 def _split(budget: Budget, amount: int) -> tuple[int, int]:
-    units, rest = divmod(amount, _REST) if budget.unit == "usd" else (amount, 0)
-    return min(units, _MOST_UNITS), rest
+    units, rest = divmod(amount, REST) if budget.unit == "usd" else (amount, 0)
+    return min(units, MOST_UNITS), rest
 
 
 def _balance_of(budget: Budget, row: Any) -> Balance:
-    factor = _REST if budget.unit == "usd" else 1
+    factor = REST if budget.unit == "usd" else 1
     assumed = row[6] * factor + row[7]
     return Balance(row[0] * factor + row[1], row[2] * factor + row[3], row[4], row[5], assumed)
 
@@ -428,7 +379,7 @@ def _is(account: Account) -> tuple[Any, ...]:
 
 def _new(line: ReservationLine, now: datetime) -> dict[str, object]:
     """A line on which nothing is booked."""
-    zeros = dict.fromkeys([column.key for column in (*_BALANCE,)], 0)
+    zeros = dict.fromkeys([column.key for column in (*BALANCE,)], 0)
     about = {"period": line.budget.period, "unit": line.budget.unit, "updated_at": now}
     return {**line.account._asdict(), **about, **zeros}
 

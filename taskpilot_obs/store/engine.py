@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +25,7 @@ from taskpilot_obs.store.versions import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection
     from sqlalchemy.pool import ConnectionPoolEntry, Pool
@@ -101,7 +102,8 @@ class Store:
         self._file = None  # preparing it reads and writes, and must not come here again
         self._version = None
         self.generation += 1
-        self.engine.dispose()
+        with self._held_from_forks():
+            self.engine.dispose()
         self._prepare()
 
     @contextmanager
@@ -112,9 +114,13 @@ class Store:
             StoreError: the database failed; `StoreUnavailableError` where it may work later.
         """
         try:
-            yield
+            with self._held_from_forks():
+                yield
         except (SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error) as error:
             raise explained(error, str(self)) from error
+
+    def _held_from_forks(self) -> AbstractContextManager[None]:
+        return on_sqlite.SQLITE.inside() if self.is_sqlite else nullcontext()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -232,7 +238,8 @@ class Store:
         """Close every connection that is not in use, and each of the others as soon as its user is done with it."""
         self.renew()
         self._closed = True
-        self.engine.dispose()
+        with self._held_from_forks():
+            self.engine.dispose()
 
     def _returned(self, _: object, entry: ConnectionPoolEntry) -> None:
         """The pool that it comes back to is given up by then, and would leave it to the garbage collector."""

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from sqlalchemy import create_engine, event
 
+from taskpilot_obs._support.fork import ForkGate
 from taskpilot_obs.exceptions import StoreUnavailableError
 from taskpilot_obs.store.failures import BUSY_TIMEOUT_S
 
@@ -27,6 +28,8 @@ _SETTINGS: Final = {
     "cache_size": -32_768,  # KiB: random identifiers touch many pages of an index in each batch
     "wal_autocheckpoint": 8_000,  # pages: the same pages change in every batch, and are copied back less often
 }
+SQLITE: Final = ForkGate()
+"""Entered by whatever uses SQLite, so that a forked child does not find one of its locks taken."""
 FileIdentity = tuple[int, int]
 """Device and inode: what tells a file from another one at the same path."""
 

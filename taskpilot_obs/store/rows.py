@@ -100,8 +100,6 @@ def _llm_call(call: Invocation, source: Source) -> Row:
     usage = call.usage or _NO_USAGE
     latency_ms = milliseconds(call.duration_s)
     first_ms = None if call.ttft_s is None else milliseconds(call.ttft_s)
-    tokens_in, tokens_out = token_count(usage.input_tokens), token_count(usage.output_tokens)
-    total = None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0)
     return (
         ended_us(call),
         SUCCESS[call.status],
@@ -109,12 +107,7 @@ def _llm_call(call: Invocation, source: Source) -> Row:
         call.streaming,
         bin_of(latency_ms),
         None if first_ms is None else bin_of(first_ms),
-        tokens_in,
-        tokens_out,
-        token_count(usage.reasoning_tokens),
-        token_count(usage.cache_read_tokens),
-        token_count(usage.cache_write_tokens),
-        total,
+        *_token_counts(usage),
         *money_of(None if call.cached else call.cost),
         rounded(latency_ms),
         None if first_ms is None else rounded(first_ms),
@@ -153,6 +146,13 @@ def _llm_call(call: Invocation, source: Source) -> Row:
         call.output_length,
         *texts(call.span_id, said("prompt_hash"), said("experiment_unit")),
     )
+
+
+def _token_counts(usage: Usage) -> Row:
+    tokens_in, tokens_out = token_count(usage.input_tokens), token_count(usage.output_tokens)
+    total = None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0)
+    details = (usage.reasoning_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
+    return tokens_in, tokens_out, *map(token_count, details), total
 
 
 def _run(run: Invocation, source: Source) -> Row:

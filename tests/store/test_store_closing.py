@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,28 @@ def _in_a_child(act: Callable[[], object]) -> list[str]:
         found = heard.read().splitlines()
     os.waitpid(child, 0)
     return found
+
+
+@forks
+def test_no_child_inherits_a_lock_of_sqlite(tmp_path: Path) -> None:
+    """Children that are forked while threads of the parent read and open files can open the store, each of them."""
+    with store_at(sqlite_url(tmp_path)) as store:
+        over = threading.Event()
+
+        def read_and_open() -> None:
+            while not over.is_set():
+                with closing(Store(sqlite_url(tmp_path))) as other:
+                    other.version()
+
+        threads = [threading.Thread(target=read_and_open) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            assert [_in_a_child(lambda: signal.alarm(20) or store.version()) for _ in range(25)] == [[]] * 25
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
 
 
 @forks
