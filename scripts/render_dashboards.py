@@ -25,6 +25,7 @@ from scripts.rule_history import back_fill_rules
 UIDS = ("taskpilot-golden-signals", "taskpilot-llm", "taskpilot-agents")
 """The dashboards of the documentation."""
 HOURS = 3
+DAY_HOURS = 24
 RULE_HOURS = HOURS + 7
 """The longest window on a picture is six hours."""
 CALM_S = 3600
@@ -39,21 +40,31 @@ STATES = {
 
 
 @contextmanager
-def state(name: str, uids: tuple[str, ...], rule_hours: int = RULE_HOURS) -> Iterator[Source]:
-    """A real Prometheus that holds the data of a state, and the recorded past of the rules that the dashboards need."""
+def state(
+    name: str, uids: tuple[str, ...], *, rule_hours: int = RULE_HOURS, past_hours: int = DAY_HOURS
+) -> Iterator[Source]:
+    """A real Prometheus that holds the data of a state, and the recorded past of the rules that the dashboards need.
+
+    Args:
+        name: which state, of `STATES`.
+        uids: the dashboards.
+        rule_hours: how far back rules are recorded.
+        past_hours: how far the data goes back before the time range; below 24, figures over a day are small.
+    """
     end = int(time.time())
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "data")
         if name != "nothing":
             for job in (JOB, "billing") if name == "two-services" else (JOB,):
-                _fill(Path(folder, f"{job}.om"), data, end, job, pace=1 / 3000 if name == "rare" else 1)
+                pace = 1 / 3000 if name == "rare" else 1
+                _fill(Path(folder, f"{job}.om"), data, end, job, pace=pace, hours=HOURS + past_hours)
             back_fill_rules(Path(folder), uids, end=end, hours=rule_hours)
         with prometheus_server(data_dir=data) as url:
             yield Source(url, end - CALM_S if name == "healthy" else end, HOURS, JOB)
 
 
-def _fill(sample: Path, data: Path, end: int, job: str, pace: float) -> None:
-    span = ["--end", str(end), "--hours", str(HOURS + 24)]
+def _fill(sample: Path, data: Path, end: int, job: str, *, pace: float, hours: int) -> None:
+    span = ["--end", str(end), "--hours", str(hours)]
     generate("sample", str(sample), *span, "--job", job, "--pace", str(pace))
     back_fill(sample, data)
 

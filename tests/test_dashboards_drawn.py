@@ -26,7 +26,7 @@ def _drawn(name: str) -> list[dict[str, Any]]:
     """What each panel shows in a state; rows that are closed at first are open."""
     for program in ("chromium", "promtool"):
         require_binary(program)
-    with state(name, UIDS, rule_hours=1) as source:
+    with state(name, UIDS, rule_hours=1, past_hours=4) as source:
         pages = [page(opened(dashboard), source, name) for dashboard in ALL]
         above = 'max_over_time({__name__=~".+:success_ratio_(rate.+|recent)"}[1h]) > 1'
         assert ask(source.url, "query", query=above, time=str(source.end))["result"] == []

@@ -401,6 +401,7 @@ def test_an_outage_reaches_the_engineer_on_call(outage: Outage) -> None:
     assert delivery.receiver == "on-call"
     assert delivery.labels == {
         "alertname": "TaskpilotLLMProviderFailing",
+        "explains": "failed_runs",
         "job": JOB,
         "provider": "openai",
         "severity": "critical",
@@ -408,9 +409,7 @@ def test_an_outage_reaches_the_engineer_on_call(outage: Outage) -> None:
     }
     (stated,) = re.findall(r"^LLM provider is failing: ([0-9.]+)% of calls", delivery.annotations["summary"])
     assert float(stated) > 5
-    assert delivery.annotations["summary"] == (
-        f"LLM provider is failing: {stated}% of calls at openai for {JOB} (above 5%)"
-    )
+    assert delivery.annotations["summary"] == f"LLM provider is failing: {stated}% of calls at openai for {JOB}"
     assert delivery.annotations["description"].startswith(
         f"{stated}% of the calls to openai for {JOB} ended as error or timeout, over the shortest of 5m, 1h, 6h, 1d"
     )

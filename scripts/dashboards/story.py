@@ -40,8 +40,8 @@ class Work(NamedTuple):
 
 
 WORK = (
-    Work("research", "research.planner", "web_search", "gpt-4o", "openai", 24, 0.35, 0.020),
-    Work("research", "research.writer", "vector_search", "claude-sonnet-4-5", "anthropic", 24, 0.4, 0.032),
+    Work("research", "research.planner", "web_search", "gpt-4o", "openai", 24, 0.35, 0.017),
+    Work("research", "research.writer", "vector_search", "claude-sonnet-4-5", "anthropic", 24, 0.4, 0.027),
     Work("support", "support.triage", "crm_lookup", "gpt-4o-mini", "openai", 56, 0.15, 0.0011),
     Work("support", "support.answerer", "vector_search", "claude-sonnet-4-5", "anthropic", 56, 0.3, 0.016),
     Work("reporting", "reporting.analyst", "sql_query", "gemini-2.5-pro", "gcp.gemini", 20, 0.6, 0.03),
@@ -51,7 +51,7 @@ STORMY = "anthropic"
 SLOWDOWN = 5.0
 CALLS_PER_RUN = 2.0
 WORKFLOWS = {work.workflow: work for work in WORK}
-TIMES = {"research": 0.9, "support": 0.6, "reporting": 0.75}
+TIMES = {"research": 0.7, "support": 0.6, "reporting": 0.75}
 """Median duration of a workflow in seconds."""
 
 # What the rules would fire on this story; Prometheus does not back-fill alerts, so they are written down.
@@ -170,11 +170,11 @@ def _per_model(calm: float, storm: float) -> Iterator[Child]:
 
 
 def _unpriced() -> Iterator[Child]:
+    """The model of one's own is priced, except for some calls to a new version."""
     for work in WORK:
         if not work.call_usd:
-            yield Child(
-                (work.model, work.provider), CALLS_PER_RUN * work.runs, CALLS_PER_RUN * work.runs, declared=False
-            )
+            rate = 0.1 * work.runs
+            yield Child((work.model, work.provider), rate, rate, declared=False)
 
 
 def _violations() -> Iterator[Child]:
@@ -193,7 +193,8 @@ def _guardrail_checks() -> Iterator[Child]:
         CheckResult.ERROR: 0.02,
     }
     for guardrail, stage, result in product(("prompt_injection", "pii"), FIXED_VALUES[Label.STAGE], CheckResult):
-        yield Child((guardrail, stage, result), shares[result], shares[result])
+        calm = 0.0 if result in {CheckResult.BYPASSED, CheckResult.ERROR} else shares[result]
+        yield Child((guardrail, stage, result), calm, shares[result])
 
 
 def _feedback() -> Iterator[Child]:
@@ -234,7 +235,7 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
         Child((work.model, work.provider, semconv.PriceGap.SERVER_TOOLS), 0.02, 0.02, declared=False)
         for work in WORK[:1]
     ],
-    semconv.LLM_PRICE_MISMATCHES: lambda: _per_model(0.002, 0.002),
+    semconv.LLM_PRICE_MISMATCHES: lambda: _per_model(0, 0.01),
     semconv.LLM_USAGE_MISSING: lambda: _per_model(0.01, 0.05),
     semconv.LLM_USAGE_INCONSISTENT: lambda: _per_model(0.004, 0.004),
     semconv.LLM_ERRORS: _llm_errors,
@@ -277,12 +278,12 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
     semconv.BUDGET_RESERVED: lambda: [Child(("research", "day"), 0.4, 1.2, is_money=True)],
     semconv.BUDGET_USED_RATIO: lambda: [Child(("research", "day"), 0.5, 0.76, is_money=True)],
     semconv.BUDGET_RESETS: lambda: [Child(("research", "day"), 4e9, 4e9)],
-    semconv.BUDGET_REFUSALS: lambda: _rare(0.02, 0.1, ("research",), ("day",)),
+    semconv.BUDGET_REFUSALS: lambda: _rare(0, 0.1, ("research",), ("day",)),
     semconv.RECORDS: lambda: [Child((exporter,), 250, 260) for exporter in _EXPORTERS],
-    semconv.RECORDS_DROPPED: lambda: _rare(0.02, 0.4, ("audit_log",), ("queue_full",)),
-    semconv.EXPORT_ERRORS: lambda: _rare(0.02, 0.1, ("audit_log",)),
-    semconv.INTERNAL_ERRORS: lambda: _rare(0.02, 0.02, ("exporters.audit_log",)),
-    semconv.LABEL_OVERFLOW: lambda: _rare(0.02, 0.02, (semconv.AGENT_RUNS.name,)),
+    semconv.RECORDS_DROPPED: lambda: _rare(0, 0.4, ("audit_log",), ("queue_full",)),
+    semconv.EXPORT_ERRORS: lambda: _rare(0, 0.1, ("audit_log",)),
+    semconv.INTERNAL_ERRORS: lambda: _rare(0, 0.1, ("exporters.audit_log",)),
+    semconv.LABEL_OVERFLOW: lambda: _rare(0, 0.1, (semconv.AGENT_RUNS.name,)),
     semconv.QUEUE_SIZE: lambda: [Child((exporter,), 12, 90) for exporter in _EXPORTERS],
     semconv.SERVER_REQUESTS: lambda: [
         Child((route, "GET", code), rate, rate)
