@@ -173,6 +173,8 @@ def benchmark_run(store: Store, run_id: str = "run-1", calls: int = 20) -> None:
         "summary": json.dumps({"findings": findings}),
     }
     rows = [_benchmark_call(run_id, arm, number) for arm in ARMS for number in range(calls + 1)]
+    failed = {"status": "error", "success": False, "correct": None, "latency_ms": 1.0, "time_to_first_token_ms": 1.0}
+    rows.append({**rows[-1], **failed, "call_id": f"{run_id}/failed"})
     with store.writing() as connection:
         connection.execute(BENCHMARK_RUNS.insert(), run)
         connection.execute(BENCHMARK_CALLS.insert(), rows)

@@ -6,6 +6,7 @@ repeatedly needs the intervals of `sequences`, which hold at every look.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from itertools import accumulate
 from math import hypot
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -102,6 +103,6 @@ def values_at_ranks(counts: Mapping[float, int], ranks: tuple[int, int]) -> tupl
         ranks: two ranks that the observations reach.
     """
     ordered = sorted(counts.items())
-    reached = list(zip(accumulate(count for _, count in ordered), ordered, strict=True))
-    low, high = (next(value for up_to, (value, _) in reached if up_to >= rank) for rank in ranks)
+    reached = list(accumulate(count for _, count in ordered))
+    low, high = (ordered[bisect_left(reached, rank)][0] for rank in ranks)
     return low, high

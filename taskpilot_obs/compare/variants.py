@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from math import isclose
-from typing import TYPE_CHECKING, Final, NamedTuple, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 from scipy.optimize import brentq
 from scipy.stats import false_discovery_control
@@ -44,14 +46,20 @@ _MOST_GROWTH: Final = 4_096
 _SURE: Final = 1 - 1e-9
 
 
-class _Evidence(NamedTuple):
+@dataclass(frozen=True)
+class _Evidence:
     """The observations of one arm by one measure, one for each unit."""
 
     values: Sequence[float]
 
-    @property
+    @cached_property
     def moments(self) -> Moments:
         return moments_of(self.values)
+
+    @cached_property
+    def counts(self) -> Mapping[float, int]:
+        """How often each value was observed, in rising order, which is quick to sort again."""
+        return dict(sorted(Counter(self.values).items()))
 
 
 def compare_variants(
@@ -195,7 +203,7 @@ def _interval(measure: str, seen: _Evidence) -> Interval | None:
     if not seen.values:
         return None
     if measure in _QUANTILES:
-        return quantile_sequence(Counter(seen.values), _QUANTILES[measure])
+        return quantile_sequence(seen.counts, _QUANTILES[measure])
     moments = seen.moments
     return mean_sequence(moments) if measure in _UNBOUNDED else proportion_sequence(moments.total, moments.n)
 
@@ -231,7 +239,7 @@ def _effect(measure: str, variant: str, evidence: Mapping[tuple[str, str], _Evid
 def _sequence(measure: str, own: _Evidence, base: _Evidence, growth: int = 1) -> Callable[[float], Interval | None]:
     """The interval of the difference at a confidence, if there were `growth` times as many of these observations."""
     if measure in _QUANTILES:
-        counts = [{value: n * growth for value, n in Counter(each.values).items()} for each in (own, base)]
+        counts = [{value: n * growth for value, n in each.counts.items()} for each in (own, base)]
         return lambda confidence: _apart(
             *(quantile_sequence(each, _QUANTILES[measure], confidence=(1 + confidence) / 2) for each in counts)
         )

@@ -34,8 +34,9 @@ class BenchmarkArm(Frozen):
     success_rate_interval: Interval | None
     """Wilson score interval at 95 %, in percent."""
     correct_rate: float | None
-    """Percent of the answers that were checked."""
+    """Percent of the answers that were checked; a call that failed is not correct."""
     p50_latency_ms: float | None
+    """Of the calls that succeeded, as every latency here."""
     p95_latency_ms: float | None
     p50_time_to_first_token_ms: float | None
     input_tokens: int | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import Integer, case, cast, func, select
+from sqlalchemy import Integer, and_, case, cast, func, or_, select
 
 from taskpilot_obs._telemetry.money import to_decimal
 from taskpilot_obs.store.ledger_tables import BENCHMARK_CALLS, BENCHMARK_RUNS
@@ -46,7 +46,7 @@ class ArmRow(NamedTuple):
     successes: int
     failures: int
     checked: int
-    """Calls whose answer was checked."""
+    """Calls whose answer was checked, and those that failed; 0 where no answer was checked."""
     correct: int
     p50_latency_ms: float | None
     p95_latency_ms: float | None
@@ -89,8 +89,8 @@ def _ranked(run_ids: Sequence[str]) -> Subquery:
     arm = (call.run_id, call.arm)
     ranks: list[ColumnElement[Any]] = []
     for name, column in _RANKED.items():
-        known = cast(call[column].is_not(None), Integer)
-        # Unknown values sort last on both engines, so that the known ones have the ranks from 1 on.
+        known = cast(and_(call.success.is_(True), call[column].is_not(None)), Integer)
+        # Other calls sort last on both engines, so that the known values have the ranks from 1 on.
         rank = func.row_number().over(partition_by=arm, order_by=(known.desc(), call[column]))
         ranks += [rank.label(f"{name}_rank"), func.sum(known).over(partition_by=arm).label(f"{name}_known")]
     query = select(*BENCHMARK_CALLS.c, *ranks).where(call.run_id.in_(run_ids), call.warm_up.is_(False))
@@ -107,7 +107,10 @@ def _sums(call: Any) -> list[ColumnElement[Any]]:
         func.count(),
         how_many(call.success.is_(True)),
         how_many(call.success.is_(False)),
-        func.count(call.correct),
+        # A call that failed has no right answer, but only where answers are checked at all.
+        case(
+            (func.count(call.correct) == 0, 0), else_=how_many(or_(call.correct.is_not(None), call.success.is_(False)))
+        ),
         how_many(call.correct.is_(True)),
         *(_quantile(call, "latency", percent) for percent in _LATENCY_QUANTILES),
         _quantile(call, "ttft", _LATENCY_QUANTILES[0]),

@@ -287,14 +287,15 @@ def test_a_store_that_went_away_is_a_503_without_a_word_on_why(tmp_path: Any) ->
 
 
 def test_benchmark_runs_with_the_figures_of_their_arms(url: str, full: Store) -> None:
-    """Calls to warm up are left out, quantiles are exact, unknown is null, and what the runner wrote comes as it is."""
+    """Calls to warm up are left out, failed ones are not correct, quantiles are exact and unknown is null."""
     (run,) = get(url, "/v1/benchmark-runs")
     assert (run["run_id"], run["status"], run["seed"]) == ("run-1", "finished", 7)
     assert run["settings"] == {"iterations": 20}
     assert run["summary"]["findings"][0]["best"] == ["openai/gpt-4o"]
     local, openai = run["arms"]
     assert [arm["arm"] for arm in run["arms"]] == ["local/small", "openai/gpt-4o"]
-    assert (local["calls"], local["success_rate"], local["correct_rate"]) == (20, 100.0, 50.0)
+    assert (local["calls"], local["success_rate"], local["correct_rate"]) == (21, 2_000 / 21, 1_000 / 21)
+    assert (local["p50_latency_ms"], local["p95_latency_ms"]) == (160.0, 169.0)
     assert (openai["p50_latency_ms"], openai["p95_latency_ms"]) == (710.0, 719.0)
     assert (openai["p50_time_to_first_token_ms"], local["p50_time_to_first_token_ms"]) == (110.0, None)
     assert (openai["cost"], openai["cost_per_call"], openai["cost_coverage"]) == ("0.02", "0.001", 1.0)
