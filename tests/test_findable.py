@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
+import typer
+from typer.main import get_command
 
 import taskpilot_obs
-from taskpilot_obs import exceptions, semconv
+from taskpilot_obs import cli, exceptions, semconv
+from taskpilot_obs.settings import ENV_PREFIX, NOT_FROM_ENVIRONMENT, Settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("docs/*.md"), ROOT / "README.md", *ROOT.glob("integrations/*/README.md")]
@@ -59,3 +65,66 @@ def test_words_of_other_systems_are_found() -> None:
     words = Path(source).read_text(encoding="utf-8").splitlines()
     missing = [word for word in words if word and word.lower() not in TEXT.lower()]
     assert len(missing) <= len(words) - FOUND_OF_129, missing
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_option_stands_in_a_page(name: str) -> None:
+    """An option stands in a page by its name, and by its environment variable where it has one."""
+    assert f"`{name}`" in TEXT
+    assert name in NOT_FROM_ENVIRONMENT or f"{ENV_PREFIX}{name.upper()}" in TEXT
+
+
+def _commands() -> set[str]:
+    app = typer.Typer()
+    for module in iter_modules(cli.__path__):
+        if not module.name.startswith("_"):
+            import_module(f"taskpilot_obs.cli.{module.name}").register(app)
+    return set(vars(get_command(app))["commands"])
+
+
+def test_every_command_stands_in_a_page() -> None:
+    """A command is shown as it is typed, or named as another name of one."""
+    assert {name for name in _commands() if not re.search(rf"taskpilot-obs {name}\b|`{name}`", TEXT)} == set()
+
+
+def test_every_command_of_a_page_exists() -> None:
+    """What a page types is a command."""
+    typed = set(re.findall(r"^(?:\$ )?taskpilot-obs ([a-z][a-z-]*)", TEXT, re.MULTILINE))
+    assert typed
+    assert typed - _commands() == set()
+
+
+def _has(module: str, name: str) -> bool:
+    """Whether a module has a name; an integration is read, and not imported, because its framework may be missing."""
+    if module.startswith("taskpilot_obs_"):
+        (file,) = ROOT.glob(f"integrations/*/{module.replace('.', '/')}/__init__.py")
+        return f'"{name}"' in file.read_text(encoding="utf-8")
+    return hasattr(import_module(module), name) or find_spec(f"{module}.{name}") is not None
+
+
+def test_every_name_of_a_page_exists() -> None:
+    """What a page imports from this library, or names in full, is there."""
+    imported = re.findall(r"^from (taskpilot_obs[\w.]*) import (?:\(([^)]*)\)|([^\n#(]+))", TEXT, re.MULTILINE)
+    missing = [
+        (module, name)
+        for module, several, line in imported
+        for name in re.findall(r"(\w+)(?: as \w+)?(?:,|\s*$)", several or line, re.MULTILINE)
+        if not _has(module, name)
+    ]
+    assert imported
+    assert missing == []
+
+
+def test_every_option_of_a_page_exists() -> None:
+    """`configure(…)` of a page takes the options that it is given there."""
+    calls = re.findall(r"(?<![\w.])configure\(((?:[^()]|\([^()]*\))*)\)", TEXT)
+    given = {name for call in calls for name in re.findall(r"(?:^|[,\s])(\w+)=", re.sub(r"\([^()]*\)", "", call))}
+    assert given
+    assert given - set(Settings.model_fields) == set()
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 4])
+def test_every_exit_code_stands_in_a_page(code: int) -> None:
+    """One table says what each exit code of the commands means."""
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    assert re.search(rf"^\| {code} \|", text, re.MULTILINE)

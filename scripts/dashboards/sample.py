@@ -125,16 +125,22 @@ def _histogram(metric: Metric, labels: str, child: Child, part: float, moments: 
         calm, storm = _below(bound, child.median_calm), _below(bound, child.median_storm)
         edge = "+Inf" if bound == math.inf else f"{bound:g}"
         for moment in moments:
-            seen = child.calm * calm * moment.calm_minutes + child.storm * storm * moment.storm_minutes
-            yield f'{metric.name}_bucket{{{labels},le="{edge}"}} {math.floor(part * seen)} {moment.time}\n'
+            # Of whole observations: a bucket that is rounded by itself could grow while the last one does not.
+            in_calm, in_storm = _observed(child, part, moment)
+            seen = math.floor(calm * in_calm + 0.5) + math.floor(storm * in_storm + 0.5)
+            yield f'{metric.name}_bucket{{{labels},le="{edge}"}} {seen} {moment.time}\n'
     mean = math.exp(SIGMA**2 / 2)
     for moment in moments:
         calm, storm = child.calm * moment.calm_minutes, child.storm * moment.storm_minutes
         total = part * mean * (calm * child.median_calm + storm * child.median_storm)
         yield f"{metric.name}_sum{{{labels}}} {total:.6f} {moment.time}\n"
     for moment in moments:
-        seen = child.calm * moment.calm_minutes + child.storm * moment.storm_minutes
-        yield f"{metric.name}_count{{{labels}}} {math.floor(part * seen)} {moment.time}\n"
+        yield f"{metric.name}_count{{{labels}}} {sum(_observed(child, part, moment))} {moment.time}\n"
+
+
+def _observed(child: Child, part: float, moment: Moment) -> tuple[int, int]:
+    """How many observations a replica has made, in calm and in the storm."""
+    return math.floor(part * child.calm * moment.calm_minutes), math.floor(part * child.storm * moment.storm_minutes)
 
 
 _Writer = Callable[[Metric, str, Child, float, list[Moment]], Iterator[str]]

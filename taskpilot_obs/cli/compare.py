@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskpilot_obs.cli._output import print_json, say, show
+from taskpilot_obs.cli._output import complain, print_json, say, show
 from taskpilot_obs.cli._store_options import AsJson, Period, StoreUrl, Tenant, explained, say_incomplete
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 from taskpilot_obs.figures import UNKNOWN, count, ms, percent, share, usd
@@ -14,12 +14,20 @@ from taskpilot_obs.figures import UNKNOWN, count, ms, percent, share, usd
 if TYPE_CHECKING:
     from taskpilot_obs.compare import Arm, ComparedGroup, Comparison, Effect, VariantsReport
 
+BROKEN = 3
+_SECONDARY = ("cost", "p95", "correctness")
 By = Annotated[str, typer.Option("--by", help="model, provider, prompt_name, agent or variant.")]
 Within = Annotated[str | None, typer.Option("--within", help="The work that must be the same: prompt_name or agent.")]
 Name = Annotated[str | None, typer.Option("--experiment", help="Compare the variants of this experiment instead.")]
 Shares = Annotated[
     list[str] | None,
     typer.Option("--share", help="VARIANT=SHARE as it was planned, the control first; equal shares by default."),
+]
+Guardrails = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--guardrail", help="MEASURE=LIMIT, such as cost=0.2: exit 3 if a variant is worse by more, for cron."
+    ),
 ]
 Primary = Annotated[str, typer.Option("--primary", help="The measure that decides: success, cost, p95, correctness, …")]
 
@@ -36,17 +44,21 @@ def compare(  # noqa: PLR0913  a command line has as many options as it has
     experiment: Name = None,
     share: Shares = None,
     primary: Primary = "success",
+    guardrail: Guardrails = None,
     store: StoreUrl = None,
     period: Period = "30d",
     tenant: Tenant = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare models, providers, prompts or agents, or the variants of an experiment, with what is certain of it."""
+    if guardrail and experiment is None:
+        raise typer.BadParameter("--guardrail belongs to --experiment; give its name")
     with explained():
+        limits = _limits(guardrail or [])
         found = (
             _groups(by, within, period, store, tenant)
             if experiment is None
-            else _variants(experiment, share, primary, period, store, tenant)
+            else _variants(experiment, share, _measures(primary, limits), period, store, tenant)
         )
     if as_json:
         print_json(found.model_dump_json(indent=2))
@@ -54,6 +66,8 @@ def compare(  # noqa: PLR0913  a command line has as many options as it has
         _show_groups(found)  # type: ignore[arg-type]  # which of the two it is follows from the option
     else:
         _show_variants(found)  # type: ignore[arg-type]  # likewise
+    if limits:
+        _alarm(found, limits)  # type: ignore[arg-type]  # guardrails belong to experiments
 
 
 def _groups(by: str, within: str | None, period: str, store: str | None, tenant: str | None) -> Comparison:
@@ -63,7 +77,7 @@ def _groups(by: str, within: str | None, period: str, store: str | None, tenant:
 
 
 def _variants(
-    name: str, shares: list[str] | None, primary: str, period: str, store: str | None, tenant: str | None
+    name: str, shares: list[str] | None, measures: list[str], period: str, store: str | None, tenant: str | None
 ) -> VariantsReport:
     from taskpilot_obs.compare import compare_variants
 
@@ -72,10 +86,36 @@ def _variants(
         name,
         period,
         shares=planned,
-        primary=primary,  # type: ignore[arg-type]  # it checks them
+        primary=measures[0],  # type: ignore[arg-type]  # it checks them
+        secondary=measures[1:],  # type: ignore[arg-type]  # likewise
         tenant_id=tenant,
         store=store,
     )
+
+
+def _measures(primary: str, limits: dict[str, float]) -> list[str]:
+    """The measure that decides, and those beside it."""
+    return [*dict.fromkeys((primary, *_SECONDARY, *limits))]
+
+
+def _limits(given: list[str]) -> dict[str, float]:
+    """The guardrails that were given."""
+    if not given:
+        return {}
+    from taskpilot_obs.compare.guarding import checked_guardrails
+
+    return checked_guardrails(dict(map(_share, given)))
+
+
+def _alarm(found: VariantsReport, limits: dict[str, float]) -> None:
+    """Exit 3 where a guardrail is broken."""
+    from taskpilot_obs.compare.guarding import broken
+
+    alerts = broken(found, limits)
+    for alert in alerts:
+        complain(alert.sentence)
+    if alerts:
+        raise typer.Exit(BROKEN)
 
 
 def _share(text: str) -> tuple[str, float]:
@@ -83,7 +123,7 @@ def _share(text: str) -> tuple[str, float]:
     try:
         return name, float(value)
     except ValueError:
-        raise typer.BadParameter(f"given {text!r}; write VARIANT=SHARE, such as v2=0.5", param_hint="--share") from None
+        raise typer.BadParameter(f"given {text!r}; write NAME=NUMBER, such as v2=0.5 or cost=0.2") from None
 
 
 def _show_groups(found: Comparison) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from taskpilot_obs.compare.experiment import Experiment
 
 if TYPE_CHECKING:
+    from taskpilot_obs.compare.guarding import ExperimentGuard, GuardrailAlert
     from taskpilot_obs.compare.optimising import Saving, Savings, optimise
     from taskpilot_obs.compare.production import ComparedGroup, Comparison, compare
     from taskpilot_obs.compare.report import Arm, Effect, VariantsReport
@@ -20,6 +21,8 @@ __all__ = [
     "Comparison",
     "Effect",
     "Experiment",
+    "ExperimentGuard",
+    "GuardrailAlert",
     "Repriced",
     "RepricedGroup",
     "Saving",
@@ -39,6 +42,8 @@ _HOMES = {
     "Effect": "variants",
     "VariantsReport": "variants",
     "compare_variants": "variants",
+    "ExperimentGuard": "guarding",
+    "GuardrailAlert": "guarding",
     "Saving": "optimising",
     "Savings": "optimising",
     "optimise": "optimising",

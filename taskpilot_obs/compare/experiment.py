@@ -101,6 +101,8 @@ class Experiment:
         self._position = Scope._fields.index(_FIELD_OF[unit])
         self.primary = primary
         self.secondary = tuple(secondary)
+        self.stopped: str | None = None
+        """Why the experiment was stopped in this process; None while it runs."""
         self._hash = blake2b(f"{name}\0".encode(), digest_size=_HASH_BYTES)
         ends = [round(end * _BUCKETS) for end in accumulate(variants.values())]
         self._ends = tuple(zip(ends, variants, strict=True))
@@ -109,6 +111,14 @@ class Experiment:
     def control(self) -> str:
         """The variant that the others are compared with: the first."""
         return self._ends[0][1]
+
+    def stop(self, reason: str) -> None:
+        """Stop the experiment in this process: every unit gets the control from now on, and nothing is counted.
+
+        Args:
+            reason: why, for `stopped`.
+        """
+        self.stopped = reason
 
     def variant_of(self, unit_id: str) -> str:
         """The variant of a unit: the same for the same ID, in every process and version of Python.
@@ -138,7 +148,7 @@ class Experiment:
             header: a request header such as `planner-prompt=v2, other=v1`, with which a proxy or a tester chooses the
                 variant. Parts of other experiments, and variants that do not exist, are ignored.
         """
-        if unit_id is None:
+        if unit_id is None or self.stopped is not None:
             return Assignment(self.control, None)
         unit_id = plain_text(unit_id)
         digest = self._digest(unit_id)

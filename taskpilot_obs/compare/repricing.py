@@ -219,10 +219,7 @@ def reprice(
             than those of the calls themselves.
         StoreError: the store is missing or cannot be used.
     """
-    if by not in _COLUMNS:
-        raise ConfigurationError(f"by: given {by!r}; allowed are {', '.join(_COLUMNS)}")
-    if apply and (as_model is not None or at is not None):
-        raise ConfigurationError("apply: only the calls' own models and times can be booked; leave out as_model and at")
+    _check_options(by, booked_otherwise=apply and (as_model is not None or at is not None))
     table = prices if isinstance(prices, PriceTable) else PriceTable.load(prices or ())
     start, end = bounds(period, now)
     pricer = _Pricer(table, as_model, None if at is None else int(at.timestamp() * 1e9))
@@ -234,6 +231,13 @@ def reprice(
             _add_up(used_calls(question, _COLUMNS[by]), pricer, sums, found.append if apply else None)
         applied = _apply(opened_store, found, now) if apply else 0
     return _report((start, end), by, as_model, at, sums, applied)
+
+
+def _check_options(by: str, *, booked_otherwise: bool) -> None:
+    if by not in _COLUMNS:
+        raise ConfigurationError(f"by: given {by!r}; allowed are {', '.join(_COLUMNS)}")
+    if booked_otherwise:
+        raise ConfigurationError("apply: only the calls' own models and times can be booked; leave out as_model and at")
 
 
 def _check_model(pricer: _Pricer, end: datetime) -> None:

@@ -88,19 +88,28 @@ def create_app(
     )
     metrics = ServerMetrics()
     site = _mount(app, services, doorkeeper, metrics)
-    buffer = _mount_ingest(app, services, doorkeeper)
+    buffer = _mount_ingest(app, services, doorkeeper, metrics)
     if buffer is not None:
         closing.callback(buffer.close)
-        metrics.watch_spans(buffer.counted)
+    _describe(app, site)
+    _wrap(app, metrics, cors_origins)
+    return app
+
+
+def _describe(app: FastAPI, site: Site) -> None:
+    """Answer errors as problems, and put examples into the description of the API."""
     app.add_exception_handler(HTTPException, _answering_problems(site))
     app.add_exception_handler(Exception, _answer_crash)
     draw = app.openapi
     app.openapi = lambda: with_examples(draw())  # type: ignore[method-assign]  # FastAPI documents this way
+
+
+def _wrap(app: FastAPI, metrics: ServerMetrics, cors_origins: Sequence[str]) -> None:
+    """Put the middleware around all routes; the last one is the outermost."""
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_headers=["Authorization"])
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Counted, metrics=metrics)
-    return app
 
 
 def _mount(app: FastAPI, services: Services, doorkeeper: Doorkeeper, metrics: ServerMetrics) -> Site:
@@ -134,7 +143,9 @@ async def _anyone() -> None:
     """Probes are open to everyone."""
 
 
-def _mount_ingest(app: FastAPI, services: Services, doorkeeper: Doorkeeper) -> TraceBuffer | None:
+def _mount_ingest(
+    app: FastAPI, services: Services, doorkeeper: Doorkeeper, metrics: ServerMetrics
+) -> TraceBuffer | None:
     """`POST /v1/traces`, where the extra `otlp` is installed."""
     if find_spec("google.protobuf") is None or find_spec("opentelemetry.proto") is None:
         return None
@@ -144,6 +155,7 @@ def _mount_ingest(app: FastAPI, services: Services, doorkeeper: Doorkeeper) -> T
     buffer = TraceBuffer(lambda runs: Writer(store).write(rows_of(runs)), PriceTable())
     app.include_router(otlp_routes(buffer), dependencies=[bound(services, doorkeeper.who)])
     app.state.taskpilot_obs_traces = buffer
+    metrics.watch_spans(buffer.counted)
     return buffer
 
 

@@ -97,7 +97,6 @@ def rows_of(records: Iterable[Record], source: Source = _UNKNOWN_SOURCE) -> Rows
 
 def _llm_call(call: Invocation, source: Source) -> Row:
     said = call.attributes.get
-    usage = call.usage or _NO_USAGE
     latency_ms = milliseconds(call.duration_s)
     first_ms = None if call.ttft_s is None else milliseconds(call.ttft_s)
     return (
@@ -107,7 +106,7 @@ def _llm_call(call: Invocation, source: Source) -> Row:
         call.streaming,
         bin_of(latency_ms),
         None if first_ms is None else bin_of(first_ms),
-        *_token_counts(usage),
+        *_token_counts(call.usage or _NO_USAGE),
         *money_of(None if call.cached else call.cost),
         rounded(latency_ms),
         None if first_ms is None else rounded(first_ms),

@@ -35,7 +35,7 @@ from decimal import Decimal
 from taskpilot_obs import configure, flush, track_llm
 from taskpilot_obs.budgets import Budget
 url, calls, threads, limit = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-configure(budgets=[Budget("team", limit_usd=limit, action="enforce")], budget_store=url)
+configure(budgets=[Budget("team", limit_usd=limit, action="enforce", period="total")], budget_store=url)
 def call(number):
     tokens_in, tokens_out = 100 + number % 7, 10 + number % 3
     with track_llm(model="gpt-4o", input_tokens=120, max_output_tokens=20) as run:
@@ -89,7 +89,7 @@ def test_budgets_equal_the_calls(kind: str, tmp_path: Path) -> None:
         finally:
             for child in children:
                 child.kill()
-        team = Budget("team", limit_usd=LIMIT, action="enforce")
+        team = Budget("team", limit_usd=LIMIT, action="enforce", period="total")  # however often midnight passes
         with fresh_recorder(budgets=[team], budget_store=url):
             (status,) = budget_status([team])
     assert status.spent == PROCESSES * sum(map(cost, range(each)), Decimal(0))

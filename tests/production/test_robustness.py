@@ -331,6 +331,52 @@ def test_eventlet(tmp_path: Path) -> None:
     assert (int(lines), float(rate), records) == (400, 100.0, "[400]")
 
 
+EVENTLET_SERVER = """
+import warnings; warnings.simplefilter("ignore")
+import eventlet; eventlet.monkey_patch()
+from eventlet import wsgi
+from eventlet.green.urllib.request import urlopen
+import taskpilot_obs as t
+from taskpilot_obs.exposition import metrics_wsgi_app
+t.configure(service="g", audit_log="logs/audit.jsonl")
+@t.observe_agent("answer")
+def answer():
+    eventlet.sleep(0.002)
+    yield b"one "
+    yield t.get_request_id().encode()
+metrics = metrics_wsgi_app()
+@t.observe_workflow("ask")
+def ask(request_id):
+    with t.request_context(request_id):
+        return answer()
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/metrics":
+        return metrics(environ, start_response)
+    start_response("200 OK", [("content-type", "text/plain")])
+    return ask(environ["QUERY_STRING"])
+socket = eventlet.listen(("127.0.0.1", 0))
+address = "http://127.0.0.1:%d" % socket.getsockname()[1]
+server = eventlet.spawn(wsgi.server, socket, app, log_output=False)
+def fetch(number):
+    return urlopen(f"{address}/?r{number}", timeout=30).read()
+pool = eventlet.GreenPool(20)
+assert list(pool.imap(fetch, range(200))) == [b"one r%d" % n for n in range(200)]
+shown = urlopen(address + "/metrics", timeout=30).read().decode()
+assert t.flush(10)
+runs = [line for line in shown.splitlines() if line.startswith("workflow_runs_total{")]
+counted = [line for line in runs if 'status="success"' in line]
+server.kill()
+print(sum(1 for _ in open("logs/audit.jsonl")), counted[0].split()[1])
+t.shutdown()
+"""
+
+
+def test_a_server_on_eventlet(tmp_path: Path) -> None:
+    """Twenty requests at a time, each a streamed answer: each belongs to its own request, and is counted and logged."""
+    lines, counted = run(EVENTLET_SERVER, tmp_path).split()
+    assert (int(lines), float(counted)) == (800, 200)
+
+
 class Dripping(BaseHTTPRequestHandler):
     """Answers a byte at a time: its header, its body, or the body of an error."""
 

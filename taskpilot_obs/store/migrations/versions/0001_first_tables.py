@@ -101,6 +101,10 @@ def _llm_calls() -> None:
         sa.Column("variant", sa.Text()),
         sa.PrimaryKeyConstraint("telemetry_id", *_hypertable_key()),
     )
+    _llm_call_indexes()
+
+
+def _llm_call_indexes() -> None:
     op.create_index("ix_llm_call_telemetry_provider_time", "llm_call_telemetry", ["provider", "created_at"])
     op.create_index("ix_llm_call_telemetry_request", "llm_call_telemetry", ["request_id"])
     op.create_index(

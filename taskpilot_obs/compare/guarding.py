@@ -1,0 +1,161 @@
+"""Guardrails of experiments: what a variant must not make worse, whatever it improves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
+
+from taskpilot_obs.compare.experiment import Experiment, Measure
+from taskpilot_obs.compare.report import Effect, VariantsReport
+from taskpilot_obs.compare.variants import compare_variants
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.figures import share, usd
+from taskpilot_obs.stats.model import Frozen
+from taskpilot_obs.stats.periods import Period
+
+if TYPE_CHECKING:
+    from taskpilot_obs.store import Store
+
+logger = logging.getLogger("taskpilot_obs")
+
+MORE_IS_BETTER: Final = frozenset({"success", "correctness"})
+SHARES: Final = frozenset({"success", "correctness", "violations"})
+"""Measures between 0 and 1: their limit is a difference. That of the others is a part of the control's value."""
+
+
+class GuardrailAlert(Frozen):
+    """A variant is worse than its guardrail allows, with certainty."""
+
+    experiment: str
+    variant: str
+    measure: str
+    limit: float
+    at_least: float
+    """How much worse it is at least: a difference of shares, or a part of the control's value."""
+    difference: float
+    """As it was measured."""
+
+    @property
+    def sentence(self) -> str:
+        """The alert in words."""
+        worse = f"{self.measure} of {self.variant} is worse than the control's by at least {share(self.at_least)}"
+        told = usd(self.difference) if self.measure == "cost" else f"{self.difference:.4g}"
+        return f"{self.experiment}: {worse}, more than the {share(self.limit)} that its guardrail allows ({told})"
+
+
+OnAlert = Callable[[GuardrailAlert], None]
+
+
+class ExperimentGuard:
+    """Watches the guardrails of an experiment, and stops it in this process when one is broken.
+
+    Call `check` now and then, from a timer or a job. Its intervals hold at every look, so looking often does no harm.
+    Where processes share an experiment, each needs a guard of its own, or your `on_alert` has to switch it off for all.
+
+    Args:
+        experiment: what to watch.
+        guardrails: how much worse a variant may be than the control, by measure: `{"cost": 0.2, "violations": 0.01}`
+            allows a fifth more cost, and one more task in a hundred with a policy violation.
+        store: the URL of a store, as for `compare_variants`.
+        on_alert: is called with each alert, once the experiment is stopped: sends a page, or sets a flag.
+
+    Raises:
+        ConfigurationError: a measure is unknown, or a limit is not a number of 0 or more.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        guardrails: Mapping[Measure, float],
+        *,
+        store: str | Store | None = None,
+        on_alert: OnAlert | None = None,
+    ) -> None:
+        self.experiment = experiment
+        self.guardrails = checked_guardrails(guardrails)
+        self._store = store
+        self._on_alert = on_alert
+
+    def check(self, period: Period = "30d", *, now: datetime | None = None) -> tuple[GuardrailAlert, ...]:
+        """Look at the guardrails; an experiment with a broken one is stopped, logged as a warning, and alerted.
+
+        Args:
+            period: which tasks, as in `get_stats`.
+            now: the present; for tests.
+
+        Raises:
+            StoreError: the store is missing or cannot be used.
+        """
+        measures = cast("list[Measure]", [*self.guardrails])
+        shares = self.experiment.variants
+        report = compare_variants(
+            self.experiment.name, period, shares=shares, primary=measures[0], secondary=measures[1:],
+            store=self._store, now=now,
+        )  # fmt: skip
+        found = broken(report, self.guardrails)
+        if found:
+            self.experiment.stop("; ".join(alert.sentence for alert in found))
+        for alert in found:
+            logger.warning("taskpilot_obs: experiment stopped: %s", alert.sentence)
+            if self._on_alert is not None:
+                self._on_alert(alert)
+        return found
+
+
+def checked_guardrails(given: Mapping[Any, float]) -> dict[str, float]:
+    """The guardrails, checked.
+
+    Args:
+        given: a limit for each measure.
+
+    Raises:
+        ConfigurationError: a measure is unknown, there is none, or a limit is not a number of 0 or more.
+    """
+    if not given:
+        raise ConfigurationError("guardrails: given none; give a limit for a measure, such as cost=0.2")
+    for measure, limit in given.items():
+        if measure not in get_args(Measure):
+            raise ConfigurationError(f"given the measure {measure!r}; allowed are {', '.join(get_args(Measure))}")
+        if not isfinite(limit) or limit < 0:
+            raise ConfigurationError(f"guardrail {measure}: given {limit!r}; give a number of 0 or more")
+    return dict(given)
+
+
+def broken(report: VariantsReport, guardrails: Mapping[str, float]) -> tuple[GuardrailAlert, ...]:
+    """The guardrails that the variants of a report break with certainty.
+
+    Args:
+        report: which has the measures.
+        guardrails: how much worse a variant may be, by measure.
+    """
+    control = next((arm for arm in report.arms if arm.variant == report.control), None)
+    found = []
+    for effect in report.effects:
+        if control is None or effect.measure not in guardrails or effect.difference is None:
+            continue
+        least = _at_least(effect, getattr(control, effect.measure))
+        if least is not None and least > guardrails[effect.measure]:
+            found.append(
+                GuardrailAlert(
+                    experiment=report.experiment,
+                    variant=effect.variant,
+                    measure=effect.measure,
+                    limit=guardrails[effect.measure],
+                    at_least=least,
+                    difference=effect.difference,
+                )
+            )
+    return tuple(found)
+
+
+def _at_least(effect: Effect, base: float | None) -> float | None:
+    """How much worse the variant is at least; None where that is not known."""
+    if effect.low is None or effect.high is None:
+        return None
+    least = -effect.high if effect.measure in MORE_IS_BETTER else effect.low
+    if effect.measure in SHARES:
+        return least
+    return least / base if base else None

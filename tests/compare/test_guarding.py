@@ -1,0 +1,98 @@
+"""Guardrails: a variant that harms is stopped, whatever else it improves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from taskpilot_obs import get_recorder, record_llm_call, record_policy_violation, track_workflow
+from taskpilot_obs.cli import compare as command
+from taskpilot_obs.compare import Experiment, ExperimentGuard, GuardrailAlert
+from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.testing import fresh_recorder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[str]:
+    url = f"sqlite:///{tmp_path / 'telemetry.db'}"
+    with fresh_recorder(store=url):
+        yield url
+
+
+def experiment() -> Experiment:
+    return Experiment("planner-prompt", {"v1": 0.5, "v2": 0.5})
+
+
+def run_users(users: int, cost: dict[str, str], violating: dict[str, int]) -> None:
+    """One task for each user; every so many tasks of a variant violate a policy."""
+    tested = experiment()
+    for user in range(users):
+        with tested.assign(f"user-{user}") as variant, track_workflow("plan"):
+            record_llm_call(model="gpt-4o", cost=cost[variant])
+            if violating[variant] and user % violating[variant] == 0:
+                record_policy_violation("no_secrets", severity="high")
+    assert get_recorder().flush(30)
+
+
+NEVER = {"v1": 0, "v2": 0}
+EQUAL = {"v1": "0.01", "v2": "0.01"}
+
+
+def test_a_variant_that_costs_too_much_stops_the_experiment(store: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The alert names variant, measure and limit; from then on everybody gets the control, and nothing is counted."""
+    run_users(300, {"v1": "0.010", "v2": "0.020"}, NEVER)
+    tested, heard = experiment(), list[GuardrailAlert]()
+    guard = ExperimentGuard(tested, {"cost": 0.2, "violations": 0.05}, store=store, on_alert=heard.append)
+    with caplog.at_level(logging.WARNING, "taskpilot_obs"):
+        found = guard.check()
+    assert tuple(heard) == found
+    (alert,) = found
+    assert (alert.variant, alert.measure, alert.limit) == ("v2", "cost", 0.2)
+    assert 0.2 < alert.at_least <= 1.01
+    assert alert.sentence in caplog.text
+    assert tested.stopped == alert.sentence
+    with tested.assign("user-2") as variant:
+        assert variant == "v1"
+
+
+def test_violations_are_a_guardrail(store: str) -> None:
+    """A variant that violates policies in a third of its tasks is stopped at a limit of five in a hundred."""
+    run_users(300, EQUAL, {"v1": 0, "v2": 2})
+    tested = experiment()
+    (alert,) = ExperimentGuard(tested, {"violations": 0.05}, store=store).check()
+    assert (alert.measure, alert.variant) == ("violations", "v2")
+    assert tested.stopped is not None
+
+
+def test_what_is_within_its_limits_goes_on(store: str) -> None:
+    """No alert without certainty: neither for equal variants, nor for a difference within the limit."""
+    run_users(300, {"v1": "0.010", "v2": "0.011"}, {"v1": 50, "v2": 50})
+    tested = experiment()
+    assert ExperimentGuard(tested, {"cost": 0.2, "violations": 0.05, "success": 0.05}, store=store).check() == ()
+    assert tested.stopped is None
+
+
+@pytest.mark.parametrize("guardrails", [{}, {"luck": 0.1}, {"cost": -1.0}, {"cost": float("nan")}])
+def test_wrong_guardrails_are_refused(guardrails: dict[str, float]) -> None:
+    """The error says what is allowed."""
+    with pytest.raises(ConfigurationError, match=r"allowed|give"):
+        ExperimentGuard(experiment(), guardrails)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_the_command_alarms(store: str) -> None:
+    """With a broken guardrail the command exits 3 and names it, so that cron and CI notice; else 0."""
+    run_users(300, {"v1": "0.010", "v2": "0.020"}, NEVER)
+    app = typer.Typer()
+    command.register(app)
+    asked = ["--store", store, "--experiment", "planner-prompt", "--guardrail"]
+    done = CliRunner().invoke(app, [*asked, "cost=0.2"])
+    assert done.exit_code == 3, done.output
+    assert "cost of v2 is worse than the control's by at least" in done.stderr
+    assert CliRunner().invoke(app, [*asked, "cost=5"]).exit_code == 0
+    assert CliRunner().invoke(app, [*asked, "luck=5"]).exit_code == 2
+    assert CliRunner().invoke(app, ["--store", store, "--guardrail", "cost=5"]).exit_code == 2
