@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from _postgres import Server, postgres_server
 from _stored import new_database, sqlite_url, store_at
 
 from taskpilot_obs.store import Store
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer may take as long as a loaded machine needs; httpx itself gives up after five seconds."""
+    for name in ("get", "post", "request"):
+        monkeypatch.setattr(httpx, name, partial(getattr(httpx, name), timeout=60))
 
 
 @pytest.fixture(scope="session")

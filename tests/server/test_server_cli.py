@@ -16,7 +16,7 @@ PROGRAM = [sys.executable, "-c", "from taskpilot_obs.cli import main; main()"]
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """A command that ends by itself."""
-    return subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, check=False, timeout=150)
 
 
 def test_serve_tells_its_address_answers_and_ends_on_a_signal(tmp_path: Path) -> None:
