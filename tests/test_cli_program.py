@@ -99,6 +99,15 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert "taken" in done.stderr
 
 
+def test_the_program_starts_without_the_packages_of_single_commands() -> None:
+    """Commands import what they need when they run: the others work, and start fast, without scipy and FastAPI."""
+    code = "import sys; sys.modules.update(dict.fromkeys(['scipy', 'numpy', 'fastapi', 'sqlalchemy'])); "
+    code += "from taskpilot_obs.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "bench" in done.stdout
+
+
 def test_without_its_packages_the_command_names_the_extra() -> None:
     """Where typer is not installed, one sentence says what to install, and the exit is that of bad usage."""
     code = "import sys; sys.modules['typer'] = None; from taskpilot_obs.cli import main; main()"

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from taskpilot_obs.cli._bench_view import Bars, estimate_table, report_view, truths_view
 from taskpilot_obs.cli._output import complain, console, print_json, say, show
 from taskpilot_obs.cli._store_options import AsJson, StoreUrl, explained
 from taskpilot_obs.figures import usd
 
 if TYPE_CHECKING:
+    from taskpilot_obs.cli._bench_view import Bars
     from taskpilot_obs.compare.bench import Result, Session
     from taskpilot_obs.compare.bench.estimate import Estimate
     from taskpilot_obs.compare.bench.plan import Plan
@@ -211,6 +211,8 @@ def _session(plan: Plan, folder: Path, store: str | None, prices: Sequence[Path]
 
 
 def _go(session: Session, *, dry_run: bool, yes: bool, strict: bool, as_json: bool, demo: bool) -> int:
+    from taskpilot_obs.cli._bench_view import estimate_table, report_view, truths_view  # needs scipy
+
     if not as_json or dry_run:
         estimates = _estimates(session)
         show(estimate_table(estimates))
@@ -258,6 +260,8 @@ def _ask_about(estimates: Sequence[Estimate], plan: Plan, *, yes: bool) -> None:
 
 @contextmanager
 def _bars(session: Session) -> Iterator[Bars]:
+    from taskpilot_obs.cli._bench_view import Bars
+
     with Bars(console(stderr=True), session.calls) as bars:
         yield bars
 
