@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs._telemetry.sketch import quantiles
 from taskpilot_obs.charts import STYLE, Chart, Series, bars, blocks
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.figures import count, ms, percent, share, usd
-from taskpilot_obs.stats.costs import get_cost_breakdown
-from taskpilot_obs.stats.model import CostBreakdown, CostShare, Stats, TenantsReport
+from taskpilot_obs.stats.model import CostShare, Stats, TenantsReport
 from taskpilot_obs.stats.periods import Period, bounds
-from taskpilot_obs.stats.reading import latest
+from taskpilot_obs.stats.reading import DIMENSIONS, counts_by, latest, shares
 from taskpilot_obs.stats.series import Point, get_points
-from taskpilot_obs.stats.usage import get_stats, get_tenants_report
+from taskpilot_obs.stats.usage import get_tenants_report, stats_and_sums
 
 if TYPE_CHECKING:
+    from taskpilot_obs._telemetry.answers import Key
+    from taskpilot_obs._telemetry.counts import Counts
     from taskpilot_obs.store import Store
 
 TOP: Final = 15
@@ -95,20 +97,22 @@ def write_report(
 
 
 def _report(period: tuple[datetime, datetime], store: Store) -> Report:
-    whole = get_stats(period, store=store)
-    money = get_cost_breakdown(period, store=store)
+    whole, sums = stats_and_sums(*period, Filters(), store)
     tenants = get_tenants_report(period, store=store, limit=TOP)
-    since = latest(whole.incomplete_before, money.incomplete_before, tenants.incomplete_before)
-    return Report(*period, _facts(whole), _plots(get_points(*period, store)), _tables(whole, money, tenants), since)
+    since = latest(whole.incomplete_before, tenants.incomplete_before)
+    return Report(*period, _facts(whole), _plots(get_points(*period, store)), _tables(whole, sums, tenants), since)
 
 
-def _tables(whole: Stats, money: CostBreakdown, tenants: TenantsReport) -> tuple[Table, ...]:
+def _tables(whole: Stats, sums: Mapping[Key, Counts], tenants: TenantsReport) -> tuple[Table, ...]:
+    by_model, by_agent = (
+        shares(counts_by(sums, DIMENSIONS.index(name)), whole.cost_usd) for name in ("model_name", "agent")
+    )
     models = [
         (name, f"{stats.requests:,}", percent(stats.success_rate), ms(stats.latency.p95_ms), *_share(share))
-        for name, share in islice(money.by_model.items(), TOP)
+        for name, share in islice(by_model.items(), TOP)
         for stats in (whole.by_model[name],)
     ]
-    agents = [(name, f"{share.requests:,}", *_share(share)) for name, share in islice(money.by_agent.items(), TOP)]
+    agents = [(name, f"{share.requests:,}", *_share(share)) for name, share in islice(by_agent.items(), TOP)]
     tenant_lines = [
         (line.tenant, f"{line.requests:,}", percent(line.success_rate), ms(line.p95_ms), *_share(line))
         for line in tenants.tenants
@@ -116,8 +120,8 @@ def _tables(whole: Stats, money: CostBreakdown, tenants: TenantsReport) -> tuple
     failures = [(name, f"{amount:,}") for name, amount in islice(whole.errors_by_type.items(), TOP)]
     head = ("requests", "success", "p95", "cost", "of all")
     return (
-        Table(_title("Models", len(money.by_model)), ("model", *head), tuple(models)),
-        Table(_title("Agents", len(money.by_agent)), ("agent", "requests", "cost", "of all"), tuple(agents)),
+        Table(_title("Models", len(by_model)), ("model", *head), tuple(models)),
+        Table(_title("Agents", len(by_agent)), ("agent", "requests", "cost", "of all"), tuple(agents)),
         Table(_title("Tenants", tenants.tenants_total), ("tenant", *head), tuple(tenant_lines)),
         Table(_title("Errors", len(whole.errors_by_type)), ("type", "failures"), tuple(failures)),
     )

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
-from taskpilot_obs._telemetry.answers import By
+from taskpilot_obs._telemetry.answers import By, Key
 from taskpilot_obs._telemetry.counts import Counts
 from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs.exceptions import ConfigurationError
@@ -156,9 +156,16 @@ def _usage_of(counts: Counts, latency: Counter[int], cost: Decimal) -> dict[str,
 
 
 def _stats(start: datetime, end: datetime, filters: Filters, store: str | Store | None) -> Stats:
+    return stats_and_sums(start, end, filters, store)[0]
+
+
+def stats_and_sums(
+    start: datetime, end: datetime, filters: Filters, store: str | Store | None
+) -> tuple[Stats, dict[Key, Counts]]:
+    """Statistics, and the sums by provider, model and agent that they were made of."""
     by = By(DIMENSIONS)
     with answers_of(store, start, end, filters) as (answers, source):
         counts, durations = answers.totals(by), answers.bins(by)
         failed = answers.errors().get((), Counter())
         told = stats_from(counts, durations, failed, answers.incomplete_before(by))
-    return Stats(start=start, end=end, **told, **origin_of(source))
+    return Stats(start=start, end=end, **told, **origin_of(source)), counts

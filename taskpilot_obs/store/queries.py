@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import timedelta
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection, TextClause
 
     from taskpilot_obs.store.segments import Plan
 
@@ -31,6 +31,8 @@ _SERIES_DIMENSIONS: Final = frozenset({"provider", "model_name", "agent"})
 _FETCH: Final = 20_000
 _MOST_PARTS: Final = 50
 """So many series are looked up one by one in SQLite's index of sums; more are read in one pass."""
+_FEW_ROWS: Final = frozenset({"user_id", "request_id", "task_id", "workflow_run_id"})
+"""Filters with an index that leaves few rows."""
 _call = LLM_CALLS.c
 
 
@@ -228,6 +230,14 @@ def _add_sketches(connection: Connection, plan: Plan, filters: Filters, by: By, 
             into[key].update(decode(parts))
 
 
+def _failed(filters: Filters) -> TextClause:
+    """Which rows failed, as text: an index of failures is used for the very condition only that it was made with.
+
+    The few rows of a user or a request have an index of their own, beside which PostgreSQL would read every failure.
+    """
+    return text("coalesce(success, true) = false" if filters.asked.keys() & _FEW_ROWS else "NOT success")
+
+
 def errors(connection: Connection, plan: Plan, filters: Filters, by: By = WHOLE) -> dict[Key, Counter[str]]:
     """How many calls failed, by type of error: the category, or else the class, or else the status."""
     found: dict[Key, Counter[str]] = defaultdict(Counter)
@@ -240,8 +250,7 @@ def errors(connection: Connection, plan: Plan, filters: Filters, by: By = WHOLE)
         columns = [] if by.step is None else [_step_of(connection, _call.created_at, by.step)]
         columns += [func.coalesce(_call[name], "") for name in by.dimensions]
         kind = func.coalesce(_call.error_category, _call.error_type, _call.status)
-        # As text: SQLite uses the index of failures only for the very condition that it was made with.
-        query = select(*columns, kind, func.count()).where(or_(*times), *rows_where(filters.asked), text("NOT success"))
+        query = select(*columns, kind, func.count()).where(or_(*times), *rows_where(filters.asked), _failed(filters))
         for line in connection.execute(query.group_by(*columns, kind)):
             found[tuple(line[:-2])][line[-2]] += line[-1]
     where = _summaries_where(plan, filters)

@@ -133,7 +133,8 @@ def erase_tenant(tenant: str) -> Act:
 
 def go_back_and_forth(store: Store, model: Model) -> None:
     """Services cannot be told apart after; sum up again what is there."""
-    model.merged_before = max([*(call.at for call in model.calls), model.deleted_before or FIRST]) + HOUR
+    newest = max((call.at for call in model.calls), default=FIRST) + HOUR
+    model.merged_before = max(newest, *(mark or FIRST for mark in (model.merged_before, model.deleted_before)))
     downgrade(store, "0003")
     upgrade(store)
     rebuild_summaries(store=store)
