@@ -49,17 +49,20 @@ def write(path: Path, *, end: int, hours: float, job: str = JOB, pace: float = 1
     """Write all samples up to the Unix time `end`, of a service with this name and this part of the usual traffic."""
     own = f'job="{job}"'
     with path.open("w", encoding="utf-8") as out:
-        out.writelines(line.replace(f'job="{JOB}"', own) for line in _lines(_moments(end, hours, pace)))
+        lines = _lines(_moments(end, hours, pace), alerts=pace == 1)
+        out.writelines(line.replace(f'job="{JOB}"', own) for line in lines)
 
 
-def _lines(moments: list[Moment]) -> Iterator[str]:
+def _lines(moments: list[Moment], *, alerts: bool) -> Iterator[str]:
+    """Every sample; the alerts are those of the usual traffic, and too little traffic fires none of them."""
     for metric in (*METRICS, *SERVER_METRICS):
         yield from _family(metric, moments)
     for name, value in _SCRAPE.items():
         yield f"# TYPE {name} gauge\n"
         yield from _by_instance(name, moments, value)
     yield from _first_seen(moments)
-    yield from _alerts(moments)
+    if alerts:
+        yield from _alerts(moments)
     yield "# EOF\n"
 
 
