@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final, NamedTuple, Protocol
 
 from taskpilot_obs._telemetry.counts import Counts
@@ -47,8 +48,11 @@ class Held(NamedTuple):
 class Answers(Protocol):
     """Sums over the calls of one question, all from one moment."""
 
-    def totals(self, by: By = WHOLE, /) -> dict[Key, Counts]:
-        """What the calls add up to, by step and by the values of the dimensions."""
+    def totals(self, by: By = WHOLE, /, keys: Sequence[Key] | None = None) -> dict[Key, Counts]:
+        """What the calls add up to, by step and by the values of the dimensions; of these keys alone, or of all."""
+
+    def costs(self, by: By = WHOLE, /) -> dict[Key, Decimal]:
+        """What the calls cost, in USD, by the values of the dimensions."""
 
     def bins(self, by: By = WHOLE, /, keys: Sequence[Key] | None = None) -> Bins:
         """How the durations of the calls are distributed; of these keys alone, or of all."""

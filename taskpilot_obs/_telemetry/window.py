@@ -11,6 +11,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
+from decimal import Decimal
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -222,9 +223,13 @@ class HeldAnswers:
         self._incomplete_before = incomplete_before
         self._groups: dict[By, dict[Key, list[HeldCall]]] = {}
 
-    def totals(self, by: By = WHOLE, /) -> dict[Key, Counts]:
+    def totals(self, by: By = WHOLE, /, keys: Sequence[Key] | None = None) -> dict[Key, Counts]:
         """What the calls add up to."""
-        return {key: _counts_of(calls) for key, calls in self._grouped(by).items()}
+        return {key: _counts_of(calls) for key, calls in self._grouped(by).items() if keys is None or key in keys}
+
+    def costs(self, by: By = WHOLE, /) -> dict[Key, Decimal]:
+        """What the calls cost, in USD."""
+        return {key: counts.cost for key, counts in self.totals(by).items()}
 
     def bins(self, by: By = WHOLE, /, keys: Sequence[Key] | None = None) -> Bins:
         """How the durations of the calls are distributed."""

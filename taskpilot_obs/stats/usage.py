@@ -20,7 +20,6 @@ from taskpilot_obs.stats.reading import (
     share_of,
     stats_from,
     stats_of,
-    whole,
 )
 from taskpilot_obs.stats.sources import answers_of, origin_of
 
@@ -136,13 +135,16 @@ def _shares_by(
         raise ConfigurationError(f"limit: given {limit!r}; it must be a positive number, or None for all")
     by = By((column,))
     with answers_of(store, start, end, filters) as (answers, source):
-        counts = answers.totals(by)
-        largest = sorted(counts, key=lambda key: (-counts[key].cost, key[0] or NONE))[:limit]
-        latency = answers.bins(by, largest if len(largest) < len(counts) else None).latency
+        every = answers.totals(by) if limit is None else None
+        costs = answers.costs(by) if every is None else {key: counts.cost for key, counts in every.items()}
+        largest = sorted(costs, key=lambda key: (-costs[key], key[0] or NONE))[:limit]
+        some = largest if len(largest) < len(costs) else None
+        counts = answers.totals(by, some) if every is None else every
+        latency = answers.bins(by, some).latency
         incomplete_before = answers.incomplete_before(by)
-    cost = whole(counts.values()).cost
+    cost = sum(costs.values(), Decimal(0))
     lines = [(key[0] or NONE, _usage_of(counts[key], latency.get(key, Counter()), cost)) for key in largest]
-    return _Shares(lines, len(counts), {"cost_usd": cost, "incomplete_before": incomplete_before, **origin_of(source)})
+    return _Shares(lines, len(costs), {"cost_usd": cost, "incomplete_before": incomplete_before, **origin_of(source)})
 
 
 def _usage_of(counts: Counts, latency: Counter[int], cost: Decimal) -> dict[str, Any]:

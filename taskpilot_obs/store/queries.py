@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import Integer, and_, cast, func, literal_column, or_, select, text, type_coerce
 
 from taskpilot_obs._telemetry.answers import WHOLE, Bins, By, Key
-from taskpilot_obs._telemetry.counts import Counts, counts_of
+from taskpilot_obs._telemetry.counts import Counts, counts_of, joined
 from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs._telemetry.money import to_decimal
 from taskpilot_obs._telemetry.sketch import decode
 from taskpilot_obs._telemetry.values import PRICING
 from taskpilot_obs.records import Pricing
@@ -22,6 +23,7 @@ from taskpilot_obs.store.wide import wide_sum
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import timedelta
+    from decimal import Decimal
 
     from sqlalchemy import ColumnElement, Connection, TextClause
 
@@ -63,6 +65,29 @@ def _totals(connection: Connection, plan: Plan, filters: Filters, by: By) -> Ite
         sums[money : money + 1] = wide_sum(SUMMARIES.c.cost_nano)
         for line in connection.execute(select(*columns, *sums).where(where).group_by(*columns)):
             yield tuple(line[: len(columns)]), counts_of(line[len(columns) :])
+
+
+def costs(connection: Connection, plan: Plan, filters: Filters, by: By = WHOLE) -> dict[Key, Decimal]:
+    """What the calls of a plan cost, in USD, by key: a fifth of the columns that `totals` adds up."""
+    found: defaultdict[Key, list[int]] = defaultdict(lambda: [0, 0])
+    for key, (high, low, rest) in _costs(connection, plan, filters, by):
+        found[key][0] += joined(high, low)
+        found[key][1] += int(rest or 0)
+    return {key: to_decimal(nano, rest) for key, (nano, rest) in found.items()}
+
+
+def _costs(connection: Connection, plan: Plan, filters: Filters, by: By) -> Iterator[tuple[Key, Sequence[Any]]]:
+    for groups in _row_groups(connection, plan, filters, by):
+        sums = (*wide_sum(_call.cost_nano), func.sum(_call.cost_rest))
+        query = select(*groups.columns, *sums).where(groups.where).group_by(*groups.columns)
+        for line in connection.execute(query):
+            yield groups.key_of(line[:-3]), line[-3:]
+    where = _summaries_where(plan, filters)
+    if where is not None:
+        columns = _summary_columns(connection, by)
+        sums = (*wide_sum(SUMMARIES.c.cost_nano), func.sum(SUMMARIES.c.cost_rest))
+        for line in connection.execute(select(*columns, *sums).where(where).group_by(*columns)):
+            yield tuple(line[:-3]), line[-3:]
 
 
 def _step_of(connection: Connection, moment: Any, step: timedelta) -> Any:

@@ -19,6 +19,7 @@ from taskpilot_obs.store.tables import columns_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime, timedelta
+    from decimal import Decimal
 
     from sqlalchemy import Connection, Table
 
@@ -80,9 +81,18 @@ class StoreAnswers:
         self._question = question
         self._plans: dict[By, Plan] = {}
 
-    def totals(self, by: By = WHOLE, /) -> dict[Key, Counts]:
+    def totals(self, by: By = WHOLE, /, keys: Sequence[Key] | None = None) -> dict[Key, Counts]:
         """What the calls add up to."""
-        return queries.totals(self._question.connection, self._plan(by), self._question.filters, by)
+        connection, filters = self._question.connection, self._question.filters
+        planned = self._plan(by)
+        if keys is None or len(keys) > _FEW:
+            return queries.totals(connection, planned, filters, by)
+        one_by_one = ((key, queries.totals(connection, planned, _only(filters, by, key)).get(())) for key in keys)
+        return {key: found for key, found in one_by_one if found is not None}
+
+    def costs(self, by: By = WHOLE, /) -> dict[Key, Decimal]:
+        """What the calls cost, in USD."""
+        return queries.costs(self._question.connection, self._plan(by), self._question.filters, by)
 
     def bins(self, by: By = WHOLE, /, keys: Sequence[Key] | None = None) -> Bins:
         """How the durations of the calls are distributed."""
@@ -92,8 +102,7 @@ class StoreAnswers:
             return queries.bins(connection, planned, filters, by)
         found = Bins({}, {})
         for key in keys:
-            one = filters._replace(**dict(zip(by.dimensions, key, strict=True)))
-            for into, held in zip(found, queries.bins(connection, planned, one), strict=True):
+            for into, held in zip(found, queries.bins(connection, planned, _only(filters, by, key)), strict=True):
                 into[key] = held.get((), Counter())
         return found
 
@@ -109,6 +118,11 @@ class StoreAnswers:
         if by not in self._plans:
             self._plans[by] = self._question.plan(by.dimensions, by.step)
         return self._plans[by]
+
+
+def _only(filters: Filters, by: By, key: Key) -> Filters:
+    """The filters, and the values of one key."""
+    return filters._replace(**dict(zip(by.dimensions, key, strict=True)))
 
 
 class StoreSource:
