@@ -4,13 +4,14 @@ Run: python benchmarks/bench_store_years.py [--calls 1000000] [--engine sqlite |
 
 The calls are spread over 30 days, 20 tenants, 20 series of models and agents in two services and about 1,000 users. The
 report is measured on a second store with 500 models, 1,000 series and 50,000 tenants. `--keep` builds both where the
-folder lacks them, and else measures what is there: every run erases another user. `--build` measures nothing.
+folder lacks them, and else measures what is there; a user is erased in a copy. `--build` measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -28,13 +29,13 @@ from _postgres import Server, hand_over
 from _stored import llm_call
 from _years import FEW, MANY, analyze, fill  # type: ignore[import-not-found]  # beside this file
 from bench_store import NOW, timed  # type: ignore[import-not-found]  # beside this file
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from taskpilot_obs.stats import get_stats, write_report
 from taskpilot_obs.store import Store, StoreExporter, erase
 
 REPEATS = 5
-_FIRST_USER = 8
+_USER = "user-8"
 
 
 class Stores(NamedTuple):
@@ -98,17 +99,40 @@ def writing(url: str, spool: str, now: datetime) -> Iterator[list[float]]:
         exporter.shutdown(5.0)
 
 
-def forget(store: Store, stores: Stores, folder: str) -> None:
+@contextmanager
+def copied(url: str) -> Iterator[str]:
+    """A copy of a store, in which something is erased: the summaries of the store itself stay as they are."""
+    known = make_url(url)
+    if known.drivername == "sqlite":
+        path = Path(str(known.database))
+        copy = path.with_name("copy.db")
+        shutil.copy(path, copy)
+        try:
+            yield f"sqlite:///{copy}"
+        finally:
+            for each in path.parent.glob("copy.db*"):
+                each.unlink()
+        return
+    engine = create_engine(known.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE copy TEMPLATE {known.database}"))
+        try:
+            yield known.set(database="copy").render_as_string(hide_password=False)
+        finally:
+            connection.execute(text("DROP DATABASE copy"))
+    engine.dispose()
+
+
+def forget(url: str, now: datetime, folder: str) -> None:
     """Erase one user beside a writer."""
-    number = _FIRST_USER
-    while not get_stats("30d", store=store, now=stores.now, user_id=f"user-{number}").requests:
-        number += 1
-    with writing(stores.few, folder, stores.now) as waits:
+    store = Store(url)
+    with writing(url, folder, now) as waits:
         time.sleep(1.0)
         alone = len(waits)
         with timed("erase(user=…)", 10_000):
-            done = erase(user=f"user-{number}", store=store, spool_dir=folder)
+            done = erase(user=_USER, store=store, spool_dir=folder)
         beside = sorted(waits[alone:])
+    store.close()
     before = sorted(waits[:alone])
     print(
         f"  {done.erased['llm_call_telemetry']:,} calls erased; a writer beside waited "
@@ -138,9 +162,10 @@ def measure(name: str, stores: Stores, amount: int, *, only_build: bool) -> None
         store = Store(stores.few)
         analyze(store)
         ask(store, stores.now)
-        report(stores.many, stores.now, folder)
-        forget(store, stores, folder)
         store.close()
+        report(stores.many, stores.now, folder)
+        with copied(stores.few) as copy:
+            forget(copy, stores.now, folder)
 
 
 def _now_of(folder: Path) -> tuple[datetime, bool]:

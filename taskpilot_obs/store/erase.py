@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 
 _OTHER_ROWS: Final = (AGENT_RUNS, FEEDBACK, VIOLATIONS)
 _LEDGERS: Final = (BUDGET_RESERVATIONS, BUDGET_LEDGER)
-_FIRST_ROWS: Final = 100
+_FIRST_ROWS: Final = 20
 _MOST_ROWS: Final = 2_000
-_TARGET_S: Final = 0.010
+_TARGETS_S: Final = {"sqlite": 0.005, "postgresql": 0.05}
+"""How long one transaction should last. A writer of SQLite waits for it; one of PostgreSQL touches other rows."""
 SPOOL: Final = "spool"
 
 
@@ -160,7 +161,7 @@ def _overwrite(store: Store, state: str) -> None:
 
 
 def _erase_calls(store: Store, subject: Subject) -> int:
-    erased, rows = 0, _FIRST_ROWS
+    erased, rows, target_s = 0, _FIRST_ROWS, _TARGETS_S[store.engine.dialect.name]
     while True:
         started = time.perf_counter()
         with store.writing() as connection:
@@ -169,7 +170,7 @@ def _erase_calls(store: Store, subject: Subject) -> int:
         erased += gone
         if gone < rows:
             return erased
-        rows = max(_FIRST_ROWS // 4, min(_MOST_ROWS, int(rows * _TARGET_S / max(took, 1e-4))))
+        rows = max(_FIRST_ROWS // 4, min(_MOST_ROWS, int(rows * target_s / max(took, 1e-4))))
         time.sleep(took)
 
 

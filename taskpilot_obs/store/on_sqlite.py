@@ -99,4 +99,5 @@ def scrub(store: OpenStore) -> None:
     """
     with store.mapped(), closing(store.engine.raw_connection()) as connection:
         cursor: Any = connection.cursor()
-        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # most of it, while writers go on
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
