@@ -35,7 +35,7 @@ from taskpilot_obs.stats import get_stats, write_report
 from taskpilot_obs.store import Store, StoreExporter, erase
 
 REPEATS = 5
-_USER = "user-8"
+_USER = "user-500"
 
 
 class Stores(NamedTuple):
@@ -132,6 +132,7 @@ def forget(url: str, now: datetime, folder: str) -> None:
         with timed("erase(user=…)", 10_000):
             done = erase(user=_USER, store=store, spool_dir=folder)
         beside = sorted(waits[alone:])
+    assert done.erased["llm_call_telemetry"]
     store.close()
     before = sorted(waits[:alone])
     print(
