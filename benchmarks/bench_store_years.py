@@ -107,6 +107,8 @@ def copied(url: str) -> Iterator[str]:
         path = Path(str(known.database))
         copy = path.with_name("copy.db")
         shutil.copy(path, copy)
+        with copy.open("rb+") as file:  # or the first checkpoint would wait for all of it
+            os.fsync(file.fileno())
         try:
             yield f"sqlite:///{copy}"
         finally:

@@ -154,10 +154,15 @@ def _erased(store: Store, subject: Subject) -> dict[str, int]:
 
 
 def _overwrite(store: Store, state: str) -> None:
-    """Whether SQLite overwrites with zeros what it deletes."""
+    """Whether SQLite overwrites with zeros what it deletes.
+
+    This connection then also writes the journal back, or a commit of a writer would, for thousands of pages.
+    """
     if store.is_sqlite:
+        pages = on_sqlite.PAGES_OF_ERASURE if state == "ON" else on_sqlite.PAGES
         with store.writing() as connection:
             connection.exec_driver_sql(f"PRAGMA secure_delete={state}")
+            connection.exec_driver_sql(f"PRAGMA wal_autocheckpoint={pages}").close()
 
 
 def _erase_calls(store: Store, subject: Subject) -> int:

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from taskpilot_obs.store.urls import Target
 
 _WAL_RETRY_S: Final = 0.02
+PAGES: Final = 8_000
+"""After how many pages the journal is written back: the same pages change in every batch, and are copied less often."""
+PAGES_OF_ERASURE: Final = 1_000
 _SETTINGS: Final = {
     "synchronous": "NORMAL",  # with a write-ahead log, a loss of power costs the last transactions and no more
     "cache_size": -32_768,  # KiB: random identifiers touch many pages of an index in each batch
-    "wal_autocheckpoint": 8_000,  # pages: the same pages change in every batch, and are copied back less often
+    "wal_autocheckpoint": PAGES,
 }
 SQLITE: Final = ForkGate()
 """Entered by whatever uses SQLite, so that a forked child does not find one of its locks taken."""
