@@ -45,6 +45,7 @@ def listening(host: str, port: int) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
+        made.listen()  # now, because a reader of the address may connect before the loop has started
     except OSError as error:
         made.close()
         raise ConfigurationError(f"cannot serve on address {host!r}, port {port}: {error}") from error

@@ -725,6 +725,7 @@ def test_promtool_has_nothing_to_say_about_the_names(
         semconv.BUDGET_RESERVED,
         semconv.BUDGET_USED_RATIO,
         semconv.BUDGET_RESETS,
+        semconv.BUDGET_OTHER_LIMITS,
     ):
         scrape.exporter.set_gauge(metric, ("daily", "day"), 1)
     exposition = expose(scrape.registry)
