@@ -202,6 +202,7 @@ def _check_groups(store: Store, model: Model, start: datetime, end: datetime) ->
 
 
 def clear(store: Store) -> None:
+    upgrade(store)  # a life may have ended on the tables of an earlier version
     with store.writing() as connection:
         for table in ALL_TABLES:
             if table.name != "llm_series":
