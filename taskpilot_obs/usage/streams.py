@@ -18,6 +18,7 @@ from taskpilot_obs.usage.shapes import (
     USAGE_KEYS,
     WRAPPERS,
     contradicts,
+    cost_beside,
     counter_at,
     counter_of,
     gap_of,
@@ -180,6 +181,7 @@ class Stream:
         if envelopes.is_batch_status(found):
             return
         self._batch = self._batch or envelopes.is_batch_line(found)
+        self._cost = cost_beside(found) or self._cost
         usage = self._enter(found, _DEPTH)
         if usage is None:
             return
