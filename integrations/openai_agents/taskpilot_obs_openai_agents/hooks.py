@@ -61,7 +61,7 @@ class ObservabilityHooks(RunHooks):  # type: ignore[misc]  # the SDK may be miss
         model_calls.expect(above, call)
 
     async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:  # noqa: ARG002  the SDK's signature
-        """End the call of a model that opens no span of its own, such as a user's class."""
+        """End the call of a model that opens no span of its own, such as a class of the application."""
         above = _current(Operation.AGENT)
         call = None if above is None else model_calls.claim(above)
         if call is not None:

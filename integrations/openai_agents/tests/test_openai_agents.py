@@ -230,7 +230,7 @@ def test_a_budget_with_room_is_charged_what_the_calls_cost(provider: Provider, k
 
 
 class Plain(agents.Model):  # type: ignore[misc]
-    """A model of the user's that opens no span."""
+    """A model class of an application, which opens no span."""
 
     model = "gpt-4o-mini"
 
@@ -245,7 +245,7 @@ class Plain(agents.Model):  # type: ignore[misc]
 
 
 def test_a_model_without_spans_is_recorded_by_the_hooks(seen: Captured[Invocation]) -> None:
-    """A class of the user's that traces nothing is asked about and recorded too."""
+    """A model class of an application that traces nothing is asked about and recorded too."""
     asyncio.run(agents.Runner.run(agents.Agent(name="Planner", model=Plain()), "hi", hooks=ObservabilityHooks()))
     call = next(run for run in seen if run.operation is Operation.CHAT)
     assert (call.request_model, call.status.value, call.usage and call.usage[:2]) == (
