@@ -181,7 +181,7 @@ def _budgets(limit: str) -> list[Budget]:
 
 
 async def streamed(provider: Provider, kind: str) -> None:
-    """The same work, streamed."""
+    """Stream the answer of an agent."""
     async with AsyncOpenAI(api_key="x", base_url=f"{provider.url}/v1", max_retries=0) as client:
         models = {"chat": agents.OpenAIChatCompletionsModel, "responses": agents.OpenAIResponsesModel}
         settings = agents.ModelSettings(include_usage=True)
