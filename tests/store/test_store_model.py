@@ -244,6 +244,7 @@ def _live(store: Store, steps: list[Act], asked: tuple[datetime, datetime]) -> N
     check(store, model, FIRST - 40 * DAY, NOON + 40 * DAY)
 
 
+@pytest.mark.promise("summaries-agree")
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 @_settings(40)
 @given(steps=st.lists(acts, min_size=2, max_size=9), asked=edges, lines=always_made)
