@@ -97,9 +97,10 @@ def test_agents_and_tools(name: str) -> None:
         assert ("execute_tool", "lookup", "get_weather") in found
 
 
-def test_beside_the_middleware_of_agent_framework() -> None:
-    """Its middleware, its spans and OpenAI's instrumentor see the same runs: each is recorded once."""
-    found = results("agent_framework")
+@pytest.mark.parametrize("name", ["agent_framework", "pydantic_ai"])
+def test_beside_an_adapter(name: str) -> None:
+    """An adapter, the framework's spans and OpenAI's instrumentor see the same runs: each is recorded once."""
+    found = results(name)
     runs = [(run["operation"], run["name"], run["above"]) for run in found["native_crowd"]["runs"]]
     assert (found["native_crowd"]["http"], len(runs)) == (20, 50)
     assert runs.count(("invoke_agent", "Planner", None)) == 10
