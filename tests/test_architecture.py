@@ -264,6 +264,7 @@ HEAVY = [
 ]
 
 
+@pytest.mark.promise("light-import")
 def test_importing_brings_nothing_heavy() -> None:
     """Importing the library loads no framework, SDK or price table, and starts no thread, opens no socket or file."""
     code = f"""
