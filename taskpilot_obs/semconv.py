@@ -49,6 +49,7 @@ class Label:
     SERVICE_VERSION: Final = "service_version"
     EXPERIMENT: Final = "experiment"
     VARIANT: Final = "variant"
+    MEASURE: Final = "measure"
     ROUTE: Final = "route"
     METHOD: Final = "method"
     STATUS_CODE: Final = "status_code"
@@ -412,6 +413,15 @@ EXPERIMENT_FEEDBACK = _counter(
     Label.VARIANT,
     Label.VERDICT,
 )
+EXPERIMENT_GUARDRAILS_BROKEN = _counter(
+    "experiment_guardrails_broken_total",
+    "Guardrails that a variant was found to break with certainty, whereupon a process stopped the experiment.",
+    Label.EXPERIMENT,
+    Label.VARIANT,
+    Label.MEASURE,
+)
+EXPERIMENT_STOPPED: Final = "experiment_stopped"
+"""The audit event of a broken guardrail, with experiment, variant and measure."""
 
 REASONS: Final[dict[str, tuple[str, ...]]] = {
     LLM_PARTIALLY_PRICED.name: PRICE_GAPS,
