@@ -102,6 +102,7 @@ class PriceGap:
     OTHER_MODEL: Final = "other_model"  # a part of the call ran on another model
     CONTRADICTION: Final = "contradiction"  # the stated total contradicts its parts
     DETAILS_DROPPED: Final = "details_dropped"  # a framework drops what the provider states
+    SUMMED: Final = "summed"  # several calls in one sum, whose price depends on the length of each
     UPSTREAM: Final = "upstream"  # a router states its own fee only, and the provider behind it bills the rest
 
 
@@ -559,6 +560,10 @@ class Field:
     SEQ: Final = "seq"
     PREV_HASH: Final = "prev_hash"
     HASH: Final = "hash"
+
+
+POLICY_VERSION: Final = "policy_version"
+"""The attribute of decisions that names the version of the policy that decided."""
 
 
 class LogType:

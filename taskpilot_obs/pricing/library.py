@@ -191,6 +191,10 @@ class LibraryCard:
         """Return True for any detail, because only the library knows how it is billed."""
         return bool(details)
 
+    def costs_more_when_long(self, usage: Usage) -> bool:
+        """Whether the input reaches a context tier of one of the rates."""
+        return any((usage.input_tokens or 0) > tier.above for rate in self.rates for tier in rate.tiers)
+
     def cost(self, usage: Usage, at_unix_ns: int) -> Decimal | None:
         """Return USD for this usage; None if a total is unknown, or the library refuses the numbers."""
         cleaned, _ = from_counts(**usage._asdict())
