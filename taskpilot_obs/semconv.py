@@ -89,6 +89,7 @@ ERROR_CATEGORIES: Final = (
     "other",
 )
 VERDICTS: Final = ("correct", "incorrect")
+MEASURES: Final = ("success", "cost", "p50", "p95", "correctness", "tokens", "violations")
 PERIODS: Final = ("day", "week", "month", "total", "minute", "hour")
 
 
@@ -129,6 +130,7 @@ FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
     Label.RESULT: tuple(CheckResult),
     Label.VERDICT: VERDICTS,
     Label.PERIOD: PERIODS,
+    Label.MEASURE: MEASURES,
 }
 """The values of each label that is bounded by nature, and means the same in every family."""
 

@@ -8,10 +8,10 @@ from datetime import datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
-from taskpilot_obs._api.events import record_audit_event
 from taskpilot_obs.compare.experiment import Experiment, Measure
 from taskpilot_obs.compare.report import Effect, VariantsReport
 from taskpilot_obs.compare.variants import compare_variants
+from taskpilot_obs.config import get_recorder
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.figures import share, usd
 from taskpilot_obs.semconv import EXPERIMENT_STOPPED
@@ -114,7 +114,7 @@ class ExperimentGuard:
 
     def _tell(self, alert: GuardrailAlert) -> None:
         logger.warning("taskpilot_obs: experiment stopped: %s", alert.sentence)
-        record_audit_event(EXPERIMENT_STOPPED, **alert.model_dump(), reason=alert.sentence)
+        get_recorder().record_audit_event(EXPERIMENT_STOPPED, **alert.model_dump(), reason=alert.sentence)
         if self._on_alert is not None:
             self._on_alert(alert)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from taskpilot_obs import get_recorder, record_llm_call, record_policy_violation, semconv, track_workflow
 from taskpilot_obs.cli import compare as command
 from taskpilot_obs.compare import Experiment, ExperimentGuard, GuardrailAlert
+from taskpilot_obs.compare.experiment import Measure
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import AuditEvent
 from taskpilot_obs.testing import capture_records, fresh_recorder
@@ -77,6 +79,11 @@ def test_a_broken_guardrail_is_counted_and_audited(tmp_path: Path) -> None:
     assert event.event == semconv.EXPERIMENT_STOPPED
     assert labels.items() <= event.attributes.items()
     assert event.attributes["limit"] == 0.2
+
+
+def test_every_measure_is_a_value_of_the_label() -> None:
+    """The label `measure` has the measures that experiments know, and no other value."""
+    assert get_args(Measure) == semconv.MEASURES
 
 
 def test_violations_are_a_guardrail(store: str) -> None:
