@@ -19,7 +19,7 @@ from taskpilot_obs.usage.shapes import (
     USAGE_KEYS,
     WRAPPERS,
     contradicts,
-    cost_beside,
+    cost_in,
     counter_at,
     counter_of,
     gap_of,
@@ -27,7 +27,6 @@ from taskpilot_obs.usage.shapes import (
     read_counts,
     read_embedding_counts,
     shape_of,
-    stated_cost,
     usage_elsewhere,
 )
 from taskpilot_obs.usage.shapes.base import StatedCost, merged
@@ -199,13 +198,12 @@ class Stream:
         if envelopes.is_batch_status(found):
             return
         self._batch = self._batch or envelopes.is_batch_line(found)
-        self._cost = cost_beside(found) or self._cost
         if type(event).__name__ == "AgentResponseUpdate":  # agent-framework's
             self._sums = max(self._sums, 1)
         usage = self._enter(found, _DEPTH)
+        self._cost = cost_in(found, usage) or self._cost
         if usage is None:
             return
-        self._cost = stated_cost(usage) or self._cost
         self._placeholder = found.get("type") == "message_start"
         if envelopes.is_chunk(event):
             self._add(usage)

@@ -202,6 +202,7 @@ def stated_cost(usage: Fields) -> StatedCost | None:
     return next((found for cost in _COSTS if (found := cost(usage)) is not None), None)
 
 
-def cost_beside(body: Fields) -> StatedCost | None:
-    """Return the cost that a body or an event states outside of its usage object, or None."""
-    return next((found for cost in _BODY_COSTS if (found := cost(body)) is not None), None)
+def cost_in(body: Fields, usage: Fields | None) -> StatedCost | None:
+    """Return the cost that a body or an event states, in its usage object or outside of it, or None."""
+    inside = None if usage is None else stated_cost(usage)
+    return inside or next((found for cost in _BODY_COSTS if (found := cost(body)) is not None), None)
