@@ -7,18 +7,17 @@ import time
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from taskpilot_obs._recording.after_the_fact import (
+    Answer,
     Facts,
     RecordedCall,
     RecordedRun,
     StatedCall,
     StatedRun,
-    finish,
-    note_answer,
-    prepare,
+    book_call,
+    book_run,
 )
 from taskpilot_obs._recording.attributes import plain_text
 from taskpilot_obs._recording.callsite import Callsites, inner_operation, llm_operation
-from taskpilot_obs._recording.context import stated_scope
 from taskpilot_obs._recording.invocation import ActiveInvocation, current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.point_events import PointEvent, origin_of, show_decision
@@ -315,22 +314,17 @@ class Recorder:
         Raises:
             ValueError: status or operation is unknown.
         """
-        outcome, kind = None if status is None else Status(status), llm_operation(operation)
-        if not self.enabled:
-            return RecordedCall(None)
-        call = None
-        with guarded("record_llm_call", self.counters):
-            known = self.runtime.checked_attributes("record_llm_call", attributes)
-            scope = stated_scope(request_id, tenant_id, user_id, session_id)
-            facts = Facts(outcome, duration_seconds, ended_at, error, error_type, error_message, agent, workflow, scope)
-            call = StatedCall(self._callsites.get_llm(kind, model, provider, known), current_run())
-            ended_ns = prepare(call, facts)
-            note_answer(call, usage, cost, cached, time_to_first_token, retries, streaming=streaming)
-            call.record_answer(
-                model=response_model, response_id=response_id, finish_reasons=finish_reasons, service_tier=service_tier
-            )
-            finish(call, facts, ended_ns)
-        return RecordedCall(call)
+        kind, runtime = llm_operation(operation), self.runtime
+        identity = (request_id, tenant_id, user_id, session_id)
+        facts = Facts(status, duration_seconds, ended_at, error, error_type, error_message, agent, workflow, identity)
+        answered = (response_model, response_id, finish_reasons, service_tier)
+        answer = Answer(usage, cost, cached, time_to_first_token, retries, streaming, *answered)
+
+        def make() -> StatedCall:
+            known = runtime.checked_attributes("record_llm_call", attributes)
+            return StatedCall(self._callsites.get_llm(kind, model, provider, known), current_run())
+
+        return book_call(make, facts, answer, runtime)
 
     def record_run(  # noqa: PLR0913  one argument for each thing that can be known after the fact
         self,
@@ -377,16 +371,13 @@ class Recorder:
             ValueError: kind or status is unknown, or the kind is an LLM call (use `record_llm_call`).
         """
         operation = inner_operation(_KINDS.get(kind, kind))
-        outcome = None if status is None else Status(status)
-        if not self.enabled:
-            return RecordedRun(None)
-        run = None
-        with guarded("record_run", self.counters):
-            scope = stated_scope(request_id, tenant_id, user_id, session_id)
-            facts = Facts(outcome, duration_seconds, ended_at, error, error_type, error_message, agent, workflow, scope)
-            run = StatedRun(self._callsites.get(operation, plain_text(name), attributes), current_run())
-            finish(run, facts, prepare(run, facts))
-        return RecordedRun(run)
+        identity = (request_id, tenant_id, user_id, session_id)
+        facts = Facts(status, duration_seconds, ended_at, error, error_type, error_message, agent, workflow, identity)
+
+        def make() -> StatedRun:
+            return StatedRun(self._callsites.get(operation, plain_text(name), attributes), current_run())
+
+        return book_run(make, facts, self.runtime)
 
     # --- point events ------------------------------------------------------------------------------------------------
 
