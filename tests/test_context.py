@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskpilot_obs import LogContextFilter, get_request_id, observe_agent, request_context, track_workflow, with_context
-from taskpilot_obs._recording.invocation import ActiveInvocation, add_current_resolver, current
+from taskpilot_obs._recording.current_run import add_current_resolver
+from taskpilot_obs._recording.invocation import ActiveInvocation, current
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs._recording.scope import current_scope
 from taskpilot_obs._support.ids import REQUEST_ID, accepted_request_id

@@ -112,7 +112,11 @@ class PriceTable:
     def load(
         cls, files: Iterable[str | os.PathLike[str]] = (), *, aliases: Mapping[str, str] | None = None
     ) -> PriceTable:
-        """Return a table with the prices and aliases of these files; `aliases` take precedence over the files'.
+        """Return a table with your own prices and aliases.
+
+        Args:
+            files: price files, as TOML or YAML.
+            aliases: your own names of models -> models; they take precedence over those of the files.
 
         Raises:
             ConfigurationError: a file is wrong; the message names the place.
@@ -215,7 +219,15 @@ class PriceTable:
         at_unix_ns: int,
         service_tier: str | None = None,
     ) -> Explanation | None:
-        """Return the cost of a usage with the rates and their source; None if the model has no price."""
+        """Return the cost of a usage with the rates and their source; None if the model has no price.
+
+        Args:
+            model: in any spelling.
+            usage: the tokens.
+            provider: who served it; inferred from the model when left out.
+            at_unix_ns: when, in nanoseconds since the Unix epoch: prices change.
+            service_tier: `flex`, `priority`, `batch`, … as the provider charged it.
+        """
         entry = self._find((provider, None, model, service_tier, at_unix_ns // library.SLOT_NS), at_unix_ns)
         if entry is None:
             return None
@@ -224,7 +236,12 @@ class PriceTable:
         return Explanation(cost, source, entry.provider, entry.model, entry.card.rates)
 
     def list_models(self, provider: str, *, at_unix_ns: int) -> list[Listed]:
-        """Return the price table's models of a provider at a time; empty for an unknown provider."""
+        """Return the price table's models of a provider; empty for an unknown provider.
+
+        Args:
+            provider: in any spelling.
+            at_unix_ns: when, in nanoseconds since the Unix epoch: prices change.
+        """
         table = library.load()
         found = [(one, table.card(one, None, at_unix_ns)) for one in table.models(canonical(provider))]
         return [Listed(one.model.id, card.rates if card is not None else ()) for one, card in found]

@@ -210,11 +210,9 @@ class MaxInputLength(Named):
     def check(self, subject: CheckInput, /) -> PolicyResult:
         """Count."""
         length = len(subject.text)
-        return (
-            ALLOW
-            if length <= self._limit
-            else PolicyResult(Verdict.DENY, f"{length} characters, allowed are {self._limit}")
-        )
+        if length <= self._limit:
+            return ALLOW
+        return PolicyResult(Verdict.DENY, f"{length} characters, allowed are {self._limit}")
 
 
 class MaxTokens(Named):

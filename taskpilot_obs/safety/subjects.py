@@ -57,7 +57,15 @@ PASSED: Final = GuardrailResult(blocked=False)
 
 
 def deny(reason: str | None = None, *, severity: Severity | str | None = None) -> PolicyResult:
-    """Return a policy's denial."""
+    """Return a policy's denial.
+
+    Args:
+        reason: names the rule, for the audit log and the exception. Do not quote the text, which may be confidential.
+        severity: low, medium, high or critical; by default that of the policy.
+
+    Raises:
+        ValueError: the severity is unknown.
+    """
     return PolicyResult(Verdict.DENY, reason, None if severity is None else Severity(severity))
 
 
@@ -98,5 +106,9 @@ class Guardrail(Protocol):
         """Decide. May be asynchronous, where what is checked is."""
 
 
-Subject, Ruling, Finding = CheckInput, PolicyResult, GuardrailResult
-"""Earlier names of these classes, which keep working."""
+Subject = CheckInput
+"""The earlier name of `CheckInput`."""
+Ruling = PolicyResult
+"""The earlier name of `PolicyResult`."""
+Finding = GuardrailResult
+"""The earlier name of `GuardrailResult`."""
