@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from taskpilot_obs._recording.invocation import ActiveInvocation, current
+from taskpilot_obs._recording.invocation import ActiveInvocation, current, current_running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_running: Final = current_running.get
 CURRENT: Final = "current"
 """As `parent`: the run that is current when the new one starts."""
 Parent = ActiveInvocation | Literal["current"] | None
@@ -19,7 +20,8 @@ def current_run() -> ActiveInvocation | None:
 
     Inside a decorated function, a `track_*` block or a framework with an integration, this is the innermost run.
     """
-    return current.get()
+    running = _running()
+    return current.resolve(running) if current.resolvers else running
 
 
 def add_current_resolver(find: Callable[[ActiveInvocation | None], ActiveInvocation | None]) -> None:

@@ -135,7 +135,9 @@ class ActiveInvocation:
         runtime = self.callsite.runtime
         if runtime.needs_slow_path:
             runtime.guard_span.call(self._open, runtime)
-        self._enter()
+        self._token = _make_current(self)  # two slots in place of a `Step`: a tuple would cost each call a tenth
+        if self.span is not None:
+            self._span_token = self.span.attach()
         now = runtime.now  # read first: calling an attribute that is not a method takes the slow path
         self.started_ns = now()
         try:
@@ -277,16 +279,12 @@ class ActiveInvocation:
     def reattach(self) -> None:
         """Make this the current run again, until its end."""
         if not self.ended_ns:
-            self._enter()
-
-    def _enter(self) -> None:
-        """Attach until the end. Two slots in place of a `Step`: a tuple would cost each call a tenth."""
-        self._token = _make_current(self)
-        if self.span is not None:
-            self._span_token = self.span.attach()
+            self._token = _make_current(self)
+            if self.span is not None:
+                self._span_token = self.span.attach()
 
     def _leave(self) -> None:
-        """Undo `_enter`."""
+        """Undo `start_current` or `reattach`."""
         token, self._token = self._token, None
         try:
             _make_last_current(token)  # type: ignore[arg-type]  # called where there is one
