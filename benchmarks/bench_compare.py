@@ -81,20 +81,19 @@ def calls(number: int) -> Iterator[Invocation]:
 
 
 def filled(url: str, number: int) -> None:
-    """Write the calls, unless the store has them."""
+    """Write the calls, unless the store has them, and sum them up as a process that records them does by itself."""
     store = Store(url, create=True)
     upgrade(store)
     with store.reading() as connection:
         there = connection.execute(select(func.count()).select_from(LLM_CALLS)).scalar_one()
     store.close()
-    if there >= number:
-        return
-    exporter = StoreExporter(url, aggregate_every_s=None)
-    rest = calls(number)
-    while batch := [*islice(rest, BATCH)]:
-        exporter.export(batch)
-    exporter.shutdown(60)
-    aggregate_summaries("daily", store=url, now=END)
+    if there < number:
+        exporter = StoreExporter(url, aggregate_every_s=None)
+        rest = calls(number)
+        while batch := [*islice(rest, BATCH)]:
+            exporter.export(batch)
+        exporter.shutdown(60)
+    aggregate_summaries("daily", None, store=url, now=END)
 
 
 def best(work: Callable[[], object]) -> float:
@@ -112,6 +111,7 @@ def questions(name: str, url: str) -> None:
     now = END + timedelta(minutes=1)
     line(f"compare by model, {name}", best(lambda: compare("model", "31d", store=url, now=now)), 2, "s")
     line(f"compare by prompt, {name}", best(lambda: compare("prompt_name", "31d", store=url, now=now)), 2, "s")
+    line(f"compare by variant (rows), {name}", best(lambda: compare("variant", "31d", store=url, now=now)), 2, "s")
     began = time.perf_counter()
     same = reprice("31d", store=url, now=now)
     line(f"reprice {same.total.calls:,} calls, {name}", time.perf_counter() - began, 10, "s")

@@ -12,6 +12,7 @@ packages() {
     case "$1" in
     agent_framework) echo "agent-framework-core>=1.23 agent-framework-openai>=1.17 $openai" ;;
     anthropic) echo "anthropic>=2.14" ;;
+    litellm) echo "litellm>=1.100 openai>=3" ;;
     langchain) echo "langchain>=1.0 langchain-openai>=1.0 $openai" ;;
     openai) echo "openai>=3 $openai" ;;
     pydantic_ai) echo "pydantic-ai-slim[openai]>=2.60 $openai" ;;
@@ -19,8 +20,15 @@ packages() {
     esac
 }
 
+tests() {
+    case "$1" in
+    litellm) echo tests/test_framework_responses.py::test_responses_of_litellm ;;
+    *) echo integrations/opentelemetry/tests/test_opentelemetry_frameworks.py ;;
+    esac
+}
+
 failed=0
-for name in ${*:-agent_framework anthropic langchain openai pydantic_ai}; do
+for name in ${*:-agent_framework anthropic langchain litellm openai pydantic_ai}; do
     echo "== $name"
     wanted=$(packages "$name")
     [ -x "$home/$name/bin/python" ] || python3 -m venv "$home/$name"
@@ -29,7 +37,7 @@ for name in ${*:-agent_framework anthropic langchain openai pydantic_ai}; do
     "$bin/pip" install -q --disable-pip-version-check -e '.[otel,cli]' pytest pytest-timeout hypothesis $wanted
     "$bin/pip" list --format json --disable-pip-version-check >"$results/$name.packages.json"
     CI=true TASKPILOT_OBS_FRAMEWORK="$name" "$bin/pytest" -q -p no:cacheprovider --junit-xml "$results/$name.xml" \
-        integrations/opentelemetry/tests/test_opentelemetry_frameworks.py || failed=1
+        "$(tests "$name")" || failed=1
 done
 python3 scripts/frameworks_page.py "$results" >docs/frameworks-results.md
 exit "$failed"

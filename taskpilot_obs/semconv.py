@@ -101,6 +101,7 @@ class PriceGap:
     OTHER_MODEL: Final = "other_model"  # a part of the call ran on another model
     CONTRADICTION: Final = "contradiction"  # the stated total contradicts its parts
     DETAILS_DROPPED: Final = "details_dropped"  # a framework drops what the provider states
+    SUMMED: Final = "summed"  # several calls in one sum, whose price depends on the length of each
     UPSTREAM: Final = "upstream"  # a router states its own fee only, and the provider behind it bills the rest
 
 

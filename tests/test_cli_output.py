@@ -276,6 +276,15 @@ def test_usage_errors_are_printable(url: str) -> None:
         assert "\x1b" not in done.stderr
 
 
+def test_a_path_in_an_error_can_be_copied(tmp_path: Path) -> None:
+    """An error stands in no box and is not wrapped, so that a long path in it stays whole on a narrow terminal."""
+    missing = str(tmp_path / ("long-" * 30) / "prices.toml")
+    for command in (["price", "gpt-4o", "--prices", missing], ["stats", "--store", f"sqlite:///{missing}"]):
+        shown = without_styles(on_a_terminal(*command, columns=40))
+        assert missing in shown
+        assert not set("│╭╰") & set(shown)
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_an_old_encoding_is_no_crash(url: str, encoding: str) -> None:
     """A name that the terminal's encoding lacks is written as an escape."""

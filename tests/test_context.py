@@ -160,7 +160,7 @@ def test_a_thread_without_context_starts_a_request_of_its_own(seen: Captured[Inv
 
 def test_an_integration_may_say_what_runs_here(monkeypatch: pytest.MonkeyPatch, recorder: Recorder) -> None:
     """Where a framework keeps context by itself, what its integration finds is the parent; one builds on another."""
-    monkeypatch.setattr(current, "_resolvers", current.resolvers)
+    monkeypatch.setattr(current, "resolvers", current.resolvers)
     framework: list[ActiveInvocation] = []
     told: list[ActiveInvocation | None] = []
 

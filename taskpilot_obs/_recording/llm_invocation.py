@@ -70,10 +70,10 @@ class LlmInvocation(ActiveInvocation):
     """
 
     __slots__ = (
-        *("_answered", "_listeners", "_priced", "_reader", "_refused", "_unread", "admitted"),
+        *("_answered", "_booked_by_calls", "_listeners", "_priced", "_reader", "_refused", "_unread", "admitted"),
         *("billed_by", "cached", "cost", "cost_source", "dropped", "error_category", "finish_reasons"),
         *("first_token_ns", "price_gap", "provider", "request_model", "response_id", "response_model"),
-        *("retries", "service_tier", "stated_cost", "stated_error", "streaming", "table_cost", "usage"),
+        *("retries", "service_tier", "sums", "stated_cost", "stated_error", "streaming", "table_cost", "usage"),
         *("usage_inconsistent",),
     )
 
@@ -105,7 +105,9 @@ class LlmInvocation(ActiveInvocation):
         self.price_gap: str | None = None
         self.billed_by: str | None = None  # the provider that the ID of the response proves
         self.dropped: frozenset[str] = frozenset()  # usage details that a framework may have dropped
+        self.sums = 0  # calls whose usage an agent's result sums
         self._answered = False
+        self._booked_by_calls = False
         self._refused = False
         self._listeners = ()
         self._priced = False
@@ -202,6 +204,7 @@ class LlmInvocation(ActiveInvocation):
         if reading.usage is not None:
             self.usage = reading.usage
             self.usage_inconsistent = reading.inconsistent
+            self.sums = reading.sums
         self.response_model = reading.model or self.response_model
         self.response_id = reading.response_id or self.response_id
         self.finish_reasons = reading.finish_reasons or self.finish_reasons
@@ -479,8 +482,8 @@ class LlmInvocation(ActiveInvocation):
             host = self.callsite.runtime
             with guarded("price", host.counters):
                 stated = NOTHING_STATED
-                if self.stated_cost is not None or self.price_gap is not None or self.dropped:
-                    stated = Stated(self.stated_cost, self.price_gap, self.dropped)
+                if self.stated_cost is not None or self.price_gap is not None or self.dropped or self.sums:
+                    stated = Stated(self.stated_cost, self.price_gap, self.dropped, self.sums)
                 self.cost, self.cost_source, self.price_gap, self.table_cost = host.prices.price(
                     self.usage,
                     provider=self.billed_by or self.provider,
@@ -514,7 +517,7 @@ class LlmInvocation(ActiveInvocation):
 
     def _is_refused(self) -> bool:
         """Whether the call is not billed because it was refused before an answer or a first token."""
-        return not self._answered and is_unbilled(self, refused=self._refused)
+        return self._booked_by_calls or (not self._answered and is_unbilled(self, refused=self._refused))
 
     def _write_outcome(self, live: LiveSpan) -> None:
         super()._write_outcome(live)
@@ -525,6 +528,8 @@ class LlmInvocation(ActiveInvocation):
         return self._priced or self.callsite.runtime.prices.ready or not in_event_loop()
 
     def _add_own(self, totals: Totals) -> None:
+        if self._booked_by_calls:
+            return
         if self.cached:
             totals.add_llm_call(None, None, priced=True)
         else:
@@ -534,12 +539,34 @@ class LlmInvocation(ActiveInvocation):
     def _freeze_start(self) -> Started:
         return start_of(self, self.request_model, self.provider)
 
+    def _sums_booked_calls(self) -> bool:
+        """Whether booked calls beneath or beside this one account for the sum that an agent's result states.
+
+        Only the drainer knows: it has seen every call that ended before.
+        """
+        above = self._forget_ended_ancestors()
+        booked = [run.totals for run in (self, above) if run is not None and run.totals is not None]
+        usage = self.usage or Usage()
+        return (
+            sum(totals.llm_calls for totals in booked) > 0
+            and sum(totals.input_tokens for totals in booked) >= (usage.input_tokens or 0)
+            and sum(totals.output_tokens for totals in booked) >= (usage.output_tokens or 0)
+        )
+
+    def _leave_to_its_calls(self) -> None:
+        """Book neither tokens nor cost, because the calls that the result sums are booked."""
+        self.usage, self.usage_inconsistent = None, False
+        self.cost, self.cost_source, self.price_gap, self.table_cost = None, None, None, None
+        self._priced = self._booked_by_calls = True
+
     def _freeze_end(self, llm_call: tuple[object, ...] = ()) -> Invocation:
         if self._unread is not None:
             with guarded("record_response", self.callsite.runtime.counters):
                 self._note_reading(self._read(self._unread))
                 self.status = self._as_answered(self.status)
             self._unread = None
+        if self.sums and self._sums_booked_calls():
+            self._leave_to_its_calls()
         self.price()
         hit = self.cached is True
         begun = self.begun

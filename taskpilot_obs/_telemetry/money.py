@@ -11,7 +11,6 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final, NamedTuple
 
 _EXACT: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
-_QUANTUM: Final = Decimal(1).scaleb(-12)
 _PER_NANO: Final = 1_000
 LIMIT_USD: Final = Decimal(9_000_000_000)
 """The largest amount that one row, or one summary, can hold."""
@@ -31,11 +30,19 @@ def from_decimal(amount: Decimal) -> Money:
     Raises:
         ValueError: not a number, or larger than `LIMIT_USD`.
     """
+    return Money(*divmod(to_picos(amount), _PER_NANO))
+
+
+def to_picos(amount: Decimal) -> int:
+    """An amount of USD in units of 1e-12, rounded half to even.
+
+    Raises:
+        ValueError: not a number, or larger than `LIMIT_USD`.
+    """
     if not amount.is_finite() or abs(amount) > LIMIT_USD:
         msg = f"an amount of USD must be finite and at most {LIMIT_USD}, not {amount}"
         raise ValueError(msg)
-    picos = int(_EXACT.scaleb(_EXACT.quantize(amount, _QUANTUM), 12))
-    return Money(*divmod(picos, _PER_NANO))
+    return int(_EXACT.to_integral_value(_EXACT.scaleb(amount, 12)))
 
 
 def to_decimal(nano: int | Decimal | None, rest: int | Decimal | None) -> Decimal:

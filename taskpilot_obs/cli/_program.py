@@ -21,28 +21,32 @@ CANNOT_WRITE = 1
 
 
 class Program(TyperGroup):
-    """The group of all commands. It makes every usage error printable, because these quote what was typed."""
+    """The group of all commands. It prints usage errors as lines without a box, so that their paths can be copied."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         """Parse the options that stand before the command."""
-        with _printable_errors():
+        with _plain_errors():
             return super().make_context(*args, **options)
 
     def invoke(self, *args: Any) -> Any:
         """Parse the command and run it."""
-        with _printable_errors():
+        with _plain_errors():
             return super().invoke(*args)
 
 
 @contextlib.contextmanager
-def _printable_errors() -> Iterator[None]:
+def _plain_errors() -> Iterator[None]:
+    """Print a usage error without typer's panel, which breaks long paths, and make what it quotes printable."""
     try:
         yield
     except Exception as error:
-        # By its attribute, because typer's usage errors derive from click's or, since 0.25, from a copy of click.
-        if isinstance(message := vars(error).get("message"), str):
-            vars(error)["message"] = printable_lines(message)
-        raise
+        # By its attributes, because typer's usage errors derive from click's or, since 0.25, from a copy of click.
+        if not isinstance(message := vars(error).get("message"), str) or not hasattr(error, "format_message"):
+            raise
+        vars(error)["message"] = printable_lines(message)
+        if error.format_message() and hasattr(error, "show"):  # empty where the help was printed instead
+            error.show()
+        raise typer.Exit(getattr(error, "exit_code", 2)) from error
 
 
 def run(folder: Iterable[str], package: str) -> None:

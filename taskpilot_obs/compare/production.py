@@ -17,7 +17,7 @@ from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import Frozen, Usd
 from taskpilot_obs.stats.periods import Period, bounds
 from taskpilot_obs.stats.reading import coverage, stats_of
-from taskpilot_obs.store.queries import bins, totals
+from taskpilot_obs.store.queries import measured
 from taskpilot_obs.store.questions import asked_of
 
 if TYPE_CHECKING:
@@ -128,8 +128,7 @@ def compare(
     dimensions = (_COLUMNS[by], work)
     with asked_of(store, start, end, filters_of(asked)) as question:
         planned = question.plan(dimensions)
-        counts = totals(question.connection, planned, question.filters, By(dimensions))
-        durations = bins(question.connection, planned, question.filters, By(dimensions))
+        counts, durations = measured(question.connection, planned, question.filters, By(dimensions))
     seen = _by_group(counts, durations.latency, durations.first_token)
     ordered = sorted(seen, key=lambda name: (-seen[name].counts.requests, name))
     return Comparison(

@@ -79,6 +79,10 @@ class Priced(Protocol):
         """Whether these details, had they been stated, could have changed the cost of this usage."""
         ...
 
+    def costs_more_when_long(self, usage: Usage) -> bool:
+        """Whether one call with this usage may have other rates than shorter calls."""
+        ...
+
 
 class _Step(NamedTuple):
     """The rates of one context tier, as integers per token."""
@@ -168,6 +172,10 @@ class Card:
     def tells_apart(self, details: frozenset[str], usage: Usage) -> bool:
         """Whether one of these details has a rate of its own, and the usage leaves room for it."""
         return any(self._has_own_rate(detail) and _has_room(detail, usage) for detail in details)
+
+    def costs_more_when_long(self, usage: Usage) -> bool:
+        """Whether the input reaches a context tier beyond the first."""
+        return (usage.input_tokens or 0) > self._limit
 
     def _has_own_rate(self, detail: str) -> bool:
         kind, whole = _RATES_OF[detail]

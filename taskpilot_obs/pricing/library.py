@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs._support.guarded import guarded
@@ -28,6 +29,7 @@ SLOT_NS: Final = 15 * 60 * 1_000_000_000
 """Prices change on the quarter of an hour at most: some models are cheaper at night."""
 _SLOT_MINUTES: Final = 15
 _PER_MILLION: Final = 1_000_000
+_MAX_COMPILED: Final = 1_024
 _TABLE_IDS: Final = {
     "aws.bedrock": "aws",
     "azure.ai.openai": "azure",
@@ -124,7 +126,7 @@ class Library:
             return LibraryCard(self, found, context, rates or ())
         if prices.__dict__ and not rates:
             return None
-        return Card(rates, self._per_request(prices), sound_costs_more=bool(rates) and _is_openais(found))
+        return _compiled(rates, self._per_request(prices), bool(rates) and _is_openais(found))
 
     def _rates(self, prices: types.ModelPrice) -> tuple[Rate, ...] | None:
         """The rates of the kinds of tokens in a usage; None if only the library can bill the model."""
@@ -170,6 +172,12 @@ class Library:
             )
 
 
+@lru_cache(_MAX_COMPILED)
+def _compiled(rates: tuple[Rate, ...], per_request: Decimal, sound_costs_more: bool) -> Card:  # noqa: FBT001  a key
+    """The card of these rates: prices stay for months, and a card is asked for in each of their quarters of an hour."""
+    return Card(rates, per_request, sound_costs_more=sound_costs_more)
+
+
 class LibraryCard:
     """A model that only the library can bill."""
 
@@ -182,6 +190,10 @@ class LibraryCard:
     def tells_apart(self, details: frozenset[str], usage: Usage) -> bool:  # noqa: ARG002  as `Priced` has it
         """Return True for any detail, because only the library knows how it is billed."""
         return bool(details)
+
+    def costs_more_when_long(self, usage: Usage) -> bool:
+        """Whether the input reaches a context tier of one of the rates."""
+        return any((usage.input_tokens or 0) > tier.above for rate in self.rates for tier in rate.tiers)
 
     def cost(self, usage: Usage, at_unix_ns: int) -> Decimal | None:
         """Return USD for this usage; None if a total is unknown, or the library refuses the numbers."""

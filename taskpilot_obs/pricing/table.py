@@ -199,6 +199,8 @@ class PriceTable:
         gap = stated.gap
         if gap is None and stated.dropped and entry.card.tells_apart(stated.dropped, usage):
             gap = PriceGap.DETAILS_DROPPED
+        if gap is None and stated.sums > 1 and entry.card.costs_more_when_long(usage):
+            gap = PriceGap.SUMMED
         return _price(Price, (cost, entry.source, gap, None))
 
     def find(self, named: tuple[str | None, str | None, str | None, str | None], at_unix_ns: int) -> Entry | None:

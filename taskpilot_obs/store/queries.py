@@ -21,7 +21,7 @@ from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, MICROSECOND, NEWES
 from taskpilot_obs.store.wide import wide_sum
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import timedelta
     from decimal import Decimal
 
@@ -40,8 +40,30 @@ _call = LLM_CALLS.c
 
 def totals(connection: Connection, plan: Plan, filters: Filters, by: By = WHOLE) -> dict[Key, Counts]:
     """What the calls of a plan add up to, by step and by the values of the dimensions."""
+    return _added(_totals(connection, plan, filters, by))
+
+
+def measured(connection: Connection, plan: Plan, filters: Filters, by: By) -> tuple[dict[Key, Counts], Bins]:
+    """`totals` and `bins`, with one pass less over rows that no index holds in order."""
+    found = Bins(defaultdict(Counter), defaultdict(Counter))
+    lines: list[tuple[Key, Counts]] = []
+    for groups in _row_groups(connection, plan, filters, by):
+        if groups.parts is None:
+            for key, number, counts in _binned_sums(connection, plan, groups):
+                lines.append((key, counts))
+                found.latency[key][number] += counts.requests
+        else:
+            lines += _row_totals(connection, plan, groups)
+            _add_bins(connection, groups, _call.latency_bin, found.latency)
+        _add_bins(connection, groups, _call.ttft_bin, found.first_token)
+    lines += _summary_totals(connection, plan, filters, by)
+    _add_sketches(connection, plan, filters, by, found)
+    return _added(lines), found
+
+
+def _added(lines: Iterable[tuple[Key, Counts]]) -> dict[Key, Counts]:
     found: dict[Key, Counts] = {}
-    for key, counts in _totals(connection, plan, filters, by):
+    for key, counts in lines:
         if not counts.requests:
             continue  # a sum over nothing
         known = found.get(key)
@@ -51,20 +73,41 @@ def totals(connection: Connection, plan: Plan, filters: Filters, by: By = WHOLE)
 
 def _totals(connection: Connection, plan: Plan, filters: Filters, by: By) -> Iterator[tuple[Key, Counts]]:
     for groups in _row_groups(connection, plan, filters, by):
-        query = select(*groups.columns, *_row_sums(connection, plan)).where(groups.where).group_by(*groups.columns)
-        for line in connection.execute(query):
-            requests, counted, successes, *sums = line[len(groups.columns) :]
-            key = groups.key_of(line[: len(groups.columns)])
-            yield key, counts_of((requests, successes, counted - (successes or 0), *sums))
+        yield from _row_totals(connection, plan, groups)
+    yield from _summary_totals(connection, plan, filters, by)
+
+
+def _row_totals(connection: Connection, plan: Plan, groups: _Groups) -> Iterator[tuple[Key, Counts]]:
+    query = select(*groups.columns, *_row_sums(connection, plan)).where(groups.where).group_by(*groups.columns)
+    for line in connection.execute(query):
+        yield groups.key_of(line[: len(groups.columns)]), _counts_of_sums(line[len(groups.columns) :])
+
+
+def _binned_sums(connection: Connection, plan: Plan, groups: _Groups) -> Iterator[tuple[Key, int, Counts]]:
+    """Sums by key and by bin of the latency: the engine sorts or hashes the rows once."""
+    columns = [*groups.columns, _call.latency_bin]
+    query = select(*columns, *_row_sums(connection, plan)).where(groups.where).group_by(*columns)
+    for line in connection.execute(query):
+        *key, number = line[: len(columns)]
+        yield groups.key_of(key), number, _counts_of_sums(line[len(columns) :])
+
+
+def _counts_of_sums(sums: Sequence[Any]) -> Counts:
+    requests, counted, successes, *rest = sums
+    return counts_of((requests, successes, counted - (successes or 0), *rest))
+
+
+def _summary_totals(connection: Connection, plan: Plan, filters: Filters, by: By) -> Iterator[tuple[Key, Counts]]:
     where = _summaries_where(plan, filters)
-    if where is not None:
-        columns = _summary_columns(connection, by)
-        there = columns_of(SUMMARIES, plan.version)
-        sums = [func.sum(SUMMARIES.c[name]) if name in there else literal_column("0") for name in Counts._fields]
-        money = Counts._fields.index("cost_nano")
-        sums[money : money + 1] = wide_sum(SUMMARIES.c.cost_nano)
-        for line in connection.execute(select(*columns, *sums).where(where).group_by(*columns)):
-            yield tuple(line[: len(columns)]), counts_of(line[len(columns) :])
+    if where is None:
+        return
+    columns = _summary_columns(connection, by)
+    there = columns_of(SUMMARIES, plan.version)
+    sums = [func.sum(SUMMARIES.c[name]) if name in there else literal_column("0") for name in Counts._fields]
+    money = Counts._fields.index("cost_nano")
+    sums[money : money + 1] = wide_sum(SUMMARIES.c.cost_nano)
+    for line in connection.execute(select(*columns, *sums).where(where).group_by(*columns)):
+        yield tuple(line[: len(columns)]), counts_of(line[len(columns) :])
 
 
 def costs(connection: Connection, plan: Plan, filters: Filters, by: By = WHOLE) -> dict[Key, Decimal]:

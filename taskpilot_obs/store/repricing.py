@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, bindparam, literal_column, select, type_coerce, update
+from sqlalchemy import BigInteger, bindparam, case, literal_column, null, or_, select, update
 
 from taskpilot_obs._telemetry.values import PRICING
 from taskpilot_obs.records import Pricing
@@ -20,36 +20,68 @@ if TYPE_CHECKING:
 
     from taskpilot_obs.store.questions import Question
 
-_FETCH: Final = 20_000
+_FETCH: Final = 2_000
 _call: Final = LLM_CALLS.c
-FREE: Final = PRICING[Pricing.FREE]
-UNPRICED: Final = PRICING[Pricing.UNPRICED]
+_UNPRICED: Final = PRICING[Pricing.UNPRICED]
 ADDED: Final = ("request_model", "response_model", "service_tier", "pricing", "partial_reason")
 """Columns that the first versions of the tables lack."""
 
 
-class UsedCall(NamedTuple):
-    """What a row knows of a call's price."""
+FREE: Final = 0
+STATED: Final = 1
+UNPRICED: Final = 2
+LISTED: Final = 3
+"""Where the booked cost of a call comes from: it cost nothing (a cache, a refusal), the provider or the application
+stated it, it is unknown, or a price list gave it."""
 
-    telemetry_id: str
-    group: str | None
-    ended_us: int
-    """In microseconds since the Unix epoch."""
-    latency_ms: float
+
+class UsedCall(NamedTuple):
+    """What a row knows of a call's price. The fields that name its price stand first, so that a slice is a key."""
+
     provider: str | None
-    request_model: str | None
     response_model: str | None
+    request_model: str | None
     service_tier: str | None
+    slot: int
+    """The stretch of time in which it began, during which prices stay."""
+    began_us: int
+    """In microseconds since the Unix epoch."""
+    group: str | None
     input_tokens: int | None
     output_tokens: int | None
     reasoning_tokens: int | None
     cached_tokens: int | None
     cache_write_tokens: int | None
+    origin: int
     cost_nano: int | None
     cost_rest: int | None
-    cost_source: str | None
-    cached: bool | None
-    pricing: int | None
+    telemetry_id: str | None
+    """Only where its cost may be written."""
+    ended_us: int
+
+
+_ORIGIN: Final = case(
+    (or_(_call.cached, _call.pricing == PRICING[Pricing.FREE]), FREE),
+    (_call.pricing == _UNPRICED, UNPRICED),
+    (_call.cost_source.in_(["provider", "caller"]), STATED),
+    else_=LISTED,
+)
+
+
+class _Times(NamedTuple):
+    """Integers of microseconds, which both engines hand over in a tenth of the time of a `datetime`."""
+
+    ended: str
+    took: str
+
+
+_TIMES: Final = {
+    "sqlite": _Times("llm_call_telemetry.created_at", "CAST(latency_ms * 1000 AS INTEGER)"),
+    "postgresql": _Times(
+        "CAST(date_part('epoch', llm_call_telemetry.created_at) * 1000000 AS bigint)",
+        "CAST(trunc(latency_ms * 1000) AS bigint)",
+    ),
+}
 
 
 class Correction(NamedTuple):
@@ -61,35 +93,33 @@ class Correction(NamedTuple):
     cost_rest: int
 
 
-def used_calls(question: Question, group: str) -> Iterator[UsedCall]:
+def used_calls(question: Question, group: str, *, slot_us: int, to_write: bool) -> Iterator[UsedCall]:
     """The rows of a question.
 
     Args:
         question: about calls.
         group: the column by which they are grouped.
+        slot_us: for how long prices stay.
+        to_write: whether their costs may be written, which needs their IDs.
 
     Raises:
         StoreVersionError: the tables are too old to name the model that was asked for.
     """
     question.needs(LLM_CALLS, "request_model")
     columns: Any = LLM_CALLS.c
+    times = _TIMES[question.connection.dialect.name]
+    began = f"({times.ended} - {times.took})"
     query = select(
-        _call.telemetry_id, columns[group], _microseconds(question.connection), _call.latency_ms, _call.provider,
-        _call.request_model, _call.response_model, _call.service_tier, _call.input_tokens, _call.output_tokens,
-        _call.reasoning_tokens, _call.cached_tokens, _call.cache_write_tokens, _call.cost_nano, _call.cost_rest,
-        _call.cost_source, _call.cached, _call.pricing,
+        _call.provider, _call.response_model, _call.request_model, _call.service_tier,
+        literal_column(f"{began} / {slot_us}", BigInteger), literal_column(began, BigInteger), columns[group],
+        _call.input_tokens, _call.output_tokens, _call.reasoning_tokens, _call.cached_tokens, _call.cache_write_tokens,
+        _ORIGIN, _call.cost_nano, _call.cost_rest,
+        _call.telemetry_id if to_write else null(), literal_column(times.ended, BigInteger),
     ).where(
         _call.created_at >= question.start, _call.created_at < question.end, *rows_where(question.filters.asked)
     )  # fmt: skip
     for rows in question.connection.execution_options(yield_per=_FETCH).execute(query).partitions():
         yield from map(UsedCall._make, rows)
-
-
-def _microseconds(connection: Connection) -> Any:
-    """The end of a call as an integer, which both engines hand over in a tenth of the time of a `datetime`."""
-    if connection.dialect.name == "sqlite":
-        return type_coerce(_call.created_at, BigInteger)
-    return literal_column("CAST(extract(epoch FROM llm_call_telemetry.created_at) * 1000000 AS bigint)", BigInteger)
 
 
 def apply_corrections(connection: Connection, corrections: Sequence[Correction], source: str) -> int:
@@ -102,7 +132,7 @@ def apply_corrections(connection: Connection, corrections: Sequence[Correction],
     """
     query = (
         update(LLM_CALLS)
-        .where(_call.telemetry_id == bindparam("of_call"), _call.cost_nano.is_(None), _call.pricing == UNPRICED)
+        .where(_call.telemetry_id == bindparam("of_call"), _call.cost_nano.is_(None), _call.pricing == _UNPRICED)
         .values(
             cost_nano=bindparam("nano"),
             cost_rest=bindparam("rest"),

@@ -25,6 +25,9 @@ def has_content(event: Fields) -> bool:
     choices = event.get("choices")
     if choices is not None:
         return _choice_has_content(choices)
+    contents = event.get("contents")
+    if type(contents) is list:
+        return any(_is_generated(part) for part in items(contents))
     kind = event.get("type") or event.get("event_type") or event.get("event")
     if isinstance(kind, str) and kind not in _MESSAGE_TYPES:
         return _typed_has_content(kind, event)
@@ -33,10 +36,7 @@ def has_content(event: Fields) -> bool:
         return _candidate_has_content(candidates)
     if event.get("contentBlockIndex") is not None:
         return bool(event.get("delta"))
-    if any(event.get(key) for key in _MESSAGE_PARTS) or any(event.get(key) for key in _TEXTS):
-        return True
-    message = inner(event, "message")
-    return any(message.get(key) for key in _MESSAGE_PARTS)
+    return _untyped_has_content(event)
 
 
 def has_answer(body: Fields) -> bool:
@@ -55,6 +55,18 @@ def _choice_has_content(choices: Any) -> bool:
         return False
     delta = inner(choice, "delta", "message")
     return any(delta.get(key) for key in _DELTA_PARTS) or bool(choice.get("text"))
+
+
+def _untyped_has_content(event: Fields) -> bool:
+    if any(event.get(key) for key in _MESSAGE_PARTS) or any(event.get(key) for key in _TEXTS):
+        return True
+    message = inner(event, "message")
+    return any(message.get(key) for key in _MESSAGE_PARTS)
+
+
+def _is_generated(part: Fields) -> bool:
+    """Whether a part of an update of agent-framework is text, reasoning or a piece of a tool call."""
+    return bool(part.get("text") or part.get("arguments"))
 
 
 def _typed_has_content(kind: str, event: Fields) -> bool:

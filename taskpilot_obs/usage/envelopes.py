@@ -13,7 +13,7 @@ from taskpilot_obs.usage.shapes import PROOFS
 from taskpilot_obs.usage.values import StatedError, count
 
 MODEL_KEYS: Final = ("model", "model_name", "modelVersion", "model_version", "model_id", "modelId")
-ID_KEYS: Final = ("id", "response_id", "responseId", "generation_id")
+ID_KEYS: Final = ("id", "response_id", "responseId", "generation_id", "provider_response_id")
 REASON_KEYS: Final = ("finish_reason", "stop_reason", "stopReason", "done_reason", "completionReason", "finishReason")
 TIER_KEYS: Final = ("service_tier", "serviceTier")
 PROVIDER_KEYS: Final = ("model_provider", "provider_name")
@@ -55,6 +55,7 @@ _ASKED_FOR: Final = tuple(
             *FEEDBACK_KEYS,
             *BATCH_KEYS,
             "content_block",
+            "contents",
             "output",
             "steps",
             "data",
@@ -138,7 +139,11 @@ def _lines(text: str | bytes | bytearray) -> Iterable[object]:
 
 
 def _finished_message(event: object) -> bool:
-    return (fields(event) or NOTHING).get("response_metadata") is not None and not is_chunk(event)
+    """Whether this is a message of LangChain or pydantic-ai."""
+    found = fields(event) or NOTHING
+    if found.get("kind") == "response" and found.get("parts") is not None:
+        return True
+    return found.get("response_metadata") is not None and not is_chunk(event)
 
 
 def is_chunk(event: object) -> bool:

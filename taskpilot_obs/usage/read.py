@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.records import Usage, install_usage_reader
+from taskpilot_obs.usage.agent_results import agent_result
 from taskpilot_obs.usage.fields import fields
 from taskpilot_obs.usage.langchain import read_result
 from taskpilot_obs.usage.shapes import read_embedding_counts
@@ -24,8 +25,8 @@ def read_response(
     """Read a provider's whole response: usage, model, provider, service tier, id and finish reasons.
 
     Args:
-        response: a decoded body, the SDK's own object, a LangChain message or `LLMResult`, a usage object alone, or the
-            list of all events of a stream.
+        response: a decoded body, the SDK's own object, a LangChain message or `LLMResult`, the result of an agent of
+            agent-framework, pydantic-ai or openai-agents, a usage object alone, or the list of all events of a stream.
         provider: the provider, in any spelling; by default recognised by the shape.
         counters: counts what could not be read (`taskpilot_obs_internal_errors_total{where="usage"}`).
 
@@ -37,7 +38,11 @@ def read_response(
         if short is not None:
             return short
         stream = Stream(provider)
-        stream.feed_all(response)
+        summed = agent_result(response)
+        if summed is None:
+            stream.feed_all(response)
+        else:
+            stream.feed_result(summed)
         return stream.reading()
     return UNREAD
 

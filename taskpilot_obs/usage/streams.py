@@ -9,8 +9,9 @@ from taskpilot_obs.providers import names as providers
 from taskpilot_obs.records import Usage
 from taskpilot_obs.semconv import PriceGap
 from taskpilot_obs.usage import envelopes
+from taskpilot_obs.usage.agent_results import AgentResult
 from taskpilot_obs.usage.content import has_answer, has_content
-from taskpilot_obs.usage.fields import NOTHING, Fields, answers_anything, fields, first, inner, text, wrapped
+from taskpilot_obs.usage.fields import NOTHING, Fields, answers_anything, fields, first, inner, items, text, wrapped
 from taskpilot_obs.usage.langchain import behind
 from taskpilot_obs.usage.shapes import (
     EVENT_KEYS,
@@ -28,10 +29,12 @@ from taskpilot_obs.usage.shapes import (
     stated_cost,
     usage_elsewhere,
 )
-from taskpilot_obs.usage.shapes.base import TTL_KEYS, StatedCost
-from taskpilot_obs.usage.values import Reading, StatedError, count, from_counts, without_placeholders
+from taskpilot_obs.usage.shapes.base import StatedCost, merged
+from taskpilot_obs.usage.values import Reading, StatedError, count, from_counts, sum_of, without_placeholders
 
 _STATED_OUTPUTS: Final = ("output_tokens", "completion_tokens", "outputTokens", "candidatesTokenCount", "eval_count")
+_COUNTED_CALLS: Final = ("requests", "successful_requests")
+"""Keys under which the usage of an agent counts its calls: pydantic-ai and openai-agents; CrewAI."""
 _BLOCKED: Final = "guardrail_intervened"
 _DEPTH: Final = 3
 _NAMED_WITHIN: Final = 3
@@ -62,6 +65,7 @@ class Stream:
         "_reasons",
         "_seen",
         "_stated",
+        "_sums",
         "_tier",
     )
 
@@ -90,11 +94,19 @@ class Stream:
         self._content = False
         """Whether an event carried generated content."""
         self._last: Fields = NOTHING
+        self._sums = 0
 
     def feed_all(self, response: object) -> None:
         """Read a whole response, or the list of a stream's events."""
         for event in envelopes.events_of(response):
             self._take(event)
+
+    def feed_result(self, result: AgentResult) -> None:
+        """Read an agent's result: the sum of its calls, and the last of them."""
+        self._take(result.last)
+        self._sums = result.calls
+        for usage in result.usages:
+            self._plus(fields(usage) or NOTHING)
 
     def feed(self, event: object) -> bool:
         """Read one event; return whether it carries generated content."""
@@ -136,7 +148,13 @@ class Stream:
             None if self._cost is None or self._cached else self._cost.usd,
             (gap if self._cost is None else self._cost.gap) if usage is not None or self._cost is not None else None,
             self._billed_by,
+            self._sums or self._counted_calls(),
         )
+
+    def _counted_calls(self) -> int:
+        """How many calls a usage object alone says that it sums; 0 for one, which may be a response's own."""
+        calls = count(first(self._stated, *_COUNTED_CALLS)) or 0
+        return calls if calls > 1 else 0
 
     def _without_placeholders(self, usage: Usage) -> Usage | None:
         """The usage, without zeros that cannot be true.
@@ -180,6 +198,8 @@ class Stream:
         if envelopes.is_batch_status(found):
             return
         self._batch = self._batch or envelopes.is_batch_line(found)
+        if type(event).__name__ == "AgentResponseUpdate":  # agent-framework's
+            self._sums = max(self._sums, 1)
         usage = self._enter(found, _DEPTH)
         if usage is None:
             return
@@ -188,7 +208,7 @@ class Stream:
         if envelopes.is_chunk(event):
             self._add(usage)
         else:
-            self._stated = _merged(self._stated, usage)
+            self._stated = merged(self._stated, usage)
 
     def _enter(self, layer: Fields, depth: int) -> Fields | None:
         """Read a layer of an event, then the layers in it; return the outermost usage object."""
@@ -233,13 +253,17 @@ class Stream:
         self._inconsistent = self._inconsistent or inconsistent
         self._tier = self._tier or named_tier(usage)
         old = self._added
-        if new is None:
-            return
-        if old is None or (new.input_tokens and new.input_tokens == old.input_tokens):
+        if new is not None and old is not None and new.input_tokens and new.input_tokens == old.input_tokens:
             self._added = new
-            return
-        summed = (mine if other is None else (mine or 0) + other for mine, other in zip(old, new, strict=True))
-        self._added = Usage(*summed)
+        elif new is not None:
+            self._added = sum_of(old, new)
+
+    def _plus(self, usage: Fields) -> None:
+        """Add the usage of one call of several."""
+        new, inconsistent = read_counts(usage, self._given)
+        self._inconsistent = self._inconsistent or inconsistent
+        if new is not None:
+            self._added = sum_of(self._added, new)
 
     # --- one method for each key that a layer can have ----------------------------------------------------------------
 
@@ -317,6 +341,17 @@ class Stream:
         if name is not None:
             self._proven = providers.canonical(name)
 
+    def note_contents(self, value: object) -> None:
+        """Read an update of agent-framework: usage to add or to put in place of what was stated, results of tools."""
+        parts = items(value)
+        for part in parts:
+            usage = fields(part.get("usage_details"))
+            if usage is not None:
+                self._added = None if part.get("merge_mode") == "replace" else self._added
+                self._plus(usage)
+        if any(part.get("type") == "function_result" for part in parts):
+            self._sums = max(self._sums, 1) + 1
+
     def note_embeddings(self, _value: object) -> None:
         """Mark the response as embeddings: nothing is generated."""
         self._embedding = True
@@ -334,6 +369,7 @@ _NOTES: Final[dict[str, Callable[[Stream, object], None]]] = {
     **dict.fromkeys(envelopes.CHOICE_KEYS, Stream.note_choices),
     **dict.fromkeys(envelopes.PROVIDER_KEYS, Stream.note_provider),
     **dict.fromkeys(envelopes.EMBEDDING_KEYS, Stream.note_embeddings),
+    "contents": Stream.note_contents,
     "data": Stream.note_data,
     **dict.fromkeys(envelopes.FEEDBACK_KEYS, Stream.note_feedback),
     **dict.fromkeys(envelopes.BATCH_KEYS, Stream.note_batch),
@@ -361,19 +397,3 @@ def _tells(event: Fields) -> bool:
     if about and len(about) > 1:
         return True
     return envelopes.ends_choice(get("choices"))
-
-
-def _merged(old: Fields, new: Fields) -> Fields:
-    """Merge `new` over `old`: providers repeat and correct counts, and may omit some from the last event."""
-    if old is NOTHING or not isinstance(old, dict) or not isinstance(new, dict):
-        return new
-    merged = {**old, **{key: value for key, value in new.items() if value is not None}}
-    split, written = merged.get("cache_creation"), count(merged.get("cache_creation_input_tokens"))
-    if split is not None and written is not None and new.get("cache_creation") is None and _exceeds(split, written):
-        del merged["cache_creation"]  # Anthropic's last event corrects the total without repeating the split
-    return merged
-
-
-def _exceeds(split: object, total: int) -> bool:
-    stated = fields(split) or NOTHING
-    return sum(count(stated.get(key)) or 0 for key in TTL_KEYS) > total

@@ -44,6 +44,8 @@ class Reading(NamedTuple):
     """Why the price of the tokens is not the whole cost: one of `semconv.PRICE_GAPS`."""
     billed_by: str | None = None
     """The provider that the response's ID proves, regardless of the one that the caller states."""
+    sums: int = 0
+    """How many calls the result of an agent sums; 0 for the response of a model."""
 
 
 class Stated(NamedTuple):
@@ -55,6 +57,8 @@ class Stated(NamedTuple):
     """Why the cost is more than that, or than the price of the tokens."""
     dropped: frozenset[str] = frozenset()
     """Fields of `Usage` that a framework may have dropped."""
+    sums: int = 0
+    """How many calls the usage sums; 0 for one call."""
 
 
 UNREAD: Final = Reading()
@@ -119,6 +123,13 @@ def from_counts(**numbers: object) -> tuple[Usage, bool]:
         if counts[details[0]] or counts[details[-1]]:
             clamped |= _fit(counts, total, details)
     return Usage(**counts), refused or clamped
+
+
+def sum_of(old: Usage | None, new: Usage) -> Usage:
+    """Add two usages, field by field; a field that only one of them states is taken from it."""
+    if old is None:
+        return new
+    return Usage(*(mine if other is None else (mine or 0) + other for mine, other in zip(old, new, strict=True)))
 
 
 def without_placeholders(usage: Usage) -> Usage | None:

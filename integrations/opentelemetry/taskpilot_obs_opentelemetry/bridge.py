@@ -143,7 +143,7 @@ class GenAiBridge(SpanProcessor):
         return self._run_at(node.parent)
 
     def _make(self, node: Node, kind: dialects.Kind, above: ActiveInvocation | None) -> None:
-        if above is not None and not above.ended and (above.operation, above.name) == tuple(kind):
+        if above is not None and node.began_within(above) and (above.operation, above.name) == tuple(kind):
             node.folded = True  # a framework's own span of what a decorator or an outer layer records already
             self.folded += 1
             return

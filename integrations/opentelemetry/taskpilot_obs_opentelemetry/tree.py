@@ -20,6 +20,7 @@ class Node:
 
     __slots__ = (
         "around",
+        "around_was_open",
         "beneath",
         "ended",
         "fault",
@@ -41,6 +42,8 @@ class Node:
         self.root: Node = self if parent is None else parent.root
         self.around = around
         """The run that was current when the span began, without those of spans."""
+        self.around_was_open = around is not None and not around.ended
+        """Whether it ran then: a stream's span may end after the run that a middleware records of it."""
         self.scope = scope
         self.run: ActiveInvocation | None = None
         self.folded = False
@@ -66,13 +69,17 @@ class Node:
             return False
         return self.parent is None or not is_at_or_above(self.around, self.parent.around)
 
+    def began_within(self, run: ActiveInvocation) -> bool:
+        """Whether a run above was open when the span began."""
+        return not run.ended or (run is self.around and self.around_was_open)
+
     def forget_plumbing(self) -> None:
         """Refer to no ancestor that has ended without a run, so that tasks that start tasks build no chain."""
         while (above := self.parent) is not None and above.ended and above.run is None:
             if self.begins_beneath_a_run():
                 self.parent = None
             else:
-                self.parent, self.around = above.parent, above.around
+                self.parent, self.around, self.around_was_open = above.parent, above.around, above.around_was_open
 
     def llm_above(self) -> Node | None:
         """The span above that stands for the same LLM call; a decorated function between makes it another one."""

@@ -97,6 +97,19 @@ def test_agents_and_tools(name: str) -> None:
         assert ("execute_tool", "lookup", "get_weather") in found
 
 
+def test_beside_the_middleware_of_agent_framework() -> None:
+    """Its middleware, its spans and OpenAI's instrumentor see the same runs: each is recorded once."""
+    found = results("agent_framework")
+    runs = [(run["operation"], run["name"], run["above"]) for run in found["native_crowd"]["runs"]]
+    assert (found["native_crowd"]["http"], len(runs)) == (20, 50)
+    assert runs.count(("invoke_agent", "Planner", None)) == 10
+    assert runs.count(("chat", "gpt-4o-mini", "Planner")) == 20
+    assert runs.count(("execute_tool", "get_weather", "Planner")) == 10
+    assert runs.count(("execute_tool", "lookup", "get_weather")) == 10
+    assert len(found["native_stream"]["runs"]) == 5
+    assert all(call["first_token"] for call in calls(found["native_stream"]))
+
+
 @pytest.mark.parametrize("name", ["agent_framework", "pydantic_ai"])
 def test_nested_agents(name: str) -> None:
     """An agent as the tool of another, beneath a decorated workflow."""

@@ -120,3 +120,19 @@ def modality(usage: Fields, keys: tuple[str, ...], wanted: frozenset[str]) -> in
         if (text(part.get("modality")) or str(part.get("modality"))) in wanted
     ]
     return sum(stated) if stated else None
+
+
+def merged(old: Fields, new: Fields) -> Fields:
+    """Merge `new` over `old`: providers repeat and correct counts, and may omit some from the last event."""
+    if old is NOTHING or not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    both = {**old, **{key: value for key, value in new.items() if value is not None}}
+    split, written = both.get("cache_creation"), count(both.get("cache_creation_input_tokens"))
+    if split is not None and written is not None and new.get("cache_creation") is None and _exceeds(split, written):
+        del both["cache_creation"]  # Anthropic's last event corrects the total without repeating the split
+    return both
+
+
+def _exceeds(split: object, total: int) -> bool:
+    stated = fields(split) or NOTHING
+    return sum(count(stated.get(key)) or 0 for key in TTL_KEYS) > total

@@ -85,7 +85,7 @@ SHAPE = Shape(
     "inclusive",
     read,
     marks="input_tokens output_tokens input_token_count output_token_count",
-    usage_keys="usage_metadata token_usage",
-    wrappers="result results details generations generation_info response_metadata llm_output",
-    event_keys="usage_metadata details generations",
+    usage_keys="usage_metadata token_usage usage_details",
+    wrappers="result results details generations generation_info response_metadata llm_output raw",
+    event_keys="usage_metadata usage_details contents details generations",
 )

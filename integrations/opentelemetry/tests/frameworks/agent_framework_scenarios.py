@@ -8,6 +8,7 @@ from typing import Any
 from _harness import cancelled
 from agent_framework import Agent
 from agent_framework.openai import OpenAIChatCompletionClient
+from taskpilot_obs_agent_framework import observability_middleware
 
 from taskpilot_obs import observe_tool, observe_workflow
 
@@ -23,14 +24,15 @@ def get_weather(city: str) -> str:
     return lookup()
 
 
-def agent(name: str = "Planner", tools: tuple[Any, ...] = (get_weather,)) -> Any:
+def agent(name: str = "Planner", tools: tuple[Any, ...] = (get_weather,), *, middleware: Any = None) -> Any:
     """An agent with one tool."""
-    return Agent(OpenAIChatCompletionClient(model="gpt-4o-mini"), "You plan.", name=name, tools=list(tools))
+    client = OpenAIChatCompletionClient(model="gpt-4o-mini")
+    return Agent(client, "You plan.", name=name, tools=list(tools), middleware=middleware)
 
 
-async def stream() -> None:
+async def stream(*, middleware: Any = None) -> None:
     """A streamed run that is read to its end."""
-    async for _ in agent().run("hi", stream=True):
+    async for _ in agent(middleware=middleware).run("hi", stream=True):
         pass
 
 
@@ -41,9 +43,9 @@ async def nested() -> None:
     await agent(tools=(inner.as_tool(name="research", description="r", arg_name="city"),)).run("hi")
 
 
-async def crowd() -> None:
+async def crowd(*, middleware: Any = None) -> None:
     """Ten runs at once: twenty calls, seen by the framework and by OpenAI's instrumentor."""
-    await asyncio.gather(*(agent().run("hi") for _ in range(10)))
+    await asyncio.gather(*(agent(middleware=middleware).run("hi") for _ in range(10)))
 
 
 SCENARIOS = {
@@ -53,4 +55,6 @@ SCENARIOS = {
     "cancel": lambda: cancelled(agent(tools=()).run("SLOW")),
     "nested": nested,
     "crowd": crowd,
+    "native_stream": lambda: stream(middleware=observability_middleware()),
+    "native_crowd": lambda: crowd(middleware=observability_middleware()),
 }

@@ -1,0 +1,146 @@
+"""Middleware for agents, model calls and functions: each records a run, and asks the checks before and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from agent_framework import (
+    AgentMiddleware,
+    ChatMiddleware,
+    FunctionMiddleware,
+    MiddlewareFailure,
+    ResponseStream,
+)
+
+from taskpilot_obs.integration import (
+    ActiveInvocation,
+    Recorder,
+    RefusedError,
+    check_input_async,
+    check_output_async,
+    get_recorder,
+    guarded,
+)
+from taskpilot_obs_agent_framework import reading
+from taskpilot_obs_agent_framework.streams import Followed
+
+__all__ = ["AgentObserver", "ChatObserver", "FunctionObserver", "observability_middleware"]
+
+_WHERE: Final = "agent_framework"
+_SEEN: Final = "taskpilot_obs"
+"""In a context's metadata: it is observed already, by the agent's middleware or by that of the run."""
+_LIMITS: Final = ("max_tokens",)
+
+
+class _Observer:
+    """Records one kind of work.
+
+    Args:
+        recorder: where to; the default one when left out.
+    """
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        self._given = recorder
+
+    async def process(self, context: Any, call_next: Callable[[], Awaitable[None]]) -> None:
+        """Record the work, unless a check refuses it.
+
+        Args:
+            context: the framework's.
+            call_next: does the work.
+
+        Raises:
+            MiddlewareFailure: a check in enforce mode refused; its cause is the `RefusedError`. Any other exception
+                of a tool would become its result, and the run would go on.
+        """
+        run = self._begin(context)
+        if run is None:
+            await call_next()
+            return
+        step = run.attach()
+        try:
+            await self._check_input(run, context)
+            await call_next()
+            if isinstance(context.result, ResponseStream):
+                Followed(run, context.result, _end_released)
+            else:
+                await check_output_async(run, _written(run, context.result))
+                run.stop()
+        except RefusedError as refusal:
+            run.fail(refusal)
+            raise MiddlewareFailure(str(refusal)) from refusal
+        except BaseException as error:
+            run.fail(reading.cause_of(error))
+            raise
+        finally:
+            run.detach(step)
+
+    def _begin(self, context: Any) -> ActiveInvocation | None:
+        recorder = get_recorder() if self._given is None else self._given
+        with guarded(_WHERE, recorder.counters):
+            if recorder.enabled and _SEEN not in context.metadata:
+                context.metadata[_SEEN] = True
+                return self._start(recorder, context)
+        return None
+
+    def _start(self, recorder: Recorder, context: Any) -> ActiveInvocation:
+        raise NotImplementedError
+
+    async def _check_input(self, run: ActiveInvocation, context: Any) -> None:
+        content = reading.messages_of(context)
+        run.set_input(content)
+        limits = {name: context.options[name] for name in _LIMITS if name in (context.options or {})}
+        await check_input_async(run, content, arguments=limits)
+
+
+class AgentObserver(_Observer, AgentMiddleware):  # type: ignore[misc]  # the framework may be missing where types are checked
+    """Records the runs of agents."""
+
+    def _start(self, recorder: Recorder, context: Any) -> ActiveInvocation:
+        run = recorder.start("invoke_agent", reading.agent_name(context.agent))
+        if context.session is not None:
+            run.set_attribute("conversation", str(context.session.session_id))
+        return run
+
+
+class ChatObserver(_Observer, ChatMiddleware):  # type: ignore[misc]  # likewise
+    """Records model calls: usage, model, cost, time to the first token."""
+
+    def _start(self, recorder: Recorder, context: Any) -> ActiveInvocation:
+        return recorder.start_llm(model=reading.model_of(context), provider=reading.provider_of(context.client))
+
+
+class FunctionObserver(_Observer, FunctionMiddleware):  # type: ignore[misc]  # likewise
+    """Records tool calls. A refused tool does not run, and the run that asked for it is aborted."""
+
+    def _start(self, recorder: Recorder, context: Any) -> ActiveInvocation:
+        return recorder.start("execute_tool", context.function.name)
+
+    async def _check_input(self, run: ActiveInvocation, context: Any) -> None:
+        arguments = reading.arguments_of(context)
+        run.set_input(arguments)
+        await check_input_async(run, arguments=arguments)
+
+
+def observability_middleware(recorder: Recorder | None = None) -> list[Any]:
+    """Make all three: `Agent(client, middleware=observability_middleware())`.
+
+    A list, because the framework's `MiddlewareBundle` is experimental, and warns of that.
+
+    Args:
+        recorder: where to; the default one when left out.
+    """
+    return [AgentObserver(recorder), FunctionObserver(recorder), ChatObserver(recorder)]
+
+
+def _written(run: ActiveInvocation, result: Any) -> str:
+    with guarded(_WHERE, run.callsite.runtime.counters):
+        return reading.write_result(run, result)
+    return ""
+
+
+async def _end_released(run: ActiveInvocation, response: Any) -> None:
+    """End the run of a stream, whose pieces the application has already."""
+    await check_output_async(run, _written(run, response), released=True)
+    run.stop()

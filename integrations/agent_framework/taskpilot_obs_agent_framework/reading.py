@@ -1,0 +1,98 @@
+"""What the framework's objects state: texts, answers with their usage, and the errors that others hide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from agent_framework import MiddlewareFailure
+from agent_framework.exceptions import ChatClientException
+
+from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, RefusedError, Status, register_status
+
+_COUNTS: Final = {
+    "input_tokens": "input_token_count",
+    "output_tokens": "output_token_count",
+    "cache_read_tokens": "cache_read_input_token_count",
+    "cache_write_tokens": "cache_creation_input_token_count",
+    "reasoning_tokens": "reasoning_output_token_count",
+}
+_NOT_SAID: Final = "unknown"
+"""What clients without a provider's name state."""
+
+register_status("agent_framework._middleware.MiddlewareTermination", Status.INTERRUPTED)
+register_status("agent_framework._middleware.MiddlewareFailure", Status.BLOCKED)
+register_status("agent_framework.exceptions.UserInputRequiredException", Status.INTERRUPTED)
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The refusal or the provider's exception that an exception of the framework stands for."""
+    cause = error.__cause__
+    if isinstance(error, MiddlewareFailure) and isinstance(cause, RefusedError):
+        return cause
+    return cause if isinstance(error, ChatClientException) and cause is not None else error
+
+
+def agent_name(agent: Any) -> str:
+    """The name of an agent; its class where it has none, because IDs would be labels without bound."""
+    return str(getattr(agent, "name", None) or type(agent).__name__)
+
+
+def model_of(context: Any) -> str | None:
+    """The model that a request asks for: that of its options, or of the client."""
+    stated = (context.options or {}).get("model") or getattr(context.client, "model", None)
+    return stated if isinstance(stated, str) else None
+
+
+def provider_of(client: Any) -> str | None:
+    """The provider that a client names; None for one that names none."""
+    stated = getattr(client, "OTEL_PROVIDER_NAME", None)
+    return stated if isinstance(stated, str) and stated != _NOT_SAID else None
+
+
+def messages_of(context: Any) -> list[dict[str, str]]:
+    """Instructions and messages, as role and text."""
+    instructions = (context.options or {}).get("instructions")
+    above = [] if not isinstance(instructions, str) else [{"role": "system", "content": instructions}]
+    return [*above, *({"role": str(each.role), "content": text_of(each.contents)} for each in context.messages)]
+
+
+def text_of(value: Any) -> str:
+    """The text of a response, of contents or of a tool's result."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple):
+        return "\n".join(filter(None, map(text_of, value)))
+    found = getattr(value, "text", None)
+    if found is None:
+        found = getattr(value, "result", None)
+    return text_of(found) if isinstance(found, str | list | tuple) else ""
+
+
+def arguments_of(context: Any) -> dict[str, object]:
+    """What the model asks a tool to do."""
+    given = context.arguments
+    return dict(given) if isinstance(given, Mapping) else given.model_dump()
+
+
+def write_result(run: ActiveInvocation, result: Any) -> str:
+    """Note what a run came to; returns its text."""
+    if isinstance(run, LlmInvocation):
+        _write_answer(run, result)
+    text = text_of(result)
+    if text:
+        run.observe_output(text)
+    return text
+
+
+def _write_answer(call: LlmInvocation, response: Any) -> None:
+    usage = getattr(response, "usage_details", None) or {}
+    counts = {ours: usage[theirs] for ours, theirs in _COUNTS.items() if usage.get(theirs) is not None}
+    if counts:
+        call.record_usage(**counts)
+    reason = getattr(response, "finish_reason", None)
+    call.record_answer(
+        model=getattr(response, "model", None),
+        response_id=getattr(response, "response_id", None),
+        finish_reasons=() if reason is None else (str(reason),),
+    )

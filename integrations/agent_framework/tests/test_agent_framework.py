@@ -1,0 +1,404 @@
+"""The real Agent Framework against a provider on loopback: records, ends of every kind, streams, enforcement."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+from _provider import Provider, serving
+
+from taskpilot_obs import observe_tool, observe_workflow
+from taskpilot_obs.budgets import Budget
+from taskpilot_obs.exceptions import BudgetExceededError, ConfigurationError, PolicyViolationError
+from taskpilot_obs.records import Decision, Invocation
+from taskpilot_obs.safety import DenyTools, DenyWords, check_with
+from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
+
+if find_spec("agent_framework") is None:
+    assert not os.environ.get("CI"), "agent-framework-core is not installed"
+    pytest.skip("agent-framework-core is NOT INSTALLED: install the dependency group `test`", allow_module_level=True)
+
+import agent_framework as af
+from agent_framework.openai import OpenAIChatCompletionClient
+from openai import AsyncOpenAI
+from taskpilot_obs_agent_framework import ChatObserver, observability_middleware, observe
+
+Work = Callable[["Agents"], Awaitable[Any]]
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    with serving() as server:
+        yield server
+
+
+ran: list[str] = []
+
+
+@observe_tool
+def lookup() -> str:
+    return "sunny"
+
+
+def get_weather(city: str) -> str:
+    """The weather."""
+    ran.append(city)
+    return lookup()
+
+
+def broken(city: str) -> str:
+    """Always fails."""
+    raise LookupError(city)
+
+
+class Agents:
+    """Makes agents, for one loop and one provider."""
+
+    def __init__(self, provider: Provider, client: AsyncOpenAI) -> None:
+        self.provider = provider
+        self._client = client
+
+    def client(self, **options: Any) -> Any:
+        return OpenAIChatCompletionClient(model="gpt-4o-mini", async_client=self._client, **options)
+
+    def agent(self, *tools: Any, name: str = "Planner", middleware: Any = None) -> Any:
+        used = observability_middleware() if middleware is None else middleware
+        return af.Agent(self.client(), "You plan.", name=name, tools=list(tools), middleware=used)
+
+
+def play(provider: Provider, work: Work) -> Any:
+    """Run something in a loop of its own."""
+
+    async def run() -> Any:
+        async with AsyncOpenAI(api_key="x", base_url=f"{provider.url}/v1", max_retries=0) as client:
+            return await work(Agents(provider, client))
+
+    try:
+        return asyncio.run(run())
+    finally:
+        gc.collect()
+
+
+def table(seen: Captured[Invocation]) -> list[tuple[str, str | None, str]]:
+    """Name, parent and status of each run, in the order of the starts."""
+    runs = sorted(seen, key=lambda run: run.start_unix_ns)
+    names = {run.invocation_id: run.name for run in runs}
+    return [(run.name, names.get(run.parent_id or ""), run.status.value) for run in runs]
+
+
+async def read(stream: Any) -> str:
+    """Read a stream to its end."""
+    return "".join([update.text async for update in stream])
+
+
+NESTED = [
+    ("Planner", None, "success"),
+    ("gpt-4o-mini", "Planner", "success"),
+    ("get_weather", "Planner", "success"),
+    ("lookup", "get_weather", "success"),
+    ("gpt-4o-mini", "Planner", "success"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_run(provider: Provider, seen: Captured[Invocation], stream: bool) -> None:
+    """Agent, calls, tool and what is decorated beneath it stand where they belong, streamed or not."""
+
+    async def work(at: Agents) -> str:
+        agent = at.agent(get_weather)
+        return await read(agent.run("hi", stream=True)) if stream else (await agent.run("hi")).text
+
+    assert play(provider, work) == "It is sunny."
+    assert table(seen) == NESTED
+    calls = [run for run in seen if run.usage is not None]
+    assert len(calls) == 2
+    for call in calls:
+        assert call.usage is not None
+        assert (*call.usage[:2], call.usage.cache_read_tokens, call.usage.reasoning_tokens) == (100, 20, 40, 8)
+        assert (call.provider, call.response_model) == ("openai", "gpt-4o-mini-2024-07-18")
+        assert call.cost is not None
+        assert (call.streaming, call.ttft_s is not None) == (stream, stream)
+    agent = next(run for run in seen if run.name == "Planner")
+    assert agent.rollup is not None
+    assert (agent.rollup.llm_calls, agent.rollup.tool_calls, agent.rollup.input_tokens) == (2, 2, 200)
+
+
+def test_the_providers_exception_is_recorded(provider: Provider, seen: Captured[Invocation]) -> None:
+    """The framework's `ChatClientException` reaches the application; call and agent name what the provider raised."""
+    with pytest.raises(af.exceptions.ChatClientException):
+        play(provider, lambda at: at.agent().run("FAIL"))
+    assert {(run.status.value, run.error_type) for run in seen} == {("error", "openai.InternalServerError")}
+    assert len(seen) == 2
+
+
+def test_a_stream_that_fails(provider: Provider, seen: Captured[Invocation]) -> None:
+    """So it is where the answer is streamed."""
+    with pytest.raises(af.exceptions.ChatClientException):
+        play(provider, lambda at: read(at.agent().run("FAIL", stream=True)))
+    assert {(run.status.value, run.error_type) for run in seen} == {("error", "openai.InternalServerError")}
+
+
+def test_a_tool_that_fails(provider: Provider, seen: Captured[Invocation]) -> None:
+    """A tool's exception becomes its result, so that the agent succeeds; the tool call is an error."""
+    play(provider, lambda at: at.agent(broken).run("hi"))
+    assert table(seen)[0] == ("Planner", None, "success")
+    assert table(seen)[2] == ("broken", "Planner", "error")
+    assert next(run for run in seen if run.name == "broken").error_type == "LookupError"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_cancelled(provider: Provider, seen: Captured[Invocation], stream: bool) -> None:
+    """A cancelled task leaves nothing open, and nothing of it is a success."""
+
+    async def work(at: Agents) -> None:
+        before = len(provider.calls)
+        run = at.agent().run("SLOW", stream=stream)
+        task = asyncio.ensure_future(read(run) if stream else run)
+        while len(provider.calls) == before:  # noqa: ASYNC110  the request is on its way
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    play(provider, work)
+    assert [status for _, _, status in table(seen)] == ["cancelled"] * 2
+
+
+@pytest.mark.parametrize("how", ["dropped", "closed"])
+def test_a_stream_that_is_left(provider: Provider, seen: Captured[Invocation], how: str) -> None:
+    """Call and agent of a stream that is read in part are abandoned."""
+
+    async def work(at: Agents) -> None:
+        stream = at.agent().run("hi", stream=True)
+        async for _ in stream:
+            break
+        if how == "closed":
+            await stream.close()
+
+    play(provider, work)
+    assert table(seen) == [("Planner", None, "abandoned"), ("gpt-4o-mini", "Planner", "abandoned")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nested_agents(provider: Provider, seen: Captured[Invocation], stream: bool) -> None:
+    """An agent as the tool of another, beneath a decorated workflow."""
+
+    @observe_workflow(name="outer")
+    async def work(at: Agents) -> None:
+        inner = at.agent(name="Researcher").as_tool(name="research", description="r", arg_name="city")
+        run = at.agent(inner).run("hi", stream=stream)
+        await (read(run) if stream else run)
+
+    play(provider, work)
+    assert table(seen) == [
+        ("outer", None, "success"),
+        ("Planner", "outer", "success"),
+        ("gpt-4o-mini", "Planner", "success"),
+        ("research", "Planner", "success"),
+        ("Researcher", "research", "success"),
+        ("gpt-4o-mini", "Researcher", "success"),
+        ("gpt-4o-mini", "Planner", "success"),
+    ]
+
+
+def test_concurrent_runs(provider: Provider, seen: Captured[Invocation]) -> None:
+    """Ten runs at once of one agent: twenty calls, each beneath its own run."""
+
+    async def work(at: Agents) -> None:
+        agent = at.agent(get_weather)
+        await asyncio.gather(*(agent.run("hi") for _ in range(10)))
+
+    play(provider, work)
+    assert sum(run.usage is not None for run in seen) == 20
+    assert sorted(run.rollup.llm_calls for run in seen if run.name == "Planner" and run.rollup) == [2] * 10
+
+
+def test_installed_twice(provider: Provider, seen: Captured[Invocation]) -> None:
+    """Middleware of the agent and of the run observe once, and so does one object that is listed twice."""
+    used = observability_middleware()
+
+    async def work(at: Agents) -> None:
+        await at.agent(get_weather, middleware=used).run("hi", middleware=[*used, *observability_middleware()])
+
+    play(provider, work)
+    assert table(seen) == NESTED
+
+
+def test_a_client_without_an_agent(provider: Provider, seen: Captured[Invocation]) -> None:
+    """A chat client takes the part for chats alone."""
+
+    async def work(at: Agents) -> None:
+        await at.client(middleware=[ChatObserver()]).get_response([af.Message("user", ["hi"])])
+
+    play(provider, work)
+    assert table(seen) == [("gpt-4o-mini", None, "success")]
+
+
+def test_a_conversation(provider: Provider, seen: Captured[Invocation]) -> None:
+    """Runs of one session carry its ID."""
+
+    async def work(at: Agents) -> str:
+        agent = at.agent()
+        session = agent.create_session()
+        await agent.run("hi", session=session)
+        await agent.run("again", session=session)
+        return str(session.session_id)
+
+    stated = play(provider, work)
+    assert [run.attributes.get("conversation") for run in seen if run.name == "Planner"] == [stated] * 2
+
+
+# --- workflows -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_workflow(provider: Provider, seen: Captured[Invocation], stream: bool) -> None:
+    """Its run is a workflow, with the agents of its executors beneath it."""
+
+    async def work(at: Agents) -> None:
+        first, second = at.agent(name="Writer"), at.agent(name="Editor")
+        workflow = observe(
+            observe(af.WorkflowBuilder(start_executor=first, name="Pipeline").add_edge(first, second).build())
+        )
+        run = workflow.run("hi", stream=stream)
+        if not stream:
+            await run
+            return
+        async for _ in run:
+            pass
+
+    play(provider, work)
+    assert table(seen) == [
+        ("Pipeline", None, "success"),
+        ("Writer", "Pipeline", "success"),
+        ("gpt-4o-mini", "Writer", "success"),
+        ("Editor", "Pipeline", "success"),
+        ("gpt-4o-mini", "Editor", "success"),
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_workflow_that_fails(provider: Provider, seen: Captured[Invocation], stream: bool) -> None:
+    """It is an error of the provider's class, as are the agent and the call beneath it."""
+
+    async def work(at: Agents) -> None:
+        run = observe(af.WorkflowBuilder(start_executor=at.agent(), name="Pipeline").build()).run("FAIL", stream=stream)
+        if not stream:
+            await run
+            return
+        async for _ in run:
+            pass
+
+    with pytest.raises(Exception, match="boom"):
+        play(provider, work)
+    assert {(run.status.value, run.error_type) for run in seen} == {("error", "openai.InternalServerError")}
+    assert len(seen) == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*FUNCTIONAL_WORKFLOWS")  # experimental in 1.23
+def test_a_workflow_that_waits(seen: Captured[Invocation]) -> None:
+    """A workflow that asks a person is interrupted, and succeeds once it is answered."""
+
+    @af.workflow(name="Approval")  # type: ignore[untyped-decorator]  # the framework may be missing
+    async def approval(text: str, ctx: af.RunContext) -> str:
+        return str(await ctx.request_info({"text": text}, response_type=str, request_id="1"))
+
+    async def work() -> None:
+        flow = observe(approval.build())
+        await flow.run("deploy?")
+        await flow.run(responses={"1": "yes"})
+
+    with pytest.raises(ConfigurationError, match="built workflow"):
+        observe(approval)
+    asyncio.run(work())
+    assert [(run.name, run.status.value) for run in seen] == [("Approval", "interrupted"), ("Approval", "success")]
+
+
+# --- enforcement -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refused_tool_does_not_run(provider: Provider, stream: bool) -> None:
+    """A policy in enforce mode aborts the run before the tool runs; tool and agent are blocked."""
+    ran.clear()
+
+    async def work(at: Agents) -> None:
+        run = at.agent(get_weather).run("hi", stream=stream)
+        await (read(run) if stream else run)
+
+    with fresh_recorder(policies=[DenyTools(["get_weather"])], mode="enforce") as fresh:
+        with capture_invocations(fresh) as seen, pytest.raises(af.MiddlewareFailure) as raised:
+            play(provider, work)
+        found = table(seen)
+    assert isinstance(raised.value.__cause__, PolicyViolationError)
+    assert ran == []
+    assert found == [
+        ("Planner", None, "blocked"),
+        ("gpt-4o-mini", "Planner", "success"),
+        ("get_weather", "Planner", "blocked"),
+    ]
+
+
+def test_a_refusal_beneath_an_agent_as_a_tool(provider: Provider) -> None:
+    """A refusal aborts every level: the outer agent does not get it as the result of its tool."""
+
+    async def work(at: Agents) -> None:
+        inner = at.agent(get_weather, name="Researcher").as_tool(name="research", description="r", arg_name="city")
+        await at.agent(inner).run("hi")
+
+    with fresh_recorder(policies=[DenyTools(["get_weather"])], mode="enforce") as fresh:
+        with capture_invocations(fresh) as seen, pytest.raises(af.MiddlewareFailure):
+            play(provider, work)
+        found = {name: status for name, _, status in table(seen) if name != "gpt-4o-mini"}
+    assert found == dict.fromkeys(("Planner", "research", "Researcher", "get_weather"), "blocked")
+
+
+def test_input_is_refused_before_a_model_is_asked(provider: Provider) -> None:
+    """What an agent is given is checked first; the application gets the refusal as the cause."""
+    before = len(provider.calls)
+    with fresh_recorder(policies=[DenyWords(["secret"])], mode="enforce"):
+        with pytest.raises(af.MiddlewareFailure):
+            play(provider, lambda at: at.agent().run("a secret"))
+        assert len(provider.calls) == before
+        assert play(provider, lambda at: at.agent().run("hi")).text == "It is sunny."
+
+
+def test_output_is_withheld(provider: Provider) -> None:
+    """An answer that a check refuses is not handed out; its tokens are recorded, because they are billed."""
+    with fresh_recorder(policies=[check_with(DenyWords(["sunny"]), stages="output")], mode="enforce") as fresh:
+        with capture_invocations(fresh) as seen, pytest.raises(af.MiddlewareFailure):
+            play(provider, lambda at: at.agent().run("hi"))
+        assert [status for _, _, status in table(seen)] == ["blocked"] * 2
+        assert seen[0].usage is not None
+
+
+def test_the_output_of_a_stream_is_checked_when_it_is_out(provider: Provider) -> None:
+    """A stream is not withheld: what would have been refused is a decision."""
+    with fresh_recorder(policies=[check_with(DenyWords(["sunny"]), stages="output")], mode="enforce") as fresh:
+        with capture_records(Decision, fresh) as decisions:
+            play(provider, lambda at: read(at.agent().run("hi", stream=True)))
+        assert [one.result.value for one in decisions] == ["bypassed"] * 2
+
+
+def test_a_budget_refuses_the_second_call(provider: Provider) -> None:
+    """A budget is asked before each model call."""
+    before = len(provider.calls)
+    with fresh_recorder(budgets=[Budget("calls", limit_requests=1, period="day", action="enforce")]) as fresh:
+        with capture_invocations(fresh) as seen, pytest.raises(af.MiddlewareFailure) as raised:
+            play(provider, lambda at: at.agent(get_weather).run("hi"))
+        assert [status for name, _, status in table(seen) if name == "gpt-4o-mini"] == ["success", "blocked"]
+    assert isinstance(raised.value.__cause__, BudgetExceededError)
+    assert len(provider.calls) == before + 1
+
+
+def test_nothing_is_recorded_where_recording_is_off(provider: Provider) -> None:
+    """A disabled recorder leaves the framework's work alone."""
+    with fresh_recorder(enabled=False, mode="monitor") as fresh:
+        with capture_invocations(fresh) as seen:
+            assert play(provider, lambda at: read(at.agent(get_weather).run("hi", stream=True))) == "It is sunny."
+        assert list(seen) == []
