@@ -41,6 +41,7 @@ types: $(VENV)/.dev
 docs: $(VENV)/.dev ## regenerate what is generated
 	$(BIN)/taskpilot-obs metrics --markdown > docs/metrics.md
 	$(BIN)/python scripts/write_configuration.py
+	$(BIN)/python scripts/write_promises.py
 	$(BIN)/python -m scripts.dashboards build
 	$(BIN)/python scripts/write_rules.py
 

@@ -52,6 +52,7 @@ class WrappedError(Exception):
         self.body = body
 
 
+@pytest.mark.promise("failed-calls")
 @pytest.mark.parametrize(
     ("error", "pricing"),
     [

@@ -54,6 +54,7 @@ def test_what_is_no_exception_passes(error: BaseException, caplog: pytest.LogCap
     assert caplog.records == []
 
 
+@pytest.mark.promise("content-off")
 def test_the_errors_text_stays_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """The log names place, class and line of code; the message, which may quote a prompt, is nowhere in it."""
     with guarded("audit_log"):

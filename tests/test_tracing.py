@@ -349,6 +349,7 @@ def test_events_outside_of_a_run_carry_the_applications_span(traced: Recorder, p
         assert decisions[0].origin.span_id == f"{span.get_span_context().span_id:016x}"
 
 
+@pytest.mark.promise("every-run-counts")
 def test_unsampled_spans_cost_no_attributes() -> None:
     """A span that is not recorded still gives its IDs, marked as unsampled."""
     with (

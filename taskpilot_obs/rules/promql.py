@@ -28,6 +28,8 @@ DIRECT_S: Final = 3600
 """Longest window that is read from raw samples, in seconds."""
 KNOWN: Final = "2h"
 """How far before a window a series or a target is looked for: longer than any gap that is to go unnoticed."""
+FOUND_S: Final = 120
+"""How soon after its beginning Prometheus scrapes a process for the first time."""
 MAX_SLICES: Final = 12
 """Most slices that one longer window is added up from."""
 
@@ -129,7 +131,7 @@ class Scope(NamedTuple):
         )
 
     def _born(self, selector: str, window: str) -> str:
-        return born(selector, self.select(START_TIME.name), window, str(seconds(window)), self.by(INSTANCE))
+        return born(selector, self.select(START_TIME.name), window, str(seconds(window) + FOUND_S), self.by(INSTANCE))
 
     def _unseen(self, selector: str, window: str) -> str:
         """What the first sample in the window holds beyond the last one before it."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import and_, delete, func, insert, or_, select, update
 
 from taskpilot_obs._support.timestamps import aware
 from taskpilot_obs._telemetry.answers import By, Key
@@ -26,15 +26,15 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.marks import deleted_from, server_clock
 from taskpilot_obs.store.queries import bins, errors, totals
-from taskpilot_obs.store.rollups import FULL, ROLLUPS, SUMMARY_DIMENSIONS, Rollup, is_worth_it
+from taskpilot_obs.store.rollups import FULL, ROLLUPS, SUMMARY_DIMENSIONS, TENANTS, Rollup, is_worth_it
 from taskpilot_obs.store.segments import DAY, HOUR, Plan, Segment, floor_day, floor_hour
 from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK, to_microseconds
 from taskpilot_obs.store.writer import mark_changed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import Connection
 
     from taskpilot_obs.store.engine import Store
 
@@ -201,11 +201,11 @@ def _is_worth_it(connection: Connection, day: datetime, rollup: Rollup) -> bool:
     return is_worth_it(rollup, lines, rows)
 
 
-def _summed(connection: Connection, plan: Plan, rollup: Rollup) -> dict[Key, _Sums]:
+def _summed(connection: Connection, plan: Plan, rollup: Rollup, asked: Filters = _EVERYTHING) -> dict[Key, _Sums]:
     by = By(rollup.dimensions)
-    counts = totals(connection, plan, _EVERYTHING, by)
-    found = bins(connection, plan, _EVERYTHING, by)
-    failed = errors(connection, plan, _EVERYTHING, by)
+    counts = totals(connection, plan, asked, by)
+    found = bins(connection, plan, asked, by)
+    failed = errors(connection, plan, asked, by)
     return {
         key: _Sums(count, found.latency[key], found.first_token[key], failed.get(key, Counter()))
         for key, count in counts.items()
@@ -216,15 +216,20 @@ def _narrowed(full: dict[Key, _Sums], rollup: Rollup) -> dict[Key, _Sums]:
     if rollup is FULL:
         return full
     positions = [FULL.dimensions.index(name) for name in rollup.dimensions]
-    found: dict[Key, _Sums] = {}
+    parts: defaultdict[Key, list[_Sums]] = defaultdict(list)
     for key, sums in full.items():
-        narrow = tuple(key[position] for position in positions)
-        held = found.setdefault(narrow, _Sums(Counts(), Counter(), Counter(), Counter()))
-        held.latency.update(sums.latency)
-        held.first_token.update(sums.first_token)
-        held.errors.update(sums.errors)
-        found[narrow] = held._replace(counts=held.counts.plus(sums.counts))
-    return found
+        parts[tuple(key[position] for position in positions)].append(sums)
+    return {key: _joined(held) for key, held in parts.items()}
+
+
+def _joined(parts: Iterable[_Sums]) -> _Sums:
+    joined = _Sums(Counts(), Counter(), Counter(), Counter())
+    for sums in parts:
+        joined.latency.update(sums.latency)
+        joined.first_token.update(sums.first_token)
+        joined.errors.update(sums.errors)
+        joined = joined._replace(counts=joined.counts.plus(sums.counts))
+    return joined
 
 
 def _chosen(period: SummaryPeriod, start: datetime, sums: dict[Rollup, dict[Key, _Sums]], lacking: int) -> _Made:
@@ -407,24 +412,40 @@ def _hours(connection: Connection) -> Iterator[datetime]:
     yield from connection.execute(select(summary.period_start).where(of_hours).distinct()).scalars()
 
 
-def sum_up_without_rows(store: Store, start: datetime, without: ColumnElement[bool]) -> None:
-    """Delete some full lines of an hour whose rows are gone, and add up the other roll-ups from the full lines left.
-
-    Where the full roll-up was not made, the sums without names stay as they are.
+def sum_up_without_tenant(store: Store, start: datetime, tenant: str) -> None:
+    """Take a tenant out of an hour whose rows are gone, or its name where the full roll-up was not made.
 
     Raises:
         StoreError: the database failed.
     """
-    summary = SUMMARIES.c
-    hour = Plan((Segment("hourly", start, start + HOUR),))
     with store.writing() as connection:
-        mine = (summary.period_start == start, summary.period.like("hourly%"))
-        connection.execute(delete(SUMMARIES).where(*mine, without))
-        full = _summed(connection, hour, FULL)
         lacking = select(_work.lacking).where(_work.period == "hourly", _work.period_start == start)
         bits = connection.execute(lacking.where(_work.lacking.is_not(None))).scalars().first() or 0
-        if not bits & FULL.bit:
-            connection.execute(delete(SUMMARIES).where(*mine, summary.period != "hourly"))
-            there = {rollup: _narrowed(full, rollup) for rollup in ROLLUPS[1:] if not rollup.bit & bits}
-            _put(connection, [_values(line, store) for line in _chosen("hourly", start, there, 0).lines])
+        lines = (_without_name if bits & FULL.bit else _without_calls)(connection, start, tenant, bits)
+        _put(connection, [_values(line, store) for line in lines])
         mark_changed(connection, "daily", [floor_day(start)])
+
+
+def _without_calls(connection: Connection, start: datetime, tenant: str, lacking: int) -> list[dict[str, Any]]:
+    """Delete the tenant's lines; the narrow ones, added up from the full lines that are left."""
+    summary = SUMMARIES.c
+    is_tenants = (summary.period == FULL.period("hourly"), summary.organization_id == tenant)
+    is_narrow = summary.period.in_([rollup.period("hourly") for rollup in ROLLUPS[1:]])
+    connection.execute(delete(SUMMARIES).where(summary.period_start == start, or_(and_(*is_tenants), is_narrow)))
+    full = _summed(connection, Plan((Segment("hourly", start, start + HOUR),)), FULL)
+    there = [rollup for rollup in ROLLUPS[1:] if not rollup.bit & lacking]
+    return [line for rollup in there for line in _lines(rollup, "hourly", start, _narrowed(full, rollup))]
+
+
+def _without_name(connection: Connection, start: datetime, tenant: str, _: int) -> list[dict[str, Any]]:
+    """Delete the tenant's line; the line without name, with what it said.
+
+    What a tenant added to the lines of series is not known, and the sum over tenants has to be that over series.
+    """
+    hour = Plan((Segment("hourly", start, start + HOUR),), rollup=TENANTS)
+    named, nameless = (_summed(connection, hour, TENANTS, Filters(organization_id=name)) for name in (tenant, ""))
+    summary = SUMMARIES.c
+    mine = (summary.period_start == start, summary.period.like("hourly%"), summary.organization_id == tenant)
+    connection.execute(delete(SUMMARIES).where(*mine))
+    sums = [*named.values(), *nameless.values()]
+    return [*_lines(TENANTS, "hourly", start, {("",): _joined(sums)})] if sums else []

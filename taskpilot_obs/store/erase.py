@@ -17,17 +17,19 @@ from taskpilot_obs.budgets.model import digested
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store import on_sqlite
 from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.aggregate import sum_up_without_rows
+from taskpilot_obs.store.aggregate import sum_up_without_tenant
 from taskpilot_obs.store.erase_files import Leftover, in_audit_log, in_spool
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
-from taskpilot_obs.store.marks import deleted_from
+from taskpilot_obs.store.marks import deleted_from, merged_before
 from taskpilot_obs.store.retention import delete_in_small_steps
-from taskpilot_obs.store.segments import floor_hour
+from taskpilot_obs.store.rollups import FULL, TENANTS
+from taskpilot_obs.store.segments import HOUR, floor_hour
 from taskpilot_obs.store.spool import default_directory
-from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, SUMMARIES, VIOLATIONS
+from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, SUMMARIES, SUMMARY_WORK, VIOLATIONS
 from taskpilot_obs.store.writer import mark_changed
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from os import PathLike
 
     from sqlalchemy import ColumnElement, Connection, Table
@@ -193,31 +195,49 @@ def _erase_some(connection: Connection, subject: Subject, rows: int) -> int:
 
 def _erase_sums(store: Store, subject: Subject) -> None:
     """Take a tenant out of the hours whose rows were deleted by age, and mark the others."""
-    summary = SUMMARIES.c
-    hourly = select(summary.period_start).where(subject.of(SUMMARIES), summary.period.in_(["hourly", "hourly.tenants"]))
     with store.reading() as connection:
-        hours = sorted(connection.execute(hourly.distinct()).scalars())
+        hours, days = (_periods_with(connection, subject, length) for length in ("hourly", "daily"))
         kept = deleted_from(connection, LLM_CALLS.name).before
     for hour in hours:
         if kept is not None and hour < kept:
-            sum_up_without_rows(store, hour, subject.of(SUMMARIES))
+            sum_up_without_tenant(store, hour, subject.value)
         else:
             with store.writing() as connection:
                 mark_changed(connection, "hourly", [hour])
-    days = select(literal(1)).where(subject.of(SUMMARIES))
+    if days:  # some know tenants that their hours do not
+        with store.writing() as connection:
+            mark_changed(connection, "daily", days)
     with store.reading() as connection:
-        is_left = connection.execute(days.limit(1)).first() is not None
-    if is_left:  # days whose hours were deleted sooner, and lines that summing up replaces
+        is_left = connection.execute(select(literal(1)).where(subject.of(SUMMARIES)).limit(1)).first() is not None
+    if is_left:  # lines that summing up replaces
         delete_in_small_steps(store, SUMMARIES, subject.of(SUMMARIES))
 
 
+def _periods_with(connection: Connection, subject: Subject, length: str) -> list[datetime]:
+    """The hours or days that have a line of the subject."""
+    periods = [rollup.period(length) for rollup in (FULL, TENANTS)]
+    found = select(SUMMARIES.c.period_start).where(subject.of(SUMMARIES), SUMMARIES.c.period.in_(periods))
+    return sorted(connection.execute(found.distinct()).scalars())
+
+
 def _kept_sums(store: Store, subject: Subject) -> tuple[Leftover, ...]:
-    """Sums without names that old calls of a user are still part of."""
-    if subject.column in SUMMARIES.c:
-        return ()
+    """Sums without names that old calls are still part of."""
     with store.reading() as connection:
-        gone = deleted_from(connection, LLM_CALLS.name)
-    if gone.before is None:
+        rows, sums = (deleted_from(connection, table.name).before for table in (LLM_CALLS, SUMMARIES))
+        before = _nameless_before(connection, rows) if subject.column in SUMMARIES.c else rows
+    if before is None or (sums is not None and before <= sums):
         return ()
-    why = f"sums of hours before {gone.before:%Y-%m-%d %H:%M} UTC, whose calls were deleted by age; they name no user"
+    when = f"{before:%Y-%m-%d %H:%M} UTC"
+    why = f"sums of hours before {when}, whose calls were deleted by age; they name no {subject.scope}"
     return (Leftover(SUMMARIES.name, None, why),)
+
+
+def _nameless_before(connection: Connection, rows_deleted: datetime | None) -> datetime | None:
+    """Before which moment there are sums of deleted calls that no full line tells; None: there are none."""
+    merged = merged_before(connection, ["organization_id"])
+    if rows_deleted is None:
+        return merged
+    work = SUMMARY_WORK.c
+    hours = select(func.max(work.period_start)).where(work.period == "hourly", work.period_start < rows_deleted)
+    newest = connection.execute(hours.where(work.lacking.bitwise_and(FULL.bit) != 0)).scalar()
+    return max((each for each in (merged, newest and newest + HOUR) if each is not None), default=None)

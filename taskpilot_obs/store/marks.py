@@ -16,13 +16,19 @@ from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.store.tables import STATE
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sqlalchemy import Connection, Table
 
 FAR: Final = timedelta(days=14)
 """A clock that is further ahead of both the newest row and the server's clock is taken for wrong."""
 _BEFORE: Final = "pruned_before:"
 _SINCE: Final = "pruned_since:"
-_MERGED: Final = "services_merged_before"
+_MERGED: Final = {
+    "services_merged_before": frozenset({"service", "environment"}),
+    "tenants_merged_before": frozenset({"organization_id", "prompt_name"}),
+}
+"""Marks that a downgrade left, and what sums from before do not tell apart."""
 
 
 class Deleted(NamedTuple):
@@ -50,10 +56,12 @@ def deleted_from(connection: Connection, table: str) -> Deleted:
     return Deleted(found.get(_SINCE + table), found.get(_BEFORE + table))
 
 
-def services_merged_before(connection: Connection) -> datetime | None:
-    """Before which moment no sum tells services and environments apart, because of a downgrade; None: all do."""
-    query = select(STATE.c.value).where(STATE.c.key == _MERGED)
-    found: datetime | None = connection.execute(query).scalar_one_or_none()
+def merged_before(connection: Connection, names: Collection[str]) -> datetime | None:
+    """Before which moment sums do not tell these dimensions apart, because of a downgrade; None: all do."""
+    keys = [key for key, merged in _MERGED.items() if not merged.isdisjoint(names)]
+    if not keys:
+        return None
+    found: datetime | None = connection.execute(select(func.max(STATE.c.value)).where(STATE.c.key.in_(keys))).scalar()
     return found
 
 

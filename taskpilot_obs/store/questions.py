@@ -12,7 +12,7 @@ from taskpilot_obs.exceptions import StoreVersionError
 from taskpilot_obs.store import queries
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.filters import rollup_of
-from taskpilot_obs.store.marks import services_merged_before
+from taskpilot_obs.store.marks import merged_before
 from taskpilot_obs.store.segments import Plan, plan
 from taskpilot_obs.store.tables import columns_of
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _ALL: Filters = Filters()
 _FEW: Final = 100
 """So many keys are looked up one by one; more are read in one pass."""
-_SOURCE: Final = frozenset({"service", "environment"})
 
 
 class Question(NamedTuple):
@@ -49,9 +48,7 @@ class Question(NamedTuple):
         """
         rollup = rollup_of(self.filters, dimensions, self.version)
         planned = plan(self.connection, self.start, self.end, rollup, self.version, step=step)
-        if _SOURCE.isdisjoint({*self.filters.asked, *dimensions}):
-            return planned
-        merged = services_merged_before(self.connection)
+        merged = merged_before(self.connection, {*self.filters.asked, *dimensions})
         if merged is None or merged <= self.start:
             return planned
         told_apart = min(merged, self.end)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from _provider import Provider, serving
+from _runs import cancel_under_way, figures, table
 
 from taskpilot_obs import observe_tool, observe_workflow
 from taskpilot_obs.budgets import Budget
@@ -84,13 +85,6 @@ def play(provider: Provider, work: Work) -> Any:
         gc.collect()
 
 
-def table(seen: Captured[Invocation]) -> list[tuple[str, str | None, str]]:
-    """Name, parent and status of each run, in the order of the starts."""
-    runs = sorted(seen, key=lambda run: run.start_unix_ns)
-    names = {run.invocation_id: run.name for run in runs}
-    return [(run.name, names.get(run.parent_id or ""), run.status.value) for run in runs]
-
-
 async def read(stream: Any) -> str:
     """Read a stream to its end."""
     return "".join([update.text async for update in stream])
@@ -118,8 +112,7 @@ def test_a_run(provider: Provider, seen: Captured[Invocation], stream: bool) -> 
     calls = [run for run in seen if run.usage is not None]
     assert len(calls) == 2
     for call in calls:
-        assert call.usage is not None
-        assert (*call.usage[:2], call.usage.cache_read_tokens, call.usage.reasoning_tokens) == (100, 20, 40, 8)
+        assert figures(call) == (100, 20, 40, 8)
         assert (call.provider, call.response_model) == ("openai", "gpt-4o-mini-2024-07-18")
         assert call.cost is not None
         assert (call.streaming, call.ttft_s is not None) == (stream, stream)
@@ -156,14 +149,8 @@ def test_cancelled(provider: Provider, seen: Captured[Invocation], stream: bool)
     """A cancelled task leaves nothing open, and nothing of it is a success."""
 
     async def work(at: Agents) -> None:
-        before = len(provider.calls)
         run = at.agent().run("SLOW", stream=stream)
-        task = asyncio.ensure_future(read(run) if stream else run)
-        while len(provider.calls) == before:  # noqa: ASYNC110  the request is on its way
-            await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancel_under_way(provider, read(run) if stream else run)
 
     play(provider, work)
     assert [status for _, _, status in table(seen)] == ["cancelled"] * 2

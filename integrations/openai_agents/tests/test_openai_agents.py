@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from _provider import Provider, serving
+from _runs import table
 
 from taskpilot_obs import observe_tool
 from taskpilot_obs.exceptions import RefusedError
@@ -65,13 +66,6 @@ async def work(provider: Provider, text: str = "hi", *, kind: str = "chat", hook
         if "handoffs" in given:
             given["handoffs"] = [agents.Agent(name=name, model=model) for name in given["handoffs"]]
         return await agents.Runner.run(agents.Agent(name="Planner", model=model, **given), text, hooks=hooks)
-
-
-def table(seen: Captured[Invocation]) -> list[tuple[str, str | None, str]]:
-    """Name, parent and status of each run, in the order of the starts."""
-    runs = sorted(seen, key=lambda run: run.start_unix_ns)
-    names = {run.invocation_id: run.name for run in runs}
-    return [(run.name, names.get(run.parent_id or ""), run.status.value) for run in runs]
 
 
 @pytest.mark.parametrize("kind", ["chat", "responses"])

@@ -194,7 +194,7 @@ class GenAiBridge(SpanProcessor):
             self.folded += 1
             if above.usage is None and not node.lent and dialects.counts_of(attributes):
                 write_answer(above, node.span, node.took)
-            write_stream(above, node.span)
+            _write_streams(above, node)
             return
         call = Call(
             number_of(above),
@@ -243,7 +243,12 @@ class GenAiBridge(SpanProcessor):
                 scope=node.scope,
             )
             write_answer(call, node.span, node.took)
-            write_stream(call, node.span)
-            if node.beneath is not None:
-                write_stream(call, node.beneath)
+            _write_streams(call, node)
             end_with(call, outcome, at_unix_ns)
+
+
+def _write_streams(call: LlmInvocation, node: Node) -> None:
+    """Note what the span states of a stream, and the span of an inner layer of the same call."""
+    write_stream(call, node.span)
+    if node.beneath is not None:
+        write_stream(call, node.beneath)

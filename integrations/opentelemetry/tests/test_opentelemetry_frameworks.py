@@ -24,6 +24,8 @@ MODULES = {
     "openai": "openai",
     "pydantic_ai": "pydantic_ai",
 }
+WITHOUT_MODELS = {"mcp": "mcp"}
+"""Those that call no model by themselves."""
 INSTRUMENTOR = {"agent_framework", "langchain", "openai", "pydantic_ai"}
 """Those that need OpenAI's instrumentor: by itself or as a second layer."""
 ALONE = os.environ.get("TASKPILOT_OBS_FRAMEWORK")
@@ -34,7 +36,7 @@ _results: dict[str, Any] = {}
 
 def is_installed(name: str) -> bool:
     """Whether a framework, and what observes it, can be imported here."""
-    if find_spec(MODULES[name]) is None:
+    if find_spec({**MODULES, **WITHOUT_MODELS}[name]) is None:
         return False
     return name not in INSTRUMENTOR or find_spec("opentelemetry.instrumentation.genai") is not None
 
@@ -97,9 +99,10 @@ def test_agents_and_tools(name: str) -> None:
         assert ("execute_tool", "lookup", "get_weather") in found
 
 
-def test_beside_the_middleware_of_agent_framework() -> None:
-    """Its middleware, its spans and OpenAI's instrumentor see the same runs: each is recorded once."""
-    found = results("agent_framework")
+@pytest.mark.parametrize("name", ["agent_framework", "pydantic_ai"])
+def test_beside_an_adapter(name: str) -> None:
+    """An adapter, the framework's spans and OpenAI's instrumentor see the same runs: each is recorded once."""
+    found = results(name)
     runs = [(run["operation"], run["name"], run["above"]) for run in found["native_crowd"]["runs"]]
     assert (found["native_crowd"]["http"], len(runs)) == (20, 50)
     assert runs.count(("invoke_agent", "Planner", None)) == 10
@@ -149,3 +152,12 @@ def test_failures_without_response_id_are_recorded_once() -> None:
     failing = results("langchain")["failing"]
     assert (failing["http"], len(calls(failing))) == (10, 10)
     assert {call["error"] for call in calls(failing)} == {"langchain_openai.chat_models.base.OpenAIAPIError"}
+
+
+def test_mcp_servers() -> None:
+    """A server's span and its middleware are one tool call, concurrent ones too; a refused one is blocked."""
+    found = {key: [(run["name"], run["above"]) for run in one["runs"]] for key, one in results("mcp").items()}
+    assert found["bridge"] == found["native"] == [("get_weather", None), ("lookup", "get_weather")]
+    assert sorted(found["crowd"]) == sorted(found["native"] * 20)
+    runs = [run for key in ("broken", "refused") for run in results("mcp")[key]["runs"]]
+    assert [(run["name"], run["status"]) for run in runs] == [("broken", "error"), ("delete", "blocked")]

@@ -8,6 +8,7 @@ from typing import Any
 from _harness import cancelled
 from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIChatModel
+from taskpilot_obs_pydantic_ai import ObservabilityCapability
 
 from taskpilot_obs import observe_tool, observe_workflow
 
@@ -23,14 +24,15 @@ def get_weather(city: str) -> str:
     return lookup()
 
 
-def agent(name: str = "Planner", tools: tuple[Any, ...] = (get_weather,)) -> Any:
+def agent(name: str = "Planner", tools: tuple[Any, ...] = (get_weather,), *, native: bool = False) -> Any:
     """An agent with one tool."""
-    return Agent(OpenAIChatModel("gpt-4o-mini"), name=name, tools=list(tools))
+    used = [ObservabilityCapability()] if native else []
+    return Agent(OpenAIChatModel("gpt-4o-mini"), name=name, tools=list(tools), capabilities=used)
 
 
-async def stream() -> None:
+async def stream(*, native: bool = False) -> None:
     """A streamed run that is read to its end."""
-    async with agent().run_stream("hi") as result:
+    async with agent(native=native).run_stream("hi") as result:
         async for _ in result.stream_text():
             pass
 
@@ -46,9 +48,9 @@ async def nested() -> None:
     await agent(tools=(research,)).run("hi")
 
 
-async def crowd() -> None:
+async def crowd(*, native: bool = False) -> None:
     """Ten runs at once: twenty calls, seen by the framework and by OpenAI's instrumentor."""
-    await asyncio.gather(*(agent().run("hi") for _ in range(10)))
+    await asyncio.gather(*(agent(native=native).run("hi") for _ in range(10)))
 
 
 SCENARIOS = {
@@ -58,4 +60,6 @@ SCENARIOS = {
     "cancel": lambda: cancelled(agent(tools=()).run("SLOW")),
     "nested": nested,
     "crowd": crowd,
+    "native_stream": lambda: stream(native=True),
+    "native_crowd": lambda: crowd(native=True),
 }

@@ -101,6 +101,7 @@ def downgrade() -> None:
     op.drop_table("benchmark_calls")
     op.drop_table("benchmark_runs")
     _note_merged_services()
+    _keep_sums_without_names()
     _narrow_summaries()
     _sums_index()
     for name, table, _ in INDEXES:
@@ -139,16 +140,40 @@ def _widen_summaries() -> None:
 def _note_merged_services() -> None:
     """Before which moment no later version can tell services and environments apart, in rows or in sums of deleted ones."""
     told = "service <> '' OR environment <> ''"
-    tick = "interval '1 microsecond'" if _on_postgresql() else "1"
-    rows = f"SELECT created_at + {tick} AS value FROM llm_call_telemetry WHERE {told} ORDER BY created_at DESC LIMIT 1"  # noqa: S608  constants
+    # Whole hours, because a sum of one cannot be divided once its rows are gone.
+    hour = "date_trunc('hour', created_at) + interval '1 hour'" if _on_postgresql() else "(created_at / 3600000000 + 1) * 3600000000"
+    rows = f"SELECT {hour} AS value FROM llm_call_telemetry WHERE {told} ORDER BY created_at DESC LIMIT 1"  # noqa: S608  constants
     sums = (
         "SELECT value FROM store_state WHERE key = 'pruned_before:llm_call_telemetry' "
         f"AND EXISTS (SELECT 1 FROM {SUMMARIES} WHERE {told})"  # noqa: S608  constants
     )
-    later = "CASE WHEN excluded.value > store_state.value THEN excluded.value ELSE store_state.value END"
     for found in (rows, sums):
-        put = f"INSERT INTO store_state (key, value) SELECT 'services_merged_before', value FROM ({found}) AS found WHERE true"  # noqa: S608  constants
-        op.execute(sa.text(f"{put} ON CONFLICT (key) DO UPDATE SET value = {later}"))
+        _note("services_merged_before", found)
+
+
+def _keep_sums_without_names() -> None:
+    """Keep the sums of deleted calls that no full line tells: by series alone, under no tenant and no prompt."""
+    hours = (
+        "SELECT work.period_start FROM llm_summary_work AS work JOIN store_state AS state "
+        "ON state.key = 'pruned_before:llm_call_telemetry' AND work.period_start < state.value "
+        "WHERE work.period = 'hourly' AND work.lacking IS NOT NULL"
+    )
+    nameless = f"{hours} AND (work.lacking & 1) <> 0"
+    hour = "interval '1 hour'" if _on_postgresql() else "3600000000"
+    newest = f"SELECT period_start + {hour} AS value FROM ({nameless}) AS found ORDER BY period_start DESC LIMIT 1"  # noqa: S608  constants
+    _note("tenants_merged_before", newest)
+    kept = f"UPDATE {SUMMARIES} SET period = 'hourly' WHERE period = 'hourly.series' AND period_start IN ({nameless})"  # noqa: S608  constants
+    op.execute(sa.text(kept))
+    # Their marks would send older code to the rows, which are gone.
+    done = f"DELETE FROM llm_summary_work WHERE period = 'hourly' AND lacking IS NOT NULL AND period_start IN ({hours})"  # noqa: S608  constants
+    op.execute(sa.text(done))
+
+
+def _note(key: str, query: str) -> None:
+    """Put a moment into `store_state`, unless a later one is there."""
+    later = "CASE WHEN excluded.value > store_state.value THEN excluded.value ELSE store_state.value END"
+    put = f"INSERT INTO store_state (key, value) SELECT '{key}', value FROM ({query}) AS found WHERE true"  # noqa: S608  constants
+    op.execute(sa.text(f"{put} ON CONFLICT (key) DO UPDATE SET value = {later}"))
 
 
 def _narrow_summaries() -> None:

@@ -1,0 +1,75 @@
+"""What the framework's objects state of a request and of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from taskpilot_obs.integration import LlmInvocation
+
+_DEFAULT_NAME: Final = "agent"
+"""What the framework's own spans call an agent without a name."""
+_SEVERAL: Final = "fallback:"
+"""The beginning of the name of a model that asks one of several."""
+_LIMITS: Final = ("max_tokens",)
+
+
+def agent_name(context: Any) -> str:
+    """The name of the agent that runs."""
+    return str(getattr(context.agent, "name", None) or _DEFAULT_NAME)
+
+
+def model_of(request: Any) -> str | None:
+    """The model that a request asks for; None where the framework chooses one of several."""
+    name = getattr(request.model, "model_name", None)
+    return name if isinstance(name, str) and not name.startswith(_SEVERAL) else None
+
+
+def provider_of(request: Any) -> str | None:
+    """The provider that the model names."""
+    return None if model_of(request) is None else getattr(request.model, "system", None)
+
+
+def messages_of(request: Any) -> list[dict[str, Any]]:
+    """Instructions and messages, each as role and content."""
+    parts = getattr(request.model_request_parameters, "instruction_parts", None) or ()
+    system = [{"role": "system", "content": each} for each in _contents(parts)]
+    return [*system, *({"role": _role(each), "content": _contents(each.parts)} for each in request.messages)]
+
+
+def limits_of(request: Any) -> dict[str, object]:
+    """What an estimate of the cost needs of the settings."""
+    settings = request.model_settings or {}
+    return {name: settings[name] for name in _LIMITS if name in settings}
+
+
+def write_answer(call: LlmInvocation, response: Any) -> str:
+    """Note what a model answered; returns its text."""
+    usage = response.usage
+    if usage.input_tokens or usage.output_tokens:  # zeros stand for what a provider did not state
+        call.record_usage(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=usage.cache_read_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            reasoning_tokens=usage.details.get("reasoning_tokens"),
+        )
+    call.record_request(model=response.model_name, provider=response.provider_name)
+    call.record_answer(
+        model=response.model_name,
+        response_id=response.provider_response_id,
+        finish_reasons=() if response.finish_reason is None else (str(response.finish_reason),),
+    )
+    text = "\n".join(each for each in _contents(response.parts) if isinstance(each, str))
+    if text:
+        call.observe_output(text)
+    return text
+
+
+def _role(message: Any) -> str:
+    return "assistant" if message.kind == "response" else "user"
+
+
+def _contents(parts: Iterable[Any]) -> list[Any]:
+    found = (getattr(part, "content", None) for part in parts)
+    return [content for content in found if content]

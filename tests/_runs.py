@@ -1,0 +1,36 @@
+"""What the tests of agent frameworks look at: the runs as a table, and a request that is cancelled under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable
+from typing import Any
+
+import pytest
+from _provider import Provider
+
+from taskpilot_obs.records import Invocation
+
+
+def table(seen: Iterable[Invocation]) -> list[tuple[str, str | None, str]]:
+    """Name, parent and status of each run, in the order of the starts."""
+    runs = sorted(seen, key=lambda run: run.start_unix_ns)
+    names = {run.invocation_id: run.name for run in runs}
+    return [(run.name, names.get(run.parent_id or ""), run.status.value) for run in runs]
+
+
+def figures(run: Invocation) -> tuple[int | None, ...] | None:
+    """Tokens of a call: input, output, cached, reasoning."""
+    usage = run.usage
+    return None if usage is None else (*usage[:2], usage.cache_read_tokens, usage.reasoning_tokens)
+
+
+async def cancel_under_way(provider: Provider, work: Awaitable[Any]) -> None:
+    """Cancel some work once its request has reached the provider."""
+    before = len(provider.calls)
+    task = asyncio.ensure_future(work)
+    while len(provider.calls) == before:  # noqa: ASYNC110  another thread serves it
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
