@@ -552,6 +552,10 @@ class Field:
     HASH: Final = "hash"
 
 
+POLICY_VERSION: Final = "policy_version"
+"""The attribute of decisions that names the version of the policy that decided."""
+
+
 class LogType:
     """Values of the audit field `log_type`."""
 

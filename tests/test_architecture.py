@@ -205,6 +205,7 @@ def test_one_broad_except() -> None:
     allowed = {"_support.guarded": 1, "_pipeline.batched": 2, "_recording.generators": 3, "_api.wrapped_functions": 2}
     allowed["compare.bench.runner"] = 1  # what an arm of a benchmark raises is its result
     allowed["golden_signals.http"] = 1  # hands on what the thread that asks raised
+    allowed["exporters.delivery"] = 1  # tries what failed again
     found: dict[str, int] = {}
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):

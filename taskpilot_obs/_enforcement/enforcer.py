@@ -229,7 +229,19 @@ def _as_call(content: object, arguments: Mapping[str, object]) -> tuple[tuple[ob
 
 def subject_of(run: ActiveInvocation, stage: Stage, text: str, arguments: Mapping[str, object]) -> Subject:
     """Build the subject of a check."""
-    return Subject(run.operation, stage, text, _tool_of(run), arguments, run.agent, run.workflow, run.request_id)
+    tenant, user = (None, None) if run.scope is None else run.scope[1:3]
+    return Subject(
+        run.operation,
+        stage,
+        text,
+        _tool_of(run),
+        arguments,
+        run.agent,
+        run.workflow,
+        run.request_id,
+        tenant=tenant,
+        user=user,
+    )
 
 
 def _note_withheld(run: ActiveInvocation, result: object) -> None:
@@ -312,6 +324,7 @@ def _add_events(span: LiveSpan, stage: Stage, outcomes: Sequence[Outcome]) -> No
                 stage=stage,
                 severity=outcome.severity,
                 reason=outcome.reason,
+                policy_version=outcome.version,
             )
 
 

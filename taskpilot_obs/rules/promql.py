@@ -28,6 +28,8 @@ DIRECT_S: Final = 3600
 """Longest window that is read from raw samples, in seconds."""
 KNOWN: Final = "2h"
 """How far before a window a series or a target is looked for: longer than any gap that is to go unnoticed."""
+FOUND_S: Final = 120
+"""How soon after its beginning Prometheus scrapes a process for the first time."""
 MAX_SLICES: Final = 12
 """Most slices that one longer window is added up from."""
 
@@ -133,7 +135,7 @@ class Scope(NamedTuple):
         return (
             f"    (min_over_time({selector}[{window}]) unless {selector} offset {window})\n"
             f"    and on ({self.by(INSTANCE)})\n"
-            f"    ({start} offset {window} or max_over_time({start}[{window}]) >= time() - {seconds(window)})"
+            f"    ({start} offset {window} or max_over_time({start}[{window}]) >= time() - {seconds(window) + FOUND_S})"
         )
 
     def _unseen(self, selector: str, window: str) -> str:

@@ -137,6 +137,7 @@ def _failing(settings: Settings) -> Alert:
         FAILED_CHECKS.over,
         limits.guardrail_min_checks,
         outright=True,
+        fault=limits.guardrail_error_percent / 100,
     )
     return Alert(
         "TaskpilotGuardrailErrors",

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError, GuardrailBlockedError, PolicyViolationError
-from taskpilot_obs.records import CheckResult, Decision, DecisionKind, Origin, Severity, Stage, Verdict
+from taskpilot_obs.records import NO_ATTRIBUTES, CheckResult, Decision, DecisionKind, Origin, Severity, Stage, Verdict
 from taskpilot_obs.safety.guardrails import Check, Mode, as_mode, as_on_error
 from taskpilot_obs.safety.options import INPUT, as_name, as_stages, one_of
 from taskpilot_obs.safety.subjects import ALLOW, PASSED, Finding, Ruling, Subject
+from taskpilot_obs.semconv import POLICY_VERSION
 
 if TYPE_CHECKING:
     from taskpilot_obs._support.counters import InternalCounters
@@ -39,6 +40,8 @@ class Ready(NamedTuple):
     is_async: bool
     counts_tokens: bool
     """Whether it checks the LLM calls beneath a run instead of the run."""
+    version: str | None = None
+    """The version of the policy, such as the hash of its text."""
     is_bypassed: bool = False
     """Whether it would refuse, but runs when the work cannot be stopped any more."""
 
@@ -56,6 +59,7 @@ class Outcome(NamedTuple):
     reason: str | None
     severity: Severity
     duration_s: float
+    version: str | None = None
 
     @property
     def refuses(self) -> bool:
@@ -148,6 +152,7 @@ def _ready(kind: DecisionKind, given: Any, mode: Mode) -> Ready:
         options.timeout_s,
         inspect.iscoroutinefunction(ask) or inspect.iscoroutinefunction(getattr(ask, "__call__", None)),  # noqa: B004  an object's own
         bool(getattr(check, "counts_tokens", False)),
+        None if (version := getattr(check, "version", None)) is None else str(version),
     )
 
 
@@ -225,24 +230,25 @@ async def _in_time(answer: Awaitable[object], timeout_s: float | None) -> object
 def _judge(check: Ready, stage: Stage, answer: object, duration_s: float) -> Outcome:
     """Interpret an answer; one of an unknown type is a failure of the check."""
     if _is_yes(answer):
-        return Outcome(check, _ALLOW, _PASSED, None, check.severity, duration_s)
-    verdict, reason, severity = _read(answer)
+        return Outcome(check, _ALLOW, _PASSED, None, check.severity, duration_s, check.version)
+    verdict, reason, severity, version = _read(answer)
+    version = version or check.version
     if verdict is Verdict.ALLOW:
-        return Outcome(check, verdict, CheckResult.PASSED, reason, check.severity, duration_s)
+        return Outcome(check, verdict, CheckResult.PASSED, reason, check.severity, duration_s, version)
     result = CheckResult.BYPASSED if check.is_bypassed else CheckResult.WOULD_BLOCK
     result = CheckResult.BLOCKED if stage in check.refuses_at else result
-    return Outcome(check, verdict, result, reason, severity or check.severity, duration_s)
+    return Outcome(check, verdict, result, reason, severity or check.severity, duration_s, version)
 
 
-def _read(answer: object) -> tuple[Verdict, str | None, Severity | None]:
+def _read(answer: object) -> Ruling:
     if isinstance(answer, Ruling):
-        return Verdict(answer.verdict), answer.reason, answer.severity
+        return answer._replace(verdict=Verdict(answer.verdict))
     if isinstance(answer, Finding):
-        return Verdict.DENY if answer.blocked else Verdict.ALLOW, answer.reason, None
+        return Ruling(Verdict.DENY if answer.blocked else Verdict.ALLOW, answer.reason)
     if answer is False:
-        return Verdict.DENY, None, None
+        return Ruling(Verdict.DENY)
     if isinstance(answer, Verdict):
-        return answer, None, None
+        return Ruling(answer)
     if inspect.iscoroutine(answer):
         answer.close()
         raise TypeError("the check is asynchronous, what it checks is not")
@@ -251,9 +257,10 @@ def _read(answer: object) -> tuple[Verdict, str | None, Severity | None]:
 
 def _failure(check: Ready, duration_s: float) -> Outcome:
     """The outcome of a failed check. With `closed` it refuses, but that does not count as a violation."""
+    verdict, result = Verdict.REQUIRE_APPROVAL, CheckResult.ERROR
     if check.fails_open:
-        return Outcome(check, Verdict.ALLOW, CheckResult.BYPASSED, "the check failed", check.severity, duration_s)
-    return Outcome(check, Verdict.REQUIRE_APPROVAL, CheckResult.ERROR, "the check failed", check.severity, duration_s)
+        verdict, result = Verdict.ALLOW, CheckResult.BYPASSED
+    return Outcome(check, verdict, result, "the check failed", check.severity, duration_s, check.version)
 
 
 def fail_all(checks: Sequence[Ready], outcomes: list[Outcome]) -> bool:
@@ -286,4 +293,5 @@ def as_decision(outcome: Outcome, stage: Stage, tool: str | None, origin: Origin
         stage,
         tool,
         outcome.duration_s,
+        NO_ATTRIBUTES if outcome.version is None else {POLICY_VERSION: outcome.version},
     )

@@ -33,6 +33,8 @@ class Subject(NamedTuple):
     """Tokens of the run's LLM calls so far, including this one at its output; for LLM calls only."""
     call_tokens: int = 0
     """Tokens that this LLM call took; at its output only."""
+    tenant: str | None = None
+    user: str | None = None
 
 
 class Ruling(NamedTuple):
@@ -43,6 +45,8 @@ class Ruling(NamedTuple):
     """For the audit log and the exception. Name the rule and do not quote the text, which may be confidential."""
     severity: Severity | None = None
     """None uses the policy's severity."""
+    version: str | None = None
+    """The version of the policy that decided, such as the hash of its text; None uses the policy's `version`."""
 
 
 class Finding(NamedTuple):

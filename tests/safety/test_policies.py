@@ -20,7 +20,7 @@ from taskpilot_obs.safety.policies import (
     MaxTokens,
     RequireApproval,
 )
-from taskpilot_obs.safety.subjects import Subject, deny, require_approval
+from taskpilot_obs.safety.subjects import Ruling, Subject, deny, require_approval
 
 NOT_TEXT: Any = 1
 NOT_A_NUMBER: Any = "9"
@@ -161,7 +161,7 @@ def test_approval() -> None:
     assert nobody.check(call("pay")).verdict is Verdict.REQUIRE_APPROVAL
     assert nobody.check(call("search")).verdict is Verdict.ALLOW
     asked = RequireApproval(["pay"], approved=lambda subject: subject.arguments["to"] == "known")
-    assert asked.check(call("pay", to="known")) == (Verdict.ALLOW, "approved", None)
+    assert asked.check(call("pay", to="known")) == Ruling(Verdict.ALLOW, "approved")
     assert asked.check(call("pay", to="new")).verdict is Verdict.REQUIRE_APPROVAL
 
 
@@ -224,6 +224,6 @@ def test_one_word_is_taken_for_a_list_of_one() -> None:
 
 def test_rulings_by_word() -> None:
     """`deny` and `require_approval` make rulings; a severity may be a word."""
-    assert deny("why", severity="low") == (Verdict.DENY, "why", Severity.LOW)
-    assert deny() == (Verdict.DENY, None, None)
-    assert require_approval("ask") == (Verdict.REQUIRE_APPROVAL, "ask", None)
+    assert deny("why", severity="low") == Ruling(Verdict.DENY, "why", Severity.LOW)
+    assert deny() == Ruling(Verdict.DENY)
+    assert require_approval("ask") == Ruling(Verdict.REQUIRE_APPROVAL, "ask")
