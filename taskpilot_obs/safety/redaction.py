@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.safety import assignments, credentials, personal
+from taskpilot_obs.safety import assignments, commands, credentials, personal
 from taskpilot_obs.safety.rendering import render
 from taskpilot_obs.safety.secret_keys import hides
 from taskpilot_obs.safety.source import Source, Span
@@ -50,6 +50,7 @@ _FINDERS: Final[tuple[tuple[Callable[[Source], Iterator[Span]], frozenset[str]],
     (credentials.web_tokens, frozenset({credentials.JWT, credentials.BEARER_TOKEN})),
     (credentials.links, frozenset({credentials.API_KEY, assignments.SECRET})),
     (credentials.curl_users, frozenset({assignments.SECRET})),
+    (commands.short_options, frozenset({assignments.SECRET})),
     (assignments.assignments, frozenset({assignments.SECRET})),
     (personal.cards, frozenset({personal.CARD})),
     (personal.ibans, frozenset({personal.IBAN})),

@@ -1,4 +1,4 @@
-"""Counts the runs and verdicts of an experiment by the variant assigned to the request.
+"""Counts the runs and verdicts of an experiment by the variant assigned to the request, and its broken guardrails.
 
 A run knows its experiment by two attributes, which `Experiment.assign` puts into the request's context.
 """
@@ -12,7 +12,7 @@ from taskpilot_obs.records import LLM_OPERATIONS
 
 if TYPE_CHECKING:
     from taskpilot_obs.exporters.prometheus.sums import Sums
-    from taskpilot_obs.records import Attributes, Feedback, Invocation
+    from taskpilot_obs.records import Attributes, AuditEvent, Feedback, Invocation
 
 EXPERIMENT: Final = "experiment"
 VARIANT: Final = "variant"
@@ -45,3 +45,12 @@ def book_verdict(sums: Sums, feedback: Feedback) -> None:
     if labels is not None:
         verdict = semconv.VERDICTS[0] if feedback.correct else semconv.VERDICTS[1]
         sums.add(semconv.EXPERIMENT_FEEDBACK, 1, *labels, verdict)
+
+
+def book_stop(sums: Sums, event: AuditEvent) -> None:
+    """Count a guardrail that a guard found broken; other audit events are not counted."""
+    if event.event != semconv.EXPERIMENT_STOPPED:
+        return
+    labels, measure = _labels(event.attributes), event.attributes.get(semconv.Label.MEASURE)
+    if labels is not None and measure is not None:
+        sums.add(semconv.EXPERIMENT_GUARDRAILS_BROKEN, 1, *labels, str(measure))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from taskpilot_obs import semconv
 from taskpilot_obs._support.guarded import guarded, run_to_completion
 from taskpilot_obs.exporters.prometheus.checks import book_decision, book_feedback
-from taskpilot_obs.exporters.prometheus.experiments import EXPERIMENT, book_run, book_verdict
+from taskpilot_obs.exporters.prometheus.experiments import EXPERIMENT, book_run, book_stop, book_verdict
 from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS, families_of
 from taskpilot_obs.exporters.prometheus.labels import clean
 from taskpilot_obs.exporters.prometheus.llm_calls import LlmCalls
@@ -15,6 +15,7 @@ from taskpilot_obs.exporters.prometheus.runs import Runs
 from taskpilot_obs.exporters.prometheus.sums import Sums
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
+    AuditEvent,
     CacheSize,
     Decision,
     DecisionKind,
@@ -132,6 +133,8 @@ class PrometheusExporter:
             elif isinstance(record, Feedback):
                 book_feedback(sums, record)
                 book_verdict(sums, record)
+            elif isinstance(record, AuditEvent):
+                book_stop(sums, record)
             elif isinstance(record, CacheSize):
                 self._families.gauge(semconv.LLM_CACHE_SIZE).child(clean(record.cache)).set(record.entries)
 
