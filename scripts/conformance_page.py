@@ -21,8 +21,8 @@ HEAD: Final = """# Conformance: the last result
 
 Written by `make conformance` on {date}, with {versions}.
 
-Each check reads what the library writes by the definition, the parser or the tool of those who define it. `make test` runs
-the same checks.
+Each check reads what the library writes by the definition, the parser or the tool of those who define it.
+`make test` runs these checks too.
 
 | what | check | result |
 | --- | --- | --- |
