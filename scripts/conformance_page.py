@@ -41,7 +41,7 @@ def main(report: Path) -> None:
 
 def _sentences() -> dict[str, str]:
     """The docstring of each test that is marked, or whose module is."""
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted(TESTS.rglob("test_*.py")):
         text = path.read_text(encoding="utf-8")
         if "mark.conformance" in text:

@@ -32,7 +32,7 @@ from taskpilot_obs import (
     request_context,
     track_llm,
 )
-from taskpilot_obs.exposition import render
+from taskpilot_obs.exporters.prometheus.scrape import render
 from taskpilot_obs.integration import Recorder
 from taskpilot_obs.testing import fresh_recorder
 
