@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from taskpilot_obs.semconv import PriceGap
+from taskpilot_obs.usage.envelopes import is_grounded
 
 if TYPE_CHECKING:
     from taskpilot_obs.integration import LlmInvocation
@@ -112,9 +113,15 @@ def note_dropped(call: LlmInvocation, message: object, *, streamed: bool) -> Non
         call.note_dropped(*way.dropped)
         if way.cost_dropped:
             call.note_gap(PriceGap.DETAILS_DROPPED)
-    gap = _gap_in(getattr(message, "content", None))
+    gap = PriceGap.SERVER_TOOLS if _searched(about) else _gap_in(getattr(message, "content", None))
     if gap is not None:
         call.note_gap(gap)
+
+
+def _searched(about: Mapping[str, Any]) -> bool:
+    """Whether Gemini grounded the answer by searches, which are billed apart."""
+    grounds = about.get("grounding_metadata")
+    return isinstance(grounds, Mapping) and is_grounded(grounds)
 
 
 def _gap_in(content: object) -> str | None:
@@ -138,7 +145,12 @@ def without_zeros(usage: Mapping[str, Any], message: object) -> Mapping[str, Any
     """LangChain's usage without the zeros that it puts where a provider stated nothing; an answer takes tokens."""
     if usage.get("output_tokens") and usage.get("input_tokens"):
         return usage
-    if not (getattr(message, "content", None) or getattr(message, "tool_calls", None)):
+    if not is_answer(message):
         return usage
     stated = {key: usage.get(key) or None for key in ("input_tokens", "output_tokens")}
     return {**usage, **stated, "total_tokens": None}
+
+
+def is_answer(message: object) -> bool:
+    """Whether a message holds something that a model generated."""
+    return bool(getattr(message, "content", None) or getattr(message, "tool_calls", None))
