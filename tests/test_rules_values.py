@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import yaml
-from _rule_cases import absent, ramp, steady, then
 from _servers import require_binary
+
+from taskpilot_obs.rules.cases import absent, ramp, steady, then
 
 RULES = Path(__file__).resolve().parent.parent / "observability" / "prometheus" / "rules"
 ONE = 'job="shop",instance="a"'

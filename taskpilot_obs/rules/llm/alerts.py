@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from taskpilot_obs.rules import causes
 from taskpilot_obs.rules.evidence import Recovery, Watched, known_for, stated
-from taskpilot_obs.rules.llm import BILLABLE, calls_timed, error_ratio, failed_calls, requests_counted
+from taskpilot_obs.rules.llm.recordings import BILLABLE, calls_timed, error_ratio, failed_calls, requests_counted
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
 from taskpilot_obs.rules.promql import number, slower
 from taskpilot_obs.rules.settings import Settings

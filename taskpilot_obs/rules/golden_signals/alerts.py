@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from taskpilot_obs.rules import causes
 from taskpilot_obs.rules.evidence import VERDICTS, Recovery, Watched, enough_good, stated
-from taskpilot_obs.rules.golden_signals import (
+from taskpilot_obs.rules.golden_signals.recordings import (
     FEEDBACK,
     LATENCY,
     LEVELS,
@@ -18,9 +18,10 @@ from taskpilot_obs.rules.golden_signals import (
     watched_success,
     watched_violations,
 )
+from taskpilot_obs.rules.golden_signals.thresholds import Above, Below
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
 from taskpilot_obs.rules.promql import bucket, number
-from taskpilot_obs.rules.settings import Above, Below, Settings
+from taskpilot_obs.rules.settings import Settings
 from taskpilot_obs.rules.wording import PERCENT, SECONDS, TASK, TIMES, USD, evidence, percent, usd
 
 
