@@ -13,6 +13,7 @@ from taskpilot_obs.compare.report import Effect, VariantsReport
 from taskpilot_obs.compare.variants import compare_variants
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.figures import share, usd
+from taskpilot_obs.semconv import WarningCode
 from taskpilot_obs.stats.model import Frozen
 from taskpilot_obs.stats.periods import Period
 
@@ -99,7 +100,7 @@ class ExperimentGuard:
         if found:
             self.experiment.stop("; ".join(alert.sentence for alert in found))
         for alert in found:
-            logger.warning("taskpilot_obs: experiment stopped: %s", alert.sentence)
+            logger.warning("taskpilot_obs: experiment stopped: %s [%s]", alert.sentence, WarningCode.EXPERIMENT_STOPPED)
             if self._on_alert is not None:
                 self._on_alert(alert)
         return found
