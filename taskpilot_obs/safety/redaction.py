@@ -78,7 +78,9 @@ class Rule(NamedTuple):
     def pattern(cls, kind: str, pattern: re.Pattern[str]) -> Rule:
         """Make a rule from a compiled pattern of `re` or `re2`.
 
-        A pattern of `re` must not backtrack without bound, because it runs on the thread of the observed call.
+        Args:
+            kind: what it finds; the marker names it.
+            pattern: one of `re` must not backtrack without bound, because it runs on the thread of the observed call.
         """
         return cls(kind, lambda text: (match.span() for match in pattern.finditer(text)))
 
@@ -171,7 +173,12 @@ class Redactor:
         return self.text(value)
 
     def marker(self, kind: str, match: str) -> str:
-        """Return the marker that replaces a match."""
+        """Return the marker that replaces a match.
+
+        Args:
+            kind: the kind of secret or personal data, which the marker names.
+            match: the text that is replaced; the marker holds a digest of it where the redactor has a key.
+        """
         if self._key is None:
             return self._markers.get(kind) or f"[REDACTED:{kind}]"
         said = f"{kind}\0{match}".encode("utf-8", "surrogatepass")
