@@ -9,9 +9,9 @@ import threading
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
-from taskpilot_obs._pipeline.batched import Batched, CallableExporter, Exporter
+from taskpilot_obs._pipeline.batched import Batched, Exporter
 from taskpilot_obs._pipeline.pipeline import Pipeline
 from taskpilot_obs._recording.components import Components
 from taskpilot_obs._recording.point_events import Verdicts
@@ -23,10 +23,12 @@ from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs._support.hooks import refuse_generator
 from taskpilot_obs._telemetry.window import CallWindow
 from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.exporters.delivery import as_exporter
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.window import RollingWindow
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.providers.names import set_alias_source
+from taskpilot_obs.semconv import WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,7 +144,8 @@ def _configure_at_first_use() -> None:
         configure()
     except ConfigurationError as error:
         configure(prometheus=False)
-        _logger.error("taskpilot_obs: no metrics are exported until configure() succeeds: %s", error)  # noqa: TRY400  it says all
+        message = "taskpilot_obs: no metrics are exported until configure() succeeds: %s [%s]"
+        _logger.error(message, error, WarningCode.NOT_CONFIGURED)  # noqa: TRY400  it says all
 
 
 # Pickled functions and handlers record where they are unpickled.
@@ -341,7 +344,7 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
     """The exporters that do I/O, each behind a worker of its own."""
     if not settings.enabled:
         return []
-    found = [(f"exporter_{number}", _as_exporter(given)) for number, given in enumerate(settings.exporters, 1)]
+    found = [(f"exporter_{number}", as_exporter(given)) for number, given in enumerate(settings.exporters, 1)]
     if settings.audit_log is not None:
         log = _audit_log(settings, counters)
         undo.callback(getattr(log, "shutdown", lambda _timeout_s: None), 0.0)
@@ -362,18 +365,6 @@ def _batched(settings: Settings, counters: InternalCounters, undo: ExitStack) ->
         Batched(exporter, name=name, counters=counters, capacity=settings.queue_capacity, on_full=settings.on_full)
         for name, exporter in found
     ]
-
-
-def _as_exporter(given: Any) -> Exporter:
-    if isinstance(given, Exporter):
-        refuse_generator("exporters", given.export)
-        return given
-    if callable(given):
-        refuse_generator("exporters", given)
-        return CallableExporter(given)
-    raise ConfigurationError(
-        f"exporters: given an object of type {type(given).__name__}; allowed is one with export(batch), or a function"
-    )
 
 
 def _audit_log(settings: Settings, counters: InternalCounters) -> Exporter:

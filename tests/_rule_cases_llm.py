@@ -54,14 +54,11 @@ def explained(value: str) -> tuple[Fired, ...]:
     return warning, failing._replace(labels=failing.labels | {"explains": "failed_runs"})
 
 
-def runs_fail(in_an_hour: int, minutes: int) -> dict[str, str]:
-    """So many failed runs, recorded by another folder."""
-    return {
-        'workflow:workflow_runs:success_ratio_low{job="shop",workflow="support"}': steady(0.8, minutes),
-        'job:workflow_runs_failing:increase1h{job="shop"}': steady(in_an_hour, minutes),
-        'job:workflow_runs_failing:increase5m{job="shop"}': steady(in_an_hour / 12, minutes),
-        'job:workflow_runs_counted:increase5m{job="shop"}': steady(50, minutes),
-    }
+def runs_fail(minutes: int, *, explained: bool) -> dict[str, str]:
+    """Runs that fail, recorded by another folder, and whether the calls that fail account for them."""
+    low = {'workflow:workflow_runs:success_ratio_low{job="shop",workflow="support"}': steady(0.8, minutes)}
+    cause = {'job:workflow_runs_failed:explained_by_llm{job="shop"}': steady(100, minutes)}
+    return low | (cause if explained else {})
 
 
 def rate_limited(value: str) -> tuple[Fired]:
@@ -285,13 +282,13 @@ FAILURES = (
     Scenario(
         Case.FIRES,
         "2 of 100 calls fail, and runs by them",
-        calls(98, 2, 120) | runs_fail(120, 120),
+        calls(98, 2, 120) | runs_fail(120, explained=True),
         (At("2h", explained("2%")),),
     ),
     Scenario(
         Case.HEALTHY,
         "2 of 100 calls fail, and more runs than calls",
-        calls(98, 2, 120) | runs_fail(180, 120),
+        calls(98, 2, 120) | runs_fail(120, explained=False),
         (At("2h", quiet=(FAILING,)),),
     ),
     Scenario(

@@ -65,6 +65,20 @@ FAST = (
         price=1e-9,
     ),
 )
+QUIET = AT + 14
+"""When work ends, in the scenarios of an evening."""
+
+
+def evening(minute: float) -> float:
+    """Two runs a second until an incident is over, and then none."""
+    return 7_200 if minute <= QUIET else 0
+
+
+def into_the_evening(title: str, kind: Kind, alert: str) -> Scenario:
+    """A service that recovers from an incident, with enough runs to show it, before it falls silent."""
+    return scenario(title, evening, Fires(alert, AT, AT + 8, QUIET + 1), faults=(Fault(kind, AT, 8),), price=1e-6)
+
+
 DENIED = Fault(Kind.DENIALS, 0, ALWAYS, 0.1)
 """A policy that only reports, and does so all the time."""
 FINE = (
@@ -187,6 +201,12 @@ FINE = (
         faults=(Fault(Kind.BYPASS, AT, 15, 0.5),),
     ),
     scenario(
+        "a guard stops an experiment",
+        720,
+        Fires("TaskpilotExperimentStopped", AT, AT + 2),
+        faults=(Fault(Kind.EXPERIMENT, AT, 0.5),),
+    ),
+    scenario(
         "an attack is blocked",
         7_200,
         Fires("TaskpilotPolicyViolationRateCritical", AT, AT + 4, AT + 22),
@@ -209,6 +229,34 @@ FINE = (
         720,
         Fires("TaskpilotAgentLooping", AT, AT + 3),
         faults=(Fault(Kind.LOOP, AT, 30, 0.2),),
+    ),
+)
+EVENING = (
+    into_the_evening("failed runs before silence", Kind.BUG, "TaskpilotSuccessRateCritical"),
+    into_the_evening("a failing provider before silence", Kind.PROVIDER, "TaskpilotLLMProviderFailing"),
+    into_the_evening("slow runs before silence", Kind.SLOW, "TaskpilotLatencyCritical"),
+    into_the_evening("an attack before silence", Kind.ATTACK, "TaskpilotPolicyViolationRateCritical"),
+    scenario(
+        "a guardrail that raises before silence",
+        evening,
+        Fires("TaskpilotGuardrailErrors", AT, AT + 8, QUIET + 1),
+        Fires("TaskpilotInternalErrors", AT, AT + 8, QUIET + 15),
+        faults=(Fault(Kind.GUARDRAIL, AT, 8),),
+        price=1e-6,
+    ),
+    scenario(
+        "a failing provider before a quiet evening",
+        lambda minute: evening(minute) or 12,
+        Fires("TaskpilotLLMProviderFailing", AT, AT + 4, QUIET + 1),
+        faults=(Fault(Kind.PROVIDER, AT, 8),),
+        failing=0.0,
+    ),
+    scenario(
+        "a provider that fails again in a quiet evening",
+        lambda minute: evening(minute) or 120,
+        Fires("TaskpilotLLMProviderFailing", AT, AT + 4, times=2),
+        faults=(Fault(Kind.PROVIDER, AT, 8), Fault(Kind.PROVIDER, AT + 25, 25)),
+        failing=0.0,
     ),
 )
 FINE_MINUTES = 112

@@ -49,11 +49,13 @@ def kill_rounds(log: Path, rounds: int) -> None:
     assert [path.name for path in log.parent.glob("audit.*.*.jsonl")] == [], "the lock died with its process"
 
 
+@pytest.mark.promise("kill-audit")
 def test_kill(tmp_path: Path) -> None:
     """A log whose writer is killed at random moments verifies to its last whole line, and the next one goes on."""
     kill_rounds(tmp_path / "audit.jsonl", 10)
 
 
+@pytest.mark.promise("kill-audit")
 @pytest.mark.full
 @pytest.mark.timeout(1_800)
 def test_kill_a_hundred_times(tmp_path: Path) -> None:

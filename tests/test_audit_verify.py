@@ -148,6 +148,7 @@ def assert_found(closed: Path, mutation: Mutation, seed: int) -> None:
     assert problem.file.endswith("audit.jsonl")
 
 
+@pytest.mark.promise("chain")
 @settings(max_examples=1_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(MUTATIONS), st.integers(min_value=0))
 def test_every_mutation_is_found(closed: Path, mutation: Mutation, seed: int) -> None:
@@ -200,6 +201,7 @@ def test_the_hash_by_its_definition(tmp_path: Path) -> None:
         assert sealed.decode() == previous + '"}'
 
 
+@pytest.mark.promise("chain")
 def test_each_reason(tmp_path: Path) -> None:
     """The report names the file, the line, the record that is expected there, and why."""
     log = write(tmp_path / "audit.jsonl", 10)
@@ -369,6 +371,7 @@ def test_an_overlong_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert report.problem is not None
 
 
+@pytest.mark.promise("chain")
 def test_no_log(tmp_path: Path) -> None:
     """Where there is no log, that is an error and not a whole log."""
     for path in (tmp_path, tmp_path / "audit.jsonl", tmp_path / "x", tmp_path / "none" / "audit.jsonl"):

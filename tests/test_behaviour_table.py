@@ -439,6 +439,7 @@ CASES: list[Callable[[Wrap], Statuses]] = [
 ]
 
 
+@pytest.mark.promise("unchanged-functions")
 @pytest.mark.parametrize("decorator", DECORATORS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_every_decorator(
@@ -545,6 +546,7 @@ BLOCK_CASES: list[Callable[[Callable[[], Any]], Statuses]] = [
 ]
 
 
+@pytest.mark.promise("booked-once")
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("case", BLOCK_CASES, ids=lambda case: case.__name__)
 def test_every_block(

@@ -947,6 +947,7 @@ def test_a_plan_is_read_from_a_calls_arguments(args: Any, kwargs: Any, plan: tup
     assert tuple(estimate_call(args, kwargs)) == plan
 
 
+@pytest.mark.promise("budget-limit")
 def test_threads_never_admit_more_than_the_limit() -> None:
     """Sixteen threads that never settle: what is reserved stays within the limit."""
     with fresh_recorder(budgets=[enforced("1.20")]) as recorder:

@@ -100,6 +100,7 @@ def test_the_table_shows_figures_with_their_evidence(url: str) -> None:
     assert "note the cost covers 95.0% of LLM calls" in shown
 
 
+@pytest.mark.promise("no-evidence")
 def test_no_evidence_is_said_in_words(page: Page, url: str) -> None:
     """Without evidence the table reports that, and shows no 0."""
     page.texts = [""]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from _scripts import load
 from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 
@@ -18,16 +17,6 @@ from taskpilot_obs.settings import ENV_PREFIX, NOT_FROM_ENVIRONMENT, Settings
 
 ROOT = Path(__file__).parent.parent
 API_KEY = "sk-a-key-that-must-not-be-printed"
-
-
-def load(name: str) -> ModuleType:
-    """A script as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 WRITER = load("write_configuration")

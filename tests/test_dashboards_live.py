@@ -185,6 +185,7 @@ def test_the_five_signals_are_the_agreed_formulas(small_server: tuple[str, int],
     assert float(series["value"][1]) == pytest.approx(EXPECTED[title], rel=0.01)
 
 
+@pytest.mark.promise("no-evidence")
 @pytest.mark.parametrize("title", SIGNALS)
 def test_without_evidence_a_signal_has_no_value(small_server: tuple[str, int], title: str) -> None:
     """In an hour without a run or a verdict a signal is absent, neither 0 nor 100 nor NaN."""

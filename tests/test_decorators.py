@@ -160,6 +160,7 @@ def test_plain_function_that_returns_generators_is_followed(seen: Captured[Invoc
     assert [(run.name, run.status) for run in seen] == [("sync", Status.SUCCESS), ("async", Status.SUCCESS)]
 
 
+@pytest.mark.promise("unchanged-functions")
 def test_other_results_are_the_same_object() -> None:
     """Results other than coroutines and generators come back as the same object."""
     thing = object()
@@ -178,6 +179,7 @@ def test_decorating_what_is_not_callable() -> None:
         observe_agent("x")(3)  # type: ignore[type-var]
 
 
+@pytest.mark.promise("unchanged-functions")
 def test_exceptions_are_the_same_object(seen: Captured[Invocation]) -> None:
     """The user's exception arrives as it was raised, also a BaseException."""
     for error, status in ((ValueError("no"), Status.ERROR), (KeyboardInterrupt(), Status.CANCELLED)):

@@ -114,6 +114,7 @@ def test_without_metrics_the_last_day_of_the_window() -> None:
     recorder.shutdown()
 
 
+@pytest.mark.promise("no-evidence")
 def test_a_disabled_library_has_no_evidence() -> None:
     """Switched off, everything passes through and no figure is made up."""
     recorder = build_recorder(registry=Registry(), enabled=False)

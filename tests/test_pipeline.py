@@ -560,6 +560,7 @@ def test_where_no_thread_may_be_started_the_caller_writes(monkeypatch: pytest.Mo
     assert len(written) == 1
 
 
+@pytest.mark.promise("exit-in-time")
 def test_a_hanging_exporter_does_not_keep_the_process(tmp_path: Path) -> None:
     """A process with an exporter that never returns ends within its exit timeout, with an empty stderr."""
     begun = time.monotonic()
@@ -575,6 +576,7 @@ def test_a_hanging_exporter_does_not_keep_the_process(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 20
 
 
+@pytest.mark.promise("fork")
 def test_a_forked_child_has_a_queue_of_its_own(tmp_path: Path) -> None:
     """After a fork the child writes what it records, and nothing that the parent had queued."""
     done = run_script("""

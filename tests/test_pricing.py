@@ -100,6 +100,7 @@ UNPRICED = [
 ]
 
 
+@pytest.mark.promise("unknown-cost")
 @pytest.mark.parametrize(("provider", "request_model", "response_model"), UNPRICED)
 def test_what_nobody_knows_stays_unknown(
     provider: str | None, request_model: str | None, response_model: str | None

@@ -250,6 +250,7 @@ def test_the_callers_decimal_context_changes_nothing() -> None:
         assert Card(GPT_4O).cost(Usage(123_457, 1), 0) == Decimal("0.3086525")
 
 
+@pytest.mark.promise("booked-once")
 def test_a_million_calls_add_up_exactly() -> None:
     """A million calls of gpt-4o-mini with 150 in and 50 out are 52.5 USD, to the last digit."""
     card = load().card(load().find("openai", "gpt-4o-mini"), None, 1_790_000_000_000_000_000)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from _scenarios import FAST, FAST_MINUTES, FINE, FINE_MINUTES, HOURS, HOURS_MINUTES, Fires, Scenario, ordinary
+from _scenarios import EVENING, FAST, FAST_MINUTES, FINE, FINE_MINUTES, HOURS, HOURS_MINUTES, Fires, Scenario, ordinary
 from _simulator import ALWAYS, DAY, HOUR, Episode, Fault, Kind, Outcome, Service, simulate
 
 pytestmark = pytest.mark.timeout(600)
@@ -18,14 +18,20 @@ SAID_ALWAYS = "TaskpilotWatchdog"
 @cache
 def _fine(number: int) -> dict[str, Outcome]:
     """Two hours, evaluated every minute, of every third service; scraped every 15 s where it matters."""
-    batches = [(FAST, FAST_MINUTES, 15), *((FINE[part::3], FINE_MINUTES, 60) for part in range(3))]
+    batches = [
+        (FAST, FAST_MINUTES, 15),
+        *((FINE[part::3], FINE_MINUTES, 60) for part in range(3)),
+        (EVENING, FINE_MINUTES, 60),
+    ]
     scenarios, minutes, step_s = batches[number]
     with TemporaryDirectory(prefix="simulated-") as folder:
         return simulate(Path(folder), [each.service for each in scenarios], minutes=minutes, step_s=step_s)
 
 
 def _batch(scenario: Scenario) -> int:
-    return 0 if scenario in FAST else 1 + FINE.index(scenario) % 3
+    if scenario in FINE:
+        return 1 + FINE.index(scenario) % 3
+    return 0 if scenario in FAST else 4
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +45,7 @@ def _titles(scenarios: Sequence[Scenario]) -> list[str]:
     return [scenario.title for scenario in scenarios]
 
 
-@pytest.mark.parametrize("scenario", [*FAST, *FINE], ids=_titles((*FAST, *FINE)))
+@pytest.mark.parametrize("scenario", [*FAST, *FINE, *EVENING], ids=_titles((*FAST, *FINE, *EVENING)))
 def test_what_fires_within_minutes(scenario: Scenario) -> None:
     """Exactly the alerts of the scenario reach somebody, each within its minutes, and they resolve in time."""
     _compare(scenario, _fine(_batch(scenario))[scenario.service.job])

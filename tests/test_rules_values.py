@@ -195,3 +195,34 @@ def test_long_windows_count_every_event_once(tmp_path: Path) -> None:
         rounded("job:workflow_runs_counted:increase3d"): {JOB: 1680},
     }
     check(tmp_path, series, "27h", expected, interval="30m")
+
+
+CALL = f'{ONE},agent="p",model="m",provider="acme"'
+
+
+def test_a_cause_explains_the_failed_runs_that_it_accounts_for(tmp_path: Path) -> None:
+    """Of ten failed runs a minute, nine by a provider's calls are explained, and seven are not."""
+    series = runs("success", ramp((90, 60))) | runs("error", ramp((10, 60)))
+    for failed, explained in ((9, {JOB: 45.0}), (7, {})):
+        calls = {f'llm_requests_total{{{CALL},status="error"}}': ramp((failed, 60))}
+        check(tmp_path, series | calls, "1h", {rounded("job:workflow_runs_failed:explained_by_llm"): explained})
+
+
+def test_policies_and_budgets_explain_only_runs_that_were_blocked(tmp_path: Path) -> None:
+    """As many denials and refusals as failed runs explain those that ended blocked, and not those that raised."""
+    refusals = f'llm_budget_refusals_total{{{ONE},budget="team",period="day"}}'
+    series = runs("success", ramp((90, 60))) | {VIOLATION: ramp((10, 60)), refusals: ramp((10, 60))}
+    for status, explained in (("blocked", {JOB: 50.0}), ("error", {})):
+        expected = {
+            rounded(f"job:workflow_runs_failed:explained_by_{cause}"): explained for cause in ("policies", "budgets")
+        }
+        check(tmp_path, series | runs(status, ramp((10, 60))), "1h", expected)
+
+
+def test_the_first_runs_of_a_process_count_though_it_is_found_late(tmp_path: Path) -> None:
+    """A process that began two minutes before its first scrape has its first runs counted throughout the window."""
+    start = {f"{START}{{{ONE}}}": then(absent(10), steady(8 * 60, 50))}
+    series = start | runs("error", then(absent(10), steady(40, 50)))
+    for minute, counted in ((11, 40.0), (14, 40.0), (15, 0.0)):
+        expected = {rounded("job:workflow_runs_counted:increase5m"): {JOB: counted}}
+        check(tmp_path, series, f"{minute}m", expected, interval="1m")

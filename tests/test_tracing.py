@@ -36,7 +36,7 @@ from taskpilot_obs._recording.spans import installed_provider
 from taskpilot_obs.exceptions import PolicyViolationError
 from taskpilot_obs.records import Decision as DecisionRecord
 from taskpilot_obs.records import Invocation, Status
-from taskpilot_obs.safety import DenyWords, Subject
+from taskpilot_obs.safety import CheckInput, DenyWords
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
 
@@ -194,7 +194,7 @@ def test_errors_on_spans_tell_the_type_and_nothing_else(traced: Recorder, export
 def test_decisions_are_events_of_the_run_that_they_are_about(traced: Recorder, exporter: InMemorySpanExporter) -> None:
     """Violations and what guardrails decide are events of the run's span; a policy that allows is none."""
 
-    def short(subject: Subject) -> bool:
+    def short(subject: CheckInput) -> bool:
         return len(subject.text) < 10
 
     policies = [DenyWords(["bomb"]), DenyWords(["quiet"], name="other")]
@@ -349,6 +349,7 @@ def test_events_outside_of_a_run_carry_the_applications_span(traced: Recorder, p
         assert decisions[0].origin.span_id == f"{span.get_span_context().span_id:016x}"
 
 
+@pytest.mark.promise("every-run-counts")
 def test_unsampled_spans_cost_no_attributes() -> None:
     """A span that is not recorded still gives its IDs, marked as unsampled."""
     with (

@@ -69,6 +69,7 @@ def wrong(found: list[tuple[Any, ...]]) -> str:
     return "\n".join(str(one) for one in found)
 
 
+@pytest.mark.promise("exact-tokens")
 def test_tokens_equal_what_the_provider_stated() -> None:
     """Every recorded body and stream reads as the tokens that the provider stated, None where it stated none."""
     differing = [
@@ -159,6 +160,7 @@ def test_costs_at_the_time_of_the_call_differ_only_where_a_price_changed() -> No
         assert cost(table, exchange, at) == pytest.approx(agreed, rel=1e-3), exchange["index"]
 
 
+@pytest.mark.promise("exact-tokens")
 def test_no_usage_has_no_cost() -> None:
     """The cost of an exchange without usage is unknown, never 0."""
     table = PriceTable()

@@ -1,1 +1,8 @@
-"""Exporters of finished records: Prometheus, the audit log, the rolling window, log records."""
+"""Exporters of finished records: Prometheus, the audit log, the rolling window, log records, and yours."""
+
+from __future__ import annotations
+
+from taskpilot_obs._pipeline.batched import Account, Exporter, PartialExportError
+from taskpilot_obs.exporters.delivery import Delivery
+
+__all__ = ["Account", "Delivery", "Exporter", "PartialExportError"]

@@ -111,6 +111,7 @@ def alerts(settings: Settings) -> tuple[Alert, ...]:
         lambda window: f"({RUNS.over(window)} - {GOOD_RUNS.over(window)})",
         limits.min_events,
         outright=True,
+        fault=1 - limits.success_percent / 100,
     )
     durations = Watched(
         "agent:agent_run_duration_seconds:p95_recent",
@@ -118,6 +119,7 @@ def alerts(settings: Settings) -> tuple[Alert, ...]:
         _finished,
         lambda window: slower(BUCKETS.over(window), limits.p95_seconds, semconv.RUN_BUCKETS),
         limits.min_events,
+        fault=0.05,
     )
     failing = Alert(
         "TaskpilotAgentFailing",

@@ -6,7 +6,7 @@ from typing import Final
 
 from taskpilot_obs import semconv
 from taskpilot_obs.rules import causes
-from taskpilot_obs.rules.golden_signals import LEVELS
+from taskpilot_obs.rules.causes import Cause
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind, Recording, RuleGroup
 from taskpilot_obs.rules.promql import Count, number
 from taskpilot_obs.rules.settings import Settings
@@ -70,7 +70,7 @@ def _nearly_used(settings: Settings) -> Alert:
 
 def _almost_gone(settings: Settings) -> Alert:
     """Without `for`, which would start over whenever the label that tells of failed runs comes or goes."""
-    share, by = settings.budget.critical_percent, settings.scope.by()
+    share = settings.budget.critical_percent
     return Alert(
         "TaskpilotBudgetAlmostGone",
         AlertKind.ABSENCE,
@@ -78,11 +78,9 @@ def _almost_gone(settings: Settings) -> Alert:
         "budget_used",
         causes.explaining(
             settings,
+            Cause.BUDGETS,
             always=f"min_over_time({USED}[{settings.lasting}]) > {number(share / 100)}",
             with_failing_runs=f"({USED} and {REFUSALS.over('1h')} > 0)",
-            explained=causes.explained(
-                settings, lambda window: f"sum by ({by}) ({REFUSALS.over(window)})", LEVELS[-1].blocked.over
-            ),
             labels=_LABELS,
         ),
         f"{BUDGET} is {PERCENT} spent",

@@ -5,15 +5,23 @@ silence that one only then: a provider with 6 % of errors that retries cope with
 run. So a cause is compared with the failed runs over the window that the success rate is judged on. Where its events
 account for most of them, the cause's alert fires as soon as the success rate is below its warning threshold, without
 waiting, and has a label by which Alertmanager silences the alerts on the runs.
+
+All that is compared is counted from raw series by one group of rules, because Prometheus evaluates each group at a
+moment of its own: while an outage begins, figures of two groups differ by a minute of failures, and a cause would seem
+to explain too few of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from enum import StrEnum
 from typing import Final
 
-from taskpilot_obs.rules.promql import number
+from taskpilot_obs import semconv
+from taskpilot_obs.records import Status
+from taskpilot_obs.rules.model import Recording
+from taskpilot_obs.rules.promql import Count, matcher, number
 from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.semconv import Label
 
 LOW: Final = "workflow:workflow_runs:success_ratio_low"
 """Record of the success ratio where it is below the warning threshold, per workflow or else overall."""
@@ -21,11 +29,49 @@ _COUNTED: Final = "job:workflow_runs_counted"
 _MOST: Final = 0.8
 """Share of the failed runs that a cause must account for."""
 _HOUR: Final = "1h"
+_LEVEL: Final = "cause"
+_BAD: Final = matcher(Label.STATUS, Status.ERROR, Status.TIMEOUT)
+_RUNS: Final = semconv.WORKFLOW_RUNS.name
+_FAILED: Final = Count(
+    _LEVEL,
+    "workflow_runs_failed",
+    (Label.WORKFLOW,),
+    _RUNS,
+    (matcher(Label.STATUS, Status.ERROR, Status.TIMEOUT, Status.BLOCKED),),
+    zero_of="workflow:workflow_runs_counted",
+)
+_BLOCKED: Final = Count(_LEVEL, "workflow_runs_blocked", (), _RUNS, (matcher(Label.STATUS, Status.BLOCKED),))
+_CALLS: Final = Count(_LEVEL, "llm_requests_failed", (), semconv.LLM_REQUESTS.name, (_BAD,))
+_DENIALS: Final = Count(_LEVEL, "policy_violations", (), semconv.POLICY_VIOLATIONS.name)
+_REFUSALS: Final = Count(_LEVEL, "llm_budget_refusals", (), semconv.BUDGET_REFUSALS.name)
 
 
-def failing(window: str) -> str:
-    """Record of the failed runs of the workflows with a low success ratio; of all workflows where none has one."""
-    return f"job:workflow_runs_failing:increase{window}"
+class Cause(StrEnum):
+    """What runs may fail by."""
+
+    LLM = "llm"
+    """A provider: its calls fail."""
+    POLICIES = "policies"
+    """Policies that deny, so that runs are blocked."""
+    BUDGETS = "budgets"
+    """Budgets that refuse calls, so that runs are blocked."""
+
+    @property
+    def explains(self) -> str:
+        """Record that is there for the jobs whose failed runs this cause mostly accounts for."""
+        return f"job:workflow_runs_failed:explained_by_{self}"
+
+    @property
+    def _counts(self) -> tuple[Count, ...]:
+        """What each has to account for them."""
+        return {Cause.LLM: (_CALLS,), Cause.POLICIES: (_DENIALS, _BLOCKED), Cause.BUDGETS: (_REFUSALS, _BLOCKED)}[self]
+
+    def recording(self, settings: Settings) -> Recording:
+        """The rule of `explains`."""
+        by = settings.scope.by()
+        return Recording(
+            self.explains, f"\nand on ({by})\n".join(_accounts_for_most(settings, count) for count in self._counts)
+        )
 
 
 def windows(settings: Settings) -> tuple[str, ...]:
@@ -33,42 +79,54 @@ def windows(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys((settings.evidence.fast_window, _HOUR)))
 
 
-def explained(settings: Settings, *counts: Callable[[str], str]) -> str:
-    """Expression of the jobs whose failed runs are mostly accounted for by each of these counts.
+def recordings(settings: Settings) -> tuple[Recording, ...]:
+    """The rules of the group that compares."""
+    counts = (_FAILED, _BLOCKED, _CALLS, _DENIALS, _REFUSALS)
+    counted = [rule for count in counts for rule in count.rules(settings.scope, windows(settings))]
+    failing = [Recording(_failing(window), _failing_expr(settings, window)) for window in windows(settings)]
+    return (*counted, *failing, *(cause.recording(settings) for cause in Cause))
 
-    Args:
-        settings: the labels of the target, and how many runs the first window needs.
-        counts: expression of the cause's events of a job over a window.
-    """
+
+def _failing(window: str) -> str:
+    """Record of the failed runs of the workflows with a low success ratio; of all workflows where none has one."""
+    return f"job:workflow_runs_failing:increase{window}"
+
+
+def _failing_expr(settings: Settings, window: str) -> str:
+    by, failed = settings.scope.by(), _FAILED.over(window)
+    return f"sum by ({by}) ({failed} and {LOW})\nor\nsum by ({by}) ({failed})"
+
+
+def _accounts_for_most(settings: Settings, count: Count) -> str:
     by, evidence = settings.scope.by(), settings.evidence
     quick = f"on ({by}) {_COUNTED}:increase{evidence.fast_window} >= {evidence.fast_min_events}"
-    return f"\nand on ({by})\n".join(
+    fast, hour = evidence.fast_window, _HOUR
+    return (
         f"(\n"
-        f"  {count(evidence.fast_window)} > {number(_MOST)} * ({failing(evidence.fast_window)} and {quick})\n"
+        f"  {count.over(fast)} > {number(_MOST)} * ({_failing(fast)} and {quick})\n"
         f"  or\n"
-        f"  {count(_HOUR)} > {number(_MOST)} * ({failing(_HOUR)} unless {quick})\n"
+        f"  {count.over(hour)} > {number(_MOST)} * ({_failing(hour)} unless {quick})\n"
         f")"
-        for count in counts
     )
 
 
 def explaining(
-    settings: Settings, *, always: str, with_failing_runs: str, explained: str, labels: tuple[str, ...] = ()
+    settings: Settings, cause: Cause, *, always: str, with_failing_runs: str, labels: tuple[str, ...] = ()
 ) -> str:
     """The expression of a cause's alert.
 
     Args:
         settings: the labels of the target.
+        cause: which one.
         always: the cause by itself, such as a share of errors.
         with_failing_runs: the weaker condition that suffices where runs fail by it.
-        explained: the jobs whose failed runs the cause accounts for.
         labels: labels of the alert besides those of the target.
     """
     by = settings.scope.by()
     return (
         f"label_replace(\n"
         f"(\n{always}\nor\n{with_failing_runs}\nand on ({by}) {LOW}\n)\n"
-        f"and on ({by})\n(\n{explained}\n),\n"
+        f"and on ({by}) {cause.explains},\n"
         f'"explains", "failed_runs", "", ""\n'
         f")\n"
         f"or on ({settings.scope.by(*labels)})\n"

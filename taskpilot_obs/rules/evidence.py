@@ -2,7 +2,8 @@
 
 A value over "the shortest window with enough events" alone would fire again at night, when less traffic makes the
 window longer until it reaches an incident that is over. So an alert needs bad events in the last hour as well, and a
-good value over the last minutes acquits.
+good value over the last minutes acquits. The acquittal holds for the rest of the hour, because otherwise an evening
+without traffic would leave the incident as the last thing that is known; only new bad events end it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import NamedTuple
 
-from taskpilot_obs.rules.promql import Scope, recent, seconds
+from taskpilot_obs.rules.promql import Scope, number, recent, seconds
 from taskpilot_obs.rules.settings import Evidence, Settings
 from taskpilot_obs.rules.wording import evidence
 
@@ -25,11 +26,13 @@ class Windows(NamedTuple):
     acquitting: str
     recent: str
     longer: str
+    step: str
+    """How far apart past acquittals are looked for."""
 
 
-RUNS = Windows("5m", "1h", "6h")
+RUNS = Windows("5m", "1h", "6h", "1m")
 """For whatever happens with each run."""
-VERDICTS = Windows("1h", "6h", "1d")
+VERDICTS = Windows("1h", "6h", "1d", "10m")
 """For feedback of users, which is rarer."""
 
 
@@ -50,6 +53,8 @@ class Watched(NamedTuple):
     windows: Windows = RUNS
     share: float = 0.1
     """The smallest share of bad events that an alert on the value speaks of: a small one takes many events to see."""
+    fault: float = 0.1
+    """The share of bad events from which on the value is bad."""
 
     def holds(self, condition: str, needed: Evidence) -> str:
         """The value where it meets the condition, on enough bad events, and still.
@@ -58,14 +63,50 @@ class Watched(NamedTuple):
             condition: a comparison, such as `< 0.9`.
             needed: how many events it takes.
         """
-        acquitting, now, longer = self.windows
+        acquitting, now, longer, _ = self.windows
         bad, total, least = self.bad(now), self.total(now), needed.min_bad
         few = f"{bad} >= {least - 1} and {total} < {self.min_events} and {self.bad(longer)} >= {least}"
         enough = f"{self.value} {condition}\n  and ({bad} >= {least} or {few})"
         if self.outright:
             enough += f"\n  or\n  {self.over(now)} {condition} and {bad} >= {least - 1} and {bad} >= 0.99 * {total}"
-        acquitted = f"{self.total(acquitting)} >= {max(needed.acquitting_events, ceil(3 / self.share))}"
-        return f"(\n  {enough}\n)\nunless\n({acquitted} unless {self.over(acquitting)} {condition})"
+        value, events = self.over(acquitting), self.total(acquitting)
+        recovery = Recovery(
+            enough_good(events, self.share, needed),
+            enough_good(events, self.fault, needed),
+            f"{value} {condition}",
+            f"{self.bad(acquitting)} >= {least}",
+        )
+        return f"(\n  {enough}\n)\n{recovery.ends(self.windows)}"
+
+
+def enough_good(events: str, share: float, needed: Evidence) -> str:
+    """Condition of enough events to acquit: a fault of this share would have shown three bad ones among them."""
+    return f"{events} >= {needed.acquitting_events} and {events} * {number(share)} >= 3"
+
+
+class Recovery(NamedTuple):
+    """What the last minutes must show to end an incident that longer windows still hold."""
+
+    enough: str
+    """Condition of enough events to end it while they go on."""
+    convincing: str
+    """Condition of enough events to end it for good."""
+    bad: str
+    """Condition of a bad value."""
+    again: str
+    """Condition of enough bad events for a new incident."""
+
+    def ends(self, windows: Windows = RUNS) -> str:
+        """The end of an expression that does not hold from the recovery on, until the last minutes are bad again."""
+        before = f"max_over_time(({self.convincing} unless {self.bad})[{windows.recent}:{windows.step}])"
+        return (
+            f"unless\n"
+            f"(\n"
+            f"  ({self.enough} unless {self.bad})\n"
+            f"  or\n"
+            f"  ({before} unless ({self.bad} and {self.again}))\n"
+            f")"
+        )
 
 
 def recent_value(

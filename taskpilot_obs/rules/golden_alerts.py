@@ -7,7 +7,8 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from taskpilot_obs.rules import causes
-from taskpilot_obs.rules.evidence import VERDICTS, Watched, stated
+from taskpilot_obs.rules.causes import Cause
+from taskpilot_obs.rules.evidence import VERDICTS, Recovery, Watched, enough_good, stated
 from taskpilot_obs.rules.golden_signals import FEEDBACK, LATENCY, LEVELS, SUCCESS, Level, by_level, watched_success
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
 from taskpilot_obs.rules.promql import bucket, number
@@ -46,7 +47,7 @@ def _success(settings: Settings) -> list[Alert]:
         ("TaskpilotSuccessRateLow", "TaskpilotSuccessRateCritical"),
         AlertKind.RATIO,
         "success_rate",
-        lambda _: [watched_success(settings, level) for level in LEVELS],
+        lambda threshold: [watched_success(settings, level, threshold) for level in LEVELS],
         f"Only {PERCENT} of runs succeed: {TASK} (below {{limit}})",
         f"{PERCENT} of the runs of {TASK} succeeded"
         f" {stated(settings.recent_windows, settings, success.min_events, 'counted runs')}."
@@ -68,6 +69,7 @@ def _latency(settings: Settings) -> list[Alert]:
                 level.finished,
                 partial(level.slower, threshold=threshold),
                 latency.min_events,
+                fault=0.05,
             )
             for level in LEVELS
         ],
@@ -109,7 +111,7 @@ def _correctness(settings: Settings) -> list[Alert]:
         ("TaskpilotCorrectnessLow", "TaskpilotCorrectnessCritical"),
         AlertKind.RATIO,
         "correctness",
-        lambda _: [
+        lambda threshold: [
             Watched(
                 "job:llm_feedback:correct_ratio_recent",
                 lambda window: f"{FEEDBACK}{window}",
@@ -119,6 +121,7 @@ def _correctness(settings: Settings) -> list[Alert]:
                 ),
                 correct.min_events,
                 windows=VERDICTS,
+                fault=1 - threshold,
             )
         ],
         f"Users confirm only {PERCENT} of answers: {{{{ $labels.job }}}} (below {{limit}})",
@@ -134,14 +137,15 @@ def _violations(settings: Settings) -> list[Alert]:
         ("TaskpilotPolicyViolationRateHigh", "TaskpilotPolicyViolationRateCritical"),
         AlertKind.RATIO,
         "policy_violation_rate",
-        lambda _: [
+        lambda threshold: [
             Watched(
                 "job:policy_violations:per_run_ratio_recent",
                 _OVERALL.violation_ratio,
                 _OVERALL.counted.over,
                 _OVERALL.violations.over,
                 violations.min_events,
-                share=min(1.0, violations.warning / 100),
+                share=threshold,
+                fault=threshold,
             )
         ],
         f"Policy violations reach {PERCENT} of runs: {{{{ $labels.job }}}} (above {{limit}})",
@@ -157,8 +161,7 @@ def _refusing(settings: Settings, always: str) -> str:
     """Denials by themselves, or as soon as runs fail because they are denied."""
     windows = causes.windows(settings)
     refused = " or ".join(f"{_OVERALL.violation_ratio(window)} > 0" for window in windows)
-    explained = causes.explained(settings, _OVERALL.violations.over, _OVERALL.blocked.over)
-    return causes.explaining(settings, always=always, with_failing_runs=f"({refused})", explained=explained)
+    return causes.explaining(settings, Cause.POLICIES, always=always, with_failing_runs=f"({refused})")
 
 
 def _below(settings: Settings, shared: _Threshold, limits: Below) -> list[Alert]:
@@ -235,12 +238,20 @@ def _burn_expr(settings: Settings, level: Level, slo: str, severity: str) -> str
             f" and {level.burn_rate(slo, pair.short)} > {rate}"
             f" and {events} >= {settings.slo.min_events})"
         )
-    now, least = _burning(settings, level, slo), settings.evidence.min_bad
-    acquitting = level.counted.over("5m") if slo == SUCCESS else level.finished("5m")
+    bad, least = _burning(settings, level, slo), settings.evidence.min_bad
+    runs = level.counted.over("5m") if slo == SUCCESS else level.finished("5m")
+    objective = settings.slo.success.objective if slo == SUCCESS else settings.slo.latency.objective
+    needed = settings.evidence
+    recovery = Recovery(
+        f"{runs} >= {needed.acquitting_events}",
+        enough_good(runs, 1 - objective / 100, needed),
+        f"{level.burn_rate(slo, '5m')} > 1",
+        f"{bad('5m')} >= {least}",
+    )
     return (
         "(\n" + "\n  or\n".join(conditions) + "\n)\n"
-        f"and {now('1h')} >= {least - 1} and {now('6h')} >= {least}\n"
-        f"unless ({acquitting} >= {settings.evidence.acquitting_events} unless {level.burn_rate(slo, '5m')} > 1)"
+        f"and {bad('1h')} >= {least - 1} and {bad('6h')} >= {least}\n"
+        f"{recovery.ends()}"
     )
 
 

@@ -38,13 +38,6 @@ class Level(NamedTuple):
             zero_of=f"{self.name}:workflow_runs_counted"
         )
 
-    @property
-    def blocked(self) -> Count:
-        """Runs that a policy, a guardrail or a budget refused; 0 where runs were counted and none was refused."""
-        return self._runs("workflow_runs_blocked", Status.BLOCKED)._replace(
-            zero_of=f"{self.name}:workflow_runs_counted"
-        )
-
     def _runs(self, name: str, *statuses: str) -> Count:
         if self.name == JOB:
             return Count(JOB, name, (), source=f"{WORKFLOW}:{name}")
@@ -125,6 +118,7 @@ def groups(settings: Settings) -> tuple[RuleGroup, ...]:
         "correctness": _correctness,
         "violations": _violations,
         "slo": _slo,
+        "causes": _causes,
     }
     return tuple(
         RuleGroup(f"taskpilot-golden-signals-{name}", settings.evaluation_interval, tuple(part(settings)))
@@ -151,11 +145,11 @@ def _runs(settings: Settings) -> list[Recording]:
                 _recent(settings, level, level.success_ratio, settings.success_rate_percent.min_events),
             )
         )
-    return [*rules, *_failing(settings)]
+    return [*rules, _low(settings)]
 
 
-def watched_success(settings: Settings, level: Level) -> Watched:
-    """The success ratio, as alerts look at it."""
+def watched_success(settings: Settings, level: Level, threshold: float) -> Watched:
+    """The success ratio, as an alert on a threshold looks at it."""
     return Watched(
         f"{level.name}:workflow_runs:success_ratio_recent",
         level.success_ratio,
@@ -163,6 +157,7 @@ def watched_success(settings: Settings, level: Level) -> Watched:
         level.failed,
         settings.success_rate_percent.min_events,
         outright=True,
+        fault=1 - threshold,
     )
 
 
@@ -173,21 +168,16 @@ def by_level(settings: Settings, parts: Sequence[str]) -> str:
     return f"\nor on ({settings.scope.by()})\n".join(f"(\n{part}\n)" for part in parts)
 
 
-def _failing(settings: Settings) -> list[Recording]:
-    """By what causes see whether they explain the runs that fail: which do, how many, how many were refused."""
-    warning = f"< {number(settings.success_rate_percent.warning / 100)}"
-    low = by_level(settings, [watched_success(settings, level).holds(warning, settings.evidence) for level in LEVELS])
-    windows, by = causes.windows(settings), settings.scope.by()
-    fine, overall = LEVELS
-    blocked = [rule for level in LEVELS for rule in level.blocked.rules(settings.scope, windows)]
-    failing = [
-        Recording(
-            causes.failing(window),
-            f"sum by ({by}) ({fine.failed(window)} and {causes.LOW})\nor\n{overall.failed(window)}",
-        )
-        for window in windows
-    ]
-    return [*blocked, Recording(causes.LOW, low), *failing]
+def _low(settings: Settings) -> Recording:
+    """The success ratios below the warning threshold, which causes look at."""
+    warning = settings.success_rate_percent.warning / 100
+    watched = [watched_success(settings, level, warning) for level in LEVELS]
+    low = by_level(settings, [each.holds(f"< {number(warning)}", settings.evidence) for each in watched])
+    return Recording(causes.LOW, low)
+
+
+def _causes(settings: Settings) -> list[Recording]:
+    return list(causes.recordings(settings))
 
 
 def _recent(settings: Settings, level: Level, value: Callable[[str], str], min_events: int, share: float = 0.1) -> str:

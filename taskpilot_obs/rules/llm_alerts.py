@@ -7,7 +7,8 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from taskpilot_obs.rules import causes
-from taskpilot_obs.rules.evidence import Watched, known_for, stated
+from taskpilot_obs.rules.causes import Cause
+from taskpilot_obs.rules.evidence import Recovery, Watched, known_for, stated
 from taskpilot_obs.rules.llm import BILLABLE, calls_timed, error_ratio, requests_counted, requests_failed
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
 from taskpilot_obs.rules.promql import number, slower
@@ -60,27 +61,36 @@ def _alert(settings: Settings, item: _Recent) -> Alert:
     )
 
 
-def _share(settings: Settings, level: str, name: str, value: str = "ratio") -> Watched:
-    """A share of the calls, at one level."""
+def _share(settings: Settings, level: str, name: str, percent: float) -> Watched:
+    """A share of the calls, at one level, of which an alert on so many percent speaks."""
     return Watched(
-        f"{level}:{name}:{value}_recent",
-        lambda window: f"{level}:{name}:{value}_rate{window}",
+        f"{level}:{name}:ratio_recent",
+        lambda window: f"{level}:{name}:ratio_rate{window}",
         requests_counted(level).over,
         lambda window: f"{level}:{name}:increase{window}",
         settings.llm.min_events,
+        fault=percent / 100,
     )
 
 
-def _failed_calls(settings: Settings, value: str) -> Watched:
+def _failed_calls(settings: Settings, value: str, percent: float) -> Watched:
     """The share of a provider's calls that fail, over the window that `value` was recorded for."""
-    calls = _share(settings, "provider", "llm_requests", value)
-    return calls._replace(over=error_ratio, bad=requests_failed("provider").over, outright=True)
+    return Watched(
+        f"provider:llm_requests:{value}_recent",
+        error_ratio,
+        requests_counted("provider").over,
+        requests_failed("provider").over,
+        settings.llm.min_events,
+        outright=True,
+        fault=percent / 100,
+    )
 
 
 def _provider_failing(settings: Settings, known: str) -> Alert:
     limits = settings.llm
     windows = causes.windows(settings)
     some = " or ".join(f"{error_ratio(window)} > {number(limits.error_percent / 100)}" for window in windows)
+    failed = _failed_calls(settings, "failing_ratio", limits.provider_error_percent)
     always = f"> {number(limits.provider_error_percent / 100)}"
     return Alert(
         "TaskpilotLLMProviderFailing",
@@ -89,9 +99,9 @@ def _provider_failing(settings: Settings, known: str) -> Alert:
         "llm_error_rate",
         causes.explaining(
             settings,
-            always=_failed_calls(settings, "failing_ratio").holds(always, settings.evidence),
+            Cause.LLM,
+            always=failed.holds(always, settings.evidence),
             with_failing_runs=f"({some})",
-            explained=causes.explained(settings, requests_failed("job").over),
             labels=(Label.PROVIDER,),
         ),
         f"LLM provider is failing: {PERCENT} of calls at {PROVIDER}",
@@ -108,7 +118,7 @@ def _errors(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMErrorRateHigh",
             AlertKind.RATIO,
             "llm_error_rate",
-            _failed_calls(settings, "error_ratio"),
+            _failed_calls(settings, "error_ratio", limits.error_percent),
             f"> {number(limits.error_percent / 100)}",
             f"LLM calls fail: {PERCENT} at {PROVIDER} (above {percent(limits.error_percent)})",
             f"{_FAILED}{known}.",
@@ -117,7 +127,7 @@ def _errors(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMRateLimited",
             AlertKind.RATIO,
             "llm_rate_limits",
-            _share(settings, "provider", "llm_rate_limited"),
+            _share(settings, "provider", "llm_rate_limited", limits.rate_limited_percent),
             f"> {number(limits.rate_limited_percent / 100)}",
             f"Rate limits refuse {PERCENT} of LLM calls at {PROVIDER} (above {percent(limits.rate_limited_percent)})",
             f"{PERCENT} of the calls to {PROVIDER} failed with a rate limit, {known}.",
@@ -126,7 +136,7 @@ def _errors(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMRetriesHigh",
             AlertKind.RATIO,
             "llm_retries",
-            _share(settings, "provider", "llm_retries"),
+            _share(settings, "provider", "llm_retries", limits.retries_percent),
             f"> {number(limits.retries_percent / 100)}",
             f"LLM calls are retried: {PERCENT} at {PROVIDER} (above {percent(limits.retries_percent)})",
             f"Retries amount to {PERCENT} of the calls to {PROVIDER}, {known}. Each one is paid for in time, many"
@@ -135,13 +145,14 @@ def _errors(settings: Settings, known: str) -> list[_Recent]:
     ]
 
 
-def _timed(settings: Settings, name: str, quantile: str, threshold: float, bounds: Sequence[float]) -> Watched:
+def _timed(settings: Settings, name: str, percentile: int, threshold: float, bounds: Sequence[float]) -> Watched:
     return Watched(
-        f"model:{name}:{quantile}_recent",
-        lambda window: f"model:{name}:{quantile}_rate{window}",
+        f"model:{name}:p{percentile}_recent",
+        lambda window: f"model:{name}:p{percentile}_rate{window}",
         partial(calls_timed, name),
         lambda window: slower(f"model:{name}_bucket:increase{window}", threshold, bounds),
         settings.llm.min_events,
+        fault=1 - percentile / 100,
     )
 
 
@@ -152,7 +163,7 @@ def _latency(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMSlow",
             AlertKind.LATENCY,
             "llm_latency",
-            _timed(settings, "llm_request_duration_seconds", "p99", limits.p99_seconds, RUN_BUCKETS),
+            _timed(settings, "llm_request_duration_seconds", 99, limits.p99_seconds, RUN_BUCKETS),
             f"> {number(limits.p99_seconds)}",
             f"LLM calls are slow, p99 is {SECONDS}: {MODEL} (above {limits.p99_seconds:.12g} s)",
             f"1 of 100 calls to {MODEL} takes {SECONDS} or longer to the last token, {known}.",
@@ -164,7 +175,7 @@ def _latency(settings: Settings, known: str) -> list[_Recent]:
             _timed(
                 settings,
                 "llm_time_to_first_token_seconds",
-                "p95",
+                95,
                 limits.first_token_p95_seconds,
                 FIRST_TOKEN_BUCKETS,
             ),
@@ -199,7 +210,7 @@ def _economy(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMUnpricedShareHigh",
             AlertKind.RATIO,
             "llm_unpriced",
-            _share(settings, "job", "llm_unpriced_requests")._replace(total=BILLABLE.over),
+            _share(settings, "job", "llm_unpriced_requests", limits.unpriced_percent)._replace(total=BILLABLE.over),
             f"> {number(limits.unpriced_percent / 100)}",
             f"Cost is unknown for {PERCENT} of LLM calls: {OF_JOB} (above {percent(limits.unpriced_percent)})",
             f"{PERCENT} of the LLM calls of {OF_JOB} have no price, {known}. Every cost figure is too low by"
@@ -209,7 +220,7 @@ def _economy(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMUsageMissing",
             AlertKind.RATIO,
             "llm_usage",
-            _share(settings, "job", "llm_usage_missing")._replace(total=BILLABLE.over),
+            _share(settings, "job", "llm_usage_missing", limits.usage_missing_percent)._replace(total=BILLABLE.over),
             f"> {number(limits.usage_missing_percent / 100)}",
             f"Token usage is missing for {PERCENT} of LLM calls: {OF_JOB} (above"
             f" {percent(limits.usage_missing_percent)})",
@@ -223,6 +234,7 @@ def _prompt_cache(settings: Settings) -> Alert:
     limits = settings.llm
     share = "model:llm_prompt_cache:read_ratio_rate"
     left = number(1 - limits.prompt_cache_drop_percent / 100)
+    now, fell = f"{share}5m", f"{share}5m < {left} * {share}1d offset 1h"
     calls = 'sum without (le) (model:llm_request_duration_seconds_bucket:increase1h{le="+Inf"})'
     return Alert(
         "TaskpilotLLMPromptCacheFell",
@@ -231,7 +243,7 @@ def _prompt_cache(settings: Settings) -> Alert:
         "llm_prompt_cache",
         f"{share}1h < {left} * ({share}1d offset 1h > {number(limits.prompt_cache_min_percent / 100)})\n"
         f"and {calls} >= {limits.min_events}\n"
-        f"unless {share}5m >= {left} * {share}1d offset 1h\n"
+        f"{Recovery(now, now, fell, fell).ends()}\n"
         f"and {known_for(settings.scope, DAY_AND_HOUR_S)}",
         f"Prompt cache answers only {PERCENT} of the input: {MODEL}",
         f"{PERCENT} of the input tokens of {MODEL} were read from the provider's prompt cache in the last hour, less"

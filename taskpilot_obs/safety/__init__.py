@@ -10,9 +10,12 @@ from taskpilot_obs.safety.guardrails import Check, check_with
 from taskpilot_obs.safety.subjects import (
     ALLOW,
     PASSED,
+    CheckInput,
     Finding,
     Guardrail,
+    GuardrailResult,
     Policy,
+    PolicyResult,
     Ruling,
     Subject,
     blocked,
@@ -21,6 +24,8 @@ from taskpilot_obs.safety.subjects import (
 )
 
 if TYPE_CHECKING:
+    from taskpilot_obs.safety.cedar import CedarPolicy
+    from taskpilot_obs.safety.opa import AsyncOpaServerPolicy, OpaServerPolicy
     from taskpilot_obs.safety.policies import (
         AllowTools,
         DenyPattern,
@@ -31,22 +36,30 @@ if TYPE_CHECKING:
         RequireApproval,
     )
     from taskpilot_obs.safety.redaction import Redactor, Rule
+    from taskpilot_obs.safety.rego import RegoPolicy
 
 __all__ = [
     "ALLOW",
     "PASSED",
     "AllowTools",
+    "AsyncOpaServerPolicy",
+    "CedarPolicy",
     "Check",
+    "CheckInput",
     "DenyPattern",
     "DenyTools",
     "DenyWords",
     "Finding",
     "Guardrail",
+    "GuardrailResult",
     "MaxInputLength",
     "MaxTokens",
+    "OpaServerPolicy",
     "Operation",
     "Policy",
+    "PolicyResult",
     "Redactor",
+    "RegoPolicy",
     "RequireApproval",
     "Rule",
     "Ruling",
@@ -65,5 +78,14 @@ def __getattr__(name: str) -> object:
     """Import policies and redaction on first use, because their patterns take 20 ms to compile."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "redaction" if name in {"Redactor", "Rule"} else "policies"
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'policies')}"), name)
+
+
+_HOMES = {
+    "AsyncOpaServerPolicy": "opa",
+    "CedarPolicy": "cedar",
+    "OpaServerPolicy": "opa",
+    "Redactor": "redaction",
+    "RegoPolicy": "rego",
+    "Rule": "redaction",
+}

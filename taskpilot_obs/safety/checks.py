@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError, GuardrailBlockedError, PolicyViolationError
-from taskpilot_obs.records import CheckResult, Decision, DecisionKind, Origin, Severity, Stage, Verdict
+from taskpilot_obs.records import NO_ATTRIBUTES, CheckResult, Decision, DecisionKind, Origin, Severity, Stage, Verdict
 from taskpilot_obs.safety.guardrails import Check, Mode, as_mode, as_on_error
 from taskpilot_obs.safety.options import INPUT, as_name, as_stages, one_of
-from taskpilot_obs.safety.subjects import ALLOW, PASSED, Finding, Ruling, Subject
+from taskpilot_obs.safety.subjects import ALLOW, PASSED, CheckInput, GuardrailResult, PolicyResult
+from taskpilot_obs.semconv import POLICY_VERSION
 
 if TYPE_CHECKING:
     from taskpilot_obs._support.counters import InternalCounters
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
 
 _ALLOW: Final = Verdict.ALLOW
 _PASSED: Final = CheckResult.PASSED
-WHERE: Final = "check"
+COMPONENT: Final = "check"
 """The component under which failures of checks are counted (`taskpilot_obs_internal_errors_total`)."""
 
 
-class Ready(NamedTuple):
+class BoundCheck(NamedTuple):
     """A check with validated options."""
 
     kind: DecisionKind
     name: str
-    ask: Callable[[Subject], Any]
+    ask: Callable[[CheckInput], Any]
     severity: Severity
     stages: tuple[Stage, ...]
     refuses_at: tuple[Stage, ...]
@@ -39,10 +40,12 @@ class Ready(NamedTuple):
     is_async: bool
     counts_tokens: bool
     """Whether it checks the LLM calls beneath a run instead of the run."""
+    version: str | None = None
+    """The version of the policy, such as the hash of its text."""
     is_bypassed: bool = False
     """Whether it would refuse, but runs when the work cannot be stopped any more."""
 
-    def where_nothing_stops(self, stage: Stage) -> Ready:
+    def where_nothing_stops(self, stage: Stage) -> BoundCheck:
         """The check on a path that cannot refuse, where denials of an enforced check are recorded as `bypassed`."""
         return self._replace(refuses_at=(), is_bypassed=stage in self.refuses_at)
 
@@ -50,12 +53,13 @@ class Ready(NamedTuple):
 class Outcome(NamedTuple):
     """The outcome of one check, from which the drainer makes a `Decision`."""
 
-    check: Ready
+    check: BoundCheck
     verdict: Verdict
     result: CheckResult
     reason: str | None
     severity: Severity
     duration_s: float
+    version: str | None = None
 
     @property
     def refuses(self) -> bool:
@@ -79,7 +83,7 @@ class Checks:
 
     def __init__(self, policies: Iterable[Any] = (), guardrails: Iterable[Any] = (), mode: Mode = "monitor") -> None:
         as_mode(mode)
-        self.all: tuple[Ready, ...] = (
+        self.all: tuple[BoundCheck, ...] = (
             *(_ready(DecisionKind.POLICY, given, mode) for given in _several("policies", policies)),
             *(_ready(DecisionKind.GUARDRAIL, given, mode) for given in _several("guardrails", guardrails)),
         )
@@ -88,11 +92,11 @@ class Checks:
         self._at = {stage: tuple(check for check in asked if stage in check.stages) for stage in Stage}
         self._of_tokens = {stage: tuple(check for check in counting if stage in check.stages) for stage in Stage}
 
-    def at(self, stage: Stage) -> tuple[Ready, ...]:
+    def at(self, stage: Stage) -> tuple[BoundCheck, ...]:
         """The checks of one stage of the work itself."""
         return self._at[stage]
 
-    def of_tokens(self, stage: Stage) -> tuple[Ready, ...]:
+    def of_tokens(self, stage: Stage) -> tuple[BoundCheck, ...]:
         """The checks before or after each LLM call beneath."""
         return self._of_tokens[stage]
 
@@ -126,7 +130,7 @@ def _several(option: str, given: Iterable[Any]) -> Sequence[Any]:
     return tuple(given)
 
 
-def _ready(kind: DecisionKind, given: Any, mode: Mode) -> Ready:
+def _ready(kind: DecisionKind, given: Any, mode: Mode) -> BoundCheck:
     options = given if isinstance(given, Check) else Check(given)
     check = options.check
     ask = getattr(check, "check", None) if not inspect.isroutine(check) else check
@@ -137,7 +141,7 @@ def _ready(kind: DecisionKind, given: Any, mode: Mode) -> Ready:
         )
     stages = as_stages(options.stages if options.stages is not None else getattr(check, "stages", INPUT))
     enforced = as_mode(options.mode or mode) == "enforce"
-    return Ready(
+    return BoundCheck(
         kind,
         as_name(options.name or _name_of(check)),
         ask,
@@ -148,6 +152,7 @@ def _ready(kind: DecisionKind, given: Any, mode: Mode) -> Ready:
         options.timeout_s,
         inspect.iscoroutinefunction(ask) or inspect.iscoroutinefunction(getattr(ask, "__call__", None)),  # noqa: B004  an object's own
         bool(getattr(check, "counts_tokens", False)),
+        None if (version := getattr(check, "version", None)) is None else str(version),
     )
 
 
@@ -158,12 +163,14 @@ def _name_of(check: Any) -> Any:
     return type(check).__name__
 
 
-def run(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], counters: InternalCounters | None) -> bool:
+def run(
+    checks: Sequence[BoundCheck], subject: CheckInput, outcomes: list[Outcome], counters: InternalCounters | None
+) -> bool:
     """Run the checks until one refuses; return whether the work may continue. Outcomes are appended to `outcomes`."""
     done = 0
     while done < len(checks):
         since = perf_counter()
-        with guarded(WHERE, counters):  # one guard for all checks, entered again only after a check that failed
+        with guarded(COMPONENT, counters):  # one guard for all checks, entered again only after a check that failed
             while done < len(checks):
                 check = checks[done]
                 answer = check.ask(subject)
@@ -182,13 +189,13 @@ def run(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], coun
 
 
 async def run_async(
-    checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], counters: InternalCounters | None
+    checks: Sequence[BoundCheck], subject: CheckInput, outcomes: list[Outcome], counters: InternalCounters | None
 ) -> bool:
     """Like `run`, but await asynchronous checks, each within its timeout."""
     done = 0
     while done < len(checks):
         since = perf_counter()
-        with guarded(WHERE, counters):
+        with guarded(COMPONENT, counters):
             while done < len(checks):
                 check = checks[done]
                 answer = check.ask(subject)
@@ -222,41 +229,43 @@ async def _in_time(answer: Awaitable[object], timeout_s: float | None) -> object
         return await answer
 
 
-def _judge(check: Ready, stage: Stage, answer: object, duration_s: float) -> Outcome:
+def _judge(check: BoundCheck, stage: Stage, answer: object, duration_s: float) -> Outcome:
     """Interpret an answer; one of an unknown type is a failure of the check."""
     if _is_yes(answer):
-        return Outcome(check, _ALLOW, _PASSED, None, check.severity, duration_s)
-    verdict, reason, severity = _read(answer)
+        return Outcome(check, _ALLOW, _PASSED, None, check.severity, duration_s, check.version)
+    verdict, reason, severity, version = _read(answer)
+    version = version or check.version
     if verdict is Verdict.ALLOW:
-        return Outcome(check, verdict, CheckResult.PASSED, reason, check.severity, duration_s)
+        return Outcome(check, verdict, CheckResult.PASSED, reason, check.severity, duration_s, version)
     result = CheckResult.BYPASSED if check.is_bypassed else CheckResult.WOULD_BLOCK
     result = CheckResult.BLOCKED if stage in check.refuses_at else result
-    return Outcome(check, verdict, result, reason, severity or check.severity, duration_s)
+    return Outcome(check, verdict, result, reason, severity or check.severity, duration_s, version)
 
 
-def _read(answer: object) -> tuple[Verdict, str | None, Severity | None]:
-    if isinstance(answer, Ruling):
-        return Verdict(answer.verdict), answer.reason, answer.severity
-    if isinstance(answer, Finding):
-        return Verdict.DENY if answer.blocked else Verdict.ALLOW, answer.reason, None
+def _read(answer: object) -> PolicyResult:
+    if isinstance(answer, PolicyResult):
+        return answer._replace(verdict=Verdict(answer.verdict))
+    if isinstance(answer, GuardrailResult):
+        return PolicyResult(Verdict.DENY if answer.blocked else Verdict.ALLOW, answer.reason)
     if answer is False:
-        return Verdict.DENY, None, None
+        return PolicyResult(Verdict.DENY)
     if isinstance(answer, Verdict):
-        return answer, None, None
+        return PolicyResult(answer)
     if inspect.iscoroutine(answer):
         answer.close()
         raise TypeError("the check is asynchronous, what it checks is not")
     raise TypeError(f"a check answered with an object of type {type(answer).__name__}")
 
 
-def _failure(check: Ready, duration_s: float) -> Outcome:
+def _failure(check: BoundCheck, duration_s: float) -> Outcome:
     """The outcome of a failed check. With `closed` it refuses, but that does not count as a violation."""
+    verdict, result = Verdict.REQUIRE_APPROVAL, CheckResult.ERROR
     if check.fails_open:
-        return Outcome(check, Verdict.ALLOW, CheckResult.BYPASSED, "the check failed", check.severity, duration_s)
-    return Outcome(check, Verdict.REQUIRE_APPROVAL, CheckResult.ERROR, "the check failed", check.severity, duration_s)
+        verdict, result = Verdict.ALLOW, CheckResult.BYPASSED
+    return Outcome(check, verdict, result, "the check failed", check.severity, duration_s, check.version)
 
 
-def fail_all(checks: Sequence[Ready], outcomes: list[Outcome]) -> bool:
+def fail_all(checks: Sequence[BoundCheck], outcomes: list[Outcome]) -> bool:
     """Let all checks fail, because the subject could not be read."""
     outcomes.extend(_failure(check, 0.0) for check in checks)
     refusing = [outcome for outcome in outcomes if outcome.refuses]
@@ -286,4 +295,5 @@ def as_decision(outcome: Outcome, stage: Stage, tool: str | None, origin: Origin
         stage,
         tool,
         outcome.duration_s,
+        NO_ATTRIBUTES if outcome.version is None else {POLICY_VERSION: outcome.version},
     )

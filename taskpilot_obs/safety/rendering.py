@@ -54,13 +54,13 @@ def _parts(value: object, limit: int, above: set[int], depth: int) -> Iterator[s
 
 
 def _compound(value: object, limit: int, above: set[int], depth: int) -> Iterator[str]:
-    fields = _fields(value)
+    fields = fields_of(value)
     if fields is not None:
         yield from _members(_named(value), fields, limit, above, depth)
     elif isinstance(value, list | tuple | set | frozenset):
         yield from _items(value, limit, above, depth)
     else:
-        said = _name_of(value)[:limit]
+        said = name_of(value)[:limit]
         yield said if depth == 1 else json.dumps(said, ensure_ascii=False)
 
 
@@ -125,7 +125,7 @@ _VALUES: Final = frozenset({"value", "val", "content", "data", "default", "value
 _LONGEST_KEY: Final = 1_000
 
 
-def _name_of(value: object) -> str:
+def name_of(value: object) -> str:
     """The text of an exception or of a value of the standard library; for other objects only the type.
 
     The `repr` of application objects is not called, because it may contain customer data or query a database.
@@ -136,7 +136,7 @@ def _name_of(value: object) -> str:
     return f"<{kind.__qualname__}>"
 
 
-def _fields(value: object) -> Iterable[tuple[object, object]] | None:
+def fields_of(value: object) -> Iterable[tuple[object, object]] | None:
     """Names and values of a mapping, a dataclass, a named tuple or a pydantic model; None for all else."""
     if isinstance(value, Mapping):
         return value.items()

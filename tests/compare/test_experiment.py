@@ -24,6 +24,7 @@ PROMPTS = Experiment("planner-prompt", {"v1": 0.5, "v2": 0.5})
 UNITS = 20_000
 
 
+@pytest.mark.promise("same-variant")
 def test_assignment_is_the_same_in_every_process() -> None:
     """The variants of these users are those that any process, of any version of Python, gives them."""
     assert [PROMPTS.variant_of(f"user-{number}") for number in range(8)] == KNOWN
@@ -40,6 +41,7 @@ def test_assignment_is_the_same_in_every_process() -> None:
 KNOWN = ["v1", "v1", "v2", "v2", "v1", "v2", "v2", "v1"]
 
 
+@pytest.mark.promise("same-variant")
 @given(st.text(min_size=1, max_size=30))
 def test_a_unit_keeps_its_variant(unit: str) -> None:
     """Whatever the ID, asking again gives the same variant, which is one of the experiment's."""

@@ -89,6 +89,7 @@ def test_a_key_makes_another_chain(log: Path) -> None:
     assert verify(log, key=KEY[::-1])[0].problem is not None
 
 
+@pytest.mark.promise("owner-only")
 def test_modes(log: Path) -> None:
     """Files are made 0600 and a missing folder 0700; what exists keeps its mode."""
     exporter = AuditLogExporter(log, AuditOptions(max_bytes=4_096))

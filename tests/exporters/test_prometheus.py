@@ -213,6 +213,7 @@ def test_a_cache_hit_costs_nothing_and_is_not_unknown(scrape: Scrape) -> None:
     assert scrape("llm_usage_missing_total", **MODEL) == 0
 
 
+@pytest.mark.promise("unknown-cost")
 @pytest.mark.parametrize(
     ("status", "usage", "missing", "unpriced"),
     [

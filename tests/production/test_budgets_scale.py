@@ -74,6 +74,7 @@ def with_tables(url: str) -> str:
     return url
 
 
+@pytest.mark.promise("budget-millions")
 @pytest.mark.full
 @pytest.mark.timeout(4 * 3600)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

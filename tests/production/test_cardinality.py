@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from taskpilot_obs import semconv, track_agent, track_llm
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.semconv import LABEL_BOUNDS, MAX_CHILDREN, METRICS, OTHER, Kind, Label
@@ -11,6 +13,7 @@ from taskpilot_obs.semconv import LABEL_BOUNDS, MAX_CHILDREN, METRICS, OTHER, Ki
 AGENTS, MODELS = 50_000, 10_000
 
 
+@pytest.mark.promise("bounded-labels")
 def test_names_without_end(recorder: Recorder) -> None:
     """50,000 names of agents and 10,000 of unknown models: series within the declared bounds, sums exact."""
     for number in range(AGENTS):

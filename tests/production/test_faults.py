@@ -98,6 +98,7 @@ def assert_accounted(outcome: Outcome) -> None:
     assert (outcome.home / "threads").read_text() == "MainThread"
 
 
+@pytest.mark.promise("unchanged-functions", "accounted")
 @pytest.mark.parametrize("faults", [*((name,) for name in FAULTS), *PAIRS], ids="+".join)
 def test_every_record_is_accounted_for(tmp_path: Path, faults: tuple[str, ...]) -> None:
     """Under each fault, and five pairs of them, nothing is lost uncounted, counted twice, or kept waiting for."""

@@ -50,6 +50,7 @@ def total(series: Series, name: str) -> float:
     return sum(value for (sample, _), value in series.items() if sample == name)
 
 
+@pytest.mark.promise("workers-add-up")
 @pytest.mark.parametrize(
     ("worker", "app"),
     [("sync", "wsgi"), ("gthread", "wsgi"), ("gevent", "wsgi"), ("uvicorn_worker.UvicornWorker", "asgi")],

@@ -79,6 +79,7 @@ def assert_exactly(tmp_path: Path, runs: int) -> None:
     assert (len(written), set(written.values()), counted(tmp_path)) == (runs, {1}, runs)
 
 
+@pytest.mark.promise("fork")
 def test_fork_with_a_full_queue(tmp_path: Path) -> None:
     """Children that are forked under load, from several threads, write their own records, and nothing twice."""
     run(
@@ -172,6 +173,7 @@ def test_os_exit_after_flush(tmp_path: Path) -> None:
     assert_exactly(tmp_path, 500)
 
 
+@pytest.mark.promise("killed")
 def test_a_child_that_is_killed(tmp_path: Path) -> None:
     """SIGKILL costs the run in progress and what is younger than 250 ms; all that is older is written."""
     with start(
@@ -193,6 +195,7 @@ def test_a_child_that_is_killed(tmp_path: Path) -> None:
     assert_exactly(tmp_path, 300)
 
 
+@pytest.mark.promise("fork")
 def test_identifiers_of_forks_differ(tmp_path: Path) -> None:
     """Children that were forked from one parent at the same moment give their runs different identifiers."""
     out = run(
@@ -211,6 +214,7 @@ def test_identifiers_of_forks_differ(tmp_path: Path) -> None:
     assert len(set(out.split())) == 8
 
 
+@pytest.mark.promise("workers-add-up")
 def test_a_compaction_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     """A scrape that is killed in the middle of adding up dead processes' files leaves every counter as it was."""
     run(

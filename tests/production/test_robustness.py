@@ -88,6 +88,7 @@ def empty(batch: Any) -> None:
         batch.pop()
 
 
+@pytest.mark.promise("accounted")
 def test_an_exporter_that_empties_its_batch() -> None:
     """What an exporter does with its batch changes no account: each record is written or dropped."""
     assert account_of(empty) == (0, 100)
@@ -244,6 +245,7 @@ print(time.time(), flush=True)
 """
 
 
+@pytest.mark.promise("exit-in-time")
 @pytest.mark.parametrize("code", [PRODUCERS, HANGING], ids=["producers that never stop", "a shutdown that hangs"])
 def test_the_exit_is_on_time(code: str, tmp_path: Path) -> None:
     """A process ends soon after `exit_timeout_s`, beside producers that never stop and exporters that do not return."""

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "soak.py"
 RUNS, CAPACITY = 150_000, 8_192
 MAX_GROWTH_MB = 20
 
 
+@pytest.mark.promise("soak")
 def test_nothing_grows_and_nothing_is_lost_uncounted() -> None:
     """Unique requests and users, 50,000 tenants, an exporter blocked half of the time: memory, series, queues hold."""
     command = [sys.executable, str(SCRIPT), "--part", "soak", "--amount", str(RUNS), "--capacity", str(CAPACITY)]

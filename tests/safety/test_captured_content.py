@@ -231,6 +231,7 @@ def test_messages_on_spans_have_the_form_of_the_convention(kind: str) -> None:
     assert text == {"type": "text", "content": "Looking it up"}
 
 
+@pytest.mark.promise("content-off")
 def test_no_messages_on_spans_without_content_capture() -> None:
     """Content capture is off by default, and then no span carries a message."""
     exporter = InMemorySpanExporter()

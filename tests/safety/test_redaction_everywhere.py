@@ -115,6 +115,7 @@ def everything(said: Any, folder: Any) -> Any:
     return f"{records}\n{lines}\n{shown}\n{metrics}"
 
 
+@pytest.mark.promise("content-off")
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(SECRETS),

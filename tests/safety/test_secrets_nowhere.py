@@ -41,6 +41,7 @@ SECRETS = st.sampled_from(
 AROUND = st.text(" abcé\n.,", max_size=20)
 
 
+@pytest.mark.promise("content-off")
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(secret=SECRETS, before=AROUND, after=AROUND)
 def test_a_secret_planted_anywhere_is_found_nowhere(tmp_path: Path, secret: str, before: str, after: str) -> None:

@@ -49,6 +49,7 @@ def log_in(client: TestClient, token: str, **more: str) -> Any:
     return client.post("/login", data={"csrf": csrf[1], "token": token, "next": "/costs", **more})
 
 
+@pytest.mark.promise("owner-only")
 def test_a_token_is_kept_as_a_digest_in_a_file_of_its_owner(tmp_path: Path) -> None:
     """The token is nowhere in the file, which only its owner may read; the name is unique, and revoked it is gone."""
     file = tmp_path / "tokens.toml"
@@ -258,6 +259,7 @@ def test_bodies_are_bounded(store: Store, tokens: tuple[Path, dict[str, str]]) -
         assert httpx.post(f"{url}/v1/feedback", json=body, headers=header).status_code == 202
 
 
+@pytest.mark.promise("server-leaks-nothing")
 def test_every_answer_has_the_security_headers(client: TestClient, tokens: tuple[Path, dict[str, str]]) -> None:
     """Pages, JSON, files, refusals and redirects; over TLS HSTS too; nothing is framed or loaded from elsewhere."""
     for path in ("/", "/login", "/v1/stats", "/nope", "/static/app.js", "/health/live", "/costs.csv"):

@@ -149,6 +149,7 @@ SCREENS = [(360, "light"), (768, "dark"), (1_440, "light")]
 OTHERS = [(width, scheme) for width in WIDTHS for scheme in ("light", "dark") if (width, scheme) not in SCREENS]
 
 
+@pytest.mark.promise("server-leaks-nothing")
 @pytest.mark.parametrize(
     ("width", "scheme"), [*SCREENS, *(pytest.param(*screen, marks=pytest.mark.full) for screen in OTHERS)]
 )

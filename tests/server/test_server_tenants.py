@@ -117,6 +117,7 @@ def filled_in(path: str, request_id: str = "acme-1", experiment: str = "plan-tes
     return path.replace("{request_id}", request_id).replace("{name}", experiment)
 
 
+@pytest.mark.promise("tenants-apart")
 def test_every_route_answers_as_if_there_were_no_other_tenant(pair: Pair) -> None:
     """With the defaults, equal bytes whether the store holds another tenant or not."""
     for path in paths(pair):
@@ -125,6 +126,7 @@ def test_every_route_answers_as_if_there_were_no_other_tenant(pair: Pair) -> Non
             assert "globex" not in found.text.replace("globex-1", ""), path
 
 
+@pytest.mark.promise("tenants-apart")
 @settings(max_examples=70, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_filter_cursor_order_or_error_tells_of_another_tenant(pair: Pair, data: st.DataObject) -> None:

@@ -135,6 +135,7 @@ def test_a_forked_child_is_not_taken_for_its_parent(url: str) -> None:
 Look = Callable[[bytes, threading.Event], bool]
 
 
+@pytest.mark.promise("budget-once")
 def test_a_booking_that_is_interrupted_is_made_once(url: str) -> None:
     """Ctrl-C at any line, before its commit or behind: the next try books it where it was not, and only there."""
     recorder = build_recorder(budget_store=url, budgets=[TEAM], registry=CollectorRegistry())
@@ -216,6 +217,7 @@ def line_to(server: Server) -> Iterator[Line]:
         balance.close()
 
 
+@pytest.mark.promise("budget-once")
 def test_an_answer_that_is_lost_books_nothing_twice(server: Server) -> None:
     """Five times the server commits and the connection breaks: the sum is exact, each alert comes once."""
     direct = new_database(server)

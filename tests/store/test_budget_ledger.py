@@ -314,6 +314,7 @@ def test_the_largest_limit_is_kept(store: Store) -> None:
     assert (refusal.balance.spent, refusal.balance.reserved) == (4_500_000_000 * PICO, 4_500_000_000 * PICO)
 
 
+@pytest.mark.promise("budget-limit")
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS)
 def test_no_interleaving_passes_the_limit(store: Store, steps: list[Step]) -> None:

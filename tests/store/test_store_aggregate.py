@@ -83,6 +83,7 @@ def _roughly(found: Stats) -> dict[str, object]:
     return dumped
 
 
+@pytest.mark.promise("summaries-agree")
 @settings(
     max_examples=25,
     deadline=None,

@@ -85,6 +85,7 @@ def test_a_store_of_a_newer_version_is_refused_with_what_to_do(store: Store, url
             refused()
 
 
+@pytest.mark.promise("owner-only")
 def test_a_file_is_made_for_its_owner_only(tmp_path: Path) -> None:
     """The file and its journals carry no rights for others, whatever the umask."""
     with store_at(sqlite_url(tmp_path)) as store:

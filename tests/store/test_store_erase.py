@@ -75,6 +75,7 @@ def left_of(store: Store, name: str) -> list[str]:
         ]
 
 
+@pytest.mark.promise("erased")
 @pytest.mark.parametrize("summed_up", [False, True])
 def test_a_tenant_is_gone_everywhere(store: Store, summed_up: bool) -> None:
     """No table holds its name, and every statistic is that of the others, also of hours whose rows are deleted."""
@@ -100,6 +101,7 @@ def test_a_tenant_is_gone_everywhere(store: Store, summed_up: bool) -> None:
     assert sum(erase(tenant="acme", store=store).erased.values()) == 0
 
 
+@pytest.mark.promise("erased")
 def test_a_user_is_gone_and_what_cannot_be_told_apart_is_listed(store: Store) -> None:
     """Rows, ratings and lines of budgets go, and no other user's; old sums without names are listed."""
     fill(store)
@@ -120,6 +122,7 @@ def test_a_user_is_gone_and_what_cannot_be_told_apart_is_listed(store: Store) ->
     assert get_stats(ALL, store=store, user="user-2").requests == others
 
 
+@pytest.mark.promise("erased")
 def test_nothing_is_left_on_the_disk(tmp_path: Path) -> None:
     """SQLite overwrites what is erased, in the file and in its journal."""
     with store_at(sqlite_url(tmp_path)) as store:
@@ -168,6 +171,7 @@ def test_a_damaged_line_of_the_spool_is_erased_with_the_name_in_it(server: Serve
         assert b'"bob"' in path.read_bytes()
 
 
+@pytest.mark.promise("erased")
 def test_a_writer_does_not_wait_for_an_erasure(store: Store, url: str) -> None:
     """Ten thousand calls are erased in many small transactions, between which others write."""
     Writer(store).write(rows_of([llm_call(NOON - n % 240 * HOUR, user="ann") for n in range(10_000)]))

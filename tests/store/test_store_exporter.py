@@ -230,6 +230,7 @@ def mortal() -> Iterator[Server]:
         yield running
 
 
+@pytest.mark.promise("store-once")
 def test_a_server_that_is_killed_under_load_loses_and_doubles_nothing(mortal: Server, tmp_path: Path) -> None:
     """PostgreSQL is killed twice while four processes' worth of batches go in: each call is there once, in the end."""
     url = new_database(mortal)

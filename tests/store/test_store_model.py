@@ -293,6 +293,7 @@ def test_a_life_that_ended_badly_once(store: Store, life: str) -> None:
     _play(store, FOUND[life], (FIRST - DAY, NOON), lines=0)
 
 
+@pytest.mark.promise("summaries-agree")
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 @_settings(40)
 @given(steps=st.lists(acts, min_size=2, max_size=9), asked=edges, lines=always_made)

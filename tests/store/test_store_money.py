@@ -24,6 +24,7 @@ from taskpilot_obs.store.writer import Writer
 amounts = st.decimals(min_value=0, max_value=10**9, places=12, allow_nan=False, allow_infinity=False)
 
 
+@pytest.mark.promise("exact-money")
 @given(amounts)
 def test_an_amount_survives_two_integers(amount: Decimal) -> None:
     """Every amount of up to a billion USD with twelve decimals comes back as it went in."""
@@ -51,6 +52,7 @@ def test_a_finer_amount_is_rounded_half_to_even() -> None:
     assert from_decimal(Decimal("0.0000000000015")) == Money(0, 2)
 
 
+@pytest.mark.promise("exact-money")
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sums=st.lists(amounts, min_size=1, max_size=8).filter(lambda sums: sum(sums) <= 10**9))
 def test_sums_are_exact_in_the_database(store: Store, sums: list[Decimal]) -> None:

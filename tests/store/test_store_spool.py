@@ -170,6 +170,7 @@ def test_the_size_is_bounded_over_all_files(tmp_path: Path) -> None:
     other.close()
 
 
+@pytest.mark.promise("owner-only")
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
     """Folder and files carry no rights for others."""
     spool = Spool(tmp_path / "spool")

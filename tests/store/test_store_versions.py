@@ -42,6 +42,7 @@ def told(store: Store) -> Stats:
     return get_stats(ALL, store=store)
 
 
+@pytest.mark.promise("old-stores")
 @pytest.mark.parametrize("version", RELEASED)
 def test_a_released_store_is_upgraded_with_all_that_it_holds(home: Path | Server, version: str) -> None:
     """Rows, summaries and the budgets' money are what they were, and the tables are those of this code."""
@@ -73,6 +74,7 @@ def test_a_question_never_changes_a_file(tmp_path: Path) -> None:
         get_stats(ALL, store=load("0001", tmp_path / "old"))
 
 
+@pytest.mark.promise("old-stores")
 def test_this_code_works_on_the_tables_of_the_version_before(home: Path | Server) -> None:
     """It writes what these tables have, answers, and books; only summing up waits for the upgrade."""
     url = load("0002", home)
