@@ -49,6 +49,7 @@ class Label:
     SERVICE_VERSION: Final = "service_version"
     EXPERIMENT: Final = "experiment"
     VARIANT: Final = "variant"
+    MEASURE: Final = "measure"
     ROUTE: Final = "route"
     METHOD: Final = "method"
     STATUS_CODE: Final = "status_code"
@@ -88,6 +89,7 @@ ERROR_CATEGORIES: Final = (
     "other",
 )
 VERDICTS: Final = ("correct", "incorrect")
+MEASURES: Final = ("success", "cost", "p50", "p95", "correctness", "tokens", "violations")
 PERIODS: Final = ("day", "week", "month", "total", "minute", "hour")
 
 
@@ -106,6 +108,29 @@ class PriceGap:
 
 
 PRICE_GAPS: Final = tuple(value for name, value in vars(PriceGap).items() if name.isupper())
+
+
+class WarningCode:
+    """Stable codes in square brackets at the end of lines of the log: anchors of `docs/troubleshooting.md`."""
+
+    AUDIT_LOG_BROKEN: Final = "audit-log-broken"
+    AUDIT_LOG_CUT: Final = "audit-log-cut"
+    BUDGET_CHARGES_LOST: Final = "budget-charges-lost"
+    BUDGET_OTHER_LIMITS: Final = "budget-other-limits"
+    CHECK_BYPASSED: Final = "check-bypassed"
+    EXPERIMENT_STOPPED: Final = "experiment-stopped"
+    IMPORTED_TOO_EARLY: Final = "imported-too-early"
+    IMPORTED_TWICE: Final = "imported-twice"
+    INTERNAL_ERROR: Final = "internal-error"
+    NO_PRICE: Final = "no-price"
+    NOT_CONFIGURED: Final = "not-configured"
+    NOT_INSTRUMENTED: Final = "not-instrumented"
+    SEPARATE_METRICS: Final = "separate-metrics"
+    SPOOL_UNWRITABLE: Final = "spool-unwritable"
+    STREAM_NOT_FOLLOWED: Final = "stream-not-followed"
+
+
+WARNING_CODES: Final = tuple(value for name, value in vars(WarningCode).items() if name.isupper())
 
 
 class DropReason:
@@ -128,6 +153,7 @@ FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
     Label.RESULT: tuple(CheckResult),
     Label.VERDICT: VERDICTS,
     Label.PERIOD: PERIODS,
+    Label.MEASURE: MEASURES,
 }
 """The values of each label that is bounded by nature, and means the same in every family."""
 
@@ -413,6 +439,15 @@ EXPERIMENT_FEEDBACK = _counter(
     Label.VARIANT,
     Label.VERDICT,
 )
+EXPERIMENT_GUARDRAILS_BROKEN = _counter(
+    "experiment_guardrails_broken_total",
+    "Guardrails that a variant was found to break with certainty, whereupon a process stopped the experiment.",
+    Label.EXPERIMENT,
+    Label.VARIANT,
+    Label.MEASURE,
+)
+EXPERIMENT_STOPPED: Final = "experiment_stopped"
+"""The audit event of a broken guardrail, with experiment, variant and measure."""
 
 REASONS: Final[dict[str, tuple[str, ...]]] = {
     LLM_PARTIALLY_PRICED.name: PRICE_GAPS,

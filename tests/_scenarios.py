@@ -201,6 +201,12 @@ FINE = (
         faults=(Fault(Kind.BYPASS, AT, 15, 0.5),),
     ),
     scenario(
+        "a guard stops an experiment",
+        720,
+        Fires("TaskpilotExperimentStopped", AT, AT + 2),
+        faults=(Fault(Kind.EXPERIMENT, AT, 0.5),),
+    ),
+    scenario(
         "an attack is blocked",
         7_200,
         Fires("TaskpilotPolicyViolationRateCritical", AT, AT + 4, AT + 22),

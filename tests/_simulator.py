@@ -58,6 +58,7 @@ class Kind(StrEnum):
     TIMEOUT = "the provider answers nothing for 20 s, and runs fail"
     FLAKY = "calls fail, and retries cope"
     BUDGET = "a budget is spent and refuses"
+    EXPERIMENT = "a variant breaks a guardrail of its experiment"
 
 
 class Fault(NamedTuple):
@@ -315,6 +316,10 @@ class _Process:
                 'policy_violations_total{workflow="support",agent="support.agent",policy="pii",severity="critical"}',
             ),
             (Kind.DROPPED, 'taskpilot_obs_records_dropped_total{exporter="audit_log",reason="queue_full"}'),
+            (
+                Kind.EXPERIMENT,
+                'experiment_guardrails_broken_total{experiment="planner",variant="v2",measure="cost"}',
+            ),
         ):
             for fault in self.service.faults:
                 if fault.kind is kind and fault.start < minute <= fault.start + max(fault.minutes, length):

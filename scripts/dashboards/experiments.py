@@ -67,11 +67,27 @@ _VARIANTS: tuple[Panel, ...] = (
     ),
 )
 
+_GUARDRAILS: tuple[Panel, ...] = (
+    stats(
+        "Broken guardrails",
+        "Guardrails that a variant was found to break with certainty, by measure: the process that found it gives every"
+        " user the control. Over the time range, one for each process.",
+        Query(
+            whole(events(_select(semconv.EXPERIMENT_GUARDRAILS_BROKEN), RANGE, f"{_BY}, {Label.MEASURE}")),
+            "{{experiment}}: {{variant}}, {{measure}}",
+            instant=True,
+        ),
+        unit=COUNT,
+        no_value="No guardrail was broken in this time range",
+        width=24,
+    ),
+)
+
 DASHBOARD = Dashboard(
     uid="taskpilot-experiments",
     title="taskpilot / Experiments",
     description="Variants of experiments side by side: tasks, success, duration, cost, correctness.",
     variables=common.variables(Label.EXPERIMENT),
-    rows=(Row("Variants", _VARIANTS),),
+    rows=(Row("Variants", _VARIANTS), Row("Guardrails", _GUARDRAILS)),
     annotations=common.marks(),
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from scripts.dashboards import common
 from scripts.dashboards.model import Dashboard, Panel, Query, Row
-from scripts.dashboards.panels import COUNT, PER_MINUTE, PERCENT, SECONDS, USD, lines, never, stat
+from scripts.dashboards.panels import COUNT, PER_MINUTE, PERCENT, SECONDS, USD, lines, never, stat, stats
 from scripts.dashboards.promql import (
     COUNTED_STATUSES,
+    RANGE,
     Selector,
     events,
     per_minute,
@@ -187,11 +188,38 @@ _GUARDRAILS: tuple[Panel, ...] = (
     ),
 )
 
+_EXPERIMENTS: tuple[Panel, ...] = (
+    stats(
+        "Experiments stopped by a guardrail",
+        "Guardrails that a variant broke with certainty, by measure, one for each process that stopped the experiment. "
+        "The filters for workflow and agent do not apply.",
+        Query(
+            whole(
+                events(
+                    Selector(())(semconv.EXPERIMENT_GUARDRAILS_BROKEN),
+                    RANGE,
+                    f"{Label.EXPERIMENT}, {Label.VARIANT}, {Label.MEASURE}",
+                )
+            ),
+            "{{experiment}}: {{variant}}, {{measure}}",
+            instant=True,
+        ),
+        unit=COUNT,
+        no_value="No experiment was stopped in this time range",
+        width=24,
+    ),
+)
+
 DASHBOARD = Dashboard(
     uid="taskpilot-safety",
     title="taskpilot / Safety",
     description="Policies and guardrails: what was denied, blocked, only noticed, and let through unchecked.",
     variables=common.variables(Label.WORKFLOW, Label.AGENT),
-    rows=(Row("Over the time range", _NOW), Row("Policies", _POLICIES), Row("Guardrails", _GUARDRAILS)),
+    rows=(
+        Row("Over the time range", _NOW),
+        Row("Policies", _POLICIES),
+        Row("Guardrails", _GUARDRAILS),
+        Row("Experiments", _EXPERIMENTS),
+    ),
     annotations=common.marks(),
 )

@@ -271,6 +271,7 @@ _CHILDREN: dict[Metric, Callable[[], Iterable[Child]]] = {
         for variant, failing in _VARIANTS
         for verdict, rate in (("correct", 0.1 - failing), ("incorrect", failing / 2))
     ],
+    semconv.EXPERIMENT_GUARDRAILS_BROKEN: lambda: [Child((_EXPERIMENT, "v2", "cost"), 0, 0.01)],
     semconv.BUDGET_LIMIT: lambda: [Child(("research", "day"), 80, 80, is_money=True)],
     semconv.BUDGET_SPENT: lambda: [Child(("research", "day"), 40, 61, is_money=True)],
     semconv.BUDGET_ASSUMED: lambda: [Child(("research", "day"), 0.05, 0.3, is_money=True)],

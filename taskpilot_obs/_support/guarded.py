@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
-from taskpilot_obs.semconv import INTERNAL_ERRORS
+from taskpilot_obs.semconv import INTERNAL_ERRORS, WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,10 @@ class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", c
     """Suppress an `Exception` of the library: count it under `where`, log it at most once a minute per cause.
 
     Other exceptions (KeyboardInterrupt, SystemExit, CancelledError) pass, because they concern the user's code.
+
+    Args:
+        where: what failed, as a metric label.
+        counters: where failures are counted; only logged when left out.
     """
 
     __slots__ = ("_counters", "_where")
@@ -57,7 +61,12 @@ class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", c
         log_failure(self._where, error)
 
     def call(self, function: Callable[[T], object], argument: T) -> None:
-        """Call a function guarded, at half the cost of the `with` statement; for the hot path."""
+        """Call a function guarded, at half the cost of the `with` statement; for the hot path.
+
+        Args:
+            function: what to call.
+            argument: its only argument.
+        """
         try:
             function(argument)
         except Exception as error:  # noqa: BLE001  this is the one
@@ -91,7 +100,8 @@ def log_failure(where: str, error: BaseException) -> None:
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     said = f": {error}" if isinstance(error, ConfigurationError | StoreError) else ""
     with suppress(Exception):  # a failing logging handler of the application must not end a thread of the library
-        logger.error("taskpilot_obs: %s failed with %s%s%s", where, type(error).__qualname__, place, said)
+        kind = type(error).__qualname__
+        logger.error("taskpilot_obs: %s failed with %s%s%s [%s]", where, kind, place, said, WarningCode.INTERNAL_ERROR)
 
 
 def forget_causes() -> None:

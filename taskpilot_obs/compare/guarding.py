@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 from taskpilot_obs.compare.experiment import Experiment, Measure
 from taskpilot_obs.compare.report import Effect, VariantsReport
 from taskpilot_obs.compare.variants import compare_variants
+from taskpilot_obs.config import get_recorder
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.figures import share, usd
+from taskpilot_obs.semconv import EXPERIMENT_STOPPED, WarningCode
 from taskpilot_obs.stats.model import Frozen
 from taskpilot_obs.stats.periods import Period
 
@@ -53,6 +55,8 @@ class ExperimentGuard:
     """Watches the guardrails of an experiment, and stops it in this process when one is broken.
 
     Call `check` now and then, from a timer or a job. Its intervals hold at every look, so looking often does no harm.
+    Each broken guardrail is an audit event (`experiment_stopped`) and counts in `experiment_guardrails_broken_total`,
+    which the alert `TaskpilotExperimentStopped` watches.
     Where processes share an experiment, each needs a guard of its own, or your `on_alert` has to switch it off for all.
 
     Args:
@@ -60,7 +64,7 @@ class ExperimentGuard:
         guardrails: how much worse a variant may be than the control, by measure: `{"cost": 0.2, "violations": 0.01}`
             allows a fifth more cost, and one more task in a hundred with a policy violation.
         store: the URL of a store, as for `compare_variants`.
-        on_alert: is called with each alert, once the experiment is stopped: sends a page, or sets a flag.
+        on_alert: is called once for each alert, after the experiment is stopped: sends a page, or sets a flag.
 
     Raises:
         ConfigurationError: a measure is unknown, or a limit is not a number of 0 or more.
@@ -78,13 +82,17 @@ class ExperimentGuard:
         self.guardrails = checked_guardrails(guardrails)
         self._store = store
         self._on_alert = on_alert
+        self._told: set[tuple[str, str]] = set()
 
     def check(self, period: Period = "30d", *, now: datetime | None = None) -> tuple[GuardrailAlert, ...]:
-        """Look at the guardrails; an experiment with a broken one is stopped, logged as a warning, and alerted.
+        """Look at the guardrails; an experiment with a broken one is stopped, logged as a warning, and alerted once.
 
         Args:
             period: which tasks, as in `get_stats`.
             now: the present; for tests.
+
+        Returns:
+            The guardrails that are broken, those that were found before included.
 
         Raises:
             StoreError: the store is missing or cannot be used.
@@ -99,10 +107,16 @@ class ExperimentGuard:
         if found:
             self.experiment.stop("; ".join(alert.sentence for alert in found))
         for alert in found:
-            logger.warning("taskpilot_obs: experiment stopped: %s", alert.sentence)
-            if self._on_alert is not None:
-                self._on_alert(alert)
+            if (alert.variant, alert.measure) not in self._told:
+                self._told.add((alert.variant, alert.measure))
+                self._tell(alert)
         return found
+
+    def _tell(self, alert: GuardrailAlert) -> None:
+        logger.warning("taskpilot_obs: experiment stopped: %s [%s]", alert.sentence, WarningCode.EXPERIMENT_STOPPED)
+        get_recorder().record_audit_event(EXPERIMENT_STOPPED, **alert.model_dump(), reason=alert.sentence)
+        if self._on_alert is not None:
+            self._on_alert(alert)
 
 
 def checked_guardrails(given: Mapping[Any, float]) -> dict[str, float]:

@@ -26,7 +26,8 @@ from taskpilot_obs.safety.engines import (
     read_files,
     version_of,
 )
-from taskpilot_obs.safety.subjects import ALLOW, Ruling, Subject
+from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
+from taskpilot_obs.semconv import WarningCode
 
 __all__ = ["RegoPolicy"]
 
@@ -80,7 +81,7 @@ class RegoPolicy(EnginePolicy):
         asked = ", ".join(f'"{rule}": [value | value := data.{package}.{rule}]' for rule in rules)
         self._bundle = interpreter.build(f"found = {{{asked}}}")
 
-    def check(self, subject: Subject, /) -> Ruling:
+    def check(self, subject: CheckInput, /) -> PolicyResult:
         """Decide; what cannot be decided is a failure of the check."""
         if not self._concerns(subject):
             return ALLOW
@@ -128,7 +129,8 @@ def _share_allocator() -> None:
     if sys.modules.get("regopy") is not None:
         logger.warning(
             "taskpilot_obs: regopy was imported before RegoPolicy was made: other C++ extensions may crash, or memory "
-            "be lost; leave the import to RegoPolicy"
+            "be lost; leave the import to RegoPolicy [%s]",
+            WarningCode.IMPORTED_TOO_EARLY,
         )
     elif sys.platform == "linux":
         with suppress(OSError):  # a system without GNU's library

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from taskpilot_obs import get_recorder, record_llm_call, record_policy_violation, track_workflow
+from taskpilot_obs import get_recorder, record_llm_call, record_policy_violation, semconv, track_workflow
 from taskpilot_obs.cli import compare as command
 from taskpilot_obs.compare import Experiment, ExperimentGuard, GuardrailAlert
+from taskpilot_obs.compare.experiment import Measure
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.testing import fresh_recorder
+from taskpilot_obs.records import AuditEvent
+from taskpilot_obs.testing import capture_records, fresh_recorder
 
 
 @pytest.fixture
@@ -54,10 +57,33 @@ def test_a_variant_that_costs_too_much_stops_the_experiment(store: str, caplog: 
     (alert,) = found
     assert (alert.variant, alert.measure, alert.limit) == ("v2", "cost", 0.2)
     assert 0.2 < alert.at_least <= 1.01
-    assert alert.sentence in caplog.text
+    assert caplog.text.count(alert.sentence) == 1
+    assert guard.check() == found
+    assert tuple(heard) == found, "an alert is given once"
     assert tested.stopped == alert.sentence
     with tested.assign("user-2") as variant:
         assert variant == "v1"
+
+
+def test_a_broken_guardrail_is_counted_and_audited(tmp_path: Path) -> None:
+    """The counter that the alert watches rises once, and the audit log names experiment, variant, measure and limit."""
+    url = f"sqlite:///{tmp_path / 'telemetry.db'}"
+    with fresh_recorder(store=url) as recorder, capture_records(AuditEvent) as events:
+        run_users(300, {"v1": "0.010", "v2": "0.020"}, NEVER)
+        guard = ExperimentGuard(experiment(), {"cost": 0.2}, store=url)
+        assert len(guard.check()) == len(guard.check()) == 1
+        (event,) = events
+        labels = {"experiment": "planner-prompt", "variant": "v2", "measure": "cost"}
+        assert recorder.registry is not None
+        assert recorder.registry.get_sample_value(semconv.EXPERIMENT_GUARDRAILS_BROKEN.name, labels) == 1
+    assert event.event == semconv.EXPERIMENT_STOPPED
+    assert labels.items() <= event.attributes.items()
+    assert event.attributes["limit"] == 0.2
+
+
+def test_every_measure_is_a_value_of_the_label() -> None:
+    """The label `measure` has the measures that experiments know, and no other value."""
+    assert get_args(Measure) == semconv.MEASURES
 
 
 def test_violations_are_a_guardrail(store: str) -> None:

@@ -12,6 +12,7 @@ SURGE, GRAVE, TOKENS = (
     "TaskpilotTokenLimitViolations",
 )
 BYPASS, BROKEN = "TaskpilotGuardrailBypassed", "TaskpilotGuardrailErrors"
+STOPPED = "TaskpilotExperimentStopped"
 DAY = 1440
 
 
@@ -25,6 +26,11 @@ def violation(policy: str, severity: str) -> str:
 def check(result: str) -> str:
     """A series of checks."""
     return f'guardrail_checks_total{{{ONE},guardrail="pii",stage="output",result="{result}"}}'
+
+
+def harm(variant: str) -> str:
+    """A series of guardrails that a variant broke."""
+    return f'experiment_guardrails_broken_total{{{ONE},experiment="planner",variant="{variant}",measure="cost"}}'
 
 
 def surge(count: int) -> tuple[Fired]:
@@ -92,6 +98,28 @@ def broken(value: str) -> tuple[Fired]:
             f"Guardrail pii of shop fails in {value} of its checks (above 1%)",
             f"{value} of the checks of this guardrail raised an error,"
             " over the shortest of 5m, 1h, 6h, 1d with at least 10 checks.",
+        ),
+    )
+
+
+def stopped(count: int) -> tuple[Fired]:
+    """A variant broke a guardrail of its experiment."""
+    return (
+        Fired(
+            STOPPED,
+            FOLDER,
+            {
+                "severity": "warning",
+                "signal": "experiment_guardrail",
+                "job": "shop",
+                "experiment": "planner",
+                "variant": "v2",
+                "measure": "cost",
+            },
+            f"Experiment planner of shop was stopped {count} times in the last hour: variant v2 breaks the guardrail of"
+            " cost",
+            f"{count} processes of shop stopped the experiment in the last hour, because cost of variant v2 is worse"
+            " than its guardrail allows, with certainty. There every user gets the control.",
         ),
     )
 
@@ -228,5 +256,6 @@ SCENARIOS = (
     *events(violation("pii", "critical"), violation("pii", "high"), grave(1), grave(3)),
     *events(violation("max_tokens", "medium"), violation("pii", "medium"), tokens(1), tokens(3)),
     *events(check("bypassed"), check("blocked"), bypassed(1), bypassed(3)),
+    *events(harm("v2"), "experiment_runs_total{" + ONE + ',experiment="planner",variant="v2"}', stopped(1), stopped(3)),
     *GUARDRAILS,
 )

@@ -1,4 +1,4 @@
-"""Rules of policies and guardrails: surges, severe violations, checks that were bypassed or failed."""
+"""Rules of policies and guardrails: surges, severe violations, failed checks, stopped experiments."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _VIOLATIONS: Final = semconv.POLICY_VIOLATIONS.name
 _CHECKS: Final = semconv.GUARDRAIL_CHECKS.name
 POLICY: Final = "Policy {{ $labels.policy }} of {{ $labels.job }}"
 GUARDRAIL: Final = "Guardrail {{ $labels.guardrail }} of {{ $labels.job }}"
+EXPERIMENT: Final = "Experiment {{ $labels.experiment }} of {{ $labels.job }}"
 
 VIOLATIONS: Final = Count("policy", "policy_violations", _BY_POLICY, _VIOLATIONS, every=True)
 GRAVE: Final = Count(
@@ -48,10 +49,22 @@ BYPASSED: Final = Count(
 )
 BLOCKS: Final = Count("guardrail", "guardrail_blocks", (*_BY_GUARDRAIL, Label.STAGE), semconv.GUARDRAIL_BLOCKS.name)
 
+STOPPED: Final = Count(
+    "experiment",
+    "experiment_guardrails_broken",
+    (Label.EXPERIMENT, Label.VARIANT, Label.MEASURE),
+    semconv.EXPERIMENT_GUARDRAILS_BROKEN.name,
+    every=True,
+)
+
 
 def groups(settings: Settings) -> tuple[RuleGroup, ...]:
     """Recording rules of the folder `safety`."""
-    parts = {"policies": _policies(settings), "guardrails": _guardrails(settings)}
+    parts = {
+        "policies": _policies(settings),
+        "guardrails": _guardrails(settings),
+        "experiments": STOPPED.rules(settings.scope, ("1h",)),
+    }
     return tuple(
         RuleGroup(f"taskpilot-safety-{name}", settings.evaluation_interval, tuple(rules))
         for name, rules in parts.items()
@@ -106,7 +119,22 @@ def alerts(settings: Settings) -> tuple[Alert, ...]:
         f"{GUARDRAIL} let {WHOLE} texts through unchecked in the last hour",
         f"{GUARDRAIL} could not check {WHOLE} texts in the last hour and, being set to fail open, let them pass.",
     )
-    return (_surge(settings), grave, token_limit, bypassed, _failing(settings))
+    return (_surge(settings), grave, token_limit, bypassed, _failing(settings), _stopped())
+
+
+def _stopped() -> Alert:
+    return Alert(
+        "TaskpilotExperimentStopped",
+        AlertKind.EVENT,
+        WARNING,
+        "experiment_guardrail",
+        f"{STOPPED.over('1h')} > 0",
+        f"{EXPERIMENT} was stopped {WHOLE} times in the last hour: variant {{{{ $labels.variant }}}} breaks the"
+        " guardrail of {{ $labels.measure }}",
+        f"{WHOLE} processes of {OF_JOB} stopped the experiment in the last hour, because"
+        " {{ $labels.measure }} of variant {{ $labels.variant }} is worse than its guardrail allows, with certainty."
+        " There every user gets the control.",
+    )
 
 
 def _surge(settings: Settings) -> Alert:
