@@ -219,10 +219,10 @@ def used_tools(output: object) -> bool:
 
 def searched(choices: object) -> bool:
     """Whether Gemini grounded an answer by searches, which it bills per search."""
-    return any(is_grounded(inner(choice, "groundingMetadata", "grounding_metadata")) for choice in items(choices))
+    return any(_is_grounded(inner(choice, "groundingMetadata", "grounding_metadata")) for choice in items(choices))
 
 
-def is_grounded(grounds: Fields) -> bool:
+def _is_grounded(grounds: Fields) -> bool:
     """Whether the grounds of an answer name a search of the web, of images, of a corpus or of maps."""
     return any(grounds.get(key) for key in _SEARCHES)
 

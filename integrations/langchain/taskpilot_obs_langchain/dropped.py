@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from taskpilot_obs.semconv import PriceGap
-from taskpilot_obs.usage.envelopes import is_grounded
 
 if TYPE_CHECKING:
     from taskpilot_obs.integration import LlmInvocation
@@ -62,6 +61,13 @@ _BILLED_BLOCKS: Final = frozenset(
         "image_generation_call",
     }
 )
+_SEARCHES: Final = (
+    "web_search_queries",
+    "image_search_queries",
+    "retrieval_queries",
+    "google_maps_widget_context_token",
+)
+"""What Gemini's grounds of an answer name, where it searched for them."""
 _MISTRAL: Final = "mistral_ai"
 ANTHROPIC: Final = "anthropic"
 _NO_SURCHARGE: Final = (None, "", "global", "standard")
@@ -121,7 +127,7 @@ def note_dropped(call: LlmInvocation, message: object, *, streamed: bool) -> Non
 def _searched(about: Mapping[str, Any]) -> bool:
     """Whether Gemini grounded the answer by searches, which are billed apart."""
     grounds = about.get("grounding_metadata")
-    return isinstance(grounds, Mapping) and is_grounded(grounds)
+    return isinstance(grounds, Mapping) and any(grounds.get(key) for key in _SEARCHES)
 
 
 def _gap_in(content: object) -> str | None:
