@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full test-frameworks test-load coverage soak bench lint types docs site clean
+.PHONY: demo test test-full test-frameworks test-load coverage soak bench build audit conformance lint types docs site clean
 
 demo: $(VENV)/.demo ## run the demo service: no key, no network
 	$(BIN)/taskpilot-obs demo $(ARGS)
@@ -28,6 +28,15 @@ bench: $(VENV)/.dev ## what a call costs, beside its floor and beside doing it b
 
 soak: $(VENV)/.dev ## a million runs with a blocked exporter; writes docs/soak.md
 	$(BIN)/python scripts/soak.py $(ARGS)
+
+build: $(VENV)/.dev ## wheel and source distribution, built twice and compared; checksums; an SBOM
+	scripts/build.sh
+
+audit: $(VENV)/.dev ## the same, and known vulnerabilities of every package
+	scripts/build.sh audit
+
+conformance: $(VENV)/.dev ## what others read of us, by their own definitions; writes docs/conformance.md
+	scripts/conformance.sh $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

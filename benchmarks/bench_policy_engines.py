@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from taskpilot_obs.records import Operation, Stage, Verdict
-from taskpilot_obs.safety import AllowTools, CedarPolicy, OpaServerPolicy, Policy, RegoPolicy, Subject
+from taskpilot_obs.safety import AllowTools, CedarPolicy, CheckInput, OpaServerPolicy, Policy, RegoPolicy
 from taskpilot_obs.safety.rego import load_regopy
 
 ROUNDS = 3 if "--quick" in sys.argv else 20
@@ -30,7 +30,7 @@ forbid(principal, action, resource == Tool::"refund") when { context.args.amount
 @require_approval
 forbid(principal, action, resource == Tool::"refund") when { context.args.amount > 100 };
 """
-CALL = Subject(
+CALL = CheckInput(
     Operation.TOOL,
     Stage.INPUT,
     "order-7 a customer's letter of some length, which the policy does not read " * 4,

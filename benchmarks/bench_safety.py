@@ -17,12 +17,12 @@ from taskpilot_obs import configure, get_recorder, observe_agent
 from taskpilot_obs.records import CheckResult, Decision, Operation, Stage
 from taskpilot_obs.safety import (
     AllowTools,
+    CheckInput,
     DenyPattern,
     DenyWords,
     MaxInputLength,
     Redactor,
     RequireApproval,
-    Subject,
 )
 from taskpilot_obs.safety import checks as running
 from taskpilot_obs.safety.checks import Checks, Outcome
@@ -77,7 +77,7 @@ def five() -> list[object]:
 def policies() -> None:
     """Print what five policies cost, alone and around an observed call."""
     ready = Checks(five()).at(Stage.INPUT)
-    subject = Subject(Operation.AGENT, Stage.INPUT, PROMPT, agent="Planner")
+    subject = CheckInput(Operation.AGENT, Stage.INPUT, PROMPT, agent="Planner")
 
     def ask() -> bool:
         outcomes: list[Outcome] = []

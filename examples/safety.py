@@ -9,12 +9,12 @@ from taskpilot_obs.exceptions import GuardrailBlockedError, PolicyViolationError
 from taskpilot_obs.records import Decision
 from taskpilot_obs.safety import (
     AllowTools,
+    CheckInput,
     DenyWords,
-    Finding,
+    GuardrailResult,
     MaxInputLength,
     Redactor,
     RequireApproval,
-    Subject,
     blocked,
     check_with,
 )
@@ -24,7 +24,7 @@ SMALL_EUR = 500
 approved = {"order-7"}
 
 
-def no_promises(subject: Subject) -> Finding | None:
+def no_promises(subject: CheckInput) -> GuardrailResult | None:
     """A guardrail is any function of a subject."""
     return blocked("promises a refund") if "we will refund" in subject.text.lower() else None
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from taskpilot_obs import configure, get_recorder, observe_agent, observe_tool
 from taskpilot_obs.exceptions import PolicyViolationError
 from taskpilot_obs.records import Decision
-from taskpilot_obs.safety import RegoPolicy, Subject
+from taskpilot_obs.safety import CheckInput, RegoPolicy
 from taskpilot_obs.testing import capture_records
 
 POLICY = Path(__file__).parent / "policies" / "tool_calls.rego"
 approved: set[object] = set()
 
 
-def is_approved(subject: Subject) -> bool:
+def is_approved(subject: CheckInput) -> bool:
     """Whether a person has approved the call; a real one is asked by your application."""
     return subject.arguments["order"] in approved
 

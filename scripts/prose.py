@@ -10,7 +10,6 @@ import io
 import re
 import sys
 import tokenize
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -36,14 +35,6 @@ BETTER: Final = {
     r"\bthereby\b|\bwherein\b|\bhereof\b": "start a new sentence",
 }
 """Patterns, case-sensitive, and the better form of each. To add one, make it fail here first, then fix the places."""
-PENDING: Final = (
-    "integrations/README.md",
-    "integrations/langchain/taskpilot_obs_langchain/models.py",
-    "taskpilot_obs/providers/names.py",
-)
-"""Files that are not rewritten yet. Take each out of this list when it is, until the list is empty."""
-DONE: Final[tuple[str, ...]] = ()
-"""Parts of a pending folder that are rewritten, and stay so."""
 KEPT: Final = "# prose:"
 GENERATED: Final = ("docs/soak.md", "build", "dist")
 
@@ -58,13 +49,9 @@ class Hit(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print every hit; 1 if there is one. `--pending` counts those of the folders that are not rewritten yet."""
-    if list(arguments) == ["--pending"]:
-        counted = Counter(_folder(hit.path) for path in _files([ROOT]) if _is_pending(path) for hit in hits_in(path))
-        print("\n".join(f"{count:5} {folder}" for folder, count in counted.most_common()))
-        return 0
-    given = [Path(each).resolve() for each in arguments]
-    found = [hit for path in _files(given or [ROOT]) if given or not _is_pending(path) for hit in hits_in(path)]
+    """Print every hit; 1 if there is one."""
+    places = [Path(each).resolve() for each in arguments] or [ROOT]
+    found = [hit for path in _files(places) for hit in hits_in(path)]
     for hit in found:
         print(f"{hit.path.relative_to(ROOT)}:{hit.line}: {hit.phrase!r}: write {hit.better}")
     print(f"{len(found)} phrases to rewrite" if found else "prose: all checks passed")
@@ -78,19 +65,6 @@ def _files(places: Iterable[Path]) -> Iterator[Path]:
             hidden = any(part.startswith(".") and part != ".github" for part in path.relative_to(ROOT).parts)
             if path.suffix in {".py", ".md", ".sh"} and not hidden and not name.startswith(GENERATED):
                 yield path
-
-
-def _is_pending(path: Path) -> bool:
-    name = path.relative_to(ROOT).as_posix()
-    return _within(name, PENDING) and not _within(name, DONE)
-
-
-def _within(name: str, places: Iterable[str]) -> bool:
-    return any(name == place or name.startswith(f"{place}/") for place in places)
-
-
-def _folder(path: Path) -> str:
-    return "/".join(path.relative_to(ROOT).parts[:2])
 
 
 def hits_in(path: Path) -> Iterator[Hit]:

@@ -9,35 +9,45 @@ mkdir -p "$results"
 
 packages() {
     openai="opentelemetry-instrumentation-genai-openai>=1.3b0,<2"
+    # What LiteLLM's proxy imports; its extra pins versions that exclude each other.
+    proxy="apscheduler backoff cryptography expression fastapi fastapi-sso httpx mcp orjson pyjwt python-multipart redis"
+    proxy="$proxy semver soundfile uvicorn websockets"
     case "$1" in
     agent_framework) echo "agent-framework-core>=1.23 agent-framework-openai>=1.17 $openai" ;;
     anthropic) echo "anthropic>=2.14" ;;
-    litellm) echo "litellm>=1.100 openai>=3" ;;
+    google_adk) echo "google-adk>=2.13" ;;
+    litellm) echo "litellm>=1.110 openai>=3 $openai $proxy" ;;
     langchain) echo "langchain>=1.0 langchain-openai>=1.0 $openai" ;;
+    mcp) echo "mcp>=2.3" ;;
     openai) echo "openai>=3 $openai" ;;
+    openai_agents) echo "openai-agents>=0.24" ;;
     pydantic_ai) echo "pydantic-ai-slim[openai]>=2.60 $openai" ;;
+    strands) echo "strands-agents[openai]>=1.60 $openai" ;;
     *) echo "unknown framework: $1" >&2 && exit 2 ;;
     esac
 }
 
 tests() {
+    bridge=integrations/opentelemetry/tests/test_opentelemetry_frameworks.py
     case "$1" in
-    litellm) echo tests/test_framework_responses.py::test_responses_of_litellm ;;
-    *) echo integrations/opentelemetry/tests/test_opentelemetry_frameworks.py ;;
+    litellm) echo "integrations/litellm/tests tests/test_framework_responses.py::test_responses_of_litellm" ;;
+    openai_agents) echo integrations/openai_agents/tests ;;
+    agent_framework | google_adk | mcp | pydantic_ai | strands) echo "integrations/$1/tests $bridge" ;;
+    *) echo "$bridge" ;;
     esac
 }
 
 failed=0
-for name in ${*:-agent_framework anthropic langchain litellm openai pydantic_ai}; do
+for name in ${*:-agent_framework anthropic google_adk langchain litellm mcp openai openai_agents pydantic_ai strands}; do
     echo "== $name"
     wanted=$(packages "$name")
     [ -x "$home/$name/bin/python" ] || python3 -m venv "$home/$name"
     bin="$home/$name/bin"
-    # shellcheck disable=SC2086  a list of requirements
+    # shellcheck disable=SC2046,SC2086  lists of requirements and of tests
     "$bin/pip" install -q --disable-pip-version-check -e '.[otel,cli]' pytest pytest-timeout hypothesis $wanted
     "$bin/pip" list --format json --disable-pip-version-check >"$results/$name.packages.json"
     CI=true TASKPILOT_OBS_FRAMEWORK="$name" "$bin/pytest" -q -p no:cacheprovider --junit-xml "$results/$name.xml" \
-        "$(tests "$name")" || failed=1
+        $(tests "$name") || failed=1
 done
 python3 scripts/frameworks_page.py "$results" >docs/frameworks-results.md
 exit "$failed"

@@ -21,7 +21,7 @@ from taskpilot_obs._api.events import (
     shutdown,
 )
 from taskpilot_obs._recording.context import get_request_id, request_context, with_context
-from taskpilot_obs._recording.invocation import current_run
+from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs.config import configure, get_recorder
 from taskpilot_obs.log_context import LogContextFilter
 from taskpilot_obs.usage import Usage

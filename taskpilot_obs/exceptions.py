@@ -80,7 +80,12 @@ class MissingExtraError(TaskpilotError, ImportError):
 
 
 class RefusedError(TaskpilotError):
-    """A check in `enforce` mode refused the work. Every run that it passes through ends as `blocked`."""
+    """A check in `enforce` mode refused the work. Every run that it passes through ends as `blocked`.
+
+    Args:
+        message: what refused, and why.
+        request_id: the request that was refused.
+    """
 
     def __init__(self, message: str, request_id: str | None = None) -> None:
         self.request_id = request_id

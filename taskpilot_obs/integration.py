@@ -59,16 +59,10 @@ from taskpilot_obs._enforcement.sdk_clients import wrap_sdk_client
 from taskpilot_obs._recording.after_the_fact import RecordedCall, RecordedRun
 from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
 from taskpilot_obs._recording.context import request_context
-from taskpilot_obs._recording.invocation import (
-    ActiveInvocation,
-    Step,
-    add_current_resolver,
-    current_run,
-    current_running,
-    remove_current_resolver,
-)
+from taskpilot_obs._recording.current_run import CURRENT, add_current_resolver, current_run, remove_current_resolver
+from taskpilot_obs._recording.invocation import ActiveInvocation, Step, current_running
 from taskpilot_obs._recording.llm_invocation import LlmInvocation, LlmListener
-from taskpilot_obs._recording.recorder import CURRENT, Recorder
+from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs._recording.scope import current_scope
 from taskpilot_obs._recording.spans import SpanIds
 from taskpilot_obs._recording.statuses import register_status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from taskpilot_obs._recording.context import get_request_id
-from taskpilot_obs._recording.invocation import current_run
+from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.spans import current_ids
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.semconv import Field

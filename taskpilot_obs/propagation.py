@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from taskpilot_obs._recording import w3c
 from taskpilot_obs._recording.attributes import plain_text
-from taskpilot_obs._recording.invocation import current_run
+from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.scope import current_scope, restore
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs._support.ids import accepted_request_id

@@ -57,7 +57,7 @@ from taskpilot_obs.exposition import start_metrics_server
 from taskpilot_obs.records import AuditEvent, Record
 from taskpilot_obs.safety.guardrails import check_with
 from taskpilot_obs.safety.policies import DenyWords, MaxTokens, RequireApproval
-from taskpilot_obs.safety.subjects import Subject
+from taskpilot_obs.safety.subjects import CheckInput
 
 SAMPLED = 0.5
 """Share of traces whose spans are kept."""
@@ -149,12 +149,12 @@ def look_up(query: str) -> str:
     return "a fact"
 
 
-def no_insults(subject: Subject) -> bool:
+def no_insults(subject: CheckInput) -> bool:
     """A guardrail of the answer."""
     return "fool" not in subject.text
 
 
-def judge(subject: Subject) -> bool:
+def judge(subject: CheckInput) -> bool:
     """A guardrail that asks a service, which may be down."""
     if "judge down" in subject.text:
         raise ConnectionError("the judge does not answer")

@@ -13,7 +13,7 @@ from _audit import START_NS, event, finished, llm_call, started, whole
 from typer.testing import CliRunner, Result
 
 from taskpilot_obs.audit.prune import prune
-from taskpilot_obs.audit.query import Filter, parse_duration, query, tail
+from taskpilot_obs.audit.query import Damage, Filter, parse_duration, query, tail
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.cli.audit import register
@@ -87,7 +87,9 @@ def test_money_keeps_its_digits(tmp_path: Path) -> None:
 def test_lines_that_are_no_records(log: Path) -> None:
     """A damaged line is passed over: reading must be possible in a damaged log."""
     log.write_bytes(b"nonsense\n[]\n{}\n" + log.read_bytes())
-    assert len(ids(query(log))) == 40
+    damage = Damage()
+    assert len(ids(query(log, damage=damage))) == 40
+    assert damage.lines == 3
 
 
 def test_tail(log: Path) -> None:
@@ -252,6 +254,24 @@ def test_tail_and_query_commands(log: Path) -> None:
     assert run("query", log, "--since", "1h", "--format", "json").stdout == ""
     assert run("query", log, "--since", "soon").exit_code == 2
     assert run("tail", log, "-n", 0).exit_code == 2
+
+
+def test_damaged_lines_are_reported(log: Path) -> None:
+    """`query` and `tail` print what can be read, count the damaged lines on standard error, and exit with 1."""
+    whole = run("query", log, "--request-id", "req-7", "--format", "json")
+    assert (whole.exit_code, whole.stderr) == (0, "")
+    first = min(log.parent.glob("audit.jsonl.*"))
+    first.write_bytes(b"\0\0\0\n" + first.read_bytes())
+    log.write_bytes(log.read_bytes() + b'{"timestamp":"2026-11')
+    for options in ((), ("--request-id", "req-7"), ("--agent", "Other")):
+        found = run("query", log, *options, "--format", "json")
+        assert found.exit_code == 1
+        assert found.stdout == "" or all(map(json.loads, found.stdout.splitlines()))
+        assert "2 damaged lines were passed over" in found.stderr
+    assert run("query", log, "--request-id", "req-7", "--format", "json").stdout == whole.stdout
+    last = run("tail", log, "-n", 5, "--format", "json")
+    assert (last.exit_code, "1 damaged line was passed over" in last.stderr) == (1, True)
+    assert run("verify", log).exit_code == 1
 
 
 def test_a_terminal_is_not_obeyed(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from taskpilot_obs import (
     track_tool,
 )
 from taskpilot_obs._recording.context import get_request_id
+from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.generators import drive
-from taskpilot_obs._recording.invocation import current_run
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Decision, Operation, Status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -131,6 +132,8 @@ def test_a_stream_that_breaks_after_its_first_token_is_unknown(seen: Captured[In
         ("openrouter", "openai/gpt-4o", {"cost": 0.001, "is_byok": True}, "0.001", "upstream"),
         ("x_ai", "grok-4", {"cost_in_usd_ticks": 318_319_000}, "0.0318319", None),
         ("deepinfra", "acme/any", {"estimated_cost": 0.0002}, "0.0002", None),
+        ("openrouter", "acme/unlisted-1", {"cost": "0.0012"}, "0.0012", None),
+        ("perplexity", "sonar", {"cost": {"total_cost": "5.06E-3"}}, "0.00506", None),
     ],
 )
 def test_a_cost_that_the_provider_states_is_taken(
@@ -141,6 +144,77 @@ def test_a_cost_that_the_provider_states_is_taken(
         call.record_response({"model": model, "usage": {"prompt_tokens": 10, "completion_tokens": 5, **usage}})
     (run,) = seen
     assert (run.cost, run.cost_source, run.price_gap) == (Decimal(cost), "provider", gap)
+
+
+_GATEWAY = {"cost": "0.0045405", "marketCost": "0.005"}
+_COUNTS = {"prompt_tokens": 10, "completion_tokens": 5}
+
+
+@dataclass
+class ResultMessage:
+    """The last message of a query of the Claude Agent SDK."""
+
+    session_id: str
+    usage: dict[str, int]
+    total_cost_usd: float | None
+    result: str
+
+
+@pytest.mark.parametrize(
+    ("response", "cost"),
+    [
+        ({"usage": _COUNTS, "provider_metadata": {"gateway": _GATEWAY}}, "0.0045405"),
+        ({"usage": _COUNTS, "providerMetadata": {"gateway": _GATEWAY}}, "0.0045405"),
+        ({"usage": _COUNTS, "provider_metadata": {"gateway": {**_GATEWAY, "cost": "0"}}}, "0.005"),
+        (
+            {
+                "choices": [{"message": {"content": "a", "provider_metadata": {"gateway": _GATEWAY}}}],
+                "usage": _COUNTS,
+            },
+            "0.0045405",
+        ),
+        (
+            [
+                {"choices": [{"delta": {"content": "a"}}]},
+                *[{"choices": [{"delta": {"content": "b"}}]}] * 5,
+                {
+                    "choices": [
+                        {"delta": {"provider_metadata": {"gateway": _GATEWAY}}, "index": 0, "finish_reason": "stop"}
+                    ]
+                },
+                {"choices": [], "usage": _COUNTS},
+            ],
+            "0.0045405",
+        ),
+        (ResultMessage("s", {"input_tokens": 10, "output_tokens": 5}, 0.0123, "done"), "0.0123"),
+        (
+            {
+                "type": "result",
+                "total_cost_usd": 0.0123,
+                "usage": {"input_tokens": 6, "output_tokens": 5, "cache_read_input_tokens": 4},
+            },
+            "0.0123",
+        ),
+    ],
+)
+def test_a_cost_beside_the_usage_is_taken(seen: Captured[Invocation], response: object, cost: str) -> None:
+    """Vercel's gateway and the Claude Agent SDK state the cost outside of the usage object."""
+    with track_llm(model="acme/unlisted-1") as call:
+        call.record_response(response)
+    (run,) = seen
+    assert (run.cost, run.cost_source, run.price_gap) == (Decimal(cost), "provider", None)
+    assert run.usage is not None
+    assert run.usage[:2] == (10, 5)
+
+
+@pytest.mark.parametrize("stated", ["", "free", "-1", "NaN", "Infinity", "1 USD", "0x10", True, [], "9" * 10_000 + "x"])
+def test_what_is_no_amount_states_no_cost(seen: Captured[Invocation], stated: object) -> None:
+    """Other texts and values leave the cost to the price table."""
+    body = {"usage": {**_COUNTS, "cost": stated}, "provider_metadata": {"gateway": {"cost": stated}}}
+    with track_llm(provider="openai", model="gpt-4o") as call:
+        call.record_response({**body, "total_cost_usd": stated})
+    (run,) = seen
+    assert run.cost_source == "price_table"
 
 
 def test_own_prices_and_set_cost_win_over_what_the_provider_states(seen: Captured[Invocation]) -> None:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskpilot_obs import LogContextFilter, get_request_id, observe_agent, request_context, track_workflow, with_context
-from taskpilot_obs._recording.invocation import ActiveInvocation, add_current_resolver, current
+from taskpilot_obs._recording.current_run import add_current_resolver
+from taskpilot_obs._recording.invocation import ActiveInvocation, current
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs._recording.scope import current_scope
 from taskpilot_obs._support.ids import REQUEST_ID, accepted_request_id
@@ -159,7 +160,7 @@ def test_a_thread_without_context_starts_a_request_of_its_own(seen: Captured[Inv
 
 def test_an_integration_may_say_what_runs_here(monkeypatch: pytest.MonkeyPatch, recorder: Recorder) -> None:
     """Where a framework keeps context by itself, what its integration finds is the parent; one builds on another."""
-    monkeypatch.setattr(current, "_resolvers", current._resolvers)
+    monkeypatch.setattr(current, "resolvers", current.resolvers)
     framework: list[ActiveInvocation] = []
     told: list[ActiveInvocation | None] = []
 

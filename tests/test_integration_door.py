@@ -37,7 +37,7 @@ from taskpilot_obs.integration import (
     check_output_async,
 )
 from taskpilot_obs.records import CheckResult, Decision, Invocation, Status
-from taskpilot_obs.safety import DenyTools, Subject, check_with
+from taskpilot_obs.safety import CheckInput, DenyTools, check_with
 from taskpilot_obs.settings import Options
 from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
 
@@ -312,7 +312,7 @@ def test_configured_policies_are_asked_about_a_run() -> None:
 
 def test_checks_see_content_and_arguments() -> None:
     """A check sees a tool's arguments by name, and the text of whatever content it is given."""
-    asked: list[Subject] = []
+    asked: list[CheckInput] = []
     with configured(policies=[check_with(asked.append, stages=("input", "output"))]) as (recorder, _, _):
         run = recorder.start("execute_tool", "search")
         check_input(run, [{"role": "user", "content": "find it"}], arguments={"city": "Rome"})
@@ -329,7 +329,7 @@ def test_checks_see_content_and_arguments() -> None:
 def test_asynchronous_checks_are_awaited() -> None:
     """`check_input_async` and `check_output_async` await checks that are coroutine functions."""
 
-    async def never(subject: Subject) -> bool:
+    async def never(subject: CheckInput) -> bool:
         await asyncio.sleep(0)
         return subject.stage == "input"
 

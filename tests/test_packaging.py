@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -112,6 +113,19 @@ def test_the_wheel_is_complete(wheel: Path) -> None:
         held = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
     assert set(held) == set(expected)
     assert [name for name, path in expected.items() if held[name] != path.read_bytes()] == []
+
+
+def test_two_builds_have_one_hash(wheel: Path, sdist: Path, tmp_path: Path) -> None:
+    """Built again elsewhere, from files of another age, the wheel has the same bytes."""
+    shutil.unpack_archive(sdist, tmp_path / "source", filter="data")
+    (source,) = (tmp_path / "source").iterdir()
+    for path in source.rglob("*.py"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "again"), str(source)]
+    built = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (again,) = (tmp_path / "again").iterdir()
+    assert again.read_bytes() == wheel.read_bytes()
 
 
 def test_the_source_distribution_can_be_worked_on(sdist: Path) -> None:

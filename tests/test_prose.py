@@ -73,8 +73,7 @@ def test_plain_sentences_pass(text: str, tmp_path: Path) -> None:
     assert list(PROSE.hits_in(tmp_path / "page.md")) == []
 
 
-def test_what_is_rewritten_stays_so() -> None:
-    """The covered files have no such phrase, and the list of pending ones names files that exist."""
+def test_the_project_has_no_such_phrase() -> None:
+    """Every docstring, comment, message and page passes."""
     done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert [name for name in (*PROSE.PENDING, *PROSE.DONE) if not (ROOT / name).exists()] == []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +26,7 @@ MODULES = sorted(
     for path in ROOT.glob("docs/reference/*.md")
     for module in REFERENCE.findall(path.read_text(encoding="utf-8"))
 )
+ARGUMENTS = re.compile(r"^Args:|[Aa]rguments (?:as|are those)|\b[Ll]ike `", re.MULTILINE)
 ELSEWHERE = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>")
 
 
@@ -65,6 +69,50 @@ def test_every_public_name_is_documented(module: str) -> None:
     made = import_module(module)
     missing = [name for name in getattr(made, "__all__", ()) if not documented(made, name)]
     assert missing == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_functions_describe_their_arguments_and_errors(module: str) -> None:
+    """`Args:` where there are two or more, `Raises:` where a function raises; callbacks of a framework are its own."""
+    if module == "taskpilot_obs_celery":
+        pytest.importorskip("celery")
+    made = import_module(module)
+    found = [getattr(made, name) for name in getattr(made, "__all__", ())]
+    functions: list[Callable[..., object]] = [each for each in found if inspect.isfunction(each)]
+    for kind in found:
+        if inspect.isclass(kind) and kind.__module__.startswith("taskpilot_obs"):
+            functions += own_methods(kind)
+    assert [each.__qualname__ for each in functions if lacks_arguments(each) or lacks_errors(each)] == []
+    classes = [kind for kind in found if inspect.isclass(kind) and kind.__module__.startswith("taskpilot_obs")]
+    assert [kind.__name__ for kind in classes if lacks_arguments(kind)] == []
+
+
+def own_methods(kind: type) -> list[Callable[..., object]]:
+    """The public methods that a class adds, without those that a framework's base class declares."""
+    foreign = [base for base in kind.__mro__ if not base.__module__.startswith("taskpilot_obs")]
+    methods = {name: getattr(each, "__func__", each) for name, each in vars(kind).items()}
+    return [
+        each
+        for name, each in methods.items()
+        if inspect.isfunction(each) and not name.startswith("_") and not any(name in vars(base) for base in foreign)
+    ]
+
+
+def lacks_arguments(function: Callable[..., object]) -> bool:
+    """Whether a function or class has two or more arguments, and neither describes them nor says where they are."""
+    made = vars(function).get("__init__") if inspect.isclass(function) else function
+    if made is None or made.__module__ == "typing" or made.__code__.co_filename.startswith("<"):
+        return False  # made from fields, which have docstrings of their own, or a protocol's
+    given = [name for name in inspect.signature(made).parameters if name not in {"self", "cls"}]
+    return len(given) > 1 and ARGUMENTS.search(inspect.getdoc(function) or "") is None
+
+
+def lacks_errors(function: Callable[..., object]) -> bool:
+    """Whether a function raises an error that its docstring does not name; what it catches itself does not count."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function)))).body[0]
+    guarded = {id(inner) for each in ast.walk(body) if isinstance(each, ast.With) for inner in ast.walk(each)}
+    raised = [each for each in ast.walk(body) if isinstance(each, ast.Raise) and id(each) not in guarded]
+    return any(isinstance(each.exc, ast.Call) for each in raised) and "Raises:" not in (inspect.getdoc(function) or "")
 
 
 def documented(module: object, name: str) -> bool:

@@ -36,7 +36,7 @@ from taskpilot_obs._recording.spans import installed_provider
 from taskpilot_obs.exceptions import PolicyViolationError
 from taskpilot_obs.records import Decision as DecisionRecord
 from taskpilot_obs.records import Invocation, Status
-from taskpilot_obs.safety import DenyWords, Subject
+from taskpilot_obs.safety import CheckInput, DenyWords
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
 
@@ -194,7 +194,7 @@ def test_errors_on_spans_tell_the_type_and_nothing_else(traced: Recorder, export
 def test_decisions_are_events_of_the_run_that_they_are_about(traced: Recorder, exporter: InMemorySpanExporter) -> None:
     """Violations and what guardrails decide are events of the run's span; a policy that allows is none."""
 
-    def short(subject: Subject) -> bool:
+    def short(subject: CheckInput) -> bool:
         return len(subject.text) < 10
 
     policies = [DenyWords(["bomb"]), DenyWords(["quiet"], name="other")]

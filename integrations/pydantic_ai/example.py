@@ -24,7 +24,8 @@ def delete_account() -> str:
 if __name__ == "__main__":
     configure(policies=[DenyTools(["delete_account"])], mode="enforce")
     for tool in (get_weather, delete_account):
-        agent = Agent(TestModel(), name="Planner", tools=[tool], capabilities=[ObservabilityCapability()])
+        model = TestModel(model_name="gpt-4o-mini")
+        agent = Agent(model, name="Planner", tools=[tool], capabilities=[ObservabilityCapability()])
         try:
             print(agent.run_sync("Do what you can.").output)
         except PolicyViolationError as refusal:

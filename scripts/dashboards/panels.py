@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 from scripts.dashboards.model import GRID_COLUMNS, Json, Panel, Query, Step, closer
 from taskpilot_obs.semconv import Label
@@ -41,35 +42,22 @@ def never() -> Steps:
     return ((None, "green"), (1, "red"))
 
 
-def stat(  # noqa: PLR0913 - a panel's knobs; all but four have a default
-    title: str,
-    description: str,
-    expr: str,
-    *,
-    unit: str,
-    no_value: str,
-    steps: Steps = (),
-    decimals: int | None = None,
-    width: int = 6,
-    height: int = 4,
-    below: str = "",
-) -> Panel:
+class Looks(TypedDict, total=False):
+    """How a panel of figures looks, where it is not as usual."""
+
+    steps: Steps
+    decimals: int
+    width: int
+    height: int
+    below: str
+
+
+def stat(title: str, description: str, expr: str, *, unit: str, no_value: str, **looks: Unpack[Looks]) -> Panel:
     """One figure, coloured by its thresholds; without thresholds it is neutral."""
-    return stats(
-        title,
-        description,
-        Query(expr, instant=True),
-        unit=unit,
-        no_value=no_value,
-        steps=steps,
-        decimals=decimals,
-        width=width,
-        height=height,
-        below=below,
-    )
+    return stats(title, description, Query(expr, instant=True), unit=unit, no_value=no_value, **looks)
 
 
-def stats(  # noqa: PLR0913 - as above
+def stats(  # noqa: PLR0913 - a panel's knobs; all but four have a default
     title: str,
     description: str,
     *queries: Query,
@@ -120,7 +108,6 @@ def lines(  # noqa: PLR0913 - as above
 
     The legend stands at the side, where it has room for a dozen names, unless there are only a few.
     """
-    few = len(queries) <= FEW_LINES and not any(_PLACEHOLDER.search(query.legend) for query in queries)
     custom: Json = {
         "drawStyle": "line",
         "fillOpacity": 40 if stacked else 8,
@@ -144,18 +131,20 @@ def lines(  # noqa: PLR0913 - as above
         custom=custom,
         overrides=tuple(_meanings(queries)),
         below=below,
-        options={
-            "legend": {
-                "calcs": ["lastNotNull", "max"],
-                "displayMode": "table",
-                "placement": "bottom" if few else "right",
-                "showLegend": True,
-                "sortBy": "Last *",
-                "sortDesc": True,
-            },
-            "tooltip": {"mode": "multi", "sort": "desc"},
-        },
+        options={"legend": _legend(queries), "tooltip": {"mode": "multi", "sort": "desc"}},
     )
+
+
+def _legend(queries: Sequence[Query]) -> Json:
+    few = len(queries) <= FEW_LINES and not any(_PLACEHOLDER.search(query.legend) for query in queries)
+    return {
+        "calcs": ["lastNotNull", "max"],
+        "displayMode": "table",
+        "placement": "bottom" if few else "right",
+        "showLegend": True,
+        "sortBy": "Last *",
+        "sortDesc": True,
+    }
 
 
 _PLACEHOLDER = re.compile(r"{{(\w+)}}")

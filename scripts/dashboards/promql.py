@@ -1,10 +1,11 @@
-"""PromQL, spelled once: selectors that carry the dashboard's filters, and the few shapes that the panels need."""
+"""PromQL of the panels: selectors that carry the dashboard's filters, and shapes that build on those of the rules."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from taskpilot_obs.records import BAD, COUNTED, Status
+from taskpilot_obs.rules import promql
 from taskpilot_obs.semconv import START_TIME, Metric
 
 TARGET_FILTER = 'job=~"$job", instance=~"$instance"'
@@ -37,14 +38,18 @@ class Selector:
     def __call__(self, metric: Metric, suffix: str = "", **matchers: str) -> str:
         """The series of a family; a matcher whose value holds a `|` is a regular expression."""
         filters = [f'{name}=~"${name}"' for name in self.variables if name in metric.labels]
-        own = [f'{name}{"=~" if "|" in value else "="}"{value}"' for name, value in matchers.items()]
+        own = [promql.matcher(name, *value.split("|")) for name, value in matchers.items()]
         return f"{metric.name}{suffix}{{{', '.join([TARGET_FILTER, *filters, *own])}}}"
 
     def rule(self, name: str, labels: tuple[str, ...] = (), **matchers: str) -> str:
         """The series of a recording rule that keeps these labels."""
         filters = [f'{label}=~"${label}"' for label in labels if label in self.variables]
-        own = [f'{label}="{value}"' for label, value in matchers.items()]
+        own = [promql.matcher(label, value) for label, value in matchers.items()]
         return f"{name}{{{', '.join([RULE_FILTER, *filters, *own])}}}"
+
+
+def _one_line(expr: str) -> str:
+    return " ".join(expr.split())
 
 
 def _aggregate(function: str, inner: str, by: str) -> str:
@@ -64,8 +69,7 @@ def events(series: str, window: str = RANGE, by: str = "") -> str:
     its scraping began happened earlier and does not count. The recording rules count in the same way.
     """
     started = f"{START_TIME.name}{{{TARGET_FILTER}}}"
-    known = f"({started} offset {window} or max_over_time({started}[{window}]) >= time() - {_SECONDS[window]})"
-    born = f"(min_over_time({series}[{window}]) unless {series} offset {window}) and on (job, instance) {known}"
+    born = _one_line(promql.born(series, started, window, _SECONDS[window], "job, instance"))
     return total(f'increase({series}[{window}]) or label_replace({born}, "born", "yes", "", "")', by)
 
 
@@ -82,12 +86,12 @@ def per_minute(series: str, by: str = "") -> str:
 def share(part: str, whole: str, by: str = "") -> str:
     """A percentage. No evidence gives no value; a part that never happened is 0, not missing."""
     none = f"0 * {whole}" if by else "vector(0)"
-    return f"100 * ({part} or {none}) / ({whole} > 0)"
+    return ratio(f"100 * ({part} or {none})", whole)
 
 
 def ratio(part: str, whole: str) -> str:
     """A quotient that has no value where there is nothing to divide by."""
-    return f"{part} / ({whole} > 0)"
+    return _one_line(promql.ratio(part, whole))
 
 
 def quantile(level: float, buckets: str, window: str = INTERVAL, by: str = "") -> str:

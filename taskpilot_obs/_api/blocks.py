@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 from taskpilot_obs._recording.context import stated_scope
-from taskpilot_obs._recording.invocation import ActiveInvocation, current_run, current_running
+from taskpilot_obs._recording.current_run import current_run
+from taskpilot_obs._recording.invocation import ActiveInvocation, current_running
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.statuses import Expected
 from taskpilot_obs.config import get_recorder

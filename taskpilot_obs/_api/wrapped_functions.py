@@ -12,8 +12,9 @@ from taskpilot_obs._enforcement.enforcer import Enforcer
 from taskpilot_obs._enforcement.wrappers import SettledOptions, Work, refuse_unfit, with_checks
 from taskpilot_obs._recording.callsite import Callsite
 from taskpilot_obs._recording.content import Parameters
+from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.generators import bind, drive, unbind, wrap_async_generator
-from taskpilot_obs._recording.invocation import ActiveInvocation, current, current_run
+from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.sdk_streams import follow_stream
 from taskpilot_obs._recording.unfinished import follow, is_unfinished
@@ -200,7 +201,7 @@ def _wrap_async_generator(
 
 def _called(runs: RunFactory, args: tuple[object, ...], kwargs: Mapping[str, object]) -> ActiveInvocation:
     """Create the run at the call, before the work begins, with the caller's parent, request and tenant."""
-    run = runs.new(runs.callsite, current.get())
+    run = runs.new(runs.callsite, current_run())
     if args or kwargs:
         run.set_arguments(args, kwargs)
     return run

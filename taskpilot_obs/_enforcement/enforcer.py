@@ -13,7 +13,7 @@ from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import RefusedError
 from taskpilot_obs.records import CheckResult, DecisionKind, Operation, Stage, Verdict
 from taskpilot_obs.safety import checks as running
-from taskpilot_obs.safety.subjects import NO_ARGUMENTS, Subject
+from taskpilot_obs.safety.subjects import NO_ARGUMENTS, CheckInput
 from taskpilot_obs.safety.texts import texts_in
 from taskpilot_obs.semconv import INTERNAL_ERRORS
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.runtime import RecorderRuntime
     from taskpilot_obs._recording.spans import LiveSpan
     from taskpilot_obs.records import Record
-    from taskpilot_obs.safety.checks import Checks, Outcome, Ready
+    from taskpilot_obs.safety.checks import BoundCheck, Checks, Outcome
 
 logger = logging.getLogger("taskpilot_obs")
 
@@ -57,7 +57,7 @@ class Enforcer:
         self._names, self._defaults = ((), {}) if function is None else _parameters(function)
         self._is_method = self._names[:1] in (("self",), ("cls",))
 
-    def at(self, stage: Stage) -> tuple[Ready, ...]:
+    def at(self, stage: Stage) -> tuple[BoundCheck, ...]:
         """The checks of a stage."""
         general = self._runtime.checks
         own = () if self.own is None else self.own.at(stage)
@@ -117,23 +117,25 @@ class Enforcer:
 
     def _question(
         self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]
-    ) -> Subject | None:
+    ) -> CheckInput | None:
         """The input to check; None if it cannot be read."""
-        with guarded(running.WHERE, self._runtime.counters):
+        with guarded(running.COMPONENT, self._runtime.counters):
             arguments = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
             said = texts_in((*args, *kwargs.values()), machine=self._is_method and bool(args))
             return subject_of(run, Stage.INPUT, "\n".join(said), arguments)
         return None
 
-    def _answer(self, run: ActiveInvocation, result: object) -> Subject | None:
+    def _answer(self, run: ActiveInvocation, result: object) -> CheckInput | None:
         """The output to check; None if it cannot be read."""
-        with guarded(running.WHERE, self._runtime.counters):
+        with guarded(running.COMPONENT, self._runtime.counters):
             pieces = isinstance(result, Streamed)
             said = ("" if pieces else "\n").join(texts_in((result,), keys=not pieces))
             return subject_of(run, Stage.OUTPUT, said, NO_ARGUMENTS)
         return None
 
-    def _ask(self, run: ActiveInvocation, ready: Sequence[Ready], stage: Stage, subject: Subject | None) -> None:
+    def _ask(
+        self, run: ActiveInvocation, ready: Sequence[BoundCheck], stage: Stage, subject: CheckInput | None
+    ) -> None:
         outcomes: list[Outcome] = []
         if subject is None:
             goes_on = running.fail_all(ready, outcomes)
@@ -142,7 +144,7 @@ class Enforcer:
         report(run, stage, outcomes, goes_on=goes_on)
 
     async def _ask_async(
-        self, run: ActiveInvocation, ready: Sequence[Ready], stage: Stage, subject: Subject | None
+        self, run: ActiveInvocation, ready: Sequence[BoundCheck], stage: Stage, subject: CheckInput | None
     ) -> None:
         outcomes: list[Outcome] = []
         if subject is None:
@@ -152,7 +154,7 @@ class Enforcer:
         report(run, stage, outcomes, goes_on=goes_on)
 
 
-def in_force(runtime: RecorderRuntime, checks: tuple[Ready, ...]) -> tuple[Ready, ...]:
+def in_force(runtime: RecorderRuntime, checks: tuple[BoundCheck, ...]) -> tuple[BoundCheck, ...]:
     """The checks that apply under the recorder's switches.
 
     Without `enforcement` no check refuses; without recording only checks that may refuse run.
@@ -227,10 +229,10 @@ def _as_call(content: object, arguments: Mapping[str, object]) -> tuple[tuple[ob
     return (() if content is None else (content,)), arguments
 
 
-def subject_of(run: ActiveInvocation, stage: Stage, text: str, arguments: Mapping[str, object]) -> Subject:
+def subject_of(run: ActiveInvocation, stage: Stage, text: str, arguments: Mapping[str, object]) -> CheckInput:
     """Build the subject of a check."""
     tenant, user = (None, None) if run.scope is None else run.scope[1:3]
-    return Subject(
+    return CheckInput(
         run.operation,
         stage,
         text,

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.runtime import RecorderRuntime
     from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.budgets.admission import AdmissionController
-    from taskpilot_obs.safety.checks import Checks, Outcome, Ready
-    from taskpilot_obs.safety.subjects import Subject
+    from taskpilot_obs.safety.checks import BoundCheck, Checks, Outcome
+    from taskpilot_obs.safety.subjects import CheckInput
 
 
 def declare_checks(expected: Sequence[Checks], declares: Declares, counters: InternalCounters) -> None:
@@ -117,7 +117,7 @@ class TokenLimits:
         tokens = 0 if usage is None or call.cached else (usage.input_tokens or 0) + (usage.output_tokens or 0)
         if not tokens:
             return
-        with guarded(running.WHERE, self._runtime.counters):
+        with guarded(running.COMPONENT, self._runtime.counters):
             for run, checks in self._watched(call, Stage.OUTPUT):
                 with self._lock:
                     taken = self._taken[run] = self._taken.get(run, 0) + tokens
@@ -125,12 +125,12 @@ class TokenLimits:
                 subject = subject._replace(tokens_so_far=taken, call_tokens=tokens)
                 self._ask(call, [check._replace(refuses_at=()) for check in checks], subject)
 
-    def _ask(self, call: LlmInvocation, checks: Sequence[Ready], subject: Subject) -> None:
+    def _ask(self, call: LlmInvocation, checks: Sequence[BoundCheck], subject: CheckInput) -> None:
         outcomes: list[Outcome] = []
         goes_on = running.run(checks, subject, outcomes, self._runtime.counters)
         report(call, subject.stage, outcomes, goes_on=goes_on)
 
-    def _watched(self, call: LlmInvocation, stage: Stage) -> Iterator[tuple[ActiveInvocation, tuple[Ready, ...]]]:
+    def _watched(self, call: LlmInvocation, stage: Stage) -> Iterator[tuple[ActiveInvocation, tuple[BoundCheck, ...]]]:
         """The runs above the call with a token policy of their own, and the task for those of the recorder."""
         top: ActiveInvocation = call
         run = call.parent

@@ -17,8 +17,8 @@ from taskpilot_obs._enforcement.enforcer import (
     check_output_async,
 )
 from taskpilot_obs._enforcement.wrappers import watched
+from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.generators import drive, wrap_async_generator
-from taskpilot_obs._recording.invocation import current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.sdk_streams import follow_stream
 from taskpilot_obs._support.guarded import guarded

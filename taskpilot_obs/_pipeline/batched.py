@@ -53,7 +53,12 @@ class Account(Protocol):
         """So many records of the batch at hand are kept for later."""
 
     def settles(self, records: int, /, *, is_written: bool) -> None:
-        """So many records that waited are written now, or refused for good."""
+        """Records that waited are written now, or refused for good.
+
+        Args:
+            records: how many.
+            is_written: whether they are written.
+        """
 
     def loses(self, records: int, /) -> None:
         """So many records that an earlier process left are refused for good."""

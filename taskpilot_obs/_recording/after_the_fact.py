@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs._recording.attributes import plain_text
+from taskpilot_obs._recording.context import stated_scope
 from taskpilot_obs._recording.invocation import BEGUN, LOST, ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.statuses import error_type, status_of_name
@@ -13,9 +14,11 @@ from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.records import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from decimal import Decimal
 
-    from taskpilot_obs.records import Scope, Started, Usage
+    from taskpilot_obs._recording.runtime import RecorderRuntime
+    from taskpilot_obs.records import Started, Usage
 
 MAX_SECONDS: Final = 10**9
 NOT_STATED: Final = (None, None)
@@ -24,7 +27,7 @@ NOT_STATED: Final = (None, None)
 class Facts(NamedTuple):
     """What is known of any run that is over."""
 
-    status: Status | None = None
+    status: Status | str | None = None
     """How it ended; None where the error tells, or means success."""
     duration_seconds: float = 0.0
     ended_at: datetime | float | None = None
@@ -33,8 +36,27 @@ class Facts(NamedTuple):
     error_message: str | None = None
     agent: str | None = None
     workflow: str | None = None
-    scope: Scope | None = None
-    """The request that it worked for; None where the context tells."""
+    identity: tuple[str | None, str | None, str | None, str | None] = (None, None, None, None)
+    """Request, tenant, user and session that it worked for; None where the context tells."""
+
+
+class Answer(NamedTuple):
+    """What is known of the answer of an LLM call that is over."""
+
+    usage: object = None
+    """What `record_usage` takes as a whole."""
+    cost: Decimal | float | str | None = None
+    """In USD."""
+    cached: bool | None = None
+    """Whether the application's own cache answered."""
+    time_to_first_token: float | None = None
+    """In seconds from the start."""
+    retries: int = 0
+    streaming: bool = False
+    response_model: str | None = None
+    response_id: str | None = None
+    finish_reasons: Sequence[str] = ()
+    service_tier: str | None = None
 
 
 class _Stated(ActiveInvocation):
@@ -142,20 +164,64 @@ class RecordedCall(RecordedRun):
         return None if self._call is None else self._call.error_category
 
 
-def prepare(run: StatedRun | StatedCall, facts: Facts) -> int:
-    """Note what a run belonged to, what it worked for and when it began.
+def book_run(make: Callable[[], StatedRun], facts: Facts, runtime: RecorderRuntime) -> RecordedRun:
+    """Record a workflow, an agent's run or a tool call that is over.
 
     Args:
-        run: made, and not begun.
+        make: makes the run.
         facts: what is known of it.
+        runtime: the runtime of its recorder.
+
+    Raises:
+        ValueError: the status is unknown.
+    """
+    facts = _checked(facts)
+    run = None
+    if runtime.enabled:
+        with guarded("record_run", runtime.counters):
+            run = make()
+            _finish(run, facts, _prepare(run, facts))
+    return RecordedRun(run)
+
+
+def book_call(make: Callable[[], StatedCall], facts: Facts, answer: Answer, runtime: RecorderRuntime) -> RecordedCall:
+    """Record an LLM call that is over.
+
+    Args:
+        make: makes the call.
+        facts: what is known of it.
+        answer: what is known of its answer.
+        runtime: the runtime of its recorder.
+
+    Raises:
+        ValueError: the status is unknown.
+    """
+    facts = _checked(facts)
+    call = None
+    if runtime.enabled:
+        with guarded("record_llm_call", runtime.counters):
+            call = make()
+            ended_ns = _prepare(call, facts)
+            _note_answer(call, answer)
+            _finish(call, facts, ended_ns)
+    return RecordedCall(call)
+
+
+def _checked(facts: Facts) -> Facts:
+    return facts if facts.status is None else facts._replace(status=Status(facts.status))
+
+
+def _prepare(run: StatedRun | StatedCall, facts: Facts) -> int:
+    """Note what a run belonged to, what it worked for and when it began.
 
     Returns:
         When it ended, on the recorder's clock. Times that cannot be read are counted, and it ends now.
     """
     workflow, agent = facts.workflow, facts.agent
     run.stated = (None if workflow is None else plain_text(workflow), None if agent is None else plain_text(agent))
-    if facts.scope is not None:
-        run.scope = facts.scope
+    scope = stated_scope(*facts.identity)
+    if scope is not None:
+        run.scope = scope
     runtime = run.callsite.runtime
     ended_ns = runtime.now()
     if facts.ended_at is not None:
@@ -168,14 +234,8 @@ def prepare(run: StatedRun | StatedCall, facts: Facts) -> int:
     return ended_ns
 
 
-def finish(run: StatedRun | StatedCall, facts: Facts, ended_ns: int) -> None:
-    """End a run with the outcome that is stated.
-
-    Args:
-        run: prepared.
-        facts: what is known of it.
-        ended_ns: what `prepare` returned.
-    """
+def _finish(run: StatedRun | StatedCall, facts: Facts, ended_ns: int) -> None:
+    """End a prepared run with the outcome that is stated."""
     at_unix_ns = run.callsite.runtime.clock.unix_ns(ended_ns)
     if facts.error is not None and facts.status is None:
         run.fail(facts.error, at_unix_ns=at_unix_ns)
@@ -185,39 +245,25 @@ def finish(run: StatedRun | StatedCall, facts: Facts, ended_ns: int) -> None:
     run.end_as(status, error_type=name, error_message=facts.error_message, at_unix_ns=at_unix_ns)
 
 
-def note_answer(
-    call: LlmInvocation,
-    usage: object,
-    cost: Decimal | float | str | None,
-    cached: bool | None,  # noqa: FBT001  one of many facts, passed on
-    time_to_first_token: float | None,
-    retries: int,
-    *,
-    streaming: bool,
-) -> None:
-    """Note what is known of the answer of a call that is over.
-
-    Args:
-        call: prepared.
-        usage: what `record_usage` takes as a whole.
-        cost: in USD.
-        cached: whether the application's own cache answered.
-        time_to_first_token: in seconds from the start.
-        retries: attempts beyond the first.
-        streaming: whether the answer was a stream.
-    """
-    if usage is not None:
-        call.note_usage(usage)
-    if cost is not None:
-        call.set_cost(cost)
-    if cached is not None:
-        call.set_cached(cached)
-    if streaming:
+def _note_answer(call: LlmInvocation, answer: Answer) -> None:
+    if answer.usage is not None:
+        call.note_usage(answer.usage)
+    if answer.cost is not None:
+        call.set_cost(answer.cost)
+    if answer.cached is not None:
+        call.set_cached(answer.cached)
+    if answer.streaming:
         call.set_streaming()
-    if time_to_first_token is not None:
-        call.first_token_after(time_to_first_token)
+    if answer.time_to_first_token is not None:
+        call.first_token_after(answer.time_to_first_token)
     with guarded("retries", call.callsite.runtime.counters):
-        call.retries = max(0, int(retries))
+        call.retries = max(0, int(answer.retries))
+    call.record_answer(
+        model=answer.response_model,
+        response_id=answer.response_id,
+        finish_reasons=answer.finish_reasons,
+        service_tier=answer.service_tier,
+    )
 
 
 def _unix_ns(moment: datetime | float) -> int:

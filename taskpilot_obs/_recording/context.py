@@ -9,7 +9,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from taskpilot_obs._recording.attributes import clean_attributes, plain_text
-from taskpilot_obs._recording.invocation import current_run
+from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.scope import current_scope, restore
 from taskpilot_obs._support.event_loops import in_event_loop
 from taskpilot_obs._support.guarded import log_failure

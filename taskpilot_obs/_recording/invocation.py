@@ -26,7 +26,7 @@ from taskpilot_obs.records import BAD, NO_ATTRIBUTES, SUCCESS, AttributeValue, O
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from taskpilot_obs._recording.callsite import Callsite
     from taskpilot_obs._recording.runtime import RecorderRuntime
@@ -44,29 +44,6 @@ current_running = current.variable
 # Bound once, because binding a method of an imported object in each call costs time.
 _scope: Final = current_scope.get
 _get_current, _make_current, _make_last_current = current_running.get, current_running.set, current_running.reset
-
-
-def current_run() -> ActiveInvocation | None:
-    """Return the run that this code is part of, or None outside of any.
-
-    Inside a decorated function, a `track_*` block or a framework with an integration, this is the innermost run.
-    """
-    return current.get()
-
-
-def add_current_resolver(find: Callable[[ActiveInvocation | None], ActiveInvocation | None]) -> None:
-    """Register a function that finds the current run of a framework that keeps its own context.
-
-    Args:
-        find: takes the run known to be current and returns the innermost: that one, or one that the framework knows.
-            It is called at each start of a run, so it must be cheap and must not raise.
-    """
-    current.add_resolver(find)
-
-
-def remove_current_resolver(find: Callable[[ActiveInvocation | None], ActiveInvocation | None]) -> None:
-    """Remove a function that `add_current_resolver` registered."""
-    current.remove_resolver(find)
 
 
 class ActiveInvocation:
@@ -147,13 +124,20 @@ class ActiveInvocation:
         return self
 
     def start_current(self, args: tuple[object, ...] = (), kwargs: Mapping[str, object] = NO_ATTRIBUTES) -> Self:
-        """Start with these arguments, and remain the current run until the end. The recorder must be enabled."""
+        """Start, and remain the current run until the end. The recorder must be enabled.
+
+        Args:
+            args: the positional arguments of the function that runs.
+            kwargs: its keyword arguments.
+        """
         if args or kwargs:
             self.set_arguments(args, kwargs)
         runtime = self.callsite.runtime
         if runtime.needs_slow_path:
             runtime.guard_span.call(self._open, runtime)
-        self._enter()
+        self._token = _make_current(self)  # two slots in place of a `Step`: a tuple would cost each call a tenth
+        if self.span is not None:
+            self._span_token = self.span.attach()
         now = runtime.now  # read first: calling an attribute that is not a method takes the slow path
         self.started_ns = now()
         try:
@@ -295,16 +279,12 @@ class ActiveInvocation:
     def reattach(self) -> None:
         """Make this the current run again, until its end."""
         if not self.ended_ns:
-            self._enter()
-
-    def _enter(self) -> None:
-        """Attach until the end. Two slots in place of a `Step`: a tuple would cost each call a tenth."""
-        self._token = _make_current(self)
-        if self.span is not None:
-            self._span_token = self.span.attach()
+            self._token = _make_current(self)
+            if self.span is not None:
+                self._span_token = self.span.attach()
 
     def _leave(self) -> None:
-        """Undo `_enter`."""
+        """Undo `start_current` or `reattach`."""
         token, self._token = self._token, None
         try:
             _make_last_current(token)  # type: ignore[arg-type]  # called where there is one
@@ -387,7 +367,12 @@ class ActiveInvocation:
     # --- details that a caller may add ------------------------------------------------------------------------------
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        """Add an attribute for the span and the audit log; never a metric label."""
+        """Add an attribute for the span and the audit log; never a metric label.
+
+        Args:
+            key: its name, without the prefix that it has on the span.
+            value: a scalar, or a sequence of scalars.
+        """
         if self.ended_ns:
             return
         details = self._note()
@@ -405,7 +390,12 @@ class ActiveInvocation:
                 self._set_on_span(key, text)
 
     def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-        """Record a function's arguments: the length of their text and, with content capture, their redacted values."""
+        """Record a function's arguments: the length of their text and, with content capture, their redacted values.
+
+        Args:
+            args: the positional ones.
+            kwargs: the keyword ones.
+        """
         self.input_length = text_length(args, kwargs)
         if self.callsite.runtime.redactor is not None:
             arguments = self.callsite.parameters.bind(args, kwargs)

@@ -62,7 +62,12 @@ class LlmListener(Protocol):
 
 
 class LlmInvocation(ActiveInvocation):
-    """One LLM call. Its methods do not raise: values that cannot be read stay unknown and are counted."""
+    """One LLM call. Its methods do not raise: values that cannot be read stay unknown and are counted.
+
+    Args:
+        callsite: the callsite where it begins.
+        parent: the run around it.
+    """
 
     __slots__ = (
         *("_answered", "_booked_by_calls", "_listeners", "_priced", "_reader", "_refused", "_unread", "admitted"),
@@ -121,7 +126,7 @@ class LlmInvocation(ActiveInvocation):
         return self
 
     def start_current(self, args: tuple[object, ...] = (), kwargs: Mapping[str, object] = NO_ATTRIBUTES) -> Self:
-        """Start with these arguments, and remain the current run until the end. The recorder must be enabled."""
+        """Start as the current run; arguments as for `ActiveInvocation.start_current`."""
         super().start_current(args, kwargs)
         self._tell_listeners()
         return self
@@ -137,7 +142,7 @@ class LlmInvocation(ActiveInvocation):
                 listener.llm_began(self)
 
     def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-        """Record a function's arguments, including the model."""
+        """Record arguments, one of which may be the model; arguments as for `ActiveInvocation.set_arguments`."""
         super().set_arguments(args, kwargs)
         callsite = self.callsite
         if callsite.find_model is not None:
@@ -241,7 +246,12 @@ class LlmInvocation(ActiveInvocation):
             self.usage, self.usage_inconsistent = from_counts(**{**counts, **stated})
 
     def note_usage(self, usage: object, counts: Mapping[str, object] = NO_ATTRIBUTES) -> None:
-        """Note all counts at once, as `record_usage` does; without them, the fields by name."""
+        """Record the usage; unlike `record_usage`, also of a call that has ended.
+
+        Args:
+            usage: all counts at once: a `Usage`, its fields as a mapping, or the provider's own usage.
+            counts: without `usage`, the fields of `Usage` by name.
+        """
         with guarded("record_usage", self.callsite.runtime.counters):
             if usage is None:
                 self.usage, self.usage_inconsistent = from_counts(**counts)
@@ -422,7 +432,7 @@ class LlmInvocation(ActiveInvocation):
                 self.record_reading(reader.reading())
 
     def end(self, status: Status, result: object = None, at_ns: int = 0) -> None:
-        """End with a given status and the provider's response, and count the tokens if they are limited."""
+        """End the call, and count its tokens if they are limited; arguments as for `ActiveInvocation.end`."""
         listeners = () if self.ended_ns else self._listeners
         try:
             if result is not None:
@@ -446,7 +456,7 @@ class LlmInvocation(ActiveInvocation):
         return Status.ERROR
 
     def fail(self, error: BaseException, *, at_unix_ns: int | None = None) -> None:
-        """End with the status of the exception's class, and the usage that a stream stated before it."""
+        """End with the usage that a stream stated before it failed; arguments as for `ActiveInvocation.fail`."""
         self._close_stream()
         super().fail(error, at_unix_ns=at_unix_ns)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from taskpilot_obs._recording.invocation import current_run
+from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.spans import current_ids
 from taskpilot_obs.records import Decision, DecisionKind, Feedback, Origin, Verdict
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from taskpilot_obs._recording.after_the_fact import (
+    Answer,
     Facts,
     RecordedCall,
     RecordedRun,
     StatedCall,
     StatedRun,
-    finish,
-    note_answer,
-    prepare,
+    book_call,
+    book_run,
 )
 from taskpilot_obs._recording.attributes import plain_text
 from taskpilot_obs._recording.callsite import Callsites, inner_operation, llm_operation
-from taskpilot_obs._recording.context import stated_scope
-from taskpilot_obs._recording.invocation import ActiveInvocation, current_run
+from taskpilot_obs._recording.current_run import CURRENT, Parent, current_run, resolve_parent
+from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.point_events import PointEvent, origin_of, show_decision
 from taskpilot_obs._recording.runtime import RecorderRuntime
@@ -62,10 +62,7 @@ if TYPE_CHECKING:
 _MAX_LISTENERS = 16
 _KINDS = {"workflow": Operation.WORKFLOW, "agent": Operation.AGENT, "tool": Operation.TOOL}
 
-CURRENT: Final = "current"
-"""As `parent`: the run that is current when the new one starts."""
 R = TypeVar("R", bound=ActiveInvocation)
-Parent = ActiveInvocation | Literal["current"] | None
 
 
 class Recorder:
@@ -87,7 +84,7 @@ class Recorder:
     def callsite(
         self, operation: Operation | str, name: str, attributes: Mapping[str, object] | None = None
     ) -> Callsite:
-        """Return the callsite of a name; shared if it has no attributes of its own."""
+        """Return the callsite of a name, shared unless it has attributes; arguments as for `start`."""
         return self._callsites.get(inner_operation(operation), name, attributes)
 
     def llm_callsite(
@@ -98,7 +95,7 @@ class Recorder:
         operation: Operation | str = Operation.CHAT,
         attributes: Mapping[str, object] | None = None,
     ) -> LlmCallsite:
-        """Return the callsite of a model; shared if it has no attributes of its own.
+        """Return the callsite of a model, shared unless it has attributes; arguments as for `start_llm`.
 
         Raises:
             ValueError: the operation is not an LLM call.
@@ -127,7 +124,7 @@ class Recorder:
             ValueError: the operation is unknown, or an LLM call (use `start_llm`).
         """
         callsite = self._callsites.get(inner_operation(operation), name, attributes)
-        return ActiveInvocation(callsite, resolve(parent)).start()
+        return ActiveInvocation(callsite, resolve_parent(parent)).start()
 
     def start_llm(
         self,
@@ -163,9 +160,9 @@ class Recorder:
         parent: Parent = CURRENT,
         attributes: Mapping[str, object] | None = None,
     ) -> LlmInvocation:
-        """Make an LLM call that has not begun."""
+        """Make an LLM call that has not begun; arguments as for `start_llm`."""
         callsite = self._callsites.get_llm(operation, model, provider, attributes)
-        return LlmInvocation(callsite, resolve(parent))
+        return LlmInvocation(callsite, resolve_parent(parent))
 
     def adopt(
         self,
@@ -195,7 +192,7 @@ class Recorder:
             ValueError: the operation is unknown, or an LLM call (use `adopt_llm`).
         """
         callsite = self._callsites.get(inner_operation(operation), name, attributes)
-        run = ActiveInvocation(callsite, resolve(parent))
+        run = ActiveInvocation(callsite, resolve_parent(parent))
         return _adopted(run, start_unix_ns, span_context, scope)
 
     def adopt_llm(
@@ -315,22 +312,17 @@ class Recorder:
         Raises:
             ValueError: status or operation is unknown.
         """
-        outcome, kind = None if status is None else Status(status), llm_operation(operation)
-        if not self.enabled:
-            return RecordedCall(None)
-        call = None
-        with guarded("record_llm_call", self.counters):
-            known = self.runtime.checked_attributes("record_llm_call", attributes)
-            scope = stated_scope(request_id, tenant_id, user_id, session_id)
-            facts = Facts(outcome, duration_seconds, ended_at, error, error_type, error_message, agent, workflow, scope)
-            call = StatedCall(self._callsites.get_llm(kind, model, provider, known), current_run())
-            ended_ns = prepare(call, facts)
-            note_answer(call, usage, cost, cached, time_to_first_token, retries, streaming=streaming)
-            call.record_answer(
-                model=response_model, response_id=response_id, finish_reasons=finish_reasons, service_tier=service_tier
-            )
-            finish(call, facts, ended_ns)
-        return RecordedCall(call)
+        kind, runtime = llm_operation(operation), self.runtime
+        identity = (request_id, tenant_id, user_id, session_id)
+        facts = Facts(status, duration_seconds, ended_at, error, error_type, error_message, agent, workflow, identity)
+        answered = (response_model, response_id, finish_reasons, service_tier)
+        answer = Answer(usage, cost, cached, time_to_first_token, retries, streaming, *answered)
+
+        def make() -> StatedCall:
+            known = runtime.checked_attributes("record_llm_call", attributes)
+            return StatedCall(self._callsites.get_llm(kind, model, provider, known), current_run())
+
+        return book_call(make, facts, answer, runtime)
 
     def record_run(  # noqa: PLR0913  one argument for each thing that can be known after the fact
         self,
@@ -377,16 +369,13 @@ class Recorder:
             ValueError: kind or status is unknown, or the kind is an LLM call (use `record_llm_call`).
         """
         operation = inner_operation(_KINDS.get(kind, kind))
-        outcome = None if status is None else Status(status)
-        if not self.enabled:
-            return RecordedRun(None)
-        run = None
-        with guarded("record_run", self.counters):
-            scope = stated_scope(request_id, tenant_id, user_id, session_id)
-            facts = Facts(outcome, duration_seconds, ended_at, error, error_type, error_message, agent, workflow, scope)
-            run = StatedRun(self._callsites.get(operation, plain_text(name), attributes), current_run())
-            finish(run, facts, prepare(run, facts))
-        return RecordedRun(run)
+        identity = (request_id, tenant_id, user_id, session_id)
+        facts = Facts(status, duration_seconds, ended_at, error, error_type, error_message, agent, workflow, identity)
+
+        def make() -> StatedRun:
+            return StatedRun(self._callsites.get(operation, plain_text(name), attributes), current_run())
+
+        return book_run(make, facts, self.runtime)
 
     # --- point events ------------------------------------------------------------------------------------------------
 
@@ -532,11 +521,21 @@ class Recorder:
         return plain_text(text) if redactor is None else redactor.text(plain_text(text))
 
     def record_audit_event(self, event: str, **attributes: AttributeValue) -> None:
-        """Write an application event (task created, approved, …) to the audit log, with the request ID."""
+        """Write an application event (task created, approved, …) to the audit log, with the request ID.
+
+        Args:
+            event: what happened.
+            attributes: further details, as scalars.
+        """
         self.emit(AuditEvent(plain_text(event), self.origin(), self._unix_ns(), self.runtime.fit(attributes)))
 
     def record_cache_size(self, cache: str, entries: int) -> None:
-        """Set how many entries a cache of the application holds; other values count as an internal error."""
+        """Set how many entries a cache of the application holds.
+
+        Args:
+            cache: its name; a metric label, so of a bounded set.
+            entries: how many. Anything but a number is counted as an internal error.
+        """
         with guarded("record_cache_size", self.counters):
             self.emit(CacheSize(plain_text(cache), max(0, int(entries)), self._unix_ns()))
 
@@ -613,8 +612,3 @@ def _adopted(run: R, start_unix_ns: int | None, span_context: SpanContext | None
     if scope is not None:
         run.scope = scope
     return run.adopt(start_unix_ns, None if span_context is None else AdoptedSpan(span_context))
-
-
-def resolve(parent: Parent) -> ActiveInvocation | None:
-    """Return the run that a `parent` argument (`CURRENT`, a run or None) means."""
-    return current_run() if isinstance(parent, str) else parent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,23 +20,19 @@ class Current(Generic[T]):
 
     def __init__(self, name: str) -> None:
         self.variable: ContextVar[T | None] = ContextVar(name, default=None)
-        self._known: Final = self.variable.get
-        self._resolvers: tuple[Callable[[T | None], T | None], ...] = ()
+        self.resolvers: tuple[Callable[[T | None], T | None], ...] = ()
 
-    def get(self) -> T | None:
-        """Return the current object: the innermost of those that the variable and the resolvers know."""
-        known = self._known
-        found = known()
-        if self._resolvers:
-            for resolve in self._resolvers:
-                found = resolve(found)
+    def resolve(self, found: T | None) -> T | None:
+        """Return the innermost of the object that the variable holds and those that the resolvers know."""
+        for resolve in self.resolvers:
+            found = resolve(found)
         return found
 
     def add_resolver(self, resolve: Callable[[T | None], T | None]) -> None:
         """Add a resolver; adding it again changes nothing."""
-        if resolve not in self._resolvers:
-            self._resolvers = (*self._resolvers, resolve)
+        if resolve not in self.resolvers:
+            self.resolvers = (*self.resolvers, resolve)
 
     def remove_resolver(self, resolve: Callable[[T | None], T | None]) -> None:
         """Remove a resolver."""
-        self._resolvers = tuple(each for each in self._resolvers if each is not resolve)
+        self.resolvers = tuple(each for each in self.resolvers if each is not resolve)

@@ -31,6 +31,10 @@ class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", c
     """Suppress an `Exception` of the library: count it under `where`, log it at most once a minute per cause.
 
     Other exceptions (KeyboardInterrupt, SystemExit, CancelledError) pass, because they concern the user's code.
+
+    Args:
+        where: what failed, as a metric label.
+        counters: where failures are counted; only logged when left out.
     """
 
     __slots__ = ("_counters", "_where")
@@ -57,7 +61,12 @@ class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", c
         log_failure(self._where, error)
 
     def call(self, function: Callable[[T], object], argument: T) -> None:
-        """Call a function guarded, at half the cost of the `with` statement; for the hot path."""
+        """Call a function guarded, at half the cost of the `with` statement; for the hot path.
+
+        Args:
+            function: what to call.
+            argument: its only argument.
+        """
         try:
             function(argument)
         except Exception as error:  # noqa: BLE001  this is the one

@@ -1,27 +1,18 @@
-"""Quantiles of durations in bounded memory, within 1 % of the exact value.
+"""Quantiles of durations in bounded memory, within a chosen relative error.
 
-The sparse form of DDSketch (Masson, Rim, Lee: "DDSketch: A Fast and Fully-Mergeable Quantile Sketch with
-Relative-Error Guarantees", PVLDB 12(12), 2019): value x falls into bucket ceil(log x / log gamma), whose middle is at
-most `RELATIVE_ERROR` away from it. Merging adds counts, so the error does not grow with the number of parts.
+The bins are those of DDSketch (Masson, Rim, Lee: "DDSketch: A Fast and Fully-Mergeable Quantile Sketch with
+Relative-Error Guarantees", PVLDB 12(12), 2019). Merging adds counts, so the error does not grow with the number of
+parts.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from math import ceil, log
+from math import ceil, inf, log
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-RELATIVE_ERROR: Final = 0.01
-_GAMMA: Final = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
-_PER_LOG: Final = 1 / log(_GAMMA)
-_SHORTEST_S: Final = 1e-9
-_LONGEST_S: Final = 1e9
-"""Some 30 years. The two ends bound the number of buckets at 2,073."""
-_FIRST_BUCKET: Final = ceil(log(_SHORTEST_S) * _PER_LOG)
-_LAST_BUCKET: Final = ceil(log(_LONGEST_S) * _PER_LOG)
 
 
 def nearest_rank(q: float, total: int) -> int:
@@ -34,8 +25,57 @@ def nearest_rank(q: float, total: int) -> int:
     return max(0, ceil(round(q * total, 9)) - 1)
 
 
+class Bins:
+    """Logarithmic bins: bin b holds the values in (gamma^(b-1), gamma^b], all close to the bin's middle.
+
+    Args:
+        relative_error: how far the middle is from a value of the bin at most: 0.01 for 1 %.
+        shortest: smaller values, and those that are not positive, count as this one.
+        last: the number of the last bin, in which larger values count too.
+    """
+
+    __slots__ = ("_first", "_gamma", "_last", "_log_gamma", "_shortest")
+
+    def __init__(self, relative_error: float, shortest: float, last: int) -> None:
+        self._gamma = (1 + relative_error) / (1 - relative_error)
+        self._log_gamma = log(self._gamma)
+        self._shortest, self._first, self._last = shortest, ceil(log(shortest) / self._log_gamma), last
+
+    def number_of(self, value: float) -> int:
+        """The bin of a value."""
+        if self._shortest < value < inf:
+            return min(self._last, ceil(log(value) / self._log_gamma))
+        return self._last if value == inf else self._first
+
+    def middle_of(self, number: int) -> float:
+        """The value that stands for all values of a bin."""
+        return float(2 * self._gamma**number / (1 + self._gamma))
+
+    def quantiles(self, counts: Mapping[int, int], *fractions: float) -> tuple[float | None, ...]:
+        """The quantiles of counted bins, each the middle of the bin at its nearest rank; None where nothing counts."""
+        total = sum(counts.values())
+        if not total:
+            return (None,) * len(fractions)
+        ordered = sorted(counts.items())
+        return tuple(self.middle_of(_bin_at(ordered, nearest_rank(fraction, total))) for fraction in fractions)
+
+
+def _bin_at(ordered: list[tuple[int, int]], rank: int) -> int:
+    seen = 0
+    for number, amount in ordered:
+        seen += amount
+        if seen > rank:
+            return number
+    return ordered[-1][0]
+
+
+RELATIVE_ERROR: Final = 0.01
+_SECONDS: Final = Bins(RELATIVE_ERROR, 1e-9, 1_036)
+"""From a nanosecond to some 30 years: 2,073 bins at most."""
+
+
 class Sketch:
-    """Counts of durations in seconds, by bucket. Not safe for threads."""
+    """Counts of durations in seconds, by bin. Not safe for threads."""
 
     __slots__ = ("counts",)
 
@@ -44,13 +84,7 @@ class Sketch:
 
     def add(self, durations: Iterable[float]) -> None:
         """Count durations in seconds; values that are not positive count as the shortest."""
-        buckets = [
-            ceil(log(seconds) * _PER_LOG)
-            if _SHORTEST_S <= seconds <= _LONGEST_S
-            else (_LAST_BUCKET if seconds > _LONGEST_S else _FIRST_BUCKET)
-            for seconds in durations
-        ]
-        self._add(Counter(buckets))
+        self._add(Counter(map(_SECONDS.number_of, durations)))
 
     def merge(self, other: Sketch) -> None:
         """Add the counts of another sketch to this one."""
@@ -58,15 +92,9 @@ class Sketch:
 
     def _add(self, more: Mapping[int, int]) -> None:
         counts = self.counts
-        for bucket, count in more.items():
-            counts[bucket] = counts.get(bucket, 0) + count
+        for number, count in more.items():
+            counts[number] = counts.get(number, 0) + count
 
     def quantile(self, q: float) -> float | None:
         """The duration in seconds at the nearest rank of the sorted durations; None without any."""
-        rank = nearest_rank(q, sum(self.counts.values()))
-        seen = 0
-        for bucket, count in sorted(self.counts.items()):
-            seen += count
-            if seen > rank:
-                return float(2 * _GAMMA**bucket / (_GAMMA + 1))
-        return None
+        return _SECONDS.quantiles(self.counts, q)[0]

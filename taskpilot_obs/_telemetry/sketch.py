@@ -1,8 +1,7 @@
 """Mergeable quantile sketches of durations, within half a percent, that merge by joining their bytes.
 
-The bins are those of DDSketch (Masson, Rim, Lee: "DDSketch", VLDB 2019): bin b holds the durations in
-(gamma^(b-1), gamma^b] microseconds, so that every value of a bin is within `RELATIVE_ACCURACY` of its middle. A row of
-the store carries its bin as a small integer, a summary carries a sketch; both give the same quantiles.
+The bins are those of `Bins`, in microseconds: every value of a bin is within `RELATIVE_ACCURACY` of its middle. A row
+of the store carries its bin as a small integer, a summary carries a sketch; both give the same quantiles.
 
 A sketch is a row of little-endian 16-bit words. Each says in its low 12 bits which bin, and in its high 4 bits that
 4^n durations fell into it. So the sketch of two hours is the bytes of both, one after the other, and ten thousand of
@@ -11,33 +10,28 @@ them are counted by the interpreter's own C loops.
 
 from __future__ import annotations
 
-import math
 import sys
 from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs._support.sketch import nearest_rank
+from taskpilot_obs._support.sketch import Bins
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 RELATIVE_ACCURACY: Final = 0.005
-GAMMA: Final = (1 + RELATIVE_ACCURACY) / (1 - RELATIVE_ACCURACY)
-_LOG_GAMMA: Final = math.log(GAMMA)
 _BIN_BITS: Final = 12
 MAX_BIN: Final = (1 << _BIN_BITS) - 1
 """Reaches to e^40 microseconds; everything longer is counted as that."""
+_MICROSECONDS: Final = Bins(RELATIVE_ACCURACY, 1.0, MAX_BIN)
 _MAX_LEVEL: Final = 15
 _US_PER_MS: Final = 1_000.0
 
 
 def bin_of(milliseconds: float) -> int:
     """The bin of a duration; anything below a microsecond is in bin 0."""
-    microseconds = milliseconds * _US_PER_MS
-    if microseconds <= 1.0:
-        return 0
-    return min(MAX_BIN, math.ceil(math.log(microseconds) / _LOG_GAMMA))
+    return _MICROSECONDS.number_of(milliseconds * _US_PER_MS)
 
 
 def encode(bins: Mapping[int, int]) -> bytes:
@@ -71,23 +65,10 @@ def quantiles(bins: Mapping[int, int], *fractions: float) -> tuple[float | None,
 
     None for every fraction where there is nothing to rank.
     """
-    total = sum(bins.values())
-    if not total:
-        return (None,) * len(fractions)
-    ordered = sorted(bins.items())
-    return tuple(_value_at(ordered, nearest_rank(fraction, total)) for fraction in fractions)
-
-
-def _value_at(ordered: list[tuple[int, int]], rank: int) -> float:
-    seen = 0
-    number = 0
-    for number, amount in ordered:  # noqa: B007  the last bin is the answer when none is left
-        seen += amount
-        if seen > rank:
-            break
-    return middle_of(number)
+    found = _MICROSECONDS.quantiles(bins, *fractions)
+    return tuple(None if value is None else value / _US_PER_MS for value in found)
 
 
 def middle_of(number: int) -> float:
     """The value in milliseconds that stands for a bin: within half a percent of all its values."""
-    return 2 * math.pow(GAMMA, number) / (1 + GAMMA) / _US_PER_MS
+    return _MICROSECONDS.middle_of(number) / _US_PER_MS

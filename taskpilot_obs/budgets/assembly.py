@@ -12,7 +12,8 @@ from taskpilot_obs.budgets.admission import AdmissionController, BudgetDeps
 from taskpilot_obs.budgets.alerts import AlertExporter
 from taskpilot_obs.budgets.files import as_budgets
 from taskpilot_obs.budgets.ledger import Ledger, MemoryLedger
-from taskpilot_obs.budgets.settlement import LedgerWorker, ReservationEnd, Settler
+from taskpilot_obs.budgets.ledger_worker import LedgerWorker
+from taskpilot_obs.budgets.settlement import ReservationEnd, Settler
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 
 if TYPE_CHECKING:

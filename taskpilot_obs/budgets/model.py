@@ -283,7 +283,12 @@ class Budget:
         return fixed | split_of(scope_key)
 
     def within(self, key: str, name: str) -> Budget:
-        """This budget, for the calls of one agent or workflow, unless its scope names one."""
+        """This budget, for the calls of one agent or workflow, unless its scope names one.
+
+        Args:
+            key: `agent` or `workflow`.
+            name: of the agent or workflow; taken literally.
+        """
         if key in self.scope:
             return self
         return replace(self, scope={**self.scope, key: literal(name)})

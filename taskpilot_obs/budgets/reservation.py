@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs._recording.invocation import current_run
+from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.scope import current_admitted, current_scope, restore
 from taskpilot_obs._recording.statuses import classify
 from taskpilot_obs._support.ids import new_request_id

@@ -17,7 +17,6 @@ from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Final, Protocol
 
 from taskpilot_obs import semconv
-from taskpilot_obs._pipeline.batched import Batched
 from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs._support.guarded import guarded, log_failure, run_to_completion
 from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController
@@ -30,7 +29,6 @@ from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Pricing, Status
 
 if TYPE_CHECKING:
-    from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.budgets.model import Budget
     from taskpilot_obs.records import Record, Source
     from taskpilot_obs.semconv import Metric
@@ -343,46 +341,6 @@ class Settler:
             gauges.set_gauge(semconv.BUDGET_SPENT, labels, float(budget.amount(balance.spent)))
             gauges.set_gauge(semconv.BUDGET_ASSUMED, labels, float(budget.amount(balance.assumed)))
             gauges.set_gauge(semconv.BUDGET_RESERVED, labels, float(budget.amount(balance.reserved)))
-
-
-class _Sender:
-    """Writes the charges that wait, on the worker's thread."""
-
-    reports = True
-    """Booking makes records of its own: alerts."""
-
-    def __init__(self, settler: Settler) -> None:
-        self._settler = settler
-
-    def export(self, _batch: Sequence[Record], /) -> None:
-        """Write what waits."""
-        self._settler.send()
-
-    def flush(self, timeout_s: float) -> bool:
-        """Write what waits; False where the store is unreachable."""
-        del timeout_s
-        return self._settler.send()
-
-    def shutdown(self, timeout_s: float) -> None:
-        """Stop the thread that reads the figures; the settler closes the ledger."""
-        self._settler.stop(timeout_s)
-
-
-class LedgerWorker(Batched):
-    """The worker that sends charges to a ledger with a store.
-
-    Charges wait in the outbox, which the settler fills, and are never dropped; what is queued here only wakes the
-    worker.
-    """
-
-    def __init__(self, settler: Settler, *, name: str, counters: InternalCounters) -> None:
-        super().__init__(_Sender(settler), name=name, counters=counters)
-        self.settler = settler
-
-    def export(self, batch: Sequence[Record], /) -> None:
-        """Wake the worker where charges wait; the settler has seen the batch by then."""
-        if self.settler.outbox and not self.backlog:
-            super().export(batch[:1])
 
 
 def actual_amount(record: Invocation, budget: Budget) -> int | None:

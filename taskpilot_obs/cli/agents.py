@@ -6,22 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from taskpilot_obs.cli._output import print_csv, print_json, show
-from taskpilot_obs.cli._store_options import (
-    AsCsv,
-    AsJson,
-    From,
-    Period,
-    StoreUrl,
-    Tenant,
-    To,
-    Where,
-    asked_by,
-    explained,
-    one_format,
-    period_of,
-    say_incomplete,
-)
+from taskpilot_obs.cli import _store_options as options
+from taskpilot_obs.cli._output import printed, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 from taskpilot_obs.figures import at_least, count, ms, percent, usd
 
@@ -39,41 +25,43 @@ def register(app: typer.Typer) -> None:
 
 def agents(
     *,
-    store: StoreUrl = None,
-    period: Period = "24h",
-    start: From = None,
-    end: To = None,
-    tenant: Tenant = None,
-    where: Where = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    store: options.StoreUrl = None,
+    period: options.Period = "24h",
+    start: options.From = None,
+    end: options.To = None,
+    tenant: options.Tenant = None,
+    where: options.Where = None,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
 ) -> None:
     """Print the runs of each agent: success, latency, LLM and tool calls beneath, and their cost."""
-    one_format(as_json=as_json, as_csv=as_csv)
-    with explained():
+    options.one_format(as_json=as_json, as_csv=as_csv)
+    with options.explained():
         from taskpilot_obs.stats import get_agent_stats
 
-        found = get_agent_stats(period_of(period, start, end), store=store, **asked_by(where, tenant_id=tenant))
+        span, asked = options.period_of(period, start, end), options.asked_by(where, tenant_id=tenant)
+        found = get_agent_stats(span, store=store, **asked)
     _print(found, "agent", found.agents, as_json=as_json, as_csv=as_csv)
 
 
 def tools(
     *,
-    store: StoreUrl = None,
-    period: Period = "24h",
-    start: From = None,
-    end: To = None,
-    tenant: Tenant = None,
-    where: Where = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    store: options.StoreUrl = None,
+    period: options.Period = "24h",
+    start: options.From = None,
+    end: options.To = None,
+    tenant: options.Tenant = None,
+    where: options.Where = None,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
 ) -> None:
     """Print the calls of each tool: success, latency and failures."""
-    one_format(as_json=as_json, as_csv=as_csv)
-    with explained():
+    options.one_format(as_json=as_json, as_csv=as_csv)
+    with options.explained():
         from taskpilot_obs.stats import get_tool_stats
 
-        found = get_tool_stats(period_of(period, start, end), store=store, **asked_by(where, tenant_id=tenant))
+        span, asked = options.period_of(period, start, end), options.asked_by(where, tenant_id=tenant)
+        found = get_tool_stats(span, store=store, **asked)
     _print(found, "tool", found.tools, as_json=as_json, as_csv=as_csv)
 
 
@@ -83,11 +71,8 @@ _HEAD = ("runs", "successes", "failures", "success_rate", "p50_ms", "p95_ms", "l
 def _print(
     found: AgentStats | ToolStats, what: str, lines: Mapping[str, RunStats], *, as_json: bool, as_csv: bool
 ) -> None:
-    if as_json:
-        print_json(found.model_dump_json(indent=2))
-        return
-    if as_csv:
-        print_csv((what, *_HEAD, "tool_calls", "cost_usd"), ((name, *_values(line)) for name, line in lines.items()))
+    head = (what, *_HEAD, "tool_calls", "cost_usd")
+    if printed(found, head, ((name, *_values(line)) for name, line in lines.items()), as_json=as_json, as_csv=as_csv):
         return
     columns = (
         name_column(what),
@@ -101,7 +86,7 @@ def _print(
     )
     title = f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC"
     show(FittedTable(title, columns, (_row(name, line) for name, line in lines.items()), more="--csv"))
-    say_incomplete(found.incomplete_before)
+    options.say_incomplete(found.incomplete_before)
 
 
 def _values(line: RunStats) -> tuple[object, ...]:

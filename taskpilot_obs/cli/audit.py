@@ -18,7 +18,7 @@ from taskpilot_obs.audit.encoding import to_json
 from taskpilot_obs.audit.files import find_logs
 from taskpilot_obs.audit.manifest import Anchor, read_anchors
 from taskpilot_obs.audit.prune import prune as prune_log
-from taskpilot_obs.audit.query import Entry, Filter, parse_duration
+from taskpilot_obs.audit.query import Damage, Entry, Filter, parse_duration
 from taskpilot_obs.audit.query import query as query_log
 from taskpilot_obs.audit.query import tail as tail_log
 from taskpilot_obs.audit.verify import ChainReport
@@ -117,9 +117,12 @@ def tail(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many records.")] = 20,
     form: As = Format.TABLE,
 ) -> None:
-    """Print the last records of all segments and writers."""
-    with _refusals():
-        _show(tail_log(path, lines), form)
+    """Print the last records of all segments and writers.
+
+    Exit code: 0 they were read, 1 damaged lines were passed over, 2 there is no log, or it cannot be read.
+    """
+    with _refusals(), _damage_reported() as damage:
+        _show(tail_log(path, lines, damage), form)
 
 
 def query(  # noqa: PLR0913  a command line has as many options as it has
@@ -138,11 +141,14 @@ def query(  # noqa: PLR0913  a command line has as many options as it has
     since: Annotated[str | None, typer.Option("--since", help="Only records of the last 30s, 15m, 1h, 7d, 2w.")] = None,
     form: As = Format.TABLE,
 ) -> None:
-    """Print the records that match, in the order of time, of all segments and writers."""
-    with _refusals():
+    """Print the records that match, in the order of time, of all segments and writers.
+
+    Exit code: 0 the log was read, 1 damaged lines were passed over, 2 there is no log, or it cannot be read.
+    """
+    with _refusals(), _damage_reported() as damage:
         start = None if since is None else datetime.now(UTC) - parse_duration(since)
         wanted = Filter(request_id, agent, status, log_type, event, tenant, start)
-        _show(query_log(path, wanted), form)
+        _show(query_log(path, wanted, damage), form)
 
 
 def prune(
@@ -168,6 +174,17 @@ def _refusals() -> Iterator[None]:
             raise  # what is printed cannot be written
         complain(error)
         raise typer.Exit(CANNOT_READ) from error
+
+
+@contextmanager
+def _damage_reported() -> Iterator[Damage]:
+    """Report on standard error how many damaged lines were passed over, behind what was printed."""
+    damage = Damage()
+    yield damage
+    if damage.lines:
+        lines = "1 damaged line was" if damage.lines == 1 else f"{damage.lines} damaged lines were"
+        complain(f"{lines} passed over; `taskpilot-obs audit verify` names the first one of each chain")
+        raise typer.Exit(NOT_WHOLE)
 
 
 def _existing(path: Path) -> Path:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -136,30 +136,34 @@ def bench(  # noqa: PLR0913  a command line has as many options as it has
         "timeout_s": timeout,
         "objectives": dict(map(_objective, goodput or ())),
     }
-    with explained(), _demo(seed) if demo else nullcontext(()) as pretended:
-        if demo:
-            from taskpilot_obs.compare.bench.recording import PRETEND_PRICES
-            from taskpilot_obs.compare.bench.tasks import BUILT_IN
-
-            options |= {"retries": 0, "name": "demo"}
-            tasks = tasks or [*BUILT_IN]
-            prices = [*(prices or ()), PRETEND_PRICES]
-        arms = [*(providers or ()), *pretended]
-        plan, folder = _plan(arms, tasks, options, out, resume)
-        session = _session(plan, folder, store, prices or ())
-        try:
+    asked = _Asked(providers or [], tasks, options, prices or [])
+    with explained(), _with_demo(asked, seed) if demo else nullcontext(asked) as asked:
+        plan, folder = _plan(asked, out, resume)
+        with closing(_session(plan, folder, store, asked.prices)) as session:
             code = _go(session, dry_run=dry_run, yes=yes, strict=strict, as_json=as_json, demo=demo)
-        finally:
-            session.close()
     raise typer.Exit(code)
 
 
-@contextmanager
-def _demo(seed: int) -> Iterator[tuple[str, ...]]:
-    from taskpilot_obs.compare.bench.pretend import pretend_providers
+class _Asked(NamedTuple):
+    """What a command line asks for."""
 
+    arms: list[str]
+    tasks: list[str] | None
+    options: dict[str, Any]
+    prices: list[Path]
+
+
+@contextmanager
+def _with_demo(asked: _Asked, seed: int) -> Iterator[_Asked]:
+    """Add pretend providers on this machine, the tasks that come with the library and made-up prices."""
+    from taskpilot_obs.compare.bench.pretend import pretend_providers
+    from taskpilot_obs.compare.bench.recording import PRETEND_PRICES
+    from taskpilot_obs.compare.bench.tasks import BUILT_IN
+
+    options = asked.options | {"retries": 0, "name": "demo"}
     with pretend_providers(seed=seed) as server:
-        yield server.specs()
+        arms, tasks = [*asked.arms, *server.specs()], asked.tasks or [*BUILT_IN]
+        yield _Asked(arms, tasks, options, [*asked.prices, PRETEND_PRICES])
 
 
 def _rate(text: str) -> float:
@@ -179,20 +183,18 @@ def _objective(text: str) -> tuple[str, float]:
         raise typer.BadParameter(f"given {text!r}; write request_latency:2000", param_hint="--goodput") from None
 
 
-def _plan(
-    arms: Sequence[str], tasks: list[str] | None, options: dict[str, Any], out: Path | None, resume: Path | None
-) -> tuple[Plan, Path]:
+def _plan(asked: _Asked, out: Path | None, resume: Path | None) -> tuple[Plan, Path]:
     """The plan, and the folder that keeps it: of the run that is resumed, or a new one."""
     from taskpilot_obs.compare.bench import made_plan
     from taskpilot_obs.compare.bench.keeping import Folder
 
     if resume is not None:
         plan = Folder(resume).read_plan()
-        cap = options["max_cost_usd"]
+        cap = asked.options["max_cost_usd"]
         return (plan if cap is None else made_plan(**{**plan.model_dump(), "max_cost_usd": cap})), resume
-    if not arms:
+    if not asked.arms:
         raise typer.BadParameter("give --providers, such as openai/gpt-4o-mini, or --demo")
-    plan = made_plan(arms=tuple(arms), tasks=tuple(tasks or ("simple",)), **options)
+    plan = made_plan(arms=tuple(asked.arms), tasks=tuple(asked.tasks or ("simple",)), **asked.options)
     return plan, out or RESULTS / plan.run_id
 
 

@@ -6,24 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskpilot_obs.cli._output import print_csv, print_json, show
-from taskpilot_obs.cli._store_options import (
-    Agent,
-    AsCsv,
-    AsJson,
-    From,
-    Model,
-    Period,
-    Provider,
-    StoreUrl,
-    Tenant,
-    To,
-    User,
-    Workflow,
-    explained,
-    one_format,
-    period_of,
-)
+from taskpilot_obs.cli import _store_options as options
+from taskpilot_obs.cli._output import printed, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
 from taskpilot_obs.figures import count, ms, usd
 
@@ -56,28 +40,28 @@ def register(app: typer.Typer) -> None:
 
 def calls(  # noqa: PLR0913  a command line has as many options as it has
     *,
-    store: StoreUrl = None,
-    period: Period = "24h",
-    start: From = None,
-    end: To = None,
-    tenant: Tenant = None,
-    user: User = None,
-    agent: Agent = None,
-    workflow: Workflow = None,
-    model: Model = None,
-    provider: Provider = None,
+    store: options.StoreUrl = None,
+    period: options.Period = "24h",
+    start: options.From = None,
+    end: options.To = None,
+    tenant: options.Tenant = None,
+    user: options.User = None,
+    agent: options.Agent = None,
+    workflow: options.Workflow = None,
+    model: options.Model = None,
+    provider: options.Provider = None,
     status: WithStatus = None,
     limit: Most = 50,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
 ) -> None:
     """Print single LLM calls, newest first, with the request that each belongs to."""
-    one_format(as_json=as_json, as_csv=as_csv)
-    with explained():
+    options.one_format(as_json=as_json, as_csv=as_csv)
+    with options.explained():
         from taskpilot_obs.stats import get_calls
 
         found = get_calls(
-            period_of(period, start, end),
+            options.period_of(period, start, end),
             store=store,
             limit=limit,
             exact={} if status is None else {"status": status},
@@ -88,11 +72,8 @@ def calls(  # noqa: PLR0913  a command line has as many options as it has
             model=model,
             provider=provider,
         )
-    if as_json:
-        print_json(found.model_dump_json(indent=2))
-    elif as_csv:
-        print_csv(_FIGURES, (tuple(getattr(call, name) for name in _FIGURES) for call in found.calls))
-    else:
+    lines = (tuple(getattr(call, name) for name in _FIGURES) for call in found.calls)
+    if not printed(found, _FIGURES, lines, as_json=as_json, as_csv=as_csv):
         title = f"{len(found.calls)} calls" + (", more with --limit" if found.next is not None else "")
         show(FittedTable(title, _COLUMNS, map(_row, found.calls), more="--csv"))
 

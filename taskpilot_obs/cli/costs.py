@@ -10,23 +10,8 @@ import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from taskpilot_obs.cli._output import console, print_csv, print_json, say, show
-from taskpilot_obs.cli._store_options import (
-    AsCsv,
-    AsJson,
-    From,
-    Period,
-    StoreUrl,
-    Tenant,
-    To,
-    Where,
-    asked_by,
-    explained,
-    one_format,
-    period_of,
-    required,
-    say_incomplete,
-)
+from taskpilot_obs.cli import _store_options as options
+from taskpilot_obs.cli._output import console, printed, say, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 from taskpilot_obs.figures import count, percent, share, usd
 
@@ -51,37 +36,36 @@ def register(app: typer.Typer) -> None:
 
 def costs(  # noqa: PLR0913  a command line has as many options as it has
     *,
-    store: StoreUrl = None,
-    period: Period = "30d",
-    start: From = None,
-    end: To = None,
-    tenant: Tenant = None,
-    where: Where = None,
+    store: options.StoreUrl = None,
+    period: options.Period = "30d",
+    start: options.From = None,
+    end: options.To = None,
+    tenant: options.Tenant = None,
+    where: options.Where = None,
     watch: Watch = None,
     times: Times = None,
     window: Window = "15m",
     timezone: Zone = "UTC",
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
 ) -> None:
     """Print where the money went, by provider, model, agent and tenant; with --watch, where it goes now."""
-    one_format(as_json=as_json, as_csv=as_csv)
+    options.one_format(as_json=as_json, as_csv=as_csv)
     if watch is not None and (as_json or as_csv or where):
         raise typer.BadParameter("--watch draws on the terminal; leave out --json, --csv and --where")
-    with explained():
+    with options.explained():
         if watch is not None:
-            _watch(watch, times, store=required(store), tenant=tenant, window=window, timezone=timezone)
+            _watch(watch, times, store=options.required(store), tenant=tenant, window=window, timezone=timezone)
             return
         from taskpilot_obs.stats import get_cost_breakdown
 
         found = get_cost_breakdown(
-            period_of(period, start, end), store=required(store), **asked_by(where, tenant_id=tenant)
+            options.period_of(period, start, end),
+            store=options.required(store),
+            **options.asked_by(where, tenant_id=tenant),
         )
-    if as_json:
-        print_json(found.model_dump_json(indent=2))
-    elif as_csv:
-        print_csv(("group", "name", "requests", "cost_usd", "percent", "cost_per_request_usd"), _lines(found))
-    else:
+    head = ("group", "name", "requests", "cost_usd", "percent", "cost_per_request_usd")
+    if not printed(found, head, _lines(found), as_json=as_json, as_csv=as_csv):
         _show(found)
 
 
@@ -107,7 +91,7 @@ def _show(found: CostBreakdown) -> None:
     for group, shares in _groups(found):
         say("")
         show(_shares(f"by {group}", shares))
-    say_incomplete(found.incomplete_before)
+    options.say_incomplete(found.incomplete_before)
 
 
 def _shares(title: str, shares: dict[str, CostShare]) -> RenderableType:

@@ -7,19 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._output import say, working
-from taskpilot_obs.cli._store_options import (
-    From,
-    Period,
-    StoreUrl,
-    Tenant,
-    To,
-    Where,
-    asked_by,
-    explained,
-    period_of,
-    required,
-)
 
 Output = Annotated[Path, typer.Argument(help="The file to write. A file that is there is replaced.")]
 AsFormat = Annotated[
@@ -37,21 +26,21 @@ def export(
     output: Output,
     *,
     format: AsFormat = None,  # noqa: A002  the name of the option
-    store: StoreUrl = None,
-    period: Period = "30d",
-    start: From = None,
-    end: To = None,
-    tenant: Tenant = None,
-    where: Where = None,
+    store: options.StoreUrl = None,
+    period: options.Period = "30d",
+    start: options.From = None,
+    end: options.To = None,
+    tenant: options.Tenant = None,
+    where: options.Where = None,
 ) -> None:
     """Write LLM calls as CSV or Parquet, or their costs in the columns of FOCUS, the FinOps specification."""
-    with explained():
+    with options.explained():
         from taskpilot_obs.stats import export_calls
 
-        span, asked = period_of(period, start, end), asked_by(where, tenant_id=tenant)
+        span, asked = options.period_of(period, start, end), options.asked_by(where, tenant_id=tenant)
         try:
             with working("writing the calls"):
-                written = export_calls(output, span, format=format, store=required(store), **asked)
+                written = export_calls(output, span, format=format, store=options.required(store), **asked)
         except OSError as error:
             raise typer.BadParameter(f"{output} cannot be written: {error.strerror}") from error
     say(f"{written:,} lines: {output}")

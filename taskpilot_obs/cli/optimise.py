@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskpilot_obs.cli._output import print_csv, print_json, say, show
+from taskpilot_obs.cli._output import printed, say, show
 from taskpilot_obs.cli._store_options import AsCsv, AsJson, Limit, Period, StoreUrl, Tenant, explained, one_format
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 from taskpilot_obs.figures import UNKNOWN, usd
@@ -52,11 +52,8 @@ def optimise(
 
         found = ask(period, prices=PriceTable.load(prices or ()), store=store, tenant_id=tenant)
     shown = found.savings[:limit]
-    if as_json:
-        print_json(found.model_copy(update={"savings": shown}).model_dump_json(indent=2))
-    elif as_csv:
-        print_csv(_FIELDS, ([getattr(saving, name) for name in _FIELDS] for saving in shown))
-    else:
+    lines = ([getattr(saving, name) for name in _FIELDS] for saving in shown)
+    if not printed(found.model_copy(update={"savings": shown}), _FIELDS, lines, as_json=as_json, as_csv=as_csv):
         _show(found, shown)
 
 

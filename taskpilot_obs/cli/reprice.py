@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskpilot_obs.cli._output import print_csv, print_json, say, show
-from taskpilot_obs.cli._store_options import (
-    Agent,
-    AsCsv,
-    AsJson,
-    Model,
-    Prompt,
-    Provider,
-    StoreUrl,
-    Tenant,
-    explained,
-    one_format,
-)
+from taskpilot_obs.cli import _store_options as options
+from taskpilot_obs.cli._output import printed, say, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 from taskpilot_obs.figures import count, usd
 
@@ -46,35 +35,32 @@ def register(app: typer.Typer) -> None:
 
 def reprice(  # noqa: PLR0913  a command line has as many options as it has
     *,
-    store: StoreUrl = None,
+    store: options.StoreUrl = None,
     since: Since = "30d",
     as_model: AsModel = None,
     at: At = None,
     prices: Prices = None,
     by: By = "agent",
     apply: Apply = False,
-    tenant: Tenant = None,
-    agent: Agent = None,
-    model: Model = None,
-    provider: Provider = None,
-    prompt: Prompt = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    tenant: options.Tenant = None,
+    agent: options.Agent = None,
+    model: options.Model = None,
+    provider: options.Provider = None,
+    prompt: options.Prompt = None,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
 ) -> None:
     """Print what the recorded usage would have cost at another model's, day's or contract's prices."""
-    one_format(as_json=as_json, as_csv=as_csv)
-    with explained():
+    options.one_format(as_json=as_json, as_csv=as_csv)
+    with options.explained():
         from taskpilot_obs.compare.repricing import reprice as ask
 
         found = ask(
             since, prices=prices, as_model=as_model, at=_day(at), by=by, apply=apply, store=store,  # type: ignore[arg-type]  # it checks `by`
             tenant_id=tenant, agent=agent, model=model, provider=provider, prompt_name=prompt,
         )  # fmt: skip
-    if as_json:
-        print_json(found.model_dump_json(indent=2))
-    elif as_csv:
-        print_csv((found.by, *_FIELDS), (_values(group) for group in found.groups))
-    else:
+    lines = (_values(group) for group in found.groups)
+    if not printed(found, (found.by, *_FIELDS), lines, as_json=as_json, as_csv=as_csv):
         _show(found)
 
 

@@ -7,31 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from taskpilot_obs.cli._output import print_csv, print_json, show
-from taskpilot_obs.cli._store_options import (
-    Agent,
-    AsCsv,
-    AsJson,
-    Environment,
-    From,
-    Model,
-    Period,
-    Prompt,
-    Provider,
-    Service,
-    StoreUrl,
-    Tenant,
-    To,
-    User,
-    Where,
-    Workflow,
-    asked_by,
-    explained,
-    one_format,
-    period_of,
-    required,
-    say_incomplete,
-)
+from taskpilot_obs.cli import _store_options as options
+from taskpilot_obs.cli._output import printed, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
 from taskpilot_obs.figures import count, ms, percent, share, usd
 
@@ -46,32 +23,32 @@ def register(app: typer.Typer) -> None:
 
 def stats(  # noqa: PLR0913  a command line has as many options as it has
     *,
-    store: StoreUrl = None,
-    period: Period = "24h",
-    start: From = None,
-    end: To = None,
-    tenant: Tenant = None,
-    user: User = None,
-    agent: Agent = None,
-    workflow: Workflow = None,
-    model: Model = None,
-    provider: Provider = None,
-    prompt: Prompt = None,
-    service: Service = None,
-    environment: Environment = None,
-    where: Where = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    store: options.StoreUrl = None,
+    period: options.Period = "24h",
+    start: options.From = None,
+    end: options.To = None,
+    tenant: options.Tenant = None,
+    user: options.User = None,
+    agent: options.Agent = None,
+    workflow: options.Workflow = None,
+    model: options.Model = None,
+    provider: options.Provider = None,
+    prompt: options.Prompt = None,
+    service: options.Service = None,
+    environment: options.Environment = None,
+    where: options.Where = None,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
 ) -> None:
     """Print requests, success rate, tokens, cost and latency: of all calls, and by provider, model and agent."""
-    one_format(as_json=as_json, as_csv=as_csv)
-    with explained():
+    options.one_format(as_json=as_json, as_csv=as_csv)
+    with options.explained():
         from taskpilot_obs.stats import get_stats
 
         found = get_stats(
-            period_of(period, start, end),
-            store=required(store),
-            **asked_by(
+            options.period_of(period, start, end),
+            store=options.required(store),
+            **options.asked_by(
                 where,
                 tenant_id=tenant,
                 user_id=user,
@@ -84,11 +61,8 @@ def stats(  # noqa: PLR0913  a command line has as many options as it has
                 environment=environment,
             ),
         )
-    if as_json:
-        print_json(found.model_dump_json(indent=2))
-    elif as_csv:
-        print_csv(("group", "name", *_FIGURES), ((group, name, *_values(part)) for group, name, part in _groups(found)))
-    else:
+    lines = ((group, name, *_values(part)) for group, name, part in _groups(found))
+    if not printed(found, ("group", "name", *_FIGURES), lines, as_json=as_json, as_csv=as_csv):
         _show(found)
 
 
@@ -152,7 +126,7 @@ def _show(found: Stats) -> None:
     if found.errors_by_type:
         failures = ((kind, count(calls)) for kind, calls in found.errors_by_type.items())
         show(FittedTable("\nfailures", (name_column("type"), Column("calls")), failures))
-    say_incomplete(found.incomplete_before)
+    options.say_incomplete(found.incomplete_before)
 
 
 def _row(group: tuple[str, str, CallStats]) -> tuple[str, ...]:

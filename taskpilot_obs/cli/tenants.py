@@ -7,24 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from taskpilot_obs.cli._output import print_csv, print_json, show
-from taskpilot_obs.cli._store_options import (
-    AsCsv,
-    AsJson,
-    From,
-    Limit,
-    Period,
-    StoreUrl,
-    Tenant,
-    To,
-    Where,
-    asked_by,
-    explained,
-    one_format,
-    period_of,
-    required,
-    say_incomplete,
-)
+from taskpilot_obs.cli import _store_options as options
+from taskpilot_obs.cli._output import printed, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 from taskpilot_obs.figures import count, ms, percent, usd
 
@@ -48,43 +32,43 @@ def register(app: typer.Typer) -> None:
 
 def tenants(
     *,
-    store: StoreUrl = None,
-    period: Period = "30d",
-    start: From = None,
-    end: To = None,
-    limit: Limit = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    store: options.StoreUrl = None,
+    period: options.Period = "30d",
+    start: options.From = None,
+    end: options.To = None,
+    limit: options.Limit = None,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
 ) -> None:
     """Print the requests, tokens and cost of each tenant, highest cost first."""
-    one_format(as_json=as_json, as_csv=as_csv)
-    with explained():
+    options.one_format(as_json=as_json, as_csv=as_csv)
+    with options.explained():
         from taskpilot_obs.stats import get_tenants_report
 
-        found = get_tenants_report(period_of(period, start, end), store=required(store), limit=limit)
+        found = get_tenants_report(options.period_of(period, start, end), store=options.required(store), limit=limit)
     lines = [(line.tenant, line) for line in found.tenants]
     _print(found, "tenant", lines, found.tenants_total, as_json=as_json, as_csv=as_csv)
 
 
 def users(  # noqa: PLR0913  a command line has as many options as it has
     *,
-    store: StoreUrl = None,
-    period: Period = "30d",
-    start: From = None,
-    end: To = None,
-    tenant: Tenant = None,
-    where: Where = None,
-    limit: Limit = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    store: options.StoreUrl = None,
+    period: options.Period = "30d",
+    start: options.From = None,
+    end: options.To = None,
+    tenant: options.Tenant = None,
+    where: options.Where = None,
+    limit: options.Limit = None,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
 ) -> None:
     """Print the requests, tokens and cost of each user, highest cost first."""
-    one_format(as_json=as_json, as_csv=as_csv)
-    with explained():
+    options.one_format(as_json=as_json, as_csv=as_csv)
+    with options.explained():
         from taskpilot_obs.stats import get_users_report
 
-        asked = asked_by(where, tenant_id=tenant)
-        found = get_users_report(period_of(period, start, end), store=required(store), limit=limit, **asked)
+        span, asked = options.period_of(period, start, end), options.asked_by(where, tenant_id=tenant)
+        found = get_users_report(span, store=options.required(store), limit=limit, **asked)
     lines = [(line.user, line) for line in found.users]
     _print(found, "user", lines, found.users_total, as_json=as_json, as_csv=as_csv)
 
@@ -95,18 +79,14 @@ _Lines = Sequence[tuple[str, "TenantUsage | UserUsage"]]
 def _print(
     found: TenantsReport | UsersReport, what: str, lines: _Lines, total: int, *, as_json: bool, as_csv: bool
 ) -> None:
-    if as_json:
-        print_json(found.model_dump_json(indent=2))
-        return
-    if as_csv:
-        head = (what, "requests", "success_rate", "input_tokens", "output_tokens", "cost_usd", "percent", "p95_ms")
-        print_csv(head, ((name, *_values(line)) for name, line in lines))
+    head = (what, "requests", "success_rate", "input_tokens", "output_tokens", "cost_usd", "percent", "p95_ms")
+    if printed(found, head, ((name, *_values(line)) for name, line in lines), as_json=as_json, as_csv=as_csv):
         return
     title = f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC, {usd(found.cost_usd)} in total"
     if len(lines) < total:
         title += f"; the {len(lines)} largest of {total:,}"
     show(FittedTable(title, (name_column(what), *_COLUMNS), (_row(name, line) for name, line in lines), more="--csv"))
-    say_incomplete(found.incomplete_before)
+    options.say_incomplete(found.incomplete_before)
 
 
 def _values(line: TenantUsage | UserUsage) -> tuple[object, ...]:

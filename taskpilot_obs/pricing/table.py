@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
@@ -16,7 +15,8 @@ from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.pricing import library
 from taskpilot_obs.pricing.cards import Priced, Rate
-from taskpilot_obs.providers.names import GATEWAYS, canonical, canonical_model, infer_provider, split_model
+from taskpilot_obs.pricing.matching import names_in_order, readings, same_model, without_date
+from taskpilot_obs.providers.names import canonical, canonical_model, split_model
 from taskpilot_obs.records import Usage
 from taskpilot_obs.semconv import PriceGap
 from taskpilot_obs.usage.values import NOTHING_STATED, Stated
@@ -29,18 +29,9 @@ logger = logging.getLogger("taskpilot_obs")
 FROM_TABLE: Final = "price_table"
 FROM_OWN: Final = "own_price"
 FROM_PROVIDER: Final = "provider"
-_OPAQUE: Final = re.compile(
-    r"^arn:|/(?:deployments|endpoints|application-inference-profile|provisioned-model)/|^\d+$"
-    r"|^(?:[a-z]+[-_])?[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}$",
-    re.IGNORECASE,
-)
-"""IDs of deployments, which do not name a model."""
-_ROUTERS: Final = GATEWAYS | {None, "openrouter", "openai_compatible", "huggingface"}
 _MAX_CARDS: Final = 4_096
 _MAX_WARNED: Final = 1_000
 _MAX_NAME: Final = 200
-_DATE: Final = re.compile(r"[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4})$")
-_WORDS: Final = re.compile(r"[-_]")
 
 Key = tuple[str | None, str | None, str | None, str | None, int]
 
@@ -112,7 +103,11 @@ class PriceTable:
     def load(
         cls, files: Iterable[str | os.PathLike[str]] = (), *, aliases: Mapping[str, str] | None = None
     ) -> PriceTable:
-        """Return a table with the prices and aliases of these files; `aliases` take precedence over the files'.
+        """Return a table with your own prices and aliases.
+
+        Args:
+            files: price files, as TOML or YAML.
+            aliases: your own names of models -> models; they take precedence over those of the files.
 
         Raises:
             ConfigurationError: a file is wrong; the message names the place.
@@ -217,7 +212,15 @@ class PriceTable:
         at_unix_ns: int,
         service_tier: str | None = None,
     ) -> Explanation | None:
-        """Return the cost of a usage with the rates and their source; None if the model has no price."""
+        """Return the cost of a usage with the rates and their source; None if the model has no price.
+
+        Args:
+            model: in any spelling.
+            usage: the tokens.
+            provider: who served it; inferred from the model when left out.
+            at_unix_ns: when, in nanoseconds since the Unix epoch: prices change.
+            service_tier: `flex`, `priority`, `batch`, … as the provider charged it.
+        """
         entry = self._find((provider, None, model, service_tier, at_unix_ns // library.SLOT_NS), at_unix_ns)
         if entry is None:
             return None
@@ -226,7 +229,12 @@ class PriceTable:
         return Explanation(cost, source, entry.provider, entry.model, entry.card.rates)
 
     def list_models(self, provider: str, *, at_unix_ns: int) -> list[Listed]:
-        """Return the price table's models of a provider at a time; empty for an unknown provider."""
+        """Return the price table's models of a provider; empty for an unknown provider.
+
+        Args:
+            provider: in any spelling.
+            at_unix_ns: when, in nanoseconds since the Unix epoch: prices change.
+        """
         table = library.load()
         found = [(one, table.card(one, None, at_unix_ns)) for one in table.models(canonical(provider))]
         return [Listed(one.model.id, card.rates if card is not None else ()) for one, card in found]
@@ -256,8 +264,8 @@ class PriceTable:
         if own is not None:
             return Entry(own.card(), FROM_OWN, provider or own.provider or "", own.model)
         table = library.load()
-        for name in _in_order(provider, response, request):
-            for vendor, model in _readings(table, provider, name, aliased=name in self._targets):
+        for name in names_in_order(provider, response, request):
+            for vendor, model in readings(table, provider, name, aliased=name in self._targets):
                 found = table.find(vendor, model)
                 card = table.card(found, tier, at_unix_ns) if found is not None else None
                 if found is not None and card is not None:
@@ -278,7 +286,7 @@ class PriceTable:
         for name in names:
             vendor, bare = split_model(name)
             at = vendor if vendor is not None and (provider is None or name in self._targets) else provider
-            for spelling in (name, bare, _DATE.sub("", name), _DATE.sub("", bare)):
+            for spelling in (name, bare, without_date(name), without_date(bare)):
                 found = _in_force(self._own.get(spelling.lower(), ()), at, day)
                 if found is not None:
                     return found
@@ -286,10 +294,10 @@ class PriceTable:
 
     def _stands_for(self, provider: str | None, request: str, response: str) -> bool:
         """Whether the requested name prices the answer: it names a snapshot's model, or is not a vendor's name."""
-        if _same_model(request, response):
+        if same_model(request, response):
             return True
         table = library.load()
-        return all(table.find(*reading) is None for reading in _readings(table, provider, request, aliased=False))
+        return all(table.find(*reading) is None for reading in readings(table, provider, request, aliased=False))
 
     def _warn(self, key: Key) -> None:
         """Warn once that a model has no price."""
@@ -338,52 +346,3 @@ def _in_force(prices: Sequence[OwnPrice], provider: str | None, day: date) -> Ow
         if found is not None:
             return found
     return None
-
-
-def _in_order(provider: str | None, response: str | None, request: str | None) -> Iterator[str]:
-    """The names to price by, best first."""
-    if response is None:
-        yield from (request,) if request is not None else ()
-        return
-    if request is not None and provider == "aws.bedrock" and response in request:
-        yield request  # Bedrock's ID includes the region, and prices differ by region
-    yield response
-    if request is not None and (_same_model(request, response) or _names_nothing(provider, response)):
-        yield request
-
-
-def _names_nothing(provider: str | None, response: str) -> bool:
-    """Whether a response states a deployment's ID instead of a model.
-
-    Never for a router, because its answer may come from another vendor's model.
-    """
-    return provider not in _ROUTERS and _OPAQUE.search(response) is not None
-
-
-def _same_model(request: str, response: str) -> bool:
-    """Whether the response's model is a dated snapshot of the requested one; OpenRouter also reorders the words."""
-    asked, answered = (_DATE.sub("", split_model(name)[1].lower()) for name in (request, response))
-    return sorted(_WORDS.split(asked)) == sorted(_WORDS.split(answered))
-
-
-def _readings(table: library.Library, provider: str | None, name: str, *, aliased: bool) -> Iterator[tuple[str, str]]:
-    """The (provider, model) pairs that a name may mean at a provider, best first."""
-    vendor, rest = split_model(name)
-    if aliased and vendor is not None and vendor not in GATEWAYS:
-        yield vendor, rest
-        return
-    last = name.rsplit("/", 1)[-1]
-    unlisted = provider is None or provider in GATEWAYS or (aliased and table.table_id(provider) is None)
-    if provider is not None and not unlisted:
-        yield provider, name
-        if vendor == provider:
-            yield provider, rest
-        if name.startswith(("models/", "publishers/", "projects/", "arn:")):
-            yield provider, last
-    if unlisted or provider == "openai":  # any vendor's model may be served behind OpenAI's interface
-        while vendor in GATEWAYS:
-            vendor, rest = split_model(rest)
-        inferred = vendor or infer_provider(rest)
-        if inferred is not None and inferred != provider:
-            yield inferred, rest
-            yield inferred, last

@@ -170,7 +170,7 @@ def canonical_model(model: str, aliases: Mapping[str, str] | None = None) -> str
 
     Args:
         model: in any spelling.
-        aliases: names of the user's own -> models, with the names in lower case; by default those of the configuration.
+        aliases: your own names, in lower case -> models; by default those of the configuration.
     """
     if aliases is None:
         aliases = _alias_sources[0]() if _alias_sources else _NO_ALIASES
@@ -192,7 +192,7 @@ def canonical_model(model: str, aliases: Mapping[str, str] | None = None) -> str
 
 
 def infer_provider(model: str | None) -> str | None:
-    """The provider that a model's name tells; None where several serve it (`llama`, `gpt-oss`) or nobody knows it."""
+    """The provider that a model's name tells; None where several serve it (`llama`, `gpt-oss`) or it is unknown."""
     if not model or not isinstance(model, str):
         return None
     vendor, rest = split_model(model)
@@ -239,7 +239,7 @@ _COMPATIBLE: Final = "openai_compatible"
 def provider_at(base_url: str, model: str | None) -> str | None:
     """Who answers a client of OpenAI's protocol that has an address of its own.
 
-    At an unknown address (a gateway, a server of the user's), a model that only its vendor serves is billed as the
+    At an unknown address (a gateway, your own server), a model that only its vendor serves is billed as the
     vendor's. One with open weights has as many prices as places: its maker's would be a guess, so it is
     `openai_compatible`.
 

@@ -131,12 +131,7 @@ class Scope(NamedTuple):
         )
 
     def _born(self, selector: str, window: str) -> str:
-        start = self.select(START_TIME.name)
-        return (
-            f"    (min_over_time({selector}[{window}]) unless {selector} offset {window})\n"
-            f"    and on ({self.by(INSTANCE)})\n"
-            f"    ({start} offset {window} or max_over_time({start}[{window}]) >= time() - {seconds(window) + FOUND_S})"
-        )
+        return born(selector, self.select(START_TIME.name), window, str(seconds(window) + FOUND_S), self.by(INSTANCE))
 
     def _unseen(self, selector: str, window: str) -> str:
         """What the first sample in the window holds beyond the last one before it."""
@@ -159,6 +154,23 @@ class Scope(NamedTuple):
             f"      < on ({target}) group_left () count_over_time({start}[{window}])\n"
             f"    )"
         )
+
+
+def born(selector: str, start: str, window: str, window_s: str, target: str) -> str:
+    """The first values of series that began within the window, where `increase` is 0.
+
+    Args:
+        selector: the counters.
+        start: the start times of their processes.
+        window: how far back.
+        window_s: its length in seconds, as PromQL.
+        target: the labels of a target.
+    """
+    return (
+        f"    (min_over_time({selector}[{window}]) unless {selector} offset {window})\n"
+        f"    and on ({target})\n"
+        f"    ({start} offset {window} or max_over_time({start}[{window}]) >= time() - {window_s})"
+    )
 
 
 class Count(NamedTuple):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs.safety.secret_keys import HINTS, NAME_LENGTH, is_secret_key
 from taskpilot_obs.safety.source import Source, Span, end_of
+from taskpilot_obs.safety.spoken import may_speak, spoken_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,9 @@ _WORDS_BEFORE_KEY = re.compile(
     rb"(?:api|access|account|auth|encryption|master|private|secret|service|shared|signing|subscription) $"
 )
 
+_SIGNS = ("=", ":", "--", "<", '",', "',")
+"""One of these stands in every notation."""
+
 _OPENING = re.compile(r"""\\{0,8}+["'`]""")
 _PARAMETER = re.compile(r"""[^\s"'`&#]*+""")
 _WORD = re.compile(r"""[^\s"'`]*+""")
@@ -77,9 +81,8 @@ _LINE_BEFORE = 200
 def assignments(source: Source) -> Iterator[Span]:
     """Find the values under secret names, in any common notation, and of options with such names."""
     text, lower = source.text, source.lower
-    if not ("=" in text or ":" in text or "--" in text or "<" in text or '",' in text or "'," in text):
+    if not any(sign in text for sign in _SIGNS) and not may_speak(lower):
         return
-    done = 0
     for hint in HINTS:
         at = lower.find(hint) if lower.rfind(hint) >= 0 else -1
         done = 0
@@ -119,7 +122,11 @@ def _values(source: Source, start: int, end: int) -> Iterator[tuple[int, int]]:
     name = text[start:end]
     if not is_secret_key(name):
         return
-    for found in _places(lower, start, end):
+    places = list(_places(lower, start, end))
+    spoken = None if places else spoken_value(text, lower, start, end)
+    if spoken is not None:
+        yield spoken
+    for found in places:
         value = _value_after(text, start, found, lower[start:end])
         if value[0] < value[1] and not _is_harmless(text, *value, name.lower()):
             yield value

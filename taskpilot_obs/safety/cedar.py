@@ -17,7 +17,7 @@ from taskpilot_obs.safety.engines import (
     read_files,
     version_of,
 )
-from taskpilot_obs.safety.subjects import ALLOW, Ruling, Subject
+from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
 
 __all__ = ["CedarPolicy"]
 
@@ -81,11 +81,11 @@ class CedarPolicy(EnginePolicy):
         self._approvals = {key for key, notes in annotations.items() if _APPROVAL in notes}
         self._reasons = {key: _reason(notes) for key, notes in annotations.items()}
 
-    def check(self, subject: Subject, /) -> Ruling:
+    def check(self, subject: CheckInput, /) -> PolicyResult:
         """Decide; what cannot be decided is a failure of the check."""
         return self._settle(subject, self._find(subject)) if self._concerns(subject) else ALLOW
 
-    def _find(self, subject: Subject) -> Found:
+    def _find(self, subject: CheckInput) -> Found:
         from cedarpy import Decision, is_authorized
 
         context = input_document(subject)

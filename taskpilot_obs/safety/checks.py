@@ -12,7 +12,7 @@ from taskpilot_obs.exceptions import ConfigurationError, GuardrailBlockedError, 
 from taskpilot_obs.records import NO_ATTRIBUTES, CheckResult, Decision, DecisionKind, Origin, Severity, Stage, Verdict
 from taskpilot_obs.safety.guardrails import Check, Mode, as_mode, as_on_error
 from taskpilot_obs.safety.options import INPUT, as_name, as_stages, one_of
-from taskpilot_obs.safety.subjects import ALLOW, PASSED, Finding, Ruling, Subject
+from taskpilot_obs.safety.subjects import ALLOW, PASSED, CheckInput, GuardrailResult, PolicyResult
 from taskpilot_obs.semconv import POLICY_VERSION
 
 if TYPE_CHECKING:
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 _ALLOW: Final = Verdict.ALLOW
 _PASSED: Final = CheckResult.PASSED
-WHERE: Final = "check"
+COMPONENT: Final = "check"
 """The component under which failures of checks are counted (`taskpilot_obs_internal_errors_total`)."""
 
 
-class Ready(NamedTuple):
+class BoundCheck(NamedTuple):
     """A check with validated options."""
 
     kind: DecisionKind
     name: str
-    ask: Callable[[Subject], Any]
+    ask: Callable[[CheckInput], Any]
     severity: Severity
     stages: tuple[Stage, ...]
     refuses_at: tuple[Stage, ...]
@@ -45,7 +45,7 @@ class Ready(NamedTuple):
     is_bypassed: bool = False
     """Whether it would refuse, but runs when the work cannot be stopped any more."""
 
-    def where_nothing_stops(self, stage: Stage) -> Ready:
+    def where_nothing_stops(self, stage: Stage) -> BoundCheck:
         """The check on a path that cannot refuse, where denials of an enforced check are recorded as `bypassed`."""
         return self._replace(refuses_at=(), is_bypassed=stage in self.refuses_at)
 
@@ -53,7 +53,7 @@ class Ready(NamedTuple):
 class Outcome(NamedTuple):
     """The outcome of one check, from which the drainer makes a `Decision`."""
 
-    check: Ready
+    check: BoundCheck
     verdict: Verdict
     result: CheckResult
     reason: str | None
@@ -83,7 +83,7 @@ class Checks:
 
     def __init__(self, policies: Iterable[Any] = (), guardrails: Iterable[Any] = (), mode: Mode = "monitor") -> None:
         as_mode(mode)
-        self.all: tuple[Ready, ...] = (
+        self.all: tuple[BoundCheck, ...] = (
             *(_ready(DecisionKind.POLICY, given, mode) for given in _several("policies", policies)),
             *(_ready(DecisionKind.GUARDRAIL, given, mode) for given in _several("guardrails", guardrails)),
         )
@@ -92,11 +92,11 @@ class Checks:
         self._at = {stage: tuple(check for check in asked if stage in check.stages) for stage in Stage}
         self._of_tokens = {stage: tuple(check for check in counting if stage in check.stages) for stage in Stage}
 
-    def at(self, stage: Stage) -> tuple[Ready, ...]:
+    def at(self, stage: Stage) -> tuple[BoundCheck, ...]:
         """The checks of one stage of the work itself."""
         return self._at[stage]
 
-    def of_tokens(self, stage: Stage) -> tuple[Ready, ...]:
+    def of_tokens(self, stage: Stage) -> tuple[BoundCheck, ...]:
         """The checks before or after each LLM call beneath."""
         return self._of_tokens[stage]
 
@@ -130,7 +130,7 @@ def _several(option: str, given: Iterable[Any]) -> Sequence[Any]:
     return tuple(given)
 
 
-def _ready(kind: DecisionKind, given: Any, mode: Mode) -> Ready:
+def _ready(kind: DecisionKind, given: Any, mode: Mode) -> BoundCheck:
     options = given if isinstance(given, Check) else Check(given)
     check = options.check
     ask = getattr(check, "check", None) if not inspect.isroutine(check) else check
@@ -141,7 +141,7 @@ def _ready(kind: DecisionKind, given: Any, mode: Mode) -> Ready:
         )
     stages = as_stages(options.stages if options.stages is not None else getattr(check, "stages", INPUT))
     enforced = as_mode(options.mode or mode) == "enforce"
-    return Ready(
+    return BoundCheck(
         kind,
         as_name(options.name or _name_of(check)),
         ask,
@@ -163,12 +163,14 @@ def _name_of(check: Any) -> Any:
     return type(check).__name__
 
 
-def run(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], counters: InternalCounters | None) -> bool:
+def run(
+    checks: Sequence[BoundCheck], subject: CheckInput, outcomes: list[Outcome], counters: InternalCounters | None
+) -> bool:
     """Run the checks until one refuses; return whether the work may continue. Outcomes are appended to `outcomes`."""
     done = 0
     while done < len(checks):
         since = perf_counter()
-        with guarded(WHERE, counters):  # one guard for all checks, entered again only after a check that failed
+        with guarded(COMPONENT, counters):  # one guard for all checks, entered again only after a check that failed
             while done < len(checks):
                 check = checks[done]
                 answer = check.ask(subject)
@@ -187,13 +189,13 @@ def run(checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], coun
 
 
 async def run_async(
-    checks: Sequence[Ready], subject: Subject, outcomes: list[Outcome], counters: InternalCounters | None
+    checks: Sequence[BoundCheck], subject: CheckInput, outcomes: list[Outcome], counters: InternalCounters | None
 ) -> bool:
     """Like `run`, but await asynchronous checks, each within its timeout."""
     done = 0
     while done < len(checks):
         since = perf_counter()
-        with guarded(WHERE, counters):
+        with guarded(COMPONENT, counters):
             while done < len(checks):
                 check = checks[done]
                 answer = check.ask(subject)
@@ -227,7 +229,7 @@ async def _in_time(answer: Awaitable[object], timeout_s: float | None) -> object
         return await answer
 
 
-def _judge(check: Ready, stage: Stage, answer: object, duration_s: float) -> Outcome:
+def _judge(check: BoundCheck, stage: Stage, answer: object, duration_s: float) -> Outcome:
     """Interpret an answer; one of an unknown type is a failure of the check."""
     if _is_yes(answer):
         return Outcome(check, _ALLOW, _PASSED, None, check.severity, duration_s, check.version)
@@ -240,22 +242,22 @@ def _judge(check: Ready, stage: Stage, answer: object, duration_s: float) -> Out
     return Outcome(check, verdict, result, reason, severity or check.severity, duration_s, version)
 
 
-def _read(answer: object) -> Ruling:
-    if isinstance(answer, Ruling):
+def _read(answer: object) -> PolicyResult:
+    if isinstance(answer, PolicyResult):
         return answer._replace(verdict=Verdict(answer.verdict))
-    if isinstance(answer, Finding):
-        return Ruling(Verdict.DENY if answer.blocked else Verdict.ALLOW, answer.reason)
+    if isinstance(answer, GuardrailResult):
+        return PolicyResult(Verdict.DENY if answer.blocked else Verdict.ALLOW, answer.reason)
     if answer is False:
-        return Ruling(Verdict.DENY)
+        return PolicyResult(Verdict.DENY)
     if isinstance(answer, Verdict):
-        return Ruling(answer)
+        return PolicyResult(answer)
     if inspect.iscoroutine(answer):
         answer.close()
         raise TypeError("the check is asynchronous, what it checks is not")
     raise TypeError(f"a check answered with an object of type {type(answer).__name__}")
 
 
-def _failure(check: Ready, duration_s: float) -> Outcome:
+def _failure(check: BoundCheck, duration_s: float) -> Outcome:
     """The outcome of a failed check. With `closed` it refuses, but that does not count as a violation."""
     verdict, result = Verdict.REQUIRE_APPROVAL, CheckResult.ERROR
     if check.fails_open:
@@ -263,7 +265,7 @@ def _failure(check: Ready, duration_s: float) -> Outcome:
     return Outcome(check, verdict, result, "the check failed", check.severity, duration_s, check.version)
 
 
-def fail_all(checks: Sequence[Ready], outcomes: list[Outcome]) -> bool:
+def fail_all(checks: Sequence[BoundCheck], outcomes: list[Outcome]) -> bool:
     """Let all checks fail, because the subject could not be read."""
     outcomes.extend(_failure(check, 0.0) for check in checks)
     refusing = [outcome for outcome in outcomes if outcome.refuses]

@@ -13,7 +13,7 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Operation, Severity, Stage, Verdict
 from taskpilot_obs.safety.options import INPUT, Named, Stages, one_of
 from taskpilot_obs.safety.rendering import fields_of, name_of
-from taskpilot_obs.safety.subjects import ALLOW, Ruling, Subject
+from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
 
 _MAX_DEPTH: Final = 32
 _INT64: Final = range(-(2**63), 2**63)
@@ -33,7 +33,7 @@ class PolicyOptions(TypedDict, total=False):
     """Where it is asked: input (the default), output or both."""
     operations: Collection[Operation | str]
     """What it is asked about; tool calls by default, because a policy that allows certain tools denies all else."""
-    approved: Callable[[Subject], bool]
+    approved: Callable[[CheckInput], bool]
     """Asked whether a person has approved a call that needs an approval. Without it, such calls are refused."""
 
 
@@ -71,28 +71,28 @@ class EnginePolicy(Named):
         self._operations = _as_operations(options.get("operations", (Operation.TOOL,)))
         self._approved = options.get("approved")
         if self._approved is not None and not callable(self._approved):
-            raise ConfigurationError(f"approved: expected a function of a Subject, got {self._approved!r}")
+            raise ConfigurationError(f"approved: expected a function of a CheckInput, got {self._approved!r}")
 
-    def _concerns(self, subject: Subject) -> bool:
+    def _concerns(self, subject: CheckInput) -> bool:
         return subject.operation in self._operations
 
-    def _settle(self, subject: Subject, found: Found) -> Ruling:
+    def _settle(self, subject: CheckInput, found: Found) -> PolicyResult:
         """A denial counts first, then an approval, which a person may have given, then what is not allowed."""
         if found.denials is not None:
-            return Ruling(Verdict.DENY, "; ".join(found.denials) or "denied", version=found.version)
+            return PolicyResult(Verdict.DENY, "; ".join(found.denials) or "denied", version=found.version)
         if found.needs_approval:
             if self._approved is not None and self._approved(subject):
-                return Ruling(Verdict.ALLOW, "approved", version=found.version)
-            return Ruling(Verdict.REQUIRE_APPROVAL, f"{_what(subject)} needs an approval", version=found.version)
+                return PolicyResult(Verdict.ALLOW, "approved", version=found.version)
+            return PolicyResult(Verdict.REQUIRE_APPROVAL, f"{_what(subject)} needs an approval", version=found.version)
         if not found.is_allowed:
-            return Ruling(Verdict.DENY, f"{_what(subject)} is not allowed", version=found.version)
-        return ALLOW if found.version is None else Ruling(Verdict.ALLOW, version=found.version)
+            return PolicyResult(Verdict.DENY, f"{_what(subject)} is not allowed", version=found.version)
+        return ALLOW if found.version is None else PolicyResult(Verdict.ALLOW, version=found.version)
 
 
 _OPTIONS: Final = sorted(PolicyOptions.__annotations__)
 
 
-def _what(subject: Subject) -> str:
+def _what(subject: CheckInput) -> str:
     return f"tool {subject.tool!r}" if subject.tool is not None else str(subject.operation)
 
 
@@ -103,7 +103,7 @@ def _as_operations(given: Collection[Operation | str]) -> frozenset[Operation]:
     return frozenset(one_of(Operation, "operations", each) for each in several)
 
 
-def input_document(subject: Subject) -> dict[str, object]:
+def input_document(subject: CheckInput) -> dict[str, object]:
     """Return what engines are asked about, made of JSON's types.
 
     `tool_name`, `parameters` and `agent_type` stand beside `tool`, `args` and `agent` with equal values, because

@@ -51,6 +51,17 @@ def check_with(
 ) -> Check:
     """Give a policy or guardrail options of its own: `check_with(judge, stages="output", timeout_s=2)`.
 
+    Options left out come from the check itself, then from the place where it is attached.
+
+    Args:
+        check: an object with `check(subject)`, or a function of a subject.
+        name: a metric label, so of a bounded set.
+        severity: of a policy's violations: low, medium, high or critical.
+        stages: where it runs: `input`, `output` or both.
+        mode: `enforce` or `monitor`.
+        on_error: `open` or `closed`: whether the work goes on where the check fails.
+        timeout_s: seconds that an asynchronous check may take; after that it counts as failed.
+
     Raises:
         ConfigurationError: an option is not one of those that `Check` describes.
     """

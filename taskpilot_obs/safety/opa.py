@@ -15,7 +15,7 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.safety.engines import EnginePolicy, Found, PolicyOptions, found_in, input_document
 from taskpilot_obs.safety.options import as_words
 from taskpilot_obs.safety.rego import RULES, as_package
-from taskpilot_obs.safety.subjects import ALLOW, Ruling, Subject
+from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
 
 __all__ = ["AsyncOpaServerPolicy", "OpaServerPolicy"]
 
@@ -64,7 +64,7 @@ class _OpaPolicy(EnginePolicy):
             raise ConfigurationError(f"rules: expected some of {', '.join(RULES)} in {package}, found {sorted(read)}")
         self._reads_allow = "allow" in read
 
-    def _decide(self, subject: Subject) -> Ruling:
+    def _decide(self, subject: CheckInput) -> PolicyResult:
         answer = self._server.ask("POST", self._path, {"input": input_document(subject)})
         document = answer["result"]  # a package that is gone is a failure of the check
         return self._settle(subject, self._found(document, answer.get("provenance") or {}))
@@ -100,7 +100,7 @@ class OpaServerPolicy(_OpaPolicy):
 
     __slots__ = ()
 
-    def check(self, subject: Subject, /) -> Ruling:
+    def check(self, subject: CheckInput, /) -> PolicyResult:
         """Ask; what cannot be decided is a failure of the check."""
         return self._decide(subject) if self._concerns(subject) else ALLOW
 
@@ -110,7 +110,7 @@ class AsyncOpaServerPolicy(_OpaPolicy):
 
     __slots__ = ()
 
-    async def check(self, subject: Subject, /) -> Ruling:
+    async def check(self, subject: CheckInput, /) -> PolicyResult:
         """Ask; what cannot be decided is a failure of the check."""
         return await asyncio.to_thread(self._decide, subject) if self._concerns(subject) else ALLOW
 

@@ -8,7 +8,7 @@ from typing import Any
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.records import Severity, Stage, Verdict
 from taskpilot_obs.safety.options import INPUT, Named, Stages, as_words, positive
-from taskpilot_obs.safety.subjects import ALLOW, Ruling, Subject
+from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
 from taskpilot_obs.safety.words import DenyWords
 
 __all__ = ["AllowTools", "DenyPattern", "DenyTools", "DenyWords", "MaxInputLength", "MaxTokens", "RequireApproval"]
@@ -47,11 +47,11 @@ class DenyPattern(Named):
         super().__init__(name, severity, stages)
         self._patterns = tuple(_linear(pattern) for pattern in as_words("patterns", patterns))
 
-    def check(self, subject: Subject, /) -> Ruling:
+    def check(self, subject: CheckInput, /) -> PolicyResult:
         """Look for the patterns."""
         for number, pattern in enumerate(self._patterns, 1):
             if pattern.search(subject.text) is not None:
-                return Ruling(Verdict.DENY, f"matches pattern {number}")
+                return PolicyResult(Verdict.DENY, f"matches pattern {number}")
         return ALLOW
 
 
@@ -82,10 +82,10 @@ class _ToolPolicy(Named):
         self._tools: dict[str, Predicate | None] = dict(rules)
         self._agents = None if agents is None else frozenset(as_words("agents", agents))
 
-    def _concerns(self, subject: Subject) -> bool:
+    def _concerns(self, subject: CheckInput) -> bool:
         return subject.tool is not None and (self._agents is None or subject.agent in self._agents)
 
-    def _applies(self, subject: Subject) -> bool:
+    def _applies(self, subject: CheckInput) -> bool:
         """Whether the call's tool is listed and its predicate matches the arguments."""
         if subject.tool not in self._tools:
             return False
@@ -121,11 +121,11 @@ class AllowTools(_ToolPolicy):
     ) -> None:
         super().__init__(tools, agents, name, severity)
 
-    def check(self, subject: Subject, /) -> Ruling:
+    def check(self, subject: CheckInput, /) -> PolicyResult:
         """Is it one of the tools?"""
         if not self._concerns(subject) or self._applies(subject):
             return ALLOW
-        return Ruling(Verdict.DENY, f"tool {subject.tool!r} is not allowed so")
+        return PolicyResult(Verdict.DENY, f"tool {subject.tool!r} is not allowed so")
 
 
 class DenyTools(_ToolPolicy):
@@ -143,10 +143,10 @@ class DenyTools(_ToolPolicy):
     ) -> None:
         super().__init__(tools, agents, name, severity)
 
-    def check(self, subject: Subject, /) -> Ruling:
+    def check(self, subject: CheckInput, /) -> PolicyResult:
         """Is it one of the tools?"""
         if self._concerns(subject) and self._applies(subject):
-            return Ruling(Verdict.DENY, f"tool {subject.tool!r} is denied")
+            return PolicyResult(Verdict.DENY, f"tool {subject.tool!r} is denied")
         return ALLOW
 
 
@@ -169,22 +169,22 @@ class RequireApproval(_ToolPolicy):
         self,
         tools: Tools,
         *,
-        approved: Callable[[Subject], bool] | None = None,
+        approved: Callable[[CheckInput], bool] | None = None,
         agents: Iterable[str] | None = None,
         name: str = "require_approval",
     ) -> None:
         super().__init__(tools, agents, name, Severity.MEDIUM)
         if approved is not None and not callable(approved):
-            raise ConfigurationError(f"approved: expected a function of a Subject, got {approved!r}")
+            raise ConfigurationError(f"approved: expected a function of a CheckInput, got {approved!r}")
         self._approved = approved
 
-    def check(self, subject: Subject, /) -> Ruling:
+    def check(self, subject: CheckInput, /) -> PolicyResult:
         """Does it need an approval, and is there one?"""
         if not (self._concerns(subject) and self._applies(subject)):
             return ALLOW
         if self._approved is not None and self._approved(subject):
-            return Ruling(Verdict.ALLOW, "approved")
-        return Ruling(Verdict.REQUIRE_APPROVAL, f"tool {subject.tool!r} needs an approval")
+            return PolicyResult(Verdict.ALLOW, "approved")
+        return PolicyResult(Verdict.REQUIRE_APPROVAL, f"tool {subject.tool!r} needs an approval")
 
 
 class MaxInputLength(Named):
@@ -207,12 +207,12 @@ class MaxInputLength(Named):
         super().__init__(name, severity)
         self._limit = positive("characters", characters)
 
-    def check(self, subject: Subject, /) -> Ruling:
+    def check(self, subject: CheckInput, /) -> PolicyResult:
         """Count."""
         length = len(subject.text)
-        return (
-            ALLOW if length <= self._limit else Ruling(Verdict.DENY, f"{length} characters, allowed are {self._limit}")
-        )
+        if length <= self._limit:
+            return ALLOW
+        return PolicyResult(Verdict.DENY, f"{length} characters, allowed are {self._limit}")
 
 
 class MaxTokens(Named):
@@ -239,12 +239,12 @@ class MaxTokens(Named):
         self.refuses_at = INPUT
         self.limit = positive("tokens", tokens)
 
-    def check(self, subject: Subject, /) -> Ruling:
+    def check(self, subject: CheckInput, /) -> PolicyResult:
         """Before an LLM call: is the limit passed already? After it: did this call pass it?"""
         if subject.tokens_so_far <= self.limit:
             return ALLOW
         if subject.stage is Stage.INPUT:
-            return Ruling(Verdict.REQUIRE_APPROVAL, f"the run has taken more than {self.limit} tokens")
+            return PolicyResult(Verdict.REQUIRE_APPROVAL, f"the run has taken more than {self.limit} tokens")
         if subject.tokens_so_far - subject.call_tokens > self.limit:
             return ALLOW
-        return Ruling(Verdict.DENY, f"{subject.tokens_so_far} tokens, allowed are {self.limit}")
+        return PolicyResult(Verdict.DENY, f"{subject.tokens_so_far} tokens, allowed are {self.limit}")

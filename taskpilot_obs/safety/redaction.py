@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.safety import assignments, credentials, personal
+from taskpilot_obs.safety import assignments, commands, credentials, personal
 from taskpilot_obs.safety.rendering import render
 from taskpilot_obs.safety.secret_keys import hides
 from taskpilot_obs.safety.source import Source, Span
@@ -50,6 +50,7 @@ _FINDERS: Final[tuple[tuple[Callable[[Source], Iterator[Span]], frozenset[str]],
     (credentials.web_tokens, frozenset({credentials.JWT, credentials.BEARER_TOKEN})),
     (credentials.links, frozenset({credentials.API_KEY, assignments.SECRET})),
     (credentials.curl_users, frozenset({assignments.SECRET})),
+    (commands.short_options, frozenset({assignments.SECRET})),
     (assignments.assignments, frozenset({assignments.SECRET})),
     (personal.cards, frozenset({personal.CARD})),
     (personal.ibans, frozenset({personal.IBAN})),
@@ -77,7 +78,9 @@ class Rule(NamedTuple):
     def pattern(cls, kind: str, pattern: re.Pattern[str]) -> Rule:
         """Make a rule from a compiled pattern of `re` or `re2`.
 
-        A pattern of `re` must not backtrack without bound, because it runs on the thread of the observed call.
+        Args:
+            kind: what it finds; the marker names it.
+            pattern: one of `re` must not backtrack without bound, because it runs on the thread of the observed call.
         """
         return cls(kind, lambda text: (match.span() for match in pattern.finditer(text)))
 
@@ -170,7 +173,12 @@ class Redactor:
         return self.text(value)
 
     def marker(self, kind: str, match: str) -> str:
-        """Return the marker that replaces a match."""
+        """Return the marker that replaces a match.
+
+        Args:
+            kind: the kind of secret or personal data, which the marker names.
+            match: the text that is replaced; the marker holds a digest of it where the redactor has a key.
+        """
         if self._key is None:
             return self._markers.get(kind) or f"[REDACTED:{kind}]"
         said = f"{kind}\0{match}".encode("utf-8", "surrogatepass")

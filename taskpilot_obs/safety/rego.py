@@ -26,7 +26,7 @@ from taskpilot_obs.safety.engines import (
     read_files,
     version_of,
 )
-from taskpilot_obs.safety.subjects import ALLOW, Ruling, Subject
+from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
 
 __all__ = ["RegoPolicy"]
 
@@ -80,7 +80,7 @@ class RegoPolicy(EnginePolicy):
         asked = ", ".join(f'"{rule}": [value | value := data.{package}.{rule}]' for rule in rules)
         self._bundle = interpreter.build(f"found = {{{asked}}}")
 
-    def check(self, subject: Subject, /) -> Ruling:
+    def check(self, subject: CheckInput, /) -> PolicyResult:
         """Decide; what cannot be decided is a failure of the check."""
         if not self._concerns(subject):
             return ALLOW

@@ -1,7 +1,7 @@
-"""The subject of checks, and their answers.
+"""What checks judge, and their answers.
 
-A policy returns a `Ruling`, a guardrail a `Finding`, about one subject. The library turns them into `Decision` records
-for metrics and the audit log, with origin, time and result.
+A policy returns a `PolicyResult`, a guardrail a `GuardrailResult`, about one `CheckInput`. The library turns them into
+`Decision` records for metrics and the audit log, with origin, time and result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from taskpilot_obs.records import Operation, Severity, Stage, Verdict
 NO_ARGUMENTS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
-class Subject(NamedTuple):
+class CheckInput(NamedTuple):
     """What a check judges: the input or the output of a run."""
 
     operation: Operation
@@ -37,8 +37,8 @@ class Subject(NamedTuple):
     user: str | None = None
 
 
-class Ruling(NamedTuple):
-    """A policy's answer about a subject."""
+class PolicyResult(NamedTuple):
+    """The answer of a policy."""
 
     verdict: Verdict
     reason: str | None = None
@@ -49,35 +49,43 @@ class Ruling(NamedTuple):
     """The version of the policy that decided, such as the hash of its text; None uses the policy's `version`."""
 
 
-class Finding(NamedTuple):
-    """A guardrail's answer about a subject."""
+class GuardrailResult(NamedTuple):
+    """The answer of a guardrail."""
 
     blocked: bool
     reason: str | None = None
 
 
-ALLOW: Final = Ruling(Verdict.ALLOW)
-PASSED: Final = Finding(blocked=False)
+ALLOW: Final = PolicyResult(Verdict.ALLOW)
+PASSED: Final = GuardrailResult(blocked=False)
 
 
-def deny(reason: str | None = None, *, severity: Severity | str | None = None) -> Ruling:
-    """Return a policy's denial."""
-    return Ruling(Verdict.DENY, reason, None if severity is None else Severity(severity))
+def deny(reason: str | None = None, *, severity: Severity | str | None = None) -> PolicyResult:
+    """Return a policy's denial.
+
+    Args:
+        reason: names the rule, for the audit log and the exception. Do not quote the text, which may be confidential.
+        severity: low, medium, high or critical; by default that of the policy.
+
+    Raises:
+        ValueError: the severity is unknown.
+    """
+    return PolicyResult(Verdict.DENY, reason, None if severity is None else Severity(severity))
 
 
-def require_approval(reason: str | None = None) -> Ruling:
+def require_approval(reason: str | None = None) -> PolicyResult:
     """Return a policy's demand for a person's approval."""
-    return Ruling(Verdict.REQUIRE_APPROVAL, reason)
+    return PolicyResult(Verdict.REQUIRE_APPROVAL, reason)
 
 
-def blocked(reason: str | None = None) -> Finding:
+def blocked(reason: str | None = None) -> GuardrailResult:
     """Return a guardrail's block."""
-    return Finding(blocked=True, reason=reason)
+    return GuardrailResult(blocked=True, reason=reason)
 
 
-PolicyAnswer = Ruling | Verdict | bool | None
+PolicyAnswer = PolicyResult | Verdict | bool | None
 """None and True allow, False denies."""
-GuardrailAnswer = Finding | bool | None
+GuardrailAnswer = GuardrailResult | bool | None
 """None and True pass, False blocks."""
 
 
@@ -88,7 +96,7 @@ class Policy(Protocol):
     default the input only).
     """
 
-    def check(self, subject: Subject, /) -> PolicyAnswer | Awaitable[PolicyAnswer]:
+    def check(self, subject: CheckInput, /) -> PolicyAnswer | Awaitable[PolicyAnswer]:
         """Decide. May be asynchronous, where what is checked is."""
 
 
@@ -98,5 +106,13 @@ class Guardrail(Protocol):
     It may also have `name` (by default its class's) and `stages` at which it runs (by default the input only).
     """
 
-    def check(self, subject: Subject, /) -> GuardrailAnswer | Awaitable[GuardrailAnswer]:
+    def check(self, subject: CheckInput, /) -> GuardrailAnswer | Awaitable[GuardrailAnswer]:
         """Decide. May be asynchronous, where what is checked is."""
+
+
+Subject = CheckInput
+"""The earlier name of `CheckInput`."""
+Ruling = PolicyResult
+"""The earlier name of `PolicyResult`."""
+Finding = GuardrailResult
+"""The earlier name of `GuardrailResult`."""

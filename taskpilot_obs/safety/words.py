@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Severity, Stage, Verdict
 from taskpilot_obs.safety.options import INPUT, Named, Stages, as_words
-from taskpilot_obs.safety.subjects import ALLOW, Ruling, Subject
+from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
 
 _WORDS = re.compile(r"\w+")
 _INVISIBLE = dict.fromkeys(
@@ -27,7 +27,7 @@ _INVISIBLE = dict.fromkeys(
 """Unicode's default-ignorable characters, which are invisible in the middle of a word."""
 _FEW = 10
 """Up to this number of words, searching for each is faster than splitting the text."""
-_DENIED_WORD = Ruling(Verdict.DENY, "contains a denied word")
+_DENIED_WORD = PolicyResult(Verdict.DENY, "contains a denied word")
 _UNSPACED = (
     *("CJK", "IDEOGRAPHIC", "BOPOMOFO", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR"),
     *("TAI LE", "TAI THAM", "NEW TAI LUE", "JAVANESE", "BALINESE"),
@@ -96,7 +96,7 @@ class DenyWords(Named):
         self._phrases = tuple(sorted(folded - self._words))
         self._spaced = any(" " in phrase for phrase in self._phrases)
 
-    def check(self, subject: Subject, /) -> Ruling:
+    def check(self, subject: CheckInput, /) -> PolicyResult:
         """Look for the words."""
         text = fold(subject.text)
         if self._spaced:

@@ -19,6 +19,7 @@ from taskpilot_obs.usage.shapes import (
     USAGE_KEYS,
     WRAPPERS,
     contradicts,
+    cost_in,
     counter_at,
     counter_of,
     gap_of,
@@ -26,7 +27,6 @@ from taskpilot_obs.usage.shapes import (
     read_counts,
     read_embedding_counts,
     shape_of,
-    stated_cost,
     usage_elsewhere,
 )
 from taskpilot_obs.usage.shapes.base import StatedCost, merged
@@ -201,9 +201,9 @@ class Stream:
         if type(event).__name__ == "AgentResponseUpdate":  # agent-framework's
             self._sums = max(self._sums, 1)
         usage = self._enter(found, _DEPTH)
+        self._cost = cost_in(found, usage) or self._cost
         if usage is None:
             return
-        self._cost = stated_cost(usage) or self._cost
         self._placeholder = found.get("type") == "message_start"
         if envelopes.is_chunk(event):
             self._add(usage)

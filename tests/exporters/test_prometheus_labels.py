@@ -230,5 +230,5 @@ def test_names_that_are_cut_do_not_fill_the_memory() -> None:
         exporter.export([started(f"{prefix}{number}"), run(f"{prefix}{number}")])
     assert total(registry, "agent_runs_total") == 500
     assert len(values(registry, "agent_active_runs")) == 1
-    assert (exporter._runs._ends, exporter._runs._starts) == ({}, {})
+    assert (exporter._runs._completions, exporter._runs._starts) == ({}, {})
     assert exporter._families.active == {}

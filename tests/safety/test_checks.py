@@ -15,12 +15,12 @@ from taskpilot_obs.safety import checks as running
 from taskpilot_obs.safety.checks import Checks
 from taskpilot_obs.safety.guardrails import Check, check_with
 from taskpilot_obs.safety.policies import AllowTools, DenyWords, MaxInputLength, MaxTokens, RequireApproval
-from taskpilot_obs.safety.subjects import ALLOW, PASSED, Ruling, Subject, blocked, deny, require_approval
+from taskpilot_obs.safety.subjects import ALLOW, PASSED, CheckInput, PolicyResult, blocked, deny, require_approval
 from taskpilot_obs.semconv import INTERNAL_ERRORS
 
 NO_LIST: Any = DenyWords(["x"])
 NO_MODE: Any = "strict"
-SUBJECT = Subject(Operation.AGENT, Stage.INPUT, "please delete it")
+SUBJECT = CheckInput(Operation.AGENT, Stage.INPUT, "please delete it")
 
 
 def those(policies: Any, guardrails: Any, mode: Any, subject: Any) -> Any:
@@ -63,7 +63,7 @@ def boom(_subject: Any) -> None:
         (ALLOW, Verdict.ALLOW, None, Severity.MEDIUM),
         (PASSED, Verdict.ALLOW, None, Severity.MEDIUM),
         (Verdict.ALLOW, Verdict.ALLOW, None, Severity.MEDIUM),
-        (Ruling(Verdict.ALLOW, "approved"), Verdict.ALLOW, "approved", Severity.MEDIUM),
+        (PolicyResult(Verdict.ALLOW, "approved"), Verdict.ALLOW, "approved", Severity.MEDIUM),
         (False, Verdict.DENY, None, Severity.MEDIUM),
         (Verdict.DENY, Verdict.DENY, None, Severity.MEDIUM),
         (deny("why"), Verdict.DENY, "why", Severity.MEDIUM),
@@ -226,12 +226,12 @@ def test_what_a_place_must_know_beforehand() -> None:
 def test_passing_the_token_limit_withholds_nothing() -> None:
     """The call that passes the limit is recorded and not refused; the next one is refused without a second denial."""
     policies = [MaxTokens(10)]
-    after = Subject(Operation.CHAT, Stage.OUTPUT, tokens_so_far=12, call_tokens=5)
+    after = CheckInput(Operation.CHAT, Stage.OUTPUT, tokens_so_far=12, call_tokens=5)
     goes_on, (outcome,) = both(*policies, mode="enforce", subject=after)
     assert goes_on
     assert (outcome.verdict, outcome.result) == (Verdict.DENY, CheckResult.WOULD_BLOCK)
     goes_on, (outcome,) = both(
-        *policies, mode="enforce", subject=Subject(Operation.CHAT, Stage.INPUT, tokens_so_far=12)
+        *policies, mode="enforce", subject=CheckInput(Operation.CHAT, Stage.INPUT, tokens_so_far=12)
     )
     assert not goes_on
     assert (outcome.verdict, outcome.result) == (Verdict.REQUIRE_APPROVAL, CheckResult.BLOCKED)
@@ -294,7 +294,7 @@ def test_wrong_checks_are_refused_at_construction(make: Any, said: Any) -> None:
 
 def test_tools_and_approvals_run_together() -> None:
     """Policies about tools judge by agent and arguments, in one pass."""
-    subject = Subject(Operation.TOOL, Stage.INPUT, tool="pay", agent="planner", arguments={"amount": 5})
+    subject = CheckInput(Operation.TOOL, Stage.INPUT, tool="pay", agent="planner", arguments={"amount": 5})
     goes_on, outcomes = both(AllowTools(["pay"]), RequireApproval(["pay"]), mode="enforce", subject=subject)
     assert not goes_on
     assert outcomes[-1].reason == "tool 'pay' needs an approval"

@@ -27,10 +27,10 @@ from taskpilot_obs.safety import (
     ALLOW,
     AsyncOpaServerPolicy,
     CedarPolicy,
+    CheckInput,
     OpaServerPolicy,
+    PolicyResult,
     RegoPolicy,
-    Ruling,
-    Subject,
     check_with,
 )
 from taskpilot_obs.safety.engines import input_document
@@ -83,8 +83,8 @@ when { context.args.amount > 100 };
 """
 
 
-def call(tool: str, agent: str = "Support", **arguments: object) -> Subject:
-    return Subject(Operation.TOOL, Stage.INPUT, tool=tool, arguments=arguments, agent=agent)
+def call(tool: str, agent: str = "Support", **arguments: object) -> CheckInput:
+    return CheckInput(Operation.TOOL, Stage.INPUT, tool=tool, arguments=arguments, agent=agent)
 
 
 def written(folder: Path, text: str, name: str = "tools.rego") -> Path:
@@ -112,9 +112,9 @@ def made(kind: str, folder: Path, server: Opa, **options: Any) -> Any:
     return form(server.url, package=PACKAGE, timeout_s=30, **options)
 
 
-def ask(policy: Any, subject: Subject) -> Ruling:
+def ask(policy: Any, subject: CheckInput) -> PolicyResult:
     answer = policy.check(subject)
-    ruling: Ruling = asyncio.run(answer) if asyncio.iscoroutine(answer) else answer
+    ruling: PolicyResult = asyncio.run(answer) if asyncio.iscoroutine(answer) else answer
     return ruling
 
 
@@ -145,7 +145,7 @@ def test_verdicts(kind: str, tmp_path: Path, server: Opa) -> None:
 def test_approvals(kind: str, tmp_path: Path, server: Opa) -> None:
     """A person's approval lets a call pass that needs one, and none that is denied."""
     policy = made(kind, tmp_path, server, approved=lambda subject: subject.arguments["amount"] != 201)
-    assert ask(policy, call("refund", amount=200)) == Ruling(Verdict.ALLOW, "approved")
+    assert ask(policy, call("refund", amount=200)) == PolicyResult(Verdict.ALLOW, "approved")
     assert ask(policy, call("refund", amount=201)).verdict is Verdict.REQUIRE_APPROVAL
     assert ask(policy, call("refund", amount=900)).verdict is Verdict.DENY
 
@@ -153,7 +153,7 @@ def test_approvals(kind: str, tmp_path: Path, server: Opa) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_the_operations_that_were_named_are_judged(kind: str, tmp_path: Path, server: Opa) -> None:
     """By default tool calls alone, because a list of allowed tools would deny every agent and LLM call."""
-    chat = Subject(Operation.CHAT, Stage.INPUT, "hello")
+    chat = CheckInput(Operation.CHAT, Stage.INPUT, "hello")
     assert ask(made(kind, tmp_path, server), chat) is ALLOW
     wider = made(kind, tmp_path, server, operations=["chat", Operation.TOOL])
     assert ask(wider, chat)[:2] == (Verdict.DENY, "chat is not allowed")
@@ -457,7 +457,7 @@ def test_the_version_of_a_server_is_that_of_its_bundles(server: Opa) -> None:
     policy = OpaServerPolicy(server.url, package=PACKAGE)
     assert policy.check(call("search")).version is None
     server.revision = "2026-11-29"
-    assert policy.check(call("search")) == Ruling(Verdict.ALLOW, version="main=2026-11-29")
+    assert policy.check(call("search")) == PolicyResult(Verdict.ALLOW, version="main=2026-11-29")
     assert policy.check(call("delete")).version == "main=2026-11-29"
 
 
@@ -539,18 +539,18 @@ ALLOCATOR = """
 import ctypes, sys
 if sys.argv[1] == "later":
     ctypes.CDLL("libstdc++.so.6")  # as any other extension in C++ loads it
-from taskpilot_obs.safety import DenyPattern, Operation, RegoPolicy, Stage, Subject
+from taskpilot_obs.safety import DenyPattern, Operation, RegoPolicy, Stage, CheckInput
 policy = RegoPolicy(sys.argv[2], package="taskpilot.tool_calls")
 text = "a long text " * 100
 def work():
     for amount in range(700):
-        policy.check(Subject(Operation.TOOL, Stage.INPUT, text, "refund", {"amount": amount, "note": text}))
+        policy.check(CheckInput(Operation.TOOL, Stage.INPUT, text, "refund", {"amount": amount, "note": text}))
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4_096
 before = work()
 print(work() - before)
 patterns = [r"(?i)ignore (all|previous)", "[0-9]{3}-[0-9]{2}"]
-print(DenyPattern(patterns).check(Subject(Operation.TOOL, Stage.INPUT, "123-45")).verdict.value)
+print(DenyPattern(patterns).check(CheckInput(Operation.TOOL, Stage.INPUT, "123-45")).verdict.value)
 """
 
 

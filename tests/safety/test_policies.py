@@ -20,18 +20,18 @@ from taskpilot_obs.safety.policies import (
     MaxTokens,
     RequireApproval,
 )
-from taskpilot_obs.safety.subjects import Ruling, Subject, deny, require_approval
+from taskpilot_obs.safety.subjects import CheckInput, PolicyResult, deny, require_approval
 
 NOT_TEXT: Any = 1
 NOT_A_NUMBER: Any = "9"
 
 
 def said(text: Any) -> Any:
-    return Subject(Operation.AGENT, Stage.INPUT, text)
+    return CheckInput(Operation.AGENT, Stage.INPUT, text)
 
 
 def call(tool: Any, agent: Any = "planner", **arguments: Any) -> Any:
-    return Subject(Operation.TOOL, Stage.INPUT, tool=tool, agent=agent, arguments=arguments)
+    return CheckInput(Operation.TOOL, Stage.INPUT, tool=tool, agent=agent, arguments=arguments)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_approval() -> None:
     assert nobody.check(call("pay")).verdict is Verdict.REQUIRE_APPROVAL
     assert nobody.check(call("search")).verdict is Verdict.ALLOW
     asked = RequireApproval(["pay"], approved=lambda subject: subject.arguments["to"] == "known")
-    assert asked.check(call("pay", to="known")) == Ruling(Verdict.ALLOW, "approved")
+    assert asked.check(call("pay", to="known")) == PolicyResult(Verdict.ALLOW, "approved")
     assert asked.check(call("pay", to="new")).verdict is Verdict.REQUIRE_APPROVAL
 
 
@@ -178,10 +178,10 @@ def test_tokens_are_one_violation_when_passed(limit: Any, calls: Any) -> None:
     policy = MaxTokens(limit)
     total, denials = 0, 0
     for tokens in calls:
-        before = policy.check(Subject(Operation.CHAT, Stage.INPUT, tokens_so_far=total))
+        before = policy.check(CheckInput(Operation.CHAT, Stage.INPUT, tokens_so_far=total))
         assert before.verdict is (Verdict.REQUIRE_APPROVAL if total > limit else Verdict.ALLOW)
         total += tokens
-        after = policy.check(Subject(Operation.CHAT, Stage.OUTPUT, tokens_so_far=total, call_tokens=tokens))
+        after = policy.check(CheckInput(Operation.CHAT, Stage.OUTPUT, tokens_so_far=total, call_tokens=tokens))
         denials += after.verdict is Verdict.DENY
     assert denials == (total > limit)
 
@@ -224,6 +224,6 @@ def test_one_word_is_taken_for_a_list_of_one() -> None:
 
 def test_rulings_by_word() -> None:
     """`deny` and `require_approval` make rulings; a severity may be a word."""
-    assert deny("why", severity="low") == Ruling(Verdict.DENY, "why", Severity.LOW)
-    assert deny() == Ruling(Verdict.DENY)
-    assert require_approval("ask") == Ruling(Verdict.REQUIRE_APPROVAL, "ask")
+    assert deny("why", severity="low") == PolicyResult(Verdict.DENY, "why", Severity.LOW)
+    assert deny() == PolicyResult(Verdict.DENY)
+    assert require_approval("ask") == PolicyResult(Verdict.REQUIRE_APPROVAL, "ask")

@@ -199,6 +199,7 @@ PIECES = (
         " ",
     ),
     *('"value": "', '", "name": "', "<![CDATA[", '"name":', "value=", "a", "1", ".", "-", "_", "\\", "sig=", "bearer "),
+    *(" is ", " to ", " for ", "reset ", "-p ", "-p", "mysql -p", "sshpass ", " -a"),
     *("eyJ", "sk-", "-----BEGIN ", "hooks.", "4111 ", "DE89 ", "\u00e9", "PuTTY-User-Key-File-", "AKIA", "0x"),
 )
 FAMILIES = [*PIECES, *("".join(pair) for pair in itertools.product(PIECES[:11], PIECES[11:45]))]

@@ -37,7 +37,7 @@ class BudgetMiddleware(AgentMiddleware):
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
-        """The same for an asynchronous agent."""
+        """Let the request of an asynchronous agent go on with a model that asks."""
         return await handler(request.override(model=self._asking(request.model)))
 
     def _asking(self, model: BaseChatModel) -> BaseChatModel:

@@ -31,13 +31,13 @@ class Asked(NamedTuple):
     provider: str | None
     """In LangChain's spelling, or the name of the model's class in lower case."""
     base_url: str | None
-    """Where a client of OpenAI's is sent instead of there."""
+    """The address of a client with OpenAI's interface, where it is another than OpenAI's."""
 
     @property
     def provider_name(self) -> str | None:
-        """The provider's one name; None where nobody can tell.
+        """The canonical name of the provider; None where it is unknown.
 
-        A class of models that states no provider is called by its own name: then the model's name says more.
+        LangChain names a model class that states no provider after itself; then the model's name tells more.
         """
         if self.provider is None:
             return infer_provider(self.model)

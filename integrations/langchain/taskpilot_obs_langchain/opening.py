@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from langchain_core.callbacks.manager import handle_event
@@ -26,6 +25,7 @@ from taskpilot_obs_langchain.runs import Entry, innermost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from types import FrameType
 
     from taskpilot_obs.integration import Recorder
 
@@ -34,8 +34,6 @@ C = TypeVar("C", bound=Callsite)
 
 _running: Final = current_running.get
 _MAX_SITES: Final = 4_000
-_DISPATCH: Final = 4
-"""Where `handle_event` stands on the stack: above `_by_one_call`, the opener's method and two of the handler's."""
 _ENDS_WHAT_IT_BEGINS: Final = frozenset({"invoke", "_call_with_config", "generate", "run"})
 _SUSPENDS: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
@@ -162,7 +160,19 @@ def _by_one_call() -> bool:
     meanwhile, or afterwards, would see it; LangChain ends what a coroutine began in another context. A batch begins
     several runs before it ends the first.
     """
-    if sys._getframe(_DISPATCH).f_code is not handle_event.__code__:  # noqa: SLF001  nothing else tells who calls
+    dispatcher = _caller_of_the_handler()
+    if dispatcher is None or dispatcher.f_code is not handle_event.__code__:
         return False
-    code = sys._getframe(_DISPATCH + 2).f_code  # noqa: SLF001  the same
-    return not code.co_flags & _SUSPENDS and code.co_name in _ENDS_WHAT_IT_BEGINS
+    manager = dispatcher.f_back  # its `on_chain_start` or the like
+    began = None if manager is None else manager.f_back
+    if began is None or began.f_code.co_flags & _SUSPENDS:
+        return False
+    return began.f_code.co_name in _ENDS_WHAT_IT_BEGINS
+
+
+def _caller_of_the_handler() -> FrameType | None:
+    """The innermost frame outside of this package. LangChain passes nothing that tells who began a run."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__package__") == __package__:
+        frame = frame.f_back
+    return frame

@@ -26,7 +26,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from taskpilot_obs_langchain import ObservabilityHandler, observe_langchain
 
 from taskpilot_obs import get_request_id, observe_tool
-from taskpilot_obs._recording.invocation import current_run, current_running
+from taskpilot_obs._recording.current_run import current_run
+from taskpilot_obs._recording.invocation import current_running
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs._recording.scope import current_scope
 from taskpilot_obs.semconv import Attr

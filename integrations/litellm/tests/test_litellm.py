@@ -132,7 +132,7 @@ def test_other_interfaces(provider: Provider, seen: Captured[Invocation]) -> Non
 @pytest.mark.parametrize("is_async", [True, False])
 def test_a_stream(stated: bool, is_async: bool, provider: Provider, seen: Captured[Invocation]) -> None:
     """A stream has its first token. Its usage is what the provider states; what LiteLLM makes up is not recorded."""
-    options = {"stream": True, **({"stream_options": {"include_usage": True}} if stated else {})}
+    options: dict[str, Any] = {"stream": True, **({"stream_options": {"include_usage": True}} if stated else {})}
 
     async def read() -> None:
         async for _ in await litellm.acompletion(**asked(provider, **options)):

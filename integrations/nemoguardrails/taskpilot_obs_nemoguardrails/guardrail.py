@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nemoguardrails.rails.llm.options import RailStatus, RailType
 
-from taskpilot_obs.safety import PASSED, Finding, Stage, Subject
+from taskpilot_obs.safety import PASSED, CheckInput, GuardrailResult, Stage
 
 if TYPE_CHECKING:
     from nemoguardrails import LLMRails
@@ -22,11 +22,11 @@ class _Rails:
         self._rails = rails
         self._block_modified = block_modified
 
-    def _finding(self, result: RailsResult) -> Finding:
+    def _finding(self, result: RailsResult) -> GuardrailResult:
         if result.status is RailStatus.BLOCKED:
-            return Finding(blocked=True, reason=f"rail {result.rail!r}")
+            return GuardrailResult(blocked=True, reason=f"rail {result.rail!r}")
         if result.status is RailStatus.MODIFIED:
-            return Finding(blocked=self._block_modified, reason="a rail rewrites the text")
+            return GuardrailResult(blocked=self._block_modified, reason="a rail rewrites the text")
         return PASSED
 
 
@@ -43,7 +43,7 @@ class NemoGuardrail(_Rails):
         ValueError: the rails have neither input nor output rails.
     """
 
-    async def check(self, subject: Subject, /) -> Finding:
+    async def check(self, subject: CheckInput, /) -> GuardrailResult:
         """Ask the rails of the subject's stage."""
         role, rail = _ROLES[subject.stage]
         message = {"role": role, "content": subject.text}
@@ -53,7 +53,7 @@ class NemoGuardrail(_Rails):
 class SyncNemoGuardrail(_Rails):
     """The same for synchronous functions; it blocks the thread while the rails think."""
 
-    def check(self, subject: Subject, /) -> Finding:
+    def check(self, subject: CheckInput, /) -> GuardrailResult:
         """Ask the rails of the subject's stage."""
         role, rail = _ROLES[subject.stage]
         message = {"role": role, "content": subject.text}

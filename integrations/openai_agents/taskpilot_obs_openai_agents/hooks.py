@@ -1,4 +1,4 @@
-"""Hooks of a run: policies and guardrails before agents and tools work, and before results are handed out."""
+"""Hooks of a run: policies, guardrails and budgets before agents, models and tools work, and before results leave."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from agents import RunHooks
 from taskpilot_obs.integration import (
     ActiveInvocation,
     Operation,
+    Recorder,
+    Status,
     check_input_async,
     check_output_async,
     current_run,
+    get_recorder,
 )
+from taskpilot_obs_openai_agents import model_calls
 
 __all__ = ["ObservabilityHooks"]
 
@@ -21,8 +25,15 @@ __all__ = ["ObservabilityHooks"]
 class ObservabilityHooks(RunHooks):  # type: ignore[misc]  # the SDK may be missing where types are checked
     """Asks the configured checks: `Runner.run(agent, …, hooks=ObservabilityHooks())`. Needs `observe()`.
 
-    A check in enforce mode that refuses aborts the run: the SDK raises a `UserError` whose cause is the `RefusedError`.
+    A check in enforce mode that refuses aborts the run. For a tool the SDK raises a `UserError` whose cause is the
+    `RefusedError`; for a model it raises the `RefusedError` itself, a budget's `BudgetExceededError` among them.
+
+    Args:
+        recorder: the recorder that `observe()` was given; the default one when left out.
     """
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        self._given = recorder
 
     async def on_agent_start(self, context: Any, agent: Any) -> None:  # noqa: ARG002  the SDK's signature
         """Ask about what an agent is given."""
@@ -35,6 +46,27 @@ class ObservabilityHooks(RunHooks):  # type: ignore[misc]  # the SDK may be miss
         run = _current(Operation.AGENT)
         if run is not None:
             await check_output_async(run, output)
+
+    async def on_llm_start(self, context: Any, agent: Any, system_prompt: Any, input_items: Any) -> None:  # noqa: ARG002
+        """Ask about a model call, its budgets included; a refused call is recorded as `blocked` and not made."""
+        above = _current(Operation.AGENT)
+        if above is None:
+            return
+        call = (self._given or get_recorder()).start_llm(model=model_calls.model_of(agent), parent=above)
+        try:
+            await check_input_async(call, [system_prompt, input_items], arguments=model_calls.longest_answer(agent))
+        except BaseException as error:
+            call.fail(error)
+            raise
+        model_calls.expect(above, call)
+
+    async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:  # noqa: ARG002  the SDK's signature
+        """End the call of a model that opens no span of its own, such as a class of the application."""
+        above = _current(Operation.AGENT)
+        call = None if above is None else model_calls.claim(above)
+        if call is not None:
+            call.record_usage(response.usage)
+            call.end(Status.SUCCESS, response.output)
 
     async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:  # noqa: ARG002  the SDK's signature
         """Ask about a tool's arguments; a refused tool does not run."""

@@ -20,6 +20,7 @@ from taskpilot_obs.integration import (
     guarded,
 )
 from taskpilot_obs.records import CheckResult, DecisionKind, Verdict
+from taskpilot_obs_openai_agents import model_calls
 
 __all__ = ["ObservabilityProcessor", "observe"]
 
@@ -131,10 +132,18 @@ class ObservabilityProcessor(TracingProcessor):  # type: ignore[misc]  # the SDK
         if data.type == "function":
             return self._recorder.start("execute_tool", data.name, parent=above)
         if data.type == "generation":
-            return self._recorder.start_llm(model=data.model, parent=above)
+            return self._call(above, data.model, None)
         if data.type == "response":
-            return self._recorder.start_llm(model=None, provider="openai", parent=above)
+            return self._call(above, None, "openai")
         return None
+
+    def _call(self, above: ActiveInvocation, model: str | None, provider: str | None) -> LlmInvocation:
+        """The call that the hooks asked about, or a new one; a retry of the SDK is a new one."""
+        call = model_calls.claim(above)
+        if call is None:
+            return self._recorder.start_llm(model=model, provider=provider, parent=above)
+        call.record_request(model=model, provider=provider)
+        return call
 
     def _finish(self, known: _Trace, span: Any) -> None:
         data, error = span.span_data, sys.exc_info()[1]
@@ -153,6 +162,8 @@ class ObservabilityProcessor(TracingProcessor):  # type: ignore[misc]  # the SDK
         _end(run, error, stated)
         if data.type == "agent":
             known.fault, known.error = error, stated
+            if (unmade := model_calls.claim(run)) is not None:
+                unmade.end_as(Status.CANCELLED)
 
     def _note_event(self, data: Any, run: ActiveInvocation) -> None:
         """Note a hand-off as an attribute of the agent that hands over, and a guardrail as a decision."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from decimal import Decimal
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,9 +14,11 @@ from _provider import Provider, serving
 from _runs import table
 
 from taskpilot_obs import observe_tool
-from taskpilot_obs.exceptions import RefusedError
+from taskpilot_obs.budgets import Budget
+from taskpilot_obs.budgets.status import statuses
+from taskpilot_obs.exceptions import BudgetExceededError, RefusedError
 from taskpilot_obs.integration import Recorder
-from taskpilot_obs.records import Decision, Invocation
+from taskpilot_obs.records import Decision, Invocation, Operation
 from taskpilot_obs.safety import DenyTools
 from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
 
@@ -25,6 +28,7 @@ if find_spec("agents") is None:
 
 import agents
 from openai import AsyncOpenAI
+from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 from taskpilot_obs_openai_agents import ObservabilityHooks, ObservabilityProcessor, observe
 
 
@@ -164,3 +168,83 @@ def test_checks_that_pass(provider: Provider) -> None:
     with fresh_recorder(policies=[DenyTools(["other"])], mode="enforce"):
         result = asyncio.run(work(provider, hooks=ObservabilityHooks()))
     assert (result.final_output, ran) == ("It is sunny.", ["Paris"])
+
+
+def _budgets(limit: str) -> list[Budget]:
+    return [Budget("all", limit_usd=Decimal(limit), period="day", action="enforce")]
+
+
+async def streamed(provider: Provider, kind: str) -> None:
+    """Stream the answer of an agent."""
+    async with AsyncOpenAI(api_key="x", base_url=f"{provider.url}/v1", max_retries=0) as client:
+        models = {"chat": agents.OpenAIChatCompletionsModel, "responses": agents.OpenAIResponsesModel}
+        settings = agents.ModelSettings(include_usage=True)
+        agent = agents.Agent(name="Planner", model=models[kind]("gpt-4o-mini", client), model_settings=settings)
+        result = agents.Runner.run_streamed(agent, "hi", hooks=ObservabilityHooks())
+        async for _ in result.stream_events():
+            pass
+
+
+@pytest.mark.parametrize("kind", ["chat", "responses"])
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+def test_a_budget_refuses_before_the_model_is_asked(provider: Provider, kind: str, *, streams: bool) -> None:
+    """A call without room is not sent, is recorded once as blocked, and blocks its agent and its workflow."""
+    before = len(provider.calls)
+    with fresh_recorder(budgets=_budgets("0.0000001")) as fresh:
+        with capture_invocations(fresh) as seen, pytest.raises(BudgetExceededError):
+            asyncio.run(
+                streamed(provider, kind) if streams else work(provider, kind=kind, hooks=ObservabilityHooks(), tools=[])
+            )
+        found = table(seen)
+    assert len(provider.calls) == before
+    assert found == [
+        ("Agent workflow", None, "blocked"),
+        ("Planner", "Agent workflow", "blocked"),
+        ("gpt-4o-mini", "Planner", "blocked"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["chat", "responses"])
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+def test_a_budget_with_room_is_charged_what_the_calls_cost(provider: Provider, kind: str, *, streams: bool) -> None:
+    """Each call is recorded once; the budget holds what they cost, and nothing stays reserved."""
+    with fresh_recorder(budgets=_budgets("1")) as fresh:
+        with capture_invocations(fresh) as seen:
+            asyncio.run(streamed(provider, kind) if streams else work(provider, kind=kind, hooks=ObservabilityHooks()))
+        assert fresh.flush()
+        assert fresh.parts is not None
+        control = fresh.parts.budgets
+        assert control is not None
+        (status,) = statuses(control.budgets, control.ledger, control.utc_now())
+    calls = [run for run in seen if run.operation is Operation.CHAT]
+    assert len(calls) == (1 if streams else 2)
+    assert {run.status.value for run in seen} == {"success"}
+    assert status.spent == sum(run.cost or 0 for run in calls)
+    assert status.spent > status.reserved == 0
+
+
+class Plain(agents.Model):  # type: ignore[misc]
+    """A model class of an application, which opens no span."""
+
+    model = "gpt-4o-mini"
+
+    async def get_response(self, *_: Any, **__: Any) -> Any:
+        usage = agents.Usage(requests=1, input_tokens=100, output_tokens=20, total_tokens=120)
+        text = ResponseOutputText(annotations=[], text="hi", type="output_text")
+        said = ResponseOutputMessage(id="m", content=[text], role="assistant", status="completed", type="message")
+        return agents.ModelResponse(output=[said], usage=usage, response_id=None)
+
+    def stream_response(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError
+
+
+def test_a_model_without_spans_is_recorded_by_the_hooks(seen: Captured[Invocation]) -> None:
+    """A model class of an application that traces nothing is asked about and recorded too."""
+    asyncio.run(agents.Runner.run(agents.Agent(name="Planner", model=Plain()), "hi", hooks=ObservabilityHooks()))
+    call = next(run for run in seen if run.operation is Operation.CHAT)
+    assert (call.request_model, call.status.value, call.usage and call.usage[:2]) == (
+        "gpt-4o-mini",
+        "success",
+        (100, 20),
+    )
+    assert call.cost is not None

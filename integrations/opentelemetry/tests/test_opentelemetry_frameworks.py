@@ -26,6 +26,8 @@ MODULES = {
 }
 WITHOUT_MODELS = {"mcp": "mcp"}
 """Those that call no model by themselves."""
+ELSEWHERE = ["strands"]
+"""Those that fit into no environment with the others."""
 INSTRUMENTOR = {"agent_framework", "langchain", "openai", "pydantic_ai"}
 """Those that need OpenAI's instrumentor: by itself or as a second layer."""
 ALONE = os.environ.get("TASKPILOT_OBS_FRAMEWORK")
@@ -45,7 +47,9 @@ def results(name: str) -> dict[str, Any]:
     """What the scenarios of a framework came to."""
     if ALONE not in (None, name):
         pytest.skip(f"this environment is that of {ALONE}")
-    if not is_installed(name):
+    if name in ELSEWHERE and ALONE is None:
+        pytest.skip(f"{name} has an environment of its own: scripts/test_frameworks.sh {name}")
+    if name not in ELSEWHERE and not is_installed(name):
         assert not os.environ.get("CI"), f"{name} is not installed"
         pytest.skip(f"{name} is NOT INSTALLED: install the dependency group `test`")
     if name not in _results:
@@ -161,3 +165,23 @@ def test_mcp_servers() -> None:
     assert sorted(found["crowd"]) == sorted(found["native"] * 20)
     runs = [run for key in ("broken", "refused") for run in results("mcp")[key]["runs"]]
     assert [(run["name"], run["status"]) for run in runs] == [("broken", "error"), ("delete", "blocked")]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_in_an_environment_of_its_own(name: str) -> None:
+    """By spans alone, and with its adapter beside them: a run, ten at once, a failure; each call is one record."""
+    found = results(name)
+    model = found["ok"]["runs"][1]["name"]
+    for key in ("ok", "native"):
+        assert [(run["operation"], run["name"], run["above"]) for run in found[key]["runs"]] == [
+            ("invoke_agent", "Planner", None),
+            ("chat", model, "Planner"),
+            ("execute_tool", "get_weather", "Planner"),
+            ("execute_tool", "lookup", "get_weather"),
+            ("chat", model, "Planner"),
+        ]
+        assert all(call["tokens"][:3] == [100, 20, 40] and call["priced"] for call in calls(found[key]))
+    assert (found["native_crowd"]["http"], len(calls(found["native_crowd"]))) == (20, 20)
+    assert [run["name"] for run in found["native_crowd"]["runs"]].count("Planner") == 10
+    assert [run["status"] for run in found["native_fail"]["runs"]] == ["error"] * 2
+    assert all(result["left"] == [0, 0] for result in found.values())

@@ -11,6 +11,8 @@ _DEFAULT_NAME: Final = "agent"
 """What the framework's own spans call an agent without a name."""
 _SEVERAL: Final = "fallback:"
 """The beginning of the name of a model that asks one of several."""
+_FAKES: Final = ("function", "test")
+"""What the framework's models for tests call their provider."""
 _LIMITS: Final = ("max_tokens",)
 
 
@@ -26,8 +28,9 @@ def model_of(request: Any) -> str | None:
 
 
 def provider_of(request: Any) -> str | None:
-    """The provider that the model names."""
-    return None if model_of(request) is None else getattr(request.model, "system", None)
+    """The provider that the model names; None for several, and for a model of tests."""
+    stated = getattr(request.model, "system", None)
+    return None if model_of(request) is None or stated in _FAKES else stated
 
 
 def messages_of(request: Any) -> list[dict[str, Any]]:

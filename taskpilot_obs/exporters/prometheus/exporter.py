@@ -11,8 +11,8 @@ from taskpilot_obs.exporters.prometheus.experiments import EXPERIMENT, book_run,
 from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS, families_of
 from taskpilot_obs.exporters.prometheus.labels import clean
 from taskpilot_obs.exporters.prometheus.llm_calls import LlmCalls
+from taskpilot_obs.exporters.prometheus.pending import PendingIncrements
 from taskpilot_obs.exporters.prometheus.runs import Runs
-from taskpilot_obs.exporters.prometheus.sums import Sums
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
     AuditEvent,
@@ -68,7 +68,7 @@ class PrometheusExporter:
         self._counters = counters
         self._runs = Runs(self._families)
         self._llm_calls = LlmCalls(self._families)
-        self._sums = Sums(self._families)
+        self._pending = PendingIncrements(self._families)
         self._info = (version, service, service_version)
         self._families.run_aside(self._introduce)
         self._families.sources.add(self)
@@ -76,7 +76,7 @@ class PrometheusExporter:
     def _introduce(self) -> None:
         self._families.gauge(semconv.INFO).child(*self._info).set(1)
         for metric in (semconv.FEEDBACK, semconv.FEEDBACK_REVISIONS):
-            self._families.counter(metric).touch()
+            self._families.counter(metric).init_child()
 
     def drain(self) -> None:
         """Export everything recorded so far; a failure is counted and does not stop the scrape."""
@@ -105,7 +105,7 @@ class PrometheusExporter:
 
     def _book_rest(self, records: Iterator[Record]) -> None:
         self._finish(lambda: self._book(records))
-        self._finish(self._sums.book)
+        self._finish(self._pending.book)
 
     def _finish(self, action: Callable[[], None]) -> None:
         """Repeat the action until it finishes, with one guard: each repetition continues after the item that failed."""
@@ -116,25 +116,25 @@ class PrometheusExporter:
                 finished = True
 
     def _book(self, records: Iterator[Record]) -> None:
-        sums, runs, llm_calls = self._sums, self._runs, self._llm_calls
+        pending, runs, llm_calls = self._pending, self._runs, self._llm_calls
         for record in records:
             if isinstance(record, Invocation):
-                runs.settle(sums, record)
+                runs.settle(pending, record)
                 if record.operation in LLM_OPERATIONS:
-                    llm_calls.end(sums, record)
+                    llm_calls.end(pending, record)
                 else:
-                    runs.end(sums, record)
+                    runs.end(pending, record)
                 if EXPERIMENT in record.attributes:
-                    book_run(sums, record)
+                    book_run(pending, record)
             elif isinstance(record, Started):
-                runs.start(sums, record)
+                runs.start(pending, record)
             elif isinstance(record, Decision):
-                book_decision(sums, record)
+                book_decision(pending, record)
             elif isinstance(record, Feedback):
-                book_feedback(sums, record)
-                book_verdict(sums, record)
+                book_feedback(pending, record)
+                book_verdict(pending, record)
             elif isinstance(record, AuditEvent):
-                book_stop(sums, record)
+                book_stop(pending, record)
             elif isinstance(record, CacheSize):
                 self._families.gauge(semconv.LLM_CACHE_SIZE).child(clean(record.cache)).set(record.entries)
 
@@ -156,11 +156,11 @@ class PrometheusExporter:
     def _declare_check(self, kind: DecisionKind, name: str, stages: Iterable[Stage]) -> None:
         families = self._families
         if kind is DecisionKind.POLICY:
-            families.counter(semconv.POLICY_DECISIONS).touch(name)
+            families.counter(semconv.POLICY_DECISIONS).init_child(name)
         elif kind is DecisionKind.GUARDRAIL:
-            families.histogram(semconv.GUARDRAIL_CHECK_DURATION).touch(name)
+            families.histogram(semconv.GUARDRAIL_CHECK_DURATION).init_child(name)
             for stage in stages:
-                families.counter(semconv.GUARDRAIL_CHECKS).touch(name, stage)
+                families.counter(semconv.GUARDRAIL_CHECKS).init_child(name, stage)
 
     # --- other counters ----------------------------------------------------------------------------------------------
 
@@ -170,8 +170,8 @@ class PrometheusExporter:
 
     def _count(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:
         if metric is semconv.RECORDS:
-            self._families.counter(semconv.RECORDS_DROPPED).touch(*labels)
-            self._families.counter(semconv.EXPORT_ERRORS).touch(*labels)
+            self._families.counter(semconv.RECORDS_DROPPED).init_child(*labels)
+            self._families.counter(semconv.EXPORT_ERRORS).init_child(*labels)
         self._families.counter(metric).child(*labels).inc(amount)
 
     def set_gauge(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:

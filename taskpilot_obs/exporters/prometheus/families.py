@@ -57,7 +57,7 @@ _SUMMED_GAUGES = frozenset(
 )
 
 
-class Level:
+class ActiveGauges:
     """The gauges of runs of one kind in progress, and the change to apply to them."""
 
     __slots__ = ("change", "gauges")
@@ -94,7 +94,7 @@ class Family(Generic[M]):
         child = self._children.get(label_values)
         return self._resolve(label_values) if child is None else child
 
-    def touch(self, *label_values: str) -> None:
+    def init_child(self, *label_values: str) -> None:
         """Create, at 0, the children for these values of the labels that are not born together."""
         if label_values not in self._groups:
             self._admit(label_values)
@@ -148,7 +148,7 @@ class Families:
         self._namespace = namespace
         self.admission = Admission()
         self.sources: weakref.WeakSet[Drainable] = weakref.WeakSet()
-        self.active: dict[str, Level] = {}
+        self.active: dict[str, ActiveGauges] = {}
         """Gauges raised by a run in progress, by invocation ID, so that only raised gauges are lowered."""
         self.changed = 0
         """How often label values were changed; caches by raw names compare it before and after."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskpilot_obs import semconv
-from taskpilot_obs.exporters.prometheus.sums import End, exemplar_of
+from taskpilot_obs.exporters.prometheus.pending import CompletionSeries, exemplar_of
 from taskpilot_obs.records import Pricing, Status
 from taskpilot_obs.semconv import ERROR_CATEGORIES, NONE, PRICE_GAPS, TOKEN_DETAILS, TOKEN_TYPES, PriceGap
 
 if TYPE_CHECKING:
     from taskpilot_obs.exporters.prometheus.families import Families
-    from taskpilot_obs.exporters.prometheus.sums import Sums
+    from taskpilot_obs.exporters.prometheus.pending import PendingIncrements
     from taskpilot_obs.records import Invocation
     from taskpilot_obs.usage import Usage
 
@@ -32,41 +32,41 @@ class LlmCalls:
 
     def __init__(self, families: Families) -> None:
         self._families = families
-        self._ends: dict[tuple[str, str, str, Status], End] = {}
+        self._completions: dict[tuple[str, str, str, Status], CompletionSeries] = {}
 
-    def end(self, sums: Sums, done: Invocation) -> None:
+    def end(self, pending: PendingIncrements, done: Invocation) -> None:
         """Count a call: request and duration always; tokens and cost unless the application's cache answered."""
         agent, model, provider = done.agent or NONE, done.model or NONE, done.provider or NONE
         key = (agent, model, provider, done.status)
-        end = self._ends.get(key)
-        if end is None:
-            end = self._resolve(key)
+        series = self._completions.get(key)
+        if series is None:
+            series = self._resolve(key)
         exemplar = exemplar_of(done)
-        sums.end(end, done.duration_s, exemplar)
+        pending.complete(series, done.duration_s, exemplar)
         if done.ttft_s is not None:
             first_token = self._families.histogram(semconv.LLM_FIRST_TOKEN).child(model, provider)
-            sums.observe(first_token, done.ttft_s, exemplar)
+            pending.observe(first_token, done.ttft_s, exemplar)
         if done.status in _FAILED:
-            sums.add(semconv.LLM_ERRORS, 1, agent, model, provider, _cause(done))
+            pending.add(semconv.LLM_ERRORS, 1, agent, model, provider, _cause(done))
         if done.retries:
-            sums.add(semconv.LLM_RETRIES, done.retries, model, provider)
+            pending.add(semconv.LLM_RETRIES, done.retries, model, provider)
         if done.cached is not None:
-            sums.add(semconv.LLM_CACHE_HITS if done.cached else semconv.LLM_CACHE_MISSES, 1, agent, model)
+            pending.add(semconv.LLM_CACHE_HITS if done.cached else semconv.LLM_CACHE_MISSES, 1, agent, model)
         if not done.cached:
-            _book_usage(sums, done, agent, model, provider)
+            _book_usage(pending, done, agent, model, provider)
 
-    def _resolve(self, key: tuple[str, str, str, Status]) -> End:
+    def _resolve(self, key: tuple[str, str, str, Status]) -> CompletionSeries:
         agent, model, provider, status = key
         families, changed = self._families, self._families.changed
         for metric in _KNOWN_FROM_THE_FIRST_CALL:
-            families.counter(metric).touch(model, provider)
+            families.counter(metric).init_child(model, provider)
         for gap in PRICE_GAPS:
-            families.counter(semconv.LLM_PARTIALLY_PRICED).touch(model, provider, gap)
-        found = End()
+            families.counter(semconv.LLM_PARTIALLY_PRICED).init_child(model, provider, gap)
+        found = CompletionSeries()
         found.counters.append(families.counter(semconv.LLM_REQUESTS).child(agent, model, provider, status))
         found.durations.append(families.histogram(semconv.LLM_DURATION).child(model, provider))
         if families.changed == changed:
-            self._ends[key] = found
+            self._completions[key] = found
         return found
 
 
@@ -76,37 +76,37 @@ def _cause(done: Invocation) -> str:
     return "timeout" if done.status is Status.TIMEOUT else "other"
 
 
-def _book_usage(sums: Sums, done: Invocation, agent: str, model: str, provider: str) -> None:
-    _book_pricing(sums, done, model, provider)
+def _book_usage(pending: PendingIncrements, done: Invocation, agent: str, model: str, provider: str) -> None:
+    _book_pricing(pending, done, model, provider)
     if done.is_usage_missing:
-        sums.add(semconv.LLM_USAGE_MISSING, 1, model, provider)
+        pending.add(semconv.LLM_USAGE_MISSING, 1, model, provider)
     if done.usage_inconsistent:
-        sums.add(semconv.LLM_USAGE_INCONSISTENT, 1, model, provider)
+        pending.add(semconv.LLM_USAGE_INCONSISTENT, 1, model, provider)
     if done.cost is not None:
-        sums.families.counter(semconv.LLM_COST).touch(agent, model, provider)
-        sums.add(semconv.LLM_COST, done.cost, agent, model, provider)
+        pending.families.counter(semconv.LLM_COST).init_child(agent, model, provider)
+        pending.add(semconv.LLM_COST, done.cost, agent, model, provider)
     usage = done.usage
     if usage is None:
         return
     for token_type, tokens in zip(TOKEN_TYPES, (usage.input_tokens, usage.output_tokens), strict=True):
         if tokens:
-            sums.add(semconv.LLM_TOKENS, tokens, agent, model, provider, token_type)
+            pending.add(semconv.LLM_TOKENS, tokens, agent, model, provider, token_type)
     for detail, tokens in zip(TOKEN_DETAILS, _details(usage), strict=True):
         if tokens:
-            sums.add(semconv.LLM_TOKEN_DETAILS, tokens, model, provider, detail)
+            pending.add(semconv.LLM_TOKEN_DETAILS, tokens, model, provider, detail)
 
 
-def _book_pricing(sums: Sums, done: Invocation, model: str, provider: str) -> None:
+def _book_pricing(pending: PendingIncrements, done: Invocation, model: str, provider: str) -> None:
     """Count how much is known about the cost; cost coverage is computed from these."""
     pricing = done.pricing
     if pricing is not Pricing.FREE:
-        sums.add(semconv.LLM_BILLABLE, 1, model, provider)
+        pending.add(semconv.LLM_BILLABLE, 1, model, provider)
     if pricing is Pricing.UNPRICED:
-        sums.add(semconv.LLM_UNPRICED, 1, model, provider)
+        pending.add(semconv.LLM_UNPRICED, 1, model, provider)
     elif pricing is Pricing.PARTIAL:
-        sums.add(semconv.LLM_PARTIALLY_PRICED, 1, model, provider, _gap(done))
+        pending.add(semconv.LLM_PARTIALLY_PRICED, 1, model, provider, _gap(done))
     if done.is_price_mismatch:
-        sums.add(semconv.LLM_PRICE_MISMATCHES, 1, model, provider)
+        pending.add(semconv.LLM_PRICE_MISMATCHES, 1, model, provider)
 
 
 def _gap(done: Invocation) -> str:

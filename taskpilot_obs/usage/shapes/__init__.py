@@ -22,6 +22,7 @@ from taskpilot_obs.usage.shapes import (
     anthropic,
     azure,
     bedrock,
+    claude_agent,
     cohere,
     crewai,
     deepinfra,
@@ -37,6 +38,7 @@ from taskpilot_obs.usage.shapes import (
     openai_chat,
     openrouter,
     perplexity,
+    vercel,
     xai,
 )
 from taskpilot_obs.usage.shapes.base import TIERS, Shape, StatedCost, is_stated
@@ -64,6 +66,8 @@ SHAPES: Final[tuple[Shape, ...]] = (
     mistral.SHAPE,
     openrouter.SHAPE,
     deepinfra.SHAPE,
+    vercel.SHAPE,
+    claude_agent.SHAPE,
 )
 """All shapes. If a usage object has the marks of several, the first of them reads it."""
 
@@ -88,6 +92,7 @@ _ELSEWHERE: Final = tuple(shape.elsewhere for shape in SHAPES if shape.elsewhere
 _GAPS: Final = tuple(shape.gap for shape in SHAPES if shape.gap is not None)
 _MODEL_GAPS: Final = {word: gap for shape in SHAPES for word, gap in shape.model_gaps.items()}
 _COSTS: Final = tuple(shape.cost for shape in SHAPES if shape.cost is not None)
+_BODY_COSTS: Final = tuple(shape.body_cost for shape in SHAPES if shape.body_cost is not None)
 _COUNT_APART: Final = tuple(shape.counts_apart for shape in SHAPES if shape.counts_apart is not None)
 _UNKNOWN: Final = len(SHAPES)
 _NOTHING_STATED: Final = Usage()
@@ -195,3 +200,9 @@ def gap_of(usage: Fields, model: str | None, counter: str | None) -> str | None:
 def stated_cost(usage: Fields) -> StatedCost | None:
     """Return the cost that the provider states, or None."""
     return next((found for cost in _COSTS if (found := cost(usage)) is not None), None)
+
+
+def cost_in(body: Fields, usage: Fields | None) -> StatedCost | None:
+    """Return the cost that a body or an event states, in its usage object or outside of it, or None."""
+    inside = None if usage is None else stated_cost(usage)
+    return inside or next((found for cost in _BODY_COSTS if (found := cost(body)) is not None), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +17,7 @@ Gap = Callable[[Fields, "str | None"], "str | None"]
 
 TIERS: Final = ("flex", "priority")
 TTL_KEYS: Final = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+_LONGEST_AMOUNT: Final = 64
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -29,10 +30,15 @@ class StatedCost(NamedTuple):
 
 
 def amount(value: object) -> Decimal | None:
-    """Parse an amount in USD; None for anything else (negative, NaN, infinite, text, bool)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+    """Parse an amount in USD, a number or its text; None for anything else (negative, NaN, infinite, words, bool)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
         return None
-    usd = Decimal(str(value))
+    if isinstance(value, str) and len(value) > _LONGEST_AMOUNT:
+        return None
+    try:
+        usd = Decimal(str(value))
+    except InvalidOperation:
+        return None
     return usd if usd.is_finite() and usd >= 0 else None
 
 
@@ -69,6 +75,8 @@ class Shape(NamedTuple):
     """Words in the names of models whose calls cost more than their tokens, and why."""
     cost: Callable[[Fields], StatedCost | None] | None = None
     """Reads the cost, if the usage object states it."""
+    body_cost: Callable[[Fields], StatedCost | None] | None = None
+    """Reads the cost, if a body or an event states it outside of its usage object."""
 
 
 def with_tiers(*names: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from taskpilot_obs.records import Invocation
 from taskpilot_obs.testing import capture_invocations
 
 Scenario = Callable[[], Awaitable[object]]
-BESIDE = {"agent_framework": ("openai",), "pydantic_ai": ("openai",), "langchain": ("openai",)}
+BESIDE = {"strands": ("openai",), "agent_framework": ("openai",), "pydantic_ai": ("openai",), "langchain": ("openai",)}
 """What is instrumented as well, so that two layers see each call."""
 
 

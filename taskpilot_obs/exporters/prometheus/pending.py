@@ -1,4 +1,4 @@
-"""The sums of a batch: counters and gauges change once per batch, not once per record."""
+"""Increments that wait for the end of a batch: counters and gauges change once per batch, not once per record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskpilot_obs.semconv import Field
 if TYPE_CHECKING:
     from prometheus_client import Counter
 
-    from taskpilot_obs.exporters.prometheus.families import Families, Level
+    from taskpilot_obs.exporters.prometheus.families import ActiveGauges, Families
     from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram
     from taskpilot_obs.records import Invocation, Rollup
     from taskpilot_obs.semconv import Metric
@@ -23,8 +23,8 @@ _LONGEST_EXEMPLAR = 128 - len(Field.TRACE_ID) - len(Field.SPAN_ID)
 _FOREVER = float("inf")
 
 
-class End:
-    """The children that ends of one kind of run change, and the pending changes."""
+class CompletionSeries:
+    """The children that change when a run of one kind completes, and the pending changes."""
 
     __slots__ = ("calls", "cost", "counters", "durations", "llm_calls", "runs", "seconds", "tool_calls", "violations")
 
@@ -69,18 +69,20 @@ class End:
                 histogram.observe_repeated(0, runs - len(calls))
 
 
-class Sums:
-    """Pending increments. Costs are summed in `Decimal` and converted to float once, to avoid rounding errors.
+class PendingIncrements:
+    """What is added at the end of a batch.
+
+    Costs are summed in `Decimal` and converted to float once, to avoid rounding errors.
 
     It is kept between batches, so that changes that a Ctrl-C left pending are applied with the next batch.
     """
 
     def __init__(self, families: Families) -> None:
         self.families = families
-        self.levels: list[Level] = []
-        """Levels with a pending change."""
-        self.ends: list[End] = []
-        """Ends with pending `runs`."""
+        self.changed: list[ActiveGauges] = []
+        """Gauges of active runs with a pending change."""
+        self.completed: list[CompletionSeries] = []
+        """Series with pending `runs`."""
         self._amounts: dict[Counter, int | Decimal] = {}
 
     def add(self, metric: Metric, amount: int | Decimal, *labels: str) -> None:
@@ -94,29 +96,29 @@ class Sums:
         """Add to a counter's child."""
         self._amounts[child] = self._amounts.get(child, 0) + amount
 
-    def end(self, end: End, seconds: float, exemplar: Exemplar | None) -> None:
-        """Count one end; invalid durations (negative, infinite, NaN) are ignored, as they would corrupt the sum."""
-        if not end.runs:
-            self.ends.append(end)
-        end.runs += 1
+    def complete(self, series: CompletionSeries, seconds: float, exemplar: Exemplar | None) -> None:
+        """Count one completed run; invalid durations (negative, infinite, NaN) are ignored: they spoil the sum."""
+        if not series.runs:
+            self.completed.append(series)
+        series.runs += 1
         if not 0 <= seconds < _FOREVER:
             return
         if exemplar is None:
-            end.seconds.append(seconds)
+            series.seconds.append(seconds)
         else:
-            for histogram in end.durations:
+            for histogram in series.durations:
                 histogram.observe(seconds, exemplar)
 
     def book(self) -> None:
         """Apply every pending change exactly once: a failed one is not repeated."""
-        while self.levels:
-            level = self.levels.pop()
-            change, level.change = level.change, 0
+        while self.changed:
+            active = self.changed.pop()
+            change, active.change = active.change, 0
             if change:
-                for gauge in level.gauges:
+                for gauge in active.gauges:
                     gauge.inc(change)
-        while self.ends:
-            self.ends.pop().book()
+        while self.completed:
+            self.completed.pop().book()
         while self._amounts:
             counter, amount = self._amounts.popitem()
             counter.inc(float(amount))
