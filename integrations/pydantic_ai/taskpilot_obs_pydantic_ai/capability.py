@@ -82,6 +82,9 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
         )
         if run is None:
             return await handler(request_context)
+        content, limits = request_context.messages, _NOTHING
+        with guarded(_WHERE, run.callsite.runtime.counters):
+            content, limits = reading.messages_of(request_context), reading.limits_of(request_context)
         if request_context.streaming:
             self._streamed = True
             run.set_streaming()
@@ -89,8 +92,8 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
             run,
             lambda: handler(request_context),
             reading.write_answer,
-            content=reading.messages_of(request_context),
-            arguments=reading.limits_of(request_context),
+            content=content,
+            arguments=limits,
             released=request_context.streaming,
         )
 
