@@ -107,7 +107,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         call = Open(
             self._recorder.start_llm(model=llm_request.model, parent=self._parent(invocation, agent)), None, agent
         )
-        content, limits = llm_request.contents, {}
+        content, limits = llm_request.contents, dict[str, Any]()
         with guarded(_WHERE, self._recorder.counters):
             content, limits = _asked(llm_request)
         await _checked_input(call, content, limits)
