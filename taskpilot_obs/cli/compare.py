@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from taskpilot_obs._support.figures import UNKNOWN, count, ms, percent, share, usd
 from taskpilot_obs.cli._output import complain, print_json, say, show
 from taskpilot_obs.cli._store_options import AsJson, Period, StoreUrl, Tenant, explained, say_incomplete
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
-from taskpilot_obs.figures import UNKNOWN, count, ms, percent, share, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.compare import Arm, ComparedGroup, Comparison, Effect, VariantsReport
