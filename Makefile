@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full test-frameworks test-load coverage soak bench build audit lint types docs site clean
+.PHONY: demo test test-full test-frameworks test-load coverage soak bench build audit conformance lint types docs site clean
 
 demo: $(VENV)/.demo ## run the demo service: no key, no network
 	$(BIN)/taskpilot-obs demo $(ARGS)
@@ -34,6 +34,9 @@ build: $(VENV)/.dev ## wheel and source distribution, built twice and compared; 
 
 audit: $(VENV)/.dev ## the same, and known vulnerabilities of every package
 	scripts/build.sh audit
+
+conformance: $(VENV)/.dev ## what others read of us, by their own definitions; writes docs/conformance.md
+	scripts/conformance.sh $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -112,6 +112,7 @@ def test_the_committed_unit_tests_are_those_of_the_cases() -> None:
     assert {name: (SHIPPED / RULES / name / "tests.yml").read_text() for name in FOLDERS} == texts
 
 
+@pytest.mark.conformance
 def test_promtool_finds_nothing_to_lint() -> None:
     """`promtool check rules --lint=all --lint-fatal` passes on every rule file."""
     files = sorted((SHIPPED / RULES).glob("*/[ar]*.yml"))
@@ -120,6 +121,7 @@ def test_promtool_finds_nothing_to_lint() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.conformance
 def test_prometheus_takes_the_shipped_configuration() -> None:
     """`promtool check config` passes on prometheus.yml and finds every rule file through its globs."""
     config = SHIPPED / "prometheus" / "prometheus.yml"
@@ -131,6 +133,7 @@ def test_prometheus_takes_the_shipped_configuration() -> None:
     assert yaml.safe_load(config.read_text())["storage"]["exemplars"]["max_exemplars"] > 0
 
 
+@pytest.mark.conformance
 def test_alertmanager_takes_the_shipped_configuration() -> None:
     """`amtool check-config` passes, and alerts reach the receiver of their severity."""
     config = SHIPPED / "alertmanager" / "alertmanager.yml"

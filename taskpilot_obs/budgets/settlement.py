@@ -249,7 +249,8 @@ class Settler:
         if admitted.assumed_for != record.invocation_id:
             return Charge(line._replace(amount=0), ends)
         if record.status in _LEFT and record.streaming:
-            return Charge(line._replace(amount=self._admission.left_amount(admitted, line)), ends, is_assumed=True)
+            amount = self._admission.left_amount(admitted, line, record.usage)
+            return Charge(line._replace(amount=amount), ends, is_assumed=True)
         return Charge(line, ends, is_assumed=True)
 
     def _end_of(self, admitted: Admitted, *, billed: bool) -> list[Charge]:
