@@ -15,7 +15,7 @@ from taskpilot_obs.records import CheckResult, DecisionKind, Operation, Stage, V
 from taskpilot_obs.safety import checks as running
 from taskpilot_obs.safety.subjects import NO_ARGUMENTS, CheckInput
 from taskpilot_obs.safety.texts import texts_in
-from taskpilot_obs.semconv import INTERNAL_ERRORS
+from taskpilot_obs.semconv import INTERNAL_ERRORS, WarningCode
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.invocation import ActiveInvocation
@@ -345,7 +345,9 @@ def note_bypass(runtime: RecorderRuntime, kind: str, name: str, why: str) -> Non
     runtime.counters.add(INTERNAL_ERRORS, (BYPASSED,))
     if (kind, name) not in _told:
         _told.add((kind, name))
-        logger.warning("taskpilot_obs: %s %r in enforce mode was bypassed: %s", kind, name, why)
+        logger.warning(
+            "taskpilot_obs: %s %r in enforce mode was bypassed: %s [%s]", kind, name, why, WarningCode.CHECK_BYPASSED
+        )
 
 
 def _safe(outcome: CheckOutcome) -> CheckOutcome:
