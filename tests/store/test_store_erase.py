@@ -209,7 +209,7 @@ def test_an_erasure_of_no_one_is_refused(store: Store, given: dict[str, str]) ->
 @pytest.mark.parametrize("who", ["user", "session"])
 def test_who_called_is_found_by_an_index(store: Store, who: str) -> None:
     """Questions of a user or a session, and erasures of a user, read those rows and no others."""
-    Writer(store).write(rows_of([llm_call(**{who: f"u{n}"}) for n in range(3)]))
+    Writer(store).write(rows_of([llm_call(NOON, **{who: f"u{n}"}) for n in range(3)]))
     index = f"ix_llm_call_telemetry_{who}_time"
     assert index in {str(each["name"]) for each in _indexes(store)}
     if store.is_sqlite:
