@@ -28,6 +28,8 @@ marks="not full"
 # The script, not `-m pytest`: that would put the checkout before the wheel.
 # Two processes, because most tests wait for servers and children; a file stays in one, where its tests share servers.
 workers="-n 2 --dist loadfile"
+# Long ones have limits of their own, which the watchdog of the others would cut short.
+[ -z "${TASKPILOT_OBS_FULL:-}" ] || workers="$workers -o faulthandler_timeout=0"
 # shellcheck disable=SC2086  a list of options
 "$bin/pytest" $workers -m "$marks" "$@"
 

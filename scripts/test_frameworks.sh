@@ -9,11 +9,14 @@ mkdir -p "$results"
 
 packages() {
     openai="opentelemetry-instrumentation-genai-openai>=1.3b0,<2"
+    # What LiteLLM's proxy imports; its extra pins versions that exclude each other.
+    proxy="apscheduler backoff cryptography expression fastapi fastapi-sso httpx mcp orjson pyjwt python-multipart redis"
+    proxy="$proxy semver soundfile uvicorn websockets"
     case "$1" in
     agent_framework) echo "agent-framework-core>=1.23 agent-framework-openai>=1.17 $openai" ;;
     anthropic) echo "anthropic>=2.14" ;;
     google_adk) echo "google-adk>=2.13" ;;
-    litellm) echo "litellm>=1.100 openai>=3" ;;
+    litellm) echo "litellm>=1.110 openai>=3 $openai $proxy" ;;
     langchain) echo "langchain>=1.0 langchain-openai>=1.0 $openai" ;;
     mcp) echo "mcp>=2.3" ;;
     openai) echo "openai>=3 $openai" ;;
@@ -27,7 +30,7 @@ packages() {
 tests() {
     bridge=integrations/opentelemetry/tests/test_opentelemetry_frameworks.py
     case "$1" in
-    litellm) echo tests/test_framework_responses.py::test_responses_of_litellm ;;
+    litellm) echo "integrations/litellm/tests tests/test_framework_responses.py::test_responses_of_litellm" ;;
     openai_agents) echo integrations/openai_agents/tests ;;
     agent_framework | google_adk | mcp | pydantic_ai | strands) echo "integrations/$1/tests $bridge" ;;
     *) echo "$bridge" ;;

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
-from _rule_cases import tests_text  # noqa: E402  the folder of tests is put on the path above
-
-from scripts.chart.files import CHART  # noqa: E402  the same
+from scripts.chart.files import CHART  # noqa: E402  the project's folder is put on the path above
 from scripts.chart.files import write as write_chart  # noqa: E402  the same
+from taskpilot_obs.rules.cases import scenarios_of, tests_text  # noqa: E402  the same
 from taskpilot_obs.rules.folders import folders, write  # noqa: E402  the same
 from taskpilot_obs.rules.listing import with_table  # noqa: E402  the same
 from taskpilot_obs.rules.settings import Settings  # noqa: E402  the same
 
 RULES = ROOT / "observability" / "prometheus" / "rules"
 PAGE = ROOT / "docs" / "alerts.md"
-
-CASES = {
-    "golden_signals": "_rule_cases_golden",
-    "agents": "_rule_cases_agents",
-    "llm": "_rule_cases_llm",
-    "safety": "_rule_cases_safety",
-    "budget": "_rule_cases_budget",
-    "telemetry": "_rule_cases_telemetry",
-}
 
 COARSE = {"golden_signals", "agents", "llm"}
 """Folders with many rules or long tests, evaluated every 10 minutes instead of 5 to keep their tests short."""
@@ -39,7 +28,7 @@ def texts() -> dict[str, str]:
     for folder in folders(Settings()):
         groups = [*(group.name for group in folder.recordings), f"taskpilot-{folder.name.replace('_', '-')}-alerts"]
         interval = "10m" if folder.name in COARSE else "5m"
-        found[folder.name] = tests_text(folder.name, import_module(CASES[folder.name]).SCENARIOS, groups, interval)
+        found[folder.name] = tests_text(folder.name, scenarios_of(folder.name), groups, interval)
     return found
 
 

@@ -28,6 +28,7 @@ from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.window import RollingWindow
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.providers.names import set_alias_source
+from taskpilot_obs.semconv import WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,7 +144,8 @@ def _configure_at_first_use() -> None:
         configure()
     except ConfigurationError as error:
         configure(prometheus=False)
-        _logger.error("taskpilot_obs: no metrics are exported until configure() succeeds: %s", error)  # noqa: TRY400  it says all
+        message = "taskpilot_obs: no metrics are exported until configure() succeeds: %s [%s]"
+        _logger.error(message, error, WarningCode.NOT_CONFIGURED)  # noqa: TRY400  it says all
 
 
 # Pickled functions and handlers record where they are unpickled.

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 E = TypeVar("E", bound=BaseException)
 
@@ -33,6 +33,8 @@ class TaskpilotError(Exception):
     rebuild exceptions from class and `args` (Celery, with JSON results) keep the fields too.
     """
 
+    stable_code: ClassVar[str] = "taskpilot-error"
+    """A stable name of the kind of error: an anchor of `docs/troubleshooting.md`."""
     message: str | None = None
     """What `str()` returns; None where `args` hold the message."""
 
@@ -62,6 +64,8 @@ def restored(kind: type[E], args: tuple[object, ...], fields: Mapping[str, objec
 class ConfigurationError(TaskpilotError, ValueError):
     """An option is wrong. The message says which, what was given and what is allowed."""
 
+    stable_code = "configuration-error"
+
 
 class MissingExtraError(TaskpilotError, ImportError):
     """A feature needs an optional package.
@@ -70,6 +74,8 @@ class MissingExtraError(TaskpilotError, ImportError):
         feature: what the caller wanted.
         extra: the extra of `taskpilot-obs` that brings the package.
     """
+
+    stable_code = "missing-extra"
 
     def __init__(self, feature: str, extra: str) -> None:
         self.feature = feature
@@ -87,6 +93,8 @@ class RefusedError(TaskpilotError):
         request_id: the request that was refused.
     """
 
+    stable_code = "refused"
+
     def __init__(self, message: str, request_id: str | None = None) -> None:
         self.request_id = request_id
         self.message = message
@@ -95,6 +103,8 @@ class RefusedError(TaskpilotError):
 
 class PolicyViolationError(RefusedError):
     """A policy denied the input or the tool call, or requires an approval that was not given."""
+
+    stable_code = "policy-violation"
 
     def __init__(self, policy: str, reason: str | None, request_id: str | None = None) -> None:
         self.policy = policy
@@ -105,6 +115,8 @@ class PolicyViolationError(RefusedError):
 
 class GuardrailBlockedError(RefusedError):
     """A guardrail blocked the input, or withheld the output."""
+
+    stable_code = "guardrail-blocked"
 
     def __init__(self, guardrail: str, stage: str, reason: str | None, request_id: str | None = None) -> None:
         self.guardrail = guardrail
@@ -132,6 +144,8 @@ class BudgetExceededError(RefusedError):
         retry_after_s: seconds until the next period, for budgets by the minute and by the hour.
         request_id: the request that was refused.
     """
+
+    stable_code = "budget-exceeded"
 
     def __init__(  # noqa: PLR0913, PLR0917  one argument for each field that a caller may read
         self,
@@ -181,6 +195,8 @@ class BudgetExceededError(RefusedError):
 class BudgetUnavailableError(RefusedError):
     """A budget in `enforce` mode fails closed because its store is unreachable or the call has no known price."""
 
+    stable_code = "budget-unavailable"
+
     def __init__(self, budget: str, reason: str, request_id: str | None = None) -> None:
         self.budget = budget
         self.reason = reason
@@ -191,22 +207,34 @@ class BudgetUnavailableError(RefusedError):
 class SourceError(TaskpilotError):
     """Golden signals could not be read from the source that was named."""
 
+    stable_code = "source-unreadable"
+
 
 class RulesNotLoadedError(SourceError):
     """The Prometheus server answers, but the recording rules of this library are not loaded in it."""
+
+    stable_code = "rules-not-loaded"
 
 
 class AuditLogError(TaskpilotError):
     """An audit log cannot be read, or does not verify."""
 
+    stable_code = "audit-log-unreadable"
+
 
 class StoreError(TaskpilotError):
     """The telemetry store cannot be used."""
+
+    stable_code = "store-unusable"
 
 
 class StoreUnavailableError(StoreError):
     """The telemetry store's database does not answer or cannot be written to now; later it may."""
 
+    stable_code = "store-unavailable"
+
 
 class StoreVersionError(StoreError):
     """The telemetry store was written by a version that this code does not know."""
+
+    stable_code = "store-version"

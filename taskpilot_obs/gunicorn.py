@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, compact
+from taskpilot_obs.semconv import WarningCode
 
 if TYPE_CHECKING:
 
@@ -40,9 +41,10 @@ def post_fork(server: Server, worker: Worker) -> None:
     if worker.age == 1 and server.cfg.workers > 1 and not os.environ.get(VARIABLE):
         logger.warning(
             "gunicorn runs %d workers, and each keeps its own metrics: a scrape sees one of them at random. "
-            "Set %s to an empty directory before the service starts",
+            "Set %s to an empty directory before the service starts [%s]",
             server.cfg.workers,
             VARIABLE,
+            WarningCode.SEPARATE_METRICS,
         )
 
 

@@ -110,6 +110,29 @@ class PriceGap:
 PRICE_GAPS: Final = tuple(value for name, value in vars(PriceGap).items() if name.isupper())
 
 
+class WarningCode:
+    """Stable codes in square brackets at the end of lines of the log: anchors of `docs/troubleshooting.md`."""
+
+    AUDIT_LOG_BROKEN: Final = "audit-log-broken"
+    AUDIT_LOG_CUT: Final = "audit-log-cut"
+    BUDGET_CHARGES_LOST: Final = "budget-charges-lost"
+    BUDGET_OTHER_LIMITS: Final = "budget-other-limits"
+    CHECK_BYPASSED: Final = "check-bypassed"
+    EXPERIMENT_STOPPED: Final = "experiment-stopped"
+    IMPORTED_TOO_EARLY: Final = "imported-too-early"
+    IMPORTED_TWICE: Final = "imported-twice"
+    INTERNAL_ERROR: Final = "internal-error"
+    NO_PRICE: Final = "no-price"
+    NOT_CONFIGURED: Final = "not-configured"
+    NOT_INSTRUMENTED: Final = "not-instrumented"
+    SEPARATE_METRICS: Final = "separate-metrics"
+    SPOOL_UNWRITABLE: Final = "spool-unwritable"
+    STREAM_NOT_FOLLOWED: Final = "stream-not-followed"
+
+
+WARNING_CODES: Final = tuple(value for name, value in vars(WarningCode).items() if name.isupper())
+
+
 class DropReason:
     """Values of the label `reason` of `taskpilot_obs_records_dropped_total`."""
 

@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
         answers = {"/v1/chat/completions": chat, "/v1/responses": responses, "/v1/messages": messages}
         answers["/v1/embeddings"] = embeddings
         if ":" in path:
-            self._gemini(path, slow)
+            self._gemini(path, body, slow)
             return
         answer = answers[path](body, had_tool(asked))
         if body.get("stream"):
@@ -89,10 +89,13 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(answer[-1])
 
-    def _gemini(self, path: str, slow: bool) -> None:
-        answer = gemini(path)
+    def _gemini(self, path: str, body: dict[str, Any], slow: bool) -> None:
+        answer = gemini(path, body)
+        if slow and ":stream" not in path:
+            time.sleep(PAUSE_S)
         if ":stream" in path:
-            self._stream([answer, answer, answer], slow, done=False)
+            said = "text" in answer.get("candidates", [{}])[0].get("content", {}).get("parts", [{}])[0]
+            self._stream([answer] * (3 if said else 2), slow, done=False)  # the last is left out
         else:
             self._answer(answer)
 
@@ -192,12 +195,17 @@ def responses(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
     return [*events, whole]
 
 
-def gemini(path: str) -> dict[str, Any]:
+def gemini(path: str, body: dict[str, Any]) -> dict[str, Any]:
     """Gemini's content, whole or as each piece of a stream; and embeddings, without usage."""
     if "mbed" in path:
         return {"embeddings": [{"values": [0.1, 0.2]}]}
     usage = {"promptTokenCount": 100, "cachedContentTokenCount": 40, "candidatesTokenCount": 12}
-    said = {"content": {"role": "model", "parts": [{"text": "".join(TEXT)}]}, "finishReason": "STOP", "index": 0}
+    declared = [each for tool in body.get("tools") or () for each in tool.get("functionDeclarations") or ()]
+    part: dict[str, Any] = {"text": "".join(TEXT)}
+    if declared and "functionResponse" not in json.dumps(body["contents"]):
+        asked = "city" if '"city"' in json.dumps(declared[0]) else "request"  # of an agent as a tool
+        part = {"functionCall": {"name": declared[0]["name"], "args": {asked: "Paris"}}}
+    said = {"content": {"role": "model", "parts": [part]}, "finishReason": "STOP", "index": 0}
     return {
         "candidates": [said],
         "modelVersion": path.rpartition("/")[2].partition(":")[0],

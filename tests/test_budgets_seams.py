@@ -164,6 +164,23 @@ def test_a_reader_who_leaves_costs_the_input_and_what_was_streamed() -> None:
         assert value("llm_budget_assumed_usd", {"budget": "team", "period": "day"}) == float(assumed)
 
 
+def test_what_the_provider_stated_of_the_input_counts_when_a_reader_leaves() -> None:
+    """Anthropic states the input in the first event: 80,000 tokens are 0.2 USD, whatever was estimated before."""
+    began = {
+        "type": "message_start",
+        "message": {"model": MODEL, "usage": {"input_tokens": 80_000, "output_tokens": 1}},
+    }
+    piece = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "word "}}
+    with fresh_recorder(budgets=[enforced()]) as recorder:
+        with track_llm(recorder=recorder, **CALL) as running:
+            for number, _ in enumerate(running.stream(iter([began, *[piece] * 100]))):
+                if number == 3:
+                    break
+        spent, assumed, reserved = state(recorder)
+        assert Decimal("0.20003") <= spent < Decimal("0.2002")
+        assert (assumed, reserved) == (spent, 0)
+
+
 def test_a_client_that_disconnects_is_a_reader_who_leaves() -> None:
     """Servers cancel the task of a client that has gone."""
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 EXAMPLES = [*sorted(ROOT.glob("examples/*.py")), *sorted(ROOT.glob("integrations/*/example.py"))]
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY")
-MODULES = {"google_genai": "google.genai", "openai_agents": "agents"}
+MODULES = {"google_adk": "google.adk", "google_genai": "google.genai", "openai_agents": "agents"}
 """What a framework is imported as, where its integration has another name."""
 WITHIN_S = 120
 """Far more than an example takes; one that waits for something ends here."""

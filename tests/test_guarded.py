@@ -69,7 +69,7 @@ def test_the_errors_text_stays_out_of_the_log(caplog: pytest.LogCaptureFixture) 
 def test_an_error_without_a_traceback_is_logged_without_a_line(caplog: pytest.LogCaptureFixture) -> None:
     """An error that was never raised has no line of code to name."""
     log_failure("here", ValueError())
-    assert caplog.messages == ["taskpilot_obs: here failed with ValueError"]
+    assert caplog.messages == ["taskpilot_obs: here failed with ValueError [internal-error]"]
 
 
 def test_each_cause_is_logged_at_most_once_a_minute(
@@ -116,4 +116,4 @@ def test_what_we_say_ourselves_is_logged(error: Exception, caplog: pytest.LogCap
     with guarded("store"):
         fail(error)
     (record,) = caplog.records
-    assert record.getMessage().endswith(": the spool is full")
+    assert record.getMessage().endswith(": the spool is full [internal-error]")

@@ -15,12 +15,12 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
-from _rule_cases import REQUIRED, Case, Scenario
 from _servers import require_binary
 
 from taskpilot_obs import semconv
 from taskpilot_obs._pipeline.batched import Batched
 from taskpilot_obs._support.assets import RULES, SETTINGS
+from taskpilot_obs.rules.cases import REQUIRED, Case, Scenario, scenarios_of
 from taskpilot_obs.rules.folders import differing, folders, render
 from taskpilot_obs.rules.listing import with_table
 from taskpilot_obs.rules.model import CRITICAL, NONE, WARNING, Alert, AlertKind
@@ -30,10 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "observability"
 FOLDERS = [folder.name for folder in folders(Settings())]
 ALERTS = [(folder.name, alert) for folder in folders(Settings()) for alert in folder.alerts]
-SCENARIOS: dict[str, tuple[Scenario, ...]] = {
-    "golden_signals": import_module("_rule_cases_golden").SCENARIOS,
-    **{name: import_module(f"_rule_cases_{name}").SCENARIOS for name in FOLDERS if name != "golden_signals"},
-}
+SCENARIOS: dict[str, tuple[Scenario, ...]] = {name: scenarios_of(name) for name in FOLDERS}
 FROM_PROMETHEUS: dict[str, set[str]] = {
     "up": set(),
     "scrape_duration_seconds": set(),

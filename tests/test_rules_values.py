@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import yaml
-from _rule_cases import absent, ramp, steady, then
 from _servers import require_binary
+
+from taskpilot_obs.rules.cases import absent, ramp, steady, then
 
 RULES = Path(__file__).resolve().parent.parent / "observability" / "prometheus" / "rules"
 ONE = 'job="shop",instance="a"'
@@ -197,25 +198,11 @@ def test_long_windows_count_every_event_once(tmp_path: Path) -> None:
     check(tmp_path, series, "27h", expected, interval="30m")
 
 
-CALL = f'{ONE},agent="p",model="m",provider="acme"'
-
-
-def test_a_cause_explains_the_failed_runs_that_it_accounts_for(tmp_path: Path) -> None:
-    """Of ten failed runs a minute, nine by a provider's calls are explained, and seven are not."""
-    series = runs("success", ramp((90, 60))) | runs("error", ramp((10, 60)))
-    for failed, explained in ((9, {JOB: 45.0}), (7, {})):
-        calls = {f'llm_requests_total{{{CALL},status="error"}}': ramp((failed, 60))}
-        check(tmp_path, series | calls, "1h", {rounded("job:workflow_runs_failed:explained_by_llm"): explained})
-
-
-def test_policies_and_budgets_explain_only_runs_that_were_blocked(tmp_path: Path) -> None:
-    """As many denials and refusals as failed runs explain those that ended blocked, and not those that raised."""
-    refusals = f'llm_budget_refusals_total{{{ONE},budget="team",period="day"}}'
-    series = runs("success", ramp((90, 60))) | {VIOLATION: ramp((10, 60)), refusals: ramp((10, 60))}
+def test_policies_explain_only_runs_that_were_blocked(tmp_path: Path) -> None:
+    """As many denials as failed runs explain those that ended blocked, and not those that raised."""
+    series = runs("success", ramp((90, 60))) | {VIOLATION: ramp((10, 60))}
     for status, explained in (("blocked", {JOB: 50.0}), ("error", {})):
-        expected = {
-            rounded(f"job:workflow_runs_failed:explained_by_{cause}"): explained for cause in ("policies", "budgets")
-        }
+        expected = {rounded("job:workflow_runs_failed:explained_by_policies"): explained}
         check(tmp_path, series | runs(status, ramp((10, 60))), "1h", expected)
 
 

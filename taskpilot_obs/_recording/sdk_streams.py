@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskpilot_obs._recording.generators import drive, wrap_async_generator
 from taskpilot_obs._recording.invocation import current_running
+from taskpilot_obs.semconv import WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -106,7 +107,8 @@ def _report(kind: type) -> None:
     _reported.add(kind)
     logger.warning(
         "taskpilot_obs: a decorated function returned a stream of %s.%s, which is not followed: the call's usage is"
-        " missing; pass the stream through call.stream() inside `with track_llm(…) as call`",
+        " missing; pass the stream through call.stream() inside `with track_llm(…) as call` [%s]",
         kind.__module__,
         kind.__qualname__,
+        WarningCode.STREAM_NOT_FOLLOWED,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
-from taskpilot_obs.semconv import INTERNAL_ERRORS
+from taskpilot_obs.semconv import INTERNAL_ERRORS, WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +100,8 @@ def log_failure(where: str, error: BaseException) -> None:
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     said = f": {error}" if isinstance(error, ConfigurationError | StoreError) else ""
     with suppress(Exception):  # a failing logging handler of the application must not end a thread of the library
-        logger.error("taskpilot_obs: %s failed with %s%s%s", where, type(error).__qualname__, place, said)
+        kind = type(error).__qualname__
+        logger.error("taskpilot_obs: %s failed with %s%s%s [%s]", where, kind, place, said, WarningCode.INTERNAL_ERROR)
 
 
 def forget_causes() -> None:

@@ -28,7 +28,7 @@ from taskpilot_obs.audit.prune import note, retain
 from taskpilot_obs.audit.rows import audit_text
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Attributes, AuditEvent, Origin
-from taskpilot_obs.semconv import Event, Field
+from taskpilot_obs.semconv import Event, Field, WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -227,9 +227,10 @@ class Writer:
             self.abandon()
             logger.error(
                 "taskpilot_obs: audit log %s: %s. It is left as it is (`taskpilot-obs audit verify` names the line), "
-                "and a new chain begins beside it",
+                "and a new chain begins beside it [%s]",
                 chain.path,
                 refusal,
+                WarningCode.AUDIT_LOG_BROKEN,
             )
         return refusal
 
@@ -295,10 +296,11 @@ class Writer:
         last = deque(manifest.read_anchors(self._chain.anchors), maxlen=1)
         if last and last[0].seq > self._head.seq:
             logger.warning(
-                "taskpilot_obs: audit log %s ends with record %d, but record %d was written: it has been cut",
+                "taskpilot_obs: audit log %s ends with record %d, but record %d was written: it has been cut [%s]",
                 self._chain.path,
                 self._head.seq,
                 last[0].seq,
+                WarningCode.AUDIT_LOG_CUT,
             )
         return min(last[0].head, self._head) if last else GENESIS
 

@@ -278,9 +278,18 @@ class AdmissionController:
         )
         return None if price.cost is None else to_pico_usd(price.cost)
 
-    def left_amount(self, admitted: Admitted, line: ReservationLine) -> int:
-        """What a call took if its reader left: its input, and the streamed part of the answer."""
-        usage = Usage(admitted.request.estimate.input_tokens, admitted.streamed.tokens)
+    def left_amount(self, admitted: Admitted, line: ReservationLine, stated: Usage | None) -> int:
+        """What a call took if its reader left: its input, and the streamed part of the answer.
+
+        Args:
+            admitted: the call's reservation.
+            line: the part of it that one budget holds.
+            stated: what the provider had stated so far: Anthropic states the input before the first token.
+        """
+        usage = Usage() if stated is None else stated
+        if usage.input_tokens is None:
+            usage = Usage(admitted.request.estimate.input_tokens, usage.output_tokens)
+        usage = usage._replace(output_tokens=max(usage.output_tokens or 0, admitted.streamed.tokens))
         amount = self._amount(line.budget, admitted.request, usage)
         return line.amount if amount is None else amount
 

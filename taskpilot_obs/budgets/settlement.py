@@ -184,7 +184,11 @@ class Settler:
         lost = len(self.outbox)
         if lost:
             self._admission.counters.add(semconv.INTERNAL_ERRORS, (COMPONENT,), lost)
-            logger.error("taskpilot_obs: lost %d budget charges: store unreachable", lost)
+            logger.error(
+                "taskpilot_obs: lost %d budget charges: store unreachable [%s]",
+                lost,
+                semconv.WarningCode.BUDGET_CHARGES_LOST,
+            )
         self._admission.ledger.close()
 
     def after_fork(self) -> None:
@@ -249,7 +253,8 @@ class Settler:
         if admitted.assumed_for != record.invocation_id:
             return Charge(line._replace(amount=0), ends)
         if record.status in _LEFT and record.streaming:
-            return Charge(line._replace(amount=self._admission.left_amount(admitted, line)), ends, is_assumed=True)
+            amount = self._admission.left_amount(admitted, line, record.usage)
+            return Charge(line._replace(amount=amount), ends, is_assumed=True)
         return Charge(line, ends, is_assumed=True)
 
     def _end_of(self, admitted: Admitted, *, billed: bool) -> list[Charge]:
@@ -316,9 +321,10 @@ class Settler:
             if limits and self._other_limits.get(budget.name) != limits:
                 logger.warning(
                     "taskpilot_obs: the store of the budgets has %r with other limits too: %s; what is spent counts "
-                    "against all of them. Give each limit a name of its own",
+                    "against all of them. Give each limit a name of its own [%s]",
                     budget.name,
                     ", ".join(limits),
+                    semconv.WarningCode.BUDGET_OTHER_LIMITS,
                 )
         self._other_limits = dict(others)
 

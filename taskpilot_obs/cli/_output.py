@@ -13,6 +13,7 @@ from rich.console import Console, RenderableType
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from taskpilot_obs.cli._text import csv_cell, escaped_json, printable, printable_lines
+from taskpilot_obs.exceptions import TaskpilotError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -46,7 +47,9 @@ def say(message: object) -> None:
 
 
 def complain(message: object) -> None:
-    """Print what went wrong to standard error, in red on a terminal."""
+    """Print what went wrong to standard error, in red on a terminal; an error of the library with its stable code."""
+    if isinstance(message, TaskpilotError):
+        message = f"{message} [{message.stable_code}]"
     console(stderr=True).print(printable_lines(message), style="red", soft_wrap=True)
 
 

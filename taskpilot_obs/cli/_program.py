@@ -43,7 +43,8 @@ def _plain_errors() -> Iterator[None]:
         # By its attributes, because typer's usage errors derive from click's or, since 0.25, from a copy of click.
         if not isinstance(message := vars(error).get("message"), str) or not hasattr(error, "format_message"):
             raise
-        vars(error)["message"] = printable_lines(message)
+        code = getattr(error.__cause__, "stable_code", None)
+        vars(error)["message"] = printable_lines(f"{message} [{code}]" if isinstance(code, str) else message)
         if error.format_message() and hasattr(error, "show"):  # empty where the help was printed instead
             error.show()
         raise typer.Exit(getattr(error, "exit_code", 2)) from error

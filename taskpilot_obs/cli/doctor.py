@@ -78,7 +78,7 @@ def doctor(  # noqa: PLR0913  a command line has as many options as it has
 
 def _show(found: list[Finding], *, as_json: bool) -> None:
     if as_json:
-        print_json(json.dumps([finding._asdict() for finding in found], indent=2))
+        print_json(json.dumps([{"code": finding.code, **finding._asdict()} for finding in found], indent=2))
         return
     out = console()
     for finding in found:

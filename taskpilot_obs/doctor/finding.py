@@ -25,6 +25,11 @@ class Finding(NamedTuple):
     remedy: str = ""
     """What to do; empty where all is well."""
 
+    @property
+    def code(self) -> str:
+        """A stable name of the check: an anchor of `docs/troubleshooting.md`."""
+        return f"doctor-{self.check.replace(' ', '-')}"
+
 
 def ok(check: str, text: str) -> Finding:
     """Nothing to do."""

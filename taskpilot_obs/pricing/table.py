@@ -18,7 +18,7 @@ from taskpilot_obs.pricing.cards import Priced, Rate
 from taskpilot_obs.pricing.matching import names_in_order, readings, same_model, without_date
 from taskpilot_obs.providers.names import canonical, canonical_model, split_model
 from taskpilot_obs.records import Usage
-from taskpilot_obs.semconv import PriceGap
+from taskpilot_obs.semconv import PriceGap, WarningCode
 from taskpilot_obs.usage.values import NOTHING_STATED, Stated
 
 if TYPE_CHECKING:
@@ -309,12 +309,13 @@ class PriceTable:
         self._warned.add(seen)
         logger.warning(
             "taskpilot_obs: no price for model %.*r of provider %.*r%s: its calls are unpriced;"
-            " add an alias or a price",
+            " add an alias or a price [%s]",
             _MAX_NAME,
             model,
             _MAX_NAME,
             provider,
             f" at service tier {tier[:_MAX_NAME]!r}" if tier else "",
+            WarningCode.NO_PRICE,
         )
 
 

@@ -7,10 +7,17 @@ from pathlib import Path
 from textwrap import indent
 from typing import Final
 
-from taskpilot_obs.rules import agents, budget, golden_alerts, golden_signals, llm, llm_alerts, safety, telemetry
+from taskpilot_obs.rules.agents import rules as agents
+from taskpilot_obs.rules.budget import rules as budget
+from taskpilot_obs.rules.golden_signals import alerts as golden_alerts
+from taskpilot_obs.rules.golden_signals import recordings as golden_signals
+from taskpilot_obs.rules.llm import alerts as llm_alerts
+from taskpilot_obs.rules.llm import recordings as llm
 from taskpilot_obs.rules.model import HEADER, Alert, AlertKind, RuleFolder, alerts_text, recording_text
 from taskpilot_obs.rules.promql import Dialect
+from taskpilot_obs.rules.safety import rules as safety
 from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.telemetry import rules as telemetry
 from taskpilot_obs.rules.wording import naming
 
 RECORDING_FILE: Final = "recording.yml"

@@ -1,5 +1,7 @@
 """The settings that the rules are rendered from: thresholds, objectives, windows, selectors.
 
+The thresholds of each group stand beside its rules, in `<group>/thresholds.py`.
+
 Percentages are 0 to 100, latencies seconds, money USD, windows Prometheus durations of one unit (`30m`, `6h`).
 """
 
@@ -7,186 +9,28 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from taskpilot_obs._support.config_files import load_config_file
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.rules.model import CRITICAL, WARNING, Links
+from taskpilot_obs.rules.agents.thresholds import Agents
+from taskpilot_obs.rules.budget.thresholds import Budget
+from taskpilot_obs.rules.fields import Duration, Events, LabelName, Section, Url
+from taskpilot_obs.rules.golden_signals.thresholds import Above, Below, Slo, TaskLatency
+from taskpilot_obs.rules.llm.thresholds import Llm
+from taskpilot_obs.rules.model import Links
 from taskpilot_obs.rules.promql import DIRECT_S, Dialect, Scope, seconds, slices
-from taskpilot_obs.semconv import CALL_BUCKETS, FIRST_TOKEN_BUCKETS, RUN_BUCKETS, WORKFLOW_BUCKETS
+from taskpilot_obs.rules.safety.thresholds import Safety
+from taskpilot_obs.rules.telemetry.thresholds import Telemetry
 
 LOOK_BACK_S: Final = 300
 """How long Prometheus takes a sample for current (`--query.lookback-delta`)."""
-_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _MATCHER: Final = re.compile(r'[a-zA-Z_][a-zA-Z0-9_]*(=|!=|=~|!~)"(?:[^"\\\n]|\\.)*"')
 
 
-def _duration(value: str) -> str:
-    seconds(value)
-    return value
-
-
-def _label(value: str) -> str:
-    if not _LABEL.fullmatch(value):
-        raise ValueError(f"{value!r} is not a label name")
-    return value
-
-
-def _url(value: str) -> str:
-    if not re.fullmatch(r"(https?://|/)[^\s\"'{}]*[^\s\"'{}/]", value):
-        raise ValueError(f"{value!r} must begin with http://, https:// or / and end without a slash")
-    return value
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", value):
-        raise ValueError(f"{value!r} must consist of letters, digits, _ and -")
-    return value
-
-
-def _job(value: str) -> str:
-    if not re.fullmatch(r'[^"\\\n]+', value):
-        raise ValueError(f"{value!r} is not a job name: quotes, backslashes and line breaks are not allowed")
-    return value
-
-
-def _below_the_last(bounds: tuple[float, ...]) -> AfterValidator:
-    """Refuse a quantile that no histogram with these bounds can exceed: PromQL's ends at the last of them."""
-
-    def check(value: float) -> float:
-        if value >= bounds[-1]:
-            raise ValueError(f"{value:g} s can never be exceeded, for the histogram ends at {bounds[-1]:g} s")
-        return value
-
-    return AfterValidator(check)
-
-
-Duration = Annotated[str, AfterValidator(_duration)]
-Percent = Annotated[float, Field(gt=0, lt=100)]
-Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-RunSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), _below_the_last(RUN_BUCKETS)]
-FirstTokenSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), _below_the_last(FIRST_TOKEN_BUCKETS)]
-Events = Annotated[int, Field(ge=1)]
-Url = Annotated[str, AfterValidator(_url)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
-
-
-class Below(_Section):
-    """A signal that should be high: the warning fires below `warning`, the critical alert below `critical`."""
-
-    warning: float
-    critical: float
-    min_events: Events = 10
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not 0 < self.critical <= self.warning <= 100:  # noqa: PLR2004  percent
-            raise ValueError(f"0 < critical <= warning <= 100 is needed, given {self.critical} and {self.warning}")
-        return self
-
-
-class Above(_Section):
-    """A signal that should be low: the warning fires above `warning`, the critical alert above `critical`."""
-
-    warning: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    critical: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    min_events: Events = 10
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.warning > self.critical:
-            raise ValueError(f"warning <= critical is needed, given {self.warning} and {self.critical}")
-        return self
-
-
-class TaskLatency(Above):
-    """Thresholds of the 95th percentile of tasks."""
-
-    warning: Annotated[float, Field(gt=0, allow_inf_nan=False), _below_the_last(WORKFLOW_BUCKETS)]
-    critical: Annotated[float, Field(gt=0, allow_inf_nan=False), _below_the_last(WORKFLOW_BUCKETS)]
-
-
-class BurnPair(_Section):
-    """One condition of a burn-rate alert: the budget burns `rate` times too fast over both windows.
-
-    The four defaults are those of the Google SRE workbook, chapter 5: 2 % of a 30-day budget in 1 h, 5 % in 6 h, 10 %
-    in 1 d, 10 % in 3 d.
-    """
-
-    long: Duration
-    short: Duration
-    rate: Annotated[float, Field(gt=0)]
-    severity: Literal["critical", "warning"]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if seconds(self.short) >= seconds(self.long):
-            raise ValueError(f"the short window {self.short} must be shorter than the long one, {self.long}")
-        return self
-
-
-def _burn_pairs() -> tuple[BurnPair, ...]:
-    return (
-        BurnPair(long="1h", short="5m", rate=14.4, severity=CRITICAL),
-        BurnPair(long="6h", short="30m", rate=6, severity=CRITICAL),
-        BurnPair(long="1d", short="2h", rate=3, severity=WARNING),
-        BurnPair(long="3d", short="6h", rate=1, severity=WARNING),
-    )
-
-
-class SuccessObjective(_Section):
-    """Share of counted runs that must succeed."""
-
-    objective: Percent = 95
-
-
-class LatencyObjective(_Section):
-    """Share of runs that must end within `threshold_seconds`, which has to be a bound of the workflow buckets."""
-
-    objective: Percent = 95
-    threshold_seconds: float = 2
-
-    @model_validator(mode="after")
-    def _on_a_bound(self) -> Self:
-        if self.threshold_seconds not in WORKFLOW_BUCKETS:
-            bounds = ", ".join(f"{bound:g}" for bound in WORKFLOW_BUCKETS)
-            raise ValueError(
-                f"threshold_seconds {self.threshold_seconds:g} is not a bucket bound; choose one of {bounds}"
-            )
-        return self
-
-
-class Slo(_Section):
-    """Objectives over `period`, and how fast their error budget may burn."""
-
-    success: SuccessObjective = SuccessObjective()
-    latency: LatencyObjective = LatencyObjective()
-    period: Duration = "30d"
-    min_events: Events = 10
-    burn: tuple[BurnPair, ...] = Field(default_factory=_burn_pairs)
-
-    @model_validator(mode="after")
-    def _can_fire(self) -> Self:
-        for name, objective in (("success", self.success.objective), ("latency", self.latency.objective)):
-            for pair in self.burn:
-                share = pair.rate * (100 - objective)
-                if share >= 100:  # noqa: PLR2004  percent
-                    raise ValueError(
-                        f"slo.{name}: at an objective of {objective:g} % a burn rate of {pair.rate:g} means {share:g} %"
-                        f" bad runs, which can never be exceeded; use an objective above {100 - 100 / pair.rate:.4g} %"
-                        f" or a lower rate for {pair.long}/{pair.short}"
-                    )
-        if {pair.severity for pair in self.burn} != {CRITICAL, WARNING}:
-            raise ValueError("slo.burn needs at least one pair of severity critical and one of severity warning")
-        return self
-
-
-class Evidence(_Section):
+class Evidence(Section):
     """How many events an alert on a share or a quantile takes."""
 
     fast_window: Duration = "5m"
@@ -195,79 +39,10 @@ class Evidence(_Section):
     acquitting_events: Events = 20
 
 
-class Agents(_Section):
-    """Thresholds per agent."""
-
-    success_percent: Percent = 90
-    p95_seconds: RunSeconds = 30
-    min_events: Events = 10
-    stuck_after: Duration = "30m"
-    silent_min_runs: Events = 10
-    loop_tool_calls: float = 80
-
-    @model_validator(mode="after")
-    def _on_a_bound(self) -> Self:
-        if self.loop_tool_calls not in CALL_BUCKETS:
-            bounds = ", ".join(f"{bound:g}" for bound in CALL_BUCKETS)
-            raise ValueError(f"loop_tool_calls {self.loop_tool_calls:g} is not a bucket bound; choose one of {bounds}")
-        return self
-
-
-class Llm(_Section):
-    """Thresholds of LLM calls: errors, latency, cache, spend."""
-
-    error_percent: Percent = 1
-    provider_error_percent: Percent = 5
-    rate_limited_percent: Percent = 5
-    retries_percent: Percent = 10
-    p99_seconds: RunSeconds = 10
-    first_token_p95_seconds: FirstTokenSeconds = 5
-    cache_hit_percent: Percent = 30
-    unpriced_percent: Percent = 5
-    usage_missing_percent: Percent = 5
-    min_events: Events = 20
-    cost_per_hour_usd: Usd = 5
-    spike_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3
-    spike_min_usd: Usd = 1
-    prompt_cache_drop_percent: Percent = 50
-    prompt_cache_min_percent: Percent = 10
-
-
-class Safety(_Section):
-    """Thresholds of policies and guardrails."""
-
-    surge_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3
-    surge_min_violations: Events = 10
-    token_policies: tuple[Annotated[str, AfterValidator(_name)], ...] = ("max_tokens", "MaxTokens")
-    guardrail_error_percent: Percent = 1
-    guardrail_min_checks: Events = 10
-
-
-class Budget(_Section):
-    """Thresholds of budgets of money or tokens, in percent of their limits."""
-
-    warning_percent: Percent = 75
-    critical_percent: Percent = 90
-    projection_window: Duration = "1h"
-    projection_min_percent: Percent = 20
-
-
-class Telemetry(_Section):
-    """Thresholds for the health of the library itself."""
-
-    window: Duration = "15m"
-    queue_capacity: Events = 65_536
-    queue_percent: Percent = 80
-    down_for: Duration = "5m"
-    down_percent: Percent = 50
-    long_lived: Duration = "6h"
-    expected_jobs: tuple[Annotated[str, AfterValidator(_job)], ...] = ()
-
-
 _GOLDEN_WINDOWS: Final = ("5m", "30m", "1h", "6h", "1d", "3d")
 
 
-class Settings(_Section):
+class Settings(Section):
     """Everything that can be tuned without editing a rule.
 
     Raises:
@@ -277,7 +52,7 @@ class Settings(_Section):
     dialect: Dialect = Dialect.PROMETHEUS
     namespace: Annotated[str, Field(pattern=r"^([a-zA-Z_][a-zA-Z0-9_]*)?$", max_length=100)] = ""
     selector: str = ""
-    keep_labels: tuple[Annotated[str, AfterValidator(_label)], ...] = ("job",)
+    keep_labels: tuple[LabelName, ...] = ("job",)
     windows: tuple[Duration, ...] = _GOLDEN_WINDOWS
     recent_windows: tuple[Duration, ...] = ("1h", "6h", "1d")
     recent_feedback_windows: tuple[Duration, ...] = ("1h", "6h", "1d", "3d")

@@ -27,6 +27,7 @@ from taskpilot_obs.safety.engines import (
     version_of,
 )
 from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
+from taskpilot_obs.semconv import WarningCode
 
 __all__ = ["RegoPolicy"]
 
@@ -128,7 +129,8 @@ def _share_allocator() -> None:
     if sys.modules.get("regopy") is not None:
         logger.warning(
             "taskpilot_obs: regopy was imported before RegoPolicy was made: other C++ extensions may crash, or memory "
-            "be lost; leave the import to RegoPolicy"
+            "be lost; leave the import to RegoPolicy [%s]",
+            WarningCode.IMPORTED_TOO_EARLY,
         )
     elif sys.platform == "linux":
         with suppress(OSError):  # a system without GNU's library

@@ -8,31 +8,29 @@ last of them. Until then the period is read from what it was added up from. Line
 
 from __future__ import annotations
 
-import json
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 
 from taskpilot_obs._support.timestamps import aware
 from taskpilot_obs._telemetry.answers import By, Key
-from taskpilot_obs._telemetry.counts import Counts
 from taskpilot_obs._telemetry.filters import Filters
-from taskpilot_obs._telemetry.money import MOST_NANO
-from taskpilot_obs._telemetry.sketch import encode
 from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.store import on_postgresql
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.marks import deleted_from, server_clock
 from taskpilot_obs.store.queries import bins, errors, totals
-from taskpilot_obs.store.rollups import FULL, ROLLUPS, SUMMARY_DIMENSIONS, TENANTS, Rollup, is_worth_it
+from taskpilot_obs.store.rollups import FULL, ROLLUPS, TENANTS, Rollup, is_worth_it
 from taskpilot_obs.store.segments import DAY, HOUR, Plan, Segment, floor_day, floor_hour
+from taskpilot_obs.store.summary_lines import KEYS, Line, Sums, joined, keyed, line_of, narrowed, put, take
 from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK, to_microseconds
 from taskpilot_obs.store.writer import mark_changed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -60,14 +58,6 @@ _PACES: Final = {
     # Writers of PostgreSQL touch other rows; a commit may take longer than what it writes.
     "postgresql": _Pace(0.1, 0.1),
 }
-_COLUMNS: Final = tuple(column.name for column in SUMMARIES.columns)
-_KEYS: Final = tuple(column.name for column in SUMMARIES.primary_key)
-_NEW: Final = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name not in _KEYS)
-_PUT: Final = f"""
-    INSERT INTO {SUMMARIES.name} ({", ".join(_COLUMNS)}) VALUES ({{}})
-    ON CONFLICT ({", ".join(_KEYS)}) DO UPDATE SET {_NEW}
-"""  # noqa: S608  nothing in it comes from outside
-_TAKE: Final = f"DELETE FROM {SUMMARIES.name} WHERE {{}}"  # noqa: S608  as above
 _work = SUMMARY_WORK.c
 
 
@@ -134,27 +124,19 @@ def _sum_up(store: Store, period: SummaryPeriod, start: datetime) -> bool:
         return False
     with store.reading() as connection:
         made = _hour(connection, start) if period == "hourly" else _day(connection, start)
-        lines = [_values(line, store) for line in made.lines]
-        stale = _keys_there(connection, store, period, start) - {line[: len(_KEYS)] for line in lines}
+        stale = _keys_there(connection, store, period, start) - made.lines.keys()
+        lines = [line_of(key, sums) for key, sums in made.lines.items()]
     return _replaced(store, _Replacement(claim, period, start, made.lacking), lines, sorted(stale))
 
 
 # --- adding up -------------------------------------------------------------------------------------------------------
 
 
-class _Sums(NamedTuple):
-    """What a line of the summaries holds."""
-
-    counts: Counts
-    latency: Counter[int]
-    first_token: Counter[int]
-    errors: Counter[str]
-
-
 class _Made(NamedTuple):
     """The lines of one period."""
 
-    lines: list[dict[str, Any]]
+    lines: dict[Line, Sums]
+    """What they hold, by their keys."""
     lacking: int
     """The roll-ups that are not made, as bits; see `rollups`."""
 
@@ -162,7 +144,7 @@ class _Made(NamedTuple):
 def _hour(connection: Connection, start: datetime) -> _Made:
     """Every roll-up, from rows."""
     full = _summed(connection, Plan((Segment("rows", start, start + HOUR),)), FULL)
-    return _chosen("hourly", start, {rollup: _narrowed(full, rollup) for rollup in ROLLUPS}, 0)
+    return _chosen(connection, "hourly", start, {rollup: narrowed(full, rollup) for rollup in ROLLUPS}, 0)
 
 
 def _day(connection: Connection, start: datetime) -> _Made:
@@ -182,7 +164,7 @@ def _day(connection: Connection, start: datetime) -> _Made:
             if rollup.bit & lacking and _is_worth_it(connection, start, rollup):
                 sums[rollup] = _summed(connection, Plan(rows), rollup)
                 lacking &= ~rollup.bit
-    return _chosen("daily", start, sums, lacking)
+    return _chosen(connection, "daily", start, sums, lacking)
 
 
 def _has_every_row(connection: Connection, day: datetime) -> bool:
@@ -201,75 +183,36 @@ def _is_worth_it(connection: Connection, day: datetime, rollup: Rollup) -> bool:
     return is_worth_it(rollup, lines, rows)
 
 
-def _summed(connection: Connection, plan: Plan, rollup: Rollup, asked: Filters = _EVERYTHING) -> dict[Key, _Sums]:
+def _summed(connection: Connection, plan: Plan, rollup: Rollup, asked: Filters = _EVERYTHING) -> dict[Key, Sums]:
     by = By(rollup.dimensions)
     counts = totals(connection, plan, asked, by)
     found = bins(connection, plan, asked, by)
     failed = errors(connection, plan, asked, by)
     return {
-        key: _Sums(count, found.latency[key], found.first_token[key], failed.get(key, Counter()))
+        key: Sums(count, found.latency[key], found.first_token[key], failed.get(key, Counter()))
         for key, count in counts.items()
     }
 
 
-def _narrowed(full: dict[Key, _Sums], rollup: Rollup) -> dict[Key, _Sums]:
-    if rollup is FULL:
-        return full
-    positions = [FULL.dimensions.index(name) for name in rollup.dimensions]
-    parts: defaultdict[Key, list[_Sums]] = defaultdict(list)
-    for key, sums in full.items():
-        parts[tuple(key[position] for position in positions)].append(sums)
-    return {key: _joined(held) for key, held in parts.items()}
-
-
-def _joined(parts: Iterable[_Sums]) -> _Sums:
-    joined = _Sums(Counts(), Counter(), Counter(), Counter())
-    for sums in parts:
-        joined.latency.update(sums.latency)
-        joined.first_token.update(sums.first_token)
-        joined.errors.update(sums.errors)
-        joined = joined._replace(counts=joined.counts.plus(sums.counts))
-    return joined
-
-
-def _chosen(period: SummaryPeriod, start: datetime, sums: dict[Rollup, dict[Key, _Sums]], lacking: int) -> _Made:
-    lines: list[dict[str, Any]] = []
+def _chosen(
+    connection: Connection, period: SummaryPeriod, start: datetime, sums: dict[Rollup, dict[Key, Sums]], lacking: int
+) -> _Made:
+    lines: dict[Line, Sums] = {}
     for rollup, held in sums.items():
         if is_worth_it(rollup, len(held), sum(each.counts.requests for each in held.values())):
-            lines.extend(_lines(rollup, period, start, held))
+            lines |= keyed(connection, rollup, period, start, held)
         else:
             lacking |= rollup.bit
     return _Made(lines, lacking)
 
 
-def _lines(rollup: Rollup, period: SummaryPeriod, start: datetime, sums: dict[Key, _Sums]) -> Iterator[dict[str, Any]]:
-    nothing = dict.fromkeys(SUMMARY_DIMENSIONS, "")
-    for key, (counts, latency, first_token, failed) in sums.items():
-        yield {
-            "period": rollup.period(period),
-            "period_start": start,
-            **nothing,
-            **dict(zip(rollup.dimensions, key, strict=True)),
-            **counts._replace(cost_nano=min(counts.cost_nano, MOST_NANO))._asdict(),
-            "latency_sketch": encode(latency),
-            "ttft_sketch": encode(first_token) or None,
-            "errors": json.dumps(failed, sort_keys=True) if failed else None,
-        }
-
-
-def _values(line: dict[str, Any], store: Store) -> tuple[Any, ...]:
-    """As the driver takes it: SQLAlchemy would convert each value while the lock is held."""
-    start = to_microseconds(line["period_start"]) if store.is_sqlite else line["period_start"]
-    return tuple(start if name == "period_start" else line[name] for name in _COLUMNS)
-
-
-def _keys_there(connection: Connection, store: Store, period: SummaryPeriod, start: datetime) -> set[tuple[Any, ...]]:
+def _keys_there(connection: Connection, store: Store, period: SummaryPeriod, start: datetime) -> set[Line]:
     """The lines that stand for the period now, by their keys."""
-    keys = [SUMMARIES.c[name] for name in _KEYS]
+    keys = [SUMMARIES.c[name] for name in KEYS]
     periods = [rollup.period(period) for rollup in ROLLUPS]
     query = select(*keys).where(SUMMARIES.c.period.in_(periods), SUMMARIES.c.period_start == start)
     moment = to_microseconds(start) if store.is_sqlite else start
-    at = _KEYS.index("period_start")
+    at = KEYS.index("period_start")
     return {(*line[:at], moment, *line[at + 1 :]) for line in connection.execute(query)}
 
 
@@ -285,14 +228,12 @@ class _Replacement(NamedTuple):
     lacking: int
 
 
-def _replaced(
-    store: Store, made: _Replacement, lines: Sequence[tuple[Any, ...]], stale: Sequence[tuple[Any, ...]]
-) -> bool:
+def _replaced(store: Store, made: _Replacement, lines: Sequence[Line], stale: Sequence[Line]) -> bool:
     """Put lines in place and delete stale ones, in transactions of some milliseconds; False where it was overtaken.
 
     Another process has claimed the period then, saw what is there now, and puts all that belongs there.
     """
-    todo = [*((_take, key) for key in stale), *((_put, line) for line in lines)]
+    todo = [*((take, key) for key in stale), *((put, line) for line in lines)]
     done, amount, pace = 0, _FIRST_LINES, _PACES[store.engine.dialect.name]
     while True:
         with store.writing() as connection:
@@ -300,7 +241,7 @@ def _replaced(
             is_last = done + amount >= len(todo)
             if not (_given_up(connection, made) if is_last else _stands(connection, made.claim)):
                 return False
-            for act in (_take, _put):
+            for act in (take, put):
                 act(connection, [values for which, values in todo[done : done + amount] if which is act])
             if is_last:
                 if made.period == "hourly":
@@ -331,6 +272,7 @@ def _claim(store: Store, period: SummaryPeriod, start: datetime) -> int | None:
     """Take over every mark of a period; None where its rows or its summaries were deleted by age."""
     mine = (_work.period == period, _work.period_start == start)
     with store.writing() as connection:
+        on_postgresql.lock_sums(connection, alone=False)
         if _is_deleted(connection, period, start):
             connection.execute(delete(SUMMARY_WORK).where(*mine, _work.lacking.is_(None)))
             return None
@@ -344,22 +286,6 @@ def _is_deleted(connection: Connection, period: SummaryPeriod, start: datetime) 
     tables = (LLM_CALLS, SUMMARIES) if period == "hourly" else (SUMMARIES,)
     marks = (deleted_from(connection, table.name).before for table in tables)
     return any(mark is not None and start < mark for mark in marks)
-
-
-def _put(connection: Connection, lines: list[tuple[Any, ...]]) -> None:
-    if lines:
-        place = _place(connection)
-        connection.exec_driver_sql(_PUT.format(", ".join([place] * len(_COLUMNS))), lines)
-
-
-def _take(connection: Connection, keys: list[tuple[Any, ...]]) -> None:
-    if keys:
-        place = _place(connection)
-        connection.exec_driver_sql(_TAKE.format(" AND ".join(f"{name} = {place}" for name in _KEYS)), keys)
-
-
-def _place(connection: Connection) -> str:
-    return "?" if connection.dialect.name == "sqlite" else "%s"
 
 
 # --- again -----------------------------------------------------------------------------------------------------------
@@ -422,22 +348,25 @@ def sum_up_without_tenant(store: Store, start: datetime, tenant: str) -> None:
         lacking = select(_work.lacking).where(_work.period == "hourly", _work.period_start == start)
         bits = connection.execute(lacking.where(_work.lacking.is_not(None))).scalars().first() or 0
         lines = (_without_name if bits & FULL.bit else _without_calls)(connection, start, tenant, bits)
-        _put(connection, [_values(line, store) for line in lines])
+        put(connection, [line_of(key, sums) for key, sums in lines.items()])
         mark_changed(connection, "daily", [floor_day(start)])
 
 
-def _without_calls(connection: Connection, start: datetime, tenant: str, lacking: int) -> list[dict[str, Any]]:
+def _without_calls(connection: Connection, start: datetime, tenant: str, lacking: int) -> dict[Line, Sums]:
     """Delete the tenant's lines; the narrow ones, added up from the full lines that are left."""
     summary = SUMMARIES.c
     is_tenants = (summary.period == FULL.period("hourly"), summary.organization_id == tenant)
     is_narrow = summary.period.in_([rollup.period("hourly") for rollup in ROLLUPS[1:]])
     connection.execute(delete(SUMMARIES).where(summary.period_start == start, or_(and_(*is_tenants), is_narrow)))
     full = _summed(connection, Plan((Segment("hourly", start, start + HOUR),)), FULL)
-    there = [rollup for rollup in ROLLUPS[1:] if not rollup.bit & lacking]
-    return [line for rollup in there for line in _lines(rollup, "hourly", start, _narrowed(full, rollup))]
+    lines: dict[Line, Sums] = {}
+    for rollup in ROLLUPS[1:]:
+        if not rollup.bit & lacking:
+            lines |= keyed(connection, rollup, "hourly", start, narrowed(full, rollup))
+    return lines
 
 
-def _without_name(connection: Connection, start: datetime, tenant: str, _: int) -> list[dict[str, Any]]:
+def _without_name(connection: Connection, start: datetime, tenant: str, _: int) -> dict[Line, Sums]:
     """Delete the tenant's line; the line without name, with what it said.
 
     What a tenant added to the lines of series is not known, and the sum over tenants has to be that over series.
@@ -448,4 +377,4 @@ def _without_name(connection: Connection, start: datetime, tenant: str, _: int) 
     mine = (summary.period_start == start, summary.period.like("hourly%"), summary.organization_id == tenant)
     connection.execute(delete(SUMMARIES).where(*mine))
     sums = [*named.values(), *nameless.values()]
-    return [*_lines(TENANTS, "hourly", start, {("",): _joined(sums)})] if sums else []
+    return keyed(connection, TENANTS, "hourly", start, {("",): joined(sums)} if sums else {})

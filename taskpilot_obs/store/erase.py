@@ -1,7 +1,7 @@
 """Erasing one user or one tenant: rows, summaries, feedback, budgets and what waits in the spool.
 
-Rows go in transactions of some milliseconds that also mark their hours, so that every statistic is that of what is
-left, before and after the next summing up. What cannot be taken out is listed.
+Rows go in transactions of some milliseconds that also take them out of the sums of their hours, so that every statistic
+is that of what is left, at once. What cannot be taken out is listed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy import delete, func, literal, literal_column, or_, select
 from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.budgets.model import digested
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.store import on_sqlite
+from taskpilot_obs.store import on_sqlite, subtraction
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.aggregate import sum_up_without_tenant
 from taskpilot_obs.store.erase_files import Leftover, in_audit_log, in_spool
@@ -23,7 +23,7 @@ from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
 from taskpilot_obs.store.marks import deleted_from, merged_before
 from taskpilot_obs.store.retention import delete_in_small_steps
 from taskpilot_obs.store.rollups import FULL, TENANTS
-from taskpilot_obs.store.segments import HOUR, floor_hour
+from taskpilot_obs.store.segments import HOUR
 from taskpilot_obs.store.spool import default_directory
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, SUMMARIES, SUMMARY_WORK, VIOLATIONS
 from taskpilot_obs.store.writer import mark_changed
@@ -86,8 +86,8 @@ def erase(
 ) -> Erasure:
     """Erase every record of one user or of one tenant, as `docs/privacy.md` describes.
 
-    Writers wait for some milliseconds at most. Records that arrive later are stored as before. Answers come from rows
-    for the hours that changed, until they are summed up again.
+    Writers wait for some milliseconds at most. Records that arrive later are stored as before. Sums that held the
+    records are changed with them, so that answers are as fast as before.
 
     Args:
         user: as in `request_context(user_id=…)`; give this or `tenant`.
@@ -169,10 +169,12 @@ def _overwrite(store: Store, state: str) -> None:
 
 def _erase_calls(store: Store, subject: Subject) -> int:
     erased, rows, target_s = 0, _FIRST_ROWS, _TARGETS_S[store.engine.dialect.name]
+    with store.reading() as connection:
+        deleted_before = deleted_from(connection, LLM_CALLS.name).before
     while True:
         started = time.perf_counter()
         with store.writing() as connection:
-            gone = _erase_some(connection, subject, rows)
+            gone = _erase_some(connection, subject, rows, deleted_before)
         took = time.perf_counter() - started
         erased += gone
         if gone < rows:
@@ -181,16 +183,14 @@ def _erase_calls(store: Store, subject: Subject) -> int:
         time.sleep(took)
 
 
-def _erase_some(connection: Connection, subject: Subject, rows: int) -> int:
-    """Delete some calls, and note in the same transaction that their hours have changed."""
+def _erase_some(connection: Connection, subject: Subject, rows: int, deleted_before: datetime | None) -> int:
+    """Delete some calls, and take them out of the sums of their hours and days in the same transaction."""
     row: Any = literal_column("rowid" if connection.dialect.name == "sqlite" else "ctid")
     some = select(row).select_from(LLM_CALLS).where(subject.of(LLM_CALLS)).order_by(LLM_CALLS.c.created_at).limit(rows)
-    gone = delete(LLM_CALLS).where(row.in_(some)).returning(LLM_CALLS.c.created_at)
-    moments = connection.execute(gone).scalars().all()
-    hours = sorted({floor_hour(moment) for moment in moments})
-    if hours:
-        mark_changed(connection, "hourly", hours)
-    return len(moments)
+    calls = connection.execute(delete(LLM_CALLS).where(row.in_(some)).returning(*subtraction.COLUMNS)).all()
+    counted = [call for call in calls if deleted_before is None or call.created_at >= deleted_before]
+    subtraction.take_out(connection, counted)
+    return len(calls)
 
 
 def _erase_sums(store: Store, subject: Subject) -> None:

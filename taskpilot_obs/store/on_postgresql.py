@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 UPGRADE_LOCK: Final = 7_465_706_421
 """Names the advisory lock under which PostgreSQL's tables are upgraded."""
+_SUMS_LOCK: Final = 7_465_706_422
+"""Names the advisory lock that keeps claims of summing up and subtractions from sums apart."""
 ENCODING: Final = "UTF8"
 _POOLED: Final = "taskpilot_obs_pooled"
 _CONNECT: Final[dict[str, Any]] = {
@@ -137,3 +139,13 @@ def prepare_schema(connection: Connection, target: Target) -> None:
 def may_use_temporary_tables(connection: Connection) -> bool:
     """Whether the role has the right TEMP in this database."""
     return bool(connection.execute(text("SELECT has_database_privilege(current_database(), 'TEMP')")).scalar_one())
+
+
+def lock_sums(connection: Connection, *, alone: bool) -> None:
+    """Until the end of the transaction: claim periods beside others, or change sums alone; nothing on SQLite.
+
+    A claim that a subtraction cannot see yet would be summed up from calls that the subtraction has not deleted yet.
+    """
+    if connection.dialect.name == "postgresql":
+        lock = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
+        connection.execute(text(f"SELECT {lock}(:lock)"), {"lock": _SUMS_LOCK})

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from taskpilot_obs._support.guarded import logger
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
+from taskpilot_obs.semconv import WarningCode
 from taskpilot_obs.store.rows import FEEDBACK_COLUMNS, LLM_COLUMNS, RUN_COLUMNS, VIOLATION_COLUMNS, Row, Rows
 
 if TYPE_CHECKING:
@@ -114,9 +115,10 @@ class Spool:
         if not is_fit:
             logger.warning(
                 "taskpilot_obs: the spool %s cannot be written (%s): records are lost while the database is away; give "
-                "StoreExporter another spool_dir=",
+                "StoreExporter another spool_dir= [%s]",
                 self.directory,
                 reason,
+                WarningCode.SPOOL_UNWRITABLE,
             )
 
     def left_behind(self) -> bool:

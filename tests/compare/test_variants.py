@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taskpilot_obs import get_recorder, record_feedback, record_llm_call, request_context, track_workflow
 from taskpilot_obs.compare import Experiment, VariantsReport, compare_variants
-from taskpilot_obs.compare.variants import _effect, _Evidence, _judged
+from taskpilot_obs.compare.intervals import CONFIDENCE, Interval
+from taskpilot_obs.compare.sequences import Moments, mean_difference_sequence, proportion_sequence
+from taskpilot_obs.compare.variants import _apart, _effect, _Evidence, _excludes_zero, _judged
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.testing import fresh_recorder
 
@@ -134,17 +139,77 @@ def test_a_wrong_question_is_refused(store: str, options: dict[str, object], mes
         compare_variants("planner-prompt", store=store, **options)  # type: ignore[arg-type]  # wrong on purpose
 
 
+def test_a_split_of_60_to_40_is_found(store: str) -> None:
+    """Where 60 of 100 users get the control of a 50/50 experiment, the verdict is blocked; as planned, it is not."""
+    skewed = Experiment(PROMPTS.name, {"v1": 0.6, "v2": 0.4})
+    for number in range(1_000):
+        with skewed.assign(f"user-{number}"), track_workflow("plan"):
+            pass
+    assert get_recorder().flush(30)
+    assert {each.verdict for each in compare_variants(PROMPTS, store=store).effects} == {"blocked"}
+    assert compare_variants(skewed, store=store).blocked is None
+
+
+@lru_cache(None)
+def success_interval(successes: int, n: int) -> Interval | None:
+    """The interval of one arm, of which two make the difference that decides."""
+    return proportion_sequence(successes, n, confidence=(1 + CONFIDENCE) / 2)
+
+
+def is_ever_found(chance: Random) -> bool:
+    """Whether any look of one A/A test finds a difference: 1,000 runs of equal arms, looked at after every run."""
+    successes, n = [0, 0], [0, 0]
+    for _ in range(1_000):
+        arm = chance.random() < 0.5
+        n[arm] += 1
+        successes[arm] += chance.random() < 0.9
+        if _excludes_zero(_apart(*(success_interval(*each) for each in zip(successes, n, strict=True)))):
+            return True
+    return False
+
+
+def share_of_false_findings(series: int) -> float:
+    """The share of A/A tests in which any look finds a difference."""
+    return sum(is_ever_found(Random(seed)) for seed in range(series)) / series
+
+
 def test_peeking_at_equal_variants_finds_nothing_in_95_of_100_series() -> None:
-    """A/A tests, looked at again and again by two measures, end in a false verdict in at most 5 % of the series."""
-    random, wrong = Random(5), 0
-    series, looks = 100, [*range(10, 100, 30), *range(100, 500, 100)]
-    for _ in range(series):
-        rates = {arm: [float(random.random() < 0.9) for _ in range(500)] for arm in ("a", "b")}
-        wrong += any(_differs(rates, look) for look in looks)
-    assert wrong / series <= 0.05
+    """A/A tests of 1,000 runs, looked at after every run, end in a false verdict in at most 5 % of the series."""
+    assert share_of_false_findings(100) <= 0.05
 
 
-def _differs(rates: dict[str, list[float]], look: int) -> bool:
-    evidence = {("success", arm): _Evidence(values[:look]) for arm, values in rates.items()}
+@pytest.mark.full
+def test_1000_experiments_of_equal_variants_find_nothing_in_95_of_100() -> None:
+    """The same over 1,000 series, each looked at after every one of its 1,000 runs."""
+    assert share_of_false_findings(1_000) <= 0.05
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_1000_experiments_of_equal_costs_find_nothing_in_95_of_100() -> None:
+    """Costs of equal variants, skewed as costs are, differ at some of 1,000 looks in at most 5 % of 1,000 series."""
+    assert sum(is_a_cost_ever_found(Random(seed)) for seed in range(1_000)) / 1_000 <= 0.05
+
+
+def is_a_cost_ever_found(chance: Random) -> bool:
+    """Whether any look of one A/A test finds a difference of mean costs."""
+    sums = [Moments(), Moments()]
+    for _ in range(1_000):
+        arm, cost = chance.random() < 0.5, chance.lognormvariate(-4, 0.7)
+        n, total, squares, cubes = sums[arm]
+        sums[arm] = Moments(n + 1, total + cost, squares + cost**2, cubes + cost**3)
+        if _excludes_zero(mean_difference_sequence(*sums)):
+            return True
+    return False
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 60), st.integers(1, 60))
+def test_a_verdict_is_an_interval_without_zero(hits: int, base_hits: int, misses: int, base_misses: int) -> None:
+    """The primary measure is decided exactly where the interval of the difference leaves out zero."""
+    evidence = {
+        ("success", "b"): _Evidence([1.0] * hits + [0.0] * misses),
+        ("success", "a"): _Evidence([1.0] * base_hits + [0.0] * base_misses),
+    }
     (effect,) = _judged([_effect("success", "b", evidence, "a")], "success", blocked=False)
-    return effect.verdict != "not enough evidence"
+    intervals = success_interval(hits, hits + misses), success_interval(base_hits, base_hits + base_misses)
+    assert (effect.verdict != "not enough evidence") == _excludes_zero(_apart(*intervals))

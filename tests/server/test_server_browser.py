@@ -22,6 +22,9 @@ from _stored import llm_call, sqlite_url, store_at
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from taskpilot_obs.budgets import Budget
+from taskpilot_obs.compare.bench import benchmark
+from taskpilot_obs.compare.bench.documents import as_page
+from taskpilot_obs.compare.bench.keeping import Folder
 from taskpilot_obs.server import create_app
 from taskpilot_obs.server.web import PAGES
 
@@ -165,6 +168,22 @@ def test_every_page_is_sound(url: str, watch: Any, axe: str, width: int, scheme:
         dark = seen.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 29)"
         assert dark == (scheme == "dark")
     assert seen.hosts == {url.removeprefix("http://")}
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1_440, "light")])
+def test_the_report_of_a_benchmark_is_sound(tmp_path: Path, watch: Any, axe: str, width: int, scheme: str) -> None:
+    """The HTML report is accessible, follows the colour scheme, fits a phone, and breaks no figure within a word."""
+    report = benchmark({HOSTILE[0]: str.upper, "a" * 90: str.lower}, iterations=1, items=4, out=tmp_path)
+    file = tmp_path / "report.html"
+    file.write_text(as_page(report, Folder(tmp_path).read_calls()), encoding="utf-8")
+    seen = watch(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    seen.page.goto(file.as_uri())
+    assert violations(seen.page, axe) == []
+    assert too_wide(seen.page) <= 0
+    colour = seen.page.evaluate("getComputedStyle(document.documentElement).color")
+    assert colour == ("rgb(255, 255, 255)" if scheme == "dark" else "rgb(0, 0, 0)")
+    heights = seen.page.evaluate("[...document.querySelectorAll('.arms td')].map(cell => cell.offsetHeight)")
+    assert max(heights) < 60
 
 
 def test_the_login_and_errors_are_sound(tmp_path: Path, watch: Any, axe: str) -> None:

@@ -18,11 +18,12 @@ from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.stats import Stats, get_stats, get_tenant_stats, get_tenants_report
 from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, prune
-from taskpilot_obs.store.aggregate import _claim, _hour, _put, _replaced, _Replacement, _values
+from taskpilot_obs.store.aggregate import _claim, _hour, _replaced, _Replacement
 from taskpilot_obs.store.background import Maintenance
 from taskpilot_obs.store.questions import asked_of
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.segments import Segment
+from taskpilot_obs.store.summary_lines import line_of, put
 from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK, metadata
 from taskpilot_obs.store.writer import Writer
 
@@ -205,9 +206,9 @@ def test_an_older_sum_never_replaces_a_newer_one(store: Store) -> None:
         old = _hour(connection, NOON)
     writer.write(rows_of([llm_call()]))
     aggregate_summaries("daily", None, store=store)
-    lines = [_values(line, store) for line in old.lines]
+    lines = [line_of(key, sums) for key, sums in old.lines.items()]
     assert not _replaced(store, _Replacement(claim, "hourly", NOON, 0), lines, [])
-    assert {line["requests"] for line in old.lines} == {1}
+    assert {sums.counts.requests for sums in old.lines.values()} == {1}
     assert get_stats((MIDNIGHT, MIDNIGHT + DAY), store=store).requests == 2
 
 
@@ -292,7 +293,7 @@ def test_who_dies_between_two_transactions_leaves_work_for_the_next(
 def test_nothing_to_put_is_no_statement(store: Store) -> None:
     """An hour whose calls are gone has no lines."""
     with store.writing() as connection:
-        _put(connection, [])
+        put(connection, [])
     assert get_stats((MIDNIGHT, MIDNIGHT + DAY), store=store).requests == 0
 
 

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskpilot_obs._telemetry.sketch import MAX_BIN, RELATIVE_ACCURACY, bin_of, decode, encode, middle_of, quantiles
+from taskpilot_obs._telemetry.sketch import (
+    MAX_BIN,
+    RELATIVE_ACCURACY,
+    bin_of,
+    decode,
+    encode,
+    middle_of,
+    quantiles,
+    subtract,
+)
 
 durations = st.floats(min_value=0.001, max_value=86_400_000.0)
 counted = st.dictionaries(st.integers(0, MAX_BIN), st.integers(1, 10**9), max_size=40)
@@ -31,6 +40,17 @@ def test_a_sketch_is_read_as_it_was_written(bins: dict[int, int]) -> None:
 def test_merging_is_joining_bytes(first: dict[int, int], second: dict[int, int]) -> None:
     """Two sketches one after the other are the sketch of both."""
     assert decode([encode(first) + encode(second)]) == Counter(first) + Counter(second)
+
+
+@given(counted, counted, counted)
+def test_what_was_added_can_be_subtracted(first: dict[int, int], second: dict[int, int], more: dict[int, int]) -> None:
+    """From a sketch that was encoded whole, and from one that others were joined to; never more than it holds."""
+    whole = Counter(first) + Counter(second)
+    for sketch in (encode(whole), encode(first) + encode(second)):
+        left = subtract(sketch, second)
+        assert left is not None
+        assert decode([left]) == Counter(first)
+        assert (subtract(sketch, more) is None) == bool(Counter(more) - whole)
 
 
 @given(st.lists(durations, min_size=1, max_size=300), st.floats(0, 1))

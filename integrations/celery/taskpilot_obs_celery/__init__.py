@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 
 import taskpilot_obs
+from taskpilot_obs.semconv import WarningCode
 from taskpilot_obs_celery.tasks import carry_requests, follow_tasks
 
 if TYPE_CHECKING:
@@ -51,9 +52,10 @@ def _warn(sender: Any = None, **_: Any) -> None:
     if children > 1 and _is_prefork(sender) and not os.environ.get(_DIRECTORY):
         logger.warning(
             "Celery forks %d children, and each keeps its own metrics, which no scrape sees. "
-            "Set %s to an empty directory before the worker starts",
+            "Set %s to an empty directory before the worker starts [%s]",
             children,
             _DIRECTORY,
+            WarningCode.SEPARATE_METRICS,
         )
 
 

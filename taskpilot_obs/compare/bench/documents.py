@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs.charts import COLOURS, HEIGHT, STYLE, WIDTH, Bar, axis_end, row_bar
-from taskpilot_obs.figures import UNKNOWN, count, ms, percent, seconds, share, usd
+from taskpilot_obs._support.charts import COLOURS, HEIGHT, STYLE, WIDTH, Bar, axis_end, row_bar
+from taskpilot_obs._support.figures import UNKNOWN, count, ms, percent, seconds, share, usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,10 +129,19 @@ def _row(given: Sequence[str]) -> str:
 # --- HTML -------------------------------------------------------------------------------------------------------------
 
 _PAGE_STYLE: Final = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
-  color-scheme: light dark }
+:root { color-scheme: light dark }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
+h1, li { overflow-wrap: anywhere }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .9rem }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--grid); overflow-wrap: anywhere }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--grid); vertical-align: top }
+.wide { overflow-x: auto }
+.arms td, .arms th, .bar td:nth-child(2) { white-space: nowrap }
+.facts td:first-child { min-width: 5rem }
+.facts td, .bar td:first-child { overflow-wrap: anywhere }
+.bar { table-layout: fixed }
+.bar td { width: 20%; vertical-align: middle }
+.bar td:last-child { width: 60% }
+@media (max-width: 40rem) { .bar td { width: 28%; padding: .3rem .2rem } .bar td:last-child { width: 44% } }
 .line { fill: none; stroke-width: 2; vector-effect: non-scaling-stroke }
 """ + "".join(f".l{number} {{ stroke: var(--c{number}) }}\n" for number in range(COLOURS))  # fmt: skip
 
@@ -149,17 +158,18 @@ def as_page(report: BenchmarkReport, calls: Sequence[Call]) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(report.run_id)}</title><style>{STYLE}{_PAGE_STYLE}</style></head><body>"
-        f"<h1>Benchmark {escape(report.run_id)}</h1>{_html_table(HEAD, rows)}"
+        f"<title>{escape(report.run_id)}</title><style>{STYLE}{_PAGE_STYLE}</style></head><body><main>"
+        f"<h1>Benchmark {escape(report.run_id)}</h1>{_html_table('arms', HEAD, rows)}"
         f"<ul>{''.join(f'<li>{escape(each)}</li>' for each in said)}</ul>{_bars(report)}{_latencies(report, calls)}"
-        f"<h2>How it was measured</h2>{_html_table(('what', 'how'), [*facts(report)])}</body></html>"
+        f"<h2>How it was measured</h2>{_html_table('facts', ('what', 'how'), [*facts(report)])}</main></body></html>"
     )
 
 
-def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    titles = "".join(f"<th>{escape(each)}</th>" for each in head)
+def _html_table(kind: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    titles = "".join(f'<th scope="col">{escape(each)}</th>' for each in head)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
+    table = f'<table class="{kind}"><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="wide" tabindex="0">{table}</div>'
 
 
 def _bars(report: BenchmarkReport) -> str:
@@ -191,10 +201,10 @@ def _figure(title: str, bars: Sequence[Bar], shown: Callable[[float], str]) -> s
     top = axis_end(max((max(bar.value or 0.0, bar.high or 0.0) for bar in bars), default=0.0))
     rows = "".join(
         f"<tr><td>{escape(bar.name)}</td><td>{escape(UNKNOWN if bar.value is None else shown(bar.value))}</td>"
-        f'<td style="width:60%">{row_bar(bar, top, shown, min(number, COLOURS - 1))}</td></tr>'
+        f"<td>{row_bar(bar, top, shown, min(number, COLOURS - 1))}</td></tr>"
         for number, bar in enumerate(bars)
     )
-    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption><table>{rows}</table></figure>'
+    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption><table class="bar">{rows}</table></figure>'
 
 
 def _latencies(report: BenchmarkReport, calls: Sequence[Call]) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from taskpilot_obs._support.event_loops import in_event_loop
 from taskpilot_obs.compare.bench.arms import Arm, Ask, connected, spec_of
 from taskpilot_obs.compare.bench.calls import Call, Collector
 from taskpilot_obs.compare.bench.figures import BenchmarkReport, arm_report, findings
@@ -129,7 +132,7 @@ class Session:
             with collecting(self.collector, self.recorder) as recorders:
                 heard = [kept, *keepers, *reporters]
                 runner = Runner(self.plan, self.arms, self.recorder, self.collector, recorders, heard)
-                asyncio.run(self._run(runner, calls))
+                _run_to_end(self._run(runner, calls))
                 stopped = runner.stopped
             status = "finished" if stopped is None else "stopped"
         finally:
@@ -205,6 +208,29 @@ class _Kept(Reporter):
     def saved(self, calls: Sequence[Call]) -> None:
         """Take more."""
         self.calls += calls
+
+
+def _run_to_end(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine; in a notebook, whose event loop runs already, in a thread that Ctrl-C cancels."""
+    if not in_event_loop():
+        asyncio.run(work)
+        return
+    started: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
+
+    async def noted() -> None:
+        task = asyncio.ensure_future(work)
+        started.append((asyncio.get_running_loop(), task))
+        await task
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(copy_context().run, asyncio.run, noted())
+        try:
+            done.result()
+        except KeyboardInterrupt:
+            if not done.done():
+                for loop, task in started:
+                    loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 def _span(calls: Sequence[Call]) -> tuple[datetime, datetime]:

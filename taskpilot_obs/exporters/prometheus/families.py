@@ -288,7 +288,8 @@ def _unregister_earlier_import(registry: CollectorRegistry) -> None:
     """Unregister collectors of an earlier import of this module, because a reloading server imports all again."""
     found = registry.__dict__.get(_MARK, ())
     for earlier in [each for each in found if type(each) is not Families]:
-        logger.warning("taskpilot_obs was imported a second time: its metrics begin again at 0")
+        message = "taskpilot_obs was imported a second time: its metrics begin again at 0 [%s]"
+        logger.warning(message, semconv.WarningCode.IMPORTED_TWICE)
         registry.unregister(earlier)
         found.remove(earlier)
 

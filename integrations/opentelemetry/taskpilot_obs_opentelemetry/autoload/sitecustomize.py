@@ -27,7 +27,9 @@ def start() -> None:
 
         instrument(*names)
     except Exception:
-        logging.getLogger("taskpilot_obs").exception("taskpilot-obs run: the application is not observed")
+        logging.getLogger("taskpilot_obs").exception(
+            "taskpilot-obs run: the application is not observed [not-instrumented]"
+        )
 
 
 leave_path()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _rule_cases import At, Case, Fired, Scenario, absent, histogram, ramp, steady, then
+from taskpilot_obs.rules.cases import At, Case, Fired, Scenario, absent, histogram, ramp, steady, then
 
 FOLDER = "agents"
 ONE = 'job="shop",instance="shop-1:9464"'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _rule_cases import At, Case, Fired, Scenario, absent, ramp, steady, then
+from taskpilot_obs.rules.cases import At, Case, Fired, Scenario, absent, ramp, steady, then
 
 FOLDER = "safety"
 ONE = 'job="shop",instance="shop-1:9464"'

@@ -6,7 +6,6 @@ from typing import Final
 
 from taskpilot_obs import semconv
 from taskpilot_obs.rules import causes
-from taskpilot_obs.rules.causes import Cause
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind, Recording, RuleGroup
 from taskpilot_obs.rules.promql import Count, number
 from taskpilot_obs.rules.settings import Settings
@@ -31,8 +30,15 @@ def groups(settings: Settings) -> tuple[RuleGroup, ...]:
     resets = Recording(RESETS, f"max by ({by}) ({scope.select(semconv.BUDGET_RESETS.name)})")
     left = f"({RESETS} - time())"
     projected = Recording(PROJECTED, f"{USED}\n+\nclamp_min(deriv({USED}[{window}]), 0) * {left}")
-    rules = (used, resets, projected, *REFUSALS.rules(scope, causes.windows(settings)))
-    return (RuleGroup("taskpilot-budget", settings.evaluation_interval, rules),)
+    rules = (used, resets, projected, *REFUSALS.rules(scope, ("1h",)))
+    return (RuleGroup("taskpilot-budget", settings.evaluation_interval, rules), _causes(settings))
+
+
+def _causes(settings: Settings) -> RuleGroup:
+    share = number(settings.budget.critical_percent / 100)
+    return causes.BUDGETS.group(
+        settings, "taskpilot-budget-causes", f"min_over_time({USED}[{settings.lasting}]) > {share}"
+    )
 
 
 def alerts(settings: Settings) -> tuple[Alert, ...]:
@@ -78,8 +84,7 @@ def _almost_gone(settings: Settings) -> Alert:
         "budget_used",
         causes.explaining(
             settings,
-            Cause.BUDGETS,
-            always=f"min_over_time({USED}[{settings.lasting}]) > {number(share / 100)}",
+            causes.BUDGETS,
             with_failing_runs=f"({USED} and {REFUSALS.over('1h')} > 0)",
             labels=_LABELS,
         ),

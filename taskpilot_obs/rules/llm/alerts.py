@@ -7,9 +7,8 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from taskpilot_obs.rules import causes
-from taskpilot_obs.rules.causes import Cause
 from taskpilot_obs.rules.evidence import Recovery, Watched, known_for, stated
-from taskpilot_obs.rules.llm import BILLABLE, calls_timed, error_ratio, requests_counted, requests_failed
+from taskpilot_obs.rules.llm.recordings import BILLABLE, calls_timed, error_ratio, failed_calls, requests_counted
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
 from taskpilot_obs.rules.promql import number, slower
 from taskpilot_obs.rules.settings import Settings
@@ -73,37 +72,16 @@ def _share(settings: Settings, level: str, name: str, percent: float) -> Watched
     )
 
 
-def _failed_calls(settings: Settings, value: str, percent: float) -> Watched:
-    """The share of a provider's calls that fail, over the window that `value` was recorded for."""
-    return Watched(
-        f"provider:llm_requests:{value}_recent",
-        error_ratio,
-        requests_counted("provider").over,
-        requests_failed("provider").over,
-        settings.llm.min_events,
-        outright=True,
-        fault=percent / 100,
-    )
-
-
 def _provider_failing(settings: Settings, known: str) -> Alert:
     limits = settings.llm
     windows = causes.windows(settings)
     some = " or ".join(f"{error_ratio(window)} > {number(limits.error_percent / 100)}" for window in windows)
-    failed = _failed_calls(settings, "failing_ratio", limits.provider_error_percent)
-    always = f"> {number(limits.provider_error_percent / 100)}"
     return Alert(
         "TaskpilotLLMProviderFailing",
         AlertKind.RATIO,
         CRITICAL,
         "llm_error_rate",
-        causes.explaining(
-            settings,
-            Cause.LLM,
-            always=failed.holds(always, settings.evidence),
-            with_failing_runs=f"({some})",
-            labels=(Label.PROVIDER,),
-        ),
+        causes.explaining(settings, causes.LLM, with_failing_runs=f"({some})", labels=(Label.PROVIDER,)),
         f"LLM provider is failing: {PERCENT} of calls at {PROVIDER}",
         f"{_FAILED}{known}. Fires above {percent(limits.provider_error_percent)}, and above"
         f" {percent(limits.error_percent)} where runs fail by it.",
@@ -118,7 +96,7 @@ def _errors(settings: Settings, known: str) -> list[_Recent]:
             "TaskpilotLLMErrorRateHigh",
             AlertKind.RATIO,
             "llm_error_rate",
-            _failed_calls(settings, "error_ratio", limits.error_percent),
+            failed_calls(settings, "error_ratio", limits.error_percent),
             f"> {number(limits.error_percent / 100)}",
             f"LLM calls fail: {PERCENT} at {PROVIDER} (above {percent(limits.error_percent)})",
             f"{_FAILED}{known}.",

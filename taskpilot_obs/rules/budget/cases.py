@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from _rule_cases import At, Case, Fired, Scenario, ramp, steady, then
-from _rule_cases_safety import events
+from taskpilot_obs.rules.cases import At, Case, Fired, Scenario, ramp, steady, then
+from taskpilot_obs.rules.safety.cases import events
 
 FOLDER = "budget"
 TWO = ('job="shop",instance="shop-1:9464"', 'job="shop",instance="shop-2:9464"')

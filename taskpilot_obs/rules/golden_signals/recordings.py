@@ -118,12 +118,12 @@ def groups(settings: Settings) -> tuple[RuleGroup, ...]:
         "correctness": _correctness,
         "violations": _violations,
         "slo": _slo,
-        "causes": _causes,
     }
-    return tuple(
+    groups_ = (
         RuleGroup(f"taskpilot-golden-signals-{name}", settings.evaluation_interval, tuple(part(settings)))
         for name, part in parts.items()
     )
+    return (*groups_, _causes(settings))
 
 
 def _with_period(settings: Settings) -> tuple[str, ...]:
@@ -176,8 +176,24 @@ def _low(settings: Settings) -> Recording:
     return Recording(causes.LOW, low)
 
 
-def _causes(settings: Settings) -> list[Recording]:
-    return list(causes.recordings(settings))
+def watched_violations(settings: Settings, threshold: float) -> Watched:
+    """The rate of denials, as an alert on a threshold looks at it."""
+    overall = LEVELS[-1]
+    return Watched(
+        "job:policy_violations:per_run_ratio_recent",
+        overall.violation_ratio,
+        overall.counted.over,
+        overall.violations.over,
+        settings.policy_violation_rate_percent.min_events,
+        share=threshold,
+        fault=threshold,
+    )
+
+
+def _causes(settings: Settings) -> RuleGroup:
+    threshold = settings.policy_violation_rate_percent.critical / 100
+    denied = watched_violations(settings, threshold).holds(f"> {number(threshold)}", settings.evidence)
+    return causes.POLICIES.group(settings, "taskpilot-golden-signals-causes", denied)
 
 
 def _recent(settings: Settings, level: Level, value: Callable[[str], str], min_events: int, share: float = 0.1) -> str:

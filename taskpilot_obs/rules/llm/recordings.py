@@ -8,9 +8,10 @@ from typing import Final
 
 from taskpilot_obs import semconv
 from taskpilot_obs.records import COUNTED, Status
-from taskpilot_obs.rules.evidence import recent_value
+from taskpilot_obs.rules import causes
+from taskpilot_obs.rules.evidence import Watched, recent_value
 from taskpilot_obs.rules.model import Recording, RuleGroup
-from taskpilot_obs.rules.promql import Count, bucket, matcher, quantile, ratio, seconds
+from taskpilot_obs.rules.promql import Count, bucket, matcher, number, quantile, ratio, seconds
 from taskpilot_obs.rules.settings import Settings
 from taskpilot_obs.semconv import Label
 
@@ -53,9 +54,10 @@ def groups(settings: Settings) -> tuple[RuleGroup, ...]:
         "cache-by-level": [*_cache(settings, ("agent", "model", "job")), _recent_hits(settings)],
         "quality": _quality(settings),
     }
-    return tuple(
+    groups_ = (
         RuleGroup(f"taskpilot-llm-{name}", settings.evaluation_interval, tuple(rules)) for name, rules in parts.items()
     )
+    return (*groups_, _causes(settings))
 
 
 def _count(level: str, name: str, labels: tuple[str, ...], metric: str, *matchers: str) -> Count:
@@ -108,6 +110,25 @@ def _recent_errors(settings: Settings) -> list[Recording]:
 def error_ratio(window: str) -> str:
     """Name of the share of a provider's calls that fail, over a window."""
     return f"provider:llm_requests:error_ratio_rate{window}"
+
+
+def failed_calls(settings: Settings, value: str, percent: float) -> Watched:
+    """The share of a provider's calls that fail, over the window that `value` was recorded for."""
+    return Watched(
+        f"provider:llm_requests:{value}_recent",
+        error_ratio,
+        requests_counted("provider").over,
+        requests_failed("provider").over,
+        settings.llm.min_events,
+        outright=True,
+        fault=percent / 100,
+    )
+
+
+def _causes(settings: Settings) -> RuleGroup:
+    percent = settings.llm.provider_error_percent
+    failing = failed_calls(settings, "failing_ratio", percent).holds(f"> {number(percent / 100)}", settings.evidence)
+    return causes.LLM.group(settings, "taskpilot-llm-causes", failing)
 
 
 def calls_timed(name: str, window: str) -> str:

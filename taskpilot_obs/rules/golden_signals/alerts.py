@@ -7,12 +7,21 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from taskpilot_obs.rules import causes
-from taskpilot_obs.rules.causes import Cause
 from taskpilot_obs.rules.evidence import VERDICTS, Recovery, Watched, enough_good, stated
-from taskpilot_obs.rules.golden_signals import FEEDBACK, LATENCY, LEVELS, SUCCESS, Level, by_level, watched_success
+from taskpilot_obs.rules.golden_signals.recordings import (
+    FEEDBACK,
+    LATENCY,
+    LEVELS,
+    SUCCESS,
+    Level,
+    by_level,
+    watched_success,
+    watched_violations,
+)
+from taskpilot_obs.rules.golden_signals.thresholds import Above, Below
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
 from taskpilot_obs.rules.promql import bucket, number
-from taskpilot_obs.rules.settings import Above, Below, Settings
+from taskpilot_obs.rules.settings import Settings
 from taskpilot_obs.rules.wording import PERCENT, SECONDS, TASK, TIMES, USD, evidence, percent, usd
 
 
@@ -137,31 +146,21 @@ def _violations(settings: Settings) -> list[Alert]:
         ("TaskpilotPolicyViolationRateHigh", "TaskpilotPolicyViolationRateCritical"),
         AlertKind.RATIO,
         "policy_violation_rate",
-        lambda threshold: [
-            Watched(
-                "job:policy_violations:per_run_ratio_recent",
-                _OVERALL.violation_ratio,
-                _OVERALL.counted.over,
-                _OVERALL.violations.over,
-                violations.min_events,
-                share=threshold,
-                fault=threshold,
-            )
-        ],
+        lambda threshold: [watched_violations(settings, threshold)],
         f"Policy violations reach {PERCENT} of runs: {{{{ $labels.job }}}} (above {{limit}})",
         f"Policies denied {PERCENT} as often as {{{{ $labels.job }}}} finished a counted run,"
         f" {stated(settings.recent_windows, settings, violations.min_events, 'counted runs')}. Denials count in monitor"
         " and in enforce mode.",
     )
     high, critical = _above(settings, shared, violations, 100, "{:.12g}%")
-    return [high, critical._replace(expr=_refusing(settings, critical.expr))]
+    return [high, critical._replace(expr=_refusing(settings))]
 
 
-def _refusing(settings: Settings, always: str) -> str:
+def _refusing(settings: Settings) -> str:
     """Denials by themselves, or as soon as runs fail because they are denied."""
     windows = causes.windows(settings)
     refused = " or ".join(f"{_OVERALL.violation_ratio(window)} > 0" for window in windows)
-    return causes.explaining(settings, Cause.POLICIES, always=always, with_failing_runs=f"({refused})")
+    return causes.explaining(settings, causes.POLICIES, with_failing_runs=f"({refused})")
 
 
 def _below(settings: Settings, shared: _Threshold, limits: Below) -> list[Alert]:

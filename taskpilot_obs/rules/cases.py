@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from importlib import import_module
 from typing import NamedTuple
 from urllib.parse import quote_plus
 
@@ -110,6 +111,12 @@ def histogram(name: str, labels: str, counts: dict[str, float], minutes: int) ->
     return {f'{name}_bucket{{{labels},le="{bound}"}}': ramp((step, minutes)) for bound, step in counts.items()}
 
 
+def scenarios_of(folder: str) -> tuple[Scenario, ...]:
+    """What the alerts of a folder must do."""
+    found: tuple[Scenario, ...] = import_module(f"taskpilot_obs.rules.{folder}.cases").SCENARIOS
+    return found
+
+
 def tests_text(folder: str, scenarios: Sequence[Scenario], groups: Sequence[str], interval: str) -> str:
     """The text of `tests.yml`.
 
@@ -121,7 +128,7 @@ def tests_text(folder: str, scenarios: Sequence[Scenario], groups: Sequence[str]
     """
     tests = "".join(_test(folder, scenario) for scenario in scenarios)
     return (
-        "# Written by scripts/write_rules.py from the cases in tests/. Run: promtool test rules tests.yml\n"
+        "# Written by scripts/write_rules.py from the cases.py beside the rules. Run: promtool test rules tests.yml\n"
         "rule_files: [recording.yml, alerts.yml]\n"
         f"evaluation_interval: {interval}\n"
         f"group_eval_order: [{', '.join(groups)}]\n"
@@ -138,7 +145,8 @@ def _known(folder: str, series: dict[str, str]) -> dict[str, str]:
     began = {
         f'taskpilot_obs_start_time_seconds{{job="{target["job"]}",instance="{target["instance"]}"}}': "0+0x10000"
         for target in targets
-        if len(target) == 2 and not any(name.startswith(("taskpilot_obs_start_time_seconds", "up{")) for name in series)
+        if target.keys() == {"job", "instance"}
+        and not any(name.startswith(("taskpilot_obs_start_time_seconds", "up{")) for name in series)
     }
     seen = {
         f'job:taskpilot_obs_first_seen:timestamp_seconds{{job="{target["job"]}"}}': "-8000000+0x10000"
@@ -153,7 +161,7 @@ def _test(folder: str, scenario: Scenario) -> str:
     series = "".join(
         f"      - series: {_quoted(name)}\n        values: {_quoted(text)}\n" for name, text in given.items()
     )
-    checks = "".join(_checks(folder, check) for check in scenario.checks)
+    checks = "".join(_checks(check) for check in scenario.checks)
     return (
         f"  - name: {_quoted(f'{scenario.title}: {scenario.case}')}\n"
         "    interval: 1m\n"
@@ -162,10 +170,9 @@ def _test(folder: str, scenario: Scenario) -> str:
     )
 
 
-def _checks(folder: str, check: At) -> str:
+def _checks(check: At) -> str:
     by_alert: dict[str, list[Fired]] = {name: [] for name in check.quiet}
     for fired in check.fired:
-        assert fired.folder == folder
         by_alert.setdefault(fired.alert, []).append(fired)
     return "".join(_check(check.time, alert, fired) for alert, fired in by_alert.items())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _rule_cases import At, Case, Fired, Scenario, absent, histogram, ramp, steady, then
+from taskpilot_obs.rules.cases import At, Case, Fired, Scenario, absent, histogram, ramp, steady, then
 
 FOLDER = "llm"
 ONE = 'job="shop",instance="shop-1:9464"'
@@ -54,11 +54,12 @@ def explained(value: str) -> tuple[Fired, ...]:
     return warning, failing._replace(labels=failing.labels | {"explains": "failed_runs"})
 
 
-def runs_fail(minutes: int, *, explained: bool) -> dict[str, str]:
-    """Runs that fail, recorded by another folder, and whether the calls that fail account for them."""
-    low = {'workflow:workflow_runs:success_ratio_low{job="shop",workflow="support"}': steady(0.8, minutes)}
-    cause = {'job:workflow_runs_failed:explained_by_llm{job="shop"}': steady(100, minutes)}
-    return low | (cause if explained else {})
+def runs_fail(a_minute: int, minutes: int) -> dict[str, str]:
+    """So many failed runs; what another folder records of them."""
+    return {
+        f'workflow_runs_total{{{ONE},workflow="support",status="error"}}': ramp((a_minute, minutes)),
+        'workflow:workflow_runs:success_ratio_low{job="shop",workflow="support"}': steady(0.8, minutes),
+    }
 
 
 def rate_limited(value: str) -> tuple[Fired]:
@@ -282,13 +283,13 @@ FAILURES = (
     Scenario(
         Case.FIRES,
         "2 of 100 calls fail, and runs by them",
-        calls(98, 2, 120) | runs_fail(120, explained=True),
+        calls(98, 2, 120) | runs_fail(2, 120),
         (At("2h", explained("2%")),),
     ),
     Scenario(
         Case.HEALTHY,
         "2 of 100 calls fail, and more runs than calls",
-        calls(98, 2, 120) | runs_fail(120, explained=False),
+        calls(98, 2, 120) | runs_fail(3, 120),
         (At("2h", quiet=(FAILING,)),),
     ),
     Scenario(

@@ -1,0 +1,229 @@
+"""A plugin of runners: callbacks before and after agents, model calls and tools."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextvars import ContextVar
+from typing import Any, Final
+from weakref import ref
+
+from google.adk.plugins.base_plugin import BasePlugin
+
+from taskpilot_obs.integration import (
+    ActiveInvocation,
+    LlmInvocation,
+    Operation,
+    Recorder,
+    RefusedError,
+    Status,
+    check_input_async,
+    check_output_async,
+    current_run,
+    get_recorder,
+    guarded,
+)
+from taskpilot_obs_google_adk.open_runs import Open, OpenRuns, cause_of
+
+__all__ = ["ObservabilityPlugin"]
+
+_reader: ContextVar[ref[asyncio.Task[Any]] | None] = ContextVar("taskpilot_obs_google_adk_reader", default=None)
+"""The application's task, which reads the events; the runner's own tasks inherit it."""
+_WHERE: Final = "google_adk"
+
+
+class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework may be missing where types are checked
+    """Records and checks all agents of a runner: `InMemoryRunner(agent=…, plugins=[ObservabilityPlugin()])`.
+
+    A check in enforce mode that refuses aborts the invocation: the framework raises a `RuntimeError` whose cause is the
+    `RefusedError`.
+
+    Args:
+        recorder: where to; the default one when left out.
+    """
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        super().__init__(name="taskpilot_obs")
+        self._given = recorder
+        self._runs = OpenRuns()
+
+    @property
+    def open(self) -> int:
+        """How many invocations have runs that have not ended."""
+        return len(self._runs)
+
+    @property
+    def _recorder(self) -> Recorder:
+        return get_recorder() if self._given is None else self._given
+
+    # --- agents ------------------------------------------------------------------------------------------------------
+
+    async def before_agent_callback(self, *, agent: Any, callback_context: Any) -> None:
+        """Begin the run of an agent, and ask about what it is given."""
+        invocation = callback_context.invocation_id
+        run = _known(Operation.AGENT, agent.name)
+        if run is None:
+            above = self._runs.above(invocation, agent.parent_agent)
+            run = self._recorder.start("invoke_agent", agent.name, parent=above)
+        run.set_attribute("conversation", str(callback_context.session.id))
+        entry = Open(run, None, agent.name)
+        content = _texts(callback_context.user_content)
+        await _checked_input(entry, content)
+        self._runs.add(invocation, ("agent", agent.name), entry)
+
+    async def after_agent_callback(self, *, agent: Any, callback_context: Any) -> None:
+        """End it; the framework calls this for a cancelled agent as well."""
+        flying = sys.exc_info()[1]
+        if not isinstance(flying, asyncio.CancelledError):
+            self._end_agent(callback_context.invocation_id, agent.name, None)
+        elif _is_reader_cancelled():
+            self._end_agent(callback_context.invocation_id, agent.name, flying)
+        # Otherwise the application has closed the events, for which the runner cancels its own task: see after_run.
+
+    async def on_agent_error_callback(self, *, agent: Any, callback_context: Any, error: Exception) -> None:
+        """End it as failed."""
+        self._end_agent(callback_context.invocation_id, agent.name, cause_of(error))
+
+    async def before_run_callback(self, *, invocation_context: Any) -> None:
+        """Note whose task reads the events."""
+        task = asyncio.current_task()
+        _reader.set(None if task is None else ref(task))
+
+    async def after_run_callback(self, *, invocation_context: Any) -> None:
+        """End what the invocation has left open."""
+        self._runs.close_all(invocation_context.invocation_id)
+
+    def _end_agent(self, invocation: str, name: str, error: BaseException | None) -> None:
+        entry = self._runs.pop(invocation, ("agent", name))
+        self._runs.close_beneath(invocation, name, error)
+        if entry is not None:
+            entry.close(error)
+
+    # --- model calls -------------------------------------------------------------------------------------------------
+
+    async def before_model_callback(self, *, callback_context: Any, llm_request: Any) -> None:
+        """Begin a call, and ask about it; budgets are asked as well."""
+        invocation, agent = callback_context.invocation_id, callback_context.agent_name
+        call = Open(
+            self._recorder.start_llm(model=llm_request.model, parent=self._parent(invocation, agent)), None, agent
+        )
+        content, limits = llm_request.contents, dict[str, Any]()
+        with guarded(_WHERE, self._recorder.counters):
+            content, limits = _asked(llm_request)
+        await _checked_input(call, content, limits)
+        self._runs.add(invocation, ("llm", agent), call)
+
+    async def after_model_callback(self, *, callback_context: Any, llm_response: Any) -> None:
+        """Note a piece of a stream, or end the call."""
+        key = ("llm", callback_context.agent_name)
+        known = self._runs.get(callback_context.invocation_id, key)
+        if known is None or not isinstance(known.run, LlmInvocation):
+            return
+        if llm_response.partial:
+            known.run.first_token()
+            return
+        self._runs.pop(callback_context.invocation_id, key)
+        text = ""
+        with guarded(_WHERE, self._recorder.counters):
+            text = _write_answer(known.run, llm_response)
+        await _checked_output(known, text)
+        if llm_response.error_code and llm_response.content is None:
+            known.run.end_as(Status.ERROR, error_type=str(llm_response.error_code))
+        known.close()
+
+    async def on_model_error_callback(self, *, callback_context: Any, llm_request: Any, error: Exception) -> None:
+        """End it as failed."""
+        known = self._runs.pop(callback_context.invocation_id, ("llm", callback_context.agent_name))
+        if known is not None:
+            known.close(cause_of(error))
+
+    def _parent(self, invocation: str, agent: str) -> ActiveInvocation | None:
+        above = self._runs.get(invocation, ("agent", agent))
+        return current_run() if above is None else above.run
+
+    # --- tools -------------------------------------------------------------------------------------------------------
+
+    async def before_tool_callback(self, *, tool: Any, tool_args: dict[str, Any], tool_context: Any) -> None:
+        """Begin a tool call, and ask about it; a refused tool does not run."""
+        invocation, agent = tool_context.invocation_id, tool_context.agent_name
+        run, step = _known(Operation.TOOL, tool.name), None
+        if run is None:
+            run = self._recorder.start("execute_tool", tool.name, parent=self._parent(invocation, agent))
+            step = run.attach()  # until the end: the tool runs in this very task
+        entry = Open(run, step, agent)
+        await _checked_input(entry, None, tool_args)
+        self._runs.add(invocation, ("tool", str(tool_context.function_call_id)), entry)
+
+    async def after_tool_callback(
+        self, *, tool: Any, tool_args: dict[str, Any], tool_context: Any, result: Any
+    ) -> None:
+        """End it, unless its result is withheld."""
+        known = self._runs.pop(tool_context.invocation_id, ("tool", str(tool_context.function_call_id)))
+        if known is not None:
+            known.run.observe_output(result)
+            await _checked_output(known, result)
+            known.close()
+
+    async def on_tool_error_callback(
+        self, *, tool: Any, tool_args: dict[str, Any], tool_context: Any, error: BaseException
+    ) -> None:
+        """End it as failed or cancelled."""
+        known = self._runs.pop(tool_context.invocation_id, ("tool", str(tool_context.function_call_id)))
+        if known is not None:
+            known.close(cause_of(error))
+
+
+def _is_reader_cancelled() -> bool:
+    reader = _reader.get()
+    task = None if reader is None else reader()
+    return task is None or task.cancelled() or task.cancelling() > 0
+
+
+def _known(operation: Operation, name: str) -> ActiveInvocation | None:
+    """The run that the OpenTelemetry bridge has begun for the framework's span of this very work."""
+    run = current_run()
+    return run if run is not None and run.is_open and (run.operation, run.name) == (operation, name) else None
+
+
+async def _checked_input(entry: Open, content: object, arguments: dict[str, Any] | None = None) -> None:
+    given = arguments or {}
+    entry.run.set_input(given if content is None else content)
+    try:
+        await check_input_async(entry.run, content, arguments=given)
+    except RefusedError as refusal:
+        entry.close(refusal)
+        raise
+
+
+async def _checked_output(entry: Open, result: object) -> None:
+    try:
+        await check_output_async(entry.run, result)
+    except RefusedError as refusal:
+        entry.close(refusal)
+        raise
+
+
+def _asked(request: Any) -> tuple[list[Any], dict[str, Any]]:
+    """What a model is given, and what else an estimate of the cost needs."""
+    config = request.config
+    system = [{"role": "system", "content": config.system_instruction}] if config.system_instruction else []
+    stated = config.max_output_tokens
+    said = ({"role": each.role, "content": _texts(each)} for each in request.contents)
+    return [*system, *said], {} if stated is None else {"max_output_tokens": stated}
+
+
+def _texts(content: Any) -> str:
+    """The text of a content's parts."""
+    parts = (content.parts if content is not None else None) or ()
+    return "\n".join(part.text for part in parts if part.text)
+
+
+def _write_answer(call: LlmInvocation, response: Any) -> str:
+    if response.usage_metadata is not None:
+        call.record_usage(response.usage_metadata)
+    reason = response.finish_reason
+    call.record_answer(model=response.model_version, finish_reasons=() if reason is None else (reason.name,))
+    text = _texts(response.content)
+    if text:
+        call.observe_output(text)
+    return text

@@ -1,0 +1,249 @@
+"""Google's real Agent Development Kit against a provider on loopback: records, ends of every kind, enforcement.
+
+It has an environment of its own: `scripts/test_frameworks.sh google_adk`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+from _provider import Provider, serving
+from _runs import cancel_under_way, figures, table
+
+from taskpilot_obs import observe_tool, observe_workflow
+from taskpilot_obs.budgets import Budget
+from taskpilot_obs.exceptions import BudgetExceededError, PolicyViolationError, RefusedError
+from taskpilot_obs.records import Invocation
+from taskpilot_obs.safety import DenyTools, DenyWords, check_with
+from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
+
+if find_spec("google.adk") is None:
+    assert os.environ.get("TASKPILOT_OBS_FRAMEWORK") != "google_adk", "google-adk is not installed"
+    pytest.skip("google-adk is NOT INSTALLED: run scripts/test_frameworks.sh google_adk", allow_module_level=True)
+
+from google.adk.agents import LlmAgent, RunConfig
+from google.adk.agents.run_config import StreamingMode
+from google.adk.runners import InMemoryRunner
+from google.adk.tools.agent_tool import AgentTool
+from google.genai import types
+from taskpilot_obs_google_adk import ObservabilityPlugin
+
+MODEL = "gemini-2.5-flash"
+ran: list[str] = []
+pytestmark = pytest.mark.filterwarnings("ignore")  # the framework's own, of its experiments
+
+
+@pytest.fixture(scope="module", autouse=True)
+def provider() -> Iterator[Provider]:
+    with serving() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GOOGLE_GEMINI_BASE_URL", server.url)
+        patch.setenv("GOOGLE_API_KEY", "x")
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _nothing_ran() -> None:
+    ran.clear()
+
+
+@observe_tool
+def lookup() -> str:
+    return "sunny"
+
+
+def get_weather(city: str) -> str:
+    """The weather."""
+    ran.append(city)
+    return lookup()
+
+
+def broken(city: str) -> str:
+    """Always fails."""
+    raise LookupError(city)
+
+
+def agent(*tools: Any, name: str = "Planner", **options: Any) -> Any:
+    return LlmAgent(name=name, model=MODEL, instruction="You plan.", tools=list(tools), **options)
+
+
+async def events(made: Any, text: str = "hi", *, stream: bool = False) -> Any:
+    """Run an agent, and yield what it says."""
+    plugin = ObservabilityPlugin()
+    runner = InMemoryRunner(agent=made, app_name="app", plugins=[plugin])
+    session = await runner.session_service.create_session(app_name="app", user_id="u")
+    message = types.Content(role="user", parts=[types.Part(text=text)])
+    config = RunConfig(streaming_mode=StreamingMode.SSE if stream else StreamingMode.NONE)
+    given = {"user_id": "u", "session_id": session.id, "new_message": message, "run_config": config}
+    try:
+        async with aclosing(runner.run_async(**given)) as said:
+            async for event in said:
+                yield event
+    finally:
+        for each in (made, *(tool.agent for tool in made.tools if isinstance(tool, AgentTool))):
+            await each.canonical_model.api_client.aio.aclose()
+    assert plugin.open == 0
+
+
+async def ask(made: Any, text: str = "hi", *, stream: bool = False) -> str:
+    """The last text of a run."""
+    said = ""
+    async for event in events(made, text, stream=stream):
+        parts = (event.content and event.content.parts) or []
+        said = next((part.text for part in parts if part.text), said)
+    return said
+
+
+NESTED = [
+    ("Planner", None, "success"),
+    (MODEL, "Planner", "success"),
+    ("get_weather", "Planner", "success"),
+    ("lookup", "get_weather", "success"),
+    (MODEL, "Planner", "success"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_run(seen: Captured[Invocation], stream: bool) -> None:
+    """Agent, calls, tool and what is decorated beneath it stand where they belong, streamed or not."""
+    assert "sunny" in asyncio.run(ask(agent(get_weather), stream=stream))
+    assert table(seen) == NESTED
+    calls = [run for run in seen if run.usage is not None]
+    assert [figures(call) for call in calls] == [(100, 20, 40, 8)] * 2
+    for call in calls:
+        assert (call.provider, call.response_model, call.cost is not None) == ("gcp.gemini", MODEL, True)
+    assert calls[1].streaming is stream
+    assert (calls[1].ttft_s is not None) is stream
+    top = next(run for run in seen if run.name == "Planner")
+    assert top.rollup is not None
+    assert (top.rollup.llm_calls, top.rollup.tool_calls, top.rollup.input_tokens) == (2, 2, 200)
+    assert top.attributes["conversation"]
+
+
+def test_failed(seen: Captured[Invocation]) -> None:
+    """A failed call fails its agent, with the class of the provider's exception."""
+    with pytest.raises(Exception, match="boom"):
+        asyncio.run(ask(agent(), "FAIL"))
+    assert [(status, run.error_type) for run, (_, _, status) in zip(seen, table(seen), strict=True)] == [
+        ("error", "google.genai.errors.ServerError")
+    ] * 2
+
+
+def test_a_tool_that_fails(seen: Captured[Invocation]) -> None:
+    """A tool's exception fails the tool and its agent."""
+    with pytest.raises(LookupError):
+        asyncio.run(ask(agent(broken)))
+    assert {run.name: run.error_type for run in seen if run.error_type} == dict.fromkeys(
+        ("broken", "Planner"), "LookupError"
+    )
+
+
+def test_cancelled(provider: Provider, seen: Captured[Invocation]) -> None:
+    """A cancelled task leaves nothing open, and nothing of it is a success."""
+    asyncio.run(cancel_under_way(provider, ask(agent(), "SLOW")))
+    assert [status for _, _, status in table(seen)] == ["cancelled"] * 2
+
+
+def test_a_stream_that_is_left(seen: Captured[Invocation]) -> None:
+    """Call and agent of a stream that is read in part are abandoned."""
+
+    async def work() -> None:
+        made = events(agent(), "SLOW", stream=True)
+        async for _ in made:
+            break
+        await made.aclose()
+
+    asyncio.run(work())
+    assert table(seen) == [("Planner", None, "abandoned"), (MODEL, "Planner", "abandoned")]
+
+
+def test_nested_agents(seen: Captured[Invocation]) -> None:
+    """An agent as the tool of another, beneath a decorated workflow."""
+
+    @observe_workflow(name="outer")
+    async def work() -> None:
+        await ask(agent(AgentTool(agent(name="Researcher"))))
+
+    asyncio.run(work())
+    assert table(seen) == [
+        ("outer", None, "success"),
+        ("Planner", "outer", "success"),
+        (MODEL, "Planner", "success"),
+        ("Researcher", "Planner", "success"),
+        ("Researcher", "Researcher", "success"),
+        (MODEL, "Researcher", "success"),
+        (MODEL, "Planner", "success"),
+    ]
+
+
+def test_concurrent_runs(seen: Captured[Invocation]) -> None:
+    """Ten runs at once: twenty calls, each beneath its own run."""
+
+    async def work() -> None:
+        await asyncio.gather(*(ask(agent(get_weather)) for _ in range(10)))
+
+    asyncio.run(work())
+    assert sum(run.usage is not None for run in seen) == 20
+    assert sorted(run.rollup.llm_calls for run in seen if run.name == "Planner" and run.rollup) == [2] * 10
+
+
+# --- enforcement -----------------------------------------------------------------------------------------------------
+
+
+def refused(work: Callable[[], Any], **options: Any) -> tuple[BaseException | None, list[tuple[str, str | None, str]]]:
+    """The refusal behind what a run raises, and the runs."""
+    with fresh_recorder(mode="enforce", **options) as fresh, capture_invocations(fresh) as seen:
+        with pytest.raises(RuntimeError) as raised:
+            asyncio.run(work())
+        at: BaseException | None = raised.value
+        while at is not None and not isinstance(at, RefusedError):
+            at = at.__cause__
+        return at, table(seen)
+
+
+def test_a_refused_tool_does_not_run() -> None:
+    """A policy in enforce mode aborts the run before the tool runs; tool and agent are blocked."""
+    error, runs = refused(lambda: ask(agent(get_weather)), policies=[DenyTools(["get_weather"])])
+    assert isinstance(error, PolicyViolationError)
+    assert ran == []
+    assert runs == [("Planner", None, "blocked"), (MODEL, "Planner", "success"), ("get_weather", "Planner", "blocked")]
+
+
+def test_input_is_refused_before_a_model_is_asked(provider: Provider) -> None:
+    """What an agent is given is checked first."""
+    before = len(provider.calls)
+    error, runs = refused(lambda: ask(agent(), "a secret"), policies=[DenyWords(["secret"])])
+    assert isinstance(error, PolicyViolationError)
+    assert (runs, len(provider.calls)) == ([("Planner", None, "blocked")], before)
+
+
+def test_output_is_withheld() -> None:
+    """An answer that a check refuses is not handed out; its tokens are recorded, because they are billed."""
+    policy = check_with(DenyWords(["sunny"]), stages="output")
+    with fresh_recorder(policies=[policy], mode="enforce") as fresh, capture_invocations(fresh) as seen:
+        with pytest.raises(RuntimeError):
+            asyncio.run(ask(agent()))
+        assert [status for _, _, status in table(seen)] == ["blocked"] * 2
+        assert seen[0].usage is not None
+
+
+def test_a_budget_refuses_the_second_call(provider: Provider) -> None:
+    """A budget is asked before each model call."""
+    before = len(provider.calls)
+    budget = Budget("calls", limit_requests=1, period="day", action="enforce")
+    error, runs = refused(lambda: ask(agent(get_weather)), budgets=[budget])
+    assert isinstance(error, BudgetExceededError)
+    assert [status for name, _, status in runs if name == MODEL] == ["success", "blocked"]
+    assert len(provider.calls) == before + 1
+
+
+def test_nothing_is_recorded_where_recording_is_off() -> None:
+    """A disabled recorder leaves the framework's work alone."""
+    with fresh_recorder(enabled=False) as fresh, capture_invocations(fresh) as seen:
+        assert "sunny" in asyncio.run(ask(agent(get_weather)))
+        assert list(seen) == []
