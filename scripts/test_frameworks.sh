@@ -1,6 +1,7 @@
 #!/bin/sh
 # Each framework in an environment of its own, because their OpenTelemetry pins exclude each other.
 # Usage: scripts/test_frameworks.sh [NAME…]. Writes docs/frameworks-results.md from what the tests came to.
+# NAME@lowest takes the lowest version that we support, in place of the newest.
 set -eu
 cd "$(dirname "$0")/.."
 home="$PWD/.venv-frameworks"
@@ -9,11 +10,14 @@ mkdir -p "$results"
 
 packages() {
     openai="opentelemetry-instrumentation-genai-openai>=1.3b0,<2"
+    # What LiteLLM's proxy imports; its extra pins versions that exclude each other.
+    proxy="apscheduler backoff cryptography expression fastapi fastapi-sso httpx mcp orjson pyjwt python-multipart redis"
+    proxy="$proxy semver soundfile uvicorn websockets"
     case "$1" in
     agent_framework) echo "agent-framework-core>=1.23 agent-framework-openai>=1.17 $openai" ;;
     anthropic) echo "anthropic>=2.14" ;;
     google_adk) echo "google-adk>=2.13" ;;
-    litellm) echo "litellm>=1.100 openai>=3" ;;
+    litellm) echo "litellm>=1.110 openai>=3 $openai $proxy" ;;
     langchain) echo "langchain>=1.0 langchain-openai>=1.0 $openai" ;;
     mcp) echo "mcp>=2.3" ;;
     openai) echo "openai>=3 $openai" ;;
@@ -27,24 +31,35 @@ packages() {
 tests() {
     bridge=integrations/opentelemetry/tests/test_opentelemetry_frameworks.py
     case "$1" in
-    litellm) echo tests/test_framework_responses.py::test_responses_of_litellm ;;
+    litellm) echo "integrations/litellm/tests tests/test_framework_responses.py::test_responses_of_litellm" ;;
     openai_agents) echo integrations/openai_agents/tests ;;
     agent_framework | google_adk | mcp | pydantic_ai | strands) echo "integrations/$1/tests $bridge" ;;
     *) echo "$bridge" ;;
     esac
 }
 
+lowest() { # what was wanted of a framework, at its lower bounds; instrumentors stay as they are
+    for wanted in $1; do
+        case "$wanted" in
+        opentelemetry-*) echo "$wanted" ;;
+        *) echo "$wanted.*" | sed 's/>=/==/' ;;
+        esac
+    done
+}
+
 failed=0
 for name in ${*:-agent_framework anthropic google_adk langchain litellm mcp openai openai_agents pydantic_ai strands}; do
     echo "== $name"
-    wanted=$(packages "$name")
+    framework=${name%@lowest}
+    wanted=$(packages "$framework")
+    [ "$name" = "$framework" ] || wanted=$(lowest "$wanted")
     [ -x "$home/$name/bin/python" ] || python3 -m venv "$home/$name"
     bin="$home/$name/bin"
     # shellcheck disable=SC2046,SC2086  lists of requirements and of tests
     "$bin/pip" install -q --disable-pip-version-check -e '.[otel,cli]' pytest pytest-timeout hypothesis $wanted
     "$bin/pip" list --format json --disable-pip-version-check >"$results/$name.packages.json"
-    CI=true TASKPILOT_OBS_FRAMEWORK="$name" "$bin/pytest" -q -p no:cacheprovider --junit-xml "$results/$name.xml" \
-        $(tests "$name") || failed=1
+    CI=true TASKPILOT_OBS_FRAMEWORK="$framework" "$bin/pytest" -q -p no:cacheprovider --junit-xml "$results/$name.xml" \
+        $(tests "$framework") || failed=1
 done
 python3 scripts/frameworks_page.py "$results" >docs/frameworks-results.md
 exit "$failed"

@@ -1,0 +1,265 @@
+"""The callback: LiteLLM calls it by keyword, so the names of its arguments are LiteLLM's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final
+
+import litellm
+from litellm.integrations.custom_logger import CustomLogger
+
+from taskpilot_obs.exceptions import BudgetExceededError, BudgetUnavailableError
+from taskpilot_obs.integration import (
+    LlmInvocation,
+    Operation,
+    Recorder,
+    RefusedError,
+    check_input_async,
+    check_output,
+    check_output_async,
+    current_run,
+    get_recorder,
+    guarded,
+    request_context,
+)
+from taskpilot_obs_litellm.calls import (
+    Held,
+    budgeted,
+    content_of,
+    is_async,
+    is_streamed,
+    note_answer,
+    note_document,
+    operation_of,
+    unix_ns,
+)
+
+__all__ = ["ObservabilityCallback", "handler", "observe"]
+
+logger = logging.getLogger("taskpilot_obs")
+
+_WHERE: Final = "litellm"
+_KEY: Final = "taskpilot_obs"
+_ENDED: Final = "recorded"
+_FORBIDDEN, _TOO_MANY = 403, 429
+
+Details = MutableMapping[str, Any]
+"""LiteLLM's own description of a call, one for all its callbacks."""
+
+
+class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may be missing where types are checked
+    """Records every call of a model by LiteLLM: `litellm.callbacks = [ObservabilityCallback()]`.
+
+    Args:
+        recorder: where to; the default one when left out.
+    """
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        super().__init__()
+        self._given = recorder
+
+    @property
+    def _recorder(self) -> Recorder:
+        return get_recorder() if self._given is None else self._given
+
+    # --- before the request ------------------------------------------------------------------------------------------
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
+    ) -> None:
+        """Ask about a request to LiteLLM's proxy, for the team and the user of its key."""
+        details, operation = _details_in(data), operation_of(call_type)
+        if details is None or operation is None:
+            return
+        tenant, user = _identity(user_api_key_dict)
+        with request_context(data.get("litellm_call_id"), tenant_id=tenant, user_id=user):
+            run = self._begin(details, data, operation)
+        try:
+            await _ask(run, data)
+        except RefusedError as refused:
+            raise _as_response(refused) from refused
+
+    async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
+        """Ask about an asynchronous call, in the context of its caller."""
+        details, operation = _details_in(kwargs), operation_of(call_type)
+        if details is not None and operation is not None and _KEY not in details:
+            await _ask(self._begin(details, kwargs, operation), kwargs)
+
+    def log_pre_api_call(self, model: str, messages: Any, kwargs: Details) -> None:
+        """Begin a synchronous call; of one that has begun, note what became known."""
+        operation = operation_of(kwargs.get("call_type"))
+        with guarded(_WHERE, self._recorder.counters):
+            run = _run_in(kwargs)
+            if run is not None:
+                run.record_request(model=model, provider=kwargs.get("custom_llm_provider"))
+            elif operation is not None and _KEY not in kwargs:
+                self._begin(kwargs, {**kwargs, "model": model, "messages": messages}, operation)
+
+    def _begin(self, details: Details, arguments: Mapping[str, Any], operation: Operation) -> LlmInvocation | None:
+        above = current_run()
+        if isinstance(above, LlmInvocation) and above.is_open:  # the call is recorded already
+            details[_KEY] = _ENDED
+            return None
+        with guarded(_WHERE, self._recorder.counters):
+            model, provider = _served_by(arguments)
+            run = self._recorder.start_llm(model=model, provider=provider, operation=operation)
+            details[_KEY] = Held(run)
+            run.set_input(content_of(arguments))
+            if is_streamed(arguments):
+                run.set_streaming()
+            return run
+        return None
+
+    # --- after it ----------------------------------------------------------------------------------------------------
+
+    def log_post_api_call(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """End a synchronous call before its caller goes on, so that its agent's sums have it."""
+        with guarded(_WHERE, self._recorder.counters):
+            run = _run_in(kwargs)
+            if run is None or is_async(kwargs) or is_streamed(kwargs):
+                return
+            answer = note_document(run, kwargs)
+            if answer is not None:
+                check_output(run, answer, released=True)
+                _end(kwargs, run)
+
+    async def async_post_call_success_deployment_hook(
+        self, request_data: dict[str, Any], response: Any, call_type: Any
+    ) -> None:
+        """End an asynchronous call before its caller goes on."""
+        details = _details_in(request_data)
+        with guarded(_WHERE, self._recorder.counters):
+            run = _run_in(details)
+            if run is not None and details is not None and not is_streamed(request_data):
+                if note_document(run, details) is None:
+                    note_answer(run, response, details)
+                await check_output_async(run, response, released=True)
+                _end(details, run)
+
+    def log_success_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """End what is open still: streams, hits of LiteLLM's cache, answers that could not be read before."""
+        with guarded(_WHERE, self._recorder.counters):
+            run = self._open_run(kwargs, start_time)
+            if run is not None:
+                _note_success(run, kwargs, response_obj)
+                check_output(run, response_obj, released=True)
+                _end(kwargs, run, end_time)
+
+    async def async_log_success_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """End what is open still."""
+        with guarded(_WHERE, self._recorder.counters):
+            run = self._open_run(kwargs, start_time)
+            if run is not None:
+                _note_success(run, kwargs, response_obj)
+                await check_output_async(run, response_obj, released=True)
+                _end(kwargs, run, end_time)
+
+    def log_failure_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """End a call with its exception."""
+        with guarded(_WHERE, self._recorder.counters):
+            run, error = self._open_run(kwargs, start_time), kwargs.get("exception")
+            if run is None:
+                return
+            if isinstance(error, BaseException):
+                run.fail(error, at_unix_ns=unix_ns(end_time))
+            else:
+                run.end_as("error", at_unix_ns=unix_ns(end_time))
+            kwargs[_KEY] = _ENDED
+
+    async def async_log_failure_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """End a call with its exception."""
+        self.log_failure_event(kwargs, response_obj, start_time, end_time)
+
+    def _open_run(self, details: Details, start_time: Any) -> LlmInvocation | None:
+        """The call's run; one that began in the past for a call that sent no request."""
+        operation = operation_of(details.get("call_type"))
+        if operation is None or _KEY in details:
+            return _run_in(details)
+        model, provider = details.get("model"), details.get("custom_llm_provider")
+        run = self._recorder.adopt_llm(
+            model=model, provider=provider, operation=operation, start_unix_ns=unix_ns(start_time)
+        )
+        details[_KEY] = Held(run)
+        return run
+
+
+handler: Final = ObservabilityCallback()
+"""For LiteLLM's proxy: `litellm_settings: {callbacks: taskpilot_obs_litellm.handler}`."""
+
+
+def observe(recorder: Recorder | None = None) -> ObservabilityCallback:
+    """Record every call of LiteLLM in this process; a second call of it changes nothing.
+
+    Args:
+        recorder: where to; the default one when left out.
+
+    Returns:
+        The callback, which is in `litellm.callbacks`.
+    """
+    for known in litellm.callbacks:
+        if isinstance(known, ObservabilityCallback):
+            return known
+    made = ObservabilityCallback(recorder)
+    litellm.callbacks.append(made)
+    return made
+
+
+def _details_in(arguments: Mapping[str, Any]) -> Details | None:
+    found = getattr(arguments.get("litellm_logging_obj"), "model_call_details", None)
+    return found if isinstance(found, dict) else None
+
+
+def _run_in(details: Details | None) -> LlmInvocation | None:
+    held = None if details is None else details.get(_KEY)
+    return held.run if isinstance(held, Held) and held.run.is_open else None
+
+
+async def _ask(run: LlmInvocation | None, arguments: Mapping[str, Any]) -> None:
+    if run is None:
+        return
+    try:
+        await check_input_async(run, content_of(arguments), arguments=budgeted(arguments))
+    except BaseException as error:
+        run.fail(error)
+        raise
+
+
+def _served_by(arguments: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The model without LiteLLM's prefix, and who serves it; the name as given where only a router knows."""
+    model, provider = arguments.get("model"), arguments.get("custom_llm_provider")
+    if model is None or provider is not None:
+        return model, provider
+    try:
+        found, provider, *_ = litellm.get_llm_provider(model=model, api_base=arguments.get("api_base"))
+    except litellm.exceptions.BadRequestError:
+        return model, None
+    return found, provider
+
+
+def _note_success(run: LlmInvocation, details: Details, response: Any) -> None:
+    if details.get("cache_hit") is True:
+        run.set_cached(True)
+    if is_streamed(details) and (at := unix_ns(details.get("completion_start_time"))):
+        run.first_token(at_unix_ns=at)
+    note_answer(run, response, details)
+
+
+def _end(details: Details, run: LlmInvocation, end_time: Any = None) -> None:
+    run.stop(at_unix_ns=unix_ns(end_time))
+    details[_KEY] = _ENDED
+
+
+def _identity(key: Any) -> tuple[str | None, str | None]:
+    """Team or organisation, and the end user or the key's user."""
+    tenant = getattr(key, "team_id", None) or getattr(key, "org_id", None)
+    return tenant, getattr(key, "end_user_id", None) or getattr(key, "user_id", None)
+
+
+def _as_response(refused: RefusedError) -> Exception:
+    """What the proxy answers: which check refused, and not why, because a reason may quote content."""
+    from fastapi import HTTPException
+
+    is_budget = isinstance(refused, BudgetExceededError | BudgetUnavailableError)
+    said = {"error": "refused by a budget" if is_budget else "refused by a policy", "request_id": refused.request_id}
+    return HTTPException(_TOO_MANY if is_budget else _FORBIDDEN, said)

@@ -1,0 +1,109 @@
+"""What LiteLLM states about a call: what it asks, who serves it, when it ended, whether its usage was stated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from taskpilot_obs.integration import LlmInvocation, Operation, Status
+
+CHAT: Final = {"completion", "text_completion", "responses", "anthropic_messages"}
+EMBEDDINGS: Final = {"embedding"}
+STATES_USAGE: Final = {
+    *("anthropic", "bedrock", "bedrock_converse", "cohere", "cohere_chat", "gemini", "mistral", "ollama"),
+    *("ollama_chat", "vertex_ai", "vertex_ai_beta"),
+}
+"""Providers whose streams state usage without being asked; for the rest LiteLLM counts by itself."""
+
+
+class Held:
+    """An open call, kept by LiteLLM's own details of it.
+
+    Cancelled calls and streams that are left call no callback. Their details are then dropped, and this with them.
+    """
+
+    def __init__(self, run: LlmInvocation) -> None:
+        self.run = run
+
+    def __del__(self) -> None:
+        self.run.end_as(Status.ABANDONED if self.run.streaming else Status.CANCELLED)
+
+    def __deepcopy__(self, memo: object) -> None:
+        """A copy of the details does not keep the call open."""
+
+
+def operation_of(call_type: object) -> Operation | None:
+    """The operation of a type of call (`acompletion`, `embedding`, …); None for what is not a call of a model."""
+    name = str(getattr(call_type, "value", call_type))
+    for known in (name, name.removeprefix("a")):
+        if known in CHAT:
+            return Operation.CHAT
+        if known in EMBEDDINGS:
+            return Operation.EMBEDDINGS
+    return None
+
+
+def is_async(details: Mapping[str, Any]) -> bool:
+    """Whether a hook sees the response before the caller does."""
+    name = str(details.get("call_type"))
+    return name.startswith("a") and name != "anthropic_messages"
+
+
+def is_streamed(details: Mapping[str, Any]) -> bool:
+    """Whether the answer is a stream."""
+    return bool(details.get("stream") or (details.get("optional_params") or {}).get("stream"))
+
+
+def states_usage(details: Mapping[str, Any]) -> bool:
+    """Whether the usage comes from the provider: LiteLLM counts tokens itself where a stream does not state them."""
+    if not is_streamed(details) or details.get("custom_llm_provider") in STATES_USAGE:
+        return True
+    if str(details.get("call_type")).removeprefix("a") in ("responses", "nthropic_messages"):
+        return True
+    options = details.get("stream_options") or (details.get("optional_params") or {}).get("stream_options") or {}
+    return bool(options.get("include_usage"))
+
+
+def budgeted(arguments: Mapping[str, Any]) -> dict[str, object]:
+    """What an estimate of the cost needs besides the messages."""
+    names = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n")
+    return {name: arguments[name] for name in names if arguments.get(name) is not None}
+
+
+def content_of(arguments: Mapping[str, Any]) -> object:
+    """What the model is given."""
+    return next((arguments[name] for name in ("messages", "input", "prompt") if arguments.get(name)), None)
+
+
+def unix_ns(moment: object) -> int | None:
+    """A time of LiteLLM's, in local time, as nanoseconds since the Unix epoch."""
+    return int(moment.timestamp() * 1e9) if isinstance(moment, datetime) else None
+
+
+def note_document(run: LlmInvocation, details: Mapping[str, Any]) -> object:
+    """Record the provider's own answer, where it is one document that states usage; returns it, else None."""
+    said = details.get("original_response")
+    if run.operation is not Operation.CHAT or not isinstance(said, str) or not said.startswith("{"):
+        return None
+    try:
+        answer = json.loads(said)
+    except ValueError:
+        return None
+    run.record_response(answer)
+    return None if run.usage is None else answer
+
+
+def note_answer(run: LlmInvocation, response: Any, details: Mapping[str, Any]) -> None:
+    """Record a response, without a usage that LiteLLM made up."""
+    if states_usage(details):
+        run.record_response(response)
+        return
+    run.set_attribute("usage_not_stated", True)  # noqa: FBT003  an attribute's value
+    reasons = [getattr(choice, "finish_reason", None) for choice in getattr(response, "choices", None) or ()]
+    run.record_answer(
+        model=getattr(response, "model", None),
+        response_id=getattr(response, "id", None),
+        finish_reasons=[reason for reason in reasons if reason],
+    )
