@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 SHOWN = re.compile(
-    r"agent-framework|anthropic|google-adk|mcp$|strands|langchain|litellm|openai|pydantic-ai|opentelemetry-(?:sdk|instrumentation-genai)"
+    r"agent-framework|anthropic|google-adk|haystack|mcp$|strands|langchain|litellm|openai|pydantic-ai|opentelemetry-(?:sdk|instrumentation-genai)"
 )
 HEAD = """# Frameworks: the last result
 
