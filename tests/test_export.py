@@ -69,8 +69,8 @@ def test_focus_has_a_line_a_charge(url: str, tmp_path: Path) -> None:
     first = lines[0]
     assert (first["ServiceCategory"], first["BillingCurrency"]) == ("AI and Machine Learning", "USD")
     assert (first["ChargePeriodStart"], first["BillingPeriodStart"]) == (
-        "2026-03-10T00:00:00+00:00",
-        "2026-03-01T00:00:00+00:00",
+        "2026-03-10T00:00:00Z",
+        "2026-03-01T00:00:00Z",
     )
     assert (first["SubAccountId"], first["x_Requests"], first["ConsumedQuantity"]) == ("acme", "1200", "1440000")
     assert sum(int(line["x_UnpricedRequests"]) for line in lines) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +35,8 @@ FOCUS_COLUMNS: Final = (
     *("BilledCost", "EffectiveCost", "ListCost", "ContractedCost", "BillingCurrency"),
     *("ChargeCategory", "ChargeClass", "ChargeDescription", "ChargeFrequency"),
     *("ConsumedQuantity", "ConsumedUnit", "PricingQuantity", "PricingUnit", "PricingCategory"),
-    *("ProviderName", "PublisherName", "InvoiceIssuerName", "ServiceCategory", "ServiceName", "SkuId"),
+    *("ProviderName", "PublisherName", "InvoiceIssuerName", "ServiceCategory"),
+    *("ServiceSubcategory", "ServiceName", "SkuId"),
     *("x_Agent", "x_Requests", "x_UnpricedRequests", "x_InputTokens", "x_OutputTokens"),
 )
 """Columns of FOCUS 1.2, the FinOps Open Cost and Usage Specification; those with `x_` are additions, as it allows."""
@@ -171,7 +172,8 @@ def _focus(start: datetime, end: datetime, store: str | Store | None, asked: Ask
 
 def _charge(key: Key, counts: Counts) -> Line:
     number, *names = key
-    provider, model, tenant, agent = (name or NONE for name in names)
+    tenant = names[_DIMENSIONS.index("organization_id")]
+    provider, model, _, agent = (name or NONE for name in names)
     day = EPOCH + number * _DAY
     month = calendar_period("month", day)
     tokens = counts.input_tokens + counts.output_tokens
@@ -182,10 +184,10 @@ def _charge(key: Key, counts: Counts) -> Line:
         "BillingAccountName": provider,
         "SubAccountId": tenant,
         "SubAccountName": tenant,
-        "BillingPeriodStart": month.start,
-        "BillingPeriodEnd": month.end,
-        "ChargePeriodStart": day,
-        "ChargePeriodEnd": day + _DAY,
+        "BillingPeriodStart": _utc(month.start),
+        "BillingPeriodEnd": _utc(month.end),
+        "ChargePeriodStart": _utc(day),
+        "ChargePeriodEnd": _utc(day + _DAY),
         "BillingCurrency": "USD",
         "ChargeCategory": "Usage",
         "ChargeClass": None,
@@ -200,6 +202,7 @@ def _charge(key: Key, counts: Counts) -> Line:
         "PublisherName": provider,
         "InvoiceIssuerName": provider,
         "ServiceCategory": "AI and Machine Learning",
+        "ServiceSubcategory": "Generative AI",
         "ServiceName": model,
         "SkuId": model,
         "x_Agent": agent,
@@ -208,3 +211,8 @@ def _charge(key: Key, counts: Counts) -> Line:
         "x_InputTokens": counts.input_tokens,
         "x_OutputTokens": counts.output_tokens,
     }
+
+
+def _utc(moment: datetime) -> str:
+    """A moment as FOCUS writes it, which ends in Z."""
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
