@@ -119,7 +119,7 @@ class ObservabilityTracer(tracing.Tracer):  # type: ignore[misc]  # Haystack may
     def _run_for(
         self, name: str, tags: Mapping[str, Any], component: str | None, above: ObservabilitySpan | None
     ) -> ActiveInvocation | None:
-        parent = CURRENT if current_run() is not None or above is None else above.run
+        parent: Any = CURRENT if current_run() is not None or above is None else above.run
         if name == "haystack.pipeline.run":
             stated = (tags.get("haystack.pipeline.metadata") or {}).get("name")
             return self._recorder.start("invoke_workflow", str(stated or "pipeline"), parent=parent)
