@@ -6,17 +6,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from taskpilot_obs._support.figures import UNKNOWN, count, ms, percent, share, usd
 from taskpilot_obs.cli._output import complain, print_json, say, show
-from taskpilot_obs.cli._store_options import AsJson, Period, StoreUrl, Tenant, explained, say_incomplete
+from taskpilot_obs.cli._store_options import (
+    AsJson,
+    Period,
+    StoreUrl,
+    Tenant,
+    Where,
+    asked_by,
+    explained,
+    say_incomplete,
+)
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
-from taskpilot_obs.figures import UNKNOWN, count, ms, percent, share, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.compare import Arm, ComparedGroup, Comparison, Effect, VariantsReport
+    from taskpilot_obs.stats.asking import Asked
 
 BROKEN = 3
 _SECONDARY = ("cost", "p95", "correctness")
-By = Annotated[str, typer.Option("--by", help="model, provider, prompt_name, agent or variant.")]
+By = Annotated[str, typer.Option("--by", help="model, provider, prompt_name, agent, variant or period.")]
+Against = Annotated[
+    str | None,
+    typer.Option("--against", help="With --by period: the other one: 2026-10.  [default: just before]"),
+]
 Within = Annotated[str | None, typer.Option("--within", help="The work that must be the same: prompt_name or agent.")]
 Name = Annotated[str | None, typer.Option("--experiment", help="Compare the variants of this experiment instead.")]
 Shares = Annotated[
@@ -47,16 +61,20 @@ def compare(  # noqa: PLR0913  a command line has as many options as it has
     guardrail: Guardrails = None,
     store: StoreUrl = None,
     period: Period = "30d",
+    against: Against = None,
     tenant: Tenant = None,
+    where: Where = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare models, providers, prompts or agents, or the variants of an experiment, with what is certain of it."""
+    """Compare models, providers, prompts, agents or periods, or the variants of an experiment, and what is certain."""
     if guardrail and experiment is None:
         raise typer.BadParameter("--guardrail belongs to --experiment; give its name")
+    if experiment is not None and (where or against):
+        raise typer.BadParameter("--where and --against do not belong to --experiment; leave them out")
     with explained():
         limits = _limits(guardrail or [])
         found = (
-            _groups(by, within, period, store, tenant)
+            _groups(by, within, (period, against), store, asked_by(where, tenant_id=tenant))
             if experiment is None
             else _variants(experiment, share, _measures(primary, limits), period, store, tenant)
         )
@@ -70,10 +88,13 @@ def compare(  # noqa: PLR0913  a command line has as many options as it has
         _alarm(found, limits)  # type: ignore[arg-type]  # guardrails belong to experiments
 
 
-def _groups(by: str, within: str | None, period: str, store: str | None, tenant: str | None) -> Comparison:
+def _groups(
+    by: str, within: str | None, periods: tuple[str, str | None], store: str | None, asked: Asked
+) -> Comparison:
     from taskpilot_obs.compare import compare as ask
 
-    return ask(by, period, within=within, store=store, tenant_id=tenant)  # type: ignore[arg-type]  # it checks them
+    period, against = periods
+    return ask(by, period, within=within, against=against, store=store, **asked)  # type: ignore[arg-type]  # it checks
 
 
 def _variants(
@@ -137,6 +158,7 @@ def _show_groups(found: Comparison) -> None:
         Column("first token", rank=3),
         Column("per call"),
         Column("per success", rank=1),
+        Column("per correct", rank=3),
         Column("priced", rank=2),
     )
     show(FittedTable(f"LLM calls by {found.by}", columns, map(_group_cells, found.groups)))
@@ -160,6 +182,7 @@ def _group_cells(group: ComparedGroup) -> tuple[object, ...]:
         ms(group.first_token_p50_ms),
         usd(group.cost_per_call_usd),
         usd(group.cost_per_success_usd),
+        usd(group.cost_per_correct_usd),
         share(group.cost_coverage),
     )
 

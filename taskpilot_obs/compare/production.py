@@ -1,13 +1,14 @@
-"""What production did: models, providers, prompts, agents or variants side by side, ranked where it is certain."""
+"""What production did: models, prompts, agents or periods side by side, ranked where it is certain."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Unpack
 
-from taskpilot_obs._telemetry.answers import By
+from taskpilot_obs._telemetry.answers import Bins, By
 from taskpilot_obs._telemetry.counts import Counts
 from taskpilot_obs._telemetry.sketch import middle_of
 from taskpilot_obs.compare.intervals import Interval, newcombe, quantile_interval, wilson
@@ -19,11 +20,14 @@ from taskpilot_obs.stats.periods import Period, bounds
 from taskpilot_obs.stats.reading import coverage, stats_of
 from taskpilot_obs.store.queries import measured
 from taskpilot_obs.store.questions import asked_of
+from taskpilot_obs.store.rated import Rated, rated_by
 
 if TYPE_CHECKING:
+    from taskpilot_obs._telemetry.filters import Filters
     from taskpilot_obs.store import Store
 
-GroupBy = Literal["model", "provider", "prompt_name", "agent", "variant"]
+GroupBy = Literal["model", "provider", "prompt_name", "agent", "variant", "period"]
+_PERIOD: Final = "period"
 _COLUMNS: Final = {
     "model": "model_name",
     "provider": "provider",
@@ -62,6 +66,12 @@ class ComparedGroup(Frozen):
     """Of calls with a known price."""
     cost_per_success_usd: Usd | None
     """The cost of all priced calls, divided by the successes; None while the price of some calls is unknown."""
+    rated: int
+    """Requests that users rated in the period, among those whose rows are kept."""
+    confirmed_correct: int
+    """Those whose last verdict is that the answer is correct."""
+    cost_per_correct_usd: Usd | None
+    """What the calls for rated requests cost, divided by those confirmed; None while the price of some is unknown."""
     cost_coverage: float | None
     tokens_per_call: float | None
     rank: int | None
@@ -71,7 +81,7 @@ class ComparedGroup(Frozen):
 
 
 class Comparison(Frozen):
-    """Groups of calls side by side, the one with most calls first."""
+    """Groups of calls side by side, the one with most calls first; of periods, the one that was asked for."""
 
     by: str
     start: datetime
@@ -82,6 +92,9 @@ class Comparison(Frozen):
     incomplete_before: datetime | None
 
 
+_UNRATED: Final = Rated(0, 0, Decimal(0), 0)
+
+
 class _Seen(NamedTuple):
     """What the store knows of one group."""
 
@@ -90,6 +103,7 @@ class _Seen(NamedTuple):
     first_token: Counter[int]
     work: Counter[str]
     """Calls by kind of work."""
+    rated: Rated = _UNRATED
 
 
 def compare(
@@ -97,11 +111,12 @@ def compare(
     period: Period = "30d",
     *,
     within: Literal["prompt_name", "agent"] | None = None,
+    against: Period | None = None,
     store: str | Store | None = None,
     now: datetime | None = None,
     **asked: Unpack[Asked],
 ) -> Comparison:
-    """Put models, providers, prompts, agents or variants side by side.
+    """Put models, providers, prompts, agents, variants or periods side by side.
 
     A group is ranked by success only among groups that did comparable work, and two groups get different ranks only
     where their difference is beyond chance at this one look. For a decision by an experiment, which may be looked at
@@ -111,49 +126,82 @@ def compare(
         by: what the groups are.
         period: which calls, as in `get_stats`.
         within: the work that must be the same; by default the agent, or the prompt where agents are compared.
+        against: the other period, where periods are compared; by default the one of the same length just before.
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
         now: the present; for tests.
         asked: filters, as in `get_stats`.
 
     Raises:
-        ConfigurationError: `by`, `within`, the period or a filter cannot be used, or no store is named.
+        ConfigurationError: `by`, `within`, a period or a filter cannot be used, or no store is named.
         StoreError: the store is missing or cannot be used.
     """
-    if by not in _COLUMNS:
-        raise ConfigurationError(f"by: given {by!r}; allowed are {', '.join(_COLUMNS)}")
+    if by != _PERIOD and by not in _COLUMNS:
+        raise ConfigurationError(f"by: given {by!r}; allowed are {', '.join(_COLUMNS)}, {_PERIOD}")
+    if against is not None and by != _PERIOD:
+        raise ConfigurationError("against: only periods are compared with another period; give by='period'")
     work = within or ("prompt_name" if by == "agent" else "agent")
     if work == by or work not in ("prompt_name", "agent"):
         raise ConfigurationError(f"within: given {work!r}; allowed is prompt_name or agent, and not what is compared")
     start, end = bounds(period, now)
-    dimensions = (_COLUMNS[by], work)
-    with asked_of(store, start, end, filters_of(asked)) as question:
-        planned = question.plan(dimensions)
-        counts, durations = measured(question.connection, planned, question.filters, By(dimensions))
-    seen = _by_group(counts, durations.latency, durations.first_token)
-    ordered = sorted(seen, key=lambda name: (-seen[name].counts.requests, name))
+    filters = filters_of(asked)
+    if by == _PERIOD:
+        before = (start - (end - start), start) if against is None else bounds(against, now)
+        told = [_of_period(store, stretch, filters, work) for stretch in ((start, end), before)]
+    else:
+        told = [_of(store, (start, end), filters, (_COLUMNS[by], work))]
+    seen = {name: group for stretch in told for name, group in stretch.seen.items()}
+    incomplete = [stretch.incomplete_before for stretch in told if stretch.incomplete_before is not None]
     return Comparison(
         by=by,
         start=start,
         end=end,
         within=work,
-        groups=tuple(_group(name, seen) for name in ordered),
-        incomplete_before=planned.incomplete_before,
+        groups=tuple(_group(name, seen) for name in _in_order(by, seen)),
+        incomplete_before=max(incomplete, default=None),
     )
 
 
+def _in_order(by: str, seen: Mapping[str, _Seen]) -> list[str]:
+    return [*seen] if by == _PERIOD else sorted(seen, key=lambda name: (-seen[name].counts.requests, name))
+
+
+class _Told(NamedTuple):
+    """What the store tells of one stretch of time."""
+
+    seen: dict[str, _Seen]
+    incomplete_before: datetime | None
+
+
+def _of(
+    store: str | Store | None, stretch: tuple[datetime, datetime], filters: Filters, dimensions: tuple[str, ...]
+) -> _Told:
+    """The calls of a stretch of time by group; the kind of work is the last of the dimensions."""
+    with asked_of(store, *stretch, filters) as question:
+        planned = question.plan(dimensions)
+        counts, durations = measured(question.connection, planned, question.filters, By(dimensions))
+        rated = rated_by(question, dimensions[:-1])
+    return _Told(_by_group(counts, durations, rated), planned.incomplete_before)
+
+
+def _of_period(store: str | Store | None, stretch: tuple[datetime, datetime], filters: Filters, work: str) -> _Told:
+    """A whole period as one group under its name."""
+    found = _of(store, stretch, filters, (work,))
+    name = " to ".join(f"{moment:%Y-%m-%d %H:%M}" for moment in stretch)
+    return found._replace(seen=dict(zip([name], found.seen.values(), strict=False)))  # a period without calls has none
+
+
 def _by_group(
-    counts: Mapping[tuple[str, ...], Counts],
-    latency: Mapping[tuple[str, ...], Counter[int]],
-    first_token: Mapping[tuple[str, ...], Counter[int]],
+    counts: Mapping[tuple[str, ...], Counts], durations: Bins, rated: Mapping[tuple[str, ...], Rated]
 ) -> dict[str, _Seen]:
     found: defaultdict[str, _Seen] = defaultdict(lambda: _Seen(_EMPTY, Counter(), Counter(), Counter()))
     for key, more in counts.items():
-        name, work = key[0] or NONE, key[1]
+        *group_key, work = key
+        name = "".join(group_key) or NONE
         group = found[name]
-        found[name] = group._replace(counts=group.counts.plus(more))
+        found[name] = group._replace(counts=group.counts.plus(more), rated=rated.get((*group_key,), _UNRATED))
         group.work[work] += more.requests
-        group.latency.update(latency.get(key, Counter()))
-        group.first_token.update(first_token.get(key, Counter()))
+        group.latency.update(durations.latency.get(key, Counter()))
+        group.first_token.update(durations.first_token.get(key, Counter()))
     return dict(found)
 
 
@@ -177,11 +225,20 @@ def _group(name: str, seen: Mapping[str, _Seen]) -> ComparedGroup:
         first_token_p50_ms=stats.time_to_first_token.p50_ms,
         cost_per_call_usd=counts.cost / counts.priced if counts.priced else None,
         cost_per_success_usd=counts.cost / counts.successes if whole and counts.successes else None,
+        rated=own.rated.requests,
+        confirmed_correct=own.rated.correct,
+        cost_per_correct_usd=own.rated.cost / own.rated.correct
+        if own.rated.correct and not own.rated.unpriced
+        else None,
         cost_coverage=stats.cost_coverage,
         tokens_per_call=(counts.input_tokens + counts.output_tokens) / counts.requests if counts.requests else None,
         rank=_rank(counts, [seen[other].counts for other in alike]) if alike else None,
         not_comparable=None if alike else "no other group did the same work",
     )
+
+
+def _per_correct(rated: Rated) -> Decimal | None:
+    return rated.cost / rated.correct if rated.correct and not rated.unpriced else None
 
 
 def _overlap(own: Mapping[str, int], other: Mapping[str, int]) -> float:

@@ -17,7 +17,7 @@ from taskpilot_obs._telemetry.values import PRICING
 from taskpilot_obs.records import Pricing
 from taskpilot_obs.store.filters import rows_where
 from taskpilot_obs.store.segments import DAY
-from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, MICROSECOND, NEWEST, SUMMARIES, columns_of
+from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, MICROSECOND, SUMMARIES, columns_of
 from taskpilot_obs.store.wide import wide_sum
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _SERIES_DIMENSIONS: Final = frozenset({"provider", "model_name", "agent"})
 _FETCH: Final = 20_000
 _MOST_PARTS: Final = 50
 """So many series are looked up one by one in SQLite's index of sums; more are read in one pass."""
-_FEW_ROWS: Final = frozenset({"user_id", "request_id", "task_id", "workflow_run_id"})
+_FEW_ROWS: Final = frozenset({"user_id", "session_id", "request_id", "task_id", "workflow_run_id"})
 """Filters with an index that leaves few rows."""
 _call = LLM_CALLS.c
 
@@ -234,7 +234,7 @@ def _row_sums(connection: Connection, plan: Plan) -> list[Any]:
 
 def _pricing(plan: Plan) -> tuple[Any, Any]:
     """How many calls were refused, and how many have a cost that lacks something."""
-    if plan.version < NEWEST:
+    if plan.version < "0004":
         return literal_column("0"), literal_column("0")
     is_free = and_(_call.pricing == PRICING[Pricing.FREE], or_(_call.cached.is_(None), _call.cached.is_(False)))
     return func.count().filter(is_free), func.count().filter(_call.pricing == PRICING[Pricing.PARTIAL])

@@ -76,13 +76,13 @@ BIG_ID: Final = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows by itself in a column of type INTEGER only."""
 
 
-NEWEST: Final = "0004"
+NEWEST: Final = "0005"
 """The version of the tables as they are written here."""
 SINCE: Final = "since"
 """In a column's `info`: the version of the tables that added it; without, the first."""
 
 
-def added(name: str, kind: type[TypeEngine[Any]] | TypeEngine[Any], since: str = NEWEST) -> Column[Any]:
+def added(name: str, kind: type[TypeEngine[Any]] | TypeEngine[Any], since: str = "0004") -> Column[Any]:
     """A column that a later version of the tables added; NULL in rows that were written before."""
     return Column(name, kind, info={SINCE: since})
 
@@ -179,6 +179,7 @@ LLM_CALLS = Table(
     Index("ix_llm_call_telemetry_provider_time", "provider", "created_at"),
     Index("ix_llm_call_telemetry_request", "request_id"),
     _where_stated("ix_llm_call_telemetry_user_time", "user_id"),
+    _where_stated("ix_llm_call_telemetry_session_time", "session_id"),
     _where_stated("ix_llm_call_telemetry_task_time", "task_id"),
     _where_stated("ix_llm_call_telemetry_workflow_run_time", "workflow_run_id"),
     Index(
@@ -317,8 +318,8 @@ SUMMARIES = Table(
     Column("model_name", Text, primary_key=True),
     Column("agent", Text, primary_key=True),
     Column("prompt_name", Text, primary_key=True),
-    Column("service", Text, primary_key=True, info={SINCE: NEWEST}),
-    Column("environment", Text, primary_key=True, info={SINCE: NEWEST}),
+    Column("service", Text, primary_key=True, info={SINCE: "0004"}),
+    Column("environment", Text, primary_key=True, info={SINCE: "0004"}),
     Column("requests", BigInteger, nullable=False),
     Column("successes", BigInteger, nullable=False),
     Column("failures", BigInteger, nullable=False),
@@ -331,8 +332,8 @@ SUMMARIES = Table(
     Column("cache_write_tokens", BigInteger, nullable=False),
     Column("cost_nano", BigInteger, nullable=False),
     Column("cost_rest", BigInteger, nullable=False),
-    Column("refused", BigInteger, nullable=False, server_default="0", info={SINCE: NEWEST}),
-    Column("partly_priced", BigInteger, nullable=False, server_default="0", info={SINCE: NEWEST}),
+    Column("refused", BigInteger, nullable=False, server_default="0", info={SINCE: "0004"}),
+    Column("partly_priced", BigInteger, nullable=False, server_default="0", info={SINCE: "0004"}),
     Column("latency_total_ms", Float(53), nullable=False),
     Column("latency_sketch", LargeBinary, nullable=False),
     Column("ttft_sketch", LargeBinary),

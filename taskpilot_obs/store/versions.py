@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from taskpilot_obs.store.opened import OpenStore
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
 """Every version of the tables that this code knows, oldest first."""
 OLDEST_USABLE: Final = "0002"
 """Code of this version reads and writes tables from this version on."""

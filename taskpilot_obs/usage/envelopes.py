@@ -40,6 +40,11 @@ _BILLED_TOOLS: Final = frozenset(
         "google_maps_call",
     }
 )
+_SEARCHES: Final = (
+    *("webSearchQueries", "web_search_queries", "imageSearchQueries", "image_search_queries"),
+    *("retrievalQueries", "retrieval_queries"),
+    *("googleMapsWidgetContextToken", "google_maps_widget_context_token"),
+)
 _BILLERS: Final = (("msg_bdrk_", "aws.bedrock"), ("msg_vrtx_", "gcp.vertex_ai"))
 _OWN_IDS: Final = ("run-", "lc_")
 _ASKED_FOR: Final = tuple(
@@ -214,8 +219,12 @@ def used_tools(output: object) -> bool:
 
 def searched(choices: object) -> bool:
     """Whether Gemini grounded an answer by searches, which it bills per search."""
-    grounds = (inner(choice, "groundingMetadata", "grounding_metadata") for choice in items(choices))
-    return any(first(ground, "webSearchQueries", "web_search_queries") for ground in grounds)
+    return any(_is_grounded(inner(choice, "groundingMetadata", "grounding_metadata")) for choice in items(choices))
+
+
+def _is_grounded(grounds: Fields) -> bool:
+    """Whether the grounds of an answer name a search of the web, of images, of a corpus or of maps."""
+    return any(grounds.get(key) for key in _SEARCHES)
 
 
 def tier_of(value: object) -> str | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from taskpilot_obs import get_recorder, record_llm_call, track_agent
+from taskpilot_obs import get_recorder, record_feedback, record_llm_call, request_context, track_agent
 from taskpilot_obs.cli import compare as command
 from taskpilot_obs.compare import ComparedGroup, Experiment, compare
 from taskpilot_obs.exceptions import ConfigurationError
@@ -75,12 +76,30 @@ def test_unknown_costs_make_no_cost_per_success(store: str) -> None:
     assert found.cost_per_call_usd is not None
 
 
+def test_a_confirmed_task_has_a_cost(store: str) -> None:
+    """The calls for rated requests, divided by those that users confirmed in the end; unrated requests are left out."""
+    for number, verdicts in enumerate([(True,), (False, True), (True, False), (), (True,)]):
+        with request_context(request_id=f"r-{number}"):
+            calls("gpt-4o" if number < 4 else "gpt-4o-mini", "writer", 2, 0)
+            for correct in verdicts:
+                record_feedback(correct=correct)
+                assert get_recorder().flush(30)
+    found = groups(store)
+    assert (found["gpt-4o"].rated, found["gpt-4o"].confirmed_correct) == (3, 2)
+    assert found["gpt-4o"].cost_per_correct_usd == Decimal("0.03")
+    assert found["gpt-4o-mini"].cost_per_correct_usd == Decimal("0.02")
+    with request_context(request_id="r-5"):
+        record_llm_call(model="gpt-4o")
+        record_feedback(correct=True)
+    assert groups(store)["gpt-4o"].cost_per_correct_usd is None
+
+
 @pytest.mark.parametrize(
-    "options", [{"by": "colour"}, {"by": "agent", "within": "agent"}, {"by": "model", "within": "x"}]
+    "options", [{"by": "colour"}, {"by": "agent", "within": "agent"}, {"by": "model", "within": "x"}, {"against": "7d"}]
 )
 def test_a_wrong_question_is_refused(store: str, options: dict[str, str]) -> None:
     """The error names what is allowed."""
-    with pytest.raises(ConfigurationError, match="allowed"):
+    with pytest.raises(ConfigurationError, match=r"allowed|by='period'"):
         compare(store=store, **options)  # type: ignore[arg-type]  # wrong on purpose
 
 
@@ -110,3 +129,7 @@ def test_the_command_shows_groups_and_variants(store: str) -> None:
     assert json.loads(output)["experiment"] == "prompt"
     assert run("--store", store, "--experiment", "prompt", "--share", "a")[0] == 2
     assert run("--store", store, "--by", "colour")[0] == 2
+    code, output = run("--store", store, "--by", "period", "--period", "1h", "--where", "model=gpt-4o", "--json")
+    assert (code, [group["requests"] for group in json.loads(output)["groups"]]) == (0, [30])
+    assert run("--store", store, "--by", "model", "--against", "7d")[0] == 2
+    assert run("--store", store, "--experiment", "prompt", "--where", "model=gpt-4o")[0] == 2

@@ -206,15 +206,18 @@ def test_an_erasure_of_no_one_is_refused(store: Store, given: dict[str, str]) ->
         erase(store=store, **given)  # type: ignore[arg-type]  # wrong on purpose
 
 
-def test_a_user_is_found_by_an_index(store: Store) -> None:
-    """Questions and erasures of a user read that user's rows, and no others."""
-    Writer(store).write(rows_of([llm_call(user=f"u{n}") for n in range(3)]))
-    assert "ix_llm_call_telemetry_user_time" in {str(index["name"]) for index in _indexes(store)}
+@pytest.mark.parametrize("who", ["user", "session"])
+def test_who_called_is_found_by_an_index(store: Store, who: str) -> None:
+    """Questions of a user or a session, and erasures of a user, read those rows and no others."""
+    Writer(store).write(rows_of([llm_call(NOON, **{who: f"u{n}"}) for n in range(3)]))
+    index = f"ix_llm_call_telemetry_{who}_time"
+    assert index in {str(each["name"]) for each in _indexes(store)}
     if store.is_sqlite:
-        query = "SELECT count(*) FROM llm_call_telemetry WHERE created_at >= 0 AND created_at < 9e15 AND user_id = 'u1'"
+        times = "created_at >= 0 AND created_at < 9e15"
+        query = f"SELECT count(*) FROM llm_call_telemetry WHERE {times} AND {who}_id = 'u1'"  # noqa: S608  our names
         with closing(sqlite3.connect(str(store.url.database))) as connection:
             plan = connection.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
-        assert "ix_llm_call_telemetry_user_time" in str(plan)
+        assert index in str(plan)
 
 
 def _indexes(store: Store) -> list[dict[str, object]]:

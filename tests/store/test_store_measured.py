@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from random import Random
 from typing import Any
 
 import pytest
-from _stored import NOON, llm_call
+from _stored import NOON, llm_call, verdict
 
 from taskpilot_obs._telemetry.answers import By
 from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs.compare import compare
 from taskpilot_obs.records import Status
 from taskpilot_obs.store import Store, aggregate_summaries
 from taskpilot_obs.store.queries import bins, measured, totals
@@ -53,3 +55,40 @@ def test_sums_and_durations_together_are_those_read_apart(
     for key, counts in sums.items():
         assert counts.latency_total_ms == pytest.approx(expected[key].latency_total_ms)
         assert counts._replace(latency_total_ms=0) == expected[key]._replace(latency_total_ms=0)
+
+
+def test_periods_are_compared_by_success_and_by_what_users_confirmed(store: Store) -> None:
+    """The asked day comes first and is ranked against the one before; each has the cost of its confirmed answers."""
+    days = [NOON, NOON - timedelta(days=1)]
+    calls = [
+        llm_call(
+            day + timedelta(seconds=number),
+            invocation_id=f"{day:%d}-{number}",
+            request_id=f"{day:%d}-{number}",
+            status=Status.ERROR if day != NOON and number % 2 else Status.SUCCESS,
+            cost=Decimal("0.01"),
+        )
+        for day in days
+        for number in range(60)
+    ]
+    rated = [
+        verdict(day + timedelta(minutes=5), correct=number < right)._replace(request_id=f"{day:%d}-{number}")
+        for day, right in zip(days, (8, 4), strict=True)
+        for number in range(10)
+    ]
+    revised = verdict(NOON + timedelta(minutes=6), correct=False)._replace(request_id=f"{NOON:%d}-0")
+    Writer(store).write(rows_of([*calls, *rated]))
+    Writer(store).write(rows_of([revised]))
+    day = f"{NOON:%Y-%m-%d}"
+    asked = {"store": store, "now": NOON + timedelta(days=1)}
+    found = compare("period", day, **asked)  # type: ignore[arg-type]  # its options
+    now, before = found.groups
+    assert (now.name, now.requests, before.requests) == (f"{day} 00:00 to {NOON:%Y-%m}-{NOON.day + 1:02} 00:00", 60, 60)
+    assert (now.rank, before.rank) == (1, 2)
+    assert (now.rated, now.confirmed_correct, before.confirmed_correct) == (10, 7, 4)
+    assert now.cost_per_correct_usd == Decimal("0.1") / 7
+    assert before.cost_per_correct_usd == Decimal("0.025")
+    same = compare("period", day, against=f"{days[1]:%Y-%m-%d}", **asked)  # type: ignore[arg-type]  # its options
+    assert same.groups == found.groups
+    (model,) = compare("model", day, **asked).groups  # type: ignore[arg-type]  # its options
+    assert model.cost_per_correct_usd == now.cost_per_correct_usd

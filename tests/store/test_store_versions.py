@@ -93,13 +93,25 @@ def test_this_code_works_on_the_tables_of_the_version_before(home: Path | Server
 def test_newer_tables_that_allow_this_code_are_used(store: Store, url: str) -> None:
     """A store that a newer version wrote, and whose `min_code` this code fulfils, is written and read."""
     with store.writing() as connection:
-        connection.execute(text("UPDATE taskpilot_obs_version SET version_num = '0005', min_code = '0004'"))
+        connection.execute(text("UPDATE taskpilot_obs_version SET version_num = '9999', min_code = '0004'"))
     exporter = StoreExporter(url)
     exporter.export([llm_call()])
     exporter.shutdown(5.0)
     assert get_stats(ALL, store=url).requests == 1
     with store_at(url) as newer:
-        assert newer.version() == "0005"
+        assert newer.version() == "9999"
+
+
+def test_tables_without_the_index_by_session_are_used_and_get_it(store: Store) -> None:
+    """Version 0004 differs by that alone: it is written and read, and `db upgrade` adds the index."""
+    downgrade(store, "0004")
+    assert differences(store) == ["llm_call_telemetry: the index ix_llm_call_telemetry_session_time is missing"]
+    Writer(store).write(rows_of([llm_call(session="s-1"), llm_call(session="s-2")], Source("billing")))
+    assert get_stats(ALL, store=store, session="s-1", service="billing").requests == 1
+    upgrade(store)
+    assert differences(store) == []
+    aggregate_summaries("daily", None, store=store)
+    assert get_stats(ALL, store=store, session_id="s-1").requests == 1
 
 
 def test_going_back_keeps_rows_and_sums(store: Store) -> None:

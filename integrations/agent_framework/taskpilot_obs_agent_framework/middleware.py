@@ -88,9 +88,11 @@ class _Observer:
         raise NotImplementedError
 
     async def _check_input(self, run: ActiveInvocation, context: Any) -> None:
-        content = reading.messages_of(context)
-        run.set_input(content)
-        limits = {name: context.options[name] for name in _LIMITS if name in (context.options or {})}
+        content, limits = context.messages, {}
+        with guarded(_WHERE, run.callsite.runtime.counters):
+            content = reading.messages_of(context)
+            limits = {name: context.options[name] for name in _LIMITS if name in (context.options or {})}
+            run.set_input(content)
         await check_input_async(run, content, arguments=limits)
 
 
@@ -118,8 +120,10 @@ class FunctionObserver(_Observer, FunctionMiddleware):  # type: ignore[misc]  # 
         return recorder.start("execute_tool", context.function.name)
 
     async def _check_input(self, run: ActiveInvocation, context: Any) -> None:
-        arguments = reading.arguments_of(context)
-        run.set_input(arguments)
+        arguments: dict[str, object] = {"arguments": context.arguments}
+        with guarded(_WHERE, run.callsite.runtime.counters):
+            arguments = reading.arguments_of(context)
+            run.set_input(arguments)
         await check_input_async(run, arguments=arguments)
 
 

@@ -21,6 +21,7 @@ from taskpilot_obs.integration import (
     check_output_async,
     current_run,
     get_recorder,
+    guarded,
 )
 from taskpilot_obs_google_adk.open_runs import Open, OpenRuns, cause_of
 
@@ -28,7 +29,7 @@ __all__ = ["ObservabilityPlugin"]
 
 _reader: ContextVar[ref[asyncio.Task[Any]] | None] = ContextVar("taskpilot_obs_google_adk_reader", default=None)
 """The application's task, which reads the events; the runner's own tasks inherit it."""
-_LIMIT: Final = "max_output_tokens"
+_WHERE: Final = "google_adk"
 
 
 class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework may be missing where types are checked
@@ -103,14 +104,13 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     async def before_model_callback(self, *, callback_context: Any, llm_request: Any) -> None:
         """Begin a call, and ask about it; budgets are asked as well."""
         invocation, agent = callback_context.invocation_id, callback_context.agent_name
-        above = self._runs.get(invocation, ("agent", agent))
-        parent = current_run() if above is None else above.run
-        call = Open(self._recorder.start_llm(model=llm_request.model, parent=parent), None, agent)
-        config = llm_request.config
-        system = [] if not config.system_instruction else [{"role": "system", "content": config.system_instruction}]
-        content = [*system, *({"role": each.role, "content": _texts(each)} for each in llm_request.contents)]
-        stated = getattr(config, _LIMIT, None)
-        await _checked_input(call, content, {} if stated is None else {_LIMIT: stated})
+        call = Open(
+            self._recorder.start_llm(model=llm_request.model, parent=self._parent(invocation, agent)), None, agent
+        )
+        content, limits = llm_request.contents, dict[str, Any]()
+        with guarded(_WHERE, self._recorder.counters):
+            content, limits = _asked(llm_request)
+        await _checked_input(call, content, limits)
         self._runs.add(invocation, ("llm", agent), call)
 
     async def after_model_callback(self, *, callback_context: Any, llm_response: Any) -> None:
@@ -123,7 +123,9 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
             known.run.first_token()
             return
         self._runs.pop(callback_context.invocation_id, key)
-        text = _write_answer(known.run, llm_response)
+        text = ""
+        with guarded(_WHERE, self._recorder.counters):
+            text = _write_answer(known.run, llm_response)
         await _checked_output(known, text)
         if llm_response.error_code and llm_response.content is None:
             known.run.end_as(Status.ERROR, error_type=str(llm_response.error_code))
@@ -135,6 +137,10 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         if known is not None:
             known.close(cause_of(error))
 
+    def _parent(self, invocation: str, agent: str) -> ActiveInvocation | None:
+        above = self._runs.get(invocation, ("agent", agent))
+        return current_run() if above is None else above.run
+
     # --- tools -------------------------------------------------------------------------------------------------------
 
     async def before_tool_callback(self, *, tool: Any, tool_args: dict[str, Any], tool_context: Any) -> None:
@@ -142,8 +148,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         invocation, agent = tool_context.invocation_id, tool_context.agent_name
         run, step = _known(Operation.TOOL, tool.name), None
         if run is None:
-            above = self._runs.get(invocation, ("agent", agent))
-            run = self._recorder.start("execute_tool", tool.name, parent=current_run() if above is None else above.run)
+            run = self._recorder.start("execute_tool", tool.name, parent=self._parent(invocation, agent))
             step = run.attach()  # until the end: the tool runs in this very task
         entry = Open(run, step, agent)
         await _checked_input(entry, None, tool_args)
@@ -196,6 +201,15 @@ async def _checked_output(entry: Open, result: object) -> None:
     except RefusedError as refusal:
         entry.close(refusal)
         raise
+
+
+def _asked(request: Any) -> tuple[list[Any], dict[str, Any]]:
+    """What a model is given, and what else an estimate of the cost needs."""
+    config = request.config
+    system = [{"role": "system", "content": config.system_instruction}] if config.system_instruction else []
+    stated = config.max_output_tokens
+    said = ({"role": each.role, "content": _texts(each)} for each in request.contents)
+    return [*system, *said], {} if stated is None else {"max_output_tokens": stated}
 
 
 def _texts(content: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from taskpilot_obs.usage import Reading, Usage
-from taskpilot_obs_langchain.dropped import answering_model_is_unknown, note_dropped, without_zeros
+from taskpilot_obs_langchain.dropped import answering_model_is_unknown, is_answer, note_dropped, without_zeros
 from taskpilot_obs_langchain.models import plain
 from taskpilot_obs_langchain.own_usage import adds_nothing
 
@@ -65,6 +65,9 @@ def note_answer(
     said = said_by(message, streamed=streamed)
     if said is not None:
         said["usage_metadata"] = without_zeros(corrected(call, said, repeated), message)
+        said["content"] = is_answer(
+            message
+        )  # so that the provider's own zeros, which stand beside, are not taken either
         if answering_model_is_unknown(call, message, streamed=streamed):
             said["response_metadata"].pop("model_name")
             said["response_metadata"].pop("model", None)

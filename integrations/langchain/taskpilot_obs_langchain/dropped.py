@@ -61,6 +61,13 @@ _BILLED_BLOCKS: Final = frozenset(
         "image_generation_call",
     }
 )
+_SEARCHES: Final = (
+    "web_search_queries",
+    "image_search_queries",
+    "retrieval_queries",
+    "google_maps_widget_context_token",
+)
+"""What Gemini's grounds of an answer name, where it searched for them."""
 _MISTRAL: Final = "mistral_ai"
 ANTHROPIC: Final = "anthropic"
 _NO_SURCHARGE: Final = (None, "", "global", "standard")
@@ -112,9 +119,15 @@ def note_dropped(call: LlmInvocation, message: object, *, streamed: bool) -> Non
         call.note_dropped(*way.dropped)
         if way.cost_dropped:
             call.note_gap(PriceGap.DETAILS_DROPPED)
-    gap = _gap_in(getattr(message, "content", None))
+    gap = PriceGap.SERVER_TOOLS if _searched(about) else _gap_in(getattr(message, "content", None))
     if gap is not None:
         call.note_gap(gap)
+
+
+def _searched(about: Mapping[str, Any]) -> bool:
+    """Whether Gemini grounded the answer by searches, which are billed apart."""
+    grounds = about.get("grounding_metadata")
+    return isinstance(grounds, Mapping) and any(grounds.get(key) for key in _SEARCHES)
 
 
 def _gap_in(content: object) -> str | None:
@@ -138,7 +151,12 @@ def without_zeros(usage: Mapping[str, Any], message: object) -> Mapping[str, Any
     """LangChain's usage without the zeros that it puts where a provider stated nothing; an answer takes tokens."""
     if usage.get("output_tokens") and usage.get("input_tokens"):
         return usage
-    if not (getattr(message, "content", None) or getattr(message, "tool_calls", None)):
+    if not is_answer(message):
         return usage
     stated = {key: usage.get(key) or None for key in ("input_tokens", "output_tokens")}
     return {**usage, **stated, "total_tokens": None}
+
+
+def is_answer(message: object) -> bool:
+    """Whether a message holds something that a model generated."""
+    return bool(getattr(message, "content", None) or getattr(message, "tool_calls", None))

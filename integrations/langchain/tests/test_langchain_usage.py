@@ -175,7 +175,8 @@ OWN: dict[str, tuple[dict[str, Any], Usage | None]] = {
     "a total alone says neither of the two": (body("gpt-4o", total_tokens=40), None),
     "an empty usage says nothing": (body("gpt-4o"), None),
     "a prompt alone leaves the output unknown": (body("gpt-4o", prompt_tokens=40), Usage(40)),
-    "zeros that were stated stay zeros": (body("gpt-4o", **counts(0, 0)), Usage(0, 0)),
+    "zeros beside an answer stand for what is unknown": (body("gpt-4o", **counts(0, 0)), None),
+    "an answer without tokens is unknown": (body("gpt-4o", **counts(40, 0)), Usage(40)),
     "OpenAI's own are those that LangChain hands on": (
         body("gpt-4o", **counts(20, 30, prompt_tokens_details={"cached_tokens": 12})),
         Usage(20, 30, 12),

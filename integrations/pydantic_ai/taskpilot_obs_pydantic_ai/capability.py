@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final, TypeVar
 
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering, Instrumentation
@@ -13,7 +15,6 @@ from pydantic_ai.exceptions import AgentRunError
 from taskpilot_obs.integration import (
     ActiveInvocation,
     LlmInvocation,
-    Operation,
     Recorder,
     Status,
     check_input_async,
@@ -34,6 +35,29 @@ _CUT_SHORT: Final = ("incomplete", "interrupted")
 _NOTHING: Final[Mapping[str, object]] = {}
 
 
+class _Streams:
+    """What is known of the streamed requests of a run."""
+
+    def __init__(self) -> None:
+        self.released = False
+        """Whether an answer was handed out as it came."""
+        self.left = False
+        """Whether the application stopped reading one."""
+        self.cut: list[ActiveInvocation] = []
+        """Requests whose task the framework has cancelled: how the run ends shows why."""
+
+    def end_cut(self, error: BaseException) -> None:
+        """End the requests that were cut off, as the run that they belong to has ended."""
+        for call in self.cut:
+            if isinstance(error, asyncio.CancelledError | AgentRunError):
+                call.fail(error)
+            else:  # the application raised where it reads
+                call.end_as(Status.ABANDONED)
+
+
+_streams: ContextVar[_Streams | None] = ContextVar("taskpilot_obs_pydantic_ai_streams", default=None)
+
+
 @dataclass
 class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  # may be missing where types are checked
     """Records and checks the runs of an agent: `Agent(…, capabilities=[ObservabilityCapability()])`.
@@ -45,12 +69,6 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
     """
 
     recorder: Recorder | None = None
-    _streamed: bool = field(default=False, init=False, repr=False)
-    """Whether an answer of this run was handed out as it came."""
-    _left: bool = field(default=False, init=False, repr=False)
-    """Whether the application stopped reading one."""
-    _cut: list[ActiveInvocation] = field(default_factory=list, init=False, repr=False)
-    """Streamed requests whose task the framework has cancelled: how the run ends shows why."""
     _: KW_ONLY
     id: str | None = "taskpilot_obs"
     """Of the agent and of its run there is one."""
@@ -58,10 +76,6 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
     def get_ordering(self) -> Any:
         """Outside of everything, the framework's spans too, so that the bridge finds each run around its span."""
         return CapabilityOrdering(position="outermost", wraps=[Instrumentation])
-
-    async def for_run(self, ctx: Any) -> ObservabilityCapability:
-        """Make the capability of one run."""
-        return replace(self)
 
     async def wrap_run(self, ctx: Any, *, handler: Callable[[], Awaitable[R]]) -> R:
         """Record the agent."""
@@ -71,7 +85,13 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
         with guarded(_WHERE, run.callsite.runtime.counters):
             if ctx.conversation_id:
                 run.set_attribute("conversation", str(ctx.conversation_id))
-        return await self._observe(run, handler, _write_output, content=ctx.prompt)
+        streams = _Streams()
+        outer = _streams.set(streams)
+        try:
+            return await _observe(run, handler, _write_output, content=ctx.prompt, streams=streams)
+        finally:
+            with suppress(ValueError):  # another context has nothing to undo
+                _streams.reset(outer)
 
     async def wrap_model_request(self, ctx: Any, *, request_context: Any, handler: Callable[[Any], Awaitable[R]]) -> R:
         """Record a call of a model; budgets are asked as well."""
@@ -82,16 +102,21 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
         )
         if run is None:
             return await handler(request_context)
+        content, limits = request_context.messages, _NOTHING
+        with guarded(_WHERE, run.callsite.runtime.counters):
+            content, limits = reading.messages_of(request_context), reading.limits_of(request_context)
+        streams = None
         if request_context.streaming:
-            self._streamed = True
             run.set_streaming()
-        return await self._observe(
+            streams = _streams.get() or _Streams()
+            streams.released = True
+        return await _observe(
             run,
             lambda: handler(request_context),
             reading.write_answer,
-            content=reading.messages_of(request_context),
-            arguments=reading.limits_of(request_context),
-            released=request_context.streaming,
+            content=content,
+            arguments=limits,
+            streams=streams,
         )
 
     async def prepare_model_request(self, ctx: Any, request_context: R) -> R:
@@ -114,9 +139,7 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
         run = self._begin(lambda recorder: recorder.start("execute_tool", call.tool_name))
         if run is None:
             return await handler(args)
-        return await self._observe(run, lambda: handler(args), _write_result, arguments=args)
-
-    # --- the same for all three --------------------------------------------------------------------------------------
+        return await _observe(run, lambda: handler(args), _write_result, arguments=args)
 
     def _begin(self, start: Callable[[Recorder], _Run]) -> _Run | None:
         recorder = get_recorder() if self.recorder is None else self.recorder
@@ -124,51 +147,51 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
             return start(recorder) if recorder.enabled else None
         return None
 
-    async def _observe(
-        self,
-        run: _Run,
-        work: Callable[[], Awaitable[R]],
-        write: Callable[[_Run, R], object],
-        *,
-        content: object = None,
-        arguments: Mapping[str, object] = _NOTHING,
-        released: bool | None = None,
-    ) -> R:
-        step = run.attach()
-        try:
-            run.set_input(arguments if content is None else content)
-            await check_input_async(run, content, arguments=arguments)
-            result = await work()
-            output: object = None
-            with guarded(_WHERE, run.callsite.runtime.counters):
-                output = write(run, result)
-            await check_output_async(run, output, released=self._streamed if released is None else released)
-            self._end(run, result)
-        except BaseException as error:
-            self._fail(run, error)
-            raise
-        finally:
-            run.detach(step)
-        return result
 
-    def _end(self, run: ActiveInvocation, result: object) -> None:
-        if isinstance(run, LlmInvocation) and getattr(result, "state", None) in _CUT_SHORT:
-            self._left = True
-            run.end_as(Status.ABANDONED)
-        else:
-            run.stop()
+async def _observe(
+    run: _Run,
+    work: Callable[[], Awaitable[R]],
+    write: Callable[[_Run, R], object],
+    *,
+    content: object = None,
+    arguments: Mapping[str, object] = _NOTHING,
+    streams: _Streams | None = None,
+) -> R:
+    step = run.attach()
+    try:
+        run.set_input(arguments if content is None else content)
+        await check_input_async(run, content, arguments=arguments)
+        result = await work()
+        output: object = None
+        with guarded(_WHERE, run.callsite.runtime.counters):
+            output = write(run, result)
+        await check_output_async(run, output, released=streams is not None and streams.released)
+        _end(run, result, streams)
+    except BaseException as error:
+        _fail(run, error, streams)
+        raise
+    finally:
+        run.detach(step)
+    return result
 
-    def _fail(self, run: ActiveInvocation, error: BaseException) -> None:
-        cancelled = isinstance(error, asyncio.CancelledError)
-        if isinstance(run, LlmInvocation) and run.streaming and cancelled:
-            self._cut.append(run)
-            return
-        for call in self._cut if run.operation is Operation.AGENT else ():
-            if cancelled or isinstance(error, AgentRunError):
-                call.fail(error)
-            else:  # the application raised where it reads
-                call.end_as(Status.ABANDONED)
-        if cancelled and self._left:
+
+def _end(run: ActiveInvocation, result: object, streams: _Streams | None) -> None:
+    if streams is not None and isinstance(run, LlmInvocation) and getattr(result, "state", None) in _CUT_SHORT:
+        streams.left = True
+        run.end_as(Status.ABANDONED)
+    else:
+        run.stop()
+
+
+def _fail(run: ActiveInvocation, error: BaseException, streams: _Streams | None) -> None:
+    cancelled = isinstance(error, asyncio.CancelledError)
+    if streams is None:
+        run.fail(error)
+    elif isinstance(run, LlmInvocation) and cancelled:
+        streams.cut.append(run)
+    else:
+        streams.end_cut(error)
+        if cancelled and streams.left:
             run.end_as(Status.ABANDONED)  # the framework cancels a run whose stream is left
         else:
             run.fail(error)

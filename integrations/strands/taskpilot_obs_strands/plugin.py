@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -23,6 +23,7 @@ from taskpilot_obs.integration import (
     check_output_async,
     current_run,
     get_recorder,
+    guarded,
 )
 from taskpilot_obs_strands import reading
 
@@ -30,6 +31,9 @@ __all__ = ["ObservabilityPlugin"]
 
 Next = Callable[[Any], AsyncGenerator[Any]]
 _UNNAMED: Final = "agent"
+_WHERE: Final = "strands"
+_TOOL_ERROR: Final = "tool_error"
+"""The `error.type` of a tool that returned an error, and raised nothing."""
 
 
 class _Agent:
@@ -72,18 +76,22 @@ class ObservabilityPlugin(Plugin):  # type: ignore[misc]  # the framework may be
     # --- agents ------------------------------------------------------------------------------------------------------
 
     async def _before(self, event: Any) -> None:
-        name = event.agent.name or _UNNAMED
-        run = current_run()
-        if run is None or not run.is_open or (run.operation, run.name) != (Operation.AGENT, name):
-            run = self._recorder.start("invoke_agent", name)  # otherwise the bridge has begun it
-        self._agents[event.agent] = _Agent(run)
-        content = [{"role": each["role"], "content": reading.texts_of(each)} for each in event.messages or ()]
-        try:
+        run: ActiveInvocation | None = None
+        content: object = event.messages
+        with guarded(_WHERE, self._recorder.counters):
+            run = self._run_of(event.agent.name or _UNNAMED)
+            self._agents[event.agent] = _Agent(run)
+            content = [{"role": each["role"], "content": reading.texts_of(each)} for each in event.messages or ()]
             run.set_input(content)
-            await check_input_async(run, content)
-        except RefusedError as refusal:
-            run.fail(refusal)
-            raise
+        if run is not None:
+            await _or_end(run, check_input_async(run, content))
+
+    def _run_of(self, name: str) -> ActiveInvocation:
+        """The run of an agent that begins; the bridge may have begun it for the framework's span."""
+        run = current_run()
+        if run is not None and run.is_open and (run.operation, run.name) == (Operation.AGENT, name):
+            return run
+        return self._recorder.start("invoke_agent", name)
 
     async def _after(self, event: Any) -> None:
         known = self._agents.pop(event.agent, None)
@@ -95,17 +103,8 @@ class ObservabilityPlugin(Plugin):  # type: ignore[misc]  # the framework may be
         elif event.result is None:
             run.end_as(Status.ABANDONED)
         else:
-            await self._finish(run, event.result)
-
-    async def _finish(self, run: ActiveInvocation, result: Any) -> None:
-        text = reading.texts_of(result.message)
-        run.observe_output(text)
-        try:
-            await check_output_async(run, text)
-        except RefusedError as refusal:
-            run.fail(refusal)
-            raise
-        run.end_as(reading.status_of(result.stop_reason))
+            await _or_end(run, check_output_async(run, _noted(run, event.result.message)))
+            run.end_as(reading.status_of(event.result.stop_reason))
 
     def _above(self, agent: Any) -> Any:
         """The run of an agent, as the parent of what it does."""
@@ -115,19 +114,23 @@ class ObservabilityPlugin(Plugin):  # type: ignore[misc]  # the framework may be
     # --- model calls and tools ---------------------------------------------------------------------------------------
 
     async def _model(self, context: Any, next_fn: Next) -> AsyncGenerator[Any]:
-        call = self._recorder.start_llm(
-            model=reading.model_of(context.model),
-            provider=reading.provider_of(context.model),
-            parent=self._above(context.agent),
-        )
-        content = [{"role": each["role"], "content": each["content"]} for each in context.messages]
-        try:
-            call.set_input(content)
-            await check_input_async(call, [context.system_prompt, content])
+        call: LlmInvocation | None = None
+        content: object = context.messages
+        with guarded(_WHERE, self._recorder.counters):
+            model, provider = reading.model_of(context.model), reading.provider_of(context.model)
+            call = self._recorder.start_llm(model=model, provider=provider, parent=self._above(context.agent))
             call.set_streaming()
+            content = [context.system_prompt, *context.messages]
+            call.set_input(content)
+        if call is None:
+            async for event in next_fn(context):
+                yield event
+            return
+        try:
+            await check_input_async(call, content)
             async for event in _steps(call, next_fn(context)):
                 if isinstance(event, ModelStopReason):
-                    await _note_answer(call, event, context.model)
+                    await check_output_async(call, _answered(call, event, context.model))
                 elif "contentBlockDelta" in (event.get("event") or ()):
                     call.first_token()
                 yield event
@@ -138,27 +141,56 @@ class ObservabilityPlugin(Plugin):  # type: ignore[misc]  # the framework may be
 
     async def _tool(self, context: Any, next_fn: Next) -> AsyncGenerator[Any]:
         run = self._recorder.start("execute_tool", str(context.tool_use["name"]), parent=self._above(context.agent))
-        arguments = context.tool_use["input"]
-        failure: BaseException | None = None
-        is_error = False
+        given = context.tool_use["input"]
+        arguments = given if isinstance(given, dict) else {"input": given}
+        result: Any = None
         try:
-            arguments = arguments if isinstance(arguments, dict) else {"input": arguments}
             run.set_input(arguments)
             await check_input_async(run, arguments=arguments)
             async for event in _steps(run, next_fn(context)):
                 if isinstance(event, ToolResultEvent):
-                    failure, is_error = event.exception, event.tool_result.get("status") == "error"
-                    text = reading.texts_of(event.tool_result)
-                    run.observe_output(text)
-                    await check_output_async(run, text)
+                    result = event
+                    await check_output_async(run, _noted(run, event.tool_result))
                 yield event
         except BaseException as error:
             run.fail(error)
             raise
-        if failure is not None:
-            run.fail(failure)
-        else:
-            run.end_as(Status.ERROR if is_error else Status.SUCCESS, error_type="tool_error" if is_error else None)
+        _end_tool(run, result)
+
+
+def _end_tool(run: ActiveInvocation, result: Any) -> None:
+    if result is not None and result.exception is not None:
+        run.fail(result.exception)
+    elif result is not None and result.tool_result.get("status") == "error":
+        run.end_as(Status.ERROR, error_type=_TOOL_ERROR)
+    else:
+        run.stop()
+
+
+async def _or_end(run: ActiveInvocation, check: Awaitable[None]) -> None:
+    """Await a check; a refusal ends the run, because a hook gets no second chance."""
+    try:
+        await check
+    except RefusedError as refusal:
+        run.fail(refusal)
+        raise
+
+
+def _noted(run: ActiveInvocation, message: Any) -> str:
+    """Note the text of a message as the output of a run."""
+    with guarded(_WHERE, run.callsite.runtime.counters):
+        text = reading.texts_of(message)
+        run.observe_output(text)
+        return text
+    return ""
+
+
+def _answered(call: LlmInvocation, event: Any, model: Any) -> str:
+    """Note what a model answered; returns its text."""
+    with guarded(_WHERE, call.callsite.runtime.counters):
+        reading.write_usage(call, event.usage, model)
+        call.record_answer(finish_reasons=(str(event.stop_reason),))
+    return _noted(call, event.message)
 
 
 def _abort(event: Any) -> None:
@@ -178,11 +210,3 @@ async def _steps(run: ActiveInvocation, events: AsyncIterator[Any]) -> AsyncGene
         finally:
             run.detach(step)
         yield event
-
-
-async def _note_answer(call: LlmInvocation, event: Any, model: Any) -> None:
-    reading.write_usage(call, event.usage, model)
-    call.record_answer(finish_reasons=(str(event.stop_reason),))
-    text = reading.texts_of(event.message)
-    call.observe_output(text)
-    await check_output_async(call, text)
