@@ -59,8 +59,8 @@ class StatedAnswer(NamedTuple):
     service_tier: str | None = None
 
 
-_FIRST_DETAIL: Final = Answer._fields.index("response_model")
-_NO_DETAILS: Final = Answer()[_FIRST_DETAIL:]
+_FIRST_DETAIL: Final = StatedAnswer._fields.index("response_model")
+_NO_DETAILS: Final = StatedAnswer()[_FIRST_DETAIL:]
 
 
 class _Stated(ActiveInvocation):
