@@ -77,7 +77,7 @@ def test_unknown_costs_make_no_cost_per_success(store: str) -> None:
 
 
 def test_a_confirmed_task_has_a_cost(store: str) -> None:
-    """The calls for rated requests, divided by those that users confirmed in the end; what nobody rated is left out."""
+    """The calls for rated requests, divided by those that users confirmed in the end; unrated requests are left out."""
     for number, verdicts in enumerate([(True,), (False, True), (True, False), (), (True,)]):
         with request_context(request_id=f"r-{number}"):
             calls("gpt-4o" if number < 4 else "gpt-4o-mini", "writer", 2, 0)
