@@ -25,7 +25,7 @@ from taskpilot_obs.safety import (
     RequireApproval,
 )
 from taskpilot_obs.safety import checks as running
-from taskpilot_obs.safety.checks import Checks, Outcome
+from taskpilot_obs.safety.checks import CheckOutcome, Checks
 
 ROUNDS = 5 if "--quick" in sys.argv else 30
 PROMPT = "Find me a flight from Vienna to Oslo on Friday, not before nine, and tell me what a seat at the window costs."
@@ -80,7 +80,7 @@ def policies() -> None:
     subject = CheckInput(Operation.AGENT, Stage.INPUT, PROMPT, agent="Planner")
 
     def ask() -> bool:
-        outcomes: list[Outcome] = []
+        outcomes: list[CheckOutcome] = []
         return running.run(ready, subject, outcomes, None)
 
     async def ask_async() -> None:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Each framework in an environment of its own, because their OpenTelemetry pins exclude each other.
 # Usage: scripts/test_frameworks.sh [NAME…]. Writes docs/frameworks-results.md from what the tests came to.
+# NAME@lowest takes the lowest version that we support, in place of the newest.
 set -eu
 cd "$(dirname "$0")/.."
 home="$PWD/.venv-frameworks"
@@ -37,17 +38,28 @@ tests() {
     esac
 }
 
+lowest() { # what was wanted of a framework, at its lower bounds; instrumentors stay as they are
+    for wanted in $1; do
+        case "$wanted" in
+        opentelemetry-*) echo "$wanted" ;;
+        *) echo "$wanted.*" | sed 's/>=/==/' ;;
+        esac
+    done
+}
+
 failed=0
 for name in ${*:-agent_framework anthropic google_adk langchain litellm mcp openai openai_agents pydantic_ai strands}; do
     echo "== $name"
-    wanted=$(packages "$name")
+    framework=${name%@lowest}
+    wanted=$(packages "$framework")
+    [ "$name" = "$framework" ] || wanted=$(lowest "$wanted")
     [ -x "$home/$name/bin/python" ] || python3 -m venv "$home/$name"
     bin="$home/$name/bin"
     # shellcheck disable=SC2046,SC2086  lists of requirements and of tests
     "$bin/pip" install -q --disable-pip-version-check -e '.[otel,cli]' pytest pytest-timeout hypothesis $wanted
     "$bin/pip" list --format json --disable-pip-version-check >"$results/$name.packages.json"
-    CI=true TASKPILOT_OBS_FRAMEWORK="$name" "$bin/pytest" -q -p no:cacheprovider --junit-xml "$results/$name.xml" \
-        $(tests "$name") || failed=1
+    CI=true TASKPILOT_OBS_FRAMEWORK="$framework" "$bin/pytest" -q -p no:cacheprovider --junit-xml "$results/$name.xml" \
+        $(tests "$framework") || failed=1
 done
 python3 scripts/frameworks_page.py "$results" >docs/frameworks-results.md
 exit "$failed"

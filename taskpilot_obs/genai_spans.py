@@ -38,7 +38,7 @@ class FinishedSpan(NamedTuple):
     """Name of the instrumentation scope."""
 
 
-class Above(NamedTuple):
+class InheritedNames(NamedTuple):
     """What a span inherits from those above it."""
 
     invocation_id: str | None = None
@@ -61,7 +61,7 @@ def identifier(span: FinishedSpan) -> str:
     return f"{span.trace_id}{span.span_id}"
 
 
-def read_span(span: FinishedSpan, above: Above) -> Invocation | None:
+def read_span(span: FinishedSpan, above: InheritedNames) -> Invocation | None:
     """One span as an invocation, without cost and roll-up; None for a span that is not of the conventions."""
     kind = dialects.kind_of(span.name, span.attributes, span.scope)
     if kind is None:
@@ -116,11 +116,11 @@ class SpansRead(NamedTuple):
 
     runs: dict[str, Invocation]
     """By span ID."""
-    above: dict[str, Above]
+    above: dict[str, InheritedNames]
     """What each span passes to its children, by span ID, including spans outside the conventions."""
 
 
-def read_spans(spans: Iterable[FinishedSpan], known: Mapping[str, Above] | None = None) -> SpansRead:
+def read_spans(spans: Iterable[FinishedSpan], known: Mapping[str, InheritedNames] | None = None) -> SpansRead:
     """The invocations of one trace by span ID, each beneath its nearest ancestor of the conventions.
 
     An LLM span beneath an LLM span is the same call, seen by a framework and by the client that it uses: the outer one
@@ -132,10 +132,10 @@ def read_spans(spans: Iterable[FinishedSpan], known: Mapping[str, Above] | None 
     """
     by_id = {span.span_id: span for span in spans}
     found: dict[str, Invocation] = {}
-    above: dict[str, Above] = dict(known or {})
+    above: dict[str, InheritedNames] = dict(known or {})
     for span in by_id.values():
         for one in _from_the_top(span, by_id, above):
-            handed = above.get(one.parent_id or "", Above())
+            handed = above.get(one.parent_id or "", InheritedNames())
             read = read_span(one, handed)
             if read is not None and read.operation in LLM_OPERATIONS and handed.operation in LLM_OPERATIONS:
                 _fold(found, one, read, by_id)
@@ -146,13 +146,15 @@ def read_spans(spans: Iterable[FinishedSpan], known: Mapping[str, Above] | None 
     return SpansRead(_rolled_up(found), above)
 
 
-def below(run: Invocation) -> Above:
+def below(run: Invocation) -> InheritedNames:
     """What an invocation passes to the spans beneath it."""
-    return Above(run.invocation_id, run.operation, run.workflow, run.agent, run.request_id, run.user, run.session)
+    return InheritedNames(
+        run.invocation_id, run.operation, run.workflow, run.agent, run.request_id, run.user, run.session
+    )
 
 
 def _from_the_top(
-    span: FinishedSpan, by_id: Mapping[str, FinishedSpan], done: Mapping[str, Above]
+    span: FinishedSpan, by_id: Mapping[str, FinishedSpan], done: Mapping[str, InheritedNames]
 ) -> Iterator[FinishedSpan]:
     """The unread ancestors of a span, the highest first, then the span itself."""
     chain: list[FinishedSpan] = []
@@ -225,11 +227,11 @@ def _added(one: Rollup, other: Rollup) -> Rollup:
     )
 
 
-def _agent(span: FinishedSpan, above: Above) -> str | None:
+def _agent(span: FinishedSpan, above: InheritedNames) -> str | None:
     return above.agent or _text(span.attributes.get(Attr.AGENT_NAME))
 
 
-def _is_task(operation: Operation, above: Above) -> bool:
+def _is_task(operation: Operation, above: InheritedNames) -> bool:
     if operation is Operation.WORKFLOW:
         return True
     return operation is Operation.AGENT and above.workflow is None and above.agent is None

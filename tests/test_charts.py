@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskpilot_obs import figures
-from taskpilot_obs.charts import COLOURS, HEIGHT, WIDTH, Chart, Series, axis_end, bars, blocks, largest, strip
+from taskpilot_obs._support import figures
+from taskpilot_obs._support.charts import COLOURS, HEIGHT, WIDTH, Chart, Series, axis_end, bars, blocks, largest, strip
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=30)
 VALUES = st.none() | st.just(0.0) | st.floats(1e-12, 1e12)

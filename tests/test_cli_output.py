@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from taskpilot_obs import cli
-from taskpilot_obs.cli._tables import Column, FittedTable, Kind
+from taskpilot_obs._support.figures import ms, percent, seconds, usd
+from taskpilot_obs.cli._tables import Column, ColumnKind, FittedTable
 from taskpilot_obs.cli._text import csv_cell, escaped_json, printable
-from taskpilot_obs.figures import ms, percent, seconds, usd
 from taskpilot_obs.store import StoreExporter
 
 MAIN = [sys.executable, "-c", "from taskpilot_obs.cli import main; main()"]
@@ -201,11 +201,11 @@ def test_durations_have_the_unit_that_fits(figure: float, shown: str) -> None:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(Kind), st.integers(0, 3)), min_size=1, max_size=8),
+    st.lists(st.tuples(st.sampled_from(ColumnKind), st.integers(0, 3)), min_size=1, max_size=8),
     st.lists(st.integers(1, 60), min_size=8, max_size=8),
     st.integers(20, 120),
 )
-def test_a_table_never_cuts_a_figure(columns: list[tuple[Kind, int]], lengths: list[int], width: int) -> None:
+def test_a_table_never_cuts_a_figure(columns: list[tuple[ColumnKind, int]], lengths: list[int], width: int) -> None:
     """At any width every shown figure, ID or time is whole, and essential columns are always there."""
     cells = [f"{number}" * length for number, length in zip(range(1, 9), lengths, strict=True)][: len(columns)]
     made = [Column(f"c{number}", kind, rank) for number, (kind, rank) in enumerate(columns)]
@@ -215,7 +215,7 @@ def test_a_table_never_cuts_a_figure(columns: list[tuple[Kind, int]], lengths: l
     for column, cell in zip(made, cells, strict=True):
         left_out = re.search(rf"left out.*\b{column.title}\b", text, re.DOTALL)
         assert column.rank > 0 or not left_out
-        if column.kind is not Kind.NAME and not left_out:
+        if column.kind is not ColumnKind.NAME and not left_out:
             assert cell in text or (len(cell) > width - 4 and cell in text.replace("\n", ""))
     fits = all(len(line.rstrip()) <= width for line in text.splitlines())
     assert fits

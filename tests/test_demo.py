@@ -35,7 +35,7 @@ from taskpilot_obs.demo.choose import choose
 from taskpilot_obs.demo.load import Load
 from taskpilot_obs.demo.script import Fate, Request, current_request, requests
 from taskpilot_obs.demo.service import Service, decorated_service
-from taskpilot_obs.demo.spend import Spend
+from taskpilot_obs.demo.spend import DemoSpend
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.golden_signals.facade import golden_signals
 from taskpilot_obs.records import Feedback, Invocation, Operation, Status
@@ -145,7 +145,7 @@ def test_the_signals_are_not_all_healthy() -> None:
 
 def test_spend_adds_up_by_agent_and_model() -> None:
     """Calls, tokens and cost are summed by agent and model; other runs are not calls; the dearest comes first."""
-    spend = Spend()
+    spend = DemoSpend()
     call = Invocation(Status.SUCCESS, 1.0, Operation.CHAT, "m", "r", "i", None, None, "a", 0, request_model="m")
     priced = call._replace(usage=Usage(input_tokens=10, output_tokens=5), cost=Decimal("0.25"))
     for run in (call._replace(agent="cheap"), priced, priced, priced._replace(operation=Operation.TOOL)):

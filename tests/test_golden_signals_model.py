@@ -17,7 +17,7 @@ from taskpilot_obs.golden_signals.evidence import (
     Evidence,
     OverallEvidence,
     TaskEvidence,
-    Verdicts,
+    VerdictCounts,
     histogram_quantile,
 )
 from taskpilot_obs.records import COUNTED, Status
@@ -242,9 +242,9 @@ def test_no_evidence_of_any_shape_gives_nonsense(
 
 def test_the_latest_verdict_counts() -> None:
     """A revision moves a rating to its new side; one whose first verdict lies before the window counts no rating."""
-    assert (Verdicts(10, 5, 1, 3).correct, Verdicts(10, 5, 1, 3).incorrect) == (8, 7)
-    assert (Verdicts(0, 0, 2, 0).correct, Verdicts(0, 0, 2, 0).incorrect) == (0, 0)
-    assert (Verdicts(1, 1, 2, 0).correct, Verdicts(1, 1, 0, 2).correct) == (2, 0)
+    assert (VerdictCounts(10, 5, 1, 3).correct, VerdictCounts(10, 5, 1, 3).incorrect) == (8, 7)
+    assert (VerdictCounts(0, 0, 2, 0).correct, VerdictCounts(0, 0, 2, 0).incorrect) == (0, 0)
+    assert (VerdictCounts(1, 1, 2, 0).correct, VerdictCounts(1, 1, 0, 2).correct) == (2, 0)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.prometheus.reading import Registry
 from taskpilot_obs.exporters.prometheus.scrape import render
 from taskpilot_obs.golden_signals.from_exposition import signals_from_registry
-from taskpilot_obs.golden_signals.from_prometheus import COUNTS, Count, Server, signals_from_prometheus
+from taskpilot_obs.golden_signals.from_prometheus import COUNTS, CountQuery, PrometheusServer, signals_from_prometheus
 from taskpilot_obs.golden_signals.http import Access
 from taskpilot_obs.records import Feedback, Invocation, Operation, Origin, Rollup, Status
 from taskpilot_obs.rules.promql import Scope
@@ -140,22 +140,24 @@ def test_a_window_over_all_replicas(server: str, window: str) -> None:
     assert result.workflows["report"].success_rate == 100.0
 
 
-def recorded(url: str, count: Count, window: str) -> dict[str, float]:
+def recorded(url: str, count: CountQuery, window: str) -> dict[str, float]:
     """What a recording rule holds, once it has been evaluated."""
     deadline = time.monotonic() + 30
-    while not (samples := Server(url).query(count.record(window), count.series)) and time.monotonic() < deadline:
+    while (
+        not (samples := PrometheusServer(url).query(count.record(window), count.series)) and time.monotonic() < deadline
+    ):
         time.sleep(0.2)
     return {str(sorted(sample.labels.items())): sample.value for sample in samples}
 
 
 def test_the_shipped_rules_record_what_is_asked_for(server: str) -> None:
     """The shipped rules hold these counts for every window they promise, and they equal the direct expression."""
-    prometheus = Server(server)
+    prometheus = PrometheusServer(server)
     records = prometheus.records()
     for count in (count for count in COUNTS if count.recorded in SHIPPED_RECORDS):
         assert {count.record(window) for window in ("5m", "30m", "1h", "6h", "1d", "3d")} <= records
         held = recorded(server, count, "1h")
-        direct = Server(server).query(count.expression("1h", SCOPE), count.series)
+        direct = PrometheusServer(server).query(count.expression("1h", SCOPE), count.series)
         expected = {str(sorted(sample.labels.items())): sample.value for sample in direct if sample.value}
         assert {labels: value for labels, value in held.items() if value} == pytest.approx(expected, rel=0.02)
 

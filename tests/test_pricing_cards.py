@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskpilot_obs.pricing.cards import KINDS, Card, Rate, Tier, counts_by_kind
-from taskpilot_obs.pricing.library import Found, Library, LibraryCard, load, price_context
+from taskpilot_obs.pricing.library import Library, LibraryCard, ListedModel, load, price_context
 from taskpilot_obs.usage import Usage, from_counts
 
 TIERS_APART = ("flex", "priority", "fast", "batch")
@@ -82,7 +82,7 @@ def priced_in(calculation: types.PriceCalculation) -> set[str]:
     return {key for key, price in calculation.model_price.__dict__.items() if price is not None}
 
 
-def expected(library: Library, found: Found, usage: Usage, tier: str | None, at_unix_ns: int) -> Decimal | None:
+def expected(library: Library, found: ListedModel, usage: Usage, tier: str | None, at_unix_ns: int) -> Decimal | None:
     """The library's own price; None where it refuses the usage, or would give away tokens that have no price.
 
     None too where it takes the standard price for a tier, or the price of text for OpenAI's audio, since it knows none
@@ -118,7 +118,7 @@ def test_every_card_equals_the_library() -> None:
     compared = 0
     for provider in library.snapshot.providers:
         for model in provider.models:
-            found = Found(provider, model)
+            found = ListedModel(provider, model)
             starts = thresholds_of(model)
             tiers = TIERS if model.price_variants else (None,)
             for moment in days_of(model):
@@ -148,7 +148,7 @@ def test_any_usage_of_any_model_costs_what_the_library_says(data: st.DataObject)
     usage = random_usage(data.draw(st.randoms(use_true_random=False)), thresholds_of(model))
     tier = data.draw(st.sampled_from(TIERS))
     at = data.draw(st.integers(1_700_000_000, 1_830_000_000)) * 1_000_000_000
-    found = Found(provider, model)
+    found = ListedModel(provider, model)
     card = library.card(found, tier, at)
     price = card.cost(usage, at) if card is not None else None
     assert price == expected(library, found, usage, tier, at)
@@ -162,7 +162,7 @@ def test_the_table_is_compiled_almost_entirely() -> None:
         (provider.id, model.id)
         for provider in library.snapshot.providers
         for model in provider.models
-        if isinstance(library.card(Found(provider, model), None, at), LibraryCard)
+        if isinstance(library.card(ListedModel(provider, model), None, at), LibraryCard)
     ]
     assert slow == []
 
@@ -291,10 +291,10 @@ class OwnPricing(types.ModelPrice):
     """A price list that only itself can bill."""
 
 
-def model_with(prices: types.ModelPrice | list[types.ConditionalPrice]) -> Found:
+def model_with(prices: types.ModelPrice | list[types.ConditionalPrice]) -> ListedModel:
     library = load()
     provider = next(one for one in library.snapshot.providers if one.id == "openai")
-    return Found(provider, types.ModelInfo(id="m", match=types.ClauseEquals("m"), prices=prices))
+    return ListedModel(provider, types.ModelInfo(id="m", match=types.ClauseEquals("m"), prices=prices))
 
 
 @pytest.mark.parametrize(

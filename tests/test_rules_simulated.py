@@ -8,7 +8,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from _scenarios import EVENING, FAST, FAST_MINUTES, FINE, FINE_MINUTES, HOURS, HOURS_MINUTES, Fires, Scenario, ordinary
+from _scenarios import (
+    AT,
+    EVENING,
+    FAST,
+    FAST_MINUTES,
+    FINE,
+    FINE_MINUTES,
+    HOURS,
+    HOURS_MINUTES,
+    QUIET,
+    Fires,
+    Scenario,
+    evening,
+    ordinary,
+)
 from _simulator import ALWAYS, DAY, HOUR, Episode, Fault, Kind, Outcome, Service, simulate
 
 pytestmark = pytest.mark.timeout(600)
@@ -64,6 +78,17 @@ def test_a_total_outage_at_two_runs_an_hour_pages_within_65_minutes(tmp_path: Pa
     outcome = simulate(tmp_path, [service], minutes=began + 70, evaluation_s=120)["two"]
     ((_, start, _),) = outcome.pages
     assert began < start <= began + 65
+
+
+def test_an_outage_right_after_a_recovery_pages_within_65_minutes_at_12_runs_an_hour(tmp_path: Path) -> None:
+    """The recovery acquits for an hour only, though a quiet evening has too few runs in minutes to say otherwise."""
+    began = QUIET + 5
+    faults = (Fault(Kind.PROVIDER, AT, 8), Fault(Kind.BUG, began, 2 * HOUR))
+    service = Service("again", lambda minute: evening(minute) or 12, faults=faults, even=True)
+    outcome = simulate(tmp_path, [service], minutes=began + 70, evaluation_s=60, pages_only=True)["again"]
+    (_, first, over), (_, second, _) = outcome.pages
+    assert AT < first < over <= QUIET + 1
+    assert began < second <= began + 65
 
 
 def _compare(scenario: Scenario, outcome: Outcome) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.runtime import RecorderRuntime
     from taskpilot_obs._recording.spans import LiveSpan
     from taskpilot_obs.records import Record
-    from taskpilot_obs.safety.checks import BoundCheck, Checks, Outcome
+    from taskpilot_obs.safety.checks import BoundCheck, CheckOutcome, Checks
 
 logger = logging.getLogger("taskpilot_obs")
 
@@ -136,7 +136,7 @@ class Enforcer:
     def _ask(
         self, run: ActiveInvocation, ready: Sequence[BoundCheck], stage: Stage, subject: CheckInput | None
     ) -> None:
-        outcomes: list[Outcome] = []
+        outcomes: list[CheckOutcome] = []
         if subject is None:
             goes_on = running.fail_all(ready, outcomes)
         else:
@@ -146,7 +146,7 @@ class Enforcer:
     async def _ask_async(
         self, run: ActiveInvocation, ready: Sequence[BoundCheck], stage: Stage, subject: CheckInput | None
     ) -> None:
-        outcomes: list[Outcome] = []
+        outcomes: list[CheckOutcome] = []
         if subject is None:
             goes_on = running.fail_all(ready, outcomes)
         else:
@@ -278,7 +278,7 @@ class _Report:
 
     __slots__ = ("at_ns", "outcomes", "run", "stage")
 
-    def __init__(self, run: ActiveInvocation, stage: Stage, outcomes: list[Outcome]) -> None:
+    def __init__(self, run: ActiveInvocation, stage: Stage, outcomes: list[CheckOutcome]) -> None:
         self.run = run
         self.stage = stage
         self.outcomes = outcomes
@@ -298,7 +298,7 @@ class _Report:
         records.extend(decisions)
 
 
-def report(run: ActiveInvocation, stage: Stage, outcomes: list[Outcome], *, goes_on: bool) -> None:
+def report(run: ActiveInvocation, stage: Stage, outcomes: list[CheckOutcome], *, goes_on: bool) -> None:
     """Queue the outcomes, and raise the refusal if there is one."""
     runtime = run.callsite.runtime
     safe = [each if each.reason is None else _safe(each) for each in outcomes]
@@ -313,7 +313,7 @@ def report(run: ActiveInvocation, stage: Stage, outcomes: list[Outcome], *, goes
         raise running.refusal(outcomes[-1], stage, run.request_id)
 
 
-def _add_events(span: LiveSpan, stage: Stage, outcomes: Sequence[Outcome]) -> None:
+def _add_events(span: LiveSpan, stage: Stage, outcomes: Sequence[CheckOutcome]) -> None:
     """Add policy violations and guardrail decisions to the run's span as events."""
     for outcome in outcomes:
         check = outcome.check
@@ -350,7 +350,7 @@ def note_bypass(runtime: RecorderRuntime, kind: str, name: str, why: str) -> Non
         )
 
 
-def _safe(outcome: Outcome) -> Outcome:
+def _safe(outcome: CheckOutcome) -> CheckOutcome:
     """The outcome with its reason redacted, because a user's check may quote the content that it saw."""
     global _redact  # noqa: PLW0603  made when first needed: its patterns take 20 ms to compile
     if _redact is None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.runtime import RecorderRuntime
     from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.budgets.admission import AdmissionController
-    from taskpilot_obs.safety.checks import BoundCheck, Checks, Outcome
+    from taskpilot_obs.safety.checks import BoundCheck, CheckOutcome, Checks
     from taskpilot_obs.safety.subjects import CheckInput
 
 
@@ -126,7 +126,7 @@ class TokenLimits:
                 self._ask(call, [check._replace(refuses_at=()) for check in checks], subject)
 
     def _ask(self, call: LlmInvocation, checks: Sequence[BoundCheck], subject: CheckInput) -> None:
-        outcomes: list[Outcome] = []
+        outcomes: list[CheckOutcome] = []
         goes_on = running.run(checks, subject, outcomes, self._runtime.counters)
         report(call, subject.stage, outcomes, goes_on=goes_on)
 

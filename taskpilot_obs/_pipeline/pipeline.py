@@ -49,7 +49,7 @@ _SETTLE = 1_024
 """After a shutdown, how many counts of drops collect before a caller takes them."""
 
 
-class Item(Protocol):
+class QueueItem(Protocol):
     """An object that callers queue and the drainer freezes into records."""
 
     def freeze(self, records: list[Record], /) -> None:
@@ -97,7 +97,7 @@ class Pipeline:
         pipelines.add(self)
 
     def _reset(self) -> None:
-        self.queue: deque[Item] = deque()
+        self.queue: deque[QueueItem] = deque()
         """Waiting items. The hot path reads it and `high_water`, and appends directly while there is room."""
         self._lock = threading.Lock()
         self._owner = 0
@@ -133,7 +133,7 @@ class Pipeline:
         """How many items wait for the drainer."""
         return len(self.queue)
 
-    def put(self, item: Item) -> None:
+    def put(self, item: QueueItem) -> None:
         """Queue an item; never blocks on a lock, so finalizers and signal handlers may call it."""
         queue = self.queue
         if len(queue) >= self.high_water:
@@ -141,7 +141,7 @@ class Pipeline:
         else:
             queue.append(item)
 
-    def _put_slowly(self, item: Item) -> None:
+    def _put_slowly(self, item: QueueItem) -> None:
         if self._closed:
             self._put_late(item)
             return
@@ -161,13 +161,13 @@ class Pipeline:
         elif len(self.queue) >= self.high_water:
             self._help()
 
-    def _put_bounded(self, item: Item) -> None:
+    def _put_bounded(self, item: QueueItem) -> None:
         if len(self.queue) >= 2 * self._capacity and not self._blocking and item.droppable():
             self._count_dropped(1, DropReason.QUEUE_FULL)
             return
         self.queue.append(item)
 
-    def _put_late(self, item: Item) -> None:
+    def _put_late(self, item: QueueItem) -> None:
         if self._successor is not None:
             self._successor.put(item)
         else:

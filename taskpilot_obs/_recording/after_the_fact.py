@@ -40,7 +40,7 @@ class Facts(NamedTuple):
     """Request, tenant, user and session that it worked for; None where the context tells."""
 
 
-class Answer(NamedTuple):
+class StatedAnswer(NamedTuple):
     """What is known of the answer of an LLM call that is over."""
 
     usage: object = None
@@ -184,7 +184,9 @@ def book_run(make: Callable[[], StatedRun], facts: Facts, runtime: RecorderRunti
     return RecordedRun(run)
 
 
-def book_call(make: Callable[[], StatedCall], facts: Facts, answer: Answer, runtime: RecorderRuntime) -> RecordedCall:
+def book_call(
+    make: Callable[[], StatedCall], facts: Facts, answer: StatedAnswer, runtime: RecorderRuntime
+) -> RecordedCall:
     """Record an LLM call that is over.
 
     Args:
@@ -245,7 +247,7 @@ def _finish(run: StatedRun | StatedCall, facts: Facts, ended_ns: int) -> None:
     run.end_as(status, error_type=name, error_message=facts.error_message, at_unix_ns=at_unix_ns)
 
 
-def _note_answer(call: LlmInvocation, answer: Answer) -> None:
+def _note_answer(call: LlmInvocation, answer: StatedAnswer) -> None:
     if answer.usage is not None:
         call.note_usage(answer.usage)
     if answer.cost is not None:

@@ -7,10 +7,10 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from taskpilot_obs._recording.after_the_fact import (
-    Answer,
     Facts,
     RecordedCall,
     RecordedRun,
+    StatedAnswer,
     StatedCall,
     StatedRun,
     book_call,
@@ -316,7 +316,7 @@ class Recorder:
         identity = (request_id, tenant_id, user_id, session_id)
         facts = Facts(status, duration_seconds, ended_at, error, error_type, error_message, agent, workflow, identity)
         answered = (response_model, response_id, finish_reasons, service_tier)
-        answer = Answer(usage, cost, cached, time_to_first_token, retries, streaming, *answered)
+        answer = StatedAnswer(usage, cost, cached, time_to_first_token, retries, streaming, *answered)
 
         def make() -> StatedCall:
             known = runtime.checked_attributes("record_llm_call", attributes)

@@ -25,7 +25,7 @@ def nearest_rank(q: float, total: int) -> int:
     return max(0, ceil(round(q * total, 9)) - 1)
 
 
-class Bins:
+class LogarithmicBins:
     """Logarithmic bins: bin b holds the values in (gamma^(b-1), gamma^b], all close to the bin's middle.
 
     Args:
@@ -70,7 +70,7 @@ def _bin_at(ordered: list[tuple[int, int]], rank: int) -> int:
 
 
 RELATIVE_ERROR: Final = 0.01
-_SECONDS: Final = Bins(RELATIVE_ERROR, 1e-9, 1_036)
+_SECONDS: Final = LogarithmicBins(RELATIVE_ERROR, 1e-9, 1_036)
 """From a nanosecond to some 30 years: 2,073 bins at most."""
 
 

@@ -1,7 +1,7 @@
 """Mergeable quantile sketches of durations, within half a percent, that merge by joining their bytes.
 
-The bins are those of `Bins`, in microseconds: every value of a bin is within `RELATIVE_ACCURACY` of its middle. A row
-of the store carries its bin as a small integer, a summary carries a sketch; both give the same quantiles.
+The bins are those of `LogarithmicBins`, in microseconds: every value of a bin is within `RELATIVE_ACCURACY` of its
+middle. A row of the store carries its bin as a small integer, a summary carries a sketch; both give the same quantiles.
 
 A sketch is a row of little-endian 16-bit words. Each says in its low 12 bits which bin, and in its high 4 bits that
 4^n durations fell into it. So the sketch of two hours is the bytes of both, one after the other, and ten thousand of
@@ -16,7 +16,7 @@ from bisect import bisect_left
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs._support.sketch import Bins
+from taskpilot_obs._support.sketch import LogarithmicBins
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ RELATIVE_ACCURACY: Final = 0.005
 _BIN_BITS: Final = 12
 MAX_BIN: Final = (1 << _BIN_BITS) - 1
 """Reaches to e^40 microseconds; everything longer is counted as that."""
-_MICROSECONDS: Final = Bins(RELATIVE_ACCURACY, 1.0, MAX_BIN)
+_MICROSECONDS: Final = LogarithmicBins(RELATIVE_ACCURACY, 1.0, MAX_BIN)
 _MAX_LEVEL: Final = 15
 _US_PER_MS: Final = 1_000.0
 

@@ -86,7 +86,12 @@ def open_to_read(path: Path) -> BinaryIO:
         raise _unfit(
             path, "is a symbolic link, which is not followed" if path.is_symlink() else "is not a regular file"
         )
-    if file.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
+    try:
+        is_compressed = file.peek(len(_GZIP))[: len(_GZIP)] == _GZIP
+    except OSError:
+        file.close()
+        raise
+    if not is_compressed:
         return file
     file.close()
     return cast("BinaryIO", gzip.open(path))

@@ -140,17 +140,16 @@ class Writer:
 
     def _write(self, lines: list[str]) -> None:
         data = memoryview("".join(lines).encode("ascii"))
-        done = 0
+        done, size = 0, len(data)
         try:
-            while done < len(data):
+            while done < size:
                 done += os.write(self._file, data[done:])
-        except OSError:
-            lines = self._keep_whole(lines, done)
-            data = data[: sum(map(len, lines))]
-            raise
-        finally:
+        finally:  # whatever was raised, also for want of memory, the head is that of the last line in the file
+            if done < size:
+                lines = self._keep_whole(lines, done)
+                size = sum(map(len, lines))
             if lines:
-                self._size += len(data)
+                self._size += size
                 self._head = head_of(lines[-1].encode("ascii")) or self._head
                 self.written += len(lines)
 

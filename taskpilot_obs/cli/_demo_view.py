@@ -13,13 +13,13 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from taskpilot_obs._support.figures import count, usd
 from taskpilot_obs.audit.encoding import to_json
 from taskpilot_obs.audit.query import Entry, tail
 from taskpilot_obs.cli._signals_table import signals_view
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 from taskpilot_obs.cli._text import escaped_json, printable
-from taskpilot_obs.demo.spend import Line, Spend
-from taskpilot_obs.figures import count, usd
+from taskpilot_obs.demo.spend import DemoSpend, Line
 from taskpilot_obs.golden_signals.model import GoldenSignals
 from taskpilot_obs.semconv import Field
 
@@ -34,7 +34,7 @@ class Frame(NamedTuple):
     """What is to be seen at one moment."""
 
     signals: GoldenSignals
-    spend: Spend
+    spend: DemoSpend
     progress: Progress
 
 
@@ -76,7 +76,7 @@ _SPEND: Final = (
 )
 
 
-def _spend_table(spend: Spend) -> FittedTable:
+def _spend_table(spend: DemoSpend) -> FittedTable:
     rows = (
         (
             agent,

@@ -24,7 +24,7 @@ Cell = object
 """Anything, made printable; or a `Text`, which carries a colour and is drawn as it is."""
 
 
-class Kind(Enum):
+class ColumnKind(Enum):
     """How a column may be narrowed."""
 
     NAME = "name"
@@ -39,7 +39,7 @@ class Column(NamedTuple):
     """One column of a table."""
 
     title: str
-    kind: Kind = Kind.FIGURE
+    kind: ColumnKind = ColumnKind.FIGURE
     rank: int = ESSENTIAL
     """The columns of the highest rank are left out first where the terminal is too narrow."""
     least: int = _NARROWEST_NAME
@@ -48,12 +48,12 @@ class Column(NamedTuple):
 
 def name_column(title: str, rank: int = ESSENTIAL, least: int = _NARROWEST_NAME) -> Column:
     """A column of names or sentences, which may wrap."""
-    return Column(title, Kind.NAME, rank, least)
+    return Column(title, ColumnKind.NAME, rank, least)
 
 
 def whole_column(title: str, rank: int = ESSENTIAL) -> Column:
     """A column of IDs, times or fixed words, which stay whole."""
-    return Column(title, Kind.WHOLE, rank)
+    return Column(title, ColumnKind.WHOLE, rank)
 
 
 class FittedTable:
@@ -100,7 +100,7 @@ class FittedTable:
 
     def _least(self) -> list[int]:
         return [
-            min(width, max(column.least, cell_len(column.title))) if column.kind is Kind.NAME else width
+            min(width, max(column.least, cell_len(column.title))) if column.kind is ColumnKind.NAME else width
             for column, width in zip(self._columns, self._widths, strict=True)
         ]
 
@@ -118,9 +118,9 @@ class FittedTable:
             column = self._columns[number]
             made.add_column(
                 column.title,
-                justify="right" if column.kind is Kind.FIGURE else "left",
+                justify="right" if column.kind is ColumnKind.FIGURE else "left",
                 width=widths[number],
-                no_wrap=column.kind is not Kind.NAME,
+                no_wrap=column.kind is not ColumnKind.NAME,
                 overflow="fold",
             )
         for row in self._rows:
@@ -130,7 +130,7 @@ class FittedTable:
     def _shared_out(self, shown: Sequence[int], room: int) -> list[int]:
         """Widths of all columns: figures as they need, names from the room that remains, the narrow ones first."""
         widths = self._least()
-        names = sorted((n for n in shown if self._columns[n].kind is Kind.NAME), key=self._widths.__getitem__)
+        names = sorted((n for n in shown if self._columns[n].kind is ColumnKind.NAME), key=self._widths.__getitem__)
         for done, number in enumerate(names):
             spare = room - self._needed(shown, widths)
             widths[number] = min(self._widths[number], widths[number] + spare // (len(names) - done))

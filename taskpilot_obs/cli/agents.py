@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from taskpilot_obs._support.figures import at_least, count, ms, percent, usd
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._output import printed, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
-from taskpilot_obs.figures import at_least, count, ms, percent, usd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -42,7 +42,7 @@ COLUMNS: Final = {
 _HEAD = re.compile(r"(?:(?P<chain>.+):)?(?P<seq>[0-9]{1,18}):(?P<hash>[0-9a-f]{64})")
 
 
-class Format(StrEnum):
+class AuditFormat(StrEnum):
     """How records are printed."""
 
     TABLE = "table"
@@ -57,7 +57,7 @@ KeyFile = Annotated[
 AnchorFile = Annotated[
     Path | None, typer.Option("--anchors", help="Anchors that were kept elsewhere, one JSON object a line.")
 ]
-As = Annotated[Format, typer.Option("--format", help="How to print.")]
+As = Annotated[AuditFormat, typer.Option("--format", help="How to print.")]
 Heads = Annotated[
     list[str] | None,
     typer.Option(
@@ -115,7 +115,7 @@ def tail(
     *,
     path: LogPath,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many records.")] = 20,
-    form: As = Format.TABLE,
+    form: As = AuditFormat.TABLE,
 ) -> None:
     """Print the last records of all segments and writers.
 
@@ -139,7 +139,7 @@ def query(  # noqa: PLR0913  a command line has as many options as it has
         str | None, typer.Option("--tenant", "--tenant-id", help="Only records of this tenant.", show_default=False)
     ] = None,
     since: Annotated[str | None, typer.Option("--since", help="Only records of the last 30s, 15m, 1h, 7d, 2w.")] = None,
-    form: As = Format.TABLE,
+    form: As = AuditFormat.TABLE,
 ) -> None:
     """Print the records that match, in the order of time, of all segments and writers.
 
@@ -224,8 +224,8 @@ def _sentence(report: ChainReport) -> str:
     return f"whole  {report.chain}: {report.records} records, {report.anchors} anchors agree, {head}"
 
 
-def _show(records: Iterable[Entry], form: Format) -> None:
-    if form is Format.JSON:
+def _show(records: Iterable[Entry], form: AuditFormat) -> None:
+    if form is AuditFormat.JSON:
         for record in records:
             print_json(to_json(record, sys.maxsize))
         return

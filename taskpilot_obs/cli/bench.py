@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, NoReturn
 import typer
 from typer.core import TyperCommand
 
+from taskpilot_obs._support.figures import usd
 from taskpilot_obs.cli._output import complain, console, print_json, say, show
 from taskpilot_obs.cli._store_options import AsJson, StoreUrl, explained
-from taskpilot_obs.figures import usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.cli._bench_view import Bars

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from taskpilot_obs._support.figures import count, percent, usd
 from taskpilot_obs.cli._output import print_csv, print_json, show
 from taskpilot_obs.cli._store_options import AsCsv, AsJson, StoreUrl, explained, one_format
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
-from taskpilot_obs.figures import count, percent, usd
 
 if TYPE_CHECKING:
     from decimal import Decimal

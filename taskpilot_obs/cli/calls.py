@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from taskpilot_obs._support.figures import count, ms, usd
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._output import printed, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
-from taskpilot_obs.figures import count, ms, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import Call

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from taskpilot_obs._support.figures import UNKNOWN, count, ms, percent, share, usd
 from taskpilot_obs.cli._output import complain, print_json, say, show
 from taskpilot_obs.cli._store_options import (
     AsJson,
@@ -18,7 +19,6 @@ from taskpilot_obs.cli._store_options import (
     say_incomplete,
 )
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
-from taskpilot_obs.figures import UNKNOWN, count, ms, percent, share, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.compare import Arm, ComparedGroup, Comparison, Effect, VariantsReport

@@ -10,10 +10,10 @@ import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 
+from taskpilot_obs._support.figures import count, percent, share, usd
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._output import console, printed, say, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
-from taskpilot_obs.figures import count, percent, share, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import CostBreakdown, CostRate, CostShare, CostSummary

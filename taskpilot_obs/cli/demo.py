@@ -21,7 +21,7 @@ from taskpilot_obs.config import configure
 from taskpilot_obs.demo.choose import choose
 from taskpilot_obs.demo.load import PER_SECOND, Load
 from taskpilot_obs.demo.script import requests
-from taskpilot_obs.demo.spend import Spend
+from taskpilot_obs.demo.spend import DemoSpend
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.exposition import start_metrics_server
 from taskpilot_obs.golden_signals.facade import golden_signals
@@ -51,7 +51,7 @@ def demo(
 ) -> None:
     """Run a pretend service of three agents under load and watch its golden signals; no key, no network."""
     audit_log = directory / "audit.jsonl"
-    spend = Spend()
+    spend = DemoSpend()
     try:
         service = choose(decorators=decorators, live=live)
         directory.mkdir(parents=True, exist_ok=True)

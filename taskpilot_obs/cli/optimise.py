@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from taskpilot_obs._support.figures import UNKNOWN, usd
 from taskpilot_obs.cli._output import printed, say, show
 from taskpilot_obs.cli._store_options import AsCsv, AsJson, Limit, Period, StoreUrl, Tenant, explained, one_format
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
-from taskpilot_obs.figures import UNKNOWN, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.compare.optimising import Saving, Savings

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from taskpilot_obs._support.figures import count, usd
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._output import printed, say, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
-from taskpilot_obs.figures import count, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.compare.repricing import Repriced, RepricedGroup

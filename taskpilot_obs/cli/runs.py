@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from taskpilot_obs._support.figures import at_least, ms, usd
 from taskpilot_obs.cli._output import complain, print_json, show
 from taskpilot_obs.cli._store_options import AsJson, StoreUrl, Tenant, explained
 from taskpilot_obs.cli._tables import Column, FittedTable, whole_column
-from taskpilot_obs.figures import at_least, ms, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import RunTree, Step

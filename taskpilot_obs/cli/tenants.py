@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from taskpilot_obs._support.figures import count, ms, percent, usd
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._output import printed, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
-from taskpilot_obs.figures import count, ms, percent, usd
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import TenantsReport, TenantUsage, UsersReport, UserUsage

@@ -8,12 +8,12 @@ from datetime import datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
+from taskpilot_obs._support.figures import share, usd
 from taskpilot_obs.compare.experiment import Experiment, Measure
 from taskpilot_obs.compare.report import Effect, VariantsReport
 from taskpilot_obs.compare.variants import compare_variants
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.figures import share, usd
 from taskpilot_obs.semconv import EXPERIMENT_STOPPED, WarningCode
 from taskpilot_obs.stats.model import Frozen
 from taskpilot_obs.stats.periods import Period

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, Literal, Unpack
 
 from scipy.stats import norm
 
+from taskpilot_obs._support.figures import count, percent, usd
 from taskpilot_obs.compare.intervals import CONFIDENCE, newcombe
-from taskpilot_obs.figures import count, percent, usd
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.records import Usage
 from taskpilot_obs.semconv import NONE

@@ -18,7 +18,7 @@ class Line(NamedTuple):
     unpriced: int = 0
 
 
-class Spend:
+class DemoSpend:
     """Adds up finished LLM calls. One thread of the library writes; any thread may read."""
 
     def __init__(self) -> None:

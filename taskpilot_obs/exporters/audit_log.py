@@ -109,7 +109,7 @@ class AuditLogExporter:
                 writer.append(texts)
             finally:
                 after = writer.written
-        except (OSError, ConfigurationError) as error:
+        except (OSError, MemoryError, ConfigurationError) as error:
             return len(texts) - (after - before), error
         return 0, None
 

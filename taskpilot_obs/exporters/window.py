@@ -174,7 +174,7 @@ def _sum(mine: dict[_Key, int], theirs: Mapping[_Key, int]) -> dict[_Key, int]:
     return total
 
 
-class Reading(NamedTuple):
+class WindowReading(NamedTuple):
     """The counts from `start_unix_ns` to `end_unix_ns`."""
 
     start_unix_ns: int
@@ -208,13 +208,13 @@ class _Tier:
             elif index > current:
                 self.slices[current] = self.slices.get(current, Slice()).plus(self.slices.pop(index))
 
-    def read(self, window_ns: int, now: int) -> Reading:
+    def read(self, window_ns: int, now: int) -> WindowReading:
         first = (now - window_ns) // self.slice_ns
         totals = Slice()
         for index, held in list(self.slices.items()):
             if index >= first:
                 totals.merge(held)
-        return Reading(first * self.slice_ns, now, totals)
+        return WindowReading(first * self.slice_ns, now, totals)
 
 
 class RollingWindow:
@@ -275,7 +275,7 @@ class RollingWindow:
             self._fine.add(index * _FINE_NS, delta, now)
             self._coarse.add(index * _FINE_NS, delta, now)
 
-    def read(self, window: timedelta) -> Reading:
+    def read(self, window: timedelta) -> WindowReading:
         """Return the sums of the slices in this window, up to now. Callable from any thread.
 
         Raises:

@@ -91,7 +91,7 @@ class Evidence(NamedTuple):
     workflows: Mapping[str, TaskEvidence]
 
 
-class Verdicts(NamedTuple):
+class VerdictCounts(NamedTuple):
     """Counted feedback: first verdicts and revisions, each under the verdict that was given."""
 
     first_correct: float = 0

@@ -18,7 +18,7 @@ from taskpilot_obs.golden_signals.evidence import (
     Evidence,
     OverallEvidence,
     TaskEvidence,
-    Verdicts,
+    VerdictCounts,
     histogram_quantile,
 )
 from taskpilot_obs.golden_signals.model import GoldenSignals
@@ -160,7 +160,7 @@ def _evidence(series: Exposition) -> Evidence:
             by_workflow[label[Label.WORKFLOW]].add(name, label, value)
     workflows = {name: tally.evidence() for name, tally in by_workflow.items() if tally.runs}
     correct, incorrect = VERDICTS
-    latest = Verdicts(
+    latest = VerdictCounts(
         verdicts[FEEDBACK.name, correct],
         verdicts[FEEDBACK.name, incorrect],
         verdicts[FEEDBACK_REVISIONS.name, correct],

@@ -43,7 +43,7 @@ JOB: Final = "job"
 """The label that a server adds to scraped series; recording rules keep it."""
 
 
-class Count(NamedTuple):
+class CountQuery(NamedTuple):
     """One count behind the signals."""
 
     series: str
@@ -65,17 +65,17 @@ class Count(NamedTuple):
 
 
 COUNTS: Final = (
-    Count(WORKFLOW_RUNS.name, (Label.WORKFLOW, Label.STATUS), "workflow_status:workflow_runs"),
-    Count(BUCKETS, (Label.WORKFLOW, BOUND), "workflow:workflow_duration_seconds_bucket"),
-    Count(WORKFLOW_COST.name, (Label.WORKFLOW,), "workflow:workflow_cost_usd"),
-    Count(WORKFLOW_VIOLATION_RUNS.name, (Label.WORKFLOW,), "workflow:workflow_runs_with_violations"),
-    Count(LLM_COST.name, (), "job:llm_cost_usd"),
-    Count(LLM_BILLABLE.name, (), "job:llm_billable_requests"),
-    Count(LLM_UNPRICED.name, (), "job:llm_unpriced_requests"),
-    Count(LLM_PARTIALLY_PRICED.name, (), "job:llm_partially_priced_requests"),
-    Count(POLICY_VIOLATIONS.name, (), "job:policy_violations"),
-    Count(FEEDBACK.name, (Label.VERDICT,)),
-    Count(FEEDBACK_REVISIONS.name, (Label.VERDICT,)),
+    CountQuery(WORKFLOW_RUNS.name, (Label.WORKFLOW, Label.STATUS), "workflow_status:workflow_runs"),
+    CountQuery(BUCKETS, (Label.WORKFLOW, BOUND), "workflow:workflow_duration_seconds_bucket"),
+    CountQuery(WORKFLOW_COST.name, (Label.WORKFLOW,), "workflow:workflow_cost_usd"),
+    CountQuery(WORKFLOW_VIOLATION_RUNS.name, (Label.WORKFLOW,), "workflow:workflow_runs_with_violations"),
+    CountQuery(LLM_COST.name, (), "job:llm_cost_usd"),
+    CountQuery(LLM_BILLABLE.name, (), "job:llm_billable_requests"),
+    CountQuery(LLM_UNPRICED.name, (), "job:llm_unpriced_requests"),
+    CountQuery(LLM_PARTIALLY_PRICED.name, (), "job:llm_partially_priced_requests"),
+    CountQuery(POLICY_VIOLATIONS.name, (), "job:policy_violations"),
+    CountQuery(FEEDBACK.name, (Label.VERDICT,)),
+    CountQuery(FEEDBACK_REVISIONS.name, (Label.VERDICT,)),
 )
 
 
@@ -107,7 +107,7 @@ def signals_from_prometheus(
         SourceError: the server cannot be reached, refuses, or answers something else.
     """
     length = None if window is None else parse_window(window)
-    server = Server(url, access)
+    server = PrometheusServer(url, access)
     records = server.records()
     if job is None:
         _require_one(server.jobs(length))
@@ -137,13 +137,13 @@ def signals_of_all_jobs(
         SourceError: the server cannot be reached, refuses, or answers something else.
     """
     length = None if window is None else parse_window(window)
-    server = Server(url, access)
+    server = PrometheusServer(url, access)
     records = server.records()
     return {job: _signals(server, records, length, job, (workflow, thresholds)) for job in server.jobs(length)}
 
 
 def _signals(
-    server: Server,
+    server: PrometheusServer,
     records: frozenset[str],
     length: timedelta | None,
     job: str | None,
@@ -185,7 +185,7 @@ _STEPS: Final = 60
 _OURS: Final = f'__name__=~"{WORKFLOW_RUNS.name}|{LLM_REQUESTS.name}|{FEEDBACK.name}|{START_TIME.name}"'
 
 
-class Server:
+class PrometheusServer:
     """The HTTP API of a Prometheus server.
 
     Args:
@@ -270,7 +270,9 @@ class Server:
         return dict(answer["data"])
 
 
-def _counted(server: Server, count: Count, window: str | None, scope: Scope, records: frozenset[str]) -> list[Sample]:
+def _counted(
+    server: PrometheusServer, count: CountQuery, window: str | None, scope: Scope, records: frozenset[str]
+) -> list[Sample]:
     if window is None:
         return server.query(count.total(scope), count.series)
     if count.record(window) in records:

@@ -72,7 +72,7 @@ def signals_from_store(
     return signals.model_copy(update={"incomplete_before": since, "notes": (*signals.notes, *notes)})
 
 
-class Found(NamedTuple):
+class StoredSums(NamedTuple):
     """What a store knows, and what it does not know any more."""
 
     evidence: Evidence
@@ -82,7 +82,7 @@ class Found(NamedTuple):
 
 def evidence_from_store(
     start: datetime, end: datetime, *, store: str | Store | None = None, tenant: str | None = None
-) -> Found:
+) -> StoredSums:
     """What a telemetry store knows of [start, end), in one snapshot; of one tenant, or of all.
 
     Figures that are divided by one another come from one stretch of time: costs and violations are counted from when on
@@ -102,7 +102,7 @@ def evidence_from_store(
         ratings = verdicts(connection, rated or start, end, owner)
         overall = overall._replace(correct=ratings.get(True, 0), incorrect=ratings.get(False, 0))
         missing = {"runs": runs, "calls": question.plan().incomplete_before, "violations": denied, "ratings": rated}
-    return Found(
+    return StoredSums(
         Evidence(whole, overall, _by_name(found)),
         tuple((what, since) for what, since in missing.items() if since is not None),
     )

@@ -14,7 +14,7 @@ from taskpilot_obs.golden_signals.evidence import (
     Evidence,
     OverallEvidence,
     TaskEvidence,
-    Verdicts,
+    VerdictCounts,
     histogram_quantile,
 )
 from taskpilot_obs.golden_signals.model import GoldenSignals
@@ -52,7 +52,7 @@ def signals_from_window(
 def evidence_from_slice(totals: Slice) -> Evidence:
     """Convert the counts of a stretch of time to evidence."""
     workflows = {name: _workflow(counts) for name, counts in totals.workflows.items()}
-    verdicts = Verdicts(
+    verdicts = VerdictCounts(
         first_correct=totals.feedback.get((True, False), 0),
         first_incorrect=totals.feedback.get((False, False), 0),
         revised_to_correct=totals.feedback.get((True, True), 0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from taskpilot_obs.figures import count, ms, percent, seconds, usd
+from taskpilot_obs._support.figures import count, ms, percent, seconds, usd
 
 NOTHING: Final = "no data"
 SCOPES: Final = {

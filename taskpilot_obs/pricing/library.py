@@ -49,7 +49,7 @@ _SELL_OPENAIS: Final = frozenset({"openai", "azure"})
 _STANDARD_TIERS: Final = frozenset({"", "default", "standard", "auto", "on_demand", "standard_only"})
 
 
-class Found(NamedTuple):
+class ListedModel(NamedTuple):
     """A model of the table."""
 
     provider: types.Provider
@@ -85,13 +85,13 @@ class Library:
         """The current prices, which the user may have let the library update."""
         return self._snapshots.get_snapshot()
 
-    def find(self, provider: str, model: str) -> Found | None:
+    def find(self, provider: str, model: str) -> ListedModel | None:
         """Find a provider's model by canonical name; None if the table lacks it."""
         table_id = self.table_id(provider)
         if table_id is None:
             return None
         try:
-            return Found(*self.snapshot.find_provider_model(model, None, table_id, None))
+            return ListedModel(*self.snapshot.find_provider_model(model, None, table_id, None))
         except LookupError:
             return None
 
@@ -105,14 +105,14 @@ class Library:
         names = {table_id: name for name, table_id in reversed(_TABLE_IDS.items())}
         return tuple(sorted(names.get(known.id, known.id) for known in self.snapshot.providers))
 
-    def models(self, provider: str) -> Iterator[Found]:
+    def models(self, provider: str) -> Iterator[ListedModel]:
         """Return all models of a provider."""
         table_id = self.table_id(provider)
         for known in self.snapshot.providers:
             if known.id == table_id:
-                yield from (Found(known, model) for model in known.models)
+                yield from (ListedModel(known, model) for model in known.models)
 
-    def card(self, found: Found, service_tier: str | None, at_unix_ns: int) -> Priced | None:
+    def card(self, found: ListedModel, service_tier: str | None, at_unix_ns: int) -> Priced | None:
         """Return the rates at this time; None if the model is not billed by tokens, or not at this tier."""
         context = price_context(service_tier)
         if context and not any(found.model is model for model in found.provider.models):
@@ -160,7 +160,7 @@ class Library:
         )
 
     def calculate(
-        self, found: Found, usage: Usage, context: Mapping[str, str], at_unix_ns: int
+        self, found: ListedModel, usage: Usage, context: Mapping[str, str], at_unix_ns: int
     ) -> types.PriceCalculation:
         """Return the library's own price: exact, and a hundred times slower than a card."""
         with localcontext():
@@ -181,7 +181,9 @@ def _compiled(rates: tuple[Rate, ...], per_request: Decimal, sound_costs_more: b
 class LibraryCard:
     """A model that only the library can bill."""
 
-    def __init__(self, library: Library, found: Found, context: Mapping[str, str], rates: tuple[Rate, ...]) -> None:
+    def __init__(
+        self, library: Library, found: ListedModel, context: Mapping[str, str], rates: tuple[Rate, ...]
+    ) -> None:
         self.rates = rates
         self._library = library
         self._found = found
@@ -206,12 +208,12 @@ class LibraryCard:
             return None
 
 
-def _is_openais(found: Found) -> bool:
+def _is_openais(found: ListedModel) -> bool:
     """Whether the model is OpenAI's, whose audio costs far more than text although some price lists omit that."""
     return found.provider.id in _SELL_OPENAIS or found.model.id.startswith("openai/")
 
 
-def _lacks(found: Found, service_tier: str | None) -> bool:
+def _lacks(found: ListedModel, service_tier: str | None) -> bool:
     """Whether a tier's prices must differ from the standard ones."""
     tier = (service_tier or "").lower()
     return tier in _PRICED_APART and (found.provider.id, tier) not in _AT_STANDARD_PRICE

@@ -50,7 +50,7 @@ class BoundCheck(NamedTuple):
         return self._replace(refuses_at=(), is_bypassed=stage in self.refuses_at)
 
 
-class Outcome(NamedTuple):
+class CheckOutcome(NamedTuple):
     """The outcome of one check, from which the drainer makes a `Decision`."""
 
     check: BoundCheck
@@ -164,7 +164,7 @@ def _name_of(check: Any) -> Any:
 
 
 def run(
-    checks: Sequence[BoundCheck], subject: CheckInput, outcomes: list[Outcome], counters: InternalCounters | None
+    checks: Sequence[BoundCheck], subject: CheckInput, outcomes: list[CheckOutcome], counters: InternalCounters | None
 ) -> bool:
     """Run the checks until one refuses; return whether the work may continue. Outcomes are appended to `outcomes`."""
     done = 0
@@ -189,7 +189,7 @@ def run(
 
 
 async def run_async(
-    checks: Sequence[BoundCheck], subject: CheckInput, outcomes: list[Outcome], counters: InternalCounters | None
+    checks: Sequence[BoundCheck], subject: CheckInput, outcomes: list[CheckOutcome], counters: InternalCounters | None
 ) -> bool:
     """Like `run`, but await asynchronous checks, each within its timeout."""
     done = 0
@@ -229,17 +229,17 @@ async def _in_time(answer: Awaitable[object], timeout_s: float | None) -> object
         return await answer
 
 
-def _judge(check: BoundCheck, stage: Stage, answer: object, duration_s: float) -> Outcome:
+def _judge(check: BoundCheck, stage: Stage, answer: object, duration_s: float) -> CheckOutcome:
     """Interpret an answer; one of an unknown type is a failure of the check."""
     if _is_yes(answer):
-        return Outcome(check, _ALLOW, _PASSED, None, check.severity, duration_s, check.version)
+        return CheckOutcome(check, _ALLOW, _PASSED, None, check.severity, duration_s, check.version)
     verdict, reason, severity, version = _read(answer)
     version = version or check.version
     if verdict is Verdict.ALLOW:
-        return Outcome(check, verdict, CheckResult.PASSED, reason, check.severity, duration_s, version)
+        return CheckOutcome(check, verdict, CheckResult.PASSED, reason, check.severity, duration_s, version)
     result = CheckResult.BYPASSED if check.is_bypassed else CheckResult.WOULD_BLOCK
     result = CheckResult.BLOCKED if stage in check.refuses_at else result
-    return Outcome(check, verdict, result, reason, severity or check.severity, duration_s, version)
+    return CheckOutcome(check, verdict, result, reason, severity or check.severity, duration_s, version)
 
 
 def _read(answer: object) -> PolicyResult:
@@ -257,15 +257,15 @@ def _read(answer: object) -> PolicyResult:
     raise TypeError(f"a check answered with an object of type {type(answer).__name__}")
 
 
-def _failure(check: BoundCheck, duration_s: float) -> Outcome:
+def _failure(check: BoundCheck, duration_s: float) -> CheckOutcome:
     """The outcome of a failed check. With `closed` it refuses, but that does not count as a violation."""
     verdict, result = Verdict.REQUIRE_APPROVAL, CheckResult.ERROR
     if check.fails_open:
         verdict, result = Verdict.ALLOW, CheckResult.BYPASSED
-    return Outcome(check, verdict, result, "the check failed", check.severity, duration_s, check.version)
+    return CheckOutcome(check, verdict, result, "the check failed", check.severity, duration_s, check.version)
 
 
-def fail_all(checks: Sequence[BoundCheck], outcomes: list[Outcome]) -> bool:
+def fail_all(checks: Sequence[BoundCheck], outcomes: list[CheckOutcome]) -> bool:
     """Let all checks fail, because the subject could not be read."""
     outcomes.extend(_failure(check, 0.0) for check in checks)
     refusing = [outcome for outcome in outcomes if outcome.refuses]
@@ -274,14 +274,14 @@ def fail_all(checks: Sequence[BoundCheck], outcomes: list[Outcome]) -> bool:
     return not refusing
 
 
-def refusal(outcome: Outcome, stage: Stage, request_id: str | None) -> RefusedError:
+def refusal(outcome: CheckOutcome, stage: Stage, request_id: str | None) -> RefusedError:
     """The exception that reports the refusal."""
     if outcome.check.kind is DecisionKind.GUARDRAIL:
         return GuardrailBlockedError(outcome.check.name, stage.value, outcome.reason, request_id=request_id)
     return PolicyViolationError(outcome.check.name, outcome.reason, request_id=request_id)
 
 
-def as_decision(outcome: Outcome, stage: Stage, tool: str | None, origin: Origin, time_unix_ns: int) -> Decision:
+def as_decision(outcome: CheckOutcome, stage: Stage, tool: str | None, origin: Origin, time_unix_ns: int) -> Decision:
     """Make the record, on the drainer's thread."""
     return Decision(
         outcome.check.kind,

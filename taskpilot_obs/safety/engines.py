@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, SupportsFloat, TypedDict, cast
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Operation, Severity, Stage, Verdict
-from taskpilot_obs.safety.options import INPUT, Named, Stages, one_of
+from taskpilot_obs.safety.options import INPUT, NamedCheck, Stages, one_of
 from taskpilot_obs.safety.rendering import fields_of, name_of
 from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
 
@@ -48,7 +48,7 @@ class Found(NamedTuple):
     """The version that decided, where it is known for each decision only."""
 
 
-class EnginePolicy(Named):
+class EnginePolicy(NamedCheck):
     """Base of the policies that an engine decides: which calls are judged, and what an answer comes to.
 
     Args:

@@ -57,7 +57,7 @@ def positive(option: str, given: object) -> int:
     return given
 
 
-class Named:
+class NamedCheck:
     """Base of the shipped policies: a name, the severity of denials, and the stages."""
 
     __slots__ = ("name", "severity", "stages")

@@ -7,7 +7,7 @@ from typing import Any
 
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.records import Severity, Stage, Verdict
-from taskpilot_obs.safety.options import INPUT, Named, Stages, as_words, positive
+from taskpilot_obs.safety.options import INPUT, NamedCheck, Stages, as_words, positive
 from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
 from taskpilot_obs.safety.words import DenyWords
 
@@ -18,7 +18,7 @@ Predicate = Callable[[Mapping[str, object]], bool]
 Tools = Collection[str] | Mapping[str, Predicate | None]
 
 
-class DenyPattern(Named):
+class DenyPattern(NamedCheck):
     """Denies text that matches one of these patterns, in time linear in the text for any pattern.
 
     Patterns use RE2 syntax, which is that of `re` without look-around and back-references.
@@ -68,7 +68,7 @@ def _linear(pattern: str) -> Any:
         raise ConfigurationError(f"patterns: RE2 does not take {pattern!r}: {error}") from None
 
 
-class _ToolPolicy(Named):
+class _ToolPolicy(NamedCheck):
     """Base of the policies of tool calls, for some agents or for all."""
 
     __slots__ = ("_agents", "_tools")
@@ -187,7 +187,7 @@ class RequireApproval(_ToolPolicy):
         return PolicyResult(Verdict.REQUIRE_APPROVAL, f"tool {subject.tool!r} needs an approval")
 
 
-class MaxInputLength(Named):
+class MaxInputLength(NamedCheck):
     """Denies input of more than so many characters.
 
     Args:
@@ -215,7 +215,7 @@ class MaxInputLength(Named):
         return PolicyResult(Verdict.DENY, f"{length} characters, allowed are {self._limit}")
 
 
-class MaxTokens(Named):
+class MaxTokens(NamedCheck):
     """Limits the tokens of a run, summed over all LLM calls beneath it.
 
     Attached to a workflow or an agent, it counts each of its runs; attached to a recorder, each task. The LLM call that

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Severity, Stage, Verdict
-from taskpilot_obs.safety.options import INPUT, Named, Stages, as_words
+from taskpilot_obs.safety.options import INPUT, NamedCheck, Stages, as_words
 from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
 
 _WORDS = re.compile(r"\w+")
@@ -61,7 +61,7 @@ def _is_unspaced(word: str) -> bool:
     return any(unicodedata.name(char, "").startswith(_UNSPACED) for char in word)
 
 
-class DenyWords(Named):
+class DenyWords(NamedCheck):
     """Denies text that contains one of these words, as a whole word and in any case: "undelete" is not "delete".
 
     Vowel signs and other marks of a script belong to its words. Between the words of a phrase ("drop table") any white

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from markupsafe import Markup
 
-from taskpilot_obs.charts import Chart, bars
+from taskpilot_obs._support.charts import Chart, bars
 from taskpilot_obs.server.answers import answer
 
 Raw = str | int | float | Decimal | datetime | bool | None
@@ -41,7 +41,7 @@ class Cell(NamedTuple):
         return f"{self.text[: _LONG_NAME // 2]}…{self.text[-_LONG_NAME // 3 :]}"
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """One column."""
 
     name: str
@@ -56,7 +56,7 @@ class Table(NamedTuple):
     key: str
     """Names it in `.csv?table=…`."""
     caption: str
-    columns: Sequence[Column]
+    columns: Sequence[TableColumn]
     rows: Sequence[Sequence[Cell]]
     empty: str = "Nothing in this time."
     note: str = ""
@@ -113,7 +113,7 @@ class Notice(NamedTuple):
     kind: str = "notice"
 
 
-class Facts(NamedTuple):
+class FactList(NamedTuple):
     """Names and figures."""
 
     caption: str
@@ -121,17 +121,17 @@ class Facts(NamedTuple):
     kind: str = "facts"
 
 
-class Feedback(NamedTuple):
+class FeedbackForm(NamedTuple):
     """Buttons that say whether the answer to a request was right."""
 
     request_id: str
     kind: str = "feedback"
 
 
-Block = Table | Drawing | Signals | Heading | Notice | Facts | Feedback
+Block = Table | Drawing | Signals | Heading | Notice | FactList | FeedbackForm
 
 
-class Field(NamedTuple):
+class FormField(NamedTuple):
     """One filter of a page."""
 
     name: str
@@ -149,7 +149,7 @@ class Page(NamedTuple):
     title: str
     lead: str
     blocks: Sequence[Block]
-    fields: Sequence[Field] = ()
+    fields: Sequence[FormField] = ()
     rest: str | None = None
     """Where programs ask the same question."""
 
@@ -174,7 +174,7 @@ def moment(value: datetime | None) -> Cell:
 def drawn(chart: Chart) -> Drawing:
     """A chart with its figures as a table."""
     key = "".join(letter if letter.isalnum() else "-" for letter in chart.title.lower())
-    head = (Column("from", numeric=False), *(Column(series.name) for series in chart.series))
+    head = (TableColumn("from", numeric=False), *(TableColumn(series.name) for series in chart.series))
     rows = []
     for place, label in enumerate(chart.labels):
         when = moment(chart.moments[place]) if chart.moments else text(label)

@@ -86,7 +86,7 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Filters(Query):
+class FilterParams(Query):
     """Which calls are meant."""
 
     tenant: Name | None = Field(None, description="For tokens of every tenant only.", examples=["acme"])
@@ -138,7 +138,7 @@ def _asked(query: Query) -> Asked:
     return cast(Asked, {name: getattr(query, name, None) for name in Asked.__annotations__})
 
 
-class StatsQuery(Times, Filters):
+class StatsQuery(Times, FilterParams):
     """For statistics and costs of a stretch of time."""
 
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs.exceptions import StoreError
-from taskpilot_obs.genai_spans import Above, FinishedSpan, read_spans
+from taskpilot_obs.genai_spans import FinishedSpan, InheritedNames, read_spans
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.records import LLM_OPERATIONS, Invocation
 
@@ -29,7 +29,7 @@ Key = tuple[str | None, str]
 Write = Callable[[Sequence[Invocation]], None]
 
 
-class Counts(NamedTuple):
+class SpanCounts(NamedTuple):
     """What became of the spans so far."""
 
     received: int = 0
@@ -66,12 +66,12 @@ class TraceBuffer:
         self._clock = clock
         self._lock = threading.Lock()
         self._pending: OrderedDict[Key, _Pending] = OrderedDict()
-        self._remembered: OrderedDict[Key, Mapping[str, Above]] = OrderedDict()
+        self._remembered: OrderedDict[Key, Mapping[str, InheritedNames]] = OrderedDict()
         self._waiting = 0
         self._known = 0
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        self.counts = Counts()
+        self.counts = SpanCounts()
 
     def add(self, tenant: str | None, spans: Sequence[FinishedSpan]) -> None:
         """Take spans, and write the traces whose roots are among them.
@@ -147,7 +147,7 @@ class TraceBuffer:
             torn=int(known is None and not pending.has_root),
         )
 
-    def _remember(self, key: Key, handed: Mapping[str, Above]) -> None:
+    def _remember(self, key: Key, handed: Mapping[str, InheritedNames]) -> None:
         before = len(self._remembered.get(key, ()))
         self._remembered[key] = handed
         self._remembered.move_to_end(key)

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from taskpilot_obs.charts import STYLE
+from taskpilot_obs._support.charts import STYLE
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.server.access import Doorkeeper
 from taskpilot_obs.server.blocks import Page, as_csv, as_json, tables

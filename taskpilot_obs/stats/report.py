@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._support.charts import STYLE, Chart, Series, bars, blocks
+from taskpilot_obs._support.figures import count, ms, percent, share, usd
 from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs._telemetry.sketch import quantiles
-from taskpilot_obs.charts import STYLE, Chart, Series, bars, blocks
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.figures import count, ms, percent, share, usd
 from taskpilot_obs.stats.model import CostShare, Stats, TenantsReport
 from taskpilot_obs.stats.periods import Period, bounds
 from taskpilot_obs.stats.reading import DIMENSIONS, counts_by, latest, shares
@@ -35,7 +35,7 @@ _STYLE: Final = (
 )
 
 
-class Table(NamedTuple):
+class ReportTable(NamedTuple):
     """Names and figures."""
 
     title: str
@@ -48,9 +48,9 @@ class Report(NamedTuple):
 
     start: datetime
     end: datetime
-    facts: Table
+    facts: ReportTable
     plots: tuple[Chart, ...]
-    tables: tuple[Table, ...]
+    tables: tuple[ReportTable, ...]
     incomplete_before: datetime | None
 
     @property
@@ -103,7 +103,7 @@ def _report(period: tuple[datetime, datetime], store: Store) -> Report:
     return Report(*period, _facts(whole), _plots(get_points(*period, store)), _tables(whole, sums, tenants), since)
 
 
-def _tables(whole: Stats, sums: Mapping[Key, Counts], tenants: TenantsReport) -> tuple[Table, ...]:
+def _tables(whole: Stats, sums: Mapping[Key, Counts], tenants: TenantsReport) -> tuple[ReportTable, ...]:
     by_model, by_agent = (
         shares(counts_by(sums, DIMENSIONS.index(name)), whole.cost_usd) for name in ("model_name", "agent")
     )
@@ -120,10 +120,10 @@ def _tables(whole: Stats, sums: Mapping[Key, Counts], tenants: TenantsReport) ->
     failures = [(name, f"{amount:,}") for name, amount in islice(whole.errors_by_type.items(), TOP)]
     head = ("requests", "success", "p95", "cost", "of all")
     return (
-        Table(_title("Models", len(by_model)), ("model", *head), tuple(models)),
-        Table(_title("Agents", len(by_agent)), ("agent", "requests", "cost", "of all"), tuple(agents)),
-        Table(_title("Tenants", tenants.tenants_total), ("tenant", *head), tuple(tenant_lines)),
-        Table(_title("Errors", len(whole.errors_by_type)), ("type", "failures"), tuple(failures)),
+        ReportTable(_title("Models", len(by_model)), ("model", *head), tuple(models)),
+        ReportTable(_title("Agents", len(by_agent)), ("agent", "requests", "cost", "of all"), tuple(agents)),
+        ReportTable(_title("Tenants", tenants.tenants_total), ("tenant", *head), tuple(tenant_lines)),
+        ReportTable(_title("Errors", len(whole.errors_by_type)), ("type", "failures"), tuple(failures)),
     )
 
 
@@ -131,7 +131,7 @@ def _title(what: str, of: int) -> str:
     return what if of <= TOP else f"{what}: the {TOP} largest of {of:,}"
 
 
-def _facts(stats: Stats) -> Table:
+def _facts(stats: Stats) -> ReportTable:
     lines = (
         ("requests", f"{stats.requests:,}"),
         ("success rate", percent(stats.success_rate)),
@@ -141,7 +141,7 @@ def _facts(stats: Stats) -> Table:
         ("latency p50 / p95 / p99", " / ".join(map(ms, list(stats.latency.model_dump().values())[1:]))),
         ("first token p50 / p95 / p99", " / ".join(map(ms, stats.time_to_first_token.model_dump().values()))),
     )
-    return Table("Summary", ("", ""), lines)
+    return ReportTable("Summary", ("", ""), lines)
 
 
 def _plots(points: Sequence[Point]) -> tuple[Chart, ...]:
@@ -169,7 +169,7 @@ def _markdown(report: Report) -> str:
     return "\n".join(parts)
 
 
-def _markdown_table(table: Table) -> str:
+def _markdown_table(table: ReportTable) -> str:
     rows = [table.head, tuple("---" for _ in table.head), *table.lines]
     text = "\n".join(f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows)
     return f"## {table.title}\n\n{text}\n"
@@ -190,7 +190,7 @@ def _html(report: Report) -> str:
     )
 
 
-def _html_table(table: Table) -> str:
+def _html_table(table: ReportTable) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in table.lines)
     return f"<h2>{escape(table.title)}</h2><table><tr>{head}</tr>{rows}</table>"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs._support.guarded import log_failure
+from taskpilot_obs._support.guarded import guarded, log_failure
 from taskpilot_obs._telemetry.stores import filled
 from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError, StoreVersionError
@@ -199,12 +199,10 @@ class StoreExporter:
 
     def _replayed(self, spool: Spool) -> bool:
         """Whether everything that waited is written now."""
-        try:
+        with guarded("exporter store"):
             spool.replay(self._write, lost=self._lose, settled=self._settle)
-        except StoreError as error:
-            log_failure("exporter store", error)
-            return False
-        return True
+            return True
+        return False
 
     def _settle(self, records: int, is_written: bool, is_own: bool) -> None:  # noqa: FBT001  as `Spool.replay` calls it
         if self._account is None:

@@ -136,8 +136,14 @@ class Spool:
     def _create(self) -> BinaryIO:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return open(descriptor, "r+b", buffering=0)  # noqa: PTH123  a descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            return open(descriptor, "r+b", buffering=0)  # noqa: PTH123  a descriptor
+        except (OSError, MemoryError):
+            os.close(descriptor)
+            with suppress(OSError):
+                self._path.unlink()  # else the next batch would find it, and could not begin either
+            raise
 
     def _used(self) -> int:
         """Bytes that wait in all files; one that is taken away meanwhile counts nothing."""
@@ -163,16 +169,21 @@ class Spool:
 
         Raises:
             StoreUnavailableError: the database is still away; what was not written goes on waiting.
+            StoreError: the disk refuses; what was not read goes on waiting.
         """
-        for path in self._orphans():
-            self._adopt(path, _Delivery(write, lost, settled, is_own=False))
-        if self._file is None:
-            return
-        deliver = _Delivery(write, lost, settled, is_own=True)
-        for line in self._lines(self._file, self._read):
+        try:
+            for path in self._orphans():
+                self._adopt(path, _Delivery(write, lost, settled, is_own=False))
+            if self._file is not None:
+                self._replay_own(self._file, _Delivery(write, lost, settled, is_own=True))
+        except OSError as error:
+            raise StoreError(f"the spool {self.directory} cannot be read: {error.strerror}") from error
+
+    def _replay_own(self, file: BinaryIO, deliver: _Delivery) -> None:
+        for line in self._lines(file, self._read):
             deliver(line)
             self._read += len(line)
-        self._file.truncate(0)
+        file.truncate(0)
         self._read = self._written = 0
 
     def _orphans(self) -> list[Path]:
@@ -198,7 +209,7 @@ class Spool:
                 path.unlink()
 
     def _lines(self, file: BinaryIO, start: int) -> Iterator[bytes]:
-        with open(os.dup(file.fileno()), "rb") as reader:  # noqa: PTH123  a descriptor
+        with open(file.fileno(), "rb", closefd=False) as reader:
             reader.seek(start)
             for line in reader:
                 if not line.endswith(b"\n"):
@@ -215,7 +226,8 @@ class Spool:
         if self._file is None:
             return
         if not self.pending and not forked:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # the file is empty, or its rows are known by their identifiers
+                self._path.unlink()
         self._file.close()
         self._file = None
         self._read = self._written = 0

@@ -702,6 +702,7 @@ def everything() -> list[Record]:
         ended("assigned", is_task=True, attributes=_ASSIGNED),
         llm(cost=Decimal(1), attributes=_ASSIGNED),
         Feedback("req-2", True, False, ORIGIN, 1, _ASSIGNED),
+        AuditEvent(semconv.EXPERIMENT_STOPPED, ORIGIN, 1, {**_ASSIGNED, semconv.Label.MEASURE: "cost"}),
     ]
 
 

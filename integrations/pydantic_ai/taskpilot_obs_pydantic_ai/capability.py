@@ -90,7 +90,7 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
         try:
             return await _observe(run, handler, _write_output, content=ctx.prompt, streams=streams)
         finally:
-            with suppress(ValueError):  # a loop that goes on in another context has nothing to undo
+            with suppress(ValueError):  # another context has nothing to undo
                 _streams.reset(outer)
 
     async def wrap_model_request(self, ctx: Any, *, request_context: Any, handler: Callable[[Any], Awaitable[R]]) -> R:

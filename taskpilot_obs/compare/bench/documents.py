@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs.charts import COLOURS, HEIGHT, STYLE, WIDTH, Bar, axis_end, row_bar
-from taskpilot_obs.figures import UNKNOWN, count, ms, percent, seconds, share, usd
+from taskpilot_obs._support.charts import COLOURS, HEIGHT, STYLE, WIDTH, Bar, axis_end, row_bar
+from taskpilot_obs._support.figures import UNKNOWN, count, ms, percent, seconds, share, usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from taskpilot_obs.exporters.prometheus.families import MULTIPROCESS, families_o
 from taskpilot_obs.exporters.prometheus.labels import clean
 from taskpilot_obs.exporters.prometheus.llm_calls import LlmCalls
 from taskpilot_obs.exporters.prometheus.pending import PendingIncrements
-from taskpilot_obs.exporters.prometheus.runs import Runs
+from taskpilot_obs.exporters.prometheus.runs import RunSeries
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
     AuditEvent,
@@ -66,7 +66,7 @@ class PrometheusExporter:
         self._families = families_of(registry, namespace)
         self._drain = drain
         self._counters = counters
-        self._runs = Runs(self._families)
+        self._runs = RunSeries(self._families)
         self._llm_calls = LlmCalls(self._families)
         self._pending = PendingIncrements(self._families)
         self._info = (version, service, service_version)

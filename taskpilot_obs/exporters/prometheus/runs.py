@@ -30,7 +30,7 @@ _END_KEY: Callable[[Invocation], _CompletionKey] = itemgetter(
 _MAX_CACHED = 4_096
 
 
-class Runs:
+class RunSeries:
     """Counts runs. Children are cached by raw names only if no label value was changed, which bounds the memory."""
 
     def __init__(self, families: Families) -> None:

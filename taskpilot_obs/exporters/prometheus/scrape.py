@@ -22,14 +22,14 @@ _OURS = frozenset(
 )
 
 
-class Source(Protocol):
+class ScrapeSource(Protocol):
     """An object from which metrics are collected."""
 
     def collect(self) -> Iterable[Metric]:
         """Return the current metrics."""
 
 
-def source(registry: CollectorRegistry | None = None) -> Source:
+def source(registry: CollectorRegistry | None = None) -> ScrapeSource:
     """Return the object to collect from, so that everything recorded so far is included.
 
     In one process the registry drains by itself. In multi-process mode it is the files of all workers, whatever the
@@ -44,7 +44,7 @@ def source(registry: CollectorRegistry | None = None) -> Source:
 class _WithoutCreated:
     """Omits the `_created` series of this library's families, which double the counters without use."""
 
-    def __init__(self, inner: Source) -> None:
+    def __init__(self, inner: ScrapeSource) -> None:
         self._inner = inner
 
     def collect(self) -> Iterable[Metric]:
@@ -61,7 +61,7 @@ def _is_ours(name: str) -> bool:
 class _Selected:
     """The families selected by sample names, as in `?name[]=`."""
 
-    def __init__(self, inner: Source, names: Collection[str]) -> None:
+    def __init__(self, inner: ScrapeSource, names: Collection[str]) -> None:
         self._inner = inner
         self._names = frozenset(names)
 

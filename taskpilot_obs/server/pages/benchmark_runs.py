@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from taskpilot_obs import figures
-from taskpilot_obs.charts import Bar, row_bar
-from taskpilot_obs.server.blocks import Block, Cell, Column, Heading, Table, figure, moment, text
+from taskpilot_obs._support import figures
+from taskpilot_obs._support.charts import Bar, row_bar
+from taskpilot_obs.server.blocks import Block, Cell, Heading, Table, TableColumn, figure, moment, text
 from taskpilot_obs.server.pages.query import link
 from taskpilot_obs.server.questions import Questions
 from taskpilot_obs.stats import BenchmarkArm, BenchmarkRun
@@ -43,7 +43,7 @@ def blocks(ask: Questions, chosen: str | None, *, whole: bool) -> list[Block]:
 
 def _runs(runs: Sequence[BenchmarkRun]) -> Table:
     head = ("began", "run", "status", "arms", "calls", "cost", "verdict")
-    columns = [Column(name, numeric=name in ("arms", "calls", "cost")) for name in head]
+    columns = [TableColumn(name, numeric=name in ("arms", "calls", "cost")) for name in head]
     note = "Verdicts are those that the evidence allows at the planned number of calls; a run leads to its arms."
     caption = f"The newest {len(runs)} run{'' if len(runs) == 1 else 's'}"
     return Table("runs", caption, columns, [_run(run) for run in runs], note=note)
@@ -78,7 +78,7 @@ def _sentence(finding: Mapping[str, Any]) -> str:
 
 
 def _arms(run: BenchmarkRun) -> Table:
-    columns = [Column(name or "0 to 100 %", numeric=name not in _TEXTS, drawn=not name) for name in _ARM_HEAD]
+    columns = [TableColumn(name or "0 to 100 %", numeric=name not in _TEXTS, drawn=not name) for name in _ARM_HEAD]
     note = "Without the calls to warm up. Intervals are Wilson score intervals at 95 %."
     caption = f"Arms of {run.name or run.run_id}"
     return Table("arms", caption, columns, [_arm(arm) for arm in run.arms], empty="No call was written.", note=note)

@@ -8,9 +8,9 @@ from typing import Final, Literal
 from markupsafe import Markup
 from pydantic import Field as Option
 
-from taskpilot_obs import figures
-from taskpilot_obs.charts import Bar, axis_end, row_bar
-from taskpilot_obs.server.blocks import Block, Cell, Column, Field, Page, Table, figure, text
+from taskpilot_obs._support import figures
+from taskpilot_obs._support.charts import Bar, axis_end, row_bar
+from taskpilot_obs.server.blocks import Block, Cell, FormField, Page, Table, TableColumn, figure, text
 from taskpilot_obs.server.pages import benchmark_runs
 from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, time_fields
 from taskpilot_obs.server.params import Name, PeriodText
@@ -48,7 +48,7 @@ def build(ask: Questions, query: BenchmarksQuery) -> Page:
         blocks,
         [
             *time_fields(query),
-            Field("group_by", "One line for each", query.group_by, GROUPS),
+            FormField("group_by", "One line for each", query.group_by, GROUPS),
             *filter_fields(ask, query, "provider", "model", "prompt_name"),
         ],
         link("/v1/benchmarks/summaries", group_by=query.group_by, tenant=query.tenant, **query.dates()),
@@ -65,9 +65,9 @@ def name_of(line: BenchmarkSummary) -> str:
 def _table(lines: tuple[BenchmarkSummary, ...], query: BenchmarksQuery) -> Table:
     head = ("calls", "success", "interval", "p50", "p95", "p99", "first token, p50", "tokens in", "tokens out")
     columns = [
-        Column(dict(GROUPS)[query.group_by].lower(), numeric=False),
-        *([Column("provider", numeric=False)] if query.group_by == "model" else []),
-        *(Column(name) for name in (*head, "cost", "cost per call", "priced")),
+        TableColumn(dict(GROUPS)[query.group_by].lower(), numeric=False),
+        *([TableColumn("provider", numeric=False)] if query.group_by == "model" else []),
+        *(TableColumn(name) for name in (*head, "cost", "cost per call", "priced")),
     ]
     kept = lines if query.table else lines[:TOP]
     note = f"The {TOP} with most calls of {len(lines):,}; CSV has all." if len(lines) > TOP else ""
@@ -132,8 +132,8 @@ def _bars(
         for name, amount in found
     ]
     what = dict(GROUPS)[query.group_by].lower()
-    bars = Column(f"0 to {shown(top)}", numeric=False, drawn=True)
-    return Table(key, caption, (Column(what, numeric=False), Column("figure"), bars), rows, narrow=True)
+    bars = TableColumn(f"0 to {shown(top)}", numeric=False, drawn=True)
+    return Table(key, caption, (TableColumn(what, numeric=False), TableColumn("figure"), bars), rows, narrow=True)
 
 
 _BARS: Final = 20

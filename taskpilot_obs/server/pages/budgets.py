@@ -6,10 +6,10 @@ from decimal import Decimal
 
 from markupsafe import Markup
 
-from taskpilot_obs import figures
+from taskpilot_obs._support import figures
+from taskpilot_obs._support.charts import Bar, row_bar
 from taskpilot_obs.budgets.status import BudgetStatus
-from taskpilot_obs.charts import Bar, row_bar
-from taskpilot_obs.server.blocks import Block, Cell, Column, Notice, Page, Table, figure, moment, text
+from taskpilot_obs.server.blocks import Block, Cell, Notice, Page, Table, TableColumn, figure, moment, text
 from taskpilot_obs.server.pages.query import PageQuery
 from taskpilot_obs.server.questions import Questions
 
@@ -38,7 +38,7 @@ def build(ask: Questions, query: BudgetsQuery) -> Page:
 def _table(found: list[BudgetStatus], *, whole: bool) -> Table:
     head = ("budget", "for", "period", "action", "used", "of limit", "limit", "left", "projected", "refused", "resets")
     texts = {"budget", "for", "period", "action", "of limit", "resets"}
-    columns = [Column(name, numeric=name not in texts, drawn=name == "of limit") for name in head]
+    columns = [TableColumn(name, numeric=name not in texts, drawn=name == "of limit") for name in head]
     note = f"The {TOP} fullest of {len(found):,}; CSV has all." if len(found) > TOP else ""
     rows = [_row(status) for status in (found if whole else found[:TOP])]
     return Table("budgets", f"{len(found):,} budget{'' if len(found) == 1 else 's'}", columns, rows, note=note)

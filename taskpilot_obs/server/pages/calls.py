@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 from pydantic import Field as Option
 
-from taskpilot_obs import figures
+from taskpilot_obs._support import figures
 from taskpilot_obs.records import Status
 from taskpilot_obs.server import cursors
-from taskpilot_obs.server.blocks import Cell, Column, Field, Page, Table, figure, moment, text
+from taskpilot_obs.server.blocks import Cell, FormField, Page, Table, TableColumn, figure, moment, text
 from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, time_fields
 from taskpilot_obs.server.params import Name, PeriodText
 from taskpilot_obs.server.questions import Questions
@@ -57,7 +57,7 @@ def build(ask: Questions, query: CallsQuery) -> Page:
         [_table([*page.calls], older, query)],
         [
             *time_fields(query),
-            Field("status", "Status", str(query.status or ""), _STATUSES),
+            FormField("status", "Status", str(query.status or ""), _STATUSES),
             *filter_fields(
                 ask, query, "provider", "model", "agent", "workflow", "prompt_name", "user", "request_id", "min_cost"
             ),
@@ -75,7 +75,7 @@ def _table(calls: list[Call], older: str | None, query: CallsQuery) -> Table:
     return Table(
         "calls",
         f"LLM calls {query.spoken}",
-        [Column(name, numeric=name not in texts) for name in head],
+        [TableColumn(name, numeric=name not in texts) for name in head],
         [_row(call) for call in calls],
         empty="No call matches: choose a longer period, or take a filter away.",
         older=older,

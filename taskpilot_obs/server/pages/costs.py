@@ -6,9 +6,21 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Final, Literal
 
-from taskpilot_obs import figures
+from taskpilot_obs._support import figures
 from taskpilot_obs.pricing import PriceTable
-from taskpilot_obs.server.blocks import Block, Cell, Column, Drawing, Facts, Field, Notice, Page, Table, figure, text
+from taskpilot_obs.server.blocks import (
+    Block,
+    Cell,
+    Drawing,
+    FactList,
+    FormField,
+    Notice,
+    Page,
+    Table,
+    TableColumn,
+    figure,
+    text,
+)
 from taskpilot_obs.server.pages.groups import over_time, stacked
 from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, time_fields
 from taskpilot_obs.server.params import PeriodText
@@ -49,7 +61,7 @@ def build(ask: Questions, query: CostsPageQuery) -> Page:
     cheaper = [*_cheaper(ask, query)]
     if cheaper:
         head = ("model", "cheaper model", "spent", "would have cost", "less")
-        columns = [Column(name, numeric=place > 1) for place, name in enumerate(head)]
+        columns = [TableColumn(name, numeric=place > 1) for place, name in enumerate(head)]
         note = "The same tokens at today's list prices; whether the answers are as good, the benchmarks say."
         blocks.append(Table("cheaper", "Cheaper models already in use", columns, cheaper, note=note))
     return Page(
@@ -58,17 +70,17 @@ def build(ask: Questions, query: CostsPageQuery) -> Page:
         blocks,
         [
             *time_fields(query),
-            Field("by", "Divided by", query.by, BY),
+            FormField("by", "Divided by", query.by, BY),
             *filter_fields(ask, query, "provider", "model", "agent"),
         ],
         link("/v1/costs", **query.times, tenant=query.tenant),
     )
 
 
-def _month(month: CostSummary) -> Facts:
+def _month(month: CostSummary) -> FactList:
     change = month.change_percent
     before = f"{figures.usd(month.previous_to_date_usd)} by this day of last month"
-    return Facts(
+    return FactList(
         "This month",
         (
             ("Spent", figure(figures.usd(month.cost_usd), month.cost_usd)),
@@ -107,7 +119,7 @@ def _shares(spent: CostBreakdown, query: CostsPageQuery) -> Table:
     return Table(
         "shares",
         f"{figures.usd(spent.cost_usd)} {query.spoken}, by {query.by}",
-        [Column(name, numeric=place > 0) for place, name in enumerate(head)],
+        [TableColumn(name, numeric=place > 0) for place, name in enumerate(head)],
         rows,
         empty="No calls in this time: choose a longer period, or take a filter away.",
         note=note,

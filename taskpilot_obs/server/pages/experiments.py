@@ -8,19 +8,19 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from taskpilot_obs import figures
-from taskpilot_obs.charts import Bar, axis_end, difference_bar, row_bar
+from taskpilot_obs._support import figures
+from taskpilot_obs._support.charts import Bar, axis_end, difference_bar, row_bar
 from taskpilot_obs.compare.experiment import Measure
 from taskpilot_obs.compare.report import Effect
 from taskpilot_obs.server.blocks import (
     Block,
     Cell,
-    Column,
-    Facts,
-    Field,
+    FactList,
+    FormField,
     Notice,
     Page,
     Table,
+    TableColumn,
     figure,
     moment,
     text,
@@ -57,7 +57,7 @@ def build(ask: Questions, query: ExperimentsPageQuery) -> Page:
     blocks: list[Block] = []
     if found:
         head = ("experiment", "variants", "units", "tasks", "first task", "last task")
-        columns = [Column(name, numeric=0 < place < 4) for place, name in enumerate(head)]  # noqa: PLR2004  the counts
+        columns = [TableColumn(name, numeric=0 < place < 4) for place, name in enumerate(head)]  # noqa: PLR2004  the counts
         caption = f"{len(found):,} experiment{'' if len(found) == 1 else 's'} {query.spoken}"
         note = "A unit is the user, session, tenant or request that was assigned."
         blocks.append(Table("experiments", caption, columns, [_line(one, query) for one in found], note=note))
@@ -96,8 +96,8 @@ def build_one(ask: Questions, query: ExperimentPageQuery, name: str) -> Page:
         [*_conclusion(report), _sizes(report), *_arms(report, query.primary), _effects(report)],
         [
             *time_fields(query),
-            Field("primary", "Decides", query.primary, _MEASURES),
-            Field("shares", "Planned shares", query.shares or ""),
+            FormField("primary", "Decides", query.primary, _MEASURES),
+            FormField("shares", "Planned shares", query.shares or ""),
             *filter_fields(ask, query),
         ],
         link(f"/v1{path_of(name)}", **query.times, primary=query.primary, shares=query.shares, tenant=query.tenant),
@@ -113,9 +113,9 @@ def _conclusion(report: ExperimentReport) -> Iterator[Block]:
         yield Notice("", said, code=equal)
 
 
-def _sizes(report: ExperimentReport) -> Facts:
+def _sizes(report: ExperimentReport) -> FactList:
     ratio = report.sample_ratio_p_value
-    return Facts(
+    return FactList(
         "At a glance",
         (
             ("Control", text(report.control)),
@@ -132,15 +132,15 @@ def _counted(amount: int) -> tuple[str, int]:
 
 def _arms(report: ExperimentReport, primary: str) -> Iterator[Table]:
     head = ("variant", "planned", "units", "tasks", *_SHOWN, "priced")
-    columns = [Column(name, numeric=place > 0) for place, name in enumerate(head)]
+    columns = [TableColumn(name, numeric=place > 0) for place, name in enumerate(head)]
     note = "Each figure is over units: a user with a hundred tasks counts once."
     yield Table("arms", "Variants", columns, [_arm(arm) for arm in report.arms], note=note)
     ends = [getattr(arm, primary) for arm in report.arms] + [
         bounds.high for arm in report.arms if (bounds := arm.intervals.get(primary))
     ]
     top = axis_end(max((float(end) for end in ends if end is not None), default=0.0))
-    drawn = Column(f"0 to {measured(primary, top)}", numeric=False, drawn=True)
-    columns = [Column("variant", numeric=False), Column(primary), Column("between"), drawn]
+    drawn = TableColumn(f"0 to {measured(primary, top)}", numeric=False, drawn=True)
+    columns = [TableColumn("variant", numeric=False), TableColumn(primary), TableColumn("between"), drawn]
     rows = [_interval(arm, primary, top) for arm in report.arms]
     yield Table("intervals", f"{primary.capitalize()} with its interval", columns, rows)
 
@@ -178,7 +178,7 @@ def _effects(report: ExperimentReport) -> Table:
     head = ("measure", "variant", "difference", "between", "relative", "p", "verdict", "", "more units")
     texts = {"measure", "variant", "verdict", ""}
     drawn = "worse or better is on either side of the middle"
-    columns = [Column(name or "around 0", numeric=name not in texts, drawn=not name) for name in head]
+    columns = [TableColumn(name or "around 0", numeric=name not in texts, drawn=not name) for name in head]
     note = f"Differences from {report.control}; in the drawing, {drawn}, where there is none."
     rows = [_effect(effect, report.effects) for effect in report.effects]
     empty = "There is one variant only, so nothing can be compared."

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
-from taskpilot_obs import figures
-from taskpilot_obs.charts import Chart, Series, largest
+from taskpilot_obs._support import figures
+from taskpilot_obs._support.charts import Chart, Series, largest
 from taskpilot_obs.server.blocks import Drawing, drawn
 from taskpilot_obs.stats import CallStats, Stats
 from taskpilot_obs.stats.series import Spend

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
 
-from taskpilot_obs import figures
+from taskpilot_obs._support import figures
 
 _POINTS: Final = frozenset({"success", "correctness", "violations"})
 _FORMS: Final[dict[str, Callable[[float | None], str]]] = {

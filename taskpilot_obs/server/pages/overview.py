@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from taskpilot_obs import figures
+from taskpilot_obs._support import figures
 from taskpilot_obs.golden_signals.assess import wilson
 from taskpilot_obs.golden_signals.model import GoldenSignals, SignalEvidence, SignalStatus
-from taskpilot_obs.server.blocks import Block, Column, Heading, Notice, Page, Signal, Signals, Table, figure, text
+from taskpilot_obs.server.blocks import Block, Heading, Notice, Page, Signal, Signals, Table, TableColumn, figure, text
 from taskpilot_obs.server.pages.groups import calls_chart, cost_chart, latency_chart
 from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, time_fields
 from taskpilot_obs.server.params import Name, PeriodText, SummariesQuery
@@ -153,6 +153,6 @@ def _models(lines: tuple[BenchmarkSummary, ...], tenant: str | None) -> Table:
         )
         for line in lines[:_TOP]
     ]
-    columns = [Column(name, numeric=place > 1) for place, name in enumerate(head)]
+    columns = [TableColumn(name, numeric=place > 1) for place, name in enumerate(head)]
     note = f"The {_TOP} with most calls of {len(lines)}; see Benchmarks." if len(lines) > _TOP else ""
     return Table("models", "Models, 30 days", columns, rows, note=note)

@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 from pydantic import Field as Option
 from pydantic import model_validator
 
-from taskpilot_obs.server.blocks import Field
-from taskpilot_obs.server.params import Filters, Moment, Name, PeriodText, Query, is_date, moment
+from taskpilot_obs.server.blocks import FormField
+from taskpilot_obs.server.params import FilterParams, Moment, Name, PeriodText, Query, is_date, moment
 from taskpilot_obs.server.questions import Questions
 from taskpilot_obs.stats.periods import Period
 
@@ -71,26 +71,26 @@ class TimedQuery(PageQuery):
         return {} if self.start is None else {"start_date": self.start, "end_date": self.end}
 
 
-class FilteredQuery(TimedQuery, Filters):
+class FilteredQuery(TimedQuery, FilterParams):
     """A stretch of time, and which calls."""
 
 
-def time_fields(query: TimedQuery) -> list[Field]:
+def time_fields(query: TimedQuery) -> list[FormField]:
     """The choice of a period, and of its two ends; a period that was typed into the URL is offered too."""
     known = PERIODS if query.period in dict(PERIODS) else ((query.period, query.period), *PERIODS)
     chosen, offered = (query.period, known) if query.start is None else ("", (_FROM_TO, *known))
     ends = [_end("start", "From", query.start), _end("end", "To", query.end)]
-    return [Field("period", "Period", chosen, offered), *ends]
+    return [FormField("period", "Period", chosen, offered), *ends]
 
 
-def _end(name: str, label: str, value: str | None) -> Field:
-    return Field(name, label, value or "", kind="date" if value is None or is_date(value) else "text")
+def _end(name: str, label: str, value: str | None) -> FormField:
+    return FormField(name, label, value or "", kind="date" if value is None or is_date(value) else "text")
 
 
-def filter_fields(ask: Questions, query: Query, *names: str) -> list[Field]:
+def filter_fields(ask: Questions, query: Query, *names: str) -> list[FormField]:
     """Text filters, and the tenant where the reader may choose one."""
     asked = [*names, *(["tenant"] if ask.principal.tenant is None else [])]
-    return [Field(name, _label(name), str(getattr(query, name) or "")) for name in asked]
+    return [FormField(name, _label(name), str(getattr(query, name) or "")) for name in asked]
 
 
 def _label(name: str) -> str:

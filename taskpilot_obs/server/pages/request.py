@@ -8,9 +8,21 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from taskpilot_obs import figures
-from taskpilot_obs.charts import strip
-from taskpilot_obs.server.blocks import Block, Cell, Column, Facts, Feedback, Notice, Page, Table, figure, moment, text
+from taskpilot_obs._support import figures
+from taskpilot_obs._support.charts import strip
+from taskpilot_obs.server.blocks import (
+    Block,
+    Cell,
+    FactList,
+    FeedbackForm,
+    Notice,
+    Page,
+    Table,
+    TableColumn,
+    figure,
+    moment,
+    text,
+)
 from taskpilot_obs.server.pages.calls import TONES
 from taskpilot_obs.server.pages.query import PageQuery
 from taskpilot_obs.server.questions import Questions
@@ -36,11 +48,11 @@ def build(ask: Questions, _: RequestQuery, request_id: str) -> Page:
         blocks.append(Notice("", "The store has verdicts on this request, and no run of it yet."))
     if tree.decisions:
         blocks.append(_decisions(tree))
-    blocks += [_verdicts(tree), Feedback(tree.request_id)]
+    blocks += [_verdicts(tree), FeedbackForm(tree.request_id)]
     return Page(f"Request {tree.request_id}", "", blocks, rest=f"/v1/runs/{quote(tree.request_id, safe='')}")
 
 
-def _facts(ask: Questions, tree: RunTree) -> Facts:
+def _facts(ask: Questions, tree: RunTree) -> FactList:
     cost = figures.usd(tree.cost) + (f", {tree.unpriced_calls} unpriced" if tree.unpriced_calls else "")
     items = [
         ("Status", Cell(tree.status or "-", tree.status, tone=TONES.get(tree.status or "", "none"))),
@@ -57,7 +69,7 @@ def _facts(ask: Questions, tree: RunTree) -> Facts:
         items.append(("Trace", Cell(trace_id, trace_id) if url is None else _outside(trace_id, url)))
     if ask.services.links.dashboard is not None:
         items.append(("Dashboard", _outside("Grafana", ask.services.links.dashboard)))
-    return Facts("At a glance", items)
+    return FactList("At a glance", items)
 
 
 def _outside(name: str, url: str) -> Cell:
@@ -69,7 +81,7 @@ def _outside(name: str, url: str) -> Cell:
 def _waterfall(tree: RunTree) -> Table:
     head = ("step", "kind", "when", "duration", "status", "tokens in", "tokens out", "cost")
     numbers = {"duration", "tokens in", "tokens out", "cost"}
-    columns = [Column(name, numeric=name in numbers, drawn=name == "when") for name in head]
+    columns = [TableColumn(name, numeric=name in numbers, drawn=name == "when") for name in head]
     note = f"The first {ROWS} of {len(tree.steps):,} steps." if len(tree.steps) > ROWS or tree.truncated else ""
     caption = f"{len(tree.steps):,} steps in {figures.ms(tree.duration_ms)}"
     return Table("steps", caption, columns, [_step(step, tree) for step in tree.steps[:ROWS]], note=note)
@@ -109,7 +121,7 @@ def _decisions(tree: RunTree) -> Table:
         [moment(line.created_at), *map(text, (line.policy, line.severity, line.result, line.agent, line.tool))]
         for line in tree.decisions
     ]
-    return Table("decisions", "Denials by policies", [Column(name, numeric=False) for name in head], rows)
+    return Table("decisions", "Denials by policies", [TableColumn(name, numeric=False) for name in head], rows)
 
 
 def _verdicts(tree: RunTree) -> Table:
@@ -122,7 +134,7 @@ def _verdicts(tree: RunTree) -> Table:
         ]
         for line in tree.feedback
     ]
-    columns = [Column(name, numeric=False) for name in head]
+    columns = [TableColumn(name, numeric=False) for name in head]
     return Table("feedback", "Feedback of users", columns, rows, empty="No verdict on this request yet.")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from taskpilot_obs import figures
-from taskpilot_obs.server.blocks import Cell, Column, Page, Table, figure, text
+from taskpilot_obs._support import figures
+from taskpilot_obs.server.blocks import Cell, Page, Table, TableColumn, figure, text
 from taskpilot_obs.server.pages.query import TimedQuery, link, time_fields
 from taskpilot_obs.server.params import PeriodText
 from taskpilot_obs.server.questions import Questions
@@ -29,7 +29,7 @@ def build(ask: Questions, query: TenantsPageQuery) -> Page:
     table = Table(
         "tenants",
         f"{len(report.tenants):,} tenant{'' if len(report.tenants) == 1 else 's'}, {figures.usd(report.cost_usd)}",
-        [Column(name, numeric=place > 0) for place, name in enumerate(head)],
+        [TableColumn(name, numeric=place > 0) for place, name in enumerate(head)],
         [_row(line, query) for line in kept],
         empty="No calls in this time: choose a longer period.",
         note=note,
