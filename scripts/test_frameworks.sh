@@ -23,7 +23,7 @@ packages() {
     openai) echo "openai>=3 $openai" ;;
     openai_agents) echo "openai-agents>=0.24" ;;
     pydantic_ai) echo "pydantic-ai-slim[openai]>=2.60 $openai" ;;
-    strands) echo "strands-agents[openai]>=1.60 $openai" ;;
+    strands) echo "strands-agents[openai]>=1.62 $openai" ;;
     *) echo "unknown framework: $1" >&2 && exit 2 ;;
     esac
 }

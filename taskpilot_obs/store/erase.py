@@ -42,6 +42,8 @@ _FIRST_ROWS: Final = 20
 _MOST_ROWS: Final = 2_000
 _TARGETS_S: Final = {"sqlite": 0.005, "postgresql": 0.05}
 """How long one transaction should last. A writer of SQLite waits for it; one of PostgreSQL touches other rows."""
+_PAUSES: Final = {"sqlite": 1.0, "postgresql": 0.1}
+"""The pause after a transaction, as a multiple of its time: writers of SQLite wait for a transaction to end."""
 SPOOL: Final = "spool"
 
 
@@ -168,7 +170,7 @@ def _overwrite(store: Store, state: str) -> None:
 
 
 def _erase_calls(store: Store, subject: Subject) -> int:
-    erased, rows, target_s = 0, _FIRST_ROWS, _TARGETS_S[store.engine.dialect.name]
+    erased, rows, engine = 0, _FIRST_ROWS, store.engine.dialect.name
     with store.reading() as connection:
         deleted_before = deleted_from(connection, LLM_CALLS.name).before
     while True:
@@ -179,8 +181,8 @@ def _erase_calls(store: Store, subject: Subject) -> int:
         erased += gone
         if gone < rows:
             return erased
-        rows = max(_FIRST_ROWS // 4, min(_MOST_ROWS, int(rows * target_s / max(took, 1e-4))))
-        time.sleep(took)
+        rows = max(_FIRST_ROWS // 4, min(_MOST_ROWS, int(rows * _TARGETS_S[engine] / max(took, 1e-4))))
+        time.sleep(took * _PAUSES[engine])
 
 
 def _erase_some(connection: Connection, subject: Subject, rows: int, deleted_before: datetime | None) -> int:

@@ -38,7 +38,7 @@ class Rated(NamedTuple):
 
 
 def rated_by(question: Question, dimensions: Sequence[str]) -> dict[tuple[str, ...], Rated]:
-    """The rated requests of a question, by the values of the dimensions, where "" stands for NULL.
+    """The rated requests of a question, by the values of the dimensions; an empty text stands for none.
 
     Verdicts and calls both lie in the question's stretch of time, and a request with calls of two groups is in both.
 

@@ -6,23 +6,29 @@ next start works; nothing but the library's own errors comes out.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from contextlib import closing, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from _audit import event
 from _boundaries import BOUNDARIES, failing
-from _stored import llm_call
+from _stored import NOON, llm_call
 
 from taskpilot_obs._pipeline.batched import PartialExportError
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
+from taskpilot_obs.stats import get_stats
+from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, upgrade
 from taskpilot_obs.store.rows import LLM_COLUMNS, Rows, rows_of
 from taskpilot_obs.store.spool import Spool
 
+LATER = NOON + timedelta(hours=2)
 MOST = 2_000
 """Operations of one kind in one scenario; more would be a scenario that never ends."""
 IDENTIFIER = LLM_COLUMNS.index("telemetry_id")
@@ -109,11 +115,61 @@ def check_spool(home: Path, told: tuple[list[str], list[str]]) -> int:
     return len(accepted)
 
 
-SCENARIOS = {"audit log": Scenario(audit_log, check_audit_log, 24), "spool": Scenario(spool, check_spool, 6)}
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the store's tables, because making them takes a hundred statements."""
+    path = tmp_path_factory.mktemp("tables") / "telemetry.db"
+    with closing(Store(f"sqlite:///{path}", create=True)) as made:
+        upgrade(made)
+    return path
+
+
+def store(home: Path) -> list[str]:
+    """Four batches are written, and summed up in between; returns the calls that were accepted."""
+    accepted: list[str] = []
+    exporter = None
+    for number in range(4):
+        try:
+            exporter = exporter or StoreExporter(f"sqlite:///{home / 'telemetry.db'}")
+            exporter.export([llm_call(invocation_id=f"call-{number}")])
+        except (StoreError, MemoryError):
+            continue
+        accepted.append(f"call-{number}")
+        if number == 2:
+            with suppress(StoreError, MemoryError):
+                aggregate_summaries(store=exporter.store, now=LATER)
+    if exporter is not None:
+        exporter.shutdown(5)
+    return accepted
+
+
+def check_store(home: Path, accepted: list[str]) -> int:
+    """What was accepted is there once; statistics from rows and from sums count what is there; a next start writes."""
+    url = f"sqlite:///{home / 'telemetry.db'}"
+    again = StoreExporter(url)
+    again.export([llm_call(invocation_id="again")])
+    with again.store.reading() as connection:
+        there = connection.exec_driver_sql("SELECT telemetry_id FROM llm_call_telemetry").scalars().all()
+    assert len(there) == len(set(there))
+    assert set(accepted) <= set(there)
+    day = NOON - timedelta(hours=12), NOON + timedelta(hours=12)
+    assert get_stats(day, store=again.store).requests == len(there)
+    aggregate_summaries(store=again.store, now=LATER)
+    assert get_stats(day, store=again.store).requests == len(there)
+    again.shutdown(5)
+    return len(accepted)
+
+
+SCENARIOS = {
+    "audit log": Scenario(audit_log, check_audit_log, 24),
+    "spool": Scenario(spool, check_spool, 6),
+    "store": Scenario(store, check_store, 3),
+}
 WRITES = {"open", "write", "torn write", "short write", "read", "mkdir", "stat", "list", "flock", "memory"}
 REACHED = {
     "audit log": WRITES | {"fsync", "rename", "clock"},
     "spool": WRITES | {"truncate", "unlink"},
+    "store": {"open", "stat", "memory", "execute", "commit", "commit answer"},
 }
 """Boundaries that the work of a scenario comes to; of the others there is nothing that could fail."""
 
@@ -121,12 +177,14 @@ REACHED = {
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_every_nth_operation(scenario: str, boundary: str, tmp_path: Path, *, lasting: bool) -> None:
+def test_every_nth_operation(scenario: str, boundary: str, tmp_path: Path, tables: Path, *, lasting: bool) -> None:
     """The first, second, third … operation fails, until there is none that could."""
     work, check, least = SCENARIOS[scenario]
     for nth in range(1, MOST):
         home = tmp_path / str(nth)
         home.mkdir(mode=0o700)
+        if scenario == "store":
+            shutil.copy(tables, home)
         with failing(boundary, nth, lasting=lasting) as gate:
             told = work(home)
         try:
