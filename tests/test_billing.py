@@ -117,6 +117,34 @@ def test_a_stream_that_breaks_after_its_first_token_is_unknown(seen: Captured[In
     assert (run.pricing, run.is_usage_missing) == (Pricing.UNPRICED, True)
 
 
+def test_a_stream_that_is_refused_before_its_first_event_is_free(seen: Captured[Invocation]) -> None:
+    """Some clients send the request when the stream is read first: a refusal then is one all the same."""
+
+    def chunks() -> Iterator[dict[str, Any]]:
+        raise status_error(429)
+        yield {}
+
+    with pytest.raises(openai.APIStatusError), track_llm(provider="openai", model="gpt-4o") as call:
+        list(call.stream(chunks()))
+    (run,) = seen
+    assert (run.pricing, run.is_usage_missing) == (Pricing.FREE, False)
+
+
+def test_zeros_beside_a_streamed_answer_are_unknown(seen: Captured[Invocation]) -> None:
+    """The last event of OpenAI's responses holds the answer, though no piece of it came before."""
+    text = {"type": "message", "content": [{"type": "output_text", "text": "hello"}]}
+    whole = {
+        "object": "response",
+        "model": "gpt-4o",
+        "output": [text],
+        "usage": {"input_tokens": 0, "output_tokens": 0},
+    }
+    with track_llm(provider="openai", model="gpt-4o") as call:
+        list(call.stream([{"type": "response.completed", "response": whole}]))
+    (run,) = seen
+    assert (run.usage, run.pricing) == (None, Pricing.UNPRICED)
+
+
 @pytest.mark.parametrize(
     ("provider", "model", "usage", "cost", "gap"),
     [

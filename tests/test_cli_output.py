@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from taskpilot_obs import cli
-from taskpilot_obs._support.figures import ms, percent, seconds, usd
+from taskpilot_obs._support.figures import known_cost, ms, percent, seconds, usd
 from taskpilot_obs.cli._tables import Column, ColumnKind, FittedTable
 from taskpilot_obs.cli._text import csv_cell, escaped_json, printable
 from taskpilot_obs.store import StoreExporter
@@ -259,6 +259,34 @@ def test_eighty_columns_keep_every_figure(url: str, command: list[str]) -> None:
     assert set(FIGURE.findall(narrow)) <= wide
     assert "$0.000048" in narrow
     assert "$123,456.78" in narrow
+
+
+@pytest.mark.parametrize(
+    ("cost", "coverage", "shown"),
+    [("0", 0.0, "-"), ("0.5", 0.0, "≥ $0.50"), ("0.5", 0.9, "≥ $0.50"), ("0", 1.0, "$0"), ("0.5", None, "$0.50")],
+)
+def test_a_cost_says_whether_it_is_whole(cost: str, coverage: float | None, shown: str) -> None:
+    """A cost that is not known is never shown as nothing, and one that lacks calls is at least what it shows."""
+    assert known_cost(Decimal(cost), coverage) == shown
+
+
+def test_unpriced_calls_cost_nothing_that_is_known(tmp_path: Path) -> None:
+    """`stats`, `costs` and `tenants` mark the cost of a model without a price, and titles stay on one line."""
+    where = sqlite_url(tmp_path)
+    exporter = StoreExporter(where)
+    now = datetime.now(UTC)
+    exporter.export([llm_call(now, cost=None, tenant="dark", request_model="no-price", agent="a")])
+    exporter.export([llm_call(now, cost=Decimal("0.02"), tenant="lit", request_model="gpt-4o", agent="a")])
+    exporter.shutdown(1.0)
+    for command, unknown in (("stats", "no-price"), ("costs", "no-price"), ("tenants", "dark")):
+        shown = without_styles(on_a_terminal(command, "--store", where))
+        (line,) = (line for line in shown.splitlines() if unknown in line)
+        assert " - " in line
+        assert "$0 " not in line
+    assert "≥ $0.02" in in_a_pipe("stats", "--store", where).splitlines()[3]
+    assert "≥ $0.02 in 2 requests" in in_a_pipe("costs", "--store", where)
+    titles = without_styles(on_a_terminal("tenants", "--store", where)).splitlines()
+    assert titles[0].rstrip().endswith("in total")
 
 
 def test_stats_name_the_kind_of_each_row(url: str) -> None:

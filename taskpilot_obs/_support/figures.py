@@ -44,6 +44,18 @@ def at_least(cost: str, *, unknown: int) -> str:
     return f"≥ {cost}" if unknown else cost
 
 
+def known_cost(cost: Decimal, coverage: float | None) -> str:
+    """What calls cost: unknown where none of them has a known price, and at least the cost where some have none.
+
+    Args:
+        cost: the sum of the known costs.
+        coverage: the share of the calls whose price is known; None where no call costs anything.
+    """
+    if coverage == 0 and not cost:
+        return UNKNOWN
+    return at_least(usd(cost), unknown=coverage is not None and coverage < 1)
+
+
 def percent(figure: float | None) -> str:
     """A percentage with one decimal, such as `98.4 %`; almost none is `< 0.1 %`, and almost all is `> 99.9 %`."""
     if figure is None:

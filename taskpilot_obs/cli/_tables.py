@@ -82,6 +82,8 @@ class FittedTable:
         if self._needed(shown, self._least()) > room:
             yield from self._as_records()
             return
+        if self._title:
+            yield Text(self._title, style="bold")  # above the table, because rich wraps a title at the table's width
         yield self._table(shown, room)
         left_out = [column.title for number, column in enumerate(self._columns) if number not in shown]
         if left_out:
@@ -109,10 +111,7 @@ class FittedTable:
         return sum(widths[number] + _GAP for number in shown) - _GAP
 
     def _table(self, shown: Sequence[int], room: int) -> Table:
-        made = Table(
-            title=self._title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
-            padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False,
-        )  # fmt: skip
+        made = Table(box=SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
         widths = self._shared_out(shown, room)
         for number in shown:
             column = self._columns[number]

@@ -10,7 +10,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from taskpilot_obs._support.figures import count, percent, share, usd
+from taskpilot_obs._support.figures import count, known_cost, percent, share, usd
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._output import console, printed, say, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
@@ -86,8 +86,8 @@ def _line(group: str, name: str, part: CostShare) -> tuple[object, ...]:
 
 
 def _show(found: CostBreakdown) -> None:
-    coverage = share(found.cost_coverage)
-    say(f"{usd(found.cost_usd)} in {count(found.requests)} requests, {coverage} of them with a known price")
+    cost, coverage = known_cost(found.cost_usd, found.cost_coverage), share(found.cost_coverage)
+    say(f"{cost} in {count(found.requests)} requests, {coverage} of them with a known price")
     for group, shares in _groups(found):
         say("")
         show(_shares(f"by {group}", shares))
@@ -103,7 +103,13 @@ def _shares(title: str, shares: dict[str, CostShare]) -> RenderableType:
         Column("per request", rank=2),
     )
     rows = (
-        (named, count(part.requests), usd(part.cost_usd), percent(part.percent), usd(part.cost_per_request_usd))
+        (
+            named,
+            count(part.requests),
+            known_cost(part.cost_usd, part.cost_coverage),
+            percent(part.percent),
+            usd(part.cost_per_request_usd),
+        )
         for named, part in shares.items()
     )
     return FittedTable("", columns, rows, more="--csv")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from taskpilot_obs._support.figures import count, ms, percent, share, usd
+from taskpilot_obs._support.figures import count, known_cost, ms, percent, share
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._output import printed, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
@@ -138,7 +138,7 @@ def _row(group: tuple[str, str, CallStats]) -> tuple[str, ...]:
         percent(part.success_rate),
         count(part.tokens.input),
         count(part.tokens.output),
-        usd(part.cost_usd),
+        known_cost(part.cost_usd, part.cost_coverage),
         share(part.cost_coverage),
         ms(part.latency.p50_ms),
         ms(part.latency.p95_ms),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from taskpilot_obs._support.figures import count, ms, percent, usd
+from taskpilot_obs._support.figures import count, known_cost, ms, percent, usd
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._output import printed, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
@@ -100,6 +100,6 @@ def _row(name: str, line: TenantUsage | UserUsage) -> tuple[str, ...]:
         count(line.requests),
         percent(line.success_rate),
         ms(line.p95_ms),
-        usd(line.cost_usd),
+        known_cost(line.cost_usd, line.cost_coverage),
         percent(line.percent),
     )

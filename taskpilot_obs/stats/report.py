@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs._support.charts import STYLE, Chart, Series, bars, blocks
-from taskpilot_obs._support.figures import count, ms, percent, share, usd
+from taskpilot_obs._support.figures import count, known_cost, ms, percent, share, usd
 from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs._telemetry.sketch import quantiles
 from taskpilot_obs.exceptions import ConfigurationError
@@ -135,7 +135,7 @@ def _facts(stats: Stats) -> ReportTable:
     lines = (
         ("requests", f"{stats.requests:,}"),
         ("success rate", percent(stats.success_rate)),
-        ("cost", usd(stats.cost_usd)),
+        ("cost", known_cost(stats.cost_usd, stats.cost_coverage)),
         ("calls with a known price", share(stats.cost_coverage)),
         ("tokens in / out", f"{stats.tokens.input:,} / {stats.tokens.output:,}"),
         ("latency p50 / p95 / p99", " / ".join(map(ms, list(stats.latency.model_dump().values())[1:]))),
@@ -197,7 +197,7 @@ def _html_table(table: ReportTable) -> str:
 
 
 def _share(part: CostShare) -> tuple[str, str]:
-    return usd(part.cost_usd), percent(part.percent)
+    return known_cost(part.cost_usd, part.cost_coverage), percent(part.percent)
 
 
 _KINDS: Final[dict[str, Callable[[Report], str]]] = {".html": _html, ".md": _markdown}

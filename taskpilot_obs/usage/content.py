@@ -43,6 +43,9 @@ def has_answer(body: Fields) -> bool:
     """Whether a whole response, or an event, carries generated content."""
     if has_content(body):
         return True
+    whole = fields(body.get("response"))  # of the last event of a stream of OpenAI
+    if whole is not None and whole is not body:
+        body = whole
     outputs = (part for key in _OUTPUTS for part in items(body.get(key)))
     if any(part.get(key) for part in outputs for key in ("content", "text", "arguments", "args", "summary")):
         return True

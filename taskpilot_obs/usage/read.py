@@ -60,14 +60,17 @@ class StreamReader:
     which are increments, are added.
     """
 
-    __slots__ = ("_guard", "_stream")
+    __slots__ = ("_guard", "_stream", "is_empty")
 
     def __init__(self, provider: str | None = None, counters: InternalCounters | None = None) -> None:
         self._stream = Stream(provider)
+        self.is_empty = True
+        """Whether no event was read."""
         self._guard = guarded(_WHERE, counters)
 
     def feed(self, event: object) -> bool:
         """Read the next event; return whether it carries generated content (the first that does is the first token)."""
+        self.is_empty = False
         with self._guard:
             return self._stream.feed(event)
         return False

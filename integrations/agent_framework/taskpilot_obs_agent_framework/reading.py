@@ -88,7 +88,7 @@ def write_result(run: ActiveInvocation, result: Any) -> str:
 def _write_answer(call: LlmInvocation, response: Any) -> None:
     usage = getattr(response, "usage_details", None) or {}
     counts = {ours: usage[theirs] for ours, theirs in _COUNTS.items() if usage.get(theirs) is not None}
-    if counts:
+    if any(counts.values()):  # zeros alone stand for what a provider did not state
         call.record_usage(**counts)
     reason = getattr(response, "finish_reason", None)
     call.record_answer(

@@ -65,8 +65,7 @@ class ObservabilityHooks(RunHooks):  # type: ignore[misc]  # the SDK may be miss
         above = _current(Operation.AGENT)
         call = None if above is None else model_calls.claim(above)
         if call is not None:
-            call.record_usage(response.usage)
-            call.end(Status.SUCCESS, response.output)
+            call.end(Status.SUCCESS, response)
 
     async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:  # noqa: ARG002  the SDK's signature
         """Ask about a tool's arguments; a refused tool does not run."""

@@ -197,7 +197,7 @@ def _write_answer(run: LlmInvocation, data: Any) -> None:
             run.record_request(model=data.response.model)
             run.record_response(data.response)
     elif data.usage:
-        run.record_usage(data.usage)
+        run.record_response({"usage": data.usage, "output": data.output})  # beside an answer, zeros are unknown
 
 
 def _end(run: ActiveInvocation, error: BaseException | None, stated: str | None) -> None:

@@ -18,7 +18,7 @@ from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.exceptions import BudgetExceededError, RefusedError
 from taskpilot_obs.integration import Recorder
-from taskpilot_obs.records import Decision, Invocation, Operation
+from taskpilot_obs.records import Decision, Invocation, Operation, Pricing
 from taskpilot_obs.safety import DenyTools
 from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
 
@@ -223,16 +223,26 @@ def test_a_budget_with_room_is_charged_what_the_calls_cost(provider: Provider, k
     assert status.spent > status.reserved == 0
 
 
+def test_zeros_beside_an_answer_are_unknown(seen: Captured[Invocation]) -> None:
+    """A server that states no usage leads to zeros in the SDK, which are not taken for a free call."""
+    model = Plain(agents.Usage())
+    asyncio.run(agents.Runner.run(agents.Agent(name="Planner", model=model), "hi", hooks=ObservabilityHooks()))
+    call = next(run for run in seen if run.operation is Operation.CHAT)
+    assert (call.usage, call.pricing) == (None, Pricing.UNPRICED)
+
+
 class Plain(agents.Model):  # type: ignore[misc]
     """A model class of an application, which opens no span."""
 
     model = "gpt-4o-mini"
 
+    def __init__(self, usage: Any) -> None:
+        self.usage = usage
+
     async def get_response(self, *_: Any, **__: Any) -> Any:
-        usage = agents.Usage(requests=1, input_tokens=100, output_tokens=20, total_tokens=120)
         text = ResponseOutputText(annotations=[], text="hi", type="output_text")
         said = ResponseOutputMessage(id="m", content=[text], role="assistant", status="completed", type="message")
-        return agents.ModelResponse(output=[said], usage=usage, response_id=None)
+        return agents.ModelResponse(output=[said], usage=self.usage, response_id=None)
 
     def stream_response(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError
@@ -240,7 +250,8 @@ class Plain(agents.Model):  # type: ignore[misc]
 
 def test_a_model_without_spans_is_recorded_by_the_hooks(seen: Captured[Invocation]) -> None:
     """A model class of an application that traces nothing is asked about and recorded too."""
-    asyncio.run(agents.Runner.run(agents.Agent(name="Planner", model=Plain()), "hi", hooks=ObservabilityHooks()))
+    model = Plain(agents.Usage(requests=1, input_tokens=100, output_tokens=20, total_tokens=120))
+    asyncio.run(agents.Runner.run(agents.Agent(name="Planner", model=model), "hi", hooks=ObservabilityHooks()))
     call = next(run for run in seen if run.operation is Operation.CHAT)
     assert (call.request_model, call.status.value, call.usage and call.usage[:2]) == (
         "gpt-4o-mini",

@@ -51,8 +51,8 @@ def write_answer(call: LlmInvocation, response: Any) -> str:
     usage = response.usage
     if usage.input_tokens or usage.output_tokens:  # zeros stand for what a provider did not state
         call.record_usage(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
+            input_tokens=usage.input_tokens or None,
+            output_tokens=usage.output_tokens or None,
             cache_read_tokens=usage.cache_read_tokens,
             cache_write_tokens=usage.cache_write_tokens,
             reasoning_tokens=usage.details.get("reasoning_tokens"),
