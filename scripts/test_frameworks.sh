@@ -16,7 +16,9 @@ packages() {
     case "$1" in
     agent_framework) echo "agent-framework-core>=1.23 agent-framework-openai>=1.17 $openai" ;;
     anthropic) echo "anthropic>=2.14" ;;
+    azure_monitor) echo "azure-monitor-opentelemetry-exporter opentelemetry-exporter-otlp-proto-http>=1.30" ;;
     google_adk) echo "google-adk>=2.13" ;;
+    haystack) echo "haystack-ai>=3.0 $openai" ;;
     litellm) echo "litellm>=1.110 openai>=3 $openai $proxy" ;;
     langchain) echo "langchain>=1.0 langchain-openai>=1.0 $openai" ;;
     mcp) echo "mcp>=2.3" ;;
@@ -32,7 +34,8 @@ tests() {
     bridge=integrations/opentelemetry/tests/test_opentelemetry_frameworks.py
     case "$1" in
     litellm) echo "integrations/litellm/tests tests/test_framework_responses.py::test_responses_of_litellm" ;;
-    openai_agents) echo integrations/openai_agents/tests ;;
+    azure_monitor) echo tests/test_backends.py ;;
+    haystack | openai_agents) echo "integrations/$1/tests" ;;
     agent_framework | google_adk | mcp | pydantic_ai | strands) echo "integrations/$1/tests $bridge" ;;
     *) echo "$bridge" ;;
     esac
@@ -42,13 +45,14 @@ lowest() { # what was wanted of a framework, at its lower bounds; instrumentors 
     for wanted in $1; do
         case "$wanted" in
         opentelemetry-*) echo "$wanted" ;;
-        *) echo "$wanted.*" | sed 's/>=/==/' ;;
+        *">="*) echo "$wanted.*" | sed 's/>=/==/' ;;
+        *) echo "$wanted" ;;
         esac
     done
 }
 
 failed=0
-for name in ${*:-agent_framework anthropic google_adk langchain litellm mcp openai openai_agents pydantic_ai strands}; do
+for name in ${*:-agent_framework anthropic azure_monitor google_adk haystack langchain litellm mcp openai openai_agents pydantic_ai strands}; do
     echo "== $name"
     framework=${name%@lowest}
     wanted=$(packages "$framework")

@@ -58,6 +58,7 @@ from taskpilot_obs.records import AuditEvent, Record
 from taskpilot_obs.safety.guardrails import check_with
 from taskpilot_obs.safety.policies import DenyWords, MaxTokens, RequireApproval
 from taskpilot_obs.safety.subjects import CheckInput
+from taskpilot_obs.semconv import EXPERIMENT_STOPPED
 
 SAMPLED = 0.5
 """Share of traces whose spans are kept."""
@@ -409,6 +410,8 @@ def rare_events(number: int) -> None:
         record_cache_size(f"cache-{cache}", number)
     record_audit_event("ledger.breaks")
     record_audit_event("ledger.hesitates")
+    # What a guard of an experiment says when a guardrail is broken.
+    record_audit_event(EXPERIMENT_STOPPED, experiment=WORDING.name, variant="warm", measure="cost")
     with track_llm(model="gpt-4o-mini", provider="openai") as call:
         call.record_response(Unreadable())
     with (

@@ -23,6 +23,7 @@ from _stack import GONE_S, HOUR_S, JOB, RUNS_AN_HOUR, SILENT_AGENT, Stack, diffe
 from _stages import WAIT_S, Stage, alerts, ended, groups, until
 
 from taskpilot_obs import golden_signals
+from taskpilot_obs.rules import causes
 from taskpilot_obs.semconv import METRICS, WORKFLOW_BUCKETS, Kind, Metric
 
 ROUNDS, PAUSE_S = 12, 0.6
@@ -201,9 +202,18 @@ def test_every_series_and_label_that_is_named_exists(healthy: Stage) -> None:
     assert not missing, "\n".join(missing)
 
 
+WHILE_IT_LASTS: dict[str, tuple[str, ...]] = {
+    causes.LLM.high: ("provider",),
+    causes.POLICIES.high: (),
+    causes.BUDGETS.high: ("budget", "period"),
+    **{cause.explains: () for cause in (causes.LLM, causes.POLICIES, causes.BUDGETS)},
+}
+"""What is recorded only while something is wrong, and its labels beside that of the job."""
+
+
 def _labels_of_series(stage: Stage) -> dict[str, set[str]]:
     """Names of the labels of every series of the last minutes, by the name of the series."""
-    found: dict[str, set[str]] = {}
+    found = {name: {"__name__", "job", *labels} for name, labels in WHILE_IT_LASTS.items()}
     span = {"start": f"{stage.at - 300}", "end": f"{stage.at}"}
     for series in ask(stage.stack.prometheus, "series", **{"match[]": '{__name__!=""}'}, **span):
         found.setdefault(series["__name__"], set()).update(series)
@@ -376,6 +386,7 @@ def test_a_healthy_service_fires_no_alert_of_its_signals(healthy: Stage) -> None
     [
         "TaskpilotAgentSilent",
         "TaskpilotCriticalPolicyViolation",
+        "TaskpilotExperimentStopped",
         "TaskpilotExporterErrors",
         "TaskpilotGuardrailBypassed",
         "TaskpilotInternalErrors",

@@ -174,6 +174,21 @@ def test_nothing_that_users_wrote_is_held() -> None:
     assert secret not in repr(list(window_of(call).read()._calls))
 
 
+def test_values_of_derived_classes_are_held_as_plain_ones() -> None:
+    """Identifiers and counts of classes derived from text and numbers are counted like plain ones."""
+
+    class Name(str):
+        __slots__ = ()
+
+    class Number(int):
+        pass
+
+    odd = llm_call(tenant=Name("acme"), user=Name("ann"))._replace(usage=Usage(Number(5), Number(7)))
+    with window_of(odd, llm_call()).read().about(NOON - HOUR, LATER, Filters()) as answers:
+        ((key, counts),) = answers.totals(By(("organization_id",))).items()
+    assert (key, counts.requests, counts.input_tokens) == (("acme",), 2, 1_005)
+
+
 def test_it_works_without_the_extra(tmp_path: Path) -> None:
     """A process without SQLAlchemy asks and is answered; a store that is named names the extra."""
     program = textwrap.dedent("""

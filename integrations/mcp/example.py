@@ -15,13 +15,13 @@ from taskpilot_obs.testing import capture_invocations
 server = MCPServer("weather", middleware=[ObservabilityMiddleware()])
 
 
-@server.tool()  # type: ignore[untyped-decorator]  # the SDK may be missing where types are checked
+@server.tool()
 def get_weather(city: str) -> str:
     """The weather."""
     return f"sunny in {city}"
 
 
-@server.tool()  # type: ignore[untyped-decorator]
+@server.tool()
 def delete_account() -> str:
     """Deletes the account."""
     raise AssertionError("the policy did not refuse")
@@ -30,7 +30,8 @@ def delete_account() -> str:
 async def main() -> None:
     """Call both."""
     async with Client(server) as client:
-        print((await client.call_tool("get_weather", {"city": "Paris"})).content[0].text)
+        result = await client.call_tool("get_weather", {"city": "Paris"})
+        print(*(block.text for block in result.content if block.type == "text"))
         try:
             await client.call_tool("delete_account", {})
         except MCPError as error:

@@ -44,13 +44,13 @@ class FakeModel(Model):  # type: ignore[misc]  # the framework may be missing wh
         yield {"metadata": {"usage": {"inputTokens": 100, "outputTokens": 20, "totalTokens": 120}, "metrics": {}}}
 
 
-@tool
+@tool  # type: ignore[untyped-decorator]
 def get_weather() -> str:
     """The weather."""
     return "sunny"
 
 
-@tool
+@tool  # type: ignore[untyped-decorator]
 def delete_account() -> str:
     """Deletes the account."""
     raise AssertionError("the policy did not refuse")

@@ -11,7 +11,7 @@ from taskpilot_obs._recording.invocation import BEGUN, LOST, ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.statuses import error_type, status_of_name
 from taskpilot_obs._support.guarded import guarded
-from taskpilot_obs.records import Status
+from taskpilot_obs.records import SUCCESS, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,6 +57,10 @@ class StatedAnswer(NamedTuple):
     response_id: str | None = None
     finish_reasons: Sequence[str] = ()
     service_tier: str | None = None
+
+
+_FIRST_DETAIL: Final = StatedAnswer._fields.index("response_model")
+_NO_DETAILS: Final = StatedAnswer()[_FIRST_DETAIL:]
 
 
 class _Stated(ActiveInvocation):
@@ -231,13 +235,20 @@ def _prepare(run: StatedRun | StatedCall, facts: Facts) -> int:
             ended_ns = runtime.clock.ticks(_unix_ns(facts.ended_at))
     run.stage = LOST  # never announced: its end brings both of its records
     run.started_ns = ended_ns
-    with guarded("duration_seconds", runtime.counters):
-        run.started_ns -= nanoseconds(facts.duration_seconds)
+    seconds = facts.duration_seconds
+    if type(seconds) is float:  # cannot fail, and is what most callers have
+        run.started_ns -= nanoseconds(seconds)
+    else:
+        with guarded("duration_seconds", runtime.counters):
+            run.started_ns -= nanoseconds(seconds)
     return ended_ns
 
 
 def _finish(run: StatedRun | StatedCall, facts: Facts, ended_ns: int) -> None:
     """End a prepared run with the outcome that is stated."""
+    if facts.status is None and facts.error is None and facts.error_type is None:
+        run.end(SUCCESS, at_ns=ended_ns)
+        return
     at_unix_ns = run.callsite.runtime.clock.unix_ns(ended_ns)
     if facts.error is not None and facts.status is None:
         run.fail(facts.error, at_unix_ns=at_unix_ns)
@@ -258,14 +269,16 @@ def _note_answer(call: LlmInvocation, answer: StatedAnswer) -> None:
         call.set_streaming()
     if answer.time_to_first_token is not None:
         call.first_token_after(answer.time_to_first_token)
-    with guarded("retries", call.callsite.runtime.counters):
-        call.retries = max(0, int(answer.retries))
-    call.record_answer(
-        model=answer.response_model,
-        response_id=answer.response_id,
-        finish_reasons=answer.finish_reasons,
-        service_tier=answer.service_tier,
-    )
+    if answer.retries != 0:
+        with guarded("retries", call.callsite.runtime.counters):
+            call.retries = max(0, int(answer.retries))
+    if answer[_FIRST_DETAIL:] != _NO_DETAILS:
+        call.record_answer(
+            model=answer.response_model,
+            response_id=answer.response_id,
+            finish_reasons=answer.finish_reasons,
+            service_tier=answer.service_tier,
+        )
 
 
 def _unix_ns(moment: datetime | float) -> int:

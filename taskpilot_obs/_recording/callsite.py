@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.safety.checks import Checks
 
 _MAX_CALLSITES: Final = 4_000
+_CHAT: Final = Operation.CHAT
 """How many callsites a recorder caches; bounded, because an application may make names at run time."""
 _NAME_ATTRIBUTES = {
     Operation.WORKFLOW: Attr.WORKFLOW_NAME,
@@ -213,6 +214,8 @@ def llm_operation(operation: Operation | str) -> Operation:
     Raises:
         ValueError: the operation is not an LLM call, or unknown.
     """
+    if operation is _CHAT:
+        return _CHAT
     kind = Operation(operation)
     if kind not in LLM_OPERATIONS:
         raise ValueError(f"{kind.value!r} is not an LLM call: begin it with start(operation, name)")

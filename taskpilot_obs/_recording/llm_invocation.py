@@ -25,7 +25,7 @@ from taskpilot_obs.records import NO_ATTRIBUTES, Operation, Status
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
 from taskpilot_obs.usage.failures import read_failure
 from taskpilot_obs.usage.read import embedding_usage
-from taskpilot_obs.usage.values import NOTHING_STATED, Stated, StatedError
+from taskpilot_obs.usage.values import NOTHING_STATED, Stated, StatedError, from_usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
@@ -256,7 +256,7 @@ class LlmInvocation(ActiveInvocation):
             if usage is None:
                 self.usage, self.usage_inconsistent = from_counts(**counts)
             elif isinstance(usage, Usage):
-                self.usage, self.usage_inconsistent = from_counts(**usage._asdict())
+                self.usage, self.usage_inconsistent = from_usage(usage)
             elif isinstance(usage, Mapping) and _FIELDS.issuperset(usage):
                 self.usage, self.usage_inconsistent = from_counts(**usage)
             else:
@@ -427,7 +427,7 @@ class LlmInvocation(ActiveInvocation):
 
     def _close_stream(self) -> None:
         reader, self._reader = self._reader, None
-        if reader is not None and not reader.is_empty:  # a stream that was refused before its first event is no answer
+        if reader is not None and not reader.is_empty:  # refused before its first event, it is not answered
             with guarded("stream.end", self.callsite.runtime.counters):
                 self.record_reading(reader.reading())
 

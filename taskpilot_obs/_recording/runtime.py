@@ -89,7 +89,9 @@ class RecorderRuntime:
 
     def checked_attributes(self, where: str, attributes: Mapping[str, object] | None) -> Mapping[str, object]:
         """Return the attributes given to `where`; anything but a mapping is dropped and counted."""
-        if attributes is None or type(attributes) is dict:
+        if attributes is None or attributes is NO_ATTRIBUTES:
+            return NO_ATTRIBUTES
+        if type(attributes) is dict:
             return attributes or NO_ATTRIBUTES
         with guarded(where, self.counters):
             if not hasattr(attributes, "items"):

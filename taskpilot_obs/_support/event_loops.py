@@ -7,6 +7,7 @@ import sys
 
 def in_event_loop() -> bool:
     """Whether this thread runs an event loop now."""
-    asyncio = sys.modules.get("asyncio")
-    # The public `get_running_loop` raises without a loop, which costs ten times as much.
-    return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001
+    # The public `get_running_loop` raises without a loop, which costs ten times as much. While another thread imports
+    # asyncio, the module is there without its functions, and no loop can run yet.
+    find = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    return find is not None and find() is not None

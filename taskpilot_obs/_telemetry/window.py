@@ -1,17 +1,21 @@
 """The latest LLM calls of this process, from which statistics are answered where there is no telemetry store.
 
-The exporter runs in the drainer, so that a caller pays nothing. It keeps one tuple a call, without anything that a user
-or a model wrote, up to a count and an age. Only one thread exports at a time, and each change or copy of the deque is a
-single C call; so readers need no lock, and a finalizer that runs meanwhile cannot deadlock.
+The exporter runs in the drainer, so that a caller pays nothing. It keeps one packed tuple a call, without anything that
+a user or a model wrote, up to a count and an age. Packed calls take a third of the memory, and the garbage collector,
+which also runs on the threads of callers, does not have to visit them. Only one thread exports at a time, and each
+change or copy of the deque is a single C call; so readers need no lock, and a finalizer that runs meanwhile cannot
+deadlock.
 """
 
 from __future__ import annotations
 
+import marshal
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -84,7 +88,7 @@ class HeldCall(NamedTuple):
 
 
 _POSITIONS: Final = {name: position for position, name in enumerate(HeldCall._fields)}
-_ended: Final = itemgetter(0)
+_unpacked: Final = partial(tuple.__new__, HeldCall)
 
 
 def held_call(call: Invocation) -> HeldCall:
@@ -125,6 +129,26 @@ def held_call(call: Invocation) -> HeldCall:
     )
 
 
+def _packed(call: HeldCall) -> bytes:
+    try:
+        return marshal.dumps(tuple(call))
+    except ValueError:  # an attribute of a class derived from text or a number
+        return marshal.dumps(tuple(map(_plain, call)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    return int.__int__(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _ended_us(packed: bytes) -> int:
+    ended_us: int = marshal.loads(packed)[0]  # noqa: S302  packed by this process
+    return ended_us
+
+
 class CallWindow:
     """An in-memory exporter that holds the latest LLM calls.
 
@@ -155,7 +179,7 @@ class CallWindow:
 
     def clear(self) -> None:
         """Forget all calls."""
-        self._calls: deque[HeldCall] = deque()
+        self._calls: deque[bytes] = deque()  # marshalled in this process and read by it alone
         self._since_us = self._now_us()
 
     def _take_over(self, other: CallWindow) -> None:
@@ -178,19 +202,19 @@ class CallWindow:
     def _keep(self, left: Iterator[Record]) -> None:
         for record in left:
             if isinstance(record, Invocation) and record.operation in LLM_OPERATIONS:
-                self._calls.append(held_call(record))
+                self._calls.append(_packed(held_call(record)))
         self._forget()
 
     def _forget(self) -> None:
         """Forget what is too many or too old, in the order in which calls came."""
         calls, oldest_us = self._calls, self._now_us() - self._max_age // _MICROSECOND
-        while calls and (len(calls) > self._max_calls or calls[0].ended_us < oldest_us):
-            self._since_us = max(self._since_us, calls.popleft().ended_us + 1)
+        while calls and (len(calls) > self._max_calls or _ended_us(calls[0]) < oldest_us):
+            self._since_us = max(self._since_us, _ended_us(calls.popleft()) + 1)
 
     def read(self) -> HeldCalls:
         """What is held now. Callable from any thread."""
         since_us = max(self._since_us, self._now_us() - self._max_age // _MICROSECOND)
-        calls = self._calls.copy()
+        calls = list(map(_unpacked, map(marshal.loads, self._calls.copy())))
         held = Held(EPOCH + since_us * _MICROSECOND, len(calls), self._max_calls, self._max_age)
         return HeldCalls(calls, held, self._source)
 

@@ -216,7 +216,7 @@ def _go(session: Session, *, dry_run: bool, yes: bool, strict: bool, as_json: bo
     from taskpilot_obs.cli._bench_view import estimate_table, report_view, truths_view  # needs scipy
 
     if not as_json or dry_run:
-        estimates = _estimates(session)
+        estimates = _estimates(session, with_failed=dry_run)
         show(estimate_table(estimates))
         for name, why in session.failed.items():
             complain(f"{name} is not asked: {why}")
@@ -240,10 +240,16 @@ def _go(session: Session, *, dry_run: bool, yes: bool, strict: bool, as_json: bo
     return FAILED if strict and _has_failed(result) else 0
 
 
-def _estimates(session: Session) -> tuple[Estimate, ...]:
+def _estimates(session: Session, *, with_failed: bool) -> tuple[Estimate, ...]:
+    """What the arms take; a dry run needs no keys, so it prices those that lack one too."""
     from taskpilot_obs.compare.bench.estimate import estimated
+    from taskpilot_obs.compare.bench.plan import planned_calls
 
-    return estimated(session.calls, session.arms, session.recorder.runtime.prices)
+    prices = session.recorder.runtime.prices
+    if not with_failed:
+        return estimated(session.calls, session.arms, prices)
+    arms = {**session.arms, **session.unconnected}
+    return estimated(planned_calls(session.plan, [*arms], session.tasks), arms, prices)
 
 
 def _ask_about(estimates: Sequence[Estimate], plan: Plan, *, yes: bool) -> None:

@@ -64,6 +64,7 @@ class Stated(NamedTuple):
 UNREAD: Final = Reading()
 NOTHING_STATED: Final = Stated()
 
+_NO_DETAILS: Final = [None] * (len(Usage._fields) - 2)
 _DETAILS: Final = (
     ("input_tokens", ("cache_read_tokens", "cache_write_tokens")),
     ("cache_write_tokens", ("cache_write_1h_tokens", "cache_write_5m_tokens")),
@@ -98,6 +99,14 @@ def count(value: object) -> int | None:
     else:
         return None
     return number if 0 <= number <= MAX_TOKENS else None
+
+
+def from_usage(usage: Usage) -> tuple[Usage, bool]:
+    """Check a `Usage` that a caller made, as `from_counts` does; at once if it has valid totals and no details."""
+    given, generated, *details = usage
+    if details == _NO_DETAILS and count(given) is given and count(generated) is generated:
+        return usage, False
+    return from_counts(**usage._asdict())
 
 
 def from_counts(**numbers: object) -> tuple[Usage, bool]:

@@ -567,7 +567,7 @@ def recovered(seed: int, truth: Truth = TRUTH, rate_per_s: float = 10) -> Hits:
     They come one after the other, because a burst would wait for the processor, and that is latency too.
     """
     with pretend_providers([truth], seed) as server:
-        report = benchmark(server.specs(), iterations=1, warm_up=0, rate_per_s=rate_per_s, retries=0, seed=seed)
+        report = benchmark(server.specs(), iterations=3, warm_up=0, rate_per_s=rate_per_s, retries=0, seed=seed)
     (arm,) = report.arms.values()
     median = arm.request_latency_p50_interval
     assert arm.success is not None

@@ -66,6 +66,19 @@ def test_functions_and_tasks_of_ones_own(folder: Path) -> None:
     assert "<svg" in (folder / "out" / "report.html").read_text()
 
 
+def test_a_dry_run_needs_no_keys(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan of providers whose keys are missing has its price, and each missing key is named."""
+    for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"):
+        monkeypatch.delenv(key, raising=False)
+    models = ("openai/gpt-4o", "anthropic/claude-sonnet-4-5", "gemini/gemini-2.5-flash")
+    done = ran("--providers", *models, "--iterations", "1", "--dry-run", columns=200)
+    assert done.exit_code == 0, done.output
+    for model in models:
+        (row,) = [line for line in done.stdout.splitlines() if line.startswith(model)]
+        assert "$" in row
+    assert "set ANTHROPIC_API_KEY" in done.output
+
+
 def test_a_dry_run_prices_the_plan_and_asks_nothing(folder: Path) -> None:
     """A dry run prints calls, tokens and cost by arm, and calls no arm."""
     done = ran("--providers", "x=openai/gpt-4o-mini@http://127.0.0.1:9/v1", "mine:broken", "--dry-run", columns=200)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final
 
@@ -36,8 +35,6 @@ from taskpilot_obs_litellm.calls import (
 )
 
 __all__ = ["ObservabilityCallback", "handler", "observe"]
-
-logger = logging.getLogger("taskpilot_obs")
 
 _WHERE: Final = "litellm"
 _KEY: Final = "taskpilot_obs"

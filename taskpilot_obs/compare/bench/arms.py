@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from taskpilot_obs.compare.bench.checkers import imported
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
+from taskpilot_obs.providers.names import canonical
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.recorder import Recorder
@@ -111,6 +112,17 @@ def connected(spec: Spec, recorder: Recorder, timeout_s: float) -> Arm:
     connect = _connector(spec.provider)
     model = connect(spec.model, base_url=spec.base_url, recorder=recorder, timeout_s=timeout_s)
     return Arm(spec.name, model.ask, model.provider, spec.model, model.base_url, model.client, model.aclose)
+
+
+def unconnected(spec: Spec) -> Arm:
+    """An arm that could not be connected, with what its price depends on."""
+
+    def refuse(_: str) -> str:
+        raise ConfigurationError(f"arm {spec.name!r} is not connected")
+
+    if spec.provider is None:
+        return Arm(spec.name, refuse)
+    return Arm(spec.name, refuse, canonical(spec.provider), spec.model, spec.base_url)
 
 
 def _connector(provider: str) -> Connector:

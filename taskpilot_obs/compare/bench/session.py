@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskpilot_obs._support.event_loops import in_event_loop
-from taskpilot_obs.compare.bench.arms import Arm, Ask, connected, spec_of
+from taskpilot_obs.compare.bench.arms import Arm, Ask, connected, spec_of, unconnected
 from taskpilot_obs.compare.bench.calls import Call, Collector
 from taskpilot_obs.compare.bench.figures import BenchmarkReport, arm_report, findings
 from taskpilot_obs.compare.bench.keeping import Folder, StoreKeeper
@@ -80,6 +80,8 @@ class Session:
         self._closing.callback(self.recorder.shutdown)
         self.arms: dict[str, Arm] = {}
         self.failed: dict[str, str] = {}
+        self.unconnected: dict[str, Arm] = {}
+        """The failed arms, which can be priced and not asked."""
         for text in plan.arms:
             self._connect(text, functions or {})
         self._store_url = store
@@ -96,6 +98,7 @@ class Session:
             self.arms[spec.name] = connected(spec, self.recorder, self.plan.timeout_s)
         except (ConfigurationError, MissingExtraError) as error:
             self.failed[spec.name] = str(error)
+            self.unconnected[spec.name] = unconnected(spec)
 
     @property
     def calls(self) -> tuple[Planned, ...]:
