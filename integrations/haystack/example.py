@@ -23,7 +23,7 @@ class FakeGenerator:
 
     asked = 0
 
-    @component.output_types(replies=list[ChatMessage])
+    @component.output_types(replies=list[ChatMessage])  # type: ignore[untyped-decorator]  # Haystack may be missing
     def run(self, messages: list[ChatMessage], tools: Any = None) -> dict[str, Any]:  # noqa: ARG002  Haystack's names
         """One answer."""
         self.asked += 1
@@ -34,7 +34,7 @@ class FakeGenerator:
         return {"replies": [ChatMessage.from_assistant("It is sunny.", meta=meta)]}
 
 
-@tool
+@tool  # type: ignore[untyped-decorator]
 def get_weather(city: str) -> str:
     """The weather of a city."""
     return f"sunny in {city}"
