@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from importlib import import_module
@@ -28,6 +29,21 @@ FOUND_OF_129 = 120
 def test_every_public_name_stands_in_a_page(name: str) -> None:
     """A public name that no page shows is found by its author only."""
     assert re.search(rf"\b{name}\b", TEXT)
+
+
+MODULES = sorted(
+    name
+    for page in (ROOT / "docs" / "reference").glob("*.md")
+    for name in re.findall(r"^::: (taskpilot_obs\.[.\w]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_function_of_a_module_stands_in_a_page(module: str) -> None:
+    """A function of a public module is shown or named in a page, and not in the generated reference alone."""
+    made = import_module(module)
+    names = [name for name in getattr(made, "__all__", ()) if inspect.isfunction(getattr(made, name))]
+    assert [name for name in names if not re.search(rf"\b{name}\b", TEXT)] == []
 
 
 @pytest.mark.parametrize("name", [name for name in vars(exceptions) if name.endswith("Error")])

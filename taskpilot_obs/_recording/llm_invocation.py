@@ -427,7 +427,7 @@ class LlmInvocation(ActiveInvocation):
 
     def _close_stream(self) -> None:
         reader, self._reader = self._reader, None
-        if reader is not None and not reader.is_empty:  # one refused before its first event has no answer
+        if reader is not None and not reader.is_empty:  # refused before its first event, it is not answered
             with guarded("stream.end", self.callsite.runtime.counters):
                 self.record_reading(reader.reading())
 
