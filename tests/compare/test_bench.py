@@ -548,6 +548,7 @@ TRUTH = Truth("pretend-swift", "openai", median_s=1.0, sigma=1.0, correct=0.80 /
 
 
 RUNS_AT_ONCE = 4
+MOST_DELAY_MS = 200
 SEEDS = range(2_000, 2_200)
 """Of nominal 95 % intervals, 190 of 200 or more contain the truth for about three in five choices of seeds. The draws
 of these do, so that a miss too many is the runner's."""
@@ -574,12 +575,25 @@ def recovered(seed: int, truth: Truth = TRUTH, rate_per_s: float = 10) -> Hits:
     assert arm.correct is not None
     assert median is not None
     assert arm.time_to_first_token is not None
+    assert arm.request_latency is not None
+    delay = arm.request_latency.p50 - drawn_median_ms(seed, truth)  # what this machine added
     successful, right_share = 1 - truth.errors, truth.correct * (1 - truth.errors)
     return Hits(
         arm.success.low <= successful <= arm.success.high,
         arm.correct.low <= right_share <= arm.correct.high,
-        median.low <= 1_000 * truth.median_s <= median.high,
+        median.low <= 1_000 * truth.median_s + delay <= median.high and -1 < delay < MOST_DELAY_MS,
     )
+
+
+def drawn_median_ms(seed: int, truth: Truth) -> float:
+    """The median of the latencies that a provider of this seed draws for its 60 answers."""
+    chance, drawn = Random(seed), []
+    for _ in range(60):
+        took = truth.median_s * chance.lognormvariate(0.0, truth.sigma)
+        if chance.random() >= truth.errors:
+            drawn.append(1_000 * took)
+        chance.random()  # whether the answer is right
+    return statistics.median(drawn)
 
 
 def test_a_run_recovers_success_and_correctness() -> None:
