@@ -2,7 +2,7 @@
 
 Each answer took 100 input tokens (40 of them cached) and 20 output tokens (8 of them reasoning, at OpenAI). The first
 turn with tools calls the first tool; the turn behind a tool's result answers in text. Words in the messages: `FAIL`
-answers 500, `RATE` 429 at the first time, `SLOW` takes a quarter of a second, or that long between pieces of a stream.
+answers 500, `ONCE` does at the first time, `RATE` 429 at the first time, `SLOW` takes a quarter of a second, or that long between pieces of a stream.
 """
 
 from __future__ import annotations
@@ -68,12 +68,14 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         self.server.calls.append(path)
         asked = json.dumps(body.get("messages") or body.get("input") or body.get("contents") or "")
+        boom = {"error": {"message": "boom", "type": "server_error"}}
         if "FAIL" in asked:
-            self._answer({"error": {"message": "boom", "type": "server_error"}}, 500)
+            self._answer(boom, 500)
             return
-        if "RATE" in asked and asked not in self.server.limited:
+        if ("RATE" in asked or "ONCE" in asked) and asked not in self.server.limited:
             self.server.limited.add(asked)
-            self._answer({"error": {"message": "slow down", "type": "rate_limit_error"}}, 429)
+            limit = {"error": {"message": "slow down", "type": "rate_limit_error"}}
+            self._answer(*(limit, 429) if "RATE" in asked else (boom, 500))
             return
         slow = "SLOW" in asked
         if slow and not body.get("stream"):

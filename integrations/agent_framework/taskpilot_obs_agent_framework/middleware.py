@@ -27,7 +27,6 @@ from taskpilot_obs_agent_framework.streams import Followed
 
 __all__ = ["AgentObserver", "ChatObserver", "FunctionObserver", "observability_middleware"]
 
-_WHERE: Final = "agent_framework"
 _SEEN: Final = "taskpilot_obs"
 """In a context's metadata: it is observed already, by the agent's middleware or by that of the run."""
 _LIMITS: Final = ("max_tokens",)
@@ -78,7 +77,7 @@ class _Observer:
 
     def _begin(self, context: Any) -> ActiveInvocation | None:
         recorder = get_recorder() if self._given is None else self._given
-        with guarded(_WHERE, recorder.counters):
+        with guarded(reading.WHERE, recorder.counters):
             if recorder.enabled and _SEEN not in context.metadata:
                 context.metadata[_SEEN] = True
                 return self._start(recorder, context)
@@ -89,7 +88,7 @@ class _Observer:
 
     async def _check_input(self, run: ActiveInvocation, context: Any) -> None:
         content, limits = context.messages, {}
-        with guarded(_WHERE, run.callsite.runtime.counters):
+        with guarded(reading.WHERE, run.callsite.runtime.counters):
             content = reading.messages_of(context)
             limits = {name: context.options[name] for name in _LIMITS if name in (context.options or {})}
             run.set_input(content)
@@ -121,7 +120,7 @@ class FunctionObserver(_Observer, FunctionMiddleware):  # type: ignore[misc]  # 
 
     async def _check_input(self, run: ActiveInvocation, context: Any) -> None:
         arguments: dict[str, object] = {"arguments": context.arguments}
-        with guarded(_WHERE, run.callsite.runtime.counters):
+        with guarded(reading.WHERE, run.callsite.runtime.counters):
             arguments = reading.arguments_of(context)
             run.set_input(arguments)
         await check_input_async(run, arguments=arguments)
@@ -139,7 +138,7 @@ def observability_middleware(recorder: Recorder | None = None) -> list[Any]:
 
 
 def _written(run: ActiveInvocation, result: Any) -> str:
-    with guarded(_WHERE, run.callsite.runtime.counters):
+    with guarded(reading.WHERE, run.callsite.runtime.counters):
         return reading.write_result(run, result)
     return ""
 

@@ -10,6 +10,8 @@ from agent_framework.exceptions import ChatClientException
 
 from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, RefusedError, Status, register_status
 
+WHERE: Final = "agent_framework"
+"""What has failed, where reading the framework's objects has."""
 _COUNTS: Final = {
     "input_tokens": "input_token_count",
     "output_tokens": "output_token_count",

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import ref
 
-from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, Status
-from taskpilot_obs_agent_framework.reading import cause_of
+from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, Status, guarded
+from taskpilot_obs_agent_framework.reading import WHERE, cause_of
 
 Finish = Callable[[ActiveInvocation, Any], Awaitable[None]]
 
@@ -51,8 +51,11 @@ class Followed:
             self._run.detach(step)
 
     def _note_update(self, update: Any) -> None:
-        if isinstance(self._run, LlmInvocation) and any(each.type != "usage" for each in update.contents):
-            self._run.first_token()
+        if not isinstance(self._run, LlmInvocation):
+            return
+        with guarded(WHERE, self._run.callsite.runtime.counters):  # an update may be an object of the application
+            if any(each.type != "usage" for each in update.contents):
+                self._run.first_token()
 
     def _note_end(self) -> None:
         if self._exhausted or self._run.ended:

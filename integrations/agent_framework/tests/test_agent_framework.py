@@ -16,6 +16,7 @@ from _runs import cancel_under_way, figures, table
 from taskpilot_obs import observe_tool, observe_workflow
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.exceptions import BudgetExceededError, ConfigurationError, PolicyViolationError
+from taskpilot_obs.integration import Recorder
 from taskpilot_obs.records import Decision, Invocation
 from taskpilot_obs.safety import DenyTools, DenyWords, check_with
 from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
@@ -308,6 +309,68 @@ def test_a_workflow_that_waits(seen: Captured[Invocation]) -> None:
         observe(approval)
     asyncio.run(work())
     assert [(run.name, run.status.value) for run in seen] == [("Approval", "interrupted"), ("Approval", "success")]
+
+
+# --- what cannot be read ---------------------------------------------------------------------------------------------
+
+
+def words() -> Any:
+    """A stream of texts, which are neither updates nor results of the framework."""
+
+    async def source() -> Any:
+        for word in ("It ", "is ", "sunny."):
+            yield word
+
+    return af.ResponseStream(source(), finalizer="".join)
+
+
+class Words(af.ChatMiddleware):  # type: ignore[misc]  # the framework may be missing
+    """Answers for the model."""
+
+    async def process(self, context: Any, call_next: Any) -> None:  # noqa: ARG002  the framework's
+        context.result = words()
+
+
+def unread(recorder: Recorder) -> bool:
+    """Whether a failure to read was counted."""
+    assert recorder.flush()
+    where = {"where": "agent_framework"}
+    return bool(recorder.registry.get_sample_value("taskpilot_obs_internal_errors_total", where))
+
+
+def test_updates_that_cannot_be_read(provider: Provider, recorder: Recorder, seen: Captured[Invocation]) -> None:
+    """A stream of the application's own updates reaches its reader; that they were not read is counted."""
+
+    async def work(at: Agents) -> Any:
+        stream = at.client(middleware=[ChatObserver(), Words()]).get_response("hi", stream=True)
+        said = [update async for update in stream]
+        return said, await stream.get_final_response()
+
+    assert play(provider, work) == (["It ", "is ", "sunny."], "It is sunny.")
+    assert table(seen) == [("gpt-4o-mini", None, "success")]
+    assert unread(recorder)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_workflows_result_that_cannot_be_read(recorder: Recorder, seen: Captured[Invocation], stream: bool) -> None:
+    """A result without a final state reaches the application, and the run is a success."""
+
+    class Flow:
+        name = "Flow"
+
+        def run(self) -> Any:
+            return words() if stream else self.result()
+
+        async def result(self) -> Any:
+            return af.WorkflowRunResult([])
+
+    async def work() -> Any:
+        run = observe(Flow()).run()
+        return await run.get_final_response() if stream else await run
+
+    assert asyncio.run(work()) == ("It is sunny." if stream else [])
+    assert table(seen) == [("Flow", None, "success")]
+    assert unread(recorder)
 
 
 # --- enforcement -----------------------------------------------------------------------------------------------------

@@ -30,32 +30,42 @@ class Open(NamedTuple):
 
 
 class OpenRuns:
-    """The open runs by invocation."""
+    """The open runs by invocation, in the order of their starts.
+
+    An agent may be open twice, where it has handed over to one that hands back: the last one begun is meant.
+    """
 
     def __init__(self) -> None:
-        self._open: dict[str, dict[Key, Open]] = {}
+        self._open: dict[str, list[tuple[Key, Open]]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
     def add(self, invocation: str, key: Key, entry: Open) -> None:
         """Keep a run until its end."""
-        self._open.setdefault(invocation, {})[key] = entry
+        self._open.setdefault(invocation, []).append((key, entry))
 
     def get(self, invocation: str, key: Key) -> Open | None:
-        """A run that is open."""
-        return self._open.get(invocation, {}).get(key)
+        """The last run of a key that is open."""
+        return next((entry for known, entry in reversed(self._open.get(invocation, ())) if known == key), None)
 
     def pop(self, invocation: str, key: Key) -> Open | None:
         """Take a run that ends."""
-        runs = self._open.get(invocation, {})
-        entry = runs.pop(key, None)
-        if not runs:
-            self._open.pop(invocation, None)
+        entry = self.get(invocation, key)
+        if entry is not None:
+            self._drop(invocation, entry)
         return entry
 
+    def _drop(self, invocation: str, entry: Open) -> None:
+        left = [each for each in self._open.pop(invocation, ()) if each[1] is not entry]
+        if left:
+            self._open[invocation] = left
+
     def above(self, invocation: str, agent: Any) -> Any:
-        """The run of an agent or of the nearest one above it, as a parent."""
+        """The run above an agent's: that of the nearest agent above it, or of the agent that hands back to it."""
+        if self.get(invocation, ("agent", agent.name)) is not None:
+            return next(one.run for (kind, _), one in reversed(self._open[invocation]) if kind == "agent")
+        agent = agent.parent_agent
         while agent is not None:
             known = self.get(invocation, ("agent", agent.name))
             if known is not None:
@@ -63,17 +73,22 @@ class OpenRuns:
             agent = agent.parent_agent
         return CURRENT
 
-    def close_beneath(self, invocation: str, agent: str, error: BaseException | None) -> None:
-        """End the calls of an agent that ends: a cancelled one reports none of them."""
-        for key, entry in [*self._open.get(invocation, {}).items()][::-1]:
-            if entry.agent == agent:
-                self.pop(invocation, key)
-                entry.close(error, status=Status.ABANDONED)
+    def pop_agent(self, invocation: str, agent: str, error: BaseException | None) -> Open | None:
+        """Take the run of an agent that ends, and end its calls: a cancelled one reports none of them."""
+        entry = self.get(invocation, ("agent", agent))
+        for _, each in self._open.get(invocation, [])[::-1]:
+            if each is entry:
+                self._drop(invocation, each)
+                break
+            if each.agent == agent:
+                self._drop(invocation, each)
+                each.close(error, status=Status.ABANDONED)
+        return entry
 
     def close_all(self, invocation: str) -> None:
         """End what an invocation has left open: abandoned where its reader has gone."""
         left = isinstance(sys.exc_info()[1], GeneratorExit | CancelledError)
-        for entry in [*self._open.pop(invocation, {}).values()][::-1]:
+        for _, entry in self._open.pop(invocation, [])[::-1]:
             entry.close(status=Status.ABANDONED if left else Status.SUCCESS)
 
 

@@ -63,7 +63,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         invocation = callback_context.invocation_id
         run = _known(Operation.AGENT, agent.name)
         if run is None:
-            above = self._runs.above(invocation, agent.parent_agent)
+            above = self._runs.above(invocation, agent)
             run = self._recorder.start("invoke_agent", agent.name, parent=above)
         run.set_attribute("conversation", str(callback_context.session.id))
         entry = Open(run, None, agent.name)
@@ -94,8 +94,9 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         self._runs.close_all(invocation_context.invocation_id)
 
     def _end_agent(self, invocation: str, name: str, error: BaseException | None) -> None:
-        entry = self._runs.pop(invocation, ("agent", name))
-        self._runs.close_beneath(invocation, name, error)
+        if error is None:
+            self._end_unmade(invocation, name)
+        entry = self._runs.pop_agent(invocation, name, error)
         if entry is not None:
             entry.close(error)
 
@@ -136,6 +137,20 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         known = self._runs.pop(callback_context.invocation_id, ("llm", callback_context.agent_name))
         if known is not None:
             known.close(cause_of(error))
+
+    async def on_event_callback(self, *, invocation_context: Any, event: Any) -> None:
+        """End the call that the application has answered: the event that has the answer is all that is reported."""
+        if not event.partial:
+            self._end_unmade(invocation_context.invocation_id, event.author)
+
+    def _end_unmade(self, invocation: str, agent: str) -> None:
+        """End a call that an agent's own `before_model_callback` has answered: nothing was sent, nothing is billed."""
+        known = self._runs.get(invocation, ("llm", agent))
+        if known is None or not isinstance(known.run, LlmInvocation) or known.run.first_token_ns:
+            return
+        self._runs.pop(invocation, ("llm", agent))
+        known.run.set_cached(True)
+        known.close()
 
     def _parent(self, invocation: str, agent: str) -> ActiveInvocation | None:
         above = self._runs.get(invocation, ("agent", agent))
@@ -208,7 +223,7 @@ def _asked(request: Any) -> tuple[list[Any], dict[str, Any]]:
     config = request.config
     system = [{"role": "system", "content": config.system_instruction}] if config.system_instruction else []
     stated = config.max_output_tokens
-    said = ({"role": each.role, "content": _texts(each)} for each in request.contents)
+    said = ({"role": each.role, "content": _said(each)} for each in request.contents)
     return [*system, *said], {} if stated is None else {"max_output_tokens": stated}
 
 
@@ -216,6 +231,15 @@ def _texts(content: Any) -> str:
     """The text of a content's parts."""
     parts = (content.parts if content is not None else None) or ()
     return "\n".join(part.text for part in parts if part.text)
+
+
+def _said(content: Any) -> object:
+    """What a content's parts say to a model: its text; tools' arguments and results too where it has any."""
+    parts = content.parts or ()
+    called = [each.args for part in parts if (each := part.function_call) is not None and each.args]
+    answered = [each.response for part in parts if (each := part.function_response) is not None and each.response]
+    tools, text = [*called, *answered], _texts(content)
+    return [text, *tools] if tools else text
 
 
 def _write_answer(call: LlmInvocation, response: Any) -> str:

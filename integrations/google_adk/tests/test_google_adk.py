@@ -18,9 +18,10 @@ from _runs import cancel_under_way, figures, table
 
 from taskpilot_obs import observe_tool, observe_workflow
 from taskpilot_obs.budgets import Budget
+from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.exceptions import BudgetExceededError, PolicyViolationError, RefusedError
-from taskpilot_obs.records import Invocation
-from taskpilot_obs.safety import DenyTools, DenyWords, check_with
+from taskpilot_obs.records import Invocation, Operation, Pricing
+from taskpilot_obs.safety import ALLOW, CheckInput, DenyTools, DenyWords, PolicyResult, check_with
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 
 if find_spec("google.adk") is None:
@@ -29,6 +30,7 @@ if find_spec("google.adk") is None:
 
 from google.adk.agents import LlmAgent, RunConfig
 from google.adk.agents.run_config import StreamingMode
+from google.adk.models import BaseLlm, LlmResponse
 from google.adk.runners import InMemoryRunner
 from google.adk.tools.agent_tool import AgentTool
 from google.genai import types
@@ -181,6 +183,73 @@ def test_nested_agents(seen: Captured[Invocation]) -> None:
     ]
 
 
+class Scripted(BaseLlm):
+    """A model of the application, which answers by the parts of a script."""
+
+    script: list[types.Part]
+
+    async def generate_content_async(self, llm_request: Any, stream: bool = False) -> Any:  # noqa: ARG002  the framework's
+        yield LlmResponse(content=types.Content(role="model", parts=[self.script.pop(0)]))
+
+
+def transfer(name: str) -> types.Part:
+    return types.Part(function_call=types.FunctionCall(name="transfer_to_agent", args={"agent_name": name}))
+
+
+def test_an_agent_that_hands_over_and_is_handed_back_to(seen: Captured[Invocation]) -> None:
+    """An agent that is open twice has two runs, each with its own calls and its own end."""
+    planner = Scripted(model="planner", script=[transfer("Helper"), types.Part(text="done")])
+    helper = LlmAgent(name="Helper", model=Scripted(model="helper", script=[transfer("Planner")]))
+
+    async def work() -> None:
+        plugin = ObservabilityPlugin()
+        runner = InMemoryRunner(
+            agent=LlmAgent(name="Planner", model=planner, sub_agents=[helper]), app_name="app", plugins=[plugin]
+        )
+        session = await runner.session_service.create_session(app_name="app", user_id="u")
+        message = types.Content(role="user", parts=[types.Part(text="hi")])
+        async with aclosing(runner.run_async(user_id="u", session_id=session.id, new_message=message)) as said:
+            async for _ in said:
+                pass
+        assert plugin.open == 0
+
+    asyncio.run(work())
+    assert table(seen) == [
+        ("Planner", None, "success"),
+        ("planner", "Planner", "success"),
+        ("transfer_to_agent", "Planner", "success"),
+        ("Helper", "Planner", "success"),
+        ("helper", "Helper", "success"),
+        ("transfer_to_agent", "Helper", "success"),
+        ("Planner", "Helper", "success"),
+        ("planner", "Planner", "success"),
+    ]
+    assert [run.rollup.llm_calls for run in seen if run.name == "Planner" and run.rollup] == [1, 3]  # as they end
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_of_the_application(provider: Provider, stream: bool) -> None:
+    """A call that an agent's callback answers is cached: it costs nothing, and no budget keeps anything for it."""
+
+    def answer(*, callback_context: Any, llm_request: Any) -> LlmResponse:  # noqa: ARG001  the framework's
+        return LlmResponse(content=types.Content(role="model", parts=[types.Part(text="from the cache")]))
+
+    before = len(provider.calls)
+    with fresh_recorder(budgets=[Budget("all", limit_usd="1", period="day", action="enforce")]) as fresh:
+        with capture_invocations(fresh) as seen:
+            said = asyncio.run(ask(agent(before_model_callback=answer), stream=stream))
+        assert fresh.flush()
+        assert fresh.parts is not None
+        control = fresh.parts.budgets
+        assert control is not None
+        (status,) = statuses(control.budgets, control.ledger, control.utc_now())
+    assert (said, len(provider.calls)) == ("from the cache", before)
+    assert table(seen) == [("Planner", None, "success"), (MODEL, "Planner", "success")]
+    call = next(run for run in seen if run.name != "Planner")
+    assert (call.cached, call.usage, call.pricing is Pricing.UNPRICED) == (True, None, False)
+    assert (status.spent, status.reserved) == (0, 0)
+
+
 def test_concurrent_runs(seen: Captured[Invocation]) -> None:
     """Ten runs at once: twenty calls, each beneath its own run."""
 
@@ -220,6 +289,30 @@ def test_input_is_refused_before_a_model_is_asked(provider: Provider) -> None:
     error, runs = refused(lambda: ask(agent(), "a secret"), policies=[DenyWords(["secret"])])
     assert isinstance(error, PolicyViolationError)
     assert (runs, len(provider.calls)) == ([("Planner", None, "blocked")], before)
+
+
+class OfModels(DenyWords):
+    """Denies words in what models are given, and not in what tools are."""
+
+    def check(self, subject: CheckInput, /) -> PolicyResult:
+        return super().check(subject) if subject.operation is Operation.CHAT else ALLOW
+
+
+def read_note(city: str) -> dict[str, Any]:
+    """A note."""
+    return {"of": city, "lines": ["", {"text": "the password is 123"}]}
+
+
+def test_a_tools_result_is_checked_before_a_model_sees_it(provider: Provider) -> None:
+    """What a tool has returned, and what it was asked for, is part of the next call's input."""
+    for word in ("password", "Paris"):
+        before = len(provider.calls)
+        policy = check_with(OfModels([word]), stages="input")
+        error, runs = refused(lambda: ask(agent(read_note)), policies=[policy])
+        assert isinstance(error, PolicyViolationError)
+        assert [status for name, _, status in runs if name == MODEL] == ["success", "blocked"]
+        assert ("read_note", "Planner", "success") in runs
+        assert len(provider.calls) == before + 1
 
 
 def test_output_is_withheld() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import litellm
@@ -39,6 +40,8 @@ __all__ = ["ObservabilityCallback", "handler", "observe"]
 _WHERE: Final = "litellm"
 _KEY: Final = "taskpilot_obs"
 _ENDED: Final = "recorded"
+_NOT_SENT: Final = "litellm_no_upstream_llm_call"
+"""In LiteLLM's details of what its proxy has refused by itself."""
 _FORBIDDEN, _TOO_MANY = 403, 429
 
 Details = MutableMapping[str, Any]
@@ -73,15 +76,17 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         with request_context(data.get("litellm_call_id"), tenant_id=tenant, user_id=user):
             run = self._begin(details, data, operation)
         try:
-            await _ask(run, data)
+            await _ask(details, run, data)
         except RefusedError as refused:
             raise _as_response(refused) from refused
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
         """Ask about an asynchronous call, in the context of its caller."""
         details, operation = _details_in(kwargs), operation_of(call_type)
-        if details is not None and operation is not None and _KEY not in details:
-            await _ask(self._begin(details, kwargs, operation), kwargs)
+        if details is not None and operation is not None and _may_begin(details):
+            with _identity_of_last(details):
+                run = self._begin(details, kwargs, operation)
+            await _ask(details, run, kwargs)
 
     def log_pre_api_call(self, model: str, messages: Any, kwargs: Details) -> None:
         """Begin a synchronous call; of one that has begun, note what became known."""
@@ -90,7 +95,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
             run = _run_in(kwargs)
             if run is not None:
                 run.record_request(model=model, provider=kwargs.get("custom_llm_provider"))
-            elif operation is not None and _KEY not in kwargs:
+            elif operation is not None and _may_begin(kwargs) and not kwargs.get(_NOT_SENT):
                 self._begin(kwargs, {**kwargs, "model": model, "messages": messages}, operation)
 
     def _begin(self, details: Details, arguments: Mapping[str, Any], operation: Operation) -> LlmInvocation | None:
@@ -152,17 +157,22 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
                 await check_output_async(run, response_obj, released=True)
                 _end(kwargs, run, end_time)
 
-    def log_failure_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """End a call with its exception."""
+    async def async_post_call_failure_deployment_hook(
+        self, request_data: Mapping[str, Any], exception: Exception, *_: Any, **__: Any
+    ) -> None:
+        """End an attempt with its exception: of several that fail, LiteLLM reports only the first as an event."""
         with guarded(_WHERE, self._recorder.counters):
-            run, error = self._open_run(kwargs, start_time), kwargs.get("exception")
-            if run is None:
-                return
-            if isinstance(error, BaseException):
-                run.fail(error, at_unix_ns=unix_ns(end_time))
-            else:
-                run.end_as("error", at_unix_ns=unix_ns(end_time))
-            kwargs[_KEY] = _ENDED
+            held = (_details_in(request_data) or {}).get(_KEY)
+            if isinstance(held, Held):
+                held.fail(exception)
+
+    def log_failure_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """End a call with its exception, unless the attempt's own hook has."""
+        with guarded(_WHERE, self._recorder.counters):
+            self._open_run(kwargs, start_time)
+            held = kwargs.get(_KEY)
+            if isinstance(held, Held):
+                held.fail(kwargs.get("exception"), at_unix_ns=unix_ns(end_time))
 
     async def async_log_failure_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """End a call with its exception."""
@@ -212,13 +222,28 @@ def _run_in(details: Details | None) -> LlmInvocation | None:
     return held.run if isinstance(held, Held) and held.run.is_open else None
 
 
-async def _ask(run: LlmInvocation | None, arguments: Mapping[str, Any]) -> None:
+def _may_begin(details: Details) -> bool:
+    """Whether a run may begin: none has, or it was an attempt that failed, which a retry or a fallback follows."""
+    held = details.get(_KEY)
+    return _KEY not in details or (isinstance(held, Held) and held.failed)
+
+
+def _identity_of_last(details: Details) -> AbstractContextManager[object]:
+    """Bind the identity of the attempt that failed, because the proxy states it only once."""
+    held = details.get(_KEY)
+    known = held.run.scope if isinstance(held, Held) else None
+    if known is None:
+        return nullcontext()
+    return request_context(known.request_id, tenant_id=known.tenant, user_id=known.user, session_id=known.session)
+
+
+async def _ask(details: Details, run: LlmInvocation | None, arguments: Mapping[str, Any]) -> None:
     if run is None:
         return
     try:
         await check_input_async(run, content_of(arguments), arguments=budgeted(arguments))
     except BaseException as error:
-        run.fail(error)
+        details[_KEY].fail(error)
         raise
 
 

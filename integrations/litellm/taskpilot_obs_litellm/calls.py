@@ -19,13 +19,25 @@ STATES_USAGE: Final = {
 
 
 class Held:
-    """An open call, kept by LiteLLM's own details of it.
+    """The last attempt of a call, kept by LiteLLM's own details of it.
 
     Cancelled calls and streams that are left call no callback. Their details are then dropped, and this with them.
     """
 
     def __init__(self, run: LlmInvocation) -> None:
         self.run = run
+        self.failed = False
+        """A further attempt may follow: a retry or a fallback has the same details, or a copy of them."""
+
+    def fail(self, error: object, *, at_unix_ns: int | None = None) -> None:
+        """End the attempt; later reports of its failure change nothing."""
+        if not self.run.is_open:
+            return
+        self.failed = True
+        if isinstance(error, BaseException):
+            self.run.fail(error, at_unix_ns=at_unix_ns)
+        else:
+            self.run.end_as(Status.ERROR, at_unix_ns=at_unix_ns)
 
     def __del__(self) -> None:
         self.run.end_as(Status.ABANDONED if self.run.streaming else Status.CANCELLED)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,81 @@ def test_failed(is_async: bool, provider: Provider, seen: Captured[Invocation]) 
     assert (run.error_category, run.usage, run.cost) == ("server", None, None)
 
 
+ATTEMPTS = [("error", None), ("success", (100, 20, 40, 8))]
+
+
+def attempts(seen: Captured[Invocation]) -> list[tuple[str, object]]:
+    """Status and figures of each call, in the order of their starts."""
+    return [(run.status.value, figures(run) if run.usage else None) for run in seen if run.provider is not None]
+
+
+def described_once(provider: Provider, text: str) -> dict[str, Any]:
+    """The arguments of a call whose attempts have one description, as the proxy passes them."""
+    given = {"model": "house", "messages": [{"role": "user", "content": text}], "litellm_call_id": text}
+    logging, given = litellm.utils.function_setup(
+        "acompletion", litellm.utils.Rules(), datetime.now(tz=UTC).replace(tzinfo=None), **given
+    )
+    return {**given, "litellm_logging_obj": logging}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+@pytest.mark.parametrize("by", ["retry", "fallback"])
+def test_attempts_of_a_router(
+    by: str, provider: Provider, seen: Captured[Invocation], *, shared: bool, stream: bool
+) -> None:
+    """An attempt that fails is an error, and the retry or fallback that succeeds a call of its own with its tokens."""
+    served = {name: value for name, value in asked(provider).items() if name != "messages"}
+    router = litellm.Router(
+        model_list=[{"model_name": name, "litellm_params": served} for name in ("house", "spare")],
+        num_retries=1 if by == "retry" else 0,
+        fallbacks=[] if by == "retry" else [{"house": ["spare"]}],
+        retry_after=0,
+    )
+    text = f"ONCE {by} {shared} {stream}"
+    given = described_once(provider, text) if shared else {**asked(provider, text), "model": "house"}
+    given = {name: value for name, value in given.items() if name not in ("api_base", "api_key", "max_retries")}
+    options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+
+    async def work() -> None:
+        answer = await router.acompletion(**given, **options)
+        if stream:
+            async for _ in answer:
+                pass
+        await until_async(lambda: len(seen) == 2)
+
+    asyncio.run(work())
+    assert attempts(seen) == ATTEMPTS
+
+
+def test_two_attempts_of_a_router_fail(provider: Provider, seen: Captured[Invocation]) -> None:
+    """Each attempt that fails is one error, though LiteLLM reports one failed request."""
+    served = {name: value for name, value in asked(provider).items() if name != "messages"}
+    router = litellm.Router([{"model_name": "house", "litellm_params": served}], num_retries=1, retry_after=0)
+
+    async def work() -> None:
+        with pytest.raises(litellm.exceptions.InternalServerError):
+            await router.acompletion(**described_once(provider, "FAIL twice"))
+
+    asyncio.run(work())
+    gc.collect()
+    assert attempts(seen) == [("error", None)] * 2
+    assert {run.error_type for run in seen} == {"litellm.exceptions.InternalServerError"}
+
+
+def test_each_attempt_is_asked_about(provider: Provider) -> None:
+    """A budget that the first attempt has spent refuses the retry."""
+    budget = Budget("all", limit_requests=1, action="enforce")
+    served = {name: value for name, value in asked(provider).items() if name != "messages"}
+    router = litellm.Router([{"model_name": "house", "litellm_params": served}], num_retries=1, retry_after=0)
+    before = len(provider.calls)
+    with fresh_recorder(budgets=[budget]) as fresh, capture_invocations(fresh) as seen:
+        with pytest.raises(BudgetExceededError):
+            asyncio.run(router.acompletion(**described_once(provider, "ONCE asked")))
+        assert [run.status.value for run in seen] == ["error", "blocked"]
+    assert len(provider.calls) == before + 1
+
+
 def test_cancelled(provider: Provider, seen: Captured[Invocation], callback: ObservabilityCallback) -> None:
     """LiteLLM calls no callback for a cancelled call; it is recorded when LiteLLM lets go of it."""
     asyncio.run(cancel_under_way(provider, litellm.acompletion(**asked(provider, "SLOW"))))
@@ -305,13 +381,14 @@ with serving() as provider, capture_invocations() as seen:
         "model_list": [{"model_name": "house", "litellm_params": served}],
         "litellm_settings": {"callbacks": ["taskpilot_obs_litellm.handler"]},
         "general_settings": {"master_key": "sk-1234"},
+        "router_settings": {"num_retries": 1, "retry_after": 0},
     }
     with open(sys.argv[1], "w") as file:
         json.dump(config, file)
     asyncio.run(proxy_server.initialize(config=sys.argv[1]))
     client = TestClient(proxy_server.app)
     answers = []
-    for text, user in (("hi", "jane"), ("forbidden", "jane"), ("hi", "poor"), ("hi", "poor")):
+    for text, user in (("hi", "jane"), ("forbidden", "jane"), ("hi", "poor"), ("hi", "poor"), ("ONCE", "joe")):
         body = {"model": "house", "messages": [{"role": "user", "content": text}], "user": user}
         answer = client.post("/v1/chat/completions", json=body, headers={"Authorization": "Bearer sk-1234"})
         answers.append((answer.status_code, answer.json().get("error", {}).get("message")))
@@ -333,14 +410,17 @@ def test_the_proxy(tmp_path: Path) -> None:
         [403, "refused by a policy"],
         [200, None],
         [429, "refused by a budget"],
+        [200, None],
     ]
     assert found["runs"] == [
         ["success", "jane", "house", [100, 20]],
         ["blocked", "jane", "house", None],
         ["success", "poor", "house", [100, 20]],
         ["blocked", "poor", "house", None],
+        ["error", "joe", "house", None],
+        ["success", "joe", "gpt-4o-mini", [100, 20]],
     ]
-    assert found["calls"] == 2
+    assert found["calls"] == 4
 
 
 def test_observe_is_idempotent(callback: ObservabilityCallback) -> None:

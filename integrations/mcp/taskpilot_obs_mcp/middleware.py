@@ -91,8 +91,8 @@ async def _checked(run: ActiveInvocation, params: Mapping[str, Any], work: Calla
         await check_input_async(run, arguments=arguments)
         result = await work()
         with guarded(_WHERE, run.callsite.runtime.counters):
-            run.observe_output(_content(result))
-        await check_output_async(run, _content(result))
+            run.observe_output(_output(result))
+        await check_output_async(run, _output(result))
     except RefusedError as refusal:
         run.fail(refusal)
         raise _as_answer(refusal) from refusal
@@ -109,8 +109,13 @@ def _as_answer(refusal: RefusedError) -> MCPError:
     return MCPError(REFUSED, f"refused by {named or 'a check'}", {"request_id": refusal.request_id})
 
 
-def _content(result: Any) -> Any:
-    return result.get("content") if isinstance(result, Mapping) else getattr(result, "content", None)
+def _output(result: Any) -> Any:
+    """The content, and the structured content beside it, which a client may read instead."""
+    if isinstance(result, Mapping):
+        content, structured = result.get("content"), result.get("structuredContent")
+    else:
+        content, structured = getattr(result, "content", None), getattr(result, "structured_content", None)
+    return content if structured is None else {"content": content, "structured_content": structured}
 
 
 def _is_error(result: Any) -> bool:

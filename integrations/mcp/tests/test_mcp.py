@@ -22,6 +22,7 @@ if find_spec("mcp") is None:
 
 from mcp import Client, MCPError
 from mcp.server.mcpserver import MCPServer
+from mcp.types import CallToolResult, TextContent
 from taskpilot_obs_mcp import REFUSED, ObservabilityMiddleware
 
 ran: list[str] = []
@@ -49,6 +50,13 @@ def read_note() -> str:
     return "the password is 123"
 
 
+def read_record() -> CallToolResult:
+    """A record, of which the text does not show all."""
+    return CallToolResult(
+        content=[TextContent(type="text", text="one record")], structured_content={"note": "the password is 123"}
+    )
+
+
 async def slow() -> str:
     """Takes longer than anybody waits."""
     ran.append("slow")
@@ -59,7 +67,7 @@ async def slow() -> str:
 def play(work: Callable[[Any], Awaitable[Any]], *middleware: Any) -> Any:
     """Run something with a client of a server."""
     server = MCPServer("weather", middleware=middleware or [ObservabilityMiddleware()])
-    for tool in (get_weather, broken, read_note, slow):
+    for tool in (get_weather, broken, read_note, read_record, slow):
         server.tool()(tool)
 
     async def run() -> Any:
@@ -179,6 +187,24 @@ def test_a_result_is_withheld() -> None:
     error, runs, _ = refused(lambda client: client.call_tool("read_note", {}), policy)
     assert (error.message, ran) == ("refused by policy 'deny_words'", ["note"])
     assert runs == [("read_note", None, "blocked")]
+
+
+def test_structured_content_is_withheld() -> None:
+    """What a check refuses in a result's structured content does not reach the client either."""
+    policy = check_with(DenyWords(["password"]), stages="output")
+    error, runs, _ = refused(lambda client: client.call_tool("read_record", {}), policy)
+    assert error.message == "refused by policy 'deny_words'"
+    assert runs == [("read_record", None, "blocked")]
+
+
+def test_structured_content_is_captured() -> None:
+    """With content capture, the recorded output has the structured content as well as the text."""
+    with fresh_recorder(capture_content=True) as fresh, capture_invocations(fresh) as seen:
+        play(lambda client: client.call_tool("read_record", {}))
+        (run,) = seen
+    assert run.output_text is not None
+    assert "one record" in run.output_text
+    assert "the password is [REDACTED:secret]" in run.output_text
 
 
 def test_nothing_is_recorded_where_recording_is_off() -> None:
