@@ -324,11 +324,13 @@ def words() -> Any:
     return af.ResponseStream(source(), finalizer="".join)
 
 
-class Words(af.ChatMiddleware):  # type: ignore[misc]  # the framework may be missing
-    """Answers for the model."""
+class Words(af.ChatMiddlewareLayer, af.BaseChatClient):  # type: ignore[misc]  # the framework may be missing
+    """A client of the application."""
 
-    async def process(self, context: Any, call_next: Any) -> None:  # noqa: ARG002  the framework's
-        context.result = words()
+    model = "mine"
+
+    def _inner_get_response(self, **_: Any) -> Any:
+        return words()
 
 
 def unread(recorder: Recorder) -> bool:
@@ -338,16 +340,16 @@ def unread(recorder: Recorder) -> bool:
     return bool(recorder.registry.get_sample_value("taskpilot_obs_internal_errors_total", where))
 
 
-def test_updates_that_cannot_be_read(provider: Provider, recorder: Recorder, seen: Captured[Invocation]) -> None:
+def test_updates_that_cannot_be_read(recorder: Recorder, seen: Captured[Invocation]) -> None:
     """A stream of the application's own updates reaches its reader; that they were not read is counted."""
 
-    async def work(at: Agents) -> Any:
-        stream = at.client(middleware=[ChatObserver(), Words()]).get_response("hi", stream=True)
+    async def work() -> Any:
+        stream = Words(middleware=[ChatObserver()]).get_response("hi", stream=True)
         said = [update async for update in stream]
         return said, await stream.get_final_response()
 
-    assert play(provider, work) == (["It ", "is ", "sunny."], "It is sunny.")
-    assert table(seen) == [("gpt-4o-mini", None, "success")]
+    assert asyncio.run(work()) == (["It ", "is ", "sunny."], "It is sunny.")
+    assert table(seen) == [("mine", None, "success")]
     assert unread(recorder)
 
 
