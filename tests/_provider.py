@@ -2,7 +2,8 @@
 
 Each answer took 100 input tokens (40 of them cached) and 20 output tokens (8 of them reasoning, at OpenAI). The first
 turn with tools calls the first tool; the turn behind a tool's result answers in text. Words in the messages: `FAIL`
-answers 500, `ONCE` does at the first time, `RATE` 429 at the first time, `SLOW` takes a quarter of a second, or that long between pieces of a stream.
+answers 500, `ONCE` 500 and `RATE` 429 at the first time, `SLOW` takes a quarter of a second, or that long between
+pieces of a stream.
 """
 
 from __future__ import annotations

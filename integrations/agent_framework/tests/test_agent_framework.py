@@ -336,12 +336,13 @@ class Words(af.ChatMiddlewareLayer, af.BaseChatClient):  # type: ignore[misc]  #
 def unread(recorder: Recorder) -> bool:
     """Whether a failure to read was counted."""
     assert recorder.flush()
+    assert recorder.registry is not None
     where = {"where": "agent_framework"}
     return bool(recorder.registry.get_sample_value("taskpilot_obs_internal_errors_total", where))
 
 
 def test_updates_that_cannot_be_read(recorder: Recorder, seen: Captured[Invocation]) -> None:
-    """A stream of the application's own updates reaches its reader; that they were not read is counted."""
+    """A stream of objects of the application reaches its reader; that they were not read is counted."""
 
     async def work() -> Any:
         stream = Words(middleware=[ChatObserver()]).get_response("hi", stream=True)

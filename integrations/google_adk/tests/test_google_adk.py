@@ -183,12 +183,12 @@ def test_nested_agents(seen: Captured[Invocation]) -> None:
     ]
 
 
-class Scripted(BaseLlm):
+class Scripted(BaseLlm):  # type: ignore[misc]  # the framework may be missing
     """A model of the application, which answers by the parts of a script."""
 
     script: list[types.Part]
 
-    async def generate_content_async(self, llm_request: Any, stream: bool = False) -> Any:  # noqa: ARG002  the framework's
+    async def generate_content_async(self, llm_request: Any, stream: bool = False) -> Any:
         yield LlmResponse(content=types.Content(role="model", parts=[self.script.pop(0)]))
 
 
@@ -231,7 +231,7 @@ def test_an_agent_that_hands_over_and_is_handed_back_to(seen: Captured[Invocatio
 def test_an_answer_of_the_application(provider: Provider, stream: bool) -> None:
     """A call that an agent's callback answers is cached: it costs nothing, and no budget keeps anything for it."""
 
-    def answer(*, callback_context: Any, llm_request: Any) -> LlmResponse:  # noqa: ARG001  the framework's
+    def answer(*, callback_context: Any, llm_request: Any) -> LlmResponse:
         return LlmResponse(content=types.Content(role="model", parts=[types.Part(text="from the cache")]))
 
     before = len(provider.calls)
@@ -247,7 +247,7 @@ def test_an_answer_of_the_application(provider: Provider, stream: bool) -> None:
     assert table(seen) == [("Planner", None, "success"), (MODEL, "Planner", "success")]
     call = next(run for run in seen if run.name != "Planner")
     assert (call.cached, call.usage, call.pricing is Pricing.UNPRICED) == (True, None, False)
-    assert (status.spent, status.reserved) == (0, 0)
+    assert status.spent == status.reserved == 0
 
 
 def test_concurrent_runs(seen: Captured[Invocation]) -> None:

@@ -16,6 +16,7 @@ from taskpilot_obs.integration import (
     check_output_async,
     current_run,
     get_recorder,
+    guarded,
 )
 from taskpilot_obs_openai_agents import model_calls
 
@@ -47,7 +48,7 @@ class ObservabilityHooks(RunHooks):  # type: ignore[misc]  # the SDK may be miss
         if run is not None:
             await check_output_async(run, output)
 
-    async def on_llm_start(self, context: Any, agent: Any, system_prompt: Any, input_items: Any) -> None:  # noqa: ARG002
+    async def on_llm_start(self, context: Any, agent: Any, system_prompt: Any, input_items: Any) -> None:
         """Ask about a model call, its budgets included; a refused call is recorded as `blocked` and not made."""
         above = _current(Operation.AGENT)
         if above is None:
@@ -58,7 +59,8 @@ class ObservabilityHooks(RunHooks):  # type: ignore[misc]  # the SDK may be miss
         except BaseException as error:
             call.fail(error)
             raise
-        model_calls.expect(above, call)
+        with guarded("openai_agents", call.callsite.runtime.counters):
+            model_calls.expect(above, call, context)
 
     async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:  # noqa: ARG002  the SDK's signature
         """End the call of a model that opens no span of its own, such as a class of the application."""

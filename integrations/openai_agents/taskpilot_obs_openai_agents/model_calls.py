@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from agents.models import get_default_model
 
 from taskpilot_obs.integration import ActiveInvocation, LlmInvocation
 
-_waiting: WeakKeyDictionary[ActiveInvocation, LlmInvocation] = WeakKeyDictionary()
-"""The call that each agent's run is about to make. An agent makes one call at a time."""
+_waiting: WeakKeyDictionary[ActiveInvocation, ref[LlmInvocation]] = WeakKeyDictionary()
+"""The call that each agent's run is about to make. An agent makes one call at a time. The call refers to the run, so
+a strong reference here would keep both for ever where no span claims the call."""
+_held: WeakKeyDictionary[object, LlmInvocation] = WeakKeyDictionary()
+"""The last call of each run of the SDK, which goes with the SDK's context of that run."""
 
 
-def expect(agent_run: ActiveInvocation, call: LlmInvocation) -> None:
-    """Keep a call that was allowed until its span begins."""
-    _waiting[agent_run] = call
+def expect(agent_run: ActiveInvocation, call: LlmInvocation, context: object) -> None:
+    """Keep a call that was allowed until its span begins.
+
+    Args:
+        agent_run: makes the call.
+        call: is open.
+        context: the SDK's, whose end lets go of a call that nothing has claimed; it is then abandoned.
+    """
+    _held[context] = call
+    _waiting[agent_run] = ref(call)
 
 
 def claim(agent_run: ActiveInvocation) -> LlmInvocation | None:
     """Take the call that an agent's run is about to make; None where no hook asked about it."""
-    return _waiting.pop(agent_run, None)
+    waiting = _waiting.pop(agent_run, None)
+    return None if waiting is None else waiting()
 
 
 def model_of(agent: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Iterator
 from decimal import Decimal
@@ -13,7 +14,7 @@ import pytest
 from _provider import Provider, serving
 from _runs import table
 
-from taskpilot_obs import observe_tool
+from taskpilot_obs import observe_agent, observe_tool
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.exceptions import BudgetExceededError, RefusedError
@@ -246,6 +247,29 @@ class Plain(agents.Model):  # type: ignore[misc]
 
     def stream_response(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError
+
+
+class Broken(Plain):
+    """A model class of an application, which fails."""
+
+    async def get_response(self, *_: Any, **__: Any) -> Any:
+        raise LookupError
+
+
+@observe_agent(name="Mine")
+async def untraced() -> None:
+    """Run an agent beneath one of the application, without the SDK's tracing."""
+    made = agents.Agent(name="Planner", model=Broken(agents.Usage()))
+    config = agents.RunConfig(tracing_disabled=True)
+    await agents.Runner.run(made, "hi", hooks=ObservabilityHooks(), run_config=config)
+
+
+def test_a_call_that_nothing_claims_is_let_go_of(seen: Captured[Invocation]) -> None:
+    """Without a span and without an answer, a call ends as abandoned once the SDK lets go of the run."""
+    with pytest.raises(LookupError):
+        asyncio.run(untraced())
+    gc.collect()
+    assert table(seen) == [("Mine", None, "error"), ("gpt-4o-mini", "Mine", "abandoned")]
 
 
 def test_a_model_without_spans_is_recorded_by_the_hooks(seen: Captured[Invocation]) -> None:
