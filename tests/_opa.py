@@ -15,7 +15,7 @@ from taskpilot_obs.safety.rego import load_regopy
 
 
 class Opa(ThreadingHTTPServer):
-    """The server. Tests set `status`, `pause` and `revision` to make it misbehave, and read `asked`.
+    """The server. Tests set the statuses, `pause` and `revision` to make it misbehave, and read `asked`.
 
     Args:
         text: of the one policy, in Rego.
@@ -29,6 +29,7 @@ class Opa(ThreadingHTTPServer):
         self.text = text
         self.rules = rules
         self.status = 200
+        self.status_of_policies = 200
         self.pause = threading.Event()
         self.pause.set()
         self.revision: str | None = None
@@ -75,19 +76,19 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_GET(self) -> None:
-        self._answer(self.server.policies())
+        self._answer(self.server.policies(), self.server.status_of_policies)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.asked.append((dict(self.headers), body["input"]))
         assert self.server.pause.wait(60)
         path = urlsplit(self.path).path.removeprefix("/v1/data/").split("/")
-        self._answer(self.server.document(path, body["input"]))
+        self._answer(self.server.document(path, body["input"]), self.server.status)
 
-    def _answer(self, document: dict[str, Any]) -> None:
+    def _answer(self, document: dict[str, Any], status: int) -> None:
         content = json.dumps(document).encode()
         with suppress(ConnectionError):  # a client that has given up
-            self.send_response(self.server.status)
+            self.send_response(status)
             self.send_header("content-length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

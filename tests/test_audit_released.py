@@ -19,12 +19,21 @@ KEY = b"a key of the test"
 RECORDS = 34
 
 
+def copied(version: str, folder: Path) -> Path:
+    """A log with the rights that its writer gave it: a checkout does not keep them."""
+    home = folder / "log"
+    shutil.copytree(FOLDER / version, home)
+    home.chmod(0o700)
+    for path in home.iterdir():
+        path.chmod(0o600)
+    return home
+
+
 @pytest.mark.promise("old-logs")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_log_of_an_earlier_version_is_verified_read_and_continued(version: str, tmp_path: Path) -> None:
     """Segments, anchors and manifest with a key: whole, every record readable, and whole again with new records."""
-    home = tmp_path / "log"
-    shutil.copytree(FOLDER / version, home)
+    home = copied(version, tmp_path)
     log = home / "shop.jsonl"
     (report,) = verify(log, key=KEY)
     assert (report.problem, report.records) == (None, RECORDS)
@@ -41,8 +50,7 @@ def test_a_log_of_an_earlier_version_is_verified_read_and_continued(version: str
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_change_in_a_log_of_an_earlier_version_is_found(version: str, tmp_path: Path) -> None:
     """One digit that is another is a fault there too."""
-    home = tmp_path / "log"
-    shutil.copytree(FOLDER / version, home)
+    home = copied(version, tmp_path)
     oldest = min(home.glob("shop.jsonl.*"))
     oldest.write_bytes(oldest.read_bytes().replace(b'"input_tokens":150', b'"input_tokens":151', 1))
     (report,) = verify(home / "shop.jsonl", key=KEY)

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _audit import finished
 
 from taskpilot_obs import observe_agent, record_llm_call
 from taskpilot_obs._support.counters import InternalCounters
+from taskpilot_obs.budgets import Budget
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters import Delivery, PartialExportError
+from taskpilot_obs.exporters import delivery as delivery_module
 from taskpilot_obs.records import Invocation, Record, Started
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED
+from taskpilot_obs.store import StoreExporter
+from taskpilot_obs.store.budget_ledger import StoreLedger
 from taskpilot_obs.testing import fresh_recorder
 
 CALLS = 20
@@ -138,6 +143,91 @@ def test_what_is_given_up_is_counted() -> None:
     assert counters.totals[EXPORT_ERRORS, ("exporter_1",)] == 1
     dead = run(Delivery(Batches(10**6), llm_only=True, retry_for_s=0))
     assert lost(dead) == CALLS
+
+
+class Clock:
+    """In place of the module `time`: sleeping takes no time, and the clock goes on by what was asked for."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_each_outage_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time for attempts starts again after a success and after progress: a second outage gets it in full."""
+    clock = Clock()
+    monkeypatch.setattr(delivery_module, "time", clock)
+    records: list[Any] = [finished(), finished(), finished()]
+    got, down_until = list[Record](), [clock.now + 8, clock.now + 16, clock.now + 24]
+
+    def send(call: Invocation) -> None:
+        if clock.now < down_until[len(got)]:
+            raise ConnectionError("on purpose")
+        got.append(call)
+
+    Delivery(send, retry_for_s=10, first_pause_s=0.5).export(records)
+    assert len(got) == 3
+    clock.now, got[:] = 1_000.0, []
+
+    class OneByOne:
+        def export(self, batch: Sequence[Record], /) -> None:
+            if clock.now < down_until[len(got)]:
+                raise ConnectionError("on purpose")
+            got.append(batch[0])
+            if len(batch) > 1:
+                raise PartialExportError(1)
+
+    Delivery(OneByOne(), retry_for_s=10, first_pause_s=0.5).export(records)
+    assert len(got) == 3
+
+
+def test_the_last_attempt_is_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause ends at the deadline, where the last attempt is made: nothing is tried for longer than asked for."""
+    clock, attempts = Clock(), list[float]()
+    monkeypatch.setattr(delivery_module, "time", clock)
+
+    def send(_call: Invocation) -> None:
+        attempts.append(clock.now)
+        raise ConnectionError("on purpose")
+
+    with pytest.raises(PartialExportError):
+        Delivery(send, retry_for_s=10, first_pause_s=8).export([finished()])
+    assert len(attempts) >= 3
+    assert attempts[-1] == pytest.approx(attempts[0] + 10)
+
+
+def test_a_store_within_a_delivery_is_a_store(tmp_path: Path) -> None:
+    """An exporter that keeps records for later gets its account, and budgets are booked in the store that it fills."""
+    store = StoreExporter(f"sqlite:///{tmp_path / 'telemetry.db'}")
+    limit = Budget("team", limit_usd=5)
+    with fresh_recorder(exporters=[Delivery(Delivery(store), llm_only=True)], budgets=[limit]) as recorder:
+        assert recorder.parts is not None
+        assert recorder.parts.budgets is not None
+        ledger = recorder.parts.budgets.ledger
+        assert ledger.blocking
+        assert ledger.is_same(StoreLedger(store.store))
+        work()
+        assert recorder.flush(30)
+        assert recorder.counters.totals[RECORDS, ("exporter_1",)] == 4
+
+    class Keeps:
+        """An exporter that writes nothing at once."""
+
+        def set_account(self, account: Any) -> None:
+            self.account = account
+
+        def export(self, batch: Sequence[Record], /) -> None:
+            self.account.waits(len(batch))
+
+    with fresh_recorder(exporters=[Delivery(Keeps())]) as recorder:
+        work()
+        assert recorder.flush(30)
+        assert recorder.counters.totals[RECORDS, ("exporter_1",)] == 0
 
 
 def test_records_wait_in_the_queue_and_the_rest_is_counted() -> None:

@@ -13,10 +13,15 @@ from typing import Any
 
 import pytest
 from _provider import Provider, serving
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from taskpilot_obs import Usage, record_llm_call, track_agent, track_llm, track_workflow
-from taskpilot_obs.records import Invocation, Pricing
-from taskpilot_obs.testing import Captured
+from taskpilot_obs import Usage, observe_workflow, record_llm_call, track_agent, track_llm, track_workflow
+from taskpilot_obs.records import Decision, Invocation, Pricing
+from taskpilot_obs.safety import MaxTokens
+from taskpilot_obs.semconv import Attr
+from taskpilot_obs.testing import Captured, capture_records, fresh_recorder
 from taskpilot_obs.usage import Reading, StreamReader, read_response
 
 ANSWERED = "gpt-4o-2024-07-18"
@@ -358,6 +363,108 @@ def test_other_calls_do_not_hide_the_sum_of_an_agent(provider: Provider, seen: C
         record_llm_call(model="gpt-4o", usage=result)
     assert seen[-1].rollup is not None
     assert seen[-1].rollup.input_tokens == 250
+
+
+SUM_A = {"prompt_tokens": 300, "completion_tokens": 60, "requests": 2}
+SUM_B = {"prompt_tokens": 200, "completion_tokens": 50, "requests": 2}
+
+
+def test_two_sums_without_their_calls_are_both_booked(seen: Captured[Invocation]) -> None:
+    """The result of an agent, booked as a call, does not account for the next result in the same run."""
+    with track_workflow("triage"):
+        record_llm_call(model="gpt-4o", usage=SUM_A)
+        record_llm_call(model="gpt-4o", usage=SUM_B)
+    one, two, workflow = seen
+    assert (one.usage, two.usage) == (Usage(300, 60), Usage(200, 50))
+    assert (one.pricing, two.pricing) == (Pricing.PRICED, Pricing.PRICED)
+    assert workflow.rollup is not None
+    assert workflow.rollup[:4] == (500, 110, Decimal("0.00235"), 2)
+
+
+@pytest.mark.parametrize("within", ["the workflow", "an agent"])
+def test_a_call_accounts_for_one_sum_only(seen: Captured[Invocation], within: str) -> None:
+    """The calls that account for a result are used up: a second one is booked, unless calls of its own are recorded."""
+
+    def one_agent(*, calls: int) -> None:
+        for _ in range(calls):
+            record_llm_call(model="gpt-4o", usage=Usage(150, 30))
+        record_llm_call(model="gpt-4o", usage=SUM_A)
+
+    def agents() -> None:
+        one_agent(calls=2)
+        if within == "an agent":
+            with track_agent("Planner"):
+                one_agent(calls=2)
+        else:
+            one_agent(calls=2)
+
+    with track_workflow("triage"):
+        agents()
+        one_agent(calls=0)
+    sums = [run for run in seen if run.usage in (None, Usage(300, 60)) and run.pricing is not None]
+    assert [run.pricing for run in sums] == [Pricing.FREE, Pricing.FREE, Pricing.PRICED]
+    assert seen[-1].rollup is not None
+    assert seen[-1].rollup[:2] == (900, 180)
+    assert seen[-1].rollup.llm_calls == 5
+
+
+def test_fewer_calls_do_not_account_for_a_sum(seen: Captured[Invocation]) -> None:
+    """One long call of the same run does not account for the result of two others, however many tokens it took."""
+    with track_workflow("triage"):
+        record_llm_call(model="gpt-4o", usage=Usage(1_000, 500))
+        record_llm_call(model="gpt-4o", usage=SUM_A)
+    assert seen[1].usage == Usage(300, 60)
+
+
+def test_a_cached_result_of_an_agent_uses_no_calls_up(seen: Captured[Invocation]) -> None:
+    """A result from the application's cache is free, and the calls beside it still account for a paid one."""
+    with track_workflow("triage"):
+        for _ in range(2):
+            record_llm_call(model="gpt-4o", usage=Usage(150, 30))
+        record_llm_call(model="gpt-4o", usage=SUM_A, cached=True)
+        record_llm_call(model="gpt-4o", usage=SUM_A)
+    assert [run.pricing for run in seen[2:4]] == [Pricing.FREE, Pricing.FREE]
+    assert seen[-1].rollup is not None
+    assert seen[-1].rollup[:2] == (300, 60)
+
+
+@pytest.mark.parametrize("calls", [0, 2])
+def test_a_sum_is_on_spans_once(calls: int) -> None:
+    """The span of a result has tokens and cost only where no spans of its calls have them; its run sums each once."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with fresh_recorder(tracer_provider=provider), track_workflow("triage"):
+        for _ in range(calls):
+            with track_llm(model="gpt-4o") as call:
+                call.record_usage(150, 30)
+        for stated in (SUM_A, SUM_A) if calls == 0 else (SUM_A,):
+            with track_llm(model="gpt-4o") as call:
+                call.record_usage(stated)
+    *spans, workflow = [dict[str, Any](span.attributes or {}) for span in exporter.get_finished_spans()]
+    booked = [span for span in spans if Attr.COST in span]
+    assert len(booked) == 2
+    assert [span for span in spans if Attr.INPUT_TOKENS in span] == booked
+    assert workflow[Attr.ROLLUP_INPUT_TOKENS] == sum(span[Attr.INPUT_TOKENS] for span in booked)
+    assert workflow[Attr.ROLLUP_LLM_CALLS] == 2
+    assert workflow[Attr.ROLLUP_COST] == pytest.approx(sum(span[Attr.COST] for span in booked))
+
+
+@pytest.mark.parametrize(("calls", "taken"), [(2, 360), (0, 720)])
+def test_a_token_policy_counts_a_sum_once(calls: int, taken: int) -> None:
+    """A result takes tokens of a policy where its calls have not taken them, and each result without calls does."""
+    with fresh_recorder(), capture_records(Decision) as decisions:
+
+        @observe_workflow("triage", policies=[MaxTokens(taken - 1)])
+        def run() -> None:
+            for _ in range(calls):
+                record_llm_call(model="gpt-4o", usage=Usage(150, 30))
+            for _ in range(1 if calls else 2):
+                record_llm_call(model="gpt-4o", usage=SUM_A)
+
+        run()
+        (passed,) = [each for each in decisions if each.is_violation]
+        assert passed.reason == f"{taken} tokens, allowed are {taken - 1}"
+        assert len(decisions) == 2
 
 
 def test_the_price_of_a_long_sum_is_partial(seen: Captured[Invocation]) -> None:

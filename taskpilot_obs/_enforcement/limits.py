@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from taskpilot_obs._enforcement.enforcer import in_force, report, subject_of
+from taskpilot_obs._recording.rollups import Totals
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.records import Stage
 from taskpilot_obs.safety import checks as running
@@ -101,26 +102,35 @@ class TokenLimits:
 
     def __init__(self, runtime: RecorderRuntime) -> None:
         self._runtime = runtime
-        self._taken: WeakKeyDictionary[ActiveInvocation, int] = WeakKeyDictionary()
+        self._taken: WeakKeyDictionary[ActiveInvocation, Totals] = WeakKeyDictionary()
         self._lock = Lock()
 
     def before(self, call: LlmInvocation) -> None:
         """Check before an LLM call; raises the refusal of a check in enforce mode."""
         for run, checks in self._watched(call, Stage.INPUT):
             with self._lock:
-                taken = self._taken.get(run, 0)
+                totals = self._taken.get(run)
+                taken = 0 if totals is None else totals.tokens
             self._ask(call, checks, subject_of(call, Stage.INPUT, "", NO_ARGUMENTS)._replace(tokens_so_far=taken))
 
     def after(self, call: LlmInvocation) -> None:
-        """Count the tokens of an LLM call, then check; nothing is withheld."""
+        """Count the tokens of an LLM call, then check; nothing is withheld.
+
+        The result of an agent, which sums its calls, counts where these calls are not counted themselves.
+        """
         usage = call.usage
-        tokens = 0 if usage is None or call.cached else (usage.input_tokens or 0) + (usage.output_tokens or 0)
+        if usage is None or call.cached:
+            return
+        tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
         if not tokens:
             return
         with guarded(running.COMPONENT, self._runtime.counters):
             for run, checks in self._watched(call, Stage.OUTPUT):
                 with self._lock:
-                    taken = self._taken[run] = self._taken.get(run, 0) + tokens
+                    totals = self._taken.setdefault(run, Totals())
+                    if not totals.book(usage, call.sums):
+                        continue
+                    taken = totals.tokens
                 subject = subject_of(call, Stage.OUTPUT, "", NO_ARGUMENTS)
                 subject = subject._replace(tokens_so_far=taken, call_tokens=tokens)
                 self._ask(call, [check._replace(refuses_at=()) for check in checks], subject)

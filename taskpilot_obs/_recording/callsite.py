@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from taskpilot_obs.safety.checks import Checks
 
 _MAX_CALLSITES: Final = 4_000
-_CHAT: Final = Operation.CHAT
 """How many callsites a recorder caches; bounded, because an application may make names at run time."""
+_CHAT: Final = Operation.CHAT
 _NAME_ATTRIBUTES = {
     Operation.WORKFLOW: Attr.WORKFLOW_NAME,
     Operation.AGENT: Attr.AGENT_NAME,

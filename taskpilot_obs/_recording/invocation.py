@@ -507,14 +507,20 @@ class ActiveInvocation:
         """Add this run's sums to the span of the nearest running ancestor."""
         if live.below is None and self.callsite.is_inner:
             return
-        above = self.parent
-        while above is not None and above.ended_ns:
-            above = above.parent
-        if above is not None and above.span is not None and above.span.recording:
+        above = self._recording_span_above()
+        if above is not None:
             totals = sum_of(live.below)
             self._add_own(totals)
             if totals:
-                above.span.add_below(totals)
+                above.add_below(totals)
+
+    def _recording_span_above(self) -> LiveSpan | None:
+        """The span of the nearest running ancestor, if it records."""
+        above = self.parent
+        while above is not None and above.ended_ns:
+            above = above.parent
+        span = None if above is None else above.span
+        return span if span is not None and span.recording else None
 
     def _set_on_span(self, key: str, value: AttributeValue) -> None:
         if self.span is not None:

@@ -15,6 +15,7 @@ from taskpilot_obs._recording.llm_outcome import (
     outcome_attributes,
     parse_amount,
 )
+from taskpilot_obs._recording.rollups import sum_of
 from taskpilot_obs._recording.scope import current_admitted
 from taskpilot_obs._recording.snapshots import start_of
 from taskpilot_obs._support.event_loops import in_event_loop
@@ -70,9 +71,9 @@ class LlmInvocation(ActiveInvocation):
     """
 
     __slots__ = (
-        *("_answered", "_booked_by_calls", "_listeners", "_priced", "_reader", "_refused", "_unread", "admitted"),
+        *("_answered", "_listeners", "_priced", "_reader", "_refused", "_unread", "admitted"),
         *("billed_by", "cached", "cost", "cost_source", "dropped", "error_category", "finish_reasons"),
-        *("first_token_ns", "price_gap", "provider", "request_model", "response_id", "response_model"),
+        *("first_token_ns", "left_to_calls", "price_gap", "provider", "request_model", "response_id", "response_model"),
         *("retries", "service_tier", "sums", "stated_cost", "stated_error", "streaming", "table_cost", "usage"),
         *("usage_inconsistent",),
     )
@@ -106,8 +107,8 @@ class LlmInvocation(ActiveInvocation):
         self.billed_by: str | None = None  # the provider that the ID of the response proves
         self.dropped: frozenset[str] = frozenset()  # usage details that a framework may have dropped
         self.sums = 0  # calls whose usage an agent's result sums
+        self.left_to_calls = False  # whether those calls are booked, so that the result is not
         self._answered = False
-        self._booked_by_calls = False
         self._refused = False
         self._listeners = ()
         self._priced = False
@@ -517,7 +518,13 @@ class LlmInvocation(ActiveInvocation):
 
     def _is_refused(self) -> bool:
         """Whether the call is not billed because it was refused before an answer or a first token."""
-        return self._booked_by_calls or (not self._answered and is_unbilled(self, refused=self._refused))
+        return self.left_to_calls or (not self._answered and is_unbilled(self, refused=self._refused))
+
+    def _close_span(self, live: LiveSpan) -> None:
+        if self.sums and live.recording:  # the spans alone decide, because the drainer sees the calls only later
+            above = self._recording_span_above()
+            self._decide_who_is_booked([*(live.below or ()), *((above and above.below) or ())])
+        super()._close_span(live)
 
     def _write_outcome(self, live: LiveSpan) -> None:
         super()._write_outcome(live)
@@ -528,36 +535,23 @@ class LlmInvocation(ActiveInvocation):
         return self._priced or self.callsite.runtime.prices.ready or not in_event_loop()
 
     def _add_own(self, totals: Totals) -> None:
-        if self._booked_by_calls:
+        if self.left_to_calls:
+            totals.claim(self.sums, self.usage)
             return
         if self.cached:
             totals.add_llm_call(None, None, priced=True)
         else:
             refused = self.usage is None and self._is_refused()
             totals.add_llm_call(self.usage, self.cost, priced=self.cost is not None or refused)
+        if self.sums:
+            totals.claim(1, None if self.cached else self.usage)
 
     def _freeze_start(self) -> Started:
         return start_of(self, self.request_model, self.provider)
 
-    def _sums_booked_calls(self) -> bool:
-        """Whether booked calls beneath or beside this one account for the sum that an agent's result states.
-
-        Only the drainer knows: it has seen every call that ended before.
-        """
-        above = self._forget_ended_ancestors()
-        booked = [run.totals for run in (self, above) if run is not None and run.totals is not None]
-        usage = self.usage or Usage()
-        return (
-            sum(totals.llm_calls for totals in booked) > 0
-            and sum(totals.input_tokens for totals in booked) >= (usage.input_tokens or 0)
-            and sum(totals.output_tokens for totals in booked) >= (usage.output_tokens or 0)
-        )
-
-    def _leave_to_its_calls(self) -> None:
-        """Book neither tokens nor cost, because the calls that the result sums are booked."""
-        self.usage, self.usage_inconsistent = None, False
-        self.cost, self.cost_source, self.price_gap, self.table_cost = None, None, None, None
-        self._priced = self._booked_by_calls = True
+    def _decide_who_is_booked(self, booked: Sequence[Totals]) -> None:
+        """Leave the sum that an agent's result states to its calls, if those are booked beneath or beside it."""
+        self.left_to_calls = not self.cached and sum_of(booked).accounts_for(self.sums, self.usage)
 
     def _freeze_end(self, llm_call: tuple[object, ...] = ()) -> Invocation:
         if self._unread is not None:
@@ -565,27 +559,29 @@ class LlmInvocation(ActiveInvocation):
                 self._note_reading(self._read(self._unread))
                 self.status = self._as_answered(self.status)
             self._unread = None
-        if self.sums and self._sums_booked_calls():
-            self._leave_to_its_calls()
+        if self.sums:
+            above = self._forget_ended_ancestors()
+            booked = (None if run is None else run.totals for run in (self, above))
+            self._decide_who_is_booked([totals for totals in booked if totals is not None])
         self.price()
-        hit = self.cached is True
+        free = self.cached is True or self.left_to_calls
         begun = self.begun
         if begun.request_model != self.request_model or begun.provider != self.provider:
             self.begun = begun._replace(request_model=self.request_model, provider=self.provider)
         llm_call = (
             self.error_category,
-            None if hit else self.usage,
-            self.usage_inconsistent and not hit,
-            None if hit else self.cost,
-            None if hit or self.cost is None else self.cost_source,
+            None if free else self.usage,
+            self.usage_inconsistent and not free,
+            None if free else self.cost,
+            None if free or self.cost is None else self.cost_source,
             self.response_model,
             self.streaming,
             self.cached,
             (self.first_token_ns - self.started_ns) / 1e9 if self.first_token_ns else None,
             self.retries,
             self._is_refused(),
-            None if hit or self.cost is None else self.price_gap,
-            None if hit else self.table_cost,
+            None if free or self.cost is None else self.price_gap,
+            None if free else self.table_cost,
             canonical_model_of(self.callsite, self.request_model, self.response_model),
             None if self.admitted is None else self.admitted.reservation_id,
         )

@@ -35,6 +35,7 @@ class AnsweredCall(Protocol):
 
     usage: Usage | None
     cached: bool | None
+    left_to_calls: bool
     response_model: str | None
     response_id: str | None
     finish_reasons: tuple[str, ...]
@@ -50,7 +51,8 @@ class AnsweredCall(Protocol):
 def outcome_attributes(call: AnsweredCall, cost: Decimal | None) -> dict[str, AttributeValue | tuple[str, ...]]:
     """The span attributes of a call that ends: usage, model, first token, cost and finish reasons."""
     attributes: dict[str, AttributeValue | tuple[str, ...]] = {}
-    if call.usage is not None and not call.cached:
+    free = call.cached or call.left_to_calls
+    if call.usage is not None and not free:
         stated = zip(_USAGE_ATTRIBUTES, call.usage, strict=False)
         attributes = {key: tokens for key, tokens in stated if tokens is not None and key is not None}
     if call.response_model is not None:
@@ -63,7 +65,7 @@ def outcome_attributes(call: AnsweredCall, cost: Decimal | None) -> dict[str, At
         attributes[Attr.REQUEST_STREAM] = True
     if call.first_token_ns:
         attributes[Attr.RESPONSE_FIRST_CHUNK] = (call.first_token_ns - call.started_ns) / 1e9
-    if cost is not None and not call.cached:
+    if cost is not None and not free:
         attributes[Attr.COST] = float(cost)
     if call.finish_reasons:
         attributes[Attr.RESPONSE_FINISH_REASONS] = call.finish_reasons

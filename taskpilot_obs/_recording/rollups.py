@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs.records import AttributeValue, Rollup
 from taskpilot_obs.semconv import Attr
@@ -19,9 +19,14 @@ _ZERO = Decimal(0)
 class Totals:
     """A `Rollup` that is still growing. Owned by one thread."""
 
-    __slots__ = ("cost", "input_tokens", "llm_calls", "output_tokens", "tool_calls", "unpriced_calls", "violations")
+    __slots__ = (
+        *("claimed", "cost", "input_tokens", "llm_calls", "output_tokens", "tool_calls"),
+        *("unpriced_calls", "violations"),
+    )
 
     def __init__(self) -> None:
+        self.claimed: Totals | None = None
+        """The part that cannot account for a further result of an agent; see `claim`."""
         self.input_tokens = 0
         self.output_tokens = 0
         self.cost = _ZERO
@@ -31,7 +36,12 @@ class Totals:
         self.violations = 0
 
     def __bool__(self) -> bool:
-        return bool(self.llm_calls or self.tool_calls or self.violations)
+        return bool(self.llm_calls or self.tool_calls or self.violations or self.claimed is not None)
+
+    @property
+    def tokens(self) -> int:
+        """All tokens."""
+        return self.input_tokens + self.output_tokens
 
     def add(self, other: Totals) -> None:
         """Add another sum."""
@@ -42,6 +52,8 @@ class Totals:
         self.unpriced_calls += other.unpriced_calls
         self.tool_calls += other.tool_calls
         self.violations += other.violations
+        if other.claimed is not None:
+            self._own_claims().add(other.claimed)
 
     def add_llm_call(self, usage: Usage | None, cost: Decimal | None, *, priced: bool) -> None:
         """Add one LLM call; `priced` means that its cost is known, or known to be zero."""
@@ -52,6 +64,50 @@ class Totals:
             self.output_tokens += usage.output_tokens or 0
         if cost is not None:
             self.cost += cost
+
+    def claim(self, calls: int, usage: Usage | None) -> None:
+        """Keep calls and tokens from accounting for a further result of an agent.
+
+        Those of a result that is booked as a call prove nothing about others, and those of booked calls prove one
+        result.
+        """
+        claims = self._own_claims()
+        claims.llm_calls += calls
+        if usage is not None:
+            claims.input_tokens += usage.input_tokens or 0
+            claims.output_tokens += usage.output_tokens or 0
+
+    def _own_claims(self) -> Totals:
+        if self.claimed is None:
+            self.claimed = Totals()
+        return self.claimed
+
+    def book(self, usage: Usage, sums: int) -> bool:
+        """Add the tokens of an LLM call, or leave those of a result to its calls.
+
+        Args:
+            usage: the tokens.
+            sums: how many calls they sum; 0 for those of one call.
+
+        Returns:
+            Whether they are added.
+        """
+        left = sums > 0 and self.accounts_for(sums, usage)
+        if not left:
+            self.add_llm_call(usage, None, priced=True)
+        if sums:
+            self.claim(sums if left else 1, usage)
+        return not left
+
+    def accounts_for(self, calls: int, usage: Usage | None) -> bool:
+        """Whether the booked calls that are not claimed are at least these calls, with at least these tokens."""
+        claimed = _NOTHING if self.claimed is None else self.claimed
+        input_tokens, output_tokens = (None, None) if usage is None else usage[:2]
+        return (
+            self.llm_calls - claimed.llm_calls >= calls
+            and self.input_tokens - claimed.input_tokens >= (input_tokens or 0)
+            and self.output_tokens - claimed.output_tokens >= (output_tokens or 0)
+        )
 
     def frozen(self) -> Rollup:
         """Return the current sums as a `Rollup`."""
@@ -76,6 +132,9 @@ class Totals:
         if self.unpriced_calls < self.llm_calls:
             attributes[Attr.ROLLUP_COST] = float(self.cost)
         return attributes
+
+
+_NOTHING: Final = Totals()
 
 
 def sum_of(parts: Sequence[Totals] | None) -> Totals:

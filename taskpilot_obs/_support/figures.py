@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final
 
@@ -54,6 +55,16 @@ def known_cost(cost: Decimal, coverage: float | None) -> str:
     if coverage == 0 and not cost:
         return UNKNOWN
     return at_least(usd(cost), unknown=coverage is not None and coverage < 1)
+
+
+def known_total(cost: Decimal, coverages: Iterable[float | None]) -> str:
+    """What all groups of calls cost together, marked as `known_cost` marks one.
+
+    Args:
+        cost: the sum of the known costs of all groups.
+        coverages: the coverage of each group.
+    """
+    return known_cost(cost, min((each for each in coverages if each is not None), default=None))
 
 
 def percent(figure: float | None) -> str:

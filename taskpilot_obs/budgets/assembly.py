@@ -15,6 +15,7 @@ from taskpilot_obs.budgets.ledger import Ledger, MemoryLedger
 from taskpilot_obs.budgets.ledger_worker import LedgerWorker
 from taskpilot_obs.budgets.settlement import ReservationEnd, Settler
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
+from taskpilot_obs.exporters.delivery import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,12 +120,20 @@ def _ledger(settings: Settings, before: AdmissionController | None) -> Ledger:
     return MemoryLedger()
 
 
+def _unwrapped(exporter: Any) -> Any:
+    """The exporter within a `Delivery`, or within several."""
+    while isinstance(exporter, Delivery):
+        exporter = exporter.wrapped
+    return exporter
+
+
 def _store(settings: Settings) -> Store | None:
     """The configured store, or the one that an exporter fills."""
     url = settings.budget_store or settings.store
     if url is None:
         module: Any = sys.modules.get("taskpilot_obs.store.exporter")
-        found = [each.store for each in settings.exporters if module and isinstance(each, module.StoreExporter)]
+        given = [_unwrapped(each) for each in settings.exporters]
+        found = [each.store for each in given if module and isinstance(each, module.StoreExporter)]
         return found[0] if found else None
     from taskpilot_obs.store.engine import Store
 

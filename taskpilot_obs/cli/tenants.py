@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from taskpilot_obs._support.figures import count, known_cost, ms, percent, usd
+from taskpilot_obs._support.figures import count, known_cost, known_total, ms, percent
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._output import printed, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
@@ -82,7 +82,8 @@ def _print(
     head = (what, "requests", "success_rate", "input_tokens", "output_tokens", "cost_usd", "percent", "p95_ms")
     if printed(found, head, ((name, *_values(line)) for name, line in lines), as_json=as_json, as_csv=as_csv):
         return
-    title = f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC, {usd(found.cost_usd)} in total"
+    total_cost = known_total(found.cost_usd, (line.cost_coverage for _, line in lines))
+    title = f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC, {total_cost} in total"
     if len(lines) < total:
         title += f"; the {len(lines)} largest of {total:,}"
     show(FittedTable(title, (name_column(what), *_COLUMNS), (_row(name, line) for name, line in lines), more="--csv"))

@@ -64,7 +64,8 @@ class ExperimentGuard:
         guardrails: how much worse a variant may be than the control, by measure: `{"cost": 0.2, "violations": 0.01}`
             allows a fifth more cost, and one more task in a hundred with a policy violation.
         store: the URL of a store, as for `compare_variants`.
-        on_alert: is called once for each alert, after the experiment is stopped: sends a page, or sets a flag.
+        on_alert: is called once for each alert, after the experiment is stopped: sends a page, or sets a flag. What it
+            raises, `check` raises, and the next `check` calls it again.
 
     Raises:
         ConfigurationError: a measure is unknown, or a limit is not a number of 0 or more.
@@ -82,6 +83,7 @@ class ExperimentGuard:
         self.guardrails = checked_guardrails(guardrails)
         self._store = store
         self._on_alert = on_alert
+        self._recorded: set[tuple[str, str]] = set()
         self._told: set[tuple[str, str]] = set()
 
     def check(self, period: Period = "30d", *, now: datetime | None = None) -> tuple[GuardrailAlert, ...]:
@@ -107,16 +109,23 @@ class ExperimentGuard:
         if found:
             self.experiment.stop("; ".join(alert.sentence for alert in found))
         for alert in found:
-            if (alert.variant, alert.measure) not in self._told:
-                self._told.add((alert.variant, alert.measure))
-                self._tell(alert)
+            self._record(alert)
+        for alert in found:
+            self._tell(alert)
         return found
 
+    def _record(self, alert: GuardrailAlert) -> None:
+        key = (alert.variant, alert.measure)
+        if key not in self._recorded:
+            self._recorded.add(key)
+            logger.warning("taskpilot_obs: experiment stopped: %s [%s]", alert.sentence, WarningCode.EXPERIMENT_STOPPED)
+            get_recorder().record_audit_event(EXPERIMENT_STOPPED, **alert.model_dump(), reason=alert.sentence)
+
     def _tell(self, alert: GuardrailAlert) -> None:
-        logger.warning("taskpilot_obs: experiment stopped: %s [%s]", alert.sentence, WarningCode.EXPERIMENT_STOPPED)
-        get_recorder().record_audit_event(EXPERIMENT_STOPPED, **alert.model_dump(), reason=alert.sentence)
-        if self._on_alert is not None:
+        key = (alert.variant, alert.measure)
+        if self._on_alert is not None and key not in self._told:
             self._on_alert(alert)
+            self._told.add(key)  # last, so that an alert that did not get through is given again
 
 
 def checked_guardrails(given: Mapping[Any, float]) -> dict[str, float]:

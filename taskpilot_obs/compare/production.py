@@ -227,9 +227,7 @@ def _group(name: str, seen: Mapping[str, _Seen]) -> ComparedGroup:
         cost_per_success_usd=counts.cost / counts.successes if whole and counts.successes else None,
         rated=own.rated.requests,
         confirmed_correct=own.rated.correct,
-        cost_per_correct_usd=own.rated.cost / own.rated.correct
-        if own.rated.correct and not own.rated.unpriced
-        else None,
+        cost_per_correct_usd=_per_correct(own.rated),
         cost_coverage=stats.cost_coverage,
         tokens_per_call=(counts.input_tokens + counts.output_tokens) / counts.requests if counts.requests else None,
         rank=_rank(counts, [seen[other].counts for other in alike]) if alike else None,

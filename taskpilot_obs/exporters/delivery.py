@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from taskpilot_obs._pipeline.batched import CallableExporter, Exporter, PartialExportError
+from taskpilot_obs._pipeline.batched import Account, CallableExporter, Exporter, PartialExportError
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs._support.hooks import refuse_generator, settled
 from taskpilot_obs.exceptions import ConfigurationError
@@ -44,8 +44,9 @@ class Delivery:
         to: an object with `export(batch)`, or a function that gets each finished `Invocation`; both may be coroutine
             functions.
         llm_only: hand over finished LLM calls only (`chat` and `embeddings`).
-        retry_for_s: for how many seconds what failed is tried again; 0 tries once. A function is called again with the
-            record that failed, an exporter with the records that it has not reported as written.
+        retry_for_s: for how many seconds what failed is tried again, counted from the first failure after a success; 0
+            tries once. A function is called again with the record that failed, an exporter with the records that it
+            has not reported as written.
         first_pause_s: the pause before the second attempt; it doubles up to 30 s, and is shortened at random.
 
     Raises:
@@ -93,16 +94,31 @@ class Delivery:
             except Exception as error:  # noqa: BLE001  a user's exporter; the failure is raised for the whole batch
                 if isinstance(error, PartialExportError) and not self._one_by_one and error.written > 0:
                     part, pause_s = part[error.written :], self._first_pause_s
+                    deadline.put_off()
                 if not part:
                     return 0, None
                 cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-                if deadline.is_over():
+                left_s = deadline.left_s()
+                if left_s <= 0:
                     return len(part), cause
                 log_failure("exporter, to be tried again", cause)
-                time.sleep(min(pause_s, _LONGEST_PAUSE_S) * random.uniform(0.5, 1.0))  # noqa: S311  no secret
+                pause_s = min(pause_s, _LONGEST_PAUSE_S)
+                time.sleep(min(pause_s * random.uniform(0.5, 1.0), left_s))  # noqa: S311  no secret
                 pause_s *= 2
             else:
+                deadline.put_off()
                 return 0, None
+
+    @property
+    def wrapped(self) -> Exporter:
+        """The exporter that gets the records."""
+        return self._to
+
+    def set_account(self, account: Account, /) -> None:
+        """Hand the account on to an exporter that keeps records for later."""
+        set_account: Callable[[Account], None] | None = getattr(self._to, "set_account", None)
+        if set_account is not None:
+            set_account(account)
 
     def flush(self, timeout_s: float) -> bool:
         """Flush the exporter, if it can be flushed."""
@@ -124,11 +140,16 @@ class _Deadline:
         self._seconds = seconds
         self._at: float | None = None
 
-    def is_over(self) -> bool:
+    def left_s(self) -> float:
+        """How many seconds are left; 0 or less when it is over."""
         now = time.monotonic()
         if self._at is None:
             self._at = now + self._seconds
-        return now >= self._at
+        return self._at - now
+
+    def put_off(self) -> None:
+        """Count from the next failure, because an export succeeded."""
+        self._at = None
 
 
 def _check(name: str, seconds: Any, longest: float) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError, GuardrailBlockedError, PolicyViolationError
 from taskpilot_obs.records import NO_ATTRIBUTES, CheckResult, Decision, DecisionKind, Origin, Severity, Stage, Verdict
+from taskpilot_obs.safety.asked import is_async
 from taskpilot_obs.safety.guardrails import Check, Mode, as_mode, as_on_error
 from taskpilot_obs.safety.options import INPUT, as_name, as_stages, one_of
 from taskpilot_obs.safety.subjects import ALLOW, PASSED, CheckInput, GuardrailResult, PolicyResult
@@ -150,7 +151,7 @@ def _ready(kind: DecisionKind, given: Any, mode: Mode) -> BoundCheck:
         tuple(stage for stage in getattr(check, "refuses_at", stages) if enforced),
         as_on_error(options.on_error) == "open" if options.on_error else not enforced,
         options.timeout_s,
-        inspect.iscoroutinefunction(ask) or inspect.iscoroutinefunction(getattr(ask, "__call__", None)),  # noqa: B004  an object's own
+        is_async(ask),
         bool(getattr(check, "counts_tokens", False)),
         None if (version := getattr(check, "version", None)) is None else str(version),
     )

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, SupportsFloat, TypedDict, cast
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Operation, Severity, Stage, Verdict
+from taskpilot_obs.safety.asked import Approved, as_approved, settle_approval
 from taskpilot_obs.safety.options import INPUT, NamedCheck, Stages, one_of
 from taskpilot_obs.safety.rendering import fields_of, name_of
 from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
 
 _MAX_DEPTH: Final = 32
-_INT64: Final = range(-(2**63), 2**63)
+INT64: Final = range(-(2**63), 2**63)
+"""The whole numbers that engines hold."""
 _MESSAGE_KEYS: Final = ("msg", "message", "reason")
 
 Files = str | Path | Iterable[str | Path]
@@ -33,8 +35,9 @@ class PolicyOptions(TypedDict, total=False):
     """Where it is asked: input (the default), output or both."""
     operations: Collection[Operation | str]
     """What it is asked about; tool calls by default, because a policy that allows certain tools denies all else."""
-    approved: Callable[[CheckInput], bool]
-    """Asked whether a person has approved a call that needs an approval. Without it, such calls are refused."""
+    approved: Approved
+    """A function, not asynchronous, that is asked whether a person has approved a call that needs an approval. Only
+    True approves. Without the function, such calls are refused."""
 
 
 class Found(NamedTuple):
@@ -69,9 +72,7 @@ class EnginePolicy(NamedCheck):
             options.get("name", name), options.get("severity", Severity.HIGH), options.get("stages", INPUT)
         )
         self._operations = _as_operations(options.get("operations", (Operation.TOOL,)))
-        self._approved = options.get("approved")
-        if self._approved is not None and not callable(self._approved):
-            raise ConfigurationError(f"approved: expected a function of a CheckInput, got {self._approved!r}")
+        self._approved = as_approved(options.get("approved"))
 
     def _concerns(self, subject: CheckInput) -> bool:
         return subject.operation in self._operations
@@ -81,9 +82,7 @@ class EnginePolicy(NamedCheck):
         if found.denials is not None:
             return PolicyResult(Verdict.DENY, "; ".join(found.denials) or "denied", version=found.version)
         if found.needs_approval:
-            if self._approved is not None and self._approved(subject):
-                return PolicyResult(Verdict.ALLOW, "approved", version=found.version)
-            return PolicyResult(Verdict.REQUIRE_APPROVAL, f"{_what(subject)} needs an approval", version=found.version)
+            return settle_approval(self._approved, subject, _what(subject), found.version)
         if not found.is_allowed:
             return PolicyResult(Verdict.DENY, f"{_what(subject)} is not allowed", version=found.version)
         return ALLOW if found.version is None else PolicyResult(Verdict.ALLOW, version=found.version)
@@ -160,7 +159,7 @@ def _scalar(value: str | bytes | bytearray | memoryview | float | None) -> str |
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return int(value) if value in _INT64 else float(value)
+        return int(value) if value in INT64 else float(value)
     return _finite(value) if isinstance(value, float) else _text(bytes(value).decode("utf-8", "backslashreplace"))
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Any, Final, Unpack
+from typing import Any, Final, NamedTuple, Unpack
 from urllib.parse import SplitResult, urlsplit
 
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.safety.engines import EnginePolicy, Found, PolicyOptions, found_in, input_document
+from taskpilot_obs.safety.engines import EnginePolicy, PolicyOptions, found_in, input_document
 from taskpilot_obs.safety.options import as_words
 from taskpilot_obs.safety.rego import RULES, as_package
 from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
@@ -20,17 +22,19 @@ from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
 __all__ = ["AsyncOpaServerPolicy", "OpaServerPolicy"]
 
 _OK: Final = 200
+_HEADER: Final = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 
 
 class _OpaPolicy(EnginePolicy):
     """What both forms share.
 
     Args:
-        url: of the server: `http://127.0.0.1:8181`.
+        url: of the server: `http://127.0.0.1:8181`; credentials go into `headers`.
         package: the package that has the rules.
         timeout_s: seconds to wait for a connection, and for each part of an answer.
         headers: sent with each request, such as `Authorization`.
-        rules: those of `deny`, `require_approval` and `allow` that the package has; the server is asked when left out.
+        rules: those of `deny`, `require_approval` and `allow` that the package has. When left out, the server is asked,
+            and asked again when the revision of its bundles changes.
         **options: those of `PolicyOptions`: name, severity, stages, operations, approved.
 
     Raises:
@@ -38,7 +42,7 @@ class _OpaPolicy(EnginePolicy):
             as described.
     """
 
-    __slots__ = ("_path", "_reads_allow", "_server")
+    __slots__ = ("_path", "_rules", "_server")
 
     def __init__(
         self,
@@ -51,28 +55,114 @@ class _OpaPolicy(EnginePolicy):
         **options: Unpack[PolicyOptions],
     ) -> None:
         super().__init__("opa", options)
-        self._server = _Server(_as_url(url), _as_timeout(timeout_s), dict(headers or {}))
-        data = "/v1/data/" + as_package(package).replace(".", "/")
-        self._path = f"{data}?provenance=true"
+        at, waits, sent = _as_url(url), _as_timeout(timeout_s), _as_headers(dict(headers or {}))
+        self._path = f"/v1/data/{as_package(package).replace('.', '/')}?provenance=true"
         try:
-            if "result" not in self._server.ask("POST", data, {"input": {}}):
+            self._server = _Server(at, waits, sent)
+            answer = self._server.ask("POST", self._path, {"input": {}})
+            if "result" not in answer:
                 raise ConfigurationError(f"{url}: the server has no package {package}")
             read = _rules_of(self._server, package) if rules is None else as_words("rules", rules)
         except (OSError, HTTPException, ValueError) as error:
             raise ConfigurationError(f"{url}: OPA does not answer as it should: {error}") from None
         if not read or not set(read) <= set(RULES):
             raise ConfigurationError(f"rules: expected some of {', '.join(RULES)} in {package}, found {sorted(read)}")
-        self._reads_allow = "allow" in read
+        self._rules: _StatedRules | _ReadRules = _StatedRules(frozenset(read))
+        if rules is None:
+            known = _Known(frozenset(read), _revision(answer))
+            self._rules = _ReadRules(known, partial(_rules_of, self._server, package))
 
     def _decide(self, subject: CheckInput) -> PolicyResult:
         answer = self._server.ask("POST", self._path, {"input": input_document(subject)})
         document = answer["result"]  # a package that is gone is a failure of the check
-        return self._settle(subject, self._found(document, answer.get("provenance") or {}))
+        reads_allow = self._rules.have_allow(document, _revision(answer))
+        return self._settle(subject, found_in(document, reads_allow=reads_allow, version=_version(answer)))
 
-    def _found(self, document: Any, provenance: Mapping[str, Any]) -> Found:
-        bundles = provenance.get("bundles") or {}
-        revisions = [f"{name}={bundle.get('revision', '')}" for name, bundle in sorted(bundles.items())]
-        return found_in(document, reads_allow=self._reads_allow, version=", ".join(revisions) or None)
+
+def _bundles(answer: Mapping[str, Any]) -> dict[str, str]:
+    """The revisions of the server's bundles, by name; empty where a bundle states none."""
+    bundles = (answer.get("provenance") or {}).get("bundles") or {}
+    return {name: bundle.get("revision") or "" for name, bundle in sorted(bundles.items())}
+
+
+def _version(answer: Mapping[str, Any]) -> str | None:
+    return ", ".join(f"{name}={revision}" for name, revision in _bundles(answer).items()) or None
+
+
+def _revision(answer: Mapping[str, Any]) -> str | None:
+    """What changes with any change of the server's policies; None where not all bundles state a revision."""
+    return _version(answer) if all(_bundles(answer).values()) else None
+
+
+class _StatedRules(NamedTuple):
+    """The verdict's rules that the user states."""
+
+    rules: frozenset[str]
+
+    def have_allow(self, document: Mapping[str, object], _: str | None) -> bool:
+        """Whether the package has a rule `allow`.
+
+        Args:
+            document: the values of the package for an input.
+
+        Raises:
+            LookupError: none of the rules has a value. The check fails with it, because they may be gone.
+        """
+        if "allow" in self.rules or "allow" in document:
+            return True
+        if not _is_refusal(document) and not self.rules & document.keys():
+            raise LookupError(f"{', '.join(sorted(self.rules))}: undefined; `default deny := false` would define it")
+        return False
+
+
+class _Known(NamedTuple):
+    """The verdict's rules of a package, and the revision of the policies that they were read from."""
+
+    rules: frozenset[str]
+    revision: str | None
+
+
+class _ReadRules:
+    """The verdict's rules that the server has, read again when it has loaded other policies.
+
+    Args:
+        known: those of the start.
+        read: reads them again.
+    """
+
+    def __init__(self, known: _Known, read: Callable[[], Collection[str]]) -> None:
+        self._known = known  # replaced whole, because threads share it
+        self._read = read
+
+    def have_allow(self, document: Mapping[str, object], revision: str | None) -> bool:
+        """Whether the package has a rule `allow`; once an answer has had one, it does until the revision changes.
+
+        Args:
+            document: the values of the package for an input.
+            revision: of the policies that gave it, where the server states one.
+
+        Raises:
+            LookupError: the package has none of the rules any more. The check fails with it.
+        """
+        known = self._known
+        if "allow" in document:
+            self._known = known._replace(rules=known.rules | {"allow"})
+        elif not _is_refusal(document) and self._may_be_old(document, revision):
+            rules = frozenset(self._read())
+            if not rules:
+                raise LookupError(f"the package has no rule {', '.join(RULES)} any more")
+            known = self._known = _Known(rules, revision)
+        return "allow" in document or "allow" in known.rules
+
+    def _may_be_old(self, document: Mapping[str, object], revision: str | None) -> bool:
+        rules = self._known.rules
+        is_silent = "allow" not in rules and not rules & document.keys()
+        return revision != self._known.revision or (revision is None and is_silent)
+
+
+def _is_refusal(document: Mapping[str, object]) -> bool:
+    """Whether an answer refuses the call, whatever other rules the package has."""
+    return bool(document.get("deny") or document.get("require_approval"))
 
 
 class OpaServerPolicy(_OpaPolicy):
@@ -86,11 +176,12 @@ class OpaServerPolicy(_OpaPolicy):
     The version of a decision is the revision of the server's bundles; unknown where policies come without bundles.
 
     Args:
-        url: of the server.
+        url: of the server; credentials go into `headers`.
         package: the package that has the rules.
         timeout_s: seconds to wait for a connection, and for each part of an answer.
         headers: sent with each request, such as `Authorization`.
-        rules: those of `deny`, `require_approval` and `allow` that the package has; the server is asked when left out.
+        rules: those of `deny`, `require_approval` and `allow` that the package has. When left out, the server is asked,
+            and asked again when the revision of its bundles changes.
         **options: those of `PolicyOptions`: name, severity, stages, operations, approved.
 
     Raises:
@@ -119,16 +210,17 @@ class _Server(threading.local):
     """A connection for each thread, kept open between decisions."""
 
     def __init__(self, url: SplitResult, timeout_s: float, headers: Mapping[str, str]) -> None:
-        self.ask = _Connection(url, timeout_s, headers).ask
+        kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
+        connection = kind(url.hostname or "", url.port, timeout=timeout_s)
+        self.ask = _Connection(connection, url.path.rstrip("/"), headers).ask
 
 
 class _Connection:
     """One thread's connection; it is closed with its thread."""
 
-    def __init__(self, url: SplitResult, timeout_s: float, headers: Mapping[str, str]) -> None:
-        kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
-        self._connection = kind(url.hostname or "", url.port, timeout=timeout_s)
-        self._prefix = url.path.rstrip("/")
+    def __init__(self, connection: HTTPConnection, prefix: str, headers: Mapping[str, str]) -> None:
+        self._connection = connection
+        self._prefix = prefix
         self._headers = {**headers, "content-type": "application/json"}
         self._process = os.getpid()
 
@@ -180,11 +272,30 @@ def _paths(module: Mapping[str, Any]) -> Iterator[list[str]]:
         yield package + ([term["value"] for term in head["ref"]] if "ref" in head else [head["name"]])
 
 
-def _as_url(given: str) -> SplitResult:
-    url = urlsplit(given)
-    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.username:
-        raise ConfigurationError(f"url: expected an OPA server's, like http://127.0.0.1:8181, got {given!r}")
+def _as_url(given: object) -> SplitResult:
+    """Validate the URL; a message names its scheme and host only, because the rest may hold credentials."""
+    try:
+        url = urlsplit(given if isinstance(given, str) else "")
+    except ValueError:  # brackets that do not match
+        url = urlsplit("")
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ConfigurationError("url: expected an OPA server's, like http://127.0.0.1:8181")
+    named = f"url: {url.scheme}://{url.hostname}"
+    if "@" in url.netloc or url.query or url.fragment:
+        raise ConfigurationError(f"{named}: has credentials, a query or a fragment; send credentials by headers=")
+    try:
+        _ = url.port
+    except ValueError:
+        raise ConfigurationError(f"{named}: its port is not a number from 0 to 65535") from None
     return url
+
+
+def _as_headers(given: Mapping[str, Any]) -> dict[str, str]:
+    """Validate headers; a message names them without their values, which http.client's own errors show."""
+    wrong = [name for name, value in given.items() if not (isinstance(value, str) and _HEADER.fullmatch(value))]
+    if wrong:
+        raise ConfigurationError(f"headers: {', '.join(map(repr, wrong))}: expected Latin-1 text without line breaks")
+    return dict(given)
 
 
 def _as_timeout(given: object) -> float:

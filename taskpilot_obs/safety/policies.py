@@ -7,6 +7,7 @@ from typing import Any
 
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.records import Severity, Stage, Verdict
+from taskpilot_obs.safety.asked import Approved, answers_later, as_approved, at_once, settle_approval
 from taskpilot_obs.safety.options import INPUT, NamedCheck, Stages, as_words, positive
 from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
 from taskpilot_obs.safety.words import DenyWords
@@ -76,9 +77,10 @@ class _ToolPolicy(NamedCheck):
     def __init__(self, tools: Tools, agents: Iterable[str] | None, name: str, severity: Severity | str) -> None:
         super().__init__(name, severity)
         rules = tools if isinstance(tools, Mapping) else dict.fromkeys(as_words("tools", tools))
-        wrong = [tool for tool, rule in rules.items() if not (rule is None or callable(rule))]
+        wrong = [tool for tool, rule in rules.items() if rule is not None and not _is_predicate(rule)]
         if not rules or wrong:
-            raise ConfigurationError(f"tools: expected names, or names with predicates of the arguments, got {tools!r}")
+            expected = "names, or names with predicates of the arguments that are not asynchronous"
+            raise ConfigurationError(f"tools: expected {expected}, got {tools!r}")
         self._tools: dict[str, Predicate | None] = dict(rules)
         self._agents = None if agents is None else frozenset(as_words("agents", agents))
 
@@ -90,7 +92,12 @@ class _ToolPolicy(NamedCheck):
         if subject.tool not in self._tools:
             return False
         predicate = self._tools[subject.tool]
-        return predicate is None or predicate(subject.arguments)
+        return predicate is None or bool(at_once("a predicate", predicate(subject.arguments)))
+
+
+def _is_predicate(rule: object) -> bool:
+    """Whether it can be asked; what an asynchronous function returns would be true for any arguments."""
+    return callable(rule) and not answers_later(rule)
 
 
 class AllowTools(_ToolPolicy):
@@ -155,7 +162,8 @@ class RequireApproval(_ToolPolicy):
 
     Args:
         tools: which calls need an approval.
-        approved: asked whether there is one, before each such call. Without it, there is none.
+        approved: a function, not asynchronous, that is asked before each such call; only True approves. Without it,
+            no call is approved.
         agents: whose calls are judged; all agents' when left out.
         name: of the policy; a metric label.
 
@@ -169,22 +177,18 @@ class RequireApproval(_ToolPolicy):
         self,
         tools: Tools,
         *,
-        approved: Callable[[CheckInput], bool] | None = None,
+        approved: Approved | None = None,
         agents: Iterable[str] | None = None,
         name: str = "require_approval",
     ) -> None:
         super().__init__(tools, agents, name, Severity.MEDIUM)
-        if approved is not None and not callable(approved):
-            raise ConfigurationError(f"approved: expected a function of a CheckInput, got {approved!r}")
-        self._approved = approved
+        self._approved = as_approved(approved)
 
     def check(self, subject: CheckInput, /) -> PolicyResult:
         """Does it need an approval, and is there one?"""
         if not (self._concerns(subject) and self._applies(subject)):
             return ALLOW
-        if self._approved is not None and self._approved(subject):
-            return PolicyResult(Verdict.ALLOW, "approved")
-        return PolicyResult(Verdict.REQUIRE_APPROVAL, f"tool {subject.tool!r} needs an approval")
+        return settle_approval(self._approved, subject, f"tool {subject.tool!r}")
 
 
 class MaxInputLength(NamedCheck):

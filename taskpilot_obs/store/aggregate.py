@@ -347,7 +347,10 @@ def sum_up_without_tenant(store: Store, start: datetime, tenant: str) -> None:
     with store.writing() as connection:
         lacking = select(_work.lacking).where(_work.period == "hourly", _work.period_start == start)
         bits = connection.execute(lacking.where(_work.lacking.is_not(None))).scalars().first() or 0
-        lines = (_without_name if bits & FULL.bit else _without_calls)(connection, start, tenant, bits)
+        if bits & FULL.bit:
+            lines = _without_name(connection, start, tenant)
+        else:
+            lines = _without_calls(connection, start, tenant, bits)
         put(connection, [line_of(key, sums) for key, sums in lines.items()])
         mark_changed(connection, "daily", [floor_day(start)])
 
@@ -366,8 +369,8 @@ def _without_calls(connection: Connection, start: datetime, tenant: str, lacking
     return lines
 
 
-def _without_name(connection: Connection, start: datetime, tenant: str, _: int) -> dict[Line, Sums]:
-    """Delete the tenant's line; the line without name, with what it said.
+def _without_name(connection: Connection, start: datetime, tenant: str) -> dict[Line, Sums]:
+    """Delete the tenant's line, and add its sums to the line without a name.
 
     What a tenant added to the lines of series is not known, and the sum over tenants has to be that over series.
     """

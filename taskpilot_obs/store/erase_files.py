@@ -28,8 +28,8 @@ class Leftover(NamedTuple):
     """Why they are left, or what to do."""
 
 
-class MarkedFile(Protocol):
-    """Whose records are meant."""
+class ErasureSubject(Protocol):
+    """The user or the tenant whose records are erased."""
 
     @property
     def column(self) -> str:
@@ -44,7 +44,9 @@ class MarkedFile(Protocol):
         """The name, as the application spells it."""
 
 
-def in_spool(folder: str | PathLike[str], subject: MarkedFile, *, dry_run: bool) -> tuple[int, tuple[Leftover, ...]]:
+def in_spool(
+    folder: str | PathLike[str], subject: ErasureSubject, *, dry_run: bool
+) -> tuple[int, tuple[Leftover, ...]]:
     """Take a subject's rows out of the files that no living process writes; the others are listed.
 
     Returns:
@@ -70,7 +72,7 @@ def in_spool(folder: str | PathLike[str], subject: MarkedFile, *, dry_run: bool)
     return erased, tuple(left)
 
 
-def _rewritten(file: BinaryIO, subject: MarkedFile, *, dry_run: bool) -> tuple[int, bool]:
+def _rewritten(file: BinaryIO, subject: ErasureSubject, *, dry_run: bool) -> tuple[int, bool]:
     """How many rows of the subject the file holds, and whether a process writes it; others are rewritten without."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,7 +87,7 @@ def _rewritten(file: BinaryIO, subject: MarkedFile, *, dry_run: bool) -> tuple[i
     return found, False
 
 
-def _without(file: BinaryIO, subject: MarkedFile) -> Iterator[tuple[int, bytes]]:
+def _without(file: BinaryIO, subject: ErasureSubject) -> Iterator[tuple[int, bytes]]:
     """Each line without the subject's rows, and how many it had.
 
     A damaged line is never written to the store: it goes whole where it names the subject.
@@ -101,7 +103,7 @@ def _without(file: BinaryIO, subject: MarkedFile) -> Iterator[tuple[int, bytes]]
         yield found, json.dumps(parts, separators=(",", ":")).encode() + b"\n" if found else line
 
 
-def _take_out(part: dict[str, Any], subject: MarkedFile) -> int:
+def _take_out(part: dict[str, Any], subject: ErasureSubject) -> int:
     if subject.column not in part["columns"]:
         return 0
     at = part["columns"].index(subject.column)
@@ -111,7 +113,7 @@ def _take_out(part: dict[str, Any], subject: MarkedFile) -> int:
     return found
 
 
-def in_audit_log(path: str | PathLike[str], subject: MarkedFile) -> tuple[Leftover, ...]:
+def in_audit_log(path: str | PathLike[str], subject: ErasureSubject) -> tuple[Leftover, ...]:
     """The files of an audit log that name the subject, and how many records of each do.
 
     Raises:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, case, exists, func, or_, select
+from sqlalchemy import and_, case, exists, func, or_, select, tuple_
 
 from taskpilot_obs._telemetry.counts import joined
 from taskpilot_obs._telemetry.money import to_decimal
 from taskpilot_obs._telemetry.values import PRICING
 from taskpilot_obs.records import Pricing
 from taskpilot_obs.store.filters import rows_where
-from taskpilot_obs.store.tables import FEEDBACK, LLM_CALLS, NEWEST
+from taskpilot_obs.store.tables import FEEDBACK, LLM_CALLS
 from taskpilot_obs.store.wide import wide_sum
 
 if TYPE_CHECKING:
@@ -79,20 +79,27 @@ def rated_by(question: Question, dimensions: Sequence[str]) -> dict[tuple[str, .
 
 
 def _is_last(verdict: Any, question: Question) -> ColumnElement[bool]:
-    """Whether it is the last verdict on its request, given in the question's stretch of time."""
+    """Whether it is the last verdict on its request, given in the question's stretch of time.
+
+    Of two in one microsecond, a revision is the later one, then the one with the larger ID.
+    """
     given, later = verdict.c, FEEDBACK.alias("later").c
     revised = exists().where(
         later.request_id == given.request_id,
         later.organization_id.is_not_distinct_from(given.organization_id),
-        later.created_at > given.created_at,
+        tuple_(*_order(later)) > tuple_(*_order(given)),
         later.created_at < question.end,
     )
     within = and_(given.created_at >= question.start, given.created_at < question.end)
     return and_(within, given.request_id != "", ~revised)
 
 
+def _order(verdict: Any) -> tuple[Any, ...]:
+    return verdict.created_at, verdict.revision, verdict.feedback_id
+
+
 def _lacks_price(version: str) -> ColumnElement[bool]:
     unknown = and_(_call.cost_nano.is_(None), or_(_call.cached.is_(None), _call.cached.is_(False)))
-    if version < NEWEST:
+    if version < "0004":  # before the column `pricing`
         return unknown
     return and_(unknown, or_(_call.pricing.is_(None), _call.pricing != PRICING[Pricing.FREE]))

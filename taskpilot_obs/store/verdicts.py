@@ -79,7 +79,7 @@ def _last(connection: Connection, request: object, tenant: object) -> _Last | No
     newest = (
         select(verdict.correct, verdict.created_at, verdict.feedback_id)
         .where(verdict.request_id == request, owner)
-        .order_by(verdict.created_at.desc())
+        .order_by(verdict.created_at.desc(), verdict.revision.desc(), verdict.feedback_id.desc())
     )
     found = connection.execute(newest.limit(1)).first()
     return None if found is None else _Last(*found)

@@ -81,6 +81,28 @@ def test_a_broken_guardrail_is_counted_and_audited(tmp_path: Path) -> None:
     assert event.attributes["limit"] == 0.2
 
 
+def test_an_alert_that_did_not_get_through_is_given_again(store: str) -> None:
+    """What `on_alert` raises reaches the caller; the next check calls it again until it returns; one audit event."""
+    run_users(300, {"v1": "0.010", "v2": "0.020"}, {"v1": 0, "v2": 2})
+    down, heard = [True, True], list[str]()
+
+    def page(alert: GuardrailAlert) -> None:
+        if down and down.pop():
+            raise ConnectionError("on purpose")
+        heard.append(alert.measure)
+
+    tested = experiment()
+    guard = ExperimentGuard(tested, {"cost": 0.2, "violations": 0.05}, store=store, on_alert=page)
+    with capture_records(AuditEvent) as events:
+        for _ in range(2):
+            with pytest.raises(ConnectionError):
+                guard.check()
+            assert tested.stopped is not None
+        assert len(guard.check()) == len(guard.check()) == 2
+        assert [event.attributes["measure"] for event in events] == heard
+    assert sorted(heard) == ["cost", "violations"]
+
+
 def test_every_measure_is_a_value_of_the_label() -> None:
     """The label `measure` has the measures that experiments know, and no other value."""
     assert get_args(Measure) == semconv.MEASURES

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from taskpilot_obs import get_recorder, record_feedback, record_llm_call, reques
 from taskpilot_obs.cli import compare as command
 from taskpilot_obs.compare import ComparedGroup, Experiment, compare
 from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.store import Store, downgrade
 from taskpilot_obs.testing import fresh_recorder
 
 
@@ -92,6 +95,37 @@ def test_a_confirmed_task_has_a_cost(store: str) -> None:
         record_llm_call(model="gpt-4o")
         record_feedback(correct=True)
     assert groups(store)["gpt-4o"].cost_per_correct_usd is None
+
+
+def test_verdicts_of_one_moment_have_an_order(store: str, tmp_path: Path) -> None:
+    """Of two verdicts in one microsecond one is the last: a revision, then the one with the larger ID."""
+    with request_context(request_id="r-0"):
+        calls("gpt-4o", "writer", 1, 0)
+        for correct in (True, False):
+            record_feedback(correct=correct)
+            assert get_recorder().flush(30)
+    for change, confirmed in [
+        ("created_at = (SELECT min(created_at) FROM user_feedback)", 0),
+        ("revision = 0, feedback_id = CASE correct WHEN 1 THEN 'b' ELSE 'a' END", 1),
+    ]:
+        with closing(sqlite3.connect(tmp_path / "telemetry.db")) as database, database:
+            assert database.execute(f"UPDATE user_feedback SET {change}").rowcount == 2  # noqa: S608  above
+        found = groups(store)["gpt-4o"]
+        assert (found.rated, found.confirmed_correct) == (1, confirmed)
+
+
+def test_free_calls_lack_no_price_in_the_version_before(store: str) -> None:
+    """Tables of version 0004 tell free calls from unpriced ones as well, so that a confirmed task has a cost."""
+    with request_context(request_id="r-0"):
+        calls("gpt-4o", "writer", 2, 0)
+        record_llm_call(model="gpt-4o", status="blocked")
+        record_feedback(correct=True)
+    assert groups(store)["gpt-4o"].cost_per_correct_usd == Decimal("0.02")
+    with closing(Store(store)) as tables:
+        downgrade(tables, "0004")
+    with closing(Store(store)) as tables:
+        assert tables.version() == "0004"
+    assert groups(store)["gpt-4o"].cost_per_correct_usd == Decimal("0.02")
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,32 @@ def test_approvals(kind: str, tmp_path: Path, server: Opa) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_only_true_approves(kind: str, tmp_path: Path, server: Opa) -> None:
+    """An `approved` that cannot answer at once is refused, and what is merely true does not approve."""
+    with pytest.raises(ConfigurationError, match=r"approved: .* is asynchronous"):
+        made(kind, tmp_path, server, approved=asked_later)
+    record = made(kind, tmp_path, server, approved=lambda _: "approval 7")
+    answer = ask(record, call("refund", amount=200))
+    assert answer.verdict is Verdict.REQUIRE_APPROVAL
+    assert answer.reason is not None
+    assert answer.reason.endswith("approved returned an object of type str in place of True")
+    hidden = made(kind, tmp_path, server, approved=Later().ask)
+    with pytest.raises(TypeError, match="approved returned an awaitable"):
+        ask(hidden, call("refund", amount=200))
+
+
+class Later:
+    """Passes a question on to an asynchronous function."""
+
+    def ask(self, subject: CheckInput) -> Any:
+        return asked_later(subject)
+
+
+async def asked_later(_: CheckInput) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_only_the_operations_that_were_named_are_judged(kind: str, tmp_path: Path, server: Opa) -> None:
     """By default tool calls alone, because a list of allowed tools would deny every agent and LLM call."""
     chat = CheckInput(Operation.CHAT, Stage.INPUT, "hello")
@@ -440,6 +466,90 @@ def test_a_server_that_closed_the_connection_is_asked_once_more(server: Opa) -> 
     assert policy.check(call("search")) is ALLOW
 
 
+ALLOWING = f'package {PACKAGE}\n\nimport rego.v1\n\nallow if input.tool == "search"\n'
+DENYING = f'package {PACKAGE}\n\nimport rego.v1\n\ndeny if input.tool == "delete"\n'
+
+
+def test_rules_are_read_again_with_each_revision() -> None:
+    """A server that has loaded another bundle is asked again which rules the package has."""
+    with opa(DENYING, ["deny"]) as server:
+        server.revision = "1"
+        policy = OpaServerPolicy(server.url, package=PACKAGE)
+        assert policy.check(call("pay")).verdict is Verdict.ALLOW
+        server.text, server.rules, server.revision = ALLOWING, ["allow"], "2"
+        assert policy.check(call("pay"))[:2] == (Verdict.DENY, "tool 'pay' is not allowed")
+        assert policy.check(call("search")).verdict is Verdict.ALLOW
+        server.text, server.rules, server.revision = DENYING, ["deny"], "3"
+        assert policy.check(call("pay")).verdict is Verdict.ALLOW
+        server.text, server.rules, server.revision = f"package {PACKAGE}\n\nother := 1\n", ["other"], "4"
+        for _ in range(2):
+            with pytest.raises(LookupError, match="has no rule deny, require_approval, allow any more"):
+                policy.check(call("delete"))
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_rules_of_a_server_without_revisions(is_empty: bool) -> None:
+    """Without revisions, an answer that has none of the rules makes the policy read them again, and `allow` is kept."""
+    with opa(DENYING, ["deny"]) as server:
+        policy = OpaServerPolicy(server.url, package=PACKAGE)
+        assert policy.check(call("pay")) is ALLOW
+        assert policy.check(call("delete")).verdict is Verdict.DENY
+        if is_empty:
+            server.text, server.rules = f"package {PACKAGE}\n\nother := 1\n", ["other"]
+            with pytest.raises(LookupError, match="any more"):
+                policy.check(call("delete"))
+        server.text, server.rules = ALLOWING, ["allow"]
+        assert policy.check(call("search")) is ALLOW
+        server.status_of_policies = 403
+        assert policy.check(call("pay")).verdict is Verdict.DENY
+
+
+def test_stated_rules_that_have_no_value_are_a_failure() -> None:
+    """Where the user states the rules, an answer with none of them decides nothing, unless `allow` is one of them."""
+    with opa(DENYING, ["deny"]) as server:
+        server.status_of_policies = 403
+        policy = OpaServerPolicy(server.url, package=PACKAGE, rules=["deny"])
+        assert policy.check(call("delete"))[:2] == (Verdict.DENY, "denied")
+        with pytest.raises(LookupError, match="deny: undefined; `default deny := false`"):
+            policy.check(call("pay"))
+        server.text += "\ndefault deny := false\n"
+        assert policy.check(call("pay")) is ALLOW
+        server.text = ALLOWING
+        stated = OpaServerPolicy(server.url, package=PACKAGE, rules=["allow", "deny"])
+        assert stated.check(call("pay")).verdict is Verdict.DENY
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://jane:s3cret@opa.example:8181", "url: http://opa.example: has credentials, .* headers="),
+        ("http://s3cret@opa.example", "has credentials"),
+        ("http://opa.example/?token=s3cret", "has credentials"),
+        ("http://opa.example/#s3cret", "has credentials"),
+        ("http://opa.example:s3cret/", "url: http://opa.example: its port is not a number from 0 to 65535"),
+        ("http://opa.example:99999", "its port"),
+        ("http://[s3cret", "url: expected an OPA server's"),
+        ("jane:s3cret@opa.example", "url: expected an OPA server's"),
+        (None, "url: expected an OPA server's"),
+        ("http://opa example", "OPA does not answer"),
+    ],
+)
+def test_a_wrong_url_is_refused_without_its_secrets(url: Any, said: str) -> None:
+    """A URL with credentials, a query or a wrong port is refused; the message has its scheme and host at most."""
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        OpaServerPolicy(url, package=PACKAGE)
+    assert "s3cret" not in str(refused.value)
+    assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+@pytest.mark.parametrize("value", ["Bearer s3cret\n", b"Bearer s3cret", "Bearer s3cret\u20ac"])
+def test_a_wrong_header_is_refused_without_its_value(value: Any) -> None:
+    """A token that was read from a file with its line break is refused by the header's name."""
+    with pytest.raises(ConfigurationError, match="headers: 'Authorization': expected Latin-1 text") as refused:
+        OpaServerPolicy("http://127.0.0.1:9", package=PACKAGE, headers={"Authorization": value})
+    assert "s3cret" not in str(refused.value)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_has_a_connection_of_its_own(server: Opa) -> None:
     """A child asks over its own connection, because the parent's carries the parent's answers."""
@@ -501,6 +611,16 @@ CEDAR_WRONG = {
         SCHEMA,
         "expected Long|unexpected type",
     ),
+    "an approval on a permit": (
+        '@require_approval permit(principal, action, resource == Tool::"pay");',
+        None,
+        r"@require_approval stands on a permit \(policy0\)",
+    ),
+    "a template": (
+        "permit(principal, action, resource); forbid(principal == ?principal, action, resource);",
+        None,
+        "has templates",
+    ),
 }
 
 
@@ -533,6 +653,43 @@ def test_cedar_groups_and_fractions(tmp_path: Path) -> None:
     assert policy.check(call("search", amount=1.25)) is ALLOW
     assert policy.check(call("search", amount=1.75)).verdict is Verdict.DENY
     assert policy.check(call("search", agent="Other", amount=1.25)).verdict is Verdict.DENY
+
+
+BOUNDS = """
+permit(principal, action, resource) when { context.decimals.amount.lessThanOrEqual(decimal("500.0")) };
+"""
+LONG_BOUNDS = "permit(principal, action, resource) when { context.args.amount <= 500 };"
+UNREAD = "permit(principal, action, resource);"
+
+
+def test_cedar_decimals_have_one_type(tmp_path: Path) -> None:
+    """`context.decimals` has whole numbers and fractions as decimals, so that one comparison judges both."""
+    policy = CedarPolicy(written(tmp_path, BOUNDS, "tools.cedar"))
+    for amount in (500, 500.0, 499.99, Decimal("499.99"), 0.1, -3, 0):
+        assert policy.check(call("pay", amount=amount)) is ALLOW
+    for amount in (501, 500.0001, 900.5, 922_337_203_685_476):
+        assert policy.check(call("pay", amount=amount)).verdict is Verdict.DENY
+    nested = 'permit(principal, action, resource) when { context.decimals.order.prices.contains(decimal("7.0")) };'
+    policy = CedarPolicy(written(tmp_path, nested, "nested.cedar"))
+    assert policy.check(call("pay", order={"prices": [7, 0.5], "note": None})) is ALLOW
+
+
+@pytest.mark.parametrize("amount", [500.00001, 1 / 3, 2.0**70, 2**63, Decimal("0.00001"), 922_337_203_685_478.5])
+def test_cedar_numbers_are_not_rounded(amount: Any, tmp_path: Path) -> None:
+    """A policy that compares a number which Cedar cannot hold fails; one that does not read it decides."""
+    policies = [CedarPolicy(written(tmp_path, text, "tools.cedar")) for text in (BOUNDS, LONG_BOUNDS, UNREAD)]
+    for policy in policies[:2]:
+        with pytest.raises(RuntimeError, match="1 policies cannot be evaluated"):
+            policy.check(call("pay", amount=amount))
+    assert policies[2].check(call("pay", amount=amount)) is ALLOW
+
+
+@pytest.mark.parametrize("key", ["__extn", "__entity", "__expr"])
+def test_arguments_cannot_pose_as_values_of_cedar(key: str, tmp_path: Path) -> None:
+    """A record with a key by which Cedar's JSON writes entities and decimals is a failure of the check."""
+    policy = CedarPolicy(written(tmp_path, UNREAD, "tools.cedar"))
+    with pytest.raises(ValueError, match=f"Cedar would read {key}"):
+        policy.check(call("pay", order=[{key: {"type": "Agent", "id": "Admin"}}]))
 
 
 ALLOCATOR = """

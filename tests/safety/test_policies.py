@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
@@ -163,6 +164,62 @@ def test_approval() -> None:
     asked = RequireApproval(["pay"], approved=lambda subject: subject.arguments["to"] == "known")
     assert asked.check(call("pay", to="known")) == PolicyResult(Verdict.ALLOW, "approved")
     assert asked.check(call("pay", to="new")).verdict is Verdict.REQUIRE_APPROVAL
+
+
+class Later:
+    """An object whose call is asynchronous."""
+
+    async def __call__(self, _: Any) -> bool:
+        return False
+
+
+async def later(_: Any) -> bool:
+    return False
+
+
+def yielded(_: Any) -> Any:
+    yield False
+
+
+async def yielded_later(_: Any) -> Any:
+    yield False
+
+
+def passed_on(subject: Any) -> Any:
+    return later(subject)
+
+
+ASYNCHRONOUS = [later, Later(), partial(later), Later().__call__, yielded, yielded_later]
+
+
+@pytest.mark.parametrize("function", ASYNCHRONOUS)
+def test_functions_that_answer_later_are_refused(function: Any) -> None:
+    """A coroutine and a generator are true, so a function that returns one would approve or match every call."""
+    with pytest.raises(ConfigurationError, match=r"approved: .*, which is asynchronous"):
+        RequireApproval(["pay"], approved=function)
+    for kind in (AllowTools, DenyTools, RequireApproval):
+        with pytest.raises(ConfigurationError, match=r"tools: .* not asynchronous"):
+            kind({"pay": function})
+
+
+@pytest.mark.parametrize("function", [passed_on, partial(Later())])
+def test_awaitables_are_failures(function: Any) -> None:
+    """An awaitable that a plain function returns is a failure of the check, and no coroutine is left unawaited."""
+    with pytest.raises(TypeError, match="approved returned an awaitable"):
+        RequireApproval(["pay"], approved=function).check(call("pay"))
+    with pytest.raises(TypeError, match="a predicate returned an awaitable"):
+        AllowTools({"pay": function}).check(call("pay"))
+
+
+@pytest.mark.parametrize("answer", [1, "yes", [0], object()])
+def test_only_true_approves(answer: Any) -> None:
+    """A value that is merely true does not approve, and the reason names its type; None and False do not need that."""
+    ruling = RequireApproval(["pay"], approved=lambda _: answer).check(call("pay"))
+    named = f"approved returned an object of type {type(answer).__name__} in place of True"
+    assert ruling == PolicyResult(Verdict.REQUIRE_APPROVAL, f"tool 'pay' needs an approval: {named}")
+    for approved in (lambda _: None, lambda _: False):
+        refused = RequireApproval(["pay"], approved=approved).check(call("pay"))  # type: ignore[arg-type]  # None is wrong
+        assert refused == PolicyResult(Verdict.REQUIRE_APPROVAL, "tool 'pay' needs an approval")
 
 
 @given(st.integers(1, 50), st.integers(0, 100))

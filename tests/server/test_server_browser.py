@@ -288,16 +288,24 @@ def test_a_refresh_keeps_place_and_leaks_nothing(url: str, watch: Any) -> None:
     page.evaluate("window.scrollTo(0, 400)")
     session = page.context.new_cdp_session(page)
 
-    def refreshed() -> dict[str, float]:
-        with page.expect_response(lambda answer: answer.url.rstrip("/") == url):
-            page.evaluate("document.dispatchEvent(new Event('taskpilot:refresh'))")
-        page.wait_for_function("document.getElementById('refreshing').textContent.includes('30 seconds')")
+    def counted() -> dict[str, float]:
         session.send("HeapProfiler.collectGarbage")
         found: dict[str, float] = session.send("Memory.getDOMCounters")
         return found
 
+    def refreshed() -> dict[str, float]:
+        with page.expect_response(lambda answer: answer.url.rstrip("/") == url):
+            page.evaluate("document.dispatchEvent(new Event('taskpilot:refresh'))")
+        page.wait_for_function("document.getElementById('refreshing').textContent.includes('30 seconds')")
+        return counted()
+
     before = [refreshed() for _ in range(3)][-1]
     after = [refreshed() for _ in range(10)][-1]
+    for _ in range(50):  # Chromium lets go of the last page's nodes when it is idle; a leak would keep those of all ten
+        if after["nodes"] <= before["nodes"] * 1.05:
+            break
+        page.wait_for_timeout(100)
+        after = counted()
     assert after["nodes"] <= before["nodes"] * 1.05
     assert after["jsEventListeners"] <= before["jsEventListeners"] * 1.05
     assert page.evaluate("window.scrollY") == 400

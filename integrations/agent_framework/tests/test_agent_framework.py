@@ -168,9 +168,11 @@ def test_a_stream_that_is_left(provider: Provider, seen: Captured[Invocation], h
         if how == "closed":
             await stream.close()
         del stream, _
-        gc.collect()
-        for _ in range(10):  # the loop closes the framework's generators one by one, and not all at once at its end
-            await asyncio.sleep(0)
+        for _ in range(500):  # the loop closes the framework's generators one by one, and their connections in between
+            gc.collect()
+            await asyncio.sleep(0.01)
+            if len(seen) == 2:
+                break
 
     play(provider, work)
     assert table(seen) == [("Planner", None, "abandoned"), ("gpt-4o-mini", "Planner", "abandoned")]

@@ -116,9 +116,10 @@ def _shares(spent: CostBreakdown, query: CostsPageQuery) -> Table:
         for name, part in kept
     ]
     note = f"The {TOP} dearest of {len(items):,}; CSV has all." if len(items) > TOP else ""
+    cost = figures.known_total(spent.cost_usd, (part.cost_coverage for part in groups.values()))
     return Table(
         "shares",
-        f"{figures.usd(spent.cost_usd)} {query.spoken}, by {query.by}",
+        f"{cost} {query.spoken}, by {query.by}",
         [TableColumn(name, numeric=place > 0) for place, name in enumerate(head)],
         rows,
         empty="No calls in this time: choose a longer period, or take a filter away.",

@@ -26,9 +26,10 @@ def build(ask: Questions, query: TenantsPageQuery) -> Page:
     head = ("tenant", "cost", "share", "calls", "success", "p95", "tokens in", "tokens out", "priced")
     kept = report.tenants if query.table else report.tenants[:TOP]
     note = f"The {TOP} dearest of {len(report.tenants):,}; CSV has all." if len(report.tenants) > TOP else ""
+    cost = figures.known_total(report.cost_usd, (line.cost_coverage for line in report.tenants))
     table = Table(
         "tenants",
-        f"{len(report.tenants):,} tenant{'' if len(report.tenants) == 1 else 's'}, {figures.usd(report.cost_usd)}",
+        f"{len(report.tenants):,} tenant{'' if len(report.tenants) == 1 else 's'}, {cost}",
         [TableColumn(name, numeric=place > 0) for place, name in enumerate(head)],
         [_row(line, query) for line in kept],
         empty="No calls in this time: choose a longer period.",
