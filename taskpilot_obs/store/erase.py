@@ -40,7 +40,7 @@ _OTHER_ROWS: Final = (AGENT_RUNS, FEEDBACK, VIOLATIONS)
 _LEDGERS: Final = (BUDGET_RESERVATIONS, BUDGET_LEDGER)
 _FIRST_ROWS: Final = 20
 _MOST_ROWS: Final = 2_000
-_TARGETS_S: Final = {"sqlite": 0.005, "postgresql": 0.05}
+_TARGETS_S: Final = {"sqlite": 0.005, "postgresql": 0.02}
 """How long one transaction should last. A writer of SQLite waits for it; one of PostgreSQL touches other rows."""
 _PAUSES: Final = {"sqlite": 1.0, "postgresql": 0.1}
 """The pause after a transaction, as a multiple of its time: writers of SQLite wait for a transaction to end."""
