@@ -1,6 +1,6 @@
 """The settings that the rules are rendered from: thresholds, objectives, windows, selectors.
 
-The thresholds of each group stand beside its rules, in `<group>/thresholds.py`.
+`<group>/thresholds.py` has the thresholds of each group of rules.
 
 Percentages are 0 to 100, latencies seconds, money USD, windows Prometheus durations of one unit (`30m`, `6h`).
 """

@@ -105,8 +105,8 @@ def _as_operations(given: Collection[Operation | str]) -> frozenset[Operation]:
 def input_document(subject: CheckInput) -> dict[str, object]:
     """Return what engines are asked about, made of JSON's types.
 
-    `tool_name`, `parameters` and `agent_type` stand beside `tool`, `args` and `agent` with equal values, because
-    existing policies of agents use either.
+    `tool_name`, `parameters` and `agent_type` repeat the values of `tool`, `args` and `agent`, because existing
+    policies of agents use either set of names.
     """
     tool, agent, arguments = plain(subject.tool), plain(subject.agent), plain(subject.arguments)
     return {

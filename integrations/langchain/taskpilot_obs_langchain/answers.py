@@ -65,9 +65,8 @@ def note_answer(
     said = said_by(message, streamed=streamed)
     if said is not None:
         said["usage_metadata"] = without_zeros(corrected(call, said, repeated), message)
-        said["content"] = is_answer(
-            message
-        )  # so that the provider's own zeros, which stand beside, are not taken either
+        # Without content, the zeros that the provider states elsewhere in the answer would be booked.
+        said["content"] = is_answer(message)
         if answering_model_is_unknown(call, message, streamed=streamed):
             said["response_metadata"].pop("model_name")
             said["response_metadata"].pop("model", None)
