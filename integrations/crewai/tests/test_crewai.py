@@ -103,7 +103,7 @@ def make(provider: Provider) -> Make:
 
 
 def plain(work: Callable[[], Any]) -> Any:
-    """The result of some work on a thread whose context has nothing of ours."""
+    """The result of some work on a thread whose context has no sink."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(work).result()
 
@@ -133,7 +133,7 @@ def test_a_run(make: Make, seen: Captured[Invocation], how: str, stream: bool) -
 
 
 def test_an_agent_without_a_crew(make: Make, seen: Captured[Invocation]) -> None:
-    """An agent that is started by itself, also on a thread that has no context of ours, is the root."""
+    """An agent that is started by itself, also on a thread without a sink, is the root."""
     agent = make("hi", get_weather).agents[0]
     assert agent.kickoff("hi").raw == "It is sunny."
     assert plain(lambda: agent.kickoff("hi").raw) == "It is sunny."
