@@ -364,7 +364,7 @@ def test_a_copy_that_differs_never_takes_over(store: Store, monkeypatch: pytest.
 
 
 def test_what_a_table_with_partitions_cannot_keep_is_named(store: Store) -> None:
-    """A trigger of another application is found before anything is changed; indexes, views and rights of others are kept."""
+    """A trigger of another application stops it before anything is changed; its indexes, views and rights are kept."""
     run_sql(
         store,
         "CREATE FUNCTION mine() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
