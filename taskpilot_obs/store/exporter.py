@@ -98,10 +98,15 @@ class StoreExporter:
     def _begin(self) -> None:
         self._process = os.getpid()
         self._writer = Writer(self.store)
-        self._spool = None if self.store.is_sqlite else self._new_spool()
+        self._spool = self._new_spool() if self._needs_spool else None
         self._replayer: threading.Thread | None = None
         self._closed = False
         self._first = True
+
+    @property
+    def _needs_spool(self) -> bool:
+        """Whether the database may be away; a file of SQLite is beside the application."""
+        return not self.store.is_sqlite
 
     def _new_spool(self) -> Spool:
         directory, max_bytes = self._spool_options

@@ -1,0 +1,457 @@
+"""Runs services through faults that a seed chooses, and checks what must hold at the end.
+
+`simulate(seed)` is one run: processes start, work, are stopped and killed; the disk, the database and the clock fail;
+then everything heals, a last process starts and writes what was left behind, and the books must balance.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from _simulated_database import Database, served
+from _simulated_disk import Disk
+from _simulated_service import AUDIT, MODELS, RESERVATION_S, STORE, Machine, Service, installed
+from _simulated_threads import SECOND, Process, Scheduler, Violation, World
+
+from taskpilot_obs._support.guarded import forget_causes
+from taskpilot_obs.audit.verify import verify
+from taskpilot_obs.audit.writer import AuditOptions
+from taskpilot_obs.budgets import Budget
+from taskpilot_obs.stats import get_stats
+from taskpilot_obs.store import Store, aggregate_summaries, upgrade
+from taskpilot_obs.store.budget_ledger import StoreLedger
+
+START: Final = datetime(2026, 3, 10, 12, tzinfo=UTC)
+ZONES: Final = ("UTC", "Europe/Berlin", "America/New_York", "Pacific/Kiritimati", "Asia/Kolkata")
+LATE_NS: Final = 60 * SECOND
+"""How much later than its time limit a shutdown may return: an operation on a slow disk or server is not cut off."""
+HOUR_NS: Final = 3_600 * SECOND
+
+
+class Outcome(NamedTuple):
+    """One run."""
+
+    seed: int
+    trace: int
+    """A checksum of all that happened; equal for equal seeds."""
+    simulated_s: float
+    steps: int
+    calls: int
+    faults: Counter[str]
+
+
+@cache
+def _tables() -> Path:
+    """A file with the store's tables, because making them takes longer than a run."""
+    path = Path(tempfile.mkdtemp(prefix="simulator-")) / "telemetry.db"
+    with closing(Store(f"sqlite:///{path}", create=True)) as made:
+        upgrade(made)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+class Simulation:
+    """One run from one seed."""
+
+    def __init__(self, seed: int, home: Path) -> None:
+        self.seed = seed
+        self.run = Scheduler(seed, int(START.timestamp()) * SECOND)
+        World.scheduler = self.run
+        self.chance = self.run.random
+        self.home = home
+        shutil.copy(_tables(), home / "telemetry.db")
+        self.outside = Process(1)
+        self.database = Database(home / "telemetry.db")
+        self.disk = Disk(home)
+        self.services: list[Service] = []
+        self.faults: Counter[str] = Counter()
+        self.lost_rows: set[str] = set()
+        """Calls that a failover has lost."""
+        self.lost_tokens: Counter[str] = Counter()
+        """By budget, what a failover has taken from the ledger."""
+        self.is_exact = True
+        """Whether each reservation lives until its call is charged."""
+        self.lost_power = False
+        self.honest = self.chance.random() < 0.7
+        self.machine = self._machine()
+        self.chosen = self._chosen()
+
+    def _machine(self) -> Machine:
+        pick = self.chance.choice
+        limit, zone = pick((300, 2_000, 100_000)), pick(ZONES)
+        budgets = (
+            Budget("all", limit_tokens=limit, period="total", action="enforce", when_store_down=pick(("open", "closed"))),
+            Budget("each", limit_tokens=limit, period=pick(("day", "hour")), timezone=zone, scope={"tenant": "*"}, action=pick(("enforce", "shadow", "alert"))),
+        )
+        return Machine(
+            self.home,
+            self.disk,
+            self.database,
+            budgets,
+            AuditOptions(max_bytes=pick((4_096, 1_000_000)), durability=pick(("flush", "fsync")), anchor_every=pick((1, 5, 1_000))),
+            pick((4, 64, 65_536)),
+            pick(("drop", "block")),
+            pick((3_000, 1_000_000)),
+            pick((None, 5.0, 60.0)),
+        )
+
+    def _chosen(self) -> list[Callable[[], None]]:
+        """The kinds of events of this run: few at a time find more than all at once."""
+        events = [
+            self.kill, self.stop, self.start, self.burst, self.database_away, self.database_slow, self.answers_lost,
+            self.failover, self.disk_full, self.disk_slow, self.power, self.clock_step, self.idle, self.stall,
+        ]  # fmt: skip
+        return [self.start, self.burst, *self.chance.sample(events, self.chance.randint(1, 8))]
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    def living(self) -> list[Service]:
+        """The processes that work."""
+        return [each for each in self.services if not each.is_stopped and each.is_ready]
+
+    def start(self) -> None:
+        """Start a process."""
+        if len(self.living()) < 3:
+            self._started()
+
+    def _started(self) -> Service:
+        process = Process(1_000 + len(self.services))
+        service = Service(self.machine, process)
+        self.services.append(service)
+
+        def main() -> None:
+            for _ in range(1_000):
+                try:
+                    service.start()
+                except Exception as error:  # noqa: BLE001  its supervisor starts it again
+                    self.run.note(f"start failed: {type(error).__name__}")
+                    service.let_go()
+                    self.run.sleep(5 * SECOND)
+                else:
+                    return
+
+        self.run.spawn(process, "main", main, is_active=True)
+        return service
+
+    def burst(self) -> None:
+        """Callers of a process call."""
+        for service in self.living():
+            for number in range(self.chance.randint(1, 3)):
+                amount = self.chance.randint(1, 6)
+                work = lambda service=service, amount=amount: service.calls_in_a_row(amount, honest=self.honest)  # noqa: E731
+                self.run.spawn(service.process, f"caller {number}", work, is_active=True)
+
+    def kill(self) -> None:
+        """Kill a process."""
+        if living := self.living():
+            self.chance.choice(living).die()
+            self.faults["a process killed"] += 1
+
+    def stop(self) -> None:
+        """Shut a process down, with little time or much."""
+        if living := self.living():
+            self._stopped(self.chance.choice(living), self.chance.choice((0.0, 0.5, 5.0, 30.0)))
+
+    def _stopped(self, service: Service, timeout_s: float) -> None:
+        service.is_stopped = True
+        self.faults["a process stopped"] += 1
+        limit = int(timeout_s * SECOND) + LATE_NS
+
+        def main() -> None:
+            service.stop(timeout_s)
+            if service.took_ns > limit:
+                raise Violation(f"a shutdown with {timeout_s} s took {service.took_ns / SECOND:.1f} s")
+            service.stopped_well = True
+
+        self.run.spawn(service.process, "stopping", main, is_active=True)
+
+    def database_away(self) -> None:
+        """The database is away for a while."""
+        self.database.is_away = True
+        self.faults["the database away"] += 1
+        long = self.chance.random() < 0.2
+        self.is_exact = self.is_exact and not long
+        self.run.sleep(int(self.chance.random() * (2_000 if long else 200) * SECOND))
+        self.database.is_away = False
+
+    def database_slow(self) -> None:
+        """Statements take long."""
+        self.database.slow_ns = self.chance.choice((SECOND // 10, SECOND, 3 * SECOND))
+        self.faults["the database slow"] += 1
+        self.run.sleep(30 * SECOND)
+        self.database.slow_ns = 0
+
+    def answers_lost(self) -> None:
+        """Commits happen, and the connection breaks before the answer."""
+        self.database.loses_answers = self.chance.choice((0.1, 0.5, 1.0))
+        self.faults["answers to commits lost"] += 1
+        self.run.sleep(20 * SECOND)
+        self.database.loses_answers = 0.0
+
+    def failover(self) -> None:
+        """A replica that lags takes over."""
+        self.database.replica_stops()
+        self.run.sleep(int(self.chance.random() * 20 * SECOND))
+        rows, spent = self._rows(), self._spent()
+        self.database.fail_over()
+        self.lost_rows |= rows.keys() - self._rows().keys()
+        self.lost_tokens.update(spent - self._spent())
+        self.is_exact = False
+        self.faults["a failover"] += 1
+
+    def disk_full(self) -> None:
+        """The disk is full for a while."""
+        self.disk.is_full = True
+        self.faults["the disk full"] += 1
+        self.run.sleep(int(self.chance.random() * 30 * SECOND))
+        self.disk.is_full = False
+
+    def disk_slow(self) -> None:
+        """Operations on files take long."""
+        self.disk.slow_ns = self.chance.choice((SECOND // 10, 2 * SECOND))
+        self.faults["the disk slow"] += 1
+        self.run.sleep(20 * SECOND)
+        self.disk.slow_ns = 0
+
+    def power(self) -> None:
+        """The machine loses power: its processes die, and what was not synced is lost."""
+        for service in [each for each in self.services if not each.process.is_dead]:
+            if not service.stopped_well:
+                service.die()
+        self.disk.lose_power()
+        self.lost_power = True
+        self.faults["power lost"] += 1
+
+    def clock_step(self) -> None:
+        """The wall clock of a process is set."""
+        if living := self.living():
+            step = self.chance.choice((-86_400, -3_600, -1, 1, 600, 3_600))
+            self.chance.choice(living).process.skew += step * SECOND
+            self.is_exact = False
+            self.faults["a clock set"] += 1
+
+    def stall(self) -> None:
+        """Everything stands still for a moment, as when a machine is suspended."""
+        self.run.now += int(self.chance.random() * 100 * SECOND)
+        self.faults["a stall"] += 1
+
+    def idle(self) -> None:
+        """Nothing happens for a while."""
+        self.run.sleep(int(self.chance.random() * HOUR_NS))
+
+    # --- a run -------------------------------------------------------------------------------------------------------
+
+    def direct(self) -> None:
+        """Let events happen, then heal everything, stop, and let a last process clear up."""
+        run = self.run
+        self.start()
+        run.sleep(SECOND)
+        for _ in range(self.chance.randint(3, 12)):
+            event = self.chance.choice(self.chosen)
+            run.note(event.__name__)
+            event()
+            run.sleep(int(self.chance.random() ** 3 * 600 * SECOND))
+        run.sleep(60 * SECOND)
+        for service in self.living():
+            self._stopped(service, 30.0)
+        self._wait(lambda: all(each.is_stopped and (each.process.is_dead or each.stopped_well) for each in self.services if each.is_ready), "the processes to stop")
+        last = self._started()
+        self._wait(lambda: last.is_ready, "the last process to start")
+        run.spawn(last.process, "caller", lambda: last.calls_in_a_row(2, honest=True), is_active=True)
+        run.sleep(60 * SECOND)
+        flushed: list[bool] = []
+        run.spawn(last.process, "flushing", lambda: flushed.append(last.pipeline.flush(120.0)), is_active=True)
+        self._wait(lambda: flushed, "a flush")
+        if not flushed[0]:
+            raise Violation("with everything healed, a flush of two minutes did not write what waited")
+        self._stopped(last, 30.0)
+        self._wait(lambda: last.stopped_well, "the last process to stop")
+
+    def _wait(self, condition: Callable[[], object], what: str) -> None:
+        deadline = self.run.now + 20 * 60 * SECOND
+        while not condition():
+            if self.run.now > deadline:
+                raise Violation(f"it hangs: 20 simulated minutes of waiting for {what}")
+            self.run.sleep(SECOND)
+
+    # --- what must hold ----------------------------------------------------------------------------------------------
+
+    def _query(self, statement: str) -> list[Any]:
+        with closing(sqlite3.connect(self.database.path)) as connection:
+            return connection.execute(statement).fetchall()
+
+    def _rows(self) -> dict[str, tuple[str, str, int]]:
+        """Each call in the store: its model by its own column, by its series, and its tokens."""
+        found = self._query(
+            "SELECT telemetry_id, c.model_name, s.model_name, c.total_tokens FROM llm_call_telemetry c "
+            "LEFT JOIN llm_series s USING (series_id)"
+        )
+        return {row[0]: row[1:] for row in found}
+
+    def _spent(self) -> Counter[str]:
+        return Counter(dict(self._query("SELECT budget, sum(spent_units) FROM budget_ledger GROUP BY budget")))
+
+    def check(self) -> None:
+        """Balance the books.
+
+        Raises:
+            Violation: they do not.
+        """
+        self._check_counts()
+        self._check_rows()
+        self._check_audit()
+        self._check_budgets()
+        self._check_sums()
+
+    def _orderly(self) -> list[Service]:
+        return [each for each in self.services if each.stopped_well]
+
+    def _check_counts(self) -> None:
+        for service in self._orderly():
+            for exporter in (AUDIT, STORE):
+                counted = service.written(exporter) + service.dropped(exporter)
+                if counted != service.handed_over:
+                    raise Violation(
+                        f"process {service.process.pid}: {service.handed_over} records were accepted, and {exporter} "
+                        f"counts {service.written(exporter)} as written and {service.dropped(exporter)} as dropped"
+                    )
+
+    def _check_rows(self) -> None:
+        rows = self._rows()
+        made = {call.call_id: call for service in self.services for call in service.calls}
+        ratings = Counter(row[0].split("-")[0] for row in self._query("SELECT request_id FROM user_feedback"))
+        for call_id, (model, series, tokens) in rows.items():
+            call = made.get(call_id)
+            if call is None or (model, tokens) != (call.model, call.actual):
+                raise Violation(f"the store has a call that was not made: {call_id}")
+            if series != model:
+                raise Violation(f"call {call_id} of {model} stands under the series of {series}")
+        for service in self._orderly():
+            there = sum(call.call_id in rows for call in service.calls) + ratings[str(service.process.pid)]
+            written = service.written(STORE)
+            is_known = not (self.lost_power or self.database.lost_answers or self.faults["a failover"])
+            if there < written and not (self.lost_power or self.faults["a failover"]):
+                raise Violation(f"process {service.process.pid} counts {written} records as stored, {there} are there")
+            if there > written and is_known:
+                raise Violation(f"process {service.process.pid} counts {written} records as stored, {there} are there")
+
+    def _check_audit(self) -> None:
+        folder = self.home / "audit"
+        reports = verify(folder)
+        durable = self.machine.audit.durability == "fsync"
+        for report in reports:
+            if report.problem is not None and (durable or not self.lost_power):
+                raise Violation(f"the audit log: {report.problem}")
+        lines = Counter[str]()
+        for path in sorted(folder.iterdir()):
+            if ".jsonl" in path.name and ".anchors" not in path.name and not path.name.endswith(".torn"):
+                for line in path.read_bytes().splitlines():
+                    start = line.find(b'"request_id":"')
+                    if start > 0:
+                        lines[line[start + 14 :].split(b"-")[0].decode()] += 1
+        if self.lost_power and not durable:
+            return
+        for service in self._orderly():
+            there, written = lines[str(service.process.pid)], service.written(AUDIT)
+            if there != written:
+                raise Violation(f"process {service.process.pid} counts {written} audit lines, {there} are there")
+
+    def _check_budgets(self) -> None:
+        with closing(Store(f"sqlite:///{self.database.path}")) as store:
+            StoreLedger(store).release_expired(START + timedelta(days=30))
+        held = self._query("SELECT budget, reserved_units FROM budget_ledger WHERE reserved_units <> 0")
+        if held and not self.faults["a failover"]:
+            raise Violation(f"amounts stay reserved for ever: {held}")
+        spent = self._spent()
+        most = sum(call.actual for service in self.services for call in service.calls)
+        least = sum(call.actual for service in self._orderly() for call in service.calls if not service.lost_charges)
+        for budget in self.machine.budgets:
+            least_here = 0 if budget.is_rate else least - self.lost_tokens[budget.name]  # lines of past hours are deleted
+            if not least_here <= spent[budget.name] <= most:
+                raise Violation(f"budget {budget.name}: {spent[budget.name]} spent, calls took {least_here} to {most}")
+        self._check_limit(spent["all"])
+
+    def _check_limit(self, spent: int) -> None:
+        """What was admitted passes the limit only by what calls took beyond their estimates, or unasked."""
+        calls = [call for service in self.services for call in service.calls]
+        beyond = sum(max(0, call.actual - call.estimate) if call.was_judged else call.actual for call in calls)
+        limit = self.machine.budgets[0].limit
+        if self.is_exact and spent > limit + beyond:
+            raise Violation(f"{spent} tokens of {limit} were spent, {beyond} of them beyond estimates")
+
+    def _check_sums(self) -> None:
+        span = START - timedelta(days=3), START + timedelta(days=30)
+        rows = self._rows().values()
+        there = {model: [tokens for each, _, tokens in rows if each == model] for model in MODELS}
+        expected = {model: (len(tokens), sum(tokens)) for model, tokens in there.items() if tokens}
+        with closing(Store(f"sqlite:///{self.database.path}")) as store:
+            for source in ("rows and sums", "sums"):
+                stats = get_stats(span, store=store)
+                found = {model: (each.requests, each.tokens.total) for model, each in stats.by_model.items()}
+                if found != expected or stats.requests != len(rows):
+                    raise Violation(f"statistics from {source} are {found}, the rows give {expected}")
+                aggregate_summaries("daily", None, store=store, now=START + timedelta(days=29))
+
+
+@contextmanager
+def _quiet(zone: str) -> Iterator[None]:
+    """No log lines, no collector, and a time zone, while a run lasts."""
+    logger, before = logging.getLogger("taskpilot_obs"), os.environ.get("TZ")
+    was_disabled, logger.disabled = logger.disabled, True
+    os.environ["TZ"] = zone
+    time.tzset()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        logger.disabled = was_disabled
+        os.environ.pop("TZ")
+        if before is not None:
+            os.environ["TZ"] = before
+        time.tzset()
+        forget_causes()
+
+
+def simulate(seed: int, log: list[str] | None = None) -> Outcome:
+    """One run.
+
+    Args:
+        seed: decides everything.
+        log: gets a line for each step.
+
+    Raises:
+        Violation: something that must always hold does not.
+    """
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="simulated-", dir=memory) as home, _quiet(ZONES[seed % len(ZONES)]):
+        simulation = Simulation(seed, Path(home))
+        run = simulation.run
+        run.log = log
+        with installed(simulation.disk, seed):
+            try:
+                with served(simulation.database):
+                    run.run(simulation.outside, simulation.direct)
+            finally:
+                for service in simulation.services:
+                    if not service.process.is_dead:
+                        service.die()
+        for service in simulation.services:
+            service.counters.take()  # of records that came after a shutdown
+        simulation.check()
+    calls = sum(len(service.calls) for service in simulation.services)
+    return Outcome(seed, run.trace, run.now / SECOND, run.steps, calls, simulation.faults)
