@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full test-frameworks test-load coverage soak bench build audit conformance lint types docs site clean
+.PHONY: demo test test-full test-frameworks test-load coverage soak simulate bench build audit conformance lint types docs site clean
 
 demo: $(VENV)/.demo ## run the demo service: no key, no network
 	$(BIN)/taskpilot-obs demo $(ARGS)
@@ -28,6 +28,10 @@ bench: $(VENV)/.dev ## what a call costs, beside its floor and beside doing it b
 
 soak: $(VENV)/.dev ## a million runs with a blocked exporter; writes docs/soak.md
 	$(BIN)/python scripts/soak.py $(ARGS)
+
+simulate: $(VENV)/.dev ## services in a simulated world, SEEDS=10000 of them or HOURS=1000, or SEED=… again; writes docs/simulator.md
+	$(BIN)/python scripts/simulate.py $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(HOURS),--hours $(HOURS)) \
+		$(if $(FIRST),--first $(FIRST)) $(if $(LOG),--log $(LOG))
 
 build: $(VENV)/.dev ## wheel and source distribution, built twice and compared; checksums; an SBOM
 	scripts/build.sh

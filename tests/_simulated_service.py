@@ -47,7 +47,7 @@ from taskpilot_obs.semconv import INTERNAL_ERRORS, RECORDS, RECORDS_DROPPED
 from taskpilot_obs.store import StoreExporter
 from taskpilot_obs.store.budget_ledger import StoreLedger
 
-MODELS: Final = ("gpt-4o", "claude-sonnet-4", "mistral-large")
+MODELS: Final = tuple(f"model-{number}" for number in range(12))
 TENANTS: Final = ("acme", "globex")
 RESERVATION_S: Final = 900.0
 SHARED_STATEMENTS: Final[dict[Any, Any]] = {}
@@ -268,9 +268,9 @@ class Service:
         return sum(amount for (metric, labels), amount in totals.items() if metric is RECORDS_DROPPED and labels[0] == exporter)
 
     @property
-    def lost_charges(self) -> bool:
-        """Whether it reported that charges of budgets are lost."""
-        return BUDGETS in {labels[0] for labels in self.internal_errors}
+    def charged_all(self) -> bool:
+        """Whether it reported no charges of budgets as lost."""
+        return not self.internal_errors.get((BUDGETS,)) and not self.dropped(BUDGETS)
 
     @property
     def internal_errors(self) -> dict[tuple[str, ...], int]:

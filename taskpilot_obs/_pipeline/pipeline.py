@@ -151,7 +151,10 @@ class Pipeline:
         try:
             self._make_room()
         finally:  # a Ctrl-C that ends the waiting must not lose the record
-            self._put_bounded(item)
+            if self._closed:  # a shutdown ended meanwhile: what is queued now, no drainer would take
+                self._put_late(item)
+            else:
+                self._put_bounded(item)
 
     def _make_room(self) -> None:
         if self._drainer is None:
@@ -263,7 +266,7 @@ class Pipeline:
 
     def _adjust_high_water(self) -> None:
         """While a blocking exporter is full, every `put` takes the slow path, where the caller waits."""
-        if self._blocking:
+        if self._blocking and not (self._closed or self._paused):  # then every `put` takes the slow path anyway
             self.high_water = 0 if any(exporter.must_wait for exporter in self._blocking) else self._capacity
 
     def drain(self) -> None:

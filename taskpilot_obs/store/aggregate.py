@@ -42,6 +42,8 @@ _LENGTHS: Final = {"hourly": HOUR, "daily": DAY}
 _EVERYTHING: Final = Filters()
 _FIRST_LINES: Final = 100
 _LEAST_LINES: Final = 25
+_LEAST_S: Final = 1e-6
+"""A clock may stand still between two readings."""
 
 
 class _Pace(NamedTuple):
@@ -249,7 +251,7 @@ def _replaced(store: Store, made: _Replacement, lines: Sequence[Line], stale: Se
                 if made.period == "hourly":
                     mark_changed(connection, "daily", [floor_day(made.start)])
                 return True
-        took = time.perf_counter() - began
+        took = max(time.perf_counter() - began, _LEAST_S)
         done += amount
         amount = max(_LEAST_LINES, min(2 * amount, int(amount * pace.target_s / took)))
         time.sleep(pace.pauses * took)

@@ -74,11 +74,27 @@ class Writer:
             for table, starts in zip(BIG_TABLES, (hours, _hours(rows.runs)), strict=True):
                 self._months.cover(table, map(from_microseconds, starts))
         with self._store.writing() as connection:
-            parts = (calls, rows.runs, revised(connection, rows.feedback), rows.violations)
-            for into, part in zip(inserts, parts, strict=True):
-                into(connection, part)
-            if hours:
-                mark_changed(connection, "hourly", [*map(from_microseconds, sorted(hours))])
+            are_numbered = self._are_numbered(connection, set(keys))
+            if are_numbered:
+                parts = (calls, rows.runs, revised(connection, rows.feedback), rows.violations)
+                for into, part in zip(inserts, parts, strict=True):
+                    into(connection, part)
+                if hours:
+                    mark_changed(connection, "hourly", [*map(from_microseconds, sorted(hours))])
+        if not are_numbered:
+            series.clear()
+            self.write(rows)
+
+    def _are_numbered(self, connection: Connection, keys: set[Series]) -> bool:
+        """Whether these series still have the numbers that were learned.
+
+        A replica that lagged when it took over, or a restored backup, may lack the latest series, and give their
+        numbers to others.
+        """
+        numbers = {self._series[key]: tuple(name or "" for name in key) for key in keys}
+        columns = (LLM_SERIES.c.series_id, *(LLM_SERIES.c[column] for column in _NAMES))
+        found = connection.execute(select(*columns).where(LLM_SERIES.c.series_id.in_(numbers)))
+        return {row[0]: tuple(row[1:]) for row in found} == numbers
 
     def _learned(self) -> tuple[_Insert, ...]:
         """What the database is like: asked once, and again where its file was replaced."""

@@ -1,0 +1,121 @@
+"""Runs services in a simulated world until a promise breaks: `make simulate [SEED=… | SEEDS=… | HOURS=…] [FIRST=…]`.
+
+Without SEED it writes what it did into docs/simulator.md. With SEED it replays that run, and `LOG=path` gets its steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Final, NamedTuple
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from _simulator_of_faults import Outcome, kept_seeds, simulate  # noqa: E402  the tests' folder is no package
+
+PAGE: Final = ROOT / "docs" / "simulator.md"
+TEMPLATE: Final = ROOT / "scripts" / "simulator_page.md"
+
+
+class Total(NamedTuple):
+    """What many runs did."""
+
+    seeds: range
+    simulated_s: float
+    steps: int
+    calls: int
+    faults: Counter[str]
+    took_s: float
+
+
+def commit() -> str:
+    """The commit of this code; "unknown" outside of a repository."""
+    asked = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)  # noqa: S607, PLW1510
+    return asked.stdout.strip() or "unknown"
+
+
+def checked(seed: int, log: list[str] | None = None) -> Outcome:
+    """One run; where it finds something, prints how to replay it."""
+    try:
+        return simulate(seed, log)
+    except BaseException as error:
+        print(f"seed {seed} at commit {commit()}: {error}\nreplay: make simulate SEED={seed}", file=sys.stderr)  # noqa: T201
+        raise
+
+
+def outcomes(first: int, seeds: int | None, hours: float) -> Iterator[Outcome]:
+    """The runs of so many seeds, or until so much time is simulated; kept seeds are run as well, and come first."""
+    for seed in kept_seeds():
+        checked(seed)
+    simulated_s = 0.0
+    for seed in count(first) if seeds is None else range(first, first + seeds):
+        outcome = checked(seed)
+        simulated_s += outcome.simulated_s
+        yield outcome
+        if seeds is None and simulated_s >= 3_600 * hours:
+            return
+
+
+def total(first: int, seeds: int | None, hours: float) -> Total:
+    """Run, and add up."""
+    began, faults = time.monotonic(), Counter[str]()
+    simulated_s, steps, calls, last = 0.0, 0, 0, first
+    for outcome in outcomes(first, seeds, hours):
+        simulated_s += outcome.simulated_s
+        steps += outcome.steps
+        calls += outcome.calls
+        faults.update(outcome.faults)
+        last = outcome.seed + 1
+        if last % 500 == 0:
+            print(f"{last - first} seeds, {simulated_s / 3_600:,.0f} hours, no violation", flush=True)  # noqa: T201
+    return Total(range(first, last), simulated_s, steps, calls, faults, time.monotonic() - began)
+
+
+def page(done: Total) -> str:
+    """docs/simulator.md."""
+    rows = [
+        ("seeds", f"{len(done.seeds):,} ({done.seeds.start} to {done.seeds.stop - 1})"),
+        ("violations", "0"),
+        ("simulated hours", f"{done.simulated_s / 3_600:,.0f}"),
+        ("calls", f"{done.calls:,}"),
+        ("switches between threads", f"{done.steps:,}"),
+        *((fault, f"{times:,}") for fault, times in sorted(done.faults.items())),
+        ("minutes it took", f"{done.took_s / 60:,.0f}"),
+    ]
+    table = "\n".join(["| | |", "| --- | --: |", *(f"| {name} | {value} |" for name, value in rows)])
+    when = f"{datetime.now(UTC):%Y-%m-%d}, commit {commit()}, Python {sys.version.split()[0]}."
+    kept = "\n".join(f"| {seed} | {found} |" for seed, found in kept_seeds().items())
+    return TEMPLATE.read_text().format(when=when, table=table, kept=kept)
+
+
+def main() -> None:
+    """Replay one seed, or run many and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--hours", type=float, default=1_000.0)
+    parser.add_argument("--first", type=int, default=0)
+    given = parser.parse_args()
+    if given.seed is None:
+        PAGE.write_text(page(total(given.first, given.seeds, given.hours)))
+        print(PAGE.read_text())  # noqa: T201
+        return
+    log: list[str] = []
+    try:
+        print(checked(given.seed, log))  # noqa: T201
+    finally:
+        if given.log is not None:
+            given.log.write_text("\n".join(log) + "\n")
+
+
+if __name__ == "__main__":
+    main()
