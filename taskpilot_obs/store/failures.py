@@ -37,6 +37,8 @@ _STATES: Final = {
     "0A000": "a pooler or the server lacks a feature",
 }
 _NO_RIGHT: Final = "42501"
+_CHECK: Final = "23514"
+"""A row breaks a check: one of its user's, or, without a name, that of a partition which was added at this moment."""
 _CONNECTING: Final = (
     ("password authentication failed", _STATES["28P01"]),
     ("no password supplied", "the URL has no password, and the server wants one"),
@@ -67,6 +69,8 @@ def explained(error: Exception, store: str) -> StoreError:
         return StoreUnavailableError(f"the telemetry store {store} cannot be used: its connections are all busy")
     kinds = {kind.__name__ for kind in type(original).__mro__}  # of a driver that may not be installed
     state = getattr(original, "sqlstate", None)
+    if state == _CHECK and getattr(getattr(original, "diag", None), "constraint_name", None) is None:
+        return StoreUnavailableError(f"the telemetry store {store} cannot be used: its partitions were just changed")
     too_much = state is not None and state.startswith(_LIMIT_EXCEEDED)
     if kinds & {"DataError", "IntegrityError"} or too_much or isinstance(original, SQLAlchemyError):
         return StoreError(f"the telemetry store {store} refused a statement: {type(original).__name__}")
