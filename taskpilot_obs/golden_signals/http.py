@@ -16,6 +16,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
+from taskpilot_obs._support.reasons import reason_of
 from taskpilot_obs.exceptions import ConfigurationError, SourceError
 
 T = TypeVar("T")
@@ -122,7 +123,7 @@ def _answer(opener: OpenerDirector, request: Request, timeout_s: float, shown: s
         raise SourceError(f"{shown} did not answer text in UTF-8") from error
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise SourceError(f"{shown} cannot be reached: {reason}") from error
+        raise SourceError(f"{shown} cannot be reached: {reason_of(reason)}") from error
 
 
 def checked_url(url: str) -> str:
@@ -161,7 +162,7 @@ def _tls(access: Access) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=access.ca_file)
     except OSError as error:
         raise ConfigurationError(
-            f"ca_file: {access.ca_file} holds no certificates that can be read: {error}"
+            f"ca_file: {access.ca_file} holds no certificates that can be read: {reason_of(error)}"
         ) from error
 
 
