@@ -71,6 +71,11 @@ def get(url: str, access: Access | None = None, *, accept: str = "*/*") -> tuple
 
     Redirects to another origin are refused, because they would send the credentials elsewhere.
 
+    Args:
+        url: http or https, without credentials.
+        access: credentials, timeout and certificates; without credentials when left out.
+        accept: the media types that the answer may have.
+
     Raises:
         ConfigurationError: the URL is not http(s), has no host or carries credentials.
         SourceError: no answer in time, an error status, a redirect, too much, or no text.
