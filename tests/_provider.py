@@ -260,7 +260,7 @@ def messages(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
 
 
 def answering(usage: Any) -> httpx2.AsyncClient:
-    """A client for SDKs whose server answers "It is sunny." with such a usage, whole or streamed; None leaves it out."""
+    """A client for SDKs whose server answers "It is sunny." with such a usage, whole or streamed; None for none."""
     base = {"id": "c-1", "created": 1, "model": "gpt-4o-mini-2024-07-18"}
     stated = {} if usage is None else {"usage": usage}
     said = {"role": "assistant", "content": "It is sunny."}
