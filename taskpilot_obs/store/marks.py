@@ -9,10 +9,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from taskpilot_obs.exceptions import StoreError
+from taskpilot_obs.store import on_clickhouse
 from taskpilot_obs.store.tables import STATE
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ def set_back(connection: Connection, table: str, moment: datetime) -> None:
 
 
 def _put(connection: Connection, key: str, value: datetime, when: str) -> None:
+    if on_clickhouse.is_on(connection):
+        _put_clickhouse(connection, key, value, when)
+        return
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     put = dialect.insert(STATE).values(key=key, value=value)
     where = {"later": STATE.c.value < put.excluded.value, "earlier": STATE.c.value > put.excluded.value}.get(when)
@@ -93,11 +97,21 @@ def _put(connection: Connection, key: str, value: datetime, when: str) -> None:
     )
 
 
+def _put_clickhouse(connection: Connection, key: str, value: datetime, when: str) -> None:
+    """Put the row in place of the one with its key. Two processes at once may put the smaller mark last."""
+    known = connection.execute(select(STATE.c.value).where(STATE.c.key == key)).scalar()
+    if known is None or when == "always" or (value > known if when == "later" else value < known):
+        connection.execute(insert(STATE), {"key": key, "value": value})
+
+
 def server_clock(connection: Connection) -> datetime:
     """The present, by the clock of the server; a SQLite store has that of this machine."""
     if connection.dialect.name == "sqlite":
         return datetime.now(UTC)
-    found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    clock = on_clickhouse.CLOCK if on_clickhouse.is_on(connection) else "SELECT clock_timestamp()"
+    found: datetime = connection.execute(text(clock)).scalar_one()
+    if found.tzinfo is None:  # as ClickHouse's driver gives UTC
+        return found.replace(tzinfo=UTC)
     return found.astimezone(UTC)
 
 
