@@ -17,6 +17,7 @@ packages() {
     agent_framework) echo "agent-framework-core>=1.23 agent-framework-openai>=1.17 $openai" ;;
     anthropic) echo "anthropic>=2.14" ;;
     azure_monitor) echo "azure-monitor-opentelemetry-exporter opentelemetry-exporter-otlp-proto-http>=1.30" ;;
+    crewai) echo "crewai>=1.15 $openai" ;;
     google_adk) echo "google-adk>=2.13" ;;
     haystack) echo "haystack-ai>=3.0 $openai" ;;
     litellm) echo "litellm>=1.110 openai>=3 $openai $proxy" ;;
@@ -35,7 +36,7 @@ tests() {
     case "$1" in
     litellm) echo "integrations/litellm/tests tests/test_framework_responses.py::test_responses_of_litellm" ;;
     azure_monitor) echo tests/test_backends.py ;;
-    haystack | openai_agents) echo "integrations/$1/tests" ;;
+    crewai | haystack | openai_agents) echo "integrations/$1/tests" ;;
     agent_framework | google_adk | mcp | pydantic_ai | strands) echo "integrations/$1/tests $bridge" ;;
     *) echo "$bridge" ;;
     esac
@@ -52,7 +53,7 @@ lowest() { # what was wanted of a framework, at its lower bounds; instrumentors 
 }
 
 failed=0
-for name in ${*:-agent_framework anthropic azure_monitor google_adk haystack langchain litellm mcp openai openai_agents pydantic_ai strands}; do
+for name in ${*:-agent_framework anthropic azure_monitor crewai google_adk haystack langchain litellm mcp openai openai_agents pydantic_ai strands}; do
     echo "== $name"
     framework=${name%@lowest}
     wanted=$(packages "$framework")

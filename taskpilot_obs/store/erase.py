@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import delete, func, literal, literal_column, or_, select
+from sqlalchemy import delete, func, literal, or_, select
 
 from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.budgets.model import digested
@@ -21,6 +21,7 @@ from taskpilot_obs.store.aggregate import sum_up_without_tenant
 from taskpilot_obs.store.erase_files import Leftover, in_audit_log, in_spool
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
 from taskpilot_obs.store.marks import deleted_from, merged_before
+from taskpilot_obs.store.picked import picked
 from taskpilot_obs.store.retention import delete_in_small_steps
 from taskpilot_obs.store.rollups import FULL, TENANTS
 from taskpilot_obs.store.segments import HOUR
@@ -187,9 +188,8 @@ def _erase_calls(store: Store, subject: Subject) -> int:
 
 def _erase_some(connection: Connection, subject: Subject, rows: int, deleted_before: datetime | None) -> int:
     """Delete some calls, and take them out of the sums of their hours and days in the same transaction."""
-    row: Any = literal_column("rowid" if connection.dialect.name == "sqlite" else "ctid")
-    some = select(row).select_from(LLM_CALLS).where(subject.of(LLM_CALLS)).order_by(LLM_CALLS.c.created_at).limit(rows)
-    calls = connection.execute(delete(LLM_CALLS).where(row.in_(some)).returning(*subtraction.COLUMNS)).all()
+    some = picked(connection, LLM_CALLS, subject.of(LLM_CALLS), rows, LLM_CALLS.c.created_at)
+    calls = connection.execute(delete(LLM_CALLS).where(some).returning(*subtraction.COLUMNS)).all()
     counted = [call for call in calls if deleted_before is None or call.created_at >= deleted_before]
     subtraction.take_out(connection, counted)
     return len(calls)

@@ -52,6 +52,8 @@ _CLICKHOUSE_CAUSES: Final = {
 _CLICKHOUSE_REFUSALS: Final = frozenset({6, 26, 27, 38, 41, 43, 46, 47, 48, 53, 62, 69, 70, 72, 117, 130, 131, 349})
 """Codes for a statement or a row that the server cannot take: no second try makes it fit."""
 _NO_RIGHT: Final = "42501"
+_CHECK: Final = "23514"
+"""A row breaks a check: one of its user's, or, without a name, that of a partition which was added at this moment."""
 _CONNECTING: Final = (
     ("password authentication failed", _STATES["28P01"]),
     ("no password supplied", "the URL has no password, and the server wants one"),
@@ -84,6 +86,8 @@ def explained(error: Exception, store: str) -> StoreError:
     if "ClickHouseError" in kinds:
         return _explained_clickhouse(original, store)
     state = getattr(original, "sqlstate", None)
+    if state == _CHECK and getattr(getattr(original, "diag", None), "constraint_name", None) is None:
+        return StoreUnavailableError(f"the telemetry store {store} cannot be used: its partitions were just changed")
     too_much = state is not None and state.startswith(_LIMIT_EXCEEDED)
     if kinds & {"DataError", "IntegrityError"} or too_much or isinstance(original, SQLAlchemyError):
         return StoreError(f"the telemetry store {store} refused a statement: {type(original).__name__}")

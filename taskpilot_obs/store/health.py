@@ -102,5 +102,8 @@ def _size(store: Store, connection: Connection) -> int:
         path = Path(str(store.url.database))
         files = (path, path.with_name(f"{path.name}-wal"))
         return sum(each.stat().st_size for each in files if each.exists())
-    size = text("SELECT coalesce(pg_total_relation_size(to_regclass(:name)), 0)")
+    size = text(
+        "SELECT coalesce(pg_total_relation_size(to_regclass(:name)), 0) + (SELECT coalesce(sum("
+        "pg_total_relation_size(inhrelid)), 0) FROM pg_inherits WHERE inhparent = to_regclass(:name))"
+    )
     return sum(int(connection.execute(size, {"name": table.name}).scalar_one()) for table in ALL_TABLES)

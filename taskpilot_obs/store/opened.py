@@ -22,6 +22,9 @@ class OpenStore(Protocol):
     def mapped(self) -> AbstractContextManager[None]:
         """Turn the database's errors into the library's."""
 
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A connection that sees one snapshot."""
+
     def writing(self) -> AbstractContextManager[Connection]:
         """A connection that commits at its end."""
 

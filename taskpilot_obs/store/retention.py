@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import and_, delete, func, literal_column, or_, select
+from sqlalchemy import and_, delete, func, or_, select
 
 from taskpilot_obs._support.timestamps import aware
 from taskpilot_obs.exceptions import ConfigurationError
@@ -22,6 +22,8 @@ from taskpilot_obs.store.marks import (
     newest_and_oldest,
     server_clock,
 )
+from taskpilot_obs.store.months import BIG_TABLES, drop_before
+from taskpilot_obs.store.picked import picked
 from taskpilot_obs.store.segments import DAY, HOUR, first_changed, floor_day, floor_hour
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, SUMMARIES, VIOLATIONS
 
@@ -71,8 +73,9 @@ def prune(
 ) -> dict[str, int]:
     """Delete rows older than so many days. Calls are summed up before they go; summaries stay unless they are named.
 
-    Whole hours are deleted (of summaries, whole days), in transactions of some milliseconds. Several processes may do
-    it at once. Lines of the budget ledger go after their period has ended; those of budgets without a period stay.
+    Whole hours are deleted (of summaries, whole days), in transactions of some milliseconds; months of PostgreSQL that
+    have a partition are dropped. Several processes may do it at once. Lines of the budget ledger go after their period
+    has ended; those of budgets without a period stay.
 
     Args:
         retention_days: days for all tables of rows, or by table: `{"llm_call_telemetry": 30, "agent_runs": 90}`.
@@ -158,7 +161,8 @@ def _announced(store: Store, aged: _Aged) -> _Aged:
 
 
 def _delete(store: Store, aged: _Aged) -> int:
-    return delete_in_small_steps(store, aged.table, aged.where)
+    dropped = drop_before(store, aged.table, aged.cutoff) if aged.table in BIG_TABLES else 0
+    return dropped + delete_in_small_steps(store, aged.table, aged.where)
 
 
 def delete_in_small_steps(store: Store, table: Table, where: ColumnElement[bool]) -> int:
@@ -181,6 +185,4 @@ def delete_in_small_steps(store: Store, table: Table, where: ColumnElement[bool]
 
 
 def _delete_some(connection: Connection, table: Table, where: ColumnElement[bool], rows: int) -> int:
-    row: Any = literal_column("rowid" if connection.dialect.name == "sqlite" else "ctid")
-    some = select(row).select_from(table).where(where).limit(rows)
-    return connection.execute(delete(table).where(row.in_(some))).rowcount
+    return connection.execute(delete(table).where(picked(connection, table, where, rows))).rowcount
