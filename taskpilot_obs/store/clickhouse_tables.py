@@ -17,17 +17,18 @@ from taskpilot_obs.store.tables import (
     LLM_SERIES,
     STATE,
     SUMMARIES,
+    SUMMARY_WORK,
     VIOLATIONS,
     UtcTime,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from sqlalchemy import Column, Connection, Table
 
 ROW_TABLES: Final = (LLM_CALLS, AGENT_RUNS, FEEDBACK, VIOLATIONS)
-TABLES: Final = (LLM_SERIES, *ROW_TABLES, STATE)
+TABLES: Final = (LLM_SERIES, *ROW_TABLES, SUMMARIES, SUMMARY_WORK, STATE)
 WRITTEN_AT: Final = "written_at"
 """When a row was written: of rows with one key, the last one counts."""
 MAKE_VERSION: Final = (
@@ -62,9 +63,21 @@ _MONEY: Final = {
 """What queries read of `cost`, a `Decimal(38, 12)`: whole nano-dollars, and the pico-dollars beyond."""
 
 
-def statements(table: Table) -> Iterator[str]:
-    """What makes a table, or adds the columns that an older version of it lacks."""
+def statements(table: Table, there: Collection[str]) -> Iterator[str]:
+    """What makes a table, or adds the columns that an older version of it lacks.
+
+    Args:
+        table: which one.
+        there: its columns in the database; empty where it has no such table.
+    """
     columns = dict(_columns(table))
+    if there:
+        yield from (
+            f"ALTER TABLE {table.name} ADD COLUMN IF NOT EXISTS {name} {kind}"
+            for name, kind in columns.items()
+            if name not in there
+        )
+        return
     lines = [f"{name} {kind}" for name, kind in columns.items()]
     lines += [
         f"INDEX ix_{name} {name} TYPE bloom_filter(0.01) GRANULARITY 4" for name in _LOOKED_UP if _has_rows(table, name)
@@ -77,8 +90,6 @@ def statements(table: Table) -> Iterator[str]:
         f"CREATE TABLE IF NOT EXISTS {table.name} ({', '.join(lines)}) "
         f"ENGINE = ReplacingMergeTree({WRITTEN_AT}) {parts} ORDER BY ({order})"
     )
-    for name, kind in columns.items():
-        yield f"ALTER TABLE {table.name} ADD COLUMN IF NOT EXISTS {name} {kind}"
 
 
 def _has_rows(table: Table, column: str) -> bool:
@@ -111,17 +122,15 @@ def kind_of(column: Column[Any]) -> str:
 
 def make_tables(connection: Connection) -> None:
     """Make every table that is missing, and add every column; harmless where all are there."""
+    there = _columns_there(connection)
     for table in TABLES:
-        for statement in statements(table):
+        for statement in statements(table, there.get(table.name, ())):
             connection.execute(text(statement))
 
 
 def differences_of(connection: Connection) -> Iterator[str]:
     """What differs between the tables that are there and those that this code expects."""
-    asked = text("SELECT table, name, type FROM system.columns WHERE database = currentDatabase() SETTINGS final = 0")
-    there: dict[str, dict[str, str]] = {}
-    for table, name, kind in connection.execute(asked):
-        there.setdefault(table, {})[name] = kind
+    there = _columns_there(connection)
     for expected in TABLES:
         columns = there.get(expected.name)
         if columns is None:
@@ -133,6 +142,15 @@ def differences_of(connection: Connection) -> Iterator[str]:
                 yield f"{expected.name}: the column {column.name} is missing"
             elif found != wanted:
                 yield f"{expected.name}: the column {column.name} is {found}, and should be {wanted}"
+
+
+def _columns_there(connection: Connection) -> dict[str, dict[str, str]]:
+    """The types of the columns that the database has, by table and name."""
+    asked = text("SELECT table, name, type FROM system.columns WHERE database = currentDatabase() SETTINGS final = 0")
+    there: dict[str, dict[str, str]] = {}
+    for table, name, kind in connection.execute(asked):
+        there.setdefault(table, {})[name] = kind
+    return there
 
 
 def size_of(connection: Connection) -> int:

@@ -32,10 +32,13 @@ if TYPE_CHECKING:
 
     from taskpilot_obs.store.urls import Target
 
+
 def _make_engine(target: Target) -> Engine:
     if target.is_sqlite:
         return on_sqlite.make_engine(target)
-    return (on_clickhouse if target.is_clickhouse else on_postgresql).make_engine(target)
+    if target.is_clickhouse:
+        return on_clickhouse.make_engine(target)
+    return on_postgresql.make_engine(target)
 
 
 _inherited: Final[list[Pool]] = []

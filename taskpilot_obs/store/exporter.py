@@ -15,7 +15,6 @@ from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError, StoreVersionError
 from taskpilot_obs.records import Source
 from taskpilot_obs.store.background import Maintenance, checked_interval
-from taskpilot_obs.store.clickhouse_writer import ClickHouseWriter
 from taskpilot_obs.store.engine import Store
 from taskpilot_obs.store.retention import checked_retention
 from taskpilot_obs.store.rows import rows_of
@@ -98,7 +97,7 @@ class StoreExporter:
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._writer = ClickHouseWriter(self.store) if self.store.is_clickhouse else Writer(self.store)
+        self._writer = Writer(self.store)
         self._spool = None if self.store.is_sqlite else self._new_spool()
         self._replayer: threading.Thread | None = None
         self._closed = False

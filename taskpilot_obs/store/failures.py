@@ -107,10 +107,12 @@ def _reason(error: BaseException | None, state: str | None) -> str:
 
 
 def _explained_clickhouse(error: BaseException | None, store: str) -> StoreError:
-    code = getattr(error, "code", None)
+    code: int | None = getattr(error, "code", None)
+    if code is None:
+        return StoreUnavailableError(f"the telemetry store {store} cannot be used: {_reason(error, None)}")
     if code in _CLICKHOUSE_REFUSALS:
         return StoreError(f"the telemetry store {store} refused a statement: {type(error).__name__} ({code})")
-    said = _reason(error, None) if code is None else f"the server refuses or does not answer (code {code})"
+    said = f"the server refuses or does not answer (code {code})"
     return StoreUnavailableError(f"the telemetry store {store} cannot be used: {_CLICKHOUSE_CAUSES.get(code, said)}")
 
 

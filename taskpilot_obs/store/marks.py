@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.store import on_clickhouse
+from taskpilot_obs.store.clickhouse_upkeep import lifetime_of
 from taskpilot_obs.store.tables import STATE
 
 if TYPE_CHECKING:
@@ -54,7 +55,18 @@ def deleted_from(connection: Connection, table: str) -> Deleted:
     """What was deleted from a table by age."""
     query = select(STATE.c.key, STATE.c.value).where(STATE.c.key.in_([_BEFORE + table, _SINCE + table]))
     found = {line.key: line.value for line in connection.execute(query)}
-    return Deleted(found.get(_SINCE + table), found.get(_BEFORE + table))
+    before = found.get(_BEFORE + table)
+    if before is not None and on_clickhouse.is_on(connection):
+        before = max(before, _expired_before(connection, table) or before)
+    return Deleted(found.get(_SINCE + table), before)
+
+
+def _expired_before(connection: Connection, table: str) -> datetime | None:
+    """Up to when the server of ClickHouse may have deleted rows since the mark was set, in whole hours."""
+    age = lifetime_of(connection, table)
+    if age is None:
+        return None
+    return (server_clock(connection) - age).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
 
 
 def merged_before(connection: Connection, names: Collection[str]) -> datetime | None:

@@ -108,7 +108,7 @@ def _make_database(arguments: dict[str, Any]) -> None:
 
 
 def _compiler(base: Any) -> Any:
-    """The driver's compiler with what it lacks: `/` of ClickHouse is no division of whole numbers."""
+    """The driver's compiler with what it lacks: `/` of ClickHouse makes floating-point numbers of whole ones."""
 
     class Compiler(base):  # type: ignore[misc]  # the driver is not installed everywhere
         def visit_floordiv_binary(self, binary: Any, _operator: Any, **kw: Any) -> str:

@@ -74,7 +74,8 @@ class UtcTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if dialect.name == on_clickhouse.DIALECT:
-            return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+            given: datetime = value
+            return given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
         return value.astimezone(UTC) if dialect.name == "postgresql" else from_microseconds(value)
 
 
