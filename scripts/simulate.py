@@ -1,4 +1,4 @@
-"""Runs services in a simulated world until a promise breaks: `make simulate [SEED=… | SEEDS=… | HOURS=…] [FIRST=…]`.
+"""Runs services in a simulated world until a promise breaks: `make simulate [SEED=… | SEEDS=… | HOURS=…] [MINUTES=…] [FIRST=…]`.
 
 Without SEED it writes what it did into docs/simulator.md. With SEED it replays that run, and `LOG=path` gets its steps.
 """
@@ -6,6 +6,8 @@ Without SEED it writes what it did into docs/simulator.md. With SEED it replays 
 from __future__ import annotations
 
 import argparse
+import gc
+import math
 import subprocess
 import sys
 import time
@@ -51,24 +53,26 @@ def checked(seed: int, log: list[str] | None = None) -> Outcome:
         raise
 
 
-def outcomes(first: int, seeds: int | None, hours: float) -> Iterator[Outcome]:
-    """The runs of so many seeds, or until so much time is simulated; kept seeds are run as well, and come first."""
+def outcomes(given: argparse.Namespace) -> Iterator[Outcome]:
+    """The runs until there were enough seeds, simulated hours or minutes; kept seeds are run before them."""
     for seed in kept_seeds():
         checked(seed)
-    simulated_s = 0.0
-    for seed in count(first) if seeds is None else range(first, first + seeds):
+    simulated_s, deadline = 0.0, time.monotonic() + 60 * given.minutes
+    for seed in count(given.first):
         outcome = checked(seed)
         simulated_s += outcome.simulated_s
         yield outcome
-        if seeds is None and simulated_s >= 3_600 * hours:
+        done = simulated_s >= 3_600 * given.hours if given.seeds is None else seed + 1 - given.first >= given.seeds
+        if done or time.monotonic() > deadline:
             return
 
 
-def total(first: int, seeds: int | None, hours: float) -> Total:
+def total(given: argparse.Namespace) -> Total:
     """Run, and add up."""
+    first: int = given.first
     began, faults = time.monotonic(), Counter[str]()
     simulated_s, steps, calls, last = 0.0, 0, 0, first
-    for outcome in outcomes(first, seeds, hours):
+    for outcome in outcomes(given):
         simulated_s += outcome.simulated_s
         steps += outcome.steps
         calls += outcome.calls
@@ -103,10 +107,12 @@ def main() -> None:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--hours", type=float, default=1_000.0)
+    parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--first", type=int, default=0)
     given = parser.parse_args()
+    gc.freeze()  # what is loaded stays, and need not be visited after each run
     if given.seed is None:
-        PAGE.write_text(page(total(given.first, given.seeds, given.hours)))
+        PAGE.write_text(page(total(given)))
         print(PAGE.read_text())  # noqa: T201
         return
     log: list[str] = []

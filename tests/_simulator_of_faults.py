@@ -107,7 +107,7 @@ class Simulation:
             pick((4, 64, 65_536)),
             pick(("drop", "block")),
             pick((3_000, 1_000_000)),
-            pick((None, 5.0, 60.0)),
+            pick((None, None, 60.0, 600.0)),
         )
 
     def _chosen(self) -> list[Callable[[], None]]:
@@ -152,7 +152,7 @@ class Simulation:
         """Callers of a process call."""
         for service in self.living():
             for number in range(self.chance.randint(1, 3)):
-                amount = self.chance.randint(1, 6)
+                amount = self.chance.randint(1, 4)
                 work = lambda service=service, amount=amount: service.calls_in_a_row(amount, honest=self.honest)  # noqa: E731
                 self.run.spawn(service.process, f"caller {number}", work, is_active=True)
 
@@ -261,7 +261,8 @@ class Simulation:
         run = self.run
         self.start()
         run.sleep(SECOND)
-        for _ in range(self.chance.randint(3, 12)):
+        self.burst()
+        for _ in range(self.chance.randint(2, 6)):
             event = self.chance.choice(self.chosen)
             run.note(event.__name__)
             event()

@@ -97,6 +97,8 @@ class Writer:
         numbers to others.
         """
         numbers = {self._series[key]: tuple(name or "" for name in key) for key in keys}
+        if not numbers:
+            return True
         columns = (LLM_SERIES.c.series_id, *(LLM_SERIES.c[column] for column in _NAMES))
         found = connection.execute(select(*columns).where(LLM_SERIES.c.series_id.in_(numbers)))
         return {row[0]: tuple(row[1:]) for row in found} == numbers
