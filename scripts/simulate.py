@@ -1,6 +1,7 @@
-"""Runs services in a simulated world until a promise breaks: `make simulate [SEED=… | SEEDS=… | HOURS=…] [MINUTES=…] [FIRST=…]`.
+"""Runs services in a simulated world until a promise breaks.
 
-Without SEED it writes what it did into docs/simulator.md. With SEED it replays that run, and `LOG=path` gets its steps.
+`make simulate [SEEDS=… | HOURS=…] [MINUTES=…] [FIRST=…]` writes what it did into docs/simulator.md. `make simulate
+SEED=… [LOG=path]` replays one run, and writes its steps to a file.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Total(NamedTuple):
 
 def commit() -> str:
     """The commit of this code; "unknown" outside of a repository."""
-    asked = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)  # noqa: S607, PLW1510
+    asked = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)  # noqa: PLW1510
     return asked.stdout.strip() or "unknown"
 
 
@@ -49,7 +50,7 @@ def checked(seed: int, log: list[str] | None = None) -> Outcome:
     try:
         return simulate(seed, log)
     except BaseException as error:
-        print(f"seed {seed} at commit {commit()}: {error}\nreplay: make simulate SEED={seed}", file=sys.stderr)  # noqa: T201
+        print(f"seed {seed} at commit {commit()}: {error}\nreplay: make simulate SEED={seed}", file=sys.stderr)
         raise
 
 
@@ -79,7 +80,7 @@ def total(given: argparse.Namespace) -> Total:
         faults.update(outcome.faults)
         last = outcome.seed + 1
         if last % 500 == 0:
-            print(f"{last - first} seeds, {simulated_s / 3_600:,.0f} hours, no violation", flush=True)  # noqa: T201
+            print(f"{last - first} seeds, {simulated_s / 3_600:,.0f} hours, no violation", flush=True)
     return Total(range(first, last), simulated_s, steps, calls, faults, time.monotonic() - began)
 
 
@@ -113,11 +114,11 @@ def main() -> None:
     gc.freeze()  # what is loaded stays, and need not be visited after each run
     if given.seed is None:
         PAGE.write_text(page(total(given)))
-        print(PAGE.read_text())  # noqa: T201
+        print(PAGE.read_text())
         return
     log: list[str] = []
     try:
-        print(checked(given.seed, log))  # noqa: T201
+        print(checked(given.seed, log))
     finally:
         if given.log is not None:
             given.log.write_text("\n".join(log) + "\n")

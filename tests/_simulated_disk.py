@@ -1,4 +1,4 @@
-"""The files of a simulated machine: real ones in memory, on a disk that is slow or full and loses what is not synced."""
+"""Files of a simulated machine: real ones in memory, on a disk that is slow or full and loses what is not synced."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def opener(disk: Disk) -> Any:
 
     def opened(file: Any, mode: str = "r", buffering: int = -1, **named: Any) -> Any:
         if mode != "r+b" or buffering != 0:
-            return open(file, mode, buffering, **named)
+            return open(file, mode, buffering, **named)  # noqa: PTH123  as the spool calls it
         disk.closed(file)
         found = made(file, "r+")
         disk.opened(found)

@@ -156,9 +156,7 @@ class Service:
 
     def _behind(self, exporter: Any, name: str) -> Batched:
         machine = self.machine
-        return Batched(
-            exporter, name=name, counters=self.counters, capacity=machine.capacity, on_full=machine.on_full
-        )
+        return Batched(exporter, name=name, counters=self.counters, capacity=machine.capacity, on_full=machine.on_full)
 
     # --- callers -----------------------------------------------------------------------------------------------------
 
@@ -219,7 +217,7 @@ class Service:
     def _feedback(self) -> Feedback:
         self.feedback += 1
         origin = Origin(f"{self.process.pid}-f{self.feedback}")
-        return Feedback(origin.request_id or "", True, False, origin, self.admission.now())  # noqa: FBT003
+        return Feedback(origin.request_id or "", True, False, origin, self.admission.now())
 
     def put(self, record: Record, *, may_drop: bool) -> None:
         """Hand a record to the pipeline."""
@@ -265,7 +263,9 @@ class Service:
     def dropped(self, exporter: str) -> int:
         """How many records it counted as lost."""
         totals = self.counters.totals
-        return sum(amount for (metric, labels), amount in totals.items() if metric is RECORDS_DROPPED and labels[0] == exporter)
+        return sum(
+            amount for (metric, labels), amount in totals.items() if metric is RECORDS_DROPPED and labels[0] == exporter
+        )
 
     @property
     def charged_all(self) -> bool:
@@ -275,7 +275,9 @@ class Service:
     @property
     def internal_errors(self) -> dict[tuple[str, ...], int]:
         """What it counted as failures of its own."""
-        return {labels: amount for (metric, labels), amount in self.counters.totals.items() if metric is INTERNAL_ERRORS}
+        return {
+            labels: amount for (metric, labels), amount in self.counters.totals.items() if metric is INTERNAL_ERRORS
+        }
 
 
 class _DatetimeType(type):

@@ -229,7 +229,7 @@ class Scheduler:
             task.greenlet.parent, self.current = getcurrent(), task
             try:
                 task.greenlet.throw(Died)
-            except Exception:  # noqa: BLE001, S110  whatever else falls apart in a process that was killed
+            except Exception:  # noqa: S110  whatever else falls apart in a process that was killed
                 pass
             task.is_done = True
         self.current = me
@@ -258,7 +258,7 @@ class Lock:
         self._is_held = False
         self._waiting: list[Task] = []
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002  as in threading
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take it."""
         run = scheduler()
         run.step("lock")
@@ -308,7 +308,7 @@ class RLock(Lock):
         self._owner: Task | None = None
         self._times = 0
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002  as in threading
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take it, once more where this thread has it."""
         me = scheduler().current
         if self._times and self._owner is me:

@@ -17,25 +17,21 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from _simulated_books import START, Books
 from _simulated_database import Database, served
 from _simulated_disk import Disk
-from _simulated_service import AUDIT, MODELS, RESERVATION_S, STORE, Machine, Service, installed
-from _simulated_threads import SECOND, Process, Scheduler, Violation, World
+from _simulated_service import Machine, Service, installed
+from _simulated_threads import SECOND, Process, Scheduler, Task, Violation, World
 
 from taskpilot_obs._support.guarded import forget_causes
-from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.budgets import Budget
-from taskpilot_obs.stats import get_stats
-from taskpilot_obs.store import Store, aggregate_summaries, upgrade
-from taskpilot_obs.store.budget_ledger import StoreLedger
+from taskpilot_obs.store import Store, upgrade
 
-START: Final = datetime(2026, 3, 10, 12, tzinfo=UTC)
 ZONES: Final = ("UTC", "Europe/Berlin", "America/New_York", "Pacific/Kiritimati", "Asia/Kolkata")
 LATE_NS: Final = 60 * SECOND
 """How much later than its time limit a shutdown may return: an operation on a slow disk or server is not cut off."""
@@ -95,15 +91,28 @@ class Simulation:
         pick = self.chance.choice
         limit, zone = pick((300, 2_000, 100_000)), pick(ZONES)
         budgets = (
-            Budget("all", limit_tokens=limit, period="total", action="enforce", when_store_down=pick(("open", "closed"))),
-            Budget("each", limit_tokens=limit, period=pick(("day", "hour")), timezone=zone, scope={"tenant": "*"}, action=pick(("enforce", "shadow", "alert"))),
+            Budget(
+                "all", limit_tokens=limit, period="total", action="enforce", when_store_down=pick(("open", "closed"))
+            ),
+            Budget(
+                "each",
+                limit_tokens=limit,
+                period=pick(("day", "hour")),
+                timezone=zone,
+                scope={"tenant": "*"},
+                action=pick(("enforce", "shadow", "alert")),
+            ),
         )
         return Machine(
             self.home,
             self.disk,
             self.database,
             budgets,
-            AuditOptions(max_bytes=pick((4_096, 1_000_000)), durability=pick(("flush", "fsync")), anchor_every=pick((1, 5, 1_000))),
+            AuditOptions(
+                max_bytes=pick((4_096, 1_000_000)),
+                durability=pick(("flush", "fsync")),
+                anchor_every=pick((1, 5, 1_000)),
+            ),
             pick((4, 64, 65_536)),
             pick(("drop", "block")),
             pick((3_000, 1_000_000)),
@@ -138,7 +147,7 @@ class Simulation:
             for _ in range(1_000):
                 try:
                     service.start()
-                except Exception as error:  # noqa: BLE001  its supervisor starts it again
+                except Exception as error:
                     self.run.note(f"start failed: {type(error).__name__}")
                     service.let_go()
                     self.run.sleep(5 * SECOND)
@@ -207,10 +216,11 @@ class Simulation:
         """A replica that lags takes over."""
         self.database.replica_stops()
         self.run.sleep(int(self.chance.random() * 20 * SECOND))
-        rows, spent = self._rows(), self._spent()
+        books = Books(self)
+        rows, spent = books.rows(), books.spent()
         self.database.fail_over()
-        self.lost_rows |= rows.keys() - self._rows().keys()
-        self.lost_tokens.update(spent - self._spent())
+        self.lost_rows |= rows.keys() - books.rows().keys()
+        self.lost_tokens.update(spent - books.spent())
         self.is_exact = False
         self.faults["a failover"] += 1
 
@@ -262,16 +272,25 @@ class Simulation:
         self.start()
         run.sleep(SECOND)
         self.burst()
+        besides: list[Task] = []
         for _ in range(self.chance.randint(2, 6)):
             event = self.chance.choice(self.chosen)
             run.note(event.__name__)
-            event()
+            if self.chance.random() < 0.5:
+                event()
+            else:  # beside those that follow
+                besides.append(run.spawn(self.outside, event.__name__, event, is_active=True))
             run.sleep(int(self.chance.random() ** 3 * 600 * SECOND))
+        self._wait(lambda: all(each.is_done for each in besides), "events to end")
         run.sleep(60 * SECOND)
         for service in self.living():
             self._stopped(service, 30.0)
-        self._wait(lambda: all(each.is_stopped and (each.process.is_dead or each.stopped_well) for each in self.services if each.is_ready), "the processes to stop")
-        last = self._started()
+        self._wait(lambda: all(map(_has_ended, self.services)), "the processes to stop")
+        self._clear_up()
+
+    def _clear_up(self) -> None:
+        """A last process starts, works, and writes what was left behind."""
+        run, last = self.run, self._started()
         self._wait(lambda: last.is_ready, "the last process to start")
         run.spawn(last.process, "caller", lambda: last.calls_in_a_row(2, honest=True), is_active=True)
         run.sleep(60 * SECOND)
@@ -284,131 +303,16 @@ class Simulation:
         self._wait(lambda: last.stopped_well, "the last process to stop")
 
     def _wait(self, condition: Callable[[], object], what: str) -> None:
-        deadline = self.run.now + 20 * 60 * SECOND
+        deadline = self.run.now + 2 * HOUR_NS
         while not condition():
             if self.run.now > deadline:
-                raise Violation(f"it hangs: 20 simulated minutes of waiting for {what}")
+                raise Violation(f"it hangs: two simulated hours of waiting for {what}")
             self.run.sleep(SECOND)
 
-    # --- what must hold ----------------------------------------------------------------------------------------------
 
-    def _query(self, statement: str) -> list[Any]:
-        with closing(sqlite3.connect(self.database.path)) as connection:
-            return connection.execute(statement).fetchall()
-
-    def _rows(self) -> dict[str, tuple[str, str, int]]:
-        """Each call in the store: its model by its own column, by its series, and its tokens."""
-        found = self._query(
-            "SELECT telemetry_id, c.model_name, s.model_name, c.total_tokens FROM llm_call_telemetry c "
-            "LEFT JOIN llm_series s USING (series_id)"
-        )
-        return {row[0]: row[1:] for row in found}
-
-    def _spent(self) -> Counter[str]:
-        return Counter(dict(self._query("SELECT budget, sum(spent_units) FROM budget_ledger GROUP BY budget")))
-
-    def check(self) -> None:
-        """Balance the books.
-
-        Raises:
-            Violation: they do not.
-        """
-        self._check_counts()
-        self._check_rows()
-        self._check_audit()
-        self._check_budgets()
-        self._check_sums()
-
-    def _orderly(self) -> list[Service]:
-        return [each for each in self.services if each.stopped_well]
-
-    def _check_counts(self) -> None:
-        for service in self._orderly():
-            for exporter in (AUDIT, STORE):
-                counted = service.written(exporter) + service.dropped(exporter)
-                if counted != service.handed_over:
-                    raise Violation(
-                        f"process {service.process.pid}: {service.handed_over} records were accepted, and {exporter} "
-                        f"counts {service.written(exporter)} as written and {service.dropped(exporter)} as dropped"
-                    )
-
-    def _check_rows(self) -> None:
-        rows = self._rows()
-        made = {call.call_id: call for service in self.services for call in service.calls}
-        ratings = Counter(row[0].split("-")[0] for row in self._query("SELECT request_id FROM user_feedback"))
-        for call_id, (model, series, tokens) in rows.items():
-            call = made.get(call_id)
-            if call is None or (model, tokens) != (call.model, call.actual):
-                raise Violation(f"the store has a call that was not made: {call_id}")
-            if series != model:
-                raise Violation(f"call {call_id} of {model} stands under the series of {series}")
-        for service in self._orderly():
-            there = sum(call.call_id in rows for call in service.calls) + ratings[str(service.process.pid)]
-            written = service.written(STORE)
-            is_known = not (self.lost_power or self.database.lost_answers or self.faults["a failover"])
-            if there < written and not (self.lost_power or self.faults["a failover"]):
-                raise Violation(f"process {service.process.pid} counts {written} records as stored, {there} are there")
-            if there > written and is_known:
-                raise Violation(f"process {service.process.pid} counts {written} records as stored, {there} are there")
-
-    def _check_audit(self) -> None:
-        folder = self.home / "audit"
-        reports = verify(folder)
-        durable = self.machine.audit.durability == "fsync"
-        for report in reports:
-            if report.problem is None or "half a line" in report.problem.reason:
-                continue  # where its writer was killed or the power went, it verifies to its last whole line
-            if durable or not self.lost_power:
-                raise Violation(f"the audit log: {report.problem}")
-        lines = Counter[str]()
-        for path in sorted(folder.iterdir()):
-            if ".jsonl" in path.name and ".anchors" not in path.name and not path.name.endswith(".torn"):
-                for line in path.read_bytes().splitlines():
-                    start = line.find(b'"request_id":"')
-                    if start > 0:
-                        lines[line[start + 14 :].split(b"-")[0].decode()] += 1
-        if self.lost_power and not durable:
-            return
-        for service in self._orderly():
-            there, written = lines[str(service.process.pid)], service.written(AUDIT)
-            if there != written:
-                raise Violation(f"process {service.process.pid} counts {written} audit lines, {there} are there")
-
-    def _check_budgets(self) -> None:
-        with closing(Store(f"sqlite:///{self.database.path}")) as store:
-            StoreLedger(store).release_expired(START + timedelta(days=30))
-        held = self._query("SELECT budget, reserved_units FROM budget_ledger WHERE reserved_units <> 0")
-        if held and not self.faults["a failover"]:
-            raise Violation(f"amounts stay reserved for ever: {held}")
-        spent = self._spent()
-        most = sum(call.actual for service in self.services for call in service.calls)
-        least = sum(call.actual for service in self._orderly() for call in service.calls if service.charged_all)
-        for budget in self.machine.budgets:
-            least_here = 0 if budget.is_rate else least - self.lost_tokens[budget.name]  # lines of past hours are deleted
-            if not least_here <= spent[budget.name] <= most:
-                raise Violation(f"budget {budget.name}: {spent[budget.name]} spent, calls took {least_here} to {most}")
-        self._check_limit(spent["all"])
-
-    def _check_limit(self, spent: int) -> None:
-        """What was admitted passes the limit only by what calls took beyond their estimates, or unasked."""
-        calls = [call for service in self.services for call in service.calls]
-        beyond = sum(max(0, call.actual - call.estimate) if call.was_judged else call.actual for call in calls)
-        limit = self.machine.budgets[0].limit
-        if self.is_exact and spent > limit + beyond:
-            raise Violation(f"{spent} tokens of {limit} were spent, {beyond} of them beyond estimates")
-
-    def _check_sums(self) -> None:
-        span = START - timedelta(days=3), START + timedelta(days=30)
-        rows = self._rows().values()
-        there = {model: [tokens for each, _, tokens in rows if each == model] for model in MODELS}
-        expected = {model: (len(tokens), sum(tokens)) for model, tokens in there.items() if tokens}
-        with closing(Store(f"sqlite:///{self.database.path}")) as store:
-            for source in ("rows and sums", "sums"):
-                stats = get_stats(span, store=store)
-                found = {model: (each.requests, each.tokens.total) for model, each in stats.by_model.items()}
-                if found != expected or stats.requests != len(rows):
-                    raise Violation(f"statistics from {source} are {found}, the rows give {expected}")
-                aggregate_summaries("daily", None, store=store, now=START + timedelta(days=29))
+def _has_ended(service: Service) -> bool:
+    """Whether a process is gone, unless it never began."""
+    return service.stopped_well or service.process.is_dead or not service.is_ready
 
 
 @contextmanager
@@ -456,7 +360,7 @@ def simulate(seed: int, log: list[str] | None = None) -> Outcome:
                         service.die()
         for service in simulation.services:
             service.counters.take()  # of records that came after a shutdown
-        simulation.check()
+        Books(simulation).check()
     calls = sum(len(service.calls) for service in simulation.services)
     return Outcome(seed, run.trace, run.now / SECOND, run.steps, calls, simulation.faults)
 

@@ -111,5 +111,4 @@ def test_planted_faults_are_found(fault: str, monkeypatch: pytest.MonkeyPatch) -
     plant, words = PLANTED[fault]
     plant(monkeypatch)
     with pytest.raises(Violation, match=words):
-        for seed in range(300):
-            simulate(seed)
+        _ = [simulate(seed) for seed in range(300)]
