@@ -104,8 +104,8 @@ class Database:
 @contextmanager
 def served(database: Database) -> Iterator[None]:
     """While the block runs, statements of simulated threads go to this server."""
-    execute, many = DefaultDialect.do_execute, DefaultDialect.do_executemany
-    commit, rollback = DefaultDialect.do_commit, DefaultDialect.do_rollback
+    real: Any = DefaultDialect
+    execute, many, commit, rollback = real.do_execute, real.do_executemany, real.do_commit, real.do_rollback
 
     def before(cursor: Any, statement: str) -> None:
         if scheduler().current is not None:

@@ -11,7 +11,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -297,7 +297,10 @@ class _Datetime(datetime, metaclass=_DatetimeType):
 def installed(disk: Disk, seed: int) -> Iterator[None]:
     """While the block runs, the library's modules use the simulated threads, time, disk and chance."""
     chance = Random(f"library {seed}")
-    token: Callable[[int], str] = lambda size=16: f"{chance.getrandbits(8 * size):0{2 * size}x}"  # noqa: E731
+
+    def token(size: int = 16) -> str:
+        return f"{chance.getrandbits(8 * size):0{2 * size}x}"
+
     modules = {
         threading: ThreadingModule("threading"),
         time: TimeModule("time"),

@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from heapq import heappop, heappush
 from random import Random
 from types import ModuleType
 from typing import Any, Final
 from zlib import crc32
 
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]  # it has no type hints
 
 SECOND: Final = 1_000_000_000
 LONGEST_NAP: Final = SECOND // 20
@@ -393,7 +394,7 @@ class Thread:
         name: str = "thread",
         daemon: bool | None = None,
     ) -> None:
-        self._work = lambda: target(*args, **(kwargs or {}))
+        self._work: Callable[[], object] = partial(target, *args, **(kwargs or {}))
         self._ended = Event()
         self.name = name
         self.daemon = daemon

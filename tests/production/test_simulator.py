@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _simulator_of_faults import Violation, kept_seeds, simulate
+from _simulated_threads import Violation
+from _simulator_of_faults import kept_seeds, simulate
 
 from taskpilot_obs._pipeline.batched import Batched
 from taskpilot_obs._pipeline.pipeline import Pipeline
 from taskpilot_obs.audit.writer import Writer
 from taskpilot_obs.store import budget_ledger
+from taskpilot_obs.store.budget_writers import begun
 from taskpilot_obs.store.spool import Spool
 
 SECONDS = 20.0
@@ -72,7 +74,7 @@ def _miscounted(patch: pytest.MonkeyPatch) -> None:
 
 def _charged_twice(patch: pytest.MonkeyPatch) -> None:
     """A batch of charges whose answer was lost is taken for a new one."""
-    real = budget_ledger.begun
+    real = begun
     patch.setattr(budget_ledger, "begun", lambda *given: real(*given) or True)
 
 
