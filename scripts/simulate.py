@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from _simulator_of_faults import Outcome, kept_seeds, simulate  # noqa: E402  the tests' folder is no package
+from _simulator_of_faults import Outcome, kept_seeds, simulate  # noqa: E402  the folder of the tests is not a package
 
 PAGE: Final = ROOT / "docs" / "simulator.md"
 TEMPLATE: Final = ROOT / "scripts" / "simulator_page.md"

@@ -93,7 +93,7 @@ class Item:
         records.append(self._record)
 
     def droppable(self) -> bool:
-        """Whether it is no end of a call."""
+        """Whether it may be dropped: the end of a call may not."""
         return self._may_drop
 
 
