@@ -66,13 +66,13 @@ def partition(*, store: str | Store | None = None) -> dict[str, int]:
         How many monthly partitions each table has.
 
     Raises:
-        ConfigurationError: it is a SQLite store, or no store is named.
+        ConfigurationError: it is no PostgreSQL store, or no store is named.
         StoreError: the store cannot be used, this role does not own the tables, or they have something that a table
             with partitions cannot keep; `BusyError` where others kept them busy for ten minutes.
     """
     with opened(store) as opened_store:
-        if opened_store.is_sqlite:
-            raise ConfigurationError("partition: a SQLite store has no partitions; they are for PostgreSQL")
+        if opened_store.engine.dialect.name != "postgresql":
+            raise ConfigurationError("partition: monthly partitions are for PostgreSQL alone")
         opened_store.require_current()
         for table in BIG_TABLES:
             if _is_needed(opened_store, table):
@@ -90,7 +90,7 @@ def abandon(*, store: str | Store | None = None) -> None:
         StoreError: the store cannot be used, or this role does not own the tables.
     """
     with opened(store) as opened_store:
-        for table in () if opened_store.is_sqlite else BIG_TABLES:
+        for table in BIG_TABLES if opened_store.engine.dialect.name == "postgresql" else ():
             _abandon(opened_store, table)
 
 

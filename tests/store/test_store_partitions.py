@@ -343,7 +343,7 @@ def test_a_run_can_be_given_up(interrupted: Store) -> None:
 
 
 def test_columns_that_change_meanwhile_begin_the_copy_again(interrupted: Store) -> None:
-    """Going back is refused, because writers would fail; an upgrade adds a column, and the next run starts anew."""
+    """Going back is refused, because writers would fail; an upgrade adds a column, and the next run starts again."""
     with pytest.raises(StoreError, match="--abandon"):
         downgrade(interrupted, "0004")
     run_sql(interrupted, "ALTER TABLE llm_call_telemetry ADD COLUMN later TEXT")
@@ -367,7 +367,7 @@ def test_two_processes_may_do_it_at_once(store: Store) -> None:
     assert differences(store) == []
 
 
-def test_a_full_default_partition_is_laid_out_anew(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_default_partition_is_copied_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it has too many records to be moved while others wait, `partition` copies again; no answer changes."""
     partition(store=store)
     monkeypatch.setattr("taskpilot_obs.store.months._MOST_MOVED", 2)
