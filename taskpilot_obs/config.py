@@ -24,7 +24,7 @@ from taskpilot_obs._support.hooks import refuse_generator
 from taskpilot_obs._telemetry.window import CallWindow
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.delivery import as_exporter
-from taskpilot_obs.exporters.prometheus import PrometheusExporter
+from taskpilot_obs.exporters.prometheus import PrometheusExporter, private_registry
 from taskpilot_obs.exporters.window import RollingWindow
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.providers.names import set_alias_source
@@ -189,6 +189,8 @@ def _build(
     metrics = _metrics(settings, recorder, counters)
     in_memory: dict[str, Exporter] = {"window": window} if settings.enabled else {}
     if metrics is not None:
+        if settings.meter_provider is not None:  # closed first, because closing it reads the other's families
+            in_memory["otel_metrics"] = _otel_metrics(settings, metrics, counters)
         in_memory["prometheus"] = metrics
     calls = _call_window(settings, clock, before)
     if calls is not None:
@@ -277,10 +279,10 @@ def _tracing(settings: Settings) -> Tracing | None:
 
 
 def _metrics(settings: Settings, recorder: Recorder, counters: InternalCounters) -> PrometheusExporter | None:
-    if not (settings.prometheus and settings.enabled):
+    if not settings.enabled or not (settings.prometheus or settings.meter_provider is not None):
         return None
     return PrometheusExporter(
-        settings.registry,
+        settings.registry if settings.prometheus else private_registry(),
         namespace=settings.namespace,
         service=settings.service,
         service_version=settings.service_version,
@@ -288,6 +290,12 @@ def _metrics(settings: Settings, recorder: Recorder, counters: InternalCounters)
         drain=recorder.drain,
         counters=counters,
     )
+
+
+def _otel_metrics(settings: Settings, metrics: PrometheusExporter, counters: InternalCounters) -> Exporter:
+    from taskpilot_obs.exporters.otel_metrics import OtelMetricsExporter
+
+    return OtelMetricsExporter(settings.meter_provider, metrics, version=library_version(), counters=counters)
 
 
 def _budgets(

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from itertools import chain, product
 from math import prod
 from pathlib import Path
@@ -19,13 +20,13 @@ from taskpilot_obs import semconv
 from taskpilot_obs._support.fork import call_in_child
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram
+from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram, HistogramFollower
 from taskpilot_obs.exporters.prometheus.labels import Admission, clean
 from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, mark_namespace
 from taskpilot_obs.semconv import LABEL_BOUNDS, LABEL_OVERFLOW, METRICS, OTHER, Kind, Label, Metric, fixed_values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Literal, Protocol
 
     from prometheus_client.metrics_core import Metric as Collected
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
             """Book everything handed over so far."""
 
 
+Follow = Callable[[Metric, tuple[str, ...]], HistogramFollower]
+"""Creates the follower of one series of a histogram."""
 M = TypeVar("M", Counter, Gauge, BulkHistogram)
 
 MULTIPROCESS: bool = getattr(values.ValueClass, "_multiprocess", False)
@@ -46,7 +49,7 @@ BORN_TOGETHER = frozenset(
 )
 """Labels whose values are all created together, at 0, because a series that starts at 1 has `increase()` = 0, which
 would hide the first failure. They are the last labels of a family."""
-_SUMMED_GAUGES = frozenset(
+SUMMED_GAUGES = frozenset(
     {
         semconv.WORKFLOW_ACTIVE,
         semconv.AGENT_ACTIVE,
@@ -114,7 +117,12 @@ class Family(Generic[M]):
         child = self._children.get(labels)
         if child is None:
             child = self._children[labels] = self._collector.labels(*labels) if labels else self._collector
+            self._owner.follow(self.metric, labels, child)
         return child
+
+    def bound(self) -> list[tuple[tuple[str, ...], M]]:
+        """Return the children that records have changed so far, with their label values."""
+        return list(self._children.items())
 
     def _admit(self, label_values: tuple[str, ...]) -> tuple[str, ...]:
         admit = self._owner.admission.admit
@@ -145,11 +153,12 @@ class Families:
     """
 
     def __init__(self, registry: CollectorRegistry, namespace: str = "") -> None:
-        self._namespace = namespace
+        self.namespace = namespace
         self.admission = Admission()
         self.sources: weakref.WeakSet[Drainable] = weakref.WeakSet()
         self.active: dict[str, ActiveGauges] = {}
         """Gauges raised by a run in progress, by invocation ID, so that only raised gauges are lowered."""
+        self._followed_by: Follow | None = None
         self.changed = 0
         """How often label values were changed; caches by raw names compare it before and after."""
         self._counters: dict[str, Family[Counter]] = {}
@@ -219,6 +228,32 @@ class Families:
         self.run_aside(lambda: collected.extend(chain.from_iterable(each.collect() for each in self._collectors)))
         return collected
 
+    def values(self) -> dict[str, list[tuple[dict[str, str], float]]]:
+        """Return the values of all counters and gauges by family, without a drain. The caller is within `run_aside`."""
+        found = {}
+        for collector in self._collectors:
+            for family in () if isinstance(collector, BulkHistogram) else collector.collect():
+                name = family.name + ("_total" if family.type == Kind.COUNTER else "")
+                found[name] = [(sample.labels, sample.value) for sample in family.samples if sample.name == name]
+        return found
+
+    def follow_histograms(self, follow: Follow | None) -> None:
+        """Let another metrics system receive every observation of every histogram; None ends that."""
+        self._followed_by = follow
+        for family in self._histograms.values():
+            for labels, child in family.bound():
+                self.follow(family.metric, labels, child)
+
+    def end_following(self, follow: Follow) -> None:
+        """End what `follow_histograms` began, unless another one has replaced it."""
+        if self._followed_by is follow:
+            self.follow_histograms(None)
+
+    def follow(self, metric: Metric, labels: tuple[str, ...], child: Counter | Gauge | BulkHistogram) -> None:
+        """Connect one new child of a histogram."""
+        if isinstance(child, BulkHistogram):
+            child.follower = None if self._followed_by is None else self._followed_by(metric, labels)
+
     def before_fork(self) -> None:
         """Wait for a scrape or a declaration in progress (milliseconds)."""
         if self._aside.acquire(timeout=1.0):
@@ -241,16 +276,16 @@ class Families:
     def _create(self, metric: Metric) -> Counter | Gauge | BulkHistogram:
         name, text, labels = metric.name, metric.help, metric.labels
         if metric.kind is Kind.COUNTER:
-            counter = Counter(name, text, labels, namespace=self._namespace, registry=None)
+            counter = Counter(name, text, labels, namespace=self.namespace, registry=None)
             self._counters[name] = Family(metric, counter, self)
             return counter
         if metric.kind is Kind.HISTOGRAM:
             histogram = BulkHistogram(
-                name, text, labels, namespace=self._namespace, registry=None, buckets=metric.buckets
+                name, text, labels, namespace=self.namespace, registry=None, buckets=metric.buckets
             )
             self._histograms[name] = Family(metric, histogram, self)
             return histogram
-        gauge = Gauge(name, text, labels, namespace=self._namespace, registry=None, multiprocess_mode=_mode(metric))
+        gauge = Gauge(name, text, labels, namespace=self.namespace, registry=None, multiprocess_mode=_mode(metric))
         self._gauges[name] = Family(metric, gauge, self)
         return gauge
 
@@ -277,7 +312,7 @@ def _mode(metric: Metric) -> Literal["livesum", "livemax", "min"]:
     """How the values of a gauge from several workers are combined."""
     if metric is semconv.START_TIME:  # dead workers' counts stay in the sums, so their start times do too
         return "min"
-    return "livesum" if metric in _SUMMED_GAUGES else "livemax"
+    return "livesum" if metric in SUMMED_GAUGES else "livemax"
 
 
 _MARK = "taskpilot_obs_families"
