@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from taskpilot_obs.cli._output import say, working
+from taskpilot_obs.cli._program import CommandGroup
 from taskpilot_obs.cli._store_options import StoreUrl, explained
 
 NOT_CURRENT = 1
@@ -14,7 +15,9 @@ NOT_CURRENT = 1
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    commands = typer.Typer(help="Create and upgrade the tables of a telemetry store.", no_args_is_help=True)
+    commands = typer.Typer(
+        help="Create and upgrade the tables of a telemetry store.", no_args_is_help=True, cls=CommandGroup
+    )
     commands.command(name="upgrade")(upgrade_tables)
     commands.command(name="current")(current)
     commands.command(name="check")(check)

@@ -9,6 +9,7 @@ import typer
 
 from taskpilot_obs._support.assets import RULES, SETTINGS, observability_dir
 from taskpilot_obs.cli._output import say
+from taskpilot_obs.cli._program import CommandGroup
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.rules.aliases import write_aliases
 from taskpilot_obs.rules.folders import Target, differing, write
@@ -31,7 +32,7 @@ Folder = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the command and its verbs."""
-    group = typer.Typer(help="Recording and alert rules for Prometheus.", no_args_is_help=True)
+    group = typer.Typer(help="Recording and alert rules for Prometheus.", no_args_is_help=True, cls=CommandGroup)
     group.command(name="render")(render)
     group.command(name="check")(check)
     group.command(name="list")(list_alerts)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
+from taskpilot_obs._support.reasons import reason_of
 from taskpilot_obs.exceptions import StoreError, StoreUnavailableError, StoreVersionError
 from taskpilot_obs.store import on_postgresql, on_sqlite
 from taskpilot_obs.store.failures import explained
@@ -84,7 +85,7 @@ class Store:
                 upgrade(self)
         except OSError as error:
             self.close()
-            raise StoreError(f"the telemetry store {self} cannot be created: {error}") from error
+            raise StoreError(f"the telemetry store {self} cannot be created: {reason_of(error)}") from error
         except StoreError:
             self.close()
             raise

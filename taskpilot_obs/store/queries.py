@@ -84,9 +84,12 @@ def _row_totals(connection: Connection, plan: Plan, groups: _Groups) -> Iterator
 
 
 def _binned_sums(connection: Connection, plan: Plan, groups: _Groups) -> Iterator[tuple[Key, int, Counts]]:
-    """Sums by key and by bin of the latency: the engine sorts or hashes the rows once."""
+    """Sums by key and by bin of the latency: the engine sorts or hashes the rows once.
+
+    SQLite sorts, and compares the number before the names.
+    """
     columns = [*groups.columns, _call.latency_bin]
-    query = select(*columns, *_row_sums(connection, plan)).where(groups.where).group_by(*columns)
+    query = select(*columns, *_row_sums(connection, plan)).where(groups.where).group_by(*reversed(columns))
     for line in connection.execute(query):
         *key, number = line[: len(columns)]
         yield groups.key_of(key), number, _counts_of_sums(line[len(columns) :])
