@@ -196,9 +196,7 @@ def _build(
     metrics = _metrics(settings, recorder, counters)
     in_memory: dict[str, Exporter] = {"window": window} if settings.enabled else {}
     if metrics is not None:
-        if settings.meter_provider is not None:  # closed first, because closing it reads the other's families
-            in_memory["otel_metrics"] = _otel_metrics(settings, metrics, counters)
-        in_memory["prometheus"] = metrics
+        in_memory.update(_metrics_and_followers(settings, metrics, counters))
     calls = _call_window(settings, clock, before)
     if calls is not None:
         in_memory["stats"] = calls
@@ -299,10 +297,18 @@ def _metrics(settings: Settings, recorder: Recorder, counters: InternalCounters)
     )
 
 
-def _otel_metrics(settings: Settings, metrics: PrometheusExporter, counters: InternalCounters) -> Exporter:
+def _metrics_and_followers(
+    settings: Settings, metrics: PrometheusExporter, counters: InternalCounters
+) -> dict[str, Exporter]:
+    if settings.meter_provider is None:
+        return {"prometheus": metrics}
     from taskpilot_obs.exporters.otel_metrics import OtelMetricsExporter
 
-    return OtelMetricsExporter(settings.meter_provider, metrics, version=library_version(), counters=counters)
+    otel = OtelMetricsExporter(settings.meter_provider, metrics, version=library_version(), counters=counters)
+    return {
+        "otel_metrics": otel,
+        "prometheus": metrics,
+    }  # closed in this order: closing otel reads the other's families
 
 
 def _budgets(

@@ -480,22 +480,8 @@ SERVER_METRICS: Final = (SERVER_REQUESTS, SERVER_DURATION, SERVER_SPANS)
 """What `taskpilot-obs serve` states of itself; applications have none of it, so the contract leaves it out."""
 
 
-TOKEN_BUCKETS: Final = tuple(4.0**power for power in range(14))
-OPERATION_BUCKETS: Final = tuple(0.01 * 2**power for power in range(14))
-CLIENT_DURATION: Final = _histogram(
-    "gen_ai.client.operation.duration", "Duration of a GenAI operation.", OPERATION_BUCKETS
-)
-CLIENT_TOKENS: Final = _histogram(
-    "gen_ai.client.token.usage", "Number of input and output tokens of an operation.", TOKEN_BUCKETS
-)
-OTEL_METRICS: Final = (CLIENT_DURATION, CLIENT_TOKENS)
-"""What OpenTelemetry's GenAI conventions name; exported beside METRICS to a meter provider only."""
-UNIT_SECONDS: Final = "s"
-UNIT_TOKENS: Final = "{token}"
-
-
 class Attr:
-    """Names of span attributes, and of attributes of the metrics in OTEL_METRICS."""
+    """Names of span attributes."""
 
     OPERATION: Final = "gen_ai.operation.name"
     PROVIDER: Final = "gen_ai.provider.name"
@@ -515,7 +501,6 @@ class Attr:
     RESPONSE_ID: Final = "gen_ai.response.id"
     RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
     RESPONSE_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
-    TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105  no password
     INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
     OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
     CACHE_READ_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"

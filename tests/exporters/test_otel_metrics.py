@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 
 from taskpilot_obs import record_guardrail_block, semconv, track_agent, track_llm, track_tool, track_workflow
-from taskpilot_obs.exporters.otel_metrics import bulk
+from taskpilot_obs.exporters.otel_metrics import bulk, conventions
 from taskpilot_obs.exporters.prometheus.reading import samples
 from taskpilot_obs.exporters.prometheus.scrape import render
 from taskpilot_obs.records import Stage
@@ -170,11 +170,13 @@ def test_client_metrics_of_the_conventions() -> None:
         with pytest.raises(TimeoutError), track_llm(model="gpt-4o", provider="openai"):
             raise TimeoutError
         metrics = {metric.name: metric for metric in _metrics(reader)}
-    duration, tokens = metrics[semconv.CLIENT_DURATION.name], metrics[semconv.CLIENT_TOKENS.name]
+    duration, tokens = metrics[conventions.CLIENT_DURATION.name], metrics[conventions.CLIENT_TOKENS.name]
     assert (duration.unit, tokens.unit) == ("s", "{token}")
     assert tokens.data.data_points[0].explicit_bounds[:4] == (1, 4, 16, 64)
     base = {Attr.OPERATION: "chat", Attr.PROVIDER: "openai", Attr.REQUEST_MODEL: "gpt-4o"}
-    assert {(point.attributes[Attr.TOKEN_TYPE], point.sum, point.count) for point in tokens.data.data_points} == {
+    assert {
+        (point.attributes[conventions.TOKEN_TYPE], point.sum, point.count) for point in tokens.data.data_points
+    } == {
         ("input", 100, 1),
         ("output", 7, 1),
     }
@@ -192,11 +194,11 @@ def test_client_metrics_are_bounded() -> None:
             with track_llm(model=f"model-{number}", provider=f"provider-{number % 40}") as call:
                 call.record_usage(input_tokens=1, output_tokens=1)
         metrics = {metric.name: metric for metric in _metrics(reader)}
-    points = metrics[semconv.CLIENT_DURATION.name].data.data_points
+    points = metrics[conventions.CLIENT_DURATION.name].data.data_points
     assert len(points) <= 500
     assert sum(point.count for point in points) == 600
     assert OTHER in {point.attributes[Attr.REQUEST_MODEL] for point in points}
-    assert sum(point.sum for point in metrics[semconv.CLIENT_TOKENS.name].data.data_points) == 1_200
+    assert sum(point.sum for point in metrics[conventions.CLIENT_TOKENS.name].data.data_points) == 1_200
 
 
 def test_sampled_runs_are_exemplars() -> None:
@@ -358,4 +360,4 @@ def test_over_otlp() -> None:
     (duration,) = metrics["acme_workflow_duration_seconds"].histogram.data_points
     assert duration.count == 7
     assert list(duration.explicit_bounds) == list(semconv.WORKFLOW_BUCKETS)
-    assert metrics[semconv.CLIENT_TOKENS.name].histogram.data_points[0].count == 7
+    assert metrics[conventions.CLIENT_TOKENS.name].histogram.data_points[0].count == 7

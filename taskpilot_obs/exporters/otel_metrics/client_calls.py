@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs import semconv
 from taskpilot_obs._support.guarded import guarded
+from taskpilot_obs.exporters.otel_metrics.conventions import CLIENT_DURATION, CLIENT_TOKENS, TOKEN_TYPE
 from taskpilot_obs.exporters.prometheus.labels import Admission, clean
 from taskpilot_obs.exporters.prometheus.llm_calls import FAILED, cause_of
 from taskpilot_obs.exporters.prometheus.pending import exemplar_of
@@ -35,14 +35,14 @@ class _Series:
         self._attributes = attributes
         self._create = create
         self._tokens: dict[str, HistogramSeries] = {}
-        self.duration = create(semconv.CLIENT_DURATION, attributes)
+        self.duration = create(CLIENT_DURATION, attributes)
 
     def tokens(self, token_type: str) -> HistogramSeries:
         """The series of one type of tokens, which exists only where the provider states them."""
         found = self._tokens.get(token_type)
         if found is None:
-            attributes = {**self._attributes, Attr.TOKEN_TYPE: token_type}
-            found = self._tokens[token_type] = self._create(semconv.CLIENT_TOKENS, attributes)
+            attributes = {**self._attributes, TOKEN_TYPE: token_type}
+            found = self._tokens[token_type] = self._create(CLIENT_TOKENS, attributes)
         return found
 
 
@@ -94,7 +94,7 @@ class ClientCalls:
         return found
 
     def _bounded(self, label: str, name: str | None) -> str:
-        return self._admission.admit(semconv.CLIENT_DURATION.name, label, clean(name))
+        return self._admission.admit(CLIENT_DURATION.name, label, clean(name))
 
 
 def _attributes(

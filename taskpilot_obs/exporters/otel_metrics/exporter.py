@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
 
-from taskpilot_obs import semconv
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exporters.otel_metrics.bulk import HistogramSeries
 from taskpilot_obs.exporters.otel_metrics.client_calls import ClientCalls
+from taskpilot_obs.exporters.otel_metrics.conventions import (
+    CLIENT_DURATION,
+    CLIENT_METRICS,
+    CLIENT_TOKENS,
+    UNIT_SECONDS,
+    UNIT_TOKENS,
+)
 from taskpilot_obs.exporters.prometheus.families import SUMMED_GAUGES
-from taskpilot_obs.semconv import METRICS, OTEL_METRICS, Kind, Metric
+from taskpilot_obs.semconv import METRICS, Kind, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +99,8 @@ class OtelMetricsExporter:
 
     def _close(self) -> None:
         self._last = self._read()
-        self._families.end_following(self._follow)
+        if self._families.followed_by is self._follow:  # no later exporter has replaced this one
+            self._families.follow_histograms(None)
 
     def _series_of(self, metric: Metric, labels: tuple[str, ...]) -> HistogramSeries:
         return self._new_series(metric, dict(zip(metric.labels, labels, strict=True)))
@@ -118,7 +125,7 @@ class _Instruments:
         first: list[_Callback] = [self._collect]
         for metric in METRICS:
             self._create(meter, metric, prefix, first)
-        for metric in OTEL_METRICS:
+        for metric in CLIENT_METRICS:
             self._create(meter, metric, "", first)
 
     def _create(self, meter: Meter, metric: Metric, prefix: str, first: list[_Callback]) -> None:
@@ -152,10 +159,10 @@ class _Instruments:
 
 def _unit(metric: Metric) -> str:
     """The unit, where a translation to Prometheus' names would not add it a second time."""
-    if metric is semconv.CLIENT_TOKENS:
-        return semconv.UNIT_TOKENS
-    seconds = metric is semconv.CLIENT_DURATION or metric.name.endswith("_seconds")
-    return semconv.UNIT_SECONDS if seconds else ""
+    if metric is CLIENT_TOKENS:
+        return UNIT_TOKENS
+    seconds = metric is CLIENT_DURATION or metric.name.endswith("_seconds")
+    return UNIT_SECONDS if seconds else ""
 
 
 _created: weakref.WeakKeyDictionary[MeterProvider, defaultdict[str, _Instruments | None]] = weakref.WeakKeyDictionary()

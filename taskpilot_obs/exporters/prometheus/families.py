@@ -90,11 +90,11 @@ class Family(Generic[M]):
         kept = prod(len(fixed_values(metric.name, label)) or 1 for label in metric.labels[: self._own])
         self._room = semconv.MAX_CHILDREN // len(self._siblings) - kept
         self._groups: set[tuple[str, ...]] = set()
-        self._children: dict[tuple[str, ...], M] = {}
+        self.children: dict[tuple[str, ...], M] = {}
 
     def child(self, *label_values: str) -> M:
         """Return the child for the values of all labels; values that must be folded count as overflow."""
-        child = self._children.get(label_values)
+        child = self.children.get(label_values)
         return self._resolve(label_values) if child is None else child
 
     def init_child(self, *label_values: str) -> None:
@@ -106,7 +106,7 @@ class Family(Generic[M]):
         """Remove one child; in multi-process mode prometheus_client cannot, and warns."""
         labels = self._admit(label_values)
         self._collector.remove(*labels)
-        self._children.pop(labels, None)
+        self.children.pop(labels, None)
         self._groups.discard(labels[: self._own])
 
     def _resolve(self, label_values: tuple[str, ...]) -> M:
@@ -114,15 +114,11 @@ class Family(Generic[M]):
         if labels != label_values:
             folded = any(new == OTHER != old for new, old in zip(labels, label_values, strict=True))
             self._owner.count_changed(self.metric, folded=folded)
-        child = self._children.get(labels)
+        child = self.children.get(labels)
         if child is None:
-            child = self._children[labels] = self._collector.labels(*labels) if labels else self._collector
+            child = self.children[labels] = self._collector.labels(*labels) if labels else self._collector
             self._owner.follow(self.metric, labels, child)
         return child
-
-    def bound(self) -> list[tuple[tuple[str, ...], M]]:
-        """Return the children that records have changed so far, with their label values."""
-        return list(self._children.items())
 
     def _admit(self, label_values: tuple[str, ...]) -> tuple[str, ...]:
         admit = self._owner.admission.admit
@@ -158,7 +154,7 @@ class Families:
         self.sources: weakref.WeakSet[Drainable] = weakref.WeakSet()
         self.active: dict[str, ActiveGauges] = {}
         """Gauges raised by a run in progress, by invocation ID, so that only raised gauges are lowered."""
-        self._followed_by: Follow | None = None
+        self.followed_by: Follow | None = None
         self.changed = 0
         """How often label values were changed; caches by raw names compare it before and after."""
         self._counters: dict[str, Family[Counter]] = {}
@@ -239,20 +235,15 @@ class Families:
 
     def follow_histograms(self, follow: Follow | None) -> None:
         """Let another metrics system receive every observation of every histogram; None ends that."""
-        self._followed_by = follow
+        self.followed_by = follow
         for family in self._histograms.values():
-            for labels, child in family.bound():
+            for labels, child in family.children.items():
                 self.follow(family.metric, labels, child)
-
-    def end_following(self, follow: Follow) -> None:
-        """End what `follow_histograms` began, unless another one has replaced it."""
-        if self._followed_by is follow:
-            self.follow_histograms(None)
 
     def follow(self, metric: Metric, labels: tuple[str, ...], child: Counter | Gauge | BulkHistogram) -> None:
         """Connect one new child of a histogram."""
         if isinstance(child, BulkHistogram):
-            child.follower = None if self._followed_by is None else self._followed_by(metric, labels)
+            child.follower = None if self.followed_by is None else self.followed_by(metric, labels)
 
     def before_fork(self) -> None:
         """Wait for a scrape or a declaration in progress (milliseconds)."""
