@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect
 
+from taskpilot_obs.store import clickhouse_tables
 from taskpilot_obs.store.index_builds import invalid_indexes
 from taskpilot_obs.store.ledger_tables import ALL_TABLES
 from taskpilot_obs.store.months import layout_of
@@ -30,6 +31,8 @@ def differences(store: Store) -> list[str]:
     """
     schema = store.target.schema
     with store.reading() as connection:
+        if store.is_clickhouse:
+            return list(clickhouse_tables.differences_of(connection))
         found = inspect(connection)
         return [
             f"{table.name}: {difference}"

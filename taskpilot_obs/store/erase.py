@@ -15,7 +15,7 @@ from sqlalchemy import delete, func, literal, or_, select
 from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.budgets.model import digested
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.store import on_sqlite, subtraction
+from taskpilot_obs.store import clickhouse_upkeep, on_sqlite, subtraction
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.aggregate import sum_up_without_tenant
 from taskpilot_obs.store.erase_files import Leftover, in_audit_log, in_spool
@@ -128,18 +128,23 @@ def _subject(user: str | None, tenant: str | None) -> Subject:
 def _counted(store: Store, subject: Subject) -> dict[str, int]:
     found: dict[str, int] = {}
     with store.reading() as connection:
-        for table, where in _what(subject):
+        for table, where in _what(subject, is_clickhouse=store.is_clickhouse):
             found[table.name] = connection.execute(select(func.count()).select_from(table).where(where)).scalar_one()
     return found
 
 
-def _what(subject: Subject) -> list[tuple[Table, ColumnElement[bool]]]:
+def _what(subject: Subject, *, is_clickhouse: bool) -> list[tuple[Table, ColumnElement[bool]]]:
     rows = [(table, subject.of(table)) for table in (LLM_CALLS, *_OTHER_ROWS)]
+    if is_clickhouse:  # budgets are in another store
+        return rows
     rows += [(SUMMARIES, subject.of(SUMMARIES))] if subject.column in SUMMARIES.c else []
     return [*rows, *((table, subject.in_ledger(table)) for table in _LEDGERS)]
 
 
 def _erased(store: Store, subject: Subject) -> dict[str, int]:
+    if store.is_clickhouse:
+        with store.writing() as connection:
+            return clickhouse_upkeep.erase_from(connection, (LLM_CALLS, *_OTHER_ROWS), subject.column, subject.value)
     lines = _counted(store, subject).get(SUMMARIES.name)
     _overwrite(store, "ON")
     try:

@@ -16,6 +16,7 @@ class OpenStore(Protocol):
 
     target: Target
     is_sqlite: bool
+    is_clickhouse: bool
     engine: Engine
 
     def mapped(self) -> AbstractContextManager[None]:

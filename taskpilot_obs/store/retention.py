@@ -11,6 +11,7 @@ from sqlalchemy import and_, delete, func, or_, select
 
 from taskpilot_obs._support.timestamps import aware
 from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.store import clickhouse_upkeep
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.aggregate import aggregate_summaries
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER
@@ -74,8 +75,9 @@ def prune(
     """Delete rows older than so many days. Calls are summed up before they go; summaries stay unless they are named.
 
     Whole hours are deleted (of summaries, whole days), in transactions of some milliseconds; months of PostgreSQL that
-    have a partition are dropped. Several processes may do it at once. Lines of the budget ledger go after their period
-    has ended; those of budgets without a period stay.
+    have a partition are dropped. ClickHouse gets a TTL of that age, and goes on deleting by it. Several processes
+    may do it at once. Lines of the budget ledger go after their period has ended; those of budgets without a period
+    stay.
 
     Args:
         retention_days: days for all tables of rows, or by table: `{"llm_call_telemetry": 30, "agent_runs": 90}`.
@@ -96,13 +98,16 @@ def prune(
     deleted = {}
     with opened(store) as opened_store:
         opened_store.require_current()
+        if opened_store.is_clickhouse and BUDGET_LEDGER.name in ages:
+            raise ConfigurationError(f"retention_days: a store in ClickHouse has no table {BUDGET_LEDGER.name}")
         for name, days in ages.items():
             aged = _aged(opened_store, TABLES[name], present, timedelta(days=days))
             if dry_run:
                 deleted[name] = _count(opened_store, aged)
             else:
                 aged = _announced(opened_store, aged)
-                deleted[name] = _delete(opened_store, aged)
+                expires = opened_store.is_clickhouse
+                deleted[name] = _expired(opened_store, aged, days) if expires else _delete(opened_store, aged)
     return deleted
 
 
@@ -148,16 +153,24 @@ def _announced(store: Store, aged: _Aged) -> _Aged:
     """Mark what is about to be deleted; calls are summed up first, and stay from the first hour on that is not."""
     if aged.table is BUDGET_LEDGER:
         return aged
-    if aged.table is LLM_CALLS:
+    if aged.table is LLM_CALLS and not store.is_clickhouse:
         aggregate_summaries("daily", lookback_hours=None, store=store)
     with store.writing() as connection:
-        if aged.table is LLM_CALLS:
+        if aged.table is LLM_CALLS and not store.is_clickhouse:
             changed = first_changed(connection, deleted_from(connection, LLM_CALLS.name).before, aged.cutoff)
             aged = aged._replace(cutoff=aged.cutoff if changed is None else changed)
         _, oldest = newest_and_oldest(connection, aged.table)
         if oldest is not None and oldest < aged.cutoff:
             mark_deleted(connection, aged.table, aged.cutoff, oldest)
     return aged
+
+
+def _expired(store: Store, aged: _Aged, days: float) -> int:
+    """Leave it to ClickHouse to delete what is older than the mark, now and from now on; how many rows there are."""
+    count = _count(store, aged)
+    with store.writing() as connection:
+        clickhouse_upkeep.keep_for(connection, aged.table.name, moment_of(aged.table).name, timedelta(days=days))
+    return count
 
 
 def _delete(store: Store, aged: _Aged) -> int:

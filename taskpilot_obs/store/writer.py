@@ -10,6 +10,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from taskpilot_obs.store import on_postgresql
+from taskpilot_obs.store.clickhouse_writer import ClickHouseWriter
 from taskpilot_obs.store.months import BIG_TABLES, MonthsOnDemand
 from taskpilot_obs.store.rows import LLM_COLUMNS, Row, Rows, named_in
 from taskpilot_obs.store.tables import (
@@ -47,6 +48,7 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._clickhouse = ClickHouseWriter(store) if store.is_clickhouse else None
         self._series: dict[Series, int] = {}
         self._inserts: tuple[_Insert, ...] | None = None
         self._codec: str | None = None
@@ -59,6 +61,9 @@ class Writer:
         Raises:
             StoreError: the database failed; `StoreUnavailableError` where it may work later.
         """
+        if self._clickhouse is not None:
+            self._clickhouse.write(rows)
+            return
         inserts = self._learned()
         if self._codec is not None:
             rows = Rows(*([_in_codec(row, self._codec) for row in part] for part in rows))
