@@ -28,7 +28,9 @@ from taskpilot_obs.records import Stage
 from taskpilot_obs.semconv import METRICS, OTHER, Attr, Kind
 from taskpilot_obs.testing import capture_invocations, fresh_recorder
 
-DELTA = dict.fromkeys((Counter, Histogram, ObservableCounter), AggregationTemporality.DELTA)
+DELTA: dict[type, AggregationTemporality] = dict.fromkeys(
+    (Counter, Histogram, ObservableCounter), AggregationTemporality.DELTA
+)
 
 Series = tuple[str, frozenset[tuple[str, str]]]
 
