@@ -19,7 +19,7 @@ packages() {
     azure_monitor) echo "azure-monitor-opentelemetry-exporter opentelemetry-exporter-otlp-proto-http>=1.30" ;;
     crewai) echo "crewai>=1.15 $openai" ;;
     google_adk) echo "google-adk>=2.13" ;;
-    haystack) echo "haystack-ai>=3.0 $openai" ;;
+    haystack) echo "haystack-ai>=3.4 $openai" ;;
     litellm) echo "litellm>=1.104 openai>=2 $openai $proxy" ;;
     langchain) echo "langchain>=1.0 langchain-openai>=1.0 $openai" ;;
     mcp) echo "mcp>=2.3" ;;
