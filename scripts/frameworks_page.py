@@ -2,7 +2,7 @@
 
 Run: python scripts/frameworks_page.py FOLDER, which has a JUnit file and a list of packages for each framework. It
 writes `docs/frameworks-results.md`, and the table between two marks in `docs/frameworks.md`. Without a folder it
-writes the table anew from the page of results.
+writes the table again from the page of results.
 """
 
 from __future__ import annotations

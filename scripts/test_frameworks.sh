@@ -20,7 +20,7 @@ packages() {
     crewai) echo "crewai>=1.15 $openai" ;;
     google_adk) echo "google-adk>=2.13" ;;
     haystack) echo "haystack-ai>=3.4 $openai" ;;
-    litellm) echo "litellm>=1.104 openai>=2 $openai $proxy" ;;
+    litellm) echo "litellm>=1.103 openai>=2 $openai $proxy" ;;
     langchain) echo "langchain>=1.0 langchain-openai>=1.0 $openai" ;;
     mcp) echo "mcp>=2.3" ;;
     openai) echo "openai>=3 $openai" ;;
