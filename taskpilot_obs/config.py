@@ -170,7 +170,14 @@ def build_recorder(**options: Unpack[Options]) -> Recorder:
 def build(
     settings: Settings, recorder: Recorder, *, clock: Clock | None = None, before: Components | None = None
 ) -> Components:
-    """Build a recorder's components, keeping the previous window and verdicts. If one fails, close all of them."""
+    """Build a recorder's components, keeping the previous window and verdicts. If one fails, close all of them.
+
+    Args:
+        settings: what to build.
+        recorder: the recorder that gets them.
+        clock: the clock that they read; the system's when left out.
+        before: the components that they replace.
+    """
     with ExitStack() as undo:
         parts = _build(settings, recorder, clock or Clock(), before, undo)
         undo.pop_all()

@@ -468,7 +468,7 @@ class Pipeline:
         kept = [batched.exporter for batched in successor.batched]
         self._successor = successor
         waiting = self.queue if self._paused else deque()
-        while waiting:
+        for _ in range(len(waiting)):  # threads that go on recording must not keep it here
             successor.put(waiting.popleft())
         self._paused = False
         self.shutdown(keep=kept)

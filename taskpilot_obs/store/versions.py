@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import inspect, text
 
 from taskpilot_obs.exceptions import ConfigurationError, StoreVersionError
-from taskpilot_obs.store import on_postgresql
+from taskpilot_obs.store import clickhouse_tables, on_postgresql
 from taskpilot_obs.store.index_builds import build_beforehand
 
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ def upgrade(store: OpenStore) -> None:
         StoreVersionError: they are newer.
         StoreError: the database failed, does not allow it, or has an encoding that lacks names.
     """
+    if store.is_clickhouse:
+        _upgrade_clickhouse(store)
+        return
     from alembic import command
 
     if not store.is_sqlite:
@@ -108,6 +111,17 @@ def upgrade(store: OpenStore) -> None:
     store.require_current()
 
 
+def _upgrade_clickhouse(store: OpenStore) -> None:
+    """Migrations only add, and each statement may be repeated: several processes may do it at once, without a lock."""
+    with store.writing() as connection:
+        refuse_newer(read_version(connection, store.target.schema), str(store))
+        clickhouse_tables.make_tables(connection)
+        connection.execute(text(clickhouse_tables.MAKE_VERSION.format(VERSION_TABLE)))
+        note = text(f"INSERT INTO {VERSION_TABLE} (version_num, min_code) VALUES (:number, :code)")  # noqa: S608  a constant
+        connection.execute(note, {"number": REVISIONS[-1], "code": MIN_CODE})
+    store.require_current()
+
+
 def downgrade(store: OpenStore, number: str) -> None:
     """Take the tables back to an older version; what only the newer one has is lost, summaries and sums are kept.
 
@@ -122,6 +136,8 @@ def downgrade(store: OpenStore, number: str) -> None:
     """
     from alembic import command
 
+    if store.is_clickhouse:
+        raise ConfigurationError("version: a store in ClickHouse has one version of its tables; it cannot go back")
     if number not in REVISIONS:
         raise ConfigurationError(f"version: given {number!r}; allowed are {', '.join(REVISIONS)}")
     with store.writing() as connection:
