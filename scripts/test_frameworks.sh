@@ -1,6 +1,6 @@
 #!/bin/sh
 # Each framework in an environment of its own, because their OpenTelemetry pins exclude each other.
-# Usage: scripts/test_frameworks.sh [NAME…]. Writes docs/frameworks-results.md from what the tests came to.
+# Usage: scripts/test_frameworks.sh [NAME…]. Writes docs/frameworks-results.md and the table of docs/frameworks.md from what the tests came to.
 # NAME@lowest takes the lowest version that we support, in place of the newest.
 set -eu
 cd "$(dirname "$0")/.."
@@ -17,9 +17,10 @@ packages() {
     agent_framework) echo "agent-framework-core>=1.23 agent-framework-openai>=1.17 $openai" ;;
     anthropic) echo "anthropic>=2.14" ;;
     azure_monitor) echo "azure-monitor-opentelemetry-exporter opentelemetry-exporter-otlp-proto-http>=1.30" ;;
+    crewai) echo "crewai>=1.15 $openai" ;;
     google_adk) echo "google-adk>=2.13" ;;
-    haystack) echo "haystack-ai>=3.0 $openai" ;;
-    litellm) echo "litellm>=1.110 openai>=3 $openai $proxy" ;;
+    haystack) echo "haystack-ai>=3.4 $openai" ;;
+    litellm) echo "litellm>=1.103 openai>=2 $openai $proxy" ;;
     langchain) echo "langchain>=1.0 langchain-openai>=1.0 $openai" ;;
     mcp) echo "mcp>=2.3" ;;
     openai) echo "openai>=3 $openai" ;;
@@ -35,7 +36,7 @@ tests() {
     case "$1" in
     litellm) echo "integrations/litellm/tests tests/test_framework_responses.py::test_responses_of_litellm" ;;
     azure_monitor) echo tests/test_backends.py ;;
-    haystack | openai_agents) echo "integrations/$1/tests" ;;
+    crewai | haystack | openai_agents) echo "integrations/$1/tests" ;;
     agent_framework | google_adk | mcp | pydantic_ai | strands) echo "integrations/$1/tests $bridge" ;;
     *) echo "$bridge" ;;
     esac
@@ -52,7 +53,7 @@ lowest() { # what was wanted of a framework, at its lower bounds; instrumentors 
 }
 
 failed=0
-for name in ${*:-agent_framework anthropic azure_monitor google_adk haystack langchain litellm mcp openai openai_agents pydantic_ai strands}; do
+for name in ${*:-agent_framework anthropic azure_monitor crewai google_adk haystack langchain litellm mcp openai openai_agents pydantic_ai strands}; do
     echo "== $name"
     framework=${name%@lowest}
     wanted=$(packages "$framework")
@@ -65,5 +66,5 @@ for name in ${*:-agent_framework anthropic azure_monitor google_adk haystack lan
     CI=true TASKPILOT_OBS_FRAMEWORK="$framework" "$bin/pytest" -q -p no:cacheprovider --junit-xml "$results/$name.xml" \
         $(tests "$framework") || failed=1
 done
-python3 scripts/frameworks_page.py "$results" >docs/frameworks-results.md
+python3 scripts/frameworks_page.py "$results"
 exit "$failed"

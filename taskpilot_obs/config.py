@@ -24,7 +24,7 @@ from taskpilot_obs._support.hooks import refuse_generator
 from taskpilot_obs._telemetry.window import CallWindow
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.delivery import as_exporter
-from taskpilot_obs.exporters.prometheus import PrometheusExporter
+from taskpilot_obs.exporters.prometheus import PrometheusExporter, private_registry
 from taskpilot_obs.exporters.window import RollingWindow
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.providers.names import set_alias_source
@@ -170,7 +170,14 @@ def build_recorder(**options: Unpack[Options]) -> Recorder:
 def build(
     settings: Settings, recorder: Recorder, *, clock: Clock | None = None, before: Components | None = None
 ) -> Components:
-    """Build a recorder's components, keeping the previous window and verdicts. If one fails, close all of them."""
+    """Build a recorder's components, keeping the previous window and verdicts. If one fails, close all of them.
+
+    Args:
+        settings: what to build.
+        recorder: the recorder that gets them.
+        clock: the clock that they read; the system's when left out.
+        before: the components that they replace.
+    """
     with ExitStack() as undo:
         parts = _build(settings, recorder, clock or Clock(), before, undo)
         undo.pop_all()
@@ -189,7 +196,7 @@ def _build(
     metrics = _metrics(settings, recorder, counters)
     in_memory: dict[str, Exporter] = {"window": window} if settings.enabled else {}
     if metrics is not None:
-        in_memory["prometheus"] = metrics
+        in_memory.update(_metrics_and_followers(settings, metrics, counters))
     calls = _call_window(settings, clock, before)
     if calls is not None:
         in_memory["stats"] = calls
@@ -277,10 +284,10 @@ def _tracing(settings: Settings) -> Tracing | None:
 
 
 def _metrics(settings: Settings, recorder: Recorder, counters: InternalCounters) -> PrometheusExporter | None:
-    if not (settings.prometheus and settings.enabled):
+    if not settings.enabled or not (settings.prometheus or settings.meter_provider is not None):
         return None
     return PrometheusExporter(
-        settings.registry,
+        settings.registry if settings.prometheus else private_registry(),
         namespace=settings.namespace,
         service=settings.service,
         service_version=settings.service_version,
@@ -288,6 +295,20 @@ def _metrics(settings: Settings, recorder: Recorder, counters: InternalCounters)
         drain=recorder.drain,
         counters=counters,
     )
+
+
+def _metrics_and_followers(
+    settings: Settings, metrics: PrometheusExporter, counters: InternalCounters
+) -> dict[str, Exporter]:
+    if settings.meter_provider is None:
+        return {"prometheus": metrics}
+    from taskpilot_obs.exporters.otel_metrics import OtelMetricsExporter
+
+    otel = OtelMetricsExporter(settings.meter_provider, metrics, version=library_version(), counters=counters)
+    return {
+        "otel_metrics": otel,
+        "prometheus": metrics,
+    }  # closed in this order: closing otel reads the other's families
 
 
 def _budgets(

@@ -102,7 +102,13 @@ class RefusedError(TaskpilotError):
 
 
 class PolicyViolationError(RefusedError):
-    """A policy denied the input or the tool call, or requires an approval that was not given."""
+    """A policy denied the input or the tool call, or requires an approval that was not given.
+
+    Args:
+        policy: its name.
+        reason: why it refused; None if it gave no reason.
+        request_id: the request that was refused.
+    """
 
     stable_code = "policy-violation"
 
@@ -114,7 +120,14 @@ class PolicyViolationError(RefusedError):
 
 
 class GuardrailBlockedError(RefusedError):
-    """A guardrail blocked the input, or withheld the output."""
+    """A guardrail blocked the input, or withheld the output.
+
+    Args:
+        guardrail: its name.
+        stage: `input` or `output`.
+        reason: why it blocked; None if it gave no reason.
+        request_id: the request that was refused.
+    """
 
     stable_code = "guardrail-blocked"
 
@@ -193,7 +206,13 @@ class BudgetExceededError(RefusedError):
 
 
 class BudgetUnavailableError(RefusedError):
-    """A budget in `enforce` mode fails closed because its store is unreachable or the call has no known price."""
+    """A budget in `enforce` mode fails closed because its store is unreachable or the call has no known price.
+
+    Args:
+        budget: its name.
+        reason: what it lacks.
+        request_id: the request that was refused.
+    """
 
     stable_code = "budget-unavailable"
 

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs
 
 from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs._support.guarded import guarded
+from taskpilot_obs._support.reasons import reason_of
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.scrape import render
 
@@ -260,7 +261,7 @@ def start_metrics_server(
         server = _HttpServer((addr, port), registry)
     except (OSError, OverflowError) as error:
         raise ConfigurationError(
-            f"cannot serve metrics on address {addr!r}, port {port}: {error}. "
+            f"cannot serve metrics on address {addr!r}, port {port}: {reason_of(error)}. "
             "Give an IP address of this host and a free port from 1 to 65535, or 0 for any free port"
         ) from error
     return MetricsServer(server)

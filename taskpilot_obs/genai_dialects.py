@@ -167,7 +167,12 @@ def provider_of(attributes: Attributes) -> str | None:
 
 
 def request_model_of(span_name: str, attributes: Attributes) -> str | None:
-    """The model asked for; the span's name has it where attributes come late."""
+    """The model asked for; the span's name has it where attributes come late.
+
+    Args:
+        span_name: such as `chat gpt-4o`.
+        attributes: of the span.
+    """
     named = _NAMED.fullmatch(span_name)
     return _text(first_of(attributes, _REQUEST_MODEL)) or (named[2] if named else None)
 
@@ -196,7 +201,12 @@ def is_streamed(attributes: Attributes) -> bool:
 
 
 def first_token_s(attributes: Attributes, scope: str = "") -> float | None:
-    """Seconds to the first token."""
+    """Seconds to the first token; None if no attribute states them.
+
+    Args:
+        attributes: of the span.
+        scope: name of the instrumentation that made the span, because some state milliseconds.
+    """
     stated = seconds(attributes.get(Attr.RESPONSE_FIRST_CHUNK))
     in_ms = quirk_of(scope).first_chunk_ms
     if stated is None and in_ms is not None:
@@ -238,7 +248,12 @@ def status_of(error_type: str | None, *, is_error: bool) -> Status:
 
 
 def first_of(attributes: Attributes, names: Iterable[str]) -> Any:
-    """The first of these attributes that is set and not empty."""
+    """The first of these attributes that is set and not empty; None if there is none.
+
+    Args:
+        attributes: of the span.
+        names: of attributes, the preferred one first.
+    """
     for name in names:
         value = attributes.get(name)
         if value is not None and value != "":

@@ -37,7 +37,12 @@ logger = logging.getLogger("taskpilot_obs")
 
 
 def post_fork(server: Server, worker: Worker) -> None:
-    """Warn once, at the start, if several workers keep separate metrics. The fork itself needs no hook."""
+    """Warn once, at the start, if several workers keep separate metrics. The fork itself needs no hook.
+
+    Args:
+        server: gunicorn's arbiter.
+        worker: the worker that was forked.
+    """
     if worker.age == 1 and server.cfg.workers > 1 and not os.environ.get(VARIABLE):
         logger.warning(
             "gunicorn runs %d workers, and each keeps its own metrics: a scrape sees one of them at random. "
@@ -49,7 +54,12 @@ def post_fork(server: Server, worker: Worker) -> None:
 
 
 def child_exit(server: Server, worker: Worker) -> None:  # noqa: ARG001  gunicorn calls it so
-    """Merge the metric files of a worker that has ended into those of earlier ones, without its gauges."""
+    """Merge the metric files of a worker that has ended into those of earlier ones, without its gauges.
+
+    Args:
+        server: gunicorn's arbiter.
+        worker: the worker that has ended.
+    """
     directory = os.environ.get(VARIABLE)
     if directory:
         with guarded("gunicorn.child_exit"):  # the next scrape that takes the lock merges the files

@@ -159,7 +159,12 @@ FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
 
 
 def fixed_values(family: str, label: str) -> tuple[str, ...]:
-    """The values of a label that is bounded by nature, in one family; none if the label is not."""
+    """The values of a label that is bounded by nature, in one family; none if the label is not.
+
+    Args:
+        family: the name of a metric family.
+        label: one of its labels.
+    """
     return REASONS.get(family, ()) if label == Label.REASON else FIXED_VALUES.get(label, ())
 
 

@@ -29,7 +29,12 @@ _numbers = count(1)
 
 
 class Captured(Sequence[R]):
-    """Captured records; reading drains the pipeline first, so that everything recorded so far is included."""
+    """Captured records; reading drains the pipeline first, so that everything recorded so far is included.
+
+    Args:
+        kind: the class of the records to capture.
+        drain: what reading calls first.
+    """
 
     def __init__(self, kind: type[R], drain: Callable[[], None]) -> None:
         self._kind = kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,11 +33,32 @@ def nothing_left_current() -> Iterator[None]:
     assert not any(left.values()), f"the test left this current: {left}"
 
 
+def _logging() -> dict[str, object]:
+    """What decides whether the library's lines are seen."""
+    loggers = (logging.getLogger(), logging.getLogger("taskpilot_obs"))
+    found = {each.name: (each.level, each.disabled, each.propagate) for each in loggers}
+    return {"all": logging.root.manager.disable, **found}
+
+
+@contextmanager
+def logging_left_alone() -> Iterator[None]:
+    """Fail a test that changes what is logged: tests behind it would miss lines, or have lines of others."""
+    before = _logging()
+    yield
+    after = _logging()
+    logging.disable(logging.NOTSET)
+    for name in ("", "taskpilot_obs"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING if not name else logging.NOTSET)
+        logger.disabled, logger.propagate = False, True
+    assert after == before, "the test left logging changed"
+
+
 @pytest.fixture(autouse=True)
 def recorder() -> Iterator[Recorder]:
     """The default recorder, with nothing counted yet."""
     forget_causes()
-    with nothing_left_current(), fresh_recorder() as fresh:
+    with logging_left_alone(), nothing_left_current(), fresh_recorder() as fresh:
         yield fresh
 
 

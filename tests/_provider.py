@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx2
+
 PAUSE_S = 0.25
 TEXT = ["It ", "is ", "sunny."]
 ARGUMENTS = '{"city": "Paris"}'
@@ -255,3 +257,23 @@ def messages(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
         {"type": "message_stop"},
     ]
     return [*events, whole]
+
+
+def answering(usage: Any) -> httpx2.AsyncClient:
+    """A client for SDKs whose server answers "It is sunny." with such a usage, whole or streamed; None for none."""
+    base = {"id": "c-1", "created": 1, "model": "gpt-4o-mini-2024-07-18"}
+    stated = {} if usage is None else {"usage": usage}
+    said = {"role": "assistant", "content": "It is sunny."}
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if not json.loads(request.content).get("stream"):
+            choice = {"index": 0, "message": said, "finish_reason": "stop"}
+            return httpx2.Response(200, json={**base, **stated, "object": "chat.completion", "choices": [choice]})
+        chunk = {**base, "object": "chat.completion.chunk"}
+        first = {**chunk, "choices": [{"index": 0, "delta": said, "finish_reason": None}]}
+        last = {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        events = [first, last, *([{**chunk, "choices": [], **stated}] if stated else [])]
+        body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, text=body)
+
+    return httpx2.AsyncClient(transport=httpx2.MockTransport(answer))

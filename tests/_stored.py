@@ -11,6 +11,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
+from _clickhouse import new_clickhouse
 from _postgres import Server
 from sqlalchemy import create_engine, text
 
@@ -116,6 +118,13 @@ def new_database(server: Server, encoding: str = "UTF8") -> str:
 def sqlite_url(folder: Path) -> str:
     """The URL of a file that is not there yet."""
     return f"sqlite:///{folder / 'telemetry.db'}"
+
+
+def new_store(request: pytest.FixtureRequest, folder: Path) -> str:
+    """The URL of an empty store on the engine that the parameter of a fixture names."""
+    if request.param == "sqlite":
+        return sqlite_url(folder)
+    return new_clickhouse() if request.param == "clickhouse" else new_database(request.getfixturevalue("server"))
 
 
 def run_processes(target: Callable[..., None], *arguments: tuple[object, ...]) -> list[int | None]:

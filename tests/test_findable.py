@@ -12,6 +12,7 @@ from pkgutil import iter_modules
 
 import pytest
 import typer
+from _public import REFERENCE
 from typer.main import get_command
 
 import taskpilot_obs
@@ -31,11 +32,7 @@ def test_every_public_name_stands_in_a_page(name: str) -> None:
     assert re.search(rf"\b{name}\b", TEXT)
 
 
-MODULES = sorted(
-    name
-    for page in (ROOT / "docs" / "reference").glob("*.md")
-    for name in re.findall(r"^::: (taskpilot_obs\.[.\w]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
-)
+MODULES = sorted(name for name in REFERENCE if name.startswith("taskpilot_obs."))
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -92,6 +92,22 @@ def make(
     return pipeline, counters
 
 
+def test_taking_counts_ends_beside_threads_that_go_on_counting() -> None:
+    """`take` returns what was counted before it, although others count as fast as it takes."""
+    counters, meanwhile = InternalCounters(), iter(range(1_000))
+
+    class Busy(str):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            counters.add(RECORDS, (str(next(meanwhile)),))
+            return super().__hash__()
+
+    counters.add(RECORDS, (Busy("busy"),))
+    assert counters.take() == {(RECORDS, ("busy",)): 1}
+    assert counters.pending
+
+
 def take(counters: InternalCounters, _pipeline: Pipeline) -> None:
     counters.take()
 

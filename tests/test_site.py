@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,15 +18,11 @@ from types import ModuleType
 
 import pytest
 import yaml
+from _public import PUBLIC, REFERENCE
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md"))
-REFERENCE = re.compile(r"^::: (\S+)$", re.MULTILINE)
-MODULES = sorted(
-    module
-    for path in ROOT.glob("docs/reference/*.md")
-    for module in REFERENCE.findall(path.read_text(encoding="utf-8"))
-)
+MODULES = sorted(REFERENCE)
 ARGUMENTS = re.compile(r"^Args:|[Aa]rguments (?:as|are those)|\b[Ll]ike `", re.MULTILINE)
 ELSEWHERE = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>")
 
@@ -80,11 +76,11 @@ def test_every_public_name_is_documented(module: str) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", PUBLIC)
 def test_public_functions_describe_their_arguments_and_errors(module: str) -> None:
     """`Args:` where there are two or more, `Raises:` where a function raises; callbacks of a framework are its own."""
     made = imported(module)
-    found = [getattr(made, name) for name in getattr(made, "__all__", ())]
+    found = [getattr(made, name) for name in public_names(made)]
     functions: list[Callable[..., object]] = [each for each in found if inspect.isfunction(each)]
     for kind in found:
         if inspect.isclass(kind) and kind.__module__.startswith("taskpilot_obs"):
@@ -94,10 +90,17 @@ def test_public_functions_describe_their_arguments_and_errors(module: str) -> No
     assert [kind.__name__ for kind in classes if lacks_arguments(kind)] == []
 
 
+def public_names(module: ModuleType) -> Sequence[str]:
+    """`__all__`, or where there is none what a module defines itself under a name without an underscore."""
+    defined = [name for name, each in vars(module).items() if getattr(each, "__module__", None) == module.__name__]
+    names: Sequence[str] = getattr(module, "__all__", [name for name in defined if not name.startswith("_")])
+    return names
+
+
 def own_methods(kind: type) -> list[Callable[..., object]]:
     """The public methods that a class adds, without those that a framework's base class declares."""
     foreign = [base for base in kind.__mro__ if not base.__module__.startswith("taskpilot_obs")]
-    methods = {name: getattr(each, "__func__", each) for name, each in vars(kind).items()}
+    methods = {name: getattr(each, "__func__", each) for name, each in dict(vars(kind)).items()}
     return [
         each
         for name, each in methods.items()

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from _postgres import Server, postgres_server
-from _stored import NOON, denial, llm_call, new_database, sqlite_url, store_at, task, verdict
+from _stored import NOON, denial, llm_call, new_store, sqlite_url, store_at, task, verdict
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -54,10 +54,9 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", pytest.param("clickhouse", marks=pytest.mark.full)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    sqlite = request.param == "sqlite"
-    with store_at(sqlite_url(tmp_path) if sqlite else new_database(request.getfixturevalue("server"))) as opened:
+    with store_at(new_store(request, tmp_path)) as opened:
         yield opened
 
 

@@ -13,9 +13,10 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from taskpilot_obs._pipeline.batched import WakeSignal, is_current_lock
+from taskpilot_obs._pipeline.batched import WakeSignal
 from taskpilot_obs._pipeline.lifecycle import pipelines, shut_down_with_child
 from taskpilot_obs._support.guarded import guarded, run_to_completion
+from taskpilot_obs._support.locks import is_current_lock
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
 
 if TYPE_CHECKING:
@@ -468,7 +469,7 @@ class Pipeline:
         kept = [batched.exporter for batched in successor.batched]
         self._successor = successor
         waiting = self.queue if self._paused else deque()
-        while waiting:
+        for _ in range(len(waiting)):  # threads that go on recording must not keep it here
             successor.put(waiting.popleft())
         self._paused = False
         self.shutdown(keep=kept)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from taskpilot_obs._support.reasons import reason_of
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 
 _YAML: Final = frozenset({".yaml", ".yml"})
@@ -34,7 +35,7 @@ def load_config_file(
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{named} cannot be read: {error}") from error
+        raise ConfigurationError(f"{named} cannot be read: {reason_of(error)}") from error
     if is_yaml:
         return _parse_yaml(content, named)
     try:

@@ -31,10 +31,10 @@ class InternalCounters:
         return len(self._pending)
 
     def take(self) -> Counter[tuple[Metric, tuple[str, ...]]]:
-        """Return the counts added since the last call."""
+        """Return the counts added since the last call, and not those of threads that go on counting meanwhile."""
         taken: Counter[tuple[Metric, tuple[str, ...]]] = Counter()
         pending = self._pending
-        while pending:
+        for _ in range(len(pending)):
             metric, labels, amount = pending.popleft()
             taken[metric, labels] += amount
         self.totals.update(taken)

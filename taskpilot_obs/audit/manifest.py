@@ -59,6 +59,11 @@ PRUNE = "prune"
 def append(path: Path, entry: NamedTuple, *, sync: bool = False) -> None:
     """Add a line of JSON to a file.
 
+    Args:
+        path: the file, which is made if it is missing.
+        entry: what the line holds; its fields are the keys.
+        sync: whether the line is on the disk when this returns.
+
     Raises:
         OSError: it could not be written.
     """
@@ -67,6 +72,11 @@ def append(path: Path, entry: NamedTuple, *, sync: bool = False) -> None:
 
 def append_line(path: Path, line: bytes, *, sync: bool = False) -> None:
     """Add a line, after ending an incomplete one that a killed writer left, which readers skip.
+
+    Args:
+        path: the file, which is made if it is missing.
+        line: with its newline.
+        sync: whether the line is on the disk when this returns.
 
     Raises:
         OSError: it could not be written, or the file is not fit to be written to.
@@ -88,6 +98,11 @@ def append_line(path: Path, line: bytes, *, sync: bool = False) -> None:
 def append_rest(path: Path, source: BinaryIO, start: int) -> None:
     """Append another file's content from `start` on as one line, synced to disk, in constant memory.
 
+    Args:
+        path: the file to append to.
+        source: the other file.
+        start: the first byte of it to append.
+
     Raises:
         OSError: it could not be written, or the file is not fit to be written to.
     """
@@ -101,7 +116,12 @@ def append_rest(path: Path, source: BinaryIO, start: int) -> None:
 
 
 def read_anchors(path: Path, limit: int | None = None) -> Iterator[Anchor]:
-    """The anchors in a file, in order; `limit` is how many bytes of it to read."""
+    """The anchors in a file, in order.
+
+    Args:
+        path: the file.
+        limit: how many bytes of it to read; None for all.
+    """
     for entry in _entries(path, limit):
         chain, seq, sealed, time = (entry.get(name) for name in ("chain", "seq", "hash", "time"))
         if isinstance(chain, str) and isinstance(seq, int) and isinstance(sealed, str) and isinstance(time, str):
@@ -136,7 +156,12 @@ def _entries(path: Path, limit: int | None) -> Iterator[dict[str, object]]:
 
 
 def parse_line(line: bytes, parse_float: Callable[[str], object] = float) -> dict[str, Any] | None:
-    """The JSON object on a line; None for anything else, nesting too deep to parse included."""
+    """The JSON object on a line; None for anything else, nesting too deep to parse included.
+
+    Args:
+        line: with or without its newline.
+        parse_float: makes the value of a number with a fraction or an exponent from its text.
+    """
     try:
         entry = json.loads(line, parse_float=parse_float)
     except (ValueError, RecursionError):
@@ -145,12 +170,22 @@ def parse_line(line: bytes, parse_float: Callable[[str], object] = float) -> dic
 
 
 def sealed_note(note: Note, digest: Digest | None) -> Note:
-    """The note with its `mac`; unchanged where the log has no key."""
+    """The note with its `mac`; unchanged where the log has no key.
+
+    Args:
+        note: the note as it is written, whatever its `mac`.
+        digest: the keyed digest of the log; None if it has no key.
+    """
     return note if digest is None else note._replace(mac=_mac(note, digest))
 
 
 def is_genuine(note: Note, digest: Digest | None) -> bool:
-    """Whether a note was written with the key; always true if the log has no key."""
+    """Whether a note was written with the key; always true if the log has no key.
+
+    Args:
+        note: a note as it was read.
+        digest: the keyed digest of the log; None if it has no key.
+    """
     return digest is None or note.mac == _mac(note, digest)
 
 

@@ -134,10 +134,10 @@ def _store(settings: Settings) -> Store | None:
         module: Any = sys.modules.get("taskpilot_obs.store.exporter")
         given = [_unwrapped(each) for each in settings.exporters]
         found = [each.store for each in given if module and isinstance(each, module.StoreExporter)]
-        return found[0] if found else None
+        return _transactional(found[0]) if found else None
     from taskpilot_obs.store.engine import Store
 
-    store = Store(url, create=True)
+    store = _transactional(Store(url, create=True))
     if not store.is_sqlite:
         try:
             store.require_usable()
@@ -146,6 +146,20 @@ def _store(settings: Settings) -> Store | None:
         except StoreError:
             store.close()
             raise
+    return store
+
+
+def _transactional(store: Store) -> Store:
+    """The store, if it can keep budgets.
+
+    Raises:
+        ConfigurationError: it is in ClickHouse.
+    """
+    if store.is_clickhouse:
+        raise ConfigurationError(
+            f"budget_store: {store} has no transactions, which budgets need; name a store that has them, as in "
+            'budget_store="postgresql+psycopg://…" or budget_store="sqlite:///budgets.db"'
+        )
     return store
 
 

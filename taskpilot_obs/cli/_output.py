@@ -98,10 +98,11 @@ def working(doing: str) -> Iterator[Callable[[str], None]]:
         A function that takes how far the work is, such as `2 of 7 logs`.
     """
     terminal = console(stderr=True)
-    if not terminal.is_terminal:
+    if not terminal.is_terminal or not sys.stderr.isatty():  # FORCE_COLOR makes a terminal of every pipe
         yield lambda _how_far: None
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    spinner = SpinnerColumn("line" if terminal.options.ascii_only else "dots")
+    columns = (spinner, TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=terminal, transient=True) as progress:
         task = progress.add_task(printable(doing))
         yield lambda how_far: progress.update(task, description=printable(f"{doing}: {how_far}"))

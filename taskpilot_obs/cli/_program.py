@@ -10,17 +10,31 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from io import TextIOWrapper
 from pkgutil import iter_modules
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, Final, TextIO
 
 import typer
 from typer.core import TyperGroup
 
-from taskpilot_obs.cli._text import printable, printable_lines
+from taskpilot_obs.cli._text import ASCII_SIGNS, printable, printable_lines
 
 CANNOT_WRITE = 1
+_WRONG_USAGE: Final = 2
+_WHOLE: Final = 1_000
+"""Characters of a sentence in a list of commands: more than any has."""
 
 
-class Program(TyperGroup):
+class CommandGroup(TyperGroup):
+    """A group whose help lists its commands with whole sentences."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands and what they do; typer cuts that at the width of the terminal."""
+        shown = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        lines = [(name, made.get_short_help_str(_WHOLE)) for name, made in shown if made and not made.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(lines)
+
+
+class Program(CommandGroup):
     """The group of all commands. It prints usage errors as lines without a box, so that their paths can be copied."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:
@@ -58,18 +72,7 @@ def run(folder: Iterable[str], package: str) -> None:
         package: the package of that folder.
     """
     _survive_any_character()
-    program = typer.Typer(
-        name="taskpilot-obs",
-        cls=Program,
-        help="Production observability for LLM agents, in your own process.",
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-    )
-    program.callback()(taskpilot_obs)
-    for module in sorted(iter_modules(folder), key=lambda found: found.name):
-        if not module.name.startswith("_"):
-            import_module(f"{package}.{module.name}").register(program)
+    program = built(folder, package)
     try:
         try:
             program()
@@ -78,6 +81,39 @@ def run(folder: Iterable[str], package: str) -> None:
                 output.flush()  # here, where an error can be reported, and not while the interpreter ends
     except OSError as error:
         _give_up(error)
+    except UnicodeEncodeError:
+        if (unreadable := next((text for text in sys.argv if not _is_text(text)), None)) is None:
+            raise
+        print(f"taskpilot-obs: not text in the encoding of this shell: {printable(unreadable)}", file=sys.stderr)
+        sys.exit(_WRONG_USAGE)
+
+
+def built(folder: Iterable[str], package: str) -> typer.Typer:
+    """The program with all its commands.
+
+    Args:
+        folder: where the commands are: each module without an underscore is one.
+        package: the package of that folder.
+    """
+    program = typer.Typer(
+        name="taskpilot-obs",
+        cls=Program,
+        help="Production observability for LLM agents, in your own process.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,  # panels cut names of options and long words, and cannot be copied
+        pretty_exceptions_enable=False,
+    )
+    program.callback()(taskpilot_obs)
+    for module in sorted(iter_modules(folder), key=lambda found: found.name):
+        if not module.name.startswith("_"):
+            import_module(f"{package}.{module.name}").register(program)
+    return program
+
+
+def _is_text(argument: str) -> bool:
+    """Whether an argument could be decoded: Python keeps the bytes of others as lone surrogates."""
+    return argument.isascii() or argument.encode("utf-8", "replace").decode() == argument
 
 
 def _output() -> TextIO | None:
@@ -86,10 +122,10 @@ def _output() -> TextIO | None:
 
 
 def _survive_any_character() -> None:
-    """Write characters that the terminal's encoding lacks as escapes, instead of failing halfway through a table."""
+    """Write characters that the terminal's encoding lacks in others, instead of failing halfway through a table."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=ASCII_SIGNS)
 
 
 def _print_version(asked: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from itertools import chain
 from typing import Final, NamedTuple
 
 from rich.box import SIMPLE_HEAD
@@ -12,7 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from taskpilot_obs.cli._text import printable
+from taskpilot_obs.cli._text import encodable, printable
 
 _GAP: Final = 2
 """Between two columns: a cell's padding, and the box's divider, which is a space."""
@@ -71,16 +72,23 @@ class FittedTable:
         self._columns = columns
         self._rows = [[_cell(cell) for cell in row] for row in rows]
         self._more = more
-        self._widths = [
+        self._widths = self._measured()
+
+    def _measured(self) -> list[int]:
+        return [
             max(cell_len(column.title), *(cell_len(row[number].plain) for row in self._rows), 0)
-            for number, column in enumerate(columns)
+            for number, column in enumerate(self._columns)
         ]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         room = options.max_width
+        if options.ascii_only:
+            for cell in chain.from_iterable(self._rows):
+                cell.plain = encodable(cell.plain, options.encoding)
+            self._widths = self._measured()
         shown = self._fitting(room)
         if self._needed(shown, self._least()) > room:
-            yield from self._as_records()
+            yield from self._as_records(room)
             return
         if self._title:
             yield Text(self._title, style="bold")  # above the table, because rich wraps a title at the table's width
@@ -135,14 +143,27 @@ class FittedTable:
             widths[number] = min(self._widths[number], widths[number] + spare // (len(names) - done))
         return widths
 
-    def _as_records(self) -> Iterable[Text]:
-        """For a terminal that is too narrow even for what is essential: one line for each cell."""
+    def _as_records(self, room: int) -> Iterable[Text]:
+        """For a terminal that is too narrow even for what is essential: each row as lines of `title: cell`."""
         if self._title:
             yield Text(self._title, style="bold")
         for row in self._rows:
-            for column, cell in zip(self._columns, row, strict=True):
-                yield Text.assemble((f"{column.title}: ", "dim"), cell, overflow="fold")
+            yield from self._record(row, room)
             yield Text("")
+
+    def _record(self, row: Sequence[Text], room: int) -> Iterable[Text]:
+        """As many cells on a line as fit; a cell is broken only where it alone is wider than a line."""
+        line = Text(overflow="fold")
+        for column, cell in zip(self._columns, row, strict=True):
+            if not cell.plain.strip():
+                continue
+            entry = Text.assemble((f"{column.title}: ", "dim"), cell, overflow="fold")
+            if line and line.cell_len + _GAP + entry.cell_len > room:
+                yield line
+                line = Text(overflow="fold")
+            line = Text(" " * _GAP).join((line, entry)) if line else entry
+            line.overflow = "fold"
+        yield line
 
 
 def _cell(given: Cell) -> Text:

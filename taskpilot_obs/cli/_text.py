@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from decimal import Decimal
 from typing import Final
 
@@ -9,6 +10,28 @@ _JOINERS: Final = "\u200c\u200d"
 """Without width and without effect on their surroundings; several scripts, and emoji, cannot be written without."""
 _FORMULA: Final = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 """Beginnings that make a spreadsheet compute a cell, the full-width forms included."""
+
+
+ASCII_SIGNS: Final = "taskpilot_obs.ascii_signs"
+"""The name of an error handler of streams, which writes what their encoding lacks."""
+_SIGNS: Final = str.maketrans({"≥": ">=", "±": "+-", "…": "...", "→": "->", "█": "#", "\N{REPLACEMENT CHARACTER}": "?"})
+"""Signs that commands print by themselves."""
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Write our own signs in ASCII, and any other character as an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end].translate(_SIGNS)
+    return lacking.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+codecs.register_error(ASCII_SIGNS, _in_ascii)
+
+
+def encodable(text: str, encoding: str) -> str:
+    """Text as a stream of that encoding shows it, so that its width can be measured."""
+    return text if text.isascii() else text.encode(encoding, ASCII_SIGNS).decode(encoding)
 
 
 def printable(value: object) -> str:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -24,6 +24,7 @@ from taskpilot_obs.audit.query import tail as tail_log
 from taskpilot_obs.audit.verify import ChainReport
 from taskpilot_obs.audit.verify import verify as verify_log
 from taskpilot_obs.cli._output import complain, print_json, say, show, working
+from taskpilot_obs.cli._program import CommandGroup
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
 from taskpilot_obs.exceptions import AuditLogError
 from taskpilot_obs.semconv import Field
@@ -69,7 +70,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the reports as JSON,
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    commands = typer.Typer(help="Verify, read and prune an audit log.", no_args_is_help=True)
+    commands = typer.Typer(help="Verify, read and prune an audit log.", no_args_is_help=True, cls=CommandGroup)
     commands.command(name="verify")(verify)
     commands.command(name="tail")(tail)
     commands.command(name="query")(query)
@@ -146,7 +147,7 @@ def query(  # noqa: PLR0913  a command line has as many options as it has
     Exit code: 0 the log was read, 1 damaged lines were passed over, 2 there is no log, or it cannot be read.
     """
     with _refusals(), _damage_reported() as damage:
-        start = None if since is None else datetime.now(UTC) - parse_duration(since)
+        start = None if since is None else datetime.now(UTC) - _span("--since", since)
         wanted = Filter(request_id, agent, status, log_type, event, tenant, start)
         _show(query_log(path, wanted, damage), form)
 
@@ -158,11 +159,21 @@ def prune(
     key_file: KeyFile = None,
 ) -> None:
     """Remove whole old segments, and record it in the manifest, so that the rest still verifies."""
+    span = _span("--keep", keep)
     with _refusals():
         with working("pruning"):
-            pruned = list(prune_log(path, parse_duration(keep), key=_key(key_file)))
+            pruned = list(prune_log(path, span, key=_key(key_file)))
         for removed in pruned:
             say(f"removed {removed}")
+        if not pruned:
+            say(f"nothing removed: no segment is older than {keep}")
+
+
+def _span(option: str, text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except AuditLogError as error:
+        raise typer.BadParameter(f"{option}: {str(error).removeprefix('duration: ')}") from None
 
 
 @contextmanager

@@ -19,9 +19,9 @@ WithStatus = Annotated[str | None, typer.Option("--status", help="Only calls tha
 
 _COLUMNS = (
     whole_column("ended (UTC)"),
-    name_column("model"),
-    Column("status"),
-    Column("agent", rank=3),
+    name_column("model", least=6),
+    whole_column("status"),
+    name_column("agent", rank=3),
     Column("tokens", rank=2),
     Column("cost"),
     Column("took", rank=1),

@@ -203,10 +203,11 @@ def _show_variants(found: VariantsReport) -> None:
         name_column("variant"),
         Column("difference"),
         Column("between"),
-        Column("verdict"),
+        name_column("verdict"),
     )
     lines = [(effect.measure, effect.variant, *_effect_cells(effect)) for effect in found.effects]
-    show(FittedTable(f"Differences from {found.control}", effects, lines))
+    if lines:
+        show(FittedTable(f"Differences from {found.control}", effects, lines))
     say(found.conclusion)
     say_incomplete(found.incomplete_before)
 

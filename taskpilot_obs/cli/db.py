@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from taskpilot_obs.cli._output import say, working
+from taskpilot_obs.cli._program import CommandGroup
 from taskpilot_obs.cli._store_options import StoreUrl, explained
 
 NOT_CURRENT = 1
@@ -14,11 +15,14 @@ NOT_CURRENT = 1
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    commands = typer.Typer(help="Create and upgrade the tables of a telemetry store.", no_args_is_help=True)
+    commands = typer.Typer(
+        help="Create and upgrade the tables of a telemetry store.", no_args_is_help=True, cls=CommandGroup
+    )
     commands.command(name="upgrade")(upgrade_tables)
     commands.command(name="current")(current)
     commands.command(name="check")(check)
     commands.command(name="downgrade")(downgrade_tables)
+    commands.command(name="partition")(partition_tables)
     commands.command(name="repair")(repair_marks)
     commands.command(name="rebuild-summaries")(rebuild)
     app.add_typer(commands, name="db")
@@ -58,6 +62,26 @@ def downgrade_tables(version: Version, store: StoreUrl = None) -> None:
             with working("taking the tables back"):
                 downgrade(opened_store, version)
             say(f"{opened_store}: version {opened_store.version()}")
+
+
+Abandon = Annotated[
+    bool, typer.Option("--abandon", help="Give up a run that was interrupted, and drop what it has copied.")
+]
+
+
+def partition_tables(store: StoreUrl = None, *, abandon: Abandon = False) -> None:
+    """Put monthly partitions under the big tables of PostgreSQL, while they are used. An interrupted run goes on."""
+    with explained():
+        from taskpilot_obs.store import partitioning
+
+        if abandon:
+            partitioning.abandon(store=store)
+            say("no table is being copied")
+            return
+        with working("copying the tables into partitions"):
+            months = partitioning.partition(store=store)
+    for table, amount in months.items():
+        say(f"{table}: {amount} monthly partitions")
 
 
 def repair_marks(store: StoreUrl = None) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
+from taskpilot_obs._support.reasons import reason_of
 from taskpilot_obs.cli._output import console, print_json
 from taskpilot_obs.cli._store_options import explained
 from taskpilot_obs.cli._text import printable
@@ -96,4 +97,4 @@ def _token(path: Path | None) -> str | None:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"--bearer-token-file cannot be read: {error}") from error
+        raise typer.BadParameter(f"--bearer-token-file cannot be read: {reason_of(error)}") from error

@@ -9,11 +9,12 @@ import typer
 
 from taskpilot_obs._support.assets import RULES, SETTINGS, observability_dir
 from taskpilot_obs.cli._output import say
+from taskpilot_obs.cli._program import CommandGroup
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.rules.aliases import write_aliases
 from taskpilot_obs.rules.folders import Target, differing, write
 from taskpilot_obs.rules.listing import alerts_table
-from taskpilot_obs.rules.settings import Settings, load_settings
+from taskpilot_obs.rules.settings import RuleSettings, load_settings
 
 SettingsFile = Annotated[
     Path | None, typer.Option("--settings", help="Settings file; without it, the shipped settings.", show_default=False)
@@ -31,7 +32,7 @@ Folder = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the command and its verbs."""
-    group = typer.Typer(help="Recording and alert rules for Prometheus.", no_args_is_help=True)
+    group = typer.Typer(help="Recording and alert rules for Prometheus.", no_args_is_help=True, cls=CommandGroup)
     group.command(name="render")(render)
     group.command(name="check")(check)
     group.command(name="list")(list_alerts)
@@ -74,7 +75,7 @@ def list_alerts(*, settings: SettingsFile = None) -> None:
     say(alerts_table(_settings(settings)).rstrip("\n"))
 
 
-def _settings(path: Path | None) -> Settings:
+def _settings(path: Path | None) -> RuleSettings:
     try:
         return load_settings(path or observability_dir() / SETTINGS)
     except (ConfigurationError, MissingExtraError) as problem:

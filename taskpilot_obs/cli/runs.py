@@ -9,13 +9,19 @@ import typer
 from taskpilot_obs._support.figures import at_least, ms, usd
 from taskpilot_obs.cli._output import complain, print_json, show
 from taskpilot_obs.cli._store_options import AsJson, StoreUrl, Tenant, explained
-from taskpilot_obs.cli._tables import Column, FittedTable, whole_column
+from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import RunTree, Step
 
 RequestId = Annotated[str, typer.Argument(help="The request, as log lines, spans and `calls` name it.")]
-_COLUMNS = (whole_column("what"), Column("status"), Column("took"), Column("cost"), Column("error", rank=1))
+_COLUMNS = (
+    name_column("what", least=30),
+    whole_column("status"),
+    Column("took"),
+    Column("cost"),
+    name_column("error", rank=1),
+)
 
 
 def register(app: typer.Typer) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from taskpilot_obs._support.reasons import reason_of
 from taskpilot_obs.cli._output import complain, print_json, show, working
 from taskpilot_obs.cli._signals_table import jobs_view, signals_view
 from taskpilot_obs.exceptions import ConfigurationError, SourceError
@@ -123,7 +124,7 @@ def _token(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"--bearer-token-file cannot be read: {error}") from error
+        raise typer.BadParameter(f"--bearer-token-file cannot be read: {reason_of(error)}") from error
 
 
 def _waiting(over: str | None) -> AbstractContextManager[object]:

@@ -9,8 +9,9 @@ import typer
 
 from taskpilot_obs.cli._output import say
 from taskpilot_obs.cli._output import show as show_table
+from taskpilot_obs.cli._program import CommandGroup
 from taskpilot_obs.cli._store_options import explained
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.cli._tables import FittedTable, name_column, whole_column
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.server.principal import EVERY_TENANT, ROLES, Role
 from taskpilot_obs.server.tokens import create_token, list_tokens, revoke_token
@@ -22,7 +23,9 @@ File = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(name="token", help="Tokens of the server: create, list, revoke.", no_args_is_help=True)
+    group = typer.Typer(
+        name="token", help="Tokens of the server: create, list, revoke.", no_args_is_help=True, cls=CommandGroup
+    )
     group.command(name="create")(create)
     group.command(name="list")(show)
     group.command(name="revoke")(revoke)
@@ -46,7 +49,13 @@ def show(*, file: File = Path("tokens.toml")) -> None:
     with explained():
         found = list_tokens(file)
     lines = [(one.name, one.role, EVERY_TENANT if one.tenant is None else one.tenant) for one in found]
-    show_table(FittedTable(f"{len(lines)} tokens", (name_column("name"), Column("role"), name_column("tenant")), lines))
+    show_table(
+        FittedTable(
+            f"{len(lines)} {'token' if len(lines) == 1 else 'tokens'}",
+            (name_column("name"), whole_column("role"), name_column("tenant")),
+            lines,
+        )
+    )
 
 
 def revoke(name: Annotated[str, typer.Argument(help="Whose token.")], *, file: File = Path("tokens.toml")) -> None:

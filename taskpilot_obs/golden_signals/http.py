@@ -16,6 +16,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
+from taskpilot_obs._support.reasons import reason_of
 from taskpilot_obs.exceptions import ConfigurationError, SourceError
 
 T = TypeVar("T")
@@ -70,6 +71,11 @@ def get(url: str, access: Access | None = None, *, accept: str = "*/*") -> tuple
 
     Redirects to another origin are refused, because they would send the credentials elsewhere.
 
+    Args:
+        url: http or https, without credentials.
+        access: credentials, timeout and certificates; without credentials when left out.
+        accept: the media types that the answer may have.
+
     Raises:
         ConfigurationError: the URL is not http(s), has no host or carries credentials.
         SourceError: no answer in time, an error status, a redirect, too much, or no text.
@@ -117,7 +123,7 @@ def _answer(opener: OpenerDirector, request: Request, timeout_s: float, shown: s
         raise SourceError(f"{shown} did not answer text in UTF-8") from error
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise SourceError(f"{shown} cannot be reached: {reason}") from error
+        raise SourceError(f"{shown} cannot be reached: {reason_of(reason)}") from error
 
 
 def checked_url(url: str) -> str:
@@ -156,7 +162,7 @@ def _tls(access: Access) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=access.ca_file)
     except OSError as error:
         raise ConfigurationError(
-            f"ca_file: {access.ca_file} holds no certificates that can be read: {error}"
+            f"ca_file: {access.ca_file} holds no certificates that can be read: {reason_of(error)}"
         ) from error
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from taskpilot_obs._support.reasons import reason_of
 from taskpilot_obs._telemetry.stores import STORE_VARIABLE
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 
@@ -48,7 +49,7 @@ def listening(host: str, port: int) -> socket.socket:
         made.listen()  # now, because a reader of the address may connect before the loop has started
     except OSError as error:
         made.close()
-        raise ConfigurationError(f"cannot serve on address {host!r}, port {port}: {error}") from error
+        raise ConfigurationError(f"cannot serve on address {host!r}, port {port}: {reason_of(error)}") from error
     return made
 
 

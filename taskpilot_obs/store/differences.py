@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect
 
+from taskpilot_obs.store import clickhouse_tables
 from taskpilot_obs.store.index_builds import invalid_indexes
 from taskpilot_obs.store.ledger_tables import ALL_TABLES
+from taskpilot_obs.store.months import layout_of
 from taskpilot_obs.store.tables import SQLITE_SUMS
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ def differences(store: Store) -> list[str]:
     """
     schema = store.target.schema
     with store.reading() as connection:
+        if store.is_clickhouse:
+            return list(clickhouse_tables.differences_of(connection))
         found = inspect(connection)
         return [
             f"{table.name}: {difference}"
@@ -54,11 +58,22 @@ def _of_table(connection: Connection, found: Inspector, table: Table, schema: st
             yield f"the column {column.name} allows NULL"
         if not there["nullable"] and column.nullable:
             yield f"the column {column.name} does not allow NULL"
-    key = found.get_pk_constraint(table.name, schema=schema)["constrained_columns"]
-    wanted_key = [column.name for column in table.primary_key]
-    if [name for name in key if name != "created_at" or name in wanted_key] != wanted_key:  # a hypertable adds its time
-        yield f"the primary key is ({', '.join(key)}), and should be ({', '.join(wanted_key)})"
+    yield from _of_keys(connection, found, table, schema)
     yield from _of_indexes(connection, found, table, schema)
+
+
+def _of_keys(connection: Connection, found: Inspector, table: Table, schema: str | None) -> Iterator[str]:
+    """Of a table with partitions, each has a key, and the whole has none."""
+    layout = layout_of(connection, table)
+    wanted = [column.name for column in table.primary_key]
+    for name in (table.name,) if layout is None else layout.names:
+        key = found.get_pk_constraint(name, schema=schema)["constrained_columns"]
+        told = [column for column in key if column != "created_at" or column in wanted]  # a hypertable adds its time
+        if told != wanted:
+            which = "" if name == table.name else f" of the partition {name}"
+            yield f"the primary key{which} is ({', '.join(key)}), and should be ({', '.join(wanted)})"
+    if layout is not None and layout.rest is None:
+        yield "there is no default partition, which takes records of months without one"
 
 
 def _of_indexes(connection: Connection, found: Inspector, table: Table, schema: str | None) -> Iterator[str]:

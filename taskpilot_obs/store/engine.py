@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
+from taskpilot_obs._support.reasons import reason_of
 from taskpilot_obs.exceptions import StoreError, StoreUnavailableError, StoreVersionError
-from taskpilot_obs.store import on_postgresql, on_sqlite
+from taskpilot_obs.store import on_clickhouse, on_postgresql, on_sqlite
 from taskpilot_obs.store.failures import explained
 from taskpilot_obs.store.urls import parsed
 from taskpilot_obs.store.versions import (
@@ -27,8 +28,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.pool import ConnectionPoolEntry, Pool
+
+    from taskpilot_obs.store.urls import Target
+
+
+def _make_engine(target: Target) -> Engine:
+    if target.is_sqlite:
+        return on_sqlite.make_engine(target)
+    if target.is_clickhouse:
+        return on_clickhouse.make_engine(target)
+    return on_postgresql.make_engine(target)
+
 
 _inherited: Final[list[Pool]] = []
 """Keeps a parent's connections from the garbage collector, which would close them: SQLite must not be closed there."""
@@ -39,7 +51,8 @@ class Store:
 
     Args:
         url: `sqlite:///telemetry.db` or `postgresql+psycopg://user:password@host/database`. Options follow a `?`:
-            `mode=ro` for SQLite; for PostgreSQL those of libpq, `schema=` and `prepared_statements=off`.
+            `mode=ro` for SQLite; for PostgreSQL those of libpq, `schema=` and `prepared_statements=off`. Or
+            `clickhouse://user:password@host:8443/database?secure=1`.
         create: make and upgrade the file of a SQLite store; without, a missing file is an error and no file is changed.
 
     Raises:
@@ -53,6 +66,7 @@ class Store:
         self.target = parsed(url)
         self.url = self.target.url
         self.is_sqlite = self.target.is_sqlite
+        self.is_clickhouse = self.target.is_clickhouse
         self.generation = 0
         """Grows when the file of a SQLite store was replaced: what was learned from the file before is void."""
         self._version: str | None = None
@@ -64,7 +78,7 @@ class Store:
             raise StoreError(
                 f"there is no telemetry store at {self}: nothing was written to it yet, or the path is wrong"
             )
-        self.engine = (on_sqlite if self.is_sqlite else on_postgresql).make_engine(self.target)
+        self.engine = _make_engine(self.target)
         event.listen(self.engine, "checkin", self._returned)
         self._file: on_sqlite.FileIdentity | None = None
         if self.is_sqlite:
@@ -84,7 +98,7 @@ class Store:
                 upgrade(self)
         except OSError as error:
             self.close()
-            raise StoreError(f"the telemetry store {self} cannot be created: {error}") from error
+            raise StoreError(f"the telemetry store {self} cannot be created: {reason_of(error)}") from error
         except StoreError:
             self.close()
             raise
@@ -124,14 +138,14 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that sees the store as it is at its first query, however long it reads.
+        """A connection that sees the store as it is at its first query, however long it reads; on ClickHouse, at each.
 
         Raises:
             StoreError: the database failed; `StoreUnavailableError` where it may work later.
         """
         self._follow_file()
         with self.mapped(), self.engine.connect() as connection:
-            if not self.is_sqlite:
+            if not (self.is_sqlite or self.is_clickhouse):
                 connection = connection.execution_options(  # noqa: PLW2901  SQLAlchemy's way to set them
                     isolation_level="REPEATABLE READ", postgresql_readonly=True
                 )
@@ -142,6 +156,8 @@ class Store:
     def writing(self) -> Iterator[Connection]:
         """A connection in one transaction that is committed at the end; on SQLite the only one that writes.
 
+        ClickHouse has no transactions: what is written there stays, whatever fails after it.
+
         Raises:
             StoreError: the database failed, or the URL says `mode=ro`; `StoreUnavailableError` where it may work later.
         """
@@ -151,7 +167,7 @@ class Store:
         with self.mapped(), self.engine.connect() as connection:
             if self.is_sqlite:
                 connection.execution_options(taskpilot_obs_immediate=True)
-            else:  # whatever the role's defaults are
+            elif not self.is_clickhouse:  # whatever the role's defaults are
                 connection.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=False)
             with connection.begin():
                 yield connection

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import delete, func, literal, literal_column, or_, select
+from sqlalchemy import delete, func, literal, or_, select
 
 from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.budgets.model import digested
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.store import on_sqlite, subtraction
+from taskpilot_obs.store import clickhouse_upkeep, on_sqlite, subtraction
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.aggregate import sum_up_without_tenant
 from taskpilot_obs.store.erase_files import Leftover, in_audit_log, in_spool
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER, BUDGET_RESERVATIONS
 from taskpilot_obs.store.marks import deleted_from, merged_before
+from taskpilot_obs.store.picked import picked
 from taskpilot_obs.store.retention import delete_in_small_steps
 from taskpilot_obs.store.rollups import FULL, TENANTS
 from taskpilot_obs.store.segments import HOUR
@@ -127,18 +128,23 @@ def _subject(user: str | None, tenant: str | None) -> Subject:
 def _counted(store: Store, subject: Subject) -> dict[str, int]:
     found: dict[str, int] = {}
     with store.reading() as connection:
-        for table, where in _what(subject):
+        for table, where in _what(subject, is_clickhouse=store.is_clickhouse):
             found[table.name] = connection.execute(select(func.count()).select_from(table).where(where)).scalar_one()
     return found
 
 
-def _what(subject: Subject) -> list[tuple[Table, ColumnElement[bool]]]:
+def _what(subject: Subject, *, is_clickhouse: bool) -> list[tuple[Table, ColumnElement[bool]]]:
     rows = [(table, subject.of(table)) for table in (LLM_CALLS, *_OTHER_ROWS)]
+    if is_clickhouse:  # budgets are in another store
+        return rows
     rows += [(SUMMARIES, subject.of(SUMMARIES))] if subject.column in SUMMARIES.c else []
     return [*rows, *((table, subject.in_ledger(table)) for table in _LEDGERS)]
 
 
 def _erased(store: Store, subject: Subject) -> dict[str, int]:
+    if store.is_clickhouse:
+        with store.writing() as connection:
+            return clickhouse_upkeep.erase_from(connection, (LLM_CALLS, *_OTHER_ROWS), subject.column, subject.value)
     lines = _counted(store, subject).get(SUMMARIES.name)
     _overwrite(store, "ON")
     try:
@@ -187,9 +193,8 @@ def _erase_calls(store: Store, subject: Subject) -> int:
 
 def _erase_some(connection: Connection, subject: Subject, rows: int, deleted_before: datetime | None) -> int:
     """Delete some calls, and take them out of the sums of their hours and days in the same transaction."""
-    row: Any = literal_column("rowid" if connection.dialect.name == "sqlite" else "ctid")
-    some = select(row).select_from(LLM_CALLS).where(subject.of(LLM_CALLS)).order_by(LLM_CALLS.c.created_at).limit(rows)
-    calls = connection.execute(delete(LLM_CALLS).where(row.in_(some)).returning(*subtraction.COLUMNS)).all()
+    some = picked(connection, LLM_CALLS, subject.of(LLM_CALLS), rows, LLM_CALLS.c.created_at)
+    calls = connection.execute(delete(LLM_CALLS).where(some).returning(*subtraction.COLUMNS)).all()
     counted = [call for call in calls if deleted_before is None or call.created_at >= deleted_before]
     subtraction.take_out(connection, counted)
     return len(calls)

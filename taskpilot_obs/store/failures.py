@@ -36,7 +36,24 @@ _STATES: Final = {
     "42P01": "a table is missing: run `taskpilot-obs db check`",
     "0A000": "a pooler or the server lacks a feature",
 }
+_CLICKHOUSE_CAUSES: Final = {
+    60: "a table is missing: run `taskpilot-obs db check`",
+    81: "the server has no such database",
+    159: "a statement took longer than the server allows",
+    164: "this user may only read",
+    192: "the server has no such user",
+    193: "the password is wrong",
+    202: "the server answers too many queries",
+    241: "the server lacks memory",
+    252: "the server has too many parts to merge: write larger batches",
+    497: "a right is missing (docs/clickhouse.md lists the rights that each user needs)",
+    516: "the user or the password is wrong",
+}
+_CLICKHOUSE_REFUSALS: Final = frozenset({6, 26, 27, 38, 41, 43, 46, 47, 48, 53, 62, 69, 70, 72, 117, 130, 131, 349})
+"""Codes for a statement or a row that the server cannot take: no second try makes it fit."""
 _NO_RIGHT: Final = "42501"
+_CHECK: Final = "23514"
+"""A row breaks a check: one of its user's, or, without a name, that of a partition which was added at this moment."""
 _CONNECTING: Final = (
     ("password authentication failed", _STATES["28P01"]),
     ("no password supplied", "the URL has no password, and the server wants one"),
@@ -66,7 +83,11 @@ def explained(error: Exception, store: str) -> StoreError:
     if isinstance(original, PoolTimeoutError):
         return StoreUnavailableError(f"the telemetry store {store} cannot be used: its connections are all busy")
     kinds = {kind.__name__ for kind in type(original).__mro__}  # of a driver that may not be installed
+    if "ClickHouseError" in kinds:
+        return _explained_clickhouse(original, store)
     state = getattr(original, "sqlstate", None)
+    if state == _CHECK and getattr(getattr(original, "diag", None), "constraint_name", None) is None:
+        return StoreUnavailableError(f"the telemetry store {store} cannot be used: its partitions were just changed")
     too_much = state is not None and state.startswith(_LIMIT_EXCEEDED)
     if kinds & {"DataError", "IntegrityError"} or too_much or isinstance(original, SQLAlchemyError):
         return StoreError(f"the telemetry store {store} refused a statement: {type(original).__name__}")
@@ -83,6 +104,16 @@ def _reason(error: BaseException | None, state: str | None) -> str:
     text = str(error).lower()
     known = (words for part, words in _CONNECTING if part in text)
     return next(known, f"it does not answer ({type(error).__name__})")
+
+
+def _explained_clickhouse(error: BaseException | None, store: str) -> StoreError:
+    code: int | None = getattr(error, "code", None)
+    if code is None:
+        return StoreUnavailableError(f"the telemetry store {store} cannot be used: {_reason(error, None)}")
+    if code in _CLICKHOUSE_REFUSALS:
+        return StoreError(f"the telemetry store {store} refused a statement: {type(error).__name__} ({code})")
+    said = f"the server refuses or does not answer (code {code})"
+    return StoreUnavailableError(f"the telemetry store {store} cannot be used: {_CLICKHOUSE_CAUSES.get(code, said)}")
 
 
 def _explained_sqlite(error: sqlite3.Error, store: str) -> StoreError:

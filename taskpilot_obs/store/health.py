@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import func, select, text
 
 from taskpilot_obs.exceptions import StoreVersionError
+from taskpilot_obs.store import clickhouse_tables
 from taskpilot_obs.store.budget_limits import noted_limits
 from taskpilot_obs.store.differences import differences
 from taskpilot_obs.store.engine import Store
 from taskpilot_obs.store.ledger_tables import ALL_TABLES
 from taskpilot_obs.store.marks import deleted_from, newest_and_oldest, server_clock
+from taskpilot_obs.store.months import gaps
 from taskpilot_obs.store.on_postgresql import ENCODING, server_encoding
 from taskpilot_obs.store.tables import LLM_CALLS, NEWEST, SUMMARY_WORK
 
@@ -39,6 +41,8 @@ class Health(NamedTuple):
     """How far the clock of this host is ahead of the server's."""
     newest: datetime | None
     """The newest call."""
+    partition_gaps: list[str]
+    """What is missing of monthly partitions."""
     contradictory_limits: dict[str, tuple[str, ...]]
     """Budgets that running processes keep under several limits."""
 
@@ -72,7 +76,7 @@ def _looked_at(store: Store, connection: Connection, version: str, wrong: list[s
         NEWEST,
         store.is_current,
         wrong,
-        ENCODING if store.is_sqlite else server_encoding(connection),
+        server_encoding(connection) if connection.dialect.name == "postgresql" else ENCODING,
         _missing_rights(store, connection),
         hours,
         oldest,
@@ -80,12 +84,18 @@ def _looked_at(store: Store, connection: Connection, version: str, wrong: list[s
         deleted_from(connection, LLM_CALLS.name).before is not None,
         datetime.now(UTC) - server_clock(connection),
         newest,
-        {name: limits for name, limits in noted_limits(connection, datetime.now(UTC)).items() if len(limits) > 1},
+        gaps(connection),
+        {} if store.is_clickhouse else _contradictions(connection),
     )
 
 
+def _contradictions(connection: Connection) -> dict[str, tuple[str, ...]]:
+    noted = noted_limits(connection, datetime.now(UTC))
+    return {name: limits for name, limits in noted.items() if len(limits) > 1}
+
+
 def _missing_rights(store: Store, connection: Connection) -> list[str]:
-    if store.is_sqlite:
+    if store.is_sqlite or store.is_clickhouse:
         return []
     rights = ("SELECT", "INSERT", "UPDATE", "DELETE")
     asked = text("SELECT has_table_privilege(to_regclass(:name), :right)")
@@ -102,5 +112,10 @@ def _size(store: Store, connection: Connection) -> int:
         path = Path(str(store.url.database))
         files = (path, path.with_name(f"{path.name}-wal"))
         return sum(each.stat().st_size for each in files if each.exists())
-    size = text("SELECT coalesce(pg_total_relation_size(to_regclass(:name)), 0)")
+    if store.is_clickhouse:
+        return clickhouse_tables.size_of(connection)
+    size = text(
+        "SELECT coalesce(pg_total_relation_size(to_regclass(:name)), 0) + (SELECT coalesce(sum("
+        "pg_total_relation_size(inhrelid)), 0) FROM pg_inherits WHERE inhparent = to_regclass(:name))"
+    )
     return sum(int(connection.execute(size, {"name": table.name}).scalar_one()) for table in ALL_TABLES)

@@ -14,6 +14,7 @@ from sqlalchemy.schema import CreateIndex
 
 from taskpilot_obs.store import on_postgresql
 from taskpilot_obs.store.ledger_tables import ALL_TABLES
+from taskpilot_obs.store.months import layout_of
 from taskpilot_obs.store.tables import SQLITE_SUMS
 
 if TYPE_CHECKING:
@@ -82,7 +83,20 @@ def _missing(connection: Connection, schema: str | None) -> Iterator[Index]:
 
 
 def _build(connection: Connection, index: Index) -> None:
-    if index.name in invalid_indexes(connection, None):
-        connection.execute(text(f'DROP INDEX CONCURRENTLY IF EXISTS "{index.name}"'))
     statement = str(CreateIndex(index, if_not_exists=True).compile(dialect=connection.dialect))
+    table = index.table
+    layout = None if table is None else layout_of(connection, table)
+    if table is None or layout is None:
+        _build_beside(connection, str(index.name), statement)
+        return
+    for piece in layout.names:  # an index of the whole cannot be built beside writers, and takes on those of its parts
+        name = f"{index.name}{piece.removeprefix(table.name)}"
+        of_piece = statement.replace(str(index.name), name, 1).replace(f" ON {table.name} ", f" ON {piece} ", 1)
+        _build_beside(connection, name, of_piece)
+    connection.execute(text(statement))
+
+
+def _build_beside(connection: Connection, name: str, statement: str) -> None:
+    if name in invalid_indexes(connection, None):
+        connection.execute(text(f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"'))
     connection.execute(text(statement.replace("INDEX", "INDEX CONCURRENTLY", 1)))

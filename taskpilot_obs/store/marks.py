@@ -9,10 +9,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from taskpilot_obs.exceptions import StoreError
+from taskpilot_obs.store import on_clickhouse
+from taskpilot_obs.store.clickhouse_upkeep import lifetime_of
 from taskpilot_obs.store.tables import STATE
 
 if TYPE_CHECKING:
@@ -53,7 +55,18 @@ def deleted_from(connection: Connection, table: str) -> Deleted:
     """What was deleted from a table by age."""
     query = select(STATE.c.key, STATE.c.value).where(STATE.c.key.in_([_BEFORE + table, _SINCE + table]))
     found = {line.key: line.value for line in connection.execute(query)}
-    return Deleted(found.get(_SINCE + table), found.get(_BEFORE + table))
+    before = found.get(_BEFORE + table)
+    if before is not None and on_clickhouse.is_on(connection):
+        before = max(before, _expired_before(connection, table) or before)
+    return Deleted(found.get(_SINCE + table), before)
+
+
+def _expired_before(connection: Connection, table: str) -> datetime | None:
+    """Up to when the server of ClickHouse may have deleted rows since the mark was set, in whole hours."""
+    age = lifetime_of(connection, table)
+    if age is None:
+        return None
+    return (server_clock(connection) - age).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
 
 
 def merged_before(connection: Connection, names: Collection[str]) -> datetime | None:
@@ -85,6 +98,9 @@ def set_back(connection: Connection, table: str, moment: datetime) -> None:
 
 
 def _put(connection: Connection, key: str, value: datetime, when: str) -> None:
+    if on_clickhouse.is_on(connection):
+        _put_clickhouse(connection, key, value, when)
+        return
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     put = dialect.insert(STATE).values(key=key, value=value)
     where = {"later": STATE.c.value < put.excluded.value, "earlier": STATE.c.value > put.excluded.value}.get(when)
@@ -93,11 +109,21 @@ def _put(connection: Connection, key: str, value: datetime, when: str) -> None:
     )
 
 
+def _put_clickhouse(connection: Connection, key: str, value: datetime, when: str) -> None:
+    """Put the row in place of the one with its key. Two processes at once may put the smaller mark last."""
+    known = connection.execute(select(STATE.c.value).where(STATE.c.key == key)).scalar()
+    if known is None or when == "always" or (value > known if when == "later" else value < known):
+        connection.execute(insert(STATE), {"key": key, "value": value})
+
+
 def server_clock(connection: Connection) -> datetime:
     """The present, by the clock of the server; a SQLite store has that of this machine."""
     if connection.dialect.name == "sqlite":
         return datetime.now(UTC)
-    found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    clock = on_clickhouse.CLOCK if on_clickhouse.is_on(connection) else "SELECT clock_timestamp()"
+    found: datetime = connection.execute(text(clock)).scalar_one()
+    if found.tzinfo is None:  # as ClickHouse's driver gives UTC
+        return found.replace(tzinfo=UTC)
     return found.astimezone(UTC)
 
 

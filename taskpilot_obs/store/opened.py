@@ -16,10 +16,14 @@ class OpenStore(Protocol):
 
     target: Target
     is_sqlite: bool
+    is_clickhouse: bool
     engine: Engine
 
     def mapped(self) -> AbstractContextManager[None]:
         """Turn the database's errors into the library's."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A connection that sees one snapshot."""
 
     def writing(self) -> AbstractContextManager[Connection]:
         """A connection that commits at its end."""

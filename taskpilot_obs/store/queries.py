@@ -15,6 +15,7 @@ from taskpilot_obs._telemetry.money import to_decimal
 from taskpilot_obs._telemetry.sketch import decode
 from taskpilot_obs._telemetry.values import PRICING
 from taskpilot_obs.records import Pricing
+from taskpilot_obs.store import on_clickhouse
 from taskpilot_obs.store.filters import rows_where
 from taskpilot_obs.store.segments import DAY
 from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, MICROSECOND, SUMMARIES, columns_of
@@ -84,9 +85,12 @@ def _row_totals(connection: Connection, plan: Plan, groups: _Groups) -> Iterator
 
 
 def _binned_sums(connection: Connection, plan: Plan, groups: _Groups) -> Iterator[tuple[Key, int, Counts]]:
-    """Sums by key and by bin of the latency: the engine sorts or hashes the rows once."""
+    """Sums by key and by bin of the latency: the engine sorts or hashes the rows once.
+
+    SQLite sorts, and compares the number before the names.
+    """
     columns = [*groups.columns, _call.latency_bin]
-    query = select(*columns, *_row_sums(connection, plan)).where(groups.where).group_by(*columns)
+    query = select(*columns, *_row_sums(connection, plan)).where(groups.where).group_by(*reversed(columns))
     for line in connection.execute(query):
         *key, number = line[: len(columns)]
         yield groups.key_of(key), number, _counts_of_sums(line[len(columns) :])
@@ -137,6 +141,8 @@ def _step_of(connection: Connection, moment: Any, step: timedelta) -> Any:
     """The number of the step that holds a moment. Written out, so that what is selected and grouped is one text."""
     if connection.dialect.name == "sqlite":
         return literal_column(f"{moment} / {step // MICROSECOND}", Integer)
+    if on_clickhouse.is_on(connection):
+        return literal_column(on_clickhouse.step_of(moment, step), Integer)
     seconds = int(step.total_seconds())
     return literal_column(f"CAST(floor(extract(epoch FROM {moment}) / {seconds}) AS bigint)", Integer)
 

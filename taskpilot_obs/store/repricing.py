@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, bindparam, case, literal_column, null, or_, s
 
 from taskpilot_obs._telemetry.values import PRICING
 from taskpilot_obs.records import Pricing
+from taskpilot_obs.store import on_clickhouse
 from taskpilot_obs.store.filters import rows_where
 from taskpilot_obs.store.tables import LLM_CALLS, from_microseconds
 from taskpilot_obs.store.writer import HOUR_US, mark_changed
@@ -80,6 +81,9 @@ _TIMES: Final = {
     "postgresql": _Times(
         "CAST(date_part('epoch', llm_call_telemetry.created_at) * 1000000 AS bigint)",
         "CAST(trunc(latency_ms * 1000) AS bigint)",
+    ),
+    on_clickhouse.DIALECT: _Times(
+        "toUnixTimestamp64Micro(llm_call_telemetry.created_at)", "toInt64(trunc(latency_ms * 1000))"
     ),
 }
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import and_, delete, func, literal_column, or_, select
+from sqlalchemy import and_, delete, func, or_, select
 
 from taskpilot_obs._support.timestamps import aware
 from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.store import clickhouse_upkeep
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.aggregate import aggregate_summaries
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER
@@ -22,6 +23,8 @@ from taskpilot_obs.store.marks import (
     newest_and_oldest,
     server_clock,
 )
+from taskpilot_obs.store.months import BIG_TABLES, drop_before
+from taskpilot_obs.store.picked import picked
 from taskpilot_obs.store.segments import DAY, HOUR, first_changed, floor_day, floor_hour
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, SUMMARIES, VIOLATIONS
 
@@ -71,8 +74,10 @@ def prune(
 ) -> dict[str, int]:
     """Delete rows older than so many days. Calls are summed up before they go; summaries stay unless they are named.
 
-    Whole hours are deleted (of summaries, whole days), in transactions of some milliseconds. Several processes may do
-    it at once. Lines of the budget ledger go after their period has ended; those of budgets without a period stay.
+    Whole hours are deleted (of summaries, whole days), in transactions of some milliseconds; months of PostgreSQL that
+    have a partition are dropped. ClickHouse gets a TTL of that age, and goes on deleting by it. Several processes
+    may do it at once. Lines of the budget ledger go after their period has ended; those of budgets without a period
+    stay.
 
     Args:
         retention_days: days for all tables of rows, or by table: `{"llm_call_telemetry": 30, "agent_runs": 90}`.
@@ -93,13 +98,16 @@ def prune(
     deleted = {}
     with opened(store) as opened_store:
         opened_store.require_current()
+        if opened_store.is_clickhouse and BUDGET_LEDGER.name in ages:
+            raise ConfigurationError(f"retention_days: a store in ClickHouse has no table {BUDGET_LEDGER.name}")
         for name, days in ages.items():
             aged = _aged(opened_store, TABLES[name], present, timedelta(days=days))
             if dry_run:
                 deleted[name] = _count(opened_store, aged)
             else:
                 aged = _announced(opened_store, aged)
-                deleted[name] = _delete(opened_store, aged)
+                expires = opened_store.is_clickhouse
+                deleted[name] = _expired(opened_store, aged, days) if expires else _delete(opened_store, aged)
     return deleted
 
 
@@ -145,10 +153,10 @@ def _announced(store: Store, aged: _Aged) -> _Aged:
     """Mark what is about to be deleted; calls are summed up first, and stay from the first hour on that is not."""
     if aged.table is BUDGET_LEDGER:
         return aged
-    if aged.table is LLM_CALLS:
+    if aged.table is LLM_CALLS and not store.is_clickhouse:
         aggregate_summaries("daily", lookback_hours=None, store=store)
     with store.writing() as connection:
-        if aged.table is LLM_CALLS:
+        if aged.table is LLM_CALLS and not store.is_clickhouse:
             changed = first_changed(connection, deleted_from(connection, LLM_CALLS.name).before, aged.cutoff)
             aged = aged._replace(cutoff=aged.cutoff if changed is None else changed)
         _, oldest = newest_and_oldest(connection, aged.table)
@@ -157,8 +165,17 @@ def _announced(store: Store, aged: _Aged) -> _Aged:
     return aged
 
 
+def _expired(store: Store, aged: _Aged, days: float) -> int:
+    """Leave it to ClickHouse to delete what is older than the mark, now and from now on; how many rows there are."""
+    count = _count(store, aged)
+    with store.writing() as connection:
+        clickhouse_upkeep.keep_for(connection, aged.table.name, moment_of(aged.table).name, timedelta(days=days))
+    return count
+
+
 def _delete(store: Store, aged: _Aged) -> int:
-    return delete_in_small_steps(store, aged.table, aged.where)
+    dropped = drop_before(store, aged.table, aged.cutoff) if aged.table in BIG_TABLES else 0
+    return dropped + delete_in_small_steps(store, aged.table, aged.where)
 
 
 def delete_in_small_steps(store: Store, table: Table, where: ColumnElement[bool]) -> int:
@@ -181,6 +198,4 @@ def delete_in_small_steps(store: Store, table: Table, where: ColumnElement[bool]
 
 
 def _delete_some(connection: Connection, table: Table, where: ColumnElement[bool], rows: int) -> int:
-    row: Any = literal_column("rowid" if connection.dialect.name == "sqlite" else "ctid")
-    some = select(row).select_from(table).where(where).limit(rows)
-    return connection.execute(delete(table).where(row.in_(some))).rowcount
+    return connection.execute(delete(table).where(picked(connection, table, where, rows))).rowcount

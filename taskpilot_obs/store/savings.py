@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import Float, Integer, and_, cast, func, select
 
 from taskpilot_obs._telemetry.money import to_decimal
+from taskpilot_obs.store import on_clickhouse
 from taskpilot_obs.store.filters import rows_where
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER
 from taskpilot_obs.store.tables import LLM_CALLS
@@ -142,6 +143,8 @@ def duplicates(question: Question) -> Iterator[Duplicates]:
 
 def idle_budgets(question: Question) -> Iterator[IdleBudget]:
     """Budgets per tenant on which nothing was booked since the question's start."""
+    if on_clickhouse.is_on(question.connection):  # budgets are in another store
+        return
     line = BUDGET_LEDGER.c
     newest = (
         select(line.budget, line.scope_key, func.max(line.updated_at).label("at"))

@@ -17,6 +17,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    DateTime,
     Dialect,
     Float,
     Index,
@@ -33,6 +34,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeEngine
 
 from taskpilot_obs._support.timestamps import EPOCH
+from taskpilot_obs.store import on_clickhouse
 
 MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -55,18 +57,25 @@ class UtcTime(TypeDecorator[datetime]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """`TIMESTAMP WITH TIME ZONE` where there is one."""
+        if dialect.name == on_clickhouse.DIALECT:
+            return dialect.type_descriptor(DateTime())
         return dialect.type_descriptor(TIMESTAMP(timezone=True) if dialect.name == "postgresql" else BigInteger())
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         """What the driver gets."""
         if value is None or dialect.name == "postgresql":
             return value
+        if dialect.name == on_clickhouse.DIALECT:  # as text, because the driver cuts fractions of a second off
+            return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"
         return to_microseconds(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """What the driver gave, in UTC."""
         if value is None:
             return None
+        if dialect.name == on_clickhouse.DIALECT:
+            given: datetime = value
+            return given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
         return value.astimezone(UTC) if dialect.name == "postgresql" else from_microseconds(value)
 
 

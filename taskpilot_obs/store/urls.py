@@ -13,17 +13,37 @@ from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
+EMBEDDED: Final = "clickhouse+chdb"
+"""Opens the engine inside of this process: for tests, and for looking at a copy. It needs the package chdb."""
 _DRIVERS: Final = {
     "sqlite": "sqlite",
     "sqlite+pysqlite": "sqlite",
     "postgresql": "postgresql",
     "postgres": "postgresql",
     "postgresql+psycopg": "postgresql",
+    "clickhouse": "clickhouse",
+    EMBEDDED: "clickhouse",
 }
-_ALLOWED: Final = "allowed are sqlite:///FILE and postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+_ALLOWED: Final = (
+    "allowed are sqlite:///FILE, postgresql+psycopg://USER:PASSWORD@HOST/DATABASE "
+    "and clickhouse://USER:PASSWORD@HOST:8443/DATABASE?secure=1"
+)
 _SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _SWITCH: Final = {"1": True, "on": True, "true": True, "0": False, "off": False, "false": False}
 _OURS: Final = frozenset({"schema", "prepared_statements"})
+
+_CLICKHOUSE_OPTIONS: Final[dict[str, type]] = {
+    "secure": bool,
+    "verify": bool,
+    "async_insert": bool,
+    "ca_cert": str,
+    "client_cert": str,
+    "client_cert_key": str,
+    "server_host_name": str,
+    "connect_timeout": int,
+    "send_receive_timeout": int,
+}
+"""Options of a ClickHouse URL, and what each takes."""
 
 _PINNED: Final = frozenset({"client_encoding", "options"})
 """Options of the driver that the store sets by itself: another value would change what is stored or read."""
@@ -51,6 +71,11 @@ class Target(NamedTuple):
         """Whether the store is a file of SQLite."""
         return self.url.get_backend_name() == "sqlite"
 
+    @property
+    def is_clickhouse(self) -> bool:
+        """Whether the store is in ClickHouse, which has no transactions."""
+        return self.url.get_backend_name() == "clickhouse"
+
 
 def parsed(url: str) -> Target:
     """Take a store's URL apart.
@@ -71,7 +96,7 @@ def parsed(url: str) -> Target:
     if backend == "postgresql":
         found = found.set(drivername="postgresql+psycopg")
     bare = found.set(query={})
-    target = _sqlite(bare, query) if backend == "sqlite" else _postgresql(bare, query)
+    target = {"sqlite": _sqlite, "postgresql": _postgresql, "clickhouse": _clickhouse}[backend](bare, query)
     return target._replace(key=found.render_as_string(hide_password=True))
 
 
@@ -104,6 +129,51 @@ def _postgresql(url: URL, query: dict[str, str]) -> Target:
         schema,
         None if prepared is None else _SWITCH[prepared.lower()],
     )
+
+
+def _clickhouse(url: URL, query: dict[str, str]) -> Target:
+    if url.drivername == EMBEDDED:
+        database = query.pop("database", "default")
+        if not url.database or query or not _SCHEMA.fullmatch(database):
+            raise ConfigurationError(
+                "store: the embedded ClickHouse needs a folder and takes the option database=, as in "
+                f"{EMBEDDED}:////var/lib/telemetry?database=telemetry"
+            )
+        return Target(url, f"{EMBEDDED}:///{url.database}?database={database}", {}, database)
+    if not url.host or "@" in url.host:
+        raise ConfigurationError(
+            "store: a ClickHouse URL needs a host, as in clickhouse://host:8443/db?secure=1; "
+            "write an @ of the user or the password as %40"
+        )
+    for name, value in query.items():
+        clickhouse_option(name, value)
+    port = f":{url.port}" if url.port else ""
+    return Target(url, f"clickhouse://{url.host}{port}/{url.database or 'default'}", query)
+
+
+def clickhouse_option(name: str, value: str) -> str | int | bool:
+    """An option of a ClickHouse URL as the driver takes it.
+
+    Args:
+        name: of the option.
+        value: as it stands in the URL.
+
+    Raises:
+        ConfigurationError: there is no such option, or it does not take this value.
+    """
+    kind = _CLICKHOUSE_OPTIONS.get(name)
+    if kind is None:
+        allowed = ", ".join(sorted(_CLICKHOUSE_OPTIONS))
+        raise ConfigurationError(f"store: a ClickHouse URL has no option {name}; allowed are {allowed}")
+    if kind is bool:
+        if value.lower() not in _SWITCH:
+            raise ConfigurationError(f"store: the option {name}= of a ClickHouse URL takes 1 or 0")
+        return _SWITCH[value.lower()]
+    if kind is int:
+        if not (value.isascii() and value.isdigit() and int(value)):
+            raise ConfigurationError(f"store: the option {name}= of a ClickHouse URL takes a number of seconds")
+        return int(value)
+    return value
 
 
 def _check_options(query: dict[str, str]) -> None:

@@ -66,8 +66,11 @@ def revised(connection: Connection, rows: Sequence[Row]) -> list[Row]:
 
 
 def _lock(connection: Connection, requests: Sequence[str]) -> None:
-    """Two processes that rate one request wait for each other; on SQLite every writer waits for the one before."""
-    if connection.dialect.name == "sqlite":
+    """Two processes that rate one request wait for each other; on SQLite every writer waits for the one before.
+
+    ClickHouse has no locks: two first verdicts of one moment may both count as such there, and the later one is read.
+    """
+    if connection.dialect.name != "postgresql":
         return
     for request in requests:
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK_SPACE, func.hashtext(request))))

@@ -10,6 +10,8 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from taskpilot_obs.store import on_postgresql
+from taskpilot_obs.store.clickhouse_writer import ClickHouseWriter
+from taskpilot_obs.store.months import BIG_TABLES, MonthsOnDemand
 from taskpilot_obs.store.rows import LLM_COLUMNS, Row, Rows, named_in
 from taskpilot_obs.store.tables import (
     AGENT_RUNS,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 HOUR_US: Final = 3_600_000_000
 _MOMENT: Final = itemgetter(LLM_COLUMNS.index("created_at"))
+"""When a call or a run ended: the first column of both."""
 _NAMES: Final = ("provider", "model_name", "agent")
 _SERIES: Final = itemgetter(*map(LLM_COLUMNS.index, _NAMES))
 
@@ -45,10 +48,12 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._clickhouse = ClickHouseWriter(store) if store.is_clickhouse else None
         self._series: dict[Series, int] = {}
         self._inserts: tuple[_Insert, ...] | None = None
         self._codec: str | None = None
         self._generation = store.generation
+        self._months = MonthsOnDemand(store) if store.engine.dialect.name == "postgresql" else None
 
     def write(self, rows: Rows) -> None:
         """Write the rows of a batch, all or none; those that the store has already stay as they are.
@@ -56,6 +61,9 @@ class Writer:
         Raises:
             StoreError: the database failed; `StoreUnavailableError` where it may work later.
         """
+        if self._clickhouse is not None:
+            self._clickhouse.write(rows)
+            return
         inserts = self._learned()
         if self._codec is not None:
             rows = Rows(*([_in_codec(row, self._codec) for row in part] for part in rows))
@@ -66,7 +74,10 @@ class Writer:
             return
         series = self._series
         calls = [(series[key], *row) for key, row in zip(keys, rows.llm_calls, strict=True)]
-        hours = {moment - moment % HOUR_US for moment in map(_MOMENT, rows.llm_calls)}
+        hours = _hours(rows.llm_calls)
+        if self._months is not None:
+            for table, starts in zip(BIG_TABLES, (hours, _hours(rows.runs)), strict=True):
+                self._months.cover(table, map(from_microseconds, starts))
         with self._store.writing() as connection:
             parts = (calls, rows.runs, revised(connection, rows.feedback), rows.violations)
             for into, part in zip(inserts, parts, strict=True):
@@ -107,6 +118,11 @@ class Writer:
                 )
                 numbers[key] = connection.execute(found).scalar_one()
         self._series.update(numbers)
+
+
+def _hours(rows: Sequence[Row]) -> set[int]:
+    """The hours in which they ended."""
+    return {moment - moment % HOUR_US for moment in map(_MOMENT, rows)}
 
 
 def mark_changed(connection: Connection, period: str, starts: Sequence[datetime]) -> None:

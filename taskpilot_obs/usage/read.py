@@ -58,6 +58,10 @@ class StreamReader:
 
     Later counts replace earlier ones, because providers repeat or correct them; only the counts of LangChain's chunks,
     which are increments, are added.
+
+    Args:
+        provider: whose events they are, where their shape does not tell.
+        counters: counts events that cannot be read.
     """
 
     __slots__ = ("_guard", "_stream", "is_empty")

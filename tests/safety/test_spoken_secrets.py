@@ -152,3 +152,10 @@ def test_a_plain_word_is_a_password_where_it_is_marked(text: str) -> None:
 def test_numbers_are_secret_where_their_name_says_so(text: str, is_hidden: bool) -> None:
     """Digits are hidden behind names of numeric secrets."""
     assert ("REDACTED" in Redactor().text(text)) == is_hidden
+
+
+@pytest.mark.parametrize("sentence", ["the password is swordfish", "my passphrase is correct horse battery"])
+def test_what_the_docs_say_stays_stays(sentence: str) -> None:
+    """A secret that is a plain word without quotes stays, as `docs/safety.md` says; in quotes it is hidden."""
+    assert Redactor().text(sentence) == sentence
+    assert Redactor().text('the password is "swordfish"') == 'the password is "[REDACTED:secret]"'

@@ -1,4 +1,4 @@
-"""Both engines for every test of the store: one file each, and one real PostgreSQL server for all of them."""
+"""The engines for every test of the store: one file each, one real PostgreSQL server, and one embedded ClickHouse."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from _postgres import Server, postgres_server
-from _stored import new_database, sqlite_url, store_at
+from _stored import new_store, store_at
 
 from taskpilot_obs.store import Store
 
@@ -18,12 +18,10 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", pytest.param("clickhouse", marks=pytest.mark.full)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A store that does not exist yet."""
-    if request.param == "sqlite":
-        return sqlite_url(tmp_path)
-    return new_database(request.getfixturevalue("server"))
+    return new_store(request, tmp_path)
 
 
 @pytest.fixture

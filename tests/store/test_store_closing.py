@@ -174,7 +174,8 @@ def test_a_shutdown_that_waits_no_longer_leaves_nothing_open(
             connection.execute(text("LOCK TABLE llm_call_telemetry"))
         worker.start()
         deadline = time.monotonic() + WITHIN_S
-        while not exporter.store.engine.pool.checkedout():
+        pool: Any = exporter.store.engine.pool
+        while not pool.checkedout():
             assert time.monotonic() < deadline
             time.sleep(0.01)
         exporter.shutdown(0.0)

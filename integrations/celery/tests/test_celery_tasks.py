@@ -24,13 +24,19 @@ from taskpilot_obs.testing import Captured, capture_invocations
 numbers = itertools.count()
 
 
+def _leave_logging_alone(**_: object) -> None:
+    """Stand in for the logging of the application: a worker that has none sets the level of the root logger."""
+
+
 @pytest.fixture
 def app() -> Iterator[Celery]:
     """An application whose broker and results are in memory, with the integration."""
     made = Celery(f"shop-{next(numbers)}", broker="memory://", backend="cache+memory://", set_as_current=False)
     made.conf.update(task_default_queue=made.main, broker_connection_retry_on_startup=True)
     install()
+    signals.setup_logging.connect(_leave_logging_alone)
     yield made
+    signals.setup_logging.disconnect(_leave_logging_alone)
     for signal in (signals.before_task_publish, signals.task_prerun, signals.task_postrun):
         for name in ("send", "begin", "end"):
             signal.disconnect(dispatch_uid=f"taskpilot_obs.{name}")

@@ -38,7 +38,7 @@ CATALOGUE: Final = (
         "anthropic", "anthropic", native_from=(2,), instrumentors=("opentelemetry-instrumentation-genai-anthropic",)
     ),
     Target("autogen", "autogen-agentchat", native_from=(0, 7)),
-    Target("crewai", "crewai", instrumentors=("openinference-instrumentation-crewai",)),
+    Target("crewai", "crewai", by_hand="call observe() of taskpilot_obs_crewai"),
     Target(
         "dspy",
         "dspy",
@@ -51,9 +51,9 @@ CATALOGUE: Final = (
         instrumentors=("opentelemetry-instrumentation-google-genai",),
         refused_from=(3,),
     ),
-    Target("haystack", "haystack-ai", by_hand="its tracer states no usage: decorate the pipeline's components"),
+    Target("haystack", "haystack-ai", by_hand="call observe() of taskpilot_obs_haystack"),
     Target("langchain", "langchain-core", by_hand="pass callbacks=[ObservabilityHandler()] of taskpilot_obs_langchain"),
-    Target("litellm", "litellm", by_hand="decorate the functions that call it"),
+    Target("litellm", "litellm", by_hand="call observe() of taskpilot_obs_litellm"),
     Target(
         "llama_index",
         "llama-index-core",

@@ -53,8 +53,8 @@ def write_answer(call: LlmInvocation, response: Any) -> str:
         call.record_usage(
             input_tokens=usage.input_tokens or None,
             output_tokens=usage.output_tokens or None,
-            cache_read_tokens=usage.cache_read_tokens,
-            cache_write_tokens=usage.cache_write_tokens,
+            cache_read_tokens=usage.cache_read_tokens or None,
+            cache_write_tokens=usage.cache_write_tokens or None,
             reasoning_tokens=usage.details.get("reasoning_tokens"),
         )
     call.record_request(model=response.model_name, provider=response.provider_name)

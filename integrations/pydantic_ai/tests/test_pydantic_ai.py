@@ -9,13 +9,13 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
-from _provider import Provider, serving
+from _provider import Provider, answering, serving
 from _runs import cancel_under_way, figures, table
 
 from taskpilot_obs import observe_tool, observe_workflow
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.exceptions import BudgetExceededError, PolicyViolationError
-from taskpilot_obs.records import Decision, Invocation
+from taskpilot_obs.records import Decision, Invocation, Operation, Pricing
 from taskpilot_obs.safety import DenyTools, DenyWords, check_with
 from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
 
@@ -108,6 +108,31 @@ def test_a_run(provider: Provider, seen: Captured[Invocation], stream: bool) -> 
     assert agent.rollup is not None
     assert (agent.rollup.llm_calls, agent.rollup.tool_calls, agent.rollup.input_tokens) == (2, 2, 200)
     assert agent.attributes.get("conversation")
+
+
+ZEROS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+STATED = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("usage", [None, ZEROS, STATED], ids=["none", "zeros", "stated"])
+def test_unknown_usage_is_not_zero(seen: Captured[Invocation], usage: Any, stream: bool) -> None:
+    """Usage that the provider left out, or put zeros for beside an answer, is unknown, and so is the cost."""
+
+    async def run() -> Any:
+        async with AsyncOpenAI(api_key="x", http_client=answering(usage), max_retries=0) as client:
+            model = OpenAIChatModel("gpt-4o-mini", provider=OpenAIProvider(openai_client=client))
+            agent = Agent(model, name="Planner", capabilities=[ObservabilityCapability()])
+            return await read(agent) if stream else (await agent.run("hi")).output
+
+    assert asyncio.run(run()) == "It is sunny."
+    (call,) = (each for each in seen if each.operation is Operation.CHAT)
+    if usage is STATED:
+        assert call.usage is not None
+        assert call.usage[:2] == (10, 5)
+        assert call.pricing is Pricing.PRICED
+    else:
+        assert (call.usage, call.cost, call.pricing) == (None, None, Pricing.UNPRICED)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,0 +1,161 @@
+"""The tables of a store in ClickHouse: drawn from those of `tables`, made, brought up to date and compared.
+
+Every table is a `ReplacingMergeTree`: of rows with one sorting key, merges keep one, and `FINAL` shows one. The tables
+of rows are sorted by time and ID, so that a stretch of time is read as one piece, and are partitioned by month.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import BigInteger, Boolean, Float, Integer, LargeBinary, SmallInteger, text
+
+from taskpilot_obs.store.tables import (
+    AGENT_RUNS,
+    FEEDBACK,
+    LLM_CALLS,
+    LLM_SERIES,
+    STATE,
+    SUMMARIES,
+    SUMMARY_WORK,
+    VIOLATIONS,
+    UtcTime,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from sqlalchemy import Column, Connection, Table
+
+ROW_TABLES: Final = (LLM_CALLS, AGENT_RUNS, FEEDBACK, VIOLATIONS)
+TABLES: Final = (LLM_SERIES, *ROW_TABLES, SUMMARIES, SUMMARY_WORK, STATE)
+WRITTEN_AT: Final = "written_at"
+"""When a row was written: of rows with one key, the last one counts."""
+MAKE_VERSION: Final = (
+    "CREATE TABLE IF NOT EXISTS {} (version_num String, min_code Nullable(String), only UInt8 DEFAULT 0, "
+    "written_at DateTime64(6, 'UTC') DEFAULT now64(6)) ENGINE = ReplacingMergeTree(written_at) ORDER BY (only)"
+)
+"""The table of the version, which has one row."""
+_KINDS: Final = (
+    (UtcTime, "DateTime64(6, 'UTC')"),
+    (SmallInteger, "Int16"),
+    (BigInteger, "Int64"),
+    (Integer, "Int32"),
+    (Boolean, "Bool"),
+    (Float, "Float64"),
+    (LargeBinary, "String"),
+)
+"""The more special type first."""
+_UNBOUNDED: Final = frozenset(
+    {
+        "telemetry_id", "run_id", "feedback_id", "violation_id", "parent_id", "request_id", "trace_id", "span_id",
+        "user_id", "session_id", "task_id", "workflow_run_id", "thought_id", "prompt_hash", "experiment_unit",
+        "error_message", "comment",
+    }
+)  # fmt: skip
+"""Texts of which nearly every row has its own: a dictionary of their values would be as large as the rows."""
+_LOOKED_UP: Final = ("request_id", "user_id", "session_id")
+"""Columns with an index that tells which blocks of rows cannot hold a value."""
+_MONEY: Final = {
+    "cost_nano": "CAST(intDiv(reinterpretAsInt128(cost), 1000) AS Nullable(Int64))",
+    "cost_rest": "CAST(modulo(reinterpretAsInt128(cost), 1000) AS Nullable(Int16))",
+}
+"""What queries read of `cost`, a `Decimal(38, 12)`: whole nano-dollars, and the pico-dollars beyond."""
+
+
+def statements(table: Table, there: Collection[str]) -> Iterator[str]:
+    """What makes a table, or adds the columns that an older version of it lacks.
+
+    Args:
+        table: which one.
+        there: its columns in the database; empty where it has no such table.
+    """
+    columns = dict(_columns(table))
+    if there:
+        yield from (
+            f"ALTER TABLE {table.name} ADD COLUMN IF NOT EXISTS {name} {kind}"
+            for name, kind in columns.items()
+            if name not in there
+        )
+        return
+    lines = [f"{name} {kind}" for name, kind in columns.items()]
+    lines += [
+        f"INDEX ix_{name} {name} TYPE bloom_filter(0.01) GRANULARITY 4" for name in _LOOKED_UP if _has_rows(table, name)
+    ]
+    key = [column.name for column in table.primary_key]
+    timed = table in ROW_TABLES
+    parts = "PARTITION BY toYYYYMM(created_at) PRIMARY KEY (created_at)" if timed else ""
+    order = ", ".join(["created_at", *key] if timed else key)
+    yield (
+        f"CREATE TABLE IF NOT EXISTS {table.name} ({', '.join(lines)}) "
+        f"ENGINE = ReplacingMergeTree({WRITTEN_AT}) {parts} ORDER BY ({order})"
+    )
+
+
+def _has_rows(table: Table, column: str) -> bool:
+    return table in ROW_TABLES and column in table.c
+
+
+def _columns(table: Table) -> Iterator[tuple[str, str]]:
+    for column in table.columns:
+        if table in ROW_TABLES and column.name in _MONEY:
+            if column.name == "cost_nano":
+                yield "cost", "Nullable(Decimal(38, 12)) CODEC(ZSTD(1))"
+            yield column.name, f"{kind_of(column)} ALIAS {_MONEY[column.name]}"
+        elif column.name == "created_at":
+            yield column.name, f"{kind_of(column)} CODEC(Delta(8), ZSTD(1))"
+        else:
+            yield column.name, f"{kind_of(column)} CODEC(ZSTD(1))"
+    yield WRITTEN_AT, "DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta(8), ZSTD(1))"
+
+
+def kind_of(column: Column[Any]) -> str:
+    """The type of a column in ClickHouse's words."""
+    if column.name == "series_id":
+        return "Int64"  # a digest: nothing here gives out numbers one by one
+    kind = next((words for cls, words in _KINDS if isinstance(column.type, cls)), "String")
+    if column.nullable:
+        kind = f"Nullable({kind})"
+    is_name = kind.endswith(("String", "String)")) and not isinstance(column.type, LargeBinary)
+    return f"LowCardinality({kind})" if is_name and column.name not in _UNBOUNDED else kind
+
+
+def make_tables(connection: Connection) -> None:
+    """Make every table that is missing, and add every column; harmless where all are there."""
+    there = _columns_there(connection)
+    for table in TABLES:
+        for statement in statements(table, there.get(table.name, ())):
+            connection.execute(text(statement))
+
+
+def differences_of(connection: Connection) -> Iterator[str]:
+    """What differs between the tables that are there and those that this code expects."""
+    there = _columns_there(connection)
+    for expected in TABLES:
+        columns = there.get(expected.name)
+        if columns is None:
+            yield f"{expected.name}: the table is missing"
+            continue
+        for column in expected.columns:
+            wanted, found = kind_of(column), columns.get(column.name)
+            if found is None:
+                yield f"{expected.name}: the column {column.name} is missing"
+            elif found != wanted:
+                yield f"{expected.name}: the column {column.name} is {found}, and should be {wanted}"
+
+
+def _columns_there(connection: Connection) -> dict[str, dict[str, str]]:
+    """The types of the columns that the database has, by table and name."""
+    asked = text("SELECT table, name, type FROM system.columns WHERE database = currentDatabase() SETTINGS final = 0")
+    there: dict[str, dict[str, str]] = {}
+    for table, name, kind in connection.execute(asked):
+        there.setdefault(table, {})[name] = kind
+    return there
+
+
+def size_of(connection: Connection) -> int:
+    """How many bytes the tables take on the disk of the server."""
+    asked = text(
+        "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase() SETTINGS final = 0"
+    )
+    return int(connection.execute(asked).scalar() or 0)

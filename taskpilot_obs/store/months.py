@@ -1,0 +1,364 @@
+"""Monthly partitions of the two big tables on PostgreSQL: which there are, making them ahead, and dropping them.
+
+A partition's primary key is the record's ID alone, as in a table without partitions, so that a record is kept once
+within its month whatever its time. The table as a whole has no primary key: PostgreSQL would want the time in it.
+Records of months without a partition go to the default one, which is kept small, because PostgreSQL looks through it
+whenever a partition is added.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from functools import partial
+from itertools import chain, count
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sqlalchemy import MetaData, func, select, text
+
+from taskpilot_obs._support.guarded import log_failure
+from taskpilot_obs.exceptions import StoreError
+from taskpilot_obs.store.marks import server_clock
+from taskpilot_obs.store.short_locks import BusyError, briefly, wait_for_older
+from taskpilot_obs.store.tables import AGENT_RUNS, LLM_CALLS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sqlalchemy import Connection, Table
+
+    from taskpilot_obs.store.opened import OpenStore
+
+BIG_TABLES: Final = (LLM_CALLS, AGENT_RUNS)
+AHEAD: Final = 3
+"""How many months after the present one are made ahead."""
+OLDEST: Final = 120
+"""Months that are further back get no partition: a clock of 1970 must not make hundreds."""
+_MOST_MOVED: Final = 5_000
+"""Rows that are moved out of the default partition while others wait for it."""
+_MOST_SEARCHED: Final = 64 << 20
+"""Bytes of the default partition, beyond which looking through it would take too long."""
+_MAKE_WITHIN_S: Final = 3.0
+_DROP_WITHIN_S: Final = 60.0
+_LOOK_AGAIN_S: Final = 60.0
+_RANGE: Final = re.compile(r"FROM \('([^']+)'\) TO \('([^']+)'\)")
+_LAYOUT: Final = text(
+    "SELECT piece.relname, pg_get_expr(piece.relpartbound, piece.oid), "
+    "pg_has_role(parent.relowner, 'USAGE') AND has_schema_privilege(parent.relnamespace, 'CREATE') "
+    "FROM pg_class AS parent JOIN pg_inherits ON inhparent = parent.oid JOIN pg_class AS piece ON piece.oid = inhrelid "
+    "WHERE parent.oid = to_regclass(:name) AND parent.relkind = 'p' ORDER BY piece.relname"
+)
+
+
+class Piece(NamedTuple):
+    """A partition with the times [start, end)."""
+
+    name: str
+    start: datetime
+    end: datetime
+
+
+class Layout(NamedTuple):
+    """The partitions of a table."""
+
+    pieces: tuple[Piece, ...]
+    rest: str | None
+    """The default partition, which has what no other has."""
+    may_change: bool
+    """Whether this role may make and drop them."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all partitions."""
+        return (*(piece.name for piece in self.pieces), *(() if self.rest is None else (self.rest,)))
+
+    def covers(self, month: datetime) -> bool:
+        """Whether a part of the month has a partition."""
+        return any(piece.start < next_month(month) and month < piece.end for piece in self.pieces)
+
+
+def floor_month(moment: datetime) -> datetime:
+    """The beginning of the month, in UTC."""
+    return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def next_month(month: datetime) -> datetime:
+    """The beginning of the month after."""
+    return add_months(month, 1)
+
+
+def add_months(month: datetime, amount: int) -> datetime:
+    """The beginning of another month."""
+    years, number = divmod(month.month - 1 + amount, 12)
+    return month.replace(year=month.year + years, month=number + 1)
+
+
+def layout_of(connection: Connection, table: Table) -> Layout | None:
+    """The partitions of a table; None for one without, and on SQLite."""
+    if connection.dialect.name != "postgresql":
+        return None
+    found = connection.execute(_LAYOUT, {"name": table.name}).all()
+    if not found:
+        return None
+    ranges = ((name, _RANGE.search(bound)) for name, bound, _ in found)
+    pieces = tuple(Piece(name, *map(_moment, at.groups())) for name, at in ranges if at)
+    rest = next((name for name, bound, _ in found if bound == "DEFAULT"), None)
+    return Layout(tuple(sorted(pieces, key=lambda piece: piece.start)), rest, found[0][2])
+
+
+def _moment(said: str) -> datetime:
+    return datetime.fromisoformat(said).astimezone(UTC)
+
+
+def piece_name(connection: Connection, table: Table, month: datetime | None) -> str:
+    """What a new partition is called.
+
+    Args:
+        connection: to look which names are free: a table and the copy that will take its place have the same months.
+        table: of which.
+        month: its beginning; None: the default partition.
+    """
+    name = f"{table.name}_{'other' if month is None else f'{month:%Y_%m}'}"
+    others = (f"{name}_{number}" for number in count(2))
+    return next(each for each in chain([name], others) if not _exists(connection, each))
+
+
+def key_of(table: Table) -> str:
+    """The column with the record's ID."""
+    (column,) = table.primary_key
+    return column.name
+
+
+def range_of(month: datetime) -> str:
+    """The bounds of a month in SQL."""
+    return f"FROM ('{month.isoformat()}') TO ('{next_month(month).isoformat()}')"
+
+
+def months_with_rows(connection: Connection, table: Table) -> Iterator[datetime]:
+    """The months that have rows, oldest first, from one to the next by the index on time."""
+    moments, since = table.c.created_at, None
+    while True:
+        query = select(moments).order_by(moments).limit(1)
+        if since is not None:
+            query = query.where(moments >= since)
+        found = connection.execute(query).scalar_one_or_none()
+        if found is None:
+            return
+        month = floor_month(found)
+        yield month
+        since = next_month(month)
+
+
+def is_usual(month: datetime, present: datetime) -> bool:
+    """Whether a month is near enough to the present to get a partition."""
+    now = floor_month(present)
+    return add_months(now, -OLDEST) <= month <= add_months(now, AHEAD)
+
+
+# --- making ----------------------------------------------------------------------------------------------------------
+
+
+def make_ahead(store: OpenStore) -> None:
+    """Make the partitions of this month and the next, and of months whose records went to the default partition.
+
+    Nothing happens where the tables have no partitions, where this role does not own them, or where a lock is not free:
+    records go to the default partition then, and the next call goes on.
+
+    Raises:
+        StoreError: the database failed.
+    """
+    for table in BIG_TABLES:
+        with store.reading() as connection:
+            layout = layout_of(connection, table)
+            if layout is None or not layout.may_change:
+                continue
+            present = server_clock(connection)
+            wanted = {add_months(floor_month(present), n) for n in range(AHEAD + 1)}
+            wanted |= {month for month in _months_of_rest(connection, table, layout) if is_usual(month, present)}
+        _make(store, table, sorted(month for month in wanted if not layout.covers(month)))
+
+
+def _months_of_rest(connection: Connection, table: Table, layout: Layout) -> Iterable[datetime]:
+    if layout.rest is None:
+        return ()
+    return list(months_with_rows(connection, _named(table, layout.rest)))
+
+
+def _named(table: Table, name: str) -> Table:
+    """The same columns under another name."""
+    return table.to_metadata(MetaData(), name=name)
+
+
+def _make(store: OpenStore, table: Table, months: Iterable[datetime]) -> None:
+    made = False
+    for month in months:
+        try:
+            made |= briefly(store, partial(_attach, table=table, month=month), within_s=_MAKE_WITHIN_S)
+        except BusyError:
+            continue
+    if made:  # autovacuum looks at partitions only, and the planner at the whole too
+        with store.writing() as connection:
+            connection.execute(text(f"ANALYZE {table.name}"))
+
+
+def _attach(connection: Connection, table: Table, month: datetime) -> bool:
+    """Make the partition of a month, with its rows from the default partition; False where these are too many."""
+    connection.execute(text(f"LOCK TABLE ONLY {table.name} IN SHARE UPDATE EXCLUSIVE MODE"))
+    layout = layout_of(connection, table)
+    if layout is None or layout.covers(month) or is_being_rebuilt(connection, table):
+        return False
+    if not _is_little(connection, table, layout, month):
+        return False
+    name = piece_name(connection, table, month)
+    become_owner(connection, table)
+    connection.execute(text(f"CREATE TABLE {name} (LIKE {table.name} INCLUDING ALL)"))
+    connection.execute(text(f"ALTER TABLE {name} ADD PRIMARY KEY ({key_of(table)})"))
+    if layout.rest is not None:
+        connection.execute(text(f"LOCK TABLE {layout.rest} IN ACCESS EXCLUSIVE MODE"))
+        _move(connection, layout.rest, name, month)
+    connection.execute(text(f"ALTER TABLE {table.name} ATTACH PARTITION {name} FOR VALUES {range_of(month)}"))
+    return True
+
+
+def _is_little(connection: Connection, table: Table, layout: Layout, month: datetime) -> bool:
+    """Whether the default partition is small enough to be looked through, and has few rows of the month."""
+    if layout.rest is None:
+        return True
+    size = connection.execute(text("SELECT pg_relation_size(to_regclass(:name))"), {"name": layout.rest}).scalar_one()
+    moment = _named(table, layout.rest).c.created_at
+    some = select(moment).where(moment >= month, moment < next_month(month)).limit(_MOST_MOVED + 1).subquery()
+    rows = connection.execute(select(func.count()).select_from(some)).scalar_one()
+    return int(size) <= _MOST_SEARCHED and int(rows) <= _MOST_MOVED
+
+
+def _move(connection: Connection, rest: str, name: str, month: datetime) -> None:
+    names = ", ".join(stored_columns(connection, rest))
+    connection.execute(
+        text(
+            f"WITH moved AS (DELETE FROM {rest} WHERE created_at >= :start AND created_at < :end RETURNING {names}) "  # noqa: S608  our names
+            f"INSERT INTO {name} ({names}) SELECT {names} FROM moved"
+        ),
+        {"start": month, "end": next_month(month)},
+    )
+
+
+def stored_columns(connection: Connection, table: str) -> list[str]:
+    """The columns of a table that are written, also those that others added, in order and quoted."""
+    query = text(
+        "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0 "
+        "AND NOT attisdropped AND attgenerated = '' ORDER BY attnum"
+    )
+    return list(connection.execute(query, {"name": table}).scalars())
+
+
+def become_owner(connection: Connection, table: Table) -> None:
+    """Until the end of the transaction: act as the owner of the table, to whom all that is made then belongs."""
+    query = text("SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = to_regclass(:name)")
+    owner = connection.execute(query, {"name": table.name}).scalar_one()
+    connection.execute(text(f"SET LOCAL ROLE {owner}"))
+
+
+def gaps(connection: Connection) -> list[str]:
+    """What `aggregate` has not done, or may not do: tables without the next month, or with misplaced records."""
+    found = []
+    for table in BIG_TABLES:
+        layout = layout_of(connection, table)
+        if layout is None:
+            continue
+        present = server_clock(connection)
+        if not layout.covers(next_month(floor_month(present))):
+            found.append(f"{table.name} has no partition for the next month")
+        if any(is_usual(month, present) for month in _months_of_rest(connection, table, layout)):
+            found.append(f"{table.name} has records in its default partition that belong to a month's")
+    return found
+
+
+def _missing(connection: Connection, table: Table, months: Iterable[datetime]) -> list[datetime]:
+    """The months without a partition that this role may make."""
+    layout = layout_of(connection, table)
+    if layout is None or not layout.may_change:
+        return []
+    present = server_clock(connection)
+    return [month for month in months if is_usual(month, present) and not layout.covers(month)]
+
+
+class MonthsOnDemand:
+    """Makes partitions for the records that a process writes, where its role may. Not safe for threads.
+
+    A month that could not be made is tried again some minutes later; its records go to the default partition.
+    """
+
+    def __init__(self, store: OpenStore) -> None:
+        self._store = store
+        self._seen: dict[tuple[str, datetime], float] = {}
+
+    def cover(self, table: Table, moments: Iterable[datetime]) -> None:
+        """Make the partitions of these times, unless they were looked at already."""
+        now = time.monotonic()
+        months = {floor_month(moment) for moment in moments}
+        new = [month for month in months if self._seen.get((table.name, month), now) <= now]
+        if not new:
+            return
+        self._seen |= {(table.name, month): now + _LOOK_AGAIN_S for month in new}
+        try:
+            with self._store.reading() as connection:
+                missing = _missing(connection, table, new)
+            _make(self._store, table, missing)
+        except StoreError as error:  # the rows matter more; writing them fails too where the database is away
+            log_failure("store partitions", error)
+
+
+# --- dropping --------------------------------------------------------------------------------------------------------
+
+
+def drop_before(store: OpenStore, table: Table, moment: datetime) -> int:
+    """Drop the partitions that end before a moment; how many rows they had.
+
+    Rows are left where this role does not own the tables, or others keep them busy for a minute.
+
+    Args:
+        store: any store; nothing happens on SQLite.
+        table: one of the big tables.
+        moment: up to which the mark of deletion was set before.
+
+    Raises:
+        StoreError: the database failed.
+    """
+    with store.reading() as connection:
+        layout = layout_of(connection, table)
+        ended = [] if layout is None or not layout.may_change else [p for p in layout.pieces if p.end <= moment]
+        if not ended or is_being_rebuilt(connection, table):
+            return 0
+    dropped = 0
+    try:
+        # A snapshot from before the mark would look for rows in the partition.
+        wait_for_older(store, within_s=_DROP_WITHIN_S)
+        for piece in ended:
+            with store.reading() as connection:
+                rows = connection.execute(select(func.count()).select_from(_named(table, piece.name))).scalar_one()
+            briefly(store, partial(_drop, table=table, name=piece.name), within_s=_DROP_WITHIN_S)
+            dropped += rows
+    except BusyError:
+        return dropped
+    return dropped
+
+
+def _drop(connection: Connection, table: Table, name: str) -> None:
+    connection.execute(text(f"LOCK TABLE ONLY {table.name} IN ACCESS EXCLUSIVE MODE"))  # before the partition's
+    if not is_being_rebuilt(connection, table):
+        connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
+
+
+def copy_name(table: Table) -> str:
+    """What the copy of a table is called that will take its place."""
+    return f"{table.name}_copy"
+
+
+def is_being_rebuilt(connection: Connection, table: Table) -> bool:
+    """Whether a copy is being filled; what happens to partitions would not happen to it."""
+    return _exists(connection, copy_name(table))
+
+
+def _exists(connection: Connection, name: str) -> bool:
+    return bool(connection.execute(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": name}).scalar_one())

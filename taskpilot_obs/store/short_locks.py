@@ -1,0 +1,91 @@
+"""Changes of PostgreSQL's tables that others wait for briefly: a lock that is not free is asked for again later.
+
+A statement that waits for a lock makes every later one wait behind it, so the wait is what has to be short.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from sqlalchemy import text
+
+from taskpilot_obs.exceptions import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from taskpilot_obs.store.opened import OpenStore
+
+T = TypeVar("T")
+
+LOCK_MS: Final = 25
+"""How long one try waits for a lock: below the 50 ms that a writer may have to wait, with the change itself."""
+_PAUSE_S: Final = 0.2
+_POLL_S: Final = 0.02
+_NOT_FREE: Final = frozenset({"55P03", "40P01"})
+"""PostgreSQL's codes of a lock that was not free in time, and of a deadlock."""
+_OPEN: Final = text(
+    "SELECT held.virtualxid FROM pg_locks AS held JOIN pg_stat_activity AS session ON session.pid = held.pid "
+    "WHERE held.locktype = 'virtualxid' AND held.mode = 'ExclusiveLock' AND held.pid <> pg_backend_pid() "
+    "AND session.datname = current_database() AND session.backend_type IS DISTINCT FROM 'autovacuum worker'"
+)
+"""Transactions that are open in this database."""
+
+
+class BusyError(StoreUnavailableError):
+    """Others held what a change needs for as long as it was tried."""
+
+
+def briefly(store: OpenStore, change: Callable[[Connection], T], *, within_s: float) -> T:
+    """Make a change in one transaction, tried again until its locks are free.
+
+    Args:
+        store: on PostgreSQL.
+        change: what is done; it must leave nothing behind outside of the transaction.
+        within_s: how long to try.
+
+    Raises:
+        BusyError: the locks were not free in time; nothing was changed.
+        StoreError: the database failed.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            with store.writing() as connection:
+                connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_MS}ms'"))
+                return change(connection)
+        except StoreUnavailableError as error:
+            if not _is_not_free(error):
+                raise
+            if time.monotonic() > deadline:
+                raise BusyError(f"the tables of the telemetry store {store} are in use: try again later") from error
+        time.sleep(random.uniform(0.5, 1.0) * _PAUSE_S)  # noqa: S311  spreads tries out, keeps no secret
+
+
+def wait_for_older(store: OpenStore, *, within_s: float) -> None:
+    """Wait until every transaction that is open now has ended, so that none sees the database as it was before.
+
+    Raises:
+        BusyError: one of them was open for longer.
+        StoreError: the database failed.
+    """
+    deadline = time.monotonic() + within_s
+    older = _open_transactions(store)
+    while older := older & _open_transactions(store):
+        if time.monotonic() > deadline:
+            raise BusyError(f"{len(older)} transactions in the telemetry store {store} stay open: try again later")
+        time.sleep(_POLL_S)
+
+
+def _open_transactions(store: OpenStore) -> set[str]:
+    with store.reading() as connection:
+        return set(connection.execute(_OPEN).scalars())
+
+
+def _is_not_free(error: StoreUnavailableError) -> bool:
+    original = getattr(error.__cause__, "orig", None)
+    return getattr(original, "sqlstate", None) in _NOT_FREE

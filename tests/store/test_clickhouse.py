@@ -1,0 +1,208 @@
+"""A store in ClickHouse, on the real engine: chdb. Where it is not installed, these tests are skipped with that reason.
+
+The longer tests of the store run on it by `make test-full`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from _clickhouse import StandIn, needs_clickhouse, new_clickhouse, stand_in
+from _stored import NOON, denial, llm_call, store_at, task, verdict
+from sqlalchemy import text
+
+from taskpilot_obs._pipeline.batched import Batched
+from taskpilot_obs._support.counters import InternalCounters
+from taskpilot_obs.budgets import Budget
+from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
+from taskpilot_obs.records import Invocation, Status
+from taskpilot_obs.stats import get_stats
+from taskpilot_obs.store import Store, StoreExporter, erase, prune
+from taskpilot_obs.store.differences import differences
+from taskpilot_obs.store.rows import rows_of
+from taskpilot_obs.store.urls import parsed
+from taskpilot_obs.store.writer import Writer
+from taskpilot_obs.testing import fresh_recorder
+
+SOON = NOON + timedelta(minutes=1)
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with store_at(new_clickhouse()) as opened:
+        yield opened
+
+
+def count(store: Store, table: str = "llm_call_telemetry") -> int:
+    with store.reading() as connection:
+        return int(connection.execute(text(f"SELECT count() FROM {table}")).scalar_one())  # noqa: S608  our names
+
+
+@needs_clickhouse
+def test_a_batch_that_is_written_again_changes_nothing(store: Store) -> None:
+    """Rows are known by their IDs before and after the server merges its parts, and money is exact."""
+    calls = [llm_call(cost=Decimal("0.010500000123")) for _ in range(20)]
+    rows = rows_of([*calls, llm_call(cost=None, status=Status.ERROR, error_type="Oops"), task(), verdict(), denial()])
+    Writer(store).write(rows)
+    first = get_stats("1h", store=store, now=SOON)
+    Writer(store).write(rows)
+    again = get_stats("1h", store=store, now=SOON)
+    with store.writing() as connection:
+        connection.execute(text("OPTIMIZE TABLE llm_call_telemetry FINAL"))
+    merged = get_stats("1h", store=store, now=SOON)
+    assert first == again == merged
+    assert (first.requests, first.failures, first.cost_usd) == (21, 1, Decimal("0.21000000246"))
+    assert first.errors_by_type == {"Oops": 1}
+    assert [count(store, name) for name in ("agent_runs", "user_feedback", "policy_violations")] == [1, 1, 1]
+
+
+@needs_clickhouse
+def test_tables_are_those_that_the_code_expects(store: Store) -> None:
+    """A fresh store has no differences, and one without a column names it and gets it back by the upgrade."""
+    assert differences(store) == []
+    with store.writing() as connection:
+        connection.execute(text("ALTER TABLE agent_runs DROP COLUMN variant"))
+    assert differences(store) == ["agent_runs: the column variant is missing"]
+    with store_at(store.target.name) as upgraded:
+        assert differences(upgraded) == []
+
+
+@needs_clickhouse
+def test_retention_is_a_ttl_that_answers_know(store: Store) -> None:
+    """Calls older than the TTL are gone, and an answer tells from when on it is complete."""
+    now = NOON + timedelta(days=40)
+    Writer(store).write(rows_of([llm_call(NOON), llm_call(NOON + timedelta(days=35))]))
+    assert prune({"llm_call_telemetry": 30}, store=store, now=now, dry_run=True) == {"llm_call_telemetry": 1}
+    assert prune({"llm_call_telemetry": 30}, store=store, now=now) == {"llm_call_telemetry": 1}
+    with store.reading() as connection:
+        made = connection.execute(text("SHOW CREATE TABLE llm_call_telemetry")).scalar_one()
+    assert "TTL toDateTime(created_at) + toIntervalSecond(2592000)" in made
+    answer = get_stats(timedelta(days=41), store=store, now=now)
+    assert answer.incomplete_before is not None
+    assert answer.requests <= 1
+    with pytest.raises(ConfigurationError, match="no table budget_ledger"):
+        prune({"budget_ledger": 30}, store=store, now=now)
+
+
+@needs_clickhouse
+def test_a_user_is_erased_and_the_others_stay(store: Store) -> None:
+    """Rows of one user leave every table at once; a dry run counts them and changes nothing."""
+    Writer(store).write(rows_of([llm_call(), llm_call(user="bob"), task(user="ann"), task(user="bob")]))
+    told = erase(user="ann", store=store, dry_run=True).erased
+    assert (told["llm_call_telemetry"], told["agent_runs"], count(store)) == (1, 1, 2)
+    assert erase(user="ann", store=store).erased["llm_call_telemetry"] == 1
+    assert (count(store), count(store, "agent_runs")) == (1, 1)
+
+
+@needs_clickhouse
+def test_budgets_need_a_store_with_transactions(tmp_path: Path) -> None:
+    """`configure` refuses budgets in ClickHouse, and takes them where `budget_store=` names another store."""
+    url = new_clickhouse()
+    daily = Budget("daily", limit_usd=5, period="day")
+    with store_at(url):
+        with (
+            pytest.raises(ConfigurationError, match=r"budget_store: .* has no transactions"),
+            fresh_recorder(store=url, budgets=[daily]),
+        ):
+            pass
+        with fresh_recorder(store=url, budgets=[daily], budget_store=f"sqlite:///{tmp_path / 'budgets.db'}"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("clickhouse:///telemetry", "needs a host"),
+        ("clickhouse://host/db?sslmode=require", "has no option sslmode"),
+        ("clickhouse://host/db?secure=perhaps", "takes 1 or 0"),
+        ("clickhouse://host/db?connect_timeout=soon", "takes a number of seconds"),
+        ("clickhouse+chdb://", "needs a folder"),
+    ],
+)
+def test_a_wrong_url_is_refused_at_once(url: str, said: str) -> None:
+    """Options that have no effect, and values that cannot be read, are errors that name what is allowed."""
+    with pytest.raises(ConfigurationError, match=said):
+        parsed(url)
+
+
+def test_a_url_is_shown_without_its_secrets() -> None:
+    """Messages name host, port and database only."""
+    target = parsed("clickhouse://me:secret@host:8443/telemetry?secure=1")
+    assert target.name == "clickhouse://host:8443/telemetry"
+    assert "secret" not in target.key
+
+
+# --- over HTTP -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def over_http() -> Iterator[tuple[StandIn, str]]:
+    with stand_in(new_clickhouse()) as server:
+        yield server, f"clickhouse://me:secret@127.0.0.1:{server.port}/{server.database}"
+
+
+@needs_clickhouse
+def test_a_store_is_filled_and_asked_over_http(tmp_path: Path) -> None:
+    """The driver's requests carry the user, the settings and whole batches, and answers come back."""
+    with over_http() as (server, url), store_at(url) as store:
+        exporter = StoreExporter(url, spool_dir=tmp_path)
+        exporter.export([llm_call(cost=Decimal("0.25")) for _ in range(1_000)])
+        exporter.shutdown(5)
+        assert get_stats("1h", store=store, now=SOON).cost_usd == 250
+        inserts = [seen for seen in server.seen if "INSERT INTO llm_call_telemetry" in seen.query]
+        assert len(inserts) == 1, "a batch is one request a table"
+        assert inserts[0].user == "me"
+        assert inserts[0].settings["async_insert"] == "0"
+        assert all(seen.settings.get("final") == "1" for seen in server.seen if "FROM llm_call" in seen.query)
+
+
+@needs_clickhouse
+def test_records_gather_to_batches(tmp_path: Path) -> None:
+    """Calls that come one by one are one insert: a batch waits for a second, or for a flush, to fill."""
+    with over_http() as (server, url), store_at(url) as store:
+        worker = Batched(StoreExporter(url, spool_dir=tmp_path), name="store", counters=InternalCounters())
+        for _ in range(20):
+            worker.export([llm_call()])
+            time.sleep(0.002)
+        assert worker.flush(30)
+        assert worker.shutdown(30)
+        assert len([seen for seen in server.seen if "INSERT INTO llm_call_telemetry" in seen.query]) == 1
+        assert count(store) == 20
+
+
+@needs_clickhouse
+def test_what_a_server_that_is_away_misses_is_written_once(tmp_path: Path) -> None:
+    """Batches wait in the spool while the server fails, also after half of one was written, and are counted once."""
+    with over_http() as (server, url), store_at(url) as store:
+        exporter = StoreExporter(url, spool_dir=tmp_path)
+        server.fails_on = "INSERT INTO agent_runs"
+        batch: list[Invocation] = [*(llm_call() for _ in range(5)), task()]
+        exporter.export(batch)
+        server.fails_on = "INSERT"
+        exporter.export([llm_call()])
+        server.fails_on = None
+        assert exporter.flush(30)
+        exporter.shutdown(5)
+        assert (count(store), count(store, "agent_runs")) == (6, 1)
+
+
+@needs_clickhouse
+def test_failures_of_a_server_are_told_apart() -> None:
+    """A refused row is refused for good; everything else may work later, and names the cause."""
+    with over_http() as (server, url), store_at(url) as store:
+        server.code, server.fails_on = 516, "SELECT"
+        with pytest.raises(StoreUnavailableError, match="the user or the password is wrong"):
+            count(store)
+        server.code = 27
+        with pytest.raises(StoreError, match="refused a statement") as refused:
+            count(store)
+        assert not isinstance(refused.value, StoreUnavailableError)
+        server.fails_on = None
+    with pytest.raises(StoreUnavailableError, match=r"does not answer|no server listens"):
+        Store(url).require_usable()
