@@ -13,6 +13,7 @@ from sqlalchemy import Connection, TextClause, text
 from taskpilot_obs.records import Invocation, Source
 from taskpilot_obs.store import Store, aggregate_summaries, upgrade
 from taskpilot_obs.store.aggregate import mark_all_changed
+from taskpilot_obs.store.months import MonthsOnDemand, layout_of
 from taskpilot_obs.store.on_sqlite import use_wal
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.tables import LLM_CALLS, SQLITE_SUMS
@@ -39,16 +40,20 @@ FEW: Final = Shape(models=4, agents_of_a_model=5, tenants=20)
 MANY: Final = Shape(models=500, agents_of_a_model=2, tenants=50_000)
 
 
-def fill(store: Store, amount: int, now: datetime, shape: Shape) -> None:
-    """Fill an empty store with calls of the 30 days before a moment, and sum them up."""
+def fill(
+    store: Store, amount: int, now: datetime, shape: Shape, *, days: int = _DAYS, partitions: bool = False
+) -> None:
+    """Fill an empty store with calls of the days before a moment, and sum them up."""
     upgrade(store)
+    if partitions:
+        MonthsOnDemand(store).cover(LLM_CALLS, [now - timedelta(days=day) for day in range(days + 1)])
     writer = Writer(store)
     for number, part in enumerate(calls(PATTERN)):
         batch = [_named(call, number * len(part) + n, shape) for n, call in enumerate(part)]
         writer.write(rows_of(batch, Source(("billing", "search")[number % 2], "production")))
     if store.is_sqlite:
         _pragma(store, "cache_size=-2000000", "synchronous=OFF", "journal_mode=MEMORY")
-    _repeat(store, amount, now, shape)
+    _repeat(store, amount, now, shape, days)
     if store.is_sqlite:
         use_wal(store)
     mark_all_changed(store)
@@ -66,7 +71,7 @@ def _named(call: Invocation, number: int, shape: Shape) -> Invocation:
     return call._replace(agent=f"agent-{agent}")
 
 
-def _repeat(store: Store, amount: int, now: datetime, shape: Shape) -> None:
+def _repeat(store: Store, amount: int, now: datetime, shape: Shape, days: int) -> None:
     """Move the rows into a table of their own, and copy them back with other times and identifiers."""
     began = time.perf_counter()
     indexes = [index for index in LLM_CALLS.indexes if store.is_sqlite or index.name != SQLITE_SUMS]
@@ -78,11 +83,12 @@ def _repeat(store: Store, amount: int, now: datetime, shape: Shape) -> None:
             connection.execute(text(statement))
         for index in indexes:
             index.drop(connection)
-        if not store.is_sqlite:
-            connection.execute(text(f"ALTER TABLE {_TABLE} DROP CONSTRAINT {_TABLE}_pkey"))
+        pieces = _pieces(connection)
+        for piece in pieces:
+            connection.execute(text(f"ALTER TABLE {piece} DROP CONSTRAINT {piece}_pkey"))
         copied = _copy(connection, names, shape)
-        step = timedelta(days=_DAYS) / amount
-        start = now - timedelta(days=_DAYS)
+        step = timedelta(days=days) / amount
+        start = now - timedelta(days=days)
         for first in range(0, amount, PATTERN):
             at = start + first * step
             moment = (
@@ -91,11 +97,19 @@ def _repeat(store: Store, amount: int, now: datetime, shape: Shape) -> None:
             connection.execute(copied, {"at": moment, "step": step / timedelta(microseconds=1), "first": first})
         print(f"  {amount:,} calls in {time.perf_counter() - began:,.0f} s", flush=True)
         connection.execute(text(f"DROP TABLE {_PATTERN_TABLE}"))
-        if not store.is_sqlite:
-            connection.execute(text(f"ALTER TABLE {_TABLE} ADD PRIMARY KEY (telemetry_id)"))
+        for piece in pieces:
+            connection.execute(text(f"ALTER TABLE {piece} ADD PRIMARY KEY (telemetry_id)"))
         for index in indexes:
             index.create(connection)
     print(f"  and their indexes after {time.perf_counter() - began:,.0f} s", flush=True)
+
+
+def _pieces(connection: Connection) -> tuple[str, ...]:
+    """The tables that have a primary key on PostgreSQL: each partition, or the whole."""
+    layout = layout_of(connection, LLM_CALLS)
+    if layout is not None:
+        return layout.names
+    return (_TABLE,) if connection.dialect.name == "postgresql" else ()
 
 
 def _copy(connection: Connection, names: str, shape: Shape) -> TextClause:

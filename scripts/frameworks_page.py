@@ -1,6 +1,8 @@
-"""The page of the docs with the last result of `scripts/test_frameworks.sh`: what works where, versions, each test.
+"""Writes the last result of `scripts/test_frameworks.sh`, and the table of what works where that follows from it.
 
-Run: python scripts/frameworks_page.py FOLDER, which has a JUnit file and a list of packages for each framework.
+Run: python scripts/frameworks_page.py FOLDER, which has a JUnit file and a list of packages for each framework. It
+writes `docs/frameworks-results.md`, and the table between two marks in `docs/frameworks.md`. Without a folder it
+writes the table again from the page of results.
 """
 
 from __future__ import annotations
@@ -19,22 +21,47 @@ SHOWN = re.compile(
     r"|strands|opentelemetry-sdk|opentelemetry-instrumentation-genai)"
 )
 TOPICS = {
-    "runs": r"run$|agents and tools|tool call$|each answered|environment of its own|responses of",
-    "streams": r"stream",
-    "failures": r"fail|error",
-    "cancelled": r"cancel",
+    "success": r"run\b|agents and tools|tool call$|a call|each answered|environment of its own|responses of|pipeline",
+    "async": r"async|\[await|loop|concurrent|twenty|environment of its own",
+    "failure": r"fail|error",
+    "streamed": r"stream",
     "left": r"\bleft\b|abandon",
-    "nested": r"nested|beneath",
-    "concurrent": r"concurrent|twenty",
-    "once beside other layers": r"beside|twice|once|one record|bridge|mcp servers|environment of its own",
-    "refused": r"refus|budget|withheld|guardrail|checks|enforce",
+    "cancelled": r"cancel",
+    "nested": r"nested|beneath|an agent in|parents|agents and tools|environment of its own",
+    "enforced": r"refus|budget|withheld|guardrail|checks|enforce",
+    "counted once": r"beside|twice|once|one record|bridge|mcp servers|environment of its own|recorded by the hooks",
 }
 """What a column is about, and the tests of it by a part of their names."""
+NO_TESTS = {"azure_monitor"}
+"""Back ends: their tests are not about a framework, and have no row in the table."""
+REASONS = {
+    ("anthropic", "left"): "as a success without usage",
+    ("openai", "left"): "as a success without usage",
+    ("anthropic", "nested"): "calls only",
+    ("openai", "nested"): "calls only",
+    ("anthropic", "enforced"): "by `wrap(client)`",
+    ("openai", "enforced"): "by `wrap(client)`",
+    ("litellm", "nested"): "calls only",
+    ("crewai", "streamed"): "yes, by the tests of a run",
+    ("crewai", "left"): "no test: a crew works on without its reader",
+    ("haystack", "left"): "streams go to callbacks",
+    ("mcp", "streamed"): "no streams",
+    ("mcp", "left"): "no streams",
+}
+"""Why a topic of a framework has no test there; a cell without one is an error."""
+HOMES = {
+    "langchain": "its handler's tests, in `make test`",
+    "openai_agents": "no test yet",
+}
+"""Where else the topics of a framework are tested."""
+PAGE = Path(__file__).parent.parent / "docs" / "frameworks-results.md"
+TABLE = Path(__file__).parent.parent / "docs" / "frameworks.md"
+BEGIN, END = "<!-- what works where: written by scripts/frameworks_page.py -->", "<!-- end of what works where -->"
 HEAD = """# Frameworks: the last result
 
 Written by `make test-frameworks` on {date}: real clients and frameworks against a provider on loopback, each in an
 environment of its own. [What works where](frameworks.md#agent-frameworks-and-sdks) has the meaning. A cell is the
-number of tests that passed; `-` is a topic without a test of its own. `@lowest` is the lowest version supported.
+number of tests that passed; `-` is a topic without a test here. `@lowest` is the lowest version supported.
 
 """
 
@@ -55,8 +82,9 @@ class Result(NamedTuple):
 
     def section(self) -> str:
         """Its versions and its tests."""
-        marks = [*((each, "passed") for each in self.passed), *((each, "FAILED") for each in self.failed)]
-        counts = self.passed + self.failed
+        passed, failed = _by_test(self.passed), _by_test(self.failed)
+        marks = [*((each, "passed") for each in passed), *((each, "FAILED") for each in failed)]
+        counts = passed + failed
         lines = (f"- {test}{f' ({counts[test]} ways)' if counts[test] > 1 else ''}: {mark}" for test, mark in marks)
         return "\n".join([f"## {self.name}", "", f"With {self.versions}.", "", *lines])
 
@@ -69,23 +97,73 @@ def read(report: Path) -> Result:
     for case in ET.parse(report).iter("testcase"):  # noqa: S314  written by our own run a moment ago
         if case.find("skipped") is not None:
             continue
-        test = case.get("name", "").partition("[")[0].removeprefix("test_").replace("_", " ")
+        test = case.get("name", "").removeprefix("test_").replace("_", " ")
         bad = case.find("failure") is not None or case.find("error") is not None
         (result.failed if bad else result.passed)[test] += 1
     return result
 
 
-def main(folder: Path) -> None:
-    """Print the page."""
+def _by_test(cases: Counter[str]) -> Counter[str]:
+    """Count the cases of each test, whatever they were given."""
+    found: Counter[str] = Counter()
+    for case, count in cases.items():
+        found[case.partition("[")[0]] += count
+    return found
+
+
+def results_page(folder: Path) -> str:
+    """The page of results."""
     results = [read(report) for report in sorted(folder.glob("*.xml"))]
-    print(HEAD.format(date=f"{datetime.now(UTC):%Y-%m-%d}"), end="")
-    print(f"| framework | {' | '.join(TOPICS)} |")
-    print(f"| --- |{' --- |' * len(TOPICS)}")
-    for result in results:
-        print(f"| {result.name} | {' | '.join(result.cell(pattern) for pattern in TOPICS.values())} |")
-    print()
-    print("\n\n".join(result.section() for result in results))
+    rows = (f"| {each.name} | {' | '.join(map(each.cell, TOPICS.values()))} |" for each in results)
+    table = [f"| framework | {' | '.join(TOPICS)} |", f"| --- |{' --- |' * len(TOPICS)}", *rows]
+    sections = "\n\n".join(result.section() for result in results)
+    return HEAD.format(date=f"{datetime.now(UTC):%Y-%m-%d}") + "\n".join(table) + f"\n\n{sections}\n"
+
+
+def works_where(page: str) -> str:
+    """The table of what works where, as the page of results has it.
+
+    Raises:
+        ValueError: a topic of a framework has neither a test nor a reason.
+    """
+    versions = dict(re.findall(r"^## (\S+)\n\nWith (.*)\.$", page, re.MULTILINE))
+    rows = [f"| framework, tested with | {' | '.join(TOPICS)} |", f"| --- |{' --- |' * len(TOPICS)}"]
+    for line in re.findall(r"^\| (.*) \|$", page, re.MULTILINE)[2:]:
+        name, *cells = line.split(" | ")
+        if name not in NO_TESTS:
+            shown = (_shown(name.partition("@")[0], topic, cell) for topic, cell in zip(TOPICS, cells, strict=True))
+            rows.append(f"| `{name}`: {_main_version(versions[name])} | {' | '.join(shown)} |")
+    return "\n".join(rows)
+
+
+def _main_version(versions: str) -> str:
+    """The packages of a framework, without those that instrument it."""
+    return ", ".join(each for each in versions.split(", ") if not each.startswith("opentelemetry"))
+
+
+def _shown(name: str, topic: str, cell: str) -> str:
+    if cell != "-":
+        return cell if "FAILED" in cell else "yes"
+    reason = REASONS.get((name, topic)) or HOMES.get(name)
+    if reason is None:
+        raise ValueError(f"{name} has no test of {topic!r}, and REASONS has no reason")
+    return reason
+
+
+def with_table(document: str, page: str) -> str:
+    """A document with the table between its two marks."""
+    before, _, rest = document.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{works_where(page)}\n\n{END}{after}"
+
+
+def main(arguments: list[str]) -> None:
+    """Write the page of results, where there are new ones, and the table."""
+    if arguments:
+        PAGE.write_text(results_page(Path(arguments[0])), encoding="utf-8")
+    document = TABLE.read_text(encoding="utf-8")
+    TABLE.write_text(with_table(document, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1:])

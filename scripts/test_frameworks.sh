@@ -1,6 +1,6 @@
 #!/bin/sh
 # Each framework in an environment of its own, because their OpenTelemetry pins exclude each other.
-# Usage: scripts/test_frameworks.sh [NAME…]. Writes docs/frameworks-results.md from what the tests came to.
+# Usage: scripts/test_frameworks.sh [NAME…]. Writes docs/frameworks-results.md and the table of docs/frameworks.md from what the tests came to.
 # NAME@lowest takes the lowest version that we support, in place of the newest.
 set -eu
 cd "$(dirname "$0")/.."
@@ -19,8 +19,8 @@ packages() {
     azure_monitor) echo "azure-monitor-opentelemetry-exporter opentelemetry-exporter-otlp-proto-http>=1.30" ;;
     crewai) echo "crewai>=1.15 $openai" ;;
     google_adk) echo "google-adk>=2.13" ;;
-    haystack) echo "haystack-ai>=3.0 $openai" ;;
-    litellm) echo "litellm>=1.110 openai>=3 $openai $proxy" ;;
+    haystack) echo "haystack-ai>=3.4 $openai" ;;
+    litellm) echo "litellm>=1.103 openai>=2 $openai $proxy" ;;
     langchain) echo "langchain>=1.0 langchain-openai>=1.0 $openai" ;;
     mcp) echo "mcp>=2.3" ;;
     openai) echo "openai>=3 $openai" ;;
@@ -66,5 +66,5 @@ for name in ${*:-agent_framework anthropic azure_monitor crewai google_adk hayst
     CI=true TASKPILOT_OBS_FRAMEWORK="$framework" "$bin/pytest" -q -p no:cacheprovider --junit-xml "$results/$name.xml" \
         $(tests "$framework") || failed=1
 done
-python3 scripts/frameworks_page.py "$results" >docs/frameworks-results.md
+python3 scripts/frameworks_page.py "$results"
 exit "$failed"

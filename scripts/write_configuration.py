@@ -48,6 +48,7 @@ EXAMPLES: Final = {
     "registry": "CollectorRegistry()",
     "tracing": "False",
     "tracer_provider": "TracerProvider()",
+    "meter_provider": "MeterProvider()",
     "capture_content": "True",
     "capture_max_length": "2_000",
     "redaction_rules": '[Rule("ticket", find_tickets)]',

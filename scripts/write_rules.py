@@ -13,7 +13,7 @@ from scripts.chart.files import write as write_chart  # noqa: E402  the same
 from taskpilot_obs.rules.cases import scenarios_of, tests_text  # noqa: E402  the same
 from taskpilot_obs.rules.folders import folders, write  # noqa: E402  the same
 from taskpilot_obs.rules.listing import with_table  # noqa: E402  the same
-from taskpilot_obs.rules.settings import Settings  # noqa: E402  the same
+from taskpilot_obs.rules.settings import RuleSettings  # noqa: E402  the same
 
 RULES = ROOT / "observability" / "prometheus" / "rules"
 PAGE = ROOT / "docs" / "alerts.md"
@@ -25,7 +25,7 @@ COARSE = {"golden_signals", "agents", "llm"}
 def texts() -> dict[str, str]:
     """The text of each `tests.yml`, by the folder of rules."""
     found = {}
-    for folder in folders(Settings()):
+    for folder in folders(RuleSettings()):
         groups = [*(group.name for group in folder.recordings), f"taskpilot-{folder.name.replace('_', '-')}-alerts"]
         interval = "10m" if folder.name in COARSE else "5m"
         found[folder.name] = tests_text(folder.name, scenarios_of(folder.name), groups, interval)
@@ -34,10 +34,10 @@ def texts() -> dict[str, str]:
 
 def main() -> None:
     """Write every file."""
-    write(Settings(), RULES)
+    write(RuleSettings(), RULES)
     for name, text in texts().items():
         (RULES / name / "tests.yml").write_text(text, encoding="utf-8")
-    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), Settings()), encoding="utf-8")
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), RuleSettings()), encoding="utf-8")
     write_chart(CHART)
 
 

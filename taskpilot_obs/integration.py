@@ -47,7 +47,13 @@ application (`KeyboardInterrupt`, `CancelledError`).
 
 from __future__ import annotations
 
-from taskpilot_obs._enforcement.enforcer import check_input, check_input_async, check_output, check_output_async
+from taskpilot_obs._enforcement.enforcer import (
+    check_input,
+    check_input_async,
+    check_output,
+    check_output_async,
+    unwrap_refusal,
+)
 from taskpilot_obs._enforcement.model_calls import (
     ModelRequest,
     call_model,
@@ -59,7 +65,13 @@ from taskpilot_obs._enforcement.sdk_clients import wrap_sdk_client
 from taskpilot_obs._recording.after_the_fact import RecordedCall, RecordedRun
 from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
 from taskpilot_obs._recording.context import request_context
-from taskpilot_obs._recording.current_run import CURRENT, add_current_resolver, current_run, remove_current_resolver
+from taskpilot_obs._recording.current_run import (
+    CURRENT,
+    add_current_resolver,
+    current_run,
+    is_within,
+    remove_current_resolver,
+)
 from taskpilot_obs._recording.invocation import ActiveInvocation, Step, current_running
 from taskpilot_obs._recording.llm_invocation import LlmInvocation, LlmListener
 from taskpilot_obs._recording.recorder import Recorder
@@ -103,8 +115,10 @@ __all__ = [
     "expect_calls",
     "get_recorder",
     "guarded",
+    "is_within",
     "register_status",
     "remove_current_resolver",
     "request_context",
+    "unwrap_refusal",
     "wrap_sdk_client",
 ]

@@ -103,6 +103,8 @@ class Settings(BaseModel):
     """Whether spans are made, provided that the application has a tracer provider."""
     tracer_provider: Annotated[Any, _having("get_tracer")] = None
     """The OpenTelemetry tracer provider. None uses the global one."""
+    meter_provider: Annotated[Any, _having("get_meter")] = None
+    """The OpenTelemetry meter provider that gets the metrics as instruments, for OTLP. None exports none."""
 
     capture_content: bool = False
     """Whether prompts, outputs, arguments and error messages are kept, redacted, in spans and the audit log."""
@@ -178,7 +180,7 @@ class Settings(BaseModel):
 NOT_FROM_ENVIRONMENT = frozenset(
     {
         *("audit_on_anchor", "exporters", "guardrails", "model_aliases", "policies", "redaction_rules", "registry"),
-        *("on_budget_alert", "thresholds", "tracer_provider"),
+        *("meter_provider", "on_budget_alert", "thresholds", "tracer_provider"),
     }
 )
 _LISTS = {
@@ -259,6 +261,7 @@ class Options(TypedDict, total=False):
     registry: Any
     tracing: bool
     tracer_provider: Any
+    meter_provider: Any
     capture_content: bool
     capture_max_length: int
     redaction_rules: Sequence[Any]

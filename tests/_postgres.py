@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 30.0
@@ -127,3 +129,27 @@ def postgres_server(*, durable: bool = False) -> Iterator[Server]:
     finally:
         server.kill()  # to shut down in order it would write out, for half a minute, what is deleted right after
         shutil.rmtree(home, ignore_errors=True)
+
+
+_WAITED = re.compile(r"acquired (?:AccessShare|RowExclusive)Lock on relation .* after ([0-9.]+) ms")
+
+
+@contextmanager
+def lock_waits(server: Server, url: str) -> Iterator[list[float]]:
+    """How long writers and readers waited for the lock of a table, in milliseconds; known at the end, by the log.
+
+    Args:
+        server: where the database is.
+        url: of the database; sessions that begin later log every wait of over a millisecond.
+    """
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for setting in ("log_lock_waits = on", "deadlock_timeout = '1ms'"):
+            connection.execute(text(f"ALTER DATABASE {engine.url.database} SET {setting}"))
+    engine.dispose()
+    log, waits = server.home / "log", list[float]()
+    begin = log.stat().st_size
+    yield waits
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        lines.seek(begin)
+        waits.extend(float(found[1]) for found in map(_WAITED.search, lines) if found)

@@ -106,6 +106,7 @@ def served(database: Database) -> Iterator[None]:
     """While the block runs, statements of simulated threads go to this server."""
     real: Any = DefaultDialect
     execute, many, commit, rollback = real.do_execute, real.do_executemany, real.do_commit, real.do_rollback
+    close = real.do_close
 
     def before(cursor: Any, statement: str) -> None:
         if scheduler().current is not None:
@@ -128,8 +129,16 @@ def served(database: Database) -> Iterator[None]:
         rollback(self, connection)
         database.ended(getattr(connection, "dbapi_connection", connection))
 
+    def do_close(self: Any, connection: Any) -> None:
+        """SQLAlchemy closes, and does not roll back, where a thread died within a statement."""
+        close(self, connection)
+        database.ended(connection)
+
+    def do_terminate(self: Any, connection: Any) -> None:
+        do_close(self, connection)
+
     with pytest.MonkeyPatch.context() as patch:
-        for replaced in (do_execute, do_executemany, do_commit, do_rollback):
+        for replaced in (do_execute, do_executemany, do_commit, do_rollback, do_close, do_terminate):
             patch.setattr(DefaultDialect, replaced.__name__, replaced)
         yield
 

@@ -28,7 +28,7 @@ from _servers import require_binary
 
 from taskpilot_obs import semconv
 from taskpilot_obs.rules.folders import render
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 
 OBSERVABILITY: Final = Path(__file__).resolve().parent.parent / "observability"
 HOUR: Final = 60
@@ -418,7 +418,7 @@ _NAME = re.compile(r"[a-z_]+:[a-z_0-9]+:[a-z_0-9]+")
 @cache
 def alerting_rules(pages_only: bool = False) -> str:
     """Every alert, or every critical one, and the recording rules that those rest on, as one rule file."""
-    groups = [group for text in render(Settings()).values() for group in yaml.safe_load(text)["groups"]]
+    groups = [group for text in render(RuleSettings()).values() for group in yaml.safe_load(text)["groups"]]
     if pages_only:
         for group in groups:
             group["rules"] = [rule for rule in group["rules"] if "record" in rule or _pages(rule)]
@@ -438,7 +438,7 @@ def alerting_rules(pages_only: bool = False) -> str:
 
 def _pages(alert: dict[str, Any]) -> bool:
     """Whether an alert calls somebody. It then has to last no minute, because evaluations are further apart."""
-    if alert.get("for") == Settings().lasting_critical:
+    if alert.get("for") == RuleSettings().lasting_critical:
         del alert["for"]
     return bool(alert["labels"]["severity"] == "critical")
 

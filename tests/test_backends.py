@@ -127,6 +127,19 @@ def test_what_back_ends_of_the_genai_conventions_read(name: str) -> None:
     assert {span["service.name"] for span in spans.values()} == {"support-bot"}
 
 
+def test_each_attribute_of_the_page_arrives() -> None:
+    """Every attribute that docs/backends.md names is on a span that an OTLP receiver gets, and each status too."""
+    page = (DOCS / "backends.md").read_text(encoding="utf-8").partition("## What arrives as what")[2]
+    rows = re.findall(r"^\| (?!---|of this)(.*) \|$", page.partition("## ")[0], re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z_.]+)`", row.split(" | ")[1])}
+    assert len(rows) == 8
+    assert {"gen_ai.usage.input_tokens", "gen_ai.tool.name", "taskpilot.tenant.id", "error.type"} <= named
+    for path, headers in BACKENDS.values():
+        spans, _ = exported(path, headers)
+        assert not named - {name for span in spans.values() for name in span}
+        assert [name for name, span in spans.items() if span["status"] == 2] == ["execute_tool broken"]
+
+
 def test_the_names_that_phoenix_reads() -> None:
     """The exporter of docs/backends.md adds OpenInference's names, which Phoenix reads, and user and session."""
     page = (DOCS / "backends.md").read_text(encoding="utf-8")
@@ -155,6 +168,8 @@ def test_the_names_that_phoenix_reads() -> None:
     }
     contains(spans["execute_tool search"], tool__name="search")
     contains(spans["invoke_agent Planner"], agent__name="Planner")
+    assert spans["chat gpt-4o-mini"]["llm.cost.total"] == spans["chat gpt-4o-mini"]["taskpilot.cost.usd"]
+    assert not set(names["NAMES"]) - {name for span in spans.values() for name in span}
 
 
 AZURE = """

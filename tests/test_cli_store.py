@@ -293,6 +293,6 @@ def test_the_doctor_looks_at_a_store(url: str, tmp_path: Path) -> None:
     found = {finding["text"]: finding["level"] for finding in json.loads(result.output)}
     assert result.exit_code == 0
     assert [level for text, level in found.items() if "not summed up" in text] == ["warning"]
-    assert sorted(found.values()) == ["ok"] * 7 + ["warning"]
+    assert sorted(found.values()) == ["ok"] * 8 + ["warning"]
     missing = run("doctor", "--store", sqlite_url(tmp_path / "none"))
     assert (missing.exit_code, "there is no telemetry store" in missing.output) == (1, True)

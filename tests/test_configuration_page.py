@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from _scripts import load
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 
@@ -36,6 +37,7 @@ def test_every_option_is_described(name: str) -> None:
         "CollectorRegistry": CollectorRegistry,
         "DenyWords": DenyWords,
         "find_tickets": list,
+        "MeterProvider": MeterProvider,
         "Rule": Rule,
         "TracerProvider": TracerProvider,
     }

@@ -27,13 +27,13 @@ from taskpilot_obs.golden_signals.from_exposition import signals_from_registry
 from taskpilot_obs.golden_signals.from_prometheus import COUNTS, CountQuery, PrometheusServer, signals_from_prometheus
 from taskpilot_obs.golden_signals.http import Access
 from taskpilot_obs.records import Feedback, Invocation, Operation, Origin, Rollup, Status
-from taskpilot_obs.rules.promql import Scope
+from taskpilot_obs.rules.promql import RuleScope
 from taskpilot_obs.semconv import WORKFLOW_BUCKETS
 
 STEP_S = 15
 HISTORY_S = 3 * 3600
 RECORDED = "job:llm_cost_usd:increase2h"
-SCOPE = Scope("", ("job",))
+SCOPE = RuleScope("", ("job",))
 SECRET = "s3cret"  # noqa: S105  a made-up one
 
 

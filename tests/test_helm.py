@@ -17,7 +17,7 @@ from scripts.chart.rules import leaves
 from taskpilot_obs._support.assets import SETTINGS
 from taskpilot_obs._support.kubernetes import Placement, manifests
 from taskpilot_obs.rules.folders import render
-from taskpilot_obs.rules.settings import Settings, load_settings
+from taskpilot_obs.rules.settings import RuleSettings, load_settings
 
 Objects = dict[tuple[str, str], dict[str, Any]]
 OTHER: dict[str, object] = {
@@ -87,7 +87,7 @@ def _with_others(tree: Any, path: str = "") -> Any:
 def test_other_values_give_what_the_command_renders(tmp_path: Path) -> None:
     """With every value changed, the chart's rules equal those of `rules render` with the same settings."""
     settings = _with_others(_values()["settings"])
-    assert len(list(leaves(Settings()))) > _count(settings) >= 35
+    assert len(list(leaves(RuleSettings()))) > _count(settings) >= 35
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump({"settings": settings}), encoding="utf-8")
     found = [
@@ -110,7 +110,7 @@ def _count(tree: Any) -> int:
     return sum(map(_count, tree.values())) if isinstance(tree, dict) else 1
 
 
-def _checked(settings: dict[str, Any], folder: Path) -> Settings:
+def _checked(settings: dict[str, Any], folder: Path) -> RuleSettings:
     """The settings, read from a file as the command reads them."""
     file = folder / "slo.yml"
     shipped = yaml.safe_load((SOURCE / SETTINGS).read_text(encoding="utf-8"))

@@ -24,12 +24,12 @@ from taskpilot_obs.rules.cases import REQUIRED, Case, Scenario, scenarios_of
 from taskpilot_obs.rules.folders import differing, folders, render
 from taskpilot_obs.rules.listing import with_table
 from taskpilot_obs.rules.model import CRITICAL, NONE, WARNING, Alert, AlertKind
-from taskpilot_obs.rules.settings import Settings, load_settings
+from taskpilot_obs.rules.settings import RuleSettings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "observability"
-FOLDERS = [folder.name for folder in folders(Settings())]
-ALERTS = [(folder.name, alert) for folder in folders(Settings()) for alert in folder.alerts]
+FOLDERS = [folder.name for folder in folders(RuleSettings())]
+ALERTS = [(folder.name, alert) for folder in folders(RuleSettings()) for alert in folder.alerts]
 SCENARIOS: dict[str, tuple[Scenario, ...]] = {name: scenarios_of(name) for name in FOLDERS}
 FROM_PROMETHEUS: dict[str, set[str]] = {
     "up": set(),
@@ -87,16 +87,16 @@ def test_the_committed_rules_are_those_of_the_shipped_settings() -> None:
 def test_the_shipped_settings_are_the_defaults() -> None:
     """The settings file spells out every default and changes none."""
     given = yaml.safe_load((SHIPPED / SETTINGS).read_text())
-    assert load_settings(SHIPPED / SETTINGS) == Settings()
-    assert set(given) == set(Settings.model_fields)
+    assert load_settings(SHIPPED / SETTINGS) == RuleSettings()
+    assert set(given) == set(RuleSettings.model_fields)
     for section in ("slo", "agents", "llm", "safety", "budget", "telemetry", "evidence"):
-        assert set(given[section]) == set(type(getattr(Settings(), section)).model_fields)
+        assert set(given[section]) == set(type(getattr(RuleSettings(), section)).model_fields)
 
 
 def test_the_queue_capacity_of_the_settings_is_that_of_the_exporters() -> None:
     """The default capacity is the real one, or the percentage of TaskpilotQueueNearlyFull would be wrong."""
     capacity = inspect.signature(Batched).parameters["capacity"].default
-    assert Settings().telemetry.queue_capacity == capacity
+    assert RuleSettings().telemetry.queue_capacity == capacity
 
 
 def test_the_committed_unit_tests_are_those_of_the_cases() -> None:
@@ -369,14 +369,14 @@ def test_runbooks_have_no_heading_without_an_alert() -> None:
 def test_the_page_lists_every_alert_as_it_is() -> None:
     """docs/alerts.md holds the table that `taskpilot-obs rules list` prints; all budget alerts are in it."""
     page = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
-    assert page == with_table(page, Settings())
+    assert page == with_table(page, RuleSettings())
     assert all(f"[{alert.name}]" in page for _, alert in ALERTS)
 
 
 def test_a_page_without_marks_is_refused() -> None:
     """A page that has no place for the table is an error, not a page without it."""
     with pytest.raises(ValueError, match="lacks"):
-        with_table("# Alerts", Settings())
+        with_table("# Alerts", RuleSettings())
 
 
 LABELS = {metric.name: set(metric.labels) for metric in semconv.METRICS}
@@ -400,7 +400,7 @@ def test_runbook_queries_look_at_what_fired(folder: str, alert: Alert) -> None:
 
 def test_rendering_is_deterministic() -> None:
     """The same settings give the same bytes."""
-    assert render(Settings()) == render(Settings.model_validate(Settings().model_dump()))
+    assert render(RuleSettings()) == render(RuleSettings.model_validate(RuleSettings().model_dump()))
 
 
 @pytest.mark.timeout(900)

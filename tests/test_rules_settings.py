@@ -19,7 +19,7 @@ from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.exporters.prometheus.families import families_of
 from taskpilot_obs.rules.folders import differing, render, write
 from taskpilot_obs.rules.promql import seconds, slices
-from taskpilot_obs.rules.settings import Settings, load_settings
+from taskpilot_obs.rules.settings import RuleSettings, load_settings
 from taskpilot_obs.semconv import START_TIME, WORKFLOW_BUCKETS
 
 
@@ -56,15 +56,15 @@ from taskpilot_obs.semconv import START_TIME, WORKFLOW_BUCKETS
 def test_a_setting_that_makes_no_sense_is_refused_and_named(given: dict[str, object], said: str) -> None:
     """Every refusal says what was wrong."""
     with pytest.raises(ValidationError, match=said):
-        Settings.model_validate(given)
+        RuleSettings.model_validate(given)
 
 
 def test_an_objective_is_refused_exactly_where_its_alert_could_never_fire() -> None:
     """At 14.4 times the budget, an objective just above 100 - 100/14.4 percent can fire, and one at it cannot."""
     limit = 100 - 100 / 14.4
-    Settings.model_validate({"slo": {"success": {"objective": limit + 0.001}}})
+    RuleSettings.model_validate({"slo": {"success": {"objective": limit + 0.001}}})
     with pytest.raises(ValidationError):
-        Settings.model_validate({"slo": {"success": {"objective": limit - 0.001}}})
+        RuleSettings.model_validate({"slo": {"success": {"objective": limit - 0.001}}})
 
 
 def test_a_settings_file_may_hold_what_it_changes_only(tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_a_settings_file_may_hold_what_it_changes_only(tmp_path: Path) -> None:
     path.write_text("llm: {cost_per_hour_usd: 40}\n")
     found = load_settings(path)
     assert found.llm.cost_per_hour_usd == 40
-    assert found.agents == Settings().agents
+    assert found.agents == RuleSettings().agents
     path.write_text("")
-    assert load_settings(path) == Settings()
+    assert load_settings(path) == RuleSettings()
 
 
 @pytest.mark.parametrize(
@@ -118,11 +118,11 @@ def test_without_pyyaml_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 def test_changed_files_are_told(tmp_path: Path) -> None:
     """A file that was edited or removed is named; the others are not."""
-    write(Settings(), tmp_path)
-    assert differing(Settings(), tmp_path) == []
+    write(RuleSettings(), tmp_path)
+    assert differing(RuleSettings(), tmp_path) == []
     (tmp_path / "llm" / "alerts.yml").write_text("groups: []\n")
     (tmp_path / "safety" / "recording.yml").unlink()
-    assert differing(Settings(), tmp_path) == ["llm/alerts.yml", "safety/recording.yml"]
+    assert differing(RuleSettings(), tmp_path) == ["llm/alerts.yml", "safety/recording.yml"]
 
 
 def test_a_longer_window_is_made_of_the_longest_that_divides_it() -> None:
@@ -134,7 +134,7 @@ def test_a_longer_window_is_made_of_the_longest_that_divides_it() -> None:
 
 def test_every_expression_carries_the_selector_and_the_kept_labels() -> None:
     """A selector reaches every raw series, and kept labels every sum."""
-    changed = Settings.model_validate({"selector": 'ns="a,b", zone!="x"', "keep_labels": ["cluster", "job"]})
+    changed = RuleSettings.model_validate({"selector": 'ns="a,b", zone!="x"', "keep_labels": ["cluster", "job"]})
     for text in render(changed).values():
         for line in text.splitlines():
             if "_total" in line and "_total{" not in line and "metric" not in line and "notifications" not in line:
@@ -160,12 +160,12 @@ def _events() -> st.SearchStrategy[int]:
 
 
 @st.composite
-def accepted(draw: st.DrawFn) -> Settings:
+def accepted(draw: st.DrawFn) -> RuleSettings:
     """Any settings that are accepted: thresholds, objectives, windows, selectors, names."""
     high, low = draw(_pair(0.01, 100)), draw(_pair(0.001, 10_000))
     quick, slow = draw(_pair(0.001, 3_599)), draw(st.floats(0.001, 599))
     extra = draw(st.sets(st.sampled_from(["10m", "15m", "2h", "12h", "2d"]), max_size=3))
-    return Settings.model_validate(
+    return RuleSettings.model_validate(
         {
             "selector": draw(st.sampled_from(["", 'namespace="prod"', 'a=~"b|c,d", e!="f"'])),
             "keep_labels": draw(st.sampled_from([["job"], ["cluster", "job"]])),
@@ -194,7 +194,7 @@ def accepted(draw: st.DrawFn) -> Settings:
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changed=accepted())
-def test_whatever_settings_are_accepted_promtool_accepts_their_rules(changed: Settings, tmp_path: Path) -> None:
+def test_whatever_settings_are_accepted_promtool_accepts_their_rules(changed: RuleSettings, tmp_path: Path) -> None:
     """For any accepted settings the rendered files are YAML that promtool loads and finds nothing to lint in."""
     files = write(changed, tmp_path)
     command = [require_binary("promtool"), "check", "rules", "--lint=all", "--lint-fatal", *map(str, files)]
@@ -204,7 +204,7 @@ def test_whatever_settings_are_accepted_promtool_accepts_their_rules(changed: Se
 
 @given(changed=accepted())
 @settings(max_examples=15, deadline=None)
-def test_the_rendered_text_is_yaml_and_means_what_was_written(changed: Settings) -> None:
+def test_the_rendered_text_is_yaml_and_means_what_was_written(changed: RuleSettings) -> None:
     """A YAML reader gets every alert back with its severity, summary and links, whatever the settings."""
     for name, text in render(changed).items():
         for group in yaml.safe_load(text)["groups"]:
@@ -230,7 +230,7 @@ def _raw_names(rendered: dict[str, str]) -> set[str]:
 
 def test_a_namespace_stands_before_every_family_and_nothing_else() -> None:
     """With `namespace: acme` the rules read what `configure(namespace="acme")` exposes, and record the same names."""
-    plain, prefixed = render(Settings()), render(Settings(namespace="acme"))
+    plain, prefixed = render(RuleSettings()), render(RuleSettings(namespace="acme"))
     foreign = {name for name in _raw_names(plain) if name == "up" or name.startswith(("prometheus_", "alertmanager_"))}
     ours = _raw_names(plain) - foreign
     assert {"workflow_runs_total", "taskpilot_obs_start_time_seconds", "llm_cost_usd_total"} <= ours
@@ -244,14 +244,14 @@ def test_the_names_are_those_that_a_namespace_exposes() -> None:
     registry = CollectorRegistry()
     families_of(registry, "acme")
     exposed = {family.name for family in registry.collect()}
-    scope = Settings(namespace="acme").scope
+    scope = RuleSettings(namespace="acme").scope
     assert scope.select(START_TIME.name) in exposed
     assert scope.select("up") == "up"
 
 
 def test_alerts_name_the_labels_that_are_kept() -> None:
     """With `keep_labels: [job, tenant]` every summary and description names the tenant, wherever an alert has one."""
-    known = _annotations(render(Settings(keep_labels=("job", "tenant"))))
+    known = _annotations(render(RuleSettings(keep_labels=("job", "tenant"))))
     named = "{{ with $labels.tenant }}, tenant {{ . }}{{ end }}"
     for name, texts in known.items():
         if name != "TaskpilotWatchdog":
@@ -261,7 +261,7 @@ def test_alerts_name_the_labels_that_are_kept() -> None:
 
 def test_a_page_for_one_tenant_names_it(tmp_path: Path) -> None:
     """In promtool: records that one tenant's service loses fire an alert whose summary ends with that tenant."""
-    write(Settings(keep_labels=("job", "tenant")), tmp_path)
+    write(RuleSettings(keep_labels=("job", "tenant")), tmp_path)
     target = 'job="shop",tenant="acme",instance="a"'
     labels = {"job": "shop", "tenant": "acme", "exporter": "audit", "reason": "queue_full"}
     named = {**labels, "severity": "critical", "signal": "records_dropped"}

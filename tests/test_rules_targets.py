@@ -17,8 +17,8 @@ import yaml
 from _servers import free_port, require_binary
 
 from taskpilot_obs.rules.folders import Target, render, write
-from taskpilot_obs.rules.promql import Dialect, Scope
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.promql import Dialect, RuleScope
+from taskpilot_obs.rules.settings import RuleSettings
 
 MINUTE = 60
 
@@ -102,7 +102,7 @@ def test_victoriametrics_counts_a_born_event_once(victoria: str) -> None:
         | _series("in-gap", _minutes(240, 90, 9) | _minutes(29, 0, 11), _minutes(240, 0, 1, but=range(30, 90)), 300)
         | _series("late", _minutes(10, 0, 1), _minutes(20, 0, 1), 300),
     )
-    scope = Scope("", ("job",), Dialect.VICTORIAMETRICS)
+    scope = RuleScope("", ("job",), Dialect.VICTORIAMETRICS)
     counted = _asked(victoria, scope.increase("policy_violations_total", "1h"))
     expected = {"born": 1, "three": 3, "adopted": 0, "young": 4, "old": 0, "gap": 0, "in-gap": 2, "late": 1}
     assert {job: counted.get(job, 0) for job in expected} == expected
@@ -110,7 +110,7 @@ def test_victoriametrics_counts_a_born_event_once(victoria: str) -> None:
 
 def test_vmalert_takes_the_rendered_rules(tmp_path: Path) -> None:
     """`vmalert -dryRun` accepts every file of the VictoriaMetrics variant, expressions and templates included."""
-    write(Settings(), tmp_path, Target.VICTORIAMETRICS)
+    write(RuleSettings(), tmp_path, Target.VICTORIAMETRICS)
     rules = [f"-rule={path}" for path in sorted(tmp_path.rglob("*.yml"))]
     command = [require_binary("vmalert"), "-dryRun", *rules]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -121,7 +121,7 @@ def test_vmalert_takes_the_rendered_rules(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", [Target.MIMIR, Target.KUBERNETES])
 def test_other_targets_hold_the_same_groups(target: Target) -> None:
     """What mimirtool and the operator load holds the groups of the Prometheus files, in their own envelope."""
-    plain, packed = render(Settings()), render(Settings(), target)
+    plain, packed = render(RuleSettings()), render(RuleSettings(), target)
     assert set(plain) == set(packed)
     names = set()
     for name, text in packed.items():
@@ -142,5 +142,5 @@ def test_the_kubernetes_objects_are_valid() -> None:
     # The CRD's patterns are Go's, which allows a flag behind the anchor.
     crd = yaml.safe_load(path.read_text(encoding="utf-8").replace("^(?i)", "(?i)^"))
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] if "spec" in crd else crd
-    for text in render(Settings(), Target.KUBERNETES).values():
+    for text in render(RuleSettings(), Target.KUBERNETES).values():
         jsonschema.validate(yaml.safe_load(text), schema)

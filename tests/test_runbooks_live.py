@@ -14,7 +14,7 @@ from _servers import prometheus_server
 
 from taskpilot_obs import semconv
 from taskpilot_obs.rules.folders import folders
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 
 BORN_S = 60
 EVENTS = 5
@@ -35,7 +35,7 @@ class Query(NamedTuple):
 def queries() -> list[Query]:
     """Every query of every alert's entry, in order."""
     found = []
-    for folder in folders(Settings()):
+    for folder in folders(RuleSettings()):
         text = (RULES / folder.name / "runbook.md").read_text(encoding="utf-8")
         for alert in folder.alerts:
             section = text.partition(f"\n## {alert.name}\n")[2].partition("\n## ")[0]

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from scripts.chart.knobs import Knob, Notes, Structural, TextKnob
 from taskpilot_obs.rules.folders import render
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 
 Model = TypeVar("Model", bound=BaseModel)
 Keys = tuple[str, ...]
@@ -53,7 +53,7 @@ def changed(settings: Model, values: Mapping[Keys, object]) -> Model:
     return settings.model_copy(update=update)
 
 
-def templates(settings: Settings) -> tuple[dict[str, str], tuple[Leaf, ...]]:
+def templates(settings: RuleSettings) -> tuple[dict[str, str], tuple[Leaf, ...]]:
     """The text of each rule file as a template, and the settings that are values of the chart."""
     values = tuple(leaf for leaf in leaves(settings) if is_value(settings, leaf))
     notes = Notes()
@@ -61,7 +61,7 @@ def templates(settings: Settings) -> tuple[dict[str, str], tuple[Leaf, ...]]:
     return {name: notes.as_template(text) for name, text in files.items()}, values
 
 
-def is_value(settings: Settings, leaf: Leaf) -> bool:
+def is_value(settings: RuleSettings, leaf: Leaf) -> bool:
     """Whether the template of a setting gives, for other values, what Python renders."""
     notes = Notes()
     try:

@@ -29,6 +29,7 @@ logger = logging.getLogger("taskpilot_obs")
 BYPASSED = "bypassed"
 """The component that counts decisions that could not be enforced (`taskpilot_obs_internal_errors_total`)."""
 _LONGEST_REASON = 1_000
+_DEEPEST_CAUSE = 16
 _redact: Callable[[str], str] | None = None
 
 
@@ -219,6 +220,16 @@ async def check_output_async(run: ActiveInvocation, result: object, *, released:
     enforcer = _enforcer_of(run)
     if run.callsite.runtime.enabled:
         await (enforcer.ask_too_late_async if released else enforcer.ask_out_async)(run, result)
+
+
+def unwrap_refusal(error: BaseException) -> BaseException:
+    """Return the refusal that a framework has wrapped into an exception (`__cause__`), else the exception itself."""
+    at: BaseException | None = error
+    for _ in range(_DEEPEST_CAUSE):  # some frameworks raise an exception from itself
+        if at is None or isinstance(at, RefusedError):
+            break
+        at = at.__cause__
+    return at if isinstance(at, RefusedError) else error
 
 
 def _enforcer_of(run: ActiveInvocation) -> Enforcer:

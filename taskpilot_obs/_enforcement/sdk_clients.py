@@ -73,7 +73,7 @@ def _sync_class(plain: Any) -> Any:
 
 @cache
 def _async_class(plain: Any) -> Any:
-    class Observed(plain):  # type: ignore[misc]  # as above
+    class ObservedAsync(plain):  # type: ignore[misc]  # as above
         copy = with_options = _copier(plain)
 
         async def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
@@ -88,7 +88,7 @@ def _async_class(plain: Any) -> Any:
             await super()._prepare_request(request)
             _count(request)
 
-    return _named_as(plain, Observed)
+    return _named_as(plain, ObservedAsync)
 
 
 def _copier(plain: Any) -> Callable[..., Any]:

@@ -24,6 +24,13 @@ def current_run() -> ActiveInvocation | None:
     return current.resolve(running) if current.resolvers else running
 
 
+def is_within(run: ActiveInvocation | None, outer: ActiveInvocation) -> bool:
+    """Whether a run is another one, or lies beneath it; None is within no run."""
+    while run is not None and run is not outer:
+        run = run.parent
+    return run is outer
+
+
 def add_current_resolver(find: Callable[[ActiveInvocation | None], ActiveInvocation | None]) -> None:
     """Register a function that finds the current run of a framework that keeps its own context.
 

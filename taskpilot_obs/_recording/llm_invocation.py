@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from taskpilot_obs._recording.callsite import LlmCallsite
     from taskpilot_obs._recording.rollups import Totals
-    from taskpilot_obs._recording.scope import Admitted
+    from taskpilot_obs._recording.scope import CallReservation
     from taskpilot_obs._recording.spans import LiveSpan
     from taskpilot_obs.records import Invocation, Started
     from taskpilot_obs.usage import Reading
@@ -89,7 +89,7 @@ class LlmInvocation(ActiveInvocation):
             prices = runtime.prices
             prices.warm_up()  # loads the price table, off this thread
             callsite.priced = prices.ready
-        self.admitted: Admitted | None = None if runtime.limits is None else _admitted()
+        self.admitted: CallReservation | None = None if runtime.limits is None else _admitted()
         self.provider = callsite.provider
         self.request_model: str | None = callsite.model
         self.response_model: str | None = None

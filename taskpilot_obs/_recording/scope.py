@@ -15,7 +15,7 @@ T = TypeVar("T")
 current_scope: ContextVar[Scope | None] = ContextVar("taskpilot_obs_scope", default=None)
 
 
-class Admitted(Protocol):
+class CallReservation(Protocol):
     """A budget reservation for a call."""
 
     @property
@@ -26,7 +26,7 @@ class Admitted(Protocol):
         """Record one item of the call's stream, for an estimate if its usage is never stated."""
 
 
-current_admitted: ContextVar[Admitted | None] = ContextVar("taskpilot_obs_admitted", default=None)
+current_admitted: ContextVar[CallReservation | None] = ContextVar("taskpilot_obs_admitted", default=None)
 """The reservation for the call that the surrounding code is about to make."""
 
 

@@ -14,7 +14,7 @@ from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.rules.aliases import write_aliases
 from taskpilot_obs.rules.folders import Target, differing, write
 from taskpilot_obs.rules.listing import alerts_table
-from taskpilot_obs.rules.settings import Settings, load_settings
+from taskpilot_obs.rules.settings import RuleSettings, load_settings
 
 SettingsFile = Annotated[
     Path | None, typer.Option("--settings", help="Settings file; without it, the shipped settings.", show_default=False)
@@ -75,7 +75,7 @@ def list_alerts(*, settings: SettingsFile = None) -> None:
     say(alerts_table(_settings(settings)).rstrip("\n"))
 
 
-def _settings(path: Path | None) -> Settings:
+def _settings(path: Path | None) -> RuleSettings:
     try:
         return load_settings(path or observability_dir() / SETTINGS)
     except (ConfigurationError, MissingExtraError) as problem:

@@ -32,7 +32,7 @@ _TASKS: Final = {
 }
 
 
-class State(TypedDict, total=False):
+class GraphState(TypedDict, total=False):
     """What travels through the graph."""
 
     wish: str
@@ -115,16 +115,16 @@ async def read_wish(wish: str) -> str:
     return wish.strip()
 
 
-async def _plan(state: State, *, model: BaseChatModel) -> State:
+async def _plan(state: GraphState, *, model: BaseChatModel) -> GraphState:
     wish = await read_wish(state["wish"])
     return {"draft": (await model.ainvoke(_TASKS[PLANNER] + wish)).text}
 
 
-async def _review(state: State, *, model: BaseChatModel) -> State:
+async def _review(state: GraphState, *, model: BaseChatModel) -> GraphState:
     return {"notes": (await model.ainvoke(_TASKS[REVIEWER] + state["draft"])).text}
 
 
-async def _execute(state: State, *, model: BaseChatModel) -> State:
+async def _execute(state: GraphState, *, model: BaseChatModel) -> GraphState:
     await act(state["wish"])
     async for _ in model.astream(_TASKS[EXECUTOR] + state["wish"]):
         pass  # LangGraph passes the pieces on
@@ -132,7 +132,7 @@ async def _execute(state: State, *, model: BaseChatModel) -> State:
 
 
 def _compiled(planner: BaseChatModel, reviewer: BaseChatModel, executor: BaseChatModel) -> CompiledStateGraph[Any]:
-    graph = StateGraph(State)
+    graph = StateGraph(GraphState)
     graph.add_node(PLANNER, partial(_plan, model=planner))
     graph.add_node(REVIEWER, partial(_review, model=reviewer))
     graph.add_node(EXECUTOR, partial(_execute, model=executor))

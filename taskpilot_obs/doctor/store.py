@@ -31,7 +31,9 @@ def check_store(url: str) -> list[Finding]:
         found = health_of(url)
     except StoreError as error:
         return [problem(CHECK, str(error), "see docs/store.md")]
-    return [check(found) for check in (_version, _tables, _encoding, _rights, _lag, _size, _clock, _budgets)]
+    return [
+        check(found) for check in (_version, _tables, _encoding, _rights, _lag, _partitions, _size, _clock, _budgets)
+    ]
 
 
 def _version(found: Health) -> Finding:
@@ -66,6 +68,15 @@ def _lag(found: Health) -> Finding:
     hours = f"{found.hours_to_sum_up} hours since {found.oldest_work:%Y-%m-%d %H:%M} UTC"
     text = f"{hours} are not summed up: answers are slow"
     return warning(CHECK, text, "run taskpilot-obs aggregate from cron, or set store_aggregate_every_s")
+
+
+def _partitions(found: Health) -> Finding:
+    if not found.partition_gaps:
+        return ok(CHECK, "no monthly partition is missing")
+    remedy = (
+        "run taskpilot-obs aggregate as the owner of the tables; where that does not end it, taskpilot-obs db partition"
+    )
+    return warning(CHECK, "; ".join(found.partition_gaps), remedy)
 
 
 def _size(found: Health) -> Finding:

@@ -22,7 +22,7 @@ from taskpilot_obs.golden_signals.from_exposition import BOUND, BUCKETS, evidenc
 from taskpilot_obs.golden_signals.http import Access, get
 from taskpilot_obs.golden_signals.model import GoldenSignals
 from taskpilot_obs.golden_signals.thresholds import Thresholds
-from taskpilot_obs.rules.promql import DIRECT_S, Scope, seconds
+from taskpilot_obs.rules.promql import DIRECT_S, RuleScope, seconds
 from taskpilot_obs.semconv import (
     FEEDBACK,
     FEEDBACK_REVISIONS,
@@ -55,11 +55,11 @@ class CountQuery(NamedTuple):
         """The name of the recorded series for this window."""
         return f"{self.recorded}:increase{window}"
 
-    def expression(self, window: str, scope: Scope) -> str:
+    def expression(self, window: str, scope: RuleScope) -> str:
         """How much the count grew in this window, by its labels, in PromQL."""
         return scope.increase(scope.select(self.series), window, *self.labels)
 
-    def total(self, scope: Scope) -> str:
+    def total(self, scope: RuleScope) -> str:
         """The count as it stands, by its labels, in PromQL."""
         return f"sum by ({scope.by(*self.labels)}) ({scope.select(self.series)})"
 
@@ -150,7 +150,7 @@ def _signals(
     asked: tuple[str | None, Thresholds | None],
 ) -> GoldenSignals:
     workflow, thresholds = asked
-    scope = Scope("" if job is None else f"{JOB}={json.dumps(job)}", (JOB,))  # PromQL escapes strings as JSON does
+    scope = RuleScope("" if job is None else f"{JOB}={json.dumps(job)}", (JOB,))  # PromQL escapes strings as JSON does
     samples = [sample for count in COUNTS for sample in _counted(server, count, _promql(length), scope, records)]
     signals = assess(
         evidence_from_exposition(exposition(samples)),
@@ -219,7 +219,7 @@ class PrometheusServer:
         metrics = [entry.get("metric") for entry in _mappings(result)]
         return sorted(str(labels[JOB]) for labels in metrics if isinstance(labels, dict) and JOB in labels)
 
-    def history_s(self, length: timedelta | None, scope: Scope) -> float | None:
+    def history_s(self, length: timedelta | None, scope: RuleScope) -> float | None:
         """How many seconds of the window, or since the oldest process began, the server knows; None if nothing.
 
         Raises:
@@ -271,7 +271,7 @@ class PrometheusServer:
 
 
 def _counted(
-    server: PrometheusServer, count: CountQuery, window: str | None, scope: Scope, records: frozenset[str]
+    server: PrometheusServer, count: CountQuery, window: str | None, scope: RuleScope, records: frozenset[str]
 ) -> list[Sample]:
     if window is None:
         return server.query(count.total(scope), count.series)
@@ -283,7 +283,7 @@ def _counted(
     return server.query(count.expression(window, scope), count.series)
 
 
-def _recorded(record: str, window: str, scope: Scope) -> str:
+def _recorded(record: str, window: str, scope: RuleScope) -> str:
     """Return the recorded count, if it covers the window.
 
     Long windows are recorded as sums of earlier records, which fall short until the rules have run for that long.

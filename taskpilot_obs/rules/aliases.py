@@ -11,13 +11,13 @@ from taskpilot_obs._support.config_files import load_config_file
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.rules.folders import RECORDING_FILE, Target, folders, pack
 from taskpilot_obs.rules.model import Recording, RuleFolder, RuleGroup, recording_text
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 
 FOLDER: Final = "aliases"
 _NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
-def load_aliases(path: Path, settings: Settings) -> tuple[Recording, ...]:
+def load_aliases(path: Path, settings: RuleSettings) -> tuple[Recording, ...]:
     """Read a YAML or TOML file of names and the expressions that they stand for.
 
     Args:
@@ -46,7 +46,7 @@ def _recording(name: str, expression: object, taken: frozenset[str]) -> Recordin
     return Recording(name, expression.strip())
 
 
-def _names_in_use(settings: Settings) -> frozenset[str]:
+def _names_in_use(settings: RuleSettings) -> frozenset[str]:
     families = (metric.name for metric in semconv.METRICS)
     recorded = (
         rule.record
@@ -58,7 +58,7 @@ def _names_in_use(settings: Settings) -> frozenset[str]:
     return frozenset((*families, *recorded))
 
 
-def write_aliases(path: Path, settings: Settings, out: Path, target: Target = Target.PROMETHEUS) -> Path:
+def write_aliases(path: Path, settings: RuleSettings, out: Path, target: Target = Target.PROMETHEUS) -> Path:
     """Write `aliases/recording.yml` below a folder.
 
     Args:

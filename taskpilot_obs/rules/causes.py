@@ -20,7 +20,7 @@ from taskpilot_obs import semconv
 from taskpilot_obs.records import Status
 from taskpilot_obs.rules.model import Recording, RuleGroup
 from taskpilot_obs.rules.promql import Count, matcher, number
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.semconv import Label
 
 LOW: Final = "workflow:workflow_runs:success_ratio_low"
@@ -47,7 +47,7 @@ class Cause(NamedTuple):
         """Record that is there for the jobs whose failed runs this cause mostly accounts for."""
         return f"job:workflow_runs_failed:explained_by_{self.name}"
 
-    def group(self, settings: Settings, name: str, high: str) -> RuleGroup:
+    def group(self, settings: RuleSettings, name: str, high: str) -> RuleGroup:
         """The rules that compare.
 
         Args:
@@ -85,7 +85,7 @@ class Cause(NamedTuple):
         """Record of the failed runs of the workflows with a low success ratio; of all workflows where none has one."""
         return f"{self._level}:workflow_runs_failing:increase{window}"
 
-    def _most(self, settings: Settings, count: Count) -> str:
+    def _most(self, settings: RuleSettings, count: Count) -> str:
         """Where these events are most of the failed runs, over the window that the success ratio is judged on."""
         by, evidence = settings.scope.by(), settings.evidence
         fast, hour = evidence.fast_window, _HOUR
@@ -121,7 +121,7 @@ BUDGETS: Final = Cause(
 """Budgets that refuse calls."""
 
 
-def windows(settings: Settings) -> tuple[str, ...]:
+def windows(settings: RuleSettings) -> tuple[str, ...]:
     """The windows over which causes and failed runs are compared."""
     return tuple(dict.fromkeys((settings.evidence.fast_window, _HOUR)))
 
@@ -130,7 +130,7 @@ def _failing(by: str, failed: str) -> str:
     return f"sum by ({by}) ({failed} and {LOW})\nor\nsum by ({by}) ({failed})"
 
 
-def explaining(settings: Settings, cause: Cause, *, with_failing_runs: str, labels: tuple[str, ...] = ()) -> str:
+def explaining(settings: RuleSettings, cause: Cause, *, with_failing_runs: str, labels: tuple[str, ...] = ()) -> str:
     """The expression of a cause's alert.
 
     Args:

@@ -12,15 +12,15 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import NamedTuple
 
-from taskpilot_obs.rules.promql import Scope, number, recent, seconds
-from taskpilot_obs.rules.settings import Evidence, Settings
+from taskpilot_obs.rules.promql import RuleScope, number, recent, seconds
+from taskpilot_obs.rules.settings import EvidenceThresholds, RuleSettings
 from taskpilot_obs.rules.wording import evidence
 
 FIRST_SEEN = "job:taskpilot_obs_first_seen:timestamp_seconds"
 """Recorded with the telemetry: since when the rules know a job."""
 
 
-class Windows(NamedTuple):
+class AlertWindows(NamedTuple):
     """The windows that an alert looks at besides that of its value."""
 
     acquitting: str
@@ -30,9 +30,9 @@ class Windows(NamedTuple):
     """How far apart past acquittals are looked for."""
 
 
-RUNS = Windows("5m", "1h", "6h", "1m")
+RUNS = AlertWindows("5m", "1h", "6h", "1m")
 """For whatever happens with each run."""
-VERDICTS = Windows("1h", "6h", "1d", "10m")
+VERDICTS = AlertWindows("1h", "6h", "1d", "10m")
 """For feedback of users, which is rarer."""
 
 
@@ -50,13 +50,13 @@ class Watched(NamedTuple):
     min_events: int
     outright: bool = False
     """Whether events that are all bad suffice, however few (two at least)."""
-    windows: Windows = RUNS
+    windows: AlertWindows = RUNS
     share: float = 0.1
     """The smallest share of bad events that an alert on the value speaks of: a small one takes many events to see."""
     fault: float = 0.1
     """The share of bad events from which on the value is bad."""
 
-    def holds(self, condition: str, needed: Evidence) -> str:
+    def holds(self, condition: str, needed: EvidenceThresholds) -> str:
         """The value where it meets the condition, on enough bad events, and still.
 
         Args:
@@ -79,7 +79,7 @@ class Watched(NamedTuple):
         return f"(\n  {enough}\n)\n{recovery.ends(self.windows)}"
 
 
-def enough_good(events: str, share: float, needed: Evidence) -> str:
+def enough_good(events: str, share: float, needed: EvidenceThresholds) -> str:
     """Condition of enough events to acquit: a fault of this share would have shown three bad ones among them."""
     return f"{events} >= {needed.acquitting_events} and {events} * {number(share)} >= 3"
 
@@ -96,7 +96,7 @@ class Recovery(NamedTuple):
     again: str
     """Condition of enough bad events for a new incident."""
 
-    def ends(self, windows: Windows = RUNS) -> str:
+    def ends(self, windows: AlertWindows = RUNS) -> str:
         """The end of an expression that does not hold from the recovery on, until the last minutes are bad again."""
         before = f"max_over_time(({self.convincing} unless {self.bad})[{windows.recent}:{windows.step}])"
         return (
@@ -110,7 +110,11 @@ class Recovery(NamedTuple):
 
 
 def recent_value(
-    settings: Settings, value: Callable[[str], str], events: Callable[[str], str], min_events: int, share: float = 0.1
+    settings: RuleSettings,
+    value: Callable[[str], str],
+    events: Callable[[str], str],
+    min_events: int,
+    share: float = 0.1,
 ) -> str:
     """The value over the shortest window with enough events; the first of them, minutes long, needs more.
 
@@ -126,17 +130,17 @@ def recent_value(
     return recent([(value(window), events(window), least) for window, least in windows])
 
 
-def known_for(scope: Scope, window: str | int) -> str:
+def known_for(scope: RuleScope, window: str | int) -> str:
     """Right side of an `and`: jobs that the rules have known for that long (a duration, or seconds)."""
     length = window if isinstance(window, int) else seconds(window)
     return f"on ({scope.by()}) (time() - {FIRST_SEEN} >= {length})"
 
 
-def history_share(scope: Scope, period: str) -> str:
+def history_share(scope: RuleScope, period: str) -> str:
     """How much of a period the rules have known each job, 0 to 1, to multiply by."""
     return f"on ({scope.by()}) group_left () clamp_max((time() - {FIRST_SEEN}) / {seconds(period)}, 1)"
 
 
-def stated(windows: Sequence[str], settings: Settings, min_events: int, what: str) -> str:
+def stated(windows: Sequence[str], settings: RuleSettings, min_events: int, what: str) -> str:
     """Which window a recent value speaks of, for descriptions."""
     return evidence((settings.evidence.fast_window, *windows), min_events, what)

@@ -16,7 +16,7 @@ from taskpilot_obs.rules.llm import recordings as llm
 from taskpilot_obs.rules.model import HEADER, Alert, AlertKind, RuleFolder, alerts_text, recording_text
 from taskpilot_obs.rules.promql import Dialect
 from taskpilot_obs.rules.safety import rules as safety
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.rules.telemetry import rules as telemetry
 from taskpilot_obs.rules.wording import naming
 
@@ -34,7 +34,7 @@ DASHBOARDS: Final[dict[str, str]] = {
 """UID of the dashboard that belongs to each folder of rules."""
 
 
-def folders(settings: Settings) -> tuple[RuleFolder, ...]:
+def folders(settings: RuleSettings) -> tuple[RuleFolder, ...]:
     """All rules, by folder."""
     return tuple(
         RuleFolder(name, DASHBOARDS[name], module.groups(settings), _named(alerting.alerts(settings), settings))
@@ -49,7 +49,7 @@ def folders(settings: Settings) -> tuple[RuleFolder, ...]:
     )
 
 
-def _named(alerts: tuple[Alert, ...], settings: Settings) -> tuple[Alert, ...]:
+def _named(alerts: tuple[Alert, ...], settings: RuleSettings) -> tuple[Alert, ...]:
     """The alerts with the kept labels in their texts; where only `job` is kept, as they are."""
     kept = [label for label in settings.keep_labels if label != "job"]
     return tuple(
@@ -73,7 +73,7 @@ class Target(StrEnum):
     """The Prometheus operator: PrometheusRule objects."""
 
 
-def render(settings: Settings, target: Target = Target.PROMETHEUS) -> dict[str, str]:
+def render(settings: RuleSettings, target: Target = Target.PROMETHEUS) -> dict[str, str]:
     """Text of every rule file, by its path below the folder of rules, such as `llm/alerts.yml`.
 
     Args:
@@ -101,7 +101,7 @@ def pack(name: str, text: str, target: Target) -> str:
     return text
 
 
-def write(settings: Settings, folder: Path, target: Target = Target.PROMETHEUS) -> list[Path]:
+def write(settings: RuleSettings, folder: Path, target: Target = Target.PROMETHEUS) -> list[Path]:
     """Write the rule files below a folder, making folders as needed; other files there are left alone.
 
     Args:
@@ -121,7 +121,7 @@ def write(settings: Settings, folder: Path, target: Target = Target.PROMETHEUS) 
     return written
 
 
-def differing(settings: Settings, target: Path) -> list[str]:
+def differing(settings: RuleSettings, target: Path) -> list[str]:
     """Which rule files below `target` are missing or are not what these settings give."""
     return [name for name, text in render(settings).items() if _read(target / name) != text]
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from taskpilot_obs.rules.folders import folders
 from taskpilot_obs.rules.model import Alert, RuleFolder
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 
 BEGIN: Final = "<!-- begin: taskpilot-obs rules list -->\n"
 END: Final = "<!-- end: taskpilot-obs rules list -->\n"
@@ -18,13 +18,13 @@ _VALUE: Final = re.compile(r"{{[^{}]*\$value[^{}]*}}")
 _LABEL: Final = re.compile(r"{{ \$labels[.](\w+) }}")
 
 
-def alerts_table(settings: Settings) -> str:
+def alerts_table(settings: RuleSettings) -> str:
     """One row an alert: its name and runbook, severity, how long its condition must last, and what it says."""
     rows = (_row(folder, alert) for folder in folders(settings) for alert in folder.alerts)
     return "".join(f"{row}\n" for row in ("| alert | severity | lasts | says |", "| --- | --- | --- | --- |", *rows))
 
 
-def with_table(page: str, settings: Settings) -> str:
+def with_table(page: str, settings: RuleSettings) -> str:
     """A page of Markdown with the table between its two marks.
 
     Args:

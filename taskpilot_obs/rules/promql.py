@@ -81,7 +81,7 @@ FOREIGN: Final = frozenset({"up"})
 """Series that rules select and that are Prometheus' own: `namespace` stands before all others."""
 
 
-class Scope(NamedTuple):
+class RuleScope(NamedTuple):
     """Which series the rules look at and which labels of the target they keep."""
 
     matchers: str
@@ -193,24 +193,24 @@ class Count(NamedTuple):
         """Name of the recorded series."""
         return f"{self.level}:{self.name}:increase{window}"
 
-    def rules(self, scope: Scope, windows: Sequence[str]) -> list[Recording]:
+    def rules(self, scope: RuleScope, windows: Sequence[str]) -> list[Recording]:
         """One recording rule a window."""
         return [Recording(self.over(window), self._expr(scope, window, windows)) for window in windows]
 
-    def _expr(self, scope: Scope, window: str, windows: Sequence[str]) -> str:
+    def _expr(self, scope: RuleScope, window: str, windows: Sequence[str]) -> str:
         expr = self._counted(scope, window, windows)
         if not self.zero_of:
             return expr
         return f"{expr}\nor\n0 * {self.zero_of}:increase{window}"
 
-    def _counted(self, scope: Scope, window: str, windows: Sequence[str]) -> str:
+    def _counted(self, scope: RuleScope, window: str, windows: Sequence[str]) -> str:
         if seconds(window) > DIRECT_S:
             return self._added_up(scope, window, windows)
         if self.source:
             return f"sum by ({scope.by(*self.labels)}) ({self.source}:increase{window})"
         return scope.increase(scope.select(self.metric, *self.matchers), window, *self.labels, every=self.every)
 
-    def _added_up(self, scope: Scope, window: str, windows: Sequence[str]) -> str:
+    def _added_up(self, scope: RuleScope, window: str, windows: Sequence[str]) -> str:
         shorter, times = slices(window, windows)
         parts = [
             f'  label_replace({self.over(shorter)}{_offset(seconds(shorter) * index)}, "slice", "{index}", "", "")'

@@ -15,22 +15,22 @@ from pydantic import Field, ValidationError, model_validator
 
 from taskpilot_obs._support.config_files import load_config_file
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.rules.agents.thresholds import Agents
-from taskpilot_obs.rules.budget.thresholds import Budget
+from taskpilot_obs.rules.agents.thresholds import AgentThresholds
+from taskpilot_obs.rules.budget.thresholds import BudgetThresholds
 from taskpilot_obs.rules.fields import Duration, Events, LabelName, Section, Url
 from taskpilot_obs.rules.golden_signals.thresholds import Above, Below, Slo, TaskLatency
-from taskpilot_obs.rules.llm.thresholds import Llm
+from taskpilot_obs.rules.llm.thresholds import LlmThresholds
 from taskpilot_obs.rules.model import Links
-from taskpilot_obs.rules.promql import DIRECT_S, Dialect, Scope, seconds, slices
-from taskpilot_obs.rules.safety.thresholds import Safety
-from taskpilot_obs.rules.telemetry.thresholds import Telemetry
+from taskpilot_obs.rules.promql import DIRECT_S, Dialect, RuleScope, seconds, slices
+from taskpilot_obs.rules.safety.thresholds import SafetyThresholds
+from taskpilot_obs.rules.telemetry.thresholds import TelemetryThresholds
 
 LOOK_BACK_S: Final = 300
 """How long Prometheus takes a sample for current (`--query.lookback-delta`)."""
 _MATCHER: Final = re.compile(r'[a-zA-Z_][a-zA-Z0-9_]*(=|!=|=~|!~)"(?:[^"\\\n]|\\.)*"')
 
 
-class Evidence(Section):
+class EvidenceThresholds(Section):
     """How many events an alert on a share or a quantile takes."""
 
     fast_window: Duration = "5m"
@@ -42,7 +42,7 @@ class Evidence(Section):
 _GOLDEN_WINDOWS: Final = ("5m", "30m", "1h", "6h", "1d", "3d")
 
 
-class Settings(Section):
+class RuleSettings(Section):
     """Everything that can be tuned without editing a rule.
 
     Raises:
@@ -68,12 +68,12 @@ class Settings(Section):
     user_confirmed_correctness_percent: Below = Below(warning=90, critical=70)
     policy_violation_rate_percent: Above = Above(warning=1, critical=2)
     slo: Slo = Slo()
-    evidence: Evidence = Evidence()
-    agents: Agents = Agents()
-    llm: Llm = Llm()
-    safety: Safety = Safety()
-    budget: Budget = Budget()
-    telemetry: Telemetry = Telemetry()
+    evidence: EvidenceThresholds = EvidenceThresholds()
+    agents: AgentThresholds = AgentThresholds()
+    llm: LlmThresholds = LlmThresholds()
+    safety: SafetyThresholds = SafetyThresholds()
+    budget: BudgetThresholds = BudgetThresholds()
+    telemetry: TelemetryThresholds = TelemetryThresholds()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -117,10 +117,10 @@ class Settings(Section):
         )
 
     @property
-    def scope(self) -> Scope:
+    def scope(self) -> RuleScope:
         """Which series the rules look at."""
         matchers = ", ".join(part.strip() for part in _split(self.selector))
-        return Scope(matchers, self.keep_labels, self.dialect, self.namespace)
+        return RuleScope(matchers, self.keep_labels, self.dialect, self.namespace)
 
     @property
     def links(self) -> Links:
@@ -133,7 +133,7 @@ def _split(selector: str) -> list[str]:
     return re.findall(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+', selector)
 
 
-def _needed(settings: Settings) -> set[str]:
+def _needed(settings: RuleSettings) -> set[str]:
     """The windows that longer ones of `recent_windows` are added up from."""
     needed: set[str] = set()
     waiting = list(settings.recent_windows)
@@ -145,7 +145,7 @@ def _needed(settings: Settings) -> set[str]:
     return needed
 
 
-def load_settings(path: Path) -> Settings:
+def load_settings(path: Path) -> RuleSettings:
     """The settings in a YAML file; what it leaves out has its default.
 
     Raises:
@@ -156,7 +156,7 @@ def load_settings(path: Path) -> Settings:
     if data is not None and not isinstance(data, dict):
         raise ConfigurationError(f"{path} must hold a mapping of settings, not a {type(data).__name__}")
     try:
-        return Settings.model_validate(data or {})
+        return RuleSettings.model_validate(data or {})
     except ValidationError as problem:
         raise ConfigurationError(f"{path}: {_readable(problem)}") from problem
 

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs.safety.secret_keys import HINTS, NAME_LENGTH, is_secret_key
-from taskpilot_obs.safety.source import Source, Span, end_of
+from taskpilot_obs.safety.source import SearchedText, Span, end_of
 from taskpilot_obs.safety.spoken import may_speak, spoken_value
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ _LINE_BEFORE = 200
 """Characters searched for the beginning of a key's line."""
 
 
-def assignments(source: Source) -> Iterator[Span]:
+def assignments(source: SearchedText) -> Iterator[Span]:
     """Find the values under secret names, in any common notation, and of options with such names."""
     text, lower = source.text, source.lower
     if not any(sign in text for sign in _SIGNS) and not may_speak(lower):
@@ -116,7 +116,7 @@ def _start_of_name(lower: bytes, at: int, done: int, hint: bytes) -> int:
     return start
 
 
-def _values(source: Source, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _values(source: SearchedText, start: int, end: int) -> Iterator[tuple[int, int]]:
     """The values of the name from `start` to `end`, if it is secret."""
     text, lower = source.text, source.lower
     name = text[start:end]

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs.safety.assignments import SECRET
-from taskpilot_obs.safety.source import Source, Span
+from taskpilot_obs.safety.source import SearchedText, Span
 from taskpilot_obs.safety.spoken import looks_secret
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _APART = re.compile(
 _ATTACHED = re.compile(r"""(?:\\{0,8}+["'])?+([^\s"'`\\,]{3,200}+)""")
 
 
-def short_options(source: Source) -> Iterator[Span]:
+def short_options(source: SearchedText) -> Iterator[Span]:
     """Find the passwords behind short options, in a command or a list of arguments."""
     lower = source.lower
     for option in (b"-p", b"-a", b"-w"):
@@ -60,7 +60,7 @@ def short_options(source: Source) -> Iterator[Span]:
             at = lower.find(option, at + len(option))
 
 
-def _password(source: Source, at: int) -> re.Match[str] | None:
+def _password(source: SearchedText, at: int) -> re.Match[str] | None:
     text, letter = source.text, source.text[at + 1]
     command = _ENDS_COMMAND.split(source.lower[max(0, at - _COMMAND) : at])[-1]
     found = _APART.match(text, at + 2)

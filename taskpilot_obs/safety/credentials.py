@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs.safety.assignments import SECRET
-from taskpilot_obs.safety.source import DIGITS, LETTERS, Source, Span, end_of, table
+from taskpilot_obs.safety.source import DIGITS, LETTERS, SearchedText, Span, end_of, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +108,7 @@ _LONG_USER = 16
 """Characters. A user name this long in an URL is a token (`https://<token>@git.example.com`)."""
 
 
-def provider_keys(source: Source) -> Iterator[Span]:
+def provider_keys(source: SearchedText) -> Iterator[Span]:
     """Find keys that providers mark by a prefix."""
     text = source.text
     tokens = source.ascii.translate(_TOKENS)
@@ -142,7 +142,7 @@ def _keys_in(text: str, start: int, end: int) -> Iterator[Span]:
         yield key.start(), end_of(_TOKEN_TAIL, text, key.end()), API_KEY
 
 
-def web_tokens(source: Source) -> Iterator[Span]:
+def web_tokens(source: SearchedText) -> Iterator[Span]:
     """Find JSON web tokens, signed or encrypted, and tokens after `Bearer`."""
     text = source.text
     at = text.find("eyJ") if text.rfind("eyJ") >= 0 else -1
@@ -160,7 +160,7 @@ def web_tokens(source: Source) -> Iterator[Span]:
             yield bearer.start(1), bearer.end(1), BEARER_TOKEN
 
 
-def private_keys(source: Source) -> Iterator[Span]:
+def private_keys(source: SearchedText) -> Iterator[Span]:
     """Private keys in PEM or PGP armour, or in PuTTY's; one without an end extends to the end of the text."""
     text = source.text
     at = text.find("-----BEGIN ") if text.rfind("-----BEGIN ") >= 0 else -1
@@ -181,7 +181,7 @@ def private_keys(source: Source) -> Iterator[Span]:
         at = text.find(_PUTTY_BEGIN, end)
 
 
-def links(source: Source) -> Iterator[Span]:
+def links(source: SearchedText) -> Iterator[Span]:
     """Find web hooks whose URL is enough to post to them, and the signatures of signed links."""
     text = source.text
     for at in source.occurrences(b"hook"):
@@ -196,7 +196,7 @@ def links(source: Source) -> Iterator[Span]:
         yield from _signatures(source, name)
 
 
-def _signatures(source: Source, name: bytes) -> Iterator[Span]:
+def _signatures(source: SearchedText, name: bytes) -> Iterator[Span]:
     text, lower = source.text, source.lower
     at = lower.find(name)
     while at >= 0:
@@ -209,7 +209,7 @@ def _signatures(source: Source, name: bytes) -> Iterator[Span]:
         at = lower.find(name, end)  # after the signature, so that no character is read twice
 
 
-def curl_users(source: Source) -> Iterator[Span]:
+def curl_users(source: SearchedText) -> Iterator[Span]:
     """Find passwords passed to `curl` with `-u user:password`, in a command or a list of arguments."""
     if b"curl" not in source.lower:
         return
@@ -222,7 +222,7 @@ def curl_users(source: Source) -> Iterator[Span]:
             at = source.lower.find(option, at + len(option))
 
 
-def connection_strings(source: Source) -> Iterator[Span]:
+def connection_strings(source: SearchedText) -> Iterator[Span]:
     """Find URLs with a password or a token before the host."""
     text = source.text
     if "@" not in text or text.rfind("://") < 0:

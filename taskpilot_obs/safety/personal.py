@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from taskpilot_obs.safety.source import Source, Span
+from taskpilot_obs.safety.source import SearchedText, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ _MAX_LOCAL = 320
 _IMAGE_AT_SCALE = re.compile(r"@[0-9](?:\.[0-9])?x\.(?:png|jpe?g|gif|webp|svg|avif|heic|bmp|tiff?)", re.IGNORECASE)
 
 
-def emails(source: Source) -> Iterator[Span]:
+def emails(source: SearchedText) -> Iterator[Span]:
     """E-mail addresses, international ones too; not `image@2x.png`, nor `git@…`, which names a service."""
     text = source.text
     if "@" not in text:
@@ -79,7 +79,7 @@ _UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
 _UUID_LENGTH = 36
 
 
-def cards(source: Source) -> Iterator[Span]:
+def cards(source: SearchedText) -> Iterator[Span]:
     """Numbers of payment cards, in one piece or in the groups in which they are printed."""
     plain, shape = source.ascii, source.shape
     at = shape.find(_TWELVE) if shape.rfind(_TWELVE) >= 0 else -1
@@ -93,7 +93,7 @@ def cards(source: Source) -> Iterator[Span]:
             yield from _grouped_cards(source, beginning)
 
 
-def _grouped_cards(source: Source, beginning: bytes) -> Iterator[Span]:
+def _grouped_cards(source: SearchedText, beginning: bytes) -> Iterator[Span]:
     shape = source.shape
     at = shape.find(beginning)
     while at >= 0:
@@ -115,7 +115,7 @@ def _is_right(digits: bytes) -> bool:
     return sum(digits[-1::-2].translate(_VALUE) + digits[-2::-2].translate(_VALUE_DOUBLED)) % 10 == 0
 
 
-def _in_longer(source: Source, start: int, end: int) -> bool:
+def _in_longer(source: SearchedText, start: int, end: int) -> bool:
     """Whether the digits are part of a longer number, which may contain a valid card number by chance."""
     return _in_hex(source, start, end) or _in_uuid(source.text, start, end)
 
@@ -127,7 +127,7 @@ def _in_uuid(text: str, start: int, end: int) -> bool:
     return any(match.start() < end - around and start - around < match.end() for match in found)
 
 
-def _in_hex(source: Source, start: int, end: int) -> bool:
+def _in_hex(source: SearchedText, start: int, end: int) -> bool:
     """Whether the digits belong to a longer hexadecimal number, like a trace ID."""
     shape = source.shape
     left, right = start, end
@@ -156,7 +156,7 @@ _IBAN_CHARS = {
 }
 
 
-def ibans(source: Source) -> Iterator[Span]:
+def ibans(source: SearchedText) -> Iterator[Span]:
     """International bank account numbers, in one piece or in groups."""
     text, shape = source.text, source.shape
     after_space = b" " + shape

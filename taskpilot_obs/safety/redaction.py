@@ -21,7 +21,7 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.safety import assignments, commands, credentials, personal
 from taskpilot_obs.safety.rendering import render
 from taskpilot_obs.safety.secret_keys import hides
-from taskpilot_obs.safety.source import Source, Span
+from taskpilot_obs.safety.source import SearchedText, Span
 from taskpilot_obs.safety.texts import texts_in
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ KINDS: Final = (
 UNREADABLE: Final = "[REDACTED:unreadable]"
 """Replaces a value that could not be read because its `__str__` or a user's rule raised."""
 
-_FINDERS: Final[tuple[tuple[Callable[[Source], Iterator[Span]], frozenset[str]], ...]] = (
+_FINDERS: Final[tuple[tuple[Callable[[SearchedText], Iterator[Span]], frozenset[str]], ...]] = (
     (credentials.private_keys, frozenset({credentials.PRIVATE_KEY})),
     (credentials.connection_strings, frozenset({credentials.CONNECTION_STRING})),
     (credentials.provider_keys, frozenset({credentials.API_KEY})),
@@ -204,7 +204,7 @@ class Redactor:
 
     def _spans(self, text: str) -> list[Span]:
         """The spans to hide, in order, with overlaps merged."""
-        source = Source.of(text)
+        source = SearchedText.of(text)
         found = [span for find in self._finders for span in find(source)]
         if self._skip:
             found = [span for span in found if span[2] not in self._skip]

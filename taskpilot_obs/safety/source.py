@@ -33,7 +33,7 @@ Span = tuple[int, int, str]
 """Start, end and kind of text to hide. A plain tuple, because many are made."""
 
 
-class Source(NamedTuple):
+class SearchedText(NamedTuple):
     """A text and its views."""
 
     text: str
@@ -44,7 +44,7 @@ class Source(NamedTuple):
     """`a` for a letter, `d` for a digit, a space for all else."""
 
     @classmethod
-    def of(cls, text: str) -> Source:
+    def of(cls, text: str) -> SearchedText:
         """The text with its views."""
         data = text.encode("ascii", "replace")
         return cls(text, data, data.lower(), data.translate(_SHAPE))

@@ -15,6 +15,7 @@ from taskpilot_obs.store.differences import differences
 from taskpilot_obs.store.engine import Store
 from taskpilot_obs.store.ledger_tables import ALL_TABLES
 from taskpilot_obs.store.marks import deleted_from, newest_and_oldest, server_clock
+from taskpilot_obs.store.months import gaps
 from taskpilot_obs.store.on_postgresql import ENCODING, server_encoding
 from taskpilot_obs.store.tables import LLM_CALLS, NEWEST, SUMMARY_WORK
 
@@ -40,6 +41,8 @@ class Health(NamedTuple):
     """How far the clock of this host is ahead of the server's."""
     newest: datetime | None
     """The newest call."""
+    partition_gaps: list[str]
+    """What is missing of monthly partitions."""
     contradictory_limits: dict[str, tuple[str, ...]]
     """Budgets that running processes keep under several limits."""
 
@@ -81,6 +84,7 @@ def _looked_at(store: Store, connection: Connection, version: str, wrong: list[s
         deleted_from(connection, LLM_CALLS.name).before is not None,
         datetime.now(UTC) - server_clock(connection),
         newest,
+        gaps(connection),
         {} if store.is_clickhouse else _contradictions(connection),
     )
 

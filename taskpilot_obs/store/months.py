@@ -12,6 +12,7 @@ import re
 import time
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain, count
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import MetaData, func, select, text
@@ -110,15 +111,17 @@ def _moment(said: str) -> datetime:
     return datetime.fromisoformat(said).astimezone(UTC)
 
 
-def piece_name(table: Table, month: datetime | None, turn: str = "") -> str:
-    """What the partition of a month, or the default one, is called.
+def piece_name(connection: Connection, table: Table, month: datetime | None) -> str:
+    """What a new partition is called.
 
     Args:
+        connection: to look which names are free: a table and the copy that will take its place have the same months.
         table: of which.
         month: its beginning; None: the default partition.
-        turn: tells a copy's partitions from those of the table that it takes the place of.
     """
-    return f"{table.name}_{'other' if month is None else f'{month:%Y_%m}'}{turn}"
+    name = f"{table.name}_{'other' if month is None else f'{month:%Y_%m}'}"
+    others = (f"{name}_{number}" for number in count(2))
+    return next(each for each in chain([name], others) if not _exists(connection, each))
 
 
 def key_of(table: Table) -> str:
@@ -207,7 +210,7 @@ def _attach(connection: Connection, table: Table, month: datetime) -> bool:
         return False
     if not _is_little(connection, table, layout, month):
         return False
-    name = piece_name(table, month)
+    name = piece_name(connection, table, month)
     become_owner(connection, table)
     connection.execute(text(f"CREATE TABLE {name} (LIKE {table.name} INCLUDING ALL)"))
     connection.execute(text(f"ALTER TABLE {name} ADD PRIMARY KEY ({key_of(table)})"))
@@ -256,6 +259,30 @@ def become_owner(connection: Connection, table: Table) -> None:
     connection.execute(text(f"SET LOCAL ROLE {owner}"))
 
 
+def gaps(connection: Connection) -> list[str]:
+    """What `aggregate` has not done, or may not do: tables without the next month, or with misplaced records."""
+    found = []
+    for table in BIG_TABLES:
+        layout = layout_of(connection, table)
+        if layout is None:
+            continue
+        present = server_clock(connection)
+        if not layout.covers(next_month(floor_month(present))):
+            found.append(f"{table.name} has no partition for the next month")
+        if any(is_usual(month, present) for month in _months_of_rest(connection, table, layout)):
+            found.append(f"{table.name} has records in its default partition that belong to a month's")
+    return found
+
+
+def _missing(connection: Connection, table: Table, months: Iterable[datetime]) -> list[datetime]:
+    """The months without a partition that this role may make."""
+    layout = layout_of(connection, table)
+    if layout is None or not layout.may_change:
+        return []
+    present = server_clock(connection)
+    return [month for month in months if is_usual(month, present) and not layout.covers(month)]
+
+
 class MonthsOnDemand:
     """Makes partitions for the records that a process writes, where its role may. Not safe for threads.
 
@@ -276,10 +303,8 @@ class MonthsOnDemand:
         self._seen |= {(table.name, month): now + _LOOK_AGAIN_S for month in new}
         try:
             with self._store.reading() as connection:
-                layout, present = layout_of(connection, table), server_clock(connection)
-            if layout is not None and layout.may_change:
-                missing = (month for month in new if is_usual(month, present) and not layout.covers(month))
-                _make(self._store, table, missing)
+                missing = _missing(connection, table, new)
+            _make(self._store, table, missing)
         except StoreError as error:  # the rows matter more; writing them fails too where the database is away
             log_failure("store partitions", error)
 
@@ -332,5 +357,8 @@ def copy_name(table: Table) -> str:
 
 def is_being_rebuilt(connection: Connection, table: Table) -> bool:
     """Whether a copy is being filled; what happens to partitions would not happen to it."""
-    query = text("SELECT to_regclass(:name) IS NOT NULL")
-    return bool(connection.execute(query, {"name": copy_name(table)}).scalar_one())
+    return _exists(connection, copy_name(table))
+
+
+def _exists(connection: Connection, name: str) -> bool:
+    return bool(connection.execute(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": name}).scalar_one())

@@ -136,6 +136,11 @@ def prepare_schema(connection: Connection, target: Target) -> None:
         connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{target.schema}"'))
 
 
+def lock_upgrades(connection: Connection) -> None:
+    """Until the end of the transaction, no other process changes the tables."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": UPGRADE_LOCK})
+
+
 def may_use_temporary_tables(connection: Connection) -> bool:
     """Whether the role has the right TEMP in this database."""
     return bool(connection.execute(text("SELECT has_database_privilege(current_database(), 'TEMP')")).scalar_one())

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.store import mirror as mirrors
-from taskpilot_obs.store import table_swap
+from taskpilot_obs.store import on_postgresql, table_swap
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.marks import server_clock
 from taskpilot_obs.store.months import (
@@ -51,7 +51,6 @@ _MOST_ROWS: Final = 20_000
 _TARGET_S: Final = 0.1
 """How long a batch should take: a deletion waits for it, other writers do not."""
 _COPIED: Final = "copied_before:"
-_OTHERS: Final = "_b"
 
 
 def partition(*, store: str | Store | None = None) -> dict[str, int]:
@@ -67,13 +66,13 @@ def partition(*, store: str | Store | None = None) -> dict[str, int]:
         How many monthly partitions each table has.
 
     Raises:
-        ConfigurationError: it is a SQLite store, or no store is named.
+        ConfigurationError: it is no PostgreSQL store, or no store is named.
         StoreError: the store cannot be used, this role does not own the tables, or they have something that a table
             with partitions cannot keep; `BusyError` where others kept them busy for ten minutes.
     """
     with opened(store) as opened_store:
-        if opened_store.is_sqlite:
-            raise ConfigurationError("partition: a SQLite store has no partitions; they are for PostgreSQL")
+        if opened_store.engine.dialect.name != "postgresql":
+            raise ConfigurationError("partition: monthly partitions are for PostgreSQL alone")
         opened_store.require_current()
         for table in BIG_TABLES:
             if _is_needed(opened_store, table):
@@ -91,15 +90,15 @@ def abandon(*, store: str | Store | None = None) -> None:
         StoreError: the store cannot be used, or this role does not own the tables.
     """
     with opened(store) as opened_store:
-        for table in () if opened_store.is_sqlite else BIG_TABLES:
+        for table in BIG_TABLES if opened_store.engine.dialect.name == "postgresql" else ():
             _abandon(opened_store, table)
 
 
 def _abandon(store: Store, table: Table) -> None:
     def drop(connection: Connection) -> None:
+        become_owner(connection, table)
+        connection.execute(text(f"LOCK TABLE ONLY {table.name} IN ACCESS EXCLUSIVE MODE"))
         if is_being_rebuilt(connection, table):
-            become_owner(connection, table)
-            connection.execute(text(f"LOCK TABLE ONLY {table.name} IN ACCESS EXCLUSIVE MODE"))
             mirrors.remove(connection, mirrors.mirror_of(connection, table))
 
     briefly(store, drop, within_s=_WITHIN_S)
@@ -121,7 +120,10 @@ def _is_needed(store: Store, table: Table) -> bool:
 
 
 def _rebuild(store: Store, table: Table) -> None:
+    if _is_outdated(store, table):
+        _abandon(store, table)
     with store.writing() as connection:
+        on_postgresql.lock_upgrades(connection)
         table_swap.check(connection, table)
         become_owner(connection, table)
         if not is_being_rebuilt(connection, table):
@@ -133,14 +135,19 @@ def _rebuild(store: Store, table: Table) -> None:
     # Snapshots that are older than a copied row would not see it.
     wait_for_older(store, within_s=_WITHIN_S)
     briefly(store, lambda connection: _take_over(connection, table), within_s=_WITHIN_S)
-    with store.writing() as connection:
-        connection.execute(text(f"ANALYZE {table.name}"))
+
+
+def _is_outdated(store: Store, table: Table) -> bool:
+    """Whether a copy is there whose columns are not those of the table any more, as after an upgrade."""
+    with store.reading() as connection:
+        if not is_being_rebuilt(connection, table):
+            return False
+        return not table_swap.has_equal_columns(connection, mirrors.mirror_of(connection, table))
 
 
 def _draw(connection: Connection, table: Table) -> None:
     """The copy, with the partitions that the rows need, and none of the rows."""
-    copy, layout, present = copy_name(table), layout_of(connection, table), server_clock(connection)
-    turn = _OTHERS if layout is not None and layout.rest == piece_name(table, None) else ""
+    copy, present = copy_name(table), server_clock(connection)
     months = {add_months(floor_month(present), n) for n in range(AHEAD + 1)}
     months |= {month for month in months_with_rows(connection, table) if is_usual(month, present)}
     _run(
@@ -149,7 +156,7 @@ def _draw(connection: Connection, table: Table) -> None:
         *table_swap.indexes_of_copy(connection, table),
     )
     for month in (None, *sorted(months)):
-        name = piece_name(table, month, turn)
+        name = piece_name(connection, table, month)
         part = "DEFAULT" if month is None else f"FOR VALUES {range_of(month)}"
         _run(
             connection,
@@ -164,10 +171,10 @@ def _run(connection: Connection, *statements: str) -> None:
 
 
 def _begin(connection: Connection, table: Table) -> None:
+    become_owner(connection, table)
+    connection.execute(text(f"LOCK TABLE ONLY {table.name} IN SHARE ROW EXCLUSIVE MODE"))
     mirror = mirrors.mirror_of(connection, table)
-    if not mirrors.is_installed(connection, mirror):
-        become_owner(connection, table)
-        connection.execute(text(f"LOCK TABLE ONLY {table.name} IN SHARE ROW EXCLUSIVE MODE"))
+    if is_being_rebuilt(connection, table) and not mirrors.is_installed(connection, mirror):
         mirrors.install(connection, mirror)
 
 
@@ -188,6 +195,8 @@ def _copy_all(store: Store, table: Table) -> None:
 def _copy_some(connection: Connection, table: Table, rows: int) -> bool:
     """Copy the rows that come next; True where they were the last."""
     mirrors.take_turn(connection)
+    if not _has_copy(connection, table):
+        return True
     mirror, mark = mirrors.mirror_of(connection, table), _mark(connection, table)
     moment = table.c.created_at
     left = select(moment) if mark is None else select(moment).where(moment > mark)
@@ -208,6 +217,12 @@ def _copy_some(connection: Connection, table: Table, rows: int) -> bool:
     return last is None
 
 
+def _has_copy(connection: Connection, table: Table) -> bool:
+    """Whether there is a copy, which then stays until the end of the transaction; another process may be faster."""
+    connection.execute(text(f"LOCK TABLE ONLY {table.name} IN ACCESS SHARE MODE"))
+    return is_being_rebuilt(connection, table)
+
+
 def _mark(connection: Connection, table: Table) -> datetime | None:
     """Up to which moment rows are copied."""
     query = select(STATE.c.value).where(STATE.c.key == _COPIED + table.name)
@@ -217,8 +232,14 @@ def _mark(connection: Connection, table: Table) -> datetime | None:
 
 def _check_equal(store: Store, table: Table) -> None:
     with store.reading() as connection:
+        if not _has_copy(connection, table):
+            return
         is_equal = mirrors.is_equal(connection, mirrors.mirror_of(connection, table))
-    if not is_equal:
+    if is_equal:
+        with store.writing() as connection:  # or the first questions would be planned without statistics
+            if _has_copy(connection, table):
+                connection.execute(text(f"ANALYZE {copy_name(table)}"))
+    else:
         _abandon(store, table)
         raise StoreError(
             f"the copy of {table.name} in the telemetry store {store} differs from the table, as after a TRUNCATE or a "
@@ -227,9 +248,10 @@ def _check_equal(store: Store, table: Table) -> None:
 
 
 def _take_over(connection: Connection, table: Table) -> None:
-    if not is_being_rebuilt(connection, table):  # another process was faster
-        return
     become_owner(connection, table)
+    connection.execute(text(f"LOCK TABLE {table.name} IN ACCESS EXCLUSIVE MODE"))
+    if not is_being_rebuilt(connection, table):
+        return
     table_swap.swap(connection, table, mirrors.mirror_of(connection, table))
     connection.execute(delete(STATE).where(STATE.c.key == _COPIED + table.name))
 

@@ -86,14 +86,13 @@ def swap(connection: Connection, table: Table, mirror: Mirror) -> None:
     """Put the copy in the place of the table, which is dropped.
 
     Args:
-        connection: a transaction whose locks are waited for briefly.
+        connection: a transaction that has locked the table.
         table: which one.
         mirror: its copy.
 
     Raises:
         StoreError: the columns were changed since the copy was made.
     """
-    connection.execute(text(f"LOCK TABLE {mirror.table} IN ACCESS EXCLUSIVE MODE"))
     _check_columns(connection, mirror)
     views = connection.execute(_VIEWS, {"name": mirror.table}).all()
     names = [name for name, _ in connection.execute(_INDEXES, {"name": mirror.table})]
@@ -117,12 +116,16 @@ def _run(connection: Connection, *statements: str) -> None:
         connection.exec_driver_sql(statement.replace("%", "%%"))
 
 
-def _check_columns(connection: Connection, mirror: Mirror) -> None:
+def has_equal_columns(connection: Connection, mirror: Mirror) -> bool:
+    """Whether the copy has the columns of the table."""
     table, copy = (connection.execute(_COLUMNS, {"name": name}).all() for name in (mirror.table, mirror.copy))
-    if table != copy:
+    return table == copy
+
+
+def _check_columns(connection: Connection, mirror: Mirror) -> None:
+    if not has_equal_columns(connection, mirror):
         raise StoreError(
-            f"the columns of {mirror.table} were changed while it was copied: "
-            "run `taskpilot-obs db partition --abandon`, and start again"
+            f"the columns of {mirror.table} were changed while it was copied: run `taskpilot-obs db partition` again"
         )
 
 

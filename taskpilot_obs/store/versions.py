@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import inspect, text
 
-from taskpilot_obs.exceptions import ConfigurationError, StoreVersionError
+from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreVersionError
 from taskpilot_obs.store import clickhouse_tables, on_postgresql
 from taskpilot_obs.store.index_builds import build_beforehand
+from taskpilot_obs.store.months import BIG_TABLES, is_being_rebuilt
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -132,7 +133,7 @@ def downgrade(store: OpenStore, number: str) -> None:
     Raises:
         ConfigurationError: there is no such version.
         StoreVersionError: the tables are older than that, or newer than this code.
-        StoreError: the database failed.
+        StoreError: the database failed, or `db partition` was interrupted.
     """
     from alembic import command
 
@@ -146,15 +147,25 @@ def downgrade(store: OpenStore, number: str) -> None:
         if found is None or found.is_newer or found.number < number:
             has = "no tables" if found is None else f"version {found.number!r}"
             raise StoreVersionError(f"the telemetry store {store} has {has}: it cannot go back to {number!r}")
+        _refuse_copying(connection, store)
         _adopt(connection, found)
         command.downgrade(_alembic(connection, store), number)
         _state_min_code(connection, number)
     store.forget_version()
 
 
+def _refuse_copying(connection: Connection, store: OpenStore) -> None:
+    """Triggers that fill a copy would fail in writers once a column that they name is gone."""
+    if store.engine.dialect.name == "postgresql" and any(is_being_rebuilt(connection, table) for table in BIG_TABLES):
+        raise StoreError(
+            f"tables of the telemetry store {store} are being copied: run `taskpilot-obs db partition` to the end, "
+            "or with --abandon"
+        )
+
+
 def _lock(connection: Connection, store: OpenStore) -> None:
     if not store.is_sqlite:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": on_postgresql.UPGRADE_LOCK})
+        on_postgresql.lock_upgrades(connection)
 
 
 def _adopt(connection: Connection, found: Version | None) -> None:

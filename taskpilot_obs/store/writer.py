@@ -53,7 +53,7 @@ class Writer:
         self._inserts: tuple[_Insert, ...] | None = None
         self._codec: str | None = None
         self._generation = store.generation
-        self._months = None if store.is_sqlite else MonthsOnDemand(store)
+        self._months = MonthsOnDemand(store) if store.engine.dialect.name == "postgresql" else None
 
     def write(self, rows: Rows) -> None:
         """Write the rows of a batch, all or none; those that the store has already stay as they are.

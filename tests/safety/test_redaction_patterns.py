@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from taskpilot_obs.safety import credentials, personal
 from taskpilot_obs.safety.redaction import Redactor
-from taskpilot_obs.safety.source import Source, Span
+from taskpilot_obs.safety.source import SearchedText, Span
 
 _KEYS: dict[str, str] = {
     **{prefix: rest for kinds, rest in credentials._UNMISTAKABLE.items() for prefix in kinds.split()},
@@ -71,7 +71,7 @@ def keys_one_by_one(text: str) -> Iterator[tuple[int, int]]:
 
 def cards_one_by_one(text: str) -> Iterator[tuple[int, int]]:
     """Wherever no digit stands before: each number that has the groups, the issuer and the checksum of a card."""
-    source = Source.of(text)
+    source = SearchedText.of(text)
     for at in range(len(text)):
         card = ONE_CARD.match(text, at) if not re.match("[0-9]", text[at - 1 : at]) else None
         if card is None or personal._in_longer(source, at, card.end()):
@@ -133,10 +133,10 @@ def hidden(spans: Iterable[tuple[int, int] | Span]) -> set[int]:
 @example("GB82 WEST 1234 5698 7654 32 1234 4111 1111 1111 1111 12345678 4111 1111 1111 1111")
 @given(texts)
 def test_short_cuts_find_what_single_patterns_find(
-    quick: Callable[[Source], Iterator[Span]], one_by_one: Callable[[str], Iterator[tuple[int, int]]], text: Any
+    quick: Callable[[SearchedText], Iterator[Span]], one_by_one: Callable[[str], Iterator[tuple[int, int]]], text: Any
 ) -> None:
     """Not a character more or less than each pattern alone would find, tried on the whole of any text."""
-    assert hidden(quick(Source.of(text))) == hidden(one_by_one(text))
+    assert hidden(quick(SearchedText.of(text))) == hidden(one_by_one(text))
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)

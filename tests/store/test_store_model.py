@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 import pytest
+from _postgres import Server
 from _stored import NOON, llm_call, new_database, sqlite_url, store_at
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from taskpilot_obs.stats import get_cost_breakdown, get_series, get_stats, get_t
 from taskpilot_obs.store import Store, aggregate_summaries, downgrade, erase, prune, rebuild_summaries, rollups, upgrade
 from taskpilot_obs.store.ledger_tables import ALL_TABLES
 from taskpilot_obs.store.marks import deleted_from
+from taskpilot_obs.store.partitioning import partition
 from taskpilot_obs.store.rollups import FULL
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.segments import floor_hour
@@ -165,6 +167,12 @@ def go_back_and_forth(store: Store, model: Model) -> None:
     downgrade(store, "0003")
     upgrade(store)
     rebuild_summaries(store=store)
+
+
+def put_partitions(store: Store, _: Model) -> None:
+    """A month each, from here on, under a store of PostgreSQL."""
+    if not store.is_sqlite:
+        partition(store=store)
 
 
 made_calls = st.builds(
@@ -314,6 +322,21 @@ def test_a_server_is_right_or_says_what_it_lacks(
     _play(store, steps, asked, lines)
 
 
+@_settings(8)
+@given(
+    before=st.lists(acts, min_size=1, max_size=5),
+    after=st.lists(acts, min_size=1, max_size=5),
+    asked=edges,
+    lines=always_made,
+)
+def test_a_server_with_partitions_is_right_or_says_what_it_lacks(
+    server: Server, before: list[Act], after: list[Act], asked: tuple[datetime, datetime], lines: int
+) -> None:
+    """Partitions come in the middle of a life, and no answer tells."""
+    with store_at(new_database(server)) as store:
+        _play(store, [*before, put_partitions, *after], asked, lines)
+
+
 @contextmanager
 def _new_file() -> Iterator[str]:
     with TemporaryDirectory() as folder:
@@ -337,7 +360,7 @@ def new_url(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManag
 @pytest.mark.timeout(7_200)
 @_settings(150)
 @given(
-    steps=st.lists(st.one_of(acts, st.just(go_back_and_forth)), min_size=3, max_size=14),
+    steps=st.lists(st.one_of(acts, st.sampled_from([go_back_and_forth, put_partitions])), min_size=3, max_size=14),
     asked=edges,
     lines=always_made,
 )
@@ -347,6 +370,6 @@ def test_a_store_of_years_is_right_or_says_what_it_lacks(
     asked: tuple[datetime, datetime],
     lines: int,
 ) -> None:
-    """Longer lives, with downgrades and upgrades between."""
+    """Longer lives, with downgrades, upgrades and partitions between."""
     with new_url() as url, store_at(url) as store:
         _play(store, steps, asked, lines)

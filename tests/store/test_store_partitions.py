@@ -10,10 +10,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from _postgres import Server
+import typer
+from _postgres import Server, lock_waits
 from _stored import NOON, llm_call, new_database, sqlite_url, store_at, task
 from sqlalchemy import Table, select, text
+from typer.testing import CliRunner
 
+from taskpilot_obs.cli import db
+from taskpilot_obs.doctor.store import check_store
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.records import Operation, Source
 from taskpilot_obs.stats import Stats, get_agent_stats, get_stats
@@ -259,15 +263,16 @@ def asking(store: Store, expected: int) -> Iterator[list[int]]:
     assert set(answers) == {expected}
 
 
-def test_writers_and_readers_go_on_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is lost, doubled or brought back, each answer is that of before, and no change is forgotten."""
+def test_writers_and_readers_go_on_meanwhile(server: Server, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is lost, doubled or brought back, answers are those of before, and no writer waits for a second."""
     monkeypatch.setattr(partitioning, "_FIRST_ROWS", 50)
     monkeypatch.setattr(partitioning, "_MOST_ROWS", 50)
     for _ in range(20):
         fill(store, 100, "bob")
     url = store.url.render_as_string(hide_password=False)
-    with writing(url) as kept, asking(store, 2_000):
+    with lock_waits(server, url) as waits, writing(url) as kept, asking(store, 2_000):
         partition(store=store)
+    assert max(waits, default=0.0) < 1_000
     assert layout(store).pieces
     with store.reading() as connection:
         call = LLM_CALLS.c
@@ -310,8 +315,9 @@ def test_an_interrupted_run_goes_on(store: Store, monkeypatch: pytest.MonkeyPatc
     assert (left, functions) == (0, 0)
 
 
-def test_a_run_can_be_given_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Afterwards the tables are as they were, without copies and triggers."""
+@pytest.fixture
+def interrupted(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store with five calls and runs, in which `partition` ended before its first batch."""
 
     def stop(*_: object) -> bool:
         raise StopError
@@ -321,15 +327,72 @@ def test_a_run_can_be_given_up(store: Store, monkeypatch: pytest.MonkeyPatch) ->
         patched.setattr(partitioning, "_copy_some", stop)
         with pytest.raises(StopError):
             partition(store=store)
-    abandon(store=store)
-    with store.reading() as connection:
-        found = text(
-            "SELECT count(*) FROM pg_class WHERE relname LIKE '%\\_copy%' AND relnamespace = 'public'::regnamespace"
-        )
+    return store
+
+
+def test_a_run_can_be_given_up(interrupted: Store) -> None:
+    """Afterwards the tables are as they were, without copies and triggers."""
+    abandon(store=interrupted)
+    with interrupted.reading() as connection:
+        own = "relnamespace = 'public'::regnamespace AND (relkind = 'p' OR relname LIKE '%\\_copy%')"
+        found = text(f"SELECT count(*) FROM pg_class WHERE {own}")  # noqa: S608  our names
         triggers = text("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal")
         assert [connection.execute(query).scalar_one() for query in (found, triggers)] == [0, 0]
-    partition(store=store)
+    partition(store=interrupted)
+    assert differences(interrupted) == []
+
+
+def test_columns_that_change_meanwhile_begin_the_copy_again(interrupted: Store) -> None:
+    """Going back is refused, because writers would fail; an upgrade adds a column, and the next run starts again."""
+    with pytest.raises(StoreError, match="--abandon"):
+        downgrade(interrupted, "0004")
+    run_sql(interrupted, "ALTER TABLE llm_call_telemetry ADD COLUMN later TEXT")
+    Writer(interrupted).write(rows_of([llm_call(user="dee")]))
+    run_sql(interrupted, "UPDATE llm_call_telemetry SET later = user_id")
+    partition(store=interrupted)
+    with interrupted.reading() as connection:
+        found = connection.execute(text("SELECT later, count(*) FROM llm_call_telemetry GROUP BY later ORDER BY 1"))
+        assert [tuple(line) for line in found] == [("ann", 5), ("dee", 1)]
+
+
+def test_two_processes_may_do_it_at_once(store: Store) -> None:
+    """Each copies what the other has not, and one of them ends it."""
+    fill(store, 60)
+    before = told(store)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(partition, store=store.url.render_as_string(hide_password=False)) for _ in range(2)]
+        made, also_made = (run.result(60) for run in runs)
+    assert made == also_made
+    assert told(store) == before
     assert differences(store) == []
+
+
+def test_a_full_default_partition_is_copied_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it has too many records to be moved while others wait, `partition` copies again; no answer changes."""
+    partition(store=store)
+    monkeypatch.setattr("taskpilot_obs.store.months._MOST_MOVED", 2)
+    monkeypatch.setattr("taskpilot_obs.store.writer.MonthsOnDemand.cover", lambda *_: None)
+    for _ in range(2):
+        fill(store, 70)
+        before, rest = told(store), str(layout(store).rest)
+        assert amount(store, rest) > 0
+        aggregate_summaries(store=store)
+        partition(store=store)
+        assert told(store) == before
+        assert differences(store) == []
+        assert str(layout(store).rest) != rest
+        assert amount(store, str(layout(store).rest)) == 0
+        run_sql(store, *(f"DROP TABLE {piece.name}" for piece in layout(store).pieces))
+
+
+def test_the_command(store: Store) -> None:
+    """`taskpilot-obs db partition` prints how many partitions there are, and gives a run up."""
+    program, url = typer.Typer(), store.url.render_as_string(hide_password=False)
+    db.register(program)
+    done = CliRunner().invoke(program, ["db", "partition", "--store", url])
+    assert (done.exit_code, "llm_call_telemetry: 4 monthly partitions" in done.output) == (0, True)
+    given_up = CliRunner().invoke(program, ["db", "partition", "--abandon", "--store", url])
+    assert (given_up.exit_code, given_up.output.strip()) == (0, "no table is being copied")
 
 
 def test_a_question_that_began_before_sees_every_row(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,3 +486,19 @@ def test_sqlite_has_no_partitions(tmp_path: object) -> None:
 def test_months_follow_each_other() -> None:
     """Also over the end of a year."""
     assert next_month(datetime(2025, 12, 1, tzinfo=UTC)) == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_the_doctor_tells_of_months_that_are_missing(store: Store) -> None:
+    """Without the rights of the owner nothing is made ahead, which the doctor notices before it costs time."""
+    partition(store=store)
+    url = store.url.render_as_string(hide_password=False)
+    assert "no monthly partition is missing" in {finding.text for finding in check_store(url)}
+    run_sql(store, *(f"DROP TABLE {piece.name}" for piece in layout(store).pieces))
+    names = "series_id, created_at, streaming, latency_bin, latency_ms, telemetry_id, request_id, status"
+    values = "1, now(), false, 1, 1, 'one', 'one', 'success'"
+    run_sql(store, f"INSERT INTO llm_call_telemetry ({names}) VALUES ({values})")  # noqa: S608  our names
+    (finding,) = [finding for finding in check_store(url) if "next month" in finding.text]
+    assert "default partition" in finding.text
+    assert "aggregate" in finding.remedy
+    aggregate_summaries(store=store)
+    assert "no monthly partition is missing" in {finding.text for finding in check_store(url)}

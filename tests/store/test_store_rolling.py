@@ -17,6 +17,7 @@ from _stored import new_database, sqlite_url
 
 from taskpilot_obs.store import Store, upgrade
 from taskpilot_obs.store.differences import differences
+from taskpilot_obs.store.partitioning import partition
 from taskpilot_obs.store.versions import REVISIONS
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,10 @@ def test_versions_share_a_store(engine: str, old: Path, request: pytest.FixtureR
     store = Store(url, create=True)
     upgrade(store)
     assert (store.version(), differences(store)) == (REVISIONS[-1], [])
-    store.close()
     assert live(old, url) == after(4)
     assert live(ROOT, url) == after(5)
+    if server is not None:
+        partition(store=store)
+        assert live(old, url) == after(6)
+        assert live(ROOT, url) == after(7)
+    store.close()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from crewai.events import LiteAgentExecutionCompletedEvent, LiteAgentExecutionErrorEvent, crewai_event_bus
 from crewai.events.stream_context import _stream_sinks, add_stream_sink
-from crewai.hooks.dispatch import HookAborted, InterceptionPoint, register, unregister
+from crewai.hooks.dispatch import HookAborted, InterceptionPoint, register
 from crewai.llms.base_llm import _current_call_id
 
 from taskpilot_obs.integration import (
@@ -25,7 +26,6 @@ from taskpilot_obs.integration import (
     current_run,
     get_recorder,
     guarded,
-    remove_current_resolver,
 )
 from taskpilot_obs_crewai import reading
 from taskpilot_obs_crewai.open_runs import MOST_OPEN, Execution, Open, OpenRuns, scope_of
@@ -34,7 +34,6 @@ __all__ = ["Observer", "observe"]
 
 Make = Callable[[], ActiveInvocation | None]
 _WHERE: Final = "crewai"
-_AGENT_ENDS: Final = (LiteAgentExecutionCompletedEvent, LiteAgentExecutionErrorEvent)
 
 _begun: ContextVar[ActiveInvocation | None] = ContextVar("taskpilot_obs_crewai_begun", default=None)
 """What a hook has begun, until the event that reports it."""
@@ -54,43 +53,24 @@ class Observer:
 
     def __init__(self, recorder: Recorder | None = None) -> None:
         self._given = recorder
-        self._runs = OpenRuns()
-        self._hooks: dict[InterceptionPoint, Callable[[Any], None]] = {
-            InterceptionPoint.EXECUTION_START: self._before_execution,
-            InterceptionPoint.PRE_MODEL_CALL: self._before_model,
-            InterceptionPoint.PRE_TOOL_CALL: self._before_tool,
-            InterceptionPoint.POST_TOOL_CALL: self._after_tool,
-            InterceptionPoint.POST_STEP: self._after_task,
-        }
-
-    @property
-    def open(self) -> int:
-        """How many runs have not ended."""
-        return len(self._runs)
+        self.runs = OpenRuns()
+        """What has not ended."""
 
     @property
     def _recorder(self) -> Recorder:
         return get_recorder() if self._given is None else self._given
 
     def start(self) -> None:
-        """Record from now on."""
-        for point, hook in self._hooks.items():
-            register(point, hook)
-        for kind in _AGENT_ENDS:
+        """Record from now on; once is enough for a process."""
+        register(InterceptionPoint.EXECUTION_START, self._before_execution)
+        register(InterceptionPoint.PRE_MODEL_CALL, self._before_model)
+        register(InterceptionPoint.PRE_TOOL_CALL, self._before_tool)
+        register(InterceptionPoint.POST_TOOL_CALL, self._after_tool)
+        register(InterceptionPoint.POST_STEP, self._after_task)
+        for kind in (LiteAgentExecutionCompletedEvent, LiteAgentExecutionErrorEvent):
             crewai_event_bus.on(kind)(self._handle)
-        add_current_resolver(self._runs.innermost)
+        add_current_resolver(self.runs.innermost)
         self._listen()
-
-    def stop(self) -> None:
-        """Undo `start`; what is open is recorded at its end."""
-        for point, hook in self._hooks.items():
-            unregister(point, hook)
-        for kind in _AGENT_ENDS:
-            crewai_event_bus.off(kind, self._handle)
-        remove_current_resolver(self._runs.innermost)
-        _stream_sinks.set(tuple(sink for sink in _stream_sinks.get() if sink != self._sink))
-
-    # --- events ------------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
         if self._sink not in _stream_sinks.get():
@@ -105,18 +85,13 @@ class Observer:
         with guarded(_WHERE, self._recorder.counters):
             what, _, phase = str(event.type).rpartition("_")
             operation = reading.KINDS.get(what)
-            if what == "llm_stream":
-                self._note_piece(event.call_id)
+            if what == "llm_stream" and event.call_id in self.runs:
+                cast(LlmInvocation, self.runs[event.call_id].run).first_token()
             elif operation is not None and not reading.is_internal(source, event):
                 if phase == "started":
                     self._begin(source, event, operation)
                 elif phase in reading.ENDS:
                     self._end(source, event, operation, phase)
-
-    def _note_piece(self, call_id: str) -> None:
-        known = self._runs.get(call_id)
-        if known is not None and isinstance(known.run, LlmInvocation):
-            known.run.first_token()
 
     def _begin(self, source: Any, event: Any, operation: Operation) -> None:
         run, key = _begun.get(), event.event_id
@@ -129,21 +104,20 @@ class Observer:
         else:
             self._keep(key, source, make)
 
-    def _keep(self, key: str, source: object, make: Make, *, owned: bool = True) -> ActiveInvocation | None:
-        """Begin a run, unless it is known; an owned one goes with this context, where no end of it is reported."""
-        known = self._runs.get(key)
+    def _keep(self, key: str, source: object, make: Make) -> ActiveInvocation | None:
+        """Begin a run, unless it is known; it goes with this context, where no end of it is reported."""
+        known = self.runs.get(key)
         run = make() if known is None else known.run
         if run is None or known is not None:
             return run
-        self._runs[key] = Open(run, source)
-        if len(self._runs) > MOST_OPEN:
-            self._runs.pop(next(iter(self._runs)), None)
+        self.runs[key] = Open(run, source)
+        if len(self.runs) > MOST_OPEN:
+            self.runs.pop(next(iter(self.runs)), None)
         execution = _execution.get()
-        if owned and (execution is None or not execution.is_open):
-            execution = Execution(self._runs)
+        if execution is None or not any(each in self.runs for each in execution):
+            execution = Execution(self.runs)
             _execution.set(execution)
-        if owned and execution is not None:
-            execution.add(key)
+        execution.append(key)
         return run
 
     def _start_call(self, llm: Any, messages: Any, stream: object) -> LlmInvocation | None:
@@ -157,55 +131,48 @@ class Observer:
         return call
 
     def _end(self, source: object, event: Any, operation: Operation, phase: str) -> None:
-        is_call = operation is Operation.CHAT
-        key = event.call_id if is_call else self._runs.key_of(event.started_event_id, source, operation)
-        known = self._runs.pop(key, None)
-        if known is None:  # a failure is reported twice
-            return
-        reading.end_run(known.run, event, phase)
-        for each in self._runs.beneath(known.run) if phase == "failed" else ():
-            self._runs.pop(each).run.end_as(known.run.status)  # a hook that aborts an agent ends it without an event
-
-    # --- hooks -------------------------------------------------------------------------------------------------------
+        key = getattr(event, "call_id", None) or self.runs.key_of(event.started_event_id, source, operation)
+        known = self.runs.pop(key, None)
+        if known is not None:  # a failure is reported twice
+            reading.end_run(known.run, event, phase)
+            for each in self.runs.beneath(known.run) if phase == "failed" else ():
+                self.runs.pop(each).run.end_as(known.run.status)  # no event tells of an agent that a hook has aborted
 
     def _before_execution(self, context: Any) -> None:
         """Listen, and begin an agent outside of a crew, whose start no sink may have seen."""
         with guarded(_WHERE, self._recorder.counters):
             self._listen()
             key, agent = scope_of("lite_agent_execution_started"), getattr(context.flow, "agent", None)
-            if key is not None and agent is not None:
-                make = partial(self._recorder.start, Operation.AGENT, str(agent.role).strip())
-                self._keep(key, agent, make, owned=False)  # its end is reported outside of this context
+            if key is not None and agent is not None and key not in self.runs:  # nor will it see the end
+                self.runs[key] = Open(self._recorder.start(Operation.AGENT, str(agent.role).strip()), agent)
 
     def _before_model(self, context: Any) -> None:
         """Begin a model call and ask about it: crewAI reports its start later where an agent makes the call."""
-        run: ActiveInvocation | None = None
-        with guarded(_WHERE, self._recorder.counters):
-            llm, call_id = context.llm, _current_call_id.get() if context.executor is None else None
-            make = partial(self._start_call, llm, list(context.messages), getattr(llm, "stream", None))
-            run = self._started(call_id, llm, make)
+        call_id = _current_call_id.get() if context.executor is None else None
+        make = partial(self._start_call, context.llm, list(context.messages), getattr(context.llm, "stream", None))
+        run = self._started(call_id, context.llm, make)
         if run is not None and run.is_open:
-            _ask(run, list(context.messages), reading.answer_limits(context.llm))
+            with _aborting(run):
+                check_input(run, list(context.messages), arguments=reading.answer_limits(context.llm))
 
     def _before_tool(self, context: Any) -> None:
         """Begin a tool call, and ask about it; a refused tool does not run, and the model is told so."""
-        run: ActiveInvocation | None = None
-        with guarded(_WHERE, self._recorder.counters):
-            make = partial(self._recorder.start, Operation.TOOL, context.tool_name)
-            run = self._started(scope_of("tool_usage_started"), context.agent, make)
+        make = partial(self._recorder.start, Operation.TOOL, context.tool_name)
+        run = self._started(scope_of("tool_usage_started"), context.agent, make)
         if run is not None and run.is_open:
             run.set_input(context.tool_input)
-            _ask(run, None, context.tool_input)
+            with _aborting(run):
+                check_input(run, arguments=context.tool_input)
             _tool.set((run, run.attach()))  # until the hook behind the tool, which crewAI always calls
 
     def _started(self, key: str | None, source: object, make: Make) -> ActiveInvocation | None:
         """The run of a hook; where its event has yet to come, it waits for it."""
-        self._listen()
-        if key is not None:
-            return self._keep(key, source, make)
-        run = make()
-        _begun.set(run)
-        return run
+        with guarded(_WHERE, self._recorder.counters):
+            self._listen()
+            run = make() if key is None else self._keep(key, source, make)
+            _begun.set(run if key is None else None)
+            return run
+        return None
 
     def _after_tool(self, context: Any) -> None:
         """Ask about a tool's result; a refusal aborts the crew, because the model would get it otherwise."""
@@ -215,45 +182,33 @@ class Observer:
             _tool.set(None)
             run.detach(step)
             if run.is_open:
-                _answer(run, context.raw_tool_result)
+                with _aborting(run):
+                    check_output(run, context.raw_tool_result)
 
     def _after_task(self, context: Any) -> None:
         """Ask about what a task came to, before the next one gets it."""
         run = current_run()
         if context.kind == "task" and run is not None and run.operation is Operation.WORKFLOW:
-            _answer(run, getattr(context.output, "raw", None))
+            with _aborting(run):
+                check_output(run, getattr(context.output, "raw", None))
 
 
 _observers: Final[list[Observer]] = []
 
 
 def observe(recorder: Recorder | None = None) -> Observer:
-    """Record every crew, flow and agent of crewAI in this process; a second call of it changes nothing.
-
-    Args:
-        recorder: where to; the default one when left out.
-    """
+    """Record every crew, flow and agent of crewAI in this process; a second call of it changes nothing."""
     if not _observers:
         _observers.append(Observer(recorder))
         _observers[0].start()
     return _observers[0]
 
 
-def _ask(run: ActiveInvocation, content: object, arguments: Mapping[str, object]) -> None:
+@contextmanager
+def _aborting(run: ActiveInvocation) -> Iterator[None]:
+    """Refuse by the only exception of a hook that crewAI does not swallow."""
     try:
-        check_input(run, content, arguments=arguments)
+        yield
     except RefusedError as refusal:
-        raise _aborted(run, refusal) from refusal
-
-
-def _answer(run: ActiveInvocation, output: object) -> None:
-    try:
-        check_output(run, output)
-    except RefusedError as refusal:
-        raise _aborted(run, refusal) from refusal
-
-
-def _aborted(run: ActiveInvocation, refusal: RefusedError) -> HookAborted:
-    """The only exception of a hook that crewAI does not swallow."""
-    run.fail(refusal)
-    return HookAborted(str(refusal), source="taskpilot_obs")
+        run.fail(refusal)
+        raise HookAborted(str(refusal), source="taskpilot_obs") from refusal

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from crewai.events.event_context import _event_id_stack  # where code belongs; it has no public reader
 
-from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, Operation, Status
+from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, Operation, Status, is_within
 
 MOST_OPEN: Final = 4_096
 
@@ -22,13 +22,7 @@ class OpenRuns(dict[str, Open]):
     """The open runs, in the order of their starts."""
 
     def key_of(self, stated: str | None, source: object, operation: Operation) -> str:
-        """The key of the run that ends: the stated one, unless a failure that is reported twice has shifted the stack.
-
-        Args:
-            stated: the ID of the start, as the event has it.
-            source: who reports the end.
-            operation: what ends.
-        """
+        """The key of the run that ends: as stated, unless a failure that is reported twice has shifted the stack."""
         known = self.get(stated or "")
         if known is None or known.run.operation is not operation:
             for key, each in reversed([*self.items()]):
@@ -38,39 +32,26 @@ class OpenRuns(dict[str, Open]):
 
     def beneath(self, outer: ActiveInvocation) -> list[str]:
         """The keys of what is open beneath a run, the last begun first."""
-        return [key for key, each in reversed([*self.items()]) if _is_within(each.run.parent, outer)]
+        return [key for key, each in reversed([*self.items()]) if is_within(each.run, outer)]
 
     def innermost(self, known: ActiveInvocation | None) -> ActiveInvocation | None:
         """The run of the framework that this code is part of, where it lies beneath the run known to be current."""
         for key, _ in reversed(_event_id_stack.get()):
             entry = self.get(key)
             if entry is not None and entry.run.is_open:
-                return known if _is_within(known, entry.run) else entry.run
+                return known if is_within(known, entry.run) else entry.run
         return known
 
 
-class Execution:
-    """What began in one context, which holds this: a task that is cancelled reports no end of it.
-
-    Args:
-        runs: all that are open.
-    """
+class Execution(list[str]):
+    """The keys of what began in one context, which holds this: a task that is cancelled reports no end of it."""
 
     def __init__(self, runs: OpenRuns) -> None:
-        self._keys: list[str] = []
+        super().__init__()
         self._runs = runs
 
-    @property
-    def is_open(self) -> bool:
-        """Whether something of it has not ended."""
-        return any(key in self._runs for key in self._keys)
-
-    def add(self, key: str) -> None:
-        """Own a run."""
-        self._keys.append(key)
-
     def __del__(self) -> None:
-        left = [found.run for key in reversed(self._keys) if (found := self._runs.pop(key, None)) is not None]
+        left = [found.run for key in reversed(self) if (found := self._runs.pop(key, None)) is not None]
         streamed = any(isinstance(run, LlmInvocation) and run.streaming for run in left)
         for run in left:
             run.end_as(Status.ABANDONED if streamed else Status.CANCELLED)
@@ -80,9 +61,3 @@ def scope_of(kind: str) -> str | None:
     """The ID of the event that opened the innermost scope, where it is of this kind."""
     stack = _event_id_stack.get()
     return stack[-1][0] if stack and stack[-1][1] == kind else None
-
-
-def _is_within(run: ActiveInvocation | None, outer: ActiveInvocation) -> bool:
-    while run is not None and run is not outer:
-        run = run.parent
-    return run is outer

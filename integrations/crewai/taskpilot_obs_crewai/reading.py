@@ -11,9 +11,9 @@ from taskpilot_obs.integration import (
     ActiveInvocation,
     LlmInvocation,
     Operation,
-    RefusedError,
     Status,
     register_status,
+    unwrap_refusal,
 )
 
 KINDS: Final = {
@@ -41,14 +41,8 @@ register_status("crewai.hooks.dispatch.HookAborted", Status.BLOCKED)
 
 def name_of(source: Any, event: Any) -> str:
     """The name of a crew, flow, agent or tool; an agent's is its role."""
-    agent = getattr(event, "agent_info", None)
-    stated = (
-        getattr(event, "tool_name", None)
-        or (agent.get("role") if agent else getattr(source, "role", None))
-        or getattr(event, "crew_name", None)
-        or getattr(event, "flow_name", None)
-    )
-    return str(stated or type(source).__name__).strip()
+    stated = (getattr(event, name, None) for name in ("tool_name", "crew_name", "flow_name"))
+    return str(next(filter(None, stated), None) or getattr(source, "role", type(source).__name__)).strip()
 
 
 def is_internal(source: object, event: Any) -> bool:
@@ -64,14 +58,14 @@ def answer_limits(llm: Any) -> dict[str, object]:
 
 def end_run(run: ActiveInvocation, event: Any, phase: str) -> None:
     """End a run as its last event states."""
-    if isinstance(run, LlmInvocation):
-        _write_answer(run, event)
     failure = getattr(event, "failure", None)
     if phase in _FAILED:
         _fail(run, event)
     elif failure is not None:  # a tool that returned, and reported that it has failed
         run.end_as(Status.ERROR, error_type=str(getattr(failure.reason, "value", failure.reason)))
     else:
+        if isinstance(run, LlmInvocation):
+            _write_answer(run, event)
         run.observe_output(str(getattr(event, "output", None) or getattr(event, "response", None) or ""))
         run.end_as(Status.INTERRUPTED if phase == "paused" else Status.SUCCESS)
 
@@ -80,24 +74,16 @@ def _fail(run: ActiveInvocation, event: Any) -> None:
     """Fail by the event's exception, or the one in flight: a text is all that most events have of it."""
     flying, stated = sys.exc_info()[1], event.error
     if isinstance(stated, BaseException):
-        run.fail(_cause_of(stated))
+        run.fail(unwrap_refusal(stated))
     elif flying is not None and (isinstance(flying, HookAborted) or str(flying) in str(stated)):
-        run.fail(_cause_of(flying))
+        run.fail(unwrap_refusal(flying))
     else:
         run.end_as(Status.ERROR, error_type=str(event.type), error_message=str(stated))
 
 
-def _cause_of(error: BaseException) -> BaseException:
-    cause = error.__cause__
-    return cause if isinstance(error, HookAborted) and isinstance(cause, RefusedError) else error
-
-
 def _write_answer(call: LlmInvocation, event: Any) -> None:
-    usage = getattr(event, "usage", None) or {}
-    found = {_COUNTS.get(name, name): count for name, count in usage.items() if name in _KNOWN}
+    found = {_COUNTS.get(name, name): count for name, count in (event.usage or {}).items() if name in _KNOWN}
     if any(found.values()):  # zeros alone stand for what a provider did not state
         call.record_usage(**found)
-    reason = getattr(event, "finish_reason", None)
-    call.record_answer(
-        response_id=getattr(event, "response_id", None), finish_reasons=() if reason is None else (reason,)
-    )
+    reasons = [event.finish_reason] if event.finish_reason else []
+    call.record_answer(response_id=event.response_id, finish_reasons=reasons)

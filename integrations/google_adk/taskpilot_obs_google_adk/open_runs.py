@@ -6,7 +6,7 @@ import sys
 from asyncio import CancelledError
 from typing import Any, NamedTuple
 
-from taskpilot_obs.integration import CURRENT, ActiveInvocation, RefusedError, Status, Step
+from taskpilot_obs.integration import CURRENT, ActiveInvocation, Status, Step
 
 Key = tuple[str, str]
 """What it is, and the name of its agent or the ID of its call."""
@@ -90,13 +90,3 @@ class OpenRuns:
         left = isinstance(sys.exc_info()[1], GeneratorExit | CancelledError)
         for _, entry in self._open.pop(invocation, [])[::-1]:
             entry.close(status=Status.ABANDONED if left else Status.SUCCESS)
-
-
-def cause_of(error: BaseException) -> BaseException:
-    """The refusal behind an error: the framework wraps what plugins raise into a `RuntimeError`."""
-    at: BaseException | None = error
-    while at is not None:
-        if isinstance(at, RefusedError):
-            return at
-        at = at.__cause__
-    return error

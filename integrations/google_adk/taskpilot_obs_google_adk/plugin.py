@@ -22,8 +22,9 @@ from taskpilot_obs.integration import (
     current_run,
     get_recorder,
     guarded,
+    unwrap_refusal,
 )
-from taskpilot_obs_google_adk.open_runs import Open, OpenRuns, cause_of
+from taskpilot_obs_google_adk.open_runs import Open, OpenRuns
 
 __all__ = ["ObservabilityPlugin"]
 
@@ -82,7 +83,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
 
     async def on_agent_error_callback(self, *, agent: Any, callback_context: Any, error: Exception) -> None:
         """End it as failed."""
-        self._end_agent(callback_context.invocation_id, agent.name, cause_of(error))
+        self._end_agent(callback_context.invocation_id, agent.name, unwrap_refusal(error))
 
     async def before_run_callback(self, *, invocation_context: Any) -> None:
         """Note whose task reads the events."""
@@ -136,7 +137,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         """End it as failed."""
         known = self._runs.pop(callback_context.invocation_id, ("llm", callback_context.agent_name))
         if known is not None:
-            known.close(cause_of(error))
+            known.close(unwrap_refusal(error))
 
     async def on_event_callback(self, *, invocation_context: Any, event: Any) -> None:
         """End the call that the application has answered: the event that has the answer is all that is reported."""
@@ -185,7 +186,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         """End it as failed or cancelled."""
         known = self._runs.pop(tool_context.invocation_id, ("tool", str(tool_context.function_call_id)))
         if known is not None:
-            known.close(cause_of(error))
+            known.close(unwrap_refusal(error))
 
 
 def _is_reader_cancelled() -> bool:

@@ -16,13 +16,13 @@ from taskpilot_obs.integration import (
     LlmInvocation,
     Operation,
     Recorder,
-    RefusedError,
     Status,
     check_input,
     check_output,
     current_run,
     get_recorder,
     guarded,
+    unwrap_refusal,
 )
 from taskpilot_obs.providers.names import infer_provider
 
@@ -154,7 +154,7 @@ def _observed(span: ObservabilitySpan) -> Iterator[ObservabilitySpan]:
     try:
         yield span
     except BaseException as error:
-        run.fail(_refusal(error) or error)
+        run.fail(unwrap_refusal(error))
         raise
     finally:
         run.detach(step)
@@ -162,14 +162,6 @@ def _observed(span: ObservabilitySpan) -> Iterator[ObservabilitySpan]:
         run.end_as(Status.ERROR, error_type=_TOOL_ERROR)
     else:
         run.stop()
-
-
-def _refusal(error: BaseException) -> RefusedError | None:
-    """The refusal that Haystack wrapped into an exception of its pipelines."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, RefusedError):
-        cause = cause.__cause__
-    return cause
 
 
 def _ask(run: ActiveInvocation, given: Any) -> None:

@@ -21,12 +21,13 @@ from taskpilot_obs.integration import (
     current_scope,
     get_recorder,
     guarded,
+    is_within,
     remove_current_resolver,
 )
 from taskpilot_obs.records import LLM_OPERATIONS
 from taskpilot_obs_opentelemetry.claims import Call, NativeCalls, number_of
 from taskpilot_obs_opentelemetry.outcomes import Outcome, end_with, outcome_of, write_answer, write_stream
-from taskpilot_obs_opentelemetry.tree import MOST_LIVE, Node, is_at_or_above
+from taskpilot_obs_opentelemetry.tree import MOST_LIVE, Node
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -122,7 +123,7 @@ class GenAiBridge(SpanProcessor):
         if not self._live or getattr(self._asking, "here", False):
             return known
         node = self._live.get(trace.get_current_span().get_span_context().span_id)
-        if node is None or (known is not None and not is_at_or_above(known, node.around)):
+        if node is None or (known is not None and not is_within(node.around, known)):
             return known
         with guarded("opentelemetry", self._recorder.counters):
             return self._run_at(node) or known

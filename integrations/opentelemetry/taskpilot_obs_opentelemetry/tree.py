@@ -8,7 +8,7 @@ from typing import Final
 from opentelemetry.sdk.trace import ReadableSpan
 
 from taskpilot_obs.genai_dialects import Kind, kind_of
-from taskpilot_obs.integration import ActiveInvocation, Scope
+from taskpilot_obs.integration import ActiveInvocation, Scope, is_within
 from taskpilot_obs.records import LLM_OPERATIONS
 
 MOST_LIVE: Final = 10_000
@@ -67,7 +67,7 @@ class Node:
         """Whether a run began between the parent's span and this one: a decorated function that was called there."""
         if self.around is None:
             return False
-        return self.parent is None or not is_at_or_above(self.around, self.parent.around)
+        return self.parent is None or not is_within(self.parent.around, self.around)
 
     def began_within(self, run: ActiveInvocation) -> bool:
         """Whether a run above was open when the span began."""
@@ -90,12 +90,3 @@ class Node:
             if kind is not None:
                 return at if kind.operation in LLM_OPERATIONS and not at.ended else None
         return None
-
-
-def is_at_or_above(run: ActiveInvocation, other: ActiveInvocation | None) -> bool:
-    """Whether a run is another one or an ancestor of it."""
-    while other is not None:
-        if other is run:
-            return True
-        other = other.parent
-    return False

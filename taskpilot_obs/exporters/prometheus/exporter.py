@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prometheus_client import CollectorRegistry
+
 from taskpilot_obs import semconv
 from taskpilot_obs._support.guarded import guarded, run_to_completion
 from taskpilot_obs.exporters.prometheus.checks import book_decision, book_feedback
@@ -28,13 +30,17 @@ from taskpilot_obs.records import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from prometheus_client import CollectorRegistry
-
     from taskpilot_obs._support.counters import InternalCounters
+    from taskpilot_obs.exporters.prometheus.families import Families
     from taskpilot_obs.records import Operation, Record
     from taskpilot_obs.semconv import Metric
 
 _WHERE = "prometheus"
+
+
+def private_registry() -> CollectorRegistry:
+    """A registry that nothing scrapes, for metrics that are exported in another way only."""
+    return CollectorRegistry()
 
 
 class PrometheusExporter:
@@ -72,6 +78,11 @@ class PrometheusExporter:
         self._info = (version, service, service_version)
         self._families.run_aside(self._introduce)
         self._families.sources.add(self)
+
+    @property
+    def families(self) -> Families:
+        """The families that this exporter changes."""
+        return self._families
 
     def _introduce(self) -> None:
         self._families.gauge(semconv.INFO).child(*self._info).set(1)

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from itertools import chain, product
 from math import prod
 from pathlib import Path
@@ -19,13 +20,13 @@ from taskpilot_obs import semconv
 from taskpilot_obs._support.fork import call_in_child
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram
+from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram, HistogramFollower
 from taskpilot_obs.exporters.prometheus.labels import Admission, clean
 from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, mark_namespace
 from taskpilot_obs.semconv import LABEL_BOUNDS, LABEL_OVERFLOW, METRICS, OTHER, Kind, Label, Metric, fixed_values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Literal, Protocol
 
     from prometheus_client.metrics_core import Metric as Collected
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
             """Book everything handed over so far."""
 
 
+Follow = Callable[[Metric, tuple[str, ...]], HistogramFollower]
+"""Creates the follower of one series of a histogram."""
 M = TypeVar("M", Counter, Gauge, BulkHistogram)
 
 MULTIPROCESS: bool = getattr(values.ValueClass, "_multiprocess", False)
@@ -46,7 +49,7 @@ BORN_TOGETHER = frozenset(
 )
 """Labels whose values are all created together, at 0, because a series that starts at 1 has `increase()` = 0, which
 would hide the first failure. They are the last labels of a family."""
-_SUMMED_GAUGES = frozenset(
+SUMMED_GAUGES = frozenset(
     {
         semconv.WORKFLOW_ACTIVE,
         semconv.AGENT_ACTIVE,
@@ -87,11 +90,11 @@ class Family(Generic[M]):
         kept = prod(len(fixed_values(metric.name, label)) or 1 for label in metric.labels[: self._own])
         self._room = semconv.MAX_CHILDREN // len(self._siblings) - kept
         self._groups: set[tuple[str, ...]] = set()
-        self._children: dict[tuple[str, ...], M] = {}
+        self.children: dict[tuple[str, ...], M] = {}
 
     def child(self, *label_values: str) -> M:
         """Return the child for the values of all labels; values that must be folded count as overflow."""
-        child = self._children.get(label_values)
+        child = self.children.get(label_values)
         return self._resolve(label_values) if child is None else child
 
     def init_child(self, *label_values: str) -> None:
@@ -103,7 +106,7 @@ class Family(Generic[M]):
         """Remove one child; in multi-process mode prometheus_client cannot, and warns."""
         labels = self._admit(label_values)
         self._collector.remove(*labels)
-        self._children.pop(labels, None)
+        self.children.pop(labels, None)
         self._groups.discard(labels[: self._own])
 
     def _resolve(self, label_values: tuple[str, ...]) -> M:
@@ -111,9 +114,10 @@ class Family(Generic[M]):
         if labels != label_values:
             folded = any(new == OTHER != old for new, old in zip(labels, label_values, strict=True))
             self._owner.count_changed(self.metric, folded=folded)
-        child = self._children.get(labels)
+        child = self.children.get(labels)
         if child is None:
-            child = self._children[labels] = self._collector.labels(*labels) if labels else self._collector
+            child = self.children[labels] = self._collector.labels(*labels) if labels else self._collector
+            self._owner.follow(self.metric, labels, child)
         return child
 
     def _admit(self, label_values: tuple[str, ...]) -> tuple[str, ...]:
@@ -145,11 +149,12 @@ class Families:
     """
 
     def __init__(self, registry: CollectorRegistry, namespace: str = "") -> None:
-        self._namespace = namespace
+        self.namespace = namespace
         self.admission = Admission()
         self.sources: weakref.WeakSet[Drainable] = weakref.WeakSet()
         self.active: dict[str, ActiveGauges] = {}
         """Gauges raised by a run in progress, by invocation ID, so that only raised gauges are lowered."""
+        self.followed_by: Follow | None = None
         self.changed = 0
         """How often label values were changed; caches by raw names compare it before and after."""
         self._counters: dict[str, Family[Counter]] = {}
@@ -219,6 +224,27 @@ class Families:
         self.run_aside(lambda: collected.extend(chain.from_iterable(each.collect() for each in self._collectors)))
         return collected
 
+    def values(self) -> dict[str, list[tuple[dict[str, str], float]]]:
+        """Return the values of all counters and gauges by family, without a drain. The caller is within `run_aside`."""
+        found = {}
+        for collector in self._collectors:
+            for family in () if isinstance(collector, BulkHistogram) else collector.collect():
+                name = family.name + ("_total" if family.type == Kind.COUNTER else "")
+                found[name] = [(sample.labels, sample.value) for sample in family.samples if sample.name == name]
+        return found
+
+    def follow_histograms(self, follow: Follow | None) -> None:
+        """Let another metrics system receive every observation of every histogram; None ends that."""
+        self.followed_by = follow
+        for family in self._histograms.values():
+            for labels, child in family.children.items():
+                self.follow(family.metric, labels, child)
+
+    def follow(self, metric: Metric, labels: tuple[str, ...], child: Counter | Gauge | BulkHistogram) -> None:
+        """Connect one new child of a histogram."""
+        if isinstance(child, BulkHistogram):
+            child.follower = None if self.followed_by is None else self.followed_by(metric, labels)
+
     def before_fork(self) -> None:
         """Wait for a scrape or a declaration in progress (milliseconds)."""
         if self._aside.acquire(timeout=1.0):
@@ -241,16 +267,16 @@ class Families:
     def _create(self, metric: Metric) -> Counter | Gauge | BulkHistogram:
         name, text, labels = metric.name, metric.help, metric.labels
         if metric.kind is Kind.COUNTER:
-            counter = Counter(name, text, labels, namespace=self._namespace, registry=None)
+            counter = Counter(name, text, labels, namespace=self.namespace, registry=None)
             self._counters[name] = Family(metric, counter, self)
             return counter
         if metric.kind is Kind.HISTOGRAM:
             histogram = BulkHistogram(
-                name, text, labels, namespace=self._namespace, registry=None, buckets=metric.buckets
+                name, text, labels, namespace=self.namespace, registry=None, buckets=metric.buckets
             )
             self._histograms[name] = Family(metric, histogram, self)
             return histogram
-        gauge = Gauge(name, text, labels, namespace=self._namespace, registry=None, multiprocess_mode=_mode(metric))
+        gauge = Gauge(name, text, labels, namespace=self.namespace, registry=None, multiprocess_mode=_mode(metric))
         self._gauges[name] = Family(metric, gauge, self)
         return gauge
 
@@ -277,7 +303,7 @@ def _mode(metric: Metric) -> Literal["livesum", "livemax", "min"]:
     """How the values of a gauge from several workers are combined."""
     if metric is semconv.START_TIME:  # dead workers' counts stay in the sums, so their start times do too
         return "min"
-    return "livesum" if metric in _SUMMED_GAUGES else "livemax"
+    return "livesum" if metric in SUMMED_GAUGES else "livemax"
 
 
 _MARK = "taskpilot_obs_families"

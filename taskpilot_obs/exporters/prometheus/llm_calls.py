@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.records import Invocation
     from taskpilot_obs.usage import Usage
 
-_FAILED = frozenset({Status.ERROR, Status.TIMEOUT})
+FAILED = frozenset({Status.ERROR, Status.TIMEOUT})
 _KNOWN_FROM_THE_FIRST_CALL = (
     semconv.LLM_BILLABLE,
     semconv.LLM_UNPRICED,
@@ -46,8 +46,8 @@ class LlmCalls:
         if done.ttft_s is not None:
             first_token = self._families.histogram(semconv.LLM_FIRST_TOKEN).child(model, provider)
             pending.observe(first_token, done.ttft_s, exemplar)
-        if done.status in _FAILED:
-            pending.add(semconv.LLM_ERRORS, 1, agent, model, provider, _cause(done))
+        if done.status in FAILED:
+            pending.add(semconv.LLM_ERRORS, 1, agent, model, provider, cause_of(done))
         if done.retries:
             pending.add(semconv.LLM_RETRIES, done.retries, model, provider)
         if done.cached is not None:
@@ -70,7 +70,8 @@ class LlmCalls:
         return found
 
 
-def _cause(done: Invocation) -> str:
+def cause_of(done: Invocation) -> str:
+    """Return the category of the error of a failed call."""
     if done.error_category in ERROR_CATEGORIES:
         return str(done.error_category)
     return "timeout" if done.status is Status.TIMEOUT else "other"

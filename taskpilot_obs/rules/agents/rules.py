@@ -9,7 +9,7 @@ from taskpilot_obs.records import COUNTED, Status
 from taskpilot_obs.rules.evidence import Watched, recent_value, stated
 from taskpilot_obs.rules.model import WARNING, Alert, AlertKind, Recording, RuleGroup
 from taskpilot_obs.rules.promql import INSTANCE, Count, bucket, matcher, number, quantile, ratio, slower
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.rules.wording import AGENT, PERCENT, SECONDS, WHOLE, percent
 from taskpilot_obs.semconv import Label
 
@@ -48,7 +48,7 @@ FAILED_CALLS: Final = Count(
 )
 
 
-def groups(settings: Settings) -> tuple[RuleGroup, ...]:
+def groups(settings: RuleSettings) -> tuple[RuleGroup, ...]:
     """Recording rules of the folder `agents`."""
     parts = {
         "runs": _runs(settings),
@@ -62,7 +62,7 @@ def groups(settings: Settings) -> tuple[RuleGroup, ...]:
     )
 
 
-def _runs(settings: Settings) -> list[Recording]:
+def _runs(settings: RuleSettings) -> list[Recording]:
     windows = settings.fine_windows
     rules = [rule for count in (RUNS, GOOD_RUNS, ALL_RUNS) for rule in count.rules(settings.scope, windows)]
     rules += [Recording(_success(window), ratio(GOOD_RUNS.over(window), RUNS.over(window))) for window in windows]
@@ -74,7 +74,7 @@ def _success(window: str) -> str:
     return f"agent:agent_runs:success_ratio_rate{window}"
 
 
-def _latency(settings: Settings) -> list[Recording]:
+def _latency(settings: RuleSettings) -> list[Recording]:
     windows = settings.fine_windows
     rules = BUCKETS.rules(settings.scope, windows)
     rules += [Recording(_p95(window), quantile(0.95, BUCKETS.over(window))) for window in windows]
@@ -90,7 +90,7 @@ def _p95(window: str) -> str:
     return f"agent:agent_run_duration_seconds:p95_rate{window}"
 
 
-def _tools(settings: Settings) -> list[Recording]:
+def _tools(settings: RuleSettings) -> list[Recording]:
     rules = [rule for count in (CALLS, FAILED_CALLS) for rule in count.rules(settings.scope, SHORT)]
     return rules + [
         Recording(
@@ -100,7 +100,7 @@ def _tools(settings: Settings) -> list[Recording]:
     ]
 
 
-def alerts(settings: Settings) -> tuple[Alert, ...]:
+def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
     """Alerts of the folder `agents`."""
     limits = settings.agents
     known = stated(settings.recent_windows, settings, limits.min_events, "counted runs")
@@ -145,7 +145,7 @@ def alerts(settings: Settings) -> tuple[Alert, ...]:
     return (failing, slow, _looping(settings), _stuck(settings), _silent(settings))
 
 
-def _looping(settings: Settings) -> Alert:
+def _looping(settings: RuleSettings) -> Alert:
     limit = settings.agents.loop_tool_calls
     return Alert(
         "TaskpilotAgentLooping",
@@ -159,7 +159,7 @@ def _looping(settings: Settings) -> Alert:
     )
 
 
-def _stuck(settings: Settings) -> Alert:
+def _stuck(settings: RuleSettings) -> Alert:
     after = settings.agents.stuck_after
     scope = settings.scope
     active = scope.select(semconv.AGENT_ACTIVE.name)
@@ -187,7 +187,7 @@ def _stuck(settings: Settings) -> Alert:
     )
 
 
-def _silent(settings: Settings) -> Alert:
+def _silent(settings: RuleSettings) -> Alert:
     minimum = settings.agents.silent_min_runs
     conditions = [
         f"  (\n"

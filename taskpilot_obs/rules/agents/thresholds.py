@@ -10,7 +10,7 @@ from taskpilot_obs.rules.fields import Duration, Events, Percent, RunSeconds, Se
 from taskpilot_obs.semconv import CALL_BUCKETS
 
 
-class Agents(Section):
+class AgentThresholds(Section):
     """Thresholds per agent."""
 
     success_percent: Percent = 90

@@ -8,7 +8,7 @@ from taskpilot_obs import semconv
 from taskpilot_obs.rules import causes
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind, Recording, RuleGroup
 from taskpilot_obs.rules.promql import Count, number
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.rules.wording import PERCENT, WHOLE, percent
 from taskpilot_obs.semconv import Label
 
@@ -21,7 +21,7 @@ PROJECTED: Final = "budget:llm_budget_used:ratio_projected"
 REFUSALS: Final = Count("budget", "llm_budget_refusals", _LABELS, semconv.BUDGET_REFUSALS.name, every=True)
 
 
-def groups(settings: Settings) -> tuple[RuleGroup, ...]:
+def groups(settings: RuleSettings) -> tuple[RuleGroup, ...]:
     """Recording rules of the folder `budget`."""
     scope, window = settings.scope, settings.budget.projection_window
     by = scope.by(*_LABELS)
@@ -34,14 +34,14 @@ def groups(settings: Settings) -> tuple[RuleGroup, ...]:
     return (RuleGroup("taskpilot-budget", settings.evaluation_interval, rules), _causes(settings))
 
 
-def _causes(settings: Settings) -> RuleGroup:
+def _causes(settings: RuleSettings) -> RuleGroup:
     share = number(settings.budget.critical_percent / 100)
     return causes.BUDGETS.group(
         settings, "taskpilot-budget-causes", f"min_over_time({USED}[{settings.lasting}]) > {share}"
     )
 
 
-def alerts(settings: Settings) -> tuple[Alert, ...]:
+def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
     """Alerts of the folder `budget`."""
     return (
         _nearly_used(settings),
@@ -60,7 +60,7 @@ def alerts(settings: Settings) -> tuple[Alert, ...]:
     )
 
 
-def _nearly_used(settings: Settings) -> Alert:
+def _nearly_used(settings: RuleSettings) -> Alert:
     share = settings.budget.warning_percent
     return Alert(
         "TaskpilotBudgetNearlyUsed",
@@ -74,7 +74,7 @@ def _nearly_used(settings: Settings) -> Alert:
     )
 
 
-def _almost_gone(settings: Settings) -> Alert:
+def _almost_gone(settings: RuleSettings) -> Alert:
     """Without `for`, which would start over whenever the label that tells of failed runs comes or goes."""
     share = settings.budget.critical_percent
     return Alert(
@@ -94,7 +94,7 @@ def _almost_gone(settings: Settings) -> Alert:
     )
 
 
-def _other_limits(settings: Settings) -> Alert:
+def _other_limits(settings: RuleSettings) -> Alert:
     scope = settings.scope
     others = f"max by ({scope.by(*_LABELS)}) ({scope.select(semconv.BUDGET_OTHER_LIMITS.name)})"
     return Alert(
@@ -110,7 +110,7 @@ def _other_limits(settings: Settings) -> Alert:
     )
 
 
-def _projected(settings: Settings) -> Alert:
+def _projected(settings: RuleSettings) -> Alert:
     limits = settings.budget
     return Alert(
         "TaskpilotBudgetRunsOut",

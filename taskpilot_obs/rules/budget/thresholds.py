@@ -5,7 +5,7 @@ from __future__ import annotations
 from taskpilot_obs.rules.fields import Duration, Percent, Section
 
 
-class Budget(Section):
+class BudgetThresholds(Section):
     """Thresholds of budgets of money or tokens, in percent of their limits."""
 
     warning_percent: Percent = 75

@@ -13,7 +13,7 @@ from taskpilot_obs.rules.golden_signals.recordings import (
     LATENCY,
     LEVELS,
     SUCCESS,
-    Level,
+    SumLevel,
     by_level,
     watched_success,
     watched_violations,
@@ -21,7 +21,7 @@ from taskpilot_obs.rules.golden_signals.recordings import (
 from taskpilot_obs.rules.golden_signals.thresholds import Above, Below
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
 from taskpilot_obs.rules.promql import bucket, number
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.rules.wording import PERCENT, SECONDS, TASK, TIMES, USD, evidence, percent, usd
 
 
@@ -41,16 +41,16 @@ class _Threshold(NamedTuple):
 _OVERALL: Final = LEVELS[-1]
 
 
-def alerts(settings: Settings) -> tuple[Alert, ...]:
+def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
     """The alerts of the folder `golden_signals`."""
     return (*_thresholds(settings), *_burns(settings))
 
 
-def _thresholds(settings: Settings) -> list[Alert]:
+def _thresholds(settings: RuleSettings) -> list[Alert]:
     return [alert for part in (_success, _latency, _cost, _correctness, _violations) for alert in part(settings)]
 
 
-def _success(settings: Settings) -> list[Alert]:
+def _success(settings: RuleSettings) -> list[Alert]:
     success = settings.success_rate_percent
     shared = _Threshold(
         ("TaskpilotSuccessRateLow", "TaskpilotSuccessRateCritical"),
@@ -65,7 +65,7 @@ def _success(settings: Settings) -> list[Alert]:
     return _below(settings, shared, success)
 
 
-def _latency(settings: Settings) -> list[Alert]:
+def _latency(settings: RuleSettings) -> list[Alert]:
     latency = settings.p95_latency_seconds
     shared = _Threshold(
         ("TaskpilotLatencyHigh", "TaskpilotLatencyCritical"),
@@ -90,7 +90,7 @@ def _latency(settings: Settings) -> list[Alert]:
     return _above(settings, shared, latency, 1, "{:.12g} s")
 
 
-def _cost(settings: Settings) -> list[Alert]:
+def _cost(settings: RuleSettings) -> list[Alert]:
     cost = settings.cost_per_successful_task_usd
     shared = _Threshold(
         ("TaskpilotTaskCostHigh", "TaskpilotTaskCostCritical"),
@@ -114,7 +114,7 @@ def _cost(settings: Settings) -> list[Alert]:
     return _above(settings, shared, cost, 1, "")
 
 
-def _correctness(settings: Settings) -> list[Alert]:
+def _correctness(settings: RuleSettings) -> list[Alert]:
     correct = settings.user_confirmed_correctness_percent
     shared = _Threshold(
         ("TaskpilotCorrectnessLow", "TaskpilotCorrectnessCritical"),
@@ -140,7 +140,7 @@ def _correctness(settings: Settings) -> list[Alert]:
     return _below(settings, shared, correct)
 
 
-def _violations(settings: Settings) -> list[Alert]:
+def _violations(settings: RuleSettings) -> list[Alert]:
     violations = settings.policy_violation_rate_percent
     shared = _Threshold(
         ("TaskpilotPolicyViolationRateHigh", "TaskpilotPolicyViolationRateCritical"),
@@ -156,28 +156,30 @@ def _violations(settings: Settings) -> list[Alert]:
     return [high, critical._replace(expr=_refusing(settings))]
 
 
-def _refusing(settings: Settings) -> str:
+def _refusing(settings: RuleSettings) -> str:
     """Denials by themselves, or as soon as runs fail because they are denied."""
     windows = causes.windows(settings)
     refused = " or ".join(f"{_OVERALL.violation_ratio(window)} > 0" for window in windows)
     return causes.explaining(settings, causes.POLICIES, with_failing_runs=f"({refused})")
 
 
-def _below(settings: Settings, shared: _Threshold, limits: Below) -> list[Alert]:
+def _below(settings: RuleSettings, shared: _Threshold, limits: Below) -> list[Alert]:
     return [
         _threshold(settings, shared, index, ("<", limit / 100), percent(limit))
         for index, limit in enumerate((limits.warning, limits.critical))
     ]
 
 
-def _above(settings: Settings, shared: _Threshold, limits: Above, scale: int, unit: str) -> list[Alert]:
+def _above(settings: RuleSettings, shared: _Threshold, limits: Above, scale: int, unit: str) -> list[Alert]:
     return [
         _threshold(settings, shared, index, (">", limit / scale), unit.format(limit) if unit else usd(limit))
         for index, limit in enumerate((limits.warning, limits.critical))
     ]
 
 
-def _threshold(settings: Settings, shared: _Threshold, index: int, condition: tuple[str, float], limit: str) -> Alert:
+def _threshold(
+    settings: RuleSettings, shared: _Threshold, index: int, condition: tuple[str, float], limit: str
+) -> Alert:
     operator, threshold = condition
     parts = [
         watched.holds(f"{operator} {number(threshold)}", settings.evidence) for watched in shared.watched(threshold)
@@ -194,7 +196,7 @@ def _threshold(settings: Settings, shared: _Threshold, index: int, condition: tu
     )
 
 
-def _burns(settings: Settings) -> list[Alert]:
+def _burns(settings: RuleSettings) -> list[Alert]:
     return [
         _burn(settings, slo, severity, name)
         for slo, label in ((SUCCESS, "Success"), (LATENCY, "Latency"))
@@ -205,7 +207,7 @@ def _burns(settings: Settings) -> list[Alert]:
     ]
 
 
-def _burn(settings: Settings, slo: str, severity: str, name: str) -> Alert:
+def _burn(settings: RuleSettings, slo: str, severity: str, name: str) -> Alert:
     pairs = [pair for pair in settings.slo.burn if pair.severity == severity]
     said = " or ".join(f"{pair.rate:g} over {pair.long} and {pair.short}" for pair in pairs)
     objective = settings.slo.success.objective if slo == SUCCESS else settings.slo.latency.objective
@@ -225,7 +227,7 @@ def _burn(settings: Settings, slo: str, severity: str, name: str) -> Alert:
     )
 
 
-def _burn_expr(settings: Settings, level: Level, slo: str, severity: str) -> str:
+def _burn_expr(settings: RuleSettings, level: SumLevel, slo: str, severity: str) -> str:
     conditions = []
     for pair in settings.slo.burn:
         if pair.severity != severity:
@@ -254,7 +256,7 @@ def _burn_expr(settings: Settings, level: Level, slo: str, severity: str) -> str
     )
 
 
-def _burning(settings: Settings, level: Level, slo: str) -> Callable[[str], str]:
+def _burning(settings: RuleSettings, level: SumLevel, slo: str) -> Callable[[str], str]:
     """Expression of the runs that used up error budget in a window."""
     if slo == SUCCESS:
         return level.failed

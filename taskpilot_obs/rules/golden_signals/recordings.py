@@ -11,7 +11,7 @@ from taskpilot_obs.rules import causes
 from taskpilot_obs.rules.evidence import Watched, history_share, known_for, recent_value
 from taskpilot_obs.rules.model import Recording, RuleGroup
 from taskpilot_obs.rules.promql import Count, bucket, matcher, number, quantile, ratio, recent, slower
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.semconv import Label
 
 JOB: Final = "job"
@@ -20,7 +20,7 @@ PERIOD_SERIES: Final = "error_budget_left_ratio"
 _CORRECT, _INCORRECT = semconv.VERDICTS
 
 
-class Level(NamedTuple):
+class SumLevel(NamedTuple):
     """Where a signal is summed: per workflow, or over all of them."""
 
     name: str
@@ -104,12 +104,12 @@ class Level(NamedTuple):
         return f"{self.name}:slo_{slo}:burn_rate{window}"
 
 
-LEVELS: Final = (Level(WORKFLOW, (Label.WORKFLOW,)), Level(JOB, ()))
+LEVELS: Final = (SumLevel(WORKFLOW, (Label.WORKFLOW,)), SumLevel(JOB, ()))
 FEEDBACK: Final = "job:llm_feedback:correct_ratio_rate"
 SUCCESS, LATENCY = "success", "latency"
 
 
-def groups(settings: Settings) -> tuple[RuleGroup, ...]:
+def groups(settings: RuleSettings) -> tuple[RuleGroup, ...]:
     """One group a signal, so that Prometheus evaluates them side by side."""
     parts = {
         "runs": _runs,
@@ -126,11 +126,11 @@ def groups(settings: Settings) -> tuple[RuleGroup, ...]:
     return (*groups_, _causes(settings))
 
 
-def _with_period(settings: Settings) -> tuple[str, ...]:
+def _with_period(settings: RuleSettings) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*settings.all_windows, settings.slo.period)))
 
 
-def _runs(settings: Settings) -> list[Recording]:
+def _runs(settings: RuleSettings) -> list[Recording]:
     rules = []
     for level in LEVELS:
         rules += level.counted.rules(settings.scope, _with_period(settings))
@@ -148,7 +148,7 @@ def _runs(settings: Settings) -> list[Recording]:
     return [*rules, _low(settings)]
 
 
-def watched_success(settings: Settings, level: Level, threshold: float) -> Watched:
+def watched_success(settings: RuleSettings, level: SumLevel, threshold: float) -> Watched:
     """The success ratio, as an alert on a threshold looks at it."""
     return Watched(
         f"{level.name}:workflow_runs:success_ratio_recent",
@@ -161,14 +161,14 @@ def watched_success(settings: Settings, level: Level, threshold: float) -> Watch
     )
 
 
-def by_level(settings: Settings, parts: Sequence[str]) -> str:
+def by_level(settings: RuleSettings, parts: Sequence[str]) -> str:
     """An expression a level, from the finest on; the overall one speaks only where no workflow's does."""
     if len(parts) == 1:
         return parts[0]
     return f"\nor on ({settings.scope.by()})\n".join(f"(\n{part}\n)" for part in parts)
 
 
-def _low(settings: Settings) -> Recording:
+def _low(settings: RuleSettings) -> Recording:
     """The success ratios below the warning threshold, which causes look at."""
     warning = settings.success_rate_percent.warning / 100
     watched = [watched_success(settings, level, warning) for level in LEVELS]
@@ -176,7 +176,7 @@ def _low(settings: Settings) -> Recording:
     return Recording(causes.LOW, low)
 
 
-def watched_violations(settings: Settings, threshold: float) -> Watched:
+def watched_violations(settings: RuleSettings, threshold: float) -> Watched:
     """The rate of denials, as an alert on a threshold looks at it."""
     overall = LEVELS[-1]
     return Watched(
@@ -190,17 +190,19 @@ def watched_violations(settings: Settings, threshold: float) -> Watched:
     )
 
 
-def _causes(settings: Settings) -> RuleGroup:
+def _causes(settings: RuleSettings) -> RuleGroup:
     threshold = settings.policy_violation_rate_percent.critical / 100
     denied = watched_violations(settings, threshold).holds(f"> {number(threshold)}", settings.evidence)
     return causes.POLICIES.group(settings, "taskpilot-golden-signals-causes", denied)
 
 
-def _recent(settings: Settings, level: Level, value: Callable[[str], str], min_events: int, share: float = 0.1) -> str:
+def _recent(
+    settings: RuleSettings, level: SumLevel, value: Callable[[str], str], min_events: int, share: float = 0.1
+) -> str:
     return recent_value(settings, value, level.counted.over, min_events, share)
 
 
-def _latency(settings: Settings) -> list[Recording]:
+def _latency(settings: RuleSettings) -> list[Recording]:
     rules = []
     threshold = settings.slo.latency.threshold_seconds
     for level in LEVELS:
@@ -217,7 +219,7 @@ def _slow(buckets: str, threshold: float) -> str:
     return f"1 -\n{bucket(buckets, threshold)}\n/\n({bucket(buckets, '+Inf')} > 0)"
 
 
-def _cost(settings: Settings) -> list[Recording]:
+def _cost(settings: RuleSettings) -> list[Recording]:
     rules = []
     for level in LEVELS:
         rules += level.cost.rules(settings.scope, settings.all_windows)
@@ -234,7 +236,7 @@ def _cost(settings: Settings) -> list[Recording]:
     return rules
 
 
-def _correctness(settings: Settings) -> list[Recording]:
+def _correctness(settings: RuleSettings) -> list[Recording]:
     """As feedback counts: correct = total + revisions to correct - revisions to incorrect, of all that was judged."""
     judged = Count(JOB, "llm_feedback_judged", (), semconv.FEEDBACK.name)
     first, revisions = semconv.FEEDBACK.name, semconv.FEEDBACK_REVISIONS.name
@@ -266,7 +268,7 @@ def _correct(counts: Sequence[Count], window: str) -> str:
     return f"clamp_min(\n  {total.replace(chr(10), chr(10) + '  ')},\n  0\n)\n< {judged}\nor\n{judged}"
 
 
-def _violations(settings: Settings) -> list[Recording]:
+def _violations(settings: RuleSettings) -> list[Recording]:
     limits = settings.policy_violation_rate_percent
     rules = []
     for level in LEVELS:
@@ -284,7 +286,7 @@ def _violations(settings: Settings) -> list[Recording]:
     return rules
 
 
-def _slo(settings: Settings) -> list[Recording]:
+def _slo(settings: RuleSettings) -> list[Recording]:
     objectives = {SUCCESS: settings.slo.success.objective, LATENCY: settings.slo.latency.objective}
     rules = [
         Recording("slo:objective:ratio", f"vector({number(percent / 100)})", (("slo", slo),))
@@ -304,11 +306,11 @@ def _slo(settings: Settings) -> list[Recording]:
     return rules
 
 
-def _bad(level: Level, slo: str, window: str) -> str:
+def _bad(level: SumLevel, slo: str, window: str) -> str:
     return f"1 - {level.success_ratio(window)}" if slo == SUCCESS else level.slow_ratio(window)
 
 
-def _left(settings: Settings, level: Level, slo: str, budget: str) -> str:
+def _left(settings: RuleSettings, level: SumLevel, slo: str, budget: str) -> str:
     period = settings.slo.period
     if slo == SUCCESS:
         bad = f"1 -\n{ratio(level.success.over(period), level.counted.over(period))}"

@@ -11,7 +11,7 @@ from taskpilot_obs.rules.evidence import Recovery, Watched, known_for, stated
 from taskpilot_obs.rules.llm.recordings import BILLABLE, calls_timed, error_ratio, failed_calls, requests_counted
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
 from taskpilot_obs.rules.promql import number, slower
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.rules.wording import MODEL, OF_JOB, PERCENT, PROVIDER, SECONDS, USD, percent, usd
 from taskpilot_obs.semconv import FIRST_TOKEN_BUCKETS, RUN_BUCKETS, Label
 
@@ -33,7 +33,7 @@ class _Recent(NamedTuple):
     description: str
 
 
-def alerts(settings: Settings) -> tuple[Alert, ...]:
+def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
     """Alerts of the folder `llm`."""
     known = stated(settings.recent_windows, settings, settings.llm.min_events, "calls")
     first, *watched = [*_errors(settings, known), *_latency(settings, known), *_economy(settings, known)]
@@ -47,7 +47,7 @@ def alerts(settings: Settings) -> tuple[Alert, ...]:
     )
 
 
-def _alert(settings: Settings, item: _Recent) -> Alert:
+def _alert(settings: RuleSettings, item: _Recent) -> Alert:
     return Alert(
         item.name,
         item.kind,
@@ -60,7 +60,7 @@ def _alert(settings: Settings, item: _Recent) -> Alert:
     )
 
 
-def _share(settings: Settings, level: str, name: str, percent: float) -> Watched:
+def _share(settings: RuleSettings, level: str, name: str, percent: float) -> Watched:
     """A share of the calls, at one level, of which an alert on so many percent speaks."""
     return Watched(
         f"{level}:{name}:ratio_recent",
@@ -72,7 +72,7 @@ def _share(settings: Settings, level: str, name: str, percent: float) -> Watched
     )
 
 
-def _provider_failing(settings: Settings, known: str) -> Alert:
+def _provider_failing(settings: RuleSettings, known: str) -> Alert:
     limits = settings.llm
     windows = causes.windows(settings)
     some = " or ".join(f"{error_ratio(window)} > {number(limits.error_percent / 100)}" for window in windows)
@@ -89,7 +89,7 @@ def _provider_failing(settings: Settings, known: str) -> Alert:
     )
 
 
-def _errors(settings: Settings, known: str) -> list[_Recent]:
+def _errors(settings: RuleSettings, known: str) -> list[_Recent]:
     limits = settings.llm
     return [
         _Recent(
@@ -123,7 +123,7 @@ def _errors(settings: Settings, known: str) -> list[_Recent]:
     ]
 
 
-def _timed(settings: Settings, name: str, percentile: int, threshold: float, bounds: Sequence[float]) -> Watched:
+def _timed(settings: RuleSettings, name: str, percentile: int, threshold: float, bounds: Sequence[float]) -> Watched:
     return Watched(
         f"model:{name}:p{percentile}_recent",
         lambda window: f"model:{name}:p{percentile}_rate{window}",
@@ -134,7 +134,7 @@ def _timed(settings: Settings, name: str, percentile: int, threshold: float, bou
     )
 
 
-def _latency(settings: Settings, known: str) -> list[_Recent]:
+def _latency(settings: RuleSettings, known: str) -> list[_Recent]:
     limits = settings.llm
     return [
         _Recent(
@@ -165,7 +165,7 @@ def _latency(settings: Settings, known: str) -> list[_Recent]:
     ]
 
 
-def _economy(settings: Settings, known: str) -> list[_Recent]:
+def _economy(settings: RuleSettings, known: str) -> list[_Recent]:
     limits = settings.llm
     return [
         _Recent(
@@ -208,7 +208,7 @@ def _economy(settings: Settings, known: str) -> list[_Recent]:
     ]
 
 
-def _prompt_cache(settings: Settings) -> Alert:
+def _prompt_cache(settings: RuleSettings) -> Alert:
     limits = settings.llm
     share = "model:llm_prompt_cache:read_ratio_rate"
     left = number(1 - limits.prompt_cache_drop_percent / 100)
@@ -231,7 +231,7 @@ def _prompt_cache(settings: Settings) -> Alert:
     )
 
 
-def _cost_per_hour(settings: Settings) -> Alert:
+def _cost_per_hour(settings: RuleSettings) -> Alert:
     limit = settings.llm.cost_per_hour_usd
     return Alert(
         "TaskpilotLLMCostPerHourHigh",
@@ -245,7 +245,7 @@ def _cost_per_hour(settings: Settings) -> Alert:
     )
 
 
-def _cost_spike(settings: Settings) -> Alert:
+def _cost_spike(settings: RuleSettings) -> Alert:
     limits = settings.llm
     total = f"sum by ({settings.scope.by()}) ({_COST})"
     days = [f'label_replace({total[:-1]} offset {day}d), "slice", "{day}", "", "")' for day in (1, 2, 3)]

@@ -12,7 +12,7 @@ from taskpilot_obs.rules import causes
 from taskpilot_obs.rules.evidence import Watched, recent_value
 from taskpilot_obs.rules.model import Recording, RuleGroup
 from taskpilot_obs.rules.promql import Count, bucket, matcher, number, quantile, ratio, seconds
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.semconv import Label
 
 SHORT: Final = ("5m", "1h")
@@ -41,7 +41,7 @@ _FAILING_PERCENT: Final = 5
 _RATE_LIMIT: Final = semconv.ERROR_CATEGORIES[0]
 
 
-def groups(settings: Settings) -> tuple[RuleGroup, ...]:
+def groups(settings: RuleSettings) -> tuple[RuleGroup, ...]:
     """Recording rules of the folder `llm`."""
     parts = {
         "requests": _requests(settings, (BASE,)),
@@ -80,7 +80,7 @@ def requests_failed(level: str) -> Count:
     return count._replace(zero_of=f"{level}:llm_requests_counted")
 
 
-def _requests(settings: Settings, levels: Sequence[str]) -> list[Recording]:
+def _requests(settings: RuleSettings, levels: Sequence[str]) -> list[Recording]:
     rules = []
     for level in levels:
         windows = settings.fine_windows if level in _COARSE else SHORT
@@ -95,7 +95,7 @@ def _requests(settings: Settings, levels: Sequence[str]) -> list[Recording]:
     return rules
 
 
-def _recent_errors(settings: Settings) -> list[Recording]:
+def _recent_errors(settings: RuleSettings) -> list[Recording]:
     """The larger a share is, the fewer calls it takes to see it, so that each threshold has a value of its own."""
     limits, calls = settings.llm, requests_counted("provider").over
     return [
@@ -112,7 +112,7 @@ def error_ratio(window: str) -> str:
     return f"provider:llm_requests:error_ratio_rate{window}"
 
 
-def failed_calls(settings: Settings, value: str, percent: float) -> Watched:
+def failed_calls(settings: RuleSettings, value: str, percent: float) -> Watched:
     """The share of a provider's calls that fail, over the window that `value` was recorded for."""
     return Watched(
         f"provider:llm_requests:{value}_recent",
@@ -125,7 +125,7 @@ def failed_calls(settings: Settings, value: str, percent: float) -> Watched:
     )
 
 
-def _causes(settings: Settings) -> RuleGroup:
+def _causes(settings: RuleSettings) -> RuleGroup:
     percent = settings.llm.provider_error_percent
     failing = failed_calls(settings, "failing_ratio", percent).holds(f"> {number(percent / 100)}", settings.evidence)
     return causes.LLM.group(settings, "taskpilot-llm-causes", failing)
@@ -136,7 +136,7 @@ def calls_timed(name: str, window: str) -> str:
     return bucket(f"model:{name}_bucket:increase{window}", "+Inf")
 
 
-def _latency(settings: Settings, name: str, metric: str, alerted: str) -> list[Recording]:
+def _latency(settings: RuleSettings, name: str, metric: str, alerted: str) -> list[Recording]:
     buckets = Count("model", f"{name}_bucket", (*_MODEL, "le"), f"{metric}_bucket")
     rules = buckets.rules(settings.scope, settings.fine_windows)
     for window in settings.fine_windows:
@@ -154,7 +154,7 @@ def _latency(settings: Settings, name: str, metric: str, alerted: str) -> list[R
     return [*rules, Recording(f"model:{name}:{alerted}_recent", value)]
 
 
-def _tokens(settings: Settings) -> list[Recording]:
+def _tokens(settings: RuleSettings) -> list[Recording]:
     rules = []
     for level, labels in LEVELS.items():
         count = _count(level, "llm_tokens", (*labels, Label.TOKEN_TYPE), semconv.LLM_TOKENS.name)
@@ -163,7 +163,7 @@ def _tokens(settings: Settings) -> list[Recording]:
     return [*rules, *_prompt_cache(settings)]
 
 
-def _prompt_cache(settings: Settings) -> list[Recording]:
+def _prompt_cache(settings: RuleSettings) -> list[Recording]:
     """How much of the input the providers read from their prompt caches."""
     read = Count(
         "model",
@@ -181,7 +181,7 @@ def _prompt_cache(settings: Settings) -> list[Recording]:
     ]
 
 
-def _cost(settings: Settings) -> list[Recording]:
+def _cost(settings: RuleSettings) -> list[Recording]:
     """USD; the level `job` is recorded with the golden signals, over every window."""
     rules = []
     for level, labels in LEVELS.items():
@@ -199,7 +199,7 @@ def _rates(count: Count, level: str) -> list[Recording]:
     ]
 
 
-def _cache(settings: Settings, levels: Sequence[str]) -> list[Recording]:
+def _cache(settings: RuleSettings, levels: Sequence[str]) -> list[Recording]:
     rules = []
     for level in levels:
         labels = CACHE_LEVELS[level]
@@ -212,7 +212,7 @@ def _cache(settings: Settings, levels: Sequence[str]) -> list[Recording]:
     return rules
 
 
-def _recent_hits(settings: Settings) -> Recording:
+def _recent_hits(settings: RuleSettings) -> Recording:
     value = recent_value(
         settings,
         lambda window: f"agent:llm_cache:hit_ratio_rate{window}",
@@ -222,7 +222,7 @@ def _recent_hits(settings: Settings) -> Recording:
     return Recording("agent:llm_cache:hit_ratio_recent", value)
 
 
-def _hit_ratio(settings: Settings, level: str, labels: tuple[str, ...], window: str) -> list[Recording]:
+def _hit_ratio(settings: RuleSettings, level: str, labels: tuple[str, ...], window: str) -> list[Recording]:
     hits, lookups = f"{level}:llm_cache_hits:increase{window}", f"{level}:llm_cache_lookups:increase{window}"
     both = (
         f"sum by ({settings.scope.by(*labels)}) (\n"
@@ -235,7 +235,7 @@ def _hit_ratio(settings: Settings, level: str, labels: tuple[str, ...], window: 
     return [Recording(lookups, both), Recording(f"{level}:llm_cache:hit_ratio_rate{window}", ratio(share, lookups))]
 
 
-def _quality(settings: Settings) -> list[Recording]:
+def _quality(settings: RuleSettings) -> list[Recording]:
     """Rate limits and retries per provider, calls without usage, without a price or with a part of one overall."""
     limited = matcher(Label.ERROR_TYPE, _RATE_LIMIT)
     rules = []
@@ -267,7 +267,7 @@ def _coverage(window: str) -> Recording:
 
 
 def _share(
-    settings: Settings, level: str, name: str, metric: str, *matchers: str, of: Count | None = None
+    settings: RuleSettings, level: str, name: str, metric: str, *matchers: str, of: Count | None = None
 ) -> list[Recording]:
     whole = of or requests_counted(level)
     events = Count(level, name, LEVELS[level], metric, matchers, zero_of=f"{whole.level}:{whole.name}")

@@ -9,7 +9,7 @@ from pydantic import Field
 from taskpilot_obs.rules.fields import Events, FirstTokenSeconds, Percent, RunSeconds, Section, Usd
 
 
-class Llm(Section):
+class LlmThresholds(Section):
     """Thresholds of LLM calls: errors, latency, cache, spend."""
 
     error_percent: Percent = 1

@@ -9,7 +9,7 @@ from taskpilot_obs.records import CheckResult, Severity
 from taskpilot_obs.rules.evidence import Watched, known_for, recent_value, stated
 from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind, Recording, RuleGroup
 from taskpilot_obs.rules.promql import Count, matcher, number, ratio
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.rules.wording import OF_JOB, PERCENT, WHOLE, percent
 from taskpilot_obs.semconv import Label
 
@@ -58,7 +58,7 @@ STOPPED: Final = Count(
 )
 
 
-def groups(settings: Settings) -> tuple[RuleGroup, ...]:
+def groups(settings: RuleSettings) -> tuple[RuleGroup, ...]:
     """Recording rules of the folder `safety`."""
     parts = {
         "policies": _policies(settings),
@@ -71,11 +71,11 @@ def groups(settings: Settings) -> tuple[RuleGroup, ...]:
     )
 
 
-def _policies(settings: Settings) -> list[Recording]:
+def _policies(settings: RuleSettings) -> list[Recording]:
     return [*VIOLATIONS.rules(settings.scope, settings.fine_windows), *GRAVE.rules(settings.scope, ("1h",))]
 
 
-def _guardrails(settings: Settings) -> list[Recording]:
+def _guardrails(settings: RuleSettings) -> list[Recording]:
     windows = settings.fine_windows
     rules = [rule for count in (CHECKS, FAILED_CHECKS) for rule in count.rules(settings.scope, windows)]
     rules += BYPASSED.rules(settings.scope, ("1h",)) + BLOCKS.rules(settings.scope, ("5m", "1h"))
@@ -89,7 +89,7 @@ def _errors(window: str) -> str:
     return f"guardrail:guardrail_checks:error_ratio_rate{window}"
 
 
-def alerts(settings: Settings) -> tuple[Alert, ...]:
+def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
     """Alerts of the folder `safety`."""
     limits = settings.safety
     grave = Alert(
@@ -137,7 +137,7 @@ def _stopped() -> Alert:
     )
 
 
-def _surge(settings: Settings) -> Alert:
+def _surge(settings: RuleSettings) -> Alert:
     limits = settings.safety
     hour, day = VIOLATIONS.over("1h"), VIOLATIONS.over("1d")
     usual = f"({day} offset 1h / 24 or 0 * {hour})"
@@ -156,7 +156,7 @@ def _surge(settings: Settings) -> Alert:
     )
 
 
-def _failing(settings: Settings) -> Alert:
+def _failing(settings: RuleSettings) -> Alert:
     limits = settings.safety
     checks = Watched(
         "guardrail:guardrail_checks:error_ratio_recent",

@@ -9,7 +9,7 @@ from pydantic import Field
 from taskpilot_obs.rules.fields import Events, Percent, PolicyName, Section
 
 
-class Safety(Section):
+class SafetyThresholds(Section):
     """Thresholds of policies and guardrails."""
 
     surge_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3

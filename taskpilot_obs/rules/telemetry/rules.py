@@ -8,7 +8,7 @@ from taskpilot_obs import semconv
 from taskpilot_obs.rules.evidence import FIRST_SEEN
 from taskpilot_obs.rules.model import CRITICAL, NONE, WARNING, Alert, AlertKind, Recording, RuleGroup
 from taskpilot_obs.rules.promql import INSTANCE, Count, matcher, number, seconds
-from taskpilot_obs.rules.settings import Settings
+from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.rules.wording import OF_JOB, PERCENT, WHOLE, percent
 from taskpilot_obs.semconv import Label
 
@@ -37,14 +37,14 @@ PROCESSES: Final = "job:taskpilot_obs_processes:count"
 UPTIME: Final = "job:taskpilot_obs_uptime:seconds"
 
 
-def groups(settings: Settings) -> tuple[RuleGroup, ...]:
+def groups(settings: RuleSettings) -> tuple[RuleGroup, ...]:
     """Recording rules of the folder `telemetry`."""
     counts = (RECORDS, DROPPED, ERRORS, INTERNAL, OVERFLOW)
     rules = [rule for count in counts for rule in count.rules(settings.scope, (settings.telemetry.window,))]
     return (RuleGroup("taskpilot-telemetry", settings.evaluation_interval, (*_presence(settings), *rules)),)
 
 
-def _presence(settings: Settings) -> list[Recording]:
+def _presence(settings: RuleSettings) -> list[Recording]:
     """How many processes of each job are scraped, how long the oldest has lived, and since when the job is known."""
     scope = settings.scope
     kept, start = scope.by(), scope.select(semconv.START_TIME.name)
@@ -57,7 +57,7 @@ def _presence(settings: Settings) -> list[Recording]:
     ]
 
 
-def alerts(settings: Settings) -> tuple[Alert, ...]:
+def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
     """Alerts of the folder `telemetry`."""
     window = settings.telemetry.window
     return (
@@ -108,7 +108,7 @@ def _counter(name: str, severity: str, signal: str, expr: str, summary: str, des
     return Alert(name, AlertKind.TELEMETRY, severity, signal, expr, summary, description)
 
 
-def _queue(settings: Settings) -> Alert:
+def _queue(settings: RuleSettings) -> Alert:
     limits = settings.telemetry
     size = settings.scope.select(semconv.QUEUE_SIZE.name)
     return Alert(
@@ -126,17 +126,17 @@ def _queue(settings: Settings) -> Alert:
     )
 
 
-def _known(settings: Settings) -> str:
+def _known(settings: RuleSettings) -> str:
     """Processes that spoke to us within the last day."""
     return f"last_over_time({settings.scope.select(semconv.START_TIME.name)}[1d])"
 
 
-def _down_targets(settings: Settings) -> str:
+def _down_targets(settings: RuleSettings) -> str:
     up = settings.scope.select("up")
     return f"{up} == 0 and on ({settings.scope.by(INSTANCE)}) {_known(settings)}"
 
 
-def _down(settings: Settings) -> tuple[Alert, Alert]:
+def _down(settings: RuleSettings) -> tuple[Alert, Alert]:
     limits = settings.telemetry
     kept = settings.scope.by()
     down = f"count by ({kept}) ({_down_targets(settings)})"
@@ -170,7 +170,7 @@ def _down(settings: Settings) -> tuple[Alert, Alert]:
     )
 
 
-def _absent(settings: Settings) -> Alert:
+def _absent(settings: RuleSettings) -> Alert:
     limits = settings.telemetry
     scope = settings.scope
     start = semconv.START_TIME.name
@@ -212,7 +212,7 @@ _WATCHDOG = Alert(
 )
 
 
-def _meta(settings: Settings) -> tuple[Alert, ...]:
+def _meta(settings: RuleSettings) -> tuple[Alert, ...]:
     """Whether the alerts themselves work: a heartbeat, rules that fail or stand still, notifications that fail."""
     groups = 'rule_group=~".*taskpilot-.*"'
     last = f"prometheus_rule_group_last_evaluation_timestamp_seconds{{{groups}}}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from taskpilot_obs.rules.fields import Duration, Events, JobName, Percent, Section
 
 
-class Telemetry(Section):
+class TelemetryThresholds(Section):
     """Thresholds for the health of the library itself."""
 
     window: Duration = "15m"
