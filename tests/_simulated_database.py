@@ -134,12 +134,10 @@ def served(database: Database) -> Iterator[None]:
         close(self, connection)
         database.ended(connection)
 
-    def do_terminate(self: Any, connection: Any) -> None:
-        do_close(self, connection)
-
     with pytest.MonkeyPatch.context() as patch:
-        for replaced in (do_execute, do_executemany, do_commit, do_rollback, do_close, do_terminate):
+        for replaced in (do_execute, do_executemany, do_commit, do_rollback, do_close):
             patch.setattr(DefaultDialect, replaced.__name__, replaced)
+        patch.setattr(DefaultDialect, "do_terminate", do_close)
         yield
 
 
