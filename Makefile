@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full test-frameworks test-load coverage soak bench build audit conformance lint types docs site clean
+.PHONY: demo test test-full test-frameworks test-load coverage soak bench build audit conformance faults mutation lint types docs site clean
 
 demo: $(VENV)/.demo ## run the demo service: no key, no network
 	$(BIN)/taskpilot-obs demo $(ARGS)
@@ -37,6 +37,13 @@ audit: $(VENV)/.dev ## the same, and known vulnerabilities of every package
 
 conformance: $(VENV)/.dev ## what others read of us, by their own definitions; writes docs/conformance.md
 	scripts/conformance.sh $(ARGS)
+
+faults: $(VENV)/.dev ## every n-th operation of every kind fails; writes docs/faults.md
+	scripts/faults.sh $(ARGS)
+
+mutation: $(VENV)/.dev ## would the tests notice a change of the code? ARGS="pricing": one area; writes docs/mutation.md
+	$(BIN)/pip install -q --disable-pip-version-check 'mutmut>=3.8,<4'
+	nice -n 15 $(BIN)/python scripts/mutation.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -54,7 +54,7 @@ def library_version() -> str:
 
     try:
         return version("taskpilot-obs")
-    except PackageNotFoundError:  # imported from a checkout that is not installed
+    except (PackageNotFoundError, OSError):  # a checkout that is not installed; no file can be opened
         return "0+unknown"
 
 

@@ -11,12 +11,13 @@ import errno
 import fcntl
 import io
 import os
+import socket
 import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,8 +59,10 @@ class Gate:
 
     def closed(self) -> bool:
         """Count one operation; whether it fails."""
-        if not _is_the_librarys():
-            return False
+        return _is_the_librarys() and self.counted()
+
+    def counted(self) -> bool:
+        """Count one operation that is the library's by all means; whether it fails."""
         with self._lock:
             self.reached += 1
             last = self.nth + (self.kind == "torn write")  # a half, and then an error
@@ -178,7 +181,7 @@ def _lost_answers(patch: pytest.MonkeyPatch, gate: Gate) -> None:
         is_lost = gate.closed()
         real(self, connection)
         if is_lost:
-            raise sqlite3.OperationalError("disk I/O error")
+            raise _sql(self)
 
     patch.setattr(DefaultDialect, "do_commit", commit)
 
@@ -187,8 +190,116 @@ def _no_thread() -> BaseException:
     return RuntimeError("can't start new thread")
 
 
-def _sql() -> BaseException:
-    return sqlite3.OperationalError("disk I/O error")
+def _database(*names: str) -> Callable[[pytest.MonkeyPatch, Gate], None]:
+    """The driver fails in front of these methods of SQLAlchemy's dialects."""
+
+    def install(patch: pytest.MonkeyPatch, gate: Gate) -> None:
+        for name in names:
+            patch.setattr(DefaultDialect, name, _failing_method(getattr(DefaultDialect, name), gate))
+
+    return install
+
+
+def _failing_method(real: Callable[..., Any], gate: Gate) -> Callable[..., Any]:
+    def guarded(self: DefaultDialect, *arguments: Any, **named: Any) -> Any:
+        if gate.closed():
+            raise _sql(self)
+        return real(self, *arguments, **named)
+
+    return guarded
+
+
+def _sql(dialect: DefaultDialect) -> BaseException:
+    """What the driver says of a disk that fails, or of a server that is shut down."""
+    if dialect.name == "sqlite":
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        return error
+    driver: Any = dialect.loaded_dbapi
+    return driver.errors.AdminShutdown("terminating connection due to administrator command")  # type: ignore[no-any-return]  # `Any`
+
+
+class Wire:
+    """The way to a server, on which a connection is refused, or breaks before a request or its answer."""
+
+    gate = Gate("", 0, lasting=False)
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Accept no more connections."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                if self._fails("connect"):
+                    client.close()
+                    continue
+                server = socket.create_connection(("127.0.0.1", self._target))
+                for way in ((client, server, "send"), (server, client, "receive")):
+                    threading.Thread(target=self._carry, args=way, daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, kind: str) -> None:
+        with suppress(OSError), source, target:
+            while data := source.recv(65_536):
+                if self._fails(kind):
+                    break
+                target.sendall(data)
+            for each in (source, target):
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+
+    def _fails(self, kind: str) -> bool:
+        return self.gate.kind == kind and self.gate.counted()
+
+
+def _broken_wire(patch: pytest.MonkeyPatch, gate: Gate) -> None:
+    patch.setattr(Wire, "gate", gate)
+
+
+forked: list[int] = []
+"""The children of `_forking`, which the scenario waits for."""
+
+
+def _forking(patch: pytest.MonkeyPatch, gate: Gate) -> None:
+    """In front of the n-th write or lock, the process forks; the child goes on recording, and ends."""
+
+    def fork() -> None:
+        child = os.fork()
+        if child:
+            forked.append(child)
+            return
+        gate.nth = sys.maxsize
+        os._exit(_recorded_in_child())
+
+    for owner, name in ((os, "write"), (os, "fsync"), (fcntl, "flock"), (threading.Thread, "start")):
+        patch.setattr(owner, name, _before(getattr(owner, name), gate, fork))
+
+
+def _before(real: Callable[..., Any], gate: Gate, action: Callable[[], None]) -> Callable[..., Any]:
+    def guarded(*arguments: Any, **named: Any) -> Any:
+        if gate.closed():
+            action()
+        return real(*arguments, **named)
+
+    return guarded
+
+
+def _recorded_in_child() -> int:
+    """0 where the child could record, and its exporters wrote."""
+    with suppress(BaseException):
+        with taskpilot_obs.track_agent("child"):
+            pass
+        return 0 if taskpilot_obs.flush(5) else 1
+    return 2
 
 
 OPENED = ((os, "open"), (io, "open"), (builtins, "open"))
@@ -212,9 +323,13 @@ BOUNDARIES = {
         Boundary("thread", _raising(((threading.Thread, "start"),), _no_thread)),
         Boundary("memory", _raising((*OPENED, (os, "write"), (os, "fstat")), MemoryError)),
         Boundary("clock", _stepping),
-        Boundary("execute", _raising(((DefaultDialect, "do_execute"), (DefaultDialect, "do_executemany")), _sql)),
-        Boundary("commit", _raising(((DefaultDialect, "do_commit"),), _sql)),
+        Boundary("fork", _forking),
+        Boundary("execute", _database("do_execute", "do_executemany")),
+        Boundary("commit", _database("do_commit")),
         Boundary("commit answer", _lost_answers),
+        Boundary("connect", _broken_wire),
+        Boundary("send", _broken_wire),
+        Boundary("receive", _broken_wire),
     )
 }
 

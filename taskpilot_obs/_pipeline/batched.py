@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs._support.hooks import settled
+from taskpilot_obs._support.locks import is_current_lock
 from taskpilot_obs.exceptions import restored
 from taskpilot_obs.records import Invocation, Record
 from taskpilot_obs.semconv import EXPORT_ERRORS, INTERNAL_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
@@ -35,6 +36,8 @@ class Exporter(Protocol):
     An exporter may also have `flush(timeout_s: float) -> bool` (everything handed over so far has been written) and
     `shutdown(timeout_s: float) -> None`. It runs on a thread of the library, never on the caller's, one batch at a
     time and in order; what it raises is counted and logged, and reaches neither the user's code nor other exporters.
+
+    An exporter with `linger_s` above 0 gets full batches: its worker waits up to that many seconds for each to fill.
 
     An exporter that keeps records for later has `set_account(account)`, which gets an `Account` before the first batch.
     """
@@ -172,6 +175,7 @@ class Batched:
         self.on_full = on_full
         self.reports = bool(getattr(exporter, "reports", False))
         """Whether the exporter produces records itself, which other exporters must get."""
+        self._linger_s = float(getattr(exporter, "linger_s", 0.0))
         self._counters = counters
         self._reset()
         set_account = getattr(exporter, "set_account", None)
@@ -181,6 +185,7 @@ class Batched:
     def _reset(self) -> None:
         self._queue: deque[Record] = deque()
         self._wake = WakeSignal()
+        self._flushing = 0
         self._idle = IdleEvent()
         self._ended = IdleEvent()
         """Whether the worker has nothing more to do, its exporter's `shutdown` included."""
@@ -269,10 +274,19 @@ class Batched:
                     continue
                 self._wake.wait(POLL_S)
                 continue
+            self._gather()
             self._write(self._take())
         self._idle.set()
         self._close_exporter()
         self._ended.set()
+
+    def _gather(self) -> None:
+        """Wait for a full batch, as long as the exporter wants; not while a flush or a shutdown waits."""
+        deadline = time.monotonic() + self._linger_s
+        while len(self._queue) < BATCH_SIZE and not (self._stopping or self._flushing):
+            if (left := deadline - time.monotonic()) <= 0:
+                return
+            self._wake.wait(min(left, POLL_S))
 
     def _close_exporter(self) -> None:
         """Shut the exporter down on the worker thread, so that one that never returns cannot block the exit."""
@@ -355,9 +369,13 @@ class Batched:
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything queued so far is written; return False on a timeout."""
         deadline = time.monotonic() + timeout_s
+        self._flushing += 1
         self._wake.ring()
-        if not self._idle.wait(timeout_s):
-            return False
+        try:
+            if not self._idle.wait(timeout_s):
+                return False
+        finally:
+            self._flushing -= 1
         flush = getattr(self.exporter, "flush", None)
         return flush is None or settled(flush(max(0.0, deadline - time.monotonic()))) is not False
 
@@ -382,12 +400,3 @@ def _count_stated(error: PartialExportError, total: int) -> int:
     """How many records a `PartialExportError` reports as written; 0 if its number is invalid."""
     written = getattr(error, "written", None)
     return min(max(0, written), total) if isinstance(written, int) and not isinstance(written, bool) else 0
-
-
-def is_current_lock(lock: object) -> bool:
-    """Whether `threading.Lock` still makes locks of this type.
-
-    gevent and eventlet replace it when they patch, which may be after a lock was made (`gunicorn -k gevent --preload`).
-    A greenlet that waits for an unpatched lock blocks all others for ever.
-    """
-    return type(lock) is type(threading.Lock())

@@ -13,9 +13,10 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from taskpilot_obs._pipeline.batched import WakeSignal, is_current_lock
+from taskpilot_obs._pipeline.batched import WakeSignal
 from taskpilot_obs._pipeline.lifecycle import pipelines, shut_down_with_child
 from taskpilot_obs._support.guarded import guarded, run_to_completion
+from taskpilot_obs._support.locks import is_current_lock
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
 
 if TYPE_CHECKING:

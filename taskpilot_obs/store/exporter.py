@@ -80,6 +80,8 @@ class StoreExporter:
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self.store = Store(url, create=True)
+        self.linger_s = 1.0 if self.store.is_clickhouse else 0.0
+        """How long a batch may wait until it is full: each insert is a part that a server of ClickHouse must merge."""
         self._maintenance = Maintenance(self.store, aggregate_every_s, retention_days)
         self._spool_options = (spool_dir, spool_max_bytes)
         self._begin()

@@ -5,6 +5,7 @@ The longer tests of the store run on it by `make test-full`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,6 +17,8 @@ from _clickhouse import StandIn, needs_clickhouse, new_clickhouse, stand_in
 from _stored import NOON, denial, llm_call, store_at, task, verdict
 from sqlalchemy import text
 
+from taskpilot_obs._pipeline.batched import Batched
+from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.records import Invocation, Status
@@ -157,6 +160,20 @@ def test_a_store_is_filled_and_asked_over_http(tmp_path: Path) -> None:
         assert inserts[0].user == "me"
         assert inserts[0].settings["async_insert"] == "0"
         assert all(seen.settings.get("final") == "1" for seen in server.seen if "FROM llm_call" in seen.query)
+
+
+@needs_clickhouse
+def test_records_gather_to_batches(tmp_path: Path) -> None:
+    """Calls that come one by one are one insert: a batch waits for a second, or for a flush, to fill."""
+    with over_http() as (server, url), store_at(url) as store:
+        worker = Batched(StoreExporter(url, spool_dir=tmp_path), name="store", counters=InternalCounters())
+        for _ in range(20):
+            worker.export([llm_call()])
+            time.sleep(0.002)
+        assert worker.flush(30)
+        assert worker.shutdown(30)
+        assert len([seen for seen in server.seen if "INSERT INTO llm_call_telemetry" in seen.query]) == 1
+        assert count(store) == 20
 
 
 @needs_clickhouse

@@ -83,11 +83,12 @@ def locked(directory: Path) -> Iterator[None]:
         raise SourceError(f"{VARIABLE}={str(directory)!r} cannot be locked: {error.strerror or error}") from error
     try:
         _take(file, directory)
-        _recover(directory)
         yield
     finally:
-        fcntl.flock(file, fcntl.LOCK_UN)  # unlocked explicitly, because a child forked meanwhile also holds the file
-        os.close(file)
+        try:
+            fcntl.flock(file, fcntl.LOCK_UN)  # explicitly, because a child forked meanwhile also holds the file
+        finally:
+            os.close(file)
 
 
 def _take(file: int, directory: Path) -> None:
@@ -107,11 +108,21 @@ def _take(file: int, directory: Path) -> None:
 
 
 def files_of(directory: Path) -> dict[str, list[Path]]:
-    """Return the value files by kind (`counter`, `gauge_livesum`, …). The caller holds the lock."""
+    """Return the value files by kind (`counter`, `gauge_livesum`, …). The caller holds the lock.
+
+    A compaction that failed halfway changes nothing: before its commit the claimed files count, after it the merged
+    ones.
+    """
     found: defaultdict[str, list[Path]] = defaultdict(list)
-    for path in directory.glob("*.db"):
-        if path.stat().st_size:  # a newly opened file is still empty and cannot be read
+    is_committed = (directory / COMMIT_NAME).exists()
+    for path in sorted(directory.glob("*.db")):
+        is_replaced = is_committed and path.with_name(path.name + _NEW).exists()
+        if path.stat().st_size and not is_replaced:  # a newly opened file is still empty and cannot be read
             found[path.stem.rpartition("_")[0]].append(path)
+    suffix = _NEW if is_committed else _CLAIMED
+    for path in sorted(directory.glob(f"*.db{suffix}")):
+        if path.stat().st_size:
+            found[path.name.removesuffix(f".db{suffix}").rpartition("_")[0]].append(path)
     return found
 
 
@@ -132,15 +143,17 @@ def compact(directory: Path, dead: int) -> None:
         OSError: a file could not be written; no value is lost.
     """
     with locked(directory):
+        _recover(directory)
         _compact(directory, _claim(directory, {dead}))
 
 
 def sweep(directory: Path) -> None:
-    """Merge the files of all processes that have ended. The caller holds the lock.
+    """Finish what a compaction left, and merge the files of all processes that have ended. The caller holds the lock.
 
-    Only if every process that wrote into the directory is visible from here: process IDs of another container mean
-    nothing in this one.
+    The latter only if every process that wrote into the directory is visible from here: process IDs of another
+    container mean nothing in this one.
     """
+    _recover(directory)
     if namespaces(directory) == [_namespace_name()]:
         gone = dead_processes(directory)
         if gone:

@@ -1,0 +1,354 @@
+"""Short work of each part of the library, and what has to hold after it, whichever operation failed meanwhile."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from _audit import event
+from _boundaries import forked
+from _stored import NOON, llm_call
+from prometheus_client import CollectorRegistry
+from prometheus_client.mmap_dict import MmapedDict
+
+from taskpilot_obs import observe_agent
+from taskpilot_obs._pipeline.batched import PartialExportError
+from taskpilot_obs.audit.verify import verify
+from taskpilot_obs.audit.writer import AuditOptions
+from taskpilot_obs.budgets import Budget
+from taskpilot_obs.budgets.reservation import Reservation
+from taskpilot_obs.config import build_recorder
+from taskpilot_obs.exceptions import (
+    BudgetExceededError,
+    BudgetUnavailableError,
+    ConfigurationError,
+    SourceError,
+    StoreError,
+)
+from taskpilot_obs.exporters.audit_log import AuditLogExporter
+from taskpilot_obs.exporters.prometheus.multiprocess import Workers
+from taskpilot_obs.exporters.prometheus.scrape import render
+from taskpilot_obs.exporters.prometheus.worker_files import mark_namespace
+from taskpilot_obs.records import Record, Usage
+from taskpilot_obs.semconv import RECORDS, RECORDS_DROPPED
+from taskpilot_obs.stats import get_stats
+from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries
+from taskpilot_obs.store.budget_ledger import StoreLedger
+from taskpilot_obs.store.rows import LLM_COLUMNS, Rows, rows_of
+from taskpilot_obs.store.spool import Spool
+from taskpilot_obs.testing import fresh_recorder
+
+
+class Home(NamedTuple):
+    """Where a scenario works."""
+
+    path: Path
+    url: str
+    """Of a store that has its tables."""
+    wire: str
+    """Of the same store; to a server by a way that may break."""
+
+
+LATER = NOON + timedelta(hours=2)
+IDENTIFIER = LLM_COLUMNS.index("telemetry_id")
+
+
+class Scenario(NamedTuple):
+    """Short work, and what has to hold after it."""
+
+    work: Callable[[Home], Any]
+    """Given a folder; returns what it was told: the result is handed to `check`."""
+    check: Callable[[Home, Any], int]
+    """With nothing failing any more; returns how many records were accepted."""
+    least: int
+    """So many are accepted where one operation fails, or two for a torn write: a fault that passes costs one batch."""
+
+
+def audit_log(home: Home) -> int:
+    """Eight batches over several files, synced, with anchors; returns how many records are said to be written."""
+    written, exporter = 0, None
+    options = AuditOptions(max_bytes=4_096, durability="fsync", anchor_every=5)
+    for _ in range(8):
+        batch = [event() for _ in range(4)]
+        try:
+            exporter = exporter or AuditLogExporter(home.path / "audit.jsonl", options)
+            exporter.export(batch)
+        except (ConfigurationError, MemoryError):
+            continue
+        except PartialExportError as error:
+            written += error.written
+        else:
+            written += len(batch)
+    if exporter is not None:
+        exporter.shutdown(5)
+    return written
+
+
+def check_audit_log(home: Home, written: int) -> int:
+    """What is said to be written is there, whole, and a next start goes on."""
+    exporter = AuditLogExporter(home.path / "audit.jsonl")
+    exporter.export([event()])
+    exporter.shutdown(5)
+    reports = verify(home.path)
+    assert [report.problem for report in reports] == [None] * len(reports)
+    lines = [line for path in home.path.iterdir() if ".jsonl" in path.name for line in path.read_bytes().splitlines()]
+    assert sum(b'"chain.start"' not in line for line in lines) == written + 1
+    return written
+
+
+def spool(home: Home) -> tuple[list[str], list[str]]:
+    """Eight batches wait and are replayed, in two rounds; returns what was accepted, and what came back."""
+    accepted: list[str] = []
+    came: list[str] = []
+    kept = Spool(home.path)
+    for start in (0, 4):
+        for number in range(start, start + 4):
+            try:
+                kept.append(rows_of([llm_call(invocation_id=f"call-{number}")]), 1)
+            except (StoreError, MemoryError):
+                continue
+            accepted.append(f"call-{number}")
+        _replay(kept, came)
+    kept.close()
+    return accepted, came
+
+
+def _replay(kept: Spool, came: list[str]) -> None:
+    def write(rows: Rows) -> None:
+        came.extend(str(row[IDENTIFIER]) for row in rows.llm_calls)
+
+    def lost(error: StoreError) -> None:
+        raise AssertionError(error)
+
+    try:
+        kept.replay(write, lost=lost)
+    except (StoreError, MemoryError):
+        return  # the rest goes on waiting
+
+
+def check_spool(home: Home, told: tuple[list[str], list[str]]) -> int:
+    """What was accepted comes back, now or to the next process; what is written twice is one row by its identifier."""
+    accepted, came = told
+    _replay(Spool(home.path), came)
+    assert sorted(set(came)) == sorted(accepted)
+    return len(accepted)
+
+
+def store(home: Home) -> list[str]:
+    """Four batches are written, and summed up in between; returns the calls that were accepted."""
+    accepted: list[str] = []
+    exporter = None
+    for number in range(4):
+        try:
+            exporter = exporter or StoreExporter(home.wire, spool_dir=home.path / "spool")
+            exporter.export([llm_call(invocation_id=f"call-{number}")])
+        except (StoreError, MemoryError):
+            continue
+        accepted.append(f"call-{number}")
+        if number == 2:
+            with suppress(StoreError, MemoryError):
+                aggregate_summaries(store=exporter.store, now=LATER)
+    if exporter is not None:
+        exporter.shutdown(5)
+    return accepted
+
+
+def check_store(home: Home, accepted: list[str]) -> int:
+    """What was accepted is there once; statistics from rows and from sums count what is there; a next start writes."""
+    again = StoreExporter(home.url, spool_dir=home.path / "spool")
+    again.export([llm_call(invocation_id="again")])
+    assert again.flush(20), "what waited on disk is written by the next process"
+    with again.store.reading() as connection:
+        there = connection.exec_driver_sql("SELECT telemetry_id FROM llm_call_telemetry").scalars().all()
+    assert len(there) == len(set(there))
+    assert set(accepted) <= set(there)
+    day = NOON - timedelta(hours=12), NOON + timedelta(hours=12)
+    assert get_stats(day, store=again.store).requests == len(there)
+    aggregate_summaries(store=again.store, now=LATER)
+    assert get_stats(day, store=again.store).requests == len(there)
+    again.shutdown(5)
+    return len(accepted)
+
+
+# --- scrape: the files of workers that have ended ---------------------------------------------------------------------
+
+GONE = 2**22 + 7
+"""Above any process ID that Linux gives."""
+COUNTED = {"a_total": 7.0, "b_total": 3.0}
+
+
+def scrape(home: Home) -> list[dict[str, float]]:
+    """Three scrapes, the first of which merges the files of three workers; returns what they saw."""
+    values = home.path / "values"  # a folder of its own, because the store's file is named as theirs
+    values.mkdir()
+    with suppress(OSError, MemoryError):  # nothing is merged then
+        mark_namespace(values)
+    for number in range(3):
+        _write_values(values / f"counter_{GONE + number}.db")
+    seen = []
+    for _ in range(3):
+        with suppress(SourceError, OSError, MemoryError):
+            seen.append(_scraped(home))
+    return seen
+
+
+def _write_values(path: Path) -> None:
+    file = MmapedDict(str(path))  # type: ignore[no-untyped-call]  # it has no types
+    for name, value in COUNTED.items():
+        file.write_value(json.dumps([name, name, {}, "help"]), value, 0.0)  # type: ignore[no-untyped-call]
+    file.close()  # type: ignore[no-untyped-call]
+
+
+def _scraped(home: Home) -> dict[str, float]:
+    return {
+        sample.name: sample.value for family in Workers(home.path / "values").collect() for sample in family.samples
+    }
+
+
+def check_scrape(home: Home, seen: list[dict[str, float]]) -> int:
+    """No scrape counts less or more than there is; the next one works."""
+    exact = {name: 3 * value for name, value in COUNTED.items()}
+    assert seen == [exact] * len(seen)
+    assert _scraped(home) == exact
+    return len(seen)
+
+
+# --- ledger: reserve, settle, and the budget's figures ----------------------------------------------------------------
+
+ESTIMATE, TAKEN, CALLS = 200, 150, 6
+TEAM = Budget("team", limit_tokens=3 * ESTIMATE, action="enforce", when_store_down="closed")
+
+
+def ledger(home: Home) -> tuple[Any, int] | None:
+    """Six calls ask a budget that has room for three or four; returns the recorder, and how many were made."""
+    try:
+        recorder = build_recorder(budget_store=home.wire, budgets=[TEAM], registry=CollectorRegistry())
+    except (ConfigurationError, StoreError, MemoryError):
+        return None
+    made = 0
+    for _ in range(CALLS):
+        block = Reservation(recorder, model="gpt-4o", kwargs={"input_tokens": 100, "max_tokens": 100})
+        try:
+            with block:
+                recorder.record_llm_call(model="gpt-4o", usage=Usage(100, TAKEN - 100))
+                made += 1
+        except (BudgetExceededError, BudgetUnavailableError):
+            pass
+        recorder.flush(0.2)
+    return recorder, made
+
+
+def check_ledger(home: Home, told: tuple[Any, int] | None) -> int:
+    """The budget has what calls took, to the token; never more passes than estimates allow; nothing stays reserved."""
+    if told is None:  # refused at the start, before any call
+        return CALLS
+    recorder, made = told
+    assert recorder.flush(20), "charges wait for the store, and are written once it answers"
+    recorder.shutdown()
+    with closing(Store(home.url)) as kept:
+        figures = StoreLedger(kept)
+        now = datetime.now(UTC)
+        figures.release_expired(now + timedelta(days=2))
+        days = [TEAM.window(now - timedelta(days=ago)).start for ago in (0, 1)]  # the clock may have jumped back
+        balances = figures.read([TEAM], days).values()
+    assert sum(each.spent for each in balances) == made * TAKEN
+    assert all(each.spent <= TEAM.limit for each in balances)
+    assert all(each.reserved == 0 for each in balances)
+    return made
+
+
+# --- recorder: from the call to every exporter, a scrape, and the shutdown --------------------------------------------
+
+ROUNDS, RUNS = 3, 4
+EXIT_TIMEOUT_S = 2.0
+
+
+class Sink:
+    """The application's exporter of records."""
+
+    def __init__(self) -> None:
+        self.records = 0
+
+    def export(self, batch: Sequence[Record], /) -> None:
+        self.records += len(batch)
+
+
+class Recorded(NamedTuple):
+    """What is left of a recorder that was shut down."""
+
+    counted: Counter[str]
+    dropped: Counter[str]
+    sink: int
+    took_s: float
+
+
+def recorder(home: Home) -> Recorded | None:
+    """Runs with audit log, store and an exporter of its own, a scrape after each round, and the shutdown."""
+    registry, sink = CollectorRegistry(), Sink()
+    options: dict[str, Any] = {"audit_log": home.path / "audit.jsonl", "audit_durability": "fsync", "store": home.url}
+    options |= {"exporters": [sink], "registry": registry, "exit_timeout_s": EXIT_TIMEOUT_S}
+    try:
+        with fresh_recorder(**options) as fresh:
+            _run(registry, fresh)
+            began = time.monotonic()
+        took_s = time.monotonic() - began
+    except (ConfigurationError, StoreError, MemoryError):
+        return None  # refused at the start, before anything was recorded
+    return Recorded(_sums(registry, RECORDS.name), _sums(registry, RECORDS_DROPPED.name), sink.records, took_s)
+
+
+def _run(registry: CollectorRegistry, fresh: Any) -> None:
+    @observe_agent("worker")
+    def work(number: int) -> int:
+        return number * number
+
+    for _ in range(ROUNDS):
+        assert [work(number) for number in range(RUNS)] == [number * number for number in range(RUNS)]
+        assert b"agent_runs_total" in render(registry)[0]
+        fresh.flush(1)
+
+
+def _sums(registry: CollectorRegistry, name: str) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for family in registry.collect():
+        for sample in family.samples:
+            if sample.name == name:
+                found[sample.labels["exporter"]] += int(sample.value)
+    return found
+
+
+def check_recorder(home: Home, told: Recorded | None) -> int:
+    """Accepted = exported + dropped for each exporter; the log has what was exported; the end came in time."""
+    if told is not None:
+        accepted = 2 * ROUNDS * RUNS
+        sums = {each: told.counted[each] + told.dropped[each] for each in told.counted | told.dropped}
+        assert sums == dict.fromkeys(("audit_log", "exporter_1", "prometheus", "store", "window"), accepted)
+        assert told.counted["prometheus"] == told.counted["window"] == accepted
+        assert told.sink == told.counted["exporter_1"]
+        assert told.took_s < EXIT_TIMEOUT_S + 3
+        assert 0 <= _audit_lines(home) - told.counted["audit_log"] <= 2 * len(forked), "children write lines too"
+    check_audit_log(home, _audit_lines(home))
+    return 0 if told is None else min(told.counted.values())
+
+
+def _audit_lines(home: Home) -> int:
+    found = [line for path in home.path.iterdir() if ".jsonl" in path.name for line in path.read_bytes().splitlines()]
+    return sum(b'"chain.start"' not in line for line in found)
+
+
+SCENARIOS = {
+    "audit log": Scenario(audit_log, check_audit_log, 24),
+    "spool": Scenario(spool, check_spool, 6),
+    "scrape": Scenario(scrape, check_scrape, 1),
+    "store": Scenario(store, check_store, 3),
+    "ledger": Scenario(ledger, check_ledger, 2),
+    "recorder": Scenario(recorder, check_recorder, 0),
+    "store on PostgreSQL": Scenario(store, check_store, 3),
+    "ledger on PostgreSQL": Scenario(ledger, check_ledger, 2),
+}
