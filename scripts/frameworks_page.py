@@ -42,6 +42,9 @@ REASONS = {
     ("anthropic", "enforced"): "by `wrap(client)`",
     ("openai", "enforced"): "by `wrap(client)`",
     ("litellm", "nested"): "calls only",
+    ("crewai", "streamed"): "yes, by the tests of a run",
+    ("crewai", "left"): "no test: a crew works on without its reader",
+    ("haystack", "left"): "streams go to callbacks",
     ("mcp", "streamed"): "no streams",
     ("mcp", "left"): "no streams",
 }

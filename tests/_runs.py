@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from _provider import Provider
 
-from taskpilot_obs.records import Invocation
+from taskpilot_obs.integration import Recorder
+from taskpilot_obs.records import Invocation, Operation
 
 
 def table(seen: Iterable[Invocation]) -> list[tuple[str, str | None, str]]:
@@ -34,3 +35,16 @@ async def cancel_under_way(provider: Provider, work: Awaitable[Any]) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def run_tasks(recorder: Recorder, count: int) -> None:
+    """Some tasks of the workflow `handle`, the first of them failing, with an LLM call in each that cost $0.03."""
+    for number in range(count):
+        run = recorder.start(Operation.WORKFLOW, "handle")
+        call = recorder.start_llm(model="m", provider="p", parent=run)
+        call.set_cost("0.03")
+        call.stop()
+        if number:
+            run.stop()
+        else:
+            run.fail(ValueError("no"))

@@ -278,6 +278,7 @@ def test_messages_of_a_conversation_are_no_response(provider: Provider) -> None:
     assert tokens(read_response(state["messages"][-1]))
 
 
+@pytest.mark.filterwarnings("ignore")  # its own
 def test_responses_of_litellm(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     """Responses, embeddings and streams of LiteLLM are read; `make test-frameworks` installs it."""
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")

@@ -10,6 +10,7 @@ from itertools import count
 
 import pytest
 from _http import answering
+from _runs import run_tasks
 from _servers import prometheus_server
 
 from taskpilot_obs import get_recorder, golden_signals
@@ -19,22 +20,13 @@ from taskpilot_obs.exceptions import ConfigurationError, RulesNotLoadedError, So
 from taskpilot_obs.exporters.prometheus.reading import Registry
 from taskpilot_obs.golden_signals import GoldenSignals, Limits, SignalStatus, Thresholds
 from taskpilot_obs.golden_signals.http import Access
-from taskpilot_obs.records import Operation
 
 NUMBERS = count()
 
 
 def work(recorder: Recorder) -> None:
     """Four tasks of a workflow, one of them failing, an LLM call in each; a rating, revised, and a violation."""
-    for number in range(4):
-        run = recorder.start(Operation.WORKFLOW, "handle")
-        call = recorder.start_llm(model="m", provider="p", parent=run)
-        call.set_cost("0.03")
-        call.stop()
-        if number:
-            run.stop()
-        else:
-            run.fail(ValueError("no"))
+    run_tasks(recorder, 4)
     request_id = f"r{next(NUMBERS)}"
     for correct in (False, True, True):
         recorder.record_feedback(request_id, correct=correct)

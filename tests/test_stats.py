@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from _postgres import Server, postgres_server
+from _runs import run_tasks
 from _stored import NOON, denial, llm_call, new_store, sqlite_url, store_at, task, verdict
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.exporters.window import RollingWindow
 from taskpilot_obs.golden_signals import signals_from_window
 from taskpilot_obs.golden_signals.from_store import signals_from_store
-from taskpilot_obs.records import Operation, Rollup, Status, Usage
+from taskpilot_obs.records import Rollup, Status, Usage
 from taskpilot_obs.stats import (
     aget_cost_breakdown,
     aget_cost_summary,
@@ -507,15 +508,7 @@ def test_golden_signals_read_the_store_of_a_recorder(store: Store, tmp_path: Pat
     url = store.url.render_as_string(hide_password=False)
     exporter = StoreExporter(url, spool_dir=tmp_path / "spool")
     recorder = build_recorder(exporters=[exporter])
-    for number in range(10):
-        run = recorder.start(Operation.WORKFLOW, "handle")
-        call = recorder.start_llm(model="m", provider="p", parent=run)
-        call.set_cost("0.03")
-        call.stop()
-        if number:
-            run.stop()
-        else:
-            run.fail(ValueError("no"))
+    run_tasks(recorder, 10)
     ours = golden_signals("15m", recorder=recorder, store=url)
     theirs = golden_signals("15m", recorder=recorder)
     assert ours.success_rate == theirs.success_rate == 90.0

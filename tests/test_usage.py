@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from taskpilot_obs.usage import Reading, StreamReader, Usage, from_counts, read_response
+from taskpilot_obs.usage.values import count
 
 
 def usage(response: Any, provider: str | None = None) -> Usage | None:
@@ -587,3 +589,10 @@ def test_nothing_raises() -> None:
 def test_usage_read_is_the_short_way() -> None:
     """`Usage.read` gives the usage alone."""
     assert Usage.read(json.dumps(chat(prompt_tokens=1, completion_tokens=2)), provider="openai") == Usage(1, 2)
+
+
+def test_a_number_of_any_size_is_read_at_once() -> None:
+    """A `Decimal` with a huge exponent is not a count of tokens, and is refused without being written out."""
+    began = time.process_time()
+    assert [count(Decimal(text)) for text in ("1E+999999", "-1E+999999", "1E-999999", "2E+1")] == [None, None, None, 20]
+    assert time.process_time() - began < 1

@@ -77,6 +77,9 @@ _DETAILS: Final = (
 """Each total, with mutually exclusive details, whose sum cannot exceed it."""
 
 
+_MOST_DIGITS: Final = len(str(MAX_TOKENS))
+
+
 def count(value: object) -> int | None:
     """Parse a number of tokens; None for anything else (negative, fractional, NaN, infinite, text, bool).
 
@@ -93,7 +96,9 @@ def count(value: object) -> int | None:
             return None
         number = float.__int__(value)
     elif isinstance(value, Decimal):
-        if not Decimal.is_finite(value) or Decimal.__int__(value) != value:
+        if not Decimal.is_finite(value) or Decimal.adjusted(value) > _MOST_DIGITS:  # 1E+999999 as an int takes minutes
+            return None
+        if Decimal.__int__(value) != value:
             return None
         number = Decimal.__int__(value)
     else:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from _provider import Provider, answering, serving
 from _runs import cancel_under_way, figures, table
+from _tools import broken, get_weather, ran
 
-from taskpilot_obs import observe_tool, observe_workflow
+from taskpilot_obs import observe_workflow
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.exceptions import BudgetExceededError, ConfigurationError, PolicyViolationError
 from taskpilot_obs.integration import Recorder
@@ -38,25 +39,6 @@ def provider() -> Iterator[Provider]:
     gc.collect()  # runs that tests of other files left open end now, and not among those of this file
     with serving() as server:
         yield server
-
-
-ran: list[str] = []
-
-
-@observe_tool
-def lookup() -> str:
-    return "sunny"
-
-
-def get_weather(city: str) -> str:
-    """The weather."""
-    ran.append(city)
-    return lookup()
-
-
-def broken(city: str) -> str:
-    """Always fails."""
-    raise LookupError(city)
 
 
 class Agents:

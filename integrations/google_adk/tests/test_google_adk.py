@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from _provider import Provider, serving
 from _runs import cancel_under_way, figures, table
+from _tools import broken, get_weather, ran
 
-from taskpilot_obs import observe_tool, observe_workflow
+from taskpilot_obs import observe_workflow
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.exceptions import BudgetExceededError, PolicyViolationError, RefusedError
@@ -37,7 +38,6 @@ from google.genai import types
 from taskpilot_obs_google_adk import ObservabilityPlugin
 
 MODEL = "gemini-2.5-flash"
-ran: list[str] = []
 pytestmark = pytest.mark.filterwarnings("ignore")  # the framework's own, of its experiments
 
 
@@ -52,22 +52,6 @@ def provider() -> Iterator[Provider]:
 @pytest.fixture(autouse=True)
 def _nothing_ran() -> None:
     ran.clear()
-
-
-@observe_tool
-def lookup() -> str:
-    return "sunny"
-
-
-def get_weather(city: str) -> str:
-    """The weather."""
-    ran.append(city)
-    return lookup()
-
-
-def broken(city: str) -> str:
-    """Always fails."""
-    raise LookupError(city)
 
 
 def agent(*tools: Any, name: str = "Planner", **options: Any) -> Any:

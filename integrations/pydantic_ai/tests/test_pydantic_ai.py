@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from _provider import Provider, answering, serving
 from _runs import cancel_under_way, figures, table
+from _tools import broken, get_weather, ran
 
-from taskpilot_obs import observe_tool, observe_workflow
+from taskpilot_obs import observe_workflow
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.exceptions import BudgetExceededError, PolicyViolationError
 from taskpilot_obs.records import Decision, Invocation, Operation, Pricing
@@ -34,25 +35,6 @@ from taskpilot_obs_pydantic_ai import ObservabilityCapability
 def provider() -> Iterator[Provider]:
     with serving() as server:
         yield server
-
-
-ran: list[str] = []
-
-
-@observe_tool
-def lookup() -> str:
-    return "sunny"
-
-
-def get_weather(city: str) -> str:
-    """The weather."""
-    ran.append(city)
-    return lookup()
-
-
-def broken(city: str) -> str:
-    """Always fails."""
-    raise LookupError(city)
 
 
 Make = Callable[..., Any]
