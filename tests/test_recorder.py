@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import given, settings
@@ -43,6 +43,7 @@ from taskpilot_obs._recording.point_events import MAX_RATED
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs._recording.statuses import classify, register_status
 from taskpilot_obs._support.clock import Clock
+from taskpilot_obs.config import get_recorder
 from taskpilot_obs.exceptions import PolicyViolationError
 from taskpilot_obs.records import (
     AuditEvent,
@@ -58,7 +59,7 @@ from taskpilot_obs.records import (
     Status,
     Verdict,
 )
-from taskpilot_obs.semconv import RECORDS_DROPPED
+from taskpilot_obs.semconv import INTERNAL_ERRORS, RECORDS_DROPPED
 from taskpilot_obs.testing import Captured, FixedClock, capture_invocations, capture_records, fresh_recorder
 
 Shape: TypeAlias = "tuple[Shape, ...]"
@@ -334,6 +335,20 @@ def test_feedback_counts_once_and_can_be_revised() -> None:
         ("req-2", False, False),
     ]
     assert golden_signals().user_confirmed_correctness_percent == 50
+
+
+def test_a_verdict_that_cannot_be_read_is_counted_as_an_error() -> None:
+    """A `correct` whose truth raises reaches no caller, and is no verdict."""
+
+    class Hostile:
+        def __bool__(self) -> bool:
+            raise RuntimeError
+
+    hostile: Any = Hostile()
+    with capture_records(Feedback) as words:
+        record_feedback("req-1", correct=hostile)
+    assert not words
+    assert get_recorder().counters.totals[INTERNAL_ERRORS, ("record_feedback",)] == 1
 
 
 def test_feedback_on_no_request_is_never_a_revision() -> None:

@@ -394,16 +394,17 @@ class Recorder:
         origin = self.origin()
         rated = request_id if request_id is not None else origin.request_id
         given = self.runtime.checked_attributes("record_feedback", attributes)
-        self.emit(
-            Feedback(
-                "" if rated is None else plain_text(rated),
-                bool(correct),
-                revision=False,
-                origin=origin,
-                time_unix_ns=self._unix_ns(),
-                attributes=self.runtime.fit({**of_the_request(rated, origin), **given}),
+        with guarded("record_feedback", self.runtime.counters):  # a verdict that cannot be read is none
+            self.emit(
+                Feedback(
+                    "" if rated is None else plain_text(rated),
+                    bool(correct),
+                    revision=False,
+                    origin=origin,
+                    time_unix_ns=self._unix_ns(),
+                    attributes=self.runtime.fit({**of_the_request(rated, origin), **given}),
+                )
             )
-        )
 
     def record_policy_violation(
         self,

@@ -66,7 +66,7 @@ def partition(*, store: str | Store | None = None) -> dict[str, int]:
         How many monthly partitions each table has.
 
     Raises:
-        ConfigurationError: the store is not on PostgreSQL, or no store is named.
+        ConfigurationError: the store is not in PostgreSQL, or none is named.
         StoreError: the store cannot be used, this role does not own the tables, or they have something that a table
             with partitions cannot keep; `BusyError` where others kept them busy for ten minutes.
     """
