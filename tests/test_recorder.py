@@ -338,7 +338,7 @@ def test_feedback_counts_once_and_can_be_revised() -> None:
 
 
 def test_a_verdict_that_cannot_be_read_is_counted_as_an_error() -> None:
-    """A `correct` whose truth raises reaches no caller, and is no verdict."""
+    """A `correct` whose truth raises reaches no caller, and records nothing."""
 
     class Hostile:
         def __bool__(self) -> bool:

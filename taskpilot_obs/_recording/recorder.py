@@ -394,7 +394,7 @@ class Recorder:
         origin = self.origin()
         rated = request_id if request_id is not None else origin.request_id
         given = self.runtime.checked_attributes("record_feedback", attributes)
-        with guarded("record_feedback", self.runtime.counters):  # a verdict that cannot be read is none
+        with guarded("record_feedback", self.runtime.counters):  # what cannot be read is not recorded
             self.emit(
                 Feedback(
                     "" if rated is None else plain_text(rated),
