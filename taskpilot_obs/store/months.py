@@ -50,6 +50,13 @@ _LAYOUT: Final = text(
     "WHERE parent.oid = to_regclass(:name) AND parent.relkind = 'p' ORDER BY piece.relname"
 )
 
+COPY_MARK: Final = "taskpilot-obs: a copy that is being filled"
+"""The comment on a copy."""
+_OUR_COPY: Final = text(
+    "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(:name) AND relkind = 'p' "
+    "AND obj_description(oid, 'pg_class') = :mark)"
+)
+
 
 class Piece(NamedTuple):
     """A partition with the times [start, end)."""
@@ -121,7 +128,7 @@ def piece_name(connection: Connection, table: Table, month: datetime | None) -> 
     """
     name = f"{table.name}_{'other' if month is None else f'{month:%Y_%m}'}"
     others = (f"{name}_{number}" for number in count(2))
-    return next(each for each in chain([name], others) if not _exists(connection, each))
+    return next(each for each in chain([name], others) if not exists(connection, each))
 
 
 def key_of(table: Table) -> str:
@@ -180,9 +187,15 @@ def make_ahead(store: OpenStore) -> None:
 
 
 def _months_of_rest(connection: Connection, table: Table, layout: Layout) -> Iterable[datetime]:
-    if layout.rest is None:
+    if layout.rest is None or not _may_read(connection, layout.rest):
         return ()
     return list(months_with_rows(connection, _named(table, layout.rest)))
+
+
+def _may_read(connection: Connection, name: str) -> bool:
+    """A right on a table is none on its partitions, if these are asked themselves."""
+    query = text("SELECT has_table_privilege(to_regclass(:name), 'SELECT')")
+    return bool(connection.execute(query, {"name": name}).scalar_one())
 
 
 def _named(table: Table, name: str) -> Table:
@@ -315,7 +328,8 @@ class MonthsOnDemand:
 def drop_before(store: OpenStore, table: Table, moment: datetime) -> int:
     """Drop the partitions that end before a moment; how many rows they had.
 
-    Rows are left where this role does not own the tables, or others keep them busy for a minute.
+    Rows are left where this role does not own the tables, others keep them busy for a minute, or something of others,
+    such as a view, needs a partition.
 
     Args:
         store: any store; nothing happens on SQLite.
@@ -335,19 +349,33 @@ def drop_before(store: OpenStore, table: Table, moment: datetime) -> int:
         # A snapshot from before the mark would look for rows in the partition.
         wait_for_older(store, within_s=_DROP_WITHIN_S)
         for piece in ended:
-            with store.reading() as connection:
-                rows = connection.execute(select(func.count()).select_from(_named(table, piece.name))).scalar_one()
-            briefly(store, partial(_drop, table=table, name=piece.name), within_s=_DROP_WITHIN_S)
-            dropped += rows
+            dropped += _rows_dropped(store, table, piece.name)
     except BusyError:
         return dropped
     return dropped
 
 
-def _drop(connection: Connection, table: Table, name: str) -> None:
+def _rows_dropped(store: OpenStore, table: Table, name: str) -> int:
+    """Drop a partition; 0 where it stays, as one that a view of others shows does."""
+    try:
+        with store.reading() as connection:
+            rows = connection.execute(select(func.count()).select_from(_named(table, name))).scalar_one()
+        is_gone = briefly(store, partial(_drop, table=table, name=name), within_s=_DROP_WITHIN_S)
+    except BusyError:
+        raise
+    except StoreError as error:  # its rows are deleted one by one
+        log_failure("store partitions", error)
+        return 0
+    return int(rows) if is_gone else 0
+
+
+def _drop(connection: Connection, table: Table, name: str) -> bool:
     connection.execute(text(f"LOCK TABLE ONLY {table.name} IN ACCESS EXCLUSIVE MODE"))  # before the partition's
-    if not is_being_rebuilt(connection, table):
-        connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
+    layout = layout_of(connection, table)
+    if layout is None or name not in layout.names or is_being_rebuilt(connection, table):
+        return False
+    connection.execute(text(f"DROP TABLE {name}"))
+    return True
 
 
 def copy_name(table: Table) -> str:
@@ -356,9 +384,13 @@ def copy_name(table: Table) -> str:
 
 
 def is_being_rebuilt(connection: Connection, table: Table) -> bool:
-    """Whether a copy is being filled; what happens to partitions would not happen to it."""
-    return _exists(connection, copy_name(table))
+    """Whether a copy is being filled; what happens to partitions would not happen to it.
+
+    A table of another application may have the copy's name, so the comment tells which is ours.
+    """
+    return bool(connection.execute(_OUR_COPY, {"name": copy_name(table), "mark": COPY_MARK}).scalar_one())
 
 
-def _exists(connection: Connection, name: str) -> bool:
+def exists(connection: Connection, name: str) -> bool:
+    """Whether a table, a view or an index of this name is in the search path."""
     return bool(connection.execute(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": name}).scalar_one())

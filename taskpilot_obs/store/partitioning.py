@@ -21,6 +21,7 @@ from taskpilot_obs.store.marks import server_clock
 from taskpilot_obs.store.months import (
     AHEAD,
     BIG_TABLES,
+    COPY_MARK,
     add_months,
     become_owner,
     copy_name,
@@ -153,6 +154,7 @@ def _draw(connection: Connection, table: Table) -> None:
     _run(
         connection,
         f"CREATE TABLE {copy} (LIKE {table.name} INCLUDING ALL EXCLUDING INDEXES) PARTITION BY RANGE (created_at)",
+        f"COMMENT ON TABLE {copy} IS '{COPY_MARK}'",
         *table_swap.indexes_of_copy(connection, table),
     )
     for month in (None, *sorted(months)):

@@ -451,6 +451,59 @@ def test_what_a_table_with_partitions_cannot_keep_is_named(store: Store) -> None
         assert tuple(connection.execute(text(asked)).one()) == (True, "mine_too")
 
 
+def test_a_table_of_others_with_the_name_of_the_copy_is_left_alone(store: Store) -> None:
+    """It is named and refused; partitions are made and dropped beside it, and a downgrade does not mind it."""
+    run_sql(store, "CREATE TABLE agent_runs_copy (mine text)", "INSERT INTO agent_runs_copy VALUES ('kept')")
+    with pytest.raises(StoreError, match="agent_runs_copy"):
+        partition(store=store)
+    abandon(store=store)
+    assert amount(store, "agent_runs_copy") == 1
+    run_sql(store, "ALTER TABLE agent_runs_copy RENAME TO theirs")
+    partition(store=store)
+    run_sql(store, "ALTER TABLE theirs RENAME TO agent_runs_copy")
+    fill(store)
+    assert layout(store, AGENT_RUNS).covers(floor_month(NOON - 80 * DAY))
+    prune({"agent_runs": 40}, store=store, now=NOON)
+    assert not layout(store, AGENT_RUNS).covers(floor_month(NOON - 80 * DAY))
+    downgrade(store, "0004")
+    assert amount(store, "agent_runs_copy") == 1
+
+
+def test_views_keep_their_options_and_tables_their_comment(store: Store) -> None:
+    """A view that hides rows from its reader hides them afterwards too."""
+    run_sql(
+        store,
+        "CREATE VIEW mine WITH (security_barrier) AS SELECT user_id FROM llm_call_telemetry WHERE user_id = 'ann' "
+        "WITH LOCAL CHECK OPTION",
+        "COMMENT ON TABLE llm_call_telemetry IS 'it''s 100 % ours'",
+    )
+    query = text(
+        "SELECT reloptions, pg_get_viewdef(oid), obj_description('llm_call_telemetry'::regclass) "
+        "FROM pg_class WHERE relname = 'mine'"
+    )
+    with store.reading() as connection:
+        before = connection.execute(query).one()
+    partition(store=store)
+    with store.reading() as connection:
+        assert connection.execute(query).one() == before
+    assert {"security_barrier=true", "check_option=local"} == set(before[0])
+
+
+def test_a_view_on_a_partition_keeps_it_alone(store: Store) -> None:
+    """Retention empties that month by rows, drops the others, and goes on with other tables."""
+    fill(store)
+    partition(store=store)
+    kept, *others = (piece.name for piece in layout(store).pieces if piece.end <= NOON - 40 * DAY)
+    run_sql(store, f"CREATE VIEW mine AS SELECT user_id FROM {kept}")  # noqa: S608  our names
+    deleted = prune({"llm_call_telemetry": 40, "agent_runs": 40}, store=store, now=NOON)
+    assert deleted == {"llm_call_telemetry": 59, "agent_runs": 59}
+    left = layout(store).names
+    assert kept in left
+    assert others
+    assert not set(others) & set(left)
+    assert amount(store, "mine") == 0
+
+
 def test_a_busy_table_is_asked_for_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another transaction holds the table, its writers wait for a moment only, and the rows stay for now."""
     fill(store)
@@ -486,6 +539,20 @@ def test_sqlite_has_no_partitions(tmp_path: object) -> None:
 def test_months_follow_each_other() -> None:
     """Also over the end of a year."""
     assert next_month(datetime(2025, 12, 1, tzinfo=UTC)) == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_the_doctor_needs_no_right_on_partitions(store: Store) -> None:
+    """A role with rights on the tables alone looks at the store; what it may not read it leaves out."""
+    partition(store=store)
+    run_sql(
+        store,
+        "DROP ROLE IF EXISTS looker",
+        "CREATE ROLE looker LOGIN",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO looker",
+        *(f"REVOKE ALL ON {name} FROM looker" for table in BIG_TABLES for name in layout(store, table).names),
+    )
+    findings = {finding.text for finding in check_store(store.url.set(username="looker").render_as_string())}
+    assert "no monthly partition is missing" in findings
 
 
 def test_the_doctor_tells_of_months_that_are_missing(store: Store) -> None:
