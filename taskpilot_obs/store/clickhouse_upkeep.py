@@ -32,10 +32,10 @@ def keep_for(connection: Connection, table: str, moment: str, age: timedelta) ->
         connection: one that writes.
         table: whose rows.
         moment: the column that tells how old a row is.
-        age: how long rows are kept.
+        age: how long rows are kept, down to the second.
     """
-    if lifetime_of(connection, table) != age:
-        seconds = int(age.total_seconds())
+    seconds = int(age.total_seconds())
+    if lifetime_of(connection, table) != timedelta(seconds=seconds):
         connection.execute(text(f"ALTER TABLE {table} MODIFY TTL toDateTime({moment}) + toIntervalSecond({seconds})"))
 
 

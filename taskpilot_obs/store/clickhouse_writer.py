@@ -101,8 +101,9 @@ def _moment(microseconds: int) -> str:
 
 def _amount(nano: int, rest: int) -> str:
     """Nano-dollars and the pico-dollars beyond as a decimal number."""
-    whole, fraction = divmod(nano * 1_000 + rest, 10**12)
-    return f"{whole}.{fraction:012}"
+    pico = nano * 1_000 + rest
+    whole, fraction = divmod(abs(pico), 10**12)
+    return f"{'-' if pico < 0 else ''}{whole}.{fraction:012}"
 
 
 def _send(connection: Connection, table: str, columns: Sequence[str], lines: Any) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from _clickhouse import StandIn, needs_clickhouse, new_clickhouse, stand_in
 from _stored import NOON, denial, llm_call, store_at, task, verdict
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from taskpilot_obs._pipeline.batched import Batched
 from taskpilot_obs._support.counters import InternalCounters
@@ -25,7 +25,8 @@ from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.stats import get_stats
 from taskpilot_obs.store import Store, StoreExporter, erase, prune
 from taskpilot_obs.store.differences import differences
-from taskpilot_obs.store.rows import rows_of
+from taskpilot_obs.store.rows import FEEDBACK_COMMENT, LLM_COLUMNS, rows_of
+from taskpilot_obs.store.tables import FEEDBACK, to_microseconds
 from taskpilot_obs.store.urls import parsed
 from taskpilot_obs.store.writer import Writer
 from taskpilot_obs.testing import fresh_recorder
@@ -60,6 +61,34 @@ def test_a_batch_that_is_written_again_changes_nothing(store: Store) -> None:
     assert (first.requests, first.failures, first.cost_usd) == (21, 1, Decimal("0.21000000246"))
     assert first.errors_by_type == {"Oops": 1}
     assert [count(store, name) for name in ("agent_runs", "user_feedback", "policy_violations")] == [1, 1, 1]
+
+
+@needs_clickhouse
+def test_a_comment_on_a_verdict_replaces_the_row(store: Store) -> None:
+    """A verdict that is repeated with a comment gets it, also when the batch is written again, and nothing is lost."""
+    first = verdict()
+    said = first._replace(time_unix_ns=first.time_unix_ns + 1_000, attributes={FEEDBACK_COMMENT: "it's 100 % \\ right"})
+    Writer(store).write(rows_of([first]))
+    batch = rows_of([said, llm_call(cost=Decimal(1))])
+    for _ in range(2):
+        Writer(store).write(batch)
+        with store.reading() as connection:
+            found = connection.execute(select(FEEDBACK)).one()
+        assert (found.comment, found.correct, found.revision) == ("it's 100 % \\ right", True, False)
+        assert to_microseconds(found.created_at) * 1_000 == first.time_unix_ns
+    assert get_stats("1h", store=store, now=SOON).cost_usd == 1
+
+
+@needs_clickhouse
+def test_negative_money_is_exact(store: Store) -> None:
+    """A correction below zero is stored as it was given."""
+    calls = rows_of([llm_call(cost=Decimal(1))])
+    place = LLM_COLUMNS.index("cost_nano")
+    row = calls.llm_calls[0]
+    Writer(store).write(calls._replace(llm_calls=[(*row[:place], -1_500_000_000, -7, *row[place + 2 :])]))
+    with store.reading() as connection:
+        found = connection.execute(text("SELECT cost_nano, cost_rest FROM llm_call_telemetry")).one()
+    assert tuple(found) == (-1_500_000_000, -7)
 
 
 @needs_clickhouse
