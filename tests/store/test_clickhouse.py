@@ -23,7 +23,7 @@ from taskpilot_obs.budgets import Budget
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.stats import get_stats
-from taskpilot_obs.store import Store, StoreExporter, erase, prune
+from taskpilot_obs.store import Store, StoreExporter, clickhouse_upkeep, erase, prune
 from taskpilot_obs.store.differences import differences
 from taskpilot_obs.store.rows import FEEDBACK_COMMENT, LLM_COLUMNS, rows_of
 from taskpilot_obs.store.tables import FEEDBACK, to_microseconds
@@ -89,6 +89,44 @@ def test_negative_money_is_exact(store: Store) -> None:
     with store.reading() as connection:
         found = connection.execute(text("SELECT cost_nano, cost_rest FROM llm_call_telemetry")).one()
     assert tuple(found) == (-1_500_000_000, -7)
+
+
+@needs_clickhouse
+def test_series_that_a_failover_lost_are_named_again(store: Store) -> None:
+    """Calls keep their model's name where the server that took over lacks it."""
+    writer = Writer(store)
+    writer.write(rows_of([llm_call()]))
+    with store.writing() as connection:
+        connection.execute(text("TRUNCATE TABLE llm_series"))
+    writer.write(rows_of([llm_call()]))
+    assert count(store, "llm_series") == 1
+
+
+@needs_clickhouse
+def test_a_retention_of_parts_of_a_second_is_set_once() -> None:
+    """A TTL counts whole seconds, and one that is set already is left alone."""
+    with over_http() as (server, url), store_at(url) as store:
+        for _ in range(2):
+            prune({"llm_call_telemetry": 30.0000071}, store=store, now=NOON)
+        set_ttl = [seen for seen in server.seen if "MODIFY TTL" in seen.query]
+        assert len(set_ttl) == 1
+        assert "mutations_sync = 0" in set_ttl[0].query, "the server rewrites parts for hours"
+
+
+@needs_clickhouse
+def test_an_erasure_waits_for_the_server(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks until the rows are gone, and reports what it waits for when it gives up."""
+    Writer(store).write(rows_of([llm_call(), llm_call(user="bob")]))
+    with store.writing() as connection:
+        connection.execute(text("SYSTEM STOP MERGES llm_call_telemetry"))
+    monkeypatch.setattr(clickhouse_upkeep, "_PATIENCE_S", 0.1)
+    with pytest.raises(StoreUnavailableError, match=r"has not finished .* goes on trying"):
+        erase(user="ann", store=store)
+    with store.writing() as connection:
+        connection.execute(text("SYSTEM START MERGES llm_call_telemetry"))
+    monkeypatch.setattr(clickhouse_upkeep, "_PATIENCE_S", 60.0)
+    assert erase(user="bob", store=store).erased["llm_call_telemetry"] == 1
+    assert count(store) == 0
 
 
 @needs_clickhouse
