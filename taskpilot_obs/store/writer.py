@@ -69,7 +69,7 @@ class Writer:
             raise StoreUnavailableError(f"the telemetry store {self._store} changes the numbers of its series")
 
     def _has_written(self, rows: Rows) -> bool:
-        """Write the rows, unless what was learned of the store turns out to be void: a second try learns it anew."""
+        """Write the rows, unless what was learned of the store turns out to be void: a second try learns it again."""
         inserts = self._learned()
         if self._codec is not None:
             rows = Rows(*([_in_codec(row, self._codec) for row in part] for part in rows))
