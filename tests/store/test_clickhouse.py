@@ -233,7 +233,10 @@ def test_a_store_is_filled_and_asked_over_http(tmp_path: Path) -> None:
 def test_records_gather_to_batches(tmp_path: Path) -> None:
     """Calls that come one by one are one insert: a batch waits for a second, or for a flush, to fill."""
     with over_http() as (server, url), store_at(url) as store:
-        worker = Batched(StoreExporter(url, spool_dir=tmp_path), name="store", counters=InternalCounters())
+        exporter = StoreExporter(url, spool_dir=tmp_path)
+        assert exporter.linger_s == 1.0
+        exporter.linger_s = 60.0  # only the flush ends the waiting, however slow this machine is
+        worker = Batched(exporter, name="store", counters=InternalCounters())
         for _ in range(20):
             worker.export([llm_call()])
             time.sleep(0.002)
