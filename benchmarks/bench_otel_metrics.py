@@ -90,13 +90,14 @@ def main() -> None:
     counted = shown(reader, semconv.AGENT_DURATION.name)
     histogram = provider.get_meter("bare").create_histogram("bare", unit="s")
     bare = min(seconds(lambda: [histogram.record(0.3, {"agent": "a"}) for _ in range(1_000)]) for _ in range(20)) * 1e3
+    mark = 3 * max(1.0, bare / 5)  # a slow machine is measured by the SDK's own `record`
     print(f"metrics alone                      {less / len(records) * 1e6:8.2f} µs a record")
-    print(f"added by the meter provider        {each:8.2f} µs a record   mark <= 3")
+    print(f"added by the meter provider        {each:8.2f} µs a record   mark <= {mark:.1f}")
     print(f"one `record` of the SDK            {bare:8.2f} µs")
     print(f"one collection                     {collecting * 1e3:8.2f} ms")
     print(f"lost                               {runs - counted:8d} of {runs} runs   mark 0")
     provider.shutdown()
-    if counted != runs or each > 3 * max(1.0, bare / 5):
+    if counted != runs or each > mark:
         sys.exit("a mark is missed")
 
 

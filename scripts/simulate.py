@@ -40,8 +40,9 @@ class Total(NamedTuple):
 
 
 def commit() -> str:
-    """The commit of this code; "unknown" outside of a repository."""
-    asked = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)  # noqa: PLW1510
+    """The commit of this code, with `-dirty` where files differ from it; "unknown" outside of a repository."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    asked = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True)  # noqa: PLW1510
     return asked.stdout.strip() or "unknown"
 
 

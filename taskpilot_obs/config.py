@@ -24,7 +24,7 @@ from taskpilot_obs._support.hooks import refuse_generator
 from taskpilot_obs._telemetry.window import CallWindow
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.delivery import as_exporter
-from taskpilot_obs.exporters.prometheus import PrometheusExporter, private_registry
+from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.window import RollingWindow
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.providers.names import set_alias_source
@@ -196,7 +196,7 @@ def _build(
     metrics = _metrics(settings, recorder, counters)
     in_memory: dict[str, Exporter] = {"window": window} if settings.enabled else {}
     if metrics is not None:
-        in_memory.update(_metrics_and_followers(settings, metrics, counters))
+        in_memory.update(_metrics_and_followers(settings, metrics, counters, undo))
     calls = _call_window(settings, clock, before)
     if calls is not None:
         in_memory["stats"] = calls
@@ -286,8 +286,13 @@ def _tracing(settings: Settings) -> Tracing | None:
 def _metrics(settings: Settings, recorder: Recorder, counters: InternalCounters) -> PrometheusExporter | None:
     if not settings.enabled or not (settings.prometheus or settings.meter_provider is not None):
         return None
+    registry = settings.registry
+    if not settings.prometheus:
+        from taskpilot_obs.exporters.otel_metrics import registry_behind
+
+        registry = registry_behind(settings.meter_provider, settings.namespace)
     return PrometheusExporter(
-        settings.registry if settings.prometheus else private_registry(),
+        registry,
         namespace=settings.namespace,
         service=settings.service,
         service_version=settings.service_version,
@@ -298,13 +303,14 @@ def _metrics(settings: Settings, recorder: Recorder, counters: InternalCounters)
 
 
 def _metrics_and_followers(
-    settings: Settings, metrics: PrometheusExporter, counters: InternalCounters
+    settings: Settings, metrics: PrometheusExporter, counters: InternalCounters, undo: ExitStack
 ) -> dict[str, Exporter]:
     if settings.meter_provider is None:
         return {"prometheus": metrics}
     from taskpilot_obs.exporters.otel_metrics import OtelMetricsExporter
 
     otel = OtelMetricsExporter(settings.meter_provider, metrics, version=library_version(), counters=counters)
+    undo.callback(otel.shutdown)
     return {
         "otel_metrics": otel,
         "prometheus": metrics,

@@ -5,7 +5,9 @@ A process can open one folder only, so that every test gets a database of its ow
 
 from __future__ import annotations
 
+import atexit
 import itertools
+import shutil
 import threading
 from base64 import b64decode
 from collections.abc import Iterator
@@ -34,7 +36,10 @@ _KNOWN = {*SETTINGS, "async_insert"}
 
 @cache
 def _folder() -> Path:
-    return Path(mkdtemp(prefix="clickhouse-"))
+    """Registered before the engine is loaded, so that it is removed after the engine's own end."""
+    folder = Path(mkdtemp(prefix="clickhouse-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def new_clickhouse() -> str:

@@ -290,15 +290,18 @@ class Recorded(NamedTuple):
 
 def recorder(home: Home) -> Recorded | None:
     """Runs with audit log, store and an exporter of its own, a scrape after each round, and the shutdown."""
-    registry, sink = CollectorRegistry(), Sink()
+    registry, sink, is_ready = CollectorRegistry(), Sink(), False
     options: dict[str, Any] = {"audit_log": home.path / "audit.jsonl", "audit_durability": "fsync", "store": home.url}
     options |= {"exporters": [sink], "registry": registry, "exit_timeout_s": EXIT_TIMEOUT_S}
     try:
         with fresh_recorder(**options) as fresh:
+            is_ready = True
             _run(registry, fresh)
             began = time.monotonic()
         took_s = time.monotonic() - began
     except (ConfigurationError, StoreError, MemoryError):
+        if is_ready:
+            raise
         return None  # refused at the start, before anything was recorded
     return Recorded(_sums(registry, RECORDS.name), _sums(registry, RECORDS_DROPPED.name), sink.records, took_s)
 
@@ -334,7 +337,7 @@ def check_recorder(home: Home, told: Recorded | None) -> int:
         assert told.took_s < EXIT_TIMEOUT_S + 3
         assert 0 <= _audit_lines(home) - told.counted["audit_log"] <= 2 * len(forked), "children write lines too"
     check_audit_log(home, _audit_lines(home))
-    return 0 if told is None else min(told.counted.values())
+    return 2 * ROUNDS * RUNS if told is None else min(told.counted.values())
 
 
 def _audit_lines(home: Home) -> int:
@@ -348,7 +351,7 @@ SCENARIOS = {
     "scrape": Scenario(scrape, check_scrape, 1),
     "store": Scenario(store, check_store, 3),
     "ledger": Scenario(ledger, check_ledger, 2),
-    "recorder": Scenario(recorder, check_recorder, 0),
+    "recorder": Scenario(recorder, check_recorder, 2 * (ROUNDS - 1) * RUNS),
     "store on PostgreSQL": Scenario(store, check_store, 3),
     "ledger on PostgreSQL": Scenario(ledger, check_ledger, 2),
 }

@@ -6,6 +6,7 @@ then everything heals, a last process starts and writes what was left behind, an
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
@@ -53,7 +54,9 @@ class Outcome(NamedTuple):
 @cache
 def _tables() -> Path:
     """A file with the store's tables, because making them takes longer than a run."""
-    path = Path(tempfile.mkdtemp(prefix="simulator-")) / "telemetry.db"
+    folder = Path(tempfile.mkdtemp(prefix="simulator-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "telemetry.db"
     with closing(Store(f"sqlite:///{path}", create=True)) as made:
         upgrade(made)
     with closing(sqlite3.connect(path)) as connection:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -27,7 +27,8 @@ from taskpilot_obs.records import AuditEvent, Origin
 from taskpilot_obs.semconv import EXPORT_ERRORS, INTERNAL_ERRORS, RECORDS, RECORDS_DROPPED, Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from types import FrameType
 
     from taskpilot_obs.records import Record
 
@@ -687,3 +688,44 @@ def test_flush_from_a_signal_handler_that_interrupts_a_flush() -> None:
         signal.signal(signal.SIGUSR1, before)
     assert answers == [False]
     pipeline.shutdown()
+
+
+class Gathering:
+    """An exporter that waits for full batches, and keeps the size of each."""
+
+    linger_s = 60.0
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def export(self, batch: Sequence[Record]) -> None:
+        self.sizes.append(len(batch))
+
+
+def test_after_flushes_of_many_threads_batches_are_full_again() -> None:
+    """Flushes that interrupt each other at any step leave the worker waiting for full batches, as before."""
+    exporter = Gathering()
+    batched = Batched(exporter, name="gathering", counters=InternalCounters())
+
+    def pause(frame: FrameType, _event: str, _argument: object) -> Callable[..., Any] | None:
+        if frame.f_code is not Batched.flush.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        time.sleep(0.0001)  # another thread may go on here
+        return pause
+
+    def flush() -> None:
+        sys.settrace(pause)
+        for _ in range(10):
+            batched.flush(0.0)
+
+    threads = [threading.Thread(target=flush) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(3):
+        batched.export([event(str(number))])
+        time.sleep(0.01)  # the worker may take what is there
+    assert batched.shutdown(5.0)
+    assert exporter.sizes == [3]

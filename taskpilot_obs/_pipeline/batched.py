@@ -185,7 +185,9 @@ class Batched:
     def _reset(self) -> None:
         self._queue: deque[Record] = deque()
         self._wake = WakeSignal()
-        self._flushing = 0
+        self._flushing: set[object] = set()
+        """One object for each flush that waits. A set, because `+= 1` of two threads can lose one, and a lock could be
+        held by the caller that a signal handler interrupted in order to flush."""
         self._idle = IdleEvent()
         self._ended = IdleEvent()
         """Whether the worker has nothing more to do, its exporter's `shutdown` included."""
@@ -369,13 +371,14 @@ class Batched:
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything queued so far is written; return False on a timeout."""
         deadline = time.monotonic() + timeout_s
-        self._flushing += 1
-        self._wake.ring()
+        waiter = object()
         try:
+            self._flushing.add(waiter)
+            self._wake.ring()
             if not self._idle.wait(timeout_s):
                 return False
         finally:
-            self._flushing -= 1
+            self._flushing.discard(waiter)
         flush = getattr(self.exporter, "flush", None)
         return flush is None or settled(flush(max(0.0, deadline - time.monotonic()))) is not False
 

@@ -25,7 +25,12 @@ def current_run() -> ActiveInvocation | None:
 
 
 def is_within(run: ActiveInvocation | None, outer: ActiveInvocation) -> bool:
-    """Whether a run is another one, or lies beneath it; None is within no run."""
+    """Whether a run is another one, or lies beneath it.
+
+    Args:
+        run: the run that is asked about; None lies within no run.
+        outer: the run that it may be, or lie beneath.
+    """
     while run is not None and run is not outer:
         run = run.parent
     return run is outer

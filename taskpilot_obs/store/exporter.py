@@ -231,7 +231,7 @@ class StoreExporter:
         """
         self._renew_after_fork()
         deadline = time.monotonic() + timeout_s
-        while self._spool is not None and (self._spool.pending or self._spool.left_behind()):
+        while self._spool is not None and self._waits(self._spool, deadline):
             if time.monotonic() > deadline or self._closed:
                 return False
             with self._lock:
@@ -239,6 +239,15 @@ class StoreExporter:
             self._wake.set()
             time.sleep(FIRST_RETRY_S / 2)
         return True
+
+    def _waits(self, spool: Spool, deadline: float) -> bool:
+        """Whether rows wait on disk, or a round of the replayer is in progress: it locks the files that it empties."""
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return True
+        try:
+            return spool.pending or spool.left_behind()
+        finally:
+            self._lock.release()
 
     def shutdown(self, timeout_s: float) -> None:
         """Write what waits as far as the time allows, and close. What still waits is written by the next process."""

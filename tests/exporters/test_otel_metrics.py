@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,17 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, PeriodicExportingMetricReader
-from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
+from opentelemetry.sdk.metrics.view import (
+    ExplicitBucketHistogramAggregation,
+    ExponentialBucketHistogramAggregation,
+    View,
+)
 from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 
-from taskpilot_obs import record_guardrail_block, semconv, track_agent, track_llm, track_tool, track_workflow
+from taskpilot_obs import configure, record_guardrail_block, semconv, track_agent, track_llm, track_tool, track_workflow
+from taskpilot_obs._recording.recorder import Recorder
+from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.otel_metrics import bulk, conventions
 from taskpilot_obs.exporters.prometheus.reading import samples
 from taskpilot_obs.exporters.prometheus.scrape import render
@@ -223,20 +230,26 @@ def test_sampled_runs_are_exemplars() -> None:
 
 
 def test_views_of_the_application_apply() -> None:
-    """An exponential histogram, a dropped label and a dropped instrument count the same runs."""
+    """An exponential histogram, a dropped label and one without minimum and maximum count the runs as they are told."""
     reader = InMemoryMetricReader()
     views = [
         View(instrument_name="agent_run_duration_seconds", aggregation=ExponentialBucketHistogramAggregation()),
         View(instrument_name="workflow_duration_seconds", attribute_keys=set()),
+        View(
+            instrument_name=conventions.CLIENT_TOKENS.name,
+            aggregation=ExplicitBucketHistogramAggregation((1.0, 5.0), record_min_max=False),
+        ),
     ]
     with observed(reader, views=views):
         for number in range(20):
-            with track_agent(f"agent-{number % 2}"):
-                pass
+            with track_agent(f"agent-{number % 2}"), track_llm(model="gpt-4o", provider="openai") as call:
+                call.record_usage(input_tokens=2, output_tokens=2)
         metrics = {metric.name: metric for metric in _metrics(reader)}
     assert [point.count for point in metrics["agent_run_duration_seconds"].data.data_points] == [10, 10]
     (one,) = metrics["workflow_duration_seconds"].data.data_points
     assert (one.count, dict(one.attributes)) == (20, {})
+    tokens = metrics[conventions.CLIENT_TOKENS.name].data.data_points
+    assert [(each.count, each.min, each.max) for each in tokens] == [(20, math.inf, -math.inf)] * 2
 
 
 def test_several_readers_and_threads_lose_nothing() -> None:
@@ -285,6 +298,21 @@ def test_another_sdk_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         _same(_collected(reader), _scraped(registry))
 
 
+def test_an_sdk_that_cannot_be_tried_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the SDK cannot be compared, because its environment is wrong, each value goes through `record`."""
+    reader = InMemoryMetricReader()
+    with observed(reader) as registry, monkeypatch.context() as patched:
+        patched.setenv("OTEL_METRICS_EXEMPLAR_FILTER", "nonsense")
+        bulk.sdk_is_known.cache_clear()
+        try:
+            for number in range(30):
+                _task("triage", [("gpt-4o", number, 1, False)], fails=False)
+            _same(_collected(reader), _scraped(registry))
+            assert not bulk.sdk_is_known()
+        finally:
+            bulk.sdk_is_known.cache_clear()
+
+
 def test_without_prometheus() -> None:
     """`prometheus=False` exports to the meter provider only."""
     reader = InMemoryMetricReader()
@@ -296,20 +324,101 @@ def test_without_prometheus() -> None:
     assert not list(registry.collect())
 
 
-def test_configuring_again_continues(recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture) -> None:
-    """A second configuration with the same provider and registry counts on, and the SDK has nothing to complain of."""
-    reader, registry = InMemoryMetricReader(), CollectorRegistry()
-    provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
-    for _ in range(2):
-        with fresh_recorder(registry=registry, meter_provider=provider):
-            for _ in range(5):
-                _task("triage", [], fails=False)
+RUNS: Series = ("workflow_runs_total", frozenset({("workflow", "triage"), ("status", "success")}))
+DURATION: Series = ("workflow_duration_seconds", frozenset({("workflow", "triage")}))
+ACTIVE: Series = ("workflow_active_runs", frozenset({("workflow", "triage")}))
+
+
+def _counted(reader: InMemoryMetricReader) -> tuple[float, float]:
+    """Runs by the counter and by the histogram."""
     found = _collected(reader)
-    assert found["workflow_runs_total", frozenset({("workflow", "triage"), ("status", "success")})] == 10
-    assert found["workflow_duration_seconds", frozenset({("workflow", "triage")})][0] == 10
+    return found[RUNS], found[DURATION][0]
+
+
+@contextmanager
+def _provider(*readers: Any) -> Iterator[MeterProvider]:
+    provider = MeterProvider(metric_readers=readers, shutdown_on_exit=False)
+    try:
+        yield provider
+    finally:
+        provider.shutdown()
+
+
+@pytest.mark.parametrize("prometheus", [True, False])
+@pytest.mark.parametrize("is_same", [True, False])
+def test_configuring_again_continues(
+    prometheus: bool, is_same: bool, recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second configuration with the same provider counts on, whatever its registry, and the SDK does not complain."""
+    reader, delta, registry = InMemoryMetricReader(), InMemoryMetricReader(preferred_temporality=DELTA), None
+    with _provider(reader, delta) as provider:
+        for runs in (5, 2):
+            registry = registry if registry and is_same else CollectorRegistry()
+            with fresh_recorder(registry=registry, meter_provider=provider, prometheus=prometheus):
+                for _ in range(runs):
+                    _task("triage", [], fails=False)
+                assert _counted(delta) == (runs, runs)
+        assert _counted(reader) == (7, 7)
     assert not caplog.records
     assert not recwarn
-    provider.shutdown()
+
+
+def test_configure_hands_over(recorder: Recorder) -> None:
+    """`configure()` of a running recorder, which builds the new exporter before it closes the old one, counts on."""
+    before = recorder.parts
+    assert before is not None
+    reader, delta = InMemoryMetricReader(), InMemoryMetricReader(preferred_temporality=DELTA)
+    with _provider(reader, delta) as provider:
+        try:
+            for runs in (5, 2):
+                configure(meter_provider=provider, prometheus=False)
+                for _ in range(runs):
+                    _task("triage", [], fails=False)
+                assert _counted(delta) == (runs, runs)
+            assert _counted(reader) == (7, 7)
+        finally:
+            recorder.wiring.install(before)
+
+
+@pytest.mark.parametrize("prometheus", [True, False])
+def test_recorders_of_one_provider_add_up(prometheus: bool) -> None:
+    """Two live recorders with one provider are exported as their sum; what one counted remains when it is closed."""
+    reader = InMemoryMetricReader()
+    with _provider(reader) as provider:
+        options: Any = {"meter_provider": provider, "prometheus": prometheus}
+        with fresh_recorder(**options) as first, track_workflow("triage"):
+            first.flush()
+            with fresh_recorder(**options):
+                for _ in range(3):
+                    _task("triage", [], fails=False)
+                with track_workflow("triage"):
+                    assert _counted(reader) == (3, 3)
+                    assert _collected(reader)[ACTIVE] == 2
+            assert _counted(reader) == (4, 4)
+            assert _collected(reader)[ACTIVE] == 1
+        assert _counted(reader) == (5, 5)
+
+
+def test_a_recorder_outlives_another_of_its_registry() -> None:
+    """When one of two recorders with one registry and provider is closed, the other is exported as before."""
+    reader, registry = InMemoryMetricReader(), CollectorRegistry()
+    with _provider(reader) as provider, fresh_recorder(registry=registry, meter_provider=provider):
+        with fresh_recorder(registry=registry, meter_provider=provider):
+            _task("triage", [], fails=False)
+        _task("triage", [("gpt-4o", 1, 1, False)], fails=False)
+        assert _counted(reader) == (2, 2)
+        assert conventions.CLIENT_DURATION.name in {metric.name for metric in _metrics(reader)}
+
+
+def test_a_configuration_that_fails_exports_nothing() -> None:
+    """Of a configuration that fails after its metrics were built, no gauge remains."""
+    reader = InMemoryMetricReader()
+    with _provider(reader) as provider:
+        with pytest.raises(ConfigurationError), fresh_recorder(meter_provider=provider, budget_store="ftp://no"):
+            pass
+        with fresh_recorder(meter_provider=provider, service="mine"):
+            found = [labels for name, labels in _collected(reader) if name == semconv.INFO.name]
+    assert [dict(labels)["service"] for labels in found] == ["mine"]
 
 
 class _Receiver(BaseHTTPRequestHandler):

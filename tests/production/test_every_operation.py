@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _boundaries import BOUNDARIES, Wire, failing, forked
@@ -106,7 +107,7 @@ def file_home(path: Path, tables: Path) -> Iterator[Home]:
     yield Home(path, url, url)
 
 
-def cases() -> Iterator[object]:
+def cases() -> Iterator[Any]:
     """Every boundary in every scenario, once and from then on; those of a server where a scenario has one."""
     for scenario in SCENARIOS:
         for boundary in BOUNDARIES:

@@ -6,18 +6,21 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from _simulated_threads import Violation
 from _simulator_of_faults import kept_seeds, simulate
 
+from taskpilot_obs._pipeline.pipeline import Pipeline
 from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
 from taskpilot_obs.semconv import RECORDS, Metric
 from taskpilot_obs.store import budget_ledger
 from taskpilot_obs.store.budget_writers import begun
+from taskpilot_obs.store.writer import Writer
 
 SEEDS = range(1_000, 1_040)
 SCRIPT = """
@@ -42,8 +45,9 @@ def test_some_seeds() -> None:
 
 @pytest.mark.parametrize("seed", kept_seeds())
 def test_kept_seeds(seed: int) -> None:
-    """A seed that found a fault finds it no more."""
+    """A seed that found a fault finds it no more; without its correction the fault is found from this seed on."""
     simulate(seed)
+    assert seed in {planted.first for planted in PLANTED.values()}, "add what undoes the correction to PLANTED"
 
 
 def test_one_seed_is_one_run() -> None:
@@ -82,17 +86,45 @@ def _audited_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AuditLogExporter, "_append", lambda self, texts: (real(self, texts), real(self, texts))[1])
 
 
+def _trusting(patch: pytest.MonkeyPatch) -> None:
+    """The correction for kept seed 83 is undone: numbers of series are not checked after a failover."""
+    patch.setattr(Writer, "_are_numbered", lambda *_given: True)
+
+
+def _reopened(patch: pytest.MonkeyPatch) -> None:
+    """The correction for kept seed 156 is undone: the queue of a pipeline that was shut down takes records again."""
+
+    def adjust(self: Pipeline) -> None:
+        if self._blocking:
+            self.high_water = 0 if any(exporter.must_wait for exporter in self._blocking) else self._capacity
+
+    patch.setattr(Pipeline, "_adjust_high_water", adjust)
+
+
+class Planted(NamedTuple):
+    """A fault that is put into the library."""
+
+    plant: Callable[[pytest.MonkeyPatch], None]
+    words: str
+    """Of the violation."""
+    first: int
+    """The seed to begin with: at the time of writing it finds the fault."""
+
+
 PLANTED = {
-    "a written record too few is counted": (_miscounted, "records were accepted"),
-    "a commit is applied twice": (_charged_twice, "spent, calls took"),
-    "audit lines are written twice": (_audited_twice, "audit lines"),
+    "a written record too few is counted": Planted(_miscounted, "records were accepted", 0),
+    "a commit is applied twice": Planted(_charged_twice, "spent, calls took", 9),
+    "audit lines are written twice": Planted(_audited_twice, "audit lines", 0),
+    "numbers of series go stale": Planted(_trusting, "under the series of", 83),
+    "a record is put after a shutdown": Planted(_reopened, "records were accepted", 156),
 }
 
 
+@pytest.mark.timeout(900)  # a change of the library may move a fault to a later seed
 @pytest.mark.parametrize("fault", PLANTED)
 def test_planted_faults_are_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulator reports a fault that is put into the library, within some hundred seeds."""
-    plant, words = PLANTED[fault]
+    plant, words, first = PLANTED[fault]
     plant(monkeypatch)
     with pytest.raises(Violation, match=words):
-        _ = [simulate(seed) for seed in range(300)]
+        _ = [simulate(seed) for seed in range(first, first + 300)]

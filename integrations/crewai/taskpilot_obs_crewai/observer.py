@@ -148,12 +148,23 @@ class Observer:
 
     def _before_model(self, context: Any) -> None:
         """Begin a model call and ask about it: crewAI reports its start later where an agent makes the call."""
+        messages, limits = self._read_call(context)
         call_id = _current_call_id.get() if context.executor is None else None
-        make = partial(self._start_call, context.llm, list(context.messages), getattr(context.llm, "stream", None))
+        make = lambda: self._start_call(context.llm, messages, getattr(context.llm, "stream", None))  # noqa: E731
         run = self._started(call_id, context.llm, make)
         if run is not None and run.is_open:
             with _aborting(run):
-                check_input(run, list(context.messages), arguments=reading.answer_limits(context.llm))
+                check_input(run, messages, arguments=limits)
+
+    def _read_call(self, context: Any) -> tuple[list[Any], dict[str, object]]:
+        """The messages and limits of a call; empty where they cannot be read, so that the other checks are asked."""
+        messages: list[Any] = []
+        limits: dict[str, object] = {}
+        with guarded(_WHERE, self._recorder.counters):
+            messages = list(context.messages)
+        with guarded(_WHERE, self._recorder.counters):
+            limits = reading.answer_limits(context.llm)
+        return messages, limits
 
     def _before_tool(self, context: Any) -> None:
         """Begin a tool call, and ask about it; a refused tool does not run, and the model is told so."""

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ from _runs import cancel_under_way, figures, table
 from taskpilot_obs import observe_tool, observe_workflow, track_workflow
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.exceptions import BudgetExceededError, PolicyViolationError
-from taskpilot_obs.records import Invocation
+from taskpilot_obs.records import Invocation, Usage
 from taskpilot_obs.safety import DenyTools, DenyWords, check_with
+from taskpilot_obs.semconv import INTERNAL_ERRORS
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 
 if find_spec("crewai") is None:
@@ -322,6 +324,33 @@ def test_a_budget_refuses_the_second_call(make: Make, provider: Provider) -> Non
     assert isinstance(error, BudgetExceededError)
     assert [status for name, _, status in runs if name == CALL] == ["success", "blocked"]
     assert len(provider.calls) == before + 1
+
+
+class Unreadable:
+    """Of a hook's context, what fails when it is read."""
+
+    @property
+    def max_tokens(self) -> int:
+        raise RuntimeError("a failing property")
+
+    def __iter__(self) -> Iterator[Any]:
+        raise RuntimeError("a failing iterator")
+
+
+@pytest.mark.parametrize("part", ["messages", "llm"])
+def test_a_call_that_cannot_be_read_is_counted_and_asked_about(observer: Observer, part: str) -> None:
+    """Messages or limits that fail when they are read are an internal error, and a budget refuses the call anyway."""
+    llm = Unreadable() if part == "llm" else SimpleNamespace()
+    llm.__dict__.update(model=CALL, provider="openai")
+    context = SimpleNamespace(executor=True, llm=llm, messages=Unreadable() if part == "messages" else [])
+    budget = Budget("calls", limit_requests=1, period="day", action="enforce")
+    with fresh_recorder(mode="enforce", budgets=[budget]) as fresh, capture_invocations(fresh) as seen:
+        fresh.record_llm_call(model=CALL, usage=Usage(1, 1))
+        fresh.flush(5)
+        with pytest.raises(HookAborted, match="budget"):
+            plain(lambda: observer._before_model(context))
+        assert [status for _, _, status in table(seen)] == ["success", "blocked"]
+        assert fresh.counters.totals[INTERNAL_ERRORS, ("crewai",)] == 1
 
 
 def test_nothing_is_recorded_where_recording_is_off(make: Make) -> None:

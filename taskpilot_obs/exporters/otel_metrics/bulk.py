@@ -1,9 +1,9 @@
 """Many observations of one histogram at once, for which OpenTelemetry has no public API.
 
-`Histogram.record` of the SDK takes 6 µs, and an agent's run has four observations. Here the first value of a list goes
-through `record`, which creates what is missing, and the rest is added to the same buckets under the same lock. The
-SDK's internals may change with any version, so `sdk_is_known` compares both ways in a provider of its own first;
-where they differ, every value goes through `record`.
+`Histogram.record` of the SDK takes some microseconds, and an agent's run has four observations. Here the first value of
+a list goes through `record`, which creates what is missing, and the rest is added to the same buckets under the same
+lock. The SDK's internals may change with any version, so `sdk_is_known` compares both ways in a provider of its own
+first; where they differ, every value goes through `record`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,13 @@ def record_with_exemplar(
 
 @cache
 def sdk_is_known() -> bool:
-    """Whether this version of the SDK counts a list in bulk exactly as it counts each value."""
+    """Whether this version of the SDK counts a list in bulk exactly as it counts each value; False if that fails."""
+    with suppress(Exception):  # internals that are not there any more, or an SDK that its environment misconfigures
+        return _counts_alike()
+    return False
+
+
+def _counts_alike() -> bool:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
     from opentelemetry.sdk.resources import Resource
@@ -75,12 +81,11 @@ def sdk_is_known() -> bool:
     each, bulk = (meter.create_histogram(name, explicit_bucket_boundaries_advisory=[1.0, 5.0]) for name in "ab")
     for value in values:
         each.record(value, {"k": "v"})
-    with suppress(AttributeError, ImportError, TypeError, ValueError):  # internals that are not there any more
-        _add_in_bulk(bulk, values, {"k": "v"})
-        data = reader.get_metrics_data()
-        for metric in data.resource_metrics[0].scope_metrics[0].metrics if data else ():
-            points: Any = metric.data.data_points
-            found.append([(p.count, p.sum, p.min, p.max, tuple(p.bucket_counts)) for p in points])
+    _add_in_bulk(bulk, values, {"k": "v"})
+    data = reader.get_metrics_data()
+    for metric in data.resource_metrics[0].scope_metrics[0].metrics if data else ():
+        points: Any = metric.data.data_points
+        found.append([(p.count, p.sum, p.min, p.max, tuple(p.bucket_counts)) for p in points])
     provider.shutdown()
     return len(found) == 2 and found[0] == found[1]  # noqa: PLR2004  both instruments
 
@@ -120,8 +125,9 @@ def _add_to_buckets(aggregation: Any, values: Sequence[float]) -> None:
         for value in values:
             counts[bisect_left(bounds, value)] += 1
         aggregation._sum += sum(values)  # noqa: SLF001
-        aggregation._min = min(aggregation._min, *values)  # noqa: SLF001
-        aggregation._max = max(aggregation._max, *values)  # noqa: SLF001
+        if aggregation._record_min_max:  # noqa: SLF001  a view may say no
+            aggregation._min = min(aggregation._min, *values)  # noqa: SLF001
+            aggregation._max = max(aggregation._max, *values)  # noqa: SLF001
 
 
 def _measurement(histogram: Any, value: float, attributes: Mapping[str, str]) -> Any:
