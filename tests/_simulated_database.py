@@ -16,6 +16,8 @@ import pytest
 from _simulated_threads import SECOND, Lock, scheduler
 from sqlalchemy.engine.default import DefaultDialect
 
+from taskpilot_obs.store import Store
+
 PATIENCE_S: Final = 30.0
 
 
@@ -138,6 +140,7 @@ def served(database: Database) -> Iterator[None]:
         for replaced in (do_execute, do_executemany, do_commit, do_rollback, do_close):
             patch.setattr(DefaultDialect, replaced.__name__, replaced)
         patch.setattr(DefaultDialect, "do_terminate", do_close)
+        patch.setattr(Store, "may_fail_over", True)  # this file stands for a server
         yield
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 
+from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs._support.timestamps import aware
 from taskpilot_obs._telemetry.answers import By, Key
 from taskpilot_obs._telemetry.filters import Filters
-from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.store import on_postgresql
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.marks import deleted_from, server_clock
@@ -100,12 +101,20 @@ def aggregate_summaries(
         opened_store.require_current()
         if opened_store.is_clickhouse:  # its questions read rows
             return 0
-        make_ahead(opened_store)
+        _make_months(opened_store)
         done = sum(_sum_up(opened_store, "hourly", start) for start in _changed(opened_store, "hourly", since))
         if period == "daily":
             first_day = floor_day(since) if since else None
             done += sum(_sum_up(opened_store, "daily", start) for start in _changed(opened_store, "daily", first_day))
     return done
+
+
+def _make_months(store: Store) -> None:
+    """Failing at it must not keep sums from being made, which is the more urgent."""
+    try:
+        make_ahead(store)
+    except StoreError as error:
+        log_failure("store partitions", error)
 
 
 def _ago(now: datetime, hours: float) -> datetime:

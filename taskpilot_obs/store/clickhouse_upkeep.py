@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import func, select, text
+
+from taskpilot_obs.exceptions import StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Table
 
 _TTL: Final = re.compile(r" TTL toDateTime\(\w+\) \+ toIntervalSecond\((\d+)\)")
+_AT_ONCE: Final = "SETTINGS mutations_sync = 0"
+"""The server answers at once: to rewrite a large table takes longer than any answer is waited for."""
+_PATIENCE_S: Final = 3_600.0
 
 
 def lifetime_of(connection: Connection, table: str) -> timedelta | None:
@@ -26,17 +32,18 @@ def lifetime_of(connection: Connection, table: str) -> timedelta | None:
 
 
 def keep_for(connection: Connection, table: str, moment: str, age: timedelta) -> None:
-    """Have the server delete rows that are older, now and from now on.
+    """Have the server delete rows that are older, from now on; it begins now, and this does not wait for it.
 
     Args:
         connection: one that writes.
         table: whose rows.
         moment: the column that tells how old a row is.
-        age: how long rows are kept.
+        age: how long rows are kept, down to the second.
     """
-    if lifetime_of(connection, table) != age:
-        seconds = int(age.total_seconds())
-        connection.execute(text(f"ALTER TABLE {table} MODIFY TTL toDateTime({moment}) + toIntervalSecond({seconds})"))
+    seconds = int(age.total_seconds())
+    if lifetime_of(connection, table) != timedelta(seconds=seconds):
+        kept = f"toDateTime({moment}) + toIntervalSecond({seconds})"
+        connection.execute(text(f"ALTER TABLE {table} MODIFY TTL {kept} {_AT_ONCE}"))
 
 
 def erase_rows(connection: Connection, table: Table, column: str, value: str) -> int:
@@ -44,8 +51,37 @@ def erase_rows(connection: Connection, table: Table, column: str, value: str) ->
     whose: ColumnElement[bool] = table.c[column] == value
     found = int(connection.execute(select(func.count()).select_from(table).where(whose)).scalar_one())
     if found:
-        connection.execute(text(f"ALTER TABLE {table.name} DELETE WHERE {column} = :value"), {"value": value})
+        statement = f"ALTER TABLE {table.name} DELETE WHERE {column} = :value {_AT_ONCE}"
+        connection.execute(text(statement), {"value": value})
+        _wait(connection, table.name)
     return found
+
+
+def _wait(connection: Connection, table: str) -> None:
+    """Wait until the server has done what it has to do to a table now.
+
+    Raises:
+        StoreUnavailableError: it takes over an hour, or cannot be done at the moment; the server goes on trying.
+    """
+    give_up, pause = time.monotonic() + _PATIENCE_S, 0.02
+    started = {name for name, _ in _open_mutations(connection, table)}
+    while still := [failure for name, failure in _open_mutations(connection, table) if name in started]:
+        if any(still) or time.monotonic() > give_up:
+            cause = "cannot finish" if any(still) else f"has not finished in {_PATIENCE_S / 60:.0f} min"
+            raise StoreUnavailableError(
+                f"the server {cause} a deletion in {table}, and goes on trying: look into system.mutations"
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, 1.0)
+
+
+def _open_mutations(connection: Connection, table: str) -> list[tuple[str, str]]:
+    """Those that are not done: name and latest failure."""
+    asked = text(
+        "SELECT mutation_id, latest_fail_reason FROM system.mutations "
+        "WHERE database = currentDatabase() AND table = :name AND NOT is_done SETTINGS final = 0"
+    )
+    return [(row[0], row[1]) for row in connection.execute(asked, {"name": table})]
 
 
 def erase_from(connection: Connection, tables: Sequence[Table], column: str, value: str) -> dict[str, int]:

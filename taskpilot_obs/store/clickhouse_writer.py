@@ -7,6 +7,8 @@ from hashlib import blake2b
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy import select
+
 from taskpilot_obs.store.clickhouse_tables import ROW_TABLES
 from taskpilot_obs.store.on_clickhouse import client_of
 from taskpilot_obs.store.rows import LLM_COLUMNS, Row, Rows
@@ -52,11 +54,16 @@ class ClickHouseWriter:
                 into(connection, part)
 
     def _name_series(self, connection: Connection, keys: set[tuple[str, ...]]) -> None:
-        new = {key: _digest(key) for key in keys - self._series.keys()}
-        if new:
-            lines = [(number, *key) for key, number in new.items()]
+        """Add the names that the store lacks: a restored backup, or a replica that took over, may lack some again."""
+        if not keys:
+            return
+        self._series.update({key: _digest(key) for key in keys - self._series.keys()})
+        number = LLM_SERIES.c.series_id
+        asked = select(number).where(number.in_([self._series[key] for key in keys]))
+        there = set(connection.execute(asked).scalars())
+        lines = [(self._series[key], *key) for key in sorted(keys) if self._series[key] not in there]
+        if lines:
             _send(connection, LLM_SERIES.name, LLM_SERIES.columns.keys(), map(_encode, lines))
-            self._series.update(new)
 
 
 def _digest(key: tuple[str, ...]) -> int:
@@ -101,8 +108,9 @@ def _moment(microseconds: int) -> str:
 
 def _amount(nano: int, rest: int) -> str:
     """Nano-dollars and the pico-dollars beyond as a decimal number."""
-    whole, fraction = divmod(nano * 1_000 + rest, 10**12)
-    return f"{whole}.{fraction:012}"
+    pico = nano * 1_000 + rest
+    whole, fraction = divmod(abs(pico), 10**12)
+    return f"{'-' if pico < 0 else ''}{whole}.{fraction:012}"
 
 
 def _send(connection: Connection, table: str, columns: Sequence[str], lines: Any) -> None:

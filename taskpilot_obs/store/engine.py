@@ -172,6 +172,11 @@ class Store:
             with connection.begin():
                 yield connection
 
+    @property
+    def may_fail_over(self) -> bool:
+        """Whether a server that lacks the latest transactions may take over: a file that is replaced is noticed."""
+        return not self.is_sqlite
+
     # --- version -----------------------------------------------------------------------------------------------------
 
     @property

@@ -1,4 +1,4 @@
-"""Monthly partitions of the two big tables on PostgreSQL: which there are, making them ahead, and dropping them.
+"""Monthly partitions of the two big tables on PostgreSQL: which there are, and making them ahead.
 
 A partition's primary key is the record's ID alone, as in a table without partitions, so that a record is kept once
 within its month whatever its time. The table as a whole has no primary key: PostgreSQL would want the time in it.
@@ -13,6 +13,7 @@ import time
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, count
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import MetaData, func, select, text
@@ -20,7 +21,7 @@ from sqlalchemy import MetaData, func, select, text
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.store.marks import server_clock
-from taskpilot_obs.store.short_locks import BusyError, briefly, wait_for_older
+from taskpilot_obs.store.short_locks import BusyError, briefly
 from taskpilot_obs.store.tables import AGENT_RUNS, LLM_CALLS
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ _MOST_MOVED: Final = 5_000
 _MOST_SEARCHED: Final = 64 << 20
 """Bytes of the default partition, beyond which looking through it would take too long."""
 _MAKE_WITHIN_S: Final = 3.0
-_DROP_WITHIN_S: Final = 60.0
 _LOOK_AGAIN_S: Final = 60.0
 _RANGE: Final = re.compile(r"FROM \('([^']+)'\) TO \('([^']+)'\)")
 _LAYOUT: Final = text(
@@ -49,6 +49,18 @@ _LAYOUT: Final = text(
     "FROM pg_class AS parent JOIN pg_inherits ON inhparent = parent.oid JOIN pg_class AS piece ON piece.oid = inhrelid "
     "WHERE parent.oid = to_regclass(:name) AND parent.relkind = 'p' ORDER BY piece.relname"
 )
+
+COPY_MARK: Final = "taskpilot-obs: a copy that is being filled"
+"""The comment on a copy."""
+_OUR_COPY: Final = text(
+    "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(:name) AND relkind = 'p' "
+    "AND obj_description(oid, 'pg_class') = :mark)"
+)
+_HAS_NEW: Final = text(
+    "SELECT EXISTS (SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid "
+    "WHERE inhparent = to_regclass(:name) AND reltuples < 0)"
+)
+"""Whether a partition was never counted."""
 
 
 class Piece(NamedTuple):
@@ -121,7 +133,7 @@ def piece_name(connection: Connection, table: Table, month: datetime | None) -> 
     """
     name = f"{table.name}_{'other' if month is None else f'{month:%Y_%m}'}"
     others = (f"{name}_{number}" for number in count(2))
-    return next(each for each in chain([name], others) if not _exists(connection, each))
+    return next(each for each in chain([name], others) if not exists(connection, each))
 
 
 def key_of(table: Table) -> str:
@@ -177,28 +189,42 @@ def make_ahead(store: OpenStore) -> None:
             wanted = {add_months(floor_month(present), n) for n in range(AHEAD + 1)}
             wanted |= {month for month in _months_of_rest(connection, table, layout) if is_usual(month, present)}
         _make(store, table, sorted(month for month in wanted if not layout.covers(month)))
+        _analyse(store, table)
 
 
 def _months_of_rest(connection: Connection, table: Table, layout: Layout) -> Iterable[datetime]:
-    if layout.rest is None:
+    if layout.rest is None or not _may_read(connection, layout.rest):
         return ()
-    return list(months_with_rows(connection, _named(table, layout.rest)))
+    return list(months_with_rows(connection, named(table, layout.rest)))
 
 
-def _named(table: Table, name: str) -> Table:
+def _may_read(connection: Connection, name: str) -> bool:
+    """A right on a table is none on its partitions, if these are asked themselves."""
+    query = text("SELECT has_table_privilege(to_regclass(:name), 'SELECT')")
+    return bool(connection.execute(query, {"name": name}).scalar_one())
+
+
+def named(table: Table, name: str) -> Table:
     """The same columns under another name."""
     return table.to_metadata(MetaData(), name=name)
 
 
-def _make(store: OpenStore, table: Table, months: Iterable[datetime]) -> None:
-    made = False
+def _make(store: OpenStore, table: Table, months: Iterable[datetime], *, within_s: float = inf) -> None:
+    deadline = time.monotonic() + within_s
     for month in months:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
         try:
-            made |= briefly(store, partial(_attach, table=table, month=month), within_s=_MAKE_WITHIN_S)
+            briefly(store, partial(_attach, table=table, month=month), within_s=min(_MAKE_WITHIN_S, left))
         except BusyError:
             continue
-    if made:  # autovacuum looks at partitions only, and the planner at the whole too
-        with store.writing() as connection:
+
+
+def _analyse(store: OpenStore, table: Table) -> None:
+    """Count rows where a partition is new: autovacuum looks at partitions only, and the planner at the whole too."""
+    with store.writing() as connection:
+        if connection.execute(_HAS_NEW, {"name": table.name}).scalar_one():
             connection.execute(text(f"ANALYZE {table.name}"))
 
 
@@ -226,7 +252,7 @@ def _is_little(connection: Connection, table: Table, layout: Layout, month: date
     if layout.rest is None:
         return True
     size = connection.execute(text("SELECT pg_relation_size(to_regclass(:name))"), {"name": layout.rest}).scalar_one()
-    moment = _named(table, layout.rest).c.created_at
+    moment = named(table, layout.rest).c.created_at
     some = select(moment).where(moment >= month, moment < next_month(month)).limit(_MOST_MOVED + 1).subquery()
     rows = connection.execute(select(func.count()).select_from(some)).scalar_one()
     return int(size) <= _MOST_SEARCHED and int(rows) <= _MOST_MOVED
@@ -286,7 +312,7 @@ def _missing(connection: Connection, table: Table, months: Iterable[datetime]) -
 class MonthsOnDemand:
     """Makes partitions for the records that a process writes, where its role may. Not safe for threads.
 
-    A month that could not be made is tried again some minutes later; its records go to the default partition.
+    A month that could not be made is tried again a minute later; its records go to the default partition.
     """
 
     def __init__(self, store: OpenStore) -> None:
@@ -304,50 +330,12 @@ class MonthsOnDemand:
         try:
             with self._store.reading() as connection:
                 missing = _missing(connection, table, new)
-            _make(self._store, table, missing)
+            _make(self._store, table, missing, within_s=_MAKE_WITHIN_S)  # in all, because an exporter waits
         except StoreError as error:  # the rows matter more; writing them fails too where the database is away
             log_failure("store partitions", error)
 
 
-# --- dropping --------------------------------------------------------------------------------------------------------
-
-
-def drop_before(store: OpenStore, table: Table, moment: datetime) -> int:
-    """Drop the partitions that end before a moment; how many rows they had.
-
-    Rows are left where this role does not own the tables, or others keep them busy for a minute.
-
-    Args:
-        store: any store; nothing happens on SQLite.
-        table: one of the big tables.
-        moment: up to which the mark of deletion was set before.
-
-    Raises:
-        StoreError: the database failed.
-    """
-    with store.reading() as connection:
-        layout = layout_of(connection, table)
-        ended = [] if layout is None or not layout.may_change else [p for p in layout.pieces if p.end <= moment]
-        if not ended or is_being_rebuilt(connection, table):
-            return 0
-    dropped = 0
-    try:
-        # A snapshot from before the mark would look for rows in the partition.
-        wait_for_older(store, within_s=_DROP_WITHIN_S)
-        for piece in ended:
-            with store.reading() as connection:
-                rows = connection.execute(select(func.count()).select_from(_named(table, piece.name))).scalar_one()
-            briefly(store, partial(_drop, table=table, name=piece.name), within_s=_DROP_WITHIN_S)
-            dropped += rows
-    except BusyError:
-        return dropped
-    return dropped
-
-
-def _drop(connection: Connection, table: Table, name: str) -> None:
-    connection.execute(text(f"LOCK TABLE ONLY {table.name} IN ACCESS EXCLUSIVE MODE"))  # before the partition's
-    if not is_being_rebuilt(connection, table):
-        connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
+# --- copies ----------------------------------------------------------------------------------------------------------
 
 
 def copy_name(table: Table) -> str:
@@ -356,9 +344,13 @@ def copy_name(table: Table) -> str:
 
 
 def is_being_rebuilt(connection: Connection, table: Table) -> bool:
-    """Whether a copy is being filled; what happens to partitions would not happen to it."""
-    return _exists(connection, copy_name(table))
+    """Whether a copy is being filled; what happens to partitions would not happen to it.
+
+    A table of another application may have the copy's name, so the comment tells which is ours.
+    """
+    return bool(connection.execute(_OUR_COPY, {"name": copy_name(table), "mark": COPY_MARK}).scalar_one())
 
 
-def _exists(connection: Connection, name: str) -> bool:
+def exists(connection: Connection, name: str) -> bool:
+    """Whether a table, a view or an index of this name is in the search path."""
     return bool(connection.execute(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": name}).scalar_one())

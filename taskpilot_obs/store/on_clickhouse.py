@@ -38,7 +38,7 @@ SETTINGS: Final = {
     "join_use_nulls": 1,
     "cast_keep_nullable": 1,
     "prefer_column_name_to_alias": 1,  # a condition means the column, and not what is selected under its name
-    "mutations_sync": 2,  # an erasure has erased when it returns
+    "mutations_sync": 2,  # a deletion has deleted when it returns
     "lightweight_deletes_sync": 2,
 }
 """What makes ClickHouse answer as the other engines do."""

@@ -21,6 +21,7 @@ from taskpilot_obs.store.marks import server_clock
 from taskpilot_obs.store.months import (
     AHEAD,
     BIG_TABLES,
+    COPY_MARK,
     add_months,
     become_owner,
     copy_name,
@@ -71,8 +72,7 @@ def partition(*, store: str | Store | None = None) -> dict[str, int]:
             with partitions cannot keep; `BusyError` where others kept them busy for ten minutes.
     """
     with opened(store) as opened_store:
-        if opened_store.engine.dialect.name != "postgresql":
-            raise ConfigurationError("partition: monthly partitions are for PostgreSQL alone")
+        _require_postgresql(opened_store)
         opened_store.require_current()
         for table in BIG_TABLES:
             if _is_needed(opened_store, table):
@@ -87,11 +87,18 @@ def abandon(*, store: str | Store | None = None) -> None:
     """Give up a `partition` that was interrupted: drop the copies and the triggers that fill them.
 
     Raises:
+        ConfigurationError: the store is not in PostgreSQL, or none is named.
         StoreError: the store cannot be used, or this role does not own the tables.
     """
     with opened(store) as opened_store:
-        for table in BIG_TABLES if opened_store.engine.dialect.name == "postgresql" else ():
+        _require_postgresql(opened_store)
+        for table in BIG_TABLES:
             _abandon(opened_store, table)
+
+
+def _require_postgresql(store: Store) -> None:
+    if store.engine.dialect.name != "postgresql":
+        raise ConfigurationError("partition: monthly partitions are for PostgreSQL alone")
 
 
 def _abandon(store: Store, table: Table) -> None:
@@ -153,6 +160,7 @@ def _draw(connection: Connection, table: Table) -> None:
     _run(
         connection,
         f"CREATE TABLE {copy} (LIKE {table.name} INCLUDING ALL EXCLUDING INDEXES) PARTITION BY RANGE (created_at)",
+        f"COMMENT ON TABLE {copy} IS '{COPY_MARK}'",
         *table_swap.indexes_of_copy(connection, table),
     )
     for month in (None, *sorted(months)):

@@ -23,7 +23,8 @@ from taskpilot_obs.store.marks import (
     newest_and_oldest,
     server_clock,
 )
-from taskpilot_obs.store.months import BIG_TABLES, drop_before
+from taskpilot_obs.store.months import BIG_TABLES
+from taskpilot_obs.store.old_months import drop_before
 from taskpilot_obs.store.picked import picked
 from taskpilot_obs.store.segments import DAY, HOUR, first_changed, floor_day, floor_hour
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, SUMMARIES, VIOLATIONS

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOCK_MS: Final = 25
-"""How long one try waits for a lock: below the 50 ms that a writer may have to wait, with the change itself."""
+"""How long one try waits for a lock, and every writer behind it; the time that the change itself takes is added."""
 _PAUSE_S: Final = 0.2
 _POLL_S: Final = 0.02
 _NOT_FREE: Final = frozenset({"55P03", "40P01"})
@@ -31,9 +31,9 @@ _NOT_FREE: Final = frozenset({"55P03", "40P01"})
 _OPEN: Final = text(
     "SELECT held.virtualxid FROM pg_locks AS held JOIN pg_stat_activity AS session ON session.pid = held.pid "
     "WHERE held.locktype = 'virtualxid' AND held.mode = 'ExclusiveLock' AND held.pid <> pg_backend_pid() "
-    "AND session.datname = current_database() AND session.backend_type IS DISTINCT FROM 'autovacuum worker'"
+    "AND session.datname = current_database() AND session.usesysid IS NOT NULL"
 )
-"""Transactions that are open in this database."""
+"""Transactions of users that are open in this database: autovacuum has no user, and shows what it is to few roles."""
 
 
 class BusyError(StoreUnavailableError):

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.store import mirror as mirrors
-from taskpilot_obs.store.months import copy_name
+from taskpilot_obs.store.months import copy_name, exists, is_being_rebuilt
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
@@ -34,7 +34,8 @@ _OBSTACLES: Final = text(
     "UNION ALL SELECT 'the hypertable of TimescaleDB' FROM pg_extension WHERE extname = 'timescaledb'"
 )
 _VIEWS: Final = text(
-    "SELECT id::regclass::text, pg_get_viewdef(id) FROM (SELECT DISTINCT ev_class AS id FROM pg_rewrite "
+    "SELECT id::regclass::text, coalesce(' WITH (' || array_to_string(options, ', ') || ')', ''), pg_get_viewdef(id) "
+    "FROM (SELECT DISTINCT ev_class AS id, reloptions AS options FROM pg_rewrite "
     "JOIN pg_depend ON classid = 'pg_rewrite'::regclass AND objid = pg_rewrite.oid "
     "JOIN pg_class ON pg_class.oid = ev_class AND relkind = 'v' WHERE refobjid = to_regclass(:name)) AS v ORDER BY id"
 )
@@ -52,11 +53,12 @@ _INDEXES: Final = text(
     "SELECT relname, pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
     "WHERE indrelid = to_regclass(:name) AND NOT indisprimary AND indisvalid ORDER BY relname"
 )
+_COMMENT: Final = text("SELECT coalesce(quote_literal(obj_description(to_regclass(:name), 'pg_class')), 'NULL')")
 _GUARD: Final = "taskpilot_obs_refuse_ctid"
 
 
 def check(connection: Connection, table: Table) -> None:
-    """Refuse a table with something of its users' that a table with partitions cannot keep.
+    """Refuse a table with something of its users' that a table with partitions cannot keep, or that is in its way.
 
     Raises:
         StoreError: with what it is.
@@ -68,6 +70,18 @@ def check(connection: Connection, table: Table) -> None:
         raise StoreError(
             f"{table.name} cannot get partitions, because they cannot keep {', '.join(found)}: drop it first"
         )
+    taken = [_before(table.name)] + ([] if is_being_rebuilt(connection, table) else [copy_name(table)])
+    for name in taken:
+        if exists(connection, name):
+            raise StoreError(
+                f"{table.name} cannot get partitions, because {name}, which is not of this library, has a name that is "
+                "needed meanwhile: rename it first"
+            )
+
+
+def _before(table: str) -> str:
+    """What the table is called while the copy takes its name."""
+    return f"{table}_before"
 
 
 def indexes_of_copy(connection: Connection, table: Table) -> list[str]:
@@ -96,14 +110,16 @@ def swap(connection: Connection, table: Table, mirror: Mirror) -> None:
     _check_columns(connection, mirror)
     views = connection.execute(_VIEWS, {"name": mirror.table}).all()
     names = [name for name, _ in connection.execute(_INDEXES, {"name": mirror.table})]
+    comment = connection.execute(_COMMENT, {"name": mirror.table}).scalar_one()
     _grant(connection, mirror)
-    _run(connection, f"ALTER TABLE {mirror.table} RENAME TO {mirror.table}_before")
+    _run(connection, f"ALTER TABLE {mirror.table} RENAME TO {_before(mirror.table)}")
     _run(connection, f"ALTER TABLE {mirror.copy} RENAME TO {mirror.table}")
-    for view, drawn in views:
-        _run(connection, f"CREATE OR REPLACE VIEW {view} AS {drawn}")
+    for view, options, drawn in views:
+        _run(connection, f"CREATE OR REPLACE VIEW {view}{options} AS {drawn}")
     _run(
         connection,
-        f"DROP TABLE {mirror.table}_before",
+        f"COMMENT ON TABLE {mirror.table} IS {comment}",
+        f"DROP TABLE {_before(mirror.table)}",
         f"DROP FUNCTION {mirror.function}()",
         f"DROP FUNCTION {mirror.turn}()",
         *(f'ALTER INDEX "{_copied(name)}" RENAME TO "{name}"' for name in names),

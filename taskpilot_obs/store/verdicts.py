@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import func, select
 
+from taskpilot_obs.store import on_clickhouse
 from taskpilot_obs.store.rows import FEEDBACK_COLUMNS, Row
-from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, from_microseconds
+from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, from_microseconds, to_microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,15 +28,15 @@ _LOCK_SPACE: Final = 746_570
 class _Last(NamedTuple):
     correct: bool
     created_at: datetime
-    feedback_id: str | None = None
-    """None for one that is not written yet."""
+    feedback_id: str
 
 
 def revised(connection: Connection, rows: Sequence[Row]) -> list[Row]:
     """The verdicts that have to be written, oldest first, each marked as a first word or as a revision.
 
-    A verdict that repeats the last one on its request, or is older than it, is left out. Feedback without a request ID
-    cannot be revised and is always written. A verdict without a tenant takes that of the request's run.
+    A verdict that repeats the last one on its request, or is older than it, is left out; its comment goes to the last
+    one. Feedback without a request ID cannot be revised and is always written. A verdict without a tenant takes that of
+    the request's run.
 
     Args:
         connection: the transaction that will write them; on PostgreSQL it locks the requests until its end.
@@ -45,10 +46,10 @@ def revised(connection: Connection, rows: Sequence[Row]) -> list[Row]:
         return []
     _lock(connection, sorted({str(row[_AT["request_id"]]) for row in rows}))
     last: dict[tuple[object, object], _Last | None] = {}
-    kept: list[Row] = []
+    kept: dict[str, Row] = {}
     for given in sorted(rows, key=lambda row: row[_AT["created_at"]] or 0):
         row = _with_tenant(connection, given)
-        said = _Last(bool(row[_AT["correct"]]), from_microseconds(int(row[_AT["created_at"]] or 0)))
+        said = _said(row)
         key = (row[_AT["request_id"]], row[_AT["organization_id"]])
         if key not in last:
             last[key] = _last(connection, *key)
@@ -57,12 +58,17 @@ def revised(connection: Connection, rows: Sequence[Row]) -> list[Row]:
             if before.created_at > said.created_at:
                 continue
             if before.correct == said.correct:
-                _comment(connection, before, row)
+                _comment(connection, before.feedback_id, row[_AT["comment"]], kept)
                 continue
             row = _replaced(row, "revision", value=True)
         last[key] = said
-        kept.append(row)
-    return kept
+        kept[said.feedback_id] = row
+    return [*kept.values()]
+
+
+def _said(row: Row) -> _Last:
+    moment = from_microseconds(int(row[_AT["created_at"]] or 0))
+    return _Last(bool(row[_AT["correct"]]), moment, str(row[_AT["feedback_id"]]))
 
 
 def _lock(connection: Connection, requests: Sequence[str]) -> None:
@@ -88,11 +94,26 @@ def _last(connection: Connection, request: object, tenant: object) -> _Last | No
     return None if found is None else _Last(*found)
 
 
-def _comment(connection: Connection, last: _Last, row: Row) -> None:
-    """Keep what was added to a verdict that stays as it is."""
-    comment = row[_AT["comment"]]
-    if comment is not None and last.feedback_id is not None:
-        own = FEEDBACK.c.feedback_id == last.feedback_id
+def _comment(connection: Connection, own_id: str, comment: str | float | None, kept: dict[str, Row]) -> None:
+    """Keep what was added to a verdict that stays as it is.
+
+    Args:
+        connection: that of `revised`.
+        own_id: of the verdict that stays.
+        comment: None where nothing was added.
+        kept: the rows to write, by ID. On ClickHouse, which updates no row, the stored one joins them and replaces
+            itself.
+    """
+    if comment is None:
+        return
+    own = FEEDBACK.c.feedback_id == own_id
+    if own_id in kept:
+        kept[own_id] = _replaced(kept[own_id], "comment", value=comment)
+    elif on_clickhouse.is_on(connection):
+        there = connection.execute(select(FEEDBACK).where(own)).one()
+        row = _replaced(tuple(there), "created_at", value=to_microseconds(there.created_at))
+        kept[own_id] = _replaced(row, "comment", value=comment)
+    else:
         connection.execute(FEEDBACK.update().where(own).values(comment=comment))
 
 
@@ -109,6 +130,6 @@ def _with_tenant(connection: Connection, row: Row) -> Row:
     return row
 
 
-def _replaced(row: Row, column: str, *, value: str | bool) -> Row:
+def _replaced(row: Row, column: str, *, value: str | float | None) -> Row:
     place = _AT[column]
     return (*row[:place], value, *row[place + 1 :])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from taskpilot_obs.exceptions import StoreUnavailableError
 from taskpilot_obs.store import on_postgresql
 from taskpilot_obs.store.clickhouse_writer import ClickHouseWriter
 from taskpilot_obs.store.months import BIG_TABLES, MonthsOnDemand
@@ -64,37 +65,39 @@ class Writer:
         if self._clickhouse is not None:
             self._clickhouse.write(rows)
             return
+        if not (self._has_written(rows) or self._has_written(rows)):
+            raise StoreUnavailableError(f"the telemetry store {self._store} changes the numbers of its series")
+
+    def _has_written(self, rows: Rows) -> bool:
+        """Write the rows, unless what was learned of the store turns out to be void: a second try learns it again."""
         inserts = self._learned()
         if self._codec is not None:
             rows = Rows(*([_in_codec(row, self._codec) for row in part] for part in rows))
         keys = [*map(_SERIES, rows.llm_calls)]
         self._number(set(keys))
         if self._store.generation != self._generation:  # the file was replaced at this very moment
-            self.write(rows)
-            return
-        series = self._series
-        calls = [(series[key], *row) for key, row in zip(keys, rows.llm_calls, strict=True)]
+            return False
+        calls = [(self._series[key], *row) for key, row in zip(keys, rows.llm_calls, strict=True)]
         hours = _hours(rows.llm_calls)
         if self._months is not None:
             for table, starts in zip(BIG_TABLES, (hours, _hours(rows.runs)), strict=True):
                 self._months.cover(table, map(from_microseconds, starts))
         with self._store.writing() as connection:
-            are_numbered = self._are_numbered(connection, set(keys))
-            if are_numbered:
-                parts = (calls, rows.runs, revised(connection, rows.feedback), rows.violations)
-                for into, part in zip(inserts, parts, strict=True):
-                    into(connection, part)
-                if hours:
-                    mark_changed(connection, "hourly", [*map(from_microseconds, sorted(hours))])
-        if not are_numbered:
-            series.clear()
-            self.write(rows)
+            if self._store.may_fail_over and not self._are_numbered(connection, set(keys)):
+                self._series.clear()
+                return False
+            parts = (calls, rows.runs, revised(connection, rows.feedback), rows.violations)
+            for into, part in zip(inserts, parts, strict=True):
+                into(connection, part)
+            if hours:
+                mark_changed(connection, "hourly", [*map(from_microseconds, sorted(hours))])
+        return True
 
     def _are_numbered(self, connection: Connection, keys: set[Series]) -> bool:
         """Whether these series still have the numbers that were learned.
 
         A replica that lagged when it took over, or a restored backup, may lack the latest series, and give their
-        numbers to others.
+        numbers to others. Behind a pooler no connection breaks then, so that each batch looks.
         """
         numbers = {self._series[key]: tuple(name or "" for name in key) for key in keys}
         if not numbers:

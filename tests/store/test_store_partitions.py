@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -13,7 +14,7 @@ import pytest
 import typer
 from _postgres import Server, lock_waits
 from _stored import NOON, llm_call, new_database, sqlite_url, store_at, task
-from sqlalchemy import Table, select, text
+from sqlalchemy import Table, delete, select, text
 from typer.testing import CliRunner
 
 from taskpilot_obs.cli import db
@@ -25,6 +26,7 @@ from taskpilot_obs.store import Store, aggregate_summaries, downgrade, erase, pa
 from taskpilot_obs.store.differences import differences
 from taskpilot_obs.store.months import BIG_TABLES, Layout, floor_month, layout_of, next_month
 from taskpilot_obs.store.partitioning import abandon, partition
+from taskpilot_obs.store.picked import picked
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.tables import AGENT_RUNS, LLM_CALLS
 from taskpilot_obs.store.writer import Writer
@@ -92,6 +94,8 @@ def test_the_months_to_come_are_made_ahead(store: Store) -> None:
     aggregate_summaries(store=store)
     assert [piece.name for piece in layout(store).pieces] == names
     assert len(names) == 4
+    never_counted = "pg_class WHERE relname LIKE 'llm_call_telemetry_20%' AND relkind = 'r' AND reltuples < 0"
+    assert amount(store, never_counted) == 0
     assert differences(store) == []
 
 
@@ -452,11 +456,64 @@ def test_what_a_table_with_partitions_cannot_keep_is_named(store: Store) -> None
         assert tuple(connection.execute(text(asked)).one()) == (True, "mine_too")
 
 
+def test_a_table_of_others_with_the_name_of_the_copy_is_left_alone(store: Store) -> None:
+    """It is named and refused; partitions are made and dropped beside it, and a downgrade does not mind it."""
+    run_sql(store, "CREATE TABLE agent_runs_copy (mine text)", "INSERT INTO agent_runs_copy VALUES ('kept')")
+    with pytest.raises(StoreError, match="agent_runs_copy"):
+        partition(store=store)
+    abandon(store=store)
+    assert amount(store, "agent_runs_copy") == 1
+    run_sql(store, "ALTER TABLE agent_runs_copy RENAME TO theirs")
+    partition(store=store)
+    run_sql(store, "ALTER TABLE theirs RENAME TO agent_runs_copy")
+    fill(store)
+    assert layout(store, AGENT_RUNS).covers(floor_month(NOON - 80 * DAY))
+    prune({"agent_runs": 40}, store=store, now=NOON)
+    assert not layout(store, AGENT_RUNS).covers(floor_month(NOON - 80 * DAY))
+    downgrade(store, "0004")
+    assert amount(store, "agent_runs_copy") == 1
+
+
+def test_views_keep_their_options_and_tables_their_comment(store: Store) -> None:
+    """A view that hides rows from its reader hides them afterwards too."""
+    run_sql(
+        store,
+        "CREATE VIEW mine WITH (security_barrier) AS SELECT user_id FROM llm_call_telemetry WHERE user_id = 'ann' "
+        "WITH LOCAL CHECK OPTION",
+        "COMMENT ON TABLE llm_call_telemetry IS 'it''s 100 % ours'",
+    )
+    query = text(
+        "SELECT reloptions, pg_get_viewdef(oid), obj_description('llm_call_telemetry'::regclass) "
+        "FROM pg_class WHERE relname = 'mine'"
+    )
+    with store.reading() as connection:
+        before = connection.execute(query).one()
+    partition(store=store)
+    with store.reading() as connection:
+        assert connection.execute(query).one() == before
+    assert {"security_barrier=true", "check_option=local"} == set(before[0])
+
+
+def test_a_view_on_a_partition_keeps_it_alone(store: Store) -> None:
+    """Retention empties that month by rows, drops the others, and goes on with other tables."""
+    fill(store, 130)
+    partition(store=store)
+    kept, *others = (piece.name for piece in layout(store).pieces if piece.end <= NOON - 40 * DAY)
+    run_sql(store, f"CREATE VIEW mine AS SELECT user_id FROM {kept}")  # noqa: S608  our names
+    deleted = prune({"llm_call_telemetry": 40, "agent_runs": 40}, store=store, now=NOON)
+    assert deleted == {"llm_call_telemetry": 89, "agent_runs": 89}
+    left = layout(store).names
+    assert kept in left
+    assert others
+    assert not set(others) & set(left)
+    assert amount(store, "mine") == 0
+
+
 def test_a_busy_table_is_asked_for_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another transaction holds the table, its writers wait for a moment only, and the rows stay for now."""
     fill(store)
     partition(store=store)
-    monkeypatch.setattr("taskpilot_obs.store.months._DROP_WITHIN_S", 0.3)
+    monkeypatch.setattr("taskpilot_obs.store.old_months._DROP_WITHIN_S", 0.3)
     months = layout(store).pieces
     with store.reading() as connection:
         connection.execute(text("SELECT count(*) FROM agent_runs"))
@@ -480,13 +537,71 @@ def test_a_partition_of_the_wrong_kind_is_told(store: Store) -> None:
 
 def test_sqlite_has_no_partitions(tmp_path: object) -> None:
     """The command says what they are for."""
-    with store_at(sqlite_url(tmp_path)) as file, pytest.raises(ConfigurationError, match="PostgreSQL"):  # type: ignore[arg-type]
-        partition(store=file)
+    with store_at(sqlite_url(tmp_path)) as file:  # type: ignore[arg-type]
+        for change in (partition, abandon):
+            with pytest.raises(ConfigurationError, match="PostgreSQL"):
+                change(store=file)
 
 
 def test_months_follow_each_other() -> None:
     """Also over the end of a year."""
     assert next_month(datetime(2025, 12, 1, tzinfo=UTC)) == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_summing_up_goes_on_where_partitions_cannot_be_made(store: Store) -> None:
+    """A database that refuses new tables has its hours summed up, and records in the default partition."""
+    fill(store, 3)
+    partition(store=store)
+    run_sql(
+        store,
+        *(f"DROP TABLE {piece.name}" for piece in layout(store).pieces if piece.start > NOON),
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'",
+        "CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION refuse()",
+    )
+    assert aggregate_summaries(lookback_hours=None, store=store) == 3
+    assert not layout(store).covers(next_month(floor_month(datetime.now(UTC))))
+
+
+def test_a_writer_waits_once_for_all_months(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the table is held, a batch of many months looks for its lock as long as one of a month does."""
+    partition(store=store)
+    monkeypatch.setattr("taskpilot_obs.store.months._MAKE_WITHIN_S", 0.5)
+    months = [NOON - n * 31 * DAY for n in range(12)]
+    with store.writing() as connection:
+        connection.execute(text("LOCK TABLE ONLY llm_call_telemetry IN SHARE UPDATE EXCLUSIVE MODE"))
+        began = time.monotonic()
+        Writer(store).write(rows_of([llm_call(at) for at in months]))
+        took = time.monotonic() - began
+    assert took < 0.5 * 6
+    assert amount(store, str(layout(store).rest)) == 12
+
+
+def test_deletions_by_place_never_meet_a_swap(store: Store) -> None:
+    """While rows are being deleted by their place, no copy can take the place of their table."""
+    fill(store, 3)
+    with store.writing() as connection:
+        some = picked(connection, LLM_CALLS, LLM_CALLS.c.user_id == "ann", 2)
+        assert "ctid" in str(some)
+        with pytest.raises(StoreUnavailableError):
+            run_sql(store, "LOCK TABLE llm_call_telemetry IN ACCESS EXCLUSIVE MODE NOWAIT")
+        assert connection.execute(delete(LLM_CALLS).where(some)).rowcount == 2
+    partition(store=store)
+    with store.writing() as connection:
+        assert "ctid" not in str(picked(connection, LLM_CALLS, LLM_CALLS.c.user_id == "ann", 2))
+
+
+def test_the_doctor_needs_no_right_on_partitions(store: Store) -> None:
+    """A role with rights on the tables alone looks at the store; what it may not read it leaves out."""
+    partition(store=store)
+    run_sql(
+        store,
+        "DROP ROLE IF EXISTS looker",
+        "CREATE ROLE looker LOGIN",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO looker",
+        *(f"REVOKE ALL ON {name} FROM looker" for table in BIG_TABLES for name in layout(store, table).names),
+    )
+    findings = {finding.text for finding in check_store(store.url.set(username="looker").render_as_string())}
+    assert "no monthly partition is missing" in findings
 
 
 def test_the_doctor_tells_of_months_that_are_missing(store: Store) -> None:
