@@ -240,6 +240,7 @@ def test_a_listener_learns_of_failed_and_abandoned_calls(recorder: Recorder) -> 
     failed.fail(TimeoutError())
     left = recorder.start_llm(model="gpt-4o-mini")
     listener.heard = deque((what, failed, known) for what, _, known in listener.heard)
+    assert recorder.flush(30)  # what waits for the drainer keeps the call
     del left
     gc.collect()
     assert [what for what, _, _ in listener.heard] == ["began", "ended", "began", "ended"]

@@ -123,6 +123,8 @@ def _answer(opener: OpenerDirector, request: Request, timeout_s: float, shown: s
         raise SourceError(f"{shown} did not answer text in UTF-8") from error
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
+        if isinstance(reason, TimeoutError):  # the socket's limit came first
+            raise SourceError(f"{shown} did not answer within {timeout_s:g} s") from error
         raise SourceError(f"{shown} cannot be reached: {reason_of(reason)}") from error
 
 
