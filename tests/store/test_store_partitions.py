@@ -592,13 +592,13 @@ def test_deletions_by_place_never_meet_a_swap(store: Store) -> None:
 
 def test_a_role_that_sees_no_activity_waits_for_users(store: Store) -> None:
     """What a session does is hidden from other roles, and still its transaction is waited for."""
-    run_sql(store, "DROP ROLE IF EXISTS stranger", "CREATE ROLE stranger LOGIN")
-    with closing(Store(store.url.set(username="stranger").render_as_string())) as stranger:
+    run_sql(store, "DROP ROLE IF EXISTS bystander", "CREATE ROLE bystander LOGIN")
+    with closing(Store(store.url.set(username="bystander").render_as_string())) as bystander:
         with store.reading() as connection:
             connection.execute(text("SELECT 1"))
             with pytest.raises(short_locks.BusyError):
-                short_locks.wait_for_older(stranger, within_s=0.1)
-        short_locks.wait_for_older(stranger, within_s=5)
+                short_locks.wait_for_older(bystander, within_s=0.1)
+        short_locks.wait_for_older(bystander, within_s=5)
 
 
 def test_the_doctor_needs_no_right_on_partitions(store: Store) -> None:
