@@ -205,7 +205,7 @@ def _may_read(connection: Connection, name: str) -> bool:
 
 
 def named(table: Table, name: str) -> Table:
-    """The same columns under another name."""
+    """A table with these columns under another name."""
     return table.to_metadata(MetaData(), name=name)
 
 

@@ -62,7 +62,7 @@ def _collected(reader: InMemoryMetricReader) -> dict[Series, Any]:
 
 
 def _scraped(registry: CollectorRegistry) -> dict[Series, Any]:
-    """The same of a registry; histograms without an observation are left out, as the SDK leaves them out."""
+    """Values of the registry by series, as in `_collected`; the SDK leaves out histograms without an observation."""
     numbers = {(each.name, frozenset(each.labels.items())): each.value for each in samples(registry)}
     found: dict[Series, Any] = {}
     for metric in METRICS:
