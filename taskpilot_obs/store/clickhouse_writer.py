@@ -64,7 +64,9 @@ class ClickHouseWriter:
         number = LLM_SERIES.c.series_id
         asked = select(number).where(number.in_({self._series[key] for key in keys}))
         there = set(connection.execute(asked).scalars())
-        lines = {(self._series[key], *names) for key, names in named.items() if self._series[key] not in there}
+        lines: set[Row] = {
+            (self._series[key], *names) for key, names in named.items() if self._series[key] not in there
+        }
         self._insert_series(connection, sorted(lines))
 
 
