@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from taskpilot_obs._enforcement.enforcer import unwrap_refusal
 from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
-from taskpilot_obs.budgets.estimates import MAX_OUTPUT
+from taskpilot_obs.providers.limits import MAX_OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

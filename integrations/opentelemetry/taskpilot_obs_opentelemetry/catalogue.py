@@ -22,6 +22,13 @@ class Target(NamedTuple):
     """What the application has to do itself."""
     refused_from: tuple[int, ...] | None = None
     """The version from which the instrumentors do nothing, in silence."""
+    imported_as: str = ""
+    """The module that the application imports; left out, the target's name."""
+
+    @property
+    def module(self) -> str:
+        """The module whose import makes it worth turning on."""
+        return self.imported_as or self.name
 
 
 def _pydantic_ai(on: object) -> None:
@@ -50,6 +57,7 @@ CATALOGUE: Final = (
         "google-genai",
         instrumentors=("opentelemetry-instrumentation-google-genai",),
         refused_from=(3,),
+        imported_as="google.genai",
     ),
     Target("haystack", "haystack-ai", by_hand="call observe() of taskpilot_obs_haystack"),
     Target("langchain", "langchain-core", by_hand="pass callbacks=[ObservabilityHandler()] of taskpilot_obs_langchain"),
@@ -58,6 +66,7 @@ CATALOGUE: Final = (
         "llama_index",
         "llama-index-core",
         instrumentors=("opentelemetry-instrumentation-genai-llama-index",),
+        imported_as="llama_index.core",
     ),
     Target("mcp", "mcp", native_from=(2,)),
     Target(
