@@ -37,7 +37,7 @@ class ClickHouseWriter:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._series: dict[tuple[str, ...], int] = {}
-        self._inserts = tuple(_Insert(table) for table in ROW_TABLES)
+        self._inserts = tuple(_ClickHouseInsert(table) for table in ROW_TABLES)
 
     def write(self, rows: Rows) -> None:
         """Write the rows of a batch; those that the store has already stay as they are.
@@ -72,7 +72,7 @@ def _digest(key: tuple[str, ...]) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-class _Insert:
+class _ClickHouseInsert:
     """Adds rows to a table, in which money is one column."""
 
     def __init__(self, table: Table) -> None:
