@@ -15,7 +15,7 @@ from taskpilot_obs._telemetry.money import to_decimal
 from taskpilot_obs._telemetry.sketch import decode
 from taskpilot_obs._telemetry.values import PRICING
 from taskpilot_obs.records import Pricing
-from taskpilot_obs.store import on_clickhouse
+from taskpilot_obs.store import on_clickhouse, on_sqlite
 from taskpilot_obs.store.filters import rows_where
 from taskpilot_obs.store.segments import DAY
 from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, MICROSECOND, SUMMARIES, columns_of
@@ -91,7 +91,9 @@ def _binned_sums(connection: Connection, plan: QueryPlan, groups: _Groups) -> It
     """
     columns = [*groups.columns, _call.latency_bin]
     query = select(*columns, *_row_sums(connection, plan)).where(groups.where).group_by(*reversed(columns))
-    for line in connection.execute(query):
+    with on_sqlite.sorting_in_small_runs(connection):
+        lines = connection.execute(query).all()
+    for line in lines:
         *key, number = line[: len(columns)]
         yield groups.key_of(key), number, _counts_of_sums(line[len(columns) :])
 
