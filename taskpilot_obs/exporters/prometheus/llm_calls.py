@@ -28,7 +28,7 @@ _KNOWN_FROM_THE_FIRST_CALL = (
 
 
 class LlmCalls:
-    """Counts LLM calls. As in `Runs`, children are cached by raw names if no label value was changed."""
+    """Counts LLM calls. As in `RunSeries`, children are cached by raw names if no label value was changed."""
 
     def __init__(self, families: Families) -> None:
         self._families = families
