@@ -27,7 +27,7 @@ from taskpilot_obs.integration import (
     open_run,
     unwrap_refusal,
 )
-from taskpilot_obs_google_adk.open_runs import Open, OpenRuns
+from taskpilot_obs_google_adk.open_runs import CurrentRun, InvocationRuns
 
 __all__ = ["ObservabilityPlugin"]
 
@@ -49,7 +49,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     def __init__(self, recorder: Recorder | None = None) -> None:
         super().__init__(name="taskpilot_obs")
         self._given = recorder
-        self._runs = OpenRuns()
+        self._runs = InvocationRuns()
 
     @property
     def open(self) -> int:
@@ -70,7 +70,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
             above = self._runs.above(invocation, agent)
             run = self._recorder.start("invoke_agent", agent.name, parent=above)
         run.set_attribute("conversation", str(callback_context.session.id))
-        entry = Open(run, None, agent.name)
+        entry = CurrentRun(run, None, agent.name)
         content = _texts(callback_context.user_content)
         await _checked_input(entry, content)
         self._runs.add(invocation, ("agent", agent.name), entry)
@@ -109,7 +109,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     async def before_model_callback(self, *, callback_context: Any, llm_request: Any) -> None:
         """Begin a call, and ask about it; budgets are asked as well."""
         invocation, agent = callback_context.invocation_id, callback_context.agent_name
-        call = Open(
+        call = CurrentRun(
             self._recorder.start_llm(model=llm_request.model, parent=self._parent(invocation, agent)), None, agent
         )
         content, limits = llm_request.contents, dict[str, object]()
@@ -169,7 +169,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         if run is None:
             run = self._recorder.start("execute_tool", tool.name, parent=self._parent(invocation, agent))
             step = run.attach()  # until the end: the tool runs in this very task
-        entry = Open(run, step, agent)
+        entry = CurrentRun(run, step, agent)
         await _checked_input(entry, None, tool_args)
         self._runs.add(invocation, ("tool", str(tool_context.function_call_id)), entry)
 
@@ -198,7 +198,7 @@ def _is_reader_cancelled() -> bool:
     return task is None or task.cancelled() or task.cancelling() > 0
 
 
-async def _checked_input(entry: Open, content: object, arguments: Mapping[str, object] | None = None) -> None:
+async def _checked_input(entry: CurrentRun, content: object, arguments: Mapping[str, object] | None = None) -> None:
     given = arguments or {}
     entry.run.set_input(given if content is None else content)
     try:
@@ -208,7 +208,7 @@ async def _checked_input(entry: Open, content: object, arguments: Mapping[str, o
         raise
 
 
-async def _checked_output(entry: Open, result: object) -> None:
+async def _checked_output(entry: CurrentRun, result: object) -> None:
     try:
         await check_output_async(entry.run, result)
     except RefusedError as refusal:

@@ -25,7 +25,7 @@ from taskpilot_obs.integration import (
     request_context,
 )
 from taskpilot_obs_litellm import calls
-from taskpilot_obs_litellm.calls import Held, operation_of, unix_ns
+from taskpilot_obs_litellm.calls import HeldAttempt, operation_of, unix_ns
 
 __all__ = ["ObservabilityCallback", "handler", "observe"]
 
@@ -94,7 +94,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         with guarded(_WHERE, self._recorder.counters):
             model, provider = _served_by(arguments)
             run = self._recorder.start_llm(model=model, provider=provider, operation=operation)
-            details[_KEY] = Held(run)
+            details[_KEY] = HeldAttempt(run)
             run.set_input(calls.content_of(arguments))
             if calls.is_streamed(arguments):
                 run.set_streaming()
@@ -172,7 +172,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         run = self._recorder.adopt_llm(
             model=model, provider=provider, operation=operation, start_unix_ns=unix_ns(start_time)
         )
-        details[_KEY] = Held(run)
+        details[_KEY] = HeldAttempt(run)
         return run
 
 
@@ -204,19 +204,19 @@ def _details_in(arguments: Mapping[str, Any]) -> Details | None:
 
 def _run_in(details: Details | None) -> LlmInvocation | None:
     held = None if details is None else details.get(_KEY)
-    return held.run if isinstance(held, Held) and held.run.is_open else None
+    return held.run if isinstance(held, HeldAttempt) and held.run.is_open else None
 
 
 def _may_begin(details: Details) -> bool:
     """Whether a run may begin: none has, or it was an attempt that failed, which a retry or a fallback follows."""
     held = details.get(_KEY)
-    return _KEY not in details or (isinstance(held, Held) and not held.run.is_open)
+    return _KEY not in details or (isinstance(held, HeldAttempt) and not held.run.is_open)
 
 
 def _identity_of_last(details: Details) -> AbstractContextManager[object]:
     """Bind the identity of the attempt that failed, because the proxy states it only once."""
     held = details.get(_KEY)
-    if not isinstance(held, Held) or (known := held.run.scope) is None:
+    if not isinstance(held, HeldAttempt) or (known := held.run.scope) is None:
         return nullcontext()
     return request_context(known.request_id, tenant_id=known.tenant, user_id=known.user, session_id=known.session)
 

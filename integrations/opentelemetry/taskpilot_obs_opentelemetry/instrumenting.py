@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.integration import Recorder
 from taskpilot_obs_opentelemetry.bridge import GenAiBridge
-from taskpilot_obs_opentelemetry.catalogue import NO_CONTENT, Target
+from taskpilot_obs_opentelemetry.catalogue import NO_CONTENT, CatalogueEntry
 from taskpilot_obs_opentelemetry.importing import forget, is_awaited, when_imported
 from taskpilot_obs_opentelemetry.sampling import RecordAll
 from taskpilot_obs_opentelemetry.surveying import (
@@ -115,7 +115,7 @@ def _log(one: Observed) -> None:
     logger.log(logging.INFO if one.state in (State.ON, State.BY_HAND) else logging.WARNING, "instrument: %s", one)
 
 
-def _turn_on(target: Target) -> Observed:
+def _turn_on(target: CatalogueEntry) -> Observed:
     found = look_at(target)
     if found.state is State.AVAILABLE and target.name not in _installed.undo:
         if target.module in sys.modules:
@@ -127,7 +127,7 @@ def _turn_on(target: Target) -> Observed:
     return found._replace(state=State.ON, text=found.text + (_LATER if is_awaited(target.module) else ""))
 
 
-def _turn_on_late(target: Target, found: Observed) -> None:
+def _turn_on_late(target: CatalogueEntry, found: Observed) -> None:
     """Turn a target on behind its import, without a lock: another thread may hold it and wait for this import."""
     done = _switched_on(target, found)
     if done.state is not State.ON:
@@ -135,7 +135,7 @@ def _turn_on_late(target: Target, found: Observed) -> None:
         _log(done)
 
 
-def _switched_on(target: Target, found: Observed) -> Observed:
+def _switched_on(target: CatalogueEntry, found: Observed) -> Observed:
     try:
         _installed.undo[target.name] = _switched(target)
     except Exception as error:  # noqa: BLE001  one package that does not fit must not keep the others from being seen
@@ -143,7 +143,7 @@ def _switched_on(target: Target, found: Observed) -> Observed:
     return found._replace(state=State.ON)
 
 
-def _switched(target: Target) -> Callable[[], object]:
+def _switched(target: CatalogueEntry) -> Callable[[], object]:
     """Turn a target on; returns what turns it off."""
     if target.switch is not None and target.switch_off is not None:
         target.switch()
