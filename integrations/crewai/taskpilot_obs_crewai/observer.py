@@ -28,7 +28,7 @@ from taskpilot_obs.integration import (
     guarded,
 )
 from taskpilot_obs_crewai import reading
-from taskpilot_obs_crewai.open_runs import MOST_OPEN, Execution, Open, OpenRuns, scope_of
+from taskpilot_obs_crewai.open_runs import MOST_OPEN, Execution, OpenRun, OpenRuns, scope_of
 
 __all__ = ["Observer", "observe"]
 
@@ -110,7 +110,7 @@ class Observer:
         run = make() if known is None else known.run
         if run is None or known is not None:
             return run
-        self.runs[key] = Open(run, source)
+        self.runs[key] = OpenRun(run, source)
         if len(self.runs) > MOST_OPEN:
             self.runs.pop(next(iter(self.runs)), None)
         execution = _execution.get()
@@ -144,7 +144,7 @@ class Observer:
             self._listen()
             key, agent = scope_of("lite_agent_execution_started"), getattr(context.flow, "agent", None)
             if key is not None and agent is not None and key not in self.runs:  # nor will it see the end
-                self.runs[key] = Open(self._recorder.start(Operation.AGENT, str(agent.role).strip()), agent)
+                self.runs[key] = OpenRun(self._recorder.start(Operation.AGENT, str(agent.role).strip()), agent)
 
     def _before_model(self, context: Any) -> None:
         """Begin a model call and ask about it: crewAI reports its start later where an agent makes the call."""

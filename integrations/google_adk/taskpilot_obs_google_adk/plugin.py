@@ -24,7 +24,7 @@ from taskpilot_obs.integration import (
     guarded,
     unwrap_refusal,
 )
-from taskpilot_obs_google_adk.open_runs import Open, OpenRuns
+from taskpilot_obs_google_adk.open_runs import CurrentRun, InvocationRuns
 
 __all__ = ["ObservabilityPlugin"]
 
@@ -46,7 +46,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     def __init__(self, recorder: Recorder | None = None) -> None:
         super().__init__(name="taskpilot_obs")
         self._given = recorder
-        self._runs = OpenRuns()
+        self._runs = InvocationRuns()
 
     @property
     def open(self) -> int:
@@ -67,7 +67,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
             above = self._runs.above(invocation, agent)
             run = self._recorder.start("invoke_agent", agent.name, parent=above)
         run.set_attribute("conversation", str(callback_context.session.id))
-        entry = Open(run, None, agent.name)
+        entry = CurrentRun(run, None, agent.name)
         content = _texts(callback_context.user_content)
         await _checked_input(entry, content)
         self._runs.add(invocation, ("agent", agent.name), entry)
@@ -106,7 +106,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     async def before_model_callback(self, *, callback_context: Any, llm_request: Any) -> None:
         """Begin a call, and ask about it; budgets are asked as well."""
         invocation, agent = callback_context.invocation_id, callback_context.agent_name
-        call = Open(
+        call = CurrentRun(
             self._recorder.start_llm(model=llm_request.model, parent=self._parent(invocation, agent)), None, agent
         )
         content, limits = llm_request.contents, dict[str, Any]()
@@ -166,7 +166,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         if run is None:
             run = self._recorder.start("execute_tool", tool.name, parent=self._parent(invocation, agent))
             step = run.attach()  # until the end: the tool runs in this very task
-        entry = Open(run, step, agent)
+        entry = CurrentRun(run, step, agent)
         await _checked_input(entry, None, tool_args)
         self._runs.add(invocation, ("tool", str(tool_context.function_call_id)), entry)
 
@@ -201,7 +201,7 @@ def _known(operation: Operation, name: str) -> ActiveInvocation | None:
     return run if run is not None and run.is_open and (run.operation, run.name) == (operation, name) else None
 
 
-async def _checked_input(entry: Open, content: object, arguments: dict[str, Any] | None = None) -> None:
+async def _checked_input(entry: CurrentRun, content: object, arguments: dict[str, Any] | None = None) -> None:
     given = arguments or {}
     entry.run.set_input(given if content is None else content)
     try:
@@ -211,7 +211,7 @@ async def _checked_input(entry: Open, content: object, arguments: dict[str, Any]
         raise
 
 
-async def _checked_output(entry: Open, result: object) -> None:
+async def _checked_output(entry: CurrentRun, result: object) -> None:
     try:
         await check_output_async(entry.run, result)
     except RefusedError as refusal:

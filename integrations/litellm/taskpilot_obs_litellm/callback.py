@@ -24,7 +24,7 @@ from taskpilot_obs.integration import (
     request_context,
 )
 from taskpilot_obs_litellm.calls import (
-    Held,
+    HeldAttempt,
     budgeted,
     content_of,
     is_async,
@@ -106,7 +106,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         with guarded(_WHERE, self._recorder.counters):
             model, provider = _served_by(arguments)
             run = self._recorder.start_llm(model=model, provider=provider, operation=operation)
-            details[_KEY] = Held(run)
+            details[_KEY] = HeldAttempt(run)
             run.set_input(content_of(arguments))
             if is_streamed(arguments):
                 run.set_streaming()
@@ -163,7 +163,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         """End an attempt with its exception: of several that fail, LiteLLM reports only the first as an event."""
         with guarded(_WHERE, self._recorder.counters):
             held = (_details_in(request_data) or {}).get(_KEY)
-            if isinstance(held, Held):
+            if isinstance(held, HeldAttempt):
                 held.fail(exception)
 
     def log_failure_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
@@ -171,7 +171,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         with guarded(_WHERE, self._recorder.counters):
             self._open_run(kwargs, start_time)
             held = kwargs.get(_KEY)
-            if isinstance(held, Held):
+            if isinstance(held, HeldAttempt):
                 held.fail(kwargs.get("exception"), at_unix_ns=unix_ns(end_time))
 
     async def async_log_failure_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
@@ -187,7 +187,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         run = self._recorder.adopt_llm(
             model=model, provider=provider, operation=operation, start_unix_ns=unix_ns(start_time)
         )
-        details[_KEY] = Held(run)
+        details[_KEY] = HeldAttempt(run)
         return run
 
 
@@ -219,19 +219,19 @@ def _details_in(arguments: Mapping[str, Any]) -> Details | None:
 
 def _run_in(details: Details | None) -> LlmInvocation | None:
     held = None if details is None else details.get(_KEY)
-    return held.run if isinstance(held, Held) and held.run.is_open else None
+    return held.run if isinstance(held, HeldAttempt) and held.run.is_open else None
 
 
 def _may_begin(details: Details) -> bool:
     """Whether a run may begin: none has, or it was an attempt that failed, which a retry or a fallback follows."""
     held = details.get(_KEY)
-    return _KEY not in details or (isinstance(held, Held) and held.failed)
+    return _KEY not in details or (isinstance(held, HeldAttempt) and held.failed)
 
 
 def _identity_of_last(details: Details) -> AbstractContextManager[object]:
     """Bind the identity of the attempt that failed, because the proxy states it only once."""
     held = details.get(_KEY)
-    known = held.run.scope if isinstance(held, Held) else None
+    known = held.run.scope if isinstance(held, HeldAttempt) else None
     if known is None:
         return nullcontext()
     return request_context(known.request_id, tenant_id=known.tenant, user_id=known.user, session_id=known.session)

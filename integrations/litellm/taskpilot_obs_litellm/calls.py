@@ -18,7 +18,7 @@ STATES_USAGE: Final = {
 """Providers whose streams state usage without being asked; for the rest LiteLLM counts by itself."""
 
 
-class Held:
+class HeldAttempt:
     """The last attempt of a call, kept by LiteLLM's own details of it.
 
     Cancelled calls and streams that are left call no callback. Their details are then dropped, and this with them.

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.integration import Recorder
 from taskpilot_obs_opentelemetry.bridge import GenAiBridge
-from taskpilot_obs_opentelemetry.catalogue import NO_CONTENT, Target
+from taskpilot_obs_opentelemetry.catalogue import NO_CONTENT, CatalogueEntry
 from taskpilot_obs_opentelemetry.sampling import RecordAll
 from taskpilot_obs_opentelemetry.surveying import (
     Observed,
@@ -107,7 +107,7 @@ def _attach(recorder: Recorder | None) -> None:
     provider.add_span_processor(_installed.bridge)
 
 
-def _turn_on(target: Target) -> Observed:
+def _turn_on(target: CatalogueEntry) -> Observed:
     found = look_at(target)
     if target.name in _installed.undo:
         return found._replace(state=State.ON)
@@ -120,7 +120,7 @@ def _turn_on(target: Target) -> Observed:
     return found._replace(state=State.ON)
 
 
-def _switched(target: Target) -> Callable[[], object]:
+def _switched(target: CatalogueEntry) -> Callable[[], object]:
     """Turn a target on; returns what turns it off."""
     if target.switch is not None and target.switch_off is not None:
         target.switch()
