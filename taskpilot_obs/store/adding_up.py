@@ -13,8 +13,8 @@ from taskpilot_obs._telemetry.answers import By, Key
 from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs.store.marks import deleted_from, server_clock
 from taskpilot_obs.store.queries import bins, errors, totals
-from taskpilot_obs.store.rollups import FULL, ROLLUPS, Rollup, is_worth_it
-from taskpilot_obs.store.segments import DAY, HOUR, Plan, Segment, merged
+from taskpilot_obs.store.rollups import FULL, ROLLUPS, Grain, is_worth_it
+from taskpilot_obs.store.segments import DAY, HOUR, QueryPlan, Segment, merged
 from taskpilot_obs.store.summary_lines import KEYS, Line, Sums, keyed, narrowed
 from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK, to_microseconds
 
@@ -42,14 +42,14 @@ class Made(NamedTuple):
 
 def hour_from_rows(connection: Connection, start: datetime) -> Made:
     """Every roll-up of an hour, from rows."""
-    return _hour(connection, start, summed(connection, Plan((Segment("rows", start, start + HOUR),)), FULL))
+    return _hour(connection, start, summed(connection, QueryPlan((Segment("rows", start, start + HOUR),)), FULL))
 
 
 def hours_from_rows(connection: Connection, starts: Sequence[datetime]) -> dict[datetime, Made]:
     """Every roll-up of some hours, from rows that are read together."""
     segments = merged(Segment("rows", start, start + HOUR) for start in starts)
     found: dict[int, dict[Key, Sums]] = defaultdict(dict)
-    for (number, *key), sums in summed(connection, Plan(segments), FULL, step=HOUR).items():
+    for (number, *key), sums in summed(connection, QueryPlan(segments), FULL, step=HOUR).items():
         found[number][tuple(key)] = sums
     return {start: _hour(connection, start, found[(start - EPOCH) // HOUR]) for start in starts}
 
@@ -68,12 +68,12 @@ def day_of_hours(connection: Connection, start: datetime) -> Made:
         lacking |= bits
     hours = (Segment("hourly", start, start + DAY),)
     there = [rollup for rollup in ROLLUPS if not rollup.bit & lacking]
-    sums = {rollup: summed(connection, Plan(hours, rollup=rollup), rollup) for rollup in there}
+    sums = {rollup: summed(connection, QueryPlan(hours, rollup=rollup), rollup) for rollup in there}
     rows = (Segment("rows", start, start + DAY),)
     if lacking and _has_every_row(connection, start):
         for rollup in ROLLUPS:
             if rollup.bit & lacking and _is_worth_it(connection, start, rollup):
-                sums[rollup] = summed(connection, Plan(rows), rollup)
+                sums[rollup] = summed(connection, QueryPlan(rows), rollup)
                 lacking &= ~rollup.bit
     return _chosen(connection, "daily", start, sums, lacking)
 
@@ -84,7 +84,7 @@ def _has_every_row(connection: Connection, day: datetime) -> bool:
     return server_clock(connection) >= day + DAY and (deleted is None or day >= deleted)
 
 
-def _is_worth_it(connection: Connection, day: datetime, rollup: Rollup) -> bool:
+def _is_worth_it(connection: Connection, day: datetime, rollup: Grain) -> bool:
     """Counted by the database: adding up in vain takes as long as adding up."""
     calls = LLM_CALLS.c
     mine = (calls.created_at >= day, calls.created_at < day + DAY)
@@ -96,8 +96,8 @@ def _is_worth_it(connection: Connection, day: datetime, rollup: Rollup) -> bool:
 
 def summed(
     connection: Connection,
-    plan: Plan,
-    rollup: Rollup,
+    plan: QueryPlan,
+    rollup: Grain,
     asked: Filters = _EVERYTHING,
     step: timedelta | None = None,
 ) -> dict[Key, Sums]:
@@ -113,7 +113,7 @@ def summed(
 
 
 def _chosen(
-    connection: Connection, period: SummaryPeriod, start: datetime, sums: dict[Rollup, dict[Key, Sums]], lacking: int
+    connection: Connection, period: SummaryPeriod, start: datetime, sums: dict[Grain, dict[Key, Sums]], lacking: int
 ) -> Made:
     lines: dict[Line, Sums] = {}
     for rollup, held in sums.items():

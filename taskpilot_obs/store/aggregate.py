@@ -24,7 +24,7 @@ from taskpilot_obs.store.adding_up import LENGTHS, SummaryPeriod, day_of_hours, 
 from taskpilot_obs.store.marks import deleted_from
 from taskpilot_obs.store.months import make_ahead
 from taskpilot_obs.store.rollups import FULL, ROLLUPS, TENANTS
-from taskpilot_obs.store.segments import HOUR, Plan, Segment, floor_day, floor_hour
+from taskpilot_obs.store.segments import HOUR, QueryPlan, Segment, floor_day, floor_hour
 from taskpilot_obs.store.summary_lines import Line, Sums, joined, keyed, line_of, narrowed, put, take
 from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK
 from taskpilot_obs.store.writer import mark_changed
@@ -286,7 +286,7 @@ def _without_calls(connection: Connection, start: datetime, tenant: str, lacking
     is_tenants = (summary.period == FULL.period("hourly"), summary.organization_id == tenant)
     is_narrow = summary.period.in_([rollup.period("hourly") for rollup in ROLLUPS[1:]])
     connection.execute(delete(SUMMARIES).where(summary.period_start == start, or_(and_(*is_tenants), is_narrow)))
-    full = summed(connection, Plan((Segment("hourly", start, start + HOUR),)), FULL)
+    full = summed(connection, QueryPlan((Segment("hourly", start, start + HOUR),)), FULL)
     lines: dict[Line, Sums] = {}
     for rollup in ROLLUPS[1:]:
         if not rollup.bit & lacking:
@@ -299,7 +299,7 @@ def _without_name(connection: Connection, start: datetime, tenant: str) -> dict[
 
     What a tenant added to the lines of series is not known, and the sum over tenants has to be that over series.
     """
-    hour = Plan((Segment("hourly", start, start + HOUR),), rollup=TENANTS)
+    hour = QueryPlan((Segment("hourly", start, start + HOUR),), rollup=TENANTS)
     named, nameless = (summed(connection, hour, TENANTS, Filters(organization_id=name)) for name in (tenant, ""))
     summary = SUMMARIES.c
     mine = (summary.period_start == start, summary.period.like("hourly%"), summary.organization_id == tenant)

@@ -32,7 +32,7 @@ _SHORT: Final = tuple(bytes((size,)) for size in range(_SEVEN_BITS + 1))
 """The lengths of most texts, written."""
 
 
-class Kind(NamedTuple):
+class ColumnType(NamedTuple):
     """How values of a type are written."""
 
     name: str
@@ -77,22 +77,22 @@ def _amount(nano: int, rest: int | None) -> bytes:
 
 
 _KINDS: Final = (
-    (UtcTime, Kind("DateTime64(6, 'UTC')", _numbers("q"), 0)),
-    (SmallInteger, Kind("Int16", _numbers("h"), 0)),
-    (BigInteger, Kind("Int64", _numbers("q"), 0)),
-    (Integer, Kind("Int64", _numbers("q"), 0)),
-    (Boolean, Kind("Bool", bytes, 0)),
-    (Float, Kind("Float64", _numbers("d"), 0.0)),
-    (LargeBinary, Kind("String", _texts, b"")),
+    (UtcTime, ColumnType("DateTime64(6, 'UTC')", _numbers("q"), 0)),
+    (SmallInteger, ColumnType("Int16", _numbers("h"), 0)),
+    (BigInteger, ColumnType("Int64", _numbers("q"), 0)),
+    (Integer, ColumnType("Int64", _numbers("q"), 0)),
+    (Boolean, ColumnType("Bool", bytes, 0)),
+    (Float, ColumnType("Float64", _numbers("d"), 0.0)),
+    (LargeBinary, ColumnType("String", _texts, b"")),
 )
 """The more special type first."""
-MOMENT: Final = Kind("DateTime64(3, 'UTC')", _numbers("q"), 0)
+MOMENT: Final = ColumnType("DateTime64(3, 'UTC')", _numbers("q"), 0)
 """When a row was written, in milliseconds."""
-_TEXT: Final = Kind("String", _texts, "")
-_MONEY: Final = Kind(MONEY, _amounts, (0, 0))
+_TEXT: Final = ColumnType("String", _texts, "")
+_MONEY: Final = ColumnType(MONEY, _amounts, (0, 0))
 
 
-def _kind_of(column: Column[Any]) -> Kind:
+def _kind_of(column: Column[Any]) -> ColumnType:
     return next((kind for cls, kind in _KINDS if isinstance(column.type, cls)), _TEXT)
 
 
@@ -111,7 +111,7 @@ class Columns:
         also: columns that its rows end with, which only ClickHouse has.
     """
 
-    def __init__(self, table: Table, also: Iterable[tuple[str, Kind]] = ()) -> None:
+    def __init__(self, table: Table, also: Iterable[tuple[str, ColumnType]] = ()) -> None:
         names = [column.name for column in table.columns]
         self._money = names.index("cost_nano") if table in MONEY_TABLES else None
         self._kinds = [*((column.name, _kind_of(column)) for column in table.columns), *also]
@@ -136,7 +136,7 @@ def _money(nano: Values, rest: Values) -> Values:
     return tuple(None if whole is None else (whole, part) for whole, part in zip(nano, rest, strict=True))
 
 
-def _column(name: str, kind: Kind, values: Values) -> bytes:
+def _column(name: str, kind: ColumnType, values: Values) -> bytes:
     if None not in values:
         return _text(name) + _text(kind.name) + kind.encode(values)
     marks = bytes([value is None for value in values])

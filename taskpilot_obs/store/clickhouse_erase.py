@@ -17,7 +17,7 @@ from taskpilot_obs.store.clickhouse_tables import ROW_TABLES, SUMMED, hour_of
 from taskpilot_obs.store.clickhouse_upkeep import PATIENCE_S, erase_rows
 from taskpilot_obs.store.marks import deleted_from, server_clock
 from taskpilot_obs.store.rollups import FULL, ROLLUPS, TENANTS
-from taskpilot_obs.store.segments import Plan, Segment
+from taskpilot_obs.store.segments import QueryPlan, Segment
 from taskpilot_obs.store.summary_lines import Line, Sums, joined, keyed, line_of, narrowed
 from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, UtcTime
 
@@ -89,10 +89,10 @@ def _without(connection: Connection, store: Store, period: Period, tenant: str) 
     noted = select(SUMMED.c.lacking).where(SUMMED.c.period == length, SUMMED.c.period_start == start)
     lacking = connection.execute(noted).scalar() or 0
     if lacking & FULL.bit:  # what the tenant added to the lines of series is not known, so that its sums stay, unnamed
-        tenants = summed(connection, Plan(whole, rollup=TENANTS), TENANTS)
+        tenants = summed(connection, QueryPlan(whole, rollup=TENANTS), TENANTS)
         unnamed = [tenants[key] for key in ((tenant,), ("",)) if key in tenants]
         return keyed(connection, TENANTS, length, start, {("",): joined(unnamed)}) if unnamed else {}
-    left = {key: sums for key, sums in summed(connection, Plan(whole), FULL).items() if key[_TENANT] != tenant}
+    left = {key: sums for key, sums in summed(connection, QueryPlan(whole), FULL).items() if key[_TENANT] != tenant}
     narrow = [rollup for rollup in ROLLUPS[1:] if not rollup.bit & lacking]
     kinds = {rollup.period(length) for rollup in narrow}
     lines = dict.fromkeys((key for key in keys_there(connection, store, length, start) if key[0] in kinds), NOTHING)
