@@ -107,7 +107,7 @@ class Dimensions:
 
 
 @dataclass(frozen=True)
-class Format:
+class OutputFormat:
     """Whether an answer is printed as JSON or CSV, instead of a table."""
 
     as_json: AsJson = False
@@ -135,7 +135,7 @@ class Format:
         return self.as_json or self.as_csv
 
 
-TABLE: Final = Format()
+TABLE: Final = OutputFormat()
 OF_A_DAY: Final = Span()
 OF_A_MONTH: Final = Span(period="30d")
 EVERYTHING: Final = Narrowed()

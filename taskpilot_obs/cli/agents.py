@@ -28,7 +28,7 @@ def agents(
     *,
     span: options.Span = options.OF_A_DAY,
     narrowed: options.Narrowed = options.EVERYTHING,
-    form: options.Format = options.TABLE,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print the runs of each agent: success, latency, LLM and tool calls beneath, and their cost."""
     with options.explained():
@@ -42,7 +42,7 @@ def tools(
     *,
     span: options.Span = options.OF_A_DAY,
     narrowed: options.Narrowed = options.EVERYTHING,
-    form: options.Format = options.TABLE,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print the calls of each tool: success, latency and failures."""
     with options.explained():
@@ -55,7 +55,7 @@ def tools(
 _HEAD = ("runs", "successes", "failures", "success_rate", "p50_ms", "p95_ms", "llm_calls", "unpriced_calls")
 
 
-def _print(found: AgentStats | ToolStats, what: str, lines: Mapping[str, RunStats], form: options.Format) -> None:
+def _print(found: AgentStats | ToolStats, what: str, lines: Mapping[str, RunStats], form: options.OutputFormat) -> None:
     head = (what, *_HEAD, "tool_calls", "cost_usd")
     if form.printed(found, head, ((name, *_values(line)) for name, line in lines.items())):
         return

@@ -12,7 +12,7 @@ import typer
 from taskpilot_obs._support.figures import count, percent, usd
 from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import print_csv, print_json, show
-from taskpilot_obs.cli._store_options import TABLE, Format, StoreUrl, explained
+from taskpilot_obs.cli._store_options import TABLE, OutputFormat, StoreUrl, explained
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
     app.command(name="budgets")(grouped(budgets))
 
 
-def budgets(*, file: File, store: StoreUrl = None, form: Format = TABLE) -> None:
+def budgets(*, file: File, store: StoreUrl = None, form: OutputFormat = TABLE) -> None:
     """Print the state of budgets in the telemetry store: spent, assumed, left, reset, projection."""
     with explained():
         from taskpilot_obs.budgets import budget_status, load_budgets

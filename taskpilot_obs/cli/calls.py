@@ -45,7 +45,7 @@ def calls(
     dimensions: options.Dimensions = options.ANYONE,
     status: WithStatus = None,
     limit: Most = 50,
-    form: options.Format = options.TABLE,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print single LLM calls, newest first, with the request that each belongs to."""
     with options.explained():

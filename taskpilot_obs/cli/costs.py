@@ -43,7 +43,7 @@ def costs(
     times: Times = None,
     window: Window = "15m",
     timezone: Zone = "UTC",
-    form: options.Format = options.TABLE,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print where the money went, by provider, model, agent and tenant; with --watch, where it goes now."""
     if watch is not None and (form != options.TABLE or narrowed.where):

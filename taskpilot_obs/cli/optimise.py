@@ -10,7 +10,7 @@ import typer
 from taskpilot_obs._support.figures import UNKNOWN, usd
 from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import say, show
-from taskpilot_obs.cli._store_options import TABLE, Format, Limit, Period, StoreUrl, Tenant, explained
+from taskpilot_obs.cli._store_options import TABLE, Limit, OutputFormat, Period, StoreUrl, Tenant, explained
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def optimise(
     tenant: Tenant = None,
     prices: Prices = None,
     limit: Limit = None,
-    form: Format = TABLE,
+    form: OutputFormat = TABLE,
 ) -> None:
     """Print where money could be saved, the largest estimate first, each with its evidence and its uncertainty."""
     with explained():

@@ -48,7 +48,7 @@ def reprice(  # noqa: PLR0913  a command line has as many options as it has
     model: options.Model = None,
     provider: options.Provider = None,
     prompt: options.Prompt = None,
-    form: options.Format = options.TABLE,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print what the recorded usage would have cost at another model's, day's or contract's prices."""
     with options.explained():

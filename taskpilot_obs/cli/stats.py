@@ -30,7 +30,7 @@ def stats(
     service: options.Service = None,
     environment: options.Environment = None,
     where: options.Where = None,
-    form: options.Format = options.TABLE,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print requests, success rate, tokens, cost and latency: of all calls, and by provider, model and agent."""
     with options.explained():

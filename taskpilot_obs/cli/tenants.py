@@ -35,7 +35,7 @@ def tenants(
     *,
     span: options.Span = options.OF_A_MONTH,
     limit: options.Limit = None,
-    form: options.Format = options.TABLE,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print the requests, tokens and cost of each tenant, highest cost first."""
     with options.explained():
@@ -51,7 +51,7 @@ def users(
     span: options.Span = options.OF_A_MONTH,
     narrowed: options.Narrowed = options.EVERYTHING,
     limit: options.Limit = None,
-    form: options.Format = options.TABLE,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print the requests, tokens and cost of each user, highest cost first."""
     with options.explained():
@@ -66,7 +66,9 @@ def users(
 _Lines = Sequence[tuple[str, "TenantUsage | UserUsage"]]
 
 
-def _print(found: TenantsReport | UsersReport, what: str, lines: _Lines, total: int, form: options.Format) -> None:
+def _print(
+    found: TenantsReport | UsersReport, what: str, lines: _Lines, total: int, form: options.OutputFormat
+) -> None:
     head = (what, "requests", "success_rate", "input_tokens", "output_tokens", "cost_usd", "percent", "p95_ms")
     if form.printed(found, head, ((name, *_values(line)) for name, line in lines)):
         return
