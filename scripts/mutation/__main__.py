@@ -1,0 +1,60 @@
+"""Try the changes of some areas and write docs/mutation.md.
+
+Run: python -m scripts.mutation [AREA …] (without an area: all), or `--page` to write the page only.
+SAMPLE=100 tries so many changes of each area, SAMPLE=all all of them. A change that was killed is not tried again until
+its module's text changes; survivors are tried again each time. FRESH=1 tries everything again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Mapping, Sequence
+
+from scripts.mutation import journal, report
+from scripts.mutation.areas import AREAS, SAMPLE, SEED
+from scripts.mutation.changes import changes
+from scripts.mutation.model import AT_IMPORT, Change
+from scripts.mutation.session import examine, examine_fresh
+
+
+def run(names: Sequence[str]) -> None:
+    """Try the sampled changes of some areas that are not known to be killed, and keep the results."""
+    sampled = {name: sample(name, list(changes(AREAS[name].paths()))) for name in names}
+    known = journal.killed() if not os.environ.get("FRESH") else set()
+    missing = [each for every in sampled.values() for each in every if each.identity not in known]
+    print(f"{len(missing)} changes to try of {sum(map(len, sampled.values()))}", flush=True)
+    with journal.Journal() as kept:
+        if missing:
+            examine(missing, kept.add)
+        verdicts = journal.read()
+        for change in missing:
+            verdict = verdicts.get(change.identity)
+            if verdict is not None and verdict.outcome == AT_IMPORT:
+                kept.add(change, examine_fresh(change, verdict.tests))
+    summarise(sampled)
+
+
+def summarise(sampled: Mapping[str, Sequence[Change]]) -> None:
+    """Keep the results of what was tried, also where the run was cut short."""
+    verdicts = journal.read()
+    for name, every in sampled.items():
+        made = len(list(changes(AREAS[name].paths())))
+        tried = [(each, verdicts[each.identity]) for each in every if each.identity in verdicts]
+        if tried:
+            print(report.keep(name, tried, made), flush=True)
+
+
+def sample(name: str, every: list[Change]) -> list[Change]:
+    """As many changes as SAMPLE says, each as likely as every other; the seed is the area's."""
+    wanted = os.environ.get("SAMPLE") or str(SAMPLE)
+    number = len(every) if wanted == "all" else min(int(wanted), len(every))
+    chosen = random.Random(f"{SEED} {name}").sample(range(len(every)), len(every))[:number]  # noqa: S311
+    return [every[each] for each in sorted(chosen)]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--page"]:
+        run(sys.argv[1:] or list(AREAS))
+    report.write_page()
