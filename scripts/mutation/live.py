@@ -29,23 +29,29 @@ class LiveFunctions:
         """Give every live function that the change concerns its new code.
 
         Raises:
-            NotAppliedError: A closure would have other cells.
+            NotAppliedError: A closure would have other cells, or the function does not exist any more.
         """
         old = _by_name(change.path.read_text(encoding="utf-8"), change.path)
         new = _by_name(change.text, change.path)
+        replaced = 0
         for name, codes in old.items():
             for before, after in zip(codes, new.get(name, ()), strict=False):
                 if before != after:
-                    self._replace(before, after)
+                    replaced += self._replace(before, after)
+        if not replaced:
+            raise NotAppliedError("no living function runs this code")
 
-    def _replace(self, before: CodeType, after: CodeType) -> None:
-        for function in self._by_code[_identity(before)]:
+    def _replace(self, before: CodeType, after: CodeType) -> int:
+        """How many functions have the new code."""
+        functions = self._by_code[_identity(before)]
+        for function in functions:
             if not after.co_freevars:
                 after = after.replace(co_freevars=before.co_freevars)
             try:
                 function.__code__ = after
             except ValueError as failure:
                 raise NotAppliedError(str(failure)) from failure
+        return len(functions)
 
 
 def _identity(code: CodeType) -> tuple[str, str, int]:
