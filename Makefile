@@ -47,7 +47,7 @@ faults: $(VENV)/.dev ## every n-th operation of every kind fails; writes docs/fa
 
 mutation: $(VENV)/.dev ## would the tests notice a change of the code? ARGS="pricing", SAMPLE=all; writes docs/mutation.md
 	$(BIN)/pip install -q --disable-pip-version-check 'mutmut>=3.8,<4'
-	SAMPLE=$(SAMPLE) FRESH=$(FRESH) nice -n 15 $(BIN)/python -m scripts.mutation $(ARGS)
+	SAMPLE=$(SAMPLE) FRESH=$(FRESH) MINUTES=$(MINUTES) nice -n 15 $(BIN)/python -m scripts.mutation $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

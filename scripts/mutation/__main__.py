@@ -2,7 +2,8 @@
 
 Run: python -m scripts.mutation [AREA …] (without an area: all), or `--page` to write the page only.
 SAMPLE=100 tries so many changes of each area, SAMPLE=all all of them. A change that was killed is not tried again until
-its module's text changes; survivors are tried again each time. FRESH=1 tries everything again.
+its module's text changes; survivors are tried again each time. FRESH=1 tries everything again. MINUTES=5 stops after so
+many minutes of changes: what was tried until then is a random sample too, because the order is random.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 
 from scripts.mutation import journal, report
 from scripts.mutation.areas import AREAS, SAMPLE, SEED
@@ -23,11 +26,12 @@ def run(names: Sequence[str]) -> None:
     """Try the sampled changes of some areas that are not known to be killed, and keep the results."""
     sampled = {name: sample(name, list(changes(AREAS[name].paths()))) for name in names}
     known = journal.killed() if not os.environ.get("FRESH") else set()
-    missing = [each for every in sampled.values() for each in every if each.identity not in known]
+    by_turns = (each for turn in zip_longest(*sampled.values()) for each in turn if each is not None)
+    missing = [each for each in by_turns if each.identity not in known]
     print(f"{len(missing)} changes to try of {sum(map(len, sampled.values()))}", flush=True)
     with journal.Journal() as kept:
         if missing:
-            examine(missing, kept.add)
+            examine(names, in_time(missing), kept.add)
         verdicts = journal.read()
         for change in missing:
             verdict = verdicts.get(change.identity)
@@ -51,7 +55,16 @@ def sample(name: str, every: list[Change]) -> list[Change]:
     wanted = os.environ.get("SAMPLE") or str(SAMPLE)
     number = len(every) if wanted == "all" else min(int(wanted), len(every))
     chosen = random.Random(f"{SEED} {name}").sample(range(len(every)), len(every))[:number]  # noqa: S311
-    return [every[each] for each in sorted(chosen)]
+    return [every[each] for each in chosen]
+
+
+def in_time(missing: Sequence[Change]) -> Iterator[Change]:
+    """The changes until MINUTES are over."""
+    end = time.monotonic() + 60 * float(os.environ.get("MINUTES") or "inf")
+    for each in missing:
+        if time.monotonic() > end:
+            return
+        yield each
 
 
 if __name__ == "__main__":

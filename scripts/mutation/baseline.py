@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
+import signal
+import time
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 import pytest
 from coverage import Coverage
 
 from scripts.mutation.model import Change
 
+SLOWEST_SECONDS: Final = 2.0
+"""Processor time after which a test is cut, and left out."""
 NO_TEST: Final = ""
 """coverage.py's context for what runs outside tests."""
 
@@ -24,7 +28,7 @@ class Measured(NamedTuple):
     names: Sequence[str]
     """Of all its tests."""
     seconds: Mapping[str, float]
-    """Of each test that passed."""
+    """Processor time of each test that passed."""
     tests: Mapping[str, Mapping[str, Sequence[int]]]
     """By module and line: places in `names`."""
 
@@ -120,7 +124,7 @@ class Measuring:
         self.paths = tuple(map(str, paths))
         self.coverage = covering(paths)
         self._current = NO_TEST
-        self._seconds = defaultdict[str, float](float)
+        self._seconds: dict[str, float] = {}
         self._failed: set[str] = set()
         self._users = defaultdict[str, set[str]](set)
 
@@ -128,10 +132,17 @@ class Measuring:
     def pytest_runtest_protocol(self, item: pytest.Function) -> Generator[None, object, object]:
         """Name the lines of the test by its identifier."""
         self._enter(item.nodeid)
+        began = time.process_time()
         for definitions in item._fixtureinfo.name2fixturedefs.values():  # noqa: SLF001 - pytest has no public way
             for each in definitions:
                 self._users[_name(each)].add(item.nodeid)
-        return (yield)
+        signal.signal(signal.SIGVTALRM, _too_slow)
+        signal.setitimer(signal.ITIMER_VIRTUAL, SLOWEST_SECONDS)
+        try:
+            return (yield)
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            self._seconds[item.nodeid] = time.process_time() - began
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, object, object]:
@@ -146,8 +157,7 @@ class Measuring:
             self._enter(test)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add up the seconds of the test."""
-        self._seconds[report.nodeid] += report.duration
+        """Leave out what fails or skips."""
         if report.outcome != "passed":
             self._failed.add(report.nodeid)
 
@@ -170,6 +180,10 @@ class Measuring:
             str(line): sorted({places[test] for each in names for test in self._users.get(each, {each}) if test})
             for line, names in contexts.items()
         }
+
+
+def _too_slow(*_signal: object) -> NoReturn:
+    pytest.fail(f"takes more than {SLOWEST_SECONDS:g} s")
 
 
 def _name(fixture: Any) -> str:

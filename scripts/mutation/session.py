@@ -29,10 +29,10 @@ from scripts.mutation.journal import keep_baseline, kept_baseline
 from scripts.mutation.live import LiveFunctions, NotAppliedError
 from scripts.mutation.model import AT_IMPORT, HUNG, KILLED, NOT_RUN, SURVIVED, Change, Verdict
 
-PATIENCE_SECONDS: Final = 10
-"""A change has hung when its tests take this much longer than four times their usual time."""
-LONGEST_SECONDS: Final = 10.0
-"""Tests of one change, by their usual time: where there are more, the slowest are left out."""
+PATIENCE_SECONDS: Final = 20
+"""A change has hung when its tests take this much longer than ten times their usual processor time."""
+LONGEST_SECONDS: Final = 4.0
+"""Processor time of the tests of one change, as usual: where there are more, the slowest are left out."""
 MEMORY_BYTES: Final = 8 * 2**30
 OPTIONS: Final = (
     *("-q", "-s", "-m", "not full", "--assert=plain", "--tb=native", "--no-header", "--no-summary"),
@@ -102,7 +102,7 @@ def _verdict(
     if not tests and not at_import:
         return Verdict(NOT_RUN)
     try:
-        timeout = PATIENCE_SECONDS + 4 * baseline.seconds_of(tests)
+        timeout = PATIENCE_SECONDS + 10 * baseline.seconds_of(tests)
         by = in_fork(attempt, timeout) if tests else None
     except TimeoutError:
         return Verdict(HUNG)
@@ -191,12 +191,12 @@ def _wait(child: int, deadline: float) -> None:
         pause = min(pause * 1.2, 0.05)
 
 
-def examine(changes: Iterable[Change], found: Found) -> None:
-    """Try all these changes; `found` is called in a fork of this process."""
+def examine(names: Sequence[str], changes: Iterable[Change], found: Found) -> None:
+    """Try all these changes of these areas; `found` is called in a fork of this process."""
     child = os.fork()
     if child == 0:
         try:
-            _examine(changes, found)
+            _examine(names, changes, found)
         except BaseException:  # noqa: BLE001 - a fork must not go on as its parent would
             traceback.print_exc()
         finally:
@@ -204,11 +204,11 @@ def examine(changes: Iterable[Change], found: Found) -> None:
     os.waitpid(child, 0)
 
 
-def _examine(changes: Iterable[Change], found: Found) -> None:
+def _examine(names: Sequence[str], changes: Iterable[Change], found: Found) -> None:
     os.chdir(ROOT)
     importing = covering(every_path())
     importing.start()
-    pytest.main([*OPTIONS, *test_files()], plugins=[_Unshrunk(), Session(every_path(), changes, found, importing)])
+    pytest.main([*OPTIONS, *test_files(names)], plugins=[_Unshrunk(), Session(every_path(), changes, found, importing)])
 
 
 def examine_fresh(change: Change, tests: Sequence[str]) -> Verdict:
