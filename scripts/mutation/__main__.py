@@ -1,6 +1,7 @@
 """Try the changes of some areas and write docs/mutation.md.
 
-Run: python -m scripts.mutation [AREA …] (without an area: all), or `--page` to write the page only.
+Run: python -m scripts.mutation [AREA …] (without an area: all), with `--results` to count what was tried before,
+or with `--page` to write the page only.
 SAMPLE=100 tries so many changes of each area, SAMPLE=all all of them. A change that was killed is not tried again until
 its module's text changes; survivors are tried again each time. FRESH=1 tries everything again. MINUTES=5 stops after so
 many minutes of changes: what was tried until then is a random sample too, because the order is random.
@@ -24,7 +25,7 @@ from scripts.mutation.session import examine, examine_fresh
 
 def run(names: Sequence[str]) -> None:
     """Try the sampled changes of some areas that are not known to be killed, and keep the results."""
-    sampled = {name: sample(name, list(changes(AREAS[name].paths()))) for name in names}
+    sampled = samples(names)
     known = journal.killed() if not os.environ.get("FRESH") else set()
     by_turns = (each for turn in zip_longest(*sampled.values()) for each in turn if each is not None)
     missing = [each for each in by_turns if each.identity not in known]
@@ -50,6 +51,11 @@ def summarise(sampled: Mapping[str, Sequence[Change]]) -> None:
             print(report.keep(name, tried, made), flush=True)
 
 
+def samples(names: Sequence[str]) -> dict[str, list[Change]]:
+    """The sampled changes of each area."""
+    return {name: sample(name, list(changes(AREAS[name].paths()))) for name in names}
+
+
 def sample(name: str, every: list[Change]) -> list[Change]:
     """As many changes as SAMPLE says, each as likely as every other; the seed is the area's."""
     wanted = os.environ.get("SAMPLE") or str(SAMPLE)
@@ -68,6 +74,10 @@ def in_time(missing: Sequence[Change]) -> Iterator[Change]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["--page"]:
-        run(sys.argv[1:] or list(AREAS))
+    options = {each for each in sys.argv[1:] if each.startswith("--")}
+    chosen = [each for each in sys.argv[1:] if each not in options] or list(AREAS)
+    if "--results" in options:
+        summarise(samples(chosen))
+    elif "--page" not in options:
+        run(chosen)
     report.write_page()

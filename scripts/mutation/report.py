@@ -145,7 +145,7 @@ def page() -> str:
 
 
 def _scope(results: Mapping[str, Any]) -> str:
-    if all(each["tried"] == each["made"] for each in results.values()):
+    if results and all(each["tried"] == each["made"] for each in results.values()):
         return "All of them were tried."
     return (
         f"A random sample of each area was tried, in which each change is as likely as every other (seed {SEED});\n"
@@ -169,7 +169,7 @@ def _row(name: str, result: Mapping[str, Any] | None, why: Reasons) -> str:
 
 def _total(results: Mapping[str, Any], why: Reasons) -> str:
     scores = [_score(each, why) for each in results.values()]
-    total = Score(*(sum(column) for column in zip(*scores, strict=True)))
+    total = Score(*(sum(column) for column in zip(Score(0, 0, 0), *scores, strict=True)))
     made = sum(each["made"] for each in results.values())
     return f"| **total** | | {total.tried:,} of {made:,} | {total} | |"
 
