@@ -24,7 +24,14 @@ class Area(NamedTuple):
 
 
 _USAGE: Final = (
-    *("test_usage", "test_usage_failures", "test_usage_modes", "test_usage_providers", "test_usage_streams"),
+    *(
+        "test_usage",
+        "test_usage_names",
+        "test_usage_failures",
+        "test_usage_modes",
+        "test_usage_providers",
+        "test_usage_streams",
+    ),
     *("test_billing", "test_llm_invocation"),
 )
 _PRICING: Final = ("test_pricing", "test_pricing_cards", "test_cost_of", "test_billing")
