@@ -25,8 +25,8 @@ from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.marks import deleted_from, server_clock
 from taskpilot_obs.store.months import make_ahead
 from taskpilot_obs.store.queries import bins, errors, totals
-from taskpilot_obs.store.rollups import FULL, ROLLUPS, TENANTS, Rollup, is_worth_it
-from taskpilot_obs.store.segments import DAY, HOUR, Plan, Segment, floor_day, floor_hour
+from taskpilot_obs.store.rollups import FULL, ROLLUPS, TENANTS, Grain, is_worth_it
+from taskpilot_obs.store.segments import DAY, HOUR, QueryPlan, Segment, floor_day, floor_hour
 from taskpilot_obs.store.summary_lines import KEYS, Line, Sums, joined, keyed, line_of, narrowed, put, take
 from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK, to_microseconds
 from taskpilot_obs.store.writer import mark_changed
@@ -158,7 +158,7 @@ class _Made(NamedTuple):
 
 def _hour(connection: Connection, start: datetime) -> _Made:
     """Every roll-up, from rows."""
-    full = _summed(connection, Plan((Segment("rows", start, start + HOUR),)), FULL)
+    full = _summed(connection, QueryPlan((Segment("rows", start, start + HOUR),)), FULL)
     return _chosen(connection, "hourly", start, {rollup: narrowed(full, rollup) for rollup in ROLLUPS}, 0)
 
 
@@ -172,12 +172,12 @@ def _day(connection: Connection, start: datetime) -> _Made:
         lacking |= bits
     hours = (Segment("hourly", start, start + DAY),)
     there = [rollup for rollup in ROLLUPS if not rollup.bit & lacking]
-    sums = {rollup: _summed(connection, Plan(hours, rollup=rollup), rollup) for rollup in there}
+    sums = {rollup: _summed(connection, QueryPlan(hours, rollup=rollup), rollup) for rollup in there}
     rows = (Segment("rows", start, start + DAY),)
     if lacking and _has_every_row(connection, start):
         for rollup in ROLLUPS:
             if rollup.bit & lacking and _is_worth_it(connection, start, rollup):
-                sums[rollup] = _summed(connection, Plan(rows), rollup)
+                sums[rollup] = _summed(connection, QueryPlan(rows), rollup)
                 lacking &= ~rollup.bit
     return _chosen(connection, "daily", start, sums, lacking)
 
@@ -188,7 +188,7 @@ def _has_every_row(connection: Connection, day: datetime) -> bool:
     return server_clock(connection) >= day + DAY and (deleted is None or day >= deleted)
 
 
-def _is_worth_it(connection: Connection, day: datetime, rollup: Rollup) -> bool:
+def _is_worth_it(connection: Connection, day: datetime, rollup: Grain) -> bool:
     """Counted by the database: adding up in vain takes as long as adding up."""
     calls = LLM_CALLS.c
     mine = (calls.created_at >= day, calls.created_at < day + DAY)
@@ -198,7 +198,7 @@ def _is_worth_it(connection: Connection, day: datetime, rollup: Rollup) -> bool:
     return is_worth_it(rollup, lines, rows)
 
 
-def _summed(connection: Connection, plan: Plan, rollup: Rollup, asked: Filters = _EVERYTHING) -> dict[Key, Sums]:
+def _summed(connection: Connection, plan: QueryPlan, rollup: Grain, asked: Filters = _EVERYTHING) -> dict[Key, Sums]:
     by = By(rollup.dimensions)
     counts = totals(connection, plan, asked, by)
     found = bins(connection, plan, asked, by)
@@ -210,7 +210,7 @@ def _summed(connection: Connection, plan: Plan, rollup: Rollup, asked: Filters =
 
 
 def _chosen(
-    connection: Connection, period: SummaryPeriod, start: datetime, sums: dict[Rollup, dict[Key, Sums]], lacking: int
+    connection: Connection, period: SummaryPeriod, start: datetime, sums: dict[Grain, dict[Key, Sums]], lacking: int
 ) -> _Made:
     lines: dict[Line, Sums] = {}
     for rollup, held in sums.items():
@@ -378,7 +378,7 @@ def _without_calls(connection: Connection, start: datetime, tenant: str, lacking
     is_tenants = (summary.period == FULL.period("hourly"), summary.organization_id == tenant)
     is_narrow = summary.period.in_([rollup.period("hourly") for rollup in ROLLUPS[1:]])
     connection.execute(delete(SUMMARIES).where(summary.period_start == start, or_(and_(*is_tenants), is_narrow)))
-    full = _summed(connection, Plan((Segment("hourly", start, start + HOUR),)), FULL)
+    full = _summed(connection, QueryPlan((Segment("hourly", start, start + HOUR),)), FULL)
     lines: dict[Line, Sums] = {}
     for rollup in ROLLUPS[1:]:
         if not rollup.bit & lacking:
@@ -391,7 +391,7 @@ def _without_name(connection: Connection, start: datetime, tenant: str) -> dict[
 
     What a tenant added to the lines of series is not known, and the sum over tenants has to be that over series.
     """
-    hour = Plan((Segment("hourly", start, start + HOUR),), rollup=TENANTS)
+    hour = QueryPlan((Segment("hourly", start, start + HOUR),), rollup=TENANTS)
     named, nameless = (_summed(connection, hour, TENANTS, Filters(organization_id=name)) for name in (tenant, ""))
     summary = SUMMARIES.c
     mine = (summary.period_start == start, summary.period.like("hourly%"), summary.organization_id == tenant)

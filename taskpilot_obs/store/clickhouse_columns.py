@@ -30,7 +30,7 @@ _SHORT: Final = tuple(bytes((size,)) for size in range(_SEVEN_BITS + 1))
 """The lengths of most texts, written."""
 
 
-class Kind(NamedTuple):
+class ColumnType(NamedTuple):
     """How values of a type are written."""
 
     name: str
@@ -75,20 +75,20 @@ def _amount(nano: int, rest: int | None) -> bytes:
 
 
 _KINDS: Final = (
-    (UtcTime, Kind("DateTime64(6, 'UTC')", _numbers("q"), 0)),
-    (SmallInteger, Kind("Int16", _numbers("h"), 0)),
-    (BigInteger, Kind("Int64", _numbers("q"), 0)),
-    (Integer, Kind("Int64", _numbers("q"), 0)),
-    (Boolean, Kind("Bool", bytes, 0)),
-    (Float, Kind("Float64", _numbers("d"), 0.0)),
-    (LargeBinary, Kind("String", _texts, b"")),
+    (UtcTime, ColumnType("DateTime64(6, 'UTC')", _numbers("q"), 0)),
+    (SmallInteger, ColumnType("Int16", _numbers("h"), 0)),
+    (BigInteger, ColumnType("Int64", _numbers("q"), 0)),
+    (Integer, ColumnType("Int64", _numbers("q"), 0)),
+    (Boolean, ColumnType("Bool", bytes, 0)),
+    (Float, ColumnType("Float64", _numbers("d"), 0.0)),
+    (LargeBinary, ColumnType("String", _texts, b"")),
 )
 """The more special type first."""
-_TEXT: Final = Kind("String", _texts, "")
-_MONEY: Final = Kind(MONEY, _amounts, (0, 0))
+_TEXT: Final = ColumnType("String", _texts, "")
+_MONEY: Final = ColumnType(MONEY, _amounts, (0, 0))
 
 
-def _kind_of(column: Column[Any]) -> Kind:
+def _kind_of(column: Column[Any]) -> ColumnType:
     if column.name == "cost_nano":
         return _MONEY
     return next((kind for cls, kind in _KINDS if isinstance(column.type, cls)), _TEXT)
@@ -129,7 +129,7 @@ def _money(nano: Values, rest: Values) -> Values:
     return tuple(None if whole is None else (whole, part) for whole, part in zip(nano, rest, strict=True))
 
 
-def _column(name: str, kind: Kind, values: Values) -> bytes:
+def _column(name: str, kind: ColumnType, values: Values) -> bytes:
     if None not in values:
         return _text(name) + _text(kind.name) + kind.encode(values)
     marks = bytes([value is None for value in values])

@@ -38,8 +38,8 @@ class ClickHouseWriter:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._series: dict[_Key, int] = {}
-        self._inserts = tuple(_Insert(table) for table in ROW_TABLES)
-        self._insert_series = _Insert(LLM_SERIES)
+        self._inserts = tuple(_ClickHouseInsert(table) for table in ROW_TABLES)
+        self._insert_series = _ClickHouseInsert(LLM_SERIES)
 
     def write(self, rows: Rows) -> None:
         """Write the rows of a batch; those that the store has already stay as they are.
@@ -76,7 +76,7 @@ def _digest(names: tuple[str, ...]) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-class _Insert:
+class _ClickHouseInsert:
     """Adds rows to a table."""
 
     def __init__(self, table: Table) -> None:

@@ -71,7 +71,7 @@ class Piece(NamedTuple):
     end: datetime
 
 
-class Layout(NamedTuple):
+class TablePartitions(NamedTuple):
     """The partitions of a table."""
 
     pieces: tuple[Piece, ...]
@@ -106,7 +106,7 @@ def add_months(month: datetime, amount: int) -> datetime:
     return month.replace(year=month.year + years, month=number + 1)
 
 
-def layout_of(connection: Connection, table: Table) -> Layout | None:
+def layout_of(connection: Connection, table: Table) -> TablePartitions | None:
     """The partitions of a table; None for one without, and on SQLite."""
     if connection.dialect.name != "postgresql":
         return None
@@ -116,7 +116,7 @@ def layout_of(connection: Connection, table: Table) -> Layout | None:
     ranges = ((name, _RANGE.search(bound)) for name, bound, _ in found)
     pieces = tuple(Piece(name, *map(_moment, at.groups())) for name, at in ranges if at)
     rest = next((name for name, bound, _ in found if bound == "DEFAULT"), None)
-    return Layout(tuple(sorted(pieces, key=lambda piece: piece.start)), rest, found[0][2])
+    return TablePartitions(tuple(sorted(pieces, key=lambda piece: piece.start)), rest, found[0][2])
 
 
 def _moment(said: str) -> datetime:
@@ -192,7 +192,7 @@ def make_ahead(store: OpenStore) -> None:
         _analyse(store, table)
 
 
-def _months_of_rest(connection: Connection, table: Table, layout: Layout) -> Iterable[datetime]:
+def _months_of_rest(connection: Connection, table: Table, layout: TablePartitions) -> Iterable[datetime]:
     if layout.rest is None or not _may_read(connection, layout.rest):
         return ()
     return list(months_with_rows(connection, named(table, layout.rest)))
@@ -247,7 +247,7 @@ def _attach(connection: Connection, table: Table, month: datetime) -> bool:
     return True
 
 
-def _is_little(connection: Connection, table: Table, layout: Layout, month: datetime) -> bool:
+def _is_little(connection: Connection, table: Table, layout: TablePartitions, month: datetime) -> bool:
     """Whether the default partition is small enough to be looked through, and has few rows of the month."""
     if layout.rest is None:
         return True

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from taskpilot_obs.store.urls import Target
+    from taskpilot_obs.store.urls import StoreUrl
 
 DIALECT: Final = "clickhousedb"
 CLOCK: Final = "SELECT now64(6, 'UTC')"
@@ -49,7 +49,7 @@ def is_on(connection: Connection) -> bool:
     return connection.dialect.name == DIALECT
 
 
-def make_engine(target: Target) -> Engine:
+def make_engine(target: StoreUrl) -> Engine:
     """An engine whose connections have the settings that the store relies on.
 
     Raises:
@@ -84,7 +84,7 @@ def make_engine(target: Target) -> Engine:
     return engine
 
 
-def _arguments(target: Target) -> dict[str, Any]:
+def _arguments(target: StoreUrl) -> dict[str, Any]:
     if target.url.drivername == EMBEDDED:
         return {"dsn": f"chdb:///{str(target.url.database).lstrip('/')}", "database": target.schema or "default"}
     options = {name: clickhouse_option(name, value) for name, value in target.options.items() if name != "async_insert"}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from taskpilot_obs.store.opened import OpenStore
-    from taskpilot_obs.store.urls import Target
+    from taskpilot_obs.store.urls import StoreUrl
 
 _WAL_RETRY_S: Final = 0.02
 PAGES: Final = 8_000
@@ -42,7 +42,7 @@ FileIdentity = tuple[int, int]
 """Device and inode: what tells a file from another one at the same path."""
 
 
-def make_engine(target: Target) -> Engine:
+def make_engine(target: StoreUrl) -> Engine:
     """An engine whose connections begin their transactions by themselves, and write only where the URL allows it."""
     path = Path(str(target.url.database)).absolute()
     place = f"file:{quote(str(path))}?mode={'ro' if target.read_only else 'rw'}"

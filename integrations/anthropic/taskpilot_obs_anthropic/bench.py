@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KEY: Final = "ANTHROPIC_API_KEY"
 
 
-class BenchModel:
+class AnthropicBenchModel:
     """A model that is asked by streamed messages."""
 
     provider = "anthropic"
@@ -46,7 +46,7 @@ class BenchModel:
         await self._client.close()
 
 
-def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: float) -> BenchModel:
+def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: float) -> AnthropicBenchModel:
     """Connect to a model.
 
     Args:
@@ -62,4 +62,4 @@ def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: 
     if key is None:
         raise ConfigurationError(f"set {KEY} to ask {model}")
     client = anthropic.AsyncAnthropic(api_key=key, base_url=base_url, max_retries=0, timeout=timeout_s)
-    return BenchModel(wrap(client, recorder=recorder), model)
+    return AnthropicBenchModel(wrap(client, recorder=recorder), model)

@@ -21,7 +21,7 @@ _ADDRESS: Final = "https://generativelanguage.googleapis.com/"
 _MS: Final = 1_000
 
 
-class BenchModel:
+class GeminiBenchModel:
     """A model that is asked by streamed content."""
 
     provider = "gcp.gemini"
@@ -46,7 +46,7 @@ class BenchModel:
         self._client.close()
 
 
-def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: float) -> BenchModel:
+def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: float) -> GeminiBenchModel:
     """Connect to a model.
 
     Args:
@@ -63,4 +63,4 @@ def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: 
         raise ConfigurationError(f"set {KEYS[0]} to ask {model}")
     options = types.HttpOptions(base_url=base_url, timeout=int(timeout_s * _MS))
     client = google.genai.Client(api_key=key, vertexai=False, http_options=options)
-    return BenchModel(wrap(client, recorder=recorder), model, base_url or _ADDRESS)
+    return GeminiBenchModel(wrap(client, recorder=recorder), model, base_url or _ADDRESS)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KEY: Final = "OPENAI_API_KEY"
 
 
-class BenchModel:
+class OpenAIBenchModel:
     """A model that is asked by streamed chat completions."""
 
     provider = "openai"
@@ -49,7 +49,7 @@ class BenchModel:
         await self._client.close()
 
 
-def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: float) -> BenchModel:
+def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: float) -> OpenAIBenchModel:
     """Connect to a model.
 
     Args:
@@ -65,4 +65,4 @@ def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: 
     if key is None:
         raise ConfigurationError(f"set {KEY} to ask {model}")
     client = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=timeout_s)
-    return BenchModel(wrap(client, recorder=recorder), model, is_openai=base_url is None)
+    return OpenAIBenchModel(wrap(client, recorder=recorder), model, is_openai=base_url is None)

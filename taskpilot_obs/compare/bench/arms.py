@@ -53,7 +53,7 @@ class Spec(NamedTuple):
     base_url: str | None
 
 
-class Arm(NamedTuple):
+class ConnectedArm(NamedTuple):
     """An arm that can be asked."""
 
     name: str
@@ -94,7 +94,7 @@ def spec_of(text: str) -> Spec:
     return Spec(name or f"{provider}/{model}", provider, model, base_url or None)
 
 
-def connected(spec: Spec, recorder: Recorder, timeout_s: float) -> Arm:
+def connected(spec: Spec, recorder: Recorder, timeout_s: float) -> ConnectedArm:
     """Connect an arm.
 
     Args:
@@ -108,21 +108,21 @@ def connected(spec: Spec, recorder: Recorder, timeout_s: float) -> Arm:
     """
     if spec.provider is None:
         ask = imported(spec.model, f"arm {spec.name!r}: write MODULE:FUNCTION")
-        return Arm(spec.name, ask, client=spec.model)
+        return ConnectedArm(spec.name, ask, client=spec.model)
     connect = _connector(spec.provider)
     model = connect(spec.model, base_url=spec.base_url, recorder=recorder, timeout_s=timeout_s)
-    return Arm(spec.name, model.ask, model.provider, spec.model, model.base_url, model.client, model.aclose)
+    return ConnectedArm(spec.name, model.ask, model.provider, spec.model, model.base_url, model.client, model.aclose)
 
 
-def unconnected(spec: Spec) -> Arm:
+def unconnected(spec: Spec) -> ConnectedArm:
     """An arm that could not be connected, with what its price depends on."""
 
     def refuse(_: str) -> str:
         raise ConfigurationError(f"arm {spec.name!r} is not connected")
 
     if spec.provider is None:
-        return Arm(spec.name, refuse)
-    return Arm(spec.name, refuse, canonical(spec.provider), spec.model, spec.base_url)
+        return ConnectedArm(spec.name, refuse)
+    return ConnectedArm(spec.name, refuse, canonical(spec.provider), spec.model, spec.base_url)
 
 
 def _connector(provider: str) -> Connector:

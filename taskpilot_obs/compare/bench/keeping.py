@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from taskpilot_obs.compare.bench.calls import Call
+from taskpilot_obs.compare.bench.calls import BenchCall
 from taskpilot_obs.compare.bench.plan import Plan
 from taskpilot_obs.compare.bench.runner import Reporter
 from taskpilot_obs.exceptions import ConfigurationError
@@ -52,15 +52,15 @@ class Folder(Reporter):
         except (OSError, ValidationError) as error:
             raise ConfigurationError(f"{self.path} holds no benchmark run that could be resumed: {error}") from error
 
-    def read_calls(self) -> list[Call]:
+    def read_calls(self) -> list[BenchCall]:
         """The calls that were complete. A line that was cut off by a crash is left out: its call is made again."""
         file = self.path / CALLS
         if not file.exists():
             return []
         lines = file.read_text(encoding="utf-8").split("\n")
-        return [Call.model_validate_json(line) for line in lines[:-1] if line]
+        return [BenchCall.model_validate_json(line) for line in lines[:-1] if line]
 
-    def saved(self, calls: Sequence[Call]) -> None:
+    def saved(self, calls: Sequence[BenchCall]) -> None:
         """Append calls."""
         lines = "".join(f"{call.model_dump_json()}\n" for call in calls)
         self._put(self.path / CALLS, os.O_APPEND, lines)
@@ -101,7 +101,7 @@ class StoreKeeper(Reporter):
             settings=plan.model_dump_json(),
         )
 
-    def saved(self, calls: Sequence[Call]) -> None:
+    def saved(self, calls: Sequence[BenchCall]) -> None:
         """Write calls."""
         from taskpilot_obs.store.benchmark_runs import write_calls
 

@@ -18,7 +18,7 @@ from taskpilot_obs.exporters.otel_metrics.conventions import (
     UNIT_SECONDS,
     UNIT_TOKENS,
 )
-from taskpilot_obs.exporters.otel_metrics.sources import WHERE, Source, added
+from taskpilot_obs.exporters.otel_metrics.sources import WHERE, MetricSource, added
 from taskpilot_obs.exporters.prometheus import private_registry
 from taskpilot_obs.exporters.prometheus.families import SUMMED_GAUGES
 from taskpilot_obs.semconv import METRICS, Kind, Metric
@@ -39,7 +39,7 @@ class Instruments:
 
     def __init__(self, meter: Meter, namespace: str) -> None:
         self.histograms: dict[str, Histogram] = {}
-        self._sources: list[Source] = []
+        self._sources: list[MetricSource] = []
         self._gauges: set[str] = set()
         self._latest: set[str] = set()
         self._snapshot: Snapshot = {}
@@ -50,13 +50,13 @@ class Instruments:
         for metric in CLIENT_METRICS:
             self._create(meter, metric, "", first)
 
-    def source_of(self, families: Families) -> Source:
+    def source_of(self, families: Families) -> MetricSource:
         """The source of these families; an exporter opens it. It remains, because counters must not fall."""
         with _lock:
             for source in self._sources:
                 if source.families is families:
                     return source
-            self._sources.append(Source(families, self.histograms))
+            self._sources.append(MetricSource(families, self.histograms))
             return self._sources[-1]
 
     def _create(self, meter: Meter, metric: Metric, prefix: str, first: list[_Callback]) -> None:
@@ -83,7 +83,7 @@ class Instruments:
             self._snapshot = self._read(list(self._sources))
         return ()
 
-    def _read(self, sources: list[Source]) -> Snapshot:
+    def _read(self, sources: list[MetricSource]) -> Snapshot:
         return sources[0].snapshot() if len(sources) == 1 else added(sources, self._gauges, self._latest)
 
     def _values(self, name: str, _: CallbackOptions) -> Iterable[Observation]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WHERE: Final = "otel_metrics"
 
 
-class Source:
+class MetricSource:
     """The families of one registry, which one exporter or more keep open.
 
     Args:
@@ -99,7 +99,7 @@ class Source:
         }
 
 
-def added(sources: Sequence[Source], gauges: Collection[str], latest: Collection[str]) -> Snapshot:
+def added(sources: Sequence[MetricSource], gauges: Collection[str], latest: Collection[str]) -> Snapshot:
     """The values of all sources. Those of counters count on when their source is closed; gauges are of open ones.
 
     Args:
