@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 from unittest.mock import Mock
@@ -426,9 +427,9 @@ def test_a_tracer_provider_that_misbehaves_costs_its_span_alone(
         with track_agent("a") as run, track_llm(model="gpt-4o") as call:
             run.set_attribute("k", 1)
             call.record_usage(150, 50)
-        with pytest.raises(ValueError, match="mine"), track_agent("b"):
+        with suppress(ValueError), track_agent("b"):
             record_policy_violation("p")
-            raise ValueError("mine")
+            raise ValueError
         assert [(run.name, run.status) for run in runs] == [("gpt-4o", "success"), ("a", "success"), ("b", "error")]
         assert runs[0].cost == Decimal("0.000875")
     assert "span" in caplog.text
