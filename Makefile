@@ -45,9 +45,9 @@ conformance: $(VENV)/.dev ## what others read of us, by their own definitions; w
 faults: $(VENV)/.dev ## every n-th operation of every kind fails; writes docs/faults.md
 	scripts/faults.sh $(ARGS)
 
-mutation: $(VENV)/.dev ## would the tests notice a change of the code? ARGS="pricing": one area; writes docs/mutation.md
+mutation: $(VENV)/.dev ## would the tests notice a change of the code? ARGS="pricing", SAMPLE=all; writes docs/mutation.md
 	$(BIN)/pip install -q --disable-pip-version-check 'mutmut>=3.8,<4'
-	nice -n 15 $(BIN)/python scripts/mutation.py $(ARGS)
+	SAMPLE=$(SAMPLE) FRESH=$(FRESH) MINUTES=$(MINUTES) nice -n 15 $(BIN)/python -m scripts.mutation $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
