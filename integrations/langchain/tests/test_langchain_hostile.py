@@ -177,24 +177,20 @@ class Found(BaseRetriever):
         return self.held
 
 
+def chain(answer: object) -> Any:
+    """A chain that returns this."""
+    return RunnableLambda(lambda _: answer).with_config(run_name="chain")
+
+
 def returning(value: object) -> Iterator[tuple[str, Callable[[Any], object]]]:
     """A chain, a tool and a retriever that return an odd value, by the name of the run."""
-    yield "chain", lambda config: RunnableLambda(lambda _: value).with_config(run_name="chain").invoke("x", config)
-    yield (
-        "tool",
-        lambda config: StructuredTool.from_function(lambda q: value, name="tool", description="d").invoke(
-            {"q": "x"}, config
-        ),
-    )
-    yield "Found", lambda config: Found(held=value).invoke("x", config)
-    yield "chain", lambda config: RunnableLambda(lambda _: 1).with_config(run_name="chain").invoke(value, config)
+    tool = StructuredTool.from_function(lambda q: value, name="tool", description="d")
     metadata = {"k": value, "thread_id": value, "langgraph_node": value}
-    yield (
-        "chain",
-        lambda config: (
-            RunnableLambda(lambda _: 1).with_config(run_name="chain").invoke("x", {**config, "metadata": metadata})
-        ),
-    )
+    yield "chain", lambda config: chain(value).invoke("x", config)
+    yield "tool", lambda config: tool.invoke({"q": "x"}, config)
+    yield "Found", lambda config: Found(held=value).invoke("x", config)
+    yield "chain", lambda config: chain(1).invoke(value, config)
+    yield "chain", lambda config: chain(1).invoke("x", {**config, "metadata": metadata})
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -237,7 +233,7 @@ EVENTS: dict[str, Callable[[ObservabilityHandler, random.Random, UUID, UUID | No
     "model starts": lambda h, _, i, p: h.on_chat_model_start({}, [[HumanMessage("x")]], run_id=i, parent_run_id=p),
     "text starts": lambda h, _, i, p: h.on_llm_start({}, ["x"], run_id=i, parent_run_id=p),
     "token": lambda h, _, i, __: h.on_llm_new_token(
-        "", run_id=i, chunk=ChatGenerationChunk(message=AIMessageChunk("a"))
+        "", run_id=i, chunk=ChatGenerationChunk(message=AIMessageChunk(content="a"))
     ),
     "retry": lambda h, _, i, __: h.on_retry(None, run_id=i),
     "model ends": lambda h, c, i, _: h.on_llm_end(
