@@ -15,7 +15,7 @@ from sqlalchemy import delete, func, literal, or_, select
 from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.budgets.model import digested
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.store import clickhouse_upkeep, on_sqlite, subtraction
+from taskpilot_obs.store import clickhouse_erase, on_sqlite, subtraction
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.aggregate import sum_up_without_tenant
 from taskpilot_obs.store.erase_files import Leftover, in_audit_log, in_spool
@@ -135,16 +135,15 @@ def _counted(store: Store, subject: Subject) -> dict[str, int]:
 
 def _what(subject: Subject, *, is_clickhouse: bool) -> list[tuple[Table, ColumnElement[bool]]]:
     rows = [(table, subject.of(table)) for table in (LLM_CALLS, *_OTHER_ROWS)]
+    rows += [(SUMMARIES, subject.of(SUMMARIES))] if subject.column in SUMMARIES.c else []
     if is_clickhouse:  # budgets are in another store
         return rows
-    rows += [(SUMMARIES, subject.of(SUMMARIES))] if subject.column in SUMMARIES.c else []
     return [*rows, *((table, subject.in_ledger(table)) for table in _LEDGERS)]
 
 
 def _erased(store: Store, subject: Subject) -> dict[str, int]:
     if store.is_clickhouse:
-        with store.writing() as connection:
-            return clickhouse_upkeep.erase_from(connection, (LLM_CALLS, *_OTHER_ROWS), subject.column, subject.value)
+        return clickhouse_erase.erase_everywhere(store, subject.column, subject.value)
     lines = _counted(store, subject).get(SUMMARIES.name)
     _overwrite(store, "ON")
     try:
@@ -237,5 +236,5 @@ def _nameless_before(connection: Connection, rows_deleted: datetime | None) -> d
         return merged
     work = SUMMARY_WORK.c
     hours = select(func.max(work.period_start)).where(work.period == "hourly", work.period_start < rows_deleted)
-    newest = connection.execute(hours.where(work.lacking.bitwise_and(FULL.bit) != 0)).scalar()
+    newest = connection.execute(hours.where(work.lacking > 0, work.lacking.bitwise_and(FULL.bit) != 0)).scalar()
     return max((each for each in (merged, newest and newest + HOUR) if each is not None), default=None)

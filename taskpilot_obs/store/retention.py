@@ -153,7 +153,7 @@ def _announced(store: Store, aged: _Aged) -> _Aged:
     """Mark what is about to be deleted; calls are summed up first, and stay from the first hour on that is not."""
     if aged.table is BUDGET_LEDGER:
         return aged
-    if aged.table is LLM_CALLS and not store.is_clickhouse:
+    if aged.table is LLM_CALLS:
         aggregate_summaries("daily", lookback_hours=None, store=store)
     with store.writing() as connection:
         if aged.table is LLM_CALLS and not store.is_clickhouse:
