@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 from _boundaries import BOUNDARIES, Wire, failing, forked
-from _operations import SCENARIOS, Home
+from _file_operations import Home
+from _operations import SCENARIOS
 from _postgres import postgres_server
 from sqlalchemy import create_engine, make_url, text
 
