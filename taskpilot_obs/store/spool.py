@@ -269,7 +269,7 @@ def parsed_line(line: bytes) -> dict[str, Any]:
     """
     try:
         parts = dict(json.loads(line))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise StoreError("a line of the spool is damaged") from error
     for name in Rows._fields:
         part = parts.get(name)
