@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from _mutations import CORPUS, corpus, failure, keep, mutated, shortened
 from _parsers import Parser, parsers
+from _scripts import load
 
+WRITER = load("fuzz")
 NAMES = sorted(path.name for path in CORPUS.iterdir())
 MUTATIONS = 60
 """Changed inputs of each parser in each run of the tests, always the same; `make fuzz` makes others."""
@@ -39,13 +43,21 @@ def test_a_parser_takes_its_corpus(name: str, all_of_them: dict[str, Parser]) ->
             raise
 
 
-def test_a_failure_is_shortened_and_kept(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_the_page_is_current() -> None:
+    """The page follows from the kept result and the corpus; `python scripts/fuzz.py --minutes 0` would not change it."""
+    assert WRITER.PAGE.read_text(encoding="utf-8") == WRITER.page(
+        json.loads(WRITER.RESULTS.read_text(encoding="utf-8"))
+    )
+
+
+def test_a_failure_is_shortened_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An input that a parser fails on becomes a file of the corpus, without what the failure does not need."""
     monkeypatch.setattr("_mutations.CORPUS", tmp_path)
     (tmp_path / "digits").mkdir()
+    known: dict[bytes, int] = {}
     parser = Parser(lambda given: int(b"7" in given and given), (ValueError,))
     assert failure(parser, b"12") is None
-    broken = Parser(lambda given: {}["7"] if b"7" in given else None)
+    broken = Parser(lambda given: known[given] if b"7" in given else None)
     error = failure(broken, b"1234567890")
     assert isinstance(error, KeyError)
     assert keep("digits", shortened(broken, b"1234567890", error)).read_bytes() == b"7"
