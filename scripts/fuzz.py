@@ -32,7 +32,7 @@ SLOW_S: Final = 5.0
 """No input of twenty kilobytes takes a parser so much CPU."""
 LONG_MINUTES: Final = 5.0
 """A run of all parsers so long is written to docs/fuzzing.md, if nothing failed."""
-BATCH: Final = 50
+SLICE_S: Final = 0.5
 MOST_FAILURES: Final = 5
 """Of one parser; after these it is left alone, because most are one fault."""
 HEAD: Final = """# Fuzzing: the last long result
@@ -66,14 +66,14 @@ class Session:
         self.failures: Counter[str] = Counter()
 
     def run(self, until: float) -> None:
-        """Give every parser some inputs in turn, until the time is up."""
+        """Give every parser as much time in turn, until the time is up: a slow one does not hold up the others."""
         while time.monotonic() < until:
             for name in self.parsers:
                 if self.failures[name] < MOST_FAILURES:
-                    self._some(name, until)
+                    self._some(name, min(until, time.monotonic() + SLICE_S))
 
     def _some(self, name: str, until: float) -> None:
-        for _ in range(BATCH):
+        while True:
             self._one(name)
             if time.monotonic() > until:
                 return
