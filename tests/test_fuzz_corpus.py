@@ -30,6 +30,7 @@ def test_every_parser_has_a_corpus(all_of_them: dict[str, Parser]) -> None:
     assert sorted(all_of_them) == NAMES
 
 
+@pytest.mark.promise("every-parser")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_parser_takes_its_corpus(name: str, all_of_them: dict[str, Parser]) -> None:
     """Each input that was kept is read or refused, and so are some changes of it; at least one is read."""
@@ -44,7 +45,7 @@ def test_a_parser_takes_its_corpus(name: str, all_of_them: dict[str, Parser]) ->
 
 
 def test_the_page_is_current() -> None:
-    """The page follows from the kept result and the corpus; `python scripts/fuzz.py --minutes 0` would not change it."""
+    """The page follows from the kept result and the corpus; `make fuzz MINUTES=0` would not change it."""
     assert WRITER.PAGE.read_text(encoding="utf-8") == WRITER.page(
         json.loads(WRITER.RESULTS.read_text(encoding="utf-8"))
     )

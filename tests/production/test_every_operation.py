@@ -126,6 +126,7 @@ def cases() -> Iterator[Any]:
                 yield pytest.param(scenario, boundary, lasting, marks=marks, id=f"{scenario}: {boundary} {how}")
 
 
+@pytest.mark.promise("every-operation")
 # prometheus_client leaves a file open whose truncation fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("scenario", "boundary", "lasting"), list(cases()))
