@@ -112,7 +112,8 @@ def main() -> int:
     options.add_argument("--parser", action="append")
     options.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     given = options.parse_args()
-    logging.lastResort = None  # what is refused is also logged, by OpenTelemetry's parsers too
+    logging.getLogger("opentelemetry").addHandler(logging.NullHandler())  # its parsers log what they refuse
+    logging.getLogger("taskpilot_obs").addHandler(logging.NullHandler())
     with parsers() as found:
         chosen = {name: each for name, each in found.items() if given.parser is None or name in given.parser}
         session = Session(given.seed, chosen)
