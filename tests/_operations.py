@@ -139,7 +139,7 @@ def check_ledger(home: Home, told: tuple[Any, int] | None) -> int:
 
 # --- recorder: from the call to every exporter, a scrape, and the shutdown --------------------------------------------
 
-ROUNDS, RUNS = 3, 4
+ROUNDS, RUNS = 2, 3
 EXIT_TIMEOUT_S = 2.0
 
 
@@ -247,7 +247,6 @@ SCENARIOS = {
     "store": Scenario(store, check_store, 3),
     "ledger": Scenario(ledger, check_ledger, 2),
     "recorder": Scenario(recorder, check_recorder, 2 * (ROUNDS - 1) * RUNS),
-    "recorder on PostgreSQL": Scenario(recorder, check_recorder, 2 * (ROUNDS - 1) * RUNS),
     "store on PostgreSQL": Scenario(store, check_store, 3),
     "ledger on PostgreSQL": Scenario(ledger, check_ledger, 2),
 }

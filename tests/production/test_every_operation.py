@@ -40,7 +40,6 @@ REACHED = {
     "store": {"open", "stat", "memory"} | SQL,
     "ledger": {"open", "stat", "memory", "thread", "fork", "clock"} | SQL,
     "recorder": WRITES | SQL | {"fsync", "thread", "clock", "fork"},
-    "recorder on PostgreSQL": WRITES | SQL | WIRE | {"fsync", "thread", "clock", "fork"},
     "store on PostgreSQL": SQL | WIRE,
     "ledger on PostgreSQL": SQL | WIRE,
 }
