@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -76,8 +77,16 @@ def store(home: Home) -> list[str]:
     return accepted
 
 
+def _let_replayers_end() -> None:
+    """A shutdown does not wait for a replayer that a server keeps waiting; the end of its process would free its files."""
+    for thread in threading.enumerate():
+        if thread.name == "taskpilot_obs-replay":
+            thread.join(60)
+
+
 def check_store(home: Home, accepted: list[str]) -> int:
     """What was accepted is there once; statistics from rows and from sums count what is there; a next start writes."""
+    _let_replayers_end()
     again = StoreExporter(home.url, spool_dir=home.path / "spool")
     again.export([llm_call(invocation_id="again")])
     assert again.flush(20), "what waited on disk is written by the next process"
