@@ -39,7 +39,7 @@ from taskpilot_obs.settings import Options
 
 QUICK = "--quick" in sys.argv
 RESULTS = Path(__file__).with_name("results.json")
-"""What docs/performance.md states, which `--keep` measures anew."""
+"""What docs/performance.md states, which `--keep` writes again."""
 KEPT: dict[str, float] = {}
 ROUNDS = 30 if QUICK else 150
 CALLS = 200

@@ -161,7 +161,9 @@ def _opener(real: Callable[..., Any], made: type[File]) -> Callable[..., Any]:
         raw = made(file, mode.replace("b", ""), closefd=named.get("closefd", True))
         if buffering == 0:
             return raw
-        return io.BufferedReader(raw) if "r" in mode and "+" not in mode else io.BufferedRandom(raw)
+        if "+" in mode:
+            return io.BufferedRandom(raw)
+        return io.BufferedReader(raw) if "r" in mode else io.BufferedWriter(raw)
 
     return opened
 

@@ -209,7 +209,7 @@ def _runs_at(url: str) -> float:
 
 
 def check_served(_home: Home, told: Served | None) -> int:
-    """Each answer had all runs until then, and the server answers whoever comes next."""
+    """Each answer had all runs until then, and the server answers the next client."""
     if told is None:
         return SCRAPES
     with told.open:

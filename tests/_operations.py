@@ -78,7 +78,7 @@ def store(home: Home) -> list[str]:
 
 
 def _let_replayers_end() -> None:
-    """A shutdown does not wait for a replayer that a server keeps waiting; the end of its process would free its files."""
+    """A shutdown does not wait for a replayer whose server does not answer; the end of its process frees its files."""
     for thread in threading.enumerate():
         if thread.name == "taskpilot_obs-replay":
             thread.join(60)

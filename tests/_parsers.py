@@ -91,7 +91,7 @@ class Parser(NamedTuple):
 
 
 def text_of(given: bytes) -> str:
-    """The text of an input, with lone surrogates for bytes that are no UTF-8, as the environment and headers have."""
+    """The text of an input, with lone surrogates for bytes that cannot be decoded, as in the environment."""
     return given.decode("utf-8", "surrogateescape")
 
 

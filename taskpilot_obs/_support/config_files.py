@@ -40,7 +40,11 @@ def load_config_file(
         return _parse_yaml(content, named)
     try:
         return tomllib.loads(content, parse_float=parse_float)
-    except (ValueError, ArithmeticError, RecursionError) as error:  # too many digits or brackets are no TOMLDecodeError
+    except (
+        ValueError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:  # others than TOMLDecodeError: too many digits or brackets
         raise ConfigurationError(f"{named} is not TOML: {error}") from error
 
 

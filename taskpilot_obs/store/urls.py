@@ -86,7 +86,7 @@ def parsed(url: str) -> Target:
         MissingExtraError: the driver of the database is not installed.
     """
     try:
-        url.encode()  # a lone surrogate stands for a byte of the environment that is no UTF-8
+        url.encode()  # fails on a lone surrogate, by which Python shows an undecodable byte of the environment
         found = make_url(url)
         backend = _DRIVERS.get(found.drivername)
     except (ArgumentError, AttributeError, ValueError, TypeError):
