@@ -1,10 +1,10 @@
 #!/bin/sh
 # Each framework in an environment of its own, because their OpenTelemetry pins exclude each other.
 # Usage: scripts/test_frameworks.sh [NAME…]. Writes docs/frameworks-results.md and the table of docs/frameworks.md from what the tests came to.
-# NAME@lowest takes the lowest version that we support, in place of the newest.
+# TASKPILOT_OBS_ENVIRONMENTS names another folder for the environments. NAME@lowest takes the lowest version that we support, in place of the newest.
 set -eu
 cd "$(dirname "$0")/.."
-home="$PWD/.venv-frameworks"
+home="${TASKPILOT_OBS_ENVIRONMENTS:-$PWD/.venv-frameworks}"
 results="$home/results"
 mkdir -p "$results"
 

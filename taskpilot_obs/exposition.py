@@ -154,7 +154,7 @@ def metrics_wsgi_app(
     return app
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _MetricsHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = STALLED_AFTER_S
     server: _HttpServer
@@ -199,7 +199,7 @@ class _HttpServer(ThreadingMixIn, TCPServer):
     def __init__(self, address: tuple[str, int], registry: CollectorRegistry | None) -> None:
         self.registry = registry
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        super().__init__(address, _Handler)
+        super().__init__(address, _MetricsHandler)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Ignore a client that disconnects in the middle of a response."""

@@ -180,6 +180,25 @@ def test_the_journeys_of_the_guide_name_files_that_exist() -> None:
     assert {name for name in named if not (PACKAGE / name).is_file()} == set()
 
 
+SHARED_NAMES = {
+    "ObservabilityMiddleware": "public: users of each web framework name it after its package",
+    "ObservabilityPlugin": "public: users of each agent framework name it after its package",
+}
+"""The names of classes that stand in more than one place, and why."""
+
+
+def test_a_class_name_means_one_thing() -> None:
+    """No two classes of the library and its integrations have the same name, but for those that are listed here."""
+    places: dict[str, list[str]] = {}
+    for path in [*MODULES, *sorted(ROOT.glob("integrations/*/taskpilot_obs_*/**/*.py"))]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    doubled = {name: where for name, where in places.items() if len(where) > 1}
+    assert {name: where for name, where in doubled.items() if name not in SHARED_NAMES} == {}
+    assert SHARED_NAMES.keys() <= doubled.keys()
+
+
 def test_metric_names_stand_in_semconv_alone() -> None:
     """A metric's name, spelt out in any other module, is a defect (but for rendered rules, which tests hold to it)."""
     names = {metric.name for metric in semconv.METRICS}

@@ -33,7 +33,7 @@ from taskpilot_obs import (
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget, BudgetAlert, load_budgets
 from taskpilot_obs.budgets.estimates import estimate_call
-from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, MemoryLedger, ReservationLine
+from taskpilot_obs.budgets.ledger import BudgetAccount, Charge, IdempotencyKey, MemoryLedger, ReservationLine
 from taskpilot_obs.budgets.model import CallScope
 from taskpilot_obs.budgets.reservation import Reservation
 from taskpilot_obs.budgets.status import statuses
@@ -977,7 +977,7 @@ def test_a_process_ledger_knows_bookings_that_come_again() -> None:
     """They are booked once, and the answer is the same; the next ones are booked."""
     budget, ledger, now = enforced("1"), MemoryLedger(), at(2026, 1, 1, 12)
     window = budget.window(now)
-    line = ReservationLine(budget, Account("team", "", window.start), window, 6 * 10**11)
+    line = ReservationLine(budget, BudgetAccount("team", "", window.start), window, 6 * 10**11)
     first = ledger.settle([Charge(line)], now, IdempotencyKey("book", 1))
     assert [each.crossed for each in first] == [(500,)]
     assert ledger.settle([Charge(line)], now, IdempotencyKey("book", 1)) == first

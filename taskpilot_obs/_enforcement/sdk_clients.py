@@ -53,7 +53,7 @@ def wrap_sdk_client(client: C, find: FindRequest, recorder: Recorder, *, is_asyn
 
 @cache
 def _sync_class(plain: Any) -> Any:
-    class Observed(plain):  # type: ignore[misc]  # whatever class the client has
+    class ObservedSync(plain):  # type: ignore[misc]  # whatever class the client has
         copy = with_options = _copier(plain)
 
         def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
@@ -68,7 +68,7 @@ def _sync_class(plain: Any) -> Any:
             super()._prepare_request(request)
             _count(request)
 
-    return _named_as(plain, Observed)
+    return _named_as(plain, ObservedSync)
 
 
 @cache

@@ -38,6 +38,7 @@ class Exporter(Protocol):
     time and in order; what it raises is counted and logged, and reaches neither the user's code nor other exporters.
 
     An exporter with `linger_s` above 0 gets full batches: its worker waits up to that many seconds for each to fill.
+    One with `batch_size` gets up to so many records at once where more than a full batch waits.
 
     An exporter that keeps records for later has `set_account(account)`, which gets an `Account` before the first batch.
     """
@@ -176,6 +177,7 @@ class Batched:
         self.reports = bool(getattr(exporter, "reports", False))
         """Whether the exporter produces records itself, which other exporters must get."""
         self._linger_s = float(getattr(exporter, "linger_s", 0.0))
+        self._most = max(BATCH_SIZE, int(getattr(exporter, "batch_size", BATCH_SIZE)))
         self._counters = counters
         self._reset()
         set_account = getattr(exporter, "set_account", None)
@@ -305,7 +307,7 @@ class Batched:
     def _take(self) -> tuple[Record, ...]:
         """The next batch, as a tuple, because an exporter that emptied a list would lose records."""
         with self._taking:
-            batch = tuple([self._queue.popleft() for _ in range(min(BATCH_SIZE, len(self._queue)))])
+            batch = tuple([self._queue.popleft() for _ in range(min(self._most, len(self._queue)))])
             self._in_flight = len(batch)
             return batch
 

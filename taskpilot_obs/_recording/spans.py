@@ -179,7 +179,8 @@ def ids_of(identity: trace.SpanContext) -> SpanIds:
     """Return a span's IDs in lower-case hex; empty for the invalid span."""
     if not identity.is_valid:
         return NO_SPAN
-    return SpanIds(f"{identity.trace_id:032x}", f"{identity.span_id:016x}", identity.trace_flags.sampled)
+    trace_id, span_id = identity.trace_id.to_bytes(16, "big"), identity.span_id.to_bytes(8, "big")
+    return SpanIds(trace_id.hex(), span_id.hex(), identity.trace_flags.sampled)
 
 
 def current_ids() -> SpanIds:

@@ -61,7 +61,7 @@ class AuditOptions(NamedTuple):
     """How many characters of one string are kept."""
 
 
-class Writer:
+class AuditWriter:
     """Appends to the log's main file, or to a separate file if another process has the lock.
 
     Args:
