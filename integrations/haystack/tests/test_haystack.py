@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from _bridged import openai_spans_bridged
 from _provider import Provider, serving
 from _runs import cancel_under_way, figures, table
 
@@ -277,17 +278,6 @@ def test_the_bridge_beside_it_adds_no_record(
     provider: Provider, recorder: Recorder, seen: Captured[Invocation]
 ) -> None:
     """OpenAI's instrumentor sees each call as well; each is one record."""
-    genai = pytest.importorskip("opentelemetry.instrumentation.genai.openai", reason="needs OpenAI's instrumentor")
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: TID251  the real one
-    from taskpilot_obs_opentelemetry import GenAiBridge
-
-    spans = TracerProvider()
-    spans.add_span_processor(GenAiBridge(recorder=recorder))
-    instrumentor = genai.OpenAIInstrumentor()
-    instrumentor.instrument(tracer_provider=spans)
-    try:
+    with openai_spans_bridged(recorder):
         agent(provider, get_weather).run(messages=said())
-    finally:
-        instrumentor.uninstrument()
-        spans.shutdown()
     assert len(calls(seen)) == 2
