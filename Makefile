@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full test-frameworks test-load coverage soak simulate bench build audit conformance faults mutation lint types docs site clean
+.PHONY: demo test test-full test-frameworks test-load coverage soak simulate bench build audit conformance faults fuzz mutation lint types docs site clean
 
 demo: $(VENV)/.demo ## run the demo service: no key, no network
 	$(BIN)/taskpilot-obs demo $(ARGS)
@@ -45,9 +45,12 @@ conformance: $(VENV)/.dev ## what others read of us, by their own definitions; w
 faults: $(VENV)/.dev ## every n-th operation of every kind fails; writes docs/faults.md
 	scripts/faults.sh $(ARGS)
 
-mutation: $(VENV)/.dev ## would the tests notice a change of the code? ARGS="pricing": one area; writes docs/mutation.md
+fuzz: $(VENV)/.dev ## changed inputs for every parser, MINUTES=600 of them; keeps those that fail; five or more: docs/fuzzing.md
+	$(BIN)/python scripts/fuzz.py $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+mutation: $(VENV)/.dev ## would the tests notice a change of the code? ARGS="pricing", SAMPLE=all; writes docs/mutation.md
 	$(BIN)/pip install -q --disable-pip-version-check 'mutmut>=3.8,<4'
-	nice -n 15 $(BIN)/python scripts/mutation.py $(ARGS)
+	SAMPLE=$(SAMPLE) FRESH=$(FRESH) MINUTES=$(MINUTES) nice -n 15 $(BIN)/python -m scripts.mutation $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

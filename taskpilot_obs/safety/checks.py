@@ -193,24 +193,14 @@ async def run_async(
     checks: Sequence[BoundCheck], subject: CheckInput, outcomes: list[CheckOutcome], counters: InternalCounters | None
 ) -> bool:
     """Like `run`, but await asynchronous checks, each within its timeout."""
-    done = 0
-    while done < len(checks):
-        since = perf_counter()
+    for check in checks:
+        since, outcome = perf_counter(), None
         with guarded(COMPONENT, counters):
-            while done < len(checks):
-                check = checks[done]
-                answer = check.ask(subject)
-                if not _is_yes(answer) and inspect.isawaitable(answer):
-                    answer = await _in_time(answer, check.timeout_s)
-                now = perf_counter()
-                outcomes.append(_judge(check, subject.stage, answer, now - since))
-                since = now
-                done += 1
-                if outcomes[-1].refuses:
-                    return False
-            return True
-        outcomes.append(_failure(checks[done], perf_counter() - since))
-        done += 1
+            answer = check.ask(subject)
+            if not _is_yes(answer) and inspect.isawaitable(answer):
+                answer = await _in_time(answer, check.timeout_s)
+            outcome = _judge(check, subject.stage, answer, perf_counter() - since)
+        outcomes.append(outcome or _failure(check, perf_counter() - since))
         if outcomes[-1].refuses:
             return False
     return True

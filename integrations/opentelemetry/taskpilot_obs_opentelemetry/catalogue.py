@@ -22,6 +22,13 @@ class CatalogueEntry(NamedTuple):
     """What the application has to do itself."""
     refused_from: tuple[int, ...] | None = None
     """The version from which the instrumentors do nothing, in silence."""
+    imported_as: str = ""
+    """The module that the application imports; left out, the target's name."""
+
+    @property
+    def module(self) -> str:
+        """The module whose import makes it worth turning on."""
+        return self.imported_as or self.name
 
 
 def _pydantic_ai(on: object) -> None:
@@ -50,6 +57,7 @@ CATALOGUE: Final = (
         "google-genai",
         instrumentors=("opentelemetry-instrumentation-google-genai",),
         refused_from=(3,),
+        imported_as="google.genai",
     ),
     CatalogueEntry("haystack", "haystack-ai", by_hand="call observe() of taskpilot_obs_haystack"),
     CatalogueEntry(
@@ -60,6 +68,7 @@ CATALOGUE: Final = (
         "llama_index",
         "llama-index-core",
         instrumentors=("opentelemetry-instrumentation-genai-llama-index",),
+        imported_as="llama_index.core",
     ),
     CatalogueEntry("mcp", "mcp", native_from=(2,)),
     CatalogueEntry(

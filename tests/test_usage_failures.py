@@ -1,0 +1,55 @@
+"""Responses that cannot be read: the failure is counted under `usage`, and what was read before it is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from taskpilot_obs._support.counters import InternalCounters
+from taskpilot_obs.semconv import INTERNAL_ERRORS
+from taskpilot_obs.usage import Reading, StreamReader, Usage, read_response
+
+
+class Unreadable(dict[str, Any]):
+    """A mapping that raises whenever it is asked."""
+
+    def get(self, *_args: Any) -> Any:
+        raise RuntimeError
+
+
+STATED = {"object": "chat.completion", "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+XAI = Usage(100, 103, reasoning_tokens=94)
+
+
+def test_a_response_that_cannot_be_read_is_counted() -> None:
+    """A response that raises is a reading without values, and one internal error under `usage`."""
+    counters = InternalCounters()
+    assert read_response(Unreadable(usage=1), counters=counters) == Reading()
+    assert counters.take() == {(INTERNAL_ERRORS, ("usage",)): 1}
+
+
+def test_an_event_that_cannot_be_read_is_counted_and_the_rest_is_kept() -> None:
+    """A stream's reader counts an event that raises, and goes on with the next."""
+    counters = InternalCounters()
+    reader = StreamReader("openai", counters)
+    assert reader.is_empty is True
+    assert reader.feed(STATED) is False
+    assert reader.is_empty is False
+    assert reader.feed(Unreadable(usage=1)) is False
+    assert reader.reading().usage == Usage(3, 2)
+    assert counters.take() == {(INTERNAL_ERRORS, ("usage",)): 1}
+
+
+def test_an_event_that_cannot_be_read_is_an_event() -> None:
+    """A stream whose only event raises was not empty."""
+    reader = StreamReader()
+    reader.feed(Unreadable())
+    assert reader.is_empty is False
+
+
+@pytest.mark.parametrize(("provider", "expected"), [("openai", Usage(100, 9, reasoning_tokens=9)), ("xai", XAI)])
+def test_the_stated_provider_reads_the_counts(provider: str, expected: Usage) -> None:
+    """`Usage.read` reads a usage object alone as the stated provider counts: xAI puts reasoning beside the output."""
+    counts = {"prompt_tokens": 100, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 94}}
+    assert Usage.read(counts, provider=provider) == expected
