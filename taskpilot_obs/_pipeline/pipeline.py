@@ -22,7 +22,8 @@ from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropR
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from taskpilot_obs._pipeline.batched import Batched, Exporter
+    from taskpilot_obs._pipeline.batched import Batched
+    from taskpilot_obs._pipeline.exporter import Exporter
     from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.records import Record
 

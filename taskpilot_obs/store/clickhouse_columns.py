@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Boolean, Float, Integer, LargeBinary, SmallInteger
 
-from taskpilot_obs.store.tables import UtcTime
+from taskpilot_obs.store.tables import AGENT_RUNS, LLM_CALLS, UtcTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Values = tuple[Any, ...]
 """A column of a batch. A cost is a tuple of nano-dollars and the pico-dollars beyond."""
 MONEY: Final = "Decimal(38, 12)"
+MONEY_TABLES: Final = (LLM_CALLS, AGENT_RUNS)
+"""Tables in which money is one column."""
 _PICO_OF_NANO: Final = 1_000
 _SEVEN_BITS: Final = 0x7F
 _SHORT: Final = tuple(bytes((size,)) for size in range(_SEVEN_BITS + 1))
@@ -84,13 +86,13 @@ _KINDS: Final = (
     (LargeBinary, ColumnType("String", _texts, b"")),
 )
 """The more special type first."""
+MOMENT: Final = ColumnType("DateTime64(3, 'UTC')", _numbers("q"), 0)
+"""When a row was written, in milliseconds."""
 _TEXT: Final = ColumnType("String", _texts, "")
 _MONEY: Final = ColumnType(MONEY, _amounts, (0, 0))
 
 
 def _kind_of(column: Column[Any]) -> ColumnType:
-    if column.name == "cost_nano":
-        return _MONEY
     return next((kind for cls, kind in _KINDS if isinstance(column.type, cls)), _TEXT)
 
 
@@ -102,12 +104,17 @@ class Block(NamedTuple):
 
 
 class Columns:
-    """How the rows of a table are written, in which money is one column."""
+    """How the rows of a table are written, in which money is one column.
 
-    def __init__(self, table: Table) -> None:
+    Args:
+        table: which one.
+        also: columns that its rows end with, which only ClickHouse has.
+    """
+
+    def __init__(self, table: Table, also: Iterable[tuple[str, ColumnType]] = ()) -> None:
         names = [column.name for column in table.columns]
-        self._money = names.index("cost_nano") if "cost_nano" in names and "cost_rest" in names else None
-        self._kinds = [(column.name, _kind_of(column)) for column in table.columns]
+        self._money = names.index("cost_nano") if table in MONEY_TABLES else None
+        self._kinds = [*((column.name, _kind_of(column)) for column in table.columns), *also]
         if self._money is not None:
             self._kinds[self._money : self._money + 2] = [("cost", _MONEY)]
 

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from taskpilot_obs.store.clickhouse_columns import Columns
 from taskpilot_obs.store.clickhouse_tables import ROW_TABLES
-from taskpilot_obs.store.on_clickhouse import client_of
+from taskpilot_obs.store.on_clickhouse import insert_block
 from taskpilot_obs.store.rows import LLM_COLUMNS, Row, Rows
 from taskpilot_obs.store.tables import LLM_SERIES
 from taskpilot_obs.store.verdicts import revised
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from taskpilot_obs.store.engine import Store
 
-_FORMAT: Final = "Native"
 _Key = tuple[str | None, ...]
 """Provider, model and agent of a row, which may lack any of them."""
 _SERIES: Final = itemgetter(*map(LLM_COLUMNS.index, ("provider", "model_name", "agent")))
@@ -86,5 +85,4 @@ class _ClickHouseInsert:
     def __call__(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Add the rows, in one request."""
         if rows:
-            columns, body = self._columns.block(rows)
-            client_of(connection).raw_insert(self._table, columns, body, fmt=_FORMAT)
+            insert_block(connection, self._table, self._columns.block(rows))

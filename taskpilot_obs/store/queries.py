@@ -261,7 +261,8 @@ def _summaries_where(plan: QueryPlan, filters: Filters) -> ColumnElement[bool] |
     ]
     if not times:
         return None
-    return and_(or_(*times), *(summary[name] == value for name, value in filters.asked.items()))
+    # A line without calls is what ClickHouse has in the place of one that was deleted.
+    return and_(or_(*times), summary.requests > 0, *(summary[name] == value for name, value in filters.asked.items()))
 
 
 # --- durations and failures ------------------------------------------------------------------------------------------
@@ -294,16 +295,23 @@ def _add_sketches(connection: Connection, plan: QueryPlan, filters: Filters, by:
     if where is None:
         return
     columns = _summary_columns(connection, by)
-    query = select(*columns, SUMMARIES.c.latency_sketch, SUMMARIES.c.ttft_sketch).where(where)
+    told = (_bytes(connection, SUMMARIES.c[name]) for name in ("latency_sketch", "ttft_sketch"))
+    query = select(*columns, *told).where(where)
+    read = bytes.fromhex if on_clickhouse.is_on(connection) else bytes
     sketches: tuple[dict[Key, list[bytes]], ...] = (defaultdict(list), defaultdict(list))
     for line in connection.execute(query.execution_options(yield_per=_FETCH)):
         key = tuple(line[:-2])
-        sketches[0][key].append(line[-2])
+        sketches[0][key].append(read(line[-2]))
         if line[-1]:
-            sketches[1][key].append(line[-1])
+            sketches[1][key].append(read(line[-1]))
     for into, held in zip(found, sketches, strict=True):
         for key, parts in held.items():
             into[key].update(decode(parts))
+
+
+def _bytes(connection: Connection, column: Any) -> Any:
+    """A column of bytes; as hexadecimal digits of ClickHouse, whose driver takes it for text."""
+    return func.hex(column) if on_clickhouse.is_on(connection) else column
 
 
 def _failed(filters: Filters) -> TextClause:

@@ -11,6 +11,7 @@ from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs.exceptions import StoreVersionError
 from taskpilot_obs.store import on_clickhouse, queries
 from taskpilot_obs.store.access import opened
+from taskpilot_obs.store.clickhouse_tables import has_sums
 from taskpilot_obs.store.filters import rollup_of
 from taskpilot_obs.store.marks import merged_before
 from taskpilot_obs.store.segments import QueryPlan, plan
@@ -47,7 +48,7 @@ class Question(NamedTuple):
             StoreVersionError: the tables have no column for a filter.
         """
         rollup = rollup_of(self.filters, dimensions, self.version)
-        if on_clickhouse.is_on(self.connection):  # it adds up a million rows in the time of a summary's look-up
+        if rollup is not None and on_clickhouse.is_on(self.connection) and not has_sums(self.connection):
             rollup = None
         planned = plan(self.connection, self.start, self.end, rollup, self.version, step=step)
         merged = merged_before(self.connection, {*self.filters.asked, *dimensions})

@@ -26,6 +26,8 @@ HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
 _MOST_SEGMENTS: Final = 60
 """Beyond, a query would have more conditions than reading a few more rows costs."""
+NEVER_SUMMED: Final = -1
+"""In `lacking`: the hour was never summed up. Only ClickHouse deletes the rows of such an hour, by its TTL."""
 
 Source = Literal["rows", "hourly", "daily"]
 
@@ -135,7 +137,7 @@ def plan(
     whole = _Whole(start, end, edges, marks.days, is_none=step is not None and step < DAY)
     marks = marks.outside(whole)
     segments = [_left(piece, kept) for piece in _cut(start, end, marks, whole)]
-    joined = _few(_merged(segments), kept)
+    joined = _few(merged(segments), kept)
     return QueryPlan(_clipped(joined, kept), _missing(connection, start, end, marks, kept), rollup, version)
 
 
@@ -183,7 +185,7 @@ def _few(segments: tuple[Segment, ...], kept: _Kept) -> tuple[Segment, ...]:
     """Read ever longer stretches between rows from rows too, until there are few enough pieces."""
     shortest = HOUR
     while len(segments) > _MOST_SEGMENTS and shortest < 512 * DAY:
-        segments = _merged(
+        segments = merged(
             each._replace(source="rows") if each.end - each.start <= shortest and kept.has_rows(each.start) else each
             for each in segments
         )
@@ -191,17 +193,17 @@ def _few(segments: tuple[Segment, ...], kept: _Kept) -> tuple[Segment, ...]:
     return segments
 
 
-def _merged(segments: Iterable[Segment]) -> tuple[Segment, ...]:
+def merged(segments: Iterable[Segment]) -> tuple[Segment, ...]:
     """Join neighbours that are read from the same source."""
-    merged: list[Segment] = []
+    found: list[Segment] = []
     for segment in segments:
         if segment.start >= segment.end:
             continue
-        if merged and merged[-1].source == segment.source and merged[-1].end == segment.start:
-            merged[-1] = merged[-1]._replace(end=segment.end)
+        if found and found[-1].source == segment.source and found[-1].end == segment.start:
+            found[-1] = found[-1]._replace(end=segment.end)
         else:
-            merged.append(segment)
-    return tuple(merged)
+            found.append(segment)
+    return tuple(found)
 
 
 # --- what is missing -------------------------------------------------------------------------------------------------
@@ -237,7 +239,7 @@ def _marks(connection: Connection, start: datetime, end: datetime, rollup: Grain
     query = select(work.period, work.period_start, lacking).where(work.period_start > start - DAY)
     found = _Marks(set(), set(), set())
     for period, moment, lacks in connection.execute(query.where(work.period_start < end)):
-        if lacks is not None and not lacks & rollup.bit:
+        if lacks is not None and lacks != NEVER_SUMMED and not lacks & rollup.bit:
             continue
         if period == "daily":
             found.days.add(moment)

@@ -85,7 +85,7 @@ def keyed(
     connection: Connection, rollup: Grain, length: str, start: datetime, sums: dict[Key, Sums]
 ) -> dict[Line, Sums]:
     """The sums of one roll-up of an hour or a day, by the keys of their lines."""
-    moment = to_microseconds(start) if connection.dialect.name == "sqlite" else start
+    moment = start if connection.dialect.name == "postgresql" else to_microseconds(start)
     period, nothing = rollup.period(length), dict.fromkeys(SUMMARY_DIMENSIONS, "")
     places = [{**nothing, **dict(zip(rollup.dimensions, key, strict=True))} for key in sums]
     return {

@@ -18,7 +18,8 @@ from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.stats import Stats, get_stats, get_tenant_stats, get_tenants_report
 from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, prune
-from taskpilot_obs.store.aggregate import _claim, _hour, _replaced, _Replacement
+from taskpilot_obs.store.adding_up import hour_from_rows
+from taskpilot_obs.store.aggregate import _claim, _replaced, _Replacement
 from taskpilot_obs.store.background import Maintenance
 from taskpilot_obs.store.questions import asked_of
 from taskpilot_obs.store.rows import rows_of
@@ -203,7 +204,7 @@ def test_an_older_sum_never_replaces_a_newer_one(store: Store) -> None:
     claim = _claim(store, "hourly", NOON)
     assert claim is not None
     with store.reading() as connection:
-        old = _hour(connection, NOON)
+        old = hour_from_rows(connection, NOON)
     writer.write(rows_of([llm_call()]))
     aggregate_summaries("daily", None, store=store)
     lines = [line_of(key, sums) for key, sums in old.lines.items()]

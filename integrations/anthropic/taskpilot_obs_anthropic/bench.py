@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 import anthropic
 
-from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.compare.bench import provider_key
 from taskpilot_obs_anthropic.clients import wrap
 
 if TYPE_CHECKING:
@@ -58,8 +57,6 @@ def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: 
     Raises:
         ConfigurationError: the key is missing.
     """
-    key = os.environ.get(KEY) or ("none" if base_url else None)
-    if key is None:
-        raise ConfigurationError(f"set {KEY} to ask {model}")
+    key = provider_key(model, KEY, base_url=base_url)
     client = anthropic.AsyncAnthropic(api_key=key, base_url=base_url, max_retries=0, timeout=timeout_s)
     return AnthropicBenchModel(wrap(client, recorder=recorder), model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from taskpilot_obs.compare.bench.arms import provider_key
 from taskpilot_obs.compare.bench.calls import BenchCall
 from taskpilot_obs.compare.bench.figures import ArmReport, BenchmarkReport, BestArms
 from taskpilot_obs.compare.bench.plan import Plan, made_plan
@@ -31,4 +32,5 @@ __all__ = [
     "benchmark",
     "load_task",
     "made_plan",
+    "provider_key",
 ]

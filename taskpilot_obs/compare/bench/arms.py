@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -42,6 +43,23 @@ class Connector(Protocol):
 
     def __call__(self, model: str, *, base_url: str | None, recorder: Recorder, timeout_s: float) -> ConnectedModel:
         """Connect to a model; a missing key is a `ConfigurationError` that names its environment variable."""
+
+
+def provider_key(model: str, *variables: str, base_url: str | None) -> str:
+    """The key for a model's provider, from the environment; another server than the provider's needs none.
+
+    Args:
+        model: its name, for the message.
+        variables: the environment variables that may hold the key, the most usual first.
+        base_url: of another server.
+
+    Raises:
+        ConfigurationError: the key is missing.
+    """
+    found = next((key for name in variables if (key := os.environ.get(name))), "none" if base_url else None)
+    if found is None:
+        raise ConfigurationError(f"set {variables[0]} to ask {model}")
+    return found
 
 
 class Spec(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a meter provider exports: the families of a registry, and the sum of those of several registries."""
+"""The values that a meter provider exports: the families of a registry, or the sum over several registries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WHERE: Final = "otel_metrics"
 
 
 class MetricSource:
-    """The families of one registry, which one exporter or more keep open.
+    """The families of one registry, kept open by one or more exporters.
 
     Args:
         families: the families.
@@ -100,7 +100,7 @@ class MetricSource:
 
 
 def added(sources: Sequence[MetricSource], gauges: Collection[str], latest: Collection[str]) -> Snapshot:
-    """The values of all sources. Those of counters count on when their source is closed; gauges are of open ones.
+    """The values of all sources. Counters keep the values of closed sources; gauges come from open sources only.
 
     Args:
         sources: the sources, in the order of their creation.
