@@ -492,10 +492,12 @@ class ActiveInvocation:
 
     def _close_span(self, live: LiveSpan) -> None:
         uneventful = live.below is None and self.details is None and self.status is SUCCESS
-        if not (uneventful and self.callsite.is_inner) and live.recording:
-            self._write_outcome(live)
-            self._add_to_span_above(live)
-        live.end()
+        try:
+            if not (uneventful and self.callsite.is_inner) and live.recording:
+                self._write_outcome(live)
+                self._add_to_span_above(live)
+        finally:
+            live.end()
 
     def _write_outcome(self, live: LiveSpan) -> None:
         write_outcome(live, self.status, self.details)

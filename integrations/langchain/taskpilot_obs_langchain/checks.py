@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from taskpilot_obs.integration import LlmInvocation, RefusedError, check_input, check_output
+from langchain_core.messages import BaseMessage, ToolMessage
+
+from taskpilot_obs.integration import LlmInvocation, RefusedError, check_input, check_output, guarded
 from taskpilot_obs_langchain.runs import RunEntry, close, take
 
 if TYPE_CHECKING:
@@ -79,8 +81,11 @@ def after(runs: RunRegistry, entry: RunEntry, output: object, *, released: bool)
     run = entry.run
     if not entry.mine or run is None or run.ended:
         return
+    answer = output
+    with guarded("langchain", run.callsite.runtime.counters):  # a state of a user's own class may raise
+        answer = _answer_of(entry, output)
     try:
-        check_output(run, _answer_of(entry, output), released=released)
+        check_output(run, answer, released=released)
     except RefusedError as error:
         close(runs, entry)
         run.fail(error)
@@ -109,7 +114,17 @@ def after_call(call: LlmInvocation, response: LLMResult) -> None:
 
 def after_tool(run: ActiveInvocation, output: object) -> None:
     """Ask about what a tool or a retriever returned. See `after`."""
-    _withhold(run, getattr(output, "content", output), released=False)
+    _withhold(run, content_of(output), released=False)
+
+
+def content_of(output: object) -> object:
+    """What a tool returned; of a message its content. Objects of users are not asked for attributes."""
+    return output.content if isinstance(output, BaseMessage) else output
+
+
+def is_failure(output: object) -> bool:
+    """Whether a tool failed, which it tells by the status of its message."""
+    return isinstance(output, ToolMessage) and output.status == "error"
 
 
 def _withhold(run: ActiveInvocation, output: object, released: bool) -> None:  # noqa: FBT001  one place reads it

@@ -173,10 +173,10 @@ class ObservabilityHandler(BaseCallbackHandler):
             return
         if self._recorder.runtime.asks_checks and not entry.paused:
             checks.after(self._runs, entry, outputs, released="inputs" in kwargs)
+        close(self._runs, entry)
+        if entry.hook is not None:
+            self._decide(entry, entry.hook, outputs)
         with self._guard:
-            close(self._runs, entry)
-            if entry.hook is not None:
-                self._decide(entry, entry.hook, outputs)
             if "inputs" in kwargs:
                 mark_left(entry)
             if entry.mine and entry.run is not None:
@@ -218,7 +218,8 @@ class ObservabilityHandler(BaseCallbackHandler):
         run = entry.run
         step = run.attach() if run is not None else None
         try:
-            middleware.report(self._recorder, hook, outcome)
+            with self._guard:
+                middleware.report(self._recorder, hook, outcome)
         finally:
             if run is not None and step is not None:
                 run.detach(step)
@@ -284,11 +285,15 @@ class ObservabilityHandler(BaseCallbackHandler):
             call = self._silent.pop(run_id.int, None)
             if call is not None:
                 call.first_token()
-                streams.look(self._runs, run_id.int, chunk)
+                self._look(run_id, chunk)
                 return
         if self._recorder.runtime.limits is not None:
             checks.note_token(self._runs, run_id, token)
         if not token or self._stated:
+            self._look(run_id, chunk)
+
+    def _look(self, run_id: UUID, chunk: Any) -> None:
+        with self._guard:
             streams.look(self._runs, run_id.int, chunk)
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -345,10 +350,10 @@ class ObservabilityHandler(BaseCallbackHandler):
         if entry is None or not entry.mine or entry.run is None:
             return
         with self._guard:
-            entry.run.set_output(getattr(output, "content", output))
+            entry.run.set_output(checks.content_of(output))
         if self._recorder.runtime.asks_checks:
             checks.after_tool(entry.run, output)
-        entry.run.end(Status.ERROR if getattr(output, "status", None) == "error" else Status.SUCCESS)
+        entry.run.end(Status.ERROR if checks.is_failure(output) else Status.SUCCESS)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """It raises."""
@@ -369,7 +374,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         """It has found something, or nothing."""
         entry = take(self._runs, run_id)
         if entry is not None and entry.mine and entry.run is not None:
-            found = [document.page_content for document in documents] if self._recorder.runtime.redactor else None
+            found = models.texts_of(documents) if self._recorder.runtime.redactor else None
             if self._recorder.runtime.asks_checks:
                 checks.after_tool(entry.run, documents)
             entry.run.end(SUCCESS, found)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from langchain_core.documents import Document
+
 from taskpilot_obs.providers.names import canonical, infer_provider, known, provider_at
 from taskpilot_obs.semconv import Attr
 
@@ -134,6 +136,13 @@ def _address_of(part: Mapping[str, Any]) -> str | None:
 def plain(messages: Sequence[BaseMessage]) -> list[dict[str, object]]:
     """Messages for the redactor: who says what."""
     return [{"role": message.type, "content": message.content} for message in messages]
+
+
+def texts_of(documents: object) -> list[str] | None:
+    """What a retriever found; None where it returned something else than documents."""
+    if not isinstance(documents, Sequence):
+        return None
+    return [document.page_content for document in documents if isinstance(document, Document)]
 
 
 def is_cache(own: object) -> bool:

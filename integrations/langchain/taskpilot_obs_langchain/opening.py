@@ -17,6 +17,7 @@ from taskpilot_obs.integration import (
     current_run,
     current_running,
     current_scope,
+    guarded,
     request_context,
 )
 from taskpilot_obs.semconv import Attr
@@ -47,6 +48,7 @@ class Opener:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._guard = guarded("langchain", recorder.counters)
         self._callsites: dict[tuple[Operation, str], Callsite] = {}
         self._tools: dict[tuple[str, str], Callsite] = {}
         self._models: dict[tuple[object, ...], LlmCallsite] = {}
@@ -109,7 +111,7 @@ class Opener:
         scope = current_scope.get()
         if scope is not None and scope.session is not None:
             return
-        with request_context(session_id=str(thread)) as named:
+        with self._guard, request_context(session_id=str(thread)) as named:
             entry.scopes = scope, named
 
     def _begin(self, entry: RunEntry, new: Callable[[C, ActiveInvocation | None], R], callsite: C) -> R:

@@ -7,10 +7,12 @@ which is looked for in the first chunk of a stream and in those without text.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from langchain_core.messages.ai import add_usage
 
+from taskpilot_obs_langchain.dropped import metadata_of
 from taskpilot_obs_langchain.runs import StreamedUsage
 
 if TYPE_CHECKING:
@@ -25,13 +27,13 @@ _ADDED_UP: Final = frozenset({"google_genai", "google_vertexai", "perplexity"})
 def look(runs: RunRegistry, key: int, chunk: Any) -> None:
     """Note the usage that a chunk states, if it does: with the same input it replaces, with another it adds."""
     message = getattr(chunk, "message", None)
-    usage = getattr(message, "usage_metadata", None)
-    if usage is None:
+    told = getattr(message, "usage_metadata", None)
+    if not isinstance(told, Mapping):
         return
+    usage = cast("UsageMetadata", told)
     before = runs.stated.get(key)
     if before is None:
-        about = getattr(message, "response_metadata", None)
-        if key in runs and (not about or about.get("model_provider") not in _ADDED_UP):
+        if key in runs and metadata_of(message).get("model_provider") not in _ADDED_UP:
             runs.stated[key] = StreamedUsage(usage, usage, repeats=False)
     elif usage is not before.last:
         if usage["input_tokens"] and usage["input_tokens"] == before.last["input_tokens"]:
