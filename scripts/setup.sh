@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 missing=""
 for package in prometheus:promtool prometheus-alertmanager:amtool docker-compose:docker-compose \
-    victoria-metrics:victoria-metrics chromium:chromium; do
+    victoria-metrics:victoria-metrics chromium:chromium systemd:systemd-analyze; do
     command -v "${package#*:}" >/dev/null || missing="$missing ${package%%:*}"
 done
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"

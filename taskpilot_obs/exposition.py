@@ -255,7 +255,7 @@ def start_metrics_server(
         registry: what to serve; default is prometheus_client's own.
 
     Raises:
-        ConfigurationError: the address cannot be listened on.
+        ConfigurationError: the address cannot be listened on, or this process may start no more threads.
     """
     try:
         server = _HttpServer((addr, port), registry)
@@ -264,4 +264,8 @@ def start_metrics_server(
             f"cannot serve metrics on address {addr!r}, port {port}: {reason_of(error)}. "
             "Give an IP address of this host and a free port from 1 to 65535, or 0 for any free port"
         ) from error
-    return MetricsServer(server)
+    try:
+        return MetricsServer(server)
+    except RuntimeError as error:
+        server.server_close()
+        raise ConfigurationError(f"cannot serve metrics: {error}; this process may start no more threads") from error

@@ -257,7 +257,7 @@ class AuditWriter:
             if known is None:
                 raise
             return f"{error.filename} {error.strerror}"
-        except (OSError, ConfigurationError):
+        except (OSError, MemoryError, ConfigurationError):
             self.abandon()
             raise
         return None

@@ -22,6 +22,8 @@ from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
 __all__ = ["AsyncOpaServerPolicy", "OpaServerPolicy"]
 
 _OK: Final = 200
+_WRONG_ANSWERS: Final = (OSError, HTTPException, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What comes of a server that does not answer, or answers JSON of another shape."""
 _HEADER: Final = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 
 
@@ -49,7 +51,7 @@ class _OpaPolicy(EnginePolicy):
             if "result" not in answer:
                 raise ConfigurationError(f"{url}: the server has no package {package}")
             read = _rules_of(self._server, package) if rules is None else as_words("rules", rules)
-        except (OSError, HTTPException, ValueError) as error:
+        except _WRONG_ANSWERS as error:
             raise ConfigurationError(f"{url}: OPA does not answer as it should: {error}") from None
         if not read or not set(read) <= set(RULES):
             raise ConfigurationError(f"rules: expected some of {', '.join(RULES)} in {package}, found {sorted(read)}")

@@ -86,6 +86,7 @@ def parsed(url: str) -> StoreUrl:
         MissingExtraError: the driver of the database is not installed.
     """
     try:
+        url.encode()  # fails on a lone surrogate, by which Python shows an undecodable byte of the environment
         found = make_url(url)
         backend = _DRIVERS.get(found.drivername)
     except (ArgumentError, AttributeError, ValueError, TypeError):

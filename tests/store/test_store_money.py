@@ -6,6 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from _figures import measured
 from _stored import NOON, llm_call, task
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -79,11 +80,13 @@ def test_people_read_a_cost_in_usd(store: Store) -> None:
     assert cost == (1e-12 if store.is_sqlite else Decimal("0.000000000001"))
 
 
+@pytest.mark.promise("exact-money")
 def test_billions_in_one_row(store: Store) -> None:
     """A single row holds a billion USD and a trillionth."""
     much = Decimal("1000000000.000000000001")
     Writer(store).write(rows_of([llm_call(cost=much)]))
     assert _cost(store) == much
+    measured("exact-money", usd=f"{_cost(store):,}")
 
 
 def test_absurd_costs_end_no_answer(store: Store) -> None:

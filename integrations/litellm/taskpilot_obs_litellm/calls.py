@@ -88,7 +88,7 @@ def note_document(run: LlmInvocation, details: Mapping[str, Any]) -> object:
         return None
     try:
         answer = json.loads(said)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     run.record_response(answer)
     return None if run.usage is None else answer

@@ -89,6 +89,6 @@ def _arguments(context: Any) -> dict[str, object]:
     text = getattr(context, "tool_arguments", None) or "{}"
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"arguments": text}
     return found if isinstance(found, dict) else {"arguments": found}
