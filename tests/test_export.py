@@ -31,7 +31,7 @@ def test_no_name_is_a_formula_in_a_file(tmp_path: Path) -> None:
         Writer(store).write(rows_of([call]))
     for form in ("csv", "focus"):
         file = tmp_path / f"{form}.csv"
-        export_calls(file, SPAN, store=url, format=form)  # type: ignore[arg-type]  # one of its literals
+        export_calls(file, SPAN, store=url, format=form)
         with file.open(newline="") as lines:
             cells = [cell for line in csv.reader(lines) for cell in line]
         assert "'@SUM(1)" in cells

@@ -121,7 +121,7 @@ def _write_csv(path: Path, columns: Sequence[str], lines: Iterator[Line]) -> int
 
 
 def _cell(value: Any) -> Any:
-    """A value as text that spreadsheets and databases read: times in ISO 8601, and text that is no formula."""
+    """A value as text that spreadsheets and databases read: times in ISO 8601, and no text a formula."""
     if isinstance(value, datetime):
         return value.isoformat()
     return csv_cell(value) if isinstance(value, Decimal | str) else value
