@@ -133,7 +133,7 @@ def _survive_any_character() -> None:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from taskpilot_obs.config import library_version
+        from taskpilot_obs._support.version import library_version
 
         print(f"taskpilot-obs {library_version()}")
         raise typer.Exit
