@@ -30,8 +30,8 @@ soak: $(VENV)/.dev ## a million runs with a blocked exporter; writes docs/soak.m
 	$(BIN)/python scripts/soak.py $(ARGS)
 
 simulate: $(VENV)/.dev ## services in a simulated world, SEEDS=10000 of them or HOURS=1000, or SEED=… again; writes docs/simulator.md
-	$(BIN)/python scripts/simulate.py $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(HOURS),--hours $(HOURS)) $(if $(JOBS),--jobs $(JOBS)) \
-		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(FIRST),--first $(FIRST)) $(if $(LOG),--log $(LOG))
+	PYTHONHASHSEED=0 $(BIN)/python scripts/simulate.py $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(HOURS),--hours $(HOURS)) \
+		$(if $(JOBS),--jobs $(JOBS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FIRST),--first $(FIRST)) $(if $(LOG),--log $(LOG))
 
 build: $(VENV)/.dev ## wheel and source distribution, built twice and compared; checksums; an SBOM
 	scripts/build.sh

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.mmap_dict import MmapedDict
 
 from taskpilot_obs import observe_workflow
-from taskpilot_obs._pipeline.batched import PartialExportError
+from taskpilot_obs._pipeline.exporter import PartialExportError
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.exceptions import ConfigurationError, SourceError, StoreError

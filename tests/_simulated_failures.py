@@ -23,6 +23,7 @@ def _system(number: int) -> Callable[[], BaseException]:
 KINDS: Final[dict[str, Callable[[], BaseException]]] = {
     "open": _system(errno.EMFILE),
     "write": _system(errno.EIO),
+    "torn write": _system(errno.EIO),
     "fsync": _system(errno.EIO),
     "truncate": _system(errno.EIO),
     "rename": _system(errno.EIO),
@@ -35,6 +36,7 @@ KINDS: Final[dict[str, Callable[[], BaseException]]] = {
     "commit": lambda: unavailable("the connection broke"),
 }
 """What fails, and how."""
+TORN: Final = "torn write"
 BESIDES: Final = {"ftruncate": "truncate"}
 MEMORY: Final = ("open", "write")
 """Operations for which the memory may not be there."""
@@ -46,6 +48,16 @@ class Failures:
     def __init__(self) -> None:
         self.rates: dict[str, float] = {}
         self.happened: dict[str, int] = {}
+        self._is_torn = False
+
+    def happens(self, kind: str) -> bool:
+        """Whether an operation of a simulated thread fails in this way now."""
+        run, rate = scheduler(), self.rates.get(kind, 0.0)
+        if not rate or run.current is None or run.random.random() >= rate:
+            return False
+        self.happened[kind] = self.happened.get(kind, 0) + 1
+        run.note(f"{kind} fails")
+        return True
 
     def check(self, what: str) -> None:
         """Let an operation of a simulated thread fail.
@@ -53,15 +65,22 @@ class Failures:
         Raises:
             BaseException: as its kind does.
         """
-        if not self.rates or scheduler().current is None:
-            return
         kind = BESIDES.get(what, what)
         for each in (kind, "memory") if kind in MEMORY else (kind,):
-            if scheduler().random.random() < self.rates.get(each, 0.0):
-                self.happened[each] = self.happened.get(each, 0) + 1
-                scheduler().note(f"{each} fails")
+            if self.happens(each):
                 error = KINDS[each]()
                 raise error
+        if kind == "write" and self._is_torn:
+            self._is_torn = False
+            error = KINDS[TORN]()
+            raise error
+
+    def took(self, size: int) -> int:
+        """How much of so many bytes a write takes: half of them where it is torn, and the next one fails."""
+        if size > 1 and self.happens(TORN):
+            self._is_torn = True
+            return size // 2
+        return size
 
 
 @contextmanager
@@ -86,6 +105,7 @@ def failing(failures: Failures, disk: Disk, database: Database) -> Iterator[None
 
         return operation
 
+    real_took = disk.took
     with pytest.MonkeyPatch.context() as patch:
         for owner, name, what in (
             (os, "rename", "rename"),
@@ -96,5 +116,6 @@ def failing(failures: Failures, disk: Disk, database: Database) -> Iterator[None
         ):
             patch.setattr(owner, name, checked(what, getattr(owner, name)))
         patch.setattr(disk, "operation", after(disk.operation))
+        patch.setattr(disk, "took", lambda size: failures.took(real_took(size)))
         patch.setattr(database, "check", after(database.check))
         yield

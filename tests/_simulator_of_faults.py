@@ -290,11 +290,12 @@ class Simulation:
             self.faults["a clock set"] += 1
 
     def operations_fail(self) -> None:
-        """Some or all operations of a few kinds fail for a while."""
-        kinds = self.chance.sample(list(KINDS), self.chance.randint(1, 3))
+        """Some or all operations of a few kinds fail for a while, in which processes work."""
+        kinds = self.chance.sample(list(KINDS), self.chance.randint(1, 4))
         rate = self.chance.choice((0.1, 0.5, 1.0))
         for kind in kinds:
             self.failures.rates[kind] = rate
+        self.burst()
         self.run.sleep(int(self.chance.random() * 60 * SECOND))
         for kind in kinds:
             self.failures.rates.pop(kind, None)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import pytest
 from prometheus_client import CollectorRegistry
 
-from taskpilot_obs._pipeline.batched import Batched, CallableExporter, Exporter, IdleEvent, OnFull, PartialExportError
+from taskpilot_obs._pipeline.batched import Batched, IdleEvent, OnFull
+from taskpilot_obs._pipeline.exporter import CallableExporter, Exporter, PartialExportError
 from taskpilot_obs._pipeline.pipeline import CAPACITY, Pipeline
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs._support.counters import InternalCounters

@@ -24,7 +24,14 @@ class Area(NamedTuple):
 
 
 _USAGE: Final = (
-    *("test_usage", "test_usage_failures", "test_usage_modes", "test_usage_providers", "test_usage_streams"),
+    *(
+        "test_usage",
+        "test_usage_names",
+        "test_usage_failures",
+        "test_usage_modes",
+        "test_usage_providers",
+        "test_usage_streams",
+    ),
     *("test_billing", "test_llm_invocation"),
 )
 _PRICING: Final = ("test_pricing", "test_pricing_cards", "test_cost_of", "test_billing")
@@ -33,10 +40,11 @@ _SAFETY: Final = (
     *("safety/test_redaction", "safety/test_secret_renderings", "safety/test_spoken_secrets"),
 )
 _AUDIT: Final = ("test_audit_verify", "test_audit_rows", "test_audit_strange_files", "exporters/test_audit_log")
-_BUDGETS: Final = ("test_budgets", "test_budgets_seams")
+_BUDGETS: Final = ("test_budgets", "test_budgets_seams", "test_budget_decisions")
 _RECORDING: Final = (
     *("test_statuses", "test_recorder", "test_context", "test_decorators", "test_llm_invocation", "test_identity"),
     *("test_tracing", "test_integration_door", "test_awkward_input", "test_awkward_calls", "test_after_the_fact"),
+    *("test_internal_errors", "test_framework_responses"),
     "../integrations/langchain/tests/test_langchain_usage",
 )
 
@@ -66,7 +74,7 @@ AREAS: Final[Mapping[str, Area]] = {
     "recording core": Area(
         ("_recording/invocation.py", "_recording/llm_invocation.py", "_recording/recorder.py"), _RECORDING
     ),
-    "pipeline": Area(("_pipeline/*.py",), ("test_pipeline", "test_delivery")),
+    "pipeline": Area(("_pipeline/*.py",), ("test_pipeline", "test_pipeline_failures", "test_delivery")),
 }
 
 SAMPLE: Final = 60

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import resource
 import shutil
@@ -29,8 +30,8 @@ from scripts.mutation.journal import keep_baseline, kept_baseline
 from scripts.mutation.live import LiveFunctions, NotAppliedError
 from scripts.mutation.model import AT_IMPORT, HUNG, KILLED, NOT_RUN, SURVIVED, Change, Verdict
 
-PATIENCE_SECONDS: Final = 20
-"""A change has hung when its tests take this much longer than ten times their usual processor time."""
+PATIENCE_SECONDS: Final = 10
+"""A change has hung when its tests work, or wait for something, this much longer than four times their usual time."""
 LONGEST_SECONDS: Final = 4.0
 """Processor time of the tests of one change, as usual: where there are more, the slowest are left out."""
 MEMORY_BYTES: Final = 8 * 2**30
@@ -86,7 +87,7 @@ class Session:
             measuring.coverage.stop()
             return measuring.found()._asdict()
 
-        return Measured(**in_fork(measure, timeout=1800))
+        return Measured(**in_fork(measure, patience=900))
 
 
 def _verdict(
@@ -102,8 +103,7 @@ def _verdict(
     if not tests and not at_import:
         return Verdict(NOT_RUN)
     try:
-        timeout = PATIENCE_SECONDS + 10 * baseline.seconds_of(tests)
-        by = in_fork(attempt, timeout) if tests else None
+        by = in_fork(attempt, PATIENCE_SECONDS + 4 * baseline.seconds_of(tests)) if tests else None
     except TimeoutError:
         return Verdict(HUNG)
     except NotAppliedError:
@@ -135,19 +135,19 @@ class _Failures:
             self.first = report.nodeid
 
 
-def in_fork(work: Callable[[], object], timeout: float) -> Any:
+def in_fork(work: Callable[[], object], patience: float) -> Any:
     """What `work` returns in a fork of this process, by way of JSON.
 
     Raises:
-        TimeoutError: The fork took longer, and was ended with all that it started.
+        TimeoutError: The fork worked longer, or waited longer, and was ended with all that it started.
         NotAppliedError: `work` raised one.
     """
     folder = Path(tempfile.mkdtemp(prefix="mutation-"))
     child = os.fork()
     if child == 0:
-        _work(work, folder)
+        _work(work, folder, patience)
     try:
-        _wait(child, time.monotonic() + timeout)
+        _wait(child, patience)
         answer = folder / "answer.json"
         if not answer.exists():
             return "the process ended"
@@ -161,11 +161,12 @@ def in_fork(work: Callable[[], object], timeout: float) -> Any:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _work(work: Callable[[], object], folder: Path) -> None:
+def _work(work: Callable[[], object], folder: Path, patience: float) -> None:
     """In the fork: leave the answer and end."""
     os.setsid()
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(folder)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(patience), math.ceil(patience) + 5))
     silence = os.open(os.devnull, os.O_RDWR)
     for each in (0, 1, 2):
         os.dup2(silence, each)
@@ -180,15 +181,32 @@ def _work(work: Callable[[], object], folder: Path) -> None:
     os._exit(0)
 
 
-def _wait(child: int, deadline: float) -> None:
-    pause = 0.002
-    while os.waitpid(child, os.WNOHANG) == (0, 0):
-        if time.monotonic() > deadline:
+def _wait(child: int, patience: float) -> None:
+    """Wait for the fork; time in which other programs had the processor does not count."""
+    pause, idle, used = 0.002, 0.0, -1
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        before, used = used, _processor_use(child)
+        idle = idle + pause if used == before else 0.0
+        if idle > patience:
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
             raise TimeoutError
         time.sleep(pause)
         pause = min(pause * 1.2, 0.05)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+        raise TimeoutError
+
+
+def _processor_use(process: int) -> int:
+    """Grows while the process works or could work; stays while it waits. Where there is no /proc, it always stays."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return time.monotonic_ns() if fields[0] == "R" else int(fields[11]) + int(fields[12])
 
 
 def examine(names: Sequence[str], changes: Iterable[Change], found: Found) -> None:
@@ -228,7 +246,7 @@ def examine_fresh(change: Change, tests: Sequence[str]) -> Verdict:
         return failures.first or (None if ended is pytest.ExitCode.OK else f"pytest ended with {ended}")
 
     try:
-        by = in_fork(attempt, timeout=180)
+        by = in_fork(attempt, patience=60)
     except TimeoutError:
         return Verdict(HUNG)
     return Verdict(SURVIVED) if by is None else Verdict(KILLED, by)

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Final, TextIO
 import typer
 from typer.core import TyperGroup
 
-from taskpilot_obs.cli._text import ASCII_SIGNS, printable, printable_lines
+from taskpilot_obs._support.visible import printable
+from taskpilot_obs.cli._text import ASCII_SIGNS, printable_lines
 
 CANNOT_WRITE = 1
 _WRONG_USAGE: Final = 2
@@ -133,7 +134,7 @@ def _survive_any_character() -> None:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from taskpilot_obs.config import library_version
+        from taskpilot_obs._support.version import library_version
 
         print(f"taskpilot-obs {library_version()}")
         raise typer.Exit

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from taskpilot_obs._pipeline.batched import PartialExportError
+from taskpilot_obs._pipeline.exporter import PartialExportError
 from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs.audit.access import UnfitFileError
 from taskpilot_obs.audit.files import log_at

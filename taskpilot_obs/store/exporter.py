@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from os import PathLike
 
-    from taskpilot_obs._pipeline.batched import Account
+    from taskpilot_obs._pipeline.exporter import Account
     from taskpilot_obs.records import Record
     from taskpilot_obs.store.rows import Rows
 

@@ -21,7 +21,7 @@ from prometheus_client.metrics_core import Metric as Collected
 from prometheus_client.openmetrics import parser as openmetrics
 
 from taskpilot_obs import semconv
-from taskpilot_obs._pipeline.batched import Exporter
+from taskpilot_obs._pipeline.exporter import Exporter
 from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus import PrometheusExporter

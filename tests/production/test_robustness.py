@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from taskpilot_obs import track_agent, track_workflow
-from taskpilot_obs._pipeline.batched import PartialExportError
+from taskpilot_obs._pipeline.exporter import PartialExportError
 from taskpilot_obs.exceptions import ConfigurationError, SourceError
 from taskpilot_obs.golden_signals.http import Access, get
 from taskpilot_obs.records import Invocation, Record, Started

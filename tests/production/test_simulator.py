@@ -135,7 +135,7 @@ PLANTED = {
     "audit lines are written twice": Planted(_audited_twice, "audit lines", 0),
     "numbers of series go stale": Planted(_trusting, "under the series of", 110),
     "two series of a batch have one number": Planted(_collapsed, "under the series of", 2_431),
-    "a forked child books its parent's charges": Planted(_inherited, "spent, calls took", 305),
+    "a forked child books its parent's charges": Planted(_inherited, "spent, calls took", 221),
     "a record is put after a shutdown": Planted(_reopened, "records were accepted", 444),
 }
 

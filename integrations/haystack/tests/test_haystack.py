@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -178,6 +179,37 @@ def test_a_stream(stated: bool, provider: Provider, seen: Captured[Invocation]) 
     assert len(pieces) > 2
     assert figures(run) == ((100, 20, 40, 8) if stated else None)
     assert (run.streaming, run.ttft_s is not None) == (True, True)
+
+
+def test_a_stream_that_is_left(provider: Provider, seen: Captured[Invocation]) -> None:
+    """Haystack cancels a pipeline whose stream is left; its runs are cancelled, and nothing stays open."""
+    pipeline = Pipeline(metadata={"name": "support"})
+    pipeline.add_component("planner", Agent(chat_generator=generator(provider)))
+
+    async def read_in_part() -> None:
+        async for _ in pipeline.stream({"planner": {"messages": said("SLOW")}}):
+            break
+
+    asyncio.run(read_in_part())
+    gc.collect()
+    assert [status for _, _, status in table(seen)] == ["cancelled"] * 3
+
+
+def test_a_stream_that_is_left_by_its_callback(provider: Provider, seen: Captured[Invocation]) -> None:
+    """A callback leaves a stream by an exception: the call fails with it, and what is above fails with Haystack's."""
+
+    class EnoughError(Exception):
+        """The application has read enough."""
+
+    def leave(piece: Any) -> None:
+        raise EnoughError
+
+    made = Agent(chat_generator=generator(provider), streaming_callback=leave)
+    with pytest.raises(EnoughError):
+        made.run(messages=said())
+    gc.collect()
+    assert [status for _, _, status in table(seen)] == ["error"] * 2
+    assert {str(run.error_type).rpartition(".")[2] for run in seen} == {"EnoughError"}
 
 
 def test_failed(provider: Provider, seen: Captured[Invocation]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskpilot_obs._support.event_loops import in_event_loop
+from taskpilot_obs._support.version import library_version
 from taskpilot_obs.compare.bench.arms import Ask, ConnectedArm, connected, spec_of, unconnected
 from taskpilot_obs.compare.bench.calls import BenchCall, Collector
 from taskpilot_obs.compare.bench.figures import BenchmarkReport, arm_report, findings
@@ -23,7 +24,6 @@ from taskpilot_obs.compare.bench.plan import Plan, Planned, made_plan, planned_c
 from taskpilot_obs.compare.bench.recording import SERVICE, collecting, recorder_for
 from taskpilot_obs.compare.bench.runner import Reporter, Runner
 from taskpilot_obs.compare.bench.tasks import Task, load_task
-from taskpilot_obs.config import library_version
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
