@@ -1,4 +1,4 @@
-"""Commands and pages over a store in ClickHouse, on the real engine: chdb. Where it is not installed, all are skipped."""
+"""Commands and pages over a store in ClickHouse, on the real engine: chdb. Skipped where it is not installed."""
 
 from __future__ import annotations
 
