@@ -6,21 +6,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.request import urlopen
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from _fleet import COUNTS, EVALUATED_EVERY, STEP_S, WINDOW, Fleet, Scraped, await_, hurried_rules, scraped
+from _fleet import COUNTS, EVALUATED_EVERY, STEP_S, STEPS, WINDOW, Fleet, Scraped, await_, hurried_rules, scraped
 from _servers import prometheus_server, require_binary
 
 from taskpilot_obs import semconv
 from taskpilot_obs.semconv import Label
 
 EVALUATIONS = 2
-EVALUATED_WITHIN_S = 240.0
+EVALUATED_WITHIN_S = 300.0
+EVALUATED = "prometheus_rule_evaluations_total"
+PROCESSOR = "process_cpu_seconds_total"
+MEMORY = "process_resident_memory_bytes"
 TARGETS_A_SECOND = 300
 STEP_WITHIN_S = 300.0
 HISTORY_STEP_S = 60
@@ -38,48 +41,46 @@ class Compared(NamedTuple):
     counts: dict[str, tuple[float, float]]
 
 
-def evaluated(groups: Callable[[], list[dict[str, Any]]]) -> float:
-    """Milliseconds of one evaluation of all groups together: of each the least of the next few."""
-    seen: dict[str, dict[str, float]] = {group["name"]: {} for group in groups()}
-    before = {group["name"]: group["lastEvaluation"] for group in groups()}
+def evaluated(seen: Scraped) -> float:
+    """Milliseconds of the processor for one evaluation of all rules, while nothing else is asked of Prometheus."""
+    rules = len(seen.rules())
+    await_(lambda: _figure(seen.url, EVALUATED) >= rules, EVALUATED_WITHIN_S, "the rules were not evaluated in time")
+    before, began = _figure(seen.url, EVALUATED), _figure(seen.url, PROCESSOR)
 
     def enough() -> bool:
-        time.sleep(0.2)
-        for group in groups():
-            if group["lastEvaluation"] != before[group["name"]]:
-                seen[group["name"]][group["lastEvaluation"]] = group["evaluationTime"]
-        return all(len(times) >= EVALUATIONS for times in seen.values())
+        time.sleep(0.5)
+        return _figure(seen.url, EVALUATED) - before >= EVALUATIONS * rules
 
     await_(enough, EVALUATED_WITHIN_S, "the rules were not evaluated in time")
-    unhealthy = [rule["name"] for group in groups() for rule in group["rules"] if rule["health"] != "ok"]
-    assert not unhealthy, unhealthy
-    return sum(min(times.values()) for times in seen.values()) * 1e3
+    spent, rounds = _figure(seen.url, PROCESSOR) - began, (_figure(seen.url, EVALUATED) - before) / rules
+    failed = [rule["name"] for rule in seen.rules() if rule["health"] == "err"]
+    assert not failed, failed
+    return spent / rounds * 1e3
 
 
-def resident(url: str) -> float:
-    """Megabytes of a Prometheus."""
-    with urlopen(f"{url}/metrics", timeout=30) as answer:  # noqa: S310  our own loopback address
+def _figure(url: str, name: str) -> float:
+    """The sum of one of the metrics of a Prometheus itself."""
+    with urlopen(f"{url}/metrics", timeout=60) as answer:  # noqa: S310  our own loopback address
         lines = answer.read().decode().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("process_resident_memory_bytes")) / 1e6
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
 
 def of_replicas(size: int) -> tuple[Points, Compared]:
     """So many targets."""
-    fleet = Fleet(size)
     interval_s = max(0.5, size / TARGETS_A_SECOND)
+    fleet = Fleet(size, lasts_s=STEPS * interval_s)
     with (
         tempfile.TemporaryDirectory() as folder,
         scraped(fleet, Path(folder), step_within_s=STEP_WITHIN_S, interval_s=interval_s) as seen,
     ):
-        rules = evaluated(seen.groups)
-        (duration,) = seen.ask('quantile(0.5, scrape_duration_seconds{job="fleet"})', time.time())
+        counts = compared(seen)
+        rules = evaluated(seen)
         points = {
             "rules/replicas": (float(size), rules),
             "rules/series": (float(fleet.series()), rules),
-            "memory/replicas": (float(size), resident(seen.url)),
-            "scrape/replicas": (float(size), float(duration["value"][1]) * 1e3),
+            "memory/replicas": (float(size), _figure(seen.url, MEMORY) / 1e6),
         }
-        return points, compared(seen)
+        return points, counts
 
 
 def compared(seen: Scraped) -> Compared:
@@ -93,7 +94,7 @@ def of_agents(size: int) -> Points:
     """One target with so many agents."""
     fleet = Fleet(1, agents=size)
     with tempfile.TemporaryDirectory() as folder, scraped(fleet, Path(folder), step_within_s=STEP_WITHIN_S) as seen:
-        return {"rules/agents": (float(size), evaluated(seen.groups))}
+        return {"rules/agents": (float(size), evaluated(seen))}
 
 
 def of_retention(hours: int) -> Points:
@@ -108,7 +109,7 @@ def of_retention(hours: int) -> Points:
         text.unlink()
         hurried_rules(folder / "rules", EVALUATED_EVERY)
         with prometheus_server(rules_dir=folder / "rules", data_dir=folder / "data") as url:
-            return {"rules/retention": (float(hours), evaluated(Scraped(url, Fleet(0)).groups))}
+            return {"rules/retention": (float(hours), evaluated(Scraped(url, Fleet(0))))}
 
 
 def _past(hours: int) -> Iterator[str]:

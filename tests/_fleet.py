@@ -188,12 +188,13 @@ class Fleet:
     Args:
         size: how many.
         agents: of each process.
+        lasts_s: how long it is expected to take until all steps are scraped.
     """
 
-    def __init__(self, size: int, agents: int = 1) -> None:
+    def __init__(self, size: int, agents: int = 1, lasts_s: float = 0.0) -> None:
         self.size = size
         self.step = 0
-        self.end = int(time.time()) // STEP_S * STEP_S
+        self.end = int(time.time() + lasts_s) // STEP_S * STEP_S
         """Time of the last step."""
         self._kinds = [(SORTS[number % len(SORTS)], number // len(SORTS) % PROFILES) for number in range(size)]
         self._steps = {kind: _target(kind, agents) for kind in set(self._kinds)}
@@ -334,7 +335,7 @@ def _shipped(record: str) -> str:
 
 @contextmanager
 def scraped(fleet: Fleet, folder: Path, *, step_within_s: float = 60, interval_s: float = 1.0) -> Iterator[Scraped]:
-    """One Prometheus that has scraped every step of a fleet from every target, and has the shipped rules since then.
+    """One Prometheus that has scraped every step of a fleet from every target, and evaluates the shipped rules since.
 
     Args:
         fleet: what it scrapes.
@@ -349,9 +350,9 @@ def scraped(fleet: Fleet, folder: Path, *, step_within_s: float = 60, interval_s
             seen = Scraped(url, fleet)
             for fleet.step in range(STEPS + 1):
                 await_(seen.all_scraped, step_within_s, f"step {fleet.step} was not scraped in time")
-            # Only now, because rules that are evaluated every few seconds would hold the scrapes up.
+            # One after the other: rules that are evaluated every few seconds would hold the scrapes up.
             rules = hurried_rules(folder / "rules", EVALUATED_EVERY)
-            config.write_text(_config(address, f"{STEP_S}s", rules), encoding="utf-8")
+            config.write_text(_config(address, "1h", rules), encoding="utf-8")
             urlopen(Request(f"{url}/-/reload", method="POST"), timeout=60).close()
             yield seen
 

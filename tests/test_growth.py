@@ -79,10 +79,10 @@ def test_a_quadratic_curve_is_refused_also_behind_a_constant() -> None:
 
 def test_n_log_n_is_allowed_and_no_more() -> None:
     """A curve of n log n holds, and a cost of one event of log n, while a linear cost of one event does not."""
-    assert judge([(size, size * (1 + log(size))) for size in SIZES], each=False).holds
-    assert judge([(size, 1 + log(size)) for size in SIZES], each=True).holds
+    assert judge([(size, size * log(1 + size)) for size in SIZES], each=False).holds
+    assert judge([(size, log(1 + size)) for size in SIZES], each=True).holds
     assert not judge([(size, float(size)) for size in SIZES], each=True).holds
-    assert 1 < ceiling([(size, 1.0) for size in SIZES], each=False) < 1.25
+    assert 1 < ceiling([(size, 1.0) for size in SIZES], each=False) < 1.3
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,9 @@ def test_what_cannot_be_fitted_is_refused(points: list[tuple[float, float]]) -> 
 
 
 def test_where_a_limit_is_reached() -> None:
-    """The last two points go on to the limit; a flat curve never reaches it."""
+    """The last two points go on to the limit, unless that is far away; a flat curve never reaches it."""
     assert reached_at([(100, 1.0), (1_000, 10.0)], 100.0) == pytest.approx(10_000)
+    assert reached_at([(100, 1.0), (1_000, 1.1)], 100.0) is None
     assert reached_at([(100, 1.0), (1_000, 1.0)], 100.0) is None
 
 

@@ -49,7 +49,7 @@ _PAIRS: Final = (0, 1, 10, 2_000)
 """Pairs of agent and model; the number of series is measured."""
 _FROM_ONE: Final = (1, 10, 100, 1_000)
 _MORE_PAIRS: Final = (1, 10, 100, 2_000)
-"""The same, with series of the application's own, because those of one process are bounded."""
+"""Pairs, with series that the application adds, because ours are bounded in one process."""
 _ROWS: Final = (300, 3_000, 30_000, 300_000)
 _CALLS: Final = (100, 1_000, 10_000, 100_000)
 _TIMEOUT: Final = Limit(10_000.0, "Prometheus gives up a scrape after 10 s")
@@ -90,7 +90,6 @@ _SCRAPES: Final = (
     Curve("scrape", "series", _SCRAPE, "series", _PAIRS, "ms", limit=_TIMEOUT),
     Curve("scrape", "workers", "a scrape of all workers", "workers", _FROM_ONE, "ms", limit=_TIMEOUT),
     Curve("scrape", "ended", "merging the files of one worker that has ended", "workers", _FROM_ONE, "ms", each=True),
-    Curve("scrape", "replicas", "one target of many", "replicas", _FROM_ONE, "ms", each=True, limit=_TIMEOUT),
 )
 _RULES: Final = (
     Curve("rules", "agents", _EVALUATION, "agents", _FROM_ONE, "ms", limit=_EVALUATED),

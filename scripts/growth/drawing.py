@@ -1,4 +1,4 @@
-"""Curves as a standalone SVG picture: both axes logarithmic, a line a curve, in the colours of the library's charts."""
+"""Curves as a standalone SVG picture: both axes logarithmic, a line a curve, in the colours of our charts."""
 
 from __future__ import annotations
 

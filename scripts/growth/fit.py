@@ -12,7 +12,9 @@ Point = tuple[float, float]
 """A size and what was measured there."""
 CONFIDENCE: Final = 0.95
 NOISE: Final = 0.15
-"""How far the slope between two single points may lie above the fit of n log n: a tenth of noise in each."""
+"""How far the slope between two single points may lie above that of n log n: they differ by a fifth by noise."""
+ROUNDING: Final = 0.03
+"""How far a fitted exponent may."""
 
 
 class Fit(NamedTuple):
@@ -54,7 +56,7 @@ def ceiling(points: Sequence[Point], *, each: bool) -> float:
 
 
 def _log(size: float) -> float:
-    return 1 + log(max(1.0, size))
+    return log(1 + size)
 
 
 def _n_log_n(size: float) -> float:
@@ -90,4 +92,4 @@ def judge(points: Sequence[Point], *, each: bool) -> Verdict:
     """
     law = _log if each else _n_log_n
     allowed_end = last_slope([(size, law(size)) for size, _ in points])
-    return Verdict(power_law(points), ceiling(points, each=each), last_slope(points), allowed_end + NOISE)
+    return Verdict(power_law(points), ceiling(points, each=each) + ROUNDING, last_slope(points), allowed_end + NOISE)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from scripts.growth.curves import CURVES, FIGURES, Curve
 from scripts.growth.drawing import picture
-from scripts.growth.fit import Point, Verdict, judge
+from scripts.growth.fit import Point, Verdict, judge, last_slope
 from scripts.growth.knees import bounds
 from scripts.growth.results import ROOT
 
@@ -26,6 +26,7 @@ its two largest sizes, and no cost of one event faster than `log n`; a test hold
 """
 ELSEWHERE: Final = {
     ("cost", "replicas"): "replicas share nothing",
+    ("scrape", "replicas"): "each is scraped by itself",
     ("scrape", "rows"): "a scrape reads no store",
     ("scrape", "retention"): "a scrape reads no store",
     ("rules", "tenants"): "no label has tenants",
@@ -35,16 +36,26 @@ ELSEWHERE: Final = {
     ("questions", "replicas"): "a row names no replica",
 }
 """Why a figure does not depend on a cause; these are not measured."""
+UNITS: Final = {
+    ("cost", "retention"): "days",
+    ("memory", "retention"): "days",
+    ("rules", "retention"): "hours",
+    ("questions", "retention"): "days",
+}
+"""What retention is counted in."""
 NOTES: Final = {
     "cost": "Processor time of the process, everything written; metrics, audit log, window and statistics are on.",
     "memory": "Resident memory of a process of its own for each point, its imports included.",
     "scrape": "Processor time of the process that is asked, as OpenMetrics. With workers, it adds up the files of all.",
-    "rules": "One evaluation of every shipped group by a real Prometheus, added up; it evaluates groups side by side. "
+    "rules": "Processor time of a real Prometheus for one evaluation of every shipped rule; groups run side by side. "
+    "The past of replicas and agents is five minutes long; `python -m benchmarks rules` measures an hour. "
     "Retention is in hours of a past that was scraped every minute; rules read an hour of raw samples and add longer "
     "windows up from recorded ones.",
     "questions": "Processor time, on SQLite with summaries, warm. Rows lie in 30 days; retention is in days, with 288 "
     "calls a day.",
 }
+FAR: Final = 1_000
+"""How many times the largest size is too far to extrapolate to."""
 FLEET: Final = """
 ## 1,000 replicas
 
@@ -120,9 +131,10 @@ def _row(curve: Curve, points: Sequence[Point]) -> str:
     verdict = judge(points, each=curve.each)
     values = " · ".join(f"{value:,.3g}" if value < 1_000 else f"{value:,.0f}" for _, value in points)  # noqa: PLR2004  digits
     sizes = " · ".join(f"{size:,.0f}" for size, _ in points)
+    over = UNITS.get((curve.figure, curve.over), curve.over)
     mark = "" if verdict.holds else " **too fast**"
     return (
-        f"| {curve.of} | {sizes} {curve.over} | {values} {curve.unit} | {_number(verdict.fit.exponent)} ± "
+        f"| {curve.of} | {sizes} {over} | {values} {curve.unit} | {_number(verdict.fit.exponent)} ± "
         f"{verdict.fit.half:.2f}{mark} | {verdict.allowed:.2f} | {_number(verdict.last)} |\n"
     )
 
@@ -155,17 +167,16 @@ def _reached(curve: Curve, points: Sequence[Point]) -> str:
     if over:
         return f"{min(over):,.0f} (measured)"
     size = reached_at(points, curve.limit.value)
-    if size is None or size > points[-1][0] * 1_000:
-        return f"not within a thousand times {points[-1][0]:,.0f}"
-    return f"about {float(f'{size:.1g}'):,.0f} (extrapolated)"
+    return f"not within a {FAR:,}-fold" if size is None else f"about {float(f'{size:.1g}'):,.0f} (extrapolated)"
 
 
 def reached_at(points: Sequence[Point], limit: float) -> float | None:
-    """The size at which the last two points' power law reaches a limit; None where they do not rise."""
-    (size, value), (larger, higher) = points[-2:]
-    if higher <= value * 1.02:
+    """The size at which the last two points' power law reaches a limit; None where that is far away, or never."""
+    slope = last_slope(points)
+    size, value = max(points)
+    if slope <= 0 or log(limit / value) > slope * log(FAR):
         return None
-    return float(larger * (limit / higher) ** (log(larger / size) / log(higher / value)))
+    return float(size * (limit / value) ** (1 / slope))
 
 
 def _fleet(fleet: Mapping[str, Any]) -> Iterator[str]:
