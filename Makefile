@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full test-frameworks test-load coverage soak simulate bench build audit conformance faults growth mutation lint types docs site clean
+.PHONY: demo test test-full test-frameworks test-load coverage soak simulate bench build audit conformance faults fuzz growth mutation lint types docs site clean
 
 demo: $(VENV)/.demo ## run the demo service: no key, no network
 	$(BIN)/taskpilot-obs demo $(ARGS)
@@ -34,8 +34,8 @@ soak: $(VENV)/.dev ## a million runs with a blocked exporter; writes docs/soak.m
 	$(BIN)/python scripts/soak.py $(ARGS)
 
 simulate: $(VENV)/.dev ## services in a simulated world, SEEDS=10000 of them or HOURS=1000, or SEED=… again; writes docs/simulator.md
-	$(BIN)/python scripts/simulate.py $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(HOURS),--hours $(HOURS)) \
-		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(FIRST),--first $(FIRST)) $(if $(LOG),--log $(LOG))
+	PYTHONHASHSEED=0 $(BIN)/python scripts/simulate.py $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(HOURS),--hours $(HOURS)) \
+		$(if $(JOBS),--jobs $(JOBS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FIRST),--first $(FIRST)) $(if $(LOG),--log $(LOG))
 
 build: $(VENV)/.dev ## wheel and source distribution, built twice and compared; checksums; an SBOM
 	scripts/build.sh
@@ -49,9 +49,12 @@ conformance: $(VENV)/.dev ## what others read of us, by their own definitions; w
 faults: $(VENV)/.dev ## every n-th operation of every kind fails; writes docs/faults.md
 	scripts/faults.sh $(ARGS)
 
-mutation: $(VENV)/.dev ## would the tests notice a change of the code? ARGS="pricing": one area; writes docs/mutation.md
+fuzz: $(VENV)/.dev ## changed inputs for every parser, MINUTES=600 of them; keeps those that fail; five or more: docs/fuzzing.md
+	$(BIN)/python scripts/fuzz.py $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+mutation: $(VENV)/.dev ## would the tests notice a change of the code? ARGS="pricing", SAMPLE=all; writes docs/mutation.md
 	$(BIN)/pip install -q --disable-pip-version-check 'mutmut>=3.8,<4'
-	nice -n 15 $(BIN)/python scripts/mutation.py $(ARGS)
+	SAMPLE=$(SAMPLE) FRESH=$(FRESH) MINUTES=$(MINUTES) nice -n 15 $(BIN)/python -m scripts.mutation $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -3,8 +3,9 @@
 Run: python benchmarks/bench_bridge.py [--quick]
 
 A pair of spans is an agent and the model call beneath it, with the attributes that the conventions name. What the
-bridge adds to it is shown beside the pair alone (bar: 3 times). `instrument()` is measured in a process of its own: the
-first time, with the imports that it must make, and again behind `uninstrument()` (bar: 150 ms).
+bridge adds to it is shown beside the pair alone (bar: 3 times). `instrument()` is measured in processes of its own: in
+one that has imported no SDK, in one that has, and in one that has imported what `instrument()` imports as well, so that
+what is left is its time beyond the imports (bar: 150 ms).
 """
 
 from __future__ import annotations
@@ -36,15 +37,19 @@ CALL: dict[str, str | int] = {
 }
 INSTRUMENT = """
 import sys, time
-from taskpilot_obs_opentelemetry import instrument, uninstrument
-def took():
-    start = time.perf_counter()
-    instrument()
-    return (time.perf_counter() - start) * 1e3
-first = took()
-uninstrument()
-print(first, took())
+from contextlib import suppress
+from importlib import import_module
+from taskpilot_obs_opentelemetry import instrument
+for name in sys.argv[1:]:
+    with suppress(ImportError):  # some modules can be imported by their own package alone
+        import_module(name)
+before = set(sys.modules)
+start = time.perf_counter()
+instrument()
+print((time.perf_counter() - start) * 1e3, *(name for name in sys.modules if name not in before))
 """
+SDKS = ("openai", "pydantic_ai")
+"""What `instrument()` switches on: at once where the application has imported it, else behind its import."""
 
 
 def pair_us(tracer: Tracer) -> float:
@@ -73,12 +78,25 @@ def bridge_times() -> float:
 
 
 def instrument_ms() -> float:
-    """What `instrument()` takes without imports."""
-    command = [sys.executable, "-W", "ignore", "-c", INSTRUMENT]
-    runs = [_printed(command) for _ in range(1 if QUICK else 5)]
-    first, again = (min(float(run.split()[index]) for run in runs) for index in (0, 1))
-    print(f"instrument(): {first:.0f} ms with its imports, {again:.1f} ms without (bar {BAR_MS:.0f})")
-    return again
+    """What `instrument()` takes beyond the imports that it must make."""
+    used = [name for name in SDKS if find_spec(name) is not None]
+    alone, _ = _instrumented()
+    whole, imported = _instrumented(*used)
+    beyond, left = _instrumented(*used, *imported)
+    print(f"instrument(): {alone:.0f} ms where the application has imported no SDK yet")
+    print(
+        f"instrument(): {beyond:.1f} ms beyond the imports (bar {BAR_MS:.0f}), {whole:.0f} ms with its {len(imported)}"
+        f" modules, for an application that uses {', '.join(used) or 'no SDK'}; {len(left)} modules were left to import"
+    )
+    return beyond
+
+
+def _instrumented(*imported: str) -> tuple[float, list[str]]:
+    """Call `instrument()` in a process that has imported these; returns the best time in ms, and what it imported."""
+    command = [sys.executable, "-W", "ignore", "-c", INSTRUMENT, *imported]
+    runs = [_printed(command).split() for _ in range(1 if QUICK else 5)]
+    took, *names = min(runs, key=lambda run: float(run[0]))
+    return float(took), names
 
 
 def _printed(command: list[str]) -> str:

@@ -1,9 +1,10 @@
 """Writes docs/faults.md of a run of tests/production/test_every_operation.py; `make faults` runs both.
 
-The counts are kept in tests/faults.json, so that a run of some scenarios leaves those of the others. Without a file the
-page is written from them again.
+The test appends a line to the file that TASKPILOT_OBS_FAULT_COUNTS names as each case ends, so that a run which is cut
+short loses nothing. The counts are kept in tests/faults.json, so that a run of some scenarios leaves those of the
+others. Without a file the page is written from them again.
 
-Run: python scripts/faults_page.py [JUNIT_FILE …]
+Run: python scripts/faults_page.py [FILE …]
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
-from xml.etree import ElementTree as ET
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from _operations import SCENARIOS  # noqa: E402  the folder of the tests is not a package
+from _boundaries import BOUNDARIES  # noqa: E402  the folder of the tests is not a package
+from _empty_cells import reason  # noqa: E402
+from _operations import SCENARIOS  # noqa: E402
 from production.test_every_operation import cases  # noqa: E402
 
 Counts = Mapping[str, Mapping[str, Mapping[str, int]]]
+Plan = Mapping[str, Mapping[str, Sequence[str]]]
+LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 COUNTS: Final = ROOT / "tests" / "faults.json"
 PAGE: Final = ROOT / "docs" / "faults.md"
 CASE: Final = re.compile(r"test_every_nth_operation\[(?P<scenario>.+): (?P<boundary>.+) (?P<how>once|from then on)]")
@@ -40,28 +44,16 @@ recorder as a whole, functions return what they return without the library too, 
 """
 
 
-def merged(reports: list[Path]) -> dict[str, Any]:
-    """The counts that are kept, with those of these reports.
-
-    Raises:
-        SystemExit: a case of a report did not pass.
-    """
+def merged(files: list[Path]) -> dict[str, Any]:
+    """The counts that are kept, with those of these files; a case that did not pass loses its count."""
     counts: dict[str, Any] = json.loads(COUNTS.read_text(encoding="utf-8")) if COUNTS.exists() else {}
-    for scenario, boundary, how, operations in (case for report in reports for case in _cases(report)):
-        counts.setdefault(scenario, {}).setdefault(boundary, {})[how] = operations
+    for line in (line for file in files for line in file.read_text(encoding="utf-8").splitlines()):
+        scenario, boundary, how, operations = json.loads(line)
+        hows = counts.setdefault(scenario, {}).setdefault(boundary, {})
+        hows.pop(how, None)
+        if operations is not None:
+            hows[how] = operations
     return counts
-
-
-def _cases(report: Path) -> Iterator[tuple[str, str, str, int]]:
-    for case in ET.parse(report).iter("testcase"):  # noqa: S314  written by our own run a moment ago
-        found = CASE.fullmatch(case.get("name", ""))
-        if found is None:
-            continue
-        if case.find("failure") is not None or case.find("error") is not None:
-            sys.exit(f"{found[0]} failed: the page keeps its last result")
-        properties = {each.get("name"): each.get("value") for each in case.iter("property")}
-        if "operations" in properties:  # not for the one that a Ctrl-C cut short
-            yield found["scenario"], found["boundary"], found["how"], int(properties["operations"] or 0)
 
 
 def planned() -> dict[str, dict[str, list[str]]]:
@@ -78,37 +70,56 @@ def planned() -> dict[str, dict[str, list[str]]]:
 def page(counts: Counts) -> str:
     """The page of the docs."""
     plan = planned()
-    ran = [scenario for scenario in SCENARIOS if scenario in counts]
-    boundaries = list(dict.fromkeys(boundary for scenario in ran for boundary in plan[scenario]))
-    rows = ["| operation | " + " | ".join(map(_title, ran)) + " |", "| --- |" + " --- |" * len(ran)]
-    for boundary in boundaries:
-        cells = [_cell(counts[each].get(boundary, {}), plan[each].get(boundary, ())) for each in ran]
-        if any(cells):
-            rows.append(f"| {boundary} | " + " | ".join(cells) + " |")
-    return HEAD + _told(counts, ran) + "\n".join(rows) + "\n"
-
-
-def _told(counts: Counts, ran: Sequence[str]) -> str:
-    """What was run, what was not, and how to read the table."""
-    total = sum(sum(hows.values()) for scenario in ran for hows in counts[scenario].values())
-    missing = [_title(scenario) for scenario in SCENARIOS if scenario not in ran]
+    reasons: dict[str, str] = {}
+    rows = ["| operation | " + " | ".join(map(_title, SCENARIOS)) + " |", "| --- |" + " --- |" * len(SCENARIOS)]
+    for boundary in BOUNDARIES:
+        cells = [_cell(counts, plan, scenario, boundary, reasons) for scenario in SCENARIOS]
+        rows.append(f"| {boundary} | " + " | ".join(cells) + " |")
+    empty = [f"- {mark}: {why}." for why, mark in reasons.items()]
     return (
-        f"Runs with a fault in the last results: **{total:,}**, of {', '.join(map(_title, ran))}.\n"
-        + (f"Not run yet: {', '.join(missing)}.\n" if missing else "")
-        + "\nA cell has how many runs had a fault: alone + with all after it. "
-        "An empty cell: the work has no such operation.\n"
-        "`?`: not run yet. A fork happens alone only.\n\n"
+        HEAD
+        + _told(counts)
+        + "\n".join(rows)
+        + "\n\nAn empty cell has the letter of its reason:\n\n"
+        + "\n".join(empty)
+        + "\n"
     )
+
+
+def _told(counts: Counts) -> str:
+    """How much was run, and how to read the table."""
+    runs = {name: sum(sum(hows.values()) for hows in counts.get(name, {}).values()) for name in SCENARIOS}
+    each = [f"- {_title(name)}, {runs[name]:,} runs: {_words(SCENARIOS[name].work)}" for name in SCENARIOS]
+    return "\n".join(
+        [
+            f"Runs with a fault in the last results: **{sum(runs.values()):,}**.",
+            "",
+            *each,
+            "",
+            "A cell has how many runs had a fault: alone + with all after it. A letter is the reason of an empty cell.",
+            "`?`: not run yet, or failed. A fork happens alone only.",
+            "",
+            "",
+        ]
+    )
+
+
+def _words(work: Callable[..., object]) -> str:
+    """What a scenario does: the first sentence of its docstring."""
+    sentence = (work.__doc__ or "").partition("\n")[0].partition(";")[0].rstrip(".")
+    return sentence[0].lower() + sentence[1:] + "."
 
 
 def _title(scenario: str) -> str:
     return f"{scenario} on SQLite" if f"{scenario} on PostgreSQL" in SCENARIOS else scenario
 
 
-def _cell(hows: Mapping[str, int], wanted: Sequence[str]) -> str:
-    """The counts of the cases of a cell, `?` for one without a result; empty where no operation was found."""
+def _cell(counts: Counts, plan: Plan, scenario: str, boundary: str, reasons: dict[str, str]) -> str:
+    """The counts of a cell, `?` for a case without a result; the letter of the reason where there is no operation."""
+    hows, wanted = counts.get(scenario, {}).get(boundary, {}), plan[scenario].get(boundary, ())
     if all(hows.get(how) == 0 for how in wanted):
-        return ""
+        why = reason(scenario, boundary)
+        return "?" if why is None else reasons.setdefault(why, LETTERS[len(reasons)])
     return " + ".join(str(hows.get(how, "?")) for how in wanted)
 
 

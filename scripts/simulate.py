@@ -1,7 +1,7 @@
 """Runs services in a simulated world until a promise breaks.
 
-`make simulate [SEEDS=… | HOURS=…] [MINUTES=…] [FIRST=…]` writes what it did into docs/simulator.md. `make simulate
-SEED=… [LOG=path]` replays one run, and writes its steps to a file.
+`make simulate [SEEDS=… | HOURS=…] [MINUTES=…] [FIRST=…] [JOBS=…]` writes what it did into docs/simulator.md. `make
+simulate SEED=… [LOG=path]` replays one run, and writes its steps to a file.
 """
 
 from __future__ import annotations
@@ -14,18 +14,23 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from _simulator_of_faults import Outcome, kept_seeds, simulate  # noqa: E402  the folder of the tests is not a package
+from _simulated_watch import READING_STEPS  # noqa: E402  the folder of the tests is not a package
+from _simulator_of_faults import Outcome, kept_seeds, simulate  # noqa: E402
 
 PAGE: Final = ROOT / "docs" / "simulator.md"
 TEMPLATE: Final = ROOT / "scripts" / "simulator_page.md"
+CHUNK: Final = 20
+"""Seeds that a process runs before it waits for the others."""
 
 
 class Total(NamedTuple):
@@ -35,6 +40,7 @@ class Total(NamedTuple):
     simulated_s: float
     steps: int
     calls: int
+    looks: int
     faults: Counter[str]
     took_s: float
 
@@ -55,16 +61,24 @@ def checked(seed: int, log: list[str] | None = None) -> Outcome:
         raise
 
 
+def runs(first: int, jobs: int) -> Iterator[Outcome]:
+    """The runs from a seed on, in so many processes."""
+    if jobs == 1:
+        yield from map(checked, count(first))
+    with ProcessPoolExecutor(jobs, get_context("spawn"), gc.freeze) as pool:
+        for start in count(first, CHUNK * jobs):
+            yield from pool.map(checked, range(start, start + CHUNK * jobs))
+
+
 def outcomes(given: argparse.Namespace) -> Iterator[Outcome]:
     """The runs until there were enough seeds, simulated hours or minutes; kept seeds are run before them."""
     for seed in kept_seeds():
         checked(seed)
     simulated_s, deadline = 0.0, time.monotonic() + 60 * given.minutes
-    for seed in count(given.first):
-        outcome = checked(seed)
+    for number, outcome in enumerate(runs(given.first, given.jobs), 1):
         simulated_s += outcome.simulated_s
         yield outcome
-        done = simulated_s >= 3_600 * given.hours if given.seeds is None else seed + 1 - given.first >= given.seeds
+        done = simulated_s >= 3_600 * given.hours if given.seeds is None else number >= given.seeds
         if done or time.monotonic() > deadline:
             return
 
@@ -73,16 +87,17 @@ def total(given: argparse.Namespace) -> Total:
     """Run, and add up."""
     first: int = given.first
     began, faults = time.monotonic(), Counter[str]()
-    simulated_s, steps, calls, last = 0.0, 0, 0, first
+    simulated_s, steps, calls, looks, last = 0.0, 0, 0, 0, first
     for outcome in outcomes(given):
         simulated_s += outcome.simulated_s
         steps += outcome.steps
         calls += outcome.calls
+        looks += outcome.looks
         faults.update(outcome.faults)
         last = outcome.seed + 1
         if last % 500 == 0:
             print(f"{last - first} seeds, {simulated_s / 3_600:,.0f} hours, no violation", flush=True)
-    return Total(range(first, last), simulated_s, steps, calls, faults, time.monotonic() - began)
+    return Total(range(first, last), simulated_s, steps, calls, looks, faults, time.monotonic() - began)
 
 
 def page(done: Total) -> str:
@@ -91,15 +106,17 @@ def page(done: Total) -> str:
         ("seeds", f"{len(done.seeds):,} ({done.seeds.start} to {done.seeds.stop - 1})"),
         ("violations", "0"),
         ("simulated hours", f"{done.simulated_s / 3_600:,.0f}"),
+        ("simulated hours a minute", f"{done.simulated_s / 60 / done.took_s:,.0f}"),
         ("calls", f"{done.calls:,}"),
         ("switches between threads", f"{done.steps:,}"),
+        ("times that all was checked during a run", f"{done.looks:,}"),
         *((fault, f"{times:,}") for fault, times in sorted(done.faults.items())),
         ("minutes it took", f"{done.took_s / 60:,.0f}"),
     ]
     table = "\n".join(["| | |", "| --- | --: |", *(f"| {name} | {value} |" for name, value in rows)])
     when = f"{datetime.now(UTC):%Y-%m-%d}, commit {commit()}, Python {sys.version.split()[0]}."
     kept = "\n".join(f"| {seed} | {found} |" for seed, found in kept_seeds().items())
-    return TEMPLATE.read_text().format(when=when, table=table, kept=kept)
+    return TEMPLATE.read_text().format(when=when, table=table, kept=kept, every=READING_STEPS)
 
 
 def main() -> None:
@@ -111,6 +128,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1_000.0)
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
     given = parser.parse_args()
     gc.freeze()  # what is loaded stays, and need not be visited after each run
     if given.seed is None:

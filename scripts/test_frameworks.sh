@@ -1,10 +1,10 @@
 #!/bin/sh
 # Each framework in an environment of its own, because their OpenTelemetry pins exclude each other.
 # Usage: scripts/test_frameworks.sh [NAME…]. Writes docs/frameworks-results.md and the table of docs/frameworks.md from what the tests came to.
-# NAME@lowest takes the lowest version that we support, in place of the newest.
+# TASKPILOT_OBS_ENVIRONMENTS names another folder for the environments. NAME@lowest takes the lowest version that we support, in place of the newest.
 set -eu
 cd "$(dirname "$0")/.."
-home="$PWD/.venv-frameworks"
+home="${TASKPILOT_OBS_ENVIRONMENTS:-$PWD/.venv-frameworks}"
 results="$home/results"
 mkdir -p "$results"
 
@@ -33,11 +33,12 @@ packages() {
 
 tests() {
     bridge=integrations/opentelemetry/tests/test_opentelemetry_frameworks.py
+    adapter="integrations/$1/tests tests/test_examples.py::test_example[integrations/$1/example.py]"
     case "$1" in
-    litellm) echo "integrations/litellm/tests tests/test_framework_responses.py::test_responses_of_litellm" ;;
+    litellm) echo "$adapter tests/test_framework_responses.py::test_responses_of_litellm" ;;
     azure_monitor) echo tests/test_backends.py ;;
-    crewai | haystack | openai_agents) echo "integrations/$1/tests" ;;
-    agent_framework | google_adk | mcp | pydantic_ai | strands) echo "integrations/$1/tests $bridge" ;;
+    crewai | haystack | openai_agents) echo "$adapter" ;;
+    agent_framework | google_adk | mcp | pydantic_ai | strands) echo "$adapter $bridge" ;;
     *) echo "$bridge" ;;
     esac
 }

@@ -1,8 +1,13 @@
-"""Writes docs/promises.md of tests/promises.toml and of the tests marked `promise`; `make docs` runs it."""
+"""Writes docs/promises.md of tests/promises.toml and of the tests marked `promise`; `make docs` runs it.
+
+Figures come from what is kept of runs: tests/figures.json (what tests measured, see tests/_figures.py), the results of
+`make faults`, `make fuzz` and `make mutation`, and the tables of pages that a measurement writes.
+"""
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -21,6 +26,7 @@ fails the tests, and so does one whose sentence is not on its page any more.
 """
 
 
+CELLS: Final = re.compile(r"^\| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 LINK: Final = re.compile(r"\[([^]]+)]\([^)]+\)")
 
 
@@ -50,9 +56,58 @@ class Promise(NamedTuple):
 
 
 def promises() -> list[Promise]:
-    """Every promise, in the order of the file."""
-    stated = tomllib.loads(TABLE.read_text(encoding="utf-8"))
-    return [Promise(name, **fields) for name, fields in stated.items()]
+    """Every promise, in the order of the file, with the figures that are kept."""
+    return [filled(each) for each in stated()]
+
+
+def stated() -> list[Promise]:
+    """Every promise as the file has it."""
+    return [Promise(name, **fields) for name, fields in tomllib.loads(TABLE.read_text(encoding="utf-8")).items()]
+
+
+def figures() -> Mapping[str, Mapping[str, object]]:
+    """What was measured, by the name of the promise."""
+    tests = ROOT / "tests"
+    kept, faults, fuzz = (json.loads((tests / f"{name}.json").read_bytes()) for name in ("figures", "faults", "fuzz"))
+    runs = sum(count for kinds in faults.values() for hows in kinds.values() for count in hows.values())
+    inputs = [count for count in fuzz.values() if isinstance(count, int)]
+    found: dict[str, Mapping[str, object]] = {**kept, "every-operation": {"runs": runs}}
+    found["every-parser"] = {"inputs": sum(inputs), "parsers": len(inputs)}
+    bench = json.loads((ROOT / "benchmarks" / "results.json").read_bytes())
+    found["cost-of-a-run"] = found["light-import"] = bench
+    found["soak"] = dict(CELLS.findall((ROOT / "docs" / "soak.md").read_text(encoding="utf-8")))
+    return found
+
+
+def filled(promise: Promise) -> Promise:
+    """The promise with its figures.
+
+    Raises:
+        KeyError: a figure was not measured.
+    """
+    known = figures().get(promise.name, {})
+    return promise._replace(says=promise.says.format_map(known), figure=promise.figure.format_map(known))
+
+
+def renewed(text: str, promise: Promise) -> str:
+    """The text of a page with the figures that are kept, where the sentence of a promise has figures.
+
+    Args:
+        text: of the page.
+        promise: as the file has it.
+    """
+    parts = re.split(r"({[^}]*})", promise.says)
+    if len(parts) == 1:
+        return text
+    known = figures().get(promise.name, {})
+    pattern = "".join(".*?" if part.startswith("{") else f"({_wrapped(part)})" for part in parts)
+    values = [part.format_map(known) for part in parts[1::2]] + [""]
+    return re.sub(pattern, lambda found: "".join(map("".join, zip(found.groups(), values, strict=True))), text, count=1)
+
+
+def _wrapped(part: str) -> str:
+    """A pattern of a part of a sentence, whose spaces may be line breaks."""
+    return re.sub(r"(\\ )+", r"\\s+", re.escape(part))
 
 
 def proofs() -> Mapping[str, list[Proof]]:
@@ -105,4 +160,7 @@ def _shown(proof: Proof) -> str:
 
 
 if __name__ == "__main__":
+    for each in stated():
+        target = ROOT / each.page
+        target.write_text(renewed(target.read_text(encoding="utf-8"), each), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")

@@ -154,7 +154,7 @@ def metrics_wsgi_app(
     return app
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _MetricsHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = STALLED_AFTER_S
     server: _HttpServer
@@ -199,7 +199,7 @@ class _HttpServer(ThreadingMixIn, TCPServer):
     def __init__(self, address: tuple[str, int], registry: CollectorRegistry | None) -> None:
         self.registry = registry
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        super().__init__(address, _Handler)
+        super().__init__(address, _MetricsHandler)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Ignore a client that disconnects in the middle of a response."""
@@ -255,7 +255,7 @@ def start_metrics_server(
         registry: what to serve; default is prometheus_client's own.
 
     Raises:
-        ConfigurationError: the address cannot be listened on.
+        ConfigurationError: the address cannot be listened on, or this process may start no more threads.
     """
     try:
         server = _HttpServer((addr, port), registry)
@@ -264,4 +264,8 @@ def start_metrics_server(
             f"cannot serve metrics on address {addr!r}, port {port}: {reason_of(error)}. "
             "Give an IP address of this host and a free port from 1 to 65535, or 0 for any free port"
         ) from error
-    return MetricsServer(server)
+    try:
+        return MetricsServer(server)
+    except RuntimeError as error:
+        server.server_close()
+        raise ConfigurationError(f"cannot serve metrics: {error}; this process may start no more threads") from error

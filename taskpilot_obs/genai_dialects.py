@@ -111,7 +111,7 @@ def quirk_of(scope: str) -> Quirk:
     return next((quirk for start, quirk in QUIRKS.items() if scope.startswith(start)), _PLAIN)
 
 
-class Kind(NamedTuple):
+class SpanMeaning(NamedTuple):
     """What a span stands for."""
 
     operation: Operation
@@ -119,7 +119,11 @@ class Kind(NamedTuple):
     """Of the agent, workflow or tool; the model, as far as the span's name has it, for an LLM call."""
 
 
-def kind_of(span_name: str, attributes: Attributes, scope: str = "") -> Kind | None:
+Kind = SpanMeaning
+"""The earlier name of `SpanMeaning`."""
+
+
+def kind_of(span_name: str, attributes: Attributes, scope: str = "") -> SpanMeaning | None:
     """What a span stands for; None for plumbing.
 
     Args:
@@ -135,7 +139,7 @@ def kind_of(span_name: str, attributes: Attributes, scope: str = "") -> Kind | N
     named = _NAMED.fullmatch(span_name)
     stated = first_of(attributes, _NAMES.get(operation, ()))
     given = str(attributes.get(Attr.OPERATION, ""))
-    return Kind(operation, _text(stated) or (named and named[2]) or span_name.removeprefix(f"{given} ") or given)
+    return SpanMeaning(operation, _text(stated) or (named and named[2]) or span_name.removeprefix(f"{given} ") or given)
 
 
 def _operation(span_name: str, attributes: Attributes) -> Operation | None:

@@ -8,17 +8,14 @@ once::
 
     recorder = get_recorder()
     run = recorder.start("execute_tool", "search")           # or start_llm(model=…, provider=…)
-    step = run.attach()                                      # runs beneath find their parent
-    try:
+    with attached(run):                                      # runs beneath find their parent; an exception ends it
         check_input(run, arguments={"query": query})         # policies, guardrails, budgets: raises RefusedError
         result = work()
         check_output(run, result)
-    except BaseException as error:
-        run.fail(error)                                      # the exception decides the status
-        raise
-    finally:
-        run.detach(step)
     run.stop()
+
+`attached` is `attach()` and `detach()` around a block, with `fail(error)` for what leaves it; hooks that are called
+before and after the work call these themselves.
 
 A run whose last reference goes before it has ended is recorded as `abandoned`. `fail` and `stop` on a run that has
 ended do nothing.
@@ -33,6 +30,7 @@ one function that sends: checks and budgets before, the record, streams to their
 layer records the call.
 
 **Where two layers see the same LLM call**, `recorder.add_llm_listener(…)` reports the calls that others record.
+`open_llm_call()` and `open_run(operation, name)` find the run of a layer above that records this very work.
 
 **Where a framework keeps context by itself**, `add_current_resolver(find)` lets decorators and `track_*` blocks find
 the run that they belong to.
@@ -47,6 +45,7 @@ application (`KeyboardInterrupt`, `CancelledError`).
 
 from __future__ import annotations
 
+from taskpilot_obs._enforcement.adapters import answer_limits, attached, open_llm_call, open_run
 from taskpilot_obs._enforcement.enforcer import (
     check_input,
     check_input_async,
@@ -102,6 +101,8 @@ __all__ = [
     "Status",
     "Step",
     "add_current_resolver",
+    "answer_limits",
+    "attached",
     "call_model",
     "call_model_async",
     "check_input",
@@ -116,6 +117,8 @@ __all__ = [
     "get_recorder",
     "guarded",
     "is_within",
+    "open_llm_call",
+    "open_run",
     "register_status",
     "remove_current_resolver",
     "request_context",

@@ -15,9 +15,10 @@ from weakref import WeakSet
 
 from prometheus_client import CollectorRegistry  # noqa: TID251  a test's metrics live in a registry of their own
 
+from taskpilot_obs._recording.build import build
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs._support.clock import Clock
-from taskpilot_obs.config import build, get_recorder
+from taskpilot_obs.config import get_recorder
 from taskpilot_obs.records import Invocation, Record
 from taskpilot_obs.settings import Options, Settings
 

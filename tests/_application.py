@@ -49,7 +49,7 @@ from taskpilot_obs import (
     request_context,
     track_llm,
 )
-from taskpilot_obs._pipeline.batched import PartialExportError
+from taskpilot_obs._pipeline.exporter import PartialExportError
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.compare import Experiment
 from taskpilot_obs.exceptions import BudgetExceededError, RefusedError

@@ -34,49 +34,30 @@ SPAN = "b7ad6b7169203331"
 ORIGIN = Origin("req-1", "i2", "i1", "handle", "Planner", TRACE, SPAN, True, "acme", "u1", "s1")
 
 
+_RUN: dict[str, Any] = {
+    "request_id": "req-1",
+    "invocation_id": "i2",
+    "parent_id": "i1",
+    "workflow": "handle",
+    "agent": "Planner",
+    "start_unix_ns": START_NS,
+    "input_length": 12,
+    "trace_id": TRACE,
+    "span_id": SPAN,
+    "tenant": "acme",
+    "user": "u1",
+    "session": "s1",
+}
+
+
 def started(operation: Operation = Operation.AGENT, name: str = "Planner", **changes: Any) -> Started:
     """The start of a run."""
-    first = Started(
-        operation,
-        name,
-        "req-1",
-        "i2",
-        "i1",
-        "handle",
-        "Planner",
-        START_NS,
-        input_length=12,
-        trace_id=TRACE,
-        span_id=SPAN,
-        tenant="acme",
-        user="u1",
-        session="s1",
-    )
-    return first._replace(**changes)
+    return Started(operation, name, **_RUN)._replace(**changes)
 
 
 def finished(operation: Operation = Operation.AGENT, name: str = "Planner", **changes: Any) -> Invocation:
     """A run that ended well after 1.5 seconds."""
-    first = Invocation(
-        Status.SUCCESS,
-        1.5,
-        operation,
-        name,
-        "req-1",
-        "i2",
-        "i1",
-        "handle",
-        "Planner",
-        START_NS,
-        input_length=12,
-        output_length=34,
-        trace_id=TRACE,
-        span_id=SPAN,
-        tenant="acme",
-        user="u1",
-        session="s1",
-    )
-    return first._replace(**changes)
+    return Invocation(Status.SUCCESS, 1.5, operation, name, output_length=34, **_RUN)._replace(**changes)
 
 
 def llm_call(**changes: Any) -> Invocation:

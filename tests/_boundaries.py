@@ -161,7 +161,9 @@ def _opener(real: Callable[..., Any], made: type[File]) -> Callable[..., Any]:
         raw = made(file, mode.replace("b", ""), closefd=named.get("closefd", True))
         if buffering == 0:
             return raw
-        return io.BufferedReader(raw) if "r" in mode and "+" not in mode else io.BufferedRandom(raw)
+        if "+" in mode:
+            return io.BufferedRandom(raw)
+        return io.BufferedReader(raw) if "r" in mode else io.BufferedWriter(raw)
 
     return opened
 
@@ -181,7 +183,7 @@ def _lost_answers(patch: pytest.MonkeyPatch, gate: Gate) -> None:
         is_lost = gate.closed()
         real(self, connection)
         if is_lost:
-            raise _sql(self)
+            raise _sql(self, connection)
 
     patch.setattr(DefaultDialect, "do_commit", commit)
 
@@ -201,20 +203,27 @@ def _database(*names: str) -> Callable[[pytest.MonkeyPatch, Gate], None]:
 
 
 def _failing_method(real: Callable[..., Any], gate: Gate) -> Callable[..., Any]:
-    def guarded(self: DefaultDialect, *arguments: Any, **named: Any) -> Any:
+    def guarded(self: DefaultDialect, held: Any, *arguments: Any, **named: Any) -> Any:
         if gate.closed():
-            raise _sql(self)
-        return real(self, *arguments, **named)
+            raise _sql(self, held)
+        return real(self, held, *arguments, **named)
 
     return guarded
 
 
-def _sql(dialect: DefaultDialect) -> BaseException:
-    """What the driver says of a disk that fails, or of a server that is shut down."""
+def _sql(dialect: DefaultDialect, held: Any) -> BaseException:
+    """What the driver says of a disk that fails, or of a server that is shut down, which closes the connection too.
+
+    Args:
+        dialect: of the database.
+        held: the driver's connection, or a cursor of it.
+    """
     if dialect.name == "sqlite":
         error = sqlite3.OperationalError("disk I/O error")
         error.sqlite_errorcode = sqlite3.SQLITE_IOERR
         return error
+    connection = held.driver_connection if hasattr(held, "driver_connection") else held.connection
+    connection.close()
     driver: Any = dialect.loaded_dbapi
     return driver.errors.AdminShutdown("terminating connection due to administrator command")  # type: ignore[no-any-return]  # `Any`
 

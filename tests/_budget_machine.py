@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from taskpilot_obs.budgets import Budget
-from taskpilot_obs.budgets.ledger import Account, Charge, Ledger, ReservationLine
+from taskpilot_obs.budgets.ledger import BudgetAccount, Charge, Ledger, ReservationLine
 
 LIMIT = 1_000
 LIFE = timedelta(seconds=100)
@@ -51,7 +51,7 @@ def run(ledgers: Sequence[Ledger], steps: Sequence[Step]) -> None:
     """
     budget = Budget(f"b{next(_numbers)}", limit_tokens=LIMIT, action="enforce")
     window = budget.window(START)
-    account = Account(budget.name, "", window.start)
+    account = BudgetAccount(budget.name, "", window.start)
     held: list[list[Held]] = [[] for _ in ledgers]
     crashed: list[Held] = []
     now, error, spent = START, 0, 0

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import NamedTemporaryFile, mkdtemp
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -91,8 +91,9 @@ class StandIn:
 
     def answer(self, request: BaseHTTPRequestHandler, settings: dict[str, str], body: bytes) -> None:
         """Run one query, or refuse it."""
-        stated = settings.pop("query", None)
-        query = body.decode() if stated is None else f"{stated}\n{body.decode()}"
+        stated = settings.pop("query", "").encode()
+        text, data = _parted(stated + b"\n" + body if stated else body)
+        query = text.decode()
         basic = request.headers.get("Authorization", "").removeprefix("Basic ")
         self.seen.append(Seen(query, b64decode(basic).decode().partition(":")[0] or None, settings))
         if self.fails_on is not None and self.fails_on in query:
@@ -104,11 +105,21 @@ class StandIn:
                 for name, value in settings.items():
                     if name in _KNOWN:
                         self._engine.query(f"SET {name} = {value}")
-                found = self._engine.query(query, "TabSeparated").bytes()
+                found = self._run(query, data)
         except RuntimeError as error:
             self._reply(request, 500, str(error).encode(), 62)
         else:
             self._reply(request, 200, found)
+
+    def _run(self, query: str, data: bytes) -> bytes:
+        """The embedded engine reads data from a file, because it takes a query as text."""
+        if not data:
+            return bytes(self._engine.query(query, "TabSeparated").bytes())
+        with NamedTemporaryFile(suffix=".native") as file:
+            file.write(data)
+            file.flush()
+            into, form = query.rsplit(" FORMAT ", 1)
+            return bytes(self._engine.query(f"{into} FROM INFILE '{file.name}' FORMAT {form}").bytes())
 
     @staticmethod
     def _reply(request: BaseHTTPRequestHandler, status: int, body: bytes, code: int | None = None) -> None:
@@ -118,6 +129,12 @@ class StandIn:
             request.send_header("X-ClickHouse-Exception-Code", str(code))
         request.end_headers()
         request.wfile.write(body)
+
+
+def _parted(request: bytes) -> tuple[bytes, bytes]:
+    """The query, and the data that follow it in the format Native."""
+    query, mark, data = request.partition(b" FORMAT Native\n")
+    return (query + mark.rstrip(b"\n"), data)
 
 
 @contextmanager

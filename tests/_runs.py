@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from typing import Any
 
 import pytest
@@ -18,6 +18,29 @@ def table(seen: Iterable[Invocation]) -> list[tuple[str, str | None, str]]:
     runs = sorted(seen, key=lambda run: run.start_unix_ns)
     names = {run.invocation_id: run.name for run in runs}
     return [(run.name, names.get(run.parent_id or ""), run.status.value) for run in runs]
+
+
+NESTED_AGENTS = [
+    ("outer", None, "success"),
+    ("Planner", "outer", "success"),
+    ("gpt-4o-mini", "Planner", "success"),
+    ("research", "Planner", "success"),
+    ("Researcher", "research", "success"),
+    ("gpt-4o-mini", "Researcher", "success"),
+    ("gpt-4o-mini", "Planner", "success"),
+]
+"""The table of an agent in the tool of another, beneath a decorated workflow."""
+
+
+def assert_ten_at_once(seen: Collection[Invocation]) -> None:
+    """Ten runs at once: twenty calls, each beneath its own run."""
+    assert sum(run.usage is not None for run in seen) == 20
+    assert sorted(run.rollup.llm_calls for run in seen if run.name == "Planner" and run.rollup) == [2] * 10
+
+
+def told(seen: Iterable[Invocation]) -> list[tuple[str, str, str]]:
+    """Operation, name and status of every run, in the order of the ends."""
+    return [(run.operation.value, run.name, run.status.value) for run in seen]
 
 
 def figures(run: Invocation) -> tuple[int | None, ...] | None:

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from _simulated_threads import SECOND, Lock, scheduler
+from _simulated_threads import Lock, scheduler
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine.default import DefaultDialect
 
-from taskpilot_obs.store import Store
+from taskpilot_obs.store import Store, engine
 
 PATIENCE_S: Final = 30.0
+STATEMENTS: Final[dict[Any, Any]] = {}
+"""Compiled statements, for the engines of all processes and runs: compiling takes longer than running them."""
 
 
 def unavailable(why: str) -> sqlite3.OperationalError:
@@ -41,6 +44,18 @@ class Database:
         self._writer: Any = None
         self._broken: set[Any] = set()
         self._replica: bytes | None = None
+        self._reader: sqlite3.Connection | None = None
+
+    def ask(self, statement: str) -> list[Any]:
+        """What is committed, for who looks on from outside."""
+        if self._reader is None:
+            self._reader = sqlite3.connect(self.path)
+        return self._reader.execute(statement).fetchall()
+
+    def close(self) -> None:
+        """Look on no more."""
+        if self._reader is not None:
+            self._reader.close()
 
     def begin(self, connection: Any) -> None:
         """Wait for the turn to write."""
@@ -144,4 +159,21 @@ def served(database: Database) -> Iterator[None]:
         yield
 
 
-SLOW: Final = SECOND
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """While the block runs, all engines share the statements that they compiled."""
+    real: Any = engine._make_engine
+
+    def make(target: Any) -> Any:
+        made = real(target)
+        made.update_execution_options(compiled_cache=STATEMENTS)
+        return made
+
+    def equal(self: Any, other: object) -> bool:
+        return type(self) is type(other)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "_make_engine", make)
+        patch.setattr(SQLiteDialect_pysqlite, "__eq__", equal)  # the key of a compiled statement has its dialect
+        patch.setattr(SQLiteDialect_pysqlite, "__hash__", lambda _self: 1)
+        yield

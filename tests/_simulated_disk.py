@@ -54,11 +54,12 @@ class Disk:
         os.utime(file, ns=(now, now))
         self._changes.setdefault(found.st_ino, [(-WRITEBACK, 0)]).append((now, found.st_size))
 
-    def opened(self, file: int | DiskFile) -> None:
-        """Note that the running process has it open."""
+    def opened(self, file: int | DiskFile, process: Process | None = None) -> None:
+        """Note that a process has it open, by default the running one."""
         task = scheduler().current
-        if task is not None:
-            self._open.setdefault(task.process, set()).add(file)
+        process = process or (None if task is None else task.process)
+        if process is not None:
+            self._open.setdefault(process, set()).add(file)
 
     def closed(self, file: int | DiskFile) -> None:
         """Note that it is closed."""
@@ -111,6 +112,10 @@ class DiskFile(io.FileIO):
         if not self.closed:
             self.disk.closed(self)
         super().close()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DiskFile:
+        """What a forked child has: the file and its lock, behind a descriptor of its own."""
+        return self if self.closed else type(self)(os.dup(self.fileno()), "r+")
 
 
 class OsModule(ModuleType):
@@ -166,15 +171,15 @@ class OsModule(ModuleType):
 
 
 def opener(disk: Disk) -> Any:
-    """Takes the place of `open` in the spool's module."""
+    """Takes the place of `open` in modules that turn a descriptor into a file, which closes it."""
     made = type("OneDiskFile", (DiskFile,), {"disk": disk})
 
-    def opened(file: Any, mode: str = "r", buffering: int = -1, **named: Any) -> Any:
-        if mode != "r+b" or buffering != 0:
-            return open(file, mode, buffering, **named)  # noqa: PTH123  as the spool calls it
+    def opened(file: Any, mode: str = "r", buffering: int = -1, *, closefd: bool = True) -> Any:
+        if not (isinstance(file, int) and closefd):
+            return open(file, mode, buffering, closefd=closefd)
         disk.closed(file)
-        found = made(file, "r+")
+        found = made(file, mode.replace("b", ""))
         disk.opened(found)
-        return found
+        return found if buffering == 0 else io.BufferedWriter(found)
 
     return opened

@@ -31,7 +31,7 @@ from taskpilot_obs._pipeline.pipeline import Pipeline
 from taskpilot_obs._support.clock import Clock
 from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.audit.writer import AuditOptions
-from taskpilot_obs.budgets import Budget
+from taskpilot_obs.budgets import Budget, settlement
 from taskpilot_obs.budgets.admission import AdmissionController, BudgetDeps
 from taskpilot_obs.budgets.admitted import AdmissionRequest, Admitted
 from taskpilot_obs.budgets.assembly import BUDGETS, LEDGER, Assembly
@@ -50,8 +50,6 @@ from taskpilot_obs.store.budget_ledger import StoreLedger
 MODELS: Final = tuple(f"model-{number}" for number in range(12))
 TENANTS: Final = ("acme", "globex")
 RESERVATION_S: Final = 900.0
-SHARED_STATEMENTS: Final[dict[Any, Any]] = {}
-"""Compiled statements, for the engines of all processes: compiling takes longer than running them."""
 AUDIT, STORE = "audit", "store"
 
 
@@ -118,6 +116,8 @@ class Service:
         self.calls: list[Call] = []
         self.feedback = 0
         self.refused = 0
+        self.entering = 0
+        """How many records callers are handing over."""
         self.started = 0
         self.is_stopped = False
         self.is_ready = False
@@ -136,7 +136,6 @@ class Service:
             spool_max_bytes=machine.spool_bytes,
             aggregate_every_s=machine.aggregate_every_s,
         )
-        self.exporter.store.engine.update_execution_options(compiled_cache=SHARED_STATEMENTS)
         audit = AuditLogExporter(machine.home / "audit" / "audit.jsonl", machine.audit, counters=self.counters)
         deps = BudgetDeps(clock, PriceTable(), self.counters, lambda _decision: None)
         self.admission = AdmissionController(deps, StoreLedger(self.exporter.store), reservation_s=RESERVATION_S)
@@ -151,7 +150,8 @@ class Service:
         self.pipeline = Pipeline(
             {BUDGETS: settler}, batched, counters=self.counters, capacity=machine.capacity, on_poll=clock.refresh
         )
-        Assembly(self.admission, settler, {}, batched).connect(self.pipeline)
+        self.assembly = Assembly(self.admission, settler, {}, batched)
+        self.assembly.connect(self.pipeline)
         self.is_ready = True
 
     def _behind(self, exporter: Any, name: str) -> Batched:
@@ -221,7 +221,9 @@ class Service:
 
     def put(self, record: Record, *, may_drop: bool) -> None:
         """Hand a record to the pipeline."""
+        self.entering += 1
         self.pipeline.put(Item(record, may_drop=may_drop))
+        self.entering -= 1
 
     # --- its end -----------------------------------------------------------------------------------------------------
 
@@ -311,6 +313,7 @@ def installed(disk: Disk, seed: int) -> Iterator[None]:
         secrets.token_hex: token,
     }
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settlement, "REFRESH_S", chance.choice((5.0, 60.0, 240.0)))
         for name, module in list(sys.modules.items()):
             if not name.startswith("taskpilot_obs."):
                 continue
@@ -318,7 +321,8 @@ def installed(disk: Disk, seed: int) -> Iterator[None]:
                 found = vars(module).get(attribute)
                 if found is not None and found in modules:
                     patch.setattr(module, attribute, modules[found])
-        patch.setattr(sys.modules["taskpilot_obs.store.spool"], "open", opener(disk), raising=False)
+        for name in ("store.spool", "audit.manifest"):
+            patch.setattr(sys.modules[f"taskpilot_obs.{name}"], "open", opener(disk), raising=False)
         yield
 
 

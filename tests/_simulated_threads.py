@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import partial
 from heapq import heappop, heappush
 from random import Random
@@ -22,9 +23,14 @@ SECOND: Final = 1_000_000_000
 LONGEST_NAP: Final = SECOND // 20
 """Loops of short sleeps sleep up to this long: a sleep may always last longer than asked."""
 STRETCHED: Final = 250 * SECOND
-"""How long a thread that polls for nothing sleeps while nothing else happens."""
+"""How long a thread that polls for nothing sleeps while nothing else happens; each time in a row it doubles."""
+LONGEST_STRETCH: Final = 3_600 * SECOND
 IDLE_POLLS: Final = 1
 MOST_STEPS: Final = 400_000
+
+
+def _nothing(_number: int) -> None:
+    """Looks at nothing."""
 
 
 class Violation(AssertionError):  # noqa: N818  what the simulator looks for
@@ -61,6 +67,10 @@ class Task:
         self.idle = 0
         self.nap = (0, 0)
 
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Task:
+        """A forked child knows which thread of its parent held a lock."""
+        return self
+
 
 class Scheduler:
     """Runs simulated threads, one at a time, in an order that its seed decides."""
@@ -75,6 +85,8 @@ class Scheduler:
         self.trace = 0
         """A checksum of everything that happened, in order."""
         self.log: list[str] | None = None
+        self.watch: Callable[[int], None] = _nothing
+        """Called with the number of each step, between threads."""
         self.tasks: list[Task] = []
         self.current: Task | None = None
         self._ready: list[Task] = []
@@ -135,6 +147,7 @@ class Scheduler:
         self.steps += 1
         if self.steps > MOST_STEPS:
             raise Violation("it goes on for ever: a loop of threads that wake each other")
+        self.watch(self.steps)
         while not self._ready:
             if not self._timers:
                 waiting = ", ".join(f"{task.process.pid} {task.name}" for task in self.tasks if not task.is_done)
@@ -207,7 +220,7 @@ class Scheduler:
             polls = task.idle >= IDLE_POLLS and not task.is_active
             if polls:
                 self._stretched[task] = timeout
-            self._at(self.now + (max(timeout, STRETCHED) if polls else timeout), task)
+            self._at(self.now + (max(timeout, _stretch(task.idle)) if polls else timeout), task)
         self._switch(task)
         task.idle = 0 if task.was_woken else task.idle + 1
         return task.was_woken
@@ -246,6 +259,11 @@ class World:
 def scheduler() -> Scheduler:
     """The scheduler that runs now."""
     return World.scheduler
+
+
+def _stretch(idle: int) -> int:
+    """How long a thread that has polled so often for nothing sleeps."""
+    return min(LONGEST_STRETCH, STRETCHED << min(idle - IDLE_POLLS, 8))
 
 
 def _ns(timeout: float | None) -> int | None:
@@ -299,6 +317,12 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Lock:
+        """A forked child has it as it is, and none of the threads that wait for it."""
+        made = copy(self)
+        made._waiting = []
+        return made
 
 
 class RLock(Lock):
@@ -381,6 +405,12 @@ class Event:
             self._waiting.remove(run.current)
         return self._is_set
 
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Event:
+        """As `Lock`'s."""
+        made = copy(self)
+        made._waiting = []
+        return made
+
 
 class Thread:
     """As `threading.Thread`."""
@@ -411,6 +441,13 @@ class Thread:
             self._work()
         finally:
             self._ended.set()
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Thread:
+        """A forked child has it as a thread that has ended."""
+        made = copy(self)
+        made._ended = Event()
+        made._ended.set()
+        return made
 
     def is_alive(self) -> bool:
         """Whether it runs."""

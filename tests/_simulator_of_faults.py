@@ -17,16 +17,20 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from _simulated_books import START, Books
-from _simulated_database import Database, served
+from _simulated_books import Books
+from _simulated_database import Database, compiled_once, served
 from _simulated_disk import Disk
+from _simulated_failures import KINDS, Failures, failing
+from _simulated_fork import forked
 from _simulated_service import Machine, Service, installed
 from _simulated_threads import SECOND, Process, Scheduler, Task, Violation, World
+from _simulated_watch import Watch
 
 from taskpilot_obs._support.guarded import forget_causes
 from taskpilot_obs.audit.writer import AuditOptions
@@ -34,6 +38,13 @@ from taskpilot_obs.budgets import Budget
 from taskpilot_obs.store import Store, upgrade
 
 ZONES: Final = ("UTC", "Europe/Berlin", "America/New_York", "Pacific/Kiritimati", "Asia/Kolkata")
+STARTS: Final = (
+    datetime(2026, 3, 10, 12, tzinfo=UTC),
+    datetime(2026, 3, 28, 20, tzinfo=UTC),  # the night in which summer time begins in Berlin
+    datetime(2026, 10, 31, 20, tzinfo=UTC),  # and that in which it ends in New York, with a month
+    datetime(2027, 12, 31, 9, tzinfo=UTC),
+    datetime(2028, 2, 28, 23, 30, tzinfo=UTC),
+)
 LATE_NS: Final = 60 * SECOND
 """How much later than its time limit a shutdown may return: an operation on a slow disk or server is not cut off."""
 HOUR_NS: Final = 3_600 * SECOND
@@ -49,6 +60,8 @@ class Outcome(NamedTuple):
     steps: int
     calls: int
     faults: Counter[str]
+    looks: int
+    """How often all that must hold at each moment was checked."""
 
 
 @cache
@@ -69,7 +82,8 @@ class Simulation:
 
     def __init__(self, seed: int, home: Path) -> None:
         self.seed = seed
-        self.run = Scheduler(seed, int(START.timestamp()) * SECOND)
+        self.start_of_time = STARTS[seed // len(ZONES) % len(STARTS)]
+        self.run = Scheduler(seed, int(self.start_of_time.timestamp()) * SECOND)
         World.scheduler = self.run
         self.chance = self.run.random
         self.home = home
@@ -77,6 +91,9 @@ class Simulation:
         self.outside = Process(1)
         self.database = Database(home / "telemetry.db")
         self.disk = Disk(home)
+        self.failures = Failures()
+        self.may_fail = seed % 2 == 1
+        """Whether single operations may fail, and zones change: not in all seeds, because that hides other faults."""
         self.services: list[Service] = []
         self.faults: Counter[str] = Counter()
         self.lost_rows: set[str] = set()
@@ -89,6 +106,8 @@ class Simulation:
         self.honest = self.chance.random() < 0.7
         self.machine = self._machine()
         self.chosen = self._chosen()
+        self.watch = Watch(self)
+        self.run.watch = self.watch.step
 
     def _machine(self) -> Machine:
         pick = self.chance.choice
@@ -128,9 +147,14 @@ class Simulation:
             self.kill, self.stop, self.start, self.burst, self.database_away, self.database_slow, self.answers_lost,
             self.failover, self.disk_full, self.disk_slow, self.power, self.clock_step, self.idle, self.stall,
         ]  # fmt: skip
-        return [self.start, self.burst, *self.chance.sample(events, self.chance.randint(1, 8))]
+        own = [self.operations_fail, self.zone_changes, self.fork] if self.may_fail else []
+        return [self.start, self.burst, *own, *self.chance.sample(events, self.chance.randint(1, 8))]
 
     # --- events ------------------------------------------------------------------------------------------------------
+
+    def failing(self) -> AbstractContextManager[None]:
+        """While the block runs, operations may fail."""
+        return failing(self.failures, self.disk, self.database) if self.may_fail else nullcontext()
 
     def living(self) -> list[Service]:
         """The processes that work."""
@@ -167,6 +191,13 @@ class Simulation:
                 amount = self.chance.randint(1, 4)
                 work = lambda service=service, amount=amount: service.calls_in_a_row(amount, honest=self.honest)  # noqa: E731
                 self.run.spawn(service.process, f"caller {number}", work, is_active=True)
+
+    def fork(self) -> None:
+        """A process forks, and both go on."""
+        living = self.living()
+        if 0 < len(living) < 3:
+            self.services.append(forked(self.chance.choice(living), 1_000 + len(self.services)))
+            self.faults["a process forked"] += 1
 
     def kill(self) -> None:
         """Kill a process."""
@@ -258,6 +289,23 @@ class Simulation:
             self.is_exact = False
             self.faults["a clock set"] += 1
 
+    def operations_fail(self) -> None:
+        """Some or all operations of a few kinds fail for a while, in which processes work."""
+        kinds = self.chance.sample(list(KINDS), self.chance.randint(1, 4))
+        rate = self.chance.choice((0.1, 0.5, 1.0))
+        for kind in kinds:
+            self.failures.rates[kind] = rate
+        self.burst()
+        self.run.sleep(int(self.chance.random() * 60 * SECOND))
+        for kind in kinds:
+            self.failures.rates.pop(kind, None)
+
+    def zone_changes(self) -> None:
+        """The machine is in another time zone from now on."""
+        os.environ["TZ"] = self.chance.choice(ZONES)
+        time.tzset()
+        self.faults["a time zone changed"] += 1
+
     def stall(self) -> None:
         """Everything stands still for a moment, as when a machine is suspended."""
         self.run.now += int(self.chance.random() * 100 * SECOND)
@@ -283,13 +331,19 @@ class Simulation:
                 event()
             else:  # beside those that follow
                 besides.append(run.spawn(self.outside, event.__name__, event, is_active=True))
-            run.sleep(int(self.chance.random() ** 3 * 600 * SECOND))
+            run.sleep(self._pause_ns())
         self._wait(lambda: all(each.is_done for each in besides), "events to end")
         run.sleep(60 * SECOND)
         for service in self.living():
             self._stopped(service, 30.0)
         self._wait(lambda: all(map(_has_ended, self.services)), "the processes to stop")
         self._clear_up()
+
+    def _pause_ns(self) -> int:
+        """Seconds or minutes until the next event, at times a night."""
+        if self.chance.random() < 0.15:
+            return int((6 + 10 * self.chance.random()) * HOUR_NS)
+        return int(self.chance.random() ** 3 * 600 * SECOND)
 
     def _clear_up(self) -> None:
         """A last process starts, works, and writes what was left behind."""
@@ -306,11 +360,14 @@ class Simulation:
         self._wait(lambda: last.stopped_well, "the last process to stop")
 
     def _wait(self, condition: Callable[[], object], what: str) -> None:
-        deadline = self.run.now + 2 * HOUR_NS
+        deadline, me = self.run.now + 2 * HOUR_NS, self.run.current
+        assert me is not None
+        me.is_active = False  # who only looks keeps no thread from sleeping
         while not condition():
             if self.run.now > deadline:
                 raise Violation(f"it hangs: two simulated hours of waiting for {what}")
             self.run.sleep(SECOND)
+        me.is_active = True
 
 
 def _has_ended(service: Service) -> bool:
@@ -327,7 +384,8 @@ def _quiet(zone: str) -> Iterator[None]:
     time.tzset()
     gc.disable()
     try:
-        yield
+        with compiled_once():
+            yield
     finally:
         gc.enable()
         logger.disabled = was_disabled
@@ -353,19 +411,22 @@ def simulate(seed: int, log: list[str] | None = None) -> Outcome:
         simulation = Simulation(seed, Path(home))
         run = simulation.run
         run.log = log
-        with installed(simulation.disk, seed):
-            try:
-                with served(simulation.database):
-                    run.run(simulation.outside, simulation.direct)
-            finally:
-                for service in simulation.services:
-                    if not service.process.is_dead:
-                        service.die()
-        for service in simulation.services:
-            service.counters.take()  # of records that came after a shutdown
-        Books(simulation).check()
+        with closing(simulation.database):
+            with installed(simulation.disk, seed):
+                try:
+                    with served(simulation.database), simulation.failing():
+                        run.run(simulation.outside, simulation.direct)
+                finally:
+                    for service in simulation.services:
+                        if not service.process.is_dead:
+                            service.die()
+            for service in simulation.services:
+                service.counters.take()  # of records that came after a shutdown
+            Books(simulation).check()
     calls = sum(len(service.calls) for service in simulation.services)
-    return Outcome(seed, run.trace, run.now / SECOND, run.steps, calls, simulation.faults)
+    looks = simulation.watch.looks
+    failed = Counter({f"{kind} failed": times for kind, times in simulation.failures.happened.items()})
+    return Outcome(seed, run.trace, run.now / SECOND, run.steps, calls, simulation.faults + failed, looks)
 
 
 def kept_seeds() -> dict[int, str]:

@@ -129,6 +129,22 @@ def test_an_exception_tells_how_it_ended(seen: Captured[Invocation]) -> None:
     assert [run.error_type for run in seen] == ["TimeoutError", "openai.APITimeoutError", None, "ValueError"]
 
 
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("KeyboardInterrupt", Status.CANCELLED),
+        ("asyncio.exceptions.CancelledError", Status.CANCELLED),
+        ("langgraph.errors.GraphRecursionError", Status.BLOCKED),
+        ("requests.exceptions.ReadTimeout", Status.TIMEOUT),
+        ("acme.TimeoutOfOurs", Status.ERROR),
+    ],
+)
+def test_the_name_of_an_exception_stands_for_its_status(seen: Captured[Invocation], name: str, status: Status) -> None:
+    """A class that is known by its name only, builtins bare, ends a run as the exception itself would."""
+    record_run("tool", "search", error_type=name)
+    assert seen[0].status is status
+
+
 def test_a_call_within_a_run_belongs_to_it(seen: Captured[Invocation]) -> None:
     """Inside a block a call after the fact is part of its roll-up, also where it states an agent or a tenant."""
     with request_context("req-1", tenant_id="acme"), track_workflow("triage"):

@@ -172,12 +172,32 @@ def test_the_core_knows_no_integration() -> None:
 
 
 def test_the_journeys_of_the_guide_name_files_that_exist() -> None:
-    """Each of the four journeys in CONTRIBUTING.md passes at most ten files, all of which are there."""
+    """The four journeys in CONTRIBUTING.md pass at most 10, 14, 10 and 10 files, all of which are there."""
     section = (ROOT / "CONTRIBUTING.md").read_text().split("### Four journeys", 1)[1].split("\n## ", 1)[0]
     rows = [re.findall(r"`([\w/]+(?:<provider>)?\.py)`", row) for row in section.splitlines() if " · " in row]
-    assert [len(files) <= 10 for files in rows] == [True] * 4
+    most = (10, 14, 10, 10)
+    assert [len(files) <= bound for files, bound in zip(rows, most, strict=True)] == [True] * 4, rows
     named = {name.replace("<provider>", "anthropic") for files in rows for name in files}
     assert {name for name in named if not (PACKAGE / name).is_file()} == set()
+
+
+SHARED_NAMES = {
+    "ObservabilityMiddleware": "public: users of each web framework name it after its package",
+    "ObservabilityPlugin": "public: users of each agent framework name it after its package",
+}
+"""The names of classes that stand in more than one place, and why."""
+
+
+def test_a_class_name_means_one_thing() -> None:
+    """No two classes of the library and its integrations have the same name, but for those that are listed here."""
+    places: dict[str, list[str]] = {}
+    for path in [*MODULES, *sorted(ROOT.glob("integrations/*/taskpilot_obs_*/**/*.py"))]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    doubled = {name: where for name, where in places.items() if len(where) > 1}
+    assert {name: where for name, where in doubled.items() if name not in SHARED_NAMES} == {}
+    assert SHARED_NAMES.keys() <= doubled.keys()
 
 
 def test_metric_names_stand_in_semconv_alone() -> None:
@@ -193,7 +213,13 @@ def test_metric_names_stand_in_semconv_alone() -> None:
 
 def test_one_broad_except() -> None:
     """`except Exception` stands at the boundaries that are named here, and nowhere else."""
-    allowed = {"_support.guarded": 1, "_pipeline.batched": 2, "_recording.generators": 3, "_api.wrapped_functions": 2}
+    allowed = {
+        "_support.guarded": 1,
+        "_pipeline.batched": 2,
+        "_pipeline.exporter": 1,
+        "_recording.generators": 3,
+        "_api.wrapped_functions": 2,
+    }
     allowed["compare.bench.runner"] = 1  # what an arm of a benchmark raises is its result
     allowed["golden_signals.http"] = 1  # hands on what the thread that asks raised
     allowed["exporters.delivery"] = 1  # tries what failed again
@@ -211,11 +237,11 @@ def test_one_broad_except() -> None:
 
 
 def test_modules_are_short() -> None:
-    """Few modules are over 400 lines, and none over 620."""
+    """Five modules at most are over 400 lines, and none over 620."""
     long = {name_of(path): len(path.read_text().splitlines()) for path in MODULES}
     assert {name: lines for name, lines in long.items() if lines > 620} == {}
     over = {name: lines for name, lines in long.items() if lines > 400}
-    assert len(over) <= 8, over
+    assert len(over) <= 5, over
 
 
 def test_functions_are_short() -> None:

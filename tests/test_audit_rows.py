@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskpilot_obs._support.timestamps import rfc3339
-from taskpilot_obs.audit.encoding import IdsText, Layout, clean_value, to_json
+from taskpilot_obs.audit.encoding import IdsText, RecordLayout, clean_value, to_json
 from taskpilot_obs.audit.rows import AuditLines, audit_text
 from taskpilot_obs.records import BAD, CacheSize, Feedback, Operation, Origin, Record, Rollup, Status, Verdict
 from taskpilot_obs.semconv import Field
@@ -309,7 +309,7 @@ def test_threads_that_share_the_lines_of_a_log() -> None:
 
 def test_caches_are_bounded() -> None:
     """Ten thousand names do not grow the memory of a layout without bound."""
-    layout = Layout(
+    layout = RecordLayout(
         lambda name: ((name,), 0, (None,) * 8, (None, "b")), lambda key: {"level": key[0]}, ("a", "b"), IdsText()
     )
     for number in range(10_000):

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import json
 import sys
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -211,6 +211,11 @@ def test_a_request_context_decorates_coroutine_functions() -> None:
     def steps() -> Generator[None, None, None]:
         yield
 
+    async def later_steps() -> AsyncGenerator[None, None]:
+        yield
+
     assert (asyncio.run(work()), plain(), get_request_id()) == ("req-1", "req-2", None)
     with pytest.raises(TypeError, match="steps is a generator"):
         request_context("req-3")(steps)
+    with pytest.raises(TypeError, match="later_steps is a generator"):
+        request_context("req-3")(later_steps)

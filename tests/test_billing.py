@@ -348,6 +348,11 @@ ZEROS: dict[str, Any] = {
 }
 
 
+ZERO_DETAILS = dict.fromkeys(
+    ("cached_tokens", "cache_write_tokens", "reasoning_tokens", "audio_tokens", "image_tokens"), 0
+)
+
+
 @pytest.mark.parametrize("answer", ZEROS.values(), ids=ZEROS)
 def test_zeros_beside_an_answer_are_unknown(answer: object) -> None:
     """Placeholders of a framework do not count, in whatever shape the answer comes."""
@@ -360,6 +365,18 @@ def test_a_zero_of_one_side_is_unknown_alone() -> None:
     assert read_response(gemini).usage == Usage(5, None)
     chat = {"choices": [{"message": {"content": "long"}}], "usage": {"prompt_tokens": 0, "completion_tokens": 6}}
     assert read_response(chat).usage == Usage(None, 6)
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"prompt_tokens": 5, "completion_tokens": 0, "completion_tokens_details": ZERO_DETAILS}, Usage(5, None)),
+        ({"prompt_tokens": 0, "completion_tokens": 6, "prompt_tokens_details": ZERO_DETAILS}, Usage(None, 6)),
+    ],
+)
+def test_the_details_of_an_unknown_zero_are_unknown_too(counts: dict[str, Any], expected: Usage) -> None:
+    """Where a total is a placeholder, so are the zeros of its details."""
+    assert read_response({"choices": [{"message": {"content": "long"}}], "usage": counts}).usage == expected
 
 
 def test_zeros_that_can_be_true_stay() -> None:

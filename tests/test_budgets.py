@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -33,7 +34,7 @@ from taskpilot_obs import (
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget, BudgetAlert, load_budgets
 from taskpilot_obs.budgets.estimates import estimate_call
-from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, MemoryLedger, ReservationLine
+from taskpilot_obs.budgets.ledger import BudgetAccount, Charge, IdempotencyKey, MemoryLedger, ReservationLine
 from taskpilot_obs.budgets.model import CallScope
 from taskpilot_obs.budgets.reservation import Reservation
 from taskpilot_obs.budgets.status import statuses
@@ -852,6 +853,22 @@ def test_metrics_show_where_a_budget_stands() -> None:
         assert (value("llm_budget_used_ratio", tokens), value("llm_budget_limit_usd", tokens)) == (0.5, None)
 
 
+def test_metrics_show_what_is_reserved_and_when_the_period_ends() -> None:
+    """While a call is in progress its reservation is exposed; a call that broke is exposed as an estimate."""
+    labels = {"budget": "team", "period": "day"}
+    with fresh_recorder(budgets=[enforced("0.48")], clock=FixedClock()) as recorder:
+        value = recorder.registry.get_sample_value  # type: ignore[union-attr]
+        assert value("llm_budget_resets_timestamp_seconds", labels) == datetime(2026, 1, 2, tzinfo=UTC).timestamp()
+        running = track_llm(recorder=recorder, **CALL)
+        running.__enter__()
+        deadline = time.monotonic() + 30
+        while not value("llm_budget_reserved_usd", labels) and time.monotonic() < deadline:
+            time.sleep(0.05)  # figures are renewed once a second
+        assert value("llm_budget_reserved_usd", labels) == 0.12
+        running.__exit__(KeyError, KeyError(), None)
+        assert (value("llm_budget_reserved_usd", labels), value("llm_budget_assumed_usd", labels)) == (0, 0.12)
+
+
 def test_status_tells_what_is_left_and_where_it_leads() -> None:
     """The projection is what is spent over the time passed, times the period."""
     clock = FixedClock()
@@ -977,7 +994,7 @@ def test_a_process_ledger_knows_bookings_that_come_again() -> None:
     """They are booked once, and the answer is the same; the next ones are booked."""
     budget, ledger, now = enforced("1"), MemoryLedger(), at(2026, 1, 1, 12)
     window = budget.window(now)
-    line = ReservationLine(budget, Account("team", "", window.start), window, 6 * 10**11)
+    line = ReservationLine(budget, BudgetAccount("team", "", window.start), window, 6 * 10**11)
     first = ledger.settle([Charge(line)], now, IdempotencyKey("book", 1))
     assert [each.crossed for each in first] == [(500,)]
     assert ledger.settle([Charge(line)], now, IdempotencyKey("book", 1)) == first

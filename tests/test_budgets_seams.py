@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from taskpilot_obs import configure, exceptions, observe_agent, request_context, track_llm, track_tool
-from taskpilot_obs._pipeline.batched import PartialExportError
+from taskpilot_obs._pipeline.exporter import PartialExportError
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget, BudgetAlert, budget_status
 from taskpilot_obs.budgets.model import CallScope, literal

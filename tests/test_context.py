@@ -37,6 +37,12 @@ def test_identity_reaches_the_records(seen: Captured[Invocation]) -> None:
     assert dict(run.attributes) == {"task_id": "t-9"}
 
 
+def test_without_a_context_a_record_states_no_identity(seen: Captured[Invocation]) -> None:
+    """Tenant, user and session of a run outside of any context are unknown, not empty."""
+    observe_agent("a")(lambda: None)()
+    assert (seen[0].tenant, seen[0].user, seen[0].session) == (None, None, None)
+
+
 def test_inner_contexts_inherit_what_they_leave_out() -> None:
     """An inner context keeps what it does not set, and the outer one is back afterwards."""
     with request_context("outer", tenant_id="acme", a=1):
@@ -120,6 +126,17 @@ def test_threads_and_executors_can_be_given_the_context() -> None:
     with ThreadPoolExecutor(2) as plain:
         assert plain.submit(get_request_id).result() is None
         assert [future.result() for future in [plain.submit(bound) for _ in range(4)]] == ["req-3"] * 4
+
+
+def test_a_bound_function_takes_its_arguments_in_the_context() -> None:
+    """`with_context` passes positional and named arguments on, and returns what the function returns."""
+
+    def work(first: int, *, second: int) -> tuple[str | None, int, int]:
+        return get_request_id(), first, second
+
+    with request_context("req-4"):
+        bound = with_context(work)
+    assert bound(1, second=2) == ("req-4", 1, 2)
 
 
 def test_tasks_inherit_and_do_not_leak() -> None:

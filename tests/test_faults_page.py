@@ -1,25 +1,38 @@
-"""docs/faults.md: what the kept counts of runs with a fault say, and what has not been run."""
+"""docs/faults.md: what the kept counts of runs with a fault say, and that they cover everything."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from _scripts import load
 
 WRITER = load("faults_page")
+COUNTS = json.loads(WRITER.COUNTS.read_text(encoding="utf-8"))
 
 
 def test_the_page_is_current() -> None:
     """The page follows from the kept counts; `python scripts/faults_page.py` would not change it."""
-    counts = json.loads(WRITER.COUNTS.read_text(encoding="utf-8"))
-    assert WRITER.PAGE.read_text(encoding="utf-8") == WRITER.page(counts), "run `python scripts/faults_page.py`"
+    assert WRITER.PAGE.read_text(encoding="utf-8") == WRITER.page(COUNTS), "run `python scripts/faults_page.py`"
 
 
 def test_what_was_not_run_is_named() -> None:
-    """A case without a result is a `?`, an operation that the work has not is empty, and other scenarios are listed."""
-    page = WRITER.page({"spool": {"open": {"once": 70}, "write": {"once": 0, "from then on": 0}, "fork": {"once": 3}}})
-    assert "| open | 70 + ? |" in page
-    assert "| write |" not in page
-    assert "| read | ? + ? |" in page
-    assert "| fork | 3 |" in page
-    assert "Not run yet: audit log, scrape, store on SQLite," in page
+    """A case without a result is a `?`, and an operation that the work has not gets the letter of its reason."""
+    row = dict.fromkeys(("once", "from then on"), 0)
+    page = WRITER.page({"spool": {"open": {"once": 70}, "execute": row, "fork": {"once": 3}}})
+    assert "| open | ? + ? | 70 + ? |" in page
+    assert "| execute | ? + ? | a |" in page
+    assert "| fork | ? | 3 |" in page
+    assert "- a: it keeps no tables." in page
+
+
+def test_results_are_kept_as_they_come(tmp_path: Path) -> None:
+    """A case that passed replaces its count, one that failed loses it, and all others keep theirs."""
+    lines = [("spool", "open", "once", 71), ("spool", "write", "once", None)]
+    results = tmp_path / "results"
+    results.write_text("".join(f"{json.dumps(each)}\n" for each in lines))
+    assert COUNTS["spool"]["write"].keys() == {"once", "from then on"}
+    merged = WRITER.merged([results])
+    assert merged["spool"]["open"]["once"] == 71
+    assert merged["spool"]["write"].keys() == {"from then on"}
+    assert merged["audit log"] == COUNTS["audit log"]

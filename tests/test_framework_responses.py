@@ -417,6 +417,27 @@ def test_fewer_calls_do_not_account_for_a_sum(seen: Captured[Invocation]) -> Non
     assert seen[1].usage == Usage(300, 60)
 
 
+@pytest.mark.parametrize(
+    ("calls", "booked"),
+    [
+        ([Usage(150, 30), Usage(150, 30)], None),
+        ([Usage(150, 30), Usage(149, 31)], Usage(300, 60)),
+        ([Usage(150, 30), Usage(151, 29)], Usage(300, 60)),
+        ([Usage(300, 60)], Usage(300, 60)),
+    ],
+    ids=["exactly", "fewer input tokens", "fewer output tokens", "fewer calls"],
+)
+def test_calls_account_for_a_sum_that_they_reach_in_all_three(
+    seen: Captured[Invocation], calls: list[Usage], booked: Usage | None
+) -> None:
+    """Calls account for a result if they are as many, with as many input and as many output tokens."""
+    with track_workflow("triage"):
+        for usage in calls:
+            record_llm_call(model="gpt-4o", usage=usage)
+        record_llm_call(model="gpt-4o", usage=SUM_A)
+    assert seen[len(calls)].usage == booked
+
+
 def test_a_cached_result_of_an_agent_uses_no_calls_up(seen: Captured[Invocation]) -> None:
     """A result from the application's cache is free, and the calls beside it still account for a paid one."""
     with track_workflow("triage"):

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Unpack
 
@@ -28,13 +28,19 @@ from taskpilot_obs import (
 )
 from taskpilot_obs.exceptions import ConfigurationError, PolicyViolationError
 from taskpilot_obs.integration import (
+    ActiveInvocation,
     LlmInvocation,
+    Operation,
     Recorder,
     RefusedError,
+    answer_limits,
+    attached,
     check_input,
     check_input_async,
     check_output,
     check_output_async,
+    open_llm_call,
+    open_run,
 )
 from taskpilot_obs.records import CheckResult, Decision, Invocation, Status
 from taskpilot_obs.safety import CheckInput, DenyTools, check_with
@@ -394,6 +400,76 @@ def test_current_run_is_the_innermost(recorder: Recorder) -> None:
     name, agent = plan()
     assert (name.rpartition(".")[2], agent) == ("search", "Planner")
     assert current_run() is None
+
+
+# --- blocks, and work that is recorded already ------------------------------------------------------------------------
+
+
+def test_a_block_of_a_run(recorder: Recorder, seen: Captured[Invocation]) -> None:
+    """`attached` makes a run current for a block; an exception that leaves it ends the run and passes as it is."""
+    error = TimeoutError()
+
+    def work() -> None:
+        assert current_run() is run
+        raise error
+
+    run = recorder.start("invoke_agent", "Planner")
+    with pytest.raises(TimeoutError) as raised, attached(run):
+        work()
+    assert raised.value is error
+    assert current_run() is None
+    good = recorder.start("invoke_agent", "Planner")
+    with attached(good):
+        pass
+    assert not good.ended
+    good.stop()
+    assert [run.status for run in seen] == [Status.TIMEOUT, Status.SUCCESS]
+
+
+def test_a_block_finds_what_a_framework_has_wrapped(recorder: Recorder, seen: Captured[Invocation]) -> None:
+    """A refusal behind an exception of the framework blocks the run; `unwrap` finds other causes."""
+
+    class FrameworkError(Exception):
+        """What a framework raises in place of the cause."""
+
+    def wrapped(run: ActiveInvocation, cause: Exception, *unwrap: Callable[[BaseException], BaseException]) -> None:
+        with pytest.raises(FrameworkError), attached(run, *unwrap):
+            raise FrameworkError from cause
+
+    wrapped(recorder.start("execute_tool", "search"), RefusedError("no"))
+    wrapped(recorder.start("execute_tool", "search"), KeyError("x"), lambda error: error.__cause__ or error)
+    assert [(run.status, run.error_type) for run in seen] == [
+        (Status.BLOCKED, "taskpilot_obs.exceptions.RefusedError"),
+        (Status.ERROR, "KeyError"),
+    ]
+
+
+def test_work_that_a_layer_above_records(recorder: Recorder) -> None:
+    """`open_run` and `open_llm_call` find the current run if it is open and of the kind and name that is meant."""
+    assert open_run(Operation.TOOL) is None
+    run = recorder.start("execute_tool", "search")
+    with attached(run):
+        assert open_run(Operation.TOOL) is open_run(Operation.TOOL, "search") is run
+        assert open_run(Operation.TOOL, "other") is open_run(Operation.AGENT) is open_llm_call() is None
+        run.stop()
+        assert open_run(Operation.TOOL) is None
+    call = recorder.start_llm(model="gpt-4o-mini")
+    with attached(call):
+        assert open_llm_call() is call
+        call.stop()
+        assert open_llm_call() is None
+
+
+def test_limits_of_an_answer() -> None:
+    """`answer_limits` finds what states the length of an answer, in mappings and objects, under any client's name."""
+
+    class Settings:
+        max_tokens = 7
+        temperature = 0.5
+
+    assert answer_limits({"max_completion_tokens": 5, "max_tokens": None, "top_p": 1}) == {"max_completion_tokens": 5}
+    assert answer_limits(Settings()) == {"max_tokens": 7}
+    assert answer_limits(None) == answer_limits({}) == {}
 
 
 # --- the door itself --------------------------------------------------------------------------------------------------

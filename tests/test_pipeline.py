@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import pytest
 from prometheus_client import CollectorRegistry
 
-from taskpilot_obs._pipeline.batched import Batched, CallableExporter, Exporter, IdleEvent, OnFull, PartialExportError
+from taskpilot_obs._pipeline.batched import Batched, IdleEvent, OnFull
+from taskpilot_obs._pipeline.exporter import CallableExporter, Exporter, PartialExportError
 from taskpilot_obs._pipeline.pipeline import CAPACITY, Pipeline
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs._support.counters import InternalCounters
@@ -729,3 +730,30 @@ def test_after_flushes_of_many_threads_batches_are_full_again() -> None:
         time.sleep(0.01)  # the worker may take what is there
     assert batched.shutdown(5.0)
     assert exporter.sizes == [3]
+
+
+class Holding:
+    """An exporter that takes large batches, and is held up at its first one."""
+
+    batch_size = 3_000
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.began, self.go_on = threading.Event(), threading.Event()
+
+    def export(self, batch: Sequence[Record]) -> None:
+        self.sizes.append(len(batch))
+        self.began.set()
+        assert self.go_on.wait(30)
+
+
+def test_an_exporter_gets_as_large_batches_as_it_asks_for() -> None:
+    """What gathered while it wrote comes in batches of its size."""
+    exporter = Holding()
+    batched = Batched(exporter, name="holding", counters=InternalCounters())
+    batched.export([event("first")])
+    assert exporter.began.wait(30)
+    batched.export([event(str(number)) for number in range(4_000)])
+    exporter.go_on.set()
+    assert batched.shutdown(30.0)
+    assert exporter.sizes == [1, 3_000, 1_000]

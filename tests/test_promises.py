@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _scripts import load
 
 ROOT = Path(__file__).parent.parent
 WRITER = load("write_promises")
+KEPT = json.loads((ROOT / "tests" / "figures.json").read_text(encoding="utf-8"))
 PROMISES = {each.name: each for each in WRITER.promises()}
 WATCHED = """
 import json, sys, threading
@@ -62,6 +65,16 @@ def test_a_promise_stands_on_its_page_and_has_a_proof(name: str) -> None:
     assert " ".join(promise.says.split()) in text
     assert WRITER.proofs().get(name) or promise.measured
     assert promise.limit
+
+
+@pytest.mark.parametrize("promise", WRITER.stated(), ids=lambda promise: promise.name)
+def test_a_figure_is_measured(promise: Any) -> None:
+    """No figure is typed by hand: its digits come from what a run kept, and a test of the promise states them."""
+    assert not re.search(r"\d", re.sub(r"{[^}]*}", "", promise.figure))
+    assert WRITER.filled(promise).figure.count("{") == 0
+    if promise.name in KEPT:
+        sources = [(ROOT / each.path).read_text(encoding="utf-8") for each in WRITER.proofs()[promise.name]]
+        assert any(f'measured("{promise.name}"' in " ".join(each.split()) for each in sources)
 
 
 def test_every_mark_names_a_promise() -> None:

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from opentelemetry import trace
@@ -16,7 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
-from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, Tracer, TraceState
+from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, TraceState
 from opentelemetry.util.types import Attributes
 
 from taskpilot_obs import (
@@ -388,22 +390,49 @@ def test_a_provider_that_comes_late_is_noticed(
     assert list(by_name(exporter)) == ["invoke_agent late"]
 
 
-def test_a_span_that_cannot_be_started_keeps_the_run(
-    seen: Captured[Invocation], recorder: Recorder, caplog: pytest.LogCaptureFixture
+class Misbehaving:
+    """A tracer provider, its tracer and their spans in one, of which one method misbehaves."""
+
+    def __init__(self, method: str, answer: Callable[..., object]) -> None:
+        self._method, self._answer = method, answer
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        if name == self._method:
+            return self._answer
+        answers = {"get_tracer": self, "start_span": self, "get_span_context": trace.INVALID_SPAN_CONTEXT}
+        return lambda *_args, **_kwargs: answers.get(name, True)
+
+
+SPAN_METHODS = ("is_recording", "set_attribute", "set_attributes", "set_status", "add_event", "end")
+
+
+def raises(*_args: object, **_kwargs: object) -> object:
+    """Raise."""
+    raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "provider",
+    [
+        *(Misbehaving(method, raises) for method in ("get_tracer", "start_span", "get_span_context", *SPAN_METHODS)),
+        *(Misbehaving("start_span", lambda *_args, held=held, **_kwargs: held) for held in (None, object(), Mock())),
+    ],
+    ids=lambda provider: provider._method,
+)
+def test_a_tracer_provider_that_misbehaves_costs_its_span_alone(
+    provider: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A tracer provider that fails costs the span, never the user's call or the other records."""
-
-    class Broken(TracerProvider):
-        def get_tracer(self, *args: Any, **kwargs: Any) -> Tracer:
-            tracer = super().get_tracer(*args, **kwargs)
-            tracer.start_span = lambda *_args, **_kwargs: 1 / 0  # type: ignore[method-assign,assignment]  # broken on purpose
-            return tracer
-
-    with fresh_recorder(tracer_provider=Broken()) as broken, capture_invocations(broken) as runs:
-        with track_agent("a") as run:
+    """Whatever provider, tracer or span raise or return: results, exceptions and records are as without them."""
+    with fresh_recorder(tracer_provider=provider) as recorder, capture_invocations(recorder) as runs:
+        with track_agent("a") as run, track_llm(model="gpt-4o") as call:
             run.set_attribute("k", 1)
-        assert [run.name for run in runs] == ["a"]
-    assert "span failed" in caplog.text
+            call.record_usage(150, 50)
+        with suppress(ValueError), track_agent("b"):
+            record_policy_violation("p")
+            raise ValueError
+        assert [(run.name, run.status) for run in runs] == [("gpt-4o", "success"), ("a", "success"), ("b", "error")]
+        assert runs[0].cost == Decimal("0.000875")
+    assert "span" in caplog.text
 
 
 def test_what_a_plain_function_only_began_is_one_span(traced: Recorder, exporter: InMemorySpanExporter) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import anthropic._models as anthropic_models
 import openai._models as openai_models
 import pytest
-from _recorded import Exchange, events_of, exchanges
+from _figures import measured
+from _recorded import VARIABLE, Exchange, events_of, exchanges
 from anthropic.types import Message
 from genai_prices import extract_usage
 from google.genai.types import GenerateContentResponse
@@ -78,6 +81,7 @@ def test_tokens_equal_what_the_provider_stated() -> None:
         if as_truth(read(exchange).usage) != truth_of(exchange) and not excepted(exchange)
     ]
     assert not differing, wrong(differing)
+    measured("exact-tokens", data=Path(os.environ[VARIABLE]).read_bytes(), exchanges=len(exchanges()))
 
 
 def test_no_recorded_usage_is_inconsistent() -> None:

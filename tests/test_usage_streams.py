@@ -310,3 +310,13 @@ def test_an_unknown_stream_says_nothing() -> None:
     for event in (object(), 3, [], {"x": 1}, b"\xff", {"bytes": "no base64"}):
         assert reader.feed(event) is False
     assert reader.reading().usage is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_content"),
+    [("text", False), ("thinking", False), ("reasoning", False), (None, False), ("tool_use", True)],
+)
+def test_a_block_that_opens_is_content_only_where_it_calls_a_tool(kind: str | None, is_content: bool) -> None:
+    """The opening of a block of text or thoughts is not the first token yet; that of a tool call is."""
+    for start, block in (("content_block_start", "content_block"), ("content-block-start", "content")):
+        assert StreamReader().feed({"type": start, block: {"type": kind}}) is is_content

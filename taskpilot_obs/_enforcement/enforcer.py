@@ -138,20 +138,14 @@ class Enforcer:
         self, run: ActiveInvocation, ready: Sequence[BoundCheck], stage: Stage, subject: CheckInput | None
     ) -> None:
         outcomes: list[CheckOutcome] = []
-        if subject is None:
-            goes_on = running.fail_all(ready, outcomes)
-        else:
-            goes_on = running.run(ready, subject, outcomes, self._runtime.counters)
+        goes_on = running.run(ready, subject, outcomes, self._runtime.counters)
         report(run, stage, outcomes, goes_on=goes_on)
 
     async def _ask_async(
         self, run: ActiveInvocation, ready: Sequence[BoundCheck], stage: Stage, subject: CheckInput | None
     ) -> None:
         outcomes: list[CheckOutcome] = []
-        if subject is None:
-            goes_on = running.fail_all(ready, outcomes)
-        else:
-            goes_on = await running.run_async(ready, subject, outcomes, self._runtime.counters)
+        goes_on = await running.run_async(ready, subject, outcomes, self._runtime.counters)
         report(run, stage, outcomes, goes_on=goes_on)
 
 

@@ -1,4 +1,4 @@
-"""The interface of exporters, and the worker that runs one that does I/O."""
+"""The worker that runs an exporter which does I/O."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal
 
+from taskpilot_obs._pipeline.exporter import PartialExportError
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs._support.hooks import settled
 from taskpilot_obs._support.locks import is_current_lock
-from taskpilot_obs.exceptions import restored
-from taskpilot_obs.records import Invocation, Record
 from taskpilot_obs.semconv import EXPORT_ERRORS, INTERNAL_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from taskpilot_obs._pipeline.exporter import Exporter
     from taskpilot_obs._support.counters import InternalCounters
+    from taskpilot_obs.records import Record
 
 OnFull = Literal["drop", "block"]
 POLL_S = 0.1
@@ -27,83 +28,6 @@ _LOOK_S = 0.0005
 QUICK_S = 1.0
 """The drainer pauses for an exporter that writes a batch within this time: on a busy machine even a fast exporter waits
 that long for the interpreter."""
-
-
-@runtime_checkable
-class Exporter(Protocol):
-    """Anything with `export(batch)`, a plain or a coroutine function.
-
-    An exporter may also have `flush(timeout_s: float) -> bool` (everything handed over so far has been written) and
-    `shutdown(timeout_s: float) -> None`. It runs on a thread of the library, never on the caller's, one batch at a
-    time and in order; what it raises is counted and logged, and reaches neither the user's code nor other exporters.
-
-    An exporter with `linger_s` above 0 gets full batches: its worker waits up to that many seconds for each to fill.
-
-    An exporter that keeps records for later has `set_account(account)`, which gets an `Account` before the first batch.
-    """
-
-    def export(self, batch: Sequence[Record], /) -> object:
-        """Take a batch of finished records."""
-
-
-class Account(Protocol):
-    """What an exporter reports about records that it keeps for later: until settled, they are neither written nor lost.
-
-    What still waits at a shutdown counts as written, because it is safe outside of the process.
-    """
-
-    def waits(self, records: int, /) -> None:
-        """So many records of the batch at hand are kept for later."""
-
-    def settles(self, records: int, /, *, is_written: bool) -> None:
-        """Records that waited are written now, or refused for good.
-
-        Args:
-            records: how many.
-            is_written: whether they are written.
-        """
-
-    def loses(self, records: int, /) -> None:
-        """So many records that an earlier process left are refused for good."""
-
-
-class PartialExportError(Exception):
-    """An exporter wrote only the first part of a batch.
-
-    Args:
-        written: how many records of the batch were written; the rest is counted as dropped.
-    """
-
-    def __init__(self, written: int) -> None:
-        self.written = written
-        super().__init__(written)
-
-    def __str__(self) -> str:
-        return f"only {self.written} records of the batch were written"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return restored, (type(self), self.args, self.__dict__)
-
-
-class CallableExporter:
-    """A function, plain or coroutine function, as an exporter: called with each finished `Invocation`."""
-
-    def __init__(self, function: Callable[[Invocation], object]) -> None:
-        self._function = function
-
-    def export(self, batch: Sequence[Record], /) -> None:
-        """Call the function with each invocation; a call that raises loses only that record."""
-        done, failure = 0, None
-        for record in batch:
-            if isinstance(record, Invocation):
-                try:
-                    settled(self._function(record))
-                except Exception as error:  # noqa: BLE001  a user's function; the failure is raised for the whole batch
-                    failure = error
-                    continue
-            done += 1
-        if failure is not None:
-            raise PartialExportError(done) from failure
 
 
 class WakeSignal:
@@ -176,6 +100,7 @@ class Batched:
         self.reports = bool(getattr(exporter, "reports", False))
         """Whether the exporter produces records itself, which other exporters must get."""
         self._linger_s = float(getattr(exporter, "linger_s", 0.0))
+        self._most = max(BATCH_SIZE, int(getattr(exporter, "batch_size", BATCH_SIZE)))
         self._counters = counters
         self._reset()
         set_account = getattr(exporter, "set_account", None)
@@ -305,7 +230,7 @@ class Batched:
     def _take(self) -> tuple[Record, ...]:
         """The next batch, as a tuple, because an exporter that emptied a list would lose records."""
         with self._taking:
-            batch = tuple([self._queue.popleft() for _ in range(min(BATCH_SIZE, len(self._queue)))])
+            batch = tuple([self._queue.popleft() for _ in range(min(self._most, len(self._queue)))])
             self._in_flight = len(batch)
             return batch
 

@@ -22,7 +22,8 @@ from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropR
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from taskpilot_obs._pipeline.batched import Batched, Exporter
+    from taskpilot_obs._pipeline.batched import Batched
+    from taskpilot_obs._pipeline.exporter import Exporter
     from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.records import Record
 
@@ -395,8 +396,10 @@ class Pipeline:
         self._drain(timeout_s)
         flushed = True
         for exporter in self.batched:
+            written = False
             with guarded(f"flush {exporter.name}", self._counters):
-                flushed = exporter.flush(max(0.0, deadline - time.monotonic())) and flushed
+                written = exporter.flush(max(0.0, deadline - time.monotonic()))
+            flushed = flushed and written
         self.drain()
         return flushed
 
@@ -424,9 +427,11 @@ class Pipeline:
         done = True
         try:
             for exporter in self.batched:
+                ended = False
                 with guarded(f"shutdown {exporter.name}", self._counters):
                     left_s = max(0.0, deadline - time.monotonic())
-                    done = exporter.shutdown(left_s, close=exporter.exporter not in keep) and done
+                    ended = exporter.shutdown(left_s, close=exporter.exporter not in keep)
+                done = done and ended
         finally:  # runs after a second Ctrl-C too, so that lost records are counted
             self._count_left()
         for name, in_memory in self._in_memory.items():

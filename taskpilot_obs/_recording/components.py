@@ -43,7 +43,7 @@ class Declares(Protocol):
 
 
 class Components(NamedTuple):
-    """The components that make up a recorder; `config.build` makes them from settings."""
+    """The components that make up a recorder; `build` makes them from settings."""
 
     settings: Settings
     pipeline: Pipeline

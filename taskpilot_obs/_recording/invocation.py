@@ -180,8 +180,16 @@ class ActiveInvocation:
         self.ended_ns = at_ns or now()
         self.status = status
         try:
-            if self._token is not None:
-                self._leave()
+            token = self._token
+            if token is not None:  # written out: calling `detach` would cost each run a twentieth
+                self._token = None
+                try:
+                    _make_last_current(token)
+                except (ValueError, RuntimeError):  # another context, or already detached
+                    pass
+                else:
+                    if self.span is not None and self._span_token is not None:
+                        spans.detach(self._span_token)
             if self.span is not None:
                 runtime.guard_span.call(self._close_span, self.span)
         finally:  # a Ctrl-C in a slow span processor must not lose the record
@@ -269,9 +277,10 @@ class ActiveInvocation:
             step: the result of `attach`; by default the step of `start_current` or `reattach`.
         """
         if step is None:
-            if self._token is not None:
-                self._leave()
-            return
+            if self._token is None:
+                return
+            step = self._token, None if self.span is None else self._span_token
+            self._token = None
         running, span_token = step
         if restore(current_running, running) and span_token is not None:
             spans.detach(span_token)
@@ -282,16 +291,6 @@ class ActiveInvocation:
             self._token = _make_current(self)
             if self.span is not None:
                 self._span_token = self.span.attach()
-
-    def _leave(self) -> None:
-        """Undo `start_current` or `reattach`."""
-        token, self._token = self._token, None
-        try:
-            _make_last_current(token)  # type: ignore[arg-type]  # called where there is one
-        except (ValueError, RuntimeError):  # another context, or already detached
-            return
-        if self.span is not None and self._span_token is not None:
-            spans.detach(self._span_token)
 
     # --- who it is ---------------------------------------------------------------------------------------------------
 
@@ -493,10 +492,12 @@ class ActiveInvocation:
 
     def _close_span(self, live: LiveSpan) -> None:
         uneventful = live.below is None and self.details is None and self.status is SUCCESS
-        if not (uneventful and self.callsite.is_inner) and live.recording:
-            self._write_outcome(live)
-            self._add_to_span_above(live)
-        live.end()
+        try:
+            if not (uneventful and self.callsite.is_inner) and live.recording:
+                self._write_outcome(live)
+                self._add_to_span_above(live)
+        finally:
+            live.end()
 
     def _write_outcome(self, live: LiveSpan) -> None:
         write_outcome(live, self.status, self.details)

@@ -236,7 +236,8 @@ class LlmInvocation(ActiveInvocation):
         if self.ended_ns:
             return
         self.record_answer(service_tier=service_tier)
-        if output_tokens is None and not isinstance(usage, int | float | Decimal):
+        is_whole = output_tokens is None and not isinstance(usage, int | float | Decimal)
+        if is_whole and (usage is None or not counts):
             self.note_usage(usage, counts)
             return
         with guarded("record_usage", self.callsite.runtime.counters):

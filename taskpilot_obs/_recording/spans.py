@@ -15,7 +15,7 @@ from taskpilot_obs.records import Operation
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from contextvars import Token
 
     from opentelemetry.context import Context
@@ -58,7 +58,8 @@ class Tracing:
 
     def __init__(self, provider: TracerProvider, version: str) -> None:
         self.provider = provider
-        self._start_span = provider.get_tracer("taskpilot_obs", version, schema_url=SCHEMA_URL).start_span
+        self._version = version
+        self._start_span: Callable[..., Span] | None = None
 
     def start(
         self, name: str, above: Context | None, kind: trace.SpanKind, attributes: Mapping[str, AttributeValue]
@@ -68,6 +69,9 @@ class Tracing:
         The attributes are set at creation, so that samplers see them.
         """
         around = otel_context.get_current()
+        if self._start_span is None:  # asked for here, where a provider that raises costs the span alone
+            tracer = self.provider.get_tracer("taskpilot_obs", self._version, schema_url=SCHEMA_URL)
+            self._start_span = tracer.start_span
         span = self._start_span(name, around if above is None else above, kind, attributes)
         return LiveSpan(span, around)
 
@@ -85,14 +89,20 @@ class LiveSpan:
     Args:
         span: the span.
         around: the context in which the span began.
+
+    Raises:
+        TypeError: the span has no span context, because its tracer misbehaves.
     """
 
     __slots__ = ("_context", "_identity", "_span", "below")
 
     def __init__(self, span: Span, around: Context) -> None:
+        identity = span.get_span_context()
+        if not isinstance(identity, trace.SpanContext):
+            raise TypeError(f"the tracer's span has no SpanContext, but {type(identity).__name__}")
         self._span = span
         self._context = trace.set_span_in_context(span, around)
-        self._identity: trace.SpanContext | None = None
+        self._identity = identity
         self.below: list[Totals] | None = None
         """The sums of the operations beneath; only for a recording span."""
 
@@ -104,7 +114,7 @@ class LiveSpan:
     @property
     def ids(self) -> SpanIds:
         """The trace ID and span ID."""
-        return ids_of(self._identity or self._span.get_span_context())
+        return ids_of(self._identity)
 
     def attach(self) -> Token[Context] | None:
         """Make it the current span until `detach`; return None if there is nothing to undo."""
@@ -134,15 +144,14 @@ class LiveSpan:
     def end(self) -> None:
         """End the span."""
         span = self._span
-        span.end()
         self._span = trace.INVALID_SPAN
         self._context = NO_CONTEXT
-        self._identity = span.get_span_context()
+        span.end()
 
     @property
     def context(self) -> Context:
         """The context in which it is the current span, to start children in, also after its end."""
-        if self._identity is None:
+        if self._context is not NO_CONTEXT:
             return self._context
         return trace.set_span_in_context(trace.NonRecordingSpan(self._identity))
 
@@ -179,7 +188,8 @@ def ids_of(identity: trace.SpanContext) -> SpanIds:
     """Return a span's IDs in lower-case hex; empty for the invalid span."""
     if not identity.is_valid:
         return NO_SPAN
-    return SpanIds(f"{identity.trace_id:032x}", f"{identity.span_id:016x}", identity.trace_flags.sampled)
+    trace_id, span_id = identity.trace_id.to_bytes(16, "big"), identity.span_id.to_bytes(8, "big")
+    return SpanIds(trace_id.hex(), span_id.hex(), identity.trace_flags.sampled)
 
 
 def current_ids() -> SpanIds:

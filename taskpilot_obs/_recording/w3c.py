@@ -39,7 +39,8 @@ def stated_baggage(headers: Mapping[str, str]) -> Mapping[str, str]:
     Args:
         headers: by names in lower case.
     """
-    return {name: str(value) for name, value in baggage.get_all(_BAGGAGE.extract(headers, _EMPTY)).items()}
+    plain = {name: value.encode("utf-8", "replace").decode() for name, value in headers.items() if name == "baggage"}
+    return {name: str(value) for name, value in baggage.get_all(_BAGGAGE.extract(plain, _EMPTY)).items()}
 
 
 def write_trace(headers: MutableMapping[str, str], context: Context | None) -> None:

@@ -40,7 +40,11 @@ def load_config_file(
         return _parse_yaml(content, named)
     try:
         return tomllib.loads(content, parse_float=parse_float)
-    except (tomllib.TOMLDecodeError, ArithmeticError) as error:
+    except (
+        ValueError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:  # others than TOMLDecodeError: too many digits or brackets
         raise ConfigurationError(f"{named} is not TOML: {error}") from error
 
 
@@ -56,5 +60,5 @@ def _parse_yaml(content: str, named: str) -> Any:
 
     try:
         return yaml.safe_load(content)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:  # 2026-02-30 is a ValueError
         raise ConfigurationError(f"{named} is not YAML: {error}") from error

@@ -35,7 +35,7 @@ class Bins(NamedTuple):
     first_token: dict[Key, Counter[int]]
 
 
-class Held(NamedTuple):
+class HeldWindow(NamedTuple):
     """What a process holds."""
 
     since: datetime
@@ -68,7 +68,7 @@ class CallSource(Protocol):
     """Where calls are, open for the length of a few questions."""
 
     @property
-    def held(self) -> Held | None:
+    def held(self) -> HeldWindow | None:
         """What a process holds; None for a store."""
 
     def about(self, start: datetime, end: datetime, filters: Filters, /) -> AbstractContextManager[Answers]:

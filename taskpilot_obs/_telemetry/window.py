@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs._support.guarded import run_to_completion
 from taskpilot_obs._support.timestamps import EPOCH
-from taskpilot_obs._telemetry.answers import WHOLE, Answers, Bins, By, Held, Key
+from taskpilot_obs._telemetry.answers import WHOLE, Answers, Bins, By, HeldWindow, Key
 from taskpilot_obs._telemetry.counts import Counts
 from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs._telemetry.sketch import bin_of
@@ -215,14 +215,14 @@ class CallWindow:
         """What is held now. Callable from any thread."""
         since_us = max(self._since_us, self._now_us() - self._max_age // _MICROSECOND)
         calls = list(map(_unpacked, map(marshal.loads, self._calls.copy())))
-        held = Held(EPOCH + since_us * _MICROSECOND, len(calls), self._max_calls, self._max_age)
+        held = HeldWindow(EPOCH + since_us * _MICROSECOND, len(calls), self._max_calls, self._max_age)
         return HeldCalls(calls, held, self._source)
 
 
 class HeldCalls:
     """The calls that a process held at one moment: a `CallSource`."""
 
-    def __init__(self, calls: Iterable[HeldCall], held: Held, source: Mapping[str, str]) -> None:
+    def __init__(self, calls: Iterable[HeldCall], held: HeldWindow, source: Mapping[str, str]) -> None:
         self._calls = calls
         self._source = source
         self.held = held

@@ -77,7 +77,7 @@ class IdsText:
         return text
 
 
-class Layout:
+class RecordLayout:
     """Writes one kind of record.
 
     Args:

@@ -1,7 +1,7 @@
 """Converts records to the fields of the audit log.
 
 Each kind of record has three parts: a key of repeating values (names, status), the fields made from that key, and the
-values that differ from call to call. `Layout` writes them.
+values that differ from call to call. `RecordLayout` writes them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from taskpilot_obs.audit.encoding import MAX_STRING, MORE, Fields, IdsText, Key, Layout, Row, Value
+from taskpilot_obs.audit.encoding import MAX_STRING, MORE, Fields, IdsText, Key, RecordLayout, Row, Value
 from taskpilot_obs.records import (
     BAD,
     LLM_OPERATIONS,
@@ -52,7 +52,7 @@ class AuditLines:
     def __init__(self, service: str = "", max_string: int = MAX_STRING) -> None:
         ids = IdsText(max_string)
         self._layouts = {
-            kind: Layout(row, partial(repeating, service), varying, ids)
+            kind: RecordLayout(row, partial(repeating, service), varying, ids)
             for kind, (row, repeating, varying) in _KINDS.items()
         }
 

@@ -16,7 +16,7 @@ from taskpilot_obs.audit.manifest import CLOSE, PRUNE, START, Anchor, is_genuine
 from taskpilot_obs.semconv import Event, Field
 
 
-class Problem(NamedTuple):
+class ChainFault(NamedTuple):
     """The first thing wrong with a chain."""
 
     file: str
@@ -43,7 +43,7 @@ class ChainReport(NamedTuple):
     last_hash: str
     anchors: int
     """How many anchors match."""
-    problem: Problem | None = None
+    problem: ChainFault | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -79,7 +79,7 @@ def verify(path: Path | str, *, key: bytes | None = None, anchors: Iterable[Anch
         expected = kept + manifest.closed + _heads_that_others_saw(log)
         for chain in log.chains():
             own = sorted((anchor for anchor in expected if anchor.chain == chain.name), key=lambda each: each.seq)
-            reports.append(_Walk(chain, digest, manifest, own).report())
+            reports.append(_ChainWalk(chain, digest, manifest, own).report())
         present = {chain.name for chain in log.chains()}
         begun = manifest.started | {anchor.chain for anchor in kept if log.owns(anchor.chain)}
         reports += [_missing(log, name) for name in sorted(begun - present - manifest.gone)]
@@ -118,7 +118,9 @@ class _Manifest:
 
 
 def _missing(log: Log, name: str) -> ChainReport:
-    problem = Problem(str(log.folder / name), None, None, "the chain was begun, but its files are gone and not pruned")
+    problem = ChainFault(
+        str(log.folder / name), None, None, "the chain was begun, but its files are gone and not pruned"
+    )
     return ChainReport(name, 0, None, 0, GENESIS.hash, 0, problem)
 
 
@@ -146,7 +148,7 @@ def _head_seen(line: bytes) -> list[Anchor]:
         return []  # the walk over that chain reports its problem
 
 
-class _Walk:
+class _ChainWalk:
     """One pass over a chain."""
 
     def __init__(self, chain: Chain, digest: Digest, manifest: _Manifest, expected: list[Anchor]) -> None:
@@ -168,7 +170,7 @@ class _Walk:
             self._chain.name, self._records, self._first, self._head.seq, self._head.hash, self._agreed, problem
         )
 
-    def _problem(self) -> Problem | None:
+    def _problem(self) -> ChainFault | None:
         with closing(_open_all(self._chain)) as files:
             for file in files:
                 problem = self._file(file) or self._name(Path(file.name))
@@ -176,7 +178,7 @@ class _Walk:
                     return problem
         return self._end()
 
-    def _name(self, path: Path) -> Problem | None:
+    def _name(self, path: Path) -> ChainFault | None:
         """Whether a segment has the name under which it was closed."""
         if not self._chain.is_segment(path):
             return None
@@ -184,15 +186,15 @@ class _Walk:
         if is_in_order and self._manifest.ends.get(path.name, self._head) == self._head:
             return None
         reason = "its name belongs to the segment that ends with another record: files were renamed or swapped"
-        return Problem(str(path), None, None, reason)
+        return ChainFault(str(path), None, None, reason)
 
-    def _file(self, file: BinaryIO) -> Problem | None:
+    def _file(self, file: BinaryIO) -> ChainFault | None:
         try:
             return self._lines(file)
         except DamagedFileError as error:
-            return Problem(file.name, None, self._head.seq + 1, str(error.strerror))
+            return ChainFault(file.name, None, self._head.seq + 1, str(error.strerror))
 
-    def _lines(self, file: BinaryIO) -> Problem | None:
+    def _lines(self, file: BinaryIO) -> ChainFault | None:
         head, digest = self._head, self._digest
         for number, line in enumerate(lines(file), 1):
             if self._first is None:
@@ -208,11 +210,11 @@ class _Walk:
                 reason = "a further process' chain begins with chain.start: this was copied here from another"
             if reason is not None:
                 self._head = head
-                return Problem(file.name, number, head.seq + 1, reason)
+                return ChainFault(file.name, number, head.seq + 1, reason)
             head = self._head = after
             self._records += 1
             if self._next is not None and self._next.seq <= head.seq and (reason := self._compare(head)):
-                return Problem(file.name, number, head.seq, reason)
+                return ChainFault(file.name, number, head.seq, reason)
         return None
 
     def _start(self, line: bytes) -> ChainTip:
@@ -248,14 +250,14 @@ class _Walk:
             self._next = next(self._anchors, None)
         return None
 
-    def _end(self) -> Problem | None:
+    def _end(self) -> ChainFault | None:
         if self._first is None:
             self._head = self._manifest.last_pruned(self._chain.name)
             self._skip_anchors(self._head)
         if self._next is None:
             return None
         reason = f"the log ends here, but an anchor of {self._next.time} knows record {self._next.seq}"
-        return Problem(str(self._chain.path), None, self._head.seq + 1, reason)
+        return ChainFault(str(self._chain.path), None, self._head.seq + 1, reason)
 
 
 def _in_order(stored: Iterator[Anchor], expected: list[Anchor]) -> Iterator[Anchor]:

@@ -61,7 +61,7 @@ class AuditOptions(NamedTuple):
     """How many characters of one string are kept."""
 
 
-class Writer:
+class AuditWriter:
     """Appends to the log's main file, or to a separate file if another process has the lock.
 
     Args:
@@ -257,7 +257,7 @@ class Writer:
             if known is None:
                 raise
             return f"{error.filename} {error.strerror}"
-        except (OSError, ConfigurationError):
+        except (OSError, MemoryError, ConfigurationError):
             self.abandon()
             raise
         return None

@@ -12,7 +12,7 @@ from taskpilot_obs._support.guarded import guarded, log_failure
 from taskpilot_obs.budgets.admitted import AdmissionRequest, Admitted
 from taskpilot_obs.budgets.alerts import exhausted_by, failure_of, refusal_of
 from taskpilot_obs.budgets.estimates import estimate_call
-from taskpilot_obs.budgets.ledger import Account, Charge, Ledger, Refusal, ReservationLine, reservation_key
+from taskpilot_obs.budgets.ledger import BudgetAccount, Charge, Ledger, Refusal, ReservationLine, reservation_key
 from taskpilot_obs.budgets.model import Budget, CallScope, Windows, to_pico_usd
 from taskpilot_obs.exceptions import (
     BudgetExceededError,
@@ -257,7 +257,7 @@ class AdmissionController:
             window = self.windows.at(budget, request.at_unix_ns)
             usage = request.estimate.usage(budget.max_output_tokens)
             amount = self._amount(budget, request, usage)
-            account = Account(budget.name, scope_key, window.start)
+            account = BudgetAccount(budget.name, scope_key, window.start)
             lines.append(ReservationLine(budget, account, window, amount or 0))
             if amount is None:
                 unpriced.append(lines[-1])

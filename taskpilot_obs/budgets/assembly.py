@@ -20,7 +20,7 @@ from taskpilot_obs.exporters.delivery import Delivery
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from taskpilot_obs._pipeline.batched import Exporter
+    from taskpilot_obs._pipeline.exporter import Exporter
     from taskpilot_obs._pipeline.pipeline import Pipeline
     from taskpilot_obs._recording.components import Components
     from taskpilot_obs.budgets.model import Budget

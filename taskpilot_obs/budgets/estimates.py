@@ -6,15 +6,11 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Final, NamedTuple
 
+from taskpilot_obs.providers.limits import MAX_OUTPUT
 from taskpilot_obs.records import Usage
 from taskpilot_obs.usage.values import count
 
 INPUT_TOKENS: Final = "input_tokens"
-MAX_OUTPUT: Final = (
-    *("max_output_tokens", "max_completion_tokens", "max_tokens"),
-    *("maxOutputTokens", "max_tokens_to_sample"),
-)
-"""Names of the limit of an answer in providers' clients."""
 BYTES_PER_TOKEN: Final = 3
 """English text has four to five bytes per token, Chinese and code about three, so the estimate is rather high."""
 _MAX_DEPTH: Final = 6

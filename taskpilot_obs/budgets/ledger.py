@@ -17,7 +17,7 @@ _KEPT: Final = timedelta(days=1)
 """How long a finished period stays in memory."""
 
 
-class Account(NamedTuple):
+class BudgetAccount(NamedTuple):
     """One line of the ledger: a budget, the tenant (user, …) that it is split by, and a period."""
 
     budget: str
@@ -29,7 +29,7 @@ class ReservationLine(NamedTuple):
     """An amount that a call may take from one budget, in the budget's smallest unit."""
 
     budget: Budget
-    account: Account
+    account: BudgetAccount
     window: Window
     amount: int
 
@@ -130,7 +130,7 @@ class Ledger(Protocol):
     def forget_rates(self, now: datetime) -> int:
         """Delete lines of budgets by the minute and the hour on which nothing is booked any more; returns how many."""
 
-    def count_refusal(self, account: Account, exhausted: int = 0) -> bool:
+    def count_refusal(self, account: BudgetAccount, exhausted: int = 0) -> bool:
         """Count a refused call.
 
         Args:
@@ -141,7 +141,7 @@ class Ledger(Protocol):
             Whether that threshold had not been alerted in the period.
         """
 
-    def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[Account, Balance]:
+    def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[BudgetAccount, Balance]:
         """The accounts of these budgets in the periods that begin at these moments."""
 
     def other_limits(self, budgets: Sequence[Budget], now: datetime) -> Mapping[str, tuple[str, ...]]:
@@ -170,7 +170,7 @@ def crossed_by(budget: Budget, balance: Balance) -> tuple[int, ...]:
 
 
 class _HeldAmount(NamedTuple):
-    account: Account
+    account: BudgetAccount
     amount: int
     expires_at: datetime
 
@@ -184,8 +184,8 @@ class MemoryLedger:
     blocking = False
 
     def __init__(self) -> None:
-        self._balances: dict[Account, Balance] = {}
-        self._ends: dict[Account, datetime] = {}
+        self._balances: dict[BudgetAccount, Balance] = {}
+        self._ends: dict[BudgetAccount, datetime] = {}
         self._held: OrderedDict[str, _HeldAmount] = OrderedDict()
         self._answered: tuple[IdempotencyKey | None, list[Settled]] = (None, [])
         """The last charges that had a key, and the answer to them."""
@@ -214,7 +214,7 @@ class MemoryLedger:
             run_to_completion(partial(self._change, balances, held))
         return None
 
-    def _balances_with(self, lines: Sequence[ReservationLine]) -> dict[Account, Balance] | Refusal:
+    def _balances_with(self, lines: Sequence[ReservationLine]) -> dict[BudgetAccount, Balance] | Refusal:
         balances = {}
         for line in lines:
             balance = self._balances.get(line.account) or self._balance(line)
@@ -235,7 +235,7 @@ class MemoryLedger:
 
     def _expire(self, now: datetime) -> int:
         """End what has expired; reservations are kept in the order in which they end."""
-        balances: dict[Account, Balance] = {}
+        balances: dict[BudgetAccount, Balance] = {}
         ended = []
         for key, held in self._held.items():
             if held.expires_at > now:
@@ -246,7 +246,7 @@ class MemoryLedger:
             run_to_completion(partial(self._change, balances, {}, ended))
         return len(ended)
 
-    def _give_back(self, balances: dict[Account, Balance], held: _HeldAmount) -> None:
+    def _give_back(self, balances: dict[BudgetAccount, Balance], held: _HeldAmount) -> None:
         balance = balances.get(held.account) or self._balances.get(held.account)
         if balance is not None:
             balances[held.account] = balance._replace(reserved=balance.reserved - held.amount)
@@ -271,7 +271,7 @@ class MemoryLedger:
             return self._settle(charges, idempotency_key)
 
     def _settle(self, charges: Sequence[Charge], idempotency_key: IdempotencyKey | None) -> list[Settled]:
-        balances: dict[Account, Balance] = {}
+        balances: dict[BudgetAccount, Balance] = {}
         ended: dict[str, None] = {}
         settled = []
         for line, reservation_id, is_assumed in charges:
@@ -293,7 +293,7 @@ class MemoryLedger:
 
     def _change(
         self,
-        balances: Mapping[Account, Balance],
+        balances: Mapping[BudgetAccount, Balance],
         held: Mapping[str, _HeldAmount],
         ended: Iterable[str] = (),
         answered: tuple[IdempotencyKey | None, list[Settled]] | None = None,
@@ -321,7 +321,7 @@ class MemoryLedger:
                     del self._ends[account]
         return number
 
-    def count_refusal(self, account: Account, exhausted: int = 0) -> bool:
+    def count_refusal(self, account: BudgetAccount, exhausted: int = 0) -> bool:
         """Count a refused call; returns whether the threshold had not been alerted in the period."""
         with self._lock:
             balance = self._balances[account]
@@ -330,7 +330,7 @@ class MemoryLedger:
             self._balances[account] = balance._replace(refusals=balance.refusals + 1, alerted=alerted)
         return is_new
 
-    def read(self, budgets: Iterable[Budget], starts: Sequence[datetime]) -> dict[Account, Balance]:
+    def read(self, budgets: Iterable[Budget], starts: Sequence[datetime]) -> dict[BudgetAccount, Balance]:
         """The accounts of these budgets in the periods that begin at these moments."""
         names = {budget.name for budget in budgets}
         with self._lock:

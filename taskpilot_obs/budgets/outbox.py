@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from taskpilot_obs import semconv
 from taskpilot_obs._support.guarded import guarded, log_failure
 from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController
-from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, Settled
+from taskpilot_obs.budgets.ledger import BudgetAccount, Charge, IdempotencyKey, Settled
 from taskpilot_obs.exceptions import StoreError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _MAX_WAITING: Final = 100_000
 _AT_ONCE: Final = 1_000
 
 
-class _Batch:
+class _ChargeBatch:
     """Charges that are sent together, and repeated unchanged until the ledger has answered."""
 
     __slots__ = ("charges", "idempotency_key", "refusal", "untold")
@@ -50,7 +50,7 @@ class Outbox:
         self._writer = secrets.token_hex(16)
         self._numbers = count(1)
         self._waiting: deque[Charge] = deque()
-        self._batches: list[_Batch] = []
+        self._batches: list[_ChargeBatch] = []
         """In progress: one, or one for each budget where the ledger refused them together."""
 
     def __len__(self) -> int:
@@ -85,10 +85,10 @@ class Outbox:
         batch.charges.extend(starmap(self._waiting.popleft, repeat((), some)))
         return True
 
-    def _batch_of(self, charges: list[Charge]) -> _Batch:
-        return _Batch(IdempotencyKey(self._writer, next(self._numbers)), charges)
+    def _batch_of(self, charges: list[Charge]) -> _ChargeBatch:
+        return _ChargeBatch(IdempotencyKey(self._writer, next(self._numbers)), charges)
 
-    def _hand_over(self, batch: _Batch) -> None:
+    def _hand_over(self, batch: _ChargeBatch) -> None:
         admission = self._admission
         if batch.untold is None:
             try:
@@ -129,7 +129,7 @@ class Outbox:
         """Sum what waits by account once it is too much: while the store is away for long, reservations may expire."""
         if len(self._waiting) <= _MAX_WAITING:
             return
-        sums: dict[tuple[Account, bool], Charge] = {}
+        sums: dict[tuple[BudgetAccount, bool], Charge] = {}
         for _ in range(len(self._waiting)):  # in place, because other threads append meanwhile
             line, _, is_assumed = self._waiting.popleft()
             known = sums.get((line.account, is_assumed))

@@ -22,7 +22,7 @@ from taskpilot_obs._support.guarded import guarded, log_failure, run_to_completi
 from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController
 from taskpilot_obs.budgets.admitted import Admitted
 from taskpilot_obs.budgets.alerts import alerts_of
-from taskpilot_obs.budgets.ledger import Account, Balance, Charge, ReservationLine, Settled
+from taskpilot_obs.budgets.ledger import Balance, BudgetAccount, Charge, ReservationLine, Settled
 from taskpilot_obs.budgets.model import CallScope, to_pico_usd
 from taskpilot_obs.budgets.outbox import Outbox
 from taskpilot_obs.exceptions import StoreError
@@ -51,7 +51,7 @@ class Gauges(Protocol):
         """Add to a counter."""
 
 
-class _Batch:
+class _SettlementBatch:
     """One batch on its way to the outbox; what is set is not set again, so that an interrupted batch can go on."""
 
     __slots__ = ("charges", "ended", "settled")
@@ -140,10 +140,10 @@ class Settler:
 
     def export(self, batch: Sequence[Record], /) -> None:
         """Turn the finished LLM calls of a batch into charges. What cannot be booked now waits, and is tried again."""
-        state, ended = _Batch(), len(self._ended)
+        state, ended = _SettlementBatch(), len(self._ended)
         run_to_completion(lambda: self._settle(batch, state, ended))
 
-    def _settle(self, batch: Sequence[Record], state: _Batch, ended: int) -> None:
+    def _settle(self, batch: Sequence[Record], state: _SettlementBatch, ended: int) -> None:
         """From the batch into the outbox. Each step can be done again: a move is one call of C."""
         if self._thread is None and self._admission.ledger.blocking:
             self._start()
@@ -202,7 +202,7 @@ class Settler:
 
     # --- charges -----------------------------------------------------------------------------------------------------
 
-    def _charges_of(self, batch: Sequence[Record], state: _Batch) -> list[Charge]:
+    def _charges_of(self, batch: Sequence[Record], state: _SettlementBatch) -> list[Charge]:
         """The charges of a batch. Changes nothing that a second try would find changed."""
         guard = guarded(COMPONENT, self._admission.counters)
         found: list[Charge] = []
@@ -230,7 +230,7 @@ class Settler:
             scope_key = budget.scope_key(call) if amount else None
             if amount and scope_key is not None:
                 window = admission.windows.at(budget, record.start_unix_ns)
-                account = Account(budget.name, scope_key, window.start)
+                account = BudgetAccount(budget.name, scope_key, window.start)
                 charges.append(Charge(ReservationLine(budget, account, window, amount)))
         return charges
 
@@ -306,7 +306,7 @@ class Settler:
         with self._sending:
             self._tops = {}
             for budget in admission.budgets:
-                self._show_if_top(budget, Account(budget.name, "", starts[budget.name]), Balance())
+                self._show_if_top(budget, BudgetAccount(budget.name, "", starts[budget.name]), Balance())
                 for account, balance in found.items():
                     if account.budget == budget.name:
                         self._show_if_top(budget, account, balance)
@@ -328,7 +328,7 @@ class Settler:
                 )
         self._other_limits = dict(others)
 
-    def _show_if_top(self, budget: Budget, account: Account, balance: Balance) -> None:
+    def _show_if_top(self, budget: Budget, account: BudgetAccount, balance: Balance) -> None:
         start, top = self._tops.get(budget.name, (account.period_start, balance))
         newer = account.period_start > start
         if newer or (account.period_start == start and balance.spent >= top.spent):

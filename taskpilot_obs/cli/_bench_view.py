@@ -11,15 +11,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from taskpilot_obs._support.figures import UNKNOWN, count, ms, share, usd
+from taskpilot_obs._support.visible import printable
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
-from taskpilot_obs.cli._text import printable
 from taskpilot_obs.compare.bench.documents import HEAD, cells, facts, troubles
 from taskpilot_obs.compare.bench.runner import Reporter
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from taskpilot_obs.compare.bench.calls import Call
+    from taskpilot_obs.compare.bench.calls import BenchCall
     from taskpilot_obs.compare.bench.estimate import Estimate
     from taskpilot_obs.compare.bench.figures import ArmReport, BenchmarkReport
     from taskpilot_obs.compare.bench.plan import Planned
@@ -73,7 +73,7 @@ class Bars(Reporter):
         self._errors[arm] += outcome.error is not None
         self._progress.update(self._tasks[arm], advance=1, description=self._line(arm))
 
-    def saved(self, calls: Sequence[Call]) -> None:
+    def saved(self, calls: Sequence[BenchCall]) -> None:
         """Add what the calls cost."""
         for call in calls:
             self._spent[call.arm] += call.cost_usd or 0

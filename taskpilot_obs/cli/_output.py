@@ -7,16 +7,14 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rich.console import Console, RenderableType
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from taskpilot_obs.cli._text import csv_cell, escaped_json, printable, printable_lines
+from taskpilot_obs._support.visible import csv_cell, printable
+from taskpilot_obs.cli._text import escaped_json, printable_lines
 from taskpilot_obs.exceptions import TaskpilotError
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
 
 _UNLIMITED: Final = 10_000
 """Columns of a pipe: nothing is left out or wrapped there, because no terminal limits it."""
@@ -63,28 +61,6 @@ def print_csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(head)
     writer.writerows([csv_cell(cell) for cell in row] for row in rows)
-
-
-def printed(
-    found: BaseModel, head: Sequence[str], rows: Iterable[Sequence[object]], *, as_json: bool, as_csv: bool
-) -> bool:
-    """Print an answer as JSON or as comma-separated values, where one of them is asked for.
-
-    Args:
-        found: the answer, for JSON.
-        head: the names of the columns of CSV.
-        rows: the lines of CSV.
-        as_json: whether JSON is asked for.
-        as_csv: whether CSV is asked for.
-
-    Returns:
-        Whether it was printed; if not, the command prints a table.
-    """
-    if as_json:
-        print_json(found.model_dump_json(indent=2))
-    elif as_csv:
-        print_csv(head, rows)
-    return as_json or as_csv
 
 
 @contextmanager

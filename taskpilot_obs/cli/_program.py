@@ -15,7 +15,8 @@ from typing import Annotated, Any, Final, TextIO
 import typer
 from typer.core import TyperGroup
 
-from taskpilot_obs.cli._text import ASCII_SIGNS, printable, printable_lines
+from taskpilot_obs._support.visible import printable
+from taskpilot_obs.cli._text import ASCII_SIGNS, printable_lines
 
 CANNOT_WRITE = 1
 _WRONG_USAGE: Final = 2
@@ -72,7 +73,7 @@ def run(folder: Iterable[str], package: str) -> None:
         package: the package of that folder.
     """
     _survive_any_character()
-    program = built(folder, package)
+    program = built(folder, package, sys.argv[1] if len(sys.argv) > 1 else "")
     try:
         try:
             program()
@@ -88,12 +89,14 @@ def run(folder: Iterable[str], package: str) -> None:
         sys.exit(_WRONG_USAGE)
 
 
-def built(folder: Iterable[str], package: str) -> typer.Typer:
-    """The program with all its commands.
+def built(folder: Iterable[str], package: str, asked: str = "") -> typer.Typer:
+    """The program with all its commands, or with the one that is asked for.
 
     Args:
         folder: where the commands are: each module without an underscore is one.
         package: the package of that folder.
+        asked: the first argument. Where it names a module, the others are not imported, because that takes longer than
+            most commands.
     """
     program = typer.Typer(
         name="taskpilot-obs",
@@ -105,9 +108,10 @@ def built(folder: Iterable[str], package: str) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     program.callback()(taskpilot_obs)
-    for module in sorted(iter_modules(folder), key=lambda found: found.name):
-        if not module.name.startswith("_"):
-            import_module(f"{package}.{module.name}").register(program)
+    names = sorted(module.name for module in iter_modules(folder) if not module.name.startswith("_"))
+    wanted = asked.replace("-", "_")
+    for name in [wanted] if wanted in names else names:
+        import_module(f"{package}.{name}").register(program)
     return program
 
 
@@ -130,7 +134,7 @@ def _survive_any_character() -> None:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from taskpilot_obs.config import library_version
+        from taskpilot_obs._support.version import library_version
 
         print(f"taskpilot-obs {library_version()}")
         raise typer.Exit

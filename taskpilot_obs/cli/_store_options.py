@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
 from taskpilot_obs._telemetry.stores import STORE_VARIABLE
-from taskpilot_obs.cli._output import complain, say
+from taskpilot_obs.cli._output import complain, print_csv, print_json, say
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError, StoreError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from taskpilot_obs.stats.asking import Asked
 
 CANNOT_READ: Final = 4
@@ -49,9 +52,94 @@ AsJson = Annotated[
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")]
 
 
-def period_of(period: str, start: str | None, end: str | None) -> str | tuple[str | None, str | None]:
-    """The period that the options mean: from and to where one of them is given."""
-    return period if start is None and end is None else (start, end)
+@dataclass(frozen=True)
+class Span:
+    """The store that is asked, and about which time."""
+
+    store: StoreUrl = None
+    period: Period = "24h"
+    start: From = None
+    end: To = None
+
+    @property
+    def asked(self) -> str | tuple[str | None, str | None]:
+        """The period that the options mean: from and to where one of them is given."""
+        return self.period if self.start is None and self.end is None else (self.start, self.end)
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """What is asked about: one tenant, or what has other values too."""
+
+    tenant: Tenant = None
+    where: Where = None
+
+    def filters(self, **others: str | None) -> Asked:
+        """The filters that the options mean, with those of a command's own options.
+
+        Raises:
+            ConfigurationError: a text after `--where` names no filter and value, or one that is given already.
+        """
+        return asked_by(self.where, tenant_id=self.tenant, **others)
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Whose calls are asked about."""
+
+    tenant: Tenant = None
+    user: User = None
+    agent: Agent = None
+    workflow: Workflow = None
+    model: Model = None
+    provider: Provider = None
+
+    def filters(self) -> dict[str, str | None]:
+        """The options under the names of the filters."""
+        return {
+            "tenant_id": self.tenant,
+            "user_id": self.user,
+            "agent": self.agent,
+            "workflow": self.workflow,
+            "model": self.model,
+            "provider": self.provider,
+        }
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """Whether an answer is printed as JSON or CSV, instead of a table."""
+
+    as_json: AsJson = False
+    as_csv: AsCsv = False
+
+    def __post_init__(self) -> None:
+        if self.as_json and self.as_csv:
+            raise typer.BadParameter("--json and --csv exclude each other; give one")
+
+    def printed(self, found: BaseModel, head: Sequence[str], rows: Iterable[Sequence[object]]) -> bool:
+        """Print an answer as JSON or as comma-separated values, where one of them is asked for.
+
+        Args:
+            found: the answer, for JSON.
+            head: the names of the columns of CSV.
+            rows: the lines of CSV.
+
+        Returns:
+            Whether it was printed; if not, the command prints a table.
+        """
+        if self.as_json:
+            print_json(found.model_dump_json(indent=2))
+        elif self.as_csv:
+            print_csv(head, rows)
+        return self.as_json or self.as_csv
+
+
+TABLE: Final = OutputFormat()
+OF_A_DAY: Final = Span()
+OF_A_MONTH: Final = Span(period="30d")
+EVERYTHING: Final = Narrowed()
+ANYONE: Final = Dimensions()
 
 
 def asked_by(where: list[str] | None, **asked: str | None) -> Asked:
@@ -99,9 +187,3 @@ def say_incomplete(moment: datetime | None) -> None:
     """Tell from when on the figures above are complete, where they are not."""
     if moment is not None:
         say(f"calls before {moment:%Y-%m-%d %H:%M} UTC were deleted and are not counted")
-
-
-def one_format(*, as_json: bool, as_csv: bool) -> None:
-    """Refuse two formats at once."""
-    if as_json and as_csv:
-        raise typer.BadParameter("--json and --csv exclude each other; give one")

@@ -8,7 +8,8 @@ import typer
 
 from taskpilot_obs._support.figures import at_least, count, ms, percent, usd
 from taskpilot_obs.cli import _store_options as options
-from taskpilot_obs.cli._output import printed, show
+from taskpilot_obs.cli._option_groups import grouped
+from taskpilot_obs.cli._output import show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 
 if TYPE_CHECKING:
@@ -19,60 +20,44 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(name="agents")(agents)
-    app.command(name="tools")(tools)
+    app.command(name="agents")(grouped(agents))
+    app.command(name="tools")(grouped(tools))
 
 
 def agents(
     *,
-    store: options.StoreUrl = None,
-    period: options.Period = "24h",
-    start: options.From = None,
-    end: options.To = None,
-    tenant: options.Tenant = None,
-    where: options.Where = None,
-    as_json: options.AsJson = False,
-    as_csv: options.AsCsv = False,
+    span: options.Span = options.OF_A_DAY,
+    narrowed: options.Narrowed = options.EVERYTHING,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print the runs of each agent: success, latency, LLM and tool calls beneath, and their cost."""
-    options.one_format(as_json=as_json, as_csv=as_csv)
     with options.explained():
         from taskpilot_obs.stats import get_agent_stats
 
-        span, asked = options.period_of(period, start, end), options.asked_by(where, tenant_id=tenant)
-        found = get_agent_stats(span, store=store, **asked)
-    _print(found, "agent", found.agents, as_json=as_json, as_csv=as_csv)
+        found = get_agent_stats(span.asked, store=span.store, **narrowed.filters())
+    _print(found, "agent", found.agents, form)
 
 
 def tools(
     *,
-    store: options.StoreUrl = None,
-    period: options.Period = "24h",
-    start: options.From = None,
-    end: options.To = None,
-    tenant: options.Tenant = None,
-    where: options.Where = None,
-    as_json: options.AsJson = False,
-    as_csv: options.AsCsv = False,
+    span: options.Span = options.OF_A_DAY,
+    narrowed: options.Narrowed = options.EVERYTHING,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print the calls of each tool: success, latency and failures."""
-    options.one_format(as_json=as_json, as_csv=as_csv)
     with options.explained():
         from taskpilot_obs.stats import get_tool_stats
 
-        span, asked = options.period_of(period, start, end), options.asked_by(where, tenant_id=tenant)
-        found = get_tool_stats(span, store=store, **asked)
-    _print(found, "tool", found.tools, as_json=as_json, as_csv=as_csv)
+        found = get_tool_stats(span.asked, store=span.store, **narrowed.filters())
+    _print(found, "tool", found.tools, form)
 
 
 _HEAD = ("runs", "successes", "failures", "success_rate", "p50_ms", "p95_ms", "llm_calls", "unpriced_calls")
 
 
-def _print(
-    found: AgentStats | ToolStats, what: str, lines: Mapping[str, RunStats], *, as_json: bool, as_csv: bool
-) -> None:
+def _print(found: AgentStats | ToolStats, what: str, lines: Mapping[str, RunStats], form: options.OutputFormat) -> None:
     head = (what, *_HEAD, "tool_calls", "cost_usd")
-    if printed(found, head, ((name, *_values(line)) for name, line in lines.items()), as_json=as_json, as_csv=as_csv):
+    if form.printed(found, head, ((name, *_values(line)) for name, line in lines.items())):
         return
     columns = (
         name_column(what),

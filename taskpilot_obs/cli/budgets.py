@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taskpilot_obs._support.figures import count, percent, usd
+from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import print_csv, print_json, show
-from taskpilot_obs.cli._store_options import AsCsv, AsJson, StoreUrl, explained, one_format
+from taskpilot_obs.cli._store_options import TABLE, OutputFormat, StoreUrl, explained
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
 
 if TYPE_CHECKING:
@@ -32,19 +33,18 @@ File = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(name="budgets")(budgets)
+    app.command(name="budgets")(grouped(budgets))
 
 
-def budgets(*, file: File, store: StoreUrl = None, as_json: AsJson = False, as_csv: AsCsv = False) -> None:
+def budgets(*, file: File, store: StoreUrl = None, form: OutputFormat = TABLE) -> None:
     """Print the state of budgets in the telemetry store: spent, assumed, left, reset, projection."""
-    one_format(as_json=as_json, as_csv=as_csv)
     with explained():
         from taskpilot_obs.budgets import budget_status, load_budgets
 
         found = budget_status([budget for path in file for budget in load_budgets(path)], store=store)
-    if as_json:
+    if form.as_json:
         print_json(json.dumps([_plain(status) for status in found], indent=2))
-    elif as_csv:
+    elif form.as_csv:
         lines = [_plain(status) for status in found]
         print_csv(list(lines[0]) if lines else (), [list(line.values()) for line in lines])
     else:

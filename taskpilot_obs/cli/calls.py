@@ -8,7 +8,8 @@ import typer
 
 from taskpilot_obs._support.figures import count, ms, usd
 from taskpilot_obs.cli import _store_options as options
-from taskpilot_obs.cli._output import printed, show
+from taskpilot_obs.cli._option_groups import grouped
+from taskpilot_obs.cli._output import show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
 
 if TYPE_CHECKING:
@@ -35,45 +36,27 @@ _FIGURES = (
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(name="calls")(calls)
+    app.command(name="calls")(grouped(calls))
 
 
-def calls(  # noqa: PLR0913  a command line has as many options as it has
+def calls(
     *,
-    store: options.StoreUrl = None,
-    period: options.Period = "24h",
-    start: options.From = None,
-    end: options.To = None,
-    tenant: options.Tenant = None,
-    user: options.User = None,
-    agent: options.Agent = None,
-    workflow: options.Workflow = None,
-    model: options.Model = None,
-    provider: options.Provider = None,
+    span: options.Span = options.OF_A_DAY,
+    dimensions: options.Dimensions = options.ANYONE,
     status: WithStatus = None,
     limit: Most = 50,
-    as_json: options.AsJson = False,
-    as_csv: options.AsCsv = False,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print single LLM calls, newest first, with the request that each belongs to."""
-    options.one_format(as_json=as_json, as_csv=as_csv)
     with options.explained():
         from taskpilot_obs.stats import get_calls
 
+        exact = {} if status is None else {"status": status}
         found = get_calls(
-            options.period_of(period, start, end),
-            store=store,
-            limit=limit,
-            exact={} if status is None else {"status": status},
-            tenant_id=tenant,
-            user_id=user,
-            agent=agent,
-            workflow=workflow,
-            model=model,
-            provider=provider,
+            span.asked, store=span.store, limit=limit, exact=exact, **options.asked_by(None, **dimensions.filters())
         )
     lines = (tuple(getattr(call, name) for name in _FIGURES) for call in found.calls)
-    if not printed(found, _FIGURES, lines, as_json=as_json, as_csv=as_csv):
+    if not form.printed(found, _FIGURES, lines):
         title = f"{len(found.calls)} calls" + (", more with --limit" if found.next is not None else "")
         show(FittedTable(title, _COLUMNS, map(_row, found.calls), more="--csv"))
 

@@ -12,7 +12,8 @@ from rich.live import Live
 
 from taskpilot_obs._support.figures import count, known_cost, percent, share, usd
 from taskpilot_obs.cli import _store_options as options
-from taskpilot_obs.cli._output import console, printed, say, show
+from taskpilot_obs.cli._option_groups import grouped
+from taskpilot_obs.cli._output import console, say, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 
 if TYPE_CHECKING:
@@ -31,41 +32,32 @@ Zone = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(name="costs")(costs)
+    app.command(name="costs")(grouped(costs))
 
 
-def costs(  # noqa: PLR0913  a command line has as many options as it has
+def costs(
     *,
-    store: options.StoreUrl = None,
-    period: options.Period = "30d",
-    start: options.From = None,
-    end: options.To = None,
-    tenant: options.Tenant = None,
-    where: options.Where = None,
+    span: options.Span = options.OF_A_MONTH,
+    narrowed: options.Narrowed = options.EVERYTHING,
     watch: Watch = None,
     times: Times = None,
     window: Window = "15m",
     timezone: Zone = "UTC",
-    as_json: options.AsJson = False,
-    as_csv: options.AsCsv = False,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print where the money went, by provider, model, agent and tenant; with --watch, where it goes now."""
-    options.one_format(as_json=as_json, as_csv=as_csv)
-    if watch is not None and (as_json or as_csv or where):
+    if watch is not None and (form != options.TABLE or narrowed.where):
         raise typer.BadParameter("--watch draws on the terminal; leave out --json, --csv and --where")
     with options.explained():
         if watch is not None:
-            _watch(watch, times, store=options.required(store), tenant=tenant, window=window, timezone=timezone)
+            store = options.required(span.store)
+            _watch(watch, times, store=store, tenant=narrowed.tenant, window=window, timezone=timezone)
             return
         from taskpilot_obs.stats import get_cost_breakdown
 
-        found = get_cost_breakdown(
-            options.period_of(period, start, end),
-            store=options.required(store),
-            **options.asked_by(where, tenant_id=tenant),
-        )
+        found = get_cost_breakdown(span.asked, store=options.required(span.store), **narrowed.filters())
     head = ("group", "name", "requests", "cost_usd", "percent", "cost_per_request_usd")
-    if not printed(found, head, _lines(found), as_json=as_json, as_csv=as_csv):
+    if not form.printed(found, head, _lines(found)):
         _show(found)
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taskpilot_obs._support.figures import UNKNOWN, usd
-from taskpilot_obs.cli._output import printed, say, show
-from taskpilot_obs.cli._store_options import AsCsv, AsJson, Limit, Period, StoreUrl, Tenant, explained, one_format
+from taskpilot_obs.cli._option_groups import grouped
+from taskpilot_obs.cli._output import say, show
+from taskpilot_obs.cli._store_options import TABLE, Limit, OutputFormat, Period, StoreUrl, Tenant, explained
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ _FIELDS = (
 
 def register(app: typer.Typer) -> None:
     """Add the command, in both spellings."""
-    app.command(name="optimise")(optimise)
-    app.command(name="optimize", hidden=True)(optimise)
+    app.command(name="optimise")(grouped(optimise))
+    app.command(name="optimize", hidden=True)(grouped(optimise))
 
 
 def optimise(
@@ -41,11 +42,9 @@ def optimise(
     tenant: Tenant = None,
     prices: Prices = None,
     limit: Limit = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    form: OutputFormat = TABLE,
 ) -> None:
     """Print where money could be saved, the largest estimate first, each with its evidence and its uncertainty."""
-    one_format(as_json=as_json, as_csv=as_csv)
     with explained():
         from taskpilot_obs.compare.optimising import optimise as ask
         from taskpilot_obs.pricing import PriceTable
@@ -53,7 +52,7 @@ def optimise(
         found = ask(period, prices=PriceTable.load(prices or ()), store=store, tenant_id=tenant)
     shown = found.savings[:limit]
     lines = ([getattr(saving, name) for name in _FIELDS] for saving in shown)
-    if not printed(found.model_copy(update={"savings": shown}), _FIELDS, lines, as_json=as_json, as_csv=as_csv):
+    if not form.printed(found.model_copy(update={"savings": shown}), _FIELDS, lines):
         _show(found, shown)
 
 

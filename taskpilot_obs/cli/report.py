@@ -7,27 +7,27 @@ from typing import Annotated
 
 import typer
 
+from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import say, working
-from taskpilot_obs.cli._store_options import From, Period, StoreUrl, To, explained, period_of
+from taskpilot_obs.cli._store_options import Span, explained
 
 Output = Annotated[Path, typer.Argument(help="The file to write: it ends in .html or .md.")]
+_OF_A_WEEK = Span(period="7d")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(name="report")(report)
+    app.command(name="report")(grouped(report))
 
 
-def report(
-    output: Output, *, store: StoreUrl = None, period: Period = "7d", start: From = None, end: To = None
-) -> None:
+def report(output: Output, *, span: Span = _OF_A_WEEK) -> None:
     """Write a report on spend, latency, errors, top models, agents and tenants."""
     with explained():
         from taskpilot_obs.stats import write_report
 
         try:
             with working("writing the report"):
-                written = write_report(output, period_of(period, start, end), store=store)
+                written = write_report(output, span.asked, store=span.store)
         except OSError as error:
             raise typer.BadParameter(f"{output} cannot be written: {error.strerror}") from error
     say(written)

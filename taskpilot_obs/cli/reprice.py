@@ -10,7 +10,8 @@ import typer
 
 from taskpilot_obs._support.figures import count, usd
 from taskpilot_obs.cli import _store_options as options
-from taskpilot_obs.cli._output import printed, say, show
+from taskpilot_obs.cli._option_groups import grouped
+from taskpilot_obs.cli._output import say, show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ Apply = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(name="reprice")(reprice)
+    app.command(name="reprice")(grouped(reprice))
 
 
 def reprice(  # noqa: PLR0913  a command line has as many options as it has
@@ -47,11 +48,9 @@ def reprice(  # noqa: PLR0913  a command line has as many options as it has
     model: options.Model = None,
     provider: options.Provider = None,
     prompt: options.Prompt = None,
-    as_json: options.AsJson = False,
-    as_csv: options.AsCsv = False,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print what the recorded usage would have cost at another model's, day's or contract's prices."""
-    options.one_format(as_json=as_json, as_csv=as_csv)
     with options.explained():
         from taskpilot_obs.compare.repricing import reprice as ask
 
@@ -60,7 +59,7 @@ def reprice(  # noqa: PLR0913  a command line has as many options as it has
             tenant_id=tenant, agent=agent, model=model, provider=provider, prompt_name=prompt,
         )  # fmt: skip
     lines = (_values(group) for group in found.groups)
-    if not printed(found, (found.by, *_FIELDS), lines, as_json=as_json, as_csv=as_csv):
+    if not form.printed(found, (found.by, *_FIELDS), lines):
         _show(found)
 
 

@@ -6,6 +6,8 @@ import os
 import shutil
 import sys
 from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -13,7 +15,8 @@ import typer
 from taskpilot_obs.exceptions import MissingExtraError
 
 AUTOLOAD: Final = "taskpilot_obs.autoload"
-"""Entry points that name a folder for PYTHONPATH, with a `sitecustomize` that observes the process."""
+"""Entry points of packages with a folder `autoload` for PYTHONPATH, whose `sitecustomize` observes the process."""
+_FOLDER: Final = "autoload"
 NAMES: Final = "TASKPILOT_OBS_INSTRUMENT"
 
 
@@ -47,10 +50,9 @@ def run(
 
 
 def _folders() -> list[str]:
-    try:
-        found = [str(point.load()) for point in entry_points(group=AUTOLOAD)]
-    except ImportError as error:
-        raise MissingExtraError("taskpilot-obs run", "otel") from error
-    if not found:
+    """The folders, found without importing their packages, because the application's process will."""
+    packages = [find_spec(point.module) for point in entry_points(group=AUTOLOAD)]
+    found = [str(Path(spec.origin).parent / _FOLDER) for spec in packages if spec is not None and spec.origin]
+    if not found or find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
         raise MissingExtraError("taskpilot-obs run", "otel")
     return found

@@ -9,7 +9,8 @@ import typer
 
 from taskpilot_obs._support.figures import count, known_cost, ms, percent, share
 from taskpilot_obs.cli import _store_options as options
-from taskpilot_obs.cli._output import printed, show
+from taskpilot_obs.cli._option_groups import grouped
+from taskpilot_obs.cli._output import show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
 
 if TYPE_CHECKING:
@@ -18,51 +19,28 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(name="stats")(stats)
+    app.command(name="stats")(grouped(stats))
 
 
-def stats(  # noqa: PLR0913  a command line has as many options as it has
+def stats(
     *,
-    store: options.StoreUrl = None,
-    period: options.Period = "24h",
-    start: options.From = None,
-    end: options.To = None,
-    tenant: options.Tenant = None,
-    user: options.User = None,
-    agent: options.Agent = None,
-    workflow: options.Workflow = None,
-    model: options.Model = None,
-    provider: options.Provider = None,
+    span: options.Span = options.OF_A_DAY,
+    dimensions: options.Dimensions = options.ANYONE,
     prompt: options.Prompt = None,
     service: options.Service = None,
     environment: options.Environment = None,
     where: options.Where = None,
-    as_json: options.AsJson = False,
-    as_csv: options.AsCsv = False,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print requests, success rate, tokens, cost and latency: of all calls, and by provider, model and agent."""
-    options.one_format(as_json=as_json, as_csv=as_csv)
     with options.explained():
         from taskpilot_obs.stats import get_stats
 
-        found = get_stats(
-            options.period_of(period, start, end),
-            store=options.required(store),
-            **options.asked_by(
-                where,
-                tenant_id=tenant,
-                user_id=user,
-                agent=agent,
-                workflow=workflow,
-                model=model,
-                provider=provider,
-                prompt_name=prompt,
-                service=service,
-                environment=environment,
-            ),
-        )
+        own = {"prompt_name": prompt, "service": service, "environment": environment}
+        asked = options.asked_by(where, **dimensions.filters(), **own)
+        found = get_stats(span.asked, store=options.required(span.store), **asked)
     lines = ((group, name, *_values(part)) for group, name, part in _groups(found))
-    if not printed(found, ("group", "name", *_FIGURES), lines, as_json=as_json, as_csv=as_csv):
+    if not form.printed(found, ("group", "name", *_FIGURES), lines):
         _show(found)
 
 

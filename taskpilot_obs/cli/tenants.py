@@ -9,7 +9,8 @@ import typer
 
 from taskpilot_obs._support.figures import count, known_cost, known_total, ms, percent
 from taskpilot_obs.cli import _store_options as options
-from taskpilot_obs.cli._output import printed, show
+from taskpilot_obs.cli._option_groups import grouped
+from taskpilot_obs.cli._output import show
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 
 if TYPE_CHECKING:
@@ -26,61 +27,50 @@ _COLUMNS = (
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(name="tenants")(tenants)
-    app.command(name="users")(users)
+    app.command(name="tenants")(grouped(tenants))
+    app.command(name="users")(grouped(users))
 
 
 def tenants(
     *,
-    store: options.StoreUrl = None,
-    period: options.Period = "30d",
-    start: options.From = None,
-    end: options.To = None,
+    span: options.Span = options.OF_A_MONTH,
     limit: options.Limit = None,
-    as_json: options.AsJson = False,
-    as_csv: options.AsCsv = False,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print the requests, tokens and cost of each tenant, highest cost first."""
-    options.one_format(as_json=as_json, as_csv=as_csv)
     with options.explained():
         from taskpilot_obs.stats import get_tenants_report
 
-        found = get_tenants_report(options.period_of(period, start, end), store=options.required(store), limit=limit)
+        found = get_tenants_report(span.asked, store=options.required(span.store), limit=limit)
     lines = [(line.tenant, line) for line in found.tenants]
-    _print(found, "tenant", lines, found.tenants_total, as_json=as_json, as_csv=as_csv)
+    _print(found, "tenant", lines, found.tenants_total, form)
 
 
-def users(  # noqa: PLR0913  a command line has as many options as it has
+def users(
     *,
-    store: options.StoreUrl = None,
-    period: options.Period = "30d",
-    start: options.From = None,
-    end: options.To = None,
-    tenant: options.Tenant = None,
-    where: options.Where = None,
+    span: options.Span = options.OF_A_MONTH,
+    narrowed: options.Narrowed = options.EVERYTHING,
     limit: options.Limit = None,
-    as_json: options.AsJson = False,
-    as_csv: options.AsCsv = False,
+    form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print the requests, tokens and cost of each user, highest cost first."""
-    options.one_format(as_json=as_json, as_csv=as_csv)
     with options.explained():
         from taskpilot_obs.stats import get_users_report
 
-        span, asked = options.period_of(period, start, end), options.asked_by(where, tenant_id=tenant)
-        found = get_users_report(span, store=options.required(store), limit=limit, **asked)
+        asked = narrowed.filters()
+        found = get_users_report(span.asked, store=options.required(span.store), limit=limit, **asked)
     lines = [(line.user, line) for line in found.users]
-    _print(found, "user", lines, found.users_total, as_json=as_json, as_csv=as_csv)
+    _print(found, "user", lines, found.users_total, form)
 
 
 _Lines = Sequence[tuple[str, "TenantUsage | UserUsage"]]
 
 
 def _print(
-    found: TenantsReport | UsersReport, what: str, lines: _Lines, total: int, *, as_json: bool, as_csv: bool
+    found: TenantsReport | UsersReport, what: str, lines: _Lines, total: int, form: options.OutputFormat
 ) -> None:
     head = (what, "requests", "success_rate", "input_tokens", "output_tokens", "cost_usd", "percent", "p95_ms")
-    if printed(found, head, ((name, *_values(line)) for name, line in lines), as_json=as_json, as_csv=as_csv):
+    if form.printed(found, head, ((name, *_values(line)) for name, line in lines)):
         return
     total_cost = known_total(found.cost_usd, (line.cost_coverage for _, line in lines))
     title = f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC, {total_cost} in total"

@@ -9,25 +9,16 @@ from __future__ import annotations
 from bisect import bisect_left
 from itertools import accumulate
 from math import hypot
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from scipy.stats import binom, binomtest
+
+from taskpilot_obs.golden_signals.model import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CONFIDENCE: Final = 0.95
-
-
-class Interval(NamedTuple):
-    """The values that the evidence does not rule out, from `low` to `high`."""
-
-    low: float
-    high: float
-
-    def contains(self, value: float) -> bool:
-        """Whether the evidence leaves this value possible."""
-        return self.low <= value <= self.high
 
 
 def wilson(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Interval:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Unpack
 from taskpilot_obs._telemetry.answers import Bins, By
 from taskpilot_obs._telemetry.counts import Counts
 from taskpilot_obs._telemetry.sketch import middle_of
-from taskpilot_obs.compare.intervals import Interval, newcombe, quantile_interval, wilson
+from taskpilot_obs.compare.intervals import newcombe, quantile_interval, wilson
 from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.golden_signals.model import Interval
 from taskpilot_obs.semconv import NONE
 from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.model import Frozen, Usd

@@ -23,7 +23,7 @@ from taskpilot_obs.store.repricing import FREE, STATED, UNPRICED, Correction, Us
 if TYPE_CHECKING:
     from os import PathLike
 
-    from taskpilot_obs.pricing.table import Entry
+    from taskpilot_obs.pricing.table import CachedPrices
     from taskpilot_obs.store import Store
 
 _Key = tuple[str | None, str | None, str | None, str | None, int]
@@ -135,7 +135,7 @@ class _Pricer:
         self.as_model = as_model
         self.at_ns = at_ns
         self._as_booked = as_model is None and at_ns is None
-        self._known: dict[_Key, Entry | None] = {}
+        self._known: dict[_Key, CachedPrices | None] = {}
 
     def __call__(self, call: UsedCall) -> int | None:
         """Picodollars; None if unknown. A call that cost nothing (the application's cache, a refusal) still does."""

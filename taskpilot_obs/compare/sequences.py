@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from scipy.optimize import brentq
 from scipy.special import betaln, gammaln, xlog1py, xlogy
 
-from taskpilot_obs.compare.intervals import CONFIDENCE, Interval, values_at_ranks
+from taskpilot_obs.compare.intervals import CONFIDENCE, values_at_ranks
+from taskpilot_obs.golden_signals.model import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

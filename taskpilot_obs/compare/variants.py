@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 from scipy.stats import false_discovery_control
 
 from taskpilot_obs.compare.experiment import Experiment, Measure
-from taskpilot_obs.compare.intervals import CONFIDENCE, Interval
+from taskpilot_obs.compare.intervals import CONFIDENCE
 from taskpilot_obs.compare.report import Arm, Effect, VariantsReport, Verdict
 from taskpilot_obs.compare.sequences import (
     Moments,
@@ -26,10 +26,10 @@ from taskpilot_obs.compare.sequences import (
     sample_ratio_p_value,
 )
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.golden_signals.model import Interval as Bounds
+from taskpilot_obs.golden_signals.model import Interval
 from taskpilot_obs.stats.asking import filters_of
 from taskpilot_obs.stats.periods import Period, bounds
-from taskpilot_obs.store.experiments import Tasks, UnitRuns, UnitVerdicts, runs_by_unit, verdicts_by_unit
+from taskpilot_obs.store.experiments import TaskFilter, UnitRuns, UnitVerdicts, runs_by_unit, verdicts_by_unit
 from taskpilot_obs.store.questions import asked_of
 from taskpilot_obs.store.tables import AGENT_RUNS
 
@@ -97,7 +97,7 @@ def compare_variants(
     name = experiment if isinstance(experiment, str) else experiment.name
     with asked_of(store, start, end, filters) as question:
         question.needs(AGENT_RUNS, "experiment_unit")
-        tasks = Tasks(name, start, end, filters.organization_id)
+        tasks = TaskFilter(name, start, end, filters.organization_id)
         runs = list(runs_by_unit(question.connection, tasks))
         verdicts = list(verdicts_by_unit(question.connection, tasks))
         incomplete = question.plan().incomplete_before
@@ -193,7 +193,7 @@ def _arm(variant: str, share: float, runs: Iterable[UnitRuns], evidence: Mapping
         units=len(own),
         tasks=sum(unit.tasks for unit in own),
         cost_coverage=priced / len(own) if own else None,
-        intervals={measure: Bounds(*found) for measure, found in intervals.items() if found is not None},
+        intervals={measure: found for measure, found in intervals.items() if found is not None},
         **{measure: _value(measure, each) for measure, each in seen.items()},
     )
 

@@ -65,7 +65,7 @@ def _sums(samples: Iterable[Sample], metric: Metric, *labels: str) -> Counter[tu
 
 
 def _versions(samples: Iterable[Sample]) -> Iterator[Finding]:
-    from taskpilot_obs.config import library_version
+    from taskpilot_obs._support.version import library_version
 
     running = sorted({version for (version,) in _sums(samples, INFO, Label.VERSION)})
     if running != [library_version()]:

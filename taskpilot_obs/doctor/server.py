@@ -36,7 +36,7 @@ def _ask(url: str, access: Access | None) -> Mapping[str, object]:
     text, _ = get(url, access, accept="application/json")
     try:
         answer = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{url.partition('?')[0]} is not a Prometheus server: it does not answer JSON") from error
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, dict):

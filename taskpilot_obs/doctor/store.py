@@ -9,7 +9,7 @@ from taskpilot_obs.doctor.finding import Finding, ok, problem, warning
 from taskpilot_obs.exceptions import StoreError
 
 if TYPE_CHECKING:
-    from taskpilot_obs.store.health import Health
+    from taskpilot_obs.store.health import StoreHealth
 
 CHECK: Final = "store"
 _LARGE_BYTES: Final = 10_000_000_000
@@ -36,33 +36,33 @@ def check_store(url: str) -> list[Finding]:
     ]
 
 
-def _version(found: Health) -> Finding:
+def _version(found: StoreHealth) -> Finding:
     text = f"{found.name} has version {found.version}"
     if found.is_current:
         return ok(CHECK, text)
     return problem(CHECK, f"{text}, this code needs {found.wanted}", "taskpilot-obs db upgrade --store URL")
 
 
-def _tables(found: Health) -> Finding:
+def _tables(found: StoreHealth) -> Finding:
     if not found.differences:
         return ok(CHECK, "its tables are as expected")
     return problem(CHECK, f"{len(found.differences)} differences: {found.differences[0]}", "taskpilot-obs db check")
 
 
-def _encoding(found: Health) -> Finding:
+def _encoding(found: StoreHealth) -> Finding:
     if found.encoding == "UTF8":
         return ok(CHECK, "its encoding holds every name")
     return problem(CHECK, f"its encoding is {found.encoding}: some names become digests", "move it to a UTF8 database")
 
 
-def _rights(found: Health) -> Finding:
+def _rights(found: StoreHealth) -> Finding:
     if not found.missing_rights:
         return ok(CHECK, "this user may read and write")
     remedy = "grant them as docs/store.md lists, or give the URL of a user that writes"
     return warning(CHECK, f"this user lacks {', '.join(found.missing_rights)}", remedy)
 
 
-def _lag(found: Health) -> Finding:
+def _lag(found: StoreHealth) -> Finding:
     if found.oldest_work is None or found.oldest_work > datetime.now(UTC) - _LAG:
         return ok(CHECK, "its summaries are up to date, or a day behind at most")
     hours = f"{found.hours_to_sum_up} hours since {found.oldest_work:%Y-%m-%d %H:%M} UTC"
@@ -70,7 +70,7 @@ def _lag(found: Health) -> Finding:
     return warning(CHECK, text, "run taskpilot-obs aggregate from cron, or set store_aggregate_every_s")
 
 
-def _partitions(found: Health) -> Finding:
+def _partitions(found: StoreHealth) -> Finding:
     if not found.partition_gaps:
         return ok(CHECK, "no monthly partition is missing")
     remedy = (
@@ -79,14 +79,14 @@ def _partitions(found: Health) -> Finding:
     return warning(CHECK, "; ".join(found.partition_gaps), remedy)
 
 
-def _size(found: Health) -> Finding:
+def _size(found: StoreHealth) -> Finding:
     text = f"it takes {found.size_bytes / 1e9:.2f} GB"
     if found.size_bytes < _LARGE_BYTES or found.has_retention:
         return ok(CHECK, text)
     return warning(CHECK, f"{text}, and nothing was ever deleted from it", "set store_retention_days")
 
 
-def _clock(found: Health) -> Finding:
+def _clock(found: StoreHealth) -> Finding:
     if abs(found.clock_ahead) > _FAR:
         seconds = found.clock_ahead.total_seconds()
         return problem(CHECK, f"the clocks of this host and of the server are {seconds:.0f} s apart", "use NTP on both")
@@ -96,7 +96,7 @@ def _clock(found: Health) -> Finding:
     return ok(CHECK, "its clock and this host's agree")
 
 
-def _budgets(found: Health) -> Finding:
+def _budgets(found: StoreHealth) -> Finding:
     if not found.contradictory_limits:
         return ok(CHECK, "no budget has two limits")
     told = "; ".join(f"{name!r} has {' and '.join(limits)}" for name, limits in found.contradictory_limits.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskpilot_obs._pipeline.batched import Account, Exporter, PartialExportError
+from taskpilot_obs._pipeline.exporter import Account, Exporter, PartialExportError
 from taskpilot_obs.exporters.delivery import Delivery
 
 __all__ = ["Account", "Delivery", "Exporter", "PartialExportError"]

@@ -6,12 +6,12 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from taskpilot_obs._pipeline.batched import PartialExportError
+from taskpilot_obs._pipeline.exporter import PartialExportError
 from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs.audit.access import UnfitFileError
 from taskpilot_obs.audit.files import log_at
 from taskpilot_obs.audit.rows import AuditLines
-from taskpilot_obs.audit.writer import AuditOptions, Writer
+from taskpilot_obs.audit.writer import AuditOptions, AuditWriter
 from taskpilot_obs.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class AuditLogExporter:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         try:
-            self._writer: Writer | None = self._open()
+            self._writer: AuditWriter | None = self._open()
         except UnfitFileError as error:
             raise ConfigurationError(
                 f"audit log {str(path)!r} is not written: {error.filename} {error.strerror}. Move it away, or choose "
@@ -76,8 +76,8 @@ class AuditLogExporter:
             ) from error
         renew_in_child(self)
 
-    def _open(self) -> Writer:
-        return Writer(
+    def _open(self) -> AuditWriter:
+        return AuditWriter(
             self._log, self._options, service=self._service, counters=self._counters, on_anchor=self._on_anchor
         )
 
@@ -113,7 +113,7 @@ class AuditLogExporter:
             return len(texts) - (after - before), error
         return 0, None
 
-    def _reopen(self) -> Writer:
+    def _reopen(self) -> AuditWriter:
         if self._writer is not None:
             self._writer.abandon()
             self._writer = None

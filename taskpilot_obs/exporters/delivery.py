@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from taskpilot_obs._pipeline.batched import Account, CallableExporter, Exporter, PartialExportError
+from taskpilot_obs._pipeline.exporter import Account, CallableExporter, Exporter, PartialExportError
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs._support.hooks import refuse_generator, settled
 from taskpilot_obs.exceptions import ConfigurationError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
-from taskpilot_obs._pipeline.batched import PartialExportError
+from taskpilot_obs._pipeline.exporter import PartialExportError
 from taskpilot_obs._support.timestamps import rfc3339, unix_seconds
 from taskpilot_obs.audit.encoding import MAX_STRING, Fields, Value, clean_fields, to_json
 from taskpilot_obs.audit.rows import AuditLines

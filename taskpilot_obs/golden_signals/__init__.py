@@ -7,8 +7,9 @@ deployment, a `/metrics` URL), a Prometheus server.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from taskpilot_obs._support.late_names import late_names
 
 if TYPE_CHECKING:
     from taskpilot_obs.golden_signals.durations import parse_window
@@ -34,9 +35,5 @@ _HOMES = {
     "signals_from_window": "from_window",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """At first use: the models take longer to import than all the rest of the library."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = late_names(__name__, _HOMES)
+"""The models take longer to import than all the rest of the library."""

@@ -263,7 +263,7 @@ class PrometheusServer:
         text, _ = get(f"{self._api}/{path}?{urlencode(parameters)}", self._access, accept="application/json")
         try:
             answer = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SourceError(f"{self._api} is not a Prometheus server: it does not answer JSON ({error})") from error
         if not isinstance(answer, dict) or not isinstance(answer.get("data"), dict):
             raise SourceError(f"{self._api} is not a Prometheus server: its answer has no data")

@@ -102,7 +102,10 @@ def _in_time(timeout_s: float, shown: str, ask: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001  raised where the answer is waited for
             answer.set_exception(error)
 
-    threading.Thread(target=work, name="taskpilot_obs-http", daemon=True).start()
+    try:
+        threading.Thread(target=work, name="taskpilot_obs-http", daemon=True).start()
+    except RuntimeError as error:  # this process may start no more threads
+        raise SourceError(f"{shown} was not asked: {error}") from error
     try:
         return answer.result(timeout_s)
     except TimeoutError:
@@ -176,6 +179,9 @@ def _read(response: HTTPResponse, deadline: float, shown: str) -> bytes:
             raise SourceError(f"{shown} answered more than {MAX_BYTES // 1024**2} MiB")
         if time.monotonic() > deadline:
             raise SourceError(f"{shown} did not finish its answer in time")
+    stated = response.headers.get("Content-Length", "")
+    if stated.isdecimal() and len(body) < int(stated):  # `read1` reports a connection that breaks as the end
+        raise SourceError(f"{shown} broke off after {len(body)} of {stated} bytes")
     return bytes(body)
 
 

@@ -24,10 +24,14 @@ class SignalStatus(StrEnum):
 
 
 class Interval(NamedTuple):
-    """A 95 % confidence interval, in the unit of its figure."""
+    """The values that the evidence does not rule out, from `low` to `high`, in the unit of their figure."""
 
     low: float
     high: float
+
+    def contains(self, value: float) -> bool:
+        """Whether the evidence leaves this value possible."""
+        return self.low <= value <= self.high
 
 
 class _Frozen(BaseModel):
@@ -42,7 +46,7 @@ class Ratio(_Frozen):
     """None for a quantile, which divides nothing."""
     denominator: float
     interval: Interval | None = None
-    """Wilson score interval; only for proportions of at least one."""
+    """Wilson score interval at 95 %; only for proportions of at least one."""
 
 
 class SignalEvidence(Ratio):

@@ -71,7 +71,7 @@ class Listed(NamedTuple):
     rates: tuple[Rate, ...]
 
 
-class Entry(NamedTuple):
+class CachedPrices(NamedTuple):
     """The prices found for a call, cached for later calls."""
 
     card: Priced
@@ -95,7 +95,7 @@ class PriceTable:
         self._aliases = {name.lower(): target for name, target in (aliases or {}).items()}
         self._targets = frozenset(self._aliases.values())
         self._own = _by_model(own_prices)
-        self._entries: BoundedDict[Key, Entry | None] = BoundedDict(_MAX_CARDS)
+        self._entries: BoundedDict[Key, CachedPrices | None] = BoundedDict(_MAX_CARDS)
         self._warned: set[tuple[str | None, str, str | None]] = set()
         self._lock = threading.Lock()
 
@@ -194,7 +194,9 @@ class PriceTable:
             gap = PriceGap.SUMMED
         return _price(Price, (cost, entry.source, gap, None))
 
-    def find(self, named: tuple[str | None, str | None, str | None, str | None], at_unix_ns: int) -> Entry | None:
+    def find(
+        self, named: tuple[str | None, str | None, str | None, str | None], at_unix_ns: int
+    ) -> CachedPrices | None:
         """Return the prices that cover calls for `library.SLOT_NS` around a time, for pricing many of them.
 
         Args:
@@ -245,8 +247,8 @@ class PriceTable:
 
     # --- finding ------------------------------------------------------------------------------------------------------
 
-    def _look_up(self, key: Key, at_unix_ns: int, *, quiet: bool) -> Entry | None:
-        entry: Entry | None = None
+    def _look_up(self, key: Key, at_unix_ns: int, *, quiet: bool) -> CachedPrices | None:
+        entry: CachedPrices | None = None
         with guarded("price"):
             entry = self._find(key, at_unix_ns)
             if entry is None and not quiet:
@@ -255,21 +257,21 @@ class PriceTable:
             self._entries[key] = entry
         return entry
 
-    def _find(self, key: Key, at_unix_ns: int) -> Entry | None:
+    def _find(self, key: Key, at_unix_ns: int) -> CachedPrices | None:
         given, response_model, request_model, tier, _ = key
         provider = canonical(given) if given else None
         response, request = self._named(response_model), self._named(request_model)
         day = datetime.fromtimestamp(at_unix_ns // 1_000_000_000, tz=UTC).date()
         own = self._own_price(provider, response, request, day)
         if own is not None:
-            return Entry(own.card(), FROM_OWN, provider or own.provider or "", own.model)
+            return CachedPrices(own.card(), FROM_OWN, provider or own.provider or "", own.model)
         table = library.load()
         for name in names_in_order(provider, response, request):
             for vendor, model in readings(table, provider, name, aliased=name in self._targets):
                 found = table.find(vendor, model)
                 card = table.card(found, tier, at_unix_ns) if found is not None else None
                 if found is not None and card is not None:
-                    return Entry(card, FROM_TABLE, vendor, found.model.id)
+                    return CachedPrices(card, FROM_TABLE, vendor, found.model.id)
         return None
 
     def _named(self, model: str | None) -> str | None:

@@ -71,7 +71,7 @@ class RuleFolder(NamedTuple):
     alerts: tuple[Alert, ...]
 
 
-class Links(NamedTuple):
+class AlertLinks(NamedTuple):
     """Where the links of an alert point; both without a trailing slash."""
 
     runbooks: str
@@ -83,13 +83,13 @@ def recording_text(folder: RuleFolder) -> str:
     return _file_text(_group_text(group, []) for group in folder.recordings)
 
 
-def alerts_text(folder: RuleFolder, links: Links, interval: str) -> str:
+def alerts_text(folder: RuleFolder, links: AlertLinks, interval: str) -> str:
     """The text of `alerts.yml`."""
     group = RuleGroup(f"taskpilot-{folder.name.replace('_', '-')}-alerts", interval, folder.alerts)
     return _file_text([_group_text(group, _links(folder, links))])
 
 
-def _links(folder: RuleFolder, links: Links) -> list[tuple[str, str]]:
+def _links(folder: RuleFolder, links: AlertLinks) -> list[tuple[str, str]]:
     return [
         ("runbook_url", f"{links.runbooks}/{folder.name}/runbook.md"),
         ("dashboard_url", f"{links.dashboards}/{folder.dashboard}?var-job={{{{ $labels.job | urlquery }}}}"),

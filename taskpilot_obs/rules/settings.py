@@ -20,7 +20,7 @@ from taskpilot_obs.rules.budget.thresholds import BudgetThresholds
 from taskpilot_obs.rules.fields import Duration, Events, LabelName, Section, Url
 from taskpilot_obs.rules.golden_signals.thresholds import Above, Below, Slo, TaskLatency
 from taskpilot_obs.rules.llm.thresholds import LlmThresholds
-from taskpilot_obs.rules.model import Links
+from taskpilot_obs.rules.model import AlertLinks
 from taskpilot_obs.rules.promql import DIRECT_S, Dialect, RuleScope, seconds, slices
 from taskpilot_obs.rules.safety.thresholds import SafetyThresholds
 from taskpilot_obs.rules.telemetry.thresholds import TelemetryThresholds
@@ -123,9 +123,9 @@ class RuleSettings(Section):
         return RuleScope(matchers, self.keep_labels, self.dialect, self.namespace)
 
     @property
-    def links(self) -> Links:
+    def links(self) -> AlertLinks:
         """Where alerts point."""
-        return Links(self.runbook_base_url, self.dashboard_base_url)
+        return AlertLinks(self.runbook_base_url, self.dashboard_base_url)
 
 
 def _split(selector: str) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from taskpilot_obs._support.late_names import late_names
 from taskpilot_obs.records import Operation, Severity, Stage, Verdict
 from taskpilot_obs.safety.guardrails import Check, check_with
 from taskpilot_obs.safety.subjects import (
@@ -73,15 +73,8 @@ __all__ = [
     "require_approval",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import policies and redaction on first use, because their patterns take 20 ms to compile."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'policies')}"), name)
-
-
 _HOMES = {
+    **dict.fromkeys(__all__, "policies"),
     "AsyncOpaServerPolicy": "opa",
     "CedarPolicy": "cedar",
     "OpaServerPolicy": "opa",
@@ -89,3 +82,6 @@ _HOMES = {
     "RegoPolicy": "rego",
     "Rule": "redaction",
 }
+
+__getattr__ = late_names(__name__, _HOMES)
+"""Policies and redaction have patterns, which take 20 ms to compile."""

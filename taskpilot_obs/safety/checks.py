@@ -165,9 +165,24 @@ def _name_of(check: Any) -> Any:
 
 
 def run(
-    checks: Sequence[BoundCheck], subject: CheckInput, outcomes: list[CheckOutcome], counters: InternalCounters | None
+    checks: Sequence[BoundCheck],
+    subject: CheckInput | None,
+    outcomes: list[CheckOutcome],
+    counters: InternalCounters | None,
 ) -> bool:
-    """Run the checks until one refuses; return whether the work may continue. Outcomes are appended to `outcomes`."""
+    """Run the checks until one refuses.
+
+    Args:
+        checks: what is run, in this order.
+        subject: what they check; None if it could not be read, in which case all of them fail.
+        outcomes: gets the outcome of each check that ran.
+        counters: counts checks that failed.
+
+    Returns:
+        Whether the work may continue.
+    """
+    if subject is None:
+        return _fail_all(checks, outcomes)
     done = 0
     while done < len(checks):
         since = perf_counter()
@@ -190,28 +205,29 @@ def run(
 
 
 async def run_async(
-    checks: Sequence[BoundCheck], subject: CheckInput, outcomes: list[CheckOutcome], counters: InternalCounters | None
+    checks: Sequence[BoundCheck],
+    subject: CheckInput | None,
+    outcomes: list[CheckOutcome],
+    counters: InternalCounters | None,
 ) -> bool:
     """Like `run`, but await asynchronous checks, each within its timeout."""
-    done = 0
-    while done < len(checks):
-        since = perf_counter()
-        with guarded(COMPONENT, counters):
-            while done < len(checks):
-                check = checks[done]
-                answer = check.ask(subject)
-                if not _is_yes(answer) and inspect.isawaitable(answer):
-                    answer = await _in_time(answer, check.timeout_s)
-                now = perf_counter()
-                outcomes.append(_judge(check, subject.stage, answer, now - since))
-                since = now
-                done += 1
-                if outcomes[-1].refuses:
-                    return False
-            return True
-        outcomes.append(_failure(checks[done], perf_counter() - since))
-        done += 1
-        if outcomes[-1].refuses:
+    if subject is None:
+        return _fail_all(checks, outcomes)
+    guard, since = guarded(COMPONENT, counters), perf_counter()
+    for check in checks:
+        outcome = None
+        with guard:
+            answer = check.ask(subject)
+            if not _is_yes(answer) and inspect.isawaitable(answer):
+                answer = await _in_time(answer, check.timeout_s)
+            now = perf_counter()
+            outcome = _judge(check, subject.stage, answer, now - since)
+        if outcome is None:
+            now = perf_counter()
+            outcome = _failure(check, now - since)
+        since = now
+        outcomes.append(outcome)
+        if outcome.refuses:
             return False
     return True
 
@@ -266,7 +282,7 @@ def _failure(check: BoundCheck, duration_s: float) -> CheckOutcome:
     return CheckOutcome(check, verdict, result, "the check failed", check.severity, duration_s, check.version)
 
 
-def fail_all(checks: Sequence[BoundCheck], outcomes: list[CheckOutcome]) -> bool:
+def _fail_all(checks: Sequence[BoundCheck], outcomes: list[CheckOutcome]) -> bool:
     """Let all checks fail, because the subject could not be read."""
     outcomes.extend(_failure(check, 0.0) for check in checks)
     refusing = [outcome for outcome in outcomes if outcome.refuses]

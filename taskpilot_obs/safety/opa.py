@@ -22,25 +22,13 @@ from taskpilot_obs.safety.subjects import ALLOW, CheckInput, PolicyResult
 __all__ = ["AsyncOpaServerPolicy", "OpaServerPolicy"]
 
 _OK: Final = 200
+_WRONG_ANSWERS: Final = (OSError, HTTPException, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What comes of a server that does not answer, or answers JSON of another shape."""
 _HEADER: Final = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 
 
 class _OpaPolicy(EnginePolicy):
-    """What both forms share.
-
-    Args:
-        url: of the server: `http://127.0.0.1:8181`; credentials go into `headers`.
-        package: the package that has the rules.
-        timeout_s: seconds to wait for a connection, and for each part of an answer.
-        headers: sent with each request, such as `Authorization`.
-        rules: those of `deny`, `require_approval` and `allow` that the package has. When left out, the server is asked,
-            and asked again when the revision of its bundles changes.
-        **options: those of `PolicyOptions`: name, severity, stages, operations, approved.
-
-    Raises:
-        ConfigurationError: the server does not answer, has no such package or none of the rules, or an option is not
-            as described.
-    """
+    """What both forms share; `OpaServerPolicy` describes the options."""
 
     __slots__ = ("_path", "_rules", "_server")
 
@@ -63,7 +51,7 @@ class _OpaPolicy(EnginePolicy):
             if "result" not in answer:
                 raise ConfigurationError(f"{url}: the server has no package {package}")
             read = _rules_of(self._server, package) if rules is None else as_words("rules", rules)
-        except (OSError, HTTPException, ValueError) as error:
+        except _WRONG_ANSWERS as error:
             raise ConfigurationError(f"{url}: OPA does not answer as it should: {error}") from None
         if not read or not set(read) <= set(RULES):
             raise ConfigurationError(f"rules: expected some of {', '.join(RULES)} in {package}, found {sorted(read)}")
@@ -197,7 +185,10 @@ class OpaServerPolicy(_OpaPolicy):
 
 
 class AsyncOpaServerPolicy(_OpaPolicy):
-    """`OpaServerPolicy` for asynchronous code: a thread waits for the answer, and the event loop goes on."""
+    """`OpaServerPolicy` for asynchronous code: a thread waits for the answer, and the event loop goes on.
+
+    Its options are those of `OpaServerPolicy`.
+    """
 
     __slots__ = ()
 

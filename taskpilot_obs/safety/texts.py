@@ -37,13 +37,13 @@ def texts_in(values: Sequence[object], *, keys: bool = True, machine: bool = Fal
             found.append(value)
         elif value is not None:
             attributes = 0 if machine and place == 0 else _MAX_ATTRIBUTES
-            found.extend(_Walk(attributes, keys=keys).texts(value, 0))
+            found.extend(_TextWalk(attributes, keys=keys).texts(value, 0))
         if len(found) > _MAX_TEXTS:
             break
     return found
 
 
-class _Walk:
+class _TextWalk:
     """One walk through a value, bounded by depth, by visited objects and by the number of attributes."""
 
     __slots__ = ("_above", "_attributes", "_keys")

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from taskpilot_obs._support.late_names import late_names
 from taskpilot_obs.exceptions import MissingExtraError
 from taskpilot_obs.server.principal import Principal
 
@@ -26,14 +26,13 @@ _HOMES = {
     "health_router": "routers",
     "router": "routers",
 }
+_imported = late_names(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
     """At first use, because FastAPI is an extra."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return _imported(name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("fastapi", "starlette", "jinja2"):
             raise MissingExtraError("the server", "server") from error

@@ -15,8 +15,8 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from taskpilot_obs._support.version import library_version
 from taskpilot_obs.budgets import Budget
-from taskpilot_obs.config import library_version
 from taskpilot_obs.exporters.prometheus.server import ServerMetrics
 from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.pricing import PriceTable

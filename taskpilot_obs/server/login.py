@@ -19,7 +19,7 @@ from taskpilot_obs.server.blocks import Page
 from taskpilot_obs.server.bodies import MAX_BODY_BYTES, limited
 from taskpilot_obs.server.problems import Problem, as_problem
 from taskpilot_obs.server.sessions import COOKIE, LASTS_S
-from taskpilot_obs.server.shapes import Verdict
+from taskpilot_obs.server.shapes import UserVerdict
 from taskpilot_obs.server.tokens import digest_of
 from taskpilot_obs.server.verdicts import feedback_of, into_store
 from taskpilot_obs.server.web import Site, base_of
@@ -112,7 +112,7 @@ class _Forms:
                 raise Problem(HTTPStatus.FORBIDDEN, "this session may not write")
             if fields.get("correct") not in ("true", "false"):
                 raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "correct: allowed are true and false")
-            verdict = Verdict(request_id=request_id[:256], correct=fields["correct"] == "true")
+            verdict = UserVerdict(request_id=request_id[:256], correct=fields["correct"] == "true")
             await asyncio.to_thread(self._keep, feedback_of(verdict, principal, None))
         except (HTTPException, ValueError) as error:
             problem = as_problem(error) or Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the form cannot be read")

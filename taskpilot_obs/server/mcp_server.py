@@ -12,7 +12,7 @@ from mcp.types import ToolAnnotations
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from taskpilot_obs.config import library_version
+from taskpilot_obs._support.version import library_version
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.server import params
 from taskpilot_obs.server.answers import answer

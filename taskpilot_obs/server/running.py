@@ -66,7 +66,10 @@ def in_background(app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> Itera
         thread = threading.Thread(
             target=server.run, kwargs={"sockets": [made]}, name="taskpilot_obs-server", daemon=True
         )
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise ConfigurationError(f"the server did not start: {error}; this process may have no more") from error
         deadline = time.monotonic() + _START_WITHIN_S
         while not server.started:
             if not thread.is_alive() or time.monotonic() > deadline:

@@ -77,7 +77,7 @@ def _amount(cost: float | None) -> Decimal | None:
     return None if cost is None else Decimal(str(round(cost, _DECIMALS)))
 
 
-class Verdict(Frozen):
+class UserVerdict(Frozen):
     """What a user says about the answer to a request."""
 
     request_id: str = Field(min_length=1, max_length=256, examples=["req-1"])

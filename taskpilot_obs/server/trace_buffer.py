@@ -172,8 +172,9 @@ class TraceBuffer:
 
     def _start(self) -> None:
         if self._thread is None and not self._stopped.is_set():
-            self._thread = threading.Thread(target=self._tick, name="taskpilot_obs-traces", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._tick, name="taskpilot_obs-traces", daemon=True)
+            thread.start()  # before it is kept, so that a start that fails is tried again
+            self._thread = thread
 
     def _tick(self) -> None:
         while not self._stopped.wait(_TICK_S):

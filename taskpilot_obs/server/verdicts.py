@@ -18,7 +18,7 @@ from taskpilot_obs.server.access import Writing
 from taskpilot_obs.server.examples import EXAMPLES
 from taskpilot_obs.server.principal import Principal
 from taskpilot_obs.server.problems import PROBLEMS, ProblemRoute
-from taskpilot_obs.server.shapes import Accepted, Verdict
+from taskpilot_obs.server.shapes import Accepted, UserVerdict
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.rows import FEEDBACK_COMMENT, rows_of
 from taskpilot_obs.store.writer import Writer
@@ -42,7 +42,7 @@ def feedback_routes(keep: Keep) -> APIRouter:
         responses={202: {"content": {"application/json": {"example": EXAMPLES["/feedback"]}}}},
     )
     def feedback(
-        verdict: Verdict,
+        verdict: UserVerdict,
         writer: Writing,
         _: Annotated[params.Query, Query()],
         idempotency_key: IdempotencyKey = None,
@@ -59,7 +59,7 @@ def feedback_routes(keep: Keep) -> APIRouter:
     return routes
 
 
-def feedback_of(verdict: Verdict, writer: Principal, idempotency_key: str | None) -> Feedback:
+def feedback_of(verdict: UserVerdict, writer: Principal, idempotency_key: str | None) -> Feedback:
     """The record of a verdict; its comment is redacted here."""
     attributes = {}
     if verdict.comment is not None:

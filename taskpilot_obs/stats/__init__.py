@@ -6,9 +6,9 @@ from rows or from summaries: counts and costs exactly, quantiles within 1 %.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from taskpilot_obs._support.late_names import late_names
 from taskpilot_obs.stats.asynchronous import (
     aget_cost_breakdown,
     aget_cost_summary,
@@ -107,11 +107,6 @@ _OF_A_STORE = {
     "get_benchmark_runs": "benchmark_runs",
     "get_experiments": "experiments",
 }
-"""Names whose modules need the extra `store`, while the others also answer without a store."""
+"""Names whose modules need the extra `store`, while the others also answer without a store: at first use."""
 
-
-def __getattr__(name: str) -> Any:
-    """At first use, so that statistics of this process need no database."""
-    if name not in _OF_A_STORE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_OF_A_STORE[name]}"), name)
+__getattr__ = late_names(__name__, _OF_A_STORE)

@@ -107,7 +107,7 @@ def _object(text: str | None) -> dict[str, Any] | None:
     """The JSON object of a column; None where there is none that can be read."""
     try:
         found = json.loads(text or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

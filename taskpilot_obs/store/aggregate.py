@@ -9,26 +9,24 @@ last of them. Until then the period is read from what it was added up from. Line
 from __future__ import annotations
 
 import time
-from collections import Counter
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy import and_, delete, insert, or_, select, update
 
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs._support.timestamps import aware
-from taskpilot_obs._telemetry.answers import By, Key
 from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
-from taskpilot_obs.store import on_postgresql
+from taskpilot_obs.store import clickhouse_sums, on_postgresql
 from taskpilot_obs.store.access import opened
-from taskpilot_obs.store.marks import deleted_from, server_clock
+from taskpilot_obs.store.adding_up import LENGTHS, SummaryPeriod, day_of_hours, hour_from_rows, keys_there, summed
+from taskpilot_obs.store.marks import deleted_from
 from taskpilot_obs.store.months import make_ahead
-from taskpilot_obs.store.queries import bins, errors, totals
-from taskpilot_obs.store.rollups import FULL, ROLLUPS, TENANTS, Rollup, is_worth_it
-from taskpilot_obs.store.segments import DAY, HOUR, Plan, Segment, floor_day, floor_hour
-from taskpilot_obs.store.summary_lines import KEYS, Line, Sums, joined, keyed, line_of, narrowed, put, take
-from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK, to_microseconds
+from taskpilot_obs.store.rollups import FULL, ROLLUPS, TENANTS
+from taskpilot_obs.store.segments import HOUR, QueryPlan, Segment, floor_day, floor_hour
+from taskpilot_obs.store.summary_lines import Line, Sums, joined, keyed, line_of, narrowed, put, take
+from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK
 from taskpilot_obs.store.writer import mark_changed
 
 if TYPE_CHECKING:
@@ -38,9 +36,6 @@ if TYPE_CHECKING:
 
     from taskpilot_obs.store.engine import Store
 
-SummaryPeriod = Literal["hourly", "daily"]
-_LENGTHS: Final = {"hourly": HOUR, "daily": DAY}
-_EVERYTHING: Final = Filters()
 _FIRST_LINES: Final = 100
 _LEAST_LINES: Final = 25
 _LEAST_S: Final = 1e-6
@@ -90,7 +85,7 @@ def aggregate_summaries(
         ConfigurationError: another period, a lookback that is not positive, or a time without zone.
         StoreError: the store cannot be used; `StoreVersionError` where its tables are older than this code.
     """
-    if period not in _LENGTHS:
+    if period not in LENGTHS:
         raise ConfigurationError(f"period: given {period!r}; allowed are 'hourly' and 'daily'")
     if lookback_hours is not None and not lookback_hours > 0:
         raise ConfigurationError(f"lookback_hours: given {lookback_hours!r}; it must be positive, or None")
@@ -99,8 +94,8 @@ def aggregate_summaries(
         since = floor_hour(_ago(aware(now), lookback_hours))
     with opened(store) as opened_store:
         opened_store.require_current()
-        if opened_store.is_clickhouse:  # its questions read rows
-            return 0
+        if opened_store.is_clickhouse:
+            return clickhouse_sums.sum_up(opened_store, period, since)
         _make_months(opened_store)
         done = sum(_sum_up(opened_store, "hourly", start) for start in _changed(opened_store, "hourly", since))
         if period == "daily":
@@ -138,97 +133,10 @@ def _sum_up(store: Store, period: SummaryPeriod, start: datetime) -> bool:
     if claim is None:
         return False
     with store.reading() as connection:
-        made = _hour(connection, start) if period == "hourly" else _day(connection, start)
-        stale = _keys_there(connection, store, period, start) - made.lines.keys()
+        made = hour_from_rows(connection, start) if period == "hourly" else day_of_hours(connection, start)
+        stale = keys_there(connection, store, period, start) - made.lines.keys()
         lines = [line_of(key, sums) for key, sums in made.lines.items()]
     return _replaced(store, _Replacement(claim, period, start, made.lacking), lines, sorted(stale))
-
-
-# --- adding up -------------------------------------------------------------------------------------------------------
-
-
-class _Made(NamedTuple):
-    """The lines of one period."""
-
-    lines: dict[Line, Sums]
-    """What they hold, by their keys."""
-    lacking: int
-    """The roll-ups that are not made, as bits; see `rollups`."""
-
-
-def _hour(connection: Connection, start: datetime) -> _Made:
-    """Every roll-up, from rows."""
-    full = _summed(connection, Plan((Segment("rows", start, start + HOUR),)), FULL)
-    return _chosen(connection, "hourly", start, {rollup: narrowed(full, rollup) for rollup in ROLLUPS}, 0)
-
-
-def _day(connection: Connection, start: datetime) -> _Made:
-    """Each roll-up from its hours; where one of them lacks it, from rows, if a whole day of them is worth it."""
-    query = select(_work.lacking).where(
-        _work.period == "hourly", _work.period_start >= start, _work.period_start < start + DAY
-    )
-    lacking = 0
-    for bits in connection.execute(query.where(_work.lacking.is_not(None))).scalars():
-        lacking |= bits
-    hours = (Segment("hourly", start, start + DAY),)
-    there = [rollup for rollup in ROLLUPS if not rollup.bit & lacking]
-    sums = {rollup: _summed(connection, Plan(hours, rollup=rollup), rollup) for rollup in there}
-    rows = (Segment("rows", start, start + DAY),)
-    if lacking and _has_every_row(connection, start):
-        for rollup in ROLLUPS:
-            if rollup.bit & lacking and _is_worth_it(connection, start, rollup):
-                sums[rollup] = _summed(connection, Plan(rows), rollup)
-                lacking &= ~rollup.bit
-    return _chosen(connection, "daily", start, sums, lacking)
-
-
-def _has_every_row(connection: Connection, day: datetime) -> bool:
-    """Whether the day is over, and none of its rows was deleted by age."""
-    deleted = deleted_from(connection, LLM_CALLS.name).before
-    return server_clock(connection) >= day + DAY and (deleted is None or day >= deleted)
-
-
-def _is_worth_it(connection: Connection, day: datetime, rollup: Rollup) -> bool:
-    """Counted by the database: adding up in vain takes as long as adding up."""
-    calls = LLM_CALLS.c
-    mine = (calls.created_at >= day, calls.created_at < day + DAY)
-    groups = select(*(calls[name] for name in rollup.dimensions)).where(*mine).distinct().subquery()
-    lines = connection.execute(select(func.count()).select_from(groups)).scalar_one()
-    rows = connection.execute(select(func.count()).select_from(LLM_CALLS).where(*mine)).scalar_one()
-    return is_worth_it(rollup, lines, rows)
-
-
-def _summed(connection: Connection, plan: Plan, rollup: Rollup, asked: Filters = _EVERYTHING) -> dict[Key, Sums]:
-    by = By(rollup.dimensions)
-    counts = totals(connection, plan, asked, by)
-    found = bins(connection, plan, asked, by)
-    failed = errors(connection, plan, asked, by)
-    return {
-        key: Sums(count, found.latency[key], found.first_token[key], failed.get(key, Counter()))
-        for key, count in counts.items()
-    }
-
-
-def _chosen(
-    connection: Connection, period: SummaryPeriod, start: datetime, sums: dict[Rollup, dict[Key, Sums]], lacking: int
-) -> _Made:
-    lines: dict[Line, Sums] = {}
-    for rollup, held in sums.items():
-        if is_worth_it(rollup, len(held), sum(each.counts.requests for each in held.values())):
-            lines |= keyed(connection, rollup, period, start, held)
-        else:
-            lacking |= rollup.bit
-    return _Made(lines, lacking)
-
-
-def _keys_there(connection: Connection, store: Store, period: SummaryPeriod, start: datetime) -> set[Line]:
-    """The lines that stand for the period now, by their keys."""
-    keys = [SUMMARIES.c[name] for name in KEYS]
-    periods = [rollup.period(period) for rollup in ROLLUPS]
-    query = select(*keys).where(SUMMARIES.c.period.in_(periods), SUMMARIES.c.period_start == start)
-    moment = to_microseconds(start) if store.is_sqlite else start
-    at = KEYS.index("period_start")
-    return {(*line[:at], moment, *line[at + 1 :]) for line in connection.execute(query)}
 
 
 # --- putting in place ------------------------------------------------------------------------------------------------
@@ -323,7 +231,7 @@ def rebuild_summaries(*, store: str | Store | None = None) -> int:
     with opened(store) as opened_store:
         opened_store.require_current()
         if opened_store.is_clickhouse:
-            return 0
+            return clickhouse_sums.sum_up(opened_store, "daily", None, again=True)
         mark_all_changed(opened_store)
         return aggregate_summaries("daily", None, store=opened_store)
 
@@ -378,7 +286,7 @@ def _without_calls(connection: Connection, start: datetime, tenant: str, lacking
     is_tenants = (summary.period == FULL.period("hourly"), summary.organization_id == tenant)
     is_narrow = summary.period.in_([rollup.period("hourly") for rollup in ROLLUPS[1:]])
     connection.execute(delete(SUMMARIES).where(summary.period_start == start, or_(and_(*is_tenants), is_narrow)))
-    full = _summed(connection, Plan((Segment("hourly", start, start + HOUR),)), FULL)
+    full = summed(connection, QueryPlan((Segment("hourly", start, start + HOUR),)), FULL)
     lines: dict[Line, Sums] = {}
     for rollup in ROLLUPS[1:]:
         if not rollup.bit & lacking:
@@ -391,8 +299,8 @@ def _without_name(connection: Connection, start: datetime, tenant: str) -> dict[
 
     What a tenant added to the lines of series is not known, and the sum over tenants has to be that over series.
     """
-    hour = Plan((Segment("hourly", start, start + HOUR),), rollup=TENANTS)
-    named, nameless = (_summed(connection, hour, TENANTS, Filters(organization_id=name)) for name in (tenant, ""))
+    hour = QueryPlan((Segment("hourly", start, start + HOUR),), rollup=TENANTS)
+    named, nameless = (summed(connection, hour, TENANTS, Filters(organization_id=name)) for name in (tenant, ""))
     summary = SUMMARIES.c
     mine = (summary.period_start == start, summary.period.like("hourly%"), summary.organization_id == tenant)
     connection.execute(delete(SUMMARIES).where(*mine))

@@ -18,8 +18,8 @@ from sqlalchemy import Integer, delete, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from taskpilot_obs.budgets.ledger import (
-    Account,
     Balance,
+    BudgetAccount,
     Refusal,
     ReservationLine,
     Settled,
@@ -190,7 +190,7 @@ class StoreLedger:
             raise StoreError(other_unit(line.budget, row[0]))
         return balance_of(line.budget, row[1:])
 
-    def count_refusal(self, account: Account, exhausted: int = 0) -> bool:
+    def count_refusal(self, account: BudgetAccount, exhausted: int = 0) -> bool:
         """Count a refused call; returns whether the threshold had not been alerted in the period.
 
         Raises:
@@ -260,19 +260,19 @@ class StoreLedger:
             for line, balance, each in zip(lines, balances, crossed, strict=True)
         ]
 
-    def _released(self, connection: Connection, which: Any) -> dict[Account, tuple[int, int]]:
+    def _released(self, connection: Connection, which: Any) -> dict[BudgetAccount, tuple[int, int]]:
         """Delete reservations; what they held, by account."""
-        found: dict[Account, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        found: dict[BudgetAccount, tuple[int, int]] = defaultdict(lambda: (0, 0))
         columns = (_R.budget, _R.scope_key, _R.period_start, _R.units, _R.rest)
         for budget, scope_key, start, units, rest in connection.execute(
             delete(BUDGET_RESERVATIONS).where(which).returning(*columns)
         ):
-            account = Account(budget, scope_key, start)
+            account = BudgetAccount(budget, scope_key, start)
             before = found[account]
             found[account] = (before[0] + units, before[1] + rest)
         return dict(found)
 
-    def _give_back(self, connection: Connection, account: Account, units: int, rest: int) -> None:
+    def _give_back(self, connection: Connection, account: BudgetAccount, units: int, rest: int) -> None:
         less = {"reserved_units": _L.reserved_units - units, "reserved_rest": _L.reserved_rest - rest}
         connection.execute(update(BUDGET_LEDGER).where(*is_account(account)).values(less))
 
@@ -350,7 +350,7 @@ class StoreLedger:
         with store.reading() as connection:
             return contradictions(budgets, noted_limits(connection, now))
 
-    def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[Account, Balance]:
+    def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[BudgetAccount, Balance]:
         """The lines of these budgets in the periods that begin at these moments.
 
         Raises:
@@ -361,4 +361,6 @@ class StoreLedger:
             _L.budget.in_(list(by_name)), _L.period_start.in_(list(starts))
         )
         with self._renewed().reading() as connection:
-            return {Account(*row[:3]): balance_of(by_name[row[0]], row[3:]) for row in connection.execute(request)}
+            return {
+                BudgetAccount(*row[:3]): balance_of(by_name[row[0]], row[3:]) for row in connection.execute(request)
+            }

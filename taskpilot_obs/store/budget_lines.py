@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import case
 
-from taskpilot_obs.budgets.ledger import Account, Balance, ReservationLine
+from taskpilot_obs.budgets.ledger import Balance, BudgetAccount, ReservationLine
 from taskpilot_obs.store.budget_statements import BALANCE, MOST_UNITS, REST
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER
 
@@ -27,9 +27,9 @@ class Total(NamedTuple):
     assumed: int
 
 
-def sums_of(charges: Sequence[Charge]) -> dict[Account, Total]:
+def sums_of(charges: Sequence[Charge]) -> dict[BudgetAccount, Total]:
     """What the charges add to each account."""
-    sums: dict[Account, Total] = {}
+    sums: dict[BudgetAccount, Total] = {}
     for line, _, is_assumed in charges:
         known, assumed = sums.get(line.account), line.amount if is_assumed else 0
         if known is None:
@@ -58,7 +58,7 @@ def balance_of(budget: Budget, row: Any) -> Balance:
     return Balance(row[0] * factor + row[1], row[2] * factor + row[3], row[4], row[5], assumed)
 
 
-def is_account(account: Account) -> tuple[Any, ...]:
+def is_account(account: BudgetAccount) -> tuple[Any, ...]:
     """The condition that a row is the line of this account."""
     return (_L.budget == account.budget, _L.scope_key == account.scope_key, _L.period_start == account.period_start)
 

@@ -8,8 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Boolean, Float, Integer, LargeBinary, SmallInteger, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
 
+from taskpilot_obs.store.segments import NEVER_SUMMED
 from taskpilot_obs.store.tables import (
     AGENT_RUNS,
     FEEDBACK,
@@ -25,10 +38,22 @@ from taskpilot_obs.store.tables import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from sqlalchemy import Column, Connection, Table
+    from sqlalchemy import Connection
 
 ROW_TABLES: Final = (LLM_CALLS, AGENT_RUNS, FEEDBACK, VIOLATIONS)
-TABLES: Final = (LLM_SERIES, *ROW_TABLES, SUMMARIES, SUMMARY_WORK, STATE)
+_only_here: Final = MetaData()
+WRITTEN: Final = Table("llm_written_hours", _only_here, Column("hour", UtcTime, primary_key=True))
+"""When calls of an hour were written last: in its column `written_at`."""
+SUMMED: Final = Table(
+    "llm_summed_periods",
+    _only_here,
+    Column("period", Text, primary_key=True),
+    Column("period_start", UtcTime, primary_key=True),
+    Column("lacking", SmallInteger, nullable=False),  # roll-ups that are not made for this period (see `rollups`)
+)
+"""The hours and days that were summed up: what is written after their `written_at` may lack."""
+_MADE: Final = (LLM_SERIES, *ROW_TABLES, SUMMARIES, STATE, WRITTEN, SUMMED)
+TABLES: Final = (*_MADE, SUMMARY_WORK)
 WRITTEN_AT: Final = "written_at"
 """When a row was written: of rows with one key, the last one counts."""
 MAKE_VERSION: Final = (
@@ -36,6 +61,14 @@ MAKE_VERSION: Final = (
     "written_at DateTime64(6, 'UTC') DEFAULT now64(6)) ENGINE = ReplacingMergeTree(written_at) ORDER BY (only)"
 )
 """The table of the version, which has one row."""
+
+
+def _floor(moment: str, length: int) -> str:
+    """The beginning of the stretch of so many microseconds that holds a moment, as SQL; also before 1970."""
+    number = f"toUnixTimestamp64Micro({moment})"
+    return f"fromUnixTimestamp64Micro({number} - positiveModulo({number}, {length}), 'UTC')"
+
+
 _KINDS: Final = (
     (UtcTime, "DateTime64(6, 'UTC')"),
     (SmallInteger, "Int16"),
@@ -61,6 +94,54 @@ _MONEY: Final = {
     "cost_rest": "CAST(modulo(reinterpretAsInt128(cost), 1000) AS Nullable(Int16))",
 }
 """What queries read of `cost`, a `Decimal(38, 12)`: whole nano-dollars, and the pico-dollars beyond."""
+
+
+_HOUR: Final = 3_600_000_000
+
+
+def hour_of(moment: str) -> str:
+    """The beginning of the hour of a moment, as SQL."""
+    return _floor(moment, _HOUR)
+
+
+_NOTES: Final = f"""
+    SELECT {hour_of("created_at")} AS hour, max({LLM_CALLS.name}.written_at) AS written_at
+    FROM {LLM_CALLS.name} GROUP BY hour
+"""  # noqa: S608  our names
+_NOTE_WRITES: Final = (
+    f"CREATE MATERIALIZED VIEW IF NOT EXISTS {WRITTEN.name}_of_calls TO {WRITTEN.name} AS {_NOTES}",
+    f"INSERT INTO {WRITTEN.name} (hour, written_at) {_NOTES}",
+)
+"""The second is for the rows that were there before the view, and may be repeated."""
+_SHOW_WORK: Final = f"""
+    CREATE VIEW IF NOT EXISTS {SUMMARY_WORK.name} AS
+    WITH
+        hours AS (SELECT hour, max(written_at) AS changed_at FROM {WRITTEN.name} GROUP BY hour),
+        periods AS (
+            SELECT 'hourly' AS period, hour AS period_start, changed_at FROM hours
+            UNION ALL
+            SELECT 'daily' AS period, {_floor("hour", 24 * _HOUR)} AS period_start, max(changed_at) AS changed_at
+            FROM hours GROUP BY period_start
+        ),
+        summed AS (
+            SELECT period, period_start, max(written_at) AS summed_at, argMax(lacking, written_at) AS lacks
+            FROM {SUMMED.name} GROUP BY period, period_start
+        ),
+        found AS (
+            SELECT period, period_start, CAST(NULL AS Nullable(Int16)) AS lacking, changed_at
+            FROM periods LEFT JOIN summed USING (period, period_start)
+            WHERE ifNull(summed_at, toDateTime64(0, 3, 'UTC')) <= changed_at
+            UNION ALL
+            SELECT period, period_start, lacks, summed_at FROM summed WHERE lacks != 0
+            UNION ALL
+            SELECT period, period_start, {NEVER_SUMMED}, changed_at
+            FROM periods LEFT ANTI JOIN summed USING (period, period_start) WHERE period = 'hourly'
+        )
+    SELECT
+        CAST(0 AS Int64) AS work_id, CAST(period AS LowCardinality(String)) AS period, period_start,
+        false AS claimed, lacking, changed_at
+    FROM found
+"""  # noqa: S608  our names
 
 
 def statements(table: Table, there: Collection[str]) -> Iterator[str]:
@@ -123,9 +204,22 @@ def kind_of(column: Column[Any]) -> str:
 def make_tables(connection: Connection) -> None:
     """Make every table that is missing, and add every column; harmless where all are there."""
     there = _columns_there(connection)
-    for table in TABLES:
+    for table in _MADE:
         for statement in statements(table, there.get(table.name, ())):
             connection.execute(text(statement))
+    if not has_sums(connection):
+        for statement in _NOTE_WRITES:
+            connection.execute(text(statement))
+        connection.execute(text(f"DROP TABLE IF EXISTS {SUMMARY_WORK.name}"))
+        connection.execute(text(_SHOW_WORK))
+
+
+def has_sums(connection: Connection) -> bool:
+    """Whether the tables are of the version that keeps summaries: `llm_summary_work` was an empty table before."""
+    asked = text(
+        "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = :name SETTINGS final = 0"
+    )
+    return connection.execute(asked, {"name": SUMMARY_WORK.name}).scalar() == "View"
 
 
 def differences_of(connection: Connection) -> Iterator[str]:

@@ -12,14 +12,12 @@ from sqlalchemy import func, select, text
 from taskpilot_obs.exceptions import StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import ColumnElement, Connection, Table
 
 _TTL: Final = re.compile(r" TTL toDateTime\(\w+\) \+ toIntervalSecond\((\d+)\)")
 _AT_ONCE: Final = "SETTINGS mutations_sync = 0"
 """The server answers at once: to rewrite a large table takes longer than any answer is waited for."""
-_PATIENCE_S: Final = 3_600.0
+PATIENCE_S: Final = 3_600.0
 
 
 def lifetime_of(connection: Connection, table: str) -> timedelta | None:
@@ -63,11 +61,11 @@ def _wait(connection: Connection, table: str) -> None:
     Raises:
         StoreUnavailableError: it takes over an hour, or cannot be done at the moment; the server goes on trying.
     """
-    give_up, pause = time.monotonic() + _PATIENCE_S, 0.02
+    give_up, pause = time.monotonic() + PATIENCE_S, 0.02
     started = {name for name, _ in _open_mutations(connection, table)}
     while still := [failure for name, failure in _open_mutations(connection, table) if name in started]:
         if any(still) or time.monotonic() > give_up:
-            cause = "cannot finish" if any(still) else f"has not finished in {_PATIENCE_S / 60:.0f} min"
+            cause = "cannot finish" if any(still) else f"has not finished in {PATIENCE_S / 60:.0f} min"
             raise StoreUnavailableError(
                 f"the server {cause} a deletion in {table}, and goes on trying: look into system.mutations"
             )
@@ -82,8 +80,3 @@ def _open_mutations(connection: Connection, table: str) -> list[tuple[str, str]]
         "WHERE database = currentDatabase() AND table = :name AND NOT is_done SETTINGS final = 0"
     )
     return [(row[0], row[1]) for row in connection.execute(asked, {"name": table})]
-
-
-def erase_from(connection: Connection, tables: Sequence[Table], column: str, value: str) -> dict[str, int]:
-    """`erase_rows` for every table that has the column: how many rows of each were erased."""
-    return {table.name: erase_rows(connection, table, column, value) for table in tables if column in table.c}

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-    from taskpilot_obs.store.urls import Target
+    from taskpilot_obs.store.urls import StoreUrl
 
 
-def _make_engine(target: Target) -> Engine:
+def _make_engine(target: StoreUrl) -> Engine:
     if target.is_sqlite:
         return on_sqlite.make_engine(target)
     if target.is_clickhouse:

@@ -7,7 +7,7 @@ is that of what is left, at once. What cannot be taken out is listed.
 from __future__ import annotations
 
 import json
-import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import delete, func, literal, or_, select
@@ -15,7 +15,7 @@ from sqlalchemy import delete, func, literal, or_, select
 from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.budgets.model import digested
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.store import clickhouse_upkeep, on_sqlite, subtraction
+from taskpilot_obs.store import clickhouse_erase, on_sqlite, subtraction
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.aggregate import sum_up_without_tenant
 from taskpilot_obs.store.erase_files import Leftover, in_audit_log, in_spool
@@ -25,6 +25,7 @@ from taskpilot_obs.store.picked import picked
 from taskpilot_obs.store.retention import delete_in_small_steps
 from taskpilot_obs.store.rollups import FULL, TENANTS
 from taskpilot_obs.store.segments import HOUR
+from taskpilot_obs.store.small_steps import DeletionPace, in_small_steps
 from taskpilot_obs.store.spool import default_directory
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, SUMMARIES, SUMMARY_WORK, VIOLATIONS
 from taskpilot_obs.store.writer import mark_changed
@@ -39,12 +40,11 @@ if TYPE_CHECKING:
 
 _OTHER_ROWS: Final = (AGENT_RUNS, FEEDBACK, VIOLATIONS)
 _LEDGERS: Final = (BUDGET_RESERVATIONS, BUDGET_LEDGER)
-_FIRST_ROWS: Final = 20
-_MOST_ROWS: Final = 2_000
-_TARGETS_S: Final = {"sqlite": 0.005, "postgresql": 0.02}
-"""How long one transaction should last. A writer of SQLite waits for it; one of PostgreSQL touches other rows."""
-_PAUSES: Final = {"sqlite": 1.0, "postgresql": 0.1}
-"""The pause after a transaction, as a multiple of its time: writers of SQLite wait for a transaction to end."""
+_PACES: Final = {
+    "sqlite": DeletionPace(first_rows=20, most_rows=2_000, target_s=0.005, pauses=1.0),
+    "postgresql": DeletionPace(first_rows=20, most_rows=2_000, target_s=0.02, pauses=0.1),
+}
+"""A writer of SQLite waits for a transaction to end; one of PostgreSQL touches other rows."""
 SPOOL: Final = "spool"
 
 
@@ -135,16 +135,15 @@ def _counted(store: Store, subject: Subject) -> dict[str, int]:
 
 def _what(subject: Subject, *, is_clickhouse: bool) -> list[tuple[Table, ColumnElement[bool]]]:
     rows = [(table, subject.of(table)) for table in (LLM_CALLS, *_OTHER_ROWS)]
+    rows += [(SUMMARIES, subject.of(SUMMARIES))] if subject.column in SUMMARIES.c else []
     if is_clickhouse:  # budgets are in another store
         return rows
-    rows += [(SUMMARIES, subject.of(SUMMARIES))] if subject.column in SUMMARIES.c else []
     return [*rows, *((table, subject.in_ledger(table)) for table in _LEDGERS)]
 
 
 def _erased(store: Store, subject: Subject) -> dict[str, int]:
     if store.is_clickhouse:
-        with store.writing() as connection:
-            return clickhouse_upkeep.erase_from(connection, (LLM_CALLS, *_OTHER_ROWS), subject.column, subject.value)
+        return clickhouse_erase.erase_everywhere(store, subject.column, subject.value)
     lines = _counted(store, subject).get(SUMMARIES.name)
     _overwrite(store, "ON")
     try:
@@ -176,22 +175,13 @@ def _overwrite(store: Store, state: str) -> None:
 
 
 def _erase_calls(store: Store, subject: Subject) -> int:
-    erased, rows, engine = 0, _FIRST_ROWS, store.engine.dialect.name
     with store.reading() as connection:
-        deleted_before = deleted_from(connection, LLM_CALLS.name).before
-    while True:
-        started = time.perf_counter()
-        with store.writing() as connection:
-            gone = _erase_some(connection, subject, rows, deleted_before)
-        took = time.perf_counter() - started
-        erased += gone
-        if gone < rows:
-            return erased
-        rows = max(_FIRST_ROWS // 4, min(_MOST_ROWS, int(rows * _TARGETS_S[engine] / max(took, 1e-4))))
-        time.sleep(took * _PAUSES[engine])
+        before = deleted_from(connection, LLM_CALLS.name).before
+    erase = partial(_erase_some, subject=subject, deleted_before=before)
+    return in_small_steps(store, erase, _PACES[store.engine.dialect.name])
 
 
-def _erase_some(connection: Connection, subject: Subject, rows: int, deleted_before: datetime | None) -> int:
+def _erase_some(connection: Connection, rows: int, subject: Subject, deleted_before: datetime | None) -> int:
     """Delete some calls, and take them out of the sums of their hours and days in the same transaction."""
     some = picked(connection, LLM_CALLS, subject.of(LLM_CALLS), rows, LLM_CALLS.c.created_at)
     calls = connection.execute(delete(LLM_CALLS).where(some).returning(*subtraction.COLUMNS)).all()
@@ -246,5 +236,5 @@ def _nameless_before(connection: Connection, rows_deleted: datetime | None) -> d
         return merged
     work = SUMMARY_WORK.c
     hours = select(func.max(work.period_start)).where(work.period == "hourly", work.period_start < rows_deleted)
-    newest = connection.execute(hours.where(work.lacking.bitwise_and(FULL.bit) != 0)).scalar()
+    newest = connection.execute(hours.where(work.lacking > 0, work.lacking.bitwise_and(FULL.bit) != 0)).scalar()
     return max((each for each in (merged, newest and newest + HOUR) if each is not None), default=None)

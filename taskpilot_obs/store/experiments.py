@@ -45,7 +45,7 @@ class UnitVerdicts(NamedTuple):
     correct: int
 
 
-class Tasks(NamedTuple):
+class TaskFilter(NamedTuple):
     """Which tasks and verdicts: those of one experiment in [start, end), of one tenant or of all."""
 
     experiment: str
@@ -66,7 +66,7 @@ class ExperimentRows(NamedTuple):
     last_seen: datetime
 
 
-def runs_by_unit(connection: Connection, asked: Tasks) -> Iterator[UnitRuns]:
+def runs_by_unit(connection: Connection, asked: TaskFilter) -> Iterator[UnitRuns]:
     """The tasks of an experiment by variant and unit; a task without a unit is a unit of its own."""
     run = AGENT_RUNS.c
     unit = _unit_of_run()
@@ -87,7 +87,7 @@ def runs_by_unit(connection: Connection, asked: Tasks) -> Iterator[UnitRuns]:
         yield UnitRuns(variant, tasks, counted, int(good or 0), float(ms or 0), cost, *map(int, others))
 
 
-def verdicts_by_unit(connection: Connection, asked: Tasks) -> Iterator[UnitVerdicts]:
+def verdicts_by_unit(connection: Connection, asked: TaskFilter) -> Iterator[UnitVerdicts]:
     """The verdicts of an experiment by variant and unit."""
     given = FEEDBACK.c
     unit = func.coalesce(given.experiment_unit, given.request_id)
@@ -100,7 +100,7 @@ def verdicts_by_unit(connection: Connection, asked: Tasks) -> Iterator[UnitVerdi
 def experiments_seen(
     connection: Connection, start: datetime, end: datetime, tenant: str | None
 ) -> list[ExperimentRows]:
-    """The experiments with tasks in [start, end), the most recent first; tenants as in `Tasks`."""
+    """The experiments with tasks in [start, end), the most recent first; tenants as in `TaskFilter`."""
     run = AGENT_RUNS.c
     last = func.max(run.created_at)
     variants, units = func.count(run.variant.distinct()), func.count(_unit_of_run().distinct())
@@ -116,7 +116,7 @@ def _unit_of_run() -> ColumnElement[str]:
     return func.coalesce(AGENT_RUNS.c.experiment_unit, AGENT_RUNS.c.run_id)
 
 
-def _belongs(table: Table, asked: Tasks) -> ColumnElement[bool]:
+def _belongs(table: Table, asked: TaskFilter) -> ColumnElement[bool]:
     column = table.c
     own = (column.experiment == asked.experiment, column.variant.is_not(None))
     return and_(*_when(table, asked.start, asked.end), *_whose(table, asked.organization_id), *own)

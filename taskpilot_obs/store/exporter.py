@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from taskpilot_obs._pipeline.batched import BATCH_SIZE
 from taskpilot_obs._support.guarded import guarded, log_failure
 from taskpilot_obs._telemetry.stores import filled
 from taskpilot_obs._telemetry.values import stored_text
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from os import PathLike
 
-    from taskpilot_obs._pipeline.batched import Account
+    from taskpilot_obs._pipeline.exporter import Account
     from taskpilot_obs.records import Record
     from taskpilot_obs.store.rows import Rows
 
 FIRST_RETRY_S: Final = 0.1
 LAST_RETRY_S: Final = 10.0
+_CLICKHOUSE_BATCH: Final = 8_192
+"""An insert costs a server of ClickHouse as much as some thousand of its rows do."""
 
 
 class StoreExporter:
@@ -82,6 +85,7 @@ class StoreExporter:
         self.store = Store(url, create=True)
         self.linger_s = 1.0 if self.store.is_clickhouse else 0.0
         """How long a batch may wait until it is full: each insert is a part that a server of ClickHouse must merge."""
+        self.batch_size = _CLICKHOUSE_BATCH if self.store.is_clickhouse else BATCH_SIZE
         self._maintenance = Maintenance(self.store, aggregate_every_s, retention_days)
         self._spool_options = (spool_dir, spool_max_bytes)
         self._begin()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import or_
 
 from taskpilot_obs.exceptions import StoreVersionError
-from taskpilot_obs.store.rollups import Rollup, rollup_for
+from taskpilot_obs.store.rollups import Grain, rollup_for
 from taskpilot_obs.store.tables import LLM_CALLS, columns_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from taskpilot_obs._telemetry.filters import Filters
 
 
-def rollup_of(filters: Filters, dimensions: Iterable[str], version: str) -> Rollup | None:
+def rollup_of(filters: Filters, dimensions: Iterable[str], version: str) -> Grain | None:
     """The roll-up that answers, grouped by these dimensions; None: rows alone.
 
     Raises:

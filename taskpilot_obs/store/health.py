@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-class Health(NamedTuple):
+class StoreHealth(NamedTuple):
     """A store at one moment."""
 
     name: str
@@ -47,7 +47,7 @@ class Health(NamedTuple):
     """Budgets that running processes keep under several limits."""
 
 
-def health_of(url: str) -> Health:
+def health_of(url: str) -> StoreHealth:
     """Look at a store, and change nothing in it.
 
     Raises:
@@ -65,12 +65,12 @@ def health_of(url: str) -> Health:
         store.close()
 
 
-def _looked_at(store: Store, connection: Connection, version: str, wrong: list[str]) -> Health:
+def _looked_at(store: Store, connection: Connection, version: str, wrong: list[str]) -> StoreHealth:
     work = SUMMARY_WORK.c
     todo = select(func.count(), func.min(work.period_start)).where(work.period == "hourly")
     hours, oldest = connection.execute(todo.where(work.lacking.is_(None)) if store.is_current else todo).one()
     newest, _ = newest_and_oldest(connection, LLM_CALLS)
-    return Health(
+    return StoreHealth(
         str(store),
         version,
         NEWEST,

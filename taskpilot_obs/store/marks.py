@@ -56,8 +56,9 @@ def deleted_from(connection: Connection, table: str) -> Deleted:
     query = select(STATE.c.key, STATE.c.value).where(STATE.c.key.in_([_BEFORE + table, _SINCE + table]))
     found = {line.key: line.value for line in connection.execute(query)}
     before = found.get(_BEFORE + table)
-    if before is not None and on_clickhouse.is_on(connection):
-        before = max(before, _expired_before(connection, table) or before)
+    if on_clickhouse.is_on(connection):  # whose server goes on deleting without a mark
+        moments = (before, _expired_before(connection, table))
+        before = max((moment for moment in moments if moment is not None), default=None)
     return Deleted(found.get(_SINCE + table), before)
 
 

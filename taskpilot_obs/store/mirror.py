@@ -1,7 +1,7 @@
-"""A copy of a table that is being written to: triggers make every change in the copy too, in the same transaction.
+"""Keeps a copy equal to a table in use: triggers repeat every change in the copy, in the same transaction.
 
-Batches of old rows and deletions take turns (an advisory lock), because a batch that sees a row which is just being
-deleted would bring it back. Insertions need no turn: a row that is there already is left out.
+Batches of old rows and deletions exclude each other by an advisory lock, because a batch that reads a row while it is
+deleted would restore it. Insertions need no lock: a row that the copy already has is skipped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
 
 _TURN: Final = 7_465_706_423
-"""Names the advisory lock by which batches and deletions take turns."""
+"""The key of the advisory lock by which batches and deletions exclude each other."""
 _EVENTS: Final = {
     "insert": "INSERT ON {table} REFERENCING NEW TABLE AS fresh",
     "update": "UPDATE ON {table} REFERENCING OLD TABLE AS stale NEW TABLE AS fresh",
@@ -32,21 +32,21 @@ class Mirror(NamedTuple):
     schema: str
     key: str
     columns: str
-    """Those that are written, quoted."""
+    """The stored columns, quoted."""
 
     @property
     def turn(self) -> str:
-        """The function that waits for a turn."""
+        """The name of the function that takes the lock."""
         return f"{self.table}_mirror_turn"
 
     @property
     def function(self) -> str:
-        """The function that makes a change in the copy too."""
+        """The name of the function that repeats a change in the copy."""
         return f"{self.table}_mirror"
 
 
 def mirror_of(connection: Connection, table: Table) -> Mirror:
-    """The names for a table as it is now."""
+    """The names for a table, with its present columns."""
     query = text(
         "SELECT quote_ident(nspname) FROM pg_class JOIN pg_namespace AS space ON space.oid = relnamespace "
         "WHERE pg_class.oid = to_regclass(:name)"
@@ -57,7 +57,7 @@ def mirror_of(connection: Connection, table: Table) -> Mirror:
 
 
 def install(connection: Connection, mirror: Mirror) -> None:
-    """Begin to make every change in the copy too; once this is committed, no transaction is left that does not."""
+    """Create the triggers; once this is committed, every transaction repeats its changes in the copy."""
     copy, columns = f"{mirror.schema}.{mirror.copy}", mirror.columns
     is_it = f"copy.{mirror.key} = stale.{mirror.key} AND copy.created_at = stale.created_at"
     take = f"DELETE FROM {copy} AS copy USING stale WHERE {is_it}"  # noqa: S608  our names
@@ -75,7 +75,7 @@ def _trigger(connection: Connection, name: str, when: str, function: str) -> Non
 
 
 def _function(connection: Connection, name: str, body: str) -> None:
-    """A function of a trigger with the rights of the table's owner, because writers need none on the copy."""
+    """Create a trigger's function with the rights of the table's owner, because writers have none on the copy."""
     settings = "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
     connection.execute(
         text(f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger {settings} AS $body$ BEGIN {body} END $body$")
@@ -83,14 +83,14 @@ def _function(connection: Connection, name: str, body: str) -> None:
 
 
 def is_installed(connection: Connection, mirror: Mirror) -> bool:
-    """Whether changes are made in the copy too."""
+    """Whether the triggers are there."""
     query = text("SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass(:name) AND tgname LIKE :mirrors")
     found = connection.execute(query, {"name": mirror.table, "mirrors": f"{mirror.function}%"}).scalar_one()
     return bool(found == len(_EVENTS) + 1)
 
 
 def remove(connection: Connection, mirror: Mirror) -> None:
-    """End it, and drop the copy."""
+    """Drop the triggers and the copy."""
     for name in (mirror.turn, *(f"{mirror.function}_{event}" for event in _EVENTS)):
         connection.execute(text(f"DROP TRIGGER IF EXISTS {name} ON {mirror.table}"))
     for name in (mirror.turn, mirror.function):
@@ -99,12 +99,12 @@ def remove(connection: Connection, mirror: Mirror) -> None:
 
 
 def take_turn(connection: Connection) -> None:
-    """Until the end of the transaction, nothing is deleted, and every deletion before is committed."""
+    """Exclude deletions until the transaction ends, after those that are under way are committed."""
     connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": _TURN})
 
 
 def is_equal(connection: Connection, mirror: Mirror) -> bool:
-    """Whether table and copy have equal rows, by a digest of all that is in each, in one snapshot."""
+    """Whether table and copy have equal rows: compares a digest of each in one snapshot."""
     digest = "SELECT count(*), sum(CAST(hashtext(CAST(row AS text)) AS bigint)) FROM {} AS row"
     table, copy = (connection.execute(text(digest.format(name))).one() for name in (mirror.table, mirror.copy))
     return bool(table == copy)

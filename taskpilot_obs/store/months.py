@@ -1,8 +1,8 @@
-"""Monthly partitions of the two big tables on PostgreSQL: which there are, and making them ahead.
+"""The monthly partitions of the two big tables on PostgreSQL: lists them, and creates them ahead of time.
 
-A partition's primary key is the record's ID alone, as in a table without partitions, so that a record is kept once
-within its month whatever its time. The table as a whole has no primary key: PostgreSQL would want the time in it.
-Records of months without a partition go to the default one, which is kept small, because PostgreSQL looks through it
+A partition's primary key is the record's ID alone, as in a table without partitions, so that a record is stored once
+within its month whatever its time. The table as a whole has no primary key, because PostgreSQL would require the time
+in it. Records of months without a partition go to the default partition. It is kept small, because PostgreSQL scans it
 whenever a partition is added.
 """
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 BIG_TABLES: Final = (LLM_CALLS, AGENT_RUNS)
 AHEAD: Final = 3
-"""How many months after the present one are made ahead."""
+"""How many months after the present one are created ahead of time."""
 OLDEST: Final = 120
-"""Months that are further back get no partition: a clock of 1970 must not make hundreds."""
+"""Older months get no partition, so that a clock at 1970 does not create hundreds."""
 _MOST_MOVED: Final = 5_000
-"""Rows that are moved out of the default partition while others wait for it."""
+"""How many rows are moved out of the default partition at once; writers wait meanwhile."""
 _MOST_SEARCHED: Final = 64 << 20
-"""Bytes of the default partition, beyond which looking through it would take too long."""
+"""The size in bytes beyond which scanning the default partition would take too long."""
 _MAKE_WITHIN_S: Final = 3.0
 _LOOK_AGAIN_S: Final = 60.0
 _RANGE: Final = re.compile(r"FROM \('([^']+)'\) TO \('([^']+)'\)")
@@ -60,7 +60,7 @@ _HAS_NEW: Final = text(
     "SELECT EXISTS (SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid "
     "WHERE inhparent = to_regclass(:name) AND reltuples < 0)"
 )
-"""Whether a partition was never counted."""
+"""Whether a partition was never analysed."""
 
 
 class Piece(NamedTuple):
@@ -71,18 +71,18 @@ class Piece(NamedTuple):
     end: datetime
 
 
-class Layout(NamedTuple):
+class TablePartitions(NamedTuple):
     """The partitions of a table."""
 
     pieces: tuple[Piece, ...]
     rest: str | None
-    """The default partition, which has what no other has."""
+    """The default partition, for rows that belong to no other."""
     may_change: bool
-    """Whether this role may make and drop them."""
+    """Whether this role may create and drop them."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all partitions."""
+        """The names of all partitions."""
         return (*(piece.name for piece in self.pieces), *(() if self.rest is None else (self.rest,)))
 
     def covers(self, month: datetime) -> bool:
@@ -96,18 +96,18 @@ def floor_month(moment: datetime) -> datetime:
 
 
 def next_month(month: datetime) -> datetime:
-    """The beginning of the month after."""
+    """The beginning of the next month."""
     return add_months(month, 1)
 
 
 def add_months(month: datetime, amount: int) -> datetime:
-    """The beginning of another month."""
+    """The beginning of the month that is this many months later."""
     years, number = divmod(month.month - 1 + amount, 12)
     return month.replace(year=month.year + years, month=number + 1)
 
 
-def layout_of(connection: Connection, table: Table) -> Layout | None:
-    """The partitions of a table; None for one without, and on SQLite."""
+def layout_of(connection: Connection, table: Table) -> TablePartitions | None:
+    """The partitions of a table; None for a table without partitions, and on SQLite."""
     if connection.dialect.name != "postgresql":
         return None
     found = connection.execute(_LAYOUT, {"name": table.name}).all()
@@ -116,7 +116,7 @@ def layout_of(connection: Connection, table: Table) -> Layout | None:
     ranges = ((name, _RANGE.search(bound)) for name, bound, _ in found)
     pieces = tuple(Piece(name, *map(_moment, at.groups())) for name, at in ranges if at)
     rest = next((name for name, bound, _ in found if bound == "DEFAULT"), None)
-    return Layout(tuple(sorted(pieces, key=lambda piece: piece.start)), rest, found[0][2])
+    return TablePartitions(tuple(sorted(pieces, key=lambda piece: piece.start)), rest, found[0][2])
 
 
 def _moment(said: str) -> datetime:
@@ -124,12 +124,12 @@ def _moment(said: str) -> datetime:
 
 
 def piece_name(connection: Connection, table: Table, month: datetime | None) -> str:
-    """What a new partition is called.
+    """A free name for a new partition.
 
     Args:
-        connection: to look which names are free: a table and the copy that will take its place have the same months.
-        table: of which.
-        month: its beginning; None: the default partition.
+        connection: finds which names are free: a table and the copy that will replace it have the same months.
+        table: which one.
+        month: its beginning; None for the default partition.
     """
     name = f"{table.name}_{'other' if month is None else f'{month:%Y_%m}'}"
     others = (f"{name}_{number}" for number in count(2))
@@ -137,7 +137,7 @@ def piece_name(connection: Connection, table: Table, month: datetime | None) -> 
 
 
 def key_of(table: Table) -> str:
-    """The column with the record's ID."""
+    """The column of the record's ID."""
     (column,) = table.primary_key
     return column.name
 
@@ -148,7 +148,7 @@ def range_of(month: datetime) -> str:
 
 
 def months_with_rows(connection: Connection, table: Table) -> Iterator[datetime]:
-    """The months that have rows, oldest first, from one to the next by the index on time."""
+    """The months that have rows, oldest first; it jumps from one to the next by the index on time."""
     moments, since = table.c.created_at, None
     while True:
         query = select(moments).order_by(moments).limit(1)
@@ -163,7 +163,7 @@ def months_with_rows(connection: Connection, table: Table) -> Iterator[datetime]
 
 
 def is_usual(month: datetime, present: datetime) -> bool:
-    """Whether a month is near enough to the present to get a partition."""
+    """Whether a month is close enough to the present to get a partition."""
     now = floor_month(present)
     return add_months(now, -OLDEST) <= month <= add_months(now, AHEAD)
 
@@ -172,10 +172,10 @@ def is_usual(month: datetime, present: datetime) -> bool:
 
 
 def make_ahead(store: OpenStore) -> None:
-    """Make the partitions of this month and the next, and of months whose records went to the default partition.
+    """Create the partitions of this month and the next, and of months whose records went to the default partition.
 
-    Nothing happens where the tables have no partitions, where this role does not own them, or where a lock is not free:
-    records go to the default partition then, and the next call goes on.
+    It does nothing if the tables have no partitions, if this role does not own them, or if a lock is not free: records
+    then go to the default partition, and the next call tries again.
 
     Raises:
         StoreError: the database failed.
@@ -192,20 +192,20 @@ def make_ahead(store: OpenStore) -> None:
         _analyse(store, table)
 
 
-def _months_of_rest(connection: Connection, table: Table, layout: Layout) -> Iterable[datetime]:
+def _months_of_rest(connection: Connection, table: Table, layout: TablePartitions) -> Iterable[datetime]:
     if layout.rest is None or not _may_read(connection, layout.rest):
         return ()
     return list(months_with_rows(connection, named(table, layout.rest)))
 
 
 def _may_read(connection: Connection, name: str) -> bool:
-    """A right on a table is none on its partitions, if these are asked themselves."""
+    """Whether this role may query a partition directly, to which rights on the whole table do not extend."""
     query = text("SELECT has_table_privilege(to_regclass(:name), 'SELECT')")
     return bool(connection.execute(query, {"name": name}).scalar_one())
 
 
 def named(table: Table, name: str) -> Table:
-    """A table with these columns under another name."""
+    """The table under another name, with the same columns."""
     return table.to_metadata(MetaData(), name=name)
 
 
@@ -222,14 +222,14 @@ def _make(store: OpenStore, table: Table, months: Iterable[datetime], *, within_
 
 
 def _analyse(store: OpenStore, table: Table) -> None:
-    """Count rows where a partition is new: autovacuum looks at partitions only, and the planner at the whole too."""
+    """Analyse a table with a new partition: autovacuum analyses only partitions; the planner needs the whole too."""
     with store.writing() as connection:
         if connection.execute(_HAS_NEW, {"name": table.name}).scalar_one():
             connection.execute(text(f"ANALYZE {table.name}"))
 
 
 def _attach(connection: Connection, table: Table, month: datetime) -> bool:
-    """Make the partition of a month, with its rows from the default partition; False where these are too many."""
+    """Create the partition of a month with its rows from the default partition; False if these are too many."""
     connection.execute(text(f"LOCK TABLE ONLY {table.name} IN SHARE UPDATE EXCLUSIVE MODE"))
     layout = layout_of(connection, table)
     if layout is None or layout.covers(month) or is_being_rebuilt(connection, table):
@@ -247,8 +247,8 @@ def _attach(connection: Connection, table: Table, month: datetime) -> bool:
     return True
 
 
-def _is_little(connection: Connection, table: Table, layout: Layout, month: datetime) -> bool:
-    """Whether the default partition is small enough to be looked through, and has few rows of the month."""
+def _is_little(connection: Connection, table: Table, layout: TablePartitions, month: datetime) -> bool:
+    """Whether the default partition is small enough to scan, and has few rows of the month."""
     if layout.rest is None:
         return True
     size = connection.execute(text("SELECT pg_relation_size(to_regclass(:name))"), {"name": layout.rest}).scalar_one()
@@ -270,7 +270,7 @@ def _move(connection: Connection, rest: str, name: str, month: datetime) -> None
 
 
 def stored_columns(connection: Connection, table: str) -> list[str]:
-    """The columns of a table that are written, also those that others added, in order and quoted."""
+    """The stored columns of a table in order and quoted, including those that others added."""
     query = text(
         "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0 "
         "AND NOT attisdropped AND attgenerated = '' ORDER BY attnum"
@@ -279,14 +279,14 @@ def stored_columns(connection: Connection, table: str) -> list[str]:
 
 
 def become_owner(connection: Connection, table: Table) -> None:
-    """Until the end of the transaction: act as the owner of the table, to whom all that is made then belongs."""
+    """Act as the owner of the table until the transaction ends, so that new objects belong to the owner."""
     query = text("SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = to_regclass(:name)")
     owner = connection.execute(query, {"name": table.name}).scalar_one()
     connection.execute(text(f"SET LOCAL ROLE {owner}"))
 
 
 def gaps(connection: Connection) -> list[str]:
-    """What `aggregate` has not done, or may not do: tables without the next month, or with misplaced records."""
+    """The work that `aggregate` has left: tables without the next month, or with records in the default partition."""
     found = []
     for table in BIG_TABLES:
         layout = layout_of(connection, table)
@@ -301,7 +301,7 @@ def gaps(connection: Connection) -> list[str]:
 
 
 def _missing(connection: Connection, table: Table, months: Iterable[datetime]) -> list[datetime]:
-    """The months without a partition that this role may make."""
+    """The months without a partition, if this role may create them."""
     layout = layout_of(connection, table)
     if layout is None or not layout.may_change:
         return []
@@ -310,9 +310,9 @@ def _missing(connection: Connection, table: Table, months: Iterable[datetime]) -
 
 
 class MonthsOnDemand:
-    """Makes partitions for the records that a process writes, where its role may. Not safe for threads.
+    """Creates partitions for the records that a process writes, if its role may. Not thread-safe.
 
-    A month that could not be made is tried again a minute later; its records go to the default partition.
+    A month that could not be created is tried again a minute later; its records go to the default partition.
     """
 
     def __init__(self, store: OpenStore) -> None:
@@ -320,7 +320,7 @@ class MonthsOnDemand:
         self._seen: dict[tuple[str, datetime], float] = {}
 
     def cover(self, table: Table, moments: Iterable[datetime]) -> None:
-        """Make the partitions of these times, unless they were looked at already."""
+        """Create the partitions of these times, unless this process has checked them already."""
         now = time.monotonic()
         months = {floor_month(moment) for moment in moments}
         new = [month for month in months if self._seen.get((table.name, month), now) <= now]
@@ -331,7 +331,7 @@ class MonthsOnDemand:
             with self._store.reading() as connection:
                 missing = _missing(connection, table, new)
             _make(self._store, table, missing, within_s=_MAKE_WITHIN_S)  # in all, because an exporter waits
-        except StoreError as error:  # the rows matter more; writing them fails too where the database is away
+        except StoreError as error:  # the rows matter more, and writing them reports an unreachable database
             log_failure("store partitions", error)
 
 
@@ -339,14 +339,14 @@ class MonthsOnDemand:
 
 
 def copy_name(table: Table) -> str:
-    """What the copy of a table is called that will take its place."""
+    """The name of the copy that will replace a table."""
     return f"{table.name}_copy"
 
 
 def is_being_rebuilt(connection: Connection, table: Table) -> bool:
-    """Whether a copy is being filled; what happens to partitions would not happen to it.
+    """Whether a copy is being filled, which changes of partitions would not reach.
 
-    A table of another application may have the copy's name, so the comment tells which is ours.
+    A table of another application may have the copy's name, so a comment identifies ours.
     """
     return bool(connection.execute(_OUR_COPY, {"name": copy_name(table), "mark": COPY_MARK}).scalar_one())
 

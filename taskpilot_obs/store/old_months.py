@@ -1,4 +1,4 @@
-"""Dropping the monthly partitions whose records are too old."""
+"""Drops the monthly partitions whose records have passed the retention limit."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _DROP_WITHIN_S: Final = 60.0
 
 
 def drop_before(store: OpenStore, table: Table, moment: datetime) -> int:
-    """Drop the partitions that end before a moment; how many rows they had.
+    """Drop the partitions that end before a time, and return how many rows they had.
 
-    Rows are left where this role does not own the tables, others keep them busy for a minute, or something of others,
-    such as a view, needs a partition.
+    A partition stays if this role does not own the tables, if others keep it busy for a minute, or if an object of
+    others, such as a view, needs it.
 
     Args:
         store: any store; nothing happens on SQLite.
         table: one of the big tables.
-        moment: up to which the mark of deletion was set before.
+        moment: the limit, which the mark of deletion must already state.
 
     Raises:
         StoreError: the database failed.
@@ -43,7 +43,7 @@ def drop_before(store: OpenStore, table: Table, moment: datetime) -> int:
             return 0
     dropped = 0
     try:
-        # A snapshot from before the mark would look for rows in the partition.
+        # A query with a snapshot from before the mark still expects the partition's rows.
         wait_for_older(store, within_s=_DROP_WITHIN_S)
         for piece in ended:
             dropped += _rows_dropped(store, table, piece.name)
@@ -53,7 +53,7 @@ def drop_before(store: OpenStore, table: Table, moment: datetime) -> int:
 
 
 def _rows_dropped(store: OpenStore, table: Table, name: str) -> int:
-    """Drop a partition; 0 where it stays, as one that a view of others shows does."""
+    """Drop a partition; 0 if it stays, for example because a view of others reads it."""
     try:
         with store.reading() as connection:
             rows = connection.execute(select(func.count()).select_from(named(table, name))).scalar_one()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from taskpilot_obs.store.urls import Target
+    from taskpilot_obs.store.urls import StoreUrl
 
 DIALECT: Final = "clickhousedb"
 CLOCK: Final = "SELECT now64(6, 'UTC')"
@@ -49,7 +49,7 @@ def is_on(connection: Connection) -> bool:
     return connection.dialect.name == DIALECT
 
 
-def make_engine(target: Target) -> Engine:
+def make_engine(target: StoreUrl) -> Engine:
     """An engine whose connections have the settings that the store relies on.
 
     Raises:
@@ -84,7 +84,7 @@ def make_engine(target: Target) -> Engine:
     return engine
 
 
-def _arguments(target: Target) -> dict[str, Any]:
+def _arguments(target: StoreUrl) -> dict[str, Any]:
     if target.url.drivername == EMBEDDED:
         return {"dsn": f"chdb:///{str(target.url.database).lstrip('/')}", "database": target.schema or "default"}
     options = {name: clickhouse_option(name, value) for name, value in target.options.items() if name != "async_insert"}
@@ -117,14 +117,30 @@ def _compiler(base: Any) -> Any:
         def visit_mod_binary(self, binary: Any, _operator: Any, **kw: Any) -> str:
             return f"modulo({self.process(binary.left, **kw)}, {self.process(binary.right, **kw)})"
 
+        def visit_bitwise_and_op_binary(self, binary: Any, _operator: Any, **kw: Any) -> str:
+            return f"bitAnd({self.process(binary.left, **kw)}, {self.process(binary.right, **kw)})"
+
     return Compiler
 
 
 def step_of(moment: Any, step: timedelta) -> str:
     """The number of the step that holds a moment, as SQL."""
-    return f"intDiv(toUnixTimestamp64Micro({moment}), {int(step.total_seconds() * 1_000_000)})"
+    number, length = f"toUnixTimestamp64Micro({moment})", int(step.total_seconds() * 1_000_000)
+    return f"intDiv({number} - positiveModulo({number}, {length}), {length})"
 
 
 def client_of(connection: Connection) -> Any:
     """The driver's own client, which takes a batch of rows in one request."""
     return connection.connection.dbapi_connection.client  # type: ignore[union-attr]  # it is checked out
+
+
+def insert_block(connection: Connection, table: str, block: tuple[list[str], bytes]) -> None:
+    """Add rows to a table, in one request.
+
+    Args:
+        connection: one that writes.
+        table: its name.
+        block: the columns that the rows have, and the rows in the format Native.
+    """
+    columns, body = block
+    client_of(connection).raw_insert(table, columns, body, fmt="Native")

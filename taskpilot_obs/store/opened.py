@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
-    from taskpilot_obs.store.urls import Target
+    from taskpilot_obs.store.urls import StoreUrl
 
 
 class OpenStore(Protocol):
     """An open store: the `Store` of `engine.py`."""
 
-    target: Target
+    target: StoreUrl
     is_sqlite: bool
     is_clickhouse: bool
     engine: Engine

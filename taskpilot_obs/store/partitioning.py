@@ -1,8 +1,9 @@
-"""Putting monthly partitions under PostgreSQL's big tables while they are written and read.
+"""Converts PostgreSQL's big tables to monthly partitions while other processes read and write them.
 
-A copy with partitions is filled beside each table: triggers make every change in both (see `mirror`), and old rows
-follow in batches, oldest first. When both are equal, and nothing is open that began before, the copy takes the place of
-the table in one transaction of some milliseconds. Every step is committed, so an interrupted run goes on at the next.
+It fills a partitioned copy beside each table: triggers repeat every change in the copy (see `mirror`), and old rows are
+copied in batches, oldest first. When both are equal and every transaction that began before has ended, the copy
+replaces the table in one transaction of some milliseconds. Every step is committed, so the next run resumes an
+interrupted one.
 """
 
 from __future__ import annotations
@@ -46,19 +47,19 @@ if TYPE_CHECKING:
     from taskpilot_obs.store.engine import Store
 
 _WITHIN_S: Final = 600.0
-"""How long a lock, or the end of transactions that are open, is waited for; the next run goes on."""
+"""How long to wait for a lock, or for open transactions to end; the next run resumes."""
 _FIRST_ROWS: Final = 500
 _MOST_ROWS: Final = 20_000
 _TARGET_S: Final = 0.1
-"""How long a batch should take: a deletion waits for it, other writers do not."""
+"""How long a batch should take: deletions wait for it, other writers do not."""
 _COPIED: Final = "copied_before:"
 
 
 def partition(*, store: str | Store | None = None) -> dict[str, int]:
-    """Put monthly partitions under the tables of calls and of runs; harmless where they have them.
+    """Convert the tables of calls and runs to monthly partitions; does nothing to tables that have them.
 
-    Writers and readers go on, and answers stay what they are. It needs as much room on the disk as the tables take, and
-    some minutes for ten million rows. What was interrupted goes on at the next call.
+    Reading and writing continue, and answers stay the same. It needs as much free disk space as the tables take, and
+    some minutes for ten million rows. The next call resumes an interrupted one.
 
     Args:
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
@@ -84,7 +85,7 @@ def partition(*, store: str | Store | None = None) -> dict[str, int]:
 
 
 def abandon(*, store: str | Store | None = None) -> None:
-    """Give up a `partition` that was interrupted: drop the copies and the triggers that fill them.
+    """Undo an interrupted `partition`: drop the copies and the triggers that fill them.
 
     Raises:
         ConfigurationError: the store is not in PostgreSQL, or none is named.
@@ -113,7 +114,7 @@ def _abandon(store: Store, table: Table) -> None:
 
 
 def _is_needed(store: Store, table: Table) -> bool:
-    """Whether the table has no partitions, or so many rows in the default one that no more can be made."""
+    """Whether the table has no partitions, or too many rows in the default one to create more."""
     with store.reading() as connection:
         layout = layout_of(connection, table)
         if layout is None or is_being_rebuilt(connection, table):
@@ -139,13 +140,13 @@ def _rebuild(store: Store, table: Table) -> None:
     briefly(store, lambda connection: _begin(connection, table), within_s=_WITHIN_S)
     _copy_all(store, table)
     _check_equal(store, table)
-    # Snapshots that are older than a copied row would not see it.
+    # A snapshot from before a row was copied would miss the row.
     wait_for_older(store, within_s=_WITHIN_S)
     briefly(store, lambda connection: _take_over(connection, table), within_s=_WITHIN_S)
 
 
 def _is_outdated(store: Store, table: Table) -> bool:
-    """Whether a copy is there whose columns are not those of the table any more, as after an upgrade."""
+    """Whether there is a copy whose columns differ from the table's, as after an upgrade."""
     with store.reading() as connection:
         if not is_being_rebuilt(connection, table):
             return False
@@ -153,7 +154,7 @@ def _is_outdated(store: Store, table: Table) -> bool:
 
 
 def _draw(connection: Connection, table: Table) -> None:
-    """The copy, with the partitions that the rows need, and none of the rows."""
+    """Create the copy with the partitions that the rows need, but without rows."""
     copy, present = copy_name(table), server_clock(connection)
     months = {add_months(floor_month(present), n) for n in range(AHEAD + 1)}
     months |= {month for month in months_with_rows(connection, table) if is_usual(month, present)}
@@ -197,11 +198,11 @@ def _copy_all(store: Store, table: Table) -> None:
             is_done = _copy_some(connection, table, rows)
         took = time.perf_counter() - began
         rows = max(_FIRST_ROWS // 4, min(_MOST_ROWS, 2 * rows, int(rows * _TARGET_S / max(took, 1e-4))))
-        time.sleep(took / 4)  # a little for the others
+        time.sleep(took / 4)  # leaves time for other users of the database
 
 
 def _copy_some(connection: Connection, table: Table, rows: int) -> bool:
-    """Copy the rows that come next; True where they were the last."""
+    """Copy the next rows; True if they were the last."""
     mirrors.take_turn(connection)
     if not _has_copy(connection, table):
         return True
@@ -226,13 +227,13 @@ def _copy_some(connection: Connection, table: Table, rows: int) -> bool:
 
 
 def _has_copy(connection: Connection, table: Table) -> bool:
-    """Whether there is a copy, which then stays until the end of the transaction; another process may be faster."""
+    """Whether there is a copy, locked from now to the transaction's end; another process may have replaced it."""
     connection.execute(text(f"LOCK TABLE ONLY {table.name} IN ACCESS SHARE MODE"))
     return is_being_rebuilt(connection, table)
 
 
 def _mark(connection: Connection, table: Table) -> datetime | None:
-    """Up to which moment rows are copied."""
+    """Note the time up to which rows are copied."""
     query = select(STATE.c.value).where(STATE.c.key == _COPIED + table.name)
     found: datetime | None = connection.execute(query).scalar_one_or_none()
     return found

@@ -1,4 +1,4 @@
-"""Which rows a deletion in small steps takes next."""
+"""Selects the rows that a deletion in small steps takes next."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Table
 
 _HAS_PARTS: Final = text("SELECT relkind = 'p' OR relhassubclass FROM pg_class WHERE oid = to_regclass(:name)")
-"""Also the chunks of TimescaleDB."""
+"""Whether a table has partitions, or chunks of TimescaleDB."""
 
 
 def picked(
     connection: Connection, table: Table, where: ColumnElement[bool], rows: int, *order: ColumnElement[Any]
 ) -> ColumnElement[bool]:
-    """A condition that is true for some of the rows, found by the place where they are stored.
+    """A condition that is true for some of the rows, by their physical position (`ctid`, `rowid`).
 
-    A place is that within a partition, and other partitions have it too. Rows of a table that has partitions are named
-    by their IDs and the stretch of time that they are of.
+    A `ctid` is unique only within a partition, so rows of a partitioned table are selected by their IDs and the range
+    of their times.
 
     Args:
-        connection: one that deletes them afterwards.
-        table: where from.
+        connection: the one that deletes them afterwards.
+        table: which one.
         where: which rows may be taken.
         rows: how many at most.
-        order: which ones first.
+        order: which rows come first.
     """
     is_sqlite = connection.dialect.name == "sqlite"
     if is_sqlite or table not in BIG_TABLES or not _has_parts(connection, table):
@@ -48,9 +48,9 @@ def picked(
 
 
 def _has_parts(connection: Connection, table: Table) -> bool:
-    """Whether a table has partitions, which stays so until the end of the transaction.
+    """Whether a table has partitions; this cannot change until the transaction ends.
 
-    The lock is the one that a deletion takes. It keeps `db partition` from putting a copy in the place of the table.
+    It takes the lock of a deletion, which keeps `db partition` from replacing the table.
     """
     connection.execute(text(f"LOCK TABLE ONLY {table.name} IN ROW EXCLUSIVE MODE"))
     return bool(connection.execute(_HAS_PARTS, {"name": table.name}).scalar_one())

@@ -15,7 +15,7 @@ from taskpilot_obs._telemetry.money import to_decimal
 from taskpilot_obs._telemetry.sketch import decode
 from taskpilot_obs._telemetry.values import PRICING
 from taskpilot_obs.records import Pricing
-from taskpilot_obs.store import on_clickhouse
+from taskpilot_obs.store import on_clickhouse, on_sqlite
 from taskpilot_obs.store.filters import rows_where
 from taskpilot_obs.store.segments import DAY
 from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, MICROSECOND, SUMMARIES, columns_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, TextClause
 
-    from taskpilot_obs.store.segments import Plan
+    from taskpilot_obs.store.segments import QueryPlan
 
 _SERIES_DIMENSIONS: Final = frozenset({"provider", "model_name", "agent"})
 _FETCH: Final = 20_000
@@ -39,12 +39,12 @@ _FEW_ROWS: Final = frozenset({"user_id", "session_id", "request_id", "task_id", 
 _call = LLM_CALLS.c
 
 
-def totals(connection: Connection, plan: Plan, filters: Filters, by: By = WHOLE) -> dict[Key, Counts]:
+def totals(connection: Connection, plan: QueryPlan, filters: Filters, by: By = WHOLE) -> dict[Key, Counts]:
     """What the calls of a plan add up to, by step and by the values of the dimensions."""
     return _added(_totals(connection, plan, filters, by))
 
 
-def measured(connection: Connection, plan: Plan, filters: Filters, by: By) -> tuple[dict[Key, Counts], Bins]:
+def measured(connection: Connection, plan: QueryPlan, filters: Filters, by: By) -> tuple[dict[Key, Counts], Bins]:
     """`totals` and `bins`, with one pass less over rows that no index holds in order."""
     found = Bins(defaultdict(Counter), defaultdict(Counter))
     lines: list[tuple[Key, Counts]] = []
@@ -72,26 +72,28 @@ def _added(lines: Iterable[tuple[Key, Counts]]) -> dict[Key, Counts]:
     return found
 
 
-def _totals(connection: Connection, plan: Plan, filters: Filters, by: By) -> Iterator[tuple[Key, Counts]]:
+def _totals(connection: Connection, plan: QueryPlan, filters: Filters, by: By) -> Iterator[tuple[Key, Counts]]:
     for groups in _row_groups(connection, plan, filters, by):
         yield from _row_totals(connection, plan, groups)
     yield from _summary_totals(connection, plan, filters, by)
 
 
-def _row_totals(connection: Connection, plan: Plan, groups: _Groups) -> Iterator[tuple[Key, Counts]]:
+def _row_totals(connection: Connection, plan: QueryPlan, groups: _Groups) -> Iterator[tuple[Key, Counts]]:
     query = select(*groups.columns, *_row_sums(connection, plan)).where(groups.where).group_by(*groups.columns)
     for line in connection.execute(query):
         yield groups.key_of(line[: len(groups.columns)]), _counts_of_sums(line[len(groups.columns) :])
 
 
-def _binned_sums(connection: Connection, plan: Plan, groups: _Groups) -> Iterator[tuple[Key, int, Counts]]:
+def _binned_sums(connection: Connection, plan: QueryPlan, groups: _Groups) -> Iterator[tuple[Key, int, Counts]]:
     """Sums by key and by bin of the latency: the engine sorts or hashes the rows once.
 
     SQLite sorts, and compares the number before the names.
     """
     columns = [*groups.columns, _call.latency_bin]
     query = select(*columns, *_row_sums(connection, plan)).where(groups.where).group_by(*reversed(columns))
-    for line in connection.execute(query):
+    with on_sqlite.sorting_in_small_runs(connection):
+        lines = connection.execute(query).all()
+    for line in lines:
         *key, number = line[: len(columns)]
         yield groups.key_of(key), number, _counts_of_sums(line[len(columns) :])
 
@@ -101,7 +103,7 @@ def _counts_of_sums(sums: Sequence[Any]) -> Counts:
     return counts_of((requests, successes, counted - (successes or 0), *rest))
 
 
-def _summary_totals(connection: Connection, plan: Plan, filters: Filters, by: By) -> Iterator[tuple[Key, Counts]]:
+def _summary_totals(connection: Connection, plan: QueryPlan, filters: Filters, by: By) -> Iterator[tuple[Key, Counts]]:
     where = _summaries_where(plan, filters)
     if where is None:
         return
@@ -114,7 +116,7 @@ def _summary_totals(connection: Connection, plan: Plan, filters: Filters, by: By
         yield tuple(line[: len(columns)]), counts_of(line[len(columns) :])
 
 
-def costs(connection: Connection, plan: Plan, filters: Filters, by: By = WHOLE) -> dict[Key, Decimal]:
+def costs(connection: Connection, plan: QueryPlan, filters: Filters, by: By = WHOLE) -> dict[Key, Decimal]:
     """What the calls of a plan cost, in USD, by key: a fifth of the columns that `totals` adds up."""
     found: defaultdict[Key, list[int]] = defaultdict(lambda: [0, 0])
     for key, (high, low, rest) in _costs(connection, plan, filters, by):
@@ -123,7 +125,7 @@ def costs(connection: Connection, plan: Plan, filters: Filters, by: By = WHOLE) 
     return {key: to_decimal(nano, rest) for key, (nano, rest) in found.items()}
 
 
-def _costs(connection: Connection, plan: Plan, filters: Filters, by: By) -> Iterator[tuple[Key, Sequence[Any]]]:
+def _costs(connection: Connection, plan: QueryPlan, filters: Filters, by: By) -> Iterator[tuple[Key, Sequence[Any]]]:
     for groups in _row_groups(connection, plan, filters, by):
         sums = (*wide_sum(_call.cost_nano), func.sum(_call.cost_rest))
         query = select(*groups.columns, *sums).where(groups.where).group_by(*groups.columns)
@@ -165,7 +167,7 @@ class _Groups(NamedTuple):
     """The same rows as `where`, in parts of one key that are fast to group further; None: in one pass."""
 
 
-def _row_groups(connection: Connection, plan: Plan, filters: Filters, by: By) -> Iterator[_Groups]:
+def _row_groups(connection: Connection, plan: QueryPlan, filters: Filters, by: By) -> Iterator[_Groups]:
     """How to group the rows among the segments.
 
     Provider, model and agent are grouped by the number of their combination: one integer instead of three texts. For
@@ -217,7 +219,7 @@ def _series(connection: Connection, dimensions: Sequence[str], asked: Mapping[st
     return {line[0]: tuple(line[1:]) for line in found}
 
 
-def _row_sums(connection: Connection, plan: Plan) -> list[Any]:
+def _row_sums(connection: Connection, plan: QueryPlan) -> list[Any]:
     """In the order of `Counts`, but for the failures: before the successes, all calls that succeeded or failed."""
     number = type_coerce if connection.dialect.name == "sqlite" else cast
     return [
@@ -238,7 +240,7 @@ def _row_sums(connection: Connection, plan: Plan) -> list[Any]:
     ]
 
 
-def _pricing(plan: Plan) -> tuple[Any, Any]:
+def _pricing(plan: QueryPlan) -> tuple[Any, Any]:
     """How many calls were refused, and how many have a cost that lacks something."""
     if plan.version < "0004":
         return literal_column("0"), literal_column("0")
@@ -246,7 +248,7 @@ def _pricing(plan: Plan) -> tuple[Any, Any]:
     return func.count().filter(is_free), func.count().filter(_call.pricing == PRICING[Pricing.PARTIAL])
 
 
-def _summaries_where(plan: Plan, filters: Filters) -> ColumnElement[bool] | None:
+def _summaries_where(plan: QueryPlan, filters: Filters) -> ColumnElement[bool] | None:
     summary = SUMMARIES.c
     times = [
         and_(
@@ -259,13 +261,14 @@ def _summaries_where(plan: Plan, filters: Filters) -> ColumnElement[bool] | None
     ]
     if not times:
         return None
-    return and_(or_(*times), *(summary[name] == value for name, value in filters.asked.items()))
+    # A line without calls is what ClickHouse has in the place of one that was deleted.
+    return and_(or_(*times), summary.requests > 0, *(summary[name] == value for name, value in filters.asked.items()))
 
 
 # --- durations and failures ------------------------------------------------------------------------------------------
 
 
-def bins(connection: Connection, plan: Plan, filters: Filters, by: By = WHOLE) -> Bins:
+def bins(connection: Connection, plan: QueryPlan, filters: Filters, by: By = WHOLE) -> Bins:
     """How the durations of the calls of a plan are distributed."""
     found = Bins(defaultdict(Counter), defaultdict(Counter))
     for groups in _row_groups(connection, plan, filters, by):
@@ -287,21 +290,28 @@ def _add_bins(connection: Connection, groups: _Groups, number: Any, into: dict[K
             into[key][line[0]] += line[1]
 
 
-def _add_sketches(connection: Connection, plan: Plan, filters: Filters, by: By, found: Bins) -> None:
+def _add_sketches(connection: Connection, plan: QueryPlan, filters: Filters, by: By, found: Bins) -> None:
     where = _summaries_where(plan, filters)
     if where is None:
         return
     columns = _summary_columns(connection, by)
-    query = select(*columns, SUMMARIES.c.latency_sketch, SUMMARIES.c.ttft_sketch).where(where)
+    told = (_bytes(connection, SUMMARIES.c[name]) for name in ("latency_sketch", "ttft_sketch"))
+    query = select(*columns, *told).where(where)
+    read = bytes.fromhex if on_clickhouse.is_on(connection) else bytes
     sketches: tuple[dict[Key, list[bytes]], ...] = (defaultdict(list), defaultdict(list))
     for line in connection.execute(query.execution_options(yield_per=_FETCH)):
         key = tuple(line[:-2])
-        sketches[0][key].append(line[-2])
+        sketches[0][key].append(read(line[-2]))
         if line[-1]:
-            sketches[1][key].append(line[-1])
+            sketches[1][key].append(read(line[-1]))
     for into, held in zip(found, sketches, strict=True):
         for key, parts in held.items():
             into[key].update(decode(parts))
+
+
+def _bytes(connection: Connection, column: Any) -> Any:
+    """A column of bytes; as hexadecimal digits of ClickHouse, whose driver takes it for text."""
+    return func.hex(column) if on_clickhouse.is_on(connection) else column
 
 
 def _failed(filters: Filters) -> TextClause:
@@ -312,7 +322,7 @@ def _failed(filters: Filters) -> TextClause:
     return text("coalesce(success, true) = false" if filters.asked.keys() & _FEW_ROWS else "NOT success")
 
 
-def errors(connection: Connection, plan: Plan, filters: Filters, by: By = WHOLE) -> dict[Key, Counter[str]]:
+def errors(connection: Connection, plan: QueryPlan, filters: Filters, by: By = WHOLE) -> dict[Key, Counter[str]]:
     """How many calls failed, by type of error: the category, or else the class, or else the status."""
     found: dict[Key, Counter[str]] = defaultdict(Counter)
     times = [

@@ -11,9 +11,10 @@ from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs.exceptions import StoreVersionError
 from taskpilot_obs.store import on_clickhouse, queries
 from taskpilot_obs.store.access import opened
+from taskpilot_obs.store.clickhouse_tables import has_sums
 from taskpilot_obs.store.filters import rollup_of
 from taskpilot_obs.store.marks import merged_before
-from taskpilot_obs.store.segments import Plan, plan
+from taskpilot_obs.store.segments import QueryPlan, plan
 from taskpilot_obs.store.tables import columns_of
 
 if TYPE_CHECKING:
@@ -40,14 +41,14 @@ class Question(NamedTuple):
     end: datetime
     filters: Filters
 
-    def plan(self, dimensions: Iterable[str] = (), step: timedelta | None = None) -> Plan:
+    def plan(self, dimensions: Iterable[str] = (), step: timedelta | None = None) -> QueryPlan:
         """How it is answered, grouped by these dimensions and divided into these steps.
 
         Raises:
             StoreVersionError: the tables have no column for a filter.
         """
         rollup = rollup_of(self.filters, dimensions, self.version)
-        if on_clickhouse.is_on(self.connection):  # it adds up a million rows in the time of a summary's look-up
+        if rollup is not None and on_clickhouse.is_on(self.connection) and not has_sums(self.connection):
             rollup = None
         planned = plan(self.connection, self.start, self.end, rollup, self.version, step=step)
         merged = merged_before(self.connection, {*self.filters.asked, *dimensions})
@@ -78,7 +79,7 @@ class StoreAnswers:
 
     def __init__(self, question: Question) -> None:
         self._question = question
-        self._plans: dict[By, Plan] = {}
+        self._plans: dict[By, QueryPlan] = {}
 
     def totals(self, by: By = WHOLE, /, keys: Sequence[Key] | None = None) -> dict[Key, Counts]:
         """What the calls add up to."""
@@ -113,7 +114,7 @@ class StoreAnswers:
         """The moment before which calls were deleted by age, and no summary tells them."""
         return self._plan(by).incomplete_before
 
-    def _plan(self, by: By) -> Plan:
+    def _plan(self, by: By) -> QueryPlan:
         if by not in self._plans:
             self._plans[by] = self._question.plan(by.dimensions, by.step)
         return self._plans[by]

@@ -10,12 +10,13 @@ from sqlalchemy import BigInteger, bindparam, case, literal_column, null, or_, s
 from taskpilot_obs._telemetry.values import PRICING
 from taskpilot_obs.records import Pricing
 from taskpilot_obs.store import on_clickhouse
+from taskpilot_obs.store.clickhouse_columns import Columns
 from taskpilot_obs.store.filters import rows_where
 from taskpilot_obs.store.tables import LLM_CALLS, from_microseconds
 from taskpilot_obs.store.writer import HOUR_US, mark_changed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -134,6 +135,8 @@ def apply_corrections(connection: Connection, corrections: Sequence[Correction],
         corrections: what to write.
         source: where the costs come from: the column `cost_source`.
     """
+    if on_clickhouse.is_on(connection):
+        return _replace(connection, {each.telemetry_id: each for each in corrections}, source)
     query = (
         update(LLM_CALLS)
         .where(_call.telemetry_id == bindparam("of_call"), _call.cost_nano.is_(None), _call.pricing == _UNPRICED)
@@ -154,3 +157,31 @@ def apply_corrections(connection: Connection, corrections: Sequence[Correction],
     if hours:
         mark_changed(connection, "hourly", sorted(hours))
     return written
+
+
+def _replace(connection: Connection, corrections: Mapping[str, Correction], source: str) -> int:
+    """Put whole rows in the place of those that are still unpriced: ClickHouse notes that their hours changed."""
+    moments = [from_microseconds(each.ended_us) for each in corrections.values()]
+    unpriced = select(LLM_CALLS).where(
+        _call.created_at >= min(moments),
+        _call.created_at <= max(moments),
+        _call.telemetry_id.in_(corrections),
+        _call.cost_nano.is_(None),
+        _call.pricing == _UNPRICED,
+    )
+    names = LLM_CALLS.columns.keys()
+    rows = []
+    for row in connection.execute(unpriced):
+        priced = corrections[row.telemetry_id]
+        new = {
+            **dict(zip(names, row, strict=True)),
+            "created_at": priced.ended_us,
+            "cost_nano": priced.cost_nano,
+            "cost_rest": priced.cost_rest,
+            "cost_source": source,
+            "pricing": PRICING[Pricing.PRICED],
+        }
+        rows.append(tuple(new.values()))
+    if rows:
+        on_clickhouse.insert_block(connection, LLM_CALLS.name, Columns(LLM_CALLS).block(rows))
+    return len(rows)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import and_, delete, func, or_, select
@@ -27,6 +27,7 @@ from taskpilot_obs.store.months import BIG_TABLES
 from taskpilot_obs.store.old_months import drop_before
 from taskpilot_obs.store.picked import picked
 from taskpilot_obs.store.segments import DAY, HOUR, first_changed, floor_day, floor_hour
+from taskpilot_obs.store.small_steps import DeletionPace, in_small_steps
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, SUMMARIES, VIOLATIONS
 
 if TYPE_CHECKING:
@@ -37,10 +38,8 @@ if TYPE_CHECKING:
 ROW_TABLES: Final = {table.name: table for table in (LLM_CALLS, AGENT_RUNS, FEEDBACK, VIOLATIONS)}
 TABLES: Final = {**ROW_TABLES, SUMMARIES.name: SUMMARIES, BUDGET_LEDGER.name: BUDGET_LEDGER}
 MOST_DAYS: Final = 36_500.0
-_FIRST_ROWS: Final = 200
-_MOST_ROWS: Final = 5_000
-_TARGET_S: Final = 0.010
-"""How long one transaction of deletions should hold the lock: well below the 50 ms that a writer may have to wait."""
+_PACE: Final = DeletionPace(first_rows=200, most_rows=5_000, target_s=0.010, pauses=1.0)
+"""A transaction holds the lock for well below the 50 ms that a writer may have to wait, and leaves it as long again."""
 _LENGTHS: Final = {"week": timedelta(days=8), "month": timedelta(days=32)}
 _LONGEST_OTHER: Final = timedelta(days=2)
 """How long a line of the budget ledger counts after its period began; a budget without period is kept for ever."""
@@ -154,7 +153,7 @@ def _announced(store: Store, aged: _Aged) -> _Aged:
     """Mark what is about to be deleted; calls are summed up first, and stay from the first hour on that is not."""
     if aged.table is BUDGET_LEDGER:
         return aged
-    if aged.table is LLM_CALLS and not store.is_clickhouse:
+    if aged.table is LLM_CALLS:
         aggregate_summaries("daily", lookback_hours=None, store=store)
     with store.writing() as connection:
         if aged.table is LLM_CALLS and not store.is_clickhouse:
@@ -185,18 +184,8 @@ def delete_in_small_steps(store: Store, table: Table, where: ColumnElement[bool]
     Raises:
         StoreError: the database failed; what was deleted before stays deleted.
     """
-    deleted, rows = 0, _FIRST_ROWS
-    while True:
-        started = time.perf_counter()
-        with store.writing() as connection:
-            gone = _delete_some(connection, table, where, rows)
-        took = time.perf_counter() - started
-        deleted += gone
-        if gone < rows:
-            return deleted
-        rows = max(_FIRST_ROWS // 4, min(_MOST_ROWS, int(rows * _TARGET_S / max(took, 1e-4))))
-        time.sleep(took)  # as long for the writers as for the deletions
+    return in_small_steps(store, partial(_delete_some, table=table, where=where), _PACE)
 
 
-def _delete_some(connection: Connection, table: Table, where: ColumnElement[bool], rows: int) -> int:
+def _delete_some(connection: Connection, rows: int, table: Table, where: ColumnElement[bool]) -> int:
     return connection.execute(delete(table).where(picked(connection, table, where, rows))).rowcount

@@ -26,8 +26,8 @@ _FIRST_LINES: Final = 2_000
 """A roll-up of so few lines is always made."""
 
 
-class Rollup(NamedTuple):
-    """Calls of an hour or a day, grouped by some dimensions."""
+class Grain(NamedTuple):
+    """What a line of a roll-up stands for: the calls of an hour or a day that share these dimensions."""
 
     suffix: str
     """Of its periods: the series of an hour stand under `hourly.series`."""
@@ -40,15 +40,15 @@ class Rollup(NamedTuple):
         return f"{length}{self.suffix}"
 
 
-FULL: Final = Rollup("", SUMMARY_DIMENSIONS, 1)
-TENANTS: Final = Rollup(".tenants", ("organization_id",), 2)
-SERIES: Final = Rollup(".series", ("provider", "model_name", "agent", "service", "environment"), 0)
+FULL: Final = Grain("", SUMMARY_DIMENSIONS, 1)
+TENANTS: Final = Grain(".tenants", ("organization_id",), 2)
+SERIES: Final = Grain(".series", ("provider", "model_name", "agent", "service", "environment"), 0)
 ROLLUPS: Final = (FULL, TENANTS, SERIES)
 _NARROW_FIRST: Final = (TENANTS, SERIES, FULL)
 _ADDED: Final = frozenset({"service", "environment"})
 
 
-def rollup_for(needed: Iterable[str], version: str) -> Rollup | None:
+def rollup_for(needed: Iterable[str], version: str) -> Grain | None:
     """The narrowest roll-up that tells these dimensions apart; None where only rows do.
 
     Args:
@@ -63,6 +63,6 @@ def rollup_for(needed: Iterable[str], version: str) -> Rollup | None:
     return next((rollup for rollup in _NARROW_FIRST if wanted.issubset(rollup.dimensions)), None)
 
 
-def is_worth_it(rollup: Rollup, lines: int, rows: int) -> bool:
+def is_worth_it(rollup: Grain, lines: int, rows: int) -> bool:
     """Whether a roll-up of so many lines is smaller than the rows that it sums up."""
     return not rollup.bit or lines <= _FIRST_LINES or 2 * lines <= rows

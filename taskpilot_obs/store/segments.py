@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from sqlalchemy import exists, null, select
 
 from taskpilot_obs.store.marks import Deleted, deleted_from
-from taskpilot_obs.store.rollups import FULL, SERIES, Rollup
+from taskpilot_obs.store.rollups import FULL, SERIES, Grain
 from taskpilot_obs.store.tables import LLM_CALLS, NEWEST, SUMMARIES, SUMMARY_WORK
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
 _MOST_SEGMENTS: Final = 60
 """Beyond, a query would have more conditions than reading a few more rows costs."""
+NEVER_SUMMED: Final = -1
+"""In `lacking`: the hour was never summed up. Only ClickHouse deletes the rows of such an hour, by its TTL."""
 
 Source = Literal["rows", "hourly", "daily"]
 
@@ -38,13 +40,13 @@ class Segment(NamedTuple):
     end: datetime
 
 
-class Plan(NamedTuple):
+class QueryPlan(NamedTuple):
     """How a question is answered."""
 
     segments: tuple[Segment, ...]
     incomplete_before: datetime | None = None
     """The answer lacks calls before this moment, which were deleted by age; None: it is complete."""
-    rollup: Rollup = FULL
+    rollup: Grain = FULL
     """Of the segments that are read from summaries."""
     version: str = NEWEST
     """Of the tables."""
@@ -109,11 +111,11 @@ def plan(
     connection: Connection,
     start: datetime,
     end: datetime,
-    rollup: Rollup | None,
+    rollup: Grain | None,
     version: str,
     *,
     step: timedelta | None = None,
-) -> Plan:
+) -> QueryPlan:
     """Divide [start, end) so that as much as possible comes from summaries, and the answer is exact.
 
     Args:
@@ -129,14 +131,14 @@ def plan(
     kept = _Kept(deleted_from(connection, LLM_CALLS.name), deleted_from(connection, SUMMARIES.name))
     if rollup is None:
         rows = _clipped([Segment("rows", start, end)], kept)
-        return Plan(rows, kept.rows.missing_in(start, end), version=version)
+        return QueryPlan(rows, kept.rows.missing_in(start, end), version=version)
     marks = _marks(connection, start, end, rollup, kept, version)
     edges = frozenset(each.before for each in kept if each.before is not None)
     whole = _Whole(start, end, edges, marks.days, is_none=step is not None and step < DAY)
     marks = marks.outside(whole)
     segments = [_left(piece, kept) for piece in _cut(start, end, marks, whole)]
-    joined = _few(_merged(segments), kept)
-    return Plan(_clipped(joined, kept), _missing(connection, start, end, marks, kept), rollup, version)
+    joined = _few(merged(segments), kept)
+    return QueryPlan(_clipped(joined, kept), _missing(connection, start, end, marks, kept), rollup, version)
 
 
 def _cut(start: datetime, end: datetime, marks: _Marks, whole: _Whole) -> list[Segment]:
@@ -183,7 +185,7 @@ def _few(segments: tuple[Segment, ...], kept: _Kept) -> tuple[Segment, ...]:
     """Read ever longer stretches between rows from rows too, until there are few enough pieces."""
     shortest = HOUR
     while len(segments) > _MOST_SEGMENTS and shortest < 512 * DAY:
-        segments = _merged(
+        segments = merged(
             each._replace(source="rows") if each.end - each.start <= shortest and kept.has_rows(each.start) else each
             for each in segments
         )
@@ -191,17 +193,17 @@ def _few(segments: tuple[Segment, ...], kept: _Kept) -> tuple[Segment, ...]:
     return segments
 
 
-def _merged(segments: Iterable[Segment]) -> tuple[Segment, ...]:
+def merged(segments: Iterable[Segment]) -> tuple[Segment, ...]:
     """Join neighbours that are read from the same source."""
-    merged: list[Segment] = []
+    found: list[Segment] = []
     for segment in segments:
         if segment.start >= segment.end:
             continue
-        if merged and merged[-1].source == segment.source and merged[-1].end == segment.start:
-            merged[-1] = merged[-1]._replace(end=segment.end)
+        if found and found[-1].source == segment.source and found[-1].end == segment.start:
+            found[-1] = found[-1]._replace(end=segment.end)
         else:
-            merged.append(segment)
-    return tuple(merged)
+            found.append(segment)
+    return tuple(found)
 
 
 # --- what is missing -------------------------------------------------------------------------------------------------
@@ -231,13 +233,13 @@ def _had_calls(connection: Connection, hour: datetime) -> bool:
     return bool(connection.execute(select(some)).scalar_one())
 
 
-def _marks(connection: Connection, start: datetime, end: datetime, rollup: Rollup, kept: _Kept, version: str) -> _Marks:
+def _marks(connection: Connection, start: datetime, end: datetime, rollup: Grain, kept: _Kept, version: str) -> _Marks:
     work = SUMMARY_WORK.c
     lacking = work.lacking if version >= "0004" else null()
     query = select(work.period, work.period_start, lacking).where(work.period_start > start - DAY)
     found = _Marks(set(), set(), set())
     for period, moment, lacks in connection.execute(query.where(work.period_start < end)):
-        if lacks is not None and not lacks & rollup.bit:
+        if lacks is not None and lacks != NEVER_SUMMED and not lacks & rollup.bit:
             continue
         if period == "daily":
             found.days.add(moment)

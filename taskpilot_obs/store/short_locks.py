@@ -1,6 +1,6 @@
-"""Changes of PostgreSQL's tables that others wait for briefly: a lock that is not free is asked for again later.
+"""Changes PostgreSQL's tables without long waits: a lock that is not free is tried again later.
 
-A statement that waits for a lock makes every later one wait behind it, so the wait is what has to be short.
+A statement that waits for a lock makes every later one wait behind it, so each try waits only briefly.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOCK_MS: Final = 25
-"""How long one try waits for a lock, and every writer behind it; the time that the change itself takes is added."""
+"""How long one try waits for a lock; writers wait as long, plus the time that the change itself takes."""
 _PAUSE_S: Final = 0.2
 _POLL_S: Final = 0.02
 _NOT_FREE: Final = frozenset({"55P03", "40P01"})
-"""PostgreSQL's codes of a lock that was not free in time, and of a deadlock."""
+"""PostgreSQL's codes for a lock that was not free in time, and for a deadlock."""
 _OPEN: Final = text(
     "SELECT held.virtualxid FROM pg_locks AS held JOIN pg_stat_activity AS session ON session.pid = held.pid "
     "WHERE held.locktype = 'virtualxid' AND held.mode = 'ExclusiveLock' AND held.pid <> pg_backend_pid() "
     "AND session.datname = current_database() AND session.usesysid IS NOT NULL"
 )
-"""Transactions of users that are open in this database: autovacuum has no user, and shows what it is to few roles."""
+"""Open transactions of users in this database. Autovacuum has no user, and only few roles see what it does."""
 
 
 class BusyError(StoreUnavailableError):
-    """Others held what a change needs for as long as it was tried."""
+    """Others held the locks that a change needs for as long as it was tried."""
 
 
 def briefly(store: OpenStore, change: Callable[[Connection], T], *, within_s: float) -> T:
-    """Make a change in one transaction, tried again until its locks are free.
+    """Make a change in one transaction, and retry until its locks are free.
 
     Args:
         store: on PostgreSQL.
-        change: what is done; it must leave nothing behind outside of the transaction.
+        change: makes the change; it must have no effect outside of the transaction.
         within_s: how long to try.
 
     Raises:
@@ -67,10 +67,10 @@ def briefly(store: OpenStore, change: Callable[[Connection], T], *, within_s: fl
 
 
 def wait_for_older(store: OpenStore, *, within_s: float) -> None:
-    """Wait until every transaction that is open now has ended, so that none sees the database as it was before.
+    """Wait until every transaction that is open now has ended, so that none reads an older state.
 
     Raises:
-        BusyError: one of them was open for longer.
+        BusyError: one of them stayed open for too long.
         StoreError: the database failed.
     """
     deadline = time.monotonic() + within_s

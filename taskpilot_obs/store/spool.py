@@ -122,8 +122,11 @@ class Spool:
             )
 
     def left_behind(self) -> bool:
-        """Whether processes that have ended left rows."""
-        return any(self._is_abandoned(path) for path in self._orphans())
+        """Whether processes that have ended left rows, or it cannot be known, because the disk refuses to list them."""
+        try:
+            return any(self._is_abandoned(path) for path in self._orphans())
+        except OSError:
+            return True
 
     def _is_abandoned(self, path: Path) -> bool:
         try:
@@ -269,7 +272,7 @@ def parsed_line(line: bytes) -> dict[str, Any]:
     """
     try:
         parts = dict(json.loads(line))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise StoreError("a line of the spool is damaged") from error
     for name in Rows._fields:
         part = parts.get(name)

@@ -14,7 +14,7 @@ from taskpilot_obs._telemetry.answers import Key
 from taskpilot_obs._telemetry.counts import Counts
 from taskpilot_obs._telemetry.money import MOST_NANO
 from taskpilot_obs._telemetry.sketch import encode, subtract
-from taskpilot_obs.store.rollups import FULL, SUMMARY_DIMENSIONS, Rollup
+from taskpilot_obs.store.rollups import FULL, SUMMARY_DIMENSIONS, Grain
 from taskpilot_obs.store.tables import SUMMARIES, to_microseconds
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def joined(parts: Sequence[Sums]) -> Sums:
     return Sums(counts, latency, first_token, errors)
 
 
-def narrowed(full: dict[Key, Sums], rollup: Rollup) -> dict[Key, Sums]:
+def narrowed(full: dict[Key, Sums], rollup: Grain) -> dict[Key, Sums]:
     """What lines of the full roll-up are in a narrower one."""
     if rollup is FULL:
         return full
@@ -82,10 +82,10 @@ def narrowed(full: dict[Key, Sums], rollup: Rollup) -> dict[Key, Sums]:
 
 
 def keyed(
-    connection: Connection, rollup: Rollup, length: str, start: datetime, sums: dict[Key, Sums]
+    connection: Connection, rollup: Grain, length: str, start: datetime, sums: dict[Key, Sums]
 ) -> dict[Line, Sums]:
     """The sums of one roll-up of an hour or a day, by the keys of their lines."""
-    moment = to_microseconds(start) if connection.dialect.name == "sqlite" else start
+    moment = start if connection.dialect.name == "postgresql" else to_microseconds(start)
     period, nothing = rollup.period(length), dict.fromkeys(SUMMARY_DIMENSIONS, "")
     places = [{**nothing, **dict(zip(rollup.dimensions, key, strict=True))} for key in sums]
     return {

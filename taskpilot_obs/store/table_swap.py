@@ -1,4 +1,4 @@
-"""Putting a copy in the place of a table, with its indexes, rights and the views that show it."""
+"""Replaces a table by its copy, and keeps its indexes, its grants and the views that read it."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ _GUARD: Final = "taskpilot_obs_refuse_ctid"
 
 
 def check(connection: Connection, table: Table) -> None:
-    """Refuse a table with something of its users' that a table with partitions cannot keep, or that is in its way.
+    """Refuse a table with additions of its users that a partitioned table cannot keep, or that prevent the swap.
 
     Raises:
-        StoreError: with what it is.
+        StoreError: names what was found.
     """
     mirror = mirrors.mirror_of(connection, table)
     ours = [mirror.turn, *(f"{mirror.function}_{event}" for event in ("insert", "update", "delete")), _GUARD]
@@ -80,12 +80,12 @@ def check(connection: Connection, table: Table) -> None:
 
 
 def _before(table: str) -> str:
-    """What the table is called while the copy takes its name."""
+    """The name of the table while the copy takes its own."""
     return f"{table}_before"
 
 
 def indexes_of_copy(connection: Connection, table: Table) -> list[str]:
-    """The statements that give the copy the indexes of the table, also those that others added."""
+    """The statements that create the table's indexes on the copy, including those that others added."""
     return [
         f'CREATE INDEX "{_copied(name)}" ON {copy_name(table)} USING {drawn.split(" USING ", 1)[1]}'
         for name, drawn in connection.execute(_INDEXES, {"name": table.name})
@@ -97,7 +97,7 @@ def _copied(index: str) -> str:
 
 
 def swap(connection: Connection, table: Table, mirror: Mirror) -> None:
-    """Put the copy in the place of the table, which is dropped.
+    """Replace the table by the copy, and drop the table.
 
     Args:
         connection: a transaction that has locked the table.
@@ -105,7 +105,7 @@ def swap(connection: Connection, table: Table, mirror: Mirror) -> None:
         mirror: its copy.
 
     Raises:
-        StoreError: the columns were changed since the copy was made.
+        StoreError: the table's columns have changed since the copy was created.
     """
     _check_columns(connection, mirror)
     views = connection.execute(_VIEWS, {"name": mirror.table}).all()
@@ -151,7 +151,7 @@ def _grant(connection: Connection, mirror: Mirror) -> None:
 
 
 def _guard(connection: Connection, table: Table) -> None:
-    """Refuse deletions by `ctid`, which code of version 0005 and before uses: it names rows of other partitions too."""
+    """Refuse deletions by `ctid`, as in code before 0006: one `ctid` identifies rows in several partitions."""
     message = "rows of a table with partitions cannot be deleted by ctid, which other partitions have too"
     _run(
         connection,

@@ -49,7 +49,7 @@ _PINNED: Final = frozenset({"client_encoding", "options"})
 """Options of the driver that the store sets by itself: another value would change what is stored or read."""
 
 
-class Target(NamedTuple):
+class StoreUrl(NamedTuple):
     """A store's URL, taken apart."""
 
     url: URL
@@ -77,7 +77,7 @@ class Target(NamedTuple):
         return self.url.get_backend_name() == "clickhouse"
 
 
-def parsed(url: str) -> Target:
+def parsed(url: str) -> StoreUrl:
     """Take a store's URL apart.
 
     Raises:
@@ -86,6 +86,7 @@ def parsed(url: str) -> Target:
         MissingExtraError: the driver of the database is not installed.
     """
     try:
+        url.encode()  # fails on a lone surrogate, by which Python shows an undecodable byte of the environment
         found = make_url(url)
         backend = _DRIVERS.get(found.drivername)
     except (ArgumentError, AttributeError, ValueError, TypeError):
@@ -100,7 +101,7 @@ def parsed(url: str) -> Target:
     return target._replace(key=found.render_as_string(hide_password=True))
 
 
-def _sqlite(url: URL, query: dict[str, str]) -> Target:
+def _sqlite(url: URL, query: dict[str, str]) -> StoreUrl:
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise ConfigurationError("store: a SQLite store needs the path of a file, as in sqlite:///telemetry.db")
     mode = query.pop("mode", "rwc")
@@ -108,10 +109,10 @@ def _sqlite(url: URL, query: dict[str, str]) -> Target:
         raise ConfigurationError("store: the option mode= of a SQLite URL takes ro, rw or rwc")
     if query:
         raise ConfigurationError(f"store: a SQLite URL takes the option mode=, and not {', '.join(sorted(query))}")
-    return Target(url, f"sqlite:///{url.database}", {}, read_only=mode == "ro")
+    return StoreUrl(url, f"sqlite:///{url.database}", {}, read_only=mode == "ro")
 
 
-def _postgresql(url: URL, query: dict[str, str]) -> Target:
+def _postgresql(url: URL, query: dict[str, str]) -> StoreUrl:
     if url.host is not None and "@" in url.host:
         raise ConfigurationError(
             "store: the user or the password of the URL holds an @; write it as %40, and a / or : as %2F or %3A"
@@ -122,7 +123,7 @@ def _postgresql(url: URL, query: dict[str, str]) -> Target:
         raise ConfigurationError("store: schema= takes the name of a schema in lower case, as in schema=telemetry")
     if prepared is not None and prepared.lower() not in _SWITCH:
         raise ConfigurationError("store: prepared_statements= takes on or off")
-    return Target(
+    return StoreUrl(
         url,
         _shown(url, query),
         query,
@@ -131,7 +132,7 @@ def _postgresql(url: URL, query: dict[str, str]) -> Target:
     )
 
 
-def _clickhouse(url: URL, query: dict[str, str]) -> Target:
+def _clickhouse(url: URL, query: dict[str, str]) -> StoreUrl:
     if url.drivername == EMBEDDED:
         database = query.pop("database", "default")
         if not url.database or query or not _SCHEMA.fullmatch(database):
@@ -139,7 +140,7 @@ def _clickhouse(url: URL, query: dict[str, str]) -> Target:
                 "store: the embedded ClickHouse needs a folder and takes the option database=, as in "
                 f"{EMBEDDED}:////var/lib/telemetry?database=telemetry"
             )
-        return Target(url, f"{EMBEDDED}:///{url.database}?database={database}", {}, database)
+        return StoreUrl(url, f"{EMBEDDED}:///{url.database}?database={database}", {}, database)
     if not url.host or "@" in url.host:
         raise ConfigurationError(
             "store: a ClickHouse URL needs a host, as in clickhouse://host:8443/db?secure=1; "
@@ -148,7 +149,7 @@ def _clickhouse(url: URL, query: dict[str, str]) -> Target:
     for name, value in query.items():
         clickhouse_option(name, value)
     port = f":{url.port}" if url.port else ""
-    return Target(url, f"clickhouse://{url.host}{port}/{url.database or 'default'}", query)
+    return StoreUrl(url, f"clickhouse://{url.host}{port}/{url.database or 'default'}", query)
 
 
 def clickhouse_option(name: str, value: str) -> str | int | bool:

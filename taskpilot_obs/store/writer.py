@@ -27,7 +27,7 @@ from taskpilot_obs.store.tables import (
 from taskpilot_obs.store.verdicts import revised
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Table
@@ -74,7 +74,8 @@ class Writer:
         if self._codec is not None:
             rows = Rows(*([_in_codec(row, self._codec) for row in part] for part in rows))
         keys = [*map(_SERIES, rows.llm_calls)]
-        self._number(set(keys))
+        series = dict.fromkeys(keys)
+        self._number(series)
         if self._store.generation != self._generation:  # the file was replaced at this very moment
             return False
         calls = [(self._series[key], *row) for key, row in zip(keys, rows.llm_calls, strict=True)]
@@ -83,7 +84,7 @@ class Writer:
             for table, starts in zip(BIG_TABLES, (hours, _hours(rows.runs)), strict=True):
                 self._months.cover(table, map(from_microseconds, starts))
         with self._store.writing() as connection:
-            if self._store.may_fail_over and not self._are_numbered(connection, set(keys)):
+            if self._store.may_fail_over and not self._are_numbered(connection, series):
                 self._series.clear()
                 return False
             parts = (calls, rows.runs, revised(connection, rows.feedback), rows.violations)
@@ -93,18 +94,20 @@ class Writer:
                 mark_changed(connection, "hourly", [*map(from_microseconds, sorted(hours))])
         return True
 
-    def _are_numbered(self, connection: Connection, keys: set[Series]) -> bool:
+    def _are_numbered(self, connection: Connection, keys: Collection[Series]) -> bool:
         """Whether these series still have the numbers that were learned.
 
         A replica that lagged when it took over, or a restored backup, may lack the latest series, and give their
-        numbers to others. Behind a pooler no connection breaks then, so that each batch looks.
+        numbers to others, also to another series of this batch. Behind a pooler no connection breaks then, so that
+        each batch looks.
         """
-        numbers = {self._series[key]: tuple(name or "" for name in key) for key in keys}
-        if not numbers:
+        if not keys:
             return True
         columns = (LLM_SERIES.c.series_id, *(LLM_SERIES.c[column] for column in _NAMES))
+        numbers = {self._series[key] for key in keys}
         found = connection.execute(select(*columns).where(LLM_SERIES.c.series_id.in_(numbers)))
-        return {row[0]: tuple(row[1:]) for row in found} == numbers
+        names = {row[0]: tuple(row[1:]) for row in found}
+        return all(names.get(self._series[key]) == _names(key) for key in keys)
 
     def _learned(self) -> tuple[_Insert, ...]:
         """What the database is like: asked once, and again where its file was replaced."""
@@ -122,13 +125,13 @@ class Writer:
             self._inserts = tuple(kind(table, version) for table in _TABLES)
         return self._inserts
 
-    def _number(self, keys: set[Series]) -> None:
+    def _number(self, keys: Iterable[Series]) -> None:
         """Learn the numbers of series, in a transaction of their own: a number that is rolled back must not be kept."""
-        new = keys - self._series.keys()
+        new = [key for key in keys if key not in self._series]
         if not new:
             return
         dialect = sqlite if self._store.is_sqlite else postgresql
-        named = {key: tuple(name or "" for name in key) for key in new}
+        named = {key: _names(key) for key in new}
         numbers: dict[Series, int] = {}
         with self._store.writing() as connection:
             lines = [dict(zip(_NAMES, names, strict=True)) for names in sorted(set(named.values()))]
@@ -139,6 +142,11 @@ class Writer:
                 )
                 numbers[key] = connection.execute(found).scalar_one()
         self._series.update(numbers)
+
+
+def _names(key: Series) -> tuple[str, ...]:
+    """A series as the table has it: without a name is the empty one."""
+    return tuple(name or "" for name in key)
 
 
 def _hours(rows: Sequence[Row]) -> set[int]:

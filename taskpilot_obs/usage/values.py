@@ -75,6 +75,8 @@ _DETAILS: Final = (
     ("output_tokens", ("output_audio_tokens", "output_image_tokens")),
 )
 """Each total, with mutually exclusive details, whose sum cannot exceed it."""
+_OUTPUTS: Final = ("output_tokens", "reasoning_tokens", "output_audio_tokens", "output_image_tokens")
+_INPUTS: Final = tuple(name for name in Usage._fields if name not in _OUTPUTS)
 
 
 _MOST_DIGITS: Final = len(str(MAX_TOKENS))
@@ -154,11 +156,8 @@ def without_placeholders(usage: Usage) -> Usage | None:
     if not usage.input_tokens and not usage.output_tokens:
         return None
     if not usage.input_tokens:
-        return usage._replace(input_tokens=None, cache_read_tokens=None, cache_write_tokens=None)
-    if usage.output_tokens == 0:
-        usage = usage._replace(output_tokens=None, reasoning_tokens=None)
-        usage = usage._replace(output_audio_tokens=None, output_image_tokens=None)
-    return usage
+        return usage._replace(**dict.fromkeys(_INPUTS))
+    return usage._replace(**dict.fromkeys(_OUTPUTS)) if usage.output_tokens == 0 else usage
 
 
 def _fit(counts: dict[str, int | None], total: str, details: tuple[str, ...]) -> bool:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import quantile_test
 
-from taskpilot_obs.compare.intervals import Interval, newcombe, quantile_interval, wilson
+from taskpilot_obs.compare.intervals import newcombe, quantile_interval, wilson
+from taskpilot_obs.golden_signals.model import Interval
 
 SERIES = 2_000
 ENOUGH = 0.94

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskpilot_obs.compare.intervals import Interval, wilson
+from taskpilot_obs.compare.intervals import wilson
 from taskpilot_obs.compare.sequences import (
     Moments,
     mean_difference_sequence,
@@ -21,6 +21,7 @@ from taskpilot_obs.compare.sequences import (
     quantile_sequence,
     sample_ratio_p_value,
 )
+from taskpilot_obs.golden_signals.model import Interval
 
 SERIES = 200
 LOOKS = [*range(1, 100, 9), *range(100, 1_500, 70)]

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from taskpilot_obs import get_recorder, record_feedback, record_llm_call, request_context, track_workflow
 from taskpilot_obs.compare import Experiment, VariantsReport, compare_variants
-from taskpilot_obs.compare.intervals import CONFIDENCE, Interval
+from taskpilot_obs.compare.intervals import CONFIDENCE
 from taskpilot_obs.compare.sequences import Moments, mean_difference_sequence, proportion_sequence
 from taskpilot_obs.compare.variants import _apart, _effect, _Evidence, _excludes_zero, _judged
 from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.golden_signals.model import Interval
 from taskpilot_obs.testing import fresh_recorder
 
 PROMPTS = Experiment("planner-prompt", {"v1": 0.5, "v2": 0.5}, secondary=("cost", "p95", "correctness"))

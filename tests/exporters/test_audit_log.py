@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from _audit import event, finished, llm_call, read, samples, started, whole
 
-from taskpilot_obs._pipeline.batched import Exporter, PartialExportError
+from taskpilot_obs._pipeline.exporter import Exporter, PartialExportError
 from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs._support.fork import _renew as _after_fork
 from taskpilot_obs.audit.chain import GENESIS

@@ -15,7 +15,8 @@ import pytest
 from _audit import event, finished, llm_call, read, samples, started
 from pythonjsonlogger.json import JsonFormatter
 
-from taskpilot_obs._pipeline.batched import Batched, Exporter, PartialExportError
+from taskpilot_obs._pipeline.batched import Batched
+from taskpilot_obs._pipeline.exporter import Exporter, PartialExportError
 from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
 from taskpilot_obs.exporters.json_logging import JsonLogFormatter, LoggerExporter, StdoutExporter

@@ -21,7 +21,7 @@ from prometheus_client.metrics_core import Metric as Collected
 from prometheus_client.openmetrics import parser as openmetrics
 
 from taskpilot_obs import semconv
-from taskpilot_obs._pipeline.batched import Exporter
+from taskpilot_obs._pipeline.exporter import Exporter
 from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
@@ -761,18 +761,33 @@ def test_starts_and_ends_in_any_batches_balance(runs: list[tuple[bool, str, Stat
     assert scrape.total("agent_runs_total") == scrape.total("workflow_runs_total") == finished
 
 
-@given(st.lists(st.floats(min_value=0, max_value=1e9), max_size=50))
-def test_many_observations_at_once(values: list[float]) -> None:
+def counts(histogram: BulkHistogram) -> dict[tuple[str, str], float]:
+    """What a scrape shows of a histogram without labels."""
+    found = next(iter(histogram.collect())).samples
+    return {(each.name, each.labels.get("le", "")): each.value for each in found if each.name != "h_created"}
+
+
+def exemplars(histogram: BulkHistogram) -> dict[str, tuple[dict[str, str], float]]:
+    """By upper bound, the labels and the value of the exemplars that a scrape shows."""
+    found = next(iter(histogram.collect())).samples
+    return {each.labels["le"]: (each.exemplar.labels, each.exemplar.value) for each in found if each.exemplar}
+
+
+@given(st.lists(st.floats(min_value=0, max_value=1e9), max_size=50), st.sampled_from([0, 1, 3]))
+def test_many_observations_at_once(values: list[float], every: int) -> None:
     """A histogram that takes a batch at once stands where one stands that took each value by itself."""
     one, many = (BulkHistogram("h", "Help.", registry=None, buckets=semconv.RUN_BUCKETS) for _ in range(2))
-    for value in values:
-        one.observe(value)
-    many.observe_all(values)
-
-    def counts(histogram: BulkHistogram) -> dict[tuple[str, str], float]:
-        found = next(iter(histogram.collect())).samples
-        return {(each.name, each.labels.get("le", "")): each.value for each in found if each.name != "h_created"}
-
+    labels = [{"trace_id": str(n)} if every and n % every == 0 else None for n in range(len(values))]
+    for value, exemplar in zip(values, labels, strict=True):
+        one.observe(value, exemplar)
+    if every:
+        many.observe_traced(values, labels.__getitem__)
+    else:
+        many.observe_all(values)
     expected, found = counts(one), counts(many)
     assert found.pop(("h_sum", "")) == pytest.approx(expected.pop(("h_sum", "")))
     assert found == expected
+    # The last run of a bucket may have no exemplar: then the bucket keeps the one that it had before the batch.
+    assert exemplars(many).items() <= exemplars(one).items()
+    if every == 1:
+        assert exemplars(many) == exemplars(one)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskpilot_obs._pipeline.batched import Exporter
+from taskpilot_obs._pipeline.exporter import Exporter
 from taskpilot_obs._support.sketch import RELATIVE_ERROR, Sketch
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.window import FINE_WINDOW, NANOSECONDS, RollingWindow

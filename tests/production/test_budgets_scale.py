@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from _figures import measured
 from _postgres import postgres_server
 from _stored import new_database
 
@@ -72,6 +73,14 @@ def with_tables(url: str) -> str:
     upgrade(store)
     store.close()
     return url
+
+
+@pytest.mark.promise("budget-millions")
+def test_the_sum_that_is_stated() -> None:
+    """What the page states of a million calls is the sum of their costs, to which the next test holds both ledgers."""
+    calls = 1_000_000
+    total = PROCESSES * sum(map(cost, range(calls // PROCESSES)), Decimal(0))
+    measured("budget-millions", calls=calls, usd=f"{total.normalize():f}")
 
 
 @pytest.mark.promise("budget-millions")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from _figures import measured
 
 from taskpilot_obs import semconv, track_agent, track_llm
 from taskpilot_obs._recording.recorder import Recorder
@@ -41,3 +42,4 @@ def test_names_without_end(recorder: Recorder) -> None:
     for metric in METRICS:
         if metric.kind is not Kind.HISTOGRAM:
             assert series[metric.name] <= MAX_CHILDREN, metric.name
+    measured("bounded-labels", agents=AGENTS, models=MODELS)

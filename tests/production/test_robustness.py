@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from taskpilot_obs import track_agent, track_workflow
-from taskpilot_obs._pipeline.batched import PartialExportError
+from taskpilot_obs._pipeline.exporter import PartialExportError
 from taskpilot_obs.exceptions import ConfigurationError, SourceError
 from taskpilot_obs.golden_signals.http import Access, get
 from taskpilot_obs.records import Invocation, Record, Started
@@ -256,15 +256,21 @@ def test_the_exit_is_on_time(code: str, tmp_path: Path) -> None:
         assert sum(int(word) for word in printed if "." not in word) == 2
 
 
-GEVENT = """
-import taskpilot_obs as t
+_DECORATED = """
 @t.observe_workflow("w")
 def w(x):
     gevent.sleep(0.001)
     return x
+"""
+_PATCHED = """
 from gevent import monkey; monkey.patch_all()
 import gevent
+"""
+_CONFIGURED = """
+import taskpilot_obs as t
 t.configure(service="g", audit_log="logs/audit.jsonl")
+"""
+_WORKED = """
 jobs = [gevent.spawn(w, n) for n in range(200)]
 assert [job.get(timeout=30) for job in jobs] == list(range(200))
 gevent.sleep(0.3)
@@ -272,6 +278,7 @@ assert t.flush(10)
 print(sum(1 for _ in open("logs/audit.jsonl")), t.golden_signals("15m").success_rate)
 t.shutdown()
 """
+GEVENT = f"import taskpilot_obs as t{_DECORATED}{_PATCHED}{_CONFIGURED}{_WORKED}"
 
 
 def test_gevent_that_patches_late(tmp_path: Path) -> None:
@@ -280,26 +287,13 @@ def test_gevent_that_patches_late(tmp_path: Path) -> None:
     assert (int(lines), float(rate)) == (400, 100.0)
 
 
-GEVENT_CALLED = """
-import taskpilot_obs as t
-t.configure(service="g", audit_log="logs/audit.jsonl")
+_CALLED = """
 @t.observe_workflow("first")
 def first(): return 1
 assert first() == 1
 assert t.flush(10)
-from gevent import monkey; monkey.patch_all()
-import gevent
-@t.observe_workflow("w")
-def w(x):
-    gevent.sleep(0.001)
-    return x
-jobs = [gevent.spawn(w, n) for n in range(200)]
-assert [job.get(timeout=30) for job in jobs] == list(range(200))
-gevent.sleep(0.3)
-assert t.flush(10)
-print(sum(1 for _ in open("logs/audit.jsonl")), t.golden_signals("15m").success_rate)
-t.shutdown()
 """
+GEVENT_CALLED = f"{_CONFIGURED}{_CALLED}{_PATCHED}{_DECORATED}{_WORKED}"
 
 
 def test_gevent_that_patches_after_the_first_call(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import func, make_url, select
 
 from taskpilot_obs.budgets import Budget, BudgetAlert, budget_status
-from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, ReservationLine, Settled
+from taskpilot_obs.budgets.ledger import BudgetAccount, Charge, IdempotencyKey, ReservationLine, Settled
 from taskpilot_obs.budgets.outbox import Outbox
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import StoreUnavailableError
@@ -35,7 +35,7 @@ MARK = IdempotencyKey("one", 1)
 
 def line(usd: str) -> ReservationLine:
     window = TEAM.window(NOW)
-    return ReservationLine(TEAM, Account(TEAM.name, "", window.start), window, int(Decimal(usd) * PICO))
+    return ReservationLine(TEAM, BudgetAccount(TEAM.name, "", window.start), window, int(Decimal(usd) * PICO))
 
 
 def balance(store: Store) -> tuple[str, str]:

@@ -24,7 +24,7 @@ from sqlalchemy import text
 from taskpilot_obs import record_llm_call, request_context, track_llm
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget, BudgetAlert, budget_status
-from taskpilot_obs.budgets.ledger import Account, Charge, ReservationLine, reservation_key
+from taskpilot_obs.budgets.ledger import BudgetAccount, Charge, ReservationLine, reservation_key
 from taskpilot_obs.budgets.model import Period
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import BudgetExceededError, BudgetUnavailableError, StoreError
@@ -46,12 +46,12 @@ def budget(limit: str = "0.45", **options: Any) -> Budget:
 
 def line(of: Budget, usd: str) -> ReservationLine:
     window = of.window(NOW)
-    return ReservationLine(of, Account(of.name, "", window.start), window, int(Decimal(usd) * PICO))
+    return ReservationLine(of, BudgetAccount(of.name, "", window.start), window, int(Decimal(usd) * PICO))
 
 
 def line_of(of: Budget, at: datetime) -> ReservationLine:
     window = of.window(at)
-    return ReservationLine(of, Account(of.name, "", window.start), window, PICO)
+    return ReservationLine(of, BudgetAccount(of.name, "", window.start), window, PICO)
 
 
 def balance(store: Store, of: Budget, at: datetime = NOW) -> tuple[int, ...]:
@@ -215,7 +215,8 @@ def test_a_budget_that_the_store_refuses_keeps_no_other_from_being_booked(store:
     StoreLedger(store).settle([Charge(line(budget(), "0.1"))], datetime.now(UTC))
     other, tokens = Budget("other", limit_usd=9), Budget("team", limit_tokens=5, period="total")
     StoreLedger(store).settle(
-        [Charge(ReservationLine(tokens, Account("team", "", tokens.window(NOW).start), tokens.window(NOW), 1))], NOW
+        [Charge(ReservationLine(tokens, BudgetAccount("team", "", tokens.window(NOW).start), tokens.window(NOW), 1))],
+        NOW,
     )
     usd = budget(period="total", action="alert")
     recorder = recorder_on(url, usd, other)
@@ -232,7 +233,7 @@ def test_a_shadow_that_the_store_refuses_keeps_nothing_from_the_call(store: Stor
     at = datetime.now(UTC)
     tokens = Budget("shade", limit_tokens=5)
     begin = tokens.window(at)
-    StoreLedger(store).settle([Charge(ReservationLine(tokens, Account("shade", "", begin.start), begin, 1))], at)
+    StoreLedger(store).settle([Charge(ReservationLine(tokens, BudgetAccount("shade", "", begin.start), begin, 1))], at)
     shades = [Budget("shade", limit_usd=1, action="shadow"), Budget("second", limit_usd=1, action="shadow")]
     recorder = recorder_on(url, budget(), *shades)
     with track_llm(recorder=recorder, **CALL) as run_:
@@ -247,7 +248,7 @@ def test_a_process_without_budgets_asks_the_store_nothing(store: Store, url: str
     """Where only the store is named: what others hold is theirs to end, until there is a budget here."""
     at = datetime.now(UTC)
     begin = budget().window(at)
-    held = ReservationLine(budget(), Account("team", "", begin.start), begin, PICO // 4)
+    held = ReservationLine(budget(), BudgetAccount("team", "", begin.start), begin, PICO // 4)
     assert StoreLedger(store).reserve("a", [held], at - 2 * LIFE, at - LIFE) is None
     recorder = recorder_on(url)
     assert recorder.parts is not None
@@ -298,7 +299,7 @@ def test_a_tenant_of_any_name_is_booked_and_holds_up_nobody(store: Store, url: s
 def test_tokens_beyond_any_column_fill_their_line(store: Store) -> None:
     """Invalid values from a provider cause no error of the database."""
     ledger, tokens = StoreLedger(store), Budget("tokens", limit_tokens=10**18)
-    absurd = ReservationLine(tokens, Account("tokens", "", tokens.window(NOW).start), tokens.window(NOW), 10**30)
+    absurd = ReservationLine(tokens, BudgetAccount("tokens", "", tokens.window(NOW).start), tokens.window(NOW), 10**30)
     for _ in range(2):
         ledger.settle([Charge(absurd)], NOW)
     assert balance(store, tokens)[0] > 10**18
@@ -439,7 +440,7 @@ def test_the_store_of_an_exporter_keeps_the_budgets_too(url: str) -> None:
         ledger = StoreLedger(exporter.store)
         team = budget("1")
         at = datetime.now(UTC)
-        account = Account("team", "", team.window(at).start)
+        account = BudgetAccount("team", "", team.window(at).start)
         ledger.settle([Charge(ReservationLine(team, account, team.window(at), PICO // 2))], at)
         settler = recorder.parts.settler  # type: ignore[union-attr]
         assert settler is not None

@@ -119,12 +119,12 @@ def test_an_erasure_waits_for_the_server(store: Store, monkeypatch: pytest.Monke
     Writer(store).write(rows_of([llm_call(), llm_call(user="bob")]))
     with store.writing() as connection:
         connection.execute(text("SYSTEM STOP MERGES llm_call_telemetry"))
-    monkeypatch.setattr(clickhouse_upkeep, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(clickhouse_upkeep, "PATIENCE_S", 0.1)
     with pytest.raises(StoreUnavailableError, match=r"has not finished .* goes on trying"):
         erase(user="ann", store=store)
     with store.writing() as connection:
         connection.execute(text("SYSTEM START MERGES llm_call_telemetry"))
-    monkeypatch.setattr(clickhouse_upkeep, "_PATIENCE_S", 60.0)
+    monkeypatch.setattr(clickhouse_upkeep, "PATIENCE_S", 60.0)
     assert erase(user="bob", store=store).erased["llm_call_telemetry"] == 1
     assert count(store) == 0
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from _stored import NOON, llm_call, run_processes, task, unix_ns
+from _stored import NOON, clear, llm_call, run_processes, task, unix_ns
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, func, select, text
@@ -18,13 +18,14 @@ from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.stats import Stats, get_stats, get_tenant_stats, get_tenants_report
 from taskpilot_obs.store import Store, StoreExporter, aggregate_summaries, prune
-from taskpilot_obs.store.aggregate import _claim, _hour, _replaced, _Replacement
+from taskpilot_obs.store.adding_up import hour_from_rows
+from taskpilot_obs.store.aggregate import _claim, _replaced, _Replacement
 from taskpilot_obs.store.background import Maintenance
 from taskpilot_obs.store.questions import asked_of
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.segments import Segment
 from taskpilot_obs.store.summary_lines import line_of, put
-from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK, metadata
+from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK
 from taskpilot_obs.store.writer import Writer
 
 DAY = timedelta(days=1)
@@ -50,14 +51,6 @@ calls = st.builds(
     agent=st.sampled_from(["planner", None]),
     attributes=st.sampled_from([{"prompt_name": "plan"}, {}]),
 )
-
-
-def clear(store: Store) -> None:
-    """Empty every table."""
-    with store.writing() as connection:
-        for table in metadata.tables.values():
-            if table.name != "llm_series":
-                connection.execute(delete(table))
 
 
 def answers(store: Store, start: datetime, end: datetime, *, roughly: bool = False) -> list[dict[str, object]]:
@@ -117,6 +110,10 @@ def test_rows_and_summaries_give_the_same_answers(
 
 def _only_rows(store: Store) -> None:
     with store.writing() as connection:
+        if store.is_clickhouse:
+            for table in ("llm_usage_summaries", "llm_summed_periods"):
+                connection.execute(text(f"TRUNCATE TABLE {table}"))
+            return
         connection.execute(delete(SUMMARIES))
         connection.execute(delete(SUMMARY_WORK))
         hours = [MIDNIGHT + hour * HOUR for hour in range(-24 * 3, 24 * 3)]
@@ -203,7 +200,7 @@ def test_an_older_sum_never_replaces_a_newer_one(store: Store) -> None:
     claim = _claim(store, "hourly", NOON)
     assert claim is not None
     with store.reading() as connection:
-        old = _hour(connection, NOON)
+        old = hour_from_rows(connection, NOON)
     writer.write(rows_of([llm_call()]))
     aggregate_summaries("daily", None, store=store)
     lines = [line_of(key, sums) for key, sums in old.lines.items()]

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from taskpilot_obs import record_llm_call, request_context, track_workflow
 from taskpilot_obs.budgets import Budget
-from taskpilot_obs.budgets.ledger import Account, Charge, ReservationLine
+from taskpilot_obs.budgets.ledger import BudgetAccount, Charge, ReservationLine
 from taskpilot_obs.cli import erase as erase_command
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Origin
@@ -57,7 +57,7 @@ def fill(store: Store) -> None:
         budget = Budget(f"per-{scope}", limit_usd=100, scope={scope: "*"})
         window = budget.window(NOON)
         key = json.dumps({scope: name})
-        line = ReservationLine(budget, Account(budget.name, key, window.start), window, 10**12)
+        line = ReservationLine(budget, BudgetAccount(budget.name, key, window.start), window, 10**12)
         StoreLedger(store).settle([Charge(line)], NOON)
 
 

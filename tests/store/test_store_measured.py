@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -55,6 +57,17 @@ def test_sums_and_durations_together_are_those_read_apart(
     for key, counts in sums.items():
         assert counts.latency_total_ms == pytest.approx(expected[key].latency_total_ms)
         assert counts._replace(latency_total_ms=0) == expected[key]._replace(latency_total_ms=0)
+
+
+def test_a_comparison_leaves_the_cache_of_a_connection_as_it_was(tmp_path: Path) -> None:
+    """SQLite sorts with a smaller cache than it writes with: the connection has the writer's cache again afterwards."""
+    by, day = By(("variant", "agent")), timedelta(days=1)
+    with closing(Store(f"sqlite:///{tmp_path / 'telemetry.db'}", create=True)) as store:
+        Writer(store).write(rows_of([llm_call(NOON)]))
+        with asked_of(store, NOON - day, NOON + day, Filters()) as question:
+            before = question.connection.exec_driver_sql("PRAGMA cache_size").scalar_one()
+            measured(question.connection, question.plan(by.dimensions), question.filters, by)
+            assert question.connection.exec_driver_sql("PRAGMA cache_size").scalar_one() == before
 
 
 def test_periods_are_compared_by_success_and_by_what_users_confirmed(store: Store) -> None:

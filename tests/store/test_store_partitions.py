@@ -24,7 +24,7 @@ from taskpilot_obs.records import Operation, Source
 from taskpilot_obs.stats import Stats, get_agent_stats, get_stats
 from taskpilot_obs.store import Store, aggregate_summaries, downgrade, erase, partitioning, prune, short_locks, upgrade
 from taskpilot_obs.store.differences import differences
-from taskpilot_obs.store.months import BIG_TABLES, Layout, floor_month, layout_of, next_month
+from taskpilot_obs.store.months import BIG_TABLES, TablePartitions, floor_month, layout_of, next_month
 from taskpilot_obs.store.partitioning import abandon, partition
 from taskpilot_obs.store.picked import picked
 from taskpilot_obs.store.rows import rows_of
@@ -53,7 +53,7 @@ def told(store: Store) -> tuple[Stats, object]:
     return get_stats(ALL, store=store), get_agent_stats(ALL, store=store)
 
 
-def layout(store: Store, table: Table = LLM_CALLS) -> Layout:
+def layout(store: Store, table: Table = LLM_CALLS) -> TablePartitions:
     with store.reading() as connection:
         found = layout_of(connection, table)
     assert found is not None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from _postgres import Server
 from _stored import NOON, llm_call, new_database, sqlite_url, store_at, verdict
 from sqlalchemy import Connection, event, select, text
@@ -14,6 +15,8 @@ from taskpilot_obs.store import Store, StoreExporter
 from taskpilot_obs.store.rows import FEEDBACK_COMMENT, rows_of
 from taskpilot_obs.store.tables import FEEDBACK
 from taskpilot_obs.store.writer import Writer
+
+MODELS = "SELECT c.model_name, s.model_name FROM llm_call_telemetry c LEFT JOIN llm_series s USING (series_id)"
 
 
 @contextmanager
@@ -47,6 +50,22 @@ def test_numbers_that_never_agree_leave_the_batch_in_the_spool(server: Server, t
         assert exporter.flush(30)
         assert count(exporter.store) == 1
         exporter.shutdown(5)
+
+
+@pytest.mark.parametrize("models", [("old", "new"), ("new", "old")])
+def test_a_number_that_another_series_of_the_batch_has_now_is_learned_again(
+    server: Server, models: tuple[str, str]
+) -> None:
+    """A series that a replica lacks gets a new number where another one of the batch has taken its old one."""
+    with store_at(new_database(server)) as store:
+        writer = Writer(store)
+        writer.write(rows_of([llm_call(request_model="old", response_model="old")]))
+        with store.writing() as connection:
+            connection.execute(text("TRUNCATE llm_series, llm_call_telemetry RESTART IDENTITY"))
+        writer.write(rows_of([llm_call(request_model=model, response_model=model) for model in models]))
+        with store.reading() as connection:
+            found = connection.execute(text(MODELS)).all()
+    assert sorted(tuple(row) for row in found) == [("new", "new"), ("old", "old")]
 
 
 def lookups(url: str) -> int:

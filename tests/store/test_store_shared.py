@@ -17,7 +17,7 @@ from _stored import NOON, llm_call, new_database, sqlite_url, store_at, task, ve
 from sqlalchemy import create_engine, event, make_url, text
 
 from taskpilot_obs.budgets import Budget
-from taskpilot_obs.budgets.ledger import Account, Charge, ReservationLine
+from taskpilot_obs.budgets.ledger import BudgetAccount, Charge, ReservationLine
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.records import Source
 from taskpilot_obs.stats import get_series, get_stats, get_tenants_report, write_report
@@ -74,7 +74,7 @@ def test_budgets_stay_exact_behind_a_pooler(server: Server, pool: int) -> None:
     url = new_database(server).replace(f":{server.port}/", f":{pool}/")
     team = Budget("team", limit_usd=1, action="enforce")
     window = team.window(NOON)
-    line = ReservationLine(team, Account("team", "", window.start), window, 7_000_000_000)
+    line = ReservationLine(team, BudgetAccount("team", "", window.start), window, 7_000_000_000)
     with store_at(url) as store:
         ledger = StoreLedger(store)
 

@@ -15,7 +15,7 @@ from _stored import NOON, llm_call, new_database, sqlite_url, store_at, task
 from sqlalchemy import create_engine, inspect, text
 
 from taskpilot_obs.budgets import Budget
-from taskpilot_obs.budgets.ledger import Account, Charge, IdempotencyKey, ReservationLine
+from taskpilot_obs.budgets.ledger import BudgetAccount, Charge, IdempotencyKey, ReservationLine
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreVersionError
 from taskpilot_obs.records import Source
 from taskpilot_obs.stats import Stats, get_stats
@@ -57,7 +57,7 @@ def test_a_released_store_is_upgraded_with_all_that_it_holds(home: Path | Server
         assert (after.requests, after.cost_usd, after.by_model) == (before.requests, before.cost_usd, before.by_model)
         team = Budget("team", limit_usd=1)
         window = team.window(NOON)
-        claim = ReservationLine(team, Account("team", "", window.start), window, 250_000_000_000)
+        claim = ReservationLine(team, BudgetAccount("team", "", window.start), window, 250_000_000_000)
         StoreLedger(store).settle([Charge(claim, "a")], NOON, IdempotencyKey("one", 1))
         (line,) = StoreLedger(store).read([team], [window.start]).values()
         assert (line.spent, line.reserved) == (claim.amount, 0)
@@ -235,7 +235,7 @@ def test_budgets_are_booked_on_the_tables_of_the_version_before(home: Path | Ser
         store = Store(load(version, home))
         ledger, team = StoreLedger(store), Budget("rolling", limit_usd=1, action="enforce")
         window = team.window(NOON)
-        line = ReservationLine(team, Account("rolling", "", window.start), window, 600_000_000_000)
+        line = ReservationLine(team, BudgetAccount("rolling", "", window.start), window, 600_000_000_000)
         assert ledger.reserve("a", [line], NOON, NOON + timedelta(minutes=1)) is None
         assert ledger.reserve("b", [line], NOON, NOON + timedelta(minutes=1)) is not None
         ledger.settle([Charge(line, "a", is_assumed=True)], NOON, IdempotencyKey("one", 1))

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from agent_framework import (
-    AgentMiddleware,
-    ChatMiddleware,
-    FunctionMiddleware,
-    MiddlewareFailure,
-    ResponseStream,
-)
+from agent_framework import AgentMiddleware, ChatMiddleware, FunctionMiddleware, MiddlewareFailure, ResponseStream
 
 from taskpilot_obs.integration import (
     ActiveInvocation,
     Recorder,
     RefusedError,
+    answer_limits,
+    attached,
     check_input_async,
     check_output_async,
     get_recorder,
@@ -29,7 +25,6 @@ __all__ = ["AgentObserver", "ChatObserver", "FunctionObserver", "observability_m
 
 _SEEN: Final = "taskpilot_obs"
 """In a context's metadata: it is observed already, by the agent's middleware or by that of the run."""
-_LIMITS: Final = ("max_tokens",)
 
 
 class _Observer:
@@ -57,23 +52,17 @@ class _Observer:
         if run is None:
             await call_next()
             return
-        step = run.attach()
         try:
-            await self._check_input(run, context)
-            await call_next()
-            if isinstance(context.result, ResponseStream):
-                Followed(run, context.result, _end_released)
-            else:
-                await check_output_async(run, _written(run, context.result))
-                run.stop()
+            with attached(run, reading.cause_of):
+                await self._check_input(run, context)
+                await call_next()
+                if isinstance(context.result, ResponseStream):
+                    Followed(run, context.result, _end_released)
+                else:
+                    await check_output_async(run, reading.write_result(run, context.result))
+                    run.stop()
         except RefusedError as refusal:
-            run.fail(refusal)
             raise MiddlewareFailure(str(refusal)) from refusal
-        except BaseException as error:
-            run.fail(reading.cause_of(error))
-            raise
-        finally:
-            run.detach(step)
 
     def _begin(self, context: Any) -> ActiveInvocation | None:
         recorder = get_recorder() if self._given is None else self._given
@@ -90,7 +79,7 @@ class _Observer:
         content, limits = context.messages, {}
         with guarded(reading.WHERE, run.callsite.runtime.counters):
             content = reading.messages_of(context)
-            limits = {name: context.options[name] for name in _LIMITS if name in (context.options or {})}
+            limits = answer_limits(context.options)
             run.set_input(content)
         await check_input_async(run, content, arguments=limits)
 
@@ -137,13 +126,7 @@ def observability_middleware(recorder: Recorder | None = None) -> list[Any]:
     return [AgentObserver(recorder), FunctionObserver(recorder), ChatObserver(recorder)]
 
 
-def _written(run: ActiveInvocation, result: Any) -> str:
-    with guarded(reading.WHERE, run.callsite.runtime.counters):
-        return reading.write_result(run, result)
-    return ""
-
-
 async def _end_released(run: ActiveInvocation, response: Any) -> None:
     """End the run of a stream, whose pieces the application has already."""
-    await check_output_async(run, _written(run, response), released=True)
+    await check_output_async(run, reading.write_result(run, response), released=True)
     run.stop()

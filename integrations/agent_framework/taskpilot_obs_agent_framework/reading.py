@@ -8,17 +8,10 @@ from typing import Any, Final
 from agent_framework import MiddlewareFailure
 from agent_framework.exceptions import ChatClientException
 
-from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, RefusedError, Status, register_status
+from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, RefusedError, Status, guarded, register_status
 
 WHERE: Final = "agent_framework"
 """What has failed, where reading the framework's objects has."""
-_COUNTS: Final = {
-    "input_tokens": "input_token_count",
-    "output_tokens": "output_token_count",
-    "cache_read_tokens": "cache_read_input_token_count",
-    "cache_write_tokens": "cache_creation_input_token_count",
-    "reasoning_tokens": "reasoning_output_token_count",
-}
 _NOT_SAID: Final = "unknown"
 """What clients without a provider's name state."""
 
@@ -65,9 +58,7 @@ def text_of(value: Any) -> str:
         return value
     if isinstance(value, list | tuple):
         return "\n".join(filter(None, map(text_of, value)))
-    found = getattr(value, "text", None)
-    if found is None:
-        found = getattr(value, "result", None)
+    found = getattr(value, "text", None) or getattr(value, "result", None)
     return text_of(found) if isinstance(found, str | list | tuple) else ""
 
 
@@ -78,20 +69,21 @@ def arguments_of(context: Any) -> dict[str, object]:
 
 
 def write_result(run: ActiveInvocation, result: Any) -> str:
-    """Note what a run came to; returns its text."""
-    if isinstance(run, LlmInvocation):
-        _write_answer(run, result)
-    text = text_of(result)
-    if text:
-        run.observe_output(text)
+    """Note what a run came to; returns its text, and an empty one where the result cannot be read."""
+    text = ""
+    with guarded(WHERE, run.callsite.runtime.counters):
+        if isinstance(run, LlmInvocation):
+            _write_answer(run, result)
+        text = text_of(result)
+        if text:
+            run.observe_output(text)
     return text
 
 
 def _write_answer(call: LlmInvocation, response: Any) -> None:
     usage = getattr(response, "usage_details", None) or {}
-    counts = {ours: usage[theirs] for ours, theirs in _COUNTS.items() if usage.get(theirs) is not None}
-    if any(counts.values()):  # zeros alone stand for what a provider did not state
-        call.record_usage(**counts)
+    if usage.get("input_token_count") or usage.get("output_token_count"):  # zeros stand for what was not stated
+        call.record_usage(usage)
     reason = getattr(response, "finish_reason", None)
     call.record_answer(
         model=getattr(response, "model", None),

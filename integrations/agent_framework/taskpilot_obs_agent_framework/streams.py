@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -34,7 +35,7 @@ class Followed:
         stream.with_result_transform(self._note_result)
         if isinstance(run, LlmInvocation):
             run.set_streaming()
-            stream.with_update_transform(self._note_update)
+            stream.with_update_transform(partial(_note_update, run))
 
     @contextmanager
     def _pull(self) -> Iterator[None]:
@@ -49,13 +50,6 @@ class Followed:
             raise
         finally:
             self._run.detach(step)
-
-    def _note_update(self, update: Any) -> None:
-        if not isinstance(self._run, LlmInvocation):
-            return
-        with guarded(WHERE, self._run.callsite.runtime.counters):  # an update may be an object of the application
-            if any(each.type != "usage" for each in update.contents):
-                self._run.first_token()
 
     def _note_end(self) -> None:
         if self._exhausted or self._run.ended:
@@ -72,3 +66,9 @@ class Followed:
             await self._finish(self._run, response)
         else:  # a stream that was left: the framework makes a response of what has come so far
             self._run.end_as(Status.ABANDONED)
+
+
+def _note_update(call: LlmInvocation, update: Any) -> None:
+    with guarded(WHERE, call.callsite.runtime.counters):  # an update may be an object of the application
+        if any(each.type != "usage" for each in update.contents):
+            call.first_token()

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from agent_framework import ResponseStream, WorkflowRunState
 
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.integration import ActiveInvocation, Recorder, Status, get_recorder, guarded
+from taskpilot_obs.integration import ActiveInvocation, Recorder, Status, attached, get_recorder, guarded
 from taskpilot_obs_agent_framework.reading import WHERE, cause_of
 from taskpilot_obs_agent_framework.streams import Followed
 
@@ -59,15 +59,9 @@ def observe(workflow: W, *, recorder: Recorder | None = None) -> W:
 
 async def _awaited(recorder: Recorder, name: str, work: Awaitable[Any]) -> Any:
     run = recorder.start("invoke_workflow", name)
-    step = run.attach()
-    try:
+    with attached(run, cause_of):
         result = await work
         await _end(run, result)
-    except BaseException as error:
-        run.fail(cause_of(error))
-        raise
-    finally:
-        run.detach(step)
     return result
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final, cast
@@ -21,14 +20,16 @@ from taskpilot_obs.integration import (
     RefusedError,
     Step,
     add_current_resolver,
+    answer_limits,
     check_input,
     check_output,
-    current_run,
     get_recorder,
     guarded,
+    open_llm_call,
+    open_run,
 )
 from taskpilot_obs_crewai import reading
-from taskpilot_obs_crewai.open_runs import MOST_OPEN, Execution, Open, OpenRuns, scope_of
+from taskpilot_obs_crewai.open_runs import MOST_OPEN, Execution, OpenRun, OpenRuns, scope_of
 
 __all__ = ["Observer", "observe"]
 
@@ -54,7 +55,6 @@ class Observer:
     def __init__(self, recorder: Recorder | None = None) -> None:
         self._given = recorder
         self.runs = OpenRuns()
-        """What has not ended."""
 
     @property
     def _recorder(self) -> Recorder:
@@ -100,9 +100,8 @@ class Observer:
             key, make = event.call_id, partial(self._start_call, source, event.messages, event.stream)
         if run is not None and run.is_open and run.operation is operation:
             _begun.set(None)
-            self._keep(key, source, lambda: run)
-        else:
-            self._keep(key, source, make)
+            make = lambda: run  # noqa: E731
+        self._keep(key, source, make)
 
     def _keep(self, key: str, source: object, make: Make) -> ActiveInvocation | None:
         """Begin a run, unless it is known; it goes with this context, where no end of it is reported."""
@@ -110,7 +109,7 @@ class Observer:
         run = make() if known is None else known.run
         if run is None or known is not None:
             return run
-        self.runs[key] = Open(run, source)
+        self.runs[key] = OpenRun(run, source)
         if len(self.runs) > MOST_OPEN:
             self.runs.pop(next(iter(self.runs)), None)
         execution = _execution.get()
@@ -121,8 +120,7 @@ class Observer:
         return run
 
     def _start_call(self, llm: Any, messages: Any, stream: object) -> LlmInvocation | None:
-        above = current_run()
-        if isinstance(above, LlmInvocation) and above.is_open:  # another layer records the call
+        if open_llm_call() is not None:  # another layer records the call
             return None
         call = self._recorder.start_llm(model=llm.model, provider=llm.provider)
         call.set_input(messages)
@@ -144,7 +142,7 @@ class Observer:
             self._listen()
             key, agent = scope_of("lite_agent_execution_started"), getattr(context.flow, "agent", None)
             if key is not None and agent is not None and key not in self.runs:  # nor will it see the end
-                self.runs[key] = Open(self._recorder.start(Operation.AGENT, str(agent.role).strip()), agent)
+                self.runs[key] = OpenRun(self._recorder.start(Operation.AGENT, str(agent.role).strip()), agent)
 
     def _before_model(self, context: Any) -> None:
         """Begin a model call and ask about it: crewAI reports its start later where an agent makes the call."""
@@ -152,9 +150,7 @@ class Observer:
         call_id = _current_call_id.get() if context.executor is None else None
         make = lambda: self._start_call(context.llm, messages, getattr(context.llm, "stream", None))  # noqa: E731
         run = self._started(call_id, context.llm, make)
-        if run is not None and run.is_open:
-            with _aborting(run):
-                check_input(run, messages, arguments=limits)
+        _ask(run, check_input, messages, arguments=limits)
 
     def _read_call(self, context: Any) -> tuple[list[Any], dict[str, object]]:
         """The messages and limits of a call; empty where they cannot be read, so that the other checks are asked."""
@@ -163,7 +159,7 @@ class Observer:
         with guarded(_WHERE, self._recorder.counters):
             messages = list(context.messages)
         with guarded(_WHERE, self._recorder.counters):
-            limits = reading.answer_limits(context.llm)
+            limits = answer_limits(context.llm)
         return messages, limits
 
     def _before_tool(self, context: Any) -> None:
@@ -172,8 +168,7 @@ class Observer:
         run = self._started(scope_of("tool_usage_started"), context.agent, make)
         if run is not None and run.is_open:
             run.set_input(context.tool_input)
-            with _aborting(run):
-                check_input(run, arguments=context.tool_input)
+            _ask(run, check_input, arguments=context.tool_input)
             _tool.set((run, run.attach()))  # until the hook behind the tool, which crewAI always calls
 
     def _started(self, key: str | None, source: object, make: Make) -> ActiveInvocation | None:
@@ -192,16 +187,12 @@ class Observer:
             run, step = held
             _tool.set(None)
             run.detach(step)
-            if run.is_open:
-                with _aborting(run):
-                    check_output(run, context.raw_tool_result)
+            _ask(run, check_output, context.raw_tool_result)
 
     def _after_task(self, context: Any) -> None:
         """Ask about what a task came to, before the next one gets it."""
-        run = current_run()
-        if context.kind == "task" and run is not None and run.operation is Operation.WORKFLOW:
-            with _aborting(run):
-                check_output(run, getattr(context.output, "raw", None))
+        if context.kind == "task":
+            _ask(open_run(Operation.WORKFLOW), check_output, getattr(context.output, "raw", None))
 
 
 _observers: Final[list[Observer]] = []
@@ -215,11 +206,12 @@ def observe(recorder: Recorder | None = None) -> Observer:
     return _observers[0]
 
 
-@contextmanager
-def _aborting(run: ActiveInvocation) -> Iterator[None]:
-    """Refuse by the only exception of a hook that crewAI does not swallow."""
+def _ask(run: ActiveInvocation | None, check: Callable[..., None], *asked: object, **further: object) -> None:
+    """Ask about what goes on; refuse by the only exception of a hook that crewAI does not swallow."""
+    if run is None or not run.is_open:
+        return
     try:
-        yield
+        check(run, *asked, **further)
     except RefusedError as refusal:
         run.fail(refusal)
         raise HookAborted(str(refusal), source="taskpilot_obs") from refusal

@@ -11,14 +11,14 @@ from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, Operation
 MOST_OPEN: Final = 4_096
 
 
-class Open(NamedTuple):
+class OpenRun(NamedTuple):
     """A run, and the object of the framework that reports it."""
 
     run: ActiveInvocation
     source: object
 
 
-class OpenRuns(dict[str, Open]):
+class OpenRuns(dict[str, OpenRun]):
     """The open runs, in the order of their starts."""
 
     def key_of(self, stated: str | None, source: object, operation: Operation) -> str:

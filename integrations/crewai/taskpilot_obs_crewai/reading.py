@@ -25,8 +25,7 @@ KINDS: Final = {
     "llm_call": Operation.CHAT,
 }
 """By what an event's type begins with; its last word is the phase."""
-_FAILED: Final = {"failed", "error"}
-ENDS: Final = {"completed", "finished", "paused", *_FAILED}
+ENDS: Final = {"completed", "finished", "paused", "failed", "error"}
 _COUNTS: Final = {
     "prompt_tokens": "input_tokens",
     "completion_tokens": "output_tokens",
@@ -50,16 +49,10 @@ def is_internal(source: object, event: Any) -> bool:
     return str(event.type).startswith("flow_") and type(source).__module__.startswith("crewai.")
 
 
-def answer_limits(llm: Any) -> dict[str, object]:
-    """What an estimate of a call's cost needs besides the messages."""
-    stated = getattr(llm, "max_tokens", None)
-    return {} if stated is None else {"max_tokens": stated}
-
-
 def end_run(run: ActiveInvocation, event: Any, phase: str) -> None:
     """End a run as its last event states."""
     failure = getattr(event, "failure", None)
-    if phase in _FAILED:
+    if phase in ("failed", "error"):
         _fail(run, event)
     elif failure is not None:  # a tool that returned, and reported that it has failed
         run.end_as(Status.ERROR, error_type=str(getattr(failure.reason, "value", failure.reason)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -183,6 +184,48 @@ def test_failed(make: Make, seen: Captured[Invocation], how: str) -> None:
         (CALL, "error"),
     ]
     assert {run.error_type for run in seen} == {"openai.InternalServerError"}
+
+
+def test_a_stream_that_is_left(make: Make, seen: Captured[Invocation], observer: Observer) -> None:
+    """A crew works on, on its thread, without a reader of its stream: its runs end as it ends."""
+    crew = make("SLOW")
+    crew.stream = True
+    for _ in crew.kickoff():
+        break
+    wait_until_ended(observer)
+    assert table(seen) == [
+        ("support", None, "success"),
+        ("Planner", "support", "success"),
+        (CALL, "Planner", "success"),
+    ]
+
+
+def test_a_stream_that_is_left_in_a_loop(make: Make, seen: Captured[Invocation], observer: Observer) -> None:
+    """A crew is cancelled with the event loop in which its stream was left; nothing stays open."""
+
+    async def read_in_part() -> None:
+        crew = make("SLOW")
+        crew.stream = True
+        async for _ in await crew.akickoff():
+            break
+
+    asyncio.run(read_in_part())
+    wait_until_ended(observer)
+    found = {name: status for name, _, status in table(seen)}
+    assert (found["support"], found["Planner"]) == ("cancelled", "cancelled")
+    assert found[CALL] in ("cancelled", "success")  # the provider may have answered by then
+
+
+def wait_until_ended(observer: Observer) -> None:
+    """Wait for crews that work on other threads."""
+    until = time.monotonic() + 60
+    while True:
+        crewai_event_bus.flush()
+        gc.collect()  # a task that was cancelled holds what it has begun
+        if not observer.runs:
+            return
+        assert time.monotonic() < until, f"open: {list(observer.runs)}"
+        time.sleep(0.05)
 
 
 def test_a_tool_that_fails(make: Make, seen: Captured[Invocation]) -> None:

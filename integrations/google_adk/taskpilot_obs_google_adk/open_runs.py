@@ -12,7 +12,7 @@ Key = tuple[str, str]
 """What it is, and the name of its agent or the ID of its call."""
 
 
-class Open(NamedTuple):
+class CurrentRun(NamedTuple):
     """A run, and how to make it no longer current."""
 
     run: ActiveInvocation
@@ -29,34 +29,34 @@ class Open(NamedTuple):
             self.run.fail(error)
 
 
-class OpenRuns:
+class InvocationRuns:
     """The open runs by invocation, in the order of their starts.
 
     An agent may be open twice, where it has handed over to one that hands back: the last one begun is meant.
     """
 
     def __init__(self) -> None:
-        self._open: dict[str, list[tuple[Key, Open]]] = {}
+        self._open: dict[str, list[tuple[Key, CurrentRun]]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, invocation: str, key: Key, entry: Open) -> None:
+    def add(self, invocation: str, key: Key, entry: CurrentRun) -> None:
         """Keep a run until its end."""
         self._open.setdefault(invocation, []).append((key, entry))
 
-    def get(self, invocation: str, key: Key) -> Open | None:
+    def get(self, invocation: str, key: Key) -> CurrentRun | None:
         """The last run of a key that is open."""
         return next((entry for known, entry in reversed(self._open.get(invocation, ())) if known == key), None)
 
-    def pop(self, invocation: str, key: Key) -> Open | None:
+    def pop(self, invocation: str, key: Key) -> CurrentRun | None:
         """Take a run that ends."""
         entry = self.get(invocation, key)
         if entry is not None:
             self._drop(invocation, entry)
         return entry
 
-    def _drop(self, invocation: str, entry: Open) -> None:
+    def _drop(self, invocation: str, entry: CurrentRun) -> None:
         left = [each for each in self._open.pop(invocation, ()) if each[1] is not entry]
         if left:
             self._open[invocation] = left
@@ -73,7 +73,7 @@ class OpenRuns:
             agent = agent.parent_agent
         return CURRENT
 
-    def pop_agent(self, invocation: str, agent: str, error: BaseException | None) -> Open | None:
+    def pop_agent(self, invocation: str, agent: str, error: BaseException | None) -> CurrentRun | None:
         """Take the run of an agent that ends, and end its calls: a cancelled one reports none of them."""
         entry = self.get(invocation, ("agent", agent))
         for _, each in self._open.get(invocation, [])[::-1]:

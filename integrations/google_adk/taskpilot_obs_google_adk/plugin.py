@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 from weakref import ref
@@ -17,14 +18,16 @@ from taskpilot_obs.integration import (
     Recorder,
     RefusedError,
     Status,
+    answer_limits,
     check_input_async,
     check_output_async,
     current_run,
     get_recorder,
     guarded,
+    open_run,
     unwrap_refusal,
 )
-from taskpilot_obs_google_adk.open_runs import Open, OpenRuns
+from taskpilot_obs_google_adk.open_runs import CurrentRun, InvocationRuns
 
 __all__ = ["ObservabilityPlugin"]
 
@@ -46,7 +49,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     def __init__(self, recorder: Recorder | None = None) -> None:
         super().__init__(name="taskpilot_obs")
         self._given = recorder
-        self._runs = OpenRuns()
+        self._runs = InvocationRuns()
 
     @property
     def open(self) -> int:
@@ -62,12 +65,12 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     async def before_agent_callback(self, *, agent: Any, callback_context: Any) -> None:
         """Begin the run of an agent, and ask about what it is given."""
         invocation = callback_context.invocation_id
-        run = _known(Operation.AGENT, agent.name)
+        run = open_run(Operation.AGENT, agent.name)  # the bridge may have begun it for the framework's span
         if run is None:
             above = self._runs.above(invocation, agent)
             run = self._recorder.start("invoke_agent", agent.name, parent=above)
         run.set_attribute("conversation", str(callback_context.session.id))
-        entry = Open(run, None, agent.name)
+        entry = CurrentRun(run, None, agent.name)
         content = _texts(callback_context.user_content)
         await _checked_input(entry, content)
         self._runs.add(invocation, ("agent", agent.name), entry)
@@ -106,12 +109,12 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     async def before_model_callback(self, *, callback_context: Any, llm_request: Any) -> None:
         """Begin a call, and ask about it; budgets are asked as well."""
         invocation, agent = callback_context.invocation_id, callback_context.agent_name
-        call = Open(
+        call = CurrentRun(
             self._recorder.start_llm(model=llm_request.model, parent=self._parent(invocation, agent)), None, agent
         )
-        content, limits = llm_request.contents, dict[str, Any]()
+        content, limits = llm_request.contents, dict[str, object]()
         with guarded(_WHERE, self._recorder.counters):
-            content, limits = _asked(llm_request)
+            content, limits = _asked(llm_request), answer_limits(llm_request.config)
         await _checked_input(call, content, limits)
         self._runs.add(invocation, ("llm", agent), call)
 
@@ -162,11 +165,11 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     async def before_tool_callback(self, *, tool: Any, tool_args: dict[str, Any], tool_context: Any) -> None:
         """Begin a tool call, and ask about it; a refused tool does not run."""
         invocation, agent = tool_context.invocation_id, tool_context.agent_name
-        run, step = _known(Operation.TOOL, tool.name), None
+        run, step = open_run(Operation.TOOL, tool.name), None
         if run is None:
             run = self._recorder.start("execute_tool", tool.name, parent=self._parent(invocation, agent))
             step = run.attach()  # until the end: the tool runs in this very task
-        entry = Open(run, step, agent)
+        entry = CurrentRun(run, step, agent)
         await _checked_input(entry, None, tool_args)
         self._runs.add(invocation, ("tool", str(tool_context.function_call_id)), entry)
 
@@ -195,13 +198,7 @@ def _is_reader_cancelled() -> bool:
     return task is None or task.cancelled() or task.cancelling() > 0
 
 
-def _known(operation: Operation, name: str) -> ActiveInvocation | None:
-    """The run that the OpenTelemetry bridge has begun for the framework's span of this very work."""
-    run = current_run()
-    return run if run is not None and run.is_open and (run.operation, run.name) == (operation, name) else None
-
-
-async def _checked_input(entry: Open, content: object, arguments: dict[str, Any] | None = None) -> None:
+async def _checked_input(entry: CurrentRun, content: object, arguments: Mapping[str, object] | None = None) -> None:
     given = arguments or {}
     entry.run.set_input(given if content is None else content)
     try:
@@ -211,7 +208,7 @@ async def _checked_input(entry: Open, content: object, arguments: dict[str, Any]
         raise
 
 
-async def _checked_output(entry: Open, result: object) -> None:
+async def _checked_output(entry: CurrentRun, result: object) -> None:
     try:
         await check_output_async(entry.run, result)
     except RefusedError as refusal:
@@ -219,13 +216,12 @@ async def _checked_output(entry: Open, result: object) -> None:
         raise
 
 
-def _asked(request: Any) -> tuple[list[Any], dict[str, Any]]:
-    """What a model is given, and what else an estimate of the cost needs."""
+def _asked(request: Any) -> list[Any]:
+    """What a model is given."""
     config = request.config
     system = [{"role": "system", "content": config.system_instruction}] if config.system_instruction else []
-    stated = config.max_output_tokens
     said = ({"role": each.role, "content": _said(each)} for each in request.contents)
-    return [*system, *said], {} if stated is None else {"max_output_tokens": stated}
+    return [*system, *said]
 
 
 def _texts(content: Any) -> str:

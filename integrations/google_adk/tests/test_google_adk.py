@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from _provider import Provider, serving
-from _runs import cancel_under_way, figures, table
+from _runs import assert_ten_at_once, cancel_under_way, figures, table
 from _tools import broken, get_weather, ran
 
 from taskpilot_obs import observe_workflow
@@ -241,8 +241,7 @@ def test_concurrent_runs(seen: Captured[Invocation]) -> None:
         await asyncio.gather(*(ask(agent(get_weather)) for _ in range(10)))
 
     asyncio.run(work())
-    assert sum(run.usage is not None for run in seen) == 20
-    assert sorted(run.rollup.llm_calls for run in seen if run.name == "Planner" and run.rollup) == [2] * 10
+    assert_ten_at_once(seen)
 
 
 # --- enforcement -----------------------------------------------------------------------------------------------------

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 import google.genai
 from google.genai import types
 
-from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.compare.bench import provider_key
 from taskpilot_obs_google_genai.clients import wrap
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ _ADDRESS: Final = "https://generativelanguage.googleapis.com/"
 _MS: Final = 1_000
 
 
-class BenchModel:
+class GeminiBenchModel:
     """A model that is asked by streamed content."""
 
     provider = "gcp.gemini"
@@ -46,7 +45,7 @@ class BenchModel:
         self._client.close()
 
 
-def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: float) -> BenchModel:
+def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: float) -> GeminiBenchModel:
     """Connect to a model.
 
     Args:
@@ -58,9 +57,7 @@ def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: 
     Raises:
         ConfigurationError: the key is missing.
     """
-    key = next((found for name in KEYS if (found := os.environ.get(name))), None) or ("none" if base_url else None)
-    if key is None:
-        raise ConfigurationError(f"set {KEYS[0]} to ask {model}")
+    key = provider_key(model, *KEYS, base_url=base_url)
     options = types.HttpOptions(base_url=base_url, timeout=int(timeout_s * _MS))
     client = google.genai.Client(api_key=key, vertexai=False, http_options=options)
-    return BenchModel(wrap(client, recorder=recorder), model, base_url or _ADDRESS)
+    return GeminiBenchModel(wrap(client, recorder=recorder), model, base_url or _ADDRESS)

@@ -17,12 +17,13 @@ from taskpilot_obs.integration import (
     Operation,
     Recorder,
     Status,
+    attached,
     check_input,
     check_output,
     current_run,
     get_recorder,
     guarded,
-    unwrap_refusal,
+    open_llm_call,
 )
 from taskpilot_obs.providers.names import infer_provider
 
@@ -128,8 +129,7 @@ class ObservabilityTracer(tracing.Tracer):  # type: ignore[misc]  # Haystack may
         if name == "haystack.agent.step.tool":
             return self._recorder.start("execute_tool", tags["haystack.tool.name"], parent=parent)
         operation = _model_operation(name, str(tags.get("haystack.component.type")))
-        running = current_run()
-        if operation is None or (isinstance(running, LlmInvocation) and running.is_open):
+        if operation is None or open_llm_call() is not None:
             return None  # a generator within a generator is one call
         return self._recorder.start_llm(model=None, operation=operation, parent=parent)
 
@@ -150,14 +150,8 @@ def _observed(span: ObservabilitySpan) -> Iterator[ObservabilitySpan]:
     if run is None:
         yield span
         return
-    step = run.attach()
-    try:
+    with attached(run):
         yield span
-    except BaseException as error:
-        run.fail(unwrap_refusal(error))
-        raise
-    finally:
-        run.detach(step)
     if span.failed:
         run.end_as(Status.ERROR, error_type=_TOOL_ERROR)
     else:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from _bridged import openai_spans_bridged
 from _provider import Provider, serving
 from _runs import cancel_under_way, figures, table
 
@@ -179,6 +181,37 @@ def test_a_stream(stated: bool, provider: Provider, seen: Captured[Invocation]) 
     assert (run.streaming, run.ttft_s is not None) == (True, True)
 
 
+def test_a_stream_that_is_left(provider: Provider, seen: Captured[Invocation]) -> None:
+    """Haystack cancels a pipeline whose stream is left; its runs are cancelled, and nothing stays open."""
+    pipeline = Pipeline(metadata={"name": "support"})
+    pipeline.add_component("planner", Agent(chat_generator=generator(provider)))
+
+    async def read_in_part() -> None:
+        async for _ in pipeline.stream({"planner": {"messages": said("SLOW")}}):
+            break
+
+    asyncio.run(read_in_part())
+    gc.collect()
+    assert [status for _, _, status in table(seen)] == ["cancelled"] * 3
+
+
+def test_a_stream_that_is_left_by_its_callback(provider: Provider, seen: Captured[Invocation]) -> None:
+    """A callback leaves a stream by an exception: the call fails with it, and what is above fails with Haystack's."""
+
+    class EnoughError(Exception):
+        """The application has read enough."""
+
+    def leave(piece: Any) -> None:
+        raise EnoughError
+
+    made = Agent(chat_generator=generator(provider), streaming_callback=leave)
+    with pytest.raises(EnoughError):
+        made.run(messages=said())
+    gc.collect()
+    assert [status for _, _, status in table(seen)] == ["error"] * 2
+    assert {str(run.error_type).rpartition(".")[2] for run in seen} == {"EnoughError"}
+
+
 def test_failed(provider: Provider, seen: Captured[Invocation]) -> None:
     """A failed call fails its agent and its pipeline, each with the class of its exception."""
     pipeline = Pipeline(metadata={"name": "support"})
@@ -245,17 +278,6 @@ def test_the_bridge_beside_it_adds_no_record(
     provider: Provider, recorder: Recorder, seen: Captured[Invocation]
 ) -> None:
     """OpenAI's instrumentor sees each call as well; each is one record."""
-    genai = pytest.importorskip("opentelemetry.instrumentation.genai.openai", reason="needs OpenAI's instrumentor")
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: TID251  the real one
-    from taskpilot_obs_opentelemetry import GenAiBridge
-
-    spans = TracerProvider()
-    spans.add_span_processor(GenAiBridge(recorder=recorder))
-    instrumentor = genai.OpenAIInstrumentor()
-    instrumentor.instrument(tracer_provider=spans)
-    try:
+    with openai_spans_bridged(recorder):
         agent(provider, get_weather).run(messages=said())
-    finally:
-        instrumentor.uninstrument()
-        spans.shutdown()
     assert len(calls(seen)) == 2

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from taskpilot_obs.usage import Reading, Usage
-from taskpilot_obs_langchain.dropped import answering_model_is_unknown, is_answer, note_dropped, without_zeros
+from taskpilot_obs_langchain.dropped import (
+    answering_model_is_unknown,
+    is_answer,
+    metadata_of,
+    note_dropped,
+    without_zeros,
+)
 from taskpilot_obs_langchain.models import plain
 from taskpilot_obs_langchain.own_usage import adds_nothing
 
@@ -109,9 +115,9 @@ def said_by(message: object, *, streamed: bool) -> Said | None:
     Not who served it: LangChain names the protocol there, and that was known when the call began.
     """
     usage = getattr(message, "usage_metadata", None)
-    if usage is None:
+    if not isinstance(usage, Mapping):
         return None
-    about = dict(getattr(message, "response_metadata", None) or {})
+    about = dict(metadata_of(message))
     protocol = about.pop("model_provider", None)
     if streamed:
         about.pop("token_usage", None)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Final
 
-from taskpilot_obs_langchain.runs import Entry
+from taskpilot_obs_langchain.runs import RunEntry
 
 _AGENT_GRAPH: Final = "langchain_create_agent"
 _UNNAMED: Final = "LangGraph"
@@ -16,7 +16,7 @@ _START: Final = "__start__"
 _PAUSE: Final = "langgraph.errors.GraphInterrupt"
 
 
-class Kind(Enum):
+class ChainKind(Enum):
     """What becomes of a chain's run."""
 
     PLUMBING = "plumbing"
@@ -31,25 +31,25 @@ class Kind(Enum):
     """A node of such a graph."""
 
 
-PLUMBING: Final = Kind.PLUMBING
-ROOT: Final = Kind.ROOT
+PLUMBING: Final = ChainKind.PLUMBING
+ROOT: Final = ChainKind.ROOT
 """Looked up once: a member of an enumeration costs as much as a clock reading."""
 
 
-def kind_of(name: str, tags: Sequence[str] | None, metadata: Mapping[str, Any], above: Entry | None) -> Kind:
+def kind_of(name: str, tags: Sequence[str] | None, metadata: Mapping[str, Any], above: RunEntry | None) -> ChainKind:
     """The kind of a run, recognised by what LangChain and LangGraph state at its start."""
     if "ls_integration" not in metadata and "langgraph_node" not in metadata:
-        return Kind.ROOT if above is None else Kind.PLUMBING
+        return ChainKind.ROOT if above is None else ChainKind.PLUMBING
     of_agent = metadata.get("ls_integration") == _AGENT_GRAPH
     if above is None:
-        return Kind.AGENT_GRAPH if of_agent else Kind.ROOT
+        return ChainKind.AGENT_GRAPH if of_agent else ChainKind.ROOT
     if metadata.get("langgraph_node") == name and _is_node(tags):
         if above.graph:
-            return Kind.STEP
-        return Kind.PLUMBING if name == _START else Kind.AGENT
+            return ChainKind.STEP
+        return ChainKind.PLUMBING if name == _START else ChainKind.AGENT
     if of_agent and name == metadata.get("lc_agent_name", _UNNAMED) and not above.graph:
-        return Kind.AGENT_GRAPH
-    return Kind.PLUMBING
+        return ChainKind.AGENT_GRAPH
+    return ChainKind.PLUMBING
 
 
 def agent_name(name: str, metadata: Mapping[str, Any] | None) -> str:
@@ -62,7 +62,7 @@ def _is_node(tags: Sequence[str] | None) -> bool:
     return any(tag.startswith(_NODE_TAG) for tag in tags or ())
 
 
-def is_own_node(name: str, above: Entry | None) -> bool:
+def is_own_node(name: str, above: RunEntry | None) -> bool:
     """Whether the run above is the node that an agent's graph is: then they are one agent."""
     if above is None or not above.mine or above.run is None or not above.run.callsite.is_agent:
         return False

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from taskpilot_obs.integration import LlmInvocation, RefusedError, check_input, check_output
-from taskpilot_obs_langchain.runs import Entry, close, take
+from langchain_core.messages import BaseMessage, ToolMessage
+
+from taskpilot_obs.integration import LlmInvocation, RefusedError, check_input, check_output, guarded
+from taskpilot_obs_langchain.runs import RunEntry, close, take
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -18,13 +20,13 @@ if TYPE_CHECKING:
     from langchain_core.outputs import LLMResult
 
     from taskpilot_obs.integration import ActiveInvocation
-    from taskpilot_obs_langchain.runs import Runs
+    from taskpilot_obs_langchain.runs import RunRegistry
 
 _NO_ARGUMENTS: Final[Mapping[str, object]] = {}
 
 
 def before(
-    handler: object, runs: Runs, run_id: UUID, content: object, arguments: Mapping[str, object] = _NO_ARGUMENTS
+    handler: object, runs: RunRegistry, run_id: UUID, content: object, arguments: Mapping[str, object] = _NO_ARGUMENTS
 ) -> None:
     """Ask before a run does its work.
 
@@ -39,7 +41,7 @@ def before(
         RefusedError: a check in enforce mode refused; the run has ended as `blocked`.
     """
     entry = runs.get(run_id.int)
-    if type(entry) is not Entry or entry.owner is not handler or not entry.mine or entry.run is None:
+    if type(entry) is not RunEntry or entry.owner is not handler or not entry.mine or entry.run is None:
         return
     try:
         check_input(entry.run, content, arguments=arguments)
@@ -49,13 +51,13 @@ def before(
         raise
 
 
-def before_call(handler: object, runs: Runs, said: Mapping[str, Any], content: object) -> None:
+def before_call(handler: object, runs: RunRegistry, said: Mapping[str, Any], content: object) -> None:
     """Ask before a model is called; its longest answer is stated for budgets. See `before`."""
     longest = (said.get("metadata") or _NO_ARGUMENTS).get("ls_max_tokens")
     before(handler, runs, said["run_id"], content, _NO_ARGUMENTS if longest is None else {"max_tokens": longest})
 
 
-def before_tool(handler: object, runs: Runs, asked: str, said: Mapping[str, Any]) -> None:
+def before_tool(handler: object, runs: RunRegistry, asked: str, said: Mapping[str, Any]) -> None:
     """Ask before a tool or a retriever is called, by its arguments where LangChain states them. See `before`."""
     arguments = said.get("inputs")
     if isinstance(arguments, Mapping):
@@ -64,7 +66,7 @@ def before_tool(handler: object, runs: Runs, asked: str, said: Mapping[str, Any]
         before(handler, runs, said["run_id"], asked)
 
 
-def after(runs: Runs, entry: Entry, output: object, *, released: bool) -> None:
+def after(runs: RunRegistry, entry: RunEntry, output: object, *, released: bool) -> None:
     """Ask about what a chain or a graph produced, before its caller gets it.
 
     Args:
@@ -79,25 +81,28 @@ def after(runs: Runs, entry: Entry, output: object, *, released: bool) -> None:
     run = entry.run
     if not entry.mine or run is None or run.ended:
         return
+    answer = output
+    with guarded("langchain", run.callsite.runtime.counters):  # a state of a user's own class may raise
+        answer = _answer_of(entry, output)
     try:
-        check_output(run, _answer_of(entry, output), released=released)
+        check_output(run, answer, released=released)
     except RefusedError as error:
         close(runs, entry)
         run.fail(error)
         raise
 
 
-def _answer_of(entry: Entry, output: object) -> object:
+def _answer_of(entry: RunEntry, output: object) -> object:
     """What a run says: of a graph's state, which holds what went in as well, the last message."""
     messages = output.get("messages") if isinstance(output, Mapping) else None
     whole = entry.above is None or entry.graph
     return messages[-1] if whole and isinstance(messages, list) and messages else output
 
 
-def note_token(runs: Runs, run_id: UUID, token: object) -> None:
+def note_token(runs: RunRegistry, run_id: UUID, token: object) -> None:
     """Count a token of a stream for the budgets: a reader may leave before its usage is stated."""
     entry = runs.get(run_id.int)
-    if type(entry) is Entry and isinstance(entry.run, LlmInvocation) and entry.run.admitted is not None:
+    if type(entry) is RunEntry and isinstance(entry.run, LlmInvocation) and entry.run.admitted is not None:
         entry.run.admitted.note_streamed(token)
 
 
@@ -109,7 +114,17 @@ def after_call(call: LlmInvocation, response: LLMResult) -> None:
 
 def after_tool(run: ActiveInvocation, output: object) -> None:
     """Ask about what a tool or a retriever returned. See `after`."""
-    _withhold(run, getattr(output, "content", output), released=False)
+    _withhold(run, content_of(output), released=False)
+
+
+def content_of(output: object) -> object:
+    """What a tool returned; of a message its content. Objects of users are not asked for attributes."""
+    return output.content if isinstance(output, BaseMessage) else output
+
+
+def is_failure(output: object) -> bool:
+    """Whether a tool failed, which it tells by the status of its message."""
+    return isinstance(output, ToolMessage) and output.status == "error"
 
 
 def _withhold(run: ActiveInvocation, output: object, released: bool) -> None:  # noqa: FBT001  one place reads it

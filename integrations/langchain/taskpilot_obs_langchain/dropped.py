@@ -111,7 +111,7 @@ def note_dropped(call: LlmInvocation, message: object, *, streamed: bool) -> Non
         message: its answer.
         streamed: whether it came as a stream.
     """
-    about: Mapping[str, Any] = getattr(message, "response_metadata", None) or {}
+    about = metadata_of(message)
     way = _BY_PROVIDER.get((call.provider or "", streamed))
     if way is None and streamed and about.get("model_provider") == "openai" and call.provider not in _OPENAIS:
         way = _GATEWAY
@@ -124,6 +124,12 @@ def note_dropped(call: LlmInvocation, message: object, *, streamed: bool) -> Non
         call.note_gap(gap)
 
 
+def metadata_of(message: object) -> Mapping[str, Any]:
+    """A message's `response_metadata`; nothing where it is something else than a mapping."""
+    about = getattr(message, "response_metadata", None)
+    return about if isinstance(about, Mapping) else {}
+
+
 def _searched(about: Mapping[str, Any]) -> bool:
     """Whether Gemini grounded the answer by searches, which are billed apart."""
     grounds = about.get("grounding_metadata")
@@ -134,7 +140,7 @@ def _gap_in(content: object) -> str | None:
     """Why the tokens are not the whole cost, judged by the blocks of an answer; streams hand on nothing else of it."""
     if type(content) is not list:
         return None
-    kinds = {part.get("type") for part in content if isinstance(part, Mapping)}
+    kinds = {kind for part in content if isinstance(part, Mapping) and type(kind := part.get("type")) is str}
     if "fallback" in kinds:
         return PriceGap.OTHER_MODEL
     return PriceGap.SERVER_TOOLS if kinds & _BILLED_BLOCKS else None
@@ -142,7 +148,7 @@ def _gap_in(content: object) -> str | None:
 
 def answering_model_is_unknown(call: LlmInvocation, message: object, *, streamed: bool) -> bool:
     """Whether the model that a message names is only the one asked for: ChatMistralAI repeats it in whole answers."""
-    about: Mapping[str, Any] = getattr(message, "response_metadata", None) or {}
+    about = metadata_of(message)
     by_mistral = call.provider == _MISTRAL and about.get("model_provider") in (None, "mistralai")
     return by_mistral and not streamed and about.get("model_name") == call.request_model
 

@@ -13,10 +13,10 @@ from taskpilot_obs.integration import LlmInvocation, RefusedError, guarded, regi
 from taskpilot_obs.records import SUCCESS, Operation, Status
 from taskpilot_obs_langchain import answers, checks, dropped, middleware, models, streams
 from taskpilot_obs_langchain.breakpoints import hear_graphs
-from taskpilot_obs_langchain.chains import PLUMBING, ROOT, Kind, agent_name, is_own_node, is_pause, kind_of
+from taskpilot_obs_langchain.chains import PLUMBING, ROOT, ChainKind, agent_name, is_own_node, is_pause, kind_of
 from taskpilot_obs_langchain.opening import Opener
 from taskpilot_obs_langchain.run_config import note_config
-from taskpilot_obs_langchain.runs import Entry, Link, close, end_beneath, link, mark_left, note, runs_of, take
+from taskpilot_obs_langchain.runs import Link, RunEntry, close, end_beneath, link, mark_left, note, runs_of, take
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -145,15 +145,15 @@ class ObservabilityHandler(BaseCallbackHandler):
         if self._recorder.runtime.asks_checks:
             checks.before(self, self._runs, run_id, inputs)
 
-    def _begin_chain(self, entry: Entry, kind: Kind, called: str, metadata: Mapping[str, Any] | None) -> None:
+    def _begin_chain(self, entry: RunEntry, kind: ChainKind, called: str, metadata: Mapping[str, Any] | None) -> None:
         if entry.above is None:
             self._open.outermost(entry, metadata)
         if kind is ROOT:
             if self._root is not None or entry.run is None:
                 self._open.run(entry, self._root or _WORKFLOW, self._name or called)
-        elif kind is Kind.STEP:
+        elif kind is ChainKind.STEP:
             entry.hook = middleware.hook_of(called)
-        elif kind is Kind.AGENT:
+        elif kind is ChainKind.AGENT:
             named = self._nodes.get(called, called)
             if named is not None:
                 self._open.run(entry, Operation.AGENT, named)
@@ -169,14 +169,14 @@ class ObservabilityHandler(BaseCallbackHandler):
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """It ends."""
         entry = self._runs.pop(run_id.int, None)
-        if type(entry) is not Entry:
+        if type(entry) is not RunEntry:
             return
         if self._recorder.runtime.asks_checks and not entry.paused:
             checks.after(self._runs, entry, outputs, released="inputs" in kwargs)
+        close(self._runs, entry)
+        if entry.hook is not None:
+            self._decide(entry, entry.hook, outputs)
         with self._guard:
-            close(self._runs, entry)
-            if entry.hook is not None:
-                self._decide(entry, entry.hook, outputs)
             if "inputs" in kwargs:
                 mark_left(entry)
             if entry.mine and entry.run is not None:
@@ -190,7 +190,7 @@ class ObservabilityHandler(BaseCallbackHandler):
     def on_interrupt(self, event: Any) -> None:
         """A graph stops at a breakpoint, or to ask a human."""
         entry = self._runs.get(event.run_id.int) if event.run_id is not None else None
-        if type(entry) is Entry:
+        if type(entry) is RunEntry:
             entry.paused = True
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -201,10 +201,10 @@ class ObservabilityHandler(BaseCallbackHandler):
         with self._guard:
             if not isinstance(error, Exception | GeneratorExit):
                 end_beneath(self._runs, entry, error)
-            if type(entry) is Entry:
+            if type(entry) is RunEntry:
                 self._fail_chain(entry, error)
 
-    def _fail_chain(self, entry: Entry, error: BaseException) -> None:
+    def _fail_chain(self, entry: RunEntry, error: BaseException) -> None:
         close(self._runs, entry)
         if entry.hook is not None:
             self._decide(entry, entry.hook, error)
@@ -213,12 +213,13 @@ class ObservabilityHandler(BaseCallbackHandler):
         if entry.mine and entry.run is not None:
             entry.run.fail(error)
 
-    def _decide(self, entry: Entry, hook: middleware.Hook, outcome: object) -> None:
+    def _decide(self, entry: RunEntry, hook: middleware.Hook, outcome: object) -> None:
         """Report a guardrail's decision as one of the agent whose guardrail it is."""
         run = entry.run
         step = run.attach() if run is not None else None
         try:
-            middleware.report(self._recorder, hook, outcome)
+            with self._guard:
+                middleware.report(self._recorder, hook, outcome)
         finally:
             if run is not None and step is not None:
                 run.detach(step)
@@ -263,7 +264,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         note_config(call, said.get("metadata"), said.get("tags"))
         return call
 
-    def _note(self, said: Mapping[str, Any]) -> Entry | None:
+    def _note(self, said: Mapping[str, Any]) -> RunEntry | None:
         if not self._recorder.enabled:
             return None
         parent = said.get("parent_run_id")
@@ -284,11 +285,15 @@ class ObservabilityHandler(BaseCallbackHandler):
             call = self._silent.pop(run_id.int, None)
             if call is not None:
                 call.first_token()
-                streams.look(self._runs, run_id.int, chunk)
+                self._look(run_id, chunk)
                 return
         if self._recorder.runtime.limits is not None:
             checks.note_token(self._runs, run_id, token)
         if not token or self._stated:
+            self._look(run_id, chunk)
+
+    def _look(self, run_id: UUID, chunk: Any) -> None:
+        with self._guard:
             streams.look(self._runs, run_id.int, chunk)
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -301,7 +306,7 @@ class ObservabilityHandler(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """A model has answered."""
         entry = self._runs.pop(run_id.int, None)
-        if type(entry) is not Entry or not isinstance(entry.run, LlmInvocation):
+        if type(entry) is not RunEntry or not isinstance(entry.run, LlmInvocation):
             return
         repeated = streams.repeated(self._runs, entry.key) if self._stated else None
         close(self._runs, entry)
@@ -328,7 +333,7 @@ class ObservabilityHandler(BaseCallbackHandler):
     def on_retry(self, retry_state: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A model is called again, because it failed."""
         entry = self._runs.get(run_id.int)
-        if type(entry) is Entry and entry.owner is self and isinstance(entry.run, LlmInvocation):
+        if type(entry) is RunEntry and entry.owner is self and isinstance(entry.run, LlmInvocation):
             entry.run.retry()
 
     # --- tools and retrievers ----------------------------------------------------------------------------------------
@@ -345,10 +350,10 @@ class ObservabilityHandler(BaseCallbackHandler):
         if entry is None or not entry.mine or entry.run is None:
             return
         with self._guard:
-            entry.run.set_output(getattr(output, "content", output))
+            entry.run.set_output(checks.content_of(output))
         if self._recorder.runtime.asks_checks:
             checks.after_tool(entry.run, output)
-        entry.run.end(Status.ERROR if getattr(output, "status", None) == "error" else Status.SUCCESS)
+        entry.run.end(Status.ERROR if checks.is_failure(output) else Status.SUCCESS)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """It raises."""
@@ -369,7 +374,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         """It has found something, or nothing."""
         entry = take(self._runs, run_id)
         if entry is not None and entry.mine and entry.run is not None:
-            found = [document.page_content for document in documents] if self._recorder.runtime.redactor else None
+            found = models.texts_of(documents) if self._recorder.runtime.redactor else None
             if self._recorder.runtime.asks_checks:
                 checks.after_tool(entry.run, documents)
             entry.run.end(SUCCESS, found)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from langchain_core.documents import Document
+
 from taskpilot_obs.providers.names import canonical, infer_provider, known, provider_at
 from taskpilot_obs.semconv import Attr
 
@@ -24,7 +26,7 @@ NOTHING: Final[dict[str, Any]] = {}
 _OPTIONS: Final = (("ls_temperature", Attr.REQUEST_TEMPERATURE), ("ls_max_tokens", Attr.REQUEST_MAX_TOKENS))
 
 
-class Asked(NamedTuple):
+class RequestParameters(NamedTuple):
     """What a call asks for, as LangChain says it; the same for every call of a model."""
 
     model: str | None
@@ -46,7 +48,7 @@ class Asked(NamedTuple):
         return known(self.provider) or infer_provider(self.model) or canonical(self.provider)
 
 
-def asked_for(metadata: Mapping[str, Any], params: Mapping[str, Any], settings: Mapping[str, Any]) -> Asked:
+def asked_for(metadata: Mapping[str, Any], params: Mapping[str, Any], settings: Mapping[str, Any]) -> RequestParameters:
     """What a call asks for.
 
     Args:
@@ -58,7 +60,7 @@ def asked_for(metadata: Mapping[str, Any], params: Mapping[str, Any], settings: 
     if type(model) is not str or not model:
         model = _first_text(params, _MODEL_KEYS)
     base_url = settings.get("openai_api_base")
-    return Asked(
+    return RequestParameters(
         model,
         provider if isinstance(provider, str) and provider else None,
         base_url if isinstance(base_url, str) and base_url else None,
@@ -75,7 +77,7 @@ def options_in(metadata: Mapping[str, Any]) -> dict[str, int | float]:
     return {attribute: value for attribute, value in stated if isinstance(value, int | float)}
 
 
-def key_of(asked: Asked, options: Mapping[str, int | float]) -> tuple[object, ...]:
+def key_of(asked: RequestParameters, options: Mapping[str, int | float]) -> tuple[object, ...]:
     """What tells calls of one model from those of others: what they ask for, and with which options."""
     return (*asked, *(options.get(attribute) for _, attribute in _OPTIONS))
 
@@ -134,6 +136,13 @@ def _address_of(part: Mapping[str, Any]) -> str | None:
 def plain(messages: Sequence[BaseMessage]) -> list[dict[str, object]]:
     """Messages for the redactor: who says what."""
     return [{"role": message.type, "content": message.content} for message in messages]
+
+
+def texts_of(documents: object) -> list[str] | None:
+    """What a retriever found; None where it returned something else than documents."""
+    if not isinstance(documents, Sequence):
+        return None
+    return [document.page_content for document in documents if isinstance(document, Document)]
 
 
 def is_cache(own: object) -> bool:

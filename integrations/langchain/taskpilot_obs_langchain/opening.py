@@ -17,11 +17,12 @@ from taskpilot_obs.integration import (
     current_run,
     current_running,
     current_scope,
+    guarded,
     request_context,
 )
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs_langchain import models
-from taskpilot_obs_langchain.runs import Entry, innermost
+from taskpilot_obs_langchain.runs import RunEntry, innermost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,11 +48,12 @@ class Opener:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._guard = guarded("langchain", recorder.counters)
         self._callsites: dict[tuple[Operation, str], Callsite] = {}
         self._tools: dict[tuple[str, str], Callsite] = {}
         self._models: dict[tuple[object, ...], LlmCallsite] = {}
 
-    def run(self, entry: Entry, operation: Operation, name: str) -> None:
+    def run(self, entry: RunEntry, operation: Operation, name: str) -> None:
         """Begin a workflow or an agent."""
         callsite = self._callsites.get((operation, name))
         if callsite is None:
@@ -62,7 +64,7 @@ class Opener:
         if run.span is not None and _by_one_call():
             entry.step = run.attach()
 
-    def tool(self, entry: Entry, name: str, kind: str, call_id: object) -> None:
+    def tool(self, entry: RunEntry, name: str, kind: str, call_id: object) -> None:
         """Begin a tool call; `kind` is `function` or `datastore`."""
         run = self._begin(entry, ActiveInvocation, self._tool_site(name, kind))
         if run.span is None:
@@ -73,7 +75,7 @@ class Opener:
         if (kind == "function" and entry.above is not None) or _by_one_call():
             entry.step = run.attach()
 
-    def call(self, entry: Entry, said: Mapping[str, Any], settings: Mapping[str, Any]) -> LlmInvocation:
+    def call(self, entry: RunEntry, said: Mapping[str, Any], settings: Mapping[str, Any]) -> LlmInvocation:
         """Begin an LLM call, from what LangChain says of it and of the model's settings."""
         metadata = said.get("metadata") or models.NOTHING
         try:
@@ -97,7 +99,7 @@ class Opener:
             entry.step = call.attach()
         return call
 
-    def outermost(self, entry: Entry, metadata: Mapping[str, Any] | None) -> None:
+    def outermost(self, entry: RunEntry, metadata: Mapping[str, Any] | None) -> None:
         """Find out what an outermost run is beneath, and in which conversation.
 
         LangGraph's thread is the session, where the request context names none.
@@ -109,10 +111,10 @@ class Opener:
         scope = current_scope.get()
         if scope is not None and scope.session is not None:
             return
-        with request_context(session_id=str(thread)) as named:
+        with self._guard, request_context(session_id=str(thread)) as named:
             entry.scopes = scope, named
 
-    def _begin(self, entry: Entry, new: Callable[[C, ActiveInvocation | None], R], callsite: C) -> R:
+    def _begin(self, entry: RunEntry, new: Callable[[C, ActiveInvocation | None], R], callsite: C) -> R:
         """Begin it, and note that the run is this invocation."""
         parent, running = entry.run, _running()
         if entry.above is not None and (running is not None or parent is None or parent.ended_ns):

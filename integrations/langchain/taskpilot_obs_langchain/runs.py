@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taskpilot_obs_langchain.middleware import Hook
 
 
-class Stated(NamedTuple):
+class StreamedUsage(NamedTuple):
     """The usage that the chunks of a stream have stated."""
 
     last: UsageMetadata
@@ -40,14 +40,14 @@ class Link(weakref.ref[UUID]):
     __slots__ = ("key", "node", "under")
 
     key: int
-    node: Entry
+    node: RunEntry
     """The nearest run above that is more than plumbing."""
-    under: Link | Entry
+    under: Link | RunEntry
     """The run that LangChain names as its parent."""
 
 
 @final
-class Entry(weakref.ref[UUID]):
+class RunEntry(weakref.ref[UUID]):
     """One run of LangChain's. Slots are set by `note`, and by who begins an invocation for it."""
 
     __slots__ = (
@@ -71,15 +71,15 @@ class Entry(weakref.ref[UUID]):
     key: int
     owner: object
     """The handler that saw the run first; another one, which a user gave in another place, is not heard."""
-    above: Entry | None
+    above: RunEntry | None
     """The nearest run above that is more than plumbing."""
-    under: Link | Entry | None
+    under: Link | RunEntry | None
     """The run that LangChain names as its parent."""
     run: ActiveInvocation | None
     """The invocation that this run is, or is beneath."""
     mine: bool
     """Whether the run is an invocation, rather than plumbing beneath one."""
-    open: dict[int, Entry]
+    open: dict[int, RunEntry]
     """The invocations that have not ended, of all that belongs to the same root."""
     paused: bool
     """Whether something beneath waits for a human."""
@@ -97,36 +97,36 @@ class Entry(weakref.ref[UUID]):
     step: Step | None
 
 
-class Runs(dict[int, Entry | Link]):
+class RunRegistry(dict[int, RunEntry | Link]):
     """The runs that a recorder's handlers share, by the number of their ID, so that a run is recorded once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.silent: dict[int, LlmInvocation] = {}
         """The LLM calls without a token yet: all that is asked for every token of a stream is whether there are any."""
-        self.stated: dict[int, Stated] = {}
+        self.stated: dict[int, StreamedUsage] = {}
         """What the chunks of streams have stated of usage, from the first that did."""
 
     def forget(self, gone: weakref.ref[UUID]) -> None:
         """Drop a run whose ID is no longer referenced."""
-        if isinstance(gone, Entry | Link) and self.get(gone.key) is gone:
+        if isinstance(gone, RunEntry | Link) and self.get(gone.key) is gone:
             del self[gone.key]
-            if isinstance(gone, Entry):
+            if isinstance(gone, RunEntry):
                 gone.open.pop(gone.key, None)
                 self.silent.pop(gone.key, None)
                 self.stated.pop(gone.key, None)
 
 
-_all: weakref.WeakKeyDictionary[Recorder, Runs] = weakref.WeakKeyDictionary()
+_all: weakref.WeakKeyDictionary[Recorder, RunRegistry] = weakref.WeakKeyDictionary()
 
 
-def runs_of(recorder: Recorder) -> Runs:
+def runs_of(recorder: Recorder) -> RunRegistry:
     """The runs of a recorder."""
     found = _all.get(recorder)
-    return found if found is not None else _all.setdefault(recorder, Runs())
+    return found if found is not None else _all.setdefault(recorder, RunRegistry())
 
 
-def link(runs: Runs, run_id: UUID, under: Link | Entry, node: Entry) -> None:
+def link(runs: RunRegistry, run_id: UUID, under: Link | RunEntry, node: RunEntry) -> None:
     """Remember a run that is plumbing. Most runs are, so this is kept small; being told twice changes nothing."""
     made = Link(run_id, runs.forget)
     key = made.key = run_id.int
@@ -134,18 +134,18 @@ def link(runs: Runs, run_id: UUID, under: Link | Entry, node: Entry) -> None:
     runs[key] = made
 
 
-def note(runs: Runs, owner: object, run_id: UUID, under: Link | Entry | None) -> Entry | None:
+def note(runs: RunRegistry, owner: object, run_id: UUID, under: Link | RunEntry | None) -> RunEntry | None:
     """Remember a run that begins; None where it has been noted, by another handler or by the same one given twice.
 
     An ID that a caller uses again, in a new object, is a new run.
     """
     key = run_id.int
     known = runs.get(key)
-    if type(known) is Entry:
+    if type(known) is RunEntry:
         if known.owner is not owner or known() is run_id:
             return None
         known.open.pop(key, None)
-    entry = Entry(run_id, runs.forget)
+    entry = RunEntry(run_id, runs.forget)
     entry.key, entry.owner, entry.under = key, owner, under
     entry.mine = entry.paused = entry.left = entry.graph = entry.cacheable = False
     entry.hook = entry.step = entry.gap = None
@@ -159,16 +159,16 @@ def note(runs: Runs, owner: object, run_id: UUID, under: Link | Entry | None) ->
     return entry
 
 
-def take(runs: Runs, run_id: UUID) -> Entry | None:
+def take(runs: RunRegistry, run_id: UUID) -> RunEntry | None:
     """Remove and return a run that ends; None for plumbing, and for a run whose start was not seen."""
     entry = runs.pop(run_id.int, None)
-    if type(entry) is not Entry:
+    if type(entry) is not RunEntry:
         return None
     close(runs, entry)
     return entry
 
 
-def close(runs: Runs, entry: Entry) -> None:
+def close(runs: RunRegistry, entry: RunEntry) -> None:
     """Settle what is kept of a run that ends."""
     if entry.mine:
         entry.open.pop(entry.key, None)
@@ -178,7 +178,7 @@ def close(runs: Runs, entry: Entry) -> None:
             entry.run.detach(entry.step)
 
 
-def end_beneath(runs: Runs, entry: Entry | Link, error: BaseException) -> None:
+def end_beneath(runs: RunRegistry, entry: RunEntry | Link, error: BaseException) -> None:
     """End the open runs beneath a cancelled or abandoned one, because LangChain may never report their end."""
     for below in open_beneath(entry):
         runs.pop(below.key, None)
@@ -189,13 +189,13 @@ def end_beneath(runs: Runs, entry: Entry | Link, error: BaseException) -> None:
             below.run.fail(error)
 
 
-def open_beneath(entry: Entry | Link) -> list[Entry]:
+def open_beneath(entry: RunEntry | Link) -> list[RunEntry]:
     """The invocations beneath a run that have not ended."""
-    open_now = (entry if type(entry) is Entry else entry.node).open
+    open_now = (entry if type(entry) is RunEntry else entry.node).open
     return [below for below in list(open_now.values()) if _is_beneath(below, entry)]
 
 
-def mark_left(entry: Entry) -> None:
+def mark_left(entry: RunEntry) -> None:
     """Tell a stream that was read to its end from one that was left.
 
     LangChain swallows the GeneratorExit and reports an end, with the runs beneath still open. Those it then reads to
@@ -205,7 +205,7 @@ def mark_left(entry: Entry) -> None:
         below.left = entry.left = True
 
 
-def _is_beneath(below: Entry, entry: Entry | Link) -> bool:
+def _is_beneath(below: RunEntry, entry: RunEntry | Link) -> bool:
     under = below.under
     while under is not None and under is not entry:
         under = under.under

@@ -7,40 +7,42 @@ which is looked for in the first chunk of a stream and in those without text.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from langchain_core.messages.ai import add_usage
 
-from taskpilot_obs_langchain.runs import Stated
+from taskpilot_obs_langchain.dropped import metadata_of
+from taskpilot_obs_langchain.runs import StreamedUsage
 
 if TYPE_CHECKING:
     from langchain_core.messages.ai import UsageMetadata
 
-    from taskpilot_obs_langchain.runs import Runs
+    from taskpilot_obs_langchain.runs import RunRegistry
 
 _ADDED_UP: Final = frozenset({"google_genai", "google_vertexai", "perplexity"})
 """Whose packages subtract what was stated before, as LangChain wants it."""
 
 
-def look(runs: Runs, key: int, chunk: Any) -> None:
+def look(runs: RunRegistry, key: int, chunk: Any) -> None:
     """Note the usage that a chunk states, if it does: with the same input it replaces, with another it adds."""
     message = getattr(chunk, "message", None)
-    usage = getattr(message, "usage_metadata", None)
-    if usage is None:
+    told = getattr(message, "usage_metadata", None)
+    if not isinstance(told, Mapping):
         return
+    usage = cast("UsageMetadata", told)
     before = runs.stated.get(key)
     if before is None:
-        about = getattr(message, "response_metadata", None)
-        if key in runs and (not about or about.get("model_provider") not in _ADDED_UP):
-            runs.stated[key] = Stated(usage, usage, repeats=False)
+        if key in runs and metadata_of(message).get("model_provider") not in _ADDED_UP:
+            runs.stated[key] = StreamedUsage(usage, usage, repeats=False)
     elif usage is not before.last:
         if usage["input_tokens"] and usage["input_tokens"] == before.last["input_tokens"]:
-            runs.stated[key] = Stated(usage, usage, repeats=True)
+            runs.stated[key] = StreamedUsage(usage, usage, repeats=True)
         else:
-            runs.stated[key] = Stated(usage, add_usage(before.usage, usage), before.repeats)
+            runs.stated[key] = StreamedUsage(usage, add_usage(before.usage, usage), before.repeats)
 
 
-def repeated(runs: Runs, key: int) -> UsageMetadata | None:
+def repeated(runs: RunRegistry, key: int) -> UsageMetadata | None:
     """The usage of a stream that stated it more than once; None where the sum that LangChain made is right."""
     stated = runs.stated.get(key)
     return stated.usage if stated is not None and stated.repeats else None

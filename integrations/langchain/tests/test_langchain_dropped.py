@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,7 +13,9 @@ from _replay import ReplayServer, exchange
 from langchain_anthropic import ChatAnthropic
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
-from pydantic import SecretStr
+from langchain_openai import ChatOpenAI
+from openai import ContentFilterFinishReasonError, LengthFinishReasonError
+from pydantic import BaseModel, SecretStr, ValidationError
 from taskpilot_obs_langchain import ObservabilityHandler
 from taskpilot_obs_langchain.dropped import WAYS, Way
 
@@ -150,6 +154,35 @@ def test_mistral_over_http(seen: Captured[Invocation]) -> None:
     ]
     assert (whole.pricing, whole.price_gap) == (Pricing.PRICED, None)
     assert (streamed.pricing, streamed.price_gap) == (Pricing.PARTIAL, "details_dropped")
+
+
+class Place(BaseModel):
+    """What a structured answer must be."""
+
+    city: str
+
+
+ASYNC = (False, True)
+RAISED_ON = {"length": "{", "content_filter": "", "stop": "no JSON"}
+
+
+@pytest.mark.parametrize("asynchronous", ASYNC)
+@pytest.mark.parametrize(("reason", "content"), RAISED_ON.items(), ids=RAISED_ON)
+def test_an_answer_that_the_client_cannot_take_is_booked(
+    reason: str, content: str, asynchronous: bool, seen: Captured[Invocation]
+) -> None:
+    """Structured output that is cut, filtered or no JSON raises on HTTP 200; the call has the usage of the answer."""
+    choices = [{"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": content}}]
+    usage = {"prompt_tokens": 4_000, "completion_tokens": 16_000, "total_tokens": 20_000}
+    said = {"id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o", "choices": choices, "usage": usage}
+    with ReplayServer([exchange(said)]) as server:
+        model = ChatOpenAI(model="gpt-4o", api_key=KEY, base_url=server.url(0), max_retries=0)
+        asked = model.with_structured_output(Place, method="json_schema")
+        config: Any = {"callbacks": [ObservabilityHandler()]}
+        with pytest.raises((LengthFinishReasonError, ContentFilterFinishReasonError, ValidationError)):
+            asyncio.run(asked.ainvoke("hello", config)) if asynchronous else asked.invoke("hello", config)
+    call = next(run for run in seen if run.name == "gpt-4o")
+    assert (call.status, call.usage and call.usage[:2], call.cost) == ("error", (4_000, 16_000), Decimal("0.17"))
 
 
 ASKED: dict[str, tuple[dict[str, Any], str | None]] = {

@@ -15,7 +15,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from _handlers import handlers_forget
 from _langchain_models import COST, Model, asks_for
+from _runs import told
 from langchain_core.caches import InMemoryCache
 from langchain_core.documents import Document
 from langchain_core.globals import set_llm_cache
@@ -49,18 +51,7 @@ def config(handler: ObservabilityHandler | None = None, **more: Any) -> Any:
     return {"callbacks": [handler or ObservabilityHandler()], **more}
 
 
-def told(seen: Seen) -> list[tuple[str, str, str]]:
-    """Operation, name and status of every run, in the order of the ends."""
-    return [(run.operation.value, run.name, run.status.value) for run in seen]
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays(recorder: Recorder) -> Iterator[None]:
-    """After every test the state of the handlers is empty."""
-    yield
-    gc.collect()
-    assert not runs_of(recorder)
-    assert not runs_of(recorder).silent
+nothing_stays = pytest.fixture(autouse=True)(handlers_forget)
 
 
 @pytest.fixture

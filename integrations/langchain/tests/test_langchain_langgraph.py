@@ -10,7 +10,9 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from _handlers import handlers_forget
 from _langchain_models import Model, asks_for
+from _runs import told
 from langchain.agents import create_agent
 from langchain.agents.middleware import (
     HumanInTheLoopMiddleware,
@@ -25,7 +27,6 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 from taskpilot_obs_langchain import ObservabilityHandler, middleware
-from taskpilot_obs_langchain.runs import runs_of
 
 from taskpilot_obs import get_request_id, observe_tool, request_context, track_workflow
 from taskpilot_obs._recording.recorder import Recorder
@@ -45,16 +46,7 @@ def config(handler: ObservabilityHandler | None = None, thread: str | None = Non
     return found
 
 
-def told(seen: Seen) -> list[tuple[str, str, str]]:
-    return [(run.operation.value, run.name, run.status.value) for run in seen]
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays(recorder: Recorder) -> Iterator[None]:
-    """After every test the state of the handlers is empty."""
-    yield
-    gc.collect()
-    assert not runs_of(recorder)
+nothing_stays = pytest.fixture(autouse=True)(handlers_forget)
 
 
 @pytest.fixture

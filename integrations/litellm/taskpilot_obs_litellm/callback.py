@@ -15,25 +15,17 @@ from taskpilot_obs.integration import (
     Operation,
     Recorder,
     RefusedError,
+    answer_limits,
     check_input_async,
     check_output,
     check_output_async,
-    current_run,
     get_recorder,
     guarded,
+    open_llm_call,
     request_context,
 )
-from taskpilot_obs_litellm.calls import (
-    Held,
-    budgeted,
-    content_of,
-    is_async,
-    is_streamed,
-    note_answer,
-    note_document,
-    operation_of,
-    unix_ns,
-)
+from taskpilot_obs_litellm import calls
+from taskpilot_obs_litellm.calls import HeldAttempt, operation_of, unix_ns
 
 __all__ = ["ObservabilityCallback", "handler", "observe"]
 
@@ -42,7 +34,6 @@ _KEY: Final = "taskpilot_obs"
 _ENDED: Final = "recorded"
 _NOT_SENT: Final = "litellm_no_upstream_llm_call"
 """In LiteLLM's details of what its proxy has refused by itself."""
-_FORBIDDEN, _TOO_MANY = 403, 429
 
 Details = MutableMapping[str, Any]
 """LiteLLM's own description of a call, one for all its callbacks."""
@@ -63,8 +54,6 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
     def _recorder(self) -> Recorder:
         return get_recorder() if self._given is None else self._given
 
-    # --- before the request ------------------------------------------------------------------------------------------
-
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> None:
@@ -76,7 +65,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         with request_context(data.get("litellm_call_id"), tenant_id=tenant, user_id=user):
             run = self._begin(details, data, operation)
         try:
-            await _ask(details, run, data)
+            await _ask(run, data)
         except RefusedError as refused:
             raise _as_response(refused) from refused
 
@@ -86,7 +75,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         if details is not None and operation is not None and _may_begin(details):
             with _identity_of_last(details):
                 run = self._begin(details, kwargs, operation)
-            await _ask(details, run, kwargs)
+            await _ask(run, kwargs)
 
     def log_pre_api_call(self, model: str, messages: Any, kwargs: Details) -> None:
         """Begin a synchronous call; of one that has begun, note what became known."""
@@ -99,29 +88,26 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
                 self._begin(kwargs, {**kwargs, "model": model, "messages": messages}, operation)
 
     def _begin(self, details: Details, arguments: Mapping[str, Any], operation: Operation) -> LlmInvocation | None:
-        above = current_run()
-        if isinstance(above, LlmInvocation) and above.is_open:  # the call is recorded already
+        if open_llm_call() is not None:  # the call is recorded already
             details[_KEY] = _ENDED
             return None
         with guarded(_WHERE, self._recorder.counters):
             model, provider = _served_by(arguments)
             run = self._recorder.start_llm(model=model, provider=provider, operation=operation)
-            details[_KEY] = Held(run)
-            run.set_input(content_of(arguments))
-            if is_streamed(arguments):
+            details[_KEY] = HeldAttempt(run)
+            run.set_input(calls.content_of(arguments))
+            if calls.is_streamed(arguments):
                 run.set_streaming()
             return run
         return None
-
-    # --- after it ----------------------------------------------------------------------------------------------------
 
     def log_post_api_call(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """End a synchronous call before its caller goes on, so that its agent's sums have it."""
         with guarded(_WHERE, self._recorder.counters):
             run = _run_in(kwargs)
-            if run is None or is_async(kwargs) or is_streamed(kwargs):
+            if run is None or calls.is_async(kwargs) or calls.is_streamed(kwargs):
                 return
-            answer = note_document(run, kwargs)
+            answer = calls.note_document(run, kwargs)
             if answer is not None:
                 check_output(run, answer, released=True)
                 _end(kwargs, run)
@@ -133,9 +119,9 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         details = _details_in(request_data)
         with guarded(_WHERE, self._recorder.counters):
             run = _run_in(details)
-            if run is not None and details is not None and not is_streamed(request_data):
-                if note_document(run, details) is None:
-                    note_answer(run, response, details)
+            if run is not None and details is not None and not calls.is_streamed(request_data):
+                if calls.note_document(run, details) is None:
+                    calls.note_answer(run, response, details)
                 await check_output_async(run, response, released=True)
                 _end(details, run)
 
@@ -162,17 +148,16 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
     ) -> None:
         """End an attempt with its exception: of several that fail, LiteLLM reports only the first as an event."""
         with guarded(_WHERE, self._recorder.counters):
-            held = (_details_in(request_data) or {}).get(_KEY)
-            if isinstance(held, Held):
-                held.fail(exception)
+            run = _run_in(_details_in(request_data))
+            if run is not None:
+                calls.end_failed(run, exception)
 
     def log_failure_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """End a call with its exception, unless the attempt's own hook has."""
         with guarded(_WHERE, self._recorder.counters):
-            self._open_run(kwargs, start_time)
-            held = kwargs.get(_KEY)
-            if isinstance(held, Held):
-                held.fail(kwargs.get("exception"), at_unix_ns=unix_ns(end_time))
+            run = self._open_run(kwargs, start_time)
+            if run is not None:
+                calls.end_failed(run, kwargs.get("exception"), at_unix_ns=unix_ns(end_time))
 
     async def async_log_failure_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """End a call with its exception."""
@@ -187,7 +172,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         run = self._recorder.adopt_llm(
             model=model, provider=provider, operation=operation, start_unix_ns=unix_ns(start_time)
         )
-        details[_KEY] = Held(run)
+        details[_KEY] = HeldAttempt(run)
         return run
 
 
@@ -219,32 +204,30 @@ def _details_in(arguments: Mapping[str, Any]) -> Details | None:
 
 def _run_in(details: Details | None) -> LlmInvocation | None:
     held = None if details is None else details.get(_KEY)
-    return held.run if isinstance(held, Held) and held.run.is_open else None
+    return held.run if isinstance(held, HeldAttempt) and held.run.is_open else None
 
 
 def _may_begin(details: Details) -> bool:
     """Whether a run may begin: none has, or it was an attempt that failed, which a retry or a fallback follows."""
     held = details.get(_KEY)
-    return _KEY not in details or (isinstance(held, Held) and held.failed)
+    return _KEY not in details or (isinstance(held, HeldAttempt) and not held.run.is_open)
 
 
 def _identity_of_last(details: Details) -> AbstractContextManager[object]:
     """Bind the identity of the attempt that failed, because the proxy states it only once."""
     held = details.get(_KEY)
-    known = held.run.scope if isinstance(held, Held) else None
-    if known is None:
+    if not isinstance(held, HeldAttempt) or (known := held.run.scope) is None:
         return nullcontext()
     return request_context(known.request_id, tenant_id=known.tenant, user_id=known.user, session_id=known.session)
 
 
-async def _ask(details: Details, run: LlmInvocation | None, arguments: Mapping[str, Any]) -> None:
-    if run is None:
-        return
-    try:
-        await check_input_async(run, content_of(arguments), arguments=budgeted(arguments))
-    except BaseException as error:
-        details[_KEY].fail(error)
-        raise
+async def _ask(run: LlmInvocation | None, arguments: Mapping[str, Any]) -> None:
+    if run is not None:
+        try:
+            await check_input_async(run, calls.content_of(arguments), arguments=answer_limits(arguments))
+        except BaseException as error:
+            run.fail(error)
+            raise
 
 
 def _served_by(arguments: Mapping[str, Any]) -> tuple[str | None, str | None]:
@@ -262,9 +245,9 @@ def _served_by(arguments: Mapping[str, Any]) -> tuple[str | None, str | None]:
 def _note_success(run: LlmInvocation, details: Details, response: Any) -> None:
     if details.get("cache_hit") is True:
         run.set_cached(True)
-    if is_streamed(details) and (at := unix_ns(details.get("completion_start_time"))):
+    if calls.is_streamed(details) and (at := unix_ns(details.get("completion_start_time"))):
         run.first_token(at_unix_ns=at)
-    note_answer(run, response, details)
+    calls.note_answer(run, response, details)
 
 
 def _end(details: Details, run: LlmInvocation, end_time: Any = None) -> None:
@@ -284,4 +267,4 @@ def _as_response(refused: RefusedError) -> Exception:
 
     is_budget = isinstance(refused, BudgetExceededError | BudgetUnavailableError)
     said = {"error": "refused by a budget" if is_budget else "refused by a policy", "request_id": refused.request_id}
-    return HTTPException(_TOO_MANY if is_budget else _FORBIDDEN, said)
+    return HTTPException(429 if is_budget else 403, said)

@@ -9,8 +9,10 @@ from typing import Any, Final
 
 from taskpilot_obs.integration import LlmInvocation, Operation, Status
 
-CHAT: Final = {"completion", "text_completion", "responses", "anthropic_messages"}
-EMBEDDINGS: Final = {"embedding"}
+_OPERATIONS: Final = {
+    "embedding": Operation.EMBEDDINGS,
+    **dict.fromkeys(("completion", "text_completion", "responses", "anthropic_messages"), Operation.CHAT),
+}
 STATES_USAGE: Final = {
     *("anthropic", "bedrock", "bedrock_converse", "cohere", "cohere_chat", "gemini", "mistral", "ollama"),
     *("ollama_chat", "vertex_ai", "vertex_ai_beta"),
@@ -18,7 +20,7 @@ STATES_USAGE: Final = {
 """Providers whose streams state usage without being asked; for the rest LiteLLM counts by itself."""
 
 
-class Held:
+class HeldAttempt:
     """The last attempt of a call, kept by LiteLLM's own details of it.
 
     Cancelled calls and streams that are left call no callback. Their details are then dropped, and this with them.
@@ -26,18 +28,6 @@ class Held:
 
     def __init__(self, run: LlmInvocation) -> None:
         self.run = run
-        self.failed = False
-        """A further attempt may follow: a retry or a fallback has the same details, or a copy of them."""
-
-    def fail(self, error: object, *, at_unix_ns: int | None = None) -> None:
-        """End the attempt; later reports of its failure change nothing."""
-        if not self.run.is_open:
-            return
-        self.failed = True
-        if isinstance(error, BaseException):
-            self.run.fail(error, at_unix_ns=at_unix_ns)
-        else:
-            self.run.end_as(Status.ERROR, at_unix_ns=at_unix_ns)
 
     def __del__(self) -> None:
         self.run.end_as(Status.ABANDONED if self.run.streaming else Status.CANCELLED)
@@ -46,15 +36,18 @@ class Held:
         """A copy of the details does not keep the call open."""
 
 
+def end_failed(run: LlmInvocation, error: object, *, at_unix_ns: int | None = None) -> None:
+    """End an attempt; one more may follow, a retry or a fallback, with the same details or a copy of them."""
+    if isinstance(error, BaseException):
+        run.fail(error, at_unix_ns=at_unix_ns)
+    else:
+        run.end_as(Status.ERROR, at_unix_ns=at_unix_ns)
+
+
 def operation_of(call_type: object) -> Operation | None:
     """The operation of a type of call (`acompletion`, `embedding`, …); None for what is not a call of a model."""
     name = str(getattr(call_type, "value", call_type))
-    for known in (name, name.removeprefix("a")):
-        if known in CHAT:
-            return Operation.CHAT
-        if known in EMBEDDINGS:
-            return Operation.EMBEDDINGS
-    return None
+    return _OPERATIONS.get(name) or _OPERATIONS.get(name.removeprefix("a"))
 
 
 def is_async(details: Mapping[str, Any]) -> bool:
@@ -70,18 +63,12 @@ def is_streamed(details: Mapping[str, Any]) -> bool:
 
 def states_usage(details: Mapping[str, Any]) -> bool:
     """Whether the usage comes from the provider: LiteLLM counts tokens itself where a stream does not state them."""
-    if not is_streamed(details) or details.get("custom_llm_provider") in STATES_USAGE:
-        return True
-    if str(details.get("call_type")).removeprefix("a") in ("responses", "nthropic_messages"):
+    name = str(details.get("call_type")).removeprefix("a")
+    provider = details.get("custom_llm_provider")
+    if not is_streamed(details) or provider in STATES_USAGE or name in ("responses", "nthropic_messages"):
         return True
     options = details.get("stream_options") or (details.get("optional_params") or {}).get("stream_options") or {}
     return bool(options.get("include_usage"))
-
-
-def budgeted(arguments: Mapping[str, Any]) -> dict[str, object]:
-    """What an estimate of the cost needs besides the messages."""
-    names = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n")
-    return {name: arguments[name] for name in names if arguments.get(name) is not None}
 
 
 def content_of(arguments: Mapping[str, Any]) -> object:
@@ -101,7 +88,7 @@ def note_document(run: LlmInvocation, details: Mapping[str, Any]) -> object:
         return None
     try:
         answer = json.loads(said)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     run.record_response(answer)
     return None if run.usage is None else answer
@@ -114,8 +101,5 @@ def note_answer(run: LlmInvocation, response: Any, details: Mapping[str, Any]) -
         return
     run.set_attribute("usage_not_stated", True)  # noqa: FBT003  an attribute's value
     reasons = [getattr(choice, "finish_reason", None) for choice in getattr(response, "choices", None) or ()]
-    run.record_answer(
-        model=getattr(response, "model", None),
-        response_id=getattr(response, "id", None),
-        finish_reasons=[reason for reason in reasons if reason],
-    )
+    run.record_answer(model=getattr(response, "model", None), response_id=getattr(response, "id", None))
+    run.record_answer(finish_reasons=[reason for reason in reasons if reason])

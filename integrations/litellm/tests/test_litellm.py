@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _bridged import openai_spans_bridged
 from _provider import Provider, serving
 from _runs import cancel_under_way, figures, table
 
@@ -339,14 +340,6 @@ def test_the_bridge_beside_it_adds_no_record(
     provider: Provider, recorder: Recorder, seen: Captured[Invocation]
 ) -> None:
     """OpenAI's instrumentor sees each call as well; ten at once and a failure are eleven records."""
-    genai = pytest.importorskip("opentelemetry.instrumentation.genai.openai", reason="needs OpenAI's instrumentor")
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: TID251  the real one
-    from taskpilot_obs_opentelemetry import GenAiBridge
-
-    spans = TracerProvider()
-    spans.add_span_processor(GenAiBridge(recorder=recorder))
-    instrumentor = genai.OpenAIInstrumentor()
-    instrumentor.instrument(tracer_provider=spans)
 
     async def crowd() -> None:
         await asyncio.gather(*(litellm.acompletion(**asked(provider)) for _ in range(10)))
@@ -355,11 +348,8 @@ def test_the_bridge_beside_it_adds_no_record(
         await until_async(lambda: len(seen) >= 11)
 
     before = len(provider.calls)
-    try:
+    with openai_spans_bridged(recorder):
         asyncio.run(crowd())
-    finally:
-        instrumentor.uninstrument()
-        spans.shutdown()
     assert len(provider.calls) - before == 11
     assert sorted(status for _, _, status in table(seen)) == ["error"] + ["success"] * 10
 

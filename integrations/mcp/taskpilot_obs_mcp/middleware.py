@@ -14,11 +14,12 @@ from taskpilot_obs.integration import (
     Recorder,
     RefusedError,
     Status,
+    attached,
     check_input_async,
     check_output_async,
-    current_run,
     get_recorder,
     guarded,
+    open_run,
 )
 
 __all__ = ["REFUSED", "ObservabilityMiddleware"]
@@ -58,8 +59,8 @@ class ObservabilityMiddleware:
         name = params.get("name")
         if ctx.method != _CALL_TOOL or not isinstance(name, str) or not recorder.enabled:
             return await call_next(ctx)
-        known = current_run()
-        if known is not None and known.is_open and (known.operation, known.name) == (Operation.TOOL, name):
+        known = open_run(Operation.TOOL, name)
+        if known is not None:
             return await _checked(known, params, lambda: call_next(ctx))
         return await _recorded(recorder, name, params, lambda: call_next(ctx))
 
@@ -68,14 +69,8 @@ async def _recorded(
     recorder: Recorder, name: str, params: Mapping[str, Any], work: Callable[[], Awaitable[Any]]
 ) -> Any:
     run = recorder.start("execute_tool", name)
-    step = run.attach()
-    try:
+    with attached(run):
         result = await _checked(run, params, work)
-    except BaseException as error:
-        run.fail(error)
-        raise
-    finally:
-        run.detach(step)
     if _is_error(result):
         run.end_as(Status.ERROR, error_type=_TOOL_ERROR)
     else:

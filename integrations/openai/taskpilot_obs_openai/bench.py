@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 import openai
 
-from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.compare.bench import provider_key
 from taskpilot_obs_openai.clients import wrap
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 KEY: Final = "OPENAI_API_KEY"
 
 
-class BenchModel:
+class OpenAIBenchModel:
     """A model that is asked by streamed chat completions."""
 
     provider = "openai"
@@ -49,7 +48,7 @@ class BenchModel:
         await self._client.close()
 
 
-def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: float) -> BenchModel:
+def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: float) -> OpenAIBenchModel:
     """Connect to a model.
 
     Args:
@@ -61,8 +60,6 @@ def connect(model: str, *, base_url: str | None, recorder: Recorder, timeout_s: 
     Raises:
         ConfigurationError: the key is missing.
     """
-    key = os.environ.get(KEY) or ("none" if base_url else None)
-    if key is None:
-        raise ConfigurationError(f"set {KEY} to ask {model}")
+    key = provider_key(model, KEY, base_url=base_url)
     client = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=timeout_s)
-    return BenchModel(wrap(client, recorder=recorder), model, is_openai=base_url is None)
+    return OpenAIBenchModel(wrap(client, recorder=recorder), model, is_openai=base_url is None)

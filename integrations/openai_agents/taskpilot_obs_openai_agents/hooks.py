@@ -8,15 +8,15 @@ from typing import Any
 from agents import RunHooks
 
 from taskpilot_obs.integration import (
-    ActiveInvocation,
     Operation,
     Recorder,
     Status,
+    answer_limits,
     check_input_async,
     check_output_async,
-    current_run,
     get_recorder,
     guarded,
+    open_run,
 )
 from taskpilot_obs_openai_agents import model_calls
 
@@ -38,24 +38,26 @@ class ObservabilityHooks(RunHooks):  # type: ignore[misc]  # the SDK may be miss
 
     async def on_agent_start(self, context: Any, agent: Any) -> None:  # noqa: ARG002  the SDK's signature
         """Ask about what an agent is given."""
-        run = _current(Operation.AGENT)
+        run = open_run(Operation.AGENT)
         if run is not None:
             await check_input_async(run, getattr(context, "turn_input", None))
 
     async def on_agent_end(self, context: Any, agent: Any, output: Any) -> None:  # noqa: ARG002  the SDK's signature
         """Ask about what it answers."""
-        run = _current(Operation.AGENT)
+        run = open_run(Operation.AGENT)
         if run is not None:
             await check_output_async(run, output)
 
     async def on_llm_start(self, context: Any, agent: Any, system_prompt: Any, input_items: Any) -> None:
         """Ask about a model call, its budgets included; a refused call is recorded as `blocked` and not made."""
-        above = _current(Operation.AGENT)
+        above = open_run(Operation.AGENT)
         if above is None:
             return
         call = (self._given or get_recorder()).start_llm(model=model_calls.model_of(agent), parent=above)
         try:
-            await check_input_async(call, [system_prompt, input_items], arguments=model_calls.longest_answer(agent))
+            await check_input_async(
+                call, [system_prompt, input_items], arguments=answer_limits(getattr(agent, "model_settings", None))
+            )
         except BaseException as error:
             call.fail(error)
             raise
@@ -64,27 +66,22 @@ class ObservabilityHooks(RunHooks):  # type: ignore[misc]  # the SDK may be miss
 
     async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:  # noqa: ARG002  the SDK's signature
         """End the call of a model that opens no span of its own, such as a class of the application."""
-        above = _current(Operation.AGENT)
+        above = open_run(Operation.AGENT)
         call = None if above is None else model_calls.claim(above)
         if call is not None:
             call.end(Status.SUCCESS, response)
 
     async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:  # noqa: ARG002  the SDK's signature
         """Ask about a tool's arguments; a refused tool does not run."""
-        run = _current(Operation.TOOL)
+        run = open_run(Operation.TOOL)
         if run is not None:
             await check_input_async(run, arguments=_arguments(context))
 
     async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: Any) -> None:  # noqa: ARG002  likewise
         """Ask about a tool's result."""
-        run = _current(Operation.TOOL)
+        run = open_run(Operation.TOOL)
         if run is not None:
             await check_output_async(run, result)
-
-
-def _current(operation: Operation) -> ActiveInvocation | None:
-    run = current_run()
-    return run if run is not None and run.operation is operation else None
 
 
 def _arguments(context: Any) -> dict[str, object]:
@@ -92,6 +89,6 @@ def _arguments(context: Any) -> dict[str, object]:
     text = getattr(context, "tool_arguments", None) or "{}"
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"arguments": text}
     return found if isinstance(found, dict) else {"arguments": found}

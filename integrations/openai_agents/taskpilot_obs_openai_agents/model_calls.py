@@ -41,9 +41,3 @@ def model_of(agent: Any) -> str | None:
         return str(get_default_model())
     name = model if isinstance(model, str) else getattr(model, "model", None)
     return None if name is None else str(name)
-
-
-def longest_answer(agent: Any) -> dict[str, object]:
-    """What the agent's settings state about the length of an answer, for an estimate of its cost."""
-    limit = getattr(getattr(agent, "model_settings", None), "max_tokens", None)
-    return {} if limit is None else {"max_tokens": limit}

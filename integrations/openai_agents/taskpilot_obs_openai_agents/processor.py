@@ -12,12 +12,12 @@ from taskpilot_obs.integration import (
     ActiveInvocation,
     LlmInvocation,
     Recorder,
-    RefusedError,
     Status,
     Step,
     current_run,
     get_recorder,
     guarded,
+    unwrap_refusal,
 )
 from taskpilot_obs.records import CheckResult, DecisionKind, Verdict
 from taskpilot_obs_openai_agents import model_calls
@@ -202,14 +202,8 @@ def _write_answer(run: LlmInvocation, data: Any) -> None:
 
 def _end(run: ActiveInvocation, error: BaseException | None, stated: str | None) -> None:
     if error is not None:
-        run.fail(_refusal(error) or error)
+        run.fail(unwrap_refusal(error))
     elif stated is not None:
         run.end_as(Status.ERROR, error_type=stated)
     else:
         run.stop()
-
-
-def _refusal(error: BaseException) -> RefusedError | None:
-    """What a hook raised: the SDK wraps it into a `UserError`."""
-    cause = error.__cause__
-    return cause if isinstance(cause, RefusedError) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from decimal import Decimal
 from importlib.util import find_spec
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 from _provider import Provider, serving
 from _runs import table
 
-from taskpilot_obs import observe_agent, observe_tool
+from taskpilot_obs import observe_agent, observe_tool, observe_workflow
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.exceptions import BudgetExceededError, RefusedError
@@ -120,6 +120,73 @@ def test_cancelled(provider: Provider, seen: Captured[Invocation]) -> None:
     before = len(provider.calls)
     asyncio.run(cancel())
     assert {status for _, _, status in table(seen)} == {"cancelled"}
+
+
+async def read_in_part(provider: Provider, then: Callable[[Any], Awaitable[None]]) -> None:
+    """Read the first pieces of a slow stream, leave it, and do something with the SDK's result."""
+    async with AsyncOpenAI(api_key="x", base_url=f"{provider.url}/v1", max_retries=0) as client:
+        agent = agents.Agent(name="Planner", model=agents.OpenAIChatCompletionsModel("gpt-4o-mini", client))
+        result = agents.Runner.run_streamed(agent, "SLOW")
+        events = result.stream_events()
+        async for event in events:
+            if "delta" in str(getattr(getattr(event, "data", None), "type", "")):
+                break
+        await then(result)
+        await events.aclose()
+
+
+async def _cancel(result: Any) -> None:
+    result.cancel()
+
+
+async def _let_it_go_on(result: Any) -> None:
+    await result.run_loop_task
+
+
+@pytest.mark.parametrize(("then", "status"), [(_cancel, "cancelled"), (_let_it_go_on, "success")])
+def test_a_stream_that_is_left(
+    provider: Provider, seen: Captured[Invocation], then: Callable[[Any], Awaitable[None]], status: str
+) -> None:
+    """The SDK runs on without a reader: what is cancelled by then is cancelled, and what comes to its end succeeds."""
+    asyncio.run(read_in_part(provider, then))
+    gc.collect()
+    assert table(seen) == [
+        ("Agent workflow", None, status),
+        ("Planner", "Agent workflow", status),
+        ("gpt-4o-mini", "Planner", status),
+    ]
+
+
+def test_nested_agents(provider: Provider, seen: Captured[Invocation]) -> None:
+    """An agent in the tool of another, beneath a decorated workflow; only the outer run is a trace."""
+
+    @observe_workflow(name="outer")
+    async def nested() -> None:
+        async with AsyncOpenAI(api_key="x", base_url=f"{provider.url}/v1", max_retries=0) as client:
+            model = agents.OpenAIChatCompletionsModel("gpt-4o-mini", client)
+            inner = agents.Agent(name="Researcher", model=model)
+
+            @agents.function_tool  # type: ignore[untyped-decorator]
+            async def research(city: str) -> str:
+                """Researches."""
+                return str((await agents.Runner.run(inner, city)).final_output)
+
+            await agents.Runner.run(agents.Agent(name="Planner", model=model, tools=[research]), "hi")
+
+    asyncio.run(nested())
+    assert table(seen) == [
+        ("outer", None, "success"),
+        ("Agent workflow", "outer", "success"),
+        ("Planner", "Agent workflow", "success"),
+        ("gpt-4o-mini", "Planner", "success"),
+        ("research", "Planner", "success"),
+        ("Researcher", "research", "success"),
+        ("gpt-4o-mini", "Researcher", "success"),
+        ("gpt-4o-mini", "Planner", "success"),
+    ]
+    outer = next(run for run in seen if run.name == "outer")
+    assert outer.rollup is not None
+    assert (outer.rollup.llm_calls, outer.rollup.input_tokens) == (3, 300)
 
 
 def test_concurrent_runs(provider: Provider, seen: Captured[Invocation]) -> None:

@@ -25,8 +25,8 @@ from taskpilot_obs.integration import (
     remove_current_resolver,
 )
 from taskpilot_obs.records import LLM_OPERATIONS
-from taskpilot_obs_opentelemetry.claims import Call, NativeCalls, number_of
-from taskpilot_obs_opentelemetry.outcomes import Outcome, end_with, outcome_of, write_answer, write_stream
+from taskpilot_obs_opentelemetry.claims import NativeCalls, SpanCall, number_of
+from taskpilot_obs_opentelemetry.outcomes import SpanOutcome, end_with, outcome_of, write_answer, write_stream
 from taskpilot_obs_opentelemetry.tree import MOST_LIVE, Node
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class GenAiBridge(SpanProcessor):
             return node.around
         return self._run_at(node.parent)
 
-    def _make(self, node: Node, kind: dialects.Kind, above: ActiveInvocation | None) -> None:
+    def _make(self, node: Node, kind: dialects.SpanMeaning, above: ActiveInvocation | None) -> None:
         if above is not None and node.began_within(above) and (above.operation, above.name) == tuple(kind):
             node.folded = True  # a framework's own span of what a decorator or an outer layer records already
             self.folded += 1
@@ -163,7 +163,7 @@ class GenAiBridge(SpanProcessor):
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    def _end(self, node: Node, outcome: Outcome, at_unix_ns: int) -> None:
+    def _end(self, node: Node, outcome: SpanOutcome, at_unix_ns: int) -> None:
         node.ended = True
         kind = node.kind()
         if kind is not None and kind.operation in LLM_OPERATIONS:
@@ -177,14 +177,14 @@ class GenAiBridge(SpanProcessor):
         if node.run is not None:
             node.parent = None  # the run knows what is above
 
-    def _close_beneath(self, root: Node, outcome: Outcome, at_unix_ns: int) -> None:
+    def _close_beneath(self, root: Node, outcome: SpanOutcome, at_unix_ns: int) -> None:
         """End what is open beneath a local root that failed or was left: several frameworks never end it then."""
-        interrupted = Outcome(Status.CANCELLED if outcome.status is Status.CANCELLED else Status.ABANDONED)
+        interrupted = SpanOutcome(Status.CANCELLED if outcome.status is Status.CANCELLED else Status.ABANDONED)
         for key, node in [*self._live.items()][::-1]:
             if node.root is root and self._live.pop(key, None) is not None:
                 self._end(node, interrupted, at_unix_ns)
 
-    def _end_llm(self, node: Node, kind: dialects.Kind, outcome: Outcome, at_unix_ns: int) -> None:
+    def _end_llm(self, node: Node, kind: dialects.SpanMeaning, outcome: SpanOutcome, at_unix_ns: int) -> None:
         attributes = node.span.attributes or {}
         outer = node.llm_above()
         if outer is not None:
@@ -197,7 +197,7 @@ class GenAiBridge(SpanProcessor):
                 write_answer(above, node.span, node.took)
             _write_streams(above, node)
             return
-        call = Call(
+        call = SpanCall(
             number_of(above),
             dialects.request_model_of(node.span.name, attributes),
             dialects.response_id_of(attributes),
@@ -229,7 +229,7 @@ class GenAiBridge(SpanProcessor):
         node: Node,
         operation: Operation,
         above: ActiveInvocation | None,
-        outcome: Outcome,
+        outcome: SpanOutcome,
         at_unix_ns: int,
     ) -> None:
         with guarded("opentelemetry", self._recorder.counters):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 
-class Target(NamedTuple):
+class CatalogueEntry(NamedTuple):
     """An SDK or framework."""
 
     name: str
@@ -22,6 +22,13 @@ class Target(NamedTuple):
     """What the application has to do itself."""
     refused_from: tuple[int, ...] | None = None
     """The version from which the instrumentors do nothing, in silence."""
+    imported_as: str = ""
+    """The module that the application imports; left out, the target's name."""
+
+    @property
+    def module(self) -> str:
+        """The module whose import makes it worth turning on."""
+        return self.imported_as or self.name
 
 
 def _pydantic_ai(on: object) -> None:
@@ -32,35 +39,39 @@ def _pydantic_ai(on: object) -> None:
 
 
 CATALOGUE: Final = (
-    Target("ag2", "ag2", by_hand="give each agent a TelemetryMiddleware(agent_name=…, capture_content=False)"),
-    Target("agent_framework", "agent-framework-core", native_from=(1,)),
-    Target(
+    CatalogueEntry("ag2", "ag2", by_hand="give each agent a TelemetryMiddleware(agent_name=…, capture_content=False)"),
+    CatalogueEntry("agent_framework", "agent-framework-core", native_from=(1,)),
+    CatalogueEntry(
         "anthropic", "anthropic", native_from=(2,), instrumentors=("opentelemetry-instrumentation-genai-anthropic",)
     ),
-    Target("autogen", "autogen-agentchat", native_from=(0, 7)),
-    Target("crewai", "crewai", by_hand="call observe() of taskpilot_obs_crewai"),
-    Target(
+    CatalogueEntry("autogen", "autogen-agentchat", native_from=(0, 7)),
+    CatalogueEntry("crewai", "crewai", by_hand="call observe() of taskpilot_obs_crewai"),
+    CatalogueEntry(
         "dspy",
         "dspy",
         instrumentors=("opentelemetry-instrumentation-genai-dspy", "openinference-instrumentation-dspy"),
     ),
-    Target("google_adk", "google-adk", native_from=(2,)),
-    Target(
+    CatalogueEntry("google_adk", "google-adk", native_from=(2,)),
+    CatalogueEntry(
         "google_genai",
         "google-genai",
         instrumentors=("opentelemetry-instrumentation-google-genai",),
         refused_from=(3,),
+        imported_as="google.genai",
     ),
-    Target("haystack", "haystack-ai", by_hand="call observe() of taskpilot_obs_haystack"),
-    Target("langchain", "langchain-core", by_hand="pass callbacks=[ObservabilityHandler()] of taskpilot_obs_langchain"),
-    Target("litellm", "litellm", by_hand="call observe() of taskpilot_obs_litellm"),
-    Target(
+    CatalogueEntry("haystack", "haystack-ai", by_hand="call observe() of taskpilot_obs_haystack"),
+    CatalogueEntry(
+        "langchain", "langchain-core", by_hand="pass callbacks=[ObservabilityHandler()] of taskpilot_obs_langchain"
+    ),
+    CatalogueEntry("litellm", "litellm", by_hand="call observe() of taskpilot_obs_litellm"),
+    CatalogueEntry(
         "llama_index",
         "llama-index-core",
         instrumentors=("opentelemetry-instrumentation-genai-llama-index",),
+        imported_as="llama_index.core",
     ),
-    Target("mcp", "mcp", native_from=(2,)),
-    Target(
+    CatalogueEntry("mcp", "mcp", native_from=(2,)),
+    CatalogueEntry(
         "openai",
         "openai",
         instrumentors=(
@@ -69,19 +80,19 @@ CATALOGUE: Final = (
             "opentelemetry-instrumentation-openai",
         ),
     ),
-    Target("openai_agents", "openai-agents", by_hand="call observe() of taskpilot_obs_openai_agents"),
-    Target(
+    CatalogueEntry("openai_agents", "openai-agents", by_hand="call observe() of taskpilot_obs_openai_agents"),
+    CatalogueEntry(
         "pydantic_ai",
         "pydantic-ai-slim",
         switch=lambda: _pydantic_ai(on=True),
         switch_off=lambda: _pydantic_ai(on=False),
     ),
-    Target(
+    CatalogueEntry(
         "smolagents",
         "smolagents",
         instrumentors=("openinference-instrumentation-smolagents", "opentelemetry-instrumentation-genai-smolagents"),
     ),
-    Target("strands", "strands-agents", native_from=(1,)),
+    CatalogueEntry("strands", "strands-agents", native_from=(1,)),
 )
 
 NO_CONTENT: Final = {

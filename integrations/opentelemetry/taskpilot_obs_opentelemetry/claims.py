@@ -24,7 +24,7 @@ MOST_WITHOUT_ID: Final = 256
 _EITHER: Final = (Status.ABANDONED, Status.CANCELLED, Status.BLOCKED)
 
 
-class Call(NamedTuple):
+class SpanCall(NamedTuple):
     """One LLM call, as two layers may see it."""
 
     parent: int
@@ -37,10 +37,10 @@ class Call(NamedTuple):
     end_ns: int
 
 
-class Held(NamedTuple):
+class HeldRecord(NamedTuple):
     """The record of a span that a native call may own."""
 
-    call: Call
+    call: SpanCall
     rivals: set[int]
     """Native calls that were open when the span ended."""
     release: Callable[[], None]
@@ -52,7 +52,7 @@ class _Open(NamedTuple):
     model: str | None
     start_ns: int
 
-    def may_be(self, call: Call) -> bool:
+    def may_be(self, call: SpanCall) -> bool:
         return self.parent == call.parent and _fits(self.model, call.model)
 
 
@@ -64,11 +64,11 @@ class NativeCalls:
 
     def __init__(self) -> None:
         self._open: dict[int, _Open] = {}
-        self._ended: deque[tuple[int, Call]] = deque()
-        self._done: deque[Call] = deque(maxlen=MOST_WITHOUT_ID)
-        self._ids: dict[str, Call | None] = {}
-        self._new: deque[Held] = deque()
-        self._held: list[Held] = []
+        self._ended: deque[tuple[int, SpanCall]] = deque()
+        self._done: deque[SpanCall] = deque(maxlen=MOST_WITHOUT_ID)
+        self._ids: dict[str, SpanCall | None] = {}
+        self._new: deque[HeldRecord] = deque()
+        self._held: list[HeldRecord] = []
         self._lock = threading.Lock()
 
     @property
@@ -85,11 +85,11 @@ class NativeCalls:
         begun = self._open.get(run.number)
         if begun is not None:
             failed = None if run.status in _EITHER else run.status is not Status.SUCCESS
-            call = Call(begun.parent, run.request_model, run.response_id, failed, begun.start_ns, time.time_ns())
+            call = SpanCall(begun.parent, run.request_model, run.response_id, failed, begun.start_ns, time.time_ns())
             self._ended.append((run.number, call))
         self.settle()
 
-    def submit(self, call: Call, release: Callable[[], None], fold: Callable[[], None]) -> None:
+    def submit(self, call: SpanCall, release: Callable[[], None], fold: Callable[[], None]) -> None:
         """Record a span's call, or do not, now or when the native calls that may own it have ended.
 
         Args:
@@ -101,7 +101,7 @@ class NativeCalls:
             release()
             return
         rivals = {number for number, begun in tuple(self._open.items()) if begun.may_be(call)}
-        self._new.append(Held(call, rivals, release, fold))
+        self._new.append(HeldRecord(call, rivals, release, fold))
         self.settle()
 
     def settle(self) -> None:
@@ -130,7 +130,7 @@ class NativeCalls:
         while self._ended:
             self._note_end(*self._ended.popleft())
         decided: list[Callable[[], None]] = []
-        waiting: list[Held] = []
+        waiting: list[HeldRecord] = []
         for held in self._held:
             if self._owned(held.call):
                 decided.append(held.fold)
@@ -143,7 +143,7 @@ class NativeCalls:
         self._held = waiting
         return decided
 
-    def _note_end(self, number: int, call: Call) -> None:
+    def _note_end(self, number: int, call: SpanCall) -> None:
         self._open.pop(number, None)
         if call.response_id is None:
             self._done.append(call)
@@ -152,7 +152,7 @@ class NativeCalls:
         while len(self._ids) > MOST_REMEMBERED:
             del self._ids[next(iter(self._ids))]
 
-    def _owned(self, call: Call) -> bool:
+    def _owned(self, call: SpanCall) -> bool:
         """Whether a native call that has ended is this one. Without a common response ID, each owns one span."""
         if call.response_id is not None and call.response_id in self._ids:
             return True
@@ -162,7 +162,7 @@ class NativeCalls:
                 return True
         return call.response_id is None and self._claim(call)
 
-    def _claim(self, call: Call) -> bool:
+    def _claim(self, call: SpanCall) -> bool:
         """Whether a native call with a response ID is this one, which states none."""
         for response_id, native in reversed(self._ids.items()):
             if native is not None and _alike(native, call):
@@ -171,7 +171,7 @@ class NativeCalls:
         return False
 
 
-def _alike(native: Call, call: Call) -> bool:
+def _alike(native: SpanCall, call: SpanCall) -> bool:
     """Whether two calls without a common response ID are one: same parent, model and outcome, one within the other."""
     if native.parent != call.parent or not _fits(native.model, call.model):
         return False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -15,7 +16,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.integration import Recorder
 from taskpilot_obs_opentelemetry.bridge import GenAiBridge
-from taskpilot_obs_opentelemetry.catalogue import NO_CONTENT, Target
+from taskpilot_obs_opentelemetry.catalogue import NO_CONTENT, CatalogueEntry
+from taskpilot_obs_opentelemetry.importing import forget, is_awaited, when_imported
 from taskpilot_obs_opentelemetry.sampling import RecordAll
 from taskpilot_obs_opentelemetry.surveying import (
     Observed,
@@ -30,6 +32,7 @@ __all__ = ["instrument", "uninstrument"]
 
 logger = logging.getLogger("taskpilot_obs")
 _lock = threading.Lock()
+_LATER: Final = ", once it is imported"
 
 
 class _Installed:
@@ -56,7 +59,8 @@ def instrument(*names: str, recorder: Recorder | None = None) -> tuple[Observed,
         recorder: where to; the default one when left out.
 
     Returns:
-        What is on now, and what could not be done and why; it is logged as well.
+        What is on now, or will be once the application imports it, and what could not be done and why; it is logged
+        as well.
 
     Raises:
         ConfigurationError: a name is unknown, or the tracer provider takes no span processors.
@@ -69,7 +73,7 @@ def instrument(*names: str, recorder: Recorder | None = None) -> tuple[Observed,
         done = [_turn_on(target) for target in targets]
     found = tuple(one for one in done if names or one.state is not State.MISSING)
     for one in found:
-        logger.log(logging.INFO if one.state in (State.ON, State.BY_HAND) else logging.WARNING, "instrument: %s", one)
+        _log(one)
     return found
 
 
@@ -107,12 +111,31 @@ def _attach(recorder: Recorder | None) -> None:
     provider.add_span_processor(_installed.bridge)
 
 
-def _turn_on(target: Target) -> Observed:
+def _log(one: Observed) -> None:
+    logger.log(logging.INFO if one.state in (State.ON, State.BY_HAND) else logging.WARNING, "instrument: %s", one)
+
+
+def _turn_on(target: CatalogueEntry) -> Observed:
     found = look_at(target)
-    if target.name in _installed.undo:
-        return found._replace(state=State.ON)
-    if found.state is not State.AVAILABLE:
+    if found.state is State.AVAILABLE and target.name not in _installed.undo:
+        if target.module in sys.modules:
+            return _switched_on(target, found)
+        when_imported(target.module, lambda: _turn_on_late(target, found))
+        _installed.undo[target.name] = lambda: forget(target.module)
+    if target.name not in _installed.undo:
         return found
+    return found._replace(state=State.ON, text=found.text + (_LATER if is_awaited(target.module) else ""))
+
+
+def _turn_on_late(target: CatalogueEntry, found: Observed) -> None:
+    """Turn a target on behind its import, without a lock: another thread may hold it and wait for this import."""
+    done = _switched_on(target, found)
+    if done.state is not State.ON:
+        _installed.undo.pop(target.name, None)
+        _log(done)
+
+
+def _switched_on(target: CatalogueEntry, found: Observed) -> Observed:
     try:
         _installed.undo[target.name] = _switched(target)
     except Exception as error:  # noqa: BLE001  one package that does not fit must not keep the others from being seen
@@ -120,7 +143,7 @@ def _turn_on(target: Target) -> Observed:
     return found._replace(state=State.ON)
 
 
-def _switched(target: Target) -> Callable[[], object]:
+def _switched(target: CatalogueEntry) -> Callable[[], object]:
     """Turn a target on; returns what turns it off."""
     if target.switch is not None and target.switch_off is not None:
         target.switch()

@@ -16,7 +16,7 @@ _NS_PER_S: Final = 1_000_000_000
 _DEEPEST: Final = 16
 
 
-class Outcome(NamedTuple):
+class SpanOutcome(NamedTuple):
     """How a span ended."""
 
     status: Status
@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
     """The exception itself, where it is known."""
 
 
-def outcome_of(span: ReadableSpan, before: BaseException | None) -> Outcome:
+def outcome_of(span: ReadableSpan, before: BaseException | None) -> SpanOutcome:
     """How a span that ends now has ended.
 
     Most frameworks set no status when a task is cancelled or a generator closed, so the exception in flight decides.
@@ -40,15 +40,15 @@ def outcome_of(span: ReadableSpan, before: BaseException | None) -> Outcome:
     status = dialects.status_of(error_type, is_error=span.status.status_code is StatusCode.ERROR)
     flying = sys.exc_info()[1]
     if flying is None or flying is before:
-        return Outcome(status, error_type)
+        return SpanOutcome(status, error_type)
     if not isinstance(flying, Exception):
-        return Outcome(_interruption(flying), error=flying)
+        return SpanOutcome(_interruption(flying), error=flying)
     if status is Status.SUCCESS or not _is_named(flying, error_type):
-        return Outcome(status, error_type)
-    return Outcome(status, error_type, _unwrapped(flying, span))
+        return SpanOutcome(status, error_type)
+    return SpanOutcome(status, error_type, _unwrapped(flying, span))
 
 
-def end_with(run: ActiveInvocation, outcome: Outcome, at_unix_ns: int) -> None:
+def end_with(run: ActiveInvocation, outcome: SpanOutcome, at_unix_ns: int) -> None:
     """End a run."""
     if outcome.error is not None:
         run.fail(outcome.error, at_unix_ns=at_unix_ns)

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from typing import Final, NamedTuple
 
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs_opentelemetry.catalogue import CATALOGUE, Target
+from taskpilot_obs_opentelemetry.catalogue import CATALOGUE, CatalogueEntry
 
 GROUPS: Final = ("opentelemetry_instrumentor", "openinference_instrumentor")
 
@@ -41,7 +41,7 @@ class Observed(NamedTuple):
         return f"{self.name} {self.version}".rstrip() + f": {self.state.value}, {self.text}"
 
 
-def chosen(names: tuple[str, ...]) -> tuple[Target, ...]:
+def chosen(names: tuple[str, ...]) -> tuple[CatalogueEntry, ...]:
     """The targets of these names; all for none.
 
     Raises:
@@ -64,7 +64,7 @@ def survey(*names: str) -> tuple[Observed, ...]:
     return tuple(one for one in found if names or one.state is not State.MISSING)
 
 
-def look_at(target: Target) -> Observed:
+def look_at(target: CatalogueEntry) -> Observed:
     """What can be done about one target."""
     installed = version_of(target.distribution)
     if installed is None:
@@ -73,7 +73,7 @@ def look_at(target: Target) -> Observed:
     return Observed(target.name, installed, *(_own_spans(target, numbers_of(installed)) or _spans_by_others(target)))
 
 
-def _own_spans(target: Target, numbers: tuple[int, ...]) -> tuple[State, str] | None:
+def _own_spans(target: CatalogueEntry, numbers: tuple[int, ...]) -> tuple[State, str] | None:
     """What is known without looking for instrumentors."""
     if target.by_hand:
         return State.BY_HAND, target.by_hand
@@ -87,7 +87,7 @@ def _own_spans(target: Target, numbers: tuple[int, ...]) -> tuple[State, str] | 
     return None
 
 
-def _spans_by_others(target: Target) -> tuple[State, str]:
+def _spans_by_others(target: CatalogueEntry) -> tuple[State, str]:
     by = instrumentor_of(target)
     if by is not None:
         return State.AVAILABLE, f"by {by}"
@@ -96,7 +96,7 @@ def _spans_by_others(target: Target) -> tuple[State, str]:
     return State.REFUSED, f"this version states no spans; a newer one does: pip install -U {target.distribution}"
 
 
-def instrumentor_of(target: Target) -> str | None:
+def instrumentor_of(target: CatalogueEntry) -> str | None:
     """The best instrumentor that is installed."""
     return next((name for name in target.instrumentors if version_of(name) is not None), None)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from opentelemetry.sdk.trace import ReadableSpan
 
-from taskpilot_obs.genai_dialects import Kind, kind_of
+from taskpilot_obs.genai_dialects import SpanMeaning, kind_of
 from taskpilot_obs.integration import ActiveInvocation, Scope, is_within
 from taskpilot_obs.records import LLM_OPERATIONS
 
@@ -58,7 +58,7 @@ class Node:
         self.fault = sys.exc_info()[1]
         """What was being handled when it began, and is none of its own."""
 
-    def kind(self) -> Kind | None:
+    def kind(self) -> SpanMeaning | None:
         """What it stands for, as far as its attributes are set."""
         scope = self.span.instrumentation_scope
         return kind_of(self.span.name, self.span.attributes or {}, "" if scope is None else scope.name)

@@ -16,13 +16,13 @@ from taskpilot_obs.exceptions import ConfigurationError
 
 ROOT = Path(__file__).parents[3]
 SETUP = """
-import openai
 from _provider import serving
 from taskpilot_obs.testing import capture_invocations
 from taskpilot_obs_opentelemetry import State, instrument, uninstrument
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 def ask(url):
+    import openai
     with openai.OpenAI(api_key="x", base_url=f"{url}/v1") as client:
         client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "secret"}])
 """
@@ -65,6 +65,65 @@ print([str(one) for one in found], runs)
     assert shown.startswith("['openai 3.")
     assert "on, by opentelemetry-instrumentation-genai-openai" in shown
     assert shown.rstrip().endswith(f"[{call}, {call}]")
+
+
+def test_what_is_not_imported_waits_for_its_import() -> None:
+    """`instrument()` imports no SDK and no framework; each is turned on behind the application's own import of it."""
+    shown = alone(
+        """
+import sys
+from importlib.util import find_spec
+first = instrument("openai", "pydantic_ai")
+assert instrument("openai", "pydantic_ai") == first
+assert not {"openai", "pydantic_ai", "opentelemetry.instrumentation.genai.openai"} & sys.modules.keys()
+assert find_spec("openai").name == "openai"  # asking for it is not importing it
+with serving() as server, capture_invocations() as seen:
+    ask(server.url)
+    assert type(sys.modules["openai"].__spec__.loader).__name__ == "SourceFileLoader"  # its own, put back in place
+    import pydantic_ai
+    print(pydantic_ai.Agent._instrument_default.include_content)
+    uninstrument()
+    ask(server.url)
+    print(len(seen), [one.state.value for one in first], first[0].text)
+print(instrument("openai")[0].text)
+""".replace("openai_loader", "'SourceFileLoader'")
+    )
+    assert shown.splitlines() == [
+        "False",
+        "1 ['on', 'on'] by opentelemetry-instrumentation-genai-openai, once it is imported",
+        "by opentelemetry-instrumentation-genai-openai",
+    ]
+
+
+def test_what_waits_is_undone() -> None:
+    """After `uninstrument()` an import turns nothing on, and nothing is left in the import system."""
+    shown = alone("""
+import sys
+finders = list(sys.meta_path)
+instrument("openai")
+uninstrument()
+assert sys.meta_path == finders
+with serving() as server, capture_invocations() as seen:
+    ask(server.url)
+    print(len(seen))
+""")
+    assert shown.split() == ["0"]
+
+
+def test_an_instrumentor_that_fails_late_is_reported() -> None:
+    """What cannot be turned on behind an import is logged as a warning; the import succeeds."""
+    shown = alone("""
+import logging
+from taskpilot_obs_opentelemetry import instrumenting
+instrumenting.load_instrumentor = lambda name: (_ for _ in ()).throw(LookupError("gone"))
+class Keep(logging.Handler):
+    def emit(self, record): print(record.levelname, record.getMessage())
+logging.getLogger("taskpilot_obs").addHandler(Keep())
+instrument("openai")
+import openai
+""")
+    assert "WARNING instrument: openai" in shown
+    assert "refused, by opentelemetry-instrumentation-genai-openai: LookupError: gone" in shown
 
 
 def test_it_joins_the_provider_of_the_application() -> None:

@@ -17,6 +17,7 @@ from taskpilot_obs.integration import (
     LlmInvocation,
     Recorder,
     Status,
+    answer_limits,
     check_input_async,
     check_output_async,
     current_run,
@@ -104,7 +105,7 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
             return await handler(request_context)
         content, limits = request_context.messages, _NOTHING
         with guarded(_WHERE, run.callsite.runtime.counters):
-            content, limits = reading.messages_of(request_context), reading.limits_of(request_context)
+            content, limits = reading.messages_of(request_context), answer_limits(request_context.model_settings)
         streams = None
         if request_context.streaming:
             run.set_streaming()

@@ -13,7 +13,6 @@ _SEVERAL: Final = "fallback:"
 """The beginning of the name of a model that asks one of several."""
 _FAKES: Final = ("function", "test")
 """What the framework's models for tests call their provider."""
-_LIMITS: Final = ("max_tokens",)
 
 
 def agent_name(context: Any) -> str:
@@ -38,12 +37,6 @@ def messages_of(request: Any) -> list[dict[str, Any]]:
     parts = getattr(request.model_request_parameters, "instruction_parts", None) or ()
     system = [{"role": "system", "content": each} for each in _contents(parts)]
     return [*system, *({"role": _role(each), "content": _contents(each.parts)} for each in request.messages)]
-
-
-def limits_of(request: Any) -> dict[str, object]:
-    """What an estimate of the cost needs of the settings."""
-    settings = request.model_settings or {}
-    return {name: settings[name] for name in _LIMITS if name in settings}
 
 
 def write_answer(call: LlmInvocation, response: Any) -> str:

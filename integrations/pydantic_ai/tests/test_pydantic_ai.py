@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from _provider import Provider, answering, serving
-from _runs import cancel_under_way, figures, table
+from _runs import NESTED_AGENTS, assert_ten_at_once, cancel_under_way, figures, table
 from _tools import broken, get_weather, ran
 
 from taskpilot_obs import observe_workflow
@@ -194,15 +194,7 @@ def test_nested_agents(provider: Provider, seen: Captured[Invocation]) -> None:
         await make(research).run("hi")
 
     play(provider, work)
-    assert table(seen) == [
-        ("outer", None, "success"),
-        ("Planner", "outer", "success"),
-        ("gpt-4o-mini", "Planner", "success"),
-        ("research", "Planner", "success"),
-        ("Researcher", "research", "success"),
-        ("gpt-4o-mini", "Researcher", "success"),
-        ("gpt-4o-mini", "Planner", "success"),
-    ]
+    assert table(seen) == NESTED_AGENTS
 
 
 def test_concurrent_runs(provider: Provider, seen: Captured[Invocation]) -> None:
@@ -213,8 +205,7 @@ def test_concurrent_runs(provider: Provider, seen: Captured[Invocation]) -> None
         await asyncio.gather(*(agent.run("hi") for _ in range(10)))
 
     play(provider, work)
-    assert sum(run.usage is not None for run in seen) == 20
-    assert sorted(run.rollup.llm_calls for run in seen if run.name == "Planner" and run.rollup) == [2] * 10
+    assert_ten_at_once(seen)
 
 
 def test_given_twice(provider: Provider, seen: Captured[Invocation]) -> None:

@@ -21,9 +21,9 @@ from taskpilot_obs.integration import (
     Status,
     check_input_async,
     check_output_async,
-    current_run,
     get_recorder,
     guarded,
+    open_run,
 )
 from taskpilot_obs_strands import reading
 
@@ -79,19 +79,13 @@ class ObservabilityPlugin(Plugin):  # type: ignore[misc]  # the framework may be
         run: ActiveInvocation | None = None
         content: object = event.messages
         with guarded(_WHERE, self._recorder.counters):
-            run = self._run_of(event.agent.name or _UNNAMED)
+            name = event.agent.name or _UNNAMED  # the bridge may have begun it for the framework's span
+            run = open_run(Operation.AGENT, name) or self._recorder.start("invoke_agent", name)
             self._agents[event.agent] = _Agent(run)
             content = [{"role": each["role"], "content": reading.texts_of(each)} for each in event.messages or ()]
             run.set_input(content)
         if run is not None:
             await _or_end(run, check_input_async(run, content))
-
-    def _run_of(self, name: str) -> ActiveInvocation:
-        """The run of an agent that begins; the bridge may have begun it for the framework's span."""
-        run = current_run()
-        if run is not None and run.is_open and (run.operation, run.name) == (Operation.AGENT, name):
-            return run
-        return self._recorder.start("invoke_agent", name)
 
     async def _after(self, event: Any) -> None:
         known = self._agents.pop(event.agent, None)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from _provider import Provider, serving
-from _runs import cancel_under_way, figures, table
+from _runs import NESTED_AGENTS, assert_ten_at_once, cancel_under_way, figures, table
 
 from taskpilot_obs import observe_tool, observe_workflow
 from taskpilot_obs.budgets import Budget
@@ -160,15 +160,7 @@ def test_nested_agents(make: Make, seen: Captured[Invocation]) -> None:
         make(research)("hi")
 
     work()
-    assert table(seen) == [
-        ("outer", None, "success"),
-        ("Planner", "outer", "success"),
-        ("gpt-4o-mini", "Planner", "success"),
-        ("research", "Planner", "success"),
-        ("Researcher", "research", "success"),
-        ("gpt-4o-mini", "Researcher", "success"),
-        ("gpt-4o-mini", "Planner", "success"),
-    ]
+    assert table(seen) == NESTED_AGENTS
 
 
 def test_concurrent_runs(make: Make, seen: Captured[Invocation]) -> None:
@@ -178,8 +170,7 @@ def test_concurrent_runs(make: Make, seen: Captured[Invocation]) -> None:
         await asyncio.gather(*(make(get_weather).invoke_async("hi") for _ in range(10)))
 
     asyncio.run(work())
-    assert sum(run.usage is not None for run in seen) == 20
-    assert sorted(run.rollup.llm_calls for run in seen if run.name == "Planner" and run.rollup) == [2] * 10
+    assert_ten_at_once(seen)
 
 
 # --- enforcement -----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -44,6 +45,23 @@ class Connector(Protocol):
         """Connect to a model; a missing key is a `ConfigurationError` that names its environment variable."""
 
 
+def provider_key(model: str, *variables: str, base_url: str | None) -> str:
+    """The key for a model's provider, from the environment; another server than the provider's needs none.
+
+    Args:
+        model: its name, for the message.
+        variables: the environment variables that may hold the key, the most usual first.
+        base_url: of another server.
+
+    Raises:
+        ConfigurationError: the key is missing.
+    """
+    found = next((key for name in variables if (key := os.environ.get(name))), "none" if base_url else None)
+    if found is None:
+        raise ConfigurationError(f"set {variables[0]} to ask {model}")
+    return found
+
+
 class Spec(NamedTuple):
     """An arm as it was written: `[NAME=]PROVIDER/MODEL[@BASE_URL]` or `[NAME=]MODULE:FUNCTION`."""
 
@@ -53,7 +71,7 @@ class Spec(NamedTuple):
     base_url: str | None
 
 
-class Arm(NamedTuple):
+class ConnectedArm(NamedTuple):
     """An arm that can be asked."""
 
     name: str
@@ -94,7 +112,7 @@ def spec_of(text: str) -> Spec:
     return Spec(name or f"{provider}/{model}", provider, model, base_url or None)
 
 
-def connected(spec: Spec, recorder: Recorder, timeout_s: float) -> Arm:
+def connected(spec: Spec, recorder: Recorder, timeout_s: float) -> ConnectedArm:
     """Connect an arm.
 
     Args:
@@ -108,21 +126,21 @@ def connected(spec: Spec, recorder: Recorder, timeout_s: float) -> Arm:
     """
     if spec.provider is None:
         ask = imported(spec.model, f"arm {spec.name!r}: write MODULE:FUNCTION")
-        return Arm(spec.name, ask, client=spec.model)
+        return ConnectedArm(spec.name, ask, client=spec.model)
     connect = _connector(spec.provider)
     model = connect(spec.model, base_url=spec.base_url, recorder=recorder, timeout_s=timeout_s)
-    return Arm(spec.name, model.ask, model.provider, spec.model, model.base_url, model.client, model.aclose)
+    return ConnectedArm(spec.name, model.ask, model.provider, spec.model, model.base_url, model.client, model.aclose)
 
 
-def unconnected(spec: Spec) -> Arm:
+def unconnected(spec: Spec) -> ConnectedArm:
     """An arm that could not be connected, with what its price depends on."""
 
     def refuse(_: str) -> str:
         raise ConfigurationError(f"arm {spec.name!r} is not connected")
 
     if spec.provider is None:
-        return Arm(spec.name, refuse)
-    return Arm(spec.name, refuse, canonical(spec.provider), spec.model, spec.base_url)
+        return ConnectedArm(spec.name, refuse)
+    return ConnectedArm(spec.name, refuse, canonical(spec.provider), spec.model, spec.base_url)
 
 
 def _connector(provider: str) -> Connector:

@@ -10,7 +10,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taskpilot_obs.compare.bench.arms import Arm, takes_max_tokens
+from taskpilot_obs.compare.bench.arms import ConnectedArm, takes_max_tokens
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -24,7 +24,7 @@ class Heard(NamedTuple):
     """By `perf_counter`; None for an answer that came whole. Empty first pieces do not count."""
 
 
-def asker(arm: Arm, pool: Executor) -> Callable[[str, int], Any]:
+def asker(arm: ConnectedArm, pool: Executor) -> Callable[[str, int], Any]:
     """A coroutine function that asks an arm and returns what was `Heard`.
 
     Args:

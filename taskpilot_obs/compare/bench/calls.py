@@ -12,7 +12,7 @@ from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Pricing, Record
 from taskpilot_obs.stats.model import Frozen, Usd
 
 
-class Call(Frozen):
+class BenchCall(Frozen):
     """One finished call of a benchmark. None is unknown, and never 0."""
 
     call_id: str

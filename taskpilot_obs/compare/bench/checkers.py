@@ -60,7 +60,7 @@ def _json_list(answer: str) -> list[Any] | None:
     start, end = answer.find("["), answer.rfind("]")
     try:
         found = json.loads(answer[start : end + 1])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, list) else None
 

@@ -12,7 +12,7 @@ from taskpilot_obs._support.figures import UNKNOWN, count, ms, percent, seconds,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskpilot_obs.compare.bench.calls import Call
+    from taskpilot_obs.compare.bench.calls import BenchCall
     from taskpilot_obs.compare.bench.figures import ArmReport, BenchmarkReport, Distribution, Range, Share
 
 HEAD: Final = (
@@ -146,7 +146,7 @@ th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--
 """ + "".join(f".l{number} {{ stroke: var(--c{number}) }}\n" for number in range(COLOURS))  # fmt: skip
 
 
-def as_page(report: BenchmarkReport, calls: Sequence[Call]) -> str:
+def as_page(report: BenchmarkReport, calls: Sequence[BenchCall]) -> str:
     """The report as an HTML page.
 
     Args:
@@ -207,7 +207,7 @@ def _figure(title: str, bars: Sequence[Bar], shown: Callable[[float], str]) -> s
     return f'<figure class="chart"><figcaption>{escape(title)}</figcaption><table class="bar">{rows}</table></figure>'
 
 
-def _latencies(report: BenchmarkReport, calls: Sequence[Call]) -> str:
+def _latencies(report: BenchmarkReport, calls: Sequence[BenchCall]) -> str:
     """For each arm, which share of the calls took at most how long."""
     by_arm: dict[str, list[float]] = {
         name: sorted(call.latency_ms for call in calls if call.arm == name and call.success and not call.warm_up)

@@ -12,7 +12,7 @@ from taskpilot_obs.records import Usage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from taskpilot_obs.compare.bench.arms import Arm
+    from taskpilot_obs.compare.bench.arms import ConnectedArm
     from taskpilot_obs.compare.bench.plan import Planned
     from taskpilot_obs.pricing import PriceTable
 
@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
     """USD at most; None for an arm whose model is unknown, or has no price."""
 
 
-def estimated(calls: Sequence[Planned], arms: Mapping[str, Arm], prices: PriceTable) -> tuple[Estimate, ...]:
+def estimated(calls: Sequence[Planned], arms: Mapping[str, ConnectedArm], prices: PriceTable) -> tuple[Estimate, ...]:
     """What each arm takes at most.
 
     Args:
@@ -41,7 +41,7 @@ def estimated(calls: Sequence[Planned], arms: Mapping[str, Arm], prices: PriceTa
     return tuple(_of(arm, [call for call in calls if call.arm == arm.name], prices) for arm in arms.values())
 
 
-def _of(arm: Arm, calls: Sequence[Planned], prices: PriceTable) -> Estimate:
+def _of(arm: ConnectedArm, calls: Sequence[Planned], prices: PriceTable) -> Estimate:
     usages = [_usage(call) for call in calls]
     costs = [_cost(arm, usage, prices) for usage in usages]
     known = [cost for cost in costs if cost is not None]
@@ -58,7 +58,7 @@ def _usage(call: Planned) -> Usage:
     return Usage(-(-len(call.item.prompt.encode()) // BYTES_PER_TOKEN), call.item.max_tokens)
 
 
-def _cost(arm: Arm, usage: Usage, prices: PriceTable) -> Decimal | None:
+def _cost(arm: ConnectedArm, usage: Usage, prices: PriceTable) -> Decimal | None:
     if arm.model is None:
         return None
     return prices.price(

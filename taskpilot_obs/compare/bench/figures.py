@@ -12,9 +12,10 @@ from typing import Final, NamedTuple
 
 from scipy.stats import ttest_ind
 
-from taskpilot_obs.compare.bench.calls import Call
+from taskpilot_obs.compare.bench.calls import BenchCall
 from taskpilot_obs.compare.bench.plan import Plan
-from taskpilot_obs.compare.intervals import CONFIDENCE, Interval, newcombe, quantile_interval, wilson
+from taskpilot_obs.compare.intervals import CONFIDENCE, newcombe, quantile_interval, wilson
+from taskpilot_obs.golden_signals.model import Interval
 from taskpilot_obs.stats.model import Frozen, Usd
 
 SCHEMA: Final = 1
@@ -108,7 +109,7 @@ class ArmReport(Frozen):
     """How late the runner sent the calls."""
 
 
-class Finding(Frozen):
+class BestArms(Frozen):
     """Which arms are best by one measure, beyond chance."""
 
     measure: str
@@ -145,11 +146,11 @@ class BenchmarkReport(Frozen):
     failed_arms: dict[str, str]
     """Arms that could not be connected, and why."""
     arms: dict[str, ArmReport]
-    findings: tuple[Finding, ...]
+    findings: tuple[BestArms, ...]
 
 
 def arm_report(
-    calls: Sequence[Call], duration_s: float, objectives: Mapping[str, float], described: Mapping[str, str | None]
+    calls: Sequence[BenchCall], duration_s: float, objectives: Mapping[str, float], described: Mapping[str, str | None]
 ) -> ArmReport:
     """The figures of one arm.
 
@@ -198,24 +199,24 @@ def arm_report(
     )
 
 
-def _is_judged(call: Call) -> bool:
+def _is_judged(call: BenchCall) -> bool:
     """Whether correctness can be counted: an answer was judged, or there was none and so it was not correct."""
     return call.correct is not None or not call.success
 
 
-def inter_token_ms(call: Call) -> float | None:
+def inter_token_ms(call: BenchCall) -> float | None:
     """(latency - time to the first token) / (output tokens - 1); None where one of them is unknown."""
     if call.time_to_first_token_ms is None or call.output_tokens is None or call.output_tokens < _FEW:
         return None
     return (call.latency_ms - call.time_to_first_token_ms) / (call.output_tokens - 1)
 
 
-def _tokens_per_s(call: Call) -> float | None:
+def _tokens_per_s(call: BenchCall) -> float | None:
     between = inter_token_ms(call)
     return 1_000 / between if between else None
 
 
-def _keeps(call: Call, objectives: Mapping[str, float]) -> bool:
+def _keeps(call: BenchCall, objectives: Mapping[str, float]) -> bool:
     measured = {
         "request_latency": call.latency_ms,
         "time_to_first_token": call.time_to_first_token_ms,
@@ -272,10 +273,10 @@ class _Measure(NamedTuple):
 
     name: str
     sign: int
-    difference: Callable[[Sequence[Call], Sequence[Call], float], Interval | None]
+    difference: Callable[[Sequence[BenchCall], Sequence[BenchCall], float], Interval | None]
 
 
-def findings(by_arm: Mapping[str, Sequence[Call]]) -> tuple[Finding, ...]:
+def findings(by_arm: Mapping[str, Sequence[BenchCall]]) -> tuple[BestArms, ...]:
     """Which arms are best by correctness, success, median latency and cost of an answer.
 
     Two arms differ where the interval of their difference excludes 0. The error of 5 % is shared out over all pairs of
@@ -287,7 +288,7 @@ def findings(by_arm: Mapping[str, Sequence[Call]]) -> tuple[Finding, ...]:
     return tuple(found for measure in _MEASURES if (found := _finding(measure, by_arm)) is not None)
 
 
-def _finding(measure: _Measure, by_arm: Mapping[str, Sequence[Call]]) -> Finding | None:
+def _finding(measure: _Measure, by_arm: Mapping[str, Sequence[BenchCall]]) -> BestArms | None:
     pairs = [*combinations(by_arm, 2)]
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(pairs))
     compared: set[str] = set()
@@ -302,10 +303,10 @@ def _finding(measure: _Measure, by_arm: Mapping[str, Sequence[Call]]) -> Finding
     if not compared:
         return None
     best = tuple(name for name in by_arm if name in compared - worse)
-    return Finding(measure=measure.name, best=best, worse=tuple(name for name in by_arm if name in worse))
+    return BestArms(measure=measure.name, best=best, worse=tuple(name for name in by_arm if name in worse))
 
 
-def _correct(one: Sequence[Call], other: Sequence[Call], confidence: float) -> Interval | None:
+def _correct(one: Sequence[BenchCall], other: Sequence[BenchCall], confidence: float) -> Interval | None:
     mine, theirs = ([call for call in calls if _is_judged(call)] for calls in (one, other))
     if not mine or not theirs or all(call.correct is None for call in (*mine, *theirs)):
         return None
@@ -313,19 +314,19 @@ def _correct(one: Sequence[Call], other: Sequence[Call], confidence: float) -> I
     return newcombe(right[0], len(mine), right[1], len(theirs), confidence=confidence)
 
 
-def _success(one: Sequence[Call], other: Sequence[Call], confidence: float) -> Interval | None:
+def _success(one: Sequence[BenchCall], other: Sequence[BenchCall], confidence: float) -> Interval | None:
     good = [sum(1 for call in calls if call.success) for calls in (one, other)]
     return newcombe(good[0], len(one), good[1], len(other), confidence=confidence) if one and other else None
 
 
-def _median_latency(one: Sequence[Call], other: Sequence[Call], confidence: float) -> Interval | None:
+def _median_latency(one: Sequence[BenchCall], other: Sequence[BenchCall], confidence: float) -> Interval | None:
     """Each median lies within its exact interval at half of the error: then the difference lies between their ends."""
     counts = [Counter(call.latency_ms for call in calls if call.success) for calls in (one, other)]
     mine, theirs = (quantile_interval(each, 0.5, confidence=(1 + confidence) / 2) for each in counts)
     return None if mine is None or theirs is None else Interval(mine.low - theirs.high, mine.high - theirs.low)
 
 
-def _mean_cost(one: Sequence[Call], other: Sequence[Call], confidence: float) -> Interval | None:
+def _mean_cost(one: Sequence[BenchCall], other: Sequence[BenchCall], confidence: float) -> Interval | None:
     """Welch's interval; None while the cost of an answer is unknown."""
     mine, theirs = ([call.cost_usd for call in calls if call.success] for calls in (one, other))
     if None in mine or None in theirs or min(len(mine), len(theirs)) < _FEW:

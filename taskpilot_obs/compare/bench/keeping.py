@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pydantic import ValidationError
-
-from taskpilot_obs.compare.bench.calls import Call
+from taskpilot_obs.compare.bench.calls import BenchCall
 from taskpilot_obs.compare.bench.plan import Plan
 from taskpilot_obs.compare.bench.runner import Reporter
 from taskpilot_obs.exceptions import ConfigurationError
@@ -49,18 +47,25 @@ class Folder(Reporter):
         """
         try:
             return Plan.model_validate_json((self.path / PLAN).read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigurationError(f"{self.path} holds no benchmark run that could be resumed: {error}") from error
 
-    def read_calls(self) -> list[Call]:
-        """The calls that were complete. A line that was cut off by a crash is left out: its call is made again."""
+    def read_calls(self) -> list[BenchCall]:
+        """The calls that were complete. A line that was cut off by a crash is left out: its call is made again.
+
+        Raises:
+            ConfigurationError: a whole line is not a call.
+        """
         file = self.path / CALLS
         if not file.exists():
             return []
-        lines = file.read_text(encoding="utf-8").split("\n")
-        return [Call.model_validate_json(line) for line in lines[:-1] if line]
+        lines = file.read_bytes().split(b"\n")
+        try:
+            return [BenchCall.model_validate_json(line) for line in lines[:-1] if line]
+        except ValueError as error:
+            raise ConfigurationError(f"{file} cannot be resumed, because a line is not a call: {error}") from error
 
-    def saved(self, calls: Sequence[Call]) -> None:
+    def saved(self, calls: Sequence[BenchCall]) -> None:
         """Append calls."""
         lines = "".join(f"{call.model_dump_json()}\n" for call in calls)
         self._put(self.path / CALLS, os.O_APPEND, lines)
@@ -101,7 +106,7 @@ class StoreKeeper(Reporter):
             settings=plan.model_dump_json(),
         )
 
-    def saved(self, calls: Sequence[Call]) -> None:
+    def saved(self, calls: Sequence[BenchCall]) -> None:
         """Write calls."""
         from taskpilot_obs.store.benchmark_runs import write_calls
 

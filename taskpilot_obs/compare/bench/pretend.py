@@ -58,7 +58,7 @@ class PretendProviders(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, truths: Sequence[Truth] = TRUTHS, seed: int = 0) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), _ProviderHandler)
         self._truths = {truth.model: truth for truth in truths}
         self._right = {item.prompt: item for name in BUILT_IN for item in load_task(name).items}
         self._chance = Random(seed)  # noqa: S311  a pretence, not a secret
@@ -116,7 +116,7 @@ def pretend_providers(truths: Sequence[Truth] = TRUTHS, seed: int = 0) -> Iterat
         server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _ProviderHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: PretendProviders

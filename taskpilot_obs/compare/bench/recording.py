@@ -13,7 +13,7 @@ from taskpilot_obs.config import build_recorder, running_recorder
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from taskpilot_obs._pipeline.batched import Exporter
+    from taskpilot_obs._pipeline.exporter import Exporter
     from taskpilot_obs._recording.recorder import Recorder
 
 BUDGET: Final = "benchmark"

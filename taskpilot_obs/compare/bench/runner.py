@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from taskpilot_obs._recording.context import request_context
 from taskpilot_obs._recording.statuses import classify
 from taskpilot_obs.compare.bench.asking import Heard, asker
-from taskpilot_obs.compare.bench.calls import Call, Collector
+from taskpilot_obs.compare.bench.calls import BenchCall, Collector
 from taskpilot_obs.compare.bench.plan import Plan, Planned, arrival_times
 from taskpilot_obs.compare.bench.recording import BUDGET
 from taskpilot_obs.exceptions import BudgetExceededError
@@ -23,7 +23,7 @@ from taskpilot_obs.records import Operation
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.recorder import Recorder
-    from taskpilot_obs.compare.bench.arms import Arm
+    from taskpilot_obs.compare.bench.arms import ConnectedArm
 
 WORKFLOW: Final = "benchmark"
 _AGAIN: Final = frozenset({"rate_limit", "connection", "server", "timeout"})
@@ -53,7 +53,7 @@ class Reporter:
     def finished(self, outcome: Outcome) -> None:
         """A call ended."""
 
-    def saved(self, calls: Sequence[Call]) -> None:
+    def saved(self, calls: Sequence[BenchCall]) -> None:
         """Calls are complete, with what they cost."""
 
 
@@ -72,7 +72,7 @@ class Runner:
     def __init__(
         self,
         plan: Plan,
-        arms: Mapping[str, Arm],
+        arms: Mapping[str, ConnectedArm],
         recorder: Recorder,
         collector: Collector,
         recorders: Sequence[Recorder],
@@ -216,11 +216,11 @@ class Runner:
         if limit is not None and self._collector.spent >= limit:
             self.stopped = self.stopped or f"${self._collector.spent:f} of ${limit:f} are spent"
 
-    def _complete(self, outcome: Outcome) -> Call:
+    def _complete(self, outcome: Outcome) -> BenchCall:
         planned, error = outcome.planned, outcome.error
         spent = self._collector.take(planned.call_id)
         first = outcome.first_s
-        return Call(
+        return BenchCall(
             call_id=planned.call_id,
             created_at=outcome.sent_at,
             arm=planned.arm,

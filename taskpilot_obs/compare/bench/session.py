@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskpilot_obs._support.event_loops import in_event_loop
-from taskpilot_obs.compare.bench.arms import Arm, Ask, connected, spec_of, unconnected
-from taskpilot_obs.compare.bench.calls import Call, Collector
+from taskpilot_obs._support.version import library_version
+from taskpilot_obs.compare.bench.arms import Ask, ConnectedArm, connected, spec_of, unconnected
+from taskpilot_obs.compare.bench.calls import BenchCall, Collector
 from taskpilot_obs.compare.bench.figures import BenchmarkReport, arm_report, findings
 from taskpilot_obs.compare.bench.keeping import Folder, StoreKeeper
 from taskpilot_obs.compare.bench.plan import Plan, Planned, made_plan, planned_calls
 from taskpilot_obs.compare.bench.recording import SERVICE, collecting, recorder_for
 from taskpilot_obs.compare.bench.runner import Reporter, Runner
 from taskpilot_obs.compare.bench.tasks import Task, load_task
-from taskpilot_obs.config import library_version
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Result(NamedTuple):
     """A run that ended: its report, and every call."""
 
     report: BenchmarkReport
-    calls: tuple[Call, ...]
+    calls: tuple[BenchCall, ...]
 
 
 class Session:
@@ -78,9 +78,9 @@ class Session:
         make = make_recorder or (lambda rest: recorder_for(rest, store=store, prices=prices))
         self.recorder = make(left)
         self._closing.callback(self.recorder.shutdown)
-        self.arms: dict[str, Arm] = {}
+        self.arms: dict[str, ConnectedArm] = {}
         self.failed: dict[str, str] = {}
-        self.unconnected: dict[str, Arm] = {}
+        self.unconnected: dict[str, ConnectedArm] = {}
         """The failed arms, which can be priced and not asked."""
         for text in plan.arms:
             self._connect(text, functions or {})
@@ -89,7 +89,7 @@ class Session:
     def _connect(self, text: str, functions: Mapping[str, Ask]) -> None:
         """Connect an arm; one that fails is kept with its reason, and the others go on."""
         if text in functions:
-            self.arms[text] = Arm(text, functions[text])
+            self.arms[text] = ConnectedArm(text, functions[text])
             return
         spec = spec_of(text)
         if spec.name in self.arms:
@@ -125,7 +125,7 @@ class Session:
             ConfigurationError: no arm could be connected.
             KeyboardInterrupt: Ctrl-C; what was complete is kept, with the status `cancelled`.
         """
-        calls, kept = self.calls, _Kept(self.done)
+        calls, kept = self.calls, _CallsInMemory(self.done)
         keeper = self._keeper()
         keepers = [each for each in (self.folder, keeper) if each is not None]
         if self.folder is not None:
@@ -161,7 +161,7 @@ class Session:
         self._closing.callback(store.close)
         return StoreKeeper(store, self.plan, SERVICE)
 
-    def report(self, calls: Sequence[Call], status: str, stopped: str | None) -> BenchmarkReport:
+    def report(self, calls: Sequence[BenchCall], status: str, stopped: str | None) -> BenchmarkReport:
         """What these calls come to.
 
         Args:
@@ -169,7 +169,7 @@ class Session:
             status: how the run ended.
             stopped: why it ended early.
         """
-        measured: defaultdict[str, list[Call]] = defaultdict(list)
+        measured: defaultdict[str, list[BenchCall]] = defaultdict(list)
         for call in calls:
             if not call.warm_up:
                 measured[call.arm].append(call)
@@ -202,13 +202,13 @@ class Session:
         self._closing.close()
 
 
-class _Kept(Reporter):
+class _CallsInMemory(Reporter):
     """The calls in memory."""
 
-    def __init__(self, done: Iterable[Call]) -> None:
+    def __init__(self, done: Iterable[BenchCall]) -> None:
         self.calls = [*done]
 
-    def saved(self, calls: Sequence[Call]) -> None:
+    def saved(self, calls: Sequence[BenchCall]) -> None:
         """Take more."""
         self.calls += calls
 
@@ -236,7 +236,7 @@ def _run_to_end(work: Coroutine[Any, Any, None]) -> None:
             raise
 
 
-def _span(calls: Sequence[Call]) -> tuple[datetime, datetime]:
+def _span(calls: Sequence[BenchCall]) -> tuple[datetime, datetime]:
     """From the first call's begin to the last one's end."""
     if not calls:
         now = datetime.now(UTC)

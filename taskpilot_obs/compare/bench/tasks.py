@@ -87,7 +87,7 @@ def _item(task: str, number: int, line: str) -> Item:
         checker = given.checker or (None if given.expected is None else "exact")
         if checker is not None:
             named_checker(checker)
-    except (ValidationError, ValueError, ConfigurationError) as error:
+    except (ValidationError, ValueError, RecursionError, ConfigurationError) as error:
         told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise ConfigurationError(f"task {task!r}, line {number}: {told}") from error
     digest = sha256(given.prompt.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH]

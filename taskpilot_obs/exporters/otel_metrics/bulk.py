@@ -1,4 +1,4 @@
-"""Many observations of one histogram at once, for which OpenTelemetry has no public API.
+"""Records many observations of one histogram at once, for which OpenTelemetry has no public API.
 
 `Histogram.record` of the SDK takes some microseconds, and an agent's run has four observations. Here the first value of
 a list goes through `record`, which creates what is missing, and the rest is added to the same buckets under the same
@@ -65,7 +65,7 @@ def record_with_exemplar(
 @cache
 def sdk_is_known() -> bool:
     """Whether this version of the SDK counts a list in bulk exactly as it counts each value; False if that fails."""
-    with suppress(Exception):  # internals that are not there any more, or an SDK that its environment misconfigures
+    with suppress(Exception):  # internals that are gone, or an SDK that environment variables misconfigure
         return _counts_alike()
     return False
 
@@ -102,7 +102,7 @@ def _add_in_bulk(histogram: Any, values: Sequence[float], attributes: Mapping[st
 
 
 def _add_to_match(match: Any, histogram: Any, values: Sequence[float], attributes: Mapping[str, str]) -> None:
-    """Add to what one view of one reader makes of the instrument."""
+    """Add the values to the aggregation of one view of one reader."""
     from opentelemetry.sdk.metrics._internal.aggregation import _ExplicitBucketHistogramAggregation
 
     kept = match._view._attribute_keys  # noqa: SLF001
@@ -125,7 +125,7 @@ def _add_to_buckets(aggregation: Any, values: Sequence[float]) -> None:
         for value in values:
             counts[bisect_left(bounds, value)] += 1
         aggregation._sum += sum(values)  # noqa: SLF001
-        if aggregation._record_min_max:  # noqa: SLF001  a view may say no
+        if aggregation._record_min_max:  # noqa: SLF001  a view may turn it off
             aggregation._min = min(aggregation._min, *values)  # noqa: SLF001
             aggregation._max = max(aggregation._max, *values)  # noqa: SLF001
 
@@ -191,4 +191,4 @@ class HistogramSeries:
 
 
 _MANY: Final = 1_024
-"""Values that wait for a collection: 8 KB a series."""
+"""How many values may wait for a collection: 8 KB per series."""

@@ -1,4 +1,4 @@
-"""LLM calls in the two client metrics of OpenTelemetry's GenAI conventions."""
+"""Records LLM calls in the two client metrics of OpenTelemetry's GenAI conventions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _Key = tuple[str, str | None, str | None, str | None, str | None]
 _MAX_KEYS: Final = MAX_CHILDREN // 4
-"""The token metric has two series a key, and the SDK folds beyond 2,000 of them."""
+"""The token metric has two series per key, and the SDK folds series beyond 2,000."""
 _FOREVER: Final = float("inf")
 
 

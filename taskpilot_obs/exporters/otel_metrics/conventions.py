@@ -1,4 +1,4 @@
-"""The client metrics of OpenTelemetry's GenAI conventions, with the bounds that these advise."""
+"""The client metrics of OpenTelemetry's GenAI conventions, with the bucket bounds that these recommend."""
 
 from __future__ import annotations
 

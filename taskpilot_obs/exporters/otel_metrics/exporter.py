@@ -1,4 +1,4 @@
-"""The exporter: what /metrics shows becomes OpenTelemetry instruments, and LLM calls `gen_ai.client.*` besides."""
+"""The exporter: the families of /metrics as OpenTelemetry instruments, and LLM calls as `gen_ai.client.*` as well."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 class OtelMetricsExporter:
-    """Exports the families of a registry to a meter provider. In memory only; readers of the provider send them.
+    """Exports the families of a registry to a meter provider, in memory; the provider's readers send them.
 
     Counters and gauges are read from the registry when a reader collects, so they equal /metrics by construction.
-    Histograms receive each observation that the registry's histograms receive. Where several registries have one
+    Histograms receive each observation that the registry's histograms receive. If several registries share a
     provider, it exports their sum.
 
     Args:
         provider: the application's meter provider.
-        metrics: the exporter whose families are exported. They have one meter provider: a later one replaces it.
+        metrics: the exporter whose families are exported. It has one meter provider; a later one replaces it.
         version: of this library, for the instrumentation scope.
         counters: counts what failed.
     """
@@ -46,7 +46,7 @@ class OtelMetricsExporter:
         self._families.run_aside(lambda: self._source.open(self, counters))
 
     def export(self, batch: Sequence[Record], /) -> None:
-        """Record the LLM calls of a batch in `gen_ai.client.*`; the other families need nothing of it."""
+        """Record the LLM calls of a batch in `gen_ai.client.*`; the other families are read from the registry."""
         self._families.run(lambda: self._calls.add_all(batch, self._counters))
 
     def shutdown(self, timeout_s: float = 0.0) -> None:  # noqa: ARG002  nothing here takes time

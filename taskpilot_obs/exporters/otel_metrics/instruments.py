@@ -1,4 +1,4 @@
-"""The instruments of a meter provider, which last as long as the provider, whatever is configured meanwhile."""
+"""The instruments of a meter provider, which live as long as the provider, across calls of `configure`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taskpilot_obs.exporters.otel_metrics.conventions import (
     UNIT_SECONDS,
     UNIT_TOKENS,
 )
-from taskpilot_obs.exporters.otel_metrics.sources import WHERE, Source, added
+from taskpilot_obs.exporters.otel_metrics.sources import WHERE, MetricSource, added
 from taskpilot_obs.exporters.prometheus import private_registry
 from taskpilot_obs.exporters.prometheus.families import SUMMED_GAUGES
 from taskpilot_obs.semconv import METRICS, Kind, Metric
@@ -35,11 +35,11 @@ _Callback = Callable[[CallbackOptions], Iterable[Observation]]
 
 
 class Instruments:
-    """The instruments of one meter provider: created once, because the SDK keeps them for its life."""
+    """The instruments of one meter provider, created once because the SDK keeps them for the provider's life."""
 
     def __init__(self, meter: Meter, namespace: str) -> None:
         self.histograms: dict[str, Histogram] = {}
-        self._sources: list[Source] = []
+        self._sources: list[MetricSource] = []
         self._gauges: set[str] = set()
         self._latest: set[str] = set()
         self._snapshot: Snapshot = {}
@@ -50,13 +50,13 @@ class Instruments:
         for metric in CLIENT_METRICS:
             self._create(meter, metric, "", first)
 
-    def source_of(self, families: Families) -> Source:
-        """The source of these families; an exporter opens it. It remains, because counters must not fall."""
+    def source_of(self, families: Families) -> MetricSource:
+        """The source of these families, which an exporter opens. It stays, because counters must not fall."""
         with _lock:
             for source in self._sources:
                 if source.families is families:
                     return source
-            self._sources.append(Source(families, self.histograms))
+            self._sources.append(MetricSource(families, self.histograms))
             return self._sources[-1]
 
     def _create(self, meter: Meter, metric: Metric, prefix: str, first: list[_Callback]) -> None:
@@ -78,12 +78,12 @@ class Instruments:
         create(name, callbacks, unit, text)
 
     def _collect(self, _: CallbackOptions) -> Iterable[Observation]:
-        """Read everything once per collection: the SDK calls back in the order of creation, and this one first."""
+        """Read everything once per collection: the SDK calls back in the order of creation, so this comes first."""
         with guarded(WHERE):
             self._snapshot = self._read(list(self._sources))
         return ()
 
-    def _read(self, sources: list[Source]) -> Snapshot:
+    def _read(self, sources: list[MetricSource]) -> Snapshot:
         return sources[0].snapshot() if len(sources) == 1 else added(sources, self._gauges, self._latest)
 
     def _values(self, name: str, _: CallbackOptions) -> Iterable[Observation]:
@@ -91,7 +91,7 @@ class Instruments:
 
 
 def _unit(metric: Metric) -> str:
-    """The unit, where a translation to Prometheus' names would not add it a second time."""
+    """The unit; none where translation to Prometheus names would append it a second time."""
     if metric is CLIENT_TOKENS:
         return UNIT_TOKENS
     seconds = metric is CLIENT_DURATION or metric.name.endswith("_seconds")
@@ -119,7 +119,7 @@ def instruments_of(provider: MeterProvider, namespace: str, version: str) -> Ins
 
 
 def registry_behind(provider: MeterProvider, namespace: str) -> CollectorRegistry:
-    """The registry that nothing scrapes, for `prometheus=False`: one, so that a second configuration counts on.
+    """The registry for `prometheus=False`, which is not scraped: one per provider, so that counters never restart.
 
     Args:
         provider: the application's meter provider.

@@ -1,4 +1,4 @@
-"""What a meter provider exports: the families of a registry, and the sum of those of several registries."""
+"""The values that a meter provider exports: the families of a registry, or the sum over several registries."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 WHERE: Final = "otel_metrics"
 
 
-class Source:
-    """The families of one registry, which one exporter or more keep open.
+class MetricSource:
+    """The families of one registry, kept open by one or more exporters.
 
     Args:
         families: the families.
@@ -99,8 +99,8 @@ class Source:
         }
 
 
-def added(sources: Sequence[Source], gauges: Collection[str], latest: Collection[str]) -> Snapshot:
-    """The values of all sources. Those of counters count on when their source is closed; gauges are of open ones.
+def added(sources: Sequence[MetricSource], gauges: Collection[str], latest: Collection[str]) -> Snapshot:
+    """The values of all sources. Counters keep the values of closed sources; gauges come from open sources only.
 
     Args:
         sources: the sources, in the order of their creation.

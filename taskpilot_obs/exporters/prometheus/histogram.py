@@ -5,15 +5,17 @@ Another metrics system can follow it: it then receives each observation, too.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import Histogram
+from prometheus_client.samples import Exemplar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 class HistogramFollower(Protocol):
@@ -43,12 +45,34 @@ class BulkHistogram(Histogram):
 
     def observe_all(self, values: Sequence[float]) -> None:
         """Observe every value, each of them finite and not negative."""
-        counts = Counter(map(partial(bisect_left, self._upper_bounds), values))
-        self._sum.inc(sum(values))
-        for index, count in counts.items():
-            self._buckets[index].inc(count)
+        self._count(values, map(partial(bisect_left, self._upper_bounds), values))
         if self.follower is not None:
             self.follower.add_all(values)
+
+    def observe_traced(self, values: Sequence[float], exemplar_of: Callable[[int], dict[str, str] | None]) -> None:
+        """Observe every value, each of them finite and not negative; the last in each bucket becomes its exemplar.
+
+        Args:
+            values: the values.
+            exemplar_of: returns the exemplar of the value at an index, or None. Called for the last value of each
+                bucket only, because making an exemplar takes longer than counting a value.
+        """
+        buckets = [*map(partial(bisect_left, self._upper_bounds), values)]
+        self._count(values, buckets)
+        last = dict(zip(buckets, range(len(values)), strict=True))
+        exemplars = {index: (bucket, exemplar_of(index)) for bucket, index in last.items()}
+        for index, (bucket, exemplar) in exemplars.items():
+            if exemplar is not None:
+                self._buckets[bucket].set_exemplar(Exemplar(exemplar, values[index], time.time()))
+        if self.follower is not None:
+            self.follower.add_all([value for index, value in enumerate(values) if index not in exemplars])
+            for index, (_, exemplar) in exemplars.items():
+                self.follower.add(values[index], exemplar)
+
+    def _count(self, values: Sequence[float], buckets: Iterable[int]) -> None:
+        self._sum.inc(sum(values))
+        for bucket, count in Counter(buckets).items():
+            self._buckets[bucket].inc(count)
 
     def observe_repeated(self, value: float, times: int) -> None:
         """Observe one value several times."""

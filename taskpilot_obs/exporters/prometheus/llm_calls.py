@@ -28,7 +28,7 @@ _KNOWN_FROM_THE_FIRST_CALL = (
 
 
 class LlmCalls:
-    """Counts LLM calls. As in `Runs`, children are cached by raw names if no label value was changed."""
+    """Counts LLM calls. As in `RunSeries`, children are cached by raw names if no label value was changed."""
 
     def __init__(self, families: Families) -> None:
         self._families = families
@@ -41,11 +41,10 @@ class LlmCalls:
         series = self._completions.get(key)
         if series is None:
             series = self._resolve(key)
-        exemplar = exemplar_of(done)
-        pending.complete(series, done.duration_s, exemplar)
+        pending.complete(series, done)
         if done.ttft_s is not None:
             first_token = self._families.histogram(semconv.LLM_FIRST_TOKEN).child(model, provider)
-            pending.observe(first_token, done.ttft_s, exemplar)
+            pending.observe(first_token, done.ttft_s, exemplar_of(done))
         if done.status in FAILED:
             pending.add(semconv.LLM_ERRORS, 1, agent, model, provider, cause_of(done))
         if done.retries:

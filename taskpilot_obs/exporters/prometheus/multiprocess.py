@@ -15,7 +15,15 @@ from prometheus_client.utils import floatToGoString
 
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import SourceError
-from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, exact_sum, files_of, locked, read, sweep
+from taskpilot_obs.exporters.prometheus.worker_files import (
+    DAMAGE,
+    VARIABLE,
+    exact_sum,
+    files_of,
+    locked,
+    read,
+    sweep,
+)
 
 _ADDED: Final = ("counter", "histogram", "summary")
 _BUCKET: Final = "_bucket"
@@ -38,7 +46,7 @@ class Workers:
         """Return the families of all processes.
 
         Raises:
-            SourceError: the directory is gone, or another process keeps it locked.
+            SourceError: the directory is gone, another process keeps it locked, or a file is damaged.
         """
         values: dict[str, list[tuple[str, float]]] = {}
         with locked(self._directory):
@@ -48,7 +56,7 @@ class Workers:
             for kind in _ADDED:
                 values[kind] = [(key, value) for path in files.pop(kind, ()) for key, value, _ in read(path)]
             gauges = [str(path) for paths in files.values() for path in paths]
-            merged: Iterable[Metric] = MultiProcessCollector.merge(gauges)  # type: ignore[no-untyped-call]  # it has no types
+            merged = _merged(gauges)
         return [*merged, *(family for kind in _ADDED for family in _families(kind, values[kind]))]
 
 
@@ -64,6 +72,36 @@ def workers() -> Workers:
     return Workers(Path(name))
 
 
+def _merged(gauges: list[str]) -> list[Metric]:
+    try:
+        return list(MultiProcessCollector.merge(gauges))  # type: ignore[no-untyped-call]  # it has no types
+    except DAMAGE as error:
+        raise SourceError(f"a file of gauges of {VARIABLE} is damaged: {error}") from error
+
+
+def _parsed_key(key: str) -> tuple[str, str, dict[str, str], str]:
+    """The family, the name, the labels and the help of a series.
+
+    Raises:
+        SourceError: the key is none that prometheus_client writes.
+    """
+    try:
+        family_name, name, labels, text = json.loads(key)
+        texts = (family_name, name, text, *labels, *labels.values())
+    except (*DAMAGE, RecursionError) as error:
+        raise SourceError(f"a file of metric values is damaged, because it has the series {key[:100]!r}") from error
+    if not all(isinstance(each, str) for each in texts):
+        raise SourceError(f"a file of metric values is damaged, because it has the series {key[:100]!r}")
+    return family_name, name, labels, text
+
+
+def _parsed_bound(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise SourceError(f"a file of metric values is damaged, because it has the bound {text[:100]!r}") from error
+
+
 def _families(kind: str, values: Iterable[tuple[str, float]]) -> Iterator[Metric]:
     sums: defaultdict[str, list[float]] = defaultdict(list)
     for key, value in values:
@@ -71,7 +109,7 @@ def _families(kind: str, values: Iterable[tuple[str, float]]) -> Iterator[Metric
     families: dict[str, Metric] = {}
     buckets: defaultdict[tuple[str, Labels], dict[float, float]] = defaultdict(dict)
     for key, parts in sums.items():
-        family_name, name, labels, text = json.loads(key)
+        family_name, name, labels, text = _parsed_key(key)
         family = families.get(family_name)
         if family is None:
             family = families[family_name] = Metric(family_name, text, kind)
@@ -79,7 +117,7 @@ def _families(kind: str, values: Iterable[tuple[str, float]]) -> Iterator[Metric
         if bound is None:
             family.add_sample(name, labels, exact_sum(parts))
         else:
-            buckets[family_name, tuple(labels.items())][float(bound)] = exact_sum(parts)
+            buckets[family_name, tuple(labels.items())][_parsed_bound(bound)] = exact_sum(parts)
     for (family_name, fixed), counts in buckets.items():
         _add_buckets(families[family_name], dict(fixed), counts)
     for family in families.values():

@@ -26,7 +26,10 @@ _FOREVER = float("inf")
 class CompletionSeries:
     """The children that change when a run of one kind completes, and the pending changes."""
 
-    __slots__ = ("calls", "cost", "counters", "durations", "llm_calls", "runs", "seconds", "tool_calls", "violations")
+    __slots__ = (
+        *("calls", "cost", "counters", "durations", "llm_calls", "runs"),
+        *("seconds", "tool_calls", "traced", "violations"),
+    )
 
     def __init__(self) -> None:
         self.counters: list[Counter] = []
@@ -37,7 +40,9 @@ class CompletionSeries:
         """For agents: LLM calls and tool calls beneath a run."""
         self.runs = 0
         self.seconds: list[float] = []
-        """Durations without an exemplar."""
+        """Durations of the runs without an exemplar."""
+        self.traced: list[Invocation] = []
+        """The sampled runs."""
         self.llm_calls: list[float] = []
         """Of the runs with a roll-up."""
         self.tool_calls: list[float] = []
@@ -51,11 +56,14 @@ class CompletionSeries:
         """Apply the pending changes to the children, and reset."""
         runs, self.runs = self.runs, 0
         seconds, self.seconds = self.seconds, []
+        traced, self.traced = self.traced, []
         for counter in self.counters:
             counter.inc(runs)
-        if seconds:
-            for histogram in self.durations:
+        for histogram in self.durations:
+            if seconds:
                 histogram.observe_all(seconds)
+            if traced:
+                histogram.observe_traced([run.duration_s for run in traced], lambda index: exemplar_of(traced[index]))
         if self.calls is not None:
             self._book_calls(runs, *self.calls)
 
@@ -96,18 +104,17 @@ class PendingIncrements:
         """Add to a counter's child."""
         self._amounts[child] = self._amounts.get(child, 0) + amount
 
-    def complete(self, series: CompletionSeries, seconds: float, exemplar: Exemplar | None) -> None:
+    def complete(self, series: CompletionSeries, done: Invocation) -> None:
         """Count one completed run; invalid durations (negative, infinite, NaN) are ignored: they spoil the sum."""
         if not series.runs:
             self.completed.append(series)
         series.runs += 1
-        if not 0 <= seconds < _FOREVER:
+        if not 0 <= done.duration_s < _FOREVER:
             return
-        if exemplar is None:
-            series.seconds.append(seconds)
+        if done.sampled:
+            series.traced.append(done)
         else:
-            for histogram in series.durations:
-                histogram.observe(seconds, exemplar)
+            series.seconds.append(done.duration_s)
 
     def book(self) -> None:
         """Apply every pending change exactly once: a failed one is not repeated."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from taskpilot_obs import semconv
 from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs.exporters.prometheus.families import ActiveGauges
-from taskpilot_obs.exporters.prometheus.pending import CompletionSeries, exemplar_of
+from taskpilot_obs.exporters.prometheus.pending import CompletionSeries
 from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Operation, Started, Status
 from taskpilot_obs.semconv import NONE
 
@@ -68,7 +68,7 @@ class RunSeries:
         series = self._completions.get(key)
         if series is None:
             series = self._resolve_end(key)
-        pending.complete(series, done.duration_s, exemplar_of(done) if done.sampled else None)
+        pending.complete(series, done)
         rollup = done.rollup
         if rollup is None:
             return

@@ -12,6 +12,7 @@ import fcntl
 import math
 import os
 import re
+import struct
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -39,6 +40,10 @@ _POLL_S: Final = 0.005
 
 Entry = tuple[float, float]
 """A value and when it was set (seconds since the epoch; only for `mostrecent` gauges)."""
+
+
+DAMAGE: Final = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, struct.error)
+"""What prometheus_client raises for a file that was cut or overwritten."""
 
 
 def exact_sum(values: Iterable[float]) -> float:
@@ -128,9 +133,16 @@ def files_of(directory: Path) -> dict[str, list[Path]]:
 
 
 def read(path: Path) -> Iterator[tuple[str, float, float]]:
-    """Read key, value and time of each value in a file."""
-    for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]  # it has no types
-        yield key, value, timestamp
+    """Read key, value and time of each value in a file.
+
+    Raises:
+        SourceError: the file is damaged.
+    """
+    try:
+        for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]  # it has no types
+            yield key, value, timestamp
+    except DAMAGE as error:
+        raise SourceError(f"the file of metric values {str(path)!r} is damaged: {error}") from error
 
 
 # --- compaction ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,85 @@
+"""Act when the application imports a module: what it does not use is not imported for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Final
+
+Action = Callable[[], object]
+
+
+class _ThenAct(Loader):
+    """Loads a module by its own loader, which it puts back in its place, and then acts."""
+
+    def __init__(self, inner: Loader, act: Callable[[str], None]) -> None:
+        self._inner = inner
+        self._act = act
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._inner.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._inner
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._inner
+        self._inner.exec_module(module)
+        self._act(module.__name__)
+
+
+class _Waiting(MetaPathFinder):
+    """Finds nothing itself: it has the other finders find what is waited for, and wraps the loader.
+
+    It takes no lock: an action runs while the import system holds that of its module.
+    """
+
+    def __init__(self) -> None:
+        self.actions: dict[str, Action] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in self.actions:
+            return None
+        for finder in sys.meta_path:
+            found = None if finder is self else finder.find_spec(fullname, path, target)
+            if found is not None:
+                if found.loader is not None and hasattr(found.loader, "exec_module"):
+                    found.loader = _ThenAct(found.loader, self._act)
+                return found
+        return None
+
+    def _act(self, name: str) -> None:
+        action = self.actions.pop(name, None)
+        if action is not None:
+            action()
+
+
+_waiting: Final = _Waiting()
+
+
+def when_imported(module: str, action: Action) -> None:
+    """Act once, behind the next import of a module that is not imported yet.
+
+    Args:
+        module: its full name.
+        action: must not raise; the import that it follows would fail.
+    """
+    _waiting.actions[module] = action
+    if _waiting not in sys.meta_path:
+        sys.meta_path.insert(0, _waiting)
+
+
+def is_awaited(module: str) -> bool:
+    """Whether an action waits for the import of a module."""
+    return module in _waiting.actions
+
+
+def forget(module: str) -> None:
+    """Let go of the action that waits for a module."""
+    _waiting.actions.pop(module, None)
+    if not _waiting.actions and _waiting in sys.meta_path:
+        sys.meta_path.remove(_waiting)

@@ -1,0 +1,70 @@
+"""Keeps each verdict as it falls, in build/mutation, so that a run which is cut short loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from scripts.mutation.areas import ROOT
+from scripts.mutation.baseline import Measured
+from scripts.mutation.model import NOTICED, Change, Verdict
+
+FOLDER: Final = ROOT / "build" / "mutation"
+PATH: Final = FOLDER / "verdicts.jsonl"
+
+
+class Journal:
+    """The verdicts on changes, one a line."""
+
+    def __init__(self) -> None:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        self._file = PATH.open("a", encoding="utf-8")
+
+    def add(self, change: Change, verdict: Verdict) -> None:
+        """Write the verdict down; the last one on a change counts."""
+        self._file.write(json.dumps({"change": change.identity, **verdict._asdict()}) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+
+def read() -> dict[str, Verdict]:
+    """The last verdict on each change."""
+    if not PATH.exists():
+        return {}
+    rows = map(json.loads, PATH.read_text(encoding="utf-8").splitlines())
+    return {each["change"]: Verdict(each["outcome"], each["by"], tuple(each["tests"])) for each in rows}
+
+
+def killed() -> set[str]:
+    """The changes that a test noticed."""
+    return {change for change, verdict in read().items() if verdict.outcome in NOTICED}
+
+
+def kept_baseline(name: str, paths: Iterable[Path]) -> Measured | None:
+    """What a file of tests showed, unless it or one of the modules was edited since."""
+    path = _measured_path(name, paths)
+    return Measured(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def keep_baseline(name: str, paths: Iterable[Path], measured: Measured) -> None:
+    """Spare the next run this measurement."""
+    path = _measured_path(name, paths)
+    for each in path.parent.glob(f"{path.name.partition('.')[0]}.*"):
+        each.unlink()
+    path.write_text(json.dumps(measured._asdict()), encoding="utf-8")
+
+
+def _measured_path(name: str, paths: Iterable[Path]) -> Path:
+    folder = FOLDER / "baseline"
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(b"".join(each.read_bytes() for each in [ROOT / name, *paths])).hexdigest()[:16]
+    return folder / f"{Path(name).stem}.{digest}.json"

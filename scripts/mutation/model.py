@@ -1,0 +1,51 @@
+"""A change, and what became of it."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+KILLED: Final = "killed"
+HUNG: Final = "hung"
+SURVIVED: Final = "survived"
+NOT_RUN: Final = "not run"
+AT_IMPORT: Final = "at import"
+"""A new interpreter has to try the change, because an import runs the changed statement."""
+NOTICED: Final = frozenset({KILLED, HUNG})
+
+
+class Change(NamedTuple):
+    """One change of one function."""
+
+    path: Path
+    function: str
+    """`usage.read.StreamReader.feed`."""
+    difference: str
+    """The lines that go and the lines that come."""
+    number: int
+    """Counts changes of the function that read alike."""
+    line: int
+    text: str
+    """The module with the change in it."""
+
+    @property
+    def identity(self) -> str:
+        """Names the change for as long as its module has this text."""
+        return f"{_digest(self.path)} {self.function} #{self.number} {self.difference}"
+
+
+class Verdict(NamedTuple):
+    """What became of a change."""
+
+    outcome: str
+    by: str = ""
+    """The test that failed."""
+    tests: tuple[str, ...] = ()
+    """Those that a new interpreter has to try."""
+
+
+@cache
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

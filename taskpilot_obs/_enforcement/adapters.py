@@ -1,0 +1,86 @@
+"""What adapters of frameworks share: a run around a block, the run that stands for work at hand, limits of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from taskpilot_obs._enforcement.enforcer import unwrap_refusal
+from taskpilot_obs._recording.current_run import current_run
+from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs.providers.limits import MAX_OUTPUT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from taskpilot_obs._recording.invocation import ActiveInvocation, Step
+    from taskpilot_obs.records import Operation
+
+
+class attached:  # noqa: N801  reads as a statement: `with attached(run):`
+    """Make a run the current one for a block; an exception that leaves the block ends the run, and passes.
+
+    The block ends the run where the work succeeds, by `stop` or `end_as`.
+
+    Args:
+        run: has begun.
+        unwrap: finds the exception that decides the status in that of the framework; by default the refusal of a
+            check that the framework has wrapped, else the exception itself.
+    """
+
+    __slots__ = ("_run", "_step", "_unwrap")
+    _step: Step
+
+    def __init__(
+        self, run: ActiveInvocation, unwrap: Callable[[BaseException], BaseException] = unwrap_refusal
+    ) -> None:
+        self._run = run
+        self._unwrap = unwrap
+
+    def __enter__(self) -> None:
+        """Make it current."""
+        self._step = self._run.attach()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        try:
+            if error is not None:
+                self._run.fail(self._unwrap(error))
+        finally:
+            self._run.detach(self._step)
+
+
+def open_run(operation: Operation, name: str | None = None) -> ActiveInvocation | None:
+    """Return the current run if another layer records this very work; None if it has to be recorded.
+
+    Args:
+        operation: the kind of work.
+        name: of the agent, tool or workflow; any when left out.
+    """
+    run = current_run()
+    if run is None or not run.is_open or run.operation is not operation or name not in (None, run.name):
+        return None
+    return run
+
+
+def open_llm_call() -> LlmInvocation | None:
+    """Return the current run if it is a call of a model that goes on; a call within it is the same call."""
+    run = current_run()
+    return run if isinstance(run, LlmInvocation) and run.is_open else None
+
+
+def answer_limits(options: object) -> dict[str, object]:
+    """Return the limits of the answer's length (`max_tokens` and its likes) that options state.
+
+    Budgets need them: pass them as `arguments` of `check_input`.
+
+    Args:
+        options: a mapping, or an object with attributes; None states none.
+    """
+    if isinstance(options, Mapping):
+        stated = {name: options.get(name) for name in MAX_OUTPUT}
+    else:
+        stated = {name: getattr(options, name, None) for name in MAX_OUTPUT}
+    return {name: limit for name, limit in stated.items() if limit is not None}

@@ -1,0 +1,142 @@
+"""docs/mutation.md follows from what was kept of the last runs, and the way of trying a change does what it states."""
+
+from __future__ import annotations
+
+import importlib.util
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from scipy.stats import binomtest
+
+from scripts.mutation import report
+from scripts.mutation.baseline import Baseline, Measured, statement_lines
+from scripts.mutation.live import LiveFunctions, NotAppliedError
+from scripts.mutation.model import Change
+
+SOURCE = """
+from functools import cache
+
+
+def adding(amount, more=0):
+    def add(number):
+        return number + amount + more
+    return add
+
+
+class Doubled:
+    def __init__(self, value):
+        self.value = value
+
+    @property
+    def twice(self):
+        return self.value + self.value
+
+
+@cache
+def sign(
+    number,
+):
+    if number < 0:
+        return "-"
+    return "+"
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> ModuleType:
+    """SOURCE, imported."""
+    path = tmp_path / "changed_module.py"
+    path.write_text(SOURCE, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def applied(module: ModuleType, old: str, new: str) -> None:
+    """Change SOURCE in the running process."""
+    path = Path(str(module.__file__))
+    assert SOURCE.count(old) == 1
+    line = SOURCE[: SOURCE.index(old)].count("\n") + 1
+    LiveFunctions([path]).apply(Change(path, "", "", 1, line, SOURCE.replace(old, new)))
+
+
+def test_the_page_is_current() -> None:
+    """The page follows from the kept results and reasons; `python -m scripts.mutation --page` would not change it."""
+    assert report.PAGE.read_text(encoding="utf-8") == report.page(), "run `python -m scripts.mutation --page`"
+
+
+def test_each_reason_is_of_a_kind_that_the_page_explains() -> None:
+    """A reason names its function, a kind of the page's list, and says more than the kind."""
+    stated = tomllib.loads(report.REASONS.read_text(encoding="utf-8"))["survivor"]
+    assert {each["kind"] for each in stated} <= report.KINDS.keys()
+    assert all(each["function"] and len(each["reason"]) > 10 for each in stated)
+
+
+def test_a_survivor_without_a_reason_counts_as_open() -> None:
+    """A survivor that has no reason yet is on the page as open, and a reason of its function is taken for it."""
+    survivor = {"function": "a.b", "change": "- x + y"}
+    assert report.reason_of(survivor, {}).kind == "open"
+    assert report.reason_of(survivor, {("a.b", ""): report.Reason("cost", "why")}) == ("cost", "why")
+    one = {("a.b", ""): report.Reason("cost", "why"), ("a.b", "- x + y"): report.Reason("equivalent", "alike")}
+    assert report.reason_of(survivor, one) == ("equivalent", "alike")
+
+
+def test_an_equivalent_change_is_not_counted() -> None:
+    """Ten changes, of which one is equivalent and two survive: seven of nine are killed."""
+    assert str(report.Score(tried=10, equivalent=1, survive=2)).startswith("7 | 1 | 2 | 77.8 % |")
+
+
+@pytest.mark.parametrize(("hits", "tries"), [(0, 40), (37, 40), (40, 40), (520, 600)])
+def test_the_interval_is_wilsons(hits: int, tries: int) -> None:
+    """The interval is that of scipy."""
+    expected = binomtest(hits, tries).proportion_ci(method="wilson")
+    assert report.wilson(hits, tries) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_a_change_reaches_what_exists_and_what_is_made_later(module: ModuleType) -> None:
+    """Closures made before and after the change run the changed code."""
+    add: Callable[[int], int] = module.adding(3)
+    applied(module, "number + amount", "number - amount")
+    assert add(10) == 7
+    assert module.adding(1)(10) == 9
+    applied(module, "number + amount + more", "None")
+    assert add(10) is None
+
+
+def test_a_change_reaches_decorated_functions(module: ModuleType) -> None:
+    """Properties and cached functions run the changed code too."""
+    applied(module, "self.value + self.value", "self.value - self.value")
+    assert module.Doubled(4).twice == 0
+    applied(module, "number < 0", "number <= 0")
+    assert module.sign(0) == "-"
+
+
+def test_a_change_of_a_closures_cells_is_refused(module: ModuleType) -> None:
+    """A change that a living closure cannot take is reported, so that a new interpreter tries it."""
+    add: Callable[[int], int] = module.adding(3)
+    with pytest.raises(NotAppliedError):
+        applied(module, "amount + more", "amount")
+    assert add(1) == 4
+
+
+def test_the_tests_of_a_change_are_those_of_its_statement(module: ModuleType) -> None:
+    """A change is tried by the tests that run its statement, or its statement's head, one case of each test first."""
+    path = Path(str(module.__file__))
+    lines = statement_lines(path)
+    head = SOURCE[: SOURCE.index("if number < 0")].count("\n") + 1
+    assert lines[head] == range(head, head + 1)
+    assert lines[head + 1] == range(head + 1, head + 2)
+    names = ["failed", "fast[1]", "fast[2]", "other", "slow"]
+    seconds = {"slow": 2.0, "fast[1]": 0.1, "fast[2]": 0.2, "other": 0.1}
+    baseline = Baseline([Measured(names, seconds, {str(path): {str(head): [4, 2, 1, 0]}})], {str(path): frozenset([1])})
+    at_head, behind = (Change(path, "", "", 1, line, "") for line in (head, head + 1))
+    assert baseline.tests_of(at_head, limit=10) == ["fast[1]", "slow", "fast[2]"]
+    assert baseline.tests_of(at_head, limit=1) == ["fast[1]"]
+    assert baseline.tests_of(behind, limit=10) == []
+    assert not baseline.runs_at_import(at_head)

@@ -1,0 +1,104 @@
+"""Every spelling of a count that a provider or framework uses is read as that count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from taskpilot_obs.semconv import PriceGap
+from taskpilot_obs.usage import read_response
+
+INCLUSIVE = {"input_tokens": 100, "output_tokens": 50}
+CHAT = {"prompt_tokens": 100, "completion_tokens": 50}
+BESIDE = {
+    "cache_read_tokens": ("cache_read_tokens", "cache_read_input_token_count"),
+    "cache_write_tokens": ("cache_write_tokens", "cache_creation_input_token_count"),
+    "cache_write_5m_tokens": ("cache_write_5m_tokens",),
+    "cache_write_1h_tokens": ("cache_write_1h_tokens",),
+    "input_audio_tokens": ("input_audio_tokens",),
+    "input_image_tokens": ("input_image_tokens",),
+    "reasoning_tokens": ("reasoning_tokens", "output_reasoning_tokens", "reasoning_output_token_count"),
+    "output_audio_tokens": ("output_audio_tokens",),
+    "output_image_tokens": ("output_image_tokens",),
+    "cache_read_audio_tokens": ("cache_audio_read_tokens", "cache_read_audio_tokens"),
+}
+"""Beside inclusive totals: pydantic-ai, agent-framework, OpenTelemetry, genai-prices."""
+CONTAINERS = {
+    ("cache_read_tokens", "cached_tokens"): (
+        *[(CHAT, name) for name in ("prompt_tokens_details", "prompt_token_details", "input_tokens_details")],
+        *[(INCLUSIVE, name) for name in ("input_token_details", "input_tokens_details", "prompt_tokens_details")],
+    ),
+    ("reasoning_tokens", "reasoning_tokens"): (
+        *[(CHAT, f"{name}_details") for name in ("completion_tokens", "completion_token", "output_tokens")],
+        *[(INCLUSIVE, name) for name in ("output_token_details", "output_tokens_details")],
+    ),
+}
+"""Details in an object beneath the totals."""
+TOTALS = [
+    ({"input_token_count": 100, "output_token_count": 50}, (100, 50)),
+    ({"input_token_count": 100, "generated_token_count": 50}, (100, 50)),
+    ({"inputTokens": 100, "outputTokens": 50}, (100, 50)),
+    ({"inputTokenCount": 100, "outputTokenCount": 50}, (100, 50)),
+    ({"promptTokenCount": 100, "candidatesTokenCount": 50}, (100, 50)),
+    ({"prompt_token_count": 100, "candidates_token_count": 50}, (100, 50)),
+    ({"promptTokenCount": 100, "candidatesTokenCount": 40, "thoughtsTokenCount": 10}, (100, 50)),
+    ({"prompt_token_count": 100, "candidates_token_count": 40, "thoughts_token_count": 10}, (100, 50)),
+    ({"promptTokenCount": 90, "toolUsePromptTokenCount": 10, "candidatesTokenCount": 50}, (100, 50)),
+    ({"prompt_token_count": 90, "tool_use_prompt_token_count": 10, "candidates_token_count": 50}, (100, 50)),
+    ({"inputTokens": 80, "cacheReadInputTokens": 15, "cacheWriteInputTokens": 5, "outputTokens": 50}, (100, 50)),
+    (
+        {"inputTokenCount": 80, "cacheReadInputTokenCount": 15, "cacheWriteInputTokenCount": 5, "outputTokenCount": 50},
+        (100, 50),
+    ),
+]
+
+
+@pytest.mark.parametrize(("field", "name"), [(field, name) for field, names in BESIDE.items() for name in names])
+def test_a_detail_beside_the_totals_has_several_names(field: str, name: str) -> None:
+    """A detail beside inclusive totals is read under each of its names."""
+    usage = read_response({**INCLUSIVE, name: 7}).usage
+    assert usage is not None
+    assert (usage[:2], getattr(usage, field)) == ((100, 50), 7)
+
+
+@pytest.mark.parametrize(
+    ("field", "key", "totals", "container"),
+    [(*names, *where) for names, places in CONTAINERS.items() for where in places],
+)
+def test_a_detail_beneath_the_totals_has_several_places(
+    field: str, key: str, totals: dict[str, int], container: str
+) -> None:
+    """A detail in an object is read under each name of the object."""
+    usage = read_response({"model": "m", "usage": {**totals, container: {key: 7}}}).usage
+    assert usage is not None
+    assert (usage[:2], getattr(usage, field)) == ((100, 50), 7)
+
+
+@pytest.mark.parametrize(("stated", "expected"), TOTALS, ids=[", ".join(stated) for stated, _ in TOTALS])
+def test_totals_have_several_names(stated: dict[str, int], expected: tuple[int, int]) -> None:
+    """Input and output are read in each spelling, with what the provider counts apart added."""
+    usage = read_response({"usage": stated}).usage
+    assert usage is not None
+    assert usage[:2] == expected
+
+
+@pytest.mark.parametrize("name", ["service_tier", "serviceTier", "service_tier_used"])
+def test_a_tier_has_several_names(name: str) -> None:
+    """The tier that was charged is read under each of its names."""
+    assert read_response({"model": "m", "usage": {**CHAT, name: "flex"}}).service_tier == "flex"
+
+
+@pytest.mark.parametrize("name", ["trafficType", "traffic_type"])
+def test_the_traffic_of_vertex_is_a_tier(name: str) -> None:
+    """Vertex states its tier as the type of the traffic."""
+    usage = {"promptTokenCount": 1, "candidatesTokenCount": 1, name: "ON_DEMAND_FLEX"}
+    assert read_response({"usageMetadata": usage}).service_tier == "flex"
+
+
+@pytest.mark.parametrize("fees", [{"num_search_queries": 2}, {"citation_tokens": 9}])
+def test_searches_of_perplexity_are_billed_apart(fees: dict[str, Any]) -> None:
+    """Searches and citations of Perplexity cost more than tokens, so that a price by tokens has a gap."""
+    body = {"model": "other", "usage": {**CHAT, **fees}}
+    assert read_response(body, provider="perplexity").gap is PriceGap.FEES
+    assert read_response({"model": "other", "usage": CHAT}, provider="perplexity").gap is None
