@@ -25,6 +25,9 @@ python="${PYTHON:-python3}"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 .venv/bin/pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'
 .venv/bin/pip install -q --disable-pip-version-check -e '.[cli,compare,langchain,mcp,otlp,postgres,prices,rules,safety,server,store]' --group dev
+if [ -n "${TASKPILOT_OBS_FULL:-}" ]; then # the engine of ClickHouse, in the process of the tests: 550 MB
+    .venv/bin/pip install -q --disable-pip-version-check -e '.[clickhouse]' 'chdb>=4.4,<5'
+fi
 if [ ! -f .venv/axe-core/package/axe.min.js ]; then # for the tests of the pages; npm comes with pyright's Node.js
     mkdir -p .venv/axe-core
     (

@@ -49,12 +49,6 @@ def new_clickhouse() -> str:
     return f"clickhouse+chdb:///{_folder()}?database=t{next(_numbers)}"
 
 
-def skip_on_clickhouse(url: str, reason: str) -> None:
-    """Skip a test of what a store in ClickHouse does not have or does in another way, as docs/clickhouse.md states."""
-    if url.startswith("clickhouse"):
-        pytest.skip(f"ClickHouse: {reason} (docs/clickhouse.md)")
-
-
 class Seen(NamedTuple):
     """One request."""
 

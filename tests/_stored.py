@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from _clickhouse import new_clickhouse
 from _postgres import Server
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, delete, text
 
 from taskpilot_obs.records import (
     CheckResult,
@@ -29,7 +29,8 @@ from taskpilot_obs.records import (
     Usage,
     Verdict,
 )
-from taskpilot_obs.store import Store, upgrade
+from taskpilot_obs.store import Store, clickhouse_tables, upgrade
+from taskpilot_obs.store.tables import LLM_SERIES, SUMMARY_WORK, metadata
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -140,6 +141,19 @@ def run_processes(target: Callable[..., None], *arguments: tuple[object, ...]) -
     for process in processes:
         process.join()
     return [process.exitcode for process in processes]
+
+
+def clear(store: Store) -> None:
+    """Empty every table but that of the series."""
+    with store.writing() as connection:
+        if store.is_clickhouse:
+            for table in clickhouse_tables.TABLES:
+                if table not in (LLM_SERIES, SUMMARY_WORK):  # which is a view there
+                    connection.execute(text(f"TRUNCATE TABLE {table.name}"))
+            return
+        for table in metadata.tables.values():
+            if table is not LLM_SERIES:
+                connection.execute(delete(table))
 
 
 @contextmanager

@@ -27,8 +27,9 @@ from rich.console import Console
 
 from taskpilot_obs import cli
 from taskpilot_obs._support.figures import known_cost, ms, percent, seconds, usd
+from taskpilot_obs._support.visible import csv_cell, printable
 from taskpilot_obs.cli._tables import Column, ColumnKind, FittedTable
-from taskpilot_obs.cli._text import csv_cell, escaped_json, printable
+from taskpilot_obs.cli._text import escaped_json
 from taskpilot_obs.store import StoreExporter
 
 MAIN = [sys.executable, "-c", "from taskpilot_obs.cli import main; main()"]

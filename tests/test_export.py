@@ -23,6 +23,21 @@ from taskpilot_obs.store.writer import Writer
 SPAN = (NOON - timedelta(days=2), NOON + timedelta(days=2))
 
 
+def test_no_name_is_a_formula_in_a_file(tmp_path: Path) -> None:
+    """A spreadsheet shows what calls were named after and computes none of it, in lines of calls and of charges."""
+    url = sqlite_url(tmp_path)
+    with store_at(url) as store:
+        call = llm_call(NOON, user="=1+1", tenant="@SUM(1)", agent="\uff1d1", attributes={"prompt_name": "-2+3"})
+        Writer(store).write(rows_of([call]))
+    for form in ("csv", "focus"):
+        file = tmp_path / f"{form}.csv"
+        export_calls(file, SPAN, store=url, format=form)
+        with file.open(newline="") as lines:
+            cells = [cell for line in csv.reader(lines) for cell in line]
+        assert "'@SUM(1)" in cells
+        assert not [cell for cell in cells if cell.startswith(("=", "@", "\uff1d", "-"))]
+
+
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     """A store with 1,203 calls of two days, one of them with a comma and a quotation mark in a name."""

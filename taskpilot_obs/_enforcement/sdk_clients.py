@@ -17,6 +17,7 @@ from taskpilot_obs._enforcement.model_calls import (
     count_attempt,
     expect_calls,
 )
+from taskpilot_obs._support.guarded import guarded
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.recorder import Recorder
@@ -58,8 +59,7 @@ def _sync_class(plain: Any) -> Any:
 
         def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
             send = super().request
-            find, recorder = self.observed_by
-            asked = find(self, options)
+            recorder, asked = _asked(self, options)
             if asked is None:
                 return send(cast_to, options, **kwargs)
             return call_model(recorder, asked, lambda: send(cast_to, options, **kwargs), _reader(options))
@@ -78,8 +78,7 @@ def _async_class(plain: Any) -> Any:
 
         async def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
             send = super().request
-            find, recorder = self.observed_by
-            asked = find(self, options)
+            recorder, asked = _asked(self, options)
             if asked is None:
                 return await send(cast_to, options, **kwargs)
             return await call_model_async(recorder, asked, lambda: send(cast_to, options, **kwargs), _reader(options))
@@ -89,6 +88,14 @@ def _async_class(plain: Any) -> Any:
             _count(request)
 
     return _named_as(plain, ObservedAsync)
+
+
+def _asked(client: Any, options: Any) -> tuple[Recorder, ModelRequest | None]:
+    """What a request asks a model; None for what asks none, and for what cannot be read, which is counted."""
+    find, recorder = client.observed_by
+    with guarded("model_call", recorder.counters):
+        return recorder, find(client, options)
+    return recorder, None
 
 
 def _copier(plain: Any) -> Callable[..., Any]:

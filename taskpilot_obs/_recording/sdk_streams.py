@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskpilot_obs._recording.generators import drive, wrap_async_generator
 from taskpilot_obs._recording.invocation import current_running
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.semconv import WarningCode
 
 if TYPE_CHECKING:
@@ -39,15 +40,22 @@ def follow_stream(call: LlmInvocation, result: object, checked: Callable[[Any], 
     if not any(hasattr(type(result), step) for step in _STEPS):
         return False
     for name in _INNER:
-        inner = getattr(result, name, None)
+        inner = _attribute(call, result, name)
         followed = _followed(call, inner, checked)
         if followed is not None and _replaced(result, name, followed):
             call.detach()
             call.open_stream()
-            _end_when_closed(call, getattr(result, "response", None))
+            _end_when_closed(call, _attribute(call, result, "response"))
             return True
     _report(type(result))
     return False
+
+
+def _attribute(call: LlmInvocation, owner: object, name: str) -> Any:
+    """An attribute of an SDK's object; None where it has none, or reading it fails."""
+    with guarded("stream", call.callsite.runtime.counters):
+        return getattr(owner, name, None)
+    return None
 
 
 def _followed(call: LlmInvocation, inner: Any, checked: Callable[[Any], Any] | None) -> Any:
@@ -63,7 +71,7 @@ def _end_when_closed(call: LlmInvocation, response: Any) -> None:
     The SDKs' streams refer to themselves, so one that is left would end with the next garbage collection.
     """
     for name, closing in (("close", _closing), ("aclose", _closing_async)):
-        original = getattr(response, name, None)
+        original = _attribute(call, response, name)
         if callable(original):
             _replaced(response, name, closing(call, original))
 

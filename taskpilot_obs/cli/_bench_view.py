@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from taskpilot_obs._support.figures import UNKNOWN, count, ms, share, usd
+from taskpilot_obs._support.visible import printable
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
-from taskpilot_obs.cli._text import printable
 from taskpilot_obs.compare.bench.documents import HEAD, cells, facts, troubles
 from taskpilot_obs.compare.bench.runner import Reporter
 

@@ -14,11 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from taskpilot_obs._support.figures import count, usd
+from taskpilot_obs._support.visible import printable
 from taskpilot_obs.audit.encoding import to_json
 from taskpilot_obs.audit.query import Entry, tail
 from taskpilot_obs.cli._signals_table import signals_view
 from taskpilot_obs.cli._tables import Column, FittedTable, name_column
-from taskpilot_obs.cli._text import escaped_json, printable
+from taskpilot_obs.cli._text import escaped_json
 from taskpilot_obs.demo.spend import DemoSpend, Line
 from taskpilot_obs.golden_signals.model import GoldenSignals
 from taskpilot_obs.semconv import Field

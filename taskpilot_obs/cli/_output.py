@@ -12,7 +12,8 @@ from typing import Final
 from rich.console import Console, RenderableType
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from taskpilot_obs.cli._text import csv_cell, escaped_json, printable, printable_lines
+from taskpilot_obs._support.visible import csv_cell, printable
+from taskpilot_obs.cli._text import escaped_json, printable_lines
 from taskpilot_obs.exceptions import TaskpilotError
 
 _UNLIMITED: Final = 10_000

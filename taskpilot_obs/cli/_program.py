@@ -15,7 +15,8 @@ from typing import Annotated, Any, Final, TextIO
 import typer
 from typer.core import TyperGroup
 
-from taskpilot_obs.cli._text import ASCII_SIGNS, printable, printable_lines
+from taskpilot_obs._support.visible import printable
+from taskpilot_obs.cli._text import ASCII_SIGNS, printable_lines
 
 CANNOT_WRITE = 1
 _WRONG_USAGE: Final = 2

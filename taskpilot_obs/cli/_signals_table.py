@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from taskpilot_obs._support.figures import UNKNOWN, count, ms, percent, usd
+from taskpilot_obs._support.visible import printable
 from taskpilot_obs.cli._tables import Cell, Column, FittedTable, name_column, whole_column
-from taskpilot_obs.cli._text import printable
 from taskpilot_obs.golden_signals.model import GoldenSignals, Interval, SignalStatus
 from taskpilot_obs.golden_signals.wording import NOTHING, WORDINGS, evidence_text, figure_text, headline
 

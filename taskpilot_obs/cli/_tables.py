@@ -13,7 +13,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from taskpilot_obs.cli._text import encodable, printable
+from taskpilot_obs._support.visible import printable
+from taskpilot_obs.cli._text import encodable
 
 _GAP: Final = 2
 """Between two columns: a cell's padding, and the box's divider, which is a space."""

@@ -10,9 +10,9 @@ import typer
 from rich.text import Text
 
 from taskpilot_obs._support.reasons import reason_of
+from taskpilot_obs._support.visible import printable
 from taskpilot_obs.cli._output import console, print_json
 from taskpilot_obs.cli._store_options import explained
-from taskpilot_obs.cli._text import printable
 from taskpilot_obs.doctor import Finding, Level, diagnose
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals.http import TIMEOUT_S, Access

@@ -213,15 +213,21 @@ async def run_async(
     """Like `run`, but await asynchronous checks, each within its timeout."""
     if subject is None:
         return _fail_all(checks, outcomes)
+    guard, since = guarded(COMPONENT, counters), perf_counter()
     for check in checks:
-        since, outcome = perf_counter(), None
-        with guarded(COMPONENT, counters):
+        outcome = None
+        with guard:
             answer = check.ask(subject)
             if not _is_yes(answer) and inspect.isawaitable(answer):
                 answer = await _in_time(answer, check.timeout_s)
-            outcome = _judge(check, subject.stage, answer, perf_counter() - since)
-        outcomes.append(outcome or _failure(check, perf_counter() - since))
-        if outcomes[-1].refuses:
+            now = perf_counter()
+            outcome = _judge(check, subject.stage, answer, now - since)
+        if outcome is None:
+            now = perf_counter()
+            outcome = _failure(check, now - since)
+        since = now
+        outcomes.append(outcome)
+        if outcome.refuses:
             return False
     return True
 

@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple
 from markupsafe import Markup
 
 from taskpilot_obs._support.charts import Chart, bars
+from taskpilot_obs._support.visible import csv_cell
 from taskpilot_obs.server.answers import answer
 
 Raw = str | int | float | Decimal | datetime | bool | None
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 _LONG_NAME: Final = 60
 
 
@@ -201,22 +201,14 @@ def as_csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     kept = [place for place, column in enumerate(table.columns) if not column.drawn]
-    writer.writerow([_harmless(table.columns[place].name) for place in kept])
+    writer.writerow([csv_cell(table.columns[place].name) for place in kept])
     for row in table.rows:
         writer.writerow([_csv_cell(row[place].raw) for place in kept])
     return out.getvalue()
 
 
 def _csv_cell(raw: Raw) -> str:
-    if raw is None:
-        return ""
-    if isinstance(raw, str):
-        return _harmless(raw)
-    return str(answer(raw))
-
-
-def _harmless(name: str) -> str:
-    return f"'{name}" if name.startswith(_FORMULA) else name
+    return csv_cell(raw) if raw is None or isinstance(raw, str) else str(answer(raw))
 
 
 def as_json(page: Page) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Unpack, get_args, get_typ
 
 from taskpilot_obs._support.calendar import calendar_period
 from taskpilot_obs._support.timestamps import EPOCH
+from taskpilot_obs._support.visible import csv_cell
 from taskpilot_obs._telemetry.answers import By, Key
 from taskpilot_obs._telemetry.counts import Counts
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
@@ -120,10 +121,10 @@ def _write_csv(path: Path, columns: Sequence[str], lines: Iterator[Line]) -> int
 
 
 def _cell(value: Any) -> Any:
-    """A value as text that spreadsheets and databases read: times in ISO 8601, amounts without an exponent."""
+    """A value as text that spreadsheets and databases read: times in ISO 8601, and no text a formula."""
     if isinstance(value, datetime):
         return value.isoformat()
-    return f"{value:f}" if isinstance(value, Decimal) else value
+    return csv_cell(value) if isinstance(value, Decimal | str) else value
 
 
 # --- Parquet ---------------------------------------------------------------------------------------------------------

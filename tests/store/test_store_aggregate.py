@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from _stored import NOON, llm_call, run_processes, task, unix_ns
+from _stored import NOON, clear, llm_call, run_processes, task, unix_ns
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, func, select, text
@@ -25,7 +25,7 @@ from taskpilot_obs.store.questions import asked_of
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.segments import Segment
 from taskpilot_obs.store.summary_lines import line_of, put
-from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK, metadata
+from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK
 from taskpilot_obs.store.writer import Writer
 
 DAY = timedelta(days=1)
@@ -51,14 +51,6 @@ calls = st.builds(
     agent=st.sampled_from(["planner", None]),
     attributes=st.sampled_from([{"prompt_name": "plan"}, {}]),
 )
-
-
-def clear(store: Store) -> None:
-    """Empty every table."""
-    with store.writing() as connection:
-        for table in metadata.tables.values():
-            if table.name != "llm_series":
-                connection.execute(delete(table))
 
 
 def answers(store: Store, start: datetime, end: datetime, *, roughly: bool = False) -> list[dict[str, object]]:
@@ -118,6 +110,10 @@ def test_rows_and_summaries_give_the_same_answers(
 
 def _only_rows(store: Store) -> None:
     with store.writing() as connection:
+        if store.is_clickhouse:
+            for table in ("llm_usage_summaries", "llm_summed_periods"):
+                connection.execute(text(f"TRUNCATE TABLE {table}"))
+            return
         connection.execute(delete(SUMMARIES))
         connection.execute(delete(SUMMARY_WORK))
         hours = [MIDNIGHT + hour * HOUR for hour in range(-24 * 3, 24 * 3)]
@@ -130,10 +126,10 @@ def test_summing_up_twice_changes_nothing(store: Store) -> None:
     Writer(store).write(rows_of([llm_call(MIDNIGHT + n * HOUR) for n in range(5)]))
     assert aggregate_summaries("daily", None, store=store) == 5 + 1
     with store.reading() as connection:
-        before = connection.execute(select(SUMMARIES)).all()
+        before = connection.execute(text("SELECT * FROM llm_usage_summaries")).all()
     assert aggregate_summaries("daily", None, store=store) == 0
     with store.reading() as connection:
-        assert connection.execute(select(SUMMARIES)).all() == before
+        assert connection.execute(text("SELECT * FROM llm_usage_summaries")).all() == before
 
 
 def test_a_late_call_is_counted(store: Store) -> None:

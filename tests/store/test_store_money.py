@@ -7,10 +7,10 @@ from decimal import Decimal
 
 import pytest
 from _figures import measured
-from _stored import NOON, llm_call, task
+from _stored import NOON, clear, llm_call, task
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, text
+from sqlalchemy import text
 
 from taskpilot_obs._telemetry.money import LIMIT_USD, Money, from_decimal, to_decimal
 from taskpilot_obs.records import Rollup
@@ -18,7 +18,6 @@ from taskpilot_obs.store import Store, aggregate_summaries
 from taskpilot_obs.store.queries import totals
 from taskpilot_obs.store.questions import asked_of
 from taskpilot_obs.store.rows import rows_of
-from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES
 from taskpilot_obs.store.tasks import tasks
 from taskpilot_obs.store.writer import Writer
 
@@ -58,9 +57,7 @@ def test_a_finer_amount_is_rounded_half_to_even() -> None:
 @given(sums=st.lists(amounts, min_size=1, max_size=8).filter(lambda sums: sum(sums) <= 10**9))
 def test_sums_are_exact_in_the_database(store: Store, sums: list[Decimal]) -> None:
     """Rows, and the summaries made of them, add up to a billion USD without losing a trillionth of one."""
-    with store.writing() as connection:
-        for table in (LLM_CALLS, SUMMARIES):
-            connection.execute(delete(table))
+    clear(store)
     Writer(store).write(rows_of([llm_call(NOON + timedelta(hours=n), cost=cost) for n, cost in enumerate(sums)]))
     assert _cost(store) == sum(sums)
     aggregate_summaries("daily", None, store=store)

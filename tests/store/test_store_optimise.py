@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import typer
-from _clickhouse import skip_on_clickhouse
 from _stored import NOON, llm_call, store_at
 from sqlalchemy import insert
 from typer.testing import CliRunner
@@ -145,7 +144,6 @@ def test_repeated_prompts(url: str) -> None:
 
 def test_budgets_of_tenants_who_are_gone(url: str) -> None:
     """A tenant's budget on which nothing was booked in the period is named with its limit, below all estimates."""
-    skip_on_clickhouse(url, "budgets are in another store")
     write(url, [*calls(3)])
     long_ago = NOON - timedelta(days=90)
     line = {

@@ -16,6 +16,7 @@ from taskpilot_obs.integration import (
     call_model_async,
     expect_calls,
     get_recorder,
+    guarded,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,13 @@ def wrap(client: Client, *, recorder: Recorder | None = None) -> Client:
 
 
 def _asked(models: Any, operation: Operation, asked: Mapping[str, Any]) -> ModelRequest:
+    """What is asked; of a request that cannot be read, only that it is one."""
+    with guarded("google_genai", models.observed_by.counters):
+        return _read(models.provider, operation, asked)
+    return ModelRequest(None, models.provider, operation)
+
+
+def _read(provider: str, operation: Operation, asked: Mapping[str, Any]) -> ModelRequest:
     config = asked.get("config")
     said = (
         _option(config, "system_instruction"),
@@ -62,7 +70,7 @@ def _asked(models: Any, operation: Operation, asked: Mapping[str, Any]) -> Model
     limit = _option(config, _LIMIT)
     return ModelRequest(
         str(asked["model"]).rpartition("/")[2],
-        models.provider,
+        provider,
         operation,
         [each for each in said if each is not None],
         {} if limit is None else {_LIMIT: limit},
