@@ -52,6 +52,9 @@ Inputs are changes of the corpus in `tests/fuzz_corpus`, a folder for each parse
 ever failed. A new failing input is shortened, printed and added; `make test` reads the whole corpus in every run, and a
 few changes of each input.
 
+Left out: files of Rego policies. regopy's parser is C++, and some malformed files end the process in it, which no
+Python code can catch. Load only policies that you trust; an OPA server parses them in a process of its own.
+
 """
 
 

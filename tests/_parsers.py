@@ -54,7 +54,7 @@ from taskpilot_obs.propagation import ReceivedRequest
 from taskpilot_obs.providers.errors import error_category, is_refused
 from taskpilot_obs.rules import promql
 from taskpilot_obs.rules.settings import load_settings
-from taskpilot_obs.safety import CedarPolicy, OpaServerPolicy, RegoPolicy
+from taskpilot_obs.safety import CedarPolicy, OpaServerPolicy
 from taskpilot_obs.safety.engines import found_in
 from taskpilot_obs.safety.redaction import Redactor
 from taskpilot_obs.semconv import WarningCode
@@ -450,7 +450,6 @@ def parsers() -> Iterator[dict[str, Parser]]:
             "provider-error": Parser(in_json(provider_error)),
             "query": Parser(query_parameters),
             "redaction": Parser(redaction),
-            "rego": Parser(file_of(homes.root, "a.rego", lambda file: RegoPolicy(file, package="agents")), configured),
             "rules-settings": Parser(file_of(homes.root, "rules.yaml", load_settings), configured),
             "session": Parser(lambda given: sessions.principal(text_of(given))),
             "shares": Parser(lambda given: params.shares_of(text_of(given)), (ValueError,)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,10 +16,12 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from openai.types.chat import ChatCompletion
 
-from taskpilot_obs import golden_signals, record_llm_call, track_llm
+from taskpilot_obs import golden_signals, observe_llm, record_llm_call, track_llm, track_workflow
 from taskpilot_obs._recording.recorder import Recorder
+from taskpilot_obs.budgets import Budget, budget_status
 from taskpilot_obs.providers.names import canonical_model
 from taskpilot_obs.records import Invocation, Pricing
+from taskpilot_obs.stats import get_stats
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 from taskpilot_obs.usage import Usage, read_response
 
@@ -44,6 +47,9 @@ def caused(error: BaseException, cause: BaseException) -> BaseException:
 
 def length_error() -> BaseException:
     return openai.LengthFinishReasonError(completion=ChatCompletion.model_validate(ANSWER))
+
+
+UNKNOWN = ("unpriced_requests", "usage_missing")
 
 
 class WrappedError(Exception):
@@ -115,6 +121,30 @@ def test_a_stream_that_breaks_after_its_first_token_is_unknown(seen: Captured[In
         list(call.stream(chunks()))
     (run,) = seen
     assert (run.pricing, run.is_usage_missing) == (Pricing.UNPRICED, True)
+
+
+def test_a_stream_that_breaks_is_unknown_on_every_surface(tmp_path: Path) -> None:
+    """Signals, store and exposition count it as unpriced, and an enforced budget books what was reserved, apart."""
+    store = f"sqlite:///{tmp_path / 'telemetry.db'}"
+    budget = Budget("team", limit_usd=1, action="enforce")
+
+    @observe_llm("gpt-4o")
+    def broken(prompt: str) -> Iterator[dict[str, Any]]:
+        yield {"choices": [{"delta": {"content": prompt}}]}
+        raise ConnectionResetError
+
+    with fresh_recorder(store=store, budgets=[budget]) as recorder:
+        with pytest.raises(ConnectionResetError), track_workflow("w"):
+            list(broken("hi"))
+        assert recorder.flush()
+        assert recorder.registry is not None
+        labels = {"model": "gpt-4o", "provider": "openai"}
+        values = [recorder.registry.get_sample_value(f"llm_{name}_total", labels) for name in UNKNOWN]
+        signals, stats, (status,) = golden_signals("15m"), get_stats("1h", store=store), budget_status()
+    assert values == [1, 1]
+    assert (signals.cost_coverage, stats.cost_coverage) == (0, 0)
+    assert (signals.cost_per_successful_task_usd, stats.cost_usd) == (None, Decimal(0))  # of those with a known price
+    assert status.spent == status.assumed > 0
 
 
 def test_a_stream_that_is_refused_before_its_first_event_is_free(seen: Captured[Invocation]) -> None:
@@ -258,6 +288,19 @@ def test_own_prices_and_set_cost_win_over_what_the_provider_states(seen: Capture
     assert by_provider.is_price_mismatch
 
 
+@pytest.mark.parametrize("provider", ["azure.ai.inference", "azure.ai.openai"])
+def test_grok_on_azure_states_a_total_beyond_its_parts(seen: Captured[Invocation], provider: str) -> None:
+    """Azure leaves Grok's reasoning out of the output: its price counts the rest of the total, and is partial."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 25}
+    details = {"completion_tokens_details": {"reasoning_tokens": 10}}
+    for stated in (usage, {**usage, **details}):
+        with track_llm(provider=provider, model="grok-3") as call:
+            call.record_response({"model": "grok-3", "usage": stated})
+    assert [(run.pricing, run.price_gap) for run in seen] == [(Pricing.PARTIAL, "contradiction")] * 2
+    assert seen[1].usage is not None
+    assert seen[1].usage[:2] == (10, 15)
+
+
 @pytest.mark.parametrize(
     ("body", "gap"),
     [
@@ -302,10 +345,22 @@ def test_an_incomplete_price_states_its_reason(body: Any, gap: str | None) -> No
     assert (reading.gap, reading.usage and reading.usage[:2]) == (gap, (5, 6))
 
 
+_INLINED = {"response": {"candidates": [], "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 6}}}
+_JOB = {"state": "JOB_STATE_SUCCEEDED", "completionStats": {"successfulCount": "2"}}
+BATCHES: tuple[dict[str, Any], ...] = (
+    {"name": "batches/1", "done": True, "response": {"inlinedResponses": {"inlinedResponses": [_INLINED]}}},
+    {"name": "batches/1", "state": "JOB_STATE_SUCCEEDED", "dest": {"inlined_responses": [_INLINED]}},
+    {"name": "projects/1/locations/eu/batchPredictionJobs/1", **_JOB, "usageMetadata": {"promptTokenCount": 5}},
+    {"type": "message_batch", "id": "msgbatch_1", "processing_status": "ended", "request_counts": {"succeeded": 2}},
+)
+"""The status of a whole batch, by Gemini's API, its SDK, Vertex and Anthropic."""
+
+
 def test_the_sum_of_a_batch_is_no_call() -> None:
-    """OpenAI's batch object sums up what its lines state one by one; lines are read at the batch's tier."""
+    """A batch's own object sums up what its lines state one by one; lines are read at the batch's tier."""
     total = {"object": "batch", "id": "b", "usage": {"input_tokens": 500, "output_tokens": 60, "total_tokens": 560}}
-    assert read_response(total).usage is None
+    for status in (total, *BATCHES):
+        assert read_response(status).usage is None
     gemini = {"candidates": [], "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 6}}
     for line in (
         {"custom_id": "1", "response": {"status_code": 200, "body": ANSWER}},

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+from _boundaries import BOUNDARIES
+from _empty_cells import reason
+from _operations import SCENARIOS
 from _scripts import load
 
 WRITER = load("faults_page")
@@ -14,6 +18,15 @@ COUNTS = json.loads(WRITER.COUNTS.read_text(encoding="utf-8"))
 def test_the_page_is_current() -> None:
     """The page follows from the kept counts; `python scripts/faults_page.py` would not change it."""
     assert WRITER.PAGE.read_text(encoding="utf-8") == WRITER.page(COUNTS), "run `python scripts/faults_page.py`"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_operation_of_every_scenario_failed(scenario: str) -> None:
+    """Each operation was made to fail once and from then on, or the page states why the work has none."""
+    for boundary in BOUNDARIES:
+        hows, wanted = COUNTS[scenario].get(boundary, {}), WRITER.planned()[scenario].get(boundary, ())
+        assert set(wanted) <= set(hows), f"{boundary} was not run: `make faults ARGS='-k \"{scenario}\"'`"
+        assert any(hows.values()) != bool(reason(scenario, boundary)), f"{boundary}: {hows}, and a reason for no count"
 
 
 def test_what_was_not_run_is_named() -> None:

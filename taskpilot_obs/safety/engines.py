@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, SupportsFloat, TypedDict, cast
@@ -22,6 +23,10 @@ INT64: Final = range(-(2**63), 2**63)
 _MESSAGE_KEYS: Final = ("msg", "message", "reason")
 
 Files = str | Path | Iterable[str | Path]
+
+
+MOST_LEVELS: Final = 200
+_BRACKET: Final = re.compile(r"[()\[\]{}]")
 
 
 class PolicyOptions(TypedDict, total=False):
@@ -209,7 +214,7 @@ def read_files(files: Files) -> dict[str, str]:
     """Read policy files, by their paths as given.
 
     Raises:
-        ConfigurationError: there is none, or one cannot be read as UTF-8.
+        ConfigurationError: there is none, or one cannot be read as UTF-8 or is nested too deeply.
     """
     paths = [files] if isinstance(files, str | Path) else list(files)
     if not paths:
@@ -220,7 +225,18 @@ def read_files(files: Files) -> dict[str, str]:
             texts[str(path)] = Path(path).read_bytes().decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{path}: cannot be read: {error}") from None
+        if _nesting(texts[str(path)]) > MOST_LEVELS:
+            raise ConfigurationError(f"{path}: brackets are nested deeper than {MOST_LEVELS} levels")
     return texts
+
+
+def _nesting(text: str) -> int:
+    """How deeply brackets are nested: a native parser recurses with them, and the end of its stack ends the process."""
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(text):
+        depth = max(0, depth + (1 if bracket in "([{" else -1))
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def version_of(texts: Iterable[str], data: object = None) -> str:

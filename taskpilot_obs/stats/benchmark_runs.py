@@ -13,7 +13,7 @@ from taskpilot_obs.golden_signals.assess import wilson
 from taskpilot_obs.golden_signals.model import Interval
 from taskpilot_obs.stats.model import Frozen, Usd
 from taskpilot_obs.stats.periods import Period, bounds
-from taskpilot_obs.store import Store
+from taskpilot_obs.store import Store, on_clickhouse
 from taskpilot_obs.store.benchmark_figures import ArmRow, RunRow, arms_of, newest_runs
 from taskpilot_obs.store.ledger_tables import BENCHMARKS_SINCE
 from taskpilot_obs.store.questions import asked_of
@@ -91,7 +91,7 @@ def get_benchmark_runs(
         raise ConfigurationError(f"limit: given {limit}; allowed is 1 to {MOST_RUNS}")
     start, end = bounds(period or (None, None), now)
     with asked_of(store, start, end) as question:
-        if question.version < BENCHMARKS_SINCE:
+        if question.version < BENCHMARKS_SINCE or on_clickhouse.is_on(question.connection):
             return ()
         rows = newest_runs(question.connection, start, end, limit)
         arms = arms_of(question.connection, [row.run_id for row in rows])

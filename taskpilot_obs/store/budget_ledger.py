@@ -356,6 +356,8 @@ class StoreLedger:
         Raises:
             StoreError: the store cannot be used.
         """
+        if not budgets:  # a store in ClickHouse has no table to look into
+            return {}
         by_name = {budget.name: budget for budget in budgets}
         request = select(_L.budget, _L.scope_key, _L.period_start, *self._figures()).where(
             _L.budget.in_(list(by_name)), _L.period_start.in_(list(starts))

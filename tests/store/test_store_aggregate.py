@@ -126,10 +126,10 @@ def test_summing_up_twice_changes_nothing(store: Store) -> None:
     Writer(store).write(rows_of([llm_call(MIDNIGHT + n * HOUR) for n in range(5)]))
     assert aggregate_summaries("daily", None, store=store) == 5 + 1
     with store.reading() as connection:
-        before = connection.execute(select(SUMMARIES)).all()
+        before = connection.execute(text("SELECT * FROM llm_usage_summaries")).all()
     assert aggregate_summaries("daily", None, store=store) == 0
     with store.reading() as connection:
-        assert connection.execute(select(SUMMARIES)).all() == before
+        assert connection.execute(text("SELECT * FROM llm_usage_summaries")).all() == before
 
 
 def test_a_late_call_is_counted(store: Store) -> None:

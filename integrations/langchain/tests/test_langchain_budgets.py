@@ -16,7 +16,7 @@ from langchain_core.tools import tool
 from pydantic import PrivateAttr
 from taskpilot_obs_langchain import BudgetMiddleware, ObservabilityHandler, budgeted
 
-from taskpilot_obs import get_recorder
+from taskpilot_obs import get_recorder, request_context
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets.status import statuses
@@ -219,6 +219,22 @@ def test_a_budgeted_model_in_an_agent_with_the_middleware_is_asked_once() -> Non
         agent = create_agent(budgeted(Model()), [], middleware=[BudgetMiddleware()])
         agent.invoke({"messages": [("user", "hi")]}, handled())  # type: ignore[call-overload]
         assert spent(recorder) == (COST, 0)
+
+
+@pytest.mark.parametrize("context", [{}, {"tenant_id": "acme"}, {"request_id": "r1"}], ids=str)
+@pytest.mark.parametrize("asks", ["nothing", "model", "middleware"])
+def test_a_budget_keeps_the_session_and_adds_no_attribute(context: dict[str, str], asks: str) -> None:
+    """LangGraph's thread is the session of agent and call, wherever the budget is asked, and no attribute is added."""
+    with fresh_recorder(budgets=[team("1")]) as recorder, capture_invocations(recorder) as seen:
+        middleware = [BudgetMiddleware()] if asks == "middleware" else []
+        model = budgeted(Model()) if asks == "model" else Model()
+        agent: Any = create_agent(model, [], middleware=middleware, name="Finder")
+        given: Any = {"messages": [("user", "hi")]}
+        with request_context(**context):
+            agent.invoke(given, {**handled(), "configurable": {"thread_id": "T1"}})
+        assert [(run.session, dict(run.attributes)) for run in seen] == [("T1", {})] * len(seen)
+        assert {run.tenant for run in seen} == {context.get("tenant_id")}
+        assert {run.operation for run in seen} == {Operation.AGENT, Operation.CHAT}
 
 
 def test_the_package_has_no_other_lazy_names() -> None:

@@ -67,7 +67,7 @@ def parse_text(text: str, content_type: str = "") -> list[Sample]:
     parse = open_metrics_families if content_type.startswith(_OPEN_METRICS) else plain_families
     try:
         return list(_flat(parse(text)))
-    except (ValueError, KeyError, IndexError) as error:
+    except (ValueError, ArithmeticError, KeyError, IndexError) as error:
         raise SourceError(f"not an exposition of metrics: {type(error).__name__}: {error}"[:300]) from error
 
 
