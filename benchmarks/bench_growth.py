@@ -146,7 +146,8 @@ def write(curves: dict[str, list[Point]]) -> None:
     kept = load()
     kept["machine"] = f"{os.cpu_count()} cores, {platform.python_implementation()} {platform.python_version()}"
     kept["measured"] = f"{datetime.now(UTC):%Y-%m-%d}"
-    kept["curves"] |= curves
+    every = kept["curves"] | curves
+    kept["curves"] = {curve.key: every[curve.key] for curve in CURVES if curve.key in every}
     kept["replicas"] |= COMPARED
     RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
