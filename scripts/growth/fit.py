@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import exp, log
+from math import exp, isnan, log
 from typing import Final, NamedTuple
 
 from scipy.stats import linregress, t  # noqa: TID251  a script, not the library
@@ -46,7 +46,8 @@ def power_law(points: Sequence[Point]) -> Fit:
         raise ValueError(f"a power law takes three positive points or more, got {list(points)}")
     found = linregress([log(size) for size, _ in points], [log(value) for _, value in points])
     width = t.ppf((1 + CONFIDENCE) / 2, len(points) - 2)
-    return Fit(exp(found.intercept), float(found.slope), float(width * found.stderr))
+    stderr = 0.0 if isnan(found.stderr) else found.stderr  # of equal values: rounding makes 1 - r² negative
+    return Fit(exp(found.intercept), float(found.slope), float(width * stderr))
 
 
 def ceiling(points: Sequence[Point], *, each: bool) -> float:
