@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full test-frameworks test-load coverage soak simulate bench build audit conformance faults fuzz mutation lint types docs site clean
+.PHONY: demo test test-full test-frameworks test-load coverage soak simulate bench build audit conformance faults fuzz growth mutation lint types docs site clean
 
 demo: $(VENV)/.demo ## run the demo service: no key, no network
 	$(BIN)/taskpilot-obs demo $(ARGS)
@@ -25,6 +25,10 @@ coverage: ## which lines the tests run
 
 bench: $(VENV)/.dev ## what a call costs, beside its floor and beside doing it by hand
 	$(BIN)/python -m benchmarks
+
+growth: $(VENV)/.dev ## cost, memory, scrapes, rules and questions over three decades of what they depend on; writes docs/growth.md
+	$(BIN)/python benchmarks/bench_growth.py --write $(ARGS)
+	$(BIN)/python -m scripts.growth
 
 soak: $(VENV)/.dev ## a million runs with a blocked exporter; writes docs/soak.md
 	$(BIN)/python scripts/soak.py $(ARGS)

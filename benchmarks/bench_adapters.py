@@ -289,7 +289,7 @@ async def crewai() -> float:
 
 
 async def _nothing() -> None:
-    """A framework without an adapter calls nobody."""
+    """What calls cost without an adapter: nothing."""
 
 
 MEASURES: dict[str, Callable[[], Coroutine[Any, Any, float]]] = {

@@ -1,8 +1,8 @@
 """Writes the last result of `scripts/test_frameworks.sh`, and the table of what works where that follows from it.
 
 Run: python scripts/frameworks_page.py FOLDER, which has a JUnit file and a list of packages for each framework. It
-writes `docs/frameworks-results.md`, and the table between two marks in `docs/frameworks.md`. Without a folder it
-writes the table again from the page of results.
+writes `docs/frameworks-results.md`, where frameworks without a new result keep their last one, and the table between
+two marks in `docs/frameworks.md`. Without a folder it writes the table again from the page of results.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ REASONS = {
     ("openai", "enforced"): "by `wrap(client)`",
     ("litellm", "nested"): "calls only",
     ("crewai", "streamed"): "yes, by the tests of a run",
-    ("crewai", "left"): "no test: a crew works on without its reader",
+    ("crewai", "left"): "yes: a crew works on without its reader",
     ("haystack", "left"): "streams go to callbacks",
     ("mcp", "streamed"): "no streams",
     ("mcp", "left"): "no streams",
@@ -51,7 +51,6 @@ REASONS = {
 """Why a topic of a framework has no test there; a cell without one is an error."""
 HOMES = {
     "langchain": "its handler's tests, in `make test`",
-    "openai_agents": "no test yet",
 }
 """Where else the topics of a framework are tested."""
 PAGE = Path(__file__).parent.parent / "docs" / "frameworks-results.md"
@@ -111,12 +110,23 @@ def _by_test(cases: Counter[str]) -> Counter[str]:
     return found
 
 
-def results_page(folder: Path) -> str:
-    """The page of results."""
+def results_page(folder: Path, before: str = "") -> str:
+    """The page of results.
+
+    Args:
+        folder: has the results of this run.
+        before: the page as it is: frameworks that were not run keep their rows and sections.
+    """
     results = [read(report) for report in sorted(folder.glob("*.xml"))]
-    rows = (f"| {each.name} | {' | '.join(map(each.cell, TOPICS.values()))} |" for each in results)
-    table = [f"| framework | {' | '.join(TOPICS)} |", f"| --- |{' --- |' * len(TOPICS)}", *rows]
-    sections = "\n\n".join(result.section() for result in results)
+    rows = {line.split(" | ")[0]: line for line in re.findall(r"^\| [\w@]+ \| [-*\d].*$", before, re.MULTILINE)}
+    known = dict(re.findall(r"^(## \S+)\n(.*?)(?=\n\n## |\Z)", before.rstrip(), re.MULTILINE | re.DOTALL))
+    for each in results:
+        rows[f"| {each.name}"] = f"| {each.name} | {' | '.join(map(each.cell, TOPICS.values()))} |"
+        title, _, text = each.section().partition("\n")
+        known[title] = text
+    table = [f"| framework | {' | '.join(TOPICS)} |", f"| --- |{' --- |' * len(TOPICS)}"]
+    table += [rows[name] for name in sorted(rows)]
+    sections = "\n\n".join(f"{title}\n{known[title]}" for title in sorted(known))
     return HEAD.format(date=f"{datetime.now(UTC):%Y-%m-%d}") + "\n".join(table) + f"\n\n{sections}\n"
 
 
@@ -160,7 +170,7 @@ def with_table(document: str, page: str) -> str:
 def main(arguments: list[str]) -> None:
     """Write the page of results, where there are new ones, and the table."""
     if arguments:
-        PAGE.write_text(results_page(Path(arguments[0])), encoding="utf-8")
+        PAGE.write_text(results_page(Path(arguments[0]), PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     document = TABLE.read_text(encoding="utf-8")
     TABLE.write_text(with_table(document, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 

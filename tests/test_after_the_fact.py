@@ -119,6 +119,15 @@ def test_only_the_outermost_run_is_a_task(seen: Captured[Invocation]) -> None:
     ]  # fmt: skip
 
 
+def test_what_a_call_does_not_state_is_not_made_up(seen: Captured[Invocation]) -> None:
+    """A call or a run of which only the name is stated took no time, and has no usage, retries, stream or answer."""
+    record_llm_call(model="gpt-4o")
+    record_run("tool", "search")
+    for run in seen:
+        assert (run.duration_s, run.ttft_s, run.retries, run.streaming) == (0, None, 0, False)
+        assert (run.usage, run.cost, run.cached, run.status) == (None, None, None, Status.SUCCESS)
+
+
 def test_an_exception_tells_how_it_ended(seen: Captured[Invocation]) -> None:
     """Status, class and category of an error follow from the exception, or from the name of its class."""
     record_llm_call(model="gpt-4o", error=TimeoutError())

@@ -120,6 +120,17 @@ def test_a_wrong_option_is_refused_when_the_budget_is_made(options: dict[str, An
     assert told in str(caught.value)
 
 
+def test_one_message_names_every_wrong_option() -> None:
+    """All problems of a budget stand in one message, one behind the other, an unknown option by its name."""
+    options: dict[str, Any] = {"limit_usd": 0, "period": "year", "colour": "red"}
+    with pytest.raises(ConfigurationError) as caught:
+        Budget("team", **options)
+    words = str(caught.value)
+    assert words.startswith("budget 'team': limit_usd: given 0; ")
+    assert "; period: given 'year'; allowed is day, week, month, total" in words
+    assert words.endswith("; unknown option 'colour'")
+
+
 @pytest.mark.parametrize("name", ["", "x" * 201, 7, "a\x00b", "\ud800"])
 def test_a_name_is_text_that_a_label_and_every_store_can_have(name: Any) -> None:
     """A budget without a name could not be told from another; one that cannot be stored would hold up all bookings."""

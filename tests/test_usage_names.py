@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from taskpilot_obs.semconv import PriceGap
-from taskpilot_obs.usage import read_response
+from taskpilot_obs.usage import StreamReader, Usage, read_response
 
 INCLUSIVE = {"input_tokens": 100, "output_tokens": 50}
 CHAT = {"prompt_tokens": 100, "completion_tokens": 50}
@@ -102,3 +103,35 @@ def test_searches_of_perplexity_are_billed_apart(fees: dict[str, Any]) -> None:
     body = {"model": "other", "usage": {**CHAT, **fees}}
     assert read_response(body, provider="perplexity").gap is PriceGap.FEES
     assert read_response({"model": "other", "usage": CHAT}, provider="perplexity").gap is None
+
+
+@pytest.mark.parametrize(
+    "line", ["data: [DONE]", "event: x", "id: 7", "retry: 3", ": ping", "[DONE]", " [DONE]\n", " ", ""]
+)
+def test_the_framing_of_a_stream_is_no_content(line: str) -> None:
+    """Lines of an event stream that hold no answer are not the first token; a piece of text is."""
+    assert StreamReader().feed(line) is False
+    assert StreamReader().feed("hello") is True
+
+
+def test_one_request_is_not_a_sum() -> None:
+    """A usage that counts its requests sums several calls only where it counts more than one."""
+    assert [read_response({**INCLUSIVE, "requests": number}).sums for number in (0, 1, 2, 3)] == [0, 0, 2, 3]
+
+
+def test_details_of_anthropics_messages_are_read() -> None:
+    """Thoughts are read beneath the output; a gateway's inclusive details turn the totals into inclusive ones."""
+    counts = {"input_tokens": 100, "output_tokens": 50, "cache_read_input_tokens": 20}
+    message = {"type": "message", "role": "assistant", "model": "m"}
+    thought = read_response({**message, "usage": {**counts, "output_tokens_details": {"thinking_tokens": 7}}}).usage
+    assert thought == Usage(120, 50, 20, reasoning_tokens=7)
+    for name in ("input_tokens_details", "input_token_details"):
+        inclusive = read_response({**message, "usage": {**counts, name: {"cached_tokens": 20}}}).usage
+        assert inclusive == Usage(100, 50, 20)
+
+
+def test_bedrocks_chunks_are_opened() -> None:
+    """An event of Bedrock holds the provider's own event as bytes, beneath `chunk` or alone."""
+    event = json.dumps({"type": "message_start", "message": {"usage": {"input_tokens": 3, "output_tokens": 1}}})
+    for chunk in ({"chunk": {"bytes": event.encode()}}, {"bytes": event.encode()}):
+        assert read_response([chunk]).usage == Usage(3, None)

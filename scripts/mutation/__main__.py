@@ -9,11 +9,11 @@ many minutes of changes: what was tried until then is a random sample too, becau
 
 from __future__ import annotations
 
+import hashlib
 import os
-import random
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from scripts.mutation import journal, report
@@ -26,7 +26,9 @@ from scripts.mutation.session import examine, examine_fresh
 def run(names: Sequence[str]) -> None:
     """Try the sampled changes of some areas that are not known to be killed, and keep the results."""
     sampled = samples(names)
-    known = journal.killed() if not os.environ.get("FRESH") else set()
+    if os.environ.get("FRESH"):
+        journal.PATH.unlink(missing_ok=True)
+    known = journal.killed()
     by_turns = (each for turn in zip_longest(*sampled.values()) for each in turn if each is not None)
     missing = [each for each in by_turns if each.identity not in known]
     print(f"{len(missing)} changes to try of {sum(map(len, sampled.values()))}", flush=True)
@@ -38,30 +40,29 @@ def run(names: Sequence[str]) -> None:
             verdict = verdicts.get(change.identity)
             if verdict is not None and verdict.outcome == AT_IMPORT:
                 kept.add(change, examine_fresh(change, verdict.tests))
-    summarise(sampled)
+    summarise(names)
 
 
-def summarise(sampled: Mapping[str, Sequence[Change]]) -> None:
-    """Keep the results of what was tried, also where the run was cut short."""
+def summarise(names: Sequence[str]) -> None:
+    """Keep the results of all that was tried of these areas' present text, also by earlier runs with other samples."""
     verdicts = journal.read()
-    for name, every in sampled.items():
-        made = len(list(changes(AREAS[name].paths())))
+    for name in names:
+        every = list(changes(AREAS[name].paths()))
         tried = [(each, verdicts[each.identity]) for each in every if each.identity in verdicts]
         if tried:
-            print(report.keep(name, tried, made), flush=True)
+            print(report.keep(name, tried, len(every)), flush=True)
 
 
 def samples(names: Sequence[str]) -> dict[str, list[Change]]:
     """The sampled changes of each area."""
-    return {name: sample(name, list(changes(AREAS[name].paths()))) for name in names}
+    return {name: sample(list(changes(AREAS[name].paths()))) for name in names}
 
 
-def sample(name: str, every: list[Change]) -> list[Change]:
-    """As many changes as SAMPLE says, each as likely as every other; the seed is the area's."""
+def sample(every: list[Change]) -> list[Change]:
+    """As many changes as SAMPLE says, each as likely as every other, and the same ones where other lines are edited."""
     wanted = os.environ.get("SAMPLE") or str(SAMPLE)
     number = len(every) if wanted == "all" else min(int(wanted), len(every))
-    chosen = random.Random(f"{SEED} {name}").sample(range(len(every)), len(every))[:number]  # noqa: S311
-    return [every[each] for each in chosen]
+    return sorted(every, key=lambda each: hashlib.sha256(f"{SEED} {each.key}".encode()).digest())[:number]
 
 
 def in_time(missing: Sequence[Change]) -> Iterator[Change]:
@@ -77,7 +78,7 @@ if __name__ == "__main__":
     options = {each for each in sys.argv[1:] if each.startswith("--")}
     chosen = [each for each in sys.argv[1:] if each not in options] or list(AREAS)
     if "--results" in options:
-        summarise(samples(chosen))
+        summarise(chosen)
     elif "--page" not in options:
         run(chosen)
     report.write_page()

@@ -34,7 +34,7 @@ _USAGE: Final = (
     ),
     *("test_billing", "test_llm_invocation"),
 )
-_PRICING: Final = ("test_pricing", "test_pricing_cards", "test_cost_of", "test_billing")
+_PRICING: Final = ("test_pricing", "test_pricing_names", "test_pricing_cards", "test_cost_of", "test_billing")
 _SAFETY: Final = (
     *("safety/test_checks", "safety/test_guardrails", "safety/test_policies", "safety/test_gate_texts"),
     *("safety/test_redaction", "safety/test_secret_renderings", "safety/test_spoken_secrets"),

@@ -31,9 +31,14 @@ class Change(NamedTuple):
     """The module with the change in it."""
 
     @property
+    def key(self) -> str:
+        """Names the change, whatever the other lines of its module are."""
+        return f"{self.function} #{self.number} {self.difference}"
+
+    @property
     def identity(self) -> str:
         """Names the change for as long as its module has this text."""
-        return f"{_digest(self.path)} {self.function} #{self.number} {self.difference}"
+        return f"{_digest(self.path)} {self.key}"
 
 
 class Verdict(NamedTuple):

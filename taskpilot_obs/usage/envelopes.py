@@ -120,7 +120,7 @@ def _decoded(payload: str | bytes | bytearray) -> Fields | None:
 
 def is_framing(line: str) -> bool:
     """Whether a text is framing of an event stream instead of a piece of an answer."""
-    return line.startswith(("data:", "event:", "id:", "retry:", ":"))
+    return line.startswith(("data:", "event:", "id:", "retry:", ":")) or line.strip() == "[DONE]"
 
 
 def events_of(response: object) -> Iterable[object]:

@@ -35,6 +35,7 @@ _CLAIMED: Final = ".claimed"
 _NEW: Final = ".new"
 _PER_PROCESS: Final = re.compile(r"(?P<kind>[a-z]+(?:_[a-z]+)?)_(?P<pid>\d+)\.db")
 _NAMESPACE: Final = "taskpilot_obs.namespace-"
+_LIVE: Final = tuple(f"gauge_live{mode}" for mode in ("all", "max", "min", "mostrecent", "sum"))
 _POLL_S: Final = 0.005
 
 Entry = tuple[float, float]
@@ -156,7 +157,8 @@ def compact(directory: Path, dead: int) -> None:
     """
     with locked(directory):
         _recover(directory)
-        _compact(directory, _claim(directory, {dead}))
+        # By name: listing the files of all workers for each one that ends would take the square of their number.
+        _compact(directory, _claim(path for path in _paths_of(directory, dead) if path.exists()))
 
 
 def sweep(directory: Path) -> None:
@@ -169,7 +171,8 @@ def sweep(directory: Path) -> None:
     if namespaces(directory) == [_namespace_name()]:
         gone = dead_processes(directory)
         if gone:
-            _compact(directory, [path for path in _claim(directory, gone) if not _unclaim_if_alive(path)])
+            claimed = _claim([path for path, pid in _owners(directory) if pid in gone])
+            _compact(directory, [path for path in claimed if not _unclaim_if_alive(path)])
 
 
 def mark_namespace(directory: Path) -> None:
@@ -212,13 +215,18 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def _claim(directory: Path, pids: set[int]) -> list[Path]:
+def _paths_of(directory: Path, pid: int) -> list[Path]:
+    """The files that a process may have."""
+    return [directory / f"{kind}_{pid}.db" for kind in (*_COMBINED, *_LIVE)]
+
+
+def _claim(paths: Iterable[Path]) -> list[Path]:
     """Rename files so that a new process with a reused ID cannot open them; gauges of `live…` modes are removed."""
     claimed = []
-    for path, pid in list(_owners(directory)):
-        if pid in pids and path.name.startswith("gauge_live"):
+    for path in paths:
+        if path.name.startswith("gauge_live"):
             path.unlink()
-        elif pid in pids:
+        else:
             claimed.append(path.rename(path.with_name(path.name + _CLAIMED)))
     return claimed
 
@@ -248,7 +256,7 @@ def _compact(directory: Path, claimed: list[Path]) -> None:
     pending = directory / (COMMIT_NAME + _NEW)
     pending.touch()
     pending.rename(directory / COMMIT_NAME)
-    _finish(directory)
+    _finish(directory, [directory / f"{kind}_{TOTALS}.db{_NEW}" for kind in by_kind], claimed)
 
 
 def _write(totals: Path, combined: Callable[[list[Entry]], Entry], sources: list[Path]) -> None:
@@ -267,20 +275,23 @@ def _write(totals: Path, combined: Callable[[list[Entry]], Entry], sources: list
         values.close()  # type: ignore[no-untyped-call]
 
 
-def _finish(directory: Path) -> None:
+def _finish(directory: Path, merged: Iterable[Path], claimed: Iterable[Path]) -> None:
     """Replace the merged files by the committed result."""
-    for new in directory.glob(f"*.db{_NEW}"):
+    for new in merged:
         new.replace(new.with_name(new.name.removesuffix(_NEW)))
-    for claimed in directory.glob(f"*{_CLAIMED}"):
-        claimed.unlink()
+    for path in claimed:
+        path.unlink()
     (directory / COMMIT_NAME).unlink()
 
 
 def _recover(directory: Path) -> None:
     """Finish an interrupted compaction if it was committed; otherwise undo and repeat it."""
+    names = os.listdir(directory)  # noqa: PTH208  a path for each file of a thousand workers takes several times as long
+    left = [directory / name for name in names if name.endswith((_NEW, _CLAIMED))]
+    new, claimed = ([path for path in left if path.suffix == suffix] for suffix in (_NEW, _CLAIMED))
     if (directory / COMMIT_NAME).exists():
-        _finish(directory)
+        _finish(directory, [path for path in new if path.stem.endswith(".db")], claimed)
         return
-    for new in directory.glob(f"*{_NEW}"):
-        new.unlink()
-    _compact(directory, list(directory.glob(f"*{_CLAIMED}")))
+    for path in new:
+        path.unlink()
+    _compact(directory, claimed)
