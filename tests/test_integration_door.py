@@ -39,6 +39,8 @@ from taskpilot_obs.integration import (
     check_input_async,
     check_output,
     check_output_async,
+    current_question,
+    is_judged,
     open_llm_call,
     open_run,
 )
@@ -458,6 +460,28 @@ def test_work_that_a_layer_above_records(recorder: Recorder) -> None:
         assert open_llm_call() is call
         call.stop()
         assert open_llm_call() is None
+
+
+def test_what_a_check_does_is_not_the_work_of_the_judged_run() -> None:
+    """Within a check `open_run` and `open_llm_call` do not return the run that is judged, and it is the current one."""
+    looks: list[tuple[object, ...]] = []
+
+    def look(_: object) -> None:
+        question = current_question()
+        assert question is not None
+        above = current_run()
+        known = is_judged(above), question.is_about(above), is_judged(None)
+        looks.append((above, open_run(Operation.TOOL), open_llm_call(), known))
+
+    with fresh_recorder(guardrails=[check_with(look, stages=("input", "output"), mode="enforce")]) as fresh:
+        tool, call = fresh.start("execute_tool", "search"), fresh.start_llm(model="gpt-4o-mini")
+        for run in (tool, call):  # not attached, as in frameworks without a block around the work
+            check_input(run, "in")
+            check_output(run, "out")
+            assert current_run() is None
+            run.stop()
+    assert looks == [(run, None, None, (True, True, False)) for run in (tool, tool, call, call)]
+    assert current_question() is None
 
 
 def test_limits_of_an_answer() -> None:
