@@ -4,9 +4,12 @@ Run: python benchmarks/bench_adapters.py [--quick]
 
 Each framework runs with models that answer at once, with an adapter that does nothing where it needs one, and with
 ours. Where the framework's own loop asks models, a run with one call and one with nine are compared: what the eight
-further calls cost is the adapter's share of a call, without that of the agent and its run. Haystack, LiteLLM and crewAI
-report a call by a span, a callback or an event; there the hooks of one call are measured. Rounds of the two are
-interleaved, and the best of each is taken. Frameworks that are not installed are left out, and named.
+further calls cost is the adapter's share of a call, without that of the agent, its run and its tools: a turn of an agent
+that uses a tool has a tool call besides, which costs about as much and is in no figure. Haystack, LiteLLM, Google ADK,
+Strands and crewAI report a call by a span, callbacks or events; there the hooks of one call are measured. Rounds of the
+two are interleaved, and the best of each is taken. The time is that of the caller's thread, without a tracer, content
+capture and checks: usage that is read off this thread is not in it. Frameworks that are not installed are left out,
+and named.
 """
 
 from __future__ import annotations
@@ -131,35 +134,28 @@ async def further_us(ours: Callable[[int], Work], theirs: Callable[[int], Work])
 
 
 async def agents() -> float:
-    """OpenAI Agents: a further call within a run, by a model that opens the SDK's span, and the tool call before it."""
+    """OpenAI Agents: the spans of a further call of the model within a turn, as a model that asks again opens them."""
     import agents as sdk
     from agents.tracing import generation_span
-    from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
+    from openai.types.responses import ResponseOutputMessage, ResponseOutputText
     from taskpilot_obs_openai_agents import ObservabilityProcessor
 
     text = ResponseOutputText(type="output_text", text="Hello.", annotations=[])
     done = ResponseOutputMessage(id="1", type="message", role="assistant", status="completed", content=[text])
-    call = ResponseFunctionToolCall(type="function_call", call_id="1", name="again", arguments="{}")
     usage = {"input_tokens": 100, "output_tokens": 20}
 
     class Scripted(sdk.Model):  # type: ignore[misc]
         def __init__(self, calls: int) -> None:
-            self.calls, self.asked = calls, 0
+            self.calls = calls
 
         async def get_response(self, *_: Any, **__: Any) -> Any:
-            self.asked += 1
-            with generation_span(model="gpt-4o-mini") as span:
-                span.span_data.usage, span.span_data.output = usage, [{"role": "assistant", "content": "Hello."}]
-                said = done if self.asked % self.calls == 0 else call
-                return sdk.ModelResponse(output=[said], usage=sdk.Usage(), response_id=None)
+            for _ in range(self.calls):
+                with generation_span(model="gpt-4o-mini") as span:
+                    span.span_data.usage, span.span_data.output = usage, [{"role": "assistant", "content": "Hello."}]
+            return sdk.ModelResponse(output=[done], usage=sdk.Usage(), response_id=None)
 
         def stream_response(self, *_: Any, **__: Any) -> Any:
             raise NotImplementedError
-
-    @sdk.function_tool  # type: ignore[untyped-decorator]
-    def again() -> str:
-        """Again."""
-        return "again"
 
     class Nothing(sdk.TracingProcessor):  # type: ignore[misc]
         def _ignore(self, *_: Any) -> None:
@@ -168,7 +164,7 @@ async def agents() -> float:
         on_trace_start = on_trace_end = on_span_start = on_span_end = shutdown = force_flush = _ignore
 
     def work(processor: Any, calls: int) -> Work:
-        planner = sdk.Agent(name="Planner", model=Scripted(calls), tools=[again])
+        planner = sdk.Agent(name="Planner", model=Scripted(calls))
 
         async def run() -> None:
             sdk.set_trace_processors([processor])
@@ -246,6 +242,7 @@ async def litellm() -> float:
     callback = ObservabilityCallback()
     usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
     response = ModelResponse(id="1", model="gpt-4o-mini", usage=usage)
+    document = response.model_dump_json()
     messages = [{"role": "user", "content": "hi"}]
 
     async def call() -> None:
@@ -258,6 +255,7 @@ async def litellm() -> float:
         }
         await callback.async_pre_call_deployment_hook(asked, "acompletion")
         callback.log_pre_api_call("gpt-4o-mini", messages, details)
+        details["original_response"] = document  # as LiteLLM notes it before it calls the next hook
         await callback.async_post_call_success_deployment_hook(asked, response, "acompletion")
 
     return await difference_us(call, _nothing)
