@@ -3,13 +3,14 @@
 Run: python benchmarks/bench_adapters.py [--quick]
 
 Each framework runs with models that answer at once, with an adapter that does nothing where it needs one, and with
-ours. Where the framework's own loop asks models, a run with one call and one with nine are compared: what the eight
-further calls cost is the adapter's share of a call, without that of the agent, its run and its tools: a turn of an agent
-that uses a tool has a tool call besides, which costs about as much and is in no figure. Haystack, LiteLLM, Google ADK,
-Strands and crewAI report a call by a span, callbacks or events; there the hooks of one call are measured. Rounds of the
-two are interleaved, and the best of each is taken. The time is that of the caller's thread, without a tracer, content
-capture and checks: usage that is read off this thread is not in it. Frameworks that are not installed are left out,
-and named.
+ours. Of OpenAI Agents, a turn in which the model is called once and one in which it is called nine times are compared:
+what the eight further calls cost is the adapter's share of a call, without that of the agent, its run and its tools. A
+turn that uses a tool has a tool call besides, which is in no figure. The others call an adapter before and after a call
+of a model, by hooks, callbacks, events or a span; there these are measured, and of Agent Framework the whole call of
+its client. Rounds of the two are interleaved, and the best of each is taken.
+
+The time is that of the caller's thread, without a tracer, content capture and checks. What is read off this thread, as
+the usage that most answers state, is not in it. Frameworks that are not installed are left out, and named.
 """
 
 from __future__ import annotations
@@ -72,35 +73,32 @@ async def agent_framework() -> float:
 
 
 async def pydantic_ai() -> float:
-    """A further call within a run: what nine calls cost more than one, with ours and without."""
-    from pydantic_ai import Agent, ModelRetry
-    from pydantic_ai.capabilities import AbstractCapability
+    """The hooks around a request, the fifth of a conversation."""
+    from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart, UserPromptPart
+    from pydantic_ai.models import ModelRequestContext, ModelRequestParameters
     from pydantic_ai.models.test import TestModel
+    from pydantic_ai.usage import RequestUsage
     from taskpilot_obs_pydantic_ai import ObservabilityCapability
 
-    class Nothing(AbstractCapability):  # type: ignore[misc]
-        async def wrap_run(self, ctx: Any, *, handler: Any) -> Any:  # noqa: ARG002  the framework's signature
-            return await handler()
+    said = ModelRequest(parts=[UserPromptPart(content="hi")])
+    usage = RequestUsage(input_tokens=100, output_tokens=20)
+    answer = ModelResponse(parts=[TextPart("Hello.")], usage=usage, model_name="gpt-4o-mini", finish_reason="stop")
+    request = ModelRequestContext(
+        model=TestModel(model_name="gpt-4o-mini"),
+        messages=[said, answer] * 4 + [said],
+        model_settings=None,
+        model_request_parameters=ModelRequestParameters(),
+    )
+    capability = ObservabilityCapability()
 
-        async def wrap_model_request(self, ctx: Any, *, request_context: Any, handler: Any) -> Any:  # noqa: ARG002
-            return await handler(request_context)
+    async def model(_: Any) -> Any:
+        return answer
 
-        async def prepare_model_request(self, ctx: Any, request_context: Any) -> Any:  # noqa: ARG002
-            return request_context
+    async def call() -> None:
+        await capability.wrap_model_request(None, request_context=request, handler=model)
+        await capability.prepare_model_request(None, request)
 
-    def work(capability: Any, calls: int) -> Work:
-        model = TestModel(model_name="gpt-4o-mini")
-        agent = Agent(model, name="Planner", capabilities=[capability], retries=MORE_CALLS)
-
-        @agent.output_validator  # type: ignore[untyped-decorator]
-        def again(ctx: Any, output: Any) -> Any:
-            if ctx.retry < calls - 1:
-                raise ModelRetry("once more")
-            return output
-
-        return lambda: agent.run("hi")
-
-    return await further_us(partial(work, ObservabilityCapability()), partial(work, Nothing()))
+    return await difference_us(call, lambda: model(request))
 
 
 async def haystack() -> float:
