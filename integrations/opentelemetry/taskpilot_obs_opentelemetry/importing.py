@@ -47,7 +47,7 @@ class _Waiting(MetaPathFinder):
         for finder in sys.meta_path:
             # Old finders, such as those of vendored copies of six, have no `find_spec`: the import system skips them.
             find = None if finder is self else getattr(finder, "find_spec", None)
-            found = None if find is None else find(fullname, path, target)
+            found: ModuleSpec | None = None if find is None else find(fullname, path, target)
             if found is not None:
                 if found.loader is not None and hasattr(found.loader, "exec_module"):
                     found.loader = _ThenAct(found.loader, self.act)
