@@ -9,7 +9,7 @@ turn that uses a tool has a tool call besides, which is in no figure. The others
 of a model, by hooks, callbacks, events or a span; there these are measured, and of Agent Framework the whole call of
 its client. Rounds of the two are interleaved, and the best of each is taken.
 
-The time is that of the caller's thread, without a tracer, content capture and checks. What is read off this thread, as
+What counts is the time of the calling thread, without a tracer, content capture and checks. What is read off this thread, as
 the usage that most answers state, is not in it. Frameworks that are not installed are left out, and named.
 """
 
@@ -147,7 +147,7 @@ async def agents() -> float:
             self.calls = calls
 
         async def get_response(self, *_: Any, **__: Any) -> Any:
-            for _ in range(self.calls):
+            for _call in range(self.calls):
                 with generation_span(model="gpt-4o-mini") as span:
                     span.span_data.usage, span.span_data.output = usage, [{"role": "assistant", "content": "Hello."}]
             return sdk.ModelResponse(output=[done], usage=sdk.Usage(), response_id=None)

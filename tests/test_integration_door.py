@@ -482,7 +482,7 @@ def test_work_that_a_layer_above_records(recorder: Recorder) -> None:
 )
 def test_whether_content_is_read(options: Options, *, read: bool) -> None:
     """`is_content_read` is true with content capture, a check or a budget, and false for what is counted only."""
-    recorder = build_recorder(registry=CollectorRegistry(), **options)
+    recorder = build_recorder(**(options | Options(registry=CollectorRegistry())))
     call = recorder.start_llm(model="gpt-4o-mini")
     try:
         assert is_content_read(call) is read

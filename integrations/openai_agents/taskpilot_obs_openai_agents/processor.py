@@ -29,7 +29,7 @@ logger = logging.getLogger("taskpilot_obs")
 
 _WHERE: Final = "openai_agents"
 _OPERATIONS: Final = {"agent": Operation.AGENT, "function": Operation.TOOL}
-"""What the spans stand for that are no model calls."""
+"""What the spans of agents and tools stand for."""
 
 
 def observe(*, recorder: Recorder | None = None, replace: bool = False) -> ObservabilityProcessor:
