@@ -19,7 +19,7 @@ from sqlalchemy import select, text
 
 from taskpilot_obs._pipeline.batched import Batched
 from taskpilot_obs._support.counters import InternalCounters
-from taskpilot_obs.budgets import Budget
+from taskpilot_obs.budgets import Budget, budget_status
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.stats import get_stats
@@ -180,6 +180,17 @@ def test_budgets_need_a_store_with_transactions(tmp_path: Path) -> None:
             pass
         with fresh_recorder(store=url, budgets=[daily], budget_store=f"sqlite:///{tmp_path / 'budgets.db'}"):
             pass
+        with pytest.raises(ConfigurationError, match=r"keeps no budgets.* budget_store="):
+            budget_status([daily], store=url)
+
+
+@needs_clickhouse
+def test_the_last_row_of_a_call_counts(store: Store) -> None:
+    """A call that is written again with another cost is one call, and has the later cost."""
+    for cost in (Decimal(1), Decimal(2)):
+        Writer(store).write(rows_of([llm_call(invocation_id="one", cost=cost)]))
+        found = get_stats("1h", store=store, now=SOON)
+        assert (found.requests, found.cost_usd) == (1, cost)
 
 
 @pytest.mark.parametrize(
