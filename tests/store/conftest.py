@@ -62,6 +62,8 @@ NOT_ON_CLICKHOUSE = {
     "test_views_come_and_go_with_the_version": _VIEWS,
     "test_times_are_utc": "a session has no zone: moments are text in UTC",
     "test_writers_and_sums_of_several_processes_agree": _ONE_PROCESS,
+    "test_sixteen_processes_lose_and_double_nothing": _ONE_PROCESS,
+    "test_a_fork_writes_through_connections_of_its_own": _ONE_PROCESS,
     "test_processes_that_rate_one_request_at_once_count_once": _ONE_PROCESS,
 }
 """Tests whose subject a store in ClickHouse lacks, or has in another way (docs/clickhouse.md), and which one."""
