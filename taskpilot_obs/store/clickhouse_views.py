@@ -9,8 +9,8 @@ from taskpilot_obs.store.tables import LLM_CALLS
 _CALLS: Final = """
     created_at AS ended_at, toDate(created_at, 'UTC') AS day, telemetry_id, request_id, trace_id,
     organization_id AS tenant, user_id, session_id, service, environment, workflow, agent, prompt_name, step_id,
-    task_id, workflow_run_id, thought_id, experiment, variant, provider, model_name AS model, operation, status, success,
-    error_type, error_category, retries, streaming, cached, latency_ms, time_to_first_token_ms, input_tokens,
+    task_id, workflow_run_id, thought_id, experiment, variant, provider, model_name AS model, operation, status,
+    success, error_type, error_category, retries, streaming, cached, latency_ms, time_to_first_token_ms, input_tokens,
     output_tokens, reasoning_tokens, cached_tokens, cache_write_tokens, total_tokens, cost AS cost_usd, cost_source
 """
 _COSTS: Final = """
