@@ -9,8 +9,8 @@ turn that uses a tool has a tool call besides, which is in no figure. The others
 of a model, by hooks, callbacks, events or a span; there these are measured, and of Agent Framework the whole call of
 its client. Rounds of the two are interleaved, and the best of each is taken.
 
-What counts is the time of the calling thread, without a tracer, content capture and checks. What is read off this thread, as
-the usage that most answers state, is not in it. Frameworks that are not installed are left out, and named.
+What counts is the time of the calling thread, without a tracer, content capture and checks. What is read off this
+thread, as the usage that most answers state, is not in it. Frameworks that are not installed are left out, and named.
 """
 
 from __future__ import annotations
