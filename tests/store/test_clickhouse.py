@@ -23,7 +23,7 @@ from taskpilot_obs.budgets import Budget
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.stats import get_stats
-from taskpilot_obs.store import Store, StoreExporter, clickhouse_upkeep, erase, prune
+from taskpilot_obs.store import Store, StoreExporter, clickhouse_sums, clickhouse_upkeep, erase, prune
 from taskpilot_obs.store.differences import differences
 from taskpilot_obs.store.rows import FEEDBACK_COMMENT, LLM_COLUMNS, rows_of
 from taskpilot_obs.store.tables import FEEDBACK, to_microseconds
@@ -141,8 +141,9 @@ def test_tables_are_those_that_the_code_expects(store: Store) -> None:
 
 
 @needs_clickhouse
-def test_retention_is_a_ttl_that_answers_know(store: Store) -> None:
+def test_retention_is_a_ttl_that_answers_know(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls older than the TTL are gone, and an answer tells from when on it is complete."""
+    monkeypatch.setattr(clickhouse_sums, "SETTLE", timedelta(0))
     now = NOON + timedelta(days=40)
     Writer(store).write(rows_of([llm_call(NOON), llm_call(NOON + timedelta(days=35))]))
     assert prune({"llm_call_telemetry": 30}, store=store, now=now, dry_run=True) == {"llm_call_telemetry": 1}
@@ -155,6 +156,8 @@ def test_retention_is_a_ttl_that_answers_know(store: Store) -> None:
     assert answer.requests <= 1
     with pytest.raises(ConfigurationError, match="no table budget_ledger"):
         prune({"budget_ledger": 30}, store=store, now=now)
+    with pytest.raises(ConfigurationError, match="at most 20000 days"):
+        prune(36_000, store=store, now=now)
 
 
 @needs_clickhouse
