@@ -95,7 +95,7 @@ def test_a_batch_carries_no_column_without_a_value() -> None:
     [("created_at", "noon"), ("created_at", 2**70), ("model_name", 7), ("model_name", []), ("cost_nano", 0.5),
      ("cost_nano", 2**130), ("latency_ms", "long"), ("success", 300)],
 )  # fmt: skip
-def test_a_value_of_another_type_is_refused_for_good(column: str, value: object) -> None:
+def test_a_value_of_another_type_is_refused_for_good(column: str, value: Any) -> None:
     """A row that no second try makes fit raises what a refusal of the server does, without quoting the value."""
     (call,) = rows_of([llm_call(NOON)]).llm_calls
     place = LLM_COLUMNS.index(column)
@@ -112,7 +112,8 @@ def test_a_line_of_the_spool_with_a_wrong_type_keeps_no_other_waiting(filled: St
         connection.execute(text("TRUNCATE TABLE llm_call_telemetry"))
     spool, refused = Spool(tmp_path), list[StoreError]()
     empty, settled = rows_of([]), list[tuple[int, bool, bool]]()
-    for column, value in (("agent", "planner"), ("created_at", "noon"), ("agent", 7), ("agent", [])):
+    values: list[tuple[str, Any]] = [("agent", "planner"), ("created_at", "noon"), ("agent", 7), ("agent", [])]
+    for column, value in values:
         (call,) = rows_of([llm_call(NOON)]).llm_calls
         place = LLM_COLUMNS.index(column)
         spool.append(empty._replace(llm_calls=[(*call[:place], value, *call[place + 1 :])]), 1)

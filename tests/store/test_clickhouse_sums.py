@@ -18,6 +18,7 @@ from taskpilot_obs.exceptions import StoreVersionError
 from taskpilot_obs.records import Status
 from taskpilot_obs.stats import get_cost_breakdown, get_stats
 from taskpilot_obs.store import Store, aggregate_summaries, clickhouse_sums, erase, prune, rebuild_summaries, upgrade
+from taskpilot_obs.store.adding_up import hours_from_rows
 from taskpilot_obs.store.background import Maintenance
 from taskpilot_obs.store.clickhouse_upkeep import lifetime_of
 from taskpilot_obs.store.differences import differences
@@ -130,7 +131,7 @@ def test_hours_that_take_too_long_together_are_summed_up_one_by_one(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A busy day is summed up hour by hour; what still takes too long is left for later, and logged."""
-    together = clickhouse_sums.hours_from_rows
+    together = hours_from_rows
 
     def slow(connection: Any, starts: Sequence[datetime]) -> Any:
         longest = timedelta(0) if len(starts) > 1 else timedelta(minutes=5)
