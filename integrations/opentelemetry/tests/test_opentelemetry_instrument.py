@@ -86,7 +86,7 @@ with serving() as server, capture_invocations() as seen:
     ask(server.url)
     print(len(seen), [one.state.value for one in first], first[0].text)
 print(instrument("openai")[0].text)
-""".replace("openai_loader", "'SourceFileLoader'")
+"""
     )
     assert shown.splitlines() == [
         "False",
