@@ -19,12 +19,13 @@ from sqlalchemy import select, text
 
 from taskpilot_obs._pipeline.batched import Batched
 from taskpilot_obs._support.counters import InternalCounters
-from taskpilot_obs.budgets import Budget
+from taskpilot_obs.budgets import Budget, budget_status
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.stats import get_stats
 from taskpilot_obs.store import Store, StoreExporter, clickhouse_upkeep, erase, prune
 from taskpilot_obs.store.differences import differences
+from taskpilot_obs.store.on_clickhouse import SETTINGS
 from taskpilot_obs.store.rows import FEEDBACK_COMMENT, LLM_COLUMNS, rows_of
 from taskpilot_obs.store.tables import FEEDBACK, to_microseconds
 from taskpilot_obs.store.urls import parsed
@@ -89,6 +90,22 @@ def test_negative_money_is_exact(store: Store) -> None:
     with store.reading() as connection:
         found = connection.execute(text("SELECT cost_nano, cost_rest FROM llm_call_telemetry")).one()
     assert tuple(found) == (-1_500_000_000, -7)
+
+
+@needs_clickhouse
+def test_views_need_no_settings(store: Store) -> None:
+    """A program that asks a view without the settings of this library counts a repeated batch once."""
+    rows = rows_of([llm_call(cost=Decimal(1)), llm_call(cost=None, status=Status.ERROR)])
+    plain = ", ".join(f"{name} = 0" for name in SETTINGS if not name.endswith("_sync"))
+    with store.writing() as connection:
+        connection.execute(text("SYSTEM STOP MERGES llm_call_telemetry"))
+    for _ in range(2):
+        Writer(store).write(rows)
+    asked = "SELECT sum(requests), sum(failures), sum(cost_usd), sum(requests_with_known_cost) FROM v_daily_costs"
+    with store.reading() as connection:
+        assert tuple(connection.execute(text(f"{asked} SETTINGS {plain}")).one()) == (2, 1, 1, 1)
+        latency = connection.execute(text(f"SELECT sum(requests) FROM v_daily_latency SETTINGS {plain}"))  # noqa: S608
+        assert latency.scalar_one() == 2
 
 
 @needs_clickhouse
@@ -180,6 +197,17 @@ def test_budgets_need_a_store_with_transactions(tmp_path: Path) -> None:
             pass
         with fresh_recorder(store=url, budgets=[daily], budget_store=f"sqlite:///{tmp_path / 'budgets.db'}"):
             pass
+        with pytest.raises(ConfigurationError, match=r"keeps no budgets.* budget_store="):
+            budget_status([daily], store=url)
+
+
+@needs_clickhouse
+def test_the_last_row_of_a_call_counts(store: Store) -> None:
+    """A call that is written again with another cost is one call, and has the later cost."""
+    for cost in (Decimal(1), Decimal(2)):
+        Writer(store).write(rows_of([llm_call(invocation_id="one", cost=cost)]))
+        found = get_stats("1h", store=store, now=SOON)
+        assert (found.requests, found.cost_usd) == (1, cost)
 
 
 @pytest.mark.parametrize(
