@@ -47,7 +47,7 @@ application (`KeyboardInterrupt`, `CancelledError`).
 
 from __future__ import annotations
 
-from taskpilot_obs._enforcement.adapters import answer_limits, attached, open_llm_call, open_run
+from taskpilot_obs._enforcement.adapters import answer_limits, attached, is_content_read, open_llm_call, open_run
 from taskpilot_obs._enforcement.asking import Question, current_question, is_judged
 from taskpilot_obs._enforcement.enforcer import (
     check_input,
@@ -121,6 +121,7 @@ __all__ = [
     "expect_calls",
     "get_recorder",
     "guarded",
+    "is_content_read",
     "is_judged",
     "is_within",
     "open_llm_call",

@@ -1,4 +1,4 @@
-"""What adapters of frameworks share: a run around a block, the run that stands for work at hand, limits of answers."""
+"""What adapters of frameworks share: a run around a block, the run that stands for work at hand, what to read of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from taskpilot_obs._enforcement.asking import is_judged
-from taskpilot_obs._enforcement.enforcer import unwrap_refusal
+from taskpilot_obs._enforcement.enforcer import is_checked, unwrap_refusal
 from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs.providers.limits import MAX_OUTPUT
@@ -75,6 +75,14 @@ def open_llm_call() -> LlmInvocation | None:
     """
     run = current_run()
     return run if isinstance(run, LlmInvocation) and run.is_open and not is_judged(run) else None
+
+
+def is_content_read(run: ActiveInvocation) -> bool:
+    """Whether anything reads what a run is given and returns: content capture, a check, a token limit or a budget.
+
+    Where it is false, an adapter need not build messages and arguments.
+    """
+    return is_checked(run) or run.callsite.runtime.redactor is not None
 
 
 def answer_limits(options: object) -> dict[str, object]:

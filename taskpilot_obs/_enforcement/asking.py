@@ -1,4 +1,4 @@
-"""What holds while checks are asked: the calls that a check makes are no part of the run that it judges."""
+"""What holds while checks are asked: what a check does belongs to the check, apart from the run that it judges."""
 
 from __future__ import annotations
 
