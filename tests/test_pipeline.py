@@ -761,7 +761,7 @@ def test_an_exporter_gets_as_large_batches_as_it_asks_for() -> None:
 
 @pytest.mark.parametrize("value", [None, True, "3000", -3_000, float("nan"), lambda: 3_000], ids=repr)
 def test_attributes_that_an_exporter_uses_otherwise(value: object) -> None:
-    """`batch_size` and `linger_s` that are no numbers above 0 count as the default: they may mean another thing."""
+    """`batch_size` and `linger_s` that are invalid count as the default: they may mean another thing."""
     exporter = Holding()
     vars(exporter).update(batch_size=value, linger_s=value)
     batched = Batched(exporter, name="holding", counters=InternalCounters())

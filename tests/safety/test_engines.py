@@ -694,7 +694,7 @@ def test_nested_cedar_is_refused(start: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", ["", QUIET_REGO, "// ", "`", '"\\q ', '"a\n', "# a\r"])
 def test_nested_rego_is_refused(start: str, tmp_path: Path) -> None:
-    """Rego that is nested too deeply is refused, also behind text that is no string and no comment."""
+    """Rego that is nested too deeply is refused, also behind text that is neither a string nor a comment."""
     with pytest.raises(ConfigurationError, match="nested deeper than 200 levels"):
         RegoPolicy(written(tmp_path, start + "(" * 201), package="a")
 
