@@ -21,6 +21,7 @@ from taskpilot_obs.integration import (
     check_output_async,
     get_recorder,
     guarded,
+    is_content_read,
     open_llm_call,
     request_context,
 )
@@ -223,7 +224,7 @@ def _identity_of_last(details: Details) -> AbstractContextManager[object]:
 
 
 async def _ask(run: LlmInvocation | None, arguments: Mapping[str, Any]) -> None:
-    if run is not None:
+    if run is not None and is_content_read(run):
         try:
             await check_input_async(run, calls.content_of(arguments), arguments=answer_limits(arguments))
         except BaseException as error:
