@@ -45,7 +45,7 @@ application (`KeyboardInterrupt`, `CancelledError`).
 
 from __future__ import annotations
 
-from taskpilot_obs._enforcement.adapters import answer_limits, attached, open_llm_call, open_run
+from taskpilot_obs._enforcement.adapters import answer_limits, attached, is_content_read, open_llm_call, open_run
 from taskpilot_obs._enforcement.enforcer import (
     check_input,
     check_input_async,
@@ -116,6 +116,7 @@ __all__ = [
     "expect_calls",
     "get_recorder",
     "guarded",
+    "is_content_read",
     "is_within",
     "open_llm_call",
     "open_run",

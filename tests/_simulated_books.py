@@ -127,7 +127,7 @@ class Books:
         found = Counter[str]()
         for path in (self._run.home / "audit").glob("*.jsonl*"):
             if not path.name.endswith((".anchors", ".torn")):
-                lines = path.read_bytes().splitlines()
+                lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
                 found.update(line.split(REQUEST)[1].split(b"-")[0].decode() for line in lines if REQUEST in line)
         return found
 

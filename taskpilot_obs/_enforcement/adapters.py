@@ -1,11 +1,11 @@
-"""What adapters of frameworks share: a run around a block, the run that stands for work at hand, limits of answers."""
+"""What adapters of frameworks share: a run around a block, the run that stands for work at hand, what to read of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from taskpilot_obs._enforcement.enforcer import unwrap_refusal
+from taskpilot_obs._enforcement.enforcer import is_checked, unwrap_refusal
 from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs.providers.limits import MAX_OUTPUT
@@ -69,6 +69,14 @@ def open_llm_call() -> LlmInvocation | None:
     """Return the current run if it is a call of a model that goes on; a call within it is the same call."""
     run = current_run()
     return run if isinstance(run, LlmInvocation) and run.is_open else None
+
+
+def is_content_read(run: ActiveInvocation) -> bool:
+    """Whether anything reads what a run is given and returns: content capture, a check, a token limit or a budget.
+
+    Where it is false, an adapter need not build messages and arguments.
+    """
+    return is_checked(run) or run.callsite.runtime.redactor is not None
 
 
 def answer_limits(options: object) -> dict[str, object]:

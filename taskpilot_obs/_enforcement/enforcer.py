@@ -176,7 +176,7 @@ def check_input(
             tool or the model; end the run with `fail(error)`.
     """
     runtime = run.callsite.runtime
-    if runtime.enabled:
+    if runtime.enabled and is_checked(run):
         args, kwargs = _as_call(content, arguments)
         if isinstance(run, LlmInvocation) and runtime.limits is not None and runtime.limits.budgets is not None:
             for budget in runtime.limits.budgets.bypass_in_event_loop(run, args, kwargs):
@@ -188,7 +188,7 @@ async def check_input_async(
     run: ActiveInvocation, content: object = None, *, arguments: Mapping[str, object] = NO_ARGUMENTS
 ) -> None:
     """Like `check_input`, awaiting asynchronous checks."""
-    if run.callsite.runtime.enabled:
+    if run.callsite.runtime.enabled and is_checked(run):
         await _enforcer_of(run).ask_in_async(run, *_as_call(content, arguments))
 
 
@@ -204,16 +204,23 @@ def check_output(run: ActiveInvocation, result: object, *, released: bool = Fals
     Raises:
         RefusedError: a check in enforce mode withholds the result. End the run with `fail(error)`.
     """
-    enforcer = _enforcer_of(run)
-    if run.callsite.runtime.enabled:
+    if run.callsite.runtime.enabled and is_checked(run):
+        enforcer = _enforcer_of(run)
         (enforcer.ask_too_late if released else enforcer.ask_out)(run, result)
 
 
 async def check_output_async(run: ActiveInvocation, result: object, *, released: bool = False) -> None:
     """Like `check_output`, awaiting asynchronous checks."""
-    enforcer = _enforcer_of(run)
-    if run.callsite.runtime.enabled:
+    if run.callsite.runtime.enabled and is_checked(run):
+        enforcer = _enforcer_of(run)
         await (enforcer.ask_too_late_async if released else enforcer.ask_out_async)(run, result)
+
+
+def is_checked(run: ActiveInvocation) -> bool:
+    """Whether a check, a token limit or a budget applies to a run."""
+    callsite = run.callsite
+    runtime = callsite.runtime
+    return runtime.checks is not None or runtime.limits is not None or callsite.checks is not None
 
 
 def unwrap_refusal(error: BaseException) -> BaseException:

@@ -118,7 +118,8 @@ def budget_status(
         at: the moment whose periods are meant; now by default.
 
     Raises:
-        ConfigurationError: no budgets are given or watched, or there is neither a ledger nor a store.
+        ConfigurationError: no budgets are given or watched, there is neither a ledger nor a store, or the store is in
+            ClickHouse, which keeps no budgets.
         StoreError: the store is missing, or cannot be used.
     """
     admission = _running(recorder)
@@ -132,6 +133,11 @@ def budget_status(
     from taskpilot_obs.store.budget_ledger import StoreLedger
 
     with opened(store) as used:
+        if used.is_clickhouse:
+            raise ConfigurationError(
+                f"store: {used} keeps no budgets, because it has no transactions; "
+                "give the store that budget_store= of configure names"
+            )
         return statuses(wanted, StoreLedger(used), at or datetime.now(UTC))
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     text,
 )
 
+from taskpilot_obs.store.clickhouse_views import VIEWS
 from taskpilot_obs.store.segments import NEVER_SUMMED
 from taskpilot_obs.store.tables import (
     AGENT_RUNS,
@@ -202,7 +203,7 @@ def kind_of(column: Column[Any]) -> str:
 
 
 def make_tables(connection: Connection) -> None:
-    """Make every table that is missing, and add every column; harmless where all are there."""
+    """Make every table and view that is missing, and add every column; harmless where all are there."""
     there = _columns_there(connection)
     for table in _MADE:
         for statement in statements(table, there.get(table.name, ())):
@@ -212,6 +213,8 @@ def make_tables(connection: Connection) -> None:
             connection.execute(text(statement))
         connection.execute(text(f"DROP TABLE IF EXISTS {SUMMARY_WORK.name}"))
         connection.execute(text(_SHOW_WORK))
+    for name, query in VIEWS.items():
+        connection.execute(text(f"CREATE VIEW IF NOT EXISTS {name} AS {query}"))
 
 
 def has_sums(connection: Connection) -> bool:

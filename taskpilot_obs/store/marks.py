@@ -31,6 +31,8 @@ _MERGED: Final = {
     "tenants_merged_before": frozenset({"organization_id", "prompt_name"}),
 }
 """Marks that a downgrade left, and what sums from before do not tell apart."""
+MERGEABLE: Final = frozenset[str]().union(*_MERGED.values())
+"""The dimensions that sums from before some moment may not tell apart."""
 
 
 class Deleted(NamedTuple):

@@ -180,12 +180,9 @@ def _row_groups(connection: Connection, plan: QueryPlan, filters: Filters, by: B
     keys = _series(connection, by.dimensions, {}) if by_series else {}
     indexed = by_series and connection.dialect.name == "sqlite" and _SERIES_DIMENSIONS.issuperset(asked)
     chosen = _series(connection, by.dimensions, asked) if indexed and asked else keys
-    for segment in plan.segments:
-        if segment.source != "rows":
-            continue
-        times = and_(_call.created_at >= segment.start, _call.created_at < segment.end)
+    for times, length in _row_times(connection, plan):
         where = and_(times, *rows_where(asked))
-        if indexed and segment.end - segment.start >= DAY:
+        if indexed and length >= DAY:
             within = and_(times, _call.series_id.in_(chosen))
             parts = None if stepped or len(chosen) > _MOST_PARTS else _parts(chosen, times)
             yield _Groups(within, [*stepped, _call.series_id], _named(keys), parts)
@@ -195,6 +192,22 @@ def _row_groups(connection: Connection, plan: QueryPlan, filters: Filters, by: B
         else:
             columns = [func.coalesce(_call[name], "") for name in by.dimensions]
             yield _Groups(where, [*stepped, *columns], tuple, None)
+
+
+def _row_times(connection: Connection, plan: QueryPlan) -> list[tuple[ColumnElement[bool], timedelta]]:
+    """The stretches of time that rows answer for, and how long each is.
+
+    In ClickHouse a query costs more than the rows of an hour: one reads all of them.
+    """
+    found = [
+        (and_(_call.created_at >= segment.start, _call.created_at < segment.end), segment.end - segment.start)
+        for segment in plan.segments
+        if segment.source == "rows"
+    ]
+    if not found or not on_clickhouse.is_on(connection):
+        return found
+    times, lengths = zip(*found, strict=True)
+    return [(or_(*times), max(lengths))]
 
 
 def _parts(chosen: Mapping[int, Key], times: ColumnElement[bool]) -> dict[Key, ColumnElement[bool]]:
@@ -325,11 +338,7 @@ def _failed(filters: Filters) -> TextClause:
 def errors(connection: Connection, plan: QueryPlan, filters: Filters, by: By = WHOLE) -> dict[Key, Counter[str]]:
     """How many calls failed, by type of error: the category, or else the class, or else the status."""
     found: dict[Key, Counter[str]] = defaultdict(Counter)
-    times = [
-        and_(_call.created_at >= segment.start, _call.created_at < segment.end)
-        for segment in plan.segments
-        if segment.source == "rows"
-    ]
+    times = [stretch for stretch, _ in _row_times(connection, plan)]
     if times:
         columns = [] if by.step is None else [_step_of(connection, _call.created_at, by.step)]
         columns += [func.coalesce(_call[name], "") for name in by.dimensions]

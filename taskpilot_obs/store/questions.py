@@ -13,7 +13,7 @@ from taskpilot_obs.store import on_clickhouse, queries
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.clickhouse_tables import has_sums
 from taskpilot_obs.store.filters import rollup_of
-from taskpilot_obs.store.marks import merged_before
+from taskpilot_obs.store.marks import MERGEABLE, merged_before
 from taskpilot_obs.store.segments import QueryPlan, plan
 from taskpilot_obs.store.tables import columns_of
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from taskpilot_obs._telemetry.counts import Counts
     from taskpilot_obs.store.engine import Store
+    from taskpilot_obs.store.rollups import Grain
 
 _ALL: Filters = Filters()
 _FEW: Final = 100
@@ -79,7 +80,7 @@ class StoreAnswers:
 
     def __init__(self, question: Question) -> None:
         self._question = question
-        self._plans: dict[By, QueryPlan] = {}
+        self._plans: dict[tuple[Grain | None, timedelta | None, frozenset[str]], QueryPlan] = {}
 
     def totals(self, by: By = WHOLE, /, keys: Sequence[Key] | None = None) -> dict[Key, Counts]:
         """What the calls add up to."""
@@ -115,9 +116,13 @@ class StoreAnswers:
         return self._plan(by).incomplete_before
 
     def _plan(self, by: By) -> QueryPlan:
-        if by not in self._plans:
-            self._plans[by] = self._question.plan(by.dimensions, by.step)
-        return self._plans[by]
+        """One plan for all groupings that the same roll-up answers, and that a downgrade merged alike."""
+        asked = self._question
+        rollup = rollup_of(asked.filters, by.dimensions, asked.version)
+        kind = (rollup, by.step, MERGEABLE.intersection(by.dimensions))
+        if kind not in self._plans:
+            self._plans[kind] = asked.plan(by.dimensions, by.step)
+        return self._plans[kind]
 
 
 def _only(filters: Filters, by: By, key: Key) -> Filters:

@@ -19,12 +19,13 @@ from sqlalchemy import select, text
 
 from taskpilot_obs._pipeline.batched import Batched
 from taskpilot_obs._support.counters import InternalCounters
-from taskpilot_obs.budgets import Budget
+from taskpilot_obs.budgets import Budget, budget_status
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.stats import get_stats
-from taskpilot_obs.store import Store, StoreExporter, clickhouse_upkeep, erase, prune
+from taskpilot_obs.store import Store, StoreExporter, clickhouse_sums, clickhouse_upkeep, erase, prune
 from taskpilot_obs.store.differences import differences
+from taskpilot_obs.store.on_clickhouse import SETTINGS
 from taskpilot_obs.store.rows import FEEDBACK_COMMENT, LLM_COLUMNS, rows_of
 from taskpilot_obs.store.tables import FEEDBACK, to_microseconds
 from taskpilot_obs.store.urls import parsed
@@ -92,6 +93,22 @@ def test_negative_money_is_exact(store: Store) -> None:
 
 
 @needs_clickhouse
+def test_views_need_no_settings(store: Store) -> None:
+    """A program that asks a view without the settings of this library counts a repeated batch once."""
+    rows = rows_of([llm_call(cost=Decimal(1)), llm_call(cost=None, status=Status.ERROR)])
+    plain = ", ".join(f"{name} = 0" for name in SETTINGS if not name.endswith("_sync"))
+    with store.writing() as connection:
+        connection.execute(text("SYSTEM STOP MERGES llm_call_telemetry"))
+    for _ in range(2):
+        Writer(store).write(rows)
+    asked = "SELECT sum(requests), sum(failures), sum(cost_usd), sum(requests_with_known_cost) FROM v_daily_costs"
+    with store.reading() as connection:
+        assert tuple(connection.execute(text(f"{asked} SETTINGS {plain}")).one()) == (2, 1, 1, 1)
+        latency = connection.execute(text(f"SELECT sum(requests) FROM v_daily_latency SETTINGS {plain}"))  # noqa: S608
+        assert latency.scalar_one() == 2
+
+
+@needs_clickhouse
 def test_series_that_a_failover_lost_are_named_again(store: Store) -> None:
     """Calls keep their model's name where the server that took over lacks it."""
     writer = Writer(store)
@@ -141,8 +158,9 @@ def test_tables_are_those_that_the_code_expects(store: Store) -> None:
 
 
 @needs_clickhouse
-def test_retention_is_a_ttl_that_answers_know(store: Store) -> None:
-    """Calls older than the TTL are gone, and an answer tells from when on it is complete."""
+def test_retention_is_a_ttl_that_answers_know(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls older than the TTL stay in sums; an answer from rows tells from when on it is complete."""
+    monkeypatch.setattr(clickhouse_sums, "SETTLE", timedelta(0))
     now = NOON + timedelta(days=40)
     Writer(store).write(rows_of([llm_call(NOON), llm_call(NOON + timedelta(days=35))]))
     assert prune({"llm_call_telemetry": 30}, store=store, now=now, dry_run=True) == {"llm_call_telemetry": 1}
@@ -151,10 +169,14 @@ def test_retention_is_a_ttl_that_answers_know(store: Store) -> None:
         made = connection.execute(text("SHOW CREATE TABLE llm_call_telemetry")).scalar_one()
     assert "TTL toDateTime(created_at) + toIntervalSecond(2592000)" in made
     answer = get_stats(timedelta(days=41), store=store, now=now)
-    assert answer.incomplete_before is not None
-    assert answer.requests <= 1
+    assert (answer.requests, answer.incomplete_before) == (2, None)
+    of_user = get_stats(timedelta(days=41), store=store, now=now, user_id="ann")
+    assert of_user.incomplete_before is not None
+    assert of_user.requests <= 1
     with pytest.raises(ConfigurationError, match="no table budget_ledger"):
         prune({"budget_ledger": 30}, store=store, now=now)
+    with pytest.raises(ConfigurationError, match="at most 20000 days"):
+        prune(36_000, store=store, now=now)
 
 
 @needs_clickhouse
@@ -180,6 +202,17 @@ def test_budgets_need_a_store_with_transactions(tmp_path: Path) -> None:
             pass
         with fresh_recorder(store=url, budgets=[daily], budget_store=f"sqlite:///{tmp_path / 'budgets.db'}"):
             pass
+        with pytest.raises(ConfigurationError, match=r"keeps no budgets.* budget_store="):
+            budget_status([daily], store=url)
+
+
+@needs_clickhouse
+def test_the_last_row_of_a_call_counts(store: Store) -> None:
+    """A call that is written again with another cost is one call, and has the later cost."""
+    for cost in (Decimal(1), Decimal(2)):
+        Writer(store).write(rows_of([llm_call(invocation_id="one", cost=cost)]))
+        found = get_stats("1h", store=store, now=SOON)
+        assert (found.requests, found.cost_usd) == (1, cost)
 
 
 @pytest.mark.parametrize(

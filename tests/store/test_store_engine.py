@@ -69,8 +69,9 @@ def test_upgrading_twice_changes_nothing(store: Store) -> None:
 
 def test_a_store_of_a_newer_version_is_refused_with_what_to_do(store: Store, url: str) -> None:
     """Code that is too old neither reads nor writes, and says which way out there is."""
+    change = "ALTER TABLE taskpilot_obs_version UPDATE" if store.is_clickhouse else "UPDATE taskpilot_obs_version SET"
     with store.writing() as connection:
-        connection.execute(text("UPDATE taskpilot_obs_version SET version_num = '9999', min_code = '9999'"))
+        connection.execute(text(f"{change} version_num = '9999', min_code = '9999' WHERE true"))
     acts: tuple[Callable[[], object], ...] = (
         store.version,
         store.require_current,

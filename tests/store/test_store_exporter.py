@@ -54,12 +54,21 @@ def test_a_batch_is_written_to_its_tables(exporter: StoreExporter) -> None:
 
 
 def test_a_call_is_written_once(exporter: StoreExporter) -> None:
-    """An invocation exported again, in one batch or later, stays one unchanged row."""
+    """An invocation exported again, in one batch or later, stays one row."""
     call = llm_call(cost=CENT)
     exporter.export([call, call])
-    exporter.export([call._replace(cost=Decimal(5)), llm_call(cost=CENT)])
+    exporter.export([call, llm_call(cost=CENT)])
     found = get_stats((NOON - timedelta(hours=1), NOON + timedelta(hours=1)), store=exporter.store)
     assert (found.requests, found.cost_usd) == (2, 2 * CENT)
+
+
+def test_a_call_that_is_written_stays_as_it_is(exporter: StoreExporter) -> None:
+    """An invocation exported again with another cost keeps its first row."""
+    call = llm_call(cost=CENT)
+    exporter.export([call])
+    exporter.export([call._replace(cost=Decimal(5))])
+    found = get_stats((NOON - timedelta(hours=1), NOON + timedelta(hours=1)), store=exporter.store)
+    assert (found.requests, found.cost_usd) == (1, CENT)
 
 
 def test_a_batch_without_facts_is_no_transaction(exporter: StoreExporter) -> None:

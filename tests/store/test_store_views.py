@@ -28,7 +28,8 @@ def test_calls_are_readable(store: Store) -> None:
     Writer(store).write(rows_of([llm_call(attributes={}), llm_call(NOON + timedelta(hours=1), cost=None, agent=None)]))
     first, second = ask(store, "SELECT * FROM v_llm_calls ORDER BY ended_at")
     ended = first["ended_at"]
-    assert (datetime.fromisoformat(ended).replace(tzinfo=UTC) if isinstance(ended, str) else ended) == NOON
+    ended = datetime.fromisoformat(ended) if isinstance(ended, str) else ended
+    assert (ended if ended.tzinfo else ended.replace(tzinfo=UTC)) == NOON
     assert str(first["day"]) == "2026-03-10"
     assert (first["tenant"], first["model"], first["provider"]) == ("acme", "gpt-4o", "openai")
     assert float(first["cost_usd"]) == pytest.approx(0.0105)

@@ -45,14 +45,17 @@ class _Waiting(MetaPathFinder):
         if fullname not in self.actions:
             return None
         for finder in sys.meta_path:
-            found = None if finder is self else finder.find_spec(fullname, path, target)
+            # Old finders, such as those of vendored copies of six, have no `find_spec`: the import system skips them.
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            found: ModuleSpec | None = None if find is None else find(fullname, path, target)
             if found is not None:
                 if found.loader is not None and hasattr(found.loader, "exec_module"):
-                    found.loader = _ThenAct(found.loader, self._act)
+                    found.loader = _ThenAct(found.loader, self.act)
                 return found
         return None
 
-    def _act(self, name: str) -> None:
+    def act(self, name: str) -> None:
+        """Do what waits for this module, once."""
         action = self.actions.pop(name, None)
         if action is not None:
             action()
@@ -62,7 +65,9 @@ _waiting: Final = _Waiting()
 
 
 def when_imported(module: str, action: Action) -> None:
-    """Act once, behind the next import of a module that is not imported yet.
+    """Act once, behind the import of a module: at once if it is imported already.
+
+    An import that another thread has begun escapes; `is_awaited` tells afterwards.
 
     Args:
         module: its full name.
@@ -71,10 +76,20 @@ def when_imported(module: str, action: Action) -> None:
     _waiting.actions[module] = action
     if _waiting not in sys.meta_path:
         sys.meta_path.insert(0, _waiting)
+    if is_imported(module):
+        _waiting.act(module)
+
+
+def is_imported(module: str) -> bool:
+    """Whether a module is imported, to its end."""
+    found = sys.modules.get(module)
+    return found is not None and not getattr(getattr(found, "__spec__", None), "_initializing", False)
 
 
 def is_awaited(module: str) -> bool:
-    """Whether an action waits for the import of a module."""
+    """Whether an action waits for a module that is not imported yet. One whose import escaped is done now."""
+    if is_imported(module):
+        _waiting.act(module)
     return module in _waiting.actions
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -17,7 +16,7 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.integration import Recorder
 from taskpilot_obs_opentelemetry.bridge import GenAiBridge
 from taskpilot_obs_opentelemetry.catalogue import NO_CONTENT, CatalogueEntry
-from taskpilot_obs_opentelemetry.importing import forget, is_awaited, when_imported
+from taskpilot_obs_opentelemetry.importing import forget, is_awaited, is_imported, when_imported
 from taskpilot_obs_opentelemetry.sampling import RecordAll
 from taskpilot_obs_opentelemetry.surveying import (
     Observed,
@@ -80,14 +79,15 @@ def instrument(*names: str, recorder: Recorder | None = None) -> tuple[Observed,
 def uninstrument() -> None:
     """Undo what `instrument` did; a tracer provider that it set stays, without a bridge. Harmless when repeated."""
     with _lock:
-        for undo in _installed.undo.values():
+        bridge, _installed.bridge = _installed.bridge, None  # first, so that what is turned on late undoes itself
+        while _installed.undo:
+            _, undo = _installed.undo.popitem()
             undo()
-        _installed.undo.clear()
-        if _installed.bridge is not None:
-            _installed.bridge.shutdown()
+        if bridge is not None:
+            bridge.shutdown()
         if _installed.sampler is not None:
             _installed.sampler.active = False
-        _installed.bridge = _installed.sampler = None
+        _installed.sampler = None
 
 
 def _attach(recorder: Recorder | None) -> None:
@@ -118,21 +118,29 @@ def _log(one: Observed) -> None:
 def _turn_on(target: CatalogueEntry) -> Observed:
     found = look_at(target)
     if found.state is State.AVAILABLE and target.name not in _installed.undo:
-        if target.module in sys.modules:
+        if is_imported(target.module):
             return _switched_on(target, found)
-        when_imported(target.module, lambda: _turn_on_late(target, found))
         _installed.undo[target.name] = lambda: forget(target.module)
+        when_imported(target.module, lambda: _turn_on_late(target, found))
+    is_late = is_awaited(target.module)
     if target.name not in _installed.undo:
         return found
-    return found._replace(state=State.ON, text=found.text + (_LATER if is_awaited(target.module) else ""))
+    return found._replace(state=State.ON, text=found.text + (_LATER if is_late else ""))
 
 
 def _turn_on_late(target: CatalogueEntry, found: Observed) -> None:
     """Turn a target on behind its import, without a lock: another thread may hold it and wait for this import."""
     done = _switched_on(target, found)
+    undo = _installed.undo
     if done.state is not State.ON:
-        _installed.undo.pop(target.name, None)
+        undo.pop(target.name, None)
         _log(done)
+    elif _installed.bridge is None:  # `uninstrument` came meanwhile, and did not find it
+        undo.pop(target.name, _nothing)()
+
+
+def _nothing() -> None:
+    """What another thread has undone needs nothing more."""
 
 
 def _switched_on(target: CatalogueEntry, found: Observed) -> Observed:

@@ -69,8 +69,7 @@ print([str(one) for one in found], runs)
 
 def test_what_is_not_imported_waits_for_its_import() -> None:
     """`instrument()` imports no SDK and no framework; each is turned on behind the application's own import of it."""
-    shown = alone(
-        """
+    shown = alone("""
 import sys
 from importlib.util import find_spec
 first = instrument("openai", "pydantic_ai")
@@ -86,13 +85,68 @@ with serving() as server, capture_invocations() as seen:
     ask(server.url)
     print(len(seen), [one.state.value for one in first], first[0].text)
 print(instrument("openai")[0].text)
-""".replace("openai_loader", "'SourceFileLoader'")
-    )
+""")
     assert shown.splitlines() == [
         "False",
         "1 ['on', 'on'] by opentelemetry-instrumentation-genai-openai, once it is imported",
         "by opentelemetry-instrumentation-genai-openai",
     ]
+
+
+def test_finders_of_other_kinds_are_passed_by() -> None:
+    """An import that is waited for goes past a finder of the old kind, which has no `find_spec`."""
+    shown = alone("""
+import sys
+class Old:
+    def find_module(self, name, path=None): return None
+sys.meta_path.insert(0, Old())
+instrument("openai")
+with serving() as server, capture_invocations() as seen:
+    ask(server.url)
+    print(len(seen))
+""")
+    assert shown.split() == ["1"]
+
+
+def test_an_import_that_escaped_is_made_up_for() -> None:
+    """A module that came in without the finders is turned on at the next call of `instrument`."""
+    shown = alone("""
+import sys
+import openai
+kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "openai"}
+print(instrument("openai")[0].text)
+sys.modules.update(kept)
+print(instrument("openai")[0].text)
+with serving() as server, capture_invocations() as seen:
+    ask(server.url)
+    print(len(seen))
+""")
+    assert shown.splitlines() == [
+        "by opentelemetry-instrumentation-genai-openai, once it is imported",
+        "by opentelemetry-instrumentation-genai-openai",
+        "1",
+    ]
+
+
+def test_what_is_turned_on_while_it_is_undone_is_undone() -> None:
+    """An import that ends behind `uninstrument()`, having begun before it, leaves the SDK as it was."""
+    shown = alone("""
+from taskpilot_obs_opentelemetry import instrumenting
+real = instrumenting._switched
+def switched(target):
+    uninstrument()
+    return real(target)
+instrumenting._switched = switched
+instrument("openai")
+with serving() as server, capture_invocations() as seen:
+    ask(server.url)
+    print(len(seen), instrumenting._installed.undo)
+    instrumenting._switched = real
+    instrument("openai")
+    ask(server.url)
+    print(len(seen))
+""")
+    assert shown.splitlines() == ["0 {}", "1"]
 
 
 def test_what_waits_is_undone() -> None:
