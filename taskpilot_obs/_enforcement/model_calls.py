@@ -148,9 +148,10 @@ def _begin(recorder: Recorder, request: ModelRequest) -> LlmInvocation | None:
 
 
 def _read(run: LlmInvocation, read: Callable[[Any], object], result: object) -> object:
+    """The model's answer; the result where that cannot be read, so that the checks are not asked about nothing."""
     with guarded("model_call", run.callsite.runtime.counters):
         return read(result)
-    return None
+    return result
 
 
 def _streamed(run: LlmInvocation, result: Any) -> Any:

@@ -124,7 +124,10 @@ class Observer:
     def _start_call(self, llm: Any, messages: Any, stream: object) -> LlmInvocation | None:
         if open_llm_call() is not None:  # another layer records the call
             return None
-        call = self._recorder.start_llm(model=llm.model, provider=llm.provider)
+        model = provider = None
+        with guarded(_WHERE, self._recorder.counters):  # a model may be a class of the application
+            model, provider = llm.model, llm.provider
+        call = self._recorder.start_llm(model=model, provider=provider)
         call.set_input(messages)
         if stream:
             call.set_streaming()
@@ -157,9 +160,9 @@ class Observer:
         )
         _ask(run, check_input, messages, arguments=limits)
 
-    def _read_call(self, context: Any) -> tuple[list[Any], dict[str, object]]:
-        """The messages and limits of a call; empty where they cannot be read, so that the other checks are asked."""
-        messages: list[Any] = []
+    def _read_call(self, context: Any) -> tuple[Any, dict[str, object]]:
+        """The messages and limits of a call; as they are where they cannot be read, so that the checks refuse."""
+        messages = context.messages
         limits: dict[str, object] = {}
         with guarded(_WHERE, self._recorder.counters):
             messages = list(context.messages)
@@ -197,7 +200,7 @@ class Observer:
     def _after_task(self, context: Any) -> None:
         """Ask about what a task came to, before the next one gets it."""
         if context.kind == "task":
-            _ask(open_run(Operation.WORKFLOW), check_output, getattr(context.output, "raw", None))
+            _ask(open_run(Operation.WORKFLOW), check_output, getattr(context.output, "raw", context.output))
 
 
 _observers: Final[list[Observer]] = []

@@ -114,9 +114,12 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         run = recorder.start_llm(model=llm_request.model, parent=self._parent(invocation, agent))
         call = CurrentRun(run, None, agent)
         if is_content_read(run):
-            content, limits = llm_request.contents, dict[str, object]()
+            content: object = [llm_request.config, llm_request.contents]  # as they are, where they cannot be read
+            limits: dict[str, object] = {}
             with guarded(_WHERE, recorder.counters):
-                content, limits = _asked(llm_request), answer_limits(llm_request.config)
+                content = _asked(llm_request)
+            with guarded(_WHERE, recorder.counters):
+                limits = answer_limits(llm_request.config)
             await _checked_input(call, content, limits)
         self._runs.add(invocation, ("llm", agent), call)
 
@@ -130,10 +133,12 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
             known.run.first_token()
             return
         self._runs.drop(invocation, known)
-        text = ""
         with guarded(_WHERE, self._recorder.counters):
-            text = _write_answer(known.run, llm_response)
-        await _checked_output(known, text)
+            _write_answer(known.run, llm_response)
+        answer: object = llm_response  # as it is, where its text cannot be read
+        with guarded(_WHERE, self._recorder.counters):
+            answer = _write_text(known.run, llm_response)
+        await _checked_output(known, answer)
         if llm_response.error_code and llm_response.content is None:
             known.run.end_as(Status.ERROR, error_type=str(llm_response.error_code))
         known.close()
@@ -241,11 +246,14 @@ def _said(content: Any) -> object:
     return [text, *tools] if tools else text
 
 
-def _write_answer(call: LlmInvocation, response: Any) -> str:
+def _write_answer(call: LlmInvocation, response: Any) -> None:
     if response.usage_metadata is not None:
         call.read_later(response.usage_metadata)
     reason = response.finish_reason
     call.record_answer(model=response.model_version, finish_reasons=() if reason is None else (reason.name,))
+
+
+def _write_text(call: LlmInvocation, response: Any) -> str:
     text = _texts(response.content)
     if text:
         call.observe_output(text)

@@ -162,7 +162,7 @@ async def _observe(
         run.set_input(arguments if content is None else content)
         await check_input_async(run, content, arguments=arguments)
         result = await work()
-        output: object = None
+        output: object = result  # as it is, where it cannot be read
         with guarded(_WHERE, run.callsite.runtime.counters):
             output = write(run, result)
         await check_output_async(run, output, released=streams is not None and streams.released)
