@@ -48,7 +48,7 @@ application (`KeyboardInterrupt`, `CancelledError`).
 from __future__ import annotations
 
 from taskpilot_obs._enforcement.adapters import answer_limits, attached, is_content_read, open_llm_call, open_run
-from taskpilot_obs._enforcement.asking import Question, current_question, is_judged
+from taskpilot_obs._enforcement.asking import CheckQuestion, current_question, is_judged
 from taskpilot_obs._enforcement.enforcer import (
     check_input,
     check_input_async,
@@ -89,12 +89,12 @@ __all__ = [
     "CURRENT",
     "ActiveInvocation",
     "Callsite",
+    "CheckQuestion",
     "LlmCallsite",
     "LlmInvocation",
     "LlmListener",
     "ModelRequest",
     "Operation",
-    "Question",
     "RecordedCall",
     "RecordedRun",
     "Recorder",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.safety.checks import BoundCheck, CheckOutcome
 
 
-class Question:
+class CheckQuestion:
     """The checks of one stage that are asked about a run: a block, in which that run is the current one.
 
     The reservation that a budget holds for the run is not current in it, because a check's call takes its own. Nor is
@@ -31,7 +31,7 @@ class Question:
     """
 
     __slots__ = ("_admitted", "_checks", "_client_call", "_outcomes", "_outer", "_run", "_step", "_token")
-    _token: Token[Question | None]
+    _token: Token[CheckQuestion | None]
     _admitted: Token[CallReservation | None]
     _client_call: Token[Any] | None
 
@@ -39,7 +39,7 @@ class Question:
         self._run = run
         self._checks = checks
         self._outcomes = outcomes
-        self._outer: Question | None = None
+        self._outer: CheckQuestion | None = None
         self._step: Step | None = None
 
     def __enter__(self) -> Self:
@@ -73,10 +73,10 @@ class Question:
         return self._outer is not None and self._outer.asks(check)
 
 
-_question: ContextVar[Question | None] = ContextVar("taskpilot_obs_question", default=None)
+_question: ContextVar[CheckQuestion | None] = ContextVar("taskpilot_obs_question", default=None)
 
 
-def current_question() -> Question | None:
+def current_question() -> CheckQuestion | None:
     """Return what is being asked of the checks that this code is part of; None outside of checks.
 
     It is inherited like any context: tasks that a check starts and leaves behind are its own too.
