@@ -103,7 +103,7 @@ def prune(
     with opened(store) as opened_store:
         opened_store.require_current()
         if opened_store.is_clickhouse:
-            _check_ttls(ages)
+            check_ttls(ages)
         for name, days in ages.items():
             aged = _aged(opened_store, TABLES[name], present, timedelta(days=days))
             if dry_run:
@@ -114,7 +114,12 @@ def prune(
     return deleted
 
 
-def _check_ttls(ages: Mapping[str, float]) -> None:
+def check_ttls(ages: Mapping[str, float]) -> None:
+    """Refuse ages that a store in ClickHouse cannot keep rows for.
+
+    Raises:
+        ConfigurationError: a table that it lacks, or an age beyond what a TTL may be.
+    """
     if BUDGET_LEDGER.name in ages:
         raise ConfigurationError(f"retention_days: a store in ClickHouse has no table {BUDGET_LEDGER.name}")
     if (longest := max(ages.values(), default=0.0)) > _MOST_TTL_DAYS:

@@ -177,6 +177,8 @@ def test_retention_is_a_ttl_that_answers_know(store: Store, monkeypatch: pytest.
         prune({"budget_ledger": 30}, store=store, now=now)
     with pytest.raises(ConfigurationError, match="at most 20000 days"):
         prune(36_000, store=store, now=now)
+    with pytest.raises(ConfigurationError, match="at most 20000 days"):
+        StoreExporter(store.target.name, retention_days=36_000)
 
 
 @needs_clickhouse
