@@ -28,7 +28,6 @@ bench: $(VENV)/.dev ## what a call costs, beside its floor and beside doing it b
 
 growth: $(VENV)/.dev ## cost, memory, scrapes, rules and questions over three decades of what they depend on; writes docs/growth.md
 	$(BIN)/python benchmarks/bench_growth.py --write $(ARGS)
-	$(BIN)/python -m scripts.growth
 
 soak: $(VENV)/.dev ## a million runs with a blocked exporter; writes docs/soak.md
 	$(BIN)/python scripts/soak.py $(ARGS)

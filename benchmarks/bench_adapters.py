@@ -3,10 +3,14 @@
 Run: python benchmarks/bench_adapters.py [--quick]
 
 Each framework runs with models that answer at once, with an adapter that does nothing where it needs one, and with
-ours. Where the framework's own loop asks models, a run with one call and one with nine are compared: what the eight
-further calls cost is the adapter's share of a call, without that of the agent and its run. Haystack, LiteLLM and crewAI
-report a call by a span, a callback or an event; there the hooks of one call are measured. Rounds of the two are
-interleaved, and the best of each is taken. Frameworks that are not installed are left out, and named.
+ours. Of OpenAI Agents, a turn in which the model is called once and one in which it is called nine times are compared:
+what the eight further calls cost is the adapter's share of a call, without that of the agent, its run and its tools. A
+turn that uses a tool has a tool call besides, which is in no figure. The others call an adapter before and after a call
+of a model, by hooks, callbacks, events or a span; there these are measured, and of Agent Framework the whole call of
+its client. Rounds of the two are interleaved, and the best of each is taken.
+
+What counts is the time of the calling thread, without a tracer, content capture and checks. What is read off this
+thread, as the usage that most answers state, is not in it. Frameworks that are not installed are left out, and named.
 """
 
 from __future__ import annotations
@@ -69,35 +73,32 @@ async def agent_framework() -> float:
 
 
 async def pydantic_ai() -> float:
-    """A further call within a run: what nine calls cost more than one, with ours and without."""
-    from pydantic_ai import Agent, ModelRetry
-    from pydantic_ai.capabilities import AbstractCapability
+    """The hooks around a request, the fifth of a conversation."""
+    from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart, UserPromptPart
+    from pydantic_ai.models import ModelRequestContext, ModelRequestParameters
     from pydantic_ai.models.test import TestModel
+    from pydantic_ai.usage import RequestUsage
     from taskpilot_obs_pydantic_ai import ObservabilityCapability
 
-    class Nothing(AbstractCapability):  # type: ignore[misc]
-        async def wrap_run(self, ctx: Any, *, handler: Any) -> Any:  # noqa: ARG002  the framework's signature
-            return await handler()
+    said = ModelRequest(parts=[UserPromptPart(content="hi")])
+    usage = RequestUsage(input_tokens=100, output_tokens=20)
+    answer = ModelResponse(parts=[TextPart("Hello.")], usage=usage, model_name="gpt-4o-mini", finish_reason="stop")
+    request = ModelRequestContext(
+        model=TestModel(model_name="gpt-4o-mini"),
+        messages=[said, answer] * 4 + [said],
+        model_settings=None,
+        model_request_parameters=ModelRequestParameters(),
+    )
+    capability = ObservabilityCapability()
 
-        async def wrap_model_request(self, ctx: Any, *, request_context: Any, handler: Any) -> Any:  # noqa: ARG002
-            return await handler(request_context)
+    async def model(_: Any) -> Any:
+        return answer
 
-        async def prepare_model_request(self, ctx: Any, request_context: Any) -> Any:  # noqa: ARG002
-            return request_context
+    async def call() -> None:
+        await capability.wrap_model_request(None, request_context=request, handler=model)
+        await capability.prepare_model_request(None, request)
 
-    def work(capability: Any, calls: int) -> Work:
-        model = TestModel(model_name="gpt-4o-mini")
-        agent = Agent(model, name="Planner", capabilities=[capability], retries=MORE_CALLS)
-
-        @agent.output_validator  # type: ignore[untyped-decorator]
-        def again(ctx: Any, output: Any) -> Any:
-            if ctx.retry < calls - 1:
-                raise ModelRetry("once more")
-            return output
-
-        return lambda: agent.run("hi")
-
-    return await further_us(partial(work, ObservabilityCapability()), partial(work, Nothing()))
+    return await difference_us(call, lambda: model(request))
 
 
 async def haystack() -> float:
@@ -131,35 +132,28 @@ async def further_us(ours: Callable[[int], Work], theirs: Callable[[int], Work])
 
 
 async def agents() -> float:
-    """OpenAI Agents: a further call within a run, by a model that opens the SDK's span, and the tool call before it."""
+    """OpenAI Agents: the spans of a further call of the model within a turn, as a model that asks again opens them."""
     import agents as sdk
     from agents.tracing import generation_span
-    from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
+    from openai.types.responses import ResponseOutputMessage, ResponseOutputText
     from taskpilot_obs_openai_agents import ObservabilityProcessor
 
     text = ResponseOutputText(type="output_text", text="Hello.", annotations=[])
     done = ResponseOutputMessage(id="1", type="message", role="assistant", status="completed", content=[text])
-    call = ResponseFunctionToolCall(type="function_call", call_id="1", name="again", arguments="{}")
     usage = {"input_tokens": 100, "output_tokens": 20}
 
     class Scripted(sdk.Model):  # type: ignore[misc]
         def __init__(self, calls: int) -> None:
-            self.calls, self.asked = calls, 0
+            self.calls = calls
 
         async def get_response(self, *_: Any, **__: Any) -> Any:
-            self.asked += 1
-            with generation_span(model="gpt-4o-mini") as span:
-                span.span_data.usage, span.span_data.output = usage, [{"role": "assistant", "content": "Hello."}]
-                said = done if self.asked % self.calls == 0 else call
-                return sdk.ModelResponse(output=[said], usage=sdk.Usage(), response_id=None)
+            for _call in range(self.calls):
+                with generation_span(model="gpt-4o-mini") as span:
+                    span.span_data.usage, span.span_data.output = usage, [{"role": "assistant", "content": "Hello."}]
+            return sdk.ModelResponse(output=[done], usage=sdk.Usage(), response_id=None)
 
         def stream_response(self, *_: Any, **__: Any) -> Any:
             raise NotImplementedError
-
-    @sdk.function_tool  # type: ignore[untyped-decorator]
-    def again() -> str:
-        """Again."""
-        return "again"
 
     class Nothing(sdk.TracingProcessor):  # type: ignore[misc]
         def _ignore(self, *_: Any) -> None:
@@ -168,7 +162,7 @@ async def agents() -> float:
         on_trace_start = on_trace_end = on_span_start = on_span_end = shutdown = force_flush = _ignore
 
     def work(processor: Any, calls: int) -> Work:
-        planner = sdk.Agent(name="Planner", model=Scripted(calls), tools=[again])
+        planner = sdk.Agent(name="Planner", model=Scripted(calls))
 
         async def run() -> None:
             sdk.set_trace_processors([processor])
@@ -246,6 +240,7 @@ async def litellm() -> float:
     callback = ObservabilityCallback()
     usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
     response = ModelResponse(id="1", model="gpt-4o-mini", usage=usage)
+    document = response.model_dump_json()
     messages = [{"role": "user", "content": "hi"}]
 
     async def call() -> None:
@@ -258,6 +253,7 @@ async def litellm() -> float:
         }
         await callback.async_pre_call_deployment_hook(asked, "acompletion")
         callback.log_pre_api_call("gpt-4o-mini", messages, details)
+        details["original_response"] = document  # as LiteLLM notes it before it calls the next hook
         await callback.async_post_call_success_deployment_hook(asked, response, "acompletion")
 
     return await difference_us(call, _nothing)

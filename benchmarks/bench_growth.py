@@ -5,7 +5,7 @@ Run: python benchmarks/bench_growth.py [--only cost|memory|scrape|rules|question
 Each point of a curve about a process or a question is measured in a process of its own; those about rules and replicas
 take one real Prometheus each. A curve is fitted by a power law, and one that rises faster than n log n fails the run.
 `--keep` keeps the stores of the questions, or uses those that are there. `--write` keeps the results in
-benchmarks/growth.json, from which `python -m scripts.growth` writes docs/growth.md and its pictures. With `--only`,
+benchmarks/growth.json, and writes docs/growth.md and its pictures, as `python -m scripts.growth` does. With `--only`,
 those of the other parts stay as they are. Takes eight minutes of a quiet machine, three more where stores are built.
 """
 
@@ -18,7 +18,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from _growth_questions import SHAPES  # type: ignore[import-not-found]  # beside this file
 
+from scripts.growth.__main__ import main as write_page
 from scripts.growth.curves import CURVES, Curve
 from scripts.growth.fit import Point, judge
 from scripts.growth.results import RESULTS, load
@@ -141,15 +142,16 @@ def _told(curve: Curve, points: list[Point]) -> bool:
     return found.holds
 
 
-def write(curves: dict[str, list[Point]]) -> None:
-    """Keep the results, with those of other parts."""
+def write(parts: Iterable[str], curves: dict[str, list[Point]]) -> None:
+    """Keep the results of some parts, with those of the others, and write the page, whether the curves hold or not."""
     kept = load()
-    kept["machine"] = f"{os.cpu_count()} cores, {platform.python_implementation()} {platform.python_version()}"
-    kept["measured"] = f"{datetime.now(UTC):%Y-%m-%d}"
+    machine = f"{os.cpu_count()} cores, {platform.python_implementation()} {platform.python_version()}"
+    kept["measured"] |= dict.fromkeys(parts, f"{machine}, {datetime.now(UTC):%Y-%m-%d}")
     every = kept["curves"] | curves
     kept["curves"] = {curve.key: every[curve.key] for curve in CURVES if curve.key in every}
     kept["replicas"] |= COMPARED
     RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    write_page()
 
 
 def main() -> int:
@@ -167,7 +169,7 @@ def main() -> int:
             print(f"{part}, load {os.getloadavg()[0]:.1f}", flush=True)
             curves |= measure(part, folder)
     if given.write:
-        write(curves)
+        write(given.only or PARTS, curves)
     for what, (truth, counted) in COMPARED.get("counts", {}).items():
         print(f"{what:<24} {truth:>14,.4f} true, {counted:,.4f} counted by the rules")
     wrong = any(abs(truth - counted) > 1e-9 * truth for truth, counted in COMPARED.get("counts", {}).values())

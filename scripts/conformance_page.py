@@ -24,6 +24,8 @@ Written by `make conformance` on {date}, with {versions}.
 Each check reads what the library writes by the definition, the parser or the tool of those who define it.
 `make test` runs these checks too.
 
+Not run: pint, a linter of rules, because neither Debian nor the Python package index has it.
+
 | what | check | result |
 | --- | --- | --- |
 """

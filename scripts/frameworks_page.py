@@ -41,9 +41,6 @@ REASONS = {
     ("openai", "nested"): "calls only",
     ("anthropic", "enforced"): "by `wrap(client)`",
     ("openai", "enforced"): "by `wrap(client)`",
-    ("litellm", "nested"): "calls only",
-    ("crewai", "streamed"): "yes, by the tests of a run",
-    ("crewai", "left"): "yes: a crew works on without its reader",
     ("haystack", "left"): "streams go to callbacks",
     ("mcp", "streamed"): "no streams",
     ("mcp", "left"): "no streams",
@@ -58,9 +55,10 @@ TABLE = Path(__file__).parent.parent / "docs" / "frameworks.md"
 BEGIN, END = "<!-- what works where: written by scripts/frameworks_page.py -->", "<!-- end of what works where -->"
 HEAD = """# Frameworks: the last result
 
-Written by `make test-frameworks` on {date}: real clients and frameworks against a provider on loopback, each in an
-environment of its own. [What works where](frameworks.md#agent-frameworks-and-sdks) has the meaning. A cell is the
-number of tests that passed; `-` is a topic without a test here. `@lowest` is the lowest version supported.
+Written by `make test-frameworks`: real clients and frameworks against a provider on loopback, each in an environment
+of its own, on the day that its section states. [What works where](frameworks.md#agent-frameworks-and-sdks) has the
+meaning. A cell is the number of tests that passed; `-` is a topic without a test here. `@lowest` is the lowest version
+supported.
 
 """
 
@@ -85,7 +83,8 @@ class Result(NamedTuple):
         marks = [*((each, "passed") for each in passed), *((each, "FAILED") for each in failed)]
         counts = passed + failed
         lines = (f"- {test}{f' ({counts[test]} ways)' if counts[test] > 1 else ''}: {mark}" for test, mark in marks)
-        return "\n".join([f"## {self.name}", "", f"With {self.versions}.", "", *lines])
+        told = f"On {datetime.now(UTC):%Y-%m-%d}, with {self.versions}."
+        return "\n".join([f"## {self.name}", "", told, "", *lines])
 
 
 def read(report: Path) -> Result:
@@ -127,7 +126,7 @@ def results_page(folder: Path, before: str = "") -> str:
     table = [f"| framework | {' | '.join(TOPICS)} |", f"| --- |{' --- |' * len(TOPICS)}"]
     table += [rows[name] for name in sorted(rows)]
     sections = "\n\n".join(f"{title}\n{known[title]}" for title in sorted(known))
-    return HEAD.format(date=f"{datetime.now(UTC):%Y-%m-%d}") + "\n".join(table) + f"\n\n{sections}\n"
+    return HEAD + "\n".join(table) + f"\n\n{sections}\n"
 
 
 def works_where(page: str) -> str:
@@ -136,7 +135,7 @@ def works_where(page: str) -> str:
     Raises:
         ValueError: a topic of a framework has neither a test nor a reason.
     """
-    versions = dict(re.findall(r"^## (\S+)\n\nWith (.*)\.$", page, re.MULTILINE))
+    versions = dict(re.findall(r"^## (\S+)\n\nOn [-\d]+, with (.*)\.$", page, re.MULTILINE))
     rows = [f"| framework, tested with | {' | '.join(TOPICS)} |", f"| --- |{' --- |' * len(TOPICS)}"]
     for line in re.findall(r"^\| (.*) \|$", page, re.MULTILINE)[2:]:
         name, *cells = line.split(" | ")

@@ -16,6 +16,7 @@ import random
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -68,12 +69,24 @@ class Session:
         self.runs: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
 
-    def run(self, until: float) -> None:
-        """Give every parser as much time in turn, until the time is up: a slow one does not hold up the others."""
-        while time.monotonic() < until:
-            for name in self.parsers:
-                if self.failures[name] < MOST_FAILURES:
-                    self._some(name, min(until, time.monotonic() + SLICE_S))
+    def run(self, minutes: float) -> float:
+        """Give every parser as much time in turn: a slow one does not hold up the others.
+
+        It ends when the time is up, by Ctrl-C, or when every parser has failed often enough; returns the minutes that
+        it took.
+        """
+        began = time.monotonic()
+        with suppress(KeyboardInterrupt):  # what was counted until then stays
+            self._rounds(began + minutes * 60)
+        return (time.monotonic() - began) / 60
+
+    def _rounds(self, until: float) -> None:
+        while time.monotonic() < until and (left := self._left()):
+            for name in left:
+                self._some(name, min(until, time.monotonic() + SLICE_S))
+
+    def _left(self) -> list[str]:
+        return [name for name in self.parsers if self.failures[name] < MOST_FAILURES]
 
     def _some(self, name: str, until: float) -> None:
         while True:
@@ -108,25 +121,28 @@ def page(results: dict[str, int | str]) -> str:
     return HEAD + told + "\n".join(["| parser | inputs | kept in the corpus |", "| --- | --- | --- |", *rows, ""])
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Fuzz; returns 1 where an input failed."""
     options = argparse.ArgumentParser()
     options.add_argument("--minutes", type=float, default=1.0)
     options.add_argument("--parser", action="append")
     options.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    given = options.parse_args()
+    given = options.parse_args(arguments)
     logging.getLogger("opentelemetry").addHandler(logging.NullHandler())  # its parsers log what they refuse
     logging.getLogger("taskpilot_obs").addHandler(logging.NullHandler())
     with parsers() as found:
-        chosen = {name: each for name, each in found.items() if given.parser is None or name in given.parser}
-        session = Session(given.seed, chosen)
-        session.run(time.monotonic() + given.minutes * 60)
+        if unknown := set(given.parser or ()) - set(found):
+            options.error(
+                f"no parser is named {', '.join(sorted(unknown))}; the parsers are {', '.join(sorted(found))}"
+            )
+        session = Session(given.seed, {name: found[name] for name in given.parser or found})
+        minutes = session.run(given.minutes)
     for name, count in sorted(session.runs.items()):
         print(f"{name:<20} {count:>9,} inputs  {session.failures[name]:>3} failures")
     print(f"{sum(session.runs.values()):,} inputs by seed {given.seed}")
     if session.failures:
         return 1
-    if given.minutes >= LONG_MINUTES and given.parser is None:
+    if minutes >= LONG_MINUTES and given.parser is None:
         stamp = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "seed": str(given.seed)}
         RESULTS.write_text(json.dumps({**stamp, **session.runs}, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")

@@ -19,6 +19,7 @@ from taskpilot_obs.semconv import Attr
 from taskpilot_obs.usage.values import StatedError, from_counts
 
 _NS_PER_S: Final = 1_000_000_000
+_OUR_SCOPE: Final = "taskpilot_obs"
 _DEEPEST: Final = 1_000
 """How many ancestors of a span are searched; this also ends the search when parents form a cycle."""
 
@@ -48,6 +49,8 @@ class InheritedNames(NamedTuple):
     request_id: str | None = None
     user: str | None = None
     session: str | None = None
+    scope: str = ""
+    """Name of the instrumentation scope of the span above."""
 
 
 def operation_of(span: FinishedSpan) -> Operation | None:
@@ -124,7 +127,8 @@ def read_spans(spans: Iterable[FinishedSpan], known: Mapping[str, InheritedNames
     """The invocations of one trace by span ID, each beneath its nearest ancestor of the conventions.
 
     An LLM span beneath an LLM span is the same call, seen by a framework and by the client that it uses: the outer one
-    stays, with the usage of the inner one where it has none. Agents and workflows add up what lies beneath them.
+    stays, with the usage of the inner one where it has none. Two spans of this library are two calls, such as that of a
+    check beneath the one that it judges. Agents and workflows add up what lies beneath them.
 
     Args:
         spans: finished spans of one trace, in any order.
@@ -137,13 +141,18 @@ def read_spans(spans: Iterable[FinishedSpan], known: Mapping[str, InheritedNames
         for one in _from_the_top(span, by_id, above):
             handed = above.get(one.parent_id or "", InheritedNames())
             read = read_span(one, handed)
-            if read is not None and read.operation in LLM_OPERATIONS and handed.operation in LLM_OPERATIONS:
+            if read is not None and _is_one_call(one, read, handed):
                 _fold(found, one, read, by_id)
                 read = None
             if read is not None:
                 found[one.span_id] = read
-            above[one.span_id] = handed if read is None else below(read)
+            above[one.span_id] = handed if read is None else below(read)._replace(scope=one.scope)
     return SpansRead(_rolled_up(found), above)
+
+
+def _is_one_call(span: FinishedSpan, read: Invocation, above: InheritedNames) -> bool:
+    both_ours = span.scope == above.scope == _OUR_SCOPE
+    return read.operation in LLM_OPERATIONS and above.operation in LLM_OPERATIONS and not both_ours
 
 
 def below(run: Invocation) -> InheritedNames:

@@ -31,6 +31,8 @@ layer records the call.
 
 **Where two layers see the same LLM call**, `recorder.add_llm_listener(…)` reports the calls that others record.
 `open_llm_call()` and `open_run(operation, name)` find the run of a layer above that records this very work.
+`current_question()` is about the run that a check is being asked about here, and `is_judged(run)` tells whether it is a
+given one: what a check does is not the work of that run.
 
 **Where a framework keeps context by itself**, `add_current_resolver(find)` lets decorators and `track_*` blocks find
 the run that they belong to.
@@ -45,7 +47,8 @@ application (`KeyboardInterrupt`, `CancelledError`).
 
 from __future__ import annotations
 
-from taskpilot_obs._enforcement.adapters import answer_limits, attached, open_llm_call, open_run
+from taskpilot_obs._enforcement.adapters import answer_limits, attached, is_content_read, open_llm_call, open_run
+from taskpilot_obs._enforcement.asking import CheckQuestion, current_question, is_judged
 from taskpilot_obs._enforcement.enforcer import (
     check_input,
     check_input_async,
@@ -86,6 +89,7 @@ __all__ = [
     "CURRENT",
     "ActiveInvocation",
     "Callsite",
+    "CheckQuestion",
     "LlmCallsite",
     "LlmInvocation",
     "LlmListener",
@@ -110,12 +114,15 @@ __all__ = [
     "check_output",
     "check_output_async",
     "count_attempt",
+    "current_question",
     "current_run",
     "current_running",
     "current_scope",
     "expect_calls",
     "get_recorder",
     "guarded",
+    "is_content_read",
+    "is_judged",
     "is_within",
     "open_llm_call",
     "open_run",

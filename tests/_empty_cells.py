@@ -40,7 +40,8 @@ REASONS: Final = (
     Reason(
         SQLITE,
         (*WRITING, *CHANGING, "read", "mkdir", "list", "flock"),
-        "SQLite's own code works on the file; what fails there comes back from a statement or a commit: see below",
+        "SQLite's own code works on the file; what fails there comes back from a statement or a commit: "
+        "see `execute` and `commit`",
     ),
     Reason(("store",), ("fork",), "forks happen before writes, syncs, locks and thread starts, of which it has none"),
     Reason(

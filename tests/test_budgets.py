@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -335,10 +336,10 @@ def test_what_calls_in_progress_may_take_is_reserved() -> None:
                 entered.append((each, each.__enter__()))
             except BudgetExceededError as error:
                 refused.append(error.reserved)
-        assert (len(entered), refused) == (3, [Decimal("0.36")] * 2)
         for manager, live in reversed(entered):  # the innermost first, or one would be left current
             live.set_cost("0.05")
             manager.__exit__(None, None, None)
+        assert (len(entered), refused) == (3, [Decimal("0.36")] * 2)
         assert (spent(recorder), reserved(recorder)) == (0.15, 0)
         call(recorder)
         call(recorder)
@@ -453,15 +454,13 @@ def test_a_running_call_keeps_its_reservation() -> None:
     """However long it takes: its process renews it, and another call finds no room until it ends."""
     clock = FixedClock()
     with fresh_recorder(budgets=[enforced("0.12")], clock=clock, budget_reservation_s=60) as recorder:
-        slow = track_llm(recorder=recorder, **CALL)
-        live = slow.__enter__()
-        for _ in range(10):
-            clock.advance(45)
-            with pytest.raises(BudgetExceededError) as caught:
-                call(recorder)
-        assert caught.value.reserved == Decimal("0.12")
-        live.set_cost("0.01")
-        slow.__exit__(None, None, None)
+        with track_llm(recorder=recorder, **CALL) as live:
+            for _ in range(10):
+                clock.advance(45)
+                with pytest.raises(BudgetExceededError) as caught:
+                    call(recorder)
+            assert caught.value.reserved == Decimal("0.12")
+            live.set_cost("0.01")
         assert amounts(recorder) == (0.01, 0)
 
 
@@ -870,13 +869,12 @@ def test_metrics_show_what_is_reserved_and_when_the_period_ends() -> None:
     with fresh_recorder(budgets=[enforced("0.48")], clock=FixedClock()) as recorder:
         value = recorder.registry.get_sample_value  # type: ignore[union-attr]
         assert value("llm_budget_resets_timestamp_seconds", labels) == datetime(2026, 1, 2, tzinfo=UTC).timestamp()
-        running = track_llm(recorder=recorder, **CALL)
-        running.__enter__()
-        deadline = time.monotonic() + 30
-        while not value("llm_budget_reserved_usd", labels) and time.monotonic() < deadline:
-            time.sleep(0.05)  # figures are renewed once a second
-        assert value("llm_budget_reserved_usd", labels) == 0.12
-        running.__exit__(KeyError, KeyError(), None)
+        with suppress(KeyError), track_llm(recorder=recorder, **CALL):
+            deadline = time.monotonic() + 30
+            while not value("llm_budget_reserved_usd", labels) and time.monotonic() < deadline:
+                time.sleep(0.05)  # figures are renewed once a second
+            assert value("llm_budget_reserved_usd", labels) == 0.12
+            raise KeyError
         assert (value("llm_budget_reserved_usd", labels), value("llm_budget_assumed_usd", labels)) == (0, 0.12)
 
 
@@ -914,20 +912,18 @@ def test_a_forked_child_goes_on_with_the_parents_figures() -> None:
     with fresh_recorder(budgets=[enforced("0.24")]) as recorder:
         call(recorder)
         assert spent(recorder) == 0.12
-        running = track_llm(recorder=recorder, **CALL)
-        live = running.__enter__()
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                call(recorder)
-            except BudgetExceededError:
-                recorder.drain()
-                code = 0
-            os._exit(code)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        live.set_cost("0.01")
-        running.__exit__(None, None, None)
+        with track_llm(recorder=recorder, **CALL) as live:
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    call(recorder)
+                except BudgetExceededError:
+                    recorder.drain()
+                    code = 0
+                os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            live.set_cost("0.01")
         assert amounts(recorder) == (0.13, 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,42 @@ def test_the_page_is_current() -> None:
     assert WRITER.PAGE.read_text(encoding="utf-8") == WRITER.page(
         json.loads(WRITER.RESULTS.read_text(encoding="utf-8"))
     )
+
+
+def test_an_unknown_parser_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error names it, and the parsers that there are."""
+    with pytest.raises(SystemExit) as caught:
+        WRITER.main(["--minutes", "60", "--parser", "usages"])
+    assert caught.value.code == 2
+    assert "no parser is named usages; the parsers are accept, " in capsys.readouterr().err
+
+
+def test_an_interrupted_run_keeps_its_counts() -> None:
+    """Ctrl-C ends a run, and what it counted until then is told."""
+    session = WRITER.Session(1, {})
+    session.parsers, session.seeds = {"digits": Parser(_interrupted_at_the_third(), ())}, {"digits": [b"1"]}
+    assert session.run(60) < 1
+    assert session.runs == {"digits": 2}
+
+
+def _interrupted_at_the_third() -> Callable[[bytes], object]:
+    left = iter((1, 2))
+
+    def read(_given: bytes) -> object:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return None
+
+    return read
+
+
+def test_a_run_ends_when_no_parser_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parser that has failed often enough is left alone, and without another the run ends before its time."""
+    monkeypatch.setattr(WRITER, "keep", lambda _name, _given: WRITER.ROOT / "kept")
+    session = WRITER.Session(1, {})
+    session.parsers, session.seeds = {"digits": Parser(lambda given: given[9_999_999], ())}, {"digits": [b"1"]}
+    assert session.run(60) < 1
+    assert session.failures["digits"] >= WRITER.MOST_FAILURES
 
 
 def test_a_failure_is_shortened_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

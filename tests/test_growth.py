@@ -30,6 +30,15 @@ def test_the_page_is_current() -> None:
         assert (IMAGES / name).read_text(encoding="utf-8") == text, "run `python -m scripts.growth`"
 
 
+def test_the_page_states_when_each_part_was_measured() -> None:
+    """One day for all parts is stated once; a part that was measured again has its own day."""
+    days = dict.fromkeys(("cost", "memory", "rules"), "2 cores, 2026-11-30")
+    assert "\nMeasured on 2 cores, 2026-11-30.\n" in page({**RESULTS, "measured": days})
+    days["memory"] = "8 cores, 2026-12-01"
+    told = "\nMeasured on 2 cores, 2026-11-30 (cost, rules); on 8 cores, 2026-12-01 (memory).\n"
+    assert told in page({**RESULTS, "measured": days})
+
+
 def test_every_curve_was_measured() -> None:
     """Each curve has a point for each of its sizes, and every figure depends on every cause, or says why not."""
     assert set(RESULTS["curves"]) == {curve.key for curve in CURVES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import sys
@@ -19,7 +20,10 @@ from google.genai import Client, types
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taskpilot_obs.budgets import Budget
+from taskpilot_obs.exceptions import BudgetExceededError, PolicyViolationError
 from taskpilot_obs.records import Invocation
+from taskpilot_obs.safety import DenyWords, check_with
 from taskpilot_obs.semconv import INTERNAL_ERRORS
 from taskpilot_obs.testing import capture_invocations, fresh_recorder
 
@@ -161,7 +165,7 @@ SDKS = {
         _gemini_client,
         taskpilot_obs_google_genai.wrap,
         _ask_gemini,
-        sys.modules["httpx"],
+        _http_of(type(Client(api_key="k")._api_client._httpx_client)),
         lambda: gemini(GEMINI, {}),
         lambda: [gemini(GEMINI, {})] * 2,
     ),
@@ -299,3 +303,92 @@ def test_a_request_that_cannot_be_read_is_counted() -> None:
         assert sdk.ask(client).usage.prompt_tokens == 100
         recorder.drain()
         assert recorder.counters.totals[INTERNAL_ERRORS, ("model_call",)] == 1
+
+
+class Sealed(types.GenerateContentConfig):
+    """A configuration that the SDK can read, and this library cannot."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "system_instruction" and sys._getframe(1).f_globals["__name__"].startswith("taskpilot_obs"):
+            raise RuntimeError("sealed")
+        return super().__getattribute__(name)
+
+
+def _ask_sealed(name: str, client: Any, content: Any) -> Any:
+    """Ask by a request that this library cannot read."""
+    if name == "google_genai":
+        return client.models.generate_content(model="gemini-2.5-flash", contents=content, config=Sealed())
+    _, recorder = client.observed_by
+    client.observed_by = (lambda *_: 1 / 0, recorder)  # no request of these SDKs is known to be unreadable
+    return SDKS[name].ask(client, content)
+
+
+@pytest.mark.parametrize("name", SDKS)
+@pytest.mark.parametrize("content", ["a secret", [{"type": "text", "text": "a secret"}]], ids=["text", "parts"])
+def test_a_request_that_cannot_be_read_is_asked_about(name: str, content: Any) -> None:
+    """In enforce mode its payload is checked as it is: what a check refuses is not sent, and recorded as blocked."""
+    sdk = SDKS[name]
+    if name == "google_genai" and isinstance(content, list):
+        content = [types.Part(text="a secret")]
+    with (
+        fresh_recorder(policies=[DenyWords(["secret"])], mode="enforce") as recorder,
+        capture_invocations(recorder) as seen,
+    ):
+        client = sdk.wrap(sdk.make(Transport(sdk.http, error=LookupError("sent"))), recorder=recorder)
+        with pytest.raises(PolicyViolationError):
+            _ask_sealed(name, client, content)
+        assert [run.status.value for run in seen] == ["blocked"]
+
+
+def test_an_asynchronous_request_that_cannot_be_read_is_asked_about() -> None:
+    """So it is with an asynchronous client."""
+    with fresh_recorder(policies=[DenyWords(["secret"])], mode="enforce") as recorder:
+        client = taskpilot_obs_openai.wrap(openai.AsyncOpenAI(api_key="k", max_retries=0), recorder=recorder)
+
+        async def work() -> None:
+            async with client:
+                await _ask_sealed("openai", client, "a secret")
+
+        with pytest.raises(PolicyViolationError):
+            asyncio.run(work())
+
+
+@pytest.mark.parametrize("name", SDKS)
+def test_a_request_that_cannot_be_read_is_booked(name: str) -> None:
+    """It is sent and recorded as one call with what is known, and budgets count it: the next one is refused."""
+    sdk, model = SDKS[name], "gemini-2.5-flash" if name == "google_genai" else None
+    budget = Budget("calls", limit_requests=1, period="day", action="enforce")
+    with fresh_recorder(budgets=[budget]) as recorder, capture_invocations(recorder) as seen:
+        client = sdk.wrap(sdk.make(Transport(sdk.http, json.dumps(sdk.answer()))), recorder=recorder)
+        assert _ask_sealed(name, client, "hi")
+        with pytest.raises(BudgetExceededError):
+            _ask_sealed(name, client, "hi")
+        assert [(run.status.value, run.request_model) for run in seen] == [("success", model), ("blocked", model)]
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_a_budget_counts_content_that_cannot_be_read(name: str) -> None:
+    """A used budget refuses a request whose messages raise when they are looked at; it did not ask about it."""
+    sdk = SDKS[name]
+    budget = Budget("calls", limit_requests=1, period="day", action="enforce")
+    with fresh_recorder(budgets=[budget]) as recorder:
+        client = sdk.wrap(sdk.make(Transport(sdk.http, json.dumps(sdk.answer()))), recorder=recorder)
+        assert sdk.ask(client)
+        with pytest.raises(BudgetExceededError):
+            sdk.ask(client, [Unreadable()])
+
+
+def test_a_raw_answer_that_cannot_be_read_is_asked_about() -> None:
+    """In enforce mode a raw response that the SDK cannot parse is checked as text, as the application reads it."""
+    sdk = SDKS["openai"]
+    policy = check_with(DenyWords(["secret"]), stages="output")
+    for body, is_refused in (('{"a secret', True), ('{"weather', False)):
+        with fresh_recorder(policies=[policy], mode="enforce") as recorder:
+            client = sdk.wrap(sdk.make(Transport(sdk.http, body)), recorder=recorder)
+            found = outcome(lambda client=client: [_raw(client).text])  # type: ignore[misc]  # bound in the loop
+            assert (found is PolicyViolationError) is is_refused
+
+
+def _raw(client: Any) -> Any:
+    said = [{"role": "user", "content": "hi"}]
+    return client.chat.completions.with_raw_response.create(model="gpt-4o-mini", messages=said)

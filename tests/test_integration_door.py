@@ -15,6 +15,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry
 
 import taskpilot_obs
 from taskpilot_obs import (
@@ -26,6 +27,8 @@ from taskpilot_obs import (
     request_context,
     track_agent,
 )
+from taskpilot_obs.budgets import Budget
+from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import ConfigurationError, PolicyViolationError
 from taskpilot_obs.integration import (
     ActiveInvocation,
@@ -39,6 +42,9 @@ from taskpilot_obs.integration import (
     check_input_async,
     check_output,
     check_output_async,
+    current_question,
+    is_content_read,
+    is_judged,
     open_llm_call,
     open_run,
 )
@@ -48,6 +54,11 @@ from taskpilot_obs.settings import Options
 from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
 
 SECOND = 1_000_000_000
+
+
+def refuses_secrets(subject: CheckInput) -> str | None:
+    """A guardrail: refuses texts with a secret in them."""
+    return "a secret" if "secret" in subject.text else None
 
 
 class Observed(NamedTuple):
@@ -458,6 +469,50 @@ def test_work_that_a_layer_above_records(recorder: Recorder) -> None:
         assert open_llm_call() is call
         call.stop()
         assert open_llm_call() is None
+
+
+def test_what_a_check_does_is_not_the_work_of_the_judged_run() -> None:
+    """Within a check `open_run` and `open_llm_call` do not return the run that is judged, and it is the current one."""
+    looks: list[tuple[object, ...]] = []
+
+    def look(_: object) -> None:
+        question = current_question()
+        assert question is not None
+        above = current_run()
+        known = is_judged(above), question.is_about(above), is_judged(None)
+        looks.append((above, open_run(Operation.TOOL), open_llm_call(), known))
+
+    with fresh_recorder(guardrails=[check_with(look, stages=("input", "output"), mode="enforce")]) as fresh:
+        tool, call = fresh.start("execute_tool", "search"), fresh.start_llm(model="gpt-4o-mini")
+        for run in (tool, call):  # not attached, as in frameworks without a block around the work
+            check_input(run, "in")
+            check_output(run, "out")
+            assert current_run() is None
+            run.stop()
+    assert looks == [(run, None, None, (True, True, False)) for run in (tool, tool, call, call)]
+    assert current_question() is None
+
+
+@pytest.mark.parametrize(
+    ("options", "read"),
+    [
+        (Options(), False),
+        (Options(capture_content=True), True),
+        (Options(policies=[DenyTools("drop_table")]), True),
+        (Options(guardrails=[refuses_secrets]), True),
+        (Options(budgets=[Budget("team", limit_usd=1, action="enforce")]), True),
+    ],
+    ids=["counted only", "captured", "policy", "guardrail", "budget"],
+)
+def test_whether_content_is_read(options: Options, *, read: bool) -> None:
+    """`is_content_read` is true with content capture, a check or a budget, and false for what is counted only."""
+    recorder = build_recorder(**(options | Options(registry=CollectorRegistry())))
+    call = recorder.start_llm(model="gpt-4o-mini")
+    try:
+        assert is_content_read(call) is read
+    finally:
+        call.stop()
+        recorder.shutdown()
 
 
 def test_limits_of_an_answer() -> None:

@@ -50,15 +50,22 @@ def test_what_a_call_is_told_wrongly_is_counted_by_the_method(
     assert (seen[0].usage, seen[0].cost) == (Usage(150, 50), Decimal("0.000875"))
 
 
-@pytest.mark.parametrize("told", [((Usage(1, 2), 3), {}), ((Usage(1, 2),), {"output_tokens": 3})])
+@pytest.mark.parametrize(
+    "told",
+    [
+        ((Usage(150, 50), 3), {}),
+        ((Usage(150, 50),), {"output_tokens": 3}),
+        (({"prompt_tokens": 150, "completion_tokens": 50},), {"reasoning_tokens": 3}),
+    ],
+)
 def test_both_a_usage_and_counts_are_an_error(
     recorder: Recorder, seen: Captured[Invocation], told: tuple[tuple[Any, ...], dict[str, Any]]
 ) -> None:
-    """A usage object together with counts, by place or by name, states two things: it is counted, and none is taken."""
-    with track_llm(model="gpt-4o") as call:
+    """A usage object together with counts, by place or by name, is counted as an error, and the object is taken."""
+    with track_llm(provider="openai", model="gpt-4o") as call:
         call.record_usage(*told[0], **told[1])
     assert internal_errors(recorder) == {"record_usage": 1}
-    assert seen[0].usage is None
+    assert (seen[0].usage, seen[0].cost) == (Usage(150, 50), Decimal("0.000875"))
 
 
 EVENTS: dict[str, Callable[[], object]] = {

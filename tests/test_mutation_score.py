@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import binomtest
 
 from scripts.mutation import report
+from scripts.mutation.areas import AREAS
 from scripts.mutation.baseline import Baseline, Measured, statement_lines
 from scripts.mutation.live import LiveFunctions, NotAppliedError
 from scripts.mutation.model import Change
@@ -69,6 +70,18 @@ def applied(module: ModuleType, old: str, new: str) -> None:
 def test_the_page_is_current() -> None:
     """The page follows from the kept results and reasons; `python -m scripts.mutation --page` would not change it."""
     assert report.PAGE.read_text(encoding="utf-8") == report.page(), "run `python -m scripts.mutation --page`"
+
+
+def test_the_page_states_how_many_areas_and_changes_were_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Areas that were not run are not among them, and no line is longer than the others."""
+    one = {"date": "2026-11-30", "made": 1_200, "tried": 15, "survivors": []}
+    monkeypatch.setattr(report, "kept", lambda: {"pricing": one, "safety": one})
+    assert f"2 of the {len(AREAS)} areas below were tried. They have 2,400 changes, of which 30 were" in report.page()
+    monkeypatch.setattr(report, "kept", lambda: dict.fromkeys(AREAS, one | {"tried": 1_200}))
+    assert f"All {len(AREAS)} areas below were tried. They have" in report.page()
+    paragraph = next(each for each in report.page().split("\n\n") if "What the score is of" in each)
+    assert ", all of which were tried." in paragraph.replace("\n", " ")
+    assert all(80 < len(line) <= 120 for line in paragraph.splitlines()[:-1])
 
 
 def test_each_reason_is_of_a_kind_that_the_page_explains() -> None:

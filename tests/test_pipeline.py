@@ -757,3 +757,17 @@ def test_an_exporter_gets_as_large_batches_as_it_asks_for() -> None:
     exporter.go_on.set()
     assert batched.shutdown(30.0)
     assert exporter.sizes == [1, 3_000, 1_000]
+
+
+@pytest.mark.parametrize("value", [None, True, "3000", -3_000, float("nan"), lambda: 3_000], ids=repr)
+def test_attributes_that_an_exporter_uses_otherwise(value: object) -> None:
+    """`batch_size` and `linger_s` that are invalid count as the default: they may mean another thing."""
+    exporter = Holding()
+    vars(exporter).update(batch_size=value, linger_s=value)
+    batched = Batched(exporter, name="holding", counters=InternalCounters())
+    batched.export([event("first")])
+    assert exporter.began.wait(30)
+    batched.export([event(str(number)) for number in range(1_500)])
+    exporter.go_on.set()
+    assert batched.shutdown(30.0)
+    assert exporter.sizes == [1, 1_024, 476]

@@ -119,18 +119,6 @@ def test_promtool_finds_nothing_to_lint() -> None:
 
 
 @pytest.mark.conformance
-def test_pint_finds_no_bug() -> None:
-    """`pint lint` passes on every rule file, without a server to ask."""
-    program = shutil.which("pint")
-    if program is None:
-        pytest.skip("pint is not installed; neither Debian nor the Python package index has it")
-    result = run(
-        program, "--offline", "--no-color", "lint", "--fail-on=bug", *sorted((SHIPPED / RULES).glob("*/[ar]*.yml"))
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
-@pytest.mark.conformance
 def test_prometheus_takes_the_shipped_configuration() -> None:
     """`promtool check config` passes on prometheus.yml and finds every rule file through its globs."""
     config = SHIPPED / "prometheus" / "prometheus.yml"

@@ -29,7 +29,7 @@ def bounds() -> Iterator[Knee]:
         f"{bound[Label.AGENT]} agents, {bound[Label.TOOL]} tools, {bound[Label.WORKFLOW]} workflows, "
         f"{bound[Label.MODEL]} models of a process",
         "names of a label",
-        "further names fold into `__other__`; sums stay exact. Scrape, rules and memory of metrics stop to rise. "
+        "further names fold into `__other__`; sums stay exact. Scrape, rules and memory of metrics stop rising. "
         "Folded names are resolved again for each record, so their calls cost more, but no more with more names",
     )
     yield Knee(f"{semconv.MAX_CHILDREN:,} children of a family", "combinations of labels", "further ones fold likewise")

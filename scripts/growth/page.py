@@ -99,7 +99,13 @@ def _points(results: Mapping[str, Any], curve: Curve) -> list[Point]:
 
 
 def _machine(results: Mapping[str, Any]) -> str:
-    return f"Measured on {results['machine']}, {results['measured']}.\n\n"
+    """Where and when each part was measured, or all of them."""
+    measured: Mapping[str, str] = results["measured"]
+    runs = dict.fromkeys(measured.values())
+    if len(runs) == 1:
+        return f"Measured on {next(iter(runs))}.\n\n"
+    told = (f"on {run} ({', '.join(part for part in measured if measured[part] == run)})" for run in runs)
+    return f"Measured {'; '.join(told)}.\n\n"
 
 
 def _overview(judged: Mapping[Curve, Verdict]) -> Iterator[str]:

@@ -11,8 +11,8 @@ RESULTS: Final = ROOT / "benchmarks" / "growth.json"
 
 
 def load() -> dict[str, Any]:
-    """Machine, day, points of each curve, and what the rules counted of the largest fleet."""
+    """Machine and day of each part, points of each curve, and what the rules counted of the largest fleet."""
     if not RESULTS.exists():
-        return {"machine": "", "measured": "", "curves": {}, "replicas": {}}
+        return {"measured": {}, "curves": {}, "replicas": {}}
     kept: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
     return kept

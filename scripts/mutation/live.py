@@ -22,7 +22,7 @@ class LiveFunctions:
         names = {str(path) for path in paths}
         self._by_code = defaultdict[tuple[str, str, int], list[FunctionType]](list)
         for each in gc.get_objects():
-            if isinstance(each, FunctionType) and each.__code__.co_filename in names:
+            if type(each) is FunctionType and each.__code__.co_filename in names:
                 self._by_code[_identity(each.__code__)].append(each)
 
     def apply(self, change: Change) -> None:

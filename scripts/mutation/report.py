@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,17 +33,14 @@ Written by `make mutation`, which is not part of CI. It changes the code in smal
 if a test fails or hangs; a *survivor* is either code that no test holds to its purpose, or a change that makes no
 difference. The bar is {bar} % killed.
 
-**What the score is of.** The {areas} areas below have {made:,} changes. {scope} The interval says
-where the score of all changes of the area lies, at 95 % (Wilson). A change that does what the code did before
-(*equivalent*) is left out of the score; every other survivor counts against it, whatever its reason. Code outside
-functions, default values of closures, and the rest of the library are not changed.
+{scope}
 
 **Which tests have to notice.** Each area names its test files in `scripts/mutation/areas.py`. One run of them shows
 which tests run which lines; a change is then tried by the tests that run the changed statement, one case of each test
 first, until one fails or four seconds of processor time have passed; a test that takes more than two seconds is left
-out. It is tried in a fork of a process that has imported
-everything, so that a change costs about 50 ms; where an import runs the changed statement, a new interpreter tries it.
-A change that another test of the suite would notice counts as a survivor here.
+out. It is tried in a fork of a process that has imported everything, so that a change costs about 50 ms; where an
+import runs the changed statement, a new interpreter tries it. A change that another test of the suite would notice
+counts as a survivor here.
 
 ```bash
 make mutation                            # {sample} changes of each area; those killed before are not tried again
@@ -54,6 +52,10 @@ make mutation FRESH=1                    # everything again
 | area | modules | changes tried | killed | equivalent | survive | score | interval | date |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |
 """
+SCOPE: Final = """**What the score is of.** {tried} The interval says where the score of all changes of the area lies,
+at 95 % (Wilson). A change that does what the code did before (*equivalent*) is left out of the score; every other
+survivor counts against it, whatever its reason. Code outside functions, default values of closures, and the rest of the
+library are not changed."""
 
 
 class Score(NamedTuple):
@@ -134,8 +136,7 @@ def write_page() -> None:
 def page() -> str:
     """The page of the docs."""
     results, why = kept(), reasons()
-    made = sum(each["made"] for each in results.values())
-    text = HEAD.format(bar=BAR, areas=len(AREAS), made=made, sample=SAMPLE, scope=_scope(results))
+    text = HEAD.format(bar=BAR, sample=SAMPLE, scope=_scope(results))
     text += "\n".join([*(_row(name, results.get(name), why) for name in AREAS), _total(results, why)])
     text += "\n\n## Survivors\n\n" + "\n".join(f"- *{kind}*: {meaning}." for kind, meaning in KINDS.items()) + "\n\n"
     for name in AREAS:
@@ -145,12 +146,18 @@ def page() -> str:
 
 
 def _scope(results: Mapping[str, Any]) -> str:
-    if results and all(each["tried"] == each["made"] for each in results.values()):
-        return "All of them were tried."
-    return (
-        f"A random sample of each area was tried, in which each change is as likely as every other (seed {SEED});\n"
-        "`SAMPLE=all` tries all of them."
-    )
+    """The paragraph about what was tried, wrapped."""
+    made, tried = (sum(each[key] for each in results.values()) for key in ("made", "tried"))
+    areas = f"All {len(AREAS)}" if len(results) == len(AREAS) else f"{len(results)} of the {len(AREAS)}"
+    told = f"{areas} areas below were tried. They have {made:,} changes"
+    if results and made == tried:
+        told += ", all of which were tried."
+    else:
+        told += (
+            f", of which {tried:,} were tried: a random sample of each area, in which each change is as likely as "
+            f"every other (seed {SEED}). `SAMPLE=all` tries all of them."
+        )
+    return textwrap.fill(SCOPE.format(tried=told), 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _score(result: Mapping[str, Any], why: Reasons) -> Score:

@@ -1,11 +1,12 @@
-"""What adapters of frameworks share: a run around a block, the run that stands for work at hand, limits of answers."""
+"""What adapters of frameworks share: a run around a block, the run that stands for work at hand, what to read of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from taskpilot_obs._enforcement.enforcer import unwrap_refusal
+from taskpilot_obs._enforcement.asking import is_judged
+from taskpilot_obs._enforcement.enforcer import is_checked, unwrap_refusal
 from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs.providers.limits import MAX_OUTPUT
@@ -55,6 +56,8 @@ class attached:  # noqa: N801  reads as a statement: `with attached(run):`
 def open_run(operation: Operation, name: str | None = None) -> ActiveInvocation | None:
     """Return the current run if another layer records this very work; None if it has to be recorded.
 
+    What a check does is never the work of the run that it is asked about.
+
     Args:
         operation: the kind of work.
         name: of the agent, tool or workflow; any when left out.
@@ -62,13 +65,24 @@ def open_run(operation: Operation, name: str | None = None) -> ActiveInvocation 
     run = current_run()
     if run is None or not run.is_open or run.operation is not operation or name not in (None, run.name):
         return None
-    return run
+    return None if is_judged(run) else run
 
 
 def open_llm_call() -> LlmInvocation | None:
-    """Return the current run if it is a call of a model that goes on; a call within it is the same call."""
+    """Return the current run if it is a call of a model that goes on; a call within it is the same call.
+
+    The call that a check makes is another one than the call that it is asked about.
+    """
     run = current_run()
-    return run if isinstance(run, LlmInvocation) and run.is_open else None
+    return run if isinstance(run, LlmInvocation) and run.is_open and not is_judged(run) else None
+
+
+def is_content_read(run: ActiveInvocation) -> bool:
+    """Whether anything reads what a run is given and returns: content capture, a check, a token limit or a budget.
+
+    Where it is false, an adapter need not build messages and arguments.
+    """
+    return is_checked(run) or run.callsite.runtime.redactor is not None
 
 
 def answer_limits(options: object) -> dict[str, object]:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from taskpilot_obs._enforcement.asking import CheckQuestion, current_question
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.point_events import origin_of
 from taskpilot_obs._support.guarded import guarded
@@ -64,12 +65,29 @@ class Enforcer:
         own = () if self.own is None else self.own.at(stage)
         return in_force(self._runtime, own if general is None else general.at(stage) + own)
 
+    def _for(self, run: ActiveInvocation, stage: Stage) -> tuple[BoundCheck, ...]:
+        """The checks to ask about a run.
+
+        Those of the recorder are not asked about the model calls and agents of a check, which hold what is judged
+        already: violations would count twice, and judges would judge each other. Tools that a check calls are asked
+        about, because its model may have been talked into them.
+        """
+        question = current_question()
+        if question is None:
+            return self.at(stage)
+        only_own = run.operation is not Operation.TOOL
+        checks = self._own_at(stage) if only_own else self.at(stage)
+        return tuple(check for check in checks if not question.asks(check))
+
+    def _own_at(self, stage: Stage) -> tuple[BoundCheck, ...]:
+        return () if self.own is None else in_force(self._runtime, self.own.at(stage))
+
     def ask_in(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Check the input, before the work."""
         limits = self._runtime.limits
         if limits is not None and isinstance(run, LlmInvocation):
             limits.before(run, args, kwargs)
-        ready = self.at(Stage.INPUT)
+        ready = self._for(run, Stage.INPUT)
         if ready:
             self._ask(run, ready, Stage.INPUT, self._question(run, args, kwargs))
 
@@ -78,13 +96,13 @@ class Enforcer:
         limits = self._runtime.limits
         if limits is not None and isinstance(run, LlmInvocation):
             await limits.before_async(run, args, kwargs)
-        ready = self.at(Stage.INPUT)
+        ready = self._for(run, Stage.INPUT)
         if ready:
             await self._ask_async(run, ready, Stage.INPUT, self._question(run, args, kwargs))
 
     def ask_out(self, run: ActiveInvocation, result: object) -> None:
         """Check the output, before the result is returned."""
-        ready = self.at(Stage.OUTPUT)
+        ready = self._for(run, Stage.OUTPUT)
         if not ready:
             return
         try:
@@ -95,7 +113,7 @@ class Enforcer:
 
     async def ask_out_async(self, run: ActiveInvocation, result: object) -> None:
         """Check the output of asynchronous work, before the result is returned."""
-        ready = self.at(Stage.OUTPUT)
+        ready = self._for(run, Stage.OUTPUT)
         if not ready:
             return
         try:
@@ -106,13 +124,13 @@ class Enforcer:
 
     def ask_too_late(self, run: ActiveInvocation, result: object) -> None:
         """Check a stream that has been yielded: refusals are recorded, but nothing can be withheld."""
-        ready = tuple(check.where_nothing_stops(Stage.OUTPUT) for check in self.at(Stage.OUTPUT))
+        ready = tuple(check.where_nothing_stops(Stage.OUTPUT) for check in self._for(run, Stage.OUTPUT))
         if ready:
             self._ask(run, ready, Stage.OUTPUT, self._answer(run, result))
 
     async def ask_too_late_async(self, run: ActiveInvocation, result: object) -> None:
         """Check an asynchronous stream that has been yielded."""
-        ready = tuple(check.where_nothing_stops(Stage.OUTPUT) for check in self.at(Stage.OUTPUT))
+        ready = tuple(check.where_nothing_stops(Stage.OUTPUT) for check in self._for(run, Stage.OUTPUT))
         if ready:
             await self._ask_async(run, ready, Stage.OUTPUT, self._answer(run, result))
 
@@ -138,14 +156,16 @@ class Enforcer:
         self, run: ActiveInvocation, ready: Sequence[BoundCheck], stage: Stage, subject: CheckInput | None
     ) -> None:
         outcomes: list[CheckOutcome] = []
-        goes_on = running.run(ready, subject, outcomes, self._runtime.counters)
+        with CheckQuestion(run, ready, outcomes):
+            goes_on = running.run(ready, subject, outcomes, self._runtime.counters)
         report(run, stage, outcomes, goes_on=goes_on)
 
     async def _ask_async(
         self, run: ActiveInvocation, ready: Sequence[BoundCheck], stage: Stage, subject: CheckInput | None
     ) -> None:
         outcomes: list[CheckOutcome] = []
-        goes_on = await running.run_async(ready, subject, outcomes, self._runtime.counters)
+        with CheckQuestion(run, ready, outcomes):
+            goes_on = await running.run_async(ready, subject, outcomes, self._runtime.counters)
         report(run, stage, outcomes, goes_on=goes_on)
 
 
@@ -176,7 +196,7 @@ def check_input(
             tool or the model; end the run with `fail(error)`.
     """
     runtime = run.callsite.runtime
-    if runtime.enabled:
+    if runtime.enabled and is_checked(run):
         args, kwargs = _as_call(content, arguments)
         if isinstance(run, LlmInvocation) and runtime.limits is not None and runtime.limits.budgets is not None:
             for budget in runtime.limits.budgets.bypass_in_event_loop(run, args, kwargs):
@@ -188,7 +208,7 @@ async def check_input_async(
     run: ActiveInvocation, content: object = None, *, arguments: Mapping[str, object] = NO_ARGUMENTS
 ) -> None:
     """Like `check_input`, awaiting asynchronous checks."""
-    if run.callsite.runtime.enabled:
+    if run.callsite.runtime.enabled and is_checked(run):
         await _enforcer_of(run).ask_in_async(run, *_as_call(content, arguments))
 
 
@@ -204,16 +224,23 @@ def check_output(run: ActiveInvocation, result: object, *, released: bool = Fals
     Raises:
         RefusedError: a check in enforce mode withholds the result. End the run with `fail(error)`.
     """
-    enforcer = _enforcer_of(run)
-    if run.callsite.runtime.enabled:
+    if run.callsite.runtime.enabled and is_checked(run):
+        enforcer = _enforcer_of(run)
         (enforcer.ask_too_late if released else enforcer.ask_out)(run, result)
 
 
 async def check_output_async(run: ActiveInvocation, result: object, *, released: bool = False) -> None:
     """Like `check_output`, awaiting asynchronous checks."""
-    enforcer = _enforcer_of(run)
-    if run.callsite.runtime.enabled:
+    if run.callsite.runtime.enabled and is_checked(run):
+        enforcer = _enforcer_of(run)
         await (enforcer.ask_too_late_async if released else enforcer.ask_out_async)(run, result)
+
+
+def is_checked(run: ActiveInvocation) -> bool:
+    """Whether a check, a token limit or a budget applies to a run."""
+    callsite = run.callsite
+    runtime = callsite.runtime
+    return runtime.checks is not None or runtime.limits is not None or callsite.checks is not None
 
 
 def unwrap_refusal(error: BaseException) -> BaseException:

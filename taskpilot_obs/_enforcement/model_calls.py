@@ -9,6 +9,8 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from weakref import ref
 
+from taskpilot_obs._enforcement.adapters import open_llm_call
+from taskpilot_obs._enforcement.asking import is_judged
 from taskpilot_obs._enforcement.enforcer import (
     Enforcer,
     check_input,
@@ -59,7 +61,7 @@ def call_model(
     """Send a request to a model, record the call, and follow its stream.
 
     A call that another layer records already (`@observe_llm`, `track_llm`, LangChain's handler, an agent framework) is
-    sent, and not recorded again.
+    sent, and not recorded again. The call of a check that judges such a call is recorded: it is another one.
 
     Args:
         recorder: records it.
@@ -131,9 +133,9 @@ def count_attempt() -> None:
 
 def _begin(recorder: Recorder, request: ModelRequest) -> LlmInvocation | None:
     """Begin the call, current until its end; None where it is recorded already, or nothing is."""
-    above = current_run()
-    if not recorder.enabled or (isinstance(above, LlmInvocation) and above.is_open):
+    if not recorder.enabled or open_llm_call() is not None:
         return None
+    above = current_run()
     expect_calls(recorder)
     if _others.claim(request.model, above):
         return None
@@ -146,9 +148,10 @@ def _begin(recorder: Recorder, request: ModelRequest) -> LlmInvocation | None:
 
 
 def _read(run: LlmInvocation, read: Callable[[Any], object], result: object) -> object:
+    """The model's answer; the result where that cannot be read, so that the checks are not asked about nothing."""
     with guarded("model_call", run.callsite.runtime.counters):
         return read(result)
-    return None
+    return result
 
 
 def _streamed(run: LlmInvocation, result: Any) -> Any:
@@ -190,7 +193,9 @@ class _Others:
         with self._lock:
             for number, reference in list(self._open.items()):
                 run = reference()
-                if run is not None and run.is_open and run.request_model == model and run.parent is parent:
+                if run is None or is_judged(run):
+                    continue
+                if run.is_open and run.request_model == model and run.parent is parent:
                     return self._open.pop(number, None) is not None
         return False
 

@@ -18,6 +18,7 @@ from taskpilot_obs._enforcement.model_calls import (
     expect_calls,
 )
 from taskpilot_obs._support.guarded import guarded
+from taskpilot_obs.records import Operation
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.recorder import Recorder
@@ -91,11 +92,14 @@ def _async_class(plain: Any) -> Any:
 
 
 def _asked(client: Any, options: Any) -> tuple[Recorder, ModelRequest | None]:
-    """What a request asks a model; None for what asks none, and for what cannot be read, which is counted."""
+    """What a request asks a model; None for what asks none.
+
+    A request that cannot be read may ask one. So its payload is checked and booked as that of an unknown model.
+    """
     find, recorder = client.observed_by
     with guarded("model_call", recorder.counters):
         return recorder, find(client, options)
-    return recorder, None
+    return recorder, ModelRequest(None, None, Operation.CHAT, options.json_data)
 
 
 def _copier(plain: Any) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from taskpilot_obs._pipeline.exporter import PartialExportError
 from taskpilot_obs._support.guarded import log_failure
@@ -16,6 +16,7 @@ from taskpilot_obs.semconv import EXPORT_ERRORS, INTERNAL_ERRORS, RECORDS, RECOR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import UnionType
 
     from taskpilot_obs._pipeline.exporter import Exporter
     from taskpilot_obs._support.counters import InternalCounters
@@ -99,8 +100,8 @@ class Batched:
         self.on_full = on_full
         self.reports = bool(getattr(exporter, "reports", False))
         """Whether the exporter produces records itself, which other exporters must get."""
-        self._linger_s = float(getattr(exporter, "linger_s", 0.0))
-        self._most = max(BATCH_SIZE, int(getattr(exporter, "batch_size", BATCH_SIZE)))
+        self._linger_s = float(_stated(exporter, "linger_s", int | float) or 0.0)
+        self._most = max(BATCH_SIZE, int(_stated(exporter, "batch_size", int) or 0))
         self._counters = counters
         self._reset()
         set_account = getattr(exporter, "set_account", None)
@@ -322,6 +323,12 @@ class Batched:
         finished = self._ended.wait(timeout_s)
         self.count_left()
         return finished
+
+
+def _stated(exporter: Exporter, name: str, kind: type[int] | UnionType) -> Any:
+    """The exporter's own number above 0; None for another value, because its author may use the name otherwise."""
+    value = getattr(exporter, name, None)
+    return value if isinstance(value, kind) and not isinstance(value, bool) and value > 0 else None
 
 
 def _count_stated(error: PartialExportError, total: int) -> int:

@@ -242,6 +242,7 @@ class LlmInvocation(ActiveInvocation):
             return
         with guarded("record_usage", self.callsite.runtime.counters):
             if not (usage is None or isinstance(usage, int | float | Decimal)):
+                self.note_usage(usage)
                 raise ValueError("record_usage: a usage, or input and output tokens as numbers, but not both")
             numbers = {"input_tokens": usage, "output_tokens": output_tokens}
             stated = {name: tokens for name, tokens in numbers.items() if tokens is not None}

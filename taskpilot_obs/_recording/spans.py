@@ -40,6 +40,8 @@ class SpanIds(NamedTuple):
 
 NO_SPAN = SpanIds()
 NO_CONTEXT = otel_context.Context()
+_CLIENT_CALL = "opentelemetry.genai.client."
+"""How the keys begin by which OpenTelemetry's own instrumentation knows that it is within a call of a client."""
 
 
 def installed_provider() -> TracerProvider | None:
@@ -177,6 +179,18 @@ class AdoptedSpan(LiveSpan):
     def attach(self) -> Token[Context] | None:
         """Leave the current span as it is."""
         return None
+
+
+def leave_client_call() -> Token[Context] | None:
+    """Leave the call of an instrumented client until `detach`; return None outside of any.
+
+    The instrumentation takes a call within a call for the same one, and opens no span for it.
+    """
+    around = otel_context.get_current()
+    if not any(key.startswith(_CLIENT_CALL) for key in around):
+        return None
+    kept = {key: value for key, value in around.items() if not key.startswith(_CLIENT_CALL)}
+    return otel_context.attach(otel_context.Context(kept))
 
 
 def detach(token: Token[Context]) -> None:

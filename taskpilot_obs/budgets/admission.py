@@ -11,7 +11,7 @@ from taskpilot_obs._support.event_loops import in_event_loop
 from taskpilot_obs._support.guarded import guarded, log_failure
 from taskpilot_obs.budgets.admitted import AdmissionRequest, Admitted
 from taskpilot_obs.budgets.alerts import exhausted_by, failure_of, refusal_of
-from taskpilot_obs.budgets.estimates import estimate_call
+from taskpilot_obs.budgets.estimates import estimate_any
 from taskpilot_obs.budgets.ledger import BudgetAccount, Charge, Ledger, Refusal, ReservationLine, reservation_key
 from taskpilot_obs.budgets.model import Budget, CallScope, Windows, to_pico_usd
 from taskpilot_obs.exceptions import (
@@ -188,7 +188,8 @@ class AdmissionController:
         workflow, agent = run.lineage()
         call = CallScope(tenant, agent, workflow, run.request_model, run.provider, user, None, *self.source)
         origin = Origin(run.request_id, run.invocation_id, None, workflow, agent, *run.span_ids, tenant, user, session)
-        return AdmissionRequest(run.invocation_id, call, estimate_call(args, kwargs), origin, self.now())
+        estimate = estimate_any(args, kwargs, guarded(COMPONENT, self.counters))
+        return AdmissionRequest(run.invocation_id, call, estimate, origin, self.now())
 
     def _concerns(self, admitted: Admitted, budgets: Sequence[Budget]) -> bool:
         return any(budget.scope_key(admitted.request.call) is not None for budget in budgets)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs.providers.limits import MAX_OUTPUT
 from taskpilot_obs.records import Usage
 from taskpilot_obs.usage.values import count
+
+if TYPE_CHECKING:
+    from taskpilot_obs._support.guarded import guarded
 
 INPUT_TOKENS: Final = "input_tokens"
 BYTES_PER_TOKEN: Final = 3
@@ -66,6 +69,19 @@ def estimate_call(args: Iterable[object], kwargs: Mapping[str, object]) -> CallE
         stated = -(-_length(texts, 0) // BYTES_PER_TOKEN)
     limits = (count(kwargs.get(name)) for name in MAX_OUTPUT)
     return CallEstimate(stated, next((limit for limit in limits if limit is not None), None))
+
+
+def estimate_any(args: Iterable[object], kwargs: Mapping[str, object], guard: guarded) -> CallEstimate:
+    """Like `estimate_call`; of arguments that cannot be read only the answer, so that the call is booked all the same.
+
+    Args:
+        args: the positional arguments.
+        kwargs: the keyword arguments.
+        guard: counts that they cannot be read.
+    """
+    with guard:
+        return estimate_call(args, kwargs)
+    return estimate_call((), {name: kwargs.get(name) for name in MAX_OUTPUT})
 
 
 def _length(values: Iterable[object], depth: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,9 +51,16 @@ def run(
 
 
 def _folders() -> list[str]:
-    """The folders, found without importing their packages, because the application's process will."""
-    packages = [find_spec(point.module) for point in entry_points(group=AUTOLOAD)]
+    """The folders. Of their packages only those around a nested one are imported: the application imports the rest."""
+    packages = [_found(point.module) for point in entry_points(group=AUTOLOAD)]
     found = [str(Path(spec.origin).parent / _FOLDER) for spec in packages if spec is not None and spec.origin]
-    if not found or find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+    if not found or _found("opentelemetry.sdk") is None:
         raise MissingExtraError("taskpilot-obs run", "otel")
     return found
+
+
+def _found(module: str) -> ModuleSpec | None:
+    try:
+        return find_spec(module)
+    except ImportError:  # a package around it is missing
+        return None

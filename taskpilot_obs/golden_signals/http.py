@@ -24,6 +24,8 @@ TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 64 * 1024 * 1024
 _CHUNK: Final = 65_536
 _EXCERPT: Final = 300
+_SIZE_DIGITS: Final = 20
+"""So many digits of a `Content-Length` are read: more are more than any answer has, and `int` refuses thousands."""
 _UNAUTHORIZED: Final = frozenset({401, 403})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -180,8 +182,8 @@ def _read(response: HTTPResponse, deadline: float, shown: str) -> bytes:
         if time.monotonic() > deadline:
             raise SourceError(f"{shown} did not finish its answer in time")
     stated = response.headers.get("Content-Length", "")
-    if stated.isdecimal() and len(body) < int(stated):  # `read1` reports a connection that breaks as the end
-        raise SourceError(f"{shown} broke off after {len(body)} of {stated} bytes")
+    if stated.isdecimal() and len(body) < int(stated[:_SIZE_DIGITS]):  # `read1` reports a broken connection as the end
+        raise SourceError(f"{shown} broke off after {len(body)} of {stated[:_SIZE_DIGITS]} bytes")
     return bytes(body)
 
 

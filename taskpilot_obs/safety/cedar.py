@@ -9,6 +9,7 @@ from typing import Any, Final, Unpack
 
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.safety.engines import (
+    CEDAR_TEXT,
     INT64,
     EnginePolicy,
     Files,
@@ -72,7 +73,7 @@ class CedarPolicy(EnginePolicy):
             import cedarpy
         except ImportError:
             raise MissingExtraError("CedarPolicy", "cedar") from None
-        texts = read_files(files)
+        texts = read_files(files, CEDAR_TEXT)
         self.version = version_of(texts.values(), [*entities] or None)
         text = "\n".join(texts.values())
         named = ", ".join(texts)
@@ -120,7 +121,7 @@ class CedarPolicy(EnginePolicy):
 
 
 def _read_schema(path: str | Path) -> str:
-    (text,) = read_files(path).values()
+    (text,) = read_files(path, CEDAR_TEXT).values()
     return text
 
 

@@ -27,6 +27,9 @@ Files = str | Path | Iterable[str | Path]
 
 MOST_LEVELS: Final = 200
 _BRACKET: Final = re.compile(r"[()\[\]{}]")
+CEDAR_TEXT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\r\n]*|(?P<rest>".*)', re.DOTALL)
+"""Strings and comments; `rest` begins at a quote that begins no string, behind which an engine may read code."""
+REGO_TEXT: Final = re.compile(r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrtu])*"|`[^`]*`|#[^\r\n]*|(?P<rest>["`].*)', re.DOTALL)
 
 
 class PolicyOptions(TypedDict, total=False):
@@ -210,8 +213,12 @@ def _message(item: object) -> str:
     return item if isinstance(item, str) else ""
 
 
-def read_files(files: Files) -> dict[str, str]:
+def read_files(files: Files, text: re.Pattern[str]) -> dict[str, str]:
     """Read policy files, by their paths as given.
+
+    Args:
+        files: their paths.
+        text: what strings and comments look like: `CEDAR_TEXT` or `REGO_TEXT`.
 
     Raises:
         ConfigurationError: there is none, or one cannot be read as UTF-8 or is nested too deeply.
@@ -225,15 +232,18 @@ def read_files(files: Files) -> dict[str, str]:
             texts[str(path)] = Path(path).read_bytes().decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{path}: cannot be read: {error}") from None
-        if _nesting(texts[str(path)]) > MOST_LEVELS:
+        if _nesting(text.sub(r"\g<rest>", texts[str(path)])) > MOST_LEVELS:
             raise ConfigurationError(f"{path}: brackets are nested deeper than {MOST_LEVELS} levels")
     return texts
 
 
-def _nesting(text: str) -> int:
-    """How deeply brackets are nested: a native parser recurses with them, and the end of its stack ends the process."""
+def _nesting(code: str) -> int:
+    """How deeply brackets are nested in code without strings and comments.
+
+    A native parser recurses with them, and the end of its stack ends the process.
+    """
     depth = deepest = 0
-    for bracket in _BRACKET.findall(text):
+    for bracket in _BRACKET.findall(code):
         depth = max(0, depth + (1 if bracket in "([{" else -1))
         deepest = max(deepest, depth)
     return deepest

@@ -17,6 +17,7 @@ from typing import Any, Final, Unpack
 
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.safety.engines import (
+    REGO_TEXT,
     EnginePolicy,
     Files,
     Found,
@@ -70,7 +71,7 @@ class RegoPolicy(EnginePolicy):
         **options: Unpack[PolicyOptions],
     ) -> None:
         super().__init__("rego", options)
-        texts = read_files(files)
+        texts = read_files(files, REGO_TEXT)
         self._interpreters = _Interpreters()
         interpreter = self._interpreters.interpreter
         _load(interpreter, texts, data)

@@ -69,7 +69,9 @@ def in_background(app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> Itera
         try:
             thread.start()
         except RuntimeError as error:
-            raise ConfigurationError(f"the server did not start: {error}; this process may have no more") from error
+            raise ConfigurationError(
+                f"the server did not start: {error}; this process may have no more threads"
+            ) from error
         deadline = time.monotonic() + _START_WITHIN_S
         while not server.started:
             if not thread.is_alive() or time.monotonic() > deadline:

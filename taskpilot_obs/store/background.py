@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs._support.guarded import log_failure
-from taskpilot_obs.exceptions import ConfigurationError, StoreError
+from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreVersionError
 from taskpilot_obs.store.aggregate import aggregate_summaries
 from taskpilot_obs.store.retention import prune
 
@@ -78,9 +78,16 @@ class Maintenance:
             StoreError: the database failed.
         """
         if self._every_s is not None:
-            aggregate_summaries("daily", lookback_hours=None, store=self._store)
+            self._sum_up()
         if self._retention_days is not None:
             prune(self._retention_days, store=self._store)
+
+    def _sum_up(self) -> None:
+        """A store in ClickHouse that keeps no sums yet is pruned all the same."""
+        try:
+            aggregate_summaries("daily", lookback_hours=None, store=self._store)
+        except StoreVersionError as error:
+            log_failure("store summaries", error)
 
     def stop(self, timeout_s: float) -> None:
         """End the thread, which finishes its round first, and wait for it at most so long."""

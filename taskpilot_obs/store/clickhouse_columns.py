@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Boolean, Float, Integer, LargeBinary, SmallInteger
 
+from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.store.tables import AGENT_RUNS, LLM_CALLS, UtcTime
 
 if TYPE_CHECKING:
@@ -107,19 +108,30 @@ class Columns:
     """How the rows of a table are written, in which money is one column.
 
     Args:
-        table: which one.
+        table: the one that the rows are written to.
         also: columns that its rows end with, which only ClickHouse has.
     """
 
     def __init__(self, table: Table, also: Iterable[tuple[str, ColumnType]] = ()) -> None:
         names = [column.name for column in table.columns]
         self._money = names.index("cost_nano") if table in MONEY_TABLES else None
+        self._table = table.name
         self._kinds = [*((column.name, _kind_of(column)) for column in table.columns), *also]
         if self._money is not None:
             self._kinds[self._money : self._money + 2] = [("cost", _MONEY)]
 
     def block(self, rows: Sequence[Row]) -> Block:
-        """The rows, one at least, with the columns of which any row has a value."""
+        """The rows, one at least, with the columns of which any row has a value.
+
+        Raises:
+            StoreError: a value is of another type than its column, or too large for it: no second try makes it fit.
+        """
+        try:
+            return self._block(rows)
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise StoreError(f"a batch cannot be written to {self._table}: {type(error).__name__}") from error
+
+    def _block(self, rows: Sequence[Row]) -> Block:
         given: list[Values] = [*zip(*rows, strict=True)]
         if self._money is not None:
             given[self._money : self._money + 2] = [_money(*given[self._money : self._money + 2])]

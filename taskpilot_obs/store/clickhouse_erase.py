@@ -1,7 +1,8 @@
 """Erasing a user or a tenant from a store in ClickHouse: rows, and the sums that they are part of.
 
 The hours of the rows are noted as changing for as long as the server may take to rewrite its parts, so that rows answer
-for them until then. A tenant is also taken out of the sums of hours whose rows are gone.
+for them until then. A tenant is also taken out of the sums of hours whose rows are gone, or soon will be. Such an hour
+is not noted, because its rows answer no more: one without sums would count as lost.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from taskpilot_obs.store.clickhouse_tables import ROW_TABLES, SUMMED, hour_of
 from taskpilot_obs.store.clickhouse_upkeep import PATIENCE_S, erase_rows
 from taskpilot_obs.store.marks import deleted_from, server_clock
 from taskpilot_obs.store.rollups import FULL, ROLLUPS, TENANTS
-from taskpilot_obs.store.segments import QueryPlan, Segment
+from taskpilot_obs.store.segments import HOUR, QueryPlan, Segment
 from taskpilot_obs.store.summary_lines import Line, Sums, joined, keyed, line_of, narrowed
 from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, UtcTime
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 Period = tuple[SummaryPeriod, "datetime"]
 """An hour or a day, and when it began."""
 _TENANT: Final = FULL.dimensions.index("organization_id")
+_SOON: Final = timedelta(seconds=PATIENCE_S) + 2 * HOUR
+"""How far a TTL moves on until the hours of erased rows are summed up again, in whole hours."""
 _PERIODS: Final[tuple[SummaryPeriod, ...]] = ("hourly", "daily")
 
 
@@ -40,7 +43,7 @@ def erase_everywhere(store: Store, column: str, value: str) -> dict[str, int]:
     Args:
         store: one in ClickHouse.
         column: that of the user or of the tenant.
-        value: whose.
+        value: the user or the tenant.
 
     Raises:
         StoreVersionError: the tables are of the version before there were summaries.
@@ -48,12 +51,14 @@ def erase_everywhere(store: Store, column: str, value: str) -> dict[str, int]:
     """
     require_sums(store)
     with store.writing() as connection:
+        kept = deleted_from(connection, LLM_CALLS.name).before
         named = _named(connection, value) if column in SUMMARIES.c else []
-        changing = {*_hours(connection, column, value), *(start for _, start in named)}
+        hours = {*_hours(connection, column, value), *(start for period, start in named if period == "hourly")}
+        changing = [hour for hour in hours if kept is None or hour >= kept]
         mark_changed(connection, changing, server_clock(connection) + timedelta(seconds=PATIENCE_S))
         found = {table.name: erase_rows(connection, table, column, value) for table in ROW_TABLES if column in table.c}
         if column in SUMMARIES.c:
-            found[SUMMARIES.name] = _erase_sums(connection, store, named, value)
+            found[SUMMARIES.name] = _erase_sums(connection, store, _soon_gone(named, kept), value)
     return found
 
 
@@ -73,12 +78,15 @@ def _named(connection: Connection, tenant: str) -> list[Period]:
     return found
 
 
-def _erase_sums(connection: Connection, store: Store, named: list[Period], tenant: str) -> int:
-    kept = deleted_from(connection, LLM_CALLS.name).before
-    for period, start in named:
-        if kept is not None and start < kept:
-            lines = _without(connection, store, (period, start), tenant)
-            put(connection, (line_of(key, sums) for key, sums in lines.items()), server_clock(connection))
+def _soon_gone(named: list[Period], kept: datetime | None) -> list[Period]:
+    """Those whose rows are gone, or are before they could be summed up again."""
+    return [] if kept is None else [(period, start) for period, start in named if start < kept + _SOON]
+
+
+def _erase_sums(connection: Connection, store: Store, gone: list[Period], tenant: str) -> int:
+    for period in gone:
+        lines = _without(connection, store, period, tenant)
+        put(connection, (line_of(key, sums) for key, sums in lines.items()), server_clock(connection))
     return erase_rows(connection, SUMMARIES, "organization_id", tenant)
 
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import func, literal_column, select
 
+from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs._telemetry.counts import Counts
-from taskpilot_obs.exceptions import StoreVersionError
+from taskpilot_obs.exceptions import StoreError, StoreVersionError
 from taskpilot_obs.store.adding_up import LENGTHS, SummaryPeriod, day_of_hours, hours_from_rows, keys_there
 from taskpilot_obs.store.clickhouse_columns import MOMENT, Columns
 from taskpilot_obs.store.clickhouse_tables import SUMMED, WRITTEN, WRITTEN_AT, has_sums
@@ -97,13 +98,18 @@ def _days_of(hours: Iterable[datetime]) -> list[list[datetime]]:
 def _settled(store: Store, period: SummaryPeriod, since: datetime | None, *, again: bool) -> list[datetime]:
     """The hours or days to sum up: all their rows are there, and nothing wrote to them for a while."""
     with store.reading() as connection:
-        kept = deleted_from(connection, LLM_CALLS.name).before
+        first = first_to_sum_up(connection)
         before = server_clock(connection) - SETTLE
         moments = _periods(connection, period) if again else _changed(connection, period)
-    first = None if kept is None else kept + HOUR  # the server may delete rows of the hour before at any moment
     if since is not None:
         first = since - LENGTHS[period] + HOUR if first is None else max(first, since - LENGTHS[period] + HOUR)
     return [start for start, at in moments if at <= before and (first is None or start >= first)]
+
+
+def first_to_sum_up(connection: Connection) -> datetime | None:
+    """The first hour that keeps all its rows for long enough; None: every hour does."""
+    kept = deleted_from(connection, LLM_CALLS.name).before
+    return None if kept is None else kept + HOUR  # the server may delete rows of the hour before at any moment
 
 
 def _changed(connection: Connection, period: SummaryPeriod) -> list[tuple[datetime, datetime]]:
@@ -122,7 +128,18 @@ def _periods(connection: Connection, period: SummaryPeriod) -> list[tuple[dateti
 
 
 def _sum_up(store: Store, period: SummaryPeriod, starts: list[datetime]) -> int:
-    """Sum up hours, or days; how many, which is none where it took so long that rows may have come which they lack."""
+    """Sum up hours, or days; how many. Where hours took too long together, each is summed up by itself."""
+    if (done := _summed_together(store, period, starts)) is not None:
+        return done
+    if len(starts) == 1:
+        left = f"the {period} sums of {starts[0]:%Y-%m-%d %H:%M} UTC took over {SETTLE}, and are made another time"
+        log_failure("store summaries", StoreError(left))
+        return 0
+    return sum(_sum_up(store, period, [start]) for start in starts)
+
+
+def _summed_together(store: Store, period: SummaryPeriod, starts: list[datetime]) -> int | None:
+    """Sum up hours, or days; how many. None: it took so long that rows may have come which the sums lack."""
     with store.reading() as connection:
         began = server_clock(connection)
         if period == "hourly":
@@ -135,7 +152,7 @@ def _sum_up(store: Store, period: SummaryPeriod, starts: list[datetime]) -> int:
     at = began - SETTLE
     with store.writing() as connection:
         if server_clock(connection) - began > _LONGEST:
-            return 0
+            return None
         put(connection, (line_of(key, sums) for key, sums in lines.items()), at)
         notes = [(period, to_microseconds(start), each.lacking, _milliseconds(at)) for start, each in made.items()]
         _insert(connection, SUMMED.name, _SUMMED, notes)

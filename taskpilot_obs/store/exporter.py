@@ -17,9 +17,10 @@ from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavai
 from taskpilot_obs.records import Source
 from taskpilot_obs.store.background import Maintenance, checked_interval
 from taskpilot_obs.store.engine import Store
-from taskpilot_obs.store.retention import checked_retention
+from taskpilot_obs.store.retention import check_ttls, checked_retention
 from taskpilot_obs.store.rows import rows_of
 from taskpilot_obs.store.spool import DEFAULT_MAX_BYTES, Spool, default_directory
+from taskpilot_obs.store.urls import parsed
 from taskpilot_obs.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ class StoreExporter:
                 f"spool_max_bytes: given {spool_max_bytes!r}; it must be a positive number of bytes"
             )
         checked_interval(aggregate_every_s)
-        checked_retention(retention_days)
+        ages = checked_retention(retention_days)
+        if parsed(url).is_clickhouse:
+            check_ttls(ages)
         self.source = Source(stored_text(service or None), stored_text(environment or None))
         self.lost = 0
         """Batches that the database refused for good when they were replayed."""

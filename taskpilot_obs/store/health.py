@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import func, select, text
 
 from taskpilot_obs.exceptions import StoreVersionError
-from taskpilot_obs.store import clickhouse_tables
+from taskpilot_obs.store import clickhouse_sums, clickhouse_tables
 from taskpilot_obs.store.budget_limits import noted_limits
 from taskpilot_obs.store.differences import differences
 from taskpilot_obs.store.engine import Store
@@ -66,9 +66,7 @@ def health_of(url: str) -> StoreHealth:
 
 
 def _looked_at(store: Store, connection: Connection, version: str, wrong: list[str]) -> StoreHealth:
-    work = SUMMARY_WORK.c
-    todo = select(func.count(), func.min(work.period_start)).where(work.period == "hourly")
-    hours, oldest = connection.execute(todo.where(work.lacking.is_(None)) if store.is_current else todo).one()
+    hours, oldest = _to_sum_up(store, connection)
     newest, _ = newest_and_oldest(connection, LLM_CALLS)
     return StoreHealth(
         str(store),
@@ -87,6 +85,19 @@ def _looked_at(store: Store, connection: Connection, version: str, wrong: list[s
         gaps(connection),
         {} if store.is_clickhouse else _contradictions(connection),
     )
+
+
+def _to_sum_up(store: Store, connection: Connection) -> tuple[int, datetime | None]:
+    """How many hours wait to be summed up, and the first of them."""
+    work = SUMMARY_WORK.c
+    todo = select(func.count(), func.min(work.period_start)).where(work.period == "hourly")
+    if store.is_current:
+        todo = todo.where(work.lacking.is_(None))
+    first = clickhouse_sums.first_to_sum_up(connection) if store.is_clickhouse else None
+    if first is not None:
+        todo = todo.where(work.period_start >= first)
+    hours, oldest = connection.execute(todo).one()
+    return hours, oldest
 
 
 def _contradictions(connection: Connection) -> dict[str, tuple[str, ...]]:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import and_, delete, func, or_, select
 
+from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs._support.timestamps import aware
-from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreVersionError
 from taskpilot_obs.store import clickhouse_upkeep
 from taskpilot_obs.store.access import opened
 from taskpilot_obs.store.aggregate import aggregate_summaries
+from taskpilot_obs.store.clickhouse_sums import first_to_sum_up
 from taskpilot_obs.store.ledger_tables import BUDGET_LEDGER
 from taskpilot_obs.store.marks import (
     check_clock,
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 ROW_TABLES: Final = {table.name: table for table in (LLM_CALLS, AGENT_RUNS, FEEDBACK, VIOLATIONS)}
 TABLES: Final = {**ROW_TABLES, SUMMARIES.name: SUMMARIES, BUDGET_LEDGER.name: BUDGET_LEDGER}
 MOST_DAYS: Final = 36_500.0
+_MOST_TTL_DAYS: Final = 20_000.0
+"""A moment of a TTL in ClickHouse ends in 2106: beyond, it would be long ago, and every row old."""
 _PACE: Final = DeletionPace(first_rows=200, most_rows=5_000, target_s=0.010, pauses=1.0)
 """A transaction holds the lock for well below the 50 ms that a writer may have to wait, and leaves it as long again."""
 _LENGTHS: Final = {"week": timedelta(days=8), "month": timedelta(days=32)}
@@ -75,9 +79,9 @@ def prune(
     """Delete rows older than so many days. Calls are summed up before they go; summaries stay unless they are named.
 
     Whole hours are deleted (of summaries, whole days), in transactions of some milliseconds; months of PostgreSQL that
-    have a partition are dropped. ClickHouse gets a TTL of that age, and goes on deleting by it. Several processes
-    may do it at once. Lines of the budget ledger go after their period has ended; those of budgets without a period
-    stay.
+    have a partition are dropped. ClickHouse gets a TTL of that age, and goes on deleting by it; while calls that are to
+    go wait to be summed up, it gets none, which is logged. Several processes may do it at once. Lines of the budget
+    ledger go after their period has ended; those of budgets without a period stay.
 
     Args:
         retention_days: days for all tables of rows, or by table: `{"llm_call_telemetry": 30, "agent_runs": 90}`.
@@ -98,17 +102,31 @@ def prune(
     deleted = {}
     with opened(store) as opened_store:
         opened_store.require_current()
-        if opened_store.is_clickhouse and BUDGET_LEDGER.name in ages:
-            raise ConfigurationError(f"retention_days: a store in ClickHouse has no table {BUDGET_LEDGER.name}")
+        if opened_store.is_clickhouse:
+            check_ttls(ages)
         for name, days in ages.items():
             aged = _aged(opened_store, TABLES[name], present, timedelta(days=days))
             if dry_run:
                 deleted[name] = _count(opened_store, aged)
             else:
-                aged = _announced(opened_store, aged)
-                expires = opened_store.is_clickhouse
-                deleted[name] = _expired(opened_store, aged, days) if expires else _delete(opened_store, aged)
+                dispose = partial(_expired, days=days) if opened_store.is_clickhouse else _delete
+                deleted[name] = dispose(opened_store, aged)
     return deleted
+
+
+def check_ttls(ages: Mapping[str, float]) -> None:
+    """Refuse ages that a store in ClickHouse cannot keep rows for.
+
+    Raises:
+        ConfigurationError: a table that it lacks, or an age beyond what a TTL may be.
+    """
+    if BUDGET_LEDGER.name in ages:
+        raise ConfigurationError(f"retention_days: a store in ClickHouse has no table {BUDGET_LEDGER.name}")
+    if (longest := max(ages.values(), default=0.0)) > _MOST_TTL_DAYS:
+        raise ConfigurationError(
+            f"retention_days: given {longest!r}; in ClickHouse it must be at most {_MOST_TTL_DAYS:g} days: "
+            "leave a table out to keep its rows for ever"
+        )
 
 
 class _Aged(NamedTuple):
@@ -150,23 +168,48 @@ def _count(store: Store, aged: _Aged) -> int:
 
 
 def _announced(store: Store, aged: _Aged) -> _Aged:
-    """Mark what is about to be deleted; calls are summed up first, and stay from the first hour on that is not."""
+    """Mark what is about to be deleted; calls are summed up first, and stay from the first hour on that is not.
+
+    In ClickHouse, where no hour beside a mark is summed up, all stay until every hour is.
+    """
     if aged.table is BUDGET_LEDGER:
         return aged
     if aged.table is LLM_CALLS:
-        aggregate_summaries("daily", lookback_hours=None, store=store)
+        _sum_up(store)
     with store.writing() as connection:
-        if aged.table is LLM_CALLS and not store.is_clickhouse:
-            changed = first_changed(connection, deleted_from(connection, LLM_CALLS.name).before, aged.cutoff)
-            aged = aged._replace(cutoff=aged.cutoff if changed is None else changed)
+        if aged.table is LLM_CALLS and (changed := _first_changed(connection, store, aged.cutoff)) is not None:
+            aged = aged._replace(cutoff=changed)
+            if store.is_clickhouse:
+                return aged
         _, oldest = newest_and_oldest(connection, aged.table)
         if oldest is not None and oldest < aged.cutoff:
             mark_deleted(connection, aged.table, aged.cutoff, oldest)
     return aged
 
 
+def _sum_up(store: Store) -> None:
+    """Sum up what changed, unless the store is in ClickHouse and of the version that keeps no sums."""
+    try:
+        aggregate_summaries("daily", lookback_hours=None, store=store)
+    except StoreVersionError as error:
+        if not store.is_clickhouse:
+            raise
+        log_failure("store summaries", error)
+
+
+def _first_changed(connection: Connection, store: Store, before: datetime) -> datetime | None:
+    if store.is_clickhouse:
+        return first_changed(connection, first_to_sum_up(connection), before)
+    return first_changed(connection, deleted_from(connection, LLM_CALLS.name).before, before)
+
+
 def _expired(store: Store, aged: _Aged, days: float) -> int:
     """Leave it to ClickHouse to delete what is older than the mark, now and from now on; how many rows there are."""
+    first = _announced(store, aged).cutoff
+    if first < aged.cutoff:
+        waits = f"calls of {first:%Y-%m-%d %H:%M} UTC are not summed up yet: their TTL is set another time"
+        log_failure("store retention", StoreError(waits))
+        return 0
     count = _count(store, aged)
     with store.writing() as connection:
         clickhouse_upkeep.keep_for(connection, aged.table.name, moment_of(aged.table).name, timedelta(days=days))
@@ -174,6 +217,7 @@ def _expired(store: Store, aged: _Aged, days: float) -> int:
 
 
 def _delete(store: Store, aged: _Aged) -> int:
+    aged = _announced(store, aged)
     dropped = drop_before(store, aged.table, aged.cutoff) if aged.table in BIG_TABLES else 0
     return dropped + delete_in_small_steps(store, aged.table, aged.where)
 

@@ -78,7 +78,7 @@ def _in_summaries(connection: Connection, tenant: str | None) -> Iterator[Found]
     summary = SUMMARIES.c
     names = (summary.provider, summary.model_name)
     query = select(*names, func.min(summary.period_start), func.max(summary.period_start))
-    query = query.where(summary.period.in_(["hourly", "hourly.series"]))
+    query = query.where(summary.period.in_(["hourly", "hourly.series"]), summary.requests > 0)
     if tenant is not None:
         query = query.where(summary.organization_id == tenant)
     yield from map(tuple, connection.execute(query.group_by(*names)))

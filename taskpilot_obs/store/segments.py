@@ -228,7 +228,9 @@ def _missing(connection: Connection, start: datetime, end: datetime, marks: _Mar
 def _had_calls(connection: Connection, hour: datetime) -> bool:
     summary = SUMMARIES.c
     some = exists().where(
-        summary.period.in_([SERIES.period("hourly"), FULL.period("hourly")]), summary.period_start == hour
+        summary.period.in_([SERIES.period("hourly"), FULL.period("hourly")]),
+        summary.period_start == hour,
+        summary.requests > 0,
     )
     return bool(connection.execute(select(some)).scalar_one())
 

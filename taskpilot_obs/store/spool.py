@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     recorded it (else an earlier one)."""
 
 DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
+_UNFIT: Final = (TypeError, ValueError, ArithmeticError, AttributeError, LookupError)
+"""What a writer raises for a value of another type than its column's, which no second try makes fit."""
 _COLUMNS: Final = (LLM_COLUMNS, RUN_COLUMNS, FEEDBACK_COLUMNS, VIOLATION_COLUMNS)
 
 
@@ -255,7 +257,16 @@ class _Delivery(NamedTuple):
         except StoreError as error:
             is_written = False
             self.lost(error)
+        except _UNFIT as error:
+            is_written = False
+            self.lost(_refused(error))
         self.settled(records, is_written, self.is_own)
+
+
+def _refused(error: Exception) -> StoreError:
+    refused = StoreError(f"a line of the spool cannot be written: {type(error).__name__}")
+    refused.__cause__ = error
+    return refused
 
 
 def _encode(rows: Rows, records: int = 0) -> bytes:

@@ -151,7 +151,7 @@ def _grant(connection: Connection, mirror: Mirror) -> None:
 
 
 def _guard(connection: Connection, table: Table) -> None:
-    """Refuse deletions by `ctid`, as in code before 0006: one `ctid` identifies rows in several partitions."""
+    """Refuse deletions by `ctid`, as in version 0.1.0: one `ctid` identifies rows in several partitions."""
     message = "rows of a table with partitions cannot be deleted by ctid, which other partitions have too"
     _run(
         connection,

@@ -118,9 +118,14 @@ def _decoded(payload: str | bytes | bytearray) -> Fields | None:
         return None
 
 
+_LONGEST_DONE: Final = 16
+"""Characters of a line that may be a bare `[DONE]`: a longer one is not worth a copy."""
+
+
 def is_framing(line: str) -> bool:
     """Whether a text is framing of an event stream instead of a piece of an answer."""
-    return line.startswith(("data:", "event:", "id:", "retry:", ":")) or line.strip() == "[DONE]"
+    is_last = len(line) <= _LONGEST_DONE and line.strip() == "[DONE]"
+    return is_last or line.startswith(("data:", "event:", "id:", "retry:", ":"))
 
 
 def events_of(response: object) -> Iterable[object]:

@@ -28,6 +28,7 @@ from taskpilot_obs.compare.bench import Outcome, Reporter, Session, benchmark, l
 from taskpilot_obs.compare.bench.arms import spec_of
 from taskpilot_obs.compare.bench.checkers import BUILT_IN, named_checker
 from taskpilot_obs.compare.bench.documents import as_markdown, as_page
+from taskpilot_obs.compare.bench.keeping import Folder
 from taskpilot_obs.compare.bench.plan import arrival_times, planned_calls
 from taskpilot_obs.compare.bench.pretend import TRUTHS, Truth, pretend_providers
 from taskpilot_obs.compare.bench.recording import PRETEND_PRICES
@@ -436,6 +437,7 @@ def test_a_run_is_resumed(tmp_path: Path) -> None:
     result = run()
     assert sum(asked.values()) == 60
     assert len({call.call_id for call in result.calls}) == len(result.calls) == 60
+    assert len(Folder(tmp_path / "run").read_calls()) == 60
     assert result.report.status == "finished"
     with sqlite3.connect(tmp_path / "bench.db") as database:
         assert database.execute("SELECT count(*), count(DISTINCT call_id) FROM benchmark_calls").fetchone() == (60, 60)

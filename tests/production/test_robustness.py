@@ -395,6 +395,33 @@ class Dripping(BaseHTTPRequestHandler):
 stopped = threading.Event()
 
 
+class Overstating(BaseHTTPRequestHandler):
+    """States a longer body than any answer has."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "9" * 5_000)
+        self.end_headers()
+        self.wfile.write(b"up 1")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+def test_a_size_that_python_refuses_to_read() -> None:
+    """A Content-Length of more digits than `int` reads is an answer that broke off."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Overstating)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with pytest.raises(SourceError, match=r"broke off after 4 of 9{20} bytes"):
+            get(f"http://127.0.0.1:{server.server_port}/", Access())
+    finally:
+        server.shutdown()
+        thread.join(LIMIT_S)
+        server.server_close()
+
+
 @pytest.mark.parametrize("part", ["header", "body", "error"])
 def test_a_server_that_drips(part: str) -> None:
     """`Access.timeout_s` bounds the whole request, also where bytes go on coming: in the header, a body or an error."""

@@ -674,6 +674,31 @@ def test_cedar_decimals_have_one_type(tmp_path: Path) -> None:
     assert policy.check(call("pay", order={"prices": [7, 0.5], "note": None})) is ALLOW
 
 
+SAD = ":(" * 300
+QUIET = f'// {SAD}\npermit(principal, action, resource) unless {{ context.tool == "{SAD} \\" //" }};'
+QUIET_REGO = f'package a\n# "{SAD}\nallow if {{ input.tool != "{SAD} \\" #" }}\nraw := `"{SAD}\n`\n'
+
+
+def test_brackets_in_strings_and_comments_are_not_nested(tmp_path: Path) -> None:
+    """Files whose strings and comments hold more open brackets than may be nested are accepted."""
+    assert CedarPolicy(written(tmp_path, QUIET, "quiet.cedar")).check(call("search")) is ALLOW
+    assert RegoPolicy(written(tmp_path, QUIET_REGO), package="a").check(call("search")) is ALLOW
+
+
+@pytest.mark.parametrize("start", ["", QUIET, '# "', "`", '"\\"', "// a\r"])
+def test_nested_cedar_is_refused(start: str, tmp_path: Path) -> None:
+    """Cedar's parser recurses with brackets: what is nested too deeply is refused, also behind odd text."""
+    with pytest.raises(ConfigurationError, match="nested deeper than 200 levels"):
+        CedarPolicy(written(tmp_path, start + "(" * 201, "deep.cedar"))
+
+
+@pytest.mark.parametrize("start", ["", QUIET_REGO, "// ", "`", '"\\q ', '"a\n', "# a\r"])
+def test_nested_rego_is_refused(start: str, tmp_path: Path) -> None:
+    """Rego that is nested too deeply is refused, also behind text that is neither a string nor a comment."""
+    with pytest.raises(ConfigurationError, match="nested deeper than 200 levels"):
+        RegoPolicy(written(tmp_path, start + "(" * 201), package="a")
+
+
 @pytest.mark.parametrize("amount", [500.00001, 1 / 3, 2.0**70, 2**63, Decimal("0.00001"), 922_337_203_685_478.5])
 def test_cedar_numbers_are_not_rounded(amount: Any, tmp_path: Path) -> None:
     """A policy that compares a number which Cedar cannot hold fails; one that does not read it decides."""

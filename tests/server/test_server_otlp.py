@@ -299,6 +299,15 @@ def test_a_call_seen_twice_is_one_call() -> None:
     assert (agent.rollup.llm_calls, agent.rollup.input_tokens) == (1, 1_000)
 
 
+def test_the_call_of_a_check_is_kept() -> None:
+    """Two LLM spans of this library, one beneath the other, are two calls: it folds what is one call by itself."""
+    ours = [one._replace(scope="taskpilot_obs") for one in (chat(1, None), chat(2, 1), chat(3, 2))]
+    client = chat(4, 3)._replace(scope="an.instrumentor")
+    found = read_spans([*ours, client]).runs
+    assert [(run.parent_id or "")[-1:] for run in found.values()] == ["", "1", "2"]
+    assert [run.usage and run.usage.input_tokens for run in found.values()] == [1_000] * 3
+
+
 @pytest.mark.parametrize(
     ("said", "status"),
     [

@@ -23,7 +23,7 @@ from taskpilot_obs.budgets import Budget, budget_status
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.stats import get_stats
-from taskpilot_obs.store import Store, StoreExporter, clickhouse_upkeep, erase, prune
+from taskpilot_obs.store import Store, StoreExporter, clickhouse_sums, clickhouse_upkeep, erase, prune
 from taskpilot_obs.store.differences import differences
 from taskpilot_obs.store.on_clickhouse import SETTINGS
 from taskpilot_obs.store.rows import FEEDBACK_COMMENT, LLM_COLUMNS, rows_of
@@ -158,8 +158,9 @@ def test_tables_are_those_that_the_code_expects(store: Store) -> None:
 
 
 @needs_clickhouse
-def test_retention_is_a_ttl_that_answers_know(store: Store) -> None:
-    """Calls older than the TTL are gone, and an answer tells from when on it is complete."""
+def test_retention_is_a_ttl_that_answers_know(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls older than the TTL stay in sums; an answer from rows tells from when on it is complete."""
+    monkeypatch.setattr(clickhouse_sums, "SETTLE", timedelta(0))
     now = NOON + timedelta(days=40)
     Writer(store).write(rows_of([llm_call(NOON), llm_call(NOON + timedelta(days=35))]))
     assert prune({"llm_call_telemetry": 30}, store=store, now=now, dry_run=True) == {"llm_call_telemetry": 1}
@@ -168,10 +169,16 @@ def test_retention_is_a_ttl_that_answers_know(store: Store) -> None:
         made = connection.execute(text("SHOW CREATE TABLE llm_call_telemetry")).scalar_one()
     assert "TTL toDateTime(created_at) + toIntervalSecond(2592000)" in made
     answer = get_stats(timedelta(days=41), store=store, now=now)
-    assert answer.incomplete_before is not None
-    assert answer.requests <= 1
+    assert (answer.requests, answer.incomplete_before) == (2, None)
+    of_user = get_stats(timedelta(days=41), store=store, now=now, user_id="ann")
+    assert of_user.incomplete_before is not None
+    assert of_user.requests <= 1
     with pytest.raises(ConfigurationError, match="no table budget_ledger"):
         prune({"budget_ledger": 30}, store=store, now=now)
+    with pytest.raises(ConfigurationError, match="at most 20000 days"):
+        prune(36_000, store=store, now=now)
+    with pytest.raises(ConfigurationError, match="at most 20000 days"):
+        StoreExporter(store.target.name, retention_days=36_000)
 
 
 @needs_clickhouse

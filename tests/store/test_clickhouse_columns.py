@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Boolean, Column, Float, SmallInteger, Table, select, text
 
+from taskpilot_obs.exceptions import StoreError, StoreUnavailableError
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.clickhouse_columns import Columns
 from taskpilot_obs.store.rows import LLM_COLUMNS, Row, rows_of
+from taskpilot_obs.store.spool import Spool
 from taskpilot_obs.store.tables import LLM_CALLS, UtcTime, to_microseconds
 from taskpilot_obs.store.writer import Writer
 
@@ -85,6 +88,42 @@ def test_a_batch_carries_no_column_without_a_value() -> None:
     assert "llm_key" not in named
     assert "cost" in named
     assert not {"cost_nano", "cost_rest"} & {*named}
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("created_at", "noon"), ("created_at", 2**70), ("model_name", 7), ("model_name", []), ("cost_nano", 0.5),
+     ("cost_nano", 2**130), ("latency_ms", "long"), ("success", 300)],
+)  # fmt: skip
+def test_a_value_of_another_type_is_refused_for_good(column: str, value: Any) -> None:
+    """A row that no second try makes fit raises what a refusal of the server does, without quoting the value."""
+    (call,) = rows_of([llm_call(NOON)]).llm_calls
+    place = LLM_COLUMNS.index(column)
+    wrong = (7, *call[:place], value, *call[place + 1 :])
+    with pytest.raises(StoreError, match=r"^a batch cannot be written to llm_call_telemetry: \w+$") as caught:
+        Columns(LLM_CALLS).block([(7, *call), wrong])
+    assert not isinstance(caught.value, StoreUnavailableError)
+
+
+@needs_clickhouse
+def test_a_line_of_the_spool_with_a_wrong_type_keeps_no_other_waiting(filled: Store, tmp_path: Path) -> None:
+    """A replay skips and reports each line that the store cannot take, and writes the others."""
+    with filled.writing() as connection:
+        connection.execute(text("TRUNCATE TABLE llm_call_telemetry"))
+    spool, refused = Spool(tmp_path), list[StoreError]()
+    empty, settled = rows_of([]), list[tuple[int, bool, bool]]()
+    values: list[tuple[str, Any]] = [("agent", "planner"), ("created_at", "noon"), ("agent", 7), ("agent", [])]
+    for column, value in values:
+        (call,) = rows_of([llm_call(NOON)]).llm_calls
+        place = LLM_COLUMNS.index(column)
+        spool.append(empty._replace(llm_calls=[(*call[:place], value, *call[place + 1 :])]), 1)
+    spool.append(rows_of([llm_call(NOON)]), 1)
+    spool.replay(Writer(filled).write, lost=refused.append, settled=lambda *told: settled.append(told))
+    spool.close()
+    assert [is_written for _, is_written, _ in settled] == [True, False, False, False, True]
+    assert len(refused) == 3
+    with filled.reading() as connection:
+        assert connection.execute(text("SELECT count() FROM llm_call_telemetry")).scalar_one() == 2
 
 
 @needs_clickhouse

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,13 +13,19 @@ from _clickhouse import needs_clickhouse, new_clickhouse
 from _stored import NOON, llm_call, store_at
 from sqlalchemy import select, text
 
+from taskpilot_obs._support.guarded import forget_causes
 from taskpilot_obs.exceptions import StoreVersionError
 from taskpilot_obs.records import Status
 from taskpilot_obs.stats import get_cost_breakdown, get_stats
 from taskpilot_obs.store import Store, aggregate_summaries, clickhouse_sums, erase, prune, rebuild_summaries, upgrade
+from taskpilot_obs.store.adding_up import hours_from_rows
+from taskpilot_obs.store.background import Maintenance
+from taskpilot_obs.store.clickhouse_upkeep import lifetime_of
 from taskpilot_obs.store.differences import differences
+from taskpilot_obs.store.health import health_of
 from taskpilot_obs.store.marks import server_clock
 from taskpilot_obs.store.rows import rows_of
+from taskpilot_obs.store.seen import providers_seen
 from taskpilot_obs.store.tables import SUMMARIES, SUMMARY_WORK
 from taskpilot_obs.store.writer import Writer
 
@@ -45,6 +51,12 @@ def some_calls() -> list[Any]:
 
 def told(store: Store, now: datetime = DAYS_LATER) -> dict[str, Any]:
     return get_stats("7d", store=store, now=now).model_dump()
+
+
+def present(store: Store) -> datetime:
+    """Half past the hour of the server's clock."""
+    with store.reading() as connection:
+        return server_clock(connection).replace(minute=30, second=0, microsecond=0)
 
 
 def forget_rows(store: Store) -> None:
@@ -115,6 +127,27 @@ def test_sums_that_took_too_long_are_given_up(store: Store, monkeypatch: pytest.
     assert len(waiting(store)) == 5
 
 
+def test_hours_that_take_too_long_together_are_summed_up_one_by_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A busy day is summed up hour by hour; what still takes too long is left for later, and logged."""
+    together = hours_from_rows
+
+    def slow(connection: Any, starts: Sequence[datetime]) -> Any:
+        longest = timedelta(0) if len(starts) > 1 else timedelta(minutes=5)
+        monkeypatch.setattr(clickhouse_sums, "_LONGEST", longest)
+        return together(connection, starts)
+
+    monkeypatch.setattr(clickhouse_sums, "hours_from_rows", slow)
+    Writer(store).write(rows_of(some_calls()))
+    assert aggregate_summaries("hourly", None, store=store) == 3
+    assert "store summaries" not in caplog.text
+    monkeypatch.setattr(clickhouse_sums, "_LONGEST", timedelta(0))
+    forget_causes()
+    assert aggregate_summaries("daily", None, store=store) == 0
+    assert "the daily sums of 2026-03-10 00:00 UTC took over" in caplog.text
+
+
 def test_summing_up_again_drops_what_is_gone(store: Store) -> None:
     """Lines of a model whose rows were deleted by hand are in no answer after `rebuild_summaries`."""
     Writer(store).write(rows_of([llm_call(NOON), llm_call(NOON, request_model="o3", response_model="o3")]))
@@ -138,9 +171,8 @@ def test_an_erased_user_leaves_the_sums(store: Store) -> None:
 
 
 def test_an_erased_tenant_leaves_sums_of_calls_that_are_gone(store: Store) -> None:
-    """A tenant is taken out of the hours and days whose rows were deleted by age, and no line names it."""
-    with store.reading() as connection:
-        now = server_clock(connection).replace(minute=30, second=0, microsecond=0)
+    """A tenant is taken out of hours and days whose rows were deleted by age; no line names it, and none is lost."""
+    now = present(store)
     old = now - timedelta(days=40)
     Writer(store).write(rows_of([llm_call(old, tenant=name, cost=Decimal(1)) for name in ("acme", "acme", "bolt")]))
     Writer(store).write(rows_of([llm_call(now - timedelta(hours=2), tenant="acme", cost=Decimal(1))]))
@@ -151,17 +183,58 @@ def test_an_erased_tenant_leaves_sums_of_calls_that_are_gone(store: Store) -> No
     found = erase(tenant="acme", store=store).erased
     assert found["llm_usage_summaries"] > 0
     left = get_stats(everything, store=store, now=now)
-    assert (left.requests, left.cost_usd) == (1, Decimal(1))
+    assert (left.requests, left.cost_usd, left.incomplete_before) == (1, Decimal(1), None)
     assert get_stats(everything, store=store, now=now, tenant_id="acme").requests == 0
     with store.reading() as connection:
         named = select(SUMMARIES.c.period).where(SUMMARIES.c.organization_id == "acme")
         assert connection.execute(named).all() == []
 
 
+def test_an_erased_tenant_is_in_no_list_of_providers(store: Store) -> None:
+    """A provider that only an erased tenant called is not listed, though empty lines stand in the place of its sums."""
+    now = present(store)
+    old = now - timedelta(days=40)
+    Writer(store).write(rows_of([llm_call(old, tenant="acme", provider="mistral"), llm_call(old, tenant="bolt")]))
+    Writer(store).write(rows_of([llm_call(now - timedelta(hours=2), tenant="bolt")]))
+    prune({"llm_call_telemetry": 30}, store=store, now=now)
+    forget_rows(store)
+    erase(tenant="acme", store=store)
+    with store.reading() as connection:
+        assert [seen.provider for seen in providers_seen(connection, None)] == ["openai"]
+
+
+def test_a_ttl_waits_until_old_calls_are_summed_up(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Calls that were written a moment ago get no TTL that would delete them unsummed; the next round sets it."""
+    now = present(store)
+    Writer(store).write(rows_of([llm_call(now - timedelta(days=40)), llm_call(now - timedelta(hours=2))]))
+    forget_causes()
+    monkeypatch.setattr(clickhouse_sums, "SETTLE", timedelta(minutes=5))
+    assert prune({"llm_call_telemetry": 30}, store=store, now=now) == {"llm_call_telemetry": 0}
+    assert "are not summed up yet" in caplog.text
+    with store.reading() as connection:
+        assert lifetime_of(connection, "llm_call_telemetry") is None
+    monkeypatch.setattr(clickhouse_sums, "SETTLE", timedelta(0))
+    assert prune({"llm_call_telemetry": 30}, store=store, now=now) == {"llm_call_telemetry": 1}
+    answer = get_stats(timedelta(days=60), store=store, now=now)
+    assert (answer.requests, answer.incomplete_before) == (2, None)
+
+
+def test_an_hour_that_is_never_summed_up_again_is_no_work(store: Store) -> None:
+    """A call that comes for an hour which the TTL deletes leaves nothing that `doctor` would ask to sum up."""
+    now = present(store)
+    prune({"llm_call_telemetry": 30}, store=store, now=now)
+    Writer(store).write(rows_of([llm_call(now - timedelta(days=31)), llm_call(now - timedelta(days=2))]))
+    assert health_of(store.target.name).hours_to_sum_up == 1
+    aggregate_summaries("daily", None, store=store)
+    found = health_of(store.target.name)
+    assert (found.hours_to_sum_up, found.oldest_work) == (0, None)
+
+
 def test_calls_that_the_server_deleted_unsummed_are_known_to_be_missing(store: Store) -> None:
     """Where a TTL took rows of an hour that was never summed up, the answer tells from when on it is complete."""
-    with store.reading() as connection:
-        now = server_clock(connection).replace(minute=30, second=0, microsecond=0)
+    now = present(store)
     prune({"llm_call_telemetry": 30}, store=store, now=now)
     late = now - timedelta(days=31)
     Writer(store).write(rows_of([llm_call(late), llm_call(now - timedelta(days=2))]))
@@ -171,8 +244,10 @@ def test_calls_that_the_server_deleted_unsummed_are_known_to_be_missing(store: S
     assert found.incomplete_before == late.replace(minute=0) + timedelta(hours=1)
 
 
-def test_a_store_of_the_first_version_is_upgraded_with_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first version's tables answer before the upgrade, from rows, and after it, from sums of their old rows."""
+def test_a_store_of_the_first_version_is_upgraded_with_its_data(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first version's tables answer and are pruned before the upgrade; after it, sums of their old rows answer."""
     monkeypatch.setattr(clickhouse_sums, "SETTLE", timedelta(0))
     store = Store(new_clickhouse())
     try:
@@ -186,6 +261,12 @@ def test_a_store_of_the_first_version_is_upgraded_with_its_data(monkeypatch: pyt
         assert "llm_written_hours: the table is missing" in differences(store)
         with pytest.raises(StoreVersionError, match="db upgrade"):
             aggregate_summaries("daily", None, store=store)
+        forget_causes()
+        Maintenance(store, 60.0, {"agent_runs": 30, "llm_call_telemetry": 10_000}).once()
+        assert "keeps no summaries yet" in caplog.text
+        with store.reading() as connection:
+            assert lifetime_of(connection, "agent_runs") == timedelta(days=30)
+            assert lifetime_of(connection, "llm_call_telemetry") == timedelta(days=10_000)
         for _ in range(2):
             upgrade(store)
         assert differences(store) == []

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 from _stored import NOON, llm_call, verdict
+from sqlalchemy.exc import DatabaseError
 
 from taskpilot_obs._telemetry.answers import By
 from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs.compare import compare
 from taskpilot_obs.records import Status
 from taskpilot_obs.store import Store, aggregate_summaries
+from taskpilot_obs.store.on_sqlite import sorting_in_small_runs
 from taskpilot_obs.store.queries import bins, measured, totals
 from taskpilot_obs.store.questions import asked_of
 from taskpilot_obs.store.rows import rows_of
@@ -68,6 +70,22 @@ def test_a_comparison_leaves_the_cache_of_a_connection_as_it_was(tmp_path: Path)
             before = question.connection.exec_driver_sql("PRAGMA cache_size").scalar_one()
             measured(question.connection, question.plan(by.dimensions), question.filters, by)
             assert question.connection.exec_driver_sql("PRAGMA cache_size").scalar_one() == before
+
+
+def test_sqlite_sorts_with_a_smaller_cache(tmp_path: Path) -> None:
+    """Within the block the cache is smaller, and behind it as before, also where a query fails."""
+    with closing(Store(f"sqlite:///{tmp_path / 'telemetry.db'}", create=True)) as store, store.reading() as connection:
+
+        def cache_size() -> int:
+            return int(connection.exec_driver_sql("PRAGMA cache_size").scalar_one())
+
+        before = cache_size()
+        with sorting_in_small_runs(connection):
+            assert 0 < -cache_size() < -before  # negative sizes are KiB
+        assert cache_size() == before
+        with pytest.raises(DatabaseError), sorting_in_small_runs(connection):
+            connection.exec_driver_sql("SELECT * FROM missing")
+        assert cache_size() == before
 
 
 def test_periods_are_compared_by_success_and_by_what_users_confirmed(store: Store) -> None:

@@ -189,7 +189,7 @@ def test_erasing_takes_the_subject_out_of_every_partition(store: Store) -> None:
 
 
 def test_code_that_deletes_by_place_is_refused(store: Store) -> None:
-    """Version 0005 and before would delete rows of other partitions; other deletions by hand are left alone."""
+    """Version 0.1.0 would delete rows of other partitions; other deletions by hand are left alone."""
     fill(store, 3)
     partition(store=store)
     by_place = "DELETE FROM llm_call_telemetry WHERE ctid IN (SELECT ctid FROM llm_call_telemetry LIMIT 1)"

@@ -76,7 +76,8 @@ class _Observer:
         raise NotImplementedError
 
     async def _check_input(self, run: ActiveInvocation, context: Any) -> None:
-        content, limits = context.messages, {}
+        content: object = [context.options, context.messages]  # as they are, where they cannot be read
+        limits: dict[str, object] = {}
         with guarded(reading.WHERE, run.callsite.runtime.counters):
             content = reading.messages_of(context)
             limits = answer_limits(context.options)

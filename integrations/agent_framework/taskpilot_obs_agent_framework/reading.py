@@ -68,12 +68,13 @@ def arguments_of(context: Any) -> dict[str, object]:
     return dict(given) if isinstance(given, Mapping) else given.model_dump()
 
 
-def write_result(run: ActiveInvocation, result: Any) -> str:
-    """Note what a run came to; returns its text, and an empty one where the result cannot be read."""
-    text = ""
-    with guarded(WHERE, run.callsite.runtime.counters):
-        if isinstance(run, LlmInvocation):
+def write_result(run: ActiveInvocation, result: Any) -> object:
+    """Note what a run came to; returns its text, and the result itself where that cannot be read, for the checks."""
+    text = result
+    if isinstance(run, LlmInvocation):
+        with guarded(WHERE, run.callsite.runtime.counters):
             _write_answer(run, result)
+    with guarded(WHERE, run.callsite.runtime.counters):
         text = text_of(result)
         if text:
             run.observe_output(text)

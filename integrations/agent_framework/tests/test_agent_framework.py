@@ -435,6 +435,35 @@ def test_output_is_withheld(provider: Provider) -> None:
         assert seen[0].usage is not None
 
 
+class Unreadable:
+    """Raises when it is asked for its text."""
+
+    @property
+    def text(self) -> str:
+        raise RuntimeError("no text")
+
+
+async def odd_usage(context: Any, call_next: Any) -> None:
+    """Middleware of the application that states usage of no known kind."""
+    await call_next()
+    context.result.usage_details = "many"
+
+
+async def odd_answer(context: Any, call_next: Any) -> None:
+    """Middleware of the application that answers with an object of its own."""
+    context.result = Unreadable()
+
+
+@pytest.mark.parametrize("odd", [odd_usage, odd_answer])
+def test_an_answer_that_cannot_be_read_is_not_let_through(provider: Provider, odd: Any) -> None:
+    """Odd usage does not hide an answer from its check; an answer without a readable text is refused."""
+    middleware = [ChatObserver(), af.chat_middleware(odd)]
+    with fresh_recorder(policies=[check_with(DenyWords(["sunny"]), stages="output")], mode="enforce") as fresh:
+        with capture_invocations(fresh) as seen, pytest.raises(af.MiddlewareFailure):
+            play(provider, lambda at: at.agent(middleware=middleware).run("hi"))
+        assert table(seen) == [("gpt-4o-mini", None, "blocked")]
+
+
 def test_the_output_of_a_stream_is_checked_when_it_is_out(provider: Provider) -> None:
     """A stream is not withheld: what would have been refused is a decision."""
     with fresh_recorder(policies=[check_with(DenyWords(["sunny"]), stages="output")], mode="enforce") as fresh:

@@ -94,14 +94,16 @@ class Observer:
                     self._end(source, event, operation, phase)
 
     def _begin(self, source: Any, event: Any, operation: Operation) -> None:
-        run, key = _begun.get(), event.event_id
+        run, is_call = _begun.get(), operation is Operation.CHAT
         make: Make = partial(self._recorder.start, operation, reading.name_of(source, event))
-        if operation is Operation.CHAT:
-            key, make = event.call_id, partial(self._start_call, source, event.messages, event.stream)
+        if is_call:
+            make = partial(self._start_call, source, event.messages, event.stream)
+        key = event.call_id if is_call else event.event_id
         if run is not None and run.is_open and run.operation is operation:
             _begun.set(None)
-            make = lambda: run  # noqa: E731
-        self._keep(key, source, make)
+            self._keep(key, source, lambda: run)
+        else:
+            self._keep(key, source, make)
 
     def _keep(self, key: str, source: object, make: Make) -> ActiveInvocation | None:
         """Begin a run, unless it is known; it goes with this context, where no end of it is reported."""
@@ -122,7 +124,10 @@ class Observer:
     def _start_call(self, llm: Any, messages: Any, stream: object) -> LlmInvocation | None:
         if open_llm_call() is not None:  # another layer records the call
             return None
-        call = self._recorder.start_llm(model=llm.model, provider=llm.provider)
+        model = provider = None
+        with guarded(_WHERE, self._recorder.counters):  # a model may be a class of the application
+            model, provider = llm.model, llm.provider
+        call = self._recorder.start_llm(model=model, provider=provider)
         call.set_input(messages)
         if stream:
             call.set_streaming()
@@ -148,13 +153,16 @@ class Observer:
         """Begin a model call and ask about it: crewAI reports its start later where an agent makes the call."""
         messages, limits = self._read_call(context)
         call_id = _current_call_id.get() if context.executor is None else None
-        make = lambda: self._start_call(context.llm, messages, getattr(context.llm, "stream", None))  # noqa: E731
-        run = self._started(call_id, context.llm, make)
+        run = self._started(
+            call_id,
+            context.llm,
+            lambda: self._start_call(context.llm, messages, getattr(context.llm, "stream", None)),
+        )
         _ask(run, check_input, messages, arguments=limits)
 
-    def _read_call(self, context: Any) -> tuple[list[Any], dict[str, object]]:
-        """The messages and limits of a call; empty where they cannot be read, so that the other checks are asked."""
-        messages: list[Any] = []
+    def _read_call(self, context: Any) -> tuple[Any, dict[str, object]]:
+        """The messages and limits of a call; as they are where they cannot be read, so that the checks refuse."""
+        messages = context.messages
         limits: dict[str, object] = {}
         with guarded(_WHERE, self._recorder.counters):
             messages = list(context.messages)
@@ -192,7 +200,7 @@ class Observer:
     def _after_task(self, context: Any) -> None:
         """Ask about what a task came to, before the next one gets it."""
         if context.kind == "task":
-            _ask(open_run(Operation.WORKFLOW), check_output, getattr(context.output, "raw", None))
+            _ask(open_run(Operation.WORKFLOW), check_output, getattr(context.output, "raw", context.output))
 
 
 _observers: Final[list[Observer]] = []

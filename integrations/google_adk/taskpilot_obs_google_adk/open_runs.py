@@ -53,10 +53,11 @@ class InvocationRuns:
         """Take a run that ends."""
         entry = self.get(invocation, key)
         if entry is not None:
-            self._drop(invocation, entry)
+            self.drop(invocation, entry)
         return entry
 
-    def _drop(self, invocation: str, entry: CurrentRun) -> None:
+    def drop(self, invocation: str, entry: CurrentRun) -> None:
+        """Keep a run no longer, which ends."""
         left = [each for each in self._open.pop(invocation, ()) if each[1] is not entry]
         if left:
             self._open[invocation] = left
@@ -78,10 +79,10 @@ class InvocationRuns:
         entry = self.get(invocation, ("agent", agent))
         for _, each in self._open.get(invocation, [])[::-1]:
             if each is entry:
-                self._drop(invocation, each)
+                self.drop(invocation, each)
                 break
             if each.agent == agent:
-                self._drop(invocation, each)
+                self.drop(invocation, each)
                 each.close(error, status=Status.ABANDONED)
         return entry
 

@@ -24,6 +24,7 @@ from taskpilot_obs.integration import (
     current_run,
     get_recorder,
     guarded,
+    is_content_read,
     open_run,
     unwrap_refusal,
 )
@@ -68,7 +69,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         run = open_run(Operation.AGENT, agent.name)  # the bridge may have begun it for the framework's span
         if run is None:
             above = self._runs.above(invocation, agent)
-            run = self._recorder.start("invoke_agent", agent.name, parent=above)
+            run = self._recorder.start(Operation.AGENT, agent.name, parent=above)
         run.set_attribute("conversation", str(callback_context.session.id))
         entry = CurrentRun(run, None, agent.name)
         content = _texts(callback_context.user_content)
@@ -109,29 +110,35 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     async def before_model_callback(self, *, callback_context: Any, llm_request: Any) -> None:
         """Begin a call, and ask about it; budgets are asked as well."""
         invocation, agent = callback_context.invocation_id, callback_context.agent_name
-        call = CurrentRun(
-            self._recorder.start_llm(model=llm_request.model, parent=self._parent(invocation, agent)), None, agent
-        )
-        content, limits = llm_request.contents, dict[str, object]()
-        with guarded(_WHERE, self._recorder.counters):
-            content, limits = _asked(llm_request), answer_limits(llm_request.config)
-        await _checked_input(call, content, limits)
+        recorder = self._recorder
+        run = recorder.start_llm(model=llm_request.model, parent=self._parent(invocation, agent))
+        call = CurrentRun(run, None, agent)
+        if is_content_read(run):
+            content: object = [llm_request.config, llm_request.contents]  # as they are, where they cannot be read
+            limits: dict[str, object] = {}
+            with guarded(_WHERE, recorder.counters):
+                content = _asked(llm_request)
+            with guarded(_WHERE, recorder.counters):
+                limits = answer_limits(llm_request.config)
+            await _checked_input(call, content, limits)
         self._runs.add(invocation, ("llm", agent), call)
 
     async def after_model_callback(self, *, callback_context: Any, llm_response: Any) -> None:
         """Note a piece of a stream, or end the call."""
-        key = ("llm", callback_context.agent_name)
-        known = self._runs.get(callback_context.invocation_id, key)
+        invocation = callback_context.invocation_id
+        known = self._runs.get(invocation, ("llm", callback_context.agent_name))
         if known is None or not isinstance(known.run, LlmInvocation):
             return
         if llm_response.partial:
             known.run.first_token()
             return
-        self._runs.pop(callback_context.invocation_id, key)
-        text = ""
+        self._runs.drop(invocation, known)
         with guarded(_WHERE, self._recorder.counters):
-            text = _write_answer(known.run, llm_response)
-        await _checked_output(known, text)
+            _write_answer(known.run, llm_response)
+        answer: object = llm_response  # as it is, where its text cannot be read
+        with guarded(_WHERE, self._recorder.counters):
+            answer = _write_text(known.run, llm_response)
+        await _checked_output(known, answer)
         if llm_response.error_code and llm_response.content is None:
             known.run.end_as(Status.ERROR, error_type=str(llm_response.error_code))
         known.close()
@@ -152,7 +159,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         known = self._runs.get(invocation, ("llm", agent))
         if known is None or not isinstance(known.run, LlmInvocation) or known.run.first_token_ns:
             return
-        self._runs.pop(invocation, ("llm", agent))
+        self._runs.drop(invocation, known)
         known.run.set_cached(True)
         known.close()
 
@@ -167,7 +174,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         invocation, agent = tool_context.invocation_id, tool_context.agent_name
         run, step = open_run(Operation.TOOL, tool.name), None
         if run is None:
-            run = self._recorder.start("execute_tool", tool.name, parent=self._parent(invocation, agent))
+            run = self._recorder.start(Operation.TOOL, tool.name, parent=self._parent(invocation, agent))
             step = run.attach()  # until the end: the tool runs in this very task
         entry = CurrentRun(run, step, agent)
         await _checked_input(entry, None, tool_args)
@@ -239,11 +246,14 @@ def _said(content: Any) -> object:
     return [text, *tools] if tools else text
 
 
-def _write_answer(call: LlmInvocation, response: Any) -> str:
+def _write_answer(call: LlmInvocation, response: Any) -> None:
     if response.usage_metadata is not None:
-        call.record_usage(response.usage_metadata)
+        call.read_later(response.usage_metadata)
     reason = response.finish_reason
     call.record_answer(model=response.model_version, finish_reasons=() if reason is None else (reason.name,))
+
+
+def _write_text(call: LlmInvocation, response: Any) -> str:
     text = _texts(response.content)
     if text:
         call.observe_output(text)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from importlib.util import find_spec
@@ -306,6 +307,41 @@ def test_output_is_withheld() -> None:
             asyncio.run(ask(agent()))
         assert [status for _, _, status in table(seen)] == ["blocked"] * 2
         assert seen[0].usage is not None
+
+
+class OddResponse(LlmResponse):  # type: ignore[misc]  # the framework may be missing where types are checked
+    """An answer whose model the framework can read, and the plugin cannot."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "model_version" and sys._getframe(1).f_globals["__name__"].startswith("taskpilot_obs"):
+            raise RuntimeError("odd")
+        return super().__getattribute__(name)
+
+
+class OddModel(BaseLlm):  # type: ignore[misc]  # likewise
+    """A model of the application."""
+
+    async def generate_content_async(self, llm_request: Any, stream: bool = False) -> Any:
+        content = types.Content(role="model", parts=[types.Part(text="It is sunny.")])
+        yield OddResponse(content=content)
+
+
+async def ask_odd() -> None:
+    """Run an agent with that model."""
+    runner = InMemoryRunner(
+        agent=LlmAgent(name="Planner", model=OddModel(model="odd")), app_name="app", plugins=[ObservabilityPlugin()]
+    )
+    session = await runner.session_service.create_session(app_name="app", user_id="u")
+    message = types.Content(role="user", parts=[types.Part(text="hi")])
+    async for _ in runner.run_async(user_id="u", session_id=session.id, new_message=message):
+        pass
+
+
+def test_an_odd_answer_is_not_let_through() -> None:
+    """What cannot be read beside a text does not hide the text from its check."""
+    error, runs = refused(ask_odd, policies=[check_with(DenyWords(["sunny"]), stages="output")])
+    assert isinstance(error, PolicyViolationError)
+    assert ("odd", "Planner", "blocked") in runs
 
 
 def test_a_budget_refuses_the_second_call(provider: Provider) -> None:

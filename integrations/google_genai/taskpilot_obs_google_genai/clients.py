@@ -55,26 +55,32 @@ def wrap(client: Client, *, recorder: Recorder | None = None) -> Client:
 
 
 def _asked(models: Any, operation: Operation, asked: Mapping[str, Any]) -> ModelRequest:
-    """What is asked; of a request that cannot be read, only that it is one."""
+    """What is asked; where the configuration cannot be read, the checks get it as it is."""
     with guarded("google_genai", models.observed_by.counters):
         return _read(models.provider, operation, asked)
-    return ModelRequest(None, models.provider, operation)
+    said = [asked[name] for name in ("config", *_SAID) if asked.get(name) is not None]
+    return ModelRequest(_model_of(asked), models.provider, operation, said)
 
 
 def _read(provider: str, operation: Operation, asked: Mapping[str, Any]) -> ModelRequest:
     config = asked.get("config")
     said = (
         _option(config, "system_instruction"),
-        *(asked.get(name) for name in ("contents", "content", "batch_contents")),
+        *(asked.get(name) for name in _SAID),
     )
     limit = _option(config, _LIMIT)
     return ModelRequest(
-        str(asked["model"]).rpartition("/")[2],
+        _model_of(asked),
         provider,
         operation,
         [each for each in said if each is not None],
         {} if limit is None else {_LIMIT: limit},
     )
+
+
+def _model_of(asked: Mapping[str, Any]) -> str | None:
+    model = asked.get("model")
+    return model.rpartition("/")[2] if isinstance(model, str) else None
 
 
 def _option(config: Any, name: str) -> Any:

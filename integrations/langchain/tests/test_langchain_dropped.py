@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from _replay import ReplayServer, exchange
 from langchain_anthropic import ChatAnthropic
@@ -176,11 +177,20 @@ def test_an_answer_that_the_client_cannot_take_is_booked(
     usage = {"prompt_tokens": 4_000, "completion_tokens": 16_000, "total_tokens": 20_000}
     said = {"id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o", "choices": choices, "usage": usage}
     with ReplayServer([exchange(said)]) as server:
-        model = ChatOpenAI(model="gpt-4o", api_key=KEY, base_url=server.url(0), max_retries=0)
-        asked = model.with_structured_output(Place, method="json_schema")
+        options: dict[str, Any] = {"api_key": KEY, "base_url": server.url(0), "max_retries": 0}
         config: Any = {"callbacks": [ObservabilityHandler()]}
+
+        async def ask_later() -> None:
+            async with httpx.AsyncClient() as client:  # LangChain's own would stay open behind the loop
+                model = ChatOpenAI(model="gpt-4o", http_async_client=client, **options)
+                await model.with_structured_output(Place, method="json_schema").ainvoke("hello", config)
+
+        def ask() -> None:
+            model = ChatOpenAI(model="gpt-4o", **options)
+            model.with_structured_output(Place, method="json_schema").invoke("hello", config)
+
         with pytest.raises((LengthFinishReasonError, ContentFilterFinishReasonError, ValidationError)):
-            asyncio.run(asked.ainvoke("hello", config)) if asynchronous else asked.invoke("hello", config)
+            asyncio.run(ask_later()) if asynchronous else ask()
     call = next(run for run in seen if run.name == "gpt-4o")
     assert (call.status, call.usage and call.usage[:2], call.cost) == ("error", (4_000, 16_000), Decimal("0.17"))
 

@@ -21,6 +21,7 @@ from taskpilot_obs.integration import (
     check_output_async,
     get_recorder,
     guarded,
+    is_content_read,
     open_llm_call,
     request_context,
 )
@@ -91,15 +92,16 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         if open_llm_call() is not None:  # the call is recorded already
             details[_KEY] = _ENDED
             return None
+        model = provider = None
         with guarded(_WHERE, self._recorder.counters):
             model, provider = _served_by(arguments)
-            run = self._recorder.start_llm(model=model, provider=provider, operation=operation)
-            details[_KEY] = HeldAttempt(run)
+        run = self._recorder.start_llm(model=model, provider=provider, operation=operation)
+        details[_KEY] = HeldAttempt(run)
+        with guarded(_WHERE, self._recorder.counters):
             run.set_input(calls.content_of(arguments))
             if calls.is_streamed(arguments):
                 run.set_streaming()
-            return run
-        return None
+        return run
 
     def log_post_api_call(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """End a synchronous call before its caller goes on, so that its agent's sums have it."""
@@ -222,7 +224,7 @@ def _identity_of_last(details: Details) -> AbstractContextManager[object]:
 
 
 async def _ask(run: LlmInvocation | None, arguments: Mapping[str, Any]) -> None:
-    if run is not None:
+    if run is not None and is_content_read(run):
         try:
             await check_input_async(run, calls.content_of(arguments), arguments=answer_limits(arguments))
         except BaseException as error:

@@ -73,7 +73,7 @@ def states_usage(details: Mapping[str, Any]) -> bool:
 
 def content_of(arguments: Mapping[str, Any]) -> object:
     """What the model is given."""
-    return next((arguments[name] for name in ("messages", "input", "prompt") if arguments.get(name)), None)
+    return arguments.get("messages") or arguments.get("input") or arguments.get("prompt") or None
 
 
 def unix_ns(moment: object) -> int | None:
@@ -90,8 +90,18 @@ def note_document(run: LlmInvocation, details: Mapping[str, Any]) -> object:
         answer = json.loads(said)
     except (ValueError, RecursionError):
         return None
+    if _counts_tokens(answer):
+        run.read_later(answer)  # a copy of our own: the application does not have it
+        run.observe_output(answer)
+        return answer
     run.record_response(answer)
     return None if run.usage is None else answer
+
+
+def _counts_tokens(answer: Mapping[str, Any]) -> bool:
+    """Whether an answer states tokens for sure; one that does not look so may state them elsewhere."""
+    usage = answer.get("usage") or answer.get("usageMetadata")
+    return isinstance(usage, dict) and any(type(count) is int and count > 0 for count in usage.values())
 
 
 def note_answer(run: LlmInvocation, response: Any, details: Mapping[str, Any]) -> None:

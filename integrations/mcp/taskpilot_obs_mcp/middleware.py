@@ -110,6 +110,8 @@ def _output(result: Any) -> Any:
         content, structured = result.get("content"), result.get("structuredContent")
     else:
         content, structured = getattr(result, "content", None), getattr(result, "structured_content", None)
+    if content is None and structured is None:
+        return result  # of another shape: the checks read what it holds
     return content if structured is None else {"content": content, "structured_content": structured}
 
 

@@ -30,7 +30,7 @@ def expect(agent_run: ActiveInvocation, call: LlmInvocation, context: object) ->
 
 def claim(agent_run: ActiveInvocation) -> LlmInvocation | None:
     """Take the call that an agent's run is about to make; None where no hook asked about it."""
-    waiting = _waiting.pop(agent_run, None)
+    waiting = _waiting.pop(agent_run, None) if _waiting else None  # without the hooks nothing ever waits
     return None if waiting is None else waiting()
 
 

@@ -11,6 +11,7 @@ from agents import TracingProcessor, add_trace_processor, set_trace_processors
 from taskpilot_obs.integration import (
     ActiveInvocation,
     LlmInvocation,
+    Operation,
     Recorder,
     Status,
     Step,
@@ -27,6 +28,8 @@ __all__ = ["ObservabilityProcessor", "observe"]
 logger = logging.getLogger("taskpilot_obs")
 
 _WHERE: Final = "openai_agents"
+_OPERATIONS: Final = {"agent": Operation.AGENT, "function": Operation.TOOL}
+"""What the spans of agents and tools stand for."""
 
 
 def observe(*, recorder: Recorder | None = None, replace: bool = False) -> ObservabilityProcessor:
@@ -49,8 +52,11 @@ def observe(*, recorder: Recorder | None = None, replace: bool = False) -> Obser
 class _Trace:
     """What is open of one trace."""
 
-    def __init__(self, run: ActiveInvocation) -> None:
-        self.run = run
+    def __init__(self, recorder: Recorder, name: str) -> None:
+        self.recorder = recorder
+        self.run = run = recorder.start(Operation.WORKFLOW, name)
+        self.guard = guarded(_WHERE, recorder.counters)
+        """For the spans of the trace, of which each call and tool has one."""
         self.step: Step = run.attach()
         self.above: dict[str, ActiveInvocation] = {}
         """The run at or above each open span."""
@@ -83,8 +89,9 @@ class ObservabilityProcessor(TracingProcessor):  # type: ignore[misc]  # the SDK
 
     def on_trace_start(self, trace: Any) -> None:
         """Begin a workflow."""
-        with guarded(_WHERE, self._recorder.counters):
-            self._traces[trace.trace_id] = _Trace(self._recorder.start("invoke_workflow", trace.name))
+        recorder = self._recorder
+        with guarded(_WHERE, recorder.counters):
+            self._traces[trace.trace_id] = _Trace(recorder, trace.name)
 
     def on_trace_end(self, trace: Any) -> None:
         """End it as its last agent ended: the SDK does not state how a trace ends."""
@@ -98,17 +105,17 @@ class ObservabilityProcessor(TracingProcessor):  # type: ignore[misc]  # the SDK
 
     def on_span_start(self, span: Any) -> None:
         """Begin a run where the span stands for one."""
-        with guarded(_WHERE, self._recorder.counters):
-            known = self._traces.get(span.trace_id)
-            if known is not None:
-                self._begin(known, span, known.above.get(span.parent_id or "") or _innermost(known.run))
+        known = self._traces.get(span.trace_id)
+        if known is not None:
+            with known.guard:
+                _begin(known, span, known.above.get(span.parent_id or "") or _innermost(known.run))
 
     def on_span_end(self, span: Any) -> None:
         """End its run."""
-        with guarded(_WHERE, self._recorder.counters):
-            known = self._traces.get(span.trace_id)
-            if known is not None:
-                self._finish(known, span)
+        known = self._traces.get(span.trace_id)
+        if known is not None:
+            with known.guard:
+                _finish(known, span)
 
     def shutdown(self) -> None:
         """Nothing of its own to write; runs that are open end as abandoned."""
@@ -118,68 +125,69 @@ class ObservabilityProcessor(TracingProcessor):  # type: ignore[misc]  # the SDK
         """Wait until what was recorded is written."""
         self._recorder.flush()
 
-    # --- runs --------------------------------------------------------------------------------------------------------
 
-    def _begin(self, known: _Trace, span: Any, above: ActiveInvocation) -> None:
-        run = self._run_for(span.span_data, above)
-        known.above[span.span_id] = above if run is None else run
-        if run is not None:
-            known.open[span.span_id] = (run, run.attach())
+def _begin(known: _Trace, span: Any, above: ActiveInvocation) -> None:
+    run = _run_for(known.recorder, span.span_data, above)
+    known.above[span.span_id] = above if run is None else run
+    if run is not None:
+        known.open[span.span_id] = (run, run.attach())
 
-    def _run_for(self, data: Any, above: ActiveInvocation) -> ActiveInvocation | None:
-        if data.type == "agent":
-            return self._recorder.start("invoke_agent", data.name, parent=above)
-        if data.type == "function":
-            return self._recorder.start("execute_tool", data.name, parent=above)
-        if data.type == "generation":
-            return self._call(above, data.model, None)
-        if data.type == "response":
-            return self._call(above, None, "openai")
-        return None
 
-    def _call(self, above: ActiveInvocation, model: str | None, provider: str | None) -> LlmInvocation:
-        """The call that the hooks asked about, or a new one; a retry of the SDK is a new one."""
-        call = model_calls.claim(above)
-        if call is None:
-            return self._recorder.start_llm(model=model, provider=provider, parent=above)
-        call.record_request(model=model, provider=provider)
-        return call
+def _run_for(recorder: Recorder, data: Any, above: ActiveInvocation) -> ActiveInvocation | None:
+    kind = data.type
+    if kind == "generation":
+        return _call(recorder, above, data.model, None)
+    if kind == "response":
+        return _call(recorder, above, None, "openai")
+    operation = _OPERATIONS.get(kind)
+    return None if operation is None else recorder.start(operation, data.name, parent=above)
 
-    def _finish(self, known: _Trace, span: Any) -> None:
-        data, error = span.span_data, sys.exc_info()[1]
-        above = known.above.pop(span.span_id, known.run)
-        opened = known.open.pop(span.span_id, None)
-        if opened is None:
-            self._note_event(data, above)
-            return
-        run, step = opened
-        run.detach(step)
-        stated = None if error is not None or not span.error else "agents.exceptions.AgentsException"
-        if isinstance(run, LlmInvocation):
-            _write_answer(run, data)
-            if error is None and stated is None and not _is_answered(data):
-                run.end_as(Status.CANCELLED)
-        _end(run, error, stated)
-        if data.type == "agent":
-            known.fault, known.error = error, stated
-            if (unmade := model_calls.claim(run)) is not None:
-                unmade.end_as(Status.CANCELLED)
 
-    def _note_event(self, data: Any, run: ActiveInvocation) -> None:
-        """Note a hand-off as an attribute of the agent that hands over, and a guardrail as a decision."""
-        if data.type == "handoff" and data.to_agent is not None:
-            run.set_attribute("handoff", data.to_agent)
-        elif data.type == "guardrail":
-            step = run.attach()
-            try:
-                self._recorder.record_decision(
-                    data.name,
-                    Verdict.DENY if data.triggered else Verdict.ALLOW,
-                    kind=DecisionKind.GUARDRAIL,
-                    result=CheckResult.BLOCKED if data.triggered else CheckResult.PASSED,
-                )
-            finally:
-                run.detach(step)
+def _call(recorder: Recorder, above: ActiveInvocation, model: str | None, provider: str | None) -> LlmInvocation:
+    """The call that the hooks asked about, or a new one; a retry of the SDK is a new one."""
+    call = model_calls.claim(above)
+    if call is None:
+        return recorder.start_llm(model=model, provider=provider, parent=above)
+    call.record_request(model=model, provider=provider)
+    return call
+
+
+def _finish(known: _Trace, span: Any) -> None:
+    data, error = span.span_data, sys.exc_info()[1]
+    above = known.above.pop(span.span_id, known.run)
+    opened = known.open.pop(span.span_id, None)
+    if opened is None:
+        _note_event(known.recorder, data, above)
+        return
+    run, step = opened
+    run.detach(step)
+    stated = None if error is not None or not span.error else "agents.exceptions.AgentsException"
+    if isinstance(run, LlmInvocation):
+        _write_answer(run, data)
+        if error is None and stated is None and not _is_answered(data):
+            run.end_as(Status.CANCELLED)
+    _end(run, error, stated)
+    if data.type == "agent":
+        known.fault, known.error = error, stated
+        if (unmade := model_calls.claim(run)) is not None:
+            unmade.end_as(Status.CANCELLED)
+
+
+def _note_event(recorder: Recorder, data: Any, run: ActiveInvocation) -> None:
+    """Note a hand-off as an attribute of the agent that hands over, and a guardrail as a decision."""
+    if data.type == "handoff" and data.to_agent is not None:
+        run.set_attribute("handoff", data.to_agent)
+    elif data.type == "guardrail":
+        step = run.attach()
+        try:
+            recorder.record_decision(
+                data.name,
+                Verdict.DENY if data.triggered else Verdict.ALLOW,
+                kind=DecisionKind.GUARDRAIL,
+                result=CheckResult.BLOCKED if data.triggered else CheckResult.PASSED,
+            )
+        finally:
+            run.detach(step)
 
 
 def _innermost(workflow: ActiveInvocation) -> ActiveInvocation:
@@ -195,9 +203,15 @@ def _write_answer(run: LlmInvocation, data: Any) -> None:
     if data.type == "response":
         if data.response is not None:
             run.record_request(model=data.response.model)
-            run.record_response(data.response)
+            _read(run, data.response)
     elif data.usage:
-        run.record_response({"usage": data.usage, "output": data.output})  # beside an answer, zeros are unknown
+        _read(run, {"usage": data.usage, "output": data.output})  # beside an answer, zeros are unknown
+
+
+def _read(run: LlmInvocation, answer: object) -> None:
+    """Take usage and model from an answer, off this thread, and keep its content where that is captured."""
+    run.read_later(answer)
+    run.observe_output(answer)
 
 
 def _end(run: ActiveInvocation, error: BaseException | None, stated: str | None) -> None:

@@ -144,7 +144,8 @@ class GenAiBridge(SpanProcessor):
         return self._run_at(node.parent)
 
     def _make(self, node: Node, kind: dialects.SpanMeaning, above: ActiveInvocation | None) -> None:
-        if above is not None and node.began_within(above) and (above.operation, above.name) == tuple(kind):
+        same = above is not None and (above.operation, above.name) == tuple(kind)
+        if above is not None and same and node.began_within(above) and not node.judges(above):
             node.folded = True  # a framework's own span of what a decorator or an outer layer records already
             self.folded += 1
             return
@@ -191,7 +192,7 @@ class GenAiBridge(SpanProcessor):
             self._lend(node, outer)
             return
         above = self._run_above(node)
-        if isinstance(above, LlmInvocation) and not above.ended:
+        if isinstance(above, LlmInvocation) and not above.ended and not node.judges(above):
             self.folded += 1
             if above.usage is None and not node.lent and dialects.counts_of(attributes):
                 write_answer(above, node.span, node.took)

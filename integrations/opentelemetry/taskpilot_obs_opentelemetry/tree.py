@@ -8,7 +8,7 @@ from typing import Final
 from opentelemetry.sdk.trace import ReadableSpan
 
 from taskpilot_obs.genai_dialects import SpanMeaning, kind_of
-from taskpilot_obs.integration import ActiveInvocation, Scope, is_within
+from taskpilot_obs.integration import ActiveInvocation, Scope, current_question, is_within
 from taskpilot_obs.records import LLM_OPERATIONS
 
 MOST_LIVE: Final = 10_000
@@ -27,6 +27,7 @@ class Node:
         "folded",
         "lent",
         "parent",
+        "question",
         "root",
         "run",
         "scope",
@@ -45,6 +46,8 @@ class Node:
         self.around_was_open = around is not None and not around.ended
         """Whether it ran then: a stream's span may end after the run that a middleware records of it."""
         self.scope = scope
+        self.question = current_question()
+        """What checks were being asked when the span began: it is then a check's own."""
         self.run: ActiveInvocation | None = None
         self.folded = False
         """Whether it repeats the run above."""
@@ -69,6 +72,14 @@ class Node:
             return False
         return self.parent is None or not is_within(self.parent.around, self.around)
 
+    def begins_in_a_check(self) -> bool:
+        """Whether checks began to be asked between the parent's span and this one."""
+        return self.question is not None and (self.parent is None or self.parent.question is not self.question)
+
+    def judges(self, run: ActiveInvocation) -> bool:
+        """Whether a check that is asked about a run began the span, which is then none of that run's."""
+        return self.question is not None and self.question.is_about(run)
+
     def began_within(self, run: ActiveInvocation) -> bool:
         """Whether a run above was open when the span began."""
         return not run.ended or (run is self.around and self.around_was_open)
@@ -82,9 +93,9 @@ class Node:
                 self.parent, self.around, self.around_was_open = above.parent, above.around, above.around_was_open
 
     def llm_above(self) -> Node | None:
-        """The span above that stands for the same LLM call; a decorated function between makes it another one."""
+        """The span above that stands for the same LLM call; a decorated function or a check between parts them."""
         at = self
-        while at.parent is not None and not at.begins_beneath_a_run():
+        while at.parent is not None and not at.begins_beneath_a_run() and not at.begins_in_a_check():
             at = at.parent
             kind = at.kind()
             if kind is not None:

@@ -19,10 +19,11 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRat
 from taskpilot_obs_opentelemetry import GenAiBridge, RecordAll
 from taskpilot_obs_opentelemetry.tree import MOST_LIVE
 
-from taskpilot_obs import observe_agent, observe_tool, track_llm
-from taskpilot_obs.integration import Operation, Status, get_recorder
+from taskpilot_obs import observe_agent, observe_llm, observe_tool, track_llm
+from taskpilot_obs.exceptions import GuardrailBlockedError
+from taskpilot_obs.integration import Operation, Status, attached, check_input, get_recorder
 from taskpilot_obs.records import Invocation
-from taskpilot_obs.testing import Captured
+from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 
 OP = "gen_ai.operation.name"
 AGENT = {OP: "invoke_agent", "gen_ai.agent.name": "Planner"}
@@ -222,6 +223,51 @@ def test_a_span_beneath_a_decorated_call_is_that_call(bridged: Bridged, seen: Ca
     (run,) = seen
     assert run.usage is not None
     assert run.usage.input_tokens == 100
+
+
+@pytest.mark.parametrize("verdict", [None, False], ids=["passes", "refuses"])
+@pytest.mark.parametrize("has_id", [False, True], ids=["without ID", "with ID"])
+def test_the_span_of_a_judge_is_a_call_of_its_own(
+    bridged: Bridged, seen: Captured[Invocation], has_id: bool, verdict: Any
+) -> None:
+    """What a guardrail asks a model, through a framework and an SDK, is neither the judged call nor its usage."""
+
+    def judge(_: object) -> Any:
+        said = {**CHAT, "gen_ai.response.id": "judge"} if has_id else CHAT
+        with bridged.span("chat", {OP: "chat"}, "a.wrapper"), bridged.span("chat", said):
+            return verdict
+
+    @observe_llm(model="gpt-4o-mini", provider="openai", guardrails=[judge], mode="enforce")
+    def ask() -> Any:
+        with bridged.span("chat", {OP: "chat", "gen_ai.request.model": "gpt-4o-mini"}):
+            return {"usage": {"prompt_tokens": 7, "completion_tokens": 1}}
+
+    with suppress(GuardrailBlockedError):
+        ask()
+    own = {run.parent_id is None: run.usage and run.usage[:2] for run in seen}
+    assert own == {True: None if verdict is False else (7, 1), False: (100, 20)}
+    assert len(seen) == 2
+
+
+def test_a_check_that_is_asked_within_the_span_of_a_call() -> None:
+    """A framework's span of a call is open while its adapter asks about the agent: the check's call is another one."""
+    made: list[Bridged] = []
+
+    def judge(_: object) -> None:
+        with made[0].span("chat", CHAT):
+            pass
+
+    with fresh_recorder(guardrails=[judge]) as fresh, capture_invocations(fresh) as seen:
+        made.append(Bridged())
+        run = fresh.start("invoke_agent", "Planner")
+        with attached(run), made[0].span("chat", {**CHAT, "gen_ai.usage.input_tokens": 7}):
+            check_input(run, "hello")
+        run.stop()
+        made[0].provider.shutdown()
+    assert sorted((one.agent, one.usage and one.usage[0]) for one in seen if one.operation == "chat") == [
+        ("Planner", 7),
+        ("Planner", 100),
+    ]
 
 
 def test_layers_of_spans_are_one_call(bridged: Bridged, seen: Captured[Invocation]) -> None:

@@ -235,6 +235,21 @@ with serving() as server, capture_invocations() as seen:
     assert shown.strip() == "[('gpt-4o-mini', 20)]"
 
 
+def test_an_entry_point_whose_package_is_missing(tmp_path: Path) -> None:
+    """`run` starts the program with the folders that are there."""
+    about = tmp_path / "gone-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: gone\nVersion: 1\n", encoding="utf-8")
+    (about / "entry_points.txt").write_text("[taskpilot_obs.autoload]\ngone = gone.inner:AUTOLOAD\n", encoding="utf-8")
+    command = [str(Path(sys.executable).parent / "taskpilot-obs"), "run", "--", "printenv", "PYTHONPATH"]
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    folder, *others = done.stdout.strip().split(os.pathsep)
+    assert (Path(folder) / "sitecustomize.py").is_file()
+    assert others == [str(tmp_path)]
+
+
 def test_a_program_that_does_not_exist() -> None:
     """`run` says which word is not a program, and exits with 2."""
     command = [str(Path(sys.executable).parent / "taskpilot-obs"), "run", "--", "no-such-program"]

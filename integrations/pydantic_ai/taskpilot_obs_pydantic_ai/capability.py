@@ -15,6 +15,7 @@ from pydantic_ai.exceptions import AgentRunError
 from taskpilot_obs.integration import (
     ActiveInvocation,
     LlmInvocation,
+    Operation,
     Recorder,
     Status,
     answer_limits,
@@ -23,6 +24,7 @@ from taskpilot_obs.integration import (
     current_run,
     get_recorder,
     guarded,
+    is_content_read,
 )
 from taskpilot_obs_pydantic_ai import reading
 
@@ -80,7 +82,7 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
 
     async def wrap_run(self, ctx: Any, *, handler: Callable[[], Awaitable[R]]) -> R:
         """Record the agent."""
-        run = self._begin(lambda recorder: recorder.start("invoke_agent", reading.agent_name(ctx)))
+        run = self._begin(lambda recorder: recorder.start(Operation.AGENT, reading.agent_name(ctx)))
         if run is None:
             return await handler()
         with guarded(_WHERE, run.callsite.runtime.counters):
@@ -96,16 +98,13 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
 
     async def wrap_model_request(self, ctx: Any, *, request_context: Any, handler: Callable[[Any], Awaitable[R]]) -> R:
         """Record a call of a model; budgets are asked as well."""
-        run = self._begin(
-            lambda recorder: recorder.start_llm(
-                model=reading.model_of(request_context), provider=reading.provider_of(request_context)
-            )
-        )
+        run = self._begin(lambda recorder: reading.start_call(recorder, request_context))
         if run is None:
             return await handler(request_context)
         content, limits = request_context.messages, _NOTHING
-        with guarded(_WHERE, run.callsite.runtime.counters):
-            content, limits = reading.messages_of(request_context), answer_limits(request_context.model_settings)
+        if is_content_read(run):
+            with guarded(_WHERE, run.callsite.runtime.counters):
+                content, limits = reading.messages_of(request_context), answer_limits(request_context.model_settings)
         streams = None
         if request_context.streaming:
             run.set_streaming()
@@ -137,7 +136,7 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
         handler: Callable[[Any], Awaitable[R]],
     ) -> R:
         """Record a tool call; a refused tool does not run."""
-        run = self._begin(lambda recorder: recorder.start("execute_tool", call.tool_name))
+        run = self._begin(lambda recorder: recorder.start(Operation.TOOL, call.tool_name))
         if run is None:
             return await handler(args)
         return await _observe(run, lambda: handler(args), _write_result, arguments=args)
@@ -163,7 +162,7 @@ async def _observe(
         run.set_input(arguments if content is None else content)
         await check_input_async(run, content, arguments=arguments)
         result = await work()
-        output: object = None
+        output: object = result  # as it is, where it cannot be read
         with guarded(_WHERE, run.callsite.runtime.counters):
             output = write(run, result)
         await check_output_async(run, output, released=streams is not None and streams.released)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from taskpilot_obs.integration import LlmInvocation
+from taskpilot_obs.integration import LlmInvocation, Recorder
 
 _DEFAULT_NAME: Final = "agent"
 """What the framework's own spans call an agent without a name."""
@@ -20,16 +20,13 @@ def agent_name(context: Any) -> str:
     return str(getattr(context.agent, "name", None) or _DEFAULT_NAME)
 
 
-def model_of(request: Any) -> str | None:
-    """The model that a request asks for; None where the framework chooses one of several."""
-    name = getattr(request.model, "model_name", None)
-    return name if isinstance(name, str) and not name.startswith(_SEVERAL) else None
-
-
-def provider_of(request: Any) -> str | None:
-    """The provider that the model names; None for several, and for a model of tests."""
-    stated = getattr(request.model, "system", None)
-    return None if model_of(request) is None or stated in _FAKES else stated
+def start_call(recorder: Recorder, request: Any) -> LlmInvocation:
+    """Begin a call of the model that a request asks for: unknown where the framework chooses one of several."""
+    model = request.model
+    name, provider = getattr(model, "model_name", None), getattr(model, "system", None)
+    if not isinstance(name, str) or name.startswith(_SEVERAL):
+        return recorder.start_llm(model=None)
+    return recorder.start_llm(model=name, provider=None if provider in _FAKES else provider)
 
 
 def messages_of(request: Any) -> list[dict[str, Any]]:
@@ -50,9 +47,10 @@ def write_answer(call: LlmInvocation, response: Any) -> str:
             cache_write_tokens=usage.cache_write_tokens or None,
             reasoning_tokens=usage.details.get("reasoning_tokens"),
         )
-    call.record_request(model=response.model_name, provider=response.provider_name)
+    answered_by = response.model_name
+    call.record_request(model=answered_by, provider=response.provider_name)
     call.record_answer(
-        model=response.model_name,
+        model=answered_by,
         response_id=response.provider_response_id,
         finish_reasons=() if response.finish_reason is None else (str(response.finish_reason),),
     )

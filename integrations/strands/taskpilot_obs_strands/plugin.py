@@ -108,18 +108,15 @@ class ObservabilityPlugin(Plugin):  # type: ignore[misc]  # the framework may be
     # --- model calls and tools ---------------------------------------------------------------------------------------
 
     async def _model(self, context: Any, next_fn: Next) -> AsyncGenerator[Any]:
-        call: LlmInvocation | None = None
-        content: object = context.messages
-        with guarded(_WHERE, self._recorder.counters):
+        model = provider = None
+        with guarded(_WHERE, self._recorder.counters):  # a model may be a class of the application
             model, provider = reading.model_of(context.model), reading.provider_of(context.model)
-            call = self._recorder.start_llm(model=model, provider=provider, parent=self._above(context.agent))
-            call.set_streaming()
+        call = self._recorder.start_llm(model=model, provider=provider, parent=self._above(context.agent))
+        call.set_streaming()
+        content: object = [context.system_prompt, context.messages]
+        with guarded(_WHERE, self._recorder.counters):
             content = [context.system_prompt, *context.messages]
             call.set_input(content)
-        if call is None:
-            async for event in next_fn(context):
-                yield event
-            return
         try:
             await check_input_async(call, content)
             async for event in _steps(call, next_fn(context)):
@@ -170,17 +167,17 @@ async def _or_end(run: ActiveInvocation, check: Awaitable[None]) -> None:
         raise
 
 
-def _noted(run: ActiveInvocation, message: Any) -> str:
-    """Note the text of a message as the output of a run."""
+def _noted(run: ActiveInvocation, message: Any) -> object:
+    """Note the text of a message as the output of a run; returns what to check, which is the message if unreadable."""
     with guarded(_WHERE, run.callsite.runtime.counters):
         text = reading.texts_of(message)
         run.observe_output(text)
         return text
-    return ""
+    return message
 
 
-def _answered(call: LlmInvocation, event: Any, model: Any) -> str:
-    """Note what a model answered; returns its text."""
+def _answered(call: LlmInvocation, event: Any, model: Any) -> object:
+    """Note what a model answered; returns what to check."""
     with guarded(_WHERE, call.callsite.runtime.counters):
         reading.write_usage(call, event.usage, model)
         call.record_answer(finish_reasons=(str(event.stop_reason),))

@@ -63,9 +63,9 @@ def write_usage(call: LlmInvocation, usage: Any, model: Any) -> None:
 
 
 def texts_of(message: Any) -> str:
-    """The text of a message or of a tool's result."""
-    blocks = message.get("content") or ()
-    return "\n".join(block["text"] for block in blocks if isinstance(block.get("text"), str))
+    """The text of a message or of a tool's result, whose data counts as text."""
+    said = (block.get("text") or block.get("json") for block in message.get("content") or ())
+    return "\n".join(each if isinstance(each, str) else str(each) for each in said if each)
 
 
 def _module(model: Any) -> str:

@@ -215,6 +215,39 @@ def test_output_is_withheld(make: Make) -> None:
         assert seen[0].usage is not None
 
 
+@tool  # type: ignore[untyped-decorator]  # the framework may be missing where types are checked
+def get_forecast(city: str) -> dict[str, Any]:
+    """The forecast, as data."""
+    return {"status": "success", "content": [{"json": {"weather": "a secret"}}]}
+
+
+def test_data_of_a_tool_is_withheld(make: Make) -> None:
+    """A tool's result that is data without a text is checked as well."""
+    error, runs = refused(
+        lambda: make(get_forecast)("hi"), policies=[check_with(DenyWords(["secret"]), stages="output")]
+    )
+    assert isinstance(error, PolicyViolationError)
+    assert ("get_forecast", "Planner", "blocked") in runs
+
+
+class OddModel(OpenAIModel):  # type: ignore[misc]  # the framework may be missing where types are checked
+    """A model of the application that does not state its configuration."""
+
+    def get_config(self) -> Any:
+        return None
+
+
+def test_a_model_that_cannot_be_named_is_asked_about(make: Make, provider: Provider) -> None:
+    """A budget counts calls of a model whose name cannot be read."""
+    before = len(provider.calls)
+    budget = Budget("calls", limit_requests=1, period="day", action="enforce")
+    agent = make(get_weather)
+    agent.model.__class__ = OddModel
+    error, _ = refused(lambda: agent("hi"), budgets=[budget])
+    assert isinstance(error, BudgetExceededError)
+    assert len(provider.calls) == before + 1
+
+
 def test_a_budget_refuses_the_second_call(make: Make, provider: Provider) -> None:
     """A budget is asked before each model call."""
     before = len(provider.calls)

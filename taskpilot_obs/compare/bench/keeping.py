@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +34,7 @@ class Folder(Reporter):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._ends_whole = False
         path.mkdir(parents=True, exist_ok=True)
 
     def write_plan(self, plan: Plan) -> None:
@@ -67,8 +69,16 @@ class Folder(Reporter):
 
     def saved(self, calls: Sequence[BenchCall]) -> None:
         """Append calls."""
+        if not self._ends_whole:
+            self._cut_off_fragment()
         lines = "".join(f"{call.model_dump_json()}\n" for call in calls)
         self._put(self.path / CALLS, os.O_APPEND, lines)
+
+    def _cut_off_fragment(self) -> None:
+        """Remove the line that a crash cut off, because the next call would continue it."""
+        with suppress(FileNotFoundError), (self.path / CALLS).open("r+b") as opened:
+            opened.truncate(opened.read().rfind(b"\n") + 1)
+        self._ends_whole = True
 
     def write(self, name: str, text: str) -> None:
         """Write one file of the folder."""
