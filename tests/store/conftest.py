@@ -25,6 +25,7 @@ _LOCKS = "there are neither locks nor transactions: see test_clickhouse_sums.py"
 _SHAPE = "rows are found by the order and the skip indexes of their tables"
 _NO_WAY_BACK = "a store in ClickHouse has one version of its tables"
 _ONE_PROCESS = "the embedded engine opens a folder in one process"
+_DRIVER = "the driver's connections do not tell whether they are closed"
 NOT_ON_CLICKHOUSE = {
     "test_budgets_of_tenants_who_are_gone": _LEDGER,
     "test_ended_lines_of_the_ledger_go": _LEDGER,
@@ -60,6 +61,12 @@ NOT_ON_CLICKHOUSE = {
     "test_views_come_and_go_with_the_version": _NO_WAY_BACK,
     "test_times_are_utc": "a session has no zone: moments are text in UTC",
     "test_writers_and_sums_of_several_processes_agree": _ONE_PROCESS,
+    "test_several_processes_make_one_store": _ONE_PROCESS,
+    "test_a_child_leaves_the_connections_of_its_parent_alone": _ONE_PROCESS,
+    "test_a_child_that_closes_its_store_cuts_off_nobody": _ONE_PROCESS,
+    "test_a_child_of_a_process_that_closed_its_store_begins_anew": _ONE_PROCESS,
+    "test_a_reader_that_is_at_work_when_its_store_is_closed_closes_its_connection": _DRIVER,
+    "test_a_shutdown_that_waits_no_longer_leaves_nothing_open": "there is no lock that a writer waits for",
     "test_sixteen_processes_lose_and_double_nothing": _ONE_PROCESS,
     "test_a_fork_writes_through_connections_of_its_own": _ONE_PROCESS,
     "test_processes_that_rate_one_request_at_once_count_once": _ONE_PROCESS,
