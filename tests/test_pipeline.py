@@ -759,7 +759,11 @@ def test_an_exporter_gets_as_large_batches_as_it_asks_for() -> None:
     assert exporter.sizes == [1, 3_000, 1_000]
 
 
-@pytest.mark.parametrize("value", [None, True, "3000", -3_000, float("nan"), lambda: 3_000], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [None, True, "3000", -3_000, float("nan"), lambda: 3_000],
+    ids=["none", "bool", "text", "negative", "nan", "function"],
+)
 def test_attributes_that_an_exporter_uses_otherwise(value: object) -> None:
     """`batch_size` and `linger_s` that are invalid count as the default: they may mean another thing."""
     exporter = Holding()
