@@ -40,7 +40,7 @@ class CompletionSeries:
         """For agents: LLM calls and tool calls beneath a run."""
         self.runs = 0
         self.seconds: list[float] = []
-        """Durations of the runs without an exemplar."""
+        """Durations of the runs that were not sampled."""
         self.traced: list[Invocation] = []
         """The sampled runs."""
         self.llm_calls: list[float] = []
