@@ -520,7 +520,7 @@ def test_a_disabled_recorder_still_refuses() -> None:
 
 
 def test_a_budget_that_cannot_read_a_call_lets_it_pass() -> None:
-    """Arguments that raise when they are looked at are our trouble: the call goes on where its answer has room."""
+    """Arguments that raise when they are looked at are counted; the call is booked by its answer, and goes on where that has room."""
 
     class Sly:
         @property
@@ -534,6 +534,8 @@ def test_a_budget_that_cannot_read_a_call_lets_it_pass() -> None:
             return "yes"
 
         assert ask(Sly()) == "yes"
+        value = recorder.registry.get_sample_value  # type: ignore[union-attr]
+        assert value("taskpilot_obs_internal_errors_total", {"where": "budgets"}) == 1
 
 
 # --- where it reaches -----------------------------------------------------------------------------------------------
