@@ -520,7 +520,7 @@ def test_a_disabled_recorder_still_refuses() -> None:
 
 
 def test_a_budget_that_cannot_read_a_call_lets_it_pass() -> None:
-    """Arguments that raise when they are read are counted; the call is booked by its answer, and goes on if that fits."""
+    """Arguments that raise when they are read are counted; the call is booked by its answer, and goes on if it fits."""
 
     class Sly:
         @property
