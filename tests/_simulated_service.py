@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -25,7 +25,6 @@ from _simulated_database import Database
 from _simulated_disk import Disk, OsModule, opener
 from _simulated_threads import SECOND, Process, ThreadingModule, TimeModule, scheduler
 
-from taskpilot_obs._pipeline import lifecycle
 from taskpilot_obs._pipeline.batched import Batched
 from taskpilot_obs._pipeline.pipeline import Pipeline
 from taskpilot_obs._support.clock import Clock
@@ -243,13 +242,11 @@ class Service:
         self.let_go()
 
     def let_go(self) -> None:
-        """Leave nothing to the interpreter's end."""
+        """Leave no connection open."""
         self.counters.take()
         exporter = getattr(self, "exporter", None)
         if exporter is not None:
             exporter.store.engine.dispose()
-        with suppress(AttributeError):
-            lifecycle.pipelines.discard(self.pipeline)
 
     # --- what it says of itself --------------------------------------------------------------------------------------
 

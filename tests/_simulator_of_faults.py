@@ -32,6 +32,8 @@ from _simulated_service import Machine, Service, installed
 from _simulated_threads import SECOND, Process, Scheduler, Task, Violation, World
 from _simulated_watch import Watch
 
+from taskpilot_obs._pipeline import lifecycle
+from taskpilot_obs._support import fork
 from taskpilot_obs._support.guarded import forget_causes
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.budgets import Budget
@@ -396,6 +398,21 @@ def _quiet(zone: str) -> Iterator[None]:
         forget_causes()
 
 
+@contextmanager
+def _unregistered() -> Iterator[None]:
+    """Forget at the end what a run registered for real forks and the real exit.
+
+    The simulator closed the files of killed processes, but their objects keep the numbers of the descriptors, and a
+    real child would close whatever has these numbers by then.
+    """
+    before = {*lifecycle.pipelines}, {*fork._renewables}
+    try:
+        yield
+    finally:
+        lifecycle.pipelines.intersection_update(before[0])
+        fork._renewables.intersection_update(before[1])
+
+
 def simulate(seed: int, log: list[str] | None = None) -> Outcome:
     """One run.
 
@@ -407,7 +424,11 @@ def simulate(seed: int, log: list[str] | None = None) -> Outcome:
         Violation: something that must always hold does not.
     """
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
-    with tempfile.TemporaryDirectory(prefix="simulated-", dir=memory) as home, _quiet(ZONES[seed % len(ZONES)]):
+    with (
+        tempfile.TemporaryDirectory(prefix="simulated-", dir=memory) as home,
+        _quiet(ZONES[seed % len(ZONES)]),
+        _unregistered(),
+    ):
         simulation = Simulation(seed, Path(home))
         run = simulation.run
         run.log = log

@@ -14,7 +14,9 @@ import pytest
 from _simulated_threads import Violation
 from _simulator_of_faults import kept_seeds, simulate
 
+from taskpilot_obs._pipeline import lifecycle
 from taskpilot_obs._pipeline.pipeline import Pipeline
+from taskpilot_obs._support import fork
 from taskpilot_obs._support.counters import InternalCounters
 from taskpilot_obs.budgets.outbox import Outbox
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
@@ -57,6 +59,14 @@ def test_one_seed_is_one_run() -> None:
     runs = [_run_of(1_001, hashes) for hashes in ("1", "2")]
     assert runs[0] == runs[1]
     assert len(runs[0].splitlines()) > 100
+
+
+def test_a_run_leaves_nothing_to_forks() -> None:
+    """A real child does not close the descriptors of simulated processes, whose numbers have new owners by then."""
+    before = {*lifecycle.pipelines}, {*fork._renewables}
+    simulate(110)
+    assert {*lifecycle.pipelines} <= before[0]
+    assert {*fork._renewables} <= before[1]
 
 
 def _run_of(seed: int, hashes: str) -> str:
