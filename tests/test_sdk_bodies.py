@@ -1,4 +1,4 @@
-"""Requests of wrapped SDK clients whose body is no plain dict, or whose answer the application reads by itself."""
+"""Requests of wrapped SDK clients whose body is anything but a dict, or whose answer the application reads itself."""
 
 from __future__ import annotations
 
