@@ -279,6 +279,40 @@ def test_details_that_cannot_be_told_apart_leave_the_cost_unknown() -> None:
     assert Card(rates).cost(Usage(100, 0, 10, 90, input_audio_tokens=50), 0) is None
 
 
+GIVEN, GENERATED, WRITTEN = Usage(9, 0), Usage(0, 9), Usage(9, 0, cache_write_tokens=5)
+
+
+@pytest.mark.parametrize(
+    ("detail", "roomy", "others"),
+    [
+        *((detail, GIVEN, [GENERATED]) for detail in ("cache_read_tokens", "cache_write_tokens")),
+        *((detail, GIVEN, [GENERATED]) for detail in ("input_audio_tokens", "input_image_tokens")),
+        *((detail, GENERATED, [GIVEN]) for detail in ("output_audio_tokens", "output_image_tokens")),
+        ("reasoning_tokens", GENERATED, [GIVEN]),
+        ("cache_write_1h_tokens", WRITTEN, [GENERATED, GIVEN]),
+    ],
+)
+def test_a_detail_that_was_left_out_matters_where_it_has_a_rate_and_room(
+    detail: str, roomy: Usage, others: list[Usage]
+) -> None:
+    """A cost is not exact without a detail that has a rate of its own and to which some of the tokens may belong."""
+    kind, left_out = "output_reasoning_tokens" if detail == "reasoning_tokens" else detail, frozenset({detail})
+    sides = [Rate("input_tokens", Decimal(1)), Rate("output_tokens", Decimal(1))]
+    card = Card([*sides, Rate(kind, Decimal(2))])
+    assert card.tells_apart(left_out, roomy)
+    assert card.tells_apart(left_out | {"cache_read_tokens"}, roomy)
+    assert not any(card.tells_apart(left_out, usage) for usage in [*others, roomy._replace(**{detail: 0})])
+    assert not Card(sides).tells_apart(left_out, roomy)
+    assert Card(sides, sound_costs_more=True).tells_apart(left_out, roomy) is ("audio" in detail)
+
+
+@pytest.mark.parametrize("detail", ["cache_read_tokens", "input_audio_tokens", "output_image_tokens"])
+def test_a_detail_at_the_rate_of_the_whole_changes_no_cost(detail: str) -> None:
+    """A rate of its own that equals that of the kind around it makes no difference."""
+    rates = [Rate(kind, Decimal(1)) for kind in ("input_tokens", "output_tokens", detail)]
+    assert not Card(rates).tells_apart(frozenset({detail}), Usage(9, 9))
+
+
 def test_a_unit_of_another_size_goes_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Should a release of the library price tokens by the thousand, cards would be wrong: the library bills then."""
     library = load()

@@ -38,7 +38,7 @@ difference. The bar is {bar} % killed.
 
 **Which tests have to notice.** Each area names its test files in `scripts/mutation/areas.py`. One run of them shows
 which tests run which lines; a change is then tried by the tests that run the changed statement, one case of each test
-first, until one fails or four seconds of processor time have passed; a test that takes more than two seconds is left
+first, until one fails or twenty seconds of processor time have passed; a test that takes more than two seconds is left
 out. It is tried in a fork of a process that has imported everything, so that a change costs about 50 ms; where an
 import runs the changed statement, a new interpreter tries it. A change that another test of the suite would notice
 counts as a survivor here.
