@@ -31,6 +31,7 @@ _USAGE: Final = (
         "test_usage_modes",
         "test_usage_providers",
         "test_usage_streams",
+        "test_usage_layers",
     ),
     *("test_usage_recorded", "test_usage_properties", "test_billing", "test_llm_invocation"),
 )
@@ -51,11 +52,22 @@ _BUDGETS: Final = (
 _RECORDING: Final = (
     *("test_statuses", "test_recorder", "test_context", "test_decorators", "test_llm_invocation", "test_identity"),
     *("test_tracing", "test_integration_door", "test_awkward_input", "test_awkward_calls", "test_after_the_fact"),
-    *("test_internal_errors", "test_framework_responses", "test_site", "test_sdk_streams", "test_interruptions"),
+    *(
+        "test_internal_errors",
+        "test_framework_responses",
+        "test_usage_failures",
+        "test_billing",
+        "test_site",
+        "test_sdk_streams",
+        "test_interruptions",
+    ),
     "safety/test_captured_content",
     "../integrations/langchain/tests/test_langchain_usage",
 )
-_PIPELINE: Final = ("test_pipeline", "test_pipeline_failures", "test_delivery", "test_hooks", "test_interruptions")
+_PIPELINE: Final = (
+    *("test_pipeline", "test_pipeline_failures", "test_pipeline_accounts", "test_delivery", "test_hooks"),
+    "test_interruptions",
+)
 
 AREAS: Final[Mapping[str, Area]] = {
     "usage values": Area(("usage/values.py", "usage/read.py", "usage/fields.py"), _USAGE),

@@ -37,11 +37,11 @@ difference. The bar is {bar} % killed.
 {scope}
 
 **Which tests have to notice.** Each area names its test files in `scripts/mutation/areas.py`. One run of them shows
-which tests run which lines; a change is then tried by the tests that run the changed statement, one case of each test
-first, until one fails or twenty seconds of processor time have passed; a test that takes more than two seconds is left
-out. It is tried in a fork of a process that has imported everything, so that a change costs about 50 ms; where an
-import runs the changed statement, a new interpreter tries it. A change that another test of the suite would notice
-counts as a survivor here.
+which tests run which lines; a change is then tried by the tests that run the changed statement, until one fails or
+eight seconds of processor time have passed: those named like the changed line first, then one case of each test, then a
+second one. A test that takes more than two seconds is left out. Each change is tried in a fork of a process that has
+imported everything, so that it costs about 50 ms; where an import runs the changed statement, a new interpreter tries
+it. A change that another test of the suite would notice counts as a survivor here.
 
 **What is believed.** A failure counts only if the same tests, in the same order, pass at once without the change: one
 that fails without it too is left out for the rest of the run. {how}

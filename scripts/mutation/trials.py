@@ -28,7 +28,7 @@ from scripts.mutation.model import (
 
 PATIENCE_SECONDS: Final = 10
 """A change has hung when its tests work, or wait for something, this much longer than four times their usual time."""
-LONGEST_SECONDS: Final = 20.0
+LONGEST_SECONDS: Final = 8.0
 """Processor time of the tests of one change, as it was with coverage: where there are more, the last are left out."""
 
 

@@ -339,7 +339,7 @@ def test_a_file_replaced_at_runtime(log: Path, caplog: pytest.LogCaptureFixture)
     first, second = read(log.with_name("audit.recovered.1.jsonl"))
     assert (first["event"], second["event"]) == ("chain.start", "b")
     assert "mode 0644" in first["attributes"]["reason"]
-    assert "a new chain begins" in caplog.text
+    assert re.search("audit.jsonl: .*mode 0644.* a new chain begins", caplog.text)
 
 
 def test_a_file_that_may_not_grow(log: Path) -> None:
@@ -433,8 +433,8 @@ def test_two_writers_at_once(log: Path) -> None:
     """A second writer gets a file of its own, whose first record names the head that it knew; both verify."""
     first = AuditLogExporter(log)
     first.export([event("a"), event("b")])
-    second = AuditLogExporter(log)
-    third = AuditLogExporter(log)
+    second = AuditLogExporter(log, service="svc")
+    third = AuditLogExporter(log, service="svc")
     for exporter in (first, second, third):
         exporter.export([event("c")])
     for exporter in (first, second, third):
@@ -442,7 +442,7 @@ def test_two_writers_at_once(log: Path) -> None:
     others = sorted(log.parent.glob(f"audit.*.{os.getpid()}*.jsonl"))
     assert [path.name.rpartition(f".{os.getpid()}")[2] for path in others] == ["-2.jsonl", ".jsonl"]
     beginning = read(others[0])[0]
-    assert (beginning["event"], beginning["seq"]) == ("chain.start", 1)
+    assert (beginning["event"], beginning["seq"], beginning["service"]) == ("chain.start", 1, "svc")
     assert beginning["attributes"] == {"chain": "audit.jsonl", "head_seq": 2, "head_hash": read(log)[1]["hash"]}
     reports = verify(log)
     assert [(report.records, report.problem) for report in reports] == [(3, None), (2, None), (2, None)]
