@@ -57,6 +57,7 @@ def test_only_the_text_of_a_chunk_counts(item: Any) -> None:
         {"prompt": "abcdefghi"},
         {"messages": [{"role": "", "content": [{"type": "", "text": "abcdefghi"}]}], "model": "gpt-4o"},
         {"messages": [SimpleNamespace(content="abcdefghi")], "max_tokens": 7},
+        {"messages": [SimpleNamespace(content=[{"text": "abcdefghi"}])]},
         {"contents": {"parts": ({"text": "abc"}, {"text": "def"}, {"text": "ghi"})}, "provider": "openai"},
     ],
 )

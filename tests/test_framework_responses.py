@@ -453,6 +453,16 @@ def test_tokens_account_for_one_sum_only(
     assert [run.usage for run in seen[4:6]] == [None, booked]
 
 
+def test_calls_account_for_one_sum_only_although_tokens_are_left(seen: Captured[Invocation]) -> None:
+    """Two long calls that account for one result of two calls account for no second one, whatever they took."""
+    with track_workflow("triage"):
+        for _ in range(2):
+            record_llm_call(model="gpt-4o", usage=Usage(300, 60))
+        record_llm_call(model="gpt-4o", usage=SUM_A)
+        record_llm_call(model="gpt-4o", usage=SUM_A)
+    assert [run.usage for run in seen[2:4]] == [None, Usage(300, 60)]
+
+
 def test_a_cached_result_of_an_agent_uses_no_calls_up(seen: Captured[Invocation]) -> None:
     """A result from the application's cache is free, and the calls beside it still account for a paid one."""
     with track_workflow("triage"):

@@ -175,6 +175,18 @@ def test_the_tests_of_a_change_are_those_of_its_statement(module: ModuleType) ->
     assert not baseline.runs_at_import(at_head)
 
 
+def test_the_tests_named_like_the_change_come_first(module: ModuleType) -> None:
+    """A case whose parameter stands in the changed lines is tried first, because cases differ by their parameters."""
+    path = Path(str(module.__file__))
+    line = SOURCE[: SOURCE.index("if number < 0")].count("\n") + 1
+    names = ["t.py::test_fast", "t.py::test_read[given_tokens]", "t.py::test_read[spoken_tokens]"]
+    seconds = dict(zip(names, (0.1, 0.2, 0.3), strict=True))
+    baseline = Baseline([Measured(names, seconds, {str(path): {str(line): [0, 1, 2]}})], {})
+    change = Change(path, "", '- get("spoken_tokens") + get("SPOKEN_TOKENS")', 1, line, "")
+    assert baseline.tests_of(change, limit=10) == [names[2], names[0], names[1]]
+    assert baseline.tests_of(change._replace(difference="- 1 + 2"), limit=10) == names
+
+
 TESTED = """
 import os
 import changed_module

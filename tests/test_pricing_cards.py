@@ -235,6 +235,17 @@ def test_a_free_model_costs_nothing_and_a_fee_is_added() -> None:
     assert Card(GPT_4O, Decimal("0.005")).cost(Usage(150, 50), 0) == Decimal("0.005875")
 
 
+def test_the_fee_of_a_request_is_the_tables() -> None:
+    """The table states fees by the thousand requests: one of Perplexity's costs a thousandth beside its tokens."""
+    found = load().find("perplexity", "sonar")
+    assert found is not None
+    card = load().card(found, None, 1_790_000_000_000_000_000)
+    fee = found.model.get_prices(datetime(2026, 9, 21, tzinfo=UTC)).__dict__["requests_kcount"] / 1_000
+    assert card is not None
+    assert Decimal("0.001") < fee < 1
+    assert card.cost(Usage(0, 0), 0) == fee
+
+
 def test_nothing_costs_a_plain_zero() -> None:
     """A cost of nothing prints as `0`, not as `0E-8`, however it is summed up."""
     given_away = Card([*GPT_4O[:1], Rate("output_tokens", Decimal(0)), Rate("output_reasoning_tokens", Decimal(0))])
@@ -268,6 +279,14 @@ def test_overlaps_are_as_small_as_they_can_be() -> None:
     assert (tight["cache_audio_read_tokens"], tight["cache_image_read_tokens"]) == (30, 0)
     stated = counts_by_kind(Usage(100, 0, 80, input_audio_tokens=40, cache_read_audio_tokens=35))
     assert stated["cache_audio_read_tokens"] == 35
+
+
+def test_each_count_of_a_usage_is_of_one_kind() -> None:
+    """Every count reaches the price table under its own name, and under no other."""
+    renamed = {"reasoning_tokens": "output_reasoning_tokens", "cache_read_audio_tokens": "cache_audio_read_tokens"}
+    for field in Usage._fields:
+        counted = {kind: number for kind, number in counts_by_kind(Usage(**{field: 7})).items() if number}
+        assert counted == {renamed.get(field, field): 7}
 
 
 def test_details_that_cannot_be_told_apart_leave_the_cost_unknown() -> None:
@@ -361,18 +380,3 @@ def test_a_usage_that_the_library_refuses_has_no_cost() -> None:
     card = load().card(model_with(incomplete), None, 0)
     assert card is not None
     assert card.cost(Usage(10, 5), 0) is None
-
-
-def test_the_library_card_follows_the_minute() -> None:
-    """Within a quarter of an hour the library's price may change, and the card's does with it."""
-    switching = [
-        types.ConditionalPrice(prices=types.ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(2))),
-        types.ConditionalPrice(
-            types.TimeOfDateConstraint(time(1, 7, tzinfo=UTC), time(1, 8, tzinfo=UTC)),
-            prices=types.ModelPrice(input_mtok=Decimal(9), output_mtok=Decimal(9)),
-        ),
-    ]
-    minutes = [int(datetime(2026, 11, 20, 1, minute, tzinfo=UTC).timestamp()) * 1_000_000_000 for minute in (6, 7)]
-    card = load().card(model_with(switching), None, minutes[0])
-    assert card is not None
-    assert [card.cost(Usage(1_000_000, 0), at) for at in minutes] == [1, 9]

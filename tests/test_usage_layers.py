@@ -10,7 +10,8 @@ import pytest
 from langchain_core.messages import AIMessageChunk
 
 from taskpilot_obs.semconv import PriceGap
-from taskpilot_obs.usage import StreamReader, Usage, read_response
+from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
+from taskpilot_obs.usage.values import MAX_TOKENS, from_usage
 
 CHAT = {"prompt_tokens": 100, "completion_tokens": 50}
 
@@ -108,6 +109,46 @@ def test_chunks_that_are_added_state_a_tier_in_their_details() -> None:
     assert reader.reading().service_tier == "flex"
 
 
+COUNTED = {"input_tokens": 9, "output_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"kind": "response", "parts": [], "usage": COUNTED},
+        {"response_metadata": {}, "content": "hi", "usage_metadata": COUNTED},
+    ],
+)
+def test_a_history_of_messages_is_no_stream(message: dict[str, Any]) -> None:
+    """A list of finished messages of pydantic-ai or LangChain holds earlier calls too: their usage is not added up."""
+    assert read_response(message).usage == Usage(9, 2)
+    assert read_response([message, message]).usage is None
+
+
+@pytest.mark.parametrize(("provider", "generated"), [("perplexity", 8), ("openai", 5), (None, 5)])
+def test_thoughts_of_perplexity_stand_apart(provider: str | None, generated: int) -> None:
+    """Perplexity leaves thoughts out of the output and of the total, also where LangChain copied its counts."""
+    counts = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, "output_token_details": {"reasoning": 3}}
+    usage = read_response({"usage": counts}, provider=provider).usage
+    assert usage == Usage(10, generated, reasoning_tokens=3)
+
+
+@pytest.mark.parametrize("part", ["content", "text", "arguments", "args", "summary"])
+def test_zeros_beside_any_part_of_an_answer_are_unknown(part: str) -> None:
+    """An item of an output that holds text, a call or a summary took tokens: zeros beside it are placeholders."""
+    answer = {"output": [{"type": "x", part: "long"}], "usage": {"input_tokens": 0, "output_tokens": 0}}
+    assert read_response(answer).usage is None
+    assert read_response(answer | {"output": [{"type": "x", part: ""}]}).usage == Usage(0, 0)
+
+
+def test_one_wrong_detail_is_flagged_beside_good_ones() -> None:
+    """A usage is flagged if any of its details was cut down, whichever of them are in order."""
+    assert from_counts(input_tokens=10, output_tokens=5, cache_read_tokens=20, reasoning_tokens=5) == (
+        Usage(10, 5, 10, reasoning_tokens=5),
+        True,
+    )
+
+
 class AgentResponseUpdate:
     """The shape of agent-framework's."""
 
@@ -124,3 +165,29 @@ def test_the_updates_of_an_agent_sum_its_calls() -> None:
     reader.feed(AgentResponseUpdate({"type": "function_result"}))
     reader.feed(AgentResponseUpdate({"type": "usage", "usage_details": {"input_tokens": 9, "output_tokens": 2}}))
     assert (reader.reading().sums, reader.reading().usage) == (2, Usage(9, 2))
+
+
+def test_updates_of_an_agent_add_usage_or_put_it_in_place() -> None:
+    """Usage in updates is added up, unless an update states that it replaces what came before."""
+    added = {"type": "usage", "usage_details": {"input_tokens": 9, "output_tokens": 2}}
+    reader = StreamReader()
+    reader.feed(AgentResponseUpdate(added))
+    reader.feed(AgentResponseUpdate(added, added | {"merge_mode": "add"}))
+    assert reader.reading().usage == Usage(27, 6)
+    reader.feed(AgentResponseUpdate(added | {"merge_mode": "replace"}))
+    assert reader.reading().usage == Usage(9, 2)
+
+
+def test_a_usage_of_the_callers_own_is_checked() -> None:
+    """A `Usage` with an invalid total is flagged, whichever total it is."""
+    assert from_usage(Usage(3, 2)) == (Usage(3, 2), False)
+    assert from_usage(Usage(-1, 2)) == (Usage(None, 2), True)
+    assert from_usage(Usage(3, -2)) == (Usage(3, None), True)
+    assert from_usage(Usage(3, 2, 4)) == (Usage(3, 2, 3), True)
+    assert read_response(Usage(0, 2)).usage == Usage(0, 2)  # no answer beside it, so that 0 may be true
+
+
+def test_the_largest_count_is_a_count() -> None:
+    """A number of tokens may be as large as the limit, and not larger."""
+    assert from_counts(input_tokens=MAX_TOKENS) == (Usage(MAX_TOKENS), False)
+    assert from_counts(input_tokens=MAX_TOKENS + 1) == (Usage(), True)

@@ -35,18 +35,32 @@ _USAGE: Final = (
     ),
     *("test_usage_recorded", "test_usage_properties", "test_billing", "test_llm_invocation"),
 )
-_PRICING: Final = ("test_pricing", "test_pricing_names", "test_pricing_cards", "test_cost_of", "test_billing")
+_PRICING: Final = (
+    "test_pricing",
+    "test_pricing_names",
+    "test_pricing_cards",
+    "test_pricing_hours",
+    "test_cost_of",
+    "test_billing",
+)
 _SAFETY: Final = (
     *("safety/test_checks", "safety/test_guardrails", "safety/test_policies", "safety/test_gate_texts"),
     *("safety/test_redaction", "safety/test_secret_renderings", "safety/test_spoken_secrets"),
     *("safety/test_redaction_patterns", "safety/test_captured_content"),
 )
 _AUDIT: Final = (
-    *("test_audit_verify", "test_audit_rows", "test_audit_strange_files", "test_audit_query", "test_audit_released"),
+    *(
+        "test_audit_verify",
+        "test_audit_rows",
+        "test_audit_lines",
+        "test_audit_strange_files",
+        "test_audit_query",
+        "test_audit_released",
+    ),
     "exporters/test_audit_log",
 )
 _BUDGETS: Final = (
-    *("test_budgets", "test_budgets_seams", "test_budget_decisions", "test_budget_estimates"),
+    *("test_budgets", "test_budgets_seams", "test_budget_decisions", "test_budget_estimates", "test_budget_scopes"),
     *("test_budgets_properties", "test_budgets_interruptions"),
 )
 _RECORDING: Final = (

@@ -82,7 +82,7 @@ def _in_order(seconds: Mapping[str, float], words: frozenset[str]) -> list[str]:
     times = Counter[str]()
     places = []
     for test in sorted(seconds, key=seconds.__getitem__):
-        name = test.partition("::")[2].lower()
+        name = test.rpartition("::")[2].lower()
         times[name.partition("[")[0]] += 1
         alike = sum(len(word) for word in words if word in name)
         places.append((-alike, times[name], seconds[test], test))

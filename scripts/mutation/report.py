@@ -43,8 +43,7 @@ second one. A test that takes more than two seconds is left out. Each change is 
 imported everything, so that it costs about 50 ms; where an import runs the changed statement, a new interpreter tries
 it. A change that another test of the suite would notice counts as a survivor here.
 
-**What is believed.** A failure counts only if the same tests, in the same order, pass at once without the change: one
-that fails without it too is left out for the rest of the run. {how}
+{how}
 
 {control}
 
@@ -65,6 +64,8 @@ at 95 % (Wilson). A change that does what the code did before (*equivalent*) is 
 survivor counts against it, whatever its reason. Code outside functions, default values of closures, and the rest of the
 library are not changed. Tests were written for survivors of the sample, and then its score leans high. The score of the
 column *unseen* does not: it is that of {seen} at their first try, before a test was written for any of them."""
+BELIEVED: Final = """**What is believed.** A failure counts only if the same tests, in the same order, pass at once
+without the change: one that fails without it too is left out for the rest of the run."""
 HOW: Final = {
     ASSERTION: "by an assertion that did not hold",
     EXCEPTION: "by another exception that reached the test",
@@ -230,13 +231,10 @@ def _scope(areas: Mapping[str, Any]) -> str:
 
 
 def _how(areas: Mapping[str, Any]) -> str:
-    """How the killed changes were noticed."""
+    """The paragraph about how the killed changes were noticed."""
     total = sum((Counter(each["how"]) for each in areas.values()), Counter[str]())
-    return (
-        "Of the killed changes, "
-        + ", ".join(f"{total[each]:,} were noticed {text}" for each, text in HOW.items())
-        + "."
-    )
+    ways = ", ".join(f"{total[each]:,} {text}" for each, text in HOW.items())
+    return _wrapped(f"{BELIEVED} Of the killed changes were noticed {ways}.")
 
 
 def _control(control: Mapping[str, Any] | None) -> str:
