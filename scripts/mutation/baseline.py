@@ -83,9 +83,10 @@ def _in_order(seconds: Mapping[str, float], words: frozenset[str]) -> list[str]:
     places = []
     for test in sorted(seconds, key=seconds.__getitem__):
         name = test.rpartition("::")[2].lower()
-        times[name.partition("[")[0]] += 1
+        function = name.partition("[")[0]
+        times[function] += 1
         alike = sum(len(word) for word in words if word in name)
-        places.append((-alike, times[name], seconds[test], test))
+        places.append((-alike, times[function], seconds[test], test))
     return [test for *_, test in sorted(places)]
 
 
