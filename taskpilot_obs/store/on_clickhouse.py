@@ -37,6 +37,7 @@ SETTINGS: Final = {
     "aggregate_functions_null_for_empty": 1,  # a sum over nothing is NULL, as in the SQL standard
     "join_use_nulls": 1,
     "cast_keep_nullable": 1,
+    "input_format_null_as_default": 0,  # NULL in a column that allows none is refused, and not replaced
     "prefer_column_name_to_alias": 1,  # a condition means the column, and not what is selected under its name
     "mutations_sync": 2,  # a deletion has deleted when it returns
     "lightweight_deletes_sync": 2,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter as Count
 from collections import defaultdict
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -141,9 +142,9 @@ def test_folded_names_are_looked_up_once_and_counted_each_time(monkeypatch: pyte
     exporter = PrometheusExporter(registry)
 
     def turn(name: str) -> list[Started | Invocation]:
-        tool = {"operation": Operation.TOOL, "name": "search", "agent": name, "is_task": False}
-        call = {**tool, "operation": Operation.CHAT, "provider": "p"}
-        answered = {**call, "response_model": "m"}
+        tool: dict[str, Any] = {"operation": Operation.TOOL, "name": "search", "agent": name, "is_task": False}
+        call: dict[str, Any] = {**tool, "operation": Operation.CHAT, "provider": "p"}
+        answered: dict[str, Any] = {**call, "response_model": "m"}
         starts, ends = started(name), run(name)
         return [
             starts,
