@@ -20,7 +20,17 @@ from sqlalchemy import select
 from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.records import Source
 from taskpilot_obs.stats import get_cost_breakdown, get_series, get_stats, get_tenants_report
-from taskpilot_obs.store import Store, aggregate_summaries, downgrade, erase, prune, rebuild_summaries, rollups, upgrade
+from taskpilot_obs.store import (
+    Store,
+    aggregate_summaries,
+    downgrade,
+    erase,
+    marks,
+    prune,
+    rebuild_summaries,
+    rollups,
+    upgrade,
+)
 from taskpilot_obs.store.marks import deleted_from, server_clock
 from taskpilot_obs.store.partitioning import partition
 from taskpilot_obs.store.rollups import FULL
@@ -265,7 +275,7 @@ def _always_made(lines: int) -> Iterator[None]:
 
 
 def _play(store: Store, steps: list[Act], asked: tuple[datetime, datetime], lines: int) -> None:
-    with _always_made(lines):
+    with _always_made(lines), _one_hour(store):
         _live(store, steps, asked)
 
 
@@ -279,6 +289,17 @@ def _live(store: Store, steps: list[Act], asked: tuple[datetime, datetime]) -> N
     aggregate_summaries("daily", None, store=store)
     check(store, model, start, end)
     check(store, model, FIRST - 40 * DAY + model.shift, NOON + 40 * DAY + model.shift)
+
+
+@contextmanager
+def _one_hour(store: Store) -> Iterator[None]:
+    """Let no hour begin by which a TTL is read, and read it for the half hour to come, while the server goes on."""
+    with pytest.MonkeyPatch.context() as patch:
+        if store.is_clickhouse:
+            with store.reading() as connection:
+                soon = server_clock(connection) + HOUR / 2
+            patch.setattr(marks, "server_clock", lambda _: soon)
+        yield
 
 
 def _present(store: Store) -> datetime:
