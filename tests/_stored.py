@@ -130,6 +130,11 @@ def new_store(request: pytest.FixtureRequest, folder: Path) -> str:
     return new_clickhouse() if request.param == "clickhouse" else new_database(request.getfixturevalue("server"))
 
 
+def url_of(store: Store) -> str:
+    """The URL that a store was opened with, its password included."""
+    return store.target.name if store.is_clickhouse else store.url.render_as_string(hide_password=False)
+
+
 def run_processes(target: Callable[..., None], *arguments: tuple[object, ...]) -> list[int | None]:
     """Run the same function in one new process for each of the arguments, all at once; returns their exit codes.
 

@@ -34,6 +34,14 @@ def serve(  # noqa: PLR0913  a command line has as many options as it has
         list[Path] | None,
         typer.Option("--budgets", envvar="TASKPILOT_OBS_BUDGETS", help="TOML or YAML file of budgets to show."),
     ] = None,
+    budget_store: Annotated[
+        str | None,
+        typer.Option(
+            "--budget-store",
+            envvar="TASKPILOT_OBS_BUDGET_STORE",
+            help="URL of the store that budgets are kept in, where it is not --store.",
+        ),
+    ] = None,
     trace_url: Annotated[
         str | None, typer.Option("--trace-url", help="Where a trace is shown: https://jaeger/trace/{trace_id}.")
     ] = None,
@@ -59,6 +67,7 @@ def serve(  # noqa: PLR0913  a command line has as many options as it has
             tokens=tokens,
             prometheus=prometheus,
             budgets=[budget for path in budgets or () for budget in load_budgets(path)],
+            budget_store=budget_store,
             links=Links(trace=trace_url, dashboard=dashboard_url),
             cors_origins=cors_origin or (),
         )

@@ -44,12 +44,13 @@ _DESCRIPTION: Final = (
 )
 
 
-def create_app(
+def create_app(  # noqa: PLR0913  as many as `serve` has options
     *,
     store: str | Store,
     tokens: str | os.PathLike[str] | None = None,
     prometheus: str | None = None,
     budgets: Sequence[Budget] = (),
+    budget_store: str | Store | None = None,
     thresholds: Thresholds | None = None,
     links: Links | None = None,
     cors_origins: Sequence[str] = (),
@@ -62,6 +63,7 @@ def create_app(
         tokens: a token file (`taskpilot-obs token create`); None answers all callers on this machine, and no others.
         prometheus: base URL of a Prometheus server with this library's rules.
         budgets: the budgets to show.
+        budget_store: the store that they are kept in; None where it is `store`, which ClickHouse cannot be.
         thresholds: bounds of the golden signals; None for the defaults.
         links: links on a request's page.
         cors_origins: other sites whose pages may send requests with a token.
@@ -72,12 +74,16 @@ def create_app(
         StoreError: the store is missing or cannot be used.
     """
     doorkeeper = Doorkeeper(None if tokens is None else TokenFile(tokens))
-    services = services_for(store, budgets=budgets, thresholds=thresholds, prometheus=prometheus, links=links)
+    services = services_for(
+        store, budgets=budgets, budget_store=budget_store, thresholds=thresholds, prometheus=prometheus, links=links
+    )
     if now is not None:
         services = replace(services, now=now)
     closing = ExitStack()
     if isinstance(store, str):
         closing.callback(services.store.close)
+    if isinstance(budget_store, str) and services.budget_store is not None:
+        closing.callback(services.budget_store.close)
     app = FastAPI(
         title="taskpilot-obs",
         version=library_version(),
