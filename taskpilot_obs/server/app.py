@@ -84,14 +84,7 @@ def create_app(  # noqa: PLR0913  as many as `serve` has options
         closing.callback(services.store.close)
     if isinstance(budget_store, str) and services.budget_store is not None:
         closing.callback(services.budget_store.close)
-    app = FastAPI(
-        title="taskpilot-obs",
-        version=library_version(),
-        description=_DESCRIPTION,
-        docs_url=None,  # Swagger's page would load its scripts from another host
-        redoc_url=None,
-        lifespan=_closing(closing),
-    )
+    app = _new_app(closing)
     metrics = ServerMetrics()
     site = _mount(app, services, doorkeeper, metrics)
     buffer = _mount_ingest(app, services, doorkeeper, metrics)
@@ -100,6 +93,17 @@ def create_app(  # noqa: PLR0913  as many as `serve` has options
     _describe(app, site)
     _wrap(app, metrics, cors_origins)
     return app
+
+
+def _new_app(closing: ExitStack) -> FastAPI:
+    return FastAPI(
+        title="taskpilot-obs",
+        version=library_version(),
+        description=_DESCRIPTION,
+        docs_url=None,  # Swagger's page would load its scripts from another host
+        redoc_url=None,
+        lifespan=_closing(closing),
+    )
 
 
 def _describe(app: FastAPI, site: Site) -> None:

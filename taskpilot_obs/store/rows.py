@@ -41,7 +41,7 @@ from taskpilot_obs.records import (
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 Row = tuple[str | int | float | bool | None, ...]
 
@@ -96,38 +96,10 @@ def rows_of(records: Iterable[Record], source: Source = _UNKNOWN_SOURCE) -> Rows
 
 
 def _llm_call(call: Invocation, source: Source) -> Row:
-    said = call.attributes.get
     latency_ms = milliseconds(call.duration_s)
     first_ms = None if call.ttft_s is None else milliseconds(call.ttft_s)
     pricing = call.pricing
-    names = texts(
-        call.invocation_id,
-        tenant_of(call),
-        call.user,
-        call.session,
-        said("llm_key"),
-        call.provider,
-        call.model,
-        said("prompt_name"),
-        said("step_id"),
-        said("task_id"),
-        said("workflow_run_id"),
-        said("thought_id"),
-        call.parent_id,
-        call.request_id,
-        call.trace_id,
-        call.agent,
-        call.workflow,
-        call.error_type,
-        said("experiment"),
-        said("variant"),
-        call.request_model,
-        call.response_model,
-        said("service_tier"),
-        call.span_id,
-        said("prompt_hash"),
-        said("experiment_unit"),
-    )
+    names = _names_of(call)
     return (
         ended_us(call),
         SUCCESS[call.status],
@@ -155,6 +127,39 @@ def _llm_call(call: Invocation, source: Source) -> Row:
         call.input_length,
         call.output_length,
         *names[23:],
+    )
+
+
+def _names_of(call: Invocation) -> Sequence[str | None]:
+    """Names and identifiers in the order of their columns, which others stand between; looked at in one go."""
+    said = call.attributes.get
+    return texts(
+        call.invocation_id,
+        tenant_of(call),
+        call.user,
+        call.session,
+        said("llm_key"),
+        call.provider,
+        call.model,
+        said("prompt_name"),
+        said("step_id"),
+        said("task_id"),
+        said("workflow_run_id"),
+        said("thought_id"),
+        call.parent_id,
+        call.request_id,
+        call.trace_id,
+        call.agent,
+        call.workflow,
+        call.error_type,
+        said("experiment"),
+        said("variant"),
+        call.request_model,
+        call.response_model,
+        said("service_tier"),
+        call.span_id,
+        said("prompt_hash"),
+        said("experiment_unit"),
     )
 
 
