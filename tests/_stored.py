@@ -123,11 +123,12 @@ def sqlite_url(folder: Path) -> str:
     return f"sqlite:///{folder / 'telemetry.db'}"
 
 
-def new_store(request: pytest.FixtureRequest, folder: Path) -> str:
-    """The URL of an empty store on the engine that the parameter of a fixture names."""
-    if request.param == "sqlite":
+def new_store(request: pytest.FixtureRequest, folder: Path, engine: str | None = None) -> str:
+    """The URL of an empty store on this engine, or on the one that the parameter of a fixture names."""
+    engine = engine or request.param
+    if engine == "sqlite":
         return sqlite_url(folder)
-    return new_clickhouse() if request.param == "clickhouse" else new_database(request.getfixturevalue("server"))
+    return new_clickhouse() if engine == "clickhouse" else new_database(request.getfixturevalue("server"))
 
 
 def url_of(store: Store) -> str:
