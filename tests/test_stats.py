@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from _clickhouse import IN_FULL
 from _postgres import Server, postgres_server
 from _runs import run_tasks
 from _stored import NOON, clear, denial, llm_call, new_store, sqlite_url, store_at, task, url_of, verdict
@@ -55,7 +56,7 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=["sqlite", "postgresql", pytest.param("clickhouse", marks=pytest.mark.full)])
+@pytest.fixture(params=["sqlite", "postgresql", IN_FULL])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     with store_at(new_store(request, tmp_path)) as opened:
         yield opened

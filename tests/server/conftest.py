@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from _clickhouse import IN_FULL
 from _postgres import Server, postgres_server
 from _stored import new_store, sqlite_url, store_at
 
@@ -34,7 +35,7 @@ NOT_ON_CLICKHOUSE = {
 }
 
 
-@pytest.fixture(params=["sqlite", "postgresql", pytest.param("clickhouse", marks=pytest.mark.full)], scope="module")
+@pytest.fixture(params=["sqlite", "postgresql", IN_FULL], scope="module")
 def engine_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A store that does not exist yet, on each engine. One in ClickHouse sums up hours at once."""
     with pytest.MonkeyPatch.context() as patch:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from _clickhouse import IN_FULL
 from _postgres import Server, postgres_server
 from _stored import new_store, store_at
 
@@ -20,7 +21,7 @@ def server() -> Iterator[Server]:
 
 
 _LEDGER = "budgets are in another store"
-_CLOCK = "a TTL goes by the clock of the server, and these calls are of March 2026: see test_clickhouse_sums.py"
+_CLOCK = "a TTL goes by the clock of the server, and these calls are of March 2026: see test_clickhouse_sums.py, test_store_model.py"
 _LOCKS = "there are neither locks nor transactions: see test_clickhouse_sums.py"
 _SHAPE = "rows are found by the order and the skip indexes of their tables"
 _NO_WAY_BACK = "a store in ClickHouse has one version of its tables: see test_clickhouse.py"
@@ -77,7 +78,7 @@ NOT_ON_CLICKHOUSE = {
 """Tests whose subject a store in ClickHouse lacks, or has in another way (docs/clickhouse.md), and which one."""
 
 
-@pytest.fixture(params=["sqlite", "postgresql", pytest.param("clickhouse", marks=pytest.mark.full)])
+@pytest.fixture(params=["sqlite", "postgresql", IN_FULL])
 def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A store that does not exist yet. One in ClickHouse sums up hours at once, and not after five minutes."""
     if request.param == "clickhouse":

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 import pytest
+from _clickhouse import IN_FULL
 from _postgres import Server
 from _stored import NOON, clear, llm_call, new_database, sqlite_url, store_at
 from hypothesis import HealthCheck, Phase, given, settings
@@ -350,8 +351,7 @@ def test_a_server_is_right_or_says_what_it_lacks(
     _play(store, steps, asked, lines)
 
 
-@pytest.mark.parametrize("url", [pytest.param("clickhouse", marks=pytest.mark.full)], indirect=True)
-@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("url", [IN_FULL], indirect=True)
 @_settings(15)
 @given(steps=st.lists(acts, min_size=2, max_size=9), asked=edges, lines=always_made)
 def test_clickhouse_is_right_or_says_what_it_lacks(
