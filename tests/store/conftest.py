@@ -21,7 +21,7 @@ def server() -> Iterator[Server]:
 
 
 _LEDGER = "budgets are in another store"
-_CLOCK = "a TTL goes by the clock of the server, and these calls are of March 2026: see test_clickhouse_sums.py, test_store_model.py"
+_CLOCK = "a TTL goes by the clock of the server: see test_clickhouse_sums.py and test_store_model.py"
 _LOCKS = "there are neither locks nor transactions: see test_clickhouse_sums.py"
 _SHAPE = "rows are found by the order and the skip indexes of their tables"
 _NO_WAY_BACK = "a store in ClickHouse has one version of its tables: see test_clickhouse.py"
