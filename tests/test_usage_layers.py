@@ -105,7 +105,7 @@ def test_chunks_that_are_added_state_a_tier_in_their_details() -> None:
     reader = StreamReader()
     for details in ({"flex": 10}, {"priority": 0}, {}):
         counts = {"input_tokens": 10, "output_tokens": 1, "total_tokens": 11, "input_token_details": details}
-        reader.feed(AIMessageChunk(content="a", usage_metadata=counts))  # type: ignore[arg-type]  # TypedDict
+        reader.feed(AIMessageChunk(content="a", usage_metadata=counts))
     assert reader.reading().service_tier == "flex"
 
 
