@@ -207,7 +207,8 @@ def test_the_body_that_google_merges_in_is_asked_about(provider: Provider) -> No
     extra = plain.model_copy(update={"extra_body": {"systemInstruction": {"parts": [{"text": "a secret"}]}}})
     with fresh_recorder(policies=[DenyWords(["secret"])], mode="enforce") as recorder:
         for of_client, of_request in ((extra, plain), (plain, extra)):
+            config: Any = {"http_options": of_request}
             with Client(api_key="k", http_options=of_client) as made, pytest.raises(PolicyViolationError):
                 taskpilot_obs_google_genai.wrap(made, recorder=recorder).models.generate_content(
-                    model="gemini-2.5-flash", contents="hi", config={"http_options": of_request}
+                    model="gemini-2.5-flash", contents="hi", config=config
                 )
