@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from taskpilot_obs._enforcement.asking import CheckQuestion, current_question
+from taskpilot_obs._recording.block_call import BlockCall
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.point_events import origin_of
 from taskpilot_obs._support.guarded import guarded
@@ -85,7 +86,7 @@ class Enforcer:
     def ask_in(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Check the input, before the work."""
         limits = self._runtime.limits
-        if limits is not None and isinstance(run, LlmInvocation):
+        if limits is not None and _is_limited(run):
             limits.before(run, args, kwargs)
         ready = self._for(run, Stage.INPUT)
         if ready:
@@ -94,7 +95,7 @@ class Enforcer:
     async def ask_in_async(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Check the input, before asynchronous work."""
         limits = self._runtime.limits
-        if limits is not None and isinstance(run, LlmInvocation):
+        if limits is not None and _is_limited(run):
             await limits.before_async(run, args, kwargs)
         ready = self._for(run, Stage.INPUT)
         if ready:
@@ -198,7 +199,7 @@ def check_input(
     runtime = run.callsite.runtime
     if runtime.enabled and is_checked(run):
         args, kwargs = _as_call(content, arguments)
-        if isinstance(run, LlmInvocation) and runtime.limits is not None and runtime.limits.budgets is not None:
+        if _is_limited(run) and runtime.limits is not None and runtime.limits.budgets is not None:
             for budget in runtime.limits.budgets.bypass_in_event_loop(run, args, kwargs):
                 note_bypass(runtime, "budget", budget, "its store cannot be queried without blocking the event loop")
         _enforcer_of(run).ask_in(run, args, kwargs)
@@ -234,6 +235,11 @@ async def check_output_async(run: ActiveInvocation, result: object, *, released:
     if run.callsite.runtime.enabled and is_checked(run):
         enforcer = _enforcer_of(run)
         await (enforcer.ask_too_late_async if released else enforcer.ask_out_async)(run, result)
+
+
+def _is_limited(run: ActiveInvocation) -> TypeGuard[LlmInvocation]:
+    """Whether budgets and token limits are to be asked; a `track_llm` block has asked them when it began."""
+    return isinstance(run, LlmInvocation) and not isinstance(run, BlockCall)
 
 
 def is_checked(run: ActiveInvocation) -> bool:

@@ -9,7 +9,7 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from weakref import ref
 
-from taskpilot_obs._enforcement.adapters import open_llm_call
+from taskpilot_obs._enforcement.adapters import block_above, open_llm_call
 from taskpilot_obs._enforcement.asking import is_judged
 from taskpilot_obs._enforcement.enforcer import (
     Enforcer,
@@ -22,7 +22,7 @@ from taskpilot_obs._enforcement.wrappers import watched
 from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.generators import drive, wrap_async_generator
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
-from taskpilot_obs._recording.sdk_streams import follow_stream
+from taskpilot_obs._recording.sdk_streams import follow_stream, is_stream
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.records import NO_ATTRIBUTES, Operation, Status
 
@@ -77,7 +77,7 @@ def call_model(
     """
     run = _begin(recorder, request)
     if run is None:
-        return send()
+        return _send_within(request, send, read)
     try:
         check_input(run, request.content, arguments=request.arguments)
         result = send()
@@ -100,7 +100,7 @@ async def call_model_async(
     """Like `call_model`, for an asynchronous client; `read` may be asynchronous too."""
     run = _begin(recorder, request)
     if run is None:
-        return await send()
+        return await _send_within_async(request, send, read)
     try:
         await check_input_async(run, request.content, arguments=request.arguments)
         result = await send()
@@ -114,6 +114,34 @@ async def call_model_async(
         run.fail(error)
         raise
     return _handed_out(run, result, answer, stream)
+
+
+def _send_within(request: ModelRequest, send: Callable[[], R], read: Callable[[R], object]) -> R:
+    """Send a request whose call is recorded already; the checks are asked about it where its recorder cannot."""
+    block = block_above()
+    if block is None:
+        return send()
+    check_input(block, request.content)
+    result = send()
+    answer = _read(block, read, result)
+    if not is_stream(answer):
+        check_output(block, answer)
+    return result
+
+
+async def _send_within_async(request: ModelRequest, send: Callable[[], Awaitable[R]], read: Callable[[R], object]) -> R:
+    """Like `_send_within`."""
+    block = block_above()
+    if block is None:
+        return await send()
+    await check_input_async(block, request.content)
+    result = await send()
+    answer = _read(block, read, result)
+    if isawaitable(answer):
+        answer = await answer
+    if not is_stream(answer):
+        await check_output_async(block, answer)
+    return result
 
 
 def _handed_out(run: LlmInvocation, result: R, answer: object, stream: Any) -> R:

@@ -29,6 +29,11 @@ _MAX_REPORTED: Final = 100
 _reported: set[type] = set()
 
 
+def is_stream(result: object) -> bool:
+    """Whether a result is read step by step."""
+    return any(hasattr(type(result), step) for step in _STEPS)
+
+
 def follow_stream(call: LlmInvocation, result: object, checked: Callable[[Any], Any] | None = None) -> bool:
     """Follow the stream that a function returned, and end the call with it; return False for other results.
 
@@ -37,7 +42,7 @@ def follow_stream(call: LlmInvocation, result: object, checked: Callable[[Any], 
         result: the function's result; its generator is replaced by one that delegates to it.
         checked: puts checks around the generator.
     """
-    if not any(hasattr(type(result), step) for step in _STEPS):
+    if not is_stream(result):
         return False
     for name in _INNER:
         inner = _attribute(call, result, name)
