@@ -1,4 +1,4 @@
-"""A call is booked once, whoever sees it: every combination of layers, through the real SDKs and frameworks."""
+"""A call is booked once, in every combination of the layers that see it, through the real SDKs and frameworks."""
 
 from __future__ import annotations
 
