@@ -45,7 +45,7 @@ def test_a_booked_result_is_one_call_and_accounts_for_no_other() -> None:
     totals = Totals()
     assert totals.book(RESULT, sums=2)
     assert totals.book(Usage(1, 1), sums=1)
-    assert (totals.llm_calls, totals.tokens) == (2, 362)
+    assert (totals.llm_calls, totals.unpriced_calls, totals.tokens) == (2, 0, 362)
 
 
 def test_a_result_without_counts_is_left_to_any_calls() -> None:
