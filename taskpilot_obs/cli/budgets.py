@@ -20,23 +20,26 @@ if TYPE_CHECKING:
 
     from taskpilot_obs.budgets import BudgetStatus
 
-File = Annotated[
-    list[Path],
-    typer.Option(
-        "--file",
-        "-f",
-        envvar="TASKPILOT_OBS_BUDGETS",
-        help="TOML or YAML file of budgets; may be given more than once.",
-    ),
-]
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(name="budgets")(grouped(budgets))
 
 
-def budgets(*, file: File, store: StoreUrl = None, form: OutputFormat = TABLE) -> None:
+def budgets(
+    *,
+    file: Annotated[
+        list[Path],
+        typer.Option(
+            "--file",
+            "-f",
+            envvar="TASKPILOT_OBS_BUDGETS",
+            help="TOML or YAML file of budgets; may be given more than once.",
+        ),
+    ],
+    store: StoreUrl = None,
+    form: OutputFormat = TABLE,
+) -> None:
     """Print the state of budgets in the telemetry store: spent, assumed, left, reset, projection."""
     with explained():
         from taskpilot_obs.budgets import budget_status, load_budgets

@@ -15,8 +15,6 @@ from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_co
 if TYPE_CHECKING:
     from taskpilot_obs.stats import Call
 
-Most = Annotated[int, typer.Option("--limit", min=1, max=1_000, help="Most calls to list.")]
-WithStatus = Annotated[str | None, typer.Option("--status", help="Only calls that ended like this: error, timeout, …")]
 
 _COLUMNS = (
     whole_column("ended (UTC)"),
@@ -43,8 +41,8 @@ def calls(
     *,
     span: options.Span = options.OF_A_DAY,
     dimensions: options.Dimensions = options.ANYONE,
-    status: WithStatus = None,
-    limit: Most = 50,
+    status: Annotated[str | None, typer.Option(help="Only calls that ended like this: error, timeout, …")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="Most calls to list.")] = 50,
     form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print single LLM calls, newest first, with the request that each belongs to."""

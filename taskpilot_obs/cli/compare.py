@@ -26,24 +26,6 @@ if TYPE_CHECKING:
 
 BROKEN = 3
 _SECONDARY = ("cost", "p95", "correctness")
-By = Annotated[str, typer.Option("--by", help="model, provider, prompt_name, agent, variant or period.")]
-Against = Annotated[
-    str | None,
-    typer.Option("--against", help="With --by period: the other one: 2026-10.  [default: just before]"),
-]
-Within = Annotated[str | None, typer.Option("--within", help="The work that must be the same: prompt_name or agent.")]
-Name = Annotated[str | None, typer.Option("--experiment", help="Compare the variants of this experiment instead.")]
-Shares = Annotated[
-    list[str] | None,
-    typer.Option("--share", help="VARIANT=SHARE as it was planned, the control first; equal shares by default."),
-]
-Guardrails = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--guardrail", help="MEASURE=LIMIT, such as cost=0.2: exit 3 if a variant is worse by more, for cron."
-    ),
-]
-Primary = Annotated[str, typer.Option("--primary", help="The measure that decides: success, cost, p95, correctness, …")]
 
 
 def register(app: typer.Typer) -> None:
@@ -53,15 +35,26 @@ def register(app: typer.Typer) -> None:
 
 def compare(  # noqa: PLR0913  a command line has as many options as it has
     *,
-    by: By = "model",
-    within: Within = None,
-    experiment: Name = None,
-    share: Shares = None,
-    primary: Primary = "success",
-    guardrail: Guardrails = None,
+    by: Annotated[str, typer.Option(help="model, provider, prompt_name, agent, variant or period.")] = "model",
+    within: Annotated[str | None, typer.Option(help="The work that must be the same: prompt_name or agent.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="Compare the variants of this experiment instead.")] = None,
+    share: Annotated[
+        list[str] | None,
+        typer.Option(help="VARIANT=SHARE as it was planned, the control first; equal shares by default."),
+    ] = None,
+    primary: Annotated[
+        str, typer.Option(help="The measure that decides: success, cost, p95, correctness, …")
+    ] = "success",
+    guardrail: Annotated[
+        list[str] | None,
+        typer.Option(help="MEASURE=LIMIT, such as cost=0.2: exit 3 if a variant is worse by more, for cron."),
+    ] = None,
     store: StoreUrl = None,
     period: Period = "30d",
-    against: Against = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="With --by period: the other one: 2026-10.  [default: just before]"),
+    ] = None,
     tenant: Tenant = None,
     where: Where = None,
     as_json: AsJson = False,

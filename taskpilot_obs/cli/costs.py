@@ -19,16 +19,6 @@ from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 if TYPE_CHECKING:
     from taskpilot_obs.stats import CostBreakdown, CostRate, CostShare, CostSummary
 
-Watch = Annotated[
-    float | None,
-    typer.Option("--watch", min=0.1, help="Refresh every this many seconds: the rate and its projections."),
-]
-Times = Annotated[int | None, typer.Option("--times", min=1, help="With --watch: stop after this many refreshes.")]
-Window = Annotated[str, typer.Option("--window", help="With --watch: the period that the rate is measured over.")]
-Zone = Annotated[
-    str, typer.Option("--timezone", help="With --watch: the time zone of day and month, such as Europe/Berlin.")
-]
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -39,10 +29,15 @@ def costs(
     *,
     span: options.Span = options.OF_A_MONTH,
     narrowed: options.Narrowed = options.EVERYTHING,
-    watch: Watch = None,
-    times: Times = None,
-    window: Window = "15m",
-    timezone: Zone = "UTC",
+    watch: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Refresh every this many seconds: the rate and its projections."),
+    ] = None,
+    times: Annotated[int | None, typer.Option(min=1, help="With --watch: stop after this many refreshes.")] = None,
+    window: Annotated[str, typer.Option(help="With --watch: the period that the rate is measured over.")] = "15m",
+    timezone: Annotated[
+        str, typer.Option(help="With --watch: the time zone of day and month, such as Europe/Berlin.")
+    ] = "UTC",
     form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print where the money went, by provider, model, agent and tenant; with --watch, where it goes now."""
