@@ -8,19 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Float,
-    Integer,
-    LargeBinary,
-    MetaData,
-    SmallInteger,
-    Table,
-    Text,
-    text,
-)
+import sqlalchemy as sa
 
 from taskpilot_obs.store.clickhouse_views import VIEWS
 from taskpilot_obs.store.segments import NEVER_SUMMED
@@ -42,15 +30,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 ROW_TABLES: Final = (LLM_CALLS, AGENT_RUNS, FEEDBACK, VIOLATIONS)
-_only_here: Final = MetaData()
-WRITTEN: Final = Table("llm_written_hours", _only_here, Column("hour", UtcTime, primary_key=True))
+_only_here: Final = sa.MetaData()
+WRITTEN: Final = sa.Table("llm_written_hours", _only_here, sa.Column("hour", UtcTime, primary_key=True))
 """When calls of an hour were written last: in its column `written_at`."""
-SUMMED: Final = Table(
+SUMMED: Final = sa.Table(
     "llm_summed_periods",
     _only_here,
-    Column("period", Text, primary_key=True),
-    Column("period_start", UtcTime, primary_key=True),
-    Column("lacking", SmallInteger, nullable=False),  # roll-ups that are not made for this period (see `rollups`)
+    sa.Column("period", sa.Text, primary_key=True),
+    sa.Column("period_start", UtcTime, primary_key=True),
+    sa.Column("lacking", sa.SmallInteger, nullable=False),  # roll-ups that are not made for this period (see `rollups`)
 )
 """The hours and days that were summed up: what is written after their `written_at` may lack."""
 _MADE: Final = (LLM_SERIES, *ROW_TABLES, SUMMARIES, STATE, WRITTEN, SUMMED)
@@ -72,12 +60,12 @@ def _floor(moment: str, length: int) -> str:
 
 _KINDS: Final = (
     (UtcTime, "DateTime64(6, 'UTC')"),
-    (SmallInteger, "Int16"),
-    (BigInteger, "Int64"),
-    (Integer, "Int32"),
-    (Boolean, "Bool"),
-    (Float, "Float64"),
-    (LargeBinary, "String"),
+    (sa.SmallInteger, "Int16"),
+    (sa.BigInteger, "Int64"),
+    (sa.Integer, "Int32"),
+    (sa.Boolean, "Bool"),
+    (sa.Float, "Float64"),
+    (sa.LargeBinary, "String"),
 )
 """The more special type first."""
 _UNBOUNDED: Final = frozenset(
@@ -145,7 +133,7 @@ _SHOW_WORK: Final = f"""
 """  # noqa: S608  our names
 
 
-def statements(table: Table, there: Collection[str]) -> Iterator[str]:
+def statements(table: sa.Table, there: Collection[str]) -> Iterator[str]:
     """What makes a table, or adds the columns that an older version of it lacks.
 
     Args:
@@ -174,11 +162,11 @@ def statements(table: Table, there: Collection[str]) -> Iterator[str]:
     )
 
 
-def _has_rows(table: Table, column: str) -> bool:
+def _has_rows(table: sa.Table, column: str) -> bool:
     return table in ROW_TABLES and column in table.c
 
 
-def _columns(table: Table) -> Iterator[tuple[str, str]]:
+def _columns(table: sa.Table) -> Iterator[tuple[str, str]]:
     for column in table.columns:
         if table in ROW_TABLES and column.name in _MONEY:
             if column.name == "cost_nano":
@@ -191,14 +179,14 @@ def _columns(table: Table) -> Iterator[tuple[str, str]]:
     yield WRITTEN_AT, "DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta(8), ZSTD(1))"
 
 
-def kind_of(column: Column[Any]) -> str:
+def kind_of(column: sa.Column[Any]) -> str:
     """The type of a column in ClickHouse's words."""
     if column.name == "series_id":
         return "Int64"  # a digest: nothing here gives out numbers one by one
     kind = next((words for cls, words in _KINDS if isinstance(column.type, cls)), "String")
     if column.nullable:
         kind = f"Nullable({kind})"
-    is_name = kind.endswith(("String", "String)")) and not isinstance(column.type, LargeBinary)
+    is_name = kind.endswith(("String", "String)")) and not isinstance(column.type, sa.LargeBinary)
     return f"LowCardinality({kind})" if is_name and column.name not in _UNBOUNDED else kind
 
 
@@ -207,19 +195,19 @@ def make_tables(connection: Connection) -> None:
     there = _columns_there(connection)
     for table in _MADE:
         for statement in statements(table, there.get(table.name, ())):
-            connection.execute(text(statement))
+            connection.execute(sa.text(statement))
     if not has_sums(connection):
         for statement in _NOTE_WRITES:
-            connection.execute(text(statement))
-        connection.execute(text(f"DROP TABLE IF EXISTS {SUMMARY_WORK.name}"))
-        connection.execute(text(_SHOW_WORK))
+            connection.execute(sa.text(statement))
+        connection.execute(sa.text(f"DROP TABLE IF EXISTS {SUMMARY_WORK.name}"))
+        connection.execute(sa.text(_SHOW_WORK))
     for name, query in VIEWS.items():
-        connection.execute(text(f"CREATE VIEW IF NOT EXISTS {name} AS {query}"))
+        connection.execute(sa.text(f"CREATE VIEW IF NOT EXISTS {name} AS {query}"))
 
 
 def has_sums(connection: Connection) -> bool:
     """Whether the tables are of the version that keeps summaries: `llm_summary_work` was an empty table before."""
-    asked = text(
+    asked = sa.text(
         "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = :name SETTINGS final = 0"
     )
     return connection.execute(asked, {"name": SUMMARY_WORK.name}).scalar() == "View"
@@ -243,7 +231,9 @@ def differences_of(connection: Connection) -> Iterator[str]:
 
 def _columns_there(connection: Connection) -> dict[str, dict[str, str]]:
     """The types of the columns that the database has, by table and name."""
-    asked = text("SELECT table, name, type FROM system.columns WHERE database = currentDatabase() SETTINGS final = 0")
+    asked = sa.text(
+        "SELECT table, name, type FROM system.columns WHERE database = currentDatabase() SETTINGS final = 0"
+    )
     there: dict[str, dict[str, str]] = {}
     for table, name, kind in connection.execute(asked):
         there.setdefault(table, {})[name] = kind
@@ -252,7 +242,7 @@ def _columns_there(connection: Connection) -> dict[str, dict[str, str]]:
 
 def size_of(connection: Connection) -> int:
     """How many bytes the tables take on the disk of the server."""
-    asked = text(
+    asked = sa.text(
         "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase() SETTINGS final = 0"
     )
     return int(connection.execute(asked).scalar() or 0)

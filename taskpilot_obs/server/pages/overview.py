@@ -8,7 +8,19 @@ from typing import Final
 from taskpilot_obs._support import figures
 from taskpilot_obs.golden_signals.assess import wilson
 from taskpilot_obs.golden_signals.model import GoldenSignals, SignalEvidence, SignalStatus
-from taskpilot_obs.server.blocks import Block, Heading, Notice, Page, Signal, Signals, Table, TableColumn, figure, text
+from taskpilot_obs.server.blocks import (
+    Block,
+    Heading,
+    Notice,
+    Page,
+    Signal,
+    Signals,
+    Table,
+    TableColumn,
+    figure,
+    figures_in,
+    text,
+)
 from taskpilot_obs.server.pages.groups import calls_chart, cost_chart, latency_chart
 from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, time_fields
 from taskpilot_obs.server.params import Name, PeriodText, SummariesQuery
@@ -145,11 +157,10 @@ def _models(lines: tuple[BenchmarkSummary, ...], tenant: str | None) -> Table:
         (
             text(line.model_name, link("/calls", model=line.model_name, provider=line.provider, tenant=tenant)),
             text(line.provider),
-            figure(figures.count(line.total_calls), line.total_calls),
-            figure(figures.percent(line.success_rate), line.success_rate),
-            figure(figures.ms(line.p95_latency_ms), line.p95_latency_ms),
-            figure(figures.usd(line.total_cost), line.total_cost),
-            figure(figures.usd(line.avg_cost), line.avg_cost),
+            figure(figures.count, line.total_calls),
+            figure(figures.percent, line.success_rate),
+            figure(figures.ms, line.p95_latency_ms),
+            *figures_in(figures.usd, line.total_cost, line.avg_cost),
         )
         for line in lines[:_TOP]
     ]
