@@ -18,7 +18,7 @@ from taskpilot_obs._support.visible import printable
 from taskpilot_obs.audit.encoding import to_json
 from taskpilot_obs.audit.query import Entry, tail
 from taskpilot_obs.cli._signals_table import signals_view
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.cli._tables import FittedTable, figure_columns, name_column
 from taskpilot_obs.cli._text import escaped_json
 from taskpilot_obs.demo.spend import DemoSpend, Line
 from taskpilot_obs.golden_signals.model import GoldenSignals
@@ -69,11 +69,7 @@ def live_view(frame: Frame) -> RenderableType:
 _SPEND: Final = (
     name_column("agent"),
     name_column("model"),
-    Column("calls"),
-    Column("tokens in", rank=1),
-    Column("tokens out", rank=1),
-    Column("cost"),
-    Column("unpriced", rank=2),
+    *figure_columns({"calls": 0, "tokens in": 1, "tokens out": 1, "cost": 0, "unpriced": 2}),
 )
 
 

@@ -10,7 +10,7 @@ from taskpilot_obs._support.figures import count, ms, usd
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import show
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
+from taskpilot_obs.cli._tables import FittedTable, figure_columns, name_column, whole_column
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import Call
@@ -21,9 +21,7 @@ _COLUMNS = (
     name_column("model", least=6),
     whole_column("status"),
     name_column("agent", rank=3),
-    Column("tokens", rank=2),
-    Column("cost"),
-    Column("took", rank=1),
+    *figure_columns({"tokens": 2, "cost": 0, "took": 1}),
     whole_column("request"),
 )
 _FIGURES = (

@@ -18,7 +18,7 @@ from taskpilot_obs.cli._store_options import (
     explained,
     say_incomplete,
 )
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.cli._tables import Column, FittedTable, figure_columns, name_column
 
 if TYPE_CHECKING:
     from taskpilot_obs.compare import Arm, ComparedGroup, Comparison, Effect, VariantsReport
@@ -143,16 +143,20 @@ def _share(text: str) -> tuple[str, float]:
 def _show_groups(found: Comparison) -> None:
     columns = (
         name_column(found.by),
-        Column("rank"),
-        Column("requests"),
-        Column("success"),
-        Column("p50", rank=2),
-        Column("p95"),
-        Column("first token", rank=3),
-        Column("per call"),
-        Column("per success", rank=1),
-        Column("per correct", rank=3),
-        Column("priced", rank=2),
+        *figure_columns(
+            {
+                "rank": 0,
+                "requests": 0,
+                "success": 0,
+                "p50": 2,
+                "p95": 0,
+                "first token": 3,
+                "per call": 0,
+                "per success": 1,
+                "per correct": 3,
+                "priced": 2,
+            }
+        ),
     )
     show(FittedTable(f"LLM calls by {found.by}", columns, map(_group_cells, found.groups)))
     unranked = [group.name for group in found.groups if group.not_comparable]
@@ -183,12 +187,7 @@ def _group_cells(group: ComparedGroup) -> tuple[object, ...]:
 def _show_variants(found: VariantsReport) -> None:
     arms = (
         name_column("variant"),
-        Column("units"),
-        Column("tasks"),
-        Column("success"),
-        Column("per task"),
-        Column("p95"),
-        Column("correct", rank=1),
+        *figure_columns({"units": 0, "tasks": 0, "success": 0, "per task": 0, "p95": 0, "correct": 1}),
     )
     show(FittedTable(f"Variants of {found.experiment}", arms, map(_arm_cells, found.arms)))
     effects = (

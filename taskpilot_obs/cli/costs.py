@@ -14,7 +14,7 @@ from taskpilot_obs._support.figures import count, known_cost, percent, share, us
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import console, say, show
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.cli._tables import Column, FittedTable, figure_columns, name_column
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import CostBreakdown, CostRate, CostShare, CostSummary
@@ -84,10 +84,7 @@ def _show(found: CostBreakdown) -> None:
 def _shares(title: str, shares: dict[str, CostShare]) -> RenderableType:
     columns = (
         name_column(title),
-        Column("requests"),
-        Column("cost"),
-        Column("of all", rank=1),
-        Column("per request", rank=2),
+        *figure_columns({"requests": 0, "cost": 0, "of all": 1, "per request": 2}),
     )
     rows = (
         (

@@ -12,7 +12,7 @@ from taskpilot_obs._support.figures import count, usd
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import say, show
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.cli._tables import FittedTable, figure_columns, name_column
 
 if TYPE_CHECKING:
     from taskpilot_obs.compare.repricing import Repriced, RepricedGroup
@@ -72,12 +72,7 @@ def _values(group: RepricedGroup) -> tuple[object, ...]:
 def _show(found: Repriced) -> None:
     columns = (
         name_column(found.by),
-        Column("calls", rank=1),
-        Column("booked"),
-        Column("repriced"),
-        Column("difference"),
-        Column("unbooked", rank=3),
-        Column("unknown", rank=2),
+        *figure_columns({"calls": 1, "booked": 0, "repriced": 0, "difference": 0, "unbooked": 3, "unknown": 2}),
     )
     told = f" as {found.as_model}" if found.as_model else ""
     show(FittedTable(f"Recorded usage{told}", columns, map(_cells, (*found.groups, found.total)), more="--json"))
