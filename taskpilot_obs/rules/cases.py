@@ -85,6 +85,12 @@ def scenario(case: Case, title: str, series: dict[str, str], *checks: At) -> Sce
     return Scenario(case, title, series, checks)
 
 
+def resolves(title: str, series: dict[str, str], fired: tuple[Fired, ...]) -> Scenario:
+    """What fires after two hours is over when a good hour follows."""
+    over = tuple(each.alert for each in fired)
+    return scenario(Case.RESOLVES, title, series, At("2h", fired), At("3h10m", quiet=over))
+
+
 class Expected:
     """The alerts of a folder as they must arrive; `<figure>` in their texts stands for the figure that fires them.
 

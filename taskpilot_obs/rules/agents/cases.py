@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.rules.cases import At, Case, Counters, Expected, absent, histogram, ramp, scenario, steady, then
+from taskpilot_obs.rules.cases import (
+    At,
+    Case,
+    Counters,
+    Expected,
+    absent,
+    histogram,
+    ramp,
+    resolves,
+    scenario,
+    steady,
+    then,
+)
 
 FOLDER = "agents"
 ONE = 'job="shop",instance="shop-1:9464"'
@@ -88,13 +100,7 @@ SCENARIOS = (
     ),
     scenario(Case.THIN, "2 of 10 runs fail", RUNS.at_once(8, 2), At("1h50m", quiet=(FAILING,))),
     scenario(Case.HEALTHY, "95 of 100 runs succeed", RUNS.growing((95, 5, 120)), At("2h", quiet=(FAILING,))),
-    scenario(
-        Case.RESOLVES,
-        "an hour of good runs after an outage",
-        RUNS.growing((5, 5, 120), (10, 0, 70)),
-        At("2h", failing("50%")),
-        At("3h10m", quiet=(FAILING,)),
-    ),
+    resolves("an hour of good runs after an outage", RUNS.growing((5, 5, 120), (10, 0, 70)), failing("50%")),
     scenario(Case.RESET, "the process restarts amid failing runs", RUNS.restarted(7, 3), At("1h55m", failing("70%"))),
     # 5 of 10 within 30 s, the rest within 60 s: 30 + 30 x (9.5 - 5) / 5 = 57 s.
     scenario(Case.FIRES, "half of the runs take 30 s to 60 s", durations(5, 10, 120), At("2h", slow("57.0 s"))),
@@ -105,12 +111,10 @@ SCENARIOS = (
         At("1h50m", quiet=(SLOW,)),
     ),
     scenario(Case.HEALTHY, "98 of 100 runs take at most 30 s", durations(98, 100, 120), At("2h", quiet=(SLOW,))),
-    scenario(
-        Case.RESOLVES,
+    resolves(
         "an hour of fast runs after slow ones",
         {name: ramp((5 if "30.0" in name else 10, 120), (10, 70)) for name in durations(0, 1, 1)},
-        At("2h", slow("57.0 s")),
-        At("3h10m", quiet=(SLOW,)),
+        slow("57.0 s"),
     ),
     scenario(
         Case.RESET,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.rules.cases import At, Case, Counters, absent, histogram, ramp, scenario, steady, then
+from taskpilot_obs.rules.cases import At, Case, Counters, absent, histogram, ramp, resolves, scenario, steady, then
 from taskpilot_obs.rules.golden_signals.expected import (
     CORRECTNESS,
     LATENCY,
@@ -68,13 +68,7 @@ SUCCESS_RATE = (
         runs(10, 0, 120) | {f'workflow_runs_total{{{RUN},status="cancelled"}}': ramp((50, 120))},
         At("2h", quiet=SUCCESS),
     ),
-    scenario(
-        Case.RESOLVES,
-        "an hour of good runs after an outage",
-        RUNS.growing((5, 5, 120), (10, 0, 70)),
-        At("2h", success("50%")),
-        At("3h10m", quiet=SUCCESS),
-    ),
+    resolves("an hour of good runs after an outage", RUNS.growing((5, 5, 120), (10, 0, 70)), success("50%")),
     scenario(Case.RESET, "the process restarts amid an outage", RUNS.restarted(8, 2), At("1h55m", success("80%"))),
     scenario(
         Case.RESET,
@@ -119,8 +113,7 @@ LATENCIES = (
     scenario(Case.FIRES, "4 of 10 runs take 5 s to 10 s", slow(6, 10, 120), At("2h", latency("9.4 s"))),
     scenario(Case.THIN, "4 slow runs in all", SLOW_ONES, At("2h", quiet=LATENCY)),
     scenario(Case.HEALTHY, "98 of 100 runs take at most 2 s", slow(98, 100, 120), At("2h", quiet=LATENCY)),
-    scenario(
-        Case.RESOLVES,
+    resolves(
         "an hour of fast runs after slow ones",
         {
             name: ramp((0 if any(f'le="{bound}"' in name for bound in ("1.0", "2.0", "5.0")) else 10, 120), (10, 70))
@@ -128,8 +121,7 @@ LATENCIES = (
                 "workflow_duration_seconds", RUN, dict.fromkeys(("1.0", "2.0", "5.0", "10.0", "+Inf"), 0), 1
             )
         },
-        At("2h", latency("9.8 s")),
-        At("3h10m", quiet=LATENCY),
+        latency("9.8 s"),
     ),
     scenario(
         Case.RESET,
@@ -166,12 +158,10 @@ COSTS = (
         At("1h50m", quiet=TASK_COST),
     ),
     scenario(Case.HEALTHY, "5 cents a run", SPENDING.growing((10, 0, 0.5, 120)), At("2h", quiet=TASK_COST)),
-    scenario(
-        Case.RESOLVES,
+    resolves(
         "an hour of cheap runs after dear ones",
         SPENDING.growing((10, 0, 6.3, 120), (10, 0, 0.1, 70)),
-        At("2h", task_cost("$0.63")),
-        At("3h10m", quiet=TASK_COST),
+        task_cost("$0.63"),
     ),
     scenario(
         Case.RESET,
@@ -203,13 +193,7 @@ FEEDBACK = (
         At("1h50m", quiet=CORRECTNESS),
     ),
     scenario(Case.HEALTHY, "95 of 100 verdicts are good", VERDICTS.growing((95, 5, 120)), At("2h", quiet=CORRECTNESS)),
-    scenario(
-        Case.RESOLVES,
-        "an hour of good verdicts after bad ones",
-        VERDICTS.growing((5, 5, 120), (10, 0, 70)),
-        At("2h", correctness("50%")),
-        At("3h10m", quiet=CORRECTNESS),
-    ),
+    resolves("an hour of good verdicts after bad ones", VERDICTS.growing((5, 5, 120), (10, 0, 70)), correctness("50%")),
     scenario(
         Case.RESET, "the process restarts amid bad verdicts", VERDICTS.restarted(6, 4), At("1h55m", correctness("60%"))
     ),
@@ -246,13 +230,7 @@ POLICIES = (
         At("45m", quiet=VIOLATIONS),
         At("1h20m", quiet=VIOLATIONS),
     ),
-    scenario(
-        Case.RESOLVES,
-        "an hour without violations",
-        DENIALS.growing((100, 0, 5, 120), (100, 0, 0, 70)),
-        At("2h", violations("5%")),
-        At("3h10m", quiet=VIOLATIONS),
-    ),
+    resolves("an hour without violations", DENIALS.growing((100, 0, 5, 120), (100, 0, 0, 70)), violations("5%")),
     scenario(
         Case.RESET, "the process restarts amid violations", DENIALS.restarted(100, 0, 5), At("1h55m", violations("5%"))
     ),

@@ -11,6 +11,7 @@ from taskpilot_obs.rules.cases import (
     absent,
     histogram,
     ramp,
+    resolves,
     scenario,
     steady,
     then,
@@ -97,12 +98,10 @@ def share(series: str, fires: tuple[Fired], what: str, few: float, many: float) 
         scenario(
             Case.HEALTHY, f"{few:g} {what} in 100 calls", base | {series: ramp((few, 120))}, At("2h", quiet=(alert,))
         ),
-        scenario(
-            Case.RESOLVES,
+        resolves(
             f"an hour without {what}",
             calls(100, 0, 190) | {BILLABLE: ramp((100, 190))} | {series: ramp((many, 120), (0, 70))},
-            At("2h", fires),
-            At("3h10m", quiet=(alert,)),
+            fires,
         ),
         scenario(
             Case.RESET,
@@ -133,12 +132,10 @@ def latency(
             At("1h50m", quiet=(alert,)),
         ),
         scenario(Case.HEALTHY, f"calls within {bounds[0]} s", late(name, bounds, good, 120), At("2h", quiet=(alert,))),
-        scenario(
-            Case.RESOLVES,
+        resolves(
             "an hour of fast calls after slow ones",
             {series: ramp((bad[0] if bounds[0] in series else bad[1], 120), (bad[1], 70)) for series in slow_calls},
-            At("2h", fires),
-            At("3h10m", quiet=(alert,)),
+            fires,
         ),
         scenario(
             Case.RESET,
@@ -177,13 +174,7 @@ FAILURES = (
     ),
     scenario(Case.THIN, "2 of 20 calls fail", CALLS.at_once(18, 2), At("1h50m", quiet=(ERRORS, FAILING))),
     scenario(Case.HEALTHY, "5 of 1,000 calls fail", calls(995, 5, 120), At("2h", quiet=(ERRORS, FAILING))),
-    scenario(
-        Case.RESOLVES,
-        "an hour of good calls after an outage",
-        CALLS.growing((5, 5, 120), (10, 0, 70)),
-        At("2h", errors("50%")),
-        At("3h10m", quiet=(ERRORS, FAILING)),
-    ),
+    resolves("an hour of good calls after an outage", CALLS.growing((5, 5, 120), (10, 0, 70)), errors("50%")),
     scenario(Case.RESET, "the process restarts amid an outage", CALLS.restarted(92, 8), At("1h55m", errors("8%"))),
 )
 
@@ -198,13 +189,7 @@ CACHES = (
     ),
     scenario(Case.HEALTHY, "4 hits in 10 look-ups", LOOKUPS.growing((4, 6, 120)), At("2h", quiet=(CACHE,))),
     scenario(Case.HEALTHY, "only hits, no series of misses at all", {HITS: ramp((8, 120))}, At("2h", quiet=(CACHE,))),
-    scenario(
-        Case.RESOLVES,
-        "an hour of hits after misses",
-        LOOKUPS.growing((2, 8, 120), (10, 0, 70)),
-        At("2h", cache("20%")),
-        At("3h10m", quiet=(CACHE,)),
-    ),
+    resolves("an hour of hits after misses", LOOKUPS.growing((2, 8, 120), (10, 0, 70)), cache("20%")),
     scenario(Case.RESET, "the process restarts amid misses", LOOKUPS.restarted(2, 8), At("1h55m", cache("20%"))),
 )
 
@@ -218,13 +203,7 @@ SPENDING = (
     ),
     scenario(Case.THIN, "one call of 4.99 USD", {COST: then(steady(0, 30), steady(4.99, 60))}, At("1h", quiet=(HOUR,))),
     scenario(Case.HEALTHY, "5 cents a minute", {COST: ramp((0.05, 120))}, At("2h", quiet=(HOUR,))),
-    scenario(
-        Case.RESOLVES,
-        "an hour at a low rate",
-        {COST: ramp((0.1, 120), (0.01, 70))},
-        At("2h", per_hour("$6.00")),
-        At("3h10m", quiet=(HOUR,)),
-    ),
+    resolves("an hour at a low rate", {COST: ramp((0.1, 120), (0.01, 70))}, per_hour("$6.00")),
     scenario(
         Case.RESET,
         "the process restarts",

@@ -10,6 +10,7 @@ from taskpilot_obs.rules.cases import (
     absent,
     events,
     ramp,
+    resolves,
     scenario,
     steady,
     then,
@@ -151,12 +152,10 @@ GUARDRAILS = (
     ),
     scenario(Case.THIN, "2 of 10 checks fail", CHECKS.at_once(8, 2), At("1h50m", quiet=(BROKEN,))),
     scenario(Case.HEALTHY, "1 of 200 checks fails", CHECKS.growing((199, 1, 120)), At("2h", quiet=(BROKEN,))),
-    scenario(
-        Case.RESOLVES,
+    resolves(
         "an hour of good checks",
         {check("passed"): ramp((9, 190)), check("error"): ramp((1, 120), (0, 70))},
-        At("2h", broken("10%")),
-        At("3h10m", quiet=(BROKEN,)),
+        broken("10%"),
     ),
     scenario(Case.RESET, "the process restarts amid errors", CHECKS.restarted(9, 1), At("1h55m", broken("10%"))),
 )
