@@ -90,9 +90,6 @@ def _cells(group: RepricedGroup) -> tuple[object, ...]:
     return (
         group.name,
         count(group.calls),
-        usd(group.booked_usd),
-        usd(group.repriced_usd),
-        usd(group.difference_usd),
-        count(group.unbooked_calls),
-        count(group.unknown_calls),
+        *map(usd, (group.booked_usd, group.repriced_usd, group.difference_usd)),
+        *map(count, (group.unbooked_calls, group.unknown_calls)),
     )
