@@ -31,7 +31,7 @@ _MANY: Final = ("--providers", "--tasks")
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What is asked, how often and how fast."""
 
     items: Annotated[int | None, typer.Option(min=1, help="Only the first items of each task.")] = None
@@ -105,7 +105,7 @@ class Mode:
     as_json: AsJson = False
 
 
-WORK: Final = Work()
+WORKLOAD: Final = Workload()
 EACH_CALL: Final = EachCall()
 MODE: Final = Mode()
 
@@ -147,7 +147,7 @@ def bench(  # noqa: PLR0913  a command line has as many options as it has
         list[str] | None,
         typer.Option(help="simple, reasoning, navigation or a JSONL file, one or more.  [default: simple]"),
     ] = None,
-    work: Work = WORK,
+    workload: Workload = WORKLOAD,
     each_call: EachCall = EACH_CALL,
     prices: Annotated[list[Path] | None, typer.Option(help="A file of your own prices.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results.  [default: taskpilot-bench/RUN]")] = None,
@@ -156,8 +156,8 @@ def bench(  # noqa: PLR0913  a command line has as many options as it has
     store: StoreUrl = None,
 ) -> None:
     """Ask several models or agents the same tasks in turn, and compare correctness, latency and cost."""
-    asked = _Asked(providers or [], tasks, work.options(demo=mode.demo) | each_call.options(), prices or [])
-    with explained(), _with_demo(asked, work.seed) if mode.demo else nullcontext(asked) as asked:
+    asked = _Asked(providers or [], tasks, workload.options(demo=mode.demo) | each_call.options(), prices or [])
+    with explained(), _with_demo(asked, workload.seed) if mode.demo else nullcontext(asked) as asked:
         plan, folder = _plan(asked, out, resume)
         with closing(_session(plan, folder, store, asked.prices)) as session:
             code = _go(session, mode)

@@ -279,12 +279,8 @@ class Families:
 
     def of(self, metric: Metric) -> Family[Any]:
         """Return the family of a metric of the contract, whatever its kind."""
-        families: dict[Kind, dict[str, Family[Any]]] = {
-            Kind.COUNTER: self._counters,
-            Kind.GAUGE: self._gauges,
-            Kind.HISTOGRAM: self._histograms,
-        }
-        return families[metric.kind][metric.name]
+        families: dict[str, Family[Any]] = {**self._counters, **self._gauges, **self._histograms}
+        return families[metric.name]
 
     def counter(self, metric: Metric) -> Family[Counter]:
         """Return the family of a counter of the contract."""
