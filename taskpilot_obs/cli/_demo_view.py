@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
@@ -106,7 +107,10 @@ def closing_view(audit_log: Path, program: str, *, failure: Exception | None = N
             else [Text(f"\nThe last failure: {type(failure).__name__}: {printable(failure)}", style="red")]
         ),
         Text.assemble("\nThe audit log is ", (str(audit_log), "cyan"), ". Three records of it, their hashes cut:"),
-        *(Padding(_Folded(escaped_json(_DIGEST.sub(r'"\1…"', to_json(record)))), (0, 0, 0, 2)) for record in records),
+        *(
+            Padding(_Folded(escaped_json(_DIGEST.sub(r'"\1…"', to_json(record)))), (0, 0, 0, 2), expand=False)
+            for record in records
+        ),
         Text("\nWhat to do next:"),
         *_command("is its chain of records whole?", f"{program} audit verify {audit_log}"),
         *_command("that request, in order", f"{program} audit query {audit_log} --request-id {request_id}"),
@@ -129,6 +133,10 @@ class _Folded:
 
     def __init__(self, line: str) -> None:
         self._line = line
+
+    def __rich_measure__(self, _console: Console, options: ConsoleOptions) -> Measurement:
+        width = min(len(self._line), options.max_width)
+        return Measurement(width, width)
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         for start in range(0, len(self._line), options.max_width):
