@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.rules.cases import (
-    At,
-    Case,
-    Counters,
-    Expected,
-    absent,
-    histogram,
-    ramp,
-    resolves,
-    scenario,
-    steady,
-    then,
-)
+from taskpilot_obs.rules.cases import At, Case, Expected, resolves, scenario
+from taskpilot_obs.rules.series import Counters, absent, histogram, ramp, steady, then
 
 FOLDER = "agents"
 ONE = 'job="shop",instance="shop-1:9464"'

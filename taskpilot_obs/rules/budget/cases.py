@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.rules.cases import At, Case, Expected, events, ramp, scenario, steady, then
+from taskpilot_obs.rules.cases import At, Case, Expected, events, scenario
+from taskpilot_obs.rules.series import ramp, steady, then
 
 FOLDER = "budget"
 TWO = ('job="shop",instance="shop-1:9464"', 'job="shop",instance="shop-2:9464"')

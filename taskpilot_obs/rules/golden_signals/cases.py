@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.rules.cases import At, Case, Counters, absent, histogram, ramp, resolves, scenario, steady, then
+from taskpilot_obs.rules.cases import At, Case, resolves, scenario
 from taskpilot_obs.rules.golden_signals.expected import (
     CORRECTNESS,
     LATENCY,
@@ -19,6 +19,7 @@ from taskpilot_obs.rules.golden_signals.expected import (
     task_cost,
     violations,
 )
+from taskpilot_obs.rules.series import Counters, absent, histogram, ramp, steady, then
 
 OK, BAD = f'workflow_runs_total{{{RUN},status="success"}}', f'workflow_runs_total{{{RUN},status="error"}}'
 COST = f'llm_cost_usd_total{{{ONE},agent="planner",model="m1",provider="acme"}}'

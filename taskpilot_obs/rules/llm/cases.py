@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.rules.cases import (
-    At,
-    Case,
-    Counters,
-    Fired,
-    Scenario,
-    absent,
-    histogram,
-    ramp,
-    resolves,
-    scenario,
-    steady,
-    then,
-)
+from taskpilot_obs.rules.cases import At, Case, Fired, Scenario, resolves, scenario
 from taskpilot_obs.rules.llm.expected import (
     CACHE,
     CALL,
@@ -39,6 +26,7 @@ from taskpilot_obs.rules.llm.expected import (
     spike,
     unpriced,
 )
+from taskpilot_obs.rules.series import Counters, absent, histogram, ramp, steady, then
 
 OK, BAD = f'llm_requests_total{{{CALL},status="success"}}', f'llm_requests_total{{{CALL},status="error"}}'
 LIMITED = f'llm_errors_total{{{CALL},error_type="rate_limit"}}'

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.rules.cases import (
-    At,
-    Case,
-    Counters,
-    Expected,
-    absent,
-    events,
-    ramp,
-    resolves,
-    scenario,
-    steady,
-    then,
-)
+from taskpilot_obs.rules.cases import At, Case, Expected, events, resolves, scenario
+from taskpilot_obs.rules.series import Counters, absent, ramp, steady, then
 
 FOLDER = "safety"
 ONE = 'job="shop",instance="shop-1:9464"'

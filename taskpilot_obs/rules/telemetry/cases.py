@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.rules.cases import At, Case, Expected, Fired, Scenario, absent, events, ramp, scenario, steady, then
+from taskpilot_obs.rules.cases import At, Case, Expected, Fired, Scenario, events, scenario
+from taskpilot_obs.rules.series import absent, ramp, steady, then
 
 FOLDER = "telemetry"
 ONE = 'job="shop",instance="shop-1:9464"'
