@@ -56,10 +56,10 @@ class Saving(Frozen):
 
     kind: Kind
     subject: str
-    estimate_usd: Usd | None = None
+    estimate_usd: Usd | None
     """The most likely saving; None where it cannot be estimated."""
-    low_usd: Usd | None = None
-    high_usd: Usd | None = None
+    low_usd: Usd | None
+    high_usd: Usd | None
     """The saving lies between these, as far as the evidence goes."""
     evidence: str
     """What was seen."""
@@ -277,6 +277,9 @@ def _idle(each: IdleBudget) -> Saving:
     return Saving(
         kind="idle budget",
         subject=f"{each.budget} {each.scope_key}",
+        estimate_usd=None,
+        low_usd=None,
+        high_usd=None,
         evidence=f"nothing was booked on it in this period; its limit is {limit}",
         uncertainty="a limit that is not used costs nothing: it may be given to others",
         action="lower it, or offer the tenant a smaller plan",
