@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import sqlalchemy as sa
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
 
 from taskpilot_obs.store.clickhouse_views import VIEWS
 from taskpilot_obs.store.segments import NEVER_SUMMED
@@ -30,15 +42,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 ROW_TABLES: Final = (LLM_CALLS, AGENT_RUNS, FEEDBACK, VIOLATIONS)
-_only_here: Final = sa.MetaData()
-WRITTEN: Final = sa.Table("llm_written_hours", _only_here, sa.Column("hour", UtcTime, primary_key=True))
+_only_here: Final = MetaData()
+WRITTEN: Final = Table("llm_written_hours", _only_here, Column("hour", UtcTime, primary_key=True))
 """When calls of an hour were written last: in its column `written_at`."""
-SUMMED: Final = sa.Table(
+SUMMED: Final = Table(
     "llm_summed_periods",
     _only_here,
-    sa.Column("period", sa.Text, primary_key=True),
-    sa.Column("period_start", UtcTime, primary_key=True),
-    sa.Column("lacking", sa.SmallInteger, nullable=False),  # roll-ups that are not made for this period (see `rollups`)
+    Column("period", Text, primary_key=True),
+    Column("period_start", UtcTime, primary_key=True),
+    Column("lacking", SmallInteger, nullable=False),  # roll-ups that are not made for this period (see `rollups`)
 )
 """The hours and days that were summed up: what is written after their `written_at` may lack."""
 _MADE: Final = (LLM_SERIES, *ROW_TABLES, SUMMARIES, STATE, WRITTEN, SUMMED)
@@ -60,12 +72,12 @@ def _floor(moment: str, length: int) -> str:
 
 _KINDS: Final = (
     (UtcTime, "DateTime64(6, 'UTC')"),
-    (sa.SmallInteger, "Int16"),
-    (sa.BigInteger, "Int64"),
-    (sa.Integer, "Int32"),
-    (sa.Boolean, "Bool"),
-    (sa.Float, "Float64"),
-    (sa.LargeBinary, "String"),
+    (SmallInteger, "Int16"),
+    (BigInteger, "Int64"),
+    (Integer, "Int32"),
+    (Boolean, "Bool"),
+    (Float, "Float64"),
+    (LargeBinary, "String"),
 )
 """The more special type first."""
 _UNBOUNDED: Final = frozenset(
@@ -133,7 +145,7 @@ _SHOW_WORK: Final = f"""
 """  # noqa: S608  our names
 
 
-def statements(table: sa.Table, there: Collection[str]) -> Iterator[str]:
+def statements(table: Table, there: Collection[str]) -> Iterator[str]:
     """What makes a table, or adds the columns that an older version of it lacks.
 
     Args:
@@ -149,24 +161,26 @@ def statements(table: sa.Table, there: Collection[str]) -> Iterator[str]:
         )
         return
     lines = [f"{name} {kind}" for name, kind in columns.items()]
-    lines += [
-        f"INDEX ix_{name} {name} TYPE bloom_filter(0.01) GRANULARITY 4" for name in _LOOKED_UP if _has_rows(table, name)
-    ]
-    key = [column.name for column in table.primary_key]
-    timed = table in ROW_TABLES
-    parts = "PARTITION BY toYYYYMM(created_at) PRIMARY KEY (created_at)" if timed else ""
-    order = ", ".join(["created_at", *key] if timed else key)
+    lines += [f"INDEX {index}" for index in _indexes(table).values()]
+    parts = "PARTITION BY toYYYYMM(created_at) PRIMARY KEY (created_at)" if table in ROW_TABLES else ""
     yield (
         f"CREATE TABLE IF NOT EXISTS {table.name} ({', '.join(lines)}) "
-        f"ENGINE = ReplacingMergeTree({WRITTEN_AT}) {parts} ORDER BY ({order})"
+        f"ENGINE = ReplacingMergeTree({WRITTEN_AT}) {parts} ORDER BY ({_sorting_key(table)})"
     )
 
 
-def _has_rows(table: sa.Table, column: str) -> bool:
-    return table in ROW_TABLES and column in table.c
+def _indexes(table: Table) -> dict[str, str]:
+    """How the skip indexes of a table are declared, by name."""
+    columns = [name for name in _LOOKED_UP if name in table.c] if table in ROW_TABLES else []
+    return {f"ix_{name}": f"ix_{name} {name} TYPE bloom_filter(0.01) GRANULARITY 4" for name in columns}
 
 
-def _columns(table: sa.Table) -> Iterator[tuple[str, str]]:
+def _sorting_key(table: Table) -> str:
+    key = [column.name for column in table.primary_key]
+    return ", ".join(["created_at", *key] if table in ROW_TABLES else key)
+
+
+def _columns(table: Table) -> Iterator[tuple[str, str]]:
     for column in table.columns:
         if table in ROW_TABLES and column.name in _MONEY:
             if column.name == "cost_nano":
@@ -179,35 +193,45 @@ def _columns(table: sa.Table) -> Iterator[tuple[str, str]]:
     yield WRITTEN_AT, "DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta(8), ZSTD(1))"
 
 
-def kind_of(column: sa.Column[Any]) -> str:
+def kind_of(column: Column[Any]) -> str:
     """The type of a column in ClickHouse's words."""
     if column.name == "series_id":
         return "Int64"  # a digest: nothing here gives out numbers one by one
     kind = next((words for cls, words in _KINDS if isinstance(column.type, cls)), "String")
     if column.nullable:
         kind = f"Nullable({kind})"
-    is_name = kind.endswith(("String", "String)")) and not isinstance(column.type, sa.LargeBinary)
+    is_name = kind.endswith(("String", "String)")) and not isinstance(column.type, LargeBinary)
     return f"LowCardinality({kind})" if is_name and column.name not in _UNBOUNDED else kind
 
 
 def make_tables(connection: Connection) -> None:
     """Make every table and view that is missing, and add every column; harmless where all are there."""
-    there = _columns_there(connection)
+    there, indexes = _columns_there(connection), _indexes_there(connection)
     for table in _MADE:
         for statement in statements(table, there.get(table.name, ())):
-            connection.execute(sa.text(statement))
+            connection.execute(text(statement))
+        if table.name in there:
+            for name in _indexes(table).keys() - indexes.get(table.name, ()):
+                _add_index(connection, table, name)
     if not has_sums(connection):
         for statement in _NOTE_WRITES:
-            connection.execute(sa.text(statement))
-        connection.execute(sa.text(f"DROP TABLE IF EXISTS {SUMMARY_WORK.name}"))
-        connection.execute(sa.text(_SHOW_WORK))
+            connection.execute(text(statement))
+        connection.execute(text(f"DROP TABLE IF EXISTS {SUMMARY_WORK.name}"))
+        connection.execute(text(_SHOW_WORK))
     for name, query in VIEWS.items():
-        connection.execute(sa.text(f"CREATE VIEW IF NOT EXISTS {name} AS {query}"))
+        connection.execute(text(f"CREATE VIEW IF NOT EXISTS {name} AS {query}"))
+
+
+def _add_index(connection: Connection, table: Table, name: str) -> None:
+    """Add a skip index; the server builds it for the rows that are there without being waited for."""
+    connection.execute(text(f"ALTER TABLE {table.name} ADD INDEX IF NOT EXISTS {_indexes(table)[name]}"))
+    build = f"ALTER TABLE {table.name} MATERIALIZE INDEX {name} SETTINGS mutations_sync = 0"
+    connection.execute(text(build))
 
 
 def has_sums(connection: Connection) -> bool:
     """Whether the tables are of the version that keeps summaries: `llm_summary_work` was an empty table before."""
-    asked = sa.text(
+    asked = text(
         "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = :name SETTINGS final = 0"
     )
     return connection.execute(asked, {"name": SUMMARY_WORK.name}).scalar() == "View"
@@ -215,7 +239,8 @@ def has_sums(connection: Connection) -> bool:
 
 def differences_of(connection: Connection) -> Iterator[str]:
     """What differs between the tables that are there and those that this code expects."""
-    there = _columns_there(connection)
+    there, keys = _columns_there(connection), _sorting_keys_there(connection)
+    indexes = _indexes_there(connection)
     for expected in TABLES:
         columns = there.get(expected.name)
         if columns is None:
@@ -227,22 +252,39 @@ def differences_of(connection: Connection) -> Iterator[str]:
                 yield f"{expected.name}: the column {column.name} is missing"
             elif found != wanted:
                 yield f"{expected.name}: the column {column.name} is {found}, and should be {wanted}"
+        for name in sorted(_indexes(expected).keys() - indexes.get(expected.name, ())):
+            yield f"{expected.name}: the index {name} is missing"
+        if expected in _MADE and (key := keys[expected.name]) != _sorting_key(expected):
+            yield f"{expected.name}: it is sorted by ({key}), and should be by ({_sorting_key(expected)})"
 
 
 def _columns_there(connection: Connection) -> dict[str, dict[str, str]]:
     """The types of the columns that the database has, by table and name."""
-    asked = sa.text(
-        "SELECT table, name, type FROM system.columns WHERE database = currentDatabase() SETTINGS final = 0"
-    )
+    asked = text("SELECT table, name, type FROM system.columns WHERE database = currentDatabase() SETTINGS final = 0")
     there: dict[str, dict[str, str]] = {}
     for table, name, kind in connection.execute(asked):
         there.setdefault(table, {})[name] = kind
     return there
 
 
+def _indexes_there(connection: Connection) -> dict[str, set[str]]:
+    """The names of the skip indexes that the database has, by table."""
+    asked = "SELECT table, name FROM system.data_skipping_indices WHERE database = currentDatabase() SETTINGS final = 0"
+    there: dict[str, set[str]] = {}
+    for table, name in connection.execute(text(asked)):
+        there.setdefault(table, set()).add(name)
+    return there
+
+
+def _sorting_keys_there(connection: Connection) -> dict[str, str]:
+    """What the tables of the database are sorted by; one column may stand in brackets of its own."""
+    asked = "SELECT name, sorting_key FROM system.tables WHERE database = currentDatabase() SETTINGS final = 0"
+    return {name: key.strip("()") for name, key in connection.execute(text(asked))}
+
+
 def size_of(connection: Connection) -> int:
     """How many bytes the tables take on the disk of the server."""
-    asked = sa.text(
+    asked = text(
         "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase() SETTINGS final = 0"
     )
     return int(connection.execute(asked).scalar() or 0)
