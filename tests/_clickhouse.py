@@ -29,6 +29,8 @@ _numbers = itertools.count(1)
 IS_INSTALLED = find_spec("chdb") is not None and find_spec("clickhouse_connect") is not None
 WHY = "ClickHouse is NOT tested: chdb is not installed (pip install chdb clickhouse-connect)"
 needs_clickhouse = pytest.mark.skipif(not IS_INSTALLED, reason=WHY)
+IN_FULL = pytest.param("clickhouse", marks=[pytest.mark.full, pytest.mark.timeout(900)])
+"""The engine as a parameter of a fixture, for tests that every engine passes."""
 
 
 _KNOWN = {*SETTINGS, "async_insert"}

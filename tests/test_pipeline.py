@@ -671,6 +671,32 @@ def test_a_child_of_multiprocessing_writes_what_it_has(tmp_path: Path) -> None:
     assert (tmp_path / "runs").read_text().splitlines() == ["child"] * 100
 
 
+def test_a_child_of_multiprocessing_that_configures_often_ends_once(tmp_path: Path) -> None:
+    """However often a child configures, its end looks for open runs once; so does that of a fork of it."""
+    done = run_script(f"""
+        import gc, multiprocessing, os
+        from taskpilot_obs import configure, observe_agent
+        @observe_agent
+        def child(): pass
+        def work():
+            for _ in range(5):
+                configure(exporters=[lambda run: open({str(tmp_path / "runs")!r}, "a").write(run.name + "\\n")])
+                child()
+            if pid := os.fork():
+                os.waitpid(pid, 0)
+            child()
+            find = gc.get_objects
+            gc.get_objects = lambda: (open({str(tmp_path / "looks")!r}, "a").write("."), find())[1]
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        """)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs").read_text().splitlines() == ["child"] * 7
+    assert (tmp_path / "looks").read_text() == ".."
+
+
 def test_flush_from_a_signal_handler_that_interrupts_a_flush() -> None:
     """A signal handler that flushes in the midst of a flush gets an answer at once."""
     answers: list[bool] = []

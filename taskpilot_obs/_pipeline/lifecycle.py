@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.util import Finalize
 
 
 class Lasting(Protocol):
@@ -45,13 +46,18 @@ def _at_exit() -> None:
 
 
 def shut_down_with_child() -> None:
-    """Register a finalizer, because children of `multiprocessing` skip the interpreter's exit handlers."""
+    """Register a finalizer once, because children of `multiprocessing` skip the interpreter's exit handlers."""
     running = sys.modules.get("multiprocessing.process")
     util = sys.modules.get("multiprocessing.util")
-    if running is not None and util is not None and running.parent_process() is not None:
-        util.Finalize(None, _at_exit, exitpriority=_AFTER_THE_USERS)
+    if running is None or util is None or running.parent_process() is None:
+        return
+    registered = _finalizers.get(os.getpid())
+    if registered is None or not registered.still_active():  # a new child drops those of its parent
+        _finalizers[os.getpid()] = util.Finalize(None, _at_exit, exitpriority=_AFTER_THE_USERS)
 
 
+_finalizers: dict[int, Finalize] = {}
+"""By process ID, because a finalizer does nothing in a fork of the process that registered it."""
 _AFTER_THE_USERS = -100
 
 

@@ -257,7 +257,7 @@ class AuditWriter:
             if known is None:
                 raise
             return f"{error.filename} {error.strerror}"
-        except (OSError, MemoryError, ConfigurationError):
+        except BaseException:  # its head may be that of another chain
             self.abandon()
             raise
         return None
@@ -333,6 +333,8 @@ class AuditWriter:
             retain(self._chain, self._options.keep_segments, self._note_digest)
 
     def _anchor(self, *, closed: bool = False) -> None:
+        if self._lock < 0:  # the chain may be another process's by now
+            return
         if self._head == self._anchored or not self._head.seq:
             return
         anchor = manifest.Anchor(self._chain.name, self._head.seq, self._head.hash, rfc3339(time.time_ns()), closed)
@@ -353,7 +355,7 @@ class AuditWriter:
             os.fsync(self._file)
 
     def close(self) -> None:
-        """Write the last anchor and release the chain."""
+        """Write the last anchor, if this writer has the chain, and release it."""
         self._anchor(closed=True)
         self.abandon()
 

@@ -34,6 +34,10 @@ def serve(  # noqa: PLR0913  a command line has as many options as it has
         list[Path] | None,
         typer.Option(envvar="TASKPILOT_OBS_BUDGETS", help="TOML or YAML file of budgets to show."),
     ] = None,
+    budget_store: Annotated[
+        str | None,
+        typer.Option(envvar="TASKPILOT_OBS_BUDGET_STORE", help="URL of the store of the budgets."),
+    ] = None,
     trace_url: Annotated[
         str | None, typer.Option(help="Where a trace is shown: https://jaeger/trace/{trace_id}.")
     ] = None,
@@ -50,16 +54,26 @@ def serve(  # noqa: PLR0913  a command line has as many options as it has
         from taskpilot_obs.server import Links, create_app
         from taskpilot_obs.server.running import run, store_url
 
-        if tokens is None and host not in (LOOPBACK, "::1", "localhost"):
-            raise ConfigurationError(
-                f"--host: given {host} without --tokens; make a file with `taskpilot-obs token create`, or leave it out"
-            )
+        _refuse_strangers(host, tokens)
         app = create_app(
             store=store_url(store),
             tokens=tokens,
             prometheus=prometheus,
             budgets=[budget for path in budgets or () for budget in load_budgets(path)],
+            budget_store=budget_store,
             links=Links(trace=trace_url, dashboard=dashboard_url),
             cors_origins=cors_origin or (),
         )
         run(app, host, port, tell=print)
+
+
+def _refuse_strangers(host: str, tokens: Path | None) -> None:
+    """Refuse to listen to other machines without tokens.
+
+    Raises:
+        ConfigurationError: with what to do.
+    """
+    if tokens is None and host not in (LOOPBACK, "::1", "localhost"):
+        raise ConfigurationError(
+            f"--host: given {host} without --tokens; make a file with `taskpilot-obs token create`, or leave it out"
+        )

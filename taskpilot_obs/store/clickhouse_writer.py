@@ -49,9 +49,11 @@ class ClickHouseWriter:
         with self._store.writing() as connection:
             keys = [*map(_SERIES, rows.llm_calls)]
             self._name_series(connection, set(keys))
-            calls = [(self._series[key], *row) for key, row in zip(keys, rows.llm_calls, strict=True)]
-            parts = (calls, rows.runs, revised(connection, rows.feedback), rows.violations)
-            for into, part in zip(self._inserts, parts, strict=True):
+            series = [self._series[key] for key in keys]
+            insert_calls, *inserts = self._inserts
+            insert_calls(connection, rows.llm_calls, series)
+            parts = (rows.runs, revised(connection, rows.feedback), rows.violations)
+            for into, part in zip(inserts, parts, strict=True):
                 into(connection, part)
 
     def _name_series(self, connection: Connection, keys: set[_Key]) -> None:
@@ -82,7 +84,7 @@ class _ClickHouseInsert:
         self._table = table.name
         self._columns = Columns(table)
 
-    def __call__(self, connection: Connection, rows: Sequence[Row]) -> None:
-        """Add the rows, in one request."""
+    def __call__(self, connection: Connection, rows: Sequence[Row], *ahead: Sequence[int]) -> None:
+        """Add the rows, in one request; with the first columns of the table, where the rows lack them."""
         if rows:
-            insert_block(connection, self._table, self._columns.block(rows))
+            insert_block(connection, self._table, self._columns.block(rows, *ahead))

@@ -65,8 +65,8 @@ class UtcTime(TypeDecorator[datetime]):
         """What the driver gets."""
         if value is None or dialect.name == "postgresql":
             return value
-        if dialect.name == on_clickhouse.DIALECT:  # as text, because the driver cuts fractions of a second off
-            return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"
+        if dialect.name == on_clickhouse.DIALECT:
+            return on_clickhouse.moment_text(value)
         return to_microseconds(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:

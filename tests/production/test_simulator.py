@@ -18,6 +18,7 @@ from taskpilot_obs._pipeline import lifecycle
 from taskpilot_obs._pipeline.pipeline import Pipeline
 from taskpilot_obs._support import fork
 from taskpilot_obs._support.counters import InternalCounters
+from taskpilot_obs.audit.writer import AuditWriter
 from taskpilot_obs.budgets.outbox import Outbox
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
 from taskpilot_obs.semconv import RECORDS, Metric
@@ -130,6 +131,20 @@ def _inherited(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Outbox, "renew", lambda self: None if hasattr(self, "_waiting") else real(self))
 
 
+def _anchored(patch: pytest.MonkeyPatch) -> None:
+    """The correction for kept seed 1505 is undone: a writer that holds no chain notes its last record at its end."""
+    real: Any = AuditWriter._anchor
+
+    def anchor(self: AuditWriter, *, closed: bool = False) -> None:
+        held, self._lock = self._lock, max(self._lock, 0)
+        try:
+            real(self, closed=closed)
+        finally:
+            self._lock = held
+
+    patch.setattr(AuditWriter, "_anchor", anchor)
+
+
 class Planted(NamedTuple):
     """A fault that is put into the library."""
 
@@ -146,6 +161,7 @@ PLANTED = {
     "audit lines are written twice": Planted(_audited_twice, "audit lines", 0),
     "numbers of series go stale": Planted(_trusting, "under the series of", 110),
     "two series of a batch have one number": Planted(_collapsed, "under the series of", 2_431),
+    "a lost audit chain is noted": Planted(_anchored, "knows another record", 1_505),
     "a forked child books its parent's charges": Planted(_inherited, "spent, calls took", 221),
     "a record is put after a shutdown": Planted(_reopened, "records were accepted", 444),
 }

@@ -8,10 +8,10 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain, product
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, values
@@ -22,7 +22,7 @@ from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram, HistogramFollower
 from taskpilot_obs.exporters.prometheus.labels import Admission, clean
-from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, mark_namespace
+from taskpilot_obs.exporters.prometheus.worker_files import require_directory
 from taskpilot_obs.semconv import LABEL_BOUNDS, LABEL_OVERFLOW, METRICS, OTHER, Kind, Label, Metric, fixed_values
 
 if TYPE_CHECKING:
@@ -63,10 +63,12 @@ SUMMED_GAUGES = frozenset(
 class ActiveGauges:
     """The gauges of runs of one kind in progress, and the change to apply to them."""
 
-    __slots__ = ("change", "gauges")
+    __slots__ = ("change", "gauges", "overflows")
 
-    def __init__(self, gauges: tuple[Gauge, ...]) -> None:
+    def __init__(self, gauges: tuple[Gauge, ...], overflows: tuple[Counter, ...]) -> None:
         self.gauges = gauges
+        self.overflows = overflows
+        """Rise with each start, because a label of these gauges is full."""
         self.change = 0
 
 
@@ -111,9 +113,8 @@ class Family(Generic[M]):
 
     def _resolve(self, label_values: tuple[str, ...]) -> M:
         labels = self._admit(label_values)
-        if labels != label_values:
-            folded = any(new == OTHER != old for new, old in zip(labels, label_values, strict=True))
-            self._owner.count_changed(self.metric, folded=folded)
+        if any(new == OTHER != old for new, old in zip(labels, label_values, strict=True)):
+            self._owner.count_folded(self.metric)
         child = self.children.get(labels)
         if child is None:
             child = self.children[labels] = self._collector.labels(*labels) if labels else self._collector
@@ -155,8 +156,7 @@ class Families:
         self.active: dict[str, ActiveGauges] = {}
         """Gauges raised by a run in progress, by invocation ID, so that only raised gauges are lowered."""
         self.followed_by: Follow | None = None
-        self.changed = 0
-        """How often label values were changed; caches by raw names compare it before and after."""
+        self._overflows: list[Counter] | None = None
         self._counters: dict[str, Family[Counter]] = {}
         self._gauges: dict[str, Family[Gauge]] = {}
         self._histograms: dict[str, Family[BulkHistogram]] = {}
@@ -294,11 +294,22 @@ class Families:
         """Return the family of a histogram of the contract."""
         return self._histograms[metric.name]
 
-    def count_changed(self, metric: Metric, *, folded: bool) -> None:
-        """Record that label values were changed, and count folded ones as overflow."""
-        self.changed += 1
-        if folded:
-            self.counter(LABEL_OVERFLOW).child(metric.name).inc()
+    def count_folded(self, metric: Metric) -> None:
+        """Count an observation whose labels were folded as overflow."""
+        overflow = self.counter(LABEL_OVERFLOW).child(metric.name)
+        if self._overflows is None:
+            overflow.inc()
+        else:
+            self._overflows.append(overflow)
+
+    @contextmanager
+    def overflows(self) -> Iterator[list[Counter]]:
+        """Collect the counters of what is folded inside, and raise none: the caller does, once per observation."""
+        found = self._overflows = []
+        try:
+            yield found
+        finally:
+            self._overflows = None
 
 
 def _mode(metric: Metric) -> Literal["livesum", "livemax", "min"]:
@@ -347,7 +358,7 @@ def families_of(registry: CollectorRegistry | None = None, namespace: str = "") 
         named = _shared.setdefault(registry, {})
         if namespace not in named:
             if MULTIPROCESS:
-                _require_directory()
+                require_directory()
             named[namespace] = Families(registry, namespace)
             namespaces.add(namespace)
         return named[namespace]
@@ -359,22 +370,6 @@ def drain_all() -> None:
         every = _all()
     for families in every:
         families.drain()
-
-
-def _require_directory() -> None:
-    path = os.environ.get(VARIABLE, "")
-    if not os.path.isdir(path):  # noqa: PTH112  "" must not become "."
-        raise ConfigurationError(
-            f"{VARIABLE} is {path!r}, which is not a directory: create it before the service starts, "
-            "and empty it between runs"
-        )
-    try:
-        mark_namespace(Path(path))
-    except OSError as error:
-        raise ConfigurationError(
-            f"{VARIABLE} is {path!r}, which this process cannot write to ({error.strerror}): "
-            "give it a directory of its own, with the right to write for the user that runs the service"
-        ) from error
 
 
 def _each(method: str) -> Callable[[], None]:
